@@ -1,0 +1,131 @@
+//! How a change travels: the data of a CloudEvent, and the names and values of its envelope.
+//!
+//! The envelope itself is built by the publisher and read by the subscriber with the CloudEvents SDK; this module fixes
+//! what both must agree on. An event is a hint: a reader that doubts it asks the feed.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::{
+    canonical::CanonicalJson,
+    change::{Change, ChangeSet, Operation},
+    ids::{CollectionName, Crc, DocumentId, Epoch, Revision},
+};
+
+/// `source` of every event (seeds.md A14): the publisher's app id.
+pub const SOURCE: &str = "aura-configuration-api";
+/// `type` of every event (seeds.md A14).
+pub const TYPE: &str = "com.dapr.event.sent";
+/// Publish metadata that gives an event its life, in whole seconds (seeds.md F9).
+pub const TTL: &str = "ttlInSeconds";
+/// The route that receives events (seeds.md A24).
+pub const ROUTE: &str = "/dapr/processConfigurationEvents";
+/// The route that names the subscriptions (seeds.md A24).
+pub const SUBSCRIBE_ROUTE: &str = "/dapr/subscribe";
+/// Where a sidecar puts what was dropped.
+pub const DEAD_LETTER_TOPIC: &str = "configuration-dead-letter";
+/// Extension attribute: the revision, 20 digits, so that it sorts as text.
+pub const SEQUENCE: &str = "sequence";
+/// Extension attribute: the document id.
+pub const PARTITION_KEY: &str = "partitionkey";
+/// Extension attribute: the correlation id of the request.
+pub const CORRELATION_ID: &str = "correlationid";
+/// Extension attribute: W3C trace context; goes with [`TRACE_ID`] or not at all (seeds.md F11).
+pub const TRACEPARENT: &str = "traceparent";
+/// Extension attribute: the same trace context, under the sidecar's name.
+pub const TRACE_ID: &str = "traceid";
+/// Extension attribute that the sidecar writes: until when the event is worth delivering.
+pub const EXPIRATION: &str = "expiration";
+/// Largest event on the wire: what every intermediary must forward (CloudEvents 1.0, size limits).
+pub const MAX_BYTES: usize = 64 * 1024;
+
+/// The data of an event (seeds.md A10 to A13).
+///
+/// `revision` and `epoch` are absent when the publisher follows the source document only; what such an event promises
+/// is less, and the subscriber says so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EventData {
+    /// The collection it belongs to, which decides where it is applied (seeds.md A25).
+    pub collection: CollectionName,
+    /// What it does.
+    pub op: Operation,
+    /// The document it concerns.
+    pub id: DocumentId,
+    /// The new value; absent when it is too large or would not survive the sidecar, and on Delete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_data: Option<CanonicalJson>,
+    /// The publish metadata, repeated for the reader (seeds.md A13); its values are strings.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
+    /// The Dapr component it was published through (seeds.md A10).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pub_sub_name: Option<String>,
+    /// Checksum of the new value. The source document declares it and leaves it empty.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "empty_is_none")]
+    pub crc: Option<Crc>,
+    /// Its place in the collection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<Revision>,
+    /// The history that `revision` counts in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
+    /// See [`Change::last_set`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_set: Option<Revision>,
+    /// See [`Change::change_set`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change_set: Option<ChangeSet>,
+}
+
+impl EventData {
+    /// What travels of a change. `configData` goes along when it is at most `data_limit` bytes long and survives a sidecar.
+    pub fn new(change: &Change, pub_sub_name: &str, ttl_seconds: u64, data_limit: usize) -> Self {
+        let travels = |config: &&CanonicalJson| config.as_str().len() <= data_limit && config.survives_doubles();
+        Self {
+            collection: change.collection.clone(),
+            op: change.op,
+            id: change.id.clone(),
+            config_data: change.config_data.as_ref().filter(travels).cloned(),
+            metadata: BTreeMap::from([(TTL.to_owned(), ttl_seconds.to_string())]),
+            pub_sub_name: Some(pub_sub_name.to_owned()),
+            crc: change.crc,
+            revision: Some(change.revision),
+            epoch: Some(change.epoch),
+            last_set: Some(change.last_set),
+            change_set: change.change_set.clone(),
+        }
+    }
+}
+
+/// `id` of the event for a change: the same for every attempt to send it.
+pub fn event_id(change: &Change) -> String {
+    format!("{}:{}:{}", change.collection, change.epoch, change.revision)
+}
+
+fn empty_is_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Crc>, D::Error> {
+    match Option::<String>::deserialize(deserializer)? {
+        Some(text) if !text.is_empty() => text.parse().map(Some).map_err(serde::de::Error::custom),
+        _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_minimal_body_of_the_source_document_is_understood() {
+        let body = r#"{"collection":"ChannelConfiguration","op":"Update","id":"whatsapp","crc":"",
+            "metadata":{"ttlInSeconds":"60"},"pubSubName":"pubsub-config-ap-four"}"#;
+        let data: EventData = serde_json::from_str(body).expect("understood");
+        assert_eq!((data.op, data.config_data, data.crc, data.revision), (Operation::Update, None, None, None));
+    }
+
+    #[test]
+    fn an_unknown_operation_is_not_understood() {
+        let body = r#"{"collection":"ChannelConfiguration","op":"create","id":"whatsapp"}"#;
+        assert!(serde_json::from_str::<EventData>(body).is_err());
+    }
+}

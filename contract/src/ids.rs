@@ -1,0 +1,329 @@
+//! Validated names and numbers: once a value has one of these types it need never be checked again.
+//!
+//! Every type is written and read as the string (or number) of the protocol; none of them does arithmetic on
+//! anything but itself.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Position of a change in its collection: 1 for the first, then one more for each change, without gaps. 0 = empty.
+pub type Revision = u64;
+
+/// A text that does not have the form its type demands.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {given:?} is not valid: expected {expected}")]
+pub struct Malformed {
+    what: &'static str,
+    given: String,
+    expected: &'static str,
+}
+
+impl Malformed {
+    fn new(what: &'static str, given: &str, expected: &'static str) -> Self {
+        // A hostile name may be megabytes long; the message shows enough of it to recognise it.
+        Self { what, given: given.chars().take(140).collect(), expected }
+    }
+}
+
+/// Name of a configuration collection, which is also its topic (seeds.md A5): a letter, then at most 63 of `A-Z a-z 0-9 _`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct CollectionName(Arc<str>);
+
+impl CollectionName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for CollectionName {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        let valid = text.len() <= 64
+            && text.starts_with(|first: char| first.is_ascii_alphabetic())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if valid {
+            Ok(Self(text.into()))
+        } else {
+            Err(Malformed::new("collection", text, "a letter, then at most 63 of A-Z a-z 0-9 _"))
+        }
+    }
+}
+
+impl TryFrom<String> for CollectionName {
+    type Error = Malformed;
+
+    fn try_from(text: String) -> Result<Self, Malformed> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for CollectionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for CollectionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Id of a document in its collection: 1 to 128 of `A-Z a-z 0-9 . _ : -`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct DocumentId(Arc<str>);
+
+impl DocumentId {
+    /// Longest id, in bytes.
+    pub const MAX_LEN: usize = 128;
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for DocumentId {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        let valid = (1..=Self::MAX_LEN).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte));
+        if valid { Ok(Self(text.into())) } else { Err(Malformed::new("id", text, "1 to 128 of A-Z a-z 0-9 . _ : -")) }
+    }
+}
+
+impl TryFrom<String> for DocumentId {
+    type Error = Malformed;
+
+    fn try_from(text: String) -> Result<Self, Malformed> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for DocumentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for DocumentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which history a revision belongs to: `<lineage>-<counter>`, for example `9f86d081-1`.
+///
+/// The lineage is made once with a virgin store; the counter grows when a restored database is declared.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Epoch {
+    /// Eight random hexadecimal digits: which store this is.
+    pub lineage: u32,
+    /// From 1.
+    pub counter: u64,
+}
+
+impl FromStr for Epoch {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        let parse = || {
+            let (lineage, counter) = text.split_once('-')?;
+            let epoch = Self { lineage: hex(lineage, 8)? as u32, counter: counter.parse().ok()? };
+            (epoch.counter > 0 && epoch.to_string() == text).then_some(epoch)
+        };
+        parse().ok_or_else(|| Malformed::new("epoch", text, "8 hexadecimal digits, a dash, and a number from 1"))
+    }
+}
+
+impl TryFrom<String> for Epoch {
+    type Error = Malformed;
+
+    fn try_from(text: String) -> Result<Self, Malformed> {
+        text.parse()
+    }
+}
+
+impl From<Epoch> for String {
+    fn from(epoch: Epoch) -> Self {
+        epoch.to_string()
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}-{}", self.lineage, self.counter)
+    }
+}
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// CRC-32C of a canonical JSON text, written as 8 lower-case hexadecimal digits. It detects damage, never order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Crc(pub u32);
+
+impl Crc {
+    /// The checksum of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(crc32c::crc32c(bytes))
+    }
+}
+
+impl FromStr for Crc {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        hex(text, 8)
+            .map(|number| Self(number as u32))
+            .ok_or_else(|| Malformed::new("crc", text, "8 lower-case hexadecimal digits"))
+    }
+}
+
+impl TryFrom<String> for Crc {
+    type Error = Malformed;
+
+    fn try_from(text: String) -> Result<Self, Malformed> {
+        text.parse()
+    }
+}
+
+impl From<Crc> for String {
+    fn from(crc: Crc) -> Self {
+        crc.to_string()
+    }
+}
+
+impl fmt::Display for Crc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
+impl fmt::Debug for Crc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Order-independent sum over the live documents of a collection, written as 16 hexadecimal digits.
+///
+/// Each document contributes XXH3-64 (seed 0) of `id ‖ 0x00 ‖ revision u64 LE ‖ crc u32 LE`; contributions are added
+/// and taken away with wrapping arithmetic, so both sides keep it incrementally.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest(pub u64);
+
+impl Digest {
+    /// The digest with one more live document.
+    #[must_use]
+    pub fn with(self, id: &DocumentId, revision: Revision, crc: Crc) -> Self {
+        Self(self.0.wrapping_add(contribution(id, revision, crc)))
+    }
+
+    /// The digest without a document that it holds.
+    #[must_use]
+    pub fn without(self, id: &DocumentId, revision: Revision, crc: Crc) -> Self {
+        Self(self.0.wrapping_sub(contribution(id, revision, crc)))
+    }
+}
+
+fn contribution(id: &DocumentId, revision: Revision, crc: Crc) -> u64 {
+    let mut bytes = Vec::with_capacity(DocumentId::MAX_LEN + 13);
+    bytes.extend_from_slice(id.as_str().as_bytes());
+    bytes.push(0);
+    bytes.extend_from_slice(&revision.to_le_bytes());
+    bytes.extend_from_slice(&crc.0.to_le_bytes());
+    xxh3_64(&bytes)
+}
+
+impl TryFrom<String> for Digest {
+    type Error = Malformed;
+
+    fn try_from(text: String) -> Result<Self, Malformed> {
+        hex(&text, 16).map(Self).ok_or_else(|| Malformed::new("digest", &text, "16 lower-case hexadecimal digits"))
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.to_string()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+fn hex(text: &str, digits: usize) -> Option<u64> {
+    let valid = text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    valid.then(|| u64::from_str_radix(text, 16).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_at_their_limits() {
+        let longest = "a".repeat(128);
+        assert!(longest.parse::<DocumentId>().is_ok());
+        assert!("a:b.c_D-9".parse::<DocumentId>().is_ok());
+        for bad in ["", "a b", "a/b", "ü", &"a".repeat(129)] {
+            assert!(bad.parse::<DocumentId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn collections_never_look_like_store_internals() {
+        assert!("ChannelConfiguration".parse::<CollectionName>().is_ok());
+        for bad in ["", "_heads", "9a", "a.b", "a$b", "system.views", &"a".repeat(65)] {
+            assert!(bad.parse::<CollectionName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn epochs_have_one_spelling() {
+        let epoch: Epoch = "0f86d081-12".parse().expect("valid");
+        assert_eq!(epoch, Epoch { lineage: 0x0f86_d081, counter: 12 });
+        for bad in ["0f86d081-0", "0F86D081-1", "f86d081-1", "0f86d081-01", "0f86d081", "0f86d081-+1"] {
+            assert!(bad.parse::<Epoch>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn crc_is_castagnoli() {
+        // RFC 3720 appendix B.4: 32 bytes of zeroes.
+        assert_eq!(Crc::of(&[0; 32]).to_string(), "8a9136aa");
+    }
+
+    #[test]
+    fn digest_forgets_order() {
+        let (a, b) = ("a".parse().expect("id"), "b".parse().expect("id"));
+        let there = Digest::default().with(&a, 1, Crc(7)).with(&b, 2, Crc(8));
+        let back = Digest::default().with(&b, 2, Crc(8)).with(&a, 1, Crc(7));
+        assert_eq!(there, back);
+        assert_eq!(there.without(&a, 1, Crc(7)).without(&b, 2, Crc(8)), Digest::default());
+        assert_ne!(there, Digest::default().with(&a, 2, Crc(7)).with(&b, 1, Crc(8)));
+    }
+}

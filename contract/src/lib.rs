@@ -1,0 +1,25 @@
+//! The promise on the wire: what a publisher says and a subscriber understands.
+//!
+//! Reading order: [`ids`] (validated names and numbers), [`canonical`] (one spelling for every JSON value),
+//! [`document`], [`change`] (one record of the change log), [`event`] (how a change travels), [`head`] and
+//! [`snapshot`] (where a collection stands, and all of it), [`status`] and [`problem`] (what people and programs read).
+//!
+//! This crate is pure: it never does I/O, never reads a clock, and knows no web framework, database, runtime or SDK.
+
+pub mod canonical;
+pub mod change;
+pub mod document;
+pub mod event;
+pub mod head;
+pub mod ids;
+pub mod problem;
+pub mod snapshot;
+pub mod status;
+
+pub use canonical::{CanonicalJson, Refusal};
+pub use change::{Change, ChangeSet, Feed, Operation, SetPart};
+pub use document::Document;
+pub use event::EventData;
+pub use head::{Head, Heads};
+pub use ids::{CollectionName, Crc, Digest, DocumentId, Epoch, Malformed, Revision};
+pub use problem::Problem;

@@ -1,0 +1,115 @@
+//! What a replica says of itself at `GET /v1/status`.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{CollectionName, Digest, Epoch, Revision};
+
+/// How far a replica may be trusted. Computed when it is read, never stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Nothing was ever loaded: there is nothing to serve.
+    Loading,
+    /// It knows of a revision that it has lacked for longer than the grace.
+    Behind,
+    /// No publisher has confirmed it for 2.5 check-in intervals; it serves the last good values.
+    Stale,
+    /// It held everything that was committed 2.5 check-in intervals ago.
+    Current,
+}
+
+impl State {
+    /// The word on the wire and in the `Confcast-State` header.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Loading => "loading",
+            Self::Behind => "behind",
+            Self::Stale => "stale",
+            Self::Current => "current",
+        }
+    }
+}
+
+/// Body of `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Name of the replica.
+    pub instance: String,
+    /// The worst state of its collections.
+    pub state: State,
+    /// The history it follows; absent before the first load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
+    /// Milliseconds since a publisher confirmed it; absent before the first time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmed_ms_ago: Option<u64>,
+    /// One row per followed collection, by name.
+    pub collections: Vec<CollectionStatus>,
+    /// Events since the start, by what became of them.
+    pub events: EventCounts,
+    /// The newest drops, oldest first; the list is bounded.
+    pub drops: Vec<Dropped>,
+    /// Why the last load or heads reading failed, when it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// One followed collection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CollectionStatus {
+    /// The collection.
+    pub collection: CollectionName,
+    /// Its own state.
+    pub state: State,
+    /// What the reader must know besides: `unversioned`, `other-store`, …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The watermark: every revision up to it was seen.
+    pub revision: Revision,
+    /// The highest revision heard of.
+    pub known: Revision,
+    /// Live documents.
+    pub count: u64,
+    /// Digest over the live documents.
+    pub digest: Digest,
+}
+
+/// How many events came to which end.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EventCounts {
+    /// The document changed.
+    pub applied: u64,
+    /// The revision had been seen before.
+    pub duplicate: u64,
+    /// The document was already newer.
+    pub superseded: u64,
+    /// It counts in another history.
+    pub other_epoch: u64,
+    /// It came before the first load and waits for it.
+    pub early: u64,
+    /// Its collection is not held here.
+    pub ignored: u64,
+    /// An event of an unversioned collection that came after its `expiration`.
+    pub expired: u64,
+    /// The value had to be fetched from the publisher.
+    pub fetched: u64,
+    /// Answered RETRY.
+    pub retried: u64,
+    /// Answered DROP.
+    pub dropped: u64,
+}
+
+/// An event that can never succeed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// When it came.
+    pub time: DateTime<Utc>,
+    /// Why: `not-a-cloudevent`, `wrong-type`, `too-large`, …
+    pub reason: String,
+    /// The error in words.
+    pub error: String,
+}
