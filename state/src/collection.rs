@@ -1,0 +1,140 @@
+//! One collection in a replica: its documents, and which revisions it has seen.
+
+use contract::{Crc, Digest, Document, DocumentId, Revision};
+use imbl::OrdMap;
+use rangemap::RangeInclusiveSet;
+
+/// Documents and bookkeeping of one collection. Cloning shares the documents.
+///
+/// The *watermark* W says that every revision up to it was seen; `beyond` holds the ranges seen past a hole.
+#[derive(Debug, Clone, Default)]
+pub struct Collection {
+    pub(crate) documents: OrdMap<DocumentId, Document>,
+    /// Deleted documents whose deletion could still be contradicted by something older.
+    pub(crate) tombstones: OrdMap<DocumentId, Revision>,
+    pub(crate) watermark: Revision,
+    pub(crate) beyond: RangeInclusiveSet<Revision>,
+    pub(crate) known: Revision,
+    pub(crate) digest: Digest,
+    pub(crate) loaded: bool,
+    pub(crate) versioned: bool,
+}
+
+impl Collection {
+    /// A live document.
+    pub fn get(&self, id: &DocumentId) -> Option<&Document> {
+        self.documents.get(id)
+    }
+
+    /// The live documents, by id.
+    pub fn documents(&self) -> impl Iterator<Item = &Document> {
+        self.documents.values()
+    }
+
+    /// The live documents after an id, by id: how a long list is read in pieces without holding anything.
+    pub fn documents_after(&self, id: Option<&DocumentId>) -> impl Iterator<Item = &Document> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = id.map_or(Unbounded, Excluded);
+        self.documents.range::<_, DocumentId>((from, Unbounded)).map(|(_id, document)| document)
+    }
+
+    /// How many documents are live.
+    pub fn count(&self) -> u64 {
+        self.documents.len() as u64
+    }
+
+    /// Every revision up to this one was seen.
+    pub fn watermark(&self) -> Revision {
+        self.watermark
+    }
+
+    /// The highest revision heard of, whether seen or not.
+    pub fn known(&self) -> Revision {
+        self.known
+    }
+
+    /// Digest over the live documents.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Nothing is missing below anything seen, so `watermark` and `digest` may be compared with a publisher's.
+    pub fn settled(&self) -> bool {
+        self.beyond.is_empty()
+    }
+
+    /// Whether it was loaded at least once.
+    pub fn loaded(&self) -> bool {
+        self.loaded
+    }
+
+    /// Whether its publisher ever gave it a head. If not, order and resurrection cannot be told (seeds.md A20 to A23).
+    pub fn versioned(&self) -> bool {
+        self.versioned
+    }
+
+    /// Whether a revision was seen.
+    pub(crate) fn covered(&self, revision: Revision) -> bool {
+        revision <= self.watermark || self.beyond.contains(&revision)
+    }
+
+    /// The revision of whatever is held of a document, dead or alive.
+    pub(crate) fn held(&self, id: &DocumentId) -> Revision {
+        self.documents.get(id).map(Document::revision).or_else(|| self.tombstones.get(id).copied()).unwrap_or(0)
+    }
+
+    /// Counts a revision as seen and moves the watermark over what has become contiguous.
+    pub(crate) fn see(&mut self, revision: Revision) {
+        self.known = self.known.max(revision);
+        if revision > self.watermark {
+            self.beyond.insert(revision..=revision);
+            self.run_on();
+        }
+    }
+
+    /// Moves the watermark to at least `revision`, forgets the ranges below, and runs on over the next one.
+    pub(crate) fn see_all(&mut self, revision: Revision) {
+        self.known = self.known.max(revision);
+        self.watermark = self.watermark.max(revision);
+        self.run_on();
+    }
+
+    fn run_on(&mut self) {
+        while let Some(first) = self.beyond.first().cloned()
+            && *first.start() <= self.watermark + 1
+        {
+            self.watermark = self.watermark.max(*first.end());
+            self.beyond.remove(first);
+        }
+    }
+
+    pub(crate) fn put(&mut self, document: Document) {
+        self.digest = self.digest.with(document.id(), document.revision(), document.crc());
+        self.tombstones.remove(document.id());
+        if let Some(old) = self.documents.insert(document.id().clone(), document) {
+            self.digest = self.digest.without(old.id(), old.revision(), old.crc());
+        }
+    }
+
+    /// Takes a document away; whether it was there.
+    pub(crate) fn remove(&mut self, id: &DocumentId) -> bool {
+        let old = self.documents.remove(id);
+        if let Some(old) = &old {
+            self.digest = self.digest.without(id, old.revision(), old.crc());
+        }
+        old.is_some()
+    }
+
+    /// Tombstones up to the watermark can no longer be contradicted by an event: every such revision is covered.
+    pub(crate) fn bury(&mut self) {
+        if self.tombstones.values().any(|revision| *revision <= self.watermark) {
+            let kept = self.tombstones.iter().filter(|(_id, revision)| **revision > self.watermark);
+            self.tombstones = kept.map(|(id, revision)| (id.clone(), *revision)).collect();
+        }
+    }
+
+    /// What is held of a document equals this, so its buffer can serve on.
+    pub(crate) fn same(&self, id: &DocumentId, revision: Revision, crc: Crc) -> Option<&Document> {
+        self.documents.get(id).filter(|held| held.revision() == revision && held.crc() == crc)
+    }
+}

@@ -1,0 +1,198 @@
+//! A full load: proven complete first, then installed in one step.
+
+use std::collections::BTreeMap;
+
+use contract::{CollectionName, Digest, Document, Epoch, Head, snapshot};
+
+use crate::{collection::Collection, root::Root};
+
+/// A snapshot on its way in. It collects items and can be installed only through [`Snapshot::complete`].
+#[derive(Debug)]
+pub struct Builder {
+    epoch: Epoch,
+    parts: BTreeMap<CollectionName, Part>,
+    count: u64,
+}
+
+/// A snapshot whose items add up to its heads.
+#[derive(Debug)]
+pub struct Snapshot {
+    epoch: Epoch,
+    parts: BTreeMap<CollectionName, Part>,
+}
+
+#[derive(Debug)]
+struct Part {
+    head: Head,
+    digest: Digest,
+    documents: Vec<Document>,
+}
+
+/// Why an answer is not a snapshot. Nothing of it may be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Incomplete {
+    /// An item of a collection that the first line does not name.
+    #[error("an item of {0}, which the first line does not name")]
+    Stranger(CollectionName),
+    /// A value whose checksum does not hold.
+    #[error("the checksum of {collection}/{id} does not hold")]
+    Damaged {
+        /// Its collection.
+        collection: CollectionName,
+        /// Its id.
+        id: String,
+    },
+    /// The end line counts other items than came.
+    #[error("{came} items came, the end line says {said}")]
+    Count {
+        /// Items that came.
+        came: u64,
+        /// Items that the end line counts.
+        said: u64,
+    },
+    /// Items and head of a collection disagree.
+    #[error("the items of {0} do not add up to its head")]
+    Digest(CollectionName),
+    /// A followed collection is not in it.
+    #[error("{0} is not in it")]
+    Missing(CollectionName),
+}
+
+/// What an install did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Installed {
+    /// The same history went on.
+    Caught,
+    /// A first load, or a newer history: the snapshot alone holds.
+    Replaced,
+}
+
+/// Why good data stays and the snapshot goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotInstalled {
+    /// A newer load began.
+    #[error("a newer load has begun")]
+    Voided,
+    /// It comes from a store of another lineage, or from one that lost its data.
+    #[error("it comes from another store (epoch {0}); the last good values stay")]
+    OtherStore(Epoch),
+    /// It comes from a history that was left.
+    #[error("it comes from the older history {0}; the last good values stay")]
+    OlderEpoch(Epoch),
+}
+
+impl Snapshot {
+    /// Begins with the first line of a snapshot.
+    pub fn begin(start: snapshot::Start) -> Builder {
+        let part =
+            |head: Head| (head.collection.clone(), Part { head, digest: Digest::default(), documents: Vec::new() });
+        Builder { epoch: start.epoch, parts: start.heads.into_iter().map(part).collect(), count: 0 }
+    }
+}
+
+impl Builder {
+    /// Takes an item. One that `root` already holds at the same revision and checksum keeps the held buffer.
+    ///
+    /// # Errors
+    /// When the item is damaged or not announced.
+    pub fn item(&mut self, item: snapshot::Item, root: &Root) -> Result<(), Incomplete> {
+        let snapshot::Item { collection, id, revision, crc, config_data } = item;
+        let Some(part) = self.parts.get_mut(&collection) else { return Err(Incomplete::Stranger(collection)) };
+        if config_data.crc() != crc {
+            return Err(Incomplete::Damaged { collection, id: id.to_string() });
+        }
+        let held = root.collection(&collection).and_then(|held| held.same(&id, revision, crc));
+        part.digest = part.digest.with(&id, revision, crc);
+        part.documents.push(held.cloned().unwrap_or_else(|| Document::new(id, revision, &config_data)));
+        self.count += 1;
+        Ok(())
+    }
+
+    /// Ends with the last line: proves that nothing is missing, damaged or doubled.
+    ///
+    /// # Errors
+    /// When counts or digests disagree, or a collection that `root` follows is not in it.
+    pub fn complete(self, end: &snapshot::End, root: &Root) -> Result<Snapshot, Incomplete> {
+        if end.count != self.count {
+            return Err(Incomplete::Count { came: self.count, said: end.count });
+        }
+        for (name, part) in &self.parts {
+            if part.head.count != part.documents.len() as u64 || part.head.digest != part.digest {
+                return Err(Incomplete::Digest(name.clone()));
+            }
+        }
+        match root.collections.keys().find(|name| !self.parts.contains_key(*name)) {
+            Some(missing) => Err(Incomplete::Missing(missing.clone())),
+            None => Ok(Snapshot { epoch: self.epoch, parts: self.parts }),
+        }
+    }
+}
+
+pub(crate) fn install(root: &mut Root, snapshot: Snapshot) -> Result<Installed, NotInstalled> {
+    let how = admit(root, &snapshot)?;
+    for (name, part) in snapshot.parts {
+        if let Some(held) = root.collections.get_mut(&name) {
+            match how {
+                Installed::Replaced => *held = part.into_collection(),
+                Installed::Caught => part.catch_up(held),
+            }
+        }
+    }
+    root.epoch = Some(snapshot.epoch);
+    Ok(how)
+}
+
+/// NeverEmpty: only a later history of the same store may replace what is held.
+fn admit(root: &Root, snapshot: &Snapshot) -> Result<Installed, NotInstalled> {
+    let Some(ours) = root.epoch else { return Ok(Installed::Replaced) };
+    let theirs = snapshot.epoch;
+    if theirs == ours {
+        Ok(Installed::Caught)
+    } else if theirs.lineage != ours.lineage {
+        Err(NotInstalled::OtherStore(theirs))
+    } else if theirs.counter < ours.counter {
+        Err(NotInstalled::OlderEpoch(theirs))
+    } else if snapshot.parts.iter().any(|(name, part)| part.head.revision == 0 && root.holds_any(name)) {
+        Err(NotInstalled::OtherStore(theirs))
+    } else {
+        Ok(Installed::Replaced)
+    }
+}
+
+impl Root {
+    fn holds_any(&self, name: &CollectionName) -> bool {
+        self.collections.get(name).is_some_and(|held| !held.documents.is_empty())
+    }
+}
+
+impl Part {
+    fn into_collection(self) -> Collection {
+        let mut collection = Collection { loaded: true, versioned: true, ..Collection::default() };
+        collection.documents = self.documents.into_iter().map(|document| (document.id().clone(), document)).collect();
+        collection.digest = self.digest;
+        collection.see_all(self.head.revision);
+        collection
+    }
+
+    /// The snapshot, overridden by every held document or tombstone of a higher revision than its head's.
+    fn catch_up(self, held: &mut Collection) {
+        let at = self.head.revision;
+        if held.loaded && held.versioned && held.watermark >= at {
+            return held.bury();
+        }
+        let mut next = self.into_collection();
+        for document in held.documents.values().filter(|document| document.revision() > at) {
+            next.put(document.clone());
+        }
+        for (id, revision) in held.tombstones.iter().filter(|(_id, revision)| **revision > at) {
+            next.remove(id);
+            next.tombstones.insert(id.clone(), *revision);
+        }
+        next.known = next.known.max(held.known);
+        // Which revisions were seen is carried over, never guessed from documents: a superseded one leaves no trace there.
+        next.beyond = held.beyond.clone();
+        next.see_all(at);
+        next.bury();
+        *held = next;
+    }
+}
