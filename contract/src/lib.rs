@@ -1,7 +1,7 @@
 //! The promise on the wire: what a publisher says and a subscriber understands.
 //!
 //! Reading order: [`ids`] (validated names and numbers), [`canonical`] (one spelling for every JSON value),
-//! [`document`], [`change`] (one record of the change log), [`event`] (how a change travels), [`head`] and
+//! [`document`] and [`listing`], [`change`] (one record of the change log), [`event`] (how a change travels), [`head`] and
 //! [`snapshot`] (where a collection stands, and all of it), [`status`] and [`problem`] (what people and programs read).
 //!
 //! This crate is pure: it never does I/O, never reads a clock, and knows no web framework, database, runtime or SDK.
@@ -12,6 +12,7 @@ pub mod document;
 pub mod event;
 pub mod head;
 pub mod ids;
+pub mod listing;
 pub mod problem;
 pub mod snapshot;
 pub mod status;

@@ -1,0 +1,93 @@
+//! How a list of documents is framed, piece by piece, so that nobody has to hold all of it.
+//!
+//! GetAll answers `{"head":{…},"items":[…]}`, or as newline-delimited JSON a line `{"head":{…}}`, one per item, and
+//! the end line of a snapshot, which proves that nothing was cut off.
+
+use std::io::Write;
+
+use crate::{Document, Head, snapshot};
+
+/// Media type of newline-delimited JSON.
+pub const NDJSON: &str = "application/x-ndjson";
+
+/// The two ways to write a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// One JSON object.
+    Json,
+    /// One JSON text per line.
+    NdJson,
+}
+
+impl Form {
+    /// What an `Accept` header asks for: newline-delimited JSON when it names it, else JSON.
+    pub fn accepted(accept: Option<&str>) -> Self {
+        let names_ndjson = |accept: &str| accept.contains(NDJSON) || accept.contains("application/ndjson");
+        if accept.is_some_and(names_ndjson) { Self::NdJson } else { Self::Json }
+    }
+
+    /// Its media type.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::NdJson => NDJSON,
+        }
+    }
+}
+
+/// Writes one list.
+#[derive(Debug)]
+pub struct Listing {
+    form: Form,
+    count: u64,
+}
+
+impl Listing {
+    /// Begins a list.
+    pub fn open(form: Form, head: &Head, out: &mut Vec<u8>) -> Self {
+        let head = to_json(head);
+        match form {
+            Form::Json => write(out, format_args!(r#"{{"head":{head},"items":["#)),
+            Form::NdJson => write(out, format_args!("{{\"head\":{head}}}\n")),
+        }
+        Self { form, count: 0 }
+    }
+
+    /// Adds a document.
+    pub fn item(&mut self, document: &Document, out: &mut Vec<u8>) {
+        if self.form == Form::Json && self.count > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(document.json());
+        if self.form == Form::NdJson {
+            out.push(b'\n');
+        }
+        self.count += 1;
+    }
+
+    /// Ends the list.
+    pub fn close(self, out: &mut Vec<u8>) {
+        match self.form {
+            Form::Json => out.extend_from_slice(b"]}"),
+            Form::NdJson => end_line(self.count, out),
+        }
+    }
+}
+
+/// The first line of a snapshot, with its line feed.
+pub fn start_line(start: &snapshot::Start, out: &mut Vec<u8>) {
+    write(out, format_args!("{}\n", to_json(start)));
+}
+
+/// The last line of a snapshot, with its line feed.
+pub fn end_line(count: u64, out: &mut Vec<u8>) {
+    write(out, format_args!("{}\n", to_json(&snapshot::End { end: true, count })));
+}
+
+fn to_json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("wire types have string keys and finite numbers only")
+}
+
+fn write(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("a Vec accepts all");
+}
