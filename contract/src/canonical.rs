@@ -50,7 +50,15 @@ impl CanonicalJson {
             serde_json::from_slice(json).map_err(|error| Refusal::at(&Path::Root, not_json(&error)))?;
         let mut text = String::with_capacity(json.len());
         write_value(raw, &Path::Root, 0, &mut text)?;
-        // The text is made of checked parts, so this only moves it into its owner.
+        Self::from_canonical(text)
+    }
+
+    /// Takes back a text that [`CanonicalJson::as_str`] gave out, from a store of our own. It checks that it is JSON, not
+    /// that it is canonical: damage shows by the checksum.
+    ///
+    /// # Errors
+    /// When it is not JSON.
+    pub fn from_canonical(text: String) -> Result<Self, Refusal> {
         let owned = RawValue::from_string(text).map_err(|error| Refusal::at(&Path::Root, not_json(&error)))?;
         Ok(Self(owned.into()))
     }

@@ -93,6 +93,9 @@ pub struct EventCounts {
     pub early: u64,
     /// Its collection is not held here.
     pub ignored: u64,
+    /// It had no revision, though its collection has: the heads were read instead.
+    #[serde(default)]
+    pub hinted: u64,
     /// An event of an unversioned collection that came after its `expiration`.
     pub expired: u64,
     /// The value had to be fetched from the publisher.

@@ -1,0 +1,152 @@
+//! A client of the HTTP API, for tests: sends exactly what it is told and gives back all of the answer.
+
+use anyhow::{Context, ensure};
+use contract::{Head, Heads};
+use reqwest::{Client, Method, header::HeaderMap};
+use serde_json::Value;
+
+/// The API of one service.
+#[derive(Debug, Clone)]
+pub struct Api {
+    client: Client,
+    base: String,
+}
+
+/// An answer, read to its end.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// Body.
+    pub body: String,
+}
+
+impl Answer {
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn json(&self) -> anyhow::Result<Value> {
+        serde_json::from_str(&self.body).with_context(|| format!("{} {:?}", self.status, self.body))
+    }
+
+    /// A header, or nothing.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// The answer, if its status is this.
+    ///
+    /// # Errors
+    /// When it is another.
+    pub fn expect(self, status: u16) -> anyhow::Result<Self> {
+        ensure!(self.status == status, "expected {status}, got {}: {}", self.status, self.body);
+        Ok(self)
+    }
+}
+
+impl Api {
+    /// The API at a base URL.
+    pub fn new(base: String) -> Self {
+        Self { client: Client::builder().no_proxy().build().expect("a client without TLS"), base }
+    }
+
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Vec<u8>>,
+    ) -> anyhow::Result<Answer> {
+        let mut request = self.client.request(method, format!("{}{path}", self.base));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let body = body.into();
+        if !body.is_empty() {
+            request = request.body(body);
+        }
+        let answer = request.send().await?;
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        Ok(Answer { status, headers, body: answer.text().await? })
+    }
+
+    /// GET.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn get(&self, path: &str) -> anyhow::Result<Answer> {
+        self.send(Method::GET, path, &[], "").await
+    }
+
+    /// GET with one header.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn get_with(&self, path: &str, name: &str, value: &str) -> anyhow::Result<Answer> {
+        self.send(Method::GET, path, &[(name, value)], "").await
+    }
+
+    /// The status that a GET is answered with.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn status_of(&self, path: &str) -> anyhow::Result<u16> {
+        Ok(self.get(path).await?.status)
+    }
+
+    /// POST of a JSON document to a collection.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn create(&self, collection: &str, document: &Value) -> anyhow::Result<Answer> {
+        let path = format!("/v1/collections/{collection}/documents");
+        self.send(Method::POST, &path, &[("content-type", "application/json")], document.to_string()).await
+    }
+
+    /// PUT of a JSON document.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn put(&self, collection: &str, id: &str, document: &Value) -> anyhow::Result<Answer> {
+        let headers = [("content-type", "application/json")];
+        self.send(Method::PUT, &document_path(collection, id), &headers, document.to_string()).await
+    }
+
+    /// DELETE of a document.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn delete(&self, collection: &str, id: &str) -> anyhow::Result<Answer> {
+        self.send(Method::DELETE, &document_path(collection, id), &[], "").await
+    }
+
+    /// GET of a document.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn document(&self, collection: &str, id: &str) -> anyhow::Result<Answer> {
+        self.get(&document_path(collection, id)).await
+    }
+
+    /// The head of a collection.
+    ///
+    /// # Errors
+    /// When there is no answer, or another one.
+    pub async fn head(&self, collection: &str) -> anyhow::Result<Head> {
+        let heads = self.get("/v1/collections").await?.expect(200)?;
+        let Heads { heads } = serde_json::from_str(&heads.body)?;
+        heads.into_iter().find(|head| head.collection.as_str() == collection).context("no such head")
+    }
+}
+
+/// Path of a document.
+pub fn document_path(collection: &str, id: &str) -> String {
+    format!("/v1/collections/{collection}/documents/{id}")
+}

@@ -1,0 +1,4 @@
+//! Everything on real parts, through the front door of each program.
+
+mod api;
+mod stage;

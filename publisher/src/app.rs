@@ -1,0 +1,116 @@
+//! The publisher put together: store, writer, relay and HTTP server under one supervisor.
+//!
+//! The order of the end matters and is kept here: no more requests, then the writer finishes what was queued, then the relay
+//! what was committed.
+
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+
+use actix_web::{App, HttpServer, dev::Server, web};
+use anyhow::Context;
+use service::tasks::Supervisor;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::{
+    envelope::Envelopes,
+    fold::Rules,
+    manager::{Manager, dapr::Dapr, local::Local},
+    relay::{self, Relay},
+    routes::{self, Api},
+    schemas::Schemas,
+    settings::{Events, ManagerSettings, Settings},
+    store::{Store, Terms},
+    writer::writer,
+};
+
+/// Threads that serve requests.
+const HTTP_WORKERS: usize = 2;
+/// How long requests under way may take at the end, in seconds.
+const HTTP_GRACE_SECONDS: u64 = 5;
+/// An idle connection is kept for this long.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// A publisher whose port is open and whose tasks are ready to run.
+pub struct Publisher {
+    address: SocketAddr,
+    server: Server,
+    supervisor: Supervisor,
+}
+
+impl Publisher {
+    /// Opens the store and the port. Port 0 takes a free one.
+    ///
+    /// # Errors
+    /// When the schemas, the store, the event manager or the port cannot be had.
+    pub async fn build(settings: Settings) -> anyhow::Result<Self> {
+        let Settings { store, listen, collections, schemas_dir, document_limit, events } = settings;
+        let rules = Rules { schemas: Schemas::read(&schemas_dir)?, document_limit };
+        let terms = Arc::new(Terms { collections, rules, events_enabled: events.is_some() });
+        let name = format!("{store:?}");
+        let store = Store::open(&store, terms.clone()).await.with_context(|| format!("opening the store {name}"))?;
+        info!(store = name, events = ?events.as_ref().map(|events| &events.manager), "the store is open");
+
+        let mut supervisor = Supervisor::default();
+        let no_more_requests = CancellationToken::new();
+        let (relay_sender, changes) = mpsc::channel(relay::QUEUE);
+        let (writer, writer_task) = writer(store.clone(), relay_sender);
+        supervisor.spawn("writer", writer_task.run(no_more_requests.clone()));
+        if let Some(events) = events {
+            let manager = manager(events, terms.clone()).context("the event manager")?;
+            supervisor.spawn("relay", Relay::new(store.clone(), manager, changes).run());
+        }
+
+        let api = web::Data::new(Api { store, writer, terms });
+        let server = HttpServer::new(move || App::new().app_data(api.clone()).configure(routes::configure))
+            .workers(HTTP_WORKERS)
+            .keep_alive(KEEP_ALIVE)
+            .shutdown_timeout(HTTP_GRACE_SECONDS)
+            .disable_signals()
+            .bind(listen)
+            .with_context(|| format!("listening on {listen} (AURA_CONFIGURATION_LISTEN)"))?;
+        let address = *server.addrs().first().context("no address")?;
+        let server = server.run();
+        let (stop, handle) = (supervisor.stop(), server.handle());
+        supervisor.spawn("http shutdown", async move {
+            stop.cancelled().await;
+            handle.stop(true).await;
+            no_more_requests.cancel();
+            Ok(())
+        });
+        Ok(Self { address, server, supervisor })
+    }
+
+    /// Where the API listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` resolves, then ends in order.
+    ///
+    /// # Errors
+    /// When a task failed or ended by itself.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let Self { address, server, mut supervisor } = self;
+        let stop = supervisor.stop();
+        supervisor.spawn("http", async move {
+            let ended = server.await.context("the HTTP server");
+            if stop.is_cancelled() { ended } else { ended.and(Err(anyhow::anyhow!("the HTTP server ended by itself"))) }
+        });
+        info!(%address, "the publisher is up");
+        supervisor.run(shutdown).await
+    }
+}
+
+fn manager(events: Events, terms: Arc<Terms>) -> anyhow::Result<Manager> {
+    let Events { manager, pub_sub_name, ttl_seconds, data_limit } = events;
+    let envelopes = Envelopes { pub_sub_name, ttl_seconds, data_limit, terms };
+    match manager {
+        ManagerSettings::Dapr { endpoint, api_token } => {
+            Dapr::new(endpoint, api_token.as_deref(), envelopes).map(Manager::Dapr)
+        }
+        ManagerSettings::Local { subscribers, api_token } => {
+            Local::new(subscribers, api_token, envelopes).map(Manager::Local)
+        }
+    }
+}

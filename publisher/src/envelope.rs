@@ -1,0 +1,88 @@
+//! The CloudEvent around a change: exactly the envelope of the source document (seeds.md A10 to A14), and small.
+//!
+//! It is built anew for each event, so two changes can never mix (seeds.md F16). What the sidecar adds by itself (`topic`,
+//! `pubsubname`, `expiration`) is not in it, except where there is no sidecar.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use chrono::{SecondsFormat, TimeDelta, Utc};
+use cloudevents::{Event, EventBuilder, EventBuilderV10};
+use contract::{Change, EventData, event};
+
+use crate::store::Terms;
+
+/// Media type of an event in structured mode.
+pub const MEDIA_TYPE: &str = "application/cloudevents+json";
+
+/// Makes events.
+#[derive(Debug)]
+pub struct Envelopes {
+    /// The Dapr component that events are published through.
+    pub pub_sub_name: String,
+    /// How long an event is worth delivering, in seconds.
+    pub ttl_seconds: u64,
+    /// Largest `configData` that travels, in bytes.
+    pub data_limit: usize,
+    /// Where the schemas are.
+    pub terms: Arc<Terms>,
+}
+
+impl Envelopes {
+    /// The event for a change, as it is handed to a sidecar.
+    ///
+    /// # Errors
+    /// When it cannot be built, which no committed change should cause.
+    pub fn event(&self, change: &Change) -> anyhow::Result<Vec<u8>> {
+        let whole = self.write(self.build(change, self.data_limit)?)?;
+        if whole.len() < event::MAX_BYTES {
+            return Ok(whole);
+        }
+        // Escapes can make a small value long; the receiver fetches it.
+        self.write(self.build(change, 0)?)
+    }
+
+    /// The event as a sidecar would deliver it: with what it adds.
+    ///
+    /// # Errors
+    /// As [`Envelopes::event`].
+    pub fn delivered(&self, change: &Change) -> anyhow::Result<Vec<u8>> {
+        let ttl = TimeDelta::try_seconds(i64::try_from(self.ttl_seconds)?).context("a TTL beyond all time")?;
+        let expiration = Utc::now().checked_add_signed(ttl).context("a TTL beyond all time")?;
+        let mut event = self.build(change, self.data_limit)?;
+        event.set_extension("topic", change.collection.as_str());
+        event.set_extension("pubsubname", self.pub_sub_name.as_str());
+        event.set_extension(event::EXPIRATION, expiration.to_rfc3339_opts(SecondsFormat::Secs, true));
+        self.write(event)
+    }
+
+    fn build(&self, change: &Change, data_limit: usize) -> anyhow::Result<Event> {
+        let data = EventData::new(change, &self.pub_sub_name, self.ttl_seconds, data_limit);
+        let data = serde_json::to_value(&data)?;
+        let mut builder = EventBuilderV10::new()
+            .id(event::event_id(change))
+            .source(event::SOURCE)
+            .ty(event::TYPE)
+            .subject(change.id.as_str())
+            .time(change.time)
+            .extension(event::SEQUENCE, format!("{:020}", change.revision))
+            .extension(event::PARTITION_KEY, change.id.as_str());
+        builder = match self.terms.rules.schemas.urn(&change.collection) {
+            Some(urn) => builder.data_with_schema("application/json", urn, data),
+            None => builder.data("application/json", data),
+        };
+        if let Some(correlation) = &change.correlation_id {
+            builder = builder.extension(event::CORRELATION_ID, correlation.as_str());
+        }
+        if let Some(traceparent) = &change.traceparent {
+            builder = builder
+                .extension(event::TRACEPARENT, traceparent.as_str())
+                .extension(event::TRACE_ID, traceparent.as_str());
+        }
+        builder.build().context("building the event")
+    }
+
+    fn write(&self, event: Event) -> anyhow::Result<Vec<u8>> {
+        serde_json::to_vec(&event).context("writing the event")
+    }
+}

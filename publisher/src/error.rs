@@ -1,0 +1,136 @@
+//! Every error answer of the API, in one list: the problem types that clients may rely on.
+//!
+//! Nothing here logs: a refusal is the client's to read, and a failure of ours is logged where it happened.
+
+use std::time::Duration;
+
+use actix_web::{HttpResponse, ResponseError, http::StatusCode};
+use contract::{CollectionName, Document, DocumentId, Problem, Refusal, problem};
+
+/// An error answer: a [`Problem`] on its way out.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{} {}: {}", problem.status, problem.title, problem.detail)]
+pub struct ApiError {
+    /// What the client reads.
+    pub problem: Box<Problem>,
+    retry_after: Option<Duration>,
+}
+
+impl From<Problem> for ApiError {
+    fn from(problem: Problem) -> Self {
+        Self { problem: Box::new(problem), retry_after: None }
+    }
+}
+
+impl ApiError {
+    /// 400: a parameter or header that cannot be read.
+    pub fn bad_field(field: &str, detail: impl std::fmt::Display) -> Self {
+        Problem::new(400, "bad-request", "The request cannot be read", detail.to_string()).field(field).into()
+    }
+
+    /// 400: a body that is not a document.
+    pub fn bad_body(refusal: Refusal) -> Self {
+        Problem::new(400, "bad-body", "The body is not a document", refusal.reason).at(refusal.pointer).into()
+    }
+
+    /// 404: no such collection.
+    pub fn unknown_collection(name: &str) -> Self {
+        let detail = format!("There is no collection {name:?} here; add it to AURA_CONFIGURATION_COLLECTIONS.");
+        Problem::new(404, "unknown-collection", "Unknown collection", detail).field("collection").into()
+    }
+
+    /// 404: no such document (`NoData`, seeds.md A18).
+    pub fn no_data(collection: &CollectionName, id: &DocumentId) -> Self {
+        let detail = format!("{collection} with id: {id} cannot be found");
+        Problem::new(404, "no-data", "No such document", detail).field("id").into()
+    }
+
+    /// 409: a document that is there already.
+    pub fn exists(collection: &CollectionName, id: &DocumentId, held: &Document) -> Self {
+        let detail = format!("{collection} with id: {id} exists already; change it with PUT or PATCH");
+        let mut problem = Problem::new(409, "exists", "The document exists already", detail).field("id");
+        problem.etag = Some(held.etag());
+        problem.into()
+    }
+
+    /// 412: a condition that does not hold. `held` is what is there.
+    pub fn condition_failed(held: Option<&Document>) -> Self {
+        let detail = match held {
+            Some(held) => format!("The document is at {}; read it again and decide anew", held.etag()),
+            None => "The document does not exist".to_owned(),
+        };
+        let mut problem = Problem::new(412, "condition-failed", "The condition does not hold", detail);
+        problem.etag = held.map(Document::etag);
+        problem.into()
+    }
+
+    /// 413: a body beyond the limit.
+    pub fn too_large(limit: usize) -> Self {
+        let detail = format!("The body is larger than {limit} bytes");
+        Problem::new(413, "too-large", "The body is too large", detail).into()
+    }
+
+    /// 415: a body of another media type.
+    pub fn media_type(expected: &str) -> Self {
+        let detail = format!("Send the body as {expected}");
+        Problem::new(415, "media-type", "Unsupported media type", detail).field("Content-Type").into()
+    }
+
+    /// 422: a document that its schema refuses.
+    pub fn schema(pointer: String, detail: String) -> Self {
+        Problem::new(422, "schema", "The schema of the collection refuses the document", detail).at(pointer).into()
+    }
+
+    /// 410: the feed cannot go on from there; load a snapshot instead.
+    pub fn gone(reason: &'static str, detail: String) -> Self {
+        let mut problem = Problem::new(410, "feed-gone", "The feed cannot go on from there", detail);
+        problem.reason = Some(reason.to_owned());
+        problem.into()
+    }
+
+    /// 503: more writes wait than can be held.
+    pub fn busy() -> Self {
+        Self::unavailable("busy", "Too many writes are waiting; nothing was written")
+    }
+
+    /// 503: the store did not take the write, and it is certain that it did not.
+    pub fn not_committed() -> Self {
+        Self::unavailable("not-committed", "The store could not commit in time; nothing was written, try again")
+    }
+
+    /// 503: the store did not say whether it took the write.
+    pub fn outcome_unknown() -> Self {
+        Self::unavailable(
+            "outcome-unknown",
+            "The store did not confirm the write: read the document before trying again",
+        )
+    }
+
+    /// 503: the store cannot be read now.
+    pub fn store_unavailable() -> Self {
+        Self::unavailable("store-unavailable", "The store does not answer; try again")
+    }
+
+    fn unavailable(kind: &str, detail: &str) -> Self {
+        let problem = Problem::new(503, kind, "Not possible right now", detail);
+        Self { retry_after: Some(Duration::from_secs(1)), ..problem.into() }
+    }
+}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::build(self.status_code());
+        response.content_type(problem::MEDIA_TYPE);
+        if let Some(delay) = self.retry_after {
+            response.insert_header(("Retry-After", delay.as_secs().to_string()));
+        }
+        if let Some(etag) = &self.problem.etag {
+            response.insert_header(("ETag", etag.as_str()));
+        }
+        response.body(serde_json::to_vec(&self.problem).unwrap_or_default())
+    }
+}

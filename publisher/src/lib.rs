@@ -1,0 +1,19 @@
+//! The publisher: owns the configuration and tells everybody of every committed change.
+//!
+//! The way of a write, top to bottom: [`routes`] read the request, [`writer`] gathers it into a group, [`fold`] decides,
+//! [`store`] commits documents, heads and change records in one transaction, [`relay`] sends each change to the event
+//! [`manager`] until it is published.
+//!
+//! A publisher holds no state of its own: any number of them may serve one store.
+
+pub mod app;
+pub mod envelope;
+pub mod error;
+pub mod fold;
+pub mod manager;
+pub mod relay;
+pub mod routes;
+pub mod schemas;
+pub mod settings;
+pub mod store;
+pub mod writer;

@@ -1,0 +1,30 @@
+//! Event managers: how an event reaches the subscribers.
+//!
+//! All of them carry the same events and may carry one twice; none of them is trusted to carry every one.
+
+use contract::Change;
+
+pub mod dapr;
+pub mod local;
+
+/// The engine behind `AURA_CONFIGURATION_EVENTS_MANAGER` (seeds.md A2).
+#[derive(Debug)]
+pub enum Manager {
+    /// Through the Dapr sidecar.
+    Dapr(dapr::Dapr),
+    /// Straight to subscribers that are known by address.
+    Local(local::Local),
+}
+
+impl Manager {
+    /// Tries once to publish a change.
+    ///
+    /// # Errors
+    /// When it is not certain that it was published; it should be tried again.
+    pub async fn publish(&self, change: &Change) -> anyhow::Result<()> {
+        match self {
+            Self::Dapr(dapr) => dapr.publish(change).await,
+            Self::Local(local) => local.publish(change).await,
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Long answers, piece by piece: nothing is gathered before the first byte.
+
+use actix_web::{HttpResponse, HttpResponseBuilder};
+use bytes::Bytes;
+use contract::listing::{Form, Listing, NDJSON, end_line, start_line};
+use futures_util::stream;
+
+use crate::store::{Piece, Reading};
+
+/// How the pieces of a reading are written.
+enum Frame {
+    List(Option<Listing>),
+    Snapshot { count: u64 },
+}
+
+impl Frame {
+    fn piece(&mut self, piece: &Piece, out: &mut Vec<u8>) {
+        for document in &piece.documents {
+            match self {
+                Self::List(listing) => listing.iter_mut().for_each(|listing| listing.item(document, out)),
+                Self::Snapshot { count } => {
+                    *count += 1;
+                    document.snapshot_line(&piece.collection, out);
+                }
+            }
+        }
+    }
+
+    fn close(&mut self, out: &mut Vec<u8>) {
+        match self {
+            Self::List(listing) => listing.take().into_iter().for_each(|listing| listing.close(out)),
+            Self::Snapshot { count } => end_line(*count, out),
+        }
+    }
+}
+
+/// A list of the one collection of a reading.
+pub(super) fn list(mut response: HttpResponseBuilder, reading: Reading, form: Form) -> HttpResponse {
+    let mut first = Vec::new();
+    let listing = reading.heads.first().map(|head| Listing::open(form, head, &mut first));
+    send(response.content_type(form.media_type()), first, reading, Frame::List(listing))
+}
+
+/// A snapshot of all collections of a reading.
+pub(super) fn snapshot(mut response: HttpResponseBuilder, reading: Reading) -> HttpResponse {
+    let mut first = Vec::new();
+    start_line(&contract::snapshot::Start { epoch: reading.epoch, heads: reading.heads.clone() }, &mut first);
+    send(response.content_type(NDJSON), first, reading, Frame::Snapshot { count: 0 })
+}
+
+fn send(response: &mut HttpResponseBuilder, first: Vec<u8>, reading: Reading, frame: Frame) -> HttpResponse {
+    let start = Some((reading, frame, first));
+    response.streaming(stream::try_unfold(start, async |state| {
+        let Some((mut reading, mut frame, mut out)) = state else { return Ok(None) };
+        match reading.next().await {
+            Ok(Some(piece)) => {
+                frame.piece(&piece, &mut out);
+                Ok(Some((Bytes::from(out), Some((reading, frame, Vec::new())))))
+            }
+            Ok(None) => {
+                frame.close(&mut out);
+                Ok(Some((Bytes::from(out), None)))
+            }
+            // The answer is cut off without its end, which is how the reader knows.
+            Err(error) => {
+                tracing::warn!("a list was cut off: {error:#}");
+                Err(actix_web::error::ErrorServiceUnavailable("cut off"))
+            }
+        }
+    }))
+}

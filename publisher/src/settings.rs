@@ -1,0 +1,209 @@
+//! Settings: environment variables, each also a flag, all checked before anything starts.
+//!
+//! Every option is taken as text so that all mistakes can be told at once. Secrets are never shown.
+
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
+
+use clap::Parser;
+use contract::CollectionName;
+use reqwest::Url;
+use service::settings::{Checks, Mistakes, boolean, positive};
+
+use crate::store::StoreUrl;
+
+/// The configuration API: stores configuration and publishes an event for every committed change.
+#[derive(Debug, Parser)]
+#[command(name = "publisher", version)]
+pub struct Args {
+    /// Where the configuration is kept: file:DIR, or mongodb://HOST/DATABASE (a replica set)
+    #[arg(long, env = "AURA_CONFIGURATION_STORE_URL", default_value = "file:data", hide_env_values = true)]
+    store_url: String,
+    /// Address of the HTTP API
+    #[arg(long, env = "AURA_CONFIGURATION_LISTEN", default_value = "127.0.0.1:8080")]
+    listen: String,
+    /// The collections, separated by commas
+    #[arg(long, env = "AURA_CONFIGURATION_COLLECTIONS", default_value = DEFAULT_COLLECTIONS)]
+    collections: String,
+    /// Folder with {Collection}.schema.json; a collection without one takes any object
+    #[arg(long, env = "AURA_CONFIGURATION_SCHEMAS_DIR", default_value = "schemas")]
+    schemas_dir: String,
+    /// Largest document, in bytes, at most 4194304
+    #[arg(long, env = "AURA_CONFIGURATION_DOCUMENT_LIMIT_BYTES", default_value = "1048576")]
+    document_limit_bytes: String,
+    /// false: writes work, nothing is sent
+    #[arg(long, env = "AURA_CONFIGURATION_EVENTS_ENABLED", default_value = "true")]
+    events_enabled: String,
+    /// How events travel: LOCAL (straight to known subscribers) or DAPR (through the sidecar)
+    #[arg(long, env = "AURA_CONFIGURATION_EVENTS_MANAGER", default_value = "LOCAL")]
+    events_manager: String,
+    /// How long an event is worth delivering, in whole seconds
+    #[arg(long, env = "AURA_CONFIGURATION_EVENT_TTL_SECONDS", default_value = "60")]
+    event_ttl_seconds: String,
+    /// Largest configData inside an event, in bytes; 0 = ids only
+    #[arg(long, env = "AURA_CONFIGURATION_EVENT_DATA_LIMIT_BYTES", default_value = "49152")]
+    event_data_limit_bytes: String,
+    /// LOCAL: base URLs of the subscribers, separated by commas
+    #[arg(long, env = "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", default_value = "")]
+    local_subscribers: String,
+    /// DAPR: name of the pub/sub component
+    #[arg(long, env = "AURA_DAPR_CONFIGURATION_PUBSUB_NAME", default_value = "pubsub-config")]
+    dapr_pubsub_name: String,
+    /// DAPR: gRPC port of the sidecar
+    #[arg(long, env = "DAPR_GRPC_PORT", default_value = "50001")]
+    dapr_grpc_port: String,
+    /// DAPR: token that the sidecar asks for
+    #[arg(long, env = "DAPR_API_TOKEN", default_value = "", hide_env_values = true)]
+    dapr_api_token: String,
+    /// LOCAL: token that the subscribers ask for
+    #[arg(long, env = "APP_API_TOKEN", default_value = "", hide_env_values = true)]
+    app_api_token: String,
+}
+
+/// The six collections of the source document (seeds.md A5).
+const DEFAULT_COLLECTIONS: &str = "ChannelConfiguration,ApplicationConfiguration,SkillConfiguration,\
+    TvSectionsConfiguration,PresetConfiguration,AgentConfiguration";
+
+/// No document may be larger, whatever the settings say.
+const LARGEST_DOCUMENT: u64 = 4 << 20;
+
+/// Checked settings.
+#[derive(Debug)]
+pub struct Settings {
+    /// Where the configuration is kept.
+    pub store: StoreUrl,
+    /// Address of the HTTP API.
+    pub listen: SocketAddr,
+    /// The collections.
+    pub collections: BTreeSet<CollectionName>,
+    /// Folder of the schemas.
+    pub schemas_dir: PathBuf,
+    /// Largest document, in bytes.
+    pub document_limit: usize,
+    /// How events travel; `None` = they do not.
+    pub events: Option<Events>,
+}
+
+/// How events travel.
+#[derive(Debug)]
+pub struct Events {
+    /// The engine.
+    pub manager: ManagerSettings,
+    /// Name of the pub/sub component, in every event.
+    pub pub_sub_name: String,
+    /// Life of an event, in seconds.
+    pub ttl_seconds: u64,
+    /// Largest `configData` inside an event, in bytes.
+    pub data_limit: usize,
+}
+
+/// What an engine needs.
+pub enum ManagerSettings {
+    /// The sidecar.
+    Dapr {
+        /// Its gRPC endpoint.
+        endpoint: String,
+        /// The token that it asks for.
+        api_token: Option<String>,
+    },
+    /// Known subscribers.
+    Local {
+        /// Their base URLs.
+        subscribers: Vec<Url>,
+        /// The token that they ask for.
+        api_token: Option<String>,
+    },
+}
+
+impl std::fmt::Debug for ManagerSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Dapr { endpoint, .. } => write!(f, "Dapr({endpoint})"),
+            Self::Local { subscribers, .. } => write!(f, "Local({} subscribers)", subscribers.len()),
+        }
+    }
+}
+
+impl Args {
+    /// Checks everything.
+    ///
+    /// # Errors
+    /// All mistakes at once.
+    pub fn check(self) -> Result<Settings, Mistakes> {
+        let mut checks = Checks::default();
+        // A store URL may hold a password: the mistake is told without the value.
+        let store = self.store_url.parse().map_err(|what| checks.mistake("AURA_CONFIGURATION_STORE_URL", what)).ok();
+        let listen = checks.parse("AURA_CONFIGURATION_LISTEN", &self.listen);
+        let collections = list(&mut checks, "AURA_CONFIGURATION_COLLECTIONS", &self.collections);
+        if collections.as_ref().is_some_and(BTreeSet::is_empty) {
+            checks.mistake("AURA_CONFIGURATION_COLLECTIONS", "\"\": name at least one collection");
+        }
+        let limit = "AURA_CONFIGURATION_DOCUMENT_LIMIT_BYTES";
+        let document_limit = checks.check(limit, &self.document_limit_bytes, up_to_largest(&self.document_limit_bytes));
+        let enabled =
+            checks.check("AURA_CONFIGURATION_EVENTS_ENABLED", &self.events_enabled, boolean(&self.events_enabled));
+        let events = self.events(&mut checks);
+        let settings = (|| {
+            Some(Settings {
+                store: store?,
+                listen: listen?,
+                collections: collections?,
+                schemas_dir: self.schemas_dir.into(),
+                document_limit: document_limit?,
+                events: if enabled? { Some(events?) } else { None },
+            })
+        })();
+        checks.finish(settings)
+    }
+
+    fn events(&self, checks: &mut Checks) -> Option<Events> {
+        let ttl = &self.event_ttl_seconds;
+        let ttl_seconds = checks.check("AURA_CONFIGURATION_EVENT_TTL_SECONDS", ttl, positive(ttl));
+        let data_limit = checks.parse("AURA_CONFIGURATION_EVENT_DATA_LIMIT_BYTES", &self.event_data_limit_bytes);
+        if self.dapr_pubsub_name.is_empty() {
+            checks.mistake("AURA_DAPR_CONFIGURATION_PUBSUB_NAME", "\"\": name the pub/sub component");
+        }
+        let manager = match self.events_manager.to_ascii_uppercase().as_str() {
+            "DAPR" => checks.parse::<u16>("DAPR_GRPC_PORT", &self.dapr_grpc_port).map(|port| ManagerSettings::Dapr {
+                endpoint: format!("http://127.0.0.1:{port}"),
+                api_token: secret(&self.dapr_api_token),
+            }),
+            "LOCAL" => list(checks, "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", &self.local_subscribers).map(
+                |subscribers: BTreeSet<Url>| ManagerSettings::Local {
+                    subscribers: subscribers.into_iter().collect(),
+                    api_token: secret(&self.app_api_token),
+                },
+            ),
+            _ => {
+                let what = format_args!("{:?}: expected LOCAL or DAPR", self.events_manager);
+                checks.mistake("AURA_CONFIGURATION_EVENTS_MANAGER", what);
+                None
+            }
+        };
+        let pub_sub_name = self.dapr_pubsub_name.clone();
+        Some(Events { manager: manager?, pub_sub_name, ttl_seconds: ttl_seconds?, data_limit: data_limit? })
+    }
+}
+
+/// A list separated by commas, each entry checked by itself.
+fn list<T>(checks: &mut Checks, name: &str, text: &str) -> Option<BTreeSet<T>>
+where
+    T: std::str::FromStr + Ord,
+    T::Err: std::fmt::Display,
+{
+    let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    // Every entry is read before the first mistake ends it, so that all of them are told.
+    let read: Vec<_> = entries.map(|entry| checks.parse(name, entry)).collect();
+    read.into_iter().collect()
+}
+
+fn up_to_largest(text: &str) -> Result<usize, String> {
+    let limit = positive(text)?;
+    match usize::try_from(limit) {
+        Ok(bytes) if limit <= LARGEST_DOCUMENT => Ok(bytes),
+        _ => Err(format!("expected at most {LARGEST_DOCUMENT}")),
+    }
+}
+
+fn secret(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}

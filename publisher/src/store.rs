@@ -1,0 +1,273 @@
+//! Where documents, heads and the change log live: MongoDB, or a file of this process.
+//!
+//! Both keep the same promise: a group's documents, heads and change records become durable together or not at all, and
+//! whoever reads the log sees revisions in order. The store decides nothing about a write; [`crate::fold`] does.
+
+use std::{collections::BTreeSet, path::PathBuf, str::FromStr, sync::Arc};
+
+use chrono::{DateTime, Utc};
+use contract::{Change, CollectionName, Document, DocumentId, Epoch, Head, Revision};
+
+use crate::{
+    error::ApiError,
+    fold::{Rules, Verdict, Write},
+};
+
+pub mod bson_text;
+pub mod embedded;
+pub mod mongo;
+
+/// Bytes of documents that a [`Reading`] hands out at a time.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// Where to find a store.
+#[derive(Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// `file:DIR`
+    Embedded(PathBuf),
+    /// `mongodb://…/database`. May hold a password, so it is never shown.
+    Mongo {
+        /// The whole URL.
+        url: String,
+        /// The database that it names.
+        database: String,
+    },
+}
+
+impl std::fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Embedded(folder) => write!(f, "file:{}", folder.display()),
+            Self::Mongo { database, .. } => write!(f, "mongodb://…/{database}"),
+        }
+    }
+}
+
+impl FromStr for StoreUrl {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(folder) = text.strip_prefix("file:") {
+            return if folder.is_empty() { Err("name a folder: file:DIR") } else { Ok(Self::Embedded(folder.into())) };
+        }
+        let Some((_scheme, rest)) = text.split_once("://").filter(|(scheme, _)| scheme.starts_with("mongodb")) else {
+            return Err("expected file:DIR or mongodb://HOST/DATABASE");
+        };
+        let database = rest.split_once('/').map(|(_hosts, path)| path.split('?').next().unwrap_or_default());
+        match database {
+            Some(database) if !database.is_empty() => Ok(Self::Mongo { url: text.into(), database: database.into() }),
+            _ => Err("name the database: mongodb://HOST/DATABASE"),
+        }
+    }
+}
+
+/// What a store needs to know of its publisher.
+#[derive(Debug)]
+pub struct Terms {
+    /// The collections it serves.
+    pub collections: BTreeSet<CollectionName>,
+    /// What documents must obey.
+    pub rules: Rules,
+    /// Whether changes are owed to an event manager.
+    pub events_enabled: bool,
+}
+
+/// The open store.
+#[derive(Debug, Clone)]
+pub enum Store {
+    /// In a folder of this process.
+    Embedded(embedded::Embedded),
+    /// In MongoDB.
+    Mongo(mongo::Mongo),
+}
+
+/// A group that was committed.
+#[derive(Debug, Default)]
+pub struct Committed {
+    /// One verdict per write, in order.
+    pub verdicts: Vec<Verdict>,
+    /// What changed.
+    pub changes: Vec<Change>,
+}
+
+/// Why a group was not, or not provably, committed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// Nothing was written.
+    #[error("not committed: {0:#}")]
+    NotCommitted(anyhow::Error),
+    /// It may or may not have been written.
+    #[error("the outcome is unknown: {0:#}")]
+    OutcomeUnknown(anyhow::Error),
+}
+
+impl CommitError {
+    /// What every write of the group is answered.
+    pub fn answer(&self) -> ApiError {
+        match self {
+            Self::NotCommitted(_) => ApiError::not_committed(),
+            Self::OutcomeUnknown(_) => ApiError::outcome_unknown(),
+        }
+    }
+}
+
+/// All documents of some collections at one moment, handed out in pieces.
+#[derive(Debug)]
+pub struct Reading {
+    /// The history of the store at that moment.
+    pub epoch: Epoch,
+    /// The heads at that moment, in the order of the documents.
+    pub heads: Vec<Head>,
+    cursor: Cursor,
+}
+
+#[derive(Debug)]
+enum Cursor {
+    Embedded(embedded::Cursor),
+    Mongo(Box<mongo::Cursor>),
+}
+
+/// Some documents of one collection, by id.
+#[derive(Debug)]
+pub struct Piece {
+    /// Their collection.
+    pub collection: CollectionName,
+    /// The documents.
+    pub documents: Vec<Document>,
+}
+
+impl Reading {
+    /// The next documents, by collection and id; `None` after the last.
+    ///
+    /// # Errors
+    /// When the store fails; the reading is then over.
+    pub async fn next(&mut self) -> anyhow::Result<Option<Piece>> {
+        match &mut self.cursor {
+            Cursor::Embedded(cursor) => cursor.next().await,
+            Cursor::Mongo(cursor) => cursor.next().await,
+        }
+    }
+}
+
+impl Store {
+    /// Opens the store, and makes it if it is virgin.
+    ///
+    /// # Errors
+    /// When it cannot be reached, is of an unknown format, or is a MongoDB without transactions.
+    pub async fn open(url: &StoreUrl, terms: Arc<Terms>) -> anyhow::Result<Self> {
+        match url {
+            StoreUrl::Embedded(folder) => embedded::Embedded::open(folder, terms).await.map(Self::Embedded),
+            StoreUrl::Mongo { url, database } => mongo::Mongo::open(url, database, terms).await.map(Self::Mongo),
+        }
+    }
+
+    /// Commits a group of writes.
+    ///
+    /// # Errors
+    /// See [`CommitError`].
+    pub async fn commit(&self, group: Arc<[Write]>) -> Result<Committed, CommitError> {
+        match self {
+            Self::Embedded(store) => store.commit(group).await,
+            Self::Mongo(store) => store.commit(&group).await,
+        }
+    }
+
+    /// One consistent reading of heads.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn heads(&self, collections: &BTreeSet<CollectionName>) -> anyhow::Result<Vec<Head>> {
+        match self {
+            Self::Embedded(store) => store.heads(collections).await,
+            Self::Mongo(store) => store.heads(collections).await,
+        }
+    }
+
+    /// One document.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn document(&self, collection: &CollectionName, id: &DocumentId) -> anyhow::Result<Option<Document>> {
+        match self {
+            Self::Embedded(store) => store.document(collection, id).await,
+            Self::Mongo(store) => store.document(collection, id).await,
+        }
+    }
+
+    /// All documents of some collections, from one moment.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn read(&self, collections: &BTreeSet<CollectionName>) -> anyhow::Result<Reading> {
+        match self {
+            Self::Embedded(store) => store.read(collections).await,
+            Self::Mongo(store) => store.read(collections).await,
+        }
+    }
+
+    /// The changes of a collection after a revision, in order, at most `limit`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn changes(
+        &self,
+        collection: &CollectionName,
+        since: Revision,
+        limit: usize,
+    ) -> anyhow::Result<Vec<Change>> {
+        match self {
+            Self::Embedded(store) => store.changes(collection, since, limit).await,
+            Self::Mongo(store) => store.changes(collection, since, limit).await,
+        }
+    }
+
+    /// Changes that were committed before a moment and are still owed, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn owed(&self, before: DateTime<Utc>, limit: usize) -> anyhow::Result<Vec<Change>> {
+        match self {
+            Self::Embedded(store) => store.owed(before, limit).await,
+            Self::Mongo(store) => store.owed(before, limit).await,
+        }
+    }
+
+    /// Notes that changes were published. Losing this note is harmless: they are published once more.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn clear_owed(&self, published: &[(CollectionName, Revision)]) -> anyhow::Result<()> {
+        match self {
+            Self::Embedded(store) => store.clear_owed(published).await,
+            Self::Mongo(store) => store.clear_owed(published).await,
+        }
+    }
+
+    /// Whether the store answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn ping(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Embedded(_) => Ok(()),
+            Self::Mongo(store) => store.ping().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn store_urls() {
+        assert_eq!("file:data".parse(), Ok(StoreUrl::Embedded("data".into())));
+        let url = "mongodb://u:secret@a:1,b:2/conf?replicaSet=rs0";
+        let parsed: StoreUrl = url.parse().expect("valid");
+        assert_eq!(parsed, StoreUrl::Mongo { url: url.into(), database: "conf".into() });
+        assert!(!format!("{parsed:?}").contains("secret"));
+        for bad in ["file:", "data", "mongodb://host", "mongodb://host/", "mongodb://host/?a=b", "http://host/db"] {
+            assert!(bad.parse::<StoreUrl>().is_err(), "{bad}");
+        }
+    }
+}

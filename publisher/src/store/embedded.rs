@@ -1,0 +1,311 @@
+//! The embedded store: one redb file. It is the default and needs no server.
+//!
+//! One process at a time may have it open. Every call runs on the blocking pool, because redb waits for the disk; a group is
+//! one transaction and one fsync.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    path::Path,
+    sync::Arc,
+};
+
+use anyhow::{Context, ensure};
+use chrono::{DateTime, Utc};
+use contract::{CanonicalJson, Change, CollectionName, Document, DocumentId, Epoch, Head, Revision};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+
+use super::{CommitError, Committed, PIECE_BYTES, Piece, Reading, Terms};
+use crate::fold::{Folded, Ground, Place, Write};
+
+/// `lineage`, `counter`, `format`.
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// Head by collection, as JSON.
+const HEADS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("heads");
+/// Revision and canonical text by collection and id.
+const DOCUMENTS: TableDefinition<'_, (&str, &str), (u64, &str)> = TableDefinition::new("documents");
+/// Change by collection and revision, as JSON.
+const CHANGES: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new("changes");
+/// Commit time in milliseconds of each change that is owed, by collection and revision.
+const OWED: TableDefinition<'_, (&str, u64), i64> = TableDefinition::new("owed");
+
+/// What the tables above mean.
+const FORMAT: u64 = 1;
+
+/// The open file. Cloning shares it.
+#[derive(Clone)]
+pub struct Embedded {
+    database: Arc<Database>,
+    terms: Arc<Terms>,
+}
+
+impl std::fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Embedded")
+    }
+}
+
+impl Embedded {
+    pub(super) async fn open(folder: &Path, terms: Arc<Terms>) -> anyhow::Result<Self> {
+        let folder = folder.to_owned();
+        blocking(move || {
+            std::fs::create_dir_all(&folder).with_context(|| format!("making the folder {}", folder.display()))?;
+            let file = folder.join("confcast.redb");
+            let database = Database::create(&file).with_context(|| {
+                format!("opening {}: is another publisher using it? One process at a time may", file.display())
+            })?;
+            prepare(&database).with_context(|| format!("reading {}", file.display()))?;
+            Ok(Self { database: Arc::new(database), terms })
+        })
+        .await
+    }
+
+    pub(super) async fn commit(&self, group: Arc<[Write]>) -> Result<Committed, CommitError> {
+        let this = self.clone();
+        // A failed redb commit leaves the file as it was, so every error means that nothing was written.
+        blocking(move || this.commit_now(&group)).await.map_err(CommitError::NotCommitted)
+    }
+
+    fn commit_now(&self, group: &[Write]) -> anyhow::Result<Committed> {
+        let transaction = self.database.begin_write()?;
+        let Folded { verdicts, changes, after } = {
+            let ground = ground(&transaction, group)?;
+            self.terms.rules.fold(ground, group, Utc::now())
+        };
+        if changes.is_empty() {
+            transaction.abort()?;
+        } else {
+            write(&transaction, &changes, &after, self.terms.events_enabled)?;
+            transaction.commit()?;
+        }
+        Ok(Committed { verdicts, changes })
+    }
+
+    pub(super) async fn heads(&self, collections: &BTreeSet<CollectionName>) -> anyhow::Result<Vec<Head>> {
+        let (database, collections) = (self.database.clone(), collections.clone());
+        blocking(move || heads(&database.begin_read()?, &collections)).await
+    }
+
+    pub(super) async fn document(
+        &self,
+        collection: &CollectionName,
+        id: &DocumentId,
+    ) -> anyhow::Result<Option<Document>> {
+        let (database, collection, id) = (self.database.clone(), collection.clone(), id.clone());
+        blocking(move || {
+            let documents = database.begin_read()?.open_table(DOCUMENTS)?;
+            let held = documents.get((collection.as_str(), id.as_str()))?;
+            held.map(|held| document(id, held.value())).transpose()
+        })
+        .await
+    }
+
+    pub(super) async fn read(&self, collections: &BTreeSet<CollectionName>) -> anyhow::Result<Reading> {
+        let (database, collections) = (self.database.clone(), collections.clone());
+        blocking(move || {
+            let transaction = database.begin_read()?;
+            let heads = heads(&transaction, &collections)?;
+            let epoch = epoch(&transaction.open_table(META)?)?;
+            let cursor =
+                Cursor { transaction: Arc::new(transaction), left: collections.into_iter().collect(), after: None };
+            Ok(Reading { epoch, heads, cursor: super::Cursor::Embedded(cursor) })
+        })
+        .await
+    }
+
+    pub(super) async fn changes(
+        &self,
+        collection: &CollectionName,
+        since: Revision,
+        limit: usize,
+    ) -> anyhow::Result<Vec<Change>> {
+        let (database, collection) = (self.database.clone(), collection.clone());
+        blocking(move || {
+            let changes = database.begin_read()?.open_table(CHANGES)?;
+            let range =
+                changes.range((collection.as_str(), since.saturating_add(1))..=(collection.as_str(), u64::MAX))?;
+            range.take(limit).map(|row| Ok(serde_json::from_slice(row?.1.value())?)).collect()
+        })
+        .await
+    }
+
+    pub(super) async fn owed(&self, before: DateTime<Utc>, limit: usize) -> anyhow::Result<Vec<Change>> {
+        let database = self.database.clone();
+        blocking(move || {
+            let transaction = database.begin_read()?;
+            let (owed, changes) = (transaction.open_table(OWED)?, transaction.open_table(CHANGES)?);
+            let mut found = Vec::new();
+            for row in owed.iter()? {
+                let (place, committed) = row?;
+                if committed.value() < before.timestamp_millis() && found.len() < limit {
+                    let change = changes.get(place.value())?.context("an owed change is not in the log")?;
+                    found.push(serde_json::from_slice(change.value())?);
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    pub(super) async fn clear_owed(&self, published: &[(CollectionName, Revision)]) -> anyhow::Result<()> {
+        let (database, published) = (self.database.clone(), published.to_vec());
+        blocking(move || {
+            let mut transaction = database.begin_write()?;
+            // Not worth an fsync of its own: the next group makes it durable, and losing it only sends an event twice.
+            transaction.set_durability(redb::Durability::None)?;
+            let mut owed = transaction.open_table(OWED)?;
+            for (collection, revision) in &published {
+                owed.remove((collection.as_str(), *revision))?;
+            }
+            drop(owed);
+            Ok(transaction.commit()?)
+        })
+        .await
+    }
+}
+
+/// Reads documents piece by piece from one read transaction, which redb keeps as it was for as long as it is held.
+pub(super) struct Cursor {
+    transaction: Arc<ReadTransaction>,
+    left: VecDeque<CollectionName>,
+    after: Option<DocumentId>,
+}
+
+impl std::fmt::Debug for Cursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cursor").field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+impl Cursor {
+    pub(super) async fn next(&mut self) -> anyhow::Result<Option<Piece>> {
+        while let Some(collection) = self.left.front().cloned() {
+            let (transaction, name, after) = (self.transaction.clone(), collection.clone(), self.after.take());
+            let documents = blocking(move || piece(&transaction, &name, after.as_ref())).await?;
+            match documents.last() {
+                Some(last) => {
+                    self.after = Some(last.id().clone());
+                    return Ok(Some(Piece { collection, documents }));
+                }
+                None => self.left.pop_front(),
+            };
+        }
+        Ok(None)
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> anyhow::Result<T> {
+    tokio::task::spawn_blocking(work).await.context("a store call panicked")?
+}
+
+fn prepare(database: &Database) -> anyhow::Result<()> {
+    let transaction = database.begin_write()?;
+    {
+        let mut meta = transaction.open_table(META)?;
+        let format = meta.get("format")?.map(|format| format.value());
+        match format {
+            Some(format) => ensure!(format == FORMAT, "its format is {format}; this version reads {FORMAT} only"),
+            None => {
+                meta.insert("format", FORMAT)?;
+                meta.insert("lineage", u64::from(rand::random::<u32>()))?;
+                meta.insert("counter", 1)?;
+            }
+        }
+        transaction.open_table(HEADS)?;
+        transaction.open_table(DOCUMENTS)?;
+        transaction.open_table(CHANGES)?;
+        transaction.open_table(OWED)?;
+    }
+    Ok(transaction.commit()?)
+}
+
+fn epoch(meta: &impl ReadableTable<&'static str, u64>) -> anyhow::Result<Epoch> {
+    let read = |key: &'static str| anyhow::Ok(meta.get(key)?.with_context(|| format!("{key} is missing"))?.value());
+    Ok(Epoch { lineage: u32::try_from(read("lineage")?)?, counter: read("counter")? })
+}
+
+fn head(
+    heads: &impl ReadableTable<&'static str, &'static [u8]>,
+    name: &CollectionName,
+    epoch: Epoch,
+) -> anyhow::Result<Head> {
+    match heads.get(name.as_str())? {
+        Some(head) => Ok(Head { epoch, ..serde_json::from_slice(head.value())? }),
+        None => Ok(Head::empty(name.clone(), epoch)),
+    }
+}
+
+fn heads(transaction: &ReadTransaction, collections: &BTreeSet<CollectionName>) -> anyhow::Result<Vec<Head>> {
+    let epoch = epoch(&transaction.open_table(META)?)?;
+    let heads = transaction.open_table(HEADS)?;
+    collections.iter().map(|name| head(&heads, name, epoch)).collect()
+}
+
+fn document(id: DocumentId, (revision, text): (Revision, &str)) -> anyhow::Result<Document> {
+    Ok(Document::new(id, revision, &CanonicalJson::from_canonical(text.to_owned())?))
+}
+
+fn ground(transaction: &WriteTransaction, group: &[Write]) -> anyhow::Result<Ground> {
+    let epoch = epoch(&transaction.open_table(META)?)?;
+    let (heads, documents) = (transaction.open_table(HEADS)?, transaction.open_table(DOCUMENTS)?);
+    let mut ground = Ground { epoch, heads: BTreeMap::new(), documents: HashMap::new() };
+    for write in group {
+        if !ground.heads.contains_key(&write.collection) {
+            ground.heads.insert(write.collection.clone(), head(&heads, &write.collection, epoch)?);
+        }
+        if let Some(held) = documents.get((write.collection.as_str(), write.id.as_str()))? {
+            let place: Place = (write.collection.clone(), write.id.clone());
+            ground.documents.insert(place, document(write.id.clone(), held.value())?);
+        }
+    }
+    Ok(ground)
+}
+
+fn write(transaction: &WriteTransaction, changes: &[Change], after: &Ground, owe: bool) -> anyhow::Result<()> {
+    let mut heads = transaction.open_table(HEADS)?;
+    let mut documents = transaction.open_table(DOCUMENTS)?;
+    let mut log = transaction.open_table(CHANGES)?;
+    let mut owed = transaction.open_table(OWED)?;
+    for change in changes {
+        let collection = change.collection.as_str();
+        let place = (collection, change.revision);
+        log.insert(place, serde_json::to_vec(change)?.as_slice())?;
+        if owe {
+            owed.insert(place, change.time.timestamp_millis())?;
+        }
+        match &change.config_data {
+            Some(config) => {
+                drop(documents.insert((collection, change.id.as_str()), (change.revision, config.as_str()))?)
+            }
+            None => drop(documents.remove((collection, change.id.as_str()))?),
+        }
+    }
+    let changed: BTreeSet<_> = changes.iter().map(|change| &change.collection).collect();
+    for name in changed {
+        heads.insert(name.as_str(), serde_json::to_vec(&after.heads[name])?.as_slice())?;
+    }
+    Ok(())
+}
+
+fn piece(
+    transaction: &ReadTransaction,
+    collection: &CollectionName,
+    after: Option<&DocumentId>,
+) -> anyhow::Result<Vec<Document>> {
+    use std::ops::Bound::{Excluded, Included, Unbounded};
+    let documents = transaction.open_table(DOCUMENTS)?;
+    let name = collection.as_str();
+    // No id is empty, so the empty id stands before the first.
+    let from = after.map_or(Included((name, "")), |id| Excluded((name, id.as_str())));
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    for row in documents.range::<(&str, &str)>((from, Unbounded))? {
+        let (place, held) = row?;
+        let (of, id) = place.value();
+        if of != name || bytes >= PIECE_BYTES {
+            break;
+        }
+        let document = document(id.parse()?, held.value())?;
+        bytes += document.json().len();
+        found.push(document);
+    }
+    Ok(found)
+}
