@@ -1,0 +1,106 @@
+//! The commands, one file each.
+
+mod delete;
+mod export;
+mod get;
+mod import;
+mod list;
+mod put;
+mod status;
+mod up;
+
+use std::path::Path;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use tokio::{fs::File, io::AsyncRead};
+
+/// Keeps configuration in step across services: run it, change it, see where it is
+#[derive(Debug, Parser)]
+#[command(name = "confcast", version, arg_required_else_help = true)]
+pub(crate) struct Confcast {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Up(up::Up),
+    Get(get::Get),
+    Put(put::Put),
+    Delete(delete::Delete),
+    List(list::List),
+    Export(export::Export),
+    Import(import::Import),
+    Status(status::Status),
+    #[command(hide = true)]
+    WithParent(up::with_parent::WithParent),
+}
+
+impl Confcast {
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Up(command) => command.run().await,
+            Command::Get(command) => command.run().await,
+            Command::Put(command) => command.run().await,
+            Command::Delete(command) => command.run().await,
+            Command::List(command) => command.run().await,
+            Command::Export(command) => command.run().await,
+            Command::Import(command) => command.run().await,
+            Command::Status(command) => command.run().await,
+            Command::WithParent(command) => command.run(),
+        }
+    }
+}
+
+/// The file that a command was given; `-` is standard input.
+async fn open(path: &Path) -> anyhow::Result<Box<dyn AsyncRead + Unpin>> {
+    if path == Path::new("-") {
+        return Ok(Box::new(tokio::io::stdin()));
+    }
+    Ok(Box::new(File::open(path).await.with_context(|| format!("cannot open {}", path.display()))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Confcast::command().debug_assert();
+    }
+
+    #[test]
+    fn what_people_type() {
+        for line in [
+            "up --data /tmp/d --publisher-port 9000 --subscriber-port 9001 --subscriber-port 9002 --schemas s",
+            "get ChannelConfiguration whatsapp-es --publisher http://a:1,http://b:2 --json",
+            "put ChannelConfiguration whatsapp-es - --if-match 3",
+            "delete ChannelConfiguration whatsapp-es --if-match 3",
+            "list ChannelConfiguration --json",
+            "export",
+            "export ChannelConfiguration SkillConfiguration -o all.ndjson",
+            "import all.ndjson",
+            "status --subscriber http://127.0.0.1:8081 --subscriber http://127.0.0.1:8082 --json",
+        ] {
+            Confcast::try_parse_from(format!("confcast {line}").split(' ')).expect(line);
+        }
+    }
+
+    #[test]
+    fn mistakes_name_the_argument_and_the_mend() {
+        for (line, told) in [
+            ("get channel/x a", "a letter, then at most 63"),
+            ("get ChannelConfiguration a/b", "1 to 128 of"),
+            ("list ChannelConfiguration --publisher 127.0.0.1:8080", "expected a URL like"),
+            ("put ChannelConfiguration a", "<FILE>"),
+            ("up --publisher-port 0", "1..=65535"),
+            ("delete ChannelConfiguration a --if-match new", "--if-match"),
+        ] {
+            let error = Confcast::try_parse_from(format!("confcast {line}").split(' ')).expect_err(line);
+            assert!(error.to_string().contains(told), "{line}: {error}");
+        }
+    }
+}

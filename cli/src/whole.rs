@@ -1,0 +1,80 @@
+//! Proof that a snapshot is whole: its end line, its count, and per collection the count and digest of its head.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, bail, ensure};
+use contract::{
+    CollectionName, Digest, Head,
+    snapshot::{End, Item, Line, Start},
+};
+
+/// Reads a snapshot line by line and says whether anything is missing or damaged.
+#[derive(Debug, Default)]
+pub(crate) struct Whole {
+    collections: Option<BTreeMap<CollectionName, Sum>>,
+    items: u64,
+    ended: bool,
+}
+
+#[derive(Debug)]
+struct Sum {
+    head: Head,
+    count: u64,
+    digest: Digest,
+}
+
+impl Whole {
+    /// Takes the next line.
+    pub(crate) fn line(&mut self, line: &[u8]) -> anyhow::Result<()> {
+        ensure!(!self.ended, "something follows the end line");
+        let Some(collections) = &mut self.collections else {
+            let start: Start = serde_json::from_slice(line).context("the first line of the snapshot")?;
+            let sum = |head: Head| (head.collection.clone(), Sum { head, count: 0, digest: Digest::default() });
+            self.collections = Some(start.heads.into_iter().map(sum).collect());
+            return Ok(());
+        };
+        match Line::parse(line).with_context(|| format!("item {} of the snapshot", self.items + 1))? {
+            Line::Item(item) => {
+                self.items += 1;
+                collections
+                    .get_mut(&item.collection)
+                    .with_context(|| format!("{} has no head in the first line", item.collection))?
+                    .add(&item)
+            }
+            Line::End(End { count, .. }) => {
+                self.ended = true;
+                ensure!(count == self.items, "the end line counts {count} documents, but {} came", self.items);
+                collections.values().try_for_each(Sum::check)
+            }
+        }
+    }
+
+    /// How many documents there were, if the end line proved that these are all.
+    pub(crate) fn finish(self) -> anyhow::Result<u64> {
+        if !self.ended {
+            bail!("the snapshot is cut off after {} documents: it has no end line", self.items);
+        }
+        Ok(self.items)
+    }
+}
+
+impl Sum {
+    fn add(&mut self, item: &Item) -> anyhow::Result<()> {
+        let Item { collection, id, revision, crc, config_data } = item;
+        ensure!(config_data.crc() == *crc, "{collection}/{id} is damaged: its crc is not {crc}");
+        self.count += 1;
+        self.digest = self.digest.with(id, *revision, *crc);
+        Ok(())
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let Head { collection, revision, count, digest, .. } = &self.head;
+        ensure!(
+            (self.count, self.digest) == (*count, *digest),
+            "{collection} at revision {revision} has {count} documents with digest {digest}, but {} with {} came",
+            self.count,
+            self.digest,
+        );
+        Ok(())
+    }
+}
