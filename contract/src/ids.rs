@@ -74,7 +74,8 @@ impl fmt::Debug for CollectionName {
     }
 }
 
-/// Id of a document in its collection: 1 to 128 of `A-Z a-z 0-9 . _ : -`.
+/// Id of a document in its collection: 1 to 128 of `A-Z a-z 0-9 . _ : -`, but neither `.` nor `..`, which no client can
+/// put into a path (RFC 3986 section 5.2.4).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct DocumentId(Arc<str>);
@@ -94,8 +95,13 @@ impl FromStr for DocumentId {
 
     fn from_str(text: &str) -> Result<Self, Malformed> {
         let valid = (1..=Self::MAX_LEN).contains(&text.len())
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte));
-        if valid { Ok(Self(text.into())) } else { Err(Malformed::new("id", text, "1 to 128 of A-Z a-z 0-9 . _ : -")) }
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte))
+            && !matches!(text, "." | "..");
+        if valid {
+            Ok(Self(text.into()))
+        } else {
+            Err(Malformed::new("id", text, "1 to 128 of A-Z a-z 0-9 . _ : - but not . or .."))
+        }
     }
 }
 
@@ -289,7 +295,7 @@ mod tests {
         let longest = "a".repeat(128);
         assert!(longest.parse::<DocumentId>().is_ok());
         assert!("a:b.c_D-9".parse::<DocumentId>().is_ok());
-        for bad in ["", "a b", "a/b", "ü", &"a".repeat(129)] {
+        for bad in ["", "a b", "a/b", "ü", ".", "..", &"a".repeat(129)] {
             assert!(bad.parse::<DocumentId>().is_err(), "{bad}");
         }
     }

@@ -1,7 +1,7 @@
 //! How a list of documents is framed, piece by piece, so that nobody has to hold all of it.
 //!
 //! GetAll answers `{"head":{…},"items":[…]}`, or as newline-delimited JSON a line `{"head":{…}}`, one per item, and
-//! the end line of a snapshot, which proves that nothing was cut off.
+//! the end line of a snapshot, which proves that nothing was cut off. A collection without revisions has no head to show.
 
 use std::io::Write;
 
@@ -49,6 +49,14 @@ impl Listing {
         match form {
             Form::Json => write(out, format_args!(r#"{{"head":{head},"items":["#)),
             Form::NdJson => write(out, format_args!("{{\"head\":{head}}}\n")),
+        }
+        Self { form, count: 0 }
+    }
+
+    /// Begins a list of a collection that has no head, because its publisher counts no revisions.
+    pub fn open_headless(form: Form, out: &mut Vec<u8>) -> Self {
+        if form == Form::Json {
+            out.extend_from_slice(br#"{"items":["#);
         }
         Self { form, count: 0 }
     }

@@ -10,4 +10,5 @@ pub mod process;
 pub mod redis;
 pub mod services;
 pub mod sidecar;
+pub mod stage;
 pub mod wait;

@@ -1,29 +1,45 @@
-//! What most tests begin with: a store, a publisher, samples.
+//! What most tests begin with: a store, a publisher, two replicas, and what carries events between them.
 
-use e2e::{mongod::Mongod, parts, services::Service};
+use crate::{
+    mongod::Mongod,
+    parts,
+    redis::Redis,
+    services::Service,
+    sidecar::{self, Sidecar},
+    wait::eventually,
+};
+use anyhow::{Context, ensure};
+use contract::Head;
 use serde_json::{Value, json};
 
 /// A collection without a schema, beside the six.
-pub(crate) const FREE: &str = "FreeForm";
+pub const FREE: &str = "FreeForm";
 /// A collection with a schema.
-pub(crate) const CHANNELS: &str = "ChannelConfiguration";
+pub const CHANNELS: &str = "ChannelConfiguration";
 
-pub(crate) const COLLECTIONS: &str = "FreeForm,ChannelConfiguration,ApplicationConfiguration,SkillConfiguration,\
+/// All of them, as the setting wants it.
+pub const COLLECTIONS: &str = "FreeForm,ChannelConfiguration,ApplicationConfiguration,SkillConfiguration,\
     TvSectionsConfiguration,PresetConfiguration,AgentConfiguration";
 
 /// The two stores.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// A file of the publisher.
     Embedded,
+    /// A server.
     Mongo,
 }
 
 /// A store, held for as long as its publishers need it.
 #[derive(Debug)]
-pub(crate) struct Store(pub(crate) Option<Mongod>);
+pub struct Store(pub Option<Mongod>);
 
 impl Store {
-    pub(crate) async fn start(kind: Kind) -> anyhow::Result<Self> {
+    /// Starts what it needs.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn start(kind: Kind) -> anyhow::Result<Self> {
         Ok(Self(match kind {
             Kind::Embedded => None,
             Kind::Mongo => Some(Mongod::start().await?),
@@ -31,7 +47,10 @@ impl Store {
     }
 
     /// A publisher on this store, not yet started.
-    pub(crate) fn publisher(&self) -> anyhow::Result<Service> {
+    ///
+    /// # Errors
+    /// When no port can be had.
+    pub fn publisher(&self) -> anyhow::Result<Service> {
         let publisher = Service::publisher()?.with("AURA_CONFIGURATION_COLLECTIONS", COLLECTIONS);
         Ok(match &self.0 {
             Some(mongod) => publisher.with("AURA_CONFIGURATION_STORE_URL", mongod.url("confcast")),
@@ -41,12 +60,156 @@ impl Store {
 }
 
 /// The sample of a collection, as it ships.
-pub(crate) fn sample(collection: &str) -> anyhow::Result<Value> {
+///
+/// # Errors
+/// When there is none.
+pub fn sample(collection: &str) -> anyhow::Result<Value> {
     let path = parts::root().join(format!("schemas/{collection}.sample.json"));
     Ok(serde_json::from_slice(&std::fs::read(path)?)?)
 }
 
 /// A document that is nothing but a number.
-pub(crate) fn numbered(number: u64) -> Value {
+pub fn numbered(number: u64) -> Value {
     json!({ "number": number })
+}
+
+/// How events travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    /// Straight to the subscribers.
+    Local,
+    /// Through sidecars and Redis.
+    Dapr,
+}
+
+/// A publisher and two replicas of one subscriber, with all that carries events between them.
+#[derive(Debug)]
+pub struct Stage {
+    /// The store of the publisher.
+    pub store: Store,
+    /// The broker behind the sidecars.
+    pub redis: Option<Redis>,
+    /// The publisher.
+    pub publisher: Service,
+    /// Its sidecar.
+    pub publisher_sidecar: Option<Sidecar>,
+    /// The replicas.
+    pub subscribers: Vec<Service>,
+    /// Their sidecars, in the same order.
+    pub sidecars: Vec<Sidecar>,
+}
+
+/// Replicas read the heads this rarely, so that what arrives in a test arrived by an event.
+const NEVER: &str = "3600";
+
+impl Stage {
+    /// Everything reserved, nothing of ours started.
+    ///
+    /// # Errors
+    /// When it does not happen in time.
+    pub async fn set(kind: Kind, via: Via) -> anyhow::Result<Self> {
+        let store = Store::start(kind).await?;
+        let publisher = store.publisher()?;
+        let subscriber = |name: &str| {
+            let subscriber = Service::subscriber(name, &[publisher.url()])?;
+            let subscriber = subscriber.with("AURA_CONFIGURATION_COLLECTIONS", COLLECTIONS);
+            anyhow::Ok(subscriber.with("AURA_CONFIGURATION_CHECK_IN_SECONDS", NEVER))
+        };
+        let subscribers = vec![subscriber("replica-1")?, subscriber("replica-2")?];
+        let mut stage =
+            Self { store, redis: None, publisher, publisher_sidecar: None, subscribers, sidecars: Vec::new() };
+        match via {
+            Via::Local => {
+                let urls: Vec<_> = stage.subscribers.iter().map(Service::url).collect();
+                stage.publisher = stage.publisher.with("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", urls.join(","));
+            }
+            Via::Dapr => stage.add_sidecars().await?,
+        }
+        Ok(stage)
+    }
+
+    async fn add_sidecars(&mut self) -> anyhow::Result<()> {
+        let redis = Redis::start().await?;
+        let sidecar = Sidecar::new(sidecar::PUBLISHER, self.publisher.port(), "publisher", &redis)?;
+        let publisher = std::mem::replace(&mut self.publisher, Service::publisher()?);
+        let publisher = publisher.with("AURA_CONFIGURATION_EVENTS_MANAGER", "DAPR");
+        self.publisher = publisher.with("DAPR_GRPC_PORT", sidecar.grpc_port().to_string());
+        self.publisher_sidecar = Some(sidecar);
+        for (index, subscriber) in std::mem::take(&mut self.subscribers).into_iter().enumerate() {
+            let name = format!("replica-{}", index + 1);
+            self.sidecars.push(Sidecar::new(sidecar::SUBSCRIBER, subscriber.port(), &name, &redis)?);
+            self.subscribers.push(subscriber.with("AURA_CONFIGURATION_EVENTS_MANAGER", "DAPR"));
+        }
+        self.redis = Some(redis);
+        Ok(())
+    }
+
+    /// Everything up and ready.
+    ///
+    /// # Errors
+    /// When it does not happen in time.
+    pub async fn start(kind: Kind, via: Via) -> anyhow::Result<Self> {
+        let mut stage = Self::set(kind, via).await?;
+        stage.publisher.start().await?;
+        stage.start_subscribers().await?;
+        if let Some(sidecar) = &mut stage.publisher_sidecar {
+            sidecar.start().await?;
+        }
+        Ok(stage)
+    }
+
+    /// The subscribers, then their sidecars.
+    ///
+    /// # Errors
+    /// When it does not happen in time.
+    pub async fn start_subscribers(&mut self) -> anyhow::Result<()> {
+        for subscriber in &mut self.subscribers {
+            subscriber.start().await?;
+        }
+        for sidecar in &mut self.sidecars {
+            sidecar.start().await?;
+            sidecar.until_subscribed().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until both replicas hold exactly what the publisher holds of a document, or both hold nothing.
+    ///
+    /// # Errors
+    /// When it does not happen in time.
+    pub async fn until_same(&self, collection: &str, id: &str) -> anyhow::Result<()> {
+        let truth = self.publisher.api().document(collection, id).await?;
+        for subscriber in &self.subscribers {
+            let api = subscriber.api();
+            eventually(&format!("{collection}/{id} arrives"), async || {
+                let held = api.document(collection, id).await?;
+                ensure!(held.status == truth.status, "{} instead of {}: {}", held.status, truth.status, held.body);
+                ensure!(truth.status != 200 || held.body == truth.body, "{} instead of {}", held.body, truth.body);
+                Ok(())
+            })
+            .await
+            .with_context(|| subscriber.output())?;
+        }
+        Ok(())
+    }
+
+    /// Waits until both replicas stand where the publisher stands, by revision, count and digest.
+    ///
+    /// # Errors
+    /// When it does not happen in time.
+    pub async fn until_converged(&self, collection: &str) -> anyhow::Result<()> {
+        let truth = self.publisher.api().head(collection).await?;
+        for subscriber in &self.subscribers {
+            let api = subscriber.api();
+            eventually(&format!("{collection} converges"), async || {
+                let head = api.head(collection).await?;
+                let place = |head: &Head| (head.epoch, head.revision, head.count, head.digest);
+                ensure!(place(&head) == place(&truth), "{head:?} instead of {truth:?}");
+                Ok(())
+            })
+            .await
+            .with_context(|| subscriber.output())?;
+        }
+        Ok(())
+    }
 }

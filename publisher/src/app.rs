@@ -44,8 +44,9 @@ impl Publisher {
     /// # Errors
     /// When the schemas, the store, the event manager or the port cannot be had.
     pub async fn build(settings: Settings) -> anyhow::Result<Self> {
-        let Settings { store, listen, collections, schemas_dir, document_limit, events } = settings;
+        let Settings { store, listen, mut collections, schemas_dir, document_limit, events } = settings;
         let rules = Rules { schemas: Schemas::read(&schemas_dir)?, document_limit };
+        collections.extend(rules.schemas.collections().cloned());
         let terms = Arc::new(Terms { collections, rules, events_enabled: events.is_some() });
         let name = format!("{store:?}");
         let store = Store::open(&store, terms.clone()).await.with_context(|| format!("opening the store {name}"))?;

@@ -44,6 +44,11 @@ impl Schemas {
         Ok(Self(schemas))
     }
 
+    /// The collections that have one.
+    pub fn collections(&self) -> impl Iterator<Item = &CollectionName> {
+        self.0.keys()
+    }
+
     /// `urn:confcast:schema:{collection}:{first 12 hex digits of its sha-256}`: the `dataschema` of events.
     pub fn urn(&self, collection: &CollectionName) -> Option<&str> {
         self.0.get(collection).map(|schema| schema.urn.as_str())

@@ -21,7 +21,7 @@ pub struct Args {
     /// Address of the HTTP API
     #[arg(long, env = "AURA_CONFIGURATION_LISTEN", default_value = "127.0.0.1:8080")]
     listen: String,
-    /// The collections, separated by commas
+    /// The collections, separated by commas; one that has a schema file is served as well
     #[arg(long, env = "AURA_CONFIGURATION_COLLECTIONS", default_value = DEFAULT_COLLECTIONS)]
     collections: String,
     /// Folder with {Collection}.schema.json; a collection without one takes any object

@@ -10,7 +10,7 @@ use futures_util::future::try_join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::stage::{CHANNELS, FREE, Kind, Store, numbered, sample};
+use e2e::stage::{CHANNELS, FREE, Kind, Store, numbered, sample};
 
 type Outcome = anyhow::Result<()>;
 

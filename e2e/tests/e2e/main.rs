@@ -1,4 +1,6 @@
 //! Everything on real parts, through the front door of each program.
 
 mod api;
-mod stage;
+mod delivery;
+mod faults;
+mod settings;

@@ -1,0 +1,210 @@
+//! Faults on purpose: killed, frozen and late parts. What was acknowledged arrives, once, and nobody waits for the dead.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use contract::Feed;
+use e2e::{client::Api, services::Service, wait::eventually};
+use futures_util::future::{join_all, try_join_all};
+use mongodb::bson::doc;
+use serde_json::json;
+
+use e2e::stage::{FREE, Kind, Stage, Store, Via, numbered};
+
+type Outcome = anyhow::Result<()>;
+
+#[tokio::test]
+async fn a_sidecar_dies_between_two_writes() -> Outcome {
+    let mut stage = Stage::start(Kind::Embedded, Via::Dapr).await?;
+    let api = stage.publisher.api();
+    api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
+    stage.until_same(FREE, "a").await?;
+
+    let publishers = stage.publisher_sidecar.as_mut().context("a sidecar")?;
+    publishers.kill()?;
+    for number in 0..100 {
+        api.put(FREE, "a", &numbered(number)).await?.expect(200)?;
+    }
+    publishers.start().await?;
+    stage.until_same(FREE, "a").await?;
+    stage.until_converged(FREE).await?;
+
+    stage.sidecars[0].kill()?;
+    api.put(FREE, "a", &numbered(1_000)).await?.expect(200)?;
+    api.delete(FREE, "a").await?.expect(200)?;
+    stage.sidecars[0].start().await?;
+    stage.until_same(FREE, "a").await?;
+    stage.until_converged(FREE).await
+}
+
+#[tokio::test]
+async fn a_publisher_dies_between_commit_and_publish_embedded() -> Outcome {
+    dies_between_commit_and_publish(Kind::Embedded).await
+}
+
+#[tokio::test]
+async fn a_publisher_dies_between_commit_and_publish_mongo() -> Outcome {
+    dies_between_commit_and_publish(Kind::Mongo).await
+}
+
+/// Without its sidecar a publisher can commit and cannot publish; then it is killed.
+async fn dies_between_commit_and_publish(kind: Kind) -> Outcome {
+    let mut stage = Stage::set(kind, Via::Dapr).await?;
+    stage.publisher.start().await?;
+    stage.start_subscribers().await?;
+    let api = stage.publisher.api();
+    for id in ["a", "b", "c"] {
+        api.create(FREE, &json!({ "id": id })).await?.expect(201)?;
+    }
+    stage.publisher.kill()?;
+    ensure!(stage.subscribers[0].api().head(FREE).await?.revision == 0, "nothing can have been sent yet");
+    stage.publisher_sidecar.as_mut().context("a sidecar")?.start().await?;
+    stage.publisher.start().await?;
+    for id in ["a", "b", "c"] {
+        stage.until_same(FREE, id).await?;
+    }
+    stage.until_converged(FREE).await
+}
+
+/// A publisher that dies inside a transaction holds the head until the server ends the transaction.
+#[tokio::test]
+async fn a_publisher_dies_inside_a_transaction() -> Outcome {
+    let (store, mut dying, other) = two_publishers().await?;
+    let mongod = store.0.as_ref().context("a mongod")?;
+    mongod.fail("commitTransaction", 1, doc! { "blockConnection": true, "blockTimeMS": 60_000 }).await?;
+    let doomed = dying.api();
+    let hanging = async { doomed.create(FREE, &json!({"id": "doomed"})).await };
+    let killing = async {
+        mongod.until_failed(1).await?;
+        dying.kill()
+    };
+    let (unanswered, killed) = futures_util::future::join(hanging, killing).await;
+    killed?;
+    ensure!(unanswered.is_err(), "it was killed before it could answer");
+    let began = Instant::now();
+    let api = other.api();
+    eventually("the other publisher writes on", async || {
+        api.create(FREE, &json!({"id": "next"})).await?.expect(201).map(drop)
+    })
+    .await?;
+    // 3 s for the transaction, plus the server's round that looks for expired ones.
+    ensure!(began.elapsed() < Duration::from_secs(15), "it took {:?}", began.elapsed());
+    every_revision_once(&api).await.map(drop)
+}
+
+/// A lost or late answer to the commit: the write is there once, and the client was not told otherwise.
+#[tokio::test]
+async fn the_database_answers_late() -> Outcome {
+    let store = Store::start(Kind::Mongo).await?;
+    let mongod = store.0.as_ref().context("a mongod")?;
+    let mut publisher = store.publisher()?.with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
+    publisher.start().await?;
+    let api = publisher.api();
+    for (id, how) in [
+        ("late", doc! { "blockConnection": true, "blockTimeMS": 3_500 }),
+        ("cut", doc! { "closeConnection": true }),
+        ("undecided", doc! { "errorCode": 50, "errorLabels": ["UnknownTransactionCommitResult"] }),
+        ("gone", doc! { "errorCode": 251, "errorLabels": ["TransientTransactionError"] }),
+    ] {
+        mongod.fail("commitTransaction", 1, how).await?;
+        let answer = api.create(FREE, &json!({ "id": id })).await?;
+        ensure!(answer.status == 201, "{id}: {} {}", answer.status, answer.body);
+        ensure!(api.document(FREE, id).await?.json()?["revision"] == answer.json()?["revision"], "{id}");
+    }
+    mongod.fail("insert", 2, doc! { "closeConnection": true }).await?;
+    api.create(FREE, &json!({"id": "in the middle".replace(' ', "-")})).await?.expect(201)?;
+    ensure!(every_revision_once(&api).await? == 5, "each write made one change");
+    Ok(())
+}
+
+/// MongoDB away: writes are refused with 503 and leave nothing behind; back again: they work.
+#[tokio::test]
+async fn the_database_goes_away_and_comes_back() -> Outcome {
+    let mut store = Store::start(Kind::Mongo).await?;
+    let mut publisher = store.publisher()?.with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
+    publisher.start().await?;
+    let api = publisher.api();
+    api.create(FREE, &json!({"id": "before"})).await?.expect(201)?;
+    store.0.as_mut().context("a mongod")?.kill()?;
+    let refused = api.create(FREE, &json!({"id": "during"})).await?.expect(503)?;
+    ensure!(refused.header("retry-after") == "1" && refused.json()?["type"] == "urn:confcast:problem:not-committed");
+    ensure!(api.status_of("/healthz").await? < 300 && api.status_of("/readyz").await? == 503);
+    store.0.as_mut().context("a mongod")?.restart().await?;
+    eventually("writes work again", async || api.create(FREE, &json!({"id": "after"})).await?.expect(201).map(drop))
+        .await?;
+    api.document(FREE, "during").await?.expect(404)?;
+    ensure!(every_revision_once(&api).await? == 2);
+    Ok(())
+}
+
+/// Two publishers, 32 writers each, one collection: nothing acknowledged is lost and no revision is skipped or doubled.
+#[tokio::test]
+async fn two_publishers_write_one_collection() -> Outcome {
+    const WRITERS: usize = 32;
+    const WRITES: usize = 10;
+    let (_store, one, two) = two_publishers().await?;
+    let write = async |api: Api, writer: usize| {
+        let mut acknowledged = Vec::new();
+        for number in 0..WRITES {
+            let answer = api.create(FREE, &json!({"id": format!("{writer}-{number}")})).await?;
+            ensure!(matches!(answer.status, 201 | 503), "{}", answer.body);
+            if answer.status == 201 {
+                acknowledged.push(format!("{writer}-{number}"));
+            }
+        }
+        Ok(acknowledged)
+    };
+    let apis = [one.api(), two.api()];
+    let all = try_join_all((0..2 * WRITERS).map(|writer| write(apis[writer % 2].clone(), writer))).await?;
+    let acknowledged: Vec<_> = all.into_iter().flatten().collect();
+    ensure!(acknowledged.len() > WRITERS * WRITES, "most writes succeed: {}", acknowledged.len());
+    let there = join_all(acknowledged.iter().map(|id| apis[0].document(FREE, id))).await;
+    for answer in there {
+        answer?.expect(200)?;
+    }
+    let revisions = every_revision_once(&apis[1]).await?;
+    ensure!(revisions == acknowledged.len() as u64, "{revisions} changes for {} writes", acknowledged.len());
+    Ok(())
+}
+
+/// A publisher that leaves owed events behind: another one on the same database sends them.
+#[tokio::test]
+async fn another_publisher_sends_what_a_dead_one_owed() -> Outcome {
+    let mut stage = Stage::set(Kind::Mongo, Via::Dapr).await?;
+    // This one has no sidecar, and dies.
+    let nowhere = e2e::process::free_port()?.to_string();
+    let dapr = |publisher: Service| publisher.with("AURA_CONFIGURATION_EVENTS_MANAGER", "DAPR");
+    let mut dying = dapr(stage.store.publisher()?).with("DAPR_GRPC_PORT", nowhere);
+    dying.start().await?;
+    stage.publisher.start().await?;
+    stage.start_subscribers().await?;
+    dying.api().create(FREE, &json!({"id": "owed"})).await?.expect(201)?;
+    dying.kill()?;
+    stage.publisher_sidecar.as_mut().context("a sidecar")?.start().await?;
+    stage.until_same(FREE, "owed").await
+}
+
+async fn two_publishers() -> anyhow::Result<(Store, Service, Service)> {
+    let store = Store::start(Kind::Mongo).await?;
+    let quiet = |publisher: Service| publisher.with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
+    let (mut one, mut two) = (quiet(store.publisher()?), quiet(store.publisher()?));
+    // Both at once: preparing the database is a race that both must survive.
+    futures_util::future::try_join(one.start(), two.start()).await?;
+    Ok((store, one, two))
+}
+
+/// The log holds every revision from 1 to the head exactly once; how many.
+async fn every_revision_once(api: &Api) -> anyhow::Result<u64> {
+    let head = api.head(FREE).await?;
+    let mut since = 0;
+    while since < head.revision {
+        let page: Feed = serde_json::from_str(
+            &api.get(&format!("/v1/collections/{FREE}/changes?since={since}")).await?.expect(200)?.body,
+        )?;
+        for change in page.items {
+            since += 1;
+            ensure!(change.revision == since, "{} follows {}", change.revision, since - 1);
+        }
+    }
+    Ok(head.revision)
+}
