@@ -1,0 +1,95 @@
+//! The documents of a publisher that follows the source document only, which fixes no body for `GetAll` and `GetById`.
+//!
+//! Two spellings are understood: our own, where the value is the member `configData`, and the bare record, which is the
+//! value itself. A record without that member is bare. Anything that cannot be read makes the whole answer unusable.
+
+use contract::{CanonicalJson, DocumentId};
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::value::RawValue;
+
+/// Why a body is not a list or a record.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unreadable {
+    #[error("it is not the JSON that was asked for: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("a document in it is refused: {0}")]
+    Value(#[from] contract::Refusal),
+    #[error("a document in it has no id")]
+    NoId,
+    #[error("a document in it is not a JSON object")]
+    NoObject,
+    #[error("it has a head, so its publisher counts revisions: only a snapshot will do")]
+    Versioned,
+}
+
+#[derive(Deserialize)]
+struct Record {
+    id: Option<DocumentId>,
+    #[serde(rename = "configData")]
+    config_data: Option<CanonicalJson>,
+}
+
+#[derive(Deserialize)]
+struct List<'a> {
+    head: Option<IgnoredAny>,
+    #[serde(borrow)]
+    items: Vec<&'a RawValue>,
+}
+
+/// One document: its id, when the record names it, and its value.
+pub(crate) fn record(body: &[u8]) -> Result<(Option<DocumentId>, CanonicalJson), Unreadable> {
+    let Record { id, config_data } = serde_json::from_slice(body)?;
+    let config = config_data.map_or_else(|| CanonicalJson::parse(body), Ok)?;
+    if config.is_object() { Ok((id, config)) } else { Err(Unreadable::NoObject) }
+}
+
+/// All documents: `{"items":[…]}` or a bare array.
+pub(crate) fn records(body: &[u8]) -> Result<Vec<(DocumentId, CanonicalJson)>, Unreadable> {
+    let items = if body.trim_ascii_start().starts_with(b"[") {
+        serde_json::from_slice(body)?
+    } else {
+        match serde_json::from_slice(body)? {
+            List { head: Some(_), .. } => return Err(Unreadable::Versioned),
+            List { head: None, items } => items,
+        }
+    };
+    let read = |item: &RawValue| {
+        let (id, config) = record(item.get().as_bytes())?;
+        Ok((id.ok_or(Unreadable::NoId)?, config))
+    };
+    items.into_iter().map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(body: &str) -> Result<Vec<(String, String)>, String> {
+        let read = records(body.as_bytes()).map_err(|error| error.to_string())?;
+        Ok(read.into_iter().map(|(id, config)| (id.to_string(), config.as_str().to_owned())).collect())
+    }
+
+    #[test]
+    fn both_spellings_are_understood() {
+        let own = check(r#"{"items":[{"id":"a","revision":0,"configData":{"x":1}}]}"#);
+        assert_eq!(own, Ok(vec![("a".into(), r#"{"x":1}"#.into())]));
+        let bare = check(r#" [{"x":1,"id":"a"}]"#);
+        assert_eq!(bare, Ok(vec![("a".into(), r#"{"id":"a","x":1}"#.into())]));
+        assert_eq!(check("[]"), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_list_that_cannot_be_read_whole_is_not_read_at_all() {
+        for (body, why) in [
+            (r#"{"head":{},"items":[]}"#, "a head"),
+            (r#"[{"id":"a"},{"x":1}]"#, "no id"),
+            (r#"[{"id":"a"}"#, "not the JSON"),
+            (r#"{"error":"away"}"#, "not the JSON"),
+            (r#"[{"id":"a","configData":5}]"#, "not a JSON object"),
+            (r#"[{"id":"a","configData":{"x":1,"x":2}}]"#, "duplicate"),
+        ] {
+            let error = check(body).expect_err(body);
+            assert!(error.contains(why), "{body}: {error}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The handle: one writer behind a lock, any number of readers that never wait for it.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Instant,
+};
+
+use arc_swap::ArcSwap;
+use chrono::Utc;
+use contract::{
+    CollectionName,
+    status::{CollectionStatus, Dropped, EventCounts, Status},
+};
+use tokio::sync::Notify;
+
+use crate::{Answer, Config, View, origin::Origin, writer::Writer};
+
+/// Drops that are remembered.
+const MAX_DROPS: usize = 32;
+/// A remembered drop shows this much of its error: it may quote what was sent.
+const MAX_ERROR_CHARS: usize = 300;
+
+/// A live copy of the configuration. Cloning gives another handle to the same copy.
+#[derive(Debug, Clone)]
+pub struct Replica(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    origin: Origin,
+    /// A std mutex, because every change is a few map operations: it is never held across an await, and there is no
+    /// deadlock to be had, because nothing is called under it that takes another lock.
+    writer: Mutex<Writer>,
+    /// What the writer did last. Swapped under the writer's lock, so views follow each other in order.
+    view: ArcSwap<View>,
+    journal: Mutex<Journal>,
+    asked: Asked,
+    lists: tokio::sync::Mutex<BTreeMap<CollectionName, Instant>>,
+}
+
+/// What the intake asks of the loop in `sync`. Asking twice before it looks is asking once.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    /// A change left a gap.
+    pub(crate) gap: Notify,
+    /// An event said that something changed, but not what.
+    pub(crate) reading: Notify,
+    /// An event counts in another history.
+    pub(crate) other_epoch: Notify,
+}
+
+/// What is told in the status and decides nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Journal {
+    pub(crate) counts: EventCounts,
+    pub(crate) drops: VecDeque<Dropped>,
+    pub(crate) last_error: Option<String>,
+}
+
+impl Replica {
+    /// A replica that holds nothing yet. It takes events from now on; [`Replica::run`] loads and follows.
+    ///
+    /// # Errors
+    /// When no HTTP client can be made.
+    pub fn new(config: Config) -> Result<Self, reqwest::Error> {
+        let origin = Origin::new(&config.publishers)?;
+        let mut writer = Writer::new(&config.collections, config.check_in);
+        let view = ArcSwap::from_pointee(writer.view(Instant::now()));
+        Ok(Self(Arc::new(Shared {
+            config,
+            origin,
+            writer: Mutex::new(writer),
+            view,
+            journal: Mutex::default(),
+            asked: Asked::default(),
+            lists: tokio::sync::Mutex::default(),
+        })))
+    }
+
+    /// What is held now. The view stays as it is, whatever comes later.
+    pub fn view(&self) -> Arc<View> {
+        self.0.view.load_full()
+    }
+
+    /// What it was told to do.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// What it says of itself.
+    pub fn status(&self) -> Status {
+        let (view, now) = (self.view(), Instant::now());
+        let collections = view.root().collections().map(|(name, held)| CollectionStatus {
+            collection: name.clone(),
+            state: view.state_of(name, now),
+            reason: view.reason_of(name).map(str::to_owned),
+            revision: held.watermark(),
+            known: held.known(),
+            count: held.count(),
+            digest: held.digest(),
+        });
+        let journal = self.journal();
+        Status {
+            instance: self.0.config.instance.clone(),
+            state: view.state(now),
+            epoch: view.root().epoch(),
+            confirmed_ms_ago: view.confirmed(now).map(|ago| ago.as_millis().try_into().unwrap_or(u64::MAX)),
+            collections: collections.collect(),
+            events: journal.counts.clone(),
+            drops: journal.drops.iter().cloned().collect(),
+            last_error: journal.last_error.clone(),
+        }
+    }
+
+    /// Counts and remembers an event that can never succeed, and gives the answer to it.
+    pub fn dropped(&self, reason: &'static str, error: impl std::fmt::Display) -> Answer {
+        let error: String = error.to_string().chars().take(MAX_ERROR_CHARS).collect();
+        tracing::warn!(reason, error, "an event was dropped: {reason}: {error}");
+        let mut journal = self.journal();
+        journal.counts.dropped += 1;
+        if journal.drops.len() == MAX_DROPS {
+            journal.drops.pop_front();
+        }
+        journal.drops.push_back(Dropped { time: Utc::now(), reason: reason.to_owned(), error: error.clone() });
+        Answer::Drop { reason, error }
+    }
+
+    /// Changes what is held and shows it to readers.
+    pub(crate) fn write<T>(&self, change: impl FnOnce(&mut Writer) -> T) -> T {
+        let mut writer = self.0.writer.lock().expect("nothing that holds it panics");
+        let result = change(&mut writer);
+        self.0.view.store(Arc::new(writer.view(Instant::now())));
+        result
+    }
+
+    pub(crate) fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.0.journal.lock().expect("nothing that holds it panics")
+    }
+
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.0.origin
+    }
+
+    pub(crate) fn asked(&self) -> &Asked {
+        &self.0.asked
+    }
+
+    /// Held while a list of an unversioned collection is loaded: one at a time. It remembers when the newest complete
+    /// list of each collection was asked for.
+    pub(crate) fn lists(&self) -> &tokio::sync::Mutex<BTreeMap<CollectionName, Instant>> {
+        &self.0.lists
+    }
+}

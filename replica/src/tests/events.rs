@@ -1,0 +1,165 @@
+//! Events of a publisher that counts revisions.
+
+use super::*;
+
+/// A publisher whose collection A is at the returned revision, with a change log that holds revision 8 only.
+fn at_revision_8() -> (Arc<AtomicU64>, impl Fn(&str) -> (u16, String)) {
+    let value = json!({"v": 8});
+    let record = Change {
+        collection: name("A"),
+        op: Operation::Update,
+        id: id("x"),
+        revision: 8,
+        epoch: EPOCH.parse().expect("an epoch"),
+        last_set: 0,
+        crc: Some(config(&value).crc()),
+        config_data: Some(config(&value)),
+        change_set: None,
+        time: chrono::DateTime::UNIX_EPOCH,
+        count: 1,
+        digest: Digest::default(),
+        correlation_id: None,
+        traceparent: None,
+    };
+    let feed = serde_json::to_string(&Feed { heads: Vec::new(), items: vec![record], more: false }).expect("json");
+    let revision = Arc::new(AtomicU64::new(7));
+    let now = Arc::clone(&revision);
+    let answer = move |path: &str| {
+        let revision = now.load(Ordering::Relaxed);
+        let documents = [document("x", revision, &json!({"v": revision}))];
+        match path {
+            "/v1/collections" => (200, heads_of(EPOCH, revision)),
+            "/v1/snapshot?collections=A,B" => (200, snapshot_of(EPOCH, revision, &documents)),
+            "/v1/collections/A/changes?since=7&limit=1&epoch=0f86d081-1" => (200, feed.clone()),
+            "/v1/collections/A/changes?since=8&limit=1&epoch=0f86d081-1" => (200, feed.clone()),
+            _ => (503, String::new()),
+        }
+    };
+    (revision, answer)
+}
+
+#[tokio::test]
+async fn events_are_applied_told_apart_and_fetched() {
+    let (_revision, answer) = at_revision_8();
+    with_publisher(answer, async |replica| {
+        following(&replica, eventually("loaded", || replica.view().root().loaded())).await;
+        let send = async |data| replica.receive(data, Some(chrono::DateTime::UNIX_EPOCH)).await;
+
+        assert_eq!(send(event("Update", "x", 8, None)).await, Answer::Success);
+        assert_eq!(held(&replica, "x").as_deref(), Some(r#"{"v":8}"#));
+        assert_eq!(send(event("Update", "x", 8, None)).await, Answer::Success);
+        // The log answers with another revision, so the value cannot be had.
+        assert!(matches!(send(event("Update", "x", 9, None)).await, Answer::Retry { .. }));
+        // A checksum that does not hold: the record is fetched instead, and it cannot be had here.
+        let mut damaged = event("Update", "x", 11, Some(json!({"v": 11})));
+        damaged["configData"]["v"] = json!(12);
+        assert!(matches!(send(damaged).await, Answer::Retry { .. }));
+        assert_eq!(send(event("Update", "x", 10, Some(json!({"v": 10})))).await, Answer::Success);
+        assert_eq!(send(event("Update", "x", 9, Some(json!({"v": 9})))).await, Answer::Success);
+        assert_eq!(held(&replica, "x").as_deref(), Some(r#"{"v":10}"#));
+        let mut foreign = event("Delete", "x", 12, None);
+        foreign["epoch"] = json!("0f86d081-2");
+        assert_eq!(send(foreign).await, Answer::Success);
+        assert!(held(&replica, "x").is_some());
+
+        let expected = EventCounts {
+            applied: 2,
+            duplicate: 1,
+            superseded: 1,
+            other_epoch: 1,
+            fetched: 1,
+            retried: 2,
+            ..EventCounts::default()
+        };
+        assert_eq!(counts(&replica), expected);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_gap_heals_after_the_grace() {
+    let (revision, answer) = at_revision_8();
+    with_publisher(answer, async |replica| {
+        following(&replica, async {
+            eventually("loaded", || replica.view().root().loaded()).await;
+            revision.store(9, Ordering::Relaxed);
+            assert_eq!(replica.receive(event("Create", "y", 9, Some(json!({}))), None).await, Answer::Success);
+            assert_eq!(replica.status().collections[0].revision, 7);
+            eventually("healed", || replica.status().collections[0].revision == 9).await;
+            assert_eq!(replica.status().state, State::Current);
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn hints_without_a_revision_lead_to_one_reading() {
+    let (revision, answer) = at_revision_8();
+    let readings = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&readings);
+    let answer = move |path: &str| {
+        if path == "/v1/collections" {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+        answer(path)
+    };
+    with_publisher(answer, async |replica| {
+        let hint = json!({"collection": "A", "op": "Delete", "id": "x"});
+        following(&replica, async {
+            eventually("loaded", || replica.view().root().loaded()).await;
+            revision.store(8, Ordering::Relaxed);
+            for _ in 0..100 {
+                assert_eq!(replica.receive(hint.clone(), None).await, Answer::Success);
+            }
+            assert!(held(&replica, "x").is_some(), "a hint changes nothing by itself");
+            eventually("resynced", || replica.status().collections[0].revision == 8).await;
+            assert_eq!(readings.load(Ordering::Relaxed), 1);
+            assert_eq!(counts(&replica).hinted, 100);
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn poison_is_dropped_and_remembered_within_bounds() {
+    let replica = replica(Vec::new());
+    let poison = [
+        (json!("text"), "wrong-type"),
+        (json!([1]), "wrong-type"),
+        (json!({"collection": "A"}), "wrong-type"),
+        (json!({"collection": "A", "op": "update", "id": "x"}), "wrong-type"),
+        (json!({"collection": "A", "op": "Update", "id": "a/b"}), "wrong-type"),
+        (json!({"collection": "A", "op": "Update", "id": "x", "revision": -1}), "wrong-type"),
+        (json!({"collection": "A", "op": "Update", "id": "x", "configData": 5}), "wrong-type"),
+        (json!({"collection": "A", "op": "Update", "id": "x".repeat(100_000)}), "wrong-type"),
+    ];
+    for _ in 0..5 {
+        for (data, expected) in &poison {
+            let answer = replica.receive(data.clone(), None).await;
+            assert!(matches!(answer, Answer::Drop { reason, .. } if reason == *expected), "{data}: {answer:?}");
+        }
+    }
+    for ignored in [json!({}), json!({"collection": 5}), json!({"collection": "Unknown", "op": 7})] {
+        assert_eq!(replica.receive(ignored, None).await, Answer::Success);
+    }
+    let status = replica.status();
+    assert_eq!((status.events.dropped, status.events.ignored, status.drops.len()), (40, 3, 32));
+    assert!(status.drops.iter().all(|drop| drop.error.len() <= 300));
+}
+
+#[tokio::test]
+async fn an_event_before_the_first_load_waits_for_it() {
+    let body = snapshot_of(EPOCH, 7, &[document("x", 7, &json!({"v": 7}))]);
+    with_publisher(
+        move |_path| (200, body.clone()),
+        async |replica| {
+            assert_eq!(replica.receive(event("Update", "x", 8, Some(json!({"v": 8}))), None).await, Answer::Success);
+            assert_eq!((held(&replica, "x"), counts(&replica).early), (None, 1));
+            following(&replica, eventually("loaded", || replica.view().root().loaded())).await;
+            assert_eq!(held(&replica, "x").as_deref(), Some(r#"{"v":8}"#));
+        },
+    )
+    .await;
+}

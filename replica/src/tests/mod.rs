@@ -1,0 +1,143 @@
+//! A replica against a real HTTP server that says what each test wants it to say.
+
+mod events;
+mod load;
+mod unversioned;
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, http::StatusCode, web};
+use contract::{
+    CanonicalJson, Change, CollectionName, Digest, Document, DocumentId, Epoch, Feed, Head, Heads, Operation, Problem,
+    listing, snapshot,
+    status::{EventCounts, State},
+};
+use serde_json::{Value, json};
+
+use crate::{Answer, Config, Replica, Url};
+
+const EPOCH: &str = "0f86d081-1";
+
+/// Runs `test` beside a publisher that answers each path with what `answer` says: a status and a body.
+async fn with_publisher(
+    answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static,
+    test: impl AsyncFnOnce(Replica),
+) {
+    let answer = Arc::new(answer);
+    let app = move || {
+        let answer = Arc::clone(&answer);
+        App::new().default_service(web::to(move |request: HttpRequest| {
+            let (status, body) = answer(&request.uri().to_string());
+            std::future::ready(HttpResponse::build(StatusCode::from_u16(status).expect("a status")).body(body))
+        }))
+    };
+    let server = HttpServer::new(app).workers(1).disable_signals().bind("127.0.0.1:0").expect("a free port");
+    let url = Url::parse(&format!("http://{}", server.addrs()[0])).expect("a URL");
+    let server = server.run();
+    let handle = server.handle();
+    let replica = replica(vec![Url::parse("http://127.0.0.1:1").expect("a URL where nobody is"), url]);
+    let (ended, ()) = tokio::join!(server, async {
+        test(replica).await;
+        handle.stop(false).await;
+    });
+    ended.expect("a server that ends well");
+}
+
+fn replica(publishers: Vec<Url>) -> Replica {
+    let collections = BTreeSet::from(["A", "B"].map(name));
+    let check_in = Duration::from_secs(600);
+    Replica::new(Config { instance: "test".to_owned(), collections, publishers, check_in }).expect("a client")
+}
+
+/// Runs `test` while the replica follows its publisher.
+async fn following(replica: &Replica, test: impl Future<Output = ()>) {
+    replica.run(test).await;
+}
+
+async fn eventually(what: &str, check: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut tick = tokio::time::interval(Duration::from_millis(2));
+    while !check() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        tick.tick().await;
+    }
+}
+
+fn name(text: &str) -> CollectionName {
+    text.parse().expect("a name")
+}
+
+fn id(text: &str) -> DocumentId {
+    text.parse().expect("an id")
+}
+
+fn config(value: &Value) -> CanonicalJson {
+    CanonicalJson::parse(value.to_string().as_bytes()).expect("canonical")
+}
+
+fn document(text: &str, revision: u64, value: &Value) -> Document {
+    Document::new(id(text), revision, &config(value))
+}
+
+fn head(collection: &str, epoch: &str, revision: u64, documents: &[Document]) -> Head {
+    let add = |digest: Digest, document: &Document| digest.with(document.id(), document.revision(), document.crc());
+    Head {
+        count: documents.len() as u64,
+        digest: documents.iter().fold(Digest::default(), add),
+        revision,
+        ..Head::empty(name(collection), epoch.parse().expect("an epoch"))
+    }
+}
+
+/// A snapshot of A with these documents, and of B with nothing.
+fn snapshot_of(epoch: &str, revision: u64, documents: &[Document]) -> String {
+    let heads = vec![head("A", epoch, revision, documents), head("B", epoch, 0, &[])];
+    let mut out = Vec::new();
+    listing::start_line(&snapshot::Start { epoch: epoch.parse().expect("an epoch"), heads }, &mut out);
+    documents.iter().for_each(|document| document.snapshot_line(&name("A"), &mut out));
+    listing::end_line(documents.len() as u64, &mut out);
+    String::from_utf8(out).expect("text")
+}
+
+fn heads_of(epoch: &str, revision: u64) -> String {
+    let heads = vec![head("A", epoch, revision, &[]), head("B", epoch, 0, &[])];
+    serde_json::to_string(&Heads { heads }).expect("json")
+}
+
+fn not_found() -> (u16, String) {
+    (404, "Cannot GET".to_owned())
+}
+
+fn event(op: &str, text: &str, revision: u64, value: Option<Value>) -> Value {
+    let mut data = json!({"collection": "A", "op": op, "id": text, "revision": revision, "epoch": EPOCH});
+    if let Some(value) = value {
+        data["crc"] = json!(config(&value).crc());
+        data["configData"] = value;
+    }
+    data
+}
+
+fn held(replica: &Replica, text: &str) -> Option<String> {
+    let view = replica.view();
+    let document = view.root().get(&name("A"), &id(text))?;
+    Some(String::from_utf8_lossy(&document.config_data()).into_owned())
+}
+
+fn counts(replica: &Replica) -> EventCounts {
+    replica.status().events
+}
+
+#[test]
+fn its_futures_can_be_moved_between_threads() {
+    fn check(_: impl Send) {}
+    let replica = replica(Vec::new());
+    check(replica.run(std::future::pending()));
+    check(replica.receive(Value::Null, None));
+}

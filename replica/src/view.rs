@@ -1,0 +1,77 @@
+//! What readers see: the documents, and how far they may be trusted.
+//!
+//! A view is immutable and pins one moment over all collections. Its state depends on the time of reading, so it is
+//! computed then and never stored; documents and state in one answer come from the same view.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use contract::{CollectionName, Revision, status::State};
+use state::Root;
+
+/// How long a revision may be missing before anything is made of it: events overtake each other.
+pub(crate) const GRACE: Duration = Duration::from_millis(200);
+
+/// One moment of a replica.
+#[derive(Debug, Default)]
+pub struct View {
+    pub(crate) root: Root,
+    /// When the newest reading was asked for that this replica has reached in every collection. It is the time of
+    /// asking, not of the answer: what is committed in between is not promised. (`Instant` stands still while a Linux
+    /// machine is suspended; a clock that runs on would show staleness at once after waking, this one after the next
+    /// reading fails.)
+    pub(crate) confirmed: Option<Instant>,
+    /// Collections that lack a revision they know of: which one, and since when.
+    pub(crate) lacking: BTreeMap<CollectionName, (Revision, Instant)>,
+    /// Why what publishers offer is not taken: `other-store` or `older-epoch`.
+    pub(crate) refused: Option<&'static str>,
+    pub(crate) stale_after: Duration,
+}
+
+impl View {
+    /// The documents of all followed collections.
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// Time since a publisher confirmed what is held; `None` before the first time.
+    pub fn confirmed(&self, now: Instant) -> Option<Duration> {
+        self.confirmed.map(|at| now.saturating_duration_since(at))
+    }
+
+    /// State of one followed collection.
+    pub fn state_of(&self, name: &CollectionName, now: Instant) -> State {
+        let late = |(_revision, since): &(Revision, Instant)| now.saturating_duration_since(*since) > GRACE;
+        if !self.root.collection(name).is_some_and(state::Collection::loaded) {
+            State::Loading
+        } else if self.lacking.get(name).is_some_and(late) {
+            State::Behind
+        } else if self.refused.is_some() || self.confirmed(now).is_none_or(|ago| ago > self.stale_after) {
+            State::Stale
+        } else {
+            State::Current
+        }
+    }
+
+    /// The worst state of all followed collections.
+    pub fn state(&self, now: Instant) -> State {
+        let any = |state: &State| self.root.collections().any(|(name, _held)| self.state_of(name, now) == *state);
+        [State::Loading, State::Behind, State::Stale].into_iter().find(any).unwrap_or(State::Current)
+    }
+
+    /// What must be said of a collection besides its state.
+    ///
+    /// An `unversioned` collection has a publisher that counts no revisions. It is current while its complete list was
+    /// read in time; what came in between by events is trusted as the source document trusts it.
+    pub fn reason_of(&self, name: &CollectionName) -> Option<&'static str> {
+        let unversioned = |held: &state::Collection| held.loaded() && !held.versioned();
+        self.refused.or_else(|| self.root.collection(name).is_some_and(unversioned).then_some("unversioned"))
+    }
+
+    /// Since when the longest known gap is there.
+    pub(crate) fn lacking_since(&self) -> Option<Instant> {
+        self.lacking.values().map(|(_revision, since)| *since).min()
+    }
+}

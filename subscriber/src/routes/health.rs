@@ -1,0 +1,26 @@
+//! What an orchestrator and an operator ask. None of it needs a token, and none of it waits for anything.
+
+use actix_web::{HttpResponse, web};
+use serde_json::json;
+
+use super::AppState;
+use crate::error::ApiError;
+
+/// `GET /healthz`: the process is alive. It says nothing about data: a red answer here stops a sidecar's subscriptions.
+pub async fn alive() -> HttpResponse {
+    HttpResponse::Ok().json(json!({"status": "alive"}))
+}
+
+/// `GET /readyz`: whether there is anything to serve. Stale values are served, so they are ready.
+pub async fn ready(state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
+    if state.replica.view().root().loaded() {
+        Ok(HttpResponse::Ok().json(json!({"status": "ready"})))
+    } else {
+        Err(ApiError::loading())
+    }
+}
+
+/// `GET /v1/status`: what the replica says of itself.
+pub async fn status(state: web::Data<AppState>) -> HttpResponse {
+    HttpResponse::Ok().json(state.replica.status())
+}

@@ -1,0 +1,273 @@
+//! Settings of the subscriber. Each is an environment variable and a flag; `--help` is the manual.
+//!
+//! Every setting is taken as text, so that all mistakes are told at once. An empty value counts as unset. Nothing here
+//! reads the environment but the command line parser, and nothing prints a secret.
+
+use std::{collections::BTreeSet, fmt, net::SocketAddr, str::FromStr, time::Duration};
+
+use clap::Parser;
+use contract::CollectionName;
+use replica::Url;
+use service::settings::{Checks, Mistakes, boolean, positive};
+use subtle::ConstantTimeEq;
+
+const EVENTS_ENABLED: &str = "true";
+const EVENTS_MANAGER: &str = "LOCAL";
+const PUBSUB_NAME: &str = "pubsub-config";
+const LISTEN: &str = "127.0.0.1:8081";
+const API_URL: &str = "http://127.0.0.1:8080";
+const COLLECTIONS: &str = "ChannelConfiguration,ApplicationConfiguration,SkillConfiguration,TvSectionsConfiguration,\
+                           PresetConfiguration,AgentConfiguration";
+const CHECK_IN_SECONDS: &str = "10";
+/// Beyond this a replica that hears no events would be out of date for longer than anyone would expect.
+const MAX_CHECK_IN_SECONDS: u64 = 3_600;
+
+/// Holds configuration in memory, in step with a publisher, and answers reads from there.
+#[derive(Parser)]
+#[command(
+    name = "subscriber",
+    version,
+    next_line_help = true,
+    after_help = "The log filter is RUST_LOG (default: info)."
+)]
+pub struct Options {
+    /// Whether events are taken: true or false. Without events the replica lives on its readings of the publisher,
+    /// one check-in apart, and names no subscriptions to a sidecar.
+    #[arg(long, env = "AURA_CONFIGURATION_EVENTS_ENABLED", value_name = "BOOLEAN", default_value = EVENTS_ENABLED)]
+    events_enabled: String,
+
+    /// What brings the events: LOCAL (the publisher posts them itself) or DAPR (a sidecar does).
+    #[arg(long, env = "AURA_CONFIGURATION_EVENTS_MANAGER", value_name = "MANAGER", default_value = EVENTS_MANAGER)]
+    events_manager: String,
+
+    /// Name of the Dapr pub/sub component that brings the events.
+    #[arg(long, env = "AURA_DAPR_CONFIGURATION_PUBSUB_NAME", value_name = "NAME", default_value = PUBSUB_NAME)]
+    pubsub_name: String,
+
+    /// Address and port to listen on; port 0 takes a free one.
+    #[arg(long, env = "AURA_CONFIGURATION_LISTEN", value_name = "ADDRESS:PORT", default_value = LISTEN)]
+    listen: String,
+
+    /// Where publishers answer: URLs with commas in between, tried in turn. The invocation URL of a Dapr sidecar works
+    /// too, for example `http://127.0.0.1:3500/v1.0/invoke/aura-configuration-api/method`
+    #[arg(long, env = "AURA_CONFIGURATION_API_URL", value_name = "URLS", default_value = API_URL, hide_env_values = true)]
+    api_url: String,
+
+    /// The collections to follow, with commas in between. Each is also a topic. A sidecar asks for topics once in its
+    /// life, so it must be restarted to hear of a new one.
+    #[arg(long, env = "AURA_CONFIGURATION_COLLECTIONS", value_name = "NAMES", default_value = COLLECTIONS)]
+    collections: String,
+
+    /// Longest time between two readings of the publisher, in seconds, from 1 to 3600. A replica that loses every event
+    /// is at most this much behind; one that reaches no publisher for two and a half times as long says it is stale.
+    #[arg(long, env = "AURA_CONFIGURATION_CHECK_IN_SECONDS", value_name = "SECONDS", default_value = CHECK_IN_SECONDS)]
+    check_in_seconds: String,
+
+    /// Name of this replica in status and logs [default: the host name and the port]
+    #[arg(
+        long,
+        env = "AURA_CONFIGURATION_INSTANCE",
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
+    instance: String,
+
+    /// When set, whoever calls /dapr/* must send it as dapr-api-token; give the sidecar the same `APP_API_TOKEN`.
+    #[arg(long, env = "APP_API_TOKEN", value_name = "SECRET", default_value = "", hide_default_value = true)]
+    #[arg(hide_env_values = true)]
+    app_api_token: String,
+
+    #[arg(long, env = "HOSTNAME", default_value = "", hide = true)]
+    host_name: String,
+}
+
+/// Settings that were checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Whether events are taken.
+    pub events_enabled: bool,
+    /// What brings them.
+    pub events_manager: Manager,
+    /// The Dapr component that brings them.
+    pub pubsub_name: String,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Where publishers answer.
+    pub publishers: Vec<Url>,
+    /// What to follow.
+    pub collections: BTreeSet<CollectionName>,
+    /// Longest time between two readings of the publisher.
+    pub check_in: Duration,
+    /// Name of the replica, when one was given.
+    pub instance: Option<String>,
+    /// The host, for the name of the replica.
+    pub host_name: String,
+    /// What callers of `/dapr/*` must know, when they must know anything.
+    pub app_api_token: Option<Token>,
+}
+
+/// What brings the events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manager {
+    /// The publisher posts them itself.
+    Local,
+    /// A sidecar does.
+    Dapr,
+}
+
+impl FromStr for Manager {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        match text.to_ascii_uppercase().as_str() {
+            "LOCAL" => Ok(Self::Local),
+            "DAPR" => Ok(Self::Dapr),
+            "REDIS" => Err("this version takes no events straight from Redis; use DAPR or LOCAL"),
+            _ => Err("expected DAPR or LOCAL"),
+        }
+    }
+}
+
+/// A secret. It can be compared and nothing else.
+#[derive(Clone)]
+pub struct Token(String);
+
+impl Token {
+    /// Whether this is it. Takes the same time wherever the difference is.
+    pub fn is(&self, given: &[u8]) -> bool {
+        self.0.as_bytes().ct_eq(given).into()
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+impl Options {
+    /// Checks all settings.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn settings(&self) -> Result<Settings, Mistakes> {
+        let mut checks = Checks::default();
+        let enabled = or(&self.events_enabled, EVENTS_ENABLED);
+        let enabled = checks.check("AURA_CONFIGURATION_EVENTS_ENABLED", enabled, boolean(enabled));
+        let manager = checks.parse("AURA_CONFIGURATION_EVENTS_MANAGER", or(&self.events_manager, EVENTS_MANAGER));
+        let listen = checks.parse("AURA_CONFIGURATION_LISTEN", or(&self.listen, LISTEN));
+        let publishers = publishers(&mut checks, or(&self.api_url, API_URL));
+        let collections = collections(&mut checks, or(&self.collections, COLLECTIONS));
+        let seconds = or(&self.check_in_seconds, CHECK_IN_SECONDS);
+        let in_range =
+            |seconds| if seconds <= MAX_CHECK_IN_SECONDS { Ok(seconds) } else { Err("expected at most 3600") };
+        let seconds =
+            checks.check("AURA_CONFIGURATION_CHECK_IN_SECONDS", seconds, positive(seconds).and_then(in_range));
+        let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let settings = (|| {
+            Some(Settings {
+                events_enabled: enabled?,
+                events_manager: manager?,
+                pubsub_name: or(&self.pubsub_name, PUBSUB_NAME).to_owned(),
+                listen: listen?,
+                publishers: publishers?,
+                collections: collections?,
+                check_in: Duration::from_secs(seconds?),
+                instance: given(&self.instance),
+                host_name: or(&self.host_name, "localhost").to_owned(),
+                app_api_token: given(&self.app_api_token).map(Token),
+            })
+        })();
+        checks.finish(settings)
+    }
+}
+
+/// An empty value counts as unset.
+fn or<'a>(text: &'a str, default: &'a str) -> &'a str {
+    if text.is_empty() { default } else { text }
+}
+
+fn listed(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty())
+}
+
+fn collections(checks: &mut Checks, text: &str) -> Option<BTreeSet<CollectionName>> {
+    let name = "AURA_CONFIGURATION_COLLECTIONS";
+    let read: Vec<Option<CollectionName>> = listed(text).map(|item| checks.parse(name, item)).collect();
+    if read.is_empty() {
+        checks.mistake(name, format_args!("{text:?}: expected at least one collection"));
+    }
+    read.into_iter().collect()
+}
+
+/// A URL may hold a password, so a wrong one is named by its place in the list.
+fn publishers(checks: &mut Checks, text: &str) -> Option<Vec<Url>> {
+    let name = "AURA_CONFIGURATION_API_URL";
+    let mut read = Vec::new();
+    for (at, item) in listed(text).enumerate() {
+        let wrong = match Url::parse(item) {
+            Ok(url) if url.scheme() != "http" => "expected http:// (a sidecar or a mesh adds TLS)".to_owned(),
+            Ok(url) if url.query().is_some() || url.fragment().is_some() => "expected no ? and no #".to_owned(),
+            Ok(url) => {
+                read.push(url);
+                continue;
+            }
+            Err(error) => error.to_string(),
+        };
+        checks.mistake(name, format_args!("item {}: {wrong}", at + 1));
+    }
+    if listed(text).next().is_none() {
+        checks.mistake(name, format_args!("{text:?}: expected at least one URL"));
+    }
+    Some(read)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(arguments: &[&str]) -> Result<Settings, Vec<String>> {
+        let arguments = std::iter::once("subscriber").chain(arguments.iter().copied());
+        Options::try_parse_from(arguments).expect("known flags").settings().map_err(|Mistakes(all)| all)
+    }
+
+    #[test]
+    fn the_defaults_hold_also_for_empty_values() {
+        let settings = check(&["--listen=", "--collections=", "--api-url=", "--check-in-seconds=", "--app-api-token="]);
+        let settings = settings.expect("all well");
+        assert_eq!((settings.listen.to_string().as_str(), settings.collections.len()), (LISTEN, 6));
+        assert_eq!((settings.publishers.len(), settings.check_in), (1, Duration::from_secs(10)));
+        assert_eq!((settings.events_enabled, settings.events_manager), (true, Manager::Local));
+        assert!(settings.app_api_token.is_none());
+    }
+
+    #[test]
+    fn every_mistake_is_told_and_no_secret() {
+        let mistakes = check(&[
+            "--events-enabled=yes",
+            "--events-manager=REDIS",
+            "--listen=8081",
+            "--api-url=https://u:secret@h,http://ok,nonsense",
+            "--collections=A,_b",
+            "--check-in-seconds=0",
+        ]);
+        let mistakes = mistakes.expect_err("all wrong");
+        for (mistake, said) in mistakes.iter().zip([
+            "EVENTS_ENABLED=\"yes\": expected true or false",
+            "EVENTS_MANAGER=\"REDIS\": this version takes no events straight from Redis",
+            "LISTEN=\"8081\"",
+            "API_URL=item 1: expected http://",
+            "API_URL=item 3: ",
+            "COLLECTIONS=\"_b\"",
+            "CHECK_IN_SECONDS=\"0\"",
+        ]) {
+            assert!(mistake.contains(said), "{mistake} should say {said}");
+        }
+        assert_eq!(mistakes.len(), 7);
+        assert!(!mistakes.concat().contains("secret"));
+        assert!(check(&["--check-in-seconds=3601"]).is_err());
+        let settings = check(&["--app-api-token=secret"]).expect("all well");
+        assert!(!format!("{settings:?}").contains("secret"));
+    }
+}
