@@ -134,13 +134,18 @@ impl Sidecar {
     }
 }
 
+/// As shipped, but for the address of Redis and one more collection, which a user adds in the same places.
 fn copy_components(from: &Path, to: &Path, redis: &str) -> anyhow::Result<()> {
+    let one_more = format!("AgentConfiguration,{}", crate::stage::FREE);
     for entry in from.read_dir().with_context(|| format!("reading {}", from.display()))? {
         let path = entry?.path();
         let text = std::fs::read_to_string(&path)?;
         if text.contains("kind: Component") || text.contains("kind: Resiliency") {
             let name = path.file_name().context("a file has a name")?;
-            std::fs::write(to.join(name), text.replace("localhost:6379", redis).replace("127.0.0.1:6379", redis))?;
+            std::fs::write(
+                to.join(name),
+                text.replace("localhost:6379", redis).replace("AgentConfiguration", &one_more),
+            )?;
         }
     }
     Ok(())

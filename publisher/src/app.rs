@@ -35,6 +35,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 pub struct Publisher {
     address: SocketAddr,
     server: Server,
+    no_more_requests: CancellationToken,
     supervisor: Supervisor,
 }
 
@@ -67,19 +68,11 @@ impl Publisher {
             .workers(HTTP_WORKERS)
             .keep_alive(KEEP_ALIVE)
             .shutdown_timeout(HTTP_GRACE_SECONDS)
-            .disable_signals()
+            .shutdown_signal(supervisor.stop().cancelled_owned())
             .bind(listen)
             .with_context(|| format!("listening on {listen} (AURA_CONFIGURATION_LISTEN)"))?;
         let address = *server.addrs().first().context("no address")?;
-        let server = server.run();
-        let (stop, handle) = (supervisor.stop(), server.handle());
-        supervisor.spawn("http shutdown", async move {
-            stop.cancelled().await;
-            handle.stop(true).await;
-            no_more_requests.cancel();
-            Ok(())
-        });
-        Ok(Self { address, server, supervisor })
+        Ok(Self { address, server: server.run(), no_more_requests, supervisor })
     }
 
     /// Where the API listens.
@@ -92,11 +85,11 @@ impl Publisher {
     /// # Errors
     /// When a task failed or ended by itself.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { address, server, mut supervisor } = self;
-        let stop = supervisor.stop();
-        supervisor.spawn("http", async move {
+        let Self { address, server, no_more_requests, mut supervisor } = self;
+        supervisor.spawn("http server", async move {
             let ended = server.await.context("the HTTP server");
-            if stop.is_cancelled() { ended } else { ended.and(Err(anyhow::anyhow!("the HTTP server ended by itself"))) }
+            no_more_requests.cancel();
+            ended
         });
         info!(%address, "the publisher is up");
         supervisor.run(shutdown).await

@@ -263,3 +263,6 @@ fn canonical(value: &Value) -> Result<CanonicalJson, ApiError> {
 fn unreadable(error: &serde_json::Error) -> ApiError {
     contract::Problem::new(500, "unreadable", "A stored document cannot be read", error.to_string()).into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,55 +1,70 @@
 //! Settings: environment variables, each also a flag, all checked before anything starts.
 //!
-//! Every option is taken as text so that all mistakes can be told at once. Secrets are never shown.
+//! Every option is taken as text so that all mistakes can be told at once; an empty value counts as unset. Secrets are
+//! never shown.
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
 
 use clap::Parser;
 use contract::CollectionName;
 use reqwest::Url;
-use service::settings::{Checks, Mistakes, boolean, positive};
+use service::settings::{Checks, Mistakes, boolean, listed, or, positive};
 
 use crate::store::StoreUrl;
+
+const STORE_URL: &str = "file:data";
+const LISTEN: &str = "127.0.0.1:8080";
+const SCHEMAS_DIR: &str = "schemas";
+const DOCUMENT_LIMIT_BYTES: &str = "1048576";
+const EVENTS_ENABLED: &str = "true";
+const EVENTS_MANAGER: &str = "LOCAL";
+const EVENT_TTL_SECONDS: &str = "60";
+const EVENT_DATA_LIMIT_BYTES: &str = "49152";
+const DAPR_PUBSUB_NAME: &str = "pubsub-config";
+const DAPR_GRPC_PORT: &str = "50001";
+/// The six collections of the source document (seeds.md A5).
+const COLLECTIONS: &str = "ChannelConfiguration,ApplicationConfiguration,SkillConfiguration,\
+    TvSectionsConfiguration,PresetConfiguration,AgentConfiguration";
 
 /// The configuration API: stores configuration and publishes an event for every committed change.
 #[derive(Debug, Parser)]
 #[command(name = "publisher", version)]
 pub struct Args {
-    /// Where the configuration is kept: file:DIR, or mongodb://HOST/DATABASE (a replica set)
-    #[arg(long, env = "AURA_CONFIGURATION_STORE_URL", default_value = "file:data", hide_env_values = true)]
+    /// Where the configuration is kept: `file:DIR`, or `mongodb://HOST/DATABASE` (a replica set)
+    #[arg(long, env = "AURA_CONFIGURATION_STORE_URL", default_value = STORE_URL, hide_env_values = true)]
     store_url: String,
     /// Address of the HTTP API
-    #[arg(long, env = "AURA_CONFIGURATION_LISTEN", default_value = "127.0.0.1:8080")]
+    #[arg(long, env = "AURA_CONFIGURATION_LISTEN", default_value = LISTEN)]
     listen: String,
     /// The collections, separated by commas; one that has a schema file is served as well
-    #[arg(long, env = "AURA_CONFIGURATION_COLLECTIONS", default_value = DEFAULT_COLLECTIONS)]
+    #[arg(long, env = "AURA_CONFIGURATION_COLLECTIONS", default_value = COLLECTIONS)]
     collections: String,
     /// Folder with {Collection}.schema.json; a collection without one takes any object
-    #[arg(long, env = "AURA_CONFIGURATION_SCHEMAS_DIR", default_value = "schemas")]
+    #[arg(long, env = "AURA_CONFIGURATION_SCHEMAS_DIR", default_value = SCHEMAS_DIR)]
     schemas_dir: String,
     /// Largest document, in bytes, at most 4194304
-    #[arg(long, env = "AURA_CONFIGURATION_DOCUMENT_LIMIT_BYTES", default_value = "1048576")]
+    #[arg(long, env = "AURA_CONFIGURATION_DOCUMENT_LIMIT_BYTES", default_value = DOCUMENT_LIMIT_BYTES)]
     document_limit_bytes: String,
     /// false: writes work, nothing is sent
-    #[arg(long, env = "AURA_CONFIGURATION_EVENTS_ENABLED", default_value = "true")]
+    #[arg(long, env = "AURA_CONFIGURATION_EVENTS_ENABLED", default_value = EVENTS_ENABLED)]
     events_enabled: String,
     /// How events travel: LOCAL (straight to known subscribers) or DAPR (through the sidecar)
-    #[arg(long, env = "AURA_CONFIGURATION_EVENTS_MANAGER", default_value = "LOCAL")]
+    #[arg(long, env = "AURA_CONFIGURATION_EVENTS_MANAGER", default_value = EVENTS_MANAGER)]
     events_manager: String,
     /// How long an event is worth delivering, in whole seconds
-    #[arg(long, env = "AURA_CONFIGURATION_EVENT_TTL_SECONDS", default_value = "60")]
+    #[arg(long, env = "AURA_CONFIGURATION_EVENT_TTL_SECONDS", default_value = EVENT_TTL_SECONDS)]
     event_ttl_seconds: String,
     /// Largest configData inside an event, in bytes; 0 = ids only
-    #[arg(long, env = "AURA_CONFIGURATION_EVENT_DATA_LIMIT_BYTES", default_value = "49152")]
+    #[arg(long, env = "AURA_CONFIGURATION_EVENT_DATA_LIMIT_BYTES", default_value = EVENT_DATA_LIMIT_BYTES)]
     event_data_limit_bytes: String,
     /// LOCAL: base URLs of the subscribers, separated by commas
     #[arg(long, env = "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", default_value = "")]
     local_subscribers: String,
     /// DAPR: name of the pub/sub component
-    #[arg(long, env = "AURA_DAPR_CONFIGURATION_PUBSUB_NAME", default_value = "pubsub-config")]
+    #[arg(long, env = "AURA_DAPR_CONFIGURATION_PUBSUB_NAME", default_value = DAPR_PUBSUB_NAME)]
     dapr_pubsub_name: String,
     /// DAPR: gRPC port of the sidecar
-    #[arg(long, env = "DAPR_GRPC_PORT", default_value = "50001")]
+    #[arg(long, env = "DAPR_GRPC_PORT", default_value = DAPR_GRPC_PORT)]
     dapr_grpc_port: String,
     /// DAPR: token that the sidecar asks for
     #[arg(long, env = "DAPR_API_TOKEN", default_value = "", hide_env_values = true)]
@@ -58,10 +73,6 @@ pub struct Args {
     #[arg(long, env = "APP_API_TOKEN", default_value = "", hide_env_values = true)]
     app_api_token: String,
 }
-
-/// The six collections of the source document (seeds.md A5).
-const DEFAULT_COLLECTIONS: &str = "ChannelConfiguration,ApplicationConfiguration,SkillConfiguration,\
-    TvSectionsConfiguration,PresetConfiguration,AgentConfiguration";
 
 /// No document may be larger, whatever the settings say.
 const LARGEST_DOCUMENT: u64 = 4 << 20;
@@ -131,23 +142,23 @@ impl Args {
     pub fn check(self) -> Result<Settings, Mistakes> {
         let mut checks = Checks::default();
         // A store URL may hold a password: the mistake is told without the value.
-        let store = self.store_url.parse().map_err(|what| checks.mistake("AURA_CONFIGURATION_STORE_URL", what)).ok();
-        let listen = checks.parse("AURA_CONFIGURATION_LISTEN", &self.listen);
-        let collections = list(&mut checks, "AURA_CONFIGURATION_COLLECTIONS", &self.collections);
-        if collections.as_ref().is_some_and(BTreeSet::is_empty) {
-            checks.mistake("AURA_CONFIGURATION_COLLECTIONS", "\"\": name at least one collection");
-        }
-        let limit = "AURA_CONFIGURATION_DOCUMENT_LIMIT_BYTES";
-        let document_limit = checks.check(limit, &self.document_limit_bytes, up_to_largest(&self.document_limit_bytes));
-        let enabled =
-            checks.check("AURA_CONFIGURATION_EVENTS_ENABLED", &self.events_enabled, boolean(&self.events_enabled));
+        let store = or(&self.store_url, STORE_URL)
+            .parse()
+            .map_err(|what| checks.mistake("AURA_CONFIGURATION_STORE_URL", what))
+            .ok();
+        let listen = checks.parse("AURA_CONFIGURATION_LISTEN", or(&self.listen, LISTEN));
+        let collections = list(&mut checks, "AURA_CONFIGURATION_COLLECTIONS", or(&self.collections, COLLECTIONS));
+        let limit = or(&self.document_limit_bytes, DOCUMENT_LIMIT_BYTES);
+        let document_limit = checks.check("AURA_CONFIGURATION_DOCUMENT_LIMIT_BYTES", limit, up_to_largest(limit));
+        let enabled = or(&self.events_enabled, EVENTS_ENABLED);
+        let enabled = checks.check("AURA_CONFIGURATION_EVENTS_ENABLED", enabled, boolean(enabled));
         let events = self.events(&mut checks);
         let settings = (|| {
             Some(Settings {
                 store: store?,
                 listen: listen?,
                 collections: collections?,
-                schemas_dir: self.schemas_dir.into(),
+                schemas_dir: or(&self.schemas_dir, SCHEMAS_DIR).into(),
                 document_limit: document_limit?,
                 events: if enabled? { Some(events?) } else { None },
             })
@@ -156,14 +167,13 @@ impl Args {
     }
 
     fn events(&self, checks: &mut Checks) -> Option<Events> {
-        let ttl = &self.event_ttl_seconds;
+        let ttl = or(&self.event_ttl_seconds, EVENT_TTL_SECONDS);
         let ttl_seconds = checks.check("AURA_CONFIGURATION_EVENT_TTL_SECONDS", ttl, positive(ttl));
-        let data_limit = checks.parse("AURA_CONFIGURATION_EVENT_DATA_LIMIT_BYTES", &self.event_data_limit_bytes);
-        if self.dapr_pubsub_name.is_empty() {
-            checks.mistake("AURA_DAPR_CONFIGURATION_PUBSUB_NAME", "\"\": name the pub/sub component");
-        }
-        let manager = match self.events_manager.to_ascii_uppercase().as_str() {
-            "DAPR" => checks.parse::<u16>("DAPR_GRPC_PORT", &self.dapr_grpc_port).map(|port| ManagerSettings::Dapr {
+        let data_limit = or(&self.event_data_limit_bytes, EVENT_DATA_LIMIT_BYTES);
+        let data_limit = checks.parse("AURA_CONFIGURATION_EVENT_DATA_LIMIT_BYTES", data_limit);
+        let port = or(&self.dapr_grpc_port, DAPR_GRPC_PORT);
+        let manager = match or(&self.events_manager, EVENTS_MANAGER).to_ascii_uppercase().as_str() {
+            "DAPR" => checks.parse::<u16>("DAPR_GRPC_PORT", port).map(|port| ManagerSettings::Dapr {
                 endpoint: format!("http://127.0.0.1:{port}"),
                 api_token: secret(&self.dapr_api_token),
             }),
@@ -179,7 +189,7 @@ impl Args {
                 None
             }
         };
-        let pub_sub_name = self.dapr_pubsub_name.clone();
+        let pub_sub_name = or(&self.dapr_pubsub_name, DAPR_PUBSUB_NAME).to_owned();
         Some(Events { manager: manager?, pub_sub_name, ttl_seconds: ttl_seconds?, data_limit: data_limit? })
     }
 }
@@ -190,9 +200,8 @@ where
     T: std::str::FromStr + Ord,
     T::Err: std::fmt::Display,
 {
-    let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
     // Every entry is read before the first mistake ends it, so that all of them are told.
-    let read: Vec<_> = entries.map(|entry| checks.parse(name, entry)).collect();
+    let read: Vec<_> = listed(text).map(|entry| checks.parse(name, entry)).collect();
     read.into_iter().collect()
 }
 

@@ -13,7 +13,6 @@ use crate::{
     fold::{Rules, Verdict, Write},
 };
 
-pub mod bson_text;
 pub mod embedded;
 pub mod mongo;
 

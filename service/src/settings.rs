@@ -60,6 +60,16 @@ impl Checks {
     }
 }
 
+/// The setting, or its default: an empty value counts as unset, because many deployments cannot leave a variable out.
+pub fn or<'a>(text: &'a str, default: &'a str) -> &'a str {
+    if text.is_empty() { default } else { text }
+}
+
+/// The entries of a list with commas in between; empty ones are not there.
+pub fn listed(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|entry| !entry.is_empty())
+}
+
 /// `true` or `false`, as every boolean setting is spelled.
 ///
 /// # Errors

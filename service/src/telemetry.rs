@@ -4,9 +4,12 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-/// Starts logging. Call it once, first thing. Without `RUST_LOG`, `info` and above of everything is shown.
+/// What is shown without `RUST_LOG`. The HTTP server announces every worker; our own lines say what it would.
+const DEFAULT_FILTER: &str = "info,actix_server=warn";
+
+/// Starts logging. Call it once, first thing.
 pub fn init() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new(DEFAULT_FILTER));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

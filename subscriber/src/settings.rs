@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fmt, net::SocketAddr, str::FromStr, time::Durat
 use clap::Parser;
 use contract::CollectionName;
 use replica::Url;
-use service::settings::{Checks, Mistakes, boolean, positive};
+use service::settings::{Checks, Mistakes, boolean, listed, or, positive};
 use subtle::ConstantTimeEq;
 
 const EVENTS_ENABLED: &str = "true";
@@ -181,15 +181,6 @@ impl Options {
         })();
         checks.finish(settings)
     }
-}
-
-/// An empty value counts as unset.
-fn or<'a>(text: &'a str, default: &'a str) -> &'a str {
-    if text.is_empty() { default } else { text }
-}
-
-fn listed(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
 fn collections(checks: &mut Checks, text: &str) -> Option<BTreeSet<CollectionName>> {

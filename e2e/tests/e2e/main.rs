@@ -1,6 +1,8 @@
 //! Everything on real parts, through the front door of each program.
 
 mod api;
+mod dapr;
 mod delivery;
 mod faults;
 mod settings;
+mod up;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use e2e::{mongod::Mongod, services::Service};
+use e2e::{mongod::Mongod, parts, services::Service};
 
 type Outcome = anyhow::Result<()>;
 
@@ -58,5 +58,43 @@ async fn a_standalone_mongod_is_refused_with_the_mend() -> Outcome {
     let url = mongod.url("confcast").replace("?replicaSet=rs0", "");
     let (code, output) = refusal(Service::publisher()?.with("AURA_CONFIGURATION_STORE_URL", url)).await?;
     ensure!(code == Some(1) && output.contains("rs.initiate()"), "{code:?}: {output}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_subscriber_tells_all_mistakes_at_once() -> Outcome {
+    let service = Service::subscriber("replica-1", &["nowhere".to_owned()])?
+        .with("AURA_CONFIGURATION_LISTEN", "8081")
+        .with("AURA_CONFIGURATION_COLLECTIONS", "Good,_bad")
+        .with("AURA_CONFIGURATION_EVENTS_MANAGER", "PIGEON")
+        .with("AURA_CONFIGURATION_CHECK_IN_SECONDS", "0");
+    let (code, output) = refusal(service).await?;
+    ensure!(code == Some(64), "{code:?}: {output}");
+    for name in ["API_URL", "LISTEN", "_bad", "EVENTS_MANAGER", "CHECK_IN_SECONDS"] {
+        ensure!(output.contains(name), "{name} is missing in: {output}");
+    }
+    Ok(())
+}
+
+/// The settings tables of the README are what `--help` says: every variable, with its default.
+#[test]
+fn the_readme_names_every_setting() -> Outcome {
+    let readme = std::fs::read_to_string(parts::root().join("README.md"))?;
+    let rows: Vec<_> = readme.lines().filter(|line| line.starts_with("| `")).collect();
+    for program in ["publisher", "subscriber"] {
+        let help = std::process::Command::new(parts::our(program)?).arg("--help").env_clear().output()?;
+        let help = String::from_utf8(help.stdout)?;
+        for setting in help.split("[env: ").skip(1) {
+            let name = setting.split(['=', ']']).next().unwrap_or_default();
+            let row = rows.iter().find(|row| row.starts_with(&format!("| `{name}`")));
+            ensure!(row.is_some(), "the README does not name {name}, a setting of the {program}");
+            let default = setting.split("[env: ").next().and_then(|text| text.split("[default: ").nth(1));
+            let default = default.and_then(|text| text.split(']').next()).unwrap_or_default();
+            let shown = default.is_empty()
+                || default.len() > 60
+                || row.is_some_and(|row| row.contains(&format!("`{default}`")));
+            ensure!(shown, "the README does not say that {name} is {default:?} for the {program}");
+        }
+    }
     Ok(())
 }

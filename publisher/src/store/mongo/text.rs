@@ -12,7 +12,7 @@ use serde_json::Value;
 ///
 /// # Errors
 /// When the text is not a JSON object.
-pub fn to_bson(config: &CanonicalJson) -> anyhow::Result<Document> {
+pub(super) fn to_bson(config: &CanonicalJson) -> anyhow::Result<Document> {
     match bson(serde_json::from_str(config.as_str())?)? {
         Bson::Document(document) => Ok(document),
         other => bail!("a document is an object, not {other}"),
@@ -40,7 +40,7 @@ fn bson(value: Value) -> anyhow::Result<Bson> {
 ///
 /// # Errors
 /// When it holds a type that JSON does not have.
-pub fn to_text(document: &Document) -> anyhow::Result<CanonicalJson> {
+pub(super) fn to_text(document: &Document) -> anyhow::Result<CanonicalJson> {
     let mut text = String::new();
     write_object(document, &mut text)?;
     Ok(CanonicalJson::parse(text.as_bytes())?)

@@ -1,0 +1,133 @@
+//! `confcast up`, as a newcomer meets it: start, try the lines that it prints, stop, start again.
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use e2e::{
+    parts,
+    process::{Process, folder, free_port},
+    wait::eventually,
+};
+use nix::sys::signal::Signal;
+
+type Outcome = anyhow::Result<()>;
+
+struct Up {
+    process: Process,
+    ports: [u16; 3],
+}
+
+impl Up {
+    async fn start(folder: &Path, ports: [u16; 3]) -> anyhow::Result<Self> {
+        let mut command = Command::new(parts::our("confcast")?);
+        command.current_dir(parts::root()).args(["up", "--data"]).arg(folder.join("data"));
+        command.args(["--publisher-port", &ports[0].to_string()]);
+        command.args(["--subscriber-port", &ports[1].to_string(), "--subscriber-port", &ports[2].to_string()]);
+        let up = Self { process: Process::start("up", folder, &mut command)?, ports };
+        eventually("it is up", async || {
+            ensure!(up.process.output().contains("Ctrl-C stops everything"), "{}", up.process.output());
+            Ok(())
+        })
+        .await?;
+        Ok(up)
+    }
+
+    /// The lines that it tells a newcomer to try, with the default ports.
+    fn lines(&self) -> Vec<String> {
+        let output = self.process.output();
+        let lines = output.lines().filter(|line| line.starts_with("  ")).map(str::trim);
+        let defaults = ["8080", "8081", "8082"];
+        let with_defaults = |line: &str| {
+            self.ports
+                .iter()
+                .zip(defaults)
+                .fold(line.to_owned(), |line, (port, default)| line.replace(&port.to_string(), default))
+        };
+        lines.map(with_defaults).collect()
+    }
+
+    fn try_line(&self, line: &str) -> anyhow::Result<Output> {
+        let line = [("8080", 0), ("8081", 1), ("8082", 2)].iter().fold(line.to_owned(), |line, (default, port)| {
+            line.replace(&format!(":{default}"), &format!(":{}", self.ports[*port]))
+        });
+        let programs = parts::our("confcast")?.parent().context("a folder")?.display().to_string();
+        let path = format!("{programs}:{}", std::env::var("PATH").unwrap_or_default());
+        let output = Command::new("bash").args(["-ec", &line]).current_dir(parts::root()).env("PATH", path).output()?;
+        ensure!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(output)
+    }
+
+    async fn interrupt(mut self) -> anyhow::Result<String> {
+        self.process.signal(Signal::SIGINT)?;
+        let status = self.process.ended(Duration::from_secs(20)).await?;
+        ensure!(status.success(), "{status}");
+        Ok(self.process.output())
+    }
+}
+
+#[tokio::test]
+async fn the_first_five_minutes() -> Outcome {
+    let folder = folder()?;
+    let ports = [free_port()?, free_port()?, free_port()?];
+    let up = Up::start(folder.path(), ports).await?;
+    let lines = up.lines();
+    ensure!(lines.len() >= 4, "{lines:?}");
+    let readme = std::fs::read_to_string(parts::root().join("README.md"))?;
+    for line in &lines {
+        ensure!(readme.contains(line.as_str()), "the README does not show: {line}");
+    }
+    let mut seen = 0;
+    for line in &lines {
+        let said = String::from_utf8(up.try_line(line)?.stdout)?;
+        // Both replicas show what the first line changed.
+        seen +=
+            usize::from(line.contains(":808") && line.ends_with("whatsapp-es") && said.contains(r#""name":"Hello""#));
+    }
+    ensure!(seen == 2, "{lines:?}");
+    let said = up.interrupt().await?;
+    ensure!(said.contains("6 samples stored"), "{said}");
+
+    // What was written is there after a restart, and nothing is stored a second time.
+    let up = Up::start(folder.path(), ports).await?;
+    let reads = lines.iter().filter(|line| line.ends_with("whatsapp-es")).collect::<Vec<_>>();
+    ensure!(!reads.is_empty());
+    for line in reads {
+        ensure!(String::from_utf8(up.try_line(line)?.stdout)?.contains(r#""name":"Hello""#), "{line}");
+    }
+    let said = up.interrupt().await?;
+    ensure!(said.matches("samples stored").count() == 1, "{said}");
+    Ok(())
+}
+
+/// What the README tells of the command line works as it stands there.
+#[tokio::test]
+async fn the_command_lines_of_the_readme() -> Outcome {
+    let folder = folder()?;
+    let up = Up::start(folder.path(), [free_port()?, free_port()?, free_port()?]).await?;
+    let readme = std::fs::read_to_string(parts::root().join("README.md"))?;
+    let block = readme.split("<!-- tried by the tests -->").nth(1).context("the block of commands")?;
+    let commands: Vec<_> = block
+        .split("```")
+        .nth(1)
+        .context("a code block")?
+        .lines()
+        .filter(|line| line.starts_with("confcast"))
+        .map(|line| line.split("  #").next().unwrap_or(line).trim())
+        .collect();
+    ensure!(commands.len() >= 6, "{commands:?}");
+    let publisher = format!(
+        "export AURA_CONFIGURATION_API_URL=http://127.0.0.1:8080; export AURA_CONFIGURATION_LOCAL_SUBSCRIBERS=http://127.0.0.1:8081,http://127.0.0.1:8082; cd {}",
+        folder.path().display()
+    );
+    for command in &commands {
+        // Relative paths mean the repository, files that a command writes land in the test's folder.
+        let line = format!("{publisher}; ln -sfn {}/schemas schemas; {command}", parts::root().display());
+        up.try_line(&line)?;
+    }
+    up.interrupt().await?;
+    Ok(())
+}

@@ -1,0 +1,223 @@
+//! Committing a group: one transaction, decided before its first write, and its outcome always found out.
+//!
+//! What ends well is answered 2xx; what is proven undone is decided anew or answered `not-committed`; only when neither can be
+//! proven in time is the answer `outcome-unknown`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
+
+use anyhow::{Context, bail, ensure};
+use chrono::Utc;
+use contract::{CollectionName, DocumentId, Revision};
+use mongodb::{
+    ClientSession,
+    bson::{Document as Bdoc, doc},
+    options::ReadConcern,
+};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::debug;
+use uuid::Uuid;
+
+use super::{CALL, CHANGES, HEADS, LATE, Mongo, call, durable, has_label, rows};
+use crate::{
+    fold::{Folded, Ground, Write},
+    store::{CommitError, Committed},
+};
+
+/// A group, with all its retries.
+const GROUP: Duration = Duration::from_secs(5);
+
+impl Mongo {
+    pub(in crate::store) async fn commit(&self, group: &[Write]) -> Result<Committed, CommitError> {
+        let deadline = Instant::now() + GROUP;
+        loop {
+            match self.attempt(group, deadline).await {
+                Ok(committed) => return Ok(committed),
+                Err(Failure::Again(error)) if Instant::now() >= deadline => {
+                    return Err(CommitError::NotCommitted(error));
+                }
+                // Another publisher was quicker: decide anew on what it left, after a moment that differs between us.
+                Err(Failure::Again(_conflict)) => sleep(Duration::from_millis(rand::random_range(1..=50))).await,
+                Err(Failure::Final(error)) => return Err(error),
+            }
+        }
+    }
+
+    async fn attempt(&self, group: &[Write], deadline: Instant) -> Result<Committed, Failure> {
+        let mut session = call(self.client.start_session()).await.map_err(Failure::Again)?;
+        let write_id = Uuid::now_v7().to_string();
+        let decided = timeout(CALL, self.decide_and_write(&mut session, group, &write_id)).await;
+        let folded = match decided.context(LATE).and_then(|in_time| in_time) {
+            Ok(folded) => folded,
+            Err(error) => {
+                // Dropping the session would do the same, later; until then its locks hold up every other publisher.
+                if let Err(error) = call(session.abort_transaction()).await {
+                    debug!("a transaction could not be aborted, the server will: {error:#}");
+                }
+                return Err(if is_passing(&error) {
+                    Failure::Again(error)
+                } else {
+                    Failure::Final(CommitError::NotCommitted(error))
+                });
+            }
+        };
+        self.finish(&mut session, &folded, &write_id, deadline).await?;
+        Ok(Committed { verdicts: folded.verdicts, changes: folded.changes })
+    }
+
+    /// Everything is decided before the first write, and between the first write and the commit nothing is awaited but
+    /// the writes themselves: a publisher that dies here holds its locks until the server ends the transaction.
+    async fn decide_and_write(
+        &self,
+        session: &mut ClientSession,
+        group: &[Write],
+        write_id: &str,
+    ) -> anyhow::Result<Folded> {
+        session.start_transaction().read_concern(ReadConcern::snapshot()).write_concern(durable()).await?;
+        let ground = self.ground(session, group).await?;
+        let before: BTreeMap<_, _> =
+            ground.heads.values().map(|head| (head.collection.clone(), head.revision)).collect();
+        let folded = self.terms.rules.fold(ground, group, Utc::now());
+        if folded.changes.is_empty() {
+            return Ok(folded);
+        }
+        let commands = WriteCommands::new(&folded, &before, write_id, self.terms.events_enabled)?;
+        for (filter, update) in commands.heads {
+            let done = self.table(HEADS).update_one(filter, update).session(&mut *session).await?;
+            ensure!(done.matched_count == 1, Conflict);
+        }
+        for command in commands.documents {
+            let answer = self.database.run_command(command).session(&mut *session).await?;
+            if let Some(errors) = answer.get("writeErrors") {
+                bail!("MongoDB refused a document: {errors}");
+            }
+        }
+        self.table(CHANGES).insert_many(commands.changes).session(session).await?;
+        Ok(folded)
+    }
+
+    async fn ground(&self, session: &mut ClientSession, group: &[Write]) -> anyhow::Result<Ground> {
+        let mut wanted = BTreeMap::<&CollectionName, BTreeSet<&str>>::new();
+        for write in group {
+            wanted.entry(&write.collection).or_default().insert(write.id.as_str());
+        }
+        let epoch = self.epoch(session).await?;
+        let heads = self.heads_in(session, epoch, wanted.keys().copied()).await?;
+        let mut documents = HashMap::new();
+        for (collection, ids) in wanted {
+            let ids: Vec<_> = ids.into_iter().collect();
+            let mut found =
+                self.table(collection.as_str()).find(doc! { "_id": { "$in": ids } }).session(&mut *session).await?;
+            while let Some(row) = found.next(session).await.transpose()? {
+                let document = rows::document(&row)?;
+                documents.insert((collection.clone(), document.id().clone()), document);
+            }
+        }
+        Ok(Ground { epoch, heads: heads.into_iter().map(|head| (head.collection.clone(), head)).collect(), documents })
+    }
+
+    /// Commits, and when the answer is lost, finds out: retries the commit, then looks for the records.
+    async fn finish(
+        &self,
+        session: &mut ClientSession,
+        folded: &Folded,
+        write_id: &str,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        loop {
+            let error = match call(session.commit_transaction()).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            // Only this says that the transaction is proven gone.
+            if has_label(&error, mongodb::error::TRANSIENT_TRANSACTION_ERROR) {
+                return match self.is_written(folded, write_id).await {
+                    Ok(true) => Ok(()),
+                    Ok(false) => Err(Failure::Again(error)),
+                    Err(lost) => Err(Failure::Final(CommitError::OutcomeUnknown(lost))),
+                };
+            }
+            if Instant::now() >= deadline {
+                return match self.is_written(folded, write_id).await {
+                    Ok(true) => Ok(()),
+                    // Not there *yet* proves nothing while the commit may still be on its way.
+                    _ => Err(Failure::Final(CommitError::OutcomeUnknown(error))),
+                };
+            }
+            sleep(Duration::from_millis(rand::random_range(1..=50))).await;
+        }
+    }
+
+    /// Whether the records of this very attempt are in the log, as the majority sees it.
+    async fn is_written(&self, folded: &Folded, write_id: &str) -> anyhow::Result<bool> {
+        let Some(change) = folded.changes.first() else { return Ok(true) };
+        let revision = i64::try_from(change.revision)?;
+        let filter = doc! { "collection": change.collection.as_str(), "revision": revision, "writeId": write_id };
+        Ok(call(self.table(CHANGES).find_one(filter)).await?.is_some())
+    }
+}
+
+/// What a group is, in the language of the database.
+struct WriteCommands {
+    heads: Vec<(Bdoc, Bdoc)>,
+    documents: Vec<Bdoc>,
+    changes: Vec<Bdoc>,
+}
+
+impl WriteCommands {
+    fn new(
+        folded: &Folded,
+        before: &BTreeMap<CollectionName, Revision>,
+        write_id: &str,
+        owe: bool,
+    ) -> anyhow::Result<Self> {
+        let mut touched = BTreeMap::<&CollectionName, BTreeSet<&DocumentId>>::new();
+        let mut changes = Vec::with_capacity(folded.changes.len());
+        for change in &folded.changes {
+            touched.entry(&change.collection).or_default().insert(&change.id);
+            changes.push(rows::change_row(change, write_id, owe)?);
+        }
+        let (mut heads, mut documents) = (Vec::new(), Vec::new());
+        for (collection, ids) in touched {
+            let head = &folded.after.heads[collection];
+            let filter = doc! { "_id": collection.as_str(), "revision": i64::try_from(before[collection])? };
+            heads.push((filter, doc! { "$set": rows::head_row(head)? }));
+            let (mut updates, mut deletes) = (Vec::new(), Vec::new());
+            for id in ids {
+                let this = doc! { "_id": id.as_str() };
+                match folded.after.documents.get(&(collection.clone(), id.clone())) {
+                    // Upsert, so that a document that came and went within one group needs no rule of its own.
+                    Some(held) => updates.push(doc! { "q": this, "u": rows::document_row(held)?, "upsert": true }),
+                    None => deletes.push(doc! { "q": this, "limit": 1 }),
+                }
+            }
+            if !updates.is_empty() {
+                documents.push(doc! { "update": collection.as_str(), "updates": updates });
+            }
+            if !deletes.is_empty() {
+                documents.push(doc! { "delete": collection.as_str(), "deletes": deletes });
+            }
+        }
+        Ok(Self { heads, documents, changes })
+    }
+}
+
+enum Failure {
+    /// Nothing was written, and deciding anew may succeed.
+    Again(anyhow::Error),
+    Final(CommitError),
+}
+
+/// A head moved between reading and writing it.
+#[derive(Debug, thiserror::Error)]
+#[error("another publisher wrote first")]
+struct Conflict;
+
+/// Whether trying again may help: conflicts, elections, time-outs, lost connections.
+fn is_passing(error: &anyhow::Error) -> bool {
+    error.is::<Conflict>()
+        || error.is::<tokio::time::error::Elapsed>()
+        || has_label(error, mongodb::error::TRANSIENT_TRANSACTION_ERROR)
+}
