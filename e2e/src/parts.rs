@@ -47,10 +47,11 @@ fn unquoted(path: &str) -> &str {
 /// # Errors
 /// When it is not built.
 pub fn our(name: &str) -> anyhow::Result<PathBuf> {
-    let test = std::env::current_exe()?;
-    // target/<profile>/deps/<test> → target/<profile>/<name>
-    let folder = test.ancestors().nth(2).context("the test is in a target folder")?;
-    let program = folder.join(name);
-    ensure!(program.exists(), "{} is not built: `make test` does that first", program.display());
-    Ok(program)
+    let own = std::env::current_exe()?;
+    // A test is in target/<profile>/deps, a program of this crate in target/<profile>.
+    let folders = own.ancestors().skip(1).take(2).map(|folder| folder.join(name));
+    folders
+        .into_iter()
+        .find(|program| program.exists())
+        .with_context(|| format!("{name} is not built: `make test` does that"))
 }

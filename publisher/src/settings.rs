@@ -58,7 +58,7 @@ pub struct Args {
     #[arg(long, env = "AURA_CONFIGURATION_EVENT_DATA_LIMIT_BYTES", default_value = EVENT_DATA_LIMIT_BYTES)]
     event_data_limit_bytes: String,
     /// LOCAL: base URLs of the subscribers, separated by commas
-    #[arg(long, env = "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", default_value = "")]
+    #[arg(long, env = "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", default_value = "", hide_default_value = true)]
     local_subscribers: String,
     /// DAPR: name of the pub/sub component
     #[arg(long, env = "AURA_DAPR_CONFIGURATION_PUBSUB_NAME", default_value = DAPR_PUBSUB_NAME)]
@@ -67,10 +67,10 @@ pub struct Args {
     #[arg(long, env = "DAPR_GRPC_PORT", default_value = DAPR_GRPC_PORT)]
     dapr_grpc_port: String,
     /// DAPR: token that the sidecar asks for
-    #[arg(long, env = "DAPR_API_TOKEN", default_value = "", hide_env_values = true)]
+    #[arg(long, env = "DAPR_API_TOKEN", default_value = "", hide_default_value = true, hide_env_values = true)]
     dapr_api_token: String,
     /// LOCAL: token that the subscribers ask for
-    #[arg(long, env = "APP_API_TOKEN", default_value = "", hide_env_values = true)]
+    #[arg(long, env = "APP_API_TOKEN", default_value = "", hide_default_value = true, hide_env_values = true)]
     app_api_token: String,
 }
 

@@ -22,12 +22,12 @@ struct Up {
 }
 
 impl Up {
-    async fn start(folder: &Path, ports: [u16; 3]) -> anyhow::Result<Self> {
+    async fn start(name: &str, folder: &Path, ports: [u16; 3]) -> anyhow::Result<Self> {
         let mut command = Command::new(parts::our("confcast")?);
         command.current_dir(parts::root()).args(["up", "--data"]).arg(folder.join("data"));
         command.args(["--publisher-port", &ports[0].to_string()]);
         command.args(["--subscriber-port", &ports[1].to_string(), "--subscriber-port", &ports[2].to_string()]);
-        let up = Self { process: Process::start("up", folder, &mut command)?, ports };
+        let up = Self { process: Process::start(name, folder, &mut command)?, ports };
         eventually("it is up", async || {
             ensure!(up.process.output().contains("Ctrl-C stops everything"), "{}", up.process.output());
             Ok(())
@@ -73,7 +73,7 @@ impl Up {
 async fn the_first_five_minutes() -> Outcome {
     let folder = folder()?;
     let ports = [free_port()?, free_port()?, free_port()?];
-    let up = Up::start(folder.path(), ports).await?;
+    let up = Up::start("first", folder.path(), ports).await?;
     let lines = up.lines();
     ensure!(lines.len() >= 4, "{lines:?}");
     let readme = std::fs::read_to_string(parts::root().join("README.md"))?;
@@ -92,14 +92,14 @@ async fn the_first_five_minutes() -> Outcome {
     ensure!(said.contains("6 samples stored"), "{said}");
 
     // What was written is there after a restart, and nothing is stored a second time.
-    let up = Up::start(folder.path(), ports).await?;
+    let up = Up::start("second", folder.path(), ports).await?;
     let reads = lines.iter().filter(|line| line.ends_with("whatsapp-es")).collect::<Vec<_>>();
     ensure!(!reads.is_empty());
     for line in reads {
         ensure!(String::from_utf8(up.try_line(line)?.stdout)?.contains(r#""name":"Hello""#), "{line}");
     }
     let said = up.interrupt().await?;
-    ensure!(said.matches("samples stored").count() == 1, "{said}");
+    ensure!(!said.contains("samples stored"), "{said}");
     Ok(())
 }
 
@@ -107,7 +107,7 @@ async fn the_first_five_minutes() -> Outcome {
 #[tokio::test]
 async fn the_command_lines_of_the_readme() -> Outcome {
     let folder = folder()?;
-    let up = Up::start(folder.path(), [free_port()?, free_port()?, free_port()?]).await?;
+    let up = Up::start("up", folder.path(), [free_port()?, free_port()?, free_port()?]).await?;
     let readme = std::fs::read_to_string(parts::root().join("README.md"))?;
     let block = readme.split("<!-- tried by the tests -->").nth(1).context("the block of commands")?;
     let commands: Vec<_> = block
