@@ -1,0 +1,55 @@
+# `make` alone says what there is. No target has more than three lines: what needs more is a program or a script.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help run run-dapr test check latency format lint docs dependencies advisories
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+# Tools and servers that are fetched or built once, for all clones.
+PARTS := $(or $(CONFCAST_PARTS),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/confcast/parts)
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# The dev profile: the same programs in half the time to build, and fast enough to try. Whoever measures takes --release.
+run: ## Try it: a publisher and two subscribers in this terminal, no server needed
+	cargo build --locked --package publisher --package subscriber --package cli
+	exec $(TARGET)/debug/confcast up
+
+# The release profile, because dapr-config/dapr.yaml names those programs.
+run-dapr: ## The same with MongoDB, Redis and Dapr sidecars; what is not installed is provided
+	cargo build --release --locked --package publisher --package subscriber --package cli --package e2e --bins
+	parts=$$(e2e/parts/provide.sh mongod redis-server daprd); set -a; eval "$$parts"; \
+	exec $(TARGET)/release/run-dapr
+
+test: check ## The checks, then every test; MongoDB, Redis and Dapr are provided, nothing is skipped
+	cargo build --workspace --locked
+	e2e/parts/provide.sh
+	cargo test --workspace --locked -- --include-ignored
+
+latency: ## How long until a change is visible in both replicas: median and p99, release build, real parts
+	cargo build --release --workspace --locked
+	target/release/latency
+
+check: format lint docs dependencies ## Format, lints, documentation, dependencies and their licences
+
+format:
+	cargo fmt --all --check
+
+lint:
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+docs:
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
+
+# Built once, without optimising, which takes a minute. A crate that names a licence file instead of a licence is judged
+# by that file, so that warning says nothing.
+dependencies:
+	cargo install --quiet --debug --locked --root $(PARTS)/tools cargo-deny@0.20.2 cargo-machete@0.9.2
+	$(PARTS)/tools/bin/cargo-deny --locked check --deny unmatched-skip --allow no-license-field bans licenses sources
+	$(PARTS)/tools/bin/cargo-machete --with-metadata
+
+# No part of `check`: it asks GitHub for the advisory database, and what passed yesterday may fail today.
+advisories: dependencies ## Known vulnerabilities of the dependencies (needs GitHub)
+	$(PARTS)/tools/bin/cargo-deny --locked check advisories

@@ -1,0 +1,178 @@
+//! What the Dapr files promise: who hears what, within which bounds.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use anyhow::{Context, bail, ensure};
+use contract::event::DEAD_LETTER_TOPIC;
+use e2e::{
+    parts::our,
+    sidecar::{PUBLISHER, SUBSCRIBER},
+};
+use serde_json::{Value, json};
+
+use crate::manifests::{at, collections, file, items, kustomized, named_values, text, the};
+
+/// All that `pubsub.redis` and the runtime read of a component, of what we set. Others are passed over without a word.
+const KNOWN_METADATA: [&str; 12] = [
+    "redisHost",
+    "redisPassword",
+    "consumerID",
+    "maxLenApprox",
+    "concurrency",
+    "queueDepth",
+    "processingTimeout",
+    "redeliverInterval",
+    "publishingScopes",
+    "subscriptionScopes",
+    "allowedTopics",
+    "protectedTopics",
+];
+/// After this a publisher sends again by itself (its manager for Dapr).
+const PUBLISHER_GIVES_UP: Duration = Duration::from_secs(2);
+
+/// The component for one machine and the one for Kubernetes.
+fn components() -> anyhow::Result<[Value; 2]> {
+    let here = file("components/pubsub.yaml")?;
+    Ok([the(&here, "Component", None)?.clone(), the(&kustomized()?, "Component", None)?.clone()])
+}
+
+fn metadata(component: &Value) -> anyhow::Result<BTreeMap<String, String>> {
+    Ok(named_values(at(component, "/spec/metadata")?))
+}
+
+#[test]
+fn one_machine_and_kubernetes_differ_in_three_values_only() -> anyhow::Result<()> {
+    let [here, there] = components()?;
+    ensure!(here["metadata"]["name"] == there["metadata"]["name"] && here["scopes"] == there["scopes"]);
+    ensure!(here["spec"]["type"] == there["spec"]["type"] && here["spec"]["version"] == there["spec"]["version"]);
+    let (here, there) = (metadata(&here)?, metadata(&there)?);
+    let names = |of: &BTreeMap<String, String>| of.keys().cloned().collect::<BTreeSet<_>>();
+    let known: BTreeSet<String> = KNOWN_METADATA.map(str::to_owned).into();
+    ensure!(names(&here) == known && names(&there) == known, "{:?} and {:?}", names(&here), names(&there));
+    let differ: Vec<_> = known.iter().filter(|name| here[*name] != there[*name]).collect();
+    ensure!(differ == ["consumerID", "redisHost", "redisPassword"], "{differ:?} differ");
+    ensure!(here["consumerID"] == "{uuid}", "{}: replicas would share events", here["consumerID"]);
+    Ok(())
+}
+
+#[test]
+fn everybody_may_do_just_what_they_must() -> anyhow::Result<()> {
+    let topics = collections()?;
+    ensure!(topics.len() == 6, "{topics:?}");
+    let dead_letters = BTreeSet::from([DEAD_LETTER_TOPIC.to_owned()]);
+    let all: BTreeSet<String> = topics.union(&dead_letters).cloned().collect();
+    for component in components()? {
+        ensure!(component["scopes"] == json!([PUBLISHER, SUBSCRIBER]), "others load it");
+        let metadata = metadata(&component)?;
+        let publishing = scopes(&metadata["publishingScopes"])?;
+        let expected = [(PUBLISHER, topics.clone()), (SUBSCRIBER, dead_letters.clone())];
+        ensure!(publishing == expected.map(|(app, topics)| (app.to_owned(), topics)).into(), "{publishing:?}");
+        let subscription = scopes(&metadata["subscriptionScopes"])?;
+        let expected = [(PUBLISHER, BTreeSet::new()), (SUBSCRIBER, topics.clone())];
+        ensure!(subscription == expected.map(|(app, topics)| (app.to_owned(), topics)).into(), "{subscription:?}");
+        // Protected: closed to whoever no list names.
+        ensure!(list(&metadata["allowedTopics"]) == all && list(&metadata["protectedTopics"]) == all);
+    }
+    Ok(())
+}
+
+#[test]
+fn redis_does_not_grow_without_bounds() -> anyhow::Result<()> {
+    for component in components()? {
+        let entries: u64 = metadata(&component)?["maxLenApprox"].parse()?;
+        ensure!((1..=100_000).contains(&entries), "{entries} entries per stream");
+    }
+    Ok(())
+}
+
+/// Otherwise an event would be handed out again while it is still being delivered, or waits for its turn.
+#[test]
+fn deliveries_end_before_an_event_is_handed_out_again() -> anyhow::Result<()> {
+    let resiliency = file("dapr-config/resiliency.yaml")?;
+    let resiliency = the(&resiliency, "Resiliency", None)?;
+    for component in components()? {
+        let worst = worst(resiliency, &component, "inbound")?;
+        let metadata = metadata(&component)?;
+        // Bare milliseconds: a duration with a unit is ignored in one of them.
+        let processing = Duration::from_millis(metadata["processingTimeout"].parse()?);
+        let redeliver = Duration::from_millis(metadata["redeliverInterval"].parse()?);
+        ensure!(!redeliver.is_zero() && redeliver < processing, "redelivery is off");
+        ensure!(worst < processing, "{worst:?} for a delivery, handed out again after {processing:?}");
+        let (depth, workers): (u32, u32) = (metadata["queueDepth"].parse()?, metadata["concurrency"].parse()?);
+        let wait = worst * depth / workers;
+        ensure!(
+            wait < processing,
+            "{wait:?} until the last in the queue is done, handed out again after {processing:?}"
+        );
+        let outbound = self::worst(resiliency, &component, "outbound")?;
+        ensure!(outbound < PUBLISHER_GIVES_UP, "{outbound:?} for publishing");
+    }
+    Ok(())
+}
+
+/// How long the policies let a call through a component take: attempts × (timeout + pause).
+fn worst(resiliency: &Value, component: &Value, direction: &str) -> anyhow::Result<Duration> {
+    let name = text(component, "/metadata/name")?;
+    let target = at(resiliency, &format!("/spec/targets/components/{name}/{direction}"))?;
+    ensure!(target.get("circuitBreaker").is_none(), "an open breaker ends retries at once");
+    let (timeout, retry) = (text(target, "/timeout")?, text(target, "/retry")?);
+    let retry = at(resiliency, &format!("/spec/policies/retries/{retry}"))?;
+    ensure!(retry["policy"] == "constant", "how long does it take at worst?");
+    let timeout = duration(text(resiliency, &format!("/spec/policies/timeouts/{timeout}"))?)?;
+    let retries = at(retry, "/maxRetries")?.as_u64().context("for ever")?;
+    Ok((timeout + duration(text(retry, "/duration")?)?) * (1 + u32::try_from(retries)?))
+}
+
+#[test]
+fn the_run_file_starts_a_publisher_and_two_replicas() -> anyhow::Result<()> {
+    let [run]: [Value; 1] = file("dapr-config/dapr.yaml")?.try_into().map_err(|_| anyhow::anyhow!("one document"))?;
+    ensure!(run["common"]["env"]["AURA_CONFIGURATION_EVENTS_MANAGER"] == "DAPR", "a sidecar that nobody uses");
+    let apps: Vec<_> = items(&run, "/apps").collect();
+    let ids: Vec<_> = apps.iter().filter_map(|app| app["appID"].as_str()).collect();
+    ensure!(ids == [PUBLISHER, SUBSCRIBER, SUBSCRIBER], "{ids:?}");
+    let mut ports = BTreeSet::new();
+    for app in &apps {
+        for port in ["appPort", "daprHTTPPort", "daprGRPCPort", "metricsPort"] {
+            let port = app[port].as_u64().with_context(|| format!("no {port}"))?;
+            ensure!(ports.insert(port), "port {port} twice");
+        }
+        let program = text(app, "/command/0")?.strip_prefix("target/release/").context("the program is elsewhere")?;
+        our(program)?;
+        ensure!(
+            app["env"]["AURA_CONFIGURATION_LISTEN"] == format!("127.0.0.1:{}", app["appPort"]),
+            "it listens elsewhere"
+        );
+        if app["appID"] == SUBSCRIBER {
+            let url = &app["env"]["AURA_CONFIGURATION_API_URL"];
+            ensure!(*url == format!("http://127.0.0.1:{}", apps[0]["appPort"]), "{url} is not the publisher");
+        }
+    }
+    Ok(())
+}
+
+/// `app=topic,topic;app=topic`
+fn scopes(text: &str) -> anyhow::Result<BTreeMap<String, BTreeSet<String>>> {
+    let scope = |scope: &str| {
+        let (app, topics) = scope.split_once('=').with_context(|| format!("{scope:?} is no scope"))?;
+        Ok((app.trim().to_owned(), list(topics)))
+    };
+    text.split(';').map(scope).collect()
+}
+
+fn list(text: &str) -> BTreeSet<String> {
+    text.split(',').map(str::trim).filter(|entry| !entry.is_empty()).map(str::to_owned).collect()
+}
+
+/// `3s` or `800ms`.
+fn duration(text: &str) -> anyhow::Result<Duration> {
+    if let Some(number) = text.strip_suffix("ms") {
+        return Ok(Duration::from_millis(number.parse()?));
+    }
+    match text.strip_suffix('s') {
+        Some(number) => Ok(Duration::from_secs(number.parse()?)),
+        None => bail!("{text:?} is no duration"),
+    }
+}

@@ -1,0 +1,185 @@
+//! What the manifests for Kubernetes promise.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, ensure};
+use e2e::sidecar::{PUBLISHER, SUBSCRIBER};
+use serde_json::{Value, json};
+
+use crate::manifests::{at, file, identity, items, kustomized, text, the};
+
+const ANNOTATIONS: &str = "/spec/template/metadata/annotations";
+const POD: &str = "/spec/template/spec";
+const CONTAINER: &str = "/spec/template/spec/containers/0";
+
+/// Annotations that Dapr 1.14 knows, of those that we use. It passes over others without a word.
+const KNOWN_ANNOTATIONS: [&str; 14] = [
+    "dapr.io/enabled",
+    "dapr.io/app-id",
+    "dapr.io/app-port",
+    "dapr.io/config",
+    "dapr.io/enable-app-health-check",
+    "dapr.io/app-health-check-path",
+    "dapr.io/app-health-probe-interval",
+    "dapr.io/app-health-probe-timeout",
+    "dapr.io/app-health-threshold",
+    "dapr.io/block-shutdown-duration",
+    "dapr.io/disable-builtin-k8s-secret-store",
+    "dapr.io/sidecar-cpu-request",
+    "dapr.io/sidecar-memory-request",
+    "dapr.io/sidecar-memory-limit",
+];
+
+/// The publisher and the subscriber.
+fn workloads(objects: &[Value]) -> anyhow::Result<[(&Value, &'static str); 2]> {
+    // The subscriber needs names that stay: they are its consumer groups.
+    Ok([(the(objects, "Deployment", None)?, PUBLISHER), (the(objects, "StatefulSet", None)?, SUBSCRIBER)])
+}
+
+#[test]
+fn both_programs_have_a_sidecar() -> anyhow::Result<()> {
+    let objects = kustomized()?;
+    let configuration = text(the(&objects, "Configuration", None)?, "/metadata/name")?;
+    let settings = at(the(&objects, "ConfigMap", None)?, "/data")?;
+    for (workload, app_id) in workloads(&objects)? {
+        let annotations = at(workload, ANNOTATIONS)?;
+        for (name, expected) in [
+            ("dapr.io/enabled", "true"),
+            ("dapr.io/app-id", app_id),
+            ("dapr.io/config", configuration),
+            ("dapr.io/enable-app-health-check", "true"),
+            ("dapr.io/app-health-check-path", "/healthz"),
+        ] {
+            ensure!(annotations[name] == expected, "{}: {name} is not {expected:?}", identity(workload));
+        }
+        for name in annotations.as_object().into_iter().flat_map(|all| all.keys()) {
+            ensure!(
+                KNOWN_ANNOTATIONS.contains(&name.as_str()),
+                "{}: does Dapr know {name}? Then name it here",
+                identity(workload)
+            );
+        }
+        let port = at(workload, CONTAINER)?["ports"][0]["containerPort"].to_string();
+        ensure!(annotations["dapr.io/app-port"] == port.as_str(), "{}: another port", identity(workload));
+        let listen = text(settings, "/AURA_CONFIGURATION_LISTEN")?;
+        ensure!(listen == format!("0.0.0.0:{port}"), "{listen}: the kubelet must reach port {port}");
+        let map = &at(workload, CONTAINER)?["envFrom"][0]["configMapRef"]["name"];
+        ensure!(
+            *map == the(&objects, "ConfigMap", None)?["metadata"]["name"],
+            "{}: other settings",
+            identity(workload)
+        );
+    }
+    ensure!(settings["AURA_CONFIGURATION_EVENTS_MANAGER"] == "DAPR", "a sidecar that nobody uses");
+    Ok(())
+}
+
+#[test]
+fn every_replica_is_a_consumer_group() -> anyhow::Result<()> {
+    let objects = kustomized()?;
+    let consumer = items(the(&objects, "Component", None)?, "/spec/metadata").find(|item| item["name"] == "consumerID");
+    ensure!(consumer.context("no consumerID")?["value"] == "{podName}", "replicas would share events");
+    let replicas = at(the(&objects, "StatefulSet", None)?, "/spec/replicas")?.as_u64();
+    ensure!(replicas >= Some(2), "one replica shows nothing");
+    Ok(())
+}
+
+#[test]
+fn pods_may_do_nothing_they_need_not() -> anyhow::Result<()> {
+    let objects = kustomized()?;
+    for (workload, _) in workloads(&objects)? {
+        let name = identity(workload);
+        let (pod, container) = (at(workload, POD)?, at(workload, CONTAINER)?);
+        ensure!(items(workload, "/spec/template/spec/containers").count() == 1, "{name}: check all containers here");
+        ensure!(pod["securityContext"]["runAsNonRoot"] == true, "{name} may run as root");
+        ensure!(pod["securityContext"]["runAsUser"].as_u64() > Some(0), "{name} runs as root");
+        ensure!(pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault", "{name}: any system call");
+        ensure!(pod["automountServiceAccountToken"] == false, "{name} gets a token of the API server");
+        ensure!(container["securityContext"]["readOnlyRootFilesystem"] == true, "{name} may write to its image");
+        ensure!(container["securityContext"]["allowPrivilegeEscalation"] == false, "{name} may escalate");
+        ensure!(container["securityContext"]["capabilities"] == json!({ "drop": ["ALL"] }), "{name} has capabilities");
+    }
+    Ok(())
+}
+
+#[test]
+fn pods_are_watched_and_bounded() -> anyhow::Result<()> {
+    let objects = kustomized()?;
+    for (workload, _) in workloads(&objects)? {
+        let (name, container) = (identity(workload), at(workload, CONTAINER)?);
+        // Ready is asked of the replica; alive of the process alone, lest a database that is away restarts everybody.
+        for (probe, path) in
+            [("startupProbe", "/healthz"), ("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")]
+        {
+            ensure!(container[probe]["httpGet"] == json!({ "path": path, "port": "http" }), "{name}: {probe}");
+        }
+        for resource in ["/resources/requests/cpu", "/resources/requests/memory", "/resources/limits/memory"] {
+            at(container, resource).with_context(|| name.clone())?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn selectors_find_their_pods() -> anyhow::Result<()> {
+    let objects = kustomized()?;
+    let pods: Vec<&Value> = workloads(&objects)?.iter().map(|(workload, _)| *workload).collect();
+    let labels = |workload: &'_ Value| workload.pointer("/spec/template/metadata/labels").cloned().unwrap_or_default();
+    let finds = |selector: &Value| pods.iter().filter(|pod| matches(selector, &labels(pod))).count();
+    for object in &objects {
+        let selector = match object["kind"].as_str() {
+            Some("Service") => at(object, "/spec/selector")?,
+            Some("Deployment" | "StatefulSet" | "PodDisruptionBudget") => at(object, "/spec/selector/matchLabels")?,
+            Some("NetworkPolicy") => at(object, "/spec/podSelector/matchLabels")?,
+            _ => continue,
+        };
+        ensure!(finds(selector) == 1, "{} finds {} workloads", identity(object), finds(selector));
+    }
+    // Subscribers find the publisher by the name of its Service, which its NetworkPolicy lets them.
+    let url = text(the(&objects, "ConfigMap", None)?, "/data/AURA_CONFIGURATION_API_URL")?;
+    let host = url.strip_prefix("http://").and_then(|rest| rest.strip_suffix(":8080")).context("another port")?;
+    the(&objects, "Service", Some(host))?;
+    let mut allowed = items(the(&objects, "NetworkPolicy", None)?, "/spec/ingress/0/from");
+    let labels = at(the(&objects, "StatefulSet", None)?, "/spec/template/metadata/labels")?;
+    let reach = allowed.any(|peer| matches(&peer["podSelector"]["matchLabels"], labels));
+    ensure!(reach, "subscribers cannot reach the publisher");
+    Ok(())
+}
+
+#[test]
+fn every_secret_that_is_asked_for_is_in_the_example() -> anyhow::Result<()> {
+    let offered: BTreeSet<(String, String)> = file("deploy/kubernetes/secret.example.yaml")?
+        .iter()
+        .flat_map(|secret| {
+            let name = secret["metadata"]["name"].as_str().unwrap_or_default();
+            let keys = secret["stringData"].as_object().into_iter().flat_map(|data| data.keys());
+            keys.map(|key| (name.to_owned(), key.clone())).collect::<Vec<_>>()
+        })
+        .collect();
+    let mut asked = BTreeSet::new();
+    kustomized()?.iter().for_each(|object| secrets(object, &mut asked));
+    ensure!(!asked.is_empty() && asked == offered, "asked for {asked:?}, offered {offered:?}");
+    Ok(())
+}
+
+/// Collects every `secretKeyRef`.
+fn secrets(value: &Value, found: &mut BTreeSet<(String, String)>) {
+    match value {
+        Value::Object(members) => {
+            if let Some(reference) = members.get("secretKeyRef") {
+                let part = |name: &str| reference[name].as_str().unwrap_or_default().to_owned();
+                found.insert((part("name"), part("key")));
+            }
+            members.values().for_each(|member| secrets(member, found));
+        }
+        Value::Array(items) => items.iter().for_each(|item| secrets(item, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Whether labels have all that a selector asks for.
+fn matches(selector: &Value, labels: &Value) -> bool {
+    selector
+        .as_object()
+        .is_some_and(|wanted| !wanted.is_empty() && wanted.iter().all(|(name, value)| labels[name] == *value))
+}
