@@ -6,7 +6,7 @@ use contract::{CollectionName, Digest, Document, Epoch, Head, snapshot};
 
 use crate::{collection::Collection, root::Root};
 
-/// A snapshot on its way in. It collects items and can be installed only through [`Snapshot::complete`].
+/// A snapshot on its way in. It collects items and can be installed only through [`Builder::complete`].
 #[derive(Debug)]
 pub struct Builder {
     epoch: Epoch,
