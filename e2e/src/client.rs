@@ -93,6 +93,14 @@ impl Api {
         self.send(Method::GET, path, &[(name, value)], "").await
     }
 
+    /// GET, its body not yet read.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn begin(&self, path: &str) -> anyhow::Result<reqwest::Response> {
+        Ok(self.client.get(format!("{}{path}", self.base)).send().await?.error_for_status()?)
+    }
+
     /// The status that a GET is answered with.
     ///
     /// # Errors

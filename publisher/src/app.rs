@@ -60,7 +60,7 @@ impl Publisher {
         supervisor.spawn("writer", writer_task.run(no_more_requests.clone()));
         if let Some(events) = events {
             let manager = manager(events, terms.clone()).context("the event manager")?;
-            supervisor.spawn("relay", Relay::new(store.clone(), manager, changes).run());
+            supervisor.spawn("relay", Relay::new(store.clone(), manager, changes)?.run());
         }
 
         let api = web::Data::new(Api { store, writer, terms });

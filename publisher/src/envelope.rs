@@ -34,12 +34,7 @@ impl Envelopes {
     /// # Errors
     /// When it cannot be built, which no committed change should cause.
     pub fn event(&self, change: &Change) -> anyhow::Result<Vec<u8>> {
-        let whole = self.write(self.build(change, self.data_limit)?)?;
-        if whole.len() < event::MAX_BYTES {
-            return Ok(whole);
-        }
-        // Escapes can make a small value long; the receiver fetches it.
-        self.write(self.build(change, 0)?)
+        self.fitting(change, |_whole| ())
     }
 
     /// The event as a sidecar would deliver it: with what it adds.
@@ -49,11 +44,24 @@ impl Envelopes {
     pub fn delivered(&self, change: &Change) -> anyhow::Result<Vec<u8>> {
         let ttl = TimeDelta::try_seconds(i64::try_from(self.ttl_seconds)?).context("a TTL beyond all time")?;
         let expiration = Utc::now().checked_add_signed(ttl).context("a TTL beyond all time")?;
-        let mut event = self.build(change, self.data_limit)?;
-        event.set_extension("topic", change.collection.as_str());
-        event.set_extension("pubsubname", self.pub_sub_name.as_str());
-        event.set_extension(event::EXPIRATION, expiration.to_rfc3339_opts(SecondsFormat::Secs, true));
-        self.write(event)
+        let expiration = expiration.to_rfc3339_opts(SecondsFormat::Secs, true);
+        self.fitting(change, |event| {
+            event.set_extension("topic", change.collection.as_str());
+            event.set_extension("pubsubname", self.pub_sub_name.as_str());
+            event.set_extension(event::EXPIRATION, expiration.as_str());
+        })
+    }
+
+    /// The event with what `complete` adds, without its value when it would be too large: escapes can make a small value
+    /// long. The receiver fetches it.
+    fn fitting(&self, change: &Change, complete: impl Fn(&mut Event)) -> anyhow::Result<Vec<u8>> {
+        let write = |data_limit| {
+            let mut event = self.build(change, data_limit)?;
+            complete(&mut event);
+            serde_json::to_vec(&event).context("writing the event")
+        };
+        let whole = write(self.data_limit)?;
+        if whole.len() < event::MAX_BYTES { Ok(whole) } else { write(0) }
     }
 
     fn build(&self, change: &Change, data_limit: usize) -> anyhow::Result<Event> {
@@ -80,9 +88,5 @@ impl Envelopes {
                 .extension(event::TRACE_ID, traceparent.as_str());
         }
         builder.build().context("building the event")
-    }
-
-    fn write(&self, event: Event) -> anyhow::Result<Vec<u8>> {
-        serde_json::to_vec(&event).context("writing the event")
     }
 }

@@ -14,11 +14,12 @@ pub struct ApiError {
     /// What the client reads.
     pub problem: Box<Problem>,
     retry_after: Option<Duration>,
+    allow: Option<String>,
 }
 
 impl From<Problem> for ApiError {
     fn from(problem: Problem) -> Self {
-        Self { problem: Box::new(problem), retry_after: None }
+        Self { problem: Box::new(problem), retry_after: None, allow: None }
     }
 }
 
@@ -26,6 +27,13 @@ impl ApiError {
     /// 400: a parameter or header that cannot be read.
     pub fn bad_field(field: &str, detail: impl std::fmt::Display) -> Self {
         Problem::new(400, "bad-request", "The request cannot be read", detail.to_string()).field(field).into()
+    }
+
+    /// 400: a path or query of the wrong form. Serde names the field in backticks, when it names one.
+    pub fn unreadable(error: impl std::fmt::Display) -> Self {
+        let detail = error.to_string();
+        let field = detail.split('`').nth(1).map(str::to_owned);
+        Problem { field, ..Problem::new(400, "bad-request", "The request cannot be read", detail) }.into()
     }
 
     /// 400: a body that is not a document.
@@ -43,6 +51,12 @@ impl ApiError {
     pub fn no_data(collection: &CollectionName, id: &DocumentId) -> Self {
         let detail = format!("{collection} with id: {id} cannot be found");
         Problem::new(404, "no-data", "No such document", detail).field("id").into()
+    }
+
+    /// 405: a path that does not have the method, but these.
+    pub fn method(allow: &str) -> Self {
+        let problem = Problem::new(405, "method-not-allowed", "Method not allowed", format!("Send one of {allow}"));
+        Self { allow: Some(allow.to_owned()), ..problem.into() }
     }
 
     /// 409: a document that is there already.
@@ -127,6 +141,9 @@ impl ResponseError for ApiError {
         response.content_type(problem::MEDIA_TYPE);
         if let Some(delay) = self.retry_after {
             response.insert_header(("Retry-After", delay.as_secs().to_string()));
+        }
+        if let Some(allow) = &self.allow {
+            response.insert_header(("Allow", allow.as_str()));
         }
         if let Some(etag) = &self.problem.etag {
             response.insert_header(("ETag", etag.as_str()));

@@ -87,13 +87,19 @@ pub struct Ground {
 /// What a transaction writes.
 #[derive(Debug)]
 pub struct Folded {
-    /// One verdict per write, in order.
+    /// One verdict per write, in order; none for those at the end that no longer fit.
     pub verdicts: Vec<Verdict>,
     /// The changes, by collection contiguous and in order.
     pub changes: Vec<Change>,
     /// The ground after them.
     pub after: Ground,
 }
+
+/// What a group makes, in bytes of values: a small patch of a large document is a large change.
+const FOLDED_BYTES: usize = 4 << 20;
+
+/// Largest document as BSON, which a store may have to write: 16 MiB, less what stands around the value.
+const STORED_BYTES: usize = 15 << 20;
 
 /// What every document must obey.
 #[derive(Debug)]
@@ -105,11 +111,18 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Folds a group, in order.
+    /// Folds a group, in order, until what it makes would be too much for one transaction. The first write always fits.
     pub fn fold(&self, ground: Ground, writes: &[Write], now: DateTime<Utc>) -> Folded {
-        let mut after = ground;
-        let mut changes = Vec::new();
-        let verdicts = writes.iter().map(|write| self.one(&mut after, write, now, &mut changes)).collect();
+        let (mut after, mut changes, mut verdicts, mut bytes) = (ground, Vec::new(), Vec::new(), 0);
+        for write in writes {
+            if bytes >= FOLDED_BYTES {
+                break;
+            }
+            let before = changes.len();
+            verdicts.push(self.one(&mut after, write, now, &mut changes));
+            let made = changes[before..].iter().filter_map(|change: &Change| change.config_data.as_ref());
+            bytes += made.map(|config| config.as_str().len()).sum::<usize>();
+        }
         Folded { verdicts, changes, after }
     }
 
@@ -161,6 +174,11 @@ impl Rules {
     fn check(&self, write: &Write, config: &CanonicalJson) -> Result<(), ApiError> {
         if config.as_str().len() > self.document_limit {
             return Err(ApiError::too_large(self.document_limit));
+        }
+        // In BSON an element of an array carries its index and eight bytes of number: at most this much more than its text.
+        let elements = config.as_str().bytes().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count();
+        if config.as_str().len() + 17 * elements > STORED_BYTES {
+            return Err(ApiError::too_large(STORED_BYTES));
         }
         let value: Value = serde_json::from_str(config.as_str()).map_err(|error| unreadable(&error))?;
         if !value.is_object() {

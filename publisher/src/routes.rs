@@ -1,11 +1,18 @@
 //! The HTTP API: read the request, call the writer or the store, answer. No rule of the domain lives here.
 
 use actix_web::{
-    HttpRequest, HttpResponse,
-    http::header::{self, HeaderName},
-    web::{self, ServiceConfig},
+    Error, HttpRequest, HttpResponse, ResponseError,
+    body::{BodySize, BodyStream, BoxBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
+    http::{
+        Method, StatusCode,
+        header::{self, HeaderName},
+    },
+    middleware::{self, Next},
+    web::{self, Bytes, ServiceConfig},
 };
 use contract::{CollectionName, DocumentId};
+use futures_util::stream::empty;
 
 use crate::{
     error::ApiError,
@@ -34,13 +41,13 @@ const BODY_LIMIT: usize = 8 << 20;
 
 /// Puts all routes in place.
 pub fn configure(config: &mut ServiceConfig) {
-    config
-        .app_data(web::PayloadConfig::new(BODY_LIMIT))
-        .route("/v1/collections", web::get().to(collections::heads))
-        .route("/v1/collections/{collection}", web::get().to(collections::head))
-        .route("/v1/snapshot", web::get().to(collections::snapshot))
-        .route("/v1/changes", web::get().to(feed::all))
-        .route("/v1/collections/{collection}/changes", web::get().to(feed::one))
+    let routes = web::scope("")
+        .wrap(middleware::from_fn(methods))
+        .service(web::resource("/v1/collections").get(collections::heads))
+        .service(web::resource("/v1/collections/{collection}").get(collections::head))
+        .service(web::resource("/v1/snapshot").get(collections::snapshot))
+        .service(web::resource("/v1/changes").get(feed::all))
+        .service(web::resource("/v1/collections/{collection}/changes").get(feed::one))
         .service(
             web::resource("/v1/collections/{collection}/documents").get(collections::documents).post(documents::create),
         )
@@ -51,9 +58,33 @@ pub fn configure(config: &mut ServiceConfig) {
                 .patch(documents::patch)
                 .delete(documents::delete),
         )
-        .route("/healthz", web::get().to(health::healthz))
-        .route("/readyz", web::get().to(health::readyz))
+        .service(web::resource("/healthz").get(health::healthz))
+        .service(web::resource("/readyz").get(health::readyz));
+    config
+        .app_data(web::PayloadConfig::new(BODY_LIMIT))
+        .app_data(web::QueryConfig::default().error_handler(|error, _request| ApiError::unreadable(error).into()))
+        .app_data(web::PathConfig::default().error_handler(|error, _request| ApiError::unreadable(error).into()))
+        .service(routes)
         .default_service(web::to(no_such_route));
+}
+
+/// HEAD is GET, and the server leaves the body out; a method that a path does not have is refused with a problem.
+async fn methods(mut request: ServiceRequest, next: Next<BoxBody>) -> Result<ServiceResponse<BoxBody>, Error> {
+    let head = request.method() == Method::HEAD;
+    if head {
+        request.head_mut().method = Method::GET;
+    }
+    let answer = next.call(request).await?;
+    if answer.status() == StatusCode::METHOD_NOT_ALLOWED {
+        let allow = answer.headers().get(header::ALLOW).and_then(|allow| allow.to_str().ok()).unwrap_or_default();
+        let refusal = ApiError::method(&allow.replace("GET", "GET, HEAD")).error_response();
+        return Ok(answer.into_response(refusal));
+    }
+    // The server would read a stream to its end to leave it out.
+    Ok(answer.map_body(|_head, body| match body.size() {
+        BodySize::Stream if head => BodyStream::new(empty::<Result<Bytes, Error>>()).boxed(),
+        _ => body,
+    }))
 }
 
 async fn no_such_route(request: HttpRequest) -> Result<HttpResponse, ApiError> {
@@ -73,10 +104,12 @@ impl Api {
     }
 }
 
-fn header_text(request: &HttpRequest, name: impl AsRef<str>) -> Result<Option<&str>, ApiError> {
+/// A header. Several lines of it are one list (RFC 9110 section 5.3).
+fn header_text(request: &HttpRequest, name: impl AsRef<str>) -> Result<Option<String>, ApiError> {
     let name = name.as_ref();
-    let value = request.headers().get(name).map(|value| value.to_str());
-    value.transpose().map_err(|_not_ascii| ApiError::bad_field(name, "expected visible ASCII"))
+    let lines: Result<Vec<_>, _> = request.headers().get_all(name).map(|line| line.to_str()).collect();
+    let lines = lines.map_err(|_not_ascii| ApiError::bad_field(name, "expected visible ASCII"))?;
+    Ok((!lines.is_empty()).then(|| lines.join(", ")))
 }
 
 /// Whether `If-None-Match` names this entity tag: the client has it already (RFC 9110 section 13.1.2).

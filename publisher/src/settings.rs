@@ -22,6 +22,7 @@ const EVENT_TTL_SECONDS: &str = "60";
 const EVENT_DATA_LIMIT_BYTES: &str = "49152";
 const DAPR_PUBSUB_NAME: &str = "pubsub-config";
 const DAPR_GRPC_PORT: &str = "50001";
+const LOCAL_SUBSCRIBERS: &str = "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS";
 /// The six collections of the source document (seeds.md A5).
 const COLLECTIONS: &str = "ChannelConfiguration,ApplicationConfiguration,SkillConfiguration,\
     TvSectionsConfiguration,PresetConfiguration,AgentConfiguration";
@@ -51,14 +52,14 @@ pub struct Args {
     /// How events travel: LOCAL (straight to known subscribers) or DAPR (through the sidecar)
     #[arg(long, env = "AURA_CONFIGURATION_EVENTS_MANAGER", default_value = EVENTS_MANAGER)]
     events_manager: String,
-    /// How long an event is worth delivering, in whole seconds
+    /// How long an event is worth delivering, in whole seconds, at most 9000000000
     #[arg(long, env = "AURA_CONFIGURATION_EVENT_TTL_SECONDS", default_value = EVENT_TTL_SECONDS)]
     event_ttl_seconds: String,
     /// Largest configData inside an event, in bytes; 0 = ids only
     #[arg(long, env = "AURA_CONFIGURATION_EVENT_DATA_LIMIT_BYTES", default_value = EVENT_DATA_LIMIT_BYTES)]
     event_data_limit_bytes: String,
-    /// LOCAL: base URLs of the subscribers, separated by commas
-    #[arg(long, env = "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", default_value = "", hide_default_value = true)]
+    /// LOCAL: base URLs of the subscribers, separated by commas; http:// only, a mesh adds TLS
+    #[arg(long, env = LOCAL_SUBSCRIBERS, default_value = "", hide_default_value = true, hide_env_values = true)]
     local_subscribers: String,
     /// DAPR: name of the pub/sub component
     #[arg(long, env = "AURA_DAPR_CONFIGURATION_PUBSUB_NAME", default_value = DAPR_PUBSUB_NAME)]
@@ -76,6 +77,8 @@ pub struct Args {
 
 /// No document may be larger, whatever the settings say.
 const LARGEST_DOCUMENT: u64 = 4 << 20;
+/// A sidecar counts the life of an event in nanoseconds, in 64 bits.
+const LONGEST_TTL_SECONDS: u64 = 9_000_000_000;
 
 /// Checked settings.
 #[derive(Debug)]
@@ -149,7 +152,8 @@ impl Args {
         let listen = checks.parse("AURA_CONFIGURATION_LISTEN", or(&self.listen, LISTEN));
         let collections = list(&mut checks, "AURA_CONFIGURATION_COLLECTIONS", or(&self.collections, COLLECTIONS));
         let limit = or(&self.document_limit_bytes, DOCUMENT_LIMIT_BYTES);
-        let document_limit = checks.check("AURA_CONFIGURATION_DOCUMENT_LIMIT_BYTES", limit, up_to_largest(limit));
+        let document_limit =
+            checks.check("AURA_CONFIGURATION_DOCUMENT_LIMIT_BYTES", limit, at_most(LARGEST_DOCUMENT, limit));
         let enabled = or(&self.events_enabled, EVENTS_ENABLED);
         let enabled = checks.check("AURA_CONFIGURATION_EVENTS_ENABLED", enabled, boolean(enabled));
         let events = self.events(&mut checks);
@@ -168,7 +172,7 @@ impl Args {
 
     fn events(&self, checks: &mut Checks) -> Option<Events> {
         let ttl = or(&self.event_ttl_seconds, EVENT_TTL_SECONDS);
-        let ttl_seconds = checks.check("AURA_CONFIGURATION_EVENT_TTL_SECONDS", ttl, positive(ttl));
+        let ttl_seconds = checks.check("AURA_CONFIGURATION_EVENT_TTL_SECONDS", ttl, at_most(LONGEST_TTL_SECONDS, ttl));
         let data_limit = or(&self.event_data_limit_bytes, EVENT_DATA_LIMIT_BYTES);
         let data_limit = checks.parse("AURA_CONFIGURATION_EVENT_DATA_LIMIT_BYTES", data_limit);
         let port = or(&self.dapr_grpc_port, DAPR_GRPC_PORT);
@@ -177,12 +181,10 @@ impl Args {
                 endpoint: format!("http://127.0.0.1:{port}"),
                 api_token: secret(&self.dapr_api_token),
             }),
-            "LOCAL" => list(checks, "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", &self.local_subscribers).map(
-                |subscribers: BTreeSet<Url>| ManagerSettings::Local {
-                    subscribers: subscribers.into_iter().collect(),
-                    api_token: secret(&self.app_api_token),
-                },
-            ),
+            "LOCAL" => subscribers(checks, &self.local_subscribers).map(|subscribers| ManagerSettings::Local {
+                subscribers: subscribers.into_iter().collect(),
+                api_token: secret(&self.app_api_token),
+            }),
             _ => {
                 let what = format_args!("{:?}: expected LOCAL or DAPR", self.events_manager);
                 checks.mistake("AURA_CONFIGURATION_EVENTS_MANAGER", what);
@@ -205,12 +207,23 @@ where
     read.into_iter().collect()
 }
 
-fn up_to_largest(text: &str) -> Result<usize, String> {
-    let limit = positive(text)?;
-    match usize::try_from(limit) {
-        Ok(bytes) if limit <= LARGEST_DOCUMENT => Ok(bytes),
-        _ => Err(format!("expected at most {LARGEST_DOCUMENT}")),
-    }
+/// A URL may hold a password, so a wrong one is named by its place in the list.
+fn subscribers(checks: &mut Checks, text: &str) -> Option<BTreeSet<Url>> {
+    let read = listed(text).enumerate().map(|(at, entry)| {
+        let url = Url::parse(entry).map_err(|error| error.to_string()).and_then(|url| match url.scheme() {
+            "http" => Ok(url),
+            _ => Err("expected http:// (there is no TLS here, a mesh adds it)".to_owned()),
+        });
+        url.map_err(|wrong| checks.mistake(LOCAL_SUBSCRIBERS, format_args!("item {}: {wrong}", at + 1))).ok()
+    });
+    let read: Vec<_> = read.collect();
+    read.into_iter().collect()
+}
+
+fn at_most<T: TryFrom<u64>>(most: u64, text: &str) -> Result<T, String> {
+    let number = positive(text)?;
+    let fitting = T::try_from(number).ok().filter(|_fits| number <= most);
+    fitting.ok_or_else(|| format!("expected at most {most}"))
 }
 
 fn secret(text: &str) -> Option<String> {

@@ -80,10 +80,10 @@ pub enum Store {
     Mongo(mongo::Mongo),
 }
 
-/// A group that was committed.
+/// A group that was committed, or the first part of it that fits into one transaction.
 #[derive(Debug, Default)]
 pub struct Committed {
-    /// One verdict per write, in order.
+    /// One verdict per write, in order. Writes at the end that have none are still to be done.
     pub verdicts: Vec<Verdict>,
     /// What changed.
     pub changes: Vec<Change>,
@@ -92,9 +92,12 @@ pub struct Committed {
 /// Why a group was not, or not provably, committed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// Nothing was written.
+    /// Nothing was written; it may work another time.
     #[error("not committed: {0:#}")]
     NotCommitted(anyhow::Error),
+    /// Nothing was written, because of something in this very group: it may work in parts.
+    #[error("refused by the store: {0:#}")]
+    Refused(anyhow::Error),
     /// It may or may not have been written.
     #[error("the outcome is unknown: {0:#}")]
     OutcomeUnknown(anyhow::Error),
@@ -104,7 +107,7 @@ impl CommitError {
     /// What every write of the group is answered.
     pub fn answer(&self) -> ApiError {
         match self {
-            Self::NotCommitted(_) => ApiError::not_committed(),
+            Self::NotCommitted(_) | Self::Refused(_) => ApiError::not_committed(),
             Self::OutcomeUnknown(_) => ApiError::outcome_unknown(),
         }
     }
@@ -149,6 +152,14 @@ impl Reading {
 }
 
 impl Store {
+    /// What it was told of its publisher.
+    pub fn terms(&self) -> &Terms {
+        match self {
+            Self::Embedded(store) => store.terms(),
+            Self::Mongo(store) => store.terms(),
+        }
+    }
+
     /// Opens the store, and makes it if it is virgin.
     ///
     /// # Errors
@@ -204,7 +215,8 @@ impl Store {
         }
     }
 
-    /// The changes of a collection after a revision, in order, at most `limit`.
+    /// The changes of a collection after a revision, in order, at most `limit` of them, and no more once their values reach
+    /// `bytes`; at least one if there is one.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -213,21 +225,29 @@ impl Store {
         collection: &CollectionName,
         since: Revision,
         limit: usize,
+        bytes: usize,
     ) -> anyhow::Result<Vec<Change>> {
         match self {
-            Self::Embedded(store) => store.changes(collection, since, limit).await,
-            Self::Mongo(store) => store.changes(collection, since, limit).await,
+            Self::Embedded(store) => store.changes(collection, since, limit, bytes).await,
+            Self::Mongo(store) => store.changes(collection, since, limit, bytes).await,
         }
     }
 
-    /// Changes that were committed before a moment and are still owed, oldest first, at most `limit`.
+    /// Changes of a collection after a revision that were committed before a moment and are still owed, in order, at most
+    /// `limit`.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn owed(&self, before: DateTime<Utc>, limit: usize) -> anyhow::Result<Vec<Change>> {
+    pub async fn owed(
+        &self,
+        collection: &CollectionName,
+        after: Revision,
+        before: DateTime<Utc>,
+        limit: usize,
+    ) -> anyhow::Result<Vec<Change>> {
         match self {
-            Self::Embedded(store) => store.owed(before, limit).await,
-            Self::Mongo(store) => store.owed(before, limit).await,
+            Self::Embedded(store) => store.owed(collection, after, before, limit).await,
+            Self::Mongo(store) => store.owed(collection, after, before, limit).await,
         }
     }
 
@@ -242,13 +262,21 @@ impl Store {
         }
     }
 
+    /// Why this process can no longer write and has to start anew, if that is so.
+    pub fn broken(&self) -> Option<String> {
+        match self {
+            Self::Embedded(store) => store.broken(),
+            Self::Mongo(_) => None,
+        }
+    }
+
     /// Whether the store answers.
     ///
     /// # Errors
     /// When it does not.
     pub async fn ping(&self) -> anyhow::Result<()> {
         match self {
-            Self::Embedded(_) => Ok(()),
+            Self::Embedded(store) => store.broken().map_or(Ok(()), |why| Err(anyhow::anyhow!(why))),
             Self::Mongo(store) => store.ping().await,
         }
     }

@@ -3,21 +3,30 @@
 //! There is no lingering: a group is whatever waited while the group before it was committed. Once a write is queued it runs
 //! to its end, whether its client still waits or not. It never decides what a write means; [`crate::fold`] does.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use anyhow::bail;
 use contract::Change;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use crate::{
     error::ApiError,
     fold::{Action, Verdict, Write},
+    relay::{self, Handed},
     store::{CommitError, Store},
 };
 
 /// Writes that may wait; beyond that clients are asked to come back.
 const QUEUE: usize = 4_096;
+/// Bytes of documents that may wait.
+const QUEUE_BYTES: usize = 64 << 20;
+/// How long a write may wait before it is tried.
+const QUEUE_TIME: Duration = Duration::from_secs(5);
 /// Writes in a group.
 const GROUP_WRITES: usize = 256;
 /// Bytes of documents in a group.
@@ -26,12 +35,16 @@ const GROUP_BYTES: usize = 4 << 20;
 struct Waiting {
     write: Write,
     answer: oneshot::Sender<Verdict>,
+    since: Instant,
+    /// Its share of the memory for what waits.
+    _memory: OwnedSemaphorePermit,
 }
 
 /// Where requests hand in their writes. Cloning shares the queue.
 #[derive(Clone)]
 pub struct Writer {
     queue: mpsc::Sender<Waiting>,
+    memory: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Writer {
@@ -47,7 +60,10 @@ impl Writer {
     /// The verdict's own, or 503 when the queue is full or the writer has stopped.
     pub async fn write(&self, write: Write) -> Verdict {
         let (answer, verdict) = oneshot::channel();
-        self.queue.try_send(Waiting { write, answer }).map_err(|_full_or_stopped| ApiError::busy())?;
+        let bytes = u32::try_from(size(&write)).map_err(|_beyond_any_limit| ApiError::busy())?;
+        let memory = self.memory.clone().try_acquire_many_owned(bytes).map_err(|_full| ApiError::busy())?;
+        let waiting = Waiting { write, answer, since: Instant::now(), _memory: memory };
+        self.queue.try_send(waiting).map_err(|_full_or_stopped| ApiError::busy())?;
         verdict.await.unwrap_or_else(|_stopped| Err(ApiError::outcome_unknown()))
     }
 }
@@ -56,84 +72,115 @@ impl Writer {
 pub struct WriterTask {
     store: Store,
     queue: mpsc::Receiver<Waiting>,
-    relay: mpsc::Sender<Change>,
+    relay: mpsc::Sender<Handed>,
+    relay_memory: Arc<Semaphore>,
 }
 
 /// A writer and the task that has to run for it. Committed changes go to `relay`.
-pub fn writer(store: Store, relay: mpsc::Sender<Change>) -> (Writer, WriterTask) {
+pub fn writer(store: Store, relay: mpsc::Sender<Handed>) -> (Writer, WriterTask) {
     let (sender, queue) = mpsc::channel(QUEUE);
-    (Writer { queue: sender }, WriterTask { store, queue, relay })
+    let relay_memory = Arc::new(Semaphore::new(relay::QUEUE_BYTES));
+    let writer = Writer { queue: sender, memory: Arc::new(Semaphore::new(QUEUE_BYTES)) };
+    (writer, WriterTask { store, queue, relay, relay_memory })
 }
 
 impl WriterTask {
     /// Commits groups until it is told that no more requests will come, then those that still wait.
     ///
     /// # Errors
-    /// Never; the signature is the supervisor's.
+    /// When the store can no longer be written by this process.
     pub async fn run(mut self, no_more_requests: CancellationToken) -> anyhow::Result<()> {
-        // A write that did not fit into its group begins the next one.
-        let mut left_over = None;
+        // What did not fit into a group begins the next one.
+        let mut left_over = VecDeque::new();
         loop {
-            let first = match left_over.take() {
-                Some(waiting) => Some(waiting),
-                None => tokio::select! {
-                    waiting = self.queue.recv() => waiting,
+            if left_over.is_empty() {
+                tokio::select! {
+                    waiting = self.queue.recv() => match waiting {
+                        Some(waiting) => left_over.push_back(waiting),
+                        None => return Ok(()),
+                    },
                     () = no_more_requests.cancelled(), if !self.queue.is_closed() => {
                         self.queue.close();
                         continue;
                     }
-                },
-            };
-            let Some(first) = first else { return Ok(()) };
-            let (group, rest) = self.gather(first);
-            left_over = rest;
-            self.commit(group).await;
+                }
+            }
+            self.gather(&mut left_over);
+            let (group, too_late) =
+                take_group(&mut left_over).into_iter().partition(|waiting| waiting.since.elapsed() < QUEUE_TIME);
+            for Waiting { answer, .. } in too_late {
+                // Its client has turned to something else by now; nothing was tried.
+                drop(answer.send(Err(ApiError::not_committed())));
+            }
+            self.commit(group, &mut left_over).await;
+            if let Some(why) = self.store.broken() {
+                bail!("{why}; start again to find out what was written");
+            }
         }
     }
 
-    fn gather(&mut self, first: Waiting) -> (Vec<Waiting>, Option<Waiting>) {
-        let mut bytes = size(&first.write);
-        let mut group = vec![first];
-        while group.len() < GROUP_WRITES
+    fn gather(&mut self, waiting: &mut VecDeque<Waiting>) {
+        while waiting.len() < GROUP_WRITES
             && let Ok(next) = self.queue.try_recv()
         {
-            bytes += size(&next.write);
-            if bytes > GROUP_BYTES {
-                return (group, Some(next));
-            }
-            group.push(next);
+            waiting.push_back(next);
         }
-        (group, None)
     }
 
-    async fn commit(&self, group: Vec<Waiting>) {
-        let (writes, answers): (Vec<_>, Vec<_>) =
-            group.into_iter().map(|waiting| (waiting.write, waiting.answer)).unzip();
-        let writes: Arc<[Write]> = writes.into();
-        let verdicts = match self.store.commit(writes.clone()).await {
+    async fn commit(&self, mut group: Vec<Waiting>, left_over: &mut VecDeque<Waiting>) {
+        if group.is_empty() {
+            return;
+        }
+        let writes: Arc<[Write]> = group.iter().map(|waiting| waiting.write.clone()).collect();
+        let verdicts = match self.store.commit(writes).await {
             Ok(committed) => {
                 self.hand_to_relay(committed.changes);
+                for waiting in group.split_off(committed.verdicts.len()).into_iter().rev() {
+                    left_over.push_front(waiting);
+                }
                 committed.verdicts
             }
+            // One of them does not go down: it must not take its neighbours with it.
+            Err(CommitError::Refused(error)) if group.len() > 1 => {
+                debug!(writes = group.len(), "a group is tried in halves: {error:#}");
+                let second = group.split_off(group.len() / 2);
+                Box::pin(self.commit(group, left_over)).await;
+                return Box::pin(self.commit(second, left_over)).await;
+            }
             Err(failure) => {
-                log(&failure, writes.len());
-                vec![Err(failure.answer()); writes.len()]
+                log(&failure, group.len());
+                vec![Err(failure.answer()); group.len()]
             }
         };
-        for (answer, verdict) in answers.into_iter().zip(verdicts) {
+        for (waiting, verdict) in group.into_iter().zip(verdicts) {
             // A client that hung up needs no answer; its write is committed all the same.
-            drop(answer.send(verdict));
+            drop(waiting.answer.send(verdict));
         }
     }
 
     /// What finds no room stays owed in the log, where the relay's sweep finds it.
     fn hand_to_relay(&self, changes: Vec<Change>) {
         for change in changes {
-            if self.relay.try_send(change).is_err() {
-                return;
+            let bytes = change.config_data.as_ref().map_or(0, |config| config.as_str().len());
+            let memory = u32::try_from(bytes)
+                .ok()
+                .and_then(|bytes| self.relay_memory.clone().try_acquire_many_owned(bytes).ok());
+            if let Some(memory) = memory {
+                // A full queue, or events switched off: nobody listens then.
+                drop(self.relay.try_send((change, memory)));
             }
         }
     }
+}
+
+fn take_group(waiting: &mut VecDeque<Waiting>) -> Vec<Waiting> {
+    let mut bytes = 0;
+    let fits = |next: &&Waiting| {
+        bytes += size(&next.write);
+        bytes <= GROUP_BYTES
+    };
+    let fitting = waiting.iter().take(GROUP_WRITES).take_while(fits).count();
+    waiting.drain(..fitting.max(1)).collect()
 }
 
 fn size(write: &Write) -> usize {
@@ -148,6 +195,8 @@ fn size(write: &Write) -> usize {
 fn log(failure: &CommitError, writes: usize) {
     match failure {
         CommitError::NotCommitted(_) => warn!(writes, "a group of writes was answered 503: {failure}"),
-        CommitError::OutcomeUnknown(_) => error!(writes, "a group of writes was answered 503: {failure}"),
+        CommitError::Refused(_) | CommitError::OutcomeUnknown(_) => {
+            error!(writes, "a group of writes was answered 503: {failure}");
+        }
     }
 }

@@ -29,7 +29,11 @@ fn problem(answer: &Answer) -> Problem {
 #[tokio::test]
 async fn documents_embedded() -> Outcome {
     let (_store, publisher) = quiet_publisher(Kind::Embedded).await?;
-    documents(&publisher.api()).await
+    documents(&publisher.api()).await?;
+    let mut subscriber =
+        Service::subscriber("reader", &[publisher.url()])?.with("AURA_CONFIGURATION_COLLECTIONS", FREE);
+    subscriber.start().await?;
+    methods(&subscriber.api()).await
 }
 
 #[tokio::test]
@@ -44,9 +48,11 @@ async fn documents(api: &Api) -> Outcome {
     patch_and_delete(api).await?;
     conditions(api).await?;
     refusals(api).await?;
+    methods(api).await?;
     schemas(api).await?;
     limits(api).await?;
     lists(api).await?;
+    a_long_list_is_of_one_moment(api).await?;
     feed(api).await
 }
 
@@ -169,7 +175,64 @@ async fn refusals(api: &Api) -> Outcome {
         let answer = api.send(Method::PUT, &document_path(FREE, "first"), &[(name, value)], "{}").await?.expect(400)?;
         assert!(problem(&answer).field.is_some());
     }
+    for (query, field) in [
+        ("", Some("since")),
+        ("?since=0&since=1", Some("since")),
+        ("?since=0&limit=x", None),
+        ("?since=%FF", Some("since")),
+    ] {
+        let answer = api.get(&format!("/v1/collections/{FREE}/changes{query}")).await?.expect(400)?;
+        assert_eq!(problem(&answer).field.as_deref(), field, "{query}");
+    }
+    let twice = problem(&api.get("/v1/collections?collections=a&collections=b").await?.expect(400)?);
+    assert_eq!(twice.field.as_deref(), Some("collections"));
+    problem(&api.get("/v1/collections/%FF").await?.expect(404)?);
+    let path = document_path(FREE, "first");
+    let etag = api.get(&path).await?.header("etag").to_owned();
+    for name in ["if-match", "if-none-match"] {
+        for lines in [[etag.as_str(), "\"0\""], ["*", "*"]].map(|lines| lines.map(|line| (name, line))) {
+            problem(&api.send(Method::PUT, &path, &lines, "{}").await?.expect(400)?);
+        }
+    }
     assert_eq!(api.head(FREE).await?, before, "what was refused left nothing behind");
+    Ok(())
+}
+
+/// What both services say of HEAD, of a method that is not there, and of `If-None-Match`.
+async fn methods(api: &Api) -> Outcome {
+    let list = format!("/v1/collections/{FREE}/documents");
+    let one = document_path(FREE, "first");
+    let ndjson = ("accept", "application/x-ndjson");
+    for path in
+        ["/v1/collections", &format!("/v1/collections/{FREE}"), &list, &one, "/v1/snapshot", "/healthz", "/readyz"]
+    {
+        for headers in [&[][..], &[ndjson]] {
+            let mut get = api.send(Method::GET, path, headers, "").await?;
+            let mut head = api.send(Method::HEAD, path, headers, "").await?.expect(get.status)?;
+            get.headers.remove("date");
+            head.headers.remove("date");
+            assert_eq!((head.headers, head.body.as_str()), (get.headers, ""), "{path}");
+        }
+        let refused = api.send(Method::TRACE, path, &[], "").await?.expect(405)?;
+        assert!(refused.header("allow").starts_with("GET, HEAD"), "{path}: {}", refused.header("allow"));
+        problem(&refused);
+    }
+    api.send(Method::HEAD, &document_path(FREE, "absent"), &[], "").await?.expect(404)?;
+    api.send(Method::HEAD, "/v1/nothing", &[], "").await?.expect(404)?;
+
+    let etags = [api.get(&list).await?, api.get_with(&list, ndjson.0, ndjson.1).await?].map(|answer| {
+        assert_eq!(answer.header("vary").to_lowercase(), "accept");
+        answer.header("etag").to_owned()
+    });
+    for (form, held, status) in [
+        ("application/json", &etags[0], 304),
+        (ndjson.1, &etags[1], 304),
+        ("application/json", &etags[1], 200),
+        (ndjson.1, &etags[0], 200),
+    ] {
+        let lines = [("accept", form), ("if-none-match", "\"other\""), ("if-none-match", held)];
+        api.send(Method::GET, &list, &lines, "").await?.expect(status)?;
+    }
     Ok(())
 }
 
@@ -251,6 +314,30 @@ async fn lists(api: &Api) -> Outcome {
     assert_eq!(rest.last(), Some(&snapshot::Line::End(snapshot::End { end: true, count })));
     assert_eq!(count, start.heads.iter().map(|head| head.count).sum::<u64>());
     Ok(())
+}
+
+/// Longer than all buffers on its way, so that it is still being read when the last document changes.
+async fn a_long_list_is_of_one_moment(api: &Api) -> Outcome {
+    let ids: Vec<_> = (0..200).map(|n| format!("long-{n:03}")).collect();
+    let text = "t".repeat(100_000);
+    try_join_all(ids.iter().map(|id| {
+        let document = json!({"id": id, "text": text});
+        async move { api.create(FREE, &document).await?.expect(201) }
+    }))
+    .await?;
+    let mut list = api.begin(&format!("/v1/collections/{FREE}/documents")).await?;
+    let mut body = list.chunk().await?.unwrap_or_default().to_vec();
+    for id in ["long-199", "long-198"] {
+        api.put(FREE, id, &numbered(1)).await?.expect(200)?;
+    }
+    api.delete(FREE, "long-197").await?.expect(200)?;
+    while let Some(chunk) = list.chunk().await? {
+        body.extend_from_slice(&chunk);
+    }
+    let list: Value = serde_json::from_slice(&body)?;
+    let items = list["items"].as_array().cloned().unwrap_or_default();
+    ensure!(items.iter().any(|item| item["id"] == "long-197"), "it was there when the list began");
+    adds_up(&list["head"], &items)
 }
 
 fn adds_up(head: &Value, items: &[Value]) -> Outcome {

@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use contract::Feed;
 use e2e::{client::Api, services::Service, wait::eventually};
 use futures_util::future::{join_all, try_join_all};
-use mongodb::bson::doc;
+use mongodb::bson::{Document, doc};
 use serde_json::json;
 
 use e2e::stage::{FREE, Kind, Stage, Store, Via, numbered};
@@ -182,6 +182,76 @@ async fn another_publisher_sends_what_a_dead_one_owed() -> Outcome {
     dying.kill()?;
     stage.publisher_sidecar.as_mut().context("a sidecar")?.start().await?;
     stage.until_same(FREE, "owed").await
+}
+
+/// A topic that the sidecar refuses: what is owed there stands in nobody's way, fresh or left behind.
+#[tokio::test]
+async fn what_cannot_be_published_holds_up_nothing() -> Outcome {
+    const REFUSED: &str = "Aaa";
+    let mut stage = Stage::set(Kind::Embedded, Via::Dapr).await?;
+    let publisher = std::mem::replace(&mut stage.publisher, Service::publisher()?);
+    stage.publisher = publisher.with("AURA_CONFIGURATION_COLLECTIONS", format!("{REFUSED},{FREE}"));
+    stage.publisher.start().await?;
+    stage.start_subscribers().await?;
+    let api = &stage.publisher.api();
+    try_join_all((0..150).map(|n| async move { api.create(REFUSED, &numbered(n)).await?.expect(201) })).await?;
+    api.create(FREE, &json!({"id": "left-behind"})).await?.expect(201)?;
+    stage.publisher.kill()?;
+    stage.publisher_sidecar.as_mut().context("a sidecar")?.start().await?;
+    stage.publisher.start().await?;
+    stage.until_same(FREE, "left-behind").await?;
+    stage.publisher.api().create(FREE, &json!({"id": "fresh"})).await?.expect(201)?;
+    stage.until_same(FREE, "fresh").await
+}
+
+/// Somebody edits documents in the database: the change log is the truth, for readers and for writers.
+#[tokio::test]
+async fn somebody_edits_the_database_by_hand() -> Outcome {
+    let store = Store::start(Kind::Mongo).await?;
+    let mut publisher = store.publisher()?.with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
+    publisher.start().await?;
+    let api = publisher.api();
+    for id in ["edited", "odd", "healed"] {
+        api.create(FREE, &json!({"id": id, "n": 1})).await?.expect(201)?;
+    }
+    let truth = api.document(FREE, "edited").await?.expect(200)?.body;
+    let rows = store.0.as_ref().context("a mongod")?.database("confcast").await?.collection::<Document>(FREE);
+    rows.update_one(doc! { "_id": "edited" }, doc! { "$set": { "configData.n": 2_i64 } }).await?;
+    rows.update_one(doc! { "_id": "odd" }, doc! { "$set": { "configData.n": mongodb::bson::DateTime::now() } }).await?;
+    rows.update_one(doc! { "_id": "healed" }, doc! { "$unset": { "configData": "" } }).await?;
+    rows.insert_one(doc! { "_id": "foreign", "hello": "world" }).await?;
+
+    ensure!(api.document(FREE, "edited").await?.expect(200)?.body == truth);
+    api.document(FREE, "foreign").await?.expect(404)?;
+    let list = api.get(&format!("/v1/collections/{FREE}/documents")).await?.expect(200)?.json()?;
+    ensure!(list["items"].as_array().is_some_and(|items| items.len() == 3), "{list}");
+    api.put(FREE, "healed", &numbered(2)).await?.expect(200)?;
+    api.put(FREE, "edited", &json!({"id": "edited", "n": 1})).await?.expect(200)?;
+    api.delete(FREE, "odd").await?.expect(200)?;
+    ensure!(api.head(FREE).await?.count == 2);
+    every_revision_once(&api).await.map(drop)
+}
+
+/// Small patches of large documents make a large group, and arrays of small numbers make BSON many times their text: more
+/// than fits into one command. Each fits by itself.
+#[tokio::test]
+async fn a_large_group_is_cut_to_what_fits() -> Outcome {
+    let store = Store::start(Kind::Mongo).await?;
+    let mut publisher = store.publisher()?.with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
+    publisher.start().await?;
+    let api = &publisher.api();
+    let ids: Vec<_> = (0..24).map(|n| format!("large-{n}")).collect();
+    let numbers = vec![7; 50_000];
+    for id in &ids {
+        api.create(FREE, &json!({"id": id, "numbers": numbers})).await?.expect(201)?;
+    }
+    let patch = |id: &str| {
+        let path = e2e::client::document_path(FREE, id);
+        async move { api.send(reqwest::Method::PATCH, &path, &[], r#"{"small":true}"#).await?.expect(200) }
+    };
+    try_join_all(ids.iter().map(|id| patch(id))).await.with_context(|| publisher.output())?;
+    ensure!(every_revision_once(api).await? == 48);
+    Ok(())
 }
 
 async fn two_publishers() -> anyhow::Result<(Store, Service, Service)> {

@@ -4,5 +4,6 @@ mod api;
 mod dapr;
 mod delivery;
 mod faults;
+mod local;
 mod settings;
 mod up;

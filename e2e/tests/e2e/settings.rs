@@ -98,3 +98,17 @@ fn the_readme_names_every_setting() -> Outcome {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn what_a_publisher_could_not_send_is_refused_and_no_password_is_told() -> Outcome {
+    let service = Service::publisher()?
+        .with("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", "http://fine:1,https://user:hunter2@host,http://user:hunter2@")
+        .with("AURA_CONFIGURATION_EVENT_TTL_SECONDS", "9000000001");
+    let (code, output) = refusal(service).await?;
+    ensure!(code == Some(64), "{code:?}: {output}");
+    for said in ["item 2: expected http:// (there is no TLS", "item 3: ", "expected at most 9000000000"] {
+        ensure!(output.contains(said), "{said} is missing in: {output}");
+    }
+    ensure!(!output.contains("item 1") && !output.contains("hunter2"), "{output}");
+    Ok(())
+}

@@ -2,23 +2,42 @@
 //! the routes it names.
 //!
 //! A subscriber that is not there misses nothing: it loads when it starts, after its port is open. One that is there
-//! but says RETRY or does not answer is tried three times, and then heals by comparing heads.
+//! but says RETRY or fails is tried three times. One that still does not take the event, or does not answer in time, is
+//! suspect: until it takes one again it is tried with one event at a time, so that the others never wait for it, and
+//! learns of what it missed by comparing heads.
 
-use std::{collections::HashMap, sync::Mutex, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use bytes::Bytes;
 use contract::{Change, CollectionName, event};
 use futures_util::future::join_all;
-use reqwest::{Client, Url};
+use reqwest::{
+    Client, RequestBuilder, Response, Url,
+    header::{HeaderMap, HeaderValue},
+    redirect::Policy,
+};
 use serde::Deserialize;
-use tracing::warn;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
 
 use crate::envelope::{self, Envelopes};
 
 const ATTEMPTS: u32 = 3;
+/// One attempt, with all that is asked in it.
 const ANSWER: Duration = Duration::from_secs(2);
-const CONNECT: Duration = Duration::from_secs(1);
+/// No answer is read further.
+const ANSWER_BYTES: usize = 64 * 1024;
+/// A subscriber that was restarted may want other collections, and nothing tells.
+const ROUTES_LIFE: Duration = Duration::from_secs(10);
 
 /// The known subscribers.
 #[derive(Debug)]
@@ -26,14 +45,19 @@ pub struct Local {
     client: Client,
     envelopes: Envelopes,
     subscribers: Vec<Subscriber>,
-    api_token: Option<String>,
 }
 
-#[derive(Debug)]
 struct Subscriber {
     base: Url,
-    /// Route by collection, once it was asked. Forgotten when it does not answer: it may come back with others.
-    routes: Mutex<Option<HashMap<String, String>>>,
+    /// Route by collection, and when it was asked.
+    routes: Mutex<Option<(Instant, HashMap<String, Url>)>>,
+    /// How often it became suspect or was cleared of it: odd while it is suspect. A delivery that began in an earlier turn
+    /// and fails late says nothing of this one.
+    turn: AtomicU64,
+    /// Held by the one delivery that finds out whether a suspect is back.
+    probe: tokio::sync::Mutex<()>,
+    /// Events that it did not take since it became suspect.
+    missed: AtomicU64,
 }
 
 /// What a subscriber answers to `/dapr/subscribe` (seeds.md A24).
@@ -49,29 +73,35 @@ struct Routes {
 }
 
 /// What a subscriber answers to an event.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 struct Answer {
     #[serde(default)]
     status: String,
 }
 
-/// How one delivery ended.
+/// How an attempt ended that did not fail.
 enum Delivery {
-    /// Taken, refused for good, or nobody is there.
-    Over,
-    /// Worth another try.
-    Again(anyhow::Error),
+    /// It was taken, or refused for good.
+    Answered,
+    /// It does not want this collection.
+    Unwanted,
 }
 
 impl Local {
     /// These subscribers; `api_token` is what they expect as `dapr-api-token`.
     ///
     /// # Errors
-    /// When no HTTP client can be made.
+    /// When no HTTP client can be made, or the token cannot be sent.
     pub fn new(subscribers: Vec<Url>, api_token: Option<String>, envelopes: Envelopes) -> anyhow::Result<Self> {
-        let client = Client::builder().connect_timeout(CONNECT).timeout(ANSWER).no_proxy().build()?;
-        let subscribers = subscribers.into_iter().map(|base| Subscriber { base, routes: Mutex::default() }).collect();
-        Ok(Self { client, envelopes, subscribers, api_token })
+        let mut headers = HeaderMap::new();
+        if let Some(token) = api_token {
+            let mut token: HeaderValue = token.parse().context("APP_API_TOKEN is not visible ASCII")?;
+            token.set_sensitive(true);
+            headers.insert("dapr-api-token", token);
+        }
+        // Every request has the token, so none may be led elsewhere.
+        let client = Client::builder().default_headers(headers).redirect(Policy::none()).no_proxy().build()?;
+        Ok(Self { client, envelopes, subscribers: subscribers.into_iter().map(Subscriber::new).collect() })
     }
 
     pub(super) async fn publish(&self, change: &Change) -> anyhow::Result<()> {
@@ -81,75 +111,150 @@ impl Local {
     }
 
     async fn deliver(&self, subscriber: &Subscriber, collection: &CollectionName, event: &Bytes) {
+        let turn = subscriber.turn.load(Relaxed);
+        let probe = is_suspect(turn).then(|| subscriber.probe.try_lock());
+        if matches!(probe, Some(Err(_))) {
+            return subscriber.missed();
+        }
         for attempt in 1..=ATTEMPTS {
-            let Delivery::Again(error) = self.attempt(subscriber, collection, event).await else { return };
-            subscriber.forget_routes();
-            if attempt == ATTEMPTS {
-                warn!(subscriber = %subscriber.base, %collection, "an event was not taken, heads will tell: {error:#}");
-            } else {
-                tokio::time::sleep(Duration::from_millis(rand::random_range(50..=200))).await;
+            let error = match timeout(ANSWER, self.attempt(subscriber, collection, event)).await {
+                Ok(Ok(Delivery::Answered)) => return subscriber.answered(),
+                Ok(Ok(Delivery::Unwanted)) => return,
+                Ok(Err(error)) => error,
+                Err(_elapsed) => return subscriber.failed(turn, &anyhow!("no answer in {ANSWER:?}")),
+            };
+            if let Some(error) = error.downcast_ref::<reqwest::Error>() {
+                // The connection was refused or broke: who comes back may want other collections.
+                subscriber.forget_routes();
+                if error.is_connect() {
+                    return;
+                }
+            }
+            if attempt == ATTEMPTS || is_suspect(subscriber.turn.load(Relaxed)) {
+                return subscriber.failed(turn, &error);
+            }
+            sleep(Duration::from_millis(rand::random_range(50..=200))).await;
+            if is_suspect(subscriber.turn.load(Relaxed)) {
+                return subscriber.missed();
             }
         }
     }
 
-    async fn attempt(&self, subscriber: &Subscriber, collection: &CollectionName, event: &Bytes) -> Delivery {
-        let route = match self.route(subscriber, collection).await {
-            Ok(Some(route)) => route,
-            Ok(None) => return Delivery::Over,
-            Err(error) => return failed(error),
-        };
-        let post = self.client.post(route).header("content-type", envelope::MEDIA_TYPE).body(event.clone());
-        match self.with_token(post).send().await {
-            Ok(answer) if answer.status() == 404 => Delivery::Over,
-            Ok(answer) if answer.status().is_success() => {
-                // As a sidecar reads it: an empty or unreadable body is a success.
-                let wants_retry = answer.json::<Answer>().await.is_ok_and(|answer| answer.status == "RETRY");
-                if wants_retry { Delivery::Again(anyhow!("it answered RETRY")) } else { Delivery::Over }
+    async fn attempt(
+        &self,
+        subscriber: &Subscriber,
+        collection: &CollectionName,
+        event: &Bytes,
+    ) -> anyhow::Result<Delivery> {
+        // Where nothing is found the routes may be old: they are asked once more.
+        for _asked in 0..2 {
+            let Some(route) = self.route(subscriber, collection).await? else { return Ok(Delivery::Unwanted) };
+            let post = self.client.post(route).header("content-type", envelope::MEDIA_TYPE).body(event.clone());
+            let answer = send(post).await?;
+            if answer.status() == 404 {
+                subscriber.forget_routes();
+                continue;
             }
-            Ok(answer) => Delivery::Again(anyhow!("it answered {}", answer.status())),
-            Err(error) => failed(error.into()),
+            ensure!(answer.status().is_success(), "it answered {}", answer.status());
+            // As a sidecar reads it: an empty or unreadable body is a success.
+            let answer: Answer = serde_json::from_slice(&read(answer).await?).unwrap_or_default();
+            ensure!(answer.status != "RETRY", "it answered RETRY");
+            break;
         }
+        Ok(Delivery::Answered)
     }
 
     async fn route(&self, subscriber: &Subscriber, collection: &CollectionName) -> anyhow::Result<Option<Url>> {
         if let Some(route) = subscriber.known_route(collection) {
-            return route.map(|path| Ok(subscriber.base.join(&path)?)).transpose();
+            return Ok(route);
         }
-        let ask = self.client.get(subscriber.base.join(event::SUBSCRIBE_ROUTE)?);
-        let answer = self.with_token(ask).send().await?.error_for_status()?;
-        let subscriptions: Vec<Subscription> = answer.json().await.context("its answer to /dapr/subscribe")?;
-        let routes: HashMap<_, _> = subscriptions.into_iter().map(|one| (one.topic, one.routes.default)).collect();
-        let route = routes.get(collection.as_str()).map(|path| subscriber.base.join(path)).transpose()?;
+        let answer = send(self.client.get(subscriber.base.join(event::SUBSCRIBE_ROUTE)?)).await?;
+        ensure!(answer.status().is_success(), "it answered {} to {}", answer.status(), event::SUBSCRIBE_ROUTE);
+        let subscriptions: Vec<Subscription> =
+            serde_json::from_slice(&read(answer).await?).context("its answer to /dapr/subscribe")?;
+        let routes = subscriptions.into_iter().map(|one| Ok((one.topic, subscriber.own(&one.routes.default)?)));
+        let routes: HashMap<_, _> = routes.collect::<anyhow::Result<_>>()?;
+        let route = routes.get(collection.as_str()).cloned();
         subscriber.remember_routes(routes);
         Ok(route)
-    }
-
-    fn with_token(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
-        match &self.api_token {
-            Some(token) => request.header("dapr-api-token", token),
-            None => request,
-        }
     }
 }
 
 impl Subscriber {
-    /// `None` = not asked yet; `Some(None)` = it does not want this collection.
-    fn known_route(&self, collection: &CollectionName) -> Option<Option<String>> {
-        let routes = self.routes.lock().expect("no holder of this lock can panic");
-        routes.as_ref().map(|routes| routes.get(collection.as_str()).cloned())
+    fn new(base: Url) -> Self {
+        let (routes, probe) = Default::default();
+        Self { base, routes, turn: AtomicU64::new(0), probe, missed: AtomicU64::new(0) }
     }
 
-    fn remember_routes(&self, routes: HashMap<String, String>) {
-        *self.routes.lock().expect("no holder of this lock can panic") = Some(routes);
+    /// A route of this subscriber; one that leads to another host is none.
+    fn own(&self, route: &str) -> anyhow::Result<Url> {
+        let url = self.base.join(route).context("a route that it names")?;
+        ensure!(url.origin() == self.base.origin(), "a route that it names leads elsewhere");
+        Ok(url)
+    }
+
+    /// `None` = not asked lately; `Some(None)` = it does not want this collection.
+    fn known_route(&self, collection: &CollectionName) -> Option<Option<Url>> {
+        let routes = self.routes.lock().expect("no holder of this lock can panic");
+        let (_asked, routes) = routes.as_ref().filter(|(asked, _)| asked.elapsed() < ROUTES_LIFE)?;
+        Some(routes.get(collection.as_str()).cloned())
+    }
+
+    fn remember_routes(&self, routes: HashMap<String, Url>) {
+        *self.routes.lock().expect("no holder of this lock can panic") = Some((Instant::now(), routes));
     }
 
     fn forget_routes(&self) {
         *self.routes.lock().expect("no holder of this lock can panic") = None;
     }
+
+    fn missed(&self) {
+        self.missed.fetch_add(1, Relaxed);
+    }
+
+    /// It did not take an event. One line when that begins, not one per event.
+    fn failed(&self, turn: u64, error: &anyhow::Error) {
+        self.missed();
+        if !is_suspect(turn) && self.goes_on_from(turn) {
+            warn!(subscriber = ?self, "it does not take events, heads will tell it what it misses: {error:#}");
+        }
+    }
+
+    fn answered(&self) {
+        let turn = self.turn.load(Relaxed);
+        if is_suspect(turn) && self.goes_on_from(turn) {
+            info!(subscriber = ?self, missed = self.missed.swap(0, Relaxed), "it takes events again");
+        }
+    }
+
+    fn goes_on_from(&self, turn: u64) -> bool {
+        self.turn.compare_exchange(turn, turn + 1, Relaxed, Relaxed).is_ok()
+    }
 }
 
-fn failed(error: anyhow::Error) -> Delivery {
-    let nobody_there =
-        error.downcast_ref::<reqwest::Error>().is_some_and(|error| error.is_connect() && !error.is_timeout());
-    if nobody_there { Delivery::Over } else { Delivery::Again(error) }
+fn is_suspect(turn: u64) -> bool {
+    turn % 2 == 1
+}
+
+/// Host and port only: the URL may hold a password.
+impl fmt::Debug for Subscriber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let port = self.base.port_or_known_default().unwrap_or_default();
+        write!(f, "{}:{port}", self.base.host_str().unwrap_or_default())
+    }
+}
+
+async fn send(request: RequestBuilder) -> reqwest::Result<Response> {
+    request.send().await.map_err(reqwest::Error::without_url)
+}
+
+/// The beginning of a body, which is all of an honest one.
+async fn read(mut answer: Response) -> reqwest::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    while body.len() < ANSWER_BYTES
+        && let Some(piece) = answer.chunk().await.map_err(reqwest::Error::without_url)?
+    {
+        body.extend_from_slice(&piece[..piece.len().min(ANSWER_BYTES - body.len())]);
+    }
+    Ok(body)
 }

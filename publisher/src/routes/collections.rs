@@ -46,15 +46,23 @@ pub(super) async fn documents(
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let collection = api.collection(&name)?;
-    let form = Form::accepted(header_text(&request, header::ACCEPT)?);
+    let form = Form::accepted(header_text(&request, header::ACCEPT)?.as_deref());
     let reading = api.store.read(&BTreeSet::from([collection])).await.map_err(store_failed)?;
-    let etag = reading.heads.first().map(Head::etag).unwrap_or_default();
+    let etag = reading.heads.first().map(|head| list_etag(head, form)).unwrap_or_default();
     let mut response = HttpResponse::Ok();
     response.insert_header((header::ETAG, etag.as_str())).insert_header((header::VARY, "Accept"));
     if has_already(&request, &etag)? {
         return Ok(response.status(actix_web::http::StatusCode::NOT_MODIFIED).finish());
     }
     Ok(stream::list(response, reading, form))
+}
+
+/// The two forms of a list differ byte by byte, so their strong tags do (RFC 9110 section 8.8.3).
+fn list_etag(head: &Head, form: Form) -> String {
+    match form {
+        Form::Json => head.etag(),
+        Form::NdJson => format!("\"{}-{}-ndjson\"", head.epoch, head.revision),
+    }
 }
 
 /// What a replica loads.

@@ -117,7 +117,8 @@ fn document(request: &HttpRequest, body: Body) -> Result<CanonicalJson, ApiError
 
 /// The body, if it is of the media type or says nothing of it.
 fn parse(request: &HttpRequest, body: Body, media_type: &str) -> Result<CanonicalJson, ApiError> {
-    let given = header_text(request, header::CONTENT_TYPE)?.and_then(|given| given.split(';').next()).map(str::trim);
+    let given = header_text(request, header::CONTENT_TYPE)?;
+    let given = given.as_deref().and_then(|given| given.split(';').next()).map(str::trim);
     // curl names this one for every body, and nobody means it.
     let unsaid = |given: &str| given.eq_ignore_ascii_case("application/x-www-form-urlencoded");
     if given.is_some_and(|given| !given.eq_ignore_ascii_case(media_type) && !unsaid(given)) {
@@ -150,7 +151,8 @@ fn id_of(config: &CanonicalJson) -> Result<DocumentId, ApiError> {
 
 /// `If-Match: "<revision>"`, `"<revision>-<crc>"` or `*`; `If-None-Match: *` (RFC 9110 section 13.1).
 fn condition(request: &HttpRequest) -> Result<Condition, ApiError> {
-    match (header_text(request, header::IF_MATCH)?, header_text(request, header::IF_NONE_MATCH)?) {
+    match (header_text(request, header::IF_MATCH)?.as_deref(), header_text(request, header::IF_NONE_MATCH)?.as_deref())
+    {
         (None, None) => Ok(Condition::Any),
         (None, Some("*")) => Ok(Condition::Absent),
         (None, Some(_)) => Err(ApiError::bad_field("If-None-Match", "a write understands * only")),
@@ -170,7 +172,7 @@ fn condition(request: &HttpRequest) -> Result<Condition, ApiError> {
 fn correlation_id(request: &HttpRequest) -> Result<Option<String>, ApiError> {
     let Some(text) = header_text(request, CORRELATION_ID)? else { return Ok(None) };
     if (1..=CORRELATION_ID_LEN).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        Ok(Some(text.to_owned()))
+        Ok(Some(text))
     } else {
         Err(ApiError::bad_field("X-Correlation-Id", "expected 1 to 128 visible ASCII characters"))
     }

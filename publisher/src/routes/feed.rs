@@ -59,27 +59,22 @@ impl Api {
         for head in &heads {
             let after = since[&head.collection];
             check(head, after, epoch)?;
-            let room = limit.saturating_sub(items.len());
-            // The log may have grown since the heads were read; what is newer than them waits for the next page.
-            let found = if room == 0 {
-                Vec::new()
-            } else {
-                self.store.changes(&head.collection, after, room).await.map_err(store_failed)?
-            };
+            let (room, budget) = (limit.saturating_sub(items.len()), PAGE_BYTES.saturating_sub(bytes));
             let mut reached = after;
-            for change in found.into_iter().filter(|change| change.revision <= head.revision) {
-                if bytes >= PAGE_BYTES {
-                    break;
+            if room > 0 && budget > 0 && after < head.revision {
+                let found = self.store.changes(&head.collection, after, room, budget).await.map_err(store_failed)?;
+                // The log may have grown since the heads were read; what is newer than them waits for the next page.
+                for change in found.into_iter().filter(|change| change.revision <= head.revision) {
+                    if change.revision != reached + 1 {
+                        return Err(trimmed(head, after));
+                    }
+                    reached = change.revision;
+                    bytes += change.config_data.as_ref().map_or(0, |config| config.as_str().len());
+                    items.push(change);
                 }
-                if change.revision != reached + 1 {
+                if reached == after {
                     return Err(trimmed(head, after));
                 }
-                reached = change.revision;
-                bytes += change.config_data.as_ref().map_or(0, |config| config.as_str().len());
-                items.push(change);
-            }
-            if reached == after && after < head.revision && room > 0 && bytes < PAGE_BYTES {
-                return Err(trimmed(head, after));
             }
             more |= reached < head.revision;
         }

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     path::Path,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use anyhow::{Context, ensure};
@@ -36,6 +36,8 @@ const FORMAT: u64 = 1;
 pub struct Embedded {
     database: Arc<Database>,
     terms: Arc<Terms>,
+    /// Set once the disk failed under a commit: redb then refuses every write until the file is opened anew.
+    broken: Arc<OnceLock<String>>,
 }
 
 impl std::fmt::Debug for Embedded {
@@ -54,30 +56,48 @@ impl Embedded {
                 format!("opening {}: is another publisher using it? One process at a time may", file.display())
             })?;
             prepare(&database).with_context(|| format!("reading {}", file.display()))?;
-            Ok(Self { database: Arc::new(database), terms })
+            Ok(Self { database: Arc::new(database), terms, broken: Arc::default() })
         })
         .await
     }
 
-    pub(super) async fn commit(&self, group: Arc<[Write]>) -> Result<Committed, CommitError> {
-        let this = self.clone();
-        // A failed redb commit leaves the file as it was, so every error means that nothing was written.
-        blocking(move || this.commit_now(&group)).await.map_err(CommitError::NotCommitted)
+    pub(super) fn terms(&self) -> &Terms {
+        &self.terms
     }
 
-    fn commit_now(&self, group: &[Write]) -> anyhow::Result<Committed> {
-        let transaction = self.database.begin_write()?;
-        let Folded { verdicts, changes, after } = {
-            let ground = ground(&transaction, group)?;
-            self.terms.rules.fold(ground, group, Utc::now())
-        };
-        if changes.is_empty() {
-            transaction.abort()?;
-        } else {
-            write(&transaction, &changes, &after, self.terms.events_enabled)?;
-            transaction.commit()?;
+    pub(super) fn broken(&self) -> Option<String> {
+        self.broken.get().cloned()
+    }
+
+    pub(super) async fn commit(&self, group: Arc<[Write]>) -> Result<Committed, CommitError> {
+        let this = self.clone();
+        let committed = tokio::task::spawn_blocking(move || this.commit_now(&group)).await;
+        committed.unwrap_or_else(|panic| Err(self.break_down(panic.into())))
+    }
+
+    fn commit_now(&self, group: &[Write]) -> Result<Committed, CommitError> {
+        let (transaction, folded) = self.decide_and_write(group).map_err(CommitError::NotCommitted)?;
+        if let Some(transaction) = transaction {
+            // The pages may have reached the disk before the error: only opening the file anew tells.
+            transaction.commit().map_err(|error| self.break_down(error.into()))?;
         }
-        Ok(Committed { verdicts, changes })
+        Ok(Committed { verdicts: folded.verdicts, changes: folded.changes })
+    }
+
+    fn decide_and_write(&self, group: &[Write]) -> anyhow::Result<(Option<WriteTransaction>, Folded)> {
+        let transaction = self.database.begin_write()?;
+        let folded = self.terms.rules.fold(ground(&transaction, group)?, group, Utc::now());
+        if folded.changes.is_empty() {
+            transaction.abort()?;
+            return Ok((None, folded));
+        }
+        write(&transaction, &folded.changes, &folded.after, self.terms.events_enabled)?;
+        Ok((Some(transaction), folded))
+    }
+
+    fn break_down(&self, error: anyhow::Error) -> CommitError {
+        self.broken.get_or_init(|| format!("the embedded store failed on its disk: {error:#}"));
+        CommitError::OutcomeUnknown(error)
     }
 
     pub(super) async fn heads(&self, collections: &BTreeSet<CollectionName>) -> anyhow::Result<Vec<Head>> {
@@ -117,29 +137,45 @@ impl Embedded {
         collection: &CollectionName,
         since: Revision,
         limit: usize,
+        bytes: usize,
     ) -> anyhow::Result<Vec<Change>> {
         let (database, collection) = (self.database.clone(), collection.clone());
         blocking(move || {
             let changes = database.begin_read()?.open_table(CHANGES)?;
-            let range =
-                changes.range((collection.as_str(), since.saturating_add(1))..=(collection.as_str(), u64::MAX))?;
-            range.take(limit).map(|row| Ok(serde_json::from_slice(row?.1.value())?)).collect()
+            let (mut found, mut taken) = (Vec::new(), 0);
+            for row in changes.range(after(&collection, since))?.take(limit) {
+                let (_place, change) = row?;
+                found.push(serde_json::from_slice(change.value())?);
+                taken += change.value().len();
+                if taken >= bytes {
+                    break;
+                }
+            }
+            Ok(found)
         })
         .await
     }
 
-    pub(super) async fn owed(&self, before: DateTime<Utc>, limit: usize) -> anyhow::Result<Vec<Change>> {
-        let database = self.database.clone();
+    pub(super) async fn owed(
+        &self,
+        collection: &CollectionName,
+        since: Revision,
+        before: DateTime<Utc>,
+        limit: usize,
+    ) -> anyhow::Result<Vec<Change>> {
+        let (database, collection) = (self.database.clone(), collection.clone());
         blocking(move || {
             let transaction = database.begin_read()?;
             let (owed, changes) = (transaction.open_table(OWED)?, transaction.open_table(CHANGES)?);
             let mut found = Vec::new();
-            for row in owed.iter()? {
+            for row in owed.range(after(&collection, since))? {
                 let (place, committed) = row?;
-                if committed.value() < before.timestamp_millis() && found.len() < limit {
-                    let change = changes.get(place.value())?.context("an owed change is not in the log")?;
-                    found.push(serde_json::from_slice(change.value())?);
+                // In one collection later revisions are younger.
+                if committed.value() >= before.timestamp_millis() || found.len() == limit {
+                    break;
                 }
+                let change = changes.get(place.value())?.context("an owed change is not in the log")?;
+                found.push(serde_json::from_slice(change.value())?);
             }
             Ok(found)
         })
@@ -191,6 +227,11 @@ impl Cursor {
         }
         Ok(None)
     }
+}
+
+/// The places of a collection after a revision.
+fn after(collection: &CollectionName, revision: Revision) -> std::ops::RangeInclusive<(&str, u64)> {
+    (collection.as_str(), revision.saturating_add(1))..=(collection.as_str(), u64::MAX)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> anyhow::Result<T> {

@@ -22,7 +22,7 @@ use mongodb::{
         WriteConcern,
     },
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::warn;
 
 use super::{PIECE_BYTES, Piece, Reading, Terms};
@@ -61,6 +61,10 @@ impl Mongo {
         Ok(store)
     }
 
+    pub(super) fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
     async fn require_transactions(&self) -> anyhow::Result<()> {
         let hello = call(self.database.run_command(doc! { "hello": 1 })).await.context("reaching MongoDB")?;
         // A mongos has no setName but says so; a standalone has neither.
@@ -90,7 +94,7 @@ impl Mongo {
         let partial = IndexOptions::builder().partial_filter_expression(doc! { "owed": true }).build();
         let indexes = [
             IndexModel::builder().keys(doc! { "collection": 1, "revision": 1 }).options(unique).build(),
-            IndexModel::builder().keys(doc! { "time": 1 }).options(partial).build(),
+            IndexModel::builder().keys(doc! { "owed": 1, "collection": 1, "revision": 1 }).options(partial).build(),
             IndexModel::builder().keys(doc! { "collection": 1, "id": 1, "revision": 1 }).build(),
         ];
         call(self.table(CHANGES).create_indexes(indexes)).await?;
@@ -110,8 +114,15 @@ impl Mongo {
         self.database.collection(name)
     }
 
+    /// For reads inside a snapshot session or a transaction. The level has to be said here: the driver leaves one that a
+    /// collection inherits as it is, and `majority` would read each time what is newest then.
+    fn table_at_snapshot(&self, name: &str) -> mongodb::Collection<Bdoc> {
+        let options = CollectionOptions::builder().read_concern(ReadConcern::snapshot()).build();
+        self.database.collection_with_options(name, options)
+    }
+
     async fn epoch(&self, session: &mut ClientSession) -> anyhow::Result<Epoch> {
-        let meta = self.table(META).find_one(doc! { "_id": STORE }).session(session).await?;
+        let meta = self.table_at_snapshot(META).find_one(doc! { "_id": STORE }).session(session).await?;
         let meta = meta.context("_meta is empty: was the database dropped under this publisher?")?;
         Ok(Epoch { lineage: u32::try_from(meta.get_i64("lineage")?)?, counter: rows::number(&meta, "counter")? })
     }
@@ -123,7 +134,7 @@ impl Mongo {
         collections: impl Iterator<Item = &CollectionName>,
     ) -> anyhow::Result<Vec<Head>> {
         let names: Vec<_> = collections.map(CollectionName::as_str).collect();
-        let table = self.table(HEADS);
+        let table = self.table_at_snapshot(HEADS);
         let mut rows =
             table.find(doc! { "_id": { "$in": &names } }).sort(doc! { "_id": 1 }).session(&mut *session).await?;
         let mut heads = Vec::new();
@@ -151,8 +162,10 @@ impl Mongo {
         collection: &CollectionName,
         id: &DocumentId,
     ) -> anyhow::Result<Option<Document>> {
-        let row = call(self.table(collection.as_str()).find_one(doc! { "_id": id.as_str() })).await?;
-        row.map(|row| rows::document(&row)).transpose()
+        match call(self.table(collection.as_str()).find_one(doc! { "_id": id.as_str() })).await? {
+            Some(row) => self.held(None, collection, &row).await,
+            None => Ok(None),
+        }
     }
 
     pub(super) async fn read(&self, collections: &BTreeSet<CollectionName>) -> anyhow::Result<Reading> {
@@ -167,6 +180,34 @@ impl Mongo {
         Ok(Reading { epoch, heads, cursor: super::Cursor::Mongo(Box::new(cursor)) })
     }
 
+    /// The document of a row. Where somebody edited the row by hand the log tells what was written, because the log is the
+    /// truth; a row that was never written through here is no document.
+    async fn held(
+        &self,
+        session: Option<&mut ClientSession>,
+        collection: &CollectionName,
+        row: &Bdoc,
+    ) -> anyhow::Result<Option<Document>> {
+        let damage = match rows::document(row) {
+            Ok(document) => return Ok(Some(document)),
+            Err(damage) => damage,
+        };
+        let Ok((id, revision)) = rows::place(row) else {
+            warn!("a row of {collection} was not written by a publisher and is passed by: {damage:#}");
+            return Ok(None);
+        };
+        warn!("{collection}/{id} is taken from the change log: {damage:#}");
+        let filter =
+            doc! { "collection": collection.as_str(), "revision": i64::try_from(revision)?, "id": id.as_str() };
+        let record = match session {
+            Some(session) => self.table_at_snapshot(CHANGES).find_one(filter).session(session).await?,
+            None => call(self.table(CHANGES).find_one(filter)).await?,
+        };
+        let change = rows::change(&record.context(damage)?)?;
+        let config = change.config_data.context("the log holds a deletion there")?;
+        Ok(Some(Document::new(id, revision, &config)))
+    }
+
     /// A session whose reads all see one majority-committed moment, that of its first read.
     async fn snapshot_session(&self) -> anyhow::Result<ClientSession> {
         call(self.client.start_session().snapshot(true)).await
@@ -177,22 +218,31 @@ impl Mongo {
         collection: &CollectionName,
         since: Revision,
         limit: usize,
+        bytes: usize,
     ) -> anyhow::Result<Vec<Change>> {
-        let since = i64::try_from(since).unwrap_or(i64::MAX);
-        let filter = doc! { "collection": collection.as_str(), "revision": { "$gt": since } };
-        self.log(filter, doc! { "revision": 1 }, limit).await
+        self.log(after(collection, since), limit, bytes).await
     }
 
-    pub(super) async fn owed(&self, before: DateTime<Utc>, limit: usize) -> anyhow::Result<Vec<Change>> {
-        let before = bson::DateTime::from_millis(before.timestamp_millis());
-        self.log(doc! { "owed": true, "time": { "$lt": before } }, doc! { "time": 1 }, limit).await
+    pub(super) async fn owed(
+        &self,
+        collection: &CollectionName,
+        since: Revision,
+        before: DateTime<Utc>,
+        limit: usize,
+    ) -> anyhow::Result<Vec<Change>> {
+        let mut filter = after(collection, since);
+        filter.insert("owed", true);
+        filter.insert("time", doc! { "$lt": bson::DateTime::from_millis(before.timestamp_millis()) });
+        self.log(filter, limit, usize::MAX).await
     }
 
-    async fn log(&self, filter: Bdoc, order: Bdoc, limit: usize) -> anyhow::Result<Vec<Change>> {
+    async fn log(&self, filter: Bdoc, limit: usize, bytes: usize) -> anyhow::Result<Vec<Change>> {
         let read = async {
+            let order = doc! { "revision": 1 };
             let mut rows = self.table(CHANGES).find(filter).sort(order).limit(i64::try_from(limit)?).await?;
-            let mut found = Vec::new();
-            while rows.advance().await? {
+            let (mut found, mut taken) = (Vec::new(), 0);
+            while taken < bytes && rows.advance().await? {
+                taken += rows.current().as_bytes().len();
                 found.push(rows::change(&rows.deserialize_current()?)?);
             }
             Ok(found)
@@ -236,7 +286,7 @@ impl Cursor {
 
     async fn next_piece(&mut self) -> anyhow::Result<Option<Piece>> {
         while let Some(collection) = self.left.front().cloned() {
-            let table = self.store.table(collection.as_str());
+            let table = self.store.table_at_snapshot(collection.as_str());
             let mut rows = match self.open.take() {
                 Some(rows) => rows,
                 None => table.find(doc! {}).sort(doc! { "_id": 1 }).session(&mut self.session).await?,
@@ -244,9 +294,10 @@ impl Cursor {
             let (mut documents, mut bytes) = (Vec::new(), 0);
             while bytes < PIECE_BYTES {
                 let Some(row) = rows.next(&mut self.session).await.transpose()? else { break };
-                let document = rows::document(&row)?;
-                bytes += document.json().len();
-                documents.push(document);
+                if let Some(document) = self.store.held(Some(&mut self.session), &collection, &row).await? {
+                    bytes += document.json().len();
+                    documents.push(document);
+                }
             }
             if bytes >= PIECE_BYTES {
                 self.open = Some(rows);
@@ -281,9 +332,22 @@ fn durable() -> WriteConcern {
     WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build()
 }
 
+/// The changes of a collection after a revision.
+fn after(collection: &CollectionName, revision: Revision) -> Bdoc {
+    doc! { "collection": collection.as_str(), "revision": { "$gt": i64::try_from(revision).unwrap_or(i64::MAX) } }
+}
+
 /// One call, bounded in time. A call given up may still have happened.
 async fn call<T>(action: impl IntoFuture<Output = mongodb::error::Result<T>>) -> anyhow::Result<T> {
-    let answer: Result<_, tokio::time::error::Elapsed> = timeout(CALL, action.into_future()).await;
+    call_until(Instant::now() + CALL, action).await
+}
+
+/// One call, given up at a deadline.
+async fn call_until<T>(
+    deadline: Instant,
+    action: impl IntoFuture<Output = mongodb::error::Result<T>>,
+) -> anyhow::Result<T> {
+    let answer: Result<_, tokio::time::error::Elapsed> = timeout_at(deadline, action.into_future()).await;
     Ok(answer.context(LATE)??)
 }
 

@@ -5,8 +5,10 @@
 
 pub mod dapr;
 pub mod health;
+mod methods;
 mod pieces;
 pub mod read;
+mod tags;
 
 use std::sync::Arc;
 
@@ -39,23 +41,23 @@ impl AppState {
 
 /// Adds all routes.
 pub fn configure(config: &mut ServiceConfig, state: &AppState) {
-    config
-        .app_data(web::Data::new(state.clone()))
+    let routes = web::scope("")
+        .wrap(middleware::from_fn(methods::answer))
         .service(
             web::scope("/dapr")
                 .wrap(middleware::from_fn(dapr::check_token))
-                .route(below_dapr(event::SUBSCRIBE_ROUTE), web::get().to(dapr::subscribe))
-                .route(below_dapr(event::ROUTE), web::post().to(dapr::process)),
+                .service(web::resource(below_dapr(event::SUBSCRIBE_ROUTE)).get(dapr::subscribe))
+                .service(web::resource(below_dapr(event::ROUTE)).post(dapr::process)),
         )
-        .route("/v1/collections", web::get().to(read::heads))
-        .route("/v1/collections/{collection}", web::get().to(read::head))
-        .route("/v1/collections/{collection}/documents", web::get().to(read::documents))
-        .route("/v1/collections/{collection}/documents/{id}", web::get().to(read::document))
-        .route("/v1/snapshot", web::get().to(read::snapshot))
-        .route("/v1/status", web::get().to(health::status))
-        .route("/healthz", web::get().to(health::alive))
-        .route("/readyz", web::get().to(health::ready))
-        .default_service(web::to(nothing_here));
+        .service(web::resource("/v1/collections").get(read::heads))
+        .service(web::resource("/v1/collections/{collection}").get(read::head))
+        .service(web::resource("/v1/collections/{collection}/documents").get(read::documents))
+        .service(web::resource("/v1/collections/{collection}/documents/{id}").get(read::document))
+        .service(web::resource("/v1/snapshot").get(read::snapshot))
+        .service(web::resource("/v1/status").get(health::status))
+        .service(web::resource("/healthz").get(health::alive))
+        .service(web::resource("/readyz").get(health::ready));
+    config.app_data(web::Data::new(state.clone())).service(routes).default_service(web::to(nothing_here));
 }
 
 fn below_dapr(route: &'static str) -> &'static str {

@@ -14,11 +14,11 @@ use std::{
 
 use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder,
-    http::header::{ACCEPT, ETAG, EntityTag, Header, IfNoneMatch},
+    http::header::{ACCEPT, ETAG, VARY},
     web,
 };
 use contract::{
-    CollectionName, Digest, DocumentId, Head, Heads,
+    CollectionName, DocumentId, Head, Heads,
     listing::{self, Form, Listing, NDJSON},
     snapshot::Start,
     status::State,
@@ -30,6 +30,7 @@ use serde::Deserialize;
 use super::{
     AppState,
     pieces::{Frame, Pieces},
+    tags::{self, unchanged},
 };
 use crate::error::ApiError;
 
@@ -39,7 +40,7 @@ pub const REVISION_HEADER: &str = "Confcast-Revision";
 /// How far the data of an answer may be trusted: a [`State`].
 pub const STATE_HEADER: &str = "Confcast-State";
 
-const UNVERSIONED: &str = "unversioned";
+pub(super) const UNVERSIONED: &str = "unversioned";
 
 /// `GET /v1/collections`: the heads of all followed collections.
 pub async fn heads(state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
@@ -65,13 +66,14 @@ pub async fn documents(
     let view = loaded(&state)?;
     let (name, held) = followed(&view, &path)?;
     let head = head_of(&view, &name, held);
-    let etag = list_etag(head.as_ref(), held);
+    let accepted: Vec<_> = request.headers().get_all(ACCEPT).filter_map(|line| line.to_str().ok()).collect();
+    let form = Form::accepted(Some(&accepted.join(", ")));
+    let etag = tags::of_list(head.as_ref(), held, form);
     let mut answer = about(&view, &name, held);
-    answer.insert_header((ETAG, etag.clone()));
+    answer.insert_header((ETAG, etag.clone())).insert_header((VARY, "Accept"));
     if unchanged(&request, &etag) {
         return Ok(not_modified(answer));
     }
-    let form = Form::accepted(request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()));
     let mut begun = Vec::new();
     let listing = match &head {
         Some(head) => Listing::open(form, head, &mut begun),
@@ -157,16 +159,6 @@ fn head_of(view: &View, name: &CollectionName, held: &Collection) -> Option<Head
     })
 }
 
-/// The same tag means the same list. Beyond a gap, or without revisions, only the digest tells.
-fn list_etag(head: Option<&Head>, held: &Collection) -> String {
-    let digest: Digest = held.digest();
-    match head {
-        Some(head) if held.settled() => head.etag(),
-        Some(head) => format!("\"{}-{}-{digest}\"", head.epoch, head.revision),
-        None => format!("\"{UNVERSIONED}-{digest}\""),
-    }
-}
-
 fn about(view: &View, name: &CollectionName, held: &Collection) -> HttpResponseBuilder {
     let epoch = view.root().epoch().filter(|_epoch| held.versioned());
     let revision = epoch.map(|epoch| format!("{epoch}-{}", held.watermark()));
@@ -186,14 +178,4 @@ fn answer(revision: Option<String>, state: State) -> HttpResponseBuilder {
 
 fn not_modified(mut answer: HttpResponseBuilder) -> HttpResponse {
     answer.status(actix_web::http::StatusCode::NOT_MODIFIED).finish()
-}
-
-/// Whether the caller has this already. A condition that cannot be read is none.
-fn unchanged(request: &HttpRequest, etag: &str) -> bool {
-    let held = IfNoneMatch::parse(request);
-    match (held, etag.parse::<EntityTag>()) {
-        (Ok(IfNoneMatch::Any), _) => true,
-        (Ok(IfNoneMatch::Items(tags)), Ok(etag)) => tags.iter().any(|tag| tag.weak_eq(&etag)),
-        _ => false,
-    }
 }

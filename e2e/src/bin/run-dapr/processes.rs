@@ -19,6 +19,8 @@ use crate::say;
 const GRACE: Duration = Duration::from_secs(20);
 /// How often it is asked whether one has ended.
 const POLL: Duration = Duration::from_millis(100);
+/// Ties a program to the life of its parent, and becomes that program.
+const SETPRIV: &str = "/usr/bin/setpriv";
 
 /// Everything that runs.
 #[derive(Debug)]
@@ -46,9 +48,9 @@ impl Processes {
         self.layers.push(vec![]);
     }
 
-    pub(crate) fn start(&mut self, name: &str, command: &mut Command) -> anyhow::Result<()> {
+    pub(crate) fn start(&mut self, name: &str, command: &Command) -> anyhow::Result<()> {
         // Ctrl-C in a terminal reaches a whole group; these are told one layer after the other.
-        let process = Process::start(name, &self.logs, command.process_group(0))?;
+        let process = Process::start(name, &self.logs, tied_to_us(command).process_group(0))?;
         self.layers.last_mut().context("a layer was begun")?.push((name.to_owned(), process));
         Ok(())
     }
@@ -94,4 +96,20 @@ impl Processes {
             self.layers.pop();
         }
     }
+}
+
+/// The same command, told to stop when we end without a word (kill -9), where util-linux is there to arrange that.
+fn tied_to_us(command: &Command) -> Command {
+    let mut tied = if Path::new(SETPRIV).is_file() {
+        let mut tied = Command::new(SETPRIV);
+        tied.args(["--pdeathsig", "TERM"]).arg(command.get_program());
+        tied
+    } else {
+        Command::new(command.get_program())
+    };
+    tied.args(command.get_args()).envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    if let Some(folder) = command.get_current_dir() {
+        tied.current_dir(folder);
+    }
+    tied
 }

@@ -135,16 +135,16 @@ impl RunFile {
             command.args(["run", "-f", FOLDER]).current_dir(root());
             // Our other processes get none of these, but this one is the user's own and may be told where it lives.
             command.envs(env::vars().filter(|(name, _)| name.starts_with("DAPR_")));
-            processes.start("dapr", &mut command)?;
+            processes.start("dapr", &command)?;
         } else {
             say("Services and sidecars: starting (there is no Dapr CLI here, so without `dapr run`)");
             for app in &self.apps {
-                processes.start(&format!("daprd-{}", app.name()), &mut self.sidecar(app)?)?;
+                processes.start(&format!("daprd-{}", app.name()), &self.sidecar(app)?)?;
             }
             // Services end before the sidecars through which they finish their work.
             processes.next_layer();
             for app in &self.apps {
-                processes.start(app.name(), &mut self.service(app))?;
+                processes.start(app.name(), &self.service(app))?;
             }
         }
         for app in &self.apps {

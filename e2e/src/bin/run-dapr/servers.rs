@@ -44,7 +44,7 @@ pub(crate) async fn mongod(data: &Path, processes: &mut Processes) -> anyhow::Re
     // Nobody else is in the set that could take over meanwhile.
     command.args(["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=0"]);
     processes.next_layer();
-    processes.start("mongod", &mut command)?;
+    processes.start("mongod", &command)?;
     processes.until("mongod answers", async || Ok(admin.run_command(doc! { "ping": 1 }).await?)).await?;
     if hello(&admin).await?.get("setName").is_none() {
         let members = doc! { "_id": "rs0", "members": [{ "_id": 0, "host": format!("127.0.0.1:{MONGOD}") }] };
@@ -86,7 +86,7 @@ pub(crate) async fn redis(data: &Path, processes: &mut Processes) -> anyhow::Res
     command.args(["--port", &REDIS.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
     command.arg("--dir").arg(data);
     processes.next_layer();
-    processes.start("redis", &mut command)?;
+    processes.start("redis", &command)?;
     processes.until("redis answers", pong).await
 }
 

@@ -16,11 +16,11 @@ use mongodb::{
     bson::{Document as Bdoc, doc},
     options::ReadConcern,
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::debug;
 use uuid::Uuid;
 
-use super::{CALL, CHANGES, HEADS, LATE, Mongo, call, durable, has_label, rows};
+use super::{CALL, CHANGES, HEADS, LATE, Mongo, call, call_until, durable, has_label, rows};
 use crate::{
     fold::{Folded, Ground, Write},
     store::{CommitError, Committed},
@@ -28,6 +28,10 @@ use crate::{
 
 /// A group, with all its retries.
 const GROUP: Duration = Duration::from_secs(5);
+/// Giving up a transaction: a courtesy to others, not worth a wait.
+const ABORT: Duration = Duration::from_secs(1);
+/// Bytes of documents in one command, well below the 16 MiB (and its keys) that a command may have.
+const COMMAND_BYTES: usize = 8 << 20;
 
 impl Mongo {
     pub(in crate::store) async fn commit(&self, group: &[Write]) -> Result<Committed, CommitError> {
@@ -46,20 +50,21 @@ impl Mongo {
     }
 
     async fn attempt(&self, group: &[Write], deadline: Instant) -> Result<Committed, Failure> {
-        let mut session = call(self.client.start_session()).await.map_err(Failure::Again)?;
+        let step = || (Instant::now() + CALL).min(deadline);
+        let mut session = call_until(step(), self.client.start_session()).await.map_err(Failure::Again)?;
         let write_id = Uuid::now_v7().to_string();
-        let decided = timeout(CALL, self.decide_and_write(&mut session, group, &write_id)).await;
+        let decided = timeout_at(step(), self.decide_and_write(&mut session, group, &write_id)).await;
         let folded = match decided.context(LATE).and_then(|in_time| in_time) {
             Ok(folded) => folded,
             Err(error) => {
                 // Dropping the session would do the same, later; until then its locks hold up every other publisher.
-                if let Err(error) = call(session.abort_transaction()).await {
+                if let Err(error) = call_until(Instant::now() + ABORT, session.abort_transaction()).await {
                     debug!("a transaction could not be aborted, the server will: {error:#}");
                 }
                 return Err(if is_passing(&error) {
                     Failure::Again(error)
                 } else {
-                    Failure::Final(CommitError::NotCommitted(error))
+                    Failure::Final(CommitError::Refused(error))
                 });
             }
         };
@@ -108,11 +113,15 @@ impl Mongo {
         let mut documents = HashMap::new();
         for (collection, ids) in wanted {
             let ids: Vec<_> = ids.into_iter().collect();
-            let mut found =
-                self.table(collection.as_str()).find(doc! { "_id": { "$in": ids } }).session(&mut *session).await?;
+            let mut found = self
+                .table_at_snapshot(collection.as_str())
+                .find(doc! { "_id": { "$in": ids } })
+                .session(&mut *session)
+                .await?;
             while let Some(row) = found.next(session).await.transpose()? {
-                let document = rows::document(&row)?;
-                documents.insert((collection.clone(), document.id().clone()), document);
+                if let Some(document) = self.held(Some(&mut *session), collection, &row).await? {
+                    documents.insert((collection.clone(), document.id().clone()), document);
+                }
             }
         }
         Ok(Ground { epoch, heads: heads.into_iter().map(|head| (head.collection.clone(), head)).collect(), documents })
@@ -127,7 +136,12 @@ impl Mongo {
         deadline: Instant,
     ) -> Result<(), Failure> {
         loop {
-            let error = match call(session.commit_transaction()).await {
+            let error = match call_until(
+                (Instant::now() + CALL).min(deadline.max(Instant::now() + ABORT)),
+                session.commit_transaction(),
+            )
+            .await
+            {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
@@ -184,12 +198,21 @@ impl WriteCommands {
             let head = &folded.after.heads[collection];
             let filter = doc! { "_id": collection.as_str(), "revision": i64::try_from(before[collection])? };
             heads.push((filter, doc! { "$set": rows::head_row(head)? }));
-            let (mut updates, mut deletes) = (Vec::new(), Vec::new());
+            let (mut updates, mut bytes, mut deletes) = (Vec::new(), 0, Vec::new());
             for id in ids {
                 let this = doc! { "_id": id.as_str() };
                 match folded.after.documents.get(&(collection.clone(), id.clone())) {
-                    // Upsert, so that a document that came and went within one group needs no rule of its own.
-                    Some(held) => updates.push(doc! { "q": this, "u": rows::document_row(held)?, "upsert": true }),
+                    Some(held) => {
+                        let row = rows::document_row(held)?;
+                        bytes += row.to_vec()?.len();
+                        if bytes > COMMAND_BYTES && !updates.is_empty() {
+                            documents
+                                .push(doc! { "update": collection.as_str(), "updates": std::mem::take(&mut updates) });
+                            bytes = 0;
+                        }
+                        // Upsert, so that a document that came and went within one group needs no rule of its own.
+                        updates.push(doc! { "q": this, "u": row, "upsert": true });
+                    }
                     None => deletes.push(doc! { "q": this, "limit": 1 }),
                 }
             }

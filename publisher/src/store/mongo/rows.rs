@@ -1,7 +1,7 @@
 //! Rows of the store's collections, and what they mean.
 
 use anyhow::{Context, bail, ensure};
-use contract::{CanonicalJson, Change, Document, Epoch, Head};
+use contract::{CanonicalJson, Change, Document, DocumentId, Epoch, Head, Revision};
 use mongodb::bson::{self, Bson, Document as Bdoc, doc};
 
 use super::text;
@@ -53,6 +53,11 @@ pub(super) fn document(row: &Bdoc) -> anyhow::Result<Document> {
         Ok(document)
     };
     read().with_context(|| format!("the stored document {id}"))
+}
+
+/// Which document a row is, and of which revision, whatever has become of its value.
+pub(super) fn place(row: &Bdoc) -> anyhow::Result<(DocumentId, Revision)> {
+    Ok((row.get_str("_id")?.parse()?, number(row, "revision")?))
 }
 
 pub(super) fn change_row(change: &Change, write_id: &str, owe: bool) -> anyhow::Result<Bdoc> {

@@ -1,0 +1,130 @@
+//! Events without a broker, when a subscriber is frozen, comes back as another, or points elsewhere.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use e2e::{
+    client::Api,
+    services::Service,
+    stage::{CHANNELS, FREE, Kind, Stage, Via, numbered, sample},
+    wait::{PATIENCE, eventually, within},
+};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    time::timeout,
+};
+
+type Outcome = anyhow::Result<()>;
+
+#[tokio::test]
+async fn a_frozen_subscriber_holds_up_nobody() -> Outcome {
+    let mut stage = Stage::start(Kind::Embedded, Via::Local).await?;
+    let api = stage.publisher.api();
+    api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
+    stage.until_same(FREE, "a").await?;
+
+    stage.subscribers[0].pause()?;
+    for number in 0..200 {
+        api.put(FREE, "a", &numbered(number)).await?.expect(200)?;
+    }
+    until_at(&stage.subscribers[1].api(), 201, Duration::from_secs(10)).await?;
+
+    stage.subscribers[0].resume()?;
+    until_events_arrive(&api, &stage.subscribers[0]).await?;
+    stage.until_converged(FREE).await?;
+    eventually("the log says once that it began and once that it ended", async || {
+        let said = stage.publisher.output();
+        for line in ["it does not take events", "it takes events again"] {
+            ensure!(said.matches(line).count() == 1, "{line:?}: {said}");
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_subscriber_comes_back_with_one_more_collection() -> Outcome {
+    let mut stage = Stage::set(Kind::Embedded, Via::Local).await?;
+    stage.publisher.start().await?;
+    let api = stage.publisher.api();
+    api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
+    let mut subscriber = stage.subscribers.remove(0).with("AURA_CONFIGURATION_COLLECTIONS", CHANNELS);
+    subscriber.start().await?;
+    let mut channel = sample(CHANNELS)?;
+    let id = channel["id"].as_str().unwrap_or_default().to_owned();
+    api.create(CHANNELS, &channel).await?.expect(201)?;
+    let held = subscriber.api();
+    eventually("it arrives", async || held.document(CHANNELS, &id).await?.expect(200).map(drop)).await?;
+
+    subscriber.kill()?;
+    channel["metadata"] = json!({"changed": "while it was away"});
+    api.put(CHANNELS, &id, &channel).await?.expect(200)?;
+    let mut subscriber = subscriber.with("AURA_CONFIGURATION_COLLECTIONS", format!("{CHANNELS},{FREE}"));
+    subscriber.start().await?;
+    until_events_arrive(&api, &subscriber).await
+}
+
+/// The token goes to the subscriber alone, and the password of its URL into no log.
+#[tokio::test]
+async fn a_subscriber_that_names_another_host_leads_nobody_there() -> Outcome {
+    let (subscriber, elsewhere) =
+        (TcpListener::bind("127.0.0.1:0").await?, std::net::TcpListener::bind("127.0.0.1:0")?);
+    elsewhere.set_nonblocking(true)?;
+    let (host, route) = (subscriber.local_addr()?, format!("http://{}/dapr/subscribe", elsewhere.local_addr()?));
+    let mut publisher = Service::publisher()?
+        .with("AURA_CONFIGURATION_COLLECTIONS", FREE)
+        .with("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", format!("http://user:hunter2@{host}"))
+        .with("APP_API_TOKEN", "secret");
+    publisher.start().await?;
+    publisher.api().create(FREE, &json!({"id": "a"})).await?.expect(201)?;
+
+    let routes = json!([{"topic": FREE, "routes": {"default": route}}]).to_string();
+    let asked = answer(&subscriber, &format!("307 Elsewhere\r\nlocation: {route}"), "").await?;
+    ensure!(asked.contains("dapr-api-token: secret"), "{asked}");
+    for _again in 0..2 {
+        answer(&subscriber, "200 OK", &routes).await?;
+    }
+    eventually("the route is refused", async || {
+        let said = publisher.output();
+        ensure!(said.contains("leads elsewhere") && said.contains(&host.to_string()), "{said}");
+        Ok(())
+    })
+    .await?;
+    ensure!(elsewhere.accept().is_err(), "somebody came");
+    ensure!(!publisher.output().contains("hunter2"), "a password was shown");
+    Ok(())
+}
+
+/// Answers the next request, and gives it back.
+async fn answer(listener: &TcpListener, status: &str, body: &str) -> anyhow::Result<String> {
+    let (mut stream, _peer) = timeout(PATIENCE, listener.accept()).await??;
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        ensure!(stream.read_buf(&mut request).await? > 0, "half a request");
+    }
+    let answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(answer.as_bytes()).await?;
+    Ok(String::from_utf8(request)?)
+}
+
+/// Writes until it arrives: what is written before the publisher takes notice is for the heads, which nobody reads here.
+async fn until_events_arrive(publisher: &Api, subscriber: &Service) -> Outcome {
+    let held = subscriber.api();
+    eventually("new events arrive", async || {
+        let next = publisher.head(FREE).await?.revision + 1;
+        publisher.put(FREE, "a", &json!({"next": next})).await?.expect(200)?;
+        until_at(&held, next, Duration::from_secs(1)).await
+    })
+    .await
+}
+
+async fn until_at(api: &Api, revision: u64, patience: Duration) -> Outcome {
+    within(patience, "the revision arrives", async || {
+        let head = api.head(FREE).await?;
+        ensure!(head.revision >= revision, "{} instead of {revision}", head.revision);
+        Ok(())
+    })
+    .await
+}
