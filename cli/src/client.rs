@@ -40,7 +40,7 @@ pub(crate) struct Target {
     publisher: Url,
 }
 
-/// A service with the API of protocol.md section 3, or its read half.
+/// A service with the API that the README describes, or its read half.
 #[derive(Debug, Clone)]
 pub(crate) struct Api {
     base: Url,

@@ -33,6 +33,7 @@ pub struct Sidecar {
     http: u16,
     grpc: u16,
     resources: PathBuf,
+    api_token: Option<String>,
 }
 
 impl Sidecar {
@@ -49,7 +50,17 @@ impl Sidecar {
             copy_components(&source, &resources, &redis.host())?;
         }
         let (app_id, replica) = (app_id.to_owned(), replica.to_owned());
-        Ok(Self { process: None, folder, app_id, app_port, replica, http: free_port()?, grpc: free_port()?, resources })
+        Ok(Self {
+            process: None,
+            folder,
+            app_id,
+            app_port,
+            replica,
+            http: free_port()?,
+            grpc: free_port()?,
+            resources,
+            api_token: None,
+        })
     }
 
     /// Starts it. It is ready when its own API answers, whether or not the application is there.
@@ -66,6 +77,9 @@ impl Sidecar {
         command.arg("--resources-path").arg(&self.resources);
         command.arg("--config").arg(parts::root().join("dapr-config/config.yaml"));
         command.env("DAPR_HOST_IP", "127.0.0.1").env("POD_NAME", &self.replica).env("NAMESPACE", "default");
+        if let Some(token) = &self.api_token {
+            command.env("DAPR_API_TOKEN", token);
+        }
         self.process = Some(Process::start(&format!("daprd-{}", self.replica), self.folder.path(), &mut command)?);
         let health = format!("http://127.0.0.1:{}/v1.0/healthz/outbound", self.http);
         eventually("the sidecar is ready", async || {
@@ -121,6 +135,16 @@ impl Sidecar {
     /// When it cannot be killed.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         self.process.take().map_or(Ok(()), |mut process| process.kill())
+    }
+
+    /// From its next start on, callers of its API need this token.
+    pub fn set_api_token(&mut self, token: &str) {
+        self.api_token = Some(token.to_owned());
+    }
+
+    /// Where its own application answers through it.
+    pub fn invocation_url(&self, app_id: &str) -> String {
+        format!("http://127.0.0.1:{}/v1.0/invoke/{app_id}/method", self.http)
     }
 
     /// Its gRPC port.

@@ -21,7 +21,7 @@ mod writer;
 use std::{collections::BTreeSet, time::Duration};
 
 use contract::CollectionName;
-pub use reqwest::Url;
+pub use reqwest::{Url, header::HeaderValue};
 pub use state::{Collection, Root};
 
 pub use answer::Answer;
@@ -40,6 +40,9 @@ pub struct Config {
     pub publishers: Vec<Url>,
     /// The longest time between two readings of the heads.
     pub check_in: Duration,
+    /// What a sidecar asks callers of its API for; sent to publishers behind a Dapr invocation URL and to nobody else.
+    /// Mark it sensitive, so that it is never shown.
+    pub sidecar_token: Option<HeaderValue>,
 }
 
 #[cfg(test)]

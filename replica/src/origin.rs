@@ -15,7 +15,11 @@ use contract::{
     snapshot::{Line, Start},
 };
 use futures_util::{StreamExt, TryStreamExt};
-use reqwest::{Client, Response, StatusCode, Url, header::RETRY_AFTER, redirect};
+use reqwest::{
+    Client, Response, StatusCode, Url,
+    header::{HeaderValue, RETRY_AFTER},
+    redirect,
+};
 use serde::de::DeserializeOwned;
 use state::{Hint, Root, Snapshot, snapshot::Builder};
 use tokio_util::{
@@ -25,6 +29,8 @@ use tokio_util::{
 
 use crate::{error::OriginError, list};
 
+/// How the path of a Dapr invocation URL begins.
+const INVOCATION: &str = "/v1.0/invoke/";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest wait for the head of an answer, and between two pieces of its body.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
@@ -44,6 +50,7 @@ pub(crate) struct Origin {
     client: Client,
     publishers: Vec<Publisher>,
     preferred: AtomicUsize,
+    sidecar_token: Option<HeaderValue>,
 }
 
 #[derive(Debug)]
@@ -52,6 +59,8 @@ struct Publisher {
     base: String,
     /// What may be shown of it: no path, no credentials.
     name: String,
+    /// A sidecar answers there and passes on.
+    invoked: bool,
 }
 
 impl Publisher {
@@ -65,10 +74,11 @@ impl Publisher {
 }
 
 impl Origin {
-    pub(crate) fn new(publishers: &[Url]) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(publishers: &[Url], sidecar_token: Option<HeaderValue>) -> Result<Self, reqwest::Error> {
         let publisher = |url: &Url| Publisher {
             base: url.as_str().trim_end_matches('/').to_owned(),
             name: url.origin().ascii_serialization(),
+            invoked: url.path().starts_with(INVOCATION),
         };
         Ok(Self {
             client: Client::builder()
@@ -79,6 +89,7 @@ impl Origin {
                 .build()?,
             publishers: publishers.iter().map(publisher).collect(),
             preferred: AtomicUsize::new(0),
+            sidecar_token,
         })
     }
 
@@ -205,8 +216,11 @@ impl Origin {
     }
 
     async fn get(&self, publisher: &Publisher, path: &str) -> Result<Response, OriginError> {
-        let request = self.client.get(format!("{}{path}", publisher.base)).send();
-        let response = request.await.map_err(|error| publisher.unreachable(error))?;
+        let mut request = self.client.get(format!("{}{path}", publisher.base));
+        if let Some(token) = self.sidecar_token.as_ref().filter(|_token| publisher.invoked) {
+            request = request.header("dapr-api-token", token);
+        }
+        let response = request.send().await.map_err(|error| publisher.unreachable(error))?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);

@@ -64,7 +64,7 @@ impl Replica {
     /// # Errors
     /// When no HTTP client can be made.
     pub fn new(config: Config) -> Result<Self, reqwest::Error> {
-        let origin = Origin::new(&config.publishers)?;
+        let origin = Origin::new(&config.publishers, config.sidecar_token.clone())?;
         let mut writer = Writer::new(&config.collections, config.check_in);
         let view = ArcSwap::from_pointee(writer.view(Instant::now()));
         Ok(Self(Arc::new(Shared {

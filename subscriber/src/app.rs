@@ -46,6 +46,7 @@ impl App {
             collections: settings.collections.clone(),
             publishers: settings.publishers.clone(),
             check_in: settings.check_in,
+            sidecar_token: settings.sidecar_token.clone(),
         })
         .context("cannot make an HTTP client")?;
         let state = AppState::new(replica.clone(), &settings);

@@ -30,7 +30,7 @@ impl From<Problem> for ApiError {
 impl ApiError {
     /// Nothing is served at this path.
     pub fn not_found(path: &str) -> Self {
-        Problem::new(404, "not-found", "Not found", format!("Nothing is served at {path}")).into()
+        Problem::new(404, "no-such-route", "No such route", format!("Nothing is served at {path}")).into()
     }
 
     /// No such document.

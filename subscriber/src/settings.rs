@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fmt, net::SocketAddr, str::FromStr, time::Durat
 
 use clap::Parser;
 use contract::CollectionName;
-use replica::Url;
+use replica::{HeaderValue, Url};
 use service::settings::{Checks, Mistakes, boolean, listed, or, positive};
 use subtle::ConstantTimeEq;
 
@@ -78,6 +78,11 @@ pub struct Options {
     #[arg(hide_env_values = true)]
     app_api_token: String,
 
+    /// What the sidecar asks callers of its API for; sent when the publisher is reached by a Dapr invocation URL.
+    #[arg(long, env = "DAPR_API_TOKEN", value_name = "SECRET", default_value = "", hide_default_value = true)]
+    #[arg(hide_env_values = true)]
+    dapr_api_token: String,
+
     #[arg(long, env = "HOSTNAME", default_value = "", hide = true)]
     host_name: String,
 }
@@ -105,6 +110,8 @@ pub struct Settings {
     pub host_name: String,
     /// What callers of `/dapr/*` must know, when they must know anything.
     pub app_api_token: Option<Token>,
+    /// What the sidecar asks for.
+    pub sidecar_token: Option<HeaderValue>,
 }
 
 /// What brings the events.
@@ -164,6 +171,7 @@ impl Options {
             |seconds| if seconds <= MAX_CHECK_IN_SECONDS { Ok(seconds) } else { Err("expected at most 3600") };
         let seconds =
             checks.check("AURA_CONFIGURATION_CHECK_IN_SECONDS", seconds, positive(seconds).and_then(in_range));
+        let sidecar_token = sidecar_token(&mut checks, &self.dapr_api_token);
         let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let settings = (|| {
             Some(Settings {
@@ -177,9 +185,27 @@ impl Options {
                 instance: given(&self.instance),
                 host_name: or(&self.host_name, "localhost").to_owned(),
                 app_api_token: given(&self.app_api_token).map(Token),
+                sidecar_token: sidecar_token?,
             })
         })();
         checks.finish(settings)
+    }
+}
+
+/// `None` after a mistake, which is told without the secret.
+fn sidecar_token(checks: &mut Checks, text: &str) -> Option<Option<HeaderValue>> {
+    if text.is_empty() {
+        return Some(None);
+    }
+    match HeaderValue::from_str(text) {
+        Ok(mut token) => {
+            token.set_sensitive(true);
+            Some(Some(token))
+        }
+        Err(_not_a_header) => {
+            checks.mistake("DAPR_API_TOKEN", "…: it cannot be sent in a header, expected visible ASCII");
+            None
+        }
     }
 }
 

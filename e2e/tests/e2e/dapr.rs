@@ -260,6 +260,34 @@ async fn scopes_say_who_may_publish_and_subscribe() -> Outcome {
     Ok(())
 }
 
+/// A subscriber may reach its publisher through a sidecar, tokens and all.
+#[tokio::test]
+async fn a_publisher_behind_an_invocation_url() -> Outcome {
+    let mut stage = Stage::set(Kind::Embedded, Via::Dapr).await?;
+    stage.publisher = std::mem::replace(&mut stage.publisher, Service::publisher()?).with("DAPR_API_TOKEN", "s3cret");
+    stage.publisher.start().await?;
+    let sidecar = stage.publisher_sidecar.as_mut().context("a sidecar")?;
+    sidecar.set_api_token("s3cret");
+    sidecar.start().await?;
+    stage.publisher.api().create(FREE, &json!({"id": "a"})).await?.expect(201)?;
+    let url = sidecar.invocation_url(sidecar::PUBLISHER);
+    let subscriber = |token: &str| {
+        let subscriber = Service::subscriber("replica-1", std::slice::from_ref(&url))?.with("DAPR_API_TOKEN", token);
+        anyhow::Ok(subscriber.with("AURA_CONFIGURATION_COLLECTIONS", FREE))
+    };
+    let mut with_token = subscriber("s3cret")?;
+    with_token.start().await?;
+    with_token.api().document(FREE, "a").await?.expect(200)?;
+    ensure!(!with_token.output().contains("s3cret"), "{}", with_token.output());
+    let mut without = subscriber("")?;
+    without.launch()?;
+    eventually("it is refused", async || {
+        ensure!(without.api().get("/v1/status").await?.body.contains("401"));
+        Ok(())
+    })
+    .await
+}
+
 /// A publisher that follows the source document and counts no revisions drives the subscriber (seeds.md A10 to A14, A20 to
 /// A23): GetAll, GetById, and plain events through its sidecar.
 #[tokio::test]

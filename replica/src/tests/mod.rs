@@ -53,7 +53,8 @@ async fn with_publisher(
 fn replica(publishers: Vec<Url>) -> Replica {
     let collections = BTreeSet::from(["A", "B"].map(name));
     let check_in = Duration::from_secs(600);
-    Replica::new(Config { instance: "test".to_owned(), collections, publishers, check_in }).expect("a client")
+    Replica::new(Config { instance: "test".to_owned(), collections, publishers, check_in, sidecar_token: None })
+        .expect("a client")
 }
 
 /// Runs `test` while the replica follows its publisher.

@@ -332,7 +332,7 @@ async fn reads_are_answered_from_memory() {
         problem(subscriber.fetch("/v1/collections/%20").await, 404, "unknown-collection").await;
         problem(subscriber.fetch("/v1/snapshot?collections=A,C").await, 404, "unknown-collection").await;
         problem(subscriber.fetch("/v1/snapshot?collections=A&collections=B").await, 400, "bad-request").await;
-        problem(subscriber.fetch("/nowhere").await, 404, "not-found").await;
+        problem(subscriber.fetch("/nowhere").await, 404, "no-such-route").await;
     })
     .await;
 }
@@ -344,6 +344,7 @@ async fn chained(subscriber: &Subscriber, test: impl AsyncFnOnce(&replica::Repli
         collections: ["A", "B"].map(|name| name.parse().expect("a name")).into(),
         publishers: vec![subscriber.url("").parse().expect("a URL")],
         check_in: Duration::from_secs(10),
+        sidecar_token: None,
     });
     let replica = replica.expect("a client");
     let done: std::pin::Pin<Box<dyn Future<Output = ()>>> = Box::pin(async {

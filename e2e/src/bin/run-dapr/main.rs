@@ -28,12 +28,15 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> anyhow::Result<()> {
+    let file = RunFile::read()?;
+    // Before anything is touched: it may be another one of this kind that runs.
+    let taken = file.taken_ports();
+    ensure!(taken.is_empty(), "something listens on port {} already: stop it", taken.join(", "));
     let home = root().join("target/run-dapr");
-    let logs = home.join("logs");
-    let mut processes = Processes::new(logs)?;
+    let mut processes = Processes::new(home.join("logs"))?;
     let end = tokio::select! {
         stopped = stop_signal() => stopped,
-        failed = up(&home, &mut processes) => failed,
+        failed = up(&file, &home, &mut processes) => failed,
     };
     say("stopping");
     tokio::select! {
@@ -45,18 +48,15 @@ async fn run() -> anyhow::Result<()> {
 }
 
 /// Starts everything and watches over it; returns only with an error.
-async fn up(home: &Path, processes: &mut Processes) -> anyhow::Result<()> {
-    let file = RunFile::read()?;
-    let taken = file.taken_ports();
-    ensure!(taken.is_empty(), "cannot listen on port {}: stop what uses it", taken.join(", "));
+async fn up(file: &RunFile, home: &Path, processes: &mut Processes) -> anyhow::Result<()> {
     for app in &file.apps {
-        ensure!(app.program().is_file(), "{} is not there: `make run-dapr` builds it", app.program().display());
+        app.program()?;
     }
 
     servers::mongod(&home.join("mongod"), processes).await?;
     servers::redis(&home.join("redis"), processes).await?;
     file.start(processes).await.context("the services")?;
-    welcome::welcome(&file, processes.logs()).await?;
+    welcome::welcome(file, processes.logs()).await?;
     Err(processes.any_ended().await)
 }
 

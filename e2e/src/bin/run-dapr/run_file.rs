@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     env,
+    ffi::OsStr,
     fmt::Display,
     fs,
     net::TcpListener,
@@ -69,18 +70,20 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// Path of the program.
-    pub(crate) fn program(&self) -> PathBuf {
-        self.folder().join(self.command.first().map_or(Path::new(""), PathBuf::as_path))
+    /// The program: of the same build as this one, wherever that is, and whatever profile the file names.
+    pub(crate) fn program(&self) -> anyhow::Result<PathBuf> {
+        let named = self.command.first().and_then(|path| path.file_name()).context("an app without a command")?;
+        beside_us(named)
     }
 
     fn folder(&self) -> PathBuf {
         root().join(FOLDER).join(&self.app_dir_path)
     }
 
-    /// What tells a replica from others; a publisher needs no name.
+    /// What tells a replica from others of its id.
     fn name(&self) -> &str {
-        self.env.get("POD_NAME").map_or("publisher", String::as_str)
+        let given = ["AURA_CONFIGURATION_INSTANCE", "POD_NAME"].iter().find_map(|name| self.env.get(*name));
+        given.unwrap_or(&self.app_id)
     }
 
     pub(crate) fn url(&self) -> String {
@@ -117,13 +120,11 @@ impl RunFile {
         Ok((publisher, self.apps.iter().filter(|app| app.app_id == SUBSCRIBER).collect()))
     }
 
-    /// Ports that are needed and that something else has, with the reason.
+    /// Ports that are needed and that something else has.
     pub(crate) fn taken_ports(&self) -> Vec<String> {
-        let needed =
-            self.apps.iter().flat_map(|app| [app.app_port, app.dapr_http_port, app.dapr_grpc_port, app.metrics_port]);
-        needed
-            .filter_map(|port| TcpListener::bind(("127.0.0.1", port)).err().map(|error| format!("{port} ({error})")))
-            .collect()
+        let ports = |app: &App| [app.app_port, app.dapr_http_port, app.dapr_grpc_port, app.metrics_port];
+        let taken = self.apps.iter().flat_map(ports).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_err());
+        taken.map(|port| port.to_string()).collect()
     }
 
     /// Starts all, and waits until they are ready and in touch.
@@ -144,7 +145,7 @@ impl RunFile {
             // Services end before the sidecars through which they finish their work.
             processes.next_layer();
             for app in &self.apps {
-                processes.start(app.name(), &self.service(app))?;
+                processes.start(app.name(), &self.service(app)?)?;
             }
         }
         for app in &self.apps {
@@ -154,12 +155,12 @@ impl RunFile {
         Ok(())
     }
 
-    fn service(&self, app: &App) -> Command {
-        let mut command = Command::new(app.program());
+    fn service(&self, app: &App) -> anyhow::Result<Command> {
+        let mut command = Command::new(app.program()?);
         command.args(&app.command[1..]).current_dir(app.folder()).envs(&self.common.env).envs(&app.env);
         command.env("DAPR_HTTP_PORT", app.dapr_http_port.to_string());
         command.env("DAPR_GRPC_PORT", app.dapr_grpc_port.to_string());
-        command
+        Ok(command)
     }
 
     fn sidecar(&self, app: &App) -> anyhow::Result<Command> {
@@ -191,6 +192,13 @@ impl RunFile {
         command.env("DAPR_HOST_IP", "127.0.0.1").env("POD_NAME", app.name()).env("NAMESPACE", "default");
         Ok(command)
     }
+}
+
+/// One of our programs.
+pub(crate) fn beside_us(name: impl AsRef<OsStr>) -> anyhow::Result<PathBuf> {
+    let path = env::current_exe().context("cannot tell where this program lies")?.with_file_name(name.as_ref());
+    ensure!(path.is_file(), "{} is not there: `make run-dapr` builds it", path.display());
+    Ok(path)
 }
 
 /// The Dapr CLI, if it is installed and `dapr init` has given it a sidecar to run.

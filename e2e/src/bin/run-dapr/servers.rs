@@ -109,7 +109,7 @@ fn server(part: &str, data: &Path) -> anyhow::Result<Command> {
     Ok(Command::new(program(part)?))
 }
 
-/// A program that `provide.sh` named to us: no test runs here that needs all of them.
+/// A program that `provide.sh` was asked for: these three alone, not all that the tests need.
 pub(crate) fn program(part: &str) -> anyhow::Result<PathBuf> {
     match std::env::var_os(part) {
         Some(path) => Ok(path.into()),

@@ -1,6 +1,9 @@
 //! What a newcomer sees: the samples are stored, and these commands show what Confcast does.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Display, Path},
+};
 
 use anyhow::Context;
 use contract::Heads;
@@ -8,7 +11,7 @@ use e2e::{client::Api, parts::root};
 use serde_json::Value;
 
 use crate::{
-    run_file::{App, RunFile},
+    run_file::{App, RunFile, beside_us},
     say,
 };
 
@@ -43,11 +46,12 @@ pub(crate) async fn welcome(file: &RunFile, logs: &Path) -> anyhow::Result<()> {
     say("\nWhere every collection and every replica stands:");
     say(format_args!("  curl {}/v1/collections", publisher.url()));
     say(format_args!(
-        "  target/release/confcast status --publisher {} --subscriber {}",
+        "  {} status --publisher {} --subscriber {}",
+        from_here(&beside_us("confcast")?),
         publisher.url(),
         subscribers.join(",")
     ));
-    say(format_args!("\nLogs: {}. Ctrl-C stops everything.", logs.strip_prefix(root()).unwrap_or(logs).display()));
+    say(format_args!("\nLogs: {}. Ctrl-C stops everything.", from_here(logs)));
     Ok(())
 }
 
@@ -66,4 +70,9 @@ async fn seed(publisher: &Api) -> anyhow::Result<usize> {
         samples += 1;
     }
     Ok(samples)
+}
+
+/// A path as short as it can be typed in the root of the repository.
+fn from_here(path: &Path) -> Display<'_> {
+    path.strip_prefix(root()).unwrap_or(path).display()
 }
