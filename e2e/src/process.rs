@@ -2,8 +2,10 @@
 
 use std::{
     net::TcpListener,
+    ops::Range,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
@@ -12,6 +14,9 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+
+/// Where servers of tests listen.
+const PORTS: Range<u16> = 10_000..32_000;
 
 /// A running program.
 #[derive(Debug)]
@@ -119,12 +124,23 @@ fn is_setting(key: &str) -> bool {
     ["AURA_", "DAPR_", "APP_API_TOKEN", "RUST_LOG", "POD_NAME"].iter().any(|prefix| key.starts_with(prefix))
 }
 
-/// A port that was free a moment ago.
+/// A port that is free, and stays so until its server takes it: below those that the system gives to outgoing connections,
+/// and never given out twice by this process.
 ///
 /// # Errors
 /// When none is.
 pub fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    // Two test processes at once begin at different places.
+    let first = std::process::id() as u16;
+    for _taken in 0..PORTS.len() {
+        let next = first.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % PORTS.len() as u16;
+        let port = PORTS.start + next;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port of {PORTS:?} is free")
 }
 
 /// A folder for one test, removed with the returned guard.
