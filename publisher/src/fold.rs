@@ -95,7 +95,7 @@ pub struct Folded {
     pub after: Ground,
 }
 
-/// What a group makes, in bytes of values: a small patch of a large document is a large change.
+/// What a group makes, in bytes as they are stored: a small patch of a large document is a large change.
 const FOLDED_BYTES: usize = 4 << 20;
 
 /// Largest document as BSON, which a store may have to write: 16 MiB, less what stands around the value.
@@ -121,7 +121,7 @@ impl Rules {
             let before = changes.len();
             verdicts.push(self.one(&mut after, write, now, &mut changes));
             let made = changes[before..].iter().filter_map(|change: &Change| change.config_data.as_ref());
-            bytes += made.map(|config| config.as_str().len()).sum::<usize>();
+            bytes += made.map(stored_size).sum::<usize>();
         }
         Folded { verdicts, changes, after }
     }
@@ -175,9 +175,7 @@ impl Rules {
         if config.as_str().len() > self.document_limit {
             return Err(ApiError::too_large(self.document_limit));
         }
-        // In BSON an element of an array carries its index and eight bytes of number: at most this much more than its text.
-        let elements = config.as_str().bytes().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count();
-        if config.as_str().len() + 17 * elements > STORED_BYTES {
+        if stored_size(config) > STORED_BYTES {
             return Err(ApiError::too_large(STORED_BYTES));
         }
         let value: Value = serde_json::from_str(config.as_str()).map_err(|error| unreadable(&error))?;
@@ -268,6 +266,12 @@ fn merge_metadata(held: &Document, config: &CanonicalJson) -> Result<CanonicalJs
         Some(_not_an_object) => return Ok(config.clone()),
     }
     canonical(&given)
+}
+
+/// At most so many bytes as BSON, where an element of an array carries its index and eight bytes of number.
+fn stored_size(config: &CanonicalJson) -> usize {
+    let text = config.as_str();
+    text.len() + 17 * text.bytes().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count()
 }
 
 fn parse(held: &Document) -> Result<Value, ApiError> {
