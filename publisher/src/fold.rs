@@ -204,14 +204,15 @@ impl Ground {
         let head = self.heads.get_mut(&write.collection).ok_or_else(unknown)?;
         let place = (write.collection.clone(), write.id.clone());
         head.revision += 1;
-        let old = match &config {
+        let (crc, old) = match &config {
             Some(config) => {
                 let document = Document::new(write.id.clone(), head.revision, config);
-                head.digest = head.digest.with(document.id(), document.revision(), document.crc());
+                let crc = document.crc();
+                head.digest = head.digest.with(document.id(), document.revision(), crc);
                 head.count += 1;
-                self.documents.insert(place, document)
+                (Some(crc), self.documents.insert(place, document))
             }
-            None => self.documents.remove(&place),
+            None => (None, self.documents.remove(&place)),
         };
         if let Some(old) = old {
             head.digest = head.digest.without(old.id(), old.revision(), old.crc());
@@ -224,7 +225,7 @@ impl Ground {
             revision: head.revision,
             epoch: self.epoch,
             last_set: head.last_set,
-            crc: config.as_ref().map(CanonicalJson::crc),
+            crc,
             config_data: config,
             change_set: None,
             time: now,

@@ -1,7 +1,7 @@
 //! Rows of the store's collections, and what they mean.
 
 use anyhow::{Context, bail, ensure};
-use contract::{CanonicalJson, Change, Document, DocumentId, Epoch, Head, Revision};
+use contract::{Change, Document, DocumentId, Epoch, Head, Revision};
 use mongodb::bson::{self, Bson, Document as Bdoc, doc};
 
 use super::text;
@@ -32,12 +32,11 @@ pub(super) fn head(row: &Bdoc, epoch: Epoch) -> anyhow::Result<Head> {
 }
 
 pub(super) fn document_row(document: &Document) -> anyhow::Result<Bdoc> {
-    let config = CanonicalJson::from_canonical(String::from_utf8(document.config_data().to_vec())?)?;
     Ok(doc! {
         "_id": document.id().as_str(),
         "revision": i64::try_from(document.revision())?,
         "crc": document.crc().to_string(),
-        "configData": text::to_bson(&config)?,
+        "configData": text::to_bson(&document.config_data())?,
     })
 }
 

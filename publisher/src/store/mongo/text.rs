@@ -8,12 +8,12 @@ use contract::{CanonicalJson, canonical::double};
 use mongodb::bson::{Bson, Document};
 use serde_json::Value;
 
-/// The BSON of a document.
+/// The BSON of a document's canonical text.
 ///
 /// # Errors
 /// When the text is not a JSON object.
-pub(super) fn to_bson(config: &CanonicalJson) -> anyhow::Result<Document> {
-    match bson(serde_json::from_str(config.as_str())?)? {
+pub(super) fn to_bson(config: &[u8]) -> anyhow::Result<Document> {
+    match bson(serde_json::from_slice(config)?)? {
         Bson::Document(document) => Ok(document),
         other => bail!("a document is an object, not {other}"),
     }
@@ -92,7 +92,7 @@ mod tests {
 
     fn there_and_back(text: &str) -> CanonicalJson {
         let canonical = CanonicalJson::parse(text.as_bytes()).expect(text);
-        let bytes = to_bson(&canonical).expect("an object").to_vec().expect("BSON");
+        let bytes = to_bson(canonical.as_str().as_bytes()).expect("an object").to_vec().expect("BSON");
         to_text(&Document::from_reader(bytes.as_slice()).expect("BSON")).expect("JSON")
     }
 
