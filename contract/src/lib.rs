@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`ids`] (validated names and numbers), [`canonical`] (one spelling for every JSON value),
 //! [`document`] and [`listing`], [`change`] (one record of the change log), [`event`] (how a change travels), [`head`] and
-//! [`snapshot`] (where a collection stands, and all of it), [`status`] and [`problem`] (what people and programs read).
+//! [`snapshot`] (where a collection stands, and all of it), [`set`] (documents that change together), [`fleet`] (replicas and
+//! publishers tell each other where they are), [`status`] and [`problem`] (what people and programs read).
 //!
 //! This crate is pure: it never does I/O, never reads a clock, and knows no web framework, database, runtime or SDK.
 
@@ -10,10 +11,12 @@ pub mod canonical;
 pub mod change;
 pub mod document;
 pub mod event;
+pub mod fleet;
 pub mod head;
 pub mod ids;
 pub mod listing;
 pub mod problem;
+pub mod set;
 pub mod snapshot;
 pub mod status;
 

@@ -30,6 +30,9 @@ pub struct Problem {
     /// Why a feed cannot go on: `trimmed`, `epoch` or `ahead`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Which member of a change set is at fault, from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<usize>,
 }
 
 impl Problem {
@@ -44,6 +47,7 @@ impl Problem {
             field: None,
             etag: None,
             reason: None,
+            index: None,
         }
     }
 

@@ -3,7 +3,10 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{CollectionName, Digest, Epoch, Revision};
+use crate::{
+    fleet::Intake,
+    ids::{CollectionName, Digest, Epoch, Revision},
+};
 
 /// How far a replica may be trusted. Computed when it is read, never stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +45,8 @@ pub struct Status {
     /// The history it follows; absent before the first load.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
-    /// Milliseconds since a publisher confirmed it; absent before the first time.
+    /// Milliseconds since a publisher confirmed it, in this life of the process or, for what was read from disk, before;
+    /// absent when that never was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirmed_ms_ago: Option<u64>,
     /// One row per followed collection, by name.
@@ -51,7 +55,16 @@ pub struct Status {
     pub events: EventCounts,
     /// The newest drops, oldest first; the list is bounded.
     pub drops: Vec<Dropped>,
-    /// Why the last load or heads reading failed, when it did.
+    /// Marks one life of the process.
+    #[serde(default)]
+    pub boot_id: String,
+    /// What is wrong with the way events come, when something is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intake: Option<Intake>,
+    /// How it was kept in step besides events, since the start.
+    #[serde(default)]
+    pub healing: Healing,
+    /// Why the last load or check-in failed, when it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
 }
@@ -71,6 +84,9 @@ pub struct CollectionStatus {
     pub revision: Revision,
     /// The highest revision heard of.
     pub known: Revision,
+    /// Members of incomplete change sets, and what waits behind them.
+    #[serde(default)]
+    pub staged: u64,
     /// Live documents.
     pub count: u64,
     /// Digest over the live documents.
@@ -91,6 +107,9 @@ pub struct EventCounts {
     pub other_epoch: u64,
     /// It came before the first load and waits for it.
     pub early: u64,
+    /// It belongs to a change set that is not complete yet, or stands behind one.
+    #[serde(default)]
+    pub staged: u64,
     /// Its collection is not held here.
     pub ignored: u64,
     /// It had no revision, though its collection has: the heads were read instead.
@@ -104,6 +123,20 @@ pub struct EventCounts {
     pub retried: u64,
     /// Answered DROP.
     pub dropped: u64,
+}
+
+/// How a replica was kept in step besides events.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Healing {
+    /// Snapshots that were installed.
+    pub loads: u64,
+    /// Pages of the change feed that were applied.
+    pub pages: u64,
+    /// Changes that came by those pages first.
+    pub healed: u64,
+    /// Collections that had to be loaded anew because they had diverged. Each is an alarm.
+    pub resets: u64,
 }
 
 /// An event that can never succeed.

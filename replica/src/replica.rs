@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use chrono::Utc;
 use contract::{
     CollectionName,
-    status::{CollectionStatus, Dropped, EventCounts, Status},
+    status::{CollectionStatus, Dropped, EventCounts, Healing, Status},
 };
 use tokio::sync::Notify;
 
@@ -97,6 +97,7 @@ impl Replica {
             reason: view.reason_of(name).map(str::to_owned),
             revision: held.watermark(),
             known: held.known(),
+            staged: 0,
             count: held.count(),
             digest: held.digest(),
         });
@@ -109,6 +110,9 @@ impl Replica {
             collections: collections.collect(),
             events: journal.counts.clone(),
             drops: journal.drops.iter().cloned().collect(),
+            boot_id: String::new(),
+            intake: None,
+            healing: Healing::default(),
             last_error: journal.last_error.clone(),
         }
     }

@@ -13,6 +13,7 @@ fn report(state: State, revision: u64, digest: u64) -> Report {
         reason: None,
         revision,
         known: 7,
+        staged: 0,
         count: 1,
         digest: contract::Digest(digest),
     };
@@ -24,6 +25,9 @@ fn report(state: State, revision: u64, digest: u64) -> Report {
         collections: vec![row],
         events: Default::default(),
         drops: vec![],
+        boot_id: String::new(),
+        intake: None,
+        healing: Default::default(),
         last_error: None,
     };
     let said = |url: &str| url.to_owned();
