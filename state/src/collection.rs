@@ -1,12 +1,15 @@
 //! One collection in a replica: its documents, and which revisions it has seen.
 
-use contract::{Crc, Digest, Document, DocumentId, Revision};
+use contract::{Crc, Digest, Document, DocumentId, Revision, fleet::Settled};
 use imbl::OrdMap;
 use rangemap::RangeInclusiveSet;
 
+use crate::{hint::Hint, staging::Staging};
+
 /// Documents and bookkeeping of one collection. Cloning shares the documents.
 ///
-/// The *watermark* W says that every revision up to it was seen; `beyond` holds the ranges seen past a hole.
+/// The *watermark* W says that every revision up to it was seen; `beyond` holds the ranges seen past a hole. What is
+/// staged is in neither: W never runs over a change that readers cannot see.
 #[derive(Debug, Clone, Default)]
 pub struct Collection {
     pub(crate) documents: OrdMap<DocumentId, Document>,
@@ -14,10 +17,13 @@ pub struct Collection {
     pub(crate) tombstones: OrdMap<DocumentId, Revision>,
     pub(crate) watermark: Revision,
     pub(crate) beyond: RangeInclusiveSet<Revision>,
+    pub(crate) staged: Staging,
     pub(crate) known: Revision,
     pub(crate) digest: Digest,
     pub(crate) loaded: bool,
     pub(crate) versioned: bool,
+    pub(crate) distrusted: bool,
+    pub(crate) last_settled: Option<Settled>,
 }
 
 impl Collection {
@@ -58,9 +64,30 @@ impl Collection {
         self.digest
     }
 
-    /// Nothing is missing below anything seen, so `watermark` and `digest` may be compared with a publisher's.
+    /// Nothing was seen beyond the watermark and nothing is staged, so `watermark` and `digest` may be compared with a
+    /// publisher's.
     pub fn settled(&self) -> bool {
-        self.beyond.is_empty()
+        self.loaded && self.versioned && self.beyond.is_empty() && self.staged.len() == 0
+    }
+
+    /// The newest moment at which it was settled; forgotten when its history changes or it is reset.
+    pub fn last_settled(&self) -> Option<Settled> {
+        self.last_settled
+    }
+
+    /// How many changes are here but wait for a set to be complete.
+    pub fn staged(&self) -> usize {
+        self.staged.len()
+    }
+
+    /// How many ranges of revisions were seen beyond the watermark.
+    pub fn ranges_beyond(&self) -> usize {
+        self.beyond.len()
+    }
+
+    /// Its digest was found to differ from the publisher's; the next load resets it.
+    pub fn distrusted(&self) -> bool {
+        self.distrusted
     }
 
     /// Whether it was loaded at least once.
@@ -73,9 +100,19 @@ impl Collection {
         self.versioned
     }
 
-    /// Whether a revision was seen.
-    pub(crate) fn covered(&self, revision: Revision) -> bool {
+    /// The highest revision seen.
+    pub(crate) fn highest(&self) -> Revision {
+        self.beyond.last().map_or(self.watermark, |range| *range.end())
+    }
+
+    /// Whether a revision was seen: readers see it, or something newer in its place.
+    pub(crate) fn seen(&self, revision: Revision) -> bool {
         revision <= self.watermark || self.beyond.contains(&revision)
+    }
+
+    /// Whether a revision is here, visible or not.
+    pub(crate) fn covered(&self, revision: Revision) -> bool {
+        self.seen(revision) || self.staged.get(revision).is_some()
     }
 
     /// The revision of whatever is held of a document, dead or alive.
@@ -105,6 +142,28 @@ impl Collection {
         {
             self.watermark = self.watermark.max(*first.end());
             self.beyond.remove(first);
+        }
+    }
+
+    /// Makes a change visible, unless the document is newer, and counts it as seen.
+    pub(crate) fn land(&mut self, hint: &Hint) {
+        if self.held(&hint.id) < hint.revision {
+            match hint.document() {
+                Some(document) => self.put(document),
+                None => {
+                    self.remove(&hint.id);
+                    self.tombstones.insert(hint.id.clone(), hint.revision);
+                }
+            }
+        }
+        self.see(hint.revision);
+        self.note_settled();
+    }
+
+    /// Keeps this moment, if it can be compared.
+    pub(crate) fn note_settled(&mut self) {
+        if self.settled() {
+            self.last_settled = Some(Settled { revision: self.watermark, digest: self.digest });
         }
     }
 

@@ -1,20 +1,26 @@
 //! The state machine of a replica: what it holds, and what becomes of a change that arrives.
 //!
-//! Reading order: [`root`] (what readers see), [`collection`] (documents, watermark, digest), [`machine`] (decide and
-//! apply), [`snapshot`] (prove a load complete, then install it).
+//! Reading order: [`root`] (what readers see), [`collection`] (documents, watermark, digest), [`hint`] (what arrives, and
+//! what becomes of it), [`machine`] (decide and apply), `staging` (what waits for a set), [`snapshot`] (prove a load
+//! complete, then install it), [`image`] (last known good, as bytes).
 //!
-//! This crate is pure: it never does I/O, never reads a clock, never awaits. Everything hard about convergence is here,
+//! This crate is pure: it never does I/O but on readers and writers that it is given, never reads a clock, never awaits. Everything hard about convergence is here,
 //! where property tests can drive it through any history.
 
 pub mod collection;
+pub mod hint;
+pub mod image;
 pub mod machine;
 pub mod root;
 pub mod snapshot;
+mod staging;
 
 pub use collection::Collection;
-pub use machine::{Decision, Generation, Hint, Machine};
+pub use hint::{Decision, Hint};
+pub use image::{Damaged, Image};
+pub use machine::{Generation, Machine};
 pub use root::Root;
-pub use snapshot::{Incomplete, Installed, NotInstalled, Snapshot};
+pub use snapshot::{How, Incomplete, Installed, NotInstalled, Snapshot};
 
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,13 @@
 //! Decide and apply: the only place where a replica changes its mind.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use contract::{CanonicalJson, CollectionName, Document, DocumentId, Epoch, EventData, Head, Operation, Revision};
+use contract::{CanonicalJson, CollectionName, Document, DocumentId, Head, Revision};
 
 use crate::{
     collection::Collection,
+    hint::{Decision, Hint},
+    image::Image,
     root::Root,
     snapshot::{self, Installed, NotInstalled, Snapshot},
 };
@@ -18,57 +20,6 @@ const MAX_EARLY: usize = 4_096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Generation(u64);
 
-/// A change as it reaches the machine: complete, checked, and with a revision.
-#[derive(Debug, Clone)]
-pub struct Hint {
-    /// Its collection.
-    pub collection: CollectionName,
-    /// The document.
-    pub id: DocumentId,
-    /// The history that `revision` counts in.
-    pub epoch: Epoch,
-    /// Its place in the collection.
-    pub revision: Revision,
-    /// What it does.
-    pub op: Operation,
-    /// The value, when it came along and its checksum holds.
-    pub config: Option<CanonicalJson>,
-}
-
-impl Hint {
-    /// What an event says, if it has a revision. A value whose checksum does not hold counts as absent.
-    pub fn from_event(data: &EventData) -> Option<Self> {
-        let intact = |config: &&CanonicalJson| data.crc.is_none_or(|crc| crc == config.crc());
-        Some(Self {
-            collection: data.collection.clone(),
-            id: data.id.clone(),
-            epoch: data.epoch?,
-            revision: data.revision?,
-            op: data.op,
-            config: data.config_data.as_ref().filter(intact).cloned(),
-        })
-    }
-}
-
-/// What becomes of a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decision {
-    /// The document changed.
-    Applied,
-    /// Its revision had been seen.
-    Duplicate,
-    /// The document is newer; the revision now counts as seen.
-    Superseded,
-    /// It counts in another history. Nothing changed.
-    OtherEpoch,
-    /// It came before the first load and is kept for it.
-    Early,
-    /// Its collection is not followed.
-    NotFollowed,
-    /// It would apply, but its value did not come along. Nothing changed.
-    NeedsValue,
-}
-
 /// The writer's side of a replica. There is one; readers hold clones of its [`Root`].
 #[derive(Debug)]
 pub struct Machine {
@@ -76,13 +27,21 @@ pub struct Machine {
     early: Vec<Hint>,
     generation: u64,
     loading: bool,
+    /// What was seen when the load under way began, if a snapshot below it could show half of a set.
+    floor: BTreeMap<CollectionName, Revision>,
 }
 
 impl Machine {
     /// A machine that follows these collections and holds nothing.
     pub fn new(collections: &BTreeSet<CollectionName>) -> Self {
         let collections = collections.iter().map(|name| (name.clone(), Collection::default())).collect();
-        Self { root: Root { epoch: None, collections }, early: Vec::new(), generation: 0, loading: false }
+        Self {
+            root: Root { epoch: None, collections },
+            early: Vec::new(),
+            generation: 0,
+            loading: false,
+            floor: BTreeMap::new(),
+        }
     }
 
     /// What it holds now.
@@ -96,27 +55,46 @@ impl Machine {
         match self.root.epoch {
             None => return Decision::Early,
             Some(epoch) if epoch != hint.epoch => return Decision::OtherEpoch,
+            // Restored without this collection: it has yet to be loaded.
+            Some(_ours) if !collection.versioned => return Decision::Early,
             Some(_ours) => {}
         }
+        let superseded = collection.held(&hint.id) > hint.revision;
         if collection.covered(hint.revision) {
             Decision::Duplicate
-        } else if collection.held(&hint.id) > hint.revision {
+        } else if hint.change_set.is_none() && collection.watermark >= hint.last_set && superseded {
             Decision::Superseded
-        } else if hint.op != Operation::Delete && hint.config.is_none() {
+        } else if hint.lacks_value() {
             Decision::NeedsValue
+        } else if !self.ready(hint, Some(hint)) {
+            if collection.staged.has_room(hint) { Decision::Staged } else { Decision::NoRoom }
+        } else if superseded {
+            Decision::Superseded
         } else {
             Decision::Applied
         }
     }
 
-    /// Does what [`Machine::decide`] says. Changes of other documents that are still missing do not hold this one up.
+    /// Does what [`Machine::decide`] says, and then whatever had waited for it. Changes of other documents that are
+    /// still missing do not hold it up, unless they are of a set that comes before it.
     pub fn apply(&mut self, hint: &Hint) -> Decision {
         let decision = self.decide(hint);
         match decision {
             Decision::Early => self.keep_early(hint),
-            Decision::Applied | Decision::Superseded => self.change(hint, decision),
-            Decision::NeedsValue => self.heard_of(&hint.collection, hint.revision),
             Decision::Duplicate | Decision::OtherEpoch | Decision::NotFollowed => {}
+            Decision::NeedsValue | Decision::NoRoom => self.heard_of_set(hint),
+            Decision::Staged => {
+                self.heard_of_set(hint);
+                if let Some(collection) = self.root.collections.get_mut(&hint.collection) {
+                    collection.staged.make_room(hint);
+                    collection.staged.insert(hint);
+                }
+            }
+            Decision::Applied | Decision::Superseded => {
+                self.land(hint);
+                self.land_set(hint);
+                self.settle();
+            }
         }
         decision
     }
@@ -127,24 +105,68 @@ impl Machine {
         }
     }
 
-    fn change(&mut self, hint: &Hint, decision: Decision) {
+    fn land(&mut self, hint: &Hint) {
         let loading = self.loading;
         let Some(collection) = self.root.collections.get_mut(&hint.collection) else { return };
-        if decision == Decision::Applied {
-            match &hint.config {
-                Some(config) if hint.op != Operation::Delete => {
-                    collection.put(Document::new(hint.id.clone(), hint.revision, config));
-                }
-                _ => {
-                    collection.remove(&hint.id);
-                    collection.tombstones.insert(hint.id.clone(), hint.revision);
-                }
-            }
-        }
-        collection.see(hint.revision);
+        collection.land(hint);
         // A load under way may still bring a page from before the deletion.
         if !loading {
             collection.bury();
+        }
+    }
+
+    /// Whether a change may be visible now: every set before it is, and the rest of its own set is here. `coming` counts
+    /// as here.
+    fn ready(&self, hint: &Hint, coming: Option<&Hint>) -> bool {
+        let Some(collection) = self.root.collection(&hint.collection) else { return false };
+        let Some(set) = &hint.change_set else { return collection.watermark >= hint.last_set };
+        set.parts.iter().all(|part| {
+            // What is not followed is not waited for.
+            let Some(collection) = self.root.collection(&part.collection) else { return true };
+            let here = |revision| {
+                let coming = coming.filter(|hint| hint.collection == part.collection && hint.revision == revision);
+                let waiting = coming.or_else(|| collection.staged.get(revision));
+                collection.seen(revision) || waiting.is_some_and(|hint| collection.watermark >= hint.last_set)
+            };
+            (part.first.max(collection.watermark + 1)..=part.last).all(here)
+        })
+    }
+
+    /// Makes visible what waits for nothing any more, until nothing moves. Callers publish once, after it.
+    ///
+    /// Only the lowest that waits in a collection can be ready: whatever is above has to wait for its set as well.
+    fn settle(&mut self) {
+        let lowest = |machine: &Self| {
+            let mut lowest = machine.root.collections.values().filter_map(|collection| collection.staged.lowest());
+            lowest.find(|hint| machine.ready(hint, None)).cloned()
+        };
+        while let Some(hint) = lowest(self) {
+            self.unstage(&hint.collection, hint.revision);
+            self.land_set(&hint);
+        }
+    }
+
+    /// Makes the rest of a change's set visible.
+    fn land_set(&mut self, hint: &Hint) {
+        for part in hint.change_set.iter().flat_map(|set| &set.parts) {
+            let Some(collection) = self.root.collection(&part.collection) else { continue };
+            let waiting = collection.staged.within(part.first..=part.last);
+            waiting.into_iter().for_each(|revision| self.unstage(&part.collection, revision));
+        }
+    }
+
+    fn unstage(&mut self, name: &CollectionName, revision: Revision) {
+        let collection = self.root.collections.get_mut(name);
+        if let Some(hint) = collection.and_then(|collection| collection.staged.remove(revision)) {
+            self.land(&hint);
+        }
+    }
+
+    /// The parts of a set make their revisions known, so that what is missing of it heals.
+    fn heard_of_set(&mut self, hint: &Hint) {
+        self.heard_of(&hint.collection, hint.revision);
+        for part in hint.change_set.iter().flat_map(|set| &set.parts) {
+            self.heard_of(&part.collection, part.last);
         }
     }
 
@@ -172,10 +194,51 @@ impl Machine {
         lacks
     }
 
+    /// Where a delta has to start: the watermark of every collection that lacks something known to exist.
+    pub fn gaps(&self) -> BTreeMap<CollectionName, Revision> {
+        let lacks = |(_name, held): &(&CollectionName, &Collection)| {
+            held.loaded && held.versioned && held.known > held.watermark
+        };
+        self.root.collections.iter().filter(lacks).map(|(name, held)| (name.clone(), held.watermark)).collect()
+    }
+
+    /// Notes that a collection's digest was found to differ from its publisher's at the same revision.
+    ///
+    /// The next snapshot at or above its watermark replaces whatever it holds up to the snapshot's revision, by values
+    /// read anew. It is a reset: what it held there was wrong, so a document may go back. What it holds above that
+    /// revision stays; if that is wrong too, the digests differ again at the next settled moment.
+    pub fn distrust(&mut self, name: &CollectionName) {
+        if let Some(collection) = self.root.collections.get_mut(name).filter(|collection| collection.versioned) {
+            collection.distrusted = true;
+        }
+    }
+
+    /// Goes on from where another process left off; whether it did. Only a machine that has loaded nothing can. What
+    /// is followed and not in the image stays unloaded, what is in it and not followed is ignored.
+    pub fn restore(&mut self, image: Image) -> bool {
+        if self.root.epoch.is_some() || self.root.collections.values().any(|collection| collection.loaded) {
+            return false;
+        }
+        self.root.epoch = image.root.epoch;
+        for (name, held) in image.root.collections {
+            if let Some(collection) = self.root.collections.get_mut(&name) {
+                *collection = held;
+            }
+        }
+        self.replay_early();
+        true
+    }
+
     /// Begins a load of all followed collections and voids any load before it.
     pub fn begin_load(&mut self) -> Generation {
         self.generation += 1;
         self.loading = true;
+        self.floor.clear();
+        // An image may hold a set whose other half is in a collection that was not followed then.
+        if self.root.collections.values().any(|collection| !collection.versioned) {
+            let seen = |(name, held): (&CollectionName, &Collection)| (name.clone(), held.highest());
+            self.floor = self.root.collections.iter().map(seen).collect();
+        }
         Generation(self.generation)
     }
 
@@ -189,19 +252,24 @@ impl Machine {
     /// Installs a proven snapshot, all collections in one step, and then what had come early.
     ///
     /// # Errors
-    /// When the load was voided by a newer one, or when good data would be replaced by another store's or an older
-    /// history's (NeverEmpty). Nothing changed then.
+    /// When the load was voided by a newer one, when good data would be replaced by another store's or an older
+    /// history's (NeverEmpty), or when it is too old to complete what is held. Nothing changed then.
     pub fn install(&mut self, generation: Generation, snapshot: Snapshot) -> Result<Installed, NotInstalled> {
         if generation != Generation(self.generation) || !self.loading {
             return Err(NotInstalled::Voided);
         }
         self.loading = false;
-        let installed = snapshot::install(&mut self.root, snapshot)?;
+        let installed = snapshot::install(&mut self.root, &self.floor, snapshot)?;
+        self.settle();
+        self.replay_early();
+        Ok(installed)
+    }
+
+    fn replay_early(&mut self) {
         for hint in std::mem::take(&mut self.early) {
             // Without its value an early change stays a hole that the next heads show.
             self.apply(&hint);
         }
-        Ok(installed)
     }
 
     /// Replaces an unversioned collection by a full list (seeds.md A20: `load()`). A versioned one is left alone.

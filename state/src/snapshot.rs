@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use contract::{CollectionName, Digest, Document, Epoch, Head, snapshot};
+use contract::{CollectionName, Digest, Document, Epoch, Head, Revision, snapshot};
 
 use crate::{collection::Collection, root::Root};
 
@@ -60,7 +60,16 @@ pub enum Incomplete {
 
 /// What an install did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Installed {
+pub struct Installed {
+    /// What became of what was held.
+    pub how: How,
+    /// How many distrusted collections were reset.
+    pub resets: usize,
+}
+
+/// What an install made of what was held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
     /// The same history went on.
     Caught,
     /// A first load, or a newer history: the snapshot alone holds.
@@ -68,17 +77,20 @@ pub enum Installed {
 }
 
 /// Why good data stays and the snapshot goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotInstalled {
     /// A newer load began.
     #[error("a newer load has begun")]
     Voided,
-    /// It comes from a store of another lineage, or from one that lost its data.
+    /// It comes from a store of another lineage: a blank one, or one that was put in its place.
     #[error("it comes from another store (epoch {0}); the last good values stay")]
     OtherStore(Epoch),
     /// It comes from a history that was left.
     #[error("it comes from the older history {0}; the last good values stay")]
     OlderEpoch(Epoch),
+    /// It is older than what was held when its load began, and would show half of a set.
+    #[error("it is older than what is held of {0}; the last good values stay")]
+    Behind(CollectionName),
 }
 
 impl Snapshot {
@@ -91,7 +103,8 @@ impl Snapshot {
 }
 
 impl Builder {
-    /// Takes an item. One that `root` already holds at the same revision and checksum keeps the held buffer.
+    /// Takes an item. One that `root` already holds at the same revision and checksum keeps the held buffer, unless the
+    /// collection is distrusted.
     ///
     /// # Errors
     /// When the item is damaged or not announced.
@@ -101,7 +114,8 @@ impl Builder {
         if config_data.crc() != crc {
             return Err(Incomplete::Damaged { collection, id: id.to_string() });
         }
-        let held = root.collection(&collection).and_then(|held| held.same(&id, revision, crc));
+        let held = root.collection(&collection).filter(|held| !held.distrusted);
+        let held = held.and_then(|held| held.same(&id, revision, crc));
         part.digest = part.digest.with(&id, revision, crc);
         part.documents.push(held.cloned().unwrap_or_else(|| Document::new(id, revision, &config_data)));
         self.count += 1;
@@ -128,40 +142,50 @@ impl Builder {
     }
 }
 
-pub(crate) fn install(root: &mut Root, snapshot: Snapshot) -> Result<Installed, NotInstalled> {
-    let how = admit(root, &snapshot)?;
+/// Installs a snapshot over all collections, unless it is below `floor`.
+///
+/// A collection that is ahead of the snapshot stays as it is while another is replaced, and yet no set is torn: W never
+/// passes a set that is not visible, so a set below W here was made visible in all collections at once, and there it is
+/// in the snapshot or above its revision, where it stays. What breaks this is a collection that was not followed when the
+/// set came: that is what `floor` is for.
+pub(crate) fn install(
+    root: &mut Root,
+    floor: &BTreeMap<CollectionName, Revision>,
+    snapshot: Snapshot,
+) -> Result<Installed, NotInstalled> {
+    let how = admit(root, floor, &snapshot)?;
+    let mut resets = 0;
     for (name, part) in snapshot.parts {
         if let Some(held) = root.collections.get_mut(&name) {
+            let distrusted = held.distrusted;
             match how {
-                Installed::Replaced => *held = part.into_collection(),
-                Installed::Caught => part.catch_up(held),
+                How::Replaced => *held = part.into_collection(),
+                How::Caught => part.catch_up(held),
             }
+            resets += usize::from(distrusted && !held.distrusted);
         }
     }
     root.epoch = Some(snapshot.epoch);
-    Ok(how)
+    Ok(Installed { how, resets })
 }
 
-/// NeverEmpty: only a later history of the same store may replace what is held.
-fn admit(root: &Root, snapshot: &Snapshot) -> Result<Installed, NotInstalled> {
-    let Some(ours) = root.epoch else { return Ok(Installed::Replaced) };
+/// NeverEmpty: only a later history of the same store may replace what is held. Such a one may be empty: a publisher
+/// declares it after it has verified its store, and a blank store has another lineage.
+fn admit(root: &Root, floor: &BTreeMap<CollectionName, Revision>, snapshot: &Snapshot) -> Result<How, NotInstalled> {
+    let Some(ours) = root.epoch else { return Ok(How::Replaced) };
     let theirs = snapshot.epoch;
-    if theirs == ours {
-        Ok(Installed::Caught)
-    } else if theirs.lineage != ours.lineage {
+    if theirs.lineage != ours.lineage {
         Err(NotInstalled::OtherStore(theirs))
     } else if theirs.counter < ours.counter {
         Err(NotInstalled::OlderEpoch(theirs))
-    } else if snapshot.parts.iter().any(|(name, part)| part.head.revision == 0 && root.holds_any(name)) {
-        Err(NotInstalled::OtherStore(theirs))
+    } else if theirs != ours {
+        Ok(How::Replaced)
     } else {
-        Ok(Installed::Replaced)
-    }
-}
-
-impl Root {
-    fn holds_any(&self, name: &CollectionName) -> bool {
-        self.collections.get(name).is_some_and(|held| !held.documents.is_empty())
+        let behind = |(name, part): &(&CollectionName, &Part)| floor.get(*name) > Some(&part.head.revision);
+        match snapshot.parts.iter().find(behind) {
+            Some((name, _part)) => Err(NotInstalled::Behind(name.clone())),
+            None => Ok(How::Caught),
+        }
     }
 }
 
@@ -171,13 +195,15 @@ impl Part {
         collection.documents = self.documents.into_iter().map(|document| (document.id().clone(), document)).collect();
         collection.digest = self.digest;
         collection.see_all(self.head.revision);
+        collection.note_settled();
         collection
     }
 
     /// The snapshot, overridden by every held document or tombstone of a higher revision than its head's.
     fn catch_up(self, held: &mut Collection) {
         let at = self.head.revision;
-        if held.loaded && held.versioned && held.watermark >= at {
+        let suffices = if held.distrusted { held.watermark > at } else { held.watermark >= at };
+        if held.versioned && suffices {
             return held.bury();
         }
         let mut next = self.into_collection();
@@ -192,6 +218,10 @@ impl Part {
         // Which revisions were seen is carried over, never guessed from documents: a superseded one leaves no trace there.
         next.beyond = held.beyond.clone();
         next.see_all(at);
+        next.staged = held.staged.above(next.watermark);
+        // The snapshot's own moment is not one of this collection when newer changes lie over it.
+        next.last_settled = held.last_settled.filter(|_last| !held.distrusted);
+        next.note_settled();
         next.bury();
         *held = next;
     }

@@ -1,0 +1,109 @@
+//! What arrives, and what becomes of it. Nothing here decides; see [`crate::machine`].
+
+use std::sync::Arc;
+
+use contract::{
+    CanonicalJson, Change, ChangeSet, CollectionName, Crc, Document, DocumentId, Epoch, EventData, Operation, Revision,
+};
+
+/// A change as it reaches the machine: complete, checked, and with a revision.
+#[derive(Debug, Clone)]
+pub struct Hint {
+    /// Its collection.
+    pub collection: CollectionName,
+    /// The document.
+    pub id: DocumentId,
+    /// The history that `revision` counts in.
+    pub epoch: Epoch,
+    /// Its place in the collection.
+    pub revision: Revision,
+    /// What it does.
+    pub op: Operation,
+    /// The value, when it came along and its checksum holds.
+    pub config: Option<CanonicalJson>,
+    /// See [`Change::last_set`]. It never becomes visible before the watermark has reached this.
+    pub last_set: Revision,
+    /// The set it is a member of. It never becomes visible before the rest of the set.
+    pub change_set: Option<Arc<ChangeSet>>,
+}
+
+/// What becomes of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// It is visible, and with it whatever it was the last missing piece of.
+    Applied,
+    /// It waits, unseen by readers, for the rest of its set or for a set before it. Repeats are duplicates.
+    Staged,
+    /// It would have to wait, but too much is waiting already. Nothing changed but that it is known to exist.
+    NoRoom,
+    /// Its revision had been seen.
+    Duplicate,
+    /// The document is newer; the revision now counts as seen.
+    Superseded,
+    /// It counts in another history. Nothing changed.
+    OtherEpoch,
+    /// It came before the first load of its collection and is kept for it.
+    Early,
+    /// Its collection is not followed.
+    NotFollowed,
+    /// Its value is needed and did not come along. Nothing changed but that it is known to exist.
+    NeedsValue,
+}
+
+impl Hint {
+    /// What an event says, if it has a revision. A value whose checksum does not hold counts as absent.
+    pub fn from_event(data: &EventData) -> Option<Self> {
+        let revision = data.revision?;
+        Some(Self {
+            collection: data.collection.clone(),
+            id: data.id.clone(),
+            epoch: data.epoch?,
+            revision,
+            op: data.op,
+            config: intact(data.config_data.clone(), data.crc),
+            last_set: data.last_set.unwrap_or(0),
+            change_set: membership(data.change_set.clone(), &data.collection, revision),
+        })
+    }
+
+    /// What a record of the feed says. A value whose checksum does not hold counts as absent.
+    pub fn from_change(change: Change) -> Self {
+        Self {
+            change_set: membership(change.change_set, &change.collection, change.revision),
+            collection: change.collection,
+            id: change.id,
+            epoch: change.epoch,
+            revision: change.revision,
+            op: change.op,
+            config: intact(change.config_data, change.crc),
+            last_set: change.last_set,
+        }
+    }
+
+    /// The document that it makes; `None` when it takes one away, or when its value did not come along.
+    pub(crate) fn document(&self) -> Option<Document> {
+        let config = self.config.as_ref().filter(|_config| self.op != Operation::Delete)?;
+        Some(Document::new(self.id.clone(), self.revision, config))
+    }
+
+    pub(crate) fn lacks_value(&self) -> bool {
+        self.op != Operation::Delete && self.config.is_none()
+    }
+
+    /// Bytes of the value.
+    pub(crate) fn size(&self) -> usize {
+        self.config.as_ref().map_or(0, |config| config.as_str().len())
+    }
+}
+
+fn intact(config: Option<CanonicalJson>, crc: Option<Crc>) -> Option<CanonicalJson> {
+    config.filter(|config| crc.is_none_or(|crc| crc == config.crc()))
+}
+
+/// A set that does not name the change itself could never be complete with it: such a change stands alone.
+fn membership(set: Option<ChangeSet>, collection: &CollectionName, revision: Revision) -> Option<Arc<ChangeSet>> {
+    set.filter(|set| {
+        set.parts.iter().any(|part| part.collection == *collection && (part.first..=part.last).contains(&revision))
+    })
+    .map(Arc::new)
+}
