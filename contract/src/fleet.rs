@@ -109,6 +109,7 @@ pub struct CheckedIn {
     /// Where the collections of the report stand; one that is not served here is missing.
     pub heads: Vec<Head>,
     /// Milliseconds since `heads` were known to be true; 0 at a publisher.
+    #[serde(default)]
     pub age: u64,
     /// Collections that have to be loaded anew, and why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -25,6 +25,14 @@ pub enum OriginError {
         /// How long it asks to be left alone.
         retry_after: Option<Duration>,
     },
+    /// The feed cannot go on from where this replica is: `trimmed`, `epoch` or `ahead`.
+    #[error("the feed of {publisher} cannot go on from here ({})", reason.as_deref().unwrap_or("no reason given"))]
+    Gone {
+        /// Scheme, host and port.
+        publisher: String,
+        /// Why, in a word.
+        reason: Option<String>,
+    },
     /// It has never heard of heads and snapshots: a publisher that follows the source document only.
     #[error("{publisher} counts no revisions")]
     NoRevisions {
@@ -48,7 +56,11 @@ impl OriginError {
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
-            Self::Unreachable { .. } | Self::NoRevisions { .. } | Self::Unusable { .. } | Self::TooLate(_) => None,
+            Self::Gone { .. }
+            | Self::Unreachable { .. }
+            | Self::NoRevisions { .. }
+            | Self::Unusable { .. }
+            | Self::TooLate(_) => None,
         }
     }
 }

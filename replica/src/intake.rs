@@ -72,10 +72,15 @@ impl Replica {
             Decision::Superseded => &mut journal.counts.superseded,
             Decision::OtherEpoch => &mut journal.counts.other_epoch,
             Decision::Early => &mut journal.counts.early,
+            // What finds no room in the staging heals from the feed.
+            Decision::Staged | Decision::NoRoom => &mut journal.counts.staged,
             // A fetched record has its value, so the last case cannot be.
             Decision::NotFollowed | Decision::NeedsValue => &mut journal.counts.ignored,
         };
         *count += 1;
+        if matches!(decision, Decision::Applied | Decision::Superseded | Decision::Staged | Decision::Duplicate) {
+            journal.arrivals.by_event(&hint.collection, hint.revision);
+        }
         drop(journal);
         let Hint { collection, id, revision, epoch, .. } = hint;
         tracing::debug!(%collection, %id, revision, %epoch, "{collection}/{id} at {revision}: {decision:?}");

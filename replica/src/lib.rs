@@ -2,14 +2,20 @@
 //!
 //! Reading order: [`Replica`] (the handle), [`view`] (what readers see, and how far it may be trusted), `intake` (what
 //! becomes of an event), `unrevisioned` (events of a publisher that follows the source document only), `origin` (the
-//! publisher as a client sees it), `sync` (the loop that loads, compares and heals).
+//! publisher as a client sees it), `sync` (the loop), `check_in` (say where it is, hear where everything stands), `healing`
+//! (deltas and loads), `keeping` and `disk` (last known good), `arrivals` (deaf and competing intakes).
 //!
 //! This crate gives futures and spawns nothing: whoever embeds it runs [`Replica::run`] under its own supervision. It
 //! serves no HTTP and knows no web framework, broker or sidecar.
 
 mod answer;
+mod arrivals;
+mod check_in;
+mod disk;
 mod error;
+mod healing;
 mod intake;
+mod keeping;
 mod list;
 mod origin;
 mod replica;
@@ -18,7 +24,7 @@ mod unrevisioned;
 pub mod view;
 mod writer;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use contract::CollectionName;
 pub use reqwest::{Url, header::HeaderValue};
@@ -38,8 +44,14 @@ pub struct Config {
     pub collections: BTreeSet<CollectionName>,
     /// Where publishers answer, tried in turn. A path in it (a Dapr invocation URL) is kept.
     pub publishers: Vec<Url>,
-    /// The longest time between two readings of the heads.
+    /// Where this replica answers, when publishers and operators may know.
+    pub base_url: Option<Url>,
+    /// The longest time between two check-ins.
     pub check_in: Duration,
+    /// Whether events are expected to come. If not, changes are heard of at the check-in.
+    pub events: bool,
+    /// Where the last known good is kept; nowhere when it is `None`.
+    pub snapshot_dir: Option<PathBuf>,
     /// What a sidecar asks callers of its API for; sent to publishers behind a Dapr invocation URL and to nobody else.
     /// Mark it sensitive, so that it is never shown.
     pub sidecar_token: Option<HeaderValue>,

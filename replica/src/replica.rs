@@ -10,11 +10,12 @@ use arc_swap::ArcSwap;
 use chrono::Utc;
 use contract::{
     CollectionName,
+    fleet::Intake,
     status::{CollectionStatus, Dropped, EventCounts, Healing, Status},
 };
 use tokio::sync::Notify;
 
-use crate::{Answer, Config, View, origin::Origin, writer::Writer};
+use crate::{Answer, Config, View, arrivals::Arrivals, disk::Disk, origin::Origin, writer::Writer};
 
 /// Drops that are remembered.
 const MAX_DROPS: usize = 32;
@@ -28,7 +29,9 @@ pub struct Replica(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     config: Config,
+    boot_id: String,
     origin: Origin,
+    disk: Option<Disk>,
     /// A std mutex, because every change is a few map operations: it is never held across an await, and there is no
     /// deadlock to be had, because nothing is called under it that takes another lock.
     writer: Mutex<Writer>,
@@ -55,6 +58,10 @@ pub(crate) struct Asked {
 pub(crate) struct Journal {
     pub(crate) counts: EventCounts,
     pub(crate) drops: VecDeque<Dropped>,
+    pub(crate) healing: Healing,
+    pub(crate) arrivals: Arrivals,
+    /// What was last logged of the intake.
+    told: Option<Intake>,
     pub(crate) last_error: Option<String>,
 }
 
@@ -65,11 +72,15 @@ impl Replica {
     /// When no HTTP client can be made.
     pub fn new(config: Config) -> Result<Self, reqwest::Error> {
         let origin = Origin::new(&config.publishers, config.sidecar_token.clone())?;
+        let boot_id = format!("{:032x}", rand::random::<u128>());
+        let disk = config.snapshot_dir.clone().map(|folder| Disk::new(folder, &boot_id));
         let mut writer = Writer::new(&config.collections, config.check_in);
         let view = ArcSwap::from_pointee(writer.view(Instant::now()));
         Ok(Self(Arc::new(Shared {
             config,
+            boot_id,
             origin,
+            disk,
             writer: Mutex::new(writer),
             view,
             journal: Mutex::default(),
@@ -97,7 +108,7 @@ impl Replica {
             reason: view.reason_of(name).map(str::to_owned),
             revision: held.watermark(),
             known: held.known(),
-            staged: 0,
+            staged: held.staged() as u64,
             count: held.count(),
             digest: held.digest(),
         });
@@ -106,13 +117,13 @@ impl Replica {
             instance: self.0.config.instance.clone(),
             state: view.state(now),
             epoch: view.root().epoch(),
-            confirmed_ms_ago: view.confirmed(now).map(|ago| ago.as_millis().try_into().unwrap_or(u64::MAX)),
+            confirmed_ms_ago: confirmed_ms_ago(&view, now),
             collections: collections.collect(),
             events: journal.counts.clone(),
             drops: journal.drops.iter().cloned().collect(),
-            boot_id: String::new(),
-            intake: None,
-            healing: Healing::default(),
+            boot_id: self.0.boot_id.clone(),
+            intake: journal.intake(&self.0.config),
+            healing: journal.healing.clone(),
             last_error: journal.last_error.clone(),
         }
     }
@@ -142,6 +153,14 @@ impl Replica {
         self.0.journal.lock().expect("nothing that holds it panics")
     }
 
+    pub(crate) fn boot_id(&self) -> &str {
+        &self.0.boot_id
+    }
+
+    pub(crate) fn disk(&self) -> Option<&Disk> {
+        self.0.disk.as_ref()
+    }
+
     pub(crate) fn origin(&self) -> &Origin {
         &self.0.origin
     }
@@ -155,4 +174,28 @@ impl Replica {
     pub(crate) fn lists(&self) -> &tokio::sync::Mutex<BTreeMap<CollectionName, Instant>> {
         &self.0.lists
     }
+}
+
+impl Journal {
+    /// What is wrong with the way events come. Where none are expected nothing can be wrong with them.
+    pub(crate) fn intake(&self, config: &Config) -> Option<Intake> {
+        self.arrivals.verdict().filter(|_verdict| config.events)
+    }
+
+    /// Logs a fault of the intake when it begins, and its end.
+    pub(crate) fn tell_intake(&mut self, config: &Config) {
+        let now = self.intake(config);
+        match now {
+            Some(fault) if self.told != now => tracing::warn!("{}: {}", fault.as_str(), fault.mend()),
+            None if self.told.is_some() => tracing::info!("events come as they should again"),
+            _ => {}
+        }
+        self.told = now;
+    }
+}
+
+/// In this life of the process, or else in the one that left its last known good on disk.
+fn confirmed_ms_ago(view: &View, now: Instant) -> Option<u64> {
+    let here = view.confirmed(now).map(|ago| ago.as_millis().try_into().unwrap_or(u64::MAX));
+    here.or_else(|| view.kept.map(|at| Utc::now().timestamp_millis().saturating_sub(at).try_into().unwrap_or(0)))
 }

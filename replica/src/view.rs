@@ -27,6 +27,11 @@ pub struct View {
     pub(crate) lacking: BTreeMap<CollectionName, (Revision, Instant)>,
     /// Why what publishers offer is not taken: `other-store` or `older-epoch`.
     pub(crate) refused: Option<&'static str>,
+    /// Whether readers may see it. What was read from disk is held back for a moment, in which it may catch up.
+    pub(crate) opened: bool,
+    /// What is held was read from disk, and no publisher has confirmed it since: when one last did, in milliseconds since
+    /// 1970 by the wall clock of that time.
+    pub(crate) kept: Option<i64>,
     pub(crate) stale_after: Duration,
 }
 
@@ -34,6 +39,11 @@ impl View {
     /// The documents of all followed collections.
     pub fn root(&self) -> &Root {
         &self.root
+    }
+
+    /// Whether there is something to serve.
+    pub fn loaded(&self) -> bool {
+        self.opened && self.root.loaded()
     }
 
     /// Time since a publisher confirmed what is held; `None` before the first time.
@@ -44,11 +54,15 @@ impl View {
     /// State of one followed collection.
     pub fn state_of(&self, name: &CollectionName, now: Instant) -> State {
         let late = |(_revision, since): &(Revision, Instant)| now.saturating_duration_since(*since) > GRACE;
-        if !self.root.collection(name).is_some_and(state::Collection::loaded) {
-            State::Loading
-        } else if self.lacking.get(name).is_some_and(late) {
+        let Some(held) = self.root.collection(name).filter(|held| self.opened && held.loaded()) else {
+            return State::Loading;
+        };
+        if self.lacking.get(name).is_some_and(late) {
             State::Behind
-        } else if self.refused.is_some() || self.confirmed(now).is_none_or(|ago| ago > self.stale_after) {
+        } else if self.refused.is_some()
+            || held.distrusted()
+            || self.confirmed(now).is_none_or(|ago| ago > self.stale_after)
+        {
             State::Stale
         } else {
             State::Current
@@ -66,8 +80,19 @@ impl View {
     /// An `unversioned` collection has a publisher that counts no revisions. It is current while its complete list was
     /// read in time; what came in between by events is trusted as the source document trusts it.
     pub fn reason_of(&self, name: &CollectionName) -> Option<&'static str> {
-        let unversioned = |held: &state::Collection| held.loaded() && !held.versioned();
-        self.refused.or_else(|| self.root.collection(name).is_some_and(unversioned).then_some("unversioned"))
+        let held = self.root.collection(name).filter(|held| held.loaded())?;
+        let reasons = [
+            (held.distrusted(), "diverged"),
+            (!held.versioned(), "unversioned"),
+            (self.confirmed.is_none() && self.kept.is_some(), "from-disk"),
+        ];
+        self.refused.or_else(|| reasons.iter().find(|(holds, _reason)| *holds).map(|(_holds, reason)| *reason))
+    }
+
+    /// Collections that lack something, and where a delta has to begin.
+    pub(crate) fn gaps(&self) -> BTreeMap<CollectionName, Revision> {
+        let watermark = |name| self.root.collection(name).map(state::Collection::watermark);
+        self.lacking.keys().filter_map(|name| Some((name.clone(), watermark(name)?))).collect()
     }
 
     /// Since when the longest known gap is there.

@@ -10,10 +10,13 @@ use std::{
 use contract::{CollectionName, Head, Revision};
 use state::{Machine, Root};
 
-use crate::view::View;
+use crate::view::{GRACE, View};
 
 /// Readings that wait to be reached. Older ones could no longer make a replica current.
 const MAX_READINGS: usize = 8;
+
+/// More ranges than this beyond the watermark are healed at once: each costs memory, and events alone close few of them.
+const MAX_RANGES: usize = 4_096;
 
 /// A replica that nobody confirmed for this many check-in intervals is stale.
 const STALE_AFTER_INTERVALS: f64 = 2.5;
@@ -25,6 +28,10 @@ pub(crate) struct Writer {
     pub(crate) touched: u64,
     /// See [`View::refused`].
     pub(crate) refused: Option<&'static str>,
+    /// See [`View::opened`].
+    pub(crate) opened: bool,
+    /// See [`View::kept`].
+    pub(crate) kept: Option<i64>,
     readings: VecDeque<(Instant, Vec<Head>)>,
     confirmed: Option<Instant>,
     lacking: BTreeMap<CollectionName, (Revision, Instant)>,
@@ -37,6 +44,8 @@ impl Writer {
             machine: Machine::new(collections),
             touched: 0,
             refused: None,
+            opened: true,
+            kept: None,
             readings: VecDeque::new(),
             confirmed: None,
             lacking: BTreeMap::new(),
@@ -44,8 +53,9 @@ impl Writer {
         }
     }
 
-    /// Takes note of heads that were asked for at `asked`; whether they are in another history than what is held.
-    pub(crate) fn read(&mut self, asked: Instant, heads: Vec<Head>) -> bool {
+    /// Takes note of heads that were true at `asked`; whether they are in another history than what is held. Heads of before
+    /// the clock began confirm nothing.
+    pub(crate) fn read(&mut self, asked: Option<Instant>, heads: Vec<Head>) -> bool {
         let epoch = self.machine.root().epoch();
         self.machine.compare(&heads);
         let other = heads.iter().any(|head| Some(head.epoch) != epoch);
@@ -56,7 +66,7 @@ impl Writer {
             if self.readings.len() == MAX_READINGS {
                 self.readings.pop_front();
             }
-            self.readings.push_back((asked, heads));
+            self.readings.extend(asked.map(|asked| (asked, heads)));
         }
         other
     }
@@ -81,7 +91,9 @@ impl Writer {
             .map(|(name, held)| {
                 // The mark stays until the watermark has passed it; only then is the next gap a new one.
                 let mark = old.get(name).filter(|(revision, _since)| *revision > held.watermark());
-                (name.clone(), mark.copied().unwrap_or((held.known(), now)))
+                let (revision, since) = mark.copied().unwrap_or((held.known(), now));
+                let urgent = now.checked_sub(GRACE).filter(|_then| held.ranges_beyond() > MAX_RANGES);
+                (name.clone(), (revision, urgent.map_or(since, |then| then.min(since))))
             })
             .collect();
         View {
@@ -89,6 +101,8 @@ impl Writer {
             confirmed: self.confirmed,
             lacking: self.lacking.clone(),
             refused: self.refused,
+            opened: self.opened,
+            kept: self.kept,
             stale_after: self.stale_after,
         }
     }
@@ -121,7 +135,8 @@ mod tests {
     fn hint(revision: Revision) -> Hint {
         let Head { collection, epoch, .. } = head(0);
         let config = CanonicalJson::parse(b"{}").ok();
-        Hint { collection, id: "x".parse().expect("an id"), epoch, revision, op: Operation::Update, config }
+        let (id, op) = ("x".parse().expect("an id"), Operation::Update);
+        Hint { collection, id, epoch, revision, op, config, last_set: 0, change_set: None }
     }
 
     /// A writer that was loaded at revision 7 by a load that was asked for at the returned moment.
@@ -132,7 +147,7 @@ mod tests {
         let builder = Snapshot::begin(Start { epoch: head(7).epoch, heads: vec![head(7)] });
         let snapshot = builder.complete(&End { end: true, count: 0 }, writer.machine.root()).expect("complete");
         writer.machine.install(generation, snapshot).expect("installed");
-        assert!(!writer.read(asked, vec![head(7)]));
+        assert!(!writer.read(Some(asked), vec![head(7)]));
         (writer, asked)
     }
 
@@ -148,7 +163,7 @@ mod tests {
     fn a_reading_confirms_only_when_it_is_reached() {
         let (mut writer, asked) = loaded();
         let later = asked + Duration::from_secs(20);
-        writer.read(later, vec![head(9)]);
+        writer.read(Some(later), vec![head(9)]);
         assert_eq!(writer.view(later).confirmed, Some(asked));
         writer.machine.apply(&hint(9));
         assert_eq!(writer.view(later).confirmed, Some(asked));
@@ -173,13 +188,13 @@ mod tests {
     #[test]
     fn a_reading_of_an_older_history_holds_nothing_up() {
         let (mut writer, asked) = loaded();
-        writer.read(asked, vec![head(9)]);
+        writer.read(Some(asked), vec![head(9)]);
         let (generation, newer) = (writer.machine.begin_load(), Head { epoch: next_epoch(), ..head(3) });
         let builder = Snapshot::begin(Start { epoch: next_epoch(), heads: vec![newer.clone()] });
         let snapshot = builder.complete(&End { end: true, count: 0 }, writer.machine.root()).expect("complete");
         writer.machine.install(generation, snapshot).expect("installed");
         let later = asked + Duration::from_secs(20);
-        assert!(!writer.read(later, vec![newer]));
+        assert!(!writer.read(Some(later), vec![newer]));
         assert_eq!(writer.view(later).confirmed, Some(later));
     }
 
@@ -188,7 +203,7 @@ mod tests {
         let (mut writer, asked) = loaded();
         let later = asked + Duration::from_secs(20);
         let other = Head { epoch: next_epoch(), ..head(7) };
-        assert!(writer.read(later, vec![other]));
+        assert!(writer.read(Some(later), vec![other]));
         assert_eq!(writer.view(later).confirmed, Some(asked));
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use actix_web::{App as HttpApp, HttpServer, dev::Server};
 use anyhow::Context;
-use replica::{Config, Replica};
+use replica::{Config, Replica, Url};
 use service::tasks::Supervisor;
 
 use crate::{
@@ -45,7 +45,10 @@ impl App {
             instance: settings.instance.clone().unwrap_or_else(default),
             collections: settings.collections.clone(),
             publishers: settings.publishers.clone(),
+            base_url: settings.base_url.clone().or_else(|| reachable_at(address)),
             check_in: settings.check_in,
+            events: settings.events_enabled,
+            snapshot_dir: settings.snapshot_dir.clone(),
             sidecar_token: settings.sidecar_token.clone(),
         })
         .context("cannot make an HTTP client")?;
@@ -87,4 +90,9 @@ impl App {
         });
         supervisor.run(shutdown).await
     }
+}
+
+/// An address that stands for all addresses is nobody's.
+fn reachable_at(address: SocketAddr) -> Option<Url> {
+    if address.ip().is_unspecified() { None } else { Url::parse(&format!("http://{address}")).ok() }
 }

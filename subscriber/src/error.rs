@@ -68,6 +68,12 @@ impl ApiError {
         Problem::new(503, "loading", "Loading", detail).into()
     }
 
+    /// No publisher has confirmed the configuration for too long, and a setting says that this is not ready.
+    pub fn stale() -> Self {
+        let detail = "No publisher has confirmed the configuration in time (AURA_CONFIGURATION_READY_WHEN_STALE=false)";
+        Problem::new(503, "stale", "Stale", detail).into()
+    }
+
     /// The answer, with what its headers say already.
     pub fn answer(&self, mut answer: HttpResponseBuilder) -> HttpResponse {
         if self.0.status == 503 {

@@ -3,7 +3,7 @@
 //! Every setting is taken as text, so that all mistakes are told at once. An empty value counts as unset. Nothing here
 //! reads the environment but the command line parser, and nothing prints a secret.
 
-use std::{collections::BTreeSet, fmt, net::SocketAddr, str::FromStr, time::Duration};
+use std::{collections::BTreeSet, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::Parser;
 use contract::CollectionName;
@@ -19,6 +19,7 @@ const API_URL: &str = "http://127.0.0.1:8080";
 const COLLECTIONS: &str = "ChannelConfiguration,ApplicationConfiguration,SkillConfiguration,TvSectionsConfiguration,\
                            PresetConfiguration,AgentConfiguration";
 const CHECK_IN_SECONDS: &str = "10";
+const READY_WHEN_STALE: &str = "true";
 /// Beyond this a replica that hears no events would be out of date for longer than anyone would expect.
 const MAX_CHECK_IN_SECONDS: u64 = 3_600;
 
@@ -31,8 +32,8 @@ const MAX_CHECK_IN_SECONDS: u64 = 3_600;
     after_help = "The log filter is RUST_LOG (default: info)."
 )]
 pub struct Options {
-    /// Whether events are taken: true or false. Without events the replica lives on its readings of the publisher,
-    /// one check-in apart, and names no subscriptions to a sidecar.
+    /// Whether events are taken: true or false. Without events the replica hears of changes at its
+    /// check-ins, and names no subscriptions to a sidecar.
     #[arg(long, env = "AURA_CONFIGURATION_EVENTS_ENABLED", value_name = "BOOLEAN", default_value = EVENTS_ENABLED)]
     events_enabled: String,
 
@@ -58,7 +59,7 @@ pub struct Options {
     #[arg(long, env = "AURA_CONFIGURATION_COLLECTIONS", value_name = "NAMES", default_value = COLLECTIONS)]
     collections: String,
 
-    /// Longest time between two readings of the publisher, in seconds, from 1 to 3600. A replica that loses every event
+    /// Longest time between two check-ins at the publisher, in seconds, from 1 to 3600. A replica that loses every event
     /// is at most this much behind; one that reaches no publisher for two and a half times as long says it is stale.
     #[arg(long, env = "AURA_CONFIGURATION_CHECK_IN_SECONDS", value_name = "SECONDS", default_value = CHECK_IN_SECONDS)]
     check_in_seconds: String,
@@ -72,6 +73,37 @@ pub struct Options {
         hide_default_value = true
     )]
     instance: String,
+
+    /// Where publishers and operators reach this replica, `http://HOST:PORT`; it is told at every check-in [default: the
+    /// address it listens on, unless that stands for all addresses]
+    #[arg(
+        long,
+        env = "AURA_CONFIGURATION_BASE_URL",
+        value_name = "URL",
+        default_value = "",
+        hide_default_value = true
+    )]
+    base_url: String,
+
+    /// Folder where the last known good configuration is kept, at most half a minute old, so that the replica starts when
+    /// everything else is down; it needs a folder of its own [default: nothing is kept]
+    #[arg(
+        long,
+        env = "AURA_CONFIGURATION_SNAPSHOT_DIR",
+        value_name = "DIR",
+        default_value = "",
+        hide_default_value = true
+    )]
+    snapshot_dir: String,
+
+    /// Whether /readyz is green while the configuration is stale: true or false.
+    #[arg(
+        long,
+        env = "AURA_CONFIGURATION_READY_WHEN_STALE",
+        value_name = "BOOLEAN",
+        default_value = READY_WHEN_STALE
+    )]
+    ready_when_stale: String,
 
     /// When set, whoever calls /dapr/* must send it as dapr-api-token; give the sidecar the same `APP_API_TOKEN`.
     #[arg(long, env = "APP_API_TOKEN", value_name = "SECRET", default_value = "", hide_default_value = true)]
@@ -102,10 +134,16 @@ pub struct Settings {
     pub publishers: Vec<Url>,
     /// What to follow.
     pub collections: BTreeSet<CollectionName>,
-    /// Longest time between two readings of the publisher.
+    /// Longest time between two check-ins.
     pub check_in: Duration,
     /// Name of the replica, when one was given.
     pub instance: Option<String>,
+    /// Where it is reached, when that was said.
+    pub base_url: Option<Url>,
+    /// Where the last known good is kept.
+    pub snapshot_dir: Option<PathBuf>,
+    /// Whether a stale replica is ready.
+    pub ready_when_stale: bool,
     /// The host, for the name of the replica.
     pub host_name: String,
     /// What callers of `/dapr/*` must know, when they must know anything.
@@ -171,6 +209,9 @@ impl Options {
             |seconds| if seconds <= MAX_CHECK_IN_SECONDS { Ok(seconds) } else { Err("expected at most 3600") };
         let seconds =
             checks.check("AURA_CONFIGURATION_CHECK_IN_SECONDS", seconds, positive(seconds).and_then(in_range));
+        let ready = or(&self.ready_when_stale, READY_WHEN_STALE);
+        let ready_when_stale = checks.check("AURA_CONFIGURATION_READY_WHEN_STALE", ready, boolean(ready));
+        let base_url = base_url(&mut checks, &self.base_url);
         let sidecar_token = sidecar_token(&mut checks, &self.dapr_api_token);
         let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let settings = (|| {
@@ -183,6 +224,9 @@ impl Options {
                 collections: collections?,
                 check_in: Duration::from_secs(seconds?),
                 instance: given(&self.instance),
+                base_url: base_url?,
+                snapshot_dir: given(&self.snapshot_dir).map(PathBuf::from),
+                ready_when_stale: ready_when_stale?,
                 host_name: or(&self.host_name, "localhost").to_owned(),
                 app_api_token: given(&self.app_api_token).map(Token),
                 sidecar_token: sidecar_token?,
@@ -204,6 +248,23 @@ fn sidecar_token(checks: &mut Checks, text: &str) -> Option<Option<HeaderValue>>
         }
         Err(_not_a_header) => {
             checks.mistake("DAPR_API_TOKEN", "…: it cannot be sent in a header, expected visible ASCII");
+            None
+        }
+    }
+}
+
+/// `None` after a mistake.
+fn base_url(checks: &mut Checks, text: &str) -> Option<Option<Url>> {
+    let name = "AURA_CONFIGURATION_BASE_URL";
+    if text.is_empty() {
+        return Some(None);
+    }
+    match Url::parse(text) {
+        Ok(url) if url.scheme() == "http" && url.has_host() && url.username().is_empty() && url.path() == "/" => {
+            Some(Some(url))
+        }
+        _ => {
+            checks.mistake(name, "…: expected http://HOST:PORT");
             None
         }
     }
@@ -256,7 +317,8 @@ mod tests {
         assert_eq!((settings.listen.to_string().as_str(), settings.collections.len()), (LISTEN, 6));
         assert_eq!((settings.publishers.len(), settings.check_in), (1, Duration::from_secs(10)));
         assert_eq!((settings.events_enabled, settings.events_manager), (true, Manager::Local));
-        assert!(settings.app_api_token.is_none());
+        assert!(settings.app_api_token.is_none() && settings.base_url.is_none() && settings.snapshot_dir.is_none());
+        assert!(settings.ready_when_stale);
     }
 
     #[test]
@@ -268,6 +330,8 @@ mod tests {
             "--api-url=https://u:secret@h,http://ok,nonsense",
             "--collections=A,_b",
             "--check-in-seconds=0",
+            "--ready-when-stale=maybe",
+            "--base-url=ftp://u:secret@h",
         ]);
         let mistakes = mistakes.expect_err("all wrong");
         for (mistake, said) in mistakes.iter().zip([
@@ -278,10 +342,12 @@ mod tests {
             "API_URL=item 3: ",
             "COLLECTIONS=\"_b\"",
             "CHECK_IN_SECONDS=\"0\"",
+            "READY_WHEN_STALE=\"maybe\"",
+            "BASE_URL=…: expected http://HOST:PORT",
         ]) {
             assert!(mistake.contains(said), "{mistake} should say {said}");
         }
-        assert_eq!(mistakes.len(), 7);
+        assert_eq!(mistakes.len(), 9);
         assert!(!mistakes.concat().contains("secret"));
         assert!(check(&["--check-in-seconds=3601"]).is_err());
         let settings = check(&["--app-api-token=secret"]).expect("all well");

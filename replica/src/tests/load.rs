@@ -88,11 +88,6 @@ async fn never_empty() {
         let bad = [
             ("another store", (200, snapshot_of(other, 9, &documents), heads_of(other, 9)), Some("other-store")),
             ("a blank store", (200, snapshot_of(other, 0, &[]), heads_of(other, 0)), Some("other-store")),
-            (
-                "a newer history, but blank",
-                (200, snapshot_of("0f86d081-2", 0, &[]), heads_of("0f86d081-2", 0)),
-                Some("other-store"),
-            ),
             ("an old copy", (200, snapshot_of(EPOCH, 6, &[]), heads_of(EPOCH, 6)), None),
             ("no heads", (200, String::new(), r#"{"heads":[]}"#.to_owned()), None),
             ("404", (404, String::new(), String::new()), None),

@@ -1,6 +1,9 @@
 //! A replica against a real HTTP server that says what each test wants it to say.
 
+mod check_in;
+mod disk;
 mod events;
+mod healing;
 mod load;
 mod unversioned;
 
@@ -30,11 +33,19 @@ async fn with_publisher(
     answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static,
     test: impl AsyncFnOnce(Replica),
 ) {
+    with_listener(move |path, _body| answer(path), async |url| test(replica(vec![nobody(), url])).await).await;
+}
+
+/// Runs `test` beside a publisher that also hears what is sent to it.
+async fn with_listener(
+    answer: impl Fn(&str, &[u8]) -> (u16, String) + Send + Sync + 'static,
+    test: impl AsyncFnOnce(Url),
+) {
     let answer = Arc::new(answer);
     let app = move || {
         let answer = Arc::clone(&answer);
-        App::new().default_service(web::to(move |request: HttpRequest| {
-            let (status, body) = answer(&request.uri().to_string());
+        App::new().default_service(web::to(move |request: HttpRequest, body: web::Bytes| {
+            let (status, body) = answer(&request.uri().to_string(), &body);
             std::future::ready(HttpResponse::build(StatusCode::from_u16(status).expect("a status")).body(body))
         }))
     };
@@ -42,19 +53,32 @@ async fn with_publisher(
     let url = Url::parse(&format!("http://{}", server.addrs()[0])).expect("a URL");
     let server = server.run();
     let handle = server.handle();
-    let replica = replica(vec![Url::parse("http://127.0.0.1:1").expect("a URL where nobody is"), url]);
     let (ended, ()) = tokio::join!(server, async {
-        test(replica).await;
+        test(url).await;
         handle.stop(false).await;
     });
     ended.expect("a server that ends well");
 }
 
+fn nobody() -> Url {
+    Url::parse("http://127.0.0.1:1").expect("a URL where nobody is")
+}
+
+fn settings(publishers: Vec<Url>) -> Config {
+    Config {
+        instance: "test".to_owned(),
+        collections: BTreeSet::from(["A", "B"].map(name)),
+        publishers,
+        base_url: None,
+        check_in: Duration::from_secs(600),
+        events: true,
+        snapshot_dir: None,
+        sidecar_token: None,
+    }
+}
+
 fn replica(publishers: Vec<Url>) -> Replica {
-    let collections = BTreeSet::from(["A", "B"].map(name));
-    let check_in = Duration::from_secs(600);
-    Replica::new(Config { instance: "test".to_owned(), collections, publishers, check_in, sidecar_token: None })
-        .expect("a client")
+    Replica::new(settings(publishers)).expect("a client")
 }
 
 /// Runs `test` while the replica follows its publisher.
@@ -141,4 +165,35 @@ fn its_futures_can_be_moved_between_threads() {
     let replica = replica(Vec::new());
     check(replica.run(std::future::pending()));
     check(replica.receive(Value::Null, None));
+}
+
+/// A record of collection A.
+fn change(text: &str, revision: u64, value: Option<Value>) -> Change {
+    Change {
+        collection: name("A"),
+        op: if value.is_some() { Operation::Update } else { Operation::Delete },
+        id: id(text),
+        revision,
+        epoch: EPOCH.parse().expect("an epoch"),
+        last_set: 0,
+        crc: value.as_ref().map(|value| config(value).crc()),
+        config_data: value.as_ref().map(config),
+        change_set: None,
+        time: chrono::DateTime::UNIX_EPOCH,
+        count: 1,
+        digest: Digest::default(),
+        correlation_id: None,
+        traceparent: None,
+    }
+}
+
+fn feed_of(items: Vec<Change>, more: bool) -> String {
+    serde_json::to_string(&Feed { heads: Vec::new(), items, more }).expect("json")
+}
+
+/// What a check-in is answered: A at a revision, B at 0.
+fn checked_in(revision: u64, resync: &[&str]) -> String {
+    let heads = vec![head("A", EPOCH, revision, &[]), head("B", EPOCH, 0, &[])];
+    let resync = resync.iter().map(|text| (name(text), contract::fleet::Resync::Diverged)).collect();
+    serde_json::to_string(&contract::fleet::CheckedIn { heads, age: 0, resync }).expect("json")
 }

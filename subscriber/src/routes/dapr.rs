@@ -4,7 +4,7 @@
 //! event without a word. So nothing here uses an extractor that could refuse. What the answer says is about the event
 //! alone.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use actix_web::{
     Error, HttpRequest, HttpResponse, ResponseError,
@@ -18,6 +18,7 @@ use contract::event::{DEAD_LETTER_TOPIC, ROUTE};
 use futures_util::StreamExt;
 use replica::Answer;
 use serde::Serialize;
+use tokio::time::timeout;
 
 use super::AppState;
 use crate::{envelope, error::ApiError, settings::Settings};
@@ -26,6 +27,9 @@ use crate::{envelope, error::ApiError, settings::Settings};
 pub const MAX_BODY: usize = 4 * 1024 * 1024;
 /// A larger one is read and thrown away up to here, so that its sender hears the answer; beyond, the connection ends.
 const MAX_DISCARDED: usize = 64 * 1024 * 1024;
+
+/// How long an event may take to arrive: a sender that hangs must not hold its connection for ever.
+const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// A topic that this subscriber wants, as a sidecar reads it (seeds.md A24).
 #[derive(Debug, Serialize)]
@@ -62,7 +66,8 @@ pub async fn subscribe(state: web::Data<AppState>) -> HttpResponse {
 /// `POST /dapr/processConfigurationEvents`.
 pub async fn process(request: HttpRequest, payload: web::Payload, state: web::Data<AppState>) -> HttpResponse {
     let replica = &state.replica;
-    let answer = match read(payload).await {
+    let read = timeout(BODY_TIME, read(payload)).await.unwrap_or_else(|late| Err(PayloadError::Io(late.into())));
+    let answer = match read {
         Ok(Some(body)) => match envelope::read(request.headers(), &body) {
             Ok(event) => replica.receive(event.data, event.expiration).await,
             Err(poison) => replica.dropped(poison.reason, poison.error),

@@ -1,6 +1,9 @@
 //! What an orchestrator and an operator ask. None of it needs a token, and none of it waits for anything.
 
+use std::time::Instant;
+
 use actix_web::{HttpResponse, web};
+use contract::status::State;
 use serde_json::json;
 
 use super::AppState;
@@ -11,12 +14,16 @@ pub async fn alive() -> HttpResponse {
     HttpResponse::Ok().json(json!({"status": "alive"}))
 }
 
-/// `GET /readyz`: whether there is anything to serve. Stale values are served, so they are ready.
+/// `GET /readyz`: whether there is anything to serve. Stale values are served, so they are ready, unless a setting says
+/// that they are not.
 pub async fn ready(state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
-    if state.replica.view().root().loaded() {
-        Ok(HttpResponse::Ok().json(json!({"status": "ready"})))
-    } else {
+    let view = state.replica.view();
+    if !view.loaded() {
         Err(ApiError::loading())
+    } else if !state.ready_when_stale && view.state(Instant::now()) == State::Stale {
+        Err(ApiError::stale())
+    } else {
+        Ok(HttpResponse::Ok().json(json!({"status": "ready"})))
     }
 }
 

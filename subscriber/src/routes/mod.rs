@@ -6,6 +6,7 @@
 pub mod dapr;
 pub mod health;
 mod methods;
+pub mod metrics;
 mod pieces;
 pub mod read;
 mod tags;
@@ -30,12 +31,18 @@ pub struct AppState {
     replica: Replica,
     subscriptions: Arc<[dapr::Subscription]>,
     token: Option<Token>,
+    ready_when_stale: bool,
 }
 
 impl AppState {
     /// What handlers need of the settings.
     pub fn new(replica: Replica, settings: &Settings) -> Self {
-        Self { replica, subscriptions: dapr::subscriptions(settings), token: settings.app_api_token.clone() }
+        Self {
+            replica,
+            subscriptions: dapr::subscriptions(settings),
+            token: settings.app_api_token.clone(),
+            ready_when_stale: settings.ready_when_stale,
+        }
     }
 }
 
@@ -55,6 +62,7 @@ pub fn configure(config: &mut ServiceConfig, state: &AppState) {
         .service(web::resource("/v1/collections/{collection}/documents/{id}").get(read::document))
         .service(web::resource("/v1/snapshot").get(read::snapshot))
         .service(web::resource("/v1/status").get(health::status))
+        .service(web::resource("/metrics").get(metrics::metrics))
         .service(web::resource("/healthz").get(health::alive))
         .service(web::resource("/readyz").get(health::ready));
     config.app_data(web::Data::new(state.clone())).service(routes).default_service(web::to(nothing_here));

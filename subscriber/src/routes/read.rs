@@ -136,7 +136,7 @@ pub async fn snapshot(request: HttpRequest, state: web::Data<AppState>) -> Resul
 
 fn loaded(state: &AppState) -> Result<Arc<View>, ApiError> {
     let view = state.replica.view();
-    if view.root().loaded() { Ok(view) } else { Err(ApiError::loading()) }
+    if view.loaded() { Ok(view) } else { Err(ApiError::loading()) }
 }
 
 /// What cannot be the name of a collection is the name of none.

@@ -343,7 +343,10 @@ async fn chained(subscriber: &Subscriber, test: impl AsyncFnOnce(&replica::Repli
         instance: "below".to_owned(),
         collections: ["A", "B"].map(|name| name.parse().expect("a name")).into(),
         publishers: vec![subscriber.url("").parse().expect("a URL")],
+        base_url: None,
         check_in: Duration::from_secs(10),
+        events: true,
+        snapshot_dir: None,
         sidecar_token: None,
     });
     let replica = replica.expect("a client");

@@ -1,0 +1,81 @@
+//! Last known good: what is held, kept in a file, so that a replica starts when everything else is down.
+//!
+//! The file is written whole beside the old one and renamed over it, so there is always one that is complete. One that
+//! is damaged is moved aside, never used and never deleted. Nothing here decides what a replica makes of it.
+
+use std::{
+    fs::{self, File},
+    io::{BufReader, BufWriter, ErrorKind, Write},
+    path::{Path, PathBuf},
+};
+
+use state::{Image, Root, image::Damaged};
+
+/// Name of the file in its folder.
+const FILE: &str = "last-known-good";
+
+/// The folder of the file.
+#[derive(Debug, Clone)]
+pub(crate) struct Disk {
+    folder: PathBuf,
+    /// Two processes that share the folder by mistake never write into one file.
+    boot_id: String,
+}
+
+impl Disk {
+    pub(crate) fn new(folder: PathBuf, boot_id: &str) -> Self {
+        Self { folder, boot_id: boot_id.to_owned() }
+    }
+
+    /// What was kept; `None` when nothing was. A damaged file is moved aside first, and then it is as if there were none.
+    pub(crate) fn read(&self) -> std::io::Result<Option<Image>> {
+        let path = self.path();
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        match Image::read(BufReader::new(file)) {
+            Ok(image) => Ok(Some(image)),
+            Err(damage) => {
+                self.move_aside(&path, &damage)?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn move_aside(&self, path: &Path, damage: &Damaged) -> std::io::Result<()> {
+        let aside = path.with_extension("damaged");
+        fs::rename(path, &aside)?;
+        let aside = aside.display();
+        tracing::warn!("the last known good configuration on disk is damaged and was moved to {aside}: {damage}");
+        Ok(())
+    }
+
+    /// Keeps what is held. `confirmed` is when a publisher last confirmed it, in milliseconds since 1970.
+    pub(crate) fn write(&self, root: &Root, confirmed: Option<i64>) -> std::io::Result<()> {
+        fs::create_dir_all(&self.folder)?;
+        let (path, new) = (self.path(), self.folder.join(format!("{FILE}.{}.new", self.boot_id)));
+        let written = write_durably(&new, root, confirmed).and_then(|()| fs::rename(&new, &path));
+        if written.is_err() {
+            // What is half written helps nobody; the old file is still there.
+            fs::remove_file(&new).or_else(|error| match error.kind() {
+                ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            })?;
+        }
+        written?;
+        // Until then the new name may be lost in a power cut, and the old file with it on some file systems.
+        File::open(&self.folder)?.sync_all()
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.join(FILE)
+    }
+}
+
+fn write_durably(path: &Path, root: &Root, confirmed: Option<i64>) -> std::io::Result<()> {
+    let mut out = BufWriter::new(File::create(path)?);
+    root.write_image(confirmed, &mut out)?;
+    out.flush()?;
+    out.get_ref().sync_all()
+}

@@ -1,0 +1,192 @@
+//! What is asked of a publisher, and what an answer has to be like to be used.
+
+use std::collections::BTreeMap;
+
+use contract::{
+    CanonicalJson, Change, CollectionName, DocumentId, Epoch, Feed, Head, Heads, Operation, Revision,
+    fleet::{CheckIn, CheckedIn},
+    snapshot::{Line, Start},
+};
+use futures_util::{StreamExt, TryStreamExt};
+use reqwest::StatusCode;
+use state::{Hint, Root, Snapshot, snapshot::Builder};
+use tokio_util::{
+    codec::{AnyDelimiterCodec, FramedRead},
+    io::StreamReader,
+};
+
+use super::{MAX_ANSWER, Origin, Publisher, bytes, json};
+use crate::{error::OriginError, list};
+
+/// Longest line of a snapshot: the largest document that can be written, and its frame.
+const MAX_LINE: usize = 5 * 1024 * 1024;
+/// Longest list of an unversioned collection.
+const MAX_LIST: usize = 256 * 1024 * 1024;
+
+/// Where a delta goes on, by collection: every change up to that revision was taken from the feed.
+pub(crate) type Cursor = BTreeMap<CollectionName, Revision>;
+
+/// A page of the feed whose changes follow the cursor without a gap.
+#[derive(Debug)]
+pub(crate) struct Page {
+    /// The changes, by collection contiguous and in order.
+    pub(crate) changes: Vec<Hint>,
+    /// Whether there is more to ask for.
+    pub(crate) more: bool,
+}
+
+impl Origin {
+    /// Says where this replica is, and hears where all collections stand. An answer that is behind what `root` had
+    /// reached when it was asked for is refused: it comes from a publisher that reads an old copy, or from a store that was
+    /// restored, and then the publisher has heard of it by this very check-in.
+    ///
+    /// A publisher without check-in (another subscriber) is asked for its heads.
+    pub(crate) async fn check_in(&self, root: &Root, report: &CheckIn) -> Result<CheckedIn, OriginError> {
+        self.in_turn(|publisher| async move {
+            let request = self.client.put(format!("{}/v1/replicas/{}", publisher.base, report.instance)).json(report);
+            let answer: CheckedIn = match self.send(publisher, request).await {
+                Ok(response) => json(publisher, response).await?,
+                Err(OriginError::NoRevisions { .. }) => self.heads(publisher).await?,
+                Err(OriginError::Refused { status, .. }) if has_no_check_in(status) => self.heads(publisher).await?,
+                Err(error) => return Err(error),
+            };
+            check_heads(root, &answer.heads).map_err(|reason| publisher.unusable(reason))?;
+            Ok(answer)
+        })
+        .await
+    }
+
+    async fn heads(&self, publisher: &Publisher) -> Result<CheckedIn, OriginError> {
+        let Heads { heads } = json(publisher, self.get(publisher, "/v1/collections").await?).await?;
+        Ok(CheckedIn { heads, age: 0, resync: BTreeMap::new() })
+    }
+
+    /// The next changes after a cursor.
+    pub(crate) async fn page(&self, cursor: &Cursor, epoch: Epoch) -> Result<Page, OriginError> {
+        let since: Vec<_> = cursor.iter().map(|(name, revision)| format!("{name}:{revision}")).collect();
+        let path = &format!("/v1/changes?since={}&epoch={epoch}", since.join(","));
+        self.in_turn(|publisher| async move {
+            let Feed { items, more, .. } = json(publisher, self.get(publisher, path).await?).await?;
+            let mut reached = cursor.clone();
+            let follows = |change: &Change| {
+                let at = reached.get_mut(&change.collection);
+                at.is_some_and(|at| {
+                    *at += 1;
+                    *at == change.revision && change.epoch == epoch && intact(change)
+                })
+            };
+            if !items.iter().all(follows) {
+                return Err(publisher.unusable("a page of the feed has a gap, or something damaged in it"));
+            }
+            if more && items.is_empty() {
+                return Err(publisher.unusable("an empty page of the feed says that there is more"));
+            }
+            Ok(Page { changes: items.into_iter().map(Hint::from_change).collect(), more })
+        })
+        .await
+    }
+
+    /// All documents of the collections that `root` follows, proven complete, and the heads they belong to.
+    pub(crate) async fn snapshot(&self, root: &Root) -> Result<(Vec<Head>, Snapshot), OriginError> {
+        let names: Vec<_> = root.collections().map(|(name, _held)| name.as_str()).collect();
+        let path = &format!("/v1/snapshot?collections={}", names.join(","));
+        self.in_turn(|publisher| async move {
+            let response = self.get(publisher, path).await?;
+            let body = StreamReader::new(response.bytes_stream().map_err(std::io::Error::other));
+            let codec = AnyDelimiterCodec::new_with_max_length(b"\n".to_vec(), Vec::new(), MAX_LINE);
+            let mut lines = FramedRead::new(body, codec).map_err(|error| publisher.unusable(error));
+
+            let cut = || publisher.unusable("the snapshot ends before its end line");
+            let first = lines.next().await.ok_or_else(cut)??;
+            let start: Start = serde_json::from_slice(&first).map_err(|error| publisher.unusable(error))?;
+            check_heads(root, &start.heads).map_err(|reason| publisher.unusable(reason))?;
+            let heads = start.heads.clone();
+            let mut builder: Builder = Snapshot::begin(start);
+            while let Some(line) = lines.next().await {
+                match Line::parse(&line?).map_err(|error| publisher.unusable(error))? {
+                    Line::Item(item) => builder.item(item, root).map_err(|error| publisher.unusable(error))?,
+                    Line::End(end) => {
+                        let snapshot = builder.complete(&end, root).map_err(|error| publisher.unusable(error))?;
+                        return Ok((heads, snapshot));
+                    }
+                }
+            }
+            Err(cut())
+        })
+        .await
+    }
+
+    /// One record of the change log.
+    pub(crate) async fn record(
+        &self,
+        collection: &CollectionName,
+        epoch: Epoch,
+        revision: Revision,
+    ) -> Result<Hint, OriginError> {
+        let since = revision.saturating_sub(1);
+        let path = &format!("/v1/collections/{collection}/changes?since={since}&limit=1&epoch={epoch}");
+        self.in_turn(|publisher| async move {
+            let response = self.get(publisher, path).await?;
+            let Feed { items, .. } = json(publisher, response).await?;
+            let asked = items.into_iter().next().filter(|change| {
+                (&change.collection, change.epoch, change.revision) == (collection, epoch, revision) && intact(change)
+            });
+            let change = asked.ok_or_else(|| publisher.unusable(format!("it is not revision {revision}, intact")))?;
+            Ok(Hint::from_change(change))
+        })
+        .await
+    }
+
+    /// One document of an unversioned collection (seeds.md A17: `GetById`).
+    pub(crate) async fn document(
+        &self,
+        collection: &CollectionName,
+        id: &DocumentId,
+    ) -> Result<CanonicalJson, OriginError> {
+        let path = &format!("/v1/collections/{collection}/documents/{id}");
+        self.in_turn(|publisher| async move {
+            let body = bytes(publisher, self.get(publisher, path).await?, MAX_ANSWER).await?;
+            match list::record(&body).map_err(|error| publisher.unusable(error))? {
+                (Some(other), _config) if other != *id => Err(publisher.unusable("it is another document")),
+                (_same, config) => Ok(config),
+            }
+        })
+        .await
+    }
+
+    /// All documents of an unversioned collection (seeds.md A17: `GetAll`).
+    pub(crate) async fn documents(
+        &self,
+        collection: &CollectionName,
+    ) -> Result<Vec<(DocumentId, CanonicalJson)>, OriginError> {
+        let path = &format!("/v1/collections/{collection}/documents");
+        self.in_turn(|publisher| async move {
+            let body = bytes(publisher, self.get(publisher, path).await?, MAX_LIST).await?;
+            list::records(&body).map_err(|error| publisher.unusable(error))
+        })
+        .await
+    }
+}
+
+/// Heads of every followed collection, none of them behind what is held.
+fn check_heads(root: &Root, heads: &[Head]) -> Result<(), String> {
+    for (name, held) in root.collections() {
+        let Some(head) = heads.iter().find(|head| head.collection == *name) else {
+            return Err(format!("{name} is not in it"));
+        };
+        if Some(head.epoch) == root.epoch() && head.revision < held.watermark() {
+            return Err(format!("{name} is at {} there, and at {} here", head.revision, held.watermark()));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a record has the value that its operation and its checksum say.
+fn intact(change: &Change) -> bool {
+    change.config_data.as_ref().map(CanonicalJson::crc) == change.crc
+        && (change.op == Operation::Delete) == change.config_data.is_none()
+}
+
+fn has_no_check_in(status: u16) -> bool {
+    status == StatusCode::NOT_FOUND || status == StatusCode::METHOD_NOT_ALLOWED
+}

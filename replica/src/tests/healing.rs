@@ -1,0 +1,116 @@
+//! What is missing comes by the feed, page by page, and by a load where the feed cannot help.
+
+use super::*;
+
+/// A publisher whose A is at the returned revision, at first 7, and whose feed gives one change a page.
+fn publisher(trimmed: bool) -> (Arc<AtomicU64>, Arc<Mutex<Vec<String>>>, impl Fn(&str) -> (u16, String)) {
+    let (revision, asked) = (Arc::new(AtomicU64::new(7)), Arc::new(Mutex::new(Vec::new())));
+    let (now, log) = (Arc::clone(&revision), Arc::clone(&asked));
+    let answer = move |path: &str| {
+        log.lock().expect("unharmed").push(path.to_owned());
+        let revision = now.load(Ordering::Relaxed);
+        if path.starts_with("/v1/snapshot") {
+            let documents = [document("x", revision, &json!({"v": revision}))];
+            return (200, snapshot_of(EPOCH, revision, &documents));
+        }
+        let since =
+            path.strip_prefix("/v1/changes?since=A:").and_then(|rest| rest.split('&').next()?.parse::<u64>().ok());
+        match since {
+            Some(_since) if trimmed => {
+                let mut problem = Problem::new(410, "feed-gone", "Gone", "It is trimmed");
+                problem.reason = Some("trimmed".to_owned());
+                (410, serde_json::to_string(&problem).expect("json"))
+            }
+            Some(since) => {
+                let next = change("x", since + 1, Some(json!({"v": since + 1})));
+                (200, feed_of(vec![next], since + 1 < revision))
+            }
+            None => (200, checked_in(revision, &[])),
+        }
+    };
+    (revision, asked, answer)
+}
+
+fn asked_for(asked: &Mutex<Vec<String>>, what: &str) -> usize {
+    asked.lock().expect("unharmed").iter().filter(|path| path.starts_with(what)).count()
+}
+
+#[tokio::test]
+async fn a_gap_heals_from_the_feed_page_by_page_after_the_grace() {
+    let (revision, asked, answer) = publisher(false);
+    with_publisher(answer, async |replica| {
+        following(&replica, async {
+            eventually("loaded", || replica.view().root().loaded()).await;
+            revision.store(10, Ordering::Relaxed);
+            let begun = Instant::now();
+            let last = event("Update", "y", 10, Some(json!({"v": 10})));
+            assert_eq!(replica.receive(last, None).await, Answer::Success);
+            assert_eq!(replica.status().collections[0].revision, 7);
+            eventually("healed", || replica.status().collections[0].revision == 10).await;
+            assert!(begun.elapsed() >= Duration::from_millis(200), "events may overtake each other");
+            assert_eq!(held(&replica, "x").as_deref(), Some(r#"{"v":9}"#));
+        })
+        .await;
+        let healing = replica.status().healing;
+        assert_eq!((healing.loads, healing.pages, healing.healed, healing.resets), (1, 2, 2, 0));
+        assert_eq!((asked_for(&asked, "/v1/snapshot"), asked_for(&asked, "/v1/changes")), (1, 2));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_log_no_longer_holds_comes_by_a_load() {
+    let (revision, asked, answer) = publisher(true);
+    with_publisher(answer, async |replica| {
+        following(&replica, async {
+            eventually("loaded", || replica.view().root().loaded()).await;
+            revision.store(10, Ordering::Relaxed);
+            let last = event("Update", "x", 10, Some(json!({"v": 10})));
+            assert_eq!(replica.receive(last, None).await, Answer::Success);
+            eventually("healed", || replica.status().collections[0].revision == 10).await;
+        })
+        .await;
+        assert_eq!((replica.status().healing.loads, asked_for(&asked, "/v1/snapshot")), (2, 2));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_page_with_a_gap_or_a_damaged_value_is_refused() {
+    let mut damaged = change("x", 8, Some(json!({"v": 8})));
+    damaged.crc = Some(contract::Crc(1));
+    let mut foreign = change("x", 8, Some(json!({"v": 8})));
+    foreign.epoch = "0f86d081-2".parse().expect("an epoch");
+    let valueless = Change { op: Operation::Update, ..change("x", 8, None) };
+    let gap = vec![change("x", 8, None), change("x", 10, None)];
+    for page in [vec![change("x", 9, None)], gap, vec![damaged], vec![foreign], vec![valueless]] {
+        let body = feed_of(page, false);
+        with_publisher(
+            move |_path| (200, body.clone()),
+            async |replica| {
+                let cursor = crate::origin::Cursor::from([(name("A"), 7)]);
+                assert!(replica.origin().page(&cursor, EPOCH.parse().expect("an epoch")).await.is_err());
+            },
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_publisher_that_hangs_costs_seconds() {
+    // It accepts, in its backlog, and never answers.
+    let hung = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let hung = Url::parse(&format!("http://{}", hung.local_addr().expect("an address"))).map(|url| (hung, url));
+    let (_listener, hung) = hung.expect("a URL");
+    let (_revision, _asked, answer) = publisher(false);
+    let begun = Instant::now();
+    with_listener(
+        move |path, _body| answer(path),
+        async |url| {
+            let replica = replica(vec![hung, url]);
+            following(&replica, eventually("loaded", || replica.view().root().loaded())).await;
+        },
+    )
+    .await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
