@@ -3,14 +3,15 @@
 //! It never retries by itself, but for the one race of [`Api::put`]; who calls knows whether trying again makes sense.
 
 mod refused;
+mod target;
 
 use std::{io, time::Duration};
 
 use anyhow::{Context, anyhow};
-use contract::{CollectionName, DocumentId, Heads, Revision, listing};
+use contract::{CollectionName, DocumentId, Heads, Revision, fleet::Fleet, listing};
 use futures_util::{StreamExt, TryStreamExt};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, header};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, Split},
     time::timeout,
@@ -18,27 +19,18 @@ use tokio::{
 use tokio_util::io::StreamReader;
 
 use self::refused::accepted;
-pub(crate) use self::refused::{Refused, refused_with};
+pub(crate) use self::{
+    refused::{Refused, refused_with},
+    target::{Subscribers, Target, service_url},
+};
 
 const CONNECT: Duration = Duration::from_secs(1);
 /// Until the headers of an answer to a reader are there.
 const READ: Duration = Duration::from_secs(2);
 /// The same for a writer: a publisher may take 5 s until it gives up on a commit, and says so then.
 const WRITE: Duration = Duration::from_secs(8);
-
-/// Which publisher a command speaks to.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Target {
-    /// Publisher to speak to; of a comma list, the first
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "AURA_CONFIGURATION_API_URL",
-        default_value = "http://127.0.0.1:8080",
-        value_parser = first_url
-    )]
-    publisher: Url,
-}
+/// The same for who asks for something that may make the publisher read its whole store.
+const THOROUGH: Duration = Duration::from_secs(60);
 
 /// A service with the API that the README describes, or its read half.
 #[derive(Debug, Clone)]
@@ -65,17 +57,9 @@ pub(crate) struct Written {
     pub(crate) revision: Revision,
 }
 
-impl Target {
-    pub(crate) fn api(self) -> anyhow::Result<Api> {
-        Api::new(self.publisher)
-    }
-}
-
 impl Api {
     pub(crate) fn new(base: Url) -> anyhow::Result<Self> {
-        // A configuration service is never on the far side of a web proxy.
-        let http = Client::builder().no_proxy().connect_timeout(CONNECT).read_timeout(WRITE).build();
-        Ok(Self { base, http: http.context("cannot make an HTTP client")? })
+        Ok(Self { base, http: client(WRITE)? })
     }
 
     pub(crate) fn base(&self) -> &str {
@@ -91,6 +75,24 @@ impl Api {
     pub(crate) async fn heads(&self) -> anyhow::Result<Heads> {
         let answer = self.get("/v1/collections").await?;
         answer.json().await.with_context(|| format!("the heads that {} told", self.base()))
+    }
+
+    /// The replicas that checked in with this publisher. `None` = it keeps no account of them: an older one, or a subscriber.
+    pub(crate) async fn fleet(&self) -> anyhow::Result<Option<Fleet>> {
+        match self.get("/v1/replicas").await {
+            Ok(answer) => {
+                Ok(Some(answer.json().await.with_context(|| format!("the fleet that {} told", self.base()))?))
+            }
+            Err(error) if refused_with(&error, StatusCode::NOT_FOUND) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks the publisher to do something to its store.
+    pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
+        let request = client(THOROUGH)?.post(format!("{}{path}", self.base())).json(body);
+        let answer = accepted(self.send(request, THOROUGH).await?).await?;
+        answer.json().await.with_context(|| format!("done, but the answer of {} is odd", self.base()))
     }
 
     /// Creates or updates a document; what stands in for `configData` is sent as it is.
@@ -159,6 +161,12 @@ impl Api {
     }
 }
 
+fn client(idle: Duration) -> anyhow::Result<Client> {
+    // A configuration service is never on the far side of a web proxy.
+    let client = Client::builder().no_proxy().connect_timeout(CONNECT).read_timeout(idle).build();
+    client.context("cannot make an HTTP client")
+}
+
 /// Path of a document. Neither part has a character that a URL escapes.
 pub(crate) fn document(collection: &CollectionName, id: &DocumentId) -> String {
     format!("/v1/collections/{collection}/documents/{id}")
@@ -167,17 +175,4 @@ pub(crate) fn document(collection: &CollectionName, id: &DocumentId) -> String {
 /// The lines of an answer, as they come. A cut connection is an error.
 pub(crate) fn lines(answer: Response) -> Split<impl AsyncBufRead + Unpin> {
     StreamReader::new(answer.bytes_stream().map_err(io::Error::other).boxed()).split(b'\n')
-}
-
-/// The first of a comma list of URLs.
-fn first_url(list: &str) -> Result<Url, String> {
-    service_url(list.split(',').next().unwrap_or_default())
-}
-
-/// A URL that paths can be added to.
-pub(crate) fn service_url(text: &str) -> Result<Url, String> {
-    match Url::parse(text.trim()) {
-        Ok(url) if url.scheme() == "http" && url.query().is_none() => Ok(url),
-        _ => Err("expected a URL like http://127.0.0.1:8080".to_owned()),
-    }
 }

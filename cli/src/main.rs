@@ -6,6 +6,7 @@
 mod client;
 mod commands;
 mod output;
+mod progress;
 #[cfg(test)]
 mod stand_in;
 mod whole;

@@ -1,4 +1,8 @@
-//! A publisher of a few lines for the tests of this crate: real HTTP, documents in memory, answers that can be cut.
+//! A publisher of a few lines for the tests of this crate, and a replica as well: real HTTP, documents in memory, answers
+//! that can be cut.
+
+pub(crate) mod fleet;
+mod lists;
 
 use std::{
     collections::BTreeMap,
@@ -12,10 +16,8 @@ use actix_web::{
 };
 use contract::{
     CanonicalJson, CollectionName, Digest, Document, Epoch, Head, Heads, Problem,
-    listing::{self, Form, Listing},
-    snapshot,
+    fleet::{Fleet, RestoreEpoch},
 };
-use futures_util::stream;
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -46,6 +48,11 @@ struct Store {
     documents: BTreeMap<(String, String), Document>,
     revision: u64,
     cut: Cut,
+    /// Without one it is a publisher that keeps no account of replicas.
+    fleet: Option<Fleet>,
+    /// What it was told about its history.
+    restored: Vec<RestoreEpoch>,
+    snapshots: u32,
 }
 
 impl StandIn {
@@ -56,9 +63,11 @@ impl StandIn {
             App::new()
                 .app_data(shared.clone())
                 .route("/v1/collections", web::get().to(heads))
-                .route("/v1/snapshot", web::get().to(whole))
-                .route("/v1/collections/{collection}/documents", web::get().to(list))
+                .route("/v1/snapshot", web::get().to(lists::whole))
+                .route("/v1/collections/{collection}/documents", web::get().to(lists::list))
                 .route("/v1/collections/{collection}/documents/{id}", web::put().to(put))
+                .configure(fleet::routes)
+                .default_service(web::to(no_such_route))
         })
         .workers(1)
         .disable_signals()
@@ -74,6 +83,10 @@ impl StandIn {
         Api::new(service_url(&self.url).expect("a URL")).expect("a client")
     }
 
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     pub(crate) fn documents(&self) -> usize {
         self.store.lock().expect("no panic").documents.len()
     }
@@ -86,6 +99,16 @@ impl StandIn {
 
     pub(crate) fn cut(&self, cut: Cut) {
         self.store.lock().expect("no panic").cut = cut;
+    }
+
+    /// Loses a document, as nothing that counts revisions ever does.
+    pub(crate) fn lose(&self, id: &str) {
+        self.store.lock().expect("no panic").documents.retain(|(_collection, held), _document| held != id);
+    }
+
+    /// How many snapshots were read.
+    pub(crate) fn snapshots(&self) -> u32 {
+        self.store.lock().expect("no panic").snapshots
     }
 }
 
@@ -130,38 +153,7 @@ async fn put(
     HttpResponse::Ok().json(json!({ "revision": store.revision }))
 }
 
-async fn whole(store: Data<Mutex<Store>>) -> HttpResponse {
-    let store = store.lock().expect("no panic");
-    let head = store.head();
-    let sent = if store.cut == Cut::Item { store.documents.len() - 1 } else { store.documents.len() };
-    let mut body = Vec::new();
-    listing::start_line(&snapshot::Start { epoch: head.epoch, heads: vec![head] }, &mut body);
-    for document in store.documents.values().take(sent) {
-        document.snapshot_line(&collection(), &mut body);
-    }
-    answer(body, sent, store.cut)
-}
-
-async fn list(store: Data<Mutex<Store>>) -> HttpResponse {
-    let store = store.lock().expect("no panic");
-    let mut body = Vec::new();
-    let mut listing = Listing::open(Form::NdJson, &store.head(), &mut body);
-    for document in store.documents.values() {
-        listing.item(document, &mut body);
-    }
-    answer(body, store.documents.len(), store.cut)
-}
-
-/// The end of a list or snapshot, or what is left of it.
-fn answer(body: Vec<u8>, sent: usize, cut: Cut) -> HttpResponse {
-    let end = match cut {
-        Cut::Connection => Err(io::Error::other("cut")),
-        Cut::EndLine => Ok(Bytes::new()),
-        Cut::Nothing | Cut::Item => {
-            let mut line = Vec::new();
-            listing::end_line(sent as u64, &mut line);
-            Ok(line.into())
-        }
-    };
-    HttpResponse::Ok().content_type(listing::NDJSON).streaming(stream::iter([Ok(Bytes::from(body)), end]))
+async fn no_such_route(request: HttpRequest) -> HttpResponse {
+    let detail = format!("{} {} is not part of the API", request.method(), request.path());
+    HttpResponse::NotFound().json(Problem::new(404, "no-such-route", "No such route", detail))
 }

@@ -16,6 +16,22 @@ pub(crate) struct Whole {
     ended: bool,
 }
 
+/// What a line was.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// The first one, which announces so many documents.
+    Start(u64),
+    Item(Item),
+    End,
+}
+
+/// What was proven.
+#[derive(Debug)]
+pub(crate) struct Proven {
+    pub(crate) heads: Vec<Head>,
+    pub(crate) documents: u64,
+}
+
 #[derive(Debug)]
 struct Sum {
     head: Head,
@@ -25,13 +41,14 @@ struct Sum {
 
 impl Whole {
     /// Takes the next line.
-    pub(crate) fn line(&mut self, line: &[u8]) -> anyhow::Result<()> {
+    pub(crate) fn line(&mut self, line: &[u8]) -> anyhow::Result<Step> {
         ensure!(!self.ended, "something follows the end line");
         let Some(collections) = &mut self.collections else {
             let start: Start = serde_json::from_slice(line).context("the first line of the snapshot")?;
+            let announced = start.heads.iter().map(|head| head.count).fold(0, u64::saturating_add);
             let sum = |head: Head| (head.collection.clone(), Sum { head, count: 0, digest: Digest::default() });
             self.collections = Some(start.heads.into_iter().map(sum).collect());
-            return Ok(());
+            return Ok(Step::Start(announced));
         };
         match Line::parse(line).with_context(|| format!("item {} of the snapshot", self.items + 1))? {
             Line::Item(item) => {
@@ -39,22 +56,25 @@ impl Whole {
                 collections
                     .get_mut(&item.collection)
                     .with_context(|| format!("{} has no head in the first line", item.collection))?
-                    .add(&item)
+                    .add(&item)?;
+                Ok(Step::Item(item))
             }
             Line::End(End { count, .. }) => {
                 self.ended = true;
                 ensure!(count == self.items, "the end line counts {count} documents, but {} came", self.items);
-                collections.values().try_for_each(Sum::check)
+                collections.values().try_for_each(Sum::check)?;
+                Ok(Step::End)
             }
         }
     }
 
-    /// How many documents there were, if the end line proved that these are all.
-    pub(crate) fn finish(self) -> anyhow::Result<u64> {
+    /// What there was, if the end line proved that this is all.
+    pub(crate) fn finish(self) -> anyhow::Result<Proven> {
         if !self.ended {
             bail!("the snapshot is cut off after {} documents: it has no end line", self.items);
         }
-        Ok(self.items)
+        let heads = self.collections.into_iter().flatten().map(|(_name, sum)| sum.head).collect();
+        Ok(Proven { heads, documents: self.items })
     }
 }
 

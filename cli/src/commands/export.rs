@@ -71,7 +71,7 @@ async fn copy(api: &Api, collections: &[CollectionName], to: impl Write) -> anyh
         to.write_all(&line)?;
     }
     to.flush()?;
-    whole.finish()
+    Ok(whole.finish()?.documents)
 }
 
 #[cfg(test)]

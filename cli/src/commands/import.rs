@@ -1,7 +1,5 @@
 //! `confcast import`: writes every document of a file, many at a time, and says which were refused and why.
 
-mod progress;
-
 use std::{
     collections::HashMap,
     io,
@@ -17,10 +15,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use self::progress::Progress;
 use crate::{
     client::{Api, Refused, Target, Written, refused_with},
     output,
+    progress::Progress,
 };
 
 /// Writes under way at once.
@@ -82,7 +80,7 @@ impl Import {
 
 async fn import(api: &Api, file: &Path) -> anyhow::Result<Outcome> {
     let length = tokio::fs::metadata(file).await.ok().filter(std::fs::Metadata::is_file).map(|about| about.len());
-    let progress = Progress::new(length);
+    let progress = Progress::bytes(length);
     let lines = BufReader::new(super::open(file).await?).split(b'\n');
     let lines = stream::try_unfold(lines, |mut lines| async {
         Ok::<_, io::Error>(lines.next_segment().await?.map(|line| (line, lines)))
@@ -93,7 +91,7 @@ async fn import(api: &Api, file: &Path) -> anyhow::Result<Outcome> {
     {
         let writes = lines.map(|line| {
             let entry = line.map(|line| {
-                progress.read(line.len() + 1);
+                progress.inc(line.len() as u64 + 1);
                 reading.take(&line)
             });
             let number = reading.line;
@@ -119,7 +117,7 @@ async fn import(api: &Api, file: &Path) -> anyhow::Result<Outcome> {
                     outcome.refused.push((line, reason));
                 }
             }
-            progress.written(outcome.written);
+            progress.tell(format!("{} documents written", outcome.written));
         }
     }
     progress.finish();

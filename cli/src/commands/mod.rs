@@ -84,6 +84,7 @@ mod tests {
             "export ChannelConfiguration SkillConfiguration -o all.ndjson",
             "import all.ndjson",
             "status --subscriber http://127.0.0.1:8081 --subscriber http://127.0.0.1:8082 --json",
+            "status --strict",
         ] {
             Confcast::try_parse_from(format!("confcast {line}").split(' ')).expect(line);
         }

@@ -1,36 +1,41 @@
-//! `confcast status`: where the publisher and every replica stand.
+//! `confcast status`: where the publisher and every replica stand. It compares revisions and digests, never documents:
+//! that is `confcast verify`.
 
-use anyhow::{Context, ensure};
-use comfy_table::Table;
+mod asked;
+mod fleet;
+mod tables;
+
+use anyhow::ensure;
 use contract::{
     CollectionName, Head, Heads,
+    fleet::{Fleet, Intake},
     status::{CollectionStatus, State, Status as Replica},
 };
 use futures_util::future::join_all;
-use reqwest::Url;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 
+use self::asked::{Asked, Said, ask};
 use crate::{
-    client::{Api, Target, service_url},
+    client::{Api, Subscribers, Target},
     output,
 };
 
 /// Show where the publisher and every replica stand
 ///
+/// Shows the replicas that checked in with the publisher, as they were then; those named with --subscriber are asked
+/// directly instead. A publisher that keeps no account of its replicas (an older one, or a subscriber) is shown with the
+/// named ones, else with those that `confcast up` starts.
+///
 /// The exit code is 0 only if the publisher and all replicas answer, every collection of every replica is `current`, and no
-/// digest differs.
+/// digest differs. A replica that is gone (silent for more than three check-ins, as one is that was scaled away) and one
+/// that events do not reach (deaf, competing: it lives on check-ins) are shown, and fail only with --strict.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Status {
-    /// Replicas to ask
-    #[arg(
-        long = "subscriber",
-        value_name = "URL",
-        env = "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS",
-        default_value = "http://127.0.0.1:8081,http://127.0.0.1:8082",
-        value_delimiter = ',',
-        value_parser = service_url
-    )]
-    subscribers: Vec<Url>,
+    #[command(flatten)]
+    subscribers: Subscribers,
+    /// Fail also when a replica is gone, deaf or competing, or when there is none
+    #[arg(long)]
+    strict: bool,
     /// Print JSON instead of tables
     #[arg(long)]
     json: bool,
@@ -42,113 +47,90 @@ pub(crate) struct Status {
 #[derive(Debug, Serialize)]
 struct Report {
     publisher: Asked<Heads>,
+    /// Absent when replicas were asked directly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fleet: Option<Asked<Fleet>>,
     replicas: Vec<Asked<Replica>>,
-}
-
-#[derive(Debug, Serialize)]
-struct Asked<T> {
-    url: String,
-    #[serde(flatten)]
-    said: Said<T>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Said<T> {
-    Answer(T),
-    Error(String),
 }
 
 impl Status {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let replicas = self.subscribers.into_iter().map(Api::new).collect::<anyhow::Result<Vec<_>>>()?;
-        let report = Report::ask(&self.target.api()?, &replicas).await;
+        let report = Report::ask(&self.target.api()?, &self.subscribers).await?;
         if self.json {
             output::json(&report)?;
         } else {
             output::say(report.publisher_table())?;
-            output::say(report.replica_table())?;
+            if let Some(table) = report.replicas_table() {
+                output::say(table)?;
+            }
+            for mend in fleet::mends(report.intakes()) {
+                output::say(mend)?;
+            }
         }
-        let wrong = report.wrong();
+        let wrong = report.wrong(self.strict);
         ensure!(wrong.is_empty(), "not all is well: {}", wrong.join("; "));
         Ok(())
     }
 }
 
 impl Report {
-    async fn ask(publisher: &Api, replicas: &[Api]) -> Self {
+    async fn ask(publisher: &Api, subscribers: &Subscribers) -> anyhow::Result<Self> {
         // The publisher first: a replica asked after it is behind these heads only if it really is.
-        let publisher = ask(publisher, "/v1/collections").await;
-        Self { publisher, replicas: join_all(replicas.iter().map(|replica| ask(replica, "/v1/status"))).await }
+        let heads = ask(publisher, "/v1/collections").await;
+        let fleet = if subscribers.named.is_empty() { publisher.fleet().await.transpose() } else { None };
+        let replicas = if fleet.is_none() { subscribers.or_local()? } else { vec![] };
+        Ok(Self {
+            publisher: heads,
+            fleet: fleet.map(|fleet| Asked::new(publisher, fleet)),
+            replicas: join_all(replicas.iter().map(|replica| ask(replica, "/v1/status"))).await,
+        })
     }
 
     /// What keeps this from being a healthy fleet.
-    fn wrong(&self) -> Vec<String> {
-        let publisher = self.publisher.error().map(|_| "the publisher does not answer".to_owned());
-        let replicas = self.replicas.iter().flat_map(|asked| match &asked.said {
-            Said::Error(_) => vec![format!("{} does not answer", asked.url)],
-            Said::Answer(replica) => (replica.collections.iter())
-                .filter(|row| row.state != State::Current || self.agrees(replica, row) == Some(false))
-                .map(|row| format!("{} of {} is {}", row.collection, replica.instance, self.verdict(replica, row)))
-                .collect(),
-        });
-        publisher.into_iter().chain(replicas).collect()
-    }
-
-    fn publisher_table(&self) -> Table {
-        let mut table = output::table(["publisher", "collection", "epoch", "revision", "documents", "digest"]);
-        match &self.publisher.said {
-            Said::Error(error) => _ = table.add_row([&self.publisher.url, error]),
-            Said::Answer(Heads { heads }) => {
-                for Head { collection, epoch, revision, count, digest, .. } in heads {
-                    table.add_row([
-                        self.publisher.url.clone(),
-                        collection.to_string(),
-                        epoch.to_string(),
-                        revision.to_string(),
-                        count.to_string(),
-                        digest.to_string(),
-                    ]);
+    fn wrong(&self, strict: bool) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if self.publisher.error().is_some() {
+            wrong.push("the publisher does not answer".to_owned());
+        }
+        match self.fleet.as_ref().map(|asked| &asked.said) {
+            Some(Said::Error(_)) if !wrong.is_empty() => {}
+            Some(Said::Error(error)) => wrong.push(format!("the publisher does not tell its replicas: {error}")),
+            Some(Said::Answer(fleet)) => {
+                wrong.extend(fleet::wrong(fleet, self.heads()));
+                if strict {
+                    wrong.extend(fleet::gone(fleet).map(|instance| format!("{instance} is gone")));
+                    wrong.extend(fleet.replicas.is_empty().then(|| "no replica has checked in".to_owned()));
                 }
             }
+            None => {}
         }
-        table
-    }
-
-    fn replica_table(&self) -> Table {
-        let mut table =
-            output::table(["replica", "collection", "state", "revision/head", "documents", "digest equal", "reason"]);
-        for asked in &self.replicas {
+        wrong.extend(self.replicas.iter().flat_map(|asked| {
             match &asked.said {
-                Said::Error(error) => _ = table.add_row([&asked.url, "", "unreachable", "", "", "", error]),
-                Said::Answer(replica) => {
-                    for row in &replica.collections {
-                        let head = self.head(&row.collection).map_or("?".to_owned(), |head| head.revision.to_string());
-                        table.add_row([
-                            replica.instance.clone(),
-                            row.collection.to_string(),
-                            row.state.as_str().to_owned(),
-                            format!("{}/{head}", row.revision),
-                            row.count.to_string(),
-                            match self.agrees(replica, row) {
-                                Some(true) => "yes".to_owned(),
-                                Some(false) => "NO".to_owned(),
-                                None => "-".to_owned(),
-                            },
-                            row.reason.clone().unwrap_or_default(),
-                        ]);
-                    }
-                }
+                Said::Error(_) => vec![format!("{} does not answer", asked.url)],
+                Said::Answer(replica) => (replica.collections.iter())
+                    .filter(|row| row.state != State::Current || self.agrees(replica, row) == Some(false))
+                    .map(|row| format!("{} of {} is {}", row.collection, replica.instance, self.verdict(replica, row)))
+                    .collect(),
             }
+        }));
+        if strict {
+            wrong.extend(self.intakes().map(|(intake, instance)| format!("{instance} is {}", intake.as_str())));
         }
-        table
+        wrong
+    }
+
+    fn intakes(&self) -> impl Iterator<Item = (Intake, &str)> {
+        let told = self.fleet.iter().filter_map(Asked::answer).flat_map(fleet::intakes);
+        let asked = self.replicas.iter().filter_map(Asked::answer);
+        told.chain(asked.filter_map(|replica| Some((replica.intake?, replica.instance.as_str()))))
     }
 
     fn head(&self, collection: &CollectionName) -> Option<&Head> {
-        match &self.publisher.said {
-            Said::Answer(Heads { heads }) => heads.iter().find(|head| head.collection == *collection),
-            Said::Error(_) => None,
-        }
+        self.heads().iter().find(|head| head.collection == *collection)
+    }
+
+    fn heads(&self) -> &[Head] {
+        self.publisher.answer().map_or(&[], |Heads { heads }| heads)
     }
 
     /// Whether the digests are equal; no verdict unless both speak of the same revision of the same history.
@@ -161,24 +143,6 @@ impl Report {
     fn verdict(&self, replica: &Replica, row: &CollectionStatus) -> &'static str {
         if self.agrees(replica, row) == Some(false) { "different from the publisher" } else { row.state.as_str() }
     }
-}
-
-impl<T> Asked<T> {
-    fn error(&self) -> Option<&str> {
-        match &self.said {
-            Said::Answer(_) => None,
-            Said::Error(error) => Some(error),
-        }
-    }
-}
-
-async fn ask<T: DeserializeOwned>(api: &Api, path: &str) -> Asked<T> {
-    let answer = async { api.get(path).await?.json().await.context("the answer is odd") };
-    let said = match answer.await {
-        Ok(answer) => Said::Answer(answer),
-        Err(error) => Said::Error(error.root_cause().to_string()),
-    };
-    Asked { url: api.base().to_owned(), said }
 }
 
 #[cfg(test)]
