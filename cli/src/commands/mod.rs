@@ -8,6 +8,7 @@ mod list;
 mod put;
 mod status;
 mod up;
+mod verify;
 
 use std::path::Path;
 
@@ -33,6 +34,7 @@ enum Command {
     Export(export::Export),
     Import(import::Import),
     Status(status::Status),
+    Verify(verify::Verify),
     #[command(hide = true)]
     WithParent(up::with_parent::WithParent),
 }
@@ -48,6 +50,7 @@ impl Confcast {
             Command::Export(command) => command.run().await,
             Command::Import(command) => command.run().await,
             Command::Status(command) => command.run().await,
+            Command::Verify(command) => command.run().await,
             Command::WithParent(command) => command.run(),
         }
     }
@@ -85,6 +88,7 @@ mod tests {
             "import all.ndjson",
             "status --subscriber http://127.0.0.1:8081 --subscriber http://127.0.0.1:8082 --json",
             "status --strict",
+            "verify --subscriber http://127.0.0.1:8081,http://127.0.0.1:8082 --wait 30 --json",
         ] {
             Confcast::try_parse_from(format!("confcast {line}").split(' ')).expect(line);
         }

@@ -1,0 +1,147 @@
+//! The verdict on a collection of a replica, and what it rests on.
+
+use std::fmt;
+
+use contract::{CollectionName, DocumentId, Epoch, Head, Revision};
+use serde::Serialize;
+
+use super::snapshot::Stamp;
+
+/// What a collection of a replica came to.
+#[derive(Debug, Serialize)]
+pub(super) struct Row {
+    pub(super) collection: CollectionName,
+    pub(super) verdict: Verdict,
+    pub(super) replica: Place,
+    /// Absent when the publisher does not serve the collection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) publisher: Option<Place>,
+    /// Documents of the replica.
+    pub(super) documents: u64,
+    /// All differences; only the first are listed, by id. None are counted unless both sides are at the same revision.
+    pub(super) differences: usize,
+    pub(super) first: Vec<Difference>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(super) struct Place {
+    epoch: Epoch,
+    revision: Revision,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Verdict {
+    /// Same ids, same revisions, same bytes.
+    Equal,
+    /// At the same revision, documents differ.
+    Different,
+    /// The replica never was at the publisher's revision.
+    Behind,
+    /// The publisher never was at the replica's revision.
+    Ahead,
+    /// The revisions count in different histories.
+    OtherEpoch,
+    /// The publisher has no such collection.
+    NotServed,
+}
+
+/// A document that is not the same on both sides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Difference {
+    pub(super) id: DocumentId,
+    pub(super) kind: Kind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) publisher: Option<Stamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) replica: Option<Stamp>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Kind {
+    /// The replica lacks it.
+    Missing,
+    /// The publisher does not have it.
+    Extra,
+    Revision,
+    Bytes,
+}
+
+impl Row {
+    pub(super) fn new(head: Head, theirs: Option<&Head>, total: usize, first: Vec<Difference>) -> Self {
+        let verdict = match theirs {
+            None => Verdict::NotServed,
+            Some(theirs) if theirs.epoch != head.epoch => Verdict::OtherEpoch,
+            Some(theirs) if theirs.revision > head.revision => Verdict::Behind,
+            Some(theirs) if theirs.revision < head.revision => Verdict::Ahead,
+            Some(_) if total > 0 => Verdict::Different,
+            Some(_) => Verdict::Equal,
+        };
+        let (differences, first) = if verdict == Verdict::Different { (total, first) } else { (0, vec![]) };
+        let place = |head: &Head| Place { epoch: head.epoch, revision: head.revision };
+        Self {
+            verdict,
+            replica: place(&head),
+            publisher: theirs.map(place),
+            documents: head.count,
+            differences,
+            first,
+            collection: head.collection,
+        }
+    }
+
+    /// Whether another reading can tell nothing else. A difference counts when it was there before: between two events a
+    /// replica already holds documents beyond its revision.
+    pub(super) fn is_settled(&self, before: Option<&Self>) -> bool {
+        match self.verdict {
+            Verdict::Equal | Verdict::NotServed => true,
+            Verdict::Different => {
+                before.is_some_and(|before| (before.differences, &before.first) == (self.differences, &self.first))
+            }
+            Verdict::Behind | Verdict::Ahead | Verdict::OtherEpoch => false,
+        }
+    }
+}
+
+impl Difference {
+    pub(super) fn new(id: DocumentId, publisher: Option<Stamp>, replica: Option<Stamp>) -> Self {
+        let kind = match (&publisher, &replica) {
+            (_, None) => Kind::Missing,
+            (None, _) => Kind::Extra,
+            (Some(one), Some(other)) if one.revision != other.revision => Kind::Revision,
+            _ => Kind::Bytes,
+        };
+        Self { id, kind, publisher, replica }
+    }
+}
+
+impl Verdict {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Equal => "equal",
+            Self::Different => "different",
+            Self::Behind => "behind",
+            Self::Ahead => "ahead",
+            Self::OtherEpoch => "other-epoch",
+            Self::NotServed => "not-served",
+        }
+    }
+}
+
+impl Kind {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Extra => "extra",
+            Self::Revision => "revision",
+            Self::Bytes => "bytes",
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.epoch, self.revision)
+    }
+}
