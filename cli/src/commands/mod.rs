@@ -6,6 +6,7 @@ mod get;
 mod import;
 mod list;
 mod put;
+mod restore_epoch;
 mod status;
 mod up;
 mod verify;
@@ -35,6 +36,7 @@ enum Command {
     Import(import::Import),
     Status(status::Status),
     Verify(verify::Verify),
+    RestoreEpoch(restore_epoch::Restore),
     #[command(hide = true)]
     WithParent(up::with_parent::WithParent),
 }
@@ -51,6 +53,7 @@ impl Confcast {
             Command::Import(command) => command.run().await,
             Command::Status(command) => command.run().await,
             Command::Verify(command) => command.run().await,
+            Command::RestoreEpoch(command) => command.run().await,
             Command::WithParent(command) => command.run(),
         }
     }
@@ -89,6 +92,8 @@ mod tests {
             "status --subscriber http://127.0.0.1:8081 --subscriber http://127.0.0.1:8082 --json",
             "status --strict",
             "verify --subscriber http://127.0.0.1:8081,http://127.0.0.1:8082 --wait 30 --json",
+            "restore-epoch",
+            "restore-epoch --adopt --yes",
         ] {
             Confcast::try_parse_from(format!("confcast {line}").split(' ')).expect(line);
         }
@@ -103,6 +108,7 @@ mod tests {
             ("put ChannelConfiguration a", "<FILE>"),
             ("up --publisher-port 0", "1..=65535"),
             ("delete ChannelConfiguration a --if-match new", "--if-match"),
+            ("restore-epoch --yes", "--adopt"),
         ] {
             let error = Confcast::try_parse_from(format!("confcast {line}").split(' ')).expect_err(line);
             assert!(error.to_string().contains(told), "{line}: {error}");
