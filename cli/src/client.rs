@@ -91,7 +91,14 @@ impl Api {
     /// Asks the publisher to do something to its store.
     pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
         let request = client(THOROUGH)?.post(format!("{}{path}", self.base())).json(body);
-        let answer = accepted(self.send(request, THOROUGH).await?).await?;
+        let answer = match accepted(self.send(request, THOROUGH).await?).await {
+            Err(refused) if refused.lacks_route() => {
+                let explained =
+                    format!("{} is older than this confcast, or no publisher: it has no POST {path}", self.base());
+                return Err(anyhow::Error::new(refused).context(explained));
+            }
+            answer => answer?,
+        };
         answer.json().await.with_context(|| format!("done, but the answer of {} is odd", self.base()))
     }
 

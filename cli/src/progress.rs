@@ -29,7 +29,7 @@ impl Progress {
 
     /// Counts documents that are announced by and by.
     pub(crate) fn documents() -> Self {
-        Self::new(ProgressBar::new(0), "{bar:40} {pos}/{len} documents, {msg}")
+        Self::new(ProgressBar::new(0), "{bar:40} {msg}")
     }
 
     fn new(bar: ProgressBar, template: &str) -> Self {
@@ -39,6 +39,12 @@ impl Progress {
 
     pub(crate) fn inc(&self, count: u64) {
         self.bar.inc(count);
+    }
+
+    /// One more document was read.
+    pub(crate) fn document(&self) {
+        self.bar.inc(1);
+        self.tell(format!("{} of {} documents read", self.bar.position(), self.bar.length().unwrap_or_default()));
     }
 
     /// Announces that more is to come.

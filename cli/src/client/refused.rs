@@ -9,6 +9,16 @@ use reqwest::{Response, StatusCode};
 pub(crate) struct Refused {
     pub(crate) status: StatusCode,
     text: String,
+    /// What it said, if that was in the form of the API.
+    pub(crate) problem: Option<Box<Problem>>,
+}
+
+impl Refused {
+    /// Whether the service does not know this part of the API: neither the path, nor, on a path that it has, the method.
+    pub(super) fn lacks_route(&self) -> bool {
+        let kind = self.problem.as_ref().map(|problem| problem.kind.as_str());
+        self.status == StatusCode::METHOD_NOT_ALLOWED || kind == Some("urn:confcast:problem:no-such-route")
+    }
 }
 
 /// Whether the service answered with this status.
@@ -24,14 +34,15 @@ pub(super) async fn accepted(answer: Response) -> Result<Response, Refused> {
     }
     let url = answer.url().to_string();
     let body = answer.bytes().await.unwrap_or_default();
-    let text = match serde_json::from_slice::<Problem>(&body) {
-        Ok(problem) => in_words(&problem),
-        Err(_not_a_problem) => {
+    let problem: Option<Box<Problem>> = serde_json::from_slice(&body).ok();
+    let text = match &problem {
+        Some(problem) => in_words(problem),
+        None => {
             let body: String = String::from_utf8_lossy(&body).chars().take(200).collect();
             format!("{url} answered {status}: {body}")
         }
     };
-    Err(Refused { status, text })
+    Err(Refused { status, text, problem })
 }
 
 fn in_words(problem: &Problem) -> String {
@@ -43,4 +54,20 @@ fn in_words(problem: &Problem) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_service_lacks_the_path_or_the_method() {
+        let refused = |status: StatusCode, kind: &str| {
+            let problem = Some(Box::new(Problem::new(status.as_u16(), kind, "", "")));
+            Refused { status, text: String::new(), problem }
+        };
+        assert!(refused(StatusCode::NOT_FOUND, "no-such-route").lacks_route());
+        assert!(refused(StatusCode::METHOD_NOT_ALLOWED, "method").lacks_route());
+        assert!(!refused(StatusCode::NOT_FOUND, "unknown-collection").lacks_route());
+    }
 }

@@ -74,8 +74,7 @@ pub(super) async fn read(
                 hasher.write(config_data.get().as_bytes());
                 let stamp = Stamp { revision: item.revision, crc: item.crc, bytes: hasher.finish() };
                 take(item.collection, item.id, stamp);
-                progress.inc(1);
-                progress.tell("comparing".to_owned());
+                progress.document();
             }
             Step::End => {}
         }
