@@ -3,6 +3,7 @@
 
 pub(crate) mod fleet;
 mod lists;
+mod sets;
 
 use std::{
     collections::BTreeMap,
@@ -52,6 +53,8 @@ struct Store {
     fleet: Option<Fleet>,
     /// What it was told about its history.
     restored: Vec<RestoreEpoch>,
+    /// It is too old for change sets.
+    no_sets: bool,
     snapshots: u32,
 }
 
@@ -67,6 +70,7 @@ impl StandIn {
                 .route("/v1/collections/{collection}/documents", web::get().to(lists::list))
                 .route("/v1/collections/{collection}/documents/{id}", web::put().to(put))
                 .configure(fleet::routes)
+                .configure(sets::routes)
                 .default_service(web::to(no_such_route))
         })
         .workers(1)
@@ -154,6 +158,10 @@ async fn put(
 }
 
 async fn no_such_route(request: HttpRequest) -> HttpResponse {
+    lacks(&request)
+}
+
+fn lacks(request: &HttpRequest) -> HttpResponse {
     let detail = format!("{} {} is not part of the API", request.method(), request.path());
     HttpResponse::NotFound().json(Problem::new(404, "no-such-route", "No such route", detail))
 }

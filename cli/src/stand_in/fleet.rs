@@ -12,7 +12,7 @@ use contract::{
     status::{CollectionStatus, State, Status},
 };
 
-use super::{StandIn, Store, collection, no_such_route};
+use super::{StandIn, Store, collection, lacks};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config
@@ -69,7 +69,7 @@ async fn replicas(request: HttpRequest, store: Data<Mutex<Store>>) -> HttpRespon
     let fleet = store.lock().expect("no panic").fleet.clone();
     match fleet {
         Some(fleet) => HttpResponse::Ok().json(fleet),
-        None => no_such_route(request).await,
+        None => lacks(&request),
     }
 }
 

@@ -1,12 +1,16 @@
-//! The samples of a first start: one document per `*.sample.json`, only into a store that never held anything.
+//! The samples of a first start: one document per `*.sample.json`, only into a store that never held anything. They are one
+//! change set, so whatever is killed meanwhile, all of them are there afterwards or none, and then the next start stores them.
 
 use std::{fs, path::Path};
 
 use anyhow::Context;
-use contract::{CollectionName, DocumentId};
+use contract::{
+    CanonicalJson, DocumentId,
+    set::{SetDone, SetMember, SetOperation, SetRequest},
+};
 use serde::Deserialize;
 
-use crate::client::{Api, Condition};
+use crate::client::{Api, Refused};
 
 const SUFFIX: &str = ".sample.json";
 
@@ -16,22 +20,24 @@ pub(super) async fn seed(publisher: &Api, folder: &Path) -> anyhow::Result<usize
     if heads.iter().any(|head| head.revision > 0) {
         return Ok(0);
     }
-    // All are read before the first is written.
-    let samples = samples(folder)?;
-    for Sample { collection, id, json } in &samples {
-        let stored = publisher.put_if(collection, id, json, Condition::Absent).await;
-        stored.with_context(|| format!("{collection}{SUFFIX}"))?;
+    let request = SetRequest { changes: samples(folder)? };
+    if request.changes.is_empty() {
+        return Ok(0);
     }
-    Ok(samples.len())
+    let done: SetDone = publisher.post("/v1/changes", &request).await.map_err(|error| in_file(error, &request))?;
+    Ok(done.items.len())
 }
 
-struct Sample {
-    collection: CollectionName,
-    id: DocumentId,
-    json: Vec<u8>,
+/// The same error, with the file at fault if it is about one.
+fn in_file(error: anyhow::Error, request: &SetRequest) -> anyhow::Error {
+    let index = error.downcast_ref::<Refused>().and_then(|refused| refused.problem.as_ref()?.index);
+    match index.and_then(|index| request.changes.get(index)) {
+        Some(sample) => error.context(format!("{}{SUFFIX}", sample.collection)),
+        None => error,
+    }
 }
 
-fn samples(folder: &Path) -> anyhow::Result<Vec<Sample>> {
+fn samples(folder: &Path) -> anyhow::Result<Vec<SetMember>> {
     #[derive(Deserialize)]
     struct WithId {
         id: DocumentId,
@@ -40,10 +46,11 @@ fn samples(folder: &Path) -> anyhow::Result<Vec<Sample>> {
     for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
         let path = entry?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(SUFFIX)) else { continue };
-        let sample = || -> anyhow::Result<Sample> {
+        let sample = || -> anyhow::Result<SetMember> {
             let json = fs::read(&path)?;
             let WithId { id } = serde_json::from_slice(&json)?;
-            Ok(Sample { collection: name.parse()?, id, json })
+            let config_data = Some(CanonicalJson::parse(&json)?);
+            Ok(SetMember { collection: name.parse()?, op: SetOperation::Create, id, config_data, expected: None })
         };
         samples.push(sample().with_context(|| format!("cannot use {}", path.display()))?);
     }
@@ -53,24 +60,48 @@ fn samples(folder: &Path) -> anyhow::Result<Vec<Sample>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stand_in::StandIn;
+    use crate::{client::Condition, stand_in::StandIn};
+
+    const SCHEMAS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas");
 
     #[tokio::test]
     async fn samples_are_stored_once() {
         let publisher = StandIn::start().await;
-        let schemas = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas"));
-        let first = seed(&publisher.api(), schemas).await.expect("seeded");
+        let first = seed(&publisher.api(), Path::new(SCHEMAS)).await.expect("seeded");
         assert_eq!((first, publisher.documents()), (6, 6));
-        publisher.api().put_if(&name(), &id(), b"{}", Condition::Present).await.expect("a user's change");
-        assert_eq!(seed(&publisher.api(), schemas).await.expect("left alone"), 0);
+        let (name, id) = ("ChannelConfiguration".parse().expect("valid"), "whatsapp-es".parse().expect("valid"));
+        publisher.api().put_if(&name, &id, b"{}", Condition::Present).await.expect("a user's change");
+        assert_eq!(seed(&publisher.api(), Path::new(SCHEMAS)).await.expect("left alone"), 0);
         assert_eq!(publisher.config("ChannelConfiguration", "whatsapp-es"), Some("{}".to_owned()));
     }
 
-    fn name() -> CollectionName {
-        "ChannelConfiguration".parse().expect("valid")
+    #[tokio::test]
+    async fn one_that_is_refused_leaves_none() {
+        let publisher = StandIn::start().await;
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, id) in [("A", "a"), ("B", "refused"), ("C", "c")] {
+            let json = format!(r#"{{"id":"{id}"}}"#);
+            fs::write(folder.path().join(format!("{name}{SUFFIX}")), json).expect("written");
+        }
+        let error = seed(&publisher.api(), folder.path()).await.expect_err("refused");
+        assert!(format!("{error:#}").starts_with("B.sample.json: The schema refuses it"), "{error:#}");
+        assert_eq!(publisher.documents(), 0);
     }
 
-    fn id() -> DocumentId {
-        "whatsapp-es".parse().expect("valid")
+    #[tokio::test]
+    async fn nothing_to_store_asks_nothing() {
+        let publisher = StandIn::start().await;
+        publisher.takes_no_sets();
+        let folder = tempfile::tempdir().expect("a folder");
+        assert_eq!(seed(&publisher.api(), folder.path()).await.expect("nothing to do"), 0);
+    }
+
+    #[tokio::test]
+    async fn a_publisher_without_change_sets_is_told_plainly() {
+        let publisher = StandIn::start().await;
+        publisher.takes_no_sets();
+        let error = seed(&publisher.api(), Path::new(SCHEMAS)).await.expect_err("too old");
+        assert!(error.to_string().contains("is older than this confcast, or no publisher"), "{error:#}");
+        assert_eq!(publisher.documents(), 0);
     }
 }
