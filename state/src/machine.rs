@@ -23,7 +23,7 @@ pub struct Generation(u64);
 /// The writer's side of a replica. There is one; readers hold clones of its [`Root`].
 #[derive(Debug)]
 pub struct Machine {
-    root: Root,
+    pub(crate) root: Root,
     early: Vec<Hint>,
     generation: u64,
     loading: bool,

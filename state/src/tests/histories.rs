@@ -1,0 +1,115 @@
+//! Generated histories. A number per step keeps the generator cheap, so that many histories fit into a test run.
+
+use proptest::{prelude::*, test_runner::Config};
+
+use super::{
+    model::{COLLECTIONS, DOCUMENTS, Wish},
+    world::{Step, World},
+};
+
+/// What kinds of steps a property mixes; a letter twice is twice as likely.
+///
+/// c commit, s set, d deliver, b begin load, e end load, l lose load, v late answer, p page, h heads, x distrust,
+/// n new epoch, r restart, i pin.
+type Mix = &'static [u8];
+
+fn step(mix: Mix, number: u64) -> Step {
+    let kind = mix[(number % 64) as usize * mix.len() / 64];
+    let mut rest = number >> 6;
+    let mut take = |most: u64| {
+        let taken = rest % most;
+        rest /= most;
+        taken as usize
+    };
+    let wish = |take: &mut dyn FnMut(u64) -> usize| Wish {
+        collection: take(COLLECTIONS as u64),
+        document: take(DOCUMENTS as u64),
+        delete: take(4) == 3,
+    };
+    match kind {
+        b'c' => Step::Commit(wish(&mut take)),
+        b's' => {
+            let members = 2 + take(3);
+            Step::Set((0..members).map(|_member| wish(&mut take)).collect())
+        }
+        b'd' => Step::Deliver {
+            collection: take(COLLECTIONS as u64),
+            back: take(12),
+            without_value: take(8) == 7,
+            old: take(8) == 7,
+        },
+        b'b' => Step::BeginLoad,
+        b'e' => Step::EndLoad { back: take(4) * take(4), old: take(4) == 3 },
+        b'l' => Step::LoseLoad,
+        b'v' => Step::LateAnswer,
+        b'p' => Step::Page { size: 1 + take(6) },
+        b'h' => Step::Heads,
+        b'x' => Step::Distrust { collection: take(COLLECTIONS as u64) },
+        b'n' => Step::Epoch { back: take(6) },
+        b'r' => Step::Restart { followed: 1 + take(7) as u8 },
+        b'i' => Step::Pin,
+        other => unreachable!("{} is no step", other as char),
+    }
+}
+
+fn histories(mix: Mix, longest: usize) -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(any::<u64>().prop_map(move |number| step(mix, number)), 1..longest)
+}
+
+/// Lives through a history, then heals.
+fn live(followed: u8, steps: Vec<Step>, by_delta: Option<usize>) {
+    let mut world = World::new(followed);
+    world.load_newest();
+    steps.into_iter().for_each(|step| world.step(step));
+    world.converges(by_delta);
+}
+
+fn cases(cases: u32) -> Config {
+    Config { cases, failure_persistence: None, ..Config::default() }
+}
+
+fn healing() -> impl Strategy<Value = Option<usize>> {
+    prop::option::weighted(0.8, 1..8usize)
+}
+
+proptest! {
+    #![proptest_config(cases(45_000))]
+    #[test]
+    fn sets_events_and_deltas(followed in 1..=7u8, steps in histories(b"ccsssddddddddpph", 24), heal in healing()) {
+        live(followed, steps, heal);
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(30_000))]
+    #[test]
+    fn loads_beside_events(followed in 1..=7u8, steps in histories(b"ccssdddddddbbeeelvpxxi", 32), heal in healing()) {
+        live(followed, steps, heal);
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(20_000))]
+    #[test]
+    fn restarts_from_an_image(followed in 1..=7u8, steps in histories(b"ccssddddddbeeprrh", 28), heal in healing()) {
+        live(followed, steps, heal);
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(15_000))]
+    #[test]
+    fn restored_stores(followed in 1..=7u8, steps in histories(b"ccssddddddbbeeepnxrih", 36), heal in healing()) {
+        live(followed, steps, heal);
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(5_000))]
+    #[test]
+    fn before_the_first_load(followed in 1..=7u8, steps in histories(b"ccssdddddbeepr", 30), heal in healing()) {
+        let mut world = World::new(followed);
+        steps.into_iter().for_each(|step| world.step(step));
+        world.converges(heal);
+    }
+}

@@ -1,0 +1,371 @@
+//! A machine, the models of all epochs, and everything that must hold after every step.
+
+use contract::{Digest, Revision, fleet::Settled};
+
+use super::model::{COLLECTIONS, DOCUMENTS, Model, Touch, Wish, id, name, value};
+use crate::{Collection, Decision, Generation, Hint, How, Image, Machine, NotInstalled, Root};
+
+/// What can happen. Numbers are taken modulo what there is.
+#[derive(Debug, Clone)]
+pub(crate) enum Step {
+    Commit(Wish),
+    Set(Vec<Wish>),
+    /// An event arrives: any committed change, in any order, any number of times, with or without its value.
+    Deliver {
+        collection: usize,
+        back: usize,
+        without_value: bool,
+        old: bool,
+    },
+    BeginLoad,
+    /// The answer to the newest load arrives, from a publisher that may lag or still live in the epoch before.
+    EndLoad {
+        back: usize,
+        old: bool,
+    },
+    LoseLoad,
+    /// The answer to a load that was overtaken arrives.
+    LateAnswer,
+    /// The next page of a delta.
+    Page {
+        size: usize,
+    },
+    /// Heads arrive.
+    Heads,
+    Distrust {
+        collection: usize,
+    },
+    /// The store is restored as it was.
+    Epoch {
+        back: usize,
+    },
+    /// The process ends and another one goes on from its image, perhaps with other collections.
+    Restart {
+        followed: u8,
+    },
+    Pin,
+}
+
+pub(crate) struct World {
+    /// One model per epoch, the newest last.
+    pub(crate) models: Vec<Model>,
+    pub(crate) machine: Machine,
+    load: Option<Generation>,
+    overtaken: Option<Generation>,
+    cursor: Option<[Revision; COLLECTIONS]>,
+    /// The newest change of every document that readers were shown.
+    shown: [[Touch; DOCUMENTS]; COLLECTIONS],
+    last_settled: [Option<Settled>; COLLECTIONS],
+    pinned: Vec<(Root, [[Touch; DOCUMENTS]; COLLECTIONS])>,
+}
+
+/// A machine that follows the collections whose bit is set.
+pub(crate) fn machine(followed: u8) -> Machine {
+    let chosen = (0..COLLECTIONS).filter(|collection| followed & (1 << collection) != 0);
+    Machine::new(&chosen.map(|collection| name(collection).clone()).collect())
+}
+
+impl World {
+    pub(crate) fn new(followed: u8) -> Self {
+        Self {
+            models: vec![Model::new()],
+            machine: machine(followed),
+            load: None,
+            overtaken: None,
+            cursor: None,
+            shown: Default::default(),
+            last_settled: Default::default(),
+            pinned: Vec::new(),
+        }
+    }
+
+    /// A machine that has loaded everything that this model holds.
+    pub(crate) fn loaded(followed: u8, model: Model) -> Self {
+        let mut world = Self { models: vec![model], ..Self::new(followed) };
+        world.load_newest();
+        world
+    }
+
+    pub(crate) fn model(&mut self) -> &mut Model {
+        self.models.last_mut().expect("there is always one")
+    }
+
+    pub(crate) fn held(&self, collection: usize) -> Option<&Collection> {
+        self.machine.root().collection(name(collection))
+    }
+
+    /// The model of the epoch that the machine is in.
+    fn own(&self) -> Option<&Model> {
+        self.machine.root().epoch().map(|epoch| &self.models[epoch.counter as usize - 1])
+    }
+
+    pub(crate) fn step(&mut self, step: Step) {
+        match step {
+            Step::Commit(wish) => self.model().commit_set(&[wish]),
+            Step::Set(wishes) => self.model().commit_set(&wishes),
+            Step::Deliver { collection, back, without_value, old } => {
+                let model = &self.models[self.models.len() - 1 - usize::from(old && self.models.len() > 1)];
+                let changes = &model.logs[collection].changes;
+                if let Some(hint) = changes.iter().rev().nth(back % changes.len().max(1)) {
+                    let mut hint = hint.clone();
+                    hint.config = hint.config.filter(|_config| !without_value);
+                    self.deliver(&hint);
+                }
+            }
+            Step::BeginLoad => {
+                self.overtaken = self.load.take().or(self.overtaken.take());
+                self.load = Some(self.machine.begin_load());
+            }
+            Step::EndLoad { back, old } => {
+                if let Some(generation) = self.load.take() {
+                    let epoch = self.models.len() - 1 - usize::from(old && self.models.len() > 1);
+                    let moments = &self.models[epoch].moments;
+                    self.install(generation, epoch, moments[moments.len() - 1 - back % moments.len()]);
+                }
+            }
+            Step::LoseLoad => self.load.take().into_iter().for_each(|generation| self.machine.abandon_load(generation)),
+            Step::LateAnswer => {
+                if let Some(generation) = self.overtaken.take() {
+                    let model = &self.models[self.models.len() - 1];
+                    let snapshot = model.snapshot(model.newest(), &self.machine);
+                    assert_eq!(self.machine.install(generation, snapshot), Err(NotInstalled::Voided));
+                }
+            }
+            Step::Page { size } => _ = self.page(size),
+            Step::Heads => {
+                let model = &self.models[self.models.len() - 1];
+                self.machine.compare(&model.heads(model.newest()));
+            }
+            Step::Distrust { collection } => self.machine.distrust(name(collection)),
+            Step::Epoch { back } => {
+                let moment = self.model().moments.len().saturating_sub(1 + back);
+                // As many as there are values for.
+                if self.models.len() < 3 {
+                    let next = self.model().restored(moment);
+                    self.models.push(next);
+                }
+            }
+            Step::Restart { followed } => self.restart(followed),
+            Step::Pin => self.pinned.push((self.machine.root().clone(), self.shown)),
+        }
+        self.check();
+    }
+
+    /// One change; `decide` and `apply` must agree, and what was decided must have happened.
+    pub(crate) fn deliver(&mut self, hint: &Hint) -> Decision {
+        let decided = self.machine.decide(hint);
+        assert_eq!(self.machine.apply(hint), decided);
+        let again = self.machine.decide(hint);
+        match decided {
+            Decision::Applied | Decision::Staged | Decision::Superseded | Decision::Duplicate => {
+                assert_eq!(again, Decision::Duplicate, "{hint:?}");
+            }
+            _ => assert_eq!(again, decided, "{hint:?}"),
+        }
+        if let Some(held) = self.machine.root().collection(&hint.collection) {
+            let seen = matches!(decided, Decision::Applied | Decision::Superseded);
+            assert!(!seen || held.seen(hint.revision), "{decided:?} and not seen: {hint:?}");
+            assert!(decided != Decision::Staged || !held.seen(hint.revision), "staged and seen: {hint:?}");
+        }
+        if !matches!(decided, Decision::Early | Decision::OtherEpoch | Decision::NotFollowed) {
+            for part in hint.change_set.iter().flat_map(|set| &set.parts) {
+                let held = self.machine.root().collection(&part.collection);
+                assert!(
+                    held.is_none_or(|held| !held.versioned() || held.known() >= part.last),
+                    "{part:?} is not known to exist"
+                );
+            }
+        }
+        self.check();
+        decided
+    }
+
+    /// Some changes in the order of the feed, from where the last page ended; whether there is more.
+    fn page(&mut self, size: usize) -> bool {
+        let begun = self.cursor.take();
+        let Some(own) = self.own() else { return false };
+        let mark = |collection| self.held(collection).filter(|held| held.versioned()).map(Collection::watermark);
+        let mut cursor = begun.unwrap_or([0, 1, 2].map(|c| mark(c).unwrap_or(Revision::MAX)));
+        let mut page = Vec::new();
+        for (collection, log) in own.logs.iter().enumerate() {
+            let from = usize::try_from(cursor[collection]).map_or(log.changes.len(), |at| at.min(log.changes.len()));
+            let taken = &log.changes[from..log.changes.len().min(from + size - page.len())];
+            cursor[collection] = cursor[collection].saturating_add(taken.len() as Revision);
+            page.extend_from_slice(taken);
+        }
+        let more = page.len() == size;
+        self.cursor = more.then_some(cursor);
+        page.iter().for_each(|hint| _ = self.deliver(hint));
+        more
+    }
+
+    pub(crate) fn install(&mut self, generation: Generation, epoch: usize, at: [Revision; COLLECTIONS]) {
+        let model = &self.models[epoch];
+        let ours = self.machine.root().epoch();
+        let distrusted =
+            |world: &Self| world.machine.root().collections().filter(|(_, held)| held.distrusted()).count();
+        let (before, whole) = (distrusted(self), self.machine.root().loaded());
+        let installed = self.machine.install(generation, model.snapshot(at, &self.machine));
+        match installed {
+            Ok(installed) => {
+                let caught = ours == Some(model.epoch);
+                assert!(ours <= Some(model.epoch), "an older history was installed");
+                assert_eq!(installed.how, if caught { How::Caught } else { How::Replaced });
+                assert_eq!(installed.resets, before - distrusted(self));
+                if !caught {
+                    self.shown = Default::default();
+                }
+                assert!(self.machine.root().loaded());
+            }
+            Err(NotInstalled::OlderEpoch(theirs)) => assert!(ours > Some(theirs)),
+            Err(NotInstalled::Behind(_)) => assert!(!whole, "only a machine that lacks a collection refuses"),
+            Err(other) => panic!("refused: {other}"),
+        }
+        self.last_settled = self.settled_by_model();
+    }
+
+    /// What the machine says about settled moments, proven against the model. An install may pass through several.
+    fn settled_by_model(&self) -> [Option<Settled>; COLLECTIONS] {
+        let proven = |collection| {
+            let said = self.held(collection)?.last_settled()?;
+            assert_eq!(Some(said), self.own().map(|own| own.settled(collection, said.revision)));
+            assert!(
+                Some(said.revision) >= self.last_settled[collection].map(|last| last.revision) || self.models.len() > 1
+            );
+            Some(said)
+        };
+        [0, 1, 2].map(proven)
+    }
+
+    fn restart(&mut self, followed: u8) {
+        let mut bytes = Vec::new();
+        self.machine.root().write_image(Some(7), &mut bytes).expect("a Vec accepts all");
+        let image = Image::read(&bytes[..]).expect("intact");
+        let mut next = machine(followed);
+        assert!(next.restore(image));
+        for (name, held) in next.root().collections() {
+            match self.machine.root().collection(name).filter(|before| before.versioned()) {
+                Some(before) => {
+                    assert_eq!((held.watermark, &held.beyond), (before.watermark, &before.beyond));
+                    assert_eq!((&held.documents, &held.tombstones), (&before.documents, &before.tombstones));
+                    assert_eq!(held.known(), before.highest());
+                }
+                None => assert!(!held.loaded()),
+            }
+        }
+        for collection in 0..COLLECTIONS {
+            if !next.root().collection(name(collection)).is_some_and(Collection::loaded) {
+                self.shown[collection] = Default::default();
+                self.last_settled[collection] = None;
+            }
+        }
+        self.machine = next;
+        (self.load, self.overtaken, self.cursor) = (None, None, None);
+        self.last_settled = self.settled_by_model();
+    }
+
+    pub(crate) fn check(&mut self) {
+        let mut shown: [[Touch; DOCUMENTS]; COLLECTIONS] = Default::default();
+        for (collection, shown) in shown.iter_mut().enumerate() {
+            let (Some(own), Some(held)) = (self.own(), self.held(collection)) else { continue };
+            if !held.versioned() {
+                assert_eq!((held.loaded(), held.count(), held.staged(), held.watermark()), (false, 0, 0, 0));
+                continue;
+            }
+            *shown = visible(own, held, collection);
+            // NoRollback and NoResurrection: a newer change of a document, even a deletion, is never unseen again.
+            for (now, before) in shown.iter().zip(&self.shown[collection]) {
+                assert!(now.revision >= before.revision, "{now:?} after {before:?}");
+            }
+            assert!(held.known() >= held.highest());
+            assert!(held.staged.lowest().is_none_or(|hint| hint.revision > held.watermark()));
+            let settled = held.beyond.is_empty() && held.staged() == 0;
+            assert_eq!(held.settled(), settled);
+            if settled {
+                assert_eq!(held.last_settled(), Some(own.settled(collection, held.watermark())));
+                self.last_settled[collection] = held.last_settled();
+            }
+            let held = self.held(collection).expect("still followed");
+            assert_eq!(held.last_settled(), self.last_settled[collection]);
+            let gap = (held.known() > held.watermark()).then_some(&held.watermark);
+            assert_eq!(self.machine.gaps().get(name(collection)), gap);
+        }
+        self.shown = shown;
+        self.check_sets();
+        for (pinned, then) in &self.pinned {
+            for (collection, then) in then.iter().enumerate() {
+                for (document, touch) in then.iter().enumerate() {
+                    let now = pinned.get(name(collection), id(document));
+                    assert_eq!(now.map(|document| document.revision()), touch.live.then_some(touch.revision), "pinned");
+                }
+            }
+        }
+    }
+
+    /// AtomicSet. (While a followed collection was never loaded there is no root to serve.)
+    fn check_sets(&self) {
+        let Some(own) = self.own().filter(|_own| self.machine.root().loaded()) else { return };
+        for set in &own.sets {
+            let followed = set.parts.iter().filter_map(|part| {
+                let held = self.machine.root().collection(&part.collection)?;
+                Some((part.first..=part.last).map(|revision| held.seen(revision)))
+            });
+            let seen: Vec<bool> = followed.flatten().collect();
+            assert!(seen.iter().all(|member| *member == seen[0]), "a part of {set:?} is visible: {seen:?}");
+        }
+    }
+
+    pub(crate) fn load_newest(&mut self) {
+        let generation = self.machine.begin_load();
+        let newest = self.model().newest();
+        self.install(generation, self.models.len() - 1, newest);
+        self.check();
+    }
+
+    /// One delta over all that is missing, in pages.
+    pub(crate) fn delta(&mut self, size: usize) {
+        self.cursor = None;
+        while self.page(size) {}
+    }
+
+    /// After a load or one delta the machine is where the publisher is.
+    pub(crate) fn converges(&mut self, by_delta: Option<usize>) {
+        let head = self.model().epoch;
+        let own = self.machine.root().epoch() == Some(head) && self.machine.root().loaded();
+        match by_delta.filter(|_size| own) {
+            Some(size) => self.delta(size),
+            None => self.load_newest(),
+        }
+        let newest = self.model().newest();
+        for (collection, newest) in newest.into_iter().enumerate() {
+            if let Some(held) = self.held(collection) {
+                assert_eq!((held.watermark(), held.known(), held.settled()), (newest, newest, true), "{held:?}");
+            }
+        }
+        let heads = self.model().heads(newest);
+        assert!(!self.machine.compare(&heads) && self.machine.gaps().is_empty());
+    }
+}
+
+/// What readers must see: of every document the newest change that was seen. Proves that they do.
+fn visible(model: &Model, held: &Collection, collection: usize) -> [Touch; DOCUMENTS] {
+    let mut touched = model.state(collection, held.watermark()).touched;
+    for revision in held.beyond.iter().flat_map(|range| range.clone()) {
+        let change = model.change(collection, revision);
+        let document = (0..DOCUMENTS).find(|document| *id(*document) == change.id).expect("one of ours");
+        touched[document] = Touch { revision, counter: change.epoch.counter, live: change.config.is_some() };
+    }
+    let mut digest = Digest::default();
+    for (document, touch) in touched.iter().enumerate() {
+        let shown = held.get(id(document));
+        assert_eq!(shown.map(|document| document.revision()), touch.live.then_some(touch.revision), "{held:?}");
+        if let Some(shown) = shown {
+            let value = value(collection, touch.counter, touch.revision);
+            assert_eq!(shown.config_data(), value.as_str());
+            digest = digest.with(shown.id(), shown.revision(), value.crc());
+        }
+    }
+    assert_eq!(held.count(), touched.iter().filter(|touch| touch.live).count() as u64);
+    assert_eq!(held.digest(), digest);
+    touched
+}
