@@ -3,7 +3,7 @@
 use proptest::{prelude::*, test_runner::Config};
 
 use super::{
-    model::{COLLECTIONS, DOCUMENTS, Wish},
+    model::{DOCUMENTS, Wish},
     world::{Step, World},
 };
 
@@ -21,8 +21,10 @@ fn step(mix: Mix, number: u64) -> Step {
         rest /= most;
         taken as usize
     };
+    // The third collection is the one that is mostly not followed.
+    let collection = |take: &mut dyn FnMut(u64) -> usize| [0, 0, 0, 1, 1, 1, 2][take(7)];
     let wish = |take: &mut dyn FnMut(u64) -> usize| Wish {
-        collection: take(COLLECTIONS as u64),
+        collection: collection(take),
         document: take(DOCUMENTS as u64),
         delete: take(4) == 3,
     };
@@ -33,7 +35,7 @@ fn step(mix: Mix, number: u64) -> Step {
             Step::Set((0..members).map(|_member| wish(&mut take)).collect())
         }
         b'd' => Step::Deliver {
-            collection: take(COLLECTIONS as u64),
+            collection: collection(&mut take),
             back: take(12),
             without_value: take(8) == 7,
             old: take(8) == 7,
@@ -44,7 +46,7 @@ fn step(mix: Mix, number: u64) -> Step {
         b'v' => Step::LateAnswer,
         b'p' => Step::Page { size: 1 + take(6) },
         b'h' => Step::Heads,
-        b'x' => Step::Distrust { collection: take(COLLECTIONS as u64) },
+        b'x' => Step::Distrust { collection: collection(&mut take) },
         b'n' => Step::Epoch { back: take(6) },
         b'r' => Step::Restart { followed: 1 + take(7) as u8 },
         b'i' => Step::Pin,
@@ -68,6 +70,11 @@ fn cases(cases: u32) -> Config {
     Config { cases, failure_persistence: None, ..Config::default() }
 }
 
+/// Mostly the first two of three collections.
+fn followed() -> impl Strategy<Value = u8> {
+    prop::sample::select(vec![3, 3, 3, 3, 7, 1, 2, 6])
+}
+
 fn healing() -> impl Strategy<Value = Option<usize>> {
     prop::option::weighted(0.8, 1..8usize)
 }
@@ -75,7 +82,7 @@ fn healing() -> impl Strategy<Value = Option<usize>> {
 proptest! {
     #![proptest_config(cases(45_000))]
     #[test]
-    fn sets_events_and_deltas(followed in 1..=7u8, steps in histories(b"ccsssddddddddpph", 24), heal in healing()) {
+    fn sets_events_and_deltas(followed in followed(), steps in histories(b"ccccssddddddddddph", 40), heal in healing()) {
         live(followed, steps, heal);
     }
 }
@@ -83,7 +90,7 @@ proptest! {
 proptest! {
     #![proptest_config(cases(30_000))]
     #[test]
-    fn loads_beside_events(followed in 1..=7u8, steps in histories(b"ccssdddddddbbeeelvpxxi", 32), heal in healing()) {
+    fn loads_beside_events(followed in followed(), steps in histories(b"ccccsdddddddddbbbeeelvpxi", 48), heal in healing()) {
         live(followed, steps, heal);
     }
 }
@@ -91,7 +98,7 @@ proptest! {
 proptest! {
     #![proptest_config(cases(20_000))]
     #[test]
-    fn restarts_from_an_image(followed in 1..=7u8, steps in histories(b"ccssddddddbeeprrh", 28), heal in healing()) {
+    fn restarts_from_an_image(followed in followed(), steps in histories(b"cccssdddddddbbeeprrh", 40), heal in healing()) {
         live(followed, steps, heal);
     }
 }
@@ -99,7 +106,7 @@ proptest! {
 proptest! {
     #![proptest_config(cases(15_000))]
     #[test]
-    fn restored_stores(followed in 1..=7u8, steps in histories(b"ccssddddddbbeeepnxrih", 36), heal in healing()) {
+    fn restored_stores(followed in followed(), steps in histories(b"cccsddddddbbbeeeepnnxrih", 48), heal in healing()) {
         live(followed, steps, heal);
     }
 }
@@ -107,7 +114,7 @@ proptest! {
 proptest! {
     #![proptest_config(cases(5_000))]
     #[test]
-    fn before_the_first_load(followed in 1..=7u8, steps in histories(b"ccssdddddbeepr", 30), heal in healing()) {
+    fn before_the_first_load(followed in followed(), steps in histories(b"cccsdddddddbbeepr", 40), heal in healing()) {
         let mut world = World::new(followed);
         steps.into_iter().for_each(|step| world.step(step));
         world.converges(heal);
