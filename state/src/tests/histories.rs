@@ -80,9 +80,9 @@ fn healing() -> impl Strategy<Value = Option<usize>> {
 }
 
 proptest! {
-    #![proptest_config(cases(45_000))]
+    #![proptest_config(cases(40_000))]
     #[test]
-    fn sets_events_and_deltas(followed in followed(), steps in histories(b"ccccssddddddddddph", 40), heal in healing()) {
+    fn sets_events_and_deltas(followed in followed(), steps in histories(b"ccccssddddddddddph", 36), heal in healing()) {
         live(followed, steps, heal);
     }
 }
@@ -90,7 +90,7 @@ proptest! {
 proptest! {
     #![proptest_config(cases(30_000))]
     #[test]
-    fn loads_beside_events(followed in followed(), steps in histories(b"ccccsdddddddddbbbeeelvpxi", 48), heal in healing()) {
+    fn loads_beside_events(followed in followed(), steps in histories(b"ccccsdddddddddbbbeeelvpxi", 40), heal in healing()) {
         live(followed, steps, heal);
     }
 }
@@ -98,7 +98,7 @@ proptest! {
 proptest! {
     #![proptest_config(cases(20_000))]
     #[test]
-    fn restarts_from_an_image(followed in followed(), steps in histories(b"cccssdddddddbbeeprrh", 40), heal in healing()) {
+    fn restarts_from_an_image(followed in followed(), steps in histories(b"cccssdddddddbbeeprrh", 36), heal in healing()) {
         live(followed, steps, heal);
     }
 }
@@ -106,7 +106,7 @@ proptest! {
 proptest! {
     #![proptest_config(cases(15_000))]
     #[test]
-    fn restored_stores(followed in followed(), steps in histories(b"cccsddddddbbbeeeepnnxrih", 48), heal in healing()) {
+    fn restored_stores(followed in followed(), steps in histories(b"cccsddddddbbbeeeepnnxrih", 44), heal in healing()) {
         live(followed, steps, heal);
     }
 }

@@ -1,6 +1,6 @@
 //! A machine, the models of all epochs, and everything that must hold after every step.
 
-use contract::{Digest, Revision, fleet::Settled};
+use contract::{CollectionName, Digest, Revision, fleet::Settled};
 
 use super::model::{COLLECTIONS, DOCUMENTS, Model, Touch, Wish, id, name, value};
 use crate::{Collection, Decision, Generation, Hint, How, Image, Machine, NotInstalled, Root};
@@ -302,16 +302,22 @@ impl World {
         }
     }
 
-    /// AtomicSet. (While a followed collection was never loaded there is no root to serve.)
+    /// AtomicSet: of every member readers see its change or a newer one of its document, or they do so of none.
+    /// (While a followed collection was never loaded there is no root to serve.)
     fn check_sets(&self) {
         let Some(own) = self.own().filter(|_own| self.machine.root().loaded()) else { return };
         for set in &own.sets {
-            let followed = set.parts.iter().filter_map(|part| {
-                let held = self.machine.root().collection(&part.collection)?;
-                Some((part.first..=part.last).map(|revision| held.seen(revision)))
-            });
-            let seen: Vec<bool> = followed.flatten().collect();
-            assert!(seen.iter().all(|member| *member == seen[0]), "a part of {set:?} is visible: {seen:?}");
+            let mut first = None;
+            for part in &set.parts {
+                let Some(held) = self.machine.root().collection(&part.collection) else { continue };
+                let collection = collection_of(&part.collection);
+                for revision in part.first..=part.last {
+                    let document = document_of(own.change(collection, revision));
+                    let visible = self.shown[collection][document].revision >= revision;
+                    assert_eq!(visible, held.seen(revision), "{revision} of {set:?}");
+                    assert_eq!(visible, *first.get_or_insert(visible), "a part of {set:?} is visible");
+                }
+            }
         }
     }
 
@@ -347,12 +353,21 @@ impl World {
     }
 }
 
+fn collection_of(given: &CollectionName) -> usize {
+    (0..COLLECTIONS).find(|collection| name(*collection) == given).expect("one of ours")
+}
+
+fn document_of(change: &Hint) -> usize {
+    (0..DOCUMENTS).find(|document| *id(*document) == change.id).expect("one of ours")
+}
+
 /// What readers must see: of every document the newest change that was seen. Proves that they do.
 fn visible(model: &Model, held: &Collection, collection: usize) -> [Touch; DOCUMENTS] {
     let mut touched = model.state(collection, held.watermark()).touched;
     for revision in held.beyond.iter().flat_map(|range| range.clone()) {
         let change = model.change(collection, revision);
-        let document = (0..DOCUMENTS).find(|document| *id(*document) == change.id).expect("one of ours");
+        let document = document_of(change);
+        assert!(held.watermark() >= change.last_set, "it overtook a set: {change:?}");
         touched[document] = Touch { revision, counter: change.epoch.counter, live: change.config.is_some() };
     }
     let mut digest = Digest::default();
