@@ -14,8 +14,15 @@ use tracing::info;
 
 use crate::{
     envelope::Envelopes,
+    fleet::{self, fleet},
     fold::Rules,
-    manager::{Manager, dapr::Dapr, local::Local},
+    loads::Loads,
+    manager::{
+        Manager,
+        dapr::Dapr,
+        local::{Local, Subscribers},
+    },
+    metrics::Metrics,
     relay::{self, Relay},
     routes::{self, Api},
     schemas::Schemas,
@@ -45,7 +52,8 @@ impl Publisher {
     /// # Errors
     /// When the schemas, the store, the event manager or the port cannot be had.
     pub async fn build(settings: Settings) -> anyhow::Result<Self> {
-        let Settings { store, listen, mut collections, schemas_dir, document_limit, events } = settings;
+        let Settings { store, listen, mut collections, schemas_dir, document_limit, forget_replicas, loads, events } =
+            settings;
         let rules = Rules { schemas: Schemas::read(&schemas_dir)?, document_limit };
         collections.extend(rules.schemas.collections().cloned());
         let terms = Arc::new(Terms { collections, rules, events_enabled: events.is_some() });
@@ -58,12 +66,20 @@ impl Publisher {
         let (relay_sender, changes) = mpsc::channel(relay::QUEUE);
         let (writer, writer_task) = writer(store.clone(), relay_sender);
         supervisor.spawn("writer", writer_task.run(no_more_requests.clone()));
+        let metrics = Arc::<Metrics>::default();
+        let mut local = None;
         if let Some(events) = events {
             let manager = manager(events, terms.clone()).context("the event manager")?;
-            supervisor.spawn("relay", Relay::new(store.clone(), manager, changes)?.run());
+            local = manager.subscribers();
+            supervisor.spawn("relay", Relay::new(store.clone(), manager, changes, metrics.clone())?.run());
         }
+        let (fleet, tasks) = fleet(store.clone(), forget_replicas, local, metrics.clone());
+        let fleet::Tasks { desk, keeper, epochs } = tasks;
+        supervisor.spawn("check-ins", desk.run(no_more_requests.clone()));
+        supervisor.spawn("fleet", keeper.run(no_more_requests.clone()));
+        supervisor.spawn("epochs", epochs.run(no_more_requests.clone()));
 
-        let api = web::Data::new(Api { store, writer, terms });
+        let api = web::Data::new(Api { store, writer, terms, fleet, loads: Loads::new(loads), metrics });
         let server = HttpServer::new(move || App::new().app_data(api.clone()).configure(routes::configure))
             .workers(HTTP_WORKERS)
             .keep_alive(KEEP_ALIVE)
@@ -103,8 +119,8 @@ fn manager(events: Events, terms: Arc<Terms>) -> anyhow::Result<Manager> {
         ManagerSettings::Dapr { endpoint, api_token } => {
             Dapr::new(endpoint, api_token.as_deref(), envelopes).map(Manager::Dapr)
         }
-        ManagerSettings::Local { subscribers, api_token } => {
-            Local::new(subscribers, api_token, envelopes).map(Manager::Local)
+        ManagerSettings::Local { subscribers, allowed, api_token } => {
+            Local::new(Subscribers::new(subscribers, allowed), api_token, envelopes).map(Manager::Local)
         }
     }
 }

@@ -125,6 +125,11 @@ impl ApiError {
         Self::unavailable("store-unavailable", "The store does not answer; try again")
     }
 
+    /// 503: as many snapshots are under way as may be.
+    pub fn loads_under_way() -> Self {
+        Self::unavailable("loads-under-way", "Other replicas are loading; come back in a moment")
+    }
+
     fn unavailable(kind: &str, detail: &str) -> Self {
         let problem = Problem::new(503, kind, "Not possible right now", detail);
         Self { retry_after: Some(Duration::from_secs(1)), ..problem.into() }

@@ -9,8 +9,11 @@
 pub mod app;
 pub mod envelope;
 pub mod error;
+pub mod fleet;
 pub mod fold;
+pub mod loads;
 pub mod manager;
+pub mod metrics;
 pub mod relay;
 pub mod routes;
 pub mod schemas;

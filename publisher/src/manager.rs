@@ -17,6 +17,14 @@ pub enum Manager {
 }
 
 impl Manager {
+    /// Whom events go to, where that is known here.
+    pub fn subscribers(&self) -> Option<local::Subscribers> {
+        match self {
+            Self::Dapr(_) => None,
+            Self::Local(local) => Some(local.subscribers()),
+        }
+    }
+
     /// Tries once to publish a change.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::{manager::Manager, store::Store};
+use crate::{manager::Manager, metrics::Metrics, store::Store};
 
 /// Changes handed over in memory; what finds no room is found by the sweep.
 pub const QUEUE: usize = 4_096;
@@ -64,6 +64,7 @@ pub struct Relay {
     clearing: bool,
     sweep: Sweep,
     failing: bool,
+    metrics: Arc<Metrics>,
 }
 
 /// The sweep goes round: collection by collection, and in each from where it stopped, so that what cannot be published is
@@ -76,7 +77,12 @@ struct Sweep {
 
 impl Relay {
     /// A relay of the changes that arrive, to `manager`.
-    pub fn new(store: Store, manager: Manager, changes: mpsc::Receiver<Handed>) -> anyhow::Result<Self> {
+    pub fn new(
+        store: Store,
+        manager: Manager,
+        changes: mpsc::Receiver<Handed>,
+        metrics: Arc<Metrics>,
+    ) -> anyhow::Result<Self> {
         let after: BTreeMap<_, _> = store.terms().collections.iter().map(|name| (name.clone(), 0)).collect();
         let next = after.keys().next().cloned().ok_or_else(|| anyhow::anyhow!("no collections"))?;
         Ok(Self {
@@ -91,6 +97,7 @@ impl Relay {
             clearing: false,
             sweep: Sweep { after, next, under_way: false },
             failing: false,
+            metrics,
         })
     }
 
@@ -168,6 +175,7 @@ impl Relay {
     fn sent(&mut self, key: Key, swept: bool, result: anyhow::Result<()>) {
         self.in_flight -= 1;
         self.swept_in_flight -= usize::from(swept);
+        self.metrics.event(result.is_ok());
         match result {
             Ok(()) => {
                 if std::mem::take(&mut self.failing) {

@@ -16,6 +16,8 @@ use futures_util::stream::empty;
 
 use crate::{
     error::ApiError,
+    loads::Loads,
+    metrics::Metrics,
     store::{Store, Terms},
     writer::Writer,
 };
@@ -23,6 +25,7 @@ use crate::{
 mod collections;
 mod documents;
 mod feed;
+mod fleet;
 mod health;
 mod stream;
 
@@ -34,6 +37,12 @@ pub struct Api {
     pub writer: Writer,
     /// Collections and rules.
     pub terms: std::sync::Arc<Terms>,
+    /// Replicas.
+    pub fleet: crate::fleet::Fleet,
+    /// Places for those who load.
+    pub loads: Loads,
+    /// What is counted.
+    pub metrics: std::sync::Arc<Metrics>,
 }
 
 /// Bytes of a request body that are read at all: a document in any spelling, with room for white space and escapes.
@@ -58,6 +67,14 @@ pub fn configure(config: &mut ServiceConfig) {
                 .patch(documents::patch)
                 .delete(documents::delete),
         )
+        .service(web::resource("/v1/replicas").get(fleet::list))
+        .service(
+            web::resource("/v1/replicas/{instance}")
+                .app_data(web::PayloadConfig::new(fleet::LIMIT))
+                .put(fleet::check_in),
+        )
+        .service(web::resource("/v1/epoch").app_data(web::PayloadConfig::new(fleet::LIMIT)).post(fleet::declare))
+        .service(web::resource("/metrics").get(health::metrics))
         .service(web::resource("/healthz").get(health::healthz))
         .service(web::resource("/readyz").get(health::readyz));
     config
@@ -74,7 +91,12 @@ async fn methods(mut request: ServiceRequest, next: Next<BoxBody>) -> Result<Ser
     if head {
         request.head_mut().method = Method::GET;
     }
+    let metrics = request.app_data::<web::Data<Api>>().map(|api| api.metrics.clone());
+    let writes = !request.method().is_safe() && request.path().starts_with("/v1/c");
     let answer = next.call(request).await?;
+    if let Some(metrics) = metrics.filter(|_metrics| writes) {
+        metrics.write(answer.status().as_u16());
+    }
     if answer.status() == StatusCode::METHOD_NOT_ALLOWED {
         let allow = answer.headers().get(header::ALLOW).and_then(|allow| allow.to_str().ok()).unwrap_or_default();
         let refusal = ApiError::method(&allow.replace("GET", "GET, HEAD")).error_response();

@@ -3,7 +3,7 @@
 //! Every option is taken as text so that all mistakes can be told at once; an empty value counts as unset. Secrets are
 //! never shown.
 
-use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use contract::CollectionName;
@@ -22,6 +22,8 @@ const EVENT_TTL_SECONDS: &str = "60";
 const EVENT_DATA_LIMIT_BYTES: &str = "49152";
 const DAPR_PUBSUB_NAME: &str = "pubsub-config";
 const DAPR_GRPC_PORT: &str = "50001";
+const FORGET_REPLICAS_SECONDS: &str = "3600";
+const LOADS: &str = "8";
 const LOCAL_SUBSCRIBERS: &str = "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS";
 /// The six collections of the source document (seeds.md A5).
 const COLLECTIONS: &str = "ChannelConfiguration,ApplicationConfiguration,SkillConfiguration,\
@@ -61,6 +63,15 @@ pub struct Args {
     /// LOCAL: base URLs of the subscribers, separated by commas; http:// only, a mesh adds TLS
     #[arg(long, env = LOCAL_SUBSCRIBERS, default_value = "", hide_default_value = true, hide_env_values = true)]
     local_subscribers: String,
+    /// LOCAL: hosts besides loopback whose subscribers get events once they checked in, separated by commas
+    #[arg(long, env = "AURA_CONFIGURATION_LOCAL_ALLOW", default_value = "", hide_default_value = true)]
+    local_allow: String,
+    /// A replica that is silent for so many seconds is forgotten
+    #[arg(long, env = "AURA_CONFIGURATION_FORGET_REPLICAS_SECONDS", default_value = FORGET_REPLICAS_SECONDS)]
+    forget_replicas_seconds: String,
+    /// Snapshots that may be under way at once; others are asked to come back
+    #[arg(long, env = "AURA_CONFIGURATION_LOADS", default_value = LOADS)]
+    loads: String,
     /// DAPR: name of the pub/sub component
     #[arg(long, env = "AURA_DAPR_CONFIGURATION_PUBSUB_NAME", default_value = DAPR_PUBSUB_NAME)]
     dapr_pubsub_name: String,
@@ -80,6 +91,9 @@ const LARGEST_DOCUMENT: u64 = 4 << 20;
 /// A sidecar counts the life of an event in nanoseconds, in 64 bits.
 const LONGEST_TTL_SECONDS: u64 = 9_000_000_000;
 
+/// Each holds a session of the store and pieces of its answer.
+const MOST_LOADS: u64 = 1_000;
+
 /// Checked settings.
 #[derive(Debug)]
 pub struct Settings {
@@ -93,6 +107,10 @@ pub struct Settings {
     pub schemas_dir: PathBuf,
     /// Largest document, in bytes.
     pub document_limit: usize,
+    /// A replica that is silent for so long is forgotten.
+    pub forget_replicas: Duration,
+    /// Snapshots that may be under way at once.
+    pub loads: usize,
     /// How events travel; `None` = they do not.
     pub events: Option<Events>,
 }
@@ -123,6 +141,8 @@ pub enum ManagerSettings {
     Local {
         /// Their base URLs.
         subscribers: Vec<Url>,
+        /// Hosts besides loopback from which others may be found.
+        allowed: BTreeSet<String>,
         /// The token that they ask for.
         api_token: Option<String>,
     },
@@ -156,6 +176,10 @@ impl Args {
             checks.check("AURA_CONFIGURATION_DOCUMENT_LIMIT_BYTES", limit, at_most(LARGEST_DOCUMENT, limit));
         let enabled = or(&self.events_enabled, EVENTS_ENABLED);
         let enabled = checks.check("AURA_CONFIGURATION_EVENTS_ENABLED", enabled, boolean(enabled));
+        let forget = or(&self.forget_replicas_seconds, FORGET_REPLICAS_SECONDS);
+        let forget = checks.check("AURA_CONFIGURATION_FORGET_REPLICAS_SECONDS", forget, positive(forget));
+        let loads = or(&self.loads, LOADS);
+        let loads = checks.check("AURA_CONFIGURATION_LOADS", loads, at_most(MOST_LOADS, loads));
         let events = self.events(&mut checks);
         let settings = (|| {
             Some(Settings {
@@ -164,6 +188,8 @@ impl Args {
                 collections: collections?,
                 schemas_dir: or(&self.schemas_dir, SCHEMAS_DIR).into(),
                 document_limit: document_limit?,
+                forget_replicas: Duration::from_secs(forget?),
+                loads: loads?,
                 events: if enabled? { Some(events?) } else { None },
             })
         })();
@@ -183,6 +209,7 @@ impl Args {
             }),
             "LOCAL" => subscribers(checks, &self.local_subscribers).map(|subscribers| ManagerSettings::Local {
                 subscribers: subscribers.into_iter().collect(),
+                allowed: listed(&self.local_allow).map(str::to_ascii_lowercase).collect(),
                 api_token: secret(&self.app_api_token),
             }),
             _ => {

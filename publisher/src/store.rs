@@ -14,6 +14,7 @@ use crate::{
 };
 
 pub mod embedded;
+pub mod fleet;
 pub mod mongo;
 
 /// Bytes of documents that a [`Reading`] hands out at a time.

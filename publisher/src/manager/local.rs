@@ -5,12 +5,14 @@
 //! but says RETRY or fails is tried three times. One that still does not take the event, or does not answer in time, is
 //! suspect: until it takes one again it is tried with one event at a time, so that the others never wait for it, and
 //! learns of what it missed by comparing heads.
+//!
+//! Subscribers are known by the settings, or because they checked in: from this machine, or from a host that is allowed.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fmt,
     sync::{
-        Mutex,
+        Arc, Mutex, RwLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -39,12 +41,70 @@ const ANSWER_BYTES: usize = 64 * 1024;
 /// A subscriber that was restarted may want other collections, and nothing tells.
 const ROUTES_LIFE: Duration = Duration::from_secs(10);
 
-/// The known subscribers.
+/// Subscribers that may be known by their check-in alone.
+const MOST_FOUND: usize = 256;
+
+/// The engine.
 #[derive(Debug)]
 pub struct Local {
     client: Client,
     envelopes: Envelopes,
-    subscribers: Vec<Subscriber>,
+    subscribers: Subscribers,
+}
+
+/// The known subscribers. Cloning shares them.
+#[derive(Debug, Clone)]
+pub struct Subscribers {
+    /// Those of the settings, which stay, then those that checked in.
+    known: Arc<RwLock<Vec<Arc<Subscriber>>>>,
+    /// How many of them are of the settings.
+    set: usize,
+    allowed: Arc<BTreeSet<String>>,
+}
+
+impl Subscribers {
+    /// Those of the settings, and the hosts besides loopback from which others may be found.
+    pub fn new(set: Vec<Url>, allowed: BTreeSet<String>) -> Self {
+        let known: Vec<_> = set.into_iter().map(|base| Arc::new(Subscriber::new(base))).collect();
+        Self { set: known.len(), known: Arc::new(RwLock::new(known)), allowed: Arc::new(allowed) }
+    }
+
+    /// One that just checked in.
+    pub fn add(&self, base: Url) {
+        if !self.may_be_found(&base) || self.all().iter().any(|known| known.base == base) {
+            return;
+        }
+        let mut known = self.known.write().expect("no holder of this lock can panic");
+        if known.len() - self.set < MOST_FOUND && known.iter().all(|one| one.base != base) {
+            info!(subscriber = %base, "it checked in and gets events");
+            known.push(Arc::new(Subscriber::new(base)));
+        }
+    }
+
+    /// All that are there by their check-ins; the others are gone.
+    pub fn replace(&self, found: impl Iterator<Item = Url>) {
+        let found: BTreeSet<_> = found.filter(|base| self.may_be_found(base)).collect();
+        let mut place = 0..;
+        self.known.write().expect("no holder of this lock can panic").retain(|known| {
+            let stays = place.next().is_some_and(|place| place < self.set) || found.contains(&known.base);
+            if !stays {
+                info!(subscriber = ?known, "it is gone and gets no more events");
+            }
+            stays
+        });
+        found.into_iter().for_each(|base| self.add(base));
+    }
+
+    /// Anybody can check in, and events with their token go nowhere but where they may.
+    fn may_be_found(&self, base: &Url) -> bool {
+        let Some(host) = base.host_str() else { return false };
+        let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+        host == "localhost" || address.is_ok_and(|address| address.is_loopback()) || self.allowed.contains(host)
+    }
+
+    fn all(&self) -> Vec<Arc<Subscriber>> {
+        self.known.read().expect("no holder of this lock can panic").clone()
+    }
 }
 
 struct Subscriber {
@@ -92,7 +152,7 @@ impl Local {
     ///
     /// # Errors
     /// When no HTTP client can be made, or the token cannot be sent.
-    pub fn new(subscribers: Vec<Url>, api_token: Option<String>, envelopes: Envelopes) -> anyhow::Result<Self> {
+    pub fn new(subscribers: Subscribers, api_token: Option<String>, envelopes: Envelopes) -> anyhow::Result<Self> {
         let mut headers = HeaderMap::new();
         if let Some(token) = api_token {
             let mut token: HeaderValue = token.parse().context("APP_API_TOKEN is not visible ASCII")?;
@@ -101,12 +161,18 @@ impl Local {
         }
         // Every request has the token, so none may be led elsewhere.
         let client = Client::builder().default_headers(headers).redirect(Policy::none()).no_proxy().build()?;
-        Ok(Self { client, envelopes, subscribers: subscribers.into_iter().map(Subscriber::new).collect() })
+        Ok(Self { client, envelopes, subscribers })
+    }
+
+    /// Whom it sends to.
+    pub(super) fn subscribers(&self) -> Subscribers {
+        self.subscribers.clone()
     }
 
     pub(super) async fn publish(&self, change: &Change) -> anyhow::Result<()> {
         let event = Bytes::from(self.envelopes.delivered(change)?);
-        join_all(self.subscribers.iter().map(|subscriber| self.deliver(subscriber, &change.collection, &event))).await;
+        let subscribers = self.subscribers.all();
+        join_all(subscribers.iter().map(|subscriber| self.deliver(subscriber, &change.collection, &event))).await;
         Ok(())
     }
 

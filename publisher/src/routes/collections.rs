@@ -67,6 +67,11 @@ fn list_etag(head: &Head, form: Form) -> String {
 
 /// What a replica loads.
 pub(super) async fn snapshot(api: web::Data<Api>, selection: web::Query<Selection>) -> Result<HttpResponse, ApiError> {
-    let reading = api.store.read(&api.selected(&selection)?).await.map_err(store_failed)?;
-    Ok(stream::snapshot(HttpResponse::Ok(), reading))
+    let selected = api.selected(&selection)?;
+    let load = api.loads.begin().ok_or_else(|| {
+        api.metrics.loads_refused.inc();
+        ApiError::loads_under_way()
+    })?;
+    let reading = api.store.read(&selected).await.map_err(store_failed)?;
+    Ok(stream::snapshot(HttpResponse::Ok(), reading, load))
 }

@@ -3,11 +3,21 @@
 use actix_web::{HttpResponse, web};
 
 use super::{Api, store_failed};
-use crate::error::ApiError;
+use crate::{error::ApiError, metrics};
 
 /// The process answers; nothing else is asked.
 pub(super) async fn healthz() -> HttpResponse {
     HttpResponse::NoContent().finish()
+}
+
+/// For Prometheus; what the store would have to tell is left out where it does not.
+pub(super) async fn metrics(api: web::Data<Api>) -> HttpResponse {
+    let fleet = api.fleet.list().await.ok();
+    let text = api.metrics.text(fleet.as_ref().map(|fleet| fleet.replicas.as_slice()));
+    match text {
+        Ok(text) => HttpResponse::Ok().content_type(metrics::MEDIA_TYPE).body(text),
+        Err(_never) => HttpResponse::InternalServerError().finish(),
+    }
 }
 
 /// The store answers.

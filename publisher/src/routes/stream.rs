@@ -5,12 +5,15 @@ use bytes::Bytes;
 use contract::listing::{Form, Listing, NDJSON, end_line, start_line};
 use futures_util::stream;
 
-use crate::store::{Piece, Reading};
+use crate::{
+    loads::Load,
+    store::{Piece, Reading},
+};
 
 /// How the pieces of a reading are written.
 enum Frame {
     List(Option<Listing>),
-    Snapshot { count: u64 },
+    Snapshot { count: u64, load: Load },
 }
 
 impl Frame {
@@ -18,7 +21,7 @@ impl Frame {
         for document in &piece.documents {
             match self {
                 Self::List(listing) => listing.iter_mut().for_each(|listing| listing.item(document, out)),
-                Self::Snapshot { count } => {
+                Self::Snapshot { count, .. } => {
                     *count += 1;
                     document.snapshot_line(&piece.collection, out);
                 }
@@ -29,7 +32,15 @@ impl Frame {
     fn close(&mut self, out: &mut Vec<u8>) {
         match self {
             Self::List(listing) => listing.take().into_iter().for_each(|listing| listing.close(out)),
-            Self::Snapshot { count } => end_line(*count, out),
+            Self::Snapshot { count, .. } => end_line(*count, out),
+        }
+    }
+
+    /// A snapshot goes on while it has its place.
+    fn goes_on(&self) -> bool {
+        match self {
+            Self::List(_) => true,
+            Self::Snapshot { load, .. } => load.goes_on(),
         }
     }
 }
@@ -42,16 +53,20 @@ pub(super) fn list(mut response: HttpResponseBuilder, reading: Reading, form: Fo
 }
 
 /// A snapshot of all collections of a reading.
-pub(super) fn snapshot(mut response: HttpResponseBuilder, reading: Reading) -> HttpResponse {
+pub(super) fn snapshot(mut response: HttpResponseBuilder, reading: Reading, load: Load) -> HttpResponse {
     let mut first = Vec::new();
     start_line(&contract::snapshot::Start { epoch: reading.epoch, heads: reading.heads.clone() }, &mut first);
-    send(response.content_type(NDJSON), first, reading, Frame::Snapshot { count: 0 })
+    send(response.content_type(NDJSON), first, reading, Frame::Snapshot { count: 0, load })
 }
 
 fn send(response: &mut HttpResponseBuilder, first: Vec<u8>, reading: Reading, frame: Frame) -> HttpResponse {
     let start = Some((reading, frame, first));
     response.streaming(stream::try_unfold(start, async |state| {
         let Some((mut reading, mut frame, mut out)) = state else { return Ok(None) };
+        if !frame.goes_on() {
+            tracing::warn!("a snapshot was cut off: its reader stalled, and its place was given to another");
+            return Err(actix_web::error::ErrorServiceUnavailable("cut off"));
+        }
         match reading.next().await {
             Ok(Some(piece)) => {
                 frame.piece(&piece, &mut out);

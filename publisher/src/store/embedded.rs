@@ -17,6 +17,8 @@ use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefi
 use super::{CommitError, Committed, PIECE_BYTES, Piece, Reading, Terms};
 use crate::fold::{Folded, Ground, Place, Write};
 
+mod fleet;
+
 /// `lineage`, `counter`, `format`.
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Head by collection, as JSON.
@@ -255,6 +257,7 @@ fn prepare(database: &Database) -> anyhow::Result<()> {
         transaction.open_table(DOCUMENTS)?;
         transaction.open_table(CHANGES)?;
         transaction.open_table(OWED)?;
+        transaction.open_table(fleet::REPLICAS)?;
     }
     Ok(transaction.commit()?)
 }

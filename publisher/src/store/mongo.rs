@@ -28,6 +28,7 @@ use tracing::warn;
 use super::{PIECE_BYTES, Piece, Reading, Terms};
 
 mod commit;
+mod fleet;
 mod rows;
 mod text;
 
@@ -98,6 +99,8 @@ impl Mongo {
             IndexModel::builder().keys(doc! { "collection": 1, "id": 1, "revision": 1 }).build(),
         ];
         call(self.table(CHANGES).create_indexes(indexes)).await?;
+        let seen = IndexModel::builder().keys(doc! { "seen": 1 }).build();
+        call(self.table(fleet::REPLICAS).create_index(seen)).await?;
         Ok(())
     }
 

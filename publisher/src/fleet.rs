@@ -1,0 +1,265 @@
+//! The fleet: replicas check in, are told where everything stands and whether they diverged, and can be seen by everybody.
+//!
+//! Publishers hold no state: rows of replicas are in the store, written in bulk once a second and never by a request. What a
+//! replica says is a report, never a truth: it changes no document.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use contract::fleet::{CheckIn, CheckedIn, EpochDeclared, Fleet as Listing, Member, RestoreEpoch, Resync};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::{
+    error::ApiError,
+    fleet::{
+        desk::{Desk, DeskTask, Reading},
+        epoch::{EpochTask, Epochs},
+    },
+    manager::local::Subscribers,
+    metrics::Metrics,
+    store::{Store, fleet::MOST_MEMBERS},
+};
+
+mod desk;
+mod epoch;
+mod limits;
+
+const FLUSH_EVERY: Duration = Duration::from_secs(1);
+/// Rounds of flushing after which those that are silent for too long are forgotten.
+const FORGET_EVERY: u32 = 30;
+/// Rounds of flushing after which `LOCAL` looks for the replicas of other publishers.
+const LOOK_EVERY: u32 = 2;
+/// Bytes of rows that may wait to be written.
+const PENDING_BYTES: usize = 64 << 20;
+/// A replica is gone after this many of its intervals in silence, and never sooner than [`SOONEST_GONE`].
+const SILENT_INTERVALS: u64 = 3;
+const SOONEST_GONE: TimeDelta = TimeDelta::seconds(3);
+
+/// Where requests reach the fleet. Cloning shares it.
+#[derive(Debug, Clone)]
+pub struct Fleet {
+    store: Store,
+    desk: Desk,
+    epochs: Epochs,
+    pending: Arc<Mutex<Pending>>,
+    local: Option<Subscribers>,
+    metrics: Arc<Metrics>,
+}
+
+/// Rows that are not written yet.
+#[derive(Debug, Default)]
+struct Pending {
+    members: HashMap<String, (Member, usize)>,
+    bytes: usize,
+}
+
+/// The tasks behind a [`Fleet`].
+pub struct Tasks {
+    /// Answers check-ins.
+    pub desk: DeskTask,
+    /// Writes rows.
+    pub keeper: KeeperTask,
+    /// Declares epochs.
+    pub epochs: EpochTask,
+}
+
+/// A fleet and the tasks that have to run for it. `local` are the subscribers that events go to without a broker.
+pub fn fleet(
+    store: Store,
+    forget_after: Duration,
+    local: Option<Subscribers>,
+    metrics: Arc<Metrics>,
+) -> (Fleet, Tasks) {
+    let (desk, desk_task) = desk::desk(store.clone());
+    let pending = Arc::default();
+    let members = Members { store: store.clone(), pending: Arc::clone(&pending) };
+    let (epochs, epoch_task) = epoch::epochs(members, metrics.clone());
+    let fleet = Fleet { store, desk, epochs, pending, local, metrics };
+    let keeper = KeeperTask { fleet: fleet.clone(), forget_after };
+    (fleet, Tasks { desk: desk_task, keeper, epochs: epoch_task })
+}
+
+/// Reads what the store and this publisher know together.
+#[derive(Debug, Clone)]
+struct Members {
+    store: Store,
+    pending: Arc<Mutex<Pending>>,
+}
+
+impl Members {
+    async fn read(&self) -> anyhow::Result<Vec<Member>> {
+        let mut members: HashMap<_, _> =
+            self.store.members().await?.into_iter().map(|member| (member.check_in.instance.clone(), member)).collect();
+        for (name, (member, _bytes)) in &lock(&self.pending).members {
+            if members.get(name).is_none_or(|written| written.seen <= member.seen) {
+                members.insert(name.clone(), member.clone());
+            }
+        }
+        let now = Utc::now();
+        let mut members: Vec<_> = members.into_values().collect();
+        members.iter_mut().for_each(|member| member.gone = is_gone(member, now));
+        members.sort_unstable_by(|one, other| one.check_in.instance.cmp(&other.check_in.instance));
+        members.truncate(MOST_MEMBERS);
+        Ok(members)
+    }
+}
+
+impl Fleet {
+    /// A replica says where it is, in the body of its request.
+    ///
+    /// # Errors
+    /// 400 when the body is no check-in of it, 503 when the store does not answer.
+    pub async fn check_in(&self, instance: &str, body: &[u8]) -> Result<CheckedIn, ApiError> {
+        let check_in = limits::read(instance, body)?;
+        self.note(&check_in, body.len());
+        let settled = check_in.collections.iter().filter_map(|(name, report)| {
+            let (epoch, settled) = (report.epoch?, report.settled?);
+            Some((name.clone(), epoch, settled.revision))
+        });
+        let reading = self.desk.read(settled.collect()).await.ok_or_else(ApiError::store_unavailable)?;
+        self.epochs.compare(&check_in, &reading);
+        Ok(self.answer(&check_in, &reading))
+    }
+
+    fn answer(&self, check_in: &CheckIn, reading: &Reading) -> CheckedIn {
+        let heads = check_in.collections.keys().filter_map(|name| reading.heads.get(name).cloned()).collect();
+        let diverged = check_in.collections.iter().filter(|(name, report)| {
+            let (Some(epoch), Some(settled)) = (report.epoch, report.settled) else { return false };
+            let truth = reading.digest(&((*name).clone(), epoch, settled.revision));
+            truth.is_some_and(|truth| truth != settled.digest)
+        });
+        let resync: std::collections::BTreeMap<_, _> =
+            diverged.map(|(name, _report)| (name.clone(), Resync::Diverged)).collect();
+        for collection in resync.keys() {
+            self.metrics.diverged.inc();
+            error!(
+                instance = check_in.instance, %collection,
+                "{} has DIVERGED in {collection}: what it holds is not what the log says. It loads everything anew",
+                check_in.instance,
+            );
+        }
+        CheckedIn { heads, age: 0, resync }
+    }
+
+    fn note(&self, check_in: &CheckIn, bytes: usize) {
+        if let Some(local) = &self.local
+            && let Some(url) = check_in.base_url.as_deref().and_then(|url| limits::base_url(url).ok())
+        {
+            local.add(url);
+        }
+        let member = Member { check_in: check_in.clone(), seen: Utc::now(), gone: false };
+        lock(&self.pending).put(member, bytes);
+    }
+
+    /// All replicas that any publisher of this store knows, by name.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn list(&self) -> anyhow::Result<Listing> {
+        let members = Members { store: self.store.clone(), pending: self.pending.clone() };
+        Ok(Listing { replicas: members.read().await? })
+    }
+
+    /// The operator says that the store was restored.
+    ///
+    /// # Errors
+    /// 409 when that cannot be, 503 when it cannot be now.
+    pub async fn declare(&self, wish: RestoreEpoch) -> Result<EpochDeclared, ApiError> {
+        self.epochs.by_hand(wish).await
+    }
+}
+
+impl Pending {
+    /// The newest wins. Beyond the bounds a replica is answered and not seen: a huge fleet must not take the memory.
+    fn put(&mut self, member: Member, bytes: usize) {
+        let name = &member.check_in.instance;
+        let old = self.members.get(name);
+        if old.is_some_and(|(old, _bytes)| old.seen > member.seen) {
+            return;
+        }
+        let held = old.map(|(_old, bytes)| *bytes);
+        let after = self.bytes - held.unwrap_or(0) + bytes;
+        if after > PENDING_BYTES || (held.is_none() && self.members.len() >= MOST_MEMBERS) {
+            return;
+        }
+        self.bytes = after;
+        self.members.insert(name.clone(), (member, bytes));
+    }
+}
+
+/// Writes rows, forgets old ones, and tells `LOCAL` who is there.
+pub struct KeeperTask {
+    fleet: Fleet,
+    forget_after: Duration,
+}
+
+impl KeeperTask {
+    /// Runs until no more requests will come; what is noted then is written first.
+    ///
+    /// # Errors
+    /// Never; the signature is the supervisor's.
+    pub async fn run(self, no_more_requests: CancellationToken) -> anyhow::Result<()> {
+        let mut rounds = interval(FLUSH_EVERY);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut round, mut failing) = (0_u32, false);
+        while no_more_requests.run_until_cancelled(rounds.tick()).await.is_some() {
+            let done = self.round(round).await;
+            match &done {
+                Err(error) if !failing => warn!("the fleet cannot be kept for now: {error:#}"),
+                Ok(()) if failing => info!("the fleet is kept again"),
+                _ => {}
+            }
+            failing = done.is_err();
+            round = round.wrapping_add(1);
+        }
+        self.flush().await.unwrap_or_else(|error| warn!("the last check-ins were not kept: {error:#}"));
+        Ok(())
+    }
+
+    async fn round(&self, round: u32) -> anyhow::Result<()> {
+        self.flush().await?;
+        if round.is_multiple_of(FORGET_EVERY) {
+            let silent = TimeDelta::from_std(self.forget_after).unwrap_or(TimeDelta::MAX);
+            let before = Utc::now().checked_sub_signed(silent).unwrap_or(DateTime::UNIX_EPOCH);
+            self.fleet.store.forget_members(before).await?;
+        }
+        if let Some(local) = self.fleet.local.as_ref().filter(|_local| round.is_multiple_of(LOOK_EVERY)) {
+            let members = self.fleet.list().await?.replicas;
+            let here = members.iter().filter(|member| !member.gone);
+            local.replace(here.filter_map(|member| limits::base_url(member.check_in.base_url.as_deref()?).ok()));
+        }
+        Ok(())
+    }
+
+    async fn flush(&self) -> anyhow::Result<()> {
+        let pending = std::mem::take(&mut *lock(&self.fleet.pending)).members;
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let written = self.fleet.store.put_members(pending.values().map(|(member, _)| member.clone()).collect()).await;
+        if written.is_err() {
+            let mut since = lock(&self.fleet.pending);
+            pending.into_values().for_each(|(member, bytes)| since.put(member, bytes));
+        }
+        written
+    }
+}
+
+fn is_gone(member: &Member, now: DateTime<Utc>) -> bool {
+    let silence = i64::try_from(member.check_in.interval_ms.saturating_mul(SILENT_INTERVALS)).unwrap_or(i64::MAX);
+    let silence = TimeDelta::try_milliseconds(silence).unwrap_or(TimeDelta::MAX).max(SOONEST_GONE);
+    now.signed_duration_since(member.seen) > silence
+}
+
+fn lock(pending: &Mutex<Pending>) -> MutexGuard<'_, Pending> {
+    pending.lock().expect("no holder of this lock can panic")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+//! What a check-in may hold: whoever can reach the API can send one, so all of it is bounded before any of it is used.
+
+use contract::{Problem, fleet::CheckIn};
+use reqwest::Url;
+
+use crate::error::ApiError;
+
+/// Collections in one check-in.
+const COLLECTIONS: usize = 256;
+/// Longest name, mark or reason, in bytes.
+const WORD: usize = contract::fleet::MAX_INSTANCE;
+const REASON: usize = 256;
+const BASE_URL: usize = 256;
+
+/// Reads a check-in of the replica that the path names.
+///
+/// # Errors
+/// 400 with the pointer at fault.
+pub(super) fn read(instance: &str, body: &[u8]) -> Result<CheckIn, ApiError> {
+    let check_in: CheckIn = serde_json::from_slice(body).map_err(|error| bad("", error))?;
+    if !is_word(instance) {
+        return Err(ApiError::bad_field("instance", "expected 1 to 128 visible ASCII characters"));
+    }
+    if check_in.instance != instance {
+        return Err(bad("/instance", "expected the name that is in the path"));
+    }
+    if !is_word(&check_in.boot_id) {
+        return Err(bad("/bootId", "expected 1 to 128 visible ASCII characters"));
+    }
+    if let Some(url) = &check_in.base_url {
+        base_url(url).map_err(|what| bad("/baseUrl", what))?;
+    }
+    if check_in.collections.len() > COLLECTIONS {
+        return Err(bad("/collections", format_args!("expected at most {COLLECTIONS} collections")));
+    }
+    for (name, report) in &check_in.collections {
+        if report.reason.as_ref().is_some_and(|reason| reason.len() > REASON) {
+            return Err(bad(&format!("/collections/{name}/reason"), format_args!("expected at most {REASON} bytes")));
+        }
+    }
+    Ok(check_in)
+}
+
+/// The root of a replica's URL. It is shown to whoever asks for the fleet, so it may hold no password.
+pub(super) fn base_url(text: &str) -> Result<Url, String> {
+    if text.len() > BASE_URL {
+        return Err(format!("expected at most {BASE_URL} bytes"));
+    }
+    let mut url = Url::parse(text).map_err(|error| error.to_string())?;
+    if url.scheme() != "http" || !url.has_host() {
+        return Err("expected http://HOST:PORT (there is no TLS here, a mesh adds it)".to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("expected no user and no password".to_owned());
+    }
+    url.set_path("/");
+    url.set_query(None);
+    url.set_fragment(None);
+    Ok(url)
+}
+
+fn is_word(text: &str) -> bool {
+    (1..=WORD).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn bad(pointer: &str, what: impl std::fmt::Display) -> ApiError {
+    Problem::new(400, "bad-body", "The body is not a check-in", what.to_string()).at(pointer).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_refused_where_it_is() {
+        let good = r#"{"instance":"a","bootId":"b","baseUrl":"http://h:1/x?y","intervalMs":1,"collections":{}}"#;
+        assert!(read("a", good.as_bytes()).is_ok());
+        let long = "x".repeat(129);
+        for (from, to, pointer) in [
+            (r#""a""#, r#""b""#, "/instance"),
+            (r#""b""#, r#""""#, "/bootId"),
+            (r#""b""#, &format!("{long:?}") as &str, "/bootId"),
+            ("http://h:1", "https://h:1", "/baseUrl"),
+            ("http://h:1", "http://u:p@h:1", "/baseUrl"),
+            ("http://h:1", &format!("http://{}:1", "h".repeat(256)), "/baseUrl"),
+            ("1,", "-1,", ""),
+        ] {
+            let error = read("a", good.replacen(from, to, 1).as_bytes()).expect_err(to);
+            assert_eq!(error.problem.pointer.as_deref(), Some(pointer), "{to}");
+        }
+        assert!(read(&long, good.replacen("\"a\"", &format!("{long:?}"), 1).as_bytes()).is_err());
+        assert_eq!(base_url("http://h:1/x?y#z").expect("valid").as_str(), "http://h:1/");
+    }
+}

@@ -1,0 +1,48 @@
+//! Replicas: they check in, everybody sees them, and the operator says that the store was restored.
+
+use actix_web::{
+    HttpResponse,
+    web::{self, Bytes},
+};
+use contract::{
+    Problem,
+    fleet::{MAX_CHECK_IN, RestoreEpoch},
+};
+
+use super::{Api, store_failed};
+use crate::error::ApiError;
+
+/// Bytes of any body here.
+pub(super) const LIMIT: usize = MAX_CHECK_IN;
+
+type Body = Result<Bytes, actix_web::Error>;
+
+pub(super) async fn check_in(
+    api: web::Data<Api>,
+    instance: web::Path<String>,
+    body: Body,
+) -> Result<HttpResponse, ApiError> {
+    let checked_in = api.fleet.check_in(&instance, &read(body)?).await?;
+    Ok(HttpResponse::Ok().json(checked_in))
+}
+
+pub(super) async fn list(api: web::Data<Api>) -> Result<HttpResponse, ApiError> {
+    Ok(HttpResponse::Ok().json(api.fleet.list().await.map_err(store_failed)?))
+}
+
+/// An empty body is the plain wish.
+pub(super) async fn declare(api: web::Data<Api>, body: Body) -> Result<HttpResponse, ApiError> {
+    let body = read(body)?;
+    let wish = if body.is_empty() { Ok(RestoreEpoch::default()) } else { serde_json::from_slice(&body) };
+    let wish = wish.map_err(|error| {
+        Problem::new(400, "bad-body", "The body is not {\"adopt\": true|false}", error.to_string()).at("")
+    })?;
+    Ok(HttpResponse::Ok().json(api.fleet.declare(wish).await?))
+}
+
+fn read(body: Body) -> Result<Bytes, ApiError> {
+    body.map_err(|error| match error.as_response_error().status_code().as_u16() {
+        413 => ApiError::too_large(LIMIT),
+        _ => ApiError::bad_field("body", error),
+    })
+}
