@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
-use contract::{CollectionName, Document, DocumentId, Problem, Refusal, problem};
+use contract::{CollectionName, Document, DocumentId, Problem, Refusal, problem, set};
 
 /// An error answer: a [`Problem`] on its way out.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -84,6 +84,39 @@ impl ApiError {
         Problem::new(413, "too-large", "The body is too large", detail).into()
     }
 
+    /// 413: a change set beyond what replicas take as one. The member is the one that goes beyond.
+    pub fn set_too_large(index: usize) -> Self {
+        let detail = format!(
+            "The values of a set are at most {} bytes together, and it has at most {} changes; make it two sets",
+            set::MAX_BYTES,
+            set::MAX_OPERATIONS
+        );
+        let problem = Problem::new(413, "set-too-large", "The change set is too large", detail);
+        Problem { index: Some(index), ..problem.at("/changes") }.into()
+    }
+
+    /// 408: a body that did not arrive in time.
+    pub fn body_late(limit: Duration) -> Self {
+        let detail = format!("The body did not arrive within {} s; nothing was done", limit.as_secs());
+        Problem::new(408, "body-late", "The body is late", detail).into()
+    }
+
+    /// The same, its pointer beginning further up.
+    #[must_use]
+    pub fn under(mut self, prefix: &str) -> Self {
+        if let Some(pointer) = &mut self.problem.pointer {
+            pointer.insert_str(0, prefix);
+        }
+        self
+    }
+
+    /// The same, of one member of a change set.
+    #[must_use]
+    pub fn of_member(mut self, index: usize) -> Self {
+        self.problem.index = Some(index);
+        self.under(&format!("/changes/{index}"))
+    }
+
     /// 415: a body of another media type.
     pub fn media_type(expected: &str) -> Self {
         let detail = format!("Send the body as {expected}");
@@ -144,6 +177,10 @@ impl ResponseError for ApiError {
     fn error_response(&self) -> HttpResponse {
         let mut response = HttpResponse::build(self.status_code());
         response.content_type(problem::MEDIA_TYPE);
+        if self.status_code() == StatusCode::REQUEST_TIMEOUT {
+            // What is left of the body may never come.
+            response.force_close();
+        }
         if let Some(delay) = self.retry_after {
             response.insert_header(("Retry-After", delay.as_secs().to_string()));
         }

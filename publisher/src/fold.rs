@@ -1,17 +1,41 @@
 //! Folding: what a group of writes makes of the documents it finds. Pure, so every rule of the API is tested without a store.
 //!
-//! Each write sees what the ones before it in the group did, and gets a verdict of its own: a refused write takes
-//! nothing away from its neighbours. No I/O happens here and nothing is decided anywhere else.
-
-use std::collections::{BTreeMap, HashMap};
+//! Each entry sees what the ones before it in the group did, and gets a verdict of its own: a refused one takes nothing away
+//! from its neighbours. A set counts as one entry, see [`set`]. No I/O happens here and nothing is decided anywhere else.
 
 use chrono::{DateTime, Utc};
-use contract::{CanonicalJson, Change, CollectionName, Crc, Document, DocumentId, Epoch, Head, Operation, Revision};
+use contract::{CanonicalJson, Change, CollectionName, Crc, Document, DocumentId, Operation, Revision};
 use serde_json::Value;
 
 use crate::{error::ApiError, schemas::Schemas};
 
-/// One write as it waits for its group.
+mod ground;
+pub mod set;
+mod value;
+
+pub use ground::{Ground, Place};
+pub use set::Set;
+
+/// What waits for its group as one, and is decided as one.
+#[derive(Debug, Clone)]
+pub enum Entry {
+    /// A write of one document.
+    One(Write),
+    /// A change set: all of its writes or none.
+    Set(Set),
+}
+
+impl Entry {
+    /// Its writes, in order.
+    pub fn writes(&self) -> &[Write] {
+        match self {
+            Self::One(write) => std::slice::from_ref(write),
+            Self::Set(set) => &set.members,
+        }
+    }
+}
+
+/// One write.
 #[derive(Debug, Clone)]
 pub struct Write {
     /// The collection.
@@ -67,27 +91,13 @@ pub struct Done {
     pub crc: Option<Crc>,
 }
 
-/// The answer to one write.
-pub type Verdict = Result<Done, ApiError>;
-
-/// Where a document is.
-pub type Place = (CollectionName, DocumentId);
-
-/// What a transaction finds: heads of all collections that the group names, and its documents that exist.
-#[derive(Debug, Clone)]
-pub struct Ground {
-    /// The history of the store.
-    pub epoch: Epoch,
-    /// Heads by collection.
-    pub heads: BTreeMap<CollectionName, Head>,
-    /// Documents by place.
-    pub documents: HashMap<Place, Document>,
-}
+/// The answer to one entry: what each of its writes came to, in order, or why none of them happened.
+pub type Verdict = Result<Vec<Done>, ApiError>;
 
 /// What a transaction writes.
 #[derive(Debug)]
 pub struct Folded {
-    /// One verdict per write, in order; none for those at the end that no longer fit.
+    /// One verdict per entry, in order; none for those at the end that no longer fit.
     pub verdicts: Vec<Verdict>,
     /// The changes, by collection contiguous and in order.
     pub changes: Vec<Change>,
@@ -97,9 +107,6 @@ pub struct Folded {
 
 /// What a group makes, in bytes as they are stored: a small patch of a large document is a large change.
 const FOLDED_BYTES: usize = 4 << 20;
-
-/// Largest document as BSON, which a store may have to write: 16 MiB, less what stands around the value.
-const STORED_BYTES: usize = 15 << 20;
 
 /// What every document must obey.
 #[derive(Debug)]
@@ -111,22 +118,31 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Folds a group, in order, until what it makes would be too much for one transaction. The first write always fits.
-    pub fn fold(&self, ground: Ground, writes: &[Write], now: DateTime<Utc>) -> Folded {
+    /// Folds a group, in order, until what it makes would be too much for one transaction. The first entry always fits.
+    pub fn fold(&self, ground: Ground, group: &[Entry], now: DateTime<Utc>) -> Folded {
         let (mut after, mut changes, mut verdicts, mut bytes) = (ground, Vec::new(), Vec::new(), 0);
-        for write in writes {
+        for entry in group {
             if bytes >= FOLDED_BYTES {
                 break;
             }
             let before = changes.len();
-            verdicts.push(self.one(&mut after, write, now, &mut changes));
+            verdicts.push(match entry {
+                Entry::One(write) => self.one(&mut after, write, now, &mut changes).map(|done| vec![done]),
+                Entry::Set(set) => self.set(&mut after, set, now, &mut changes),
+            });
             let made = changes[before..].iter().filter_map(|change: &Change| change.config_data.as_ref());
-            bytes += made.map(stored_size).sum::<usize>();
+            bytes += made.map(value::stored_size).sum::<usize>();
         }
         Folded { verdicts, changes, after }
     }
 
-    fn one(&self, ground: &mut Ground, write: &Write, now: DateTime<Utc>, changes: &mut Vec<Change>) -> Verdict {
+    fn one(
+        &self,
+        ground: &mut Ground,
+        write: &Write,
+        now: DateTime<Utc>,
+        changes: &mut Vec<Change>,
+    ) -> Result<Done, ApiError> {
         let place = (write.collection.clone(), write.id.clone());
         let held = ground.documents.get(&place);
         check_condition(write, held)?;
@@ -146,95 +162,6 @@ impl Rules {
         changes.push(change);
         Ok(done)
     }
-
-    /// The value that the write asks for; `None` = the document goes.
-    fn next_value(&self, write: &Write, held: Option<&Document>) -> Result<Option<CanonicalJson>, ApiError> {
-        let missing = || ApiError::no_data(&write.collection, &write.id);
-        let config = match &write.action {
-            Action::Delete => return held.map(|_gone| None).ok_or_else(missing),
-            Action::Create(config) => match held {
-                Some(held) => return Err(ApiError::exists(&write.collection, &write.id, held)),
-                None => config.clone(),
-            },
-            Action::Put(config) => match held {
-                Some(held) => merge_metadata(held, config)?,
-                None if write.condition == Condition::Absent => config.clone(),
-                None => return Err(missing()),
-            },
-            Action::Patch(patch) => {
-                let mut value = parse(held.ok_or_else(missing)?)?;
-                json_patch::merge(&mut value, patch);
-                canonical(&value)?
-            }
-        };
-        self.check(write, &config)?;
-        Ok(Some(config))
-    }
-
-    fn check(&self, write: &Write, config: &CanonicalJson) -> Result<(), ApiError> {
-        if config.as_str().len() > self.document_limit {
-            return Err(ApiError::too_large(self.document_limit));
-        }
-        if stored_size(config) > STORED_BYTES {
-            return Err(ApiError::too_large(STORED_BYTES));
-        }
-        let value: Value = serde_json::from_str(config.as_str()).map_err(|error| unreadable(&error))?;
-        if !value.is_object() {
-            let detail = "A document is a JSON object";
-            return Err(contract::Problem::new(400, "bad-body", "The body is not a document", detail).at("").into());
-        }
-        if value.get("id").is_some_and(|id| id != write.id.as_str()) {
-            let detail = format!("The id in the body must be {:?}, as in the path, or be left out", write.id);
-            return Err(contract::Problem::new(400, "bad-body", "The ids disagree", detail).at("/id").into());
-        }
-        self.schemas.check(&write.collection, &value)
-    }
-}
-
-impl Ground {
-    /// Makes a change: the next revision of its collection, with head and document as they are after it.
-    fn advance(
-        &mut self,
-        write: &Write,
-        op: Operation,
-        config: Option<CanonicalJson>,
-        now: DateTime<Utc>,
-    ) -> Result<Change, ApiError> {
-        let unknown = || ApiError::unknown_collection(write.collection.as_str());
-        let head = self.heads.get_mut(&write.collection).ok_or_else(unknown)?;
-        let place = (write.collection.clone(), write.id.clone());
-        head.revision += 1;
-        let (crc, old) = match &config {
-            Some(config) => {
-                let document = Document::new(write.id.clone(), head.revision, config);
-                let crc = document.crc();
-                head.digest = head.digest.with(document.id(), document.revision(), crc);
-                head.count += 1;
-                (Some(crc), self.documents.insert(place, document))
-            }
-            None => (None, self.documents.remove(&place)),
-        };
-        if let Some(old) = old {
-            head.digest = head.digest.without(old.id(), old.revision(), old.crc());
-            head.count -= 1;
-        }
-        Ok(Change {
-            collection: write.collection.clone(),
-            op,
-            id: write.id.clone(),
-            revision: head.revision,
-            epoch: self.epoch,
-            last_set: head.last_set,
-            crc,
-            config_data: config,
-            change_set: None,
-            time: now,
-            count: head.count,
-            digest: head.digest,
-            correlation_id: write.correlation_id.clone(),
-            traceparent: write.traceparent.clone(),
-        })
-    }
 }
 
 fn check_condition(write: &Write, held: Option<&Document>) -> Result<(), ApiError> {
@@ -247,44 +174,6 @@ fn check_condition(write: &Write, held: Option<&Document>) -> Result<(), ApiErro
         }
     };
     if holds { Ok(()) } else { Err(ApiError::condition_failed(held)) }
-}
-
-/// The given value, its `metadata` laid over the stored one. What is not an object cannot be merged: the given one wins.
-fn merge_metadata(held: &Document, config: &CanonicalJson) -> Result<CanonicalJson, ApiError> {
-    let mut stored = parse(held)?;
-    let Some(Value::Object(stored)) = stored.get_mut("metadata").map(Value::take) else { return Ok(config.clone()) };
-    let mut given: Value = serde_json::from_str(config.as_str()).map_err(|error| unreadable(&error))?;
-    let Some(members) = given.as_object_mut() else { return Ok(config.clone()) };
-    match members.get_mut("metadata") {
-        None => {
-            members.insert("metadata".to_owned(), Value::Object(stored));
-        }
-        Some(Value::Object(metadata)) => {
-            for (key, value) in stored {
-                metadata.entry(key).or_insert(value);
-            }
-        }
-        Some(_not_an_object) => return Ok(config.clone()),
-    }
-    canonical(&given)
-}
-
-/// At most so many bytes as BSON, where an element of an array carries its index and eight bytes of number.
-fn stored_size(config: &CanonicalJson) -> usize {
-    let text = config.as_str();
-    text.len() + 17 * text.bytes().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count()
-}
-
-fn parse(held: &Document) -> Result<Value, ApiError> {
-    serde_json::from_slice(&held.config_data()).map_err(|error| unreadable(&error))
-}
-
-fn canonical(value: &Value) -> Result<CanonicalJson, ApiError> {
-    CanonicalJson::parse(value.to_string().as_bytes()).map_err(ApiError::bad_body)
-}
-
-fn unreadable(error: &serde_json::Error) -> ApiError {
-    contract::Problem::new(500, "unreadable", "A stored document cannot be read", error.to_string()).into()
 }
 
 #[cfg(test)]

@@ -4,10 +4,7 @@ use actix_web::{
     Error, HttpRequest, HttpResponse, ResponseError,
     body::{BodySize, BodyStream, BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
-    http::{
-        Method, StatusCode,
-        header::{self, HeaderName},
-    },
+    http::{Method, StatusCode, header},
     middleware::{self, Next},
     web::{self, Bytes, ServiceConfig},
 };
@@ -22,11 +19,14 @@ use crate::{
     writer::Writer,
 };
 
+mod body;
 mod collections;
 mod documents;
 mod feed;
 mod fleet;
 mod health;
+mod origin;
+mod sets;
 mod stream;
 
 /// What a request can reach.
@@ -45,7 +45,7 @@ pub struct Api {
     pub metrics: std::sync::Arc<Metrics>,
 }
 
-/// Bytes of a request body that are read at all: a document in any spelling, with room for white space and escapes.
+/// Bytes of a request body that are read at all: a document or a set in any spelling, with room for white space and escapes.
 const BODY_LIMIT: usize = 8 << 20;
 
 /// Puts all routes in place.
@@ -55,7 +55,7 @@ pub fn configure(config: &mut ServiceConfig) {
         .service(web::resource("/v1/collections").get(collections::heads))
         .service(web::resource("/v1/collections/{collection}").get(collections::head))
         .service(web::resource("/v1/snapshot").get(collections::snapshot))
-        .service(web::resource("/v1/changes").get(feed::all))
+        .service(web::resource("/v1/changes").get(feed::all).post(sets::commit))
         .service(web::resource("/v1/collections/{collection}/changes").get(feed::one))
         .service(
             web::resource("/v1/collections/{collection}/documents").get(collections::documents).post(documents::create),
@@ -147,5 +147,3 @@ fn store_failed(error: anyhow::Error) -> ApiError {
     tracing::warn!("a read was answered 503: {error:#}");
     ApiError::store_unavailable()
 }
-
-const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");

@@ -10,7 +10,7 @@ use contract::{Change, CollectionName, Document, DocumentId, Epoch, Head, Revisi
 
 use crate::{
     error::ApiError,
-    fold::{Rules, Verdict, Write},
+    fold::{Entry, Rules, Verdict},
 };
 
 pub mod embedded;
@@ -84,7 +84,7 @@ pub enum Store {
 /// A group that was committed, or the first part of it that fits into one transaction.
 #[derive(Debug, Default)]
 pub struct Committed {
-    /// One verdict per write, in order. Writes at the end that have none are still to be done.
+    /// One verdict per entry, in order. Those at the end that have none are still to be done.
     pub verdicts: Vec<Verdict>,
     /// What changed.
     pub changes: Vec<Change>,
@@ -105,7 +105,7 @@ pub enum CommitError {
 }
 
 impl CommitError {
-    /// What every write of the group is answered.
+    /// What every entry of the group is answered.
     pub fn answer(&self) -> ApiError {
         match self {
             Self::NotCommitted(_) | Self::Refused(_) => ApiError::not_committed(),
@@ -172,11 +172,11 @@ impl Store {
         }
     }
 
-    /// Commits a group of writes.
+    /// Commits a group of writes and sets.
     ///
     /// # Errors
     /// See [`CommitError`].
-    pub async fn commit(&self, group: Arc<[Write]>) -> Result<Committed, CommitError> {
+    pub async fn commit(&self, group: Arc<[Entry]>) -> Result<Committed, CommitError> {
         match self {
             Self::Embedded(store) => store.commit(group).await,
             Self::Mongo(store) => store.commit(&group).await,

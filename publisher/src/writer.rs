@@ -1,6 +1,6 @@
-//! The writer: one task that gathers waiting writes into groups and commits each group as one.
+//! The writer: one task that gathers what waits, writes and change sets, into groups and commits each group as one.
 //!
-//! There is no lingering: a group is whatever waited while the group before it was committed. Once a write is queued it runs
+//! A change set is never split. There is no lingering: a group is whatever waited while the group before it was committed. Once a write is queued it runs
 //! to its end, whether its client still waits or not. It never decides what a write means; [`crate::fold`] does.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -16,24 +16,26 @@ use tracing::{debug, error, warn};
 
 use crate::{
     error::ApiError,
-    fold::{Action, Verdict, Write},
+    fold::{Action, Done, Entry, Set, Verdict, Write},
     relay::{self, Handed},
     store::{CommitError, Store},
 };
 
-/// Writes that may wait; beyond that clients are asked to come back.
+/// Entries that may wait; beyond that clients are asked to come back.
 const QUEUE: usize = 4_096;
 /// Bytes of documents that may wait.
 const QUEUE_BYTES: usize = 64 << 20;
 /// How long a write may wait before it is tried.
 const QUEUE_TIME: Duration = Duration::from_secs(5);
-/// Writes in a group.
+/// Writes in a group, those of its sets included.
 const GROUP_WRITES: usize = 256;
+/// What a write takes up beside its value: a set of deletions is not small.
+const WRITE_BYTES: usize = 256;
 /// Bytes of documents in a group.
 const GROUP_BYTES: usize = 4 << 20;
 
 struct Waiting {
-    write: Write,
+    entry: Entry,
     answer: oneshot::Sender<Verdict>,
     since: Instant,
     /// Its share of the memory for what waits.
@@ -58,11 +60,23 @@ impl Writer {
     ///
     /// # Errors
     /// The verdict's own, or 503 when the queue is full or the writer has stopped.
-    pub async fn write(&self, write: Write) -> Verdict {
+    pub async fn write(&self, write: Write) -> Result<Done, ApiError> {
+        self.queue(Entry::One(write)).await?.pop().ok_or_else(ApiError::outcome_unknown)
+    }
+
+    /// Queues a change set and waits for what its members came to, in order.
+    ///
+    /// # Errors
+    /// As [`Writer::write`]; a member's own names the member.
+    pub async fn write_set(&self, set: Set) -> Verdict {
+        self.queue(Entry::Set(set)).await
+    }
+
+    async fn queue(&self, entry: Entry) -> Verdict {
         let (answer, verdict) = oneshot::channel();
-        let bytes = u32::try_from(size(&write)).map_err(|_beyond_any_limit| ApiError::busy())?;
+        let bytes = u32::try_from(size(&entry)).map_err(|_beyond_any_limit| ApiError::busy())?;
         let memory = self.memory.clone().try_acquire_many_owned(bytes).map_err(|_full| ApiError::busy())?;
-        let waiting = Waiting { write, answer, since: Instant::now(), _memory: memory };
+        let waiting = Waiting { entry, answer, since: Instant::now(), _memory: memory };
         self.queue.try_send(waiting).map_err(|_full_or_stopped| ApiError::busy())?;
         verdict.await.unwrap_or_else(|_stopped| Err(ApiError::outcome_unknown()))
     }
@@ -131,8 +145,8 @@ impl WriterTask {
         if group.is_empty() {
             return;
         }
-        let writes: Arc<[Write]> = group.iter().map(|waiting| waiting.write.clone()).collect();
-        let verdicts = match self.store.commit(writes).await {
+        let entries: Arc<[Entry]> = group.iter().map(|waiting| waiting.entry.clone()).collect();
+        let verdicts = match self.store.commit(entries).await {
             Ok(committed) => {
                 self.hand_to_relay(committed.changes);
                 for waiting in group.split_off(committed.verdicts.len()).into_iter().rev() {
@@ -140,9 +154,9 @@ impl WriterTask {
                 }
                 committed.verdicts
             }
-            // One of them does not go down: it must not take its neighbours with it.
+            // One of them does not go down: it must not take its neighbours with it. A set is one, and stays whole.
             Err(CommitError::Refused(error)) if group.len() > 1 => {
-                debug!(writes = group.len(), "a group is tried in halves: {error:#}");
+                debug!(entries = group.len(), "a group is tried in halves: {error:#}");
                 let second = group.split_off(group.len() / 2);
                 Box::pin(self.commit(group, left_over)).await;
                 return Box::pin(self.commit(second, left_over)).await;
@@ -173,17 +187,23 @@ impl WriterTask {
     }
 }
 
+/// What fits into a group, and in any case the first.
 fn take_group(waiting: &mut VecDeque<Waiting>) -> Vec<Waiting> {
-    let mut bytes = 0;
+    let (mut writes, mut bytes) = (0, 0);
     let fits = |next: &&Waiting| {
-        bytes += size(&next.write);
-        bytes <= GROUP_BYTES
+        writes += next.entry.writes().len();
+        bytes += size(&next.entry);
+        writes <= GROUP_WRITES && bytes <= GROUP_BYTES
     };
-    let fitting = waiting.iter().take(GROUP_WRITES).take_while(fits).count();
+    let fitting = waiting.iter().take_while(fits).count();
     waiting.drain(..fitting.max(1)).collect()
 }
 
-fn size(write: &Write) -> usize {
+fn size(entry: &Entry) -> usize {
+    entry.writes().iter().map(|write| WRITE_BYTES + value_size(write)).sum()
+}
+
+fn value_size(write: &Write) -> usize {
     match &write.action {
         Action::Create(config) | Action::Put(config) => config.as_str().len(),
         // What a patch makes is at most a document; its own size stands for it.
@@ -192,11 +212,11 @@ fn size(write: &Write) -> usize {
     }
 }
 
-fn log(failure: &CommitError, writes: usize) {
+fn log(failure: &CommitError, entries: usize) {
     match failure {
-        CommitError::NotCommitted(_) => warn!(writes, "a group of writes was answered 503: {failure}"),
+        CommitError::NotCommitted(_) => warn!(entries, "a group of writes was answered 503: {failure}"),
         CommitError::Refused(_) | CommitError::OutcomeUnknown(_) => {
-            error!(writes, "a group of writes was answered 503: {failure}");
+            error!(entries, "a group of writes was answered 503: {failure}");
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The rules of a group, without a store: order, neighbours, and the arithmetic of heads.
 
-use contract::Digest;
+use std::collections::{BTreeMap, HashMap};
+
+use contract::{Digest, Epoch, Head};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -29,15 +31,19 @@ fn config(value: Value) -> CanonicalJson {
     CanonicalJson::parse(value.to_string().as_bytes()).expect("json")
 }
 
-fn write(document: &str, action: Action, condition: Condition) -> Write {
+fn write_one(document: &str, action: Action, condition: Condition) -> Write {
     Write { collection: name(), id: id(document), action, condition, correlation_id: None, traceparent: None }
 }
 
-fn create(document: &str, value: Value) -> Write {
+fn write(document: &str, action: Action, condition: Condition) -> Entry {
+    Entry::One(write_one(document, action, condition))
+}
+
+fn create(document: &str, value: Value) -> Entry {
     write(document, Action::Create(config(value)), Condition::Any)
 }
 
-fn put(document: &str, value: Value) -> Write {
+fn put(document: &str, value: Value) -> Entry {
     write(document, Action::Put(config(value)), Condition::Any)
 }
 
@@ -79,7 +85,7 @@ fn what_changes_nothing_makes_no_change() {
     let folded = rules().fold(ground(), &group, Utc::now());
     assert_eq!(folded.changes.len(), 2);
     let unchanged = folded.verdicts[1].as_ref().expect("well");
-    assert_eq!((unchanged.op, unchanged.revision), (None, 1));
+    assert_eq!((unchanged[0].op, unchanged[0].revision), (None, 1));
 }
 
 #[test]

@@ -3,23 +3,23 @@
 use actix_web::{
     HttpRequest, HttpResponse,
     http::{StatusCode, header},
-    web::{self, Bytes},
+    web,
 };
-use contract::{CanonicalJson, CollectionName, Crc, DocumentId, Operation, document::etag, event};
+use contract::{CanonicalJson, CollectionName, Crc, DocumentId, Operation, document::etag};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Api, BODY_LIMIT, CORRELATION_ID, has_already, header_text, store_failed};
+use super::{
+    Api,
+    body::{self, Body},
+    has_already, header_text, origin, store_failed,
+};
 use crate::{
     error::ApiError,
     fold::{Action, Condition, Done, Write},
 };
 
 type Place = web::Path<(String, String)>;
-type Body = Result<Bytes, actix_web::Error>;
-
-/// Longest `X-Correlation-Id`.
-const CORRELATION_ID_LEN: usize = 128;
 
 /// What a write is answered.
 #[derive(Serialize)]
@@ -50,7 +50,7 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
     let collection = api.collection(&name)?;
-    let config = document(&request, body)?;
+    let config = body.canonical(&request, body::JSON)?;
     let id = id_of(&config)?;
     let done = api.write(&request, collection.clone(), id, Action::Create(config), Condition::Any).await?;
     let location = format!("/v1/collections/{collection}/documents/{}", done.id);
@@ -64,7 +64,7 @@ pub(super) async fn put(
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
     let (collection, id) = api.place(&place)?;
-    let config = document(&request, body)?;
+    let config = body.canonical(&request, body::JSON)?;
     let done = api.write(&request, collection, id, Action::Put(config), condition(&request)?).await?;
     let created = done.op == Some(Operation::Create);
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
@@ -78,7 +78,7 @@ pub(super) async fn patch(
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
     let (collection, id) = api.place(&place)?;
-    let patch = parse(&request, body, "application/merge-patch+json")?;
+    let patch = body.canonical(&request, "application/merge-patch+json")?;
     let patch = serde_json::from_str(patch.as_str()).map_err(|error| ApiError::bad_field("body", error))?;
     let done = api.write(&request, collection, id, Action::Patch(patch), condition(&request)?).await?;
     Ok(answer(&mut HttpResponse::Ok(), done))
@@ -99,7 +99,7 @@ impl Api {
         action: Action,
         condition: Condition,
     ) -> Result<Done, ApiError> {
-        let (correlation_id, traceparent) = (correlation_id(request)?, traceparent(request)?);
+        let (correlation_id, traceparent) = (origin::correlation_id(request)?, origin::traceparent(request));
         self.writer.write(Write { collection, id, action, condition, correlation_id, traceparent }).await
     }
 }
@@ -109,26 +109,6 @@ fn answer(response: &mut actix_web::HttpResponseBuilder, done: Done) -> HttpResp
         response.insert_header((header::ETAG, etag(done.revision, crc)));
     }
     response.json(Written { id: done.id, revision: done.revision, crc: done.crc })
-}
-
-fn document(request: &HttpRequest, body: Body) -> Result<CanonicalJson, ApiError> {
-    parse(request, body, "application/json")
-}
-
-/// The body, if it is of the media type or says nothing of it.
-fn parse(request: &HttpRequest, body: Body, media_type: &str) -> Result<CanonicalJson, ApiError> {
-    let given = header_text(request, header::CONTENT_TYPE)?;
-    let given = given.as_deref().and_then(|given| given.split(';').next()).map(str::trim);
-    // curl names this one for every body, and nobody means it.
-    let unsaid = |given: &str| given.eq_ignore_ascii_case("application/x-www-form-urlencoded");
-    if given.is_some_and(|given| !given.eq_ignore_ascii_case(media_type) && !unsaid(given)) {
-        return Err(ApiError::media_type(media_type));
-    }
-    let body = body.map_err(|error| match error.as_response_error().status_code().as_u16() {
-        413 => ApiError::too_large(BODY_LIMIT),
-        _ => ApiError::bad_field("body", error),
-    })?;
-    CanonicalJson::parse(&body).map_err(ApiError::bad_body)
 }
 
 /// The `id` member of a new document, or one that nobody else has. It is not put into the document.
@@ -165,54 +145,6 @@ fn condition(request: &HttpRequest) -> Result<Condition, ApiError> {
             let (revision, crc) = tag.split_once('-').map_or((tag, None), |(revision, crc)| (revision, Some(crc)));
             let crc = crc.map(str::parse).transpose().map_err(|_malformed| expected())?;
             Ok(Condition::At(revision.parse().map_err(|_malformed| expected())?, crc))
-        }
-    }
-}
-
-fn correlation_id(request: &HttpRequest) -> Result<Option<String>, ApiError> {
-    let Some(text) = header_text(request, CORRELATION_ID)? else { return Ok(None) };
-    if (1..=CORRELATION_ID_LEN).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        Ok(Some(text))
-    } else {
-        Err(ApiError::bad_field("X-Correlation-Id", "expected 1 to 128 visible ASCII characters"))
-    }
-}
-
-/// `traceparent` of the request when it has the W3C form; another one is not ours to refuse a write for.
-fn traceparent(request: &HttpRequest) -> Result<Option<String>, ApiError> {
-    let text = request.headers().get(event::TRACEPARENT).and_then(|value| value.to_str().ok());
-    Ok(text.filter(|text| is_traceparent(text)).map(str::to_owned))
-}
-
-/// `00-<32 hex>-<16 hex>-<2 hex>`, not all zeroes (W3C Trace Context section 3.2).
-fn is_traceparent(text: &str) -> bool {
-    let lower_hex = |part: &str| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let not_zero = |part: &str| part.bytes().any(|byte| byte != b'0');
-    let parts: Vec<_> = text.split('-').collect();
-    let [version, trace, parent, flags] = parts[..] else { return false };
-    version == "00"
-        && (trace.len(), parent.len(), flags.len()) == (32, 16, 2)
-        && [trace, parent, flags].iter().all(|part| lower_hex(part))
-        && not_zero(trace)
-        && not_zero(parent)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_traceparent;
-
-    #[test]
-    fn only_valid_trace_contexts_travel() {
-        assert!(is_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
-        for bad in [
-            "",
-            "00-0-0-0",
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
-            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
-            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-        ] {
-            assert!(!is_traceparent(bad), "{bad}");
         }
     }
 }

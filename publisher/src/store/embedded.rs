@@ -15,7 +15,7 @@ use contract::{CanonicalJson, Change, CollectionName, Document, DocumentId, Epoc
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::{CommitError, Committed, PIECE_BYTES, Piece, Reading, Terms};
-use crate::fold::{Folded, Ground, Place, Write};
+use crate::fold::{Entry, Folded, Ground, Place};
 
 mod fleet;
 
@@ -71,13 +71,13 @@ impl Embedded {
         self.broken.get().cloned()
     }
 
-    pub(super) async fn commit(&self, group: Arc<[Write]>) -> Result<Committed, CommitError> {
+    pub(super) async fn commit(&self, group: Arc<[Entry]>) -> Result<Committed, CommitError> {
         let this = self.clone();
         let committed = tokio::task::spawn_blocking(move || this.commit_now(&group)).await;
         committed.unwrap_or_else(|panic| Err(self.break_down(panic.into())))
     }
 
-    fn commit_now(&self, group: &[Write]) -> Result<Committed, CommitError> {
+    fn commit_now(&self, group: &[Entry]) -> Result<Committed, CommitError> {
         let (transaction, folded) = self.decide_and_write(group).map_err(CommitError::NotCommitted)?;
         if let Some(transaction) = transaction {
             // The pages may have reached the disk before the error: only opening the file anew tells.
@@ -86,7 +86,7 @@ impl Embedded {
         Ok(Committed { verdicts: folded.verdicts, changes: folded.changes })
     }
 
-    fn decide_and_write(&self, group: &[Write]) -> anyhow::Result<(Option<WriteTransaction>, Folded)> {
+    fn decide_and_write(&self, group: &[Entry]) -> anyhow::Result<(Option<WriteTransaction>, Folded)> {
         let transaction = self.database.begin_write()?;
         let folded = self.terms.rules.fold(ground(&transaction, group)?, group, Utc::now());
         if folded.changes.is_empty() {
@@ -288,11 +288,11 @@ fn document(id: DocumentId, (revision, text): (Revision, &str)) -> anyhow::Resul
     Ok(Document::new(id, revision, &CanonicalJson::from_canonical(text.to_owned())?))
 }
 
-fn ground(transaction: &WriteTransaction, group: &[Write]) -> anyhow::Result<Ground> {
+fn ground(transaction: &WriteTransaction, group: &[Entry]) -> anyhow::Result<Ground> {
     let epoch = epoch(&transaction.open_table(META)?)?;
     let (heads, documents) = (transaction.open_table(HEADS)?, transaction.open_table(DOCUMENTS)?);
     let mut ground = Ground { epoch, heads: BTreeMap::new(), documents: HashMap::new() };
-    for write in group {
+    for write in group.iter().flat_map(Entry::writes) {
         if !ground.heads.contains_key(&write.collection) {
             ground.heads.insert(write.collection.clone(), head(&heads, &write.collection, epoch)?);
         }

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::{CALL, CHANGES, HEADS, LATE, Mongo, call, call_until, durable, has_label, rows};
 use crate::{
-    fold::{Folded, Ground, Write},
+    fold::{Entry, Folded, Ground},
     store::{CommitError, Committed},
 };
 
@@ -34,7 +34,7 @@ const ABORT: Duration = Duration::from_secs(1);
 const COMMAND_BYTES: usize = 8 << 20;
 
 impl Mongo {
-    pub(in crate::store) async fn commit(&self, group: &[Write]) -> Result<Committed, CommitError> {
+    pub(in crate::store) async fn commit(&self, group: &[Entry]) -> Result<Committed, CommitError> {
         let deadline = Instant::now() + GROUP;
         loop {
             match self.attempt(group, deadline).await {
@@ -49,7 +49,7 @@ impl Mongo {
         }
     }
 
-    async fn attempt(&self, group: &[Write], deadline: Instant) -> Result<Committed, Failure> {
+    async fn attempt(&self, group: &[Entry], deadline: Instant) -> Result<Committed, Failure> {
         let step = || (Instant::now() + CALL).min(deadline);
         let mut session = call_until(step(), self.client.start_session()).await.map_err(Failure::Again)?;
         let write_id = Uuid::now_v7().to_string();
@@ -77,7 +77,7 @@ impl Mongo {
     async fn decide_and_write(
         &self,
         session: &mut ClientSession,
-        group: &[Write],
+        group: &[Entry],
         write_id: &str,
     ) -> anyhow::Result<Folded> {
         session.start_transaction().read_concern(ReadConcern::snapshot()).write_concern(durable()).await?;
@@ -103,9 +103,9 @@ impl Mongo {
         Ok(folded)
     }
 
-    async fn ground(&self, session: &mut ClientSession, group: &[Write]) -> anyhow::Result<Ground> {
+    async fn ground(&self, session: &mut ClientSession, group: &[Entry]) -> anyhow::Result<Ground> {
         let mut wanted = BTreeMap::<&CollectionName, BTreeSet<&str>>::new();
-        for write in group {
+        for write in group.iter().flat_map(Entry::writes) {
             wanted.entry(&write.collection).or_default().insert(write.id.as_str());
         }
         let epoch = self.epoch(session).await?;
