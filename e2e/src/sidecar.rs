@@ -137,6 +137,18 @@ impl Sidecar {
         self.process.take().map_or(Ok(()), |mut process| process.kill())
     }
 
+    /// The same, wrongly in a consumer group that others share.
+    ///
+    /// # Errors
+    /// When the component cannot be written.
+    pub fn sharing_a_group(self, group: &str) -> anyhow::Result<Self> {
+        let component = self.resources.join("pubsub.yaml");
+        let text = std::fs::read_to_string(&component)?;
+        ensure!(text.contains(r#""{uuid}""#), "the component has another consumerID");
+        std::fs::write(component, text.replace(r#""{uuid}""#, &format!("{group:?}")))?;
+        Ok(self)
+    }
+
     /// From its next start on, callers of its API need this token.
     pub fn set_api_token(&mut self, token: &str) {
         self.api_token = Some(token.to_owned());

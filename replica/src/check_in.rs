@@ -10,14 +10,17 @@ use state::{NotInstalled, Root};
 use crate::{OriginError, Replica, View, sync::SyncError};
 
 impl Replica {
-    /// Checks in once; loads when nothing is held yet, when the publisher is in a newer history, or when it found that this
+    /// Checks in once; loads first when nothing is held yet, and afterwards when the publisher is in a newer history, or when it found that this
     /// replica has diverged.
     pub(crate) async fn check_in(&self) -> Result<(), SyncError> {
+        if !self.view().root().loaded() {
+            self.load().await?;
+            if self.view().root().epoch().is_none() {
+                return Ok(());
+            }
+        }
         let view = self.view();
         let root = view.root();
-        if !root.loaded() {
-            return self.load().await;
-        }
         self.journal().tell_intake(self.config());
         let asked = Instant::now();
         let answer = match self.origin().check_in(root, &self.report(&view, asked)).await {

@@ -4,6 +4,8 @@ mod api;
 mod dapr;
 mod delivery;
 mod faults;
+mod fleet;
 mod local;
 mod settings;
+mod survival;
 mod up;

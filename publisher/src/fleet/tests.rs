@@ -82,7 +82,7 @@ impl Stage {
             let condition = Condition::Any;
             let write =
                 Write { collection: name(collection), id, action, condition, correlation_id: None, traceparent: None };
-            let committed = self.store.commit(Arc::from([write])).await.expect("committed");
+            let committed = self.store.commit(Arc::from([crate::fold::Entry::One(write)])).await.expect("committed");
             assert_eq!(committed.verdicts.len(), 1);
         }
     }

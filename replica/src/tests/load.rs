@@ -55,7 +55,8 @@ async fn a_snapshot_that_is_not_proven_complete_is_refused() {
 async fn a_failed_load_is_tried_again() {
     let (calls, body) = (AtomicUsize::new(0), snapshot_of(EPOCH, 0, &[]));
     with_publisher(
-        move |_path| match calls.fetch_add(1, Ordering::Relaxed) {
+        move |path| match calls.fetch_add(1, Ordering::Relaxed) {
+            _ if path.starts_with("/v1/replicas") => (200, checked_in(0, &[])),
             0 => (500, String::new()),
             1 => (200, body[..body.len() - 10].to_owned()),
             _ => (200, body.clone()),

@@ -1,0 +1,223 @@
+//! Check-ins and what follows from them: who is there, who has diverged, who hears no events.
+
+use std::{process::Command, time::Duration};
+
+use anyhow::{Context, ensure};
+use contract::{
+    fleet::{Fleet, Intake, Member},
+    status::{State, Status},
+};
+use e2e::{
+    client::Api,
+    parts,
+    services::Service,
+    sidecar::{self, Sidecar},
+    stage::{COLLECTIONS, FREE, Kind, Stage, Store, Via, numbered},
+    wait::{eventually, within},
+};
+use serde_json::json;
+
+type Outcome = anyhow::Result<()>;
+
+fn subscriber(name: &str, publishers: &[&Service]) -> anyhow::Result<Service> {
+    let urls: Vec<_> = publishers.iter().map(|publisher| publisher.url()).collect();
+    let subscriber = Service::subscriber(name, &urls)?.with("AURA_CONFIGURATION_COLLECTIONS", FREE);
+    Ok(subscriber.with("AURA_CONFIGURATION_CHECK_IN_SECONDS", "1"))
+}
+
+async fn fleet(publisher: &Service) -> anyhow::Result<Vec<Member>> {
+    let answer = publisher.api().get("/v1/replicas").await?.expect(200)?;
+    Ok(serde_json::from_str::<Fleet>(&answer.body)?.replicas)
+}
+
+async fn status(subscriber: &Service) -> anyhow::Result<Status> {
+    let answer = subscriber.api().get("/v1/status").await?.expect(200)?;
+    Ok(serde_json::from_str(&answer.body)?)
+}
+
+/// All publishers know all replicas; one that dies is shown as gone, then forgotten.
+#[tokio::test]
+async fn every_publisher_knows_the_fleet() -> Outcome {
+    let store = Store::start(Kind::Mongo).await?;
+    let publisher = || anyhow::Ok(store.publisher()?.with("AURA_CONFIGURATION_FORGET_REPLICAS_SECONDS", "6"));
+    let (mut one, mut other) = (publisher()?, publisher()?);
+    one.start().await?;
+    other.start().await?;
+    let (mut a, mut b) = (subscriber("a", &[&one])?, subscriber("b", &[&other])?);
+    a.start().await?;
+    b.start().await?;
+    one.api().create(FREE, &json!({"id": "x"})).await?.expect(201)?;
+    for publisher in [&one, &other] {
+        eventually("both are current at the head", async || {
+            let fleet = fleet(publisher).await?;
+            ensure!(fleet.len() == 2, "{fleet:?}");
+            for member in fleet {
+                let report = member.check_in.collections.values().next().context("a collection")?;
+                ensure!((report.revision, report.state, member.gone) == (1, State::Current, false), "{member:?}");
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    a.kill()?;
+    eventually("a is shown as gone", async || {
+        let fleet = fleet(&other).await?;
+        let a = fleet.iter().find(|member| member.check_in.instance == "a").context("forgotten too early")?;
+        ensure!(a.gone, "not yet");
+        Ok(())
+    })
+    .await?;
+    eventually("a is forgotten", async || {
+        let names: Vec<_> = fleet(&other).await?.into_iter().map(|member| member.check_in.instance).collect();
+        ensure!(names == ["b"], "{names:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// LOCAL events reach a subscriber that no list names, by its check-in with another publisher.
+#[tokio::test]
+async fn a_subscriber_is_found_by_its_check_in() -> Outcome {
+    let store = Store::start(Kind::Mongo).await?;
+    let (mut one, mut other) = (store.publisher()?, store.publisher()?);
+    one.start().await?;
+    other.start().await?;
+    let mut found = subscriber("found", &[&other])?;
+    found.start().await?;
+    let api = one.api();
+    api.create(FREE, &json!({"id": "x"})).await?.expect(201)?;
+    eventually("an event arrives", async || {
+        api.put(FREE, "x", &json!({"at": api.head(FREE).await?.revision})).await?.expect(200)?;
+        ensure!(status(&found).await?.events.applied > 0, "none yet");
+        Ok(())
+    })
+    .await
+}
+
+/// Runs `confcast verify` against a publisher; whether it found everything equal, and what it said.
+fn verify(publisher: &Service) -> anyhow::Result<(bool, String)> {
+    let output = Command::new(parts::our("confcast")?)
+        .args(["verify", "--wait", "2", "--publisher", &publisher.url()])
+        .output()?;
+    let said = [output.stdout, output.stderr].concat();
+    Ok((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
+}
+
+/// A replica that was told something wrong under a right revision: the digest tells, and it is loaded anew.
+#[tokio::test]
+async fn a_replica_that_diverged_is_found_and_mended() -> Outcome {
+    let store = Store::start(Kind::Embedded).await?;
+    let mut publisher = store.publisher()?;
+    publisher.start().await?;
+    let mut replica = subscriber("r", &[&publisher])?.with("AURA_CONFIGURATION_CHECK_IN_SECONDS", "10");
+    replica.start().await?;
+    let api = publisher.api();
+    api.create(FREE, &numbered(1)).await?.expect(201)?;
+    let head = api.head(FREE).await?;
+    let lie = json!({"specversion": "1.0", "id": "x", "source": "nobody", "type": "com.dapr.event.sent",
+        "datacontenttype": "application/json",
+        "data": {"collection": FREE, "op": "Create", "id": "lie", "configData": {"a": "lie"}, "revision": head.revision + 1,
+            "epoch": head.epoch.to_string(), "lastSet": 0}});
+    let held = replica.api();
+    let told = held.send(
+        reqwest::Method::POST,
+        "/dapr/processConfigurationEvents",
+        &[("content-type", "application/cloudevents+json")],
+        lie.to_string(),
+    );
+    told.await?.expect(200)?;
+    held.document(FREE, "lie").await?.expect(200)?;
+    api.create(FREE, &json!({"id": "true", "a": "truth"})).await?.expect(201)?;
+    eventually("verify finds the lie", async || {
+        let (equal, said) = verify(&publisher)?;
+        ensure!(!equal && said.contains("lie"), "verify saw nothing: {said}");
+        Ok(())
+    })
+    .await?;
+
+    eventually("it is mended", async || {
+        let status = status(&replica).await?;
+        ensure!((status.healing.resets, status.state) == (1, State::Current), "{status:?}");
+        Ok(())
+    })
+    .await?;
+    replica.api().document(FREE, "lie").await?.expect(404)?;
+    replica.api().document(FREE, "true").await?.expect(200)?;
+    let (equal, said) = verify(&publisher)?;
+    ensure!(equal, "{said}");
+    Ok(())
+}
+
+/// Two sidecars with one consumer group divide the events among them: both replicas say so, and are right all the same.
+#[tokio::test]
+async fn replicas_that_compete_for_events_say_so() -> Outcome {
+    let mut stage = Stage::set(Kind::Embedded, Via::Dapr).await?;
+    let redis = stage.redis.as_ref().context("a redis")?;
+    let shared: anyhow::Result<Vec<_>> = stage
+        .subscribers
+        .iter()
+        .map(|each| Sidecar::new(sidecar::SUBSCRIBER, each.port(), "same", redis)?.sharing_a_group("shared"))
+        .collect();
+    stage.sidecars = shared?;
+    stage.subscribers = std::mem::take(&mut stage.subscribers)
+        .into_iter()
+        .map(|each| each.with("AURA_CONFIGURATION_CHECK_IN_SECONDS", "1"))
+        .collect();
+    stage.publisher.start().await?;
+    stage.start_subscribers().await?;
+    stage.publisher_sidecar.as_mut().context("a sidecar")?.start().await?;
+    let api = stage.publisher.api();
+    api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
+    for number in 0..200 {
+        api.put(FREE, "a", &numbered(number)).await?.expect(200)?;
+    }
+    for subscriber in &stage.subscribers {
+        until_intake(subscriber, Some(Intake::Competing)).await?;
+        eventually("the log names the mend", async || {
+            ensure!(subscriber.output().contains("consumerID"), "not yet");
+            Ok(())
+        })
+        .await?;
+        let metrics = subscriber.api().get("/metrics").await?.expect(200)?.body;
+        ensure!(metrics.contains(r#"confcast_subscriber_intake_fault{fault="competing"} 1"#), "{metrics}");
+    }
+    let seen = fleet(&stage.publisher).await?;
+    ensure!(seen.iter().all(|member| member.check_in.intake == Some(Intake::Competing)), "{seen:?}");
+    stage.until_converged(FREE).await
+}
+
+/// A subscriber whose sidecar never came hears of everything by its check-ins, and says that it is deaf.
+#[tokio::test]
+async fn a_replica_that_hears_no_event_says_so() -> Outcome {
+    let mut stage = Stage::set(Kind::Embedded, Via::Local).await?;
+    stage.publisher.start().await?;
+    let deaf = Service::subscriber("deaf", &[stage.publisher.url()])?
+        .with("AURA_CONFIGURATION_COLLECTIONS", COLLECTIONS)
+        .with("AURA_CONFIGURATION_EVENTS_MANAGER", "DAPR")
+        .with("AURA_CONFIGURATION_BASE_URL", "http://192.0.2.1:8080") // so that LOCAL does not find it
+        .with("AURA_CONFIGURATION_CHECK_IN_SECONDS", "1");
+    let mut deaf = deaf;
+    deaf.start().await?;
+    let api = stage.publisher.api();
+    api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
+    for number in 0..100 {
+        api.put(FREE, "a", &numbered(number)).await?.expect(200)?;
+    }
+    until_intake(&deaf, Some(Intake::Deaf)).await?;
+    within(Duration::from_secs(5), "it holds everything all the same", async || same(&api, &deaf.api()).await).await
+}
+
+async fn same(publisher: &Api, subscriber: &Api) -> Outcome {
+    let (truth, held) = (publisher.document(FREE, "a").await?, subscriber.document(FREE, "a").await?);
+    ensure!(truth.body == held.body, "{} instead of {}", held.body, truth.body);
+    Ok(())
+}
+
+async fn until_intake(subscriber: &Service, expected: Option<Intake>) -> Outcome {
+    eventually("the intake is judged", async || {
+        let status = status(subscriber).await?;
+        ensure!(status.intake == expected, "{:?} instead of {expected:?}: {:?}", status.intake, status.events);
+        Ok(())
+    })
+    .await
+}
