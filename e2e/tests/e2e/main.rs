@@ -3,6 +3,7 @@
 mod api;
 mod dapr;
 mod delivery;
+mod epoch;
 mod faults;
 mod fleet;
 mod local;

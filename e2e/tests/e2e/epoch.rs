@@ -1,0 +1,291 @@
+//! A database that was restored: replicas tell, and the store goes on under a new epoch. And the fleet that tells it.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use contract::{Digest, Epoch, Feed, Head, fleet};
+use e2e::{
+    client::{Answer, Api},
+    services::Service,
+    stage::{FREE, Kind, Stage, Store, Via, numbered},
+    wait::eventually,
+};
+use futures_util::{TryStreamExt, future::join};
+use mongodb::{
+    Database,
+    bson::{Document, doc},
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+type Outcome = anyhow::Result<()>;
+
+/// What a dump of these collections holds.
+struct Dump(Vec<(&'static str, Vec<Document>)>);
+
+const TABLES: [&str; 4] = [FREE, "_changes", "_heads", "_meta"];
+
+impl Dump {
+    async fn of(database: &Database) -> anyhow::Result<Self> {
+        let mut tables = Vec::new();
+        for name in TABLES {
+            tables.push((name, database.collection(name).find(doc! {}).await?.try_collect().await?));
+        }
+        Ok(Self(tables))
+    }
+
+    /// As mongorestore does it: table by table, and not all at once.
+    async fn restore(&self, database: &Database, tables: &[&str]) -> Outcome {
+        for (name, rows) in self.0.iter().filter(|(name, _rows)| tables.contains(name)) {
+            let table = database.collection::<Document>(name);
+            table.delete_many(doc! {}).await?;
+            if !rows.is_empty() {
+                table.insert_many(rows).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn check_in(api: &Api, instance: &str, report: Value) -> anyhow::Result<Answer> {
+    let body = json!({
+        "instance": instance, "bootId": "b", "intervalMs": 10_000, "collections": { FREE: report },
+    });
+    let path = format!("/v1/replicas/{instance}");
+    api.send(Method::PUT, &path, &[("content-type", "application/json")], body.to_string()).await
+}
+
+fn at(epoch: Epoch, revision: u64, digest: Digest) -> Value {
+    let settled = json!({ "revision": revision, "digest": digest });
+    json!({ "epoch": epoch, "revision": revision, "known": revision, "settled": settled, "state": "current" })
+}
+
+async fn stands(api: &Api, head: &Head) -> Outcome {
+    check_in(api, "replica", at(head.epoch, head.revision, head.digest)).await?.expect(200).map(drop)
+}
+
+async fn until_in(api: &Api, epoch: Epoch) -> Outcome {
+    eventually("the epoch is declared", async || {
+        let head = api.head(FREE).await?;
+        ensure!(head.epoch == epoch, "{head:?}");
+        Ok(())
+    })
+    .await
+}
+
+fn next(epoch: Epoch) -> Epoch {
+    Epoch { counter: epoch.counter + 1, ..epoch }
+}
+
+async fn mongo() -> anyhow::Result<(Store, Service, Database)> {
+    let store = Store::start(Kind::Mongo).await?;
+    let mut publisher = store.publisher()?.with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
+    publisher.start().await?;
+    let database = store.0.as_ref().context("a mongod")?.database("confcast").await?;
+    Ok((store, publisher, database))
+}
+
+#[tokio::test]
+async fn a_restored_database_goes_on_in_a_new_epoch() -> Outcome {
+    let (_store, publisher, database) = mongo().await?;
+    let api = publisher.api();
+    api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
+    let old = api.head(FREE).await?;
+    let dump = Dump::of(&database).await?;
+    for number in 0..3 {
+        api.put(FREE, "a", &numbered(number)).await?.expect(200)?;
+    }
+    api.create(FREE, &json!({"id": "b"})).await?.expect(201)?;
+    let lost = api.head(FREE).await?;
+
+    // Half-way in: the documents are of one moment, the heads of another, the log of a third.
+    dump.restore(&database, &[FREE]).await?;
+    stands(&api, &lost).await?;
+    dump.restore(&database, &[FREE, "_heads"]).await?;
+    stands(&api, &lost).await?;
+    eventually("the publisher waits", async || {
+        let said = publisher.output();
+        ensure!(said.contains("cannot be declared yet") && said.contains("is a restore under way?"), "{said}");
+        Ok(())
+    })
+    .await?;
+    ensure!(api.head(FREE).await?.epoch == old.epoch, "declared too early");
+    dump.restore(&database, &TABLES).await?;
+    until_in(&api, next(old.epoch)).await.with_context(|| publisher.output())?;
+    ensure!(api.head(FREE).await?.revision == old.revision);
+    api.put(FREE, "a", &numbered(9)).await?.expect(200)?;
+
+    // Restored to before that declaration, it does not use its number again.
+    dump.restore(&database, &TABLES).await?;
+    check_in(&api, "replica", at(next(old.epoch), 1, Digest::default())).await?.expect(200)?;
+    until_in(&api, next(next(old.epoch))).await.with_context(|| publisher.output())
+}
+
+#[tokio::test]
+async fn a_blank_database_is_never_declared() -> Outcome {
+    let (_store, publisher, database) = mongo().await?;
+    let api = publisher.api();
+    let virgin = Dump::of(&database).await?;
+    api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
+    let lost = api.head(FREE).await?;
+    virgin.restore(&database, &TABLES).await?;
+    stands(&api, &lost).await?;
+    eventually("the operator is told", async || {
+        ensure!(publisher.output().contains("it is BLANK"), "{}", publisher.output());
+        Ok(())
+    })
+    .await?;
+    ensure!(api.head(FREE).await?.epoch == lost.epoch, "a blank store was declared");
+    let declared = api.send(Method::POST, "/v1/epoch", &[], "").await?.expect(200)?.json()?;
+    ensure!(declared == json!({ "epoch": next(lost.epoch) }), "{declared}");
+    Ok(())
+}
+
+/// Writers that read the old epoch either commit before the declaration or conflict with it.
+#[tokio::test]
+async fn no_change_carries_the_old_epoch_after_a_declaration() -> Outcome {
+    let (_store, publisher, _database) = mongo().await?;
+    let api = publisher.api();
+    api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
+    let writes = async {
+        for number in 0..200 {
+            api.put(FREE, "a", &numbered(number)).await?.expect(200)?;
+        }
+        anyhow::Ok(())
+    };
+    let declarations = async {
+        let mut heads = Vec::new();
+        for _time in 0..3 {
+            api.send(Method::POST, "/v1/epoch", &[], "").await?.expect(200)?;
+            heads.push(api.head(FREE).await?);
+        }
+        anyhow::Ok(heads)
+    };
+    let (written, heads) = join(writes, declarations).await;
+    written?;
+    let heads = heads?;
+    let log = api.get(&format!("/v1/collections/{FREE}/changes?since=0")).await?.expect(200)?;
+    let log: Feed = serde_json::from_str(&log.body)?;
+    ensure!(log.items.len() == 201, "{}", log.items.len());
+    ensure!(log.items.is_sorted_by_key(|change| change.epoch), "an old epoch came back");
+    for head in heads {
+        let after = log.items.iter().filter(|change| change.revision > head.revision);
+        ensure!(after.clone().all(|change| change.epoch >= head.epoch), "after {head:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn another_database_is_adopted() -> Outcome {
+    let (_store, publisher, _database) = mongo().await?;
+    let api = publisher.api();
+    api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
+    let ours = api.head(FREE).await?.epoch;
+    let adopt = async || api.send(Method::POST, "/v1/epoch", &[], r#"{"adopt":true}"#).await;
+    ensure!(adopt().await?.expect(409)?.body.contains("nothing to adopt"));
+    let theirs = Epoch { lineage: ours.lineage ^ 1, counter: 3 };
+    check_in(&api, "replica", at(theirs, 7, Digest(1))).await?.expect(200)?;
+    let declared = adopt().await?.expect(200)?.json()?;
+    ensure!(declared == json!({ "epoch": next(theirs) }), "{declared}");
+    ensure!(api.head(FREE).await?.epoch == next(theirs));
+    Ok(())
+}
+
+/// What one publisher heard all publishers tell.
+#[tokio::test]
+async fn the_fleet_is_shared_by_all_publishers() -> Outcome {
+    let store = Store::start(Kind::Mongo).await?;
+    let forgetful = |publisher: Service| publisher.with("AURA_CONFIGURATION_FORGET_REPLICAS_SECONDS", "1");
+    let (mut one, mut two) = (store.publisher()?, store.publisher()?);
+    one.start().await?;
+    two.start().await?;
+    let head = one.api().head(FREE).await?;
+    stands(&one.api(), &head).await?;
+    let seen = async |api: Api| {
+        let fleet: fleet::Fleet = serde_json::from_str(&api.get("/v1/replicas").await?.expect(200)?.body)?;
+        anyhow::Ok(fleet.replicas.into_iter().map(|member| member.check_in.instance).collect::<Vec<_>>())
+    };
+    ensure!(seen(one.api()).await? == ["replica"], "its own publisher knows it at once");
+    eventually("the other publisher knows it", async || {
+        ensure!(seen(two.api()).await? == ["replica"]);
+        Ok(())
+    })
+    .await?;
+    let metrics = two.api().get("/metrics").await?.expect(200)?.body;
+    ensure!(metrics.contains("confcast_replicas{state=\"current\"} 1\n"), "{metrics}");
+    one.stop().await?;
+    two.stop().await?;
+    let mut three = forgetful(store.publisher()?);
+    three.start().await?;
+    eventually("it is forgotten", async || {
+        ensure!(seen(three.api()).await?.is_empty());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_check_in_is_answered_503_without_a_database() -> Outcome {
+    let (mut store, publisher, _database) = mongo().await?;
+    let head = publisher.api().head(FREE).await?;
+    store.0.as_mut().context("a mongod")?.kill()?;
+    check_in(&publisher.api(), "replica", at(head.epoch, 0, head.digest)).await?.expect(503)?;
+    let metrics = publisher.api().get("/metrics").await?.expect(200)?.body;
+    ensure!(metrics.contains("confcast_diverged_total 0\n") && metrics.ends_with("# EOF\n"), "{metrics}");
+    Ok(())
+}
+
+/// A subscriber that no setting names is found by what it says of itself.
+#[tokio::test]
+async fn events_go_to_those_who_checked_in() -> Outcome {
+    let mut stage = Stage::set(Kind::Embedded, Via::Local).await?;
+    stage.publisher = stage.publisher.with("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", "");
+    stage.publisher.start().await?;
+    stage.start_subscribers().await?;
+    let api = stage.publisher.api();
+    api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
+    for (number, subscriber) in stage.subscribers.iter().enumerate() {
+        let body = json!({
+            "instance": format!("found-{number}"), "bootId": "b", "baseUrl": subscriber.url(), "intervalMs": 60_000,
+            "collections": {},
+        });
+        let path = format!("/v1/replicas/found-{number}");
+        api.send(Method::PUT, &path, &[], body.to_string()).await?.expect(200)?;
+    }
+    // What was written before may be known by now; this cannot be, but by an event.
+    for number in 0..20 {
+        api.put(FREE, "a", &numbered(number)).await?.expect(200)?;
+    }
+    let held = stage.subscribers[0].api();
+    eventually("events are applied", async || {
+        let applied = held.get("/v1/status").await?.json()?["events"]["applied"].as_u64();
+        ensure!(applied.is_some_and(|applied| applied > 0), "{applied:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// As many snapshots as may be, and one more.
+#[tokio::test]
+async fn a_herd_is_let_in_a_few_at_a_time() -> Outcome {
+    let mut publisher = Store::start(Kind::Embedded).await?.publisher()?.with("AURA_CONFIGURATION_LOADS", "2");
+    publisher.start().await?;
+    let api = publisher.api();
+    let large = "x".repeat(900_000);
+    for number in 0..16 {
+        api.create(FREE, &json!({ "id": number.to_string(), "large": large })).await?.expect(201)?;
+    }
+    let (one, two) = (api.begin("/v1/snapshot").await?, api.begin("/v1/snapshot").await?);
+    let refused = api.get("/v1/snapshot").await?.expect(503)?;
+    ensure!(refused.body.contains("loads-under-way") && refused.header("retry-after") == "1", "{}", refused.body);
+    ensure!(tokio::time::timeout(Duration::from_secs(10), two.text()).await??.ends_with("\"count\":16}\n"));
+    eventually("a place is free", async || api.get("/v1/snapshot").await?.expect(200).map(drop)).await?;
+    // The first one stalls for too long, and the place is given on.
+    let second = api.begin("/v1/snapshot").await?;
+    let third = eventually("its place is free", async || api.begin("/v1/snapshot").await).await?;
+    ensure!(one.text().await.is_err(), "it had lost its place");
+    drop((second, third));
+    let metrics = api.get("/metrics").await?.expect(200)?.body;
+    ensure!(metrics.contains("confcast_loads_refused_total"), "{metrics}");
+    Ok(())
+}
