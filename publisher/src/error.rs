@@ -158,6 +158,11 @@ impl ApiError {
         Self::unavailable("store-unavailable", "The store does not answer; try again")
     }
 
+    /// 503: more check-ins wait than can be held.
+    pub fn fleet_too_busy() -> Self {
+        Self::unavailable("busy", "Too many check-ins are waiting; come back in a moment")
+    }
+
     /// 503: as many snapshots are under way as may be.
     pub fn loads_under_way() -> Self {
         Self::unavailable("loads-under-way", "Other replicas are loading; come back in a moment")

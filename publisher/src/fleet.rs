@@ -11,7 +11,10 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::fleet::{CheckIn, CheckedIn, EpochDeclared, Fleet as Listing, Member, RestoreEpoch, Resync};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    sync::Semaphore,
+    time::{MissedTickBehavior, interval},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -37,6 +40,8 @@ const FORGET_EVERY: u32 = 30;
 const LOOK_EVERY: u32 = 2;
 /// Bytes of rows that may wait to be written.
 const PENDING_BYTES: usize = 64 << 20;
+/// Bytes of check-ins that may wait for their answer.
+const WAITING_BYTES: usize = 32 << 20;
 /// A replica is gone after this many of its intervals in silence, and never sooner than [`SOONEST_GONE`].
 const SILENT_INTERVALS: u64 = 3;
 const SOONEST_GONE: TimeDelta = TimeDelta::seconds(3);
@@ -50,6 +55,8 @@ pub struct Fleet {
     pending: Arc<Mutex<Pending>>,
     local: Option<Subscribers>,
     metrics: Arc<Metrics>,
+    /// For check-ins that wait for their answer.
+    memory: Arc<Semaphore>,
 }
 
 /// Rows that are not written yet.
@@ -80,7 +87,7 @@ pub fn fleet(
     let pending = Arc::default();
     let members = Members { store: store.clone(), pending: Arc::clone(&pending) };
     let (epochs, epoch_task) = epoch::epochs(members, metrics.clone());
-    let fleet = Fleet { store, desk, epochs, pending, local, metrics };
+    let fleet = Fleet { store, desk, epochs, pending, local, metrics, memory: Arc::new(Semaphore::new(WAITING_BYTES)) };
     let keeper = KeeperTask { fleet: fleet.clone(), forget_after };
     (fleet, Tasks { desk: desk_task, keeper, epochs: epoch_task })
 }
@@ -116,6 +123,8 @@ impl Fleet {
     /// # Errors
     /// 400 when the body is no check-in of it, 503 when the store does not answer.
     pub async fn check_in(&self, instance: &str, body: &[u8]) -> Result<CheckedIn, ApiError> {
+        let bytes = u32::try_from(body.len()).map_err(|_beyond_any_limit| ApiError::fleet_too_busy())?;
+        let _memory = self.memory.try_acquire_many(bytes).map_err(|_full| ApiError::fleet_too_busy())?;
         let check_in = limits::read(instance, body)?;
         self.note(&check_in, body.len());
         let settled = check_in.collections.iter().filter_map(|(name, report)| {

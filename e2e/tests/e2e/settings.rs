@@ -23,6 +23,8 @@ async fn a_publisher_tells_all_mistakes_at_once() -> Outcome {
         .with("AURA_CONFIGURATION_EVENTS_MANAGER", "PIGEON")
         .with("AURA_CONFIGURATION_EVENT_TTL_SECONDS", "1.5")
         .with("AURA_CONFIGURATION_EVENT_DATA_LIMIT_BYTES", "-1")
+        .with("AURA_CONFIGURATION_LOADS", "0")
+        .with("AURA_CONFIGURATION_FORGET_REPLICAS_SECONDS", "soon")
         .with("AURA_CONFIGURATION_DOCUMENT_LIMIT_BYTES", "5000000");
     let (code, output) = refusal(service).await?;
     ensure!(code == Some(64), "{code:?}: {output}");
@@ -36,6 +38,8 @@ async fn a_publisher_tells_all_mistakes_at_once() -> Outcome {
         "AURA_CONFIGURATION_EVENT_TTL_SECONDS",
         "AURA_CONFIGURATION_EVENT_DATA_LIMIT_BYTES",
         "AURA_CONFIGURATION_DOCUMENT_LIMIT_BYTES",
+        "AURA_CONFIGURATION_LOADS",
+        "AURA_CONFIGURATION_FORGET_REPLICAS_SECONDS",
     ] {
         ensure!(output.contains(name), "{name} is missing in: {output}");
     }

@@ -180,8 +180,7 @@ impl Epochs {
         if heads.iter().all(|head| head.revision == 0) {
             return Err(Undeclared::Never(
                 "replicas hold what this store does not: it is BLANK. Nothing is declared, and the replicas keep what \
-                 they hold. Restore a dump; or, if it is meant to be empty, say so with `confcast restore-epoch` \
-                 (POST /v1/epoch)"
+                 they hold. Restore a dump; or, if it is meant to be empty, say so with POST /v1/epoch"
                     .to_owned(),
             ));
         }

@@ -98,7 +98,8 @@ impl Subscribers {
     /// Anybody can check in, and events with their token go nowhere but where they may.
     fn may_be_found(&self, base: &Url) -> bool {
         let Some(host) = base.host_str() else { return false };
-        let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+        let host = host.trim_matches(['[', ']']);
+        let address = host.parse::<std::net::IpAddr>();
         host == "localhost" || address.is_ok_and(|address| address.is_loopback()) || self.allowed.contains(host)
     }
 
@@ -323,4 +324,38 @@ async fn read(mut answer: Response) -> reqwest::Result<Vec<u8>> {
         body.extend_from_slice(&piece[..piece.len().min(ANSWER_BYTES - body.len())]);
     }
     Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        text.parse().expect("a URL")
+    }
+
+    #[test]
+    fn who_checks_in_is_found_here_and_where_it_is_allowed() {
+        let allowed = ["friend".to_owned(), "10.0.0.7".to_owned()];
+        let subscribers = Subscribers::new(vec![url("http://set:1")], allowed.into());
+        for found in
+            ["http://127.0.0.1:2", "http://localhost:3", "http://[::1]:4", "http://friend:5", "http://10.0.0.7:6"]
+        {
+            subscribers.add(url(found));
+            subscribers.add(url(found));
+        }
+        for stranger in ["http://elsewhere:1", "http://10.0.0.8:6", "http://0.0.0.0:7", "http://localhost.evil:8"] {
+            subscribers.add(url(stranger));
+        }
+        assert_eq!(subscribers.all().len(), 6);
+        let stays = subscribers.all()[2].clone();
+        subscribers.replace([stays.base.clone(), url("http://elsewhere:1"), url("http://127.0.0.1:9")].into_iter());
+        let all = subscribers.all();
+        assert_eq!(all.len(), 3);
+        assert!(Arc::ptr_eq(&all[1], &stays), "what is known of it is kept");
+        (0..2 * MOST_FOUND).for_each(|port| subscribers.add(url(&format!("http://127.0.0.1:{}", 10_000 + port))));
+        assert_eq!(subscribers.all().len(), 1 + MOST_FOUND);
+        subscribers.replace(std::iter::empty());
+        assert_eq!(subscribers.all().len(), 1, "the settings stay");
+    }
 }
