@@ -90,3 +90,44 @@ impl Envelopes {
         builder.build().context("building the event")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use contract::{CanonicalJson, ChangeSet, Digest, Epoch, Operation, SetPart};
+
+    use super::*;
+    use crate::{fold::Rules, schemas::Schemas};
+
+    #[test]
+    fn an_event_says_which_set_it_is_of_and_which_came_before() {
+        let rules = Rules { schemas: Schemas::default(), document_limit: 1 << 20 };
+        let terms = Arc::new(Terms { collections: BTreeSet::new(), rules, events_enabled: true });
+        let envelopes = Envelopes { pub_sub_name: "pubsub-config".into(), ttl_seconds: 60, data_limit: 1_000, terms };
+        let collection: contract::CollectionName = "FreeForm".parse().expect("a name");
+        let parts = vec![SetPart { collection: collection.clone(), first: 7, last: 8 }];
+        let config = CanonicalJson::parse(b"{}").expect("json");
+        let change = Change {
+            collection,
+            op: Operation::Create,
+            id: "a".parse().expect("an id"),
+            revision: 7,
+            epoch: Epoch { lineage: 1, counter: 1 },
+            last_set: 5,
+            crc: Some(config.crc()),
+            config_data: Some(config),
+            change_set: Some(ChangeSet { id: "0198".into(), parts }),
+            time: Utc::now(),
+            count: 1,
+            digest: Digest::default(),
+            correlation_id: None,
+            traceparent: None,
+        };
+        let event = envelopes.event(&change).expect("an event");
+        let event: serde_json::Value = serde_json::from_slice(&event).expect("json");
+        assert_eq!(event["data"]["lastSet"], 5);
+        let set = serde_json::json!({"id": "0198", "parts": [{"collection": "FreeForm", "first": 7, "last": 8}]});
+        assert_eq!(event["data"]["changeSet"], set);
+    }
+}

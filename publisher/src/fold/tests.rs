@@ -146,3 +146,5 @@ proptest! {
         }
     }
 }
+
+mod sets;
