@@ -13,7 +13,7 @@ use crate::error::ApiError;
 
 /// Most changes in a page, and what a page holds when it is not said.
 const PAGE: usize = 1_000;
-/// Bytes of values after which a page ends; it holds at least one change.
+/// Bytes of values after which a page ends; it holds at least one change. Collections share it.
 const PAGE_BYTES: usize = 4 << 20;
 
 /// `?since=41` of one collection, `?since=A:41,B:7` of several.
@@ -55,31 +55,54 @@ impl Api {
         let epoch: Option<Epoch> =
             position.epoch.as_deref().map(str::parse).transpose().map_err(|e| ApiError::bad_field("epoch", e))?;
         let limit = position.limit.unwrap_or(PAGE).clamp(1, PAGE);
-        let (mut items, mut bytes, mut more) = (Vec::<Change>::new(), 0, false);
+        let mut pending = Vec::new();
         for head in &heads {
             let after = since[&head.collection];
             check(head, after, epoch)?;
-            let (room, budget) = (limit.saturating_sub(items.len()), PAGE_BYTES.saturating_sub(bytes));
-            let mut reached = after;
-            if room > 0 && budget > 0 && after < head.revision {
-                let found = self.store.changes(&head.collection, after, room, budget).await.map_err(store_failed)?;
-                // The log may have grown since the heads were read; what is newer than them waits for the next page.
-                for change in found.into_iter().filter(|change| change.revision <= head.revision) {
-                    if change.revision != reached + 1 {
-                        return Err(trimmed(head, after));
-                    }
-                    reached = change.revision;
-                    bytes += change.config_data.as_ref().map_or(0, |config| config.as_str().len());
-                    items.push(change);
-                }
-                if reached == after {
-                    return Err(trimmed(head, after));
-                }
+            if after < head.revision {
+                pending.push((head, after));
             }
-            more |= reached < head.revision;
         }
+        // Each collection gets an even share of the page, and the one with most to give what the others leave: none waits
+        // until another has nothing more to say.
+        pending.sort_by_key(|(head, after)| head.revision - after);
+        let (mut room, mut budget, mut more) = (limit, PAGE_BYTES, false);
+        let mut items = BTreeMap::<&CollectionName, Vec<Change>>::new();
+        let mut sharing = pending.len();
+        for (head, after) in pending {
+            let (share, bytes) = (room.div_ceil(sharing), budget.div_ceil(sharing));
+            sharing -= 1;
+            let found = self.contiguous(head, after, share, bytes).await?;
+            room -= found.len();
+            budget = budget.saturating_sub(found.iter().map(size).sum());
+            more |= found.last().map_or(after, |last| last.revision) < head.revision;
+            items.insert(&head.collection, found);
+        }
+        let items = items.into_values().flatten().collect();
         Ok(HttpResponse::Ok().json(Feed { heads, items, more }))
     }
+
+    /// Changes of a collection up to its head: none when there is no room, else at least one.
+    async fn contiguous(
+        &self,
+        head: &Head,
+        after: Revision,
+        room: usize,
+        budget: usize,
+    ) -> Result<Vec<Change>, ApiError> {
+        if room == 0 || budget == 0 {
+            return Ok(Vec::new());
+        }
+        let mut found = self.store.changes(&head.collection, after, room, budget).await.map_err(store_failed)?;
+        // The log may have grown since the heads were read; what is newer than them waits for the next page.
+        found.retain(|change| change.revision <= head.revision);
+        let unbroken = found.iter().zip(after + 1..).all(|(change, revision)| change.revision == revision);
+        if found.is_empty() || !unbroken { Err(trimmed(head, after)) } else { Ok(found) }
+    }
+}
+
+fn size(change: &Change) -> usize {
+    change.config_data.as_ref().map_or(0, |config| config.as_str().len())
 }
 
 fn check(head: &Head, since: Revision, epoch: Option<Epoch>) -> Result<(), ApiError> {
