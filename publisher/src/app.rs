@@ -24,6 +24,7 @@ use crate::{
     },
     metrics::Metrics,
     relay::{self, Relay},
+    retention::Retention,
     routes::{self, Api},
     schemas::Schemas,
     settings::{Events, ManagerSettings, Settings},
@@ -37,6 +38,10 @@ const HTTP_WORKERS: usize = 2;
 const HTTP_GRACE_SECONDS: u64 = 5;
 /// An idle connection is kept for this long.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// How long the headers of a request may take to arrive; its body has a budget of its own.
+const HEADERS: Duration = Duration::from_secs(5);
+/// How long a client may take to close a connection, or to send what nobody will read.
+const DISCONNECT: Duration = Duration::from_secs(1);
 
 /// A publisher whose port is open and whose tasks are ready to run.
 pub struct Publisher {
@@ -52,8 +57,17 @@ impl Publisher {
     /// # Errors
     /// When the schemas, the store, the event manager or the port cannot be had.
     pub async fn build(settings: Settings) -> anyhow::Result<Self> {
-        let Settings { store, listen, mut collections, schemas_dir, document_limit, forget_replicas, loads, events } =
-            settings;
+        let Settings {
+            store,
+            listen,
+            mut collections,
+            schemas_dir,
+            document_limit,
+            log_keep,
+            forget_replicas,
+            loads,
+            events,
+        } = settings;
         let rules = Rules { schemas: Schemas::read(&schemas_dir)?, document_limit };
         collections.extend(rules.schemas.collections().cloned());
         let terms = Arc::new(Terms { collections, rules, events_enabled: events.is_some() });
@@ -68,6 +82,7 @@ impl Publisher {
         supervisor.spawn("writer", writer_task.run(no_more_requests.clone()));
         let metrics = Arc::<Metrics>::default();
         let mut local = None;
+        supervisor.spawn("retention", Retention::new(store.clone(), log_keep).run(supervisor.stop()));
         if let Some(events) = events {
             let manager = manager(events, terms.clone()).context("the event manager")?;
             local = manager.subscribers();
@@ -83,6 +98,8 @@ impl Publisher {
         let server = HttpServer::new(move || App::new().app_data(api.clone()).configure(routes::configure))
             .workers(HTTP_WORKERS)
             .keep_alive(KEEP_ALIVE)
+            .client_request_timeout(HEADERS)
+            .client_disconnect_timeout(DISCONNECT)
             .shutdown_timeout(HTTP_GRACE_SECONDS)
             .shutdown_signal(supervisor.stop().cancelled_owned())
             .bind(listen)

@@ -15,6 +15,7 @@ pub mod loads;
 pub mod manager;
 pub mod metrics;
 pub mod relay;
+pub mod retention;
 pub mod routes;
 pub mod schemas;
 pub mod settings;

@@ -10,12 +10,15 @@ use contract::CollectionName;
 use reqwest::Url;
 use service::settings::{Checks, Mistakes, boolean, listed, or, positive};
 
-use crate::store::StoreUrl;
+use crate::{retention::Keep, store::StoreUrl};
 
 const STORE_URL: &str = "file:data";
 const LISTEN: &str = "127.0.0.1:8080";
 const SCHEMAS_DIR: &str = "schemas";
 const DOCUMENT_LIMIT_BYTES: &str = "1048576";
+const LOG_KEEP_CHANGES: &str = "100000";
+const LOG_KEEP_HOURS: &str = "168";
+const LOG_TRIM_SECONDS: &str = "45";
 const EVENTS_ENABLED: &str = "true";
 const EVENTS_MANAGER: &str = "LOCAL";
 const EVENT_TTL_SECONDS: &str = "60";
@@ -48,6 +51,15 @@ pub struct Args {
     /// Largest document, in bytes, at most 4194304
     #[arg(long, env = "AURA_CONFIGURATION_DOCUMENT_LIMIT_BYTES", default_value = DOCUMENT_LIMIT_BYTES)]
     document_limit_bytes: String,
+    /// The change log keeps so many changes of each collection, whatever their age, from 1
+    #[arg(long, env = "AURA_CONFIGURATION_LOG_KEEP_CHANGES", default_value = LOG_KEEP_CHANGES)]
+    log_keep_changes: String,
+    /// The change log keeps what is younger than this, however many there are; 0 = by number alone
+    #[arg(long, env = "AURA_CONFIGURATION_LOG_KEEP_HOURS", default_value = LOG_KEEP_HOURS)]
+    log_keep_hours: String,
+    /// Time between two rounds of trimming, more or less; for tests
+    #[arg(long, env = "AURA_CONFIGURATION_LOG_TRIM_SECONDS", default_value = LOG_TRIM_SECONDS, hide = true)]
+    log_trim_seconds: String,
     /// false: writes work, nothing is sent
     #[arg(long, env = "AURA_CONFIGURATION_EVENTS_ENABLED", default_value = EVENTS_ENABLED)]
     events_enabled: String,
@@ -88,6 +100,8 @@ pub struct Args {
 
 /// No document may be larger, whatever the settings say.
 const LARGEST_DOCUMENT: u64 = 4 << 20;
+/// A day between two rounds is rare enough.
+const LONGEST_ROUND_SECONDS: u64 = 86_400;
 /// A sidecar counts the life of an event in nanoseconds, in 64 bits.
 const LONGEST_TTL_SECONDS: u64 = 9_000_000_000;
 
@@ -111,6 +125,8 @@ pub struct Settings {
     pub forget_replicas: Duration,
     /// Snapshots that may be under way at once.
     pub loads: usize,
+    /// What the change log keeps.
+    pub log_keep: Keep,
     /// How events travel; `None` = they do not.
     pub events: Option<Events>,
 }
@@ -174,6 +190,7 @@ impl Args {
         let limit = or(&self.document_limit_bytes, DOCUMENT_LIMIT_BYTES);
         let document_limit =
             checks.check("AURA_CONFIGURATION_DOCUMENT_LIMIT_BYTES", limit, at_most(LARGEST_DOCUMENT, limit));
+        let log_keep = self.log_keep(&mut checks);
         let enabled = or(&self.events_enabled, EVENTS_ENABLED);
         let enabled = checks.check("AURA_CONFIGURATION_EVENTS_ENABLED", enabled, boolean(enabled));
         let forget = or(&self.forget_replicas_seconds, FORGET_REPLICAS_SECONDS);
@@ -190,10 +207,20 @@ impl Args {
                 document_limit: document_limit?,
                 forget_replicas: Duration::from_secs(forget?),
                 loads: loads?,
+                log_keep: log_keep?,
                 events: if enabled? { Some(events?) } else { None },
             })
         })();
         checks.finish(settings)
+    }
+
+    fn log_keep(&self, checks: &mut Checks) -> Option<Keep> {
+        let changes = or(&self.log_keep_changes, LOG_KEEP_CHANGES);
+        let changes = checks.check("AURA_CONFIGURATION_LOG_KEEP_CHANGES", changes, positive(changes));
+        let hours = checks.parse("AURA_CONFIGURATION_LOG_KEEP_HOURS", or(&self.log_keep_hours, LOG_KEEP_HOURS));
+        let round = or(&self.log_trim_seconds, LOG_TRIM_SECONDS);
+        let round = checks.check("AURA_CONFIGURATION_LOG_TRIM_SECONDS", round, at_most(LONGEST_ROUND_SECONDS, round));
+        Some(Keep { changes: changes?, hours: hours?, round: Duration::from_secs(round?) })
     }
 
     fn events(&self, checks: &mut Checks) -> Option<Events> {

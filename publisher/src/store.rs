@@ -263,6 +263,25 @@ impl Store {
         }
     }
 
+    /// Takes the oldest changes of a collection out of the log, at most `limit`: those that are not among the newest `keep`, were
+    /// committed before a moment, and are not owed; none behind one that stays. The head moves first or with them.
+    /// Says how many went.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn trim(
+        &self,
+        collection: &CollectionName,
+        keep: u64,
+        before: DateTime<Utc>,
+        limit: usize,
+    ) -> anyhow::Result<usize> {
+        match self {
+            Self::Embedded(store) => store.trim(collection, keep, before, limit).await,
+            Self::Mongo(store) => store.trim(collection, keep, before, limit).await,
+        }
+    }
+
     /// Why this process can no longer write and has to start anew, if that is so.
     pub fn broken(&self) -> Option<String> {
         match self {

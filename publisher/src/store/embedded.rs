@@ -18,6 +18,7 @@ use super::{CommitError, Committed, PIECE_BYTES, Piece, Reading, Terms};
 use crate::fold::{Entry, Folded, Ground, Place};
 
 mod fleet;
+mod trim;
 
 /// `lineage`, `counter`, `format`.
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");

@@ -1,5 +1,5 @@
-//! The MongoDB store: nothing outside this module speaks to MongoDB. Here it is opened and read; `commit` writes, `rows` and
-//! `text` are what is written.
+//! The MongoDB store: nothing outside this module speaks to MongoDB. Here it is opened and read; `commit` writes, `trim` takes
+//! old changes away, `rows` and `text` are what is written.
 //!
 //! Documents are native BSON `{_id, revision, crc, configData}` in collections named like the configuration collections;
 //! `_heads`, `_changes` and `_meta` stand beside them. A group is one transaction; the head documents serialise writers,
@@ -31,6 +31,7 @@ mod commit;
 mod fleet;
 mod rows;
 mod text;
+mod trim;
 
 const HEADS: &str = "_heads";
 const CHANGES: &str = "_changes";
@@ -206,6 +207,12 @@ impl Mongo {
             Some(session) => self.table_at_snapshot(CHANGES).find_one(filter).session(session).await?,
             None => call(self.table(CHANGES).find_one(filter)).await?,
         };
+        let record = record.with_context(|| {
+            format!(
+                "the change log no longer holds revision {revision} of {collection}, which would mend it: give the row of {id} \
+                 back the value that belongs to its crc (replicas still hold it)"
+            )
+        });
         let change = rows::change(&record.context(damage)?)?;
         let config = change.config_data.context("the log holds a deletion there")?;
         Ok(Some(Document::new(id, revision, &config)))

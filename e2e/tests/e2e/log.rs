@@ -1,0 +1,163 @@
+//! The change log as it grows old, and its pages when several collections are asked for.
+
+use anyhow::{Context, ensure};
+use contract::{Feed, Problem, Revision};
+use e2e::{
+    client::Api,
+    process::free_port,
+    services::Service,
+    stage::{CHANNELS, FREE, Kind, Store, numbered, sample},
+    wait::eventually,
+};
+use futures_util::future::try_join_all;
+use serde_json::json;
+
+type Outcome = anyhow::Result<()>;
+
+#[tokio::test]
+async fn old_changes_leave_the_log_embedded() -> Outcome {
+    let store = Store::start(Kind::Embedded).await?;
+    let mut publisher = trimming(store.publisher()?);
+    publisher.start().await?;
+    old_changes_leave(&[publisher.api(), publisher.api()]).await?;
+    publisher.stop().await
+}
+
+#[tokio::test]
+async fn old_changes_leave_the_log_mongo() -> Outcome {
+    let store = Store::start(Kind::Mongo).await?;
+    let (mut one, mut two) = (trimming(store.publisher()?), trimming(store.publisher()?));
+    one.start().await?;
+    two.start().await?;
+    old_changes_leave(&[one.api(), two.api()]).await?;
+    one.stop().await?;
+    two.stop().await
+}
+
+/// Keeps ten, and looks every second.
+fn trimming(publisher: Service) -> Service {
+    quickly(publisher).with("AURA_CONFIGURATION_EVENTS_ENABLED", "false")
+}
+
+fn quickly(publisher: Service) -> Service {
+    publisher
+        .with("AURA_CONFIGURATION_LOG_KEEP_CHANGES", "10")
+        .with("AURA_CONFIGURATION_LOG_KEEP_HOURS", "0")
+        .with("AURA_CONFIGURATION_LOG_TRIM_SECONDS", "1")
+}
+
+async fn old_changes_leave(apis: &[Api; 2]) -> Outcome {
+    let api = &apis[0];
+    // Everybody writes while both trim.
+    for round in 0..3 {
+        try_join_all((0..500).map(|n| {
+            let document = json!({"id": format!("{round}-{n}")});
+            async move { apis[n % 2].create(FREE, &document).await?.expect(201) }
+        }))
+        .await?;
+    }
+    let head = eventually("the log is trimmed", async || {
+        let head = api.head(FREE).await?;
+        ensure!(head.oldest == 1_491, "{head:?}");
+        Ok(head)
+    })
+    .await?;
+    assert_eq!((head.revision, head.count), (1_500, 1_500), "nothing but the log is touched");
+    assert_eq!(since(api, head.oldest - 1).await?.items.len(), 10);
+    let path = |since: Revision| format!("/v1/collections/{FREE}/changes?since={since}");
+    for below in [0, 1, head.oldest - 2] {
+        let gone: Problem = serde_json::from_str(&api.get(&path(below)).await?.expect(410)?.body)?;
+        assert_eq!(gone.reason.as_deref(), Some("trimmed"));
+    }
+    api.put(FREE, "0-0", &numbered(1)).await?.expect(200)?;
+    let head = api.head(FREE).await?;
+    ensure!(head.revision == 1_501 && head.oldest >= 1_491, "a write leaves the oldest alone: {head:?}");
+    assert_eq!(api.head(CHANNELS).await?.oldest, 1);
+    Ok(())
+}
+
+async fn since(api: &Api, since: Revision) -> anyhow::Result<Feed> {
+    let path = format!("/v1/collections/{FREE}/changes?since={since}");
+    Ok(serde_json::from_str(&api.get(&path).await?.expect(200)?.body)?)
+}
+
+#[tokio::test]
+async fn what_is_owed_stays_in_the_log_embedded() -> Outcome {
+    owed_stays(Kind::Embedded).await
+}
+
+#[tokio::test]
+async fn what_is_owed_stays_in_the_log_mongo() -> Outcome {
+    owed_stays(Kind::Mongo).await
+}
+
+/// First written without an event manager that works, then with events switched off: only what is owed holds the log up.
+async fn owed_stays(kind: Kind) -> Outcome {
+    let store = Store::start(kind).await?;
+    let nowhere = free_port()?.to_string();
+    let mut publisher =
+        quickly(store.publisher()?).with("AURA_CONFIGURATION_EVENTS_MANAGER", "DAPR").with("DAPR_GRPC_PORT", nowhere);
+    publisher.start().await?;
+    let api = publisher.api();
+    for n in 0..30 {
+        api.create(FREE, &numbered(n)).await?.expect(201)?;
+    }
+    publisher.stop().await?;
+    let mut publisher = publisher.with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
+    publisher.start().await?;
+    // This collection is trimmed: so the other one had its turn.
+    let mut channel = sample(CHANNELS)?;
+    for n in 0..30 {
+        channel["id"] = json!(format!("c-{n}"));
+        api.create(CHANNELS, &channel).await?.expect(201)?;
+    }
+    for _round in 0..2 {
+        let trimmed = api.head(CHANNELS).await?.oldest;
+        channel["id"] = json!(format!("later-{trimmed}"));
+        api.create(CHANNELS, &channel).await?.expect(201)?;
+        eventually("a round passes", async || {
+            ensure!(api.head(CHANNELS).await?.oldest > trimmed);
+            Ok(())
+        })
+        .await
+        .with_context(|| publisher.output())?;
+    }
+    assert_eq!(api.head(FREE).await?.oldest, 1);
+    assert_eq!(since(&api, 0).await?.items.len(), 30);
+    Ok(())
+}
+
+/// A page of several collections: one with a long history does not keep the others waiting.
+#[tokio::test]
+async fn collections_share_a_page() -> Outcome {
+    let mut publisher = Store::start(Kind::Embedded).await?.publisher()?;
+    publisher = publisher.with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
+    publisher.start().await?;
+    let api = publisher.api();
+    try_join_all((0..300).map(|n| {
+        let api = api.clone();
+        async move { api.create("FreeForm", &numbered(n)).await?.expect(201) }
+    }))
+    .await?;
+    let mut channel = sample(CHANNELS)?;
+    for n in 0..30 {
+        channel["id"] = json!(format!("c-{n}"));
+        api.create(CHANNELS, &channel).await?.expect(201)?;
+    }
+    for (limit, channels, free, more) in
+        [(20, 10, 10, true), (100, 30, 70, true), (1, 1, 0, true), (330, 30, 300, false), (329, 30, 299, true)]
+    {
+        let path = format!("/v1/changes?since={FREE}:0,{CHANNELS}:0&limit={limit}");
+        let page: Feed = serde_json::from_str(&api.get(&path).await?.expect(200)?.body)?;
+        let revisions = |name| -> Vec<_> {
+            page.items.iter().filter(|c| c.collection.as_str() == name).map(|c| c.revision).collect()
+        };
+        assert_eq!(revisions(CHANNELS), (1..=channels).collect::<Vec<_>>(), "limit {limit}");
+        assert_eq!(revisions(FREE), (1..=free).collect::<Vec<_>>(), "limit {limit}");
+        assert_eq!(page.more, more, "limit {limit}");
+    }
+    let rest = format!("/v1/changes?since={FREE}:300,{CHANNELS}:29");
+    let page: Feed = serde_json::from_str(&api.get(&rest).await?.expect(200)?.body)?;
+    assert_eq!((page.items.len(), page.more), (1, false));
+    Ok(())
+}

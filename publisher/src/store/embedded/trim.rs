@@ -1,0 +1,70 @@
+//! Trimming the log of the embedded store: records and head in one transaction.
+
+use chrono::{DateTime, Utc};
+use contract::{CollectionName, Head, Revision};
+use redb::{Database, ReadableDatabase};
+use serde::Deserialize;
+
+use super::{CHANGES, Embedded, HEADS, META, OWED, blocking, epoch, head};
+
+impl Embedded {
+    pub(in crate::store) async fn trim(
+        &self,
+        collection: &CollectionName,
+        keep: u64,
+        before: DateTime<Utc>,
+        limit: usize,
+    ) -> anyhow::Result<usize> {
+        let (database, collection) = (self.database.clone(), collection.clone());
+        blocking(move || {
+            // Found without holding up writers: what may go now may go for ever, because nothing becomes owed again.
+            let (count, last) = removable(&database, &collection, keep, before, limit)?;
+            if count > 0 {
+                remove(&database, &collection, last)?;
+            }
+            Ok(count)
+        })
+        .await
+    }
+}
+
+/// How many records may go, and the last of them.
+fn removable(
+    database: &Database,
+    collection: &CollectionName,
+    keep: u64,
+    before: DateTime<Utc>,
+    limit: usize,
+) -> anyhow::Result<(usize, Revision)> {
+    #[derive(Deserialize)]
+    struct Committed {
+        time: DateTime<Utc>,
+    }
+    let transaction = database.begin_read()?;
+    let (changes, owed) = (transaction.open_table(CHANGES)?, transaction.open_table(OWED)?);
+    let head = head(&transaction.open_table(HEADS)?, collection, epoch(&transaction.open_table(META)?)?)?;
+    let (mut count, mut last) = (0, 0);
+    let beyond = head.revision.saturating_sub(keep);
+    for row in changes.range((collection.as_str(), 0)..=(collection.as_str(), beyond))?.take(limit) {
+        let (place, change) = row?;
+        let Committed { time } = serde_json::from_slice(change.value())?;
+        if time >= before || owed.get(place.value())?.is_some() {
+            break;
+        }
+        (count, last) = (count + 1, place.value().1);
+    }
+    Ok((count, last))
+}
+
+fn remove(database: &Database, collection: &CollectionName, last: Revision) -> anyhow::Result<()> {
+    let transaction = database.begin_write()?;
+    {
+        let mut heads = transaction.open_table(HEADS)?;
+        let now = head(&heads, collection, epoch(&transaction.open_table(META)?)?)?;
+        let trimmed = Head { oldest: now.oldest.max(last + 1), ..now };
+        heads.insert(collection.as_str(), serde_json::to_vec(&trimmed)?.as_slice())?;
+        let gone = (collection.as_str(), 0)..=(collection.as_str(), last);
+        transaction.open_table(CHANGES)?.retain_in(gone, |_place, _change| false)?;
+    }
+    Ok(transaction.commit()?)
+}
