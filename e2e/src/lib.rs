@@ -3,6 +3,7 @@
 //!
 //! Nothing here is a double of anything. A test never skips because a part is missing: [`parts`] provides it.
 
+pub mod chaos;
 pub mod client;
 pub mod mongod;
 pub mod parts;

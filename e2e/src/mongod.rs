@@ -29,7 +29,7 @@ impl Mongod {
     /// # Errors
     /// When it does not come up.
     pub async fn start() -> anyhow::Result<Self> {
-        let mut server = Self::start_standalone(&["--replSet", "rs0"]).await?;
+        let server = Self::start_standalone(&["--replSet", "rs0"]).await?;
         let members = doc! { "_id": "rs0", "members": [{ "_id": 0, "host": format!("127.0.0.1:{}", server.port) }] };
         server.admin(doc! { "replSetInitiate": members }).await?;
         server.until_primary().await?;
@@ -79,11 +79,33 @@ impl Mongod {
     /// # Errors
     /// When it does not come up.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
-        self.launch(&["--replSet", "rs0"])?;
+        self.relaunch()?;
         self.until_primary().await
     }
 
-    async fn until_primary(&mut self) -> anyhow::Result<()> {
+    /// As [`Self::restart`], but does not wait for anything.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn relaunch(&mut self) -> anyhow::Result<()> {
+        self.launch(&["--replSet", "rs0"])
+    }
+
+    /// The running process, if it runs.
+    pub fn process(&mut self) -> Option<&mut Process> {
+        self.process.as_mut()
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Waits until it can be written to.
+    ///
+    /// # Errors
+    /// When it cannot in time.
+    pub async fn until_primary(&self) -> anyhow::Result<()> {
         eventually("mongod is primary", async || {
             let hello = self.admin(doc! { "hello": 1 }).await?;
             ensure!(hello.get_bool("isWritablePrimary")?, "not yet");

@@ -88,6 +88,11 @@ impl Process {
         bail!("{} did not end in {within:?}\n{}", self.name, self.tail())
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether it still runs.
     pub fn runs(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))

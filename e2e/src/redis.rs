@@ -18,8 +18,8 @@ use crate::{
 /// A running server. Its data is gone with it.
 #[derive(Debug)]
 pub struct Redis {
-    _process: Process,
-    _folder: TempDir,
+    process: Option<Process>,
+    folder: TempDir,
     port: u16,
 }
 
@@ -29,18 +29,52 @@ impl Redis {
     /// # Errors
     /// When it does not come up.
     pub async fn start() -> anyhow::Result<Self> {
-        let (folder, port) = (folder()?, free_port()?);
+        let mut redis = Self { process: None, folder: folder()?, port: free_port()? };
+        redis.launch()?;
+        redis.until_ready().await?;
+        Ok(redis)
+    }
+
+    /// Starts it, empty, and does not wait for anything.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn launch(&mut self) -> anyhow::Result<()> {
         let mut command = Command::new(parts::part("REDIS_SERVER")?);
-        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-        command.arg("--dir").arg(folder.path());
-        let process = Process::start("redis", folder.path(), &mut command)?;
-        let redis = Self { _process: process, _folder: folder, port };
+        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+        command.arg("--dir").arg(self.folder.path());
+        self.process = Some(Process::start("redis", self.folder.path(), &mut command)?);
+        Ok(())
+    }
+
+    /// Waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn until_ready(&self) -> anyhow::Result<()> {
         eventually("redis answers", async || {
-            ensure!(redis.ask(&["PING"]).await? == "+PONG\r\n", "not yet");
+            ensure!(self.ask(&["PING"]).await? == "+PONG\r\n", "not yet");
             Ok(())
         })
-        .await?;
-        Ok(redis)
+        .await
+    }
+
+    /// The running process, if it runs.
+    pub fn process(&mut self) -> Option<&mut Process> {
+        self.process.as_mut()
+    }
+
+    /// kill -9. What it held is gone with it.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.process.take().map_or(Ok(()), |mut process| process.kill())
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// `127.0.0.1:<port>`

@@ -53,8 +53,13 @@ impl Service {
     /// The same with one more setting.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
-        self.settings.insert(name.to_owned(), value.into());
+        self.set(name, value);
         self
+    }
+
+    /// One more setting, from its next start on.
+    pub fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.settings.insert(name.to_owned(), value.into());
     }
 
     /// Starts it and does not wait for anything.
@@ -98,6 +103,11 @@ impl Service {
     /// When it does not run.
     pub fn process(&mut self) -> anyhow::Result<&mut Process> {
         self.process.as_mut().ok_or_else(|| anyhow::anyhow!("{} does not run", self.program))
+    }
+
+    /// The folder it runs in.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
     }
 
     /// kill -9.

@@ -43,11 +43,19 @@ impl Sidecar {
     /// # Errors
     /// When the components cannot be copied.
     pub fn new(app_id: &str, app_port: u16, replica: &str, redis: &Redis) -> anyhow::Result<Self> {
+        Self::with_redis_at(&redis.host(), app_id, app_port, replica)
+    }
+
+    /// As [`Self::new`], with Redis at any `host:port`.
+    ///
+    /// # Errors
+    /// When the components cannot be copied.
+    pub fn with_redis_at(redis: &str, app_id: &str, app_port: u16, replica: &str) -> anyhow::Result<Self> {
         let folder = folder()?;
         let resources = folder.path().join("resources");
         std::fs::create_dir_all(&resources)?;
         for source in [parts::root().join("components"), parts::root().join("dapr-config")] {
-            copy_components(&source, &resources, &redis.host())?;
+            copy_components(&source, &resources, redis)?;
         }
         let (app_id, replica) = (app_id.to_owned(), replica.to_owned());
         Ok(Self {
@@ -68,6 +76,15 @@ impl Sidecar {
     /// # Errors
     /// When it does not come up.
     pub async fn start(&mut self) -> anyhow::Result<()> {
+        self.launch()?;
+        self.until_ready().await
+    }
+
+    /// Starts it and does not wait for anything.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn launch(&mut self) -> anyhow::Result<()> {
         let mut command = Command::new(parts::part("DAPRD")?);
         command.args(["--mode", "standalone", "--app-id", &self.app_id, "--app-protocol", "http"]);
         command.args(["--app-port", &self.app_port.to_string(), "--dapr-http-port", &self.http.to_string()]);
@@ -81,6 +98,19 @@ impl Sidecar {
             command.env("DAPR_API_TOKEN", token);
         }
         self.process = Some(Process::start(&format!("daprd-{}", self.replica), self.folder.path(), &mut command)?);
+        Ok(())
+    }
+
+    /// The running process, if it runs.
+    pub fn process(&mut self) -> Option<&mut Process> {
+        self.process.as_mut()
+    }
+
+    /// Waits until its own API answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn until_ready(&self) -> anyhow::Result<()> {
         let health = format!("http://127.0.0.1:{}/v1.0/healthz/outbound", self.http);
         eventually("the sidecar is ready", async || {
             ensure!(Client::new().get(&health).send().await?.status().is_success(), "not yet");
@@ -170,9 +200,9 @@ impl Sidecar {
     }
 }
 
-/// As shipped, but for the address of Redis and one more collection, which a user adds in the same places.
+/// As shipped, but for the address of Redis and collections without a schema, which a user adds in the same places.
 fn copy_components(from: &Path, to: &Path, redis: &str) -> anyhow::Result<()> {
-    let one_more = format!("AgentConfiguration,{}", crate::stage::FREE);
+    let one_more = format!("AgentConfiguration,{}", crate::stage::SCHEMA_FREE.join(","));
     for entry in from.read_dir().with_context(|| format!("reading {}", from.display()))? {
         let path = entry?.path();
         let text = std::fs::read_to_string(&path)?;

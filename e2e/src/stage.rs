@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 
 /// A collection without a schema, beside the six.
 pub const FREE: &str = "FreeForm";
+/// All collections without a schema that the sidecars know.
+pub const SCHEMA_FREE: [&str; 3] = [FREE, "FreeFormB", "FreeFormC"];
 /// A collection with a schema.
 pub const CHANNELS: &str = "ChannelConfiguration";
 

@@ -1,0 +1,85 @@
+//! `make chaos FAULTS=n [SEED=s]`: the fault campaign. RATE is writes a second, VIA is `dapr` or `local`.
+
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+    str::FromStr,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context;
+use e2e::{
+    chaos::campaign::{self, Options, Progress},
+    stage::Via,
+};
+use indicatif::{ProgressBar, ProgressStyle};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            writeln!(std::io::stderr(), "chaos: {error:#}").ok();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> anyhow::Result<()> {
+    let via = match std::env::var("VIA").unwrap_or_default().as_str() {
+        "" | "dapr" => Via::Dapr,
+        "local" => Via::Local,
+        other => anyhow::bail!("VIA={other}: expected dapr or local"),
+    };
+    // Short enough to be read out to somebody.
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64 % 1_000_000_000;
+    let options = Options { faults: number("FAULTS", 100)?, seed: number("SEED", seed)?, rate: number("RATE", 60)?, via };
+    let progress = Terminal::new(options.faults);
+    progress.say(&format!("seed {} ({} faults, {} writes/s, {via:?})", options.seed, options.faults, options.rate));
+    let report = tokio::select! {
+        report = campaign::run(&options, &progress) => report?,
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("stopped; seed {}", options.seed),
+    };
+    progress.bar.finish_and_clear();
+    report.verdict()?;
+    writeln!(std::io::stdout(), "{report}").ok();
+    Ok(())
+}
+
+/// A number of the environment.
+fn number<T: FromStr>(name: &str, default: T) -> anyhow::Result<T>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    match std::env::var(name) {
+        Ok(text) if !text.is_empty() => text.parse().with_context(|| format!("{name}={text}")),
+        _ => Ok(default),
+    }
+}
+
+/// A bar on a terminal, lines elsewhere.
+struct Terminal {
+    bar: ProgressBar,
+    lines: bool,
+}
+
+impl Terminal {
+    fn new(faults: usize) -> Self {
+        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} faults, {elapsed}, {msg}");
+        let bar = ProgressBar::new(faults as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self { bar, lines: !std::io::stderr().is_terminal() }
+    }
+}
+
+impl Progress for Terminal {
+    fn say(&self, line: &str) {
+        if self.lines {
+            writeln!(std::io::stderr(), "{line}").ok();
+        }
+        self.bar.set_message(line.to_owned());
+    }
+
+    fn fault(&self) {
+        self.bar.inc(1);
+    }
+}

@@ -1,0 +1,203 @@
+//! Who plays: a database, a broker, publishers, replicas and their sidecars, and the links between them.
+//!
+//! Every link that can fail alone leads through a [`Proxy`]. It sets up and mends; what is done to whom is the schedule's.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Context;
+use futures_util::future::try_join_all;
+
+use super::{
+    part::{Part, Program},
+    proxy::{Mode, Proxy},
+};
+use crate::{
+    client::Api,
+    mongod::Mongod,
+    redis::Redis,
+    services::Service,
+    sidecar::{self, Sidecar},
+    stage::{SCHEMA_FREE, Via},
+};
+
+/// Name of the database.
+pub const DATABASE: &str = "confcast";
+/// Longest time between two check-ins of a replica.
+pub const CHECK_IN: Duration = Duration::from_secs(2);
+/// How often it is looked whether something ended by itself.
+const WATCH: Duration = Duration::from_millis(300);
+
+/// A service and where it answers.
+#[derive(Debug)]
+pub struct Member {
+    /// Place of its part.
+    pub part: usize,
+    /// Straight to it, through no proxy.
+    pub url: String,
+    /// Where it keeps its last known good values.
+    pub snapshots: PathBuf,
+}
+
+/// Everything that runs.
+#[derive(Debug)]
+pub struct Cast {
+    /// The processes; what others need at their start comes first.
+    pub parts: Vec<Part>,
+    /// The links.
+    pub links: Vec<Proxy>,
+    /// The publishers.
+    pub publishers: Vec<Member>,
+    /// The replicas.
+    pub replicas: Vec<Member>,
+}
+
+impl Cast {
+    /// Everything up and ready: two publishers on MongoDB and three replicas with sidecars, or one publisher on a file that
+    /// posts to three replicas itself.
+    ///
+    /// # Errors
+    /// When it does not happen in time.
+    pub async fn start(via: Via) -> anyhow::Result<Self> {
+        let mut cast = Self { parts: Vec::new(), links: Vec::new(), publishers: Vec::new(), replicas: Vec::new() };
+        let mut servers = None;
+        if via == Via::Dapr {
+            let (mongod, redis) = (Mongod::start().await?, Redis::start().await?);
+            servers = Some((mongod.port(), redis.port()));
+            cast.part("mongod", Program::Mongod(mongod));
+            cast.part("redis", Program::Redis(redis));
+        }
+        let common = |service: Service| service.with("AURA_CONFIGURATION_COLLECTIONS", SCHEMA_FREE.join(","));
+        let mut publishers = (0..if servers.is_some() { 2 } else { 1 })
+            .map(|_| Service::publisher().map(common))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut replicas = Vec::new();
+        for number in 1..=3 {
+            let mut urls = Vec::new();
+            for (place, publisher) in publishers.iter().enumerate() {
+                let name = format!("replica-{number}→publisher-{}", place + 1);
+                urls.push(format!("http://127.0.0.1:{}", cast.link(name, publisher.port()).await?));
+            }
+            let replica = common(Service::subscriber(&format!("replica-{number}"), &urls)?);
+            let snapshots = replica.folder().join("snapshots").display().to_string();
+            let replica = replica.with("AURA_CONFIGURATION_SNAPSHOT_DIR", snapshots);
+            replicas.push(replica.with("AURA_CONFIGURATION_CHECK_IN_SECONDS", CHECK_IN.as_secs().to_string()));
+        }
+        let mut sidecars = Vec::new();
+        if let Some((mongod, redis)) = servers {
+            for (place, publisher) in publishers.iter_mut().enumerate() {
+                let name = format!("publisher-{}", place + 1);
+                let port = cast.link(format!("{name}→mongod"), mongod).await?;
+                // The member's own name would lead around the link.
+                let url = format!("mongodb://127.0.0.1:{port}/{DATABASE}?directConnection=true");
+                let sidecar = cast.sidecar(sidecar::PUBLISHER, publisher.port(), &name, redis).await?;
+                let grpc = sidecar.grpc_port().to_string();
+                sidecars.push((name, sidecar));
+                publisher.set("AURA_CONFIGURATION_STORE_URL", url);
+                publisher.set("DAPR_GRPC_PORT", grpc);
+                publisher.set("AURA_CONFIGURATION_EVENTS_MANAGER", "DAPR");
+            }
+            for (place, replica) in replicas.iter_mut().enumerate() {
+                let name = format!("replica-{}", place + 1);
+                let sidecar = cast.sidecar(sidecar::SUBSCRIBER, replica.port(), &name, redis).await?;
+                sidecars.push((name, sidecar));
+                replica.set("AURA_CONFIGURATION_EVENTS_MANAGER", "DAPR");
+            }
+        } else {
+            let mut urls = Vec::new();
+            for (place, replica) in replicas.iter().enumerate() {
+                let name = format!("publisher-1→replica-{}", place + 1);
+                urls.push(format!("http://127.0.0.1:{}", cast.link(name, replica.port()).await?));
+            }
+            publishers[0].set("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", urls.join(","));
+        }
+        for (place, publisher) in publishers.into_iter().enumerate() {
+            let member = cast.service(format!("publisher-{}", place + 1), publisher);
+            cast.publishers.push(member);
+        }
+        for (place, replica) in replicas.into_iter().enumerate() {
+            let member = cast.service(format!("replica-{}", place + 1), replica);
+            cast.replicas.push(member);
+        }
+        for (name, sidecar) in sidecars {
+            cast.part(format!("daprd-{name}"), Program::Sidecar(sidecar));
+        }
+        cast.mend().await?;
+        Ok(cast)
+    }
+
+    fn part(&mut self, name: impl Into<String>, program: Program) -> usize {
+        self.parts.push(Part::new(name, program));
+        self.parts.len() - 1
+    }
+
+    fn service(&mut self, name: String, service: Service) -> Member {
+        let (url, snapshots) = (service.url(), service.folder().join("snapshots"));
+        Member { part: self.part(name, Program::Service(service)), url, snapshots }
+    }
+
+    async fn link(&mut self, name: String, upstream: u16) -> anyhow::Result<u16> {
+        let proxy = Proxy::start(name, upstream).await?;
+        let port = proxy.port();
+        self.links.push(proxy);
+        Ok(port)
+    }
+
+    async fn sidecar(&mut self, app: &str, port: u16, name: &str, redis: u16) -> anyhow::Result<Sidecar> {
+        let redis = self.link(format!("daprd-{name}→redis"), redis).await?;
+        Sidecar::with_redis_at(&format!("127.0.0.1:{redis}"), app, port, name)
+    }
+
+    /// The part of a name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn find(&self, name: &str) -> anyhow::Result<&Part> {
+        self.parts.iter().find(|part| part.name == name).with_context(|| format!("nobody is called {name}"))
+    }
+
+    /// Every link is open and every part does its work.
+    ///
+    /// # Errors
+    /// When one does not in time.
+    pub async fn mend(&self) -> anyhow::Result<()> {
+        for link in &self.links {
+            link.set(Mode::Open);
+        }
+        let (servers, others) = self.parts.split_at(self.publishers.first().map_or(0, |first| first.part));
+        try_join_all(servers.iter().map(Part::mend)).await?;
+        try_join_all(others.iter().map(Part::mend)).await?;
+        Ok(())
+    }
+
+    /// Starts whatever ended by itself (a sidecar without its broker does), as anything that runs services would.
+    /// `ended` is told its name.
+    pub async fn keep(&self, ended: impl Fn(&str)) -> anyhow::Error {
+        loop {
+            for part in &self.parts {
+                let Ok(mut program) = part.program.try_lock() else { continue };
+                if !program.runs() {
+                    ended(&part.name);
+                    if let Err(error) = part.launch(&mut program) {
+                        return error;
+                    }
+                }
+            }
+            tokio::time::sleep(WATCH).await;
+        }
+    }
+
+    /// A client of a publisher.
+    pub fn publisher(&self, place: usize) -> Api {
+        Api::new(self.publishers[place % self.publishers.len()].url.clone())
+    }
+
+    /// Whether publishers take change sets yet.
+    ///
+    /// # Errors
+    /// When none answers.
+    pub async fn has_sets(&self) -> anyhow::Result<bool> {
+        let headers = [("content-type", "application/json")];
+        let answer = self.publisher(0).send(reqwest::Method::POST, "/v1/changes", &headers, r#"{"changes":[]}"#).await?;
+        Ok(!matches!(answer.status, 404 | 405))
+    }
+}

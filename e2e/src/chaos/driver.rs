@@ -1,0 +1,236 @@
+//! Clients that write all the time through every publisher: creations, updates, patches, deletions, conditional writes and
+//! change sets. Every request goes into the journal before it goes out.
+//!
+//! It believes no answer about what is there: what it remembers only makes most requests worth sending.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use contract::set::{SetDone, SetMember, SetOperation, SetRequest};
+use futures_util::future::join_all;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::{sync::RwLock, time::timeout};
+
+use super::{
+    cast::Cast,
+    journal::{Journal, Key, Ms, Outcome, SLOTS},
+    random::Random,
+};
+use crate::client::{Answer, Api, document_path};
+
+/// Clients at once.
+const CLIENTS: usize = 8;
+/// Longer than a publisher tries to commit.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// Problems with which a publisher says that nothing was written.
+const NOTHING_WRITTEN: [&str; 2] = ["urn:confcast:problem:not-committed", "urn:confcast:problem:busy"];
+
+/// What all clients share.
+#[derive(Debug)]
+pub struct Driver {
+    /// What was written.
+    pub journal: Mutex<Journal>,
+    /// Held for writing, it stops all clients between two requests.
+    pub gate: RwLock<()>,
+    began: Instant,
+    known: Mutex<[Option<u64>; SLOTS]>,
+    sets: bool,
+}
+
+/// A request, ready to go.
+struct Request {
+    what: &'static str,
+    method: Method,
+    path: String,
+    headers: Vec<(&'static str, String)>,
+    members: Vec<(Key, bool)>,
+    /// The body, given the token and what tells the writer.
+    body: Box<dyn Fn(Value) -> String + Send>,
+}
+
+impl Driver {
+    /// The campaign began at `began`; whether publishers take sets.
+    pub fn new(began: Instant, sets: bool) -> Self {
+        let known = Mutex::new([None; SLOTS]);
+        Self { journal: Mutex::default(), gate: RwLock::default(), began, known, sets }
+    }
+
+    /// Milliseconds since the campaign began.
+    pub fn now(&self) -> Ms {
+        self.began.elapsed().as_millis() as Ms
+    }
+
+    /// The journal, for a moment.
+    pub fn journal(&self) -> std::sync::MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, [Option<u64>; SLOTS]> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes every document once, so that no collection is ever empty afterwards.
+    ///
+    /// # Errors
+    /// When one cannot be made.
+    pub async fn sow(&self, cast: &Cast) -> anyhow::Result<()> {
+        for key in Key::all() {
+            self.send(&cast.publisher(key.slot()), 0, 0, self.create(key)).await;
+            anyhow::ensure!(self.known()[key.slot()].is_some(), "{key} was not taken: {:?}", self.journal().writes.last());
+        }
+        Ok(())
+    }
+
+    /// Writes without end, so many times a second in all.
+    pub async fn run(&self, cast: &Cast, rate: u64, random: &mut Random) -> std::convert::Infallible {
+        let pause = Duration::from_secs(CLIENTS as u64) / u32::try_from(rate.max(1)).unwrap_or(u32::MAX);
+        let clients = (0..CLIENTS).map(|writer| {
+            let (api, mut random) = (cast.publisher(writer), random.fork());
+            async move {
+                for counter in 1.. {
+                    let due = tokio::time::Instant::now() + pause;
+                    {
+                        let _open = self.gate.read().await;
+                        let request = self.request(&mut random);
+                        self.send(&api, writer, counter, request).await;
+                    }
+                    tokio::time::sleep_until(due).await;
+                }
+            }
+        });
+        join_all(clients).await;
+        unreachable!("clients write without end")
+    }
+
+    async fn send(&self, api: &Api, writer: usize, counter: u64, request: Request) {
+        let token = self.journal().begin(request.what, writer, self.now(), request.members.iter().copied());
+        let body = (request.body)(json!({"token": token, "writer": writer, "counter": counter}));
+        let mut headers = vec![("content-type", "application/json")];
+        headers.extend(request.headers.iter().map(|(name, value)| (*name, value.as_str())));
+        let answer = timeout(PATIENCE, api.send(request.method, &request.path, &headers, body)).await;
+        let (status, outcome) = match &answer {
+            Ok(Ok(answer)) => (answer.status, outcome(answer)),
+            // It never left.
+            Ok(Err(error)) if error.downcast_ref().is_some_and(reqwest::Error::is_connect) => (0, Outcome::Refused),
+            _ => (0, Outcome::Unknown),
+        };
+        let mut revisions = Vec::new();
+        if let (Outcome::Acked, Ok(Ok(answer))) = (outcome, &answer) {
+            revisions = revisions_of(answer);
+            let mut known = self.known();
+            for ((key, deletes), revision) in request.members.iter().zip(&revisions) {
+                known[key.slot()] = (!deletes).then_some(*revision);
+            }
+        } else if matches!(status, 404 | 409) && request.members.len() == 1 {
+            // What it remembers was wrong: the next request for this document tries the other way.
+            let (key, _) = request.members[0];
+            let known = &mut self.known()[key.slot()];
+            *known = if known.is_some() { None } else { Some(0) };
+        }
+        self.journal().end(token, self.now(), status, outcome, &revisions);
+    }
+
+    fn request(&self, random: &mut Random) -> Request {
+        if self.sets && random.below(8) == 0 {
+            return self.set(random);
+        }
+        let key = any(random);
+        let Some(revision) = self.known()[key.slot()] else { return self.create(key) };
+        let path = document_path(key.collection(), &key.id());
+        let pad = "x".repeat(random.below(200) as usize);
+        let whole = move |mut token: Value| {
+            token["pad"] = json!(pad);
+            token.to_string()
+        };
+        let one = |what, method, headers, deletes, body| {
+            let path = path.clone();
+            Request { what, method, path, headers, members: vec![(key, deletes)], body }
+        };
+        match random.below(100) {
+            0..45 => one("put", Method::PUT, vec![], false, Box::new(whole)),
+            45..70 => one("patch", Method::PATCH, vec![], false, Box::new(|token: Value| token.to_string())),
+            70..80 => one("put if-none-match", Method::PUT, vec![("if-none-match", "*".to_owned())], false, Box::new(whole)),
+            80..88 if revision > 0 => {
+                one("put if-match", Method::PUT, vec![("if-match", format!("\"{revision}\""))], false, Box::new(whole))
+            }
+            88.. if !key.is_anchor() => one("delete", Method::DELETE, vec![], true, Box::new(|_| String::new())),
+            _ => one("put", Method::PUT, vec![], false, Box::new(whole)),
+        }
+    }
+
+    fn create(&self, key: Key) -> Request {
+        let with_id = move |mut token: Value| {
+            token["id"] = json!(key.id());
+            token.to_string()
+        };
+        let path = format!("/v1/collections/{}/documents", key.collection());
+        let (what, method) = ("create", Method::POST);
+        Request { what, method, path, headers: vec![], members: vec![(key, false)], body: Box::new(with_id) }
+    }
+
+    /// Two to five documents, of one collection or of several, all with the same token.
+    fn set(&self, random: &mut Random) -> Request {
+        let (size, one_collection) = (random.between(2, 5) as usize, random.below(2) == 0);
+        let mut keys = vec![any(random)];
+        while keys.len() < size {
+            let mut key = any(random);
+            if one_collection {
+                key.collection = keys[0].collection;
+            }
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        let known = *self.known();
+        let mut operation = |key: &Key| match (known[key.slot()], random.below(100)) {
+            (None, _) => SetOperation::Create,
+            (Some(_), 85..) if !key.is_anchor() => SetOperation::Delete,
+            (Some(_), 60..85) => SetOperation::Patch,
+            (Some(_), _) => SetOperation::Update,
+        };
+        let operations: Vec<_> = keys.iter().map(|key| (*key, operation(key))).collect();
+        let members = operations.iter().map(|(key, op)| (*key, *op == SetOperation::Delete)).collect();
+        let body = move |token: Value| {
+            let changes = operations.iter().filter_map(|(key, op)| {
+                let value = contract::CanonicalJson::parse(token.to_string().as_bytes()).ok();
+                Some(SetMember {
+                    collection: key.collection().parse().ok()?,
+                    op: *op,
+                    id: key.id().parse().ok()?,
+                    config_data: value.filter(|_| *op != SetOperation::Delete),
+                    expected: None,
+                })
+            });
+            serde_json::to_string(&SetRequest { changes: changes.collect() }).unwrap_or_default()
+        };
+        let path = "/v1/changes".to_owned();
+        Request { what: "set", method: Method::POST, path, headers: vec![], members, body: Box::new(body) }
+    }
+}
+
+fn any(random: &mut Random) -> Key {
+    let keys = SLOTS as u64;
+    let slot = random.below(keys);
+    Key::all().nth(slot as usize).unwrap_or(Key { collection: 0, number: 0 })
+}
+
+fn outcome(answer: &Answer) -> Outcome {
+    let problem = || answer.json().ok().and_then(|body| Some(body["type"].as_str()?.to_owned()));
+    match answer.status {
+        200..300 => Outcome::Acked,
+        400..500 => Outcome::Refused,
+        _ if problem().is_some_and(|problem| NOTHING_WRITTEN.contains(&problem.as_str())) => Outcome::Refused,
+        _ => Outcome::Unknown,
+    }
+}
+
+/// One document has a revision, a set has a list of them.
+fn revisions_of(answer: &Answer) -> Vec<u64> {
+    if let Ok(set) = serde_json::from_str::<SetDone>(&answer.body) {
+        return set.items.iter().map(|item| item.revision).collect();
+    }
+    answer.json().ok().and_then(|body| body["revision"].as_u64()).into_iter().collect()
+}

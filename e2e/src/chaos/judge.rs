@@ -1,0 +1,147 @@
+//! The seven promises as checks over what was written and what was seen.
+//!
+//! Nothing here does I/O or knows how the observations came about, so that replicas that break a promise on purpose can be
+//! put before the same judge ([`doubles`]). It judges a round when all outcomes of the round are known; what an unknown
+//! outcome may explain is no failure.
+
+#[cfg(test)]
+#[cfg(any())]
+mod doubles;
+mod index;
+mod leak;
+mod replica;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{
+    journal::{Key, Ms, Outcome},
+    observe::Held,
+};
+pub use index::{Index, Order};
+pub use leak::{Sample, grew};
+pub use replica::Replica;
+
+/// What is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum Promise {
+    /// A write answered with 2xx is durable and reaches every live replica.
+    NoLostAck,
+    /// Within 15 s of the last fault every replica equals the publisher.
+    Converges,
+    /// In one life no reader sees an older revision after a newer one.
+    NoRollback,
+    /// A deleted document never comes back.
+    NoResurrection,
+    /// The documents of a set become visible together.
+    AtomicSet,
+    /// Nothing empty or incomplete replaces good data.
+    NeverEmpty,
+    /// `current` means that everything of 2.5 check-in intervals ago is there.
+    NoSilentStale,
+    /// What is seen was written, to that document, and not refused. No promise of its own: all of them rest on it.
+    Explained,
+    /// No process grows without end.
+    Leak,
+}
+
+impl Promise {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::NoLostAck,
+        Self::Converges,
+        Self::NoRollback,
+        Self::NoResurrection,
+        Self::AtomicSet,
+        Self::NeverEmpty,
+        Self::NoSilentStale,
+        Self::Explained,
+        Self::Leak,
+    ];
+}
+
+/// A promise that was broken.
+#[derive(Debug, Clone, Serialize)]
+pub struct Violation {
+    /// Which.
+    pub promise: Promise,
+    /// Who was seen to break it.
+    pub who: String,
+    /// When, in milliseconds since the campaign began.
+    pub at: Ms,
+    /// How.
+    pub what: String,
+    /// What was written to the document, and what was seen of it.
+    pub context: Vec<String>,
+}
+
+/// What the judge found so far.
+#[derive(Debug, Default, Serialize)]
+pub struct Verdict {
+    /// Promises that were broken; the list is bounded, the first ones are kept.
+    pub violations: Vec<Violation>,
+    /// How often each was checked.
+    pub checks: BTreeMap<Promise, u64>,
+}
+
+/// More than that say nothing new.
+const MOST: usize = 50;
+
+impl Verdict {
+    /// Notes one check; `broken` says how it failed.
+    pub fn check(&mut self, promise: Promise, broken: Option<Broken>, who: &str, index: &Index<'_>) {
+        *self.checks.entry(promise).or_default() += 1;
+        if let Some(Broken { at, what, key }) = broken.filter(|_| self.violations.len() < MOST) {
+            let context = key.map(|key| index.history(key, at)).unwrap_or_default();
+            self.violations.push(Violation { promise, who: who.to_owned(), at, what, context });
+        }
+    }
+
+    /// The names of the promises that were broken.
+    pub fn broken(&self) -> Vec<Promise> {
+        let mut broken: Vec<_> = self.violations.iter().map(|violation| violation.promise).collect();
+        broken.sort_unstable();
+        broken.dedup();
+        broken
+    }
+}
+
+/// How a check failed.
+#[derive(Debug)]
+pub struct Broken {
+    /// When.
+    pub at: Ms,
+    /// In words.
+    pub what: String,
+    /// The document that it is about.
+    pub key: Option<Key>,
+}
+
+/// NoLostAck at rest: what the publisher holds when nothing is written any more accounts for every acknowledged write.
+pub fn durable(index: &Index<'_>, publisher: &Held, at: Ms, verdict: &mut Verdict) {
+    for key in Key::all() {
+        let held = publisher[key.slot()];
+        let broken = index.newest(key).filter(|acked| !index.satisfies(key, held, acked, at)).map(|acked| Broken {
+            at,
+            what: format!("{key} is {held:?}, but {} was acknowledged as {:?}", acked.token, acked.order),
+            key: Some(key),
+        });
+        verdict.check(Promise::NoLostAck, broken, "publisher", index);
+        if let Some(seen) = held {
+            let what = index.unexplained(key, seen, at);
+            let broken = what.map(|what| Broken { at, what, key: Some(key) });
+            verdict.check(Promise::Explained, broken, "publisher", index);
+        }
+    }
+}
+
+/// Words for an outcome, as short as a line of history wants them.
+fn word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Open => "open",
+        Outcome::Acked => "acked",
+        Outcome::Refused => "refused",
+        Outcome::Unknown => "unknown",
+    }
+}

@@ -1,0 +1,59 @@
+//! Whether a process grows without end: memory, threads and open files of one life, first against last.
+//!
+//! Bounds are generous: caches fill and pools grow. A leak that matters passes any bound when the campaign is long.
+
+use anyhow::Context;
+use serde::Serialize;
+
+/// What a process used at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Sample {
+    /// The process.
+    pub pid: u32,
+    /// Resident memory in KiB.
+    pub kib: u64,
+    /// Threads.
+    pub threads: u64,
+    /// Open files and sockets.
+    pub files: u64,
+}
+
+impl Sample {
+    /// Of a running process.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn of(pid: u32) -> anyhow::Result<Self> {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let number = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).context("a line of /proc")?;
+            anyhow::Ok(line.split_whitespace().next().context("a number")?.parse()?)
+        };
+        let files = std::fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64;
+        Ok(Self { pid, kib: number("VmRSS:")?, threads: number("Threads:")?, files })
+    }
+}
+
+/// What grew beyond reason between two moments of one life.
+pub fn grew(first: Sample, last: Sample) -> Option<String> {
+    let beyond = |first: u64, last: u64, more: u64| last > first * 2 + more;
+    let grown = beyond(first.kib, last.kib, 128 << 10)
+        || beyond(first.threads, last.threads, 32)
+        || beyond(first.files, last.files, 128);
+    grown.then(|| format!("from {first:?} to {last:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leak_is_seen_and_a_filled_cache_is_not() {
+        let first = Sample { pid: 1, kib: 40 << 10, threads: 8, files: 60 };
+        assert_eq!(grew(first, Sample { kib: 90 << 10, threads: 12, files: 150, ..first }), None);
+        assert!(grew(first, Sample { kib: 300 << 10, ..first }).is_some(), "memory");
+        assert!(grew(first, Sample { threads: 100, ..first }).is_some(), "tasks");
+        assert!(grew(first, Sample { files: 1_000, ..first }).is_some(), "connections");
+        assert!(Sample::of(std::process::id()).is_ok_and(|own| own.kib > 0 && own.files > 0 && own.threads > 0));
+    }
+}

@@ -1,0 +1,149 @@
+//! Looks at one replica all the time: its whole view over all collections, and whose life that is.
+//!
+//! The status is read before and after each view: only when both name the same life is the view that life's.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use contract::{
+    snapshot::{End, Start},
+    status::{State, Status},
+};
+use serde::Deserialize;
+use tokio::time::{sleep, timeout};
+
+use super::{
+    cast::{Cast, Member},
+    driver::Driver,
+    journal::{Key, SLOTS},
+    observe::{Held, Life, Observation, Reading, Record, Seen},
+};
+use crate::client::{Answer, Api};
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(30);
+/// A frozen replica answers when it goes on; who looks does not wait for that.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A view, as it was served.
+#[derive(Debug)]
+pub struct View {
+    /// Its first line.
+    pub start: Start,
+    /// Its documents.
+    pub held: Box<Held>,
+}
+
+/// Reads views; a line that the last view had is not parsed again.
+#[derive(Debug, Default)]
+pub struct Eye {
+    lines: HashMap<String, (Key, Seen)>,
+}
+
+/// A line of a view, as far as it is looked at.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Line {
+    collection: String,
+    id: String,
+    revision: u64,
+    config_data: Token,
+}
+
+#[derive(Debug, Deserialize)]
+struct Token {
+    token: u64,
+}
+
+impl Eye {
+    /// The view of a snapshot.
+    ///
+    /// # Errors
+    /// When it is not complete, or holds what nobody wrote.
+    pub fn read(&mut self, body: &str) -> anyhow::Result<View> {
+        let mut lines: Vec<_> = body.lines().collect();
+        let end = lines.pop().context("an empty snapshot")?;
+        let end: End = serde_json::from_str(end).context("the snapshot has no end")?;
+        ensure!(end.count + 1 == lines.len() as u64, "{} lines, and the end counts {}", lines.len(), end.count);
+        let start: Start = serde_json::from_str(lines[0]).context("the snapshot has no beginning")?;
+        let mut held = Box::new([None; SLOTS]);
+        let mut read = HashMap::with_capacity(lines.len());
+        for line in &lines[1..] {
+            let (key, seen) = match self.lines.remove_entry(*line) {
+                Some((line, known)) => {
+                    read.insert(line, known);
+                    known
+                }
+                None => {
+                    let known = parse(line).with_context(|| format!("a foreign document: {line}"))?;
+                    read.insert((*line).to_owned(), known);
+                    known
+                }
+            };
+            ensure!(held[key.slot()].replace(seen).is_none(), "{key} twice");
+        }
+        self.lines = read;
+        Ok(View { start, held })
+    }
+}
+
+fn parse(line: &str) -> anyhow::Result<(Key, Seen)> {
+    let line: Line = serde_json::from_str(line)?;
+    let key = Key::parse(&line.collection, &line.id).context("nobody writes this document")?;
+    Ok((key, Seen { revision: line.revision, token: line.config_data.token }))
+}
+
+/// Looks without end.
+pub async fn watch(cast: &Cast, member: &Member, driver: &Driver, record: &Mutex<Record>) -> Infallible {
+    let (api, part) = (Api::new(member.url.clone()), &cast.parts[member.part]);
+    let (mut eye, mut last) = (Eye::default(), Box::new([None; SLOTS]));
+    let mut before = None;
+    loop {
+        sleep(PAUSE).await;
+        let sent = driver.now();
+        let answer = timeout(PATIENCE, api.get("/v1/snapshot")).await;
+        let got = driver.now();
+        let after = timeout(PATIENCE, life(&api, part.lives())).await.ok().and_then(Result::ok);
+        let whose = after.clone().filter(|life| before.as_ref() == Some(life));
+        before = after;
+        let (Ok(Ok(answer)), Some(life)) = (answer, whose) else { continue };
+        let record = &mut record.lock().unwrap_or_else(PoisonError::into_inner);
+        match view(&mut eye, &answer) {
+            Ok(None) => {}
+            Ok(Some((state, view))) => {
+                let changed = Key::all().map(|key| (key, view.held[key.slot()]));
+                let changed = changed.filter(|(key, seen)| last[key.slot()] != *seen).collect();
+                last = view.held;
+                let heads = crate::stage::SCHEMA_FREE.map(|name| {
+                    let head = view.start.heads.iter().find(|head| head.collection.as_str() == name);
+                    head.map_or(0, |head| head.revision)
+                });
+                let epoch = view.start.epoch.to_string();
+                record.add(Reading { sent, got, last_sent: sent, life, epoch, state, heads, changed });
+            }
+            Err(error) => record.observations.push(Observation::Wrong { at: got, what: format!("{error:#}") }),
+        }
+    }
+}
+
+/// What an answer shows; nothing when the replica has nothing yet and says so.
+fn view(eye: &mut Eye, answer: &Answer) -> anyhow::Result<Option<(State, View)>> {
+    if answer.status == 503 {
+        return Ok(None);
+    }
+    ensure!(answer.status == 200, "/v1/snapshot was answered {}: {}", answer.status, answer.body);
+    let state = answer.header("confcast-state");
+    let state = serde_json::from_value(serde_json::Value::String(state.to_owned()))
+        .with_context(|| format!("Confcast-State is {state:?}"))?;
+    Ok(Some((state, eye.read(&answer.body)?)))
+}
+
+async fn life(api: &Api, start: u32) -> anyhow::Result<Life> {
+    let status: Status = serde_json::from_str(&api.get("/v1/status").await?.expect(200)?.body)?;
+    Ok(Life { boot: status.boot_id, start, resets: status.healing.resets })
+}

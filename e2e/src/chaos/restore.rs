@@ -1,0 +1,56 @@
+//! A dump of the whole database and its return, as an operator does it: publishers run on and are told nothing.
+//!
+//! Made with the driver, collection by collection, so that for a moment documents and heads do not agree.
+
+use anyhow::Context;
+use futures_util::TryStreamExt;
+use mongodb::{Database, bson::Document};
+
+use super::{cast::DATABASE, part::Program};
+
+/// Documents written at once.
+const PIECE: usize = 1_000;
+
+/// All documents of all collections at one moment.
+#[derive(Debug)]
+pub struct Dump {
+    database: Database,
+    collections: Vec<(String, Vec<Document>)>,
+}
+
+impl Dump {
+    /// Takes a dump.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn take(program: &Program) -> anyhow::Result<Self> {
+        let Program::Mongod(mongod) = program else { anyhow::bail!("not a database") };
+        let database = mongod.database(DATABASE).await?;
+        let mut session = database.client().start_session().snapshot(true).await?;
+        let mut collections = Vec::new();
+        let mut names = database.list_collection_names().await?;
+        names.sort();
+        for name in names {
+            let table = database.collection::<Document>(&name);
+            let mut cursor = table.find(Document::new()).session(&mut session).await?;
+            let documents = cursor.stream(&mut session).try_collect().await.with_context(|| format!("dumping {name}"))?;
+            collections.push((name, documents));
+        }
+        Ok(Self { database, collections })
+    }
+
+    /// Puts everything back.
+    ///
+    /// # Errors
+    /// When the database does not take it.
+    pub async fn restore(&self) -> anyhow::Result<()> {
+        for (name, documents) in &self.collections {
+            let table = self.database.collection::<Document>(name);
+            table.delete_many(Document::new()).await?;
+            for piece in documents.chunks(PIECE) {
+                table.insert_many(piece).await.with_context(|| format!("restoring {name}"))?;
+            }
+        }
+        Ok(())
+    }
+}

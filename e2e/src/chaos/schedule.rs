@@ -1,0 +1,135 @@
+//! Which faults, when, to whom and for how long: a pure function of the seed and of who plays.
+//!
+//! Only the schedule repeats. What the processes make of it depends on the machine, as it does in production.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{cast::Cast, random::Random};
+
+/// What is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Blow {
+    /// kill -9, and started again after a while.
+    Kill,
+    /// SIGSTOP, and SIGCONT after a while.
+    Freeze,
+    /// Connections of a link are reset.
+    Cut,
+    /// A link is slow.
+    Slow,
+    /// A link half-closes its connections.
+    HalfClose,
+    /// A link accepts and nothing passes.
+    BlackHole,
+    /// The broker forgets everything.
+    Flush,
+    /// The disk snapshot of a replica is truncated or garbled, and the replica started again.
+    Spoil,
+    /// The database is put back to a dump.
+    Restore,
+}
+
+impl Blow {
+    /// How often each is dealt, and how long it lasts, in milliseconds.
+    const ALL: [(u64, (Self, u64, u64)); 9] = [
+        (30, (Self::Kill, 0, 2_500)),
+        (20, (Self::Freeze, 500, 6_000)),
+        (11, (Self::Cut, 0, 2_500)),
+        (10, (Self::Slow, 500, 4_000)),
+        (6, (Self::HalfClose, 0, 500)),
+        (10, (Self::BlackHole, 500, 6_000)),
+        (4, (Self::Flush, 0, 0)),
+        (6, (Self::Spoil, 0, 500)),
+        (3, (Self::Restore, 500, 3_000)),
+    ];
+
+    fn hits_link(self) -> bool {
+        matches!(self, Self::Cut | Self::Slow | Self::HalfClose | Self::BlackHole)
+    }
+}
+
+/// One fault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    /// After the one before.
+    pub gap: Duration,
+    /// What is done.
+    pub blow: Blow,
+    /// Name of the part or the link.
+    pub target: String,
+    /// How long it lasts.
+    pub hold: Duration,
+    /// For whatever else has to be chosen.
+    pub salt: u64,
+}
+
+/// Who can be hit by what.
+#[derive(Debug, Clone)]
+pub struct Targets {
+    /// All processes.
+    pub parts: Vec<String>,
+    /// All links.
+    pub links: Vec<String>,
+    /// Whether a restored database is noticed.
+    pub restores: bool,
+}
+
+impl Targets {
+    /// Those of a cast.
+    pub fn of(cast: &Cast, restores: bool) -> Self {
+        let parts = cast.parts.iter().map(|part| part.name.clone()).collect();
+        Self { parts, links: cast.links.iter().map(|link| link.name().to_owned()).collect(), restores }
+    }
+
+    fn of_blow(&self, blow: Blow) -> Vec<String> {
+        let named = |name: &str| self.parts.iter().filter(|part| part.starts_with(name)).cloned().collect();
+        match blow {
+            Blow::Restore if !self.restores => Vec::new(),
+            Blow::Restore => named("mongod"),
+            Blow::Flush => named("redis"),
+            Blow::Spoil => named("replica"),
+            blow if blow.hits_link() => self.links.clone(),
+            _ => self.parts.clone(),
+        }
+    }
+}
+
+/// So many faults.
+pub fn plan(seed: u64, count: usize, targets: &Targets) -> Vec<Fault> {
+    let mut random = Random::new(seed);
+    let possible: Vec<_> = Blow::ALL.into_iter().filter(|(_, (blow, ..))| !targets.of_blow(*blow).is_empty()).collect();
+    let fault = |_| {
+        let (blow, shortest, longest) = random.weighed(&possible);
+        Fault {
+            gap: Duration::from_millis(random.between(300, 1_000)),
+            blow,
+            target: random.pick(&targets.of_blow(blow)).clone(),
+            hold: Duration::from_millis(random.between(shortest, longest)),
+            salt: random.below(u64::MAX),
+        }
+    };
+    (0..count).map(fault).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_seed_repeats_its_faults() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let (parts, links) = (names(&["mongod", "redis", "publisher-1", "replica-1"]), names(&["a→b"]));
+        let mut targets = Targets { parts, links, restores: true };
+        let faults = plan(7, 500, &targets);
+        assert_eq!(faults, plan(7, 500, &targets));
+        assert_ne!(faults, plan(8, 500, &targets));
+        assert_eq!(faults.iter().map(|fault| fault.blow).collect::<BTreeSet<_>>().len(), Blow::ALL.len());
+        targets.restores = false;
+        assert!(plan(7, 500, &targets).iter().all(|fault| fault.blow != Blow::Restore));
+    }
+}
