@@ -33,7 +33,8 @@ async fn run() -> anyhow::Result<()> {
     };
     // Short enough to be read out to somebody.
     let seed = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64 % 1_000_000_000;
-    let options = Options { faults: number("FAULTS", 100)?, seed: number("SEED", seed)?, rate: number("RATE", 60)?, via };
+    let options =
+        Options { faults: number("FAULTS", 100)?, seed: number("SEED", seed)?, rate: number("RATE", 60)?, via };
     let progress = Terminal::new(options.faults);
     progress.say(&format!("seed {} ({} faults, {} writes/s, {via:?})", options.seed, options.faults, options.rate));
     let report = tokio::select! {

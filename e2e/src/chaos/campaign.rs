@@ -71,15 +71,15 @@ pub async fn run(options: &Options, progress: &impl Progress) -> anyhow::Result<
     let mut random = Random::new(options.seed ^ 0x5eed);
     let mut campaign = Campaign::new(options, &cast, &driver, progress, sets);
     let records: Vec<_> = cast.replicas.iter().map(|_| Mutex::<Record>::default()).collect();
-    let script = async {
-        driver.sow(&cast).await?;
-        campaign.rounds(&records).await
-    };
+    // What replicas show before every document was made once is no reader's business.
+    driver.sow(&cast).await?;
+    within(CONVERGES, "every replica has all that was sown", async || campaign.same().await).await?;
+    let watched = cast.replicas.iter().zip(&records);
+    let readers = join_all(watched.map(|(member, record)| reader::watch(&cast, member, &driver, record)));
     let ended = tokio::select! {
-        ended = script => ended,
-        _ = driver_when_sown(&driver, &cast, options.rate, &mut random) => unreachable!("it never ends"),
-        _ = join_all(cast.replicas.iter().zip(&records).map(|(member, record)| reader::watch(&cast, member, &driver, record))) =>
-            unreachable!("it never ends"),
+        ended = campaign.rounds(&records) => ended,
+        _ = driver.run(&cast, options.rate, &mut random) => unreachable!("it never ends"),
+        _ = readers => unreachable!("it never ends"),
         error = cast.keep(|name| progress.say(&format!("{name} had ended by itself and is started again"))) => Err(error),
     };
     let mut report = campaign.report;
@@ -91,18 +91,6 @@ pub async fn run(options: &Options, progress: &impl Progress) -> anyhow::Result<
     ended.with_context(|| format!("seed {}, logs in {:?}", options.seed, report.kept))?;
     report.write()?;
     Ok(report)
-}
-
-/// Clients begin when every document is there: before, they would only be refused.
-async fn driver_when_sown(driver: &Driver, cast: &Cast, rate: u64, random: &mut Random) -> std::convert::Infallible {
-    let sown = async || {
-        let writes = driver.journal().writes.iter().filter(|write| write.ended.is_some()).count();
-        ensure!(writes >= super::journal::SLOTS, "not yet");
-        Ok(())
-    };
-    // If it is never sown, the campaign ends by itself.
-    within(Duration::from_secs(600), "all documents are there", sown).await.ok();
-    driver.run(cast, rate, random).await
 }
 
 struct Campaign<'a, P> {

@@ -152,8 +152,8 @@ impl Driver {
         match random.below(100) {
             0..45 => one("put", Method::PUT, vec![], false, Box::new(whole)),
             45..70 => one("patch", Method::PATCH, vec![], false, Box::new(|token: Value| token.to_string())),
-            70..80 => one("put if-none-match", Method::PUT, vec![("if-none-match", "*".to_owned())], false, Box::new(whole)),
-            80..88 if revision > 0 => {
+            70..74 => one("put if-none-match", Method::PUT, vec![("if-none-match", "*".to_owned())], false, Box::new(whole)),
+            74..88 if revision > 0 => {
                 one("put if-match", Method::PUT, vec![("if-match", format!("\"{revision}\""))], false, Box::new(whole))
             }
             88.. if !key.is_anchor() => one("delete", Method::DELETE, vec![], true, Box::new(|_| String::new())),
