@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run run-dapr test check latency format lint docs dependencies advisories
+.PHONY: help run run-dapr test chaos check latency format lint docs dependencies advisories
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Tools and servers that are fetched or built once, for all clones.
@@ -27,6 +27,14 @@ test: check ## The checks, then every test; MongoDB, Redis and Dapr are provided
 	cargo build --workspace --locked
 	e2e/parts/provide.sh
 	cargo test --workspace --locked -- --include-ignored
+
+# Also RATE (writes a second) and VIA (dapr or local). The environment reaches the program as it is.
+chaos: export FAULTS := $(or $(FAULTS),100)
+chaos: export SEED RATE VIA
+chaos: ## Real parts are killed, frozen and cut off under load while the promises are watched: FAULTS=100 [SEED=s]
+	cargo build --workspace --locked
+	e2e/parts/provide.sh mongod redis-server daprd >/dev/null
+	exec $(TARGET)/debug/chaos
 
 latency: ## How long until a change is visible in both replicas: median and p99, release build, real parts
 	cargo build --release --workspace --locked

@@ -107,7 +107,8 @@ struct Campaign<'a, P> {
 impl<'a, P: Progress> Campaign<'a, P> {
     fn new(options: &'a Options, cast: &'a Cast, driver: &'a Driver, progress: &'a P, sets: bool) -> Self {
         let staleness = CHECK_IN.as_millis() as Ms * 5 / 2 + SLACK;
-        let judges = cast.replicas.iter().map(|member| Replica::new(&cast.parts[member.part].name, staleness)).collect();
+        let judges =
+            cast.replicas.iter().map(|member| Replica::new(&cast.parts[member.part].name, staleness)).collect();
         // A restored database and change sets came with the same version.
         let restores = sets && options.via == Via::Dapr;
         let targets = Targets::of(cast, restores);
@@ -133,7 +134,9 @@ impl<'a, P: Progress> Campaign<'a, P> {
                 ));
             };
             let bound = Duration::from_secs(60 + 10 * round.len() as u64);
-            timeout(bound, nemesis::deal(self.cast, self.driver, round, dealt)).await.context("the faults did not end")??;
+            timeout(bound, nemesis::deal(self.cast, self.driver, round, dealt))
+                .await
+                .context("the faults did not end")??;
             self.settle(records).await?;
             if !self.report.verdict.violations.is_empty() {
                 break;

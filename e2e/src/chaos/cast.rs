@@ -197,7 +197,8 @@ impl Cast {
     /// When none answers.
     pub async fn has_sets(&self) -> anyhow::Result<bool> {
         let headers = [("content-type", "application/json")];
-        let answer = self.publisher(0).send(reqwest::Method::POST, "/v1/changes", &headers, r#"{"changes":[]}"#).await?;
+        let answer =
+            self.publisher(0).send(reqwest::Method::POST, "/v1/changes", &headers, r#"{"changes":[]}"#).await?;
         Ok(!matches!(answer.status, 404 | 405))
     }
 }

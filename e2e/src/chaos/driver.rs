@@ -79,7 +79,11 @@ impl Driver {
     pub async fn sow(&self, cast: &Cast) -> anyhow::Result<()> {
         for key in Key::all() {
             self.send(&cast.publisher(key.slot()), 0, 0, self.create(key)).await;
-            anyhow::ensure!(self.known()[key.slot()].is_some(), "{key} was not taken: {:?}", self.journal().writes.last());
+            anyhow::ensure!(
+                self.known()[key.slot()].is_some(),
+                "{key} was not taken: {:?}",
+                self.journal().writes.last()
+            );
         }
         Ok(())
     }
@@ -88,14 +92,14 @@ impl Driver {
     pub async fn run(&self, cast: &Cast, rate: u64, random: &mut Random) -> std::convert::Infallible {
         let pause = Duration::from_secs(CLIENTS as u64) / u32::try_from(rate.max(1)).unwrap_or(u32::MAX);
         let clients = (0..CLIENTS).map(|writer| {
-            let (api, mut random) = (cast.publisher(writer), random.fork());
+            let (apis, mut random) = ([cast.publisher(0), cast.publisher(1)], random.fork());
             async move {
                 for counter in 1.. {
                     let due = tokio::time::Instant::now() + pause;
                     {
                         let _open = self.gate.read().await;
                         let request = self.request(&mut random);
-                        self.send(&api, writer, counter, request).await;
+                        self.send(random.pick(&apis), writer, counter, request).await;
                     }
                     tokio::time::sleep_until(due).await;
                 }
@@ -152,7 +156,9 @@ impl Driver {
         match random.below(100) {
             0..45 => one("put", Method::PUT, vec![], false, Box::new(whole)),
             45..70 => one("patch", Method::PATCH, vec![], false, Box::new(|token: Value| token.to_string())),
-            70..74 => one("put if-none-match", Method::PUT, vec![("if-none-match", "*".to_owned())], false, Box::new(whole)),
+            70..74 => {
+                one("put if-none-match", Method::PUT, vec![("if-none-match", "*".to_owned())], false, Box::new(whole))
+            }
             74..88 if revision > 0 => {
                 one("put if-match", Method::PUT, vec![("if-match", format!("\"{revision}\""))], false, Box::new(whole))
             }

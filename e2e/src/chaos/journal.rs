@@ -93,7 +93,7 @@ pub struct Member {
 pub struct Write {
     /// What sort: `put`, `set`, ….
     pub what: &'static str,
-    /// Who sent it, and to which publisher.
+    /// Who sent it.
     pub writer: usize,
     /// When it went out.
     pub started: Ms,

@@ -5,7 +5,6 @@
 //! outcome may explain is no failure.
 
 #[cfg(test)]
-#[cfg(any())]
 mod doubles;
 mod index;
 mod leak;
@@ -79,20 +78,21 @@ pub struct Violation {
 /// What the judge found so far.
 #[derive(Debug, Default, Serialize)]
 pub struct Verdict {
-    /// Promises that were broken; the list is bounded, the first ones are kept.
+    /// Promises that were broken; the list is bounded, the first ones of each promise are kept.
     pub violations: Vec<Violation>,
     /// How often each was checked.
     pub checks: BTreeMap<Promise, u64>,
 }
 
-/// More than that say nothing new.
-const MOST: usize = 50;
+/// More than that of one promise say nothing new.
+const MOST: usize = 20;
 
 impl Verdict {
     /// Notes one check; `broken` says how it failed.
     pub fn check(&mut self, promise: Promise, broken: Option<Broken>, who: &str, index: &Index<'_>) {
         *self.checks.entry(promise).or_default() += 1;
-        if let Some(Broken { at, what, key }) = broken.filter(|_| self.violations.len() < MOST) {
+        let Some(Broken { at, what, key }) = broken else { return };
+        if self.violations.iter().filter(|violation| violation.promise == promise).count() < MOST {
             let context = key.map(|key| index.history(key, at)).unwrap_or_default();
             self.violations.push(Violation { promise, who: who.to_owned(), at, what, context });
         }

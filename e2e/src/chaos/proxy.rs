@@ -181,6 +181,9 @@ mod tests {
 
         proxy.set(Mode::HalfClosed);
         assert_eq!(stream.read(&mut [0]).await?, 0, "the end of what the server says");
+        proxy.set(Mode::Open);
+        let mut late = connect().await?;
+        says(&mut late).await?;
         proxy.set(Mode::Cut);
         let reset = late.read(&mut [0]).await.map_err(|error| error.kind());
         assert_eq!(reset, Err(ErrorKind::ConnectionReset));

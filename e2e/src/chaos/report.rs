@@ -1,6 +1,12 @@
 //! What a campaign did and found: a table for people, a file for machines.
 
-use std::{collections::BTreeMap, fmt, fs, path::PathBuf, sync::{Mutex, PoisonError}, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use serde::Serialize;
 
@@ -47,7 +53,8 @@ impl Report {
         self.sets = acked().filter(|write| write.members.len() > 1).count();
         self.changes = acked().map(|write| write.members.len()).sum();
         self.restores = journal.restores.len();
-        self.observations = records.iter().map(|record| record.lock().unwrap_or_else(PoisonError::into_inner).count).sum();
+        self.observations =
+            records.iter().map(|record| record.lock().unwrap_or_else(PoisonError::into_inner).count).sum();
     }
 
     /// Writes it to `target/chaos/<seed>.json`.
@@ -83,7 +90,11 @@ impl fmt::Display for Report {
         let faults: Vec<_> = self.faults.iter().map(|(blow, count)| format!("{blow:?} {count}")).collect();
         writeln!(f, "faults          {} ({})", self.faults.values().sum::<usize>(), faults.join(", "))?;
         writeln!(f, "writes          {acked} acknowledged ({} sets), {refused} refused, {unknown} unknown", self.sets)?;
-        writeln!(f, "changes         {} acknowledged, sent to every replica; {} restores", self.changes, self.restores)?;
+        writeln!(
+            f,
+            "changes         {} acknowledged, sent to every replica; {} restores",
+            self.changes, self.restores
+        )?;
         writeln!(f, "observations    {}", self.observations)?;
         writeln!(f, "convergence     median {median:.1?}, longest {longest:.1?}, {} times", convergence.len())?;
         for promise in Promise::ALL {
@@ -93,7 +104,11 @@ impl fmt::Display for Report {
             writeln!(f, "{:<15} {checks:>9} checks, {word}", format!("{promise:?}"))?;
         }
         for violation in self.verdict.violations.iter().take(10) {
-            writeln!(f, "\n{:?} broken by {} at {} ms\n  {}", violation.promise, violation.who, violation.at, violation.what)?;
+            writeln!(
+                f,
+                "\n{:?} broken by {} at {} ms\n  {}",
+                violation.promise, violation.who, violation.at, violation.what
+            )?;
             for line in &violation.context {
                 writeln!(f, "    {line}")?;
             }

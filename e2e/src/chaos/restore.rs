@@ -33,7 +33,8 @@ impl Dump {
         for name in names {
             let table = database.collection::<Document>(&name);
             let mut cursor = table.find(Document::new()).session(&mut session).await?;
-            let documents = cursor.stream(&mut session).try_collect().await.with_context(|| format!("dumping {name}"))?;
+            let documents =
+                cursor.stream(&mut session).try_collect().await.with_context(|| format!("dumping {name}"))?;
             collections.push((name, documents));
         }
         Ok(Self { database, collections })

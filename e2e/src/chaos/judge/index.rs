@@ -42,7 +42,8 @@ impl<'a> Index<'a> {
     /// Reads the journal.
     pub fn new(journal: &'a Journal) -> Self {
         let empty = || vec![Vec::new(); SLOTS];
-        let mut index = Self { journal, asked: empty(), by_order: vec![Vec::new(); SLOTS], by_time: vec![Vec::new(); SLOTS] };
+        let mut index =
+            Self { journal, asked: empty(), by_order: vec![Vec::new(); SLOTS], by_time: vec![Vec::new(); SLOTS] };
         for (token, write) in journal.writes.iter().enumerate() {
             let token = token as u64;
             for member in write.members.iter().filter(|_| write.outcome != Outcome::Refused) {
@@ -71,7 +72,8 @@ impl<'a> Index<'a> {
     /// Acknowledged, and not between a dump and its restore.
     fn is_certain(&self, write: &Write) -> bool {
         let ended = write.ended.unwrap_or(Ms::MAX);
-        let lost = |restore: &super::super::journal::Restore| write.started < restore.restored && ended > restore.dumped;
+        let lost =
+            |restore: &super::super::journal::Restore| write.started < restore.restored && ended > restore.dumped;
         write.outcome == Outcome::Acked && !self.journal.restores.iter().any(lost)
     }
 

@@ -121,7 +121,9 @@ impl Check<'_, '_> {
         if let Some(gone) = floor.gone {
             let [before, now] = [floor.seen, seen].map(|seen| self.index.order(seen));
             let fine = now > before && self.index.may_be_deleted(key, before, Some(now), gone);
-            let what = || format!("{key} shows {seen:?} after it was seen deleted at {gone} ms, where it had {:?}", floor.seen);
+            let what = || {
+                format!("{key} shows {seen:?} after it was seen deleted at {gone} ms, where it had {:?}", floor.seen)
+            };
             self.check(Promise::NoResurrection, key, (!fine).then(what));
         }
         let older = seen.revision < floor.seen.revision && floor.gone.is_none();
@@ -151,7 +153,9 @@ impl Check<'_, '_> {
             }
             (None, _) => None,
         };
-        let Some((token, (era, members))) = token.and_then(|token| Some((token, self.index.set(token)?))) else { return };
+        let Some((token, (era, members))) = token.and_then(|token| Some((token, self.index.set(token)?))) else {
+            return;
+        };
         let lacking = members.iter().find(|member| {
             let order = (era.0, member.revision.unwrap_or_default());
             let acked = super::index::Acked { order, token, deletes: member.deletes };
@@ -176,7 +180,10 @@ impl Check<'_, '_> {
             let watermark = self.reading.heads[usize::from(key.collection)];
             let covered = era.and_then(|era| self.index.newest_up_to(key, (era, watermark)));
             let lost = covered.filter(lacks).map(|acked| {
-                format!("{key} is {held:?} at watermark {watermark}, but {} was acknowledged as {:?}", acked.token, acked.order)
+                format!(
+                    "{key} is {held:?} at watermark {watermark}, but {} was acknowledged as {:?}",
+                    acked.token, acked.order
+                )
             });
             let old = self.index.newest_before(key, horizon).filter(|acked| state == State::Current && lacks(acked));
             let stale = old.map(|acked| {

@@ -1,0 +1,35 @@
+//! A short fault campaign, over sidecars and over LOCAL: what `make chaos` does for longer.
+//!
+//! A test target of its own, so that nothing else wants the processor meanwhile. The seed is new each time, and in every
+//! failure; `SEED` repeats it.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use e2e::{
+    chaos::campaign::{self, Options, Progress},
+    stage::Via,
+};
+
+struct Lines;
+
+impl Progress for Lines {
+    #[expect(clippy::print_stdout, reason = "a failed test shows what was done")]
+    fn say(&self, line: &str) {
+        println!("{line}");
+    }
+
+    fn fault(&self) {}
+}
+
+async fn campaign(faults: usize, via: Via) -> anyhow::Result<()> {
+    let random = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64 % 1_000_000_000;
+    let seed = std::env::var("SEED").ok().map_or(Ok(random), |seed| seed.parse())?;
+    campaign::run(&Options { faults, seed, rate: 60, via }, &Lines).await?.verdict()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_promises_hold_while_faults_rain() -> anyhow::Result<()> {
+    campaign(40, Via::Dapr).await?;
+    // Not a test of its own: two at once would disturb each other.
+    campaign(20, Via::Local).await
+}
