@@ -155,7 +155,10 @@ impl<'a, P: Progress> Campaign<'a, P> {
         self.report.convergence.push(took);
         let at = self.driver.now();
         self.progress.say(&format!("{at:>7} ms  all is mended; converged: {} after {took:?}", same.is_ok()));
-        let truth = self.cast.publisher(0).get("/v1/snapshot").await?.expect(200)?;
+        let truth = within(CONVERGES, "the publisher answers", async || {
+            self.cast.publisher(0).get("/v1/snapshot").await?.expect(200)
+        });
+        let truth = truth.await?;
         let truth = Eye::default().read(&truth.body)?;
         let samples = join_all(self.cast.parts.iter().map(sample)).await;
         let journal = &mut *self.driver.journal();

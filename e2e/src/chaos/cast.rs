@@ -121,7 +121,10 @@ impl Cast {
         for (name, sidecar) in sidecars {
             cast.part(format!("daprd-{name}"), Program::Sidecar(sidecar));
         }
-        cast.mend().await?;
+        for part in &cast.parts {
+            part.run().await?;
+            part.until_ready().await?;
+        }
         Ok(cast)
     }
 
@@ -155,7 +158,8 @@ impl Cast {
         self.parts.iter().find(|part| part.name == name).with_context(|| format!("nobody is called {name}"))
     }
 
-    /// Every link is open and every part does its work.
+    /// Every link is open, every part runs, and those that are not ours do their work: from here on replicas have their
+    /// time to converge.
     ///
     /// # Errors
     /// When one does not in time.
@@ -163,10 +167,11 @@ impl Cast {
         for link in &self.links {
             link.set(Mode::Open);
         }
-        let (servers, others) = self.parts.split_at(self.publishers.first().map_or(0, |first| first.part));
-        try_join_all(servers.iter().map(Part::mend)).await?;
-        try_join_all(others.iter().map(Part::mend)).await?;
-        Ok(())
+        let ours = |part: &&Part| part.name.starts_with("publisher") || part.name.starts_with("replica");
+        for part in &self.parts {
+            part.run().await?;
+        }
+        try_join_all(self.parts.iter().filter(|part| !ours(part)).map(Part::until_ready)).await.map(drop)
     }
 
     /// Starts whatever ended by itself (a sidecar without its broker does), as anything that runs services would.

@@ -25,6 +25,8 @@ use crate::client::{Answer, Api, document_path};
 const CLIENTS: usize = 8;
 /// Longer than a publisher tries to commit.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// RFC 7396.
+const MERGE_PATCH: &str = "application/merge-patch+json";
 /// Problems with which a publisher says that nothing was written.
 const NOTHING_WRITTEN: [&str; 2] = ["urn:confcast:problem:not-committed", "urn:confcast:problem:busy"];
 
@@ -112,7 +114,8 @@ impl Driver {
     async fn send(&self, api: &Api, writer: usize, counter: u64, request: Request) {
         let token = self.journal().begin(request.what, writer, self.now(), request.members.iter().copied());
         let body = (request.body)(json!({"token": token, "writer": writer, "counter": counter}));
-        let mut headers = vec![("content-type", "application/json")];
+        let media_type = if request.method == Method::PATCH { MERGE_PATCH } else { "application/json" };
+        let mut headers = vec![("content-type", media_type)];
         headers.extend(request.headers.iter().map(|(name, value)| (*name, value.as_str())));
         let answer = timeout(PATIENCE, api.send(request.method, &request.path, &headers, body)).await;
         let (status, outcome) = match &answer {

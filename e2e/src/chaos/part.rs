@@ -2,13 +2,19 @@
 //!
 //! It knows no promise and no fault: it starts, kills, freezes and measures.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use nix::sys::signal::Signal;
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::timeout};
 
-use crate::{mongod::Mongod, process::Process, redis::Redis, services::Service, sidecar::Sidecar};
+use crate::{mongod::Mongod, process::Process, redis::Redis, services::Service, sidecar::Sidecar, wait::PATIENCE};
+
+/// How often it is looked whether what is waited for has ended.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What runs.
 #[derive(Debug)]
@@ -125,15 +131,32 @@ impl Part {
         program.launch().with_context(|| format!("starting {}", self.name))
     }
 
-    /// Runs and does its work, whatever was done to it.
+    /// Starts it, unless it runs.
     ///
     /// # Errors
-    /// When it does not in time.
-    pub async fn mend(&self) -> anyhow::Result<()> {
+    /// When it cannot be started.
+    pub async fn run(&self) -> anyhow::Result<()> {
         let mut program = self.program.lock().await;
-        if !program.runs() {
-            self.launch(&mut program)?;
+        if program.runs() { Ok(()) } else { self.launch(&mut program) }
+    }
+
+    /// Waits until it can do its work. A sidecar gives up when its broker is late, so one that ended is started again.
+    ///
+    /// # Errors
+    /// When it cannot in time.
+    pub async fn until_ready(&self) -> anyhow::Result<()> {
+        let mut program = self.program.lock().await;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if !program.runs() {
+                self.launch(&mut program)?;
+            }
+            match timeout(LOOK, program.until_ready()).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) if Instant::now() > deadline => return Err(error),
+                Err(_elapsed) if Instant::now() > deadline => bail!("{} is not ready after {PATIENCE:?}", self.name),
+                _ => {}
+            }
         }
-        program.until_ready().await.with_context(|| format!("{} is not ready", self.name))
     }
 }

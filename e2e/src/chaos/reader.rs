@@ -102,7 +102,7 @@ fn parse(line: &str) -> anyhow::Result<(Key, Seen)> {
 pub async fn watch(cast: &Cast, member: &Member, driver: &Driver, record: &Mutex<Record>) -> Infallible {
     let (api, part) = (Api::new(member.url.clone()), &cast.parts[member.part]);
     let (mut eye, mut last) = (Eye::default(), Box::new([None; SLOTS]));
-    let mut before = None;
+    let (mut before, anchor) = (None, Key { collection: 0, number: 0 });
     loop {
         sleep(PAUSE).await;
         let sent = driver.now();
@@ -111,6 +111,14 @@ pub async fn watch(cast: &Cast, member: &Member, driver: &Driver, record: &Mutex
         let after = timeout(PATIENCE, life(&api, part.lives())).await.ok().and_then(Result::ok);
         let whose = after.clone().filter(|life| before.as_ref() == Some(life));
         before = after;
+        let document = timeout(PATIENCE, api.document(anchor.collection(), &anchor.id())).await;
+        if let Ok(Ok(answer)) = document
+            && !matches!(answer.status, 200 | 503)
+        {
+            let what = format!("{anchor}, which is never deleted, was answered {}: {}", answer.status, answer.body);
+            let record = &mut record.lock().unwrap_or_else(PoisonError::into_inner);
+            record.observations.push(Observation::Wrong { at: driver.now(), what });
+        }
         let (Ok(Ok(answer)), Some(life)) = (answer, whose) else { continue };
         let record = &mut record.lock().unwrap_or_else(PoisonError::into_inner);
         match view(&mut eye, &answer) {

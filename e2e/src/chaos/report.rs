@@ -29,6 +29,8 @@ pub struct Report {
     pub faults: BTreeMap<Blow, usize>,
     /// Writes by outcome: acknowledged, refused, unknown.
     pub writes: [usize; 3],
+    /// Requests by what they were and the status they got; 0 is no answer.
+    pub requests: BTreeMap<String, usize>,
     /// Acknowledged writes of several documents.
     pub sets: usize,
     /// Changes that were acknowledged, each of which had to be sent to every replica.
@@ -49,6 +51,9 @@ impl Report {
     /// Counts what was written and seen.
     pub fn count(&mut self, journal: &Journal, records: &[Mutex<Record>]) {
         self.writes = [Outcome::Acked, Outcome::Refused, Outcome::Unknown].map(|outcome| journal.count(outcome));
+        for write in &journal.writes {
+            *self.requests.entry(format!("{} {}", write.what, write.status)).or_default() += 1;
+        }
         let acked = || journal.writes.iter().filter(|write| write.outcome == Outcome::Acked);
         self.sets = acked().filter(|write| write.members.len() > 1).count();
         self.changes = acked().map(|write| write.members.len()).sum();
