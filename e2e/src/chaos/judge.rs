@@ -9,6 +9,8 @@ mod doubles;
 mod index;
 mod leak;
 mod replica;
+#[cfg(test)]
+mod world;
 
 use std::collections::BTreeMap;
 

@@ -9,30 +9,23 @@ use contract::status::State;
 
 use super::{
     super::{
-        journal::{Journal, Key, Ms, Outcome, SLOTS},
+        journal::{Key, Ms, Outcome, SLOTS},
         observe::{Held, Life, Observation, Reading, Seen},
-        random::Random,
     },
     Index, Promise, Replica, Verdict, durable,
+    world::{Change, Store, World, held},
 };
 use crate::stage::SCHEMA_FREE;
 
-const COLLECTIONS: usize = SCHEMA_FREE.len();
+pub(super) const COLLECTIONS: usize = SCHEMA_FREE.len();
 /// Between two steps of the world.
 const STEP: Ms = 10;
 const CHECK_IN: Ms = 2_000;
 const STALE: Ms = 5_500;
-
-/// One change of the log.
-#[derive(Debug, Clone)]
-struct Change {
-    key: Key,
-    revision: u64,
-    token: u64,
-    deletes: bool,
-    /// All changes of its request, itself included.
-    set: Vec<(Key, u64)>,
-}
+/// The history before a restore and the one after it.
+const EPOCHS: [&str; 2] = ["e-1", "e-2"];
+/// When a dump is taken, when it is put back, and when replicas notice; in steps.
+const RESTORE: [u64; 3] = [900, 1_000, 1_030];
 
 /// What a replica does wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +56,7 @@ struct Double {
     deleted: BTreeMap<Key, u64>,
     seen: [BTreeSet<u64>; COLLECTIONS],
     watermarks: [u64; COLLECTIONS],
+    epoch: &'static str,
     confirmed: Ms,
     events: u64,
 }
@@ -70,7 +64,24 @@ struct Double {
 impl Double {
     fn new(fault: Fault) -> Self {
         let (documents, deleted, seen) = (BTreeMap::new(), BTreeMap::new(), Default::default());
-        Self { fault, documents, deleted, seen, watermarks: [0; COLLECTIONS], confirmed: 0, events: 0 }
+        Self {
+            fault,
+            documents,
+            deleted,
+            seen,
+            watermarks: [0; COLLECTIONS],
+            epoch: EPOCHS[0],
+            confirmed: 0,
+            events: 0,
+        }
+    }
+
+    /// Takes another history as it is.
+    fn load(&mut self, store: &Store, now: Ms) {
+        (self.documents, self.watermarks, self.epoch) = (store.there.clone(), store.revisions, EPOCHS[1]);
+        self.deleted.clear();
+        self.seen = store.revisions.map(|last| (1..=last).collect());
+        self.confirmed = now;
     }
 
     /// An event: sets wait until the log brings them whole, everything else is applied at once.
@@ -80,7 +91,7 @@ impl Double {
             Fault::GivesUp | Fault::AlwaysCurrent => {}
             Fault::Forgets if self.events.is_multiple_of(3) => self.note(change),
             Fault::OneByOne => self.apply(change),
-            _ if change.set.len() > 1 => {}
+            _ if change.in_set => {}
             _ if self.behind_a_set(change) => {}
             _ => self.apply(change),
         }
@@ -133,99 +144,56 @@ impl Double {
     }
 }
 
-/// The world: what is written, and what is on its way.
-struct World {
-    random: Random,
-    journal: Journal,
-    log: Vec<Change>,
-    revisions: [u64; COLLECTIONS],
-    there: BTreeMap<Key, Seen>,
-    now: Ms,
+/// Looks at a double whenever something happened.
+struct Looks {
+    seen: Vec<Observation>,
+    last: Box<Held>,
 }
 
-impl World {
-    fn new(seed: u64) -> Self {
-        let random = Random::new(seed);
-        let (journal, log, there) = (Journal::default(), Vec::new(), BTreeMap::new());
-        let mut world = Self { random, journal, log, revisions: [0; COLLECTIONS], there, now: 0 };
-        world.journal.epochs.push(("e".to_owned(), 0));
-        for key in Key::all().filter(|key| key.number < 8) {
-            world.write(&[(key, false)]);
-        }
-        world
-    }
-
-    fn write(&mut self, members: &[(Key, bool)]) -> Vec<Change> {
-        let token = self.journal.begin("put", 0, self.now, members.iter().copied());
-        let mut changes = Vec::new();
-        for (key, deletes) in members {
-            let revision = &mut self.revisions[usize::from(key.collection)];
-            *revision += 1;
-            changes.push(Change { key: *key, revision: *revision, token, deletes: *deletes, set: Vec::new() });
-            match deletes {
-                true => self.there.remove(key),
-                false => self.there.insert(*key, Seen { revision: *revision, token }),
-            };
-        }
-        let set: Vec<_> = changes.iter().map(|change| (change.key, change.revision)).collect();
-        for change in &mut changes {
-            change.set.clone_from(&set);
-        }
-        let revisions: Vec<_> = set.iter().map(|(_, revision)| *revision).collect();
-        self.journal.end(token, self.now, 200, Outcome::Acked, &revisions);
-        self.log.extend(changes.iter().cloned());
-        changes
-    }
-
-    fn any_write(&mut self) -> Vec<Change> {
-        let key = |random: &mut Random| Key { collection: random.below(3) as u8, number: random.below(8) as u8 };
-        let one = key(&mut self.random);
-        let other = key(&mut self.random);
-        match self.random.below(10) {
-            0..3 if one != other => self.write(&[(one, false), (other, false)]),
-            3..6 if !one.is_anchor() && self.there.contains_key(&one) => self.write(&[(one, true)]),
-            _ => self.write(&[(one, false)]),
-        }
-    }
-}
-
-/// A replica's life in the world, as it was seen.
-fn live(fault: Fault, seed: u64) -> Verdict {
-    let mut world = World::new(seed);
-    let mut double = Double::new(fault);
-    let mut seen = Vec::new();
-    let mut last: Box<Held> = Box::new([None; SLOTS]);
-    let mut late: Vec<(Ms, Change)> = Vec::new();
-    let mut look = |double: &Double, now: Ms| {
-        let mut held: Box<Held> = Box::new([None; SLOTS]);
-        for (key, document) in &double.documents {
-            held[key.slot()] = Some(*document);
-        }
-        let changed =
-            Key::all().map(|key| (key, held[key.slot()])).filter(|(key, now)| last[key.slot()] != *now).collect();
-        last = held;
-        seen.push(Observation::Reading(Reading {
+impl Looks {
+    fn look(&mut self, double: &Double, now: Ms) {
+        let held = held(&double.documents);
+        let all = Key::all().map(|key| (key, held[key.slot()]));
+        let changed = all.filter(|(key, now)| self.last[key.slot()] != *now).collect();
+        self.last = held;
+        self.seen.push(Observation::Reading(Reading {
             sent: now,
             got: now,
             last_sent: now,
             life: Life { boot: "b".to_owned(), start: 1, resets: 0 },
-            epoch: "e".to_owned(),
+            epoch: double.epoch.to_owned(),
             state: double.state(now),
             heads: double.watermarks,
             changed,
         }));
-    };
+    }
+}
+
+/// A replica's life in the world, and what the judge says of it.
+fn live(fault: Fault, seed: u64, restored: bool) -> Verdict {
+    let (mut world, mut double) = (World::new(seed), Double::new(fault));
+    let mut looks = Looks { seen: Vec::new(), last: Box::new([None; SLOTS]) };
+    let (mut late, mut dump): (Vec<(Ms, Change)>, _) = (Vec::new(), None);
+    world.journal.epochs.push((EPOCHS[0].to_owned(), 0));
     if fault == Fault::ServesUnloaded {
-        look(&double, 0);
+        looks.look(&double, 0);
     }
-    double.confirmed = 0;
-    for change in world.log.clone() {
-        double.apply(&change);
+    for change in &world.store.log {
+        double.apply(change);
     }
-    look(&double, 0);
     for step in 1..2_000 {
         world.now = step * STEP;
-        if world.random.below(3) == 0 {
+        let away = restored && (RESTORE[1]..RESTORE[2]).contains(&step);
+        if restored && step == RESTORE[0] {
+            dump = Some((world.now, world.store.clone()));
+        } else if let Some((dumped, store)) = dump.take_if(|_| step == RESTORE[1]) {
+            world.restore(dumped, store);
+            late.clear();
+        } else if restored && step == RESTORE[2] {
+            double.load(&world.store, world.now);
+            late.clear();
+            world.journal.epochs.push((EPOCHS[1].to_owned(), 1));
+        } else if world.random.below(3) == 0 {
             for change in world.any_write() {
                 // Late, twice, or never.
                 for _copy in 0..world.random.below(3) {
@@ -233,49 +201,38 @@ fn live(fault: Fault, seed: u64) -> Verdict {
                 }
             }
         }
-        let due: Vec<_> = late.extract_if(.., |(due, _)| *due <= world.now).collect();
-        for (_, change) in due {
+        for (_, change) in late.extract_if(.., |(due, _)| !away && *due <= world.now) {
             double.event(&change);
-            look(&double, world.now);
+            looks.look(&double, world.now);
         }
-        if world.now.is_multiple_of(CHECK_IN) {
-            double.check_in(&world.log, world.now);
-            look(&double, world.now);
+        if world.now.is_multiple_of(CHECK_IN) && !away {
+            double.check_in(&world.store.log, world.now);
         }
         if fault == Fault::BelievesEmpty && step == 1_000 {
             double.documents.retain(|key, _| key.collection != 1);
-            look(&double, world.now);
         }
-        look(&double, world.now);
+        looks.look(&double, world.now);
     }
-    double.check_in(&world.log, world.now);
-    look(&double, world.now);
+    double.check_in(&world.store.log, world.now);
+    looks.look(&double, world.now);
+
     let index = Index::new(&world.journal);
-    let mut verdict = Verdict::default();
-    let mut judge = Replica::new("double", STALE);
-    for observation in &seen {
+    let (mut verdict, mut judge) = (Verdict::default(), Replica::new("double", STALE));
+    for observation in &looks.seen {
         judge.judge(&index, observation, &mut verdict);
     }
-    let held = |documents: &BTreeMap<Key, Seen>| {
-        let mut held: Box<Held> = Box::new([None; SLOTS]);
-        documents.iter().for_each(|(key, seen)| held[key.slot()] = Some(*seen));
-        held
-    };
-    durable(&index, &held(&world.there), world.now, &mut verdict);
-    let differs = (double.documents != world.there).then(|| super::Broken {
-        at: world.now,
-        what: "it differs".into(),
-        key: None,
-    });
+    durable(&index, &held(&world.store.there), world.now, &mut verdict);
+    let differs = double.documents != world.store.there;
+    let differs = differs.then(|| super::Broken { at: world.now, what: "it differs".into(), key: None });
     verdict.check(Promise::Converges, differs, "double", &index);
     verdict
 }
 
 #[test]
 fn a_good_replica_passes() {
-    for seed in 0..5 {
-        let verdict = live(Fault::Nothing, seed);
-        assert!(verdict.violations.is_empty(), "{:#?}", verdict.violations.first());
+    for seed in 0..6 {
+        let verdict = live(Fault::Nothing, seed, seed % 2 == 1);
+        assert!(verdict.violations.is_empty(), "seed {seed}: {:#?}", verdict.violations.first());
         for promise in Promise::ALL.into_iter().filter(|promise| *promise != Promise::Leak) {
             assert!(verdict.checks.get(&promise).is_some_and(|checks| *checks > 0), "{promise:?} was never checked");
         }
@@ -294,7 +251,7 @@ fn every_broken_replica_is_caught() {
         (Fault::AlwaysCurrent, &[Promise::NoSilentStale]),
         (Fault::GivesUp, &[Promise::Converges]),
     ] {
-        let broken = live(fault, 1).broken();
+        let broken = live(fault, 1, false).broken();
         assert!(promises.iter().all(|promise| broken.contains(promise)), "{fault:?} broke only {broken:?}");
     }
 }
@@ -304,10 +261,9 @@ fn every_broken_replica_is_caught() {
 fn a_lost_write_is_missed() {
     let mut world = World::new(1);
     let lost = Key { collection: 0, number: 3 };
-    let before = world.there[&lost];
-    world.write(&[(lost, false)]);
-    let mut held: Box<Held> = Box::new([None; SLOTS]);
-    world.there.iter().for_each(|(key, seen)| held[key.slot()] = Some(*seen));
+    let before = world.store.there[&lost];
+    world.write(&[(lost, false)], Outcome::Acked);
+    let mut held = held(&world.store.there);
     let judged = |held: &Held| {
         let mut verdict = Verdict::default();
         durable(&Index::new(&world.journal), held, 0, &mut verdict);
@@ -328,16 +284,14 @@ fn a_restore_exempts_what_it_took() {
     let mut world = World::new(1);
     let (taken, safe) = (Key { collection: 0, number: 3 }, Key { collection: 0, number: 4 });
     world.now = 100;
-    let dump = (world.there.clone(), world.revisions);
+    let dump = world.store.clone();
     world.now = 200;
-    world.write(&[(taken, false)]);
+    world.write(&[(taken, false)], Outcome::Acked);
     world.now = 300;
-    (world.there, world.revisions) = dump;
-    world.journal.restores.push(super::super::journal::Restore { dumped: 100, restored: 300 });
+    world.restore(100, dump);
     world.now = 400;
-    world.write(&[(safe, false)]);
-    let mut held: Box<Held> = Box::new([None; SLOTS]);
-    world.there.iter().for_each(|(key, seen)| held[key.slot()] = Some(*seen));
+    world.write(&[(safe, false)], Outcome::Acked);
+    let mut held = held(&world.store.there);
     let judged = |held: &Held| {
         let mut verdict = Verdict::default();
         durable(&Index::new(&world.journal), held, 500, &mut verdict);
