@@ -85,7 +85,7 @@ pub fn configure(config: &mut ServiceConfig) {
         .default_service(web::to(no_such_route));
 }
 
-/// HEAD is GET, and the server leaves the body out; a method that a path does not have is refused with a problem.
+/// Chunks arrive in time; HEAD is GET, and the server leaves the body out; a method that a path does not have is refused with a problem.
 async fn methods(mut request: ServiceRequest, next: Next<BoxBody>) -> Result<ServiceResponse<BoxBody>, Error> {
     let head = request.method() == Method::HEAD;
     if head {
@@ -93,6 +93,10 @@ async fn methods(mut request: ServiceRequest, next: Next<BoxBody>) -> Result<Ser
     }
     let metrics = request.app_data::<web::Data<Api>>().map(|api| api.metrics.clone());
     let writes = !request.method().is_safe() && request.path().starts_with("/v1/c");
+    if let Err((late, payload)) = body::gather_chunks(&mut request).await {
+        let refusal = late.error_response().map_body(|_head, problem| body::holding(problem, payload));
+        return Ok(request.into_response(refusal));
+    }
     let answer = next.call(request).await?;
     if let Some(metrics) = metrics.filter(|_metrics| writes) {
         metrics.write(answer.status().as_u16());

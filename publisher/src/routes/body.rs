@@ -4,9 +4,18 @@
 
 use std::time::Duration;
 
-use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header, web::Bytes};
+use actix_web::{
+    FromRequest, HttpMessage, HttpRequest,
+    body::{BoxBody, MessageBody, SizedStream},
+    dev::{Payload, ServiceRequest},
+    http::header,
+    web::{Bytes, BytesMut},
+};
 use contract::CanonicalJson;
-use futures_util::future::{FutureExt, LocalBoxFuture};
+use futures_util::{
+    future::{FutureExt, LocalBoxFuture},
+    stream::{StreamExt, once},
+};
 use tokio::time::timeout;
 
 use super::{BODY_LIMIT, header_text};
@@ -58,4 +67,43 @@ impl Body {
     pub(super) fn canonical(&self, request: &HttpRequest, media_type: &str) -> Result<CanonicalJson, ApiError> {
         CanonicalJson::parse(self.of_type(request, media_type)?).map_err(ApiError::bad_body)
     }
+}
+
+/// Reads a body that comes in chunks before anything else happens. The server would wait for the rest of one that nobody
+/// reads, for as long as it takes; of a body of known length it lets go by itself.
+pub(super) async fn gather_chunks(request: &mut ServiceRequest) -> Result<(), (ApiError, Payload)> {
+    if !request.headers().contains_key(header::TRANSFER_ENCODING) {
+        return Ok(());
+    }
+    let mut payload = request.take_payload();
+    let mut body = BytesMut::new();
+    let reading = async {
+        while let Some(chunk) = payload.next().await {
+            body.extend_from_slice(&chunk.map_err(|error| ApiError::bad_field("body", error))?);
+            if body.len() > BODY_LIMIT {
+                return Err(ApiError::too_large(BODY_LIMIT));
+            }
+        }
+        Ok(())
+    };
+    match timeout(BODY_TIME, reading).await {
+        Ok(Ok(())) => {
+            request.set_payload(Payload::from(body.freeze()));
+            Ok(())
+        }
+        Ok(Err(refused)) => Err((refused, payload)),
+        Err(_elapsed) => Err((ApiError::body_late(BODY_TIME), payload)),
+    }
+}
+
+/// An answer that keeps what is left of its request until it is sent: then the server closes the connection.
+pub(super) fn holding(answer: BoxBody, payload: Payload) -> BoxBody {
+    let bytes = answer.try_into_bytes().unwrap_or_default();
+    let length = bytes.len() as u64;
+    let whole = once(async move { Ok::<_, actix_web::Error>(bytes) });
+    let held = Box::pin(whole.map(move |chunk| {
+        let _until_sent = &payload;
+        chunk
+    }));
+    SizedStream::new(length, held).boxed()
 }
