@@ -183,7 +183,9 @@ impl<'a, P: Progress> Campaign<'a, P> {
             }
         }
         for ((part, first), now) in self.cast.parts.iter().zip(&mut self.samples).zip(samples) {
-            let Some(now) = now else { continue };
+            let Some((now, panicked)) = now else { continue };
+            let broken = panicked.map(|what| Broken { at, what, key: None });
+            verdict.check(Promise::NoPanic, broken, &part.name, &index);
             let since = *first.insert(first.filter(|first| first.pid == now.pid).unwrap_or(now));
             let broken = grew(since, now).map(|what| Broken { at, what, key: None });
             verdict.check(Promise::Leak, broken, &part.name, &index);
@@ -209,9 +211,12 @@ impl<'a, P: Progress> Campaign<'a, P> {
     }
 }
 
-async fn sample(part: &super::part::Part) -> Option<Sample> {
+/// What a part uses, and the line in which it said that it panicked.
+async fn sample(part: &super::part::Part) -> Option<(Sample, Option<String>)> {
     let mut program = part.program.lock().await;
-    program.process().and_then(|process| Sample::of(process.id()).ok())
+    let process = program.process()?;
+    let panicked = process.output().lines().find(|line| line.contains("panicked at ")).map(str::to_owned);
+    Some((Sample::of(process.id()).ok()?, panicked))
 }
 
 /// The epoch and the lines of all documents of a service, sorted.

@@ -22,7 +22,7 @@ use super::{
 use crate::client::{Answer, Api, document_path};
 
 /// Clients at once.
-const CLIENTS: usize = 8;
+const CLIENTS: usize = 16;
 /// Longer than a publisher tries to commit.
 const PATIENCE: Duration = Duration::from_secs(8);
 /// RFC 7396.

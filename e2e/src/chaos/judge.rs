@@ -1,7 +1,7 @@
 //! The seven promises as checks over what was written and what was seen.
 //!
 //! Nothing here does I/O or knows how the observations came about, so that replicas that break a promise on purpose can be
-//! put before the same judge ([`doubles`]). It judges a round when all outcomes of the round are known; what an unknown
+//! put before the same judge (`doubles`). It judges a round when all outcomes of the round are known; what an unknown
 //! outcome may explain is no failure.
 
 #[cfg(test)]
@@ -45,11 +45,13 @@ pub enum Promise {
     Explained,
     /// No process grows without end.
     Leak,
+    /// No process of ours panics, whatever is done to it.
+    NoPanic,
 }
 
 impl Promise {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::NoLostAck,
         Self::Converges,
         Self::NoRollback,
@@ -59,6 +61,7 @@ impl Promise {
         Self::NoSilentStale,
         Self::Explained,
         Self::Leak,
+        Self::NoPanic,
     ];
 }
 
