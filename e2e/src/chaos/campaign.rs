@@ -65,11 +65,15 @@ pub async fn run(options: &Options, progress: &impl Progress) -> anyhow::Result<
     let cast = Cast::start(options.via).await.context("setting the stage")?;
     let sets = cast.has_sets().await?;
     if !sets {
-        progress.say("NOTE: POST /v1/changes is not there: no change sets are written and no dump is restored");
+        progress.say("NOTE: POST /v1/changes is not there: NO CHANGE SETS ARE WRITTEN");
+    }
+    let restores = options.via == Via::Dapr && cast.has_check_ins().await?;
+    if options.via == Via::Dapr && !restores {
+        progress.say("NOTE: GET /v1/replicas is not there: NO DUMP IS RESTORED");
     }
     let driver = Driver::new(began, sets);
     let mut random = Random::new(options.seed ^ 0x5eed);
-    let mut campaign = Campaign::new(options, &cast, &driver, progress, sets);
+    let mut campaign = Campaign::new(options, &cast, &driver, progress, restores);
     let records: Vec<_> = cast.replicas.iter().map(|_| Mutex::<Record>::default()).collect();
     // What replicas show before every document was made once is no reader's business.
     driver.sow(&cast).await?;
@@ -105,12 +109,10 @@ struct Campaign<'a, P> {
 }
 
 impl<'a, P: Progress> Campaign<'a, P> {
-    fn new(options: &'a Options, cast: &'a Cast, driver: &'a Driver, progress: &'a P, sets: bool) -> Self {
+    fn new(options: &'a Options, cast: &'a Cast, driver: &'a Driver, progress: &'a P, restores: bool) -> Self {
         let staleness = CHECK_IN.as_millis() as Ms * 5 / 2 + SLACK;
         let judges =
             cast.replicas.iter().map(|member| Replica::new(&cast.parts[member.part].name, staleness)).collect();
-        // A restored database and change sets came with the same version.
-        let restores = sets && options.via == Via::Dapr;
         let targets = Targets::of(cast, restores);
         let samples = vec![None; cast.parts.len()];
         let report = Report { seed: options.seed, ..Report::default() };
