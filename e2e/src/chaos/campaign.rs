@@ -164,11 +164,6 @@ impl<'a, P: Progress> Campaign<'a, P> {
         let truth = Eye::default().read(&truth.body)?;
         let samples = join_all(self.cast.parts.iter().map(sample)).await;
         let journal = &mut *self.driver.journal();
-        let epoch = truth.start.epoch.to_string();
-        if !journal.epochs.iter().any(|(known, _)| *known == epoch) {
-            let era = journal.restores.len();
-            journal.epochs.push((epoch, era));
-        }
         let index = Index::new(journal);
         let verdict = &mut self.report.verdict;
         let broken = same.err().map(|error| Broken { at, what: format!("{error:#}"), key: None });
@@ -191,6 +186,11 @@ impl<'a, P: Progress> Campaign<'a, P> {
             let since = *first.insert(first.filter(|first| first.pid == now.pid).unwrap_or(now));
             let broken = grew(since, now).map(|what| Broken { at, what, key: None });
             verdict.check(Promise::Leak, broken, &part.name, &index);
+        }
+        // Not before this round was judged: a restore may have come between two of its readings in this history.
+        let epoch = truth.start.epoch.to_string();
+        if !journal.epochs.iter().any(|(known, _)| *known == epoch) {
+            journal.epochs.push((epoch, journal.restores.len()));
         }
         drop(silence);
         Ok(())

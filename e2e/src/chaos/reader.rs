@@ -30,6 +30,9 @@ const PAUSE: Duration = Duration::from_millis(30);
 /// A frozen replica answers when it goes on; who looks does not wait for that.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// What a replica says to a request that it was frozen over.
+const LATE: u16 = 408;
+
 /// A view, as it was served.
 #[derive(Debug)]
 pub struct View {
@@ -113,7 +116,7 @@ pub async fn watch(cast: &Cast, member: &Member, driver: &Driver, record: &Mutex
         before = after;
         let document = timeout(PATIENCE, api.document(anchor.collection(), &anchor.id())).await;
         if let Ok(Ok(answer)) = document
-            && !matches!(answer.status, 200 | 503)
+            && !matches!(answer.status, 200 | LATE | 503)
         {
             let what = format!("{anchor}, which is never deleted, was answered {}: {}", answer.status, answer.body);
             let record = &mut record.lock().unwrap_or_else(PoisonError::into_inner);
@@ -141,7 +144,7 @@ pub async fn watch(cast: &Cast, member: &Member, driver: &Driver, record: &Mutex
 
 /// What an answer shows; nothing when the replica has nothing yet and says so.
 fn view(eye: &mut Eye, answer: &Answer) -> anyhow::Result<Option<(State, View)>> {
-    if answer.status == 503 {
+    if matches!(answer.status, LATE | 503) {
         return Ok(None);
     }
     ensure!(answer.status == 200, "/v1/snapshot was answered {}: {}", answer.status, answer.body);

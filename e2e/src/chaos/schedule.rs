@@ -43,7 +43,7 @@ impl Blow {
         (10, (Self::BlackHole, 500, 6_000)),
         (4, (Self::Flush, 0, 0)),
         (6, (Self::Spoil, 0, 500)),
-        (3, (Self::Restore, 500, 3_000)),
+        (6, (Self::Restore, 500, 3_000)),
     ];
 
     fn hits_link(self) -> bool {
