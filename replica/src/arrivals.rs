@@ -2,39 +2,28 @@
 //!
 //! It decides nothing about any change; what it says is for status, log, metric and check-in. No clock, no I/O.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 
 use contract::{CollectionName, Revision, fleet::Intake};
 
-/// Changes that a verdict is about.
+/// Changes of a collection that a verdict is about: those of the highest revisions.
 const WINDOW: usize = 64;
 /// A share of the window that comes by the feed alone and is no accident any more: 30 %.
 const COMPETING: usize = WINDOW * 3 / 10;
-/// How often the way of coming must alternate within the window: an outage leaves one run of changes that came by the
-/// feed, replicas that compete leave a patchwork.
+/// How often the way of coming must alternate from revision to revision: an outage leaves one run of changes that came by
+/// the feed, replicas that compete leave a patchwork.
 const PATCHES: usize = 8;
 
-/// The newest changes that became known one by one, and how each came.
+/// How the newest changes of each collection came: whether by event.
 #[derive(Debug, Default)]
 pub(crate) struct Arrivals {
-    newest: VecDeque<Arrival>,
-}
-
-#[derive(Debug)]
-struct Arrival {
-    collection: CollectionName,
-    revision: Revision,
-    by_event: bool,
+    newest: BTreeMap<CollectionName, BTreeMap<Revision, bool>>,
 }
 
 impl Arrivals {
     /// A change came by event. One that the feed had brought before was merely late.
     pub(crate) fn by_event(&mut self, collection: &CollectionName, revision: Revision) {
-        let known = self.newest.iter_mut().find(|known| known.revision == revision && known.collection == *collection);
-        match known {
-            Some(known) => known.by_event = true,
-            None => self.note(collection, revision, true),
-        }
+        self.note(collection, revision, true);
     }
 
     /// A change came by the feed before any event brought it.
@@ -42,26 +31,35 @@ impl Arrivals {
         self.note(collection, revision, false);
     }
 
-    fn note(&mut self, collection: &CollectionName, revision: Revision, by_event: bool) {
-        if self.newest.len() == WINDOW {
-            self.newest.pop_front();
-        }
-        self.newest.push_back(Arrival { collection: collection.clone(), revision, by_event });
+    /// Forgets everything: in a new history revisions count anew.
+    pub(crate) fn clear(&mut self) {
+        self.newest.clear();
     }
 
-    /// What is wrong with the intake, when the window says so.
+    fn note(&mut self, collection: &CollectionName, revision: Revision, by_event: bool) {
+        let newest = self.newest.entry(collection.clone()).or_default();
+        newest.insert(revision, by_event);
+        if newest.len() > WINDOW {
+            newest.pop_first();
+        }
+    }
+
+    /// What is wrong with the intake, when the window of any collection says so.
     pub(crate) fn verdict(&self) -> Option<Intake> {
-        if self.newest.len() < WINDOW {
-            return None;
-        }
-        let by_feed = self.newest.iter().filter(|arrival| !arrival.by_event).count();
-        let ways = self.newest.iter().map(|arrival| arrival.by_event);
-        let alternations = ways.clone().zip(ways.skip(1)).filter(|(one, next)| one != next).count();
-        match by_feed {
-            WINDOW => Some(Intake::Deaf),
-            COMPETING.. if alternations >= PATCHES => Some(Intake::Competing),
-            _ => None,
-        }
+        self.newest.values().find_map(verdict)
+    }
+}
+
+fn verdict(newest: &BTreeMap<Revision, bool>) -> Option<Intake> {
+    if newest.len() < WINDOW {
+        return None;
+    }
+    let by_feed = newest.values().filter(|by_event| !**by_event).count();
+    let alternations = newest.values().zip(newest.values().skip(1)).filter(|(one, next)| one != next).count();
+    match by_feed {
+        WINDOW => Some(Intake::Deaf),
+        COMPETING.. if alternations >= PATCHES => Some(Intake::Competing),
+        _ => None,
     }
 }
 
@@ -91,6 +89,7 @@ mod tests {
         assert_eq!(verdict(&"f".repeat(63)), None, "too few to tell");
         assert_eq!(verdict(&"f".repeat(64)), Some(Intake::Deaf));
         assert_eq!(verdict(&format!("{}e", "f".repeat(64))), None);
+        assert_eq!(verdict(&format!("{}{}", "e".repeat(64), "f".repeat(64))), Some(Intake::Deaf), "what was is over");
         assert_eq!(verdict(&"l".repeat(64)), None, "late is not never");
     }
 

@@ -107,6 +107,9 @@ impl Replica {
         let mut journal = self.journal();
         journal.healing.loads += 1;
         journal.healing.resets += resets as u64;
+        if how == How::Replaced {
+            journal.arrivals.clear();
+        }
         drop(journal);
         let took = asked.elapsed().as_millis();
         match how {

@@ -74,8 +74,8 @@ pub struct Options {
     )]
     instance: String,
 
-    /// Where publishers and operators reach this replica, `http://HOST:PORT`; it is told at every check-in [default: the
-    /// address it listens on, unless that stands for all addresses]
+    /// Where publishers and operators reach this replica, `http://HOST:PORT`; it is told at every check-in. When it is
+    /// not set: the address it listens on, unless that stands for all addresses.
     #[arg(
         long,
         env = "AURA_CONFIGURATION_BASE_URL",
@@ -86,7 +86,7 @@ pub struct Options {
     base_url: String,
 
     /// Folder where the last known good configuration is kept, at most half a minute old, so that the replica starts when
-    /// everything else is down; it needs a folder of its own [default: nothing is kept]
+    /// everything else is down. It needs a folder of its own; when none is set nothing is kept.
     #[arg(
         long,
         env = "AURA_CONFIGURATION_SNAPSHOT_DIR",
