@@ -136,8 +136,8 @@ fn is_setting(key: &str) -> bool {
 /// When none is.
 pub fn free_port() -> anyhow::Result<u16> {
     static GIVEN: AtomicU16 = AtomicU16::new(0);
-    // Two test processes at once begin at different places.
-    let first = std::process::id() as u16;
+    // Two test processes at once, whose ids are often neighbours, begin far apart: a port whose server was killed looks free.
+    let first = (std::process::id() as u16).wrapping_mul(991);
     for _taken in 0..PORTS.len() {
         let next = first.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % PORTS.len() as u16;
         let port = PORTS.start + next;
