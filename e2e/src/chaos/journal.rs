@@ -114,6 +114,8 @@ pub struct Restore {
     pub dumped: Ms,
     /// When all of it was back: what is sent afterwards stays.
     pub restored: Ms,
+    /// The counter of the epoch that it ended: it, and all before it, are histories that were left.
+    pub ended: u64,
 }
 
 /// All requests; the token of a request is its place.

@@ -137,8 +137,9 @@ async fn restore(cast: &Cast, driver: &Driver, part: &Part, hold: Duration) -> a
     }
     let _server = ready(part).await?;
     let _shut = driver.gate.write().await;
+    let ended = dump.counter_now().await?;
     dump.restore().await?;
-    driver.journal().restores.push(Restore { dumped, restored: driver.now() });
+    driver.journal().restores.push(Restore { dumped, restored: driver.now(), ended });
     Ok(())
 }
 

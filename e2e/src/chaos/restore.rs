@@ -40,6 +40,15 @@ impl Dump {
         Ok(Self { database, collections })
     }
 
+    /// The counter of the epoch that the database is in now.
+    ///
+    /// # Errors
+    /// When the database does not tell.
+    pub async fn counter_now(&self) -> anyhow::Result<u64> {
+        let meta = self.database.collection::<Document>("_meta").find_one(Document::new()).await?;
+        Ok(meta.context("no _meta")?.get_i64("counter")?.try_into()?)
+    }
+
     /// Puts everything back.
     ///
     /// # Errors

@@ -95,6 +95,13 @@ impl<'a> Index<'a> {
         self.journal.epochs.iter().find(|(known, _)| known == epoch).map(|(_, era)| *era)
     }
 
+    /// Whether a history had been left by then: the database was put back, and who reads this has not heard of it yet. What
+    /// such a replica shows of the new history is not promised to be whole, and what it lacks is not to be had.
+    pub fn is_left(&self, epoch: &str, at: Ms) -> bool {
+        let counter = epoch.rsplit_once('-').and_then(|(_lineage, counter)| counter.parse().ok()).unwrap_or(0);
+        self.journal.restores.iter().any(|restore| restore.restored <= at && counter <= restore.ended)
+    }
+
     /// The newest acknowledged write of a document.
     pub fn newest(&self, key: Key) -> Option<Acked> {
         self.by_order[key.slot()].last().copied()

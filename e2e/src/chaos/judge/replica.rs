@@ -77,7 +77,8 @@ impl Check<'_, '_> {
         self.watermarks();
         let changed: Vec<_> =
             if anew { Key::all().collect() } else { self.reading.changed.iter().map(|(key, _)| *key).collect() };
-        for key in &changed {
+        let left = self.index.is_left(&self.reading.epoch, self.reading.got);
+        for key in changed.iter().filter(|_key| !left) {
             self.sets(*key);
         }
         for key in &changed {
@@ -91,7 +92,9 @@ impl Check<'_, '_> {
             let broken = self.replica.held[key.slot()].is_none().then(what);
             self.check(Promise::NeverEmpty, key, broken);
         }
-        self.nothing_lacks();
+        if !left {
+            self.nothing_lacks();
+        }
     }
 
     fn check(&mut self, promise: Promise, key: Key, broken: Option<String>) {

@@ -87,7 +87,7 @@ impl World {
     /// Puts a dump back.
     pub(super) fn restore(&mut self, dumped: Ms, store: Store) {
         self.store = store;
-        self.journal.restores.push(Restore { dumped, restored: self.now });
+        self.journal.restores.push(Restore { dumped, restored: self.now, ended: 1 });
     }
 }
 
