@@ -127,7 +127,8 @@ impl fmt::Debug for DocumentId {
 
 /// Which history a revision belongs to: `<lineage>-<counter>`, for example `9f86d081-1`.
 ///
-/// The lineage is made once with a virgin store; the counter grows when a restored database is declared.
+/// The lineage is made once with a virgin store, where the counter is 1. The counter grows when a restored database is
+/// declared, then to at least the milliseconds since 1970.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Epoch {

@@ -32,6 +32,10 @@ impl Replica {
             },
             // Another subscriber, which keeps no log.
             Err(SyncError::Origin(OriginError::Refused { status: 404, .. })) => self.load().await,
+            Err(SyncError::Origin(error @ OriginError::Unusable { .. })) => {
+                tracing::warn!("a load follows: {error}");
+                self.load().await
+            }
             done => done,
         }
     }

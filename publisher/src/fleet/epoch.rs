@@ -1,5 +1,8 @@
 //! Epochs: a database that was restored goes on under a new one, so that replicas know it from progress.
 //!
+//! A counter is never below the clock, in milliseconds since 1970, so that a history which was declared, then lost with its
+//! database before any replica reported it, shares its name with no other.
+//!
 //! A replica that is ahead of the head is only a suspicion. It is believed after a write that only the true primary confirms,
 //! and acted on when documents, heads and log agree; a dump that is half-way in does not. A blank store is never declared
 //! without the operator, because replicas hold what it lost.
@@ -11,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use chrono::Utc;
 use contract::{
     CollectionName, Digest, Epoch, Head, Problem, Revision,
     fleet::{CheckIn, EpochDeclared, RestoreEpoch},
@@ -24,8 +28,9 @@ use crate::{error::ApiError, metrics::Metrics, store::Store};
 
 /// At most one look at a suspicion in this time.
 const EVERY: Duration = Duration::from_secs(5);
-/// A counter this far beyond ours is no restore but nonsense, and would use up the numbers.
-const BELIEVED: u64 = 1_000_000;
+/// A counter this far beyond ours, or beyond the clock in milliseconds (a day), is no restore but nonsense, and would use up
+/// the numbers.
+const BELIEVED: u64 = 86_400_000;
 /// The last counter: what every store can hold.
 const LAST: u64 = i64::MAX as u64;
 
@@ -78,7 +83,9 @@ impl Epochs {
         let mut suspicion = Suspicion::default();
         for (name, report) in &check_in.collections {
             let (Some(head), Some(epoch)) = (reading.heads.get(name), report.epoch) else { continue };
-            let revision = report.settled.map_or(0, |settled| settled.revision).max(report.revision);
+            let settled = report.settled.map_or(0, |settled| settled.revision);
+            // What it only heard of was committed as well: events are sent after the commit.
+            let revision = settled.max(report.revision).max(report.known);
             if believable(epoch, head.epoch) && epoch.counter > head.epoch.counter {
                 suspicion.counter = suspicion.counter.max(epoch.counter);
             } else if epoch == head.epoch && revision > head.revision {
@@ -193,7 +200,7 @@ impl Epochs {
         if highest >= LAST {
             return Err(Undeclared::Never(format!("There is no counter after {highest}")));
         }
-        let to = Epoch { lineage, counter: highest + 1 };
+        let to = Epoch { lineage, counter: (highest + 1).max(clock()) };
         self.verify(from).await?;
         let declared = self.store().declare(from, to).await?;
         ensure_declared(declared)?;
@@ -252,7 +259,12 @@ fn ensure_declared(declared: bool) -> anyhow::Result<()> {
 
 /// Whether an epoch can be one of our own future, which a restore took away.
 fn believable(reported: Epoch, ours: Epoch) -> bool {
-    reported.lineage == ours.lineage && reported.counter <= ours.counter.saturating_add(BELIEVED)
+    reported.lineage == ours.lineage && reported.counter <= ours.counter.max(clock()).saturating_add(BELIEVED)
+}
+
+/// Milliseconds since 1970; 0 before.
+fn clock() -> u64 {
+    Utc::now().timestamp_millis().try_into().unwrap_or(0)
 }
 
 impl EpochTask {

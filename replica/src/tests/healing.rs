@@ -2,9 +2,12 @@
 
 use super::*;
 
+/// The paths that were asked for.
+type Asked = Arc<Mutex<Vec<String>>>;
+
 /// A publisher whose A is at the returned revision, at first 7, and whose feed gives one change a page.
-fn publisher(trimmed: bool) -> (Arc<AtomicU64>, Arc<Mutex<Vec<String>>>, impl Fn(&str) -> (u16, String)) {
-    let (revision, asked) = (Arc::new(AtomicU64::new(7)), Arc::new(Mutex::new(Vec::new())));
+fn publisher(trimmed: bool) -> (Arc<AtomicU64>, Asked, impl Fn(&str) -> (u16, String)) {
+    let (revision, asked) = (Arc::new(AtomicU64::new(7)), Asked::default());
     let (now, log) = (Arc::clone(&revision), Arc::clone(&asked));
     let answer = move |path: &str| {
         log.lock().expect("unharmed").push(path.to_owned());
@@ -71,6 +74,28 @@ async fn what_the_log_no_longer_holds_comes_by_a_load() {
         })
         .await;
         assert_eq!((replica.status().healing.loads, asked_for(&asked, "/v1/snapshot")), (2, 2));
+    })
+    .await;
+}
+
+/// Found by the fault campaign: a history that was named twice left a replica asking for pages that it refused, for ever.
+#[tokio::test]
+async fn a_feed_that_cannot_be_used_leads_to_a_load() {
+    let (revision, _asked, answer) = publisher(false);
+    let damaging = move |path: &str| {
+        let (status, body) = answer(path);
+        (status, if path.starts_with("/v1/changes") { body.replace(EPOCH, "0f86d081-9") } else { body })
+    };
+    with_publisher(damaging, async |replica| {
+        following(&replica, async {
+            eventually("loaded", || replica.view().root().loaded()).await;
+            revision.store(10, Ordering::Relaxed);
+            let last = event("Update", "x", 10, Some(json!({"v": 10})));
+            assert_eq!(replica.receive(last, None).await, Answer::Success);
+            eventually("healed", || replica.status().collections[0].revision == 10).await;
+        })
+        .await;
+        assert_eq!(replica.status().healing.loads, 2);
     })
     .await;
 }
