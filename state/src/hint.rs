@@ -7,7 +7,7 @@ use contract::{
 };
 
 /// A change as it reaches the machine: complete, checked, and with a revision.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hint {
     /// Its collection.
     pub collection: CollectionName,

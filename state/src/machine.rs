@@ -15,6 +15,8 @@ use crate::{
 /// Changes that arrive before the first load are kept up to this many; beyond that the load brings them anyway, or the
 /// hole that they leave is seen and healed.
 const MAX_EARLY: usize = 4_096;
+/// Bytes of their values.
+const MAX_EARLY_BYTES: usize = 16 << 20;
 
 /// Which load an answer belongs to. A newer load makes all answers to older ones void.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,10 +27,13 @@ pub struct Generation(u64);
 pub struct Machine {
     pub(crate) root: Root,
     early: Vec<Hint>,
+    early_bytes: usize,
     generation: u64,
     loading: bool,
     /// What was seen when the load under way began, if a snapshot below it could show half of a set.
     floor: BTreeMap<CollectionName, Revision>,
+    /// The watermarks of distrusted collections when the load under way began.
+    doubted: BTreeMap<CollectionName, Revision>,
 }
 
 impl Machine {
@@ -38,9 +43,11 @@ impl Machine {
         Self {
             root: Root { epoch: None, collections },
             early: Vec::new(),
+            early_bytes: 0,
             generation: 0,
             loading: false,
             floor: BTreeMap::new(),
+            doubted: BTreeMap::new(),
         }
     }
 
@@ -99,8 +106,22 @@ impl Machine {
         decision
     }
 
+    /// Applies a record of the feed, which is the log itself: it takes the place of what an event said of a revision that
+    /// still waits. So an event that is wrong holds nothing up for longer than the next delta takes.
+    pub fn apply_record(&mut self, record: &Hint) -> Decision {
+        if self.root.epoch == Some(record.epoch)
+            && let Some(collection) = self.root.collections.get_mut(&record.collection)
+            && collection.staged.get(record.revision).is_some_and(|waiting| waiting != record)
+        {
+            collection.staged.remove(record.revision);
+        }
+        self.apply(record)
+    }
+
     fn keep_early(&mut self, hint: &Hint) {
-        if self.early.len() < MAX_EARLY {
+        let bytes = self.early_bytes + hint.size();
+        if self.early.len() < MAX_EARLY && bytes <= MAX_EARLY_BYTES {
+            self.early_bytes = bytes;
             self.early.push(hint.clone());
         }
     }
@@ -204,8 +225,8 @@ impl Machine {
 
     /// Notes that a collection's digest was found to differ from its publisher's at the same revision.
     ///
-    /// The next snapshot at or above its watermark replaces whatever it holds up to the snapshot's revision, by values
-    /// read anew. It is a reset: what it held there was wrong, so a document may go back. What it holds above that
+    /// The next load, whose snapshot is at or above the watermark of its beginning, replaces whatever is held up to the
+    /// snapshot's revision, by values read anew. It is a reset: what it held there was wrong, so a document may go back. What it holds above that
     /// revision stays; if that is wrong too, the digests differ again at the next settled moment.
     pub fn distrust(&mut self, name: &CollectionName) {
         if let Some(collection) = self.root.collections.get_mut(name).filter(|collection| collection.versioned) {
@@ -234,6 +255,8 @@ impl Machine {
         self.generation += 1;
         self.loading = true;
         self.floor.clear();
+        let doubted = self.root.collections.iter().filter(|(_name, held)| held.distrusted);
+        self.doubted = doubted.map(|(name, held)| (name.clone(), held.watermark)).collect();
         // An image may hold a set whose other half is in a collection that was not followed then.
         if self.root.collections.values().any(|collection| !collection.versioned) {
             let seen = |(name, held): (&CollectionName, &Collection)| (name.clone(), held.highest());
@@ -259,13 +282,14 @@ impl Machine {
             return Err(NotInstalled::Voided);
         }
         self.loading = false;
-        let installed = snapshot::install(&mut self.root, &self.floor, snapshot)?;
+        let installed = snapshot::install(&mut self.root, &self.floor, &self.doubted, snapshot)?;
         self.settle();
         self.replay_early();
         Ok(installed)
     }
 
     fn replay_early(&mut self) {
+        self.early_bytes = 0;
         for hint in std::mem::take(&mut self.early) {
             // Without its value an early change stays a hole that the next heads show.
             self.apply(&hint);

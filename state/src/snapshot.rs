@@ -151,16 +151,18 @@ impl Builder {
 pub(crate) fn install(
     root: &mut Root,
     floor: &BTreeMap<CollectionName, Revision>,
+    doubted: &BTreeMap<CollectionName, Revision>,
     snapshot: Snapshot,
 ) -> Result<Installed, NotInstalled> {
     let how = admit(root, floor, &snapshot)?;
     let mut resets = 0;
     for (name, part) in snapshot.parts {
+        let doubted = doubted.get(&name).copied();
         if let Some(held) = root.collections.get_mut(&name) {
             let distrusted = held.distrusted;
             match how {
                 How::Replaced => *held = part.into_collection(),
-                How::Caught => part.catch_up(held),
+                How::Caught => part.catch_up(held, doubted),
             }
             resets += usize::from(distrusted && !held.distrusted);
         }
@@ -172,8 +174,13 @@ pub(crate) fn install(
 /// NeverEmpty: only a later history of the same store may replace what is held. Such a one may be empty: a publisher
 /// declares it after it has verified its store, and a blank store has another lineage.
 fn admit(root: &Root, floor: &BTreeMap<CollectionName, Revision>, snapshot: &Snapshot) -> Result<How, NotInstalled> {
-    let Some(ours) = root.epoch else { return Ok(How::Replaced) };
     let theirs = snapshot.epoch;
+    let Some(ours) = root.epoch else {
+        // Lists of a publisher that counts no revisions are good data as well.
+        let holds_any = |name: &CollectionName| root.collections.get(name).is_some_and(|held| held.count() > 0);
+        let blank = snapshot.parts.iter().any(|(name, part)| part.head.revision == 0 && holds_any(name));
+        return if blank { Err(NotInstalled::OtherStore(theirs)) } else { Ok(How::Replaced) };
+    };
     if theirs.lineage != ours.lineage {
         Err(NotInstalled::OtherStore(theirs))
     } else if theirs.counter < ours.counter {
@@ -199,10 +206,17 @@ impl Part {
         collection
     }
 
-    /// The snapshot, overridden by every held document or tombstone of a higher revision than its head's.
-    fn catch_up(self, held: &mut Collection) {
+    /// The snapshot, overridden by every held document or tombstone of a higher revision than its head's. `doubted` is the
+    /// watermark that a distrusted collection had when the load began.
+    fn catch_up(self, held: &mut Collection, doubted: Option<Revision>) {
         let at = self.head.revision;
-        let suffices = if held.distrusted { held.watermark > at } else { held.watermark >= at };
+        let suffices = match doubted {
+            // Every change above the snapshot has come since the load began, so every deletion among them is still known:
+            // it can be laid over the snapshot in full, also while changes keep coming.
+            Some(watermark) if held.distrusted && at >= watermark => false,
+            _ if held.distrusted => held.watermark > at,
+            _ => held.watermark >= at,
+        };
         if held.versioned && suffices {
             return held.bury();
         }
@@ -217,6 +231,9 @@ impl Part {
         next.known = next.known.max(held.known);
         // Which revisions were seen is carried over, never guessed from documents: a superseded one leaves no trace there.
         next.beyond = held.beyond.clone();
+        if held.watermark > at {
+            next.beyond.insert(at + 1..=held.watermark);
+        }
         next.see_all(at);
         next.staged = held.staged.above(next.watermark);
         // The snapshot's own moment is not one of this collection when newer changes lie over it.

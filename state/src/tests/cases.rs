@@ -114,6 +114,36 @@ fn a_distrusted_collection_is_reset_by_the_next_load_at_its_watermark() {
 }
 
 #[test]
+fn a_reset_is_not_put_off_by_changes_that_keep_coming() {
+    let mut world = World::loaded(A, three_documents());
+    let held = world.machine.root.collections.get_mut(name(0)).expect("followed");
+    held.put(contract::Document::new(id(0).clone(), 1, value(0, 1, 9)));
+    world.machine.distrust(name(0));
+    let generation = world.machine.begin_load();
+    let snapshot = world.models[0].snapshot([3, 0, 0], &world.machine);
+    world.models[0].commit(0, 1, true);
+    let deletion = world.models[0].change(0, 4).clone();
+    assert_eq!(world.machine.apply(&deletion), Decision::Applied);
+    let installed = world.machine.install(generation, snapshot);
+    assert_eq!(installed, Ok(Installed { how: How::Caught, resets: 1 }));
+    let held = world.machine.root().collection(name(0)).expect("followed");
+    assert_eq!((held.watermark(), held.last_settled()), (4, Some(world.models[0].settled(0, 4))));
+}
+
+/// An event is a hint: what it says of its set may be wrong, and the log makes it right.
+#[test]
+fn a_record_takes_the_place_of_what_waits() {
+    let mut world = World::loaded(A, three_documents());
+    world.models[0].commit(0, 1, false);
+    let record = world.models[0].change(0, 4).clone();
+    let wrong = Hint { last_set: 77, ..record.clone() };
+    assert_eq!(world.machine.apply(&wrong), Decision::Staged);
+    assert_eq!(world.machine.apply(&record), Decision::Duplicate);
+    assert_eq!(world.machine.apply_record(&record), Decision::Applied);
+    assert!(world.machine.root().collection(name(0)).is_some_and(|held| held.settled() && held.watermark() == 4));
+}
+
+#[test]
 fn buffers_of_a_distrusted_collection_are_read_anew() {
     let mut machine = World::loaded(A, three_documents()).machine;
     let buffer = |machine: &Machine| machine.root().get(name(0), id(0)).expect("held").json().as_ptr();
