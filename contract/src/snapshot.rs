@@ -11,6 +11,10 @@ use crate::{
     ids::{CollectionName, Crc, DocumentId, Epoch, Revision},
 };
 
+/// Response header of a subscriber's snapshot: `false` while it holds changes beyond a gap. Such a snapshot is of no one
+/// moment; it shows what readers see, and no replica may load it.
+pub const SETTLED: &str = "confcast-settled";
+
 /// First line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {

@@ -4,16 +4,18 @@
 
 use std::time::{Duration, Instant};
 
-use contract::fleet::{CheckIn, CheckedIn, Report};
-use state::{NotInstalled, Root};
+use contract::fleet::{CheckIn, Report};
 
 use crate::{OriginError, Replica, View, sync::SyncError};
 
 impl Replica {
-    /// Checks in once; loads first when nothing is held yet, and afterwards when the publisher is in a newer history, or when it found that this
-    /// replica has diverged.
+    /// Checks in once. It loads first when nothing is held at all; afterwards when something is not, when the publisher is in
+    /// a newer history, or when it found that this replica has diverged.
+    ///
+    /// A replica that lacks a collection checks in first all the same: what it holds of the others may be the only evidence
+    /// that a database was restored.
     pub(crate) async fn check_in(&self) -> Result<(), SyncError> {
-        if !self.view().root().loaded() {
+        if self.view().root().epoch().is_none() {
             self.load().await?;
             if self.view().root().epoch().is_none() {
                 return Ok(());
@@ -23,14 +25,11 @@ impl Replica {
         let root = view.root();
         self.journal().tell_intake(self.config());
         let asked = Instant::now();
-        let answer = match self.origin().check_in(root, &self.report(&view, asked)).await {
-            Err(OriginError::NoRevisions { .. }) if root.epoch().is_none() => return self.load_lists().await,
+        let (report, token) = (self.report(&view, asked), self.config().app_token.as_ref());
+        let answer = match self.origin().check_in(root, &report, token).await {
+            Err(OriginError::NotTaken(refusal)) => return Err(self.refuse(refusal)),
             answer => answer?,
         };
-        if let Err(refusal) = admissible(root, &answer) {
-            return Err(self.refuse(refusal));
-        }
-        let diverged = !answer.resync.is_empty();
         for collection in answer.resync.keys() {
             tracing::error!(%collection, "{collection} differs from the publisher's and is loaded anew");
         }
@@ -40,7 +39,12 @@ impl Replica {
             answer.resync.keys().for_each(|name| writer.machine.distrust(name));
             writer.read(asked, answer.heads)
         });
-        if other_epoch || diverged { self.load().await } else { Ok(()) }
+        let loads = |held: &state::Collection| !held.loaded() || held.distrusted();
+        if other_epoch || self.view().root().collections().any(|(_name, held)| loads(held)) {
+            self.load().await
+        } else {
+            Ok(())
+        }
     }
 
     fn report(&self, view: &View, now: Instant) -> CheckIn {
@@ -64,15 +68,5 @@ impl Replica {
             intake: self.journal().intake(config),
             collections: collections.collect(),
         }
-    }
-}
-
-/// NeverEmpty, before anything is loaded: another store, or a history that was left, offers nothing to load.
-fn admissible(root: &Root, answer: &CheckedIn) -> Result<(), NotInstalled> {
-    let Some(ours) = root.epoch() else { return Ok(()) };
-    match answer.heads.iter().map(|head| head.epoch).find(|epoch| *epoch != ours) {
-        Some(theirs) if theirs.lineage != ours.lineage => Err(NotInstalled::OtherStore(theirs)),
-        Some(theirs) if theirs.counter < ours.counter => Err(NotInstalled::OlderEpoch(theirs)),
-        _ => Ok(()),
     }
 }

@@ -33,6 +33,9 @@ pub enum OriginError {
         /// Why, in a word.
         reason: Option<String>,
     },
+    /// It offers another store, or a history that was left.
+    #[error("what the publisher offers is not taken: {0}")]
+    NotTaken(#[from] state::NotInstalled),
     /// It has never heard of heads and snapshots: a publisher that follows the source document only.
     #[error("{publisher} counts no revisions")]
     NoRevisions {
@@ -57,6 +60,7 @@ impl OriginError {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
             Self::Gone { .. }
+            | Self::NotTaken(_)
             | Self::Unreachable { .. }
             | Self::NoRevisions { .. }
             | Self::Unusable { .. }

@@ -9,7 +9,7 @@ use state::{Collection, Decision, Generation, How, Installed, NotInstalled};
 
 use crate::{
     OriginError, Replica,
-    origin::{Cursor, Page},
+    origin::{Cursor, Loaded, Page},
     sync::SyncError,
 };
 
@@ -70,7 +70,7 @@ impl Replica {
     fn apply_page(&self, page: &Page) -> u64 {
         let new: Vec<bool> = self.write(|writer| {
             let is_new = |decision| matches!(decision, Decision::Applied | Decision::Superseded | Decision::Staged);
-            page.changes.iter().map(|change| is_new(writer.machine.apply(change))).collect()
+            page.changes.iter().map(|change| is_new(writer.machine.apply_record(change))).collect()
         });
         let mut journal = self.journal();
         journal.healing.pages += 1;
@@ -94,18 +94,20 @@ impl Replica {
             Err(SyncError::Origin(OriginError::NoRevisions { .. })) if self.view().root().epoch().is_none() => {
                 self.load_lists().await
             }
-            Err(SyncError::NotInstalled(refusal)) => Err(self.refuse(refusal)),
+            Err(SyncError::NotInstalled(refusal) | SyncError::Origin(OriginError::NotTaken(refusal))) => {
+                Err(self.refuse(refusal))
+            }
             loaded => loaded,
         }
     }
 
     async fn load_snapshot(&self, generation: Generation) -> Result<(), SyncError> {
         let asked = Instant::now();
-        let (heads, snapshot) = self.origin().snapshot(self.view().root()).await?;
+        let Loaded { heads, snapshot, confirms } = self.origin().snapshot(self.view().root()).await?;
         let epoch = heads.first().map(|head| head.epoch.to_string()).unwrap_or_default();
         let Installed { how, resets } = self.write(|writer| {
             let installed = writer.machine.install(generation, snapshot)?;
-            writer.read(Some(asked), heads);
+            writer.read(Some(asked).filter(|_asked| confirms), heads);
             Ok::<_, NotInstalled>(installed)
         })?;
         let mut journal = self.journal();

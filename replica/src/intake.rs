@@ -89,7 +89,7 @@ impl Replica {
         } else if decision == Decision::Early && self.view().root().loaded() {
             // A publisher that counted no revisions does so now.
             self.asked().reading.notify_one();
-        } else if self.view().lacking_since().is_some() {
+        } else if !self.view().lacking.is_empty() {
             self.asked().gap.notify_one();
         }
         Ok(Answer::Success)

@@ -51,7 +51,7 @@ impl Replica {
 
     async fn catch_up(&self) -> Result<(), crate::sync::SyncError> {
         self.check_in().await?;
-        if self.view().lacking_since().is_some() { self.heal().await } else { Ok(()) }
+        if self.view().lacking.is_empty() { Ok(()) } else { self.heal().await }
     }
 
     /// Writes what is held whenever it has changed, at most every half minute, for ever.

@@ -55,6 +55,9 @@ pub struct Config {
     /// What a sidecar asks callers of its API for; sent to publishers behind a Dapr invocation URL and to nobody else.
     /// Mark it sensitive, so that it is never shown.
     pub sidecar_token: Option<HeaderValue>,
+    /// What callers of this replica's event route must know, as `dapr-api-token`. It is sent with every check-in, so that a
+    /// publisher that posts events itself knows a subscriber from anybody who has opened a port. Mark it sensitive.
+    pub app_token: Option<HeaderValue>,
 }
 
 #[cfg(test)]

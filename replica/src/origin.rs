@@ -23,7 +23,7 @@ use crate::error::OriginError;
 
 mod readings;
 
-pub(crate) use readings::{Cursor, Page};
+pub(crate) use readings::{Cursor, Loaded, Page};
 
 /// How the path of a Dapr invocation URL begins.
 const INVOCATION: &str = "/v1.0/invoke/";

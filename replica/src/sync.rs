@@ -11,7 +11,10 @@ use std::{
 use state::NotInstalled;
 use tokio::time::sleep_until;
 
-use crate::{OriginError, Replica, view::GRACE};
+use crate::{
+    OriginError, Replica,
+    view::{GRACE, Gaps},
+};
 
 /// How much of the check-in interval passes between two readings. Replicas that started together drift apart.
 const CHECK_IN_SHARE: std::ops::Range<f64> = 0.75..1.0;
@@ -48,8 +51,10 @@ impl Replica {
         let mut due = Instant::now();
         let mut not_before = due;
         let mut last_reading: Option<Instant> = None;
+        // Gaps that a healing did not narrow: what is lacking was not there to be had, so only a check-in can help.
+        let mut hopeless = Gaps::default();
         loop {
-            let heal = self.view().lacking_since().map(|since| (since + GRACE).max(not_before));
+            let heal = self.view().lacking_since(&hopeless).map(|since| (since + GRACE).max(not_before));
             tokio::select! {
                 // In this order, so that everything asked for until now is answered by the same reading.
                 biased;
@@ -68,16 +73,16 @@ impl Replica {
             let now = Instant::now();
             let result = if now >= due {
                 last_reading = Some(now);
+                hopeless.clear();
                 let checked_in = self.check_in().await;
                 due = Instant::now() + self.config().check_in.mul_f64(rand::random_range(CHECK_IN_SHARE));
                 checked_in
-            } else if self.view().lacking_since().is_some_and(|since| now >= since + GRACE) {
-                let before = self.journal().healing.clone();
+            } else if heal.is_some_and(|heal| now >= heal) {
+                let before = self.view();
                 let healed = self.heal().await;
-                let after = self.journal().healing.clone();
-                if healed.is_ok() && (before.healed, before.loads) == (after.healed, after.loads) {
-                    // What is lacking was not there to be had, so asking on and on brings nothing.
-                    not_before = due;
+                let after = self.view();
+                if healed.is_ok() && before.gaps() == after.gaps() {
+                    hopeless.clone_from(&after.lacking);
                 }
                 healed
             } else {

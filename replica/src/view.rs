@@ -14,6 +14,9 @@ use state::Root;
 /// How long a revision may be missing before anything is made of it: events overtake each other.
 pub(crate) const GRACE: Duration = Duration::from_millis(200);
 
+/// Collections that lack a revision they know of: which one, and since when.
+pub(crate) type Gaps = BTreeMap<CollectionName, (Revision, Instant)>;
+
 /// One moment of a replica.
 #[derive(Debug, Default)]
 pub struct View {
@@ -23,8 +26,8 @@ pub struct View {
     /// machine is suspended; a clock that runs on would show staleness at once after waking, this one after the next
     /// reading fails.)
     pub(crate) confirmed: Option<Instant>,
-    /// Collections that lack a revision they know of: which one, and since when.
-    pub(crate) lacking: BTreeMap<CollectionName, (Revision, Instant)>,
+    /// What it lacks.
+    pub(crate) lacking: Gaps,
     /// Why what publishers offer is not taken: `other-store` or `older-epoch`.
     pub(crate) refused: Option<&'static str>,
     /// Whether readers may see it. What was read from disk is held back for a moment, in which it may catch up.
@@ -95,8 +98,9 @@ impl View {
         self.lacking.keys().filter_map(|name| Some((name.clone(), watermark(name)?))).collect()
     }
 
-    /// Since when the longest known gap is there.
-    pub(crate) fn lacking_since(&self) -> Option<Instant> {
-        self.lacking.values().map(|(_revision, since)| *since).min()
+    /// Since when the longest known gap is there that is none of these.
+    pub(crate) fn lacking_since(&self, except: &Gaps) -> Option<Instant> {
+        let others = self.lacking.iter().filter(|(name, gap)| except.get(*name) != Some(gap));
+        others.map(|(_name, (_revision, since))| *since).min()
     }
 }

@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::Parser;
-use contract::CollectionName;
+use contract::{CollectionName, DocumentId};
 use replica::{HeaderValue, Url};
 use service::settings::{Checks, Mistakes, boolean, listed, or, positive};
 use subtle::ConstantTimeEq;
@@ -20,6 +20,8 @@ const COLLECTIONS: &str = "ChannelConfiguration,ApplicationConfiguration,SkillCo
                            PresetConfiguration,AgentConfiguration";
 const CHECK_IN_SECONDS: &str = "10";
 const READY_WHEN_STALE: &str = "true";
+/// What a publisher takes, in bytes.
+const MAX_BASE_URL: usize = 256;
 /// Beyond this a replica that hears no events would be out of date for longer than anyone would expect.
 const MAX_CHECK_IN_SECONDS: u64 = 3_600;
 
@@ -174,14 +176,19 @@ impl FromStr for Manager {
     }
 }
 
-/// A secret. It can be compared and nothing else.
+/// A secret. It can be compared and sent, and is never shown.
 #[derive(Clone)]
-pub struct Token(String);
+pub struct Token(HeaderValue);
 
 impl Token {
     /// Whether this is it. Takes the same time wherever the difference is.
     pub fn is(&self, given: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(given).into()
+    }
+
+    /// To send it.
+    pub fn header(&self) -> HeaderValue {
+        self.0.clone()
     }
 }
 
@@ -212,7 +219,9 @@ impl Options {
         let ready = or(&self.ready_when_stale, READY_WHEN_STALE);
         let ready_when_stale = checks.check("AURA_CONFIGURATION_READY_WHEN_STALE", ready, boolean(ready));
         let base_url = base_url(&mut checks, &self.base_url);
-        let sidecar_token = sidecar_token(&mut checks, &self.dapr_api_token);
+        let sidecar_token = token(&mut checks, "DAPR_API_TOKEN", &self.dapr_api_token);
+        let app_api_token = token(&mut checks, "APP_API_TOKEN", &self.app_api_token);
+        let instance = instance(&mut checks, &self.instance);
         let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let settings = (|| {
             Some(Settings {
@@ -223,12 +232,13 @@ impl Options {
                 publishers: publishers?,
                 collections: collections?,
                 check_in: Duration::from_secs(seconds?),
-                instance: given(&self.instance),
+                instance: instance?,
                 base_url: base_url?,
                 snapshot_dir: given(&self.snapshot_dir).map(PathBuf::from),
                 ready_when_stale: ready_when_stale?,
-                host_name: or(&self.host_name, "localhost").to_owned(),
-                app_api_token: given(&self.app_api_token).map(Token),
+                // It becomes part of a name.
+                host_name: self.host_name.parse::<DocumentId>().map_or("localhost".to_owned(), |name| name.to_string()),
+                app_api_token: app_api_token?.map(Token),
                 sidecar_token: sidecar_token?,
             })
         })();
@@ -236,8 +246,16 @@ impl Options {
     }
 }
 
+/// `None` after a mistake. A replica is named in paths, so its name is made like an id.
+fn instance(checks: &mut Checks, text: &str) -> Option<Option<String>> {
+    if text.is_empty() {
+        return Some(None);
+    }
+    checks.parse::<DocumentId>("AURA_CONFIGURATION_INSTANCE", text).map(|name| Some(name.to_string()))
+}
+
 /// `None` after a mistake, which is told without the secret.
-fn sidecar_token(checks: &mut Checks, text: &str) -> Option<Option<HeaderValue>> {
+fn token(checks: &mut Checks, name: &str, text: &str) -> Option<Option<HeaderValue>> {
     if text.is_empty() {
         return Some(None);
     }
@@ -247,7 +265,7 @@ fn sidecar_token(checks: &mut Checks, text: &str) -> Option<Option<HeaderValue>>
             Some(Some(token))
         }
         Err(_not_a_header) => {
-            checks.mistake("DAPR_API_TOKEN", "…: it cannot be sent in a header, expected visible ASCII");
+            checks.mistake(name, "…: it cannot be sent in a header, expected visible ASCII");
             None
         }
     }
@@ -260,14 +278,19 @@ fn base_url(checks: &mut Checks, text: &str) -> Option<Option<Url>> {
         return Some(None);
     }
     match Url::parse(text) {
-        Ok(url) if url.scheme() == "http" && url.has_host() && url.username().is_empty() && url.path() == "/" => {
-            Some(Some(url))
-        }
+        Ok(url) if is_base(&url) => Some(Some(url)),
         _ => {
             checks.mistake(name, "…: expected http://HOST:PORT");
             None
         }
     }
+}
+
+/// `http://HOST:PORT`, no longer than a publisher takes.
+fn is_base(url: &Url) -> bool {
+    let bare =
+        url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
+    url.scheme() == "http" && url.has_host() && url.path() == "/" && bare && url.as_str().len() <= MAX_BASE_URL
 }
 
 fn collections(checks: &mut Checks, text: &str) -> Option<BTreeSet<CollectionName>> {
@@ -332,6 +355,7 @@ mod tests {
             "--check-in-seconds=0",
             "--ready-when-stale=maybe",
             "--base-url=ftp://u:secret@h",
+            "--instance=a b/c",
         ]);
         let mistakes = mistakes.expect_err("all wrong");
         for (mistake, said) in mistakes.iter().zip([
@@ -344,10 +368,11 @@ mod tests {
             "CHECK_IN_SECONDS=\"0\"",
             "READY_WHEN_STALE=\"maybe\"",
             "BASE_URL=…: expected http://HOST:PORT",
+            "INSTANCE=\"a b/c\"",
         ]) {
             assert!(mistake.contains(said), "{mistake} should say {said}");
         }
-        assert_eq!(mistakes.len(), 9);
+        assert_eq!(mistakes.len(), 10);
         assert!(!mistakes.concat().contains("secret"));
         assert!(check(&["--check-in-seconds=3601"]).is_err());
         let settings = check(&["--app-api-token=secret"]).expect("all well");

@@ -3,19 +3,19 @@
 use std::collections::BTreeMap;
 
 use contract::{
-    CanonicalJson, Change, CollectionName, DocumentId, Epoch, Feed, Head, Heads, Operation, Revision,
+    CanonicalJson, Change, CollectionName, DocumentId, Epoch, Feed, Head, Operation, Revision,
     fleet::{CheckIn, CheckedIn},
-    snapshot::{Line, Start},
+    snapshot::{Line, SETTLED, Start},
 };
 use futures_util::{StreamExt, TryStreamExt};
-use reqwest::StatusCode;
-use state::{Hint, Root, Snapshot, snapshot::Builder};
+use reqwest::header::HeaderValue;
+use state::{Hint, NotInstalled, Root, Snapshot, snapshot::Builder};
 use tokio_util::{
     codec::{AnyDelimiterCodec, FramedRead},
     io::StreamReader,
 };
 
-use super::{MAX_ANSWER, Origin, Publisher, bytes, json};
+use super::{MAX_ANSWER, Origin, bytes, json};
 use crate::{error::OriginError, list};
 
 /// Longest line of a snapshot: the largest document that can be written, and its frame.
@@ -35,30 +35,40 @@ pub(crate) struct Page {
     pub(crate) more: bool,
 }
 
+/// A proven snapshot.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// The heads it belongs to.
+    pub(crate) heads: Vec<Head>,
+    /// The documents.
+    pub(crate) snapshot: Snapshot,
+    /// It comes from a publisher, so the heads say where the store stood when it was asked for.
+    pub(crate) confirms: bool,
+}
+
 impl Origin {
     /// Says where this replica is, and hears where all collections stand. An answer that is behind what `root` had
     /// reached when it was asked for is refused: it comes from a publisher that reads an old copy, or from a store that was
     /// restored, and then the publisher has heard of it by this very check-in.
-    ///
-    /// A publisher without check-in (another subscriber) is asked for its heads.
-    pub(crate) async fn check_in(&self, root: &Root, report: &CheckIn) -> Result<CheckedIn, OriginError> {
+    pub(crate) async fn check_in(
+        &self,
+        root: &Root,
+        report: &CheckIn,
+        app_token: Option<&HeaderValue>,
+    ) -> Result<CheckedIn, OriginError> {
         self.in_turn(|publisher| async move {
-            let request = self.client.put(format!("{}/v1/replicas/{}", publisher.base, report.instance)).json(report);
-            let answer: CheckedIn = match self.send(publisher, request).await {
-                Ok(response) => json(publisher, response).await?,
-                Err(OriginError::NoRevisions { .. }) => self.heads(publisher).await?,
-                Err(OriginError::Refused { status, .. }) if has_no_check_in(status) => self.heads(publisher).await?,
-                Err(error) => return Err(error),
-            };
+            let mut request =
+                self.client.put(format!("{}/v1/replicas/{}", publisher.base, report.instance)).json(report);
+            // Behind an invocation URL that header belongs to the sidecar.
+            if let Some(token) = app_token.filter(|_token| !publisher.invoked) {
+                request = request.header("dapr-api-token", token);
+            }
+            let answer: CheckedIn = json(publisher, self.send(publisher, request).await?).await?;
+            admissible(root, &answer.heads)?;
             check_heads(root, &answer.heads).map_err(|reason| publisher.unusable(reason))?;
             Ok(answer)
         })
         .await
-    }
-
-    async fn heads(&self, publisher: &Publisher) -> Result<CheckedIn, OriginError> {
-        let Heads { heads } = json(publisher, self.get(publisher, "/v1/collections").await?).await?;
-        Ok(CheckedIn { heads, age: 0, resync: BTreeMap::new() })
     }
 
     /// The next changes after a cursor.
@@ -86,12 +96,18 @@ impl Origin {
         .await
     }
 
-    /// All documents of the collections that `root` follows, proven complete, and the heads they belong to.
-    pub(crate) async fn snapshot(&self, root: &Root) -> Result<(Vec<Head>, Snapshot), OriginError> {
+    /// All documents of the collections that `root` follows, proven complete, and the heads they belong to. Only a
+    /// publisher's are where the store stands at that moment; another subscriber's tell that by its check-in alone.
+    pub(crate) async fn snapshot(&self, root: &Root) -> Result<Loaded, OriginError> {
         let names: Vec<_> = root.collections().map(|(name, _held)| name.as_str()).collect();
         let path = &format!("/v1/snapshot?collections={}", names.join(","));
         self.in_turn(|publisher| async move {
             let response = self.get(publisher, path).await?;
+            let settled = response.headers().get(SETTLED);
+            let confirms = settled.is_none();
+            if settled.is_some_and(|settled| settled != "true") {
+                return Err(publisher.unusable("it holds changes beyond a gap: its snapshot is of no one moment"));
+            }
             let body = StreamReader::new(response.bytes_stream().map_err(std::io::Error::other));
             let codec = AnyDelimiterCodec::new_with_max_length(b"\n".to_vec(), Vec::new(), MAX_LINE);
             let mut lines = FramedRead::new(body, codec).map_err(|error| publisher.unusable(error));
@@ -99,6 +115,7 @@ impl Origin {
             let cut = || publisher.unusable("the snapshot ends before its end line");
             let first = lines.next().await.ok_or_else(cut)??;
             let start: Start = serde_json::from_slice(&first).map_err(|error| publisher.unusable(error))?;
+            admissible(root, &start.heads)?;
             check_heads(root, &start.heads).map_err(|reason| publisher.unusable(reason))?;
             let heads = start.heads.clone();
             let mut builder: Builder = Snapshot::begin(start);
@@ -107,7 +124,7 @@ impl Origin {
                     Line::Item(item) => builder.item(item, root).map_err(|error| publisher.unusable(error))?,
                     Line::End(end) => {
                         let snapshot = builder.complete(&end, root).map_err(|error| publisher.unusable(error))?;
-                        return Ok((heads, snapshot));
+                        return Ok(Loaded { heads, snapshot, confirms });
                     }
                 }
             }
@@ -187,6 +204,12 @@ fn intact(change: &Change) -> bool {
         && (change.op == Operation::Delete) == change.config_data.is_none()
 }
 
-fn has_no_check_in(status: u16) -> bool {
-    status == StatusCode::NOT_FOUND || status == StatusCode::METHOD_NOT_ALLOWED
+/// NeverEmpty, before anything is loaded: another store, or a history that was left, offers nothing. The next publisher may.
+fn admissible(root: &Root, heads: &[Head]) -> Result<(), OriginError> {
+    let Some(ours) = root.epoch() else { return Ok(()) };
+    match heads.iter().map(|head| head.epoch).find(|epoch| *epoch != ours) {
+        Some(theirs) if theirs.lineage != ours.lineage => Err(NotInstalled::OtherStore(theirs).into()),
+        Some(theirs) if theirs.counter < ours.counter => Err(NotInstalled::OlderEpoch(theirs).into()),
+        _ => Ok(()),
+    }
 }

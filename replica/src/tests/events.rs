@@ -11,10 +11,8 @@ fn at_revision_8() -> (Arc<AtomicU64>, impl Fn(&str) -> (u16, String)) {
         let revision = now.load(Ordering::Relaxed);
         let documents = [document("x", revision, &json!({"v": revision}))];
         match path {
-            // It knows of no check-ins, as a subscriber that others follow.
-            "/v1/replicas/test" => not_found(),
+            "/v1/replicas/test" => (200, checked_in(revision, &[])),
             "/v1/changes?since=A:7&epoch=0f86d081-1" => (200, feed.clone()),
-            "/v1/collections" => (200, heads_of(EPOCH, revision)),
             "/v1/snapshot?collections=A,B" => (200, snapshot_of(EPOCH, revision, &documents)),
             "/v1/collections/A/changes?since=7&limit=1&epoch=0f86d081-1" => (200, feed.clone()),
             "/v1/collections/A/changes?since=8&limit=1&epoch=0f86d081-1" => (200, feed.clone()),
@@ -68,7 +66,7 @@ async fn hints_without_a_revision_lead_to_one_reading() {
     let readings = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&readings);
     let answer = move |path: &str| {
-        if path == "/v1/collections" {
+        if path == "/v1/replicas/test" {
             counted.fetch_add(1, Ordering::Relaxed);
         }
         answer(path)

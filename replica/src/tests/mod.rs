@@ -74,6 +74,7 @@ fn settings(publishers: Vec<Url>) -> Config {
         events: true,
         snapshot_dir: None,
         sidecar_token: None,
+        app_token: None,
     }
 }
 

@@ -1,8 +1,9 @@
 //! The HTTP surface, one module per caller: [`dapr`] (a sidecar or a LOCAL publisher), [`read`] (whoever wants values),
-//! [`health`] (an orchestrator, an operator).
+//! [`health`] (an orchestrator, an operator), `check_in` (a replica that follows this one).
 //!
 //! Handlers extract, call the replica and answer. They decide nothing.
 
+mod check_in;
 pub mod dapr;
 pub mod health;
 mod methods;
@@ -61,6 +62,7 @@ pub fn configure(config: &mut ServiceConfig, state: &AppState) {
         .service(web::resource("/v1/collections/{collection}/documents").get(read::documents))
         .service(web::resource("/v1/collections/{collection}/documents/{id}").get(read::document))
         .service(web::resource("/v1/snapshot").get(read::snapshot))
+        .service(web::resource("/v1/replicas/{instance}").put(check_in::answer))
         .service(web::resource("/v1/status").get(health::status))
         .service(web::resource("/metrics").get(metrics::metrics))
         .service(web::resource("/healthz").get(health::alive))

@@ -20,7 +20,7 @@ use actix_web::{
 use contract::{
     CollectionName, DocumentId, Head, Heads,
     listing::{self, Form, Listing, NDJSON},
-    snapshot::Start,
+    snapshot::{SETTLED, Start},
     status::State,
 };
 use futures_util::stream;
@@ -130,11 +130,14 @@ pub async fn snapshot(request: HttpRequest, state: web::Data<AppState>) -> Resul
     let epoch = view.root().epoch().ok_or_else(ApiError::loading)?;
     let mut begun = Vec::new();
     listing::start_line(&Start { epoch, heads }, &mut begun);
+    let settled = names.iter().all(|name| view.root().collection(name).is_some_and(Collection::settled));
     let pieces = Pieces::new(Arc::clone(&view), names.into_iter().collect(), Frame::Snapshot { count: 0 }, begun);
-    Ok(about_all(&view).content_type(NDJSON).streaming(stream::iter(pieces)))
+    let mut answer = about_all(&view);
+    answer.insert_header((SETTLED, if settled { "true" } else { "false" }));
+    Ok(answer.content_type(NDJSON).streaming(stream::iter(pieces)))
 }
 
-fn loaded(state: &AppState) -> Result<Arc<View>, ApiError> {
+pub(super) fn loaded(state: &AppState) -> Result<Arc<View>, ApiError> {
     let view = state.replica.view();
     if view.loaded() { Ok(view) } else { Err(ApiError::loading()) }
 }
@@ -147,7 +150,7 @@ fn followed<'a>(view: &'a View, name: &str) -> Result<(CollectionName, &'a Colle
 
 /// The head of a followed collection, at its watermark. Documents beyond a gap are in it already, so its count and
 /// digest fit what is served, and the publisher's at that revision only when there is no gap.
-fn head_of(view: &View, name: &CollectionName, held: &Collection) -> Option<Head> {
+pub(super) fn head_of(view: &View, name: &CollectionName, held: &Collection) -> Option<Head> {
     let epoch = view.root().epoch().filter(|_epoch| held.versioned())?;
     Some(Head {
         revision: held.watermark(),

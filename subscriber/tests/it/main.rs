@@ -348,6 +348,7 @@ async fn chained(subscriber: &Subscriber, test: impl AsyncFnOnce(&replica::Repli
         events: true,
         snapshot_dir: None,
         sidecar_token: None,
+        app_token: None,
     });
     let replica = replica.expect("a client");
     let done: std::pin::Pin<Box<dyn Future<Output = ()>>> = Box::pin(async {
