@@ -24,6 +24,8 @@ pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
+    /// How long the log was when this process began.
+    before: u64,
 }
 
 impl Process {
@@ -35,6 +37,7 @@ impl Process {
     pub fn start(name: &str, folder: &Path, command: &mut Command) -> anyhow::Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let out = std::fs::File::options().create(true).append(true).open(&log)?;
+        let before = out.metadata()?.len();
         for (key, _value) in std::env::vars().filter(|(key, _)| is_setting(key)) {
             if !command.get_envs().any(|(set, _)| set == key.as_str()) {
                 command.env_remove(key);
@@ -42,7 +45,7 @@ impl Process {
         }
         let child = command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out).spawn();
         let child = child.with_context(|| format!("starting {name}: {command:?}"))?;
-        Ok(Self { name: name.to_owned(), child, log })
+        Ok(Self { name: name.to_owned(), child, log, before })
     }
 
     /// Sends a signal.
@@ -98,7 +101,12 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// All it has said.
+    /// What it has said itself, without those before it.
+    pub fn said(&self) -> String {
+        self.output().get(self.before as usize..).unwrap_or_default().to_owned()
+    }
+
+    /// All it has said, and those before it in the same folder.
     pub fn output(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }

@@ -62,6 +62,11 @@ impl Service {
         self.settings.insert(name.to_owned(), value.into());
     }
 
+    /// A setting less, from its next start on.
+    pub fn unset(&mut self, name: &str) {
+        self.settings.remove(name);
+    }
+
     /// Starts it and does not wait for anything.
     ///
     /// # Errors

@@ -195,23 +195,4 @@ impl Cast {
     pub fn publisher(&self, place: usize) -> Api {
         Api::new(self.publishers[place % self.publishers.len()].url.clone())
     }
-
-    /// Whether publishers take change sets yet.
-    ///
-    /// # Errors
-    /// When none answers.
-    pub async fn has_sets(&self) -> anyhow::Result<bool> {
-        let headers = [("content-type", "application/json")];
-        let answer =
-            self.publisher(0).send(reqwest::Method::POST, "/v1/changes", &headers, r#"{"changes":[]}"#).await?;
-        Ok(!matches!(answer.status, 404 | 405))
-    }
-
-    /// Whether publishers take check-ins yet, by which they notice that their database was put back.
-    ///
-    /// # Errors
-    /// When none answers.
-    pub async fn has_check_ins(&self) -> anyhow::Result<bool> {
-        Ok(self.publisher(0).get("/v1/replicas").await?.status == 200)
-    }
 }

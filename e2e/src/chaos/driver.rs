@@ -39,7 +39,6 @@ pub struct Driver {
     pub gate: RwLock<()>,
     began: Instant,
     known: Mutex<[Option<u64>; SLOTS]>,
-    sets: bool,
 }
 
 /// A request, ready to go.
@@ -54,10 +53,10 @@ struct Request {
 }
 
 impl Driver {
-    /// The campaign began at `began`; whether publishers take sets.
-    pub fn new(began: Instant, sets: bool) -> Self {
+    /// The campaign began at `began`.
+    pub fn new(began: Instant) -> Self {
         let known = Mutex::new([None; SLOTS]);
-        Self { journal: Mutex::default(), gate: RwLock::default(), began, known, sets }
+        Self { journal: Mutex::default(), gate: RwLock::default(), began, known }
     }
 
     /// Milliseconds since the campaign began.
@@ -141,7 +140,7 @@ impl Driver {
     }
 
     fn request(&self, random: &mut Random) -> Request {
-        if self.sets && random.below(8) == 0 {
+        if random.below(8) == 0 {
             return self.set(random);
         }
         let key = any(random);

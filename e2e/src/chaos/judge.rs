@@ -47,11 +47,13 @@ pub enum Promise {
     Leak,
     /// No process of ours panics, whatever is done to it.
     NoPanic,
+    /// Asked to stop, a publisher or subscriber ends well and soon, whatever else is away or silent.
+    OrderlyEnd,
 }
 
 impl Promise {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NoLostAck,
         Self::Converges,
         Self::NoRollback,
@@ -62,6 +64,7 @@ impl Promise {
         Self::Explained,
         Self::Leak,
         Self::NoPanic,
+        Self::OrderlyEnd,
     ];
 }
 

@@ -2,7 +2,10 @@
 //!
 //! Who is disturbed is locked meanwhile, so that two faults never meddle with one process or link; up to three last at once.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -10,6 +13,8 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     cast::Cast,
+    clock,
+    deeds::{self, Deeds, Stop},
     driver::Driver,
     journal::Restore,
     part::{Part, Program},
@@ -23,11 +28,22 @@ const AT_ONCE: usize = 3;
 /// A broker that is frozen by another fault cannot be flushed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Who is disturbed, and what becomes of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Scene<'a> {
+    /// Everything that runs.
+    pub cast: &'a Cast,
+    /// Who writes.
+    pub driver: &'a Driver,
+    /// What was done.
+    pub deeds: &'a Mutex<Deeds>,
+}
+
 /// Deals these faults; `dealt` is told when each begins. All are over at the end.
 ///
 /// # Errors
 /// When one cannot be dealt.
-pub async fn deal(cast: &Cast, driver: &Driver, faults: &[Fault], dealt: impl Fn(&Fault)) -> anyhow::Result<()> {
+pub async fn deal(scene: Scene<'_>, faults: &[Fault], dealt: impl Fn(&Fault)) -> anyhow::Result<()> {
     let mut lasting = FuturesUnordered::new();
     for fault in faults {
         let mut gap = std::pin::pin!(sleep(fault.gap));
@@ -41,7 +57,7 @@ pub async fn deal(cast: &Cast, driver: &Driver, faults: &[Fault], dealt: impl Fn
             lasting.next().await.transpose()?;
         }
         dealt(fault);
-        lasting.push(one(cast, driver, fault));
+        lasting.push(one(scene, fault));
     }
     while let Some(ended) = lasting.next().await {
         ended?;
@@ -49,7 +65,9 @@ pub async fn deal(cast: &Cast, driver: &Driver, faults: &[Fault], dealt: impl Fn
     Ok(())
 }
 
-async fn one(cast: &Cast, driver: &Driver, fault: &Fault) -> anyhow::Result<()> {
+async fn one(scene: Scene<'_>, fault: &Fault) -> anyhow::Result<()> {
+    let Scene { cast, driver, deeds } = scene;
+    let deeds = || deeds.lock().unwrap_or_else(PoisonError::into_inner);
     let mode = match fault.blow {
         Blow::Cut => Some(Mode::Cut),
         Blow::Slow => Some(Mode::Slow(Duration::from_millis(20 + fault.salt % 480))),
@@ -91,32 +109,45 @@ async fn one(cast: &Cast, driver: &Driver, fault: &Fault) -> anyhow::Result<()> 
         Blow::Spoil => {
             program.kill()?;
             let replica = cast.replicas.iter().find(|replica| cast.parts[replica.part].name == part.name);
-            spoil(&replica.context("no such replica")?.snapshots, fault.salt)?;
+            let spoilt = deeds::spoil(&replica.context("no such replica")?.snapshots, fault.salt)?;
+            deeds().spoilt += usize::from(spoilt);
             sleep(fault.hold).await;
+            part.launch(&mut program)
+        }
+        // As above: nobody can be asked who has just ended by itself.
+        Blow::Stop if program.runs() => {
+            scene.stop(part, &mut program).await?;
+            sleep(fault.hold).await;
+            part.launch(&mut program)
+        }
+        Blow::Clock => {
+            program.kill()?;
+            clock::shift(program.service()?, fault.salt.is_multiple_of(2));
+            deeds().shifted += 1;
+            part.launch(&mut program)?;
+            sleep(fault.hold).await;
+            // In an orderly end it still writes what the next life, in another hour, begins with.
+            if fault.salt % 4 < 2 && program.runs() {
+                scene.stop(part, &mut program).await?;
+            } else {
+                program.kill()?;
+            }
+            clock::restore(program.service()?);
             part.launch(&mut program)
         }
         _ => Ok(()),
     }
 }
 
-/// Truncates or garbles every file of a folder, if there is one.
-fn spoil(folder: &Path, salt: u64) -> anyhow::Result<()> {
-    let Ok(entries) = folder.read_dir() else { return Ok(()) };
-    for entry in entries {
-        let path = entry?.path();
-        if !path.is_file() {
-            continue;
-        }
-        let mut bytes = fs::read(&path)?;
-        let at = (salt / 3) as usize % bytes.len().max(1);
-        match salt % 3 {
-            0 => bytes.truncate(at),
-            1 => bytes.iter_mut().skip(at).take(16).for_each(|byte| *byte ^= 0x55),
-            _ => bytes.clear(),
-        }
-        fs::write(&path, bytes)?;
+impl Scene<'_> {
+    /// Asks for an orderly end, and notes what came of it.
+    async fn stop(&self, part: &Part, program: &mut Program) -> anyhow::Result<()> {
+        let (asked, since) = (self.driver.now(), Instant::now());
+        let wrong = deeds::stop(program.process().context("it does not run")?).await?;
+        let stop = Stop { who: part.name.clone(), asked, took: since.elapsed(), wrong };
+        self.deeds.lock().unwrap_or_else(PoisonError::into_inner).stops.push(stop);
+        Ok(())
     }
-    Ok(())
 }
 
 /// Dump, writing goes on, the dump is put back. Nobody writes while that happens, and nothing that publishers have under way

@@ -2,6 +2,8 @@
 //!
 //! It records and never judges: [`super::judge`] reads it when all outcomes of the round are known.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use contract::status::State;
 use serde::Serialize;
 
@@ -73,6 +75,10 @@ pub struct Record {
     pub observations: Vec<Observation>,
     /// Views that were read since the campaign began.
     pub count: u64,
+    /// The epochs that they were of.
+    pub epochs: BTreeSet<String>,
+    /// How often each process said that it had diverged.
+    pub resets: BTreeMap<String, u64>,
 }
 
 impl Record {

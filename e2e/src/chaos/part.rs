@@ -69,6 +69,15 @@ impl Program {
         }
     }
 
+    /// A publisher or a subscriber.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn service(&mut self) -> anyhow::Result<&mut Service> {
+        let Self::Service(service) = self else { bail!("not a service of ours") };
+        Ok(service)
+    }
+
     /// Its process, if there is one.
     pub fn process(&mut self) -> Option<&mut Process> {
         match self {

@@ -135,6 +135,8 @@ pub async fn watch(cast: &Cast, member: &Member, driver: &Driver, record: &Mutex
                     head.map_or(0, |head| head.revision)
                 });
                 let epoch = view.start.epoch.to_string();
+                record.epochs.insert(epoch.clone());
+                record.resets.insert(life.boot.clone(), life.resets);
                 record.add(Reading { sent, got, last_sent: sent, life, epoch, state, heads, changed });
             }
             Err(error) => record.observations.push(Observation::Wrong { at: got, what: format!("{error:#}") }),

@@ -1,7 +1,7 @@
 //! What a campaign did and found: a table for people, a file for machines.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, fs,
     path::PathBuf,
     sync::{Mutex, PoisonError},
@@ -11,6 +11,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
+    deeds::{self, Deeds},
     journal::{Journal, Outcome},
     judge::{Promise, Verdict},
     observe::Record,
@@ -25,6 +26,8 @@ pub struct Report {
     pub seed: u64,
     /// How long it took.
     pub seconds: u64,
+    /// How many faults were asked for; fewer are dealt when time is up.
+    pub asked: usize,
     /// Faults by kind.
     pub faults: BTreeMap<Blow, usize>,
     /// Writes by outcome: acknowledged, refused, unknown.
@@ -35,8 +38,25 @@ pub struct Report {
     pub sets: usize,
     /// Changes that were acknowledged, each of which had to be sent to every replica.
     pub changes: usize,
+    /// Attempts to send an event that succeeded, and that failed, as far as publishers could be asked: what one did in the
+    /// moment before it was killed is not in it, nor what it did while it did not answer and then never again.
+    pub events: [u64; 2],
     /// Databases put back to a dump.
     pub restores: usize,
+    /// Histories that readers saw begin.
+    pub epochs: usize,
+    /// Collections that replicas found diverged and loaded anew.
+    pub resets: u64,
+    /// Orderly ends.
+    pub stops: usize,
+    /// The longest of them.
+    pub slowest_stop: Duration,
+    /// Lives with a wall clock that was an hour off.
+    pub shifted: usize,
+    /// Files with last known good values that were spoilt, and that a replica found damaged.
+    pub spoilt: [usize; 2],
+    /// Lives that began with what was on disk.
+    pub from_disk: usize,
     /// Views that were read.
     pub observations: u64,
     /// How long replicas took to equal the publisher, round by round.
@@ -58,8 +78,25 @@ impl Report {
         self.sets = acked().filter(|write| write.members.len() > 1).count();
         self.changes = acked().map(|write| write.members.len()).sum();
         self.restores = journal.restores.len();
-        self.observations =
-            records.iter().map(|record| record.lock().unwrap_or_else(PoisonError::into_inner).count).sum();
+        let mut epochs = BTreeSet::new();
+        for record in records {
+            let record = record.lock().unwrap_or_else(PoisonError::into_inner);
+            self.observations += record.count;
+            self.resets += record.resets.values().sum::<u64>();
+            epochs.extend(record.epochs.iter().cloned());
+        }
+        // The first was there before.
+        self.epochs = epochs.len().saturating_sub(1);
+    }
+
+    /// Counts what was done beside killing; `said` is all that each replica said.
+    pub fn count_deeds(&mut self, deeds: &Deeds, said: &[String]) {
+        self.stops = deeds.stops.len();
+        self.slowest_stop = deeds.stops.iter().map(|stop| stop.took).max().unwrap_or_default();
+        self.shifted = deeds.shifted;
+        let starts: Vec<_> = said.iter().map(|said| deeds::starts(said)).collect();
+        self.from_disk = starts.iter().map(|(from_disk, _)| from_disk).sum();
+        self.spoilt = [deeds.spoilt, starts.iter().map(|(_, damaged)| damaged).sum()];
     }
 
     /// Writes it to `target/chaos/<seed>.json`.
@@ -93,13 +130,21 @@ impl fmt::Display for Report {
         writeln!(f, "seed            {}", self.seed)?;
         writeln!(f, "time            {} s", self.seconds)?;
         let faults: Vec<_> = self.faults.iter().map(|(blow, count)| format!("{blow:?} {count}")).collect();
-        writeln!(f, "faults          {} ({})", self.faults.values().sum::<usize>(), faults.join(", "))?;
+        let dealt = self.faults.values().sum::<usize>();
+        writeln!(f, "faults          {dealt} of {} ({})", self.asked, faults.join(", "))?;
         writeln!(f, "writes          {acked} acknowledged ({} sets), {refused} refused, {unknown} unknown", self.sets)?;
+        let [published, failed] = self.events;
         writeln!(
             f,
-            "changes         {} acknowledged, sent to every replica; {} restores",
-            self.changes, self.restores
+            "changes         {} acknowledged; {published} events sent, {failed} attempts failed",
+            self.changes
         )?;
+        let (restores, epochs, resets) = (self.restores, self.epochs, self.resets);
+        writeln!(f, "histories       {restores} restores, {epochs} epochs declared, {resets} resets")?;
+        let ([spoilt, noticed], from_disk) = (self.spoilt, self.from_disk);
+        writeln!(f, "disks           {from_disk} starts from disk, {spoilt} files spoilt, {noticed} found damaged")?;
+        let (stops, slowest, shifted) = (self.stops, self.slowest_stop, self.shifted);
+        writeln!(f, "lives           {stops} orderly ends, longest {slowest:.1?}, {shifted} with a clock that is off")?;
         writeln!(f, "observations    {}", self.observations)?;
         writeln!(f, "convergence     median {median:.1?}, longest {longest:.1?}, {} times", convergence.len())?;
         for promise in Promise::ALL {

@@ -30,11 +30,15 @@ pub enum Blow {
     Spoil,
     /// The database is put back to a dump.
     Restore,
+    /// SIGTERM, an orderly end, and started again after a while.
+    Stop,
+    /// kill -9, and started again with a wall clock that is an hour off, for a while.
+    Clock,
 }
 
 impl Blow {
     /// How often each is dealt, and how long it lasts, in milliseconds.
-    const ALL: [(u64, (Self, u64, u64)); 9] = [
+    const ALL: [(u64, (Self, u64, u64)); 11] = [
         (30, (Self::Kill, 0, 2_500)),
         (20, (Self::Freeze, 500, 6_000)),
         (11, (Self::Cut, 0, 2_500)),
@@ -44,6 +48,8 @@ impl Blow {
         (4, (Self::Flush, 0, 0)),
         (6, (Self::Spoil, 0, 500)),
         (6, (Self::Restore, 500, 3_000)),
+        (12, (Self::Stop, 0, 2_500)),
+        (6, (Self::Clock, 1_500, 6_000)),
     ];
 
     fn hits_link(self) -> bool {
@@ -73,21 +79,22 @@ pub struct Targets {
     pub parts: Vec<String>,
     /// All links.
     pub links: Vec<String>,
-    /// Whether a restored database is noticed.
-    pub restores: bool,
+    /// Whether a process can be given another wall clock.
+    pub clocks: bool,
 }
 
 impl Targets {
     /// Those of a cast.
-    pub fn of(cast: &Cast, restores: bool) -> Self {
+    pub fn of(cast: &Cast, clocks: bool) -> Self {
         let parts = cast.parts.iter().map(|part| part.name.clone()).collect();
-        Self { parts, links: cast.links.iter().map(|link| link.name().to_owned()).collect(), restores }
+        Self { parts, links: cast.links.iter().map(|link| link.name().to_owned()).collect(), clocks }
     }
 
     fn of_blow(&self, blow: Blow) -> Vec<String> {
-        let named = |name: &str| self.parts.iter().filter(|part| part.starts_with(name)).cloned().collect();
+        let named = |name: &str| self.parts.iter().filter(|part| part.starts_with(name)).cloned().collect::<Vec<_>>();
         match blow {
-            Blow::Restore if !self.restores => Vec::new(),
+            Blow::Clock if !self.clocks => Vec::new(),
+            Blow::Stop | Blow::Clock => [named("publisher"), named("replica")].concat(),
             Blow::Restore => named("mongod"),
             Blow::Flush => named("redis"),
             Blow::Spoil => named("replica"),
@@ -124,12 +131,13 @@ mod tests {
     fn a_seed_repeats_its_faults() {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let (parts, links) = (names(&["mongod", "redis", "publisher-1", "replica-1"]), names(&["a→b"]));
-        let mut targets = Targets { parts, links, restores: true };
+        let mut targets = Targets { parts, links, clocks: true };
         let faults = plan(7, 500, &targets);
         assert_eq!(faults, plan(7, 500, &targets));
         assert_ne!(faults, plan(8, 500, &targets));
         assert_eq!(faults.iter().map(|fault| fault.blow).collect::<BTreeSet<_>>().len(), Blow::ALL.len());
-        targets.restores = false;
-        assert!(plan(7, 500, &targets).iter().all(|fault| fault.blow != Blow::Restore));
+        (targets.clocks, targets.parts) = (false, names(&["publisher-1", "replica-1"]));
+        let impossible = [Blow::Clock, Blow::Restore, Blow::Flush];
+        assert!(plan(7, 500, &targets).iter().all(|fault| !impossible.contains(&fault.blow)));
     }
 }

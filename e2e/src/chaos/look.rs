@@ -1,0 +1,114 @@
+//! What is looked at in the silence between two rounds, and kept when something was wrong.
+//!
+//! Here is I/O and no judgement.
+
+use std::{
+    convert::Infallible,
+    fs,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use contract::snapshot::Start;
+use futures_util::future::{join_all, try_join_all};
+use tokio::time::{sleep, timeout};
+
+use super::{cast::Cast, driver::Driver, judge::Sample, observe::Record, part::Part, tally::Tally};
+use crate::{client::Api, parts::root};
+
+/// Longest time for one answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Between two looks at what publishers count.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Attempts to send an event that succeeded, and that failed.
+pub const EVENTS: [&str; 2] =
+    ["confcast_events_total{result=\"published\"}", "confcast_events_total{result=\"failed\"}"];
+
+/// Whether every replica holds what the publisher holds, byte for byte.
+///
+/// # Errors
+/// When one does not, or somebody does not answer.
+pub async fn same(cast: &Cast) -> anyhow::Result<()> {
+    let truth = documents(&cast.publisher(0)).await?;
+    try_join_all(cast.replicas.iter().map(async |member| {
+        let name = &cast.parts[member.part].name;
+        let held = documents(&Api::new(member.url.clone())).await.context(name.clone())?;
+        ensure!(held.0 == truth.0, "{name} has epoch {} instead of {}", held.0, truth.0);
+        let differs: Vec<_> = truth.1.iter().filter(|line| !held.1.contains(line)).take(3).collect();
+        ensure!(differs.is_empty(), "{name} lacks {differs:?}");
+        ensure!(held.1 == truth.1, "{name} has {} documents instead of {}", held.1.len(), truth.1.len());
+        Ok(())
+    }))
+    .await
+    .map(drop)
+}
+
+/// The epoch and the lines of all documents of a service, sorted.
+async fn documents(api: &Api) -> anyhow::Result<(String, Vec<String>)> {
+    let body = timeout(PATIENCE, api.get("/v1/snapshot")).await.context("no answer")??.expect(200)?.body;
+    let mut lines: Vec<_> = body.lines().map(str::to_owned).collect();
+    ensure!(lines.len() >= 2, "an incomplete snapshot");
+    lines.pop();
+    let start: Start = serde_json::from_str(&lines.remove(0))?;
+    lines.sort();
+    Ok((start.epoch.to_string(), lines))
+}
+
+/// What a part uses, and the line in which it said that it panicked.
+pub async fn sample(part: &Part) -> Option<(Sample, Option<String>)> {
+    let mut program = part.program.lock().await;
+    let process = program.process()?;
+    let panicked = process.output().lines().find(|line| line.contains("panicked at ")).map(str::to_owned);
+    Some((Sample::of(process.id()).ok()?, panicked))
+}
+
+/// Adds what publishers count, without end. One that does not answer is read next time.
+pub async fn count(cast: &Cast, tally: &Mutex<Tally>) -> Infallible {
+    join_all(cast.publishers.iter().map(async |publisher| {
+        let (api, part) = (Api::new(publisher.url.clone()), &cast.parts[publisher.part]);
+        loop {
+            let life = part.lives();
+            let answer = timeout(PATIENCE, api.get("/metrics")).await;
+            if let Ok(Ok(answer)) = answer
+                && part.lives() == life
+            {
+                let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+                tally.read(&part.name, life, &EVENTS, &answer.body);
+            }
+            sleep(PAUSE).await;
+        }
+    }))
+    .await;
+    unreachable!("publishers count without end")
+}
+
+/// All that each replica has said, over its lives.
+pub async fn said(cast: &Cast) -> Vec<String> {
+    let mut said = Vec::new();
+    for replica in &cast.replicas {
+        let mut program = cast.parts[replica.part].program.lock().await;
+        said.push(program.process().map(|process| process.output()).unwrap_or_default());
+    }
+    said
+}
+
+/// Keeps what is needed to understand a failure; where.
+///
+/// # Errors
+/// When it cannot be written.
+pub async fn keep(seed: u64, cast: &Cast, driver: &Driver, records: &[Mutex<Record>]) -> anyhow::Result<PathBuf> {
+    let folder = root().join(format!("target/chaos/{seed}"));
+    fs::create_dir_all(&folder)?;
+    for part in &cast.parts {
+        let output = part.program.lock().await.process().map(|process| process.output()).unwrap_or_default();
+        fs::write(folder.join(format!("{}.log", part.name)), output)?;
+    }
+    fs::write(folder.join("journal.json"), serde_json::to_vec(&*driver.journal())?)?;
+    for (member, record) in cast.replicas.iter().zip(records) {
+        let observations = serde_json::to_vec(&record.lock().unwrap_or_else(PoisonError::into_inner).observations)?;
+        fs::write(folder.join(format!("{}.seen.json", cast.parts[member.part].name)), observations)?;
+    }
+    Ok(folder)
+}
