@@ -12,8 +12,11 @@ use tempfile::TempDir;
 use crate::{
     parts,
     process::{Process, folder, free_port},
-    wait::eventually,
+    wait::{eventually, within},
 };
+
+/// How long a killed server may take to recover on a busy machine.
+const RECOVERY: Duration = Duration::from_secs(90);
 
 /// A running server. Its data is gone with it.
 #[derive(Debug)]
@@ -51,6 +54,8 @@ impl Mongod {
         let mut command = Command::new(parts::part("MONGOD")?);
         command.arg("--dbpath").arg(self.data()?).arg("--port").arg(self.port.to_string());
         command.args(["--bind_ip", "127.0.0.1", "--wiredTigerCacheSizeGB", "0.25", "--nounixsocket"]);
+        // One that is killed applies its log again from the newest checkpoint before it answers.
+        command.args(["--syncdelay", "10"]);
         // A publisher that dies inside a transaction holds its locks for this long.
         command.args(["--setParameter", "transactionLifetimeLimitSeconds=3"]);
         // MongoDB's own fail points, which tests use to make it slow or deaf.
@@ -106,7 +111,7 @@ impl Mongod {
     /// # Errors
     /// When it cannot in time.
     pub async fn until_primary(&self) -> anyhow::Result<()> {
-        eventually("mongod is primary", async || {
+        within(RECOVERY, "mongod is primary", async || {
             let hello = self.admin(doc! { "hello": 1 }).await?;
             ensure!(hello.get_bool("isWritablePrimary")?, "not yet");
             Ok(())

@@ -67,8 +67,13 @@ impl Cast {
             cast.part("redis", Program::Redis(redis));
         }
         let common = |service: Service| service.with("AURA_CONFIGURATION_COLLECTIONS", SCHEMA_FREE.join(","));
+        // A log so short that who was away for long meets its end.
+        let short = |service: Service| {
+            let kept = service.with("AURA_CONFIGURATION_LOG_KEEP_CHANGES", "200");
+            kept.with("AURA_CONFIGURATION_LOG_KEEP_HOURS", "0").with("AURA_CONFIGURATION_LOG_TRIM_SECONDS", "3")
+        };
         let mut publishers = (0..if servers.is_some() { 2 } else { 1 })
-            .map(|_| Service::publisher().map(common))
+            .map(|_| Service::publisher().map(common).map(short))
             .collect::<Result<Vec<_>, _>>()?;
         let mut replicas = Vec::new();
         for number in 1..=3 {

@@ -47,6 +47,8 @@ enum Fault {
     AlwaysCurrent,
     /// Stops listening and admits it, for ever.
     GivesUp,
+    /// Diverges, is mended, and would go on as if nothing had been.
+    Diverges,
 }
 
 /// A replica: the rules of a real one, as short as they can be, but for its fault.
@@ -59,6 +61,7 @@ struct Double {
     epoch: &'static str,
     confirmed: Ms,
     events: u64,
+    resets: u64,
 }
 
 impl Double {
@@ -73,6 +76,7 @@ impl Double {
             epoch: EPOCHS[0],
             confirmed: 0,
             events: 0,
+            resets: 0,
         }
     }
 
@@ -160,7 +164,7 @@ impl Looks {
             sent: now,
             got: now,
             last_sent: now,
-            life: Life { boot: "b".to_owned(), start: 1, resets: 0 },
+            life: Life { boot: "b".to_owned(), start: 1, resets: double.resets },
             epoch: double.epoch.to_owned(),
             state: double.state(now),
             heads: double.watermarks,
@@ -211,6 +215,7 @@ fn live(fault: Fault, seed: u64, restored: bool) -> Verdict {
         if fault == Fault::BelievesEmpty && step == 1_000 {
             double.documents.retain(|key, _| key.collection != 1);
         }
+        double.resets += u64::from(fault == Fault::Diverges && step == 1_000);
         looks.look(&double, world.now);
     }
     double.check_in(&world.store.log, world.now);
@@ -250,6 +255,7 @@ fn every_broken_replica_is_caught() {
         (Fault::ServesUnloaded, &[Promise::NeverEmpty]),
         (Fault::AlwaysCurrent, &[Promise::NoSilentStale]),
         (Fault::GivesUp, &[Promise::Converges]),
+        (Fault::Diverges, &[Promise::Explained]),
     ] {
         let broken = live(fault, 1, false).broken();
         assert!(promises.iter().all(|promise| broken.contains(promise)), "{fault:?} broke only {broken:?}");

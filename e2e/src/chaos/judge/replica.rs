@@ -12,6 +12,9 @@ use super::{
     Broken, Index, Promise, Verdict,
 };
 
+/// How long after a database was put back a replica may still be found to have diverged.
+const RESTORES_ECHO: Ms = 60_000;
+
 /// The newest that a life has shown of a document.
 #[derive(Debug, Clone, Copy)]
 struct Floor {
@@ -65,6 +68,7 @@ impl Check<'_, '_> {
         let about = Some((self.reading.life.clone(), self.reading.epoch.clone()));
         let anew = self.replica.about != about;
         if anew {
+            self.resets();
             (self.replica.about, self.replica.floors) = (about, [None; SLOTS]);
             self.replica.heads = Default::default();
         }
@@ -100,6 +104,24 @@ impl Check<'_, '_> {
     fn check(&mut self, promise: Promise, key: Key, broken: Option<String>) {
         let broken = broken.map(|what| Broken { at: self.reading.got, what, key: Some(key) });
         self.verdict.check(promise, broken, &self.replica.name, self.index);
+    }
+
+    /// Only a database that was put back makes a replica diverge: any other reset would hide a fault of ours.
+    fn resets(&mut self) {
+        let (got, life) = (self.reading.got, &self.reading.life);
+        let before = self.replica.about.as_ref().map(|(before, _epoch)| before);
+        if before.is_none_or(|before| before.boot != life.boot || before.resets == life.resets) {
+            return;
+        }
+        let restored = |restore: &super::super::journal::Restore| {
+            restore.restored <= got && got - restore.restored < RESTORES_ECHO
+        };
+        let broken = (!self.index.journal.restores.iter().any(restored)).then(|| Broken {
+            at: got,
+            what: format!("a collection was reset ({life:?}) and no database had been put back"),
+            key: None,
+        });
+        self.verdict.check(Promise::Explained, broken, &self.replica.name, self.index);
     }
 
     fn explained(&mut self, key: Key, seen: Seen) {
