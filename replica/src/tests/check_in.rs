@@ -68,3 +68,66 @@ async fn an_answer_from_further_down_is_older_by_its_age() {
     })
     .await;
 }
+
+/// What it holds of the others may be the only evidence that a database was restored.
+#[tokio::test]
+async fn a_replica_that_lacks_a_collection_checks_in_all_the_same() {
+    let heard = Arc::new(AtomicU64::new(0));
+    let hears = Arc::clone(&heard);
+    let behind = move |path: &str, body: &[u8]| match path {
+        "/v1/replicas/test" => {
+            let said: CheckIn = serde_json::from_slice(body).expect("a check-in");
+            hears.store(said.collections[&name("A")].revision, Ordering::Relaxed);
+            (200, checked_in(5, &[]))
+        }
+        _ => (200, snapshot_of(EPOCH, 5, &[])),
+    };
+    with_listener(behind, async |url| {
+        let replica = replica(vec![url]);
+        let mut part = state::Machine::new(&BTreeSet::from([name("A")]));
+        let generation = part.begin_load();
+        let heads = vec![head("A", EPOCH, 7, &[])];
+        let builder = state::Snapshot::begin(snapshot::Start { epoch: EPOCH.parse().expect("an epoch"), heads });
+        let whole = builder.complete(&snapshot::End { end: true, count: 0 }, part.root()).expect("complete");
+        part.install(generation, whole).expect("installed");
+        let mut image = Vec::new();
+        part.root().write_image(None, &mut image).expect("written");
+        let image = state::Image::read(image.as_slice()).expect("intact");
+        assert!(replica.write(|writer| writer.machine.restore(image)));
+        assert!(!replica.view().root().loaded());
+        following(&replica, eventually("a check-in", || heard.load(Ordering::Relaxed) == 7)).await;
+    })
+    .await;
+}
+
+/// One publisher that is wrong must not stand before one that is right.
+#[tokio::test]
+async fn a_publisher_of_another_store_is_passed_over() {
+    let right = |path: &str, _body: &[u8]| match path {
+        "/v1/replicas/test" => (200, checked_in(7, &[])),
+        _ => (200, snapshot_of(EPOCH, 7, &[document("x", 7, &json!({"v": 7}))])),
+    };
+    let other = "11111111-1";
+    let wrong = move |path: &str, _body: &[u8]| match path {
+        "/v1/replicas/test" => {
+            let heads = vec![head("A", other, 9, &[]), head("B", other, 9, &[])];
+            (200, json!({ "heads": heads }).to_string())
+        }
+        _ => (200, snapshot_of(other, 9, &[])),
+    };
+    with_listener(right, async |right| {
+        with_listener(wrong, async |wrong| {
+            let replica = replica(vec![right.clone(), wrong.clone()]);
+            following(&replica, eventually("loaded", || replica.view().root().loaded())).await;
+            let moved = Replica::new(settings(vec![wrong, right])).expect("a client");
+            let mut image = Vec::new();
+            replica.view().root().write_image(None, &mut image).expect("written");
+            let image = state::Image::read(image.as_slice()).expect("intact");
+            assert!(moved.write(|writer| writer.machine.restore(image)));
+            moved.check_in().await.expect("the right one answers");
+            assert_eq!((moved.status().state, held(&moved, "x").as_deref()), (State::Current, Some(r#"{"v":7}"#)));
+        })
+        .await;
+    })
+    .await;
+}

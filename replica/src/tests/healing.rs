@@ -139,3 +139,33 @@ async fn a_publisher_that_hangs_costs_seconds() {
     .await;
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
+
+/// What is not to be had of one collection holds up nothing of another.
+#[tokio::test]
+async fn a_hopeless_gap_holds_up_no_other() {
+    let answer = move |path: &str| {
+        if path.starts_with("/v1/snapshot") {
+            return (200, snapshot_of(EPOCH, 7, &[document("x", 7, &json!({"v": 7}))]));
+        }
+        if path.starts_with("/v1/replicas") {
+            return (200, checked_in(7, &[]));
+        }
+        // Of A there is nothing to be had, of B everything.
+        let mut change = change("x", 1, Some(json!({"v": 1})));
+        change.collection = name("B");
+        (200, feed_of(if path.contains("B:0") { vec![change] } else { Vec::new() }, false))
+    };
+    with_publisher(answer, async |replica| {
+        following(&replica, async {
+            eventually("loaded", || replica.view().root().loaded()).await;
+            assert_eq!(replica.receive(event("Update", "y", 9, Some(json!({}))), None).await, Answer::Success);
+            eventually("it was tried in vain", || replica.status().healing.pages == 1).await;
+            let mut other = event("Update", "y", 2, Some(json!({})));
+            other["collection"] = json!("B");
+            assert_eq!(replica.receive(other, None).await, Answer::Success);
+            eventually("the other one heals", || replica.status().collections[1].revision == 2).await;
+        })
+        .await;
+    })
+    .await;
+}

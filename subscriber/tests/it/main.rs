@@ -375,6 +375,32 @@ async fn a_subscriber_feeds_another_replica() {
     .await;
 }
 
+/// A chain is never more current than its first link, and nobody loads what has a gap in it.
+#[tokio::test]
+async fn whoever_follows_a_subscriber_hears_how_old_its_word_is() {
+    check(&[], publisher(7, 1), async |subscriber| {
+        subscriber.reaches(State::Current).await;
+        let check_in = async || -> Value {
+            let answer = subscriber.client.put(subscriber.url("/v1/replicas/below")).json(&json!({}));
+            answer.send().await.expect("an answer").json().await.expect("json")
+        };
+        let first = check_in().await;
+        assert_eq!((&first["heads"][0]["revision"], &first["heads"][1]["collection"]), (&json!(7), &json!("B")));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        // The publisher here answers no check-in, so nothing is confirmed anew.
+        while check_in().await["age"].as_u64() <= first["age"].as_u64() {
+            assert!(Instant::now() < deadline, "its age stands still");
+        }
+
+        assert_eq!(header(&subscriber.fetch("/v1/snapshot").await, "confcast-settled"), "true");
+        let beyond =
+            json!({"collection": "A", "op": "Create", "id": "y", "configData": {}, "revision": 9, "epoch": EPOCH});
+        assert_eq!(subscriber.event(beyond).await, json!({"status": "SUCCESS"}));
+        assert_eq!(header(&subscriber.fetch("/v1/snapshot").await, "confcast-settled"), "false");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_publisher_without_revisions_drives_the_whole_chain() {
     let list = Arc::new(Mutex::new(r#"[{"id":"x","v":1}]"#));
