@@ -235,7 +235,8 @@ impl Relay {
         let (store, collection) = (self.store.clone(), self.sweep.next.clone());
         let after = self.sweep.after.get(&collection).copied().unwrap_or(0);
         let sweeping = async move {
-            let result = store.owed(&collection, after, Utc::now() - LEFT_BEHIND, room).await;
+            let now = Utc::now();
+            let result = store.owed(&collection, after, now - LEFT_BEHIND..now + LEFT_BEHIND, room).await;
             Done::Swept { collection, asked: room, result }
         };
         self.waiting_for.push(sweeping.boxed());

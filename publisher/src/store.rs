@@ -3,7 +3,7 @@
 //! Both keep the same promise: a group's documents, heads and change records become durable together or not at all, and
 //! whoever reads the log sees revisions in order. The store decides nothing about a write; [`crate::fold`] does.
 
-use std::{collections::BTreeSet, path::PathBuf, str::FromStr, sync::Arc};
+use std::{collections::BTreeSet, ops::Range, path::PathBuf, str::FromStr, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use contract::{Change, CollectionName, Document, DocumentId, Epoch, Head, Revision};
@@ -234,8 +234,8 @@ impl Store {
         }
     }
 
-    /// Changes of a collection after a revision that were committed before a moment and are still owed, in order, at most
-    /// `limit`.
+    /// Changes of a collection after a revision that are owed and were not committed in the range `fresh`, in order, at most
+    /// `limit`. (What seems to come from the future was committed by a clock that was wrong.)
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -243,12 +243,12 @@ impl Store {
         &self,
         collection: &CollectionName,
         after: Revision,
-        before: DateTime<Utc>,
+        fresh: Range<DateTime<Utc>>,
         limit: usize,
     ) -> anyhow::Result<Vec<Change>> {
         match self {
-            Self::Embedded(store) => store.owed(collection, after, before, limit).await,
-            Self::Mongo(store) => store.owed(collection, after, before, limit).await,
+            Self::Embedded(store) => store.owed(collection, after, fresh, limit).await,
+            Self::Mongo(store) => store.owed(collection, after, fresh, limit).await,
         }
     }
 
@@ -315,6 +315,29 @@ mod tests {
         assert!(!format!("{parsed:?}").contains("secret"));
         for bad in ["file:", "data", "mongodb://host", "mongodb://host/", "mongodb://host/?a=b", "http://host/db"] {
             assert!(bad.parse::<StoreUrl>().is_err(), "{bad}");
+        }
+    }
+
+    /// A publisher whose clock was an hour ahead died, and left its events to the others.
+    #[tokio::test]
+    async fn what_seems_to_come_from_the_future_is_owed_as_well() {
+        use crate::{
+            fold::{Action, Condition, Write},
+            schemas::Schemas,
+        };
+        let folder = tempfile::TempDir::new().expect("a folder");
+        let name: CollectionName = "A".parse().expect("a name");
+        let rules = Rules { schemas: Schemas::default(), document_limit: 1_000 };
+        let terms = Terms { collections: BTreeSet::from([name.clone()]), rules, events_enabled: true };
+        let store = Store::open(&StoreUrl::Embedded(folder.path().into()), Arc::new(terms)).await.expect("a store");
+        let action = Action::Create(contract::CanonicalJson::parse(b"{}").expect("json"));
+        let (id, condition) = ("x".parse().expect("an id"), Condition::Any);
+        let write = Write { collection: name.clone(), id, action, condition, correlation_id: None, traceparent: None };
+        store.commit(Arc::from([Entry::One(write)])).await.expect("committed");
+        let second = chrono::TimeDelta::seconds(1);
+        for (now, found) in [(Utc::now(), 0), (Utc::now() - second * 3_600, 1), (Utc::now() + second * 3_600, 1)] {
+            let owed = store.owed(&name, 0, now - second * 60..now + second * 60, 9).await.expect("a log");
+            assert_eq!(owed.len(), found, "{now}");
         }
     }
 }

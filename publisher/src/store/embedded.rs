@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    ops::Range,
     path::Path,
     sync::{Arc, OnceLock},
 };
@@ -163,19 +164,22 @@ impl Embedded {
         &self,
         collection: &CollectionName,
         since: Revision,
-        before: DateTime<Utc>,
+        fresh: Range<DateTime<Utc>>,
         limit: usize,
     ) -> anyhow::Result<Vec<Change>> {
         let (database, collection) = (self.database.clone(), collection.clone());
+        let fresh = fresh.start.timestamp_millis()..fresh.end.timestamp_millis();
         blocking(move || {
             let transaction = database.begin_read()?;
             let (owed, changes) = (transaction.open_table(OWED)?, transaction.open_table(CHANGES)?);
             let mut found = Vec::new();
             for row in owed.range(after(&collection, since))? {
                 let (place, committed) = row?;
-                // In one collection later revisions are younger.
-                if committed.value() >= before.timestamp_millis() || found.len() == limit {
+                if found.len() == limit {
                     break;
+                }
+                if fresh.contains(&committed.value()) {
+                    continue;
                 }
                 let change = changes.get(place.value())?.context("an owed change is not in the log")?;
                 found.push(serde_json::from_slice(change.value())?);

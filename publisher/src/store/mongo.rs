@@ -7,6 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::Range,
     sync::Arc,
     time::Duration,
 };
@@ -237,12 +238,13 @@ impl Mongo {
         &self,
         collection: &CollectionName,
         since: Revision,
-        before: DateTime<Utc>,
+        fresh: Range<DateTime<Utc>>,
         limit: usize,
     ) -> anyhow::Result<Vec<Change>> {
         let mut filter = after(collection, since);
         filter.insert("owed", true);
-        filter.insert("time", doc! { "$lt": bson::DateTime::from_millis(before.timestamp_millis()) });
+        let [start, end] = [fresh.start, fresh.end].map(|time| bson::DateTime::from_millis(time.timestamp_millis()));
+        filter.insert("$or", [doc! { "time": { "$lt": start } }, doc! { "time": { "$gte": end } }].to_vec());
         self.log(filter, limit, usize::MAX).await
     }
 
