@@ -137,7 +137,7 @@ fn manager(events: Events, terms: Arc<Terms>) -> anyhow::Result<Manager> {
             Dapr::new(endpoint, api_token.as_deref(), envelopes).map(Manager::Dapr)
         }
         ManagerSettings::Local { subscribers, allowed, api_token } => {
-            Local::new(Subscribers::new(subscribers, allowed), api_token, envelopes).map(Manager::Local)
+            Local::new(Subscribers::new(subscribers, allowed, api_token), envelopes).map(Manager::Local)
         }
     }
 }

@@ -24,9 +24,12 @@ use crate::{
         desk::{Desk, DeskTask, Reading},
         epoch::{EpochTask, Epochs},
     },
-    manager::local::Subscribers,
+    manager::local::{Subscribers, trust::Caller},
     metrics::Metrics,
-    store::{Store, fleet::MOST_MEMBERS},
+    store::{
+        Store,
+        fleet::{MOST_MEMBERS, Row},
+    },
 };
 
 mod desk;
@@ -62,7 +65,7 @@ pub struct Fleet {
 /// Rows that are not written yet.
 #[derive(Debug, Default)]
 struct Pending {
-    members: HashMap<String, (Member, usize)>,
+    rows: HashMap<String, (Row, usize)>,
     bytes: usize,
 }
 
@@ -101,19 +104,23 @@ struct Members {
 
 impl Members {
     async fn read(&self) -> anyhow::Result<Vec<Member>> {
-        let mut members: HashMap<_, _> =
-            self.store.members().await?.into_iter().map(|member| (member.check_in.instance.clone(), member)).collect();
-        for (name, (member, _bytes)) in &lock(&self.pending).members {
-            if members.get(name).is_none_or(|written| written.seen <= member.seen) {
-                members.insert(name.clone(), member.clone());
+        Ok(self.rows().await?.into_iter().map(|row| row.member).collect())
+    }
+
+    async fn rows(&self) -> anyhow::Result<Vec<Row>> {
+        let rows = self.store.members().await?.into_iter();
+        let mut rows: HashMap<_, _> = rows.map(|row| (row.member.check_in.instance.clone(), row)).collect();
+        for (name, (row, _bytes)) in &lock(&self.pending).rows {
+            if rows.get(name).is_none_or(|written| written.member.seen <= row.member.seen) {
+                rows.insert(name.clone(), row.clone());
             }
         }
         let now = Utc::now();
-        let mut members: Vec<_> = members.into_values().collect();
-        members.iter_mut().for_each(|member| member.gone = is_gone(member, now));
-        members.sort_unstable_by(|one, other| one.check_in.instance.cmp(&other.check_in.instance));
-        members.truncate(MOST_MEMBERS);
-        Ok(members)
+        let mut rows: Vec<_> = rows.into_values().collect();
+        rows.iter_mut().for_each(|row| row.member.gone = is_gone(&row.member, now));
+        rows.sort_unstable_by(|one, other| one.member.check_in.instance.cmp(&other.member.check_in.instance));
+        rows.truncate(MOST_MEMBERS);
+        Ok(rows)
     }
 }
 
@@ -122,11 +129,11 @@ impl Fleet {
     ///
     /// # Errors
     /// 400 when the body is no check-in of it, 503 when the store does not answer.
-    pub async fn check_in(&self, instance: &str, body: &[u8]) -> Result<CheckedIn, ApiError> {
+    pub async fn check_in(&self, instance: &str, body: &[u8], caller: Caller<'_>) -> Result<CheckedIn, ApiError> {
         let bytes = u32::try_from(body.len()).map_err(|_beyond_any_limit| ApiError::fleet_too_busy())?;
         let _memory = self.memory.try_acquire_many(bytes).map_err(|_full| ApiError::fleet_too_busy())?;
         let check_in = limits::read(instance, body)?;
-        self.note(&check_in, body.len());
+        self.note(&check_in, body.len(), caller);
         let settled = check_in.collections.iter().filter_map(|(name, report)| {
             let (epoch, settled) = (report.epoch?, report.settled?);
             Some((name.clone(), epoch, settled.revision))
@@ -156,14 +163,19 @@ impl Fleet {
         CheckedIn { heads, age: 0, resync }
     }
 
-    fn note(&self, check_in: &CheckIn, bytes: usize) {
+    fn note(&self, check_in: &CheckIn, bytes: usize, caller: Caller<'_>) {
+        let heard = self.local.as_ref().map(|local| local.heard(caller)).unwrap_or_default();
         if let Some(local) = &self.local
-            && let Some(url) = check_in.base_url.as_deref().and_then(|url| limits::base_url(url).ok())
+            && let Some(url) = base_url(check_in)
         {
-            local.add(url);
+            local.add(url, &heard);
         }
         let member = Member { check_in: check_in.clone(), seen: Utc::now(), gone: false };
-        lock(&self.pending).put(member, bytes);
+        lock(&self.pending).put(Row { member, heard }, bytes);
+    }
+
+    fn members(&self) -> Members {
+        Members { store: self.store.clone(), pending: self.pending.clone() }
     }
 
     /// All replicas that any publisher of this store knows, by name.
@@ -171,8 +183,7 @@ impl Fleet {
     /// # Errors
     /// When the store cannot be read.
     pub async fn list(&self) -> anyhow::Result<Listing> {
-        let members = Members { store: self.store.clone(), pending: self.pending.clone() };
-        Ok(Listing { replicas: members.read().await? })
+        Ok(Listing { replicas: self.members().read().await? })
     }
 
     /// The operator says that the store was restored.
@@ -186,19 +197,19 @@ impl Fleet {
 
 impl Pending {
     /// The newest wins. Beyond the bounds a replica is answered and not seen: a huge fleet must not take the memory.
-    fn put(&mut self, member: Member, bytes: usize) {
-        let name = &member.check_in.instance;
-        let old = self.members.get(name);
-        if old.is_some_and(|(old, _bytes)| old.seen > member.seen) {
+    fn put(&mut self, row: Row, bytes: usize) {
+        let name = &row.member.check_in.instance;
+        let old = self.rows.get(name);
+        if old.is_some_and(|(old, _bytes)| old.member.seen > row.member.seen) {
             return;
         }
         let held = old.map(|(_old, bytes)| *bytes);
         let after = self.bytes - held.unwrap_or(0) + bytes;
-        if after > PENDING_BYTES || (held.is_none() && self.members.len() >= MOST_MEMBERS) {
+        if after > PENDING_BYTES || (held.is_none() && self.rows.len() >= MOST_MEMBERS) {
             return;
         }
         self.bytes = after;
-        self.members.insert(name.clone(), (member, bytes));
+        self.rows.insert(name.clone(), (row, bytes));
     }
 }
 
@@ -239,25 +250,29 @@ impl KeeperTask {
             self.fleet.store.forget_members(before).await?;
         }
         if let Some(local) = self.fleet.local.as_ref().filter(|_local| round.is_multiple_of(LOOK_EVERY)) {
-            let members = self.fleet.list().await?.replicas;
-            let here = members.iter().filter(|member| !member.gone);
-            local.replace(here.filter_map(|member| limits::base_url(member.check_in.base_url.as_deref()?).ok()));
+            let rows = self.fleet.members().rows().await?;
+            let here = rows.iter().filter(|row| !row.member.gone);
+            local.replace(here.filter_map(|row| Some((base_url(&row.member.check_in)?, &row.heard))));
         }
         Ok(())
     }
 
     async fn flush(&self) -> anyhow::Result<()> {
-        let pending = std::mem::take(&mut *lock(&self.fleet.pending)).members;
+        let pending = std::mem::take(&mut *lock(&self.fleet.pending)).rows;
         if pending.is_empty() {
             return Ok(());
         }
-        let written = self.fleet.store.put_members(pending.values().map(|(member, _)| member.clone()).collect()).await;
+        let written = self.fleet.store.put_members(pending.values().map(|(row, _bytes)| row.clone()).collect()).await;
         if written.is_err() {
             let mut since = lock(&self.fleet.pending);
-            pending.into_values().for_each(|(member, bytes)| since.put(member, bytes));
+            pending.into_values().for_each(|(row, bytes)| since.put(row, bytes));
         }
         written
     }
+}
+
+fn base_url(check_in: &CheckIn) -> Option<reqwest::Url> {
+    limits::base_url(check_in.base_url.as_deref()?).ok()
 }
 
 fn is_gone(member: &Member, now: DateTime<Utc>) -> bool {

@@ -75,7 +75,7 @@ pub struct Args {
     /// LOCAL: base URLs of the subscribers, separated by commas; http:// only, a mesh adds TLS
     #[arg(long, env = LOCAL_SUBSCRIBERS, default_value = "", hide_default_value = true, hide_env_values = true)]
     local_subscribers: String,
-    /// LOCAL: hosts besides loopback whose subscribers get events once they checked in, separated by commas
+    /// LOCAL: hosts besides loopback, `host` or `host:port`, whose subscribers get events once they checked in, separated by commas
     #[arg(long, env = "AURA_CONFIGURATION_LOCAL_ALLOW", default_value = "", hide_default_value = true)]
     local_allow: String,
     /// A replica that is silent for so many seconds is forgotten
@@ -157,7 +157,7 @@ pub enum ManagerSettings {
     Local {
         /// Their base URLs.
         subscribers: Vec<Url>,
-        /// Hosts besides loopback from which others may be found.
+        /// Hosts besides loopback from which others may be found, `host` or `host:port`.
         allowed: BTreeSet<String>,
         /// The token that they ask for.
         api_token: Option<String>,

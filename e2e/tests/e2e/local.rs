@@ -9,6 +9,7 @@ use e2e::{
     stage::{CHANNELS, FREE, Kind, Stage, Via, numbered, sample},
     wait::{PATIENCE, eventually, within},
 };
+use reqwest::Method;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -95,6 +96,48 @@ async fn a_subscriber_that_names_another_host_leads_nobody_there() -> Outcome {
     ensure!(elsewhere.accept().is_err(), "somebody came");
     ensure!(!publisher.output().contains("hunter2"), "a password was shown");
     Ok(())
+}
+
+/// Neither the events nor the token go to a URL that somebody else may have named.
+#[tokio::test]
+async fn events_go_to_no_loopback_but_that_of_the_one_who_names_it() -> Outcome {
+    let mut publisher =
+        Service::publisher()?.with("AURA_CONFIGURATION_COLLECTIONS", FREE).with("APP_API_TOKEN", "secret");
+    publisher.start().await?;
+    let api = publisher.api();
+    api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
+    let (known, has_no_token, forwarded) = (listener()?, listener()?, listener()?);
+    let token = ("dapr-api-token", "secret");
+    let check_in = async |instance: &str, listener: &std::net::TcpListener, headers: &[(&str, &str)]| {
+        let body = json!({
+            "instance": instance, "bootId": "b", "baseUrl": format!("http://{}", listener.local_addr()?),
+            "intervalMs": 60_000, "collections": {},
+        });
+        let path = format!("/v1/replicas/{instance}");
+        api.send(Method::PUT, &path, headers, body.to_string()).await?.expect(200)
+    };
+    check_in("no-token", &has_no_token, &[]).await?;
+    check_in("wrong-token", &has_no_token, &[("dapr-api-token", "guess")]).await?;
+    check_in("forwarded", &forwarded, &[token, ("x-forwarded-for", "192.0.2.1")]).await?;
+    check_in("known", &known, &[token]).await?;
+    let known = TcpListener::from_std(known)?;
+    api.put(FREE, "a", &numbered(0)).await?.expect(200)?;
+    let asked = answer(&known, "200 OK", "[]").await?;
+    ensure!(asked.contains("dapr-api-token: secret"), "{asked}");
+    // The rows are read again in between.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    api.put(FREE, "a", &numbered(1)).await?.expect(200)?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for nobodys in [&has_no_token, &forwarded] {
+        ensure!(nobodys.accept().is_err(), "somebody came");
+    }
+    Ok(())
+}
+
+fn listener() -> anyhow::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 /// Answers the next request, and gives it back.

@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     fold::{Action, Condition, Rules, Write},
     schemas::Schemas,
-    store::{StoreUrl, Terms},
+    store::{StoreUrl, Terms, fleet::Heard},
 };
 
 const FREE: &str = "FreeForm";
@@ -41,7 +41,7 @@ impl Stage {
         let terms = Arc::new(Terms { collections, rules, events_enabled: false });
         let store = opened(&StoreUrl::Embedded(folder.path().into()), terms).await;
         let metrics = Arc::<Metrics>::default();
-        let local = Subscribers::new(Vec::new(), BTreeSet::new());
+        let local = Subscribers::new(Vec::new(), BTreeSet::new(), None);
         let (fleet, Tasks { desk, keeper, epochs }) =
             fleet(store.clone(), Duration::from_secs(3_600), Some(local), metrics.clone());
         let (stop, mut tasks) = (CancellationToken::new(), tokio::task::JoinSet::new());
@@ -95,7 +95,7 @@ impl Stage {
         let body = json!({
             "instance": instance, "bootId": "b", "intervalMs": 10_000, "collections": { FREE: report },
         });
-        self.fleet.check_in(instance, body.to_string().as_bytes()).await.expect("checked in")
+        self.fleet.check_in(instance, body.to_string().as_bytes(), Caller::default()).await.expect("checked in")
     }
 
     /// Waits for an epoch of the same lineage after this one.
@@ -210,8 +210,9 @@ fn what_waits_to_be_written_is_bounded() {
     let mut pending = Pending::default();
     let mut put = |number: usize, bytes: usize| {
         let check_in = CheckIn { instance: number.to_string(), ..check_in.clone() };
-        pending.put(Member { check_in, seen: Utc::now(), gone: false }, bytes);
-        (pending.members.len(), pending.bytes)
+        let member = Member { check_in, seen: Utc::now(), gone: false };
+        pending.put(Row { member, heard: Heard::default() }, bytes);
+        (pending.rows.len(), pending.bytes)
     };
     assert_eq!(put(0, 10), (1, 10));
     assert_eq!(put(0, 20), (1, 20));

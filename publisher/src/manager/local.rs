@@ -6,7 +6,8 @@
 //! suspect: until it takes one again it is tried with one event at a time, so that the others never wait for it, and
 //! learns of what it missed by comparing heads.
 //!
-//! Subscribers are known by the settings, or because they checked in: from this machine, or from a host that is allowed.
+//! Subscribers are known by the settings, or because they checked in: over this loopback, or from a host that is allowed, and
+//! with the token where there is one ([`trust`]).
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -31,7 +32,13 @@ use serde::Deserialize;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::envelope::{self, Envelopes};
+use crate::{
+    envelope::{self, Envelopes},
+    manager::local::trust::{Caller, Trust},
+    store::fleet::Heard,
+};
+
+pub mod trust;
 
 const ATTEMPTS: u32 = 3;
 /// One attempt, with all that is asked in it.
@@ -40,6 +47,9 @@ const ANSWER: Duration = Duration::from_secs(2);
 const ANSWER_BYTES: usize = 64 * 1024;
 /// A subscriber that was restarted may want other collections, and nothing tells.
 const ROUTES_LIFE: Duration = Duration::from_secs(10);
+
+/// The header with the token of the subscribers.
+pub const TOKEN: &str = "dapr-api-token";
 
 /// Subscribers that may be known by their check-in alone.
 const MOST_FOUND: usize = 256;
@@ -59,19 +69,31 @@ pub struct Subscribers {
     known: Arc<RwLock<Vec<Arc<Subscriber>>>>,
     /// How many of them are of the settings.
     set: usize,
-    allowed: Arc<BTreeSet<String>>,
+    trust: Arc<Trust>,
 }
 
 impl Subscribers {
-    /// Those of the settings, and the hosts besides loopback from which others may be found.
-    pub fn new(set: Vec<Url>, allowed: BTreeSet<String>) -> Self {
+    /// Those of the settings, the hosts besides loopback from which others may be found, and the token that all expect.
+    pub fn new(set: Vec<Url>, allowed: BTreeSet<String>, token: Option<String>) -> Self {
         let known: Vec<_> = set.into_iter().map(|base| Arc::new(Subscriber::new(base))).collect();
-        Self { set: known.len(), known: Arc::new(RwLock::new(known)), allowed: Arc::new(allowed) }
+        let trust = Arc::new(Trust::new(allowed, token));
+        Self { set: known.len(), known: Arc::new(RwLock::new(known)), trust }
+    }
+
+    /// What is to be remembered of one that checks in.
+    pub fn heard(&self, caller: Caller<'_>) -> Heard {
+        self.trust.heard(caller)
     }
 
     /// One that just checked in.
-    pub fn add(&self, base: Url) {
-        if !self.may_be_found(&base) || self.all().iter().any(|known| known.base == base) {
+    pub fn add(&self, base: Url, heard: &Heard) {
+        if self.trust.covers(&base, heard) {
+            self.put(base);
+        }
+    }
+
+    fn put(&self, base: Url) {
+        if self.all().iter().any(|known| known.base == base) {
             return;
         }
         let mut known = self.known.write().expect("no holder of this lock can panic");
@@ -82,8 +104,9 @@ impl Subscribers {
     }
 
     /// All that are there by their check-ins; the others are gone.
-    pub fn replace(&self, found: impl Iterator<Item = Url>) {
-        let found: BTreeSet<_> = found.filter(|base| self.may_be_found(base)).collect();
+    pub fn replace<'a>(&self, found: impl Iterator<Item = (Url, &'a Heard)>) {
+        let found: BTreeSet<_> =
+            found.filter(|(base, heard)| self.trust.covers(base, heard)).map(|(base, _heard)| base).collect();
         let mut place = 0..;
         self.known.write().expect("no holder of this lock can panic").retain(|known| {
             let stays = place.next().is_some_and(|place| place < self.set) || found.contains(&known.base);
@@ -92,15 +115,7 @@ impl Subscribers {
             }
             stays
         });
-        found.into_iter().for_each(|base| self.add(base));
-    }
-
-    /// Anybody can check in, and events with their token go nowhere but where they may.
-    fn may_be_found(&self, base: &Url) -> bool {
-        let Some(host) = base.host_str() else { return false };
-        let host = host.trim_matches(['[', ']']);
-        let address = host.parse::<std::net::IpAddr>();
-        host == "localhost" || address.is_ok_and(|address| address.is_loopback()) || self.allowed.contains(host)
+        found.into_iter().for_each(|base| self.put(base));
     }
 
     fn all(&self) -> Vec<Arc<Subscriber>> {
@@ -149,16 +164,16 @@ enum Delivery {
 }
 
 impl Local {
-    /// These subscribers; `api_token` is what they expect as `dapr-api-token`.
+    /// These subscribers, which get their token as `dapr-api-token`.
     ///
     /// # Errors
     /// When no HTTP client can be made, or the token cannot be sent.
-    pub fn new(subscribers: Subscribers, api_token: Option<String>, envelopes: Envelopes) -> anyhow::Result<Self> {
+    pub fn new(subscribers: Subscribers, envelopes: Envelopes) -> anyhow::Result<Self> {
         let mut headers = HeaderMap::new();
-        if let Some(token) = api_token {
+        if let Some(token) = subscribers.trust.token() {
             let mut token: HeaderValue = token.parse().context("APP_API_TOKEN is not visible ASCII")?;
             token.set_sensitive(true);
-            headers.insert("dapr-api-token", token);
+            headers.insert(TOKEN, token);
         }
         // Every request has the token, so none may be led elsewhere.
         let client = Client::builder().default_headers(headers).redirect(Policy::none()).no_proxy().build()?;
@@ -336,24 +351,27 @@ mod tests {
 
     #[test]
     fn who_checks_in_is_found_here_and_where_it_is_allowed() {
-        let allowed = ["friend".to_owned(), "10.0.0.7".to_owned()];
-        let subscribers = Subscribers::new(vec![url("http://set:1")], allowed.into());
-        for found in
-            ["http://127.0.0.1:2", "http://localhost:3", "http://[::1]:4", "http://friend:5", "http://10.0.0.7:6"]
+        let subscribers = Subscribers::new(vec![url("http://set:1")], BTreeSet::from(["friend".to_owned()]), None);
+        let from = |peer: [u8; 4]| subscribers.heard(Caller { peer: Some(peer.into()), token: None });
+        let (here, away) = (from([127, 0, 0, 1]), from([10, 0, 0, 1]));
+        for (found, heard) in [("http://127.0.0.1:2", &here), ("http://localhost:3", &here), ("http://friend:5", &away)]
         {
-            subscribers.add(url(found));
-            subscribers.add(url(found));
+            subscribers.add(url(found), heard);
+            subscribers.add(url(found), heard);
         }
-        for stranger in ["http://elsewhere:1", "http://10.0.0.8:6", "http://0.0.0.0:7", "http://localhost.evil:8"] {
-            subscribers.add(url(stranger));
+        for (stranger, heard) in [("http://elsewhere:1", &here), ("http://127.0.0.1:7", &away)] {
+            subscribers.add(url(stranger), heard);
         }
-        assert_eq!(subscribers.all().len(), 6);
+        assert_eq!(subscribers.all().len(), 4);
         let stays = subscribers.all()[2].clone();
-        subscribers.replace([stays.base.clone(), url("http://elsewhere:1"), url("http://127.0.0.1:9")].into_iter());
+        let rows =
+            [(stays.base.clone(), &here), (url("http://127.0.0.1:8"), &away), (url("http://127.0.0.1:9"), &here)];
+        subscribers.replace(rows.into_iter());
         let all = subscribers.all();
         assert_eq!(all.len(), 3);
         assert!(Arc::ptr_eq(&all[1], &stays), "what is known of it is kept");
-        (0..2 * MOST_FOUND).for_each(|port| subscribers.add(url(&format!("http://127.0.0.1:{}", 10_000 + port))));
+        (0..2 * MOST_FOUND)
+            .for_each(|port| subscribers.add(url(&format!("http://127.0.0.1:{}", 10_000 + port)), &here));
         assert_eq!(subscribers.all().len(), 1 + MOST_FOUND);
         subscribers.replace(std::iter::empty());
         assert_eq!(subscribers.all().len(), 1, "the settings stay");

@@ -1,7 +1,8 @@
 //! Replicas: they check in, everybody sees them, and the operator says that the store was restored.
 
 use actix_web::{
-    HttpResponse,
+    HttpRequest, HttpResponse,
+    http::header,
     web::{self, Bytes},
 };
 use contract::{
@@ -10,7 +11,10 @@ use contract::{
 };
 
 use super::{Api, store_failed};
-use crate::error::ApiError;
+use crate::{
+    error::ApiError,
+    manager::local::{TOKEN, trust::Caller},
+};
 
 /// Bytes of any body here.
 pub(super) const LIMIT: usize = MAX_CHECK_IN;
@@ -20,10 +24,20 @@ type Body = Result<Bytes, actix_web::Error>;
 pub(super) async fn check_in(
     api: web::Data<Api>,
     instance: web::Path<String>,
+    request: HttpRequest,
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
-    let checked_in = api.fleet.check_in(&instance, &read(body)?).await?;
+    let checked_in = api.fleet.check_in(&instance, &read(body)?, caller(&request)).await?;
     Ok(HttpResponse::Ok().json(checked_in))
+}
+
+fn caller(request: &HttpRequest) -> Caller<'_> {
+    let headers = request.headers();
+    let forwarded = headers.contains_key(header::FORWARDED) || headers.contains_key(header::X_FORWARDED_FOR);
+    Caller {
+        peer: request.peer_addr().filter(|_peer| !forwarded).map(|peer| peer.ip()),
+        token: headers.get(TOKEN).map(header::HeaderValue::as_bytes),
+    }
 }
 
 pub(super) async fn list(api: web::Data<Api>) -> Result<HttpResponse, ApiError> {

@@ -4,6 +4,7 @@
 
 use chrono::{DateTime, Utc};
 use contract::{Epoch, fleet::Member};
+use serde::{Deserialize, Serialize};
 
 use super::Store;
 
@@ -12,15 +13,37 @@ pub const MOST_MEMBERS: usize = 20_000;
 /// Bytes of rows that a request reads.
 pub(super) const MOST_BYTES: usize = 64 << 20;
 
+/// A replica as the store keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// What everybody may see.
+    #[serde(flatten)]
+    pub member: Member,
+    /// How it was heard; of a row that does not say so nothing is known.
+    #[serde(default)]
+    pub heard: Heard,
+}
+
+/// How a check-in reached its publisher, as far as that decides whether `LOCAL` sends there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Heard {
+    /// The loopback that it came over, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loopback: Option<String>,
+    /// It carried the token of that publisher.
+    pub token: bool,
+}
+
 impl Store {
     /// Keeps these rows, each unless a newer one of that replica is there.
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub async fn put_members(&self, members: Vec<Member>) -> anyhow::Result<()> {
+    pub async fn put_members(&self, rows: Vec<Row>) -> anyhow::Result<()> {
         match self {
-            Self::Embedded(store) => store.put_members(members).await,
-            Self::Mongo(store) => store.put_members(&members).await,
+            Self::Embedded(store) => store.put_members(rows).await,
+            Self::Mongo(store) => store.put_members(&rows).await,
         }
     }
 
@@ -28,7 +51,7 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn members(&self) -> anyhow::Result<Vec<Member>> {
+    pub async fn members(&self) -> anyhow::Result<Vec<Row>> {
         match self {
             Self::Embedded(store) => store.members().await,
             Self::Mongo(store) => store.members().await,

@@ -4,24 +4,24 @@
 
 use anyhow::anyhow;
 use chrono::{DateTime, Utc};
-use contract::{Epoch, fleet::Member};
+use contract::Epoch;
 use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 
 use super::{Embedded, META, blocking, epoch};
-use crate::store::fleet::{MOST_BYTES, MOST_MEMBERS};
+use crate::store::fleet::{MOST_BYTES, MOST_MEMBERS, Row};
 
 /// When it was seen, in milliseconds, and its row as JSON, by name.
 pub(super) const REPLICAS: TableDefinition<'_, &str, (i64, &[u8])> = TableDefinition::new("replicas");
 
 impl Embedded {
-    pub(in crate::store) async fn put_members(&self, members: Vec<Member>) -> anyhow::Result<()> {
+    pub(in crate::store) async fn put_members(&self, rows: Vec<Row>) -> anyhow::Result<()> {
         let database = self.database.clone();
         blocking(move || {
             let mut transaction = database.begin_write()?;
             transaction.set_durability(redb::Durability::None)?;
             let mut table = transaction.open_table(REPLICAS)?;
-            for member in &members {
-                let row = serde_json::to_vec(member)?;
+            for row @ Row { member, .. } in &rows {
+                let row = serde_json::to_vec(row)?;
                 let name = member.check_in.instance.as_str();
                 table.insert(name, (member.seen.timestamp_millis(), row.as_slice()))?;
             }
@@ -31,7 +31,7 @@ impl Embedded {
         .await
     }
 
-    pub(in crate::store) async fn members(&self) -> anyhow::Result<Vec<Member>> {
+    pub(in crate::store) async fn members(&self) -> anyhow::Result<Vec<Row>> {
         let database = self.database.clone();
         blocking(move || {
             let table = database.begin_read()?.open_table(REPLICAS)?;

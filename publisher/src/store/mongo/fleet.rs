@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use chrono::{DateTime, Utc};
-use contract::{Epoch, fleet::Member};
+use contract::Epoch;
 use mongodb::{
     ClientSession,
     bson::{self, Document as Bdoc, doc},
@@ -16,7 +16,7 @@ use mongodb::{
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{CALL, HEADS, LATE, META, Mongo, STORE, call, durable, has_label};
-use crate::store::fleet::{MOST_BYTES, MOST_MEMBERS};
+use crate::store::fleet::{MOST_BYTES, MOST_MEMBERS, Row};
 
 pub(super) const REPLICAS: &str = "_replicas";
 
@@ -27,10 +27,10 @@ const COMMAND_BYTES: usize = 8 << 20;
 const DECLARE: Duration = Duration::from_secs(5);
 
 impl Mongo {
-    pub(in crate::store) async fn put_members(&self, members: &[Member]) -> anyhow::Result<()> {
+    pub(in crate::store) async fn put_members(&self, rows: &[Row]) -> anyhow::Result<()> {
         let (mut updates, mut bytes) = (Vec::new(), 0);
-        for member in members {
-            let text = serde_json::to_string(member)?;
+        for row @ Row { member, .. } in rows {
+            let text = serde_json::to_string(row)?;
             bytes += text.len();
             let seen = bson::DateTime::from_millis(member.seen.timestamp_millis());
             let row = doc! { "_id": member.check_in.instance.as_str(), "seen": seen, "member": text };
@@ -59,7 +59,7 @@ impl Mongo {
         }
     }
 
-    pub(in crate::store) async fn members(&self) -> anyhow::Result<Vec<Member>> {
+    pub(in crate::store) async fn members(&self) -> anyhow::Result<Vec<Row>> {
         let read = async {
             let newest_first = doc! { "seen": -1 };
             let limit = i64::try_from(MOST_MEMBERS)?;
