@@ -290,6 +290,14 @@ impl Store {
         }
     }
 
+    /// Ends once [`Store::broken`] says why.
+    pub async fn until_broken(&self) {
+        match self {
+            Self::Embedded(store) => store.until_broken().await,
+            Self::Mongo(_) => std::future::pending().await,
+        }
+    }
+
     /// Whether the store answers.
     ///
     /// # Errors

@@ -107,8 +107,13 @@ impl WriterTask {
         // What did not fit into a group begins the next one.
         let mut left_over = VecDeque::new();
         loop {
+            if let Some(why) = self.store.broken() {
+                bail!("{why}; start again to find out what was written");
+            }
             if left_over.is_empty() {
                 tokio::select! {
+                    // Another task found out: without this nobody would, where no writes come.
+                    () = self.store.until_broken() => continue,
                     waiting = self.queue.recv() => match waiting {
                         Some(waiting) => left_over.push_back(waiting),
                         None => return Ok(()),
@@ -127,9 +132,6 @@ impl WriterTask {
                 drop(answer.send(Err(ApiError::not_committed())));
             }
             self.commit(group, &mut left_over).await;
-            if let Some(why) = self.store.broken() {
-                bail!("{why}; start again to find out what was written");
-            }
         }
     }
 

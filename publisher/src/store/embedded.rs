@@ -13,12 +13,18 @@ use std::{
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
 use contract::{CanonicalJson, Change, CollectionName, Document, DocumentId, Epoch, Head, Revision};
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError,
+    TransactionError, WriteTransaction,
+};
+use tokio_util::sync::CancellationToken;
 
 use super::{CommitError, Committed, PIECE_BYTES, Piece, Reading, Terms};
 use crate::fold::{Entry, Folded, Ground, Place};
 
 mod fleet;
+#[cfg(test)]
+mod tests;
 mod trim;
 
 /// `lineage`, `counter`, `format`.
@@ -40,8 +46,14 @@ const FORMAT: u64 = 1;
 pub struct Embedded {
     database: Arc<Database>,
     terms: Arc<Terms>,
-    /// Set once the disk failed under a commit: redb then refuses every write until the file is opened anew.
-    broken: Arc<OnceLock<String>>,
+    /// Set once the disk failed under any call: redb then refuses every write until the file is opened anew.
+    broken: Arc<Broken>,
+}
+
+#[derive(Default)]
+struct Broken {
+    why: OnceLock<String>,
+    is: CancellationToken,
 }
 
 impl std::fmt::Debug for Embedded {
@@ -70,7 +82,33 @@ impl Embedded {
     }
 
     pub(super) fn broken(&self) -> Option<String> {
-        self.broken.get().cloned()
+        self.broken.why.get().cloned()
+    }
+
+    /// Ends once this process can no longer write.
+    pub(super) async fn until_broken(&self) {
+        self.broken.is.cancelled().await;
+    }
+
+    /// A call on the blocking pool.
+    async fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Database) -> anyhow::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let database = self.database.clone();
+        blocking(move || work(&database)).await.inspect_err(|error| self.judge(error))
+    }
+
+    /// The disk failed, whichever call it was: nothing will be written until the file is opened anew.
+    fn judge(&self, error: &anyhow::Error) {
+        if disk_failed(error) {
+            self.give_up(error);
+        }
+    }
+
+    fn give_up(&self, error: &anyhow::Error) {
+        self.broken.why.get_or_init(|| format!("the embedded store failed on its disk: {error:#}"));
+        self.broken.is.cancel();
     }
 
     pub(super) async fn commit(&self, group: Arc<[Entry]>) -> Result<Committed, CommitError> {
@@ -80,7 +118,8 @@ impl Embedded {
     }
 
     fn commit_now(&self, group: &[Entry]) -> Result<Committed, CommitError> {
-        let (transaction, folded) = self.decide_and_write(group).map_err(CommitError::NotCommitted)?;
+        let decided = self.decide_and_write(group).inspect_err(|error| self.judge(error));
+        let (transaction, folded) = decided.map_err(CommitError::NotCommitted)?;
         if let Some(transaction) = transaction {
             // The pages may have reached the disk before the error: only opening the file anew tells.
             transaction.commit().map_err(|error| self.break_down(error.into()))?;
@@ -100,13 +139,13 @@ impl Embedded {
     }
 
     fn break_down(&self, error: anyhow::Error) -> CommitError {
-        self.broken.get_or_init(|| format!("the embedded store failed on its disk: {error:#}"));
+        self.give_up(&error);
         CommitError::OutcomeUnknown(error)
     }
 
     pub(super) async fn heads(&self, collections: &BTreeSet<CollectionName>) -> anyhow::Result<Vec<Head>> {
-        let (database, collections) = (self.database.clone(), collections.clone());
-        blocking(move || heads(&database.begin_read()?, &collections)).await
+        let collections = collections.clone();
+        self.call(move |database| heads(&database.begin_read()?, &collections)).await
     }
 
     pub(super) async fn document(
@@ -114,8 +153,8 @@ impl Embedded {
         collection: &CollectionName,
         id: &DocumentId,
     ) -> anyhow::Result<Option<Document>> {
-        let (database, collection, id) = (self.database.clone(), collection.clone(), id.clone());
-        blocking(move || {
+        let (collection, id) = (collection.clone(), id.clone());
+        self.call(move |database| {
             let documents = database.begin_read()?.open_table(DOCUMENTS)?;
             let held = documents.get((collection.as_str(), id.as_str()))?;
             held.map(|held| document(id, held.value())).transpose()
@@ -124,13 +163,13 @@ impl Embedded {
     }
 
     pub(super) async fn read(&self, collections: &BTreeSet<CollectionName>) -> anyhow::Result<Reading> {
-        let (database, collections) = (self.database.clone(), collections.clone());
-        blocking(move || {
+        let (store, collections) = (self.clone(), collections.clone());
+        self.call(move |database| {
             let transaction = database.begin_read()?;
             let heads = heads(&transaction, &collections)?;
             let epoch = epoch(&transaction.open_table(META)?)?;
-            let cursor =
-                Cursor { transaction: Arc::new(transaction), left: collections.into_iter().collect(), after: None };
+            let left = collections.into_iter().collect();
+            let cursor = Cursor { store, transaction: Arc::new(transaction), left, after: None };
             Ok(Reading { epoch, heads, cursor: super::Cursor::Embedded(cursor) })
         })
         .await
@@ -143,8 +182,8 @@ impl Embedded {
         limit: usize,
         bytes: usize,
     ) -> anyhow::Result<Vec<Change>> {
-        let (database, collection) = (self.database.clone(), collection.clone());
-        blocking(move || {
+        let collection = collection.clone();
+        self.call(move |database| {
             let changes = database.begin_read()?.open_table(CHANGES)?;
             let (mut found, mut taken) = (Vec::new(), 0);
             for row in changes.range(after(&collection, since))?.take(limit) {
@@ -167,9 +206,9 @@ impl Embedded {
         fresh: Range<DateTime<Utc>>,
         limit: usize,
     ) -> anyhow::Result<Vec<Change>> {
-        let (database, collection) = (self.database.clone(), collection.clone());
+        let collection = collection.clone();
         let fresh = fresh.start.timestamp_millis()..fresh.end.timestamp_millis();
-        blocking(move || {
+        self.call(move |database| {
             let transaction = database.begin_read()?;
             let (owed, changes) = (transaction.open_table(OWED)?, transaction.open_table(CHANGES)?);
             let mut found = Vec::new();
@@ -190,8 +229,8 @@ impl Embedded {
     }
 
     pub(super) async fn clear_owed(&self, published: &[(CollectionName, Revision)]) -> anyhow::Result<()> {
-        let (database, published) = (self.database.clone(), published.to_vec());
-        blocking(move || {
+        let published = published.to_vec();
+        self.call(move |database| {
             let mut transaction = database.begin_write()?;
             // Not worth an fsync of its own: the next group makes it durable, and losing it only sends an event twice.
             transaction.set_durability(redb::Durability::None)?;
@@ -208,6 +247,7 @@ impl Embedded {
 
 /// Reads documents piece by piece from one read transaction, which redb keeps as it was for as long as it is held.
 pub(super) struct Cursor {
+    store: Embedded,
     transaction: Arc<ReadTransaction>,
     left: VecDeque<CollectionName>,
     after: Option<DocumentId>,
@@ -223,7 +263,7 @@ impl Cursor {
     pub(super) async fn next(&mut self) -> anyhow::Result<Option<Piece>> {
         while let Some(collection) = self.left.front().cloned() {
             let (transaction, name, after) = (self.transaction.clone(), collection.clone(), self.after.take());
-            let documents = blocking(move || piece(&transaction, &name, after.as_ref())).await?;
+            let documents = self.store.call(move |_database| piece(&transaction, &name, after.as_ref())).await?;
             match documents.last() {
                 Some(last) => {
                     self.after = Some(last.id().clone());
@@ -239,6 +279,28 @@ impl Cursor {
 /// The places of a collection after a revision.
 fn after(collection: &CollectionName, revision: Revision) -> std::ops::RangeInclusive<(&str, u64)> {
     (collection.as_str(), revision.saturating_add(1))..=(collection.as_str(), u64::MAX)
+}
+
+/// Whether redb says that the disk failed, now or before. It latches: after either it refuses every write.
+fn disk_failed(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let within = [
+            cause.downcast_ref::<StorageError>(),
+            cause.downcast_ref::<TableError>().and_then(|error| match error {
+                TableError::Storage(error) => Some(error),
+                _ => None,
+            }),
+            cause.downcast_ref::<TransactionError>().and_then(|error| match error {
+                TransactionError::Storage(error) => Some(error),
+                _ => None,
+            }),
+            cause.downcast_ref::<redb::CommitError>().and_then(|error| match error {
+                redb::CommitError::Storage(error) => Some(error),
+                _ => None,
+            }),
+        ];
+        within.into_iter().flatten().any(|error| matches!(error, StorageError::Io(_) | StorageError::PreviousIo))
+    })
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> anyhow::Result<T> {

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use contract::Epoch;
 use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 
-use super::{Embedded, META, blocking, epoch};
+use super::{Embedded, META, epoch};
 use crate::store::fleet::{MOST_BYTES, MOST_MEMBERS, Row};
 
 /// When it was seen, in milliseconds, and its row as JSON, by name.
@@ -15,8 +15,7 @@ pub(super) const REPLICAS: TableDefinition<'_, &str, (i64, &[u8])> = TableDefini
 
 impl Embedded {
     pub(in crate::store) async fn put_members(&self, rows: Vec<Row>) -> anyhow::Result<()> {
-        let database = self.database.clone();
-        blocking(move || {
+        self.call(move |database| {
             let mut transaction = database.begin_write()?;
             transaction.set_durability(redb::Durability::None)?;
             let mut table = transaction.open_table(REPLICAS)?;
@@ -32,8 +31,7 @@ impl Embedded {
     }
 
     pub(in crate::store) async fn members(&self) -> anyhow::Result<Vec<Row>> {
-        let database = self.database.clone();
-        blocking(move || {
+        self.call(move |database| {
             let table = database.begin_read()?.open_table(REPLICAS)?;
             let (mut found, mut bytes) = (Vec::new(), 0);
             for row in table.iter()?.take(MOST_MEMBERS) {
@@ -51,8 +49,7 @@ impl Embedded {
     }
 
     pub(in crate::store) async fn forget_members(&self, before: DateTime<Utc>) -> anyhow::Result<()> {
-        let database = self.database.clone();
-        blocking(move || {
+        self.call(move |database| {
             // Without replicas there is nothing to forget, and no reason to hold up a writer for an fsync.
             if database.begin_read()?.open_table(REPLICAS)?.is_empty()? {
                 return Ok(());
@@ -73,8 +70,8 @@ impl Embedded {
 
     pub(in crate::store) async fn declare(&self, from: Epoch, to: Epoch) -> anyhow::Result<bool> {
         let this = self.clone();
-        blocking(move || {
-            let transaction = this.database.begin_write()?;
+        self.call(move |database| {
+            let transaction = database.begin_write()?;
             let mut meta = transaction.open_table(META)?;
             if epoch(&meta)? != from {
                 return Ok(false);

@@ -5,7 +5,7 @@ use contract::{CollectionName, Head, Revision};
 use redb::{Database, ReadableDatabase};
 use serde::Deserialize;
 
-use super::{CHANGES, Embedded, HEADS, META, OWED, blocking, epoch, head};
+use super::{CHANGES, Embedded, HEADS, META, OWED, epoch, head};
 
 impl Embedded {
     pub(in crate::store) async fn trim(
@@ -15,12 +15,12 @@ impl Embedded {
         before: DateTime<Utc>,
         limit: usize,
     ) -> anyhow::Result<usize> {
-        let (database, collection) = (self.database.clone(), collection.clone());
-        blocking(move || {
+        let collection = collection.clone();
+        self.call(move |database| {
             // Found without holding up writers: what may go now may go for ever, because nothing becomes owed again.
-            let (count, last) = removable(&database, &collection, keep, before, limit)?;
+            let (count, last) = removable(database, &collection, keep, before, limit)?;
             if count > 0 {
-                remove(&database, &collection, last)?;
+                remove(database, &collection, last)?;
             }
             Ok(count)
         })
