@@ -11,6 +11,7 @@ use std::{
 
 use contract::{CollectionName, Digest, Epoch, Head, Revision};
 use futures_util::{StreamExt, stream};
+use rand::seq::IteratorRandom;
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout_at},
@@ -22,11 +23,11 @@ use crate::store::Store;
 
 /// Check-ins that may wait for the next reading.
 const QUEUE: usize = 4_096;
-/// Records of the past that one reading may cause; the others get their verdict with their next check-in.
+/// Records of the past that one reading may cause, drawn by lot; the others get their verdict with another check-in.
 const RECORDS: usize = 64;
 const RECORDS_AT_A_TIME: usize = 8;
-/// All of them together: an answer late is worse than no verdict.
-const RECORDS_TIME: Duration = Duration::from_secs(1);
+/// All of them together: an answer late is worse than no verdict, and a check-in may wait for two readings.
+const RECORDS_TIME: Duration = Duration::from_millis(300);
 /// Digests that are remembered, and for how long.
 const REMEMBERED: usize = 4_096;
 const MEMORY: Duration = Duration::from_secs(60);
@@ -113,7 +114,7 @@ impl DeskTask {
         Ok(())
     }
 
-    async fn read(&mut self, moments: BTreeSet<&Moment>) -> anyhow::Result<Reading> {
+    pub(super) async fn read(&mut self, moments: BTreeSet<&Moment>) -> anyhow::Result<Reading> {
         let heads = self.store.heads(&self.store.terms().collections).await?;
         let heads: BTreeMap<_, _> = heads.into_iter().map(|head| (head.collection.clone(), head)).collect();
         self.forget(&heads);
@@ -125,11 +126,16 @@ impl DeskTask {
                     .is_some_and(|head| head.epoch == *epoch && (head.oldest.max(1)..head.revision).contains(at))
             })
             .collect();
-        let unknown: Vec<_> =
-            past.iter().filter(|moment| !self.recent.contains_key(**moment)).take(RECORDS).copied().cloned().collect();
-        self.look_up(unknown).await;
         let known = |moment: &&Moment| Some(((*moment).clone(), self.recent.get(*moment)?.1));
-        let digests = past.iter().filter_map(known).collect();
+        let mut digests: HashMap<_, _> = past.iter().filter_map(known).collect();
+        let unknown = past.into_iter().filter(|moment| !digests.contains_key(*moment));
+        // By lot: the first by name would be the same ones each time.
+        let unknown = unknown.sample(&mut rand::rng(), RECORDS).into_iter().cloned().collect();
+        // What finds no room to be remembered is an answer all the same.
+        for (moment, digest) in self.look_up(unknown).await {
+            self.remember(moment.clone(), digest);
+            digests.insert(moment, digest);
+        }
         Ok(Reading { heads, digests })
     }
 
@@ -152,7 +158,8 @@ impl DeskTask {
         }
     }
 
-    async fn look_up(&mut self, moments: Vec<Moment>) {
+    /// Those that are found in time.
+    async fn look_up(&self, moments: Vec<Moment>) -> Vec<(Moment, Digest)> {
         let deadline = Instant::now() + RECORDS_TIME;
         let reads = moments.into_iter().map(|moment| {
             let store = self.store.clone();
@@ -166,10 +173,22 @@ impl DeskTask {
         });
         let reads: Vec<_> = reads.collect();
         let mut reads = std::pin::pin!(stream::iter(reads).buffer_unordered(RECORDS_AT_A_TIME));
+        let mut found = Vec::new();
         while let Ok(Some(read)) = timeout_at(deadline, reads.next()).await {
-            if let Some((moment, digest)) = read {
-                self.remember(moment, digest);
+            found.extend(read);
+        }
+        found
+    }
+
+    /// Leaves no room to remember anything.
+    #[cfg(test)]
+    pub(super) fn fill(&mut self) {
+        let name: CollectionName = "Full".parse().expect("a name");
+        for at in 1.. {
+            if self.recent.len() >= REMEMBERED {
+                break;
             }
+            self.remember((name.clone(), Epoch { lineage: 0, counter: 0 }, at), Digest::default());
         }
     }
 }

@@ -136,7 +136,9 @@ impl Epochs {
         let (from, _heads) = self.heads().await?;
         let lineage = if adopt { self.foreign_lineage(from).await? } else { from.lineage };
         let highest = if lineage == from.lineage { from.counter } else { 0 };
-        let counter = self.highest_reported(Epoch { lineage, counter: highest }, adopt).await?;
+        // A person vouches for it: what was declared under a clock far ahead, and then restored away, is beyond belief otherwise.
+        let sensible = |epoch: Epoch| epoch.lineage == lineage && epoch.counter < LAST;
+        let counter = self.highest_reported(highest, sensible).await?;
         self.go_on(from, lineage, counter).await
     }
 
@@ -160,10 +162,9 @@ impl Epochs {
         }
     }
 
-    async fn highest_reported(&self, floor: Epoch, adopt: bool) -> anyhow::Result<u64> {
-        let mut reported = self.reported().await?;
-        reported.retain(|epoch| if adopt { epoch.lineage == floor.lineage } else { believable(*epoch, floor) });
-        Ok(reported.into_iter().map(|epoch| epoch.counter).max().unwrap_or(0).max(floor.counter))
+    async fn highest_reported(&self, floor: u64, believed: impl Fn(Epoch) -> bool) -> anyhow::Result<u64> {
+        let reported = self.reported().await?.into_iter().filter(|epoch| believed(*epoch));
+        Ok(reported.map(|epoch| epoch.counter).fold(floor, u64::max))
     }
 
     /// The epochs that replicas report which are not gone.
@@ -192,7 +193,7 @@ impl Epochs {
             ));
         }
         let floor = Epoch { counter: from.counter.max(suspicion.counter), ..from };
-        let counter = self.highest_reported(floor, false).await?;
+        let counter = self.highest_reported(floor.counter, |epoch| believable(epoch, floor)).await?;
         self.go_on(from, from.lineage, counter).await.map(Some)
     }
 

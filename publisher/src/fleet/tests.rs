@@ -159,6 +159,29 @@ async fn a_digest_is_compared_where_the_log_can_tell() {
     assert_eq!(stage.metrics.diverged.get(), 3);
 }
 
+/// A fleet that asks for more than is remembered and looked up at once: everybody has a turn.
+#[tokio::test]
+async fn no_moment_waits_for_ever_for_its_digest() {
+    let stage = Stage::set().await;
+    for number in 0..200 {
+        stage.put(FREE, "a", number).await;
+    }
+    for number in 0..2 {
+        stage.put(OTHER, "a", number).await;
+    }
+    let (_desk, mut task) = desk::desk(stage.store.clone());
+    task.fill();
+    let epoch = stage.head(FREE).await.epoch;
+    let moments: Vec<_> = (1..200).map(|at| (name(FREE), epoch, at)).chain([(name(OTHER), epoch, 1)]).collect();
+    let mut left: BTreeSet<_> = moments.iter().collect();
+    // Each has one chance in four, each time.
+    for _reading in 0..200 {
+        let reading = task.read(moments.iter().collect()).await.expect("a reading");
+        left.retain(|moment| reading.digest(moment).is_none());
+    }
+    assert!(left.is_empty(), "{left:?}");
+}
+
 #[tokio::test]
 async fn the_newest_check_in_is_seen_at_once_and_after_a_restart() {
     let stage = Stage::set().await;
@@ -308,6 +331,21 @@ async fn nonsense_and_a_blank_store_declare_nothing() {
     stage.check_in("r", report(Epoch { counter: u64::MAX, ..epoch }, 1, Digest(1))).await;
     let again = stage.fleet.declare(RestoreEpoch::default()).await.expect("declared").epoch;
     assert!(follows(again, declared.epoch) && again.counter < u64::MAX / 4);
+}
+
+/// An epoch that was declared while the clock was years ahead, and then lost with its database.
+#[tokio::test]
+async fn by_hand_an_epoch_goes_beyond_whatever_replicas_follow() {
+    let stage = Stage::set().await;
+    stage.put(FREE, "a", 1).await;
+    let epoch = stage.head(FREE).await.epoch;
+    let years = 10 * 365 * 86_400_000;
+    let lost = Epoch { counter: u64::try_from(Utc::now().timestamp_millis()).expect("after 1970") + years, ..epoch };
+    stage.check_in("r", report(lost, 1, Digest(1))).await;
+    let nonsense = Epoch { counter: u64::MAX, ..epoch };
+    stage.check_in("s", report(nonsense, 1, Digest(1))).await;
+    let declared = stage.fleet.declare(RestoreEpoch::default()).await.expect("declared").epoch;
+    assert!(follows(declared, lost) && declared.counter < lost.counter + years, "{declared}");
 }
 
 #[tokio::test]
