@@ -114,6 +114,15 @@ impl CommitError {
     }
 }
 
+/// What became of the oldest changes of a collection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    /// How many went.
+    pub changes: usize,
+    /// The change that is old enough to go and stays because it is owed.
+    pub held_up: Option<Revision>,
+}
+
 /// All documents of some collections at one moment, handed out in pieces.
 #[derive(Debug)]
 pub struct Reading {
@@ -264,8 +273,8 @@ impl Store {
     }
 
     /// Takes the oldest changes of a collection out of the log, at most `limit`: those that are not among the newest `keep`, were
-    /// committed before a moment, and are not owed; none behind one that stays. The head moves first or with them.
-    /// Says how many went.
+    /// committed before a moment, and are not owed; none behind one that stays. The head moves first or with them. Where events
+    /// are switched off nothing counts as owed, because this publisher will never send it.
     ///
     /// # Errors
     /// When the store cannot be written.
@@ -275,7 +284,7 @@ impl Store {
         keep: u64,
         before: DateTime<Utc>,
         limit: usize,
-    ) -> anyhow::Result<usize> {
+    ) -> anyhow::Result<Trimmed> {
         match self {
             Self::Embedded(store) => store.trim(collection, keep, before, limit).await,
             Self::Mongo(store) => store.trim(collection, keep, before, limit).await,

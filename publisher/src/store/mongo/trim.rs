@@ -10,6 +10,7 @@ use mongodb::bson::doc;
 use tokio::time::timeout;
 
 use super::{CALL, CHANGES, HEADS, LATE, Mongo, call, rows};
+use crate::store::Trimmed;
 
 impl Mongo {
     pub(in crate::store) async fn trim(
@@ -18,42 +19,48 @@ impl Mongo {
         keep: u64,
         before: DateTime<Utc>,
         limit: usize,
-    ) -> anyhow::Result<usize> {
+    ) -> anyhow::Result<Trimmed> {
         let this = doc! { "_id": collection.as_str() };
-        let Some(head) = call(self.table(HEADS).find_one(this.clone())).await? else { return Ok(0) };
+        let Some(head) = call(self.table(HEADS).find_one(this.clone())).await? else {
+            return Ok(Trimmed::default());
+        };
         let beyond = rows::number(&head, "revision")?.saturating_sub(keep);
         let removable = self.removable(collection, i64::try_from(beyond)?, before, limit);
-        let (count, last) = timeout(CALL, removable).await.context(LATE)??;
-        if count == 0 {
-            return Ok(0);
+        let (trimmed, last) = timeout(CALL, removable).await.context(LATE)??;
+        if trimmed.changes == 0 {
+            return Ok(trimmed);
         }
         // Outside a transaction, so that a group that has the head open makes this wait, and not the other way round.
         call(self.table(HEADS).update_one(this, doc! { "$max": { "oldest": last + 1 } })).await?;
         let gone = doc! { "collection": collection.as_str(), "revision": { "$lte": last } };
         call(self.table(CHANGES).delete_many(gone)).await?;
-        Ok(count)
+        Ok(trimmed)
     }
 
-    /// How many records may go, and the last of them. Read at majority: what is no longer owed there stays so.
+    /// What may go, and the last of it. Read at majority: what is no longer owed there stays so.
     async fn removable(
         &self,
         collection: &CollectionName,
         beyond: i64,
         before: DateTime<Utc>,
         limit: usize,
-    ) -> anyhow::Result<(usize, i64)> {
+    ) -> anyhow::Result<(Trimmed, i64)> {
         let filter = doc! { "collection": collection.as_str(), "revision": { "$lte": beyond } };
         let what = doc! { "revision": 1, "time": 1, "owed": 1 };
         let (log, order) = (self.table(CHANGES), doc! { "revision": 1 });
         let mut found = log.find(filter).sort(order).projection(what).limit(i64::try_from(limit)?).await?;
-        let (mut count, mut last) = (0, 0);
+        let (mut trimmed, mut last) = (Trimmed::default(), 0);
         while found.advance().await? {
             let row = found.deserialize_current()?;
-            if row.contains_key("owed") || row.get_datetime("time")?.timestamp_millis() >= before.timestamp_millis() {
+            if row.get_datetime("time")?.timestamp_millis() >= before.timestamp_millis() {
                 break;
             }
-            (count, last) = (count + 1, row.get_i64("revision")?);
+            if self.terms.events_enabled && row.contains_key("owed") {
+                trimmed.held_up = Some(rows::number(&row, "revision")?);
+                break;
+            }
+            (trimmed.changes, last) = (trimmed.changes + 1, row.get_i64("revision")?);
         }
-        Ok((count, last))
+        Ok((trimmed, last))
     }
 }
