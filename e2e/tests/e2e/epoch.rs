@@ -1,5 +1,7 @@
 //! A database that was restored: replicas tell, and the store goes on under a new epoch. And the fleet that tells it.
 
+use std::time::Duration;
+
 use anyhow::{Context, ensure};
 use contract::{Digest, Epoch, Feed, Head, fleet};
 use e2e::{
@@ -12,6 +14,7 @@ use futures_util::{TryStreamExt, future::join};
 use mongodb::{
     Database,
     bson::{Document, doc},
+    options::ReadConcern,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -175,6 +178,35 @@ async fn no_change_carries_the_old_epoch_after_a_declaration() -> Outcome {
         let after = log.items.iter().filter(|change| change.revision > head.revision);
         ensure!(after.clone().all(|change| change.epoch >= head.epoch), "after {head:?}");
     }
+    Ok(())
+}
+
+/// Another publisher serves one more collection from the middle of a declaration on, which does not see the new head.
+#[tokio::test]
+async fn a_new_collection_does_not_slip_past_a_declaration() -> Outcome {
+    const FRESH: &str = "Fresh";
+    let (store, publisher, database) = mongo().await?;
+    let old = publisher.api().head(FREE).await?.epoch;
+    let mut session = database.client().start_session().await?;
+    session.start_transaction().read_concern(ReadConcern::snapshot()).await?;
+    let (meta, heads) = (database.collection::<Document>("_meta"), database.collection::<Document>("_heads"));
+    meta.update_one(doc! {}, doc! { "$inc": { "counter": 1_i64 } }).session(&mut session).await?;
+    heads.update_many(doc! {}, doc! { "$set": { "declared": 1_i64 } }).session(&mut session).await?;
+
+    let mut late = store
+        .publisher()?
+        .with("AURA_CONFIGURATION_EVENTS_ENABLED", "false")
+        .with("AURA_CONFIGURATION_COLLECTIONS", format!("{FREE},{FRESH}"));
+    late.launch()?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // Nobody may be there yet, or it may be refused; what may not be is that it is written in the old epoch.
+    drop(late.api().create(FRESH, &json!({"id": "early"})).await);
+    session.commit_transaction().await?;
+    late.until_ready().await?;
+    late.api().create(FRESH, &json!({"id": "a"})).await?.expect(201)?;
+    let log = late.api().get(&format!("/v1/collections/{FRESH}/changes?since=0")).await?.expect(200)?;
+    let log: Feed = serde_json::from_str(&log.body)?;
+    ensure!(!log.items.is_empty() && log.items.iter().all(|change| follows(change.epoch, old)), "{log:?}");
     Ok(())
 }
 

@@ -86,13 +86,13 @@ impl Mongo {
         let meta = call(self.table(META).find_one(doc! { "_id": STORE })).await?.context("_meta is empty")?;
         let format = meta.get_i64("format")?;
         ensure!(format == FORMAT, "the format of the store is {format}; this version reads {FORMAT} only");
-        for collection in &self.terms.collections {
-            self.upsert(HEADS, collection.as_str(), rows::virgin_head()).await?;
-            // A transaction must not have to make the collection.
-            if let Err(error) = call(self.database.create_collection(collection.as_str())).await {
+        // A transaction must not have to make a collection.
+        for name in self.terms.collections.iter().map(CollectionName::as_str).chain([HEADS]) {
+            if let Err(error) = call(self.database.create_collection(name)).await {
                 ensure!(is_code(&error, 48), error); // 48 = NamespaceExists
             }
         }
+        self.make_heads().await.context("making heads")?;
         let unique = IndexOptions::builder().unique(true).build();
         let partial = IndexOptions::builder().partial_filter_expression(doc! { "owed": true }).build();
         let indexes = [

@@ -1,13 +1,14 @@
 //! Rows of replicas, and the epoch, in MongoDB.
 //!
 //! Rows are written without waiting for a majority: they are a view. The epoch is declared in a transaction that also
-//! touches every head, so that no group that read the old epoch can commit after it.
+//! touches every head, so that no group that read the old epoch can commit after it. A head that comes into being meanwhile
+//! is one that it does not see: so heads are made in a transaction that also writes `_meta`, and the two conflict.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, bail, ensure};
 use chrono::{DateTime, Utc};
-use contract::Epoch;
+use contract::{CollectionName, Epoch};
 use mongodb::{
     ClientSession,
     bson::{self, Document as Bdoc, doc},
@@ -15,7 +16,7 @@ use mongodb::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{CALL, HEADS, LATE, META, Mongo, STORE, call, durable, has_label};
+use super::{CALL, HEADS, LATE, META, Mongo, STORE, call, durable, has_label, rows};
 use crate::store::fleet::{MOST_BYTES, MOST_MEMBERS, Row};
 
 pub(super) const REPLICAS: &str = "_replicas";
@@ -108,6 +109,54 @@ impl Mongo {
                 tried => return tried,
             }
         }
+    }
+
+    /// Makes the heads that are missing. Several publishers may do it at once.
+    pub(super) async fn make_heads(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + DECLARE;
+        loop {
+            let mut session = call(self.client.start_session()).await?;
+            let tried = timeout(CALL, self.try_to_make_heads(&mut session)).await.context(LATE);
+            match tried.and_then(|in_time| in_time) {
+                // Where the outcome is unknown, looking again tells.
+                Err(error)
+                    if [
+                        mongodb::error::TRANSIENT_TRANSACTION_ERROR,
+                        mongodb::error::UNKNOWN_TRANSACTION_COMMIT_RESULT,
+                    ]
+                    .iter()
+                    .any(|label| has_label(&error, label))
+                        && Instant::now() < deadline =>
+                {
+                    sleep(Duration::from_millis(rand::random_range(1..=50))).await;
+                }
+                tried => return tried,
+            }
+        }
+    }
+
+    async fn try_to_make_heads(&self, session: &mut ClientSession) -> anyhow::Result<()> {
+        session.start_transaction().read_concern(ReadConcern::snapshot()).write_concern(durable()).await?;
+        let mut missing: BTreeSet<_> = self.terms.collections.iter().map(CollectionName::as_str).collect();
+        let mut there = self.table_at_snapshot(HEADS).find(doc! {}).session(&mut *session).await?;
+        while let Some(head) = there.next(&mut *session).await.transpose()? {
+            missing.remove(head.get_str("_id")?);
+        }
+        if missing.is_empty() {
+            session.abort_transaction().await?;
+            return Ok(());
+        }
+        let touch = doc! { "$currentDate": { "headsMade": true } };
+        let done = self.table(META).update_one(doc! { "_id": STORE }, touch).session(&mut *session).await?;
+        ensure!(done.matched_count == 1, "_meta is empty: is the database being restored?");
+        let heads = missing.into_iter().map(|name| {
+            let mut head = rows::virgin_head();
+            head.insert("_id", name);
+            head
+        });
+        self.table(HEADS).insert_many(heads).session(&mut *session).await?;
+        session.commit_transaction().await?;
+        Ok(())
     }
 
     /// Whoever drops the session before the commit aborts the transaction.
