@@ -94,7 +94,10 @@ impl Publisher {
         supervisor.spawn("fleet", keeper.run(no_more_requests.clone()));
         supervisor.spawn("epochs", epochs.run(no_more_requests.clone()));
 
-        let api = web::Data::new(Api { store, writer, terms, fleet, loads: Loads::new(loads), metrics });
+        let loads = Loads::new(loads);
+        supervisor.spawn("loads", loads.clone().run(supervisor.stop()));
+
+        let api = web::Data::new(Api { store, writer, terms, fleet, loads, metrics });
         let server = HttpServer::new(move || App::new().app_data(api.clone()).configure(routes::configure))
             .workers(HTTP_WORKERS)
             .keep_alive(KEEP_ALIVE)

@@ -73,5 +73,5 @@ pub(super) async fn snapshot(api: web::Data<Api>, selection: web::Query<Selectio
         ApiError::loads_under_way()
     })?;
     let reading = api.store.read(&selected).await.map_err(store_failed)?;
-    Ok(stream::snapshot(HttpResponse::Ok(), reading, load))
+    Ok(stream::snapshot(HttpResponse::Ok(), reading, load).await)
 }

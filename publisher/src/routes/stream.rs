@@ -10,10 +10,25 @@ use crate::{
     store::{Piece, Reading},
 };
 
-/// How the pieces of a reading are written.
+/// Where the pieces come from: a reading of its own, or the one at a place for those who load.
+enum Source {
+    Own(Reading),
+    Placed(Load),
+}
+
+impl Source {
+    async fn next(&mut self) -> anyhow::Result<Option<Piece>> {
+        match self {
+            Self::Own(reading) => reading.next().await,
+            Self::Placed(load) => load.next().await,
+        }
+    }
+}
+
+/// How the pieces are written.
 enum Frame {
     List(Option<Listing>),
-    Snapshot { count: u64, load: Load },
+    Snapshot { count: u64 },
 }
 
 impl Frame {
@@ -21,7 +36,7 @@ impl Frame {
         for document in &piece.documents {
             match self {
                 Self::List(listing) => listing.iter_mut().for_each(|listing| listing.item(document, out)),
-                Self::Snapshot { count, .. } => {
+                Self::Snapshot { count } => {
                     *count += 1;
                     document.snapshot_line(&piece.collection, out);
                 }
@@ -32,15 +47,7 @@ impl Frame {
     fn close(&mut self, out: &mut Vec<u8>) {
         match self {
             Self::List(listing) => listing.take().into_iter().for_each(|listing| listing.close(out)),
-            Self::Snapshot { count, .. } => end_line(*count, out),
-        }
-    }
-
-    /// A snapshot goes on while it has its place.
-    fn goes_on(&self) -> bool {
-        match self {
-            Self::List(_) => true,
-            Self::Snapshot { load, .. } => load.goes_on(),
+            Self::Snapshot { count } => end_line(*count, out),
         }
     }
 }
@@ -49,28 +56,25 @@ impl Frame {
 pub(super) fn list(mut response: HttpResponseBuilder, reading: Reading, form: Form) -> HttpResponse {
     let mut first = Vec::new();
     let listing = reading.heads.first().map(|head| Listing::open(form, head, &mut first));
-    send(response.content_type(form.media_type()), first, reading, Frame::List(listing))
+    send(response.content_type(form.media_type()), first, Source::Own(reading), Frame::List(listing))
 }
 
 /// A snapshot of all collections of a reading.
-pub(super) fn snapshot(mut response: HttpResponseBuilder, reading: Reading, load: Load) -> HttpResponse {
+pub(super) async fn snapshot(mut response: HttpResponseBuilder, reading: Reading, load: Load) -> HttpResponse {
     let mut first = Vec::new();
     start_line(&contract::snapshot::Start { epoch: reading.epoch, heads: reading.heads.clone() }, &mut first);
-    send(response.content_type(NDJSON), first, reading, Frame::Snapshot { count: 0, load })
+    load.hold(reading).await;
+    send(response.content_type(NDJSON), first, Source::Placed(load), Frame::Snapshot { count: 0 })
 }
 
-fn send(response: &mut HttpResponseBuilder, first: Vec<u8>, reading: Reading, frame: Frame) -> HttpResponse {
-    let start = Some((reading, frame, first));
+fn send(response: &mut HttpResponseBuilder, first: Vec<u8>, source: Source, frame: Frame) -> HttpResponse {
+    let start = Some((source, frame, first));
     response.streaming(stream::try_unfold(start, async |state| {
-        let Some((mut reading, mut frame, mut out)) = state else { return Ok(None) };
-        if !frame.goes_on() {
-            tracing::warn!("a snapshot was cut off: its reader stalled, and its place was given to another");
-            return Err(actix_web::error::ErrorServiceUnavailable("cut off"));
-        }
-        match reading.next().await {
+        let Some((mut source, mut frame, mut out)) = state else { return Ok(None) };
+        match source.next().await {
             Ok(Some(piece)) => {
                 frame.piece(&piece, &mut out);
-                Ok(Some((Bytes::from(out), Some((reading, frame, Vec::new())))))
+                Ok(Some((Bytes::from(out), Some((source, frame, Vec::new())))))
             }
             Ok(None) => {
                 frame.close(&mut out);
