@@ -111,10 +111,11 @@ async fn the_writer_ends_when_another_task_breaks_the_store() {
     let (store, fails) = store().await;
     let (relay, _changes) = tokio::sync::mpsc::channel(1);
     let (_writer, task) = writer(Store::Embedded(store.clone()), relay);
-    let running = tokio::spawn(task.run(CancellationToken::new()));
+    let mut running = tokio::task::JoinSet::new();
+    running.spawn(task.run(CancellationToken::new()));
     fails.store(true, Relaxed);
     assert!(store.clear_owed(&[(name(), 1)]).await.is_err());
-    let ended = tokio::time::timeout(std::time::Duration::from_secs(10), running).await.expect("it ends");
-    let error = ended.expect("no panic").expect_err("a failure");
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(10), running.join_next()).await.expect("it ends");
+    let error = ended.expect("a task").expect("no panic").expect_err("a failure");
     assert!(error.to_string().contains("failed on its disk"), "{error:#}");
 }
