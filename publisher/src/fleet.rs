@@ -67,6 +67,8 @@ pub struct Fleet {
 struct Pending {
     rows: HashMap<String, (Row, usize)>,
     bytes: usize,
+    /// Those that are being written: until that is done the store does not have them.
+    writing: HashMap<String, (Row, usize)>,
 }
 
 /// The tasks behind a [`Fleet`].
@@ -108,11 +110,14 @@ impl Members {
     }
 
     async fn rows(&self) -> anyhow::Result<Vec<Row>> {
+        // Before the store is read: what is written in between is in one of the two.
+        let unwritten = lock(&self.pending).all();
         let rows = self.store.members().await?.into_iter();
         let mut rows: HashMap<_, _> = rows.map(|row| (row.member.check_in.instance.clone(), row)).collect();
-        for (name, (row, _bytes)) in &lock(&self.pending).rows {
+        for row in unwritten {
+            let name = &row.member.check_in.instance;
             if rows.get(name).is_none_or(|written| written.member.seen <= row.member.seen) {
-                rows.insert(name.clone(), row.clone());
+                rows.insert(name.clone(), row);
             }
         }
         let now = Utc::now();
@@ -196,6 +201,24 @@ impl Fleet {
 }
 
 impl Pending {
+    /// The older ones of a replica first.
+    fn all(&self) -> Vec<Row> {
+        self.writing.values().chain(self.rows.values()).map(|(row, _bytes)| row.clone()).collect()
+    }
+
+    fn begin_to_write(&mut self) -> Vec<Row> {
+        self.bytes = 0;
+        self.writing = std::mem::take(&mut self.rows);
+        self.writing.values().map(|(row, _bytes)| row.clone()).collect()
+    }
+
+    fn end_to_write(&mut self, well: bool) {
+        let written = std::mem::take(&mut self.writing);
+        if !well {
+            written.into_values().for_each(|(row, bytes)| self.put(row, bytes));
+        }
+    }
+
     /// The newest wins. Beyond the bounds a replica is answered and not seen: a huge fleet must not take the memory.
     fn put(&mut self, row: Row, bytes: usize) {
         let name = &row.member.check_in.instance;
@@ -258,15 +281,12 @@ impl KeeperTask {
     }
 
     async fn flush(&self) -> anyhow::Result<()> {
-        let pending = std::mem::take(&mut *lock(&self.fleet.pending)).rows;
-        if pending.is_empty() {
+        let rows = lock(&self.fleet.pending).begin_to_write();
+        if rows.is_empty() {
             return Ok(());
         }
-        let written = self.fleet.store.put_members(pending.values().map(|(row, _bytes)| row.clone()).collect()).await;
-        if written.is_err() {
-            let mut since = lock(&self.fleet.pending);
-            pending.into_values().for_each(|(row, bytes)| since.put(row, bytes));
-        }
+        let written = self.fleet.store.put_members(rows).await;
+        lock(&self.fleet.pending).end_to_write(written.is_ok());
         written
     }
 }

@@ -246,6 +246,22 @@ fn what_waits_to_be_written_is_bounded() {
     assert_eq!(put(0, 30), (MOST_MEMBERS, MOST_MEMBERS - 1 + 30));
 }
 
+#[test]
+fn what_is_being_written_is_seen() {
+    let text =
+        r#"{"instance":"a","bootId":"b","intervalMs":1,"collections":{},"seen":"2026-01-01T00:00:00Z","gone":false}"#;
+    let row: Row = serde_json::from_str(text).expect("a row");
+    let mut pending = Pending::default();
+    pending.put(row.clone(), 10);
+    assert_eq!(pending.begin_to_write(), [row.clone()]);
+    assert_eq!((pending.all(), pending.bytes), (vec![row.clone()], 0));
+    pending.end_to_write(false);
+    assert_eq!((pending.all(), pending.bytes), (vec![row.clone()], 10), "it waits again");
+    pending.begin_to_write();
+    pending.end_to_write(true);
+    assert!(pending.all().is_empty());
+}
+
 #[tokio::test]
 async fn one_reading_answers_all_that_wait() {
     let stage = Stage::set().await;
