@@ -253,7 +253,7 @@ fn what_is_being_written_is_seen() {
     let row: Row = serde_json::from_str(text).expect("a row");
     let mut pending = Pending::default();
     pending.put(row.clone(), 10);
-    assert_eq!(pending.begin_to_write(), [row.clone()]);
+    assert_eq!(pending.begin_to_write(), vec![row.clone()]);
     assert_eq!((pending.all(), pending.bytes), (vec![row.clone()], 0));
     pending.end_to_write(false);
     assert_eq!((pending.all(), pending.bytes), (vec![row.clone()], 10), "it waits again");
