@@ -75,15 +75,19 @@ async fn every_publisher_knows_the_fleet() -> Outcome {
     .await
 }
 
-/// LOCAL events reach a subscriber that no list names, by its check-in with another publisher.
+/// LOCAL events reach a subscriber that no list names, by its check-in with another publisher; with a token only one that
+/// knows it.
 #[tokio::test]
 async fn a_subscriber_is_found_by_its_check_in() -> Outcome {
     let store = Store::start(Kind::Mongo).await?;
-    let (mut one, mut other) = (store.publisher()?, store.publisher()?);
+    let publisher = || anyhow::Ok(store.publisher()?.with("APP_API_TOKEN", "secret"));
+    let (mut one, mut other) = (publisher()?, publisher()?);
     one.start().await?;
     other.start().await?;
-    let mut found = subscriber("found", &[&other])?;
+    let mut found = subscriber("found", &[&other])?.with("APP_API_TOKEN", "secret");
+    let mut stranger = subscriber("stranger", &[&other])?.with("APP_API_TOKEN", "guessed");
     found.start().await?;
+    stranger.start().await?;
     let api = one.api();
     api.create(FREE, &json!({"id": "x"})).await?.expect(201)?;
     eventually("an event arrives", async || {
@@ -91,7 +95,9 @@ async fn a_subscriber_is_found_by_its_check_in() -> Outcome {
         ensure!(status(&found).await?.events.applied > 0, "none yet");
         Ok(())
     })
-    .await
+    .await?;
+    ensure!(status(&stranger).await?.events.applied == 0 && !stranger.output().contains("401"), "it was sent events");
+    Ok(())
 }
 
 /// Runs `confcast verify` against a publisher; whether it found everything equal, and what it said.
