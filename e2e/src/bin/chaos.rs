@@ -13,6 +13,7 @@ use e2e::{
     stage::Via,
 };
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -37,9 +38,12 @@ async fn run() -> anyhow::Result<()> {
         Options { faults: number("FAULTS", 100)?, seed: number("SEED", seed)?, rate: number("RATE", 60)?, via };
     let progress = Terminal::new(options.faults);
     progress.say(&format!("seed {} ({} faults, {} writes/s, {via:?})", options.seed, options.faults, options.rate));
+    let mut terminated = signal(SignalKind::terminate())?;
     let report = tokio::select! {
         report = campaign::run(&options, &progress) => report?,
+        // Whoever is dropped ends its processes.
         _ = tokio::signal::ctrl_c() => anyhow::bail!("stopped; seed {}", options.seed),
+        _ = terminated.recv() => anyhow::bail!("stopped; seed {}", options.seed),
     };
     progress.bar.finish_and_clear();
     report.verdict()?;
