@@ -38,7 +38,7 @@ mod limits;
 
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
 /// Rounds of flushing after which those that are silent for too long are forgotten.
-const FORGET_EVERY: u32 = 30;
+const FORGET_EVERY: u32 = 10;
 /// Rounds of flushing after which `LOCAL` looks for the replicas of other publishers.
 const LOOK_EVERY: u32 = 2;
 /// Bytes of rows that may wait to be written.

@@ -137,7 +137,7 @@ async fn a_publisher_that_hangs_costs_seconds() {
         },
     )
     .await;
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
 /// What is not to be had of one collection holds up nothing of another.
