@@ -16,6 +16,7 @@ use crate::{
 pub mod embedded;
 pub mod fleet;
 pub mod mongo;
+pub mod newest;
 
 /// Bytes of documents that a [`Reading`] hands out at a time.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -304,6 +305,14 @@ impl Store {
         match self {
             Self::Embedded(store) => store.until_broken().await,
             Self::Mongo(_) => std::future::pending().await,
+        }
+    }
+
+    /// What this publisher has seen committed, where another process can put the store back beneath it.
+    pub fn newest(&self) -> Option<&newest::Newest> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::Mongo(store) => Some(store.newest()),
         }
     }
 

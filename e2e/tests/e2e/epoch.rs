@@ -127,6 +127,28 @@ async fn a_restored_database_goes_on_in_a_new_epoch() -> Outcome {
     until_after(&api, next).await.with_context(|| publisher.output()).map(drop)
 }
 
+/// A publisher that runs on remembers what it has seen committed: it writes nothing into the history that was left, and needs
+/// nobody to tell it.
+#[tokio::test]
+async fn a_publisher_notices_a_restore_by_itself() -> Outcome {
+    let (_store, publisher, database) = mongo().await?;
+    let api = publisher.api();
+    api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
+    let old = api.head(FREE).await?;
+    let dump = Dump::of(&database).await?;
+    for number in 0..5 {
+        api.put(FREE, "a", &numbered(number)).await?.expect(200)?;
+    }
+    dump.restore(&database, &TABLES).await?;
+    let written = eventually("it can be written to again", async || {
+        api.put(FREE, "a", &numbered(9)).await?.expect(200)?;
+        api.head(FREE).await
+    });
+    let head = written.await.with_context(|| publisher.output())?;
+    ensure!(follows(head.epoch, old.epoch) && head.revision == old.revision + 1, "{head:?} after {old:?}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_blank_database_is_never_declared() -> Outcome {
     let (_store, publisher, database) = mongo().await?;

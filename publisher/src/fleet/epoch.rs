@@ -34,7 +34,7 @@ const BELIEVED: u64 = 86_400_000;
 /// The last counter: what every store can hold.
 const LAST: u64 = i64::MAX as u64;
 
-/// What replicas know of this lineage that the store did not.
+/// What replicas, or this publisher itself, know of this lineage that the store did not.
 #[derive(Debug, Clone, Default)]
 struct Suspicion {
     /// The highest counter of the lineage that was reported.
@@ -182,17 +182,19 @@ impl Epochs {
             let reported = suspicion.ahead.get(&head.collection);
             reported.is_some_and(|(epoch, revision)| *epoch == from && *revision > head.revision)
         };
-        if suspicion.counter <= from.counter && !heads.iter().any(ahead) {
+        let lost = suspicion.ahead.values().map(|(epoch, _revision)| *epoch).filter(|epoch| believable(*epoch, from));
+        let lost = lost.map(|epoch| epoch.counter).max().unwrap_or(0).max(suspicion.counter);
+        if lost <= from.counter && !heads.iter().any(ahead) {
             return Ok(None);
         }
         if heads.iter().all(|head| head.revision == 0) {
             return Err(Undeclared::Never(
-                "replicas hold what this store does not: it is BLANK. Nothing is declared, and the replicas keep what \
+                "replicas, or this publisher, know what this store does not: it is BLANK. Nothing is declared, and the replicas keep what \
                  they hold. Restore a dump; or, if it is meant to be empty, say so with POST /v1/epoch"
                     .to_owned(),
             ));
         }
-        let floor = Epoch { counter: from.counter.max(suspicion.counter), ..from };
+        let floor = Epoch { counter: from.counter.max(lost), ..from };
         let counter = self.highest_reported(floor.counter, |epoch| believable(epoch, floor)).await?;
         self.go_on(from, from.lineage, counter).await.map(Some)
     }
@@ -278,7 +280,10 @@ impl EpochTask {
         // Nothing here is lost half-way: a declaration is one transaction.
         stop.run_until_cancelled(async {
             loop {
-                epochs.0.raised.notified().await;
+                tokio::select! {
+                    () = epochs.0.raised.notified() => {}
+                    () = epochs.behind() => {}
+                }
                 epochs.look_at_what_was_raised().await;
                 sleep(EVERY).await;
             }
@@ -289,12 +294,19 @@ impl EpochTask {
 }
 
 impl Epochs {
+    /// Waits until this publisher itself finds the store behind what it has seen committed, and raises that.
+    async fn behind(&self) {
+        let Some(newest) = self.store().newest() else { return std::future::pending().await };
+        newest.until_behind().await;
+        self.raise(Suspicion { counter: 0, ahead: newest.marks() });
+    }
+
     async fn look_at_what_was_raised(&self) {
         let raised = self.0.suspicion.lock().expect("no holder of this lock can panic").take();
         let Some(suspicion) = raised else { return };
         match self.look(&suspicion).await {
             Ok(Some(_declared)) => {}
-            Ok(None) => info!("a replica was ahead of what was read here; the primary is not behind it"),
+            Ok(None) => info!("somebody was ahead of what was read here; the primary is not behind"),
             // Who is still ahead says so again.
             Err(Undeclared::Never(why)) => error!("{why}"),
             Err(Undeclared::NotNow(error)) => {

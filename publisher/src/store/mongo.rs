@@ -26,7 +26,7 @@ use mongodb::{
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::warn;
 
-use super::{PIECE_BYTES, Piece, Reading, Terms};
+use super::{PIECE_BYTES, Piece, Reading, Terms, newest::Newest};
 
 mod commit;
 mod fleet;
@@ -53,12 +53,13 @@ pub struct Mongo {
     client: Client,
     database: Database,
     terms: Arc<Terms>,
+    newest: Arc<Newest>,
 }
 
 impl Mongo {
     pub(super) async fn open(url: &str, database: &str, terms: Arc<Terms>) -> anyhow::Result<Self> {
         let client = Client::with_options(options(url).await?).context("the MongoDB settings")?;
-        let store = Self { database: client.database(database), client, terms };
+        let store = Self { database: client.database(database), client, terms, newest: Arc::default() };
         store.require_transactions().await?;
         store.prepare().await.context("preparing the database")?;
         Ok(store)
@@ -66,6 +67,10 @@ impl Mongo {
 
     pub(super) fn terms(&self) -> &Terms {
         &self.terms
+    }
+
+    pub(super) fn newest(&self) -> &Newest {
+        &self.newest
     }
 
     async fn require_transactions(&self) -> anyhow::Result<()> {
@@ -154,12 +159,17 @@ impl Mongo {
     }
 
     pub(super) async fn heads(&self, collections: &BTreeSet<CollectionName>) -> anyhow::Result<Vec<Head>> {
+        let marks = self.newest.marks();
         let mut session = self.snapshot_session().await?;
         let read = async {
             let epoch = self.epoch(&mut session).await?;
             self.heads_in(&mut session, epoch, collections.iter()).await
         };
-        timeout(CALL, read).await.context(LATE)?
+        let heads = timeout(CALL, read).await.context(LATE)??;
+        if !self.newest.is_behind(&marks, &heads) {
+            self.newest.note(&heads);
+        }
+        Ok(heads)
     }
 
     pub(super) async fn document(

@@ -23,7 +23,7 @@ use uuid::Uuid;
 use super::{CALL, CHANGES, HEADS, LATE, Mongo, call, call_until, durable, has_label, rows};
 use crate::{
     fold::{Entry, Folded, Ground},
-    store::{CommitError, Committed},
+    store::{CommitError, Committed, newest::Marks},
 };
 
 /// A group, with all its retries.
@@ -52,8 +52,8 @@ impl Mongo {
     async fn attempt(&self, group: &[Entry], deadline: Instant) -> Result<Committed, Failure> {
         let step = || (Instant::now() + CALL).min(deadline);
         let mut session = call_until(step(), self.client.start_session()).await.map_err(Failure::Again)?;
-        let write_id = Uuid::now_v7().to_string();
-        let decided = timeout_at(step(), self.decide_and_write(&mut session, group, &write_id)).await;
+        let (write_id, marks) = (Uuid::now_v7().to_string(), self.newest.marks());
+        let decided = timeout_at(step(), self.decide_and_write(&mut session, group, &write_id, &marks)).await;
         let folded = match decided.context(LATE).and_then(|in_time| in_time) {
             Ok(folded) => folded,
             Err(error) => {
@@ -63,12 +63,15 @@ impl Mongo {
                 }
                 return Err(if is_passing(&error) {
                     Failure::Again(error)
+                } else if error.is::<Restored>() {
+                    Failure::Final(CommitError::NotCommitted(error))
                 } else {
                     Failure::Final(CommitError::Refused(error))
                 });
             }
         };
         self.finish(&mut session, &folded, &write_id, deadline).await?;
+        self.newest.note(folded.after.heads.values());
         Ok(Committed { verdicts: folded.verdicts, changes: folded.changes })
     }
 
@@ -79,9 +82,11 @@ impl Mongo {
         session: &mut ClientSession,
         group: &[Entry],
         write_id: &str,
+        marks: &Marks,
     ) -> anyhow::Result<Folded> {
         session.start_transaction().read_concern(ReadConcern::snapshot()).write_concern(durable()).await?;
         let ground = self.ground(session, group).await?;
+        ensure!(!self.newest.is_behind(marks, ground.heads.values()), Restored);
         let before: BTreeMap<_, _> =
             ground.heads.values().map(|head| (head.collection.clone(), head.revision)).collect();
         let folded = self.terms.rules.fold(ground, group, Utc::now());
@@ -237,6 +242,12 @@ enum Failure {
 #[derive(Debug, thiserror::Error)]
 #[error("another publisher wrote first")]
 struct Conflict;
+
+/// A head is behind what this publisher has seen committed: the database was put back to a dump. What is written before
+/// that is declared would take revisions that replicas have seen with other values.
+#[derive(Debug, thiserror::Error)]
+#[error("the database is behind what was committed to it: it was restored, and a new epoch has yet to be declared")]
+struct Restored;
 
 /// Whether trying again may help: conflicts, elections, time-outs, lost connections.
 fn is_passing(error: &anyhow::Error) -> bool {
