@@ -1,6 +1,7 @@
 //! The check-in: says where this replica is, hears where everything stands, and draws the conclusions.
 //!
-//! Its answer is the only thing that can make a replica `current`. It never changes a document by itself.
+//! Its answer, or a publisher's whole snapshot, is all that can make a replica `current`. It never changes a document by
+//! itself.
 
 use std::time::{Duration, Instant};
 

@@ -37,7 +37,8 @@ impl Replica {
         let confirmed = image.confirmed_ms();
         self.write(|writer| {
             writer.opened = false;
-            writer.kept = Some(confirmed.unwrap_or_default());
+            writer.recalled = true;
+            writer.kept = confirmed;
             writer.machine.restore(image);
         });
         if let Ok(Err(error)) = timeout(CATCH_UP, self.catch_up()).await {

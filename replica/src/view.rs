@@ -32,8 +32,9 @@ pub struct View {
     pub(crate) refused: Option<&'static str>,
     /// Whether readers may see it. What was read from disk is held back for a moment, in which it may catch up.
     pub(crate) opened: bool,
-    /// What is held was read from disk, and no publisher has confirmed it since: when one last did, in milliseconds since
-    /// 1970 by the wall clock of that time.
+    /// This life of the process began with what was on disk.
+    pub(crate) recalled: bool,
+    /// When a publisher last confirmed what was on disk, in milliseconds since 1970 by the wall clock of that time.
     pub(crate) kept: Option<i64>,
     pub(crate) stale_after: Duration,
 }
@@ -87,7 +88,7 @@ impl View {
         let reasons = [
             (held.distrusted(), "diverged"),
             (!held.versioned(), "unversioned"),
-            (self.confirmed.is_none() && self.kept.is_some(), "from-disk"),
+            (self.confirmed.is_none() && self.recalled, "from-disk"),
         ];
         self.refused.or_else(|| reasons.iter().find(|(holds, _reason)| *holds).map(|(_holds, reason)| *reason))
     }

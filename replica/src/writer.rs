@@ -30,6 +30,8 @@ pub(crate) struct Writer {
     pub(crate) refused: Option<&'static str>,
     /// See [`View::opened`].
     pub(crate) opened: bool,
+    /// See [`View::recalled`].
+    pub(crate) recalled: bool,
     /// See [`View::kept`].
     pub(crate) kept: Option<i64>,
     readings: VecDeque<(Instant, Vec<Head>)>,
@@ -45,6 +47,7 @@ impl Writer {
             touched: 0,
             refused: None,
             opened: true,
+            recalled: false,
             kept: None,
             readings: VecDeque::new(),
             confirmed: None,
@@ -102,6 +105,7 @@ impl Writer {
             lacking: self.lacking.clone(),
             refused: self.refused,
             opened: self.opened,
+            recalled: self.recalled,
             kept: self.kept,
             stale_after: self.stale_after,
         }
