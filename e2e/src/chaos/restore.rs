@@ -4,10 +4,14 @@
 
 use anyhow::Context;
 use futures_util::TryStreamExt;
-use mongodb::{Database, bson::Document};
+use mongodb::{Database, bson::Document, error::ErrorKind, results::InsertManyResult};
 
 use super::{cast::DATABASE, part::Program};
 
+/// MongoDB's `DuplicateKey`.
+const DUPLICATE: i32 = 11000;
+/// What publishers write whether anybody writes or not.
+const FLEET: &str = "_replicas";
 /// Documents written at once.
 const PIECE: usize = 1_000;
 
@@ -58,9 +62,23 @@ impl Dump {
             let table = self.database.collection::<Document>(name);
             table.delete_many(Document::new()).await?;
             for piece in documents.chunks(PIECE) {
-                table.insert_many(piece).await.with_context(|| format!("restoring {name}"))?;
+                let put = table.insert_many(piece).ordered(false).await;
+                let put = if name == FLEET { put.or_else(there_already) } else { put };
+                put.with_context(|| format!("restoring {name}"))?;
             }
         }
         Ok(())
     }
+}
+
+/// Publishers run on and write rows of the fleet meanwhile; theirs are newer.
+fn there_already(error: mongodb::error::Error) -> mongodb::error::Result<InsertManyResult> {
+    let duplicates = match &*error.kind {
+        ErrorKind::InsertMany(failed) => {
+            failed.write_errors.iter().flatten().all(|error| error.code == DUPLICATE)
+                && failed.write_concern_error.is_none()
+        }
+        _ => false,
+    };
+    if duplicates { Ok(InsertManyResult::default()) } else { Err(error) }
 }
