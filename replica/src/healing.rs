@@ -17,7 +17,7 @@ impl Replica {
     /// Brings what is missing in any collection; by a load when the feed no longer holds it.
     pub(crate) async fn heal(&self) -> Result<(), SyncError> {
         let view = self.view();
-        let (Some(epoch), cursor) = (view.root().epoch(), view.gaps()) else { return self.load().await };
+        let (Some(epoch), cursor) = (view.root().epoch(), view.root().gaps()) else { return self.load().await };
         if cursor.is_empty() {
             return Ok(());
         }

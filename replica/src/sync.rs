@@ -81,7 +81,7 @@ impl Replica {
                 let before = self.view();
                 let healed = self.heal().await;
                 let after = self.view();
-                if healed.is_ok() && before.gaps() == after.gaps() {
+                if healed.is_ok() && before.root().gaps() == after.root().gaps() {
                     hopeless.clone_from(&after.lacking);
                 }
                 healed

@@ -93,12 +93,6 @@ impl View {
         self.refused.or_else(|| reasons.iter().find(|(holds, _reason)| *holds).map(|(_holds, reason)| *reason))
     }
 
-    /// Collections that lack something, and where a delta has to begin.
-    pub(crate) fn gaps(&self) -> BTreeMap<CollectionName, Revision> {
-        let watermark = |name| self.root.collection(name).map(state::Collection::watermark);
-        self.lacking.keys().filter_map(|name| Some((name.clone(), watermark(name)?))).collect()
-    }
-
     /// Since when the longest known gap is there that is none of these.
     pub(crate) fn lacking_since(&self, except: &Gaps) -> Option<Instant> {
         let others = self.lacking.iter().filter(|(name, gap)| except.get(*name) != Some(gap));

@@ -215,14 +215,6 @@ impl Machine {
         lacks
     }
 
-    /// Where a delta has to start: the watermark of every collection that lacks something known to exist.
-    pub fn gaps(&self) -> BTreeMap<CollectionName, Revision> {
-        let lacks = |(_name, held): &(&CollectionName, &Collection)| {
-            held.loaded && held.versioned && held.known > held.watermark
-        };
-        self.root.collections.iter().filter(lacks).map(|(name, held)| (name.clone(), held.watermark)).collect()
-    }
-
     /// Notes that a collection's digest was found to differ from its publisher's at the same revision.
     ///
     /// The next load, whose snapshot is at or above the watermark of its beginning, replaces whatever is held up to the

@@ -1,6 +1,8 @@
 //! What readers see: every followed collection at one moment.
 
-use contract::{CollectionName, Document, DocumentId, Epoch};
+use std::collections::BTreeMap;
+
+use contract::{CollectionName, Document, DocumentId, Epoch, Revision};
 use imbl::OrdMap;
 
 use crate::collection::Collection;
@@ -32,6 +34,14 @@ impl Root {
     /// All followed collections, by name.
     pub fn collections(&self) -> impl Iterator<Item = (&CollectionName, &Collection)> {
         self.collections.iter()
+    }
+
+    /// Where a delta has to start: the watermark of every collection that lacks something known to exist.
+    pub fn gaps(&self) -> BTreeMap<CollectionName, Revision> {
+        let lacks = |(_name, held): &(&CollectionName, &Collection)| {
+            held.loaded && held.versioned && held.known > held.watermark
+        };
+        self.collections.iter().filter(lacks).map(|(name, held)| (name.clone(), held.watermark)).collect()
     }
 
     /// A live document.

@@ -38,6 +38,18 @@ fn asked_for(asked: &Mutex<Vec<String>>, what: &str) -> usize {
     asked.lock().expect("unharmed").iter().filter(|path| path.starts_with(what)).count()
 }
 
+/// The publisher goes on to revision 10, of which only the last event comes, and the replica arrives there.
+async fn catches_up_with_10(replica: &Replica, revision: &AtomicU64) {
+    following(replica, async {
+        eventually("loaded", || replica.view().root().loaded()).await;
+        revision.store(10, Ordering::Relaxed);
+        let last = event("Update", "x", 10, Some(json!({"v": 10})));
+        assert_eq!(replica.receive(last, None).await, Answer::Success);
+        eventually("healed", || replica.status().collections[0].revision == 10).await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_gap_heals_from_the_feed_page_by_page_after_the_grace() {
     let (revision, asked, answer) = publisher(false);
@@ -65,14 +77,7 @@ async fn a_gap_heals_from_the_feed_page_by_page_after_the_grace() {
 async fn what_the_log_no_longer_holds_comes_by_a_load() {
     let (revision, asked, answer) = publisher(true);
     with_publisher(answer, async |replica| {
-        following(&replica, async {
-            eventually("loaded", || replica.view().root().loaded()).await;
-            revision.store(10, Ordering::Relaxed);
-            let last = event("Update", "x", 10, Some(json!({"v": 10})));
-            assert_eq!(replica.receive(last, None).await, Answer::Success);
-            eventually("healed", || replica.status().collections[0].revision == 10).await;
-        })
-        .await;
+        catches_up_with_10(&replica, &revision).await;
         assert_eq!((replica.status().healing.loads, asked_for(&asked, "/v1/snapshot")), (2, 2));
     })
     .await;
@@ -87,14 +92,7 @@ async fn a_feed_that_cannot_be_used_leads_to_a_load() {
         (status, if path.starts_with("/v1/changes") { body.replace(EPOCH, "0f86d081-9") } else { body })
     };
     with_publisher(damaging, async |replica| {
-        following(&replica, async {
-            eventually("loaded", || replica.view().root().loaded()).await;
-            revision.store(10, Ordering::Relaxed);
-            let last = event("Update", "x", 10, Some(json!({"v": 10})));
-            assert_eq!(replica.receive(last, None).await, Answer::Success);
-            eventually("healed", || replica.status().collections[0].revision == 10).await;
-        })
-        .await;
+        catches_up_with_10(&replica, &revision).await;
         assert_eq!(replica.status().healing.loads, 2);
     })
     .await;

@@ -61,7 +61,7 @@ fn only_a_machine_that_has_loaded_nothing_is_restored() {
     let mut fresh: Machine = machine(1);
     assert!(fresh.restore(read()) && !fresh.restore(read()));
     assert!(fresh.root().loaded() && fresh.root().collection(name(1)).is_none());
-    let gaps: Vec<_> = fresh.gaps().into_iter().collect();
+    let gaps: Vec<_> = fresh.root().gaps().into_iter().collect();
     assert_eq!(gaps, [(name(0).clone(), 2)], "the hole below what was seen heals first");
 }
 

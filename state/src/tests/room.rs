@@ -39,7 +39,7 @@ fn bytes_staged(machine: &Machine) -> usize {
 
 /// One pass of a delta from the watermarks, in the order of the feed.
 fn delta(machine: &mut Machine, model: &Model) {
-    for (name, from) in machine.gaps() {
+    for (name, from) in machine.root().gaps() {
         let log = model.logs.iter().find(|log| log.changes.first().is_some_and(|hint| hint.collection == name));
         for hint in &log.expect("a log with changes").changes[from as usize..] {
             machine.apply(hint);
@@ -53,7 +53,7 @@ fn heal(machine: &mut Machine, model: &Model) -> usize {
         |machine: &Machine| -> Revision { machine.root().collections().map(|(_name, held)| held.watermark()).sum() };
     machine.compare(&model.heads(model.newest()));
     let mut passes = 0;
-    while !machine.gaps().is_empty() {
+    while !machine.root().gaps().is_empty() {
         let before = marks(machine);
         delta(machine, model);
         assert!(marks(machine) > before, "a delta brought nothing");

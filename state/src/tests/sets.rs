@@ -65,7 +65,7 @@ fn a_set_makes_the_revisions_of_all_its_parts_known() {
     let mut lost = world.model().change(0, 1).clone();
     lost.config = None;
     assert_eq!(world.deliver(&lost), Decision::NeedsValue);
-    let gaps: Vec<_> = world.machine.gaps().into_values().collect();
+    let gaps: Vec<_> = world.machine.root().gaps().into_values().collect();
     assert_eq!(gaps, [0, 0]);
     assert_eq!([0, 1].map(|c| world.held(c).map(|held| held.known())), [Some(2), Some(1)]);
 }
