@@ -82,6 +82,11 @@ impl Redis {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// `redis://127.0.0.1:<port>`
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.host())
+    }
+
     /// Sends one command and gives back the raw answer, which has to fit into 64 KiB.
     ///
     /// # Errors

@@ -82,6 +82,26 @@ pub enum Via {
     Local,
     /// Through sidecars and Redis.
     Dapr,
+    /// Straight through Redis, by Pub/Sub.
+    PubSub,
+    /// Straight through Redis, by streams.
+    Streams,
+}
+
+impl Via {
+    /// The settings of both services that make events travel straight through Redis, if they do.
+    pub fn redis_settings(self, url: &str) -> Vec<(&'static str, String)> {
+        let delivery = match self {
+            Self::Local | Self::Dapr => return Vec::new(),
+            Self::PubSub => "PUBSUB",
+            Self::Streams => "STREAMS",
+        };
+        vec![
+            ("AURA_CONFIGURATION_EVENTS_MANAGER", "REDIS".to_owned()),
+            ("AURA_REDIS_URL", url.to_owned()),
+            ("AURA_REDIS_DELIVERY", delivery.to_owned()),
+        ]
+    }
 }
 
 /// A publisher and two replicas of one subscriber, with all that carries events between them.
@@ -89,7 +109,7 @@ pub enum Via {
 pub struct Stage {
     /// The store of the publisher.
     pub store: Store,
-    /// The broker behind the sidecars.
+    /// The broker.
     pub redis: Option<Redis>,
     /// The publisher.
     pub publisher: Service,
@@ -126,6 +146,14 @@ impl Stage {
                 stage.publisher = stage.publisher.with("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", urls.join(","));
             }
             Via::Dapr => stage.add_sidecars().await?,
+            Via::PubSub | Via::Streams => {
+                let redis = Redis::start().await?;
+                for (name, value) in via.redis_settings(&redis.url()) {
+                    stage.publisher.set(name, value.clone());
+                    stage.subscribers.iter_mut().for_each(|subscriber| subscriber.set(name, value.clone()));
+                }
+                stage.redis = Some(redis);
+            }
         }
         Ok(stage)
     }
