@@ -1,0 +1,237 @@
+//! Where Redis is, in one URL: one server, servers that Sentinels watch over, or a cluster.
+//!
+//! `redis://[user:password@]host[:port]`, `redis+unix:///socket`; with TLS `rediss://`. A cluster is
+//! `redis-cluster://host:port?node=host:port&node=…`; servers behind Sentinels are
+//! `redis-sentinel://host:port?sentinelServiceName=name&node=host:port`, with `sentinelUsername` and `sentinelPassword` for
+//! the Sentinels' own login. It is never shown with a password, and connects to nothing.
+
+use std::{borrow::Cow, fmt, str::FromStr};
+
+use redis::{ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
+use url::Url;
+
+/// A checked address.
+#[derive(Clone)]
+pub struct Address {
+    pub(crate) kind: Kind,
+    /// What is known to begin with, never none: the server, some nodes of the cluster, the Sentinels.
+    pub(crate) nodes: Vec<ConnectionInfo>,
+    pub(crate) tls: bool,
+    /// How to log in where events are, and which database to use.
+    pub(crate) login: RedisConnectionInfo,
+    /// What may be shown.
+    shown: String,
+}
+
+#[derive(Clone)]
+pub(crate) enum Kind {
+    Server,
+    Cluster,
+    /// The name of the servers that the Sentinels watch.
+    Sentinel(String),
+}
+
+/// Why a text is no address. It says nothing of what the text was, which may hold a password.
+#[derive(Debug, thiserror::Error)]
+pub enum WrongAddress {
+    /// It is no URL at all.
+    #[error("{0}")]
+    NoUrl(#[from] url::ParseError),
+    /// Nothing is known by that scheme.
+    #[error(
+        "expected redis://, rediss://, redis+unix://, redis-cluster://, rediss-cluster://, redis-sentinel:// or \
+         rediss-sentinel://"
+    )]
+    Scheme,
+    /// A parameter that means nothing there.
+    #[error("the parameter {0:?} is not known here")]
+    Parameter(String),
+    /// It names no host.
+    #[error("expected a host")]
+    NoHost,
+    /// A further node that is not `host:port`.
+    #[error("node: expected host:port")]
+    Node,
+    /// Sentinels watch several servers, and it does not say which.
+    #[error("expected ?sentinelServiceName= with the name that the Sentinels know")]
+    NoService,
+    /// The client refuses it.
+    #[error("{0}")]
+    Refused(#[from] redis::RedisError),
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl FromStr for Address {
+    type Err = WrongAddress;
+
+    fn from_str(text: &str) -> Result<Self, WrongAddress> {
+        let url = Url::parse(text)?;
+        let (plain, kind) = match url.scheme() {
+            scheme @ ("redis" | "rediss" | "redis+unix") => (scheme.to_owned(), None),
+            scheme => match scheme.split_once('-') {
+                Some((plain @ ("redis" | "rediss"), kind @ ("cluster" | "sentinel"))) => {
+                    (plain.to_owned(), Some(kind == "cluster"))
+                }
+                _ => return Err(WrongAddress::Scheme),
+            },
+        };
+        let shown = shown(&url);
+        let Some(cluster) = kind else {
+            let node = url.into_connection_info()?;
+            let login = node.redis_settings().clone();
+            return Ok(Self { kind: Kind::Server, nodes: vec![node], tls: plain == "rediss", login, shown });
+        };
+        if url.host_str().is_none_or(str::is_empty) {
+            return Err(WrongAddress::NoHost);
+        }
+        let mut parameters = Parameters::default();
+        for (name, value) in url.query_pairs() {
+            parameters.take(&name, value, cluster)?;
+        }
+        let mut first = url.clone();
+        first.set_query(None);
+        // The client understands the plain scheme only, and a URL keeps its kind of scheme for life.
+        let first: Url = first.as_str().replacen(url.scheme(), &plain, 1).parse()?;
+        let login = first.clone().into_connection_info()?.redis_settings().clone();
+        let mut urls = vec![first.clone()];
+        for node in &parameters.nodes {
+            let (host, port) = node.rsplit_once(':').ok_or(WrongAddress::Node)?;
+            let mut url = first.clone();
+            url.set_host(Some(host))?;
+            url.set_port(Some(port.parse().map_err(|_no_number| WrongAddress::Node)?))
+                .map_err(|()| WrongAddress::Node)?;
+            urls.push(url);
+        }
+        let own = (!cluster).then(|| parameters.sentinel_login());
+        let node = |url: Url| {
+            let node = url.into_connection_info()?;
+            Ok(match &own {
+                Some(own) => node.set_redis_settings(own.clone()),
+                None => node,
+            })
+        };
+        let nodes = urls.into_iter().map(node).collect::<Result<_, redis::RedisError>>()?;
+        let kind =
+            if cluster { Kind::Cluster } else { Kind::Sentinel(parameters.service.ok_or(WrongAddress::NoService)?) };
+        Ok(Self { kind, nodes, tls: plain == "rediss", login, shown })
+    }
+}
+
+impl Address {
+    /// The same, in this database. In a cluster there is only database 0, so the number is in the names alone.
+    ///
+    /// # Errors
+    /// When the URL names another one.
+    pub fn in_database(mut self, database: u32) -> Result<Self, String> {
+        let database = i64::from(database);
+        let named = self.login.db();
+        if named != 0 && named != database {
+            return Err(format!("it names database {named}, AURA_REDIS_DATABASE {database}"));
+        }
+        if matches!(self.kind, Kind::Cluster) {
+            return Ok(self);
+        }
+        self.login = self.login.set_db(database);
+        if matches!(self.kind, Kind::Server) {
+            let login = &self.login;
+            self.nodes = self.nodes.into_iter().map(|node| node.set_redis_settings(login.clone())).collect();
+        }
+        Ok(self)
+    }
+}
+
+#[derive(Default)]
+struct Parameters {
+    nodes: Vec<String>,
+    service: Option<String>,
+    username: Option<String>,
+    password: Option<String>,
+}
+
+impl Parameters {
+    fn take(&mut self, name: &str, value: Cow<'_, str>, cluster: bool) -> Result<(), WrongAddress> {
+        match name {
+            "node" => self.nodes.push(value.into_owned()),
+            "sentinelServiceName" if !cluster => self.service = Some(value.into_owned()),
+            "sentinelUsername" if !cluster => self.username = Some(value.into_owned()),
+            "sentinelPassword" if !cluster => self.password = Some(value.into_owned()),
+            other => return Err(WrongAddress::Parameter(other.to_owned())),
+        }
+        Ok(())
+    }
+
+    fn sentinel_login(&self) -> RedisConnectionInfo {
+        let mut login = RedisConnectionInfo::default();
+        if let Some(username) = &self.username {
+            login = login.set_username(username);
+        }
+        if let Some(password) = &self.password {
+            login = login.set_password(password);
+        }
+        login
+    }
+}
+
+/// Scheme, host and port: everything else may be secret.
+fn shown(url: &Url) -> String {
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nodes(text: &str) -> Vec<String> {
+        let address: Address = text.parse().expect(text);
+        address.nodes.iter().map(|node| node.addr().to_string()).collect()
+    }
+
+    #[test]
+    fn all_kinds_of_addresses_are_read() {
+        assert_eq!(nodes("redis://127.0.0.1"), ["127.0.0.1:6379"]);
+        assert_eq!(nodes("rediss://user:secret@redis.example:7000/3"), ["redis.example:7000"]);
+        assert_eq!(nodes("redis+unix:///run/redis.sock"), ["/run/redis.sock"]);
+        assert_eq!(nodes("redis-cluster://a:1?node=b:2&node=c:3"), ["a:1", "b:2", "c:3"]);
+        let sentinel = "rediss-sentinel://user:secret@a:1?node=b:2&sentinelServiceName=main&sentinelPassword=other";
+        assert_eq!(nodes(sentinel), ["a:1", "b:2"]);
+        let address: Address = sentinel.parse().expect("an address");
+        assert!(address.tls && matches!(&address.kind, Kind::Sentinel(name) if name == "main"));
+        assert_eq!((address.login.username(), address.login.password()), (Some("user"), Some("secret")));
+        let own = address.nodes[1].redis_settings();
+        assert_eq!((own.username(), own.password()), (None, Some("other")));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_without_the_password() {
+        for (wrong, why) in [
+            ("127.0.0.1:6379", "relative URL"),
+            ("http://:secret@127.0.0.1", "expected redis://"),
+            ("redis-cluster://:secret@a:1?nodes=b:2", "\"nodes\" is not known"),
+            ("redis-cluster://:secret@a:1?node=b", "host:port"),
+            ("redis-cluster://:secret@a:1?sentinelServiceName=main", "not known"),
+            ("redis-sentinel://:secret@a:1", "sentinelServiceName"),
+            ("redis://:secret@a:1/x", "database"),
+        ] {
+            let error = wrong.parse::<Address>().expect_err(wrong).to_string();
+            assert!(error.to_lowercase().contains(why) || error.contains(why), "{wrong}: {error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+        let address: Address = "redis://user:secret@a:1/2".parse().expect("an address");
+        assert_eq!(format!("{address:?}"), "redis://a:1");
+    }
+
+    #[test]
+    fn one_database_is_meant() {
+        let address = || "redis://a:1/2".parse::<Address>().expect("an address");
+        assert!(address().in_database(1).is_err());
+        assert_eq!(address().in_database(2).expect("the same").nodes[0].redis_settings().db(), 2);
+        let cluster: Address = "redis-cluster://a:1".parse().expect("an address");
+        assert_eq!(cluster.in_database(7).expect("only in names").login.db(), 0);
+    }
+}

@@ -1,0 +1,134 @@
+//! Connections: to the server, to the master that the Sentinels name, or to a cluster.
+//!
+//! Every step has a time limit. What fails is told and not tried again here.
+
+use std::time::Duration;
+
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, FromRedisValue, RetryMethod, TlsMode,
+    aio::{MultiplexedConnection, PubSub},
+    cluster::ClusterClientBuilder,
+    cluster_async::ClusterConnection,
+    sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType},
+};
+use tokio::time::timeout;
+
+use crate::{Address, address::Kind};
+
+/// Until a connection stands, with all that is asked on the way.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// Why Redis did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It said so, or the connection broke.
+    #[error(transparent)]
+    Redis(#[from] redis::RedisError),
+    /// It did not answer in time.
+    #[error("Redis did not answer in time")]
+    Late,
+    /// It was away a moment ago, and is not asked again yet.
+    #[error("Redis is away")]
+    Away,
+    /// It closed the connection.
+    #[error("Redis closed the connection")]
+    Closed,
+}
+
+impl Error {
+    /// Whether nothing more is to be expected of the connection. A refusal, such as of a right that is lacking, is none
+    /// of its faults; one of a server that does not take writes (any more) is.
+    pub(crate) fn ends_the_connection(&self) -> bool {
+        match self {
+            Self::Redis(error) => !matches!(error.retry_method(), RetryMethod::NoRetry),
+            Self::Late | Self::Away | Self::Closed => true,
+        }
+    }
+}
+
+/// A connection. Cloning shares it.
+#[derive(Clone)]
+pub enum Connection {
+    /// To one server.
+    Server(MultiplexedConnection),
+    /// To all of a cluster.
+    Cluster(ClusterConnection),
+}
+
+impl Connection {
+    /// Sends a command.
+    ///
+    /// # Errors
+    /// When it is refused or not answered in time.
+    pub async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, Error> {
+        Ok(match self {
+            Self::Server(connection) => command.query_async(connection).await?,
+            Self::Cluster(connection) => command.query_async(connection).await?,
+        })
+    }
+}
+
+impl Address {
+    /// Connects. Each command may then take as long as `answer`.
+    ///
+    /// # Errors
+    /// When that fails or takes too long.
+    pub async fn connect(&self, answer: Duration) -> Result<Connection, Error> {
+        in_time(async {
+            let Kind::Cluster = &self.kind else {
+                let config = AsyncConnectionConfig::new().set_response_timeout(Some(answer));
+                let connecting = self.server().await?.get_multiplexed_async_connection_with_config(&config).await;
+                return Ok(Connection::Server(connecting?));
+            };
+            // What a command costs is bounded by its own limit: without retries inside it a failure shows at once.
+            let client = ClusterClientBuilder::new(self.nodes.clone()).retries(1).response_timeout(answer);
+            let client = client.connection_timeout(CONNECT).build()?;
+            Ok(Connection::Cluster(client.get_async_connection().await?))
+        })
+        .await
+    }
+
+    /// Connects to listen. In a cluster every node hears what is published at any (the Redis command PUBLISH), so the first
+    /// one that answers will do.
+    pub(crate) async fn listen(&self) -> Result<PubSub, Error> {
+        let Kind::Cluster = &self.kind else {
+            return in_time(async { Ok(self.server().await?.get_async_pubsub().await?) }).await;
+        };
+        let mut failed = Error::Away;
+        for node in &self.nodes {
+            trust_tls();
+            match in_time(async { Ok(Client::open(node.clone())?.get_async_pubsub().await?) }).await {
+                Ok(listening) => return Ok(listening),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+
+    /// The server that takes writes.
+    async fn server(&self) -> Result<Client, Error> {
+        trust_tls();
+        let Kind::Sentinel(service) = &self.kind else {
+            let node = self.nodes.first().ok_or(Error::Away)?;
+            return Ok(Client::open(node.clone())?);
+        };
+        let mut server = SentinelNodeConnectionInfo::default().set_redis_connection_info(self.login.clone());
+        if self.tls {
+            server = server.set_tls_mode(TlsMode::Secure);
+        }
+        let nodes = self.nodes.clone();
+        let mut sentinels = SentinelClient::build(nodes, service, Some(server), SentinelServerType::Master)?;
+        Ok(sentinels.async_get_client().await?)
+    }
+}
+
+async fn in_time<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    timeout(CONNECT, work).await.unwrap_or(Err(Error::Late))
+}
+
+/// The TLS library asks which cryptography to use, once per process; whoever embeds this may have said it already.
+fn trust_tls() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        drop(rustls::crypto::ring::default_provider().install_default());
+    }
+}

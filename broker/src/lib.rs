@@ -1,0 +1,99 @@
+//! Redis as a broker of events: where it is ([`Address`]), what things are called there ([`Names`]), how an event is sent
+//! ([`Sender`]) and how events come ([`pubsub`], [`streams`]).
+//!
+//! The only crate that names the Redis client. It carries bytes: it never looks into an event, never decides what
+//! becomes of one, and never connects by itself again; whoever uses it waits a [`Backoff`] and asks anew.
+
+mod address;
+mod connection;
+mod names;
+pub mod pubsub;
+mod sender;
+pub mod streams;
+
+use std::{collections::BTreeMap, str::FromStr, time::Duration};
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use contract::{CollectionName, DocumentId};
+
+pub use address::{Address, WrongAddress};
+pub use connection::{Connection, Error};
+pub use names::{Channel, Names, Prefix, WrongPrefix};
+pub use sender::Sender;
+
+/// How long one answer may take.
+pub const ANSWER: Duration = Duration::from_secs(2);
+
+/// A Redis that carries events, and how it does.
+#[derive(Debug, Clone)]
+pub struct Redis {
+    /// Where it is.
+    pub address: Address,
+    /// What things are called there.
+    pub names: Names,
+    /// How events travel.
+    pub delivery: Delivery,
+}
+
+/// How events travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Delivery {
+    /// Pub/Sub: who is away when an event is published never gets it (seeds.md A9).
+    #[default]
+    PubSub,
+    /// Streams: the newest events are kept, and every reader has its own place in them.
+    Streams,
+}
+
+impl FromStr for Delivery {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        match text.to_ascii_uppercase().as_str() {
+            "PUBSUB" => Ok(Self::PubSub),
+            "STREAMS" => Ok(Self::Streams),
+            _ => Err("expected PUBSUB or STREAMS"),
+        }
+    }
+}
+
+/// A place in the stream of each collection: the id of the last entry that was taken.
+pub type Cursors = BTreeMap<CollectionName, String>;
+
+/// What a listener hears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// An event, as it was sent.
+    Event {
+        /// The collection of the channel or stream it came by.
+        collection: CollectionName,
+        /// The document of the channel, where documents have their own.
+        id: Option<DocumentId>,
+        /// The data of the event.
+        body: Vec<u8>,
+        /// Its place in the stream, where there is one.
+        cursor: Option<String>,
+    },
+    /// The stream of a collection began anew: what was in it and not yet read is lost.
+    Lost(CollectionName),
+}
+
+/// Waits between attempts, for ever: from a tenth of a second, doubling, to two seconds, each with jitter, so that a
+/// thousand replicas do not come back in the same instant.
+#[derive(Debug)]
+pub struct Backoff(ExponentialBackoff);
+
+impl Default for Backoff {
+    fn default() -> Self {
+        let delays = ExponentialBuilder::new().with_jitter().without_max_times();
+        Self(delays.with_min_delay(Duration::from_millis(100)).with_max_delay(Duration::from_secs(1)).build())
+    }
+}
+
+impl Backoff {
+    /// The next wait.
+    pub fn next_wait(&mut self) -> Duration {
+        // It has no end; one that had would go on at its longest.
+        self.0.next().unwrap_or(Duration::from_secs(2))
+    }
+}

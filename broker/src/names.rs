@@ -1,0 +1,176 @@
+//! What channels and streams are called (seeds.md A7, A8): written in one spelling, read in two.
+//!
+//! `1__:aura-config:ChannelConfiguration` is the channel of a collection, with `:{id}` behind it that of one document. The
+//! source document writes its pattern without the colon before the collection, so that is understood too (seeds.md F17).
+
+use std::{fmt, str::FromStr};
+
+use contract::{CollectionName, DocumentId};
+
+/// Names within one database, under one prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    database: u32,
+    /// `1__:aura-config`
+    base: String,
+}
+
+/// `AURA_REDIS_CONFIGURATION_PREFIX`: 1 to 128 visible ASCII characters without braces, which mean something to a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prefix(String);
+
+/// Why a text is no prefix.
+#[derive(Debug, thiserror::Error)]
+#[error("expected 1 to 128 visible ASCII characters without {{ and }}")]
+pub struct WrongPrefix;
+
+impl FromStr for Prefix {
+    type Err = WrongPrefix;
+
+    fn from_str(text: &str) -> Result<Self, WrongPrefix> {
+        let fits = |byte: u8| byte.is_ascii_graphic() && byte != b'{' && byte != b'}';
+        let valid = (1..=128).contains(&text.len()) && text.bytes().all(fits);
+        if valid { Ok(Self(text.to_owned())) } else { Err(WrongPrefix) }
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What the name of a channel says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Channel {
+    /// The collection.
+    pub collection: CollectionName,
+    /// The document, when the channel is that of one.
+    pub id: Option<DocumentId>,
+}
+
+impl Names {
+    /// The names in a database (`AURA_REDIS_DATABASE`) under a prefix.
+    pub fn new(database: u32, prefix: &Prefix) -> Self {
+        Self { database, base: format!("{database}__:{prefix}") }
+    }
+
+    /// The database.
+    pub fn database(&self) -> u32 {
+        self.database
+    }
+
+    /// The channel of a collection.
+    pub fn channel(&self, collection: &CollectionName) -> String {
+        format!("{}:{collection}", self.base)
+    }
+
+    /// The channel of a document.
+    pub fn document_channel(&self, collection: &CollectionName, id: &DocumentId) -> String {
+        format!("{}:{collection}:{id}", self.base)
+    }
+
+    /// The same in the other spelling, which is listened to and never written.
+    fn bare_channel(&self, collection: &CollectionName) -> String {
+        format!("{}{collection}", self.base)
+    }
+
+    /// Patterns that match all channels of a collection in both spellings, and those of collections whose names go on
+    /// after it: what arrives is told apart by [`Names::read`].
+    pub fn patterns(&self, collection: &CollectionName) -> [String; 2] {
+        [self.channel(collection), self.bare_channel(collection)].map(|channel| escape(&channel) + "*")
+    }
+
+    /// The channels of one document, in both spellings.
+    pub fn document_channels(&self, collection: &CollectionName, id: &DocumentId) -> [String; 2] {
+        [self.document_channel(collection, id), format!("{}:{id}", self.bare_channel(collection))]
+    }
+
+    /// The key of a collection's stream. The braces make the streams of all collections stay together in a cluster, so
+    /// that they can be read at once (Redis cluster specification, hash tags).
+    pub fn stream(&self, collection: &CollectionName) -> String {
+        format!("{{{}}}:{collection}", self.base)
+    }
+
+    /// What a channel's name says; `None` when it is not one of these.
+    pub fn read(&self, channel: &str) -> Option<Channel> {
+        let rest = channel.strip_prefix(&self.base)?;
+        let rest = rest.strip_prefix(':').unwrap_or(rest);
+        let (collection, id) = match rest.split_once(':') {
+            Some((collection, id)) => (collection, Some(id.parse().ok()?)),
+            None => (rest, None),
+        };
+        Some(Channel { collection: collection.parse().ok()?, id })
+    }
+}
+
+/// Takes its meaning from every character that has one in a pattern (the Redis command PSUBSCRIBE).
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        if matches!(character, '*' | '?' | '[' | ']' | '^' | '-' | '\\') {
+            escaped.push('\\');
+        }
+        escaped.push(character);
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(prefix: &str) -> Names {
+        Names::new(1, &prefix.parse().expect("a prefix"))
+    }
+
+    fn channels() -> CollectionName {
+        "ChannelConfiguration".parse().expect("a name")
+    }
+
+    #[test]
+    fn names_are_those_of_the_source_document() {
+        let (names, agent) = (names("aura-config"), "a:7".parse().expect("an id"));
+        assert_eq!(names.channel(&channels()), "1__:aura-config:ChannelConfiguration");
+        assert_eq!(names.document_channel(&channels(), &agent), "1__:aura-config:ChannelConfiguration:a:7");
+        assert_eq!(names.stream(&channels()), "{1__:aura-config}:ChannelConfiguration");
+    }
+
+    #[test]
+    fn both_spellings_are_read_and_nothing_else() {
+        let read = |channel: &str| names("aura-config").read(channel).map(|read| (read.collection, read.id));
+        let whole = Some((channels(), None));
+        assert_eq!(read("1__:aura-config:ChannelConfiguration"), whole);
+        assert_eq!(read("1__:aura-configChannelConfiguration"), whole);
+        let one = Some((channels(), Some("a:7".parse().expect("an id"))));
+        assert_eq!(read("1__:aura-config:ChannelConfiguration:a:7"), one);
+        assert_eq!(read("1__:aura-configChannelConfiguration:a:7"), one);
+        assert_eq!(
+            read("1__:aura-config:ChannelConfigurationX").map(|(name, _)| name.to_string()).as_deref(),
+            Some("ChannelConfigurationX")
+        );
+        for other in [
+            "2__:aura-config:ChannelConfiguration",
+            "1__:aura:ChannelConfiguration",
+            "1__:aura-config",
+            "1__:aura-config::C",
+            "1__:aura-config:ChannelConfiguration:",
+            "1__:aura-config:ChannelConfiguration:a b",
+        ] {
+            assert_eq!(read(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn patterns_mean_what_they_say() {
+        let patterns = names("a*b[c]?").patterns(&"X".parse().expect("a name"));
+        assert_eq!(patterns, [r"1__:a\*b\[c\]\?:X*", r"1__:a\*b\[c\]\?X*"]);
+    }
+
+    #[test]
+    fn a_prefix_is_visible_and_has_no_braces() {
+        for wrong in ["", "a b", "{a}", "ü", &"x".repeat(129)] {
+            assert!(wrong.parse::<Prefix>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Events by Pub/Sub: whoever is subscribed when an event is published gets it, and nobody else (seeds.md A9).
+//!
+//! A silent connection and a dead one look the same, so it is asked every two seconds whether it lives. What the client has
+//! read and nobody has taken yet waits in memory without bound: take events as they come.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use async_stream::try_stream;
+use contract::{CollectionName, DocumentId};
+use futures_util::{Stream, StreamExt};
+use redis::Msg;
+use tokio::time::{interval, timeout};
+
+use crate::{ANSWER, Address, Error, Heard, Names};
+
+const PING_EVERY: Duration = Duration::from_secs(2);
+
+/// What to listen to.
+#[derive(Debug, Clone)]
+pub enum Wanted {
+    /// Whole collections.
+    Collections(BTreeSet<CollectionName>),
+    /// One document.
+    Document(CollectionName, DocumentId),
+}
+
+/// Subscribes. When this is answered the subscription stands: whatever is published from now on arrives, until the stream
+/// ends with an error.
+///
+/// # Errors
+/// When that fails or takes too long.
+pub async fn subscribe(
+    address: &Address,
+    names: Names,
+    wanted: &Wanted,
+) -> Result<impl Stream<Item = Result<Heard, Error>> + Send + use<>, Error> {
+    let (mut sink, mut messages) = address.listen().await?.split();
+    let subscribing = async {
+        match wanted {
+            Wanted::Collections(all) => {
+                let patterns: Vec<_> = all.iter().flat_map(|collection| names.patterns(collection)).collect();
+                sink.psubscribe(patterns).await
+            }
+            Wanted::Document(collection, id) => sink.subscribe(&names.document_channels(collection, id)[..]).await,
+        }
+    };
+    timeout(ANSWER, subscribing).await.map_err(|_late| Error::Late)??;
+    Ok(try_stream! {
+        let mut due = interval(PING_EVERY);
+        loop {
+            let message = tokio::select! {
+                message = messages.next() => Some(message.ok_or(Error::Closed)),
+                _ = due.tick() => None,
+            };
+            match message {
+                Some(message) => if let Some(heard) = heard(&names, &message?) {
+                    yield heard;
+                },
+                None => timeout(ANSWER, sink.ping::<()>()).await.map_err(|_late| Error::Late)??,
+            }
+        }
+    })
+}
+
+/// `None` when the message concerns nothing that was asked for.
+fn heard(names: &Names, message: &Msg) -> Option<Heard> {
+    let channel = names.read(message.get_channel_name())?;
+    // `X*` also matches `XY`: what came for another collection comes by its own pattern as well.
+    if message.from_pattern() {
+        let pattern: String = message.get_pattern().ok()?;
+        names.patterns(&channel.collection).contains(&pattern).then_some(())?;
+    }
+    let body = message.get_payload_bytes().to_vec();
+    Some(Heard::Event { collection: channel.collection, id: channel.id, body, cursor: None })
+}
