@@ -1,5 +1,5 @@
 //! Redis as a broker of events: where it is ([`Address`]), what things are called there ([`Names`]), how an event is sent
-//! ([`Sender`]) and how events come ([`pubsub`], [`streams`]).
+//! ([`Sender`]) and how events come ([`pubsub`], [`streams`]), by the [`settings`] of both ends.
 //!
 //! The only crate that names the Redis client. It carries bytes: it never looks into an event, never decides what
 //! becomes of one, and never connects by itself again; whoever uses it waits a [`Backoff`] and asks anew.
@@ -9,6 +9,7 @@ mod connection;
 mod names;
 pub mod pubsub;
 mod sender;
+pub mod settings;
 pub mod streams;
 
 use std::{collections::BTreeMap, str::FromStr, time::Duration};

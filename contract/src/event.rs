@@ -56,8 +56,8 @@ pub struct EventData {
     /// The new value; absent when it is too large or would not survive the sidecar, and on Delete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_data: Option<CanonicalJson>,
-    /// The publish metadata, repeated for the reader (seeds.md A13); its values are strings.
-    #[serde(default)]
+    /// The publish metadata, repeated for the reader (seeds.md A13); its values are strings. Only a sidecar has a use for it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
     /// The Dapr component it was published through (seeds.md A10).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,21 +81,29 @@ pub struct EventData {
 
 impl EventData {
     /// What travels of a change. `configData` goes along when it is at most `data_limit` bytes long and survives a sidecar.
-    pub fn new(change: &Change, pub_sub_name: &str, ttl_seconds: u64, data_limit: usize) -> Self {
+    pub fn new(change: &Change, data_limit: usize) -> Self {
         let travels = |config: &&CanonicalJson| config.as_str().len() <= data_limit && config.survives_doubles();
         Self {
             collection: change.collection.clone(),
             op: change.op,
             id: change.id.clone(),
             config_data: change.config_data.as_ref().filter(travels).cloned(),
-            metadata: BTreeMap::from([(TTL.to_owned(), ttl_seconds.to_string())]),
-            pub_sub_name: Some(pub_sub_name.to_owned()),
+            metadata: BTreeMap::new(),
+            pub_sub_name: None,
             crc: change.crc,
             revision: Some(change.revision),
             epoch: Some(change.epoch),
             last_set: Some(change.last_set),
             change_set: change.change_set.clone(),
         }
+    }
+
+    /// The same with what a sidecar is told, repeated for the reader: the component, and the life of the event in seconds.
+    #[must_use]
+    pub fn through(mut self, pub_sub_name: &str, ttl_seconds: u64) -> Self {
+        self.metadata.insert(TTL.to_owned(), ttl_seconds.to_string());
+        self.pub_sub_name = Some(pub_sub_name.to_owned());
+        self
     }
 }
 

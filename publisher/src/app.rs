@@ -21,6 +21,7 @@ use crate::{
         Manager,
         dapr::Dapr,
         local::{Local, Subscribers},
+        redis::Redis,
     },
     metrics::Metrics,
     relay::{self, Relay},
@@ -141,6 +142,9 @@ fn manager(events: Events, terms: Arc<Terms>) -> anyhow::Result<Manager> {
         }
         ManagerSettings::Local { subscribers, allowed, api_token } => {
             Local::new(Subscribers::new(subscribers, allowed, api_token), envelopes).map(Manager::Local)
+        }
+        ManagerSettings::Redis { redis, keep, by_document } => {
+            Ok(Manager::Redis(Box::new(Redis::new(redis, keep, by_document, envelopes))))
         }
     }
 }

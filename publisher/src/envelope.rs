@@ -6,9 +6,10 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use chrono::{SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use cloudevents::{Event, EventBuilder, EventBuilderV10};
 use contract::{Change, EventData, event};
+use serde::Serialize;
 
 use crate::store::Terms;
 
@@ -52,20 +53,34 @@ impl Envelopes {
         })
     }
 
-    /// The event with what `complete` adds, without its value when it would be too large: escapes can make a small value
-    /// long. The receiver fetches it.
+    /// The data of the event and its time, without an envelope, as it travels straight through Redis (seeds.md A10).
+    ///
+    /// # Errors
+    /// As [`Envelopes::event`].
+    pub fn bare(&self, change: &Change) -> anyhow::Result<Vec<u8>> {
+        self.small(|data_limit| {
+            let bare = Bare { data: EventData::new(change, data_limit), time: change.time };
+            serde_json::to_vec(&bare).context("writing the data of the event")
+        })
+    }
+
+    /// The event with what `complete` adds.
     fn fitting(&self, change: &Change, complete: impl Fn(&mut Event)) -> anyhow::Result<Vec<u8>> {
-        let write = |data_limit| {
+        self.small(|data_limit| {
             let mut event = self.build(change, data_limit)?;
             complete(&mut event);
             serde_json::to_vec(&event).context("writing the event")
-        };
+        })
+    }
+
+    /// Without its value when it would be too large: escapes can make a small value long. The receiver fetches it.
+    fn small(&self, write: impl Fn(usize) -> anyhow::Result<Vec<u8>>) -> anyhow::Result<Vec<u8>> {
         let whole = write(self.data_limit)?;
         if whole.len() < event::MAX_BYTES { Ok(whole) } else { write(0) }
     }
 
     fn build(&self, change: &Change, data_limit: usize) -> anyhow::Result<Event> {
-        let data = EventData::new(change, &self.pub_sub_name, self.ttl_seconds, data_limit);
+        let data = EventData::new(change, data_limit).through(&self.pub_sub_name, self.ttl_seconds);
         let data = serde_json::to_value(&data)?;
         let mut builder = EventBuilderV10::new()
             .id(event::event_id(change))
@@ -89,6 +104,14 @@ impl Envelopes {
         }
         builder.build().context("building the event")
     }
+}
+
+/// An event without an envelope.
+#[derive(Serialize)]
+struct Bare {
+    #[serde(flatten)]
+    data: EventData,
+    time: DateTime<Utc>,
 }
 
 #[cfg(test)]
@@ -129,5 +152,12 @@ mod tests {
         assert_eq!(event["data"]["lastSet"], 5);
         let set = serde_json::json!({"id": "0198", "parts": [{"collection": "FreeForm", "first": 7, "last": 8}]});
         assert_eq!(event["data"]["changeSet"], set);
+
+        let bare: serde_json::Value = serde_json::from_slice(&envelopes.bare(&change).expect("data")).expect("json");
+        let mut data = event["data"].clone();
+        let members = data.as_object_mut().expect("an object");
+        members.retain(|name, _value| name != "metadata" && name != "pubSubName");
+        members.insert("time".into(), event["time"].clone());
+        assert_eq!(bare, data, "what a sidecar is told has no place where there is none");
     }
 }

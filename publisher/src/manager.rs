@@ -6,6 +6,7 @@ use contract::Change;
 
 pub mod dapr;
 pub mod local;
+pub mod redis;
 
 /// The engine behind `AURA_CONFIGURATION_EVENTS_MANAGER` (seeds.md A2).
 #[derive(Debug)]
@@ -14,13 +15,15 @@ pub enum Manager {
     Dapr(dapr::Dapr),
     /// Straight to subscribers that are known by address.
     Local(local::Local),
+    /// Straight through Redis.
+    Redis(Box<redis::Redis>),
 }
 
 impl Manager {
     /// Whom events go to, where that is known here.
     pub fn subscribers(&self) -> Option<local::Subscribers> {
         match self {
-            Self::Dapr(_) => None,
+            Self::Dapr(_) | Self::Redis(_) => None,
             Self::Local(local) => Some(local.subscribers()),
         }
     }
@@ -33,6 +36,7 @@ impl Manager {
         match self {
             Self::Dapr(dapr) => dapr.publish(change).await,
             Self::Local(local) => local.publish(change).await,
+            Self::Redis(redis) => redis.publish(change).await,
         }
     }
 }

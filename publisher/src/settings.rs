@@ -25,6 +25,8 @@ const EVENT_TTL_SECONDS: &str = "60";
 const EVENT_DATA_LIMIT_BYTES: &str = "49152";
 const DAPR_PUBSUB_NAME: &str = "pubsub-config";
 const DAPR_GRPC_PORT: &str = "50001";
+const REDIS_STREAM_MAX_LENGTH: &str = "10000";
+const REDIS_DOCUMENT_CHANNELS: &str = "AgentConfiguration";
 const FORGET_REPLICAS_SECONDS: &str = "3600";
 const LOADS: &str = "8";
 const LOCAL_SUBSCRIBERS: &str = "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS";
@@ -63,7 +65,7 @@ pub struct Args {
     /// false: writes work, nothing is sent
     #[arg(long, env = "AURA_CONFIGURATION_EVENTS_ENABLED", default_value = EVENTS_ENABLED)]
     events_enabled: String,
-    /// How events travel: LOCAL (straight to known subscribers) or DAPR (through the sidecar)
+    /// How events travel: LOCAL (straight to known subscribers), DAPR (through the sidecar) or REDIS (straight through Redis)
     #[arg(long, env = "AURA_CONFIGURATION_EVENTS_MANAGER", default_value = EVENTS_MANAGER)]
     events_manager: String,
     /// How long an event is worth delivering, in whole seconds, at most 9000000000
@@ -93,6 +95,24 @@ pub struct Args {
     /// DAPR: token that the sidecar asks for
     #[arg(long, env = "DAPR_API_TOKEN", default_value = "", hide_default_value = true, hide_env_values = true)]
     dapr_api_token: String,
+    /// REDIS: where it is; also rediss://, redis-cluster:// and redis-sentinel:// (README, Redis)
+    #[arg(long, env = "AURA_REDIS_URL", default_value = broker::settings::URL, hide_env_values = true)]
+    redis_url: String,
+    /// REDIS: number of the database; it is also part of the names of channels and streams
+    #[arg(long, env = "AURA_REDIS_DATABASE", default_value = broker::settings::DATABASE)]
+    redis_database: String,
+    /// REDIS: what the names of channels and streams begin with, after the database
+    #[arg(long, env = "AURA_REDIS_CONFIGURATION_PREFIX", default_value = broker::settings::PREFIX)]
+    redis_prefix: String,
+    /// REDIS: PUBSUB, or STREAMS, which keep the newest events for subscribers that are away; the subscribers' must be the same
+    #[arg(long, env = "AURA_REDIS_DELIVERY", default_value = broker::settings::DELIVERY)]
+    redis_delivery: String,
+    /// REDIS, STREAMS: about so many events are kept of each collection, from 1
+    #[arg(long, env = "AURA_REDIS_STREAM_MAX_LENGTH", default_value = REDIS_STREAM_MAX_LENGTH)]
+    redis_stream_max_length: String,
+    /// REDIS, PUBSUB: collections whose documents have a channel each, separated by commas
+    #[arg(long, env = "AURA_REDIS_DOCUMENT_CHANNELS", default_value = REDIS_DOCUMENT_CHANNELS)]
+    redis_document_channels: String,
     /// LOCAL: token that the subscribers ask for
     #[arg(long, env = "APP_API_TOKEN", default_value = "", hide_default_value = true, hide_env_values = true)]
     app_api_token: String,
@@ -162,6 +182,15 @@ pub enum ManagerSettings {
         /// The token that they ask for.
         api_token: Option<String>,
     },
+    /// Redis itself.
+    Redis {
+        /// Where it is, and how events travel there.
+        redis: broker::Redis,
+        /// About so many events stay in a stream.
+        keep: u64,
+        /// Collections whose documents have a channel each.
+        by_document: BTreeSet<CollectionName>,
+    },
 }
 
 impl std::fmt::Debug for ManagerSettings {
@@ -169,6 +198,7 @@ impl std::fmt::Debug for ManagerSettings {
         match self {
             Self::Dapr { endpoint, .. } => write!(f, "Dapr({endpoint})"),
             Self::Local { subscribers, .. } => write!(f, "Local({} subscribers)", subscribers.len()),
+            Self::Redis { redis, .. } => write!(f, "Redis({:?}, {:?})", redis.address, redis.delivery),
         }
     }
 }
@@ -239,14 +269,32 @@ impl Args {
                 allowed: listed(&self.local_allow).map(str::to_ascii_lowercase).collect(),
                 api_token: secret(&self.app_api_token),
             }),
+            "REDIS" => self.redis(checks),
             _ => {
-                let what = format_args!("{:?}: expected LOCAL or DAPR", self.events_manager);
+                let what = format_args!("{:?}: expected LOCAL, DAPR or REDIS", self.events_manager);
                 checks.mistake("AURA_CONFIGURATION_EVENTS_MANAGER", what);
                 None
             }
         };
         let pub_sub_name = or(&self.dapr_pubsub_name, DAPR_PUBSUB_NAME).to_owned();
         Some(Events { manager: manager?, pub_sub_name, ttl_seconds: ttl_seconds?, data_limit: data_limit? })
+    }
+}
+
+impl Args {
+    fn redis(&self, checks: &mut Checks) -> Option<ManagerSettings> {
+        let redis = broker::settings::Settings {
+            url: &self.redis_url,
+            database: &self.redis_database,
+            prefix: &self.redis_prefix,
+            delivery: &self.redis_delivery,
+        };
+        let redis = redis.check(|name, what| checks.mistake(name, what));
+        let length = or(&self.redis_stream_max_length, REDIS_STREAM_MAX_LENGTH);
+        let keep = checks.check("AURA_REDIS_STREAM_MAX_LENGTH", length, positive(length));
+        let by_document = or(&self.redis_document_channels, REDIS_DOCUMENT_CHANNELS);
+        let by_document = list(checks, "AURA_REDIS_DOCUMENT_CHANNELS", by_document);
+        Some(ManagerSettings::Redis { redis: redis?, keep: keep?, by_document: by_document? })
     }
 }
 

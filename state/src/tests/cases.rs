@@ -173,7 +173,7 @@ fn a_record_of_the_feed_says_what_its_event_says() {
         correlation_id: None,
         traceparent: None,
     };
-    let event = contract::EventData::new(&record, "pubsub", 60, usize::MAX);
+    let event = contract::EventData::new(&record, usize::MAX);
     for hint in [Hint::from_event(&event).expect("revisioned"), Hint::from_change(record.clone())] {
         assert_eq!((hint.config.as_ref(), hint.last_set), (Some(config), 0));
         assert!(hint.change_set.is_none(), "a set that does not name the change could never be complete");
