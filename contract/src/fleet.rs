@@ -73,6 +73,8 @@ pub struct Settled {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Intake {
+    /// What brings the events cannot be reached.
+    Away,
     /// None of the last changes came by an event.
     Deaf,
     /// Some changes come by event and others never do: replicas share a consumer group and compete for events.
@@ -80,9 +82,13 @@ pub enum Intake {
 }
 
 impl Intake {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::Away, Self::Deaf, Self::Competing];
+
     /// The word on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Away => "away",
             Self::Deaf => "deaf",
             Self::Competing => "competing",
         }
@@ -91,9 +97,14 @@ impl Intake {
     /// What it means and how it is mended.
     pub fn mend(self) -> &'static str {
         match self {
+            Self::Away => {
+                "Redis cannot be reached, changes come with the check-ins: is it running, do AURA_REDIS_URL and the \
+                 rights of its user fit? The log has the error"
+            }
             Self::Deaf => {
                 "none of the last changes came by an event: is the sidecar running, did it subscribe (it asks once in \
-                 its life), do the scopes of the component name this application?"
+                 its life), do the scopes of the component name this application? Straight through Redis: do both sides \
+                 have the same AURA_REDIS_DATABASE, _CONFIGURATION_PREFIX and _DELIVERY?"
             }
             Self::Competing => {
                 "replicas compete for events: their sidecars share a consumer group. Give each its own: consumerID \

@@ -64,7 +64,7 @@ fn count(members: &[Member]) -> (Family<Label, Gauge>, Family<Label, Gauge>) {
     for state in ["current", "behind", "stale", "loading", "gone"] {
         replicas.get_or_create(&[("state", state)]).set(0);
     }
-    for intake in [Intake::Deaf, Intake::Competing] {
+    for intake in Intake::ALL {
         intakes.get_or_create(&[("intake", intake.as_str())]).set(0);
     }
     for member in members {

@@ -24,7 +24,9 @@ impl Replica {
         }
         let view = self.view();
         let root = view.root();
-        self.journal().tell_intake(self.config());
+        if self.journal().tell_intake(self.config()) {
+            self.asked().deaf.notify_one();
+        }
         let asked = Instant::now();
         let (report, token) = (self.report(&view, asked), self.config().app_token.as_ref());
         let answer = match self.origin().check_in(root, &report, token).await {

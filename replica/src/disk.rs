@@ -10,7 +10,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use state::{Image, Root, image::Damaged};
+use state::{
+    Image, Root,
+    image::{Damaged, Notes},
+};
 
 /// Name of the file in its folder.
 const FILE: &str = "last-known-good";
@@ -71,12 +74,12 @@ impl Disk {
         Ok(())
     }
 
-    /// Keeps what is held. `confirmed` is when a publisher last confirmed it, in milliseconds since 1970.
-    pub(crate) fn write(&self, root: &Root, confirmed: Option<i64>) -> std::io::Result<()> {
+    /// Keeps what is held.
+    pub(crate) fn write(&self, root: &Root, notes: &Notes) -> std::io::Result<()> {
         let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         fs::create_dir_all(&self.folder)?;
         let (path, new) = (self.path(), self.folder.join(format!("{FILE}.{}.new", self.boot_id)));
-        let written = write_durably(&new, root, confirmed).and_then(|()| fs::rename(&new, &path));
+        let written = write_durably(&new, root, notes).and_then(|()| fs::rename(&new, &path));
         if written.is_err() {
             // What is half written helps nobody; the old file is still there.
             fs::remove_file(&new).or_else(|error| match error.kind() {
@@ -94,9 +97,9 @@ impl Disk {
     }
 }
 
-fn write_durably(path: &Path, root: &Root, confirmed: Option<i64>) -> std::io::Result<()> {
+fn write_durably(path: &Path, root: &Root, notes: &Notes) -> std::io::Result<()> {
     let mut out = BufWriter::new(File::create(path)?);
-    root.write_image(confirmed, &mut out)?;
+    root.write_image(notes, &mut out)?;
     out.flush()?;
     out.get_ref().sync_all()
 }

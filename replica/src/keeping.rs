@@ -15,6 +15,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use state::image::Notes;
+
 use crate::{Replica, View, disk::Disk};
 
 /// Shortest time between two writes, in seconds; replicas that started together drift apart.
@@ -26,7 +28,7 @@ const CATCH_UP: Duration = Duration::from_secs(2);
 type Mark = (Option<Epoch>, Vec<(CollectionName, Revision, usize, Digest)>);
 
 impl Replica {
-    /// Takes what is on disk, tries to bring it up to date for a moment, then lets readers see it.
+    /// Takes what is on disk. Readers do not see it yet.
     pub(crate) async fn recall(&self) {
         let Some(disk) = self.disk().cloned() else { return };
         let image = match blocking(move || disk.read()).await {
@@ -34,14 +36,22 @@ impl Replica {
             Ok(None) => return,
             Err(error) => return tracing::warn!("the last known good cannot be read from disk: {error}"),
         };
-        let confirmed = image.confirmed_ms();
+        let notes = image.notes().clone();
+        self.journal().cursors = notes.cursors;
         self.write(|writer| {
             writer.opened = false;
             writer.recalled = true;
-            writer.kept = confirmed;
+            writer.kept = notes.confirmed_ms;
             writer.machine.restore(image);
         });
-        if let Ok(Err(error)) = timeout(CATCH_UP, self.catch_up()).await {
+    }
+
+    /// Tries for a moment to bring up to date what came from disk, then lets readers see it.
+    pub(crate) async fn catch_up(&self) {
+        if self.view().opened {
+            return;
+        }
+        if let Ok(Err(error)) = timeout(CATCH_UP, self.once_in_step()).await {
             tracing::debug!("what was read from disk could not catch up yet: {error}");
         }
         self.write(|writer| writer.opened = true);
@@ -50,7 +60,7 @@ impl Replica {
         tracing::info!(state = state.as_str(), "{instance} serves its last known good, {}", state.as_str());
     }
 
-    async fn catch_up(&self) -> Result<(), crate::sync::SyncError> {
+    async fn once_in_step(&self) -> Result<(), crate::sync::SyncError> {
         self.check_in().await?;
         if self.view().lacking.is_empty() { Ok(()) } else { self.heal().await }
     }
@@ -73,14 +83,16 @@ impl Replica {
     }
 
     async fn save(&self, disk: &Disk, kept: &mut Option<Mark>) {
+        // In this order: what stands before a cursor is in the view.
+        let cursors = self.journal().cursors.clone();
         let view = self.view();
         let mark = mark(&view);
         if !view.root().loaded() || view.root().epoch().is_none() || kept.as_ref() == Some(&mark) {
             return;
         }
-        let confirmed = confirmed_at(&view);
+        let notes = Notes { confirmed_ms: confirmed_at(&view), cursors };
         let disk = disk.clone();
-        match blocking(move || disk.write(view.root(), confirmed)).await {
+        match blocking(move || disk.write(view.root(), &notes)).await {
             Ok(()) => *kept = Some(mark),
             Err(error) => tracing::warn!("the last known good cannot be written to disk: {error}"),
         }

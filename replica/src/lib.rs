@@ -3,10 +3,11 @@
 //! Reading order: [`Replica`] (the handle), [`view`] (what readers see, and how far it may be trusted), `intake` (what
 //! becomes of an event), `unrevisioned` (events of a publisher that follows the source document only), `origin` (the
 //! publisher as a client sees it), `sync` (the loop), `check_in` (say where it is, hear where everything stands), `healing`
-//! (deltas and loads), `keeping` and `disk` (last known good), `arrivals` (deaf and competing intakes).
+//! (deltas and loads), `keeping` and `disk` (last known good), `arrivals` (deaf and competing intakes), `redis`
+//! (events that are fetched, with the feature of that name).
 //!
 //! This crate gives futures and spawns nothing: whoever embeds it runs [`Replica::run`] under its own supervision. It
-//! serves no HTTP and knows no web framework, broker or sidecar.
+//! serves no HTTP and knows no web framework or sidecar.
 
 mod answer;
 mod arrivals;
@@ -18,6 +19,8 @@ mod intake;
 mod keeping;
 mod list;
 mod origin;
+#[cfg(feature = "redis")]
+mod redis;
 mod replica;
 mod sync;
 mod unrevisioned;
@@ -26,6 +29,8 @@ mod writer;
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
+#[cfg(feature = "redis")]
+pub use broker;
 use contract::CollectionName;
 pub use reqwest::{Url, header::HeaderValue};
 pub use state::{Collection, Root};
@@ -48,8 +53,8 @@ pub struct Config {
     pub base_url: Option<Url>,
     /// The longest time between two check-ins.
     pub check_in: Duration,
-    /// Whether events are expected to come. If not, changes are heard of at the check-in.
-    pub events: bool,
+    /// Where events come from.
+    pub events: Events,
     /// Where the last known good is kept; nowhere when it is `None`.
     pub snapshot_dir: Option<PathBuf>,
     /// What a sidecar asks callers of its API for; sent to publishers behind a Dapr invocation URL and to nobody else.
@@ -58,6 +63,18 @@ pub struct Config {
     /// What callers of this replica's event route must know, as `dapr-api-token`. It is sent with every check-in, so that a
     /// publisher that posts events itself knows a subscriber from anybody who has opened a port. Mark it sensitive.
     pub app_token: Option<HeaderValue>,
+}
+
+/// Where events come from.
+#[derive(Debug, Clone)]
+pub enum Events {
+    /// Nowhere: changes are heard of at the check-in.
+    None,
+    /// Whoever embeds the replica hands them over ([`Replica::receive`]): a sidecar or a publisher posts them.
+    Posted,
+    /// The replica takes them straight from Redis.
+    #[cfg(feature = "redis")]
+    Redis(Box<broker::Redis>),
 }
 
 #[cfg(test)]

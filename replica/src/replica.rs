@@ -15,7 +15,7 @@ use contract::{
 };
 use tokio::sync::Notify;
 
-use crate::{Answer, Config, View, arrivals::Arrivals, disk::Disk, origin::Origin, writer::Writer};
+use crate::{Answer, Config, Events, View, arrivals::Arrivals, disk::Disk, origin::Origin, writer::Writer};
 
 /// Drops that are remembered.
 const MAX_DROPS: usize = 32;
@@ -51,6 +51,8 @@ pub(crate) struct Asked {
     pub(crate) reading: Notify,
     /// An event counts in another history.
     pub(crate) other_epoch: Notify,
+    /// There are changes and no events: whoever listens should do so anew.
+    pub(crate) deaf: Notify,
 }
 
 /// What is told in the status and decides nothing.
@@ -60,6 +62,10 @@ pub(crate) struct Journal {
     pub(crate) drops: VecDeque<Dropped>,
     pub(crate) healing: Healing,
     pub(crate) arrivals: Arrivals,
+    /// Whether what brings the events cannot be reached.
+    pub(crate) away: bool,
+    /// Up to where streams were read, where events come from streams.
+    pub(crate) cursors: BTreeMap<CollectionName, String>,
     /// What was last logged of the intake.
     told: Option<Intake>,
     pub(crate) last_error: Option<String>,
@@ -179,18 +185,21 @@ impl Replica {
 impl Journal {
     /// What is wrong with the way events come. Where none are expected nothing can be wrong with them.
     pub(crate) fn intake(&self, config: &Config) -> Option<Intake> {
-        self.arrivals.verdict().filter(|_verdict| config.events)
+        let verdict = if self.away { Some(Intake::Away) } else { self.arrivals.verdict() };
+        verdict.filter(|_verdict| !matches!(config.events, Events::None))
     }
 
-    /// Logs a fault of the intake when it begins, and its end.
-    pub(crate) fn tell_intake(&mut self, config: &Config) {
+    /// Logs a fault of the intake when it begins, and its end; whether it begins to be deaf.
+    pub(crate) fn tell_intake(&mut self, config: &Config) -> bool {
         let now = self.intake(config);
+        let deaf = now == Some(Intake::Deaf) && self.told != now;
         match now {
             Some(fault) if self.told != now => tracing::warn!("{}: {}", fault.as_str(), fault.mend()),
             None if self.told.is_some() => tracing::info!("events come as they should again"),
             _ => {}
         }
         self.told = now;
+        deaf
     }
 }
 

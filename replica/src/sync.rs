@@ -38,16 +38,24 @@ impl Replica {
     /// Loads, then follows the publishers until `stop` resolves. Run it once; dropping it is safe at any moment, and costs
     /// no more than the last half minute of what is kept on disk.
     pub async fn run(&self, stop: impl Future<Output = ()>) {
+        let following = async {
+            self.recall().await;
+            // Boxed, because its type is too deep for whoever embeds this.
+            #[cfg(feature = "redis")]
+            let listening = Box::pin(self.listen());
+            #[cfg(not(feature = "redis"))]
+            let listening = std::future::pending::<()>();
+            tokio::join!(self.follow(), self.keep(), listening);
+        };
         tokio::select! {
             () = stop => {}
-            () = self.follow() => {}
-            () = self.keep() => {}
+            () = following => {}
         }
         self.keep_last().await;
     }
 
     async fn follow(&self) {
-        self.recall().await;
+        self.catch_up().await;
         let mut due = Instant::now();
         let mut not_before = due;
         let mut last_reading: Option<Instant> = None;

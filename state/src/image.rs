@@ -21,7 +21,18 @@ const FORMAT: u32 = 1;
 #[derive(Debug)]
 pub struct Image {
     pub(crate) root: Root,
-    confirmed_ms: Option<i64>,
+    notes: Notes,
+}
+
+/// What stands in an image besides what is held. It means nothing here.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Notes {
+    /// When what is held was last known to be current, in Unix milliseconds.
+    pub confirmed_ms: Option<i64>,
+    /// Up to where the stream of each collection was read, where there are streams.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cursors: BTreeMap<CollectionName, String>,
 }
 
 /// Why an image cannot be used. Nothing of it is.
@@ -49,7 +60,8 @@ pub enum Damaged {
 struct Header {
     format: u32,
     epoch: Option<Epoch>,
-    confirmed_ms: Option<i64>,
+    #[serde(flatten)]
+    notes: Notes,
     collections: BTreeMap<CollectionName, Bookkeeping>,
 }
 
@@ -87,15 +99,16 @@ fn end_line(count: u64, sum: &Xxh3) -> String {
 }
 
 impl Root {
-    /// Writes all versioned collections. `confirmed_ms`: when they were last known to be current, in Unix milliseconds.
+    /// Writes all versioned collections.
     ///
     /// # Errors
     /// When `out` refuses.
-    pub fn write_image(&self, confirmed_ms: Option<i64>, out: &mut impl Write) -> io::Result<()> {
+    pub fn write_image(&self, notes: &Notes, out: &mut impl Write) -> io::Result<()> {
         let mut out = Summed { inner: out, sum: Xxh3::new() };
         let saved = || self.collections.iter().filter(|(_name, held)| held.versioned);
         let collections = saved().map(|(name, held)| (name.clone(), Bookkeeping::of(held))).collect();
-        let mut line = serde_json::to_vec(&Header { format: FORMAT, epoch: self.epoch, confirmed_ms, collections })?;
+        let mut line =
+            serde_json::to_vec(&Header { format: FORMAT, epoch: self.epoch, notes: notes.clone(), collections })?;
         line.push(b'\n');
         out.write(&line)?;
         let mut count = 0;
@@ -179,12 +192,12 @@ impl Image {
             // What was staged is gone, so this moment may well be one that can be compared.
             held.ok_or(Damaged::Disagrees(name))?.note_settled();
         }
-        Ok(Self { root, confirmed_ms: header.confirmed_ms })
+        Ok(Self { root, notes: header.notes })
     }
 
-    /// When it was last known to be current, in Unix milliseconds.
-    pub fn confirmed_ms(&self) -> Option<i64> {
-        self.confirmed_ms
+    /// What stands in it besides.
+    pub fn notes(&self) -> &Notes {
+        &self.notes
     }
 
     /// What it holds.

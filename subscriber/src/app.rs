@@ -15,7 +15,7 @@ use service::tasks::Supervisor;
 
 use crate::{
     routes::{self, AppState},
-    settings::{Manager, Settings, Token},
+    settings::{Settings, Token},
 };
 
 /// Reads come from memory, so a few threads go a long way.
@@ -41,17 +41,16 @@ impl App {
             .with_context(|| format!("cannot listen on {} (AURA_CONFIGURATION_LISTEN)", settings.listen))?;
         let address = listener.local_addr().context("cannot tell the port")?;
         let default = || format!("{}:{}", settings.host_name, address.port());
-        let local = settings.events_manager == Manager::Local;
         let replica = Replica::new(Config {
             instance: settings.instance.clone().unwrap_or_else(default),
             collections: settings.collections.clone(),
             publishers: settings.publishers.clone(),
             base_url: settings.base_url.clone().or_else(|| reachable_at(address)),
             check_in: settings.check_in,
-            events: settings.events_enabled,
+            events: settings.events.clone(),
             snapshot_dir: settings.snapshot_dir.clone(),
             sidecar_token: settings.sidecar_token.clone(),
-            app_token: settings.app_api_token.as_ref().filter(|_token| local).map(Token::header),
+            app_token: settings.app_api_token.as_ref().filter(|_token| settings.by_publisher).map(Token::header),
         })
         .context("cannot make an HTTP client")?;
         let state = AppState::new(replica.clone(), &settings);

@@ -3,11 +3,11 @@
 //! Every setting is taken as text, so that all mistakes are told at once. An empty value counts as unset. Nothing here
 //! reads the environment but the command line parser, and nothing prints a secret.
 
-use std::{collections::BTreeSet, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{collections::BTreeSet, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use contract::{CollectionName, DocumentId};
-use replica::{HeaderValue, Url};
+use replica::{Events, HeaderValue, Url, broker::settings as redis};
 use service::settings::{Checks, Mistakes, boolean, listed, or, positive};
 use subtle::ConstantTimeEq;
 
@@ -39,13 +39,30 @@ pub struct Options {
     #[arg(long, env = "AURA_CONFIGURATION_EVENTS_ENABLED", value_name = "BOOLEAN", default_value = EVENTS_ENABLED)]
     events_enabled: String,
 
-    /// What brings the events: LOCAL (the publisher posts them itself) or DAPR (a sidecar does).
+    /// What brings the events: LOCAL (the publisher posts them itself), DAPR (a sidecar does) or REDIS (they are taken
+    /// straight from there).
     #[arg(long, env = "AURA_CONFIGURATION_EVENTS_MANAGER", value_name = "MANAGER", default_value = EVENTS_MANAGER)]
     events_manager: String,
 
     /// Name of the Dapr pub/sub component that brings the events.
     #[arg(long, env = "AURA_DAPR_CONFIGURATION_PUBSUB_NAME", value_name = "NAME", default_value = PUBSUB_NAME)]
     pubsub_name: String,
+
+    /// REDIS: where it is; also rediss://, redis-cluster:// and redis-sentinel:// (README, Redis).
+    #[arg(long, env = "AURA_REDIS_URL", value_name = "URL", default_value = redis::URL, hide_env_values = true)]
+    redis_url: String,
+
+    /// REDIS: number of the database; it is also part of the names of channels and streams.
+    #[arg(long, env = "AURA_REDIS_DATABASE", value_name = "NUMBER", default_value = redis::DATABASE)]
+    redis_database: String,
+
+    /// REDIS: what the names of channels and streams begin with, after the database.
+    #[arg(long, env = "AURA_REDIS_CONFIGURATION_PREFIX", value_name = "TEXT", default_value = redis::PREFIX)]
+    redis_prefix: String,
+
+    /// REDIS: PUBSUB, or STREAMS, which also bring what was sent while this replica was away; as the publishers have it.
+    #[arg(long, env = "AURA_REDIS_DELIVERY", value_name = "WAY", default_value = redis::DELIVERY)]
+    redis_delivery: String,
 
     /// Address and port to listen on; port 0 takes a free one.
     #[arg(long, env = "AURA_CONFIGURATION_LISTEN", value_name = "ADDRESS:PORT", default_value = LISTEN)]
@@ -124,10 +141,10 @@ pub struct Options {
 /// Settings that were checked.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Whether events are taken.
-    pub events_enabled: bool,
-    /// What brings them.
-    pub events_manager: Manager,
+    /// Where events come from.
+    pub events: Events,
+    /// Whether it is the publisher that posts them.
+    pub by_publisher: bool,
     /// The Dapr component that brings them.
     pub pubsub_name: String,
     /// Where to listen.
@@ -152,28 +169,6 @@ pub struct Settings {
     pub app_api_token: Option<Token>,
     /// What the sidecar asks for.
     pub sidecar_token: Option<HeaderValue>,
-}
-
-/// What brings the events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Manager {
-    /// The publisher posts them itself.
-    Local,
-    /// A sidecar does.
-    Dapr,
-}
-
-impl FromStr for Manager {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, &'static str> {
-        match text.to_ascii_uppercase().as_str() {
-            "LOCAL" => Ok(Self::Local),
-            "DAPR" => Ok(Self::Dapr),
-            "REDIS" => Err("this version takes no events straight from Redis; use DAPR or LOCAL"),
-            _ => Err("expected DAPR or LOCAL"),
-        }
-    }
 }
 
 /// A secret. It can be compared and sent, and is never shown.
@@ -207,7 +202,8 @@ impl Options {
         let mut checks = Checks::default();
         let enabled = or(&self.events_enabled, EVENTS_ENABLED);
         let enabled = checks.check("AURA_CONFIGURATION_EVENTS_ENABLED", enabled, boolean(enabled));
-        let manager = checks.parse("AURA_CONFIGURATION_EVENTS_MANAGER", or(&self.events_manager, EVENTS_MANAGER));
+        let manager = or(&self.events_manager, EVENTS_MANAGER).to_ascii_uppercase();
+        let events = self.events(&mut checks, &manager);
         let listen = checks.parse("AURA_CONFIGURATION_LISTEN", or(&self.listen, LISTEN));
         let publishers = publishers(&mut checks, or(&self.api_url, API_URL));
         let collections = collections(&mut checks, or(&self.collections, COLLECTIONS));
@@ -225,8 +221,8 @@ impl Options {
         let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let settings = (|| {
             Some(Settings {
-                events_enabled: enabled?,
-                events_manager: manager?,
+                events: events.map(|events| if enabled == Some(true) { events } else { Events::None })?,
+                by_publisher: manager == "LOCAL",
                 pubsub_name: or(&self.pubsub_name, PUBSUB_NAME).to_owned(),
                 listen: listen?,
                 publishers: publishers?,
@@ -243,6 +239,29 @@ impl Options {
             })
         })();
         checks.finish(settings)
+    }
+}
+
+impl Options {
+    /// `None` after a mistake.
+    fn events(&self, checks: &mut Checks, manager: &str) -> Option<Events> {
+        match manager {
+            "LOCAL" | "DAPR" => Some(Events::Posted),
+            "REDIS" => {
+                let redis = redis::Settings {
+                    url: &self.redis_url,
+                    database: &self.redis_database,
+                    prefix: &self.redis_prefix,
+                    delivery: &self.redis_delivery,
+                };
+                redis.check(|name, what| checks.mistake(name, what)).map(|redis| Events::Redis(Box::new(redis)))
+            }
+            _ => {
+                let what = format_args!("{:?}: expected LOCAL, DAPR or REDIS", self.events_manager);
+                checks.mistake("AURA_CONFIGURATION_EVENTS_MANAGER", what);
+                None
+            }
+        }
     }
 }
 
@@ -339,7 +358,7 @@ mod tests {
         let settings = settings.expect("all well");
         assert_eq!((settings.listen.to_string().as_str(), settings.collections.len()), (LISTEN, 6));
         assert_eq!((settings.publishers.len(), settings.check_in), (1, Duration::from_secs(10)));
-        assert_eq!((settings.events_enabled, settings.events_manager), (true, Manager::Local));
+        assert!(settings.by_publisher && matches!(settings.events, Events::Posted));
         assert!(settings.app_api_token.is_none() && settings.base_url.is_none() && settings.snapshot_dir.is_none());
         assert!(settings.ready_when_stale);
     }
@@ -348,7 +367,7 @@ mod tests {
     fn every_mistake_is_told_and_no_secret() {
         let mistakes = check(&[
             "--events-enabled=yes",
-            "--events-manager=REDIS",
+            "--events-manager=RABBIT",
             "--listen=8081",
             "--api-url=https://u:secret@h,http://ok,nonsense",
             "--collections=A,_b",
@@ -360,7 +379,7 @@ mod tests {
         let mistakes = mistakes.expect_err("all wrong");
         for (mistake, said) in mistakes.iter().zip([
             "EVENTS_ENABLED=\"yes\": expected true or false",
-            "EVENTS_MANAGER=\"REDIS\": this version takes no events straight from Redis",
+            "EVENTS_MANAGER=\"RABBIT\": expected LOCAL, DAPR or REDIS",
             "LISTEN=\"8081\"",
             "API_URL=item 1: expected http://",
             "API_URL=item 3: ",
@@ -375,7 +394,12 @@ mod tests {
         assert_eq!(mistakes.len(), 10);
         assert!(!mistakes.concat().contains("secret"));
         assert!(check(&["--check-in-seconds=3601"]).is_err());
-        let settings = check(&["--app-api-token=secret"]).expect("all well");
+        let mistakes = check(&["--events-manager=REDIS", "--redis-url=http://:secret@h", "--redis-delivery=POST"]);
+        let mistakes = mistakes.expect_err("two are wrong");
+        assert!(mistakes.len() == 2 && !mistakes.concat().contains("secret"), "{mistakes:?}");
+        let settings = check(&["--app-api-token=secret", "--events-manager=redis", "--redis-url=redis://:secret@h"])
+            .expect("all well");
+        assert!(matches!(settings.events, Events::Redis(_)) && !settings.by_publisher);
         assert!(!format!("{settings:?}").contains("secret"));
     }
 }

@@ -91,7 +91,7 @@ async fn a_replica_that_lacks_a_collection_checks_in_all_the_same() {
         let whole = builder.complete(&snapshot::End { end: true, count: 0 }, part.root()).expect("complete");
         part.install(generation, whole).expect("installed");
         let mut image = Vec::new();
-        part.root().write_image(None, &mut image).expect("written");
+        part.root().write_image(&state::image::Notes::default(), &mut image).expect("written");
         let image = state::Image::read(image.as_slice()).expect("intact");
         assert!(replica.write(|writer| writer.machine.restore(image)));
         assert!(!replica.view().root().loaded());
@@ -121,7 +121,7 @@ async fn a_publisher_of_another_store_is_passed_over() {
             following(&replica, eventually("loaded", || replica.view().root().loaded())).await;
             let moved = Replica::new(settings(vec![wrong, right])).expect("a client");
             let mut image = Vec::new();
-            replica.view().root().write_image(None, &mut image).expect("written");
+            replica.view().root().write_image(&state::image::Notes::default(), &mut image).expect("written");
             let image = state::Image::read(image.as_slice()).expect("intact");
             assert!(moved.write(|writer| writer.machine.restore(image)));
             moved.check_in().await.expect("the right one answers");

@@ -24,7 +24,7 @@ use contract::{
 };
 use serde_json::{Value, json};
 
-use crate::{Answer, Config, Replica, Url};
+use crate::{Answer, Config, Events, Replica, Url};
 
 const EPOCH: &str = "0f86d081-1";
 
@@ -71,7 +71,7 @@ fn settings(publishers: Vec<Url>) -> Config {
         publishers,
         base_url: None,
         check_in: Duration::from_secs(600),
-        events: true,
+        events: Events::Posted,
         snapshot_dir: None,
         sidecar_token: None,
         app_token: None,

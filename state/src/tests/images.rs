@@ -6,7 +6,7 @@ use super::{
     model::{Model, Wish, name},
     world::{World, machine},
 };
-use crate::{Damaged, Image, Machine};
+use crate::{Damaged, Image, Machine, image::Notes};
 
 /// An image with everything in it: two collections, a range beyond, a tombstone, a moment settled earlier.
 fn image() -> Vec<u8> {
@@ -19,20 +19,25 @@ fn image() -> Vec<u8> {
     let deletion = world.model().change(0, 4).clone();
     world.deliver(&deletion);
     let mut bytes = Vec::new();
-    world.machine.root().write_image(Some(1_700_000_000_000), &mut bytes).expect("a Vec accepts all");
+    world.machine.root().write_image(&notes(), &mut bytes).expect("a Vec accepts all");
     bytes
+}
+
+fn notes() -> Notes {
+    let cursors = [(name(0).clone(), "1700000000000-7".to_owned())].into();
+    Notes { confirmed_ms: Some(1_700_000_000_000), cursors }
 }
 
 #[test]
 fn what_is_written_is_read() {
     let bytes = image();
     let image = Image::read(&bytes[..]).expect("intact");
-    assert_eq!(image.confirmed_ms(), Some(1_700_000_000_000));
+    assert_eq!(image.notes(), &notes());
     let held = image.root().collection(name(0)).expect("saved");
     assert_eq!((held.watermark(), held.known(), held.ranges_beyond(), held.count()), (2, 4, 1, 1));
     assert!(held.last_settled().is_some_and(|last| last.revision == 2) && !held.settled());
     let mut again = Vec::new();
-    image.root().write_image(image.confirmed_ms(), &mut again).expect("a Vec accepts all");
+    image.root().write_image(image.notes(), &mut again).expect("a Vec accepts all");
     assert_eq!(bytes, again);
 }
 

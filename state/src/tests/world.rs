@@ -239,7 +239,7 @@ impl World {
 
     fn restart(&mut self, followed: u8) {
         let mut bytes = Vec::new();
-        self.machine.root().write_image(Some(7), &mut bytes).expect("a Vec accepts all");
+        self.machine.root().write_image(&crate::image::Notes::default(), &mut bytes).expect("a Vec accepts all");
         let image = Image::read(&bytes[..]).expect("intact");
         let mut next = machine(followed);
         assert!(next.restore(image));

@@ -16,7 +16,7 @@ use actix_web::{
 };
 use contract::event::{DEAD_LETTER_TOPIC, ROUTE};
 use futures_util::StreamExt;
-use replica::Answer;
+use replica::{Answer, Events};
 use serde::Serialize;
 use tokio::time::timeout;
 
@@ -47,7 +47,7 @@ struct Routes {
     default: &'static str,
 }
 
-/// One per collection; none when events are off.
+/// One per collection; none when events are off, or do not come this way.
 pub(super) fn subscriptions(settings: &Settings) -> Arc<[Subscription]> {
     let subscription = |topic: &contract::CollectionName| Subscription {
         pubsub_name: settings.pubsub_name.clone(),
@@ -55,7 +55,8 @@ pub(super) fn subscriptions(settings: &Settings) -> Arc<[Subscription]> {
         routes: Routes { default: ROUTE },
         dead_letter_topic: DEAD_LETTER_TOPIC,
     };
-    settings.collections.iter().filter(|_each| settings.events_enabled).map(subscription).collect()
+    let posted = matches!(settings.events, Events::Posted);
+    settings.collections.iter().filter(|_each| posted).map(subscription).collect()
 }
 
 /// `GET /dapr/subscribe`. A sidecar asks once in its life, so this needs nothing and never fails.

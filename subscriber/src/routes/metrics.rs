@@ -57,8 +57,7 @@ impl Collector for Scrape {
         let states = [State::Loading, State::Behind, State::Stale, State::Current];
         let states = states.map(|state| (Some(state.as_str().to_owned()), u64::from(status.state == state)));
         gauges(&mut out, "state", "1 for the worst state of all collections", "state", states)?;
-        let intakes = [Intake::Deaf, Intake::Competing];
-        let intakes = intakes.map(|one| (Some(one.as_str().to_owned()), u64::from(status.intake == Some(one))));
+        let intakes = Intake::ALL.map(|one| (Some(one.as_str().to_owned()), u64::from(status.intake == Some(one))));
         gauges(&mut out, "intake_fault", "1 when events do not come as they should", "fault", intakes)?;
         let age = status.confirmed_ms_ago.map(|ms| (None, ms / 1_000));
         gauges(&mut out, "confirmed_age_seconds", "Since a publisher confirmed what is held", "", age)?;

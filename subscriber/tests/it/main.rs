@@ -345,7 +345,7 @@ async fn chained(subscriber: &Subscriber, test: impl AsyncFnOnce(&replica::Repli
         publishers: vec![subscriber.url("").parse().expect("a URL")],
         base_url: None,
         check_in: Duration::from_secs(10),
-        events: true,
+        events: replica::Events::Posted,
         snapshot_dir: None,
         sidecar_token: None,
         app_token: None,
