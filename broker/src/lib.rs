@@ -76,7 +76,12 @@ pub enum Heard {
         cursor: Option<String>,
     },
     /// The stream of a collection began anew: what was in it and not yet read is lost.
-    Lost(CollectionName),
+    Lost {
+        /// The collection.
+        collection: CollectionName,
+        /// Where its reading begins now.
+        cursor: String,
+    },
 }
 
 /// Waits between attempts, for ever: from a tenth of a second, doubling, to two seconds, each with jitter, so that a

@@ -28,8 +28,8 @@ const BLOCK: Duration = Duration::from_secs(2);
 const AT_ONCE: usize = 64;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Begins to read: each collection from its place in `cursors`, or else after what is in it now. When this is answered the
-/// places are fixed: whatever is appended from now on arrives, until the stream ends with an error.
+/// Begins to read: each collection from its place in `cursors`, or else after what is in it now. The places are given back
+/// with the events: whatever is appended after them arrives, until the stream ends with an error.
 ///
 /// # Errors
 /// When that fails or takes too long.
@@ -38,7 +38,7 @@ pub async fn read(
     names: &Names,
     collections: &BTreeSet<CollectionName>,
     mut cursors: Cursors,
-) -> Result<impl Stream<Item = Result<Heard, Error>> + Send + use<>, Error> {
+) -> Result<(Cursors, impl Stream<Item = Result<Heard, Error>> + Send + use<>), Error> {
     let mut connection = address.connect(BLOCK + ANSWER).await?;
     let streams: Vec<_> = collections.iter().map(|name| (name.clone(), names.stream(name))).collect();
     cursors.retain(|name, cursor| collections.contains(name) && place(cursor).is_some());
@@ -47,7 +47,8 @@ pub async fn read(
             cursors.insert(name.clone(), end(&mut connection, stream).await?);
         }
     }
-    Ok(try_stream! {
+    let places = cursors.clone();
+    let events = try_stream! {
         let mut looked: Option<Instant> = None;
         loop {
             if looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
@@ -55,7 +56,7 @@ pub async fn read(
                     let end = end(&mut connection, stream).await?;
                     if let Some(cursor) = cursors.get_mut(name) && place(&end) < place(cursor) {
                         BEGINNING.clone_into(cursor);
-                        yield Heard::Lost(name.clone());
+                        yield Heard::Lost { collection: name.clone(), cursor: cursor.clone() };
                     }
                 }
                 looked = Some(Instant::now());
@@ -69,7 +70,8 @@ pub async fn read(
                 }
             }
         }
-    })
+    };
+    Ok((places, events))
 }
 
 /// Waits for what comes after the cursors.

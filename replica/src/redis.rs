@@ -52,7 +52,11 @@ impl Replica {
             }
             Delivery::Streams => {
                 let cursors = self.journal().cursors.clone();
-                streams::read(&redis.address, &names, collections, cursors).await.map(StreamExt::right_stream)
+                let reading = streams::read(&redis.address, &names, collections, cursors).await;
+                reading.map(|(cursors, events)| {
+                    self.journal().cursors = cursors;
+                    events.right_stream()
+                })
             }
         };
         match ended {
@@ -77,9 +81,9 @@ impl Replica {
             };
             let (collection, id, body, cursor) = match heard {
                 Ok(Heard::Event { collection, id, body, cursor }) => (collection, id, body, cursor),
-                Ok(Heard::Lost(collection)) => {
+                Ok(Heard::Lost { collection, cursor }) => {
                     tracing::warn!(%collection, "the stream of {collection} began anew, what it had may be lost: heads are read");
-                    self.journal().cursors.remove(&collection);
+                    self.journal().cursors.insert(collection, cursor);
                     self.asked().reading.notify_one();
                     continue;
                 }
