@@ -1,24 +1,30 @@
 //! Redis as a broker of events: where it is ([`Address`]), what things are called there ([`Names`]), how an event is sent
-//! ([`Sender`]) and how events come ([`pubsub`], [`streams`]), by the [`settings`] of both ends.
+//! ([`Sender`]) and how events come ([`listen`]: by [`pubsub`] or by [`streams`]), by the [`settings`] of both ends.
 //!
-//! The only crate that names the Redis client. It carries bytes: it never looks into an event, never decides what
-//! becomes of one, and never connects by itself again; whoever uses it waits a [`Backoff`] and asks anew.
+//! The only crate that names the Redis client. It carries bytes: it never looks into an event and never decides what
+//! becomes of one.
 
 mod address;
 mod connection;
+mod listening;
 mod names;
 pub mod pubsub;
 mod sender;
 pub mod settings;
 pub mod streams;
 
-use std::{collections::BTreeMap, str::FromStr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    str::FromStr,
+    time::Duration,
+};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use contract::{CollectionName, DocumentId};
 
 pub use address::{Address, WrongAddress};
 pub use connection::{Connection, Error};
+pub use listening::{Signal, listen};
 pub use names::{Channel, Names, Prefix, WrongPrefix};
 pub use sender::Sender;
 
@@ -58,6 +64,15 @@ impl FromStr for Delivery {
     }
 }
 
+/// What to listen to.
+#[derive(Debug, Clone)]
+pub enum Wanted {
+    /// Whole collections.
+    Collections(BTreeSet<CollectionName>),
+    /// One document (seeds.md A8). Where its collection has one channel, or is a stream, its neighbours are heard too.
+    Document(CollectionName, DocumentId),
+}
+
 /// A place in the stream of each collection: the id of the last entry that was taken.
 pub type Cursors = BTreeMap<CollectionName, String>;
 
@@ -84,10 +99,9 @@ pub enum Heard {
     },
 }
 
-/// Waits between attempts, for ever: from a tenth of a second, doubling, to two seconds, each with jitter, so that a
-/// thousand replicas do not come back in the same instant.
+/// Waits between attempts, for ever: from a tenth of a second, doubling, to one, each with as much again of jitter.
 #[derive(Debug)]
-pub struct Backoff(ExponentialBackoff);
+pub(crate) struct Backoff(ExponentialBackoff);
 
 impl Default for Backoff {
     fn default() -> Self {
@@ -98,7 +112,7 @@ impl Default for Backoff {
 
 impl Backoff {
     /// The next wait.
-    pub fn next_wait(&mut self) -> Duration {
+    pub(crate) fn next_wait(&mut self) -> Duration {
         // It has no end; one that had would go on at its longest.
         self.0.next().unwrap_or(Duration::from_secs(2))
     }

@@ -81,9 +81,10 @@ impl Names {
         [self.channel(collection), self.bare_channel(collection)].map(|channel| escape(&channel) + "*")
     }
 
-    /// The channels of one document, in both spellings.
-    pub fn document_channels(&self, collection: &CollectionName, id: &DocumentId) -> [String; 2] {
-        [self.document_channel(collection, id), format!("{}:{id}", self.bare_channel(collection))]
+    /// All channels that may bring one document: its own and that of the collection, in both spellings.
+    pub fn document_channels(&self, collection: &CollectionName, id: &DocumentId) -> [String; 4] {
+        let (channel, bare) = (self.channel(collection), self.bare_channel(collection));
+        [self.document_channel(collection, id), format!("{bare}:{id}"), channel, bare]
     }
 
     /// The key of a collection's stream. The braces make the streams of all collections stay together in a cluster, so

@@ -3,26 +3,16 @@
 //! A silent connection and a dead one look the same, so it is asked every two seconds whether it lives. What the client has
 //! read and nobody has taken yet waits in memory without bound: take events as they come.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use async_stream::try_stream;
-use contract::{CollectionName, DocumentId};
 use futures_util::{Stream, StreamExt};
 use redis::Msg;
 use tokio::time::{interval, timeout};
 
-use crate::{ANSWER, Address, Error, Heard, Names};
+use crate::{ANSWER, Address, Error, Heard, Names, Wanted};
 
 const PING_EVERY: Duration = Duration::from_secs(2);
-
-/// What to listen to.
-#[derive(Debug, Clone)]
-pub enum Wanted {
-    /// Whole collections.
-    Collections(BTreeSet<CollectionName>),
-    /// One document.
-    Document(CollectionName, DocumentId),
-}
 
 /// Subscribes. When this is answered the subscription stands: whatever is published from now on arrives, until the stream
 /// ends with an error.
@@ -31,7 +21,7 @@ pub enum Wanted {
 /// When that fails or takes too long.
 pub async fn subscribe(
     address: &Address,
-    names: Names,
+    names: &Names,
     wanted: &Wanted,
 ) -> Result<impl Stream<Item = Result<Heard, Error>> + Send + use<>, Error> {
     let (mut sink, mut messages) = address.listen().await?.split();
@@ -45,6 +35,7 @@ pub async fn subscribe(
         }
     };
     timeout(ANSWER, subscribing).await.map_err(|_late| Error::Late)??;
+    let names = names.clone();
     Ok(try_stream! {
         let mut due = interval(PING_EVERY);
         loop {

@@ -3,10 +3,7 @@
 //! A stream may vanish or begin anew behind a reader's back (FLUSHALL, a failover to a server that has less). The ids then
 //! begin below the reader's place, and it would hear nothing for a long time; so the ends are looked at every five seconds.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use async_stream::try_stream;
 use contract::CollectionName;
@@ -16,7 +13,7 @@ use redis::{
     streams::{StreamId, StreamRangeReply, StreamReadReply},
 };
 
-use crate::{ANSWER, Address, Connection, Cursors, Error, Heard, Names};
+use crate::{ANSWER, Address, Connection, Cursors, Error, Heard, Names, Wanted};
 
 /// The field of an entry with the data of the event.
 pub(crate) const FIELD: &str = "data";
@@ -36,12 +33,16 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 pub async fn read(
     address: &Address,
     names: &Names,
-    collections: &BTreeSet<CollectionName>,
+    wanted: &Wanted,
     mut cursors: Cursors,
 ) -> Result<(Cursors, impl Stream<Item = Result<Heard, Error>> + Send + use<>), Error> {
     let mut connection = address.connect(BLOCK + ANSWER).await?;
-    let streams: Vec<_> = collections.iter().map(|name| (name.clone(), names.stream(name))).collect();
-    cursors.retain(|name, cursor| collections.contains(name) && place(cursor).is_some());
+    let collections = match wanted {
+        Wanted::Collections(all) => all.iter().collect(),
+        Wanted::Document(collection, _id) => vec![collection],
+    };
+    let streams: Vec<_> = collections.iter().map(|name| ((*name).clone(), names.stream(name))).collect();
+    cursors.retain(|name, cursor| collections.contains(&name) && place(cursor).is_some());
     for (name, stream) in &streams {
         if !cursors.contains_key(name) {
             cursors.insert(name.clone(), end(&mut connection, stream).await?);
