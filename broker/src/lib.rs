@@ -1,11 +1,13 @@
 //! Redis as a broker of events: where it is ([`Address`]), what things are called there ([`Names`]), how an event is sent
 //! ([`Sender`]) and how events come ([`listen`]: by [`pubsub`] or by [`streams`]), by the [`settings`] of both ends.
+//! [`groups`] looks after what Dapr leaves behind there.
 //!
 //! The only crate that names the Redis client. It carries bytes: it never looks into an event and never decides what
 //! becomes of one.
 
 mod address;
 mod connection;
+pub mod groups;
 mod listening;
 mod names;
 pub mod pubsub;

@@ -6,6 +6,7 @@ mod get;
 mod import;
 mod list;
 mod put;
+mod reap;
 mod restore_epoch;
 mod status;
 mod up;
@@ -36,6 +37,7 @@ enum Command {
     Import(import::Import),
     Status(status::Status),
     Verify(verify::Verify),
+    Reap(reap::Reap),
     RestoreEpoch(restore_epoch::Restore),
     #[command(hide = true)]
     WithParent(up::with_parent::WithParent),
@@ -53,6 +55,7 @@ impl Confcast {
             Command::Import(command) => command.run().await,
             Command::Status(command) => command.run().await,
             Command::Verify(command) => command.run().await,
+            Command::Reap(command) => command.run().await,
             Command::RestoreEpoch(command) => command.run().await,
             Command::WithParent(command) => command.run(),
         }
@@ -92,6 +95,8 @@ mod tests {
             "status --subscriber http://127.0.0.1:8081 --subscriber http://127.0.0.1:8082 --json",
             "status --strict",
             "verify --subscriber http://127.0.0.1:8081,http://127.0.0.1:8082 --wait 30 --json",
+            "reap",
+            "reap --redis-url rediss://user:secret@redis:6380/1 --groups a-*,b-* --groups c-* --idle-seconds 60 --apply --json",
             "restore-epoch",
             "restore-epoch --adopt --yes",
         ] {
@@ -109,6 +114,9 @@ mod tests {
             ("up --publisher-port 0", "1..=65535"),
             ("delete ChannelConfiguration a --if-match new", "--if-match"),
             ("restore-epoch --yes", "--adopt"),
+            ("reap --groups *", "every group"),
+            ("reap --idle-seconds 0", "1.."),
+            ("reap --redis-url 127.0.0.1:6379", "--redis-url"),
         ] {
             let error = Confcast::try_parse_from(format!("confcast {line}").split(' ')).expect_err(line);
             assert!(error.to_string().contains(told), "{line}: {error}");
