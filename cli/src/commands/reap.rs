@@ -156,14 +156,14 @@ async fn remove(redis: &mut Connection, look: &Look, judged: &mut [Judged], rule
 impl Report {
     fn table(&self) -> Table {
         let mut table = output::table(["group", "verdict", "collections", "idle s", "unread s", "pending", "why"]);
-        let seconds = |seconds: Option<u64>| seconds.map(|seconds| seconds.to_string()).unwrap_or_default();
+        let seconds = |time: Option<Duration>| time.map(|time| time.as_secs().to_string()).unwrap_or_default();
         for group in &self.groups {
             table.add_row([
                 group.group.clone(),
                 group.verdict.as_str().to_owned(),
                 group.collections.len().to_string(),
-                seconds(group.idle_seconds),
-                seconds(group.unread_seconds),
+                seconds(group.idle),
+                seconds(group.unread),
                 group.pending.to_string(),
                 group.why.clone(),
             ]);

@@ -11,7 +11,7 @@ use std::{
 
 use broker::groups::Group;
 use contract::{CollectionName, fleet::Fleet};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::names::{Pattern, is_uuid};
 
@@ -72,11 +72,11 @@ pub(super) struct Judged {
     /// Events that were read and not acknowledged.
     pub(super) pending: u64,
     /// Since somebody asked for events.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) idle_seconds: Option<u64>,
+    #[serde(rename = "idleMs", serialize_with = "milliseconds", skip_serializing_if = "Option::is_none")]
+    pub(super) idle: Option<Duration>,
     /// For how long it has left an event unread.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) unread_seconds: Option<u64>,
+    #[serde(rename = "unreadMs", serialize_with = "milliseconds", skip_serializing_if = "Option::is_none")]
+    pub(super) unread: Option<Duration>,
 }
 
 /// Gone is only what is gone in both looks and stands where it stood.
@@ -126,7 +126,7 @@ fn judge_one(look: &Look, rule: &Rule) -> Vec<Judged> {
 fn hold(judged: &mut [Judged], number: usize, why: &str) {
     let mut gone: Vec<_> = judged.iter_mut().filter(|group| group.verdict == Verdict::Gone).collect();
     // One that never read anything may be the youngest of all.
-    gone.sort_by_key(|group| group.idle_seconds);
+    gone.sort_by_key(|group| group.idle);
     for group in gone.into_iter().take(number) {
         group.verdict = Verdict::Unsure;
         why.clone_into(&mut group.why);
@@ -162,9 +162,13 @@ fn judge_group(name: &str, streams: &BTreeMap<CollectionName, Group>, owners: &O
         why,
         collections: streams.keys().cloned().collect(),
         pending: streams.values().map(|group| group.pending).sum(),
-        idle_seconds: idle.map(|idle| idle.as_secs()),
-        unread_seconds: unread.map(|unread| unread.as_secs()),
+        idle,
+        unread,
     }
+}
+
+fn milliseconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(|time| time.as_millis() as u64).serialize(serializer)
 }
 
 /// Whose groups there may be.
