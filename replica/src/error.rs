@@ -25,6 +25,12 @@ pub enum OriginError {
         /// How long it asks to be left alone.
         retry_after: Option<Duration>,
     },
+    /// It has the collection, and no such document in it.
+    #[error("{publisher} has no such document")]
+    NoDocument {
+        /// Scheme, host and port.
+        publisher: String,
+    },
     /// The feed cannot go on from where this replica is: `trimmed`, `epoch` or `ahead`.
     #[error("the feed of {publisher} cannot go on from here ({})", reason.as_deref().unwrap_or("no reason given"))]
     Gone {
@@ -60,6 +66,7 @@ impl OriginError {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
             Self::Gone { .. }
+            | Self::NoDocument { .. }
             | Self::NotTaken(_)
             | Self::Unreachable { .. }
             | Self::NoRevisions { .. }

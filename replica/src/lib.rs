@@ -4,7 +4,7 @@
 //! becomes of an event), `unrevisioned` (events of a publisher that follows the source document only), `origin` (the
 //! publisher as a client sees it), `sync` (the loop), `check_in` (say where it is, hear where everything stands), `healing`
 //! (deltas and loads), `keeping` and `disk` (last known good), `arrivals` (deaf and competing intakes), `redis`
-//! (events that are fetched, with the feature of that name).
+//! (events that are fetched) and `document` (a replica of one document), both with the feature `redis`.
 //!
 //! This crate gives futures and spawns nothing: whoever embeds it runs [`Replica::run`] under its own supervision. It
 //! serves no HTTP and knows no web framework or sidecar.
@@ -13,6 +13,8 @@ mod answer;
 mod arrivals;
 mod check_in;
 mod disk;
+#[cfg(feature = "redis")]
+pub mod document;
 mod error;
 mod healing;
 mod intake;

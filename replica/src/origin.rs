@@ -34,6 +34,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
 /// Problems of this kind come from a publisher of ours; any other 404 may come from one that follows the source document.
 const OURS: &str = "urn:confcast:problem:";
+/// The problem that says that a document is not there, while its collection is.
+const NO_DOCUMENT: &str = "urn:confcast:problem:no-data";
 /// The one problem of ours that says so itself: a subscriber that holds unversioned collections.
 const UNVERSIONED: &str = "urn:confcast:problem:unversioned";
 
@@ -133,6 +135,9 @@ impl Origin {
         }
         let problem: Result<Problem, _> = json(publisher, response).await;
         match problem {
+            Ok(problem) if problem.kind == NO_DOCUMENT => {
+                Err(OriginError::NoDocument { publisher: publisher.name.clone() })
+            }
             Ok(problem) if problem.kind.starts_with(OURS) && problem.kind != UNVERSIONED => Err(refused),
             _ => Err(OriginError::NoRevisions { publisher: publisher.name.clone() }),
         }

@@ -8,6 +8,7 @@ mod faults;
 mod fleet;
 mod local;
 mod log;
+mod one_document;
 mod reap;
 mod sets;
 mod settings;

@@ -46,6 +46,17 @@ pub(crate) struct Loaded {
     pub(crate) confirms: bool,
 }
 
+/// The body of a document.
+#[cfg(feature = "redis")]
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Body {
+    id: DocumentId,
+    revision: Revision,
+    crc: contract::Crc,
+    config_data: CanonicalJson,
+}
+
 impl Origin {
     /// Says where this replica is, and hears where all collections stand. An answer that is behind what `root` had
     /// reached when it was asked for is refused: it comes from a publisher that reads an old copy, or from a store that was
@@ -167,6 +178,28 @@ impl Origin {
                 (Some(other), _config) if other != *id => Err(publisher.unusable("it is another document")),
                 (_same, config) => Ok(config),
             }
+        })
+        .await
+    }
+
+    /// One document of a versioned collection, or that there is none.
+    #[cfg(feature = "redis")]
+    pub(crate) async fn held(
+        &self,
+        collection: &CollectionName,
+        id: &DocumentId,
+    ) -> Result<Option<contract::Document>, OriginError> {
+        let path = &format!("/v1/collections/{collection}/documents/{id}");
+        self.in_turn(|publisher| async move {
+            let response = match self.get(publisher, path).await {
+                Err(OriginError::NoDocument { .. }) => return Ok(None),
+                response => response?,
+            };
+            let Body { id: answered, revision, crc, config_data } = json(publisher, response).await?;
+            if answered != *id || config_data.crc() != crc {
+                return Err(publisher.unusable("it is another document, or damaged"));
+            }
+            Ok(Some(contract::Document::new(answered, revision, &config_data)))
         })
         .await
     }
