@@ -28,7 +28,7 @@ test: check ## The checks, then every test; MongoDB, Redis and Dapr are provided
 	e2e/parts/provide.sh
 	cargo test --workspace --locked -- --include-ignored
 
-# Also RATE (writes a second) and VIA (dapr or local): make hands what it is given to the program.
+# Also RATE (writes a second) and VIA (dapr, pubsub, streams or local): make hands what it is given to the program.
 chaos: ## Real parts are killed, frozen and cut off under load while the promises are watched: FAULTS=100 [SEED=s]
 	cargo build --workspace --locked
 	e2e/parts/provide.sh mongod redis-server daprd >/dev/null

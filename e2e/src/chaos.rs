@@ -22,3 +22,4 @@ pub mod report;
 pub mod restore;
 pub mod schedule;
 pub mod tally;
+pub mod way;

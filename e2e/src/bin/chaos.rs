@@ -1,4 +1,4 @@
-//! `make chaos FAULTS=n [SEED=s]`: the fault campaign. RATE is writes a second, VIA is `dapr` or `local`.
+//! `make chaos FAULTS=n [SEED=s]`: the fault campaign. RATE is writes a second, VIA is `dapr`, `pubsub`, `streams` or `local`.
 
 use std::{
     io::{IsTerminal, Write},
@@ -8,9 +8,9 @@ use std::{
 };
 
 use anyhow::Context;
-use e2e::{
-    chaos::campaign::{self, Options, Progress},
-    stage::Via,
+use e2e::chaos::{
+    campaign::{self, Options, Progress},
+    way,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,23 +27,20 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> anyhow::Result<()> {
-    let via = match std::env::var("VIA").unwrap_or_default().as_str() {
-        "" | "dapr" => Via::Dapr,
-        "local" => Via::Local,
-        other => anyhow::bail!("VIA={other}: expected dapr or local"),
-    };
+    let via = way::named(&std::env::var("VIA").unwrap_or_default())?;
     // Short enough to be read out to somebody.
     let seed = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64 % 1_000_000_000;
     let options =
         Options { faults: number("FAULTS", 100)?, seed: number("SEED", seed)?, rate: number("RATE", 60)?, via };
     let progress = Terminal::new(options.faults);
-    progress.say(&format!("seed {} ({} faults, {} writes/s, {via:?})", options.seed, options.faults, options.rate));
+    let (seed, faults, rate) = (options.seed, options.faults, options.rate);
+    progress.say(&format!("seed {seed} ({faults} faults, {rate} writes/s, via {})", way::name(via)));
     let mut terminated = signal(SignalKind::terminate())?;
     let report = tokio::select! {
         report = campaign::run(&options, &progress) => report?,
         // Whoever is dropped ends its processes.
-        _ = tokio::signal::ctrl_c() => anyhow::bail!("stopped; seed {}", options.seed),
-        _ = terminated.recv() => anyhow::bail!("stopped; seed {}", options.seed),
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("stopped; seed {seed}"),
+        _ = terminated.recv() => anyhow::bail!("stopped; seed {seed}"),
     };
     progress.bar.finish_and_clear();
     report.verdict()?;

@@ -26,6 +26,7 @@ use super::{
     report::Report,
     schedule::{Fault, Targets, plan},
     tally::Tally,
+    way,
 };
 use crate::{stage::Via, wait::within};
 
@@ -98,6 +99,7 @@ pub async fn run(options: &Options, progress: &impl Progress) -> anyhow::Result<
     report.count_deeds(&deeds, &look::said(&cast).await);
     let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
     report.events = look::EVENTS.map(|counter| tally.sum(counter));
+    report.arrivals = look::ARRIVALS.map(|counter| tally.sum(counter));
     if ended.is_err() || !report.verdict.violations.is_empty() {
         report.kept = Some(look::keep(options.seed, &cast, &driver, &records).await?);
     }
@@ -127,7 +129,8 @@ impl<'a, P: Progress> Campaign<'a, P> {
             cast.replicas.iter().map(|member| Replica::new(&cast.parts[member.part].name, staleness)).collect();
         let targets = Targets::of(cast, clocks);
         let samples = vec![None; cast.parts.len()];
-        let report = Report { seed: options.seed, asked: options.faults, ..Report::default() };
+        let via = way::name(options.via);
+        let report = Report { seed: options.seed, via, asked: options.faults, ..Report::default() };
         let deeds = Mutex::default();
         Self { options, cast, driver, progress, targets, judges, samples, deeds, judged: 0, report }
     }

@@ -38,6 +38,11 @@ pub struct Member {
     pub snapshots: PathBuf,
 }
 
+/// Services of one kind and their names.
+fn named<'a>(kind: &str, services: &'a mut [Service]) -> impl Iterator<Item = (String, &'a mut Service)> {
+    services.iter_mut().enumerate().map(move |(place, service)| (format!("{kind}-{}", place + 1), service))
+}
+
 /// Everything that runs.
 #[derive(Debug)]
 pub struct Cast {
@@ -52,15 +57,15 @@ pub struct Cast {
 }
 
 impl Cast {
-    /// Everything up and ready: two publishers on MongoDB and three replicas with sidecars, or one publisher on a file that
-    /// posts to three replicas itself.
+    /// Everything up and ready: two publishers on MongoDB and three replicas, with sidecars or straight at Redis, or one
+    /// publisher on a file that posts to three replicas itself.
     ///
     /// # Errors
     /// When it does not happen in time.
     pub async fn start(via: Via) -> anyhow::Result<Self> {
         let mut cast = Self { parts: Vec::new(), links: Vec::new(), publishers: Vec::new(), replicas: Vec::new() };
         let mut servers = None;
-        if via == Via::Dapr {
+        if via != Via::Local {
             let (mongod, redis) = (Mongod::start().await?, Redis::start().await?);
             servers = Some((mongod.port(), redis.port()));
             cast.part("mongod", Program::Mongod(mongod));
@@ -89,23 +94,29 @@ impl Cast {
         }
         let mut sidecars = Vec::new();
         if let Some((mongod, redis)) = servers {
-            for (place, publisher) in publishers.iter_mut().enumerate() {
-                let name = format!("publisher-{}", place + 1);
+            for (name, publisher) in named("publisher", &mut publishers) {
                 let port = cast.link(format!("{name}→mongod"), mongod).await?;
                 // The member's own name would lead around the link.
                 let url = format!("mongodb://127.0.0.1:{port}/{DATABASE}?directConnection=true");
-                let sidecar = cast.sidecar(sidecar::PUBLISHER, publisher.port(), &name, redis).await?;
-                let grpc = sidecar.grpc_port().to_string();
-                sidecars.push((name, sidecar));
                 publisher.set("AURA_CONFIGURATION_STORE_URL", url);
-                publisher.set("DAPR_GRPC_PORT", grpc);
-                publisher.set("AURA_CONFIGURATION_EVENTS_MANAGER", "DAPR");
             }
-            for (place, replica) in replicas.iter_mut().enumerate() {
-                let name = format!("replica-{}", place + 1);
-                let sidecar = cast.sidecar(sidecar::SUBSCRIBER, replica.port(), &name, redis).await?;
-                sidecars.push((name, sidecar));
-                replica.set("AURA_CONFIGURATION_EVENTS_MANAGER", "DAPR");
+            let services = named("publisher", &mut publishers).map(|service| (sidecar::PUBLISHER, service));
+            let services =
+                services.chain(named("replica", &mut replicas).map(|service| (sidecar::SUBSCRIBER, service)));
+            for (app, (name, service)) in services {
+                if via == Via::Dapr {
+                    let sidecar = cast.sidecar(app, service.port(), &name, redis).await?;
+                    service.set("AURA_CONFIGURATION_EVENTS_MANAGER", "DAPR");
+                    if app == sidecar::PUBLISHER {
+                        service.set("DAPR_GRPC_PORT", sidecar.grpc_port().to_string());
+                    }
+                    sidecars.push((name, sidecar));
+                } else {
+                    let url = format!("redis://127.0.0.1:{}", cast.link(format!("{name}→redis"), redis).await?);
+                    for (setting, value) in via.redis_settings(&url) {
+                        service.set(setting, value);
+                    }
+                }
             }
         } else {
             let mut urls = Vec::new();

@@ -25,6 +25,12 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Attempts to send an event that succeeded, and that failed.
 pub const EVENTS: [&str; 2] =
     ["confcast_events_total{result=\"published\"}", "confcast_events_total{result=\"failed\"}"];
+/// Changes that an event brought to a replica, changes that the feed brought first, and snapshots.
+pub const ARRIVALS: [&str; 3] = [
+    "confcast_subscriber_events_total{end=\"applied\"}",
+    "confcast_subscriber_healed_changes_total",
+    "confcast_subscriber_loads_total",
+];
 
 /// Whether every replica holds what the publisher holds, byte for byte.
 ///
@@ -64,10 +70,12 @@ pub async fn sample(part: &Part) -> Option<(Sample, Option<String>)> {
     Some((Sample::of(process.id()).ok()?, panicked))
 }
 
-/// Adds what publishers count, without end. One that does not answer is read next time.
+/// Adds what publishers and replicas count, without end. One that does not answer is read next time.
 pub async fn count(cast: &Cast, tally: &Mutex<Tally>) -> Infallible {
-    join_all(cast.publishers.iter().map(async |publisher| {
-        let (api, part) = (Api::new(publisher.url.clone()), &cast.parts[publisher.part]);
+    let publishers = cast.publishers.iter().map(|member| (member, &EVENTS[..]));
+    let replicas = cast.replicas.iter().map(|member| (member, &ARRIVALS[..]));
+    join_all(publishers.chain(replicas).map(async |(member, counters)| {
+        let (api, part) = (Api::new(member.url.clone()), &cast.parts[member.part]);
         loop {
             let life = part.lives();
             let answer = timeout(PATIENCE, api.get("/metrics")).await;
@@ -75,13 +83,13 @@ pub async fn count(cast: &Cast, tally: &Mutex<Tally>) -> Infallible {
                 && part.lives() == life
             {
                 let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
-                tally.read(&part.name, life, &EVENTS, &answer.body);
+                tally.read(&part.name, life, counters, &answer.body);
             }
             sleep(PAUSE).await;
         }
     }))
     .await;
-    unreachable!("publishers count without end")
+    unreachable!("they count without end")
 }
 
 /// All that each replica has said, over its lives.

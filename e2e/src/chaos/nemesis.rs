@@ -25,7 +25,7 @@ use super::{
 
 /// Faults at once.
 const AT_ONCE: usize = 3;
-/// A broker that is frozen by another fault cannot be flushed.
+/// A broker that was just started may not answer yet.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Who is disturbed, and what becomes of it.
@@ -100,11 +100,16 @@ async fn one(scene: Scene<'_>, fault: &Fault) -> anyhow::Result<()> {
             sleep(fault.hold).await;
             program.thaw()
         }
-        Blow::Flush => {
-            let Program::Redis(redis) = &*program else { bail!("{} is no broker", part.name) };
-            // One that was just started may not answer yet, and is empty then.
-            timeout(PATIENCE, redis.ask(&["FLUSHALL"])).await.ok();
-            Ok(())
+        Blow::Flush => tell(&program, &["FLUSHALL"]).await,
+        Blow::HangUp => {
+            // Who waits for what comes is of the one type or of the other.
+            tell(&program, &["CLIENT", "KILL", "TYPE", "normal"]).await?;
+            tell(&program, &["CLIENT", "KILL", "TYPE", "pubsub"]).await
+        }
+        Blow::Hush if program.runs() => {
+            tell(&program, &["CLIENT", "PAUSE", &fault.hold.as_millis().to_string(), "ALL"]).await?;
+            // It ends by itself and takes no command before: what is asked now is answered when it is over.
+            program.until_ready().await
         }
         Blow::Spoil => {
             program.kill()?;
@@ -137,6 +142,13 @@ async fn one(scene: Scene<'_>, fault: &Fault) -> anyhow::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Gives a broker a command. One that was just started and does not answer yet is without anything and anybody anyway.
+async fn tell(program: &Program, command: &[&str]) -> anyhow::Result<()> {
+    let Program::Redis(redis) = program else { bail!("not a broker") };
+    timeout(PATIENCE, redis.ask(command)).await.ok();
+    Ok(())
 }
 
 impl Scene<'_> {

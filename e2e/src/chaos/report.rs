@@ -24,6 +24,8 @@ use crate::parts::root;
 pub struct Report {
     /// Repeats its schedule.
     pub seed: u64,
+    /// What carried the events.
+    pub via: &'static str,
     /// How long it took.
     pub seconds: u64,
     /// How many faults were asked for; fewer are dealt when time is up.
@@ -41,6 +43,9 @@ pub struct Report {
     /// Attempts to send an event that succeeded, and that failed, as far as publishers could be asked: what one did in the
     /// moment before it was killed is not in it, nor what it did while it did not answer and then never again.
     pub events: [u64; 2],
+    /// What replicas did with what reached them, as far as they could be asked: changes that an event brought, changes that
+    /// the feed brought first, snapshots. Without the first a campaign says nothing of the way it is named after.
+    pub arrivals: [u64; 3],
     /// Databases put back to a dump.
     pub restores: usize,
     /// Histories that readers saw begin.
@@ -115,7 +120,12 @@ impl Report {
     /// When a promise was broken.
     pub fn verdict(&self) -> anyhow::Result<()> {
         let broken = self.verdict.broken();
-        anyhow::ensure!(broken.is_empty(), "{broken:?} did not hold; SEED={} repeats the faults\n{self}", self.seed);
+        anyhow::ensure!(
+            broken.is_empty(),
+            "{broken:?} did not hold; VIA={} SEED={} repeats the faults\n{self}",
+            self.via,
+            self.seed
+        );
         Ok(())
     }
 }
@@ -128,6 +138,7 @@ impl fmt::Display for Report {
             [convergence.last(), convergence.get(convergence.len() / 2)].map(|took| took.copied().unwrap_or_default());
         let [acked, refused, unknown] = self.writes;
         writeln!(f, "seed            {}", self.seed)?;
+        writeln!(f, "via             {}", self.via)?;
         writeln!(f, "time            {} s", self.seconds)?;
         let faults: Vec<_> = self.faults.iter().map(|(blow, count)| format!("{blow:?} {count}")).collect();
         let dealt = self.faults.values().sum::<usize>();
@@ -139,6 +150,8 @@ impl fmt::Display for Report {
             "changes         {} acknowledged; {published} events sent, {failed} attempts failed",
             self.changes
         )?;
+        let [by_event, by_feed, loads] = self.arrivals;
+        writeln!(f, "arrivals        {by_event} by event, {by_feed} by the feed first; {loads} snapshots")?;
         let (restores, epochs, resets) = (self.restores, self.epochs, self.resets);
         writeln!(f, "histories       {restores} restores, {epochs} epochs declared, {resets} resets")?;
         let ([spoilt, noticed], from_disk) = (self.spoilt, self.from_disk);

@@ -26,6 +26,10 @@ pub enum Blow {
     BlackHole,
     /// The broker forgets everything.
     Flush,
+    /// The broker ends all its connections.
+    HangUp,
+    /// The broker takes connections and commands, and answers none for a while.
+    Hush,
     /// The disk snapshot of a replica is truncated or garbled, and the replica started again.
     Spoil,
     /// The database is put back to a dump.
@@ -38,7 +42,7 @@ pub enum Blow {
 
 impl Blow {
     /// How often each is dealt, and how long it lasts, in milliseconds.
-    const ALL: [(u64, (Self, u64, u64)); 11] = [
+    const ALL: [(u64, (Self, u64, u64)); 13] = [
         (30, (Self::Kill, 0, 2_500)),
         (20, (Self::Freeze, 500, 6_000)),
         (11, (Self::Cut, 0, 2_500)),
@@ -46,6 +50,8 @@ impl Blow {
         (6, (Self::HalfClose, 0, 500)),
         (10, (Self::BlackHole, 500, 6_000)),
         (4, (Self::Flush, 0, 0)),
+        (6, (Self::HangUp, 0, 0)),
+        (5, (Self::Hush, 500, 6_000)),
         (6, (Self::Spoil, 0, 500)),
         (6, (Self::Restore, 500, 3_000)),
         (12, (Self::Stop, 0, 2_500)),
@@ -96,7 +102,7 @@ impl Targets {
             Blow::Clock if !self.clocks => Vec::new(),
             Blow::Stop | Blow::Clock => [named("publisher"), named("replica")].concat(),
             Blow::Restore => named("mongod"),
-            Blow::Flush => named("redis"),
+            Blow::Flush | Blow::HangUp | Blow::Hush => named("redis"),
             Blow::Spoil => named("replica"),
             blow if blow.hits_link() => self.links.clone(),
             _ => self.parts.clone(),
@@ -137,7 +143,7 @@ mod tests {
         assert_ne!(faults, plan(8, 500, &targets));
         assert_eq!(faults.iter().map(|fault| fault.blow).collect::<BTreeSet<_>>().len(), Blow::ALL.len());
         (targets.clocks, targets.parts) = (false, names(&["publisher-1", "replica-1"]));
-        let impossible = [Blow::Clock, Blow::Restore, Blow::Flush];
+        let impossible = [Blow::Clock, Blow::Restore, Blow::Flush, Blow::HangUp, Blow::Hush];
         assert!(plan(7, 500, &targets).iter().all(|fault| !impossible.contains(&fault.blow)));
     }
 }

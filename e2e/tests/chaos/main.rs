@@ -1,4 +1,4 @@
-//! A short fault campaign, over sidecars and over LOCAL: what `make chaos` does for longer.
+//! A short fault campaign on every way that events can take: what `make chaos` does for longer.
 //!
 //! A test target of its own, so that nothing else wants the processor meanwhile. The seed is new each time, and in every
 //! failure; `SEED` repeats it.
@@ -29,7 +29,9 @@ async fn campaign(faults: usize, via: Via) -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_promises_hold_while_faults_rain() -> anyhow::Result<()> {
-    campaign(40, Via::Dapr).await?;
-    // Not a test of its own: two at once would disturb each other.
+    // Not tests of their own: two at once would disturb each other.
+    campaign(30, Via::Dapr).await?;
+    campaign(20, Via::PubSub).await?;
+    campaign(20, Via::Streams).await?;
     campaign(20, Via::Local).await
 }
