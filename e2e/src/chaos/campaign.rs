@@ -100,7 +100,7 @@ pub async fn run(options: &Options, progress: &impl Progress) -> anyhow::Result<
     let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
     report.events = look::EVENTS.map(|counter| tally.sum(counter));
     report.arrivals = look::ARRIVALS.map(|counter| tally.sum(counter));
-    if ended.is_err() || !report.verdict.violations.is_empty() {
+    if ended.is_err() || report.verdict().is_err() {
         report.kept = Some(look::keep(options.seed, &cast, &driver, &records).await?);
     }
     ended.with_context(|| format!("seed {}, logs in {:?}", options.seed, report.kept))?;

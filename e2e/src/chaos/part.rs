@@ -163,7 +163,10 @@ impl Part {
             match timeout(LOOK, program.until_ready()).await {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(error)) if Instant::now() > deadline => return Err(error),
-                Err(_elapsed) if Instant::now() > deadline => bail!("{} is not ready after {PATIENCE:?}", self.name),
+                Err(_elapsed) if Instant::now() > deadline => {
+                    let said = program.process().map(|process| process.tail()).unwrap_or_default();
+                    bail!("{} is not ready after {PATIENCE:?}\n{said}", self.name)
+                }
                 _ => {}
             }
         }

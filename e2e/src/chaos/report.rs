@@ -117,7 +117,8 @@ impl Report {
     /// Nothing if every promise held, else what was broken.
     ///
     /// # Errors
-    /// When a promise was broken.
+    /// When a promise was broken, or no event came at all: the feed alone keeps most promises, and nothing would be known of
+    /// the way.
     pub fn verdict(&self) -> anyhow::Result<()> {
         let broken = self.verdict.broken();
         anyhow::ensure!(
@@ -126,6 +127,7 @@ impl Report {
             self.via,
             self.seed
         );
+        anyhow::ensure!(self.arrivals[0] > 0, "no event reached a replica via {}\n{self}", self.via);
         Ok(())
     }
 }

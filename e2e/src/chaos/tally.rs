@@ -31,7 +31,12 @@ impl Tally {
 
 /// The value of a counter, its labels being part of its name.
 fn value(counter: &str, text: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix(counter)?.strip_prefix(' ')?.parse().ok())
+    let number = |line: &str| {
+        let rest = line.strip_prefix(counter)?;
+        // No labels, by whichever way it is said.
+        rest.strip_prefix("{}").unwrap_or(rest).strip_prefix(' ')?.parse().ok()
+    };
+    text.lines().find_map(number)
 }
 
 #[cfg(test)]
@@ -41,6 +46,10 @@ mod tests {
     #[test]
     fn a_new_life_begins_at_nothing() {
         const SENT: &str = "events_total{result=\"published\"}";
+        assert_eq!(
+            [value("a", "a_total 1\na 2"), value("a", "a{} 3\n"), value("a", "a{b=\"\"} 4")],
+            [Some(2), Some(3), None]
+        );
         let mut tally = Tally::default();
         for (process, life, said) in [("a", 1, 5), ("a", 1, 7), ("b", 1, 10), ("a", 2, 3), ("a", 2, 4)] {
             let text = format!("# TYPE events counter\nevents_total{{result=\"failed\"}} 99\n{SENT} {said}\n# EOF\n");
