@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{sleep, timeout};
 
@@ -147,7 +147,9 @@ async fn one(scene: Scene<'_>, fault: &Fault) -> anyhow::Result<()> {
 /// Gives a broker a command. One that was just started and does not answer yet is without anything and anybody anyway.
 async fn tell(program: &Program, command: &[&str]) -> anyhow::Result<()> {
     let Program::Redis(redis) = program else { bail!("not a broker") };
-    timeout(PATIENCE, redis.ask(command)).await.ok();
+    if let Ok(Ok(answer)) = timeout(PATIENCE, redis.ask(command)).await {
+        ensure!(!answer.starts_with('-'), "{command:?} was answered {answer:?}");
+    }
     Ok(())
 }
 
