@@ -116,6 +116,11 @@ impl Cast {
                     for (setting, value) in via.redis_settings(&url) {
                         service.set(setting, value);
                     }
+                    if app == sidecar::PUBLISHER {
+                        // A stream so short that who was away for long meets its end as well.
+                        service.set("AURA_REDIS_STREAM_MAX_LENGTH", "20");
+                        service.set("AURA_REDIS_DOCUMENT_CHANNELS", SCHEMA_FREE[1]);
+                    }
                 }
             }
         } else {
