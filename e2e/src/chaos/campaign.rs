@@ -85,12 +85,15 @@ pub async fn run(options: &Options, progress: &impl Progress) -> anyhow::Result<
     let watched = cast.replicas.iter().zip(&records);
     let readers = join_all(watched.map(|(member, record)| reader::watch(&cast, member, &driver, record)));
     let tally = Mutex::<Tally>::default();
+    let ended = |name: &str, said: &str| {
+        progress.say(&format!("{name} had ended by itself and is started again: {said}"));
+    };
     let ended = tokio::select! {
         ended = campaign.rounds(&records) => ended,
         _ = driver.run(&cast, options.rate, &mut random) => unreachable!("it never ends"),
         _ = readers => unreachable!("it never ends"),
         _ = look::count(&cast, &tally) => unreachable!("it never ends"),
-        error = cast.keep(|name| progress.say(&format!("{name} had ended by itself and is started again"))) => Err(error),
+        error = cast.keep(ended) => Err(error),
     };
     let Campaign { mut report, deeds, .. } = campaign;
     report.seconds = began.elapsed().as_secs();

@@ -196,13 +196,14 @@ impl Cast {
     }
 
     /// Starts whatever ended by itself (a sidecar without its broker does), as anything that runs services would.
-    /// `ended` is told its name.
-    pub async fn keep(&self, ended: impl Fn(&str)) -> anyhow::Error {
+    /// `ended` is told its name and the last that it said.
+    pub async fn keep(&self, ended: impl Fn(&str, &str)) -> anyhow::Error {
         loop {
             for part in &self.parts {
                 let Ok(mut program) = part.program.try_lock() else { continue };
                 if !program.runs() {
-                    ended(&part.name);
+                    let said = program.process().map(|process| process.said()).unwrap_or_default();
+                    ended(&part.name, said.lines().last().unwrap_or_default());
                     if let Err(error) = part.launch(&mut program) {
                         return error;
                     }
