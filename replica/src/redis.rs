@@ -112,7 +112,11 @@ impl Replica {
         match error {
             Some(error) if !journal.away => tracing::warn!("no events from Redis until it answers again: {error}"),
             Some(error) => tracing::debug!("still no events from Redis: {error}"),
-            None if journal.away => tracing::info!("events come from Redis again"),
+            None if journal.away => {
+                // What the feed had to bring while Redis was away says nothing of the connection that stands now.
+                journal.arrivals.clear();
+                tracing::info!("events come from Redis again");
+            }
             None => tracing::info!("events come from Redis"),
         }
         journal.away = error.is_some();
