@@ -1,6 +1,6 @@
 //! Sends events: one connection for all, made when it is first needed and again after it broke.
 //!
-//! It tries once and says how it went. While Redis is away it says so at once, so that nothing queues here.
+//! It says how it went. While Redis is away it says so at once, so that nothing queues here.
 
 use std::time::Instant;
 
@@ -67,7 +67,16 @@ impl Sender {
         self.send(command.arg(crate::streams::FIELD).arg(body)).await
     }
 
+    /// A connection that broke while nobody looked costs the first command after it: that one is sent again at once. It may
+    /// have arrived, and then arrives twice.
     async fn send(&self, command: &Cmd) -> Result<(), Error> {
+        match self.attempt(command).await {
+            Err(Error::Redis(error)) if error.is_connection_dropped() => self.attempt(command).await,
+            sent => sent,
+        }
+    }
+
+    async fn attempt(&self, command: &Cmd) -> Result<(), Error> {
         let (turn, mut connection) = self.connection().await?;
         let sent = connection.ask::<Value>(command).await;
         if sent.as_ref().is_err_and(Error::ends_the_connection) {

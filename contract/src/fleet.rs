@@ -102,9 +102,9 @@ impl Intake {
                  rights of its user fit? The log has the error"
             }
             Self::Deaf => {
-                "none of the last changes came by an event: is the sidecar running, did it subscribe (it asks once in \
-                 its life), do the scopes of the component name this application? Straight through Redis: do both sides \
-                 have the same AURA_REDIS_DATABASE, _CONFIGURATION_PREFIX and _DELIVERY?"
+                "none of the last changes came by an event. DAPR: is the sidecar running, did it subscribe (it asks \
+                 once in its life), do the scopes of the component name this application? REDIS: have both sides the \
+                 same AURA_REDIS_URL, _DATABASE, _CONFIGURATION_PREFIX and _DELIVERY?"
             }
             Self::Competing => {
                 "replicas compete for events: their sidecars share a consumer group. Give each its own: consumerID \

@@ -122,3 +122,31 @@ impl Replica {
         journal.away = error.is_some();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use broker::settings::Settings;
+    use contract::fleet::Intake;
+
+    use super::*;
+    use crate::tests::{name, settings};
+
+    #[test]
+    fn an_outage_makes_nobody_deaf() {
+        let redis = Settings { url: "", database: "", prefix: "", delivery: "" }.check(|_name, _what| ());
+        let mut config = settings(Vec::new());
+        config.events = Events::Redis(Box::new(redis.expect("the defaults")));
+        let replica = Replica::new(config).expect("a client");
+        let by_feed = |revisions: std::ops::Range<u64>| {
+            revisions.for_each(|revision| replica.journal().arrivals.by_feed(&name("A"), revision));
+        };
+        let intake = || replica.status().intake;
+        replica.reachable(Some(&Error::Closed));
+        by_feed(1..100);
+        assert_eq!(intake(), Some(Intake::Away));
+        replica.reachable(None);
+        assert_eq!(intake(), None, "what nobody could hear says nothing of the new connection");
+        by_feed(100..200);
+        assert_eq!(intake(), Some(Intake::Deaf));
+    }
+}

@@ -186,7 +186,13 @@ impl Journal {
     /// What is wrong with the way events come. Where none are expected nothing can be wrong with them.
     pub(crate) fn intake(&self, config: &Config) -> Option<Intake> {
         let verdict = if self.away { Some(Intake::Away) } else { self.arrivals.verdict() };
-        verdict.filter(|_verdict| !matches!(config.events, Events::None))
+        match config.events {
+            Events::None => None,
+            Events::Posted => verdict,
+            // There is nobody to compete with: each replica hears for itself, and outages make patchworks too.
+            #[cfg(feature = "redis")]
+            Events::Redis(_) => verdict.filter(|verdict| *verdict != Intake::Competing),
+        }
     }
 
     /// Logs a fault of the intake when it begins, and its end; whether it begins to be deaf.

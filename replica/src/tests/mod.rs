@@ -64,7 +64,7 @@ fn nobody() -> Url {
     Url::parse("http://127.0.0.1:1").expect("a URL where nobody is")
 }
 
-fn settings(publishers: Vec<Url>) -> Config {
+pub(crate) fn settings(publishers: Vec<Url>) -> Config {
     Config {
         instance: "test".to_owned(),
         collections: BTreeSet::from(["A", "B"].map(name)),
@@ -96,7 +96,7 @@ async fn eventually(what: &str, check: impl Fn() -> bool) {
     }
 }
 
-fn name(text: &str) -> CollectionName {
+pub(crate) fn name(text: &str) -> CollectionName {
     text.parse().expect("a name")
 }
 
