@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Provides the real parts that the tests run against, so that no test ever skips because one is missing.
 #
-#   provide.sh [PART...]      PART: mongod redis-server daprd kustomize kubernetes-schemas dapr-crds (default: all)
+#   provide.sh [PART...]      PART: mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds (default: all)
 #
 # Prints one NAME=path line per part, fit for `eval`, and nothing else on stdout. A part is taken from the variable
 # NAME in the environment; else a program from PATH (daprd also from ~/.dapr/bin, where `dapr init` puts it); else it
@@ -68,6 +68,19 @@ make_redis-server() {
   fi
   ln -s "$(type -P redis-check-rdb)" "$1/redis-server" &&
     [[ $("$1/redis-server" --version) == "Redis server"* ]] || fail "redis-server: redis-tools here holds no server; install it"
+}
+
+# It makes the certificates of the tests. Nothing to build: what the system has, or its package.
+make_openssl() {
+  if ! type -P openssl >/dev/null; then
+    if [[ $EUID != 0 ]] || ! type -P apt-get >/dev/null; then
+      fail "openssl: install it (Debian: apt-get install openssl)"
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get install -y --no-install-recommends openssl ||
+      { apt-get update && apt-get install -y --no-install-recommends openssl; }
+  fi
+  ln -s "$(type -P openssl)" "$1/openssl"
 }
 
 make_daprd() {
@@ -145,11 +158,12 @@ make() { # home
   trap - EXIT
 }
 
-[[ $# -gt 0 ]] || set -- mongod redis-server daprd kustomize kubernetes-schemas dapr-crds
+[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds
 for name; do
   case $name in
     mongod)             provide "$name" MONGOD "mongod-$mongod" mongod ;;
     redis-server)       provide "$name" REDIS_SERVER redis-server redis-server ;;
+    openssl)            provide "$name" OPENSSL openssl openssl ;;
     daprd)              provide "$name" DAPRD "daprd-$dapr" daprd ;;
     kustomize)          provide "$name" KUSTOMIZE "kustomize-$kustomize" kustomize ;;
     kubernetes-schemas) provide "$name" KUBERNETES_SCHEMAS "kubernetes-schemas-$kubernetes" ;;

@@ -107,6 +107,8 @@ impl Via {
 /// A publisher and two replicas of one subscriber, with all that carries events between them.
 #[derive(Debug)]
 pub struct Stage {
+    /// How events travel.
+    pub via: Via,
     /// The store of the publisher.
     pub store: Store,
     /// The broker.
@@ -130,16 +132,7 @@ impl Stage {
     /// # Errors
     /// When it does not happen in time.
     pub async fn set(kind: Kind, via: Via) -> anyhow::Result<Self> {
-        let store = Store::start(kind).await?;
-        let publisher = store.publisher()?;
-        let subscriber = |name: &str| {
-            let subscriber = Service::subscriber(name, &[publisher.url()])?;
-            let subscriber = subscriber.with("AURA_CONFIGURATION_COLLECTIONS", COLLECTIONS);
-            anyhow::Ok(subscriber.with("AURA_CONFIGURATION_CHECK_IN_SECONDS", NEVER))
-        };
-        let subscribers = vec![subscriber("replica-1")?, subscriber("replica-2")?];
-        let mut stage =
-            Self { store, redis: None, publisher, publisher_sidecar: None, subscribers, sidecars: Vec::new() };
+        let mut stage = Self::bare(kind, via).await?;
         match via {
             Via::Local => {
                 let urls: Vec<_> = stage.subscribers.iter().map(Service::url).collect();
@@ -148,14 +141,46 @@ impl Stage {
             Via::Dapr => stage.add_sidecars().await?,
             Via::PubSub | Via::Streams => {
                 let redis = Redis::start().await?;
-                for (name, value) in via.redis_settings(&redis.url()) {
-                    stage.publisher.set(name, value.clone());
-                    stage.subscribers.iter_mut().for_each(|subscriber| subscriber.set(name, value.clone()));
-                }
+                stage.lead_to(&redis.url());
                 stage.redis = Some(redis);
             }
         }
         Ok(stage)
+    }
+
+    /// As [`Self::set`], straight through a Redis of the caller's at any URL.
+    ///
+    /// # Errors
+    /// When it does not happen in time.
+    pub async fn set_at(kind: Kind, via: Via, url: &str) -> anyhow::Result<Self> {
+        let mut stage = Self::bare(kind, via).await?;
+        stage.lead_to(url);
+        Ok(stage)
+    }
+
+    /// One more setting of the publisher and of the subscribers, from their next start on.
+    pub fn set_all(&mut self, name: &str, value: &str) {
+        self.publisher.set(name, value);
+        self.subscribers.iter_mut().for_each(|subscriber| subscriber.set(name, value));
+    }
+
+    fn lead_to(&mut self, url: &str) {
+        for (name, value) in self.via.redis_settings(url) {
+            self.set_all(name, &value);
+        }
+    }
+
+    /// What carries events is missing.
+    async fn bare(kind: Kind, via: Via) -> anyhow::Result<Self> {
+        let store = Store::start(kind).await?;
+        let publisher = store.publisher()?;
+        let subscriber = |name: &str| {
+            let subscriber = Service::subscriber(name, &[publisher.url()])?;
+            let subscriber = subscriber.with("AURA_CONFIGURATION_COLLECTIONS", COLLECTIONS);
+            anyhow::Ok(subscriber.with("AURA_CONFIGURATION_CHECK_IN_SECONDS", NEVER))
+        };
+        let subscribers = vec![subscriber("replica-1")?, subscriber("replica-2")?];
+        Ok(Self { via, store, redis: None, publisher, publisher_sidecar: None, subscribers, sidecars: Vec::new() })
     }
 
     async fn add_sidecars(&mut self) -> anyhow::Result<()> {
@@ -200,7 +225,22 @@ impl Stage {
             sidecar.start().await?;
             sidecar.until_subscribed().await?;
         }
-        Ok(())
+        self.until_listening().await
+    }
+
+    /// Waits until every replica is heard to listen, where events travel straight through the Redis of this stage: what is
+    /// written earlier comes by another way.
+    async fn until_listening(&self) -> anyhow::Result<()> {
+        let Some(redis) = self.redis.as_ref().filter(|_| matches!(self.via, Via::PubSub | Via::Streams)) else {
+            return Ok(());
+        };
+        eventually("the replicas listen", async || {
+            let (listen, wanted) = (redis.listeners().await?, self.subscribers.len());
+            ensure!(listen >= wanted, "{listen} of {wanted} listen");
+            Ok(())
+        })
+        .await
+        .with_context(|| self.subscribers.iter().map(Service::output).collect::<String>())
     }
 
     /// Waits until both replicas hold exactly what the publisher holds of a document, or both hold nothing.

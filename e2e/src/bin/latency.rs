@@ -1,4 +1,5 @@
-//! How long after a PUT was answered its value is visible in both replicas, on real parts: median and p99 per event manager.
+//! How long after a PUT was answered its value is visible in both replicas, on real parts: median and p99 per way that
+//! events travel.
 //!
 //! Writes go out one at a time. Each replica is asked over HTTP as fast as it answers, so a figure includes the request that
 //! saw the value. Run it from a release build with nothing else running: `make latency`.
@@ -19,15 +20,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[tokio::main(flavor = "current_thread")]
 #[expect(clippy::print_stdout, reason = "the figures are its result")]
 async fn main() -> anyhow::Result<()> {
-    println!("{:<16}{:>12}{:>12}{:>12}", "events, store", "median", "p99", "PUT median");
-    for (via, kind) in
-        [(Via::Local, Kind::Embedded), (Via::Local, Kind::Mongo), (Via::Dapr, Kind::Embedded), (Via::Dapr, Kind::Mongo)]
-    {
+    println!("{:<18}{:>12}{:>12}{:>12}", "events, store", "median", "p99", "PUT median");
+    let ways = [Via::Local, Via::Dapr, Via::PubSub, Via::Streams];
+    for (via, kind) in ways.into_iter().flat_map(|via| [(via, Kind::Embedded), (via, Kind::Mongo)]) {
         let stage = Stage::start(kind, via).await?;
         let (mut visible, mut answered) = measure(&stage).await?;
         let name = format!("{via:?}, {kind:?}");
         println!(
-            "{name:<16}{:>12.2?}{:>12.2?}{:>12.2?}",
+            "{name:<18}{:>12.2?}{:>12.2?}{:>12.2?}",
             at(&mut visible, 50),
             at(&mut visible, 99),
             at(&mut answered, 50)

@@ -29,6 +29,26 @@ async fn dapr_mongo() -> Outcome {
     suite(Kind::Mongo, Via::Dapr).await
 }
 
+#[tokio::test]
+async fn pub_sub_embedded() -> Outcome {
+    suite(Kind::Embedded, Via::PubSub).await
+}
+
+#[tokio::test]
+async fn pub_sub_mongo() -> Outcome {
+    suite(Kind::Mongo, Via::PubSub).await
+}
+
+#[tokio::test]
+async fn streams_embedded() -> Outcome {
+    suite(Kind::Embedded, Via::Streams).await
+}
+
+#[tokio::test]
+async fn streams_mongo() -> Outcome {
+    suite(Kind::Mongo, Via::Streams).await
+}
+
 async fn suite(kind: Kind, via: Via) -> Outcome {
     let mut stage = Stage::start(kind, via).await?;
     create_update_delete(&stage).await?;
