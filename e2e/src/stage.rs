@@ -268,18 +268,27 @@ impl Stage {
     /// # Errors
     /// When it does not happen in time.
     pub async fn until_converged(&self, collection: &str) -> anyhow::Result<()> {
-        let truth = self.publisher.api().head(collection).await?;
-        for subscriber in &self.subscribers {
-            let api = subscriber.api();
-            eventually(&format!("{collection} converges"), async || {
-                let head = api.head(collection).await?;
-                let place = |head: &Head| (head.epoch, head.revision, head.count, head.digest);
-                ensure!(place(&head) == place(&truth), "{head:?} instead of {truth:?}");
-                Ok(())
-            })
-            .await
-            .with_context(|| subscriber.output())?;
+        for replica in 0..self.subscribers.len() {
+            self.until_converged_at(replica, collection).await?;
         }
         Ok(())
+    }
+
+    /// The same for one of them.
+    ///
+    /// # Errors
+    /// When it does not happen in time.
+    pub async fn until_converged_at(&self, replica: usize, collection: &str) -> anyhow::Result<()> {
+        let truth = self.publisher.api().head(collection).await?;
+        let subscriber = self.subscribers.get(replica).context("no such replica")?;
+        let api = subscriber.api();
+        eventually(&format!("{collection} converges"), async || {
+            let head = api.head(collection).await?;
+            let place = |head: &Head| (head.epoch, head.revision, head.count, head.digest);
+            ensure!(place(&head) == place(&truth), "{head:?} instead of {truth:?}");
+            Ok(())
+        })
+        .await
+        .with_context(|| subscriber.output())
     }
 }

@@ -84,6 +84,14 @@ impl Watched {
         Client::connect(&format!("127.0.0.1:{}", self.port), self.sentinel_password).await
     }
 
+    /// Makes the replica the master; the old one lives on as its replica.
+    ///
+    /// # Errors
+    /// When the sentinel refuses.
+    pub async fn fail_over(&self) -> anyhow::Result<()> {
+        self.sentinel().await?.ask(&["SENTINEL", "FAILOVER", SERVICE]).await.map(drop)
+    }
+
     /// Waits until the replica is the master, in the sentinel's eyes and in its own.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ mod local;
 mod log;
 mod one_document;
 mod reap;
+mod redis;
 mod sets;
 mod settings;
 mod stalled;

@@ -1,0 +1,98 @@
+//! Events straight through Redis: what stands on the wire, what outages cost, who may do what, and every shape of Redis.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use contract::status::Status;
+use e2e::{
+    client::Api,
+    redis::Redis,
+    services::Service,
+    stage::{FREE, Stage, Via, numbered},
+    wait::{eventually, within},
+};
+use serde_json::json;
+
+mod access;
+mod outages;
+mod shapes;
+mod streams;
+mod wire;
+
+type Outcome = anyhow::Result<()>;
+
+/// Both ways through Redis.
+const BOTH: [Via; 2] = [Via::PubSub, Via::Streams];
+
+/// No write waits longer than this, whatever becomes of Redis.
+const QUICK: Duration = Duration::from_secs(1);
+
+async fn status(subscriber: &Service) -> anyhow::Result<Status> {
+    let answer = subscriber.api().get("/v1/status").await?.expect(200)?;
+    Ok(serde_json::from_str(&answer.body)?)
+}
+
+fn redis_of(stage: &Stage) -> anyhow::Result<&Redis> {
+    stage.redis.as_ref().context("a redis")
+}
+
+/// One write, answered as if Redis were not there.
+async fn write_quickly(api: &Api, id: &str, number: u64) -> Outcome {
+    let began = Instant::now();
+    let answer = api.put(FREE, id, &numbered(number)).await?;
+    ensure!(matches!(answer.status, 200 | 201), "{} {}", answer.status, answer.body);
+    ensure!(began.elapsed() < QUICK, "a write took {:?}", began.elapsed());
+    Ok(())
+}
+
+/// Writes for a while, and asks for a quick answer each time.
+async fn write_for(api: &Api, time: Duration) -> Outcome {
+    let (began, mut pace) = (Instant::now(), tokio::time::interval(Duration::from_millis(20)));
+    let mut number = 0;
+    while began.elapsed() < time {
+        pace.tick().await;
+        number += 1;
+        write_quickly(api, "a", number).await?;
+    }
+    Ok(())
+}
+
+/// Writes that need an event to get anywhere: applied by one in both replicas.
+async fn events_arrive(stage: &Stage) -> Outcome {
+    let mut before = Vec::new();
+    for subscriber in &stage.subscribers {
+        before.push(status(subscriber).await?.events.applied);
+    }
+    stage.publisher.api().create(FREE, &json!({"probe": true})).await?.expect(201)?;
+    stage.until_converged(FREE).await?;
+    for (subscriber, before) in stage.subscribers.iter().zip(before) {
+        // It is counted a moment after it shows.
+        within(Duration::from_secs(1), "it came by an event", async || {
+            let events = status(subscriber).await?.events;
+            ensure!(events.applied > before, "{events:?}");
+            Ok(())
+        })
+        .await
+        .with_context(|| subscriber.output())?;
+    }
+    Ok(())
+}
+
+/// As [`events_arrive`], soon: connections that were cut may come back only now.
+async fn events_arrive_again(stage: &Stage) -> Outcome {
+    eventually("events arrive again", async || events_arrive(stage).await).await
+}
+
+/// Waits until every replica says that Redis is away, or that it is not.
+async fn until_away(stage: &Stage, away: bool) -> Outcome {
+    for subscriber in &stage.subscribers {
+        eventually(&format!("it says that it is away: {away}"), async || {
+            let said = subscriber.api().get("/v1/status").await?.expect(200)?.json()?;
+            ensure!((said["intake"] == "away") == away, "{said}");
+            Ok(())
+        })
+        .await
+        .with_context(|| subscriber.output())?;
+    }
+    Ok(())
+}

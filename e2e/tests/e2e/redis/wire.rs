@@ -1,0 +1,209 @@
+//! What any other client of Redis sees, and what it may say.
+
+use anyhow::{Context, ensure};
+use chrono::{DateTime, Utc};
+use e2e::stage::{CHANNELS, FREE, Kind, Stage, Via, sample};
+use e2e::wait::eventually;
+use serde_json::{Value, json};
+
+use super::{Outcome, events_arrive, redis_of, status};
+
+const AGENTS: &str = "AgentConfiguration";
+
+/// Database 1, as in the example of the source document.
+async fn in_database_one() -> anyhow::Result<Stage> {
+    let mut stage = Stage::set(Kind::Embedded, Via::PubSub).await?;
+    stage.set_all("AURA_REDIS_DATABASE", "1");
+    Ok(stage)
+}
+
+async fn up(stage: &mut Stage) -> Outcome {
+    stage.publisher.start().await?;
+    stage.start_subscribers().await
+}
+
+/// Compares an event with what is expected, but for the time of its commit, which is given back.
+fn compare(body: &str, mut expected: Value) -> anyhow::Result<DateTime<Utc>> {
+    let event: Value = serde_json::from_str(body)?;
+    let time = event["time"].clone();
+    expected["time"] = time.clone();
+    ensure!(event == expected, "{event}\ninstead of\n{expected}");
+    Ok(time.as_str().context("a time")?.parse()?)
+}
+
+#[tokio::test]
+async fn an_ordinary_client_hears_every_change() -> Outcome {
+    let mut stage = in_database_one().await?;
+    up(&mut stage).await?;
+    let (redis, api) = (redis_of(&stage)?, stage.publisher.api());
+    let mut channels = redis.listen("SUBSCRIBE", "1__:aura-config:ChannelConfiguration").await?;
+    let mut all = redis.listen("PSUBSCRIBE", "1__:aura-config:*").await?;
+
+    let before = Utc::now();
+    let (channel, agent) = (sample(CHANNELS)?, sample(AGENTS)?);
+    let id = channel["id"].as_str().context("an id")?;
+    let agent_id = agent["id"].as_str().context("an id")?;
+    let created = api.create(CHANNELS, &channel).await?.expect(201)?.json()?;
+    let created_agent = api.create(AGENTS, &agent).await?.expect(201)?.json()?;
+    api.delete(CHANNELS, id).await?.expect(200)?;
+    let after = Utc::now();
+    let epoch = api.head(CHANNELS).await?.epoch.to_string();
+
+    let create = json!({
+        "collection": CHANNELS, "op": "Create", "id": id, "configData": channel, "metadata": {"ttlInSeconds": "60"},
+        "crc": created["crc"], "revision": 1, "epoch": epoch, "lastSet": 0,
+    });
+    let agent_create = json!({
+        "collection": AGENTS, "op": "Create", "id": agent_id, "configData": agent, "metadata": {"ttlInSeconds": "60"},
+        "crc": created_agent["crc"], "revision": 1, "epoch": epoch, "lastSet": 0,
+    });
+    let delete = json!({
+        "collection": CHANNELS, "op": "Delete", "id": id, "metadata": {"ttlInSeconds": "60"},
+        "revision": 2, "epoch": epoch, "lastSet": 0,
+    });
+    // Events of different writes are published side by side, so they may change places.
+    let mut heard = [channels.next().await?, channels.next().await?];
+    heard.sort_by_key(|(_channel, body)| body.contains(r#""Delete""#));
+    for ((on, body), expected) in heard.iter().zip([create, delete]) {
+        ensure!(on == "1__:aura-config:ChannelConfiguration", "{on}");
+        let time = compare(body, expected)?;
+        ensure!(before <= time && time <= after, "{time}");
+    }
+
+    let mut everywhere = [all.next().await?, all.next().await?, all.next().await?];
+    everywhere.sort();
+    let (last_channel, last_body) = &everywhere[0];
+    ensure!(*last_channel == format!("1__:aura-config:{AGENTS}:{agent_id}"), "{last_channel}");
+    compare(last_body, agent_create)?;
+    ensure!(everywhere[1..].iter().all(|(on, _body)| on == "1__:aura-config:ChannelConfiguration"), "{everywhere:?}");
+    // Both replicas take the events of every channel, also of those that have one per document.
+    stage.until_same(CHANNELS, id).await?;
+    stage.until_same(AGENTS, agent_id).await?;
+    for subscriber in &stage.subscribers {
+        let events = status(subscriber).await?.events;
+        ensure!(events.applied + events.superseded == 3, "{events:?}");
+    }
+    Ok(())
+}
+
+/// Which collections have a channel per document is a setting.
+#[tokio::test]
+async fn any_collection_can_have_a_channel_per_document() -> Outcome {
+    let mut stage = in_database_one().await?;
+    stage.set_all("AURA_REDIS_CONFIGURATION_PREFIX", "a*[b]?");
+    stage.publisher.set("AURA_REDIS_DOCUMENT_CHANNELS", FREE);
+    up(&mut stage).await?;
+    let mut all = redis_of(&stage)?.listen("PSUBSCRIBE", "*").await?;
+    let (api, agent) = (stage.publisher.api(), sample(AGENTS)?);
+    api.create(FREE, &json!({"id": "one"})).await?.expect(201)?;
+    ensure!(all.next().await?.0 == "1__:a*[b]?:FreeForm:one");
+    api.create(AGENTS, &agent).await?.expect(201)?;
+    ensure!(all.next().await?.0 == "1__:a*[b]?:AgentConfiguration");
+    stage.until_same(FREE, "one").await?;
+    stage.until_same(AGENTS, agent["id"].as_str().context("an id")?).await?;
+    // The signs of a pattern in the prefix stand for themselves: nobody listens to what they would match.
+    ensure!(
+        redis_of(&stage)?.publish("1__:aXb?:FreeForm", r#"{"op":"Update","id":"one"}"#).await? == 1,
+        "the listener"
+    );
+    events_arrive(&stage).await
+}
+
+/// The minimal body, by anybody and on either spelling of the channel, makes the replicas look, though their publisher
+/// itself says nothing.
+#[tokio::test]
+async fn the_minimal_body_of_anybody_makes_replicas_look() -> Outcome {
+    let mut stage = in_database_one().await?;
+    stage.publisher.set("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
+    up(&mut stage).await?;
+    let (redis, api) = (redis_of(&stage)?, stage.publisher.api());
+    let (mut channel, mut hinted) = (sample(CHANNELS)?, 0);
+    let id = channel["id"].as_str().context("an id")?.to_owned();
+    let body = json!({"op": "Update", "id": id}).to_string();
+    for on in [
+        "1__:aura-config:ChannelConfiguration".to_owned(),
+        "1__:aura-configChannelConfiguration".to_owned(),
+        format!("1__:aura-config:ChannelConfiguration:{id}"),
+        format!("1__:aura-configChannelConfiguration:{id}"),
+    ] {
+        channel["metadata"] = json!({"told": on});
+        let answer = api.put(CHANNELS, &id, &channel).await?;
+        ensure!(matches!(answer.status, 200 | 201), "{}", answer.body);
+        redis.publish(&on, &body).await?;
+        hinted += 1;
+        stage.until_converged(CHANNELS).await.with_context(|| on.clone())?;
+        until_hinted(&stage, hinted).await.with_context(|| on)?;
+    }
+    // A neighbour whose name begins alike. What is published on one connection is heard in order, so it was there before.
+    let mut client = redis.client().await?;
+    for on in ["1__:aura-config:ChannelConfigurationX", "0__:aura-config:ChannelConfiguration"] {
+        client.ask(&["PUBLISH", on, &body]).await?;
+    }
+    client.ask(&["PUBLISH", "1__:aura-config:ChannelConfiguration", &body]).await?;
+    until_hinted(&stage, hinted + 1).await?;
+    for subscriber in &stage.subscribers {
+        let said = status(subscriber).await?;
+        ensure!(said.events.dropped == 0 && said.events.applied == 0, "{:?}", said.events);
+    }
+    Ok(())
+}
+
+async fn until_hinted(stage: &Stage, times: u64) -> Outcome {
+    for subscriber in &stage.subscribers {
+        eventually(&format!("{times} hints were counted"), async || {
+            let events = status(subscriber).await?.events;
+            ensure!(events.hinted == times, "{events:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// What can never succeed is dropped and counted; what comes next is taken. One suite for both ways.
+#[tokio::test]
+async fn garbage_is_dropped_and_counted() -> Outcome {
+    for via in super::BOTH {
+        let stage = Stage::start(Kind::Embedded, via).await?;
+        let mut client = redis_of(&stage)?.client().await?;
+        let large = format!(r#"{{"op":"Update","id":"a","configData":{{"x":"{}"}}}}"#, "x".repeat(5 << 20));
+        let garbage: [&[u8]; 11] = [
+            b"",
+            b"{",
+            b"not JSON",
+            b"\xff\xfe{}",
+            b"[1]",
+            br#""text""#,
+            br#"{"op":"Update"}"#,
+            br#"{"op":"Upsert","id":"a"}"#,
+            br#"{"op":"Update","id":7}"#,
+            br#"{"op":"Update","id":"a","configData":[1]}"#,
+            large.as_bytes(),
+        ];
+        let (channel, stream) = (format!("0__:aura-config:{FREE}"), format!("{{0__:aura-config}}:{FREE}"));
+        for body in garbage {
+            let words: Vec<&[u8]> = match via {
+                Via::Streams => vec![b"XADD", stream.as_bytes(), b"*", b"data", body],
+                _ => vec![b"PUBLISH", channel.as_bytes(), body],
+            };
+            client.ask(&words).await?;
+        }
+        let mut dropped = garbage.len() as u64;
+        if via == Via::Streams {
+            client.ask(&["XADD", &stream, "*", "other", "{}"]).await?;
+            dropped += 1;
+        }
+        events_arrive(&stage).await?;
+        for subscriber in &stage.subscribers {
+            eventually("all garbage was counted", async || {
+                let said = status(subscriber).await?;
+                ensure!(said.events.dropped == dropped, "{via:?}: {:?} {:?}", said.events, said.drops);
+                ensure!(said.events.hinted == 0 && said.intake.is_none(), "{via:?}: {said:?}");
+                Ok(())
+            })
+            .await
+            .with_context(|| subscriber.output())?;
+        }
+    }
+    Ok(())
+}
