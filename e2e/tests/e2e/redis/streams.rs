@@ -43,7 +43,7 @@ async fn write(stage: &Stage, ids: std::ops::Range<u64>) -> Outcome {
     for id in ids {
         api.create(FREE, &json!({"id": format!("n{id}")})).await?.expect(201)?;
     }
-    api.put(FREE, "a", &numbered(0)).await?;
+    api.put(FREE, "a", &numbered(0)).await?.expect(200)?;
     api.delete(FREE, "a").await?.expect(200)?;
     api.create(FREE, &json!({"id": "a"})).await?.expect(201).map(drop)
 }
