@@ -21,12 +21,21 @@ impl Cluster {
     /// # Errors
     /// When it does not come up.
     pub async fn start() -> anyhow::Result<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with more lines in the configuration file of each node.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn start_with(directives: &[String]) -> anyhow::Result<Self> {
         let mut nodes = Vec::new();
         let mut buses = Vec::new();
         for (first, last) in SLOTS {
             // By default the bus is 10,000 above the port, where outgoing connections have theirs.
             let bus = free_port()?;
-            let node = Redis::new()?
+            let node = directives.iter().fold(Redis::new()?, |node, directive| node.with(directive.clone()));
+            let node = node
                 .with("cluster-enabled yes")
                 .with("cluster-node-timeout 2000")
                 .with("cluster-config-file nodes.conf")
@@ -87,7 +96,12 @@ impl Cluster {
 
     /// Names all nodes.
     pub fn url(&self) -> String {
+        self.url_as("")
+    }
+
+    /// The same with `user:password@`.
+    pub fn url_as(&self, login: &str) -> String {
         let others: Vec<_> = self.nodes[1..].iter().map(|node| format!("node={}", node.host())).collect();
-        format!("redis-cluster://{}?{}", self.nodes[0].host(), others.join("&"))
+        format!("redis-cluster://{login}{}?{}", self.nodes[0].host(), others.join("&"))
     }
 }

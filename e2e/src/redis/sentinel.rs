@@ -38,9 +38,22 @@ impl Watched {
         password: Option<&'static str>,
         sentinel_password: Option<&'static str>,
     ) -> anyhow::Result<Self> {
+        Self::start_with(&[], password, sentinel_password).await
+    }
+
+    /// The same with more lines in the configuration file of both servers.
+    ///
+    /// # Errors
+    /// When they do not come up.
+    pub async fn start_with(
+        directives: &[String],
+        password: Option<&'static str>,
+        sentinel_password: Option<&'static str>,
+    ) -> anyhow::Result<Self> {
         let server = || {
             // Else a replica waits 5 s for others that want the same data.
-            let redis = Redis::new()?.with("repl-diskless-sync-delay 0");
+            let redis = directives.iter().fold(Redis::new()?, |redis, directive| redis.with(directive.clone()));
+            let redis = redis.with("repl-diskless-sync-delay 0");
             anyhow::Ok(match password {
                 Some(password) => redis.with_password(password).with(format!("masterauth {password:?}")),
                 None => redis,
@@ -109,10 +122,14 @@ impl Watched {
         .await
     }
 
-    /// Names the sentinel, and the service to ask it for.
+    /// Names the sentinel, and the service to ask it for; as the default user.
     pub fn url(&self) -> String {
-        let user = self.password.map(|password| format!(":{password}@")).unwrap_or_default();
+        self.url_as(&self.password.map(|password| format!(":{password}@")).unwrap_or_default())
+    }
+
+    /// The same with `user:password@` for the servers.
+    pub fn url_as(&self, login: &str) -> String {
         let own = self.sentinel_password.map(|password| format!("&sentinelPassword={password}")).unwrap_or_default();
-        format!("redis-sentinel://{user}127.0.0.1:{}?sentinelServiceName={SERVICE}{own}", self.port)
+        format!("redis-sentinel://{login}127.0.0.1:{}?sentinelServiceName={SERVICE}{own}", self.port)
     }
 }

@@ -1,8 +1,10 @@
 //! Who is let in: passwords, users with the least rights, TLS; and what becomes of those who are not.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, ensure};
 use e2e::{
-    redis::Redis,
+    redis::{Redis, cluster::Cluster, resp::Reply, sentinel::Watched},
     services::Service,
     stage::{COLLECTIONS, FREE, Kind, Stage, Via},
     wait::eventually,
@@ -85,44 +87,113 @@ async fn a_wrong_password_stops_nobody() -> Outcome {
 /// Pub/Sub, for the database 0 and the prefix aura-config:
 ///
 /// - publisher: `resetchannels &0__:aura-config:* -@all +publish`
-/// - subscriber: `resetchannels -@all +psubscribe +ping`, and `&` before each pattern to the letter, two per collection.
-///   Redis compares the text of a pattern with what is allowed, so `&0__:aura-config*` does not allow what it covers.
+/// - subscriber: `resetchannels -@all +psubscribe +ping`, and two patterns per collection, such as
+///   `&0__:aura\-config:FreeForm* &0__:aura\-configFreeForm*`. Redis compares a pattern with what is allowed letter by
+///   letter, escapes and all: `&0__:aura-config*` does not allow what it covers. Who finds that too long says `&*`.
 ///
 /// Streams:
 ///
 /// - publisher: `%W~{0__:aura-config}:* -@all +xadd`
 /// - subscriber: `%R~{0__:aura-config}:* -@all +xread +xrevrange`
 ///
-/// Any other database needs `+select` besides, servers behind Sentinels `+role`, and a cluster `+cluster|slots`.
-fn least_rights(via: Via) -> (String, String) {
+/// Where Redis is more than one server, or not in database 0, these need [`more_rights`].
+fn least_rights(via: Via, database: u32) -> (String, String) {
     if via == Via::Streams {
-        let of = |way: &str| format!("%{way}~{{0__:aura-config}}:* -@all");
+        let of = |way: &str| format!("%{way}~{{{database}__:aura-config}}:* -@all");
         return (format!("{} +xadd", of("W")), format!("{} +xread +xrevrange", of("R")));
     }
-    let patterns = COLLECTIONS.split(',').map(|name| format!("&0__:aura-config:{name}* &0__:aura-config{name}*"));
-    let patterns: Vec<_> = patterns.collect();
+    let pattern = |name| format!(r"&{database}__:aura\-config:{name}* &{database}__:aura\-config{name}*");
+    let patterns: Vec<_> = COLLECTIONS.split(',').map(pattern).collect();
     let subscriber = format!("resetchannels {} -@all +psubscribe +ping", patterns.join(" "));
-    ("resetchannels &0__:aura-config:* -@all +publish".to_owned(), subscriber)
+    (format!("resetchannels &{database}__:aura-config:* -@all +publish"), subscriber)
+}
+
+/// What publisher and subscriber need besides.
+fn more_rights(shape: Shape, _via: Via) -> (&'static str, &'static str) {
+    match shape {
+        Shape::Database => ("+select", "+select"),
+        Shape::Sentinel => ("+role", "+role"),
+        Shape::Cluster => ("+cluster|slots", "+cluster|slots"),
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Shape {
+    /// One server, another database.
+    Database,
+    Sentinel,
+    Cluster,
+}
+
+/// The lines that make both users.
+fn users(rights: &(String, String)) -> [String; 2] {
+    [format!("user publisher on >sending {}", rights.0), format!("user subscriber on >hearing {}", rights.1)]
+}
+
+const LOGINS: [&str; 2] = ["publisher:sending@", "subscriber:hearing@"];
+
+#[tokio::test]
+async fn the_least_rights_in_every_shape() -> Outcome {
+    for (via, shape) in
+        BOTH.into_iter().flat_map(|via| [Shape::Database, Shape::Sentinel, Shape::Cluster].map(|shape| (via, shape)))
+    {
+        let (least, more) = (least_rights(via, u32::from(matches!(shape, Shape::Database))), more_rights(shape, via));
+        let users = users(&(format!("{} {}", least.0, more.0), format!("{} {}", least.1, more.1)));
+        in_one_shape(via, shape, &users).await.with_context(|| format!("{via:?}, {shape:?}"))?;
+    }
+    Ok(())
+}
+
+async fn in_one_shape(via: Via, shape: Shape, users: &[String]) -> Outcome {
+    let (mut watched, mut cluster, mut alone) = (None, None, None);
+    let urls = match shape {
+        Shape::Database => {
+            let redis = users.iter().fold(Redis::new()?, |redis, user| redis.with(user)).started().await?;
+            let host = redis.host();
+            alone = Some(redis);
+            LOGINS.map(|login| format!("redis://{login}{host}"))
+        }
+        Shape::Sentinel => {
+            let watched = watched.insert(Watched::start_with(users, None, None).await?);
+            LOGINS.map(|login| watched.url_as(login))
+        }
+        Shape::Cluster => {
+            let cluster = cluster.insert(Cluster::start_with(users).await?);
+            LOGINS.map(|login| cluster.url_as(login))
+        }
+    };
+    let mut stage = Stage::set_at(Kind::Embedded, via, &urls[1]).await?;
+    stage.publisher.set("AURA_REDIS_URL", &urls[0]);
+    if matches!(shape, Shape::Database) {
+        stage.set_all("AURA_REDIS_DATABASE", "1");
+    }
+    up(&mut stage).await?;
+    let arrived = events_arrive_again(&stage).await;
+    let mut refused = BTreeSet::new();
+    let nodes = cluster.iter().flat_map(|cluster| &cluster.nodes);
+    for node in nodes.chain(watched.iter().map(|watched| &watched.master)).chain(&alone) {
+        refused.extend(denied(node).await?);
+    }
+    ensure!(refused.iter().all(|what| what.ends_with(" client|setinfo")), "denied: {refused:?}, {arrived:?}");
+    arrived?;
+    until_away(&stage, false).await
 }
 
 #[tokio::test]
 async fn the_least_rights_are_enough_and_needed() -> Outcome {
     for via in BOTH {
-        let (publisher, subscriber) = least_rights(via);
-        let redis = Redis::new()?
-            .with_password("admin")
-            .with(format!("user publisher on >sending {publisher}"))
-            .with(format!("user subscriber on >hearing {subscriber}"))
-            .started()
-            .await?;
-        let urls = (redis.url_as("publisher", "sending"), redis.url_as("subscriber", "hearing"));
-        let mut stage = stage_on(redis, via, &urls.1).await?;
-        stage.publisher.set("AURA_REDIS_URL", urls.0);
+        let (publisher, subscriber) = least_rights(via, 0);
+        let users = users(&(publisher.clone(), subscriber.clone()));
+        let redis =
+            Redis::new()?.with_password("admin").with(users[0].as_str()).with(users[1].as_str()).started().await?;
+        let urls = LOGINS.map(|login| format!("redis://{login}{}", redis.host()));
+        let mut stage = stage_on(redis, via, &urls[1]).await?;
+        stage.publisher.set("AURA_REDIS_URL", &urls[0]);
         up(&mut stage).await?;
         events_arrive(&stage).await.with_context(|| format!("{via:?}"))?;
         until_away(&stage, false).await?;
         let denied = denied(redis_of(&stage)?).await?;
-        ensure!(denied.iter().all(|what| what == "client|setinfo"), "{denied:?} are denied as well");
+        ensure!(denied.iter().all(|what| what.ends_with(" client|setinfo")), "{denied:?} are denied as well");
 
         each_is_needed(&stage, via, &publisher, &subscriber).await.with_context(|| format!("{via:?}"))?;
     }
@@ -158,17 +229,18 @@ async fn each_is_needed(stage: &Stage, via: Via, publisher: &str, subscriber: &s
     Ok(())
 }
 
-/// What Redis has refused to anybody.
+/// What Redis has refused, and to whom.
 async fn denied(redis: &Redis) -> anyhow::Result<Vec<String>> {
     let mut denied = Vec::new();
     for entry in redis.tell(&["ACL", "LOG"]).await?.into_many()? {
         let fields = entry.into_many()?;
-        let names = fields.iter().step_by(2).zip(fields.iter().skip(1).step_by(2));
-        for (name, value) in names {
-            if name.clone().into_text()? == "object" {
-                denied.push(value.clone().into_text()?);
-            }
-        }
+        let mut told = fields.chunks_exact(2).map(|pair| (&pair[0], &pair[1]));
+        let mut field = |name: &str| {
+            let found = told.find(|(field, _value)| **field == Reply::Text(name.to_owned()));
+            found.context("a field of ACL LOG").and_then(|(_field, value)| value.clone().into_text())
+        };
+        let (object, user) = (field("object")?, field("username")?);
+        denied.push(format!("{user} {object}"));
     }
     Ok(denied)
 }
