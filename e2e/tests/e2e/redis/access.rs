@@ -108,12 +108,15 @@ fn least_rights(via: Via, database: u32) -> (String, String) {
     (format!("resetchannels &{database}__:aura-config:* -@all +publish"), subscriber)
 }
 
-/// What publisher and subscriber need besides.
-fn more_rights(shape: Shape, _via: Via) -> (&'static str, &'static str) {
-    match shape {
-        Shape::Database => ("+select", "+select"),
-        Shape::Sentinel => ("+role", "+role"),
-        Shape::Cluster => ("+cluster|slots", "+cluster|slots"),
+/// What publisher and subscriber need besides. In a cluster `+ping` is for the health of connections: events arrive without,
+/// but Redis refuses something every time.
+fn more_rights(shape: Shape, via: Via) -> (&'static str, &'static str) {
+    match (shape, via) {
+        (Shape::Database, _) => ("+select", "+select"),
+        (Shape::Sentinel, _) => ("+role", "+role"),
+        // By Pub/Sub a subscriber asks one node and never the cluster.
+        (Shape::Cluster, Via::PubSub) => ("+cluster|slots +ping", ""),
+        (Shape::Cluster, _) => ("+cluster|slots +ping", "+cluster|slots +ping"),
     }
 }
 

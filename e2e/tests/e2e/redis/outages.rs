@@ -1,7 +1,7 @@
 //! Redis dies, hangs, hangs up and forgets: no write waits for it, and the return of it is enough for everything to arrive.
 //! Nobody reads the heads on a schedule here.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use e2e::{
@@ -140,6 +140,23 @@ async fn a_frozen_one_is_noticed() -> Outcome {
         redis.thaw()?;
         noticed.with_context(|| format!("{via:?}"))?;
         all_is_well(&stage).await.with_context(|| format!("{via:?}"))?;
+    }
+    Ok(())
+}
+
+/// Nobody waits for it at the end either, whatever is owed.
+#[tokio::test]
+async fn services_stop_while_it_is_frozen() -> Outcome {
+    for via in BOTH {
+        let mut stage = warm(via).await?;
+        redis_of(&stage)?.freeze()?;
+        write_for(&stage.publisher.api(), Duration::from_millis(500)).await?;
+        for service in stage.subscribers.iter_mut().chain([&mut stage.publisher]) {
+            let began = Instant::now();
+            service.stop().await.with_context(|| format!("{via:?}"))?;
+            ensure!(began.elapsed() < Duration::from_secs(10), "{via:?}: it took {:?}", began.elapsed());
+        }
+        redis_of(&stage)?.thaw()?;
     }
     Ok(())
 }

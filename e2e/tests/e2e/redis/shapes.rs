@@ -64,6 +64,29 @@ async fn a_master_steps_down() -> Outcome {
     Ok(())
 }
 
+/// The old master hangs until another has its place, then wakes and takes itself for the master for a moment.
+#[tokio::test]
+async fn a_master_hangs_and_wakes() -> Outcome {
+    for via in BOTH {
+        let watched = Watched::start(None, None).await?;
+        let stage = up(&watched.url(), via).await?;
+        until_listening(async || watched.master.listeners().await).await?;
+        events_arrive(&stage).await?;
+        watched.master.freeze()?;
+        let written = write_for(&stage.publisher.api(), Duration::from_secs(2)).await;
+        let failed_over = watched.until_failed_over().await;
+        let listening = until_listening(async || watched.replica.listeners().await).await;
+        watched.master.thaw()?;
+        written?;
+        failed_over?;
+        listening.with_context(|| format!("{via:?}"))?;
+        events_arrive_again(&stage).await.with_context(|| format!("{via:?}"))?;
+        stage.until_converged(FREE).await.with_context(|| format!("{via:?}"))?;
+        until_away(&stage, false).await?;
+    }
+    Ok(())
+}
+
 /// Each node in turn dies and comes back, and clients write all the while.
 #[tokio::test]
 async fn the_nodes_of_a_cluster_die_in_turn() -> Outcome {

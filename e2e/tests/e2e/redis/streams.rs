@@ -6,11 +6,11 @@ use anyhow::{Context, ensure};
 use contract::Head;
 use e2e::{
     redis::Redis,
-    stage::{COLLECTIONS, FREE, Kind, Stage, Via, numbered},
+    stage::{CHANNELS, COLLECTIONS, FREE, Kind, Stage, Via, numbered, sample},
     wait::eventually,
 };
 use futures_util::future::try_join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Outcome, events_arrive, redis_of, status, until_away, write_for};
 
@@ -172,5 +172,54 @@ async fn nothing_else_is_left_in_redis() -> Outcome {
     }
     let there = length(redis, FREE).await?;
     ensure!((100..=300).contains(&there), "{there} entries");
+    Ok(())
+}
+
+/// The clock of a new Redis may be behind that of the old one: then the entries of a stream that begins anew stand before
+/// the place of a reader.
+#[tokio::test]
+async fn a_stream_begins_anew_below_the_cursor() -> Outcome {
+    let stage = Stage::start(Kind::Embedded, Via::Streams).await?;
+    events_arrive(&stage).await?;
+    let (redis, stream) = (redis_of(&stage)?, stream(FREE));
+    redis.tell(&["XADD", &stream, "99999999999999-0", "data", r#"{"op":"Update","id":"a"}"#]).await?;
+    for subscriber in &stage.subscribers {
+        eventually("the entry from the future was read", async || {
+            let events = status(subscriber).await?.events;
+            ensure!(events.hinted == 1, "{events:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    redis.tell(&["DEL", &stream]).await?;
+    events_arrive(&stage).await?;
+    // And once more where nobody has to wait for that to be noticed.
+    events_arrive(&stage).await
+}
+
+/// What any other client reads, in the database of the example.
+#[tokio::test]
+async fn an_ordinary_client_reads_every_change() -> Outcome {
+    let mut stage = Stage::set(Kind::Embedded, Via::Streams).await?;
+    stage.set_all("AURA_REDIS_DATABASE", "1");
+    stage.publisher.start().await?;
+    stage.start_subscribers().await?;
+    let api = stage.publisher.api();
+    let created = api.create(CHANNELS, &sample(CHANNELS)?).await?.expect(201)?.json()?;
+    stage.until_converged(CHANNELS).await?;
+    let mut client = redis_of(&stage)?.client().await?;
+    client.ask(&["SELECT", "1"]).await?;
+    let entries = client.ask(&["XRANGE", "{1__:aura-config}:ChannelConfiguration", "-", "+"]).await?.into_many()?;
+    let entry = entries.into_iter().next().context("an entry")?.into_many()?;
+    let fields = entry.into_iter().next_back().context("its fields")?.into_many()?;
+    let [field, data] = <[_; 2]>::try_from(fields).map_err(|fields| anyhow::anyhow!("{fields:?}"))?;
+    ensure!(field.into_text()? == "data");
+    let event: Value = serde_json::from_str(&data.into_text()?)?;
+    let expected = json!({
+        "collection": CHANNELS, "op": "Create", "id": created["id"], "configData": sample(CHANNELS)?,
+        "crc": created["crc"], "revision": 1, "epoch": api.head(CHANNELS).await?.epoch.to_string(), "lastSet": 0,
+        "time": event["time"],
+    });
+    ensure!(event == expected && event["time"].is_string(), "{event}\ninstead of\n{expected}");
     Ok(())
 }
