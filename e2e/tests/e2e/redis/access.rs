@@ -88,7 +88,7 @@ async fn a_wrong_password_stops_nobody() -> Outcome {
 ///
 /// - publisher: `resetchannels &0__:aura-config:* -@all +publish`
 /// - subscriber: `resetchannels -@all +psubscribe +ping`, and two patterns per collection, such as
-///   `&0__:aura\-config:FreeForm* &0__:aura\-configFreeForm*`. Redis compares a pattern with what is allowed letter by
+///   `&0__:aura-config:FreeForm* &0__:aura-configFreeForm*`. Redis compares a pattern with what is allowed letter by
 ///   letter, escapes and all: `&0__:aura-config*` does not allow what it covers. Who finds that too long says `&*`.
 ///
 /// Streams:
@@ -102,7 +102,7 @@ fn least_rights(via: Via, database: u32) -> (String, String) {
         let of = |way: &str| format!("%{way}~{{{database}__:aura-config}}:* -@all");
         return (format!("{} +xadd", of("W")), format!("{} +xread +xrevrange", of("R")));
     }
-    let pattern = |name| format!(r"&{database}__:aura\-config:{name}* &{database}__:aura\-config{name}*");
+    let pattern = |name| format!("&{database}__:aura-config:{name}* &{database}__:aura-config{name}*");
     let patterns: Vec<_> = COLLECTIONS.split(',').map(pattern).collect();
     let subscriber = format!("resetchannels {} -@all +psubscribe +ping", patterns.join(" "));
     (format!("resetchannels &{database}__:aura-config:* -@all +publish"), subscriber)
