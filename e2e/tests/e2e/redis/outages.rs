@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use e2e::{
+    redis::Redis,
     stage::{FREE, Kind, Stage, Via},
     wait::eventually,
 };
@@ -198,4 +199,39 @@ async fn what_is_owed_outlives_the_publisher() -> Outcome {
         }
     }
     Ok(())
+}
+
+/// Redis hangs up on a subscriber that reads too slowly, and what it had for it is gone.
+#[tokio::test]
+async fn a_slow_reader_is_cut_off() -> Outcome {
+    let redis = Redis::new()?.with("client-output-buffer-limit pubsub 64kb 64kb 1").started().await?;
+    let mut stage = Stage::set_at(Kind::Embedded, Via::PubSub, &redis.url()).await?;
+    stage.publisher.start().await?;
+    stage.start_subscribers().await?;
+    eventually("both listen", async || {
+        ensure!(redis.listeners().await? == 2, "not yet");
+        Ok(())
+    })
+    .await?;
+    stage.subscribers[0].pause()?;
+    let api = stage.publisher.api();
+    let text = "x".repeat(40_000);
+    // More than the buffers of two kernels and of Redis hold.
+    let mut written = Ok(());
+    for number in 0..1_000 {
+        written = api.create(FREE, &json!({"id": number.to_string(), "text": text})).await?.expect(201).map(drop);
+        if written.is_err() || redis.listeners().await? == 1 {
+            break;
+        }
+    }
+    let listeners = redis.listeners().await;
+    stage.subscribers[0].resume()?;
+    written?;
+    ensure!(listeners? == 1, "it was not cut off");
+    stage.until_converged(FREE).await?;
+    eventually("both listen again", async || {
+        ensure!(redis.listeners().await? == 2, "not yet");
+        Ok(())
+    })
+    .await
 }
