@@ -43,9 +43,10 @@ pub enum WrongAddress {
          rediss-sentinel://"
     )]
     Scheme,
-    /// A parameter that means nothing there.
-    #[error("the parameter {0:?} is not known here")]
-    Parameter(String),
+    /// A parameter that means nothing there. Its name, when it has one: after a password with a question mark in it comes
+    /// anything.
+    #[error("a parameter is not known here{}", .0.as_ref().map(|name| format!(": {name}")).unwrap_or_default())]
+    Parameter(Option<String>),
     /// It names no host.
     #[error("expected a host")]
     NoHost,
@@ -107,14 +108,9 @@ impl FromStr for Address {
                 .map_err(|()| WrongAddress::Node)?;
             urls.push(url);
         }
-        let own = (!cluster).then(|| parameters.sentinel_login());
-        let node = |url: Url| {
-            let node = url.into_connection_info()?;
-            Ok(match &own {
-                Some(own) => node.set_redis_settings(own.clone()),
-                None => node,
-            })
-        };
+        // A cluster has database 0 alone.
+        let own = if cluster { login.clone().set_db(0) } else { parameters.sentinel_login() };
+        let node = |url: Url| Ok(url.into_connection_info()?.set_redis_settings(own.clone()));
         let nodes = urls.into_iter().map(node).collect::<Result<_, redis::RedisError>>()?;
         let kind =
             if cluster { Kind::Cluster } else { Kind::Sentinel(parameters.service.ok_or(WrongAddress::NoService)?) };
@@ -160,7 +156,10 @@ impl Parameters {
             "sentinelServiceName" if !cluster => self.service = Some(value.into_owned()),
             "sentinelUsername" if !cluster => self.username = Some(value.into_owned()),
             "sentinelPassword" if !cluster => self.password = Some(value.into_owned()),
-            other => return Err(WrongAddress::Parameter(other.to_owned())),
+            other => {
+                let plain = other.bytes().all(|byte| byte.is_ascii_alphabetic());
+                return Err(WrongAddress::Parameter(plain.then(|| other.to_owned())));
+            }
         }
         Ok(())
     }
@@ -212,7 +211,8 @@ mod tests {
         for (wrong, why) in [
             ("127.0.0.1:6379", "relative URL"),
             ("http://:secret@127.0.0.1", "expected redis://"),
-            ("redis-cluster://:secret@a:1?nodes=b:2", "\"nodes\" is not known"),
+            ("redis-cluster://:secret@a:1?nodes=b:2", "not known here: nodes"),
+            ("redis-cluster://user:1?secret@a:1", "not known here"),
             ("redis-cluster://:secret@a:1?node=b", "host:port"),
             ("redis-cluster://:secret@a:1?sentinelServiceName=main", "not known"),
             ("redis-sentinel://:secret@a:1", "sentinelServiceName"),
@@ -231,7 +231,10 @@ mod tests {
         let address = || "redis://a:1/2".parse::<Address>().expect("an address");
         assert!(address().in_database(1).is_err());
         assert_eq!(address().in_database(2).expect("the same").nodes[0].redis_settings().db(), 2);
-        let cluster: Address = "redis-cluster://a:1".parse().expect("an address");
-        assert_eq!(cluster.in_database(7).expect("only in names").login.db(), 0);
+        for cluster in ["redis-cluster://a:1", "redis-cluster://a:1/7"] {
+            let cluster: Address = cluster.parse().expect("an address");
+            let cluster = cluster.in_database(7).expect("only in names");
+            assert_eq!(cluster.nodes[0].redis_settings().db(), 0);
+        }
     }
 }

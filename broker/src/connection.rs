@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use rand::seq::SliceRandom;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, FromRedisValue, RetryMethod, TlsMode,
     aio::{MultiplexedConnection, PubSub},
@@ -16,7 +17,11 @@ use tokio::time::timeout;
 use crate::{Address, address::Kind};
 
 /// Until a connection stands, with all that is asked on the way.
-const CONNECT: Duration = Duration::from_secs(2);
+const CONNECT: Duration = Duration::from_secs(3);
+/// How often a cluster may send a command on to the node that has the key by now, within the time for its answer.
+const REDIRECTS: u32 = 2;
+/// Until one node of a cluster is connected to. The client waits for all that it begins with, also for those that are gone.
+const CONNECT_NODE: Duration = Duration::from_millis(500);
 
 /// Why Redis did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -74,30 +79,32 @@ impl Address {
     /// # Errors
     /// When that fails or takes too long.
     pub async fn connect(&self, answer: Duration) -> Result<Connection, Error> {
+        trust_tls();
         in_time(async {
             let Kind::Cluster = &self.kind else {
                 let config = AsyncConnectionConfig::new().set_response_timeout(Some(answer));
                 let connecting = self.server().await?.get_multiplexed_async_connection_with_config(&config).await;
                 return Ok(Connection::Server(connecting?));
             };
-            // What a command costs is bounded by its own limit: without retries inside it a failure shows at once.
-            let client = ClusterClientBuilder::new(self.nodes.clone()).retries(1).response_timeout(answer);
-            let client = client.connection_timeout(CONNECT).build()?;
+            let client = ClusterClientBuilder::new(self.nodes.clone()).response_timeout(answer);
+            let client = client.retries(REDIRECTS).connection_timeout(CONNECT_NODE).build()?;
             Ok(Connection::Cluster(client.get_async_connection().await?))
         })
         .await
     }
 
-    /// Connects to listen. In a cluster every node hears what is published at any (the Redis command PUBLISH), so the first
-    /// one that answers will do.
+    /// Connects to listen. In a cluster every node hears what is published at any (the Redis command PUBLISH), so one that
+    /// answers will do: another one each time, in case it is cut off from its neighbours.
     pub(crate) async fn listen(&self) -> Result<PubSub, Error> {
+        trust_tls();
         let Kind::Cluster = &self.kind else {
             return in_time(async { Ok(self.server().await?.get_async_pubsub().await?) }).await;
         };
         let mut failed = Error::Away;
-        for node in &self.nodes {
-            trust_tls();
-            match in_time(async { Ok(Client::open(node.clone())?.get_async_pubsub().await?) }).await {
+        let mut nodes = self.nodes.clone();
+        nodes.shuffle(&mut rand::rng());
+        for node in nodes {
+            match in_time(async { Ok(Client::open(node)?.get_async_pubsub().await?) }).await {
                 Ok(listening) => return Ok(listening),
                 Err(error) => failed = error,
             }
@@ -107,7 +114,6 @@ impl Address {
 
     /// The server that takes writes.
     async fn server(&self) -> Result<Client, Error> {
-        trust_tls();
         let Kind::Sentinel(service) = &self.kind else {
             let node = self.nodes.first().ok_or(Error::Away)?;
             return Ok(Client::open(node.clone())?);

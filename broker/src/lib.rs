@@ -92,7 +92,14 @@ pub enum Heard {
         /// Its place in the stream, where there is one.
         cursor: Option<String>,
     },
-    /// The stream of a collection began anew: what was in it and not yet read is lost.
+    /// The stream of a collection cannot be read, while others can; it is tried again.
+    Refused {
+        /// The collection.
+        collection: CollectionName,
+        /// What Redis says.
+        error: String,
+    },
+    /// The stream of a collection began anew, or could not be read until now: events of it may be lost.
     Lost {
         /// The collection.
         collection: CollectionName,

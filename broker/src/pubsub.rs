@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_stream::try_stream;
 use futures_util::{Stream, StreamExt};
-use redis::Msg;
-use tokio::time::{interval, timeout};
+use redis::{Msg, Value, aio::PubSubSink};
+use tokio::time::{Instant, interval_at, timeout};
 
 use crate::{ANSWER, Address, Error, Heard, Names, Wanted};
 
@@ -35,9 +35,10 @@ pub async fn subscribe(
         }
     };
     timeout(ANSWER, subscribing).await.map_err(|_late| Error::Late)??;
+    alive(&mut sink).await?;
     let names = names.clone();
     Ok(try_stream! {
-        let mut due = interval(PING_EVERY);
+        let mut due = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
         loop {
             let message = tokio::select! {
                 message = messages.next() => Some(message.ok_or(Error::Closed)),
@@ -47,10 +48,19 @@ pub async fn subscribe(
                 Some(message) => if let Some(heard) = heard(&names, &message?) {
                     yield heard;
                 },
-                None => timeout(ANSWER, sink.ping::<()>()).await.map_err(|_late| Error::Late)??,
+                None => alive(&mut sink).await?,
             }
         }
     })
+}
+
+/// Any answer is a sign of life, also that it is not allowed to ask.
+async fn alive(sink: &mut PubSubSink) -> Result<(), Error> {
+    match timeout(ANSWER, sink.ping::<Value>()).await {
+        Ok(Err(error)) if error.is_io_error() => Err(error.into()),
+        Ok(_answered) => Ok(()),
+        Err(_late) => Err(Error::Late),
+    }
 }
 
 /// `None` when the message concerns nothing that was asked for.

@@ -2,7 +2,13 @@
 //!
 //! It says how it went. While Redis is away it says so at once, so that nothing queues here.
 
-use std::time::Instant;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Instant,
+};
 
 use contract::{CollectionName, DocumentId};
 use redis::{Cmd, Value, cmd};
@@ -21,11 +27,18 @@ pub struct Sender {
 /// Held while the connection is looked at or made, so that one is made at a time.
 #[derive(Default)]
 struct Link {
-    connection: Option<Connection>,
+    connection: Option<Standing>,
     /// Counts connections: a failure of an old one says nothing of the new.
     turn: u64,
     backoff: Backoff,
     not_before: Option<Instant>,
+}
+
+/// A connection, and whether anything ever succeeded on it: one that only ever fails is not made anew at once.
+#[derive(Clone)]
+struct Standing {
+    connection: Connection,
+    proven: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Link {
@@ -77,34 +90,58 @@ impl Sender {
     }
 
     async fn attempt(&self, command: &Cmd) -> Result<(), Error> {
-        let (turn, mut connection) = self.connection().await?;
-        let sent = connection.ask::<Value>(command).await;
-        if sent.as_ref().is_err_and(Error::ends_the_connection) {
-            let mut link = self.link.lock().await;
-            if link.turn == turn {
-                link.connection = None;
+        let (turn, Standing { mut connection, proven }) = self.connection().await?;
+        match connection.ask::<Value>(command).await {
+            Ok(_answer) => {
+                proven.store(true, Relaxed);
+                Ok(())
+            }
+            Err(error) => {
+                if error.ends_the_connection() {
+                    self.ended(turn).await;
+                }
+                Err(error)
             }
         }
-        sent.map(drop)
     }
 
-    async fn connection(&self) -> Result<(u64, Connection), Error> {
+    async fn ended(&self, turn: u64) {
         let mut link = self.link.lock().await;
-        if let Some(connection) = &link.connection {
-            return Ok((link.turn, connection.clone()));
+        if link.turn != turn {
+            return;
+        }
+        match link.connection.take() {
+            Some(standing) if standing.proven.load(Relaxed) => link.backoff = Backoff::default(),
+            Some(_in_vain) => link.wait(),
+            None => {}
+        }
+    }
+
+    async fn connection(&self) -> Result<(u64, Standing), Error> {
+        let mut link = self.link.lock().await;
+        if let Some(standing) = &link.connection {
+            return Ok((link.turn, standing.clone()));
         }
         if link.not_before.is_some_and(|moment| Instant::now() < moment) {
             return Err(Error::Away);
         }
-        let connecting = self.address.connect(ANSWER).await;
-        match &connecting {
+        match self.address.connect(ANSWER).await {
             Ok(connection) => {
-                link.connection = Some(connection.clone());
+                let standing = Standing { connection, proven: Arc::default() };
+                link.connection = Some(standing.clone());
                 link.turn += 1;
-                link.backoff = Backoff::default();
+                Ok((link.turn, standing))
             }
-            Err(_failed) => link.not_before = Some(Instant::now() + link.backoff.next_wait()),
+            Err(error) => {
+                link.wait();
+                Err(error)
+            }
         }
-        Ok((link.turn, connecting?))
+    }
+}
+
+impl Link {
+    fn wait(&mut self) {
+        self.not_before = Some(Instant::now() + self.backoff.next_wait());
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_stream::try_stream;
 use contract::CollectionName;
-use futures_util::Stream;
+use futures_util::Stream as Streamed;
 use redis::{
     cmd,
     streams::{StreamId, StreamRangeReply, StreamReadReply},
@@ -35,64 +35,114 @@ pub async fn read(
     names: &Names,
     wanted: &Wanted,
     mut cursors: Cursors,
-) -> Result<(Cursors, impl Stream<Item = Result<Heard, Error>> + Send + use<>), Error> {
+) -> Result<(Cursors, impl Streamed<Item = Result<Heard, Error>> + Send + use<>), Error> {
     let mut connection = address.connect(BLOCK + ANSWER).await?;
     let collections = match wanted {
         Wanted::Collections(all) => all.iter().collect(),
         Wanted::Document(collection, _id) => vec![collection],
     };
-    let streams: Vec<_> = collections.iter().map(|name| ((*name).clone(), names.stream(name))).collect();
+    let mut streams: Vec<_> = collections.iter().map(|name| Stream::new(name, names)).collect();
     cursors.retain(|name, cursor| collections.contains(&name) && place(cursor).is_some());
-    for (name, stream) in &streams {
-        if !cursors.contains_key(name) {
-            cursors.insert(name.clone(), end(&mut connection, stream).await?);
-        }
-    }
+    // What cannot be read at all is found out before anybody is told that it stands.
+    let mut lost = look(&mut connection, &mut streams, &mut cursors).await?;
+    let mut looked = Instant::now();
+    let mut read = next(&mut connection, &streams, &cursors, None).await?;
     let places = cursors.clone();
     let events = try_stream! {
-        let mut looked: Option<Instant> = None;
         loop {
-            if looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
-                for (name, stream) in &streams {
-                    let end = end(&mut connection, stream).await?;
-                    if let Some(cursor) = cursors.get_mut(name) && place(&end) < place(cursor) {
-                        BEGINNING.clone_into(cursor);
-                        yield Heard::Lost { collection: name.clone(), cursor: cursor.clone() };
-                    }
-                }
-                looked = Some(Instant::now());
+            for heard in lost.drain(..) {
+                yield heard;
             }
-            for (name, entries) in next(&mut connection, &streams, &cursors).await? {
+            for (name, entries) in read.drain(..) {
                 for entry in entries {
                     cursors.insert(name.clone(), entry.id.clone());
-                    // Whoever else writes into the stream is answered by silence.
-                    let body = entry.get(FIELD).unwrap_or_default();
-                    yield Heard::Event { collection: name.clone(), id: None, body, cursor: Some(entry.id) };
+                    // Whatever else is in the stream is not for us.
+                    if let Some(body) = entry.get(FIELD) {
+                        yield Heard::Event { collection: name.clone(), id: None, body, cursor: Some(entry.id) };
+                    }
                 }
             }
+            if looked.elapsed() >= LOOK_EVERY {
+                lost = look(&mut connection, &mut streams, &mut cursors).await?;
+                looked = Instant::now();
+            }
+            read = next(&mut connection, &streams, &cursors, Some(BLOCK)).await?;
         }
     };
     Ok((places, events))
 }
 
-/// Waits for what comes after the cursors.
+/// The stream of a collection.
+struct Stream {
+    collection: CollectionName,
+    key: String,
+    /// Whether it can be read: a key of another type, or a right that is lacking, must not silence the others.
+    readable: bool,
+}
+
+impl Stream {
+    fn new(collection: &CollectionName, names: &Names) -> Self {
+        Self { collection: collection.clone(), key: names.stream(collection), readable: true }
+    }
+}
+
+/// Finds the streams that began anew behind their cursors, or cannot be read (any more).
+async fn look(connection: &mut Connection, streams: &mut [Stream], cursors: &mut Cursors) -> Result<Vec<Heard>, Error> {
+    let mut heard = Vec::new();
+    let mut refused = None;
+    for stream in streams.iter_mut() {
+        let Stream { collection, key, readable } = stream;
+        let end = match end(connection, key).await {
+            Err(error) if !error.ends_the_connection() => {
+                if std::mem::replace(readable, false) {
+                    heard.push(Heard::Refused { collection: collection.clone(), error: error.to_string() });
+                }
+                refused = Some(error);
+                continue;
+            }
+            end => end?,
+        };
+        // Of one that could not be read from the start nothing is known of what went by.
+        let unknown = !std::mem::replace(readable, true) && !cursors.contains_key(collection);
+        let cursor = cursors.entry(collection.clone()).or_insert_with(|| end.clone());
+        let anew = place(&end) < place(cursor);
+        if anew {
+            BEGINNING.clone_into(cursor);
+        }
+        if anew || unknown {
+            heard.push(Heard::Lost { collection: collection.clone(), cursor: cursor.clone() });
+        }
+    }
+    match refused {
+        Some(error) if streams.iter().all(|stream| !stream.readable) => Err(error),
+        _ => Ok(heard),
+    }
+}
+
+/// What comes after the cursors; waits for it as long as `block` says.
 async fn next(
     connection: &mut Connection,
-    streams: &[(CollectionName, String)],
+    streams: &[Stream],
     cursors: &Cursors,
+    block: Option<Duration>,
 ) -> Result<Vec<(CollectionName, Vec<StreamId>)>, Error> {
+    let readable = || streams.iter().filter(|stream| stream.readable);
     let mut command = cmd("XREAD");
-    command.arg("COUNT").arg(AT_ONCE).arg("BLOCK").arg(BLOCK.as_millis() as u64).arg("STREAMS");
-    for (_name, stream) in streams {
-        command.arg(stream);
+    command.arg("COUNT").arg(AT_ONCE);
+    if let Some(block) = block {
+        command.arg("BLOCK").arg(block.as_millis() as u64);
     }
-    for (name, _stream) in streams {
-        command.arg(cursors.get(name).map_or(BEGINNING, String::as_str));
+    command.arg("STREAMS");
+    for stream in readable() {
+        command.arg(&stream.key);
+    }
+    for stream in readable() {
+        command.arg(cursors.get(&stream.collection).map_or(BEGINNING, String::as_str));
     }
     let read: Option<StreamReadReply> = connection.ask(&command).await?;
     let read = read.into_iter().flat_map(|read| read.keys).filter_map(|key| {
-        let (name, _stream) = streams.iter().find(|(_name, stream)| *stream == key.key)?;
-        Some((name.clone(), key.ids))
+        let stream = streams.iter().find(|stream| stream.key == key.key)?;
+        Some((stream.collection.clone(), key.ids))
     });
     Ok(read.collect())
 }

@@ -5,7 +5,7 @@
 //! A change stops being owed only after it was published, and one that cannot be published never stands in another's way.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -63,7 +63,8 @@ pub struct Relay {
     published: Vec<Key>,
     clearing: bool,
     sweep: Sweep,
-    failing: bool,
+    /// Collections whose last attempt failed.
+    failing: BTreeSet<CollectionName>,
     metrics: Arc<Metrics>,
 }
 
@@ -96,7 +97,7 @@ impl Relay {
             published: Vec::new(),
             clearing: false,
             sweep: Sweep { after, next, under_way: false },
-            failing: false,
+            failing: BTreeSet::new(),
             metrics,
         })
     }
@@ -125,10 +126,10 @@ impl Relay {
     /// No more changes will come. What waits is sent while that works and time is left; the rest stays owed.
     async fn last_call(mut self) {
         let deadline = Instant::now() + LAST_CALL;
-        self.failing = false;
+        self.failing.clear();
         loop {
             while self.in_flight < IN_FLIGHT
-                && !self.failing
+                && self.failing.is_empty()
                 && let Ok((change, _memory)) = self.changes.try_recv()
             {
                 self.send(change, false);
@@ -178,8 +179,8 @@ impl Relay {
         self.metrics.event(result.is_ok());
         match result {
             Ok(()) => {
-                if std::mem::take(&mut self.failing) {
-                    info!("events are published again");
+                if self.failing.remove(&key.0) {
+                    info!(collection = %key.0, "events are published again");
                 }
                 self.published.push(key);
                 // A backlog is worked off as fast as it goes, not at the pace of the sweep.
@@ -189,7 +190,7 @@ impl Relay {
             }
             Err(error) => {
                 // One line when it begins, not one per event.
-                if !std::mem::replace(&mut self.failing, true) {
+                if self.failing.insert(key.0.clone()) {
                     warn!(collection = %key.0, revision = key.1, "events cannot be published, they stay owed: {error:#}");
                 }
                 self.known.remove(&key);

@@ -1,17 +1,17 @@
 //! One document, kept fresh, for a process that needs no more: an agent its own configuration (seeds.md A8).
 //!
 //! It hears the channel of that document alone and holds nothing else. With a single revision to compare there are no gaps to
-//! heal: what an event cannot settle is settled by reading the document. What it offers is never taken back because a
-//! publisher is away.
+//! heal: what an event cannot settle is settled by reading the document. It is never taken back because a publisher is
+//! away, blank, or behind.
 
 use std::{
     pin::pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use broker::{Heard, Signal, Wanted, listen};
-use contract::{CollectionName, Document, DocumentId, Epoch, EventData, Operation, status::State};
+use contract::{CollectionName, Document, DocumentId, Epoch, EventData, Operation, Revision, status::State};
 use futures_util::StreamExt;
 use serde_json::Value;
 use tokio::{
@@ -52,6 +52,19 @@ pub struct Held {
     pub document: Option<Arc<Document>>,
     /// When a publisher was asked that last said what it is.
     pub confirmed: Option<Instant>,
+    /// The history that is followed, and up to where it was seen.
+    seen: Option<(Epoch, Revision)>,
+}
+
+/// What becomes of an event.
+#[derive(Debug, PartialEq)]
+enum Verdict {
+    /// Nothing: it concerns another document, another history, or what was seen already.
+    Ignored,
+    /// It does not say what the document is now.
+    Read,
+    /// This is the document now.
+    Hold(Revision, Option<Arc<Document>>),
 }
 
 /// A live copy of one document.
@@ -60,6 +73,7 @@ pub struct DocumentReplica {
     config: DocumentConfig,
     origin: Origin,
     held: watch::Sender<Held>,
+    last_error: Mutex<Option<String>>,
 }
 
 impl DocumentReplica {
@@ -69,7 +83,7 @@ impl DocumentReplica {
     /// When no HTTP client can be made.
     pub fn new(config: DocumentConfig) -> Result<Self, reqwest::Error> {
         let origin = Origin::new(&config.publishers, None)?;
-        Ok(Self { config, origin, held: watch::Sender::default() })
+        Ok(Self { config, origin, held: watch::Sender::default(), last_error: Mutex::default() })
     }
 
     /// What is held, to look at or to wait for.
@@ -99,75 +113,166 @@ impl DocumentReplica {
         let DocumentConfig { collection, id, redis, check_in, .. } = &self.config;
         let wanted = Wanted::Document(collection.clone(), id.clone());
         let mut signals = pin!(listen(redis.clone(), wanted, broker::Cursors::new()));
-        let (mut due, mut epoch) = (Instant::now(), None);
+        let (mut due, mut not_before) = (Instant::now(), Instant::now());
         loop {
-            let read = tokio::select! {
-                biased;
-                signal = signals.next() => match signal {
-                    Some(Signal::Heard(Heard::Event { id, body, .. })) => !self.take(id, &body, &mut epoch),
-                    // What was published before may have been missed.
-                    Some(Signal::Stands(_) | Signal::Heard(Heard::Lost { .. })) => true,
-                    Some(Signal::Away(error)) => {
-                        tracing::debug!("no events from Redis until it answers again: {error}");
+            tokio::select! {
+                signal = signals.next() => if self.concerns(signal) {
+                    due = not_before;
+                },
+                () = sleep_until(due.into()) => {
+                    let read = self.read().await;
+                    self.note(read.as_ref().err().map(ToString::to_string));
+                    let now = Instant::now();
+                    (not_before, due) = if read.is_ok() {
+                        (now, now + check_in.mul_f64(rand::random_range(SHARE)))
+                    } else {
+                        let again = now + Duration::from_secs_f64(rand::random_range(BACKOFF));
+                        (again, again)
+                    };
+                }
+            }
+        }
+    }
+
+    /// Takes a signal; whether the document must be read.
+    fn concerns(&self, signal: Option<Signal>) -> bool {
+        match signal {
+            Some(Signal::Heard(Heard::Event { id, body, .. })) => {
+                match self.event(id, &body).map_or(Verdict::Ignored, |event| judge(&self.held.borrow(), event)) {
+                    Verdict::Ignored => false,
+                    Verdict::Read => true,
+                    Verdict::Hold(revision, document) => {
+                        self.held.send_modify(|held| {
+                            held.document = document;
+                            held.seen = held.seen.map(|(epoch, _before)| (epoch, revision));
+                        });
                         false
                     }
-                    None => return,
-                },
-                () = sleep_until(due.into()) => true,
-            };
-            if read {
-                due = Instant::now();
-                due += match self.read().await {
-                    Ok(()) => check_in.mul_f64(rand::random_range(SHARE)),
-                    Err(error) => {
-                        tracing::warn!(%collection, %id, "{collection}/{id} cannot be read: {error}");
-                        Duration::from_secs_f64(rand::random_range(BACKOFF))
-                    }
-                };
+                }
             }
+            // What was published before may have been missed.
+            Some(Signal::Stands(_) | Signal::Heard(Heard::Lost { .. })) => true,
+            Some(Signal::Heard(Heard::Refused { error, .. })) => {
+                self.note(Some(error));
+                false
+            }
+            Some(Signal::Away(error)) => {
+                self.note(Some(format!("no events from Redis until it answers again: {error}")));
+                false
+            }
+            None => false,
         }
     }
 
-    /// Takes an event, if it settles what the document is. `false`: it must be read. `epoch` is that of the last event.
-    fn take(&self, channel: Option<DocumentId>, body: &[u8], epoch: &mut Option<Epoch>) -> bool {
-        let Ok(mut data) = serde_json::from_slice::<Value>(body) else { return true };
+    /// The event, if it is one of this document. What it does not say is said by its channel (seeds.md A11).
+    fn event(&self, channel: Option<DocumentId>, body: &[u8]) -> Option<EventData> {
+        let DocumentConfig { collection, id, .. } = &self.config;
+        let mut data: Value = serde_json::from_slice(body).ok()?;
         if let Value::Object(members) = &mut data {
-            members.entry("collection").or_insert_with(|| self.config.collection.as_str().into());
+            members.entry("collection").or_insert_with(|| collection.as_str().into());
             channel.map(|id| members.entry("id").or_insert_with(|| id.as_str().into()));
         }
-        // What cannot be understood concerns nobody.
-        let Ok(event) = serde_json::from_value::<EventData>(data) else { return true };
-        if (&event.collection, &event.id) != (&self.config.collection, &self.config.id) {
-            return true;
-        }
-        // In another history revisions count anew, and without a document or a revision there is nothing to compare.
-        let same_history = event.epoch.is_some() && std::mem::replace(epoch, event.epoch) == event.epoch;
-        let held = self.held.borrow().document.clone();
-        let (Some(held), Some(revision), true) = (held, event.revision, same_history) else { return false };
-        if revision <= held.revision() {
-            return true;
-        }
-        let document = match (event.op, &event.config_data) {
-            (Operation::Delete, _) => None,
-            (_, Some(config)) if config.is_object() && event.crc.is_none_or(|crc| crc == config.crc()) => {
-                Some(Arc::new(Document::new(event.id, revision, config)))
-            }
-            _ => return false,
-        };
-        self.held.send_modify(|held| held.document = document);
-        true
+        let event: EventData = serde_json::from_value(data).ok()?;
+        (event.collection == *collection && event.id == *id).then_some(event)
     }
 
+    /// A blank or foreign store, a history that was left and an old copy are refused: what is held stays.
     async fn read(&self) -> Result<(), OriginError> {
         let DocumentConfig { collection, id, .. } = &self.config;
-        let asked = Instant::now();
-        let read = timeout(READ_BUDGET, self.origin.held(collection, id)).await;
-        let document = read.unwrap_or(Err(OriginError::TooLate(READ_BUDGET)))?.map(Arc::new);
+        let (asked, seen) = (Instant::now(), self.held.borrow().seen);
+        let read = timeout(READ_BUDGET, self.origin.held(collection, id, seen)).await;
+        let (head, document) = read.unwrap_or(Err(OriginError::TooLate(READ_BUDGET)))?;
+        let revision = document.as_ref().map_or(0, Document::revision).max(head.revision);
+        let document = document.map(Arc::new);
         self.held.send_if_modified(|held| {
             let changed = held.document != document || held.confirmed.is_none();
-            *held = Held { document, confirmed: Some(asked) };
+            *held = Held { document, confirmed: Some(asked), seen: Some((head.epoch, revision)) };
             changed
         });
         Ok(())
+    }
+
+    /// Logs a failure when it is new, and its end.
+    fn note(&self, error: Option<String>) {
+        let DocumentConfig { collection, id, .. } = &self.config;
+        let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        match &error {
+            Some(error) if last.as_ref() != Some(error) => {
+                tracing::warn!(%collection, %id, "{collection}/{id}: {error}")
+            }
+            None if last.is_some() => tracing::info!(%collection, %id, "{collection}/{id} is in step again"),
+            _ => {}
+        }
+        *last = error;
+    }
+}
+
+fn judge(held: &Held, event: EventData) -> Verdict {
+    let (Some((epoch, seen)), Some(revision), Some(theirs)) = (held.seen, event.revision, event.epoch) else {
+        return Verdict::Read;
+    };
+    if theirs.lineage != epoch.lineage || theirs.counter < epoch.counter {
+        return Verdict::Ignored;
+    }
+    if theirs != epoch {
+        return Verdict::Read;
+    }
+    if revision <= seen {
+        return Verdict::Ignored;
+    }
+    match (event.op, event.config_data) {
+        // It was gone when it was read, which may have been after this.
+        _ if held.document.is_none() => Verdict::Read,
+        (Operation::Delete, _) => Verdict::Hold(revision, None),
+        (_, Some(config)) if config.is_object() && event.crc.is_none_or(|crc| crc == config.crc()) => {
+            Verdict::Hold(revision, Some(Arc::new(Document::new(event.id, revision, &config))))
+        }
+        _ => Verdict::Read,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use contract::CanonicalJson;
+    use serde_json::json;
+
+    use super::*;
+
+    fn event(op: &str, epoch: Option<&str>, revision: Option<u64>, n: Option<u64>) -> EventData {
+        let mut event = json!({"collection": "A", "op": op, "id": "x"});
+        let given =
+            [("epoch", json!(epoch)), ("revision", json!(revision)), ("configData", json!(n.map(|n| json!({"n": n}))))];
+        given.into_iter().filter(|(_name, value)| !value.is_null()).for_each(|(name, value)| event[name] = value);
+        serde_json::from_value(event).expect("an event")
+    }
+
+    fn document(revision: u64, n: u64) -> Arc<Document> {
+        let config = CanonicalJson::parse(json!({"n": n}).to_string().as_bytes()).expect("canonical");
+        Arc::new(Document::new("x".parse().expect("an id"), revision, &config))
+    }
+
+    #[test]
+    fn an_event_is_taken_only_where_it_settles_something() {
+        let ours = Some("0000000a-5");
+        let seen = Some((ours.and_then(|epoch| epoch.parse().ok()).expect("an epoch"), 7));
+        let there = Held { document: Some(document(6, 1)), confirmed: None, seen };
+        let gone = Held { document: None, ..there.clone() };
+        let newer = || event("Update", ours, Some(8), Some(2));
+        assert_eq!(judge(&Held::default(), newer()), Verdict::Read, "nothing was read yet");
+        assert_eq!(judge(&there, newer()), Verdict::Hold(8, Some(document(8, 2))));
+        assert_eq!(judge(&there, event("Delete", ours, Some(8), None)), Verdict::Hold(8, None));
+        assert_eq!(judge(&there, event("Update", ours, Some(8), None)), Verdict::Read, "its value stayed at home");
+        assert_eq!(judge(&there, event("Update", ours, Some(7), Some(2))), Verdict::Ignored, "seen");
+        assert_eq!(judge(&gone, event("Update", ours, Some(7), Some(2))), Verdict::Ignored, "no resurrection");
+        assert_eq!(judge(&gone, newer()), Verdict::Read, "it may have been before the deletion");
+        assert_eq!(judge(&there, event("Update", None, None, Some(2))), Verdict::Read, "a publisher without revisions");
+        for (epoch, verdict) in
+            [("0000000a-4", Verdict::Ignored), ("0000000b-9", Verdict::Ignored), ("0000000a-6", Verdict::Read)]
+        {
+            assert_eq!(judge(&there, event("Update", Some(epoch), Some(8), Some(2))), verdict, "{epoch}");
+        }
+        let mut damaged = newer();
+        damaged.crc = Some(document(1, 1).crc());
+        assert_eq!(judge(&there, damaged), Verdict::Read);
     }
 }

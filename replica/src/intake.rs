@@ -59,6 +59,7 @@ impl Replica {
         let mut decision = self.write(|writer| writer.machine.apply(hint));
         if decision == Decision::NeedsValue {
             // The gap it leaves is healed in any case, whatever becomes of this attempt.
+            self.journal().arrivals.by_event(&hint.collection, hint.revision);
             self.asked().gap.notify_one();
             let record = self.origin().record(&hint.collection, hint.epoch, hint.revision);
             let record = timeout(FETCH_BUDGET, record).await.map_err(|_late| OriginError::TooLate(FETCH_BUDGET))??;
@@ -78,7 +79,8 @@ impl Replica {
             Decision::NotFollowed | Decision::NeedsValue => &mut journal.counts.ignored,
         };
         *count += 1;
-        if matches!(decision, Decision::Applied | Decision::Superseded | Decision::Staged | Decision::Duplicate) {
+        use Decision::{Applied, Duplicate, NoRoom, Staged, Superseded};
+        if matches!(decision, Applied | Superseded | Staged | NoRoom | Duplicate) {
             journal.arrivals.by_event(&hint.collection, hint.revision);
         }
         drop(journal);

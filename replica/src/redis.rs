@@ -11,7 +11,7 @@ use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use serde_json::Value;
 use tokio::time::sleep;
 
-use crate::{Answer, Events, Replica};
+use crate::{Answer, Collection, Events, Replica};
 
 /// Events that may wait for a value at once. Beyond that they are let go, and what they said is brought by the feed: events
 /// must be taken as fast as they come.
@@ -43,7 +43,12 @@ impl Replica {
             match signal {
                 Some(Signal::Stands(cursors)) => {
                     self.reachable(None);
-                    self.journal().cursors = cursors;
+                    let mut journal = self.journal();
+                    for (collection, cursor) in cursors {
+                        // One that was held back stays: the listener has gone on, the disk has not.
+                        journal.cursors.entry(collection).or_insert(cursor);
+                    }
+                    drop(journal);
                     self.asked().reading.notify_one();
                 }
                 Some(Signal::Heard(Heard::Event { collection, id, body, cursor })) => {
@@ -53,15 +58,18 @@ impl Replica {
                         if under_way.len() < UNDER_WAY {
                             under_way.push(taking);
                         } else {
-                            self.asked().reading.notify_one();
+                            self.let_go(&collection);
                         }
                     }
                     self.read_up_to(collection, cursor);
                 }
                 Some(Signal::Heard(Heard::Lost { collection, cursor })) => {
-                    tracing::warn!(%collection, "the stream of {collection} began anew and lost events: heads are read");
+                    tracing::warn!(%collection, "the stream of {collection} may have lost events: heads are read");
                     self.journal().cursors.insert(collection, cursor);
                     self.asked().reading.notify_one();
+                }
+                Some(Signal::Heard(Heard::Refused { collection, error })) => {
+                    tracing::warn!(%collection, "the stream of {collection} cannot be read: {error}");
                 }
                 Some(Signal::Away(error)) => self.reachable(Some(&error)),
                 None => return,
@@ -69,12 +77,20 @@ impl Replica {
         }
     }
 
-    /// Remembers up to where a stream was read. What waits for the rest of its set is not kept on disk, so from there it would
-    /// have to come again.
+    /// Remembers up to where a stream was read. Not while anything before it is missing, or waits for the rest of its set:
+    /// neither is kept on disk, so it would have to come again.
     fn read_up_to(&self, collection: CollectionName, cursor: Option<String>) {
-        let staged = self.view().root().collection(&collection).is_some_and(|held| held.staged() > 0);
-        if let Some(cursor) = cursor.filter(|_cursor| !staged) {
+        let whole = |held: &Collection| held.known() <= held.watermark() && held.staged() == 0;
+        let Some(cursor) = cursor else { return };
+        if self.view().root().collection(&collection).is_none_or(whole) {
             self.journal().cursors.insert(collection, cursor);
+        }
+    }
+
+    /// An event was not taken. Where revisions are counted the gap that it leaves is known and heals.
+    fn let_go(&self, collection: &CollectionName) {
+        if self.view().root().collection(collection).is_none_or(|held| !held.versioned()) {
+            self.asked().reading.notify_one();
         }
     }
 
@@ -103,7 +119,7 @@ impl Replica {
                 _done => return,
             }
         }
-        self.asked().reading.notify_one();
+        self.let_go(&collection);
     }
 
     /// Remembers whether Redis can be reached, and logs when that changes.

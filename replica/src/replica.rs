@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -19,6 +19,8 @@ use crate::{Answer, Config, Events, View, arrivals::Arrivals, disk::Disk, origin
 
 /// Drops that are remembered.
 const MAX_DROPS: usize = 32;
+/// A deaf replica listens anew at most this often: where nothing is sent it would not help.
+const LISTEN_ANEW: Duration = Duration::from_secs(60);
 /// A remembered drop shows this much of its error: it may quote what was sent.
 const MAX_ERROR_CHARS: usize = 300;
 
@@ -68,6 +70,8 @@ pub(crate) struct Journal {
     pub(crate) cursors: BTreeMap<CollectionName, String>,
     /// What was last logged of the intake.
     told: Option<Intake>,
+    /// When a listener was last asked to listen anew.
+    anew: Option<Instant>,
     pub(crate) last_error: Option<String>,
 }
 
@@ -195,17 +199,21 @@ impl Journal {
         }
     }
 
-    /// Logs a fault of the intake when it begins, and its end; whether it begins to be deaf.
+    /// Logs a fault of the intake when it begins, and its end; whether whoever listens should do so anew, because it is deaf.
     pub(crate) fn tell_intake(&mut self, config: &Config) -> bool {
         let now = self.intake(config);
-        let deaf = now == Some(Intake::Deaf) && self.told != now;
+        let lately = self.anew.is_some_and(|at| at.elapsed() < LISTEN_ANEW);
+        let anew = now == Some(Intake::Deaf) && !lately;
+        if anew {
+            self.anew = Some(Instant::now());
+        }
         match now {
             Some(fault) if self.told != now => tracing::warn!("{}: {}", fault.as_str(), fault.mend()),
             None if self.told.is_some() => tracing::info!("events come as they should again"),
             _ => {}
         }
         self.told = now;
-        deaf
+        anew
     }
 }
 

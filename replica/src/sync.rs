@@ -79,23 +79,26 @@ impl Replica {
                 () = sleep_until(heal.map_or(due, |heal| heal.min(due)).into()) => {}
             }
             let now = Instant::now();
-            let result = if now >= due {
+            let heal_due = heal.is_some_and(|heal| now >= heal);
+            if now < due && !heal_due {
+                continue;
+            }
+            let mut result = Ok(());
+            if now >= due {
                 last_reading = Some(now);
                 hopeless.clear();
-                let checked_in = self.check_in().await;
+                result = self.check_in().await;
                 due = Instant::now() + self.config().check_in.mul_f64(rand::random_range(CHECK_IN_SHARE));
-                checked_in
-            } else if heal.is_some_and(|heal| now >= heal) {
+            }
+            // Both when both are due: however often heads are asked for, what is missing is brought.
+            if result.is_ok() && heal_due {
                 let before = self.view();
-                let healed = self.heal().await;
+                result = self.heal().await;
                 let after = self.view();
-                if healed.is_ok() && before.root().gaps() == after.root().gaps() {
+                if result.is_ok() && before.root().gaps() == after.root().gaps() {
                     hopeless.clone_from(&after.lacking);
                 }
-                healed
-            } else {
-                continue;
-            };
+            }
             if let Err(error) = &result {
                 not_before = Instant::now() + backoff(error);
                 due = not_before;

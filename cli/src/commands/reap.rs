@@ -52,7 +52,7 @@ pub(crate) struct Reap {
         hide_env_values = true,
         default_value = "redis://127.0.0.1:6379"
     )]
-    redis_url: Address,
+    redis_url: String,
     /// Names of groups of single replicas besides UUIDs, as configuration-subscriber-*; * is one or more characters
     #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
     groups: Vec<Pattern>,
@@ -79,8 +79,10 @@ impl Reap {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let publisher = self.target.api()?;
         let rule = Rule { patterns: self.groups, idle: Duration::from_secs(self.idle_seconds.into()) };
-        let to = || format!("cannot reach {:?}; nothing was removed", self.redis_url);
-        let mut redis = self.redis_url.connect(ANSWER).await.with_context(to)?;
+        // Not by the parser of the command line, which would quote what is wrong, and a password with it.
+        let address: Address = self.redis_url.parse().context("--redis-url (AURA_REDIS_URL)")?;
+        let to = || format!("cannot reach {address:?}; nothing was removed");
+        let mut redis = address.connect(ANSWER).await.with_context(to)?;
         let look = look_twice(&publisher, &mut redis, &rule).await.context("nothing was removed")?;
         let (look, mut judged) = look;
         let failed = if self.apply { remove(&mut redis, &look, &mut judged, &rule).await } else { Vec::new() };

@@ -15,6 +15,7 @@ use serde_json::json;
 
 mod access;
 mod outages;
+mod refusals;
 mod shapes;
 mod streams;
 mod wire;

@@ -75,7 +75,7 @@ impl Origin {
                 request = request.header("dapr-api-token", token);
             }
             let answer: CheckedIn = json(publisher, self.send(publisher, request).await?).await?;
-            admissible(root, &answer.heads)?;
+            admissible(root.epoch(), &answer.heads)?;
             check_heads(root, &answer.heads).map_err(|reason| publisher.unusable(reason))?;
             Ok(answer)
         })
@@ -126,7 +126,7 @@ impl Origin {
             let cut = || publisher.unusable("the snapshot ends before its end line");
             let first = lines.next().await.ok_or_else(cut)??;
             let start: Start = serde_json::from_slice(&first).map_err(|error| publisher.unusable(error))?;
-            admissible(root, &start.heads)?;
+            admissible(root.epoch(), &start.heads)?;
             check_heads(root, &start.heads).map_err(|reason| publisher.unusable(reason))?;
             let heads = start.heads.clone();
             let mut builder: Builder = Snapshot::begin(start);
@@ -182,24 +182,31 @@ impl Origin {
         .await
     }
 
-    /// One document of a versioned collection, or that there is none.
+    /// One document of a versioned collection, or that there is none, after the head of the collection. Another store, or a
+    /// history that was left, is not taken; nor is one that is behind what was `seen`.
     #[cfg(feature = "redis")]
     pub(crate) async fn held(
         &self,
         collection: &CollectionName,
         id: &DocumentId,
-    ) -> Result<Option<contract::Document>, OriginError> {
-        let path = &format!("/v1/collections/{collection}/documents/{id}");
+        seen: Option<(Epoch, Revision)>,
+    ) -> Result<(Head, Option<contract::Document>), OriginError> {
+        let path = &format!("/v1/collections/{collection}");
         self.in_turn(|publisher| async move {
-            let response = match self.get(publisher, path).await {
-                Err(OriginError::NoDocument { .. }) => return Ok(None),
+            let head: Head = json(publisher, self.get(publisher, path).await?).await?;
+            admissible(seen.map(|(epoch, _seen)| epoch), std::slice::from_ref(&head))?;
+            if seen.is_some_and(|(epoch, seen)| epoch == head.epoch && head.revision < seen) {
+                return Err(publisher.unusable("it is behind what was seen here"));
+            }
+            let response = match self.get(publisher, &format!("{path}/documents/{id}")).await {
+                Err(OriginError::NoDocument { .. }) => return Ok((head, None)),
                 response => response?,
             };
             let Body { id: answered, revision, crc, config_data } = json(publisher, response).await?;
             if answered != *id || config_data.crc() != crc {
                 return Err(publisher.unusable("it is another document, or damaged"));
             }
-            Ok(Some(contract::Document::new(answered, revision, &config_data)))
+            Ok((head, Some(contract::Document::new(answered, revision, &config_data))))
         })
         .await
     }
@@ -238,8 +245,8 @@ fn intact(change: &Change) -> bool {
 }
 
 /// NeverEmpty, before anything is loaded: another store, or a history that was left, offers nothing. The next publisher may.
-fn admissible(root: &Root, heads: &[Head]) -> Result<(), OriginError> {
-    let Some(ours) = root.epoch() else { return Ok(()) };
+fn admissible(ours: Option<Epoch>, heads: &[Head]) -> Result<(), OriginError> {
+    let Some(ours) = ours else { return Ok(()) };
     match heads.iter().map(|head| head.epoch).find(|epoch| *epoch != ours) {
         Some(theirs) if theirs.lineage != ours.lineage => Err(NotInstalled::OtherStore(theirs).into()),
         Some(theirs) if theirs.counter < ours.counter => Err(NotInstalled::OlderEpoch(theirs).into()),
