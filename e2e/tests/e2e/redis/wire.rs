@@ -188,10 +188,10 @@ async fn garbage_is_dropped_and_counted() -> Outcome {
             };
             client.ask(&words).await?;
         }
-        let mut dropped = garbage.len() as u64;
+        let dropped = garbage.len() as u64;
         if via == Via::Streams {
+            // Whatever else stands in the stream is not for replicas.
             client.ask(&["XADD", &stream, "*", "other", "{}"]).await?;
-            dropped += 1;
         }
         events_arrive(&stage).await?;
         for subscriber in &stage.subscribers {
