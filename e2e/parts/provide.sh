@@ -124,7 +124,8 @@ provide() { # part variable folder-in-cache [program]; a part without a program 
 
   if [[ -n ${!variable:-} ]]; then
     usable "${!variable}" || fail "$variable=${!variable} is no ${folder:+folder}${program:+program}: correct it or unset it"
-    found=$(realpath "${!variable}")
+    # Not resolved: Debian's redis-server is a link, and acts by the name that it is called by.
+    found=$(cd "$(dirname "${!variable}")" && pwd)/$(basename "${!variable}")
   elif [[ -n $program ]]; then
     found=$(PATH=$PATH${HOME:+:$HOME/.dapr/bin} type -P "$program") || found=
   fi
