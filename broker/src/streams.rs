@@ -44,15 +44,15 @@ pub async fn read(
     let mut streams: Vec<_> = collections.iter().map(|name| Stream::new(name, names)).collect();
     cursors.retain(|name, cursor| collections.contains(&name) && place(cursor).is_some());
     // What cannot be read at all is found out before anybody is told that it stands.
-    let mut lost = look(&mut connection, &mut streams, &mut cursors).await?;
+    let lost = look(&mut connection, &mut streams, &mut cursors).await?;
     let mut looked = Instant::now();
     let mut read = next(&mut connection, &streams, &cursors, None).await?;
     let places = cursors.clone();
     let events = try_stream! {
+        for heard in lost {
+            yield heard;
+        }
         loop {
-            for heard in lost.drain(..) {
-                yield heard;
-            }
             for (name, entries) in read.drain(..) {
                 for entry in entries {
                     cursors.insert(name.clone(), entry.id.clone());
@@ -63,7 +63,9 @@ pub async fn read(
                 }
             }
             if looked.elapsed() >= LOOK_EVERY {
-                lost = look(&mut connection, &mut streams, &mut cursors).await?;
+                for heard in look(&mut connection, &mut streams, &mut cursors).await? {
+                    yield heard;
+                }
                 looked = Instant::now();
             }
             read = next(&mut connection, &streams, &cursors, Some(BLOCK)).await?;
