@@ -2,11 +2,15 @@
 //!
 //! The log is outbox, feed, history and audit at once; an event is a record on its way (see [`crate::event`]).
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     canonical::CanonicalJson,
+    context::Context,
+    event::event_id,
     head::Head,
     ids::{CollectionName, Crc, Digest, DocumentId, Epoch, Revision},
 };
@@ -53,12 +57,16 @@ pub struct Change {
     pub count: u64,
     /// Digest of the collection after it.
     pub digest: Digest,
-    /// `X-Correlation-Id` of the request that made it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub correlation_id: Option<String>,
-    /// `traceparent` (W3C Trace Context) of the request that made it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub traceparent: Option<String>,
+    /// What the request that made it says of itself; its members stand beside those above.
+    #[serde(flatten)]
+    pub context: Context,
+}
+
+impl Change {
+    /// What ties it to logs: the correlation id that its request gave, else the id of its event, which no other change has.
+    pub fn correlator(&self) -> Cow<'_, str> {
+        self.context.correlation_id().map_or_else(|| event_id(self).into(), Cow::from)
+    }
 }
 
 /// The set that a change belongs to: its parts become visible together.
@@ -90,4 +98,38 @@ pub struct Feed {
     pub items: Vec<Change>,
     /// Whether there is more to ask for.
     pub more: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECORD: &str = r#"{"collection":"A","op":"Update","id":"a","revision":7,"epoch":"00000001-1","lastSet":0,
+        "configData":{"n":9007199254740993},"crc":"00000000","time":"2026-11-21T09:00:00.123Z","count":1,
+        "digest":"0000000000000000""#;
+
+    /// As it was written before it knew of users and organisations, and before that.
+    #[test]
+    fn records_of_earlier_versions_are_read() {
+        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let bare: Change = serde_json::from_str(&format!("{RECORD}}}")).expect("read");
+        assert_eq!((&bare.context, bare.correlator().as_ref()), (&Context::default(), "A:00000001-1:7"));
+        let record = format!(r#"{RECORD},"correlationId":"order-66","traceparent":"{trace}"}}"#);
+        let change: Change = serde_json::from_str(&record).expect("read");
+        assert_eq!(change.context.correlation_id(), Some("order-66"));
+        assert_eq!(change.context.traceparent(), Some(trace));
+        assert_eq!(change.correlator(), "order-66");
+        let written = serde_json::to_string(&change).expect("json");
+        assert_eq!(written, record.replace("\n        ", ""), "nothing new where nothing new was said");
+    }
+
+    #[test]
+    fn a_context_comes_back_from_a_record() {
+        let bare: Change = serde_json::from_str(&format!("{RECORD}}}")).expect("read");
+        let context = Context::default().with_user_id("u-1").and_then(|it| it.with_organisation_id("o-1"));
+        let change = Change { context: context.expect("valid"), ..bare };
+        let text = serde_json::to_string(&change).expect("json");
+        assert!(text.ends_with(r#","userId":"u-1","organisationId":"o-1"}"#), "{text}");
+        assert_eq!(serde_json::from_str::<Change>(&text).expect("read"), change);
+    }
 }

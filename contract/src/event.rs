@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::{
     canonical::CanonicalJson,
     change::{Change, ChangeSet, Operation},
+    context::Context,
     ids::{CollectionName, Crc, DocumentId, Epoch, Revision},
 };
 
@@ -77,6 +78,9 @@ pub struct EventData {
     /// See [`Change::change_set`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change_set: Option<ChangeSet>,
+    /// What the request that made it says of itself, but for its trace context, which is the envelope's (seeds.md B2).
+    #[serde(flatten)]
+    pub context: Context,
 }
 
 impl EventData {
@@ -95,6 +99,7 @@ impl EventData {
             epoch: Some(change.epoch),
             last_set: Some(change.last_set),
             change_set: change.change_set.clone(),
+            context: change.context.untraced(),
         }
     }
 
@@ -129,6 +134,18 @@ mod tests {
             "metadata":{"ttlInSeconds":"60"},"pubSubName":"pubsub-config-ap-four"}"#;
         let data: EventData = serde_json::from_str(body).expect("understood");
         assert_eq!((data.op, data.config_data, data.crc, data.revision), (Operation::Update, None, None, None));
+    }
+
+    /// Whatever another publisher may mean by these names: no replica looks at them, so none may stumble over them.
+    #[test]
+    fn a_context_of_any_form_is_understood() {
+        let body = r#"{"collection":"A","op":"Update","id":"a","configData":{"n":1.5},"correlationId":"order-66","userId":7}"#;
+        let value: serde_json::Value = serde_json::from_str(body).expect("json");
+        for data in [serde_json::from_str(body), serde_json::from_value(value)] {
+            let data: EventData = data.expect("understood");
+            assert_eq!((data.context.correlation_id(), data.context.user_id()), (Some("order-66"), None));
+            assert_eq!(data.config_data.map(|config| config.as_str().to_owned()).as_deref(), Some(r#"{"n":1.5}"#));
+        }
     }
 
     #[test]

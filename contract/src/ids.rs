@@ -21,7 +21,7 @@ pub struct Malformed {
 }
 
 impl Malformed {
-    fn new(what: &'static str, given: &str, expected: &'static str) -> Self {
+    pub(crate) fn new(what: &'static str, given: &str, expected: &'static str) -> Self {
         // A hostile name may be megabytes long; the message shows enough of it to recognise it.
         Self { what, given: given.chars().take(140).collect(), expected }
     }

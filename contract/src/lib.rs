@@ -1,7 +1,8 @@
 //! The promise on the wire: what a publisher says and a subscriber understands.
 //!
 //! Reading order: [`ids`] (validated names and numbers), [`canonical`] (one spelling for every JSON value),
-//! [`document`] and [`listing`], [`change`] (one record of the change log), [`event`] (how a change travels), [`head`] and
+//! [`document`] and [`listing`], [`change`] (one record of the change log), [`context`] (who
+//! asked for it), [`event`] (how a change travels), [`head`] and
 //! [`snapshot`] (where a collection stands, and all of it), [`set`] (documents that change together), [`fleet`] (replicas and
 //! publishers tell each other where they are), [`status`] and [`problem`] (what people and programs read).
 //!
@@ -9,6 +10,7 @@
 
 pub mod canonical;
 pub mod change;
+pub mod context;
 pub mod document;
 pub mod event;
 pub mod fleet;
@@ -22,6 +24,7 @@ pub mod status;
 
 pub use canonical::{CanonicalJson, Refusal};
 pub use change::{Change, ChangeSet, Feed, Operation, SetPart};
+pub use context::Context;
 pub use document::Document;
 pub use event::EventData;
 pub use head::{Head, Heads};

@@ -94,13 +94,11 @@ impl Envelopes {
             Some(urn) => builder.data_with_schema("application/json", urn, data),
             None => builder.data("application/json", data),
         };
-        if let Some(correlation) = &change.correlation_id {
-            builder = builder.extension(event::CORRELATION_ID, correlation.as_str());
+        if let Some(correlation) = change.context.correlation_id() {
+            builder = builder.extension(event::CORRELATION_ID, correlation);
         }
-        if let Some(traceparent) = &change.traceparent {
-            builder = builder
-                .extension(event::TRACEPARENT, traceparent.as_str())
-                .extension(event::TRACE_ID, traceparent.as_str());
+        if let Some(traceparent) = change.context.traceparent() {
+            builder = builder.extension(event::TRACEPARENT, traceparent).extension(event::TRACE_ID, traceparent);
         }
         builder.build().context("building the event")
     }
@@ -131,6 +129,7 @@ mod tests {
         let collection: contract::CollectionName = "FreeForm".parse().expect("a name");
         let parts = vec![SetPart { collection: collection.clone(), first: 7, last: 8 }];
         let config = CanonicalJson::parse(b"{}").expect("json");
+        let context = contract::Context::default().with_correlation_id("order-66").and_then(|it| it.with_user_id("u-1"));
         let change = Change {
             collection,
             op: Operation::Create,
@@ -144,12 +143,14 @@ mod tests {
             time: Utc::now(),
             count: 1,
             digest: Digest::default(),
-            correlation_id: None,
-            traceparent: None,
+            context: context.expect("valid"),
         };
         let event = envelopes.event(&change).expect("an event");
         let event: serde_json::Value = serde_json::from_slice(&event).expect("json");
         assert_eq!(event["data"]["lastSet"], 5);
+        assert_eq!(event["correlationid"], "order-66");
+        assert_eq!((&event["data"]["correlationId"], &event["data"]["userId"]), (&"order-66".into(), &"u-1".into()));
+        assert_eq!(event["data"].get("organisationId"), None, "absent when it was not given");
         let set = serde_json::json!({"id": "0198", "parts": [{"collection": "FreeForm", "first": 7, "last": 8}]});
         assert_eq!(event["data"]["changeSet"], set);
 

@@ -4,7 +4,7 @@
 //! from its neighbours. A set counts as one entry, see [`set`]. No I/O happens here and nothing is decided anywhere else.
 
 use chrono::{DateTime, Utc};
-use contract::{CanonicalJson, Change, CollectionName, Crc, Document, DocumentId, Operation, Revision};
+use contract::{CanonicalJson, Change, CollectionName, Context, Crc, Document, DocumentId, Operation, Revision};
 use serde_json::Value;
 
 use crate::{error::ApiError, schemas::Schemas};
@@ -46,10 +46,8 @@ pub struct Write {
     pub action: Action,
     /// What must hold of it first.
     pub condition: Condition,
-    /// `X-Correlation-Id` of the request.
-    pub correlation_id: Option<String>,
-    /// `traceparent` of the request.
-    pub traceparent: Option<String>,
+    /// What its request says of itself.
+    pub context: Context,
 }
 
 /// What a write does.

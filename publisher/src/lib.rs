@@ -13,6 +13,7 @@ pub mod fleet;
 pub mod fold;
 pub mod loads;
 pub mod manager;
+pub mod members;
 pub mod metrics;
 pub mod relay;
 pub mod retention;

@@ -358,7 +358,7 @@ mod tests {
         let store = Store::open(&StoreUrl::Embedded(folder.path().into()), Arc::new(terms)).await.expect("a store");
         let action = Action::Create(contract::CanonicalJson::parse(b"{}").expect("json"));
         let (id, condition) = ("x".parse().expect("an id"), Condition::Any);
-        let write = Write { collection: name.clone(), id, action, condition, correlation_id: None, traceparent: None };
+        let write = Write { collection: name.clone(), id, action, condition, context: contract::Context::default() };
         store.commit(Arc::from([Entry::One(write)])).await.expect("committed");
         let second = chrono::TimeDelta::seconds(1);
         for (now, found) in [(Utc::now(), 0), (Utc::now() - second * 3_600, 1), (Utc::now() + second * 3_600, 1)] {

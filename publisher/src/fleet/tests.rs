@@ -81,7 +81,7 @@ impl Stage {
             let id = id.parse().expect("an id");
             let condition = Condition::Any;
             let write =
-                Write { collection: name(collection), id, action, condition, correlation_id: None, traceparent: None };
+                Write { collection: name(collection), id, action, condition, context: contract::Context::default() };
             let committed = self.store.commit(Arc::from([crate::fold::Entry::One(write)])).await.expect("committed");
             assert_eq!(committed.verdicts.len(), 1);
         }

@@ -91,8 +91,7 @@ impl Ground {
             time: now,
             count: head.count,
             digest: head.digest,
-            correlation_id: write.correlation_id.clone(),
-            traceparent: write.traceparent.clone(),
+            context: write.context.clone(),
         })
     }
 }

@@ -32,7 +32,7 @@ fn config(value: Value) -> CanonicalJson {
 }
 
 fn write_one(document: &str, action: Action, condition: Condition) -> Write {
-    Write { collection: name(), id: id(document), action, condition, correlation_id: None, traceparent: None }
+    Write { collection: name(), id: id(document), action, condition, context: Context::default() }
 }
 
 fn write(document: &str, action: Action, condition: Condition) -> Entry {

@@ -49,7 +49,7 @@ impl Dapr {
             // Only as request metadata does the TTL become `expiration` (seeds.md F9).
             metadata: HashMap::from([(event::TTL.to_owned(), self.envelopes.ttl_seconds.to_string())]),
         });
-        if let Some(traceparent) = &change.traceparent {
+        if let Some(traceparent) = change.context.traceparent() {
             request.metadata_mut().insert(event::TRACEPARENT, traceparent.parse()?);
         }
         let answer = tokio::time::timeout(PUBLISH, self.client.clone().publish_event(request)).await;

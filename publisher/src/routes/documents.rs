@@ -99,8 +99,8 @@ impl Api {
         action: Action,
         condition: Condition,
     ) -> Result<Done, ApiError> {
-        let (correlation_id, traceparent) = (origin::correlation_id(request)?, origin::traceparent(request));
-        self.writer.write(Write { collection, id, action, condition, correlation_id, traceparent }).await
+        let context = origin::context(request)?;
+        self.writer.write(Write { collection, id, action, condition, context }).await
     }
 }
 

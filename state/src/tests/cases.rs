@@ -170,8 +170,7 @@ fn a_record_of_the_feed_says_what_its_event_says() {
         time: Default::default(),
         count: 1,
         digest: Digest::default(),
-        correlation_id: None,
-        traceparent: None,
+        context: contract::Context::default(),
     };
     let event = contract::EventData::new(&record, usize::MAX);
     for hint in [Hint::from_event(&event).expect("revisioned"), Hint::from_change(record.clone())] {

@@ -57,7 +57,7 @@ fn name() -> CollectionName {
 fn group() -> Arc<[Entry]> {
     let config = CanonicalJson::parse(b"{}").expect("json");
     let (id, action, condition) = ("a".parse().expect("an id"), Action::Create(config), Condition::Any);
-    let write = Write { collection: name(), id, action, condition, correlation_id: None, traceparent: None };
+    let write = Write { collection: name(), id, action, condition, context: contract::Context::default() };
     Arc::from([Entry::One(write)])
 }
 

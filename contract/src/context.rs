@@ -1,0 +1,185 @@
+//! Who asked for a change, and on whose behalf: what a request says of itself, in every change and event it makes (seeds.md B2).
+//!
+//! It is for people and audits: nothing is decided by it, and nothing is invented where it says nothing. A replica does not
+//! look at it.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
+
+use crate::ids::Malformed;
+
+/// Longest correlation id, user id and organisation id, in bytes.
+pub const MAX_LEN: usize = 128;
+
+/// What a request says of itself. Each part may be missing. Cloning shares the texts.
+///
+/// What was stored or sent by others is read kindly: a part that is no text of the right form counts as missing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Context {
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "kindly")]
+    correlation_id: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "kindly")]
+    user_id: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "kindly")]
+    organisation_id: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "kindly_traced")]
+    traceparent: Option<Arc<str>>,
+}
+
+impl Context {
+    /// The same with a correlation id: 1 to 128 visible ASCII characters.
+    ///
+    /// # Errors
+    /// When it has another form.
+    pub fn with_correlation_id(self, text: &str) -> Result<Self, Malformed> {
+        Ok(Self { correlation_id: Some(checked("correlation id", text)?), ..self })
+    }
+
+    /// The same with the id of the user: 1 to 128 visible ASCII characters.
+    ///
+    /// # Errors
+    /// When it has another form.
+    pub fn with_user_id(self, text: &str) -> Result<Self, Malformed> {
+        Ok(Self { user_id: Some(checked("user id", text)?), ..self })
+    }
+
+    /// The same with the id of the organisation: 1 to 128 visible ASCII characters.
+    ///
+    /// # Errors
+    /// When it has another form.
+    pub fn with_organisation_id(self, text: &str) -> Result<Self, Malformed> {
+        Ok(Self { organisation_id: Some(checked("organisation id", text)?), ..self })
+    }
+
+    /// The same with a trace context (W3C Trace Context section 3.2): `00-<32 hex>-<16 hex>-<2 hex>`, not all zeroes.
+    ///
+    /// # Errors
+    /// When it has another form.
+    pub fn with_traceparent(self, text: &str) -> Result<Self, Malformed> {
+        if is_traceparent(text) {
+            Ok(Self { traceparent: Some(text.into()), ..self })
+        } else {
+            Err(Malformed::new("traceparent", text, "00-<32 hex>-<16 hex>-<2 hex>"))
+        }
+    }
+
+    /// The same without the trace context: an envelope has a place of its own for it.
+    #[must_use]
+    pub fn untraced(&self) -> Self {
+        Self { traceparent: None, ..self.clone() }
+    }
+
+    /// What ties it to other logs.
+    pub fn correlation_id(&self) -> Option<&str> {
+        self.correlation_id.as_deref()
+    }
+
+    /// Who asked.
+    pub fn user_id(&self) -> Option<&str> {
+        self.user_id.as_deref()
+    }
+
+    /// On whose behalf.
+    pub fn organisation_id(&self) -> Option<&str> {
+        self.organisation_id.as_deref()
+    }
+
+    /// The trace that it is part of.
+    pub fn traceparent(&self) -> Option<&str> {
+        self.traceparent.as_deref()
+    }
+}
+
+fn checked(what: &'static str, text: &str) -> Result<Arc<str>, Malformed> {
+    if is_label(text) {
+        Ok(text.into())
+    } else {
+        Err(Malformed::new(what, text, "1 to 128 visible ASCII characters"))
+    }
+}
+
+fn is_label(text: &str) -> bool {
+    (1..=MAX_LEN).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn is_traceparent(text: &str) -> bool {
+    let lower_hex = |part: &str| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let not_zero = |part: &str| part.bytes().any(|byte| byte != b'0');
+    let parts: Vec<_> = text.split('-').collect();
+    let [version, trace, parent, flags] = parts[..] else { return false };
+    version == "00"
+        && (trace.len(), parent.len(), flags.len()) == (32, 16, 2)
+        && [trace, parent, flags].iter().all(|part| lower_hex(part))
+        && not_zero(trace)
+        && not_zero(parent)
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Given {
+    Text(Arc<str>),
+    Other(IgnoredAny),
+}
+
+fn text<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    valid: fn(&str) -> bool,
+) -> Result<Option<Arc<str>>, D::Error> {
+    Ok(match Given::deserialize(deserializer)? {
+        Given::Text(text) => Some(text).filter(|text| valid(text)),
+        Given::Other(IgnoredAny) => None,
+    })
+}
+
+fn kindly<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Arc<str>>, D::Error> {
+    text(deserializer, is_label)
+}
+
+fn kindly_traced<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Arc<str>>, D::Error> {
+    text(deserializer, is_traceparent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn ids_at_their_limits() {
+        type With = fn(Context, &str) -> Result<Context, Malformed>;
+        let all: [With; 3] = [Context::with_correlation_id, Context::with_user_id, Context::with_organisation_id];
+        for with in all {
+            for good in ["a", "!~\"\\", &"x".repeat(128)] {
+                assert!(with(Context::default(), good).is_ok(), "{good}");
+            }
+            for bad in ["", "a b", "ü", "a\n", &"x".repeat(129)] {
+                assert!(with(Context::default(), bad).is_err(), "{bad}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_valid_trace_contexts_travel() {
+        assert!(Context::default().with_traceparent(TRACE).is_ok());
+        for bad in [
+            "",
+            "00-0-0-0",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ] {
+            assert!(Context::default().with_traceparent(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_of_the_right_form_is_passed_by() {
+        let given = r#"{"correlationId": 7, "userId": null, "organisationId": "a b", "traceparent": {"a": [1]}}"#;
+        assert_eq!(serde_json::from_str::<Context>(given).expect("read"), Context::default());
+        assert_eq!(serde_json::from_str::<Context>("{}").expect("read"), Context::default());
+    }
+}
