@@ -93,11 +93,7 @@ impl Context {
 }
 
 fn checked(what: &'static str, text: &str) -> Result<Arc<str>, Malformed> {
-    if is_label(text) {
-        Ok(text.into())
-    } else {
-        Err(Malformed::new(what, text, "1 to 128 visible ASCII characters"))
-    }
+    if is_label(text) { Ok(text.into()) } else { Err(Malformed::new(what, text, "1 to 128 visible ASCII characters")) }
 }
 
 fn is_label(text: &str) -> bool {
@@ -123,10 +119,7 @@ enum Given {
     Other(IgnoredAny),
 }
 
-fn text<'de, D: Deserializer<'de>>(
-    deserializer: D,
-    valid: fn(&str) -> bool,
-) -> Result<Option<Arc<str>>, D::Error> {
+fn text<'de, D: Deserializer<'de>>(deserializer: D, valid: fn(&str) -> bool) -> Result<Option<Arc<str>>, D::Error> {
     Ok(match Given::deserialize(deserializer)? {
         Given::Text(text) => Some(text).filter(|text| valid(text)),
         Given::Other(IgnoredAny) => None,

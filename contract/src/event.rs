@@ -139,7 +139,8 @@ mod tests {
     /// Whatever another publisher may mean by these names: no replica looks at them, so none may stumble over them.
     #[test]
     fn a_context_of_any_form_is_understood() {
-        let body = r#"{"collection":"A","op":"Update","id":"a","configData":{"n":1.5},"correlationId":"order-66","userId":7}"#;
+        let body =
+            r#"{"collection":"A","op":"Update","id":"a","configData":{"n":1.5},"correlationId":"order-66","userId":7}"#;
         let value: serde_json::Value = serde_json::from_str(body).expect("json");
         for data in [serde_json::from_str(body), serde_json::from_value(value)] {
             let data: EventData = data.expect("understood");

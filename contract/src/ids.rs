@@ -21,6 +21,11 @@ pub struct Malformed {
 }
 
 impl Malformed {
+    /// The text, or as much of it as a message shows.
+    pub fn given(&self) -> &str {
+        &self.given
+    }
+
     pub(crate) fn new(what: &'static str, given: &str, expected: &'static str) -> Self {
         // A hostile name may be megabytes long; the message shows enough of it to recognise it.
         Self { what, given: given.chars().take(140).collect(), expected }

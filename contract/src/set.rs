@@ -5,8 +5,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    canonical::CanonicalJson,
-    ids::{CollectionName, DocumentId, Revision},
+    canonical::{CanonicalJson, Refusal},
+    ids::{CollectionName, DocumentId, Malformed, Revision},
 };
 
 /// Most operations of a set.
@@ -37,6 +37,75 @@ pub struct SetMember {
     /// The revision that the document must be at; 0 = it must be absent; missing = any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<Revision>,
+}
+
+/// Why something cannot be made a change.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// The collection has no name.
+    #[error(transparent)]
+    Collection(Malformed),
+    /// The document has no id.
+    #[error(transparent)]
+    Id(Malformed),
+    /// The value has no canonical spelling, or cannot be written as JSON.
+    #[error("the value cannot be stored: {0}")]
+    Value(Refusal),
+}
+
+impl SetMember {
+    /// A new document.
+    ///
+    /// # Errors
+    /// When a name or the value cannot be used at all.
+    pub fn create(collection: &str, id: &str, value: &impl Serialize) -> Result<Self, Unfit> {
+        Self::with_value(SetOperation::Create, collection, id, value)
+    }
+
+    /// A new value of a document that exists; its `metadata` is merged. With `expecting(0)` the document is new.
+    ///
+    /// # Errors
+    /// As [`SetMember::create`].
+    pub fn update(collection: &str, id: &str, value: &impl Serialize) -> Result<Self, Unfit> {
+        Self::with_value(SetOperation::Update, collection, id, value)
+    }
+
+    /// A merge patch (RFC 7396) of a document that exists: `null` takes a member away.
+    ///
+    /// # Errors
+    /// As [`SetMember::create`].
+    pub fn patch(collection: &str, id: &str, patch: &impl Serialize) -> Result<Self, Unfit> {
+        Self::with_value(SetOperation::Patch, collection, id, patch)
+    }
+
+    /// The end of a document.
+    ///
+    /// # Errors
+    /// When a name cannot be used.
+    pub fn delete(collection: &str, id: &str) -> Result<Self, Unfit> {
+        Self::named(SetOperation::Delete, collection, id)
+    }
+
+    /// The same, if the document is at this revision; 0 = if it is absent.
+    #[must_use]
+    pub fn expecting(mut self, revision: Revision) -> Self {
+        self.expected = Some(revision);
+        self
+    }
+
+    fn named(op: SetOperation, collection: &str, id: &str) -> Result<Self, Unfit> {
+        let collection = collection.parse().map_err(Unfit::Collection)?;
+        let id = id.parse().map_err(Unfit::Id)?;
+        Ok(Self { collection, op, id, config_data: None, expected: None })
+    }
+
+    fn with_value(op: SetOperation, collection: &str, id: &str, value: &impl Serialize) -> Result<Self, Unfit> {
+        let member = Self::named(op, collection, id)?;
+        let unwritable = |error: serde_json::Error| Refusal { pointer: String::new(), reason: error.to_string() };
+        let json = serde_json::to_vec(value).map_err(unwritable).map_err(Unfit::Value)?;
+        let config = CanonicalJson::parse(&json).map_err(Unfit::Value)?;
+        Ok(Self { config_data: Some(config), ..member })
+    }
 }
 
 /// What an operation of a set does: as POST, PUT, PATCH and DELETE of one document.

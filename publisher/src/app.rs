@@ -1,4 +1,5 @@
-//! The publisher put together: store, writer, relay and HTTP server under one supervisor.
+//! The publisher put together: store, writer, relay and HTTP server under one supervisor. A service may embed it, with the
+//! HTTP server or without.
 //!
 //! The order of the end matters and is kept here: no more requests, then the writer finishes what was queued, then the relay
 //! what was committed.
@@ -30,6 +31,7 @@ use crate::{
     schemas::Schemas,
     settings::{Events, ManagerSettings, Settings},
     store::{Store, Terms},
+    unit::Changes,
     writer::writer,
 };
 
@@ -44,10 +46,10 @@ const HEADERS: Duration = Duration::from_secs(5);
 /// How long a client may take to close a connection, or to send what nobody will read.
 const DISCONNECT: Duration = Duration::from_secs(1);
 
-/// A publisher whose port is open and whose tasks are ready to run.
+/// A publisher whose store is open, and its port if it has one. Its tasks run; what they need at the end is [`Publisher::run`].
 pub struct Publisher {
-    address: SocketAddr,
-    server: Server,
+    api: web::Data<Api>,
+    http: Option<(SocketAddr, Server)>,
     no_more_requests: CancellationToken,
     supervisor: Supervisor,
 }
@@ -58,9 +60,20 @@ impl Publisher {
     /// # Errors
     /// When the schemas, the store, the event manager or the port cannot be had.
     pub async fn build(settings: Settings) -> anyhow::Result<Self> {
+        let listen = settings.listen;
+        let mut publisher = Self::without_http(settings).await?;
+        publisher.listen(listen)?;
+        Ok(publisher)
+    }
+
+    /// Opens the store and no port: for a service that writes, beside publishers that replicas can ask.
+    ///
+    /// # Errors
+    /// When the schemas, the store or the event manager cannot be had.
+    pub async fn without_http(settings: Settings) -> anyhow::Result<Self> {
         let Settings {
             store,
-            listen,
+            listen: _,
             mut collections,
             schemas_dir,
             document_limit,
@@ -99,22 +112,33 @@ impl Publisher {
         supervisor.spawn("loads", loads.clone().run(supervisor.stop()));
 
         let api = web::Data::new(Api { store, writer, terms, fleet, loads, metrics });
+        Ok(Self { api, http: None, no_more_requests, supervisor })
+    }
+
+    fn listen(&mut self, listen: SocketAddr) -> anyhow::Result<()> {
+        let api = self.api.clone();
         let server = HttpServer::new(move || App::new().app_data(api.clone()).configure(routes::configure))
             .workers(HTTP_WORKERS)
             .keep_alive(KEEP_ALIVE)
             .client_request_timeout(HEADERS)
             .client_disconnect_timeout(DISCONNECT)
             .shutdown_timeout(HTTP_GRACE_SECONDS)
-            .shutdown_signal(supervisor.stop().cancelled_owned())
+            .shutdown_signal(self.supervisor.stop().cancelled_owned())
             .bind(listen)
             .with_context(|| format!("listening on {listen} (AURA_CONFIGURATION_LISTEN)"))?;
         let address = *server.addrs().first().context("no address")?;
-        Ok(Self { address, server: server.run(), no_more_requests, supervisor })
+        self.http = Some((address, server.run()));
+        Ok(())
     }
 
-    /// Where the API listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// Where the HTTP API listens, if it does.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(|(address, _server)| *address)
+    }
+
+    /// The way to publish from this process.
+    pub fn changes(&self) -> Changes {
+        Changes::new(self.api.writer.clone(), self.api.terms.clone(), self.api.metrics.clone())
     }
 
     /// Serves until `shutdown` resolves, then ends in order.
@@ -122,13 +146,22 @@ impl Publisher {
     /// # Errors
     /// When a task failed or ended by itself.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { address, server, no_more_requests, mut supervisor } = self;
+        let Self { api, http, no_more_requests, mut supervisor } = self;
+        // What the tasks do not hold is free when they end.
+        drop(api);
+        let stop = supervisor.stop();
+        match &http {
+            Some((address, _server)) => info!(%address, "the publisher is up"),
+            None => info!("the publisher is up, without HTTP"),
+        }
         supervisor.spawn("http server", async move {
-            let ended = server.await.context("the HTTP server");
+            let ended = match http {
+                Some((_address, server)) => server.await.context("the HTTP server"),
+                None => Ok(stop.cancelled().await),
+            };
             no_more_requests.cancel();
             ended
         });
-        info!(%address, "the publisher is up");
         supervisor.run(shutdown).await
     }
 }

@@ -129,7 +129,8 @@ mod tests {
         let collection: contract::CollectionName = "FreeForm".parse().expect("a name");
         let parts = vec![SetPart { collection: collection.clone(), first: 7, last: 8 }];
         let config = CanonicalJson::parse(b"{}").expect("json");
-        let context = contract::Context::default().with_correlation_id("order-66").and_then(|it| it.with_user_id("u-1"));
+        let context =
+            contract::Context::default().with_correlation_id("order-66").and_then(|it| it.with_user_id("u-1"));
         let change = Change {
             collection,
             op: Operation::Create,

@@ -140,6 +140,11 @@ impl ApiError {
         Self::unavailable("busy", "Too many writes are waiting; nothing was written")
     }
 
+    /// 503: the publisher has ended, or is about to.
+    pub fn stopping() -> Self {
+        Self::unavailable("stopping", "The publisher is stopping; nothing was written")
+    }
+
     /// 503: the store did not take the write, and it is certain that it did not.
     pub fn not_committed() -> Self {
         Self::unavailable("not-committed", "The store could not commit in time; nothing was written, try again")

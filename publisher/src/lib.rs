@@ -21,4 +21,5 @@ pub mod routes;
 pub mod schemas;
 pub mod settings;
 pub mod store;
+pub mod unit;
 pub mod writer;

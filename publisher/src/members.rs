@@ -48,11 +48,6 @@ impl Members {
         Ok(())
     }
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.writes.is_empty()
-    }
-
     /// The writes, in order.
     pub fn into_writes(self) -> Vec<Write> {
         self.writes

@@ -203,6 +203,18 @@ impl std::fmt::Debug for ManagerSettings {
     }
 }
 
+impl Settings {
+    /// For a service that embeds the publisher and has a command line of its own: what the environment says, after `options`
+    /// (for example `["--store-url", "file:data"]`).
+    ///
+    /// # Errors
+    /// All mistakes at once.
+    pub fn read(options: &[&str]) -> Result<Self, Mistakes> {
+        let words = std::iter::once(&"publisher").chain(options);
+        Args::try_parse_from(words).map_err(|error| Mistakes(vec![error.to_string()]))?.check()
+    }
+}
+
 impl Args {
     /// Checks everything.
     ///

@@ -8,7 +8,11 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use anyhow::bail;
 use contract::Change;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{
+        OwnedSemaphorePermit, Semaphore,
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -77,7 +81,10 @@ impl Writer {
         let bytes = u32::try_from(size(&entry)).map_err(|_beyond_any_limit| ApiError::busy())?;
         let memory = self.memory.clone().try_acquire_many_owned(bytes).map_err(|_full| ApiError::busy())?;
         let waiting = Waiting { entry, answer, since: Instant::now(), _memory: memory };
-        self.queue.try_send(waiting).map_err(|_full_or_stopped| ApiError::busy())?;
+        self.queue.try_send(waiting).map_err(|refused| match refused {
+            TrySendError::Full(_) => ApiError::busy(),
+            TrySendError::Closed(_) => ApiError::stopping(),
+        })?;
         verdict.await.unwrap_or_else(|_stopped| Err(ApiError::outcome_unknown()))
     }
 }
@@ -177,6 +184,8 @@ impl WriterTask {
     /// What finds no room stays owed in the log, where the relay's sweep finds it.
     fn hand_to_relay(&self, changes: Vec<Change>) {
         for change in changes {
+            let Change { collection, id, revision, .. } = &change;
+            debug!(%collection, %id, revision, correlator = %change.correlator(), "a change is committed");
             let bytes = change.config_data.as_ref().map_or(0, |config| config.as_str().len());
             let memory = u32::try_from(bytes)
                 .ok()

@@ -1,0 +1,99 @@
+//! Why a change was not published, for programs: the problem that HTTP gives, and its type as a value to match on.
+//!
+//! Nothing is decided here.
+
+use contract::{Problem, set::Unfit};
+
+use crate::error::ApiError;
+
+/// Why nothing was published; or, with [`Reason::OutcomeUnknown`] alone, why nobody can tell.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {}", problem.title, problem.detail)]
+pub struct Failure {
+    /// What to match on.
+    pub reason: Reason,
+    /// The same with its particulars, as HTTP answers it: the pointer at fault, the entity tag of what is there.
+    pub problem: Box<Problem>,
+}
+
+impl Failure {
+    /// Which change is at fault, from 0, in the order they were given.
+    pub fn index(&self) -> Option<usize> {
+        self.problem.index
+    }
+}
+
+/// The problem types of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// No such collection is served here.
+    UnknownCollection,
+    /// The id has no valid form.
+    BadId,
+    /// A value where none belongs, none where one does, or a document twice.
+    BadChange,
+    /// The value is not a document.
+    BadValue,
+    /// The document does not exist.
+    NoData,
+    /// The document exists already.
+    Exists,
+    /// The document is not at the expected revision.
+    ConditionFailed,
+    /// The document is too large.
+    TooLarge,
+    /// Too many changes in one set, or too many bytes.
+    SetTooLarge,
+    /// The schema of the collection refuses the document.
+    Schema,
+    /// Too many writes wait: come back in a moment.
+    Busy,
+    /// The publisher has ended, or is about to.
+    Stopping,
+    /// The store could not commit in time: try again.
+    NotCommitted,
+    /// The store did not say whether it committed: read before trying again.
+    OutcomeUnknown,
+    /// Something else, see the problem.
+    Other,
+}
+
+impl Reason {
+    fn of(problem: &Problem) -> Self {
+        match problem.kind.strip_prefix("urn:confcast:problem:").unwrap_or_default() {
+            "unknown-collection" => Self::UnknownCollection,
+            "bad-request" => Self::BadId,
+            "bad-set" => Self::BadChange,
+            "bad-body" => Self::BadValue,
+            "no-data" => Self::NoData,
+            "exists" => Self::Exists,
+            "condition-failed" => Self::ConditionFailed,
+            "too-large" => Self::TooLarge,
+            "set-too-large" => Self::SetTooLarge,
+            "schema" => Self::Schema,
+            "busy" => Self::Busy,
+            "stopping" => Self::Stopping,
+            "not-committed" => Self::NotCommitted,
+            "outcome-unknown" => Self::OutcomeUnknown,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        Self { reason: Reason::of(&error.problem), problem: error.problem }
+    }
+}
+
+impl From<Unfit> for Failure {
+    fn from(unfit: Unfit) -> Self {
+        let error = match unfit {
+            Unfit::Collection(malformed) => ApiError::unknown_collection(malformed.given()),
+            Unfit::Id(malformed) => ApiError::bad_field("id", malformed),
+            Unfit::Value(refusal) => ApiError::bad_body(refusal).under("/configData"),
+        };
+        error.into()
+    }
+}
