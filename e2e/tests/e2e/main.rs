@@ -1,6 +1,7 @@
 //! Everything on real parts, through the front door of each program.
 
 mod api;
+mod context;
 mod dapr;
 mod delivery;
 mod epoch;

@@ -79,8 +79,8 @@ async fn a_set_is_whole(api: &Api) -> Outcome {
     let set: ChangeSet = serde_json::from_value(json!({"id": done.id, "parts": parts}))?;
     for member in free[2..4].iter().chain(&channels) {
         assert_eq!((member.change_set.as_ref(), member.last_set), (Some(&set), 0));
-        assert_eq!(member.correlation_id.as_deref(), Some("order-66"));
-        assert!(member.traceparent.is_some());
+        assert_eq!(member.context.correlation_id(), Some("order-66"));
+        assert!(member.context.traceparent().is_some());
     }
     assert_eq!((free[4].change_set.as_ref(), free[4].last_set), (None, 4), "what follows says which set came before");
     assert_eq!((api.head(FREE).await?.last_set, api.head(CHANNELS).await?.last_set), (4, 1));
