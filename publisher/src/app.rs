@@ -144,7 +144,7 @@ impl Publisher {
     /// Serves until `shutdown` resolves, then ends in order.
     ///
     /// # Errors
-    /// When a task failed or ended by itself.
+    /// When a task failed or ended by itself; what `shutdown` stands for is then let go.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let Self { api, http, no_more_requests, mut supervisor } = self;
         // What the tasks do not hold is free when they end.
@@ -157,7 +157,10 @@ impl Publisher {
         supervisor.spawn("http server", async move {
             let ended = match http {
                 Some((_address, server)) => server.await.context("the HTTP server"),
-                None => Ok(stop.cancelled().await),
+                None => {
+                    stop.cancelled().await;
+                    Ok(())
+                }
             };
             no_more_requests.cancel();
             ended

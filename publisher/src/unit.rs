@@ -126,7 +126,8 @@ impl Unit {
     pub async fn publish(&self, change: Change) -> Result<SetItem, Failure> {
         let write = members::write(&self.changes.terms, &self.context, change)?;
         let (collection, id) = place(&write);
-        let done = self.changes.counted(self.changes.writer.write(write).await)?;
+        let written = self.changes.writer.write(write).await.map_err(|error| error.under("/configData"));
+        let done = self.changes.counted(written)?;
         Ok(SetItem { collection, id, revision: done.revision })
     }
 

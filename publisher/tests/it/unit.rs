@@ -1,7 +1,8 @@
 //! What a unit of work leaves behind, and when.
 
-use publisher::unit::{Change, Context, Reason, Unit};
-use serde_json::{Value, json};
+use publisher::unit::{Change, Context, Failure, Reason, SetDone, Unit};
+use serde_json::json;
+use tokio::task::JoinSet;
 
 use super::{
     Outcome,
@@ -101,6 +102,9 @@ async fn a_failing_member_leaves_nothing_and_is_named() -> Outcome {
         let alone = unit.publish(create(SKILLS, "there")).await.expect_err("it exists");
         assert_eq!((alone.reason, alone.index(), alone.problem.status), (Reason::Exists, None, 409));
         assert!(alone.problem.etag.is_some(), "with what HTTP says besides");
+        let no_document = Change::update(SKILLS, "there", &json!([]))?;
+        let no_document = unit.publish(no_document).await.expect_err("an array");
+        assert_eq!(no_document.problem.pointer.as_deref(), Some("/configData"), "one pointer, wherever it shows");
         assert_eq!((stage.log(SKILLS).await?.len(), stage.log(AGENTS).await?.len()), (1, 0));
         Ok(())
     })
@@ -136,7 +140,6 @@ async fn a_unit_has_the_limits_of_a_set() -> Outcome {
 
 #[test]
 fn what_can_never_be_a_change_is_told_as_http_tells_it() {
-    use publisher::unit::Failure;
     let nan_as_key = std::collections::BTreeMap::from([((1, 2), 3)]);
     for (made, reason, field) in [
         (Change::delete("a b", "a"), Reason::UnknownCollection, Some("collection")),
@@ -152,11 +155,23 @@ fn what_can_never_be_a_change_is_told_as_http_tells_it() {
 }
 
 /// Handlers of a service run on many threads.
-#[test]
-fn units_go_from_thread_to_thread() {
-    fn goes<T: Send>(_value: &T) {}
-    fn commits(unit: Unit) -> impl Future<Output = Value> + Send {
-        async move { unit.commit().await.map_or(Value::Null, |done| json!(done)) }
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn units_go_from_thread_to_thread() -> Outcome {
+    async fn handler(mut unit: Unit, id: String) -> Result<SetDone, Failure> {
+        unit.publish_after_commit(create(AGENTS, &id));
+        unit.publish(create(SKILLS, &id)).await?;
+        unit.commit().await
     }
-    goes(&commits);
+    with_publisher(&[], async |stage| {
+        let mut handlers = JoinSet::new();
+        for n in 0..50 {
+            handlers.spawn(handler(stage.changes.unit(context()), n.to_string()));
+        }
+        while let Some(done) = handlers.join_next().await {
+            assert_eq!(done??.items.len(), 1);
+        }
+        assert_eq!((stage.log(SKILLS).await?.len(), stage.log(AGENTS).await?.len()), (50, 50));
+        Ok(())
+    })
+    .await
 }
