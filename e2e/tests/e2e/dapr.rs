@@ -112,6 +112,7 @@ async fn the_envelope_is_the_source_documents() -> Outcome {
         json!({
             "collection": CHANNELS, "op": "Create", "id": id, "configData": channel, "metadata": {"ttlInSeconds": "60"},
             "pubSubName": "pubsub-config", "crc": crc, "revision": 1, "epoch": epoch.to_string(), "lastSet": 0,
+            "correlationId": "order-66",
         })
     );
     Ok(())
