@@ -4,7 +4,7 @@
 //! [`store`] commits documents, heads and change records in one transaction, [`relay`] sends each change to the event
 //! [`manager`] until it is published.
 //!
-//! A service in Rust embeds it, and writes in units of work: [`unit`] has an example, and hands its writes to the same [`writer`].
+//! A service in Rust embeds it, and writes in units of work: [`unit`](mod@unit) has an example, and hands its writes to the same [`writer`].
 //! What holds for every change set, however it came, is in [`members`].
 //!
 //! A publisher holds no state of its own: any number of them may serve one store.
