@@ -1,0 +1,1 @@
+//! The documents of the collections as Rust types, generated from `schemas/`.
