@@ -47,6 +47,11 @@ impl ApiError {
         Problem::new(404, "unknown-collection", "Unknown collection", detail).field("collection").into()
     }
 
+    /// 404: a collection without a schema, or a schema without a sample, or not any more in that version.
+    pub fn no_schema(detail: impl Into<String>) -> Self {
+        Problem::new(404, "no-schema", "No such schema", detail).into()
+    }
+
     /// 404: no such document (`NoData`, seeds.md A18).
     pub fn no_data(collection: &CollectionName, id: &DocumentId) -> Self {
         let detail = format!("{collection} with id: {id} cannot be found");

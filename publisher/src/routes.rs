@@ -26,6 +26,7 @@ mod feed;
 mod fleet;
 mod health;
 mod origin;
+mod schemas;
 mod sets;
 mod stream;
 
@@ -74,6 +75,9 @@ pub fn configure(config: &mut ServiceConfig) {
                 .put(fleet::check_in),
         )
         .service(web::resource("/v1/epoch").app_data(web::PayloadConfig::new(fleet::LIMIT)).post(fleet::declare))
+        .service(web::resource("/v1/schemas").get(schemas::list))
+        .service(web::resource("/v1/schemas/{collection}").get(schemas::get))
+        .service(web::resource("/v1/schemas/{collection}/sample").get(schemas::sample))
         .service(web::resource("/metrics").get(health::metrics))
         .service(web::resource("/healthz").get(health::healthz))
         .service(web::resource("/readyz").get(health::readyz));
