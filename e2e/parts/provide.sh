@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Provides the real parts that the tests run against, so that no test ever skips because one is missing.
 #
-#   provide.sh [PART...]      PART: mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds (default: all)
+#   provide.sh [PART...]      PART: mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds node-tools
+#                             (default: all)
 #
 # Prints one NAME=path line per part, fit for `eval`, and nothing else on stdout. A part is taken from the variable
 # NAME in the environment; else a program from PATH (daprd also from ~/.dapr/bin, where `dapr init` puts it); else it
@@ -20,6 +21,9 @@ kustomize=5.8.2 # newer ones want a Go newer than 1.26
 kubernetes=1.37.0
 # The sidecar's version has one home: the module that builds it.
 [[ $(<"$here/daprd/go.mod") =~ github.com/dapr/dapr\ v([0-9.]+) ]] && dapr=${BASH_REMATCH[1]}
+
+# The lock file pins everything in there, by version and checksum.
+node=$(sha256sum "$here/node/package-lock.json") node=${node:0:12}
 
 say()  { printf 'provide.sh: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
@@ -113,6 +117,15 @@ make_dapr-crds() {
   install -m 644 "$module"/charts/dapr/crds/*.yaml "$1"
 }
 
+# The schema of AsyncAPI, the generator of TypeScript types, and the compiler that tries them.
+make_node-tools() {
+  need npm "Node.js 18 or newer with npm (Debian: nodejs npm)"
+  cp "$here"/node/package{,-lock}.json "$1"
+  npm ci --prefix "$1" --ignore-scripts --no-audit --no-fund --loglevel=error
+  [[ -x $1/node_modules/.bin/tsc && -f $1/node_modules/@asyncapi/specs/schemas/3.0.0.json ]] ||
+    fail "node-tools: the packages have another layout"
+}
+
 # --- Where each part is looked for ---
 
 usable() { [[ -d $1 && -n $folder || -f $1 && -x $1 && -z $folder ]]; }
@@ -159,7 +172,7 @@ make() { # home
   trap - EXIT
 }
 
-[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds
+[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds node-tools
 for name; do
   case $name in
     mongod)             provide "$name" MONGOD "mongod-$mongod" mongod ;;
@@ -169,6 +182,7 @@ for name; do
     kustomize)          provide "$name" KUSTOMIZE "kustomize-$kustomize" kustomize ;;
     kubernetes-schemas) provide "$name" KUBERNETES_SCHEMAS "kubernetes-schemas-$kubernetes" ;;
     dapr-crds)          provide "$name" DAPR_CRDS "dapr-crds-$dapr" ;;
+    node-tools)         provide "$name" NODE_TOOLS "node-tools-$node" ;;
     *) say "no part is called $name; see the head of this file"; exit 64 ;;
   esac
 done

@@ -8,6 +8,7 @@ mod list;
 mod put;
 mod reap;
 mod restore_epoch;
+mod schemas;
 mod status;
 mod up;
 mod verify;
@@ -38,6 +39,7 @@ enum Command {
     Status(status::Status),
     Verify(verify::Verify),
     Reap(reap::Reap),
+    Schemas(schemas::Schemas),
     RestoreEpoch(restore_epoch::Restore),
     #[command(hide = true)]
     WithParent(up::with_parent::WithParent),
@@ -56,6 +58,7 @@ impl Confcast {
             Command::Status(command) => command.run().await,
             Command::Verify(command) => command.run().await,
             Command::Reap(command) => command.run().await,
+            Command::Schemas(command) => command.run().await,
             Command::RestoreEpoch(command) => command.run().await,
             Command::WithParent(command) => command.run(),
         }
@@ -97,6 +100,10 @@ mod tests {
             "verify --subscriber http://127.0.0.1:8081,http://127.0.0.1:8082 --wait 30 --json",
             "reap",
             "reap --redis-url rediss://user:secret@redis:6380/1 --groups a-*,b-* --groups c-* --idle-seconds 60 --apply --json",
+            "schemas",
+            "schemas --out contracts --dir schemas --no-typescript",
+            "schemas check --dir schemas --publisher http://a:1 --json",
+            "schemas check schemas/ChannelConfiguration.schema.json",
             "restore-epoch",
             "restore-epoch --adopt --yes",
         ] {
@@ -114,6 +121,7 @@ mod tests {
             ("up --publisher-port 0", "1..=65535"),
             ("delete ChannelConfiguration a --if-match new", "--if-match"),
             ("restore-epoch --yes", "--adopt"),
+            ("schemas check --dir a b.schema.json", "--dir"),
             ("reap --groups *", "every group"),
             ("reap --idle-seconds 0", "1.."),
             ("reap --redis-url 127.0.0.1:6379", "--redis-url"),

@@ -2,3 +2,4 @@
 
 mod complete;
 mod contracts;
+mod round_trip;

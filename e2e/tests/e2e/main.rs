@@ -12,6 +12,7 @@ mod log;
 mod one_document;
 mod reap;
 mod redis;
+mod schemas;
 mod sets;
 mod settings;
 mod stalled;

@@ -1,0 +1,200 @@
+//! Schemas in the words that generators understand.
+//!
+//! They speak draft 7 and not 2020-12; [`draft_7`] says the same in it. [`shape`] leaves out the rules on values as well: a type says
+//! which fields there are and of which kind, the schema alone says what is valid. What it never does is judge a document.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, bail};
+use serde_json::{Map, Value, json};
+
+/// Rules on a value that no type can keep, and what names the schema itself.
+const RULES: &[&str] = &[
+    "$schema",
+    "$id",
+    "$comment",
+    "default",
+    "examples",
+    "format",
+    "pattern",
+    "minLength",
+    "maxLength",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
+    "minItems",
+    "maxItems",
+    "uniqueItems",
+    "minProperties",
+    "maxProperties",
+    "propertyNames",
+    "dependencies",
+    "not",
+    "if",
+    "then",
+    "else",
+    "contains",
+];
+
+/// The same schema in draft 7, where it will lie at `home`: `#`, or a pointer into the document around it.
+///
+/// # Errors
+/// When it refers to what is not its own.
+pub(super) fn draft_7(schema: &Value, home: &str) -> anyhow::Result<Value> {
+    let Value::Object(keywords) = schema else { return Ok(schema.clone()) };
+    let mut said = Map::new();
+    for (keyword, value) in keywords {
+        match (keyword.as_str(), value) {
+            ("$schema" | "$id", _) => {}
+            ("$ref", Value::String(reference)) => {
+                let own = reference.strip_prefix("#/").with_context(|| format!("it refers to {reference}"))?;
+                let own = own.strip_prefix("$defs/").map_or(own.to_owned(), |name| format!("definitions/{name}"));
+                said.insert(keyword.clone(), format!("{home}/{own}").into());
+            }
+            ("$defs", Value::Object(named)) => _ = said.insert("definitions".to_owned(), each(named, home)?),
+            ("properties" | "patternProperties", Value::Object(named)) => {
+                said.insert(keyword.clone(), each(named, home)?);
+            }
+            ("dependentRequired", _) => _ = said.insert("dependencies".to_owned(), value.clone()),
+            ("prefixItems", Value::Array(first)) => {
+                let first: Result<Vec<_>, _> = first.iter().map(|schema| draft_7(schema, home)).collect();
+                said.insert("items".to_owned(), first?.into());
+                if let Some(rest) = keywords.get("items") {
+                    said.insert("additionalItems".to_owned(), draft_7(rest, home)?);
+                }
+            }
+            ("items", _) if keywords.contains_key("prefixItems") => {}
+            ("oneOf" | "anyOf" | "allOf", Value::Array(branches)) => {
+                let branches: Result<Vec<_>, _> = branches.iter().map(|schema| draft_7(schema, home)).collect();
+                said.insert(keyword.clone(), branches?.into());
+            }
+            ("items" | "additionalProperties" | "if" | "then" | "else" | "not" | "contains" | "propertyNames", _) => {
+                said.insert(keyword.clone(), draft_7(value, home)?);
+            }
+            ("enum" | "const" | "default" | "examples", _) => _ = said.insert(keyword.clone(), value.clone()),
+            (unknown @ ("unevaluatedProperties" | "unevaluatedItems" | "dependentSchemas" | "$dynamicRef"), _) => {
+                bail!("{unknown} cannot be said in draft 7");
+            }
+            _ => _ = said.insert(keyword.clone(), value.clone()),
+        }
+    }
+    Ok(Value::Object(said))
+}
+
+fn each(named: &Map<String, Value>, home: &str) -> anyhow::Result<Value> {
+    let named: Result<Map<_, _>, anyhow::Error> =
+        named.iter().map(|(name, schema)| Ok((name.clone(), draft_7(schema, home)?))).collect();
+    Ok(Value::Object(named?))
+}
+
+/// What the types are made from: draft 7, without rules, under the name of the collection.
+///
+/// # Errors
+/// As [`draft_7`].
+pub(super) fn shape(collection: &str, schema: &Value) -> anyhow::Result<Value> {
+    let mut shape = without_rules(&draft_7(schema, "#")?);
+    shape["$schema"] = json!("http://json-schema.org/draft-07/schema#");
+    shape["title"] = json!(collection);
+    Ok(shape)
+}
+
+fn without_rules(schema: &Value) -> Value {
+    let Value::Object(keywords) = schema else { return schema.clone() };
+    let mut kept = Map::new();
+    for (keyword, value) in keywords {
+        match (keyword.as_str(), value) {
+            (rule, _) if RULES.contains(&rule) => {}
+            ("properties" | "definitions" | "patternProperties", Value::Object(named)) => {
+                let named = named.iter().map(|(name, schema)| (name.clone(), without_rules(schema)));
+                kept.insert(keyword.clone(), named.collect());
+            }
+            // A reader of today understands the document of tomorrow: members that it does not know are passed by.
+            ("additionalProperties", Value::Bool(false)) => {}
+            ("additionalItems", _) => {}
+            // A tuple.
+            ("items", Value::Array(first)) => {
+                kept.insert("items".to_owned(), first.iter().map(without_rules).collect());
+                kept.insert("minItems".to_owned(), first.len().into());
+                kept.insert("maxItems".to_owned(), first.len().into());
+            }
+            ("items" | "additionalProperties", _) => _ = kept.insert(keyword.clone(), without_rules(value)),
+            ("oneOf" | "anyOf" | "allOf", Value::Array(branches)) => {
+                let branches: Vec<_> = branches.iter().map(without_rules).filter(says_what_it_is).collect();
+                if !branches.is_empty() {
+                    kept.insert(keyword.clone(), branches.into());
+                }
+            }
+            _ => _ = kept.insert(keyword.clone(), value.clone()),
+        }
+    }
+    Value::Object(kept)
+}
+
+/// Whether anything is left of a branch: one that only asks for members is a rule.
+fn says_what_it_is(branch: &Value) -> bool {
+    branch
+        .as_object()
+        .is_some_and(|keywords| keywords.keys().any(|keyword| !["required", "description"].contains(&keyword.as_str())))
+}
+
+/// The same where an enumeration of anything but text is only of the types of its values: typify names values, and has no name for 7.
+pub(super) fn text_alone_is_named(schema: &mut Value) {
+    match schema {
+        Value::Object(keywords) => {
+            let values = keywords.get("enum").and_then(Value::as_array);
+            if let Some(values) = values.filter(|values| !values.iter().all(Value::is_string)) {
+                let types: BTreeSet<_> = values.iter().map(type_of).collect();
+                keywords.remove("enum");
+                keywords.insert("type".to_owned(), types.into_iter().collect());
+            }
+            keywords.values_mut().for_each(text_alone_is_named);
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(text_alone_is_named),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// The objects of a shape: by the names of all their members, those that may be left out and may be null. One is not the other.
+pub(super) fn nullable(shape: &Value) -> BTreeMap<BTreeSet<String>, BTreeSet<String>> {
+    let mut found = BTreeMap::new();
+    let mut rest = vec![shape];
+    while let Some(schema) = rest.pop() {
+        if let Some(members) = schema.get("properties").and_then(Value::as_object) {
+            let required =
+                |name: &str| schema["required"].as_array().is_some_and(|all| all.iter().any(|each| each == name));
+            let nullable = members.iter().filter(|(name, member)| !required(name) && may_be_null(shape, member));
+            let nullable: BTreeSet<String> = nullable.map(|(name, _member)| name.clone()).collect();
+            found.entry(members.keys().cloned().collect()).or_insert_with(BTreeSet::new).extend(nullable);
+        }
+        match schema {
+            Value::Object(members) => rest.extend(members.values()),
+            Value::Array(elements) => rest.extend(elements),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    found
+}
+
+fn may_be_null(shape: &Value, schema: &Value) -> bool {
+    let target = schema["$ref"].as_str().and_then(|reference| shape.pointer(reference.strip_prefix('#')?));
+    match &target.unwrap_or(schema)["type"] {
+        Value::String(kind) => kind == "null",
+        Value::Array(kinds) => kinds.iter().any(|kind| kind == "null"),
+        // Anything goes, unless something else says what it is.
+        _ => !["$ref", "enum", "const", "oneOf", "anyOf", "allOf"].iter().any(|keyword| schema.get(keyword).is_some()),
+    }
+}

@@ -1,0 +1,97 @@
+//! What is written from the schemas that ship, but for what needs Node.js or the network.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn shipped() -> Vec<Contract> {
+    let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", "schemas"].iter().collect();
+    source::folder(&folder).expect("the schemas")
+}
+
+#[test]
+fn the_types_in_the_repository_are_those_of_its_schemas() {
+    let contracts = shipped();
+    let types = rust::types(contracts.iter().map(|contract| (&contract.collection, &contract.schema))).expect("types");
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", "configs", "src", "generated.rs"].iter().collect();
+    let held = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        held == types,
+        "configs/src/generated.rs is out of date: confcast schemas --dir schemas --no-typescript && \
+         cp generated/rust/configs.rs configs/src/generated.rs"
+    );
+}
+
+#[test]
+fn everything_is_written_and_nothing_else_goes() {
+    let (contracts, out) = (shipped(), tempfile::tempdir().expect("a folder"));
+    let own = out.path().join("rust/own.rs");
+    fs::create_dir(out.path().join("rust")).expect("made");
+    fs::write(&own, "mine").expect("written");
+    for _again in 0..2 {
+        write(&contracts, out.path()).expect("written");
+    }
+    for Contract { collection, text, .. } in &contracts {
+        let schema = out.path().join(format!("schemas/{collection}.schema.json"));
+        assert_eq!(&fs::read_to_string(schema).expect("the schema"), text);
+    }
+    assert!(out.path().join("rust/configs.rs").exists() && out.path().join("asyncapi.json").exists());
+    assert!(own.exists(), "it is not ours");
+}
+
+/// A member of the AsyncAPI document as a schema that can refer to the others.
+fn payload(document: &Value, message: &str) -> jsonschema::Validator {
+    let schema = json!({
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "allOf": [document["components"]["messages"][message]["payload"]],
+        "components": document["components"],
+    });
+    jsonschema::options().should_validate_formats(true).build(&schema).expect("a schema")
+}
+
+#[test]
+fn the_examples_are_what_their_messages_say() {
+    let contracts = shipped();
+    let document = asyncapi::document(&contracts).expect("a document");
+    for Contract { collection, .. } in &contracts {
+        for kind in ["Event", "Change"] {
+            let message = format!("{collection}{kind}");
+            let example = document["components"]["messages"][&message]["examples"][0]["payload"].clone();
+            let validator = payload(&document, &message);
+            if let Err(fault) = validator.validate(&example) {
+                panic!("{message}: {} {fault}", fault.instance_path());
+            }
+            // The rules of the collection's own schema hold in there, also those behind references.
+            for (pointer, wrong) in
+                [("/op", json!("Patch")), ("/configData/id", json!("no id")), ("/crc", json!("6A4D"))]
+            {
+                let mut example = example.clone();
+                let data = if kind == "Event" { "/data" } else { "" };
+                *example.pointer_mut(&format!("{data}{pointer}")).expect("there") = wrong;
+                assert!(!validator.is_valid(&example), "{message} takes another {pointer}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_generators_cannot_say_is_refused_and_not_left_out() {
+    for schema in
+        [json!({"$ref": "https://example.com/x"}), json!({"properties": {"a": {"unevaluatedProperties": false}}})]
+    {
+        shape::draft_7(&schema, "#").expect_err("it cannot be said");
+    }
+}
+
+#[test]
+fn names_of_collections_become_names_of_types() {
+    let schema = json!({"type": "object", "properties": {"any": {}, "at": {"type": ["string", "null"]}}});
+    for (name, module, kind) in [("Free_Form", "free_form", "FreeForm"), ("tv", "tv", "Tv")] {
+        let types = rust::types(std::iter::once((&name.parse().expect("a name"), &schema))).expect("types");
+        for line in [format!("pub mod {module} {{"), format!("pub use {module}::{kind};")] {
+            assert!(types.contains(&line), "no {line} in {types}");
+        }
+    }
+}
