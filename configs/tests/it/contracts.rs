@@ -52,3 +52,46 @@ fn each_collection_has_a_schema_and_a_valid_and_complete_sample() -> anyhow::Res
     }
     Ok(())
 }
+
+/// The walk misses each field of the schemas that ship, when no object of the sample has it.
+#[test]
+fn a_sample_without_any_one_of_its_fields_is_not_complete() -> anyhow::Result<()> {
+    for collection in COLLECTIONS {
+        let schema = read(&format!("{collection}.schema.json"))?;
+        let sample = read(&format!("{collection}.sample.json"))?;
+        let names = declared(&schema);
+        ensure!(names.len() > 10, "{collection}: only {names:?}");
+        for name in names {
+            let mut less = sample.clone();
+            remove(&mut less, &name);
+            ensure!(!missing(&schema, &less).is_empty(), "{collection} is complete without {name}");
+        }
+    }
+    Ok(())
+}
+
+/// Every name below a `properties`.
+fn declared(schema: &Value) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let mut rest = vec![schema];
+    while let Some(schema) = rest.pop() {
+        names.extend(schema["properties"].as_object().into_iter().flatten().map(|(name, _schema)| name.clone()));
+        match schema {
+            Value::Object(members) => rest.extend(members.values()),
+            Value::Array(elements) => rest.extend(elements),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    names
+}
+
+fn remove(value: &mut Value, name: &str) {
+    match value {
+        Value::Object(members) => {
+            members.remove(name);
+            members.values_mut().for_each(|value| remove(value, name));
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(|value| remove(value, name)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
