@@ -34,14 +34,16 @@ pub(super) fn types<'a>(schemas: impl Iterator<Item = (&'a CollectionName, &'a V
         file.items.push(parse_quote! { #[doc = #doc] pub mod #module { #(#items)* } });
         file.items.push(parse_quote! { pub use #module::#name; });
     }
-    file.items.push(parse_quote! {
-        /// Reads what is there, null or not; serde asks for the default when it is not.
-        fn present<'de, D: ::serde::Deserializer<'de>, T: ::serde::Deserialize<'de>>(
-            deserializer: D,
-        ) -> ::std::result::Result<::std::option::Option<T>, D::Error> {
-            T::deserialize(deserializer).map(::std::option::Option::Some)
-        }
-    });
+    if prettyplease::unparse(&file).contains("super::present") {
+        file.items.push(parse_quote! {
+            /// Reads what is there, null or not; serde asks for the default when it is not.
+            fn present<'de, D: ::serde::Deserializer<'de>, T: ::serde::Deserialize<'de>>(
+                deserializer: D,
+            ) -> ::std::result::Result<::std::option::Option<T>, D::Error> {
+                T::deserialize(deserializer).map(::std::option::Option::Some)
+            }
+        });
+    }
     Ok(format!("{HEAD}{}", prettyplease::unparse(&file)))
 }
 

@@ -93,5 +93,9 @@ fn names_of_collections_become_names_of_types() {
         for line in [format!("pub mod {module} {{"), format!("pub use {module}::{kind};")] {
             assert!(types.contains(&line), "no {line} in {types}");
         }
+        assert!(types.contains("fn present"), "{types}");
     }
+    let plain = json!({"type": "object", "properties": {"a": {"type": "string"}}});
+    let types = rust::types(std::iter::once((&"Plain".parse().expect("a name"), &plain))).expect("types");
+    assert!(!types.contains("fn present"), "nobody calls it: {types}");
 }
