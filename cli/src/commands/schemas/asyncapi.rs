@@ -132,6 +132,9 @@ fn change_schema(name: &str, config: &str) -> Value {
             "crc": {"type": "string", "pattern": "^[0-9a-f]{8}$", "description": "CRC-32C of the value in canonical form."},
             "revision": {"type": "integer", "minimum": 1, "description": "Its place in the collection, without gaps."},
             "epoch": {"type": "string", "description": "The history that the revision counts in."},
+            "correlationId": {"type": "string", "description": "Of the request that made the change."},
+            "userId": {"type": "string", "description": "Who asked for it."},
+            "organisationId": {"type": "string", "description": "On whose behalf."},
             "lastSet": {"type": "integer", "minimum": 0, "description": "Last revision of the change set before it, 0 for none."},
             "changeSet": {
                 "type": "object",
