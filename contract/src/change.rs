@@ -90,12 +90,15 @@ pub struct SetPart {
 }
 
 /// A page of the change feed: contiguous and in order per collection.
+///
+/// A publisher's items are the records of its log. A subscriber's are what it heard of them, [`crate::EventData`], which leaves
+/// out what only the log knows (`time`, `count`, `digest`); whoever reads both reads that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Feed {
+pub struct Feed<T = Change> {
     /// Where the collections stand.
     pub heads: Vec<Head>,
     /// The changes after the asked revisions.
-    pub items: Vec<Change>,
+    pub items: Vec<T>,
     /// Whether there is more to ask for.
     pub more: bool,
 }

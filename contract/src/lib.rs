@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`ids`] (validated names and numbers), [`canonical`] (one spelling for every JSON value),
 //! [`document`] and [`listing`], [`change`] (one record of the change log), [`context`] (who
-//! asked for it), [`event`] (how a change travels), [`head`] and
+//! asked for it), [`feed`] (how the log is followed), [`event`] (how a change travels), [`head`] and
 //! [`snapshot`] (where a collection stands, and all of it), [`set`] (documents that change together), [`fleet`] (replicas and
 //! publishers tell each other where they are), [`status`] and [`problem`] (what people and programs read).
 //!
@@ -13,6 +13,7 @@ pub mod change;
 pub mod context;
 pub mod document;
 pub mod event;
+pub mod feed;
 pub mod fleet;
 pub mod head;
 pub mod ids;

@@ -5,6 +5,7 @@
 
 pub mod chaos;
 pub mod client;
+pub mod follow;
 pub mod mongod;
 pub mod parts;
 pub mod process;

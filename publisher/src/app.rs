@@ -1,20 +1,24 @@
 //! The publisher put together: store, writer, relay and HTTP server under one supervisor. A service may embed it, with the
 //! HTTP server or without.
 //!
-//! The order of the end matters and is kept here: no more requests, then the writer finishes what was queued, then the relay
+//! The order of the end matters and is kept here: streams end at once, no more requests, then the writer finishes what was queued, then the relay
 //! what was committed.
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use actix_web::{App, HttpServer, dev::Server, web};
 use anyhow::Context;
-use service::tasks::Supervisor;
+use service::{
+    streams::{self, Streams},
+    tasks::Supervisor,
+};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{
     envelope::Envelopes,
+    feed::Feed,
     fleet::{self, fleet},
     fold::Rules,
     loads::Loads,
@@ -91,8 +95,11 @@ impl Publisher {
 
         let mut supervisor = Supervisor::default();
         let no_more_requests = CancellationToken::new();
+        let (feed, streams) = (Feed::default(), Streams::new(streams::MOST, supervisor.stop()));
+        supervisor.spawn("feed", feed.clone().run(store.clone(), terms.collections.clone(), supervisor.stop()));
+        supervisor.spawn("streams", streams.clone().run());
         let (relay_sender, changes) = mpsc::channel(relay::QUEUE);
-        let (writer, writer_task) = writer(store.clone(), relay_sender);
+        let (writer, writer_task) = writer(store.clone(), relay_sender, feed.clone());
         supervisor.spawn("writer", writer_task.run(no_more_requests.clone()));
         let metrics = Arc::<Metrics>::default();
         let mut local = None;
@@ -111,7 +118,7 @@ impl Publisher {
         let loads = Loads::new(loads);
         supervisor.spawn("loads", loads.clone().run(supervisor.stop()));
 
-        let api = web::Data::new(Api { store, writer, terms, fleet, loads, metrics });
+        let api = web::Data::new(Api { store, writer, terms, fleet, loads, feed, streams, metrics });
         Ok(Self { api, http: None, no_more_requests, supervisor })
     }
 
@@ -119,6 +126,7 @@ impl Publisher {
         let api = self.api.clone();
         let server = HttpServer::new(move || App::new().app_data(api.clone()).configure(routes::configure))
             .workers(HTTP_WORKERS)
+            .on_connect(|io, kept| _ = streams::Connection::of(io).map(|connection| kept.insert(connection)))
             .keep_alive(KEEP_ALIVE)
             .client_request_timeout(HEADERS)
             .client_disconnect_timeout(DISCONNECT)

@@ -133,13 +133,6 @@ impl ApiError {
         Problem::new(422, "schema", "The schema of the collection refuses the document", detail).at(pointer).into()
     }
 
-    /// 410: the feed cannot go on from there; load a snapshot instead.
-    pub fn gone(reason: &'static str, detail: String) -> Self {
-        let mut problem = Problem::new(410, "feed-gone", "The feed cannot go on from there", detail);
-        problem.reason = Some(reason.to_owned());
-        problem.into()
-    }
-
     /// 503: more writes wait than can be held.
     pub fn busy() -> Self {
         Self::unavailable("busy", "Too many writes are waiting; nothing was written")
@@ -176,6 +169,11 @@ impl ApiError {
     /// 503: as many snapshots are under way as may be.
     pub fn loads_under_way() -> Self {
         Self::unavailable("loads-under-way", "Other replicas are loading; come back in a moment")
+    }
+
+    /// 503: as many readers follow the feed as may.
+    pub fn streams_full() -> Self {
+        Self::unavailable("streams-full", "As many readers follow the feed here as may; come back in a moment")
     }
 
     fn unavailable(kind: &str, detail: &str) -> Self {

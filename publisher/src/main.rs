@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use publisher::{app::Publisher, settings::Args};
-use service::{settings::EXIT_CODE, tasks, telemetry};
+use service::{limits, settings::EXIT_CODE, tasks, telemetry};
 use tracing::{error, info};
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -12,6 +12,7 @@ async fn main() {
         error!("{mistakes}");
         std::process::exit(EXIT_CODE);
     });
+    limits::raise_open_files();
     let ended = async { Publisher::build(settings).await?.run(tasks::asked_to_stop()).await }.await;
     match ended {
         Ok(()) => info!("the publisher has stopped"),

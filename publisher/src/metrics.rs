@@ -22,6 +22,8 @@ pub struct Metrics {
     pub epochs_declared: Counter,
     /// Snapshots refused because others were under way.
     pub loads_refused: Counter,
+    /// Streams of the feed refused because there were too many.
+    pub streams_refused: Counter,
     events: Family<Label, Counter>,
     writes: Family<StatusLabel, Counter>,
 }
@@ -46,6 +48,11 @@ impl Metrics {
         registry.register("diverged", "Replicas found with a digest that is not the log's", self.diverged.clone());
         registry.register("epochs_declared", "Epochs declared by this publisher", self.epochs_declared.clone());
         registry.register("loads_refused", "Snapshots refused, others were under way", self.loads_refused.clone());
+        registry.register(
+            "streams_refused",
+            "Streams of the feed refused, too many follow",
+            self.streams_refused.clone(),
+        );
         registry.register("events", "Attempts to publish an event, by result", self.events.clone());
         registry.register("writes", "Writes answered, by HTTP status", self.writes.clone());
         if let Some(members) = members {

@@ -10,9 +10,11 @@ use actix_web::{
 };
 use contract::{CollectionName, DocumentId};
 use futures_util::stream::empty;
+use service::streams::Streams;
 
 use crate::{
     error::ApiError,
+    feed::Feed,
     loads::Loads,
     metrics::Metrics,
     store::{Store, Terms},
@@ -42,6 +44,10 @@ pub struct Api {
     pub fleet: crate::fleet::Fleet,
     /// Places for those who load.
     pub loads: Loads,
+    /// Where the log stands, for those who follow it live.
+    pub feed: Feed,
+    /// Places for those.
+    pub streams: Streams,
     /// What is counted.
     pub metrics: std::sync::Arc<Metrics>,
 }

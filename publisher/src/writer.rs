@@ -20,6 +20,7 @@ use tracing::{debug, error, warn};
 
 use crate::{
     error::ApiError,
+    feed::Feed,
     fold::{Action, Done, Entry, Set, Verdict, Write},
     relay::{self, Handed},
     store::{CommitError, Store},
@@ -95,14 +96,15 @@ pub struct WriterTask {
     queue: mpsc::Receiver<Waiting>,
     relay: mpsc::Sender<Handed>,
     relay_memory: Arc<Semaphore>,
+    feed: Feed,
 }
 
-/// A writer and the task that has to run for it. Committed changes go to `relay`.
-pub fn writer(store: Store, relay: mpsc::Sender<Handed>) -> (Writer, WriterTask) {
+/// A writer and the task that has to run for it. Committed changes go to `relay`; `feed` hears that there are some.
+pub fn writer(store: Store, relay: mpsc::Sender<Handed>, feed: Feed) -> (Writer, WriterTask) {
     let (sender, queue) = mpsc::channel(QUEUE);
     let relay_memory = Arc::new(Semaphore::new(relay::QUEUE_BYTES));
     let writer = Writer { queue: sender, memory: Arc::new(Semaphore::new(QUEUE_BYTES)) };
-    (writer, WriterTask { store, queue, relay, relay_memory })
+    (writer, WriterTask { store, queue, relay, relay_memory, feed })
 }
 
 impl WriterTask {
@@ -157,6 +159,9 @@ impl WriterTask {
         let entries: Arc<[Entry]> = group.iter().map(|waiting| waiting.entry.clone()).collect();
         let verdicts = match self.store.commit(entries).await {
             Ok(committed) => {
+                if !committed.changes.is_empty() {
+                    self.feed.wake();
+                }
                 self.hand_to_relay(committed.changes);
                 for waiting in group.split_off(committed.verdicts.len()).into_iter().rev() {
                     left_over.push_front(waiting);

@@ -6,6 +6,7 @@ mod dapr;
 mod delivery;
 mod epoch;
 mod faults;
+mod feed;
 mod fleet;
 mod local;
 mod log;

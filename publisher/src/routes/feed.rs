@@ -1,25 +1,26 @@
-//! The change feed as JSON pages: strictly by revision, contiguous, from the log.
+//! The change feed: strictly by revision, contiguous, from the log; as JSON pages, or live ([`live`]).
 //!
-//! A reader that cannot be served contiguously is told 410 with a reason, and loads a snapshot.
+//! A reader that cannot be served contiguously is told so with a reason, and loads a snapshot: with 410 where it asked for a
+//! page, with the event `resync` where it follows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use actix_web::{HttpResponse, web};
-use contract::{Change, CollectionName, Epoch, Feed, Head, Revision};
+use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use contract::{
+    Change, CollectionName, Epoch, Head, Revision,
+    feed::{self, Gone, PAGE, PAGE_BYTES, Scope, Shares, Since},
+};
 use serde::Deserialize;
 
-use super::{Api, store_failed};
+use super::{Api, header_text, store_failed};
 use crate::error::ApiError;
 
-/// Most changes in a page, and what a page holds when it is not said.
-const PAGE: usize = 1_000;
-/// Bytes of values after which a page ends; it holds at least one change. Collections share it.
-const PAGE_BYTES: usize = 4 << 20;
+mod live;
 
 /// `?since=41` of one collection, `?since=A:41,B:7` of several.
 #[derive(Debug, Deserialize)]
 pub(super) struct Position {
-    since: String,
+    since: Option<String>,
     epoch: Option<String>,
     limit: Option<usize>,
 }
@@ -28,58 +29,107 @@ pub(super) async fn one(
     api: web::Data<Api>,
     name: web::Path<String>,
     position: web::Query<Position>,
+    request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let collection = api.collection(&name)?;
-    let since = revision(&position.since)?;
-    api.page(BTreeMap::from([(collection, since)]), &position).await
+    let scope = Scope::One(api.collection(&name)?);
+    answer(api, scope, &position, &request).await
 }
 
-pub(super) async fn all(api: web::Data<Api>, position: web::Query<Position>) -> Result<HttpResponse, ApiError> {
-    let pair = |text: &str| {
-        let pair = text.trim().split_once(':');
-        let (name, since) = pair.ok_or_else(|| ApiError::bad_field("since", "expected Collection:revision,…"))?;
-        Ok((api.collection(name)?, revision(since)?))
-    };
-    let since: Result<_, ApiError> = position.since.split(',').map(pair).collect();
-    api.page(since?, &position).await
+pub(super) async fn all(
+    api: web::Data<Api>,
+    position: web::Query<Position>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    answer(api, Scope::Several, &position, &request).await
+}
+
+async fn answer(
+    api: web::Data<Api>,
+    scope: Scope,
+    position: &Position,
+    request: &HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    if feed::wants_stream(header_text(request, header::ACCEPT)?.as_deref()) {
+        live::answer(api, scope, position, request).await
+    } else {
+        api.page(&scope, position).await
+    }
+}
+
+/// Why there is no next page.
+#[derive(Debug)]
+enum Halt {
+    /// It cannot follow without a gap.
+    Gone(Gone),
+    /// The store cannot be read now.
+    Store(anyhow::Error),
+}
+
+impl From<Halt> for ApiError {
+    fn from(halt: Halt) -> Self {
+        match halt {
+            Halt::Gone(gone) => gone.problem().into(),
+            Halt::Store(error) => store_failed(error),
+        }
+    }
+}
+
+impl Position {
+    fn epoch(&self) -> Result<Option<Epoch>, ApiError> {
+        let epoch = self.epoch.as_deref().map(str::parse).transpose();
+        epoch.map_err(|error| ApiError::bad_field("epoch", error))
+    }
+
+    fn since(&self, scope: &Scope) -> Result<Option<Since>, ApiError> {
+        let since = self.since.as_deref().map(|since| scope.since(since)).transpose();
+        since.map_err(|error| ApiError::bad_field("since", error))
+    }
 }
 
 impl Api {
-    async fn page(
-        &self,
-        since: BTreeMap<CollectionName, Revision>,
-        position: &Position,
-    ) -> Result<HttpResponse, ApiError> {
+    /// All of it is served here.
+    fn known(&self, since: &Since) -> Result<(), ApiError> {
+        since.keys().try_for_each(|name| self.collection(name.as_str()).map(drop))
+    }
+
+    async fn page(&self, scope: &Scope, position: &Position) -> Result<HttpResponse, ApiError> {
+        let since = position.since(scope)?.ok_or_else(|| ApiError::unreadable("missing field `since`"))?;
+        self.known(&since)?;
         let names: BTreeSet<_> = since.keys().cloned().collect();
         let heads = self.store.heads(&names).await.map_err(store_failed)?;
-        let epoch: Option<Epoch> =
-            position.epoch.as_deref().map(str::parse).transpose().map_err(|e| ApiError::bad_field("epoch", e))?;
         let limit = position.limit.unwrap_or(PAGE).clamp(1, PAGE);
+        let items = self.changes(&heads, &since, position.epoch()?, (limit, PAGE_BYTES)).await?;
+        let mut reached = since;
+        reached.extend(items.iter().map(|change| (change.collection.clone(), change.revision)));
+        let more = heads.iter().any(|head| reached[&head.collection] < head.revision);
+        Ok(HttpResponse::Ok().json(contract::Feed { heads, items, more }))
+    }
+
+    /// The next changes of these collections, at most so many and so many bytes, by collection.
+    async fn changes(
+        &self,
+        heads: &[Head],
+        since: &Since,
+        epoch: Option<Epoch>,
+        (room, budget): (usize, usize),
+    ) -> Result<Vec<Change>, Halt> {
         let mut pending = Vec::new();
-        for head in &heads {
-            let after = since[&head.collection];
-            check(head, after, epoch)?;
+        for head in heads {
+            let Some(after) = since.get(&head.collection).copied() else { continue };
+            feed::check(head, after, epoch).map_err(Halt::Gone)?;
             if after < head.revision {
                 pending.push((head, after));
             }
         }
-        // Each collection gets an even share of the page, and the one with most to give what the others leave: none waits
-        // until another has nothing more to say.
         pending.sort_by_key(|(head, after)| head.revision - after);
-        let (mut room, mut budget, mut more) = (limit, PAGE_BYTES, false);
+        let mut shares = Shares::new(pending.len(), room, budget);
         let mut items = BTreeMap::<&CollectionName, Vec<Change>>::new();
-        let mut sharing = pending.len();
         for (head, after) in pending {
-            let (share, bytes) = (room.div_ceil(sharing), budget.div_ceil(sharing));
-            sharing -= 1;
-            let found = self.contiguous(head, after, share, bytes).await?;
-            room -= found.len();
-            budget = budget.saturating_sub(found.iter().map(size).sum());
-            more |= found.last().map_or(after, |last| last.revision) < head.revision;
+            let found = self.contiguous(head, after, shares.share()).await?;
+            shares.spent(found.len(), found.iter().map(size).sum());
             items.insert(&head.collection, found);
         }
-        let items = items.into_values().flatten().collect();
-        Ok(HttpResponse::Ok().json(Feed { heads, items, more }))
+        Ok(items.into_values().flatten().collect())
     }
 
     /// Changes of a collection up to its head: none when there is no room, else at least one.
@@ -87,42 +137,23 @@ impl Api {
         &self,
         head: &Head,
         after: Revision,
-        room: usize,
-        budget: usize,
-    ) -> Result<Vec<Change>, ApiError> {
+        (room, budget): (usize, usize),
+    ) -> Result<Vec<Change>, Halt> {
         if room == 0 || budget == 0 {
             return Ok(Vec::new());
         }
-        let mut found = self.store.changes(&head.collection, after, room, budget).await.map_err(store_failed)?;
+        let mut found = self.store.changes(&head.collection, after, room, budget).await.map_err(Halt::Store)?;
         // The log may have grown since the heads were read; what is newer than them waits for the next page.
         found.retain(|change| change.revision <= head.revision);
         let unbroken = found.iter().zip(after + 1..).all(|(change, revision)| change.revision == revision);
-        if found.is_empty() || !unbroken { Err(trimmed(head, after)) } else { Ok(found) }
+        if found.is_empty() || !unbroken {
+            Err(Halt::Gone(Gone::Trimmed { collection: head.collection.clone(), next: after + 1 }))
+        } else {
+            Ok(found)
+        }
     }
 }
 
 fn size(change: &Change) -> usize {
     change.config_data.as_ref().map_or(0, |config| config.as_str().len())
-}
-
-fn check(head: &Head, since: Revision, epoch: Option<Epoch>) -> Result<(), ApiError> {
-    if epoch.is_some_and(|epoch| epoch != head.epoch) {
-        return Err(ApiError::gone("epoch", format!("The store is in epoch {}", head.epoch)));
-    }
-    if since > head.revision {
-        return Err(ApiError::gone("ahead", format!("{} is at revision {}", head.collection, head.revision)));
-    }
-    if since + 1 < head.oldest {
-        return Err(trimmed(head, since));
-    }
-    Ok(())
-}
-
-fn trimmed(head: &Head, since: Revision) -> ApiError {
-    let detail = format!("The log of {} no longer holds revision {}", head.collection, since + 1);
-    ApiError::gone("trimmed", detail)
-}
-
-fn revision(text: &str) -> Result<Revision, ApiError> {
-    text.parse().map_err(|_malformed| ApiError::bad_field("since", "expected a revision: a whole number from 0"))
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use contract::{
-    CanonicalJson, Change, CollectionName, DocumentId, Epoch, Feed, Head, Operation, Revision,
+    CanonicalJson, CollectionName, DocumentId, Epoch, EventData, Feed, Head, Operation, Revision,
     fleet::{CheckIn, CheckedIn},
     snapshot::{Line, SETTLED, Start},
 };
@@ -87,13 +87,13 @@ impl Origin {
         let since: Vec<_> = cursor.iter().map(|(name, revision)| format!("{name}:{revision}")).collect();
         let path = &format!("/v1/changes?since={}&epoch={epoch}", since.join(","));
         self.in_turn(|publisher| async move {
-            let Feed { items, more, .. } = json(publisher, self.get(publisher, path).await?).await?;
+            let Feed::<EventData> { items, more, .. } = json(publisher, self.get(publisher, path).await?).await?;
             let mut reached = cursor.clone();
-            let follows = |change: &Change| {
+            let follows = |change: &EventData| {
                 let at = reached.get_mut(&change.collection);
                 at.is_some_and(|at| {
                     *at += 1;
-                    *at == change.revision && change.epoch == epoch && intact(change)
+                    (Some(*at), Some(epoch)) == (change.revision, change.epoch) && intact(change)
                 })
             };
             if !items.iter().all(follows) {
@@ -102,7 +102,7 @@ impl Origin {
             if more && items.is_empty() {
                 return Err(publisher.unusable("an empty page of the feed says that there is more"));
             }
-            Ok(Page { changes: items.into_iter().map(Hint::from_change).collect(), more })
+            Ok(Page { changes: items.iter().filter_map(Hint::from_event).collect(), more })
         })
         .await
     }
@@ -155,12 +155,13 @@ impl Origin {
         let path = &format!("/v1/collections/{collection}/changes?since={since}&limit=1&epoch={epoch}");
         self.in_turn(|publisher| async move {
             let response = self.get(publisher, path).await?;
-            let Feed { items, .. } = json(publisher, response).await?;
-            let asked = items.into_iter().next().filter(|change| {
-                (&change.collection, change.epoch, change.revision) == (collection, epoch, revision) && intact(change)
+            let Feed::<EventData> { items, .. } = json(publisher, response).await?;
+            let asked = items.first().filter(|change| {
+                let place = (&change.collection, change.epoch, change.revision);
+                place == (collection, Some(epoch), Some(revision)) && intact(change)
             });
-            let change = asked.ok_or_else(|| publisher.unusable(format!("it is not revision {revision}, intact")))?;
-            Ok(Hint::from_change(change))
+            let record = asked.and_then(Hint::from_event);
+            record.ok_or_else(|| publisher.unusable(format!("it is not revision {revision}, intact")))
         })
         .await
     }
@@ -239,7 +240,7 @@ fn check_heads(root: &Root, heads: &[Head]) -> Result<(), String> {
 }
 
 /// Whether a record has the value that its operation and its checksum say.
-fn intact(change: &Change) -> bool {
+fn intact(change: &EventData) -> bool {
     change.config_data.as_ref().map(CanonicalJson::crc) == change.crc
         && (change.op == Operation::Delete) == change.config_data.is_none()
 }

@@ -110,7 +110,7 @@ async fn a_disk_that_fails_breaks_the_store_whoever_finds_out() {
 async fn the_writer_ends_when_another_task_breaks_the_store() {
     let (store, fails) = store().await;
     let (relay, _changes) = tokio::sync::mpsc::channel(1);
-    let (_writer, task) = writer(Store::Embedded(store.clone()), relay);
+    let (_writer, task) = writer(Store::Embedded(store.clone()), relay, crate::feed::Feed::default());
     let mut running = tokio::task::JoinSet::new();
     running.spawn(task.run(CancellationToken::new()));
     fails.store(true, Relaxed);
