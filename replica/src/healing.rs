@@ -30,7 +30,7 @@ impl Replica {
                 // Another history, or an old copy: the check-in finds out which.
                 _ => self.check_in().await,
             },
-            // Another subscriber, which keeps no log.
+            // An older subscriber, which has no feed.
             Err(SyncError::Origin(OriginError::Refused { status: 404, .. })) => self.load().await,
             Err(SyncError::Origin(error @ OriginError::Unusable { .. })) => {
                 tracing::warn!("a load follows: {error}");

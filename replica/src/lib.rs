@@ -3,7 +3,7 @@
 //! Reading order: [`Replica`] (the handle), [`view`] (what readers see, and how far it may be trusted), `intake` (what
 //! becomes of an event), `unrevisioned` (events of a publisher that follows the source document only), `origin` (the
 //! publisher as a client sees it), `sync` (the loop), `check_in` (say where it is, hear where everything stands), `healing`
-//! (deltas and loads), `keeping` and `disk` (last known good), `arrivals` (deaf and competing intakes), `redis`
+//! (deltas and loads), `keeping` and `disk` (last known good), `arrivals` (deaf and competing intakes), `ring` (the newest changes, for those who follow this replica), `redis`
 //! (events that are fetched) and `document` (a replica of one document), both with the feature `redis`.
 //!
 //! This crate gives futures and spawns nothing: whoever embeds it runs [`Replica::run`] under its own supervision. It
@@ -24,6 +24,7 @@ mod origin;
 #[cfg(feature = "redis")]
 mod redis;
 mod replica;
+mod ring;
 mod sync;
 mod unrevisioned;
 pub mod view;
@@ -40,6 +41,7 @@ pub use state::{Collection, Root};
 pub use answer::Answer;
 pub use error::OriginError;
 pub use replica::Replica;
+pub use ring::Ring;
 pub use view::View;
 
 /// What a replica must be told.

@@ -13,7 +13,7 @@ use contract::{
     fleet::Intake,
     status::{CollectionStatus, Dropped, EventCounts, Healing, Status},
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::{Answer, Config, Events, View, arrivals::Arrivals, disk::Disk, origin::Origin, writer::Writer};
 
@@ -39,6 +39,8 @@ struct Shared {
     writer: Mutex<Writer>,
     /// What the writer did last. Swapped under the writer's lock, so views follow each other in order.
     view: ArcSwap<View>,
+    /// Version of the newest changes in the view.
+    moved: watch::Sender<u64>,
     journal: Mutex<Journal>,
     asked: Asked,
     lists: tokio::sync::Mutex<BTreeMap<CollectionName, Instant>>,
@@ -93,6 +95,7 @@ impl Replica {
             disk,
             writer: Mutex::new(writer),
             view,
+            moved: watch::Sender::default(),
             journal: Mutex::default(),
             asked: Asked::default(),
             lists: tokio::sync::Mutex::default(),
@@ -102,6 +105,11 @@ impl Replica {
     /// What is held now. The view stays as it is, whatever comes later.
     pub fn view(&self) -> Arc<View> {
         self.0.view.load_full()
+    }
+
+    /// Whoever waits for [`View::changes`] to change waits here. What is seen of it is a number without meaning.
+    pub fn moved(&self) -> watch::Receiver<u64> {
+        self.0.moved.subscribe()
     }
 
     /// What it was told to do.
@@ -155,7 +163,10 @@ impl Replica {
     pub(crate) fn write<T>(&self, change: impl FnOnce(&mut Writer) -> T) -> T {
         let mut writer = self.0.writer.lock().expect("nothing that holds it panics");
         let result = change(&mut writer);
-        self.0.view.store(Arc::new(writer.view(Instant::now())));
+        let view = writer.view(Instant::now());
+        let version = view.rings.version;
+        self.0.view.store(Arc::new(view));
+        self.0.moved.send_if_modified(|told| std::mem::replace(told, version) != version);
         result
     }
 

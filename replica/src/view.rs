@@ -11,6 +11,8 @@ use std::{
 use contract::{CollectionName, Revision, status::State};
 use state::Root;
 
+use crate::ring::{Ring, Rings};
+
 /// How long a revision may be missing before anything is made of it: events overtake each other.
 pub(crate) const GRACE: Duration = Duration::from_millis(200);
 
@@ -21,6 +23,7 @@ pub(crate) type Gaps = BTreeMap<CollectionName, (Revision, Instant)>;
 #[derive(Debug, Default)]
 pub struct View {
     pub(crate) root: Root,
+    pub(crate) rings: Rings,
     /// When the newest reading was asked for that this replica has reached in every collection. It is the time of
     /// asking, not of the answer: what is committed in between is not promised. (`Instant` stands still while a Linux
     /// machine is suspended; a clock that runs on would show staleness at once after waking, this one after the next
@@ -43,6 +46,11 @@ impl View {
     /// The documents of all followed collections.
     pub fn root(&self) -> &Root {
         &self.root
+    }
+
+    /// The newest changes of a followed collection, up to its watermark; `None` while it counts no revisions.
+    pub fn changes(&self, name: &CollectionName) -> Option<&Ring> {
+        self.rings.ring(name)
     }
 
     /// Whether there is something to serve.

@@ -10,7 +10,10 @@ use std::{
 use contract::{CollectionName, Head, Revision};
 use state::{Machine, Root};
 
-use crate::view::{GRACE, View};
+use crate::{
+    ring::Rings,
+    view::{GRACE, View},
+};
 
 /// Readings that wait to be reached. Older ones could no longer make a replica current.
 const MAX_READINGS: usize = 8;
@@ -34,6 +37,7 @@ pub(crate) struct Writer {
     pub(crate) recalled: bool,
     /// See [`View::kept`].
     pub(crate) kept: Option<i64>,
+    rings: Rings,
     readings: VecDeque<(Instant, Vec<Head>)>,
     confirmed: Option<Instant>,
     lacking: BTreeMap<CollectionName, (Revision, Instant)>,
@@ -49,6 +53,7 @@ impl Writer {
             opened: true,
             recalled: false,
             kept: None,
+            rings: Rings::default(),
             readings: VecDeque::new(),
             confirmed: None,
             lacking: BTreeMap::new(),
@@ -86,6 +91,8 @@ impl Writer {
                 self.confirm(asked);
             }
         }
+        let landed = self.machine.take_landed();
+        self.rings.follow(landed, self.machine.root());
         let root = self.machine.root().clone();
         let old = std::mem::take(&mut self.lacking);
         self.lacking = root
@@ -101,6 +108,7 @@ impl Writer {
             .collect();
         View {
             root,
+            rings: self.rings.clone(),
             confirmed: self.confirmed,
             lacking: self.lacking.clone(),
             refused: self.refused,

@@ -1,6 +1,6 @@
 //! What arrives, and what becomes of it. Nothing here decides; see [`crate::machine`].
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use contract::{
     CanonicalJson, Change, ChangeSet, CollectionName, Crc, Document, DocumentId, Epoch, EventData, Operation, Revision,
@@ -78,6 +78,26 @@ impl Hint {
             config: intact(change.config_data, change.crc),
             last_set: change.last_set,
         }
+    }
+
+    /// The same as the data of an event, as [`Hint::from_event`] reads it; `None` when its value did not come along.
+    pub fn event(&self) -> Option<EventData> {
+        if self.lacks_value() {
+            return None;
+        }
+        Some(EventData {
+            collection: self.collection.clone(),
+            op: self.op,
+            id: self.id.clone(),
+            config_data: self.config.clone().filter(|_config| self.op != Operation::Delete),
+            metadata: BTreeMap::new(),
+            pub_sub_name: None,
+            crc: self.config.as_ref().filter(|_config| self.op != Operation::Delete).map(CanonicalJson::crc),
+            revision: Some(self.revision),
+            epoch: Some(self.epoch),
+            last_set: Some(self.last_set),
+            change_set: self.change_set.as_deref().cloned(),
+        })
     }
 
     /// The document that it makes; `None` when it takes one away, or when its value did not come along.

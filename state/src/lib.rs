@@ -18,7 +18,7 @@ mod staging;
 pub use collection::Collection;
 pub use hint::{Decision, Hint};
 pub use image::{Damaged, Image};
-pub use machine::{Generation, Machine};
+pub use machine::{Generation, Landed, Machine};
 pub use root::Root;
 pub use snapshot::{How, Incomplete, Installed, NotInstalled, Snapshot};
 

@@ -22,6 +22,15 @@ const MAX_EARLY_BYTES: usize = 16 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Generation(u64);
 
+/// What became visible.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Landed {
+    /// A change, or something newer of the same document in its place.
+    Change(Hint),
+    /// A snapshot: what was told of before is no account of what is held any more.
+    Installed,
+}
+
 /// The writer's side of a replica. There is one; readers hold clones of its [`Root`].
 #[derive(Debug)]
 pub struct Machine {
@@ -30,6 +39,7 @@ pub struct Machine {
     early_bytes: usize,
     generation: u64,
     loading: bool,
+    landed: Vec<Landed>,
     /// What was seen when the load under way began, if a snapshot below it could show half of a set.
     floor: BTreeMap<CollectionName, Revision>,
     /// The watermarks of distrusted collections when the load under way began.
@@ -46,6 +56,7 @@ impl Machine {
             early_bytes: 0,
             generation: 0,
             loading: false,
+            landed: Vec::new(),
             floor: BTreeMap::new(),
             doubted: BTreeMap::new(),
         }
@@ -54,6 +65,12 @@ impl Machine {
     /// What it holds now.
     pub fn root(&self) -> &Root {
         &self.root
+    }
+
+    /// What has become visible since this was last asked, in the order in which it did; not in the order of revisions. Ask
+    /// after every step, else it grows.
+    pub fn take_landed(&mut self) -> Vec<Landed> {
+        std::mem::take(&mut self.landed)
     }
 
     /// What would become of a change. Pure: the answer and nothing else.
@@ -130,6 +147,7 @@ impl Machine {
         let loading = self.loading;
         let Some(collection) = self.root.collections.get_mut(&hint.collection) else { return };
         collection.land(hint);
+        self.landed.push(Landed::Change(hint.clone()));
         // A load under way may still bring a page from before the deletion.
         if !loading {
             collection.bury();
@@ -275,6 +293,7 @@ impl Machine {
         }
         self.loading = false;
         let installed = snapshot::install(&mut self.root, &self.floor, &self.doubted, snapshot)?;
+        self.landed.push(Landed::Installed);
         self.settle();
         self.replay_early();
         Ok(installed)

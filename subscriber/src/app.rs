@@ -11,7 +11,10 @@ use std::{
 use actix_web::{App as HttpApp, HttpServer, dev::Server};
 use anyhow::Context;
 use replica::{Config, Replica, Url};
-use service::tasks::Supervisor;
+use service::{
+    streams::{self, Streams},
+    tasks::Supervisor,
+};
 
 use crate::{
     routes::{self, AppState},
@@ -53,10 +56,13 @@ impl App {
             app_token: settings.app_api_token.as_ref().filter(|_token| settings.by_publisher).map(Token::header),
         })
         .context("cannot make an HTTP client")?;
-        let state = AppState::new(replica.clone(), &settings);
-        let supervisor = Supervisor::default();
+        let mut supervisor = Supervisor::default();
+        let streams = Streams::new(streams::MOST, supervisor.stop());
+        supervisor.spawn("streams", streams.clone().run());
+        let state = AppState::new(replica.clone(), &settings, streams);
         let server = HttpServer::new(move || HttpApp::new().configure(|config| routes::configure(config, &state)))
             .workers(WORKERS)
+            .on_connect(|io, kept| _ = streams::Connection::of(io).map(|connection| kept.insert(connection)))
             .shutdown_timeout(SHUTDOWN_SECONDS)
             .shutdown_signal(supervisor.stop().cancelled_owned())
             .listen(listener)

@@ -68,6 +68,12 @@ impl ApiError {
         Problem::new(503, "loading", "Loading", detail).into()
     }
 
+    /// As many readers follow the feed as may.
+    pub fn streams_full() -> Self {
+        let detail = "As many readers follow the feed here as may; come back in a moment";
+        Problem::new(503, "streams-full", "Not possible right now", detail).into()
+    }
+
     /// No publisher has confirmed the configuration for too long, and a setting says that this is not ready.
     pub fn stale() -> Self {
         let detail = "No publisher has confirmed the configuration in time (AURA_CONFIGURATION_READY_WHEN_STALE=false)";

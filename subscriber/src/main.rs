@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use service::{settings::EXIT_CODE, tasks::asked_to_stop, telemetry};
+use service::{limits, settings::EXIT_CODE, tasks::asked_to_stop, telemetry};
 use subscriber::{app::App, settings::Options};
 
 #[tokio::main]
@@ -26,6 +26,7 @@ async fn main() -> ExitCode {
             return ExitCode::from(EXIT_CODE as u8);
         }
     };
+    limits::raise_open_files();
     let ended = match App::build(settings) {
         Ok(app) => app.run(asked_to_stop()).await,
         Err(error) => Err(error),

@@ -1,10 +1,11 @@
-//! The HTTP surface, one module per caller: [`dapr`] (a sidecar or a LOCAL publisher), [`read`] (whoever wants values),
+//! The HTTP surface, one module per caller: [`dapr`] (a sidecar or a LOCAL publisher), [`read`] and `feed` (whoever wants values),
 //! [`health`] (an orchestrator, an operator), `check_in` (a replica that follows this one).
 //!
 //! Handlers extract, call the replica and answer. They decide nothing.
 
 mod check_in;
 pub mod dapr;
+mod feed;
 pub mod health;
 mod methods;
 pub mod metrics;
@@ -20,6 +21,7 @@ use actix_web::{
 };
 use contract::event;
 use replica::Replica;
+use service::streams::Streams;
 
 use crate::{
     error::ApiError,
@@ -33,16 +35,18 @@ pub struct AppState {
     subscriptions: Arc<[dapr::Subscription]>,
     token: Option<Token>,
     ready_when_stale: bool,
+    streams: Streams,
 }
 
 impl AppState {
     /// What handlers need of the settings.
-    pub fn new(replica: Replica, settings: &Settings) -> Self {
+    pub fn new(replica: Replica, settings: &Settings, streams: Streams) -> Self {
         Self {
             replica,
             subscriptions: dapr::subscriptions(settings),
             token: settings.app_api_token.clone(),
             ready_when_stale: settings.ready_when_stale,
+            streams,
         }
     }
 }
@@ -61,6 +65,8 @@ pub fn configure(config: &mut ServiceConfig, state: &AppState) {
         .service(web::resource("/v1/collections/{collection}").get(read::head))
         .service(web::resource("/v1/collections/{collection}/documents").get(read::documents))
         .service(web::resource("/v1/collections/{collection}/documents/{id}").get(read::document))
+        .service(web::resource("/v1/changes").get(feed::all))
+        .service(web::resource("/v1/collections/{collection}/changes").get(feed::one))
         .service(web::resource("/v1/snapshot").get(read::snapshot))
         .service(web::resource("/v1/replicas/{instance}").put(check_in::answer))
         .service(web::resource("/v1/status").get(health::status))

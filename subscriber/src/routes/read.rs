@@ -24,7 +24,7 @@ use contract::{
     status::State,
 };
 use futures_util::stream;
-use replica::{Collection, View};
+use replica::{Collection, Ring, View};
 use serde::Deserialize;
 
 use super::{
@@ -143,7 +143,7 @@ pub(super) fn loaded(state: &AppState) -> Result<Arc<View>, ApiError> {
 }
 
 /// What cannot be the name of a collection is the name of none.
-fn followed<'a>(view: &'a View, name: &str) -> Result<(CollectionName, &'a Collection), ApiError> {
+pub(super) fn followed<'a>(view: &'a View, name: &str) -> Result<(CollectionName, &'a Collection), ApiError> {
     let known = name.parse().ok().and_then(|name: CollectionName| Some((name.clone(), view.root().collection(&name)?)));
     known.ok_or_else(|| ApiError::unknown_collection(name))
 }
@@ -156,19 +156,18 @@ pub(super) fn head_of(view: &View, name: &CollectionName, held: &Collection) -> 
         revision: held.watermark(),
         count: held.count(),
         digest: held.digest(),
-        // No changes are kept here, only their outcome.
-        oldest: held.watermark() + 1,
+        oldest: view.changes(name).map_or(held.watermark() + 1, Ring::oldest),
         ..Head::empty(name.clone(), epoch)
     })
 }
 
-fn about(view: &View, name: &CollectionName, held: &Collection) -> HttpResponseBuilder {
+pub(super) fn about(view: &View, name: &CollectionName, held: &Collection) -> HttpResponseBuilder {
     let epoch = view.root().epoch().filter(|_epoch| held.versioned());
     let revision = epoch.map(|epoch| format!("{epoch}-{}", held.watermark()));
     answer(revision, view.state_of(name, Instant::now()))
 }
 
-fn about_all(view: &View) -> HttpResponseBuilder {
+pub(super) fn about_all(view: &View) -> HttpResponseBuilder {
     answer(view.root().epoch().map(|epoch| epoch.to_string()), view.state(Instant::now()))
 }
 

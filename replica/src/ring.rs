@@ -1,0 +1,161 @@
+//! The newest changes of each collection, in order: what a feed can be served from without a log.
+//!
+//! A ring holds what landed, up to the watermark and without a hole, so what readers cannot see is not in it. A change that
+//! came beyond a hole waits until the watermark has passed it. What it cannot tell (a load brought it, or its value never
+//! came because something newer was here) empties it: it begins anew behind that. It is a part of the view, of the same
+//! moment as the documents. No clock, no I/O.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use contract::{CollectionName, Epoch, EventData, Revision};
+use imbl::OrdMap;
+use state::{Landed, Root};
+
+/// Changes that are kept of each collection.
+const MOST: usize = 1_024;
+/// Bytes of their values; at least one change is kept.
+const MOST_BYTES: usize = 16 << 20;
+
+type Changes = OrdMap<Revision, Arc<EventData>>;
+
+/// The rings of all collections. Cloning shares them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rings {
+    epoch: Option<Epoch>,
+    rings: Arc<BTreeMap<CollectionName, Ring>>,
+    /// Grows with every change of any of them.
+    pub(crate) version: u64,
+}
+
+/// The newest changes of one collection.
+#[derive(Debug, Clone, Default)]
+pub struct Ring {
+    /// Every change after this revision is here.
+    base: Revision,
+    /// The watermark: the revision of the newest change.
+    top: Revision,
+    kept: Kept,
+    /// Beyond the watermark.
+    beyond: Kept,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Kept {
+    changes: Changes,
+    bytes: usize,
+}
+
+impl Rings {
+    pub(crate) fn ring(&self, name: &CollectionName) -> Option<&Ring> {
+        self.rings.get(name)
+    }
+
+    /// Takes over what landed until `root`.
+    pub(crate) fn follow(&mut self, landed: Vec<Landed>, root: &Root) {
+        if self.epoch != root.epoch() {
+            *self = Self { epoch: root.epoch(), rings: Arc::default(), version: self.version + 1 };
+        }
+        for landed in landed {
+            match landed {
+                Landed::Installed => {
+                    self.version += 1;
+                    self.edit().values_mut().for_each(Ring::empty);
+                }
+                Landed::Change(hint) if Some(hint.epoch) == self.epoch => {
+                    if let Some(data) = hint.event() {
+                        self.edit().entry(hint.collection).or_default().add(hint.revision, data);
+                    }
+                }
+                Landed::Change(_of_another_history) => {}
+            }
+        }
+        for (name, held) in root.collections().filter(|(_name, held)| held.versioned()) {
+            let moved = self.rings.get(name).is_none_or(|ring| ring.top != held.watermark());
+            if moved {
+                self.version += 1;
+                self.edit().entry(name.clone()).or_default().advance(held.watermark());
+            }
+        }
+    }
+
+    fn edit(&mut self) -> &mut BTreeMap<CollectionName, Ring> {
+        Arc::make_mut(&mut self.rings)
+    }
+}
+
+impl Ring {
+    /// The oldest revision that is here; one more than the watermark when there is none.
+    pub fn oldest(&self) -> Revision {
+        self.base + 1
+    }
+
+    /// The changes after a revision, in order, without a hole when it is not before the oldest.
+    pub fn after(&self, since: Revision) -> impl Iterator<Item = &Arc<EventData>> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        self.kept.changes.range((Excluded(since), Unbounded)).map(|(_revision, data)| data)
+    }
+
+    fn empty(&mut self) {
+        (self.kept, self.base) = (Kept::default(), self.top);
+    }
+
+    fn add(&mut self, revision: Revision, data: EventData) {
+        if revision > self.top {
+            self.beyond.insert(revision, Arc::new(data));
+            // The lowest go: when the watermark has passed them all, the highest are the newest.
+            self.beyond.bound();
+        }
+    }
+
+    fn advance(&mut self, watermark: Revision) {
+        if watermark < self.top {
+            (self.kept, self.base) = (Kept::default(), watermark);
+        }
+        let mut first = watermark + 1;
+        while first > self.top + 1 && self.beyond.changes.contains_key(&(first - 1)) {
+            first -= 1;
+        }
+        if first > self.top + 1 {
+            (self.kept, self.base) = (Kept::default(), first - 1);
+        }
+        while let Some((revision, data)) = self.beyond.pop_up_to(watermark) {
+            if revision >= first {
+                self.kept.insert(revision, data);
+            }
+        }
+        self.top = watermark;
+        self.base = self.kept.bound().unwrap_or(self.base);
+    }
+}
+
+impl Kept {
+    fn insert(&mut self, revision: Revision, data: Arc<EventData>) {
+        self.bytes += size(&data);
+        if let Some(old) = self.changes.insert(revision, data) {
+            self.bytes -= size(&old);
+        }
+    }
+
+    fn pop_up_to(&mut self, highest: Revision) -> Option<(Revision, Arc<EventData>)> {
+        let (lowest, data) = self.changes.get_min().filter(|(revision, _data)| *revision <= highest).cloned()?;
+        self.changes.remove(&lowest);
+        self.bytes -= size(&data);
+        Some((lowest, data))
+    }
+
+    /// Lets the lowest go until the rest fits; the last that went.
+    fn bound(&mut self) -> Option<Revision> {
+        let mut gone = None;
+        while self.changes.len() > MOST || self.bytes > MOST_BYTES && self.changes.len() > 1 {
+            gone = Some(self.pop_up_to(Revision::MAX)?.0);
+        }
+        gone
+    }
+}
+
+fn size(data: &EventData) -> usize {
+    data.config_data.as_ref().map_or(0, |config| config.as_str().len())
+}
+
+#[cfg(test)]
+mod tests;
