@@ -8,7 +8,7 @@ mod target;
 use std::{io, time::Duration};
 
 use anyhow::{Context, anyhow};
-use contract::{CollectionName, DocumentId, Heads, Revision, fleet::Fleet, listing};
+use contract::{CollectionName, DocumentId, Heads, Revision, feed, fleet::Fleet, listing};
 use futures_util::{StreamExt, TryStreamExt};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, header};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -21,7 +21,7 @@ use tokio_util::io::StreamReader;
 use self::refused::accepted;
 pub(crate) use self::{
     refused::{Refused, refused_with},
-    target::{Subscribers, Target, service_url},
+    target::{Subscribers, Target, first_url, service_url},
 };
 
 const CONNECT: Duration = Duration::from_secs(1);
@@ -69,6 +69,13 @@ impl Api {
     /// Reads something. `accept` matters to lists only.
     pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Response> {
         let request = self.request(Method::GET, path).header(header::ACCEPT, format!("{}, */*", listing::NDJSON));
+        Ok(accepted(self.send(request, READ).await?).await?)
+    }
+
+    /// Begins to read a live feed after a position. One that says nothing for so long is broken.
+    pub(crate) async fn stream(&self, path: &str, position: &str, silence: Duration) -> anyhow::Result<Response> {
+        let request = client(silence)?.get(format!("{}{path}", self.base()));
+        let request = request.header(header::ACCEPT, feed::EVENT_STREAM).header("Last-Event-ID", position);
         Ok(accepted(self.send(request, READ).await?).await?)
     }
 

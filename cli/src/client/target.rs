@@ -54,7 +54,7 @@ impl Subscribers {
 }
 
 /// The first of a comma list of URLs.
-fn first_url(list: &str) -> Result<Url, String> {
+pub(crate) fn first_url(list: &str) -> Result<Url, String> {
     service_url(list.split(',').next().unwrap_or_default())
 }
 

@@ -10,6 +10,7 @@ mod reap;
 mod restore_epoch;
 mod schemas;
 mod status;
+mod tail;
 mod up;
 mod verify;
 
@@ -37,6 +38,7 @@ enum Command {
     Export(export::Export),
     Import(import::Import),
     Status(status::Status),
+    Tail(tail::Tail),
     Verify(verify::Verify),
     Reap(reap::Reap),
     Schemas(schemas::Schemas),
@@ -56,6 +58,7 @@ impl Confcast {
             Command::Export(command) => command.run().await,
             Command::Import(command) => command.run().await,
             Command::Status(command) => command.run().await,
+            Command::Tail(command) => command.run().await,
             Command::Verify(command) => command.run().await,
             Command::Reap(command) => command.run().await,
             Command::Schemas(command) => command.run().await,
@@ -97,6 +100,9 @@ mod tests {
             "import all.ndjson",
             "status --subscriber http://127.0.0.1:8081 --subscriber http://127.0.0.1:8082 --json",
             "status --strict",
+            "tail",
+            "tail ChannelConfiguration --since 41 --id whatsapp-es --op Update --op delete --json --strict",
+            "tail --since ChannelConfiguration:41,SkillConfiguration:7 --url http://127.0.0.1:8081",
             "verify --subscriber http://127.0.0.1:8081,http://127.0.0.1:8082 --wait 30 --json",
             "reap",
             "reap --redis-url rediss://user:secret@redis:6380/1 --groups a-*,b-* --groups c-* --idle-seconds 60 --apply --json",
@@ -120,6 +126,7 @@ mod tests {
             ("put ChannelConfiguration a", "<FILE>"),
             ("up --publisher-port 0", "1..=65535"),
             ("delete ChannelConfiguration a --if-match new", "--if-match"),
+            ("tail --op upsert", "create, update or delete"),
             ("restore-epoch --yes", "--adopt"),
             ("schemas check --dir a b.schema.json", "--dir"),
             ("reap --groups *", "every group"),

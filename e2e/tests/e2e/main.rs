@@ -18,4 +18,5 @@ mod sets;
 mod settings;
 mod stalled;
 mod survival;
+mod tail;
 mod up;

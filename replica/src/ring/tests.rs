@@ -23,8 +23,8 @@ fn hint(revision: Revision) -> Hint {
         id: format!("d{}", revision % 7).parse().expect("an id"),
         epoch: epoch(1),
         revision,
-        op: if revision % 5 == 0 { Operation::Delete } else { Operation::Update },
-        config: (revision % 5 != 0)
+        op: if revision.is_multiple_of(5) { Operation::Delete } else { Operation::Update },
+        config: (!revision.is_multiple_of(5))
             .then(|| CanonicalJson::parse(format!("{{\"n\":{revision}}}").as_bytes()).expect("json")),
         last_set: 0,
         change_set: None,

@@ -1,0 +1,118 @@
+//! How a change is shown: as JSON, or for people with the lines that it changed.
+
+use std::fmt::Write;
+
+use console::Style;
+use contract::{CanonicalJson, EventData, Operation};
+use serde::Deserialize;
+use serde_json::Value;
+use similar::{ChangeTag, TextDiff};
+
+use super::documents::Before;
+
+/// Lines around a change.
+const CONTEXT: usize = 2;
+
+/// The way to show changes.
+#[derive(Debug)]
+pub(super) struct Lines {
+    json: bool,
+    colour: bool,
+}
+
+/// What only a publisher tells.
+#[derive(Deserialize)]
+struct Told {
+    time: Option<String>,
+}
+
+impl Lines {
+    /// In colour only for a terminal.
+    pub(super) fn new(json: bool) -> Self {
+        Self { json, colour: console::colors_enabled() }
+    }
+
+    /// A change, without the last line feed.
+    pub(super) fn of(&self, item: &str, data: &EventData, before: &Before) -> anyhow::Result<String> {
+        if self.json {
+            return Ok(item.to_owned());
+        }
+        let (done, style) = match data.op {
+            Operation::Create => ("created", Style::new().green()),
+            Operation::Update => ("updated", Style::new().yellow()),
+            Operation::Delete => ("deleted", Style::new().red()),
+        };
+        let mut text = String::new();
+        if let Told { time: Some(time) } = serde_json::from_str(item)? {
+            write!(text, "{} ", self.paint(&Style::new().dim(), &time))?;
+        }
+        let place = format!("{}/{}", data.collection, data.id);
+        let revision = data.revision.unwrap_or_default();
+        write!(text, "{} {} at {revision}", self.paint(&Style::new().bold(), &place), self.paint(&style, done))?;
+        if let Some(set) = &data.change_set {
+            write!(text, " in set {}", set.id)?;
+        }
+        match (before, &data.config_data) {
+            (Before::Unknown, Some(now)) => pretty(now).lines().for_each(|line| text += &format!("\n    {line}")),
+            (Before::Unknown, None) => {}
+            (Before::Nothing, now) => self.diff("", &now.as_ref().map(pretty).unwrap_or_default(), &mut text),
+            (Before::Value(was), now) => {
+                self.diff(&pretty(was), &now.as_ref().map(pretty).unwrap_or_default(), &mut text);
+            }
+        }
+        Ok(text)
+    }
+
+    fn diff(&self, was: &str, now: &str, text: &mut String) {
+        let diff = TextDiff::from_lines(was, now);
+        for (at, group) in diff.grouped_ops(CONTEXT).iter().enumerate() {
+            if at > 0 {
+                *text += "\n    …";
+            }
+            for change in group.iter().flat_map(|op| diff.iter_changes(op)) {
+                let (sign, style) = match change.tag() {
+                    ChangeTag::Delete => ('-', Style::new().red()),
+                    ChangeTag::Insert => ('+', Style::new().green()),
+                    ChangeTag::Equal => (' ', Style::new()),
+                };
+                let line = format!("  {sign} {}", change.value().trim_end_matches('\n'));
+                *text += &format!("\n{}", self.paint(&style, &line));
+            }
+        }
+    }
+
+    fn paint(&self, style: &Style, text: &str) -> String {
+        style.clone().force_styling(self.colour).apply_to(text).to_string()
+    }
+}
+
+/// One member per line, each ending in a line feed.
+fn pretty(config: &CanonicalJson) -> String {
+    let value: Option<Value> = serde_json::from_str(config.as_str()).ok();
+    let pretty = value.and_then(|value| serde_json::to_string_pretty(&value).ok());
+    pretty.unwrap_or_else(|| config.as_str().to_owned()) + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(json: bool, colour: bool, before: &Before) -> String {
+        let item = r#"{"collection":"A","op":"Update","id":"x","revision":7,"configData":{"a":1,"b":2,"c":3,"d":4,"e":5},"time":"T"}"#;
+        let data = serde_json::from_str(item).expect("data");
+        Lines { json, colour }.of(item, &data, before).expect("shown")
+    }
+
+    #[test]
+    fn what_changed_is_shown_with_what_is_around_it() {
+        let was = CanonicalJson::parse(br#"{"a":1,"b":2,"c":3,"d":4,"e":6}"#).expect("json");
+        let before = Before::Value(was);
+        let lines =
+            ["T A/x updated at 7", "      \"c\": 3,", "      \"d\": 4,", "  -   \"e\": 6", "  +   \"e\": 5", "    }"];
+        assert_eq!(shown(false, false, &before), lines.join("\n"));
+        assert!(shown(false, true, &before).contains("\u{1b}[32m  +   \"e\": 5\u{1b}[0m"));
+        assert!(shown(true, true, &before).starts_with(r#"{"collection":"A""#));
+        let whole = shown(false, false, &Before::Unknown);
+        assert!(whole.contains("\n      \"a\": 1,") && !whole.contains('+'), "{whole}");
+    }
+}
