@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Provides the real parts that the tests run against, so that no test ever skips because one is missing.
 #
-#   provide.sh [PART...]      PART: mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds node-tools
+#   provide.sh [PART...]      PART: mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds node-tools client-modules
 #                             (default: all)
 #
 # Prints one NAME=path line per part, fit for `eval`, and nothing else on stdout. A part is taken from the variable
@@ -19,6 +19,7 @@ cache=${CONFCAST_PARTS:-${XDG_CACHE_HOME:-${HOME:?}/.cache}/confcast/parts}
 mongod=6.0.5
 kustomize=5.8.2 # newer ones want a Go newer than 1.26
 kubernetes=1.37.0
+clients=$here/../../examples/clients
 # The sidecar's version has one home: the module that builds it.
 [[ $(<"$here/daprd/go.mod") =~ github.com/dapr/dapr\ v([0-9.]+) ]] && dapr=${BASH_REMATCH[1]}
 
@@ -119,11 +120,19 @@ make_dapr-crds() {
 
 # The schema of AsyncAPI, the generator of TypeScript types, and the compiler that tries them.
 make_node-tools() {
-  need npm "Node.js 18 or newer with npm (Debian: nodejs npm)"
+  need npm "Node.js 20 or newer with npm (Debian: nodejs npm)"
   cp "$here"/node/package{,-lock}.json "$1"
   npm ci --prefix "$1" --ignore-scripts --no-audit --no-fund --loglevel=error
   [[ -x $1/node_modules/.bin/tsc && -f $1/node_modules/@asyncapi/specs/schemas/3.0.0.json ]] ||
     fail "node-tools: the packages have another layout"
+}
+
+# What examples/clients needs of npm, as its lockfile says.
+make_client-modules() {
+  need npm "Node.js 20 or newer with npm"
+  install -m 644 "$clients/package.json" "$clients/package-lock.json" "$1"
+  npm --prefix "$1" ci --ignore-scripts --no-audit --no-fund
+  [[ -d $1/node_modules/eventsource ]] || fail "client-modules: npm left no eventsource behind"
 }
 
 # --- Where each part is looked for ---
@@ -172,7 +181,7 @@ make() { # home
   trap - EXIT
 }
 
-[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds node-tools
+[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds node-tools client-modules
 for name; do
   case $name in
     mongod)             provide "$name" MONGOD "mongod-$mongod" mongod ;;
@@ -183,6 +192,7 @@ for name; do
     kubernetes-schemas) provide "$name" KUBERNETES_SCHEMAS "kubernetes-schemas-$kubernetes" ;;
     dapr-crds)          provide "$name" DAPR_CRDS "dapr-crds-$dapr" ;;
     node-tools)         provide "$name" NODE_TOOLS "node-tools-$node" ;;
+    client-modules)     provide "$name" CLIENT_MODULES "client-modules-$(cksum <"$clients/package-lock.json" | tr ' ' -)" ;;
     *) say "no part is called $name; see the head of this file"; exit 64 ;;
   esac
 done

@@ -8,6 +8,7 @@ mod epoch;
 mod faults;
 mod feed;
 mod fleet;
+mod languages;
 mod local;
 mod log;
 mod one_document;

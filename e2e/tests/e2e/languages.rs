@@ -1,0 +1,135 @@
+//! Clients in other languages follow a subscriber: the very files that the README shows.
+
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use e2e::{
+    parts,
+    process::{Process, folder},
+    services::Service,
+    stage::{CHANNELS, Kind, Store, sample},
+    wait::eventually,
+};
+use serde_json::json;
+use tempfile::TempDir;
+
+type Outcome = anyhow::Result<()>;
+
+/// A publisher, and a subscriber that keeps its last known good.
+struct Pair {
+    publisher: Service,
+    subscriber: Service,
+    folder: TempDir,
+}
+
+impl Pair {
+    async fn start() -> anyhow::Result<Self> {
+        let folder = folder()?;
+        let publisher = Store::start(Kind::Embedded).await?.publisher()?;
+        let mut subscriber = Service::subscriber("replica", &[publisher.url()])?
+            .with("AURA_CONFIGURATION_COLLECTIONS", CHANNELS)
+            .with("AURA_CONFIGURATION_CHECK_IN_SECONDS", "1")
+            .with("AURA_CONFIGURATION_SNAPSHOT_DIR", folder.path().display().to_string());
+        let mut publisher = publisher.with("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", subscriber.url());
+        publisher.start().await?;
+        publisher.api().create(CHANNELS, &sample(CHANNELS)?).await?.expect(201)?;
+        subscriber.start().await?;
+        Ok(Self { publisher, subscriber, folder })
+    }
+
+    async fn change(&self, name: &str) -> Outcome {
+        let mut channel = sample(CHANNELS)?;
+        channel["name"] = json!(name);
+        self.publisher.api().put(CHANNELS, "whatsapp-es", &channel).await?.expect(200).map(drop)
+    }
+
+    /// The file of a client, as the README shows it.
+    fn example(&self, name: &str) -> anyhow::Result<String> {
+        let path = parts::root().join("examples/clients").join(name);
+        let (file, readme) =
+            (std::fs::read_to_string(&path)?, std::fs::read_to_string(parts::root().join("README.md"))?);
+        ensure!(readme.contains(&file), "the README shows another {name}");
+        let copy = self.folder.path().join(name);
+        std::fs::write(&copy, file)?;
+        Ok(copy.display().to_string())
+    }
+
+    /// It lists, follows, survives restarts, and prints one line per change.
+    async fn is_followed_by(&mut self, name: &str, mut command: Command) -> Outcome {
+        command.arg(self.example(name)?).arg(self.subscriber.url()).arg(CHANNELS).env("NO_PROXY", "*");
+        let client = Process::start(name, self.folder.path(), &mut command)?;
+        let mut expected = vec!["have whatsapp-es 1".to_owned()];
+        says(&client, &expected).await?;
+        self.change("second").await?;
+        expected.push("Update whatsapp-es 2".to_owned());
+        says(&client, &expected).await?;
+
+        self.subscriber.stop().await?;
+        self.change("third").await?;
+        self.subscriber.start().await?;
+        self.change("fourth").await?;
+        expected.extend([3, 4].map(|revision| format!("Update whatsapp-es {revision}")));
+        says(&client, &expected).await?;
+
+        // Without its last known good it does not know what it missed: the client reads all anew.
+        self.subscriber.stop().await?;
+        self.subscriber.unset("AURA_CONFIGURATION_SNAPSHOT_DIR");
+        self.change("fifth").await?;
+        self.subscriber.start().await?;
+        expected.push("have whatsapp-es 5".to_owned());
+        says(&client, &expected).await?;
+        self.publisher.api().delete(CHANNELS, "whatsapp-es").await?.expect(200)?;
+        expected.push("Delete whatsapp-es 6".to_owned());
+        says(&client, &expected).await
+    }
+}
+
+async fn says(client: &Process, expected: &[String]) -> Outcome {
+    eventually("the client says what it should", async || {
+        let output = client.output();
+        let lines: Vec<_> = output.lines().collect();
+        ensure!(lines == expected, "{lines:?} instead of {expected:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn javascript_follows_a_subscriber() -> Outcome {
+    let mut pair = Pair::start().await?;
+    // Node looks for packages beside the file.
+    let modules = parts::part("CLIENT_MODULES")?.join("node_modules");
+    std::os::unix::fs::symlink(modules, pair.folder.path().join("node_modules"))?;
+    pair.is_followed_by("follow.mjs", Command::new("node")).await
+}
+
+#[tokio::test]
+async fn python_follows_a_subscriber() -> Outcome {
+    Pair::start().await?.is_followed_by("follow.py", Command::new("python3")).await
+}
+
+#[tokio::test]
+async fn curl_follows_a_subscriber() -> Outcome {
+    let pair = Pair::start().await?;
+    let readme = std::fs::read_to_string(parts::root().join("README.md"))?;
+    let line = readme.lines().find(|line| line.starts_with("curl -N")).context("a line with curl")?;
+    let line = line.replace("http://127.0.0.1:8081", &pair.subscriber.url());
+    let mut command = Command::new("bash");
+    command.args(["-c", &format!("exec {line}")]).env("NO_PROXY", "*");
+    let curl = Process::start("curl", pair.folder.path(), &mut command)?;
+    eventually("it follows", async || {
+        ensure!(curl.output().contains("id: "), "{}", curl.output());
+        Ok(())
+    })
+    .await?;
+    pair.change("second").await?;
+    eventually("the change arrives", async || {
+        let output = curl.output();
+        ensure!(
+            output.contains("event: change\n") && output.contains(r#""op":"Update","id":"whatsapp-es""#),
+            "{output}"
+        );
+        Ok(())
+    })
+    .await
+}
