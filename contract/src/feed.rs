@@ -21,8 +21,6 @@ pub const PAGE_BYTES: usize = 4 << 20;
 pub const CHANGE: &str = "change";
 /// `event` that says why the stream ends, with a [`Resync`].
 pub const RESYNC: &str = "resync";
-/// What is sent when there is nothing to say: a comment, which clients leave out.
-pub const KEEP_ALIVE: &str = ":\n\n";
 /// Milliseconds after which a client shall come back, as the stream tells it.
 const RETRY_MS: u32 = 1_000;
 

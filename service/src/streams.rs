@@ -2,7 +2,8 @@
 //!
 //! A stream is read by the connection: nothing is asked of its source before what came of it last was taken. One that takes
 //! nothing for 30 s is cut off, and so is its connection, which would hold its memory for as long as its peer is silent. All
-//! end at once when the process is told to stop. Nothing here knows what a stream says, nor the web framework that sends it.
+//! end at once when the process is told to stop. Streams are
+//! server-sent events; what they say nothing here knows, nor the web framework that sends it.
 
 use std::{
     any::Any,
@@ -29,6 +30,8 @@ const STALLED: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A stream that has nothing to say says so this often.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// And says this: a comment, which readers of server-sent events leave out.
+const SIGN_OF_LIFE: &[u8] = b":\n\n";
 /// Readers that take nothing may hold up the end for so long.
 const LAST_MOMENT: Duration = Duration::from_millis(500);
 
@@ -162,7 +165,7 @@ impl Place {
                         break piece;
                     }
                     self.handed();
-                    yield Ok(Bytes::from_static(b":\n\n"));
+                    yield Ok(Bytes::from_static(SIGN_OF_LIFE));
                     if !self.goes_on() {
                         return;
                     }
