@@ -97,6 +97,8 @@ impl Hint {
             epoch: Some(self.epoch),
             last_set: Some(self.last_set),
             change_set: self.change_set.as_deref().cloned(),
+            // A replica keeps nothing of who asked for a change.
+            context: contract::Context::default(),
         })
     }
 
