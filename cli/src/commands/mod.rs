@@ -131,7 +131,6 @@ mod tests {
             ("schemas check --dir a b.schema.json", "--dir"),
             ("reap --groups *", "every group"),
             ("reap --idle-seconds 0", "1.."),
-            ("reap --redis-url 127.0.0.1:6379", "--redis-url"),
         ] {
             let error = Confcast::try_parse_from(format!("confcast {line}").split(' ')).expect_err(line);
             assert!(error.to_string().contains(told), "{line}: {error}");
