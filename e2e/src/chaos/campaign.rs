@@ -185,7 +185,8 @@ impl<'a, P: Progress> Campaign<'a, P> {
         });
         let truth = truth.await?;
         let truth = Eye::default().read(&truth.body)?;
-        let samples = join_all(self.cast.parts.iter().map(look::sample)).await;
+        let parts = self.cast.parts.iter().zip(&self.samples);
+        let samples = join_all(parts.map(|(part, first)| look::calm(part, *first))).await;
         let journal = &mut *self.driver.journal();
         let index = Index::new(journal);
         let verdict = &mut self.report.verdict;

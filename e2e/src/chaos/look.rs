@@ -13,13 +13,22 @@ use std::{
 use anyhow::{Context, ensure};
 use contract::snapshot::Start;
 use futures_util::future::{join_all, try_join_all};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, interval, sleep, timeout};
 
-use super::{cast::Cast, driver::Driver, judge::Sample, observe::Record, part::Part, tally::Tally};
+use super::{
+    cast::Cast,
+    driver::Driver,
+    judge::{Sample, grew},
+    observe::Record,
+    part::Part,
+    tally::Tally,
+};
 use crate::{client::Api, parts::root};
 
 /// Longest time for one answer.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a process may take to give back what a fault made it take.
+const CALM: Duration = Duration::from_secs(5);
 /// Between two looks at what publishers count.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Attempts to send an event that succeeded, and that failed.
@@ -63,11 +72,25 @@ async fn documents(api: &Api) -> anyhow::Result<(String, Vec<String>)> {
 }
 
 /// What a part uses, and the line in which it said that it panicked.
-pub async fn sample(part: &Part) -> Option<(Sample, Option<String>)> {
+async fn sample(part: &Part) -> Option<(Sample, Option<String>)> {
     let mut program = part.program.lock().await;
     let process = program.process()?;
     let panicked = process.output().lines().find(|line| line.contains("panicked at ")).map(str::to_owned);
     Some((Sample::of(process.id()).ok()?, panicked))
+}
+
+/// The same; one that used more than since `first` is looked at again for a while: whoever was frozen has to close what its
+/// clients gave up in the meantime.
+pub async fn calm(part: &Part, first: Option<Sample>) -> Option<(Sample, Option<String>)> {
+    let (deadline, mut again) = (Instant::now() + CALM, interval(Duration::from_millis(100)));
+    loop {
+        again.tick().await;
+        let seen = sample(part).await?;
+        let since = first.filter(|first| first.pid == seen.0.pid);
+        if Instant::now() > deadline || since.is_none_or(|since| grew(since, seen.0).is_none()) {
+            return Some(seen);
+        }
+    }
 }
 
 /// Adds what publishers and replicas count, without end. One that does not answer is read next time.
