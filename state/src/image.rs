@@ -167,7 +167,7 @@ impl Image {
         let sums: Vec<_> =
             header.collections.iter().map(|(name, said)| (name.clone(), said.count, said.digest)).collect();
         let collections = header.collections.into_iter().map(|(name, said)| (name, said.into_collection())).collect();
-        let mut root = Root { epoch: header.epoch, collections };
+        let mut root = Root { epoch: header.epoch, collections, ..Root::default() };
         let mut count = 0;
         loop {
             sum.update(&line);

@@ -1,7 +1,7 @@
 //! The state machine of a replica: what it holds, and what becomes of a change that arrives.
 //!
 //! Reading order: [`root`] (what readers see), [`collection`] (documents, watermark, digest), [`hint`] (what arrives, and
-//! what becomes of it), [`machine`] (decide and apply), `staging` (what waits for a set), [`snapshot`] (prove a load
+//! what becomes of it), [`machine`] (decide and apply), `staging` (what waits for a set), `sets` (which came last), [`snapshot`] (prove a load
 //! complete, then install it), [`image`] (last known good, as bytes).
 //!
 //! This crate is pure: it never does I/O but on readers and writers that it is given, never reads a clock, never awaits. Everything hard about convergence is here,
@@ -12,6 +12,7 @@ pub mod hint;
 pub mod image;
 pub mod machine;
 pub mod root;
+mod sets;
 pub mod snapshot;
 mod staging;
 
@@ -19,7 +20,7 @@ pub use collection::Collection;
 pub use hint::{Decision, Hint};
 pub use image::{Damaged, Image};
 pub use machine::{Generation, Landed, Machine};
-pub use root::Root;
+pub use root::{Difference, Root};
 pub use snapshot::{How, Incomplete, Installed, NotInstalled, Snapshot};
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use crate::{
     hint::{Decision, Hint},
     image::Image,
     root::Root,
-    snapshot::{self, Installed, NotInstalled, Snapshot},
+    sets::RecentSets,
+    snapshot::{self, How, Installed, NotInstalled, Snapshot},
 };
 
 /// Changes that arrive before the first load are kept up to this many; beyond that the load brings them anyway, or the
@@ -51,7 +52,7 @@ impl Machine {
     pub fn new(collections: &BTreeSet<CollectionName>) -> Self {
         let collections = collections.iter().map(|name| (name.clone(), Collection::default())).collect();
         Self {
-            root: Root { epoch: None, collections },
+            root: Root { collections, ..Root::default() },
             early: Vec::new(),
             early_bytes: 0,
             generation: 0,
@@ -146,6 +147,9 @@ impl Machine {
     fn land(&mut self, hint: &Hint) {
         let loading = self.loading;
         let Some(collection) = self.root.collections.get_mut(&hint.collection) else { return };
+        if collection.held(&hint.id) < hint.revision {
+            self.root.sets.note(hint);
+        }
         collection.land(hint);
         self.landed.push(Landed::Change(hint.clone()));
         // A load under way may still bring a page from before the deletion.
@@ -251,6 +255,7 @@ impl Machine {
             return false;
         }
         self.root.epoch = image.root.epoch;
+        self.root.generation += 1;
         for (name, held) in image.root.collections {
             if let Some(collection) = self.root.collections.get_mut(&name) {
                 *collection = held;
@@ -294,6 +299,11 @@ impl Machine {
         self.loading = false;
         let installed = snapshot::install(&mut self.root, &self.floor, &self.doubted, snapshot)?;
         self.landed.push(Landed::Installed);
+        if installed.how == How::Replaced {
+            // Revisions count anew.
+            self.root.sets = RecentSets::default();
+        }
+        self.root.generation += u64::from(installed.how == How::Replaced || installed.resets > 0);
         self.settle();
         self.replay_early();
         Ok(installed)
@@ -310,6 +320,7 @@ impl Machine {
     /// Replaces an unversioned collection by a full list (seeds.md A20: `load()`). A versioned one is left alone.
     pub fn replace_unversioned(&mut self, name: &CollectionName, documents: Vec<(DocumentId, CanonicalJson)>) {
         if let Some(collection) = self.root.collections.get_mut(name).filter(|collection| !collection.versioned) {
+            self.root.generation += u64::from(!collection.loaded);
             *collection = Collection { loaded: true, ..Collection::default() };
             for (id, config) in documents {
                 collection.put(Document::new(id, 0, &config));

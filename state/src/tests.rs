@@ -4,6 +4,7 @@
 //! `histories` generates them. The rest are single cases, each of which was or could have been a mistake.
 
 mod cases;
+mod differences;
 mod histories;
 mod images;
 mod model;

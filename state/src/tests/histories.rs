@@ -112,6 +112,14 @@ proptest! {
 }
 
 proptest! {
+    #![proptest_config(cases(15_000))]
+    #[test]
+    fn differences(followed in followed(), steps in histories(b"ccccssddddddddpbbexnriiiii", 44), heal in healing()) {
+        live(followed, steps, heal);
+    }
+}
+
+proptest! {
     #![proptest_config(cases(5_000))]
     #[test]
     fn before_the_first_load(followed in followed(), steps in histories(b"cccsdddddddbbeepr", 40), heal in healing()) {

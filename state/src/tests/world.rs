@@ -2,7 +2,10 @@
 
 use contract::{CollectionName, Digest, Revision, fleet::Settled};
 
-use super::model::{COLLECTIONS, DOCUMENTS, Model, Touch, Wish, id, name, value};
+use super::{
+    differences::Follower,
+    model::{COLLECTIONS, DOCUMENTS, Model, Touch, Wish, id, name, value},
+};
 use crate::{Collection, Decision, Generation, Hint, How, Image, Machine, NotInstalled, Root};
 
 /// What can happen. Numbers are taken modulo what there is.
@@ -57,6 +60,7 @@ pub(crate) struct World {
     shown: [[Touch; DOCUMENTS]; COLLECTIONS],
     last_settled: [Option<Settled>; COLLECTIONS],
     pinned: Vec<(Root, [[Touch; DOCUMENTS]; COLLECTIONS])>,
+    pub(crate) follower: Follower,
 }
 
 /// A machine that follows the collections whose bit is set.
@@ -76,6 +80,7 @@ impl World {
             shown: Default::default(),
             last_settled: Default::default(),
             pinned: Vec::new(),
+            follower: Follower::default(),
         }
     }
 
@@ -146,7 +151,10 @@ impl World {
                 }
             }
             Step::Restart { followed } => self.restart(followed),
-            Step::Pin => self.pinned.push((self.machine.root().clone(), self.shown)),
+            Step::Pin => {
+                self.pinned.push((self.machine.root().clone(), self.shown));
+                self.follower.look(self.machine.root());
+            }
         }
         self.check();
     }
