@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     head::Head,
     ids::{CollectionName, Digest, Epoch, Revision},
-    status::State,
+    status::{HandlerStatus, Refusal, State},
 };
 
 /// Longest name of a replica, in bytes.
@@ -37,6 +37,9 @@ pub struct CheckIn {
     pub intake: Option<Intake>,
     /// Where it is, by collection.
     pub collections: BTreeMap<CollectionName, Report>,
+    /// See [`crate::status::Status::handlers`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub handlers: Vec<HandlerStatus>,
 }
 
 /// Where a replica is with one collection.
@@ -58,6 +61,9 @@ pub struct Report {
     /// See [`crate::status::CollectionStatus::reason`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// See [`crate::status::CollectionStatus::refusals`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refusals: Vec<Refusal>,
 }
 
 /// A moment with nothing seen beyond the watermark and nothing staged: the digest there must be the publisher's.

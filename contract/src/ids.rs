@@ -95,6 +95,19 @@ impl DocumentId {
     }
 }
 
+/// A document can be looked up by the text of its id.
+impl std::borrow::Borrow<str> for DocumentId {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl AsRef<str> for DocumentId {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
 impl FromStr for DocumentId {
     type Err = Malformed;
 

@@ -5,8 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     fleet::Intake,
-    ids::{CollectionName, Digest, Epoch, Revision},
+    ids::{CollectionName, Digest, DocumentId, Epoch, Revision},
 };
+
+/// Refusals that are shown of a collection.
+pub const MAX_REFUSALS: usize = 20;
 
 /// How far a replica may be trusted. Computed when it is read, never stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +70,9 @@ pub struct Status {
     /// Why the last load or check-in failed, when it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// What is told of changes inside the service, in the order in which it was registered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub handlers: Vec<HandlerStatus>,
 }
 
 /// One followed collection.
@@ -91,6 +97,50 @@ pub struct CollectionStatus {
     pub count: u64,
     /// Digest over the live documents.
     pub digest: Digest,
+    /// Values that do not fit the type which the service reads them as, by id; at most [`MAX_REFUSALS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refusals: Vec<Refusal>,
+}
+
+/// A value that does not fit the type which a service reads it as. The service goes on with the last one that did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The document.
+    pub id: DocumentId,
+    /// The revision that gave it this value.
+    pub revision: Revision,
+    /// JSON pointer to what does not fit; empty for the whole value.
+    pub pointer: String,
+    /// Why it does not fit.
+    pub error: String,
+}
+
+/// Something inside the service that is told of changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandlerStatus {
+    /// Its name.
+    pub name: String,
+    /// What it is told of.
+    pub collection: CollectionName,
+    /// How it does.
+    pub state: HandlerState,
+    /// The watermark of the newest moment that it has handled whole; 0 before its first.
+    pub revision: Revision,
+    /// What it said when it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// How a handler does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HandlerState {
+    /// It was not told everything yet: the configuration is not loaded, or others come first, or it is at it.
+    Waiting,
+    /// It was told everything, and is told of each change as it comes.
+    InStep,
+    /// It failed, and will be told everything again.
+    Failing,
 }
 
 /// How many events came to which end.

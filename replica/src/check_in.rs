@@ -5,9 +5,15 @@
 
 use std::time::{Duration, Instant};
 
-use contract::fleet::{CheckIn, Report};
+use contract::{
+    fleet::{CheckIn, Report},
+    status::MAX_REFUSALS,
+};
 
 use crate::{OriginError, Replica, View, sync::SyncError};
+
+/// Refusals of all collections, and handlers, that a check-in tells: its size is limited.
+const MAX_TOLD: usize = 50;
 
 impl Replica {
     /// Checks in once. It loads first when nothing is held at all; afterwards when something is not, when the publisher is in
@@ -52,7 +58,10 @@ impl Replica {
 
     fn report(&self, view: &View, now: Instant) -> CheckIn {
         let config = self.config();
+        let mut room = MAX_TOLD;
         let collections = view.root().collections().map(|(name, held)| {
+            let refusals = self.typed().refusals(name, room.min(MAX_REFUSALS));
+            room -= refusals.len();
             let report = Report {
                 epoch: view.root().epoch().filter(|_epoch| held.versioned()),
                 revision: held.watermark(),
@@ -60,6 +69,7 @@ impl Replica {
                 settled: held.last_settled(),
                 state: view.state_of(name, now),
                 reason: view.reason_of(name).map(str::to_owned),
+                refusals,
             };
             (name.clone(), report)
         });
@@ -70,6 +80,7 @@ impl Replica {
             interval_ms: config.check_in.as_millis().try_into().unwrap_or(u64::MAX),
             intake: self.journal().intake(config),
             collections: collections.collect(),
+            handlers: self.handlers(MAX_TOLD),
         }
     }
 }

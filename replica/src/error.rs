@@ -77,7 +77,7 @@ impl OriginError {
 }
 
 /// An error and everything that caused it, in one line.
-fn causes(error: &dyn Error) -> String {
+pub(crate) fn causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

@@ -11,11 +11,13 @@
 
 mod answer;
 mod arrivals;
+mod builder;
 mod check_in;
 mod disk;
 #[cfg(feature = "redis")]
 pub mod document;
 mod error;
+mod handlers;
 mod healing;
 mod intake;
 mod keeping;
@@ -26,6 +28,7 @@ mod redis;
 mod replica;
 mod ring;
 mod sync;
+mod typed;
 mod unrevisioned;
 pub mod view;
 mod writer;
@@ -35,13 +38,17 @@ use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 #[cfg(feature = "redis")]
 pub use broker;
 use contract::CollectionName;
+pub use contract::{DocumentId, Operation, status::State};
 pub use reqwest::{Url, header::HeaderValue};
-pub use state::{Collection, Root};
+pub use state::{Collection as RawCollection, Root};
 
 pub use answer::Answer;
+pub use builder::{Builder, Mistake};
 pub use error::OriginError;
+pub use handlers::{Change, Event, HandlerError};
 pub use replica::Replica;
 pub use ring::Ring;
+pub use typed::{Collection, Pin, Snapshot};
 pub use view::View;
 
 /// What a replica must be told.

@@ -11,7 +11,7 @@ use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use serde_json::Value;
 use tokio::time::sleep;
 
-use crate::{Answer, Collection, Events, Replica};
+use crate::{Answer, Events, RawCollection as Collection, Replica};
 
 /// Events that may wait for a value at once. Beyond that they are let go, and what they said is brought by the feed: events
 /// must be taken as fast as they come.

@@ -11,11 +11,13 @@ use chrono::Utc;
 use contract::{
     CollectionName,
     fleet::Intake,
-    status::{CollectionStatus, Dropped, EventCounts, Healing, Status},
+    status::{CollectionStatus, Dropped, EventCounts, Healing, MAX_REFUSALS, State, Status},
 };
 use tokio::sync::{Notify, watch};
 
-use crate::{Answer, Config, Events, View, arrivals::Arrivals, disk::Disk, origin::Origin, writer::Writer};
+use crate::{
+    Answer, Config, Events, View, arrivals::Arrivals, disk::Disk, origin::Origin, typed::Typed, writer::Writer,
+};
 
 /// Drops that are remembered.
 const MAX_DROPS: usize = 32;
@@ -41,6 +43,10 @@ struct Shared {
     view: ArcSwap<View>,
     /// Version of the newest changes in the view.
     moved: watch::Sender<u64>,
+    /// Bumped after it was swapped.
+    written: watch::Sender<()>,
+    typed: Typed,
+    told: watch::Sender<State>,
     journal: Mutex<Journal>,
     asked: Asked,
     lists: tokio::sync::Mutex<BTreeMap<CollectionName, Instant>>,
@@ -83,6 +89,10 @@ impl Replica {
     /// # Errors
     /// When no HTTP client can be made.
     pub fn new(config: Config) -> Result<Self, reqwest::Error> {
+        Self::with(config, Typed::default())
+    }
+
+    pub(crate) fn with(config: Config, typed: Typed) -> Result<Self, reqwest::Error> {
         let origin = Origin::new(&config.publishers, config.sidecar_token.clone())?;
         let boot_id = format!("{:032x}", rand::random::<u128>());
         let disk = config.snapshot_dir.clone().map(|folder| Disk::new(folder, &boot_id));
@@ -96,6 +106,9 @@ impl Replica {
             writer: Mutex::new(writer),
             view,
             moved: watch::Sender::default(),
+            written: watch::Sender::default(),
+            typed,
+            told: watch::Sender::new(State::Loading),
             journal: Mutex::default(),
             asked: Asked::default(),
             lists: tokio::sync::Mutex::default(),
@@ -129,6 +142,7 @@ impl Replica {
             staged: held.staged() as u64,
             count: held.count(),
             digest: held.digest(),
+            refusals: self.0.typed.refusals(name, MAX_REFUSALS),
         });
         let journal = self.journal();
         Status {
@@ -143,6 +157,7 @@ impl Replica {
             intake: journal.intake(&self.0.config),
             healing: journal.healing.clone(),
             last_error: journal.last_error.clone(),
+            handlers: self.handlers(usize::MAX),
         }
     }
 
@@ -167,7 +182,22 @@ impl Replica {
         let version = view.rings.version;
         self.0.view.store(Arc::new(view));
         self.0.moved.send_if_modified(|told| std::mem::replace(told, version) != version);
+        self.0.written.send_replace(());
         result
+    }
+
+    /// Whoever waits for another view waits here.
+    pub(crate) fn written(&self) -> watch::Receiver<()> {
+        self.0.written.subscribe()
+    }
+
+    pub(crate) fn typed(&self) -> &Typed {
+        &self.0.typed
+    }
+
+    /// The state as it was last told; see [`Replica::states`].
+    pub(crate) fn told(&self) -> &watch::Sender<State> {
+        &self.0.told
     }
 
     pub(crate) fn journal(&self) -> MutexGuard<'_, Journal> {

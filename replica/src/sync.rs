@@ -5,11 +5,15 @@
 
 use std::{
     future::Future,
+    pin::pin,
     time::{Duration, Instant},
 };
 
 use state::NotInstalled;
-use tokio::time::sleep_until;
+use tokio::{
+    sync::watch,
+    time::{sleep_until, timeout},
+};
 
 use crate::{
     OriginError, Replica,
@@ -24,6 +28,8 @@ const BACKOFF: std::ops::Range<f64> = 0.5..1.0;
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 /// Readings that events of another history lead to are at least this far apart.
 const OTHER_EPOCH_GAP: Duration = Duration::from_secs(5);
+/// How long handlers may go on after the stop.
+const HANDLERS_GRACE: Duration = Duration::from_secs(5);
 
 /// Why a check-in or a healing did not bring the replica into step.
 #[derive(Debug, thiserror::Error)]
@@ -36,8 +42,11 @@ pub(crate) enum SyncError {
 
 impl Replica {
     /// Loads, then follows the publishers until `stop` resolves. Run it once; dropping it is safe at any moment, and costs
-    /// no more than the last half minute of what is kept on disk.
+    /// no more than the last half minute of what is kept on disk, and whatever a handler was at. When `stop` resolves, handlers
+    /// may finish what they are at, for a few seconds.
     pub async fn run(&self, stop: impl Future<Output = ()>) {
+        let stopping = watch::Sender::new(false);
+        let mut handling = pin!(self.handle(&stopping));
         let following = async {
             self.recall().await;
             // Boxed, because its type is too deep for whoever embeds this.
@@ -45,11 +54,16 @@ impl Replica {
             let listening = Box::pin(self.listen());
             #[cfg(not(feature = "redis"))]
             let listening = std::future::pending::<()>();
-            tokio::join!(self.follow(), self.keep(), listening);
+            tokio::join!(self.follow(), self.keep(), self.project(), self.tell_state(), listening);
         };
         tokio::select! {
             () = stop => {}
             () = following => {}
+            () = &mut handling => {}
+        }
+        stopping.send_replace(true);
+        if timeout(HANDLERS_GRACE, handling).await.is_err() {
+            tracing::warn!("handlers did not finish what they were at");
         }
         self.keep_last().await;
     }

@@ -101,6 +101,14 @@ impl View {
         self.refused.or_else(|| reasons.iter().find(|(holds, _reason)| *holds).map(|(_holds, reason)| *reason))
     }
 
+    /// When the state may be another by time alone.
+    pub(crate) fn turns_after(&self, now: Instant) -> Option<Instant> {
+        let late = self.lacking.values().map(|(_revision, since)| *since + GRACE);
+        let turns = late.chain(self.confirmed.map(|at| at + self.stale_after));
+        // Both are over only when more than that has passed.
+        turns.map(|at| at + Duration::from_millis(1)).filter(|at| *at > now).min()
+    }
+
     /// Since when the longest known gap is there that is none of these.
     pub(crate) fn lacking_since(&self, except: &Gaps) -> Option<Instant> {
         let others = self.lacking.iter().filter(|(name, gap)| except.get(*name) != Some(gap));

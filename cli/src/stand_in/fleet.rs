@@ -42,6 +42,7 @@ pub(crate) fn member(instance: &str, url: Option<&str>, revision: u64) -> Member
         settled: Some(Settled { revision, digest: contract::Digest::default() }),
         state: State::Current,
         reason: None,
+        refusals: Vec::new(),
     };
     Member {
         check_in: CheckIn {
@@ -51,6 +52,7 @@ pub(crate) fn member(instance: &str, url: Option<&str>, revision: u64) -> Member
             interval_ms: 10_000,
             intake: None,
             collections: BTreeMap::from([(collection(), report)]),
+            handlers: Vec::new(),
         },
         seen: std::time::SystemTime::now().into(),
         gone: false,
@@ -100,6 +102,7 @@ async fn status(store: Data<Mutex<Store>>) -> HttpResponse {
             staged: 0,
             count: head.count,
             digest: head.digest,
+            refusals: vec![],
         }],
         events: Default::default(),
         drops: vec![],
@@ -107,5 +110,6 @@ async fn status(store: Data<Mutex<Store>>) -> HttpResponse {
         intake: None,
         healing: Default::default(),
         last_error: None,
+        handlers: vec![],
     })
 }

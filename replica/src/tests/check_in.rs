@@ -3,7 +3,7 @@
 use contract::fleet::CheckIn;
 
 use super::*;
-use crate::Collection;
+use crate::RawCollection as Collection;
 
 #[tokio::test]
 async fn it_says_where_it_is() {

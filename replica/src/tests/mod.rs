@@ -3,6 +3,7 @@
 mod check_in;
 mod disk;
 mod events;
+mod handlers;
 mod healing;
 mod load;
 mod unversioned;

@@ -24,7 +24,7 @@ use contract::{
     status::State,
 };
 use futures_util::stream;
-use replica::{Collection, Ring, View};
+use replica::{RawCollection as Collection, Ring, View};
 use serde::Deserialize;
 
 use super::{

@@ -5,7 +5,7 @@ use actix_web::{
     http::header::{EntityTag, Header, IfNoneMatch},
 };
 use contract::{Head, listing::Form};
-use replica::Collection;
+use replica::RawCollection as Collection;
 
 use super::read::UNVERSIONED;
 

@@ -22,6 +22,7 @@ fn report(state: State, revision: u64, digest: u64) -> Report {
         staged: 0,
         count: 1,
         digest: contract::Digest(digest),
+        refusals: vec![],
     };
     let replica = Replica {
         instance: "subscriber-1".to_owned(),
@@ -35,6 +36,7 @@ fn report(state: State, revision: u64, digest: u64) -> Report {
         intake: None,
         healing: Default::default(),
         last_error: None,
+        handlers: vec![],
     };
     let said = |url: &str| url.to_owned();
     Report {

@@ -1,0 +1,346 @@
+//! Handlers and typed collections of a replica that runs: what is told, when, and to whom.
+
+use serde::Deserialize;
+use tokio::sync::{Semaphore, watch};
+
+use super::*;
+use crate::{Builder, Collection, Event, HandlerError};
+
+#[derive(Debug, Deserialize)]
+struct Flag {
+    v: u64,
+}
+
+/// What handlers were told, in order.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<String>>>);
+
+impl Told {
+    fn say(&self, who: &str, event: &Event<Flag>) {
+        let what = match event {
+            Event::Resync(all) => {
+                let all = all.iter().map(|(id, flag)| format!("{id}={}", flag.v)).collect::<Vec<_>>().join(" ");
+                format!("all {all}")
+            }
+            Event::Change(change) => {
+                let value =
+                    |value: &Option<Arc<Flag>>| value.as_ref().map_or("-".to_owned(), |flag| flag.v.to_string());
+                let (before, now) = (value(&change.previous), value(&change.current));
+                format!("{:?} {} {before}>{now} @{}", change.op, change.id, change.revision)
+            }
+        };
+        self.0.lock().expect("unharmed").push(format!("{who}: {what}"));
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.0.lock().expect("unharmed").clone()
+    }
+
+    fn of(&self, who: &str) -> Vec<String> {
+        let of_it = |line: String| line.strip_prefix(&format!("{who}: ")).map(str::to_owned);
+        self.all().into_iter().filter_map(of_it).collect()
+    }
+
+    /// A handler that only says what it is told.
+    fn listener(&self, who: &'static str) -> impl Fn(Event<Flag>) -> std::future::Ready<Result<(), HandlerError>> + use<> {
+        let told = self.clone();
+        move |event| {
+            told.say(who, &event);
+            std::future::ready(Ok(()))
+        }
+    }
+}
+
+/// Runs `test` while a replica with these handlers follows a publisher that has x at revision 7 in the epoch of this number.
+async fn with_handlers(
+    build: impl FnOnce(Builder) -> Result<Builder, crate::Mistake>,
+    test: impl AsyncFnOnce(Replica, Arc<AtomicU64>),
+) {
+    let epoch = Arc::new(AtomicU64::new(1));
+    let now = Arc::clone(&epoch);
+    let answer = move |path: &str, _body: &[u8]| {
+        let epoch = format!("0f86d081-{}", now.load(Ordering::Relaxed));
+        if path.starts_with("/v1/snapshot") {
+            return (200, snapshot_of(&epoch, 7, &[document("x", 7, &json!({"v": 7}))]));
+        }
+        (200, checked_in(7, &[]).replace(EPOCH, &epoch))
+    };
+    with_listener(answer, async |url| {
+        let replica = build(Builder::new(settings(vec![url]))).and_then(Builder::build).expect("a replica");
+        following(&replica, test(replica.clone(), epoch)).await;
+    })
+    .await;
+}
+
+async fn send(replica: &Replica, op: &str, text: &str, revision: u64, value: Option<Value>) {
+    assert_eq!(replica.receive(event(op, text, revision, value), None).await, Answer::Success);
+}
+
+async fn update(replica: &Replica, revision: u64) {
+    send(replica, "Update", "x", revision, Some(json!({"v": revision}))).await;
+}
+
+fn state_of(replica: &Replica, index: usize) -> (&'static str, u64) {
+    let row = replica.status().handlers.swap_remove(index);
+    let state = match row.state {
+        contract::status::HandlerState::Waiting => "waiting",
+        contract::status::HandlerState::InStep => "in step",
+        contract::status::HandlerState::Failing => "failing",
+    };
+    (state, row.revision)
+}
+
+#[tokio::test]
+async fn everything_comes_first_and_then_each_change() {
+    let told = Told::default();
+    let build = |builder: Builder| {
+        builder.handler("SecondA", told.listener("second"))?.handler("FirstA", told.listener("first"))
+    };
+    with_handlers(build, async |replica, _epoch| {
+        eventually("told", || told.all().len() == 2).await;
+        assert_eq!(told.all(), ["second: all x=7", "first: all x=7"], "in the order of registration");
+        update(&replica, 8).await;
+        eventually("told", || told.all().len() == 4).await;
+        send(&replica, "Create", "y", 9, Some(json!({"v": 9}))).await;
+        eventually("told", || told.all().len() == 6).await;
+        send(&replica, "Delete", "x", 10, None).await;
+        eventually("told", || told.all().len() == 8).await;
+        let expected = ["all x=7", "Update x 7>8 @8", "Create y ->9 @9", "Delete x 8>- @10"];
+        assert_eq!((told.of("first"), told.of("second")), (expected.map(str::to_owned).to_vec(), told.of("first")));
+        eventually("in step", || state_of(&replica, 1) == ("in step", 10)).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_that_fails_is_told_everything_again_and_holds_up_no_other() {
+    let (told, fails) = (Told::default(), watch::Sender::new(true));
+    let failing = {
+        let (told, fails) = (told.clone(), fails.subscribe());
+        move |event: Event<Flag>| {
+            told.say("failing", &event);
+            std::future::ready(if *fails.borrow() { Err("no room".into()) } else { Ok(()) })
+        }
+    };
+    let build = |builder: Builder| builder.handler("FailingA", failing)?.handler("A", told.listener("good"));
+    with_handlers(build, async |replica, _epoch| {
+        eventually("told", || told.of("good").len() == 1).await;
+        eventually("failing", || state_of(&replica, 0) == ("failing", 0)).await;
+        assert_eq!(replica.status().handlers[0].error.as_deref(), Some("no room"));
+        update(&replica, 8).await;
+        eventually("told", || told.of("good").len() == 2).await;
+        let before = told.of("failing").len();
+        eventually("told again", || told.of("failing").len() > before).await;
+        assert!(told.of("failing").iter().all(|line| line.starts_with("all")), "no change before it succeeded");
+        fails.send_replace(false);
+        eventually("in step", || state_of(&replica, 0) == ("in step", 8)).await;
+        let resyncs = told.of("failing").len();
+        assert_eq!(told.of("failing").last().map(String::as_str), Some("all x=8"));
+
+        fails.send_replace(true);
+        update(&replica, 9).await;
+        eventually("told", || told.of("failing").get(resyncs).is_some()).await;
+        assert_eq!(told.of("failing")[resyncs], "Update x 8>9 @9");
+        fails.send_replace(false);
+        eventually("in step", || state_of(&replica, 0) == ("in step", 9)).await;
+        assert_eq!(told.of("failing").last().map(String::as_str), Some("all x=9"), "a failed change leads to a resync");
+        assert_eq!(told.of("good"), ["all x=7", "Update x 7>8 @8", "Update x 8>9 @9"]);
+        assert_eq!(counts(&replica).retried, 0, "nothing of it is told to the broker");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_slow_one_delays_nobody_and_is_told_the_newest() {
+    let (told, permits) = (Told::default(), Arc::new(Semaphore::new(1)));
+    let slow = {
+        let (told, permits) = (told.clone(), Arc::clone(&permits));
+        move |event: Event<Flag>| {
+            told.say("slow", &event);
+            let permits = Arc::clone(&permits);
+            async move {
+                permits.acquire().await?.forget();
+                Ok(())
+            }
+        }
+    };
+    let build = |builder: Builder| builder.handler("SlowA", slow)?.handler("A", told.listener("fast"));
+    with_handlers(build, async |replica, _epoch| {
+        eventually("both are in step", || [0, 1].map(|index| state_of(&replica, index).0) == ["in step"; 2]).await;
+        let flags: Collection<Flag> = replica.collection("A").expect("it is typed");
+        update(&replica, 8).await;
+        eventually("it is at it", || told.of("slow").len() == 2).await;
+        for revision in 9..60 {
+            update(&replica, revision).await;
+            eventually("read", || flags.get("x").is_some_and(|flag| flag.v == revision)).await;
+            eventually("told", || {
+                told.of("fast").last() == Some(&format!("Update x {}>{revision} @{revision}", revision - 1))
+            })
+            .await;
+        }
+        assert_eq!(told.of("slow"), ["all x=7", "Update x 7>8 @8"]);
+        permits.add_permits(2);
+        eventually("told", || told.of("slow").len() == 3).await;
+        assert_eq!(told.of("slow")[2], "Update x 8>59 @59", "what was in between is left out");
+        eventually("in step", || state_of(&replica, 0) == ("in step", 59)).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_that_panics_fails_alone() {
+    let (told, panics) = (Told::default(), watch::Sender::new(true));
+    let panicking = {
+        let (told, panics) = (told.clone(), panics.subscribe());
+        move |event: Event<Flag>| {
+            told.say("panicking", &event);
+            assert!(!*panics.borrow(), "as it is asked to");
+            std::future::ready(Ok(()))
+        }
+    };
+    let build = |builder: Builder| builder.handler("PanickingA", panicking)?.handler("A", told.listener("good"));
+    with_handlers(build, async |replica, _epoch| {
+        eventually("told", || told.of("good").len() == 1).await;
+        assert_eq!(replica.status().handlers[0].error.as_deref(), Some("it panicked: as it is asked to"));
+        panics.send_replace(false);
+        eventually("in step", || state_of(&replica, 0) == ("in step", 7)).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_that_hangs_is_not_waited_for() {
+    let told = Told::default();
+    let hang = |_event: Event<Flag>| std::future::pending();
+    let build = |builder: Builder| {
+        builder.patience(Duration::from_millis(20)).handler("HangingA", hang)?.handler("A", told.listener("good"))
+    };
+    with_handlers(build, async |replica, epoch| {
+        eventually("told", || told.of("good").len() == 1).await;
+        assert_eq!(state_of(&replica, 0), ("waiting", 0));
+        epoch.store(2, Ordering::Relaxed);
+        replica.receive(json!({"collection": "A", "op": "Delete", "id": "x"}), None).await;
+        eventually("told of the new history", || told.of("good").len() == 2).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_new_history_is_told_from_the_beginning_in_order() {
+    let told = Told::default();
+    let build =
+        |builder: Builder| builder.handler("A", told.listener("first"))?.handler("BothA", told.listener("second"));
+    with_handlers(build, async |replica, epoch| {
+        eventually("told", || told.all().len() == 2).await;
+        update(&replica, 8).await;
+        eventually("told", || told.all().len() == 4).await;
+        epoch.store(2, Ordering::Relaxed);
+        replica.receive(json!({"collection": "A", "op": "Delete", "id": "x"}), None).await;
+        eventually("told", || told.all().len() == 6).await;
+        assert_eq!(told.all()[4..], ["first: all x=7", "second: all x=7"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_that_is_at_it_may_finish() {
+    let (permits, finished) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (held, done) = (Arc::clone(&permits), Arc::clone(&finished));
+    let handler = move |_event: Event<Flag>| {
+        let (permits, finished) = (Arc::clone(&held), Arc::clone(&done));
+        async move {
+            finished.fetch_add(1, Ordering::Relaxed);
+            permits.acquire().await?.forget();
+            finished.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+    };
+    with_listener(
+        |_path, _body| (200, snapshot_of(EPOCH, 7, &[])),
+        async |url| {
+            let builder = Builder::new(settings(vec![url])).handler("A", handler);
+            let replica = builder.and_then(Builder::build).expect("a replica");
+            let stop = async {
+                eventually("it is at it", || finished.load(Ordering::Relaxed) == 1).await;
+                permits.add_permits(1);
+            };
+            replica.run(stop).await;
+            assert_eq!(finished.load(Ordering::Relaxed), 2);
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_said_and_the_last_good_one_stays() {
+    let reports = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&reports);
+    let answer = move |path: &str, body: &[u8]| {
+        if path.starts_with("/v1/snapshot") {
+            return (200, snapshot_of(EPOCH, 7, &[document("x", 7, &json!({"v": 7}))]));
+        }
+        let report: Value = serde_json::from_slice(body).expect("a report");
+        log.lock().expect("unharmed").push(report);
+        (200, checked_in(7, &[]))
+    };
+    with_listener(answer, async |url| {
+        let config = crate::Config { check_in: Duration::from_millis(50), ..settings(vec![url]) };
+        let builder = Builder::new(config)
+            .collection::<Flag>("A")
+            .and_then(|builder| builder.handler("A", |_event: Event<Flag>| std::future::ready(Err("never".into()))));
+        let replica = builder.and_then(Builder::build).expect("a replica");
+        let flags: Collection<Flag> = replica.collection("A").expect("it is typed");
+        following(&replica, async {
+            replica.ready().await;
+            let (pin, snapshot) = (replica.pin(), flags.snapshot());
+            send(&replica, "Update", "x", 8, Some(json!({"v": "eight"}))).await;
+            let refusals = || replica.status().collections[0].refusals.clone();
+            eventually("refused", || refusals().len() == 1).await;
+            assert_eq!((refusals()[0].revision, refusals()[0].pointer.as_str()), (8, "/v"));
+            assert_eq!(
+                (flags.get("x").map(|flag| flag.v), held(&replica, "x").as_deref()),
+                (Some(7), Some(r#"{"v":"eight"}"#))
+            );
+            eventually("reported", || {
+                reports.lock().expect("unharmed").iter().any(|report| {
+                    let refusal = &report["collections"]["A"]["refusals"][0];
+                    refusal["id"] == "x" && refusal["pointer"] == "/v" && report["handlers"][0]["state"] == "failing"
+                })
+            })
+            .await;
+            send(&replica, "Update", "x", 9, Some(json!({"v": 9}))).await;
+            eventually("taken", || flags.get(id("x")).is_some_and(|flag| flag.v == 9)).await;
+            assert!(refusals().is_empty());
+            let pinned = pin.collection::<Flag>("A").expect("it is typed");
+            assert_eq!((pinned.get("x").map(|flag| flag.v), pinned.revision(), pinned.len()), (Some(7), 7, 1));
+            assert_eq!((snapshot.revision(), snapshot.epoch()), (7, Some(EPOCH.parse().expect("an epoch"))));
+            assert_eq!((flags.len(), flags.snapshot().revision()), (1, 9));
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_state_can_be_waited_for() {
+    let body = snapshot_of(EPOCH, 7, &[]);
+    let answer = move |path: &str, _body: &[u8]| {
+        if path.starts_with("/v1/snapshot") { (200, body.clone()) } else { not_found() }
+    };
+    with_listener(answer, async |url| {
+        let config = crate::Config { check_in: Duration::from_millis(40), ..settings(vec![url]) };
+        let replica = Replica::new(config).expect("a client");
+        let mut states = replica.states();
+        assert_eq!(*states.borrow(), State::Loading);
+        following(&replica, async {
+            states.wait_for(|state| *state == State::Current).await.expect("it runs");
+            // Nobody answers check-ins: it is stale by time alone.
+            states.wait_for(|state| *state == State::Stale).await.expect("it runs");
+            let gap = event("Update", "x", 9, Some(json!({"v": 9})));
+            assert_eq!(replica.receive(gap, None).await, Answer::Success);
+            states.wait_for(|state| *state == State::Behind).await.expect("it runs");
+        })
+        .await;
+    })
+    .await;
+}

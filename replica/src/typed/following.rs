@@ -1,0 +1,75 @@
+//! What keeps the typed collections, and the state that is told, in step with the view while the replica runs.
+
+use std::{sync::Arc, time::Instant};
+
+use contract::status::{Refusal, State};
+use tokio::{sync::watch, time::sleep_until};
+
+use crate::Replica;
+
+impl Replica {
+    /// Projects every view that readers may see, the newest first and those between not at all, for ever.
+    pub(crate) async fn project(&self) {
+        let mut written = self.written();
+        let typed = self.typed();
+        loop {
+            written.mark_unchanged();
+            let view = self.view();
+            if view.loaded() {
+                let before = typed.projection();
+                let next = before.next(view.root()).await;
+                for (lens, refusal) in next.refused_since(&before) {
+                    let Refusal { id, revision, pointer, .. } = refusal;
+                    let collection = &lens.collection;
+                    tracing::warn!(
+                        %collection, %id, revision, pointer,
+                        "{collection}/{id} at {revision} does not fit {} at {pointer:?}: the last good value stays",
+                        lens.type_name
+                    );
+                }
+                typed.projection.store(Arc::new(next));
+                typed.stepped.send_replace(());
+            }
+            if written.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Resolves as soon as everything was loaded and can be read, typed collections included. [`Replica::run`] has to run
+    /// meanwhile.
+    pub async fn ready(&self) {
+        let mut stepped = self.typed().stepped();
+        while !self.typed().projection().loaded() {
+            if stepped.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// The state, to look at and to wait for. It is told while [`Replica::run`] runs.
+    pub fn states(&self) -> watch::Receiver<State> {
+        self.told().subscribe()
+    }
+
+    /// Tells the state whenever it changes: by what is written, and by time alone.
+    pub(crate) async fn tell_state(&self) {
+        let mut written = self.written();
+        loop {
+            written.mark_unchanged();
+            let (view, now) = (self.view(), Instant::now());
+            let state = view.state(now);
+            self.told().send_if_modified(|told| std::mem::replace(told, state) != state);
+            let by_time = async {
+                match view.turns_after(now) {
+                    Some(then) => sleep_until(then.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = written.changed() => {}
+                () = by_time => {}
+            }
+        }
+    }
+}

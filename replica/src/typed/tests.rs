@@ -1,0 +1,235 @@
+//! What typed readers see, against a plain model of the rules, over arbitrary histories seen at arbitrary moments.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use contract::{
+    CanonicalJson, ChangeSet, CollectionName, DocumentId, Epoch, Head, Operation, Revision, SetPart,
+    snapshot::{End, Start},
+};
+use futures_util::FutureExt;
+use proptest::{prelude::*, test_runner::Config};
+use serde::Deserialize;
+use serde_json::json;
+use state::{Decision, Hint, Machine, Root, Snapshot};
+
+use super::{Lens, Projection};
+
+const EPOCH: Epoch = Epoch { lineage: 7, counter: 1 };
+
+#[derive(Debug, PartialEq, Deserialize)]
+struct Flag {
+    #[serde(default)]
+    limits: BTreeMap<String, Vec<u64>>,
+}
+
+fn name(text: &str) -> CollectionName {
+    text.parse().expect("a name")
+}
+
+fn id(document: usize) -> DocumentId {
+    format!("doc-{document}").parse().expect("an id")
+}
+
+fn lenses() -> Arc<[Lens]> {
+    vec![Lens::of::<Flag>(name("A")), Lens::of::<Flag>(name("B"))].into()
+}
+
+fn seen(before: &Projection, root: &Root) -> Projection {
+    before.next(root).now_or_never().expect("little to read")
+}
+
+/// The newest change of a document.
+#[derive(Clone, Default)]
+struct Touch {
+    /// The number in its value, or none when it does not fit; outside, none when it is gone.
+    value: Option<Option<u64>>,
+    set: Option<usize>,
+}
+
+/// Machine, log and model at once: collections A and B, four documents each.
+struct World {
+    machine: Machine,
+    newest: BTreeMap<(usize, usize), Touch>,
+    revisions: [Revision; 2],
+    last_set: [Revision; 2],
+    sets: usize,
+}
+
+/// One operation: collection, document, and the number that its value shall have.
+type Wish = (usize, usize, Option<Option<u64>>);
+
+impl World {
+    fn new() -> Self {
+        let mut machine = Machine::new(&[name("A"), name("B")].into());
+        let generation = machine.begin_load();
+        let heads = ["A", "B"].map(|text| Head::empty(name(text), EPOCH)).to_vec();
+        let builder = Snapshot::begin(Start { epoch: EPOCH, heads });
+        let empty = builder.complete(&End { end: true, count: 0 }, machine.root()).expect("complete");
+        machine.install(generation, empty).expect("installed");
+        Self { machine, newest: BTreeMap::new(), revisions: [0; 2], last_set: [0; 2], sets: 0 }
+    }
+
+    fn commit(&mut self, mut wishes: Vec<Wish>) {
+        wishes.sort();
+        wishes.dedup_by_key(|(collection, document, _value)| (*collection, *document));
+        let part = |collection: usize| {
+            let members = wishes.iter().filter(|wish| wish.0 == collection).count() as Revision;
+            let first = self.revisions[collection] + 1;
+            let part = SetPart { collection: name(["A", "B"][collection]), first, last: first + members - 1 };
+            (members > 0).then_some(part)
+        };
+        let parts: Vec<SetPart> = [0, 1].into_iter().filter_map(part).collect();
+        let set = (wishes.len() > 1).then(|| Arc::new(ChangeSet { id: self.sets.to_string(), parts }));
+        let last_set = self.last_set;
+        for (collection, document, value) in wishes {
+            self.revisions[collection] += 1;
+            let json = match value.flatten() {
+                Some(number) => json!({"limits": {"a/b": [number]}}),
+                None => json!({"limits": {"a/b": [1, "many"]}}),
+            };
+            let config = value.map(|_some| CanonicalJson::parse(json.to_string().as_bytes()).expect("json"));
+            let hint = Hint {
+                collection: name(["A", "B"][collection]),
+                id: id(document),
+                epoch: EPOCH,
+                revision: self.revisions[collection],
+                op: if config.is_some() { Operation::Update } else { Operation::Delete },
+                config,
+                last_set: last_set[collection],
+                change_set: set.clone(),
+            };
+            let decision = self.machine.apply(&hint);
+            assert!(matches!(decision, Decision::Applied | Decision::Staged), "{decision:?}");
+            if set.is_some() {
+                self.last_set[collection] = self.revisions[collection];
+            }
+            let touch = Touch { value, set: set.as_ref().map(|_set| self.sets) };
+            self.newest.insert((collection, document), touch);
+        }
+        self.sets += 1;
+    }
+
+    /// The rules, in plain words: what is shown next, of what is shown and what there is.
+    fn shows(&self, shown: &mut BTreeMap<(usize, usize), u64>) {
+        let refused = self.newest.values().filter(|touch| touch.value == Some(None));
+        let suspended: BTreeSet<usize> = refused.filter_map(|touch| touch.set).collect();
+        for (key, touch) in &self.newest {
+            match touch.value {
+                _ if touch.set.is_some_and(|set| suspended.contains(&set)) => {}
+                Some(None) => {}
+                Some(Some(number)) => _ = shown.insert(*key, number),
+                None => _ = shown.remove(key),
+            }
+        }
+    }
+}
+
+/// What a projection shows.
+fn shown(projection: &Projection) -> BTreeMap<(usize, usize), u64> {
+    let mut all = BTreeMap::new();
+    for collection in 0..2 {
+        for document in 0..4 {
+            let held = projection.get(collection, id(document).as_str());
+            if let Some(flag) = held.and_then(|held| held.look::<Flag>()) {
+                all.insert((collection, document), flag.limits["a/b"][0]);
+            }
+        }
+        assert_eq!(projection.len(collection), all.keys().filter(|key| key.0 == collection).count());
+    }
+    all
+}
+
+fn wish() -> impl Strategy<Value = Wish> {
+    let value = prop_oneof![1 => Just(None), 1 => Just(Some(None)), 3 => (0..1000u64).prop_map(|n| Some(Some(n)))];
+    (0..2usize, 0..4usize, value)
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 3_000, failure_persistence: None, ..Config::default() })]
+    #[test]
+    fn it_shows_what_the_rules_say(steps in prop::collection::vec((prop::collection::vec(wish(), 1..4), any::<bool>()), 1..24)) {
+        let mut world = World::new();
+        let (mut projection, mut model) = (seen(&Projection::new(lenses()), world.machine.root()), BTreeMap::new());
+        let mut told = BTreeMap::new();
+        for (wishes, looks) in steps {
+            world.commit(wishes);
+            if !looks {
+                continue;
+            }
+            let next = seen(&projection, world.machine.root());
+            world.shows(&mut model);
+            prop_assert_eq!(&shown(&next), &model);
+            // Whoever is told the differences holds the same.
+            for lens in 0..2 {
+                for (id, before, now) in next.changes_since(&projection, lens) {
+                    let number = |held: super::Held| held.look::<Flag>().map(|flag| flag.limits["a/b"][0]);
+                    let key = (lens, id.as_str()["doc-".len()..].parse().expect("a number"));
+                    prop_assert_eq!(told.get(&key).copied(), before.and_then(number));
+                    match now.and_then(number) {
+                        Some(number) => told.insert(key, number),
+                        None => told.remove(&key),
+                    };
+                }
+            }
+            prop_assert_eq!(&told, &model);
+            projection = next;
+            let refused = world.newest.values().filter(|touch| touch.value == Some(None)).count();
+            let said = [name("A"), name("B")].map(|name| projection.refusals(&name).count());
+            prop_assert_eq!(said[0] + said[1], refused);
+        }
+        // When everything fits again, nothing is held back.
+        for collection in 0..2 {
+            (0..4).for_each(|document| world.commit(vec![(collection, document, Some(Some(1)))]));
+        }
+        prop_assert_eq!(shown(&seen(&projection, world.machine.root())).into_values().collect::<Vec<_>>(), vec![1; 8]);
+    }
+}
+
+#[test]
+fn a_refusal_says_where_and_why() {
+    let mut world = World::new();
+    world.commit(vec![(0, 1, Some(None))]);
+    let projection = seen(&Projection::new(lenses()), world.machine.root());
+    let refusals: Vec<_> = projection.refusals(&name("A")).collect();
+    let [refusal] = refusals[..] else { panic!("{refusals:?}") };
+    assert_eq!((refusal.id.as_str(), refusal.revision, refusal.pointer.as_str()), ("doc-1", 1, "/limits/a~1b/1"));
+    assert!(refusal.error.starts_with("invalid type: string \"many\", expected u64"), "{}", refusal.error);
+    assert_eq!(projection.refused_since(&Projection::new(lenses())).len(), 1);
+    assert_eq!(projection.refused_since(&projection).len(), 0, "it is told once");
+}
+
+#[test]
+fn a_set_with_a_refused_member_changes_nothing_until_that_fits() {
+    let mut world = World::new();
+    for document in 0..3 {
+        world.commit(vec![(0, document, Some(Some(0)))]);
+    }
+    let projection = seen(&Projection::new(lenses()), world.machine.root());
+    world.commit(vec![(0, 0, Some(Some(1))), (0, 1, None), (0, 2, Some(None)), (1, 0, Some(Some(1)))]);
+    let projection = seen(&projection, world.machine.root());
+    assert_eq!(shown(&projection), BTreeMap::from([((0, 0), 0), ((0, 1), 0), ((0, 2), 0)]));
+    world.commit(vec![(0, 2, Some(Some(2)))]);
+    let projection = seen(&projection, world.machine.root());
+    assert_eq!(shown(&projection), BTreeMap::from([((0, 0), 1), ((0, 2), 2), ((1, 0), 1)]));
+}
+
+#[test]
+fn a_type_that_panics_refuses() {
+    #[derive(Debug)]
+    struct Panics;
+    impl<'de> Deserialize<'de> for Panics {
+        fn deserialize<D: serde::Deserializer<'de>>(_from: D) -> Result<Self, D::Error> {
+            panic!("never")
+        }
+    }
+    let mut world = World::new();
+    world.commit(vec![(0, 1, Some(Some(1)))]);
+    let projection = seen(&Projection::new(vec![Lens::of::<Panics>(name("A"))].into()), world.machine.root());
+    assert_eq!(
+        projection.refusals(&name("A")).next().map(|refusal| refusal.error.as_str()),
+        Some("reading it panicked")
+    );
+}
