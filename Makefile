@@ -43,9 +43,11 @@ check: format lint docs dependencies ## Format, lints, documentation, dependenci
 format:
 	cargo fmt --all --check
 
+# Without its features a replica brings neither a web framework nor a broker into a service.
 lint:
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo clippy --package replica --locked -- -D warnings
+	cargo clippy --package replica --locked -- -D warnings && cargo clippy --package replica --features actix --locked -- -D warnings
+	tree=$$(cargo tree --package replica --edges normal --prefix none --locked) && ! grep -E '^(actix|broker|redis|cloudevents)' <<<"$$tree"
 
 docs:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked

@@ -9,6 +9,8 @@
 //! This crate gives futures and spawns nothing: whoever embeds it runs [`Replica::run`] under its own supervision. It
 //! serves no HTTP and knows no web framework or sidecar.
 
+#[cfg(feature = "actix")]
+pub mod actix;
 mod answer;
 mod arrivals;
 mod builder;

@@ -18,7 +18,7 @@ use service::{
 
 use crate::{
     routes::{self, AppState},
-    settings::{Settings, Token},
+    settings::Settings,
 };
 
 /// Reads come from memory, so a few threads go a long way.
@@ -53,7 +53,7 @@ impl App {
             events: settings.events.clone(),
             snapshot_dir: settings.snapshot_dir.clone(),
             sidecar_token: settings.sidecar_token.clone(),
-            app_token: settings.app_api_token.as_ref().filter(|_token| settings.by_publisher).map(Token::header),
+            app_token: settings.app_api_token.clone().filter(|_token| settings.by_publisher),
         })
         .context("cannot make an HTTP client")?;
         let mut supervisor = Supervisor::default();

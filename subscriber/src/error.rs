@@ -1,6 +1,6 @@
 //! What readers are told when it does not work: RFC 9457 problems with stable types.
 //!
-//! Events never get one of these: their answer is always 200 (see `routes::dapr`).
+//! Events never get one of these: their answer is always 200 (see `replica::actix`).
 
 use actix_web::{
     HttpResponse, HttpResponseBuilder, ResponseError,
@@ -54,12 +54,6 @@ impl ApiError {
     /// The request cannot be understood.
     pub fn bad_request(field: &str, detail: impl std::fmt::Display) -> Self {
         Problem::new(400, "bad-request", "The request cannot be read", detail.to_string()).field(field).into()
-    }
-
-    /// The caller does not know the token.
-    pub fn unauthorized() -> Self {
-        let detail = "The header dapr-api-token must carry the APP_API_TOKEN of this subscriber";
-        Problem::new(401, "unauthorized", "Unauthorized", detail).field("dapr-api-token").into()
     }
 
     /// Nothing was loaded yet, so nothing can be said about any document.

@@ -3,13 +3,12 @@
 //! Every setting is taken as text, so that all mistakes are told at once. An empty value counts as unset. Nothing here
 //! reads the environment but the command line parser, and nothing prints a secret.
 
-use std::{collections::BTreeSet, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use contract::{CollectionName, DocumentId};
 use replica::{Events, HeaderValue, Url, broker::settings as redis};
 use service::settings::{Checks, Mistakes, boolean, listed, or, positive};
-use subtle::ConstantTimeEq;
 
 const EVENTS_ENABLED: &str = "true";
 const EVENTS_MANAGER: &str = "LOCAL";
@@ -166,31 +165,9 @@ pub struct Settings {
     /// The host, for the name of the replica.
     pub host_name: String,
     /// What callers of `/dapr/*` must know, when they must know anything.
-    pub app_api_token: Option<Token>,
+    pub app_api_token: Option<HeaderValue>,
     /// What the sidecar asks for.
     pub sidecar_token: Option<HeaderValue>,
-}
-
-/// A secret. It can be compared and sent, and is never shown.
-#[derive(Clone)]
-pub struct Token(HeaderValue);
-
-impl Token {
-    /// Whether this is it. Takes the same time wherever the difference is.
-    pub fn is(&self, given: &[u8]) -> bool {
-        self.0.as_bytes().ct_eq(given).into()
-    }
-
-    /// To send it.
-    pub fn header(&self) -> HeaderValue {
-        self.0.clone()
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(…)")
-    }
 }
 
 impl Options {
@@ -234,7 +211,7 @@ impl Options {
                 ready_when_stale: ready_when_stale?,
                 // It becomes part of a name.
                 host_name: self.host_name.parse::<DocumentId>().map_or("localhost".to_owned(), |name| name.to_string()),
-                app_api_token: app_api_token?.map(Token),
+                app_api_token: app_api_token?,
                 sidecar_token: sidecar_token?,
             })
         })();

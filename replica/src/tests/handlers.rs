@@ -42,7 +42,10 @@ impl Told {
     }
 
     /// A handler that only says what it is told.
-    fn listener(&self, who: &'static str) -> impl Fn(Event<Flag>) -> std::future::Ready<Result<(), HandlerError>> + use<> {
+    fn listener(
+        &self,
+        who: &'static str,
+    ) -> impl Fn(Event<Flag>) -> std::future::Ready<Result<(), HandlerError>> + use<> {
         let told = self.clone();
         move |event| {
             told.say(who, &event);

@@ -12,7 +12,7 @@ use percent_encoding::percent_decode;
 use serde_json::{Map, Value};
 
 /// Media type of one event in structured mode.
-pub const STRUCTURED: &str = "application/cloudevents+json";
+const STRUCTURED: &str = "application/cloudevents+json";
 /// Media types of CloudEvents begin like this, whatever their format.
 const CLOUDEVENTS: &str = "application/cloudevents";
 /// Attributes travel in headers of this prefix in binary mode.
@@ -20,20 +20,20 @@ const PREFIX: &str = "ce-";
 
 /// What an event carries.
 #[derive(Debug, PartialEq)]
-pub struct Envelope {
+pub(crate) struct Envelope {
     /// Its data; null when there is none.
-    pub data: Value,
+    pub(crate) data: Value,
     /// Until when it is worth delivering. One that cannot be read is no limit.
-    pub expiration: Option<DateTime<Utc>>,
+    pub(crate) expiration: Option<DateTime<Utc>>,
 }
 
 /// Why a message is not an event: in one word that stays the same, and in full.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Poison {
+pub(crate) struct Poison {
     /// The word.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
     /// The error.
-    pub error: String,
+    pub(crate) error: String,
 }
 
 fn not_an_event(error: impl ToString) -> Poison {
@@ -44,7 +44,7 @@ fn not_an_event(error: impl ToString) -> Poison {
 ///
 /// # Errors
 /// When it is none, and never will be.
-pub fn read(headers: &HeaderMap, body: &[u8]) -> Result<Envelope, Poison> {
+pub(crate) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Envelope, Poison> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let mut event = if media_type == STRUCTURED {
