@@ -5,6 +5,7 @@ mod context;
 mod dapr;
 mod delivery;
 mod epoch;
+mod examples;
 mod faults;
 mod feed;
 mod fleet;
