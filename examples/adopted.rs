@@ -46,9 +46,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     .run();
 
     // 3. It follows for as long as the service runs. Before, this was `server.await`.
-    let mut served = Ok(());
-    replica.run(async { served = server.await }).await;
-    Ok(served?)
+    Ok(replica.run(server).await?)
 }
 
 async fn greet(channel: web::Path<String>, channels: web::Data<Collection<Channel>>) -> HttpResponse {

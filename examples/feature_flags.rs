@@ -53,9 +53,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     .bind(&listen)?
     .run();
     // The server ends when the process is asked to, and the replica with it.
-    let mut served = Ok(());
-    replica.run(async { served = server.await }).await;
-    Ok(served?)
+    Ok(replica.run(server).await?)
 }
 
 /// Nothing is known before the first load, so nothing is said to be off.

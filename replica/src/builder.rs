@@ -129,6 +129,9 @@ impl Builder {
     /// Tells `handle` everything, then each change. The end of `name` says of which collection; what stands before it is
     /// free, so that a collection can have several handlers: `ChannelConfiguration`, `AuditChannelConfiguration`.
     ///
+    /// It is called on the task that runs [`Replica::run`], beside everything else: what waits must await, and what blocks or
+    /// computes for long belongs to `spawn_blocking`.
+    ///
     /// An error, or a panic, leads to a new beginning for this handler alone, after a while: a [`Event::Resync`]. Handlers
     /// begin in the order in which they are registered here.
     ///

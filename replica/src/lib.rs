@@ -1,13 +1,89 @@
 //! The configuration of a service, held in its memory and kept in step with a publisher.
 //!
-//! Reading order: [`Replica`] (the handle), [`view`] (what readers see, and how far it may be trusted), `intake` (what
+//! ```toml
+//! [dependencies]
+//! replica = { path = "../confcast/replica" }
+//! serde = { version = "1", features = ["derive"] }
+//! tokio = { version = "1", features = ["macros", "rt-multi-thread", "signal"] }
+//! ```
+//!
+//! A collection has a type. What is read comes from memory, and is there as soon as the first load is:
+//!
+//! ```no_run
+//! use replica::{Builder, Config};
+//! use serde::Deserialize;
+//!
+//! #[derive(Deserialize)]
+//! struct Flag {
+//!     enabled: bool,
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let config = Config::new("my-service-1", ["http://127.0.0.1:8080"], ["FeatureFlags"])?;
+//!     let replica = Builder::new(config).collection::<Flag>("FeatureFlags")?.build()?;
+//!     let flags = replica.collection::<Flag>("FeatureFlags")?;
+//!
+//!     // It follows until this is over; a service would serve here until it is asked to stop.
+//!     let service = async {
+//!         replica.ready().await;
+//!         println!("dark mode: {}", flags.get("dark-mode").is_some_and(|flag| flag.enabled));
+//!         tokio::signal::ctrl_c().await
+//!     };
+//!     Ok(replica.run(service).await?)
+//! }
+//! ```
+//!
+//! `AURA_CONFIGURATION_COLLECTIONS=FeatureFlags target/debug/publisher` is a publisher for it. So far changes come with the
+//! check-ins, ten seconds apart at most. For milliseconds set [`Config::events`], and mount the routes that a sidecar calls
+//! (`actix`, with the feature of that name), hand events over yourself ([`Replica::receive`]), or take them from Redis (feature
+//! `redis`).
+//!
+//! Handlers are told everything first, then each change with the value before and after:
+//!
+//! ```
+//! use replica::{Builder, Config, Event, Mistake, State};
+//!
+//! # #[derive(serde::Deserialize)]
+//! # struct Flag { enabled: bool }
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Mistake> {
+//! let config = Config::new("my-service-1", ["http://127.0.0.1:1"], ["FeatureFlags"])?;
+//! let replica = Builder::new(config)
+//!     // The end of its name says what it is told of.
+//!     .handler("AuditFeatureFlags", |event: Event<Flag>| async move {
+//!         match event {
+//!             Event::Resync(all) => println!("{} flags at revision {}", all.len(), all.revision()),
+//!             Event::Change(change) => println!("{:?} {}: {}", change.op, change.id, change.revision),
+//!         }
+//!         // An error leads to another resync, after a while, for this handler alone.
+//!         Ok(())
+//!     })?
+//!     .build()?;
+//!
+//! // Nobody publishes there, and nothing is made up: it says that it is loading for as long as that is so.
+//! let mut states = replica.states();
+//! let looked = tokio::time::Duration::from_millis(20);
+//! replica.run(tokio::time::sleep(looked)).await;
+//! assert_eq!(*states.borrow_and_update(), State::Loading);
+//!
+//! // A mistake is told before anything runs, with its mend.
+//! let mistake = replica.collection::<Flag>("Flags").expect_err("it is not followed");
+//! assert!(mistake.to_string().contains("to the builder"));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Reading order: [`Replica`] (the handle), [`Builder`], [`view`] (what readers see, and how far it may be trusted), `typed` (the
+//! same as values of the service's own types), `handlers` (who is told of changes), `intake` (what
 //! becomes of an event), `unrevisioned` (events of a publisher that follows the source document only), `origin` (the
 //! publisher as a client sees it), `sync` (the loop), `check_in` (say where it is, hear where everything stands), `healing`
-//! (deltas and loads), `keeping` and `disk` (last known good), `arrivals` (deaf and competing intakes), `ring` (the newest changes, for those who follow this replica), `redis`
-//! (events that are fetched) and `document` (a replica of one document), both with the feature `redis`.
+//! (deltas and loads), `keeping` and `disk` (last known good), `arrivals` (deaf and competing intakes), `ring` (the newest
+//! changes, for those who follow this replica), `redis` (events that are fetched) and `document` (a replica of one
+//! document), both with the feature `redis`, `actix` (the routes that a sidecar calls), with that feature.
 //!
-//! This crate gives futures and spawns nothing: whoever embeds it runs [`Replica::run`] under its own supervision. It
-//! serves no HTTP and knows no web framework or sidecar.
+//! This crate gives futures and spawns nothing: whoever embeds it runs [`Replica::run`] under its own supervision. Unless its
+//! feature `actix` is on it serves no HTTP and knows no web framework or sidecar.
 
 #[cfg(feature = "actix")]
 pub mod actix;

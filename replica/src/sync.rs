@@ -4,6 +4,7 @@
 //! never costs anything that is held.
 
 use std::{
+    convert::Infallible,
     future::Future,
     pin::pin,
     time::{Duration, Instant},
@@ -41,13 +42,15 @@ pub(crate) enum SyncError {
 }
 
 impl Replica {
-    /// Loads, then follows the publishers until `stop` resolves. Run it once; dropping it is safe at any moment, and costs
+    /// Loads, then follows the publishers until `stop` resolves, and gives what that gave. `stop` may be the service itself:
+    /// it is polled all along. Run it once; dropping it is safe at any moment, and costs
     /// no more than the last half minute of what is kept on disk, and whatever a handler was at. When `stop` resolves, handlers
     /// may finish what they are at, for a few seconds.
-    pub async fn run(&self, stop: impl Future<Output = ()>) {
+    pub async fn run<T>(&self, stop: impl Future<Output = T>) -> T {
         let stopping = watch::Sender::new(false);
         let mut handling = pin!(self.handle(&stopping));
         let following = async {
+            // Neither of them ever ends.
             self.recall().await;
             // Boxed, because its type is too deep for whoever embeds this.
             #[cfg(feature = "redis")]
@@ -55,17 +58,23 @@ impl Replica {
             #[cfg(not(feature = "redis"))]
             let listening = std::future::pending::<()>();
             tokio::join!(self.follow(), self.keep(), self.project(), self.tell_state(), listening);
+            std::future::pending::<Infallible>().await
         };
-        tokio::select! {
-            () = stop => {}
-            () = following => {}
-            () = &mut handling => {}
-        }
+        let handlers = async {
+            handling.as_mut().await;
+            std::future::pending::<Infallible>().await
+        };
+        let ended = tokio::select! {
+            ended = stop => ended,
+            never = following => match never {},
+            never = handlers => match never {},
+        };
         stopping.send_replace(true);
         if timeout(HANDLERS_GRACE, handling).await.is_err() {
             tracing::warn!("handlers did not finish what they were at");
         }
         self.keep_last().await;
+        ended
     }
 
     async fn follow(&self) {

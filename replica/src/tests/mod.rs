@@ -165,7 +165,7 @@ fn counts(replica: &Replica) -> EventCounts {
 fn its_futures_can_be_moved_between_threads() {
     fn check(_: impl Send) {}
     let replica = replica(Vec::new());
-    check(replica.run(std::future::pending()));
+    check(replica.run(std::future::pending::<()>()));
     check(replica.receive(Value::Null, None));
 }
 
