@@ -17,6 +17,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The longest time between two check-ins, unless told otherwise.
 const CHECK_IN: Duration = Duration::from_secs(10);
+/// Longest name of a handler, in bytes: it is told at every check-in.
+const MAX_NAME: usize = 128;
 
 /// What is wrong with how a replica is put together, or asked.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +60,9 @@ pub enum Mistake {
         /// What is followed.
         followed: String,
     },
+    /// A handler whose name is too long to be shown.
+    #[error("the name of a handler has at most {MAX_NAME} bytes, and {0:?} has more")]
+    LongName(String),
     /// No HTTP client can be made.
     #[error("no HTTP client can be made")]
     Client(#[from] reqwest::Error),
@@ -136,13 +141,16 @@ impl Builder {
     /// begin in the order in which they are registered here.
     ///
     /// # Errors
-    /// When the name is taken, or does not end with a followed collection.
+    /// When the name is taken or too long, or does not end with a followed collection.
     pub fn handler<T, F, R>(mut self, name: &str, handle: F) -> Result<Self, Mistake>
     where
         T: DeserializeOwned + Send + Sync + 'static,
         F: Fn(Event<T>) -> R + Send + Sync + 'static,
         R: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
+        if name.len() > MAX_NAME {
+            return Err(Mistake::LongName(name.to_owned()));
+        }
         if self.handlers.iter().any(|handler| handler.name == name) {
             return Err(Mistake::Duplicate(name.to_owned()));
         }

@@ -103,10 +103,11 @@ impl View {
 
     /// When the state may be another by time alone.
     pub(crate) fn turns_after(&self, now: Instant) -> Option<Instant> {
-        let late = self.lacking.values().map(|(_revision, since)| *since + GRACE);
-        let turns = late.chain(self.confirmed.map(|at| at + self.stale_after));
         // Both are over only when more than that has passed.
-        turns.map(|at| at + Duration::from_millis(1)).filter(|at| *at > now).min()
+        let after = |at: Instant, time: Duration| at.checked_add(time)?.checked_add(Duration::from_millis(1));
+        let late = self.lacking.values().filter_map(|(_revision, since)| after(*since, GRACE));
+        let turns = late.chain(self.confirmed.and_then(|at| after(at, self.stale_after)));
+        turns.filter(|at| *at > now).min()
     }
 
     /// Since when the longest known gap is there that is none of these.

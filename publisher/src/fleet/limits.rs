@@ -1,6 +1,10 @@
 //! What a check-in may hold: whoever can reach the API can send one, so all of it is bounded before any of it is used.
 
-use contract::{Problem, fleet::CheckIn};
+use contract::{
+    Problem,
+    fleet::CheckIn,
+    status::{HandlerStatus, MAX_REFUSALS},
+};
 use reqwest::Url;
 
 use crate::error::ApiError;
@@ -11,6 +15,10 @@ const COLLECTIONS: usize = 256;
 const WORD: usize = contract::fleet::MAX_INSTANCE;
 const REASON: usize = 256;
 const BASE_URL: usize = 256;
+/// Handlers in one check-in.
+const HANDLERS: usize = 64;
+/// Longest name, pointer or error of what is refused or handled, in bytes.
+const TEXT: usize = 1_024;
 
 /// Reads a check-in of the replica that the path names.
 ///
@@ -37,6 +45,15 @@ pub(super) fn read(instance: &str, body: &[u8]) -> Result<CheckIn, ApiError> {
         if report.reason.as_ref().is_some_and(|reason| reason.len() > REASON) {
             return Err(bad(&format!("/collections/{name}/reason"), format_args!("expected at most {REASON} bytes")));
         }
+        let fits = report.refusals.iter().all(|refusal| is_short(&refusal.pointer) && is_short(&refusal.error));
+        if report.refusals.len() > MAX_REFUSALS || !fits {
+            let what = format_args!("expected at most {MAX_REFUSALS} with texts of at most {TEXT} bytes");
+            return Err(bad(&format!("/collections/{name}/refusals"), what));
+        }
+    }
+    let fits = |handler: &HandlerStatus| is_short(&handler.name) && handler.error.as_deref().is_none_or(is_short);
+    if check_in.handlers.len() > HANDLERS || !check_in.handlers.iter().all(fits) {
+        return Err(bad("/handlers", format_args!("expected at most {HANDLERS} with texts of at most {TEXT} bytes")));
     }
     Ok(check_in)
 }
@@ -57,6 +74,10 @@ pub(super) fn base_url(text: &str) -> Result<Url, String> {
     url.set_query(None);
     url.set_fragment(None);
     Ok(url)
+}
+
+fn is_short(text: &str) -> bool {
+    text.len() <= TEXT
 }
 
 fn is_word(text: &str) -> bool {
@@ -87,6 +108,22 @@ mod tests {
         ] {
             let error = read("a", good.replacen(from, to, 1).as_bytes()).expect_err(to);
             assert_eq!(error.problem.pointer.as_deref(), Some(pointer), "{to}");
+        }
+        let handler = |size: usize| {
+            let error = "x".repeat(size);
+            format!(r#"{{"name":"A","collection":"A","state":"failing","revision":1,"error":"{error}"}}"#)
+        };
+        for (count, size, fits) in [(64, 1_024, true), (65, 1, false), (1, 1_025, false)] {
+            let handlers = vec![handler(size); count].join(",");
+            let told = good.replace(r#""intervalMs""#, &format!(r#""handlers":[{handlers}],"intervalMs""#));
+            assert_eq!(read("a", told.as_bytes()).is_ok(), fits, "{count} of {size}");
+        }
+        for (count, size, fits) in [(20, 1_024, true), (21, 1, false), (1, 1_025, false)] {
+            let refusal = format!(r#"{{"id":"x","revision":1,"pointer":"","error":"{}"}}"#, "x".repeat(size));
+            let refusals = vec![refusal; count].join(",");
+            let report = format!(r#"{{"revision":1,"known":1,"state":"current","refusals":[{refusals}]}}"#);
+            let told = good.replace(r#""collections":{}"#, &format!(r#""collections":{{"A":{report}}}"#));
+            assert_eq!(read("a", told.as_bytes()).is_ok(), fits, "{count} of {size}");
         }
         assert!(read(&long, good.replacen("\"a\"", &format!("{long:?}"), 1).as_bytes()).is_err());
         assert_eq!(base_url("http://h:1/x?y#z").expect("valid").as_str(), "http://h:1/");

@@ -67,6 +67,8 @@ fn a_handler_is_named_after_what_it_handles() {
         let error = builder().handler(name, ignore).expect_err(name).to_string();
         assert!(error.contains("ends with the collection") && error.contains("ChannelConfiguration, "), "{error}");
     }
+    let long = format!("{}Configuration", "x".repeat(128));
+    assert!(matches!(builder().handler(&long, ignore), Err(Mistake::LongName(_))));
     let twice =
         builder().handler("AConfiguration", ignore).and_then(|builder| builder.handler("AConfiguration", ignore));
     let error = twice.expect_err("twice").to_string();

@@ -6,6 +6,8 @@ mod events;
 mod handlers;
 mod healing;
 mod load;
+#[cfg(feature = "actix")]
+mod routes;
 mod unversioned;
 
 use std::{

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use contract::status::{Refusal, State};
+use contract::status::{MAX_REFUSALS, Refusal, State};
 use tokio::{sync::watch, time::sleep_until};
 
 use crate::Replica;
@@ -18,7 +18,8 @@ impl Replica {
             if view.loaded() {
                 let before = typed.projection();
                 let next = before.next(view.root()).await;
-                for (lens, refusal) in next.refused_since(&before) {
+                let refused = next.refused_since(&before);
+                for (lens, refusal) in refused.iter().take(MAX_REFUSALS) {
                     let Refusal { id, revision, pointer, .. } = refusal;
                     let collection = &lens.collection;
                     tracing::warn!(
@@ -26,6 +27,9 @@ impl Replica {
                         "{collection}/{id} at {revision} does not fit {} at {pointer:?}: the last good value stays",
                         lens.type_name
                     );
+                }
+                if let Some(more) = refused.len().checked_sub(MAX_REFUSALS).filter(|more| *more > 0) {
+                    tracing::warn!("{more} more values do not fit their types");
                 }
                 typed.projection.store(Arc::new(next));
                 typed.stepped.send_replace(());

@@ -46,6 +46,9 @@ impl Projection {
     /// What becomes of it when this root is seen.
     pub(crate) async fn next(&self, root: &Root) -> Self {
         let mut next = Self { root: root.clone(), loaded: true, ..self.clone() };
+        if self.lenses.is_empty() {
+            return next;
+        }
         let mut read = 0;
         for difference in root.changes_since(&self.root) {
             let of_it = |(_index, lens): &(usize, &Lens)| lens.collection == *difference.collection;
