@@ -347,3 +347,48 @@ async fn the_state_can_be_waited_for() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_pin_shows_a_set_whole_and_none_of_one_that_does_not_fit() {
+    let build = |builder: Builder| builder.collection::<Flag>("A")?.collection::<Flag>("B");
+    with_handlers(build, async |replica, _epoch| {
+        // Number n of sets: revision 7 + n of A and n of B.
+        let set = async |number: u64, of_b: Value| {
+            let parts = json!([
+                {"collection": "A", "first": 7 + number, "last": 7 + number},
+                {"collection": "B", "first": number, "last": number},
+            ]);
+            let mut of_a = event("Update", "x", 7 + number, Some(json!({"v": number})));
+            let mut of_b = event("Update", "x", number, Some(json!({"v": of_b})));
+            of_b["collection"] = json!("B");
+            of_a["lastSet"] = json!(if number == 1 { 0 } else { 6 + number });
+            of_b["lastSet"] = json!(number - 1);
+            for mut part in [of_a, of_b] {
+                part["changeSet"] = json!({"id": number.to_string(), "parts": parts});
+                assert_eq!(replica.receive(part, None).await, Answer::Success);
+            }
+        };
+        let shown = || {
+            let pin = replica.pin();
+            let value = |name| pin.collection::<Flag>(name).expect("it is typed").get("x").map(|flag| flag.v);
+            (value("A"), value("B"))
+        };
+        replica.ready().await;
+        assert_eq!(shown(), (Some(7), None));
+        for number in 1..20 {
+            set(number, json!(number)).await;
+            eventually("shown", || {
+                let (a, b) = shown();
+                assert!(a == b || number == 1, "half of a set: {a:?} {b:?}");
+                b == Some(number)
+            })
+            .await;
+        }
+        set(20, json!("twenty")).await;
+        eventually("refused", || replica.status().collections[1].refusals.len() == 1).await;
+        assert_eq!((shown(), held(&replica, "x").as_deref()), ((Some(19), Some(19)), Some(r#"{"v":20}"#)));
+        set(21, json!(21)).await;
+        eventually("shown", || shown() == (Some(21), Some(21))).await;
+    })
+    .await;
+}
