@@ -14,11 +14,7 @@ const MAX_SETS: usize = 256;
 
 /// The last sets whose members became visible. Cloning shares them.
 #[derive(Debug, Clone, Default)]
-<<<<<<<< HEAD:state/src/sets.rs
 pub(crate) struct RecentSets {
-========
-pub(crate) struct SeenSets {
->>>>>>>> bd52338 (Try a pin over two collections against change sets that come by events):state/src/seen_sets.rs
     /// Oldest first.
     sets: Vector<Arc<ChangeSet>>,
     /// The same by collection and first revision, with the last revision.
@@ -27,11 +23,7 @@ pub(crate) struct SeenSets {
     deleted: OrdMap<(CollectionName, DocumentId), Revision>,
 }
 
-<<<<<<<< HEAD:state/src/sets.rs
 impl RecentSets {
-========
-impl SeenSets {
->>>>>>>> bd52338 (Try a pin over two collections against change sets that come by events):state/src/seen_sets.rs
     /// Notes that a change became visible, in this order.
     pub(crate) fn note(&mut self, hint: &Hint) {
         if let Some(set) = &hint.change_set
