@@ -104,8 +104,8 @@ impl Intake {
     pub fn mend(self) -> &'static str {
         match self {
             Self::Away => {
-                "Redis cannot be reached, changes come with the check-ins: is it running, do AURA_REDIS_URL and the \
-                 rights of its user fit? The log has the error"
+                "what brings the events cannot be reached, changes come with the check-ins. REDIS: is it running, do \
+                 AURA_REDIS_URL and the rights of its user fit? FEED: does a publisher answer? The log has the error"
             }
             Self::Deaf => {
                 "none of the last changes came by an event. DAPR: is the sidecar running, did it subscribe (it asks \

@@ -86,13 +86,15 @@ pub enum Via {
     PubSub,
     /// Straight through Redis, by streams.
     Streams,
+    /// By the live feed of the publisher.
+    Feed,
 }
 
 impl Via {
     /// The settings of both services that make events travel straight through Redis, if they do.
     pub fn redis_settings(self, url: &str) -> Vec<(&'static str, String)> {
         let delivery = match self {
-            Self::Local | Self::Dapr => return Vec::new(),
+            Self::Local | Self::Dapr | Self::Feed => return Vec::new(),
             Self::PubSub => "PUBSUB",
             Self::Streams => "STREAMS",
         };
@@ -139,6 +141,9 @@ impl Stage {
                 stage.publisher = stage.publisher.with("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", urls.join(","));
             }
             Via::Dapr => stage.add_sidecars().await?,
+            Via::Feed => {
+                stage.subscribers.iter_mut().for_each(|one| one.set("AURA_CONFIGURATION_EVENTS_MANAGER", "FEED"));
+            }
             Via::PubSub | Via::Streams => {
                 let redis = Redis::start().await?;
                 stage.lead_to(&redis.url());

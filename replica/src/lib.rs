@@ -36,7 +36,7 @@
 //!
 //! `AURA_CONFIGURATION_COLLECTIONS=FeatureFlags target/debug/publisher` is a publisher for it. So far changes come with the
 //! check-ins, ten seconds apart at most. For milliseconds set [`Config::events`], and mount the routes that a sidecar calls
-//! (`actix`, with the feature of that name), hand events over yourself ([`Replica::receive`]), or take them from Redis (feature
+//! (`actix`, with the feature of that name), hand events over yourself ([`Replica::receive`]), follow the live feed of the publisher ([`Events::Feed`]), or take them from Redis (feature
 //! `redis`).
 //!
 //! Handlers are told everything first, then each change with the value before and after:
@@ -79,7 +79,7 @@
 //! becomes of an event), `unrevisioned` (events of a publisher that follows the source document only), `origin` (the
 //! publisher as a client sees it), `sync` (the loop), `check_in` (say where it is, hear where everything stands), `healing`
 //! (deltas and loads), `keeping` and `disk` (last known good), `arrivals` (deaf and competing intakes), `ring` (the newest
-//! changes, for those who follow this replica), `redis` (events that are fetched) and `document` (a replica of one
+//! changes, for those who follow this replica), `live` (the feed of another, followed), `redis` (events that are fetched) and `document` (a replica of one
 //! document), both with the feature `redis`, `actix` (the routes that a sidecar calls), with that feature.
 //!
 //! This crate gives futures and spawns nothing: whoever embeds it runs [`Replica::run`] under its own supervision. Unless its
@@ -100,6 +100,7 @@ mod healing;
 mod intake;
 mod keeping;
 mod list;
+mod live;
 mod origin;
 #[cfg(feature = "redis")]
 mod redis;
@@ -161,6 +162,8 @@ pub enum Events {
     None,
     /// Whoever embeds the replica hands them over ([`Replica::receive`]): a sidecar or a publisher posts them.
     Posted,
+    /// The replica follows the live feed of its publishers, or of another subscriber.
+    Feed,
     /// The replica takes them straight from Redis.
     #[cfg(feature = "redis")]
     Redis(Box<broker::Redis>),

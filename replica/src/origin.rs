@@ -30,6 +30,8 @@ const INVOCATION: &str = "/v1.0/invoke/";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest wait for the head of an answer, and between two pieces of its body.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest silence of a live feed, which gives a sign of life every 5 s.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(12);
 /// Longest answer that is held in one piece: a page of the feed, one document, the heads.
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
 /// Problems of this kind come from a publisher of ours; any other 404 may come from one that follows the source document.
@@ -42,6 +44,8 @@ const UNVERSIONED: &str = "urn:confcast:problem:unversioned";
 #[derive(Debug)]
 pub(crate) struct Origin {
     client: Client,
+    /// For answers that go on: they are silent for longer.
+    streams: Client,
     publishers: Vec<Publisher>,
     preferred: AtomicUsize,
     sidecar_token: Option<HeaderValue>,
@@ -74,13 +78,13 @@ impl Origin {
             name: url.origin().ascii_serialization(),
             invoked: url.path().starts_with(INVOCATION),
         };
+        let client = |read_timeout| {
+            let client = Client::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(read_timeout);
+            client.redirect(redirect::Policy::none()).no_proxy().build()
+        };
         Ok(Self {
-            client: Client::builder()
-                .connect_timeout(CONNECT_TIMEOUT)
-                .read_timeout(READ_TIMEOUT)
-                .redirect(redirect::Policy::none())
-                .no_proxy()
-                .build()?,
+            client: client(READ_TIMEOUT)?,
+            streams: client(STREAM_TIMEOUT)?,
             publishers: publishers.iter().map(publisher).collect(),
             preferred: AtomicUsize::new(0),
             sidecar_token,

@@ -5,7 +5,7 @@
 
 use std::{pin::pin, time::Duration};
 
-use broker::{Error, Heard, Signal, Wanted, listen};
+use broker::{Heard, Signal, Wanted, listen};
 use contract::{CollectionName, DocumentId};
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use serde_json::Value;
@@ -121,22 +121,6 @@ impl Replica {
         }
         self.let_go(&collection);
     }
-
-    /// Remembers whether Redis can be reached, and logs when that changes.
-    fn reachable(&self, error: Option<&Error>) {
-        let mut journal = self.journal();
-        match error {
-            Some(error) if !journal.away => tracing::warn!("no events from Redis until it answers again: {error}"),
-            Some(error) => tracing::debug!("still no events from Redis: {error}"),
-            None if journal.away => {
-                // What the feed had to bring while Redis was away says nothing of the connection that stands now.
-                journal.arrivals.clear();
-                tracing::info!("events come from Redis again");
-            }
-            None => tracing::info!("events come from Redis"),
-        }
-        journal.away = error.is_some();
-    }
 }
 
 #[cfg(test)]
@@ -157,7 +141,7 @@ mod tests {
             revisions.for_each(|revision| replica.journal().arrivals.by_feed(&name("A"), revision));
         };
         let intake = || replica.status().intake;
-        replica.reachable(Some(&Error::Closed));
+        replica.reachable(Some(&broker::Error::Closed));
         by_feed(1..100);
         assert_eq!(intake(), Some(Intake::Away));
         replica.reachable(None);

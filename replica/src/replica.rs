@@ -204,6 +204,22 @@ impl Replica {
         self.0.journal.lock().expect("nothing that holds it panics")
     }
 
+    /// Remembers whether what brings events can be reached, and logs when that changes.
+    pub(crate) fn reachable(&self, error: Option<&dyn std::fmt::Display>) {
+        let mut journal = self.journal();
+        match error {
+            Some(error) if !journal.away => tracing::warn!("no events until they can be had again: {error}"),
+            Some(error) => tracing::debug!("still no events: {error}"),
+            None if journal.away => {
+                // What the check-ins had to bring meanwhile says nothing of the connection that stands now.
+                journal.arrivals.clear();
+                tracing::info!("events come again");
+            }
+            None => tracing::info!("events come"),
+        }
+        journal.away = error.is_some();
+    }
+
     pub(crate) fn boot_id(&self) -> &str {
         &self.0.boot_id
     }
@@ -235,6 +251,7 @@ impl Journal {
             Events::None => None,
             Events::Posted => verdict,
             // There is nobody to compete with: each replica hears for itself, and outages make patchworks too.
+            Events::Feed => verdict.filter(|verdict| *verdict != Intake::Competing),
             #[cfg(feature = "redis")]
             Events::Redis(_) => verdict.filter(|verdict| *verdict != Intake::Competing),
         }

@@ -57,7 +57,14 @@ impl Replica {
             let listening = Box::pin(self.listen());
             #[cfg(not(feature = "redis"))]
             let listening = std::future::pending::<()>();
-            tokio::join!(self.follow(), self.keep(), self.project(), self.tell_state(), listening);
+            tokio::join!(
+                self.follow(),
+                self.keep(),
+                self.project(),
+                self.tell_state(),
+                Box::pin(self.follow_feed()),
+                listening
+            );
             std::future::pending::<Infallible>().await
         };
         let handlers = async {

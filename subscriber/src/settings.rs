@@ -38,8 +38,8 @@ pub struct Options {
     #[arg(long, env = "AURA_CONFIGURATION_EVENTS_ENABLED", value_name = "BOOLEAN", default_value = EVENTS_ENABLED)]
     events_enabled: String,
 
-    /// What brings the events: LOCAL (the publisher posts them itself), DAPR (a sidecar does) or REDIS (they are taken
-    /// straight from there).
+    /// What brings the events: LOCAL (the publisher posts them itself), DAPR (a sidecar does), REDIS (they are taken
+    /// straight from there) or FEED (the live feed of a publisher, or of another subscriber, is followed).
     #[arg(long, env = "AURA_CONFIGURATION_EVENTS_MANAGER", value_name = "MANAGER", default_value = EVENTS_MANAGER)]
     events_manager: String,
 
@@ -224,6 +224,7 @@ impl Options {
     fn events(&self, checks: &mut Checks, manager: &str) -> Option<Events> {
         match manager {
             "LOCAL" | "DAPR" => Some(Events::Posted),
+            "FEED" => Some(Events::Feed),
             "REDIS" => {
                 let redis = redis::Settings {
                     url: &self.redis_url,
@@ -234,7 +235,7 @@ impl Options {
                 redis.check(|name, what| checks.mistake(name, what)).map(|redis| Events::Redis(Box::new(redis)))
             }
             _ => {
-                let what = format_args!("{:?}: expected LOCAL, DAPR or REDIS", self.events_manager);
+                let what = format_args!("{:?}: expected LOCAL, DAPR, REDIS or FEED", self.events_manager);
                 checks.mistake("AURA_CONFIGURATION_EVENTS_MANAGER", what);
                 None
             }
@@ -356,7 +357,7 @@ mod tests {
         let mistakes = mistakes.expect_err("all wrong");
         for (mistake, said) in mistakes.iter().zip([
             "EVENTS_ENABLED=\"yes\": expected true or false",
-            "EVENTS_MANAGER=\"RABBIT\": expected LOCAL, DAPR or REDIS",
+            "EVENTS_MANAGER=\"RABBIT\": expected LOCAL, DAPR, REDIS or FEED",
             "LISTEN=\"8081\"",
             "API_URL=item 1: expected http://",
             "API_URL=item 3: ",

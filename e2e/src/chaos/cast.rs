@@ -57,7 +57,7 @@ pub struct Cast {
 }
 
 impl Cast {
-    /// Everything up and ready: two publishers on MongoDB and three replicas, with sidecars or straight at Redis, or one
+    /// Everything up and ready: two publishers on MongoDB and three replicas, with sidecars, straight at Redis or following the feed, or one
     /// publisher on a file that posts to three replicas itself.
     ///
     /// # Errors
@@ -66,10 +66,13 @@ impl Cast {
         let mut cast = Self { parts: Vec::new(), links: Vec::new(), publishers: Vec::new(), replicas: Vec::new() };
         let mut servers = None;
         if via != Via::Local {
-            let (mongod, redis) = (Mongod::start().await?, Redis::start().await?);
-            servers = Some((mongod.port(), redis.port()));
+            let mongod = Mongod::start().await?;
+            let redis = if via == Via::Feed { None } else { Some(Redis::start().await?) };
+            servers = Some((mongod.port(), redis.as_ref().map_or(0, Redis::port)));
             cast.part("mongod", Program::Mongod(mongod));
-            cast.part("redis", Program::Redis(redis));
+            if let Some(redis) = redis {
+                cast.part("redis", Program::Redis(redis));
+            }
         }
         let common = |service: Service| service.with("AURA_CONFIGURATION_COLLECTIONS", SCHEMA_FREE.join(","));
         // A log so short that who was away for long meets its end.
@@ -111,6 +114,10 @@ impl Cast {
                         service.set("DAPR_GRPC_PORT", sidecar.grpc_port().to_string());
                     }
                     sidecars.push((name, sidecar));
+                } else if via == Via::Feed {
+                    // The publishers send nothing by themselves: nobody asks them to.
+                    let manager = if app == sidecar::SUBSCRIBER { "FEED" } else { "LOCAL" };
+                    service.set("AURA_CONFIGURATION_EVENTS_MANAGER", manager);
                 } else {
                     let url = format!("redis://127.0.0.1:{}", cast.link(format!("{name}→redis"), redis).await?);
                     for (setting, value) in via.redis_settings(&url) {

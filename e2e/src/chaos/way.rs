@@ -5,8 +5,13 @@ use anyhow::Context;
 use crate::stage::Via;
 
 /// All of them; the first is meant when none is named.
-const WAYS: [(&str, Via); 4] =
-    [("dapr", Via::Dapr), ("pubsub", Via::PubSub), ("streams", Via::Streams), ("local", Via::Local)];
+const WAYS: [(&str, Via); 5] = [
+    ("dapr", Via::Dapr),
+    ("pubsub", Via::PubSub),
+    ("streams", Via::Streams),
+    ("local", Via::Local),
+    ("feed", Via::Feed),
+];
 
 /// The way of a name.
 ///
@@ -25,6 +30,7 @@ pub fn name(via: Via) -> &'static str {
         Via::PubSub => "pubsub",
         Via::Streams => "streams",
         Via::Local => "local",
+        Via::Feed => "feed",
     }
 }
 

@@ -33,5 +33,6 @@ async fn the_promises_hold_while_faults_rain() -> anyhow::Result<()> {
     campaign(30, Via::Dapr).await?;
     campaign(20, Via::PubSub).await?;
     campaign(20, Via::Streams).await?;
+    campaign(15, Via::Feed).await?;
     campaign(20, Via::Local).await
 }

@@ -49,6 +49,16 @@ async fn streams_mongo() -> Outcome {
     suite(Kind::Mongo, Via::Streams).await
 }
 
+#[tokio::test]
+async fn feed_embedded() -> Outcome {
+    suite(Kind::Embedded, Via::Feed).await
+}
+
+#[tokio::test]
+async fn feed_mongo() -> Outcome {
+    suite(Kind::Mongo, Via::Feed).await
+}
+
 async fn suite(kind: Kind, via: Via) -> Outcome {
     let mut stage = Stage::start(kind, via).await?;
     create_update_delete(&stage).await?;

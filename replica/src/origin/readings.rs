@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use contract::{
     CanonicalJson, CollectionName, DocumentId, Epoch, EventData, Feed, Head, Operation, Revision,
+    feed::EVENT_STREAM,
     fleet::{CheckIn, CheckedIn},
     snapshot::{Line, SETTLED, Start},
 };
 use futures_util::{StreamExt, TryStreamExt};
-use reqwest::header::HeaderValue;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use state::{Hint, NotInstalled, Root, Snapshot, snapshot::Builder};
 use tokio_util::{
     codec::{AnyDelimiterCodec, FramedRead},
@@ -140,6 +141,22 @@ impl Origin {
                 }
             }
             Err(cut())
+        })
+        .await
+    }
+
+    /// The live feed after a place.
+    pub(crate) async fn live(&self, since: &Cursor, epoch: Epoch) -> Result<reqwest::Response, OriginError> {
+        let since: Vec<_> = since.iter().map(|(name, revision)| format!("{name}:{revision}")).collect();
+        let path = &format!("/v1/changes?since={}&epoch={epoch}", since.join(","));
+        self.in_turn(|publisher| async move {
+            let request = self.streams.get(format!("{}{path}", publisher.base)).header(ACCEPT, EVENT_STREAM);
+            let answer = self.send(publisher, request).await?;
+            let kind = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+            if !kind.starts_with(EVENT_STREAM) {
+                return Err(publisher.unusable("it has no live feed"));
+            }
+            Ok(answer)
         })
         .await
     }
