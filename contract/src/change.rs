@@ -17,6 +17,7 @@ use crate::{
 
 /// What a change does to its document (seeds.md A6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub enum Operation {
     /// The document did not exist before.
     Create,
@@ -28,6 +29,7 @@ pub enum Operation {
 
 /// A committed change: an item of the feed, and what an event is made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Change {
     /// The collection it belongs to.
@@ -71,6 +73,7 @@ impl Change {
 
 /// The set that a change belongs to: its parts become visible together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct ChangeSet {
     /// Id of the set.
     pub id: String,
@@ -80,6 +83,7 @@ pub struct ChangeSet {
 
 /// A run of revisions of one collection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct SetPart {
     /// The collection.
     pub collection: CollectionName,
@@ -94,6 +98,7 @@ pub struct SetPart {
 /// A publisher's items are the records of its log. A subscriber's are what it heard of them, [`crate::EventData`], which leaves
 /// out what only the log knows (`time`, `count`, `digest`); whoever reads both reads that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct Feed<T = Change> {
     /// Where the collections stand.
     pub heads: Vec<Head>,

@@ -16,15 +16,20 @@ pub const MAX_LEN: usize = 128;
 ///
 /// What was stored or sent by others is read kindly: a part that is no text of the right form counts as missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Context {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "kindly")]
+    #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>, min_length = 1, max_length = 128))]
     correlation_id: Option<Arc<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "kindly")]
+    #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>, min_length = 1, max_length = 128))]
     user_id: Option<Arc<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "kindly")]
+    #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>, min_length = 1, max_length = 128))]
     organisation_id: Option<Arc<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "kindly_traced")]
+    #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>))]
     traceparent: Option<Arc<str>>,
 }
 

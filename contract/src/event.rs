@@ -46,6 +46,7 @@ pub const MAX_BYTES: usize = 64 * 1024;
 /// `revision` and `epoch` are absent when the publisher follows the source document only; what such an event promises
 /// is less, and the subscriber says so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct EventData {
     /// The collection it belongs to, which decides where it is applied (seeds.md A25).

@@ -178,6 +178,8 @@ impl Shares {
 /// Data of the event that ends a stream which cannot go on. Its `id` is the position of these heads: whoever reads all
 /// documents anew goes on from there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "utoipa", schema(as = StreamEnd))]
 pub struct Resync {
     /// `trimmed`, `epoch` or `ahead`.
     pub reason: String,

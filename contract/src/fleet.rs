@@ -21,14 +21,18 @@ pub const MAX_CHECK_IN: usize = 256 * 1024;
 
 /// Body of `PUT /v1/replicas/{instance}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct CheckIn {
     /// Name of the replica; the same as in the path.
+    #[cfg_attr(feature = "utoipa", schema(min_length = 1, max_length = 128, pattern = "^[!-~]+$"))]
     pub instance: String,
     /// Marks one life of its process: random, made at its start.
+    #[cfg_attr(feature = "utoipa", schema(min_length = 1, max_length = 128, pattern = "^[!-~]+$"))]
     pub boot_id: String,
     /// Where it answers, when it can be reached. `LOCAL` events go there, if it is allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "utoipa", schema(max_length = 256, pattern = "^http://[a-z0-9.-]+(:[0-9]{1,4})?$"))]
     pub base_url: Option<String>,
     /// Its longest time between two check-ins, in milliseconds: who is silent for much longer is gone.
     pub interval_ms: u64,
@@ -44,6 +48,7 @@ pub struct CheckIn {
 
 /// Where a replica is with one collection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// The history it follows; absent before its first load, and where its publisher counts no revisions.
@@ -68,6 +73,7 @@ pub struct Report {
 
 /// A moment with nothing seen beyond the watermark and nothing staged: the digest there must be the publisher's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct Settled {
     /// The watermark at that moment.
     pub revision: Revision,
@@ -77,6 +83,7 @@ pub struct Settled {
 
 /// What is wrong with the way events come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Intake {
     /// What brings the events cannot be reached.
@@ -122,6 +129,7 @@ impl Intake {
 
 /// Answer to a check-in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct CheckedIn {
     /// Where the collections of the report stand; one that is not served here is missing.
     pub heads: Vec<Head>,
@@ -135,6 +143,8 @@ pub struct CheckedIn {
 
 /// Why a collection has to be loaded anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "utoipa", schema(as = LoadAnew))]
 #[serde(rename_all = "kebab-case")]
 pub enum Resync {
     /// Its digest at a settled revision is not the publisher's.
@@ -143,6 +153,7 @@ pub enum Resync {
 
 /// Body of `GET /v1/replicas`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct Fleet {
     /// The replicas that checked in with any publisher of this store, by name.
     pub replicas: Vec<Member>,
@@ -150,6 +161,7 @@ pub struct Fleet {
 
 /// A replica as publishers know it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Member {
     /// Its newest check-in.
@@ -163,6 +175,8 @@ pub struct Member {
 
 /// Body of `POST /v1/epoch`: the operator says that the store was restored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
 pub struct RestoreEpoch {
     /// Take over the lineage that replicas report, so that they accept this other store.
     #[serde(default)]
@@ -171,6 +185,7 @@ pub struct RestoreEpoch {
 
 /// Answer to `POST /v1/epoch`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct EpochDeclared {
     /// The history that everything counts in from now on.
     pub epoch: Epoch,

@@ -6,6 +6,7 @@ use crate::ids::{CollectionName, Digest, Epoch, Revision};
 
 /// The head of a collection: committed with every change, and what replicas compare themselves with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Head {
     /// The collection.
@@ -39,6 +40,7 @@ impl Head {
 
 /// Body of `GET /v1/collections`: one consistent reading of all asked heads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct Heads {
     /// One head per collection, by name.
     pub heads: Vec<Head>,

@@ -6,6 +6,8 @@
 //! [`snapshot`] (where a collection stands, and all of it), [`set`] (documents that change together), [`fleet`] (replicas and
 //! publishers tell each other where they are), [`status`] and [`problem`] (what people and programs read).
 //!
+//! With the feature `utoipa`, types describe themselves as JSON Schemas, for OpenAPI documents.
+//!
 //! This crate is pure: it never does I/O, never reads a clock, and knows no web framework, database, runtime or SDK.
 
 pub mod canonical;
@@ -19,6 +21,8 @@ pub mod head;
 pub mod ids;
 pub mod listing;
 pub mod problem;
+#[cfg(feature = "utoipa")]
+pub mod schema;
 pub mod set;
 pub mod snapshot;
 pub mod status;

@@ -16,14 +16,18 @@ pub const MAX_BYTES: usize = 4 << 20;
 
 /// Body of `POST /v1/changes`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
 pub struct SetRequest {
     /// The members, in order; no document twice.
+    #[cfg_attr(feature = "utoipa", schema(min_items = 1, max_items = 256))]
     pub changes: Vec<SetMember>,
 }
 
 /// One operation of a set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct SetMember {
     /// The collection.
     pub collection: CollectionName,
@@ -110,6 +114,7 @@ impl SetMember {
 
 /// What an operation of a set does: as POST, PUT, PATCH and DELETE of one document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub enum SetOperation {
     /// The document is new.
     Create,
@@ -123,6 +128,7 @@ pub enum SetOperation {
 
 /// Answer to `POST /v1/changes`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct SetDone {
     /// Id of the set.
     pub id: String,
@@ -132,6 +138,7 @@ pub struct SetDone {
 
 /// What one member of a set came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct SetItem {
     /// The collection.
     pub collection: CollectionName,

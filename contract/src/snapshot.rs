@@ -17,6 +17,8 @@ pub const SETTLED: &str = "confcast-settled";
 
 /// First line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "utoipa", schema(as = SnapshotStart))]
 pub struct Start {
     /// The history that all revisions count in.
     pub epoch: Epoch,
@@ -26,6 +28,8 @@ pub struct Start {
 
 /// One document. Written by [`crate::Document::snapshot_line`].
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "utoipa", schema(as = SnapshotItem))]
 #[serde(rename_all = "camelCase")]
 pub struct Item {
     /// Its collection.
@@ -42,6 +46,8 @@ pub struct Item {
 
 /// Last line: `{"end":true,"count":n}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "utoipa", schema(as = SnapshotEnd))]
 pub struct End {
     /// Always true.
     pub end: bool,

@@ -13,6 +13,7 @@ pub const MAX_REFUSALS: usize = 20;
 
 /// How far a replica may be trusted. Computed when it is read, never stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     /// Nothing was ever loaded: there is nothing to serve.
@@ -39,6 +40,7 @@ impl State {
 
 /// Body of `GET /v1/status`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
     /// Name of the replica.
@@ -77,6 +79,7 @@ pub struct Status {
 
 /// One followed collection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct CollectionStatus {
     /// The collection.
@@ -145,6 +148,7 @@ pub enum HandlerState {
 
 /// How many events came to which end.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct EventCounts {
     /// The document changed.
@@ -177,6 +181,7 @@ pub struct EventCounts {
 
 /// How a replica was kept in step besides events.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Healing {
     /// Snapshots that were installed.
@@ -191,6 +196,7 @@ pub struct Healing {
 
 /// An event that can never succeed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct Dropped {
     /// When it came.
     pub time: DateTime<Utc>,

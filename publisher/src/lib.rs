@@ -7,6 +7,8 @@
 //! A service in Rust embeds it, and writes in units of work: [`unit`](mod@unit) has an example, and hands its writes to the same [`writer`].
 //! What holds for every change set, however it came, is in [`members`].
 //!
+//! [`openapi`] describes the routes to other programs.
+//!
 //! A publisher holds no state of its own: any number of them may serve one store.
 
 pub mod app;
@@ -19,6 +21,7 @@ pub mod loads;
 pub mod manager;
 pub mod members;
 pub mod metrics;
+pub mod openapi;
 pub mod relay;
 pub mod retention;
 pub mod routes;

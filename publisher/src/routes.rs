@@ -21,14 +21,14 @@ use crate::{
     writer::Writer,
 };
 
-mod body;
+pub(crate) mod body;
 mod collections;
-mod documents;
+pub(crate) mod documents;
 mod feed;
 mod fleet;
 mod health;
 mod origin;
-mod schemas;
+pub(crate) mod schemas;
 mod sets;
 mod stream;
 
@@ -84,6 +84,7 @@ pub fn configure(config: &mut ServiceConfig) {
         .service(web::resource("/v1/schemas").get(schemas::list))
         .service(web::resource("/v1/schemas/{collection}").get(schemas::get))
         .service(web::resource("/v1/schemas/{collection}/sample").get(schemas::sample))
+        .service(web::resource("/openapi.json").get(health::openapi))
         .service(web::resource("/metrics").get(health::metrics))
         .service(web::resource("/healthz").get(health::healthz))
         .service(web::resource("/readyz").get(health::readyz));

@@ -22,8 +22,8 @@ use crate::{
 type Place = web::Path<(String, String)>;
 
 /// What a write is answered.
-#[derive(Serialize)]
-struct Written {
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct Written {
     id: DocumentId,
     revision: u64,
     #[serde(skip_serializing_if = "Option::is_none")]

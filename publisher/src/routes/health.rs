@@ -1,9 +1,9 @@
 //! Probes: is the process alive, and can it do its work.
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpResponse, http::header, web};
 
 use super::{Api, store_failed};
-use crate::{error::ApiError, metrics};
+use crate::{error::ApiError, metrics, openapi};
 
 /// The process answers; nothing else is asked.
 pub(super) async fn healthz() -> HttpResponse {
@@ -18,6 +18,11 @@ pub(super) async fn metrics(api: web::Data<Api>) -> HttpResponse {
         Ok(text) => HttpResponse::Ok().content_type(metrics::MEDIA_TYPE).body(text),
         Err(_never) => HttpResponse::InternalServerError().finish(),
     }
+}
+
+/// What can be asked for here.
+pub(super) async fn openapi() -> HttpResponse {
+    HttpResponse::Ok().content_type(header::ContentType::json()).body(openapi::document())
 }
 
 /// The store answers.

@@ -15,7 +15,8 @@ use crate::{
 
 const JSON_SCHEMA: &str = "application/schema+json";
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = ListedSchema)]
 struct Listed<'a> {
     collection: &'a CollectionName,
     urn: &'a str,
@@ -27,8 +28,9 @@ struct Listed<'a> {
     sample: bool,
 }
 
-#[derive(Serialize)]
-struct List<'a> {
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = SchemaList)]
+pub(crate) struct List<'a> {
     schemas: Vec<Listed<'a>>,
 }
 

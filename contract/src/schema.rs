@@ -1,0 +1,110 @@
+//! JSON Schemas of the types whose form on the wire no derive can see: names, numbers written as text, and documents.
+//!
+//! It describes, and checks nothing: what is valid is decided where a value is read.
+
+use std::borrow::Cow;
+
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        RefOr,
+        schema::{ObjectBuilder, Schema, Type},
+    },
+};
+
+use crate::{
+    canonical::CanonicalJson,
+    document::Document,
+    head::Head,
+    ids::{CollectionName, Crc, Digest, DocumentId, Epoch, Revision},
+};
+
+macro_rules! texts {
+    ($($name:ident, $pattern:literal, $example:literal, $description:literal;)*) => {$(
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some($pattern));
+                text.description(Some($description)).examples([$example]).into()
+            }
+        }
+
+        impl ToSchema for $name {
+            fn name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+        }
+    )*};
+}
+
+texts! {
+    CollectionName, "^[A-Za-z][A-Za-z0-9_]{0,63}$", "ChannelConfiguration", "A letter, then at most 63 of A-Z a-z 0-9 _";
+    DocumentId, "^(?!\\.{1,2}$)[A-Za-z0-9._:-]{1,128}$", "whatsapp-es", "1 to 128 of A-Z a-z 0-9 . _ : - but not . or ..";
+    Epoch, "^[0-9a-f]{8}-[1-9][0-9]{0,18}$", "9f86d081-1", "Which history a revision counts in: 8 hexadecimal digits, a dash, and a number from 1";
+    Crc, "^[0-9a-f]{8}$", "6a4d3f2e", "CRC-32C of the canonical value";
+    Digest, "^[0-9a-f]{16}$", "0000000000000000", "Sum over the live documents, in any order";
+}
+
+impl PartialSchema for CanonicalJson {
+    fn schema() -> RefOr<Schema> {
+        let value = ObjectBuilder::new().schema_type(Type::Object);
+        value
+            .description(Some(
+                "A document: any JSON object of up to 1 MiB, with integers of up to 64 bits and no NUL in a key",
+            ))
+            .into()
+    }
+}
+
+impl ToSchema for CanonicalJson {
+    fn name() -> Cow<'static, str> {
+        "ConfigData".into()
+    }
+}
+
+/// What [`Document::json`] spells.
+#[derive(ToSchema)]
+#[schema(as = Document, rename_all = "camelCase")]
+#[expect(dead_code, reason = "only its schema is used")]
+struct Spelled {
+    /// Its id.
+    id: DocumentId,
+    /// The revision that gave it this value; 0 when its publisher counts none.
+    revision: Revision,
+    /// Checksum of `configData`.
+    crc: Crc,
+    /// Its value.
+    config_data: CanonicalJson,
+}
+
+impl PartialSchema for Document {
+    fn schema() -> RefOr<Schema> {
+        Spelled::schema()
+    }
+}
+
+impl ToSchema for Document {
+    fn name() -> Cow<'static, str> {
+        Spelled::name()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        Spelled::schemas(schemas);
+    }
+}
+
+/// All documents of a collection, as one JSON text.
+#[derive(Debug, ToSchema)]
+pub struct DocumentList {
+    /// Where the collection stands; absent when its publisher counts no revisions.
+    #[schema(required = false)]
+    pub head: Option<Head>,
+    /// Its documents, by id.
+    pub items: Vec<Document>,
+}
+
+/// The first line of a list as newline-delimited JSON; documents follow, and the end line of a snapshot.
+#[derive(Debug, ToSchema)]
+pub struct ListStart {
+    /// Where the collection stands.
+    pub head: Head,
+}
