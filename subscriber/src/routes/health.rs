@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpResponse, http::header::ContentType, web};
 use contract::status::State;
 use serde_json::json;
 
 use super::AppState;
-use crate::error::ApiError;
+use crate::{error::ApiError, openapi};
 
 /// `GET /healthz`: the process is alive. It says nothing about data: a red answer here stops a sidecar's subscriptions.
 pub async fn alive() -> HttpResponse {
@@ -25,6 +25,11 @@ pub async fn ready(state: web::Data<AppState>) -> Result<HttpResponse, ApiError>
     } else {
         Ok(HttpResponse::Ok().json(json!({"status": "ready"})))
     }
+}
+
+/// `GET /openapi.json`: what can be asked for here.
+pub async fn openapi() -> HttpResponse {
+    HttpResponse::Ok().content_type(ContentType::json()).body(openapi::document())
 }
 
 /// `GET /v1/status`: what the replica says of itself.

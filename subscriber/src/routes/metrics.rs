@@ -17,7 +17,7 @@ use replica::Replica;
 use super::AppState;
 
 /// OpenMetrics 1.0, which Prometheus reads as it is.
-const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// `GET /metrics`.
 pub async fn metrics(state: web::Data<AppState>) -> HttpResponse {

@@ -56,6 +56,7 @@ pub fn configure(config: &mut ServiceConfig, state: &AppState) {
         .service(web::resource("/v1/snapshot").get(read::snapshot))
         .service(web::resource("/v1/replicas/{instance}").put(check_in::answer))
         .service(web::resource("/v1/status").get(health::status))
+        .service(web::resource("/openapi.json").get(health::openapi))
         .service(web::resource("/metrics").get(metrics::metrics))
         .service(web::resource("/healthz").get(health::alive))
         .service(web::resource("/readyz").get(health::ready));

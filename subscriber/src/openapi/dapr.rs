@@ -1,0 +1,57 @@
+//! Operations that a sidecar calls. It describes them, and does nothing.
+
+use contract::{EventData, event};
+use serde_json::{Value, json};
+use service::openapi::{Answer, Document, Operation, Schema};
+
+/// Name of the token among the ways to be let in.
+const TOKEN: &str = "daprApiToken";
+
+pub(super) fn add(document: Document) -> Document {
+    document
+        .token(TOKEN, "dapr-api-token", "The `APP_API_TOKEN` of this subscriber, where it has one")
+        .operation("get", event::SUBSCRIBE_ROUTE, subscribe())
+        .operation("post", event::ROUTE, process())
+}
+
+fn subscribe() -> Operation {
+    let text = || json!({"type": "string"});
+    let subscription = json!({
+        "type": "object",
+        "required": ["pubsubname", "topic", "routes", "deadLetterTopic"],
+        "properties": {
+            "pubsubname": text(),
+            "topic": text(),
+            "routes": {"type": "object", "required": ["default"], "properties": {"default": text()}},
+            "deadLetterTopic": text(),
+        },
+    });
+    let list: Value = json!({"type": "array", "items": subscription});
+    secured(Operation::new("subscribe", "The topics that this subscriber wants of its sidecar")).answer(
+        Answer::empty(200, "One per collection; none when events come another way")
+            .content("application/json", list.into()),
+    )
+}
+
+fn process() -> Operation {
+    let envelope = Schema::from(json!({
+        "type": "object",
+        "description": "A CloudEvent; its `data` is an `EventData`",
+        "required": ["specversion", "id", "source", "type", "data"],
+    }));
+    let status: Value = json!({
+        "type": "object",
+        "required": ["status"],
+        "properties": {"status": {"enum": ["SUCCESS", "RETRY", "DROP"]}, "error": {"type": "string"}},
+    });
+    let answer = Answer::empty(200, "What becomes of the event: whatever it is, the sidecar hears it in the body");
+    secured(Operation::new("processEvent", "An event, as a structured CloudEvent or a binary one"))
+        .describe("An event that cannot be read, or is larger than 4 MiB, is dropped; the sidecar puts it to the dead letters.")
+        .body("application/cloudevents+json", true, envelope)
+        .body("application/json", true, Schema::given::<EventData>())
+        .answer(answer.content("application/json", status.into()))
+}
+
+fn secured(operation: Operation) -> Operation {
+    operation.secured(TOKEN).problem(401, &["unauthorized"])
+}
