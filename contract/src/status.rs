@@ -107,6 +107,7 @@ pub struct CollectionStatus {
 
 /// A value that does not fit the type which a service reads it as. The service goes on with the last one that did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct Refusal {
     /// The document.
     pub id: DocumentId,
@@ -120,6 +121,7 @@ pub struct Refusal {
 
 /// Something inside the service that is told of changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct HandlerStatus {
     /// Its name.
     pub name: String,
@@ -136,6 +138,7 @@ pub struct HandlerStatus {
 
 /// How a handler does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum HandlerState {
     /// It was not told everything yet: the configuration is not loaded, or others come first, or it is at it.

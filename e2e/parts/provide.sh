@@ -2,7 +2,7 @@
 # Provides the real parts that the tests run against, so that no test ever skips because one is missing.
 #
 #   provide.sh [PART...]      PART: mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds node-tools client-modules
-#                             (default: all)
+#                             schemathesis (default: all)
 #
 # Prints one NAME=path line per part, fit for `eval`, and nothing else on stdout. A part is taken from the variable
 # NAME in the environment; else a program from PATH (daprd also from ~/.dapr/bin, where `dapr init` puts it); else it
@@ -25,6 +25,9 @@ clients=$here/../../examples/clients
 
 # The lock file pins everything in there, by version and checksum.
 node=$(sha256sum "$here/node/package-lock.json") node=${node:0:12}
+
+# So does this one. Some of its packages are built for one version of Python.
+python=$(sha256sum "$here/python/requirements.txt") python=${python:0:12}
 
 say()  { printf 'provide.sh: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
@@ -135,6 +138,15 @@ make_client-modules() {
   [[ -d $1/node_modules/eventsource ]] || fail "client-modules: npm left no eventsource behind"
 }
 
+# It sends generated requests to our services. A folder for PYTHONPATH: a venv would not survive being moved.
+make_schemathesis() {
+  need python3 "Python 3.11 or newer with pip (Debian: python3-pip)"
+  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "schemathesis needs Python 3.11 or newer"
+  python3 -m pip install --quiet --disable-pip-version-check --no-deps --only-binary=:all: --no-compile \
+    --require-hashes --requirement "$here/python/requirements.txt" --target "$1"
+  PYTHONPATH=$1 python3 -m schemathesis.cli --version >/dev/null || fail "schemathesis: the packages do not run"
+}
+
 # --- Where each part is looked for ---
 
 usable() { [[ -d $1 && -n $folder || -f $1 && -x $1 && -z $folder ]]; }
@@ -181,7 +193,7 @@ make() { # home
   trap - EXIT
 }
 
-[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds node-tools client-modules
+[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds node-tools client-modules schemathesis
 for name; do
   case $name in
     mongod)             provide "$name" MONGOD "mongod-$mongod" mongod ;;
@@ -193,6 +205,7 @@ for name; do
     dapr-crds)          provide "$name" DAPR_CRDS "dapr-crds-$dapr" ;;
     node-tools)         provide "$name" NODE_TOOLS "node-tools-$node" ;;
     client-modules)     provide "$name" CLIENT_MODULES "client-modules-$(cksum <"$clients/package-lock.json" | tr ' ' -)" ;;
+    schemathesis)       provide "$name" SCHEMATHESIS "schemathesis-$python-$(python3 -V 2>/dev/null | tr -cd '0-9.')" ;;
     *) say "no part is called $name; see the head of this file"; exit 64 ;;
   esac
 done

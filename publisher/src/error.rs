@@ -19,7 +19,8 @@ pub struct ApiError {
 
 impl From<Problem> for ApiError {
     fn from(problem: Problem) -> Self {
-        Self { problem: Box::new(problem), retry_after: None, allow: None }
+        let retry_after = (problem.status == 503).then_some(Duration::from_secs(1));
+        Self { problem: Box::new(problem), retry_after, allow: None }
     }
 }
 
@@ -177,8 +178,7 @@ impl ApiError {
     }
 
     fn unavailable(kind: &str, detail: &str) -> Self {
-        let problem = Problem::new(503, kind, "Not possible right now", detail);
-        Self { retry_after: Some(Duration::from_secs(1)), ..problem.into() }
+        Problem::new(503, kind, "Not possible right now", detail).into()
     }
 }
 
@@ -204,5 +204,18 @@ impl ResponseError for ApiError {
             response.insert_header(("ETag", etag.as_str()));
         }
         response.body(serde_json::to_vec(&self.problem).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_tried_again_says_when() {
+        for (status, delay) in [(503, Some("1")), (409, None)] {
+            let answer = ApiError::from(Problem::new(status, "kind", "Title", "detail")).error_response();
+            assert_eq!(answer.headers().get("Retry-After").and_then(|delay| delay.to_str().ok()), delay);
+        }
     }
 }

@@ -13,6 +13,7 @@ mod languages;
 mod local;
 mod log;
 mod one_document;
+mod openapi;
 mod reap;
 mod redis;
 mod schemas;

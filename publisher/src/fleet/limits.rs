@@ -7,7 +7,7 @@ use contract::{
 };
 use reqwest::Url;
 
-use crate::error::ApiError;
+use crate::{error::ApiError, routes::body::object};
 
 /// Collections in one check-in.
 const COLLECTIONS: usize = 256;
@@ -25,7 +25,7 @@ const TEXT: usize = 1_024;
 /// # Errors
 /// 400 with the pointer at fault.
 pub(super) fn read(instance: &str, body: &[u8]) -> Result<CheckIn, ApiError> {
-    let check_in: CheckIn = serde_json::from_slice(body).map_err(|error| bad("", error))?;
+    let check_in: CheckIn = object(body).map_err(|error| bad("", error))?;
     if !is_word(instance) {
         return Err(ApiError::bad_field("instance", "expected 1 to 128 visible ASCII characters"));
     }
@@ -125,6 +125,8 @@ mod tests {
             let told = good.replace(r#""collections":{}"#, &format!(r#""collections":{{"A":{report}}}"#));
             assert_eq!(read("a", told.as_bytes()).is_ok(), fits, "{count} of {size}");
         }
+        // Its members in their order, as an array.
+        assert!(read("a", br#"["a","b",null,1,null,{}]"#).is_err());
         assert!(read(&long, good.replacen("\"a\"", &format!("{long:?}"), 1).as_bytes()).is_err());
         assert_eq!(base_url("http://h:1/x?y#z").expect("valid").as_str(), "http://h:1/");
     }

@@ -16,6 +16,7 @@ use futures_util::{
     future::{FutureExt, LocalBoxFuture},
     stream::{StreamExt, once},
 };
+use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::{BODY_LIMIT, header_text};
@@ -69,6 +70,14 @@ impl Body {
     }
 }
 
+/// Reads an object. A type with members would take an array for them as well, in their order.
+pub(crate) fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Result<T> {
+    if json.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+        return Err(serde::de::Error::custom("expected an object"));
+    }
+    serde_json::from_slice(json)
+}
+
 /// Reads a body that comes in chunks before anything else happens. The server would wait for the rest of one that nobody
 /// reads, for as long as it takes; of a body of known length it lets go by itself.
 pub(super) async fn gather_chunks(request: &mut ServiceRequest) -> Result<(), (ApiError, Payload)> {
@@ -106,4 +115,19 @@ pub(super) fn holding(answer: BoxBody, payload: Payload) -> BoxBody {
         chunk
     }));
     SizedStream::new(length, held).boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use contract::fleet::RestoreEpoch;
+
+    use super::*;
+
+    #[test]
+    fn an_object_is_no_array() {
+        assert_eq!(object::<RestoreEpoch>(b" {\"adopt\": true}").expect("an object"), RestoreEpoch { adopt: true });
+        for wrong in ["[]", "[true]", "{\"adpot\": true}", "true", ""] {
+            object::<RestoreEpoch>(wrong.as_bytes()).expect_err(wrong);
+        }
+    }
 }

@@ -10,7 +10,7 @@ use contract::{
     fleet::{MAX_CHECK_IN, RestoreEpoch},
 };
 
-use super::{Api, store_failed};
+use super::{Api, body, store_failed};
 use crate::{
     error::ApiError,
     manager::local::{TOKEN, trust::Caller},
@@ -47,7 +47,7 @@ pub(super) async fn list(api: web::Data<Api>) -> Result<HttpResponse, ApiError> 
 /// An empty body is the plain wish.
 pub(super) async fn declare(api: web::Data<Api>, body: Body) -> Result<HttpResponse, ApiError> {
     let body = read(body)?;
-    let wish = if body.is_empty() { Ok(RestoreEpoch::default()) } else { serde_json::from_slice(&body) };
+    let wish = if body.is_empty() { Ok(RestoreEpoch::default()) } else { body::object(&body) };
     let wish = wish.map_err(|error| {
         Problem::new(400, "bad-body", "The body is not {\"adopt\": true|false}", error.to_string()).at("")
     })?;

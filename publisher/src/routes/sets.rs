@@ -53,7 +53,7 @@ pub(super) async fn commit(api: web::Data<Api>, request: HttpRequest, body: Body
 
 impl Api {
     fn members(&self, request: &HttpRequest, body: &[u8]) -> Result<Vec<Write>, ApiError> {
-        let Changes { changes } = serde_json::from_slice(body).map_err(|error| refused("", error))?;
+        let Changes { changes } = body::object(body).map_err(|error| refused("", error))?;
         if changes.is_empty() {
             return Err(refused("/changes", "A set has at least one change"));
         }
@@ -70,7 +70,7 @@ impl Api {
 
     fn member(&self, member: &RawValue) -> Result<SetMember, ApiError> {
         let Member { collection, op, id, config_data, expected } =
-            serde_json::from_str(member.get()).map_err(|error| refused("", error))?;
+            body::object(member.get().as_bytes()).map_err(|error| refused("", error))?;
         let (collection, id) = self.place(&(collection, id))?;
         let config = config_data.map(|config| CanonicalJson::parse(config.get().as_bytes())).transpose();
         let config_data = config.map_err(|refusal| ApiError::bad_body(refusal).under("/configData"))?;
