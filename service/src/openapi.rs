@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
-use utoipa::{PartialSchema, ToSchema, openapi::RefOr};
+use utoipa::{ToSchema, openapi::RefOr};
 
 /// How the derive calls what is an alias of it.
 const NUMBER: &str = "u64";
@@ -37,11 +37,6 @@ impl Schema {
         let named = all.into_iter().filter(|(name, _schema)| name != NUMBER);
         let named = named.map(|(name, schema)| (name, spelled(&schema, nulls))).collect();
         Self { value: reference("schemas", &T::name()), named }
-    }
-
-    /// The schema of a type, in place.
-    pub fn inline<T: PartialSchema>() -> Self {
-        Self::from(spelled(&T::schema(), false))
     }
 
     /// The same, which also refers to that of a type parameter.
@@ -183,15 +178,6 @@ impl Operation {
     #[must_use]
     pub fn header(self, name: &str, description: &str, schema: Schema) -> Self {
         self.parameter("header", name, description, false, schema)
-    }
-
-    /// The same, with its last parameter one that must be there.
-    #[must_use]
-    pub fn required(mut self) -> Self {
-        if let Some(last) = self.parameters.last_mut() {
-            last["required"] = true.into();
-        }
-        self
     }
 
     fn parameter(mut self, place: &str, name: &str, description: &str, required: bool, schema: Schema) -> Self {
