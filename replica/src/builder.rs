@@ -69,8 +69,8 @@ pub enum Mistake {
 }
 
 impl Config {
-    /// The common case: no events (changes come with the check-ins, at most ten seconds apart), nothing on disk, no tokens.
-    /// For events set [`Config::events`].
+    /// The common case: changes come by the publisher's live feed, nothing is kept on disk, no tokens. A publisher has room for
+    /// 1,024 who follow its feed: where there are more, set [`Config::events`], or follow a subscriber.
     ///
     /// # Errors
     /// When a URL or a name is none.
@@ -94,7 +94,7 @@ impl Config {
             publishers,
             base_url: None,
             check_in: CHECK_IN,
-            events: Events::None,
+            events: Events::Feed,
             snapshot_dir: None,
             sidecar_token: None,
             app_token: None,

@@ -34,10 +34,10 @@
 //! }
 //! ```
 //!
-//! `AURA_CONFIGURATION_COLLECTIONS=FeatureFlags target/debug/publisher` is a publisher for it. So far changes come with the
-//! check-ins, ten seconds apart at most. For milliseconds set [`Config::events`], and mount the routes that a sidecar calls
-//! (`actix`, with the feature of that name), hand events over yourself ([`Replica::receive`]), follow the live feed of the publisher ([`Events::Feed`]), or take them from Redis (feature
-//! `redis`).
+//! `AURA_CONFIGURATION_COLLECTIONS=FeatureFlags target/debug/publisher` is a publisher for it. Changes come by its live
+//! feed, within milliseconds, and what a feed missed comes with the check-ins, ten seconds apart at most. Other ways are set
+//! in [`Config::events`]: mount the routes that a sidecar calls (`actix`, with the feature of that name), hand events over
+//! yourself ([`Replica::receive`]), take them from Redis (feature `redis`), or have none.
 //!
 //! Handlers are told everything first, then each change with the value before and after:
 //!

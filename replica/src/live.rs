@@ -25,6 +25,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 enum Left {
     #[error(transparent)]
     Origin(#[from] OriginError),
+    #[error("no revisions are counted there, so there is no feed to follow")]
+    NoRevisions,
     #[error("the feed broke off")]
     BrokeOff,
     #[error("the feed ended")]
@@ -56,7 +58,7 @@ impl Replica {
     /// Until it ends with the word that it cannot go on, or by failing.
     async fn hear_feed(&self) -> Result<(), Left> {
         let view = self.view();
-        let Some(epoch) = view.root().epoch() else { return Ok(()) };
+        let Some(epoch) = view.root().epoch() else { return Err(Left::NoRevisions) };
         let held = view.root().collections().filter(|(_name, held)| held.versioned());
         let since: Cursor = held.map(|(name, held)| (name.clone(), held.watermark())).collect();
         let answer = self.origin().live(&since, epoch).await?;

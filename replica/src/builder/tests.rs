@@ -21,7 +21,7 @@ async fn ignore(_event: Event<Value>) -> Result<(), HandlerError> {
 fn the_short_way_has_the_usual_settings() {
     let config = config();
     assert_eq!((config.check_in, config.collections.len(), config.publishers.len()), (CHECK_IN, 2, 1));
-    assert!(matches!(config.events, Events::None) && config.base_url.is_none() && config.snapshot_dir.is_none());
+    assert!(matches!(config.events, Events::Feed) && config.base_url.is_none() && config.snapshot_dir.is_none());
     for (publishers, collections, what) in [
         (vec!["127.0.0.1:8080"], vec!["A"], "write something like"),
         (vec!["mailto:a@b"], vec!["A"], "write something like"),
