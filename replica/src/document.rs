@@ -13,13 +13,12 @@ use std::{
 use broker::{Heard, Signal, Wanted, listen};
 use contract::{CollectionName, Document, DocumentId, Epoch, EventData, Operation, Revision, status::State};
 use futures_util::StreamExt;
-use serde_json::Value;
 use tokio::{
     sync::watch,
     time::{sleep_until, timeout},
 };
 
-use crate::{OriginError, Url, origin::Origin};
+use crate::{OriginError, Url, origin::Origin, redis::completed};
 
 /// Time to read the document.
 const READ_BUDGET: Duration = Duration::from_secs(2);
@@ -164,14 +163,10 @@ impl DocumentReplica {
         }
     }
 
-    /// The event, if it is one of this document. What it does not say is said by its channel (seeds.md A11).
+    /// The event, if it is one of this document.
     fn event(&self, channel: Option<DocumentId>, body: &[u8]) -> Option<EventData> {
         let DocumentConfig { collection, id, .. } = &self.config;
-        let mut data: Value = serde_json::from_slice(body).ok()?;
-        if let Value::Object(members) = &mut data {
-            members.entry("collection").or_insert_with(|| collection.as_str().into());
-            channel.map(|id| members.entry("id").or_insert_with(|| id.as_str().into()));
-        }
+        let data = completed(body, collection, channel.as_ref()).ok()?;
         let event: EventData = serde_json::from_value(data).ok()?;
         (event.collection == *collection && event.id == *id).then_some(event)
     }

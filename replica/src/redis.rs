@@ -94,26 +94,20 @@ impl Replica {
         }
     }
 
-    /// Takes the bare data of an event. What it does not say is said by its channel (seeds.md A11).
+    /// Takes the bare data of an event.
     async fn take(&self, collection: CollectionName, id: Option<DocumentId>, body: Vec<u8>) {
         if body.len() > MAX_BODY {
             self.dropped("too-large", format_args!("the event is larger than {MAX_BODY} bytes"));
             return;
         }
         for _attempt in 0..ATTEMPTS {
-            let mut data: Value = match serde_json::from_slice(&body) {
+            let data = match completed(&body, &collection, id.as_ref()) {
                 Ok(data) => data,
                 Err(error) => {
                     self.dropped("not-json", error);
                     return;
                 }
             };
-            if let Value::Object(members) = &mut data {
-                members.entry("collection").or_insert_with(|| collection.as_str().into());
-                if let Some(id) = &id {
-                    members.entry("id").or_insert_with(|| id.as_str().into());
-                }
-            }
             match self.receive(data, None).await {
                 Answer::Retry { .. } => sleep(AGAIN).await,
                 _done => return,
@@ -121,6 +115,22 @@ impl Replica {
         }
         self.let_go(&collection);
     }
+}
+
+/// The data of an event. What it does not say is said by its channel (seeds.md A11).
+pub(crate) fn completed(
+    body: &[u8],
+    collection: &CollectionName,
+    id: Option<&DocumentId>,
+) -> Result<Value, serde_json::Error> {
+    let mut data: Value = serde_json::from_slice(body)?;
+    if let Value::Object(members) = &mut data {
+        members.entry("collection").or_insert_with(|| collection.as_str().into());
+        if let Some(id) = id {
+            members.entry("id").or_insert_with(|| id.as_str().into());
+        }
+    }
+    Ok(data)
 }
 
 #[cfg(test)]
