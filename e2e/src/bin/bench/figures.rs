@@ -1,0 +1,204 @@
+//! Figures and what they are held against. Pure.
+//!
+//! Each round measures the floor and ours right after each other, so what disturbs the machine disturbs both. The ratio of a
+//! row is the median of the ratios of its rounds, never a ratio of medians of different moments.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// What a figure counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Unit {
+    /// Seconds.
+    Seconds,
+    /// Operations a second.
+    PerSecond,
+    /// Bytes.
+    Bytes,
+}
+
+/// Median and both ends of the rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(crate) struct Spread {
+    /// The median.
+    pub(crate) median: f64,
+    /// The least.
+    pub(crate) least: f64,
+    /// The most.
+    pub(crate) most: f64,
+}
+
+/// What a ratio, or a figure that stands alone, must reach.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Target {
+    /// It must not be more.
+    AtMost(f64),
+    /// It must not be less.
+    AtLeast(f64),
+}
+
+/// One line of the table.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Row {
+    /// The measure that it belongs to.
+    pub(crate) measure: u8,
+    /// What was measured.
+    pub(crate) ours: String,
+    /// What it is held against; empty when it stands alone.
+    pub(crate) beside: String,
+    /// What the figures count.
+    pub(crate) unit: Unit,
+    /// Our figures.
+    pub(crate) figure: Spread,
+    /// Those of the floor or peer.
+    pub(crate) floor: Option<Spread>,
+    /// Ours by the floor's, round by round.
+    pub(crate) ratio: Option<Spread>,
+    /// What the ratio must reach, or the figure where there is no ratio.
+    pub(crate) target: Option<Target>,
+    /// Whether it did.
+    pub(crate) reached: Option<bool>,
+}
+
+/// Figures that one measure takes several times.
+#[derive(Debug)]
+pub(crate) struct Comparison {
+    measure: u8,
+    ours: String,
+    beside: String,
+    unit: Unit,
+    target: Option<Target>,
+    rounds: Vec<(f64, Option<f64>)>,
+}
+
+impl Comparison {
+    /// Ours beside a floor or peer. The target is the ratio's.
+    pub(crate) fn new(measure: u8, unit: Unit, ours: impl Into<String>, beside: impl Into<String>) -> Self {
+        Self { measure, ours: ours.into(), beside: beside.into(), unit, target: None, rounds: Vec::new() }
+    }
+
+    /// A figure with nothing beside it. The target is the figure's.
+    pub(crate) fn alone(measure: u8, unit: Unit, ours: impl Into<String>) -> Self {
+        Self::new(measure, unit, ours, "")
+    }
+
+    /// The same with what it must reach.
+    #[must_use]
+    pub(crate) fn must(self, target: Target) -> Self {
+        Self { target: Some(target), ..self }
+    }
+
+    /// The figures of one round.
+    pub(crate) fn round(&mut self, ours: f64, floor: f64) {
+        self.rounds.push((ours, Some(floor)));
+    }
+
+    /// The figure of one round that stands alone.
+    pub(crate) fn figure(&mut self, ours: f64) {
+        self.rounds.push((ours, None));
+    }
+
+    /// The line of the table. `None` when there was no round.
+    pub(crate) fn row(self) -> Option<Row> {
+        let figure = Spread::of(self.rounds.iter().map(|(ours, _floor)| *ours))?;
+        let floor = Spread::of(self.rounds.iter().filter_map(|(_ours, floor)| *floor));
+        let ratio = Spread::of(self.rounds.iter().filter_map(|(ours, floor)| Some(ours / (*floor)?)));
+        let judged = ratio.unwrap_or(figure).median;
+        Some(Row {
+            measure: self.measure,
+            ours: self.ours,
+            beside: self.beside,
+            unit: self.unit,
+            figure,
+            floor,
+            ratio,
+            target: self.target,
+            reached: self.target.map(|target| target.reached_by(judged)),
+        })
+    }
+}
+
+impl Spread {
+    /// `None` of nothing.
+    pub(crate) fn of(figures: impl Iterator<Item = f64>) -> Option<Self> {
+        let mut sorted: Vec<f64> = figures.collect();
+        sorted.sort_by(f64::total_cmp);
+        let (least, most) = (*sorted.first()?, *sorted.last()?);
+        let middle = sorted.len() / 2;
+        let upper = *sorted.get(middle)?;
+        let median = if sorted.len() % 2 == 1 { upper } else { (upper + sorted.get(middle - 1)?) / 2.0 };
+        Some(Self { median, least, most })
+    }
+}
+
+impl Target {
+    fn reached_by(self, figure: f64) -> bool {
+        match self {
+            Self::AtMost(most) => figure <= most,
+            Self::AtLeast(least) => figure >= least,
+        }
+    }
+}
+
+/// Durations of single operations.
+#[derive(Debug, Default)]
+pub(crate) struct Durations(Vec<Duration>);
+
+impl Durations {
+    /// One more.
+    pub(crate) fn add(&mut self, duration: Duration) {
+        self.0.push(duration);
+    }
+
+    /// All of another's.
+    pub(crate) fn extend(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
+
+    /// A percentile in seconds, by the nearest rank; 0 of nothing.
+    pub(crate) fn at(&mut self, percent: usize) -> f64 {
+        self.0.sort_unstable();
+        let rank = (self.0.len() * percent).div_ceil(100).max(1) - 1;
+        self.0.get(rank).map_or(0.0, Duration::as_secs_f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ratio_is_that_of_its_rounds() {
+        let mut comparison = Comparison::new(1, Unit::Seconds, "ours", "floor").must(Target::AtMost(2.0));
+        // A slow minute slows both down.
+        for (ours, floor) in [(2.0, 1.0), (20.0, 10.0), (3.0, 1.0)] {
+            comparison.round(ours, floor);
+        }
+        let row = comparison.row().expect("rounds");
+        assert_eq!(row.ratio, Some(Spread { median: 2.0, least: 2.0, most: 3.0 }));
+        assert_eq!((row.figure.median, row.floor.map(|floor| floor.median)), (3.0, Some(1.0)));
+        assert_eq!(row.reached, Some(true));
+    }
+
+    #[test]
+    fn a_figure_alone_is_held_against_its_target() {
+        let mut comparison = Comparison::alone(10, Unit::Bytes, "idle").must(Target::AtLeast(5.0));
+        assert!(Comparison::alone(10, Unit::Bytes, "nothing").row().is_none());
+        comparison.figure(4.0);
+        comparison.figure(5.0);
+        let row = comparison.row().expect("rounds");
+        assert_eq!((row.ratio, row.reached, row.figure.median), (None, Some(false), 4.5));
+    }
+
+    #[test]
+    fn percentiles_are_of_the_nearest_rank() {
+        let mut durations = Durations::default();
+        assert_eq!(durations.at(50).to_bits(), 0.0_f64.to_bits());
+        (1..=100).rev().for_each(|seconds| durations.add(Duration::from_secs(seconds)));
+        assert_eq!([durations.at(50), durations.at(99), durations.at(100), durations.at(0)], [50.0, 99.0, 100.0, 1.0]);
+    }
+}

@@ -1,0 +1,1 @@
+//! Floors and peers: the least that could do the same, from ordinary packages. Nothing here is part of the product.
