@@ -12,7 +12,10 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
+mod spelling;
+
 use crate::ids::Crc;
+use spelling::is_canonical;
 
 /// Deepest nesting of objects and arrays in a document.
 pub const MAX_DEPTH: usize = 64;
@@ -48,7 +51,11 @@ impl CanonicalJson {
     pub fn parse(json: &[u8]) -> Result<Self, Refusal> {
         let raw: &RawValue =
             serde_json::from_slice(json).map_err(|error| Refusal::at(&Path::Root, not_json(&error)))?;
-        let mut text = String::with_capacity(json.len());
+        if is_canonical(raw.get()) { Ok(Self(raw.to_owned().into())) } else { Self::respell(raw) }
+    }
+
+    fn respell(raw: &RawValue) -> Result<Self, Refusal> {
+        let mut text = String::with_capacity(raw.get().len());
         write_value(raw, &Path::Root, 0, &mut text)?;
         Self::from_canonical(text)
     }
@@ -110,7 +117,11 @@ impl Serialize for CanonicalJson {
 impl<'de> Deserialize<'de> for CanonicalJson {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
-        Self::parse(raw.get().as_bytes()).map_err(serde::de::Error::custom)
+        if is_canonical(raw.get()) {
+            Ok(Self(raw.into()))
+        } else {
+            Self::respell(&raw).map_err(serde::de::Error::custom)
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! The buffer spells `{"id":…,"revision":…,"crc":…,"configData":…}`, which is the body of GetById, an item of GetAll and,
 //! with a collection in front, a line of a snapshot. It is written once, when the change is applied, and never again.
 
-use std::fmt::Write;
+use std::{fmt::Write, sync::Arc};
 
 use bytes::Bytes;
 
@@ -12,9 +12,13 @@ use crate::{
     ids::{CollectionName, Crc, DocumentId, Revision},
 };
 
-/// One revision of one document. Cloning shares the buffer.
+/// One revision of one document. Cloning shares it.
+///
+/// It is one pointer, because maps that share most of their documents copy some of them with each change.
 #[derive(Clone)]
-pub struct Document {
+pub struct Document(Arc<Held>);
+
+struct Held {
     id: DocumentId,
     revision: Revision,
     crc: Crc,
@@ -35,32 +39,32 @@ impl Document {
         let config_at = json.len();
         json.push_str(config);
         json.push('}');
-        Self { id, revision, crc, json: json.into(), config_at }
+        Self(Arc::new(Held { id, revision, crc, json: json.into(), config_at }))
     }
 
     /// Its id.
     pub fn id(&self) -> &DocumentId {
-        &self.id
+        &self.0.id
     }
 
     /// The revision that gave it this value.
     pub fn revision(&self) -> Revision {
-        self.revision
+        self.0.revision
     }
 
     /// CRC-32C over the canonical `configData`.
     pub fn crc(&self) -> Crc {
-        self.crc
+        self.0.crc
     }
 
     /// `{"id":…,"revision":…,"crc":…,"configData":…}`
     pub fn json(&self) -> &Bytes {
-        &self.json
+        &self.0.json
     }
 
     /// The canonical `configData`.
     pub fn config_data(&self) -> Bytes {
-        self.json.slice(self.config_at..self.json.len() - 1)
+        self.0.json.slice(self.0.config_at..self.0.json.len() - 1)
     }
 
     /// The line of a snapshot, with its line feed: `{"collection":…,"id":…,…}\n`.
@@ -68,22 +72,22 @@ impl Document {
         out.extend_from_slice(br#"{"collection":""#);
         out.extend_from_slice(collection.as_str().as_bytes());
         out.extend_from_slice(br#"","#);
-        out.extend_from_slice(&self.json[1..]);
+        out.extend_from_slice(&self.0.json[1..]);
         out.push(b'\n');
     }
 
     /// Entity tag of this revision: `"<revision>-<crc>"`, quotes included (RFC 9110 section 8.8.3).
     pub fn etag(&self) -> String {
-        etag(self.revision, self.crc)
+        etag(self.0.revision, self.0.crc)
     }
 }
 
 /// Whoever compares two maps of documents mostly compares a document with itself, so that costs nothing.
 impl PartialEq for Document {
     fn eq(&self, other: &Self) -> bool {
-        let same = self.json.as_ptr() == other.json.as_ptr() && self.json.len() == other.json.len();
         // Id, revision and checksum stand in the buffer as well; they are compared first because they are short.
-        same || (self.revision == other.revision && self.crc == other.crc && self.json == other.json)
+        let same = |a: &Held, b: &Held| a.revision == b.revision && a.crc == b.crc && a.json == b.json;
+        Arc::ptr_eq(&self.0, &other.0) || same(&self.0, &other.0)
     }
 }
 
@@ -91,7 +95,7 @@ impl Eq for Document {}
 
 impl std::fmt::Debug for Document {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&String::from_utf8_lossy(&self.json))
+        f.write_str(&String::from_utf8_lossy(&self.0.json))
     }
 }
 

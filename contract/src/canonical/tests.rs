@@ -75,6 +75,39 @@ fn what_survives_a_sidecar() {
     assert!(!survives(r#"["\\\"",-9007199254740993]"#));
 }
 
+#[test]
+fn a_glance_is_enough_for_what_is_plain() {
+    let plain = concat!(
+        r#"{"":{},"0":[],"Z":-12.5,"a":[1,-7,"\"\\\n é",{"b":null}],"b":{"a":true,"b":false},"#,
+        r#""c":123456789012345678,"d":1e+30,"e":"","quote":"a:b,c"}"#
+    );
+    assert!(is_canonical(plain), "{plain}");
+    for other in [
+        r#"{"b":1,"a":2}"#,
+        r#"{"a":1,"a":2}"#,
+        r#"{"":1,"":2}"#,
+        r#"{"a":1,"":2}"#,
+        r#"{"a": 1}"#,
+        "[1 ]",
+        "[1,\n2]",
+        r#"{"a" :1}"#,
+        "-0",
+        "1.0",
+        "1e2",
+        "[0.10]",
+        "1E30",
+        r#""\/""#,
+        r#""\u0041""#,
+        r#"{"é":1}"#,
+        r#"{"a\n":1}"#,
+        "1234567890123456789",
+    ] {
+        assert!(!is_canonical(other), "{other}");
+    }
+    let deep = |levels| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
+    assert!(is_canonical(&deep(MAX_DEPTH)) && !is_canonical(&deep(MAX_DEPTH + 1)));
+}
+
 fn any_json() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         Just("null".to_owned()),
@@ -106,6 +139,21 @@ proptest! {
         prop_assert_eq!(&once, &twice);
         let [a, b]: [serde_json::Value; 2] = [&text, once.as_str()].map(|t| serde_json::from_str(t).expect("json"));
         prop_assert!(same(&a, &b), "{} became {}", a, b);
+    }
+
+    /// What is seen to be canonical at a glance is what the spelling would have made of it.
+    #[test]
+    fn a_glance_is_never_wrong(text in any_json(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let canonical = CanonicalJson::parse(text.as_bytes()).expect("valid");
+        let mut bytes = canonical.as_str().as_bytes().to_vec();
+        *at.get_mut(&mut bytes) = byte;
+        for text in [text.as_bytes(), canonical.as_str().as_bytes(), &bytes] {
+            let Ok(raw) = serde_json::from_slice::<&RawValue>(text) else { continue };
+            if is_canonical(raw.get()) {
+                let respelt = CanonicalJson::respell(raw).expect("canonical");
+                prop_assert_eq!(respelt.as_str(), raw.get());
+            }
+        }
     }
 
     #[test]

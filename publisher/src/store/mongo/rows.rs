@@ -25,7 +25,7 @@ pub(super) fn head(row: &Bdoc, epoch: Epoch) -> anyhow::Result<Head> {
         epoch,
         revision: number(row, "revision")?,
         count: number(row, "count")?,
-        digest: row.get_str("digest")?.to_owned().try_into()?,
+        digest: row.get_str("digest")?.parse()?,
         last_set: number(row, "lastSet")?,
         oldest: number(row, "oldest")?,
     })
