@@ -115,7 +115,7 @@ async fn process(request: HttpRequest, payload: web::Payload, shared: web::Data<
     let read = timeout(BODY_TIME, read(payload)).await.unwrap_or_else(|late| Err(PayloadError::Io(late.into())));
     let answer = match read {
         Ok(Some(body)) => match envelope::read(request.headers(), &body) {
-            Ok(event) => replica.receive(event.data, event.expiration).await,
+            Ok(event) => replica.receive_text(event.data.get(), event.expiration).await,
             Err(poison) => replica.dropped(poison.reason, poison.error),
         },
         Ok(None) => replica.dropped("too-large", format_args!("the event is larger than {MAX_BODY} bytes")),

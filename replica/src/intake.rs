@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use contract::{CollectionName, EventData};
+use contract::{CanonicalJson, CollectionName, EventData};
 use serde_json::Value;
 use state::{Decision, Hint};
 use tokio::time::timeout;
@@ -17,6 +17,24 @@ use crate::{Answer, OriginError, Replica};
 pub(crate) const FETCH_BUDGET: Duration = Duration::from_secs(2);
 
 impl Replica {
+    /// As [`Replica::receive`], from the JSON text.
+    pub async fn receive_text(&self, data: &str, expiration: Option<DateTime<Utc>>) -> Answer {
+        match self.plain(data.as_bytes()) {
+            Some(data) => self.intake(data, expiration).await,
+            None => match serde_json::from_str(data) {
+                Ok(data) => self.receive(data, expiration).await,
+                Err(error) => self.dropped("not-json", error),
+            },
+        }
+    }
+
+    /// The data of an event that nothing is wrong with, read in one go; [`Replica::receive`] says what is wrong with the rest.
+    pub(crate) fn plain(&self, data: &[u8]) -> Option<EventData> {
+        let data: EventData = serde_json::from_slice(data).ok()?;
+        let object = data.config_data.as_ref().is_none_or(CanonicalJson::is_object);
+        (object && self.config().collections.contains(&data.collection)).then_some(data)
+    }
+
     /// Takes the data of an event as it came. `expiration` is until when the event is worth delivering.
     ///
     /// The collection named in the data decides where it belongs (seeds.md A25); one that is not followed is not an
@@ -56,6 +74,7 @@ impl Replica {
     }
 
     async fn revisioned(&self, hint: &Hint) -> Result<Answer, OriginError> {
+        let before = self.view();
         let mut decision = self.write(|writer| writer.machine.apply(hint));
         if decision == Decision::NeedsValue {
             // The gap it leaves is healed in any case, whatever becomes of this attempt.
@@ -91,7 +110,8 @@ impl Replica {
         } else if decision == Decision::Early && self.view().root().loaded() {
             // A publisher that counted no revisions does so now.
             self.asked().reading.notify_one();
-        } else if !self.view().lacking.is_empty() {
+        } else if self.view().lacking_since(&before.lacking).is_some() {
+            // One that was known is waited for already.
             self.asked().gap.notify_one();
         }
         Ok(Answer::Success)

@@ -67,10 +67,7 @@ impl Replica {
         loop {
             let Sse { event, data, .. } = feed.next().await.ok_or(Left::Ended)?.map_err(|_broken| Left::BrokeOff)?;
             match (event.as_deref(), data) {
-                (Some(CHANGE), Some(item)) => match serde_json::from_str(&item) {
-                    Ok(data) => drop(self.receive(data, None).await),
-                    Err(error) => drop(self.dropped("not-json", error)),
-                },
+                (Some(CHANGE), Some(item)) => drop(self.receive_text(&item, None).await),
                 (Some(RESYNC), _) => return Ok(()),
                 // A position, or what a later version says.
                 _ => {}

@@ -101,14 +101,14 @@ impl Replica {
             return;
         }
         for _attempt in 0..ATTEMPTS {
-            let data = match completed(&body, &collection, id.as_ref()) {
-                Ok(data) => data,
-                Err(error) => {
-                    self.dropped("not-json", error);
-                    return;
-                }
+            let answer = match self.plain(&body) {
+                Some(data) => self.intake(data, None).await,
+                None => match completed(&body, &collection, id.as_ref()) {
+                    Ok(data) => self.receive(data, None).await,
+                    Err(error) => self.dropped("not-json", error),
+                },
             };
-            match self.receive(data, None).await {
+            match answer {
                 Answer::Retry { .. } => sleep(AGAIN).await,
                 _done => return,
             }

@@ -45,6 +45,8 @@ struct Shared {
     moved: watch::Sender<u64>,
     /// Bumped after it was swapped.
     written: watch::Sender<()>,
+    /// The state that the view shows, and when it may be another by time alone.
+    turned: watch::Sender<(State, Option<Instant>)>,
     typed: Typed,
     told: watch::Sender<State>,
     journal: Mutex<Journal>,
@@ -107,6 +109,7 @@ impl Replica {
             view,
             moved: watch::Sender::default(),
             written: watch::Sender::default(),
+            turned: watch::Sender::new((State::Loading, None)),
             typed,
             told: watch::Sender::new(State::Loading),
             journal: Mutex::default(),
@@ -178,17 +181,25 @@ impl Replica {
     pub(crate) fn write<T>(&self, change: impl FnOnce(&mut Writer) -> T) -> T {
         let mut writer = self.0.writer.lock().expect("nothing that holds it panics");
         let result = change(&mut writer);
-        let view = writer.view(Instant::now());
-        let version = view.rings.version;
+        let now = Instant::now();
+        let view = writer.view(now);
+        let (version, turn) = (view.rings.version, (view.state(now), view.turns_after(now)));
         self.0.view.store(Arc::new(view));
         self.0.moved.send_if_modified(|told| std::mem::replace(told, version) != version);
         self.0.written.send_replace(());
+        // Most changes change neither, and need wake nobody for it.
+        self.0.turned.send_if_modified(|told| std::mem::replace(told, turn) != turn);
         result
     }
 
     /// Whoever waits for another view waits here.
     pub(crate) fn written(&self) -> watch::Receiver<()> {
         self.0.written.subscribe()
+    }
+
+    /// Whoever tells the state waits here.
+    pub(crate) fn turned(&self) -> watch::Receiver<(State, Option<Instant>)> {
+        self.0.turned.subscribe()
     }
 
     pub(crate) fn typed(&self) -> &Typed {

@@ -19,6 +19,15 @@ pub(crate) const GRACE: Duration = Duration::from_millis(200);
 /// Collections that lack a revision they know of: which one, and since when.
 pub(crate) type Gaps = BTreeMap<CollectionName, (Revision, Instant)>;
 
+fn badness(state: State) -> u8 {
+    match state {
+        State::Current => 0,
+        State::Stale => 1,
+        State::Behind => 2,
+        State::Loading => 3,
+    }
+}
+
 /// One moment of a replica.
 #[derive(Debug, Default)]
 pub struct View {
@@ -83,8 +92,8 @@ impl View {
 
     /// The worst state of all followed collections.
     pub fn state(&self, now: Instant) -> State {
-        let any = |state: &State| self.root.collections().any(|(name, _held)| self.state_of(name, now) == *state);
-        [State::Loading, State::Behind, State::Stale].into_iter().find(any).unwrap_or(State::Current)
+        let states = self.root.collections().map(|(name, _held)| self.state_of(name, now));
+        states.max_by_key(|state| badness(*state)).unwrap_or(State::Current)
     }
 
     /// What must be said of a collection besides its state.

@@ -33,6 +33,10 @@ impl Replica {
                 }
                 typed.projection.store(Arc::new(next));
                 typed.stepped.send_replace(());
+                if typed.lenses.is_empty() {
+                    // Nothing will ever be read through it, so nothing needs to be woken for each change.
+                    return std::future::pending().await;
+                }
             }
             if written.changed().await.is_err() {
                 return std::future::pending().await;
@@ -58,9 +62,9 @@ impl Replica {
 
     /// Tells the state whenever it changes: by what is written, and by time alone.
     pub(crate) async fn tell_state(&self) {
-        let mut written = self.written();
+        let mut turned = self.turned();
         loop {
-            written.mark_unchanged();
+            turned.mark_unchanged();
             let (view, now) = (self.view(), Instant::now());
             let state = view.state(now);
             self.told().send_if_modified(|told| std::mem::replace(told, state) != state);
@@ -71,7 +75,7 @@ impl Replica {
                 }
             };
             tokio::select! {
-                _ = written.changed() => {}
+                _ = turned.changed() => {}
                 () = by_time => {}
             }
         }

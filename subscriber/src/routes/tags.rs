@@ -2,7 +2,7 @@
 
 use actix_web::{
     HttpRequest,
-    http::header::{EntityTag, Header, IfNoneMatch},
+    http::header::{EntityTag, Header, IF_NONE_MATCH, IfNoneMatch},
 };
 use contract::{Head, listing::Form};
 use replica::RawCollection as Collection;
@@ -26,6 +26,9 @@ pub(super) fn of_list(head: Option<&Head>, held: &Collection, form: Form) -> Str
 
 /// Whether the caller has this already. A condition that cannot be read is none.
 pub(super) fn unchanged(request: &HttpRequest, etag: &str) -> bool {
+    if !request.headers().contains_key(IF_NONE_MATCH) {
+        return false;
+    }
     let held = IfNoneMatch::parse(request);
     match (held, etag.parse::<EntityTag>()) {
         (Ok(IfNoneMatch::Any), _) => true,
