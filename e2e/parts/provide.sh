@@ -2,7 +2,7 @@
 # Provides the real parts that the tests run against, so that no test ever skips because one is missing.
 #
 #   provide.sh [PART...]      PART: mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds node-tools client-modules
-#                             schemathesis (default: all)
+#                             schemathesis etcd (default: all)
 #
 # Prints one NAME=path line per part, fit for `eval`, and nothing else on stdout. A part is taken from the variable
 # NAME in the environment; else a program from PATH (daprd also from ~/.dapr/bin, where `dapr init` puts it); else it
@@ -147,6 +147,21 @@ make_schemathesis() {
   PYTHONPATH=$1 python3 -m schemathesis.cli --version >/dev/null || fail "schemathesis: the packages do not run"
 }
 
+# A peer of the benchmark. Debian's package, when installed, adds a service that starts at once and at every boot: only its
+# program is taken. Fetching needs no root while there are lists of packages.
+make_etcd() {
+  need apt-get "Debian's apt-get to fetch it"
+  need dpkg-deb "Debian's dpkg-deb to unpack it"
+  local package=etcd-server
+  cd "$1"
+  apt-get download "$package" || { [[ $EUID == 0 ]] && apt-get update && apt-get download "$package"; } ||
+    fail "etcd: no package $package to fetch; run \`apt-get update\` as root, install etcd, or set ETCD"
+  dpkg-deb -x "$package"_*.deb unpacked
+  mv unpacked/usr/bin/etcd etcd
+  rm -rf unpacked "$package"_*.deb
+  "$1/etcd" --version >/dev/null || fail "etcd does not run here; install another one or set ETCD"
+}
+
 # --- Where each part is looked for ---
 
 usable() { [[ -d $1 && -n $folder || -f $1 && -x $1 && -z $folder ]]; }
@@ -193,7 +208,7 @@ make() { # home
   trap - EXIT
 }
 
-[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds node-tools client-modules schemathesis
+[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds node-tools client-modules schemathesis etcd
 for name; do
   case $name in
     mongod)             provide "$name" MONGOD "mongod-$mongod" mongod ;;
@@ -206,6 +221,7 @@ for name; do
     node-tools)         provide "$name" NODE_TOOLS "node-tools-$node" ;;
     client-modules)     provide "$name" CLIENT_MODULES "client-modules-$(cksum <"$clients/package-lock.json" | tr ' ' -)" ;;
     schemathesis)       provide "$name" SCHEMATHESIS "schemathesis-$python-$(python3 -V 2>/dev/null | tr -cd '0-9.')" ;;
+    etcd)               provide "$name" ETCD etcd etcd ;;
     *) say "no part is called $name; see the head of this file"; exit 64 ;;
   esac
 done
