@@ -189,6 +189,11 @@ impl Sidecar {
         format!("http://127.0.0.1:{}/v1.0/invoke/{app_id}/method", self.http)
     }
 
+    /// Its HTTP port.
+    pub fn http_port(&self) -> u16 {
+        self.http
+    }
+
     /// Its gRPC port.
     pub fn grpc_port(&self) -> u16 {
         self.grpc

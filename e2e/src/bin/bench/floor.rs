@@ -1,1 +1,3 @@
 //! Floors and peers: the least that could do the same, from ordinary packages. Nothing here is part of the product.
+
+pub(crate) mod driver;

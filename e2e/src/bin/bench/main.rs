@@ -6,6 +6,7 @@
 
 mod events;
 mod figures;
+mod fill;
 mod floor;
 mod intake;
 mod loads;
@@ -15,6 +16,7 @@ mod replicas;
 mod report;
 mod sustained;
 mod throughput;
+mod values;
 mod visible;
 mod writes;
 
