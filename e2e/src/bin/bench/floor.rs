@@ -1,3 +1,4 @@
 //! Floors and peers: the least that could do the same, from ordinary packages. Nothing here is part of the product.
 
 pub(crate) mod driver;
+pub(crate) mod etcd;

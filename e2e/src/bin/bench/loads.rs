@@ -28,7 +28,7 @@ const REPLICAS: usize = 100;
 pub(crate) async fn measure(number: u8, bench: &Bench) -> anyhow::Result<Vec<Row>> {
     match number {
         9 => Ok([cold_starts(bench).await?, hundreds(bench).await?].concat()),
-        _11 => gap::measure(bench).await,
+        _gap => gap::measure(bench).await,
     }
 }
 
