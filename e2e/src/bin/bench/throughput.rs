@@ -37,7 +37,7 @@ const CLIENTS: u64 = 64;
 const DOCUMENTS: u64 = 16;
 /// Length of a value, in bytes.
 const BYTES: usize = 300;
-const LASTING: Duration = Duration::from_secs(4);
+const LASTING: Duration = Duration::from_secs(3);
 const WARM_UP: Duration = Duration::from_secs(1);
 /// What is left over may take so long to be published.
 const PUBLISHED: Duration = Duration::from_secs(60);
