@@ -30,8 +30,12 @@ struct Held {
 impl Document {
     /// The document `id` as it is since `revision`. Revision 0 means that its publisher counts no revisions.
     pub fn new(id: DocumentId, revision: Revision, config: &CanonicalJson) -> Self {
-        let crc = config.crc();
-        let config = config.as_str();
+        Self::from_canonical(id, revision, config.as_str())
+    }
+
+    /// The same of a text that [`CanonicalJson::as_str`] gave out, from a store of our own: nothing of it is checked.
+    pub fn from_canonical(id: DocumentId, revision: Revision, config: &str) -> Self {
+        let crc = Crc::of(config.as_bytes());
         let mut json = String::with_capacity(config.len() + id.as_str().len() + 80);
         // Neither an id nor a checksum has a character that JSON escapes.
         write!(json, r#"{{"id":"{id}","revision":{revision},"crc":"{crc}","configData":"#)

@@ -1,4 +1,5 @@
-//! Loads under way: a herd of replicas that all load at once is let in a few at a time.
+//! Loads under way: a herd of replicas that all load at once is let in a few at a time. The others wait in line for a while, so
+//! that a place is taken again as soon as it is free, and only then are told to come back.
 //!
 //! A place belongs to a reader that reads: one that stalls loses it, so no herd of dead readers shuts the others out. With its
 //! place goes its reading, which holds a session of the store or keeps old pages of the file from being used again: the
@@ -11,7 +12,10 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    sync::Notify,
+    time::{MissedTickBehavior, interval, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -21,6 +25,8 @@ use crate::store::{Piece, Reading};
 const STALLED: Duration = Duration::from_secs(10);
 /// How often is looked for those.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a reader waits in line: replicas give up on an answer that does not begin within 2 s.
+const IN_LINE: Duration = Duration::from_millis(1_500);
 
 const CUT_OFF: &str = "its reader stalled, and lost its place";
 
@@ -29,6 +35,7 @@ const CUT_OFF: &str = "its reader stalled, and lost its place";
 pub struct Loads {
     most: usize,
     places: Arc<Mutex<Places>>,
+    free: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -53,16 +60,29 @@ pub struct Load {
     id: u64,
     reading: Held,
     places: Arc<Mutex<Places>>,
+    free: Arc<Notify>,
 }
 
 impl Loads {
     /// This many places.
     pub fn new(most: usize) -> Self {
-        Self { most, places: Arc::default() }
+        Self { most, places: Arc::default(), free: Arc::default() }
     }
 
-    /// A place, if there is one.
-    pub fn begin(&self) -> Option<Load> {
+    /// A place, as soon as there is one; `None` when that takes too long.
+    pub async fn begin(&self) -> Option<Load> {
+        let in_line = async {
+            loop {
+                if let Some(load) = self.try_begin() {
+                    return load;
+                }
+                self.free.notified().await;
+            }
+        };
+        timeout(IN_LINE, in_line).await.ok()
+    }
+
+    fn try_begin(&self) -> Option<Load> {
         let mut places = lock(&self.places);
         places.take_from_the_stalled();
         if places.taken.len() >= self.most {
@@ -72,7 +92,7 @@ impl Loads {
         places.next += 1;
         let reading = Held::default();
         places.taken.insert(id, Place { read: Instant::now(), reading: reading.clone() });
-        Some(Load { id, reading, places: self.places.clone() })
+        Some(Load { id, reading, places: self.places.clone(), free: self.free.clone() })
     }
 
     /// Takes places from readers that stalled, until it is told to stop.
@@ -84,6 +104,7 @@ impl Loads {
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(rounds.tick()).await.is_some() {
             lock(&self.places).take_from_the_stalled();
+            self.free.notify_one();
         }
         Ok(())
     }
@@ -132,6 +153,7 @@ impl Load {
 impl Drop for Load {
     fn drop(&mut self) {
         lock(&self.places).taken.remove(&self.id);
+        self.free.notify_one();
     }
 }
 
@@ -158,16 +180,27 @@ mod tests {
     #[test]
     fn a_stalled_reader_loses_its_place_and_no_other() {
         let loads = Loads::new(2);
-        let (reads, stalls) = (loads.begin().expect("a place"), loads.begin().expect("a place"));
-        assert!(loads.begin().is_none());
+        let (reads, stalls) = (loads.try_begin().expect("a place"), loads.try_begin().expect("a place"));
+        assert!(loads.try_begin().is_none());
         stall(&loads, &stalls);
-        let next = loads.begin().expect("the place of the one that stalls");
-        assert!(loads.begin().is_none());
+        let next = loads.try_begin().expect("the place of the one that stalls");
+        assert!(loads.try_begin().is_none());
         assert!(reads.goes_on() && next.goes_on() && !stalls.goes_on());
         drop(stalls);
-        assert!(loads.begin().is_none(), "it gives back nothing that it does not have");
+        assert!(loads.try_begin().is_none(), "it gives back nothing that it does not have");
         drop(next);
-        assert!(loads.begin().is_some());
+        assert!(loads.try_begin().is_some());
+    }
+
+    #[tokio::test]
+    async fn who_finds_no_place_waits_in_line() {
+        let loads = Loads::new(1);
+        let first = loads.begin().await.expect("a place");
+        let (second, ()) = tokio::join!(loads.begin(), async { drop(first) });
+        let second = second.expect("the place that became free");
+        assert!(loads.begin().await.is_none(), "nobody waits for ever");
+        drop(second);
+        assert!(loads.begin().await.is_some(), "who gave up took no place");
     }
 
     /// Nobody else comes, and its connection stays.
@@ -178,7 +211,7 @@ mod tests {
         let terms = Arc::new(Terms { collections: BTreeSet::new(), rules, events_enabled: false });
         let store = Store::open(&StoreUrl::Embedded(folder.path().into()), terms).await.expect("a store");
         let loads = Loads::new(2);
-        let (reads, stalls) = (loads.begin().expect("a place"), loads.begin().expect("a place"));
+        let (reads, stalls) = (loads.try_begin().expect("a place"), loads.try_begin().expect("a place"));
         for load in [&reads, &stalls] {
             load.hold(store.read(&BTreeSet::new()).await.expect("a reading")).await;
         }

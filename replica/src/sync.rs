@@ -27,6 +27,8 @@ const CHECK_IN_SHARE: std::ops::Range<f64> = 0.75..1.0;
 const BACKOFF: std::ops::Range<f64> = 0.5..1.0;
 /// Longest wait that a publisher can ask for.
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
+/// How much longer than it was asked to a replica waits, at most: those that were refused together come back apart.
+const LONGER: f64 = 0.5;
 /// Readings that events of another history lead to are at least this far apart.
 const OTHER_EPOCH_GAP: Duration = Duration::from_secs(5);
 /// How long handlers may go on after the stop.
@@ -89,6 +91,8 @@ impl Replica {
         let mut due = Instant::now();
         let mut not_before = due;
         let mut last_reading: Option<Instant> = None;
+        // Who has just begun, or begun to listen, has no event on its way: what it lacks was missed.
+        let mut begun = true;
         // Gaps that a healing did not narrow: what is lacking was not there to be had, so only a check-in can help.
         let mut hopeless = Gaps::default();
         loop {
@@ -100,6 +104,7 @@ impl Replica {
                 () = self.asked().gap.notified() => continue,
                 () = self.asked().reading.notified() => {
                     due = due.min(not_before);
+                    begun = true;
                     continue;
                 }
                 () = self.asked().other_epoch.notified() => {
@@ -109,7 +114,7 @@ impl Replica {
                 () = sleep_until(heal.map_or(due, |heal| heal.min(due)).into()) => {}
             }
             let now = Instant::now();
-            let heal_due = heal.is_some_and(|heal| now >= heal);
+            let mut heal_due = heal.is_some_and(|heal| now >= heal);
             if now < due && !heal_due {
                 continue;
             }
@@ -118,6 +123,7 @@ impl Replica {
                 last_reading = Some(now);
                 hopeless.clear();
                 result = self.check_in().await;
+                heal_due |= std::mem::take(&mut begun) && !self.view().lacking.is_empty();
                 due = Instant::now() + self.config().check_in.mul_f64(rand::random_range(CHECK_IN_SHARE));
             }
             // Both when both are due: however often heads are asked for, what is missing is brought.
@@ -156,5 +162,6 @@ fn backoff(error: &SyncError) -> Duration {
         SyncError::Origin(error) => error.retry_after().unwrap_or_default(),
         SyncError::NotInstalled(_) => Duration::ZERO,
     };
-    Duration::from_secs_f64(rand::random_range(BACKOFF)).max(asked.min(MAX_BACKOFF))
+    let asked = asked.min(MAX_BACKOFF).mul_f64(rand::random_range(1.0..1.0 + LONGER));
+    Duration::from_secs_f64(rand::random_range(BACKOFF)).max(asked)
 }

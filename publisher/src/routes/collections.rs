@@ -68,7 +68,7 @@ fn list_etag(head: &Head, form: Form) -> String {
 /// What a replica loads.
 pub(super) async fn snapshot(api: web::Data<Api>, selection: web::Query<Selection>) -> Result<HttpResponse, ApiError> {
     let selected = api.selected(&selection)?;
-    let load = api.loads.begin().ok_or_else(|| {
+    let load = api.loads.begin().await.ok_or_else(|| {
         api.metrics.loads_refused.inc();
         ApiError::loads_under_way()
     })?;

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
-use contract::{CanonicalJson, Change, CollectionName, Document, DocumentId, Epoch, Head, Revision};
+use contract::{Change, CollectionName, Document, DocumentId, Epoch, Head, Revision};
 use redb::{
     Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError,
     TransactionError, WriteTransaction,
@@ -160,7 +160,7 @@ impl Embedded {
         self.call(move |database| {
             let documents = database.begin_read()?.open_table(DOCUMENTS)?;
             let held = documents.get((collection.as_str(), id.as_str()))?;
-            held.map(|held| document(id, held.value())).transpose()
+            Ok(held.map(|held| document(id, held.value())))
         })
         .await
     }
@@ -310,8 +310,8 @@ fn heads(transaction: &ReadTransaction, collections: &BTreeSet<CollectionName>) 
     collections.iter().map(|name| head(&heads, name, epoch)).collect()
 }
 
-fn document(id: DocumentId, (revision, text): (Revision, &str)) -> anyhow::Result<Document> {
-    Ok(Document::new(id, revision, &CanonicalJson::from_canonical(text.to_owned())?))
+fn document(id: DocumentId, (revision, text): (Revision, &str)) -> Document {
+    Document::from_canonical(id, revision, text)
 }
 
 fn ground(transaction: &WriteTransaction, group: &[Entry]) -> anyhow::Result<Ground> {
@@ -324,7 +324,7 @@ fn ground(transaction: &WriteTransaction, group: &[Entry]) -> anyhow::Result<Gro
         }
         if let Some(held) = documents.get((write.collection.as_str(), write.id.as_str()))? {
             let place: Place = (write.collection.clone(), write.id.clone());
-            ground.documents.insert(place, document(write.id.clone(), held.value())?);
+            ground.documents.insert(place, document(write.id.clone(), held.value()));
         }
     }
     Ok(ground)

@@ -17,7 +17,7 @@ use chrono::{DateTime, Utc};
 use contract::{Change, CollectionName, Document, DocumentId, Epoch, Head, Revision};
 use mongodb::{
     Client, ClientSession, Database, IndexModel, SessionCursor,
-    bson::{self, Document as Bdoc, doc},
+    bson::{self, Document as Bdoc, RawDocument, RawDocumentBuf, doc},
     options::{
         Acknowledgment, ClientOptions, CollectionOptions, IndexOptions, ReadConcern, ReadPreference, SelectionCriteria,
         WriteConcern,
@@ -124,6 +124,11 @@ impl Mongo {
         self.database.collection(name)
     }
 
+    /// The same, for rows that are read where they stand.
+    fn raw(table: mongodb::Collection<Bdoc>) -> mongodb::Collection<RawDocumentBuf> {
+        table.clone_with_type()
+    }
+
     /// For reads inside a snapshot session or a transaction. The level has to be said here: the driver leaves one that a
     /// collection inherits as it is, and `majority` would read each time what is newest then.
     fn table_at_snapshot(&self, name: &str) -> mongodb::Collection<Bdoc> {
@@ -177,7 +182,7 @@ impl Mongo {
         collection: &CollectionName,
         id: &DocumentId,
     ) -> anyhow::Result<Option<Document>> {
-        match call(self.table(collection.as_str()).find_one(doc! { "_id": id.as_str() })).await? {
+        match call(Self::raw(self.table(collection.as_str())).find_one(doc! { "_id": id.as_str() })).await? {
             Some(row) => self.held(None, collection, &row).await,
             None => Ok(None),
         }
@@ -201,7 +206,7 @@ impl Mongo {
         &self,
         session: Option<&mut ClientSession>,
         collection: &CollectionName,
-        row: &Bdoc,
+        row: &RawDocument,
     ) -> anyhow::Result<Option<Document>> {
         let damage = match rows::document(row) {
             Ok(document) => return Ok(Some(document)),
@@ -215,8 +220,8 @@ impl Mongo {
         let filter =
             doc! { "collection": collection.as_str(), "revision": i64::try_from(revision)?, "id": id.as_str() };
         let record = match session {
-            Some(session) => self.table_at_snapshot(CHANGES).find_one(filter).session(session).await?,
-            None => call(self.table(CHANGES).find_one(filter)).await?,
+            Some(session) => Self::raw(self.table_at_snapshot(CHANGES)).find_one(filter).session(session).await?,
+            None => call(Self::raw(self.table(CHANGES)).find_one(filter)).await?,
         };
         let record = record.with_context(|| {
             format!(
@@ -265,7 +270,7 @@ impl Mongo {
             let (mut found, mut taken) = (Vec::new(), 0);
             while taken < bytes && rows.advance().await? {
                 taken += rows.current().as_bytes().len();
-                found.push(rows::change(&rows.deserialize_current()?)?);
+                found.push(rows::change(rows.current())?);
             }
             Ok(found)
         };
@@ -298,7 +303,7 @@ pub(super) struct Cursor {
     store: Mongo,
     session: ClientSession,
     left: VecDeque<CollectionName>,
-    open: Option<SessionCursor<Bdoc>>,
+    open: Option<SessionCursor<RawDocumentBuf>>,
 }
 
 impl Cursor {
@@ -308,15 +313,17 @@ impl Cursor {
 
     async fn next_piece(&mut self) -> anyhow::Result<Option<Piece>> {
         while let Some(collection) = self.left.front().cloned() {
-            let table = self.store.table_at_snapshot(collection.as_str());
+            let table = Mongo::raw(self.store.table_at_snapshot(collection.as_str()));
             let mut rows = match self.open.take() {
                 Some(rows) => rows,
                 None => table.find(doc! {}).sort(doc! { "_id": 1 }).session(&mut self.session).await?,
             };
             let (mut documents, mut bytes) = (Vec::new(), 0);
             while bytes < PIECE_BYTES {
-                let Some(row) = rows.next(&mut self.session).await.transpose()? else { break };
-                if let Some(document) = self.store.held(Some(&mut self.session), &collection, &row).await? {
+                if !rows.advance(&mut self.session).await? {
+                    break;
+                }
+                if let Some(document) = self.store.held(Some(&mut self.session), &collection, rows.current()).await? {
                     bytes += document.json().len();
                     documents.push(document);
                 }

@@ -12,7 +12,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use state::{Hint, NotInstalled, Root, Snapshot, snapshot::Builder};
 use tokio_util::{
-    codec::{AnyDelimiterCodec, FramedRead},
+    codec::{FramedRead, LinesCodec},
     io::StreamReader,
 };
 
@@ -121,18 +121,18 @@ impl Origin {
                 return Err(publisher.unusable("it holds changes beyond a gap: its snapshot is of no one moment"));
             }
             let body = StreamReader::new(response.bytes_stream().map_err(std::io::Error::other));
-            let codec = AnyDelimiterCodec::new_with_max_length(b"\n".to_vec(), Vec::new(), MAX_LINE);
+            let codec = LinesCodec::new_with_max_length(MAX_LINE);
             let mut lines = FramedRead::new(body, codec).map_err(|error| publisher.unusable(error));
 
             let cut = || publisher.unusable("the snapshot ends before its end line");
             let first = lines.next().await.ok_or_else(cut)??;
-            let start: Start = serde_json::from_slice(&first).map_err(|error| publisher.unusable(error))?;
+            let start: Start = serde_json::from_str(&first).map_err(|error| publisher.unusable(error))?;
             admissible(root.epoch(), &start.heads)?;
             check_heads(root, &start.heads).map_err(|reason| publisher.unusable(reason))?;
             let heads = start.heads.clone();
             let mut builder: Builder = Snapshot::begin(start);
             while let Some(line) = lines.next().await {
-                match Line::parse(&line?).map_err(|error| publisher.unusable(error))? {
+                match Line::parse(line?.as_bytes()).map_err(|error| publisher.unusable(error))? {
                     Line::Item(item) => builder.item(item, root).map_err(|error| publisher.unusable(error))?,
                     Line::End(end) => {
                         let snapshot = builder.complete(&end, root).map_err(|error| publisher.unusable(error))?;

@@ -74,7 +74,7 @@ fn piece(
         if of != name || bytes >= PIECE_BYTES {
             break;
         }
-        let document = document(id.parse()?, held.value())?;
+        let document = document(id.parse()?, held.value());
         bytes += document.json().len();
         found.push(document);
     }

@@ -118,13 +118,12 @@ impl Mongo {
         let mut documents = HashMap::new();
         for (collection, ids) in wanted {
             let ids: Vec<_> = ids.into_iter().collect();
-            let mut found = self
-                .table_at_snapshot(collection.as_str())
+            let mut found = Self::raw(self.table_at_snapshot(collection.as_str()))
                 .find(doc! { "_id": { "$in": ids } })
                 .session(&mut *session)
                 .await?;
-            while let Some(row) = found.next(session).await.transpose()? {
-                if let Some(document) = self.held(Some(&mut *session), collection, &row).await? {
+            while found.advance(session).await? {
+                if let Some(document) = self.held(Some(&mut *session), collection, found.current()).await? {
                     documents.insert((collection.clone(), document.id().clone()), document);
                 }
             }

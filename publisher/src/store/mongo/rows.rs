@@ -2,7 +2,7 @@
 
 use anyhow::{Context, bail, ensure};
 use contract::{Change, Document, DocumentId, Epoch, Head, Revision};
-use mongodb::bson::{self, Bson, Document as Bdoc, doc};
+use mongodb::bson::{self, Bson, Document as Bdoc, RawDocument, doc};
 
 use super::text;
 
@@ -40,11 +40,11 @@ pub(super) fn document_row(document: &Document) -> anyhow::Result<Bdoc> {
     })
 }
 
-pub(super) fn document(row: &Bdoc) -> anyhow::Result<Document> {
+pub(super) fn document(row: &RawDocument) -> anyhow::Result<Document> {
     let id = row.get_str("_id")?;
     let read = || {
         let config = text::to_text(row.get_document("configData")?)?;
-        let document = Document::new(id.parse()?, number(row, "revision")?, &config);
+        let document = Document::new(id.parse()?, revision(row)?, &config);
         ensure!(
             row.get_str("crc")? == document.crc().to_string(),
             "its checksum does not hold: was it edited by hand?"
@@ -55,8 +55,12 @@ pub(super) fn document(row: &Bdoc) -> anyhow::Result<Document> {
 }
 
 /// Which document a row is, and of which revision, whatever has become of its value.
-pub(super) fn place(row: &Bdoc) -> anyhow::Result<(DocumentId, Revision)> {
-    Ok((row.get_str("_id")?.parse()?, number(row, "revision")?))
+pub(super) fn place(row: &RawDocument) -> anyhow::Result<(DocumentId, Revision)> {
+    Ok((row.get_str("_id")?.parse()?, revision(row)?))
+}
+
+fn revision(row: &RawDocument) -> anyhow::Result<Revision> {
+    Ok(row.get_i64("revision")?.try_into()?)
 }
 
 pub(super) fn change_row(change: &Change, write_id: &str, owe: bool) -> anyhow::Result<Bdoc> {
@@ -75,7 +79,7 @@ pub(super) fn change_row(change: &Change, write_id: &str, owe: bool) -> anyhow::
     Ok(row)
 }
 
-pub(super) fn change(row: &Bdoc) -> anyhow::Result<Change> {
+pub(super) fn change(row: &RawDocument) -> anyhow::Result<Change> {
     Ok(serde_json::from_str(row.get_str("change")?)?)
 }
 

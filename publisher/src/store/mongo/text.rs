@@ -5,7 +5,7 @@
 
 use anyhow::{Context, bail};
 use contract::{CanonicalJson, canonical::double};
-use mongodb::bson::{Bson, Document};
+use mongodb::bson::{Bson, Document, RawBsonRef, RawDocument};
 use serde_json::Value;
 
 /// The BSON of a document's canonical text.
@@ -36,48 +36,51 @@ fn bson(value: Value) -> anyhow::Result<Bson> {
     })
 }
 
-/// The canonical text of stored BSON.
+/// The canonical text of stored BSON, read where it stands.
 ///
 /// # Errors
 /// When it holds a type that JSON does not have.
-pub(super) fn to_text(document: &Document) -> anyhow::Result<CanonicalJson> {
-    let mut text = String::new();
+pub(super) fn to_text(document: &RawDocument) -> anyhow::Result<CanonicalJson> {
+    let mut text = Vec::with_capacity(document.as_bytes().len());
     write_object(document, &mut text)?;
-    Ok(CanonicalJson::parse(text.as_bytes())?)
+    Ok(CanonicalJson::parse(&text)?)
 }
 
-fn write_object(document: &Document, out: &mut String) -> anyhow::Result<()> {
-    out.push('{');
-    for (index, (key, value)) in document.iter().enumerate() {
+fn write_object(document: &RawDocument, out: &mut Vec<u8>) -> anyhow::Result<()> {
+    out.push(b'{');
+    for (index, member) in document.iter().enumerate() {
+        let (key, value) = member?;
         if index > 0 {
-            out.push(',');
+            out.push(b',');
         }
-        out.push_str(&serde_json::to_string(key)?);
-        out.push(':');
-        write(value, out).with_context(|| format!("member {key:?}"))?;
+        serde_json::to_writer(&mut *out, key.as_str())?;
+        out.push(b':');
+        write(value, out).with_context(|| format!("member {:?}", key.as_str()))?;
     }
-    out.push('}');
+    out.push(b'}');
     Ok(())
 }
 
-fn write(value: &Bson, out: &mut String) -> anyhow::Result<()> {
+fn write(value: RawBsonRef<'_>, out: &mut Vec<u8>) -> anyhow::Result<()> {
     match value {
-        Bson::Null => out.push_str("null"),
-        Bson::Boolean(value) => out.push_str(if *value { "true" } else { "false" }),
-        Bson::String(value) => out.push_str(&serde_json::to_string(value)?),
-        Bson::Int32(value) => out.push_str(&value.to_string()),
-        Bson::Int64(value) => out.push_str(&value.to_string()),
-        Bson::Double(value) => out.push_str(&double(*value).context("a number that is not finite")?),
-        Bson::Document(document) => write_object(document, out)?,
-        Bson::Array(values) => {
-            out.push('[');
-            for (index, value) in values.iter().enumerate() {
+        RawBsonRef::Null => out.extend_from_slice(b"null"),
+        RawBsonRef::Boolean(value) => serde_json::to_writer(out, &value)?,
+        RawBsonRef::String(value) => serde_json::to_writer(out, value)?,
+        RawBsonRef::Int32(value) => serde_json::to_writer(out, &value)?,
+        RawBsonRef::Int64(value) => serde_json::to_writer(out, &value)?,
+        RawBsonRef::Double(value) => {
+            out.extend_from_slice(double(value).context("a number that is not finite")?.as_bytes());
+        }
+        RawBsonRef::Document(document) => write_object(document, out)?,
+        RawBsonRef::Array(values) => {
+            out.push(b'[');
+            for (index, value) in values.into_iter().enumerate() {
                 if index > 0 {
-                    out.push(',');
+                    out.push(b',');
                 }
-                write(value, out)?;
+                write(value?, out)?;
             }
-            out.push(']');
+            out.push(b']');
         }
         other => bail!("{other:?} has no JSON form"),
     }
@@ -93,7 +96,7 @@ mod tests {
     fn there_and_back(text: &str) -> CanonicalJson {
         let canonical = CanonicalJson::parse(text.as_bytes()).expect(text);
         let bytes = to_bson(canonical.as_str().as_bytes()).expect("an object").to_vec().expect("BSON");
-        to_text(&Document::from_reader(bytes.as_slice()).expect("BSON")).expect("JSON")
+        to_text(RawDocument::from_bytes(&bytes).expect("BSON")).expect("JSON")
     }
 
     #[test]
