@@ -2,3 +2,8 @@
 
 pub(crate) mod driver;
 pub(crate) mod etcd;
+pub(crate) mod channel;
+pub(crate) mod payload;
+pub(crate) mod posts;
+pub(crate) mod receiver;
+pub(crate) mod sidecars;

@@ -4,6 +4,7 @@
 //! by a clock alone: what counts is the ratio of a round, in which both were measured right after each other. `SHARE` makes
 //! everything smaller, to see that it works; only a whole run says anything.
 
+mod duo;
 mod events;
 mod figures;
 mod fill;
@@ -18,6 +19,7 @@ mod sustained;
 mod throughput;
 mod values;
 mod visible;
+mod way;
 mod writes;
 
 use std::{
