@@ -22,10 +22,11 @@ use publisher::{
 };
 use replica::{Config, Events, Replica, broker};
 use tokio::{sync::watch, task::JoinSet, time::timeout};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     floor::payload::document,
+    http::Http,
     way::{PATIENCE, Way},
 };
 
@@ -45,9 +46,10 @@ pub(crate) struct Duo {
     pub(crate) early: usize,
     collection: CollectionName,
     id: DocumentId,
-    _stop: DropGuard,
-    _running: JoinSet<anyhow::Result<()>>,
+    stop: CancellationToken,
+    running: JoinSet<anyhow::Result<()>>,
     _sidecars: Vec<Sidecar>,
+    _servers: Vec<Http>,
     _redis: Option<Redis>,
     _folder: tempfile::TempDir,
 }
@@ -88,11 +90,11 @@ impl Duo {
         running.spawn(publisher.run(stop.clone().cancelled_owned()));
         let events = redis.as_ref().filter(|_| via == Via::PubSub).map(|redis| by_channel(&redis.url())).transpose()?;
         let events = events.unwrap_or(Events::Posted);
+        let mut servers = Vec::new();
         let replicas = [replica("one", listen, events.clone())?, replica("two", listen, events)?];
         for (replica, port) in replicas.iter().zip(ports) {
             if via != Via::PubSub {
-                let server = serve(replica.clone(), port, stop.clone())?;
-                running.spawn(async move { server.await.context("the server of a replica") });
+                servers.push(Http::run(serve(replica.clone(), port)?)?);
             }
             let (replica, stop) = (replica.clone(), stop.clone());
             running.spawn(async move {
@@ -125,9 +127,10 @@ impl Duo {
             early: 0,
             collection: FREE.parse()?,
             id: "n-0".parse()?,
-            _stop: stop.drop_guard(),
-            _running: running,
+            stop,
+            running,
             _sidecars: sidecars,
+            _servers: servers,
             _redis: redis,
             _folder: folder,
         };
@@ -135,6 +138,15 @@ impl Duo {
         duo.once().await?;
         duo.early = 0;
         Ok(duo)
+    }
+
+    /// Ends in order. Who drops it instead leaves threads of the publisher behind.
+    pub(crate) async fn end(mut self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        while let Some(ended) = timeout(PATIENCE, self.running.join_next()).await.context("it does not end")? {
+            ended??;
+        }
+        Ok(())
     }
 
     /// Waits until both replicas hold everything up to a revision.
@@ -202,9 +214,9 @@ pub(crate) fn replica(name: &str, publisher: u16, events: Events) -> anyhow::Res
     Ok(Replica::new(config)?)
 }
 
-fn serve(replica: Replica, port: u16, stop: CancellationToken) -> anyhow::Result<Server> {
+fn serve(replica: Replica, port: u16) -> anyhow::Result<Server> {
     let options = replica::actix::Options::default();
     let server = HttpServer::new(move || App::new().service(replica::actix::scope(&replica, &options)));
-    let server = server.workers(1).shutdown_timeout(1).shutdown_signal(stop.cancelled_owned());
+    let server = server.workers(1).disable_signals();
     Ok(server.bind(("127.0.0.1", port)).context("the port of a replica")?.run())
 }

@@ -49,6 +49,7 @@ async fn dapr(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         both.push((ours, beside_two));
     }
     let name = named("commit to two replicas by DAPR", &duo, bench);
+    duo.end().await?;
     let targets = [Some(Target::AtMost(1.25)), Some(Target::AtMost(2.0))];
     let rows = rows(1, &name, "bare sidecar pair", targets, &pair);
     // How much of the ratio is that we wait for two, because that is what the system is there for.
@@ -74,7 +75,9 @@ async fn direct<F: Way>(bench: &Bench, via: Via, mut floor: F) -> anyhow::Result
         }
         taken.push((ours, floors));
     }
-    Ok(rows(2, &named(name, &duo, bench), beside, [Some(Target::AtMost(1.5)), None], &taken))
+    let name = named(name, &duo, bench);
+    duo.end().await?;
+    Ok(rows(2, &name, beside, [Some(Target::AtMost(1.5)), None], &taken))
 }
 
 /// One round.

@@ -9,6 +9,7 @@ mod events;
 mod figures;
 mod fill;
 mod floor;
+mod http;
 mod intake;
 mod loads;
 mod memory;
@@ -71,6 +72,9 @@ impl Bench {
 }
 
 fn main() -> ExitCode {
+    if let Some(ended) = replicas::run_publisher() {
+        return ended;
+    }
     // Two workers whatever the machine has, so that figures of different machines can be compared.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let done = runtime.context("no runtime").and_then(|runtime| runtime.block_on(run()));

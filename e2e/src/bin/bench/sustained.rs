@@ -75,7 +75,8 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     // Once, and last: what it leaves to be sent would disturb whatever comes after it.
     let (one, beside) = on_a_worker(one.flood(WRITERS, lasting)).await?;
     let (duo, ours) = on_a_worker(flood(duo, u64::MAX, lasting)).await?;
-    drop((one, two, duo));
+    drop((one, two));
+    duo.end().await?;
     let name = format!("the same with writers that wait for no replica ({:.0} % came by events)", ours.by_events);
     let mut free = Comparison::new(14, Unit::PerSecond, name, pair);
     free.round(ours.rate, beside);

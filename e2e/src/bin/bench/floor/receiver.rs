@@ -5,14 +5,16 @@ use anyhow::Context;
 use contract::event::{DEAD_LETTER_TOPIC, ROUTE, SUBSCRIBE_ROUTE};
 use e2e::process::free_port;
 use serde_json::json;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::sync::watch;
+
+use crate::http::Http;
 
 /// A server with one worker, ended when dropped.
 #[derive(Debug)]
 pub(crate) struct Receiver {
     port: u16,
     arrived: watch::Receiver<u64>,
-    _server: JoinSet<std::io::Result<()>>,
+    _server: Http,
 }
 
 impl Receiver {
@@ -35,9 +37,7 @@ impl Receiver {
             App::new().route(SUBSCRIBE_ROUTE, web::get().to(subscribe)).route(ROUTE, web::post().to(take))
         });
         let server = server.workers(1).disable_signals().bind(("127.0.0.1", port)).context("a receiver")?;
-        let mut running = JoinSet::new();
-        running.spawn(server.run());
-        Ok(Self { port, arrived, _server: running })
+        Ok(Self { port, arrived, _server: Http::run(server.run())? })
     }
 
     /// Its port.

@@ -1,0 +1,36 @@
+//! An HTTP server in threads of its own, which ends when it is dropped. It knows nothing of what is served.
+
+use std::thread::JoinHandle;
+
+use actix_web::{
+    dev::{Server, ServerHandle},
+    rt::System,
+};
+use anyhow::Context;
+
+/// A running server.
+#[derive(Debug)]
+pub(crate) struct Http {
+    handle: ServerHandle,
+    thread: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+impl Http {
+    /// Runs it. The port is open already.
+    pub(crate) fn run(server: Server) -> anyhow::Result<Self> {
+        let handle = server.handle();
+        let thread = std::thread::Builder::new().name("http".to_owned());
+        let thread = thread.spawn(move || System::new().block_on(server)).context("a thread for a server")?;
+        Ok(Self { handle, thread: Some(thread) })
+    }
+}
+
+impl Drop for Http {
+    fn drop(&mut self) {
+        // It is told by the call; what would be awaited is its end, and so is the thread's.
+        drop(self.handle.stop(false));
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
