@@ -18,7 +18,7 @@ use actix_web::{
 use anyhow::Context;
 use e2e::process::free_port;
 use replica::Replica;
-use reqwest::{Client, RequestBuilder};
+use reqwest::{Client, Method, RequestBuilder};
 use tokio::net::TcpSocket;
 
 use super::publisher::subscriber;
@@ -106,7 +106,8 @@ pub(super) fn door(publisher: u16) -> anyhow::Result<(u16, Server)> {
         let client = client.clone();
         let pass = move |request: HttpRequest, body: web::Bytes| {
             let url = format!("http://127.0.0.1:{publisher}{}", request.uri());
-            let onward = if request.method() == "GET" { client.get(url) } else { client.post(url) };
+            let method = Method::from_bytes(request.method().as_str().as_bytes()).unwrap_or_default();
+            let onward = client.request(method, url);
             let kind = |headers: &HeaderMap| headers.get(CONTENT_TYPE).map(|kind| kind.as_bytes().to_vec());
             let onward = match kind(request.headers()) {
                 Some(kind) => onward.header("content-type", kind),
