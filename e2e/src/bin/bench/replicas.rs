@@ -28,7 +28,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use e2e::{
     redis::Redis,
     stage::{FREE, Via},
@@ -39,7 +39,7 @@ use serde_json::json;
 use tokio::{
     sync::{Semaphore, watch},
     task::JoinSet,
-    time::timeout,
+    time::{timeout, timeout_at},
 };
 
 pub(crate) use self::publisher::run as run_publisher;
@@ -61,49 +61,21 @@ const LOADING: usize = 64;
 /// Until all of them have loaded.
 const LOADED: Duration = Duration::from_secs(90);
 /// What did not arrive by then comes by no event.
-const ARRIVAL: Duration = Duration::from_secs(10);
+const ARRIVAL: Duration = Duration::from_secs(5);
 /// How many changes may fail to reach all of them, per size.
 const MISSES: usize = 5;
 /// Changes that reach all, one after the other, before anything is measured.
 const WARM_UP: usize = 2;
+/// Each line gets so long: what is known of the smaller sizes by then is not lost.
+const LINE: Duration = Duration::from_secs(135);
 /// Open files that a process needs besides one per replica.
 const OTHER_FILES: u64 = 1_000;
 
 /// Measure 12.
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Curve>> {
     let files = raise_open_files()?;
-    let mut lines = Vec::new();
-    for (via, name) in [(Via::Local, "LOCAL"), (Via::PubSub, "Redis Pub/Sub")] {
-        let (mut name, mut points, mut misses) = (name.to_owned(), Vec::new(), 0);
-        let mut sizes = SIZES.map(|(replicas, changes)| (bench.sized(replicas).max(2), changes)).to_vec();
-        sizes.dedup_by_key(|(replicas, _changes)| *replicas);
-        for (replicas, changes) in sizes {
-            bench.say(&format!("{name}: {replicas} replicas"));
-            let point = async {
-                let needed = replicas as u64 + OTHER_FILES;
-                ensure!(needed <= files, "{needed} open files are needed, and the system lets a process have {files}");
-                point(via, replicas, changes).await
-            };
-            match point.await {
-                Ok((spread, missed)) => {
-                    #[expect(clippy::cast_precision_loss, reason = "a number of replicas")]
-                    points.push((replicas as f64, spread));
-                    misses += missed;
-                }
-                // The smaller ones are worth telling.
-                Err(error) => {
-                    bench.say(&format!("{name}: not with {replicas} replicas: {error:#}"));
-                    name.push_str(&format!(" (not with {replicas})"));
-                    break;
-                }
-            }
-        }
-        ensure!(!points.is_empty(), "{name}");
-        if misses > 0 {
-            name.push_str(&format!(" ({misses} changes did not reach all by events)"));
-        }
-        lines.push((name, points));
-    }
+    let lines =
+        vec![line(bench, Via::Local, "LOCAL", files).await?, line(bench, Via::PubSub, "Redis Pub/Sub", files).await?];
     Ok(vec![Curve {
         measure: 12,
         name: "replicas",
@@ -112,6 +84,44 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Curve>> {
         up: "seconds".to_owned(),
         lines,
     }])
+}
+
+/// One way for all sizes. Where one is too many, half of it is tried, and so on: the largest that works is worth knowing.
+async fn line(bench: &Bench, via: Via, name: &str, files: u64) -> anyhow::Result<(String, Vec<(f64, Spread)>)> {
+    let (mut name, mut points, mut misses) = (name.to_owned(), Vec::new(), 0);
+    let mut sizes = SIZES.map(|(replicas, changes)| (bench.sized(replicas).max(2), changes)).to_vec();
+    sizes.dedup_by_key(|(replicas, _changes)| *replicas);
+    sizes.reverse();
+    let (mut last_good, deadline) = (0, Instant::now() + LINE);
+    while let Some((replicas, changes)) = sizes.pop() {
+        bench.say(&format!("{name}: {replicas} replicas"));
+        let point = async {
+            let needed = replicas as u64 + OTHER_FILES;
+            ensure!(needed <= files, "{needed} open files are needed, and the system lets a process have {files}");
+            point(via, replicas, changes).await
+        };
+        let in_time = timeout_at(deadline.into(), point).await;
+        match in_time.unwrap_or_else(|_late| Err(anyhow!("{LINE:?} are over"))) {
+            Ok((spread, missed)) => {
+                #[expect(clippy::cast_precision_loss, reason = "a number of replicas")]
+                points.push((replicas as f64, spread));
+                misses += missed;
+                last_good = replicas;
+            }
+            Err(error) => {
+                bench.say(&format!("{name}: not with {replicas} replicas: {error:#}"));
+                name.push_str(&format!(" (not with {replicas})"));
+                sizes.clear();
+                sizes
+                    .extend((replicas / 2 > last_good && Instant::now() < deadline).then_some((replicas / 2, changes)));
+            }
+        }
+    }
+    ensure!(!points.is_empty(), "no change reached all replicas by {name}");
+    if misses > 0 {
+        name.push_str(&format!(" ({misses} changes did not reach all by events)"));
+    }
+    Ok((name, points))
 }
 
 /// What so many replicas need for a change, and how many changes did not reach all of them.
@@ -126,7 +136,9 @@ async fn point(via: Via, count: usize, changes: usize) -> anyhow::Result<(Spread
             // Logarithmic axes have no zero.
             Some(took) => taken.push(took.as_secs_f64().max(1e-6)),
             // Connections are made with the first ones, all at once.
-            None if warm < WARM_UP => ensure!(number < 10, "the first changes do not reach all"),
+            None if warm < WARM_UP => {
+                ensure!(number < 8, "the first {number} changes did not reach all in {ARRIVAL:?}")
+            }
             None => misses += 1,
         }
         ensure!(misses <= MISSES, "{misses} of {number} changes did not reach all in {ARRIVAL:?}");
