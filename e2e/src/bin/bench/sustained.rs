@@ -1,8 +1,9 @@
 //! How many writes a second reach both replicas by DAPR, for as long as one likes, beside bare sidecars with as much in flight.
 //!
-//! Ours counts from the first write until both replicas hold all of them. Writers wait while more is on its way than the relay
-//! keeps in memory: beyond that the replicas would hear from the feed what no event brought, and this is about events. How it is
-//! without that wait has a line of its own.
+//! Ours counts from the first write until both replicas hold all of them. Writers, of ours and of the floor, wait while too much is
+//! on its way: beyond that the stream of the broker loses what was not read yet and our relay's queue overflows, so the
+//! replicas would hear from the feed what no event brought, and this is about events. How ours is without that wait has a line
+//! of its own.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -28,7 +29,7 @@ use crate::{
 /// Writers at once; also what our relay has in flight, and so what the floor has.
 const WRITERS: usize = 64;
 const LASTING: Duration = Duration::from_secs(5);
-/// Writes that may be ahead of a replica: half of the relay's queue, so that it never overflows.
+/// Writes that may be ahead of a receiver: half of the relay's queue, and of the length of a stream, so that neither overflows.
 const AHEAD: u64 = QUEUE as u64 / 2;
 
 /// What one round of ours gives.
@@ -45,21 +46,21 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let (lasting, mut taken) = (bench.lasting(LASTING), Vec::new());
     // Connections, pools and the writers' documents.
     let warm_up = lasting / 5;
-    (one, _) = on_a_worker(one.flood(WRITERS, warm_up)).await?;
-    (two, _) = on_a_worker(two.flood(WRITERS, warm_up)).await?;
+    (one, _) = on_a_worker(one.flood(WRITERS, AHEAD, warm_up)).await?;
+    (two, _) = on_a_worker(two.flood(WRITERS, AHEAD, warm_up)).await?;
     (duo, _) = on_a_worker(flood(duo, AHEAD, warm_up)).await?;
     for round in 0..bench.rounds {
         bench.say(&format!("sustained by DAPR, round {}", round + 1));
         let (ours, pair, both);
         // Ours is next to both floors, whichever goes first.
         if round % 2 == 0 {
-            (one, pair) = on_a_worker(one.flood(WRITERS, lasting)).await?;
+            (one, pair) = on_a_worker(one.flood(WRITERS, AHEAD, lasting)).await?;
             (duo, ours) = on_a_worker(flood(duo, AHEAD, lasting)).await?;
-            (two, both) = on_a_worker(two.flood(WRITERS, lasting)).await?;
+            (two, both) = on_a_worker(two.flood(WRITERS, AHEAD, lasting)).await?;
         } else {
-            (two, both) = on_a_worker(two.flood(WRITERS, lasting)).await?;
+            (two, both) = on_a_worker(two.flood(WRITERS, AHEAD, lasting)).await?;
             (duo, ours) = on_a_worker(flood(duo, AHEAD, lasting)).await?;
-            (one, pair) = on_a_worker(one.flood(WRITERS, lasting)).await?;
+            (one, pair) = on_a_worker(one.flood(WRITERS, AHEAD, lasting)).await?;
         }
         taken.push((ours, pair, both));
     }
@@ -73,7 +74,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         same.round(ours.rate, *both);
     }
     // Once, and last: what it leaves to be sent would disturb whatever comes after it.
-    let (one, beside) = on_a_worker(one.flood(WRITERS, lasting)).await?;
+    let (one, beside) = on_a_worker(one.flood(WRITERS, AHEAD, lasting)).await?;
     let (duo, ours) = on_a_worker(flood(duo, u64::MAX, lasting)).await?;
     drop((one, two));
     duo.end().await?;

@@ -5,7 +5,10 @@
 
 use std::{
     collections::HashMap,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -87,17 +90,18 @@ impl Sidecars {
     }
 
     /// Publishes with so many in flight for so long, and gives how many a second came to every receiver, from the first publish
-    /// until the last arrival.
-    pub(crate) async fn flood(self, in_flight: usize, lasting: Duration) -> anyhow::Result<(Self, f64)> {
+    /// until the last arrival. Nobody is further ahead of a receiver than that, as with ours: a stream that outgrows its length
+    /// loses what was not read yet.
+    pub(crate) async fn flood(self, in_flight: usize, ahead: u64, lasting: Duration) -> anyhow::Result<(Self, f64)> {
         let before: Vec<u64> = self.arrived.iter().map(|arrived| *arrived.borrow()).collect();
-        let began = Instant::now();
-        let publishing = (0..in_flight).map(|_lane| self.lane(began, lasting));
-        let mut publishing: FuturesUnordered<_> = publishing.collect();
-        let mut published = 0;
+        let (published, began) = (AtomicU64::new(0), Instant::now());
+        let lane = |_lane| self.lane(&before, ahead, &published, || began.elapsed() < lasting);
+        let mut publishing: FuturesUnordered<_> = (0..in_flight).map(lane).collect();
         while let Some(lane) = publishing.next().await {
-            published += lane?;
+            lane?;
         }
         drop(publishing);
+        let published = published.into_inner();
         for (arrived, before) in self.arrived.iter().zip(&before) {
             let mut arrived = [arrived.clone()];
             let all = until(&mut arrived, before + published);
@@ -114,13 +118,23 @@ impl Sidecars {
         Ok((self, rate))
     }
 
-    async fn lane(&self, began: Instant, lasting: Duration) -> anyhow::Result<u64> {
-        let mut published = 0;
-        while began.elapsed() < lasting {
+    async fn lane(
+        &self,
+        before: &[u64],
+        ahead: u64,
+        published: &AtomicU64,
+        goes_on: impl Fn() -> bool,
+    ) -> anyhow::Result<()> {
+        let mut arrived = self.arrived.clone();
+        while goes_on() {
             self.publish().await?;
-            published += 1;
+            let so_far = published.fetch_add(1, Relaxed) + 1;
+            for (arrived, before) in arrived.iter_mut().zip(before) {
+                let near = until(std::slice::from_mut(arrived), (before + so_far).saturating_sub(ahead));
+                timeout(PATIENCE, near).await.context("the receivers do not follow")??;
+            }
         }
-        Ok(published)
+        Ok(())
     }
 
     /// As our publisher does it, with the event ready made.
