@@ -2,7 +2,7 @@
 # Provides the real parts that the tests run against, so that no test ever skips because one is missing.
 #
 #   provide.sh [PART...]      PART: mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds node-tools client-modules
-#                             schemathesis etcd (default: all)
+#                             schemathesis etcd wrk peer-modules (default: all)
 #
 # Prints one NAME=path line per part, fit for `eval`, and nothing else on stdout. A part is taken from the variable
 # NAME in the environment; else a program from PATH (daprd also from ~/.dapr/bin, where `dapr init` puts it); else it
@@ -138,6 +138,38 @@ make_client-modules() {
   [[ -d $1/node_modules/eventsource ]] || fail "client-modules: npm left no eventsource behind"
 }
 
+# What the peer of a subscriber needs of npm (peer/server.mjs, for `make bench`), as its lockfile says.
+make_peer-modules() {
+  need npm "Node.js 20 or newer with npm"
+  install -m 644 "$here"/peer/package{,-lock}.json "$1"
+  npm --prefix "$1" ci --ignore-scripts --no-audit --no-fund
+  [[ -d $1/node_modules/express && -d $1/node_modules/cloudevents ]] || fail "peer-modules: npm left packages out"
+}
+
+# The load generator of `make bench`. Debian's package and the library it needs, unpacked beside each other: that needs no
+# right to install anything. What starts it tells it where the library is.
+make_wrk() {
+  type -P apt-get >/dev/null && type -P dpkg-deb >/dev/null || fail "wrk: install it, or set WRK (Debian: apt-get install wrk)"
+  local package
+  mkdir "$1/packages"
+  for package in wrk libluajit-5.1-2; do
+    (cd "$1/packages" && apt-get download -q "$package") ||
+      { [[ $EUID == 0 ]] && apt-get update && (cd "$1/packages" && apt-get download -q "$package"); } ||
+      fail "wrk: apt-get has no package $package; install wrk or set WRK"
+  done
+  for package in "$1"/packages/*.deb; do dpkg-deb -x "$package" "$1/unpacked"; done
+  rm -r "$1/packages"
+  cat >"$1/wrk" <<'START'
+#!/usr/bin/env bash
+here=$(cd "${BASH_SOURCE[0]%/*}" && pwd)
+libraries=("$here"/unpacked/usr/lib/*-linux-*)
+LD_LIBRARY_PATH=${libraries[0]}${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} exec "$here/unpacked/usr/bin/wrk" "$@"
+START
+  chmod +x "$1/wrk"
+  # Asked for its version it says it, and ends with 1.
+  [[ $("$1/wrk" --version || true) == wrk* ]] || fail "wrk does not run here"
+}
+
 # It sends generated requests to our services. A folder for PYTHONPATH: a venv would not survive being moved.
 make_schemathesis() {
   need python3 "Python 3.11 or newer with pip (Debian: python3-pip)"
@@ -208,7 +240,7 @@ make() { # home
   trap - EXIT
 }
 
-[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds node-tools client-modules schemathesis etcd
+[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds node-tools client-modules schemathesis etcd wrk peer-modules
 for name; do
   case $name in
     mongod)             provide "$name" MONGOD "mongod-$mongod" mongod ;;
@@ -222,6 +254,8 @@ for name; do
     client-modules)     provide "$name" CLIENT_MODULES "client-modules-$(cksum <"$clients/package-lock.json" | tr ' ' -)" ;;
     schemathesis)       provide "$name" SCHEMATHESIS "schemathesis-$python-$(python3 -V 2>/dev/null | tr -cd '0-9.')" ;;
     etcd)               provide "$name" ETCD etcd etcd ;;
+    wrk)                provide "$name" WRK wrk wrk ;;
+    peer-modules)       provide "$name" PEER_MODULES "peer-modules-$(cksum <"$here/peer/package-lock.json" | tr ' ' -)" ;;
     *) say "no part is called $name; see the head of this file"; exit 64 ;;
   esac
 done

@@ -15,7 +15,7 @@ pub fn root() -> &'static Path {
 }
 
 /// A program or folder that `provide.sh` names: `MONGOD`, `REDIS_SERVER`, `DAPRD`, `KUSTOMIZE`, `KUBERNETES_SCHEMAS`,
-/// `DAPR_CRDS`, `NODE_TOOLS`, `CLIENT_MODULES`, `SCHEMATHESIS`, `ETCD`. The environment wins, then the script is asked, which provides what is missing.
+/// `DAPR_CRDS`, `NODE_TOOLS`, `CLIENT_MODULES`, `SCHEMATHESIS`, `ETCD`, `WRK`, `PEER_MODULES`. The environment wins, then the script is asked, which provides what is missing.
 ///
 /// # Errors
 /// When it cannot be provided.
