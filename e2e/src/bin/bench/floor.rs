@@ -7,3 +7,6 @@ pub(crate) mod payload;
 pub(crate) mod posts;
 pub(crate) mod receiver;
 pub(crate) mod sidecars;
+pub(crate) mod constant;
+pub(crate) mod node;
+pub(crate) mod server;

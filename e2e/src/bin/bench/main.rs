@@ -10,12 +10,14 @@ mod figures;
 mod fill;
 mod floor;
 mod http;
+mod generator;
 mod intake;
 mod loads;
 mod memory;
 mod reads;
 mod replicas;
 mod report;
+mod stock;
 mod sustained;
 mod throughput;
 mod values;
@@ -74,6 +76,9 @@ impl Bench {
 fn main() -> ExitCode {
     if let Some(ended) = replicas::run_publisher() {
         return ended;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((floor::constant::SERVE, rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return floor::constant::serve(rest);
     }
     // Two workers whatever the machine has, so that figures of different machines can be compared.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
