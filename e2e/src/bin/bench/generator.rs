@@ -17,6 +17,9 @@ use crate::Bench;
 /// Connections, each with one request under way.
 pub(crate) const CONNECTIONS: u64 = 64;
 
+/// Linux counts in these for programs, whatever it does itself.
+const TICKS: f64 = 100.0;
+
 /// Requests as they go over the wire, in the file that `e2e/parts/wrk/requests.lua` reads.
 #[derive(Debug)]
 pub(crate) struct Requests {
@@ -35,11 +38,18 @@ pub(crate) enum Order {
 }
 
 /// What came of a run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Run {
+    said: Said,
+    /// Seconds that the server had a processor.
+    processor: f64,
+}
+
+/// What the script says.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Run {
-    /// Requests that were answered.
-    pub(crate) answered: u64,
+struct Said {
+    answered: u64,
     seconds: f64,
     busy_seconds: f64,
     refused: u64,
@@ -80,9 +90,19 @@ impl Requests {
 }
 
 impl Run {
+    /// Requests that were answered.
+    pub(crate) fn answered(&self) -> u64 {
+        self.said.answered
+    }
+
     /// Answers a second.
     pub(crate) fn rate(&self) -> f64 {
-        self.answered as f64 / self.seconds
+        self.said.answered as f64 / self.said.seconds
+    }
+
+    /// Seconds of a processor that an answer took the server, whatever the generator could do.
+    pub(crate) fn processor(&self) -> f64 {
+        self.processor / self.said.answered as f64
     }
 }
 
@@ -109,18 +129,21 @@ pub(crate) async fn run(
             command.args(["once", &(first + 1).to_string()])
         }
     };
+    let before = processor_seconds(id)?;
     let output = command.kill_on_drop(true).output().await.context("running wrk")?;
+    let processor = processor_seconds(id)? - before;
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().rfind(|line| line.starts_with('{'));
     let line = line.with_context(|| format!("wrk said {text:?}, {:?}", String::from_utf8_lossy(&output.stderr)))?;
-    let run: Run = serde_json::from_str(line)?;
-    ensure!(run.answered > 0 && run.refused == 0 && run.broken == 0, "not all went well: {line}");
+    let said: Said = serde_json::from_str(line)?;
+    ensure!(said.answered > 0 && said.refused == 0 && said.broken == 0, "not all went well: {line}");
+    let run = Run { said, processor };
     bench.say(&format!(
         "{:.0} answers a second, median {:.2} ms, p99 {:.2} ms; the generator was busy for {:.0} %",
         run.rate(),
-        run.p50 * 1e3,
-        run.p99 * 1e3,
-        100.0 * run.busy_seconds / run.seconds
+        said.p50 * 1e3,
+        said.p99 * 1e3,
+        100.0 * said.busy_seconds / said.seconds
     ));
     Ok(run)
 }
@@ -146,4 +169,14 @@ fn two_processors() -> anyhow::Result<Option<(String, String)>> {
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or_default().trim();
     let mut numbers = list.split([',', '-']);
     Ok(numbers.next().zip(numbers.next_back()).map(|(one, other)| (one.to_owned(), other.to_owned())))
+}
+
+/// How long all threads of a process have had a processor, their calls of the system included (proc(5): utime and stime).
+fn processor_seconds(id: u32) -> anyhow::Result<f64> {
+    let file = format!("/proc/{id}/stat");
+    let stat = std::fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;
+    // The second member is the name, in parentheses, and may hold anything.
+    let (_name, members) = stat.rsplit_once(')').with_context(|| format!("{file}: {stat}"))?;
+    let ticks: Vec<u64> = members.split_whitespace().skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
+    Ok(ticks.iter().sum::<u64>() as f64 / TICKS)
 }

@@ -23,7 +23,7 @@ use crate::{
     Bench,
     figures::{Comparison, Row, Target, Unit},
     floor::{constant, node, server::Server},
-    generator::{self, CONNECTIONS, Order, Processors, Requests},
+    generator::{self, CONNECTIONS, Order, Processors, Requests, Run},
     stock,
 };
 
@@ -45,28 +45,29 @@ pub(crate) async fn measure(number: u8, bench: &Bench) -> anyhow::Result<Vec<Row
     bench.say("writing the events down");
     let events = Events::of(&head, warm_up, warm_up + bench.sized(EVENTS))?;
 
-    let ours = "events applied, 64 connections";
-    let (beside, mut comparison, processors) = if number == 5 {
+    let (server, beside, target, processors) = if number == 5 {
         let beside = "actix: reads the body, answers a constant";
-        let comparison = Comparison::new(5, Unit::PerSecond, ours, beside).must(Target::AtLeast(0.6));
-        (constant::start("{}").await?, comparison, Processors::Apart)
+        (constant::start("{}").await?, beside, 0.6, Processors::Apart)
     } else {
-        let comparison = Comparison::new(6, Unit::PerSecond, ours, "Express and the CloudEvents SDK, Node.js");
         // As they would run: Node.js has helpers that may use another processor, and ours has two workers.
-        (node::start().await?, comparison.must(Target::AtLeast(8.0)), Processors::Shared)
+        (node::start().await?, "Express and the CloudEvents SDK, Node.js", 8.0, Processors::Shared)
     };
+    let mut rate = Comparison::new(number, Unit::PerSecond, "events applied, 64 connections", beside)
+        .must(Target::AtLeast(target));
+    let mut processor = Comparison::new(number, Unit::Seconds, "processor time of an event", beside);
     for round in 0..bench.rounds {
         let ours = async |publisher: &mut Service| of_ours(bench, &events, publisher, processors).await;
-        let beside = async || of_beside(bench, &events, &beside, number, processors).await;
+        let beside = async || of_beside(bench, &events, &server, number, processors).await;
         let (ours, beside) = if round % 2 == 0 {
             (ours(&mut publisher).await?, beside().await?)
         } else {
             let beside = beside().await?;
             (ours(&mut publisher).await?, beside)
         };
-        comparison.round(ours, beside);
+        rate.round(ours.rate(), beside.rate());
+        processor.round(ours.processor(), beside.processor());
     }
-    Ok(comparison.row().into_iter().collect())
+    Ok([rate, processor].into_iter().filter_map(Comparison::row).collect())
 }
 
 /// A new subscriber each time, because each event can be applied once.
@@ -75,7 +76,7 @@ async fn of_ours(
     events: &Events,
     publisher: &mut Service,
     processors: Processors,
-) -> anyhow::Result<f64> {
+) -> anyhow::Result<Run> {
     publisher.start().await?;
     let mut subscriber = stock::subscriber(publisher)?;
     subscriber.start().await?;
@@ -85,27 +86,27 @@ async fn of_ours(
     let (url, id) = (subscriber.url(), subscriber.process()?.id());
     let run = generator::run(bench, (&url, id), events.rest(), processors).await?;
     let status: Status = serde_json::from_str(&api.get("/v1/status").await?.expect(200)?.body)?;
-    check(status.events.applied, events, run.answered)?;
+    check(status.events.applied, events, run.answered())?;
     let lines = subscriber.output().lines().count();
     ensure!(lines <= LINES, "it said {lines} lines: {}", subscriber.process()?.tail());
-    Ok(run.rate())
+    Ok(run)
 }
 
 async fn of_beside(
     bench: &Bench,
     events: &Events,
-    beside: &Server,
+    server: &Server,
     number: u8,
     processors: Processors,
-) -> anyhow::Result<f64> {
-    let api = beside.api();
+) -> anyhow::Result<Run> {
+    let api = server.api();
     let before = if number == 6 { applied(&api).await? } else { 0 };
     events.warm_up(&api).await?;
-    let run = generator::run(bench, (beside.url(), beside.id()), events.rest(), processors).await?;
+    let run = generator::run(bench, (server.url(), server.id()), events.rest(), processors).await?;
     if number == 6 {
-        check(applied(&api).await? - before, events, run.answered)?;
+        check(applied(&api).await? - before, events, run.answered())?;
     }
-    Ok(run.rate())
+    Ok(run)
 }
 
 async fn applied(api: &Api) -> anyhow::Result<u64> {

@@ -35,23 +35,24 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let ours = (subscriber.url(), subscriber.process()?.id());
     let floor = (constant.url().to_owned(), constant.id());
     let run = async |(url, id): &(String, u32)| {
-        let run = generator::run(bench, (url, *id), (&requests, Order::Again), Processors::Apart).await?;
-        anyhow::Ok(run.rate())
+        generator::run(bench, (url, *id), (&requests, Order::Again), Processors::Apart).await
     };
     bench.say("warming up");
     run(&floor).await?;
     run(&ours).await?;
     let beside = "actix: answers a constant of that size";
-    let mut comparison = Comparison::new(8, Unit::PerSecond, "GET of a document of 300 bytes, 64 connections", beside)
+    let mut rate = Comparison::new(8, Unit::PerSecond, "GET of a document of 300 bytes, 64 connections", beside)
         .must(Target::AtLeast(0.9));
+    let mut processor = Comparison::new(8, Unit::Seconds, "processor time of a GET", beside);
     for round in 0..bench.rounds {
-        if round % 2 == 0 {
-            let figure = run(&ours).await?;
-            comparison.round(figure, run(&floor).await?);
+        let (ours, floor) = if round % 2 == 0 {
+            (run(&ours).await?, run(&floor).await?)
         } else {
-            let figure = run(&floor).await?;
-            comparison.round(run(&ours).await?, figure);
-        }
+            let floor = run(&floor).await?;
+            (run(&ours).await?, floor)
+        };
+        rate.round(ours.rate(), floor.rate());
+        processor.round(ours.processor(), floor.processor());
     }
-    Ok(comparison.row().into_iter().collect())
+    Ok([rate, processor].into_iter().filter_map(Comparison::row).collect())
 }

@@ -65,6 +65,8 @@ struct Single {
     /// One in 10,000 takes longer.
     p9999: f64,
     longest: f64,
+    /// How often the thread gave its processor away of itself, as one does that waits for a lock. To be sent off is no waiting.
+    waits: u64,
 }
 
 pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
@@ -96,6 +98,8 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
             let floor = of_map(&reader, &writer).await?;
             (of_ours(&reader, &writer).await?, floor)
         };
+        let [ours_waits, map_waits] = [ours.single.waits, single.waits];
+        bench.say(&format!("the reader waited {ours_waits} times beside a writer, {map_waits} times at the map"));
         typed.round(ours.typed, get);
         raw.round(ours.raw, get);
         p9999.round(ours.single.p9999, single.p9999);
@@ -194,6 +198,7 @@ impl Reader {
     fn one_by_one(&self, get: impl Fn(&str) -> bool) -> anyhow::Result<Single> {
         // Written to before, so that no get waits for memory in which its time is noted.
         let mut times = vec![Duration::MAX; self.single.min(self.ids().len())];
+        let waits = waits()?;
         let mut begun = Instant::now();
         for (time, id) in times.iter_mut().zip(self.ids()) {
             ensure!(get(id), "{id} was not there");
@@ -201,9 +206,17 @@ impl Reader {
             *time = ended - begun;
             begun = ended;
         }
+        let waits = self::waits()? - waits;
         times.sort_unstable();
         let slow = times.len() - 1 - times.len() / 10_000;
         let at = |rank: usize| times.get(rank).map(Duration::as_secs_f64).context("no gets");
-        Ok(Single { p9999: at(slow)?, longest: at(times.len() - 1)? })
+        Ok(Single { p9999: at(slow)?, longest: at(times.len() - 1)?, waits })
     }
+}
+
+/// How often this thread has waited in its life.
+fn waits() -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string("/proc/thread-self/status")?;
+    let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    count.context("no count of context switches")?.trim().parse().context("a count of context switches")
 }
