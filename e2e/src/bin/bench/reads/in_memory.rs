@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use contract::{CollectionName, DocumentId};
-use e2e::stage::FREE;
+use e2e::{stage::FREE, wait::eventually};
 use replica::{Builder, Collection, Config, Events, Replica};
 use serde::Deserialize;
 
@@ -123,6 +123,11 @@ struct Ours {
 async fn of_ours(reader: &Arc<Reader>, writer: &Writer) -> anyhow::Result<Ours> {
     writer.does(Does::Write);
     let (before, begun) = (writer.applied(), Instant::now());
+    eventually("the writer writes", async || {
+        ensure!(writer.applied() > before, "not yet");
+        Ok(())
+    })
+    .await?;
     let typed = reader.on_a_thread(|it| it.pass(it.ids(), |id| seen(it.collection.get(id)))).await?;
     let raw = reader
         .on_a_thread(|it| it.pass(it.raw.iter(), |id| it.replica.view().root().get(&it.name, id).is_some()))
@@ -131,7 +136,6 @@ async fn of_ours(reader: &Arc<Reader>, writer: &Writer) -> anyhow::Result<Ours> 
     let applied = (writer.applied() - before) as f64 / begun.elapsed().as_secs_f64();
     writer.does(Does::Rest);
     let at_rest = reader.on_a_thread(|it| it.one_by_one(|id| seen(it.collection.get(id)))).await?;
-    ensure!(applied > 0.0, "the writer wrote nothing meanwhile");
     Ok(Ours { typed, raw, single, at_rest, applied })
 }
 
