@@ -76,6 +76,7 @@ impl Bench {
 fn main() -> ExitCode {
     if let Some(ended) = replicas::run_publisher() {
         return ended;
+    }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if let Some((floor::constant::SERVE, rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         return floor::constant::serve(rest);
@@ -142,7 +143,7 @@ async fn measure(number: u8, bench: &Bench, report: &mut Report) -> anyhow::Resu
             Vec::new()
         }
         13 => visible::measure(bench).await?,
-        _14 => sustained::measure(bench).await?,
+        _ => sustained::measure(bench).await?,
     };
     report.rows.extend(rows);
     Ok(())

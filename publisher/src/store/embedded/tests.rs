@@ -5,6 +5,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
+use contract::CanonicalJson;
 use redb::{StorageBackend, backends::InMemoryBackend};
 
 use super::*;
