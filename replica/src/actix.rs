@@ -6,14 +6,13 @@
 
 mod envelope;
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, time::Duration};
 
 use actix_web::{
-    Error, HttpRequest, HttpResponse,
-    body::BoxBody,
-    dev::{HttpServiceFactory, ServiceRequest, ServiceResponse},
+    HttpRequest, HttpResponse,
+    dev::HttpServiceFactory,
     error::PayloadError,
-    middleware::{self, Next},
+    http::header::{CONTENT_TYPE, HeaderMap},
     web,
 };
 use contract::{
@@ -21,7 +20,7 @@ use contract::{
     event::{DEAD_LETTER_TOPIC, ROUTE, SUBSCRIBE_ROUTE},
     problem::MEDIA_TYPE,
 };
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use serde::Serialize;
 use subtle::ConstantTimeEq;
 use tokio::time::timeout;
@@ -56,18 +55,17 @@ impl Default for Options {
 
 struct Shared {
     replica: Replica,
+    token: Option<HeaderValue>,
     subscriptions: Vec<Subscription>,
 }
 
 /// The two routes below `/dapr`, for [`App::service`](actix_web::App::service). No topics are wanted unless
 /// [`Config::events`](crate::Config::events) is [`Events::Posted`].
 pub fn scope(replica: &Replica, options: &Options) -> impl HttpServiceFactory + 'static {
-    let shared = Shared { replica: replica.clone(), subscriptions: subscriptions(replica, options) };
-    let token: Option<Arc<[u8]>> =
-        options.token.as_ref().or(replica.config().app_token.as_ref()).map(|token| token.as_bytes().into());
+    let token = options.token.as_ref().or(replica.config().app_token.as_ref()).cloned();
+    let shared = Shared { replica: replica.clone(), token, subscriptions: subscriptions(replica, options) };
     web::scope(PREFIX)
         .app_data(web::Data::new(shared))
-        .wrap(middleware::from_fn(move |request, next| check_token(token.clone(), request, next)))
         .service(web::resource(below(SUBSCRIBE_ROUTE)).get(subscribe))
         .service(web::resource(below(ROUTE)).post(process))
 }
@@ -105,23 +103,41 @@ fn subscriptions(replica: &Replica, options: &Options) -> Vec<Subscription> {
 }
 
 /// `GET /dapr/subscribe`. A sidecar asks once in its life, so this needs nothing and never fails.
-async fn subscribe(shared: web::Data<Shared>) -> HttpResponse {
+async fn subscribe(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
+    if !shared.knows(&request) {
+        return unauthorized();
+    }
     HttpResponse::Ok().json(&shared.subscriptions)
 }
 
 /// `POST /dapr/processConfigurationEvents`.
 async fn process(request: HttpRequest, payload: web::Payload, shared: web::Data<Shared>) -> HttpResponse {
+    if !shared.knows(&request) {
+        return unauthorized();
+    }
     let replica = &shared.replica;
-    let read = timeout(BODY_TIME, read(payload)).await.unwrap_or_else(|late| Err(PayloadError::Io(late.into())));
+    let mut reading = pin!(read(payload));
+    // Most bodies are there with their head, and need no clock.
+    let read = match reading.as_mut().now_or_never() {
+        Some(read) => read,
+        None => timeout(BODY_TIME, reading).await.unwrap_or_else(|late| Err(PayloadError::Io(late.into()))),
+    };
     let answer = match read {
-        Ok(Some(body)) => match envelope::read(request.headers(), &body) {
-            Ok(event) => replica.receive_text(event.data.get(), event.expiration).await,
-            Err(poison) => replica.dropped(poison.reason, poison.error),
-        },
+        Ok(Some(body)) => take(replica, request.headers(), &body).await,
         Ok(None) => replica.dropped("too-large", format_args!("the event is larger than {MAX_BODY} bytes")),
         Err(error) => Answer::Retry { reason: error.to_string() },
     };
     HttpResponse::Ok().json(AnswerBody::from(answer))
+}
+
+async fn take(replica: &Replica, headers: &HeaderMap, body: &[u8]) -> Answer {
+    if let Some(hint) = envelope::plain(headers, body).filter(|hint| replica.follows(hint)) {
+        return replica.take(&hint).await;
+    }
+    match envelope::read(headers, body) {
+        Ok(event) => replica.receive(event.data, event.expiration).await,
+        Err(poison) => replica.dropped(poison.reason, poison.error),
+    }
 }
 
 #[derive(Serialize)]
@@ -160,20 +176,18 @@ async fn read(mut payload: web::Payload) -> Result<Option<Vec<u8>>, PayloadError
     Ok((length <= MAX_BODY).then_some(body))
 }
 
-/// Lets nobody in who does not know the token, if there is one. A sidecar takes the 401 for a passing failure and sends the
-/// event again, so that a token that was mistyped costs no event.
-async fn check_token(
-    token: Option<Arc<[u8]>>,
-    request: ServiceRequest,
-    next: Next<BoxBody>,
-) -> Result<ServiceResponse<BoxBody>, Error> {
-    let given = request.headers().get("dapr-api-token").map(|value| value.as_bytes()).unwrap_or_default();
-    // The same time wherever the difference is.
-    if token.is_none_or(|token| token.ct_eq(given).into()) {
-        return next.call(request).await;
+impl Shared {
+    /// Whether the caller knows the token, if there is one.
+    fn knows(&self, request: &HttpRequest) -> bool {
+        let given = request.headers().get("dapr-api-token").map(|value| value.as_bytes()).unwrap_or_default();
+        // The same time wherever the difference is.
+        self.token.as_ref().is_none_or(|token| token.as_bytes().ct_eq(given).into())
     }
+}
+
+/// A sidecar takes the 401 for a passing failure and sends the event again, so that a token that was mistyped costs no event.
+fn unauthorized() -> HttpResponse {
     let detail = "The header dapr-api-token must carry the APP_API_TOKEN of this subscriber";
     let problem = Problem::new(401, "unauthorized", "Unauthorized", detail).field("dapr-api-token");
-    let body = serde_json::to_string(&problem)?;
-    Ok(request.into_response(HttpResponse::Unauthorized().content_type(MEDIA_TYPE).body(body)))
+    HttpResponse::Unauthorized().insert_header((CONTENT_TYPE, MEDIA_TYPE)).json(problem)
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use contract::{CanonicalJson, CollectionName, EventData};
+use contract::{CollectionName, DocumentId, EventData};
 use serde_json::Value;
 use state::{Decision, Hint};
 use tokio::time::timeout;
@@ -20,7 +20,7 @@ impl Replica {
     /// As [`Replica::receive`], from the JSON text.
     pub async fn receive_text(&self, data: &str, expiration: Option<DateTime<Utc>>) -> Answer {
         match self.plain(data.as_bytes()) {
-            Some(data) => self.intake(data, expiration).await,
+            Some(hint) => self.take(&hint).await,
             None => match serde_json::from_str(data) {
                 Ok(data) => self.receive(data, expiration).await,
                 Err(error) => self.dropped("not-json", error),
@@ -28,11 +28,14 @@ impl Replica {
         }
     }
 
-    /// The data of an event that nothing is wrong with, read in one go; [`Replica::receive`] says what is wrong with the rest.
-    pub(crate) fn plain(&self, data: &[u8]) -> Option<EventData> {
-        let data: EventData = serde_json::from_slice(data).ok()?;
-        let object = data.config_data.as_ref().is_none_or(CanonicalJson::is_object);
-        (object && self.config().collections.contains(&data.collection)).then_some(data)
+    /// The data of an event that has a revision, and that nothing is wrong with, read in one go. [`Replica::receive`] knows what to
+    /// make of the rest.
+    pub(crate) fn plain(&self, data: &[u8]) -> Option<Hint> {
+        serde_json::from_slice(data).ok().filter(|hint| self.follows(hint))
+    }
+
+    pub(crate) fn follows(&self, hint: &Hint) -> bool {
+        self.config().collections.contains(&hint.collection)
     }
 
     /// Takes the data of an event as it came. `expiration` is until when the event is worth delivering.
@@ -61,20 +64,27 @@ impl Replica {
 
     /// Takes an event. `expiration` concerns events without a revision only: otherwise the revision decides.
     pub async fn intake(&self, data: EventData, expiration: Option<DateTime<Utc>>) -> Answer {
-        let result = match Hint::from_event(&data) {
-            Some(hint) => self.revisioned(&hint).await,
-            None => self.unrevisioned(&data, expiration).await,
-        };
-        result.unwrap_or_else(|error| {
-            let EventData { collection, id, .. } = &data;
-            tracing::warn!(%collection, %id, "an event of {collection}/{id} must be sent again: {error}");
-            self.journal().counts.retried += 1;
-            Answer::Retry { reason: error.to_string() }
-        })
+        match Hint::from_event(&data) {
+            Some(hint) => self.take(&hint).await,
+            None => {
+                let result = self.unrevisioned(&data, expiration).await;
+                result.unwrap_or_else(|error| self.again(&data.collection, &data.id, &error))
+            }
+        }
+    }
+
+    /// Takes what an event with a revision says.
+    pub(crate) async fn take(&self, hint: &Hint) -> Answer {
+        self.revisioned(hint).await.unwrap_or_else(|error| self.again(&hint.collection, &hint.id, &error))
+    }
+
+    fn again(&self, collection: &CollectionName, id: &DocumentId, error: &OriginError) -> Answer {
+        tracing::warn!(%collection, %id, "an event of {collection}/{id} must be sent again: {error}");
+        self.journal().counts.retried += 1;
+        Answer::Retry { reason: error.to_string() }
     }
 
     async fn revisioned(&self, hint: &Hint) -> Result<Answer, OriginError> {
-        let before = self.view();
         let mut decision = self.write(|writer| writer.machine.apply(hint));
         if decision == Decision::NeedsValue {
             // The gap it leaves is healed in any case, whatever becomes of this attempt.
@@ -102,6 +112,8 @@ impl Replica {
         if matches!(decision, Applied | Superseded | Staged | NoRoom | Duplicate) {
             journal.arrivals.by_event(&hint.collection, hint.revision);
         }
+        journal.begun = false;
+        let awaited = journal.grace;
         drop(journal);
         let Hint { collection, id, revision, epoch, .. } = hint;
         tracing::debug!(%collection, %id, revision, %epoch, "{collection}/{id} at {revision}: {decision:?}");
@@ -110,8 +122,7 @@ impl Replica {
         } else if decision == Decision::Early && self.view().root().loaded() {
             // A publisher that counted no revisions does so now.
             self.asked().reading.notify_one();
-        } else if self.view().lacking_since(&before.lacking).is_some() {
-            // One that was known is waited for already.
+        } else if !awaited && !self.view().lacking.is_empty() {
             self.asked().gap.notify_one();
         }
         Ok(Answer::Success)

@@ -106,6 +106,7 @@ mod origin;
 mod redis;
 mod replica;
 mod ring;
+mod shown;
 mod sync;
 mod typed;
 mod unrevisioned;

@@ -53,7 +53,7 @@ impl Replica {
                 }
                 Some(Signal::Heard(Heard::Event { collection, id, body, cursor })) => {
                     // What can be decided at once is, in the order in which it came.
-                    let mut taking = Box::pin(self.take(collection.clone(), id, body));
+                    let mut taking = Box::pin(self.take_body(collection.clone(), id, body));
                     if taking.as_mut().now_or_never().is_none() {
                         if under_way.len() < UNDER_WAY {
                             under_way.push(taking);
@@ -95,14 +95,14 @@ impl Replica {
     }
 
     /// Takes the bare data of an event.
-    async fn take(&self, collection: CollectionName, id: Option<DocumentId>, body: Vec<u8>) {
+    async fn take_body(&self, collection: CollectionName, id: Option<DocumentId>, body: Vec<u8>) {
         if body.len() > MAX_BODY {
             self.dropped("too-large", format_args!("the event is larger than {MAX_BODY} bytes"));
             return;
         }
         for _attempt in 0..ATTEMPTS {
             let answer = match self.plain(&body) {
-                Some(data) => self.intake(data, None).await,
+                Some(hint) => self.take(&hint).await,
                 None => match completed(&body, &collection, id.as_ref()) {
                     Ok(data) => self.receive(data, None).await,
                     Err(error) => self.dropped("not-json", error),

@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
 use chrono::Utc;
 use contract::{
     CollectionName,
@@ -16,7 +15,8 @@ use contract::{
 use tokio::sync::{Notify, watch};
 
 use crate::{
-    Answer, Config, Events, View, arrivals::Arrivals, disk::Disk, origin::Origin, typed::Typed, writer::Writer,
+    Answer, Config, Events, View, arrivals::Arrivals, disk::Disk, origin::Origin, shown::Shown, typed::Typed,
+    writer::Writer,
 };
 
 /// Drops that are remembered.
@@ -40,7 +40,7 @@ struct Shared {
     /// deadlock to be had, because nothing is called under it that takes another lock.
     writer: Mutex<Writer>,
     /// What the writer did last. Swapped under the writer's lock, so views follow each other in order.
-    view: ArcSwap<View>,
+    view: Shown<View>,
     /// Version of the newest changes in the view.
     moved: watch::Sender<u64>,
     /// Bumped after it was swapped.
@@ -76,6 +76,10 @@ pub(crate) struct Journal {
     pub(crate) arrivals: Arrivals,
     /// Whether what brings the events cannot be reached.
     pub(crate) away: bool,
+    /// It has just begun, or begun to listen, and heard no event since: what it lacks is not on its way, and needs no grace.
+    pub(crate) begun: bool,
+    /// The loop waits for the grace of a gap, and looks again by itself when that is over.
+    pub(crate) grace: bool,
     /// Up to where streams were read, where events come from streams.
     pub(crate) cursors: BTreeMap<CollectionName, String>,
     /// What was last logged of the intake.
@@ -99,7 +103,7 @@ impl Replica {
         let boot_id = format!("{:032x}", rand::random::<u128>());
         let disk = config.snapshot_dir.clone().map(|folder| Disk::new(folder, &boot_id));
         let mut writer = Writer::new(&config.collections, config.check_in);
-        let view = ArcSwap::from_pointee(writer.view(Instant::now()));
+        let view = Shown::new(writer.view(Instant::now()));
         Ok(Self(Arc::new(Shared {
             config,
             boot_id,
@@ -120,7 +124,7 @@ impl Replica {
 
     /// What is held now. The view stays as it is, whatever comes later.
     pub fn view(&self) -> Arc<View> {
-        self.0.view.load_full()
+        self.0.view.get()
     }
 
     /// Whoever waits for [`View::changes`] to change waits here. What is seen of it is a number without meaning.
@@ -184,9 +188,11 @@ impl Replica {
         let now = Instant::now();
         let view = writer.view(now);
         let (version, turn) = (view.rings.version, (view.state(now), view.turns_after(now)));
-        self.0.view.store(Arc::new(view));
+        self.0.view.show(view);
         self.0.moved.send_if_modified(|told| std::mem::replace(told, version) != version);
-        self.0.written.send_replace(());
+        if self.0.written.receiver_count() > 0 {
+            self.0.written.send_replace(());
+        }
         // Most changes change neither, and need wake nobody for it.
         self.0.turned.send_if_modified(|told| std::mem::replace(told, turn) != turn);
         result

@@ -9,14 +9,14 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use contract::{CollectionName, Epoch, EventData, Revision};
 use imbl::OrdMap;
-use state::{Landed, Root};
+use state::{Collection, Hint, Landed, Root};
 
 /// Changes that are kept of each collection.
 const MOST: usize = 1_024;
 /// Bytes of their values; at least one change is kept.
 const MOST_BYTES: usize = 16 << 20;
 
-type Changes = OrdMap<Revision, Arc<EventData>>;
+type Changes = OrdMap<Revision, Arc<Hint>>;
 
 /// The rings of all collections. Cloning shares them.
 #[derive(Debug, Clone, Default)]
@@ -62,8 +62,10 @@ impl Rings {
                     self.edit().values_mut().for_each(Ring::empty);
                 }
                 Landed::Change(hint) if Some(hint.epoch) == self.epoch => {
-                    if let Some(data) = hint.event() {
-                        self.edit().entry(hint.collection).or_default().add(hint.revision, data);
+                    let watermark = root.collection(&hint.collection).map_or(0, Collection::watermark);
+                    if !hint.lacks_value() {
+                        let moved = self.edit().entry(hint.collection.clone()).or_default().add(hint, watermark);
+                        self.version += u64::from(moved);
                     }
                 }
                 Landed::Change(_of_another_history) => {}
@@ -90,21 +92,29 @@ impl Ring {
     }
 
     /// The changes after a revision, in order, without a hole when it is not before the oldest.
-    pub fn after(&self, since: Revision) -> impl Iterator<Item = &Arc<EventData>> {
+    pub fn after(&self, since: Revision) -> impl Iterator<Item = EventData> {
         use std::ops::Bound::{Excluded, Unbounded};
-        self.kept.changes.range((Excluded(since), Unbounded)).map(|(_revision, data)| data)
+        self.kept.changes.range((Excluded(since), Unbounded)).filter_map(|(_revision, hint)| hint.event())
     }
 
     fn empty(&mut self) {
         (self.kept, self.base) = (Kept::default(), self.top);
     }
 
-    fn add(&mut self, revision: Revision, data: EventData) {
-        if revision > self.top {
-            self.beyond.insert(revision, Arc::new(data));
+    /// Takes a change; whether it is shown at once.
+    fn add(&mut self, hint: Arc<Hint>, watermark: Revision) -> bool {
+        // What comes in order, as most does, need not wait for anything.
+        let next = hint.revision == self.top + 1 && hint.revision <= watermark && self.beyond.changes.is_empty();
+        if next {
+            self.top = hint.revision;
+            self.kept.insert(hint);
+            self.base = self.kept.bound().unwrap_or(self.base);
+        } else if hint.revision > self.top {
+            self.beyond.insert(hint);
             // The lowest go: when the watermark has passed them all, the highest are the newest.
             self.beyond.bound();
         }
+        next
     }
 
     fn advance(&mut self, watermark: Revision) {
@@ -118,9 +128,9 @@ impl Ring {
         if first > self.top + 1 {
             (self.kept, self.base) = (Kept::default(), first - 1);
         }
-        while let Some((revision, data)) = self.beyond.pop_up_to(watermark) {
-            if revision >= first {
-                self.kept.insert(revision, data);
+        while let Some(hint) = self.beyond.pop_up_to(watermark) {
+            if hint.revision >= first {
+                self.kept.insert(hint);
             }
         }
         self.top = watermark;
@@ -129,32 +139,28 @@ impl Ring {
 }
 
 impl Kept {
-    fn insert(&mut self, revision: Revision, data: Arc<EventData>) {
-        self.bytes += size(&data);
-        if let Some(old) = self.changes.insert(revision, data) {
-            self.bytes -= size(&old);
+    fn insert(&mut self, hint: Arc<Hint>) {
+        self.bytes += hint.size();
+        if let Some(old) = self.changes.insert(hint.revision, hint) {
+            self.bytes -= old.size();
         }
     }
 
-    fn pop_up_to(&mut self, highest: Revision) -> Option<(Revision, Arc<EventData>)> {
-        let (lowest, data) = self.changes.get_min().filter(|(revision, _data)| *revision <= highest).cloned()?;
+    fn pop_up_to(&mut self, highest: Revision) -> Option<Arc<Hint>> {
+        let (lowest, hint) = self.changes.get_min().filter(|(revision, _hint)| *revision <= highest).cloned()?;
         self.changes.remove(&lowest);
-        self.bytes -= size(&data);
-        Some((lowest, data))
+        self.bytes -= hint.size();
+        Some(hint)
     }
 
     /// Lets the lowest go until the rest fits; the last that went.
     fn bound(&mut self) -> Option<Revision> {
         let mut gone = None;
         while self.changes.len() > MOST || self.bytes > MOST_BYTES && self.changes.len() > 1 {
-            gone = Some(self.pop_up_to(Revision::MAX)?.0);
+            gone = Some(self.pop_up_to(Revision::MAX)?.revision);
         }
         gone
     }
-}
-
-fn size(data: &EventData) -> usize {
-    data.config_data.as_ref().map_or(0, |config| config.as_str().len())
 }
 
 #[cfg(test)]

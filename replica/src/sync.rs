@@ -91,12 +91,14 @@ impl Replica {
         let mut due = Instant::now();
         let mut not_before = due;
         let mut last_reading: Option<Instant> = None;
-        // Who has just begun, or begun to listen, has no event on its way: what it lacks was missed.
-        let mut begun = true;
+        self.journal().begun = true;
         // Gaps that a healing did not narrow: what is lacking was not there to be had, so only a check-in can help.
         let mut hopeless = Gaps::default();
         loop {
+            // Before the view is looked at: whoever makes a gap after that asks for another look.
+            self.journal().grace = false;
             let heal = self.view().lacking_since(&hopeless).map(|since| (since + GRACE).max(not_before));
+            self.journal().grace = heal.is_some();
             tokio::select! {
                 // In this order, so that everything asked for until now is answered by the same reading.
                 biased;
@@ -104,7 +106,7 @@ impl Replica {
                 () = self.asked().gap.notified() => continue,
                 () = self.asked().reading.notified() => {
                     due = due.min(not_before);
-                    begun = true;
+                    self.journal().begun = true;
                     continue;
                 }
                 () = self.asked().other_epoch.notified() => {
@@ -123,7 +125,7 @@ impl Replica {
                 last_reading = Some(now);
                 hopeless.clear();
                 result = self.check_in().await;
-                heal_due |= std::mem::take(&mut begun) && !self.view().lacking.is_empty();
+                heal_due |= std::mem::take(&mut self.journal().begun) && !self.view().lacking.is_empty();
                 due = Instant::now() + self.config().check_in.mul_f64(rand::random_range(CHECK_IN_SHARE));
             }
             // Both when both are due: however often heads are asked for, what is missing is brought.

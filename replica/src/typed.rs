@@ -10,11 +10,10 @@ mod projection;
 
 use std::{any::TypeId, fmt, marker::PhantomData, sync::Arc};
 
-use arc_swap::ArcSwap;
 use contract::{CollectionName, DocumentId, Epoch, Revision, status::Refusal};
 use tokio::sync::watch;
 
-use crate::{Mistake, Replica, handlers::Handlers};
+use crate::{Mistake, Replica, handlers::Handlers, shown::Shown};
 pub(crate) use lens::{Held, Lens, shortened};
 pub(crate) use projection::Projection;
 
@@ -24,7 +23,7 @@ pub(crate) struct Typed {
     pub(crate) lenses: Arc<[Lens]>,
     pub(crate) handlers: Handlers,
     /// Made by one future, in `following`.
-    projection: ArcSwap<Projection>,
+    projection: Shown<Projection>,
     /// Bumped after it was swapped.
     stepped: watch::Sender<()>,
 }
@@ -32,12 +31,12 @@ pub(crate) struct Typed {
 impl Typed {
     pub(crate) fn new(lenses: Vec<Lens>, handlers: Handlers) -> Self {
         let lenses: Arc<[Lens]> = lenses.into();
-        let projection = ArcSwap::from_pointee(Projection::new(Arc::clone(&lenses)));
+        let projection = Shown::new(Projection::new(Arc::clone(&lenses)));
         Self { lenses, handlers, projection, stepped: watch::Sender::default() }
     }
 
     pub(crate) fn projection(&self) -> Arc<Projection> {
-        self.projection.load_full()
+        self.projection.get()
     }
 
     /// Whoever waits for another projection waits here.
@@ -46,7 +45,7 @@ impl Typed {
     }
 
     pub(crate) fn refusals(&self, collection: &CollectionName, most: usize) -> Vec<Refusal> {
-        self.projection.load().refusals(collection).take(most).cloned().collect()
+        self.projection.look().refusals(collection).take(most).cloned().collect()
     }
 
     fn lens<T: 'static>(&self, collection: &str) -> Result<usize, Mistake> {
@@ -85,7 +84,7 @@ pub struct Collection<T> {
 impl<T: Send + Sync + 'static> Collection<T> {
     /// The value of a document; `None` when there is none, or none that ever fit.
     pub fn get(&self, id: impl AsRef<str>) -> Option<Arc<T>> {
-        let projection = self.replica.typed().projection.load();
+        let projection = self.replica.typed().projection.look();
         projection.get(self.lens, id.as_ref())?.value()
     }
 
@@ -96,7 +95,7 @@ impl<T: Send + Sync + 'static> Collection<T> {
 
     /// How many documents have a value.
     pub fn len(&self) -> usize {
-        self.replica.typed().projection.load().len(self.lens)
+        self.replica.typed().projection.look().len(self.lens)
     }
 
     /// Whether no document has a value.
@@ -153,7 +152,7 @@ impl<T: Send + Sync + 'static> Snapshot<T> {
 
     /// All values, by id.
     pub fn iter(&self) -> impl Iterator<Item = (&DocumentId, &T)> {
-        self.projection.iter(self.lens).filter_map(|(id, held)| Some((id, held.look()?)))
+        self.projection.by_id(self.lens).into_iter().filter_map(|(id, held)| Some((id, held.look()?)))
     }
 
     /// How many documents have a value.

@@ -5,9 +5,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use contract::{
     CanonicalJson, Change, ChangeSet, CollectionName, Crc, Document, DocumentId, Epoch, EventData, Operation, Revision,
 };
+use serde::Deserialize;
 
 /// A change as it reaches the machine: complete, checked, and with a revision.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// It is read from the data of an event that has all of that; whatever else an event may be is for [`EventData`] to say.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Said")]
 pub struct Hint {
     /// Its collection.
     pub collection: CollectionName,
@@ -25,6 +29,41 @@ pub struct Hint {
     pub last_set: Revision,
     /// The set it is a member of. It never becomes visible before the rest of the set.
     pub change_set: Option<Arc<ChangeSet>>,
+}
+
+/// The data of an event, as far as a machine wants to know it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Said {
+    collection: CollectionName,
+    op: Operation,
+    id: DocumentId,
+    config_data: Option<CanonicalJson>,
+    crc: Option<Crc>,
+    revision: Revision,
+    epoch: Epoch,
+    last_set: Option<Revision>,
+    change_set: Option<ChangeSet>,
+}
+
+impl TryFrom<Said> for Hint {
+    type Error = &'static str;
+
+    fn try_from(said: Said) -> Result<Self, Self::Error> {
+        if said.config_data.as_ref().is_some_and(|config| !config.is_object()) {
+            return Err("configData is not a JSON object");
+        }
+        Ok(Self {
+            change_set: membership(said.change_set, &said.collection, said.revision),
+            collection: said.collection,
+            id: said.id,
+            epoch: said.epoch,
+            revision: said.revision,
+            op: said.op,
+            config: intact(said.config_data, said.crc),
+            last_set: said.last_set.unwrap_or(0),
+        })
+    }
 }
 
 /// What becomes of a change.
@@ -108,12 +147,13 @@ impl Hint {
         Some(Document::new(self.id.clone(), self.revision, config))
     }
 
-    pub(crate) fn lacks_value(&self) -> bool {
+    /// Whether its value is needed and did not come along.
+    pub fn lacks_value(&self) -> bool {
         self.op != Operation::Delete && self.config.is_none()
     }
 
     /// Bytes of the value.
-    pub(crate) fn size(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.config.as_ref().map_or(0, |config| config.as_str().len())
     }
 }

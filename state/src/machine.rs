@@ -1,6 +1,9 @@
 //! Decide and apply: the only place where a replica changes its mind.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use contract::{CanonicalJson, CollectionName, Document, DocumentId, Head, Revision};
 
@@ -27,7 +30,7 @@ pub struct Generation(u64);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Landed {
     /// A change, or something newer of the same document in its place.
-    Change(Hint),
+    Change(Arc<Hint>),
     /// A snapshot: what was told of before is no account of what is held any more.
     Installed,
 }
@@ -151,7 +154,7 @@ impl Machine {
             self.root.sets.note(hint);
         }
         collection.land(hint);
-        self.landed.push(Landed::Change(hint.clone()));
+        self.landed.push(Landed::Change(Arc::new(hint.clone())));
         // A load under way may still bring a page from before the deletion.
         if !loading {
             collection.bury();

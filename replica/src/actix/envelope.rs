@@ -1,11 +1,9 @@
 //! CloudEvents over HTTP: from headers and a body to data and an expiration.
 //!
-//! What sidecars deliver is read where it stands ([`Delivered`]). All else, and all that is wrong, becomes one JSON object, which
-//! the CloudEvents SDK reads. Around it stands what the SDK does not do: media types in any case, batches told apart,
+//! What sidecars deliver is read where it stands ([`plain`]). All else, and all that is wrong, becomes one JSON object, which
+//! the CloudEvents SDK reads ([`read`]). Around it stands what the SDK does not do: media types in any case, batches told apart,
 //! percent-encoded headers, and required attributes that are not empty (seeds.md section 3). Trace context is not read here,
 //! so it may be empty or all zeros.
-
-use std::borrow::Cow;
 
 use actix_web::http::header::{CONTENT_TYPE, HeaderMap};
 use chrono::{DateTime, Utc};
@@ -13,10 +11,8 @@ use cloudevents::{AttributesReader, Event};
 use contract::event::EXPIRATION;
 use percent_encoding::percent_decode;
 use serde::{Deserialize, de::IgnoredAny};
-use serde_json::{
-    Map, Value,
-    value::{RawValue, to_raw_value},
-};
+use serde_json::{Map, Value};
+use state::Hint;
 
 /// Media type of one event in structured mode.
 const STRUCTURED: &str = "application/cloudevents+json";
@@ -26,16 +22,15 @@ const CLOUDEVENTS: &str = "application/cloudevents";
 const PREFIX: &str = "ce-";
 
 /// What an event carries.
-#[derive(Debug)]
-pub(crate) struct Envelope<'a> {
-    /// Its data, a JSON text; null when there is none.
-    pub(crate) data: Cow<'a, RawValue>,
+#[derive(Debug, PartialEq)]
+pub(crate) struct Envelope {
+    /// Its data; null when there is none.
+    pub(crate) data: Value,
     /// Until when it is worth delivering. One that cannot be read is no limit.
     pub(crate) expiration: Option<DateTime<Utc>>,
 }
 
-/// An event in structured mode as sidecars deliver it. What does not fit is left to the SDK, which takes more and says what is
-/// wrong; attributes that mean nothing to a replica are not looked at.
+/// An event in structured mode as sidecars deliver it. Attributes that mean nothing to a replica are not looked at.
 #[derive(Deserialize)]
 struct Delivered<'a> {
     #[serde(rename = "specversion")]
@@ -48,19 +43,18 @@ struct Delivered<'a> {
     media_type: &'a str,
     #[serde(rename = "time")]
     _time: Option<DateTime<Utc>>,
-    expiration: Option<&'a str>,
-    #[serde(borrow)]
-    data: &'a RawValue,
+    data: Hint,
     data_base64: Option<IgnoredAny>,
 }
 
-impl<'a> Delivered<'a> {
-    fn read(body: &'a [u8]) -> Option<Self> {
-        let event: Self = serde_json::from_slice(body).ok()?;
-        let required = [event.id, event.source, event.kind].iter().all(|value| !value.is_empty());
-        let plain = event.version == "1.0" && event.media_type == "application/json" && event.data_base64.is_none();
-        (required && plain).then_some(event)
-    }
+/// What an event says that is just as sidecars deliver it, and has a revision, read in one go. What does not fit is left to
+/// [`read`], which takes more and says what is wrong. Its expiration is not asked for: the revision decides.
+pub(crate) fn plain(headers: &HeaderMap, body: &[u8]) -> Option<Hint> {
+    headers.get(CONTENT_TYPE).filter(|value| value.as_bytes().starts_with(STRUCTURED.as_bytes()))?;
+    let event: Delivered<'_> = serde_json::from_slice(body).ok()?;
+    let required = [event.id, event.source, event.kind].iter().all(|value| !value.is_empty());
+    let plain = event.version == "1.0" && event.media_type == "application/json" && event.data_base64.is_none();
+    (required && plain).then_some(event.data)
 }
 
 /// Why a message is not an event: in one word that stays the same, and in full.
@@ -80,13 +74,10 @@ fn not_an_event(error: impl ToString) -> Poison {
 ///
 /// # Errors
 /// When it is none, and never will be.
-pub(crate) fn read<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Envelope<'a>, Poison> {
+pub(crate) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Envelope, Poison> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let mut event = if media_type == STRUCTURED {
-        if let Some(Delivered { data, expiration, .. }) = Delivered::read(body) {
-            return Ok(Envelope { data: Cow::Borrowed(data), expiration: expiration.and_then(time) });
-        }
         event(serde_json::from_slice(body).map_err(not_an_event)?)?
     } else if media_type.starts_with(CLOUDEVENTS) {
         return Err(Poison { reason: "unsolicited-format", error: format!("{media_type} was not asked for") });
@@ -102,17 +93,13 @@ pub(crate) fn read<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Envelope<'
             return Err(not_an_event(format_args!("{name} is empty")));
         }
     }
-    let expiration = event.extension(EXPIRATION).and_then(|value| time(&value.to_string()));
+    let expiration = event.extension(EXPIRATION).map(ToString::to_string);
+    let expiration = expiration.and_then(|text| DateTime::parse_from_rfc3339(&text).ok()).map(DateTime::<Utc>::from);
     let (_content_type, _schema, data) = event.take_data();
     let data = data.map(Value::try_from).transpose();
     let data =
         data.map_err(|error| Poison { reason: "wrong-type", error: format!("the data is not JSON: {error}") })?;
-    let data = to_raw_value(&data.unwrap_or_default()).map_err(not_an_event)?;
-    Ok(Envelope { data: Cow::Owned(data), expiration })
-}
-
-fn time(text: &str) -> Option<DateTime<Utc>> {
-    DateTime::parse_from_rfc3339(text).ok().map(Into::into)
+    Ok(Envelope { data: data.unwrap_or_default(), expiration })
 }
 
 /// The SDK compares the media type of the data as it is written.
@@ -148,31 +135,28 @@ mod tests {
 
     use super::*;
 
-    type Read = Result<(Value, Option<DateTime<Utc>>), Poison>;
-
-    fn check(headers: &[(&str, &str)], body: &str) -> Read {
+    fn check(headers: &[(&str, &str)], body: &str) -> Result<Envelope, Poison> {
         let header = |(name, value): &(&str, &str)| {
             let name: HeaderName = name.parse().expect("a header name");
             (name, HeaderValue::from_bytes(value.as_bytes()).expect("a header value"))
         };
-        let read = read(&headers.iter().map(header).collect(), body.as_bytes())?;
-        Ok((serde_json::from_str(read.data.get()).expect("json"), read.expiration))
+        read(&headers.iter().map(header).collect(), body.as_bytes())
     }
 
-    fn structured(change: impl FnOnce(&mut Value)) -> Read {
+    fn structured(change: impl FnOnce(&mut Value)) -> Result<Envelope, Poison> {
         let mut event = json!({"specversion": "1.0", "id": "1", "source": "s", "type": "t", "data": {"a": 1}});
         change(&mut event);
         check(&[("content-type", STRUCTURED)], &event.to_string())
     }
 
-    fn refused(result: Read) -> &'static str {
+    fn refused(result: Result<Envelope, Poison>) -> &'static str {
         result.expect_err("poison").reason
     }
 
     #[test]
     fn structured_mode_in_every_spelling() {
         let body = r#"{"specversion":"1.0","id":"1","source":"s","type":"t","data":{"a":1}}"#;
-        let expected = Ok((json!({"a": 1}), None));
+        let expected = Ok(Envelope { data: json!({"a": 1}), expiration: None });
         for media_type in
             [STRUCTURED, "Application/CloudEvents+JSON; charset=UTF-8", "application/cloudevents+json ;x=y"]
         {
@@ -186,22 +170,36 @@ mod tests {
             }),
             expected
         );
-        assert_eq!(structured(|event| event["data"] = Value::Null), Ok((Value::Null, None)));
+        assert_eq!(structured(|event| event["data"] = Value::Null).map(|event| event.data), Ok(Value::Null));
     }
 
     #[test]
-    fn what_sidecars_deliver_is_read_in_place() {
-        let body = r#"{"data":{"a":1},"datacontenttype":"application/json","expiration":"2024-05-06T07:08:09Z","id":"1",
-            "pubsubname":"p","source":"s","specversion":"1.0","time":"2024-05-06T07:08:09Z","topic":"T","traceid":"","type":"t"}"#;
-        assert!(Delivered::read(body.as_bytes()).is_some());
-        for (plain, other) in [
+    fn what_sidecars_deliver_is_read_in_one_go() {
+        let body = r#"{"data":{"collection":"A","configData":{"a":1},"epoch":"0f86d081-1","id":"x","op":"Update","revision":7,
+            "metadata":{},"pubSubName":"p"},"datacontenttype":"application/json","expiration":"2024-05-06T07:08:09Z","id":"1",
+            "source":"s","specversion":"1.0","time":"2024-05-06T07:08:09Z","topic":"T","traceid":"","type":"t"}"#;
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(STRUCTURED))]);
+        let event = read(&headers, body.as_bytes()).expect("an event");
+        let data: contract::EventData = serde_json::from_value(event.data).expect("data");
+        let hint = plain(&headers, body.as_bytes());
+        assert!(hint.is_some());
+        assert_eq!(hint, Hint::from_event(&data), "both ways of reading say the same");
+        assert_eq!(plain(&HeaderMap::new(), body.as_bytes()), None);
+        for (plainly, other) in [
             (r#""specversion":"1.0""#, r#""specversion":"0.3""#),
             ("application/json", "text/json"),
-            (r#""data":{"a":1}"#, r#""data_base64":"eyJhIjoxfQ==""#),
+            (r#""data":{"#, r#""data_base64":"eyJhIjoxfQ==","data":{"#),
             (r#""topic":"T""#, r#""id":"2""#),
-            (r#""id":"1""#, r#""id":"\u0031""#),
+            (r#""id":"1""#, r#""id":"""#),
+            (r#""source":"s","#, ""),
+            (r#""time":"2024"#, r#""time":"noon"#),
+            (r#""revision":7,"#, ""),
+            (r#"{"a":1}"#, "[1]"),
+            (r#""op":"Update""#, r#""op":"update""#),
         ] {
-            assert!(Delivered::read(body.replace(plain, other).as_bytes()).is_none(), "{other}");
+            let odd = body.replace(plainly, other);
+            assert_ne!(odd, body);
+            assert_eq!(plain(&headers, odd.as_bytes()), None, "{other}");
         }
     }
 
@@ -219,7 +217,7 @@ mod tests {
 
     #[test]
     fn expiration_is_read_leniently() {
-        let read = |text: Value| structured(|event| event["expiration"] = text).map(|(_data, expiration)| expiration);
+        let read = |text: Value| structured(|event| event["expiration"] = text).map(|event| event.expiration);
         let expected = DateTime::parse_from_rfc3339("2024-05-06T07:08:09Z").expect("a time").to_utc();
         assert_eq!(read(json!("2024-05-06T09:08:09+02:00")), Ok(Some(expected)));
         for none in [json!("soon"), json!(""), json!(5), json!(true)] {
@@ -238,7 +236,7 @@ mod tests {
             ("ce-expiration", "2024-05-06T07:08:09%5A"),
         ];
         let event = check(&headers, r#"{"a":1}"#).expect("an event");
-        assert_eq!((event.0, event.1.is_some()), (json!({"a": 1}), true));
+        assert_eq!((event.data, event.expiration.is_some()), (json!({"a": 1}), true));
         assert_eq!(refused(check(&headers, "not JSON")), "wrong-type");
         assert_eq!(refused(check(&headers[..3], "{}")), "not-a-cloudevent");
         let mut bad = headers;
@@ -269,18 +267,10 @@ mod tests {
             ("id", json!(5)),
             ("specversion", json!("9")),
             ("time", json!("noon")),
+            ("extension", json!({})),
             ("data_base64", json!("e30=")),
         ] {
-            // As sidecars send it, and as it is when nobody says what the data is.
-            for plain in [true, false] {
-                let read = structured(|event| {
-                    event[member] = value.clone();
-                    if plain {
-                        event["datacontenttype"] = json!("application/json");
-                    }
-                });
-                assert_eq!(refused(read), "not-a-cloudevent", "{member}");
-            }
+            assert_eq!(refused(structured(|event| event[member] = value)), "not-a-cloudevent", "{member}");
         }
         let text = structured(|event| {
             event["datacontenttype"] = json!("text/plain");

@@ -92,7 +92,7 @@ fn a_change_beyond_a_hole_waits_for_the_watermark() {
     held.apply(&hint(2));
     assert_eq!(held.revisions(), [2, 3, 4]);
     let ring = held.rings.ring(&name()).expect("a ring");
-    let values: Vec<_> = ring.after(2).map(|data| Hint::from_event(data)).collect();
+    let values: Vec<_> = ring.after(2).map(|data| Hint::from_event(&data)).collect();
     assert_eq!(values, [Some(hint(3)), Some(hint(4))], "nothing of them is lost");
 }
 
@@ -155,7 +155,7 @@ proptest! {
             held.revisions();
         }
         let ring = held.rings.ring(&name()).expect("a ring");
-        let all: Vec<_> = ring.after(1).filter_map(|data| Hint::from_event(data)).collect();
+        let all: Vec<_> = ring.after(1).filter_map(|data| Hint::from_event(&data)).collect();
         prop_assert_eq!(all, (2..=40).map(hint).collect::<Vec<_>>());
     }
 }

@@ -1,6 +1,6 @@
 //! What keeps the typed collections, and the state that is told, in step with the view while the replica runs.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use contract::status::{MAX_REFUSALS, Refusal, State};
 use tokio::{sync::watch, time::sleep_until};
@@ -31,10 +31,11 @@ impl Replica {
                 if let Some(more) = refused.len().checked_sub(MAX_REFUSALS).filter(|more| *more > 0) {
                     tracing::warn!("{more} more values do not fit their types");
                 }
-                typed.projection.store(Arc::new(next));
+                typed.projection.show(next);
                 typed.stepped.send_replace(());
                 if typed.lenses.is_empty() {
                     // Nothing will ever be read through it, so nothing needs to be woken for each change.
+                    drop(written);
                     return std::future::pending().await;
                 }
             }

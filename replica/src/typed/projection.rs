@@ -11,8 +11,9 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use contract::{CollectionName, DocumentId, Epoch, Revision, status::Refusal};
-use imbl::OrdMap;
-use state::Root;
+use foldhash::fast::RandomState;
+use imbl::{GenericHashMap, OrdMap, shared_ptr::DefaultSharedPtr};
+use state::{Difference, Root};
 use tokio::task::yield_now;
 
 use super::{Held, Lens};
@@ -23,6 +24,9 @@ const STRETCH: usize = 256 << 10;
 /// A document through a lens.
 type Key = (usize, DocumentId);
 
+/// Values by id. Readers look up one at a time, so they are found by hash; who wants them in order sorts them.
+type Values = GenericHashMap<DocumentId, Held, RandomState, DefaultSharedPtr>;
+
 /// One moment of all typed collections. Cloning shares everything.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Projection {
@@ -30,7 +34,7 @@ pub(crate) struct Projection {
     root: Root,
     loaded: bool,
     /// By lens.
-    values: Vec<OrdMap<DocumentId, Held>>,
+    values: Vec<Values>,
     /// What the root holds and is not taken: refused, or held back with its set.
     pending: OrdMap<Key, Pending>,
 }
@@ -40,7 +44,7 @@ type Pending = Result<Option<Held>, Refusal>;
 
 impl Projection {
     pub(crate) fn new(lenses: Arc<[Lens]>) -> Self {
-        Self { values: vec![OrdMap::new(); lenses.len()], lenses, ..Self::default() }
+        Self { values: vec![Values::default(); lenses.len()], lenses, ..Self::default() }
     }
 
     /// What becomes of it when this root is seen.
@@ -108,11 +112,13 @@ impl Projection {
     }
 
     pub(crate) fn len(&self, lens: usize) -> usize {
-        self.values.get(lens).map_or(0, OrdMap::len)
+        self.values.get(lens).map_or(0, Values::len)
     }
 
-    pub(crate) fn iter(&self, lens: usize) -> impl Iterator<Item = (&DocumentId, &Held)> {
-        self.values.get(lens).into_iter().flatten()
+    pub(crate) fn by_id(&self, lens: usize) -> Vec<(&DocumentId, &Held)> {
+        let mut all: Vec<_> = self.values.get(lens).into_iter().flatten().collect();
+        all.sort_unstable_by_key(|(id, _held)| *id);
+        all
     }
 
     pub(crate) fn watermark(&self, lens: usize) -> Revision {
@@ -122,14 +128,17 @@ impl Projection {
 
     /// What this has of a lens that another moment has not, by revision: what it was, and what it is. What is gone comes last.
     pub(crate) fn changes_since(&self, old: &Self, lens: usize) -> Vec<(DocumentId, Option<Held>, Option<Held>)> {
-        use imbl::ordmap::DiffItem::{Add, Remove, Update};
-        let (Some(old), Some(new)) = (old.values.get(lens), self.values.get(lens)) else { return Vec::new() };
-        let owned = |item| match item {
-            Add(id, now) => (DocumentId::clone(id), None, Some(Held::clone(now))),
-            Update { old: (id, before), new: (_id, now) } => (id.clone(), Some(before.clone()), Some(now.clone())),
-            Remove(id, before) => (id.clone(), Some(before.clone()), None),
+        let (Some(before), Some(now)) = (old.values.get(lens), self.values.get(lens)) else { return Vec::new() };
+        // A value changes when its document does, or when what held it back is over.
+        let differences = self.root.changes_since(&old.root);
+        let of_it = |difference: &Difference<'_>| {
+            self.lenses.get(lens).is_some_and(|lens| lens.collection == *difference.collection)
         };
-        let mut changes: Vec<_> = old.diff(new).map(owned).collect();
+        let changed = differences.iter().filter(|difference| of_it(difference)).map(|difference| difference.id);
+        let pending = old.pending.keys().filter(|(of, _id)| *of == lens).map(|(_lens, id)| id);
+        let ids: BTreeSet<_> = changed.chain(pending).collect();
+        let change = |id: &DocumentId| (id.clone(), before.get(id).cloned(), now.get(id).cloned());
+        let mut changes: Vec<_> = ids.into_iter().map(change).filter(|(_id, before, now)| before != now).collect();
         changes.sort_by_key(|(_id, _before, now)| now.as_ref().map_or(Revision::MAX, |held| held.revision));
         changes
     }

@@ -101,13 +101,13 @@ fn heads(view: &View, since: &Since) -> Result<Vec<Head>, ApiError> {
 }
 
 /// The next changes of these collections, at most so many and so many bytes, by collection.
-fn changes<'a>(
-    view: &'a View,
+fn changes(
+    view: &View,
     heads: &[Head],
     since: &Since,
     epoch: Option<Epoch>,
     (room, budget): (usize, usize),
-) -> Result<Vec<&'a EventData>, Gone> {
+) -> Result<Vec<EventData>, Gone> {
     let mut pending = Vec::new();
     for head in heads {
         let Some(after) = since.get(&head.collection).copied() else { continue };
@@ -118,7 +118,7 @@ fn changes<'a>(
     }
     pending.sort_by_key(|(head, after)| head.revision - after);
     let mut shares = Shares::new(pending.len(), room, budget);
-    let mut items = BTreeMap::<&CollectionName, Vec<&EventData>>::new();
+    let mut items = BTreeMap::<&CollectionName, Vec<EventData>>::new();
     for (head, after) in pending {
         let (found, bytes) = next(view, &head.collection, after, shares.share());
         shares.spent(found.len(), bytes);
@@ -128,19 +128,19 @@ fn changes<'a>(
 }
 
 /// Changes of a collection and their bytes: none when there is no room, else at least one.
-fn next<'a>(
-    view: &'a View,
+fn next(
+    view: &View,
     name: &CollectionName,
     after: Revision,
     (room, budget): (usize, usize),
-) -> (Vec<&'a EventData>, usize) {
+) -> (Vec<EventData>, usize) {
     let mut bytes = 0;
-    let fits = |data: &&EventData| {
+    let fits = |data: &EventData| {
         let fits = bytes < budget;
         bytes += data.config_data.as_ref().map_or(0, |config| config.as_str().len());
         fits
     };
     let ring = view.changes(name).into_iter();
-    let found = ring.flat_map(|ring| ring.after(after)).map(AsRef::as_ref).take(room).take_while(fits).collect();
+    let found = ring.flat_map(|ring| ring.after(after)).take(room).take_while(fits).collect();
     (found, bytes.min(budget))
 }

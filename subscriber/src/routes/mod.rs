@@ -47,8 +47,8 @@ pub fn configure(config: &mut ServiceConfig, state: &AppState) {
     let routes = web::scope("")
         .wrap(middleware::from_fn(methods::answer))
         // Paths are tried in this order, so those that are asked for most come first.
-        .service(web::resource("/v1/collections/{collection}/documents/{id}").get(read::document))
         .service(replica::actix::scope(&state.replica, &state.dapr))
+        .service(web::resource("/v1/collections/{collection}/documents/{id}").get(read::document))
         .service(web::resource("/v1/collections").get(read::heads))
         .service(web::resource("/v1/collections/{collection}").get(read::head))
         .service(web::resource("/v1/collections/{collection}/documents").get(read::documents))

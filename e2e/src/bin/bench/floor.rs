@@ -1,12 +1,12 @@
 //! Floors and peers: the least that could do the same, from ordinary packages. Nothing here is part of the product.
 
+pub(crate) mod channel;
+pub(crate) mod constant;
 pub(crate) mod driver;
 pub(crate) mod etcd;
-pub(crate) mod channel;
+pub(crate) mod node;
 pub(crate) mod payload;
 pub(crate) mod posts;
 pub(crate) mod receiver;
-pub(crate) mod sidecars;
-pub(crate) mod constant;
-pub(crate) mod node;
 pub(crate) mod server;
+pub(crate) mod sidecars;

@@ -124,7 +124,7 @@ impl Source for Live {
 }
 
 impl Live {
-    fn piece(&mut self, items: &[&contract::EventData]) -> Bytes {
+    fn piece(&mut self, items: &[contract::EventData]) -> Bytes {
         self.ahead = None;
         let mut out = String::new();
         for item in items {
