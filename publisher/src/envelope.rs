@@ -1,13 +1,12 @@
 //! The CloudEvent around a change: exactly the envelope of the source document (seeds.md A10 to A14), and small.
 //!
-//! It is built anew for each event, so two changes can never mix (seeds.md F16). What the sidecar adds by itself (`topic`,
+//! It is written in one go from the change, and read by the CloudEvents SDK in the tests. What the sidecar adds by itself (`topic`,
 //! `pubsubname`, `expiration`) is not in it, except where there is no sidecar.
 
 use std::sync::Arc;
 
 use anyhow::Context;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use cloudevents::{Event, EventBuilder, EventBuilderV10};
 use contract::{Change, EventData, event};
 use serde::Serialize;
 
@@ -35,7 +34,7 @@ impl Envelopes {
     /// # Errors
     /// When it cannot be built, which no committed change should cause.
     pub fn event(&self, change: &Change) -> anyhow::Result<Vec<u8>> {
-        self.fitting(change, |_whole| ())
+        self.fitting(change, None)
     }
 
     /// The event as a sidecar would deliver it: with what it adds.
@@ -46,11 +45,8 @@ impl Envelopes {
         let ttl = TimeDelta::try_seconds(i64::try_from(self.ttl_seconds)?).context("a TTL beyond all time")?;
         let expiration = Utc::now().checked_add_signed(ttl).context("a TTL beyond all time")?;
         let expiration = expiration.to_rfc3339_opts(SecondsFormat::Secs, true);
-        self.fitting(change, |event| {
-            event.set_extension("topic", change.collection.as_str());
-            event.set_extension("pubsubname", self.pub_sub_name.as_str());
-            event.set_extension(event::EXPIRATION, expiration.as_str());
-        })
+        let topic = change.collection.as_str();
+        self.fitting(change, Some(Delivered { topic, pubsubname: &self.pub_sub_name, expiration: &expiration }))
     }
 
     /// The data of the event and its time, without an envelope, as it travels straight through Redis (seeds.md A10).
@@ -64,11 +60,26 @@ impl Envelopes {
         })
     }
 
-    /// The event with what `complete` adds.
-    fn fitting(&self, change: &Change, complete: impl Fn(&mut Event)) -> anyhow::Result<Vec<u8>> {
+    fn fitting(&self, change: &Change, delivered: Option<Delivered<'_>>) -> anyhow::Result<Vec<u8>> {
         self.small(|data_limit| {
-            let mut event = self.build(change, data_limit)?;
-            complete(&mut event);
+            let data = EventData::new(change, data_limit).through(&self.pub_sub_name, self.ttl_seconds);
+            let event = Structured {
+                specversion: "1.0",
+                id: event::event_id(change),
+                source: event::SOURCE,
+                kind: event::TYPE,
+                subject: change.id.as_str(),
+                time: change.time,
+                datacontenttype: "application/json",
+                dataschema: self.terms.rules.schemas.urn(&change.collection),
+                sequence: format!("{:020}", change.revision),
+                partitionkey: change.id.as_str(),
+                correlationid: change.context.correlation_id(),
+                traceparent: change.context.traceparent(),
+                traceid: change.context.traceparent(),
+                delivered,
+                data,
+            };
             serde_json::to_vec(&event).context("writing the event")
         })
     }
@@ -78,30 +89,40 @@ impl Envelopes {
         let whole = write(self.data_limit)?;
         if whole.len() < event::MAX_BYTES { Ok(whole) } else { write(0) }
     }
+}
 
-    fn build(&self, change: &Change, data_limit: usize) -> anyhow::Result<Event> {
-        let data = EventData::new(change, data_limit).through(&self.pub_sub_name, self.ttl_seconds);
-        let data = serde_json::to_value(&data)?;
-        let mut builder = EventBuilderV10::new()
-            .id(event::event_id(change))
-            .source(event::SOURCE)
-            .ty(event::TYPE)
-            .subject(change.id.as_str())
-            .time(change.time)
-            .extension(event::SEQUENCE, format!("{:020}", change.revision))
-            .extension(event::PARTITION_KEY, change.id.as_str());
-        builder = match self.terms.rules.schemas.urn(&change.collection) {
-            Some(urn) => builder.data_with_schema("application/json", urn, data),
-            None => builder.data("application/json", data),
-        };
-        if let Some(correlation) = change.context.correlation_id() {
-            builder = builder.extension(event::CORRELATION_ID, correlation);
-        }
-        if let Some(traceparent) = change.context.traceparent() {
-            builder = builder.extension(event::TRACEPARENT, traceparent).extension(event::TRACE_ID, traceparent);
-        }
-        builder.build().context("building the event")
-    }
+/// An event in structured mode (CloudEvents 1.0, JSON Event Format); the names of its members are those of [`event`].
+#[derive(Serialize)]
+struct Structured<'a> {
+    specversion: &'static str,
+    id: String,
+    source: &'static str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    subject: &'a str,
+    time: DateTime<Utc>,
+    datacontenttype: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dataschema: Option<&'a str>,
+    sequence: String,
+    partitionkey: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    correlationid: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceid: Option<&'a str>,
+    #[serde(flatten)]
+    delivered: Option<Delivered<'a>>,
+    data: EventData,
+}
+
+/// What a sidecar adds.
+#[derive(Clone, Copy, Serialize)]
+struct Delivered<'a> {
+    topic: &'a str,
+    pubsubname: &'a str,
+    expiration: &'a str,
 }
 
 /// An event without an envelope.
@@ -116,10 +137,13 @@ struct Bare {
 mod tests {
     use std::collections::BTreeSet;
 
+    use cloudevents::{AttributesReader, Event, event::ExtensionValue};
     use contract::{CanonicalJson, ChangeSet, Digest, Epoch, Operation, SetPart};
 
     use super::*;
     use crate::{fold::Rules, schemas::Schemas};
+
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     #[test]
     fn an_event_says_which_set_it_is_of_and_which_came_before() {
@@ -131,6 +155,7 @@ mod tests {
         let config = CanonicalJson::parse(b"{}").expect("json");
         let context =
             contract::Context::default().with_correlation_id("order-66").and_then(|it| it.with_user_id("u-1"));
+        let context = context.and_then(|it| it.with_traceparent(TRACE));
         let change = Change {
             collection,
             op: Operation::Create,
@@ -146,6 +171,22 @@ mod tests {
             digest: Digest::default(),
             context: context.expect("valid"),
         };
+        for (event, sidecar) in [(envelopes.event(&change), false), (envelopes.delivered(&change), true)] {
+            let event: Event = serde_json::from_slice(&event.expect("an event")).expect("a CloudEvent");
+            assert_eq!((event.id(), event.ty()), (event::event_id(&change).as_str(), event::TYPE));
+            assert_eq!((event.source().as_str(), event.subject()), (event::SOURCE, Some("a")));
+            assert_eq!((event.time(), event.datacontenttype()), (Some(&change.time), Some("application/json")));
+            let text = |name: &str| match event.extension(name) {
+                Some(ExtensionValue::String(text)) => Some(text.as_str()),
+                _ => None,
+            };
+            assert_eq!(text(event::SEQUENCE), Some("00000000000000000007"));
+            assert_eq!((text(event::PARTITION_KEY), text(event::CORRELATION_ID)), (Some("a"), Some("order-66")));
+            assert_eq!((text(event::TRACEPARENT), text(event::TRACE_ID)), (Some(TRACE), Some(TRACE)));
+            let added = [text("topic"), text("pubsubname"), text(event::EXPIRATION)];
+            assert_eq!(added.map(|text| text.is_some()), [sidecar; 3]);
+            assert_eq!(event.iter_extensions().count(), if sidecar { 8 } else { 5 });
+        }
         let event = envelopes.event(&change).expect("an event");
         let event: serde_json::Value = serde_json::from_slice(&event).expect("json");
         assert_eq!(event["data"]["lastSet"], 5);
