@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run run-dapr test chaos check latency format lint docs dependencies advisories
+.PHONY: help run run-dapr test chaos check latency bench format lint docs dependencies advisories
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Tools and servers that are fetched or built once, for all clones.
@@ -37,6 +37,12 @@ chaos: ## Real parts are killed, frozen and cut off under load while the promise
 latency: ## How long until a change is visible in both replicas: median and p99, release build, real parts
 	cargo build --release --workspace --locked
 	$(TARGET)/release/latency
+
+# About 15 minutes; nothing else should run meanwhile. Also ROUNDS and SHARE, see e2e/src/bin/bench/main.rs.
+bench: ## How fast it is beside floors and peers of the same run: ratios, target/bench/ [ONLY=1,2]
+	cargo build --release --workspace --locked --bin publisher --bin subscriber --bin bench
+	e2e/parts/provide.sh mongod redis-server daprd etcd wrk peer-modules >/dev/null
+	exec $(TARGET)/release/bench
 
 check: format lint docs dependencies ## Format, lints, documentation, dependencies and their licences
 

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 mod spelling;
 
 use crate::ids::Crc;
-use spelling::is_canonical;
+pub use spelling::is_canonical;
 
 /// Deepest nesting of objects and arrays in a document.
 pub const MAX_DEPTH: usize = 64;

@@ -127,6 +127,12 @@ impl Replica {
         self.0.view.get()
     }
 
+    /// A short look at what is held now: what [`Replica::view`] gives, for whoever does not keep it. It counts no references, so
+    /// readers on many processors do not meet.
+    pub fn look(&self) -> impl std::ops::Deref<Target = Arc<View>> + use<> {
+        self.0.view.look()
+    }
+
     /// Whoever waits for [`View::changes`] to change waits here. What is seen of it is a number without meaning.
     pub fn moved(&self) -> watch::Receiver<u64> {
         self.0.moved.subscribe()
@@ -188,13 +194,15 @@ impl Replica {
         let now = Instant::now();
         let view = writer.view(now);
         let (version, turn) = (view.rings.version, (view.state(now), view.turns_after(now)));
-        self.0.view.show(view);
+        let freed = self.0.view.show(view);
         self.0.moved.send_if_modified(|told| std::mem::replace(told, version) != version);
         if self.0.written.receiver_count() > 0 {
             self.0.written.send_replace(());
         }
         // Most changes change neither, and need wake nobody for it.
         self.0.turned.send_if_modified(|told| std::mem::replace(told, turn) != turn);
+        drop(writer);
+        drop(freed);
         result
     }
 

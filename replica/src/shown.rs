@@ -32,16 +32,18 @@ impl<T> Shown<T> {
         self.now.load_full()
     }
 
-    /// Shows the next moment, and frees those before it that nobody holds any more.
-    pub(crate) fn show(&self, next: T) {
+    /// Shows the next moment. What comes back are those before it that nobody holds any more, to be freed by the caller when it
+    /// holds nobody up.
+    pub(crate) fn show(&self, next: T) -> Vec<Arc<T>> {
         let old = self.now.swap(Arc::new(next));
         let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
         before.push(old);
         // Nobody comes to hold it any more, so a count of one stays one.
-        before.retain(|old| Arc::strong_count(old) > 1);
+        let mut freed: Vec<_> = before.extract_if(.., |old| Arc::strong_count(old) == 1).collect();
         if before.len() > MOST {
-            before.remove(0);
+            freed.push(before.remove(0));
         }
+        freed
     }
 }
 

@@ -10,8 +10,6 @@ use contract::{CollectionName, Problem};
 use serde_json::{Value, json};
 use service::openapi::{Answer, Document, Header, Operation, Schema, problem};
 
-use crate::routes::read::{REVISION_HEADER, STATE_HEADER};
-
 mod dapr;
 mod reads;
 mod upkeep;
@@ -19,12 +17,12 @@ mod upkeep;
 /// What every read says of where its data stands, and how far it may be trusted.
 const STANDING: [Header; 2] = [
     Header {
-        name: REVISION_HEADER,
+        name: "Confcast-Revision",
         description: "`<epoch>-<revision>` of the collection, or the epoch where several are concerned; `unversioned` without one",
         pattern: "^([0-9a-f]{8}-[0-9]+(-[0-9]+)?|unversioned)$",
     },
     Header {
-        name: STATE_HEADER,
+        name: "Confcast-State",
         description: "How far the answer may be trusted",
         pattern: "^(loading|behind|stale|current)$",
     },

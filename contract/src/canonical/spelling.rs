@@ -9,7 +9,7 @@ use super::{MAX_DEPTH, double};
 const SAFE_DIGITS: usize = 18;
 
 /// Whether a text, which must be JSON, is certainly canonical. Keys that are not plain ASCII are left to those who can sort them.
-pub(super) fn is_canonical(json: &str) -> bool {
+pub fn is_canonical(json: &str) -> bool {
     let bytes = json.as_bytes();
     // Of each object that is open: where its last key was. Of an array: nothing.
     let mut open: Vec<Option<&[u8]>> = Vec::new();
@@ -56,14 +56,12 @@ pub(super) fn is_canonical(json: &str) -> bool {
 /// Where a string that begins at `at` ends, if each of its escapes is spelled as it must be (RFC 8785 section 3.2.2.2).
 fn string(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
-        match bytes.get(at)? {
-            b'"' => return Some(at),
-            b'\\' => match bytes.get(at + 1)? {
-                b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't' => at += 2,
-                // Which control characters have no shorter form, and in which case, is asked of those who write them.
-                _longer => return None,
-            },
-            _plain => at += 1,
+        at += memchr::memchr2(b'"', b'\\', bytes.get(at..)?)?;
+        match bytes.get(at + 1) {
+            _ if bytes.get(at) == Some(&b'"') => return Some(at),
+            Some(b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't') => at += 2,
+            // Which control characters have no shorter form, and in which case, is asked of those who write them.
+            _longer => return None,
         }
     }
 }

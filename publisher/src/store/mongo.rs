@@ -1,12 +1,12 @@
-//! The MongoDB store: nothing outside this module speaks to MongoDB. Here it is opened and read; `commit` writes, `trim` takes
-//! old changes away, `rows` and `text` are what is written.
+//! The MongoDB store: nothing outside this module speaks to MongoDB. Here it is opened and asked; `reading` reads much, `commit`
+//! writes, `trim` takes old changes away, `rows` and `text` are what is written.
 //!
 //! Documents are native BSON `{_id, revision, crc, configData}` in collections named like the configuration collections;
 //! `_heads`, `_changes` and `_meta` stand beside them. A group is one transaction; the head documents serialise writers,
 //! whichever publisher they belong to. It needs a replica set (one node is enough) and says so.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     ops::Range,
     sync::Arc,
     time::Duration,
@@ -16,23 +16,29 @@ use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
 use contract::{Change, CollectionName, Document, DocumentId, Epoch, Head, Revision};
 use mongodb::{
-    Client, ClientSession, Database, IndexModel, SessionCursor,
+    Client, ClientSession, Database, IndexModel,
     bson::{self, Document as Bdoc, RawDocument, RawDocumentBuf, doc},
     options::{
         Acknowledgment, ClientOptions, CollectionOptions, IndexOptions, ReadConcern, ReadPreference, SelectionCriteria,
         WriteConcern,
     },
 };
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout, timeout_at},
+};
 use tracing::warn;
 
-use super::{PIECE_BYTES, Piece, Reading, Terms, newest::Newest};
+use super::{Reading, Terms, newest::Newest};
 
 mod commit;
 mod fleet;
+mod reading;
 mod rows;
 mod text;
 mod trim;
+
+pub(super) use reading::Cursor;
 
 const HEADS: &str = "_heads";
 const CHANGES: &str = "_changes";
@@ -54,12 +60,15 @@ pub struct Mongo {
     database: Database,
     terms: Arc<Terms>,
     newest: Arc<Newest>,
+    /// Where rows are read ahead: not on the one thread of the request that they are for.
+    runtime: Handle,
 }
 
 impl Mongo {
     pub(super) async fn open(url: &str, database: &str, terms: Arc<Terms>) -> anyhow::Result<Self> {
         let client = Client::with_options(options(url).await?).context("the MongoDB settings")?;
-        let store = Self { database: client.database(database), client, terms, newest: Arc::default() };
+        let database = client.database(database);
+        let store = Self { database, client, terms, newest: Arc::default(), runtime: Handle::current() };
         store.require_transactions().await?;
         store.prepare().await.context("preparing the database")?;
         Ok(store)
@@ -195,8 +204,7 @@ impl Mongo {
             anyhow::Ok((epoch, self.heads_in(&mut session, epoch, collections.iter()).await?))
         };
         let (epoch, heads) = timeout(CALL, begin).await.context(LATE)??;
-        let left = collections.iter().cloned().collect();
-        let cursor = Cursor { store: self.clone(), session, left, open: None };
+        let cursor = Cursor::new(self.clone(), session, collections);
         Ok(Reading { epoch, heads, cursor: super::Cursor::Mongo(Box::new(cursor)) })
     }
 
@@ -294,50 +302,6 @@ impl Mongo {
 
     pub(super) async fn ping(&self) -> anyhow::Result<()> {
         call(self.database.run_command(doc! { "ping": 1 })).await.map(drop)
-    }
-}
-
-/// Streams documents in the snapshot session that read their heads.
-#[derive(Debug)]
-pub(super) struct Cursor {
-    store: Mongo,
-    session: ClientSession,
-    left: VecDeque<CollectionName>,
-    open: Option<SessionCursor<RawDocumentBuf>>,
-}
-
-impl Cursor {
-    pub(super) async fn next(&mut self) -> anyhow::Result<Option<Piece>> {
-        timeout(CALL, self.next_piece()).await.context(LATE)?
-    }
-
-    async fn next_piece(&mut self) -> anyhow::Result<Option<Piece>> {
-        while let Some(collection) = self.left.front().cloned() {
-            let table = Mongo::raw(self.store.table_at_snapshot(collection.as_str()));
-            let mut rows = match self.open.take() {
-                Some(rows) => rows,
-                None => table.find(doc! {}).sort(doc! { "_id": 1 }).session(&mut self.session).await?,
-            };
-            let (mut documents, mut bytes) = (Vec::new(), 0);
-            while bytes < PIECE_BYTES {
-                if !rows.advance(&mut self.session).await? {
-                    break;
-                }
-                if let Some(document) = self.store.held(Some(&mut self.session), &collection, rows.current()).await? {
-                    bytes += document.json().len();
-                    documents.push(document);
-                }
-            }
-            if bytes >= PIECE_BYTES {
-                self.open = Some(rows);
-            } else {
-                self.left.pop_front();
-            }
-            if !documents.is_empty() {
-                return Ok(Some(Piece { collection, documents }));
-            }
-        }
-        Ok(None)
     }
 }
 

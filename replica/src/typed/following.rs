@@ -31,7 +31,7 @@ impl Replica {
                 if let Some(more) = refused.len().checked_sub(MAX_REFUSALS).filter(|more| *more > 0) {
                     tracing::warn!("{more} more values do not fit their types");
                 }
-                typed.projection.show(next);
+                drop(typed.projection.show(next));
                 typed.stepped.send_replace(());
                 if typed.lenses.is_empty() {
                     // Nothing will ever be read through it, so nothing needs to be woken for each change.

@@ -14,7 +14,7 @@ use std::{
 
 use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder,
-    http::header::{ACCEPT, ETAG, VARY},
+    http::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, VARY},
     web,
 };
 use contract::{
@@ -36,9 +36,11 @@ use crate::error::ApiError;
 
 /// Where the data of an answer stands: `<epoch>-<watermark>` when it concerns one collection, the epoch when it concerns
 /// several (their heads are in the body), `unversioned` when there is no epoch.
-pub const REVISION_HEADER: &str = "Confcast-Revision";
+pub const REVISION_HEADER: HeaderName = HeaderName::from_static("confcast-revision");
 /// How far the data of an answer may be trusted: a [`State`].
-pub const STATE_HEADER: &str = "Confcast-State";
+pub const STATE_HEADER: HeaderName = HeaderName::from_static("confcast-state");
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 pub(super) const UNVERSIONED: &str = "unversioned";
 
@@ -89,7 +91,10 @@ pub async fn document(
     state: web::Data<AppState>,
     path: web::Path<(String, String)>,
 ) -> Result<HttpResponse, ApiError> {
-    let view = loaded(&state)?;
+    let view = state.replica.look();
+    if !view.loaded() {
+        return Err(ApiError::loading());
+    }
     let (name, held) = followed(&view, &path.0)?;
     let id: DocumentId = path.1.parse().map_err(|error| ApiError::bad_request("id", error))?;
     let mut answer = about(&view, &name, held);
@@ -101,7 +106,8 @@ pub async fn document(
     if unchanged(&request, &etag) {
         return Ok(not_modified(answer));
     }
-    Ok(answer.content_type("application/json").body(document.json().clone()))
+    answer.insert_header((CONTENT_TYPE, JSON));
+    Ok(answer.body(document.json().clone()))
 }
 
 #[derive(Deserialize)]
@@ -174,7 +180,7 @@ pub(super) fn about_all(view: &View) -> HttpResponseBuilder {
 fn answer(revision: Option<String>, state: State) -> HttpResponseBuilder {
     let mut answer = HttpResponse::Ok();
     answer.insert_header((REVISION_HEADER, revision.unwrap_or_else(|| UNVERSIONED.to_owned())));
-    answer.insert_header((STATE_HEADER, state.as_str()));
+    answer.insert_header((STATE_HEADER, HeaderValue::from_static(state.as_str())));
     answer
 }
 

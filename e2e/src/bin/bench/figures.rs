@@ -154,11 +154,6 @@ impl Durations {
         self.0.push(duration);
     }
 
-    /// All of another's.
-    pub(crate) fn extend(&mut self, others: Self) {
-        self.0.extend(others.0);
-    }
-
     /// A percentile in seconds, by the nearest rank; 0 of nothing.
     pub(crate) fn at(&mut self, percent: usize) -> f64 {
         self.0.sort_unstable();

@@ -2,7 +2,8 @@
 //!
 //! Each measure is a module, prints nothing, and gives lines of one table. Floors and peers are in `floor`. Nothing is judged
 //! by a clock alone: what counts is the ratio of a round, in which both were measured right after each other. `SHARE` makes
-//! everything smaller, to see that it works; only a whole run says anything.
+//! everything smaller, to see that it works; only a whole run says anything. `OUT` is the folder of what it writes, instead
+//! of `target/bench`.
 
 mod duo;
 mod events;
@@ -28,6 +29,7 @@ mod writes;
 use std::{
     collections::BTreeSet,
     io::{IsTerminal, Write},
+    path::PathBuf,
     process::ExitCode,
     str::FromStr,
     time::Duration,
@@ -122,7 +124,8 @@ async fn run() -> anyhow::Result<()> {
         bench.bar.inc(1);
     }
     bench.bar.finish_and_clear();
-    let folder = e2e::parts::root().join("target/bench");
+    let out = std::env::var_os("OUT").filter(|folder| !folder.is_empty());
+    let folder = out.map_or_else(|| e2e::parts::root().join("target/bench"), PathBuf::from);
     report.write(&folder)?;
     writeln!(std::io::stdout(), "{}\n\nbench.json and pictures: {}", report.table(), folder.display()).ok();
     anyhow::ensure!(report.failures.is_empty(), "{} measures did not come to their end", report.failures.len());

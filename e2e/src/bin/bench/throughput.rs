@@ -3,6 +3,9 @@
 //!
 //! All of them publish to one sidecar with one Redis, and nobody subscribes. Ours answers before it has published, so what is
 //! left over is published before anything else is measured, and a second line counts the time for it.
+//!
+//! The sidecar and Redis take most of two processors, on both sides. What the store itself takes shows in two lines where events
+//! are off, beside `replaceOne` alone.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -46,9 +49,9 @@ const PUBLISHED: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 enum Writer {
     /// Over the HTTP API of a publisher.
-    Ours(Api),
+    Ours { api: Api, events: bool },
     /// As the source document: the driver, then the HTTP API of the sidecar, which is what its clients are made for.
-    Theirs { table: Collection<Document>, client: reqwest::Client, publish: String },
+    Theirs { table: Collection<Document>, client: reqwest::Client, publish: Option<String> },
 }
 
 /// Writes a second: until they were answered, and until all of them were published.
@@ -60,29 +63,34 @@ struct Rates {
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let (redis, mongod) = (Redis::start().await?, Mongod::start().await?);
     let publisher = || Ok::<_, anyhow::Error>(Service::publisher()?.with("AURA_CONFIGURATION_COLLECTIONS", FREE));
-    let mongo = publisher()?.with("AURA_CONFIGURATION_STORE_URL", mongod.url("confcast"));
-    let mut publishers = [mongo, publisher()?];
+    let on_mongo = |name| anyhow::Ok(publisher()?.with("AURA_CONFIGURATION_STORE_URL", mongod.url(name)));
+    let mut publishers = [on_mongo("confcast")?, publisher()?, on_mongo("silent")?, publisher()?];
     let mut sidecar = Sidecar::new(sidecar::PUBLISHER, publishers[0].port(), "bench", &redis)?;
-    for publisher in &mut publishers {
+    let (loud, silent) = publishers.split_at_mut(2);
+    for publisher in loud {
         publisher.set("AURA_CONFIGURATION_EVENTS_MANAGER", "DAPR");
         publisher.set("DAPR_GRPC_PORT", sidecar.grpc_port().to_string());
+    }
+    silent.iter_mut().for_each(|publisher| publisher.set("AURA_CONFIGURATION_EVENTS_ENABLED", "false"));
+    for publisher in &mut publishers {
         publisher.start().await?;
+        fill(&publisher.api(), FREE, (CLIENTS * DOCUMENTS) as usize, BYTES).await?;
     }
     sidecar.start().await?;
-    let [on_mongo, on_embedded] = publishers.each_ref().map(Service::api);
-    for api in [&on_mongo, &on_embedded] {
-        fill(api, FREE, (CLIENTS * DOCUMENTS) as usize, BYTES).await?;
-    }
-    let theirs = Writer::Theirs {
-        table: driver::client(&mongod.url("source")).await?.database("source").collection(FREE),
-        client: reqwest::Client::builder().no_proxy().build()?,
-        publish: format!(
-            "http://127.0.0.1:{}/v1.0/publish/pubsub-config/{FREE}?metadata.{}=60",
-            sidecar.http_port(),
-            event::TTL
-        ),
-    };
-    let writers = [theirs, Writer::Ours(on_mongo), Writer::Ours(on_embedded)];
+    let [mongo, embedded, silent_mongo, silent_embedded] = publishers.each_ref().map(Service::api);
+    let table = driver::client(&mongod.url("source")).await?.database("source").collection(FREE);
+    let port = sidecar.http_port();
+    let publish = format!("http://127.0.0.1:{port}/v1.0/publish/pubsub-config/{FREE}?metadata.{}=60", event::TTL);
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let theirs = |publish| Writer::Theirs { table: table.clone(), client: client.clone(), publish };
+    let loud = [
+        theirs(Some(publish)),
+        Writer::Ours { api: mongo, events: true },
+        Writer::Ours { api: embedded, events: true },
+    ];
+    let silent = [silent_mongo, silent_embedded].map(|api| Writer::Ours { api, events: false });
+    let [silent_mongo, silent_embedded] = silent;
+    let silent = [theirs(None), silent_mongo, silent_embedded];
 
     let beside = "replaceOne, then publish";
     let lines = ["PUT on MongoDB", "PUT on the embedded store"].map(|line| {
@@ -91,28 +99,37 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         (answered, Comparison::new(4, Unit::PerSecond, format!("{line}, until published"), beside))
     });
     let [mut first, mut second] = lines;
-    for writer in &writers {
+    let mut quiet = ["PUT on MongoDB", "PUT on the embedded store"].map(|line| {
+        Comparison::new(4, Unit::PerSecond, format!("{line}, {CLIENTS} clients, events off"), "replaceOne alone")
+    });
+    for writer in loud.iter().chain(&silent) {
         writer.rates(bench.lasting(WARM_UP)).await?;
     }
     for round in 0..bench.rounds {
         bench.say(&format!("measure 4, round {}", round + 1));
-        let [mut source, mut mongo, mut embedded] = [None, None, None];
-        let mut turns = [(&writers[0], &mut source), (&writers[1], &mut mongo), (&writers[2], &mut embedded)];
-        if round % 2 == 1 {
-            turns.reverse();
-        }
-        for (writer, rates) in turns {
-            *rates = Some(writer.rates(bench.lasting(LASTING)).await?);
-        }
-        let source = source.context("not measured")?;
+        let [source, mongo, embedded] = turns(bench, &loud, round % 2 == 1).await?;
         for ((answered, published), rates) in [(&mut first, mongo), (&mut second, embedded)] {
-            let rates = rates.context("not measured")?;
             answered.round(rates.answered, source.answered);
             published.round(rates.published, source.published);
         }
+        let [source, mongo, embedded] = turns(bench, &silent, round % 2 == 1).await?;
+        let [on_mongo, on_embedded] = &mut quiet;
+        on_mongo.round(mongo.answered, source.answered);
+        on_embedded.round(embedded.answered, source.answered);
     }
     let (first, second) = ([first.0, second.0], [first.1, second.1]);
-    Ok(first.into_iter().chain(second).filter_map(Comparison::row).collect())
+    Ok(first.into_iter().chain(second).chain(quiet).filter_map(Comparison::row).collect())
+}
+
+/// One round of three writers, in this order or the other way round.
+async fn turns(bench: &Bench, [source, mongo, embedded]: &[Writer; 3], back: bool) -> anyhow::Result<[Rates; 3]> {
+    let rates = async |writer: &Writer| writer.rates(bench.lasting(LASTING)).await;
+    if back {
+        let (embedded, mongo) = (rates(embedded).await?, rates(mongo).await?);
+        Ok([rates(source).await?, mongo, embedded])
+    } else {
+        Ok([rates(source).await?, rates(mongo).await?, rates(embedded).await?])
+    }
 }
 
 impl Writer {
@@ -135,7 +152,7 @@ impl Writer {
             written += client??;
         }
         let answered = begun.elapsed();
-        if let Self::Ours(api) = self {
+        if let Self::Ours { api, events: true } = self {
             until_published(api).await?;
         }
         let rate = |time: Duration| written as f64 / time.as_secs_f64();
@@ -148,9 +165,10 @@ impl Writer {
         let number = NUMBER.fetch_add(1, Relaxed);
         let value = value(number, BYTES);
         match self {
-            Self::Ours(api) => drop(api.put(FREE, id, &value).await?.expect(200)?),
+            Self::Ours { api, .. } => drop(api.put(FREE, id, &value).await?.expect(200)?),
             Self::Theirs { table, client, publish } => {
                 driver::replace(table, id, &value).await?;
+                let Some(publish) = publish else { return Ok(()) };
                 let data = json!({
                     "collection": FREE, "op": "Update", "id": id, "configData": value, "crc": "",
                     "metadata": { event::TTL: "60" }, "pubSubName": "pubsub-config",

@@ -1,7 +1,7 @@
 //! Rows of the store's collections, and what they mean.
 
 use anyhow::{Context, bail, ensure};
-use contract::{Change, Document, DocumentId, Epoch, Head, Revision};
+use contract::{CanonicalJson, Change, Document, DocumentId, Epoch, Head, Revision, canonical::is_canonical};
 use mongodb::bson::{self, Bson, Document as Bdoc, RawDocument, doc};
 
 use super::text;
@@ -43,8 +43,13 @@ pub(super) fn document_row(document: &Document) -> anyhow::Result<Bdoc> {
 pub(super) fn document(row: &RawDocument) -> anyhow::Result<Document> {
     let id = row.get_str("_id")?;
     let read = || {
-        let config = text::to_text(row.get_document("configData")?)?;
-        let document = Document::new(id.parse()?, revision(row)?, &config);
+        let (id, revision) = (id.parse()?, revision(row)?);
+        let text = text::to_text(row.get_document("configData")?)?;
+        let document = if is_canonical(&text) {
+            Document::from_canonical(id, revision, &text)
+        } else {
+            Document::new(id, revision, &CanonicalJson::parse(text.as_bytes())?)
+        };
         ensure!(
             row.get_str("crc")? == document.crc().to_string(),
             "its checksum does not hold: was it edited by hand?"
