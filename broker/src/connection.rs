@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use rand::seq::SliceRandom;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, FromRedisValue, RetryMethod, TlsMode,
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, FromRedisValue, RetryMethod, TlsMode,
     aio::{MultiplexedConnection, PubSub},
     cluster::ClusterClientBuilder,
     cluster_async::ClusterConnection,
+    io::tcp::TcpSettings,
     sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType},
 };
 use tokio::time::timeout;
@@ -87,7 +88,7 @@ impl Address {
                 return Ok(Connection::Server(connecting?));
             };
             let client = ClusterClientBuilder::new(self.nodes.clone()).response_timeout(answer);
-            let client = client.retries(REDIRECTS).connection_timeout(CONNECT_NODE).build()?;
+            let client = client.tcp_settings(at_once()).retries(REDIRECTS).connection_timeout(CONNECT_NODE).build()?;
             Ok(Connection::Cluster(client.get_async_connection().await?))
         })
         .await
@@ -104,7 +105,7 @@ impl Address {
         let mut nodes = self.nodes.clone();
         nodes.shuffle(&mut rand::rng());
         for node in nodes {
-            match in_time(async { Ok(Client::open(node)?.get_async_pubsub().await?) }).await {
+            match in_time(async { Ok(open(node)?.get_async_pubsub().await?) }).await {
                 Ok(listening) => return Ok(listening),
                 Err(error) => failed = error,
             }
@@ -116,9 +117,10 @@ impl Address {
     async fn server(&self) -> Result<Client, Error> {
         let Kind::Sentinel(service) = &self.kind else {
             let node = self.nodes.first().ok_or(Error::Away)?;
-            return Ok(Client::open(node.clone())?);
+            return open(node.clone());
         };
-        let mut server = SentinelNodeConnectionInfo::default().set_redis_connection_info(self.login.clone());
+        let server = SentinelNodeConnectionInfo::default().set_redis_connection_info(self.login.clone());
+        let mut server = server.set_tcp_settings(at_once());
         if self.tls {
             server = server.set_tls_mode(TlsMode::Secure);
         }
@@ -126,6 +128,15 @@ impl Address {
         let mut sentinels = SentinelClient::build(nodes, service, Some(server), SentinelServerType::Master)?;
         Ok(sentinels.async_get_client().await?)
     }
+}
+
+fn open(node: ConnectionInfo) -> Result<Client, Error> {
+    Ok(Client::open(node.set_tcp_settings(at_once()))?)
+}
+
+/// Events are small, and the next one must not wait for the word that the last one has arrived.
+fn at_once() -> TcpSettings {
+    TcpSettings::default().set_nodelay(true)
 }
 
 async fn in_time<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {

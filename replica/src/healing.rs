@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use contract::Epoch;
-use state::{Collection, Decision, Generation, How, Installed, NotInstalled};
+use state::{Decision, Generation, How, Installed, NotInstalled};
 
 use crate::{
     OriginError, Replica,
@@ -45,21 +45,29 @@ impl Replica {
     async fn delta(&self, epoch: Epoch, mut cursor: Cursor) -> Result<(), SyncError> {
         let begun = Instant::now();
         let mut healed = 0;
-        while !cursor.is_empty() {
-            let page = self.origin().page(&cursor, epoch).await?;
+        let mut page = self.origin().page(&cursor, epoch).await?;
+        loop {
             for change in &page.changes {
                 cursor.insert(change.collection.clone(), change.revision);
             }
-            healed += self.apply_page(&page);
-            if !page.more {
-                break;
-            }
             let view = self.view();
             cursor.retain(|name, at| {
+                let Some(held) = view.root().collection(name) else { return false };
                 // What came beyond a hole need not come again.
-                *at = (*at).max(view.root().collection(name).map_or(0, Collection::watermark));
-                view.root().collection(name).is_some_and(|held| *at < held.known())
+                *at = held.runs_on_to(*at);
+                *at < held.known()
             });
+            // The next one is on its way while this one is applied.
+            let next = async {
+                let more = page.more && !cursor.is_empty();
+                if more { self.origin().page(&cursor, epoch).await.map(Some) } else { Ok(None) }
+            };
+            let (next, new) = tokio::join!(biased; next, async { self.apply_page(&page) });
+            healed += new;
+            match next? {
+                Some(next) => page = next,
+                None => break,
+            }
         }
         let took = begun.elapsed().as_millis();
         tracing::debug!(healed, took_ms = took, "{healed} changes came by the feed in {took} ms");

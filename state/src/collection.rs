@@ -85,6 +85,12 @@ impl Collection {
         self.beyond.len()
     }
 
+    /// Up to where everything is seen, once everything up to a revision is.
+    pub fn runs_on_to(&self, revision: Revision) -> Revision {
+        let revision = revision.max(self.watermark);
+        self.beyond.get(&(revision + 1)).map_or(revision, |range| *range.end())
+    }
+
     /// Its digest was found to differ from the publisher's; the next load resets it.
     pub fn distrusted(&self) -> bool {
         self.distrusted

@@ -50,7 +50,10 @@ struct Delivered<'a> {
 /// What an event says that is just as sidecars deliver it, and has a revision, read in one go. What does not fit is left to
 /// [`read`], which takes more and says what is wrong. Its expiration is not asked for: the revision decides.
 pub(crate) fn plain(headers: &HeaderMap, body: &[u8]) -> Option<Hint> {
-    headers.get(CONTENT_TYPE).filter(|value| value.as_bytes().starts_with(STRUCTURED.as_bytes()))?;
+    let parameters = headers.get(CONTENT_TYPE)?.as_bytes().strip_prefix(STRUCTURED.as_bytes())?;
+    if !matches!(parameters.first(), None | Some(b';')) {
+        return None;
+    }
     let event: Delivered<'_> = serde_json::from_slice(body).ok()?;
     let required = [event.id, event.source, event.kind].iter().all(|value| !value.is_empty());
     let plain = event.version == "1.0" && event.media_type == "application/json" && event.data_base64.is_none();
@@ -185,6 +188,12 @@ mod tests {
         assert!(hint.is_some());
         assert_eq!(hint, Hint::from_event(&data), "both ways of reading say the same");
         assert_eq!(plain(&HeaderMap::new(), body.as_bytes()), None);
+        for (media_type, is_plain) in
+            [("application/cloudevents+json; charset=utf-8", true), ("application/cloudevents+json-seq", false)]
+        {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(media_type))]);
+            assert_eq!(plain(&headers, body.as_bytes()).is_some(), is_plain, "{media_type}");
+        }
         for (plainly, other) in [
             (r#""specversion":"1.0""#, r#""specversion":"0.3""#),
             ("application/json", "text/json"),

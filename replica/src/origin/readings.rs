@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use contract::{
-    CanonicalJson, CollectionName, DocumentId, Epoch, EventData, Feed, Head, Operation, Revision,
+    CanonicalJson, CollectionName, DocumentId, Epoch, Feed, Head, Operation, Revision,
     feed::EVENT_STREAM,
     fleet::{CheckIn, CheckedIn},
     snapshot::{Line, SETTLED, Start},
@@ -88,13 +88,13 @@ impl Origin {
         let since: Vec<_> = cursor.iter().map(|(name, revision)| format!("{name}:{revision}")).collect();
         let path = &format!("/v1/changes?since={}&epoch={epoch}", since.join(","));
         self.in_turn(|publisher| async move {
-            let Feed::<EventData> { items, more, .. } = json(publisher, self.get(publisher, path).await?).await?;
+            let Feed::<Hint> { items, more, .. } = json(publisher, self.get(publisher, path).await?).await?;
             let mut reached = cursor.clone();
-            let follows = |change: &EventData| {
+            let follows = |change: &Hint| {
                 let at = reached.get_mut(&change.collection);
                 at.is_some_and(|at| {
                     *at += 1;
-                    (Some(*at), Some(epoch)) == (change.revision, change.epoch) && intact(change)
+                    (*at, epoch) == (change.revision, change.epoch) && intact(change)
                 })
             };
             if !items.iter().all(follows) {
@@ -103,7 +103,7 @@ impl Origin {
             if more && items.is_empty() {
                 return Err(publisher.unusable("an empty page of the feed says that there is more"));
             }
-            Ok(Page { changes: items.iter().filter_map(Hint::from_event).collect(), more })
+            Ok(Page { changes: items, more })
         })
         .await
     }
@@ -172,12 +172,11 @@ impl Origin {
         let path = &format!("/v1/collections/{collection}/changes?since={since}&limit=1&epoch={epoch}");
         self.in_turn(|publisher| async move {
             let response = self.get(publisher, path).await?;
-            let Feed::<EventData> { items, .. } = json(publisher, response).await?;
-            let asked = items.first().filter(|change| {
+            let Feed::<Hint> { items, .. } = json(publisher, response).await?;
+            let record = items.into_iter().next().filter(|change| {
                 let place = (&change.collection, change.epoch, change.revision);
-                place == (collection, Some(epoch), Some(revision)) && intact(change)
+                place == (collection, epoch, revision) && intact(change)
             });
-            let record = asked.and_then(Hint::from_event);
             record.ok_or_else(|| publisher.unusable(format!("it is not revision {revision}, intact")))
         })
         .await
@@ -256,10 +255,9 @@ fn check_heads(root: &Root, heads: &[Head]) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a record has the value that its operation and its checksum say.
-fn intact(change: &EventData) -> bool {
-    change.config_data.as_ref().map(CanonicalJson::crc) == change.crc
-        && (change.op == Operation::Delete) == change.config_data.is_none()
+/// Whether a record has the value that its operation says. One whose checksum does not hold was not taken.
+fn intact(change: &Hint) -> bool {
+    (change.op == Operation::Delete) == change.config.is_none()
 }
 
 /// NeverEmpty, before anything is loaded: another store, or a history that was left, offers nothing. The next publisher may.

@@ -3,7 +3,11 @@
 //! Ours begins when the commit has returned, a floor right before it sends; both end when whoever waits for the receivers
 //! was woken. Nothing else is under way meanwhile.
 
+use std::time::Instant;
+
+use anyhow::{Context, anyhow};
 use e2e::stage::Via;
+use tokio::sync::mpsc;
 
 use crate::{
     Bench,
@@ -26,7 +30,33 @@ pub(crate) async fn measure(number: u8, bench: &Bench) -> anyhow::Result<Vec<Row
         return dapr(bench).await;
     }
     let (rows, more) = (direct(bench, Via::Local, Posts::start()?).await?, Channel::start().await?);
-    Ok([rows, direct(bench, Via::PubSub, more).await?].concat())
+    let rows = [rows, direct(bench, Via::PubSub, more).await?].concat();
+    // From the commit on, an event goes from thread to thread more often than the bare bytes do.
+    let mut waking = Comparison::alone(2, Unit::Seconds, "one hand-over to a task on a thread that sleeps, median");
+    for _round in 0..bench.rounds {
+        waking.figure(hand_overs(bench.sized(WRITES)).await?.at(50));
+    }
+    Ok(rows.into_iter().chain(waking.row()).collect())
+}
+
+/// To a thread of its own and back, one at a time; each is two hand-overs.
+async fn hand_overs(times: usize) -> anyhow::Result<Durations> {
+    let (to, mut there) = mpsc::unbounded_channel::<()>();
+    let (back, mut here) = mpsc::unbounded_channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let thread = std::thread::spawn(move || {
+        runtime.block_on(async { while there.recv().await.is_some_and(|()| back.send(()).is_ok()) {} });
+    });
+    let mut durations = Durations::default();
+    for _each in 0..times {
+        let begun = Instant::now();
+        to.send(())?;
+        here.recv().await.context("the thread ended")?;
+        durations.add(begun.elapsed() / 2);
+    }
+    drop(to);
+    thread.join().map_err(|_panic| anyhow!("the thread panicked"))?;
+    Ok(durations)
 }
 
 async fn dapr(bench: &Bench) -> anyhow::Result<Vec<Row>> {

@@ -3,12 +3,22 @@
 //! Both are one server on one disk that answers when the write is on it, and three clients in this process: one writes and
 //! two hear of it. Ours is a publisher with its embedded store that posts to two replicas, each behind a server of its own.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs::File,
+    io::Write,
+    time::{Duration, Instant},
+};
 
 use actix_web::{App, HttpServer};
 use anyhow::{Context, ensure};
 use contract::CollectionName;
-use e2e::{client::Api, process::free_port, services::Service, stage::FREE, wait::eventually};
+use e2e::{
+    client::Api,
+    process::{folder, free_port},
+    services::Service,
+    stage::FREE,
+    wait::eventually,
+};
 use replica::{Config, Events, Replica, State, Url, actix::Options};
 use tokio::{sync::watch, task::JoinSet, time::timeout, try_join};
 use tokio_util::sync::CancellationToken;
@@ -87,6 +97,10 @@ async fn rounds(bench: &Bench, etcd: &Etcd, publisher: &Service, replicas: &[Rep
         Comparison::new(13, Unit::Seconds, format!("{line}, median"), "etcd, put until both watchers have it");
     median = median.must(Target::AtMost(1.0));
     let mut tail = Comparison::new(13, Unit::Seconds, format!("{line}, p99"), "etcd, the same");
+    // Where the time goes: into the commit, and that into the disk.
+    let part = "of that, until the PUT is answered, median";
+    let mut answered = Comparison::new(13, Unit::Seconds, part, "etcd, until the put is answered");
+    let mut disk = Comparison::new(13, Unit::Seconds, part, "append 4 KiB to a file, fdatasync");
     ours.writes(bench.sized(WARM_UP)).await?;
     theirs.writes(bench.sized(WARM_UP)).await?;
     for round in 0..bench.rounds {
@@ -100,10 +114,26 @@ async fn rounds(bench: &Bench, etcd: &Etcd, publisher: &Service, replicas: &[Rep
             here = ours.writes(writes).await?;
             there = theirs.writes(writes).await?;
         }
+        let ([here, answer], [there, their_answer]) = (&mut here, &mut there);
         median.round(here.at(50), there.at(50));
         tail.round(here.at(99), there.at(99));
+        answered.round(answer.at(50), their_answer.at(50));
+        disk.round(answer.at(50), tokio::task::spawn_blocking(move || fsyncs(writes)).await??.at(50));
     }
-    Ok([median, tail].into_iter().filter_map(Comparison::row).collect())
+    Ok([median, tail, answered, disk].into_iter().filter_map(Comparison::row).collect())
+}
+
+/// What the disk takes for as much as both have to make durable, at the least.
+fn fsyncs(times: usize) -> anyhow::Result<Durations> {
+    let (folder, mut durations) = (folder()?, Durations::default());
+    let mut file = File::create(folder.path().join("appended"))?;
+    for _each in 0..times {
+        let begun = Instant::now();
+        file.write_all(&[b'x'; 4_096])?;
+        file.sync_data()?;
+        durations.add(begun.elapsed());
+    }
+    Ok(durations)
 }
 
 /// A publisher and its two replicas.
@@ -142,14 +172,18 @@ impl<'a> Ours<'a> {
         Ok(ours)
     }
 
-    async fn writes(&mut self, writes: usize) -> anyhow::Result<Durations> {
-        let mut durations = Durations::default();
+    /// Until both have it, and until it was answered.
+    async fn writes(&mut self, writes: usize) -> anyhow::Result<[Durations; 2]> {
+        let [mut durations, mut answers] = <[Durations; 2]>::default();
         for _each in 0..writes {
             self.revision += 1;
             let (id, value) = (id(self.revision % DOCUMENTS), value(self.revision, BYTES));
             let [(first, moved), (second, also_moved)] = &mut self.replicas;
             let sent = Instant::now();
-            let written = async { self.publisher.put(FREE, &id, &value).await?.expect(200) };
+            let written = async {
+                self.publisher.put(FREE, &id, &value).await?.expect(200)?;
+                anyhow::Ok(Instant::now())
+            };
             let all = async {
                 try_join!(
                     written,
@@ -157,10 +191,11 @@ impl<'a> Ours<'a> {
                     shows(second, also_moved, &self.collection, self.revision)
                 )
             };
-            let (_answer, one, other) = timeout(PATIENCE, all).await.context("a write is not visible")??;
+            let (answer, one, other) = timeout(PATIENCE, all).await.context("a write is not visible")??;
             durations.add(one.max(other) - sent);
+            answers.add(answer - sent);
         }
-        Ok(durations)
+        Ok([durations, answers])
     }
 }
 
@@ -196,22 +231,26 @@ impl Theirs {
         Ok(Self { client, watches, revision })
     }
 
-    async fn writes(&mut self, writes: usize) -> anyhow::Result<Durations> {
-        let mut durations = Durations::default();
+    /// Until both have it, and until it was answered.
+    async fn writes(&mut self, writes: usize) -> anyhow::Result<[Durations; 2]> {
+        let [mut durations, mut answers] = <[Durations; 2]>::default();
         for _each in 0..writes {
             self.revision += 1;
             let number = u64::try_from(self.revision)?;
             let (id, value) = (id(number % DOCUMENTS), value(number, BYTES));
             let [first, second] = &mut self.watches;
             let (sent, value) = (Instant::now(), value.to_string());
-            let all = async {
-                try_join!(self.client.put(&id, value.as_bytes()), has(first, self.revision), has(second, self.revision))
+            let put = async {
+                let revision = self.client.put(&id, value.as_bytes()).await?;
+                anyhow::Ok((revision, Instant::now()))
             };
-            let (revision, one, other) = timeout(PATIENCE, all).await.context("a put is not heard of")??;
+            let all = async { try_join!(put, has(first, self.revision), has(second, self.revision)) };
+            let ((revision, answer), one, other) = timeout(PATIENCE, all).await.context("a put is not heard of")??;
             ensure!(revision == self.revision, "somebody else writes there");
             durations.add(one.max(other) - sent);
+            answers.add(answer - sent);
         }
-        Ok(durations)
+        Ok([durations, answers])
     }
 }
 

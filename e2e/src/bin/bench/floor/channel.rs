@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use e2e::redis::Redis;
 use futures_util::StreamExt;
-use redis::{AsyncCommands, Client, aio::MultiplexedConnection};
+use redis::{AsyncCommands, Client, IntoConnectionInfo, aio::MultiplexedConnection, io::tcp::TcpSettings};
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{payload::Payload, receiver::until};
@@ -28,7 +28,8 @@ impl Channel {
     /// Both are subscribed when this is done.
     pub(crate) async fn start() -> anyhow::Result<Self> {
         let redis = Redis::start().await?;
-        let client = Client::open(redis.url())?;
+        let node = redis.url().into_connection_info()?.set_tcp_settings(TcpSettings::default().set_nodelay(true));
+        let client = Client::open(node)?;
         let (mut arrived, mut listening) = (Vec::new(), JoinSet::new());
         for _subscriber in 0..2 {
             let mut connection = client.get_async_pubsub().await?;
