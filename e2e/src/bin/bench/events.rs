@@ -3,10 +3,10 @@
 //! Ours begins when the commit has returned, a floor right before it sends; both end when whoever waits for the receivers
 //! was woken. Nothing else is under way meanwhile.
 
-use std::time::Instant;
+use std::{fs::File, io::Write, sync::Arc, time::Instant};
 
 use anyhow::{Context, anyhow};
-use e2e::stage::Via;
+use e2e::{process::folder, stage::Via};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -31,16 +31,24 @@ pub(crate) async fn measure(number: u8, bench: &Bench) -> anyhow::Result<Vec<Row
     }
     let (rows, more) = (direct(bench, Via::Local, Posts::start()?).await?, Channel::start().await?);
     let rows = [rows, direct(bench, Via::PubSub, more).await?].concat();
-    // From the commit on, an event goes from thread to thread more often than the bare bytes do.
-    let mut waking = Comparison::alone(2, Unit::Seconds, "one hand-over to a task on a thread that sleeps, median");
+    // Ours follows a wait for the disk, in which the processors fall asleep; a floor follows itself.
+    let mut waking = Comparison::new(
+        2,
+        Unit::Seconds,
+        "one hand-over to another thread after a wait for the disk, median",
+        "the same without such a wait",
+    );
     for _round in 0..bench.rounds {
-        waking.figure(hand_overs(bench.sized(WRITES)).await?.at(50));
+        let times = bench.sized(WRITES);
+        waking.round(hand_overs(times, true).await?.at(50), hand_overs(times, false).await?.at(50));
     }
     Ok(rows.into_iter().chain(waking.row()).collect())
 }
 
 /// To a thread of its own and back, one at a time; each is two hand-overs.
-async fn hand_overs(times: usize) -> anyhow::Result<Durations> {
+async fn hand_overs(times: usize, rested: bool) -> anyhow::Result<Durations> {
+    let folder = folder()?;
+    let file = Arc::new(File::create(folder.path().join("synced"))?);
     let (to, mut there) = mpsc::unbounded_channel::<()>();
     let (back, mut here) = mpsc::unbounded_channel();
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
@@ -49,6 +57,10 @@ async fn hand_overs(times: usize) -> anyhow::Result<Durations> {
     });
     let mut durations = Durations::default();
     for _each in 0..times {
+        if rested {
+            let mut file = Arc::clone(&file);
+            tokio::task::spawn_blocking(move || file.write_all(b"x").and_then(|()| file.sync_data())).await??;
+        }
         let begun = Instant::now();
         to.send(())?;
         here.recv().await.context("the thread ended")?;
