@@ -1,6 +1,6 @@
 //! How a change travels: the data of a CloudEvent, and the names and values of its envelope.
 //!
-//! The envelope itself is built by the publisher and read by the subscriber with the CloudEvents SDK; this module fixes
+//! The envelope itself is written by the publisher and read by the subscriber; this module fixes
 //! what both must agree on. An event is a hint: a reader that doubts it asks the feed.
 
 use std::collections::BTreeMap;

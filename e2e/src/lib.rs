@@ -5,6 +5,7 @@
 
 pub mod chaos;
 pub mod client;
+pub mod environment;
 pub mod follow;
 pub mod mongod;
 pub mod parts;

@@ -83,7 +83,7 @@ pub struct Args {
     /// A replica that is silent for so many seconds is forgotten
     #[arg(long, env = "AURA_CONFIGURATION_FORGET_REPLICAS_SECONDS", default_value = FORGET_REPLICAS_SECONDS)]
     forget_replicas_seconds: String,
-    /// Snapshots that may be under way at once; others are asked to come back
+    /// Snapshots that may be under way at once; others wait for a moment, then are asked to come back
     #[arg(long, env = "AURA_CONFIGURATION_LOADS", default_value = LOADS)]
     loads: String,
     /// DAPR: name of the pub/sub component

@@ -3,14 +3,15 @@
 use std::{
     io::{IsTerminal, Write},
     process::ExitCode,
-    str::FromStr,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::Context;
-use e2e::chaos::{
-    campaign::{self, Options, Progress},
-    way,
+use e2e::{
+    chaos::{
+        campaign::{self, Options, Progress},
+        way,
+    },
+    environment::number,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
@@ -46,17 +47,6 @@ async fn run() -> anyhow::Result<()> {
     report.verdict()?;
     writeln!(std::io::stdout(), "{report}").ok();
     Ok(())
-}
-
-/// A number of the environment.
-fn number<T: FromStr>(name: &str, default: T) -> anyhow::Result<T>
-where
-    T::Err: std::error::Error + Send + Sync + 'static,
-{
-    match std::env::var(name) {
-        Ok(text) if !text.is_empty() => text.parse().with_context(|| format!("{name}={text}")),
-        _ => Ok(default),
-    }
 }
 
 /// A bar on a terminal, lines elsewhere.

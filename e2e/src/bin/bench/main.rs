@@ -31,11 +31,11 @@ use std::{
     io::{IsTerminal, Write},
     path::PathBuf,
     process::ExitCode,
-    str::FromStr,
     time::Duration,
 };
 
 use anyhow::Context;
+use e2e::environment::number;
 use indicatif::{ProgressBar, ProgressStyle};
 use report::{Failure, Report};
 
@@ -156,15 +156,4 @@ async fn measure(number: u8, bench: &Bench, report: &mut Report) -> anyhow::Resu
 fn load() -> f64 {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or_default()
-}
-
-/// A number of the environment.
-fn number<T: FromStr>(name: &str, default: T) -> anyhow::Result<T>
-where
-    T::Err: std::error::Error + Send + Sync + 'static,
-{
-    match std::env::var(name) {
-        Ok(text) if !text.is_empty() => text.parse().with_context(|| format!("{name}={text}")),
-        _ => Ok(default),
-    }
 }
