@@ -1,5 +1,5 @@
-//! A service that was there before, and what it takes to have its greetings from the configuration: the lines that are
-//! numbered.
+//! A service that was there before, and what it takes to have its greetings from the configuration:
+//! the lines that are numbered.
 //!
 //! ```text
 //! PUBLISHER=http://127.0.0.1:8080 LISTEN=127.0.0.1:8090 target/debug/adopted
@@ -12,7 +12,8 @@ use actix_web::{App, HttpResponse, HttpServer, web};
 use replica::{Builder, Collection, Config, Events, actix};
 use serde::Deserialize;
 
-/// Of each channel this service wants to know its name; what else is in a document is nothing to it.
+/// Of each channel this service wants to know its name; what else is in a document is nothing to
+/// it.
 #[derive(Debug, Deserialize)]
 struct Channel {
     name: String,
@@ -21,16 +22,23 @@ struct Channel {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().init();
-    let setting = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_unset| default.to_owned());
+    let setting =
+        |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_unset| default.to_owned());
     let listen = setting("LISTEN", "127.0.0.1:8090");
     let config = Config {
         events: Events::Posted,
         base_url: Some(format!("http://{listen}").parse()?),
-        ..Config::new(&listen, [setting("PUBLISHER", "http://127.0.0.1:8080")], ["ChannelConfiguration"])?
+        ..Config::new(
+            &listen,
+            [setting("PUBLISHER", "http://127.0.0.1:8080")],
+            ["ChannelConfiguration"],
+        )?
     };
 
     // 1. A replica that reads the collection as a type.
-    let replica = Builder::new(config).collection::<Channel>("ChannelConfiguration")?.build()?;
+    let replica = Builder::new(config)
+        .collection::<Channel>("ChannelConfiguration")?
+        .build()?;
     let channels = replica.collection::<Channel>("ChannelConfiguration")?;
 
     let dapr = replica.clone();
@@ -49,7 +57,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(replica.run(server).await?)
 }
 
-async fn greet(channel: web::Path<String>, channels: web::Data<Collection<Channel>>) -> HttpResponse {
-    let name = channels.get(channel.as_str()).map(|channel| channel.name.clone());
+async fn greet(
+    channel: web::Path<String>,
+    channels: web::Data<Collection<Channel>>,
+) -> HttpResponse {
+    let name = channels
+        .get(channel.as_str())
+        .map(|channel| channel.name.clone());
     HttpResponse::Ok().body(format!("Welcome to {}", name.as_deref().unwrap_or("us")))
 }

@@ -8,8 +8,9 @@
 //! curl http://127.0.0.1:8090/flags/dark-mode
 //! ```
 //!
-//! No sidecar and no broker: the publisher on the same machine posts its events to whoever checked in, so a change is here
-//! milliseconds after it was made. Behind a sidecar nothing in here is different.
+//! No sidecar and no broker: the publisher on the same machine posts its events to whoever checked
+//! in, so a change is here milliseconds after it was made. Behind a sidecar nothing in here is
+//! different.
 
 use std::{error::Error, time::Instant};
 
@@ -20,7 +21,8 @@ use replica::{
 };
 use serde::{Deserialize, Serialize};
 
-/// What a document of the collection is. One that is anything else is refused, and the last good one stays.
+/// What a document of the collection is. One that is anything else is refused, and the last good
+/// one stays.
 #[derive(Debug, Serialize, Deserialize)]
 struct Flag {
     enabled: bool,
@@ -31,13 +33,19 @@ struct Flag {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().init();
-    let setting = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_unset| default.to_owned());
-    let (publisher, listen) = (setting("PUBLISHER", "http://127.0.0.1:8080"), setting("LISTEN", "127.0.0.1:8090"));
+    let setting =
+        |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_unset| default.to_owned());
+    let (publisher, listen) = (
+        setting("PUBLISHER", "http://127.0.0.1:8080"),
+        setting("LISTEN", "127.0.0.1:8090"),
+    );
 
     let mut config = Config::new(&listen, [publisher], ["FeatureFlags"])?;
     config.events = Events::Posted;
     config.base_url = Some(format!("http://{listen}").parse()?);
-    let replica = Builder::new(config).collection::<Flag>("FeatureFlags")?.build()?;
+    let replica = Builder::new(config)
+        .collection::<Flag>("FeatureFlags")?
+        .build()?;
     let flags = replica.collection::<Flag>("FeatureFlags")?;
 
     let shared = replica.clone();
@@ -57,7 +65,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Nothing is known before the first load, so nothing is said to be off.
-async fn flag(id: web::Path<String>, flags: web::Data<Collection<Flag>>, replica: web::Data<Replica>) -> HttpResponse {
+async fn flag(
+    id: web::Path<String>,
+    flags: web::Data<Collection<Flag>>,
+    replica: web::Data<Replica>,
+) -> HttpResponse {
     match flags.get(id.as_str()) {
         Some(flag) => HttpResponse::Ok().json(&*flag),
         None if replica.view().loaded() => HttpResponse::NotFound().finish(),
@@ -68,5 +80,7 @@ async fn flag(id: web::Path<String>, flags: web::Data<Collection<Flag>>, replica
 /// How far the answers may be trusted, and what was refused.
 async fn status(replica: web::Data<Replica>) -> HttpResponse {
     let state = replica.view().state(Instant::now());
-    HttpResponse::Ok().insert_header(("confcast-state", state.as_str())).json(replica.status())
+    HttpResponse::Ok()
+        .insert_header(("confcast-state", state.as_str()))
+        .json(replica.status())
 }

@@ -1,11 +1,13 @@
-//! A projection that is kept in step: a file that says how many features are on, and since which revision.
+//! A projection that is kept in step: a file that says how many features are on, and since which
+//! revision.
 //!
 //! ```text
 //! PUBLISHER=http://127.0.0.1:8080 PROJECTION=flags.json target/debug/projector
 //! ```
 //!
-//! The handler is told everything first, then each change with the value before and after. When it fails, a full disk say,
-//! it is told everything again after a while. Changes come with the check-ins, as no way of events is set.
+//! The handler is told everything first, then each change with the value before and after. When it
+//! fails, a full disk say, it is told everything again after a while. Changes come with the
+//! check-ins, as no way of events is set.
 
 use std::{
     error::Error,
@@ -47,7 +49,8 @@ impl Projection {
 
     /// Only what is different.
     fn change(&mut self, change: &Change<Flag>) {
-        let counts = |flag: &Option<Arc<Flag>>| i64::from(flag.as_ref().is_some_and(|flag| flag.enabled));
+        let counts =
+            |flag: &Option<Arc<Flag>>| i64::from(flag.as_ref().is_some_and(|flag| flag.enabled));
         self.enabled += counts(&change.current) - counts(&change.previous);
         self.revision = change.revision;
         self.changes += 1;
@@ -57,10 +60,15 @@ impl Projection {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().init();
-    let setting = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_unset| default.to_owned());
+    let setting =
+        |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_unset| default.to_owned());
     let file = PathBuf::from(setting("PROJECTION", "flags.json"));
 
-    let mut config = Config::new("projector", [setting("PUBLISHER", "http://127.0.0.1:8080")], ["FeatureFlags"])?;
+    let mut config = Config::new(
+        "projector",
+        [setting("PUBLISHER", "http://127.0.0.1:8080")],
+        ["FeatureFlags"],
+    )?;
     config.check_in = Duration::from_secs(1);
     // One flow of events, in order: nobody else ever waits for this lock.
     let projection = Arc::new(Mutex::new(Projection::default()));
@@ -81,7 +89,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         })?
         .build()?;
 
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut interrupt, mut terminate) = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    );
     let stop = async {
         tokio::select! {
             _ = interrupt.recv() => {}

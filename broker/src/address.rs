@@ -1,9 +1,10 @@
 //! Where Redis is, in one URL: one server, servers that Sentinels watch over, or a cluster.
 //!
-//! `redis://[user:password@]host[:port]`, `redis+unix:///socket`; with TLS `rediss://`. A cluster is
-//! `redis-cluster://host:port?node=host:port&node=…`; servers behind Sentinels are
-//! `redis-sentinel://host:port?sentinelServiceName=name&node=host:port`, with `sentinelUsername` and `sentinelPassword` for
-//! the Sentinels' own login. It is never shown with a password, and connects to nothing.
+//! `redis://[user:password@]host[:port]`, `redis+unix:///socket`; with TLS `rediss://`. A cluster
+//! is `redis-cluster://host:port?node=host:port&node=…`; servers behind Sentinels are
+//! `redis-sentinel://host:port?sentinelServiceName=name&node=host:port`, with `sentinelUsername`
+//! and `sentinelPassword` for the Sentinels' own login. It is never shown with a password, and
+//! connects to nothing.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
@@ -14,7 +15,8 @@ use url::Url;
 #[derive(Clone)]
 pub struct Address {
     pub(crate) kind: Kind,
-    /// What is known to begin with, never none: the server, some nodes of the cluster, the Sentinels.
+    /// What is known to begin with, never none: the server, some nodes of the cluster, the
+    /// Sentinels.
     pub(crate) nodes: Vec<ConnectionInfo>,
     pub(crate) tls: bool,
     /// How to log in where events are, and which database to use.
@@ -43,8 +45,8 @@ pub enum WrongAddress {
          rediss-sentinel://"
     )]
     Scheme,
-    /// A parameter that means nothing there. Its name, when it has one: after a password with a question mark in it comes
-    /// anything.
+    /// A parameter that means nothing there. Its name, when it has one: after a password with a
+    /// question mark in it comes anything.
     #[error("a parameter is not known here{}", .0.as_ref().map(|name| format!(": {name}")).unwrap_or_default())]
     Parameter(Option<String>),
     /// It names no host.
@@ -85,7 +87,13 @@ impl FromStr for Address {
         let Some(cluster) = kind else {
             let node = url.into_connection_info()?;
             let login = node.redis_settings().clone();
-            return Ok(Self { kind: Kind::Server, nodes: vec![node], tls: plain == "rediss", login, shown });
+            return Ok(Self {
+                kind: Kind::Server,
+                nodes: vec![node],
+                tls: plain == "rediss",
+                login,
+                shown,
+            });
         };
         if url.host_str().is_none_or(str::is_empty) {
             return Err(WrongAddress::NoHost);
@@ -96,9 +104,14 @@ impl FromStr for Address {
         }
         let mut first = url.clone();
         first.set_query(None);
-        // The client understands the plain scheme only, and a URL keeps its kind of scheme for life.
+        // The client understands the plain scheme only, and a URL keeps its kind of scheme for
+        // life.
         let first: Url = first.as_str().replacen(url.scheme(), &plain, 1).parse()?;
-        let login = first.clone().into_connection_info()?.redis_settings().clone();
+        let login = first
+            .clone()
+            .into_connection_info()?
+            .redis_settings()
+            .clone();
         let mut urls = vec![first.clone()];
         for node in &parameters.nodes {
             let (host, port) = node.rsplit_once(':').ok_or(WrongAddress::Node)?;
@@ -109,17 +122,34 @@ impl FromStr for Address {
             urls.push(url);
         }
         // A cluster has database 0 alone.
-        let own = if cluster { login.clone().set_db(0) } else { parameters.sentinel_login() };
+        let own = if cluster {
+            login.clone().set_db(0)
+        } else {
+            parameters.sentinel_login()
+        };
         let node = |url: Url| Ok(url.into_connection_info()?.set_redis_settings(own.clone()));
-        let nodes = urls.into_iter().map(node).collect::<Result<_, redis::RedisError>>()?;
-        let kind =
-            if cluster { Kind::Cluster } else { Kind::Sentinel(parameters.service.ok_or(WrongAddress::NoService)?) };
-        Ok(Self { kind, nodes, tls: plain == "rediss", login, shown })
+        let nodes = urls
+            .into_iter()
+            .map(node)
+            .collect::<Result<_, redis::RedisError>>()?;
+        let kind = if cluster {
+            Kind::Cluster
+        } else {
+            Kind::Sentinel(parameters.service.ok_or(WrongAddress::NoService)?)
+        };
+        Ok(Self {
+            kind,
+            nodes,
+            tls: plain == "rediss",
+            login,
+            shown,
+        })
     }
 }
 
 impl Address {
-    /// The same, in this database. In a cluster there is only database 0, so the number is in the names alone.
+    /// The same, in this database. In a cluster there is only database 0, so the number is in the
+    /// names alone.
     ///
     /// # Errors
     /// When the URL names another one.
@@ -127,7 +157,9 @@ impl Address {
         let database = i64::from(database);
         let named = self.login.db();
         if named != 0 && named != database {
-            return Err(format!("it names database {named}, AURA_REDIS_DATABASE {database}"));
+            return Err(format!(
+                "it names database {named}, AURA_REDIS_DATABASE {database}"
+            ));
         }
         if matches!(self.kind, Kind::Cluster) {
             return Ok(self);
@@ -135,7 +167,11 @@ impl Address {
         self.login = self.login.set_db(database);
         if matches!(self.kind, Kind::Server) {
             let login = &self.login;
-            self.nodes = self.nodes.into_iter().map(|node| node.set_redis_settings(login.clone())).collect();
+            self.nodes = self
+                .nodes
+                .into_iter()
+                .map(|node| node.set_redis_settings(login.clone()))
+                .collect();
         }
         Ok(self)
     }
@@ -178,8 +214,15 @@ impl Parameters {
 
 /// Scheme, host and port: everything else may be secret.
 fn shown(url: &Url) -> String {
-    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
+    let port = url
+        .port()
+        .map(|port| format!(":{port}"))
+        .unwrap_or_default();
+    format!(
+        "{}://{}{port}",
+        url.scheme(),
+        url.host_str().unwrap_or_default()
+    )
 }
 
 #[cfg(test)]
@@ -188,20 +231,33 @@ mod tests {
 
     fn nodes(text: &str) -> Vec<String> {
         let address: Address = text.parse().expect(text);
-        address.nodes.iter().map(|node| node.addr().to_string()).collect()
+        address
+            .nodes
+            .iter()
+            .map(|node| node.addr().to_string())
+            .collect()
     }
 
     #[test]
     fn all_kinds_of_addresses_are_read() {
         assert_eq!(nodes("redis://127.0.0.1"), ["127.0.0.1:6379"]);
-        assert_eq!(nodes("rediss://user:secret@redis.example:7000/3"), ["redis.example:7000"]);
+        assert_eq!(
+            nodes("rediss://user:secret@redis.example:7000/3"),
+            ["redis.example:7000"]
+        );
         assert_eq!(nodes("redis+unix:///run/redis.sock"), ["/run/redis.sock"]);
-        assert_eq!(nodes("redis-cluster://a:1?node=b:2&node=c:3"), ["a:1", "b:2", "c:3"]);
+        assert_eq!(
+            nodes("redis-cluster://a:1?node=b:2&node=c:3"),
+            ["a:1", "b:2", "c:3"]
+        );
         let sentinel = "rediss-sentinel://user:secret@a:1?node=b:2&sentinelServiceName=main&sentinelPassword=other";
         assert_eq!(nodes(sentinel), ["a:1", "b:2"]);
         let address: Address = sentinel.parse().expect("an address");
         assert!(address.tls && matches!(&address.kind, Kind::Sentinel(name) if name == "main"));
-        assert_eq!((address.login.username(), address.login.password()), (Some("user"), Some("secret")));
+        assert_eq!(
+            (address.login.username(), address.login.password()),
+            (Some("user"), Some("secret"))
+        );
         let own = address.nodes[1].redis_settings();
         assert_eq!((own.username(), own.password()), (None, Some("other")));
     }
@@ -211,15 +267,24 @@ mod tests {
         for (wrong, why) in [
             ("127.0.0.1:6379", "relative URL"),
             ("http://:secret@127.0.0.1", "expected redis://"),
-            ("redis-cluster://:secret@a:1?nodes=b:2", "not known here: nodes"),
+            (
+                "redis-cluster://:secret@a:1?nodes=b:2",
+                "not known here: nodes",
+            ),
             ("redis-cluster://user:1?secret@a:1", "not known here"),
             ("redis-cluster://:secret@a:1?node=b", "host:port"),
-            ("redis-cluster://:secret@a:1?sentinelServiceName=main", "not known"),
+            (
+                "redis-cluster://:secret@a:1?sentinelServiceName=main",
+                "not known",
+            ),
             ("redis-sentinel://:secret@a:1", "sentinelServiceName"),
             ("redis://:secret@a:1/x", "database"),
         ] {
             let error = wrong.parse::<Address>().expect_err(wrong).to_string();
-            assert!(error.to_lowercase().contains(why) || error.contains(why), "{wrong}: {error}");
+            assert!(
+                error.to_lowercase().contains(why) || error.contains(why),
+                "{wrong}: {error}"
+            );
             assert!(!error.contains("secret"), "{error}");
         }
         let address: Address = "redis://user:secret@a:1/2".parse().expect("an address");
@@ -230,7 +295,12 @@ mod tests {
     fn one_database_is_meant() {
         let address = || "redis://a:1/2".parse::<Address>().expect("an address");
         assert!(address().in_database(1).is_err());
-        assert_eq!(address().in_database(2).expect("the same").nodes[0].redis_settings().db(), 2);
+        assert_eq!(
+            address().in_database(2).expect("the same").nodes[0]
+                .redis_settings()
+                .db(),
+            2
+        );
         for cluster in ["redis-cluster://a:1", "redis-cluster://a:1/7"] {
             let cluster: Address = cluster.parse().expect("an address");
             let cluster = cluster.in_database(7).expect("only in names");

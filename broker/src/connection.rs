@@ -19,9 +19,11 @@ use crate::{Address, address::Kind};
 
 /// Until a connection stands, with all that is asked on the way.
 const CONNECT: Duration = Duration::from_secs(3);
-/// How often a cluster may send a command on to the node that has the key by now, within the time for its answer.
+/// How often a cluster may send a command on to the node that has the key by now, within the time
+/// for its answer.
 const REDIRECTS: u32 = 2;
-/// Until one node of a cluster is connected to. The client waits for all that it begins with, also for those that are gone.
+/// Until one node of a cluster is connected to. The client waits for all that it begins with, also
+/// for those that are gone.
 const CONNECT_NODE: Duration = Duration::from_millis(500);
 
 /// Why Redis did not do it.
@@ -42,8 +44,9 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether nothing more is to be expected of the connection. A refusal, such as of a right that is lacking, is none
-    /// of its faults; one of a server that does not take writes (any more) is.
+    /// Whether nothing more is to be expected of the connection. A refusal, such as of a right that
+    /// is lacking, is none of its faults; one of a server that does not take writes (any more)
+    /// is.
     pub(crate) fn ends_the_connection(&self) -> bool {
         match self {
             Self::Redis(error) => !matches!(error.retry_method(), RetryMethod::NoRetry),
@@ -84,18 +87,27 @@ impl Address {
         in_time(async {
             let Kind::Cluster = &self.kind else {
                 let config = AsyncConnectionConfig::new().set_response_timeout(Some(answer));
-                let connecting = self.server().await?.get_multiplexed_async_connection_with_config(&config).await;
+                let connecting = self
+                    .server()
+                    .await?
+                    .get_multiplexed_async_connection_with_config(&config)
+                    .await;
                 return Ok(Connection::Server(connecting?));
             };
             let client = ClusterClientBuilder::new(self.nodes.clone()).response_timeout(answer);
-            let client = client.tcp_settings(at_once()).retries(REDIRECTS).connection_timeout(CONNECT_NODE).build()?;
+            let client = client
+                .tcp_settings(at_once())
+                .retries(REDIRECTS)
+                .connection_timeout(CONNECT_NODE)
+                .build()?;
             Ok(Connection::Cluster(client.get_async_connection().await?))
         })
         .await
     }
 
-    /// Connects to listen. In a cluster every node hears what is published at any (the Redis command PUBLISH), so one that
-    /// answers will do: another one each time, in case it is cut off from its neighbours.
+    /// Connects to listen. In a cluster every node hears what is published at any (the Redis
+    /// command PUBLISH), so one that answers will do: another one each time, in case it is cut
+    /// off from its neighbours.
     pub(crate) async fn listen(&self) -> Result<PubSub, Error> {
         trust_tls();
         let Kind::Cluster = &self.kind else {
@@ -119,13 +131,15 @@ impl Address {
             let node = self.nodes.first().ok_or(Error::Away)?;
             return open(node.clone());
         };
-        let server = SentinelNodeConnectionInfo::default().set_redis_connection_info(self.login.clone());
+        let server =
+            SentinelNodeConnectionInfo::default().set_redis_connection_info(self.login.clone());
         let mut server = server.set_tcp_settings(at_once());
         if self.tls {
             server = server.set_tls_mode(TlsMode::Secure);
         }
         let nodes = self.nodes.clone();
-        let mut sentinels = SentinelClient::build(nodes, service, Some(server), SentinelServerType::Master)?;
+        let mut sentinels =
+            SentinelClient::build(nodes, service, Some(server), SentinelServerType::Master)?;
         Ok(sentinels.async_get_client().await?)
     }
 }
@@ -143,7 +157,8 @@ async fn in_time<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, E
     timeout(CONNECT, work).await.unwrap_or(Err(Error::Late))
 }
 
-/// The TLS library asks which cryptography to use, once per process; whoever embeds this may have said it already.
+/// The TLS library asks which cryptography to use, once per process; whoever embeds this may have
+/// said it already.
 fn trust_tls() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         drop(rustls::crypto::ring::default_provider().install_default());

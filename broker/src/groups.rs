@@ -1,5 +1,5 @@
-//! The consumer groups of a stream in Redis: who reads, how far, and the end of one. It knows of no replicas, and destroys
-//! nothing that was read from since it was looked at.
+//! The consumer groups of a stream in Redis: who reads, how far, and the end of one. It knows of no
+//! replicas, and destroys nothing that was read from since it was looked at.
 
 use std::time::Duration;
 
@@ -10,10 +10,13 @@ use redis::{
 
 use crate::{Connection, Error};
 
-/// By the clock that gives entries their ids: in a cluster each node has its own, and a script runs where its key is.
-const NOW: &str = "local time = redis.call('TIME') return time[1] * 1000 + math.floor(time[2] / 1000)";
+/// By the clock that gives entries their ids: in a cluster each node has its own, and a script runs
+/// where its key is.
+const NOW: &str =
+    "local time = redis.call('TIME') return time[1] * 1000 + math.floor(time[2] / 1000)";
 
-/// Looks and destroys in one step, so that nothing is read in between. Replies to a script are flat lists of pairs.
+/// Looks and destroys in one step, so that nothing is read in between. Replies to a script are flat
+/// lists of pairs.
 const DESTROY: &str = "
 local function pairs_of(list)
   local map = {}
@@ -38,7 +41,8 @@ return -2";
 pub struct Group {
     /// Its name.
     pub name: String,
-    /// Those that have read. Before Redis 7.2 a consumer that only waits for its first entry is not among them.
+    /// Those that have read. Before Redis 7.2 a consumer that only waits for its first entry is
+    /// not among them.
     pub consumers: Vec<Consumer>,
     /// Entries that were read and not acknowledged.
     pub pending: u64,
@@ -53,7 +57,8 @@ pub struct Group {
 pub struct Consumer {
     /// Its name; a Dapr sidecar's is that of the group.
     pub name: String,
-    /// Since it last asked for entries or claimed one. One that waits in a blocking read does not ask.
+    /// Since it last asked for entries or claimed one. One that waits in a blocking read does not
+    /// ask.
     pub idle: Duration,
 }
 
@@ -73,28 +78,42 @@ pub enum Destroyed {
 /// # Errors
 /// When Redis does not tell all of it.
 pub async fn list(redis: &mut Connection, stream: &str) -> Result<Vec<Group>, Error> {
-    let said: StreamInfoGroupsReply = match redis.ask(cmd("XINFO").arg("GROUPS").arg(stream)).await {
+    let said: StreamInfoGroupsReply = match redis.ask(cmd("XINFO").arg("GROUPS").arg(stream)).await
+    {
         Err(error) if is_absent(&error) => return Ok(Vec::new()),
         said => said?,
     };
     let mut groups = Vec::new();
     for group in said.groups {
-        let consumers = redis.ask(cmd("XINFO").arg("CONSUMERS").arg(stream).arg(&group.name)).await;
+        let consumers = redis
+            .ask(cmd("XINFO").arg("CONSUMERS").arg(stream).arg(&group.name))
+            .await;
         let consumers: StreamInfoConsumersReply = match consumers {
             // Somebody destroyed it in between.
             Err(error) if is_absent(&error) => continue,
             consumers => consumers?,
         };
         let mut range = cmd("XRANGE");
-        range.arg(stream).arg(after(&group.last_delivered_id)).arg("+").arg("COUNT").arg(1);
+        range
+            .arg(stream)
+            .arg(after(&group.last_delivered_id))
+            .arg("+")
+            .arg("COUNT")
+            .arg(1);
         let rest: StreamRangeReply = redis.ask(&range).await?;
         let now: u64 = redis.ask(cmd("EVAL").arg(NOW).arg(1).arg(stream)).await?;
-        let unread = rest.ids.first().map(|entry| Duration::from_millis(now.saturating_sub(milliseconds(&entry.id))));
+        let unread = rest
+            .ids
+            .first()
+            .map(|entry| Duration::from_millis(now.saturating_sub(milliseconds(&entry.id))));
         let consumers = consumers.consumers.into_iter();
         groups.push(Group {
             name: group.name,
             consumers: consumers
-                .map(|each| Consumer { name: each.name, idle: Duration::from_millis(each.idle as u64) })
+                .map(|each| Consumer {
+                    name: each.name,
+                    idle: Duration::from_millis(each.idle as u64),
+                })
                 .collect(),
             pending: group.pending as u64,
             last_delivered: group.last_delivered_id,
@@ -104,7 +123,8 @@ pub async fn list(redis: &mut Connection, stream: &str) -> Result<Vec<Group>, Er
     Ok(groups)
 }
 
-/// Destroys a group that still stands at `last_delivered`, and for which nobody has asked for entries for `idle`.
+/// Destroys a group that still stands at `last_delivered`, and for which nobody has asked for
+/// entries for `idle`.
 ///
 /// # Errors
 /// When Redis does not say what became of it.
@@ -116,7 +136,13 @@ pub async fn destroy(
     idle: Duration,
 ) -> Result<Destroyed, Error> {
     let mut script = cmd("EVAL");
-    script.arg(DESTROY).arg(1).arg(stream).arg(name).arg(last_delivered).arg(idle.as_millis() as u64);
+    script
+        .arg(DESTROY)
+        .arg(1)
+        .arg(stream)
+        .arg(name)
+        .arg(last_delivered)
+        .arg(idle.as_millis() as u64);
     match redis.ask::<i64>(&script).await {
         Ok(-1) => Ok(Destroyed::Read),
         Ok(-2) => Ok(Destroyed::Absent),
@@ -128,20 +154,28 @@ pub async fn destroy(
 
 /// Whether there is no such stream, or no such group.
 fn is_absent(error: &Error) -> bool {
-    let Error::Redis(error) = error else { return false };
+    let Error::Redis(error) = error else {
+        return false;
+    };
     error.code() == Some("NOGROUP") || error.to_string().contains("no such key")
 }
 
 /// The id that follows an entry's. `(` would say it, but only since Redis 6.2.
 fn after(id: &str) -> String {
-    match id.split_once('-').map(|(time, number)| (time, number.parse::<u64>())) {
+    match id
+        .split_once('-')
+        .map(|(time, number)| (time, number.parse::<u64>()))
+    {
         Some((time, Ok(number))) if number < u64::MAX => format!("{time}-{}", number + 1),
         _ => format!("{}-0", milliseconds(id).saturating_add(1)),
     }
 }
 
 fn milliseconds(id: &str) -> u64 {
-    id.split('-').next().and_then(|time| time.parse().ok()).unwrap_or(u64::MAX)
+    id.split('-')
+        .next()
+        .and_then(|time| time.parse().ok())
+        .unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
-//! Redis as a broker of events: where it is ([`Address`]), what things are called there ([`Names`]), how an event is sent
-//! ([`Sender`]) and how events come ([`listen`]: by [`pubsub`] or by [`streams`]), by the [`settings`] of both ends.
-//! [`groups`] looks after what Dapr leaves behind there.
+//! Redis as a broker of events: where it is ([`Address`]), what things are called there
+//! ([`Names`]), how an event is sent ([`Sender`]) and how events come ([`listen`]: by [`pubsub`] or
+//! by [`streams`]), by the [`settings`] of both ends. [`groups`] looks after what Dapr leaves
+//! behind there.
 //!
-//! The only crate that names the Redis client. It carries bytes: it never looks into an event and never decides what
-//! becomes of one.
+//! The only crate that names the Redis client. It carries bytes: it never looks into an event and
+//! never decides what becomes of one.
 
 mod address;
 mod connection;
@@ -71,7 +72,8 @@ impl FromStr for Delivery {
 pub enum Wanted {
     /// Whole collections.
     Collections(BTreeSet<CollectionName>),
-    /// One document (seeds.md A8). Where its collection has one channel, or is a stream, its neighbours are heard too.
+    /// One document (seeds.md A8). Where its collection has one channel, or is a stream, its
+    /// neighbours are heard too.
     Document(CollectionName, DocumentId),
 }
 
@@ -99,7 +101,8 @@ pub enum Heard {
         /// What Redis says.
         error: String,
     },
-    /// The stream of a collection began anew, or could not be read until now: events of it may be lost.
+    /// The stream of a collection began anew, or could not be read until now: events of it may be
+    /// lost.
     Lost {
         /// The collection.
         collection: CollectionName,
@@ -108,14 +111,20 @@ pub enum Heard {
     },
 }
 
-/// Waits between attempts, for ever: from a tenth of a second, doubling, to one, each with as much again of jitter.
+/// Waits between attempts, for ever: from a tenth of a second, doubling, to one, each with as much
+/// again of jitter.
 #[derive(Debug)]
 pub(crate) struct Backoff(ExponentialBackoff);
 
 impl Default for Backoff {
     fn default() -> Self {
         let delays = ExponentialBuilder::new().with_jitter().without_max_times();
-        Self(delays.with_min_delay(Duration::from_millis(100)).with_max_delay(Duration::from_secs(1)).build())
+        Self(
+            delays
+                .with_min_delay(Duration::from_millis(100))
+                .with_max_delay(Duration::from_secs(1))
+                .build(),
+        )
     }
 }
 

@@ -1,7 +1,8 @@
 //! Hearing events for as long as anyone listens: connect, hear, connect again.
 //!
-//! Redis may be away for long, so the waits between attempts grow to about a second, with jitter: a thousand replicas do not
-//! come back in the same instant. It says when it hears and when it does not; what was missed in between it cannot know.
+//! Redis may be away for long, so the waits between attempts grow to about a second, with jitter: a
+//! thousand replicas do not come back in the same instant. It says when it hears and when it does
+//! not; what was missed in between it cannot know.
 
 use std::{
     pin::pin,
@@ -20,7 +21,8 @@ const GOOD: Duration = Duration::from_secs(5);
 /// What a listener is told.
 #[derive(Debug)]
 pub enum Signal {
-    /// From now on nothing is missed. What was published before and is behind these places, or has none, may have been.
+    /// From now on nothing is missed. What was published before and is behind these places, or has
+    /// none, may have been.
     Stands(Cursors),
     /// Something came.
     Heard(Heard),
@@ -29,7 +31,11 @@ pub enum Signal {
 }
 
 /// Signals without end. `cursors` are the places to begin at, where events come by streams.
-pub fn listen(redis: Redis, wanted: Wanted, mut cursors: Cursors) -> impl Stream<Item = Signal> + Send {
+pub fn listen(
+    redis: Redis,
+    wanted: Wanted,
+    mut cursors: Cursors,
+) -> impl Stream<Item = Signal> + Send {
     stream! {
         let mut backoff = Backoff::default();
         loop {
@@ -64,10 +70,25 @@ async fn connect(
     redis: &Redis,
     wanted: &Wanted,
     cursors: &Cursors,
-) -> Result<(Cursors, impl Stream<Item = Result<Heard, Error>> + Send + use<>), Error> {
-    let Redis { address, names, delivery } = redis;
+) -> Result<
+    (
+        Cursors,
+        impl Stream<Item = Result<Heard, Error>> + Send + use<>,
+    ),
+    Error,
+> {
+    let Redis {
+        address,
+        names,
+        delivery,
+    } = redis;
     Ok(match delivery {
-        Delivery::PubSub => (Cursors::new(), pubsub::subscribe(address, names, wanted).await?.left_stream()),
+        Delivery::PubSub => (
+            Cursors::new(),
+            pubsub::subscribe(address, names, wanted)
+                .await?
+                .left_stream(),
+        ),
         Delivery::Streams => {
             let (places, events) = streams::read(address, names, wanted, cursors.clone()).await?;
             (places, events.right_stream())
@@ -76,7 +97,13 @@ async fn connect(
 }
 
 fn note(cursors: &mut Cursors, heard: &Heard) {
-    if let Heard::Event { collection, cursor: Some(cursor), .. } | Heard::Lost { collection, cursor } = heard {
+    if let Heard::Event {
+        collection,
+        cursor: Some(cursor),
+        ..
+    }
+    | Heard::Lost { collection, cursor } = heard
+    {
         cursors.insert(collection.clone(), cursor.clone());
     }
 }

@@ -1,7 +1,8 @@
 //! What channels and streams are called (seeds.md A7, A8): written in one spelling, read in two.
 //!
-//! `1__:aura-config:ChannelConfiguration` is the channel of a collection, with `:{id}` behind it that of one document. The
-//! source document writes its pattern without the colon before the collection, so that is understood too (seeds.md F17).
+//! `1__:aura-config:ChannelConfiguration` is the channel of a collection, with `:{id}` behind it
+//! that of one document. The source document writes its pattern without the colon before the
+//! collection, so that is understood too (seeds.md F17).
 
 use std::{fmt, str::FromStr};
 
@@ -15,7 +16,8 @@ pub struct Names {
     base: String,
 }
 
-/// `AURA_REDIS_CONFIGURATION_PREFIX`: 1 to 128 visible ASCII characters without braces, which mean something to a cluster.
+/// `AURA_REDIS_CONFIGURATION_PREFIX`: 1 to 128 visible ASCII characters without braces, which mean
+/// something to a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prefix(String);
 
@@ -30,7 +32,11 @@ impl FromStr for Prefix {
     fn from_str(text: &str) -> Result<Self, WrongPrefix> {
         let fits = |byte: u8| byte.is_ascii_graphic() && byte != b'{' && byte != b'}';
         let valid = (1..=128).contains(&text.len()) && text.bytes().all(fits);
-        if valid { Ok(Self(text.to_owned())) } else { Err(WrongPrefix) }
+        if valid {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(WrongPrefix)
+        }
     }
 }
 
@@ -52,7 +58,10 @@ pub struct Channel {
 impl Names {
     /// The names in a database (`AURA_REDIS_DATABASE`) under a prefix.
     pub fn new(database: u32, prefix: &Prefix) -> Self {
-        Self { database, base: format!("{database}__:{prefix}") }
+        Self {
+            database,
+            base: format!("{database}__:{prefix}"),
+        }
     }
 
     /// The database.
@@ -75,20 +84,28 @@ impl Names {
         format!("{}{collection}", self.base)
     }
 
-    /// Patterns that match all channels of a collection in both spellings, and those of collections whose names go on
-    /// after it: what arrives is told apart by [`Names::read`].
+    /// Patterns that match all channels of a collection in both spellings, and those of collections
+    /// whose names go on after it: what arrives is told apart by [`Names::read`].
     pub fn patterns(&self, collection: &CollectionName) -> [String; 2] {
-        [self.channel(collection), self.bare_channel(collection)].map(|channel| escape(&channel) + "*")
+        [self.channel(collection), self.bare_channel(collection)]
+            .map(|channel| escape(&channel) + "*")
     }
 
-    /// All channels that may bring one document: its own and that of the collection, in both spellings.
+    /// All channels that may bring one document: its own and that of the collection, in both
+    /// spellings.
     pub fn document_channels(&self, collection: &CollectionName, id: &DocumentId) -> [String; 4] {
         let (channel, bare) = (self.channel(collection), self.bare_channel(collection));
-        [self.document_channel(collection, id), format!("{bare}:{id}"), channel, bare]
+        [
+            self.document_channel(collection, id),
+            format!("{bare}:{id}"),
+            channel,
+            bare,
+        ]
     }
 
-    /// The key of a collection's stream. The braces make the streams of all collections stay together in a cluster, so
-    /// that they can be read at once (Redis cluster specification, hash tags).
+    /// The key of a collection's stream. The braces make the streams of all collections stay
+    /// together in a cluster, so that they can be read at once (Redis cluster specification,
+    /// hash tags).
     pub fn stream(&self, collection: &CollectionName) -> String {
         format!("{{{}}}:{collection}", self.base)
     }
@@ -101,12 +118,15 @@ impl Names {
             Some((collection, id)) => (collection, Some(id.parse().ok()?)),
             None => (rest, None),
         };
-        Some(Channel { collection: collection.parse().ok()?, id })
+        Some(Channel {
+            collection: collection.parse().ok()?,
+            id,
+        })
     }
 }
 
-/// Takes its meaning from every character that has one in a pattern (the Redis command PSUBSCRIBE). Nothing else is
-/// escaped: an ACL compares patterns as they are spelled.
+/// Takes its meaning from every character that has one in a pattern (the Redis command PSUBSCRIBE).
+/// Nothing else is escaped: an ACL compares patterns as they are spelled.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -133,14 +153,27 @@ mod tests {
     #[test]
     fn names_are_those_of_the_source_document() {
         let (names, agent) = (names("aura-config"), "a:7".parse().expect("an id"));
-        assert_eq!(names.channel(&channels()), "1__:aura-config:ChannelConfiguration");
-        assert_eq!(names.document_channel(&channels(), &agent), "1__:aura-config:ChannelConfiguration:a:7");
-        assert_eq!(names.stream(&channels()), "{1__:aura-config}:ChannelConfiguration");
+        assert_eq!(
+            names.channel(&channels()),
+            "1__:aura-config:ChannelConfiguration"
+        );
+        assert_eq!(
+            names.document_channel(&channels(), &agent),
+            "1__:aura-config:ChannelConfiguration:a:7"
+        );
+        assert_eq!(
+            names.stream(&channels()),
+            "{1__:aura-config}:ChannelConfiguration"
+        );
     }
 
     #[test]
     fn both_spellings_are_read_and_nothing_else() {
-        let read = |channel: &str| names("aura-config").read(channel).map(|read| (read.collection, read.id));
+        let read = |channel: &str| {
+            names("aura-config")
+                .read(channel)
+                .map(|read| (read.collection, read.id))
+        };
         let whole = Some((channels(), None));
         assert_eq!(read("1__:aura-config:ChannelConfiguration"), whole);
         assert_eq!(read("1__:aura-configChannelConfiguration"), whole);
@@ -148,7 +181,9 @@ mod tests {
         assert_eq!(read("1__:aura-config:ChannelConfiguration:a:7"), one);
         assert_eq!(read("1__:aura-configChannelConfiguration:a:7"), one);
         assert_eq!(
-            read("1__:aura-config:ChannelConfigurationX").map(|(name, _)| name.to_string()).as_deref(),
+            read("1__:aura-config:ChannelConfigurationX")
+                .map(|(name, _)| name.to_string())
+                .as_deref(),
             Some("ChannelConfigurationX")
         );
         for other in [

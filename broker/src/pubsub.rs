@@ -1,7 +1,9 @@
-//! Events by Pub/Sub: whoever is subscribed when an event is published gets it, and nobody else (seeds.md A9).
+//! Events by Pub/Sub: whoever is subscribed when an event is published gets it, and nobody else
+//! (seeds.md A9).
 //!
-//! A silent connection and a dead one look the same, so it is asked every two seconds whether it lives. What the client has
-//! read and nobody has taken yet waits in memory without bound: take events as they come.
+//! A silent connection and a dead one look the same, so it is asked every two seconds whether it
+//! lives. What the client has read and nobody has taken yet waits in memory without bound: take
+//! events as they come.
 
 use std::time::Duration;
 
@@ -14,8 +16,8 @@ use crate::{ANSWER, Address, Error, Heard, Names, Wanted};
 
 const PING_EVERY: Duration = Duration::from_secs(2);
 
-/// Subscribes. When this is answered the subscription stands: whatever is published from now on arrives, until the stream
-/// ends with an error.
+/// Subscribes. When this is answered the subscription stands: whatever is published from now on
+/// arrives, until the stream ends with an error.
 ///
 /// # Errors
 /// When that fails or takes too long.
@@ -28,13 +30,21 @@ pub async fn subscribe(
     let subscribing = async {
         match wanted {
             Wanted::Collections(all) => {
-                let patterns: Vec<_> = all.iter().flat_map(|collection| names.patterns(collection)).collect();
+                let patterns: Vec<_> = all
+                    .iter()
+                    .flat_map(|collection| names.patterns(collection))
+                    .collect();
                 sink.psubscribe(patterns).await
             }
-            Wanted::Document(collection, id) => sink.subscribe(&names.document_channels(collection, id)[..]).await,
+            Wanted::Document(collection, id) => {
+                sink.subscribe(&names.document_channels(collection, id)[..])
+                    .await
+            }
         }
     };
-    timeout(ANSWER, subscribing).await.map_err(|_late| Error::Late)??;
+    timeout(ANSWER, subscribing)
+        .await
+        .map_err(|_late| Error::Late)??;
     alive(&mut sink).await?;
     let names = names.clone();
     Ok(try_stream! {
@@ -69,8 +79,16 @@ fn heard(names: &Names, message: &Msg) -> Option<Heard> {
     // `X*` also matches `XY`: what came for another collection comes by its own pattern as well.
     if message.from_pattern() {
         let pattern: String = message.get_pattern().ok()?;
-        names.patterns(&channel.collection).contains(&pattern).then_some(())?;
+        names
+            .patterns(&channel.collection)
+            .contains(&pattern)
+            .then_some(())?;
     }
     let body = message.get_payload_bytes().to_vec();
-    Some(Heard::Event { collection: channel.collection, id: channel.id, body, cursor: None })
+    Some(Heard::Event {
+        collection: channel.collection,
+        id: channel.id,
+        body,
+        cursor: None,
+    })
 }

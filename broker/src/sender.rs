@@ -34,7 +34,8 @@ struct Link {
     not_before: Option<Instant>,
 }
 
-/// A connection, and whether anything ever succeeded on it: one that only ever fails is not made anew at once.
+/// A connection, and whether anything ever succeeded on it: one that only ever fails is not made
+/// anew at once.
 #[derive(Clone)]
 struct Standing {
     connection: Connection,
@@ -43,14 +44,26 @@ struct Standing {
 
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Link({})", if self.connection.is_some() { "connected" } else { "away" })
+        write!(
+            f,
+            "Link({})",
+            if self.connection.is_some() {
+                "connected"
+            } else {
+                "away"
+            }
+        )
     }
 }
 
 impl Sender {
     /// To a Redis that need not be there yet.
     pub fn new(address: Address, names: Names) -> Self {
-        Self { address, names, link: Mutex::default() }
+        Self {
+            address,
+            names,
+            link: Mutex::default(),
+        }
     }
 
     /// Publishes to the channel of the collection, or of one of its documents (seeds.md A7, A8).
@@ -74,23 +87,42 @@ impl Sender {
     ///
     /// # Errors
     /// When it is not certain that it was appended.
-    pub async fn append(&self, collection: &CollectionName, body: &[u8], keep: u64) -> Result<(), Error> {
+    pub async fn append(
+        &self,
+        collection: &CollectionName,
+        body: &[u8],
+        keep: u64,
+    ) -> Result<(), Error> {
         let mut command = cmd("XADD");
-        command.arg(self.names.stream(collection)).arg("MAXLEN").arg("~").arg(keep).arg("*");
-        self.send(command.arg(crate::streams::FIELD).arg(body)).await
+        command
+            .arg(self.names.stream(collection))
+            .arg("MAXLEN")
+            .arg("~")
+            .arg(keep)
+            .arg("*");
+        self.send(command.arg(crate::streams::FIELD).arg(body))
+            .await
     }
 
-    /// A connection that broke while nobody looked costs the first command after it: that one is sent again at once. It may
-    /// have arrived, and then arrives twice.
+    /// A connection that broke while nobody looked costs the first command after it: that one is
+    /// sent again at once. It may have arrived, and then arrives twice.
     async fn send(&self, command: &Cmd) -> Result<(), Error> {
         match self.attempt(command).await {
-            Err(Error::Redis(error)) if error.is_connection_dropped() => self.attempt(command).await,
+            Err(Error::Redis(error)) if error.is_connection_dropped() => {
+                self.attempt(command).await
+            }
             sent => sent,
         }
     }
 
     async fn attempt(&self, command: &Cmd) -> Result<(), Error> {
-        let (turn, Standing { mut connection, proven }) = self.connection().await?;
+        let (
+            turn,
+            Standing {
+                mut connection,
+                proven,
+            },
+        ) = self.connection().await?;
         match connection.ask::<Value>(command).await {
             Ok(_answer) => {
                 proven.store(true, Relaxed);
@@ -122,12 +154,18 @@ impl Sender {
         if let Some(standing) = &link.connection {
             return Ok((link.turn, standing.clone()));
         }
-        if link.not_before.is_some_and(|moment| Instant::now() < moment) {
+        if link
+            .not_before
+            .is_some_and(|moment| Instant::now() < moment)
+        {
             return Err(Error::Away);
         }
         match self.address.connect(ANSWER).await {
             Ok(connection) => {
-                let standing = Standing { connection, proven: Arc::default() };
+                let standing = Standing {
+                    connection,
+                    proven: Arc::default(),
+                };
                 link.connection = Some(standing.clone());
                 link.turn += 1;
                 Ok((link.turn, standing))

@@ -1,4 +1,5 @@
-//! The settings that both ends must agree on, from the texts of the environment to a [`Redis`]. An empty text counts as unset.
+//! The settings that both ends must agree on, from the texts of the environment to a [`Redis`]. An
+//! empty text counts as unset.
 
 use crate::{Address, Delivery, Names, Prefix, Redis};
 
@@ -25,26 +26,46 @@ pub struct Settings<'a> {
 }
 
 impl Settings<'_> {
-    /// Checks all of them. Each mistake is told by the name of the setting and in words, never with a password; after one
-    /// it is `None`.
+    /// Checks all of them. Each mistake is told by the name of the setting and in words, never with
+    /// a password; after one it is `None`.
     pub fn check(self, mut mistake: impl FnMut(&str, String)) -> Option<Redis> {
         let or = |text, default| if str::is_empty(text) { default } else { text };
         // The URL may hold a password.
         let address = or(self.url, URL).parse::<Address>();
-        let address = address.map_err(|wrong| mistake("AURA_REDIS_URL", format!("…: {wrong}"))).ok();
+        let address = address
+            .map_err(|wrong| mistake("AURA_REDIS_URL", format!("…: {wrong}")))
+            .ok();
         let given = or(self.database, DATABASE);
-        let wrong = |_no_number| mistake("AURA_REDIS_DATABASE", format!("{given:?}: expected a whole number from 0"));
+        let wrong = |_no_number| {
+            mistake(
+                "AURA_REDIS_DATABASE",
+                format!("{given:?}: expected a whole number from 0"),
+            )
+        };
         let database = given.parse::<u32>().map_err(wrong).ok();
         let given = or(self.prefix, PREFIX);
-        let wrong = |wrong| mistake("AURA_REDIS_CONFIGURATION_PREFIX", format!("{given:?}: {wrong}"));
+        let wrong = |wrong| {
+            mistake(
+                "AURA_REDIS_CONFIGURATION_PREFIX",
+                format!("{given:?}: {wrong}"),
+            )
+        };
         let prefix = given.parse::<Prefix>().map_err(wrong).ok();
         let given = or(self.delivery, DELIVERY);
         let delivery = given.parse::<Delivery>();
-        let delivery = delivery.map_err(|wrong| mistake("AURA_REDIS_DELIVERY", format!("{given:?}: {wrong}"))).ok();
+        let delivery = delivery
+            .map_err(|wrong| mistake("AURA_REDIS_DELIVERY", format!("{given:?}: {wrong}")))
+            .ok();
         let (address, database) = (address?, database?);
         let address = address.in_database(database);
-        let address = address.map_err(|wrong| mistake("AURA_REDIS_URL", format!("…: {wrong}"))).ok();
-        Some(Redis { address: address?, names: Names::new(database, &prefix?), delivery: delivery? })
+        let address = address
+            .map_err(|wrong| mistake("AURA_REDIS_URL", format!("…: {wrong}")))
+            .ok();
+        Some(Redis {
+            address: address?,
+            names: Names::new(database, &prefix?),
+            delivery: delivery?,
+        })
     }
 }
 
@@ -52,17 +73,32 @@ impl Settings<'_> {
 mod tests {
     use super::*;
 
-    fn check(url: &str, database: &str, prefix: &str, delivery: &str) -> Result<Redis, Vec<String>> {
+    fn check(
+        url: &str,
+        database: &str,
+        prefix: &str,
+        delivery: &str,
+    ) -> Result<Redis, Vec<String>> {
         let mut mistakes = Vec::new();
-        let settings = Settings { url, database, prefix, delivery };
-        settings.check(|name, what| mistakes.push(format!("{name}={what}"))).ok_or(mistakes)
+        let settings = Settings {
+            url,
+            database,
+            prefix,
+            delivery,
+        };
+        settings
+            .check(|name, what| mistakes.push(format!("{name}={what}")))
+            .ok_or(mistakes)
     }
 
     #[test]
     fn empty_texts_mean_the_defaults() {
         let redis = check("", "", "", "").expect("the defaults");
         assert_eq!(format!("{:?}", redis.address), "redis://127.0.0.1:6379");
-        assert_eq!(redis.names.channel(&"X".parse().expect("a name")), "0__:aura-config:X");
+        assert_eq!(
+            redis.names.channel(&"X".parse().expect("a name")),
+            "0__:aura-config:X"
+        );
         assert_eq!(redis.delivery, Delivery::PubSub);
     }
 
@@ -70,8 +106,14 @@ mod tests {
     fn all_mistakes_are_told_and_no_password() {
         let mistakes = check("http://:secret@x", "-1", "{}", "QUEUE").expect_err("all wrong");
         assert_eq!(mistakes.len(), 4, "{mistakes:?}");
-        assert!(mistakes.iter().all(|mistake| !mistake.contains("secret")), "{mistakes:?}");
+        assert!(
+            mistakes.iter().all(|mistake| !mistake.contains("secret")),
+            "{mistakes:?}"
+        );
         let mistakes = check("redis://:secret@x/3", "1", "", "streams").expect_err("two databases");
-        assert_eq!(mistakes, ["AURA_REDIS_URL=…: it names database 3, AURA_REDIS_DATABASE 1"]);
+        assert_eq!(
+            mistakes,
+            ["AURA_REDIS_URL=…: it names database 3, AURA_REDIS_DATABASE 1"]
+        );
     }
 }

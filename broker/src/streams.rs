@@ -1,7 +1,9 @@
-//! Events by streams: the newest are kept, and every reader goes through them at its own pace, with no group to leave behind.
+//! Events by streams: the newest are kept, and every reader goes through them at its own pace, with
+//! no group to leave behind.
 //!
-//! A stream may vanish or begin anew behind a reader's back (FLUSHALL, a failover to a server that has less). The ids then
-//! begin below the reader's place, and it would hear nothing for a long time; so the ends are looked at every five seconds.
+//! A stream may vanish or begin anew behind a reader's back (FLUSHALL, a failover to a server that
+//! has less). The ids then begin below the reader's place, and it would hear nothing for a long
+//! time; so the ends are looked at every five seconds.
 
 use std::time::{Duration, Instant};
 
@@ -19,14 +21,16 @@ use crate::{ANSWER, Address, Connection, Cursors, Error, Heard, Names, Wanted};
 pub(crate) const FIELD: &str = "data";
 /// Before the first entry of any stream.
 const BEGINNING: &str = "0-0";
-/// How long a reading waits for something to come. It is also how long a dead connection goes unnoticed, nearly.
+/// How long a reading waits for something to come. It is also how long a dead connection goes
+/// unnoticed, nearly.
 const BLOCK: Duration = Duration::from_secs(2);
 /// Entries of one stream that one reading brings.
 const AT_ONCE: usize = 64;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Begins to read: each collection from its place in `cursors`, or else after what is in it now. The places are given back
-/// with the events: whatever is appended after them arrives, until the stream ends with an error.
+/// Begins to read: each collection from its place in `cursors`, or else after what is in it now.
+/// The places are given back with the events: whatever is appended after them arrives, until the
+/// stream ends with an error.
 ///
 /// # Errors
 /// When that fails or takes too long.
@@ -35,13 +39,22 @@ pub async fn read(
     names: &Names,
     wanted: &Wanted,
     mut cursors: Cursors,
-) -> Result<(Cursors, impl Streamed<Item = Result<Heard, Error>> + Send + use<>), Error> {
+) -> Result<
+    (
+        Cursors,
+        impl Streamed<Item = Result<Heard, Error>> + Send + use<>,
+    ),
+    Error,
+> {
     let mut connection = address.connect(BLOCK + ANSWER).await?;
     let collections = match wanted {
         Wanted::Collections(all) => all.iter().collect(),
         Wanted::Document(collection, _id) => vec![collection],
     };
-    let mut streams: Vec<_> = collections.iter().map(|name| Stream::new(name, names)).collect();
+    let mut streams: Vec<_> = collections
+        .iter()
+        .map(|name| Stream::new(name, names))
+        .collect();
     cursors.retain(|name, cursor| collections.contains(&name) && place(cursor).is_some());
     // What cannot be read at all is found out before anybody is told that it stands.
     let lost = look(&mut connection, &mut streams, &mut cursors).await?;
@@ -78,26 +91,42 @@ pub async fn read(
 struct Stream {
     collection: CollectionName,
     key: String,
-    /// Whether it can be read: a key of another type, or a right that is lacking, must not silence the others.
+    /// Whether it can be read: a key of another type, or a right that is lacking, must not silence
+    /// the others.
     readable: bool,
 }
 
 impl Stream {
     fn new(collection: &CollectionName, names: &Names) -> Self {
-        Self { collection: collection.clone(), key: names.stream(collection), readable: true }
+        Self {
+            collection: collection.clone(),
+            key: names.stream(collection),
+            readable: true,
+        }
     }
 }
 
 /// Finds the streams that began anew behind their cursors, or cannot be read (any more).
-async fn look(connection: &mut Connection, streams: &mut [Stream], cursors: &mut Cursors) -> Result<Vec<Heard>, Error> {
+async fn look(
+    connection: &mut Connection,
+    streams: &mut [Stream],
+    cursors: &mut Cursors,
+) -> Result<Vec<Heard>, Error> {
     let mut heard = Vec::new();
     let mut refused = None;
     for stream in streams.iter_mut() {
-        let Stream { collection, key, readable } = stream;
+        let Stream {
+            collection,
+            key,
+            readable,
+        } = stream;
         let end = match end(connection, key).await {
             Err(error) if !error.ends_the_connection() => {
                 if std::mem::replace(readable, false) {
-                    heard.push(Heard::Refused { collection: collection.clone(), error: error.to_string() });
+                    heard.push(Heard::Refused {
+                        collection: collection.clone(),
+                        error: error.to_string(),
+                    });
                 }
                 refused = Some(error);
                 continue;
@@ -106,13 +135,18 @@ async fn look(connection: &mut Connection, streams: &mut [Stream], cursors: &mut
         };
         // Of one that could not be read from the start nothing is known of what went by.
         let unknown = !std::mem::replace(readable, true) && !cursors.contains_key(collection);
-        let cursor = cursors.entry(collection.clone()).or_insert_with(|| end.clone());
+        let cursor = cursors
+            .entry(collection.clone())
+            .or_insert_with(|| end.clone());
         let anew = place(&end) < place(cursor);
         if anew {
             BEGINNING.clone_into(cursor);
         }
         if anew || unknown {
-            heard.push(Heard::Lost { collection: collection.clone(), cursor: cursor.clone() });
+            heard.push(Heard::Lost {
+                collection: collection.clone(),
+                cursor: cursor.clone(),
+            });
         }
     }
     match refused {
@@ -139,21 +173,34 @@ async fn next(
         command.arg(&stream.key);
     }
     for stream in readable() {
-        command.arg(cursors.get(&stream.collection).map_or(BEGINNING, String::as_str));
+        command.arg(
+            cursors
+                .get(&stream.collection)
+                .map_or(BEGINNING, String::as_str),
+        );
     }
     let read: Option<StreamReadReply> = connection.ask(&command).await?;
-    let read = read.into_iter().flat_map(|read| read.keys).filter_map(|key| {
-        let stream = streams.iter().find(|stream| stream.key == key.key)?;
-        Some((stream.collection.clone(), key.ids))
-    });
+    let read = read
+        .into_iter()
+        .flat_map(|read| read.keys)
+        .filter_map(|key| {
+            let stream = streams.iter().find(|stream| stream.key == key.key)?;
+            Some((stream.collection.clone(), key.ids))
+        });
     Ok(read.collect())
 }
 
 /// The id of the last entry; before the first when there is none.
 async fn end(connection: &mut Connection, stream: &str) -> Result<String, Error> {
     let mut command = cmd("XREVRANGE");
-    let range: StreamRangeReply = connection.ask(command.arg(stream).arg("+").arg("-").arg("COUNT").arg(1)).await?;
-    Ok(range.ids.into_iter().next().map_or(BEGINNING.to_owned(), |entry| entry.id))
+    let range: StreamRangeReply = connection
+        .ask(command.arg(stream).arg("+").arg("-").arg("COUNT").arg(1))
+        .await?;
+    Ok(range
+        .ids
+        .into_iter()
+        .next()
+        .map_or(BEGINNING.to_owned(), |entry| entry.id))
 }
 
 /// An id as two numbers: milliseconds, and a count within them.

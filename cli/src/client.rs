@@ -1,6 +1,8 @@
-//! The HTTP API as the commands use it, with a time budget on every step and every refusal in words.
+//! The HTTP API as the commands use it, with a time budget on every step and every refusal in
+//! words.
 //!
-//! It never retries by itself, but for the one race of [`Api::put`]; who calls knows whether trying again makes sense.
+//! It never retries by itself, but for the one race of [`Api::put`]; who calls knows whether trying
+//! again makes sense.
 
 mod refused;
 mod target;
@@ -59,7 +61,10 @@ pub(crate) struct Written {
 
 impl Api {
     pub(crate) fn new(base: Url) -> anyhow::Result<Self> {
-        Ok(Self { base, http: client(WRITE)? })
+        Ok(Self {
+            base,
+            http: client(WRITE)?,
+        })
     }
 
     pub(crate) fn base(&self) -> &str {
@@ -68,27 +73,42 @@ impl Api {
 
     /// Reads something. `accept` matters to lists only.
     pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Response> {
-        let request = self.request(Method::GET, path).header(header::ACCEPT, format!("{}, */*", listing::NDJSON));
+        let request = self
+            .request(Method::GET, path)
+            .header(header::ACCEPT, format!("{}, */*", listing::NDJSON));
         Ok(accepted(self.send(request, READ).await?).await?)
     }
 
     /// Begins to read a live feed after a position. One that says nothing for so long is broken.
-    pub(crate) async fn stream(&self, path: &str, position: &str, silence: Duration) -> anyhow::Result<Response> {
+    pub(crate) async fn stream(
+        &self,
+        path: &str,
+        position: &str,
+        silence: Duration,
+    ) -> anyhow::Result<Response> {
         let request = client(silence)?.get(format!("{}{path}", self.base()));
-        let request = request.header(header::ACCEPT, feed::EVENT_STREAM).header("Last-Event-ID", position);
+        let request = request
+            .header(header::ACCEPT, feed::EVENT_STREAM)
+            .header("Last-Event-ID", position);
         Ok(accepted(self.send(request, READ).await?).await?)
     }
 
     pub(crate) async fn heads(&self) -> anyhow::Result<Heads> {
         let answer = self.get("/v1/collections").await?;
-        answer.json().await.with_context(|| format!("the heads that {} told", self.base()))
+        answer
+            .json()
+            .await
+            .with_context(|| format!("the heads that {} told", self.base()))
     }
 
-    /// The replicas that checked in with this publisher. `None` = it keeps no account of them: an older one, or a subscriber.
+    /// The replicas that checked in with this publisher. `None` = it keeps no account of them: an
+    /// older one, or a subscriber.
     pub(crate) async fn fleet(&self) -> anyhow::Result<Option<Fleet>> {
         match self.get("/v1/replicas").await {
             Ok(answer) => {
-                Ok(Some(answer.json().await.with_context(|| format!("the fleet that {} told", self.base()))?))
+                Ok(Some(answer.json().await.with_context(|| {
+                    format!("the fleet that {} told", self.base())
+                })?))
             }
             Err(error) if refused_with(&error, StatusCode::NOT_FOUND) => Ok(None),
             Err(error) => Err(error),
@@ -96,17 +116,28 @@ impl Api {
     }
 
     /// Asks the publisher to do something to its store.
-    pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
-        let request = client(THOROUGH)?.post(format!("{}{path}", self.base())).json(body);
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        let request = client(THOROUGH)?
+            .post(format!("{}{path}", self.base()))
+            .json(body);
         let answer = match accepted(self.send(request, THOROUGH).await?).await {
             Err(refused) if refused.lacks_route() => {
-                let explained =
-                    format!("{} is older than this confcast, or no publisher: it has no POST {path}", self.base());
+                let explained = format!(
+                    "{} is older than this confcast, or no publisher: it has no POST {path}",
+                    self.base()
+                );
                 return Err(anyhow::Error::new(refused).context(explained));
             }
             answer => answer?,
         };
-        answer.json().await.with_context(|| format!("done, but the answer of {} is odd", self.base()))
+        answer
+            .json()
+            .await
+            .with_context(|| format!("done, but the answer of {} is odd", self.base()))
     }
 
     /// Creates or updates a document; what stands in for `configData` is sent as it is.
@@ -116,7 +147,10 @@ impl Api {
         id: &DocumentId,
         config: &[u8],
     ) -> anyhow::Result<Written> {
-        match self.put_if(collection, id, config, Condition::Present).await {
+        match self
+            .put_if(collection, id, config, Condition::Present)
+            .await
+        {
             Err(error) if refused_with(&error, StatusCode::NOT_FOUND) => {}
             settled => return settled,
         }
@@ -125,7 +159,8 @@ impl Api {
             Err(error) if refused_with(&error, StatusCode::PRECONDITION_FAILED) => {}
             settled => return settled,
         }
-        self.put_if(collection, id, config, Condition::Present).await
+        self.put_if(collection, id, config, Condition::Present)
+            .await
     }
 
     pub(crate) async fn put_if(
@@ -148,25 +183,42 @@ impl Api {
         id: &DocumentId,
         condition: Condition,
     ) -> anyhow::Result<Written> {
-        self.write(self.request(Method::DELETE, &document(collection, id)), condition).await
+        self.write(
+            self.request(Method::DELETE, &document(collection, id)),
+            condition,
+        )
+        .await
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("{}{path}", self.base()))
     }
 
-    async fn write(&self, request: RequestBuilder, condition: Condition) -> anyhow::Result<Written> {
+    async fn write(
+        &self,
+        request: RequestBuilder,
+        condition: Condition,
+    ) -> anyhow::Result<Written> {
         let request = match condition {
             Condition::Present => request,
             Condition::Absent => request.header(header::IF_NONE_MATCH, "*"),
             Condition::At(revision) => request.header(header::IF_MATCH, format!("\"{revision}\"")),
         };
         let answer = accepted(self.send(request, WRITE).await?).await?;
-        answer.json().await.with_context(|| format!("written, but the answer of {} is odd", self.base()))
+        answer
+            .json()
+            .await
+            .with_context(|| format!("written, but the answer of {} is odd", self.base()))
     }
 
     async fn send(&self, request: RequestBuilder, patience: Duration) -> anyhow::Result<Response> {
-        let late = |_elapsed| anyhow!("{} gave no answer within {} s", self.base(), patience.as_secs());
+        let late = |_elapsed| {
+            anyhow!(
+                "{} gave no answer within {} s",
+                self.base(),
+                patience.as_secs()
+            )
+        };
         timeout(patience, request.send())
             .await
             .map_err(late)?
@@ -177,7 +229,11 @@ impl Api {
 
 fn client(idle: Duration) -> anyhow::Result<Client> {
     // A configuration service is never on the far side of a web proxy.
-    let client = Client::builder().no_proxy().connect_timeout(CONNECT).read_timeout(idle).build();
+    let client = Client::builder()
+        .no_proxy()
+        .connect_timeout(CONNECT)
+        .read_timeout(idle)
+        .build();
     client.context("cannot make an HTTP client")
 }
 

@@ -1,7 +1,8 @@
 //! `confcast`: a publisher and its subscribers at your fingertips.
 //!
-//! Every command is one file in [`commands`]. It speaks to the services over HTTP alone ([`client`]), `reap` to Redis as well,
-//! and never links them: `up` starts the programs that lie beside it. Results go to standard output, everything else to standard error.
+//! Every command is one file in [`commands`]. It speaks to the services over HTTP alone
+//! ([`client`]), `reap` to Redis as well, and never links them: `up` starts the programs that lie
+//! beside it. Results go to standard output, everything else to standard error.
 
 mod client;
 mod commands;

@@ -1,4 +1,5 @@
-//! How far a long command is: a bar on a terminal, a line every few seconds elsewhere. It never writes to standard output.
+//! How far a long command is: a bar on a terminal, a line every few seconds elsewhere. It never
+//! writes to standard output.
 
 use std::{
     cell::Cell,
@@ -22,7 +23,10 @@ impl Progress {
     /// Counts bytes. The length of a pipe is unknown.
     pub(crate) fn bytes(length: Option<u64>) -> Self {
         match length {
-            Some(length) => Self::new(ProgressBar::new(length), "{bar:40} {bytes}/{total_bytes}, {msg} ({eta} left)"),
+            Some(length) => Self::new(
+                ProgressBar::new(length),
+                "{bar:40} {bytes}/{total_bytes}, {msg} ({eta} left)",
+            ),
             None => Self::new(ProgressBar::no_length(), "{spinner} {bytes}, {msg}"),
         }
     }
@@ -34,7 +38,10 @@ impl Progress {
 
     fn new(bar: ProgressBar, template: &str) -> Self {
         bar.set_style(ProgressStyle::with_template(template).expect("the templates are valid"));
-        Self { bar, told: Cell::new(Instant::now()) }
+        Self {
+            bar,
+            told: Cell::new(Instant::now()),
+        }
     }
 
     pub(crate) fn inc(&self, count: u64) {
@@ -44,7 +51,11 @@ impl Progress {
     /// One more document was read.
     pub(crate) fn document(&self) {
         self.bar.inc(1);
-        self.tell(format!("{} of {} documents read", self.bar.position(), self.bar.length().unwrap_or_default()));
+        self.tell(format!(
+            "{} of {} documents read",
+            self.bar.position(),
+            self.bar.length().unwrap_or_default()
+        ));
     }
 
     /// Announces that more is to come.

@@ -1,5 +1,5 @@
-//! A publisher of a few lines for the tests of this crate, and a replica as well: real HTTP, documents in memory, answers
-//! that can be cut.
+//! A publisher of a few lines for the tests of this crate, and a replica as well: real HTTP,
+//! documents in memory, answers that can be cut.
 
 pub(crate) mod fleet;
 mod lists;
@@ -67,8 +67,14 @@ impl StandIn {
                 .app_data(shared.clone())
                 .route("/v1/collections", web::get().to(heads))
                 .route("/v1/snapshot", web::get().to(lists::whole))
-                .route("/v1/collections/{collection}/documents", web::get().to(lists::list))
-                .route("/v1/collections/{collection}/documents/{id}", web::put().to(put))
+                .route(
+                    "/v1/collections/{collection}/documents",
+                    web::get().to(lists::list),
+                )
+                .route(
+                    "/v1/collections/{collection}/documents/{id}",
+                    web::put().to(put),
+                )
                 .configure(fleet::routes)
                 .configure(sets::routes)
                 .default_service(web::to(no_such_route))
@@ -80,7 +86,11 @@ impl StandIn {
         let url = format!("http://{}", server.addrs()[0]);
         let mut tasks = JoinSet::new();
         tasks.spawn(server.run());
-        Self { url, store, _server: tasks }
+        Self {
+            url,
+            store,
+            _server: tasks,
+        }
     }
 
     pub(crate) fn api(&self) -> Api {
@@ -97,7 +107,9 @@ impl StandIn {
 
     pub(crate) fn config(&self, collection: &str, id: &str) -> Option<String> {
         let store = self.store.lock().expect("no panic");
-        let document = store.documents.get(&(collection.to_owned(), id.to_owned()))?;
+        let document = store
+            .documents
+            .get(&(collection.to_owned(), id.to_owned()))?;
         Some(String::from_utf8_lossy(&document.config_data()).into_owned())
     }
 
@@ -107,7 +119,11 @@ impl StandIn {
 
     /// Loses a document, as nothing that counts revisions ever does.
     pub(crate) fn lose(&self, id: &str) {
-        self.store.lock().expect("no panic").documents.retain(|(_collection, held), _document| held != id);
+        self.store
+            .lock()
+            .expect("no panic")
+            .documents
+            .retain(|(_collection, held), _document| held != id);
     }
 
     /// How many snapshots were read.
@@ -118,10 +134,22 @@ impl StandIn {
 
 impl Store {
     fn head(&self) -> Head {
-        let digest = (self.documents.values())
-            .fold(Digest::default(), |sum, document| sum.with(document.id(), document.revision(), document.crc()));
-        let empty = Head::empty(collection(), Epoch { lineage: 1, counter: 1 });
-        Head { revision: self.revision, count: self.documents.len() as u64, digest, ..empty }
+        let digest = (self.documents.values()).fold(Digest::default(), |sum, document| {
+            sum.with(document.id(), document.revision(), document.crc())
+        });
+        let empty = Head::empty(
+            collection(),
+            Epoch {
+                lineage: 1,
+                counter: 1,
+            },
+        );
+        Head {
+            revision: self.revision,
+            count: self.documents.len() as u64,
+            digest,
+            ..empty
+        }
     }
 }
 
@@ -130,7 +158,9 @@ fn collection() -> CollectionName {
 }
 
 async fn heads(store: Data<Mutex<Store>>) -> HttpResponse {
-    HttpResponse::Ok().json(Heads { heads: vec![store.lock().expect("no panic").head()] })
+    HttpResponse::Ok().json(Heads {
+        heads: vec![store.lock().expect("no panic").head()],
+    })
 }
 
 async fn put(
@@ -142,10 +172,14 @@ async fn put(
     let mut store = store.lock().expect("no panic");
     let key = path.into_inner();
     if key.1 == "refused" {
-        let problem = Problem::new(422, "schema", "The schema refuses it", "on purpose").at("/name");
+        let problem =
+            Problem::new(422, "schema", "The schema refuses it", "on purpose").at("/name");
         return HttpResponse::UnprocessableEntity().json(problem);
     }
-    match (store.documents.contains_key(&key), request.headers().contains_key("If-None-Match")) {
+    match (
+        store.documents.contains_key(&key),
+        request.headers().contains_key("If-None-Match"),
+    ) {
         (false, false) => return HttpResponse::NotFound().finish(),
         (true, true) => return HttpResponse::PreconditionFailed().finish(),
         (true, false) | (false, true) => {}
@@ -162,6 +196,10 @@ async fn no_such_route(request: HttpRequest) -> HttpResponse {
 }
 
 fn lacks(request: &HttpRequest) -> HttpResponse {
-    let detail = format!("{} {} is not part of the API", request.method(), request.path());
+    let detail = format!(
+        "{} {} is not part of the API",
+        request.method(),
+        request.path()
+    );
     HttpResponse::NotFound().json(Problem::new(404, "no-such-route", "No such route", detail))
 }

@@ -1,4 +1,5 @@
-//! Proof that a snapshot is whole: its end line, its count, and per collection the count and digest of its head.
+//! Proof that a snapshot is whole: its end line, its count, and per collection the count and digest
+//! of its head.
 
 use std::collections::BTreeMap;
 
@@ -44,13 +45,29 @@ impl Whole {
     pub(crate) fn line(&mut self, line: &[u8]) -> anyhow::Result<Step> {
         ensure!(!self.ended, "something follows the end line");
         let Some(collections) = &mut self.collections else {
-            let start: Start = serde_json::from_slice(line).context("the first line of the snapshot")?;
-            let announced = start.heads.iter().map(|head| head.count).fold(0, u64::saturating_add);
-            let sum = |head: Head| (head.collection.clone(), Sum { head, count: 0, digest: Digest::default() });
+            let start: Start =
+                serde_json::from_slice(line).context("the first line of the snapshot")?;
+            let announced = start
+                .heads
+                .iter()
+                .map(|head| head.count)
+                .fold(0, u64::saturating_add);
+            let sum = |head: Head| {
+                (
+                    head.collection.clone(),
+                    Sum {
+                        head,
+                        count: 0,
+                        digest: Digest::default(),
+                    },
+                )
+            };
             self.collections = Some(start.heads.into_iter().map(sum).collect());
             return Ok(Step::Start(announced));
         };
-        match Line::parse(line).with_context(|| format!("item {} of the snapshot", self.items + 1))? {
+        match Line::parse(line)
+            .with_context(|| format!("item {} of the snapshot", self.items + 1))?
+        {
             Line::Item(item) => {
                 self.items += 1;
                 collections
@@ -61,7 +78,11 @@ impl Whole {
             }
             Line::End(End { count, .. }) => {
                 self.ended = true;
-                ensure!(count == self.items, "the end line counts {count} documents, but {} came", self.items);
+                ensure!(
+                    count == self.items,
+                    "the end line counts {count} documents, but {} came",
+                    self.items
+                );
                 collections.values().try_for_each(Sum::check)?;
                 Ok(Step::End)
             }
@@ -71,24 +92,50 @@ impl Whole {
     /// What there was, if the end line proved that this is all.
     pub(crate) fn finish(self) -> anyhow::Result<Proven> {
         if !self.ended {
-            bail!("the snapshot is cut off after {} documents: it has no end line", self.items);
+            bail!(
+                "the snapshot is cut off after {} documents: it has no end line",
+                self.items
+            );
         }
-        let heads = self.collections.into_iter().flatten().map(|(_name, sum)| sum.head).collect();
-        Ok(Proven { heads, documents: self.items })
+        let heads = self
+            .collections
+            .into_iter()
+            .flatten()
+            .map(|(_name, sum)| sum.head)
+            .collect();
+        Ok(Proven {
+            heads,
+            documents: self.items,
+        })
     }
 }
 
 impl Sum {
     fn add(&mut self, item: &Item) -> anyhow::Result<()> {
-        let Item { collection, id, revision, crc, config_data } = item;
-        ensure!(config_data.crc() == *crc, "{collection}/{id} is damaged: its crc is not {crc}");
+        let Item {
+            collection,
+            id,
+            revision,
+            crc,
+            config_data,
+        } = item;
+        ensure!(
+            config_data.crc() == *crc,
+            "{collection}/{id} is damaged: its crc is not {crc}"
+        );
         self.count += 1;
         self.digest = self.digest.with(id, *revision, *crc);
         Ok(())
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        let Head { collection, revision, count, digest, .. } = &self.head;
+        let Head {
+            collection,
+            revision,
+            count,
+            digest,
+            ..
+        } = &self.head;
         ensure!(
             (self.count, self.digest) == (*count, *digest),
             "{collection} at revision {revision} has {count} documents with digest {digest}, but {} with {} came",

@@ -1,4 +1,5 @@
-//! `confcast up` and its child processes, which here are scripts: what happens when one ends, or when all must.
+//! `confcast up` and its child processes, which here are scripts: what happens when one ends, or
+//! when all must.
 
 use std::{
     fs,
@@ -15,10 +16,20 @@ use tempfile::TempDir;
 /// A folder with `confcast` and the given scripts as services beside it.
 fn house(publisher: &str, subscriber: &str) -> TempDir {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-    fs::hard_link(env!("CARGO_BIN_EXE_confcast"), folder.path().join("confcast")).expect("the program");
+    fs::hard_link(
+        env!("CARGO_BIN_EXE_confcast"),
+        folder.path().join("confcast"),
+    )
+    .expect("the program");
     for (name, script) in [("publisher", publisher), ("subscriber", subscriber)] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/services").join(script);
-        assert!(path.metadata().is_ok_and(|about| about.permissions().mode() & 0o111 != 0), "{script} is executable");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/services")
+            .join(script);
+        assert!(
+            path.metadata()
+                .is_ok_and(|about| about.permissions().mode() & 0o111 != 0),
+            "{script} is executable"
+        );
         symlink(path, folder.path().join(name)).expect("a service");
     }
     fs::create_dir(folder.path().join("schemas")).expect("schemas");
@@ -28,9 +39,18 @@ fn house(publisher: &str, subscriber: &str) -> TempDir {
 fn up(house: &TempDir) -> Child {
     // The scripts listen on nothing, so the ports need only be free at this moment.
     let ports = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    let [publisher, one, two] = ports.map(|port| port.local_addr().expect("bound").port().to_string());
+    let [publisher, one, two] =
+        ports.map(|port| port.local_addr().expect("bound").port().to_string());
     Command::new(house.path().join("confcast"))
-        .args(["up", "--publisher-port", &publisher, "--subscriber-port", &one, "--subscriber-port", &two])
+        .args([
+            "up",
+            "--publisher-port",
+            &publisher,
+            "--subscriber-port",
+            &one,
+            "--subscriber-port",
+            &two,
+        ])
         .current_dir(house.path())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -43,8 +63,15 @@ fn pids(stderr: &mut impl BufRead) -> Vec<String> {
     let mut pids: Vec<String> = vec![];
     while pids.len() < 3 {
         let mut line = String::new();
-        assert!(stderr.read_line(&mut line).expect("text") > 0, "it ended early; {pids:?}");
-        pids.extend(line.trim().rsplit_once("pid ").map(|(_, pid)| pid.to_owned()));
+        assert!(
+            stderr.read_line(&mut line).expect("text") > 0,
+            "it ended early; {pids:?}"
+        );
+        pids.extend(
+            line.trim()
+                .rsplit_once("pid ")
+                .map(|(_, pid)| pid.to_owned()),
+        );
     }
     pids
 }
@@ -55,7 +82,9 @@ fn runs(pid: &str) -> bool {
 }
 
 fn signal(child: &Child, name: &str) {
-    let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", child.id())]).status();
+    let sent = Command::new("sh")
+        .args(["-c", &format!("kill -{name} {}", child.id())])
+        .status();
     assert!(sent.expect("sh runs").success());
 }
 
@@ -86,7 +115,10 @@ fn asked_to_stop_it_stops_all_and_succeeds() {
     assert!(!pids.iter().any(|pid| runs(pid)), "{pids:?}");
     let mut rest = String::new();
     stderr.read_to_string(&mut rest).expect("text");
-    assert!(rest.contains("subscriber-2 | finishing"), "they were asked, not killed: {rest}");
+    assert!(
+        rest.contains("subscriber-2 | finishing"),
+        "they were asked, not killed: {rest}"
+    );
 }
 
 #[test]
@@ -96,7 +128,10 @@ fn one_that_ends_stops_all_and_fails() {
     // Either subscriber may be first; the other may then be stopped before it says anything.
     let said = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(1), "{said}");
-    assert!(said.contains(" | 2 settings are wrong") && said.contains("exit status: 64"), "{said}");
+    assert!(
+        said.contains(" | 2 settings are wrong") && said.contains("exit status: 64"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -110,5 +145,8 @@ fn a_taken_port_is_told_before_anything_starts() {
         .output()
         .expect("confcast runs");
     let said = String::from_utf8_lossy(&ended.stderr);
-    assert!(!ended.status.success() && said.contains(&format!("port {port}")) && !said.contains("pid"), "{said}");
+    assert!(
+        !ended.status.success() && said.contains(&format!("port {port}")) && !said.contains("pid"),
+        "{said}"
+    );
 }

@@ -18,8 +18,7 @@ fn main() {
 
 /// Members out of order, as people write them, numbers of both kinds, and text that needs escapes.
 fn document(bytes: usize) -> String {
-    let member =
-        r#"{"voice":"nova","active":true,"limits":{"ratio":0.25,"perMinute":120},"greeting":"Hello,\n\"you\" there"}"#;
+    let member = r#"{"voice":"nova","active":true,"limits":{"ratio":0.25,"perMinute":120},"greeting":"Hello,\n\"you\" there"}"#;
     let steps = vec![member; bytes.div_ceil(member.len() + 1)].join(",");
     format!(r#"{{"steps":[{steps}],"name":"whatsapp"}}"#)
 }
@@ -27,7 +26,9 @@ fn document(bytes: usize) -> String {
 fn parse(criterion: &mut Criterion, name: &str, json: &str) {
     let mut group = criterion.benchmark_group("CanonicalJson::parse");
     group.throughput(Throughput::Bytes(json.len() as u64));
-    group.bench_function(name, |bench| bench.iter(|| CanonicalJson::parse(black_box(json.as_bytes())).expect("JSON")));
+    group.bench_function(name, |bench| {
+        bench.iter(|| CanonicalJson::parse(black_box(json.as_bytes())).expect("JSON"))
+    });
     group.finish();
 }
 

@@ -1,8 +1,9 @@
 //! One spelling for every JSON value: RFC 8785 with one exception for integers.
 //!
-//! Two replicas hold the same value exactly when they hold the same bytes, so values are compared, hashed and stored
-//! as canonical text. Everything that could be read in two ways is refused at the door, with the JSON pointer
-//! (RFC 6901) at fault. This module never validates what a document *means*; schemas do.
+//! Two replicas hold the same value exactly when they hold the same bytes, so values are compared,
+//! hashed and stored as canonical text. Everything that could be read in two ways is refused at the
+//! door, with the JSON pointer (RFC 6901) at fault. This module never validates what a document
+//! *means*; schemas do.
 
 use std::{cmp::Ordering, collections::BTreeMap, fmt, sync::Arc};
 
@@ -20,13 +21,15 @@ pub use spelling::is_canonical;
 /// Deepest nesting of objects and arrays in a document.
 pub const MAX_DEPTH: usize = 64;
 
-/// Integers up to this one travel through a sidecar unharmed, because it re-encodes JSON numbers as doubles.
+/// Integers up to this one travel through a sidecar unharmed, because it re-encodes JSON numbers as
+/// doubles.
 const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_991.0;
 
 /// A JSON value in its only spelling. Cloning shares the text.
 ///
 /// Members are sorted by UTF-16 code units, strings escape only what they must, and a number is
-/// - its digits, when its token has neither fraction nor exponent and fits `i64` (also beyond 2^53; `-0` becomes `0`);
+/// - its digits, when its token has neither fraction nor exponent and fits `i64` (also beyond 2^53;
+///   `-0` becomes `0`);
 /// - else the nearest double in the form of ECMAScript (RFC 8785 section 3.2.2.3).
 #[derive(Clone)]
 pub struct CanonicalJson(Arc<RawValue>);
@@ -45,13 +48,18 @@ impl CanonicalJson {
     /// Reads any JSON text (UTF-8) and gives it its canonical spelling.
     ///
     /// # Errors
-    /// Refuses text that is not JSON, duplicate keys, NUL in a key, lone surrogates, nesting beyond [`MAX_DEPTH`], numbers
-    /// that are not finite, and integers beyond `i64` unless they already are the canonical digits of a double (`1e20` is
-    /// written `100000000000000000000`, and must be readable again).
+    /// Refuses text that is not JSON, duplicate keys, NUL in a key, lone surrogates, nesting beyond
+    /// [`MAX_DEPTH`], numbers that are not finite, and integers beyond `i64` unless they
+    /// already are the canonical digits of a double (`1e20` is written `100000000000000000000`,
+    /// and must be readable again).
     pub fn parse(json: &[u8]) -> Result<Self, Refusal> {
-        let raw: &RawValue =
-            serde_json::from_slice(json).map_err(|error| Refusal::at(&Path::Root, not_json(&error)))?;
-        if is_canonical(raw.get()) { Ok(Self(raw.to_owned().into())) } else { Self::respell(raw) }
+        let raw: &RawValue = serde_json::from_slice(json)
+            .map_err(|error| Refusal::at(&Path::Root, not_json(&error)))?;
+        if is_canonical(raw.get()) {
+            Ok(Self(raw.to_owned().into()))
+        } else {
+            Self::respell(raw)
+        }
     }
 
     fn respell(raw: &RawValue) -> Result<Self, Refusal> {
@@ -60,13 +68,14 @@ impl CanonicalJson {
         Self::from_canonical(text)
     }
 
-    /// Takes back a text that [`CanonicalJson::as_str`] gave out, from a store of our own. It checks that it is JSON, not
-    /// that it is canonical: damage shows by the checksum.
+    /// Takes back a text that [`CanonicalJson::as_str`] gave out, from a store of our own. It
+    /// checks that it is JSON, not that it is canonical: damage shows by the checksum.
     ///
     /// # Errors
     /// When it is not JSON.
     pub fn from_canonical(text: String) -> Result<Self, Refusal> {
-        let owned = RawValue::from_string(text).map_err(|error| Refusal::at(&Path::Root, not_json(&error)))?;
+        let owned = RawValue::from_string(text)
+            .map_err(|error| Refusal::at(&Path::Root, not_json(&error)))?;
         Ok(Self(owned.into()))
     }
 
@@ -87,9 +96,13 @@ impl CanonicalJson {
 
     /// Whether the value comes out of a sidecar as it went in: every integer is within ±(2^53−1).
     pub fn survives_doubles(&self) -> bool {
-        // Fractions and exponents are doubles already; a run of digits is judged as the number it spells.
+        // Fractions and exponents are doubles already; a run of digits is judged as the number it
+        // spells.
         numbers(self.as_str()).all(|token| {
-            token.contains(['.', 'e']) || token.parse::<f64>().is_ok_and(|number| number.abs() <= MAX_SAFE_INTEGER)
+            token.contains(['.', 'e'])
+                || token
+                    .parse::<f64>()
+                    .is_ok_and(|number| number.abs() <= MAX_SAFE_INTEGER)
         })
     }
 }
@@ -127,14 +140,19 @@ impl<'de> Deserialize<'de> for CanonicalJson {
 
 /// The digits of a double as ECMAScript writes them; `None` when it is not finite.
 pub fn double(number: f64) -> Option<String> {
-    number.is_finite().then(|| ryu_js::Buffer::new().format_finite(number).to_owned())
+    number
+        .is_finite()
+        .then(|| ryu_js::Buffer::new().format_finite(number).to_owned())
 }
 
 impl Refusal {
     fn at(path: &Path<'_>, reason: impl Into<String>) -> Self {
         let mut pointer = String::new();
         path.write(&mut pointer);
-        Self { pointer, reason: reason.into() }
+        Self {
+            pointer,
+            reason: reason.into(),
+        }
     }
 }
 
@@ -142,7 +160,8 @@ fn not_json(error: &serde_json::Error) -> String {
     format!("not a JSON value: {error}")
 }
 
-/// Where the writer is, as a list that lives on its stack and becomes a pointer only when something is wrong.
+/// Where the writer is, as a list that lives on its stack and becomes a pointer only when something
+/// is wrong.
 enum Path<'a> {
     Root,
     Member(&'a Path<'a>, &'a str),
@@ -167,12 +186,18 @@ impl Path<'_> {
     }
 }
 
-fn write_value(raw: &RawValue, path: &Path<'_>, depth: usize, out: &mut String) -> Result<(), Refusal> {
+fn write_value(
+    raw: &RawValue,
+    path: &Path<'_>,
+    depth: usize,
+    out: &mut String,
+) -> Result<(), Refusal> {
     let token = raw.get();
     match token.as_bytes().first() {
-        Some(b'{' | b'[') if depth == MAX_DEPTH => {
-            Err(Refusal::at(path, format!("nested deeper than {MAX_DEPTH} levels")))
-        }
+        Some(b'{' | b'[') if depth == MAX_DEPTH => Err(Refusal::at(
+            path,
+            format!("nested deeper than {MAX_DEPTH} levels"),
+        )),
         Some(b'{') => write_object(&members(raw, path)?, path, depth + 1, out),
         Some(b'[') => {
             let Elements(elements) = read(raw, path)?;
@@ -220,7 +245,8 @@ fn write_object(
 
 fn write_string(text: &str, path: &Path<'_>, out: &mut String) -> Result<(), Refusal> {
     // serde_json escapes exactly what RFC 8785 section 3.2.2.2 asks for, in the same spelling.
-    let quoted = serde_json::to_string(text).map_err(|error| Refusal::at(path, not_json(&error)))?;
+    let quoted =
+        serde_json::to_string(text).map_err(|error| Refusal::at(path, not_json(&error)))?;
     out.push_str(&quoted);
     Ok(())
 }
@@ -231,10 +257,16 @@ fn write_number(token: &str, path: &Path<'_>, out: &mut String) -> Result<(), Re
         out.push_str(&integer.to_string());
         return Ok(());
     }
-    let number: f64 = token.parse().map_err(|_| Refusal::at(path, "not a number"))?;
-    let digits = double(number).ok_or_else(|| Refusal::at(path, "number beyond the range of a double"))?;
+    let number: f64 = token
+        .parse()
+        .map_err(|_| Refusal::at(path, "not a number"))?;
+    let digits =
+        double(number).ok_or_else(|| Refusal::at(path, "number beyond the range of a double"))?;
     if is_integer && digits != token {
-        return Err(Refusal::at(path, "integer beyond 64 bits would lose digits: send it as a string"));
+        return Err(Refusal::at(
+            path,
+            "integer beyond 64 bits would lose digits: send it as a string",
+        ));
     }
     out.push_str(&digits);
     Ok(())
@@ -245,7 +277,10 @@ fn read<'a, T: Deserialize<'a>>(raw: &'a RawValue, path: &Path<'_>) -> Result<T,
 }
 
 /// The members of an object, sorted; refuses what could be read in two ways.
-fn members<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<BTreeMap<Utf16Order, &'a RawValue>, Refusal> {
+fn members<'a>(
+    raw: &'a RawValue,
+    path: &Path<'_>,
+) -> Result<BTreeMap<Utf16Order, &'a RawValue>, Refusal> {
     let Members(pairs) = read(raw, path)?;
     let mut sorted = BTreeMap::new();
     for (key, value) in pairs {

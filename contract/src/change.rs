@@ -1,6 +1,7 @@
 //! One record of the change log, and the feed that hands records on in order.
 //!
-//! The log is outbox, feed, history and audit at once; an event is a record on its way (see [`crate::event`]).
+//! The log is outbox, feed, history and audit at once; an event is a record on its way (see
+//! [`crate::event`]).
 
 use std::borrow::Cow;
 
@@ -42,7 +43,8 @@ pub struct Change {
     pub revision: Revision,
     /// The history that `revision` counts in.
     pub epoch: Epoch,
-    /// Last revision of the newest multi-document set of the collection before this change; 0 when there was none.
+    /// Last revision of the newest multi-document set of the collection before this change; 0 when
+    /// there was none.
     pub last_set: Revision,
     /// The new value; present on Create and Update, absent on Delete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,9 +67,12 @@ pub struct Change {
 }
 
 impl Change {
-    /// What ties it to logs: the correlation id that its request gave, else the id of its event, which no other change has.
+    /// What ties it to logs: the correlation id that its request gave, else the id of its event,
+    /// which no other change has.
     pub fn correlator(&self) -> Cow<'_, str> {
-        self.context.correlation_id().map_or_else(|| event_id(self).into(), Cow::from)
+        self.context
+            .correlation_id()
+            .map_or_else(|| event_id(self).into(), Cow::from)
     }
 }
 
@@ -95,8 +100,9 @@ pub struct SetPart {
 
 /// A page of the change feed: contiguous and in order per collection.
 ///
-/// A publisher's items are the records of its log. A subscriber's are what it heard of them, [`crate::EventData`], which leaves
-/// out what only the log knows (`time`, `count`, `digest`); whoever reads both reads that.
+/// A publisher's items are the records of its log. A subscriber's are what it heard of them,
+/// [`crate::EventData`], which leaves out what only the log knows (`time`, `count`, `digest`);
+/// whoever reads both reads that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct Feed<T = Change> {
@@ -121,23 +127,38 @@ mod tests {
     fn records_of_earlier_versions_are_read() {
         let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let bare: Change = serde_json::from_str(&format!("{RECORD}}}")).expect("read");
-        assert_eq!((&bare.context, bare.correlator().as_ref()), (&Context::default(), "A:00000001-1:7"));
+        assert_eq!(
+            (&bare.context, bare.correlator().as_ref()),
+            (&Context::default(), "A:00000001-1:7")
+        );
         let record = format!(r#"{RECORD},"correlationId":"order-66","traceparent":"{trace}"}}"#);
         let change: Change = serde_json::from_str(&record).expect("read");
         assert_eq!(change.context.correlation_id(), Some("order-66"));
         assert_eq!(change.context.traceparent(), Some(trace));
         assert_eq!(change.correlator(), "order-66");
         let written = serde_json::to_string(&change).expect("json");
-        assert_eq!(written, record.replace("\n        ", ""), "nothing new where nothing new was said");
+        assert_eq!(
+            written,
+            record.replace("\n        ", ""),
+            "nothing new where nothing new was said"
+        );
     }
 
     #[test]
     fn a_context_comes_back_from_a_record() {
         let bare: Change = serde_json::from_str(&format!("{RECORD}}}")).expect("read");
-        let context = Context::default().with_user_id("u-1").and_then(|it| it.with_organisation_id("o-1"));
-        let change = Change { context: context.expect("valid"), ..bare };
+        let context = Context::default()
+            .with_user_id("u-1")
+            .and_then(|it| it.with_organisation_id("o-1"));
+        let change = Change {
+            context: context.expect("valid"),
+            ..bare
+        };
         let text = serde_json::to_string(&change).expect("json");
-        assert!(text.ends_with(r#","userId":"u-1","organisationId":"o-1"}"#), "{text}");
+        assert!(
+            text.ends_with(r#","userId":"u-1","organisationId":"o-1"}"#),
+            "{text}"
+        );
         assert_eq!(serde_json::from_str::<Change>(&text).expect("read"), change);
     }
 }

@@ -1,7 +1,8 @@
-//! Who asked for a change, and on whose behalf: what a request says of itself, in every change and event it makes (seeds.md B2).
+//! Who asked for a change, and on whose behalf: what a request says of itself, in every change and
+//! event it makes (seeds.md B2).
 //!
-//! It is for people and audits: nothing is decided by it, and nothing is invented where it says nothing. A replica does not
-//! look at it.
+//! It is for people and audits: nothing is decided by it, and nothing is invented where it says
+//! nothing. A replica does not look at it.
 
 use std::sync::Arc;
 
@@ -14,21 +15,38 @@ pub const MAX_LEN: usize = 128;
 
 /// What a request says of itself. Each part may be missing. Cloning shares the texts.
 ///
-/// What was stored or sent by others is read kindly: a part that is no text of the right form counts as missing.
+/// What was stored or sent by others is read kindly: a part that is no text of the right form
+/// counts as missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Context {
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "kindly")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "kindly"
+    )]
     #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>, min_length = 1, max_length = 128))]
     correlation_id: Option<Arc<str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "kindly")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "kindly"
+    )]
     #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>, min_length = 1, max_length = 128))]
     user_id: Option<Arc<str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "kindly")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "kindly"
+    )]
     #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>, min_length = 1, max_length = 128))]
     organisation_id: Option<Arc<str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "kindly_traced")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "kindly_traced"
+    )]
     #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>))]
     traceparent: Option<Arc<str>>,
 }
@@ -39,7 +57,10 @@ impl Context {
     /// # Errors
     /// When it has another form.
     pub fn with_correlation_id(self, text: &str) -> Result<Self, Malformed> {
-        Ok(Self { correlation_id: Some(checked("correlation id", text)?), ..self })
+        Ok(Self {
+            correlation_id: Some(checked("correlation id", text)?),
+            ..self
+        })
     }
 
     /// The same with the id of the user: 1 to 128 visible ASCII characters.
@@ -47,7 +68,10 @@ impl Context {
     /// # Errors
     /// When it has another form.
     pub fn with_user_id(self, text: &str) -> Result<Self, Malformed> {
-        Ok(Self { user_id: Some(checked("user id", text)?), ..self })
+        Ok(Self {
+            user_id: Some(checked("user id", text)?),
+            ..self
+        })
     }
 
     /// The same with the id of the organisation: 1 to 128 visible ASCII characters.
@@ -55,25 +79,39 @@ impl Context {
     /// # Errors
     /// When it has another form.
     pub fn with_organisation_id(self, text: &str) -> Result<Self, Malformed> {
-        Ok(Self { organisation_id: Some(checked("organisation id", text)?), ..self })
+        Ok(Self {
+            organisation_id: Some(checked("organisation id", text)?),
+            ..self
+        })
     }
 
-    /// The same with a trace context (W3C Trace Context section 3.2): `00-<32 hex>-<16 hex>-<2 hex>`, not all zeroes.
+    /// The same with a trace context (W3C Trace Context section 3.2): `00-<32 hex>-<16 hex>-<2
+    /// hex>`, not all zeroes.
     ///
     /// # Errors
     /// When it has another form.
     pub fn with_traceparent(self, text: &str) -> Result<Self, Malformed> {
         if is_traceparent(text) {
-            Ok(Self { traceparent: Some(text.into()), ..self })
+            Ok(Self {
+                traceparent: Some(text.into()),
+                ..self
+            })
         } else {
-            Err(Malformed::new("traceparent", text, "00-<32 hex>-<16 hex>-<2 hex>"))
+            Err(Malformed::new(
+                "traceparent",
+                text,
+                "00-<32 hex>-<16 hex>-<2 hex>",
+            ))
         }
     }
 
     /// The same without the trace context: an envelope has a place of its own for it.
     #[must_use]
     pub fn untraced(&self) -> Self {
-        Self { traceparent: None, ..self.clone() }
+        Self {
+            traceparent: None,
+            ..self.clone()
+        }
     }
 
     /// What ties it to other logs.
@@ -98,7 +136,15 @@ impl Context {
 }
 
 fn checked(what: &'static str, text: &str) -> Result<Arc<str>, Malformed> {
-    if is_label(text) { Ok(text.into()) } else { Err(Malformed::new(what, text, "1 to 128 visible ASCII characters")) }
+    if is_label(text) {
+        Ok(text.into())
+    } else {
+        Err(Malformed::new(
+            what,
+            text,
+            "1 to 128 visible ASCII characters",
+        ))
+    }
 }
 
 fn is_label(text: &str) -> bool {
@@ -106,10 +152,15 @@ fn is_label(text: &str) -> bool {
 }
 
 fn is_traceparent(text: &str) -> bool {
-    let lower_hex = |part: &str| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let lower_hex = |part: &str| {
+        part.bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
     let not_zero = |part: &str| part.bytes().any(|byte| byte != b'0');
     let parts: Vec<_> = text.split('-').collect();
-    let [version, trace, parent, flags] = parts[..] else { return false };
+    let [version, trace, parent, flags] = parts[..] else {
+        return false;
+    };
     version == "00"
         && (trace.len(), parent.len(), flags.len()) == (32, 16, 2)
         && [trace, parent, flags].iter().all(|part| lower_hex(part))
@@ -124,7 +175,10 @@ enum Given {
     Other(IgnoredAny),
 }
 
-fn text<'de, D: Deserializer<'de>>(deserializer: D, valid: fn(&str) -> bool) -> Result<Option<Arc<str>>, D::Error> {
+fn text<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    valid: fn(&str) -> bool,
+) -> Result<Option<Arc<str>>, D::Error> {
     Ok(match Given::deserialize(deserializer)? {
         Given::Text(text) => Some(text).filter(|text| valid(text)),
         Given::Other(IgnoredAny) => None,
@@ -148,7 +202,11 @@ mod tests {
     #[test]
     fn ids_at_their_limits() {
         type With = fn(Context, &str) -> Result<Context, Malformed>;
-        let all: [With; 3] = [Context::with_correlation_id, Context::with_user_id, Context::with_organisation_id];
+        let all: [With; 3] = [
+            Context::with_correlation_id,
+            Context::with_user_id,
+            Context::with_organisation_id,
+        ];
         for with in all {
             for good in ["a", "!~\"\\", &"x".repeat(128)] {
                 assert!(with(Context::default(), good).is_ok(), "{good}");
@@ -177,7 +235,13 @@ mod tests {
     #[test]
     fn what_is_no_text_of_the_right_form_is_passed_by() {
         let given = r#"{"correlationId": 7, "userId": null, "organisationId": "a b", "traceparent": {"a": [1]}}"#;
-        assert_eq!(serde_json::from_str::<Context>(given).expect("read"), Context::default());
-        assert_eq!(serde_json::from_str::<Context>("{}").expect("read"), Context::default());
+        assert_eq!(
+            serde_json::from_str::<Context>(given).expect("read"),
+            Context::default()
+        );
+        assert_eq!(
+            serde_json::from_str::<Context>("{}").expect("read"),
+            Context::default()
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! A document as it is held and sent: one immutable buffer, ready for the wire.
 //!
-//! The buffer spells `{"id":…,"revision":…,"crc":…,"configData":…}`, which is the body of GetById, an item of GetAll and,
-//! with a collection in front, a line of a snapshot. It is written once, when the change is applied, and never again.
+//! The buffer spells `{"id":…,"revision":…,"crc":…,"configData":…}`, which is the body of GetById,
+//! an item of GetAll and, with a collection in front, a line of a snapshot. It is written once,
+//! when the change is applied, and never again.
 
 use std::{fmt::Write, sync::Arc};
 
@@ -14,7 +15,8 @@ use crate::{
 
 /// One revision of one document. Cloning shares it.
 ///
-/// It is one pointer, because maps that share most of their documents copy some of them with each change.
+/// It is one pointer, because maps that share most of their documents copy some of them with each
+/// change.
 #[derive(Clone)]
 pub struct Document(Arc<Held>);
 
@@ -28,22 +30,33 @@ struct Held {
 }
 
 impl Document {
-    /// The document `id` as it is since `revision`. Revision 0 means that its publisher counts no revisions.
+    /// The document `id` as it is since `revision`. Revision 0 means that its publisher counts no
+    /// revisions.
     pub fn new(id: DocumentId, revision: Revision, config: &CanonicalJson) -> Self {
         Self::from_canonical(id, revision, config.as_str())
     }
 
-    /// The same of a text that [`CanonicalJson::as_str`] gave out, from a store of our own: nothing of it is checked.
+    /// The same of a text that [`CanonicalJson::as_str`] gave out, from a store of our own: nothing
+    /// of it is checked.
     pub fn from_canonical(id: DocumentId, revision: Revision, config: &str) -> Self {
         let crc = Crc::of(config.as_bytes());
         let mut json = String::with_capacity(config.len() + id.as_str().len() + 80);
         // Neither an id nor a checksum has a character that JSON escapes.
-        write!(json, r#"{{"id":"{id}","revision":{revision},"crc":"{crc}","configData":"#)
-            .expect("a String accepts all");
+        write!(
+            json,
+            r#"{{"id":"{id}","revision":{revision},"crc":"{crc}","configData":"#
+        )
+        .expect("a String accepts all");
         let config_at = json.len();
         json.push_str(config);
         json.push('}');
-        Self(Arc::new(Held { id, revision, crc, json: json.into(), config_at }))
+        Self(Arc::new(Held {
+            id,
+            revision,
+            crc,
+            json: json.into(),
+            config_at,
+        }))
     }
 
     /// Its id.
@@ -86,11 +99,14 @@ impl Document {
     }
 }
 
-/// Whoever compares two maps of documents mostly compares a document with itself, so that costs nothing.
+/// Whoever compares two maps of documents mostly compares a document with itself, so that costs
+/// nothing.
 impl PartialEq for Document {
     fn eq(&self, other: &Self) -> bool {
-        // Id, revision and checksum stand in the buffer as well; they are compared first because they are short.
-        let same = |a: &Held, b: &Held| a.revision == b.revision && a.crc == b.crc && a.json == b.json;
+        // Id, revision and checksum stand in the buffer as well; they are compared first because
+        // they are short.
+        let same =
+            |a: &Held, b: &Held| a.revision == b.revision && a.crc == b.crc && a.json == b.json;
         Arc::ptr_eq(&self.0, &other.0) || same(&self.0, &other.0)
     }
 }
@@ -119,13 +135,18 @@ mod tests {
         let crc = config.crc();
         assert_eq!(
             document.json(),
-            &format!(r#"{{"id":"app:1","revision":42,"crc":"{crc}","configData":{{"a":"x","b":1}}}}"#)
+            &format!(
+                r#"{{"id":"app:1","revision":42,"crc":"{crc}","configData":{{"a":"x","b":1}}}}"#
+            )
         );
         assert_eq!(document.config_data(), r#"{"a":"x","b":1}"#);
         assert_eq!(document.etag(), format!("\"42-{crc}\""));
         let mut line = Vec::new();
         document.snapshot_line(&"Skills".parse().expect("name"), &mut line);
         let item: crate::snapshot::Item = serde_json::from_slice(&line).expect("an item");
-        assert_eq!((item.id.as_str(), item.revision, item.config_data), ("app:1", 42, config));
+        assert_eq!(
+            (item.id.as_str(), item.revision, item.config_data),
+            ("app:1", 42, config)
+        );
     }
 }

@@ -43,8 +43,8 @@ pub const MAX_BYTES: usize = 64 * 1024;
 
 /// The data of an event (seeds.md A10 to A13).
 ///
-/// `revision` and `epoch` are absent when the publisher follows the source document only; what such an event promises
-/// is less, and the subscriber says so.
+/// `revision` and `epoch` are absent when the publisher follows the source document only; what such
+/// an event promises is less, and the subscriber says so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
@@ -58,14 +58,19 @@ pub struct EventData {
     /// The new value; absent when it is too large or would not survive the sidecar, and on Delete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_data: Option<CanonicalJson>,
-    /// The publish metadata, repeated for the reader (seeds.md A13); its values are strings. Only a sidecar has a use for it.
+    /// The publish metadata, repeated for the reader (seeds.md A13); its values are strings. Only
+    /// a sidecar has a use for it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
     /// The Dapr component it was published through (seeds.md A10).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pub_sub_name: Option<String>,
     /// Checksum of the new value. The source document declares it and leaves it empty.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "empty_is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "empty_is_none"
+    )]
     pub crc: Option<Crc>,
     /// Its place in the collection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,15 +84,19 @@ pub struct EventData {
     /// See [`Change::change_set`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change_set: Option<ChangeSet>,
-    /// What the request that made it says of itself, but for its trace context, which is the envelope's (seeds.md B2).
+    /// What the request that made it says of itself, but for its trace context, which is the
+    /// envelope's (seeds.md B2).
     #[serde(flatten)]
     pub context: Context,
 }
 
 impl EventData {
-    /// What travels of a change. `configData` goes along when it is at most `data_limit` bytes long and survives a sidecar.
+    /// What travels of a change. `configData` goes along when it is at most `data_limit` bytes long
+    /// and survives a sidecar.
     pub fn new(change: &Change, data_limit: usize) -> Self {
-        let travels = |config: &&CanonicalJson| config.as_str().len() <= data_limit && config.survives_doubles();
+        let travels = |config: &&CanonicalJson| {
+            config.as_str().len() <= data_limit && config.survives_doubles()
+        };
         Self {
             collection: change.collection.clone(),
             op: change.op,
@@ -104,10 +113,12 @@ impl EventData {
         }
     }
 
-    /// The same with what a sidecar is told, repeated for the reader: the component, and the life of the event in seconds.
+    /// The same with what a sidecar is told, repeated for the reader: the component, and the life
+    /// of the event in seconds.
     #[must_use]
     pub fn through(mut self, pub_sub_name: &str, ttl_seconds: u64) -> Self {
-        self.metadata.insert(TTL.to_owned(), ttl_seconds.to_string());
+        self.metadata
+            .insert(TTL.to_owned(), ttl_seconds.to_string());
         self.pub_sub_name = Some(pub_sub_name.to_owned());
         self
     }
@@ -134,19 +145,30 @@ mod tests {
         let body = r#"{"collection":"ChannelConfiguration","op":"Update","id":"whatsapp","crc":"",
             "metadata":{"ttlInSeconds":"60"},"pubSubName":"pubsub-config-ap-four"}"#;
         let data: EventData = serde_json::from_str(body).expect("understood");
-        assert_eq!((data.op, data.config_data, data.crc, data.revision), (Operation::Update, None, None, None));
+        assert_eq!(
+            (data.op, data.config_data, data.crc, data.revision),
+            (Operation::Update, None, None, None)
+        );
     }
 
-    /// Whatever another publisher may mean by these names: no replica looks at them, so none may stumble over them.
+    /// Whatever another publisher may mean by these names: no replica looks at them, so none may
+    /// stumble over them.
     #[test]
     fn a_context_of_any_form_is_understood() {
-        let body =
-            r#"{"collection":"A","op":"Update","id":"a","configData":{"n":1.5},"correlationId":"order-66","userId":7}"#;
+        let body = r#"{"collection":"A","op":"Update","id":"a","configData":{"n":1.5},"correlationId":"order-66","userId":7}"#;
         let value: serde_json::Value = serde_json::from_str(body).expect("json");
         for data in [serde_json::from_str(body), serde_json::from_value(value)] {
             let data: EventData = data.expect("understood");
-            assert_eq!((data.context.correlation_id(), data.context.user_id()), (Some("order-66"), None));
-            assert_eq!(data.config_data.map(|config| config.as_str().to_owned()).as_deref(), Some(r#"{"n":1.5}"#));
+            assert_eq!(
+                (data.context.correlation_id(), data.context.user_id()),
+                (Some("order-66"), None)
+            );
+            assert_eq!(
+                data.config_data
+                    .map(|config| config.as_str().to_owned())
+                    .as_deref(),
+                Some(r#"{"n":1.5}"#)
+            );
         }
     }
 

@@ -1,9 +1,12 @@
-//! How the change feed is asked for and followed: positions, what cannot be served, and the frames of the live form.
+//! How the change feed is asked for and followed: positions, what cannot be served, and the frames
+//! of the live form.
 //!
-//! The live form is a stream of server-sent events (WHATWG HTML, section 9.2): `change` with an item of the feed, and at its
-//! end `resync` when the next change cannot follow without a gap. The `id` of each is a position that a client sends back
-//! unchanged as `Last-Event-ID`: `<epoch> <since>`, where `since` is spelled as in the query. A frame with an id alone begins
-//! every stream, so that a client which is cut off before the first change has a position as well. Nothing here reads or sends.
+//! The live form is a stream of server-sent events (WHATWG HTML, section 9.2): `change` with an
+//! item of the feed, and at its end `resync` when the next change cannot follow without a gap. The
+//! `id` of each is a position that a client sends back unchanged as `Last-Event-ID`: `<epoch>
+//! <since>`, where `since` is spelled as in the query. A frame with an id alone begins
+//! every stream, so that a client which is cut off before the first change has a position as well.
+//! Nothing here reads or sends.
 
 use std::collections::BTreeMap;
 
@@ -44,12 +47,18 @@ impl Scope {
     pub fn since(&self, text: &str) -> Result<Since, Malformed> {
         let malformed = || Malformed::new("since", text, self.expected());
         if let Self::One(name) = self {
-            return Ok(Since::from([(name.clone(), revision(text).ok_or_else(malformed)?)]));
+            return Ok(Since::from([(
+                name.clone(),
+                revision(text).ok_or_else(malformed)?,
+            )]));
         }
         let mut since = Since::new();
         for pair in text.split(',') {
             let (name, at) = pair.trim().split_once(':').ok_or_else(malformed)?;
-            if since.insert(name.parse()?, revision(at).ok_or_else(malformed)?).is_some() {
+            if since
+                .insert(name.parse()?, revision(at).ok_or_else(malformed)?)
+                .is_some()
+            {
                 return Err(malformed());
             }
         }
@@ -62,7 +71,8 @@ impl Scope {
     /// When it is none of this feed.
     pub fn position(&self, id: &str) -> Result<(Epoch, Since), Malformed> {
         let parts = id.trim().split_once(' ');
-        let (epoch, since) = parts.ok_or_else(|| Malformed::new("position", id, "<epoch> <since>"))?;
+        let (epoch, since) =
+            parts.ok_or_else(|| Malformed::new("position", id, "<epoch> <since>"))?;
         Ok((epoch.parse()?, self.since(since)?))
     }
 
@@ -84,7 +94,10 @@ impl Scope {
 }
 
 fn revision(text: &str) -> Option<Revision> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+    text.bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| text.parse().ok())
+        .flatten()
 }
 
 /// Why a reader cannot go on from where it is without a gap.
@@ -123,13 +136,19 @@ impl Gone {
 
     /// As the paged feed tells it.
     pub fn problem(&self) -> Problem {
-        let mut problem = Problem::new(410, "feed-gone", "The feed cannot go on from there", self.to_string());
+        let mut problem = Problem::new(
+            410,
+            "feed-gone",
+            "The feed cannot go on from there",
+            self.to_string(),
+        );
         problem.reason = Some(self.reason().to_owned());
         problem
     }
 }
 
-/// Whether what follows `since` can be served. `epoch` is the history that it counts in, if the reader said so.
+/// Whether what follows `since` can be served. `epoch` is the history that it counts in, if the
+/// reader said so.
 ///
 /// # Errors
 /// When it cannot.
@@ -138,16 +157,23 @@ pub fn check(head: &Head, since: Revision, epoch: Option<Epoch>) -> Result<(), G
     if epoch.is_some_and(|epoch| epoch != head.epoch) {
         Err(Gone::Epoch(head.epoch))
     } else if since > head.revision {
-        Err(Gone::Ahead { collection, revision: head.revision })
+        Err(Gone::Ahead {
+            collection,
+            revision: head.revision,
+        })
     } else if since + 1 < head.oldest {
-        Err(Gone::Trimmed { collection, next: since + 1 })
+        Err(Gone::Trimmed {
+            collection,
+            next: since + 1,
+        })
     } else {
         Ok(())
     }
 }
 
-/// How the collections of a page share it: each gets an even share, and the one with most to give what the others leave. So
-/// none waits until another has nothing more to say. Ask in the order of how much each has to give.
+/// How the collections of a page share it: each gets an even share, and the one with most to give
+/// what the others leave. So none waits until another has nothing more to say. Ask in the order of
+/// how much each has to give.
 #[derive(Debug)]
 pub struct Shares {
     collections: usize,
@@ -158,7 +184,11 @@ pub struct Shares {
 impl Shares {
     /// A page of so many changes and bytes for so many collections.
     pub fn new(collections: usize, room: usize, budget: usize) -> Self {
-        Self { collections, room, budget }
+        Self {
+            collections,
+            room,
+            budget,
+        }
     }
 
     /// Changes and bytes for the next collection.
@@ -175,8 +205,8 @@ impl Shares {
     }
 }
 
-/// Data of the event that ends a stream which cannot go on. Its `id` is the position of these heads: whoever reads all
-/// documents anew goes on from there.
+/// Data of the event that ends a stream which cannot go on. Its `id` is the position of these
+/// heads: whoever reads all documents anew goes on from there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "utoipa", schema(as = StreamEnd))]
@@ -189,15 +219,22 @@ pub struct Resync {
 
 /// Where these heads are; `None` when there are none.
 pub fn at_heads(heads: &[Head]) -> Option<(Epoch, Since)> {
-    let since = heads.iter().map(|head| (head.collection.clone(), head.revision)).collect();
+    let since = heads
+        .iter()
+        .map(|head| (head.collection.clone(), head.revision))
+        .collect();
     Some((heads.first()?.epoch, since))
 }
 
 /// Whether an `Accept` header names the live form.
 pub fn wants_stream(accept: Option<&str>) -> bool {
     accept.is_some_and(|accept| {
-        let ranges = accept.split(',').map(|range| range.split(';').next().unwrap_or_default().trim());
-        ranges.into_iter().any(|range| range.eq_ignore_ascii_case(EVENT_STREAM))
+        let ranges = accept
+            .split(',')
+            .map(|range| range.split(';').next().unwrap_or_default().trim());
+        ranges
+            .into_iter()
+            .any(|range| range.eq_ignore_ascii_case(EVENT_STREAM))
     })
 }
 
@@ -208,7 +245,8 @@ pub fn start_frame(id: &str) -> String {
 
 /// The frame of an event. The data is one line, as all JSON is that serde writes.
 pub fn frame(event: &str, id: &str, data: &impl Serialize) -> String {
-    let data = serde_json::to_string(data).expect("wire types have string keys and finite numbers only");
+    let data =
+        serde_json::to_string(data).expect("wire types have string keys and finite numbers only");
     format!("event: {event}\nid: {id}\ndata: {data}\n\n")
 }
 
@@ -223,8 +261,16 @@ mod tests {
     #[test]
     fn a_position_comes_back_as_it_was_sent() {
         let epoch: Epoch = "0f86d081-1".parse().expect("an epoch");
-        let one = (Scope::One(name("A")), Since::from([(name("A"), 41)]), "0f86d081-1 41");
-        let several = (Scope::Several, Since::from([(name("A"), 41), (name("B"), 0)]), "0f86d081-1 A:41,B:0");
+        let one = (
+            Scope::One(name("A")),
+            Since::from([(name("A"), 41)]),
+            "0f86d081-1 41",
+        );
+        let several = (
+            Scope::Several,
+            Since::from([(name("A"), 41), (name("B"), 0)]),
+            "0f86d081-1 A:41,B:0",
+        );
         for (scope, since, id) in [one, several] {
             assert_eq!(scope.id(epoch, &since), id);
             assert_eq!(scope.position(id), Ok((epoch, since)));
@@ -240,7 +286,14 @@ mod tests {
         for bad in ["", "1", "A", "A:", "A:x", "A:1,", "A:1,A:2", "a b:1"] {
             assert!(Scope::Several.since(bad).is_err(), "{bad:?}");
         }
-        for bad in ["", "41", "A:1", "0f86d081 A:1", "0f86d081-1 ", "0f86d081-1  A:1 x"] {
+        for bad in [
+            "",
+            "41",
+            "A:1",
+            "0f86d081 A:1",
+            "0f86d081-1 ",
+            "0f86d081-1  A:1 x",
+        ] {
             assert!(Scope::Several.position(bad).is_err(), "{bad:?}");
         }
     }
@@ -248,16 +301,34 @@ mod tests {
     #[test]
     fn what_can_be_served() {
         let epoch: Epoch = "0f86d081-1".parse().expect("an epoch");
-        let head = Head { revision: 9, oldest: 5, ..Head::empty(name("A"), epoch) };
+        let head = Head {
+            revision: 9,
+            oldest: 5,
+            ..Head::empty(name("A"), epoch)
+        };
         let reason = |since, epoch| check(&head, since, epoch).err().map(|gone| gone.reason());
         assert_eq!([reason(9, None), reason(4, Some(epoch))], [None, None]);
-        assert_eq!([reason(10, None), reason(3, None)], [Some("ahead"), Some("trimmed")]);
-        assert_eq!(reason(9, Some(Epoch { counter: 2, ..epoch })), Some("epoch"));
+        assert_eq!(
+            [reason(10, None), reason(3, None)],
+            [Some("ahead"), Some("trimmed")]
+        );
+        assert_eq!(
+            reason(
+                9,
+                Some(Epoch {
+                    counter: 2,
+                    ..epoch
+                })
+            ),
+            Some("epoch")
+        );
     }
 
     #[test]
     fn whoever_names_the_stream_gets_it() {
-        assert!(wants_stream(Some("application/json, Text/Event-Stream; q=0.9")));
+        assert!(wants_stream(Some(
+            "application/json, Text/Event-Stream; q=0.9"
+        )));
         assert!(!wants_stream(Some("*/*")) && !wants_stream(None));
     }
 }

@@ -1,7 +1,8 @@
-//! The check-in: a replica says where it is, a publisher answers with where everything stands. Heartbeat, fleet view and
-//! anti-entropy in one request.
+//! The check-in: a replica says where it is, a publisher answers with where everything stands.
+//! Heartbeat, fleet view and anti-entropy in one request.
 //!
-//! Nothing here is trusted for order: a check-in tells how far a replica *is*, never what a document is worth.
+//! Nothing here is trusted for order: a check-in tells how far a replica *is*, never what a
+//! document is worth.
 
 use std::collections::BTreeMap;
 
@@ -25,16 +26,26 @@ pub const MAX_CHECK_IN: usize = 256 * 1024;
 #[serde(rename_all = "camelCase")]
 pub struct CheckIn {
     /// Name of the replica; the same as in the path.
-    #[cfg_attr(feature = "utoipa", schema(min_length = 1, max_length = 128, pattern = "^[!-~]+$"))]
+    #[cfg_attr(
+        feature = "utoipa",
+        schema(min_length = 1, max_length = 128, pattern = "^[!-~]+$")
+    )]
     pub instance: String,
     /// Marks one life of its process: random, made at its start.
-    #[cfg_attr(feature = "utoipa", schema(min_length = 1, max_length = 128, pattern = "^[!-~]+$"))]
+    #[cfg_attr(
+        feature = "utoipa",
+        schema(min_length = 1, max_length = 128, pattern = "^[!-~]+$")
+    )]
     pub boot_id: String,
     /// Where it answers, when it can be reached. `LOCAL` events go there, if it is allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "utoipa", schema(max_length = 256, pattern = "^http://[a-z0-9.-]+(:[0-9]{1,4})?$"))]
+    #[cfg_attr(
+        feature = "utoipa",
+        schema(max_length = 256, pattern = "^http://[a-z0-9.-]+(:[0-9]{1,4})?$")
+    )]
     pub base_url: Option<String>,
-    /// Its longest time between two check-ins, in milliseconds: who is silent for much longer is gone.
+    /// Its longest time between two check-ins, in milliseconds: who is silent for much longer is
+    /// gone.
     pub interval_ms: u64,
     /// What is wrong with the way its events come, when something is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,7 +62,8 @@ pub struct CheckIn {
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// The history it follows; absent before its first load, and where its publisher counts no revisions.
+    /// The history it follows; absent before its first load, and where its publisher counts no
+    /// revisions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
     /// The watermark: every revision up to it was seen.
@@ -71,7 +83,8 @@ pub struct Report {
     pub refusals: Vec<Refusal>,
 }
 
-/// A moment with nothing seen beyond the watermark and nothing staged: the digest there must be the publisher's.
+/// A moment with nothing seen beyond the watermark and nothing staged: the digest there must be the
+/// publisher's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct Settled {
@@ -90,7 +103,8 @@ pub enum Intake {
     Away,
     /// None of the last changes came by an event.
     Deaf,
-    /// Some changes come by event and others never do: replicas share a consumer group and compete for events.
+    /// Some changes come by event and others never do: replicas share a consumer group and compete
+    /// for events.
     Competing,
 }
 

@@ -1,7 +1,7 @@
 //! Validated names and numbers: once a value has one of these types it need never be checked again.
 //!
-//! Every type is written and read as the string (or number) of the protocol; none of them does arithmetic on
-//! anything but itself.
+//! Every type is written and read as the string (or number) of the protocol; none of them does
+//! arithmetic on anything but itself.
 
 use std::{fmt, marker::PhantomData, str::FromStr};
 
@@ -9,7 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize, de::Visitor};
 use smol_str::SmolStr;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Position of a change in its collection: 1 for the first, then one more for each change, without gaps. 0 = empty.
+/// Position of a change in its collection: 1 for the first, then one more for each change, without
+/// gaps. 0 = empty.
 pub type Revision = u64;
 
 /// A text that does not have the form its type demands.
@@ -29,12 +30,16 @@ impl Malformed {
 
     pub(crate) fn new(what: &'static str, given: &str, expected: &'static str) -> Self {
         // A hostile name may be megabytes long; the message shows enough of it to recognise it.
-        Self { what, given: given.chars().take(140).collect(), expected }
+        Self {
+            what,
+            given: given.chars().take(140).collect(),
+            expected,
+        }
     }
 }
 
-/// Name of a configuration collection, which is also its topic (seeds.md A5): a letter, then at most 63 of `A-Z a-z 0-9 _`.
-/// Cloning is cheap.
+/// Name of a configuration collection, which is also its topic (seeds.md A5): a letter, then at
+/// most 63 of `A-Z a-z 0-9 _`. Cloning is cheap.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct CollectionName(SmolStr);
 
@@ -51,11 +56,17 @@ impl FromStr for CollectionName {
     fn from_str(text: &str) -> Result<Self, Malformed> {
         let valid = text.len() <= 64
             && text.starts_with(|first: char| first.is_ascii_alphabetic())
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         if valid {
             Ok(Self(text.into()))
         } else {
-            Err(Malformed::new("collection", text, "a letter, then at most 63 of A-Z a-z 0-9 _"))
+            Err(Malformed::new(
+                "collection",
+                text,
+                "a letter, then at most 63 of A-Z a-z 0-9 _",
+            ))
         }
     }
 }
@@ -78,9 +89,9 @@ impl fmt::Debug for CollectionName {
     }
 }
 
-/// Id of a document in its collection: 1 to 128 of `A-Z a-z 0-9 . _ : -`, but neither `.` nor `..`, which no client can
-/// put into a path (RFC 3986 section 5.2.4). Cloning is cheap. Up to 23 bytes stand where the id stands, so comparing ids of
-/// a map follows no pointers.
+/// Id of a document in its collection: 1 to 128 of `A-Z a-z 0-9 . _ : -`, but neither `.` nor `..`,
+/// which no client can put into a path (RFC 3986 section 5.2.4). Cloning is cheap. Up to 23 bytes
+/// stand where the id stands, so comparing ids of a map follows no pointers.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct DocumentId(SmolStr);
 
@@ -112,12 +123,18 @@ impl FromStr for DocumentId {
 
     fn from_str(text: &str) -> Result<Self, Malformed> {
         let valid = (1..=Self::MAX_LEN).contains(&text.len())
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte))
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte))
             && !matches!(text, "." | "..");
         if valid {
             Ok(Self(text.into()))
         } else {
-            Err(Malformed::new("id", text, "1 to 128 of A-Z a-z 0-9 . _ : - but not . or .."))
+            Err(Malformed::new(
+                "id",
+                text,
+                "1 to 128 of A-Z a-z 0-9 . _ : - but not . or ..",
+            ))
         }
     }
 }
@@ -142,8 +159,8 @@ impl fmt::Debug for DocumentId {
 
 /// Which history a revision belongs to: `<lineage>-<counter>`, for example `9f86d081-1`.
 ///
-/// The lineage is made once with a virgin store, where the counter is 1. The counter grows when a restored database is
-/// declared, then to at least the milliseconds since 1970.
+/// The lineage is made once with a virgin store, where the counter is 1. The counter grows when a
+/// restored database is declared, then to at least the milliseconds since 1970.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(into = "String")]
 pub struct Epoch {
@@ -159,11 +176,22 @@ impl FromStr for Epoch {
     fn from_str(text: &str) -> Result<Self, Malformed> {
         let parse = || {
             let (lineage, counter) = text.split_once('-')?;
-            let epoch = Self { lineage: hex(lineage, 8)? as u32, counter: counter.parse().ok()? };
+            let epoch = Self {
+                lineage: hex(lineage, 8)? as u32,
+                counter: counter.parse().ok()?,
+            };
             // No sign, and no zero in front.
-            counter.starts_with(|first: char| matches!(first, '1'..='9')).then_some(epoch)
+            counter
+                .starts_with(|first: char| matches!(first, '1'..='9'))
+                .then_some(epoch)
         };
-        parse().ok_or_else(|| Malformed::new("epoch", text, "8 hexadecimal digits, a dash, and a number from 1"))
+        parse().ok_or_else(|| {
+            Malformed::new(
+                "epoch",
+                text,
+                "8 hexadecimal digits, a dash, and a number from 1",
+            )
+        })
     }
 }
 
@@ -191,7 +219,8 @@ impl fmt::Debug for Epoch {
     }
 }
 
-/// CRC-32C of a canonical JSON text, written as 8 lower-case hexadecimal digits. It detects damage, never order.
+/// CRC-32C of a canonical JSON text, written as 8 lower-case hexadecimal digits. It detects damage,
+/// never order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(into = "String")]
 pub struct Crc(pub u32);
@@ -239,8 +268,9 @@ impl fmt::Debug for Crc {
 
 /// Order-independent sum over the live documents of a collection, written as 16 hexadecimal digits.
 ///
-/// Each document contributes XXH3-64 (seed 0) of `id ‖ 0x00 ‖ revision u64 LE ‖ crc u32 LE`; contributions are added
-/// and taken away with wrapping arithmetic, so both sides keep it incrementally.
+/// Each document contributes XXH3-64 (seed 0) of `id ‖ 0x00 ‖ revision u64 LE ‖ crc u32 LE`;
+/// contributions are added and taken away with wrapping arithmetic, so both sides keep it
+/// incrementally.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(into = "String")]
 pub struct Digest(pub u64);
@@ -273,7 +303,9 @@ impl FromStr for Digest {
     type Err = Malformed;
 
     fn from_str(text: &str) -> Result<Self, Malformed> {
-        hex(text, 16).map(Self).ok_or_else(|| Malformed::new("digest", text, "16 lower-case hexadecimal digits"))
+        hex(text, 16)
+            .map(Self)
+            .ok_or_else(|| Malformed::new("digest", text, "16 lower-case hexadecimal digits"))
     }
 }
 
@@ -302,7 +334,9 @@ impl fmt::Debug for Digest {
 }
 
 /// Reads a text where it stands, without a copy that nobody needs.
-fn read<'de, D: Deserializer<'de>, T: FromStr<Err = Malformed>>(deserializer: D) -> Result<T, D::Error> {
+fn read<'de, D: Deserializer<'de>, T: FromStr<Err = Malformed>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     struct Text<T>(PhantomData<T>);
     impl<T: FromStr<Err = Malformed>> Visitor<'_> for Text<T> {
         type Value = T;
@@ -319,7 +353,10 @@ fn read<'de, D: Deserializer<'de>, T: FromStr<Err = Malformed>>(deserializer: D)
 }
 
 fn hex(text: &str, digits: usize) -> Option<u64> {
-    let valid = text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let valid = text.len() == digits
+        && text
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     valid.then(|| u64::from_str_radix(text, 16).ok()).flatten()
 }
 
@@ -340,7 +377,15 @@ mod tests {
     #[test]
     fn collections_never_look_like_store_internals() {
         assert!("ChannelConfiguration".parse::<CollectionName>().is_ok());
-        for bad in ["", "_heads", "9a", "a.b", "a$b", "system.views", &"a".repeat(65)] {
+        for bad in [
+            "",
+            "_heads",
+            "9a",
+            "a.b",
+            "a$b",
+            "system.views",
+            &"a".repeat(65),
+        ] {
             assert!(bad.parse::<CollectionName>().is_err(), "{bad}");
         }
     }
@@ -348,8 +393,21 @@ mod tests {
     #[test]
     fn epochs_have_one_spelling() {
         let epoch: Epoch = "0f86d081-12".parse().expect("valid");
-        assert_eq!(epoch, Epoch { lineage: 0x0f86_d081, counter: 12 });
-        for bad in ["0f86d081-0", "0F86D081-1", "f86d081-1", "0f86d081-01", "0f86d081", "0f86d081-+1"] {
+        assert_eq!(
+            epoch,
+            Epoch {
+                lineage: 0x0f86_d081,
+                counter: 12
+            }
+        );
+        for bad in [
+            "0f86d081-0",
+            "0F86D081-1",
+            "f86d081-1",
+            "0f86d081-01",
+            "0f86d081",
+            "0f86d081-+1",
+        ] {
             assert!(bad.parse::<Epoch>().is_err(), "{bad}");
         }
     }
@@ -366,7 +424,13 @@ mod tests {
         let there = Digest::default().with(&a, 1, Crc(7)).with(&b, 2, Crc(8));
         let back = Digest::default().with(&b, 2, Crc(8)).with(&a, 1, Crc(7));
         assert_eq!(there, back);
-        assert_eq!(there.without(&a, 1, Crc(7)).without(&b, 2, Crc(8)), Digest::default());
-        assert_ne!(there, Digest::default().with(&a, 2, Crc(7)).with(&b, 1, Crc(8)));
+        assert_eq!(
+            there.without(&a, 1, Crc(7)).without(&b, 2, Crc(8)),
+            Digest::default()
+        );
+        assert_ne!(
+            there,
+            Digest::default().with(&a, 2, Crc(7)).with(&b, 1, Crc(8))
+        );
     }
 }

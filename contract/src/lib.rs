@@ -1,14 +1,16 @@
 //! The promise on the wire: what a publisher says and a subscriber understands.
 //!
-//! Reading order: [`ids`] (validated names and numbers), [`canonical`] (one spelling for every JSON value),
-//! [`document`] and [`listing`], [`change`] (one record of the change log), [`context`] (who
-//! asked for it), [`feed`] (how the log is followed), [`event`] (how a change travels), [`head`] and
-//! [`snapshot`] (where a collection stands, and all of it), [`set`] (documents that change together), [`fleet`] (replicas and
-//! publishers tell each other where they are), [`status`] and [`problem`] (what people and programs read).
+//! Reading order: [`ids`] (validated names and numbers), [`canonical`] (one spelling for every JSON
+//! value), [`document`] and [`listing`], [`change`] (one record of the change log), [`context`]
+//! (who asked for it), [`feed`] (how the log is followed), [`event`] (how a change travels),
+//! [`head`] and [`snapshot`] (where a collection stands, and all of it), [`set`] (documents that
+//! change together), [`fleet`] (replicas and publishers tell each other where they are), [`status`]
+//! and [`problem`] (what people and programs read).
 //!
 //! With the feature `utoipa`, types describe themselves as JSON Schemas, for OpenAPI documents.
 //!
-//! This crate is pure: it never does I/O, never reads a clock, and knows no web framework, database, runtime or SDK.
+//! This crate is pure: it never does I/O, never reads a clock, and knows no web framework,
+//! database, runtime or SDK.
 
 pub mod canonical;
 pub mod change;

@@ -1,7 +1,8 @@
 //! How a list of documents is framed, piece by piece, so that nobody has to hold all of it.
 //!
-//! GetAll answers `{"head":{…},"items":[…]}`, or as newline-delimited JSON a line `{"head":{…}}`, one per item, and
-//! the end line of a snapshot, which proves that nothing was cut off. A collection without revisions has no head to show.
+//! GetAll answers `{"head":{…},"items":[…]}`, or as newline-delimited JSON a line `{"head":{…}}`,
+//! one per item, and the end line of a snapshot, which proves that nothing was cut off. A
+//! collection without revisions has no head to show.
 
 use std::io::Write;
 
@@ -22,8 +23,13 @@ pub enum Form {
 impl Form {
     /// What an `Accept` header asks for: newline-delimited JSON when it names it, else JSON.
     pub fn accepted(accept: Option<&str>) -> Self {
-        let names_ndjson = |accept: &str| accept.contains(NDJSON) || accept.contains("application/ndjson");
-        if accept.is_some_and(names_ndjson) { Self::NdJson } else { Self::Json }
+        let names_ndjson =
+            |accept: &str| accept.contains(NDJSON) || accept.contains("application/ndjson");
+        if accept.is_some_and(names_ndjson) {
+            Self::NdJson
+        } else {
+            Self::Json
+        }
     }
 
     /// Its media type.
@@ -89,7 +95,10 @@ pub fn start_line(start: &snapshot::Start, out: &mut Vec<u8>) {
 
 /// The last line of a snapshot, with its line feed.
 pub fn end_line(count: u64, out: &mut Vec<u8>) {
-    write(out, format_args!("{}\n", to_json(&snapshot::End { end: true, count })));
+    write(
+        out,
+        format_args!("{}\n", to_json(&snapshot::End { end: true, count })),
+    );
 }
 
 fn to_json(value: &impl serde::Serialize) -> String {

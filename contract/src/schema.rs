@@ -1,4 +1,5 @@
-//! JSON Schemas of the types whose form on the wire no derive can see: names, numbers written as text, and documents.
+//! JSON Schemas of the types whose form on the wire no derive can see: names, numbers written as
+//! text, and documents.
 //!
 //! It describes, and checks nothing: what is valid is decided where a value is read.
 
@@ -102,7 +103,8 @@ pub struct DocumentList {
     pub items: Vec<Document>,
 }
 
-/// The first line of a list as newline-delimited JSON; documents follow, and the end line of a snapshot.
+/// The first line of a list as newline-delimited JSON; documents follow, and the end line of a
+/// snapshot.
 #[derive(Debug, ToSchema)]
 pub struct ListStart {
     /// Where the collection stands.

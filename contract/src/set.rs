@@ -1,6 +1,7 @@
 //! A change set as a client asks for it: several documents that change together or not at all.
 //!
-//! How a set travels in the log and in events is [`crate::ChangeSet`]; this is the request and its answer.
+//! How a set travels in the log and in events is [`crate::ChangeSet`]; this is the request and its
+//! answer.
 
 use serde::{Deserialize, Serialize};
 
@@ -66,7 +67,8 @@ impl SetMember {
         Self::with_value(SetOperation::Create, collection, id, value)
     }
 
-    /// A new value of a document that exists; its `metadata` is merged. With `expecting(0)` the document is new.
+    /// A new value of a document that exists; its `metadata` is merged. With `expecting(0)` the
+    /// document is new.
     ///
     /// # Errors
     /// As [`SetMember::create`].
@@ -100,15 +102,34 @@ impl SetMember {
     fn named(op: SetOperation, collection: &str, id: &str) -> Result<Self, Unfit> {
         let collection = collection.parse().map_err(Unfit::Collection)?;
         let id = id.parse().map_err(Unfit::Id)?;
-        Ok(Self { collection, op, id, config_data: None, expected: None })
+        Ok(Self {
+            collection,
+            op,
+            id,
+            config_data: None,
+            expected: None,
+        })
     }
 
-    fn with_value(op: SetOperation, collection: &str, id: &str, value: &impl Serialize) -> Result<Self, Unfit> {
+    fn with_value(
+        op: SetOperation,
+        collection: &str,
+        id: &str,
+        value: &impl Serialize,
+    ) -> Result<Self, Unfit> {
         let member = Self::named(op, collection, id)?;
-        let unwritable = |error: serde_json::Error| Refusal { pointer: String::new(), reason: error.to_string() };
-        let json = serde_json::to_vec(value).map_err(unwritable).map_err(Unfit::Value)?;
+        let unwritable = |error: serde_json::Error| Refusal {
+            pointer: String::new(),
+            reason: error.to_string(),
+        };
+        let json = serde_json::to_vec(value)
+            .map_err(unwritable)
+            .map_err(Unfit::Value)?;
         let config = CanonicalJson::parse(&json).map_err(Unfit::Value)?;
-        Ok(Self { config_data: Some(config), ..member })
+        Ok(Self {
+            config_data: Some(config),
+            ..member
+        })
     }
 }
 

@@ -1,7 +1,8 @@
-//! All of some collections at one moment, as newline-delimited JSON: [`Start`], then an [`Item`] per document, then [`End`].
+//! All of some collections at one moment, as newline-delimited JSON: [`Start`], then an [`Item`]
+//! per document, then [`End`].
 //!
-//! The end line is what makes it complete: a snapshot without it, or whose items do not add up to the heads of its
-//! first line, is never installed.
+//! The end line is what makes it complete: a snapshot without it, or whose items do not add up to
+//! the heads of its first line, is never installed.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,8 +12,8 @@ use crate::{
     ids::{CollectionName, Crc, DocumentId, Epoch, Revision},
 };
 
-/// Response header of a subscriber's snapshot: `false` while it holds changes beyond a gap. Such a snapshot is of no one
-/// moment; it shows what readers see, and no replica may load it.
+/// Response header of a subscriber's snapshot: `false` while it holds changes beyond a gap. Such a
+/// snapshot is of no one moment; it shows what readers see, and no replica may load it.
 pub const SETTLED: &str = "confcast-settled";
 
 /// First line.

@@ -50,8 +50,8 @@ pub struct Status {
     /// The history it follows; absent before the first load.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
-    /// Milliseconds since a publisher confirmed it, in this life of the process or, for what was read from disk, before;
-    /// absent when that never was.
+    /// Milliseconds since a publisher confirmed it, in this life of the process or, for what was
+    /// read from disk, before; absent when that never was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirmed_ms_ago: Option<u64>,
     /// One row per followed collection, by name.
@@ -100,12 +100,14 @@ pub struct CollectionStatus {
     pub count: u64,
     /// Digest over the live documents.
     pub digest: Digest,
-    /// Values that do not fit the type which the service reads them as, by id; at most [`MAX_REFUSALS`].
+    /// Values that do not fit the type which the service reads them as, by id; at most
+    /// [`MAX_REFUSALS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refusals: Vec<Refusal>,
 }
 
-/// A value that does not fit the type which a service reads it as. The service goes on with the last one that did.
+/// A value that does not fit the type which a service reads it as. The service goes on with the
+/// last one that did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct Refusal {
@@ -141,7 +143,8 @@ pub struct HandlerStatus {
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum HandlerState {
-    /// It was not told everything yet: the configuration is not loaded, or others come first, or it is at it.
+    /// It was not told everything yet: the configuration is not loaded, or others come first, or it
+    /// is at it.
     Waiting,
     /// It was told everything, and is told of each change as it comes.
     InStep,

@@ -1,4 +1,5 @@
-//! A client of the HTTP API, for tests: sends exactly what it is told and gives back all of the answer.
+//! A client of the HTTP API, for tests: sends exactly what it is told and gives back all of the
+//! answer.
 
 use anyhow::{Context, ensure};
 use contract::{Head, Heads};
@@ -34,7 +35,10 @@ impl Answer {
 
     /// A header, or nothing.
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
     }
 
     /// The answer, if its status is this.
@@ -42,7 +46,12 @@ impl Answer {
     /// # Errors
     /// When it is another.
     pub fn expect(self, status: u16) -> anyhow::Result<Self> {
-        ensure!(self.status == status, "expected {status}, got {}: {}", self.status, self.body);
+        ensure!(
+            self.status == status,
+            "expected {status}, got {}: {}",
+            self.status,
+            self.body
+        );
         Ok(self)
     }
 }
@@ -50,7 +59,13 @@ impl Answer {
 impl Api {
     /// The API at a base URL.
     pub fn new(base: String) -> Self {
-        Self { client: Client::builder().no_proxy().build().expect("a client without TLS"), base }
+        Self {
+            client: Client::builder()
+                .no_proxy()
+                .build()
+                .expect("a client without TLS"),
+            base,
+        }
     }
 
     /// Sends a request.
@@ -74,7 +89,11 @@ impl Api {
         }
         let answer = request.send().await?;
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-        Ok(Answer { status, headers, body: answer.text().await? })
+        Ok(Answer {
+            status,
+            headers,
+            body: answer.text().await?,
+        })
     }
 
     /// GET.
@@ -98,7 +117,12 @@ impl Api {
     /// # Errors
     /// When there is no answer.
     pub async fn begin(&self, path: &str) -> anyhow::Result<reqwest::Response> {
-        Ok(self.client.get(format!("{}{path}", self.base)).send().await?.error_for_status()?)
+        Ok(self
+            .client
+            .get(format!("{}{path}", self.base))
+            .send()
+            .await?
+            .error_for_status()?)
     }
 
     /// The status that a GET is answered with.
@@ -115,16 +139,33 @@ impl Api {
     /// When there is no answer.
     pub async fn create(&self, collection: &str, document: &Value) -> anyhow::Result<Answer> {
         let path = format!("/v1/collections/{collection}/documents");
-        self.send(Method::POST, &path, &[("content-type", "application/json")], document.to_string()).await
+        self.send(
+            Method::POST,
+            &path,
+            &[("content-type", "application/json")],
+            document.to_string(),
+        )
+        .await
     }
 
     /// PUT of a JSON document.
     ///
     /// # Errors
     /// When there is no answer.
-    pub async fn put(&self, collection: &str, id: &str, document: &Value) -> anyhow::Result<Answer> {
+    pub async fn put(
+        &self,
+        collection: &str,
+        id: &str,
+        document: &Value,
+    ) -> anyhow::Result<Answer> {
         let headers = [("content-type", "application/json")];
-        self.send(Method::PUT, &document_path(collection, id), &headers, document.to_string()).await
+        self.send(
+            Method::PUT,
+            &document_path(collection, id),
+            &headers,
+            document.to_string(),
+        )
+        .await
     }
 
     /// DELETE of a document.
@@ -132,7 +173,8 @@ impl Api {
     /// # Errors
     /// When there is no answer.
     pub async fn delete(&self, collection: &str, id: &str) -> anyhow::Result<Answer> {
-        self.send(Method::DELETE, &document_path(collection, id), &[], "").await
+        self.send(Method::DELETE, &document_path(collection, id), &[], "")
+            .await
     }
 
     /// GET of a document.
@@ -150,7 +192,10 @@ impl Api {
     pub async fn head(&self, collection: &str) -> anyhow::Result<Head> {
         let heads = self.get("/v1/collections").await?.expect(200)?;
         let Heads { heads } = serde_json::from_str(&heads.body)?;
-        heads.into_iter().find(|head| head.collection.as_str() == collection).context("no such head")
+        heads
+            .into_iter()
+            .find(|head| head.collection.as_str() == collection)
+            .context("no such head")
     }
 }
 

@@ -51,22 +51,36 @@ impl Follower {
 
     async fn open(url: &str, path: &str, id: Option<&str>) -> anyhow::Result<Self> {
         let client = Client::builder().no_proxy().build()?;
-        let mut request = client.get(format!("{url}{path}")).header(header::ACCEPT, "text/event-stream");
+        let mut request = client
+            .get(format!("{url}{path}"))
+            .header(header::ACCEPT, "text/event-stream");
         if let Some(id) = id {
             request = request.header("Last-Event-ID", id);
         }
         let answer = request.send().await?.error_for_status()?;
-        let kind = answer.headers().get(header::CONTENT_TYPE).context("a content type")?;
+        let kind = answer
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .context("a content type")?;
         ensure!(kind == "text/event-stream", "{kind:?}");
         let events = SseByteStream::new(answer.bytes_stream()).boxed();
-        let mut follower = Self { events, id: String::new() };
+        let mut follower = Self {
+            events,
+            id: String::new(),
+        };
         let start = follower.raw().await?.context("a first frame")?;
-        ensure!(start.event.is_none() && start.data.is_none() && !follower.id.is_empty(), "{start:?}");
+        ensure!(
+            start.event.is_none() && start.data.is_none() && !follower.id.is_empty(),
+            "{start:?}"
+        );
         Ok(follower)
     }
 
     async fn raw(&mut self) -> anyhow::Result<Option<Sse>> {
-        let sse = timeout(PATIENCE, self.events.next()).await.context("the stream says nothing")?.transpose()?;
+        let sse = timeout(PATIENCE, self.events.next())
+            .await
+            .context("the stream says nothing")?
+            .transpose()?;
         if let Some(id) = sse.as_ref().and_then(|sse| sse.id.clone()) {
             self.id = id;
         }
@@ -78,10 +92,14 @@ impl Follower {
     /// # Errors
     /// When it says nothing for long, breaks off, or cannot be understood.
     pub async fn next(&mut self) -> anyhow::Result<Said> {
-        let Some(Sse { event, data, .. }) = self.raw().await? else { return Ok(Said::End) };
+        let Some(Sse { event, data, .. }) = self.raw().await? else {
+            return Ok(Said::End);
+        };
         let data = data.context("an event without data")?;
         Ok(match event.as_deref() {
-            Some("change") => Said::Change(serde_json::from_str(&data)?, serde_json::from_str(&data)?),
+            Some("change") => {
+                Said::Change(serde_json::from_str(&data)?, serde_json::from_str(&data)?)
+            }
             Some("resync") => Said::Resync(serde_json::from_str(&data)?),
             other => anyhow::bail!("an event {other:?}: {data}"),
         })
@@ -103,7 +121,9 @@ impl Follower {
     /// # Errors
     /// When it goes on.
     pub async fn resync(&mut self) -> anyhow::Result<Resync> {
-        let Said::Resync(resync) = self.next().await? else { anyhow::bail!("no resync") };
+        let Said::Resync(resync) = self.next().await? else {
+            anyhow::bail!("no resync")
+        };
         ensure!(matches!(self.next().await?, Said::End), "it goes on");
         Ok(resync)
     }

@@ -1,7 +1,8 @@
-//! Real parts for tests: MongoDB, Redis, Dapr sidecars and our own binaries, each on free ports in a folder of its own,
-//! killed when dropped.
+//! Real parts for tests: MongoDB, Redis, Dapr sidecars and our own binaries, each on free ports in
+//! a folder of its own, killed when dropped.
 //!
-//! Nothing here is a double of anything. A test never skips because a part is missing: [`parts`] provides it.
+//! Nothing here is a double of anything. A test never skips because a part is missing: [`parts`]
+//! provides it.
 
 pub mod chaos;
 pub mod client;

@@ -44,16 +44,33 @@ impl Mongod {
     /// # Errors
     /// When it does not come up.
     pub async fn start_standalone(arguments: &[&str]) -> anyhow::Result<Self> {
-        let mut server = Self { process: None, folder: folder()?, port: free_port()? };
+        let mut server = Self {
+            process: None,
+            folder: folder()?,
+            port: free_port()?,
+        };
         server.launch(arguments)?;
-        eventually("mongod answers", async || server.admin(doc! { "ping": 1 }).await).await?;
+        eventually("mongod answers", async || {
+            server.admin(doc! { "ping": 1 }).await
+        })
+        .await?;
         Ok(server)
     }
 
     fn launch(&mut self, arguments: &[&str]) -> anyhow::Result<()> {
         let mut command = Command::new(parts::part("MONGOD")?);
-        command.arg("--dbpath").arg(self.data()?).arg("--port").arg(self.port.to_string());
-        command.args(["--bind_ip", "127.0.0.1", "--wiredTigerCacheSizeGB", "0.25", "--nounixsocket"]);
+        command
+            .arg("--dbpath")
+            .arg(self.data()?)
+            .arg("--port")
+            .arg(self.port.to_string());
+        command.args([
+            "--bind_ip",
+            "127.0.0.1",
+            "--wiredTigerCacheSizeGB",
+            "0.25",
+            "--nounixsocket",
+        ]);
         // One that is killed applies its log again from the newest checkpoint before it answers.
         command.args(["--syncdelay", "10"]);
         // A publisher that dies inside a transaction holds its locks for this long.
@@ -76,7 +93,9 @@ impl Mongod {
     /// # Errors
     /// When it cannot be killed.
     pub fn kill(&mut self) -> anyhow::Result<()> {
-        self.process.take().map_or(Ok(()), |mut process| process.kill())
+        self.process
+            .take()
+            .map_or(Ok(()), |mut process| process.kill())
     }
 
     /// Starts it again on the same data.
@@ -121,7 +140,10 @@ impl Mongod {
 
     /// The setting for a publisher.
     pub fn url(&self, database: &str) -> String {
-        format!("mongodb://127.0.0.1:{}/{database}?replicaSet=rs0", self.port)
+        format!(
+            "mongodb://127.0.0.1:{}/{database}?replicaSet=rs0",
+            self.port
+        )
     }
 
     /// A database, for looking behind the publisher's back.
@@ -129,7 +151,10 @@ impl Mongod {
     /// # Errors
     /// When the driver cannot be set up.
     pub async fn database(&self, name: &str) -> anyhow::Result<Database> {
-        let url = format!("mongodb://127.0.0.1:{}/?directConnection=true&serverSelectionTimeoutMS=2000", self.port);
+        let url = format!(
+            "mongodb://127.0.0.1:{}/?directConnection=true&serverSelectionTimeoutMS=2000",
+            self.port
+        );
         Ok(Client::with_uri_str(url).await?.database(name))
     }
 
@@ -139,8 +164,9 @@ impl Mongod {
         Ok(tokio::time::timeout(Duration::from_secs(5), answer.into_future()).await??)
     }
 
-    /// Sets MongoDB's own `failCommand` fail point for the next `times` commands of this name that a publisher sends.
-    /// `how` is, for example, `{blockConnection: true, blockTimeMS: 4000}` or `{closeConnection: true}`.
+    /// Sets MongoDB's own `failCommand` fail point for the next `times` commands of this name that
+    /// a publisher sends. `how` is, for example, `{blockConnection: true, blockTimeMS: 4000}`
+    /// or `{closeConnection: true}`.
     ///
     /// # Errors
     /// When the server refuses it.
@@ -148,7 +174,9 @@ impl Mongod {
         let mut data = doc! { "failCommands": [command], "appName": "confcast-publisher" };
         data.extend(how);
         let mode = doc! { "times": times };
-        self.admin(doc! { "configureFailPoint": "failCommand", "mode": mode, "data": data }).await.map(drop)
+        self.admin(doc! { "configureFailPoint": "failCommand", "mode": mode, "data": data })
+            .await
+            .map(drop)
     }
 
     /// Waits until a fail point was met so often since the server started.
@@ -156,7 +184,8 @@ impl Mongod {
     /// # Errors
     /// When it was not in time.
     pub async fn until_failed(&self, times: i64) -> anyhow::Result<()> {
-        let wait = doc! { "waitForFailPoint": "failCommand", "timesEntered": times, "maxTimeMS": 20_000 };
+        let wait =
+            doc! { "waitForFailPoint": "failCommand", "timesEntered": times, "maxTimeMS": 20_000 };
         self.database("admin").await?.run_command(wait).await?;
         Ok(())
     }

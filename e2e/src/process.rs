@@ -1,4 +1,5 @@
-//! A child process that cannot outlive its test: killed and awaited on drop, its output kept in a file.
+//! A child process that cannot outlive its test: killed and awaited on drop, its output kept in a
+//! file.
 
 use std::{
     net::TcpListener,
@@ -29,23 +30,35 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program. Its output is appended to `<folder>/<name>.log`. Settings of ours that the test itself may have
-    /// in its environment do not reach it.
+    /// Starts a program. Its output is appended to `<folder>/<name>.log`. Settings of ours that the
+    /// test itself may have in its environment do not reach it.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn start(name: &str, folder: &Path, command: &mut Command) -> anyhow::Result<Self> {
         let log = folder.join(format!("{name}.log"));
-        let out = std::fs::File::options().create(true).append(true).open(&log)?;
+        let out = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&log)?;
         let before = out.metadata()?.len();
         for (key, _value) in std::env::vars().filter(|(key, _)| is_setting(key)) {
             if !command.get_envs().any(|(set, _)| set == key.as_str()) {
                 command.env_remove(key);
             }
         }
-        let child = command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out).spawn();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(out.try_clone()?)
+            .stderr(out)
+            .spawn();
         let child = child.with_context(|| format!("starting {name}: {command:?}"))?;
-        Ok(Self { name: name.to_owned(), child, log, before })
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            log,
+            before,
+        })
     }
 
     /// Sends a signal.
@@ -103,7 +116,10 @@ impl Process {
 
     /// What it has said itself, without those before it.
     pub fn said(&self) -> String {
-        self.output().get(self.before as usize..).unwrap_or_default().to_owned()
+        self.output()
+            .get(self.before as usize..)
+            .unwrap_or_default()
+            .to_owned()
     }
 
     /// All it has said, and those before it in the same folder.
@@ -115,7 +131,11 @@ impl Process {
     pub fn tail(&self) -> String {
         let output = self.output();
         let lines: Vec<_> = output.lines().collect();
-        format!("--- {}\n{}", self.name, lines[lines.len().saturating_sub(25)..].join("\n"))
+        format!(
+            "--- {}\n{}",
+            self.name,
+            lines[lines.len().saturating_sub(25)..].join("\n")
+        )
     }
 }
 
@@ -125,7 +145,10 @@ impl Drop for Process {
             // Nothing more can be done for a process that cannot be killed.
         }
         if std::thread::panicking() {
-            #[expect(clippy::print_stderr, reason = "a failed test shows what its parts said")]
+            #[expect(
+                clippy::print_stderr,
+                reason = "a failed test shows what its parts said"
+            )]
             {
                 eprintln!("{}", self.tail());
             }
@@ -134,17 +157,20 @@ impl Drop for Process {
 }
 
 fn is_setting(key: &str) -> bool {
-    ["AURA_", "DAPR_", "APP_API_TOKEN", "RUST_LOG", "POD_NAME"].iter().any(|prefix| key.starts_with(prefix))
+    ["AURA_", "DAPR_", "APP_API_TOKEN", "RUST_LOG", "POD_NAME"]
+        .iter()
+        .any(|prefix| key.starts_with(prefix))
 }
 
-/// A port that is free, and stays so until its server takes it: below those that the system gives to outgoing connections,
-/// and never given out twice by this process.
+/// A port that is free, and stays so until its server takes it: below those that the system gives
+/// to outgoing connections, and never given out twice by this process.
 ///
 /// # Errors
 /// When none is.
 pub fn free_port() -> anyhow::Result<u16> {
     static GIVEN: AtomicU16 = AtomicU16::new(0);
-    // Two test processes at once, whose ids are often neighbours, begin far apart: a port whose server was killed looks free.
+    // Two test processes at once, whose ids are often neighbours, begin far apart: a port whose
+    // server was killed looks free.
     let first = (std::process::id() as u16).wrapping_mul(991);
     for _taken in 0..PORTS.len() {
         let next = first.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % PORTS.len() as u16;

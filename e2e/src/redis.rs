@@ -1,4 +1,5 @@
-//! A real Redis: alone, behind a password, with users, by TLS; and, in the modules, in a cluster and watched by a sentinel.
+//! A real Redis: alone, behind a password, with users, by TLS; and, in the modules, in a cluster
+//! and watched by a sentinel.
 //!
 //! Each server also listens without TLS for the test itself, whatever the services are told to use.
 
@@ -48,7 +49,14 @@ impl Redis {
     /// When no port or folder can be had.
     pub fn new() -> anyhow::Result<Self> {
         let (folder, port) = (folder()?, free_port()?);
-        Ok(Self { process: None, folder, port, directives: Vec::new(), password: None, tls: None })
+        Ok(Self {
+            process: None,
+            folder,
+            port,
+            directives: Vec::new(),
+            password: None,
+            tls: None,
+        })
     }
 
     /// The same with one more line in its configuration file.
@@ -106,7 +114,11 @@ impl Redis {
             "appendonly no".to_owned(),
             format!("dir {}", self.folder.path().display()),
         ];
-        let lines: Vec<_> = fixed.iter().chain(&self.directives).map(String::as_str).collect();
+        let lines: Vec<_> = fixed
+            .iter()
+            .chain(&self.directives)
+            .map(String::as_str)
+            .collect();
         std::fs::write(&config, lines.join("\n") + "\n")?;
         let mut command = Command::new(parts::part("REDIS_SERVER")?);
         command.arg(config);
@@ -137,7 +149,9 @@ impl Redis {
     /// # Errors
     /// When it cannot be killed.
     pub fn kill(&mut self) -> anyhow::Result<()> {
-        self.process.take().map_or(Ok(()), |mut process| process.kill())
+        self.process
+            .take()
+            .map_or(Ok(()), |mut process| process.kill())
     }
 
     /// Starts it again, empty, on the same port.
@@ -155,7 +169,10 @@ impl Redis {
     /// # Errors
     /// When it does not run.
     pub fn freeze(&self) -> anyhow::Result<()> {
-        self.process.as_ref().context("redis does not run")?.signal(Signal::SIGSTOP)
+        self.process
+            .as_ref()
+            .context("redis does not run")?
+            .signal(Signal::SIGSTOP)
     }
 
     /// Thaws it.
@@ -163,7 +180,10 @@ impl Redis {
     /// # Errors
     /// When it does not run.
     pub fn thaw(&self) -> anyhow::Result<()> {
-        self.process.as_ref().context("redis does not run")?.signal(Signal::SIGCONT)
+        self.process
+            .as_ref()
+            .context("redis does not run")?
+            .signal(Signal::SIGCONT)
     }
 
     /// Cuts every connection but the one that says so.
@@ -173,7 +193,9 @@ impl Redis {
     pub async fn cut(&self) -> anyhow::Result<()> {
         let mut client = self.client().await?;
         for kind in ["normal", "pubsub"] {
-            client.ask(&["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"]).await?;
+            client
+                .ask(&["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"])
+                .await?;
         }
         Ok(())
     }
@@ -183,8 +205,15 @@ impl Redis {
     /// # Errors
     /// When the server is not there.
     pub async fn listeners(&self) -> anyhow::Result<usize> {
-        let list = self.client().await?.ask(&["CLIENT", "LIST"]).await?.into_text()?;
-        let waits = |line: &&str| line.contains(" cmd=xread ") || line.contains(" psub=") && !line.contains(" psub=0 ");
+        let list = self
+            .client()
+            .await?
+            .ask(&["CLIENT", "LIST"])
+            .await?
+            .into_text()?;
+        let waits = |line: &&str| {
+            line.contains(" cmd=xread ") || line.contains(" psub=") && !line.contains(" psub=0 ")
+        };
         Ok(list.lines().filter(waits).count())
     }
 
@@ -214,7 +243,10 @@ impl Redis {
     /// When it has no TLS.
     pub fn tls(&self) -> anyhow::Result<(String, String)> {
         let (port, certificates) = self.tls.as_ref().context("it has no TLS")?;
-        Ok((format!("rediss://127.0.0.1:{port}"), certificates.authority.display().to_string()))
+        Ok((
+            format!("rediss://127.0.0.1:{port}"),
+            certificates.authority.display().to_string(),
+        ))
     }
 
     /// A connection of an ordinary client.

@@ -32,7 +32,9 @@ impl Service {
         let service = Self::new("publisher")?;
         let store = format!("file:{}", service.folder.path().join("data").display());
         let schemas = parts::root().join("schemas").display().to_string();
-        Ok(service.with("AURA_CONFIGURATION_STORE_URL", store).with("AURA_CONFIGURATION_SCHEMAS_DIR", schemas))
+        Ok(service
+            .with("AURA_CONFIGURATION_STORE_URL", store)
+            .with("AURA_CONFIGURATION_SCHEMAS_DIR", schemas))
     }
 
     /// A subscriber of the publishers at these addresses.
@@ -41,12 +43,20 @@ impl Service {
     /// When no port or folder can be had.
     pub fn subscriber(name: &str, publishers: &[String]) -> anyhow::Result<Self> {
         let service = Self::new("subscriber")?;
-        Ok(service.with("AURA_CONFIGURATION_API_URL", publishers.join(",")).with("AURA_CONFIGURATION_INSTANCE", name))
+        Ok(service
+            .with("AURA_CONFIGURATION_API_URL", publishers.join(","))
+            .with("AURA_CONFIGURATION_INSTANCE", name))
     }
 
     fn new(program: &'static str) -> anyhow::Result<Self> {
         let port = free_port()?;
-        let service = Self { program, process: None, folder: folder()?, port, settings: BTreeMap::new() };
+        let service = Self {
+            program,
+            process: None,
+            folder: folder()?,
+            port,
+            settings: BTreeMap::new(),
+        };
         Ok(service.with("AURA_CONFIGURATION_LISTEN", format!("127.0.0.1:{port}")))
     }
 
@@ -74,7 +84,11 @@ impl Service {
     pub fn launch(&mut self) -> anyhow::Result<()> {
         let mut command = Command::new(parts::our(self.program)?);
         command.current_dir(self.folder.path()).envs(&self.settings);
-        self.process = Some(Process::start(self.program, self.folder.path(), &mut command)?);
+        self.process = Some(Process::start(
+            self.program,
+            self.folder.path(),
+            &mut command,
+        )?);
         Ok(())
     }
 
@@ -99,7 +113,9 @@ impl Service {
             Ok(())
         })
         .await
-        .map_err(|error| error.context(self.process.as_ref().map(Process::tail).unwrap_or_default()))
+        .map_err(|error| {
+            error.context(self.process.as_ref().map(Process::tail).unwrap_or_default())
+        })
     }
 
     /// The running process.
@@ -107,7 +123,9 @@ impl Service {
     /// # Errors
     /// When it does not run.
     pub fn process(&mut self) -> anyhow::Result<&mut Process> {
-        self.process.as_mut().ok_or_else(|| anyhow::anyhow!("{} does not run", self.program))
+        self.process
+            .as_mut()
+            .ok_or_else(|| anyhow::anyhow!("{} does not run", self.program))
     }
 
     /// The folder it runs in.
@@ -120,7 +138,9 @@ impl Service {
     /// # Errors
     /// When it cannot be killed.
     pub fn kill(&mut self) -> anyhow::Result<()> {
-        self.process.take().map_or(Ok(()), |mut process| process.kill())
+        self.process
+            .take()
+            .map_or(Ok(()), |mut process| process.kill())
     }
 
     /// Freezes it.
@@ -146,7 +166,11 @@ impl Service {
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         let process = self.process()?;
         let status = process.stop().await?;
-        ensure!(status.success(), "it ended with {status}\n{}", process.tail());
+        ensure!(
+            status.success(),
+            "it ended with {status}\n{}",
+            process.tail()
+        );
         self.process = None;
         Ok(())
     }
@@ -168,6 +192,9 @@ impl Service {
 
     /// All it has said since it was last started.
     pub fn output(&self) -> String {
-        self.process.as_ref().map(Process::output).unwrap_or_default()
+        self.process
+            .as_ref()
+            .map(Process::output)
+            .unwrap_or_default()
     }
 }

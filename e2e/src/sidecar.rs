@@ -1,4 +1,5 @@
-//! A real Dapr sidecar, with the very components that this repository ships; only the address of Redis differs.
+//! A real Dapr sidecar, with the very components that this repository ships; only the address of
+//! Redis differs.
 
 use std::{
     path::{Path, PathBuf},
@@ -37,8 +38,8 @@ pub struct Sidecar {
 }
 
 impl Sidecar {
-    /// Reserves ports for a sidecar of an application that listens, or will listen, at `app_port`. `replica` tells replicas
-    /// of one app id apart.
+    /// Reserves ports for a sidecar of an application that listens, or will listen, at `app_port`.
+    /// `replica` tells replicas of one app id apart.
     ///
     /// # Errors
     /// When the components cannot be copied.
@@ -50,11 +51,19 @@ impl Sidecar {
     ///
     /// # Errors
     /// When the components cannot be copied.
-    pub fn with_redis_at(redis: &str, app_id: &str, app_port: u16, replica: &str) -> anyhow::Result<Self> {
+    pub fn with_redis_at(
+        redis: &str,
+        app_id: &str,
+        app_port: u16,
+        replica: &str,
+    ) -> anyhow::Result<Self> {
         let folder = folder()?;
         let resources = folder.path().join("resources");
         std::fs::create_dir_all(&resources)?;
-        for source in [parts::root().join("components"), parts::root().join("dapr-config")] {
+        for source in [
+            parts::root().join("components"),
+            parts::root().join("dapr-config"),
+        ] {
             copy_components(&source, &resources, redis)?;
         }
         let (app_id, replica) = (app_id.to_owned(), replica.to_owned());
@@ -86,18 +95,53 @@ impl Sidecar {
     /// When it cannot be started.
     pub fn launch(&mut self) -> anyhow::Result<()> {
         let mut command = Command::new(parts::part("DAPRD")?);
-        command.args(["--mode", "standalone", "--app-id", &self.app_id, "--app-protocol", "http"]);
-        command.args(["--app-port", &self.app_port.to_string(), "--dapr-http-port", &self.http.to_string()]);
-        command.args(["--dapr-grpc-port", &self.grpc.to_string(), "--dapr-listen-addresses", "127.0.0.1"]);
-        command.args(["--dapr-internal-grpc-port", &free_port()?.to_string(), "--enable-metrics=false"]);
-        command.args(["--dapr-internal-grpc-listen-address", "127.0.0.1", "--log-level", "info"]);
+        command.args([
+            "--mode",
+            "standalone",
+            "--app-id",
+            &self.app_id,
+            "--app-protocol",
+            "http",
+        ]);
+        command.args([
+            "--app-port",
+            &self.app_port.to_string(),
+            "--dapr-http-port",
+            &self.http.to_string(),
+        ]);
+        command.args([
+            "--dapr-grpc-port",
+            &self.grpc.to_string(),
+            "--dapr-listen-addresses",
+            "127.0.0.1",
+        ]);
+        command.args([
+            "--dapr-internal-grpc-port",
+            &free_port()?.to_string(),
+            "--enable-metrics=false",
+        ]);
+        command.args([
+            "--dapr-internal-grpc-listen-address",
+            "127.0.0.1",
+            "--log-level",
+            "info",
+        ]);
         command.arg("--resources-path").arg(&self.resources);
-        command.arg("--config").arg(parts::root().join("dapr-config/config.yaml"));
-        command.env("DAPR_HOST_IP", "127.0.0.1").env("POD_NAME", &self.replica).env("NAMESPACE", "default");
+        command
+            .arg("--config")
+            .arg(parts::root().join("dapr-config/config.yaml"));
+        command
+            .env("DAPR_HOST_IP", "127.0.0.1")
+            .env("POD_NAME", &self.replica)
+            .env("NAMESPACE", "default");
         if let Some(token) = &self.api_token {
             command.env("DAPR_API_TOKEN", token);
         }
-        self.process = Some(Process::start(&format!("daprd-{}", self.replica), self.folder.path(), &mut command)?);
+        self.process = Some(Process::start(
+            &format!("daprd-{}", self.replica),
+            self.folder.path(),
+            &mut command,
+        )?);
         Ok(())
     }
 
@@ -113,7 +157,15 @@ impl Sidecar {
     pub async fn until_ready(&self) -> anyhow::Result<()> {
         let health = format!("http://127.0.0.1:{}/v1.0/healthz/outbound", self.http);
         eventually("the sidecar is ready", async || {
-            ensure!(Client::new().get(&health).send().await?.status().is_success(), "not yet");
+            ensure!(
+                Client::new()
+                    .get(&health)
+                    .send()
+                    .await?
+                    .status()
+                    .is_success(),
+                "not yet"
+            );
             Ok(())
         })
         .await
@@ -128,9 +180,20 @@ impl Sidecar {
         let health = format!("http://127.0.0.1:{}/v1.0/healthz", self.http);
         eventually("the sidecar has subscribed", async || {
             let metadata = self.metadata().await?;
-            let subscriptions = metadata.get("subscriptions").and_then(Value::as_array).map_or(0, Vec::len);
+            let subscriptions = metadata
+                .get("subscriptions")
+                .and_then(Value::as_array)
+                .map_or(0, Vec::len);
             ensure!(subscriptions > 0, "no subscriptions: {metadata}");
-            ensure!(Client::new().get(&health).send().await?.status().is_success(), "not healthy");
+            ensure!(
+                Client::new()
+                    .get(&health)
+                    .send()
+                    .await?
+                    .status()
+                    .is_success(),
+                "not healthy"
+            );
             Ok(())
         })
         .await
@@ -143,19 +206,39 @@ impl Sidecar {
     /// When it is not there.
     pub async fn metadata(&self) -> anyhow::Result<Value> {
         let url = format!("http://127.0.0.1:{}/v1.0/metadata", self.http);
-        Ok(Client::new().get(url).send().await?.error_for_status()?.json().await?)
+        Ok(Client::new()
+            .get(url)
+            .send()
+            .await?
+            .error_for_status()?
+            .json()
+            .await?)
     }
 
     /// Publishes a body as the application would, through its HTTP API. Gives back the status.
     ///
     /// # Errors
     /// When it is not there.
-    pub async fn publish(&self, topic: &str, ttl: Option<u64>, media_type: &str, body: String) -> anyhow::Result<u16> {
-        let mut url = format!("http://127.0.0.1:{}/v1.0/publish/pubsub-config/{topic}", self.http);
+    pub async fn publish(
+        &self,
+        topic: &str,
+        ttl: Option<u64>,
+        media_type: &str,
+        body: String,
+    ) -> anyhow::Result<u16> {
+        let mut url = format!(
+            "http://127.0.0.1:{}/v1.0/publish/pubsub-config/{topic}",
+            self.http
+        );
         if let Some(ttl) = ttl {
             url.push_str(&format!("?metadata.ttlInSeconds={ttl}"));
         }
-        let answer = Client::new().post(url).header("content-type", media_type).body(body).send().await?;
+        let answer = Client::new()
+            .post(url)
+            .header("content-type", media_type)
+            .body(body)
+            .send()
+            .await?;
         Ok(answer.status().as_u16())
     }
 
@@ -164,7 +247,9 @@ impl Sidecar {
     /// # Errors
     /// When it cannot be killed.
     pub fn kill(&mut self) -> anyhow::Result<()> {
-        self.process.take().map_or(Ok(()), |mut process| process.kill())
+        self.process
+            .take()
+            .map_or(Ok(()), |mut process| process.kill())
     }
 
     /// The same, wrongly in a consumer group that others share.
@@ -174,8 +259,14 @@ impl Sidecar {
     pub fn sharing_a_group(self, group: &str) -> anyhow::Result<Self> {
         let component = self.resources.join("pubsub.yaml");
         let text = std::fs::read_to_string(&component)?;
-        ensure!(text.contains(r#""{uuid}""#), "the component has another consumerID");
-        std::fs::write(component, text.replace(r#""{uuid}""#, &format!("{group:?}")))?;
+        ensure!(
+            text.contains(r#""{uuid}""#),
+            "the component has another consumerID"
+        );
+        std::fs::write(
+            component,
+            text.replace(r#""{uuid}""#, &format!("{group:?}")),
+        )?;
         Ok(self)
     }
 
@@ -201,21 +292,29 @@ impl Sidecar {
 
     /// All it has said.
     pub fn output(&self) -> String {
-        self.process.as_ref().map(Process::output).unwrap_or_default()
+        self.process
+            .as_ref()
+            .map(Process::output)
+            .unwrap_or_default()
     }
 }
 
-/// As shipped, but for the address of Redis and collections without a schema, which a user adds in the same places.
+/// As shipped, but for the address of Redis and collections without a schema, which a user adds in
+/// the same places.
 fn copy_components(from: &Path, to: &Path, redis: &str) -> anyhow::Result<()> {
     let one_more = format!("AgentConfiguration,{}", crate::stage::SCHEMA_FREE.join(","));
-    for entry in from.read_dir().with_context(|| format!("reading {}", from.display()))? {
+    for entry in from
+        .read_dir()
+        .with_context(|| format!("reading {}", from.display()))?
+    {
         let path = entry?.path();
         let text = std::fs::read_to_string(&path)?;
         if text.contains("kind: Component") || text.contains("kind: Resiliency") {
             let name = path.file_name().context("a file has a name")?;
             std::fs::write(
                 to.join(name),
-                text.replace("localhost:6379", redis).replace("AgentConfiguration", &one_more),
+                text.replace("localhost:6379", redis)
+                    .replace("AgentConfiguration", &one_more),
             )?;
         }
     }

@@ -1,4 +1,5 @@
-//! What most tests begin with: a store, a publisher, two replicas, and what carries events between them.
+//! What most tests begin with: a store, a publisher, two replicas, and what carries events between
+//! them.
 
 use crate::{
     mongod::Mongod,
@@ -138,11 +139,16 @@ impl Stage {
         match via {
             Via::Local => {
                 let urls: Vec<_> = stage.subscribers.iter().map(Service::url).collect();
-                stage.publisher = stage.publisher.with("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", urls.join(","));
+                stage.publisher = stage
+                    .publisher
+                    .with("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", urls.join(","));
             }
             Via::Dapr => stage.add_sidecars().await?,
             Via::Feed => {
-                stage.subscribers.iter_mut().for_each(|one| one.set("AURA_CONFIGURATION_EVENTS_MANAGER", "FEED"));
+                stage
+                    .subscribers
+                    .iter_mut()
+                    .for_each(|one| one.set("AURA_CONFIGURATION_EVENTS_MANAGER", "FEED"));
             }
             Via::PubSub | Via::Streams => {
                 let redis = Redis::start().await?;
@@ -166,7 +172,9 @@ impl Stage {
     /// One more setting of the publisher and of the subscribers, from their next start on.
     pub fn set_all(&mut self, name: &str, value: &str) {
         self.publisher.set(name, value);
-        self.subscribers.iter_mut().for_each(|subscriber| subscriber.set(name, value));
+        self.subscribers
+            .iter_mut()
+            .for_each(|subscriber| subscriber.set(name, value));
     }
 
     fn lead_to(&mut self, url: &str) {
@@ -185,20 +193,42 @@ impl Stage {
             anyhow::Ok(subscriber.with("AURA_CONFIGURATION_CHECK_IN_SECONDS", NEVER))
         };
         let subscribers = vec![subscriber("replica-1")?, subscriber("replica-2")?];
-        Ok(Self { via, store, redis: None, publisher, publisher_sidecar: None, subscribers, sidecars: Vec::new() })
+        Ok(Self {
+            via,
+            store,
+            redis: None,
+            publisher,
+            publisher_sidecar: None,
+            subscribers,
+            sidecars: Vec::new(),
+        })
     }
 
     async fn add_sidecars(&mut self) -> anyhow::Result<()> {
         let redis = Redis::start().await?;
-        let sidecar = Sidecar::new(sidecar::PUBLISHER, self.publisher.port(), "publisher", &redis)?;
+        let sidecar = Sidecar::new(
+            sidecar::PUBLISHER,
+            self.publisher.port(),
+            "publisher",
+            &redis,
+        )?;
         let publisher = std::mem::replace(&mut self.publisher, Service::publisher()?);
         let publisher = publisher.with("AURA_CONFIGURATION_EVENTS_MANAGER", "DAPR");
         self.publisher = publisher.with("DAPR_GRPC_PORT", sidecar.grpc_port().to_string());
         self.publisher_sidecar = Some(sidecar);
-        for (index, subscriber) in std::mem::take(&mut self.subscribers).into_iter().enumerate() {
+        for (index, subscriber) in std::mem::take(&mut self.subscribers)
+            .into_iter()
+            .enumerate()
+        {
             let name = format!("replica-{}", index + 1);
-            self.sidecars.push(Sidecar::new(sidecar::SUBSCRIBER, subscriber.port(), &name, &redis)?);
-            self.subscribers.push(subscriber.with("AURA_CONFIGURATION_EVENTS_MANAGER", "DAPR"));
+            self.sidecars.push(Sidecar::new(
+                sidecar::SUBSCRIBER,
+                subscriber.port(),
+                &name,
+                &redis,
+            )?);
+            self.subscribers
+                .push(subscriber.with("AURA_CONFIGURATION_EVENTS_MANAGER", "DAPR"));
         }
         self.redis = Some(redis);
         Ok(())
@@ -233,10 +263,14 @@ impl Stage {
         self.until_listening().await
     }
 
-    /// Waits until every replica is heard to listen, where events travel straight through the Redis of this stage: what is
-    /// written earlier comes by another way.
+    /// Waits until every replica is heard to listen, where events travel straight through the Redis
+    /// of this stage: what is written earlier comes by another way.
     async fn until_listening(&self) -> anyhow::Result<()> {
-        let Some(redis) = self.redis.as_ref().filter(|_| matches!(self.via, Via::PubSub | Via::Streams)) else {
+        let Some(redis) = self
+            .redis
+            .as_ref()
+            .filter(|_| matches!(self.via, Via::PubSub | Via::Streams))
+        else {
             return Ok(());
         };
         eventually("the replicas listen", async || {
@@ -245,10 +279,16 @@ impl Stage {
             Ok(())
         })
         .await
-        .with_context(|| self.subscribers.iter().map(Service::output).collect::<String>())
+        .with_context(|| {
+            self.subscribers
+                .iter()
+                .map(Service::output)
+                .collect::<String>()
+        })
     }
 
-    /// Waits until both replicas hold exactly what the publisher holds of a document, or both hold nothing.
+    /// Waits until both replicas hold exactly what the publisher holds of a document, or both hold
+    /// nothing.
     ///
     /// # Errors
     /// When it does not happen in time.
@@ -258,8 +298,19 @@ impl Stage {
             let api = subscriber.api();
             eventually(&format!("{collection}/{id} arrives"), async || {
                 let held = api.document(collection, id).await?;
-                ensure!(held.status == truth.status, "{} instead of {}: {}", held.status, truth.status, held.body);
-                ensure!(truth.status != 200 || held.body == truth.body, "{} instead of {}", held.body, truth.body);
+                ensure!(
+                    held.status == truth.status,
+                    "{} instead of {}: {}",
+                    held.status,
+                    truth.status,
+                    held.body
+                );
+                ensure!(
+                    truth.status != 200 || held.body == truth.body,
+                    "{} instead of {}",
+                    held.body,
+                    truth.body
+                );
                 Ok(())
             })
             .await
@@ -290,7 +341,10 @@ impl Stage {
         eventually(&format!("{collection} converges"), async || {
             let head = api.head(collection).await?;
             let place = |head: &Head| (head.epoch, head.revision, head.count, head.digest);
-            ensure!(place(&head) == place(&truth), "{head:?} instead of {truth:?}");
+            ensure!(
+                place(&head) == place(&truth),
+                "{head:?} instead of {truth:?}"
+            );
             Ok(())
         })
         .await

@@ -25,7 +25,11 @@ where
 ///
 /// # Errors
 /// When there is no value before the deadline.
-pub async fn within<T, F>(patience: Duration, what: &str, condition: impl Fn() -> F) -> anyhow::Result<T>
+pub async fn within<T, F>(
+    patience: Duration,
+    what: &str,
+    condition: impl Fn() -> F,
+) -> anyhow::Result<T>
 where
     F: Future<Output = anyhow::Result<T>>,
 {

@@ -1,8 +1,8 @@
-//! The publisher put together: store, writer, relay and HTTP server under one supervisor. A service may embed it, with the
-//! HTTP server or without.
+//! The publisher put together: store, writer, relay and HTTP server under one supervisor. A service
+//! may embed it, with the HTTP server or without.
 //!
-//! The order of the end matters and is kept here: streams end at once, no more requests, then the writer finishes what was queued, then the relay
-//! what was committed.
+//! The order of the end matters and is kept here: streams end at once, no more requests, then the
+//! writer finishes what was queued, then the relay what was committed.
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -50,7 +50,8 @@ const HEADERS: Duration = Duration::from_secs(5);
 /// How long a client may take to close a connection, or to send what nobody will read.
 const DISCONNECT: Duration = Duration::from_secs(1);
 
-/// A publisher whose store is open, and its port if it has one. Its tasks run; what they need at the end is [`Publisher::run`].
+/// A publisher whose store is open, and its port if it has one. Its tasks run; what they need at
+/// the end is [`Publisher::run`].
 pub struct Publisher {
     api: web::Data<Api>,
     http: Option<(SocketAddr, Server)>,
@@ -70,7 +71,8 @@ impl Publisher {
         Ok(publisher)
     }
 
-    /// Opens the store and no port: for a service that writes, beside publishers that replicas can ask.
+    /// Opens the store and no port: for a service that writes, beside publishers that replicas can
+    /// ask.
     ///
     /// # Errors
     /// When the schemas, the store or the event manager cannot be had.
@@ -86,31 +88,57 @@ impl Publisher {
             loads,
             events,
         } = settings;
-        let rules = Rules { schemas: Schemas::read(&schemas_dir)?, document_limit };
+        let rules = Rules {
+            schemas: Schemas::read(&schemas_dir)?,
+            document_limit,
+        };
         collections.extend(rules.schemas.collections().cloned());
-        let terms = Arc::new(Terms { collections, rules, events_enabled: events.is_some() });
+        let terms = Arc::new(Terms {
+            collections,
+            rules,
+            events_enabled: events.is_some(),
+        });
         let name = format!("{store:?}");
-        let store = Store::open(&store, terms.clone()).await.with_context(|| format!("opening the store {name}"))?;
+        let store = Store::open(&store, terms.clone())
+            .await
+            .with_context(|| format!("opening the store {name}"))?;
         info!(store = name, events = ?events.as_ref().map(|events| &events.manager), "the store is open");
 
         let mut supervisor = Supervisor::default();
         let no_more_requests = CancellationToken::new();
-        let (feed, streams) = (Feed::default(), Streams::new(streams::MOST, supervisor.stop()));
-        supervisor.spawn("feed", feed.clone().run(store.clone(), terms.collections.clone(), supervisor.stop()));
+        let (feed, streams) = (
+            Feed::default(),
+            Streams::new(streams::MOST, supervisor.stop()),
+        );
+        supervisor.spawn(
+            "feed",
+            feed.clone()
+                .run(store.clone(), terms.collections.clone(), supervisor.stop()),
+        );
         supervisor.spawn("streams", streams.clone().run());
         let (relay_sender, changes) = mpsc::channel(relay::QUEUE);
         let (writer, writer_task) = writer(store.clone(), relay_sender, feed.clone());
         supervisor.spawn("writer", writer_task.run(no_more_requests.clone()));
         let metrics = Arc::<Metrics>::default();
         let mut local = None;
-        supervisor.spawn("retention", Retention::new(store.clone(), log_keep).run(supervisor.stop()));
+        supervisor.spawn(
+            "retention",
+            Retention::new(store.clone(), log_keep).run(supervisor.stop()),
+        );
         if let Some(events) = events {
             let manager = manager(events, terms.clone()).context("the event manager")?;
             local = manager.subscribers();
-            supervisor.spawn("relay", Relay::new(store.clone(), manager, changes, metrics.clone())?.run());
+            supervisor.spawn(
+                "relay",
+                Relay::new(store.clone(), manager, changes, metrics.clone())?.run(),
+            );
         }
         let (fleet, tasks) = fleet(store.clone(), forget_replicas, local, metrics.clone());
-        let fleet::Tasks { desk, keeper, epochs } = tasks;
+        let fleet::Tasks {
+            desk,
+            keeper,
+            epochs,
+        } = tasks;
         supervisor.spawn("check-ins", desk.run(no_more_requests.clone()));
         supervisor.spawn("fleet", keeper.run(no_more_requests.clone()));
         supervisor.spawn("epochs", epochs.run(no_more_requests.clone()));
@@ -118,22 +146,42 @@ impl Publisher {
         let loads = Loads::new(loads);
         supervisor.spawn("loads", loads.clone().run(supervisor.stop()));
 
-        let api = web::Data::new(Api { store, writer, terms, fleet, loads, feed, streams, metrics });
-        Ok(Self { api, http: None, no_more_requests, supervisor })
+        let api = web::Data::new(Api {
+            store,
+            writer,
+            terms,
+            fleet,
+            loads,
+            feed,
+            streams,
+            metrics,
+        });
+        Ok(Self {
+            api,
+            http: None,
+            no_more_requests,
+            supervisor,
+        })
     }
 
     fn listen(&mut self, listen: SocketAddr) -> anyhow::Result<()> {
         let api = self.api.clone();
-        let server = HttpServer::new(move || App::new().app_data(api.clone()).configure(routes::configure))
-            .workers(HTTP_WORKERS)
-            .on_connect(|io, kept| _ = streams::Connection::of(io).map(|connection| kept.insert(connection)))
-            .keep_alive(KEEP_ALIVE)
-            .client_request_timeout(HEADERS)
-            .client_disconnect_timeout(DISCONNECT)
-            .shutdown_timeout(HTTP_GRACE_SECONDS)
-            .shutdown_signal(self.supervisor.stop().cancelled_owned())
-            .bind(listen)
-            .with_context(|| format!("listening on {listen} (AURA_CONFIGURATION_LISTEN)"))?;
+        let server = HttpServer::new(move || {
+            App::new()
+                .app_data(api.clone())
+                .configure(routes::configure)
+        })
+        .workers(HTTP_WORKERS)
+        .on_connect(|io, kept| {
+            _ = streams::Connection::of(io).map(|connection| kept.insert(connection))
+        })
+        .keep_alive(KEEP_ALIVE)
+        .client_request_timeout(HEADERS)
+        .client_disconnect_timeout(DISCONNECT)
+        .shutdown_timeout(HTTP_GRACE_SECONDS)
+        .shutdown_signal(self.supervisor.stop().cancelled_owned())
+        .bind(listen)
+        .with_context(|| format!("listening on {listen} (AURA_CONFIGURATION_LISTEN)"))?;
         let address = *server.addrs().first().context("no address")?;
         self.http = Some((address, server.run()));
         Ok(())
@@ -146,7 +194,11 @@ impl Publisher {
 
     /// The way to publish from this process.
     pub fn changes(&self) -> Changes {
-        Changes::new(self.api.writer.clone(), self.api.terms.clone(), self.api.metrics.clone())
+        Changes::new(
+            self.api.writer.clone(),
+            self.api.terms.clone(),
+            self.api.metrics.clone(),
+        )
     }
 
     /// Serves until `shutdown` resolves, then ends in order.
@@ -154,7 +206,12 @@ impl Publisher {
     /// # Errors
     /// When a task failed or ended by itself; what `shutdown` stands for is then let go.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { api, http, no_more_requests, mut supervisor } = self;
+        let Self {
+            api,
+            http,
+            no_more_requests,
+            mut supervisor,
+        } = self;
         // What the tasks do not hold is free when they end.
         drop(api);
         let stop = supervisor.stop();
@@ -178,17 +235,38 @@ impl Publisher {
 }
 
 fn manager(events: Events, terms: Arc<Terms>) -> anyhow::Result<Manager> {
-    let Events { manager, pub_sub_name, ttl_seconds, data_limit } = events;
-    let envelopes = Envelopes { pub_sub_name, ttl_seconds, data_limit, terms };
+    let Events {
+        manager,
+        pub_sub_name,
+        ttl_seconds,
+        data_limit,
+    } = events;
+    let envelopes = Envelopes {
+        pub_sub_name,
+        ttl_seconds,
+        data_limit,
+        terms,
+    };
     match manager {
-        ManagerSettings::Dapr { endpoint, api_token } => {
-            Dapr::new(endpoint, api_token.as_deref(), envelopes).map(Manager::Dapr)
-        }
-        ManagerSettings::Local { subscribers, allowed, api_token } => {
-            Local::new(Subscribers::new(subscribers, allowed, api_token), envelopes).map(Manager::Local)
-        }
-        ManagerSettings::Redis { redis, keep, by_document } => {
-            Ok(Manager::Redis(Box::new(Redis::new(redis, keep, by_document, envelopes))))
-        }
+        ManagerSettings::Dapr {
+            endpoint,
+            api_token,
+        } => Dapr::new(endpoint, api_token.as_deref(), envelopes).map(Manager::Dapr),
+        ManagerSettings::Local {
+            subscribers,
+            allowed,
+            api_token,
+        } => Local::new(Subscribers::new(subscribers, allowed, api_token), envelopes)
+            .map(Manager::Local),
+        ManagerSettings::Redis {
+            redis,
+            keep,
+            by_document,
+        } => Ok(Manager::Redis(Box::new(Redis::new(
+            redis,
+            keep,
+            by_document,
+            envelopes,
+        )))),
     }
 }

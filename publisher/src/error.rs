@@ -1,6 +1,7 @@
 //! Every error answer of the API, in one list: the problem types that clients may rely on.
 //!
-//! Nothing here logs: a refusal is the client's to read, and a failure of ours is logged where it happened.
+//! Nothing here logs: a refusal is the client's to read, and a failure of ours is logged where it
+//! happened.
 
 use std::time::Duration;
 
@@ -20,35 +21,63 @@ pub struct ApiError {
 impl From<Problem> for ApiError {
     fn from(problem: Problem) -> Self {
         let retry_after = (problem.status == 503).then_some(Duration::from_secs(1));
-        Self { problem: Box::new(problem), retry_after, allow: None }
+        Self {
+            problem: Box::new(problem),
+            retry_after,
+            allow: None,
+        }
     }
 }
 
 impl ApiError {
     /// 400: a parameter or header that cannot be read.
     pub fn bad_field(field: &str, detail: impl std::fmt::Display) -> Self {
-        Problem::new(400, "bad-request", "The request cannot be read", detail.to_string()).field(field).into()
+        Problem::new(
+            400,
+            "bad-request",
+            "The request cannot be read",
+            detail.to_string(),
+        )
+        .field(field)
+        .into()
     }
 
-    /// 400: a path or query of the wrong form. Serde names the field in backticks, when it names one.
+    /// 400: a path or query of the wrong form. Serde names the field in backticks, when it names
+    /// one.
     pub fn unreadable(error: impl std::fmt::Display) -> Self {
         let detail = error.to_string();
         let field = detail.split('`').nth(1).map(str::to_owned);
-        Problem { field, ..Problem::new(400, "bad-request", "The request cannot be read", detail) }.into()
+        Problem {
+            field,
+            ..Problem::new(400, "bad-request", "The request cannot be read", detail)
+        }
+        .into()
     }
 
     /// 400: a body that is not a document.
     pub fn bad_body(refusal: Refusal) -> Self {
-        Problem::new(400, "bad-body", "The body is not a document", refusal.reason).at(refusal.pointer).into()
+        Problem::new(
+            400,
+            "bad-body",
+            "The body is not a document",
+            refusal.reason,
+        )
+        .at(refusal.pointer)
+        .into()
     }
 
     /// 404: no such collection.
     pub fn unknown_collection(name: &str) -> Self {
-        let detail = format!("There is no collection {name:?} here; add it to AURA_CONFIGURATION_COLLECTIONS.");
-        Problem::new(404, "unknown-collection", "Unknown collection", detail).field("collection").into()
+        let detail = format!(
+            "There is no collection {name:?} here; add it to AURA_CONFIGURATION_COLLECTIONS."
+        );
+        Problem::new(404, "unknown-collection", "Unknown collection", detail)
+            .field("collection")
+            .into()
     }
 
-    /// 404: a collection without a schema, or a schema without a sample, or not any more in that version.
+    /// 404: a collection without a schema, or a schema without a sample, or not any more in that
+    /// version.
     pub fn no_schema(detail: impl Into<String>) -> Self {
         Problem::new(404, "no-schema", "No such schema", detail).into()
     }
@@ -56,19 +85,31 @@ impl ApiError {
     /// 404: no such document (`NoData`, seeds.md A18).
     pub fn no_data(collection: &CollectionName, id: &DocumentId) -> Self {
         let detail = format!("{collection} with id: {id} cannot be found");
-        Problem::new(404, "no-data", "No such document", detail).field("id").into()
+        Problem::new(404, "no-data", "No such document", detail)
+            .field("id")
+            .into()
     }
 
     /// 405: a path that does not have the method, but these.
     pub fn method(allow: &str) -> Self {
-        let problem = Problem::new(405, "method-not-allowed", "Method not allowed", format!("Send one of {allow}"));
-        Self { allow: Some(allow.to_owned()), ..problem.into() }
+        let problem = Problem::new(
+            405,
+            "method-not-allowed",
+            "Method not allowed",
+            format!("Send one of {allow}"),
+        );
+        Self {
+            allow: Some(allow.to_owned()),
+            ..problem.into()
+        }
     }
 
     /// 409: a document that is there already.
     pub fn exists(collection: &CollectionName, id: &DocumentId, held: &Document) -> Self {
-        let detail = format!("{collection} with id: {id} exists already; change it with PUT or PATCH");
-        let mut problem = Problem::new(409, "exists", "The document exists already", detail).field("id");
+        let detail =
+            format!("{collection} with id: {id} exists already; change it with PUT or PATCH");
+        let mut problem =
+            Problem::new(409, "exists", "The document exists already", detail).field("id");
         problem.etag = Some(held.etag());
         problem.into()
     }
@@ -76,10 +117,18 @@ impl ApiError {
     /// 412: a condition that does not hold. `held` is what is there.
     pub fn condition_failed(held: Option<&Document>) -> Self {
         let detail = match held {
-            Some(held) => format!("The document is at {}; read it again and decide anew", held.etag()),
+            Some(held) => format!(
+                "The document is at {}; read it again and decide anew",
+                held.etag()
+            ),
             None => "The document does not exist".to_owned(),
         };
-        let mut problem = Problem::new(412, "condition-failed", "The condition does not hold", detail);
+        let mut problem = Problem::new(
+            412,
+            "condition-failed",
+            "The condition does not hold",
+            detail,
+        );
         problem.etag = held.map(Document::etag);
         problem.into()
     }
@@ -98,12 +147,19 @@ impl ApiError {
             set::MAX_OPERATIONS
         );
         let problem = Problem::new(413, "set-too-large", "The change set is too large", detail);
-        Problem { index: Some(index), ..problem.at("/changes") }.into()
+        Problem {
+            index: Some(index),
+            ..problem.at("/changes")
+        }
+        .into()
     }
 
     /// 408: a body that did not arrive in time.
     pub fn body_late(limit: Duration) -> Self {
-        let detail = format!("The body did not arrive within {} s; nothing was done", limit.as_secs());
+        let detail = format!(
+            "The body did not arrive within {} s; nothing was done",
+            limit.as_secs()
+        );
         Problem::new(408, "body-late", "The body is late", detail).into()
     }
 
@@ -126,12 +182,21 @@ impl ApiError {
     /// 415: a body of another media type.
     pub fn media_type(expected: &str) -> Self {
         let detail = format!("Send the body as {expected}");
-        Problem::new(415, "media-type", "Unsupported media type", detail).field("Content-Type").into()
+        Problem::new(415, "media-type", "Unsupported media type", detail)
+            .field("Content-Type")
+            .into()
     }
 
     /// 422: a document that its schema refuses.
     pub fn schema(pointer: String, detail: String) -> Self {
-        Problem::new(422, "schema", "The schema of the collection refuses the document", detail).at(pointer).into()
+        Problem::new(
+            422,
+            "schema",
+            "The schema of the collection refuses the document",
+            detail,
+        )
+        .at(pointer)
+        .into()
     }
 
     /// 503: more writes wait than can be held.
@@ -146,7 +211,10 @@ impl ApiError {
 
     /// 503: the store did not take the write, and it is certain that it did not.
     pub fn not_committed() -> Self {
-        Self::unavailable("not-committed", "The store could not commit in time; nothing was written, try again")
+        Self::unavailable(
+            "not-committed",
+            "The store could not commit in time; nothing was written, try again",
+        )
     }
 
     /// 503: the store did not say whether it took the write.
@@ -164,17 +232,26 @@ impl ApiError {
 
     /// 503: more check-ins wait than can be held.
     pub fn fleet_too_busy() -> Self {
-        Self::unavailable("busy", "Too many check-ins are waiting; come back in a moment")
+        Self::unavailable(
+            "busy",
+            "Too many check-ins are waiting; come back in a moment",
+        )
     }
 
     /// 503: as many snapshots are under way as may be.
     pub fn loads_under_way() -> Self {
-        Self::unavailable("loads-under-way", "Other replicas are loading; come back in a moment")
+        Self::unavailable(
+            "loads-under-way",
+            "Other replicas are loading; come back in a moment",
+        )
     }
 
     /// 503: as many readers follow the feed as may.
     pub fn streams_full() -> Self {
-        Self::unavailable("streams-full", "As many readers follow the feed here as may; come back in a moment")
+        Self::unavailable(
+            "streams-full",
+            "As many readers follow the feed here as may; come back in a moment",
+        )
     }
 
     fn unavailable(kind: &str, detail: &str) -> Self {
@@ -214,8 +291,15 @@ mod tests {
     #[test]
     fn what_may_be_tried_again_says_when() {
         for (status, delay) in [(503, Some("1")), (409, None)] {
-            let answer = ApiError::from(Problem::new(status, "kind", "Title", "detail")).error_response();
-            assert_eq!(answer.headers().get("Retry-After").and_then(|delay| delay.to_str().ok()), delay);
+            let answer =
+                ApiError::from(Problem::new(status, "kind", "Title", "detail")).error_response();
+            assert_eq!(
+                answer
+                    .headers()
+                    .get("Retry-After")
+                    .and_then(|delay| delay.to_str().ok()),
+                delay
+            );
         }
     }
 }

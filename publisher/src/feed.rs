@@ -1,7 +1,8 @@
 //! Where the collections stand, read once for everybody who follows the feed live.
 //!
-//! A commit of this publisher has the heads read at once, a poll finds what others committed. While nobody follows nothing is
-//! read. It holds heads only: the changes are read from the log by each stream, at the pace of its reader.
+//! A commit of this publisher has the heads read at once, a poll finds what others committed. While
+//! nobody follows nothing is read. It holds heads only: the changes are read from the log by each
+//! stream, at the pace of its reader.
 
 use std::{
     collections::BTreeSet,
@@ -63,7 +64,8 @@ impl Feed {
         (readings, reading)
     }
 
-    /// Reads the heads of these collections whenever somebody wants to know, until it is told to stop.
+    /// Reads the heads of these collections whenever somebody wants to know, until it is told to
+    /// stop.
     ///
     /// # Errors
     /// Never; the signature is the supervisor's.
@@ -73,7 +75,11 @@ impl Feed {
         collections: BTreeSet<CollectionName>,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
-        let Shared { readings, begun, wake } = &*self.0;
+        let Shared {
+            readings,
+            begun,
+            wake,
+        } = &*self.0;
         let mut fails = false;
         loop {
             tokio::select! {

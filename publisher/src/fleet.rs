@@ -1,7 +1,8 @@
-//! The fleet: replicas check in, are told where everything stands and whether they diverged, and can be seen by everybody.
+//! The fleet: replicas check in, are told where everything stands and whether they diverged, and
+//! can be seen by everybody.
 //!
-//! Publishers hold no state: rows of replicas are in the store, written in bulk once a second and never by a request. What a
-//! replica says is a report, never a truth: it changes no document.
+//! Publishers hold no state: rows of replicas are in the store, written in bulk once a second and
+//! never by a request. What a replica says is a report, never a truth: it changes no document.
 
 use std::{
     collections::HashMap,
@@ -10,7 +11,9 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use contract::fleet::{CheckIn, CheckedIn, EpochDeclared, Fleet as Listing, Member, RestoreEpoch, Resync};
+use contract::fleet::{
+    CheckIn, CheckedIn, EpochDeclared, Fleet as Listing, Member, RestoreEpoch, Resync,
+};
 use tokio::{
     sync::Semaphore,
     time::{MissedTickBehavior, interval},
@@ -45,7 +48,8 @@ const LOOK_EVERY: u32 = 2;
 const PENDING_BYTES: usize = 64 << 20;
 /// Bytes of check-ins that may wait for their answer.
 const WAITING_BYTES: usize = 32 << 20;
-/// A replica is gone after this many of its intervals in silence, and never sooner than [`SOONEST_GONE`].
+/// A replica is gone after this many of its intervals in silence, and never sooner than
+/// [`SOONEST_GONE`].
 const SILENT_INTERVALS: u64 = 3;
 const SOONEST_GONE: TimeDelta = TimeDelta::seconds(3);
 
@@ -81,7 +85,8 @@ pub struct Tasks {
     pub epochs: EpochTask,
 }
 
-/// A fleet and the tasks that have to run for it. `local` are the subscribers that events go to without a broker.
+/// A fleet and the tasks that have to run for it. `local` are the subscribers that events go to
+/// without a broker.
 pub fn fleet(
     store: Store,
     forget_after: Duration,
@@ -90,11 +95,32 @@ pub fn fleet(
 ) -> (Fleet, Tasks) {
     let (desk, desk_task) = desk::desk(store.clone());
     let pending = Arc::default();
-    let members = Members { store: store.clone(), pending: Arc::clone(&pending) };
+    let members = Members {
+        store: store.clone(),
+        pending: Arc::clone(&pending),
+    };
     let (epochs, epoch_task) = epoch::epochs(members, metrics.clone());
-    let fleet = Fleet { store, desk, epochs, pending, local, metrics, memory: Arc::new(Semaphore::new(WAITING_BYTES)) };
-    let keeper = KeeperTask { fleet: fleet.clone(), forget_after };
-    (fleet, Tasks { desk: desk_task, keeper, epochs: epoch_task })
+    let fleet = Fleet {
+        store,
+        desk,
+        epochs,
+        pending,
+        local,
+        metrics,
+        memory: Arc::new(Semaphore::new(WAITING_BYTES)),
+    };
+    let keeper = KeeperTask {
+        fleet: fleet.clone(),
+        forget_after,
+    };
+    (
+        fleet,
+        Tasks {
+            desk: desk_task,
+            keeper,
+            epochs: epoch_task,
+        },
+    )
 }
 
 /// Reads what the store and this publisher know together.
@@ -106,24 +132,40 @@ struct Members {
 
 impl Members {
     async fn read(&self) -> anyhow::Result<Vec<Member>> {
-        Ok(self.rows().await?.into_iter().map(|row| row.member).collect())
+        Ok(self
+            .rows()
+            .await?
+            .into_iter()
+            .map(|row| row.member)
+            .collect())
     }
 
     async fn rows(&self) -> anyhow::Result<Vec<Row>> {
         // Before the store is read: what is written in between is in one of the two.
         let unwritten = lock(&self.pending).all();
         let rows = self.store.members().await?.into_iter();
-        let mut rows: HashMap<_, _> = rows.map(|row| (row.member.check_in.instance.clone(), row)).collect();
+        let mut rows: HashMap<_, _> = rows
+            .map(|row| (row.member.check_in.instance.clone(), row))
+            .collect();
         for row in unwritten {
             let name = &row.member.check_in.instance;
-            if rows.get(name).is_none_or(|written| written.member.seen <= row.member.seen) {
+            if rows
+                .get(name)
+                .is_none_or(|written| written.member.seen <= row.member.seen)
+            {
                 rows.insert(name.clone(), row);
             }
         }
         let now = Utc::now();
         let mut rows: Vec<_> = rows.into_values().collect();
-        rows.iter_mut().for_each(|row| row.member.gone = is_gone(&row.member, now));
-        rows.sort_unstable_by(|one, other| one.member.check_in.instance.cmp(&other.member.check_in.instance));
+        rows.iter_mut()
+            .for_each(|row| row.member.gone = is_gone(&row.member, now));
+        rows.sort_unstable_by(|one, other| {
+            one.member
+                .check_in
+                .instance
+                .cmp(&other.member.check_in.instance)
+        });
         rows.truncate(MOST_MEMBERS);
         Ok(rows)
     }
@@ -134,29 +176,49 @@ impl Fleet {
     ///
     /// # Errors
     /// 400 when the body is no check-in of it, 503 when the store does not answer.
-    pub async fn check_in(&self, instance: &str, body: &[u8], caller: Caller<'_>) -> Result<CheckedIn, ApiError> {
-        let bytes = u32::try_from(body.len()).map_err(|_beyond_any_limit| ApiError::fleet_too_busy())?;
-        let _memory = self.memory.try_acquire_many(bytes).map_err(|_full| ApiError::fleet_too_busy())?;
+    pub async fn check_in(
+        &self,
+        instance: &str,
+        body: &[u8],
+        caller: Caller<'_>,
+    ) -> Result<CheckedIn, ApiError> {
+        let bytes =
+            u32::try_from(body.len()).map_err(|_beyond_any_limit| ApiError::fleet_too_busy())?;
+        let _memory = self
+            .memory
+            .try_acquire_many(bytes)
+            .map_err(|_full| ApiError::fleet_too_busy())?;
         let check_in = limits::read(instance, body)?;
         self.note(&check_in, body.len(), caller);
         let settled = check_in.collections.iter().filter_map(|(name, report)| {
             let (epoch, settled) = (report.epoch?, report.settled?);
             Some((name.clone(), epoch, settled.revision))
         });
-        let reading = self.desk.read(settled.collect()).await.ok_or_else(ApiError::store_unavailable)?;
+        let reading = self
+            .desk
+            .read(settled.collect())
+            .await
+            .ok_or_else(ApiError::store_unavailable)?;
         self.epochs.compare(&check_in, &reading);
         Ok(self.answer(&check_in, &reading))
     }
 
     fn answer(&self, check_in: &CheckIn, reading: &Reading) -> CheckedIn {
-        let heads = check_in.collections.keys().filter_map(|name| reading.heads.get(name).cloned()).collect();
+        let heads = check_in
+            .collections
+            .keys()
+            .filter_map(|name| reading.heads.get(name).cloned())
+            .collect();
         let diverged = check_in.collections.iter().filter(|(name, report)| {
-            let (Some(epoch), Some(settled)) = (report.epoch, report.settled) else { return false };
+            let (Some(epoch), Some(settled)) = (report.epoch, report.settled) else {
+                return false;
+            };
             let truth = reading.digest(&((*name).clone(), epoch, settled.revision));
             truth.is_some_and(|truth| truth != settled.digest)
         });
-        let resync: std::collections::BTreeMap<_, _> =
-            diverged.map(|(name, _report)| (name.clone(), Resync::Diverged)).collect();
+        let resync: std::collections::BTreeMap<_, _> = diverged
+            .map(|(name, _report)| (name.clone(), Resync::Diverged))
+            .collect();
         for collection in resync.keys() {
             self.metrics.diverged.inc();
             error!(
@@ -165,22 +227,37 @@ impl Fleet {
                 check_in.instance,
             );
         }
-        CheckedIn { heads, age: 0, resync }
+        CheckedIn {
+            heads,
+            age: 0,
+            resync,
+        }
     }
 
     fn note(&self, check_in: &CheckIn, bytes: usize, caller: Caller<'_>) {
-        let heard = self.local.as_ref().map(|local| local.heard(caller)).unwrap_or_default();
+        let heard = self
+            .local
+            .as_ref()
+            .map(|local| local.heard(caller))
+            .unwrap_or_default();
         if let Some(local) = &self.local
             && let Some(url) = base_url(check_in)
         {
             local.add(url, &heard);
         }
-        let member = Member { check_in: check_in.clone(), seen: Utc::now(), gone: false };
+        let member = Member {
+            check_in: check_in.clone(),
+            seen: Utc::now(),
+            gone: false,
+        };
         lock(&self.pending).put(Row { member, heard }, bytes);
     }
 
     fn members(&self) -> Members {
-        Members { store: self.store.clone(), pending: self.pending.clone() }
+        Members {
+            store: self.store.clone(),
+            pending: self.pending.clone(),
+        }
     }
 
     /// All replicas that any publisher of this store knows, by name.
@@ -188,7 +265,9 @@ impl Fleet {
     /// # Errors
     /// When the store cannot be read.
     pub async fn list(&self) -> anyhow::Result<Listing> {
-        Ok(Listing { replicas: self.members().read().await? })
+        Ok(Listing {
+            replicas: self.members().read().await?,
+        })
     }
 
     /// The operator says that the store was restored.
@@ -203,23 +282,33 @@ impl Fleet {
 impl Pending {
     /// The older ones of a replica first.
     fn all(&self) -> Vec<Row> {
-        self.writing.values().chain(self.rows.values()).map(|(row, _bytes)| row.clone()).collect()
+        self.writing
+            .values()
+            .chain(self.rows.values())
+            .map(|(row, _bytes)| row.clone())
+            .collect()
     }
 
     fn begin_to_write(&mut self) -> Vec<Row> {
         self.bytes = 0;
         self.writing = std::mem::take(&mut self.rows);
-        self.writing.values().map(|(row, _bytes)| row.clone()).collect()
+        self.writing
+            .values()
+            .map(|(row, _bytes)| row.clone())
+            .collect()
     }
 
     fn end_to_write(&mut self, well: bool) {
         let written = std::mem::take(&mut self.writing);
         if !well {
-            written.into_values().for_each(|(row, bytes)| self.put(row, bytes));
+            written
+                .into_values()
+                .for_each(|(row, bytes)| self.put(row, bytes));
         }
     }
 
-    /// The newest wins. Beyond the bounds a replica is answered and not seen: a huge fleet must not take the memory.
+    /// The newest wins. Beyond the bounds a replica is answered and not seen: a huge fleet must not
+    /// take the memory.
     fn put(&mut self, row: Row, bytes: usize) {
         let name = &row.member.check_in.instance;
         let old = self.rows.get(name);
@@ -251,7 +340,11 @@ impl KeeperTask {
         let mut rounds = interval(FLUSH_EVERY);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut round, mut failing) = (0_u32, false);
-        while no_more_requests.run_until_cancelled(rounds.tick()).await.is_some() {
+        while no_more_requests
+            .run_until_cancelled(rounds.tick())
+            .await
+            .is_some()
+        {
             let done = self.round(round).await;
             match &done {
                 Err(error) if !failing => warn!("the fleet cannot be kept for now: {error:#}"),
@@ -261,7 +354,9 @@ impl KeeperTask {
             failing = done.is_err();
             round = round.wrapping_add(1);
         }
-        self.flush().await.unwrap_or_else(|error| warn!("the last check-ins were not kept: {error:#}"));
+        self.flush()
+            .await
+            .unwrap_or_else(|error| warn!("the last check-ins were not kept: {error:#}"));
         Ok(())
     }
 
@@ -269,13 +364,22 @@ impl KeeperTask {
         self.flush().await?;
         if round.is_multiple_of(FORGET_EVERY) {
             let silent = TimeDelta::from_std(self.forget_after).unwrap_or(TimeDelta::MAX);
-            let before = Utc::now().checked_sub_signed(silent).unwrap_or(DateTime::UNIX_EPOCH);
+            let before = Utc::now()
+                .checked_sub_signed(silent)
+                .unwrap_or(DateTime::UNIX_EPOCH);
             self.fleet.store.forget_members(before).await?;
         }
-        if let Some(local) = self.fleet.local.as_ref().filter(|_local| round.is_multiple_of(LOOK_EVERY)) {
+        if let Some(local) = self
+            .fleet
+            .local
+            .as_ref()
+            .filter(|_local| round.is_multiple_of(LOOK_EVERY))
+        {
             let rows = self.fleet.members().rows().await?;
             let here = rows.iter().filter(|row| !row.member.gone);
-            local.replace(here.filter_map(|row| Some((base_url(&row.member.check_in)?, &row.heard))));
+            local.replace(
+                here.filter_map(|row| Some((base_url(&row.member.check_in)?, &row.heard))),
+            );
         }
         Ok(())
     }
@@ -296,8 +400,11 @@ fn base_url(check_in: &CheckIn) -> Option<reqwest::Url> {
 }
 
 fn is_gone(member: &Member, now: DateTime<Utc>) -> bool {
-    let silence = i64::try_from(member.check_in.interval_ms.saturating_mul(SILENT_INTERVALS)).unwrap_or(i64::MAX);
-    let silence = TimeDelta::try_milliseconds(silence).unwrap_or(TimeDelta::MAX).max(SOONEST_GONE);
+    let silence = i64::try_from(member.check_in.interval_ms.saturating_mul(SILENT_INTERVALS))
+        .unwrap_or(i64::MAX);
+    let silence = TimeDelta::try_milliseconds(silence)
+        .unwrap_or(TimeDelta::MAX)
+        .max(SOONEST_GONE);
     now.signed_duration_since(member.seen) > silence
 }
 

@@ -1,10 +1,14 @@
-//! Folding: what a group of writes makes of the documents it finds. Pure, so every rule of the API is tested without a store.
+//! Folding: what a group of writes makes of the documents it finds. Pure, so every rule of the API
+//! is tested without a store.
 //!
-//! Each entry sees what the ones before it in the group did, and gets a verdict of its own: a refused one takes nothing away
-//! from its neighbours. A set counts as one entry, see [`set`]. No I/O happens here and nothing is decided anywhere else.
+//! Each entry sees what the ones before it in the group did, and gets a verdict of its own: a
+//! refused one takes nothing away from its neighbours. A set counts as one entry, see [`set`]. No
+//! I/O happens here and nothing is decided anywhere else.
 
 use chrono::{DateTime, Utc};
-use contract::{CanonicalJson, Change, CollectionName, Context, Crc, Document, DocumentId, Operation, Revision};
+use contract::{
+    CanonicalJson, Change, CollectionName, Context, Crc, Document, DocumentId, Operation, Revision,
+};
 use serde_json::Value;
 
 use crate::{error::ApiError, schemas::Schemas};
@@ -55,7 +59,8 @@ pub struct Write {
 pub enum Action {
     /// A new document; 409 when it exists.
     Create(CanonicalJson),
-    /// A new value: the stored `metadata` member is merged with the given one, the rest is replaced (seeds.md A18).
+    /// A new value: the stored `metadata` member is merged with the given one, the rest is replaced
+    /// (seeds.md A18).
     Put(CanonicalJson),
     /// A merge patch (RFC 7396).
     Patch(Value),
@@ -89,7 +94,8 @@ pub struct Done {
     pub crc: Option<Crc>,
 }
 
-/// The answer to one entry: what each of its writes came to, in order, or why none of them happened.
+/// The answer to one entry: what each of its writes came to, in order, or why none of them
+/// happened.
 pub type Verdict = Result<Vec<Done>, ApiError>;
 
 /// What a transaction writes.
@@ -103,7 +109,8 @@ pub struct Folded {
     pub after: Ground,
 }
 
-/// What a group makes, in bytes as they are stored: a small patch of a large document is a large change.
+/// What a group makes, in bytes as they are stored: a small patch of a large document is a large
+/// change.
 const FOLDED_BYTES: usize = 4 << 20;
 
 /// What every document must obey.
@@ -116,7 +123,8 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Folds a group, in order, until what it makes would be too much for one transaction. The first entry always fits.
+    /// Folds a group, in order, until what it makes would be too much for one transaction. The
+    /// first entry always fits.
     pub fn fold(&self, ground: Ground, group: &[Entry], now: DateTime<Utc>) -> Folded {
         let (mut after, mut changes, mut verdicts, mut bytes) = (ground, Vec::new(), Vec::new(), 0);
         for entry in group {
@@ -125,13 +133,21 @@ impl Rules {
             }
             let before = changes.len();
             verdicts.push(match entry {
-                Entry::One(write) => self.one(&mut after, write, now, &mut changes).map(|done| vec![done]),
+                Entry::One(write) => self
+                    .one(&mut after, write, now, &mut changes)
+                    .map(|done| vec![done]),
                 Entry::Set(set) => self.set(&mut after, set, now, &mut changes),
             });
-            let made = changes[before..].iter().filter_map(|change: &Change| change.config_data.as_ref());
+            let made = changes[before..]
+                .iter()
+                .filter_map(|change: &Change| change.config_data.as_ref());
             bytes += made.map(value::stored_size).sum::<usize>();
         }
-        Folded { verdicts, changes, after }
+        Folded {
+            verdicts,
+            changes,
+            after,
+        }
     }
 
     fn one(
@@ -148,7 +164,12 @@ impl Rules {
         if let (Some(held), Some(config)) = (held, &config)
             && held.config_data() == config.as_str()
         {
-            return Ok(Done { op: None, id: write.id.clone(), revision: held.revision(), crc: Some(held.crc()) });
+            return Ok(Done {
+                op: None,
+                id: write.id.clone(),
+                revision: held.revision(),
+                crc: Some(held.crc()),
+            });
         }
         let op = match (held, &config) {
             (_, None) => Operation::Delete,
@@ -156,7 +177,12 @@ impl Rules {
             (Some(_), Some(_)) => Operation::Update,
         };
         let change = ground.advance(write, op, config, now)?;
-        let done = Done { op: Some(op), id: change.id.clone(), revision: change.revision, crc: change.crc };
+        let done = Done {
+            op: Some(op),
+            id: change.id.clone(),
+            revision: change.revision,
+            crc: change.crc,
+        };
         changes.push(change);
         Ok(done)
     }
@@ -167,11 +193,15 @@ fn check_condition(write: &Write, held: Option<&Document>) -> Result<(), ApiErro
         Condition::Any => true,
         Condition::Absent => held.is_none(),
         Condition::Present => held.is_some(),
-        Condition::At(revision, crc) => {
-            held.is_some_and(|held| held.revision() == revision && crc.is_none_or(|crc| crc == held.crc()))
-        }
+        Condition::At(revision, crc) => held.is_some_and(|held| {
+            held.revision() == revision && crc.is_none_or(|crc| crc == held.crc())
+        }),
     };
-    if holds { Ok(()) } else { Err(ApiError::condition_failed(held)) }
+    if holds {
+        Ok(())
+    } else {
+        Err(ApiError::condition_failed(held))
+    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
-//! Loads under way: a herd of replicas that all load at once is let in a few at a time. The others wait in line for a while, so
-//! that a place is taken again as soon as it is free, and only then are told to come back.
+//! Loads under way: a herd of replicas that all load at once is let in a few at a time. The others
+//! wait in line for a while, so that a place is taken again as soon as it is free, and only then
+//! are told to come back.
 //!
-//! A place belongs to a reader that reads: one that stalls loses it, so no herd of dead readers shuts the others out. With its
-//! place goes its reading, which holds a session of the store or keeps old pages of the file from being used again: the
-//! connection of a reader that is gone may stay open for a quarter of an hour.
+//! A place belongs to a reader that reads: one that stalls loses it, so no herd of dead readers
+//! shuts the others out. With its place goes its reading, which holds a session of the store or
+//! keeps old pages of the file from being used again: the connection of a reader that is gone may
+//! stay open for a quarter of an hour.
 
 use std::{
     collections::BTreeMap,
@@ -66,7 +68,11 @@ pub struct Load {
 impl Loads {
     /// This many places.
     pub fn new(most: usize) -> Self {
-        Self { most, places: Arc::default(), free: Arc::default() }
+        Self {
+            most,
+            places: Arc::default(),
+            free: Arc::default(),
+        }
     }
 
     /// A place, as soon as there is one; `None` when that takes too long.
@@ -91,8 +97,19 @@ impl Loads {
         let id = places.next;
         places.next += 1;
         let reading = Held::default();
-        places.taken.insert(id, Place { read: Instant::now(), reading: reading.clone() });
-        Some(Load { id, reading, places: self.places.clone(), free: self.free.clone() })
+        places.taken.insert(
+            id,
+            Place {
+                read: Instant::now(),
+                reading: reading.clone(),
+            },
+        );
+        Some(Load {
+            id,
+            reading,
+            places: self.places.clone(),
+            free: self.free.clone(),
+        })
     }
 
     /// Takes places from readers that stalled, until it is told to stop.
@@ -117,7 +134,9 @@ impl Places {
                 return true;
             }
             // Where a piece is being read it is the store that is slow.
-            let Ok(mut reading) = place.reading.try_lock() else { return true };
+            let Ok(mut reading) = place.reading.try_lock() else {
+                return true;
+            };
             warn!("a snapshot was cut off: {CUT_OFF}");
             *reading = None;
             false
@@ -138,7 +157,11 @@ impl Load {
     pub async fn next(&self) -> anyhow::Result<Option<Piece>> {
         let mut reading = self.reading.lock().await;
         ensure!(self.goes_on(), CUT_OFF);
-        let piece = reading.as_mut().context("nothing is held there")?.next().await;
+        let piece = reading
+            .as_mut()
+            .context("nothing is held there")?
+            .next()
+            .await;
         // From now on it is the reader's time again.
         self.goes_on();
         piece
@@ -146,7 +169,11 @@ impl Load {
 
     /// The reader reads on. `false` = it lost its place.
     fn goes_on(&self) -> bool {
-        lock(&self.places).taken.get_mut(&self.id).map(|place| place.read = Instant::now()).is_some()
+        lock(&self.places)
+            .taken
+            .get_mut(&self.id)
+            .map(|place| place.read = Instant::now())
+            .is_some()
     }
 }
 
@@ -173,21 +200,33 @@ mod tests {
     };
 
     fn stall(loads: &Loads, load: &Load) {
-        let long_ago = Instant::now().checked_sub(STALLED).expect("this machine is up for longer");
-        lock(&loads.places).taken.get_mut(&load.id).expect("its place").read = long_ago;
+        let long_ago = Instant::now()
+            .checked_sub(STALLED)
+            .expect("this machine is up for longer");
+        lock(&loads.places)
+            .taken
+            .get_mut(&load.id)
+            .expect("its place")
+            .read = long_ago;
     }
 
     #[test]
     fn a_stalled_reader_loses_its_place_and_no_other() {
         let loads = Loads::new(2);
-        let (reads, stalls) = (loads.try_begin().expect("a place"), loads.try_begin().expect("a place"));
+        let (reads, stalls) = (
+            loads.try_begin().expect("a place"),
+            loads.try_begin().expect("a place"),
+        );
         assert!(loads.try_begin().is_none());
         stall(&loads, &stalls);
         let next = loads.try_begin().expect("the place of the one that stalls");
         assert!(loads.try_begin().is_none());
         assert!(reads.goes_on() && next.goes_on() && !stalls.goes_on());
         drop(stalls);
-        assert!(loads.try_begin().is_none(), "it gives back nothing that it does not have");
+        assert!(
+            loads.try_begin().is_none(),
+            "it gives back nothing that it does not have"
+        );
         drop(next);
         assert!(loads.try_begin().is_some());
     }
@@ -207,13 +246,26 @@ mod tests {
     #[tokio::test]
     async fn the_reading_of_a_stalled_reader_ends() {
         let folder = tempfile::TempDir::new().expect("a folder");
-        let rules = Rules { schemas: Schemas::default(), document_limit: 1_000 };
-        let terms = Arc::new(Terms { collections: BTreeSet::new(), rules, events_enabled: false });
-        let store = Store::open(&StoreUrl::Embedded(folder.path().into()), terms).await.expect("a store");
+        let rules = Rules {
+            schemas: Schemas::default(),
+            document_limit: 1_000,
+        };
+        let terms = Arc::new(Terms {
+            collections: BTreeSet::new(),
+            rules,
+            events_enabled: false,
+        });
+        let store = Store::open(&StoreUrl::Embedded(folder.path().into()), terms)
+            .await
+            .expect("a store");
         let loads = Loads::new(2);
-        let (reads, stalls) = (loads.try_begin().expect("a place"), loads.try_begin().expect("a place"));
+        let (reads, stalls) = (
+            loads.try_begin().expect("a place"),
+            loads.try_begin().expect("a place"),
+        );
         for load in [&reads, &stalls] {
-            load.hold(store.read(&BTreeSet::new()).await.expect("a reading")).await;
+            load.hold(store.read(&BTreeSet::new()).await.expect("a reading"))
+                .await;
         }
         let stop = CancellationToken::new();
         let mut running = tokio::task::JoinSet::new();
@@ -224,9 +276,14 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), ended).await.expect("it ends");
+        tokio::time::timeout(Duration::from_secs(10), ended)
+            .await
+            .expect("it ends");
         assert!(stalls.next().await.is_err());
-        assert!(reads.next().await.is_ok() && reads.reading.lock().await.is_some(), "the other one reads on");
+        assert!(
+            reads.next().await.is_ok() && reads.reading.lock().await.is_some(),
+            "the other one reads on"
+        );
         stop.cancel();
         assert!(running.join_all().await.iter().all(Result::is_ok));
     }

@@ -13,7 +13,13 @@ async fn main() {
         std::process::exit(EXIT_CODE);
     });
     limits::raise_open_files();
-    let ended = async { Publisher::build(settings).await?.run(tasks::asked_to_stop()).await }.await;
+    let ended = async {
+        Publisher::build(settings)
+            .await?
+            .run(tasks::asked_to_stop())
+            .await
+    }
+    .await;
     match ended {
         Ok(()) => info!("the publisher has stopped"),
         Err(error) => {

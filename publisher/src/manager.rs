@@ -1,6 +1,7 @@
 //! Event managers: how an event reaches the subscribers.
 //!
-//! All of them carry the same events and may carry one twice; none of them is trusted to carry every one.
+//! All of them carry the same events and may carry one twice; none of them is trusted to carry
+//! every one.
 
 use contract::Change;
 

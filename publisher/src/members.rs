@@ -1,5 +1,5 @@
-//! Members of a change set on their way to become writes: the rules that hold for them however they came, over HTTP or from
-//! the same process.
+//! Members of a change set on their way to become writes: the rules that hold for them however they
+//! came, over HTTP or from the same process.
 //!
 //! What a write does to its document is not asked here; [`crate::fold`] decides that.
 
@@ -28,20 +28,33 @@ impl Members {
     /// Takes one more member.
     ///
     /// # Errors
-    /// When it can never be written, is beyond the limits of a set, or has the document of another member. The error names it.
-    pub fn add(&mut self, terms: &Terms, context: &Context, member: SetMember) -> Result<(), ApiError> {
+    /// When it can never be written, is beyond the limits of a set, or has the document of another
+    /// member. The error names it.
+    pub fn add(
+        &mut self,
+        terms: &Terms,
+        context: &Context,
+        member: SetMember,
+    ) -> Result<(), ApiError> {
         let index = self.writes.len();
         if index == MAX_OPERATIONS {
             return Err(ApiError::set_too_large(index));
         }
-        let size = member.config_data.as_ref().map_or(0, |config| config.as_str().len());
+        let size = member
+            .config_data
+            .as_ref()
+            .map_or(0, |config| config.as_str().len());
         let write = write(terms, context, member).map_err(|error| error.of_member(index))?;
         self.bytes += size;
         if self.bytes > MAX_BYTES {
             return Err(ApiError::set_too_large(index));
         }
-        if let Some(other) = self.places.insert((write.collection.clone(), write.id.clone()), index) {
-            let twice = format!("/changes/{other} has the same document; a set has a document once");
+        if let Some(other) = self
+            .places
+            .insert((write.collection.clone(), write.id.clone()), index)
+        {
+            let twice =
+                format!("/changes/{other} has the same document; a set has a document once");
             return Err(refused("/id", twice).of_member(index));
         }
         self.writes.push(write);
@@ -57,39 +70,75 @@ impl Members {
 /// What a member asks for.
 ///
 /// # Errors
-/// When its collection is not served here, or it has a value where none belongs, or none where one does.
+/// When its collection is not served here, or it has a value where none belongs, or none where one
+/// does.
 pub fn write(terms: &Terms, context: &Context, member: SetMember) -> Result<Write, ApiError> {
-    let SetMember { collection, op, id, config_data, expected } = member;
+    let SetMember {
+        collection,
+        op,
+        id,
+        config_data,
+        expected,
+    } = member;
     if !terms.collections.contains(&collection) {
         return Err(ApiError::unknown_collection(collection.as_str()));
     }
     let action = match (op, config_data) {
         (SetOperation::Delete, None) => Action::Delete,
         (SetOperation::Delete, Some(_)) => {
-            return Err(refused("/configData", "A Delete has no value; leave it out"));
+            return Err(refused(
+                "/configData",
+                "A Delete has no value; leave it out",
+            ));
         }
-        (_, None) => return Err(refused("/configData", "The value is missing; only a Delete has none")),
+        (_, None) => {
+            return Err(refused(
+                "/configData",
+                "The value is missing; only a Delete has none",
+            ));
+        }
         (SetOperation::Create, Some(config)) => Action::Create(config),
         (SetOperation::Update, Some(config)) => Action::Put(config),
-        (SetOperation::Patch, Some(patch)) => {
-            Action::Patch(serde_json::from_str(patch.as_str()).map_err(|error| refused("/configData", error))?)
-        }
+        (SetOperation::Patch, Some(patch)) => Action::Patch(
+            serde_json::from_str(patch.as_str()).map_err(|error| refused("/configData", error))?,
+        ),
     };
     let condition = match expected {
         None => Condition::Any,
         Some(0) => Condition::Absent,
         Some(revision) => Condition::At(revision, None),
     };
-    Ok(Write { collection, id, action, condition, context: context.clone() })
+    Ok(Write {
+        collection,
+        id,
+        action,
+        condition,
+        context: context.clone(),
+    })
 }
 
 /// What the members came to, beside where they are.
 pub fn items(places: Vec<Place>, done: &[Done]) -> Vec<SetItem> {
     let revisions = done.iter().map(|done| done.revision);
-    places.into_iter().zip(revisions).map(|((collection, id), revision)| SetItem { collection, id, revision }).collect()
+    places
+        .into_iter()
+        .zip(revisions)
+        .map(|((collection, id), revision)| SetItem {
+            collection,
+            id,
+            revision,
+        })
+        .collect()
 }
 
 /// 400: what is no change set.
 pub fn refused(pointer: &str, detail: impl std::fmt::Display) -> ApiError {
-    Problem::new(400, "bad-set", "The body is not a change set", detail.to_string()).at(pointer).into()
+    Problem::new(
+        400,
+        "bad-set",
+        "The body is not a change set",
+        detail.to_string(),
+    )
+    .at(pointer)
+    .into()
 }

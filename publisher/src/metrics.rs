@@ -1,4 +1,5 @@
-//! What is counted, and its text for Prometheus. Labels come from short fixed lists, never from a request.
+//! What is counted, and its text for Prometheus. Labels come from short fixed lists, never from a
+//! request.
 
 use contract::fleet::{Intake, Member};
 use prometheus_client::{
@@ -31,7 +32,9 @@ pub struct Metrics {
 impl Metrics {
     /// An event was published, or an attempt failed.
     pub fn event(&self, published: bool) {
-        self.events.get_or_create(&[("result", if published { "published" } else { "failed" })]).inc();
+        self.events
+            .get_or_create(&[("result", if published { "published" } else { "failed" })])
+            .inc();
     }
 
     /// A write was answered with this status.
@@ -45,20 +48,48 @@ impl Metrics {
     /// Never in practice: writing to a string does not fail.
     pub fn text(&self, members: Option<&[Member]>) -> Result<String, std::fmt::Error> {
         let mut registry = Registry::with_prefix("confcast");
-        registry.register("diverged", "Replicas found with a digest that is not the log's", self.diverged.clone());
-        registry.register("epochs_declared", "Epochs declared by this publisher", self.epochs_declared.clone());
-        registry.register("loads_refused", "Snapshots refused, others were under way", self.loads_refused.clone());
+        registry.register(
+            "diverged",
+            "Replicas found with a digest that is not the log's",
+            self.diverged.clone(),
+        );
+        registry.register(
+            "epochs_declared",
+            "Epochs declared by this publisher",
+            self.epochs_declared.clone(),
+        );
+        registry.register(
+            "loads_refused",
+            "Snapshots refused, others were under way",
+            self.loads_refused.clone(),
+        );
         registry.register(
             "streams_refused",
             "Streams of the feed refused, too many follow",
             self.streams_refused.clone(),
         );
-        registry.register("events", "Attempts to publish an event, by result", self.events.clone());
-        registry.register("writes", "Writes answered, by HTTP status", self.writes.clone());
+        registry.register(
+            "events",
+            "Attempts to publish an event, by result",
+            self.events.clone(),
+        );
+        registry.register(
+            "writes",
+            "Writes answered, by HTTP status",
+            self.writes.clone(),
+        );
         if let Some(members) = members {
             let (replicas, intakes) = count(members);
-            registry.register("replicas", "Replicas by their own account, or gone", replicas);
-            registry.register("replicas_intake", "Replicas whose events do not come as they should", intakes);
+            registry.register(
+                "replicas",
+                "Replicas by their own account, or gone",
+                replicas,
+            );
+            registry.register(
+                "replicas_intake",
+                "Replicas whose events do not come as they should",
+                intakes,
+            );
         }
         let mut text = String::new();
         encode(&mut text, &registry)?;
@@ -67,7 +98,10 @@ impl Metrics {
 }
 
 fn count(members: &[Member]) -> (Family<Label, Gauge>, Family<Label, Gauge>) {
-    let (replicas, intakes) = (Family::<Label, Gauge>::default(), Family::<Label, Gauge>::default());
+    let (replicas, intakes) = (
+        Family::<Label, Gauge>::default(),
+        Family::<Label, Gauge>::default(),
+    );
     for state in ["current", "behind", "stale", "loading", "gone"] {
         replicas.get_or_create(&[("state", state)]).set(0);
     }
@@ -76,8 +110,17 @@ fn count(members: &[Member]) -> (Family<Label, Gauge>, Family<Label, Gauge>) {
     }
     for member in members {
         // The worst of its collections; one that follows none lacks nothing.
-        let worst = member.check_in.collections.values().map(|report| report.state).min_by_key(|state| *state as u8);
-        let state = if member.gone { "gone" } else { worst.map_or("current", |state| state.as_str()) };
+        let worst = member
+            .check_in
+            .collections
+            .values()
+            .map(|report| report.state)
+            .min_by_key(|state| *state as u8);
+        let state = if member.gone {
+            "gone"
+        } else {
+            worst.map_or("current", |state| state.as_str())
+        };
         replicas.get_or_create(&[("state", state)]).inc();
         if let Some(intake) = member.check_in.intake.filter(|_intake| !member.gone) {
             intakes.get_or_create(&[("intake", intake.as_str())]).inc();

@@ -1,7 +1,7 @@
 //! The OpenAPI document of the publisher: every path, and every answer it gives.
 //!
-//! It says what [`crate::routes`] do and decides nothing; a test asks each for what the other has, and `e2e` tries it
-//! with generated requests against a running publisher.
+//! It says what [`crate::routes`] do and decides nothing; a test asks each for what the other has,
+//! and `e2e` tries it with generated requests against a running publisher.
 
 use std::sync::LazyLock;
 
@@ -15,13 +15,23 @@ mod upkeep;
 mod writes;
 
 /// Entity tag.
-const ETAG: Header =
-    Header { name: "ETag", description: "Changes whenever the body does; strong", pattern: r#"^"[!#-~]+"$"# };
+const ETAG: Header = Header {
+    name: "ETag",
+    description: "Changes whenever the body does; strong",
+    pattern: r#"^"[!#-~]+"$"#,
+};
 /// By what requests for the same path are told apart.
-const VARY: Header = Header { name: "Vary", description: "The form depends on `Accept`", pattern: "^Accept$" };
+const VARY: Header = Header {
+    name: "Vary",
+    description: "The form depends on `Accept`",
+    pattern: "^Accept$",
+};
 /// When to come back.
-const RETRY_AFTER: Header =
-    Header { name: "Retry-After", description: "Seconds after which trying again may help", pattern: "^[0-9]+$" };
+const RETRY_AFTER: Header = Header {
+    name: "Retry-After",
+    description: "Seconds after which trying again may help",
+    pattern: "^[0-9]+$",
+};
 
 const DESCRIPTION: &str = "Configuration in collections of JSON documents: reads, conditional writes, the change feed, and the \
     fleet of replicas.\n\nRefusals are `application/problem+json` (RFC 9457) with a stable `type`; the answers below name the \
@@ -53,19 +63,29 @@ fn refusal(status: u16, kinds: &[&str]) -> Answer {
 /// Any request may have a body that is too large, late or broken, even where none is looked at.
 fn operation(id: &str, summary: &str) -> Operation {
     let operation = Operation::new(id, summary).problem(400, &["bad-request"]);
-    operation.problem(408, &["body-late"]).problem(413, &["too-large"])
+    operation
+        .problem(408, &["body-late"])
+        .problem(413, &["too-large"])
 }
 
 /// The operation of a collection.
 fn of_collection(id: &str, summary: &str) -> Operation {
     let operation = operation(id, summary).problem(404, &["unknown-collection"]);
-    operation.path("collection", "Name of the collection", Schema::of::<contract::CollectionName>())
+    operation.path(
+        "collection",
+        "Name of the collection",
+        Schema::of::<contract::CollectionName>(),
+    )
 }
 
 /// The operation of a document.
 fn of_document(id: &str, summary: &str) -> Operation {
     let operation = of_collection(id, summary).problem(404, &["no-data"]);
-    operation.path("id", "Id of the document", Schema::of::<contract::DocumentId>())
+    operation.path(
+        "id",
+        "Id of the document",
+        Schema::of::<contract::DocumentId>(),
+    )
 }
 
 /// It reads the store.
@@ -76,14 +96,24 @@ fn reading(operation: Operation) -> Operation {
 /// It is answered 304 when the caller has it already.
 fn cached(operation: Operation, headers: &[Header]) -> Operation {
     let tags = Schema::from(json!({"type": "string"}));
-    let operation = operation.header("If-None-Match", "Entity tags that the caller has, or `*`", tags);
+    let operation = operation.header(
+        "If-None-Match",
+        "Entity tags that the caller has, or `*`",
+        tags,
+    );
     operation.answer(Answer::empty(304, "The caller has it already").with(headers))
 }
 
 /// Names of collections in a query.
 fn selecting(operation: Operation) -> Operation {
-    let names = Schema::from(json!({"type": "string", "examples": ["ChannelConfiguration,SkillConfiguration"]}));
-    let operation = operation.query("collections", "Names, separated by commas; all when it is left out", names);
+    let names = Schema::from(
+        json!({"type": "string", "examples": ["ChannelConfiguration,SkillConfiguration"]}),
+    );
+    let operation = operation.query(
+        "collections",
+        "Names, separated by commas; all when it is left out",
+        names,
+    );
     operation.problem(404, &["unknown-collection"])
 }
 

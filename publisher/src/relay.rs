@@ -1,8 +1,9 @@
 //! The relay: takes committed changes to the event manager until each is published.
 //!
-//! Changes come in memory right after their commit; a sweep of the log finds what this or another publisher left owed.
-//! Order does not matter and sending twice is harmless, so many are in flight and nothing waits for its neighbour.
-//! A change stops being owed only after it was published, and one that cannot be published never stands in another's way.
+//! Changes come in memory right after their commit; a sweep of the log finds what this or another
+//! publisher left owed. Order does not matter and sending twice is harmless, so many are in flight
+//! and nothing waits for its neighbour. A change stops being owed only after it was published, and
+//! one that cannot be published never stands in another's way.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -33,7 +34,8 @@ const IN_FLIGHT: usize = 64;
 const SWEPT_IN_FLIGHT: usize = 32;
 const CLEAR_EVERY: Duration = Duration::from_millis(100);
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
-/// A change owed for longer than this was left behind: its publisher died, had no room for it, or could not send it.
+/// A change owed for longer than this was left behind: its publisher died, had no room for it, or
+/// could not send it.
 const LEFT_BEHIND: Duration = Duration::from_secs(1);
 /// What is in flight or still waits at the end gets this long; then it stays owed.
 const LAST_CALL: Duration = Duration::from_secs(3);
@@ -45,9 +47,20 @@ pub type Handed = (Change, OwnedSemaphorePermit);
 
 /// What the relay waits for.
 enum Done {
-    Sent { key: Key, swept: bool, result: anyhow::Result<()> },
-    Cleared { keys: Vec<Key>, result: anyhow::Result<()> },
-    Swept { collection: CollectionName, asked: usize, result: anyhow::Result<Vec<Change>> },
+    Sent {
+        key: Key,
+        swept: bool,
+        result: anyhow::Result<()>,
+    },
+    Cleared {
+        keys: Vec<Key>,
+        result: anyhow::Result<()>,
+    },
+    Swept {
+        collection: CollectionName,
+        asked: usize,
+        result: anyhow::Result<Vec<Change>>,
+    },
 }
 
 /// Runs for as long as changes may come.
@@ -68,8 +81,8 @@ pub struct Relay {
     metrics: Arc<Metrics>,
 }
 
-/// The sweep goes round: collection by collection, and in each from where it stopped, so that what cannot be published is
-/// passed by.
+/// The sweep goes round: collection by collection, and in each from where it stopped, so that what
+/// cannot be published is passed by.
 struct Sweep {
     after: BTreeMap<CollectionName, Revision>,
     next: CollectionName,
@@ -84,8 +97,17 @@ impl Relay {
         changes: mpsc::Receiver<Handed>,
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<Self> {
-        let after: BTreeMap<_, _> = store.terms().collections.iter().map(|name| (name.clone(), 0)).collect();
-        let next = after.keys().next().cloned().ok_or_else(|| anyhow::anyhow!("no collections"))?;
+        let after: BTreeMap<_, _> = store
+            .terms()
+            .collections
+            .iter()
+            .map(|name| (name.clone(), 0))
+            .collect();
+        let next = after
+            .keys()
+            .next()
+            .cloned()
+            .ok_or_else(|| anyhow::anyhow!("no collections"))?;
         Ok(Self {
             store,
             manager: Arc::new(manager),
@@ -96,7 +118,11 @@ impl Relay {
             swept_in_flight: 0,
             published: Vec::new(),
             clearing: false,
-            sweep: Sweep { after, next, under_way: false },
+            sweep: Sweep {
+                after,
+                next,
+                under_way: false,
+            },
             failing: BTreeSet::new(),
             metrics,
         })
@@ -123,7 +149,8 @@ impl Relay {
         Ok(())
     }
 
-    /// No more changes will come. What waits is sent while that works and time is left; the rest stays owed.
+    /// No more changes will come. What waits is sent while that works and time is left; the rest
+    /// stays owed.
     async fn last_call(mut self) {
         let deadline = Instant::now() + LAST_CALL;
         self.failing.clear();
@@ -145,8 +172,14 @@ impl Relay {
         }
         // A note that something was published is lost at worst: then it is published once more.
         self.clear();
-        let noted =
-            async { while self.waiting_for.next().await.is_some_and(|done| !matches!(done, Done::Cleared { .. })) {} };
+        let noted = async {
+            while self
+                .waiting_for
+                .next()
+                .await
+                .is_some_and(|done| !matches!(done, Done::Cleared { .. }))
+            {}
+        };
         drop(timeout(LAST_CALL, noted).await);
     }
 
@@ -169,7 +202,11 @@ impl Relay {
         match done {
             Done::Sent { key, swept, result } => self.sent(key, swept, result),
             Done::Cleared { keys, result } => self.cleared(keys, result),
-            Done::Swept { collection, asked, result } => self.swept(collection, asked, result),
+            Done::Swept {
+                collection,
+                asked,
+                result,
+            } => self.swept(collection, asked, result),
         }
     }
 
@@ -237,13 +274,29 @@ impl Relay {
         let after = self.sweep.after.get(&collection).copied().unwrap_or(0);
         let sweeping = async move {
             let now = Utc::now();
-            let result = store.owed(&collection, after, now - LEFT_BEHIND..now + LEFT_BEHIND, room).await;
-            Done::Swept { collection, asked: room, result }
+            let result = store
+                .owed(
+                    &collection,
+                    after,
+                    now - LEFT_BEHIND..now + LEFT_BEHIND,
+                    room,
+                )
+                .await;
+            Done::Swept {
+                collection,
+                asked: room,
+                result,
+            }
         };
         self.waiting_for.push(sweeping.boxed());
     }
 
-    fn swept(&mut self, collection: CollectionName, asked: usize, result: anyhow::Result<Vec<Change>>) {
+    fn swept(
+        &mut self,
+        collection: CollectionName,
+        asked: usize,
+        result: anyhow::Result<Vec<Change>>,
+    ) {
         self.sweep.under_way = false;
         let found = match result {
             Ok(found) => found,
@@ -252,14 +305,23 @@ impl Relay {
         // Fewer than asked for: that was the end of the collection, and the next one's turn.
         let more = found.len() == asked;
         let reached = found.last().map_or(0, |change| change.revision);
-        self.sweep.after.insert(collection.clone(), if more { reached } else { 0 });
+        self.sweep
+            .after
+            .insert(collection.clone(), if more { reached } else { 0 });
         found.into_iter().for_each(|change| self.send(change, true));
         if !more {
             use std::ops::Bound::{Excluded, Unbounded};
-            let following = self.sweep.after.range::<CollectionName, _>((Excluded(&collection), Unbounded)).next();
+            let following = self
+                .sweep
+                .after
+                .range::<CollectionName, _>((Excluded(&collection), Unbounded))
+                .next();
             let first = || self.sweep.after.keys().next().cloned();
             let wrapped = following.is_none();
-            self.sweep.next = following.map(|(name, _after)| name.clone()).or_else(first).unwrap_or(collection);
+            self.sweep.next = following
+                .map(|(name, _after)| name.clone())
+                .or_else(first)
+                .unwrap_or(collection);
             // Once round, then it rests until the next tick.
             if !wrapped {
                 self.sweep();

@@ -1,10 +1,12 @@
 //! Retention: takes the oldest changes out of the log, so that it does not grow for ever.
 //!
-//! A change is kept while it is among the newest, or younger than the age, or owed. Only a prefix goes, and a head never names
-//! a record that is gone. Every publisher does this; several at once do no harm.
+//! A change is kept while it is among the newest, or younger than the age, or owed. Only a prefix
+//! goes, and a head never names a record that is gone. Every publisher does this; several at once
+//! do no harm.
 //!
-//! With events switched off nothing is kept for being owed: nobody will ever send it, and the log would grow for ever.
-//! That goes for what publishers of the same store owe which do send: switch events off for all of them or for none.
+//! With events switched off nothing is kept for being owed: nobody will ever send it, and the log
+//! would grow for ever. That goes for what publishers of the same store owe which do send: switch
+//! events off for all of them or for none.
 
 use std::{
     collections::HashMap,
@@ -42,7 +44,9 @@ impl Keep {
     /// Changes committed before this moment are no longer young.
     fn before(&self) -> DateTime<Utc> {
         let age = TimeDelta::hours(i64::from(self.hours));
-        Utc::now().checked_sub_signed(age).unwrap_or(DateTime::<Utc>::MIN_UTC)
+        Utc::now()
+            .checked_sub_signed(age)
+            .unwrap_or(DateTime::<Utc>::MIN_UTC)
     }
 }
 
@@ -64,7 +68,10 @@ impl HeldUp {
             self.0.remove(collection);
             return false;
         };
-        let held = self.0.entry(collection.clone()).or_insert((revision, now, false));
+        let held = self
+            .0
+            .entry(collection.clone())
+            .or_insert((revision, now, false));
         if held.0 != revision {
             *held = (revision, now, false);
         }
@@ -78,7 +85,11 @@ impl HeldUp {
 impl Retention {
     /// Trims the logs of a store.
     pub fn new(store: Store, keep: Keep) -> Self {
-        Self { store, keep, held_up: HeldUp::default() }
+        Self {
+            store,
+            keep,
+            held_up: HeldUp::default(),
+        }
     }
 
     /// Trims, round by round, until it is told to stop.
@@ -128,7 +139,10 @@ impl Retention {
     async fn trim(&self, collection: &CollectionName) -> anyhow::Result<Option<Revision>> {
         let (mut all, before) = (0, self.keep.before());
         let held_up = loop {
-            let Trimmed { changes, held_up } = self.store.trim(collection, self.keep.changes, before, STEP).await?;
+            let Trimmed { changes, held_up } = self
+                .store
+                .trim(collection, self.keep.changes, before, STEP)
+                .await?;
             all += changes;
             if changes < STEP {
                 break held_up;
@@ -151,11 +165,21 @@ mod tests {
         let (mut held_up, start) = (HeldUp::default(), Instant::now());
         let collections: [CollectionName; 2] = ["A", "B"].map(|name| name.parse().expect("a name"));
         let [a, b] = &collections;
-        let mut at =
-            |minutes: u64, collection, by| held_up.is_long(collection, by, start + Duration::from_secs(60 * minutes));
+        let mut at = |minutes: u64, collection, by| {
+            held_up.is_long(collection, by, start + Duration::from_secs(60 * minutes))
+        };
         assert!(!at(0, a, Some(7)) && !at(59, a, Some(7)) && !at(59, b, Some(7)));
-        assert!(at(60, a, Some(7)) && !at(61, a, Some(7)) && !at(600, a, Some(7)), "once");
-        assert!(!at(600, a, Some(8)) && !at(659, a, Some(8)) && at(660, a, Some(8)), "another one");
-        assert!(!at(700, a, None) && !at(701, a, Some(8)) && !at(760, a, Some(8)), "it went on in between");
+        assert!(
+            at(60, a, Some(7)) && !at(61, a, Some(7)) && !at(600, a, Some(7)),
+            "once"
+        );
+        assert!(
+            !at(600, a, Some(8)) && !at(659, a, Some(8)) && at(660, a, Some(8)),
+            "another one"
+        );
+        assert!(
+            !at(700, a, None) && !at(701, a, Some(8)) && !at(760, a, Some(8)),
+            "it went on in between"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The HTTP API: read the request, call the writer or the store, answer. No rule of the domain lives here.
+//! The HTTP API: read the request, call the writer or the store, answer. No rule of the domain
+//! lives here.
 
 use actix_web::{
     Error, HttpRequest, HttpResponse, ResponseError,
@@ -52,7 +53,8 @@ pub struct Api {
     pub metrics: std::sync::Arc<Metrics>,
 }
 
-/// Bytes of a request body that are read at all: a document or a set in any spelling, with room for white space and escapes.
+/// Bytes of a request body that are read at all: a document or a set in any spelling, with room for
+/// white space and escapes.
 const BODY_LIMIT: usize = 8 << 20;
 
 /// Puts all routes in place.
@@ -62,10 +64,16 @@ pub fn configure(config: &mut ServiceConfig) {
         .service(web::resource("/v1/collections").get(collections::heads))
         .service(web::resource("/v1/collections/{collection}").get(collections::head))
         .service(web::resource("/v1/snapshot").get(collections::snapshot))
-        .service(web::resource("/v1/changes").get(feed::all).post(sets::commit))
+        .service(
+            web::resource("/v1/changes")
+                .get(feed::all)
+                .post(sets::commit),
+        )
         .service(web::resource("/v1/collections/{collection}/changes").get(feed::one))
         .service(
-            web::resource("/v1/collections/{collection}/documents").get(collections::documents).post(documents::create),
+            web::resource("/v1/collections/{collection}/documents")
+                .get(collections::documents)
+                .post(documents::create),
         )
         .service(
             web::resource("/v1/collections/{collection}/documents/{id}")
@@ -80,7 +88,11 @@ pub fn configure(config: &mut ServiceConfig) {
                 .app_data(web::PayloadConfig::new(fleet::LIMIT))
                 .put(fleet::check_in),
         )
-        .service(web::resource("/v1/epoch").app_data(web::PayloadConfig::new(fleet::LIMIT)).post(fleet::declare))
+        .service(
+            web::resource("/v1/epoch")
+                .app_data(web::PayloadConfig::new(fleet::LIMIT))
+                .post(fleet::declare),
+        )
         .service(web::resource("/v1/schemas").get(schemas::list))
         .service(web::resource("/v1/schemas/{collection}").get(schemas::get))
         .service(web::resource("/v1/schemas/{collection}/sample").get(schemas::sample))
@@ -90,22 +102,36 @@ pub fn configure(config: &mut ServiceConfig) {
         .service(web::resource("/readyz").get(health::readyz));
     config
         .app_data(web::PayloadConfig::new(BODY_LIMIT))
-        .app_data(web::QueryConfig::default().error_handler(|error, _request| ApiError::unreadable(error).into()))
-        .app_data(web::PathConfig::default().error_handler(|error, _request| ApiError::unreadable(error).into()))
+        .app_data(
+            web::QueryConfig::default()
+                .error_handler(|error, _request| ApiError::unreadable(error).into()),
+        )
+        .app_data(
+            web::PathConfig::default()
+                .error_handler(|error, _request| ApiError::unreadable(error).into()),
+        )
         .service(routes)
         .default_service(web::to(no_such_route));
 }
 
-/// Chunks arrive in time; HEAD is GET, and the server leaves the body out; a method that a path does not have is refused with a problem.
-async fn methods(mut request: ServiceRequest, next: Next<BoxBody>) -> Result<ServiceResponse<BoxBody>, Error> {
+/// Chunks arrive in time; HEAD is GET, and the server leaves the body out; a method that a path
+/// does not have is refused with a problem.
+async fn methods(
+    mut request: ServiceRequest,
+    next: Next<BoxBody>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
     let head = request.method() == Method::HEAD;
     if head {
         request.head_mut().method = Method::GET;
     }
-    let metrics = request.app_data::<web::Data<Api>>().map(|api| api.metrics.clone());
+    let metrics = request
+        .app_data::<web::Data<Api>>()
+        .map(|api| api.metrics.clone());
     let writes = !request.method().is_safe() && request.path().starts_with("/v1/c");
     if let Err((late, payload)) = body::gather_chunks(&mut request).await {
-        let refusal = late.error_response().map_body(|_head, problem| body::holding(problem, payload));
+        let refusal = late
+            .error_response()
+            .map_body(|_head, problem| body::holding(problem, payload));
         return Ok(request.into_response(refusal));
     }
     let answer = next.call(request).await?;
@@ -113,7 +139,11 @@ async fn methods(mut request: ServiceRequest, next: Next<BoxBody>) -> Result<Ser
         metrics.write(answer.status().as_u16());
     }
     if answer.status() == StatusCode::METHOD_NOT_ALLOWED {
-        let allow = answer.headers().get(header::ALLOW).and_then(|allow| allow.to_str().ok()).unwrap_or_default();
+        let allow = answer
+            .headers()
+            .get(header::ALLOW)
+            .and_then(|allow| allow.to_str().ok())
+            .unwrap_or_default();
         let refusal = ApiError::method(&allow.replace("GET", "GET, HEAD")).error_response();
         return Ok(answer.into_response(refusal));
     }
@@ -125,35 +155,58 @@ async fn methods(mut request: ServiceRequest, next: Next<BoxBody>) -> Result<Ser
 }
 
 async fn no_such_route(request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    let detail = format!("{} {} is not part of the API", request.method(), request.path());
+    let detail = format!(
+        "{} {} is not part of the API",
+        request.method(),
+        request.path()
+    );
     Err(contract::Problem::new(404, "no-such-route", "No such route", detail).into())
 }
 
 impl Api {
     /// A collection that is served here.
     fn collection(&self, text: &str) -> Result<CollectionName, ApiError> {
-        let name: CollectionName = text.parse().map_err(|_malformed| ApiError::unknown_collection(text))?;
-        if self.terms.collections.contains(&name) { Ok(name) } else { Err(ApiError::unknown_collection(text)) }
+        let name: CollectionName = text
+            .parse()
+            .map_err(|_malformed| ApiError::unknown_collection(text))?;
+        if self.terms.collections.contains(&name) {
+            Ok(name)
+        } else {
+            Err(ApiError::unknown_collection(text))
+        }
     }
 
-    fn place(&self, (collection, id): &(String, String)) -> Result<(CollectionName, DocumentId), ApiError> {
-        Ok((self.collection(collection)?, id.parse().map_err(|error| ApiError::bad_field("id", error))?))
+    fn place(
+        &self,
+        (collection, id): &(String, String),
+    ) -> Result<(CollectionName, DocumentId), ApiError> {
+        Ok((
+            self.collection(collection)?,
+            id.parse()
+                .map_err(|error| ApiError::bad_field("id", error))?,
+        ))
     }
 }
 
 /// A header. Several lines of it are one list (RFC 9110 section 5.3).
 fn header_text(request: &HttpRequest, name: impl AsRef<str>) -> Result<Option<String>, ApiError> {
     let name = name.as_ref();
-    let lines: Result<Vec<_>, _> = request.headers().get_all(name).map(|line| line.to_str()).collect();
+    let lines: Result<Vec<_>, _> = request
+        .headers()
+        .get_all(name)
+        .map(|line| line.to_str())
+        .collect();
     let lines = lines.map_err(|_not_ascii| ApiError::bad_field(name, "expected visible ASCII"))?;
     Ok((!lines.is_empty()).then(|| lines.join(", ")))
 }
 
-/// Whether `If-None-Match` names this entity tag: the client has it already (RFC 9110 section 13.1.2).
+/// Whether `If-None-Match` names this entity tag: the client has it already (RFC 9110 section
+/// 13.1.2).
 fn has_already(request: &HttpRequest, etag: &str) -> Result<bool, ApiError> {
     let tags = header_text(request, header::IF_NONE_MATCH)?;
     Ok(tags.is_some_and(|tags| {
-        tags.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag || tag.trim() == "*")
+        tags.split(',')
+            .any(|tag| tag.trim().trim_start_matches("W/") == etag || tag.trim() == "*")
     }))
 }
 

@@ -1,7 +1,8 @@
 //! JSON Schemas of the collections: what a document must look like to be written.
 //!
-//! A collection without a schema takes any object. Schemas, and the samples beside them, are read once, at the start; nothing is
-//! fetched from anywhere. A sample is only handed out: nothing is checked by it, and it is not checked itself.
+//! A collection without a schema takes any object. Schemas, and the samples beside them, are read
+//! once, at the start; nothing is fetched from anywhere. A sample is only handed out: nothing is
+//! checked by it, and it is not checked itself.
 
 use std::{collections::BTreeMap, fs, io::ErrorKind, path::Path};
 
@@ -38,7 +39,8 @@ pub struct Schema {
 }
 
 impl Schemas {
-    /// Reads every `{Collection}.schema.json` of a folder. A folder that does not exist holds no schemas.
+    /// Reads every `{Collection}.schema.json` of a folder. A folder that does not exist holds no
+    /// schemas.
     ///
     /// # Errors
     /// When a file cannot be read, is not named after a collection, or is not a JSON Schema.
@@ -47,11 +49,22 @@ impl Schemas {
         if !folder.exists() {
             return Ok(Self(schemas));
         }
-        for entry in folder.read_dir().with_context(|| format!("reading {}", folder.display()))? {
+        for entry in folder
+            .read_dir()
+            .with_context(|| format!("reading {}", folder.display()))?
+        {
             let path = entry?.path();
-            let Some(name) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(SUFFIX)) else { continue };
-            let collection = name.parse().with_context(|| format!("the name of {}", path.display()))?;
-            let schema = Schema::read(&collection, &path).with_context(|| format!("the schema {}", path.display()))?;
+            let Some(name) = path
+                .file_name()
+                .and_then(|name| name.to_str()?.strip_suffix(SUFFIX))
+            else {
+                continue;
+            };
+            let collection = name
+                .parse()
+                .with_context(|| format!("the name of {}", path.display()))?;
+            let schema = Schema::read(&collection, &path)
+                .with_context(|| format!("the schema {}", path.display()))?;
             schemas.insert(collection, schema);
         }
         Ok(Self(schemas))
@@ -82,7 +95,9 @@ impl Schemas {
     /// # Errors
     /// 422 with the pointer at the first fault.
     pub fn check(&self, collection: &CollectionName, document: &Value) -> Result<(), ApiError> {
-        let Some(schema) = self.0.get(collection) else { return Ok(()) };
+        let Some(schema) = self.0.get(collection) else {
+            return Ok(());
+        };
         schema.validator.validate(document).map_err(|fault| {
             let pointer = fault.instance_path().to_string();
             // The value at fault may be large or private; the pointer says where it is.
@@ -96,7 +111,8 @@ impl Schema {
         let bytes = fs::read(path)?;
         let sample = match fs::read(path.with_file_name(format!("{collection}{SAMPLE_SUFFIX}"))) {
             Ok(sample) => {
-                let _: &RawValue = serde_json::from_slice(&sample).context("the sample beside it")?;
+                let _: &RawValue =
+                    serde_json::from_slice(&sample).context("the sample beside it")?;
                 Some(sample.into())
             }
             Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -104,8 +120,15 @@ impl Schema {
         };
         let schema: Value = serde_json::from_slice(&bytes)?;
         ensure!(schema.is_object(), "a schema is a JSON object");
-        let validator = jsonschema::options().should_validate_formats(true).build(&schema)?;
-        let text = |keyword| schema.get(keyword).and_then(Value::as_str).map(str::to_owned);
+        let validator = jsonschema::options()
+            .should_validate_formats(true)
+            .build(&schema)?;
+        let text = |keyword| {
+            schema
+                .get(keyword)
+                .and_then(Value::as_str)
+                .map(str::to_owned)
+        };
         Ok(Self {
             validator,
             urn: format!("urn:confcast:schema:{collection}:{}", digits(&bytes)),
@@ -119,5 +142,9 @@ impl Schema {
 
 /// The first 12 hex digits of the sha-256: which version of a text it is.
 pub fn digits(text: &[u8]) -> String {
-    Sha256::digest(text).iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(text)
+        .iter()
+        .take(6)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

@@ -1,7 +1,7 @@
 //! Settings: environment variables, each also a flag, all checked before anything starts.
 //!
-//! Every option is taken as text so that all mistakes can be told at once; an empty value counts as unset. Secrets are
-//! never shown.
+//! Every option is taken as text so that all mistakes can be told at once; an empty value counts as
+//! unset. Secrets are never shown.
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -65,7 +65,8 @@ pub struct Args {
     /// false: writes work, nothing is sent
     #[arg(long, env = "AURA_CONFIGURATION_EVENTS_ENABLED", default_value = EVENTS_ENABLED)]
     events_enabled: String,
-    /// How events travel: LOCAL (straight to known subscribers), DAPR (through the sidecar) or REDIS (straight through Redis)
+    /// How events travel: LOCAL (straight to known subscribers), DAPR (through the sidecar) or
+    /// REDIS (straight through Redis)
     #[arg(long, env = "AURA_CONFIGURATION_EVENTS_MANAGER", default_value = EVENTS_MANAGER)]
     events_manager: String,
     /// How long an event is worth delivering, in whole seconds, at most 9000000000
@@ -77,13 +78,20 @@ pub struct Args {
     /// LOCAL: base URLs of the subscribers, separated by commas; http:// only, a mesh adds TLS
     #[arg(long, env = LOCAL_SUBSCRIBERS, default_value = "", hide_default_value = true, hide_env_values = true)]
     local_subscribers: String,
-    /// LOCAL: hosts besides loopback, `host` or `host:port`, whose subscribers get events once they checked in, separated by commas
-    #[arg(long, env = "AURA_CONFIGURATION_LOCAL_ALLOW", default_value = "", hide_default_value = true)]
+    /// LOCAL: hosts besides loopback, `host` or `host:port`, whose subscribers get events once
+    /// they checked in, separated by commas
+    #[arg(
+        long,
+        env = "AURA_CONFIGURATION_LOCAL_ALLOW",
+        default_value = "",
+        hide_default_value = true
+    )]
     local_allow: String,
     /// A replica that is silent for so many seconds is forgotten
     #[arg(long, env = "AURA_CONFIGURATION_FORGET_REPLICAS_SECONDS", default_value = FORGET_REPLICAS_SECONDS)]
     forget_replicas_seconds: String,
-    /// Snapshots that may be under way at once; others wait for a moment, then are asked to come back
+    /// Snapshots that may be under way at once; others wait for a moment, then are asked to come
+    /// back
     #[arg(long, env = "AURA_CONFIGURATION_LOADS", default_value = LOADS)]
     loads: String,
     /// DAPR: name of the pub/sub component
@@ -93,7 +101,13 @@ pub struct Args {
     #[arg(long, env = "DAPR_GRPC_PORT", default_value = DAPR_GRPC_PORT)]
     dapr_grpc_port: String,
     /// DAPR: token that the sidecar asks for
-    #[arg(long, env = "DAPR_API_TOKEN", default_value = "", hide_default_value = true, hide_env_values = true)]
+    #[arg(
+        long,
+        env = "DAPR_API_TOKEN",
+        default_value = "",
+        hide_default_value = true,
+        hide_env_values = true
+    )]
     dapr_api_token: String,
     /// REDIS: where it is; also rediss://, redis-cluster:// and redis-sentinel:// (README, Redis)
     #[arg(long, env = "AURA_REDIS_URL", default_value = broker::settings::URL, hide_env_values = true)]
@@ -104,7 +118,8 @@ pub struct Args {
     /// REDIS: what the names of channels and streams begin with, after the database
     #[arg(long, env = "AURA_REDIS_CONFIGURATION_PREFIX", default_value = broker::settings::PREFIX)]
     redis_prefix: String,
-    /// REDIS: PUBSUB, or STREAMS, which keep the newest events for subscribers that are away; the subscribers' must be the same
+    /// REDIS: PUBSUB, or STREAMS, which keep the newest events for subscribers that are away; the
+    /// subscribers' must be the same
     #[arg(long, env = "AURA_REDIS_DELIVERY", default_value = broker::settings::DELIVERY)]
     redis_delivery: String,
     /// REDIS, STREAMS: about so many events are kept of each collection, from 1
@@ -114,7 +129,13 @@ pub struct Args {
     #[arg(long, env = "AURA_REDIS_DOCUMENT_CHANNELS", default_value = REDIS_DOCUMENT_CHANNELS)]
     redis_document_channels: String,
     /// LOCAL: token that the subscribers ask for
-    #[arg(long, env = "APP_API_TOKEN", default_value = "", hide_default_value = true, hide_env_values = true)]
+    #[arg(
+        long,
+        env = "APP_API_TOKEN",
+        default_value = "",
+        hide_default_value = true,
+        hide_env_values = true
+    )]
     app_api_token: String,
 }
 
@@ -197,21 +218,27 @@ impl std::fmt::Debug for ManagerSettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Dapr { endpoint, .. } => write!(f, "Dapr({endpoint})"),
-            Self::Local { subscribers, .. } => write!(f, "Local({} subscribers)", subscribers.len()),
-            Self::Redis { redis, .. } => write!(f, "Redis({:?}, {:?})", redis.address, redis.delivery),
+            Self::Local { subscribers, .. } => {
+                write!(f, "Local({} subscribers)", subscribers.len())
+            }
+            Self::Redis { redis, .. } => {
+                write!(f, "Redis({:?}, {:?})", redis.address, redis.delivery)
+            }
         }
     }
 }
 
 impl Settings {
-    /// For a service that embeds the publisher and has a command line of its own: what the environment says, after `options`
-    /// (for example `["--store-url", "file:data"]`).
+    /// For a service that embeds the publisher and has a command line of its own: what the
+    /// environment says, after `options` (for example `["--store-url", "file:data"]`).
     ///
     /// # Errors
     /// All mistakes at once.
     pub fn read(options: &[&str]) -> Result<Self, Mistakes> {
         let words = std::iter::once(&"publisher").chain(options);
-        Args::try_parse_from(words).map_err(|error| Mistakes(vec![error.to_string()]))?.check()
+        Args::try_parse_from(words)
+            .map_err(|error| Mistakes(vec![error.to_string()]))?
+            .check()
     }
 }
 
@@ -228,17 +255,36 @@ impl Args {
             .map_err(|what| checks.mistake("AURA_CONFIGURATION_STORE_URL", what))
             .ok();
         let listen = checks.parse("AURA_CONFIGURATION_LISTEN", or(&self.listen, LISTEN));
-        let collections = list(&mut checks, "AURA_CONFIGURATION_COLLECTIONS", or(&self.collections, COLLECTIONS));
+        let collections = list(
+            &mut checks,
+            "AURA_CONFIGURATION_COLLECTIONS",
+            or(&self.collections, COLLECTIONS),
+        );
         let limit = or(&self.document_limit_bytes, DOCUMENT_LIMIT_BYTES);
-        let document_limit =
-            checks.check("AURA_CONFIGURATION_DOCUMENT_LIMIT_BYTES", limit, at_most(LARGEST_DOCUMENT, limit));
+        let document_limit = checks.check(
+            "AURA_CONFIGURATION_DOCUMENT_LIMIT_BYTES",
+            limit,
+            at_most(LARGEST_DOCUMENT, limit),
+        );
         let log_keep = self.log_keep(&mut checks);
         let enabled = or(&self.events_enabled, EVENTS_ENABLED);
-        let enabled = checks.check("AURA_CONFIGURATION_EVENTS_ENABLED", enabled, boolean(enabled));
+        let enabled = checks.check(
+            "AURA_CONFIGURATION_EVENTS_ENABLED",
+            enabled,
+            boolean(enabled),
+        );
         let forget = or(&self.forget_replicas_seconds, FORGET_REPLICAS_SECONDS);
-        let forget = checks.check("AURA_CONFIGURATION_FORGET_REPLICAS_SECONDS", forget, positive(forget));
+        let forget = checks.check(
+            "AURA_CONFIGURATION_FORGET_REPLICAS_SECONDS",
+            forget,
+            positive(forget),
+        );
         let loads = or(&self.loads, LOADS);
-        let loads = checks.check("AURA_CONFIGURATION_LOADS", loads, at_most(MOST_LOADS, loads));
+        let loads = checks.check(
+            "AURA_CONFIGURATION_LOADS",
+            loads,
+            at_most(MOST_LOADS, loads),
+        );
         let events = self.events(&mut checks);
         let settings = (|| {
             Some(Settings {
@@ -258,28 +304,58 @@ impl Args {
 
     fn log_keep(&self, checks: &mut Checks) -> Option<Keep> {
         let changes = or(&self.log_keep_changes, LOG_KEEP_CHANGES);
-        let changes = checks.check("AURA_CONFIGURATION_LOG_KEEP_CHANGES", changes, positive(changes));
-        let hours = checks.parse("AURA_CONFIGURATION_LOG_KEEP_HOURS", or(&self.log_keep_hours, LOG_KEEP_HOURS));
+        let changes = checks.check(
+            "AURA_CONFIGURATION_LOG_KEEP_CHANGES",
+            changes,
+            positive(changes),
+        );
+        let hours = checks.parse(
+            "AURA_CONFIGURATION_LOG_KEEP_HOURS",
+            or(&self.log_keep_hours, LOG_KEEP_HOURS),
+        );
         let round = or(&self.log_trim_seconds, LOG_TRIM_SECONDS);
-        let round = checks.check("AURA_CONFIGURATION_LOG_TRIM_SECONDS", round, at_most(LONGEST_ROUND_SECONDS, round));
-        Some(Keep { changes: changes?, hours: hours?, round: Duration::from_secs(round?) })
+        let round = checks.check(
+            "AURA_CONFIGURATION_LOG_TRIM_SECONDS",
+            round,
+            at_most(LONGEST_ROUND_SECONDS, round),
+        );
+        Some(Keep {
+            changes: changes?,
+            hours: hours?,
+            round: Duration::from_secs(round?),
+        })
     }
 
     fn events(&self, checks: &mut Checks) -> Option<Events> {
         let ttl = or(&self.event_ttl_seconds, EVENT_TTL_SECONDS);
-        let ttl_seconds = checks.check("AURA_CONFIGURATION_EVENT_TTL_SECONDS", ttl, at_most(LONGEST_TTL_SECONDS, ttl));
+        let ttl_seconds = checks.check(
+            "AURA_CONFIGURATION_EVENT_TTL_SECONDS",
+            ttl,
+            at_most(LONGEST_TTL_SECONDS, ttl),
+        );
         let data_limit = or(&self.event_data_limit_bytes, EVENT_DATA_LIMIT_BYTES);
         let data_limit = checks.parse("AURA_CONFIGURATION_EVENT_DATA_LIMIT_BYTES", data_limit);
         let port = or(&self.dapr_grpc_port, DAPR_GRPC_PORT);
-        let manager = match or(&self.events_manager, EVENTS_MANAGER).to_ascii_uppercase().as_str() {
-            "DAPR" => checks.parse::<u16>("DAPR_GRPC_PORT", port).map(|port| ManagerSettings::Dapr {
-                endpoint: format!("http://127.0.0.1:{port}"),
-                api_token: secret(&self.dapr_api_token),
-            }),
-            "LOCAL" => subscribers(checks, &self.local_subscribers).map(|subscribers| ManagerSettings::Local {
-                subscribers: subscribers.into_iter().collect(),
-                allowed: listed(&self.local_allow).map(str::to_ascii_lowercase).collect(),
-                api_token: secret(&self.app_api_token),
+        let manager = match or(&self.events_manager, EVENTS_MANAGER)
+            .to_ascii_uppercase()
+            .as_str()
+        {
+            "DAPR" => {
+                checks
+                    .parse::<u16>("DAPR_GRPC_PORT", port)
+                    .map(|port| ManagerSettings::Dapr {
+                        endpoint: format!("http://127.0.0.1:{port}"),
+                        api_token: secret(&self.dapr_api_token),
+                    })
+            }
+            "LOCAL" => subscribers(checks, &self.local_subscribers).map(|subscribers| {
+                ManagerSettings::Local {
+                    subscribers: subscribers.into_iter().collect(),
+                    allowed: listed(&self.local_allow)
+                        .map(str::to_ascii_lowercase)
+                        .collect(),
+                    api_token: secret(&self.app_api_token),
+                }
             }),
             "REDIS" => self.redis(checks),
             _ => {
@@ -289,7 +365,12 @@ impl Args {
             }
         };
         let pub_sub_name = or(&self.dapr_pubsub_name, DAPR_PUBSUB_NAME).to_owned();
-        Some(Events { manager: manager?, pub_sub_name, ttl_seconds: ttl_seconds?, data_limit: data_limit? })
+        Some(Events {
+            manager: manager?,
+            pub_sub_name,
+            ttl_seconds: ttl_seconds?,
+            data_limit: data_limit?,
+        })
     }
 }
 
@@ -306,7 +387,11 @@ impl Args {
         let keep = checks.check("AURA_REDIS_STREAM_MAX_LENGTH", length, positive(length));
         let by_document = or(&self.redis_document_channels, REDIS_DOCUMENT_CHANNELS);
         let by_document = list(checks, "AURA_REDIS_DOCUMENT_CHANNELS", by_document);
-        Some(ManagerSettings::Redis { redis: redis?, keep: keep?, by_document: by_document? })
+        Some(ManagerSettings::Redis {
+            redis: redis?,
+            keep: keep?,
+            by_document: by_document?,
+        })
     }
 }
 
@@ -317,18 +402,25 @@ where
     T::Err: std::fmt::Display,
 {
     // Every entry is read before the first mistake ends it, so that all of them are told.
-    let read: Vec<_> = listed(text).map(|entry| checks.parse(name, entry)).collect();
+    let read: Vec<_> = listed(text)
+        .map(|entry| checks.parse(name, entry))
+        .collect();
     read.into_iter().collect()
 }
 
 /// A URL may hold a password, so a wrong one is named by its place in the list.
 fn subscribers(checks: &mut Checks, text: &str) -> Option<BTreeSet<Url>> {
     let read = listed(text).enumerate().map(|(at, entry)| {
-        let url = Url::parse(entry).map_err(|error| error.to_string()).and_then(|url| match url.scheme() {
-            "http" => Ok(url),
-            _ => Err("expected http:// (there is no TLS here, a mesh adds it)".to_owned()),
-        });
-        url.map_err(|wrong| checks.mistake(LOCAL_SUBSCRIBERS, format_args!("item {}: {wrong}", at + 1))).ok()
+        let url = Url::parse(entry)
+            .map_err(|error| error.to_string())
+            .and_then(|url| match url.scheme() {
+                "http" => Ok(url),
+                _ => Err("expected http:// (there is no TLS here, a mesh adds it)".to_owned()),
+            });
+        url.map_err(|wrong| {
+            checks.mistake(LOCAL_SUBSCRIBERS, format_args!("item {}: {wrong}", at + 1))
+        })
+        .ok()
     });
     let read: Vec<_> = read.collect();
     read.into_iter().collect()

@@ -1,7 +1,8 @@
 //! Where documents, heads and the change log live: MongoDB, or a file of this process.
 //!
-//! Both keep the same promise: a group's documents, heads and change records become durable together or not at all, and
-//! whoever reads the log sees revisions in order. The store decides nothing about a write; [`crate::fold`] does.
+//! Both keep the same promise: a group's documents, heads and change records become durable
+//! together or not at all, and whoever reads the log sees revisions in order. The store decides
+//! nothing about a write; [`crate::fold`] does.
 
 use std::{collections::BTreeSet, ops::Range, path::PathBuf, str::FromStr, sync::Arc};
 
@@ -49,14 +50,26 @@ impl FromStr for StoreUrl {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Some(folder) = text.strip_prefix("file:") {
-            return if folder.is_empty() { Err("name a folder: file:DIR") } else { Ok(Self::Embedded(folder.into())) };
+            return if folder.is_empty() {
+                Err("name a folder: file:DIR")
+            } else {
+                Ok(Self::Embedded(folder.into()))
+            };
         }
-        let Some((_scheme, rest)) = text.split_once("://").filter(|(scheme, _)| scheme.starts_with("mongodb")) else {
+        let Some((_scheme, rest)) = text
+            .split_once("://")
+            .filter(|(scheme, _)| scheme.starts_with("mongodb"))
+        else {
             return Err("expected file:DIR or mongodb://HOST/DATABASE");
         };
-        let database = rest.split_once('/').map(|(_hosts, path)| path.split('?').next().unwrap_or_default());
+        let database = rest
+            .split_once('/')
+            .map(|(_hosts, path)| path.split('?').next().unwrap_or_default());
         match database {
-            Some(database) if !database.is_empty() => Ok(Self::Mongo { url: text.into(), database: database.into() }),
+            Some(database) if !database.is_empty() => Ok(Self::Mongo {
+                url: text.into(),
+                database: database.into(),
+            }),
             _ => Err("name the database: mongodb://HOST/DATABASE"),
         }
     }
@@ -177,8 +190,12 @@ impl Store {
     /// When it cannot be reached, is of an unknown format, or is a MongoDB without transactions.
     pub async fn open(url: &StoreUrl, terms: Arc<Terms>) -> anyhow::Result<Self> {
         match url {
-            StoreUrl::Embedded(folder) => embedded::Embedded::open(folder, terms).await.map(Self::Embedded),
-            StoreUrl::Mongo { url, database } => mongo::Mongo::open(url, database, terms).await.map(Self::Mongo),
+            StoreUrl::Embedded(folder) => embedded::Embedded::open(folder, terms)
+                .await
+                .map(Self::Embedded),
+            StoreUrl::Mongo { url, database } => mongo::Mongo::open(url, database, terms)
+                .await
+                .map(Self::Mongo),
         }
     }
 
@@ -208,7 +225,11 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn document(&self, collection: &CollectionName, id: &DocumentId) -> anyhow::Result<Option<Document>> {
+    pub async fn document(
+        &self,
+        collection: &CollectionName,
+        id: &DocumentId,
+    ) -> anyhow::Result<Option<Document>> {
         match self {
             Self::Embedded(store) => store.document(collection, id).await,
             Self::Mongo(store) => store.document(collection, id).await,
@@ -226,8 +247,8 @@ impl Store {
         }
     }
 
-    /// The changes of a collection after a revision, in order, at most `limit` of them, and no more once their values reach
-    /// `bytes`; at least one if there is one.
+    /// The changes of a collection after a revision, in order, at most `limit` of them, and no more
+    /// once their values reach `bytes`; at least one if there is one.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -244,8 +265,9 @@ impl Store {
         }
     }
 
-    /// Changes of a collection after a revision that are owed and were not committed in the range `fresh`, in order, at most
-    /// `limit`. (What seems to come from the future was committed by a clock that was wrong.)
+    /// Changes of a collection after a revision that are owed and were not committed in the range
+    /// `fresh`, in order, at most `limit`. (What seems to come from the future was committed by
+    /// a clock that was wrong.)
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -262,7 +284,8 @@ impl Store {
         }
     }
 
-    /// Notes that changes were published. Losing this note is harmless: they are published once more.
+    /// Notes that changes were published. Losing this note is harmless: they are published once
+    /// more.
     ///
     /// # Errors
     /// When the store cannot be written.
@@ -273,9 +296,10 @@ impl Store {
         }
     }
 
-    /// Takes the oldest changes of a collection out of the log, at most `limit`: those that are not among the newest `keep`, were
-    /// committed before a moment, and are not owed; none behind one that stays. The head moves first or with them. Where events
-    /// are switched off nothing counts as owed, because this publisher will never send it.
+    /// Takes the oldest changes of a collection out of the log, at most `limit`: those that are not
+    /// among the newest `keep`, were committed before a moment, and are not owed; none behind
+    /// one that stays. The head moves first or with them. Where events are switched off nothing
+    /// counts as owed, because this publisher will never send it.
     ///
     /// # Errors
     /// When the store cannot be written.
@@ -308,7 +332,8 @@ impl Store {
         }
     }
 
-    /// What this publisher has seen committed, where another process can put the store back beneath it.
+    /// What this publisher has seen committed, where another process can put the store back beneath
+    /// it.
     pub fn newest(&self) -> Option<&newest::Newest> {
         match self {
             Self::Embedded(_) => None,
@@ -322,7 +347,9 @@ impl Store {
     /// When it does not.
     pub async fn ping(&self) -> anyhow::Result<()> {
         match self {
-            Self::Embedded(store) => store.broken().map_or(Ok(()), |why| Err(anyhow::anyhow!(why))),
+            Self::Embedded(store) => store
+                .broken()
+                .map_or(Ok(()), |why| Err(anyhow::anyhow!(why))),
             Self::Mongo(store) => store.ping().await,
         }
     }
@@ -337,9 +364,22 @@ mod tests {
         assert_eq!("file:data".parse(), Ok(StoreUrl::Embedded("data".into())));
         let url = "mongodb://u:secret@a:1,b:2/conf?replicaSet=rs0";
         let parsed: StoreUrl = url.parse().expect("valid");
-        assert_eq!(parsed, StoreUrl::Mongo { url: url.into(), database: "conf".into() });
+        assert_eq!(
+            parsed,
+            StoreUrl::Mongo {
+                url: url.into(),
+                database: "conf".into()
+            }
+        );
         assert!(!format!("{parsed:?}").contains("secret"));
-        for bad in ["file:", "data", "mongodb://host", "mongodb://host/", "mongodb://host/?a=b", "http://host/db"] {
+        for bad in [
+            "file:",
+            "data",
+            "mongodb://host",
+            "mongodb://host/",
+            "mongodb://host/?a=b",
+            "http://host/db",
+        ] {
             assert!(bad.parse::<StoreUrl>().is_err(), "{bad}");
         }
     }
@@ -353,16 +393,41 @@ mod tests {
         };
         let folder = tempfile::TempDir::new().expect("a folder");
         let name: CollectionName = "A".parse().expect("a name");
-        let rules = Rules { schemas: Schemas::default(), document_limit: 1_000 };
-        let terms = Terms { collections: BTreeSet::from([name.clone()]), rules, events_enabled: true };
-        let store = Store::open(&StoreUrl::Embedded(folder.path().into()), Arc::new(terms)).await.expect("a store");
+        let rules = Rules {
+            schemas: Schemas::default(),
+            document_limit: 1_000,
+        };
+        let terms = Terms {
+            collections: BTreeSet::from([name.clone()]),
+            rules,
+            events_enabled: true,
+        };
+        let store = Store::open(&StoreUrl::Embedded(folder.path().into()), Arc::new(terms))
+            .await
+            .expect("a store");
         let action = Action::Create(contract::CanonicalJson::parse(b"{}").expect("json"));
         let (id, condition) = ("x".parse().expect("an id"), Condition::Any);
-        let write = Write { collection: name.clone(), id, action, condition, context: contract::Context::default() };
-        store.commit(Arc::from([Entry::One(write)])).await.expect("committed");
+        let write = Write {
+            collection: name.clone(),
+            id,
+            action,
+            condition,
+            context: contract::Context::default(),
+        };
+        store
+            .commit(Arc::from([Entry::One(write)]))
+            .await
+            .expect("committed");
         let second = chrono::TimeDelta::seconds(1);
-        for (now, found) in [(Utc::now(), 0), (Utc::now() - second * 3_600, 1), (Utc::now() + second * 3_600, 1)] {
-            let owed = store.owed(&name, 0, now - second * 60..now + second * 60, 9).await.expect("a log");
+        for (now, found) in [
+            (Utc::now(), 0),
+            (Utc::now() - second * 3_600, 1),
+            (Utc::now() + second * 3_600, 1),
+        ] {
+            let owed = store
+                .owed(&name, 0, now - second * 60..now + second * 60, 9)
+                .await
+                .expect("a log");
             assert_eq!(owed.len(), found, "{now}");
         }
     }

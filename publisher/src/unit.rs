@@ -1,9 +1,10 @@
-//! Publishing from Rust: a unit of work with the request it belongs to. What it queues leaves as one change set when it is
-//! committed, or never (seeds.md B3, B4).
+//! Publishing from Rust: a unit of work with the request it belongs to. What it queues leaves as
+//! one change set when it is committed, or never (seeds.md B3, B4).
 //!
-//! Documents, change records and what is owed to subscribers are one transaction of the store, so "after the commit" is not
-//! a promise to keep here: an event that nobody committed does not exist. A unit never holds a transaction open: it holds a
-//! list, and a [`Unit::commit`] hands it over at once.
+//! Documents, change records and what is owed to subscribers are one transaction of the store, so
+//! "after the commit" is not a promise to keep here: an event that nobody committed does not exist.
+//! A unit never holds a transaction open: it holds a list, and a [`Unit::commit`] hands it over at
+//! once.
 //!
 //! ```
 //! use publisher::{app::Publisher, settings::Settings, unit::{Change, Changes, Context, Failure, Reason}};
@@ -71,7 +72,8 @@ mod failure;
 
 pub use failure::{Failure, Reason};
 
-/// Where units of work come from. Cloning shares the publisher behind it, which may end before its clones do.
+/// Where units of work come from. Cloning shares the publisher behind it, which may end before its
+/// clones do.
 #[derive(Debug, Clone)]
 pub struct Changes {
     writer: Writer,
@@ -81,34 +83,60 @@ pub struct Changes {
 
 impl Changes {
     pub(crate) fn new(writer: Writer, terms: Arc<Terms>, metrics: Arc<Metrics>) -> Self {
-        Self { writer, terms, metrics }
+        Self {
+            writer,
+            terms,
+            metrics,
+        }
     }
 
     /// A unit of work for a request. Every change of it carries the context.
     pub fn unit(&self, context: Context) -> Unit {
-        Unit { changes: self.clone(), context, queued: Ok(Members::default()) }
+        Unit {
+            changes: self.clone(),
+            context,
+            queued: Ok(Members::default()),
+        }
     }
 
     async fn write_set(&self, members: Members) -> Result<SetDone, Failure> {
         let (id, members) = (Uuid::now_v7().to_string(), members.into_writes());
         if members.is_empty() {
-            return Ok(SetDone { id, items: Vec::new() });
+            return Ok(SetDone {
+                id,
+                items: Vec::new(),
+            });
         }
         let places = members.iter().map(place).collect();
-        let done = self.counted(self.writer.write_set(Set { id: id.clone(), members }).await)?;
-        Ok(SetDone { id, items: members::items(places, &done) })
+        let done = self.counted(
+            self.writer
+                .write_set(Set {
+                    id: id.clone(),
+                    members,
+                })
+                .await,
+        )?;
+        Ok(SetDone {
+            id,
+            items: members::items(places, &done),
+        })
     }
 
     fn counted<T>(&self, result: Result<T, ApiError>) -> Result<T, Failure> {
-        self.metrics.write(result.as_ref().map_or_else(|error| error.problem.status, |_done| 200));
+        self.metrics.write(
+            result
+                .as_ref()
+                .map_or_else(|error| error.problem.status, |_done| 200),
+        );
         result.map_err(Failure::from)
     }
 }
 
-/// A unit of work. What it queued leaves with [`Unit::commit`]; without it nothing does, and nothing was written.
+/// A unit of work. What it queued leaves with [`Unit::commit`]; without it nothing does, and
+/// nothing was written.
 ///
-/// Futures of Rust do nothing before they are awaited, and may be dropped: then a change, a batch or a unit is there whole or not
-/// at all, and only reading tells.
+/// Futures of Rust do nothing before they are awaited, and may be dropped: then a change, a batch
+/// or a unit is there whole or not at all, and only reading tells.
 #[derive(Debug)]
 #[must_use = "without commit() nothing that is queued leaves"]
 pub struct Unit {
@@ -126,16 +154,29 @@ impl Unit {
     pub async fn publish(&self, change: Change) -> Result<SetItem, Failure> {
         let write = members::write(&self.changes.terms, &self.context, change)?;
         let (collection, id) = place(&write);
-        let written = self.changes.writer.write(write).await.map_err(|error| error.under("/configData"));
+        let written = self
+            .changes
+            .writer
+            .write(write)
+            .await
+            .map_err(|error| error.under("/configData"));
         let done = self.changes.counted(written)?;
-        Ok(SetItem { collection, id, revision: done.revision })
+        Ok(SetItem {
+            collection,
+            id,
+            revision: done.revision,
+        })
     }
 
-    /// Publishes a change set now: all of it is committed when this returns, in order, or nothing is. No changes are no set.
+    /// Publishes a change set now: all of it is committed when this returns, in order, or nothing
+    /// is. No changes are no set.
     ///
     /// # Errors
     /// See [`Failure`]; it names the change at fault.
-    pub async fn publish_batch(&self, changes: impl IntoIterator<Item = Change>) -> Result<SetDone, Failure> {
+    pub async fn publish_batch(
+        &self,
+        changes: impl IntoIterator<Item = Change>,
+    ) -> Result<SetDone, Failure> {
         let mut members = Members::default();
         for change in changes {
             members.add(&self.changes.terms, &self.context, change)?;
@@ -143,7 +184,8 @@ impl Unit {
         self.changes.write_set(members).await
     }
 
-    /// Queues a change for the commit. What can be seen to be wrong with it at once is told by [`Unit::commit`].
+    /// Queues a change for the commit. What can be seen to be wrong with it at once is told by
+    /// [`Unit::commit`].
     pub fn publish_after_commit(&mut self, change: Change) {
         if let Ok(members) = &mut self.queued
             && let Err(error) = members.add(&self.changes.terms, &self.context, change)
@@ -159,8 +201,9 @@ impl Unit {
         }
     }
 
-    /// Commits all that is queued as one change set, in order: all of it or nothing. Where nothing is queued it does nothing.
-    /// A set is at most 256 changes and 4 MiB of values, and has a document once.
+    /// Commits all that is queued as one change set, in order: all of it or nothing. Where nothing
+    /// is queued it does nothing. A set is at most 256 changes and 4 MiB of values, and has a
+    /// document once.
     ///
     /// # Errors
     /// See [`Failure`]; the change at fault is named in the order of queueing.

@@ -1,7 +1,9 @@
-//! The writer: one task that gathers what waits, writes and change sets, into groups and commits each group as one.
+//! The writer: one task that gathers what waits, writes and change sets, into groups and commits
+//! each group as one.
 //!
-//! A change set is never split. There is no lingering: a group is whatever waited while the group before it was committed. Once a write is queued it runs
-//! to its end, whether its client still waits or not. It never decides what a write means; [`crate::fold`] does.
+//! A change set is never split. There is no lingering: a group is whatever waited while the group
+//! before it was committed. Once a write is queued it runs to its end, whether its client still
+//! waits or not. It never decides what a write means; [`crate::fold`] does.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -56,7 +58,9 @@ pub struct Writer {
 
 impl std::fmt::Debug for Writer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Writer").field("room", &self.queue.capacity()).finish()
+        f.debug_struct("Writer")
+            .field("room", &self.queue.capacity())
+            .finish()
     }
 }
 
@@ -66,7 +70,10 @@ impl Writer {
     /// # Errors
     /// The verdict's own, or 503 when the queue is full or the writer has stopped.
     pub async fn write(&self, write: Write) -> Result<Done, ApiError> {
-        self.queue(Entry::One(write)).await?.pop().ok_or_else(ApiError::outcome_unknown)
+        self.queue(Entry::One(write))
+            .await?
+            .pop()
+            .ok_or_else(ApiError::outcome_unknown)
     }
 
     /// Queues a change set and waits for what its members came to, in order.
@@ -80,13 +87,26 @@ impl Writer {
     async fn queue(&self, entry: Entry) -> Verdict {
         let (answer, verdict) = oneshot::channel();
         let bytes = u32::try_from(size(&entry)).map_err(|_beyond_any_limit| ApiError::busy())?;
-        let memory = self.memory.clone().try_acquire_many_owned(bytes).map_err(|_full| ApiError::busy())?;
-        let waiting = Waiting { entry, answer, since: Instant::now(), _memory: memory };
-        self.queue.try_send(waiting).map_err(|refused| match refused {
-            TrySendError::Full(_) => ApiError::busy(),
-            TrySendError::Closed(_) => ApiError::stopping(),
-        })?;
-        verdict.await.unwrap_or_else(|_stopped| Err(ApiError::outcome_unknown()))
+        let memory = self
+            .memory
+            .clone()
+            .try_acquire_many_owned(bytes)
+            .map_err(|_full| ApiError::busy())?;
+        let waiting = Waiting {
+            entry,
+            answer,
+            since: Instant::now(),
+            _memory: memory,
+        };
+        self.queue
+            .try_send(waiting)
+            .map_err(|refused| match refused {
+                TrySendError::Full(_) => ApiError::busy(),
+                TrySendError::Closed(_) => ApiError::stopping(),
+            })?;
+        verdict
+            .await
+            .unwrap_or_else(|_stopped| Err(ApiError::outcome_unknown()))
     }
 }
 
@@ -99,12 +119,25 @@ pub struct WriterTask {
     feed: Feed,
 }
 
-/// A writer and the task that has to run for it. Committed changes go to `relay`; `feed` hears that there are some.
+/// A writer and the task that has to run for it. Committed changes go to `relay`; `feed` hears that
+/// there are some.
 pub fn writer(store: Store, relay: mpsc::Sender<Handed>, feed: Feed) -> (Writer, WriterTask) {
     let (sender, queue) = mpsc::channel(QUEUE);
     let relay_memory = Arc::new(Semaphore::new(relay::QUEUE_BYTES));
-    let writer = Writer { queue: sender, memory: Arc::new(Semaphore::new(QUEUE_BYTES)) };
-    (writer, WriterTask { store, queue, relay, relay_memory, feed })
+    let writer = Writer {
+        queue: sender,
+        memory: Arc::new(Semaphore::new(QUEUE_BYTES)),
+    };
+    (
+        writer,
+        WriterTask {
+            store,
+            queue,
+            relay,
+            relay_memory,
+            feed,
+        },
+    )
 }
 
 impl WriterTask {
@@ -134,8 +167,9 @@ impl WriterTask {
                 }
             }
             self.gather(&mut left_over);
-            let (group, too_late) =
-                take_group(&mut left_over).into_iter().partition(|waiting| waiting.since.elapsed() < QUEUE_TIME);
+            let (group, too_late) = take_group(&mut left_over)
+                .into_iter()
+                .partition(|waiting| waiting.since.elapsed() < QUEUE_TIME);
             for Waiting { answer, .. } in too_late {
                 // Its client has turned to something else by now; nothing was tried.
                 drop(answer.send(Err(ApiError::not_committed())));
@@ -168,9 +202,13 @@ impl WriterTask {
                 }
                 committed.verdicts
             }
-            // One of them does not go down: it must not take its neighbours with it. A set is one, and stays whole.
+            // One of them does not go down: it must not take its neighbours with it. A set is one,
+            // and stays whole.
             Err(CommitError::Refused(error)) if group.len() > 1 => {
-                debug!(entries = group.len(), "a group is tried in halves: {error:#}");
+                debug!(
+                    entries = group.len(),
+                    "a group is tried in halves: {error:#}"
+                );
                 let second = group.split_off(group.len() / 2);
                 Box::pin(self.commit(group, left_over)).await;
                 return Box::pin(self.commit(second, left_over)).await;
@@ -189,9 +227,17 @@ impl WriterTask {
     /// What finds no room stays owed in the log, where the relay's sweep finds it.
     fn hand_to_relay(&self, changes: Vec<Change>) {
         for change in changes {
-            let Change { collection, id, revision, .. } = &change;
+            let Change {
+                collection,
+                id,
+                revision,
+                ..
+            } = &change;
             debug!(%collection, %id, revision, correlator = %change.correlator(), "a change is committed");
-            let bytes = change.config_data.as_ref().map_or(0, |config| config.as_str().len());
+            let bytes = change
+                .config_data
+                .as_ref()
+                .map_or(0, |config| config.as_str().len());
             let memory = u32::try_from(bytes)
                 .ok()
                 .and_then(|bytes| self.relay_memory.clone().try_acquire_many_owned(bytes).ok());
@@ -216,7 +262,11 @@ fn take_group(waiting: &mut VecDeque<Waiting>) -> Vec<Waiting> {
 }
 
 fn size(entry: &Entry) -> usize {
-    entry.writes().iter().map(|write| WRITE_BYTES + value_size(write)).sum()
+    entry
+        .writes()
+        .iter()
+        .map(|write| WRITE_BYTES + value_size(write))
+        .sum()
 }
 
 fn value_size(write: &Write) -> usize {
@@ -230,7 +280,9 @@ fn value_size(write: &Write) -> usize {
 
 fn log(failure: &CommitError, entries: usize) {
     match failure {
-        CommitError::NotCommitted(_) => warn!(entries, "a group of writes was answered 503: {failure}"),
+        CommitError::NotCommitted(_) => {
+            warn!(entries, "a group of writes was answered 503: {failure}")
+        }
         CommitError::Refused(_) | CommitError::OutcomeUnknown(_) => {
             error!(entries, "a group of writes was answered 503: {failure}");
         }

@@ -15,7 +15,10 @@ use actix_web::{
     test::{TestRequest, init_service},
     web,
 };
-use contract::{CanonicalJson, CollectionName, Digest, Document, Epoch, Head, event::ROUTE, listing, snapshot::Start};
+use contract::{
+    CanonicalJson, CollectionName, Digest, Document, Epoch, Head, event::ROUTE, listing,
+    snapshot::Start,
+};
 use criterion::Criterion;
 use replica::{
     Answer, Builder, Collection, Config, Events, Replica,
@@ -26,7 +29,10 @@ use serde_json::{Value, json};
 
 const NAME: &str = "ChannelConfiguration";
 const DOCUMENTS: u64 = 100_000;
-const EPOCH: Epoch = Epoch { lineage: 1, counter: 1 };
+const EPOCH: Epoch = Epoch {
+    lineage: 1,
+    counter: 1,
+};
 
 /// What a document is read as.
 #[derive(Deserialize)]
@@ -44,27 +50,45 @@ fn main() {
     receive(&mut criterion, &system, &replica, &mut revision);
     route(&mut criterion, &system, &replica, &mut revision);
     let counts = replica.status().events;
-    assert_eq!(counts.applied, revision - DOCUMENTS, "every event was applied: {counts:?}");
+    assert_eq!(
+        counts.applied,
+        revision - DOCUMENTS,
+        "every event was applied: {counts:?}"
+    );
     criterion.final_summary();
 }
 
 fn get(criterion: &mut Criterion, channels: &Collection<Channel>) {
-    let (ids, mut number): (Vec<String>, _) = ((0..DOCUMENTS).map(|number| id(scattered(number))).collect(), 0);
+    let (ids, mut number): (Vec<String>, _) = (
+        (0..DOCUMENTS).map(|number| id(scattered(number))).collect(),
+        0,
+    );
     criterion.bench_function("Collection::get", |bench| {
         bench.iter(|| {
             number = (number + 1) % ids.len();
-            channels.get(black_box(&ids[number])).expect("it is there").number
+            channels
+                .get(black_box(&ids[number]))
+                .expect("it is there")
+                .number
         });
     });
 }
 
 /// The data of an event, parsed, as a service hands it over that has another way of its own.
-fn receive(criterion: &mut Criterion, system: &SystemRunner, replica: &Replica, revision: &mut u64) {
+fn receive(
+    criterion: &mut Criterion,
+    system: &SystemRunner,
+    replica: &Replica,
+    revision: &mut u64,
+) {
     criterion.bench_function("Replica::receive", |bench| {
         bench.iter_custom(|count| {
             let events = next(revision, count);
             system.block_on(each(events, async |event| {
-                assert_eq!(replica.receive(event["data"].take(), None).await, Answer::Success);
+                assert_eq!(
+                    replica.receive(event["data"].take(), None).await,
+                    Answer::Success
+                );
             }))
         });
     });
@@ -72,17 +96,23 @@ fn receive(criterion: &mut Criterion, system: &SystemRunner, replica: &Replica, 
 
 /// Headers and body of a CloudEvent in structured mode, through the routes that a service mounts.
 fn route(criterion: &mut Criterion, system: &SystemRunner, replica: &Replica, revision: &mut u64) {
-    let app = system.block_on(init_service(App::new().service(scope(replica, &Options::default()))));
+    let app = system.block_on(init_service(
+        App::new().service(scope(replica, &Options::default())),
+    ));
     criterion.bench_function("POST /dapr/processConfigurationEvents", |bench| {
         bench.iter_custom(|count| {
             let request = |event: Value| {
-                let request =
-                    TestRequest::post().uri(ROUTE).insert_header((CONTENT_TYPE, "application/cloudevents+json"));
+                let request = TestRequest::post()
+                    .uri(ROUTE)
+                    .insert_header((CONTENT_TYPE, "application/cloudevents+json"));
                 Some(request.set_payload(event.to_string()).to_request())
             };
             let requests = next(revision, count).into_iter().map(request).collect();
             system.block_on(each(requests, async |request| {
-                let answer: ServiceResponse = app.call(request.take().expect("a request")).await.expect("an answer");
+                let answer: ServiceResponse = app
+                    .call(request.take().expect("a request"))
+                    .await
+                    .expect("an answer");
                 assert!(answer.status().is_success());
             }))
         });
@@ -127,12 +157,14 @@ fn id(number: u64) -> String {
 
 fn config(number: u64) -> CanonicalJson {
     let text = "Greet whoever calls by name. ".repeat(8);
-    let json =
-        format!(r#"{{"active":true,"limits":{{"perMinute":120,"ratio":0.25}},"number":{number},"text":"{text}"}}"#);
+    let json = format!(
+        r#"{{"active":true,"limits":{{"perMinute":120,"ratio":0.25}},"number":{number},"text":"{text}"}}"#
+    );
     CanonicalJson::parse(json.as_bytes()).expect("JSON")
 }
 
-/// Neighbours in time are none in the order of ids: 7,919 is a prime that does not divide the number of documents.
+/// Neighbours in time are none in the order of ids: 7,919 is a prime that does not divide the
+/// number of documents.
 fn scattered(number: u64) -> u64 {
     number * 7_919 % DOCUMENTS
 }
@@ -144,15 +176,32 @@ async fn loaded() -> Replica {
         let body = body.clone();
         App::new().default_service(web::to(move |request: HttpRequest| {
             let found = request.path() == "/v1/snapshot";
-            let mut answer = if found { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
-            std::future::ready(if found { answer.body(body.clone()) } else { answer.finish() })
+            let mut answer = if found {
+                HttpResponse::Ok()
+            } else {
+                HttpResponse::ServiceUnavailable()
+            };
+            std::future::ready(if found {
+                answer.body(body.clone())
+            } else {
+                answer.finish()
+            })
         }))
     };
-    let server = HttpServer::new(app).workers(1).disable_signals().bind("127.0.0.1:0").expect("a free port");
+    let server = HttpServer::new(app)
+        .workers(1)
+        .disable_signals()
+        .bind("127.0.0.1:0")
+        .expect("a free port");
     let url = format!("http://{}", server.addrs()[0]);
     let config = Config::new("bench", [url], [NAME]).expect("settings");
-    let config = Config { events: Events::Posted, ..config };
-    let builder = Builder::new(config).collection::<Channel>(NAME).expect("followed");
+    let config = Config {
+        events: Events::Posted,
+        ..config
+    };
+    let builder = Builder::new(config)
+        .collection::<Channel>(NAME)
+        .expect("followed");
     let replica = builder.build().expect("a replica");
     let server = server.run();
     let handle = server.handle();
@@ -166,14 +215,35 @@ async fn loaded() -> Replica {
 
 fn snapshot() -> Vec<u8> {
     let name: CollectionName = NAME.parse().expect("a name");
-    let document = |number| Document::new(id(number).parse().expect("an id"), number + 1, &config(number));
+    let document = |number| {
+        Document::new(
+            id(number).parse().expect("an id"),
+            number + 1,
+            &config(number),
+        )
+    };
     let documents: Vec<Document> = (0..DOCUMENTS).map(document).collect();
-    let add = |digest: Digest, document: &Document| digest.with(document.id(), document.revision(), document.crc());
+    let add = |digest: Digest, document: &Document| {
+        digest.with(document.id(), document.revision(), document.crc())
+    };
     let digest = documents.iter().fold(Digest::default(), add);
-    let head = Head { revision: DOCUMENTS, count: DOCUMENTS, digest, ..Head::empty(name.clone(), EPOCH) };
+    let head = Head {
+        revision: DOCUMENTS,
+        count: DOCUMENTS,
+        digest,
+        ..Head::empty(name.clone(), EPOCH)
+    };
     let mut out = Vec::new();
-    listing::start_line(&Start { epoch: EPOCH, heads: vec![head] }, &mut out);
-    documents.iter().for_each(|document| document.snapshot_line(&name, &mut out));
+    listing::start_line(
+        &Start {
+            epoch: EPOCH,
+            heads: vec![head],
+        },
+        &mut out,
+    );
+    documents
+        .iter()
+        .for_each(|document| document.snapshot_line(&name, &mut out));
     listing::end_line(DOCUMENTS, &mut out);
     out
 }

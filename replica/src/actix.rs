@@ -1,8 +1,10 @@
-//! What a sidecar calls, to be mounted in a service that has actix-web already: which topics are wanted, and the events.
+//! What a sidecar calls, to be mounted in a service that has actix-web already: which topics are
+//! wanted, and the events.
 //!
-//! An event is always answered 200: on any other code the sidecar ignores the body and retries, and 404 would lose the
-//! event without a word. So nothing here uses an extractor that could refuse. What the answer says is about the event
-//! alone: nobody who reads the configuration, and no handler, has a say in it.
+//! An event is always answered 200: on any other code the sidecar ignores the body and retries, and
+//! 404 would lose the event without a word. So nothing here uses an extractor that could refuse.
+//! What the answer says is about the event alone: nobody who reads the configuration, and no
+//! handler, has a say in it.
 
 mod envelope;
 
@@ -31,7 +33,8 @@ use crate::{Answer, Events, HeaderValue, Replica};
 const PREFIX: &str = "/dapr";
 /// Largest event that is read: the sidecar's own limit.
 const MAX_BODY: usize = 4 * 1024 * 1024;
-/// A larger one is read and thrown away up to here, so that its sender hears the answer; beyond, the connection ends.
+/// A larger one is read and thrown away up to here, so that its sender hears the answer; beyond,
+/// the connection ends.
 const MAX_DISCARDED: usize = 64 * 1024 * 1024;
 
 /// How long an event may take to arrive: a sender that hangs must not hold its connection for ever.
@@ -42,14 +45,18 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 pub struct Options {
     /// Name of the pub/sub component that events come from.
     pub pubsub_name: String,
-    /// What callers must send as `dapr-api-token`: the `APP_API_TOKEN` that the sidecar has. `None` takes
-    /// [`Config::app_token`](crate::Config::app_token), and where that is `None` too, anybody may call.
+    /// What callers must send as `dapr-api-token`: the `APP_API_TOKEN` that the sidecar has.
+    /// `None` takes [`Config::app_token`](crate::Config::app_token), and where that is `None`
+    /// too, anybody may call.
     pub token: Option<HeaderValue>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { pubsub_name: "pubsub-config".to_owned(), token: None }
+        Self {
+            pubsub_name: "pubsub-config".to_owned(),
+            token: None,
+        }
     }
 }
 
@@ -59,11 +66,19 @@ struct Shared {
     subscriptions: Vec<Subscription>,
 }
 
-/// The two routes below `/dapr`, for [`App::service`](actix_web::App::service). No topics are wanted unless
-/// [`Config::events`](crate::Config::events) is [`Events::Posted`].
+/// The two routes below `/dapr`, for [`App::service`](actix_web::App::service). No topics are
+/// wanted unless [`Config::events`](crate::Config::events) is [`Events::Posted`].
 pub fn scope(replica: &Replica, options: &Options) -> impl HttpServiceFactory + 'static {
-    let token = options.token.as_ref().or(replica.config().app_token.as_ref()).cloned();
-    let shared = Shared { replica: replica.clone(), token, subscriptions: subscriptions(replica, options) };
+    let token = options
+        .token
+        .as_ref()
+        .or(replica.config().app_token.as_ref())
+        .cloned();
+    let shared = Shared {
+        replica: replica.clone(),
+        token,
+        subscriptions: subscriptions(replica, options),
+    };
     web::scope(PREFIX)
         .app_data(web::Data::new(shared))
         .service(web::resource(below(SUBSCRIBE_ROUTE)).get(subscribe))
@@ -99,7 +114,13 @@ fn subscriptions(replica: &Replica, options: &Options) -> Vec<Subscription> {
         dead_letter_topic: DEAD_LETTER_TOPIC,
     };
     let posted = matches!(replica.config().events, Events::Posted);
-    replica.config().collections.iter().filter(|_each| posted).map(subscription).collect()
+    replica
+        .config()
+        .collections
+        .iter()
+        .filter(|_each| posted)
+        .map(subscription)
+        .collect()
 }
 
 /// `GET /dapr/subscribe`. A sidecar asks once in its life, so this needs nothing and never fails.
@@ -111,7 +132,11 @@ async fn subscribe(request: HttpRequest, shared: web::Data<Shared>) -> HttpRespo
 }
 
 /// `POST /dapr/processConfigurationEvents`.
-async fn process(request: HttpRequest, payload: web::Payload, shared: web::Data<Shared>) -> HttpResponse {
+async fn process(
+    request: HttpRequest,
+    payload: web::Payload,
+    shared: web::Data<Shared>,
+) -> HttpResponse {
     if !shared.knows(&request) {
         return unauthorized();
     }
@@ -120,12 +145,19 @@ async fn process(request: HttpRequest, payload: web::Payload, shared: web::Data<
     // Most bodies are there with their head, and need no clock.
     let read = match reading.as_mut().now_or_never() {
         Some(read) => read,
-        None => timeout(BODY_TIME, reading).await.unwrap_or_else(|late| Err(PayloadError::Io(late.into()))),
+        None => timeout(BODY_TIME, reading)
+            .await
+            .unwrap_or_else(|late| Err(PayloadError::Io(late.into()))),
     };
     let answer = match read {
         Ok(Some(body)) => take(replica, request.headers(), &body).await,
-        Ok(None) => replica.dropped("too-large", format_args!("the event is larger than {MAX_BODY} bytes")),
-        Err(error) => Answer::Retry { reason: error.to_string() },
+        Ok(None) => replica.dropped(
+            "too-large",
+            format_args!("the event is larger than {MAX_BODY} bytes"),
+        ),
+        Err(error) => Answer::Retry {
+            reason: error.to_string(),
+        },
     };
     HttpResponse::Ok().json(AnswerBody::from(answer))
 }
@@ -153,7 +185,9 @@ impl From<Answer> for AnswerBody {
         match answer {
             Answer::Success => Self::Success,
             Answer::Retry { .. } => Self::Retry,
-            Answer::Drop { reason, error } => Self::Drop { error: format!("{reason}: {error}") },
+            Answer::Drop { reason, error } => Self::Drop {
+                error: format!("{reason}: {error}"),
+            },
         }
     }
 }
@@ -179,15 +213,24 @@ async fn read(mut payload: web::Payload) -> Result<Option<Vec<u8>>, PayloadError
 impl Shared {
     /// Whether the caller knows the token, if there is one.
     fn knows(&self, request: &HttpRequest) -> bool {
-        let given = request.headers().get("dapr-api-token").map(|value| value.as_bytes()).unwrap_or_default();
+        let given = request
+            .headers()
+            .get("dapr-api-token")
+            .map(|value| value.as_bytes())
+            .unwrap_or_default();
         // The same time wherever the difference is.
-        self.token.as_ref().is_none_or(|token| token.as_bytes().ct_eq(given).into())
+        self.token
+            .as_ref()
+            .is_none_or(|token| token.as_bytes().ct_eq(given).into())
     }
 }
 
-/// A sidecar takes the 401 for a passing failure and sends the event again, so that a token that was mistyped costs no event.
+/// A sidecar takes the 401 for a passing failure and sends the event again, so that a token that
+/// was mistyped costs no event.
 fn unauthorized() -> HttpResponse {
     let detail = "The header dapr-api-token must carry the APP_API_TOKEN of this subscriber";
     let problem = Problem::new(401, "unauthorized", "Unauthorized", detail).field("dapr-api-token");
-    HttpResponse::Unauthorized().insert_header((CONTENT_TYPE, MEDIA_TYPE)).json(problem)
+    HttpResponse::Unauthorized()
+        .insert_header((CONTENT_TYPE, MEDIA_TYPE))
+        .json(problem)
 }

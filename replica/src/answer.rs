@@ -1,6 +1,7 @@
 //! What became of an event, in the three words that a broker understands.
 //!
-//! An answer says whether the event is worth sending again, and nothing about any reader of the configuration.
+//! An answer says whether the event is worth sending again, and nothing about any reader of the
+//! configuration.
 
 /// The answer to an event.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,8 @@
-//! How changes come in: by event, or only by the feed. It tells an intake that is deaf from one that competes with others.
+//! How changes come in: by event, or only by the feed. It tells an intake that is deaf from one
+//! that competes with others.
 //!
-//! It decides nothing about any change; what it says is for status, log, metric and check-in. No clock, no I/O.
+//! It decides nothing about any change; what it says is for status, log, metric and check-in. No
+//! clock, no I/O.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +12,8 @@ use contract::{CollectionName, Revision, fleet::Intake};
 const WINDOW: usize = 64;
 /// A share of the window that comes by the feed alone and is no accident any more: 30 %.
 const COMPETING: usize = WINDOW * 3 / 10;
-/// How often the way of coming must alternate from revision to revision: an outage leaves one run of changes that came by
-/// the feed, replicas that compete leave a patchwork.
+/// How often the way of coming must alternate from revision to revision: an outage leaves one run
+/// of changes that came by the feed, replicas that compete leave a patchwork.
 const PATCHES: usize = 8;
 
 /// How the newest changes of each collection came: whether by event.
@@ -55,7 +57,11 @@ fn verdict(newest: &BTreeMap<Revision, bool>) -> Option<Intake> {
         return None;
     }
     let by_feed = newest.values().filter(|by_event| !**by_event).count();
-    let alternations = newest.values().zip(newest.values().skip(1)).filter(|(one, next)| one != next).count();
+    let alternations = newest
+        .values()
+        .zip(newest.values().skip(1))
+        .filter(|(one, next)| one != next)
+        .count();
     match by_feed {
         WINDOW => Some(Intake::Deaf),
         COMPETING.. if alternations >= PATCHES => Some(Intake::Competing),
@@ -67,7 +73,8 @@ fn verdict(newest: &BTreeMap<Revision, bool>) -> Option<Intake> {
 mod tests {
     use super::*;
 
-    /// The verdict after changes that came by event (`e`), by the feed (`f`), or by the feed and later by event (`l`).
+    /// The verdict after changes that came by event (`e`), by the feed (`f`), or by the feed and
+    /// later by event (`l`).
     fn verdict(ways: &str) -> Option<Intake> {
         let (mut arrivals, name) = (Arrivals::default(), "A".parse().expect("a name"));
         for (revision, way) in (1..).zip(ways.chars()) {
@@ -89,14 +96,26 @@ mod tests {
         assert_eq!(verdict(&"f".repeat(63)), None, "too few to tell");
         assert_eq!(verdict(&"f".repeat(64)), Some(Intake::Deaf));
         assert_eq!(verdict(&format!("{}e", "f".repeat(64))), None);
-        assert_eq!(verdict(&format!("{}{}", "e".repeat(64), "f".repeat(64))), Some(Intake::Deaf), "what was is over");
+        assert_eq!(
+            verdict(&format!("{}{}", "e".repeat(64), "f".repeat(64))),
+            Some(Intake::Deaf),
+            "what was is over"
+        );
         assert_eq!(verdict(&"l".repeat(64)), None, "late is not never");
     }
 
     #[test]
     fn competing_means_a_patchwork() {
         assert_eq!(verdict(&"eef".repeat(30)), Some(Intake::Competing));
-        assert_eq!(verdict(&"eeeeef".repeat(20)), None, "one in six is bad luck");
-        assert_eq!(verdict(&format!("{}{}", "f".repeat(40), "e".repeat(24))), None, "an outage that is over");
+        assert_eq!(
+            verdict(&"eeeeef".repeat(20)),
+            None,
+            "one in six is bad luck"
+        );
+        assert_eq!(
+            verdict(&format!("{}{}", "f".repeat(40), "e".repeat(24))),
+            None,
+            "an outage that is over"
+        );
     }
 }

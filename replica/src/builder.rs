@@ -1,6 +1,8 @@
-//! How a replica with typed collections and handlers is put together, and what is said when that is wrong.
+//! How a replica with typed collections and handlers is put together, and what is said when that is
+//! wrong.
 //!
-//! Every mistake is found before anything runs, and its message names the mend. Nothing here does I/O.
+//! Every mistake is found before anything runs, and its message names the mend. Nothing here does
+//! I/O.
 
 use std::{any::TypeId, collections::BTreeSet, time::Duration};
 
@@ -69,8 +71,9 @@ pub enum Mistake {
 }
 
 impl Config {
-    /// The common case: changes come by the publisher's live feed, nothing is kept on disk, no tokens. A publisher has room for
-    /// 1,024 who follow its feed: where there are more, set [`Config::events`], or follow a subscriber.
+    /// The common case: changes come by the publisher's live feed, nothing is kept on disk, no
+    /// tokens. A publisher has room for 1,024 who follow its feed: where there are more, set
+    /// [`Config::events`], or follow a subscriber.
     ///
     /// # Errors
     /// When a URL or a name is none.
@@ -80,11 +83,19 @@ impl Config {
         collections: impl IntoIterator<Item = impl AsRef<str>>,
     ) -> Result<Self, Mistake> {
         let publisher = |text: &str| {
-            let url = Url::parse(text).ok().filter(|url| url.has_host() && url.scheme().starts_with("http"));
+            let url = Url::parse(text)
+                .ok()
+                .filter(|url| url.has_host() && url.scheme().starts_with("http"));
             url.ok_or_else(|| Mistake::Publisher(text.to_owned()))
         };
-        let publishers = publishers.into_iter().map(|text| publisher(text.as_ref())).collect::<Result<Vec<_>, _>>()?;
-        let collections = collections.into_iter().map(|name| name.as_ref().parse()).collect::<Result<_, _>>()?;
+        let publishers = publishers
+            .into_iter()
+            .map(|text| publisher(text.as_ref()))
+            .collect::<Result<Vec<_>, _>>()?;
+        let collections = collections
+            .into_iter()
+            .map(|name| name.as_ref().parse())
+            .collect::<Result<_, _>>()?;
         if publishers.is_empty() {
             return Err(Mistake::Publisher(String::new()));
         }
@@ -114,31 +125,43 @@ pub struct Builder {
 impl Builder {
     /// Begins with what a replica must be told.
     pub fn new(config: Config) -> Self {
-        Self { config, lenses: Vec::new(), handlers: Vec::new(), patience: PATIENCE }
+        Self {
+            config,
+            lenses: Vec::new(),
+            handlers: Vec::new(),
+            patience: PATIENCE,
+        }
     }
 
-    /// Reads the documents of a followed collection as values of `T`, for [`Replica::collection`]. One collection may be
-    /// read as several types.
+    /// Reads the documents of a followed collection as values of `T`, for [`Replica::collection`].
+    /// One collection may be read as several types.
     ///
     /// # Errors
     /// When it is not followed.
-    pub fn collection<T: DeserializeOwned + Send + Sync + 'static>(mut self, name: &str) -> Result<Self, Mistake> {
+    pub fn collection<T: DeserializeOwned + Send + Sync + 'static>(
+        mut self,
+        name: &str,
+    ) -> Result<Self, Mistake> {
         let name: CollectionName = name.parse()?;
         if !self.config.collections.contains(&name) {
-            return Err(Mistake::NotFollowed { name, followed: followed(&self.config.collections) });
+            return Err(Mistake::NotFollowed {
+                name,
+                followed: followed(&self.config.collections),
+            });
         }
         self.lens::<T>(name);
         Ok(self)
     }
 
-    /// Tells `handle` everything, then each change. The end of `name` says of which collection; what stands before it is
-    /// free, so that a collection can have several handlers: `ChannelConfiguration`, `AuditChannelConfiguration`.
+    /// Tells `handle` everything, then each change. The end of `name` says of which collection;
+    /// what stands before it is free, so that a collection can have several handlers:
+    /// `ChannelConfiguration`, `AuditChannelConfiguration`.
     ///
-    /// It is called on the task that runs [`Replica::run`], beside everything else: what waits must await, and what blocks or
-    /// computes for long belongs to `spawn_blocking`.
+    /// It is called on the task that runs [`Replica::run`], beside everything else: what waits must
+    /// await, and what blocks or computes for long belongs to `spawn_blocking`.
     ///
-    /// An error, or a panic, leads to a new beginning for this handler alone, after a while: a [`Event::Resync`]. Handlers
-    /// begin in the order in which they are registered here.
+    /// An error, or a panic, leads to a new beginning for this handler alone, after a while: a
+    /// [`Event::Resync`]. Handlers begin in the order in which they are registered here.
     ///
     /// # Errors
     /// When the name is taken or too long, or does not end with a followed collection.
@@ -155,17 +178,29 @@ impl Builder {
             return Err(Mistake::Duplicate(name.to_owned()));
         }
         // The longest that fits: Configuration may be followed beside ChannelConfiguration.
-        let ends = self.config.collections.iter().filter(|collection| name.ends_with(collection.as_str()));
-        let Some(collection) = ends.max_by_key(|collection| collection.as_str().len()).cloned() else {
+        let ends = self
+            .config
+            .collections
+            .iter()
+            .filter(|collection| name.ends_with(collection.as_str()));
+        let Some(collection) = ends
+            .max_by_key(|collection| collection.as_str().len())
+            .cloned()
+        else {
             let followed = followed(&self.config.collections);
-            return Err(Mistake::NoCollection { name: name.to_owned(), followed });
+            return Err(Mistake::NoCollection {
+                name: name.to_owned(),
+                followed,
+            });
         };
         let lens = self.lens::<T>(collection);
-        self.handlers.push(Handler::new(name.to_owned(), lens, handle));
+        self.handlers
+            .push(Handler::new(name.to_owned(), lens, handle));
         Ok(self)
     }
 
-    /// How long handlers that come later wait for one that hangs in its first attempt: 30 seconds unless told otherwise.
+    /// How long handlers that come later wait for one that hangs in its first attempt: 30 seconds
+    /// unless told otherwise.
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
@@ -177,10 +212,16 @@ impl Builder {
     /// When no HTTP client can be made.
     pub fn build(self) -> Result<Replica, Mistake> {
         let handlers = Handlers::new(self.handlers, self.patience);
-        Ok(Replica::with(self.config, Typed::new(self.lenses, handlers))?)
+        Ok(Replica::with(
+            self.config,
+            Typed::new(self.lenses, handlers),
+        )?)
     }
 
-    fn lens<T: DeserializeOwned + Send + Sync + 'static>(&mut self, collection: CollectionName) -> usize {
+    fn lens<T: DeserializeOwned + Send + Sync + 'static>(
+        &mut self,
+        collection: CollectionName,
+    ) -> usize {
         let same = |lens: &Lens| lens.collection == collection && lens.kind == TypeId::of::<T>();
         self.lenses.iter().position(same).unwrap_or_else(|| {
             self.lenses.push(Lens::of::<T>(collection));
@@ -191,7 +232,11 @@ impl Builder {
 
 fn followed(collections: &BTreeSet<CollectionName>) -> String {
     let names: Vec<&str> = collections.iter().map(CollectionName::as_str).collect();
-    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    }
 }
 
 #[cfg(test)]

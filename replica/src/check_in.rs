@@ -1,7 +1,8 @@
-//! The check-in: says where this replica is, hears where everything stands, and draws the conclusions.
+//! The check-in: says where this replica is, hears where everything stands, and draws the
+//! conclusions.
 //!
-//! Its answer, or a publisher's whole snapshot, is all that can make a replica `current`. It never changes a document by
-//! itself.
+//! Its answer, or a publisher's whole snapshot, is all that can make a replica `current`. It never
+//! changes a document by itself.
 
 use std::time::{Duration, Instant};
 
@@ -16,11 +17,12 @@ use crate::{OriginError, Replica, View, sync::SyncError};
 const MAX_TOLD: usize = 50;
 
 impl Replica {
-    /// Checks in once. It loads first when nothing is held at all; afterwards when something is not, when the publisher is in
-    /// a newer history, or when it found that this replica has diverged.
+    /// Checks in once. It loads first when nothing is held at all; afterwards when something is
+    /// not, when the publisher is in a newer history, or when it found that this replica has
+    /// diverged.
     ///
-    /// A replica that lacks a collection checks in first all the same: what it holds of the others may be the only evidence
-    /// that a database was restored.
+    /// A replica that lacks a collection checks in first all the same: what it holds of the others
+    /// may be the only evidence that a database was restored.
     pub(crate) async fn check_in(&self) -> Result<(), SyncError> {
         if self.view().root().epoch().is_none() {
             self.load().await?;
@@ -45,11 +47,20 @@ impl Replica {
         // The heads were true that long before they were asked for.
         let asked = asked.checked_sub(Duration::from_millis(answer.age));
         let other_epoch = self.write(|writer| {
-            answer.resync.keys().for_each(|name| writer.machine.distrust(name));
+            answer
+                .resync
+                .keys()
+                .for_each(|name| writer.machine.distrust(name));
             writer.read(asked, answer.heads)
         });
         let loads = |held: &state::Collection| !held.loaded() || held.distrusted();
-        if other_epoch || self.view().root().collections().any(|(_name, held)| loads(held)) {
+        if other_epoch
+            || self
+                .view()
+                .root()
+                .collections()
+                .any(|(_name, held)| loads(held))
+        {
             self.load().await
         } else {
             Ok(())
@@ -76,7 +87,10 @@ impl Replica {
         CheckIn {
             instance: config.instance.clone(),
             boot_id: self.boot_id().to_owned(),
-            base_url: config.base_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned()),
+            base_url: config
+                .base_url
+                .as_ref()
+                .map(|url| url.as_str().trim_end_matches('/').to_owned()),
             interval_ms: config.check_in.as_millis().try_into().unwrap_or(u64::MAX),
             intake: self.journal().intake(config),
             collections: collections.collect(),

@@ -1,7 +1,9 @@
-//! Last known good: what is held, kept in a file, so that a replica starts when everything else is down.
+//! Last known good: what is held, kept in a file, so that a replica starts when everything else is
+//! down.
 //!
-//! The file is written whole beside the old one and renamed over it, so there is always one that is complete. One that
-//! is damaged is never used; it is moved aside, in place of the one before. Nothing here decides what a replica makes of it.
+//! The file is written whole beside the old one and renamed over it, so there is always one that is
+//! complete. One that is damaged is never used; it is moved aside, in place of the one before.
+//! Nothing here decides what a replica makes of it.
 
 use std::{
     fs::{self, File},
@@ -24,16 +26,22 @@ pub(crate) struct Disk {
     folder: PathBuf,
     /// Two processes that share the folder by mistake never write into one file.
     boot_id: String,
-    /// One write at a time: at the end of the process one may still be under way when the last one begins.
+    /// One write at a time: at the end of the process one may still be under way when the last one
+    /// begins.
     writing: Arc<Mutex<()>>,
 }
 
 impl Disk {
     pub(crate) fn new(folder: PathBuf, boot_id: &str) -> Self {
-        Self { folder, boot_id: boot_id.to_owned(), writing: Arc::default() }
+        Self {
+            folder,
+            boot_id: boot_id.to_owned(),
+            writing: Arc::default(),
+        }
     }
 
-    /// What was kept; `None` when nothing was. A damaged file is moved aside first, and then it is as if there were none.
+    /// What was kept; `None` when nothing was. A damaged file is moved aside first, and then it is
+    /// as if there were none.
     pub(crate) fn read(&self) -> std::io::Result<Option<Image>> {
         self.sweep()?;
         let path = self.path();
@@ -58,7 +66,10 @@ impl Disk {
         };
         for entry in entries {
             let path = entry?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default();
             if name.starts_with(FILE) && name.ends_with(".new") {
                 fs::remove_file(path)?;
             }
@@ -70,7 +81,9 @@ impl Disk {
         let aside = path.with_extension("damaged");
         fs::rename(path, &aside)?;
         let aside = aside.display();
-        tracing::warn!("the last known good configuration on disk is damaged and was moved to {aside}: {damage}");
+        tracing::warn!(
+            "the last known good configuration on disk is damaged and was moved to {aside}: {damage}"
+        );
         Ok(())
     }
 
@@ -78,7 +91,10 @@ impl Disk {
     pub(crate) fn write(&self, root: &Root, notes: &Notes) -> std::io::Result<()> {
         let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         fs::create_dir_all(&self.folder)?;
-        let (path, new) = (self.path(), self.folder.join(format!("{FILE}.{}.new", self.boot_id)));
+        let (path, new) = (
+            self.path(),
+            self.folder.join(format!("{FILE}.{}.new", self.boot_id)),
+        );
         let written = write_durably(&new, root, notes).and_then(|()| fs::rename(&new, &path));
         if written.is_err() {
             // What is half written helps nobody; the old file is still there.
@@ -88,7 +104,8 @@ impl Disk {
             })?;
         }
         written?;
-        // Until then the new name may be lost in a power cut, and the old file with it on some file systems.
+        // Until then the new name may be lost in a power cut, and the old file with it on some file
+        // systems.
         File::open(&self.folder)?.sync_all()
     }
 

@@ -1,8 +1,9 @@
-//! One document, kept fresh, for a process that needs no more: an agent its own configuration (seeds.md A8).
+//! One document, kept fresh, for a process that needs no more: an agent its own configuration
+//! (seeds.md A8).
 //!
-//! It hears the channel of that document alone and holds nothing else. With a single revision to compare there are no gaps to
-//! heal: what an event cannot settle is settled by reading the document. It is never taken back because a publisher is
-//! away, blank, or behind.
+//! It hears the channel of that document alone and holds nothing else. With a single revision to
+//! compare there are no gaps to heal: what an event cannot settle is settled by reading the
+//! document. It is never taken back because a publisher is away, blank, or behind.
 
 use std::{
     pin::pin,
@@ -11,7 +12,9 @@ use std::{
 };
 
 use broker::{Heard, Signal, Wanted, listen};
-use contract::{CollectionName, Document, DocumentId, Epoch, EventData, Operation, Revision, status::State};
+use contract::{
+    CollectionName, Document, DocumentId, Epoch, EventData, Operation, Revision, status::State,
+};
 use futures_util::StreamExt;
 use tokio::{
     sync::watch,
@@ -82,7 +85,12 @@ impl DocumentReplica {
     /// When no HTTP client can be made.
     pub fn new(config: DocumentConfig) -> Result<Self, reqwest::Error> {
         let origin = Origin::new(&config.publishers, None)?;
-        Ok(Self { config, origin, held: watch::Sender::default(), last_error: Mutex::default() })
+        Ok(Self {
+            config,
+            origin,
+            held: watch::Sender::default(),
+            last_error: Mutex::default(),
+        })
     }
 
     /// What is held, to look at or to wait for.
@@ -109,7 +117,13 @@ impl DocumentReplica {
     }
 
     async fn follow(&self) {
-        let DocumentConfig { collection, id, redis, check_in, .. } = &self.config;
+        let DocumentConfig {
+            collection,
+            id,
+            redis,
+            check_in,
+            ..
+        } = &self.config;
         let wanted = Wanted::Document(collection.clone(), id.clone());
         let mut signals = pin!(listen(redis.clone(), wanted, broker::Cursors::new()));
         let (mut due, mut not_before) = (Instant::now(), Instant::now());
@@ -137,7 +151,10 @@ impl DocumentReplica {
     fn concerns(&self, signal: Option<Signal>) -> bool {
         match signal {
             Some(Signal::Heard(Heard::Event { id, body, .. })) => {
-                match self.event(id, &body).map_or(Verdict::Ignored, |event| judge(&self.held.borrow(), event)) {
+                match self
+                    .event(id, &body)
+                    .map_or(Verdict::Ignored, |event| judge(&self.held.borrow(), event))
+                {
                     Verdict::Ignored => false,
                     Verdict::Read => true,
                     Verdict::Hold(revision, document) => {
@@ -156,7 +173,9 @@ impl DocumentReplica {
                 false
             }
             Some(Signal::Away(error)) => {
-                self.note(Some(format!("no events from Redis until it answers again: {error}")));
+                self.note(Some(format!(
+                    "no events from Redis until it answers again: {error}"
+                )));
                 false
             }
             None => false,
@@ -171,17 +190,25 @@ impl DocumentReplica {
         (event.collection == *collection && event.id == *id).then_some(event)
     }
 
-    /// A blank or foreign store, a history that was left and an old copy are refused: what is held stays.
+    /// A blank or foreign store, a history that was left and an old copy are refused: what is held
+    /// stays.
     async fn read(&self) -> Result<(), OriginError> {
         let DocumentConfig { collection, id, .. } = &self.config;
         let (asked, seen) = (Instant::now(), self.held.borrow().seen);
         let read = timeout(READ_BUDGET, self.origin.held(collection, id, seen)).await;
         let (head, document) = read.unwrap_or(Err(OriginError::TooLate(READ_BUDGET)))?;
-        let revision = document.as_ref().map_or(0, Document::revision).max(head.revision);
+        let revision = document
+            .as_ref()
+            .map_or(0, Document::revision)
+            .max(head.revision);
         let document = document.map(Arc::new);
         self.held.send_if_modified(|held| {
             let changed = held.document != document || held.confirmed.is_none();
-            *held = Held { document, confirmed: Some(asked), seen: Some((head.epoch, revision)) };
+            *held = Held {
+                document,
+                confirmed: Some(asked),
+                seen: Some((head.epoch, revision)),
+            };
             changed
         });
         Ok(())
@@ -190,12 +217,17 @@ impl DocumentReplica {
     /// Logs a failure when it is new, and its end.
     fn note(&self, error: Option<String>) {
         let DocumentConfig { collection, id, .. } = &self.config;
-        let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self
+            .last_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         match &error {
             Some(error) if last.as_ref() != Some(error) => {
                 tracing::warn!(%collection, %id, "{collection}/{id}: {error}")
             }
-            None if last.is_some() => tracing::info!(%collection, %id, "{collection}/{id} is in step again"),
+            None if last.is_some() => {
+                tracing::info!(%collection, %id, "{collection}/{id} is in step again")
+            }
             _ => {}
         }
         *last = error;
@@ -203,7 +235,9 @@ impl DocumentReplica {
 }
 
 fn judge(held: &Held, event: EventData) -> Verdict {
-    let (Some((epoch, seen)), Some(revision), Some(theirs)) = (held.seen, event.revision, event.epoch) else {
+    let (Some((epoch, seen)), Some(revision), Some(theirs)) =
+        (held.seen, event.revision, event.epoch)
+    else {
         return Verdict::Read;
     };
     if theirs.lineage != epoch.lineage || theirs.counter < epoch.counter {
@@ -219,8 +253,13 @@ fn judge(held: &Held, event: EventData) -> Verdict {
         // It was gone when it was read, which may have been after this.
         _ if held.document.is_none() => Verdict::Read,
         (Operation::Delete, _) => Verdict::Hold(revision, None),
-        (_, Some(config)) if config.is_object() && event.crc.is_none_or(|crc| crc == config.crc()) => {
-            Verdict::Hold(revision, Some(Arc::new(Document::new(event.id, revision, &config))))
+        (_, Some(config))
+            if config.is_object() && event.crc.is_none_or(|crc| crc == config.crc()) =>
+        {
+            Verdict::Hold(
+                revision,
+                Some(Arc::new(Document::new(event.id, revision, &config))),
+            )
         }
         _ => Verdict::Read,
     }
@@ -235,36 +274,93 @@ mod tests {
 
     fn event(op: &str, epoch: Option<&str>, revision: Option<u64>, n: Option<u64>) -> EventData {
         let mut event = json!({"collection": "A", "op": op, "id": "x"});
-        let given =
-            [("epoch", json!(epoch)), ("revision", json!(revision)), ("configData", json!(n.map(|n| json!({"n": n}))))];
-        given.into_iter().filter(|(_name, value)| !value.is_null()).for_each(|(name, value)| event[name] = value);
+        let given = [
+            ("epoch", json!(epoch)),
+            ("revision", json!(revision)),
+            ("configData", json!(n.map(|n| json!({"n": n})))),
+        ];
+        given
+            .into_iter()
+            .filter(|(_name, value)| !value.is_null())
+            .for_each(|(name, value)| event[name] = value);
         serde_json::from_value(event).expect("an event")
     }
 
     fn document(revision: u64, n: u64) -> Arc<Document> {
-        let config = CanonicalJson::parse(json!({"n": n}).to_string().as_bytes()).expect("canonical");
-        Arc::new(Document::new("x".parse().expect("an id"), revision, &config))
+        let config =
+            CanonicalJson::parse(json!({"n": n}).to_string().as_bytes()).expect("canonical");
+        Arc::new(Document::new(
+            "x".parse().expect("an id"),
+            revision,
+            &config,
+        ))
     }
 
     #[test]
     fn an_event_is_taken_only_where_it_settles_something() {
         let ours = Some("0000000a-5");
-        let seen = Some((ours.and_then(|epoch| epoch.parse().ok()).expect("an epoch"), 7));
-        let there = Held { document: Some(document(6, 1)), confirmed: None, seen };
-        let gone = Held { document: None, ..there.clone() };
+        let seen = Some((
+            ours.and_then(|epoch| epoch.parse().ok()).expect("an epoch"),
+            7,
+        ));
+        let there = Held {
+            document: Some(document(6, 1)),
+            confirmed: None,
+            seen,
+        };
+        let gone = Held {
+            document: None,
+            ..there.clone()
+        };
         let newer = || event("Update", ours, Some(8), Some(2));
-        assert_eq!(judge(&Held::default(), newer()), Verdict::Read, "nothing was read yet");
-        assert_eq!(judge(&there, newer()), Verdict::Hold(8, Some(document(8, 2))));
-        assert_eq!(judge(&there, event("Delete", ours, Some(8), None)), Verdict::Hold(8, None));
-        assert_eq!(judge(&there, event("Update", ours, Some(8), None)), Verdict::Read, "its value stayed at home");
-        assert_eq!(judge(&there, event("Update", ours, Some(7), Some(2))), Verdict::Ignored, "seen");
-        assert_eq!(judge(&gone, event("Update", ours, Some(7), Some(2))), Verdict::Ignored, "no resurrection");
-        assert_eq!(judge(&gone, newer()), Verdict::Read, "it may have been before the deletion");
-        assert_eq!(judge(&there, event("Update", None, None, Some(2))), Verdict::Read, "a publisher without revisions");
-        for (epoch, verdict) in
-            [("0000000a-4", Verdict::Ignored), ("0000000b-9", Verdict::Ignored), ("0000000a-6", Verdict::Read)]
-        {
-            assert_eq!(judge(&there, event("Update", Some(epoch), Some(8), Some(2))), verdict, "{epoch}");
+        assert_eq!(
+            judge(&Held::default(), newer()),
+            Verdict::Read,
+            "nothing was read yet"
+        );
+        assert_eq!(
+            judge(&there, newer()),
+            Verdict::Hold(8, Some(document(8, 2)))
+        );
+        assert_eq!(
+            judge(&there, event("Delete", ours, Some(8), None)),
+            Verdict::Hold(8, None)
+        );
+        assert_eq!(
+            judge(&there, event("Update", ours, Some(8), None)),
+            Verdict::Read,
+            "its value stayed at home"
+        );
+        assert_eq!(
+            judge(&there, event("Update", ours, Some(7), Some(2))),
+            Verdict::Ignored,
+            "seen"
+        );
+        assert_eq!(
+            judge(&gone, event("Update", ours, Some(7), Some(2))),
+            Verdict::Ignored,
+            "no resurrection"
+        );
+        assert_eq!(
+            judge(&gone, newer()),
+            Verdict::Read,
+            "it may have been before the deletion"
+        );
+        assert_eq!(
+            judge(&there, event("Update", None, None, Some(2))),
+            Verdict::Read,
+            "a publisher without revisions"
+        );
+        for (epoch, verdict) in [
+            ("0000000a-4", Verdict::Ignored),
+            ("0000000b-9", Verdict::Ignored),
+            ("0000000a-6", Verdict::Read),
+        ] {
+            assert_eq!(
+                judge(&there, event("Update", Some(epoch), Some(8), Some(2))),
+                verdict,
+                "{epoch}"
+            );
         }
         let mut damaged = newer();
         damaged.crc = Some(document(1, 1).crc());

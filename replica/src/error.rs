@@ -1,4 +1,5 @@
-//! Why a publisher could not be read. Every kind may pass: the caller tries the next publisher, then waits.
+//! Why a publisher could not be read. Every kind may pass: the caller tries the next publisher,
+//! then waits.
 //!
 //! No message shows the credentials of a URL.
 
@@ -42,13 +43,15 @@ pub enum OriginError {
     /// It offers another store, or a history that was left.
     #[error("what the publisher offers is not taken: {0}")]
     NotTaken(#[from] state::NotInstalled),
-    /// It has never heard of heads and snapshots: a publisher that follows the source document only.
+    /// It has never heard of heads and snapshots: a publisher that follows the source document
+    /// only.
     #[error("{publisher} counts no revisions")]
     NoRevisions {
         /// Scheme, host and port.
         publisher: String,
     },
-    /// An answer that is cut off, damaged, out of date, or something else altogether. Nothing of it was used.
+    /// An answer that is cut off, damaged, out of date, or something else altogether. Nothing of it
+    /// was used.
     #[error("the answer of {publisher} cannot be used: {reason}")]
     Unusable {
         /// Scheme, host and port.

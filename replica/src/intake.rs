@@ -1,7 +1,8 @@
 //! What becomes of an event: the one way into a replica, whatever broker brought it.
 //!
-//! An event is a hint. What it says is applied when it can be; when it cannot, the change log is asked. No event
-//! changes the history that is followed, and none is answered by what some reader makes of it.
+//! An event is a hint. What it says is applied when it can be; when it cannot, the change log is
+//! asked. No event changes the history that is followed, and none is answered by what some reader
+//! makes of it.
 
 use std::time::Duration;
 
@@ -28,33 +29,49 @@ impl Replica {
         }
     }
 
-    /// The data of an event that has a revision, and that nothing is wrong with, read in one go. [`Replica::receive`] knows what to
-    /// make of the rest.
+    /// The data of an event that has a revision, and that nothing is wrong with, read in one go.
+    /// [`Replica::receive`] knows what to make of the rest.
     pub(crate) fn plain(&self, data: &[u8]) -> Option<Hint> {
-        serde_json::from_slice(data).ok().filter(|hint| self.follows(hint))
+        serde_json::from_slice(data)
+            .ok()
+            .filter(|hint| self.follows(hint))
     }
 
     pub(crate) fn follows(&self, hint: &Hint) -> bool {
         self.config().collections.contains(&hint.collection)
     }
 
-    /// Takes the data of an event as it came. `expiration` is until when the event is worth delivering.
+    /// Takes the data of an event as it came. `expiration` is until when the event is worth
+    /// delivering.
     ///
-    /// The collection named in the data decides where it belongs (seeds.md A25); one that is not followed is not an
-    /// error. Data that cannot be understood can never succeed.
+    /// The collection named in the data decides where it belongs (seeds.md A25); one that is not
+    /// followed is not an error. Data that cannot be understood can never succeed.
     pub async fn receive(&self, data: Value, expiration: Option<DateTime<Utc>>) -> Answer {
         let Some(members) = data.as_object() else {
             return self.dropped("wrong-type", "the data is not a JSON object");
         };
-        let named = members.get("collection").and_then(Value::as_str).unwrap_or_default();
-        let followed = named.parse().is_ok_and(|name: CollectionName| self.config().collections.contains(&name));
+        let named = members
+            .get("collection")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let followed = named
+            .parse()
+            .is_ok_and(|name: CollectionName| self.config().collections.contains(&name));
         if !followed {
-            tracing::warn!(collection = named, "an event names the collection {named:?}, which is not followed here");
+            tracing::warn!(
+                collection = named,
+                "an event names the collection {named:?}, which is not followed here"
+            );
             self.journal().counts.ignored += 1;
             return Answer::Success;
         }
         match serde_json::from_value::<EventData>(data) {
-            Ok(data) if data.config_data.as_ref().is_some_and(|config| !config.is_object()) => {
+            Ok(data)
+                if data
+                    .config_data
+                    .as_ref()
+                    .is_some_and(|config| !config.is_object()) =>
+            {
                 self.dropped("wrong-type", "configData is not a JSON object")
             }
             Ok(data) => self.intake(data, expiration).await,
@@ -62,7 +79,8 @@ impl Replica {
         }
     }
 
-    /// Takes an event. `expiration` concerns events without a revision only: otherwise the revision decides.
+    /// Takes an event. `expiration` concerns events without a revision only: otherwise the revision
+    /// decides.
     pub async fn intake(&self, data: EventData, expiration: Option<DateTime<Utc>>) -> Answer {
         match Hint::from_event(&data) {
             Some(hint) => self.take(&hint).await,
@@ -75,23 +93,33 @@ impl Replica {
 
     /// Takes what an event with a revision says.
     pub(crate) async fn take(&self, hint: &Hint) -> Answer {
-        self.revisioned(hint).await.unwrap_or_else(|error| self.again(&hint.collection, &hint.id, &error))
+        self.revisioned(hint)
+            .await
+            .unwrap_or_else(|error| self.again(&hint.collection, &hint.id, &error))
     }
 
     fn again(&self, collection: &CollectionName, id: &DocumentId, error: &OriginError) -> Answer {
         tracing::warn!(%collection, %id, "an event of {collection}/{id} must be sent again: {error}");
         self.journal().counts.retried += 1;
-        Answer::Retry { reason: error.to_string() }
+        Answer::Retry {
+            reason: error.to_string(),
+        }
     }
 
     async fn revisioned(&self, hint: &Hint) -> Result<Answer, OriginError> {
         let mut decision = self.write(|writer| writer.machine.apply(hint));
         if decision == Decision::NeedsValue {
             // The gap it leaves is healed in any case, whatever becomes of this attempt.
-            self.journal().arrivals.by_event(&hint.collection, hint.revision);
+            self.journal()
+                .arrivals
+                .by_event(&hint.collection, hint.revision);
             self.asked().gap.notify_one();
-            let record = self.origin().record(&hint.collection, hint.epoch, hint.revision);
-            let record = timeout(FETCH_BUDGET, record).await.map_err(|_late| OriginError::TooLate(FETCH_BUDGET))??;
+            let record = self
+                .origin()
+                .record(&hint.collection, hint.epoch, hint.revision);
+            let record = timeout(FETCH_BUDGET, record)
+                .await
+                .map_err(|_late| OriginError::TooLate(FETCH_BUDGET))??;
             self.journal().counts.fetched += 1;
             decision = self.write(|writer| writer.machine.apply(&record));
         }
@@ -115,7 +143,13 @@ impl Replica {
         journal.begun = false;
         let awaited = journal.grace;
         drop(journal);
-        let Hint { collection, id, revision, epoch, .. } = hint;
+        let Hint {
+            collection,
+            id,
+            revision,
+            epoch,
+            ..
+        } = hint;
         tracing::debug!(%collection, %id, revision, %epoch, "{collection}/{id} at {revision}: {decision:?}");
         if decision == Decision::OtherEpoch {
             self.asked().other_epoch.notify_one();

@@ -7,7 +7,8 @@
 //! tokio = { version = "1", features = ["macros", "rt-multi-thread", "signal"] }
 //! ```
 //!
-//! A collection has a type. What is read comes from memory, and is there as soon as the first load is:
+//! A collection has a type. What is read comes from memory, and is there as soon as the first load
+//! is:
 //!
 //! ```no_run
 //! use replica::{Builder, Config};
@@ -34,9 +35,10 @@
 //! }
 //! ```
 //!
-//! `AURA_CONFIGURATION_COLLECTIONS=FeatureFlags target/debug/publisher` is a publisher for it. Changes come by its live
-//! feed, within milliseconds, and what a feed missed comes with the check-ins, ten seconds apart at most. Other ways are set
-//! in [`Config::events`]: mount the routes that a sidecar calls (`actix`, with the feature of that name), hand events over
+//! `AURA_CONFIGURATION_COLLECTIONS=FeatureFlags target/debug/publisher` is a publisher for it.
+//! Changes come by its live feed, within milliseconds, and what a feed missed comes with the
+//! check-ins, ten seconds apart at most. Other ways are set in [`Config::events`]: mount the routes
+//! that a sidecar calls (`actix`, with the feature of that name), hand events over
 //! yourself ([`Replica::receive`]), take them from Redis (feature `redis`), or have none.
 //!
 //! Handlers are told everything first, then each change with the value before and after:
@@ -74,16 +76,19 @@
 //! # }
 //! ```
 //!
-//! Reading order: [`Replica`] (the handle), [`Builder`], [`view`] (what readers see, and how far it may be trusted), `typed` (the
-//! same as values of the service's own types), `handlers` (who is told of changes), `intake` (what
-//! becomes of an event), `unrevisioned` (events of a publisher that follows the source document only), `origin` (the
-//! publisher as a client sees it), `sync` (the loop), `check_in` (say where it is, hear where everything stands), `healing`
-//! (deltas and loads), `keeping` and `disk` (last known good), `arrivals` (deaf and competing intakes), `ring` (the newest
-//! changes, for those who follow this replica), `live` (the feed of another, followed), `redis` (events that are fetched) and `document` (a replica of one
-//! document), both with the feature `redis`, `actix` (the routes that a sidecar calls), with that feature.
+//! Reading order: [`Replica`] (the handle), [`Builder`], [`view`] (what readers see, and how far it
+//! may be trusted), `typed` (the same as values of the service's own types), `handlers` (who is
+//! told of changes), `intake` (what becomes of an event), `unrevisioned` (events of a publisher
+//! that follows the source document only), `origin` (the publisher as a client sees it), `sync`
+//! (the loop), `check_in` (say where it is, hear where everything stands), `healing` (deltas and
+//! loads), `keeping` and `disk` (last known good), `arrivals` (deaf and competing intakes), `ring`
+//! (the newest changes, for those who follow this replica), `live` (the feed of another, followed),
+//! `redis` (events that are fetched) and `document` (a replica of one document), both with the
+//! feature `redis`, `actix` (the routes that a sidecar calls), with that feature.
 //!
-//! This crate gives futures and spawns nothing: whoever embeds it runs [`Replica::run`] under its own supervision. Unless its
-//! feature `actix` is on it serves no HTTP and knows no web framework or sidecar.
+//! This crate gives futures and spawns nothing: whoever embeds it runs [`Replica::run`] under its
+//! own supervision. Unless its feature `actix` is on it serves no HTTP and knows no web framework
+//! or sidecar.
 
 #[cfg(feature = "actix")]
 pub mod actix;
@@ -148,11 +153,12 @@ pub struct Config {
     pub events: Events,
     /// Where the last known good is kept; nowhere when it is `None`.
     pub snapshot_dir: Option<PathBuf>,
-    /// What a sidecar asks callers of its API for; sent to publishers behind a Dapr invocation URL and to nobody else.
-    /// Mark it sensitive, so that it is never shown.
+    /// What a sidecar asks callers of its API for; sent to publishers behind a Dapr invocation URL
+    /// and to nobody else. Mark it sensitive, so that it is never shown.
     pub sidecar_token: Option<HeaderValue>,
-    /// What callers of this replica's event route must know, as `dapr-api-token`. It is sent with every check-in, so that a
-    /// publisher that posts events itself knows a subscriber from anybody who has opened a port. Mark it sensitive.
+    /// What callers of this replica's event route must know, as `dapr-api-token`. It is sent with
+    /// every check-in, so that a publisher that posts events itself knows a subscriber from
+    /// anybody who has opened a port. Mark it sensitive.
     pub app_token: Option<HeaderValue>,
 }
 
@@ -161,7 +167,8 @@ pub struct Config {
 pub enum Events {
     /// Nowhere: changes are heard of at the check-in.
     None,
-    /// Whoever embeds the replica hands them over ([`Replica::receive`]): a sidecar or a publisher posts them.
+    /// Whoever embeds the replica hands them over ([`Replica::receive`]): a sidecar or a publisher
+    /// posts them.
     Posted,
     /// The replica follows the live feed of its publishers, or of another subscriber.
     Feed,

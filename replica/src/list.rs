@@ -1,7 +1,9 @@
-//! The documents of a publisher that follows the source document only, which fixes no body for `GetAll` and `GetById`.
+//! The documents of a publisher that follows the source document only, which fixes no body for
+//! `GetAll` and `GetById`.
 //!
-//! Two spellings are understood: our own, where the value is the member `configData`, and the bare record, which is the
-//! value itself. A record without that member is bare. Anything that cannot be read makes the whole answer unusable.
+//! Two spellings are understood: our own, where the value is the member `configData`, and the bare
+//! record, which is the value itself. A record without that member is bare. Anything that cannot be
+//! read makes the whole answer unusable.
 
 use contract::{CanonicalJson, DocumentId};
 use serde::{Deserialize, de::IgnoredAny};
@@ -40,7 +42,11 @@ struct List<'a> {
 pub(crate) fn record(body: &[u8]) -> Result<(Option<DocumentId>, CanonicalJson), Unreadable> {
     let Record { id, config_data } = serde_json::from_slice(body)?;
     let config = config_data.map_or_else(|| CanonicalJson::parse(body), Ok)?;
-    if config.is_object() { Ok((id, config)) } else { Err(Unreadable::NoObject) }
+    if config.is_object() {
+        Ok((id, config))
+    } else {
+        Err(Unreadable::NoObject)
+    }
 }
 
 /// All documents: `{"items":[…]}` or a bare array.
@@ -66,7 +72,10 @@ mod tests {
 
     fn check(body: &str) -> Result<Vec<(String, String)>, String> {
         let read = records(body.as_bytes()).map_err(|error| error.to_string())?;
-        Ok(read.into_iter().map(|(id, config)| (id.to_string(), config.as_str().to_owned())).collect())
+        Ok(read
+            .into_iter()
+            .map(|(id, config)| (id.to_string(), config.as_str().to_owned()))
+            .collect())
     }
 
     #[test]

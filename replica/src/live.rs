@@ -1,7 +1,9 @@
-//! Events from the live feed of a publisher, or of another subscriber: no broker, and nobody has to reach this replica.
+//! Events from the live feed of a publisher, or of another subscriber: no broker, and nobody has to
+//! reach this replica.
 //!
-//! It follows from the watermarks on, so what it is told has no gap; what it cannot be told any more is read or loaded as
-//! always. What becomes of a change is decided where all events are ([`Replica::receive`]).
+//! It follows from the watermarks on, so what it is told has no gap; what it cannot be told any
+//! more is read or loaded as always. What becomes of a change is decided where all events are
+//! ([`Replica::receive`]).
 
 use std::{
     pin::pin,
@@ -34,7 +36,8 @@ enum Left {
 }
 
 impl Replica {
-    /// Follows the feed for as long as it is polled; for ever silent where events come by other ways.
+    /// Follows the feed for as long as it is polled; for ever silent where events come by other
+    /// ways.
     pub(crate) async fn follow_feed(&self) {
         if !matches!(self.config().events, Events::Feed) {
             return std::future::pending().await;
@@ -44,7 +47,8 @@ impl Replica {
         loop {
             let begun = Instant::now();
             match self.hear_feed().await {
-                // It says that it cannot go on from here: the heads tell what to do, and then it is asked again.
+                // It says that it cannot go on from here: the heads tell what to do, and then it is
+                // asked again.
                 Ok(()) => self.asked().reading.notify_one(),
                 Err(left) => self.reachable(Some(&left)),
             }
@@ -58,14 +62,25 @@ impl Replica {
     /// Until it ends with the word that it cannot go on, or by failing.
     async fn hear_feed(&self) -> Result<(), Left> {
         let view = self.view();
-        let Some(epoch) = view.root().epoch() else { return Err(Left::NoRevisions) };
-        let held = view.root().collections().filter(|(_name, held)| held.versioned());
-        let since: Cursor = held.map(|(name, held)| (name.clone(), held.watermark())).collect();
+        let Some(epoch) = view.root().epoch() else {
+            return Err(Left::NoRevisions);
+        };
+        let held = view
+            .root()
+            .collections()
+            .filter(|(_name, held)| held.versioned());
+        let since: Cursor = held
+            .map(|(name, held)| (name.clone(), held.watermark()))
+            .collect();
         let answer = self.origin().live(&since, epoch).await?;
         let mut feed = pin!(SseByteStream::new(answer.bytes_stream()));
         self.reachable(None);
         loop {
-            let Sse { event, data, .. } = feed.next().await.ok_or(Left::Ended)?.map_err(|_broken| Left::BrokeOff)?;
+            let Sse { event, data, .. } = feed
+                .next()
+                .await
+                .ok_or(Left::Ended)?
+                .map_err(|_broken| Left::BrokeOff)?;
             match (event.as_deref(), data) {
                 (Some(CHANGE), Some(item)) => drop(self.receive_text(&item, None).await),
                 (Some(RESYNC), _) => return Ok(()),
@@ -78,5 +93,8 @@ impl Replica {
 
 fn backoff() -> ExponentialBackoff {
     let delays = ExponentialBuilder::new().with_jitter().without_max_times();
-    delays.with_min_delay(Duration::from_millis(100)).with_max_delay(LONGEST_WAIT).build()
+    delays
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(LONGEST_WAIT)
+        .build()
 }

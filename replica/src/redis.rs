@@ -1,7 +1,8 @@
 //! Events straight from Redis: connect, take what comes, connect again.
 //!
-//! Redis forgets what nobody was there to hear, so each time a subscription stands, heads are read and what is missing is
-//! brought. What becomes of an event is decided where all events are ([`Replica::receive`]).
+//! Redis forgets what nobody was there to hear, so each time a subscription stands, heads are read
+//! and what is missing is brought. What becomes of an event is decided where all events are
+//! ([`Replica::receive`]).
 
 use std::{pin::pin, time::Duration};
 
@@ -13,8 +14,8 @@ use tokio::time::sleep;
 
 use crate::{Answer, Events, RawCollection as Collection, Replica};
 
-/// Events that may wait for a value at once. Beyond that they are let go, and what they said is brought by the feed: events
-/// must be taken as fast as they come.
+/// Events that may wait for a value at once. Beyond that they are let go, and what they said is
+/// brought by the feed: events must be taken as fast as they come.
 const UNDER_WAY: usize = 64;
 /// Largest event that is read: as large as a sidecar would bring one.
 const MAX_BODY: usize = 4 << 20;
@@ -25,9 +26,17 @@ const AGAIN: Duration = Duration::from_millis(100);
 impl Replica {
     /// Hears events for as long as it is polled; for ever silent where they do not come from Redis.
     pub(crate) async fn listen(&self) {
-        let Events::Redis(redis) = &self.config().events else { return std::future::pending().await };
+        let Events::Redis(redis) = &self.config().events else {
+            return std::future::pending().await;
+        };
         let wanted = Wanted::Collections(self.config().collections.clone());
-        let connect = || listen((**redis).clone(), wanted.clone(), self.journal().cursors.clone());
+        let connect = || {
+            listen(
+                (**redis).clone(),
+                wanted.clone(),
+                self.journal().cursors.clone(),
+            )
+        };
         let mut signals = pin!(connect());
         let mut under_way = FuturesUnordered::new();
         loop {
@@ -51,7 +60,12 @@ impl Replica {
                     drop(journal);
                     self.asked().reading.notify_one();
                 }
-                Some(Signal::Heard(Heard::Event { collection, id, body, cursor })) => {
+                Some(Signal::Heard(Heard::Event {
+                    collection,
+                    id,
+                    body,
+                    cursor,
+                })) => {
                     // What can be decided at once is, in the order in which it came.
                     let mut taking = Box::pin(self.take_body(collection.clone(), id, body));
                     if taking.as_mut().now_or_never().is_none() {
@@ -77,8 +91,8 @@ impl Replica {
         }
     }
 
-    /// Remembers up to where a stream was read. Not while anything before it is missing, or waits for the rest of its set:
-    /// neither is kept on disk, so it would have to come again.
+    /// Remembers up to where a stream was read. Not while anything before it is missing, or waits
+    /// for the rest of its set: neither is kept on disk, so it would have to come again.
     fn read_up_to(&self, collection: CollectionName, cursor: Option<String>) {
         let whole = |held: &Collection| held.known() <= held.watermark() && held.staged() == 0;
         let Some(cursor) = cursor else { return };
@@ -87,9 +101,15 @@ impl Replica {
         }
     }
 
-    /// An event was not taken. Where revisions are counted the gap that it leaves is known and heals.
+    /// An event was not taken. Where revisions are counted the gap that it leaves is known and
+    /// heals.
     fn let_go(&self, collection: &CollectionName) {
-        if self.view().root().collection(collection).is_none_or(|held| !held.versioned()) {
+        if self
+            .view()
+            .root()
+            .collection(collection)
+            .is_none_or(|held| !held.versioned())
+        {
             self.asked().reading.notify_one();
         }
     }
@@ -97,7 +117,10 @@ impl Replica {
     /// Takes the bare data of an event.
     async fn take_body(&self, collection: CollectionName, id: Option<DocumentId>, body: Vec<u8>) {
         if body.len() > MAX_BODY {
-            self.dropped("too-large", format_args!("the event is larger than {MAX_BODY} bytes"));
+            self.dropped(
+                "too-large",
+                format_args!("the event is larger than {MAX_BODY} bytes"),
+            );
             return;
         }
         for _attempt in 0..ATTEMPTS {
@@ -125,7 +148,9 @@ pub(crate) fn completed(
 ) -> Result<Value, serde_json::Error> {
     let mut data: Value = serde_json::from_slice(body)?;
     if let Value::Object(members) = &mut data {
-        members.entry("collection").or_insert_with(|| collection.as_str().into());
+        members
+            .entry("collection")
+            .or_insert_with(|| collection.as_str().into());
         if let Some(id) = id {
             members.entry("id").or_insert_with(|| id.as_str().into());
         }
@@ -143,7 +168,13 @@ mod tests {
 
     #[test]
     fn an_outage_makes_nobody_deaf() {
-        let redis = Settings { url: "", database: "", prefix: "", delivery: "" }.check(|_name, _what| ());
+        let redis = Settings {
+            url: "",
+            database: "",
+            prefix: "",
+            delivery: "",
+        }
+        .check(|_name, _what| ());
         let mut config = settings(Vec::new());
         config.events = Events::Redis(Box::new(redis.expect("the defaults")));
         let replica = Replica::new(config).expect("a client");
@@ -155,7 +186,11 @@ mod tests {
         by_feed(1..100);
         assert_eq!(intake(), Some(Intake::Away));
         replica.reachable(None);
-        assert_eq!(intake(), None, "what nobody could hear says nothing of the new connection");
+        assert_eq!(
+            intake(),
+            None,
+            "what nobody could hear says nothing of the new connection"
+        );
         by_feed(100..200);
         assert_eq!(intake(), Some(Intake::Deaf));
     }

@@ -15,8 +15,8 @@ use contract::{
 use tokio::sync::{Notify, watch};
 
 use crate::{
-    Answer, Config, Events, View, arrivals::Arrivals, disk::Disk, origin::Origin, shown::Shown, typed::Typed,
-    writer::Writer,
+    Answer, Config, Events, View, arrivals::Arrivals, disk::Disk, origin::Origin, shown::Shown,
+    typed::Typed, writer::Writer,
 };
 
 /// Drops that are remembered.
@@ -36,10 +36,12 @@ struct Shared {
     boot_id: String,
     origin: Origin,
     disk: Option<Disk>,
-    /// A std mutex, because every change is a few map operations: it is never held across an await, and there is no
-    /// deadlock to be had, because nothing is called under it that takes another lock.
+    /// A std mutex, because every change is a few map operations: it is never held across an
+    /// await, and there is no deadlock to be had, because nothing is called under it that
+    /// takes another lock.
     writer: Mutex<Writer>,
-    /// What the writer did last. Swapped under the writer's lock, so views follow each other in order.
+    /// What the writer did last. Swapped under the writer's lock, so views follow each other in
+    /// order.
     view: Shown<View>,
     /// Version of the newest changes in the view.
     moved: watch::Sender<u64>,
@@ -76,7 +78,8 @@ pub(crate) struct Journal {
     pub(crate) arrivals: Arrivals,
     /// Whether what brings the events cannot be reached.
     pub(crate) away: bool,
-    /// It has just begun, or begun to listen, and heard no event since: what it lacks is not on its way, and needs no grace.
+    /// It has just begun, or begun to listen, and heard no event since: what it lacks is not on
+    /// its way, and needs no grace.
     pub(crate) begun: bool,
     /// The loop waits for the grace of a gap, and looks again by itself when that is over.
     pub(crate) grace: bool,
@@ -90,7 +93,8 @@ pub(crate) struct Journal {
 }
 
 impl Replica {
-    /// A replica that holds nothing yet. It takes events from now on; [`Replica::run`] loads and follows.
+    /// A replica that holds nothing yet. It takes events from now on; [`Replica::run`] loads and
+    /// follows.
     ///
     /// # Errors
     /// When no HTTP client can be made.
@@ -101,7 +105,10 @@ impl Replica {
     pub(crate) fn with(config: Config, typed: Typed) -> Result<Self, reqwest::Error> {
         let origin = Origin::new(&config.publishers, config.sidecar_token.clone())?;
         let boot_id = format!("{:032x}", rand::random::<u128>());
-        let disk = config.snapshot_dir.clone().map(|folder| Disk::new(folder, &boot_id));
+        let disk = config
+            .snapshot_dir
+            .clone()
+            .map(|folder| Disk::new(folder, &boot_id));
         let mut writer = Writer::new(&config.collections, config.check_in);
         let view = Shown::new(writer.view(Instant::now()));
         Ok(Self(Arc::new(Shared {
@@ -127,13 +134,14 @@ impl Replica {
         self.0.view.get()
     }
 
-    /// A short look at what is held now: what [`Replica::view`] gives, for whoever does not keep it. It counts no references, so
-    /// readers on many processors do not meet.
+    /// A short look at what is held now: what [`Replica::view`] gives, for whoever does not keep
+    /// it. It counts no references, so readers on many processors do not meet.
     pub fn look(&self) -> impl std::ops::Deref<Target = Arc<View>> + use<> {
         self.0.view.look()
     }
 
-    /// Whoever waits for [`View::changes`] to change waits here. What is seen of it is a number without meaning.
+    /// Whoever waits for [`View::changes`] to change waits here. What is seen of it is a number
+    /// without meaning.
     pub fn moved(&self) -> watch::Receiver<u64> {
         self.0.moved.subscribe()
     }
@@ -146,17 +154,20 @@ impl Replica {
     /// What it says of itself.
     pub fn status(&self) -> Status {
         let (view, now) = (self.view(), Instant::now());
-        let collections = view.root().collections().map(|(name, held)| CollectionStatus {
-            collection: name.clone(),
-            state: view.state_of(name, now),
-            reason: view.reason_of(name).map(str::to_owned),
-            revision: held.watermark(),
-            known: held.known(),
-            staged: held.staged() as u64,
-            count: held.count(),
-            digest: held.digest(),
-            refusals: self.0.typed.refusals(name, MAX_REFUSALS),
-        });
+        let collections = view
+            .root()
+            .collections()
+            .map(|(name, held)| CollectionStatus {
+                collection: name.clone(),
+                state: view.state_of(name, now),
+                reason: view.reason_of(name).map(str::to_owned),
+                revision: held.watermark(),
+                known: held.known(),
+                staged: held.staged() as u64,
+                count: held.count(),
+                digest: held.digest(),
+                refusals: self.0.typed.refusals(name, MAX_REFUSALS),
+            });
         let journal = self.journal();
         Status {
             instance: self.0.config.instance.clone(),
@@ -183,7 +194,11 @@ impl Replica {
         if journal.drops.len() == MAX_DROPS {
             journal.drops.pop_front();
         }
-        journal.drops.push_back(Dropped { time: Utc::now(), reason: reason.to_owned(), error: error.clone() });
+        journal.drops.push_back(Dropped {
+            time: Utc::now(),
+            reason: reason.to_owned(),
+            error: error.clone(),
+        });
         Answer::Drop { reason, error }
     }
 
@@ -195,12 +210,16 @@ impl Replica {
         let view = writer.view(now);
         let (version, turn) = (view.rings.version, (view.state(now), view.turns_after(now)));
         let freed = self.0.view.show(view);
-        self.0.moved.send_if_modified(|told| std::mem::replace(told, version) != version);
+        self.0
+            .moved
+            .send_if_modified(|told| std::mem::replace(told, version) != version);
         if self.0.written.receiver_count() > 0 {
             self.0.written.send_replace(());
         }
         // Most changes change neither, and need wake nobody for it.
-        self.0.turned.send_if_modified(|told| std::mem::replace(told, turn) != turn);
+        self.0
+            .turned
+            .send_if_modified(|told| std::mem::replace(told, turn) != turn);
         drop(writer);
         drop(freed);
         result
@@ -233,10 +252,13 @@ impl Replica {
     pub(crate) fn reachable(&self, error: Option<&dyn std::fmt::Display>) {
         let mut journal = self.journal();
         match error {
-            Some(error) if !journal.away => tracing::warn!("no events until they can be had again: {error}"),
+            Some(error) if !journal.away => {
+                tracing::warn!("no events until they can be had again: {error}")
+            }
             Some(error) => tracing::debug!("still no events: {error}"),
             None if journal.away => {
-                // What the check-ins had to bring meanwhile says nothing of the connection that stands now.
+                // What the check-ins had to bring meanwhile says nothing of the connection that
+                // stands now.
                 journal.arrivals.clear();
                 tracing::info!("events come again");
             }
@@ -261,28 +283,35 @@ impl Replica {
         &self.0.asked
     }
 
-    /// Held while a list of an unversioned collection is loaded: one at a time. It remembers when the newest complete
-    /// list of each collection was asked for.
+    /// Held while a list of an unversioned collection is loaded: one at a time. It remembers when
+    /// the newest complete list of each collection was asked for.
     pub(crate) fn lists(&self) -> &tokio::sync::Mutex<BTreeMap<CollectionName, Instant>> {
         &self.0.lists
     }
 }
 
 impl Journal {
-    /// What is wrong with the way events come. Where none are expected nothing can be wrong with them.
+    /// What is wrong with the way events come. Where none are expected nothing can be wrong with
+    /// them.
     pub(crate) fn intake(&self, config: &Config) -> Option<Intake> {
-        let verdict = if self.away { Some(Intake::Away) } else { self.arrivals.verdict() };
+        let verdict = if self.away {
+            Some(Intake::Away)
+        } else {
+            self.arrivals.verdict()
+        };
         match config.events {
             Events::None => None,
             Events::Posted => verdict,
-            // There is nobody to compete with: each replica hears for itself, and outages make patchworks too.
+            // There is nobody to compete with: each replica hears for itself, and outages make
+            // patchworks too.
             Events::Feed => verdict.filter(|verdict| *verdict != Intake::Competing),
             #[cfg(feature = "redis")]
             Events::Redis(_) => verdict.filter(|verdict| *verdict != Intake::Competing),
         }
     }
 
-    /// Logs a fault of the intake when it begins, and its end; whether whoever listens should do so anew, because it is deaf.
+    /// Logs a fault of the intake when it begins, and its end; whether whoever listens should do so
+    /// anew, because it is deaf.
     pub(crate) fn tell_intake(&mut self, config: &Config) -> bool {
         let now = self.intake(config);
         let lately = self.anew.is_some_and(|at| at.elapsed() < LISTEN_ANEW);
@@ -291,7 +320,9 @@ impl Journal {
             self.anew = Some(Instant::now());
         }
         match now {
-            Some(fault) if self.told != now => tracing::warn!("{}: {}", fault.as_str(), fault.mend()),
+            Some(fault) if self.told != now => {
+                tracing::warn!("{}: {}", fault.as_str(), fault.mend())
+            }
             None if self.told.is_some() => tracing::info!("events come as they should again"),
             _ => {}
         }
@@ -302,6 +333,16 @@ impl Journal {
 
 /// In this life of the process, or else in the one that left its last known good on disk.
 fn confirmed_ms_ago(view: &View, now: Instant) -> Option<u64> {
-    let here = view.confirmed(now).map(|ago| ago.as_millis().try_into().unwrap_or(u64::MAX));
-    here.or_else(|| view.kept.map(|at| Utc::now().timestamp_millis().saturating_sub(at).try_into().unwrap_or(0)))
+    let here = view
+        .confirmed(now)
+        .map(|ago| ago.as_millis().try_into().unwrap_or(u64::MAX));
+    here.or_else(|| {
+        view.kept.map(|at| {
+            Utc::now()
+                .timestamp_millis()
+                .saturating_sub(at)
+                .try_into()
+                .unwrap_or(0)
+        })
+    })
 }

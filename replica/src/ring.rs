@@ -1,9 +1,10 @@
 //! The newest changes of each collection, in order: what a feed can be served from without a log.
 //!
-//! A ring holds what landed, up to the watermark and without a hole, so what readers cannot see is not in it. A change that
-//! came beyond a hole waits until the watermark has passed it. What it cannot tell (a load brought it, or its value never
-//! came because something newer was here) empties it: it begins anew behind that. It is a part of the view, of the same
-//! moment as the documents. No clock, no I/O.
+//! A ring holds what landed, up to the watermark and without a hole, so what readers cannot see is
+//! not in it. A change that came beyond a hole waits until the watermark has passed it. What it
+//! cannot tell (a load brought it, or its value never came because something newer was here)
+//! empties it: it begins anew behind that. It is a part of the view, of the same moment as the
+//! documents. No clock, no I/O.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -53,7 +54,11 @@ impl Rings {
     /// Takes over what landed until `root`.
     pub(crate) fn follow(&mut self, landed: Vec<Landed>, root: &Root) {
         if self.epoch != root.epoch() {
-            *self = Self { epoch: root.epoch(), rings: Arc::default(), version: self.version + 1 };
+            *self = Self {
+                epoch: root.epoch(),
+                rings: Arc::default(),
+                version: self.version + 1,
+            };
         }
         for landed in landed {
             match landed {
@@ -62,9 +67,15 @@ impl Rings {
                     self.edit().values_mut().for_each(Ring::empty);
                 }
                 Landed::Change(hint) if Some(hint.epoch) == self.epoch => {
-                    let watermark = root.collection(&hint.collection).map_or(0, Collection::watermark);
+                    let watermark = root
+                        .collection(&hint.collection)
+                        .map_or(0, Collection::watermark);
                     if !hint.lacks_value() {
-                        let moved = self.edit().entry(hint.collection.clone()).or_default().add(hint, watermark);
+                        let moved = self
+                            .edit()
+                            .entry(hint.collection.clone())
+                            .or_default()
+                            .add(hint, watermark);
                         self.version += u64::from(moved);
                     }
                 }
@@ -72,10 +83,16 @@ impl Rings {
             }
         }
         for (name, held) in root.collections().filter(|(_name, held)| held.versioned()) {
-            let moved = self.rings.get(name).is_none_or(|ring| ring.top != held.watermark());
+            let moved = self
+                .rings
+                .get(name)
+                .is_none_or(|ring| ring.top != held.watermark());
             if moved {
                 self.version += 1;
-                self.edit().entry(name.clone()).or_default().advance(held.watermark());
+                self.edit()
+                    .entry(name.clone())
+                    .or_default()
+                    .advance(held.watermark());
             }
         }
     }
@@ -94,7 +111,10 @@ impl Ring {
     /// The changes after a revision, in order, without a hole when it is not before the oldest.
     pub fn after(&self, since: Revision) -> impl Iterator<Item = EventData> {
         use std::ops::Bound::{Excluded, Unbounded};
-        self.kept.changes.range((Excluded(since), Unbounded)).filter_map(|(_revision, hint)| hint.event())
+        self.kept
+            .changes
+            .range((Excluded(since), Unbounded))
+            .filter_map(|(_revision, hint)| hint.event())
     }
 
     fn empty(&mut self) {
@@ -104,7 +124,9 @@ impl Ring {
     /// Takes a change; whether it is shown at once.
     fn add(&mut self, hint: Arc<Hint>, watermark: Revision) -> bool {
         // What comes in order, as most does, need not wait for anything.
-        let next = hint.revision == self.top + 1 && hint.revision <= watermark && self.beyond.changes.is_empty();
+        let next = hint.revision == self.top + 1
+            && hint.revision <= watermark
+            && self.beyond.changes.is_empty();
         if next {
             self.top = hint.revision;
             self.kept.insert(hint);
@@ -147,7 +169,11 @@ impl Kept {
     }
 
     fn pop_up_to(&mut self, highest: Revision) -> Option<Arc<Hint>> {
-        let (lowest, hint) = self.changes.get_min().filter(|(revision, _hint)| *revision <= highest).cloned()?;
+        let (lowest, hint) = self
+            .changes
+            .get_min()
+            .filter(|(revision, _hint)| *revision <= highest)
+            .cloned()?;
         self.changes.remove(&lowest);
         self.bytes -= hint.size();
         Some(hint)

@@ -1,14 +1,15 @@
-//! What readers see, swapped in one step by whoever writes. No reader waits for the writer, and none clears away what was there
-//! before.
+//! What readers see, swapped in one step by whoever writes. No reader waits for the writer, and
+//! none clears away what was there before.
 //!
-//! Whoever lets go of the last reference to a moment frees all that only it had. Were that a reader, it would do the writer's
-//! work, and meet the writer at the allocator's lock.
+//! Whoever lets go of the last reference to a moment frees all that only it had. Were that a
+//! reader, it would do the writer's work, and meet the writer at the allocator's lock.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
 
-/// Moments that readers still hold and that are kept for them. One who holds more clears away by itself.
+/// Moments that readers still hold and that are kept for them. One who holds more clears away by
+/// itself.
 const MOST: usize = 16;
 
 #[derive(Debug)]
@@ -19,7 +20,10 @@ pub(crate) struct Shown<T> {
 
 impl<T> Shown<T> {
     pub(crate) fn new(first: T) -> Self {
-        Self { now: ArcSwap::from_pointee(first), before: Mutex::default() }
+        Self {
+            now: ArcSwap::from_pointee(first),
+            before: Mutex::default(),
+        }
     }
 
     /// A short look.
@@ -32,14 +36,16 @@ impl<T> Shown<T> {
         self.now.load_full()
     }
 
-    /// Shows the next moment. What comes back are those before it that nobody holds any more, to be freed by the caller when it
-    /// holds nobody up.
+    /// Shows the next moment. What comes back are those before it that nobody holds any more, to be
+    /// freed by the caller when it holds nobody up.
     pub(crate) fn show(&self, next: T) -> Vec<Arc<T>> {
         let old = self.now.swap(Arc::new(next));
         let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
         before.push(old);
         // Nobody comes to hold it any more, so a count of one stays one.
-        let mut freed: Vec<_> = before.extract_if(.., |old| Arc::strong_count(old) == 1).collect();
+        let mut freed: Vec<_> = before
+            .extract_if(.., |old| Arc::strong_count(old) == 1)
+            .collect();
         if before.len() > MOST {
             freed.push(before.remove(0));
         }
@@ -81,6 +87,9 @@ mod tests {
             })
             .collect();
         assert_eq!(shown.before.lock().expect("unharmed").len(), MOST);
-        assert_eq!(held.iter().map(|number| **number).collect::<Vec<_>>(), (0..2 * MOST).collect::<Vec<_>>());
+        assert_eq!(
+            held.iter().map(|number| **number).collect::<Vec<_>>(),
+            (0..2 * MOST).collect::<Vec<_>>()
+        );
     }
 }

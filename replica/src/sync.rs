@@ -1,7 +1,7 @@
 //! The loop that checks in and heals. Events make a replica fast; this makes it right.
 //!
-//! It is the only one that asks for deltas and snapshots, so there is one at a time. It never ends by itself, and a failure
-//! never costs anything that is held.
+//! It is the only one that asks for deltas and snapshots, so there is one at a time. It never ends
+//! by itself, and a failure never costs anything that is held.
 
 use std::{
     convert::Infallible,
@@ -21,13 +21,15 @@ use crate::{
     view::{GRACE, Gaps},
 };
 
-/// How much of the check-in interval passes between two readings. Replicas that started together drift apart.
+/// How much of the check-in interval passes between two readings. Replicas that started together
+/// drift apart.
 const CHECK_IN_SHARE: std::ops::Range<f64> = 0.75..1.0;
 /// Wait after a failure, in seconds.
 const BACKOFF: std::ops::Range<f64> = 0.5..1.0;
 /// Longest wait that a publisher can ask for.
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
-/// How much longer than it was asked to a replica waits, at most: those that were refused together come back apart.
+/// How much longer than it was asked to a replica waits, at most: those that were refused together
+/// come back apart.
 const LONGER: f64 = 0.5;
 /// Readings that events of another history lead to are at least this far apart.
 const OTHER_EPOCH_GAP: Duration = Duration::from_secs(5);
@@ -44,10 +46,11 @@ pub(crate) enum SyncError {
 }
 
 impl Replica {
-    /// Loads, then follows the publishers until `stop` resolves, and gives what that gave. `stop` may be the service itself:
-    /// it is polled all along. Run it once; dropping it is safe at any moment, and costs
-    /// no more than the last half minute of what is kept on disk, and whatever a handler was at. When `stop` resolves, handlers
-    /// may finish what they are at, for a few seconds.
+    /// Loads, then follows the publishers until `stop` resolves, and gives what that gave. `stop`
+    /// may be the service itself: it is polled all along. Run it once; dropping it is safe at
+    /// any moment, and costs no more than the last half minute of what is kept on disk, and
+    /// whatever a handler was at. When `stop` resolves, handlers may finish what they are at,
+    /// for a few seconds.
     pub async fn run<T>(&self, stop: impl Future<Output = T>) -> T {
         let stopping = watch::Sender::new(false);
         let mut handling = pin!(self.handle(&stopping));
@@ -92,12 +95,16 @@ impl Replica {
         let mut not_before = due;
         let mut last_reading: Option<Instant> = None;
         self.journal().begun = true;
-        // Gaps that a healing did not narrow: what is lacking was not there to be had, so only a check-in can help.
+        // Gaps that a healing did not narrow: what is lacking was not there to be had, so only a
+        // check-in can help.
         let mut hopeless = Gaps::default();
         loop {
             // Before the view is looked at: whoever makes a gap after that asks for another look.
             self.journal().grace = false;
-            let heal = self.view().lacking_since(&hopeless).map(|since| (since + GRACE).max(not_before));
+            let heal = self
+                .view()
+                .lacking_since(&hopeless)
+                .map(|since| (since + GRACE).max(not_before));
             self.journal().grace = heal.is_some();
             tokio::select! {
                 // In this order, so that everything asked for until now is answered by the same reading.
@@ -125,10 +132,16 @@ impl Replica {
                 last_reading = Some(now);
                 hopeless.clear();
                 result = self.check_in().await;
-                heal_due |= std::mem::take(&mut self.journal().begun) && !self.view().lacking.is_empty();
-                due = Instant::now() + self.config().check_in.mul_f64(rand::random_range(CHECK_IN_SHARE));
+                heal_due |=
+                    std::mem::take(&mut self.journal().begun) && !self.view().lacking.is_empty();
+                due = Instant::now()
+                    + self
+                        .config()
+                        .check_in
+                        .mul_f64(rand::random_range(CHECK_IN_SHARE));
             }
-            // Both when both are due: however often heads are asked for, what is missing is brought.
+            // Both when both are due: however often heads are asked for, what is missing is
+            // brought.
             if result.is_ok() && heal_due {
                 let before = self.view();
                 result = self.heal().await;
@@ -150,7 +163,9 @@ impl Replica {
         let error = result.as_ref().err().map(ToString::to_string);
         let mut journal = self.journal();
         match (&journal.last_error, &error) {
-            (last, Some(error)) if last.as_ref() != Some(error) => tracing::warn!("out of step: {error}"),
+            (last, Some(error)) if last.as_ref() != Some(error) => {
+                tracing::warn!("out of step: {error}")
+            }
             (_same, Some(error)) => tracing::debug!("still out of step: {error}"),
             (Some(_last), None) => tracing::info!("in step again"),
             (None, None) => {}
@@ -164,6 +179,8 @@ fn backoff(error: &SyncError) -> Duration {
         SyncError::Origin(error) => error.retry_after().unwrap_or_default(),
         SyncError::NotInstalled(_) => Duration::ZERO,
     };
-    let asked = asked.min(MAX_BACKOFF).mul_f64(rand::random_range(1.0..1.0 + LONGER));
+    let asked = asked
+        .min(MAX_BACKOFF)
+        .mul_f64(rand::random_range(1.0..1.0 + LONGER));
     Duration::from_secs_f64(rand::random_range(BACKOFF)).max(asked)
 }

@@ -1,8 +1,9 @@
 //! The configuration as values of the service's own types, read in memory.
 //!
-//! Every followed collection that has a type is projected from the same view and swapped in one step (`projection`), so what
-//! is pinned is consistent over all of them. A value that does not fit its type (`lens`) is refused: the last good one
-//! stays. Reading never waits and never fails; raw reads and digests are not concerned by anything here.
+//! Every followed collection that has a type is projected from the same view and swapped in one
+//! step (`projection`), so what is pinned is consistent over all of them. A value that does not fit
+//! its type (`lens`) is refused: the last good one stays. Reading never waits and never fails; raw
+//! reads and digests are not concerned by anything here.
 
 mod following;
 mod lens;
@@ -32,7 +33,12 @@ impl Typed {
     pub(crate) fn new(lenses: Vec<Lens>, handlers: Handlers) -> Self {
         let lenses: Arc<[Lens]> = lenses.into();
         let projection = Shown::new(Projection::new(Arc::clone(&lenses)));
-        Self { lenses, handlers, projection, stepped: watch::Sender::default() }
+        Self {
+            lenses,
+            handlers,
+            projection,
+            stepped: watch::Sender::default(),
+        }
     }
 
     pub(crate) fn projection(&self) -> Arc<Projection> {
@@ -45,36 +51,56 @@ impl Typed {
     }
 
     pub(crate) fn refusals(&self, collection: &CollectionName, most: usize) -> Vec<Refusal> {
-        self.projection.look().refusals(collection).take(most).cloned().collect()
+        self.projection
+            .look()
+            .refusals(collection)
+            .take(most)
+            .cloned()
+            .collect()
     }
 
     fn lens<T: 'static>(&self, collection: &str) -> Result<usize, Mistake> {
-        let fits = |lens: &Lens| lens.collection.as_str() == collection && lens.kind == TypeId::of::<T>();
-        self.lenses.iter().position(fits).ok_or_else(|| Mistake::NotTyped {
-            collection: collection.to_owned(),
-            type_name: std::any::type_name::<T>(),
-        })
+        let fits =
+            |lens: &Lens| lens.collection.as_str() == collection && lens.kind == TypeId::of::<T>();
+        self.lenses
+            .iter()
+            .position(fits)
+            .ok_or_else(|| Mistake::NotTyped {
+                collection: collection.to_owned(),
+                type_name: std::any::type_name::<T>(),
+            })
     }
 }
 
 impl Replica {
-    /// A collection whose documents are values of `T`. It is empty until the first load ([`Replica::ready`]).
+    /// A collection whose documents are values of `T`. It is empty until the first load
+    /// ([`Replica::ready`]).
     ///
     /// # Errors
     /// When the builder was not told that it has this type.
-    pub fn collection<T: Send + Sync + 'static>(&self, name: &str) -> Result<Collection<T>, Mistake> {
+    pub fn collection<T: Send + Sync + 'static>(
+        &self,
+        name: &str,
+    ) -> Result<Collection<T>, Mistake> {
         let lens = self.typed().lens::<T>(name)?;
-        Ok(Collection { replica: self.clone(), lens, kind: PhantomData })
+        Ok(Collection {
+            replica: self.clone(),
+            lens,
+            kind: PhantomData,
+        })
     }
 
     /// All typed collections at one moment, which stays as it is, whatever comes later.
     pub fn pin(&self) -> Pin {
-        Pin { replica: self.clone(), projection: self.typed().projection() }
+        Pin {
+            replica: self.clone(),
+            projection: self.typed().projection(),
+        }
     }
 }
 
-/// A live collection of values of `T`. Each call sees the newest; who needs two answers of the same moment takes a
-/// [`Snapshot`].
+/// A live collection of values of `T`. Each call sees the newest; who needs two answers of the same
+/// moment takes a [`Snapshot`].
 pub struct Collection<T> {
     replica: Replica,
     lens: usize,
@@ -106,13 +132,21 @@ impl<T: Send + Sync + 'static> Collection<T> {
 
 impl<T> Clone for Collection<T> {
     fn clone(&self) -> Self {
-        Self { replica: self.replica.clone(), lens: self.lens, kind: PhantomData }
+        Self {
+            replica: self.replica.clone(),
+            lens: self.lens,
+            kind: PhantomData,
+        }
     }
 }
 
 impl<T> fmt::Debug for Collection<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Collection({:?})", self.replica.typed().lenses.get(self.lens))
+        write!(
+            f,
+            "Collection({:?})",
+            self.replica.typed().lenses.get(self.lens)
+        )
     }
 }
 
@@ -129,7 +163,10 @@ impl Pin {
     /// # Errors
     /// When the builder was not told that it has this type.
     pub fn collection<T: Send + Sync + 'static>(&self, name: &str) -> Result<Snapshot<T>, Mistake> {
-        Ok(Snapshot::new(Arc::clone(&self.projection), self.replica.typed().lens::<T>(name)?))
+        Ok(Snapshot::new(
+            Arc::clone(&self.projection),
+            self.replica.typed().lens::<T>(name)?,
+        ))
     }
 }
 
@@ -142,7 +179,11 @@ pub struct Snapshot<T> {
 
 impl<T: Send + Sync + 'static> Snapshot<T> {
     pub(crate) fn new(projection: Arc<Projection>, lens: usize) -> Self {
-        Self { projection, lens, kind: PhantomData }
+        Self {
+            projection,
+            lens,
+            kind: PhantomData,
+        }
     }
 
     /// The value of a document.
@@ -152,7 +193,10 @@ impl<T: Send + Sync + 'static> Snapshot<T> {
 
     /// All values, by id.
     pub fn iter(&self) -> impl Iterator<Item = (&DocumentId, &T)> {
-        self.projection.by_id(self.lens).into_iter().filter_map(|(id, held)| Some((id, held.look()?)))
+        self.projection
+            .by_id(self.lens)
+            .into_iter()
+            .filter_map(|(id, held)| Some((id, held.look()?)))
     }
 
     /// How many documents have a value.
@@ -172,7 +216,8 @@ impl<T> Snapshot<T> {
         self.projection.watermark(self.lens)
     }
 
-    /// The history that revisions count in; `None` before the first load, and where the publisher counts none.
+    /// The history that revisions count in; `None` before the first load, and where the publisher
+    /// counts none.
     pub fn epoch(&self) -> Option<Epoch> {
         self.projection.epoch()
     }
@@ -180,13 +225,22 @@ impl<T> Snapshot<T> {
 
 impl<T> Clone for Snapshot<T> {
     fn clone(&self) -> Self {
-        Self { projection: Arc::clone(&self.projection), lens: self.lens, kind: PhantomData }
+        Self {
+            projection: Arc::clone(&self.projection),
+            lens: self.lens,
+            kind: PhantomData,
+        }
     }
 }
 
 impl<T> fmt::Debug for Snapshot<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Snapshot({} values at {})", self.projection.len(self.lens), self.revision())
+        write!(
+            f,
+            "Snapshot({} values at {})",
+            self.projection.len(self.lens),
+            self.revision()
+        )
     }
 }
 

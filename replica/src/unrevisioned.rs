@@ -1,8 +1,10 @@
-//! Events without a revision, as a publisher sends them that follows the source document only (seeds.md A20 to A23).
+//! Events without a revision, as a publisher sends them that follows the source document only
+//! (seeds.md A20 to A23).
 //!
-//! Where revisions are known such an event is a hint and nothing else. Where they are not, the source document's rules
-//! hold to the letter, and with them what they cannot promise: order, and that what was deleted stays deleted. Two
-//! things are better here: a failure is told to the broker, and a list that an event has overtaken is read again.
+//! Where revisions are known such an event is a hint and nothing else. Where they are not, the
+//! source document's rules hold to the letter, and with them what they cannot promise: order, and
+//! that what was deleted stays deleted. Two things are better here: a failure is told to the
+//! broker, and a list that an event has overtaken is read again.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +16,8 @@ use crate::{Answer, OriginError, Replica, intake::FETCH_BUDGET};
 
 /// Time that an event may spend on a full list.
 const LIST_BUDGET: Duration = Duration::from_secs(5);
-/// How often a list is read that events keep overtaking. The last one counts, and the next check-in corrects it.
+/// How often a list is read that events keep overtaking. The last one counts, and the next check-in
+/// corrects it.
 const LIST_ATTEMPTS: usize = 3;
 
 impl Replica {
@@ -23,7 +26,9 @@ impl Replica {
         data: &EventData,
         expiration: Option<DateTime<Utc>>,
     ) -> Result<Answer, OriginError> {
-        let EventData { collection, op, id, .. } = data;
+        let EventData {
+            collection, op, id, ..
+        } = data;
         let view = self.view();
         let Some(held) = view.root().collection(collection) else {
             self.journal().counts.ignored += 1;
@@ -65,7 +70,9 @@ impl Replica {
         let set = |config| {
             self.write(|writer| {
                 writer.touched += 1;
-                writer.machine.add_unversioned(collection, id.clone(), config)
+                writer
+                    .machine
+                    .add_unversioned(collection, id.clone(), config)
             })
         };
         if data.config_data.as_ref().is_some_and(set) {
@@ -91,9 +98,11 @@ impl Replica {
         listed.unwrap_or(Err(OriginError::TooLate(LIST_BUDGET)))
     }
 
-    /// Replaces an unversioned collection by the publisher's complete list (seeds.md A20: `load()`).
+    /// Replaces an unversioned collection by the publisher's complete list (seeds.md A20:
+    /// `load()`).
     ///
-    /// Whoever waits here while another list is loaded is content with one that was asked for after it came.
+    /// Whoever waits here while another list is loaded is content with one that was asked for after
+    /// it came.
     pub(crate) async fn load_list(&self, collection: &CollectionName) -> Result<(), OriginError> {
         let came = Instant::now();
         let mut lists = self.lists().lock().await;

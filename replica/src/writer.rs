@@ -18,7 +18,8 @@ use crate::{
 /// Readings that wait to be reached. Older ones could no longer make a replica current.
 const MAX_READINGS: usize = 8;
 
-/// More ranges than this beyond the watermark are healed at once: each costs memory, and events alone close few of them.
+/// More ranges than this beyond the watermark are healed at once: each costs memory, and events
+/// alone close few of them.
 const MAX_RANGES: usize = 4_096;
 
 /// A replica that nobody confirmed for this many check-in intervals is stale.
@@ -27,7 +28,8 @@ const STALE_AFTER_INTERVALS: f64 = 2.5;
 #[derive(Debug)]
 pub(crate) struct Writer {
     pub(crate) machine: Machine,
-    /// Counts what events changed in unversioned collections: a list that was asked for before is out of date.
+    /// Counts what events changed in unversioned collections: a list that was asked for before is
+    /// out of date.
     pub(crate) touched: u64,
     /// See [`View::refused`].
     pub(crate) refused: Option<&'static str>,
@@ -61,8 +63,8 @@ impl Writer {
         }
     }
 
-    /// Takes note of heads that were true at `asked`; whether they are in another history than what is held. Heads of before
-    /// the clock began confirm nothing.
+    /// Takes note of heads that were true at `asked`; whether they are in another history than what
+    /// is held. Heads of before the clock began confirm nothing.
     pub(crate) fn read(&mut self, asked: Option<Instant>, heads: Vec<Head>) -> bool {
         let epoch = self.machine.root().epoch();
         self.machine.compare(&heads);
@@ -70,7 +72,8 @@ impl Writer {
         if !other {
             self.refused = None;
             // What an older history said can no longer be reached.
-            self.readings.retain(|(_asked, heads)| heads.iter().all(|head| Some(head.epoch) == epoch));
+            self.readings
+                .retain(|(_asked, heads)| heads.iter().all(|head| Some(head.epoch) == epoch));
             if self.readings.len() == MAX_READINGS {
                 self.readings.pop_front();
             }
@@ -86,7 +89,11 @@ impl Writer {
 
     /// What readers shall see from now on.
     pub(crate) fn view(&mut self, now: Instant) -> View {
-        while self.readings.front().is_some_and(|(_asked, heads)| reached(self.machine.root(), heads)) {
+        while self
+            .readings
+            .front()
+            .is_some_and(|(_asked, heads)| reached(self.machine.root(), heads))
+        {
             if let Some((asked, _heads)) = self.readings.pop_front() {
                 self.confirm(asked);
             }
@@ -99,11 +106,19 @@ impl Writer {
             .collections()
             .filter(|(_name, held)| held.loaded() && held.known() > held.watermark())
             .map(|(name, held)| {
-                // The mark stays until the watermark has passed it; only then is the next gap a new one.
-                let mark = old.get(name).filter(|(revision, _since)| *revision > held.watermark());
+                // The mark stays until the watermark has passed it; only then is the next gap a new
+                // one.
+                let mark = old
+                    .get(name)
+                    .filter(|(revision, _since)| *revision > held.watermark());
                 let (revision, since) = mark.copied().unwrap_or((held.known(), now));
-                let urgent = now.checked_sub(GRACE).filter(|_then| held.ranges_beyond() > MAX_RANGES);
-                (name.clone(), (revision, urgent.map_or(since, |then| then.min(since))))
+                let urgent = now
+                    .checked_sub(GRACE)
+                    .filter(|_then| held.ranges_beyond() > MAX_RANGES);
+                (
+                    name.clone(),
+                    (revision, urgent.map_or(since, |then| then.min(since))),
+                )
             })
             .collect();
         View {
@@ -124,7 +139,9 @@ impl Writer {
 fn reached(root: &Root, heads: &[Head]) -> bool {
     root.collections().all(|(name, held)| {
         heads.iter().any(|head| {
-            head.collection == *name && Some(head.epoch) == root.epoch() && held.watermark() >= head.revision
+            head.collection == *name
+                && Some(head.epoch) == root.epoch()
+                && held.watermark() >= head.revision
         })
     })
 }
@@ -137,7 +154,13 @@ mod tests {
     use super::*;
 
     fn head(revision: Revision) -> Head {
-        Head { revision, ..Head::empty("A".parse().expect("a name"), "0f86d081-1".parse().expect("an epoch")) }
+        Head {
+            revision,
+            ..Head::empty(
+                "A".parse().expect("a name"),
+                "0f86d081-1".parse().expect("an epoch"),
+            )
+        }
     }
 
     fn next_epoch() -> contract::Epoch {
@@ -145,20 +168,48 @@ mod tests {
     }
 
     fn hint(revision: Revision) -> Hint {
-        let Head { collection, epoch, .. } = head(0);
+        let Head {
+            collection, epoch, ..
+        } = head(0);
         let config = CanonicalJson::parse(b"{}").ok();
         let (id, op) = ("x".parse().expect("an id"), Operation::Update);
-        Hint { collection, id, epoch, revision, op, config, last_set: 0, change_set: None }
+        Hint {
+            collection,
+            id,
+            epoch,
+            revision,
+            op,
+            config,
+            last_set: 0,
+            change_set: None,
+        }
     }
 
     /// A writer that was loaded at revision 7 by a load that was asked for at the returned moment.
     fn loaded() -> (Writer, Instant) {
-        let mut writer = Writer::new(&BTreeSet::from([head(7).collection]), Duration::from_secs(10));
+        let mut writer = Writer::new(
+            &BTreeSet::from([head(7).collection]),
+            Duration::from_secs(10),
+        );
         let asked = Instant::now();
         let generation = writer.machine.begin_load();
-        let builder = Snapshot::begin(Start { epoch: head(7).epoch, heads: vec![head(7)] });
-        let snapshot = builder.complete(&End { end: true, count: 0 }, writer.machine.root()).expect("complete");
-        writer.machine.install(generation, snapshot).expect("installed");
+        let builder = Snapshot::begin(Start {
+            epoch: head(7).epoch,
+            heads: vec![head(7)],
+        });
+        let snapshot = builder
+            .complete(
+                &End {
+                    end: true,
+                    count: 0,
+                },
+                writer.machine.root(),
+            )
+            .expect("complete");
+        writer
+            .machine
+            .install(generation, snapshot)
+            .expect("installed");
         assert!(!writer.read(Some(asked), vec![head(7)]));
         (writer, asked)
     }
@@ -168,7 +219,10 @@ mod tests {
         let (mut writer, asked) = loaded();
         let view = writer.view(asked);
         assert_eq!(view.state(asked + Duration::from_secs(25)), State::Current);
-        assert_eq!(view.state(asked + Duration::from_millis(25_001)), State::Stale);
+        assert_eq!(
+            view.state(asked + Duration::from_millis(25_001)),
+            State::Stale
+        );
     }
 
     #[test]
@@ -201,10 +255,30 @@ mod tests {
     fn a_reading_of_an_older_history_holds_nothing_up() {
         let (mut writer, asked) = loaded();
         writer.read(Some(asked), vec![head(9)]);
-        let (generation, newer) = (writer.machine.begin_load(), Head { epoch: next_epoch(), ..head(3) });
-        let builder = Snapshot::begin(Start { epoch: next_epoch(), heads: vec![newer.clone()] });
-        let snapshot = builder.complete(&End { end: true, count: 0 }, writer.machine.root()).expect("complete");
-        writer.machine.install(generation, snapshot).expect("installed");
+        let (generation, newer) = (
+            writer.machine.begin_load(),
+            Head {
+                epoch: next_epoch(),
+                ..head(3)
+            },
+        );
+        let builder = Snapshot::begin(Start {
+            epoch: next_epoch(),
+            heads: vec![newer.clone()],
+        });
+        let snapshot = builder
+            .complete(
+                &End {
+                    end: true,
+                    count: 0,
+                },
+                writer.machine.root(),
+            )
+            .expect("complete");
+        writer
+            .machine
+            .install(generation, snapshot)
+            .expect("installed");
         let later = asked + Duration::from_secs(20);
         assert!(!writer.read(Some(later), vec![newer]));
         assert_eq!(writer.view(later).confirmed, Some(later));
@@ -214,7 +288,10 @@ mod tests {
     fn heads_of_another_history_confirm_nothing() {
         let (mut writer, asked) = loaded();
         let later = asked + Duration::from_secs(20);
-        let other = Head { epoch: next_epoch(), ..head(7) };
+        let other = Head {
+            epoch: next_epoch(),
+            ..head(7)
+        };
         assert!(writer.read(Some(later), vec![other]));
         assert_eq!(writer.view(later).confirmed, Some(asked));
     }

@@ -4,8 +4,8 @@
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// Allows as many open files, and so connections, as the administrator does. The default below that is for programs which
-/// know no better than to count files by bits.
+/// Allows as many open files, and so connections, as the administrator does. The default below that
+/// is for programs which know no better than to count files by bits.
 pub fn raise_open_files() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

@@ -1,7 +1,8 @@
 //! OpenAPI 3.1 documents, put together operation by operation.
 //!
-//! Schemas come from the types that are read and written. Which answers there are nobody can derive: each service says it
-//! of each of its operations. Nothing here knows a web framework, or serves anything.
+//! Schemas come from the types that are read and written. Which answers there are nobody can
+//! derive: each service says it of each of its operations. Nothing here knows a web framework, or
+//! serves anything.
 
 use std::collections::BTreeMap;
 
@@ -35,8 +36,13 @@ impl Schema {
         let mut all = vec![(T::name().into_owned(), T::schema())];
         T::schemas(&mut all);
         let named = all.into_iter().filter(|(name, _schema)| name != NUMBER);
-        let named = named.map(|(name, schema)| (name, spelled(&schema, nulls))).collect();
-        Self { value: reference("schemas", &T::name()), named }
+        let named = named
+            .map(|(name, schema)| (name, spelled(&schema, nulls)))
+            .collect();
+        Self {
+            value: reference("schemas", &T::name()),
+            named,
+        }
     }
 
     /// The same, which also refers to that of a type parameter.
@@ -46,17 +52,24 @@ impl Schema {
         self
     }
 
-    /// The schema of newline-delimited JSON, whose lines are each one of several: to a schema it is a list (as in OpenAPI 3.2).
+    /// The schema of newline-delimited JSON, whose lines are each one of several: to a schema it is
+    /// a list (as in OpenAPI 3.2).
     pub fn lines<const N: usize>(lines: [Self; N]) -> Self {
         let named = lines.iter().flat_map(|line| line.named.clone()).collect();
         let one_of: Vec<_> = lines.into_iter().map(|line| line.value).collect();
-        Self { value: json!({"type": "array", "items": {"oneOf": one_of}, "description": "One item per line"}), named }
+        Self {
+            value: json!({"type": "array", "items": {"oneOf": one_of}, "description": "One item per line"}),
+            named,
+        }
     }
 }
 
 impl From<Value> for Schema {
     fn from(value: Value) -> Self {
-        Self { value, named: Schemas::new() }
+        Self {
+            value,
+            named: Schemas::new(),
+        }
     }
 }
 
@@ -85,7 +98,13 @@ impl Answer {
     /// An answer without a body.
     pub fn empty(status: u16, description: impl Into<String>) -> Self {
         let (content, headers) = (Map::new(), Map::new());
-        Self { status, description: description.into(), content, headers, schemas: Schemas::new() }
+        Self {
+            status,
+            description: description.into(),
+            content,
+            headers,
+            schemas: Schemas::new(),
+        }
     }
 
     /// An answer with a body of this type.
@@ -96,7 +115,8 @@ impl Answer {
     /// The same, with a body of this media type.
     #[must_use]
     pub fn content(mut self, media_type: &str, schema: Schema) -> Self {
-        self.content.insert(media_type.to_owned(), json!({"schema": schema.value}));
+        self.content
+            .insert(media_type.to_owned(), json!({"schema": schema.value}));
         self.schemas.extend(schema.named);
         self
     }
@@ -114,9 +134,15 @@ impl Answer {
     }
 
     fn headed(mut self, headers: &[Header], required: bool) -> Self {
-        for Header { name, description, pattern } in headers {
+        for Header {
+            name,
+            description,
+            pattern,
+        } in headers
+        {
             let schema = json!({"type": "string", "pattern": pattern});
-            let header = json!({"description": description, "required": required, "schema": schema});
+            let header =
+                json!({"description": description, "required": required, "schema": schema});
             self.headers.insert((*name).to_owned(), header);
         }
         self
@@ -151,14 +177,16 @@ impl Operation {
     /// The same, with more to say.
     #[must_use]
     pub fn describe(mut self, description: &str) -> Self {
-        self.value.insert("description".to_owned(), description.into());
+        self.value
+            .insert("description".to_owned(), description.into());
         self
     }
 
     /// The same, whose caller may have to show a token.
     #[must_use]
     pub fn secured(mut self, scheme: &str) -> Self {
-        self.value.insert("security".to_owned(), json!([{}, {scheme: []}]));
+        self.value
+            .insert("security".to_owned(), json!([{}, {scheme: []}]));
         self
     }
 
@@ -180,7 +208,14 @@ impl Operation {
         self.parameter("header", name, description, false, schema)
     }
 
-    fn parameter(mut self, place: &str, name: &str, description: &str, required: bool, schema: Schema) -> Self {
+    fn parameter(
+        mut self,
+        place: &str,
+        name: &str,
+        description: &str,
+        required: bool,
+        schema: Schema,
+    ) -> Self {
         let parameter = json!({
             "in": place, "name": name, "description": description, "required": required, "schema": schema.value,
         });
@@ -192,7 +227,10 @@ impl Operation {
     /// The same, with a body; each call adds a media type.
     #[must_use]
     pub fn body(mut self, media_type: &str, required: bool, schema: Schema) -> Self {
-        let body = self.value.entry("requestBody").or_insert_with(|| json!({"required": required, "content": {}}));
+        let body = self
+            .value
+            .entry("requestBody")
+            .or_insert_with(|| json!({"required": required, "content": {}}));
         body["content"][media_type] = json!({"schema": schema.value});
         self.given.extend(schema.named);
         self
@@ -214,9 +252,20 @@ impl Operation {
     }
 
     fn into_value(self, problem: impl Fn(u16, &[&str]) -> Answer, schemas: &mut Schemas) -> Value {
-        let Self { mut value, parameters, mut answers, problems, schemas: mine, given: _ } = self;
+        let Self {
+            mut value,
+            parameters,
+            mut answers,
+            problems,
+            schemas: mine,
+            given: _,
+        } = self;
         schemas.extend(mine);
-        answers.extend(problems.iter().map(|(status, kinds)| (*status, problem(*status, kinds))));
+        answers.extend(
+            problems
+                .iter()
+                .map(|(status, kinds)| (*status, problem(*status, kinds))),
+        );
         let mut responses = Map::new();
         for (status, answer) in answers {
             schemas.extend(answer.schemas);
@@ -247,7 +296,8 @@ pub struct Document {
 }
 
 impl Document {
-    /// A document without operations. `problem` is what the service answers when it refuses, for a status and kinds.
+    /// A document without operations. `problem` is what the service answers when it refuses, for a
+    /// status and kinds.
     pub fn new(title: &str, description: &str, problem: fn(u16, &[&str]) -> Answer) -> Self {
         let license = json!({"name": "Apache-2.0", "identifier": "Apache-2.0"});
         let version = env!("CARGO_PKG_VERSION");
@@ -264,8 +314,10 @@ impl Document {
     /// The same, with a token that some operations ask for, in a header.
     #[must_use]
     pub fn token(mut self, scheme: &str, header: &str, description: &str) -> Self {
-        let token = json!({"type": "apiKey", "in": "header", "name": header, "description": description});
-        self.components.insert("securitySchemes".to_owned(), json!({scheme: token}));
+        let token =
+            json!({"type": "apiKey", "in": "header", "name": header, "description": description});
+        self.components
+            .insert("securitySchemes".to_owned(), json!({scheme: token}));
         self
     }
 
@@ -274,34 +326,47 @@ impl Document {
     pub fn operation(mut self, method: &str, path: &str, operation: Operation) -> Self {
         self.given.extend(operation.given.clone());
         let value = operation.into_value(self.problem, &mut self.schemas);
-        self.paths.entry(path.to_owned()).or_default().insert(method.to_owned(), value);
+        self.paths
+            .entry(path.to_owned())
+            .or_default()
+            .insert(method.to_owned(), value);
         self
     }
 
     /// The whole document.
     pub fn finish(mut self) -> Value {
         self.schemas.extend(self.given);
-        self.components.insert("schemas".to_owned(), json!(self.schemas));
+        self.components
+            .insert("schemas".to_owned(), json!(self.schemas));
         json!({"openapi": "3.1.0", "info": self.info, "paths": self.paths, "components": self.components})
     }
 }
 
 /// Problems of these kinds: RFC 9457, with a type that is one of them.
 pub fn problem<T: ToSchema>(status: u16, kinds: &[&str]) -> Answer {
-    let types: Vec<_> = kinds.iter().map(|kind| format!("urn:confcast:problem:{kind}")).collect();
-    let description = kinds.iter().map(|kind| format!("`{kind}`")).collect::<Vec<_>>().join(", ");
+    let types: Vec<_> = kinds
+        .iter()
+        .map(|kind| format!("urn:confcast:problem:{kind}"))
+        .collect();
+    let description = kinds
+        .iter()
+        .map(|kind| format!("`{kind}`"))
+        .collect::<Vec<_>>()
+        .join(", ");
     let Schema { mut value, named } = Schema::of::<T>();
     value["properties"] = json!({"type": {"enum": types}, "status": {"const": status}});
     Answer::empty(status, description).content("application/problem+json", Schema { value, named })
 }
 
 fn spelled(schema: &RefOr<utoipa::openapi::Schema>, nulls: bool) -> Value {
-    let mut value = serde_json::to_value(schema).expect("a schema has string keys and finite numbers only");
+    let mut value =
+        serde_json::to_value(schema).expect("a schema has string keys and finite numbers only");
     mend(&mut value, nulls);
     value
 }
 
-/// What the derive cannot know: a member without a value is left out, not null, and an alias of a number is a number.
+/// What the derive cannot know: a member without a value is left out, not null, and an alias of a
+/// number is a number.
 fn mend(value: &mut Value, nulls: bool) {
     match value {
         Value::Object(members) => {
@@ -321,12 +386,21 @@ fn mend(value: &mut Value, nulls: bool) {
                 members.remove("oneOf");
                 members.extend(form);
             }
-            if members.get("$ref").is_some_and(|to| *to == format!("#/components/schemas/{NUMBER}")) {
+            if members
+                .get("$ref")
+                .is_some_and(|to| *to == format!("#/components/schemas/{NUMBER}"))
+            {
                 members.remove("$ref");
-                members.extend([("type".to_owned(), "integer".into()), ("format".to_owned(), "uint64".into())]);
+                members.extend([
+                    ("type".to_owned(), "integer".into()),
+                    ("format".to_owned(), "uint64".into()),
+                ]);
                 members.insert("minimum".to_owned(), 0.into());
             }
-            if members.get("format").is_some_and(|format| format == "uint64") {
+            if members
+                .get("format")
+                .is_some_and(|format| format == "uint64")
+            {
                 members.insert("maximum".to_owned(), u64::MAX.into());
             }
             members.values_mut().for_each(|value| mend(value, nulls));

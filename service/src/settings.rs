@@ -1,7 +1,8 @@
 //! All mistakes in the settings at once, before anything starts.
 //!
-//! Programs take every setting as text (clap reads flags and environment) and give each to [`Checks`], which goes on
-//! after the first mistake, so that the operator sees all of them in one go. It never prints a value marked secret.
+//! Programs take every setting as text (clap reads flags and environment) and give each to
+//! [`Checks`], which goes on after the first mistake, so that the operator sees all of them in one
+//! go. It never prints a value marked secret.
 
 use std::{fmt, str::FromStr};
 
@@ -20,9 +21,15 @@ pub struct Mistakes(pub Vec<String>);
 
 impl fmt::Display for Mistakes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plural = if self.0.len() == 1 { "setting is" } else { "settings are" };
+        let plural = if self.0.len() == 1 {
+            "setting is"
+        } else {
+            "settings are"
+        };
         write!(f, "{} {plural} wrong:", self.0.len())?;
-        self.0.iter().try_for_each(|mistake| write!(f, "\n  {mistake}"))
+        self.0
+            .iter()
+            .try_for_each(|mistake| write!(f, "\n  {mistake}"))
     }
 }
 
@@ -36,8 +43,15 @@ impl Checks {
     }
 
     /// Takes a value that was read by other means.
-    pub fn check<T, E: fmt::Display>(&mut self, name: &str, given: &str, result: Result<T, E>) -> Option<T> {
-        result.map_err(|error| self.mistake(name, format_args!("{given:?}: {error}"))).ok()
+    pub fn check<T, E: fmt::Display>(
+        &mut self,
+        name: &str,
+        given: &str,
+        result: Result<T, E>,
+    ) -> Option<T> {
+        result
+            .map_err(|error| self.mistake(name, format_args!("{given:?}: {error}")))
+            .ok()
     }
 
     /// Notes a mistake in words; for secrets, without the value.
@@ -45,7 +59,8 @@ impl Checks {
         self.mistakes.push(format!("{name}={what}"));
     }
 
-    /// The settings, if nothing was wrong with any of them. `settings` may be `None` only after a mistake.
+    /// The settings, if nothing was wrong with any of them. `settings` may be `None` only after a
+    /// mistake.
     ///
     /// # Errors
     /// All mistakes, in the order they were met.
@@ -60,14 +75,17 @@ impl Checks {
     }
 }
 
-/// The setting, or its default: an empty value counts as unset, because many deployments cannot leave a variable out.
+/// The setting, or its default: an empty value counts as unset, because many deployments cannot
+/// leave a variable out.
 pub fn or<'a>(text: &'a str, default: &'a str) -> &'a str {
     if text.is_empty() { default } else { text }
 }
 
 /// The entries of a list with commas in between; empty ones are not there.
 pub fn listed(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim).filter(|entry| !entry.is_empty())
+    text.split(',')
+        .map(str::trim)
+        .filter(|entry| !entry.is_empty())
 }
 
 /// `true` or `false`, as every boolean setting is spelled.
@@ -87,7 +105,10 @@ pub fn boolean(text: &str) -> Result<bool, &'static str> {
 /// # Errors
 /// When it is anything else.
 pub fn positive(text: &str) -> Result<u64, &'static str> {
-    text.parse().ok().filter(|number| *number > 0).ok_or("expected a whole number from 1")
+    text.parse()
+        .ok()
+        .filter(|number| *number > 0)
+        .ok_or("expected a whole number from 1")
 }
 
 #[cfg(test)]
@@ -103,6 +124,9 @@ mod tests {
         let settings = (|| Some((port?, ttl?, enabled?)))();
         let Mistakes(mistakes) = checks.finish(settings).expect_err("two are wrong");
         assert_eq!(mistakes.len(), 2);
-        assert!(mistakes[0].starts_with("PORT=") && mistakes[1].starts_with("TTL="), "{mistakes:?}");
+        assert!(
+            mistakes[0].starts_with("PORT=") && mistakes[1].starts_with("TTL="),
+            "{mistakes:?}"
+        );
     }
 }

@@ -1,9 +1,11 @@
-//! Answers without an end: how many there may be, what they send when there is nothing to say, and when they are cut off.
+//! Answers without an end: how many there may be, what they send when there is nothing to say, and
+//! when they are cut off.
 //!
-//! A stream is read by the connection: nothing is asked of its source before what came of it last was taken. One that takes
-//! nothing for 30 s is cut off, and so is its connection, which would hold its memory for as long as its peer is silent. All
-//! end at once when the process is told to stop. Streams are
-//! server-sent events; what they say nothing here knows, nor the web framework that sends it.
+//! A stream is read by the connection: nothing is asked of its source before what came of it last
+//! was taken. One that takes nothing for 30 s is cut off, and so is its connection, which would
+//! hold its memory for as long as its peer is silent. All end at once when the process is told to
+//! stop. Streams are server-sent events; what they say nothing here knows, nor the web framework
+//! that sends it.
 
 use std::{
     any::Any,
@@ -91,7 +93,11 @@ pub struct Place {
 impl Streams {
     /// This many places, until `stop`.
     pub fn new(most: usize, stop: CancellationToken) -> Self {
-        Self { most, stop, places: Arc::default() }
+        Self {
+            most,
+            stop,
+            places: Arc::default(),
+        }
     }
 
     /// A place, if there is one.
@@ -102,8 +108,18 @@ impl Streams {
         }
         let id = places.next;
         places.next += 1;
-        places.taken.insert(id, Reader { connection, waits: None });
-        Some(Place { id, stop: self.stop.clone(), places: self.places.clone() })
+        places.taken.insert(
+            id,
+            Reader {
+                connection,
+                waits: None,
+            },
+        );
+        Some(Place {
+            id,
+            stop: self.stop.clone(),
+            places: self.places.clone(),
+        })
     }
 
     /// How many there are now.
@@ -119,9 +135,13 @@ impl Streams {
         let mut rounds = interval(LOOK_EVERY);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while self.stop.run_until_cancelled(rounds.tick()).await.is_some() {
-            let cut = lock(&self.places).cut(|reader| reader.waits.is_some_and(|since| since.elapsed() >= STALLED));
+            let cut = lock(&self.places)
+                .cut(|reader| reader.waits.is_some_and(|since| since.elapsed() >= STALLED));
             if cut > 0 {
-                tracing::warn!(streams = cut, "{cut} streams were cut off: nobody took anything from them");
+                tracing::warn!(
+                    streams = cut,
+                    "{cut} streams were cut off: nobody took anything from them"
+                );
             }
         }
         let told = Instant::now();
@@ -138,7 +158,11 @@ impl Places {
         let before = self.taken.len();
         self.taken.retain(|_id, reader| {
             let cut = who(reader);
-            reader.connection.iter().filter(|_connection| cut).for_each(Connection::cut);
+            reader
+                .connection
+                .iter()
+                .filter(|_connection| cut)
+                .for_each(Connection::cut);
             !cut
         });
         before - self.taken.len()
@@ -147,7 +171,11 @@ impl Places {
 
 impl Place {
     /// The stream that sends `first` and then what the source says.
-    pub fn stream(self, first: Bytes, mut source: impl Source) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    pub fn stream(
+        self,
+        first: Bytes,
+        mut source: impl Source,
+    ) -> impl Stream<Item = Result<Bytes, Infallible>> {
         async_stream::stream! {
             self.handed();
             yield Ok(first);
@@ -185,7 +213,11 @@ impl Place {
 
     /// The last piece was taken. `false` = too late.
     fn goes_on(&self) -> bool {
-        lock(&self.places).taken.get_mut(&self.id).map(|reader| reader.waits = None).is_some()
+        lock(&self.places)
+            .taken
+            .get_mut(&self.id)
+            .map(|reader| reader.waits = None)
+            .is_some()
     }
 }
 
@@ -227,8 +259,11 @@ mod tests {
         let streams = Streams::new(1, CancellationToken::new());
         let place = streams.begin(None).expect("a place");
         assert!(streams.begin(None).is_none(), "there is one place");
-        let all: Vec<_> =
-            place.stream(Bytes::from_static(b"!"), Numbers(0)).map(|piece| piece.expect("bytes")).collect().await;
+        let all: Vec<_> = place
+            .stream(Bytes::from_static(b"!"), Numbers(0))
+            .map(|piece| piece.expect("bytes"))
+            .collect()
+            .await;
         assert_eq!(all, [&b"!"[..], &[1], &[2]]);
         assert!(streams.begin(None).is_some(), "its place is free again");
     }
@@ -237,7 +272,10 @@ mod tests {
     async fn the_end_of_the_process_ends_it() {
         let stop = CancellationToken::new();
         let streams = Streams::new(1, stop.clone());
-        let stream = streams.begin(None).expect("a place").stream(Bytes::new(), Silence);
+        let stream = streams
+            .begin(None)
+            .expect("a place")
+            .stream(Bytes::new(), Silence);
         let mut stream = pin!(stream);
         assert!(stream.next().await.is_some());
         stop.cancel();
@@ -248,16 +286,28 @@ mod tests {
     /// A connection whose peer reads nothing is closed.
     #[tokio::test]
     async fn whoever_takes_nothing_is_cut_off() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let peer = tokio::net::TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connected");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
+        let peer = tokio::net::TcpStream::connect(listener.local_addr().expect("an address"))
+            .await
+            .expect("connected");
         let (ours, _peer) = listener.accept().await.expect("accepted");
         let connection = Connection::of(&ours).expect("TCP");
         let streams = Streams::new(2, CancellationToken::new());
-        let (stalls, waits) =
-            (streams.begin(Some(connection)).expect("a place"), streams.begin(None).expect("a place"));
-        let long_ago = Instant::now().checked_sub(STALLED).expect("this machine is up for longer");
+        let (stalls, waits) = (
+            streams.begin(Some(connection)).expect("a place"),
+            streams.begin(None).expect("a place"),
+        );
+        let long_ago = Instant::now()
+            .checked_sub(STALLED)
+            .expect("this machine is up for longer");
         stalls.handed();
-        lock(&streams.places).taken.get_mut(&stalls.id).expect("its place").waits = Some(long_ago);
+        lock(&streams.places)
+            .taken
+            .get_mut(&stalls.id)
+            .expect("its place")
+            .waits = Some(long_ago);
         tokio::select! {
             ended = streams.run() => panic!("{ended:?}"),
             closed = peer.readable() => closed.expect("closed"),

@@ -1,6 +1,7 @@
 //! The supervisor: the only place that spawns tasks, and where every one of them is awaited.
 //!
-//! A task that ends before it was told to, or panics, ends the process: a dead worker must never look healthy.
+//! A task that ends before it was told to, or panics, ends the process: a dead worker must never
+//! look healthy.
 
 use std::{future::Future, time::Duration};
 
@@ -23,13 +24,18 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// The token that tells tasks to stop. A task ends soon after it is cancelled, at a point of its own choosing.
+    /// The token that tells tasks to stop. A task ends soon after it is cancelled, at a point of
+    /// its own choosing.
     pub fn stop(&self) -> CancellationToken {
         self.stop.clone()
     }
 
     /// Starts a task under a name that logs will use.
-    pub fn spawn(&mut self, name: &'static str, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+    pub fn spawn(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
         self.tasks.spawn(async move { (name, task.await) });
     }
 
@@ -48,9 +54,14 @@ impl Supervisor {
             },
         };
         self.stop.cancel();
-        let rest = timeout(GRACE, self.finish()).await.unwrap_or_else(|_elapsed| {
-            Err(anyhow!("tasks were still running {} s after they were told to stop", GRACE.as_secs()))
-        });
+        let rest = timeout(GRACE, self.finish())
+            .await
+            .unwrap_or_else(|_elapsed| {
+                Err(anyhow!(
+                    "tasks were still running {} s after they were told to stop",
+                    GRACE.as_secs()
+                ))
+            });
         first.and(rest)
     }
 
@@ -58,7 +69,9 @@ impl Supervisor {
         let mut all = Ok(());
         while let Some(ended) = self.tasks.join_next().await {
             let result = match ended {
-                Ok((name, result)) => result.with_context(|| format!("{name} failed while it stopped")),
+                Ok((name, result)) => {
+                    result.with_context(|| format!("{name} failed while it stopped"))
+                }
                 Err(panic) => Err(panic).context("a task panicked while it stopped"),
             };
             all = all.and(result);
@@ -69,8 +82,10 @@ impl Supervisor {
 
 /// Resolves when the process is asked to stop: SIGTERM or SIGINT (Ctrl-C).
 pub async fn asked_to_stop() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
         // Without signal handlers the default action of the signals ends the process.
         return std::future::pending().await;
     };
@@ -99,7 +114,10 @@ mod tests {
     async fn a_task_that_ends_early_ends_the_process() {
         let mut supervisor = Supervisor::default();
         supervisor.spawn("brief", async { Ok(()) });
-        let error = supervisor.run(std::future::pending()).await.expect_err("an early end");
+        let error = supervisor
+            .run(std::future::pending())
+            .await
+            .expect_err("an early end");
         assert!(error.to_string().contains("brief"), "{error}");
     }
 

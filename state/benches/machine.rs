@@ -4,11 +4,16 @@
 
 use std::{collections::BTreeSet, hint::black_box};
 
-use contract::{CanonicalJson, CollectionName, Digest, DocumentId, Epoch, Head, Operation, Revision, snapshot};
+use contract::{
+    CanonicalJson, CollectionName, Digest, DocumentId, Epoch, Head, Operation, Revision, snapshot,
+};
 use criterion::{BatchSize, Criterion};
 use state::{Decision, Hint, Machine, Snapshot};
 
-const EPOCH: Epoch = Epoch { lineage: 1, counter: 1 };
+const EPOCH: Epoch = Epoch {
+    lineage: 1,
+    counter: 1,
+};
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
@@ -20,34 +25,45 @@ fn main() {
     criterion.final_summary();
 }
 
-/// The next revision, of another document each time. Readers hold the root of before, as they do in a replica, so that what
-/// changes is copied.
+/// The next revision, of another document each time. Readers hold the root of before, as they do in
+/// a replica, so that what changes is copied.
 fn apply(criterion: &mut Criterion, machine: &mut Machine, documents: u64) {
     let (mut revision, mut readers) = (documents, machine.root().clone());
-    criterion.benchmark_group("Machine::apply, the next revision").bench_function(of(documents), |bench| {
-        let next = || {
-            revision += 1;
-            hint(revision, documents)
-        };
-        let apply = |hint: Hint| {
-            assert_eq!(machine.apply(&hint), Decision::Applied);
-            readers = machine.root().clone();
-            machine.take_landed()
-        };
-        bench.iter_batched(next, apply, BatchSize::SmallInput);
-    });
-    assert_eq!(readers.collection(&name()).map(|held| held.watermark()), Some(revision), "nothing was left out");
+    criterion
+        .benchmark_group("Machine::apply, the next revision")
+        .bench_function(of(documents), |bench| {
+            let next = || {
+                revision += 1;
+                hint(revision, documents)
+            };
+            let apply = |hint: Hint| {
+                assert_eq!(machine.apply(&hint), Decision::Applied);
+                readers = machine.root().clone();
+                machine.take_landed()
+            };
+            bench.iter_batched(next, apply, BatchSize::SmallInput);
+        });
+    assert_eq!(
+        readers.collection(&name()).map(|held| held.watermark()),
+        Some(revision),
+        "nothing was left out"
+    );
 }
 
 fn get(criterion: &mut Criterion, machine: &Machine, documents: u64) {
     let (root, name, mut number) = (machine.root(), name(), 0);
-    let ids: Vec<DocumentId> = (0..documents).map(|number| id(scattered(number, documents))).collect();
-    criterion.benchmark_group("Root::get").bench_function(of(documents), |bench| {
-        bench.iter(|| {
-            number = (number + 1) % ids.len();
-            root.get(&name, black_box(&ids[number])).expect("it is there")
+    let ids: Vec<DocumentId> = (0..documents)
+        .map(|number| id(scattered(number, documents)))
+        .collect();
+    criterion
+        .benchmark_group("Root::get")
+        .bench_function(of(documents), |bench| {
+            bench.iter(|| {
+                number = (number + 1) % ids.len();
+                root.get(&name, black_box(&ids[number]))
+                    .expect("it is there")
+            });
         });
-    });
 }
 
 fn of(documents: u64) -> String {
@@ -64,12 +80,14 @@ fn id(number: u64) -> DocumentId {
 
 fn config(number: u64) -> CanonicalJson {
     let text = "Greet whoever calls by name. ".repeat(8);
-    let json =
-        format!(r#"{{"active":true,"limits":{{"perMinute":120,"ratio":0.25}},"number":{number},"text":"{text}"}}"#);
+    let json = format!(
+        r#"{{"active":true,"limits":{{"perMinute":120,"ratio":0.25}},"number":{number},"text":"{text}"}}"#
+    );
     CanonicalJson::parse(json.as_bytes()).expect("JSON")
 }
 
-/// Neighbours in time are none in the order of ids: 7,919 is a prime that divides no number of documents here.
+/// Neighbours in time are none in the order of ids: 7,919 is a prime that divides no number of
+/// documents here.
 fn scattered(number: u64, documents: u64) -> u64 {
     number * 7_919 % documents
 }
@@ -92,18 +110,42 @@ fn loaded(documents: u64) -> Machine {
     let item = |number| {
         let config_data = config(number);
         let crc = config_data.crc();
-        snapshot::Item { collection: name(), id: id(number), revision: number + 1, crc, config_data }
+        snapshot::Item {
+            collection: name(),
+            id: id(number),
+            revision: number + 1,
+            crc,
+            config_data,
+        }
     };
     let items: Vec<snapshot::Item> = (0..documents).map(item).collect();
-    let digest = items.iter().fold(Digest::default(), |digest, item| digest.with(&item.id, item.revision, item.crc));
-    let head = Head { revision: documents, count: documents, digest, ..Head::empty(name(), EPOCH) };
+    let digest = items.iter().fold(Digest::default(), |digest, item| {
+        digest.with(&item.id, item.revision, item.crc)
+    });
+    let head = Head {
+        revision: documents,
+        count: documents,
+        digest,
+        ..Head::empty(name(), EPOCH)
+    };
     let mut machine = Machine::new(&BTreeSet::from([name()]));
     let generation = machine.begin_load();
-    let mut builder = Snapshot::begin(snapshot::Start { epoch: EPOCH, heads: vec![head] });
+    let mut builder = Snapshot::begin(snapshot::Start {
+        epoch: EPOCH,
+        heads: vec![head],
+    });
     for item in items {
         builder.item(item, machine.root()).expect("an item");
     }
-    let snapshot = builder.complete(&snapshot::End { end: true, count: documents }, machine.root()).expect("complete");
+    let snapshot = builder
+        .complete(
+            &snapshot::End {
+                end: true,
+                count: documents,
+            },
+            machine.root(),
+        )
+        .expect("complete");
     machine.install(generation, snapshot).expect("installed");
     machine.take_landed();
     machine

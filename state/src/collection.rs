@@ -8,8 +8,8 @@ use crate::{hint::Hint, staging::Staging};
 
 /// Documents and bookkeeping of one collection. Cloning shares the documents.
 ///
-/// The *watermark* W says that every revision up to it was seen; `beyond` holds the ranges seen past a hole. What is
-/// staged is in neither: W never runs over a change that readers cannot see.
+/// The *watermark* W says that every revision up to it was seen; `beyond` holds the ranges seen
+/// past a hole. What is staged is in neither: W never runs over a change that readers cannot see.
 #[derive(Debug, Clone, Default)]
 pub struct Collection {
     pub(crate) documents: OrdMap<DocumentId, Document>,
@@ -37,11 +37,14 @@ impl Collection {
         self.documents.values()
     }
 
-    /// The live documents after an id, by id: how a long list is read in pieces without holding anything.
+    /// The live documents after an id, by id: how a long list is read in pieces without holding
+    /// anything.
     pub fn documents_after(&self, id: Option<&DocumentId>) -> impl Iterator<Item = &Document> {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = id.map_or(Unbounded, Excluded);
-        self.documents.range::<_, DocumentId>((from, Unbounded)).map(|(_id, document)| document)
+        self.documents
+            .range::<_, DocumentId>((from, Unbounded))
+            .map(|(_id, document)| document)
     }
 
     /// How many documents are live.
@@ -64,13 +67,14 @@ impl Collection {
         self.digest
     }
 
-    /// Nothing was seen beyond the watermark and nothing is staged, so `watermark` and `digest` may be compared with a
-    /// publisher's.
+    /// Nothing was seen beyond the watermark and nothing is staged, so `watermark` and `digest` may
+    /// be compared with a publisher's.
     pub fn settled(&self) -> bool {
         self.loaded && self.versioned && self.beyond.is_empty() && self.staged.len() == 0
     }
 
-    /// The newest moment at which it was settled; forgotten when its history changes or it is reset.
+    /// The newest moment at which it was settled; forgotten when its history changes or it is
+    /// reset.
     pub fn last_settled(&self) -> Option<Settled> {
         self.last_settled
     }
@@ -88,7 +92,9 @@ impl Collection {
     /// Up to where everything is seen, once everything up to a revision is.
     pub fn runs_on_to(&self, revision: Revision) -> Revision {
         let revision = revision.max(self.watermark);
-        self.beyond.get(&(revision + 1)).map_or(revision, |range| *range.end())
+        self.beyond
+            .get(&(revision + 1))
+            .map_or(revision, |range| *range.end())
     }
 
     /// Its digest was found to differ from the publisher's; the next load resets it.
@@ -101,14 +107,17 @@ impl Collection {
         self.loaded
     }
 
-    /// Whether its publisher ever gave it a head. If not, order and resurrection cannot be told (seeds.md A20 to A23).
+    /// Whether its publisher ever gave it a head. If not, order and resurrection cannot be told
+    /// (seeds.md A20 to A23).
     pub fn versioned(&self) -> bool {
         self.versioned
     }
 
     /// The highest revision seen.
     pub(crate) fn highest(&self) -> Revision {
-        self.beyond.last().map_or(self.watermark, |range| *range.end())
+        self.beyond
+            .last()
+            .map_or(self.watermark, |range| *range.end())
     }
 
     /// Whether a revision was seen: readers see it, or something newer in its place.
@@ -123,7 +132,11 @@ impl Collection {
 
     /// The revision of whatever is held of a document, dead or alive.
     pub(crate) fn held(&self, id: &DocumentId) -> Revision {
-        self.documents.get(id).map(Document::revision).or_else(|| self.tombstones.get(id).copied()).unwrap_or(0)
+        self.documents
+            .get(id)
+            .map(Document::revision)
+            .or_else(|| self.tombstones.get(id).copied())
+            .unwrap_or(0)
     }
 
     /// Counts a revision as seen and moves the watermark over what has become contiguous.
@@ -135,7 +148,8 @@ impl Collection {
         }
     }
 
-    /// Moves the watermark to at least `revision`, forgets the ranges below, and runs on over the next one.
+    /// Moves the watermark to at least `revision`, forgets the ranges below, and runs on over the
+    /// next one.
     pub(crate) fn see_all(&mut self, revision: Revision) {
         self.known = self.known.max(revision);
         self.watermark = self.watermark.max(revision);
@@ -169,12 +183,17 @@ impl Collection {
     /// Keeps this moment, if it can be compared.
     pub(crate) fn note_settled(&mut self) {
         if self.settled() {
-            self.last_settled = Some(Settled { revision: self.watermark, digest: self.digest });
+            self.last_settled = Some(Settled {
+                revision: self.watermark,
+                digest: self.digest,
+            });
         }
     }
 
     pub(crate) fn put(&mut self, document: Document) {
-        self.digest = self.digest.with(document.id(), document.revision(), document.crc());
+        self.digest = self
+            .digest
+            .with(document.id(), document.revision(), document.crc());
         self.tombstones.remove(document.id());
         if let Some(old) = self.documents.insert(document.id().clone(), document) {
             self.digest = self.digest.without(old.id(), old.revision(), old.crc());
@@ -190,16 +209,26 @@ impl Collection {
         old.is_some()
     }
 
-    /// Tombstones up to the watermark can no longer be contradicted by an event: every such revision is covered.
+    /// Tombstones up to the watermark can no longer be contradicted by an event: every such
+    /// revision is covered.
     pub(crate) fn bury(&mut self) {
-        if self.tombstones.values().any(|revision| *revision <= self.watermark) {
-            let kept = self.tombstones.iter().filter(|(_id, revision)| **revision > self.watermark);
+        if self
+            .tombstones
+            .values()
+            .any(|revision| *revision <= self.watermark)
+        {
+            let kept = self
+                .tombstones
+                .iter()
+                .filter(|(_id, revision)| **revision > self.watermark);
             self.tombstones = kept.map(|(id, revision)| (id.clone(), *revision)).collect();
         }
     }
 
     /// What is held of a document equals this, so its buffer can serve on.
     pub(crate) fn same(&self, id: &DocumentId, revision: Revision, crc: Crc) -> Option<&Document> {
-        self.documents.get(id).filter(|held| held.revision() == revision && held.crc() == crc)
+        self.documents
+            .get(id)
+            .filter(|held| held.revision() == revision && held.crc() == crc)
     }
 }

@@ -3,13 +3,15 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use contract::{
-    CanonicalJson, Change, ChangeSet, CollectionName, Crc, Document, DocumentId, Epoch, EventData, Operation, Revision,
+    CanonicalJson, Change, ChangeSet, CollectionName, Crc, Document, DocumentId, Epoch, EventData,
+    Operation, Revision,
 };
 use serde::Deserialize;
 
 /// A change as it reaches the machine: complete, checked, and with a revision.
 ///
-/// It is read from the data of an event that has all of that; whatever else an event may be is for [`EventData`] to say.
+/// It is read from the data of an event that has all of that; whatever else an event may be is for
+/// [`EventData`] to say.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Said")]
 pub struct Hint {
@@ -50,7 +52,11 @@ impl TryFrom<Said> for Hint {
     type Error = &'static str;
 
     fn try_from(said: Said) -> Result<Self, Self::Error> {
-        if said.config_data.as_ref().is_some_and(|config| !config.is_object()) {
+        if said
+            .config_data
+            .as_ref()
+            .is_some_and(|config| !config.is_object())
+        {
             return Err("configData is not a JSON object");
         }
         Ok(Self {
@@ -71,9 +77,11 @@ impl TryFrom<Said> for Hint {
 pub enum Decision {
     /// It is visible, and with it whatever it was the last missing piece of.
     Applied,
-    /// It waits, unseen by readers, for the rest of its set or for a set before it. Repeats are duplicates.
+    /// It waits, unseen by readers, for the rest of its set or for a set before it. Repeats are
+    /// duplicates.
     Staged,
-    /// It would have to wait, but too much is waiting already. Nothing changed but that it is known to exist.
+    /// It would have to wait, but too much is waiting already. Nothing changed but that it is known
+    /// to exist.
     NoRoom,
     /// Its revision had been seen.
     Duplicate,
@@ -90,7 +98,8 @@ pub enum Decision {
 }
 
 impl Hint {
-    /// What an event says, if it has a revision. A value whose checksum does not hold counts as absent.
+    /// What an event says, if it has a revision. A value whose checksum does not hold counts as
+    /// absent.
     pub fn from_event(data: &EventData) -> Option<Self> {
         let revision = data.revision?;
         Some(Self {
@@ -119,7 +128,8 @@ impl Hint {
         }
     }
 
-    /// The same as the data of an event, as [`Hint::from_event`] reads it; `None` when its value did not come along.
+    /// The same as the data of an event, as [`Hint::from_event`] reads it; `None` when its value
+    /// did not come along.
     pub fn event(&self) -> Option<EventData> {
         if self.lacks_value() {
             return None;
@@ -128,10 +138,17 @@ impl Hint {
             collection: self.collection.clone(),
             op: self.op,
             id: self.id.clone(),
-            config_data: self.config.clone().filter(|_config| self.op != Operation::Delete),
+            config_data: self
+                .config
+                .clone()
+                .filter(|_config| self.op != Operation::Delete),
             metadata: BTreeMap::new(),
             pub_sub_name: None,
-            crc: self.config.as_ref().filter(|_config| self.op != Operation::Delete).map(CanonicalJson::crc),
+            crc: self
+                .config
+                .as_ref()
+                .filter(|_config| self.op != Operation::Delete)
+                .map(CanonicalJson::crc),
             revision: Some(self.revision),
             epoch: Some(self.epoch),
             last_set: Some(self.last_set),
@@ -141,9 +158,13 @@ impl Hint {
         })
     }
 
-    /// The document that it makes; `None` when it takes one away, or when its value did not come along.
+    /// The document that it makes; `None` when it takes one away, or when its value did not come
+    /// along.
     pub(crate) fn document(&self) -> Option<Document> {
-        let config = self.config.as_ref().filter(|_config| self.op != Operation::Delete)?;
+        let config = self
+            .config
+            .as_ref()
+            .filter(|_config| self.op != Operation::Delete)?;
         Some(Document::new(self.id.clone(), self.revision, config))
     }
 
@@ -154,7 +175,9 @@ impl Hint {
 
     /// Bytes of the value.
     pub fn size(&self) -> usize {
-        self.config.as_ref().map_or(0, |config| config.as_str().len())
+        self.config
+            .as_ref()
+            .map_or(0, |config| config.as_str().len())
     }
 }
 
@@ -162,10 +185,17 @@ fn intact(config: Option<CanonicalJson>, crc: Option<Crc>) -> Option<CanonicalJs
     config.filter(|config| crc.is_none_or(|crc| crc == config.crc()))
 }
 
-/// A set that does not name the change itself could never be complete with it: such a change stands alone.
-fn membership(set: Option<ChangeSet>, collection: &CollectionName, revision: Revision) -> Option<Arc<ChangeSet>> {
+/// A set that does not name the change itself could never be complete with it: such a change stands
+/// alone.
+fn membership(
+    set: Option<ChangeSet>,
+    collection: &CollectionName,
+    revision: Revision,
+) -> Option<Arc<ChangeSet>> {
     set.filter(|set| {
-        set.parts.iter().any(|part| part.collection == *collection && (part.first..=part.last).contains(&revision))
+        set.parts.iter().any(|part| {
+            part.collection == *collection && (part.first..=part.last).contains(&revision)
+        })
     })
     .map(Arc::new)
 }

@@ -1,15 +1,17 @@
 //! Last known good, as bytes: a whole root, to start from when nothing else answers.
 //!
-//! Lines of JSON: a header with the bookkeeping of every collection, a snapshot line per document, and an end line with a
-//! checksum over all bytes before it. Nothing of an image is used unless all of it is proven. What is staged is not in
-//! it: it was never seen, and heals.
+//! Lines of JSON: a header with the bookkeeping of every collection, a snapshot line per document,
+//! and an end line with a checksum over all bytes before it. Nothing of an image is used unless all
+//! of it is proven. What is staged is not in it: it was never seen, and heals.
 
 use std::{
     collections::BTreeMap,
     io::{self, BufRead, Write},
 };
 
-use contract::{CollectionName, Digest, Document, DocumentId, Epoch, Revision, fleet::Settled, snapshot::Item};
+use contract::{
+    CollectionName, Digest, Document, DocumentId, Epoch, Revision, fleet::Settled, snapshot::Item,
+};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -95,7 +97,10 @@ impl<W: Write> Summed<W> {
 }
 
 fn end_line(count: u64, sum: &Xxh3) -> String {
-    format!("{{\"end\":true,\"count\":{count},\"xxh3\":\"{:016x}\"}}\n", sum.digest())
+    format!(
+        "{{\"end\":true,\"count\":{count},\"xxh3\":\"{:016x}\"}}\n",
+        sum.digest()
+    )
 }
 
 impl Root {
@@ -104,11 +109,24 @@ impl Root {
     /// # Errors
     /// When `out` refuses.
     pub fn write_image(&self, notes: &Notes, out: &mut impl Write) -> io::Result<()> {
-        let mut out = Summed { inner: out, sum: Xxh3::new() };
-        let saved = || self.collections.iter().filter(|(_name, held)| held.versioned);
-        let collections = saved().map(|(name, held)| (name.clone(), Bookkeeping::of(held))).collect();
-        let mut line =
-            serde_json::to_vec(&Header { format: FORMAT, epoch: self.epoch, notes: notes.clone(), collections })?;
+        let mut out = Summed {
+            inner: out,
+            sum: Xxh3::new(),
+        };
+        let saved = || {
+            self.collections
+                .iter()
+                .filter(|(_name, held)| held.versioned)
+        };
+        let collections = saved()
+            .map(|(name, held)| (name.clone(), Bookkeeping::of(held)))
+            .collect();
+        let mut line = serde_json::to_vec(&Header {
+            format: FORMAT,
+            epoch: self.epoch,
+            notes: notes.clone(),
+            collections,
+        })?;
         line.push(b'\n');
         out.write(&line)?;
         let mut count = 0;
@@ -129,8 +147,16 @@ impl Bookkeeping {
     fn of(held: &Collection) -> Self {
         Self {
             revision: held.watermark,
-            beyond: held.beyond.iter().map(|range| (*range.start(), *range.end())).collect(),
-            tombstones: held.tombstones.iter().map(|(id, revision)| (id.clone(), *revision)).collect(),
+            beyond: held
+                .beyond
+                .iter()
+                .map(|range| (*range.start(), *range.end()))
+                .collect(),
+            tombstones: held
+                .tombstones
+                .iter()
+                .map(|(id, revision)| (id.clone(), *revision))
+                .collect(),
             settled: held.last_settled,
             count: held.count(),
             digest: held.digest,
@@ -139,10 +165,19 @@ impl Bookkeeping {
 
     /// The collection, still without its documents.
     fn into_collection(self) -> Collection {
-        let mut collection = Collection { loaded: true, versioned: true, ..Collection::default() };
+        let mut collection = Collection {
+            loaded: true,
+            versioned: true,
+            ..Collection::default()
+        };
         collection.tombstones = self.tombstones.into_iter().collect();
         collection.watermark = self.revision;
-        collection.beyond = self.beyond.into_iter().filter(|(a, b)| a <= b).map(|(a, b)| a..=b).collect();
+        collection.beyond = self
+            .beyond
+            .into_iter()
+            .filter(|(a, b)| a <= b)
+            .map(|(a, b)| a..=b)
+            .collect();
         collection.known = collection.highest();
         collection.last_settled = self.settled;
         collection
@@ -164,10 +199,21 @@ impl Image {
             return Err(Damaged::Format(format));
         }
         let header: Header = serde_json::from_slice(&line).map_err(not_understood(1))?;
-        let sums: Vec<_> =
-            header.collections.iter().map(|(name, said)| (name.clone(), said.count, said.digest)).collect();
-        let collections = header.collections.into_iter().map(|(name, said)| (name, said.into_collection())).collect();
-        let mut root = Root { epoch: header.epoch, collections, ..Root::default() };
+        let sums: Vec<_> = header
+            .collections
+            .iter()
+            .map(|(name, said)| (name.clone(), said.count, said.digest))
+            .collect();
+        let collections = header
+            .collections
+            .into_iter()
+            .map(|(name, said)| (name, said.into_collection()))
+            .collect();
+        let mut root = Root {
+            epoch: header.epoch,
+            collections,
+            ..Root::default()
+        };
         let mut count = 0;
         loop {
             sum.update(&line);
@@ -181,18 +227,29 @@ impl Image {
             count += 1;
             let item: Item = serde_json::from_slice(&line).map_err(not_understood(count + 1))?;
             let document = Document::new(item.id, item.revision, &item.config_data);
-            let collection = root.collections.get_mut(&item.collection).filter(|_held| document.crc() == item.crc);
-            collection.ok_or(Damaged::Disagrees(item.collection))?.put(document);
+            let collection = root
+                .collections
+                .get_mut(&item.collection)
+                .filter(|_held| document.crc() == item.crc);
+            collection
+                .ok_or(Damaged::Disagrees(item.collection))?
+                .put(document);
         }
         if !input.fill_buf()?.is_empty() {
             return Err(Damaged::Unproven);
         }
         for (name, count, digest) in sums {
-            let held = root.collections.get_mut(&name).filter(|held| held.count() == count && held.digest == digest);
+            let held = root
+                .collections
+                .get_mut(&name)
+                .filter(|held| held.count() == count && held.digest == digest);
             // What was staged is gone, so this moment may well be one that can be compared.
             held.ok_or(Damaged::Disagrees(name))?.note_settled();
         }
-        Ok(Self { root, notes: header.notes })
+        Ok(Self {
+            root,
+            notes: header.notes,
+        })
     }
 
     /// What stands in it besides.

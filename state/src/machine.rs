@@ -16,8 +16,8 @@ use crate::{
     snapshot::{self, How, Installed, NotInstalled, Snapshot},
 };
 
-/// Changes that arrive before the first load are kept up to this many; beyond that the load brings them anyway, or the
-/// hole that they leave is seen and healed.
+/// Changes that arrive before the first load are kept up to this many; beyond that the load brings
+/// them anyway, or the hole that they leave is seen and healed.
 const MAX_EARLY: usize = 4_096;
 /// Bytes of their values.
 const MAX_EARLY_BYTES: usize = 16 << 20;
@@ -44,7 +44,8 @@ pub struct Machine {
     generation: u64,
     loading: bool,
     landed: Vec<Landed>,
-    /// What was seen when the load under way began, if a snapshot below it could show half of a set.
+    /// What was seen when the load under way began, if a snapshot below it could show half of a
+    /// set.
     floor: BTreeMap<CollectionName, Revision>,
     /// The watermarks of distrusted collections when the load under way began.
     doubted: BTreeMap<CollectionName, Revision>,
@@ -53,9 +54,15 @@ pub struct Machine {
 impl Machine {
     /// A machine that follows these collections and holds nothing.
     pub fn new(collections: &BTreeSet<CollectionName>) -> Self {
-        let collections = collections.iter().map(|name| (name.clone(), Collection::default())).collect();
+        let collections = collections
+            .iter()
+            .map(|name| (name.clone(), Collection::default()))
+            .collect();
         Self {
-            root: Root { collections, ..Root::default() },
+            root: Root {
+                collections,
+                ..Root::default()
+            },
             early: Vec::new(),
             early_bytes: 0,
             generation: 0,
@@ -71,15 +78,17 @@ impl Machine {
         &self.root
     }
 
-    /// What has become visible since this was last asked, in the order in which it did; not in the order of revisions. Ask
-    /// after every step, else it grows.
+    /// What has become visible since this was last asked, in the order in which it did; not in the
+    /// order of revisions. Ask after every step, else it grows.
     pub fn take_landed(&mut self) -> Vec<Landed> {
         std::mem::take(&mut self.landed)
     }
 
     /// What would become of a change. Pure: the answer and nothing else.
     pub fn decide(&self, hint: &Hint) -> Decision {
-        let Some(collection) = self.root.collection(&hint.collection) else { return Decision::NotFollowed };
+        let Some(collection) = self.root.collection(&hint.collection) else {
+            return Decision::NotFollowed;
+        };
         match self.root.epoch {
             None => return Decision::Early,
             Some(epoch) if epoch != hint.epoch => return Decision::OtherEpoch,
@@ -95,7 +104,11 @@ impl Machine {
         } else if hint.lacks_value() {
             Decision::NeedsValue
         } else if !self.ready(hint, Some(hint)) {
-            if collection.staged.has_room(hint) { Decision::Staged } else { Decision::NoRoom }
+            if collection.staged.has_room(hint) {
+                Decision::Staged
+            } else {
+                Decision::NoRoom
+            }
         } else if superseded {
             Decision::Superseded
         } else {
@@ -103,8 +116,9 @@ impl Machine {
         }
     }
 
-    /// Does what [`Machine::decide`] says, and then whatever had waited for it. Changes of other documents that are
-    /// still missing do not hold it up, unless they are of a set that comes before it.
+    /// Does what [`Machine::decide`] says, and then whatever had waited for it. Changes of other
+    /// documents that are still missing do not hold it up, unless they are of a set that comes
+    /// before it.
     pub fn apply(&mut self, hint: &Hint) -> Decision {
         let decision = self.decide(hint);
         match decision {
@@ -127,12 +141,16 @@ impl Machine {
         decision
     }
 
-    /// Applies a record of the feed, which is the log itself: it takes the place of what an event said of a revision that
-    /// still waits. So an event that is wrong holds nothing up for longer than the next delta takes.
+    /// Applies a record of the feed, which is the log itself: it takes the place of what an event
+    /// said of a revision that still waits. So an event that is wrong holds nothing up for
+    /// longer than the next delta takes.
     pub fn apply_record(&mut self, record: &Hint) -> Decision {
         if self.root.epoch == Some(record.epoch)
             && let Some(collection) = self.root.collections.get_mut(&record.collection)
-            && collection.staged.get(record.revision).is_some_and(|waiting| waiting != record)
+            && collection
+                .staged
+                .get(record.revision)
+                .is_some_and(|waiting| waiting != record)
         {
             collection.staged.remove(record.revision);
         }
@@ -149,7 +167,9 @@ impl Machine {
 
     fn land(&mut self, hint: &Hint) {
         let loading = self.loading;
-        let Some(collection) = self.root.collections.get_mut(&hint.collection) else { return };
+        let Some(collection) = self.root.collections.get_mut(&hint.collection) else {
+            return;
+        };
         if collection.held(&hint.id) < hint.revision {
             self.root.sets.note(hint);
         }
@@ -161,29 +181,43 @@ impl Machine {
         }
     }
 
-    /// Whether a change may be visible now: every set before it is, and the rest of its own set is here. `coming` counts
-    /// as here.
+    /// Whether a change may be visible now: every set before it is, and the rest of its own set is
+    /// here. `coming` counts as here.
     fn ready(&self, hint: &Hint, coming: Option<&Hint>) -> bool {
-        let Some(collection) = self.root.collection(&hint.collection) else { return false };
-        let Some(set) = &hint.change_set else { return collection.watermark >= hint.last_set };
+        let Some(collection) = self.root.collection(&hint.collection) else {
+            return false;
+        };
+        let Some(set) = &hint.change_set else {
+            return collection.watermark >= hint.last_set;
+        };
         set.parts.iter().all(|part| {
             // What is not followed is not waited for.
-            let Some(collection) = self.root.collection(&part.collection) else { return true };
+            let Some(collection) = self.root.collection(&part.collection) else {
+                return true;
+            };
             let here = |revision| {
-                let coming = coming.filter(|hint| hint.collection == part.collection && hint.revision == revision);
+                let coming = coming
+                    .filter(|hint| hint.collection == part.collection && hint.revision == revision);
                 let waiting = coming.or_else(|| collection.staged.get(revision));
-                collection.seen(revision) || waiting.is_some_and(|hint| collection.watermark >= hint.last_set)
+                collection.seen(revision)
+                    || waiting.is_some_and(|hint| collection.watermark >= hint.last_set)
             };
             (part.first.max(collection.watermark + 1)..=part.last).all(here)
         })
     }
 
-    /// Makes visible what waits for nothing any more, until nothing moves. Callers publish once, after it.
+    /// Makes visible what waits for nothing any more, until nothing moves. Callers publish once,
+    /// after it.
     ///
-    /// Only the lowest that waits in a collection can be ready: whatever is above has to wait for its set as well.
+    /// Only the lowest that waits in a collection can be ready: whatever is above has to wait for
+    /// its set as well.
     fn settle(&mut self) {
         let lowest = |machine: &Self| {
-            let mut lowest = machine.root.collections.values().filter_map(|collection| collection.staged.lowest());
+            let mut lowest = machine
+                .root
+                .collections
+                .values()
+                .filter_map(|collection| collection.staged.lowest());
             lowest.find(|hint| machine.ready(hint, None)).cloned()
         };
         while let Some(hint) = lowest(self) {
@@ -195,9 +229,13 @@ impl Machine {
     /// Makes the rest of a change's set visible.
     fn land_set(&mut self, hint: &Hint) {
         for part in hint.change_set.iter().flat_map(|set| &set.parts) {
-            let Some(collection) = self.root.collection(&part.collection) else { continue };
+            let Some(collection) = self.root.collection(&part.collection) else {
+                continue;
+            };
             let waiting = collection.staged.within(part.first..=part.last);
-            waiting.into_iter().for_each(|revision| self.unstage(&part.collection, revision));
+            waiting
+                .into_iter()
+                .for_each(|revision| self.unstage(&part.collection, revision));
         }
     }
 
@@ -225,11 +263,14 @@ impl Machine {
 
     /// Takes note of a publisher's heads; whether this replica lacks something that they name.
     ///
-    /// Heads of another history confirm nothing and are answered `true`: only a load can tell what to make of them.
+    /// Heads of another history confirm nothing and are answered `true`: only a load can tell what
+    /// to make of them.
     pub fn compare(&mut self, heads: &[Head]) -> bool {
         let mut lacks = false;
         for head in heads {
-            let Some(collection) = self.root.collections.get_mut(&head.collection) else { continue };
+            let Some(collection) = self.root.collections.get_mut(&head.collection) else {
+                continue;
+            };
             if self.root.epoch == Some(head.epoch) {
                 collection.known = collection.known.max(head.revision);
                 lacks |= collection.watermark < head.revision;
@@ -240,21 +281,35 @@ impl Machine {
         lacks
     }
 
-    /// Notes that a collection's digest was found to differ from its publisher's at the same revision.
+    /// Notes that a collection's digest was found to differ from its publisher's at the same
+    /// revision.
     ///
-    /// The next load, whose snapshot is at or above the watermark of its beginning, replaces whatever is held up to the
-    /// snapshot's revision, by values read anew. It is a reset: what it held there was wrong, so a document may go back. What it holds above that
+    /// The next load, whose snapshot is at or above the watermark of its beginning, replaces
+    /// whatever is held up to the snapshot's revision, by values read anew. It is a reset: what
+    /// it held there was wrong, so a document may go back. What it holds above that
     /// revision stays; if that is wrong too, the digests differ again at the next settled moment.
     pub fn distrust(&mut self, name: &CollectionName) {
-        if let Some(collection) = self.root.collections.get_mut(name).filter(|collection| collection.versioned) {
+        if let Some(collection) = self
+            .root
+            .collections
+            .get_mut(name)
+            .filter(|collection| collection.versioned)
+        {
             collection.distrusted = true;
         }
     }
 
-    /// Goes on from where another process left off; whether it did. Only a machine that has loaded nothing can. What
-    /// is followed and not in the image stays unloaded, what is in it and not followed is ignored.
+    /// Goes on from where another process left off; whether it did. Only a machine that has loaded
+    /// nothing can. What is followed and not in the image stays unloaded, what is in it and not
+    /// followed is ignored.
     pub fn restore(&mut self, image: Image) -> bool {
-        if self.root.epoch.is_some() || self.root.collections.values().any(|collection| collection.loaded) {
+        if self.root.epoch.is_some()
+            || self
+                .root
+                .collections
+                .values()
+                .any(|collection| collection.loaded)
+        {
             return false;
         }
         self.root.epoch = image.root.epoch;
@@ -273,11 +328,23 @@ impl Machine {
         self.generation += 1;
         self.loading = true;
         self.floor.clear();
-        let doubted = self.root.collections.iter().filter(|(_name, held)| held.distrusted);
-        self.doubted = doubted.map(|(name, held)| (name.clone(), held.watermark)).collect();
+        let doubted = self
+            .root
+            .collections
+            .iter()
+            .filter(|(_name, held)| held.distrusted);
+        self.doubted = doubted
+            .map(|(name, held)| (name.clone(), held.watermark))
+            .collect();
         // An image may hold a set whose other half is in a collection that was not followed then.
-        if self.root.collections.values().any(|collection| !collection.versioned) {
-            let seen = |(name, held): (&CollectionName, &Collection)| (name.clone(), held.highest());
+        if self
+            .root
+            .collections
+            .values()
+            .any(|collection| !collection.versioned)
+        {
+            let seen =
+                |(name, held): (&CollectionName, &Collection)| (name.clone(), held.highest());
             self.floor = self.root.collections.iter().map(seen).collect();
         }
         Generation(self.generation)
@@ -293,9 +360,14 @@ impl Machine {
     /// Installs a proven snapshot, all collections in one step, and then what had come early.
     ///
     /// # Errors
-    /// When the load was voided by a newer one, when good data would be replaced by another store's or an older
-    /// history's (NeverEmpty), or when it is too old to complete what is held. Nothing changed then.
-    pub fn install(&mut self, generation: Generation, snapshot: Snapshot) -> Result<Installed, NotInstalled> {
+    /// When the load was voided by a newer one, when good data would be replaced by another store's
+    /// or an older history's (NeverEmpty), or when it is too old to complete what is held.
+    /// Nothing changed then.
+    pub fn install(
+        &mut self,
+        generation: Generation,
+        snapshot: Snapshot,
+    ) -> Result<Installed, NotInstalled> {
         if generation != Generation(self.generation) || !self.loading {
             return Err(NotInstalled::Voided);
         }
@@ -320,11 +392,24 @@ impl Machine {
         }
     }
 
-    /// Replaces an unversioned collection by a full list (seeds.md A20: `load()`). A versioned one is left alone.
-    pub fn replace_unversioned(&mut self, name: &CollectionName, documents: Vec<(DocumentId, CanonicalJson)>) {
-        if let Some(collection) = self.root.collections.get_mut(name).filter(|collection| !collection.versioned) {
+    /// Replaces an unversioned collection by a full list (seeds.md A20: `load()`). A versioned one
+    /// is left alone.
+    pub fn replace_unversioned(
+        &mut self,
+        name: &CollectionName,
+        documents: Vec<(DocumentId, CanonicalJson)>,
+    ) {
+        if let Some(collection) = self
+            .root
+            .collections
+            .get_mut(name)
+            .filter(|collection| !collection.versioned)
+        {
             self.root.generation += u64::from(!collection.loaded);
-            *collection = Collection { loaded: true, ..Collection::default() };
+            *collection = Collection {
+                loaded: true,
+                ..Collection::default()
+            };
             for (id, config) in documents {
                 collection.put(Document::new(id, 0, &config));
             }
@@ -332,17 +417,32 @@ impl Machine {
     }
 
     /// Sets a document of an unversioned collection (seeds.md A20: `addLocal`); whether it could.
-    pub fn add_unversioned(&mut self, name: &CollectionName, id: DocumentId, config: &CanonicalJson) -> bool {
-        let Some(collection) = self.root.collections.get_mut(name).filter(|collection| !collection.versioned) else {
+    pub fn add_unversioned(
+        &mut self,
+        name: &CollectionName,
+        id: DocumentId,
+        config: &CanonicalJson,
+    ) -> bool {
+        let Some(collection) = self
+            .root
+            .collections
+            .get_mut(name)
+            .filter(|collection| !collection.versioned)
+        else {
             return false;
         };
         collection.put(Document::new(id, 0, config));
         true
     }
 
-    /// Takes a document of an unversioned collection away (seeds.md A20: `removeLocal`); whether it was there.
+    /// Takes a document of an unversioned collection away (seeds.md A20: `removeLocal`); whether it
+    /// was there.
     pub fn remove_unversioned(&mut self, name: &CollectionName, id: &DocumentId) -> bool {
-        let collection = self.root.collections.get_mut(name).filter(|collection| !collection.versioned);
+        let collection = self
+            .root
+            .collections
+            .get_mut(name)
+            .filter(|collection| !collection.versioned);
         collection.is_some_and(|collection| collection.remove(id))
     }
 }

@@ -7,8 +7,8 @@ use imbl::{OrdMap, ordmap::DiffItem};
 
 use crate::{collection::Collection, sets::RecentSets};
 
-/// An immutable view over all followed collections. Cloning is cheap and pins the moment: whatever is applied later,
-/// a clone never changes.
+/// An immutable view over all followed collections. Cloning is cheap and pins the moment: whatever
+/// is applied later, a clone never changes.
 #[derive(Debug, Clone, Default)]
 pub struct Root {
     pub(crate) epoch: Option<Epoch>,
@@ -17,7 +17,8 @@ pub struct Root {
     pub(crate) sets: RecentSets,
 }
 
-/// What became of one document between two moments. However often it changed in between, there is one difference.
+/// What became of one document between two moments. However often it changed in between, there is
+/// one difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Difference<'a> {
     /// Its collection.
@@ -36,9 +37,12 @@ impl Root {
         self.epoch
     }
 
-    /// Whether every followed collection was loaded at least once. Before that there is nothing to serve.
+    /// Whether every followed collection was loaded at least once. Before that there is nothing to
+    /// serve.
     pub fn loaded(&self) -> bool {
-        self.collections.values().all(|collection| collection.loaded)
+        self.collections
+            .values()
+            .all(|collection| collection.loaded)
     }
 
     /// A followed collection.
@@ -51,12 +55,17 @@ impl Root {
         self.collections.iter()
     }
 
-    /// Where a delta has to start: the watermark of every collection that lacks something known to exist.
+    /// Where a delta has to start: the watermark of every collection that lacks something known to
+    /// exist.
     pub fn gaps(&self) -> BTreeMap<CollectionName, Revision> {
         let lacks = |(_name, held): &(&CollectionName, &Collection)| {
             held.loaded && held.versioned && held.known > held.watermark
         };
-        self.collections.iter().filter(lacks).map(|(name, held)| (name.clone(), held.watermark)).collect()
+        self.collections
+            .iter()
+            .filter(lacks)
+            .map(|(name, held)| (name.clone(), held.watermark))
+            .collect()
     }
 
     /// A live document.
@@ -64,32 +73,63 @@ impl Root {
         self.collections.get(collection)?.get(id)
     }
 
-    /// Counts how often what is held was replaced by what counts anew: a first load, a newer history, a reset of what had
-    /// diverged. Differences across that are no changes that anybody made.
+    /// Counts how often what is held was replaced by what counts anew: a first load, a newer
+    /// history, a reset of what had diverged. Differences across that are no changes that
+    /// anybody made.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// What has to be done to `old` to make it this: by collection, then by id. What both share is not looked at.
+    /// What has to be done to `old` to make it this: by collection, then by id. What both share is
+    /// not looked at.
     pub fn changes_since<'a>(&'a self, old: &'a Self) -> Vec<Difference<'a>> {
         let mut differences = Vec::new();
         for (collection, held) in &self.collections {
-            let push = |(id, before, now)| differences.push(Difference { collection, id, before, now });
+            let push = |(id, before, now)| {
+                differences.push(Difference {
+                    collection,
+                    id,
+                    before,
+                    now,
+                })
+            };
             match old.collections.get(collection) {
-                Some(old) => old.documents.diff(&held.documents).map(split).for_each(push),
-                None => held.documents.iter().map(|(id, now)| (id, None, Some(now))).for_each(push),
+                Some(old) => old
+                    .documents
+                    .diff(&held.documents)
+                    .map(split)
+                    .for_each(push),
+                None => held
+                    .documents
+                    .iter()
+                    .map(|(id, now)| (id, None, Some(now)))
+                    .for_each(push),
             }
         }
-        for (collection, old) in old.collections.iter().filter(|(name, _old)| !self.collections.contains_key(*name)) {
-            let gone = |(id, before)| Difference { collection, id, before: Some(before), now: None };
+        for (collection, old) in old
+            .collections
+            .iter()
+            .filter(|(name, _old)| !self.collections.contains_key(*name))
+        {
+            let gone = |(id, before)| Difference {
+                collection,
+                id,
+                before: Some(before),
+                now: None,
+            };
             differences.extend(old.documents.iter().map(gone));
         }
         differences
     }
 
-    /// The change set that made a document what it is, or took it away, when that is one of the last 256 that came.
+    /// The change set that made a document what it is, or took it away, when that is one of the
+    /// last 256 that came.
     pub fn set_of(&self, collection: &CollectionName, id: &DocumentId) -> Option<&ChangeSet> {
-        self.sets.set_of(collection, id, self.get(collection, id).map(Document::revision))
+        self.sets.set_of(
+            collection,
+            id,
+            self.get(collection, id).map(Document::revision),
+        )
     }
 }
 
@@ -98,7 +138,10 @@ fn split<'a>(
 ) -> (&'a DocumentId, Option<&'a Document>, Option<&'a Document>) {
     match item {
         DiffItem::Add(id, now) => (id, None, Some(now)),
-        DiffItem::Update { old: (id, before), new: (_id, now) } => (id, Some(before), Some(now)),
+        DiffItem::Update {
+            old: (id, before),
+            new: (_id, now),
+        } => (id, Some(before), Some(now)),
         DiffItem::Remove(id, before) => (id, Some(before), None),
     }
 }

@@ -1,6 +1,7 @@
 //! Which change sets came last, so that who refuses one document knows what belongs to it.
 //!
-//! It decides nothing about what is held: raw readers see every set whole without it. It is bounded, and not on disk.
+//! It decides nothing about what is held: raw readers see every set whole without it. It is
+//! bounded, and not on disk.
 
 use std::sync::Arc;
 
@@ -34,7 +35,11 @@ impl RecentSets {
         let gone = hint.change_set.is_some() && hint.config.is_none();
         if gone || !self.deleted.is_empty() {
             let key = (hint.collection.clone(), hint.id.clone());
-            _ = if gone { self.deleted.insert(key, hint.revision) } else { self.deleted.remove(&key) };
+            _ = if gone {
+                self.deleted.insert(key, hint.revision)
+            } else {
+                self.deleted.remove(&key)
+            };
         }
     }
 
@@ -44,16 +49,25 @@ impl RecentSets {
         {
             for part in &oldest.parts {
                 self.parts.remove(&(part.collection.clone(), part.first));
-                let of_it = |((name, _id), revision): &(&(CollectionName, DocumentId), &Revision)| {
-                    *name == part.collection && (part.first..=part.last).contains(*revision)
-                };
-                let gone: Vec<_> = self.deleted.iter().filter(of_it).map(|(key, _revision)| key.clone()).collect();
+                let of_it =
+                    |((name, _id), revision): &(&(CollectionName, DocumentId), &Revision)| {
+                        *name == part.collection && (part.first..=part.last).contains(*revision)
+                    };
+                let gone: Vec<_> = self
+                    .deleted
+                    .iter()
+                    .filter(of_it)
+                    .map(|(key, _revision)| key.clone())
+                    .collect();
                 gone.iter().for_each(|key| _ = self.deleted.remove(key));
             }
         }
         self.sets.push_back(Arc::clone(set));
         for part in &set.parts {
-            self.parts.insert((part.collection.clone(), part.first), (part.last, Arc::clone(set)));
+            self.parts.insert(
+                (part.collection.clone(), part.first),
+                (part.last, Arc::clone(set)),
+            );
         }
     }
 

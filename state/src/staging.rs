@@ -1,4 +1,5 @@
-//! Changes that are here but must not be visible yet. They are never served, saved, or counted into the watermark.
+//! Changes that are here but must not be visible yet. They are never served, saved, or counted into
+//! the watermark.
 
 use std::ops::RangeInclusive;
 
@@ -9,14 +10,16 @@ use crate::hint::Hint;
 
 /// Most changes that wait, per collection.
 pub(crate) const MAX_CHANGES: usize = 4_096;
-/// Most bytes of values that wait, per collection. A whole set always fits (see [`contract::set::MAX_BYTES`]).
+/// Most bytes of values that wait, per collection. A whole set always fits (see
+/// [`contract::set::MAX_BYTES`]).
 pub(crate) const MAX_BYTES: usize = 16 << 20;
 
 /// The waiting changes of one collection. Cloning shares them.
 ///
-/// It is bounded, and the lowest revisions always find room. That is why healing by delta always progresses: the lowest
-/// set that is incomplete is made of the lowest revisions that wait, in each of its collections, so a delta that hands
-/// them on in order completes it, however much else has come before.
+/// It is bounded, and the lowest revisions always find room. That is why healing by delta always
+/// progresses: the lowest set that is incomplete is made of the lowest revisions that wait, in each
+/// of its collections, so a delta that hands them on in order completes it, however much else has
+/// come before.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Staging {
     changes: OrdMap<Revision, Hint>,
@@ -36,10 +39,15 @@ impl Staging {
         self.changes.get_min().map(|(_revision, hint)| hint)
     }
 
-    /// How many of the highest revisions have to go for a change; `None` when it is too high to find room.
+    /// How many of the highest revisions have to go for a change; `None` when it is too high to
+    /// find room.
     fn evictions(&self, coming: &Hint) -> Option<usize> {
         let (mut count, mut bytes) = (self.len() + 1, self.bytes + coming.size());
-        let mut higher = self.changes.values().rev().take_while(|hint| hint.revision > coming.revision);
+        let mut higher = self
+            .changes
+            .values()
+            .rev()
+            .take_while(|hint| hint.revision > coming.revision);
         let mut gone = 0;
         while count > MAX_CHANGES || bytes > MAX_BYTES {
             bytes -= higher.next()?.size();
@@ -53,7 +61,8 @@ impl Staging {
         self.evictions(coming).is_some()
     }
 
-    /// Lets the highest go for a change. They were never seen: they are still known to exist, and heal from the feed.
+    /// Lets the highest go for a change. They were never seen: they are still known to exist, and
+    /// heal from the feed.
     pub(crate) fn make_room(&mut self, hint: &Hint) {
         for _highest in 0..self.evictions(hint).unwrap_or(0) {
             if let Some(&(highest, _)) = self.changes.get_max() {
@@ -76,7 +85,14 @@ impl Staging {
     /// Which revisions of a run wait.
     pub(crate) fn within(&self, run: RangeInclusive<Revision>) -> Vec<Revision> {
         // A range that ends before it begins is a panic, not an empty one.
-        if run.is_empty() { Vec::new() } else { self.changes.range(run).map(|(revision, _hint)| *revision).collect() }
+        if run.is_empty() {
+            Vec::new()
+        } else {
+            self.changes
+                .range(run)
+                .map(|(revision, _hint)| *revision)
+                .collect()
+        }
     }
 
     /// Only what is above a revision.

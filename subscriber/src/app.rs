@@ -1,7 +1,7 @@
 //! The process: binds first, then serves and follows until it is told to stop.
 //!
-//! Only this module starts anything, and all of it runs under one supervisor: if the server or the replica ends, the
-//! process ends.
+//! Only this module starts anything, and all of it runs under one supervisor: if the server or the
+//! replica ends, the process ends.
 
 use std::{
     future::Future,
@@ -40,8 +40,12 @@ impl App {
     /// # Errors
     /// When the port cannot be had.
     pub fn build(settings: Settings) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(settings.listen)
-            .with_context(|| format!("cannot listen on {} (AURA_CONFIGURATION_LISTEN)", settings.listen))?;
+        let listener = TcpListener::bind(settings.listen).with_context(|| {
+            format!(
+                "cannot listen on {} (AURA_CONFIGURATION_LISTEN)",
+                settings.listen
+            )
+        })?;
         let address = listener.local_addr().context("cannot tell the port")?;
         let default = || format!("{}:{}", settings.host_name, address.port());
         let replica = Replica::new(Config {
@@ -53,22 +57,34 @@ impl App {
             events: settings.events.clone(),
             snapshot_dir: settings.snapshot_dir.clone(),
             sidecar_token: settings.sidecar_token.clone(),
-            app_token: settings.app_api_token.clone().filter(|_token| settings.by_publisher),
+            app_token: settings
+                .app_api_token
+                .clone()
+                .filter(|_token| settings.by_publisher),
         })
         .context("cannot make an HTTP client")?;
         let mut supervisor = Supervisor::default();
         let streams = Streams::new(streams::MOST, supervisor.stop());
         supervisor.spawn("streams", streams.clone().run());
         let state = AppState::new(replica.clone(), &settings, streams);
-        let server = HttpServer::new(move || HttpApp::new().configure(|config| routes::configure(config, &state)))
-            .workers(WORKERS)
-            .on_connect(|io, kept| _ = streams::Connection::of(io).map(|connection| kept.insert(connection)))
-            .shutdown_timeout(SHUTDOWN_SECONDS)
-            .shutdown_signal(supervisor.stop().cancelled_owned())
-            .listen(listener)
-            .context("cannot serve")?
-            .run();
-        Ok(Self { address, server, supervisor, replica })
+        let server = HttpServer::new(move || {
+            HttpApp::new().configure(|config| routes::configure(config, &state))
+        })
+        .workers(WORKERS)
+        .on_connect(|io, kept| {
+            _ = streams::Connection::of(io).map(|connection| kept.insert(connection))
+        })
+        .shutdown_timeout(SHUTDOWN_SECONDS)
+        .shutdown_signal(supervisor.stop().cancelled_owned())
+        .listen(listener)
+        .context("cannot serve")?
+        .run();
+        Ok(Self {
+            address,
+            server,
+            supervisor,
+            replica,
+        })
     }
 
     /// Where it listens.
@@ -86,10 +102,17 @@ impl App {
     /// # Errors
     /// When the server or the replica ended before it was told to, or did not end in time.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { address, server, mut supervisor, replica } = self;
+        let Self {
+            address,
+            server,
+            mut supervisor,
+            replica,
+        } = self;
         let instance = &replica.config().instance;
         tracing::info!(instance, %address, "{instance} listens on http://{address}");
-        supervisor.spawn("http server", async move { server.await.context("the server failed") });
+        supervisor.spawn("http server", async move {
+            server.await.context("the server failed")
+        });
         let stop = supervisor.stop();
         supervisor.spawn("replica", async move {
             replica.run(stop.cancelled_owned()).await;
@@ -101,5 +124,9 @@ impl App {
 
 /// An address that stands for all addresses is nobody's.
 fn reachable_at(address: SocketAddr) -> Option<Url> {
-    if address.ip().is_unspecified() { None } else { Url::parse(&format!("http://{address}")).ok() }
+    if address.ip().is_unspecified() {
+        None
+    } else {
+        Url::parse(&format!("http://{address}")).ok()
+    }
 }

@@ -30,30 +30,52 @@ impl From<Problem> for ApiError {
 impl ApiError {
     /// Nothing is served at this path.
     pub fn not_found(path: &str) -> Self {
-        Problem::new(404, "no-such-route", "No such route", format!("Nothing is served at {path}")).into()
+        Problem::new(
+            404,
+            "no-such-route",
+            "No such route",
+            format!("Nothing is served at {path}"),
+        )
+        .into()
     }
 
     /// No such document.
     pub fn no_data(collection: &CollectionName, id: &DocumentId) -> Self {
         let detail = format!("{collection} with id: {id} cannot be found");
-        Problem::new(404, "no-data", "No such document", detail).field("id").into()
+        Problem::new(404, "no-data", "No such document", detail)
+            .field("id")
+            .into()
     }
 
     /// The collection is not followed here.
     pub fn unknown_collection(name: &str) -> Self {
-        let detail = format!("There is no collection {name:?} here; add it to AURA_CONFIGURATION_COLLECTIONS.");
-        Problem::new(404, "unknown-collection", "Unknown collection", detail).field("collection").into()
+        let detail = format!(
+            "There is no collection {name:?} here; add it to AURA_CONFIGURATION_COLLECTIONS."
+        );
+        Problem::new(404, "unknown-collection", "Unknown collection", detail)
+            .field("collection")
+            .into()
     }
 
     /// The collection has no head, because its publisher counts no revisions.
     pub fn unversioned(name: &str) -> Self {
-        let detail = format!("The publisher of {name} counts no revisions; read its documents instead.");
-        Problem::new(404, "unversioned", "No revisions", detail).field("collection").into()
+        let detail =
+            format!("The publisher of {name} counts no revisions; read its documents instead.");
+        Problem::new(404, "unversioned", "No revisions", detail)
+            .field("collection")
+            .into()
     }
 
     /// The request cannot be understood.
     pub fn bad_request(field: &str, detail: impl std::fmt::Display) -> Self {
-        Problem::new(400, "bad-request", "The request cannot be read", detail.to_string()).field(field).into()
+        Problem::new(
+            400,
+            "bad-request",
+            "The request cannot be read",
+            detail.to_string(),
+        )
+        .field(field)
+        .into()
     }
 
     /// Nothing was loaded yet, so nothing can be said about any document.
@@ -68,7 +90,8 @@ impl ApiError {
         Problem::new(503, "streams-full", "Not possible right now", detail).into()
     }
 
-    /// No publisher has confirmed the configuration for too long, and a setting says that this is not ready.
+    /// No publisher has confirmed the configuration for too long, and a setting says that this is
+    /// not ready.
     pub fn stale() -> Self {
         let detail = "No publisher has confirmed the configuration in time (AURA_CONFIGURATION_READY_WHEN_STALE=false)";
         Problem::new(503, "stale", "Stale", detail).into()
@@ -80,7 +103,10 @@ impl ApiError {
             answer.insert_header((RETRY_AFTER, RETRY_SECONDS));
         }
         let body = serde_json::to_string(&self.0).expect("a problem has string keys only");
-        answer.status(self.status_code()).content_type(problem::MEDIA_TYPE).body(body)
+        answer
+            .status(self.status_code())
+            .content_type(problem::MEDIA_TYPE)
+            .body(body)
     }
 }
 

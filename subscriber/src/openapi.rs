@@ -1,7 +1,7 @@
 //! The OpenAPI document of the subscriber: every path, and every answer it gives.
 //!
-//! It says what [`crate::routes`] do and decides nothing; a test asks each for what the other has, and `e2e` tries it
-//! with generated requests against a running subscriber.
+//! It says what [`crate::routes`] do and decides nothing; a test asks each for what the other has,
+//! and `e2e` tries it with generated requests against a running subscriber.
 
 use std::sync::LazyLock;
 
@@ -28,13 +28,23 @@ const STANDING: [Header; 2] = [
     },
 ];
 /// Entity tag.
-const ETAG: Header =
-    Header { name: "ETag", description: "Changes whenever the body does; strong", pattern: r#"^"[!#-~]+"$"# };
+const ETAG: Header = Header {
+    name: "ETag",
+    description: "Changes whenever the body does; strong",
+    pattern: r#"^"[!#-~]+"$"#,
+};
 /// By what requests for the same path are told apart.
-const VARY: Header = Header { name: "Vary", description: "The form depends on `Accept`", pattern: "^Accept$" };
+const VARY: Header = Header {
+    name: "Vary",
+    description: "The form depends on `Accept`",
+    pattern: "^Accept$",
+};
 /// When to come back.
-const RETRY_AFTER: Header =
-    Header { name: "Retry-After", description: "Seconds after which trying again may help", pattern: "^[0-9]+$" };
+const RETRY_AFTER: Header = Header {
+    name: "Retry-After",
+    description: "Seconds after which trying again may help",
+    pattern: "^[0-9]+$",
+};
 
 const DESCRIPTION: &str = "A replica of the configuration: the reads of a publisher with the same bodies, from memory, what it \
     says of itself, and what its sidecar calls.\n\nRefusals are `application/problem+json` (RFC 9457) with a stable `type`; \
@@ -57,7 +67,11 @@ fn whole() -> Value {
 /// A refusal. What may be tried again says when.
 fn refusal(status: u16, kinds: &[&str]) -> Answer {
     let answer = problem::<Problem>(status, kinds);
-    if status == 503 { answer.with(&[RETRY_AFTER]) } else { answer }
+    if status == 503 {
+        answer.with(&[RETRY_AFTER])
+    } else {
+        answer
+    }
 }
 
 /// It is answered from what was loaded.
@@ -68,14 +82,26 @@ fn operation(id: &str, summary: &str) -> Operation {
 /// The operation of a collection.
 fn of_collection(id: &str, summary: &str) -> Operation {
     let operation = operation(id, summary).problem(404, &["unknown-collection"]);
-    operation.path("collection", "Name of the collection", Schema::of::<CollectionName>())
+    operation.path(
+        "collection",
+        "Name of the collection",
+        Schema::of::<CollectionName>(),
+    )
 }
 
 /// It is answered 304 when the caller has it already.
 fn cached(operation: Operation, headers: &[Header]) -> Operation {
     let tags = Schema::from(json!({"type": "string"}));
-    let operation = operation.header("If-None-Match", "Entity tags that the caller has, or `*`", tags);
-    operation.answer(Answer::empty(304, "The caller has it already").with(headers).with(&STANDING))
+    let operation = operation.header(
+        "If-None-Match",
+        "Entity tags that the caller has, or `*`",
+        tags,
+    );
+    operation.answer(
+        Answer::empty(304, "The caller has it already")
+            .with(headers)
+            .with(&STANDING),
+    )
 }
 
 #[cfg(test)]

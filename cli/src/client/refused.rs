@@ -14,16 +14,20 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
-    /// Whether the service does not know this part of the API: neither the path, nor, on a path that it has, the method.
+    /// Whether the service does not know this part of the API: neither the path, nor, on a path
+    /// that it has, the method.
     pub(super) fn lacks_route(&self) -> bool {
         let kind = self.problem.as_ref().map(|problem| problem.kind.as_str());
-        self.status == StatusCode::METHOD_NOT_ALLOWED || kind == Some("urn:confcast:problem:no-such-route")
+        self.status == StatusCode::METHOD_NOT_ALLOWED
+            || kind == Some("urn:confcast:problem:no-such-route")
     }
 }
 
 /// Whether the service answered with this status.
 pub(crate) fn refused_with(error: &anyhow::Error, status: StatusCode) -> bool {
-    error.downcast_ref::<Refused>().is_some_and(|refused| refused.status == status)
+    error
+        .downcast_ref::<Refused>()
+        .is_some_and(|refused| refused.status == status)
 }
 
 /// The answer, if it is a success.
@@ -42,12 +46,20 @@ pub(super) async fn accepted(answer: Response) -> Result<Response, Refused> {
             format!("{url} answered {status}: {body}")
         }
     };
-    Err(Refused { status, text, problem })
+    Err(Refused {
+        status,
+        text,
+        problem,
+    })
 }
 
 fn in_words(problem: &Problem) -> String {
     let mut text = format!("{} ({}): {}", problem.title, problem.status, problem.detail);
-    let places = [("at", &problem.pointer), ("in", &problem.field), ("there is", &problem.etag)];
+    let places = [
+        ("at", &problem.pointer),
+        ("in", &problem.field),
+        ("there is", &problem.etag),
+    ];
     for (word, place) in places {
         if let Some(place) = place.as_deref().filter(|place| !place.is_empty()) {
             text.push_str(&format!(" [{word} {place}]"));
@@ -64,7 +76,11 @@ mod tests {
     fn an_older_service_lacks_the_path_or_the_method() {
         let refused = |status: StatusCode, kind: &str| {
             let problem = Some(Box::new(Problem::new(status.as_u16(), kind, "", "")));
-            Refused { status, text: String::new(), problem }
+            Refused {
+                status,
+                text: String::new(),
+                problem,
+            }
         };
         assert!(refused(StatusCode::NOT_FOUND, "no-such-route").lacks_route());
         assert!(refused(StatusCode::METHOD_NOT_ALLOWED, "method").lacks_route());

@@ -44,12 +44,16 @@ impl Subscribers {
         self.named.iter().cloned().map(Api::new).collect()
     }
 
-    /// The replicas to ask when the publisher cannot tell its own: the named ones, else those that `confcast up` starts.
+    /// The replicas to ask when the publisher cannot tell its own: the named ones, else those that
+    /// `confcast up` starts.
     pub(crate) fn or_local(&self) -> anyhow::Result<Vec<Api>> {
         if !self.named.is_empty() {
             return self.named();
         }
-        ["http://127.0.0.1:8081", "http://127.0.0.1:8082"].into_iter().map(|url| Api::new(Url::parse(url)?)).collect()
+        ["http://127.0.0.1:8081", "http://127.0.0.1:8082"]
+            .into_iter()
+            .map(|url| Api::new(Url::parse(url)?))
+            .collect()
     }
 }
 

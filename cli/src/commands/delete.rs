@@ -21,9 +21,17 @@ pub(crate) struct Delete {
 
 impl Delete {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let Self { collection, id, if_match, target } = self;
+        let Self {
+            collection,
+            id,
+            if_match,
+            target,
+        } = self;
         let condition = if_match.map_or(Condition::Present, Condition::At);
         let written = target.api()?.delete(&collection, &id, condition).await?;
-        Ok(output::say(format_args!("{collection}/{id} was deleted by revision {}", written.revision))?)
+        Ok(output::say(format_args!(
+            "{collection}/{id} was deleted by revision {}",
+            written.revision
+        ))?)
     }
 }

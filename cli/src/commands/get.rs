@@ -23,8 +23,16 @@ pub(crate) struct Get {
 
 impl Get {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let answer = self.target.api()?.get(&document(&self.collection, &self.id)).await?;
+        let answer = self
+            .target
+            .api()?
+            .get(&document(&self.collection, &self.id))
+            .await?;
         let document: Value = answer.json().await.context("the document")?;
-        output::json(if self.json { &document } else { &document["configData"] })
+        output::json(if self.json {
+            &document
+        } else {
+            &document["configData"]
+        })
     }
 }

@@ -1,4 +1,5 @@
-//! `confcast import`: writes every document of a file, many at a time, and says which were refused and why.
+//! `confcast import`: writes every document of a file, many at a time, and says which were refused
+//! and why.
 
 use std::{
     collections::HashMap,
@@ -23,15 +24,17 @@ use crate::{
 
 /// Writes under way at once.
 const IN_FLIGHT: usize = 16;
-/// Tries of one write while the publisher says that it cannot right now, and the pause between them.
+/// Tries of one write while the publisher says that it cannot right now, and the pause between
+/// them.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Create or update documents from newline-delimited JSON
 ///
-/// Takes what `export` writes, or plain lines of {"collection":…,"id":…,"configData":{…}}. Documents that are not in the
-/// file stay as they are; `metadata` is merged, as by `put`. Refused lines are reported by number and the others are
-/// written; the exit code is 0 only if all were. To import again is harmless: what is there already stays untouched.
+/// Takes what `export` writes, or plain lines of {"collection":…,"id":…,"configData":{…}}.
+/// Documents that are not in the file stay as they are; `metadata` is merged, as by `put`. Refused
+/// lines are reported by number and the others are written; the exit code is 0 only if all were. To
+/// import again is harmless: what is there already stays untouched.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Import {
     /// File to read, or - for standard input
@@ -70,16 +73,28 @@ struct Reading {
 impl Import {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let outcome = import(&self.target.api()?, &self.file).await?;
-        output::note(format_args!("{} documents written, {} lines refused", outcome.written, outcome.refused.len()));
+        output::note(format_args!(
+            "{} documents written, {} lines refused",
+            outcome.written,
+            outcome.refused.len()
+        ));
         if !outcome.refused.is_empty() {
-            bail!("{} lines of {} were refused", outcome.refused.len(), self.file.display());
+            bail!(
+                "{} lines of {} were refused",
+                outcome.refused.len(),
+                self.file.display()
+            );
         }
         Ok(())
     }
 }
 
 async fn import(api: &Api, file: &Path) -> anyhow::Result<Outcome> {
-    let length = tokio::fs::metadata(file).await.ok().filter(std::fs::Metadata::is_file).map(|about| about.len());
+    let length = tokio::fs::metadata(file)
+        .await
+        .ok()
+        .filter(std::fs::Metadata::is_file)
+        .map(|about| about.len());
     let progress = Progress::bytes(length);
     let lines = BufReader::new(super::open(file).await?).split(b'\n');
     let lines = stream::try_unfold(lines, |mut lines| async {
@@ -125,8 +140,8 @@ async fn import(api: &Api, file: &Path) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-/// The service's verdict on one document is a result; that it cannot give one is an error, and the next write would fare no
-/// better.
+/// The service's verdict on one document is a result; that it cannot give one is an error, and the
+/// next write would fare no better.
 fn settle(written: anyhow::Result<Written>) -> anyhow::Result<Result<bool, String>> {
     match written {
         Ok(_) => Ok(Ok(true)),
@@ -139,10 +154,18 @@ fn settle(written: anyhow::Result<Written>) -> anyhow::Result<Result<bool, Strin
 }
 
 async fn write(api: &Api, entry: &Entry) -> anyhow::Result<Written> {
-    let put = || api.put(&entry.collection, &entry.id, entry.config_data.get().as_bytes());
+    let put = || {
+        api.put(
+            &entry.collection,
+            &entry.id,
+            entry.config_data.get().as_bytes(),
+        )
+    };
     for _try in 1..TRIES {
         match put().await {
-            Err(error) if refused_with(&error, StatusCode::SERVICE_UNAVAILABLE) => tokio::time::sleep(PAUSE).await,
+            Err(error) if refused_with(&error, StatusCode::SERVICE_UNAVAILABLE) => {
+                tokio::time::sleep(PAUSE).await
+            }
             settled => return settled,
         }
     }
@@ -161,15 +184,22 @@ impl Reading {
             return Ok(None);
         }
         if self.is_export && line.starts_with(br#"{"end""#) {
-            let End { count, .. } = serde_json::from_slice(line).map_err(|error| in_line(&error))?;
+            let End { count, .. } =
+                serde_json::from_slice(line).map_err(|error| in_line(&error))?;
             self.ended = Some(count);
             return Ok(None);
         }
         self.documents += 1;
         let entry: Entry = serde_json::from_slice(line).map_err(|error| in_line(&error))?;
         // With many writes under way, which of the two came last would be chance.
-        match self.seen.insert((entry.collection.clone(), entry.id.clone()), self.line) {
-            Some(first) => Err(format!("{}/{} is in line {first} already", entry.collection, entry.id)),
+        match self
+            .seen
+            .insert((entry.collection.clone(), entry.id.clone()), self.line)
+        {
+            Some(first) => Err(format!(
+                "{}/{} is in line {first} already",
+                entry.collection, entry.id
+            )),
             None => Ok(Some(entry)),
         }
     }
@@ -177,7 +207,9 @@ impl Reading {
     /// Whether an export was there to its end.
     fn finish(&self) -> anyhow::Result<()> {
         match self.ended {
-            None if self.is_export => Err(anyhow!("the file is a cut export: its end line is missing")),
+            None if self.is_export => {
+                Err(anyhow!("the file is a cut export: its end line is missing"))
+            }
             Some(count) if count != self.documents => Err(anyhow!(
                 "the file is a damaged export: {count} documents by its end line, {} found",
                 self.documents
@@ -189,7 +221,9 @@ impl Reading {
 
 /// The parser sees one line only, so its line number would mislead.
 fn in_line(error: &serde_json::Error) -> String {
-    error.to_string().replace(" at line 1 column ", " at column ")
+    error
+        .to_string()
+        .replace(" at line 1 column ", " at column ")
 }
 
 #[cfg(test)]

@@ -37,8 +37,19 @@ impl List {
             return output::json(&rows);
         }
         let mut table = output::table(["id", "revision", "crc", "size"]);
-        for Row { id, revision, crc, size } in &rows {
-            table.add_row([id.to_string(), revision.to_string(), crc.to_string(), size.to_string()]);
+        for Row {
+            id,
+            revision,
+            crc,
+            size,
+        } in &rows
+        {
+            table.add_row([
+                id.to_string(),
+                revision.to_string(),
+                crc.to_string(),
+                size.to_string(),
+            ]);
         }
         for numbers in [1, 3] {
             if let Some(column) = table.column_mut(numbers) {
@@ -60,17 +71,38 @@ async fn rows(api: &Api, collection: &CollectionName) -> anyhow::Result<Vec<Row>
         #[serde(borrow)]
         config_data: &'a RawValue,
     }
-    let mut lines = lines(api.get(&format!("/v1/collections/{collection}/documents")).await?);
+    let mut lines = lines(
+        api.get(&format!("/v1/collections/{collection}/documents"))
+            .await?,
+    );
     let mut rows = Vec::new();
-    lines.next_segment().await.context("the list broke off")?.context("the answer is empty")?;
+    lines
+        .next_segment()
+        .await
+        .context("the list broke off")?
+        .context("the answer is empty")?;
     while let Some(line) = lines.next_segment().await.context("the list broke off")? {
         if line.starts_with(br#"{"end""#) {
             let End { count, .. } = serde_json::from_slice(&line).context("the end line")?;
-            ensure!(count == rows.len() as u64, "the list has {count} documents, but {} came", rows.len());
+            ensure!(
+                count == rows.len() as u64,
+                "the list has {count} documents, but {} came",
+                rows.len()
+            );
             return Ok(rows);
         }
-        let Item { id, revision, crc, config_data } = serde_json::from_slice(&line).context("a line of the list")?;
-        rows.push(Row { id, revision, crc, size: config_data.get().len() });
+        let Item {
+            id,
+            revision,
+            crc,
+            config_data,
+        } = serde_json::from_slice(&line).context("a line of the list")?;
+        rows.push(Row {
+            id,
+            revision,
+            crc,
+            size: config_data.get().len(),
+        });
     }
     anyhow::bail!("the list is cut off after {} documents", rows.len())
 }
@@ -83,10 +115,22 @@ mod tests {
     #[tokio::test]
     async fn a_list_is_whole_or_an_error() {
         let publisher = StandIn::start().await;
-        let (api, name) = (publisher.api(), "ChannelConfiguration".parse().expect("valid"));
-        api.put(&name, &"a".parse().expect("valid"), br#"{ "b": 1 }"#).await.expect("written");
+        let (api, name) = (
+            publisher.api(),
+            "ChannelConfiguration".parse().expect("valid"),
+        );
+        api.put(&name, &"a".parse().expect("valid"), br#"{ "b": 1 }"#)
+            .await
+            .expect("written");
         let rows = rows(&api, &name).await.expect("a list");
-        let [Row { id, revision, size, .. }] = &rows[..] else { panic!("{rows:?}") };
+        let [
+            Row {
+                id, revision, size, ..
+            },
+        ] = &rows[..]
+        else {
+            panic!("{rows:?}")
+        };
         assert_eq!((id.as_str(), *revision, *size), ("a", 1, 7));
 
         for cut in [Cut::Connection, Cut::EndLine] {

@@ -73,7 +73,9 @@ async fn open(path: &Path) -> anyhow::Result<Box<dyn AsyncRead + Unpin>> {
     if path == Path::new("-") {
         return Ok(Box::new(tokio::io::stdin()));
     }
-    Ok(Box::new(File::open(path).await.with_context(|| format!("cannot open {}", path.display()))?))
+    Ok(Box::new(File::open(path).await.with_context(|| {
+        format!("cannot open {}", path.display())
+    })?))
 }
 
 #[cfg(test)]
@@ -122,7 +124,10 @@ mod tests {
         for (line, told) in [
             ("get channel/x a", "a letter, then at most 63"),
             ("get ChannelConfiguration a/b", "1 to 128 of"),
-            ("list ChannelConfiguration --publisher 127.0.0.1:8080", "expected a URL like"),
+            (
+                "list ChannelConfiguration --publisher 127.0.0.1:8080",
+                "expected a URL like",
+            ),
             ("put ChannelConfiguration a", "<FILE>"),
             ("up --publisher-port 0", "1..=65535"),
             ("delete ChannelConfiguration a --if-match new", "--if-match"),
@@ -132,7 +137,8 @@ mod tests {
             ("reap --groups *", "every group"),
             ("reap --idle-seconds 0", "1.."),
         ] {
-            let error = Confcast::try_parse_from(format!("confcast {line}").split(' ')).expect_err(line);
+            let error =
+                Confcast::try_parse_from(format!("confcast {line}").split(' ')).expect_err(line);
             assert!(error.to_string().contains(told), "{line}: {error}");
         }
     }

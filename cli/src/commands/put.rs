@@ -29,7 +29,13 @@ pub(crate) struct Put {
 
 impl Put {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let Self { collection, id, file, if_match, target } = self;
+        let Self {
+            collection,
+            id,
+            file,
+            if_match,
+            target,
+        } = self;
         let mut config = Vec::new();
         super::open(&file)
             .await?
@@ -38,9 +44,15 @@ impl Put {
             .with_context(|| format!("cannot read {}", file.display()))?;
         let api = target.api()?;
         let written = match if_match {
-            Some(revision) => api.put_if(&collection, &id, &config, Condition::At(revision)).await?,
+            Some(revision) => {
+                api.put_if(&collection, &id, &config, Condition::At(revision))
+                    .await?
+            }
             None => api.put(&collection, &id, &config).await?,
         };
-        Ok(output::say(format_args!("{collection}/{id} is at revision {}", written.revision))?)
+        Ok(output::say(format_args!(
+            "{collection}/{id} is at revision {}",
+            written.revision
+        ))?)
     }
 }

@@ -1,7 +1,7 @@
 //! `confcast schemas`: what a consumer builds on, made from the schemas of the collections.
 //!
-//! It reads and writes files and changes nothing at the publisher. Everything it writes follows from the schemas and samples
-//! alone, so the same ones give the same files.
+//! It reads and writes files and changes nothing at the publisher. Everything it writes follows
+//! from the schemas and samples alone, so the same ones give the same files.
 
 mod asyncapi;
 mod check;
@@ -23,7 +23,8 @@ use crate::{client::Target, output};
 
 /// Write JSON Schemas, an AsyncAPI document, Rust types and TypeScript types of all collections
 ///
-/// From a publisher, or from a folder with *.schema.json and *.sample.json. TypeScript types need Node.js.
+/// From a publisher, or from a folder with *.schema.json and *.sample.json. TypeScript types need
+/// Node.js.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Schemas {
@@ -62,7 +63,11 @@ impl Schemas {
             let folder = folder(&self.out, "typescript")?;
             typescript::write(&contracts, &folder).await?;
         }
-        output::note(format_args!("the contracts of {} collections are in {}", contracts.len(), self.out.display()));
+        output::note(format_args!(
+            "the contracts of {} collections are in {}",
+            contracts.len(),
+            self.out.display()
+        ));
         Ok(())
     }
 }
@@ -70,14 +75,33 @@ impl Schemas {
 /// All that takes no other program.
 fn write(contracts: &[Contract], out: &Path) -> anyhow::Result<()> {
     let schemas = folder(out, "schemas")?;
-    for Contract { collection, text, sample, .. } in contracts {
-        save(&schemas.join(format!("{collection}{}", source::SCHEMA)), text)?;
+    for Contract {
+        collection,
+        text,
+        sample,
+        ..
+    } in contracts
+    {
+        save(
+            &schemas.join(format!("{collection}{}", source::SCHEMA)),
+            text,
+        )?;
         if let Some(sample) = sample {
-            save(&schemas.join(format!("{collection}{}", source::SAMPLE)), &sample.text)?;
+            save(
+                &schemas.join(format!("{collection}{}", source::SAMPLE)),
+                &sample.text,
+            )?;
         }
     }
-    save(&out.join("asyncapi.json"), &(serde_json::to_string_pretty(&asyncapi::document(contracts)?)? + "\n"))?;
-    let types = rust::types(contracts.iter().map(|contract| (&contract.collection, &contract.schema)))?;
+    save(
+        &out.join("asyncapi.json"),
+        &(serde_json::to_string_pretty(&asyncapi::document(contracts)?)? + "\n"),
+    )?;
+    let types = rust::types(
+        contracts
+            .iter()
+            .map(|contract| (&contract.collection, &contract.schema)),
+    )?;
     save(&folder(out, "rust")?.join("configs.rs"), &types)
 }
 

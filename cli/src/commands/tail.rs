@@ -1,7 +1,8 @@
 //! `confcast tail`: changes as they happen, over whatever happens to the connection.
 //!
-//! It goes on where it was when a service starts anew or a link is cut, so nothing is lost or told twice. When the service
-//! cannot go on from there it says so and goes on from the present. What a service is, publisher or subscriber, it never asks.
+//! It goes on where it was when a service starts anew or a link is cut, so nothing is lost or told
+//! twice. When the service cannot go on from there it says so and goes on from the present. What a
+//! service is, publisher or subscriber, it never asks.
 
 mod documents;
 mod lines;
@@ -51,7 +52,8 @@ pub(crate) struct Tail {
     /// Print each change as one line of JSON, as the feed has it
     #[arg(long)]
     json: bool,
-    /// Begin after these revisions instead of now: 41 of one collection, A:41,B:7 of several, or the position of an event
+    /// Begin after these revisions instead of now: 41 of one collection, A:41,B:7 of several, or
+    /// the position of an event
     #[arg(long, value_name = "POSITION")]
     since: Option<String>,
     /// Exit with 1 when the feed cannot go on without a gap, instead of going on from the present
@@ -79,7 +81,10 @@ fn operation(text: &str) -> Result<Operation, &'static str> {
 
 impl Tail {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let (mut terminate, mut interrupt) = (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        );
         tokio::select! {
             followed = self.follow() => followed,
             _ = terminate.recv() => Ok(()),
@@ -94,15 +99,26 @@ impl Tail {
         let lines = Lines::new(self.json);
         self.read(&api, &position, &mut documents).await;
         let delays = || ExponentialBuilder::new().with_jitter().without_max_times();
-        let delays = || delays().with_min_delay(BACKOFF.start).with_max_delay(BACKOFF.end).build();
+        let delays = || {
+            delays()
+                .with_min_delay(BACKOFF.start)
+                .with_max_delay(BACKOFF.end)
+                .build()
+        };
         let mut waits = delays();
         let mut away = false;
         loop {
             let began = Instant::now();
-            match self.listen(&api, &mut position, &lines, &mut documents, &mut away).await {
+            match self
+                .listen(&api, &mut position, &lines, &mut documents, &mut away)
+                .await
+            {
                 Err(Broken::Refused(refused)) => return Err(refused),
                 Err(Broken::Passing(error)) if !std::mem::replace(&mut away, true) => {
-                    output::note(format_args!("confcast: {} is away, trying again: {error:#}", api.base()));
+                    output::note(format_args!(
+                        "confcast: {} is away, trying again: {error:#}",
+                        api.base()
+                    ));
                 }
                 Err(Broken::Passing(_)) | Ok(()) => {}
             }
@@ -129,7 +145,8 @@ impl Tail {
         loop {
             match stream.next().await? {
                 Said::Change { item, id } => {
-                    self.change(&item, lines, documents).map_err(Broken::Refused)?;
+                    self.change(&item, lines, documents)
+                        .map_err(Broken::Refused)?;
                     *position = id;
                 }
                 Said::Resync { resync, id } => {
@@ -148,7 +165,11 @@ impl Tail {
         let (epoch, mut present) = feed::at_heads(&heads)
             .with_context(|| format!("{} has no collection that counts revisions", api.base()))?;
         for name in &self.collections {
-            ensure!(present.contains_key(name), "{} has no collection {name}", api.base());
+            ensure!(
+                present.contains_key(name),
+                "{} has no collection {name}",
+                api.base()
+            );
         }
         let (epoch, since) = match self.since.as_deref().map(str::trim) {
             None => (epoch, Since::new()),
@@ -163,7 +184,10 @@ impl Tail {
             present.retain(|name, _revision| since.contains_key(name));
         }
         for (name, revision) in since {
-            ensure!(present.insert(name.clone(), revision).is_some(), "--since names {name}, which is not followed");
+            ensure!(
+                present.insert(name.clone(), revision).is_some(),
+                "--since names {name}, which is not followed"
+            );
         }
         Ok(Scope::Several.id(epoch, &present))
     }
@@ -176,13 +200,18 @@ impl Tail {
         scope.since(text).context("--since")
     }
 
-    /// Reads what documents are now, to show what changes of them. Without it whole values are shown.
+    /// Reads what documents are now, to show what changes of them. Without it whole values are
+    /// shown.
     async fn read(&self, api: &Api, position: &str, documents: &mut Documents) {
         *documents = Documents::default();
-        let Ok((_epoch, since)) = Scope::Several.position(position) else { return };
+        let Ok((_epoch, since)) = Scope::Several.position(position) else {
+            return;
+        };
         for name in since.keys().filter(|_name| !self.json) {
             if let Err(error) = documents.read(api, name, &self.ids).await {
-                output::note(format_args!("confcast: changes of {name} are shown whole at first: {error:#}"));
+                output::note(format_args!(
+                    "confcast: changes of {name} are shown whole at first: {error:#}"
+                ));
             }
         }
     }
@@ -206,12 +235,18 @@ impl Tail {
             "ahead" => "it has not got as far as that",
             other => other,
         };
-        let at: Vec<_> = heads.iter().map(|head| format!("{}:{}", head.collection, head.revision)).collect();
+        let at: Vec<_> = heads
+            .iter()
+            .map(|head| format!("{}:{}", head.collection, head.revision))
+            .collect();
         let told = format!("the feed cannot go on without a gap ({reason}): {why}");
         if self.strict {
             bail!("{told}");
         }
-        output::note(format_args!("confcast: resync: {told}; it goes on from {}", at.join(",")));
+        output::note(format_args!(
+            "confcast: resync: {told}; it goes on from {}",
+            at.join(",")
+        ));
         Ok(())
     }
 }

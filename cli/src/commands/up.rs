@@ -1,6 +1,8 @@
-//! `confcast up`: a publisher and its subscribers in one terminal, on the embedded store, without any server.
+//! `confcast up`: a publisher and its subscribers in one terminal, on the embedded store, without
+//! any server.
 //!
-//! It runs the programs that lie beside it and talks to them as anybody would. They end with it, however it ends.
+//! It runs the programs that lie beside it and talks to them as anybody would. They end with it,
+//! however it ends.
 
 mod children;
 mod ports;
@@ -47,7 +49,8 @@ pub(crate) struct Up {
         value_parser = clap::value_parser!(u16).range(1..)
     )]
     subscriber_ports: Vec<u16>,
-    /// Folder with *.schema.json and *.sample.json; otherwise ./schemas, or the one nearest to this program
+    /// Folder with *.schema.json and *.sample.json; otherwise ./schemas, or the one nearest to
+    /// this program
     #[arg(long, value_name = "DIR")]
     schemas: Option<PathBuf>,
 }
@@ -77,8 +80,12 @@ impl Up {
         [&[self.publisher_port], &self.subscriber_ports[..]].concat()
     }
 
-    /// Starts everything; the second part carries what the children say to the terminal until all have ended.
-    fn start(&self, schemas: &Path) -> anyhow::Result<(Children, impl Future<Output = ()> + use<>)> {
+    /// Starts everything; the second part carries what the children say to the terminal until all
+    /// have ended.
+    fn start(
+        &self,
+        schemas: &Path,
+    ) -> anyhow::Result<(Children, impl Future<Output = ()> + use<>)> {
         let publisher = url(self.publisher_port);
         let subscribers: Vec<String> = self.subscriber_ports.iter().copied().map(url).collect();
         let mut children = Children::default();
@@ -86,11 +93,20 @@ impl Up {
             "publisher",
             "publisher",
             &[
-                ("AURA_CONFIGURATION_STORE_URL", format!("file:{}", self.data.display())),
+                (
+                    "AURA_CONFIGURATION_STORE_URL",
+                    format!("file:{}", self.data.display()),
+                ),
                 ("AURA_CONFIGURATION_EVENTS_MANAGER", "LOCAL".to_owned()),
                 ("AURA_CONFIGURATION_LISTEN", listen(self.publisher_port)),
-                ("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", subscribers.join(",")),
-                ("AURA_CONFIGURATION_SCHEMAS_DIR", schemas.display().to_string()),
+                (
+                    "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS",
+                    subscribers.join(","),
+                ),
+                (
+                    "AURA_CONFIGURATION_SCHEMAS_DIR",
+                    schemas.display().to_string(),
+                ),
             ],
         )?;
         for (number, port) in (1..).zip(&self.subscriber_ports) {
@@ -112,9 +128,16 @@ impl Up {
 
     /// Waits until all are ready, stores the samples, says what to try.
     async fn welcome(&self, schemas: &Path) -> anyhow::Result<()> {
-        let apis = self.ports().into_iter().map(api).collect::<anyhow::Result<Vec<_>>>()?;
+        let apis = self
+            .ports()
+            .into_iter()
+            .map(api)
+            .collect::<anyhow::Result<Vec<_>>>()?;
         try_join_all(apis.iter().map(ready)).await?;
-        let seeded = match seed::seed(&apis[0], schemas).await.context("storing the samples")? {
+        let seeded = match seed::seed(&apis[0], schemas)
+            .await
+            .context("storing the samples")?
+        {
             0 => String::new(),
             samples => format!(", {samples} samples stored"),
         };
@@ -131,15 +154,24 @@ impl Up {
 
     fn schemas_folder(&self) -> anyhow::Result<PathBuf> {
         if let Some(given) = &self.schemas {
-            ensure!(given.is_dir(), "--schemas {} is not a folder", given.display());
+            ensure!(
+                given.is_dir(),
+                "--schemas {} is not a folder",
+                given.display()
+            );
             return Ok(given.clone());
         }
         let program = std::env::current_exe().context("cannot tell where this program lies")?;
-        let beside = program.ancestors().skip(1).map(|folder| folder.join("schemas"));
+        let beside = program
+            .ancestors()
+            .skip(1)
+            .map(|folder| folder.join("schemas"));
         std::iter::once(PathBuf::from("schemas"))
             .chain(beside)
             .find(|folder| folder.is_dir())
-            .context("found no folder `schemas` here or above this program: name it with --schemas DIR")
+            .context(
+                "found no folder `schemas` here or above this program: name it with --schemas DIR",
+            )
     }
 }
 
@@ -148,17 +180,27 @@ async fn try_this(publisher: &Api, subscribers: &[&str]) -> String {
     let mut lines = Vec::new();
     // It is there after the first start, unless the schemas are not ours or somebody deleted it.
     if publisher.get(SAMPLE).await.is_ok() {
-        lines.push("\nChange a channel at the publisher, and read it from the memory of each subscriber:".to_owned());
+        lines.push(
+            "\nChange a channel at the publisher, and read it from the memory of each subscriber:"
+                .to_owned(),
+        );
         lines.push(format!(
             "  curl -X PATCH {}{SAMPLE} -H 'Content-Type: application/merge-patch+json' -d '{{\"name\": \"Hello\"}}'",
             publisher.base()
         ));
-        lines.extend(subscribers.iter().map(|subscriber| format!("  curl {subscriber}{SAMPLE}")));
+        lines.extend(
+            subscribers
+                .iter()
+                .map(|subscriber| format!("  curl {subscriber}{SAMPLE}")),
+        );
     }
     lines.push("\nWhere every collection and every replica stands:".to_owned());
     lines.push(format!("  curl {}/v1/collections", publisher.base()));
     let subscribers = subscribers.join(",");
-    lines.push(format!("  confcast status --publisher {} --subscriber {subscribers}", publisher.base()));
+    lines.push(format!(
+        "  confcast status --publisher {} --subscriber {subscribers}",
+        publisher.base()
+    ));
     lines.push("\nCtrl-C stops everything.".to_owned());
     lines.join("\n")
 }
@@ -167,7 +209,11 @@ async fn ready(api: &Api) -> anyhow::Result<()> {
     let deadline = Instant::now() + READY;
     while let Err(error) = api.get("/readyz").await {
         if Instant::now() > deadline {
-            return Err(error.context(format!("{} was not ready within {} s", api.base(), READY.as_secs())));
+            return Err(error.context(format!(
+                "{} was not ready within {} s",
+                api.base(),
+                READY.as_secs()
+            )));
         }
         sleep(POLL).await;
     }
@@ -176,7 +222,10 @@ async fn ready(api: &Api) -> anyhow::Result<()> {
 
 /// Resolves when the process is asked to stop: SIGTERM or SIGINT (Ctrl-C).
 async fn stop_signal() -> anyhow::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

@@ -1,5 +1,5 @@
-//! `confcast verify`: whether every replica holds what the publisher holds, document by document. It changes nothing, and it
-//! never trusts a digest in place of the documents.
+//! `confcast verify`: whether every replica holds what the publisher holds, document by document.
+//! It changes nothing, and it never trusts a digest in place of the documents.
 
 mod compare;
 mod report;
@@ -24,12 +24,14 @@ use crate::{
 
 /// Compare every replica with the publisher, document by document
 ///
-/// Reads whole snapshots and compares ids, revisions, checksums and bytes, both ways: what is missing, what is extra, what
-/// differs. Replicas are those that checked in with the publisher, and those named with --subscriber; without either, those
-/// that `confcast up` starts. As both sides move, a collection is read again until both were seen at the same revision.
+/// Reads whole snapshots and compares ids, revisions, checksums and bytes, both ways: what is
+/// missing, what is extra, what differs. Replicas are those that checked in with the publisher, and
+/// those named with --subscriber; without either, those that `confcast up` starts. As both sides
+/// move, a collection is read again until both were seen at the same revision.
 ///
-/// The exit code is 0 only if there is a replica and each one equals the publisher. One that is live and cannot be read is a
-/// failure. One that is gone (silent for more than three check-ins) or tells no base URL is named and skipped.
+/// The exit code is 0 only if there is a replica and each one equals the publisher. One that is
+/// live and cannot be read is a failure. One that is gone (silent for more than three check-ins) or
+/// tells no base URL is named and skipped.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Verify {
     #[command(flatten)]
@@ -54,40 +56,73 @@ struct Selection {
 impl Verify {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let publisher = self.target.api()?;
-        let report = check(&publisher, &self.subscribers, Duration::from_secs(self.wait.into())).await?;
+        let report = check(
+            &publisher,
+            &self.subscribers,
+            Duration::from_secs(self.wait.into()),
+        )
+        .await?;
         if self.json {
             output::json(&report)?;
         } else {
             report.show()?;
         }
         let wrong = report.wrong();
-        ensure!(wrong.is_empty(), "not every replica is proven equal to the publisher: {}", wrong.join("; "));
+        ensure!(
+            wrong.is_empty(),
+            "not every replica is proven equal to the publisher: {}",
+            wrong.join("; ")
+        );
         Ok(())
     }
 }
 
-async fn check(publisher: &Api, subscribers: &Subscribers, wait: Duration) -> anyhow::Result<Report> {
-    let Selection { compared: mut replicas, rest } = Selection::of(publisher, subscribers).await?;
+async fn check(
+    publisher: &Api,
+    subscribers: &Subscribers,
+    wait: Duration,
+) -> anyhow::Result<Report> {
+    let Selection {
+        compared: mut replicas,
+        rest,
+    } = Selection::of(publisher, subscribers).await?;
     if !replicas.is_empty() {
         let progress = Progress::documents();
         let verified = verify(publisher, &mut replicas, wait, &progress).await;
         progress.finish();
         verified?;
     }
-    Ok(Report::new(publisher, replicas.into_iter().map(Replica::compared).chain(rest).collect()))
+    Ok(Report::new(
+        publisher,
+        replicas
+            .into_iter()
+            .map(Replica::compared)
+            .chain(rest)
+            .collect(),
+    ))
 }
 
 impl Selection {
     async fn of(publisher: &Api, subscribers: &Subscribers) -> anyhow::Result<Self> {
         let mut selection = Self::default();
         let fleet = publisher.fleet().await?;
-        let replicas = if fleet.is_none() { subscribers.or_local()? } else { subscribers.named()? };
+        let replicas = if fleet.is_none() {
+            subscribers.or_local()?
+        } else {
+            subscribers.named()?
+        };
         let named: BTreeSet<String> = replicas.iter().map(|api| api.base().to_owned()).collect();
         for api in replicas {
-            selection.compared.push(Replica::new(api.base().to_owned(), api));
+            selection
+                .compared
+                .push(Replica::new(api.base().to_owned(), api));
         }
         for Member { check_in, gone, .. } in fleet.into_iter().flat_map(|fleet| fleet.replicas) {
-            let CheckIn { instance: replica, base_url: url, .. } = check_in;
+            let CheckIn {
+                instance: replica,
+                base_url: url,
+                ..
+            } = check_in;
             let outcome = match url.as_deref().map(service_url) {
                 _ if gone => Outcome::Skipped("gone"),
                 None => Outcome::Skipped("tells no base URL"),
@@ -100,7 +135,11 @@ impl Selection {
                     continue;
                 }
             };
-            selection.rest.push(Compared { replica, url, outcome });
+            selection.rest.push(Compared {
+                replica,
+                url,
+                outcome,
+            });
         }
         Ok(selection)
     }

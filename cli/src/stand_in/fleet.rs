@@ -36,10 +36,16 @@ impl StandIn {
 /// A replica that checked in at this moment with everything up to `revision`.
 pub(crate) fn member(instance: &str, url: Option<&str>, revision: u64) -> Member {
     let report = Report {
-        epoch: Some(Epoch { lineage: 1, counter: 1 }),
+        epoch: Some(Epoch {
+            lineage: 1,
+            counter: 1,
+        }),
         revision,
         known: revision,
-        settled: Some(Settled { revision, digest: contract::Digest::default() }),
+        settled: Some(Settled {
+            revision,
+            digest: contract::Digest::default(),
+        }),
         state: State::Current,
         reason: None,
         refusals: Vec::new(),
@@ -80,10 +86,20 @@ async fn restore_epoch(asked: Json<RestoreEpoch>, store: Data<Mutex<Store>>) -> 
     let mut store = store.lock().expect("no panic");
     store.restored.push(asked.into_inner());
     if store.restored.len() > 1 {
-        let problem = Problem::new(409, "not-now", "Not now", "documents and heads do not agree yet");
+        let problem = Problem::new(
+            409,
+            "not-now",
+            "Not now",
+            "documents and heads do not agree yet",
+        );
         return HttpResponse::Conflict().json(problem);
     }
-    HttpResponse::Ok().json(EpochDeclared { epoch: Epoch { lineage: 1, counter: 2 } })
+    HttpResponse::Ok().json(EpochDeclared {
+        epoch: Epoch {
+            lineage: 1,
+            counter: 2,
+        },
+    })
 }
 
 async fn status(store: Data<Mutex<Store>>) -> HttpResponse {

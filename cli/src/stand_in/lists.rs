@@ -18,9 +18,19 @@ pub(super) async fn whole(store: Data<Mutex<Store>>) -> HttpResponse {
     let mut store = store.lock().expect("no panic");
     store.snapshots += 1;
     let head = store.head();
-    let sent = if store.cut == Cut::Item { store.documents.len() - 1 } else { store.documents.len() };
+    let sent = if store.cut == Cut::Item {
+        store.documents.len() - 1
+    } else {
+        store.documents.len()
+    };
     let mut body = Vec::new();
-    listing::start_line(&snapshot::Start { epoch: head.epoch, heads: vec![head] }, &mut body);
+    listing::start_line(
+        &snapshot::Start {
+            epoch: head.epoch,
+            heads: vec![head],
+        },
+        &mut body,
+    );
     for document in store.documents.values().take(sent) {
         document.snapshot_line(&collection(), &mut body);
     }
@@ -48,5 +58,7 @@ fn answer(body: Vec<u8>, sent: usize, cut: Cut) -> HttpResponse {
             Ok(line.into())
         }
     };
-    HttpResponse::Ok().content_type(listing::NDJSON).streaming(stream::iter([Ok(Bytes::from(body)), end]))
+    HttpResponse::Ok()
+        .content_type(listing::NDJSON)
+        .streaming(stream::iter([Ok(Bytes::from(body)), end]))
 }

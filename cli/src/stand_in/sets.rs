@@ -25,15 +25,28 @@ impl StandIn {
 }
 
 /// Knows how to create; refuses an id that says so.
-async fn change(request: HttpRequest, asked: Json<SetRequest>, store: Data<Mutex<Store>>) -> HttpResponse {
+async fn change(
+    request: HttpRequest,
+    asked: Json<SetRequest>,
+    store: Data<Mutex<Store>>,
+) -> HttpResponse {
     let mut store = store.lock().expect("no panic");
     if store.no_sets {
         return lacks(&request);
     }
     let changes = asked.into_inner().changes;
-    assert!(changes.iter().all(|change| change.op == SetOperation::Create), "{changes:?}");
-    if let Some(index) = changes.iter().position(|change| change.id.as_str() == "refused") {
-        let mut problem = Problem::new(422, "schema", "The schema refuses it", "on purpose").at("/name");
+    assert!(
+        changes
+            .iter()
+            .all(|change| change.op == SetOperation::Create),
+        "{changes:?}"
+    );
+    if let Some(index) = changes
+        .iter()
+        .position(|change| change.id.as_str() == "refused")
+    {
+        let mut problem =
+            Problem::new(422, "schema", "The schema refuses it", "on purpose").at("/name");
         problem.index = Some(index);
         return HttpResponse::UnprocessableEntity().json(problem);
     }
@@ -42,8 +55,18 @@ async fn change(request: HttpRequest, asked: Json<SetRequest>, store: Data<Mutex
         store.revision += 1;
         let config = change.config_data.expect("a value");
         let document = Document::new(change.id.clone(), store.revision, &config);
-        store.documents.insert((change.collection.to_string(), change.id.to_string()), document);
-        items.push(SetItem { collection: change.collection, id: change.id, revision: store.revision });
+        store.documents.insert(
+            (change.collection.to_string(), change.id.to_string()),
+            document,
+        );
+        items.push(SetItem {
+            collection: change.collection,
+            id: change.id,
+            revision: store.revision,
+        });
     }
-    HttpResponse::Ok().json(SetDone { id: "s".to_owned(), items })
+    HttpResponse::Ok().json(SetDone {
+        id: "s".to_owned(),
+        items,
+    })
 }

@@ -18,7 +18,9 @@ pub(crate) const COLLECTIONS: [&str; 6] = [
 ];
 
 fn folder() -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "..", "schemas"].iter().collect()
+    [env!("CARGO_MANIFEST_DIR"), "..", "schemas"]
+        .iter()
+        .collect()
 }
 
 pub(crate) fn read(name: &str) -> anyhow::Result<Value> {
@@ -31,9 +33,19 @@ pub(crate) fn read(name: &str) -> anyhow::Result<Value> {
 fn collections() -> anyhow::Result<BTreeSet<String>> {
     let mut names: BTreeSet<String> = COLLECTIONS.map(str::to_owned).into();
     for entry in folder().read_dir()? {
-        let name = entry?.file_name().into_string().ok().context("a file name in UTF-8")?;
-        let collection = name.strip_suffix(".schema.json").or_else(|| name.strip_suffix(".sample.json"));
-        names.insert(collection.with_context(|| format!("{name} is neither a schema nor a sample"))?.to_owned());
+        let name = entry?
+            .file_name()
+            .into_string()
+            .ok()
+            .context("a file name in UTF-8")?;
+        let collection = name
+            .strip_suffix(".schema.json")
+            .or_else(|| name.strip_suffix(".sample.json"));
+        names.insert(
+            collection
+                .with_context(|| format!("{name} is neither a schema nor a sample"))?
+                .to_owned(),
+        );
     }
     Ok(names)
 }
@@ -43,12 +55,22 @@ fn each_collection_has_a_schema_and_a_valid_and_complete_sample() -> anyhow::Res
     for collection in collections()? {
         let schema = read(&format!("{collection}.schema.json"))?;
         let sample = read(&format!("{collection}.sample.json"))?;
-        let validator = jsonschema::options().should_validate_formats(true).build(&schema)?;
-        let faults: Vec<_> =
-            validator.iter_errors(&sample).map(|fault| format!("{}: {fault}", fault.instance_path())).collect();
-        ensure!(faults.is_empty(), "the sample of {collection} is not valid: {faults:#?}");
+        let validator = jsonschema::options()
+            .should_validate_formats(true)
+            .build(&schema)?;
+        let faults: Vec<_> = validator
+            .iter_errors(&sample)
+            .map(|fault| format!("{}: {fault}", fault.instance_path()))
+            .collect();
+        ensure!(
+            faults.is_empty(),
+            "the sample of {collection} is not valid: {faults:#?}"
+        );
         let missing = missing(&schema, &sample);
-        ensure!(missing.is_empty(), "the sample of {collection} is not complete: {missing:#?}");
+        ensure!(
+            missing.is_empty(),
+            "the sample of {collection} is not complete: {missing:#?}"
+        );
     }
     Ok(())
 }
@@ -64,7 +86,10 @@ fn a_sample_without_any_one_of_its_fields_is_not_complete() -> anyhow::Result<()
         for name in names {
             let mut less = sample.clone();
             remove(&mut less, &name);
-            ensure!(!missing(&schema, &less).is_empty(), "{collection} is complete without {name}");
+            ensure!(
+                !missing(&schema, &less).is_empty(),
+                "{collection} is complete without {name}"
+            );
         }
     }
     Ok(())
@@ -75,7 +100,13 @@ fn declared(schema: &Value) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let mut rest = vec![schema];
     while let Some(schema) = rest.pop() {
-        names.extend(schema["properties"].as_object().into_iter().flatten().map(|(name, _schema)| name.clone()));
+        names.extend(
+            schema["properties"]
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(name, _schema)| name.clone()),
+        );
         match schema {
             Value::Object(members) => rest.extend(members.values()),
             Value::Array(elements) => rest.extend(elements),

@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use crate::contracts::{COLLECTIONS, read};
 
 fn again<T: Serialize + DeserializeOwned>(document: &Value) -> anyhow::Result<Value> {
-    Ok(serde_json::to_value(serde_json::from_value::<T>(document.clone())?)?)
+    Ok(serde_json::to_value(serde_json::from_value::<T>(
+        document.clone(),
+    )?)?)
 }
 
 fn canonical(document: &Value) -> anyhow::Result<CanonicalJson> {
@@ -30,7 +32,10 @@ fn each_sample_comes_back_as_it_was() -> anyhow::Result<()> {
             _ => anyhow::bail!("{collection} is not tried here"),
         }
         .context(collection)?;
-        ensure!(canonical(&again)? == canonical(&sample)?, "{collection}: {sample:#} became {again:#}");
+        ensure!(
+            canonical(&again)? == canonical(&sample)?,
+            "{collection}: {sample:#} became {again:#}"
+        );
     }
     Ok(())
 }
@@ -38,7 +43,10 @@ fn each_sample_comes_back_as_it_was() -> anyhow::Result<()> {
 #[test]
 fn absent_null_and_empty_are_three_things() -> anyhow::Result<()> {
     let sample = read("ChannelConfiguration.sample.json")?;
-    for (member, values) in [("fallbackChannel", vec![json!(null), json!("app-es")]), ("skills", vec![json!([])])] {
+    for (member, values) in [
+        ("fallbackChannel", vec![json!(null), json!("app-es")]),
+        ("skills", vec![json!([])]),
+    ] {
         for value in values.into_iter().map(Some).chain([None]) {
             let mut document = sample.clone();
             let members = document.as_object_mut().context("an object")?;
@@ -46,7 +54,10 @@ fn absent_null_and_empty_are_three_things() -> anyhow::Result<()> {
                 Some(value) => _ = members.insert(member.to_owned(), value),
                 None => _ = members.remove(member),
             }
-            ensure!(again::<ChannelConfiguration>(&document)? == document, "{member} of {document:#}");
+            ensure!(
+                again::<ChannelConfiguration>(&document)? == document,
+                "{member} of {document:#}"
+            );
         }
     }
     Ok(())

@@ -5,7 +5,10 @@ use proptest::prelude::*;
 use super::*;
 
 fn canonical(text: &str) -> String {
-    CanonicalJson::parse(text.as_bytes()).expect(text).as_str().to_owned()
+    CanonicalJson::parse(text.as_bytes())
+        .expect(text)
+        .as_str()
+        .to_owned()
 }
 
 fn refused(text: &str) -> (String, String) {
@@ -26,7 +29,8 @@ fn the_example_of_rfc_8785() {
 
 #[test]
 fn keys_sort_by_utf16() {
-    // U+1F600 is two surrogates (D83D …), which sort before U+FB33; by code point it would be the other way round.
+    // U+1F600 is two surrogates (D83D …), which sort before U+FB33; by code point it would be the
+    // other way round.
     assert_eq!(
         canonical("{\"\u{fb33}\":1,\"\u{1f600}\":2,\"\":3,\"$a.b\":4}"),
         "{\"\":3,\"$a.b\":4,\"\u{1f600}\":2,\"\u{fb33}\":1}"
@@ -49,10 +53,16 @@ fn what_a_double_spells_can_be_read_again() {
 
 #[test]
 fn refusals_point_at_the_fault() {
-    assert_eq!(refused(r#"{"a":{"b":1,"b":2}}"#), ("/a/b".into(), "duplicate key".into()));
+    assert_eq!(
+        refused(r#"{"a":{"b":1,"b":2}}"#),
+        ("/a/b".into(), "duplicate key".into())
+    );
     assert_eq!(refused(r#"{"a":[0,{"x/y~":1,"x/y~":1}]}"#).0, "/a/1/x~1y~0");
     assert_eq!(refused(r#"{"a\u0000":1}"#).1, "NUL in a key");
-    assert_eq!(refused(r#"{"a":[1e400]}"#), ("/a/0".into(), "number beyond the range of a double".into()));
+    assert_eq!(
+        refused(r#"{"a":[1e400]}"#),
+        ("/a/0".into(), "number beyond the range of a double".into())
+    );
     assert_eq!(refused("[9223372036854775808]").0, "/0");
     assert_eq!(refused("[18446744073709551616]").0, "/0");
     assert_eq!(refused(r#"{"a":"\ud800"}"#).0, "/a");
@@ -66,7 +76,11 @@ fn refusals_point_at_the_fault() {
 
 #[test]
 fn what_survives_a_sidecar() {
-    let survives = |text: &str| CanonicalJson::parse(text.as_bytes()).expect(text).survives_doubles();
+    let survives = |text: &str| {
+        CanonicalJson::parse(text.as_bytes())
+            .expect(text)
+            .survives_doubles()
+    };
     assert!(survives(
         r#"{"a":9007199254740991,"b":[1.5,1e300,-9007199254740991],"c":"9007199254740993","9007199254740993":1}"#
     ));
@@ -113,17 +127,25 @@ fn any_json() -> impl Strategy<Value = String> {
         Just("null".to_owned()),
         any::<bool>().prop_map(|b| b.to_string()),
         any::<i64>().prop_map(|n| n.to_string()),
-        any::<f64>().prop_filter("finite", |n| n.is_finite()).prop_map(|n| format!("{n:e}")),
+        any::<f64>()
+            .prop_filter("finite", |n| n.is_finite())
+            .prop_map(|n| format!("{n:e}")),
         ".*".prop_map(|s| serde_json::to_string(&s).expect("a string")),
     ];
     leaf.prop_recursive(5, 64, 6, |inner| {
         prop_oneof![
-            prop::collection::vec(inner.clone(), 0..6).prop_map(|items| format!("[{}]", items.join(" , "))),
+            prop::collection::vec(inner.clone(), 0..6)
+                .prop_map(|items| format!("[{}]", items.join(" , "))),
             prop::collection::btree_map("[^\0]{0,6}", inner, 0..6).prop_map(|members| {
                 let members: Vec<_> = members
                     .iter()
                     .rev()
-                    .map(|(key, value)| format!("{} : {value}", serde_json::to_string(key).expect("a string")))
+                    .map(|(key, value)| {
+                        format!(
+                            "{} : {value}",
+                            serde_json::to_string(key).expect("a string")
+                        )
+                    })
                     .collect();
                 format!("{{{}}}", members.join(","))
             }),
@@ -168,7 +190,9 @@ fn same(a: &serde_json::Value, b: &serde_json::Value) -> bool {
     match (a, b) {
         (Number(a), Number(b)) => a == b || a.as_f64() == b.as_f64(),
         (Array(a), Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
-        (Object(a), Object(b)) => a.len() == b.len() && a.iter().all(|(k, v)| b.get(k).is_some_and(|w| same(v, w))),
+        (Object(a), Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(k, v)| b.get(k).is_some_and(|w| same(v, w)))
+        }
         _ => a == b,
     }
 }

@@ -1,4 +1,5 @@
-//! `make chaos FAULTS=n [SEED=s]`: the fault campaign. RATE is writes a second, VIA is `dapr`, `pubsub`, `streams` or `local`.
+//! `make chaos FAULTS=n [SEED=s]`: the fault campaign. RATE is writes a second, VIA is `dapr`,
+//! `pubsub`, `streams` or `local`.
 
 use std::{
     io::{IsTerminal, Write},
@@ -31,11 +32,18 @@ async fn run() -> anyhow::Result<()> {
     let via = way::named(&std::env::var("VIA").unwrap_or_default())?;
     // Short enough to be read out to somebody.
     let seed = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64 % 1_000_000_000;
-    let options =
-        Options { faults: number("FAULTS", 100)?, seed: number("SEED", seed)?, rate: number("RATE", 60)?, via };
+    let options = Options {
+        faults: number("FAULTS", 100)?,
+        seed: number("SEED", seed)?,
+        rate: number("RATE", 60)?,
+        via,
+    };
     let progress = Terminal::new(options.faults);
     let (seed, faults, rate) = (options.seed, options.faults, options.rate);
-    progress.say(&format!("seed {seed} ({faults} faults, {rate} writes/s, via {})", way::name(via)));
+    progress.say(&format!(
+        "seed {seed} ({faults} faults, {rate} writes/s, via {})",
+        way::name(via)
+    ));
     let mut terminated = signal(SignalKind::terminate())?;
     let report = tokio::select! {
         report = campaign::run(&options, &progress) => report?,
@@ -58,8 +66,12 @@ struct Terminal {
 impl Terminal {
     fn new(faults: usize) -> Self {
         let style = ProgressStyle::with_template("{bar:30} {pos}/{len} faults, {elapsed}, {msg}");
-        let bar = ProgressBar::new(faults as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self { bar, lines: !std::io::stderr().is_terminal() }
+        let bar = ProgressBar::new(faults as u64)
+            .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self {
+            bar,
+            lines: !std::io::stderr().is_terminal(),
+        }
     }
 }
 

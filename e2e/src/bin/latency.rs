@@ -1,8 +1,9 @@
-//! How long after a PUT was answered its value is visible in both replicas, on real parts: median and p99 per way that
-//! events travel.
+//! How long after a PUT was answered its value is visible in both replicas, on real parts: median
+//! and p99 per way that events travel.
 //!
-//! Writes go out one at a time. Each replica is asked over HTTP as fast as it answers, so a figure includes the request that
-//! saw the value. Run it from a release build with nothing else running: `make latency`.
+//! Writes go out one at a time. Each replica is asked over HTTP as fast as it answers, so a figure
+//! includes the request that saw the value. Run it from a release build with nothing else running:
+//! `make latency`.
 
 use std::time::{Duration, Instant};
 
@@ -20,9 +21,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[tokio::main(flavor = "current_thread")]
 #[expect(clippy::print_stdout, reason = "the figures are its result")]
 async fn main() -> anyhow::Result<()> {
-    println!("{:<18}{:>12}{:>12}{:>12}", "events, store", "median", "p99", "PUT median");
+    println!(
+        "{:<18}{:>12}{:>12}{:>12}",
+        "events, store", "median", "p99", "PUT median"
+    );
     let ways = [Via::Local, Via::Dapr, Via::PubSub, Via::Streams];
-    for (via, kind) in ways.into_iter().flat_map(|via| [(via, Kind::Embedded), (via, Kind::Mongo)]) {
+    for (via, kind) in ways
+        .into_iter()
+        .flat_map(|via| [(via, Kind::Embedded), (via, Kind::Mongo)])
+    {
         let stage = Stage::start(kind, via).await?;
         let (mut visible, mut answered) = measure(&stage).await?;
         let name = format!("{via:?}, {kind:?}");
@@ -39,15 +46,22 @@ async fn main() -> anyhow::Result<()> {
 async fn measure(stage: &Stage) -> anyhow::Result<(Vec<Duration>, Vec<Duration>)> {
     let publisher = stage.publisher.api();
     let replicas = [stage.subscribers[0].api(), stage.subscribers[1].api()];
-    publisher.create(FREE, &json!({"id": "n"})).await?.expect(201)?;
+    publisher
+        .create(FREE, &json!({"id": "n"}))
+        .await?
+        .expect(201)?;
     stage.until_same(FREE, "n").await?;
     let (mut visible, mut answered) = (Vec::new(), Vec::new());
     for round in 0..WARM_UP + ROUNDS {
         let sent = Instant::now();
-        let answer = publisher.put(FREE, "n", &numbered(round)).await?.expect(200)?;
+        let answer = publisher
+            .put(FREE, "n", &numbered(round))
+            .await?
+            .expect(200)?;
         let committed = Instant::now();
         let revision = answer.json()?["revision"].as_u64().context("a revision")?;
-        futures_util::future::try_join(sees(&replicas[0], revision), sees(&replicas[1], revision)).await?;
+        futures_util::future::try_join(sees(&replicas[0], revision), sees(&replicas[1], revision))
+            .await?;
         if round >= WARM_UP {
             visible.push(committed.elapsed());
             answered.push(committed - sent);

@@ -1,6 +1,8 @@
-//! Who plays: a database, a broker, publishers, replicas and their sidecars, and the links between them.
+//! Who plays: a database, a broker, publishers, replicas and their sidecars, and the links between
+//! them.
 //!
-//! Every link that can fail alone leads through a [`Proxy`]. It sets up and mends; what is done to whom is the schedule's.
+//! Every link that can fail alone leads through a [`Proxy`]. It sets up and mends; what is done to
+//! whom is the schedule's.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -39,8 +41,14 @@ pub struct Member {
 }
 
 /// Services of one kind and their names.
-fn named<'a>(kind: &str, services: &'a mut [Service]) -> impl Iterator<Item = (String, &'a mut Service)> {
-    services.iter_mut().enumerate().map(move |(place, service)| (format!("{kind}-{}", place + 1), service))
+fn named<'a>(
+    kind: &str,
+    services: &'a mut [Service],
+) -> impl Iterator<Item = (String, &'a mut Service)> {
+    services
+        .iter_mut()
+        .enumerate()
+        .map(move |(place, service)| (format!("{kind}-{}", place + 1), service))
 }
 
 /// Everything that runs.
@@ -57,28 +65,41 @@ pub struct Cast {
 }
 
 impl Cast {
-    /// Everything up and ready: two publishers on MongoDB and three replicas, with sidecars, straight at Redis or following the feed, or one
-    /// publisher on a file that posts to three replicas itself.
+    /// Everything up and ready: two publishers on MongoDB and three replicas, with sidecars,
+    /// straight at Redis or following the feed, or one publisher on a file that posts to three
+    /// replicas itself.
     ///
     /// # Errors
     /// When it does not happen in time.
     pub async fn start(via: Via) -> anyhow::Result<Self> {
-        let mut cast = Self { parts: Vec::new(), links: Vec::new(), publishers: Vec::new(), replicas: Vec::new() };
+        let mut cast = Self {
+            parts: Vec::new(),
+            links: Vec::new(),
+            publishers: Vec::new(),
+            replicas: Vec::new(),
+        };
         let mut servers = None;
         if via != Via::Local {
             let mongod = Mongod::start().await?;
-            let redis = if via == Via::Feed { None } else { Some(Redis::start().await?) };
+            let redis = if via == Via::Feed {
+                None
+            } else {
+                Some(Redis::start().await?)
+            };
             servers = Some((mongod.port(), redis.as_ref().map_or(0, Redis::port)));
             cast.part("mongod", Program::Mongod(mongod));
             if let Some(redis) = redis {
                 cast.part("redis", Program::Redis(redis));
             }
         }
-        let common = |service: Service| service.with("AURA_CONFIGURATION_COLLECTIONS", SCHEMA_FREE.join(","));
+        let common = |service: Service| {
+            service.with("AURA_CONFIGURATION_COLLECTIONS", SCHEMA_FREE.join(","))
+        };
         // A log so short that who was away for long meets its end.
         let short = |service: Service| {
             let kept = service.with("AURA_CONFIGURATION_LOG_KEEP_CHANGES", "200");
-            kept.with("AURA_CONFIGURATION_LOG_KEEP_HOURS", "0").with("AURA_CONFIGURATION_LOG_TRIM_SECONDS", "3")
+            kept.with("AURA_CONFIGURATION_LOG_KEEP_HOURS", "0")
+                .with("AURA_CONFIGURATION_LOG_TRIM_SECONDS", "3")
         };
         let mut publishers = (0..if servers.is_some() { 2 } else { 1 })
             .map(|_| Service::publisher().map(common).map(short))
@@ -88,12 +109,18 @@ impl Cast {
             let mut urls = Vec::new();
             for (place, publisher) in publishers.iter().enumerate() {
                 let name = format!("replica-{number}→publisher-{}", place + 1);
-                urls.push(format!("http://127.0.0.1:{}", cast.link(name, publisher.port()).await?));
+                urls.push(format!(
+                    "http://127.0.0.1:{}",
+                    cast.link(name, publisher.port()).await?
+                ));
             }
             let replica = common(Service::subscriber(&format!("replica-{number}"), &urls)?);
             let snapshots = replica.folder().join("snapshots").display().to_string();
             let replica = replica.with("AURA_CONFIGURATION_SNAPSHOT_DIR", snapshots);
-            replicas.push(replica.with("AURA_CONFIGURATION_CHECK_IN_SECONDS", CHECK_IN.as_secs().to_string()));
+            replicas.push(replica.with(
+                "AURA_CONFIGURATION_CHECK_IN_SECONDS",
+                CHECK_IN.as_secs().to_string(),
+            ));
         }
         let mut sidecars = Vec::new();
         if let Some((mongod, redis)) = servers {
@@ -103,9 +130,11 @@ impl Cast {
                 let url = format!("mongodb://127.0.0.1:{port}/{DATABASE}?directConnection=true");
                 publisher.set("AURA_CONFIGURATION_STORE_URL", url);
             }
-            let services = named("publisher", &mut publishers).map(|service| (sidecar::PUBLISHER, service));
             let services =
-                services.chain(named("replica", &mut replicas).map(|service| (sidecar::SUBSCRIBER, service)));
+                named("publisher", &mut publishers).map(|service| (sidecar::PUBLISHER, service));
+            let services = services.chain(
+                named("replica", &mut replicas).map(|service| (sidecar::SUBSCRIBER, service)),
+            );
             for (app, (name, service)) in services {
                 if via == Via::Dapr {
                     let sidecar = cast.sidecar(app, service.port(), &name, redis).await?;
@@ -116,10 +145,17 @@ impl Cast {
                     sidecars.push((name, sidecar));
                 } else if via == Via::Feed {
                     // The publishers send nothing by themselves: nobody asks them to.
-                    let manager = if app == sidecar::SUBSCRIBER { "FEED" } else { "LOCAL" };
+                    let manager = if app == sidecar::SUBSCRIBER {
+                        "FEED"
+                    } else {
+                        "LOCAL"
+                    };
                     service.set("AURA_CONFIGURATION_EVENTS_MANAGER", manager);
                 } else {
-                    let url = format!("redis://127.0.0.1:{}", cast.link(format!("{name}→redis"), redis).await?);
+                    let url = format!(
+                        "redis://127.0.0.1:{}",
+                        cast.link(format!("{name}→redis"), redis).await?
+                    );
                     for (setting, value) in via.redis_settings(&url) {
                         service.set(setting, value);
                     }
@@ -134,7 +170,10 @@ impl Cast {
             let mut urls = Vec::new();
             for (place, replica) in replicas.iter().enumerate() {
                 let name = format!("publisher-1→replica-{}", place + 1);
-                urls.push(format!("http://127.0.0.1:{}", cast.link(name, replica.port()).await?));
+                urls.push(format!(
+                    "http://127.0.0.1:{}",
+                    cast.link(name, replica.port()).await?
+                ));
             }
             publishers[0].set("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", urls.join(","));
         }
@@ -163,7 +202,11 @@ impl Cast {
 
     fn service(&mut self, name: String, service: Service) -> Member {
         let (url, snapshots) = (service.url(), service.folder().join("snapshots"));
-        Member { part: self.part(name, Program::Service(service)), url, snapshots }
+        Member {
+            part: self.part(name, Program::Service(service)),
+            url,
+            snapshots,
+        }
     }
 
     async fn link(&mut self, name: String, upstream: u16) -> anyhow::Result<u16> {
@@ -173,7 +216,13 @@ impl Cast {
         Ok(port)
     }
 
-    async fn sidecar(&mut self, app: &str, port: u16, name: &str, redis: u16) -> anyhow::Result<Sidecar> {
+    async fn sidecar(
+        &mut self,
+        app: &str,
+        port: u16,
+        name: &str,
+        redis: u16,
+    ) -> anyhow::Result<Sidecar> {
         let redis = self.link(format!("daprd-{name}→redis"), redis).await?;
         Sidecar::with_redis_at(&format!("127.0.0.1:{redis}"), app, port, name)
     }
@@ -183,11 +232,14 @@ impl Cast {
     /// # Errors
     /// When there is none.
     pub fn find(&self, name: &str) -> anyhow::Result<&Part> {
-        self.parts.iter().find(|part| part.name == name).with_context(|| format!("nobody is called {name}"))
+        self.parts
+            .iter()
+            .find(|part| part.name == name)
+            .with_context(|| format!("nobody is called {name}"))
     }
 
-    /// Every link is open, every part runs, and those that are not ours do their work: from here on replicas have their
-    /// time to converge.
+    /// Every link is open, every part runs, and those that are not ours do their work: from here on
+    /// replicas have their time to converge.
     ///
     /// # Errors
     /// When one does not in time.
@@ -195,21 +247,34 @@ impl Cast {
         for link in &self.links {
             link.set(Mode::Open);
         }
-        let ours = |part: &&Part| part.name.starts_with("publisher") || part.name.starts_with("replica");
+        let ours =
+            |part: &&Part| part.name.starts_with("publisher") || part.name.starts_with("replica");
         for part in &self.parts {
             part.run().await?;
         }
-        try_join_all(self.parts.iter().filter(|part| !ours(part)).map(Part::until_ready)).await.map(drop)
+        try_join_all(
+            self.parts
+                .iter()
+                .filter(|part| !ours(part))
+                .map(Part::until_ready),
+        )
+        .await
+        .map(drop)
     }
 
-    /// Starts whatever ended by itself (a sidecar without its broker does), as anything that runs services would.
-    /// `ended` is told its name and the last that it said.
+    /// Starts whatever ended by itself (a sidecar without its broker does), as anything that runs
+    /// services would. `ended` is told its name and the last that it said.
     pub async fn keep(&self, ended: impl Fn(&str, &str)) -> anyhow::Error {
         loop {
             for part in &self.parts {
-                let Ok(mut program) = part.program.try_lock() else { continue };
+                let Ok(mut program) = part.program.try_lock() else {
+                    continue;
+                };
                 if !program.runs() {
-                    let said = program.process().map(|process| process.said()).unwrap_or_default();
+                    let said = program
+                        .process()
+                        .map(|process| process.said())
+                        .unwrap_or_default();
                     ended(&part.name, said.lines().last().unwrap_or_default());
                     if let Err(error) = part.launch(&mut program) {
                         return error;

@@ -1,4 +1,5 @@
-//! What was done to processes of ours beside killing them, and what came of it: orderly ends and spoilt files.
+//! What was done to processes of ours beside killing them, and what came of it: orderly ends and
+//! spoilt files.
 //!
 //! The nemesis notes it; the judge and the report read it.
 
@@ -12,7 +13,8 @@ use crate::process::Process;
 
 /// A supervisor gives its tasks 10 s, whatever they wait for.
 const ORDERLY: Duration = Duration::from_secs(12);
-/// What a publisher or a subscriber says when it answers, and from when on it knows what a signal means.
+/// What a publisher or a subscriber says when it answers, and from when on it knows what a signal
+/// means.
 const UP: [&str; 2] = ["the publisher is up", " listens on "];
 /// The file that replicas keep.
 const KEPT: &str = "last-known-good";
@@ -41,10 +43,12 @@ pub struct Stop {
     pub wrong: Option<String>,
 }
 
-/// Asks for an orderly end and waits for it; one that does not come is made an end. What was not orderly.
+/// Asks for an orderly end and waits for it; one that does not come is made an end. What was not
+/// orderly.
 ///
-/// Database, broker and links may be away or silent meanwhile: a service that cannot be stopped just then is what operators
-/// meet first. Nobody freezes the process itself, whoever asks holds it.
+/// Database, broker and links may be away or silent meanwhile: a service that cannot be stopped
+/// just then is what operators meet first. Nobody freezes the process itself, whoever asks holds
+/// it.
 ///
 /// # Errors
 /// When there is no process.
@@ -68,12 +72,15 @@ fn wrong(status: ExitStatus, up: bool) -> Option<String> {
     (!status.success() && !early).then(|| format!("asked to stop, it ended with {status}"))
 }
 
-/// Truncates or garbles every file of a folder, if there is one. Whether what a replica would start from is among them.
+/// Truncates or garbles every file of a folder, if there is one. Whether what a replica would start
+/// from is among them.
 ///
 /// # Errors
 /// When a file cannot be read or written.
 pub fn spoil(folder: &Path, salt: u64) -> anyhow::Result<bool> {
-    let Ok(entries) = folder.read_dir() else { return Ok(false) };
+    let Ok(entries) = folder.read_dir() else {
+        return Ok(false);
+    };
     let mut spoilt = false;
     for entry in entries {
         let path = entry?.path();
@@ -84,7 +91,11 @@ pub fn spoil(folder: &Path, salt: u64) -> anyhow::Result<bool> {
         let at = (salt / 3) as usize % bytes.len().max(1);
         match salt % 3 {
             0 => bytes.truncate(at),
-            1 => bytes.iter_mut().skip(at).take(16).for_each(|byte| *byte ^= 0x55),
+            1 => bytes
+                .iter_mut()
+                .skip(at)
+                .take(16)
+                .for_each(|byte| *byte ^= 0x55),
             _ => bytes.clear(),
         }
         fs::write(&path, bytes)?;
@@ -93,10 +104,14 @@ pub fn spoil(folder: &Path, salt: u64) -> anyhow::Result<bool> {
     Ok(spoilt)
 }
 
-/// How often a replica said that it starts from its disk, and how often that what lay there was damaged.
+/// How often a replica said that it starts from its disk, and how often that what lay there was
+/// damaged.
 pub fn starts(output: &str) -> (usize, usize) {
     let count = |what: &str| output.lines().filter(|line| line.contains(what)).count();
-    (count("serves its last known good"), count("on disk is damaged and was moved"))
+    (
+        count("serves its last known good"),
+        count("on disk is damaged and was moved"),
+    )
 }
 
 #[cfg(test)]
@@ -107,7 +122,11 @@ mod tests {
     fn an_end_is_orderly_or_not() {
         let [well, badly, terminated, killed] = [0, 1 << 8, 15, 9].map(ExitStatus::from_raw);
         for up in [false, true] {
-            assert!(wrong(well, up).is_none() && wrong(badly, up).is_some() && wrong(killed, up).is_some());
+            assert!(
+                wrong(well, up).is_none()
+                    && wrong(badly, up).is_some()
+                    && wrong(killed, up).is_some()
+            );
             assert_eq!(wrong(terminated, up).is_some(), up);
         }
     }

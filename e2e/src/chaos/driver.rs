@@ -1,7 +1,8 @@
-//! Clients that write all the time through every publisher: creations, updates, patches, deletions, conditional writes and
-//! change sets. Every request goes into the journal before it goes out.
+//! Clients that write all the time through every publisher: creations, updates, patches, deletions,
+//! conditional writes and change sets. Every request goes into the journal before it goes out.
 //!
-//! It believes no answer about what is there: what it remembers only makes most requests worth sending.
+//! It believes no answer about what is there: what it remembers only makes most requests worth
+//! sending.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -28,7 +29,10 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// RFC 7396.
 const MERGE_PATCH: &str = "application/merge-patch+json";
 /// Problems with which a publisher says that nothing was written.
-const NOTHING_WRITTEN: [&str; 2] = ["urn:confcast:problem:not-committed", "urn:confcast:problem:busy"];
+const NOTHING_WRITTEN: [&str; 2] = [
+    "urn:confcast:problem:not-committed",
+    "urn:confcast:problem:busy",
+];
 
 /// What all clients share.
 #[derive(Debug)]
@@ -56,7 +60,12 @@ impl Driver {
     /// The campaign began at `began`.
     pub fn new(began: Instant) -> Self {
         let known = Mutex::new([None; SLOTS]);
-        Self { journal: Mutex::default(), gate: RwLock::default(), began, known }
+        Self {
+            journal: Mutex::default(),
+            gate: RwLock::default(),
+            began,
+            known,
+        }
     }
 
     /// Milliseconds since the campaign began.
@@ -79,7 +88,8 @@ impl Driver {
     /// When one cannot be made.
     pub async fn sow(&self, cast: &Cast) -> anyhow::Result<()> {
         for key in Key::all() {
-            self.send(&cast.publisher(key.slot()), 0, 0, self.create(key)).await;
+            self.send(&cast.publisher(key.slot()), 0, 0, self.create(key))
+                .await;
             anyhow::ensure!(
                 self.known()[key.slot()].is_some(),
                 "{key} was not taken: {:?}",
@@ -90,8 +100,14 @@ impl Driver {
     }
 
     /// Writes without end, so many times a second in all.
-    pub async fn run(&self, cast: &Cast, rate: u64, random: &mut Random) -> std::convert::Infallible {
-        let pause = Duration::from_secs(CLIENTS as u64) / u32::try_from(rate.max(1)).unwrap_or(u32::MAX);
+    pub async fn run(
+        &self,
+        cast: &Cast,
+        rate: u64,
+        random: &mut Random,
+    ) -> std::convert::Infallible {
+        let pause =
+            Duration::from_secs(CLIENTS as u64) / u32::try_from(rate.max(1)).unwrap_or(u32::MAX);
         let clients = (0..CLIENTS).map(|writer| {
             let (apis, mut random) = ([cast.publisher(0), cast.publisher(1)], random.fork());
             async move {
@@ -100,7 +116,8 @@ impl Driver {
                     {
                         let _open = self.gate.read().await;
                         let request = self.request(&mut random);
-                        self.send(random.pick(&apis), writer, counter, request).await;
+                        self.send(random.pick(&apis), writer, counter, request)
+                            .await;
                     }
                     tokio::time::sleep_until(due).await;
                 }
@@ -111,16 +128,36 @@ impl Driver {
     }
 
     async fn send(&self, api: &Api, writer: usize, counter: u64, request: Request) {
-        let token = self.journal().begin(request.what, writer, self.now(), request.members.iter().copied());
+        let token = self.journal().begin(
+            request.what,
+            writer,
+            self.now(),
+            request.members.iter().copied(),
+        );
         let body = (request.body)(json!({"token": token, "writer": writer, "counter": counter}));
-        let media_type = if request.method == Method::PATCH { MERGE_PATCH } else { "application/json" };
+        let media_type = if request.method == Method::PATCH {
+            MERGE_PATCH
+        } else {
+            "application/json"
+        };
         let mut headers = vec![("content-type", media_type)];
-        headers.extend(request.headers.iter().map(|(name, value)| (*name, value.as_str())));
-        let answer = timeout(PATIENCE, api.send(request.method, &request.path, &headers, body)).await;
+        headers.extend(
+            request
+                .headers
+                .iter()
+                .map(|(name, value)| (*name, value.as_str())),
+        );
+        let answer = timeout(
+            PATIENCE,
+            api.send(request.method, &request.path, &headers, body),
+        )
+        .await;
         let (status, outcome) = match &answer {
             Ok(Ok(answer)) => (answer.status, outcome(answer)),
             // It never left.
-            Ok(Err(error)) if error.downcast_ref().is_some_and(reqwest::Error::is_connect) => (0, Outcome::Refused),
+            Ok(Err(error)) if error.downcast_ref().is_some_and(reqwest::Error::is_connect) => {
+                (0, Outcome::Refused)
+            }
             _ => (0, Outcome::Unknown),
         };
         let mut revisions = Vec::new();
@@ -136,7 +173,8 @@ impl Driver {
             let known = &mut self.known()[key.slot()];
             *known = if known.is_some() { None } else { Some(0) };
         }
-        self.journal().end(token, self.now(), status, outcome, &revisions);
+        self.journal()
+            .end(token, self.now(), status, outcome, &revisions);
     }
 
     fn request(&self, random: &mut Random) -> Request {
@@ -144,7 +182,9 @@ impl Driver {
             return self.set(random);
         }
         let key = any(random);
-        let Some(revision) = self.known()[key.slot()] else { return self.create(key) };
+        let Some(revision) = self.known()[key.slot()] else {
+            return self.create(key);
+        };
         let path = document_path(key.collection(), &key.id());
         let pad = "x".repeat(random.below(200) as usize);
         let whole = move |mut token: Value| {
@@ -153,18 +193,45 @@ impl Driver {
         };
         let one = |what, method, headers, deletes, body| {
             let path = path.clone();
-            Request { what, method, path, headers, members: vec![(key, deletes)], body }
+            Request {
+                what,
+                method,
+                path,
+                headers,
+                members: vec![(key, deletes)],
+                body,
+            }
         };
         match random.below(100) {
             0..45 => one("put", Method::PUT, vec![], false, Box::new(whole)),
-            45..70 => one("patch", Method::PATCH, vec![], false, Box::new(|token: Value| token.to_string())),
-            70..74 => {
-                one("put if-none-match", Method::PUT, vec![("if-none-match", "*".to_owned())], false, Box::new(whole))
-            }
-            74..88 if revision > 0 => {
-                one("put if-match", Method::PUT, vec![("if-match", format!("\"{revision}\""))], false, Box::new(whole))
-            }
-            88.. if !key.is_anchor() => one("delete", Method::DELETE, vec![], true, Box::new(|_| String::new())),
+            45..70 => one(
+                "patch",
+                Method::PATCH,
+                vec![],
+                false,
+                Box::new(|token: Value| token.to_string()),
+            ),
+            70..74 => one(
+                "put if-none-match",
+                Method::PUT,
+                vec![("if-none-match", "*".to_owned())],
+                false,
+                Box::new(whole),
+            ),
+            74..88 if revision > 0 => one(
+                "put if-match",
+                Method::PUT,
+                vec![("if-match", format!("\"{revision}\""))],
+                false,
+                Box::new(whole),
+            ),
+            88.. if !key.is_anchor() => one(
+                "delete",
+                Method::DELETE,
+                vec![],
+                true,
+                Box::new(|_| String::new()),
+            ),
             _ => one("put", Method::PUT, vec![], false, Box::new(whole)),
         }
     }
@@ -176,7 +243,14 @@ impl Driver {
         };
         let path = format!("/v1/collections/{}/documents", key.collection());
         let (what, method) = ("create", Method::POST);
-        Request { what, method, path, headers: vec![], members: vec![(key, false)], body: Box::new(with_id) }
+        Request {
+            what,
+            method,
+            path,
+            headers: vec![],
+            members: vec![(key, false)],
+            body: Box::new(with_id),
+        }
     }
 
     /// Two to five documents, of one collection or of several, all with the same token.
@@ -200,7 +274,10 @@ impl Driver {
             (Some(_), _) => SetOperation::Update,
         };
         let operations: Vec<_> = keys.iter().map(|key| (*key, operation(key))).collect();
-        let members = operations.iter().map(|(key, op)| (*key, *op == SetOperation::Delete)).collect();
+        let members = operations
+            .iter()
+            .map(|(key, op)| (*key, *op == SetOperation::Delete))
+            .collect();
         let body = move |token: Value| {
             let changes = operations.iter().filter_map(|(key, op)| {
                 let value = contract::CanonicalJson::parse(token.to_string().as_bytes()).ok();
@@ -212,25 +289,45 @@ impl Driver {
                     expected: None,
                 })
             });
-            serde_json::to_string(&SetRequest { changes: changes.collect() }).unwrap_or_default()
+            serde_json::to_string(&SetRequest {
+                changes: changes.collect(),
+            })
+            .unwrap_or_default()
         };
         let path = "/v1/changes".to_owned();
-        Request { what: "set", method: Method::POST, path, headers: vec![], members, body: Box::new(body) }
+        Request {
+            what: "set",
+            method: Method::POST,
+            path,
+            headers: vec![],
+            members,
+            body: Box::new(body),
+        }
     }
 }
 
 fn any(random: &mut Random) -> Key {
     let keys = SLOTS as u64;
     let slot = random.below(keys);
-    Key::all().nth(slot as usize).unwrap_or(Key { collection: 0, number: 0 })
+    Key::all().nth(slot as usize).unwrap_or(Key {
+        collection: 0,
+        number: 0,
+    })
 }
 
 fn outcome(answer: &Answer) -> Outcome {
-    let problem = || answer.json().ok().and_then(|body| Some(body["type"].as_str()?.to_owned()));
+    let problem = || {
+        answer
+            .json()
+            .ok()
+            .and_then(|body| Some(body["type"].as_str()?.to_owned()))
+    };
     match answer.status {
         200..300 => Outcome::Acked,
         400..500 => Outcome::Refused,
-        _ if problem().is_some_and(|problem| NOTHING_WRITTEN.contains(&problem.as_str())) => Outcome::Refused,
+        _ if problem().is_some_and(|problem| NOTHING_WRITTEN.contains(&problem.as_str())) => {
+            Outcome::Refused
+        }
         _ => Outcome::Unknown,
     }
 }
@@ -240,5 +337,10 @@ fn revisions_of(answer: &Answer) -> Vec<u64> {
     if let Ok(set) = serde_json::from_str::<SetDone>(&answer.body) {
         return set.items.iter().map(|item| item.revision).collect();
     }
-    answer.json().ok().and_then(|body| body["revision"].as_u64()).into_iter().collect()
+    answer
+        .json()
+        .ok()
+        .and_then(|body| body["revision"].as_u64())
+        .into_iter()
+        .collect()
 }

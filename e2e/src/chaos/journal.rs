@@ -1,6 +1,8 @@
-//! What was written: every request with its value's token, when it went out, when and how it was answered.
+//! What was written: every request with its value's token, when it went out, when and how it was
+//! answered.
 //!
-//! It records and never judges. A token stands for exactly one request, so whatever a reader sees leads to one entry.
+//! It records and never judges. A token stands for exactly one request, so whatever a reader sees
+//! leads to one entry.
 
 use serde::Serialize;
 
@@ -48,7 +50,11 @@ impl Key {
     /// The document of a collection and an id.
     pub fn parse(collection: &str, id: &str) -> Option<Self> {
         let collection = SCHEMA_FREE.iter().position(|name| *name == collection)? as u8;
-        let number = id.strip_prefix('d')?.parse().ok().filter(|number| *number < DOCUMENTS)?;
+        let number = id
+            .strip_prefix('d')?
+            .parse()
+            .ok()
+            .filter(|number| *number < DOCUMENTS)?;
         Some(Self { collection, number })
     }
 
@@ -114,7 +120,8 @@ pub struct Restore {
     pub dumped: Ms,
     /// When all of it was back: what is sent afterwards stays.
     pub restored: Ms,
-    /// The counter of the epoch that it ended: it, and all before it, are histories that were left.
+    /// The counter of the epoch that it ended: it, and all before it, are histories that were
+    /// left.
     pub ended: u64,
 }
 
@@ -138,9 +145,24 @@ impl Journal {
         started: Ms,
         members: impl IntoIterator<Item = (Key, bool)>,
     ) -> u64 {
-        let members = members.into_iter().map(|(key, deletes)| Member { key, deletes, revision: None }).collect();
+        let members = members
+            .into_iter()
+            .map(|(key, deletes)| Member {
+                key,
+                deletes,
+                revision: None,
+            })
+            .collect();
         let outcome = Outcome::Open;
-        self.writes.push(Write { what, writer, started, ended: None, outcome, status: 0, members });
+        self.writes.push(Write {
+            what,
+            writer,
+            started,
+            ended: None,
+            outcome,
+            status: 0,
+            members,
+        });
         self.writes.len() as u64 - 1
     }
 
@@ -155,6 +177,9 @@ impl Journal {
 
     /// How many had this outcome.
     pub fn count(&self, outcome: Outcome) -> usize {
-        self.writes.iter().filter(|write| write.outcome == outcome).count()
+        self.writes
+            .iter()
+            .filter(|write| write.outcome == outcome)
+            .count()
     }
 }

@@ -1,8 +1,8 @@
 //! The seven promises as checks over what was written and what was seen.
 //!
-//! Nothing here does I/O or knows how the observations came about, so that replicas that break a promise on purpose can be
-//! put before the same judge (`doubles`). It judges a round when all outcomes of the round are known; what an unknown
-//! outcome may explain is no failure.
+//! Nothing here does I/O or knows how the observations came about, so that replicas that break a
+//! promise on purpose can be put before the same judge (`doubles`). It judges a round when all
+//! outcomes of the round are known; what an unknown outcome may explain is no failure.
 
 #[cfg(test)]
 mod doubles;
@@ -41,13 +41,15 @@ pub enum Promise {
     NeverEmpty,
     /// `current` means that everything of 2.5 check-in intervals ago is there.
     NoSilentStale,
-    /// What is seen was written, to that document, and not refused. No promise of its own: all of them rest on it.
+    /// What is seen was written, to that document, and not refused. No promise of its own: all of
+    /// them rest on it.
     Explained,
     /// No process grows without end.
     Leak,
     /// No process of ours panics, whatever is done to it.
     NoPanic,
-    /// Asked to stop, a publisher or subscriber ends well and soon, whatever else is away or silent.
+    /// Asked to stop, a publisher or subscriber ends well and soon, whatever else is away or
+    /// silent.
     OrderlyEnd,
 }
 
@@ -97,18 +99,42 @@ const MOST: usize = 20;
 
 impl Verdict {
     /// Notes one check; `broken` says how it failed.
-    pub fn check(&mut self, promise: Promise, broken: Option<Broken>, who: &str, index: &Index<'_>) {
+    pub fn check(
+        &mut self,
+        promise: Promise,
+        broken: Option<Broken>,
+        who: &str,
+        index: &Index<'_>,
+    ) {
         *self.checks.entry(promise).or_default() += 1;
-        let Some(Broken { at, what, key }) = broken else { return };
-        if self.violations.iter().filter(|violation| violation.promise == promise).count() < MOST {
+        let Some(Broken { at, what, key }) = broken else {
+            return;
+        };
+        if self
+            .violations
+            .iter()
+            .filter(|violation| violation.promise == promise)
+            .count()
+            < MOST
+        {
             let context = key.map(|key| index.history(key, at)).unwrap_or_default();
-            self.violations.push(Violation { promise, who: who.to_owned(), at, what, context });
+            self.violations.push(Violation {
+                promise,
+                who: who.to_owned(),
+                at,
+                what,
+                context,
+            });
         }
     }
 
     /// The names of the promises that were broken.
     pub fn broken(&self) -> Vec<Promise> {
-        let mut broken: Vec<_> = self.violations.iter().map(|violation| violation.promise).collect();
+        let mut broken: Vec<_> = self
+            .violations
+            .iter()
+            .map(|violation| violation.promise)
+            .collect();
         broken.sort_unstable();
         broken.dedup();
         broken
@@ -126,19 +152,30 @@ pub struct Broken {
     pub key: Option<Key>,
 }
 
-/// NoLostAck at rest: what the publisher holds when nothing is written any more accounts for every acknowledged write.
+/// NoLostAck at rest: what the publisher holds when nothing is written any more accounts for every
+/// acknowledged write.
 pub fn durable(index: &Index<'_>, publisher: &Held, at: Ms, verdict: &mut Verdict) {
     for key in Key::all() {
         let held = publisher[key.slot()];
-        let broken = index.newest(key).filter(|acked| !index.satisfies(key, held, acked, at)).map(|acked| Broken {
-            at,
-            what: format!("{key} is {held:?}, but {} was acknowledged as {:?}", acked.token, acked.order),
-            key: Some(key),
-        });
+        let broken = index
+            .newest(key)
+            .filter(|acked| !index.satisfies(key, held, acked, at))
+            .map(|acked| Broken {
+                at,
+                what: format!(
+                    "{key} is {held:?}, but {} was acknowledged as {:?}",
+                    acked.token, acked.order
+                ),
+                key: Some(key),
+            });
         verdict.check(Promise::NoLostAck, broken, "publisher", index);
         if let Some(seen) = held {
             let what = index.unexplained(key, seen, at);
-            let broken = what.map(|what| Broken { at, what, key: Some(key) });
+            let broken = what.map(|what| Broken {
+                at,
+                what,
+                key: Some(key),
+            });
             verdict.check(Promise::Explained, broken, "publisher", index);
         }
     }

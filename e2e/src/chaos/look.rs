@@ -32,8 +32,10 @@ const CALM: Duration = Duration::from_secs(5);
 /// Between two looks at what publishers count.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Attempts to send an event that succeeded, and that failed.
-pub const EVENTS: [&str; 2] =
-    ["confcast_events_total{result=\"published\"}", "confcast_events_total{result=\"failed\"}"];
+pub const EVENTS: [&str; 2] = [
+    "confcast_events_total{result=\"published\"}",
+    "confcast_events_total{result=\"failed\"}",
+];
 /// Changes that an event brought to a replica, changes that the feed brought first, and snapshots.
 pub const ARRIVALS: [&str; 3] = [
     "confcast_subscriber_events_total{end=\"applied\"}",
@@ -49,11 +51,28 @@ pub async fn same(cast: &Cast) -> anyhow::Result<()> {
     let truth = documents(&cast.publisher(0)).await?;
     try_join_all(cast.replicas.iter().map(async |member| {
         let name = &cast.parts[member.part].name;
-        let held = documents(&Api::new(member.url.clone())).await.context(name.clone())?;
-        ensure!(held.0 == truth.0, "{name} has epoch {} instead of {}", held.0, truth.0);
-        let differs: Vec<_> = truth.1.iter().filter(|line| !held.1.contains(line)).take(3).collect();
+        let held = documents(&Api::new(member.url.clone()))
+            .await
+            .context(name.clone())?;
+        ensure!(
+            held.0 == truth.0,
+            "{name} has epoch {} instead of {}",
+            held.0,
+            truth.0
+        );
+        let differs: Vec<_> = truth
+            .1
+            .iter()
+            .filter(|line| !held.1.contains(line))
+            .take(3)
+            .collect();
         ensure!(differs.is_empty(), "{name} lacks {differs:?}");
-        ensure!(held.1 == truth.1, "{name} has {} documents instead of {}", held.1.len(), truth.1.len());
+        ensure!(
+            held.1 == truth.1,
+            "{name} has {} documents instead of {}",
+            held.1.len(),
+            truth.1.len()
+        );
         Ok(())
     }))
     .await
@@ -62,7 +81,11 @@ pub async fn same(cast: &Cast) -> anyhow::Result<()> {
 
 /// The epoch and the lines of all documents of a service, sorted.
 async fn documents(api: &Api) -> anyhow::Result<(String, Vec<String>)> {
-    let body = timeout(PATIENCE, api.get("/v1/snapshot")).await.context("no answer")??.expect(200)?.body;
+    let body = timeout(PATIENCE, api.get("/v1/snapshot"))
+        .await
+        .context("no answer")??
+        .expect(200)?
+        .body;
     let mut lines: Vec<_> = body.lines().map(str::to_owned).collect();
     ensure!(lines.len() >= 2, "an incomplete snapshot");
     lines.pop();
@@ -75,12 +98,16 @@ async fn documents(api: &Api) -> anyhow::Result<(String, Vec<String>)> {
 async fn sample(part: &Part) -> Option<(Sample, Option<String>)> {
     let mut program = part.program.lock().await;
     let process = program.process()?;
-    let panicked = process.output().lines().find(|line| line.contains("panicked at ")).map(str::to_owned);
+    let panicked = process
+        .output()
+        .lines()
+        .find(|line| line.contains("panicked at "))
+        .map(str::to_owned);
     Some((Sample::of(process.id()).ok()?, panicked))
 }
 
-/// The same; one that used more than since `first` is looked at again for a while: whoever was frozen has to close what its
-/// clients gave up in the meantime.
+/// The same; one that used more than since `first` is looked at again for a while: whoever was
+/// frozen has to close what its clients gave up in the meantime.
 pub async fn calm(part: &Part, first: Option<Sample>) -> Option<(Sample, Option<String>)> {
     let (deadline, mut again) = (Instant::now() + CALM, interval(Duration::from_millis(100)));
     loop {
@@ -93,7 +120,8 @@ pub async fn calm(part: &Part, first: Option<Sample>) -> Option<(Sample, Option<
     }
 }
 
-/// Adds what publishers and replicas count, without end. One that does not answer is read next time.
+/// Adds what publishers and replicas count, without end. One that does not answer is read next
+/// time.
 pub async fn count(cast: &Cast, tally: &Mutex<Tally>) -> Infallible {
     let publishers = cast.publishers.iter().map(|member| (member, &EVENTS[..]));
     let replicas = cast.replicas.iter().map(|member| (member, &ARRIVALS[..]));
@@ -120,7 +148,12 @@ pub async fn said(cast: &Cast) -> Vec<String> {
     let mut said = Vec::new();
     for replica in &cast.replicas {
         let mut program = cast.parts[replica.part].program.lock().await;
-        said.push(program.process().map(|process| process.output()).unwrap_or_default());
+        said.push(
+            program
+                .process()
+                .map(|process| process.output())
+                .unwrap_or_default(),
+        );
     }
     said
 }
@@ -129,17 +162,39 @@ pub async fn said(cast: &Cast) -> Vec<String> {
 ///
 /// # Errors
 /// When it cannot be written.
-pub async fn keep(seed: u64, cast: &Cast, driver: &Driver, records: &[Mutex<Record>]) -> anyhow::Result<PathBuf> {
+pub async fn keep(
+    seed: u64,
+    cast: &Cast,
+    driver: &Driver,
+    records: &[Mutex<Record>],
+) -> anyhow::Result<PathBuf> {
     let folder = root().join(format!("target/chaos/{seed}"));
     fs::create_dir_all(&folder)?;
     for part in &cast.parts {
-        let output = part.program.lock().await.process().map(|process| process.output()).unwrap_or_default();
+        let output = part
+            .program
+            .lock()
+            .await
+            .process()
+            .map(|process| process.output())
+            .unwrap_or_default();
         fs::write(folder.join(format!("{}.log", part.name)), output)?;
     }
-    fs::write(folder.join("journal.json"), serde_json::to_vec(&*driver.journal())?)?;
+    fs::write(
+        folder.join("journal.json"),
+        serde_json::to_vec(&*driver.journal())?,
+    )?;
     for (member, record) in cast.replicas.iter().zip(records) {
-        let observations = serde_json::to_vec(&record.lock().unwrap_or_else(PoisonError::into_inner).observations)?;
-        fs::write(folder.join(format!("{}.seen.json", cast.parts[member.part].name)), observations)?;
+        let observations = serde_json::to_vec(
+            &record
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .observations,
+        )?;
+        fs::write(
+            folder.join(format!("{}.seen.json", cast.parts[member.part].name)),
+            observations,
+        )?;
     }
     Ok(folder)
 }

@@ -1,6 +1,7 @@
 //! Deals the faults of a schedule and takes each back after its time.
 //!
-//! Who is disturbed is locked meanwhile, so that two faults never meddle with one process or link; up to three last at once.
+//! Who is disturbed is locked meanwhile, so that two faults never meddle with one process or link;
+//! up to three last at once.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -43,7 +44,11 @@ pub struct Scene<'a> {
 ///
 /// # Errors
 /// When one cannot be dealt.
-pub async fn deal(scene: Scene<'_>, faults: &[Fault], dealt: impl Fn(&Fault)) -> anyhow::Result<()> {
+pub async fn deal(
+    scene: Scene<'_>,
+    faults: &[Fault],
+    dealt: impl Fn(&Fault),
+) -> anyhow::Result<()> {
     let mut lasting = FuturesUnordered::new();
     for fault in faults {
         let mut gap = std::pin::pin!(sleep(fault.gap));
@@ -66,7 +71,11 @@ pub async fn deal(scene: Scene<'_>, faults: &[Fault], dealt: impl Fn(&Fault)) ->
 }
 
 async fn one(scene: Scene<'_>, fault: &Fault) -> anyhow::Result<()> {
-    let Scene { cast, driver, deeds } = scene;
+    let Scene {
+        cast,
+        driver,
+        deeds,
+    } = scene;
     let deeds = || deeds.lock().unwrap_or_else(PoisonError::into_inner);
     let mode = match fault.blow {
         Blow::Cut => Some(Mode::Cut),
@@ -76,7 +85,11 @@ async fn one(scene: Scene<'_>, fault: &Fault) -> anyhow::Result<()> {
         _ => None,
     };
     if let Some(mode) = mode {
-        let link = cast.links.iter().find(|link| link.name() == fault.target).context("no such link")?;
+        let link = cast
+            .links
+            .iter()
+            .find(|link| link.name() == fault.target)
+            .context("no such link")?;
         let _ours = link.turn.lock().await;
         link.set(mode);
         sleep(fault.hold).await;
@@ -107,13 +120,26 @@ async fn one(scene: Scene<'_>, fault: &Fault) -> anyhow::Result<()> {
             tell(&program, &["CLIENT", "KILL", "TYPE", "pubsub"]).await
         }
         Blow::Hush if program.runs() => {
-            tell(&program, &["CLIENT", "PAUSE", &fault.hold.as_millis().to_string(), "ALL"]).await?;
-            // It ends by itself and takes no command before: what is asked now is answered when it is over.
+            tell(
+                &program,
+                &[
+                    "CLIENT",
+                    "PAUSE",
+                    &fault.hold.as_millis().to_string(),
+                    "ALL",
+                ],
+            )
+            .await?;
+            // It ends by itself and takes no command before: what is asked now is answered when it
+            // is over.
             program.until_ready().await
         }
         Blow::Spoil => {
             program.kill()?;
-            let replica = cast.replicas.iter().find(|replica| cast.parts[replica.part].name == part.name);
+            let replica = cast
+                .replicas
+                .iter()
+                .find(|replica| cast.parts[replica.part].name == part.name);
             let spoilt = deeds::spoil(&replica.context("no such replica")?.snapshots, fault.salt)?;
             deeds().spoilt += usize::from(spoilt);
             sleep(fault.hold).await;
@@ -144,11 +170,17 @@ async fn one(scene: Scene<'_>, fault: &Fault) -> anyhow::Result<()> {
     }
 }
 
-/// Gives a broker a command. One that was just started and does not answer yet is without anything and anybody anyway.
+/// Gives a broker a command. One that was just started and does not answer yet is without anything
+/// and anybody anyway.
 async fn tell(program: &Program, command: &[&str]) -> anyhow::Result<()> {
-    let Program::Redis(redis) = program else { bail!("not a broker") };
+    let Program::Redis(redis) = program else {
+        bail!("not a broker")
+    };
     if let Ok(Ok(answer)) = timeout(PATIENCE, redis.ask(command)).await {
-        ensure!(!answer.starts_with('-'), "{command:?} was answered {answer:?}");
+        ensure!(
+            !answer.starts_with('-'),
+            "{command:?} was answered {answer:?}"
+        );
     }
     Ok(())
 }
@@ -158,14 +190,23 @@ impl Scene<'_> {
     async fn stop(&self, part: &Part, program: &mut Program) -> anyhow::Result<()> {
         let (asked, since) = (self.driver.now(), Instant::now());
         let wrong = deeds::stop(program.process().context("it does not run")?).await?;
-        let stop = Stop { who: part.name.clone(), asked, took: since.elapsed(), wrong };
-        self.deeds.lock().unwrap_or_else(PoisonError::into_inner).stops.push(stop);
+        let stop = Stop {
+            who: part.name.clone(),
+            asked,
+            took: since.elapsed(),
+            wrong,
+        };
+        self.deeds
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .stops
+            .push(stop);
         Ok(())
     }
 }
 
-/// Dump, writing goes on, the dump is put back. Nobody writes while that happens, and nothing that publishers have under way
-/// is held up on its way, so that it cannot arrive in the middle.
+/// Dump, writing goes on, the dump is put back. Nobody writes while that happens, and nothing that
+/// publishers have under way is held up on its way, so that it cannot arrive in the middle.
 async fn restore(cast: &Cast, driver: &Driver, part: &Part, hold: Duration) -> anyhow::Result<()> {
     let (dumped, dump) = {
         let program = ready(part).await?;
@@ -177,14 +218,22 @@ async fn restore(cast: &Cast, driver: &Driver, part: &Part, hold: Duration) -> a
         publishers.push(cast.parts[publisher.part].program.lock().await);
     }
     let mut links = Vec::new();
-    for link in cast.links.iter().filter(|link| link.name().ends_with("mongod")) {
+    for link in cast
+        .links
+        .iter()
+        .filter(|link| link.name().ends_with("mongod"))
+    {
         links.push(link.turn.lock().await);
     }
     let _server = ready(part).await?;
     let _shut = driver.gate.write().await;
     let ended = dump.counter_now().await?;
     dump.restore().await?;
-    driver.journal().restores.push(Restore { dumped, restored: driver.now(), ended });
+    driver.journal().restores.push(Restore {
+        dumped,
+        restored: driver.now(),
+        ended,
+    });
     Ok(())
 }
 

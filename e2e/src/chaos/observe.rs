@@ -1,4 +1,5 @@
-//! What replicas were seen to serve: one stream of changes per replica, short enough to keep for a round.
+//! What replicas were seen to serve: one stream of changes per replica, short enough to keep for a
+//! round.
 //!
 //! It records and never judges: [`super::judge`] reads it when all outcomes of the round are known.
 
@@ -59,7 +60,8 @@ pub struct Reading {
 pub enum Observation {
     /// A view.
     Reading(Reading),
-    /// An answer that no replica may give: a status besides 200 and 503, a view without its end, a foreign document.
+    /// An answer that no replica may give: a status besides 200 and 503, a view without its end, a
+    /// foreign document.
     Wrong {
         /// When it came.
         at: Ms,

@@ -11,7 +11,10 @@ use anyhow::{Context, bail};
 use nix::sys::signal::Signal;
 use tokio::{sync::Mutex, time::timeout};
 
-use crate::{mongod::Mongod, process::Process, redis::Redis, services::Service, sidecar::Sidecar, wait::PATIENCE};
+use crate::{
+    mongod::Mongod, process::Process, redis::Redis, services::Service, sidecar::Sidecar,
+    wait::PATIENCE,
+};
 
 /// How often it is looked whether what is waited for has ended.
 const LOOK: Duration = Duration::from_secs(1);
@@ -74,7 +77,9 @@ impl Program {
     /// # Errors
     /// When it is none.
     pub fn service(&mut self) -> anyhow::Result<&mut Service> {
-        let Self::Service(service) = self else { bail!("not a service of ours") };
+        let Self::Service(service) = self else {
+            bail!("not a service of ours")
+        };
         Ok(service)
     }
 
@@ -98,7 +103,9 @@ impl Program {
     /// # Errors
     /// When it does not run.
     pub fn freeze(&mut self) -> anyhow::Result<()> {
-        self.process().context("it does not run")?.signal(Signal::SIGSTOP)
+        self.process()
+            .context("it does not run")?
+            .signal(Signal::SIGSTOP)
     }
 
     /// Thaws it.
@@ -106,7 +113,9 @@ impl Program {
     /// # Errors
     /// When it does not run.
     pub fn thaw(&mut self) -> anyhow::Result<()> {
-        self.process().context("it does not run")?.signal(Signal::SIGCONT)
+        self.process()
+            .context("it does not run")?
+            .signal(Signal::SIGCONT)
     }
 }
 
@@ -123,10 +132,15 @@ pub struct Part {
 impl Part {
     /// A part that runs, or will.
     pub fn new(name: impl Into<String>, program: Program) -> Self {
-        Self { name: name.into(), program: Mutex::new(program), lives: AtomicU32::new(0) }
+        Self {
+            name: name.into(),
+            program: Mutex::new(program),
+            lives: AtomicU32::new(0),
+        }
     }
 
-    /// How often it was started. An observer that reads the same number before and after saw one life, or the end of it.
+    /// How often it was started. An observer that reads the same number before and after saw one
+    /// life, or the end of it.
     pub fn lives(&self) -> u32 {
         self.lives.load(Ordering::Acquire)
     }
@@ -137,7 +151,9 @@ impl Part {
     /// When it cannot be started.
     pub fn launch(&self, program: &mut Program) -> anyhow::Result<()> {
         self.lives.fetch_add(1, Ordering::AcqRel);
-        program.launch().with_context(|| format!("starting {}", self.name))
+        program
+            .launch()
+            .with_context(|| format!("starting {}", self.name))
     }
 
     /// Starts it, unless it runs.
@@ -146,10 +162,15 @@ impl Part {
     /// When it cannot be started.
     pub async fn run(&self) -> anyhow::Result<()> {
         let mut program = self.program.lock().await;
-        if program.runs() { Ok(()) } else { self.launch(&mut program) }
+        if program.runs() {
+            Ok(())
+        } else {
+            self.launch(&mut program)
+        }
     }
 
-    /// Waits until it can do its work. A sidecar gives up when its broker is late, so one that ended is started again.
+    /// Waits until it can do its work. A sidecar gives up when its broker is late, so one that
+    /// ended is started again.
     ///
     /// # Errors
     /// When it cannot in time.
@@ -164,7 +185,10 @@ impl Part {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(error)) if Instant::now() > deadline => return Err(error),
                 Err(_elapsed) if Instant::now() > deadline => {
-                    let said = program.process().map(|process| process.tail()).unwrap_or_default();
+                    let said = program
+                        .process()
+                        .map(|process| process.tail())
+                        .unwrap_or_default();
                     bail!("{} is not ready after {PATIENCE:?}\n{said}", self.name)
                 }
                 _ => {}

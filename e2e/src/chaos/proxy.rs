@@ -1,7 +1,7 @@
 //! A TCP link that can be cut, slowed, half-closed or swallowed by a black hole.
 //!
-//! It never looks at what it carries and never loses a byte of a connection that lives on: a black hole that ends is a
-//! network that is back, and what waited arrives late.
+//! It never looks at what it carries and never loses a byte of a connection that lives on: a black
+//! hole that ends is a network that is back, and what waited arrives late.
 
 use std::time::Duration;
 
@@ -49,11 +49,19 @@ impl Proxy {
     /// When no port can be had.
     pub async fn start(name: impl Into<String>, upstream: u16) -> anyhow::Result<Self> {
         let port = free_port()?;
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.context("listening for a link")?;
+        let listener = TcpListener::bind(("127.0.0.1", port))
+            .await
+            .context("listening for a link")?;
         let (mode, seen) = watch::channel(Mode::Open);
         let mut accepting = JoinSet::new();
         accepting.spawn(accept(listener, upstream, seen));
-        Ok(Self { name: name.into(), port, mode, _accepting: accepting, turn: Mutex::default() })
+        Ok(Self {
+            name: name.into(),
+            port,
+            mode,
+            _accepting: accepting,
+            turn: Mutex::default(),
+        })
     }
 
     /// From where to where.
@@ -84,10 +92,15 @@ async fn accept(listener: TcpListener, upstream: u16, mode: watch::Receiver<Mode
     }
 }
 
-/// One connection, until either side or the mode ends it. A failure is what a network is: the other side sees a reset.
+/// One connection, until either side or the mode ends it. A failure is what a network is: the other
+/// side sees a reset.
 async fn link(mut client: TcpStream, upstream: u16, mut mode: watch::Receiver<Mode>) {
     let cut = |mode: &Mode| *mode == Mode::Cut;
-    if mode.wait_for(|mode| *mode != Mode::BlackHole).await.is_ok_and(|mode| cut(&mode)) {
+    if mode
+        .wait_for(|mode| *mode != Mode::BlackHole)
+        .await
+        .is_ok_and(|mode| cut(&mode))
+    {
         client.set_zero_linger().ok();
         return;
     }
@@ -95,7 +108,10 @@ async fn link(mut client: TcpStream, upstream: u16, mut mode: watch::Receiver<Mo
         client.set_zero_linger().ok();
         return;
     };
-    client.set_nodelay(true).and_then(|()| server.set_nodelay(true)).ok();
+    client
+        .set_nodelay(true)
+        .and_then(|()| server.set_nodelay(true))
+        .ok();
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
     let reset = tokio::select! {
@@ -106,7 +122,10 @@ async fn link(mut client: TcpStream, upstream: u16, mut mode: watch::Receiver<Mo
         _ = mode.wait_for(cut) => true,
     };
     if reset {
-        client.set_zero_linger().and_then(|()| server.set_zero_linger()).ok();
+        client
+            .set_zero_linger()
+            .and_then(|()| server.set_zero_linger())
+            .ok();
     }
 }
 
@@ -124,7 +143,10 @@ async fn carry(
             _ = closed.wait_for(|mode| homeward && *mode == Mode::HalfClosed) => 0,
         };
         // A failure means that the links are gone, and so is this one.
-        let now = mode.wait_for(|mode| *mode != Mode::BlackHole).await.map(|mode| *mode);
+        let now = mode
+            .wait_for(|mode| *mode != Mode::BlackHole)
+            .await
+            .map(|mode| *mode);
         if let Ok(Mode::Slow(by)) = now {
             sleep(by).await;
         }
@@ -174,13 +196,20 @@ mod tests {
         proxy.set(Mode::BlackHole);
         let mut late = connect().await?;
         let short = Duration::from_millis(50);
-        assert!(tokio::time::timeout(short, says(&mut late)).await.is_err(), "nothing answers");
+        assert!(
+            tokio::time::timeout(short, says(&mut late)).await.is_err(),
+            "nothing answers"
+        );
         proxy.set(Mode::Open);
         late.read_exact(&mut [0]).await?;
         says(&mut stream).await?;
 
         proxy.set(Mode::HalfClosed);
-        assert_eq!(stream.read(&mut [0]).await?, 0, "the end of what the server says");
+        assert_eq!(
+            stream.read(&mut [0]).await?,
+            0,
+            "the end of what the server says"
+        );
         proxy.set(Mode::Open);
         let mut late = connect().await?;
         says(&mut late).await?;
@@ -188,6 +217,9 @@ mod tests {
         let reset = late.read(&mut [0]).await.map_err(|error| error.kind());
         assert_eq!(reset, Err(ErrorKind::ConnectionReset));
         proxy.set(Mode::Slow(short));
-        eventually("it is open again", async || Ok(says(&mut connect().await?).await?)).await
+        eventually("it is open again", async || {
+            Ok(says(&mut connect().await?).await?)
+        })
+        .await
     }
 }

@@ -1,6 +1,7 @@
 //! Looks at one replica all the time: its whole view over all collections, and whose life that is.
 //!
-//! The status is read before and after each view: only when both name the same life is the view that life's.
+//! The status is read before and after each view: only when both name the same life is the view
+//! that life's.
 
 use std::{
     collections::HashMap,
@@ -72,8 +73,14 @@ impl Eye {
         let mut lines: Vec<_> = body.lines().collect();
         let end = lines.pop().context("an empty snapshot")?;
         let end: End = serde_json::from_str(end).context("the snapshot has no end")?;
-        ensure!(end.count + 1 == lines.len() as u64, "{} lines, and the end counts {}", lines.len(), end.count);
-        let start: Start = serde_json::from_str(lines[0]).context("the snapshot has no beginning")?;
+        ensure!(
+            end.count + 1 == lines.len() as u64,
+            "{} lines, and the end counts {}",
+            lines.len(),
+            end.count
+        );
+        let start: Start =
+            serde_json::from_str(lines[0]).context("the snapshot has no beginning")?;
         let mut held = Box::new([None; SLOTS]);
         let mut read = HashMap::with_capacity(lines.len());
         for line in &lines[1..] {
@@ -83,7 +90,8 @@ impl Eye {
                     known
                 }
                 None => {
-                    let known = parse(line).with_context(|| format!("a foreign document: {line}"))?;
+                    let known =
+                        parse(line).with_context(|| format!("a foreign document: {line}"))?;
                     read.insert((*line).to_owned(), known);
                     known
                 }
@@ -98,48 +106,94 @@ impl Eye {
 fn parse(line: &str) -> anyhow::Result<(Key, Seen)> {
     let line: Line = serde_json::from_str(line)?;
     let key = Key::parse(&line.collection, &line.id).context("nobody writes this document")?;
-    Ok((key, Seen { revision: line.revision, token: line.config_data.token }))
+    Ok((
+        key,
+        Seen {
+            revision: line.revision,
+            token: line.config_data.token,
+        },
+    ))
 }
 
 /// Looks without end.
-pub async fn watch(cast: &Cast, member: &Member, driver: &Driver, record: &Mutex<Record>) -> Infallible {
+pub async fn watch(
+    cast: &Cast,
+    member: &Member,
+    driver: &Driver,
+    record: &Mutex<Record>,
+) -> Infallible {
     let (api, part) = (Api::new(member.url.clone()), &cast.parts[member.part]);
     let (mut eye, mut last) = (Eye::default(), Box::new([None; SLOTS]));
-    let (mut before, anchor) = (None, Key { collection: 0, number: 0 });
+    let (mut before, anchor) = (
+        None,
+        Key {
+            collection: 0,
+            number: 0,
+        },
+    );
     loop {
         sleep(PAUSE).await;
         let sent = driver.now();
         let answer = timeout(PATIENCE, api.get("/v1/snapshot")).await;
         let got = driver.now();
-        let after = timeout(PATIENCE, life(&api, part.lives())).await.ok().and_then(Result::ok);
+        let after = timeout(PATIENCE, life(&api, part.lives()))
+            .await
+            .ok()
+            .and_then(Result::ok);
         let whose = after.clone().filter(|life| before.as_ref() == Some(life));
         before = after;
         let document = timeout(PATIENCE, api.document(anchor.collection(), &anchor.id())).await;
         if let Ok(Ok(answer)) = document
             && !matches!(answer.status, 200 | LATE | 503)
         {
-            let what = format!("{anchor}, which is never deleted, was answered {}: {}", answer.status, answer.body);
+            let what = format!(
+                "{anchor}, which is never deleted, was answered {}: {}",
+                answer.status, answer.body
+            );
             let record = &mut record.lock().unwrap_or_else(PoisonError::into_inner);
-            record.observations.push(Observation::Wrong { at: driver.now(), what });
+            record.observations.push(Observation::Wrong {
+                at: driver.now(),
+                what,
+            });
         }
-        let (Ok(Ok(answer)), Some(life)) = (answer, whose) else { continue };
+        let (Ok(Ok(answer)), Some(life)) = (answer, whose) else {
+            continue;
+        };
         let record = &mut record.lock().unwrap_or_else(PoisonError::into_inner);
         match view(&mut eye, &answer) {
             Ok(None) => {}
             Ok(Some((state, view))) => {
                 let changed = Key::all().map(|key| (key, view.held[key.slot()]));
-                let changed = changed.filter(|(key, seen)| last[key.slot()] != *seen).collect();
+                let changed = changed
+                    .filter(|(key, seen)| last[key.slot()] != *seen)
+                    .collect();
                 last = view.held;
                 let heads = crate::stage::SCHEMA_FREE.map(|name| {
-                    let head = view.start.heads.iter().find(|head| head.collection.as_str() == name);
+                    let head = view
+                        .start
+                        .heads
+                        .iter()
+                        .find(|head| head.collection.as_str() == name);
                     head.map_or(0, |head| head.revision)
                 });
                 let epoch = view.start.epoch.to_string();
                 record.epochs.insert(epoch.clone());
                 record.resets.insert(life.boot.clone(), life.resets);
-                record.add(Reading { sent, got, last_sent: sent, life, epoch, state, heads, changed });
+                record.add(Reading {
+                    sent,
+                    got,
+                    last_sent: sent,
+                    life,
+                    epoch,
+                    state,
+                    heads,
+                    changed,
+                });
             }
-            Err(error) => record.observations.push(Observation::Wrong { at: got, what: format!("{error:#}") }),
+            Err(error) => record.observations.push(Observation::Wrong {
+                at: got,
+                what: format!("{error:#}"),
+            }),
         }
     }
 }
@@ -149,7 +203,12 @@ fn view(eye: &mut Eye, answer: &Answer) -> anyhow::Result<Option<(State, View)>>
     if matches!(answer.status, LATE | 503) {
         return Ok(None);
     }
-    ensure!(answer.status == 200, "/v1/snapshot was answered {}: {}", answer.status, answer.body);
+    ensure!(
+        answer.status == 200,
+        "/v1/snapshot was answered {}: {}",
+        answer.status,
+        answer.body
+    );
     let state = answer.header("confcast-state");
     let state = serde_json::from_value(serde_json::Value::String(state.to_owned()))
         .with_context(|| format!("Confcast-State is {state:?}"))?;
@@ -158,5 +217,9 @@ fn view(eye: &mut Eye, answer: &Answer) -> anyhow::Result<Option<(State, View)>>
 
 async fn life(api: &Api, start: u32) -> anyhow::Result<Life> {
     let status: Status = serde_json::from_str(&api.get("/v1/status").await?.expect(200)?.body)?;
-    Ok(Life { boot: status.boot_id, start, resets: status.healing.resets })
+    Ok(Life {
+        boot: status.boot_id,
+        start,
+        resets: status.healing.resets,
+    })
 }

@@ -40,11 +40,13 @@ pub struct Report {
     pub sets: usize,
     /// Changes that were acknowledged, each of which had to be sent to every replica.
     pub changes: usize,
-    /// Attempts to send an event that succeeded, and that failed, as far as publishers could be asked: what one did in the
-    /// moment before it was killed is not in it, nor what it did while it did not answer and then never again.
+    /// Attempts to send an event that succeeded, and that failed, as far as publishers could be
+    /// asked: what one did in the moment before it was killed is not in it, nor what it did
+    /// while it did not answer and then never again.
     pub events: [u64; 2],
-    /// What replicas did with what reached them, as far as they could be asked: changes that an event brought, changes that
-    /// the feed brought first, snapshots. Without the first a campaign says nothing of the way it is named after.
+    /// What replicas did with what reached them, as far as they could be asked: changes that an
+    /// event brought, changes that the feed brought first, snapshots. Without the first a
+    /// campaign says nothing of the way it is named after.
     pub arrivals: [u64; 3],
     /// Databases put back to a dump.
     pub restores: usize,
@@ -75,11 +77,20 @@ pub struct Report {
 impl Report {
     /// Counts what was written and seen.
     pub fn count(&mut self, journal: &Journal, records: &[Mutex<Record>]) {
-        self.writes = [Outcome::Acked, Outcome::Refused, Outcome::Unknown].map(|outcome| journal.count(outcome));
+        self.writes = [Outcome::Acked, Outcome::Refused, Outcome::Unknown]
+            .map(|outcome| journal.count(outcome));
         for write in &journal.writes {
-            *self.requests.entry(format!("{} {}", write.what, write.status)).or_default() += 1;
+            *self
+                .requests
+                .entry(format!("{} {}", write.what, write.status))
+                .or_default() += 1;
         }
-        let acked = || journal.writes.iter().filter(|write| write.outcome == Outcome::Acked);
+        let acked = || {
+            journal
+                .writes
+                .iter()
+                .filter(|write| write.outcome == Outcome::Acked)
+        };
         self.sets = acked().filter(|write| write.members.len() > 1).count();
         self.changes = acked().map(|write| write.members.len()).sum();
         self.restores = journal.restores.len();
@@ -97,11 +108,19 @@ impl Report {
     /// Counts what was done beside killing; `said` is all that each replica said.
     pub fn count_deeds(&mut self, deeds: &Deeds, said: &[String]) {
         self.stops = deeds.stops.len();
-        self.slowest_stop = deeds.stops.iter().map(|stop| stop.took).max().unwrap_or_default();
+        self.slowest_stop = deeds
+            .stops
+            .iter()
+            .map(|stop| stop.took)
+            .max()
+            .unwrap_or_default();
         self.shifted = deeds.shifted;
         let starts: Vec<_> = said.iter().map(|said| deeds::starts(said)).collect();
         self.from_disk = starts.iter().map(|(from_disk, _)| from_disk).sum();
-        self.spoilt = [deeds.spoilt, starts.iter().map(|(_, damaged)| damaged).sum()];
+        self.spoilt = [
+            deeds.spoilt,
+            starts.iter().map(|(_, damaged)| damaged).sum(),
+        ];
     }
 
     /// Writes it to `target/chaos/<seed>.json`.
@@ -111,14 +130,17 @@ impl Report {
     pub fn write(&self) -> anyhow::Result<()> {
         let folder = root().join("target/chaos");
         fs::create_dir_all(&folder)?;
-        Ok(fs::write(folder.join(format!("{}.json", self.seed)), serde_json::to_vec_pretty(self)?)?)
+        Ok(fs::write(
+            folder.join(format!("{}.json", self.seed)),
+            serde_json::to_vec_pretty(self)?,
+        )?)
     }
 
     /// Nothing if every promise held, else what was broken.
     ///
     /// # Errors
-    /// When a promise was broken, or no event came at all: the feed alone keeps most promises, and nothing would be known of
-    /// the way.
+    /// When a promise was broken, or no event came at all: the feed alone keeps most promises, and
+    /// nothing would be known of the way.
     pub fn verdict(&self) -> anyhow::Result<()> {
         let broken = self.verdict.broken();
         anyhow::ensure!(
@@ -127,7 +149,11 @@ impl Report {
             self.via,
             self.seed
         );
-        anyhow::ensure!(self.arrivals[0] > 0, "no event reached a replica via {}\n{self}", self.via);
+        anyhow::ensure!(
+            self.arrivals[0] > 0,
+            "no event reached a replica via {}\n{self}",
+            self.via
+        );
         Ok(())
     }
 }
@@ -136,16 +162,29 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut convergence = self.convergence.clone();
         convergence.sort_unstable();
-        let [longest, median] =
-            [convergence.last(), convergence.get(convergence.len() / 2)].map(|took| took.copied().unwrap_or_default());
+        let [longest, median] = [convergence.last(), convergence.get(convergence.len() / 2)]
+            .map(|took| took.copied().unwrap_or_default());
         let [acked, refused, unknown] = self.writes;
         writeln!(f, "seed            {}", self.seed)?;
         writeln!(f, "via             {}", self.via)?;
         writeln!(f, "time            {} s", self.seconds)?;
-        let faults: Vec<_> = self.faults.iter().map(|(blow, count)| format!("{blow:?} {count}")).collect();
+        let faults: Vec<_> = self
+            .faults
+            .iter()
+            .map(|(blow, count)| format!("{blow:?} {count}"))
+            .collect();
         let dealt = self.faults.values().sum::<usize>();
-        writeln!(f, "faults          {dealt} of {} ({})", self.asked, faults.join(", "))?;
-        writeln!(f, "writes          {acked} acknowledged ({} sets), {refused} refused, {unknown} unknown", self.sets)?;
+        writeln!(
+            f,
+            "faults          {dealt} of {} ({})",
+            self.asked,
+            faults.join(", ")
+        )?;
+        writeln!(
+            f,
+            "writes          {acked} acknowledged ({} sets), {refused} refused, {unknown} unknown",
+            self.sets
+        )?;
         let [published, failed] = self.events;
         writeln!(
             f,
@@ -153,20 +192,54 @@ impl fmt::Display for Report {
             self.changes
         )?;
         let [by_event, by_feed, loads] = self.arrivals;
-        writeln!(f, "arrivals        {by_event} by event, {by_feed} by the feed first; {loads} snapshots")?;
+        writeln!(
+            f,
+            "arrivals        {by_event} by event, {by_feed} by the feed first; {loads} snapshots"
+        )?;
         let (restores, epochs, resets) = (self.restores, self.epochs, self.resets);
-        writeln!(f, "histories       {restores} restores, {epochs} epochs declared, {resets} resets")?;
+        writeln!(
+            f,
+            "histories       {restores} restores, {epochs} epochs declared, {resets} resets"
+        )?;
         let ([spoilt, noticed], from_disk) = (self.spoilt, self.from_disk);
-        writeln!(f, "disks           {from_disk} starts from disk, {spoilt} files spoilt, {noticed} found damaged")?;
+        writeln!(
+            f,
+            "disks           {from_disk} starts from disk, {spoilt} files spoilt, {noticed} found damaged"
+        )?;
         let (stops, slowest, shifted) = (self.stops, self.slowest_stop, self.shifted);
-        writeln!(f, "lives           {stops} orderly ends, longest {slowest:.1?}, {shifted} with a clock that is off")?;
+        writeln!(
+            f,
+            "lives           {stops} orderly ends, longest {slowest:.1?}, {shifted} with a clock that is off"
+        )?;
         writeln!(f, "observations    {}", self.observations)?;
-        writeln!(f, "convergence     median {median:.1?}, longest {longest:.1?}, {} times", convergence.len())?;
+        writeln!(
+            f,
+            "convergence     median {median:.1?}, longest {longest:.1?}, {} times",
+            convergence.len()
+        )?;
         for promise in Promise::ALL {
-            let checks = self.verdict.checks.get(&promise).copied().unwrap_or_default();
-            let broken = self.verdict.violations.iter().filter(|violation| violation.promise == promise).count();
-            let word = if broken > 0 { format!("BROKEN {broken} times") } else { "held".to_owned() };
-            writeln!(f, "{:<15} {checks:>9} checks, {word}", format!("{promise:?}"))?;
+            let checks = self
+                .verdict
+                .checks
+                .get(&promise)
+                .copied()
+                .unwrap_or_default();
+            let broken = self
+                .verdict
+                .violations
+                .iter()
+                .filter(|violation| violation.promise == promise)
+                .count();
+            let word = if broken > 0 {
+                format!("BROKEN {broken} times")
+            } else {
+                "held".to_owned()
+            };
+            writeln!(
+                f,
+                "{:<15} {checks:>9} checks, {word}",
+                format!("{promise:?}")
+            )?;
         }
         for violation in self.verdict.violations.iter().take(10) {
             writeln!(

@@ -1,6 +1,8 @@
-//! A dump of the whole database and its return, as an operator does it: publishers run on and are told nothing.
+//! A dump of the whole database and its return, as an operator does it: publishers run on and are
+//! told nothing.
 //!
-//! Made with the driver, collection by collection, so that for a moment documents and heads do not agree.
+//! Made with the driver, collection by collection, so that for a moment documents and heads do not
+//! agree.
 
 use anyhow::Context;
 use futures_util::TryStreamExt;
@@ -28,7 +30,9 @@ impl Dump {
     /// # Errors
     /// When the database does not answer.
     pub async fn take(program: &Program) -> anyhow::Result<Self> {
-        let Program::Mongod(mongod) = program else { anyhow::bail!("not a database") };
+        let Program::Mongod(mongod) = program else {
+            anyhow::bail!("not a database")
+        };
         let database = mongod.database(DATABASE).await?;
         let mut session = database.client().start_session().snapshot(true).await?;
         let mut collections = Vec::new();
@@ -37,11 +41,17 @@ impl Dump {
         for name in names {
             let table = database.collection::<Document>(&name);
             let mut cursor = table.find(Document::new()).session(&mut session).await?;
-            let documents =
-                cursor.stream(&mut session).try_collect().await.with_context(|| format!("dumping {name}"))?;
+            let documents = cursor
+                .stream(&mut session)
+                .try_collect()
+                .await
+                .with_context(|| format!("dumping {name}"))?;
             collections.push((name, documents));
         }
-        Ok(Self { database, collections })
+        Ok(Self {
+            database,
+            collections,
+        })
     }
 
     /// The counter of the epoch that the database is in now.
@@ -49,7 +59,11 @@ impl Dump {
     /// # Errors
     /// When the database does not tell.
     pub async fn counter_now(&self) -> anyhow::Result<u64> {
-        let meta = self.database.collection::<Document>("_meta").find_one(Document::new()).await?;
+        let meta = self
+            .database
+            .collection::<Document>("_meta")
+            .find_one(Document::new())
+            .await?;
         Ok(meta.context("no _meta")?.get_i64("counter")?.try_into()?)
     }
 
@@ -63,7 +77,11 @@ impl Dump {
             table.delete_many(Document::new()).await?;
             for piece in documents.chunks(PIECE) {
                 let put = table.insert_many(piece).ordered(false).await;
-                let put = if name == FLEET { put.or_else(there_already) } else { put };
+                let put = if name == FLEET {
+                    put.or_else(there_already)
+                } else {
+                    put
+                };
                 put.with_context(|| format!("restoring {name}"))?;
             }
         }
@@ -75,10 +93,18 @@ impl Dump {
 fn there_already(error: mongodb::error::Error) -> mongodb::error::Result<InsertManyResult> {
     let duplicates = match &*error.kind {
         ErrorKind::InsertMany(failed) => {
-            failed.write_errors.iter().flatten().all(|error| error.code == DUPLICATE)
+            failed
+                .write_errors
+                .iter()
+                .flatten()
+                .all(|error| error.code == DUPLICATE)
                 && failed.write_concern_error.is_none()
         }
         _ => false,
     };
-    if duplicates { Ok(InsertManyResult::default()) } else { Err(error) }
+    if duplicates {
+        Ok(InsertManyResult::default())
+    } else {
+        Err(error)
+    }
 }

@@ -1,6 +1,7 @@
 //! Which faults, when, to whom and for how long: a pure function of the seed and of who plays.
 //!
-//! Only the schedule repeats. What the processes make of it depends on the machine, as it does in production.
+//! Only the schedule repeats. What the processes make of it depends on the machine, as it does in
+//! production.
 
 use std::time::Duration;
 
@@ -59,7 +60,10 @@ impl Blow {
     ];
 
     fn hits_link(self) -> bool {
-        matches!(self, Self::Cut | Self::Slow | Self::HalfClose | Self::BlackHole)
+        matches!(
+            self,
+            Self::Cut | Self::Slow | Self::HalfClose | Self::BlackHole
+        )
     }
 }
 
@@ -93,11 +97,25 @@ impl Targets {
     /// Those of a cast.
     pub fn of(cast: &Cast, clocks: bool) -> Self {
         let parts = cast.parts.iter().map(|part| part.name.clone()).collect();
-        Self { parts, links: cast.links.iter().map(|link| link.name().to_owned()).collect(), clocks }
+        Self {
+            parts,
+            links: cast
+                .links
+                .iter()
+                .map(|link| link.name().to_owned())
+                .collect(),
+            clocks,
+        }
     }
 
     fn of_blow(&self, blow: Blow) -> Vec<String> {
-        let named = |name: &str| self.parts.iter().filter(|part| part.starts_with(name)).cloned().collect::<Vec<_>>();
+        let named = |name: &str| {
+            self.parts
+                .iter()
+                .filter(|part| part.starts_with(name))
+                .cloned()
+                .collect::<Vec<_>>()
+        };
         match blow {
             Blow::Clock if !self.clocks => Vec::new(),
             Blow::Stop | Blow::Clock => [named("publisher"), named("replica")].concat(),
@@ -113,7 +131,10 @@ impl Targets {
 /// So many faults.
 pub fn plan(seed: u64, count: usize, targets: &Targets) -> Vec<Fault> {
     let mut random = Random::new(seed);
-    let possible: Vec<_> = Blow::ALL.into_iter().filter(|(_, (blow, ..))| !targets.of_blow(*blow).is_empty()).collect();
+    let possible: Vec<_> = Blow::ALL
+        .into_iter()
+        .filter(|(_, (blow, ..))| !targets.of_blow(*blow).is_empty())
+        .collect();
     let fault = |_| {
         let (blow, shortest, longest) = random.weighed(&possible);
         Fault {
@@ -136,14 +157,38 @@ mod tests {
     #[test]
     fn a_seed_repeats_its_faults() {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        let (parts, links) = (names(&["mongod", "redis", "publisher-1", "replica-1"]), names(&["a→b"]));
-        let mut targets = Targets { parts, links, clocks: true };
+        let (parts, links) = (
+            names(&["mongod", "redis", "publisher-1", "replica-1"]),
+            names(&["a→b"]),
+        );
+        let mut targets = Targets {
+            parts,
+            links,
+            clocks: true,
+        };
         let faults = plan(7, 500, &targets);
         assert_eq!(faults, plan(7, 500, &targets));
         assert_ne!(faults, plan(8, 500, &targets));
-        assert_eq!(faults.iter().map(|fault| fault.blow).collect::<BTreeSet<_>>().len(), Blow::ALL.len());
+        assert_eq!(
+            faults
+                .iter()
+                .map(|fault| fault.blow)
+                .collect::<BTreeSet<_>>()
+                .len(),
+            Blow::ALL.len()
+        );
         (targets.clocks, targets.parts) = (false, names(&["publisher-1", "replica-1"]));
-        let impossible = [Blow::Clock, Blow::Restore, Blow::Flush, Blow::HangUp, Blow::Hush];
-        assert!(plan(7, 500, &targets).iter().all(|fault| !impossible.contains(&fault.blow)));
+        let impossible = [
+            Blow::Clock,
+            Blow::Restore,
+            Blow::Flush,
+            Blow::HangUp,
+            Blow::Hush,
+        ];
+        assert!(
+            plan(7, 500, &targets)
+                .iter()
+                .all(|fault| !impossible.contains(&fault.blow))
+        );
     }
 }

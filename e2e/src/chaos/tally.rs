@@ -1,6 +1,7 @@
 //! Counters that begin at 0 with every life of a process, summed over its lives.
 //!
-//! They are read every moment, so what a process counted between the last look and its end is not in the sum.
+//! They are read every moment, so what a process counted between the last look and its end is not
+//! in the sum.
 
 use std::collections::BTreeMap;
 
@@ -16,9 +17,13 @@ impl Tally {
     /// What this life of a process says now, as Prometheus would read it.
     pub fn read(&mut self, process: &str, life: u32, counters: &[&'static str], text: &str) {
         for &counter in counters {
-            let Some(now) = value(counter, text) else { continue };
+            let Some(now) = value(counter, text) else {
+                continue;
+            };
             let last = self.last.insert((process.to_owned(), counter), (life, now));
-            let counted = last.filter(|(before, _)| *before == life).map_or(0, |(_, value)| value);
+            let counted = last
+                .filter(|(before, _)| *before == life)
+                .map_or(0, |(_, value)| value);
             *self.sums.entry(counter).or_default() += now.saturating_sub(counted);
         }
     }
@@ -34,7 +39,11 @@ fn value(counter: &str, text: &str) -> Option<u64> {
     let number = |line: &str| {
         let rest = line.strip_prefix(counter)?;
         // No labels, by whichever way it is said.
-        rest.strip_prefix("{}").unwrap_or(rest).strip_prefix(' ')?.parse().ok()
+        rest.strip_prefix("{}")
+            .unwrap_or(rest)
+            .strip_prefix(' ')?
+            .parse()
+            .ok()
     };
     text.lines().find_map(number)
 }
@@ -47,12 +56,24 @@ mod tests {
     fn a_new_life_begins_at_nothing() {
         const SENT: &str = "events_total{result=\"published\"}";
         assert_eq!(
-            [value("a", "a_total 1\na 2"), value("a", "a{} 3\n"), value("a", "a{b=\"\"} 4")],
+            [
+                value("a", "a_total 1\na 2"),
+                value("a", "a{} 3\n"),
+                value("a", "a{b=\"\"} 4")
+            ],
             [Some(2), Some(3), None]
         );
         let mut tally = Tally::default();
-        for (process, life, said) in [("a", 1, 5), ("a", 1, 7), ("b", 1, 10), ("a", 2, 3), ("a", 2, 4)] {
-            let text = format!("# TYPE events counter\nevents_total{{result=\"failed\"}} 99\n{SENT} {said}\n# EOF\n");
+        for (process, life, said) in [
+            ("a", 1, 5),
+            ("a", 1, 7),
+            ("b", 1, 10),
+            ("a", 2, 3),
+            ("a", 2, 4),
+        ] {
+            let text = format!(
+                "# TYPE events counter\nevents_total{{result=\"failed\"}} 99\n{SENT} {said}\n# EOF\n"
+            );
             tally.read(process, life, &[SENT, "not there"], &text);
         }
         assert_eq!((tally.sum(SENT), tally.sum("not there")), (7 + 10 + 4, 0));

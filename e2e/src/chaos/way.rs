@@ -19,8 +19,16 @@ const WAYS: [(&str, Via); 5] = [
 /// When there is none.
 pub fn named(name: &str) -> anyhow::Result<Via> {
     let name = if name.is_empty() { WAYS[0].0 } else { name };
-    let found = WAYS.iter().find(|(known, _)| *known == name).map(|(_, via)| *via);
-    found.with_context(|| format!("VIA={name}: expected {}", WAYS.map(|(known, _)| known).join(", ")))
+    let found = WAYS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, via)| *via);
+    found.with_context(|| {
+        format!(
+            "VIA={name}: expected {}",
+            WAYS.map(|(known, _)| known).join(", ")
+        )
+    })
 }
 
 /// The name of a way.
@@ -44,7 +52,10 @@ mod tests {
             assert_eq!((name(via), named(known)?), (known, via));
         }
         assert_eq!(named("")?, Via::Dapr);
-        assert!(named("pigeon").is_err_and(|error| error.to_string().contains("dapr, pubsub, streams, local")));
+        assert!(
+            named("pigeon")
+                .is_err_and(|error| error.to_string().contains("dapr, pubsub, streams, local"))
+        );
         Ok(())
     }
 }

@@ -27,11 +27,27 @@ impl Certificates {
     /// When openssl fails.
     pub fn make(folder: &Path) -> anyhow::Result<Self> {
         let file = |name: &str| folder.join(name);
-        let made = Self { authority: file("ca.crt"), certificate: file("server.crt"), key: file("server.key") };
+        let made = Self {
+            authority: file("ca.crt"),
+            certificate: file("server.crt"),
+            key: file("server.key"),
+        };
         let authority_key = file("ca.key");
-        issue(&made.authority, &authority_key, "a test's authority", "keyUsage=critical,keyCertSign", None)?;
+        issue(
+            &made.authority,
+            &authority_key,
+            "a test's authority",
+            "keyUsage=critical,keyCertSign",
+            None,
+        )?;
         let names = "subjectAltName=IP:127.0.0.1,DNS:localhost";
-        issue(&made.certificate, &made.key, "localhost", names, Some((&made.authority, &authority_key)))?;
+        issue(
+            &made.certificate,
+            &made.key,
+            "localhost",
+            names,
+            Some((&made.authority, &authority_key)),
+        )?;
         Ok(made)
     }
 }
@@ -45,14 +61,32 @@ fn issue(
     authority: Option<(&Path, &Path)>,
 ) -> anyhow::Result<()> {
     let mut command = Command::new(parts::part("OPENSSL")?);
-    command.args(["req", "-x509", "-noenc", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-days", "2"]);
+    command.args([
+        "req",
+        "-x509",
+        "-noenc",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-days",
+        "2",
+    ]);
     command.args(["-subj", &format!("/CN={name}"), "-addext", extension]);
     command.arg("-out").arg(certificate).arg("-keyout").arg(key);
     if let Some((authority, authority_key)) = authority {
         command.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
-        command.arg("-CA").arg(authority).arg("-CAkey").arg(authority_key);
+        command
+            .arg("-CA")
+            .arg(authority)
+            .arg("-CAkey")
+            .arg(authority_key);
     }
     let output = command.output()?;
-    ensure!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "openssl: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(())
 }

@@ -34,7 +34,9 @@ impl Cluster {
         for (first, last) in SLOTS {
             // By default the bus is 10,000 above the port, where outgoing connections have theirs.
             let bus = free_port()?;
-            let node = directives.iter().fold(Redis::new()?, |node, directive| node.with(directive.clone()));
+            let node = directives.iter().fold(Redis::new()?, |node, directive| {
+                node.with(directive.clone())
+            });
             let node = node
                 .with("cluster-enabled yes")
                 .with("cluster-node-timeout 2000")
@@ -42,13 +44,21 @@ impl Cluster {
                 .with(format!("cluster-port {bus}"))
                 .started()
                 .await?;
-            node.tell(&["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()]).await?;
+            node.tell(&[
+                "CLUSTER",
+                "ADDSLOTSRANGE",
+                &first.to_string(),
+                &last.to_string(),
+            ])
+            .await?;
             buses.push(bus);
             nodes.push(node);
         }
         for (node, bus) in nodes.iter().zip(&buses).skip(1) {
             let (port, bus) = (node.port().to_string(), bus.to_string());
-            nodes[0].tell(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]).await?;
+            nodes[0]
+                .tell(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus])
+                .await?;
         }
         let cluster = Self { nodes };
         cluster.until_whole().await?;
@@ -63,7 +73,10 @@ impl Cluster {
         eventually("the cluster is whole", async || {
             for node in &self.nodes {
                 let info = node.tell(&["CLUSTER", "INFO"]).await?.into_text()?;
-                ensure!(info.contains("cluster_state:ok") && info.contains("cluster_slots_ok:16384"), "{info}");
+                ensure!(
+                    info.contains("cluster_state:ok") && info.contains("cluster_slots_ok:16384"),
+                    "{info}"
+                );
                 let slots = node.tell(&["CLUSTER", "SLOTS"]).await?.into_many()?;
                 ensure!(slots.len() == SLOTS.len(), "{slots:?}");
             }
@@ -89,8 +102,12 @@ impl Cluster {
     /// # Errors
     /// When the cluster does not say.
     pub async fn holder(&self, key: &str) -> anyhow::Result<usize> {
-        let slot = self.nodes[0].tell(&["CLUSTER", "KEYSLOT", key]).await?.into_integer()?;
-        let holds = |(first, last): &(u16, u16)| (i64::from(*first)..=i64::from(*last)).contains(&slot);
+        let slot = self.nodes[0]
+            .tell(&["CLUSTER", "KEYSLOT", key])
+            .await?
+            .into_integer()?;
+        let holds =
+            |(first, last): &(u16, u16)| (i64::from(*first)..=i64::from(*last)).contains(&slot);
         SLOTS.iter().position(holds).context("a slot nobody has")
     }
 
@@ -101,7 +118,14 @@ impl Cluster {
 
     /// The same with `user:password@`.
     pub fn url_as(&self, login: &str) -> String {
-        let others: Vec<_> = self.nodes[1..].iter().map(|node| format!("node={}", node.host())).collect();
-        format!("redis-cluster://{login}{}?{}", self.nodes[0].host(), others.join("&"))
+        let others: Vec<_> = self.nodes[1..]
+            .iter()
+            .map(|node| format!("node={}", node.host()))
+            .collect();
+        format!(
+            "redis-cluster://{login}{}?{}",
+            self.nodes[0].host(),
+            others.join("&")
+        )
     }
 }

@@ -1,5 +1,5 @@
-//! An ordinary client of Redis, as little of one as tests need. It shares no code with the services: what they say is read
-//! here as anybody else would read it.
+//! An ordinary client of Redis, as little of one as tests need. It shares no code with the
+//! services: what they say is read here as anybody else would read it.
 
 use anyhow::{Context, bail, ensure};
 use tokio::{
@@ -70,8 +70,12 @@ impl Client {
     /// # Errors
     /// When the server is not there, or refuses.
     pub async fn connect(host: &str, password: Option<&str>) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(host).await.with_context(|| format!("no redis at {host}"))?;
-        let mut client = Self { stream: BufReader::new(stream) };
+        let stream = TcpStream::connect(host)
+            .await
+            .with_context(|| format!("no redis at {host}"))?;
+        let mut client = Self {
+            stream: BufReader::new(stream),
+        };
         if let Some(password) = password {
             client.ask(&["AUTH", password]).await?;
         }
@@ -94,7 +98,12 @@ impl Client {
     pub async fn raw(&mut self, words: &[&str]) -> anyhow::Result<String> {
         self.send(words).await?;
         let mut answer = vec![0; 64 << 10];
-        let read = self.stream.get_mut().read(&mut answer).await.context("reading the answer of redis")?;
+        let read = self
+            .stream
+            .get_mut()
+            .read(&mut answer)
+            .await
+            .context("reading the answer of redis")?;
         Ok(String::from_utf8_lossy(&answer[..read]).into_owned())
     }
 
@@ -149,7 +158,10 @@ impl Listener {
     /// When the server is not there.
     pub async fn listen(mut client: Client, command: &str, to: &str) -> anyhow::Result<Self> {
         let confirmed = client.ask(&[command, to]).await?.into_many()?;
-        ensure!(confirmed.last() == Some(&Reply::Integer(1)), "{confirmed:?}");
+        ensure!(
+            confirmed.last() == Some(&Reply::Integer(1)),
+            "{confirmed:?}"
+        );
         Ok(Self(client))
     }
 
@@ -158,8 +170,14 @@ impl Listener {
     /// # Errors
     /// When none comes in time.
     pub async fn next(&mut self) -> anyhow::Result<(String, String)> {
-        let mut message = timeout(PATIENCE, self.0.next()).await.context("nothing was published")??.into_many()?;
-        let (body, channel) = (message.pop().context("a body")?, message.pop().context("a channel")?);
+        let mut message = timeout(PATIENCE, self.0.next())
+            .await
+            .context("nothing was published")??
+            .into_many()?;
+        let (body, channel) = (
+            message.pop().context("a body")?,
+            message.pop().context("a channel")?,
+        );
         Ok((channel.into_text()?, body.into_text()?))
     }
 }

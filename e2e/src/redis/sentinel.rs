@@ -1,4 +1,5 @@
-//! A real master and its replica, watched by a real sentinel, which makes the replica the master when that one dies.
+//! A real master and its replica, watched by a real sentinel, which makes the replica the master
+//! when that one dies.
 
 use std::process::Command;
 
@@ -30,7 +31,8 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Starts all three, with passwords if there shall be some: of the servers, and of the sentinel.
+    /// Starts all three, with passwords if there shall be some: of the servers, and of the
+    /// sentinel.
     ///
     /// # Errors
     /// When they do not come up.
@@ -52,15 +54,22 @@ impl Watched {
     ) -> anyhow::Result<Self> {
         let server = || {
             // Else a replica waits 5 s for others that want the same data.
-            let redis = directives.iter().fold(Redis::new()?, |redis, directive| redis.with(directive.clone()));
+            let redis = directives.iter().fold(Redis::new()?, |redis, directive| {
+                redis.with(directive.clone())
+            });
             let redis = redis.with("repl-diskless-sync-delay 0");
             anyhow::Ok(match password {
-                Some(password) => redis.with_password(password).with(format!("masterauth {password:?}")),
+                Some(password) => redis
+                    .with_password(password)
+                    .with(format!("masterauth {password:?}")),
                 None => redis,
             })
         };
         let master = server()?.started().await?;
-        let replica = server()?.with(format!("replicaof 127.0.0.1 {}", master.port())).started().await?;
+        let replica = server()?
+            .with(format!("replicaof 127.0.0.1 {}", master.port()))
+            .started()
+            .await?;
         eventually("the replica follows", async || {
             let info = replica.tell(&["INFO", "replication"]).await?.into_text()?;
             ensure!(info.contains("master_link_status:up"), "{info}");
@@ -83,9 +92,22 @@ impl Watched {
         let mut command = Command::new(parts::part("REDIS_SERVER")?);
         command.arg(config).arg("--sentinel");
         let sentinel = Process::start("sentinel", folder.path(), &mut command)?;
-        let watched = Self { master, replica, password, sentinel_password, port, _sentinel: sentinel, _folder: folder };
+        let watched = Self {
+            master,
+            replica,
+            password,
+            sentinel_password,
+            port,
+            _sentinel: sentinel,
+            _folder: folder,
+        };
         eventually("the sentinel knows both", async || {
-            let replicas = watched.sentinel().await?.ask(&["SENTINEL", "REPLICAS", SERVICE]).await?.into_many()?;
+            let replicas = watched
+                .sentinel()
+                .await?
+                .ask(&["SENTINEL", "REPLICAS", SERVICE])
+                .await?
+                .into_many()?;
             ensure!(replicas.len() == 1, "{replicas:?}");
             Ok(())
         })
@@ -102,7 +124,11 @@ impl Watched {
     /// # Errors
     /// When the sentinel refuses.
     pub async fn fail_over(&self) -> anyhow::Result<()> {
-        self.sentinel().await?.ask(&["SENTINEL", "FAILOVER", SERVICE]).await.map(drop)
+        self.sentinel()
+            .await?
+            .ask(&["SENTINEL", "FAILOVER", SERVICE])
+            .await
+            .map(drop)
     }
 
     /// Waits until the replica is the master, in the sentinel's eyes and in its own.
@@ -113,9 +139,17 @@ impl Watched {
         eventually("the replica becomes the master", async || {
             let question = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE];
             let address = self.sentinel().await?.ask(&question).await?.into_many()?;
-            let port = address.into_iter().next_back().context("an address")?.into_text()?;
+            let port = address
+                .into_iter()
+                .next_back()
+                .context("an address")?
+                .into_text()?;
             ensure!(port == self.replica.port().to_string(), "still {port}");
-            let info = self.replica.tell(&["INFO", "replication"]).await?.into_text()?;
+            let info = self
+                .replica
+                .tell(&["INFO", "replication"])
+                .await?
+                .into_text()?;
             ensure!(info.contains("role:master"), "{info}");
             Ok(())
         })
@@ -124,12 +158,23 @@ impl Watched {
 
     /// Names the sentinel, and the service to ask it for; as the default user.
     pub fn url(&self) -> String {
-        self.url_as(&self.password.map(|password| format!(":{password}@")).unwrap_or_default())
+        self.url_as(
+            &self
+                .password
+                .map(|password| format!(":{password}@"))
+                .unwrap_or_default(),
+        )
     }
 
     /// The same with `user:password@` for the servers.
     pub fn url_as(&self, login: &str) -> String {
-        let own = self.sentinel_password.map(|password| format!("&sentinelPassword={password}")).unwrap_or_default();
-        format!("redis-sentinel://{login}127.0.0.1:{}?sentinelServiceName={SERVICE}{own}", self.port)
+        let own = self
+            .sentinel_password
+            .map(|password| format!("&sentinelPassword={password}"))
+            .unwrap_or_default();
+        format!(
+            "redis-sentinel://{login}127.0.0.1:{}?sentinelServiceName={SERVICE}{own}",
+            self.port
+        )
     }
 }

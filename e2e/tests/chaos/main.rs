@@ -1,7 +1,7 @@
 //! A short fault campaign on every way that events can take: what `make chaos` does for longer.
 //!
-//! A test target of its own, so that nothing else wants the processor meanwhile. The seed is new each time, and in every
-//! failure; `SEED` repeats it.
+//! A test target of its own, so that nothing else wants the processor meanwhile. The seed is new
+//! each time, and in every failure; `SEED` repeats it.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -23,8 +23,20 @@ impl Progress for Lines {
 
 async fn campaign(faults: usize, via: Via) -> anyhow::Result<()> {
     let random = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64 % 1_000_000_000;
-    let seed = std::env::var("SEED").ok().map_or(Ok(random), |seed| seed.parse())?;
-    campaign::run(&Options { faults, seed, rate: 60, via }, &Lines).await?.verdict()
+    let seed = std::env::var("SEED")
+        .ok()
+        .map_or(Ok(random), |seed| seed.parse())?;
+    campaign::run(
+        &Options {
+            faults,
+            seed,
+            rate: 60,
+            via,
+        },
+        &Lines,
+    )
+    .await?
+    .verdict()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 
 use crate::manifests::{at, collections, file, items, kustomized, named_values, text, the};
 
-/// All that `pubsub.redis` and the runtime read of a component, of what we set. Others are passed over without a word.
+/// All that `pubsub.redis` and the runtime read of a component, of what we set. Others are passed
+/// over without a word.
 const KNOWN_METADATA: [&str; 12] = [
     "redisHost",
     "redisPassword",
@@ -36,7 +37,10 @@ const PUBLISHER_GIVES_UP: Duration = Duration::from_secs(2);
 /// The component for one machine and the one for Kubernetes.
 fn components() -> anyhow::Result<[Value; 2]> {
     let here = file("components/pubsub.yaml")?;
-    Ok([the(&here, "Component", None)?.clone(), the(&kustomized()?, "Component", None)?.clone()])
+    Ok([
+        the(&here, "Component", None)?.clone(),
+        the(&kustomized()?, "Component", None)?.clone(),
+    ])
 }
 
 fn metadata(component: &Value) -> anyhow::Result<BTreeMap<String, String>> {
@@ -46,15 +50,35 @@ fn metadata(component: &Value) -> anyhow::Result<BTreeMap<String, String>> {
 #[test]
 fn one_machine_and_kubernetes_differ_in_three_values_only() -> anyhow::Result<()> {
     let [here, there] = components()?;
-    ensure!(here["metadata"]["name"] == there["metadata"]["name"] && here["scopes"] == there["scopes"]);
-    ensure!(here["spec"]["type"] == there["spec"]["type"] && here["spec"]["version"] == there["spec"]["version"]);
+    ensure!(
+        here["metadata"]["name"] == there["metadata"]["name"] && here["scopes"] == there["scopes"]
+    );
+    ensure!(
+        here["spec"]["type"] == there["spec"]["type"]
+            && here["spec"]["version"] == there["spec"]["version"]
+    );
     let (here, there) = (metadata(&here)?, metadata(&there)?);
     let names = |of: &BTreeMap<String, String>| of.keys().cloned().collect::<BTreeSet<_>>();
     let known: BTreeSet<String> = KNOWN_METADATA.map(str::to_owned).into();
-    ensure!(names(&here) == known && names(&there) == known, "{:?} and {:?}", names(&here), names(&there));
-    let differ: Vec<_> = known.iter().filter(|name| here[*name] != there[*name]).collect();
-    ensure!(differ == ["consumerID", "redisHost", "redisPassword"], "{differ:?} differ");
-    ensure!(here["consumerID"] == "{uuid}", "{}: replicas would share events", here["consumerID"]);
+    ensure!(
+        names(&here) == known && names(&there) == known,
+        "{:?} and {:?}",
+        names(&here),
+        names(&there)
+    );
+    let differ: Vec<_> = known
+        .iter()
+        .filter(|name| here[*name] != there[*name])
+        .collect();
+    ensure!(
+        differ == ["consumerID", "redisHost", "redisPassword"],
+        "{differ:?} differ"
+    );
+    ensure!(
+        here["consumerID"] == "{uuid}",
+        "{}: replicas would share events",
+        here["consumerID"]
+    );
     Ok(())
 }
 
@@ -65,16 +89,36 @@ fn everybody_may_do_just_what_they_must() -> anyhow::Result<()> {
     let dead_letters = BTreeSet::from([DEAD_LETTER_TOPIC.to_owned()]);
     let all: BTreeSet<String> = topics.union(&dead_letters).cloned().collect();
     for component in components()? {
-        ensure!(component["scopes"] == json!([PUBLISHER, SUBSCRIBER]), "others load it");
+        ensure!(
+            component["scopes"] == json!([PUBLISHER, SUBSCRIBER]),
+            "others load it"
+        );
         let metadata = metadata(&component)?;
         let publishing = scopes(&metadata["publishingScopes"])?;
-        let expected = [(PUBLISHER, topics.clone()), (SUBSCRIBER, dead_letters.clone())];
-        ensure!(publishing == expected.map(|(app, topics)| (app.to_owned(), topics)).into(), "{publishing:?}");
+        let expected = [
+            (PUBLISHER, topics.clone()),
+            (SUBSCRIBER, dead_letters.clone()),
+        ];
+        ensure!(
+            publishing
+                == expected
+                    .map(|(app, topics)| (app.to_owned(), topics))
+                    .into(),
+            "{publishing:?}"
+        );
         let subscription = scopes(&metadata["subscriptionScopes"])?;
         let expected = [(PUBLISHER, BTreeSet::new()), (SUBSCRIBER, topics.clone())];
-        ensure!(subscription == expected.map(|(app, topics)| (app.to_owned(), topics)).into(), "{subscription:?}");
+        ensure!(
+            subscription
+                == expected
+                    .map(|(app, topics)| (app.to_owned(), topics))
+                    .into(),
+            "{subscription:?}"
+        );
         // Protected: closed to whoever no list names.
-        ensure!(list(&metadata["allowedTopics"]) == all && list(&metadata["protectedTopics"]) == all);
+        ensure!(
+            list(&metadata["allowedTopics"]) == all && list(&metadata["protectedTopics"]) == all
+        );
     }
     Ok(())
 }
@@ -83,12 +127,16 @@ fn everybody_may_do_just_what_they_must() -> anyhow::Result<()> {
 fn redis_does_not_grow_without_bounds() -> anyhow::Result<()> {
     for component in components()? {
         let entries: u64 = metadata(&component)?["maxLenApprox"].parse()?;
-        ensure!((1..=100_000).contains(&entries), "{entries} entries per stream");
+        ensure!(
+            (1..=100_000).contains(&entries),
+            "{entries} entries per stream"
+        );
     }
     Ok(())
 }
 
-/// Otherwise an event would be handed out again while it is still being delivered, or waits for its turn.
+/// Otherwise an event would be handed out again while it is still being delivered, or waits for its
+/// turn.
 #[test]
 fn deliveries_end_before_an_event_is_handed_out_again() -> anyhow::Result<()> {
     let resiliency = file("dapr-config/resiliency.yaml")?;
@@ -99,9 +147,18 @@ fn deliveries_end_before_an_event_is_handed_out_again() -> anyhow::Result<()> {
         // Bare milliseconds: a duration with a unit is ignored in one of them.
         let processing = Duration::from_millis(metadata["processingTimeout"].parse()?);
         let redeliver = Duration::from_millis(metadata["redeliverInterval"].parse()?);
-        ensure!(!redeliver.is_zero() && redeliver < processing, "redelivery is off");
-        ensure!(worst < processing, "{worst:?} for a delivery, handed out again after {processing:?}");
-        let (depth, workers): (u32, u32) = (metadata["queueDepth"].parse()?, metadata["concurrency"].parse()?);
+        ensure!(
+            !redeliver.is_zero() && redeliver < processing,
+            "redelivery is off"
+        );
+        ensure!(
+            worst < processing,
+            "{worst:?} for a delivery, handed out again after {processing:?}"
+        );
+        let (depth, workers): (u32, u32) = (
+            metadata["queueDepth"].parse()?,
+            metadata["concurrency"].parse()?,
+        );
         let wait = worst * depth / workers;
         ensure!(
             wait < processing,
@@ -116,22 +173,42 @@ fn deliveries_end_before_an_event_is_handed_out_again() -> anyhow::Result<()> {
 /// How long the policies let a call through a component take: attempts × (timeout + pause).
 fn worst(resiliency: &Value, component: &Value, direction: &str) -> anyhow::Result<Duration> {
     let name = text(component, "/metadata/name")?;
-    let target = at(resiliency, &format!("/spec/targets/components/{name}/{direction}"))?;
-    ensure!(target.get("circuitBreaker").is_none(), "an open breaker ends retries at once");
+    let target = at(
+        resiliency,
+        &format!("/spec/targets/components/{name}/{direction}"),
+    )?;
+    ensure!(
+        target.get("circuitBreaker").is_none(),
+        "an open breaker ends retries at once"
+    );
     let (timeout, retry) = (text(target, "/timeout")?, text(target, "/retry")?);
     let retry = at(resiliency, &format!("/spec/policies/retries/{retry}"))?;
-    ensure!(retry["policy"] == "constant", "how long does it take at worst?");
-    let timeout = duration(text(resiliency, &format!("/spec/policies/timeouts/{timeout}"))?)?;
+    ensure!(
+        retry["policy"] == "constant",
+        "how long does it take at worst?"
+    );
+    let timeout = duration(text(
+        resiliency,
+        &format!("/spec/policies/timeouts/{timeout}"),
+    )?)?;
     let retries = at(retry, "/maxRetries")?.as_u64().context("for ever")?;
     Ok((timeout + duration(text(retry, "/duration")?)?) * (1 + u32::try_from(retries)?))
 }
 
 #[test]
 fn the_run_file_starts_a_publisher_and_two_replicas() -> anyhow::Result<()> {
-    let [run]: [Value; 1] = file("dapr-config/dapr.yaml")?.try_into().map_err(|_| anyhow::anyhow!("one document"))?;
-    ensure!(run["common"]["env"]["AURA_CONFIGURATION_EVENTS_MANAGER"] == "DAPR", "a sidecar that nobody uses");
+    let [run]: [Value; 1] = file("dapr-config/dapr.yaml")?
+        .try_into()
+        .map_err(|_| anyhow::anyhow!("one document"))?;
+    ensure!(
+        run["common"]["env"]["AURA_CONFIGURATION_EVENTS_MANAGER"] == "DAPR",
+        "a sidecar that nobody uses"
+    );
     let apps: Vec<_> = items(&run, "/apps").collect();
-    let ids: Vec<_> = apps.iter().filter_map(|app| app["appID"].as_str()).collect();
+    let ids: Vec<_> = apps
+        .iter()
+        .filter_map(|app| app["appID"].as_str())
+        .collect();
     ensure!(ids == [PUBLISHER, SUBSCRIBER, SUBSCRIBER], "{ids:?}");
     let mut ports = BTreeSet::new();
     for app in &apps {
@@ -139,7 +216,9 @@ fn the_run_file_starts_a_publisher_and_two_replicas() -> anyhow::Result<()> {
             let port = app[port].as_u64().with_context(|| format!("no {port}"))?;
             ensure!(ports.insert(port), "port {port} twice");
         }
-        let program = text(app, "/command/0")?.strip_prefix("target/release/").context("the program is elsewhere")?;
+        let program = text(app, "/command/0")?
+            .strip_prefix("target/release/")
+            .context("the program is elsewhere")?;
         our(program)?;
         ensure!(
             app["env"]["AURA_CONFIGURATION_LISTEN"] == format!("127.0.0.1:{}", app["appPort"]),
@@ -147,7 +226,10 @@ fn the_run_file_starts_a_publisher_and_two_replicas() -> anyhow::Result<()> {
         );
         if app["appID"] == SUBSCRIBER {
             let url = &app["env"]["AURA_CONFIGURATION_API_URL"];
-            ensure!(*url == format!("http://127.0.0.1:{}", apps[0]["appPort"]), "{url} is not the publisher");
+            ensure!(
+                *url == format!("http://127.0.0.1:{}", apps[0]["appPort"]),
+                "{url} is not the publisher"
+            );
         }
     }
     Ok(())
@@ -156,14 +238,20 @@ fn the_run_file_starts_a_publisher_and_two_replicas() -> anyhow::Result<()> {
 /// `app=topic,topic;app=topic`
 fn scopes(text: &str) -> anyhow::Result<BTreeMap<String, BTreeSet<String>>> {
     let scope = |scope: &str| {
-        let (app, topics) = scope.split_once('=').with_context(|| format!("{scope:?} is no scope"))?;
+        let (app, topics) = scope
+            .split_once('=')
+            .with_context(|| format!("{scope:?} is no scope"))?;
         Ok((app.trim().to_owned(), list(topics)))
     };
     text.split(';').map(scope).collect()
 }
 
 fn list(text: &str) -> BTreeSet<String> {
-    text.split(',').map(str::trim).filter(|entry| !entry.is_empty()).map(str::to_owned).collect()
+    text.split(',')
+        .map(str::trim)
+        .filter(|entry| !entry.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// `3s` or `800ms`.

@@ -1,4 +1,5 @@
-//! The Dockerfile builds what is there, with the toolchain that the workspace names. (Building it takes a Docker.)
+//! The Dockerfile builds what is there, with the toolchain that the workspace names. (Building it
+//! takes a Docker.)
 
 use std::collections::BTreeSet;
 
@@ -10,12 +11,24 @@ use crate::manifests::{at, kustomized, read, the};
 /// The instructions, with continued lines joined.
 fn instructions() -> anyhow::Result<Vec<String>> {
     let text = read("Dockerfile")?.replace("\\\n", " ");
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    Ok(lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect())
+    let lines = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+    Ok(lines
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect())
 }
 
 fn arguments<'a>(instructions: &'a [String], name: &'a str) -> impl Iterator<Item = Vec<&'a str>> {
-    instructions.iter().filter_map(move |line| Some(line.strip_prefix(name)?.strip_prefix(' ')?.split(' ').collect()))
+    instructions.iter().filter_map(move |line| {
+        Some(
+            line.strip_prefix(name)?
+                .strip_prefix(' ')?
+                .split(' ')
+                .collect(),
+        )
+    })
 }
 
 #[test]
@@ -26,17 +39,30 @@ fn what_is_copied_is_there() -> anyhow::Result<()> {
         let (_to, sources) = words.split_last().context("COPY without arguments")?;
         for source in sources {
             ensure!(root().join(source).exists(), "{source} is not there");
-            ensure!(!ignored.lines().any(|line| line == format!("/{source}")), "{source} is in .dockerignore");
+            ensure!(
+                !ignored.lines().any(|line| line == format!("/{source}")),
+                "{source} is in .dockerignore"
+            );
             copied += 1;
         }
     }
     ensure!(copied > 0, "nothing is copied");
     // The whole workspace is copied: the build needs every member, the lock file and the schemas.
     let manifest = read("Cargo.toml")?;
-    let members =
-        manifest.split_once("members = [").and_then(|(_, rest)| rest.split_once(']')).context("no members")?.0;
-    for needed in members.split(',').map(|member| member.trim().trim_matches('"')).chain(["Cargo.lock", "schemas"]) {
-        ensure!(!ignored.lines().any(|line| line == format!("/{needed}")), "{needed} is in .dockerignore");
+    let members = manifest
+        .split_once("members = [")
+        .and_then(|(_, rest)| rest.split_once(']'))
+        .context("no members")?
+        .0;
+    for needed in members
+        .split(',')
+        .map(|member| member.trim().trim_matches('"'))
+        .chain(["Cargo.lock", "schemas"])
+    {
+        ensure!(
+            !ignored.lines().any(|line| line == format!("/{needed}")),
+            "{needed} is in .dockerignore"
+        );
     }
     Ok(())
 }
@@ -44,16 +70,28 @@ fn what_is_copied_is_there() -> anyhow::Result<()> {
 #[test]
 fn what_is_built_is_run() -> anyhow::Result<()> {
     let instructions = instructions()?;
-    let build = arguments(&instructions, "RUN").find(|words| words.contains(&"cargo")).context("nothing is built")?;
+    let build = arguments(&instructions, "RUN")
+        .find(|words| words.contains(&"cargo"))
+        .context("nothing is built")?;
     ensure!(build.contains(&"--locked") && build.contains(&"--release"));
-    let packages: BTreeSet<_> =
-        build.windows(2).filter(|pair| pair[0] == "--package").map(|pair| pair[1].to_owned()).collect();
-    let run: BTreeSet<_> =
-        arguments(&instructions, "ENTRYPOINT").map(|words| words.concat().replace(['[', ']', '"'], "")).collect();
-    ensure!(!run.is_empty() && packages == run, "built {packages:?}, run {run:?}");
+    let packages: BTreeSet<_> = build
+        .windows(2)
+        .filter(|pair| pair[0] == "--package")
+        .map(|pair| pair[1].to_owned())
+        .collect();
+    let run: BTreeSet<_> = arguments(&instructions, "ENTRYPOINT")
+        .map(|words| words.concat().replace(['[', ']', '"'], ""))
+        .collect();
+    ensure!(
+        !run.is_empty() && packages == run,
+        "built {packages:?}, run {run:?}"
+    );
     for program in &run {
         our(program)?;
-        ensure!(build.contains(&&*format!("target/release/{program}")), "{program} is not kept");
+        ensure!(
+            build.contains(&&*format!("target/release/{program}")),
+            "{program} is not kept"
+        );
         let copied = format!("COPY --from=build /out/{program} /usr/local/bin/");
         ensure!(instructions.contains(&copied), "no {copied:?}");
     }
@@ -63,19 +101,31 @@ fn what_is_built_is_run() -> anyhow::Result<()> {
 #[test]
 fn the_toolchain_is_the_workspaces() -> anyhow::Result<()> {
     let (instructions, manifest) = (instructions()?, read("Cargo.toml")?);
-    let version = manifest.split("rust-version = \"").nth(1).and_then(|rest| rest.split('"').next()).context("none")?;
+    let version = manifest
+        .split("rust-version = \"")
+        .nth(1)
+        .and_then(|rest| rest.split('"').next())
+        .context("none")?;
     let builder = arguments(&instructions, "FROM").next().context("no FROM")?[0];
-    ensure!(builder.starts_with(&format!("rust:{version}-")), "{builder} is not Rust {version}");
+    ensure!(
+        builder.starts_with(&format!("rust:{version}-")),
+        "{builder} is not Rust {version}"
+    );
     Ok(())
 }
 
 #[test]
 fn it_runs_as_the_user_that_kubernetes_expects() -> anyhow::Result<()> {
     let instructions = instructions()?;
-    let user = arguments(&instructions, "USER").next().context("it runs as root")?[0];
+    let user = arguments(&instructions, "USER")
+        .next()
+        .context("it runs as root")?[0];
     let objects = kustomized()?;
     for kind in ["Deployment", "StatefulSet"] {
-        let context = at(the(&objects, kind, None)?, "/spec/template/spec/securityContext")?;
+        let context = at(
+            the(&objects, kind, None)?,
+            "/spec/template/spec/securityContext",
+        )?;
         ensure!(
             user == format!("{}:{}", context["runAsUser"], context["runAsGroup"]),
             "{kind}: {context} is not {user}"

@@ -33,7 +33,10 @@ const KNOWN_ANNOTATIONS: [&str; 14] = [
 /// The publisher and the subscriber.
 fn workloads(objects: &[Value]) -> anyhow::Result<[(&Value, &'static str); 2]> {
     // The subscriber needs names that stay: they are its consumer groups.
-    Ok([(the(objects, "Deployment", None)?, PUBLISHER), (the(objects, "StatefulSet", None)?, SUBSCRIBER)])
+    Ok([
+        (the(objects, "Deployment", None)?, PUBLISHER),
+        (the(objects, "StatefulSet", None)?, SUBSCRIBER),
+    ])
 }
 
 #[test]
@@ -50,9 +53,17 @@ fn both_programs_have_a_sidecar() -> anyhow::Result<()> {
             ("dapr.io/enable-app-health-check", "true"),
             ("dapr.io/app-health-check-path", "/healthz"),
         ] {
-            ensure!(annotations[name] == expected, "{}: {name} is not {expected:?}", identity(workload));
+            ensure!(
+                annotations[name] == expected,
+                "{}: {name} is not {expected:?}",
+                identity(workload)
+            );
         }
-        for name in annotations.as_object().into_iter().flat_map(|all| all.keys()) {
+        for name in annotations
+            .as_object()
+            .into_iter()
+            .flat_map(|all| all.keys())
+        {
             ensure!(
                 KNOWN_ANNOTATIONS.contains(&name.as_str()),
                 "{}: does Dapr know {name}? Then name it here",
@@ -60,9 +71,16 @@ fn both_programs_have_a_sidecar() -> anyhow::Result<()> {
             );
         }
         let port = at(workload, CONTAINER)?["ports"][0]["containerPort"].to_string();
-        ensure!(annotations["dapr.io/app-port"] == port.as_str(), "{}: another port", identity(workload));
+        ensure!(
+            annotations["dapr.io/app-port"] == port.as_str(),
+            "{}: another port",
+            identity(workload)
+        );
         let listen = text(settings, "/AURA_CONFIGURATION_LISTEN")?;
-        ensure!(listen == format!("0.0.0.0:{port}"), "{listen}: the kubelet must reach port {port}");
+        ensure!(
+            listen == format!("0.0.0.0:{port}"),
+            "{listen}: the kubelet must reach port {port}"
+        );
         let map = &at(workload, CONTAINER)?["envFrom"][0]["configMapRef"]["name"];
         ensure!(
             *map == the(&objects, "ConfigMap", None)?["metadata"]["name"],
@@ -70,15 +88,22 @@ fn both_programs_have_a_sidecar() -> anyhow::Result<()> {
             identity(workload)
         );
     }
-    ensure!(settings["AURA_CONFIGURATION_EVENTS_MANAGER"] == "DAPR", "a sidecar that nobody uses");
+    ensure!(
+        settings["AURA_CONFIGURATION_EVENTS_MANAGER"] == "DAPR",
+        "a sidecar that nobody uses"
+    );
     Ok(())
 }
 
 #[test]
 fn every_replica_is_a_consumer_group() -> anyhow::Result<()> {
     let objects = kustomized()?;
-    let consumer = items(the(&objects, "Component", None)?, "/spec/metadata").find(|item| item["name"] == "consumerID");
-    ensure!(consumer.context("no consumerID")?["value"] == "{podName}", "replicas would share events");
+    let consumer = items(the(&objects, "Component", None)?, "/spec/metadata")
+        .find(|item| item["name"] == "consumerID");
+    ensure!(
+        consumer.context("no consumerID")?["value"] == "{podName}",
+        "replicas would share events"
+    );
     let replicas = at(the(&objects, "StatefulSet", None)?, "/spec/replicas")?.as_u64();
     ensure!(replicas >= Some(2), "one replica shows nothing");
     Ok(())
@@ -90,14 +115,38 @@ fn pods_may_do_nothing_they_need_not() -> anyhow::Result<()> {
     for (workload, _) in workloads(&objects)? {
         let name = identity(workload);
         let (pod, container) = (at(workload, POD)?, at(workload, CONTAINER)?);
-        ensure!(items(workload, "/spec/template/spec/containers").count() == 1, "{name}: check all containers here");
-        ensure!(pod["securityContext"]["runAsNonRoot"] == true, "{name} may run as root");
-        ensure!(pod["securityContext"]["runAsUser"].as_u64() > Some(0), "{name} runs as root");
-        ensure!(pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault", "{name}: any system call");
-        ensure!(pod["automountServiceAccountToken"] == false, "{name} gets a token of the API server");
-        ensure!(container["securityContext"]["readOnlyRootFilesystem"] == true, "{name} may write to its image");
-        ensure!(container["securityContext"]["allowPrivilegeEscalation"] == false, "{name} may escalate");
-        ensure!(container["securityContext"]["capabilities"] == json!({ "drop": ["ALL"] }), "{name} has capabilities");
+        ensure!(
+            items(workload, "/spec/template/spec/containers").count() == 1,
+            "{name}: check all containers here"
+        );
+        ensure!(
+            pod["securityContext"]["runAsNonRoot"] == true,
+            "{name} may run as root"
+        );
+        ensure!(
+            pod["securityContext"]["runAsUser"].as_u64() > Some(0),
+            "{name} runs as root"
+        );
+        ensure!(
+            pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault",
+            "{name}: any system call"
+        );
+        ensure!(
+            pod["automountServiceAccountToken"] == false,
+            "{name} gets a token of the API server"
+        );
+        ensure!(
+            container["securityContext"]["readOnlyRootFilesystem"] == true,
+            "{name} may write to its image"
+        );
+        ensure!(
+            container["securityContext"]["allowPrivilegeEscalation"] == false,
+            "{name} may escalate"
+        );
+        ensure!(
+            container["securityContext"]["capabilities"] == json!({ "drop": ["ALL"] }),
+            "{name} has capabilities"
+        );
     }
     Ok(())
 }
@@ -107,13 +156,23 @@ fn pods_are_watched_and_bounded() -> anyhow::Result<()> {
     let objects = kustomized()?;
     for (workload, _) in workloads(&objects)? {
         let (name, container) = (identity(workload), at(workload, CONTAINER)?);
-        // Ready is asked of the replica; alive of the process alone, lest a database that is away restarts everybody.
-        for (probe, path) in
-            [("startupProbe", "/healthz"), ("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")]
-        {
-            ensure!(container[probe]["httpGet"] == json!({ "path": path, "port": "http" }), "{name}: {probe}");
+        // Ready is asked of the replica; alive of the process alone, lest a database that is away
+        // restarts everybody.
+        for (probe, path) in [
+            ("startupProbe", "/healthz"),
+            ("livenessProbe", "/healthz"),
+            ("readinessProbe", "/readyz"),
+        ] {
+            ensure!(
+                container[probe]["httpGet"] == json!({ "path": path, "port": "http" }),
+                "{name}: {probe}"
+            );
         }
-        for resource in ["/resources/requests/cpu", "/resources/requests/memory", "/resources/limits/memory"] {
+        for resource in [
+            "/resources/requests/cpu",
+            "/resources/requests/memory",
+            "/resources/limits/memory",
+        ] {
             at(container, resource).with_context(|| name.clone())?;
         }
     }
@@ -123,24 +182,55 @@ fn pods_are_watched_and_bounded() -> anyhow::Result<()> {
 #[test]
 fn selectors_find_their_pods() -> anyhow::Result<()> {
     let objects = kustomized()?;
-    let pods: Vec<&Value> = workloads(&objects)?.iter().map(|(workload, _)| *workload).collect();
-    let labels = |workload: &'_ Value| workload.pointer("/spec/template/metadata/labels").cloned().unwrap_or_default();
-    let finds = |selector: &Value| pods.iter().filter(|pod| matches(selector, &labels(pod))).count();
+    let pods: Vec<&Value> = workloads(&objects)?
+        .iter()
+        .map(|(workload, _)| *workload)
+        .collect();
+    let labels = |workload: &'_ Value| {
+        workload
+            .pointer("/spec/template/metadata/labels")
+            .cloned()
+            .unwrap_or_default()
+    };
+    let finds = |selector: &Value| {
+        pods.iter()
+            .filter(|pod| matches(selector, &labels(pod)))
+            .count()
+    };
     for object in &objects {
         let selector = match object["kind"].as_str() {
             Some("Service") => at(object, "/spec/selector")?,
-            Some("Deployment" | "StatefulSet" | "PodDisruptionBudget") => at(object, "/spec/selector/matchLabels")?,
+            Some("Deployment" | "StatefulSet" | "PodDisruptionBudget") => {
+                at(object, "/spec/selector/matchLabels")?
+            }
             Some("NetworkPolicy") => at(object, "/spec/podSelector/matchLabels")?,
             _ => continue,
         };
-        ensure!(finds(selector) == 1, "{} finds {} workloads", identity(object), finds(selector));
+        ensure!(
+            finds(selector) == 1,
+            "{} finds {} workloads",
+            identity(object),
+            finds(selector)
+        );
     }
     // Subscribers find the publisher by the name of its Service, which its NetworkPolicy lets them.
-    let url = text(the(&objects, "ConfigMap", None)?, "/data/AURA_CONFIGURATION_API_URL")?;
-    let host = url.strip_prefix("http://").and_then(|rest| rest.strip_suffix(":8080")).context("another port")?;
+    let url = text(
+        the(&objects, "ConfigMap", None)?,
+        "/data/AURA_CONFIGURATION_API_URL",
+    )?;
+    let host = url
+        .strip_prefix("http://")
+        .and_then(|rest| rest.strip_suffix(":8080"))
+        .context("another port")?;
     the(&objects, "Service", Some(host))?;
-    let mut allowed = items(the(&objects, "NetworkPolicy", None)?, "/spec/ingress/0/from");
-    let labels = at(the(&objects, "StatefulSet", None)?, "/spec/template/metadata/labels")?;
+    let mut allowed = items(
+        the(&objects, "NetworkPolicy", None)?,
+        "/spec/ingress/0/from",
+    );
+    let labels = at(
+        the(&objects, "StatefulSet", None)?,
+        "/spec/template/metadata/labels",
+    )?;
     let reach = allowed.any(|peer| matches(&peer["podSelector"]["matchLabels"], labels));
     ensure!(reach, "subscribers cannot reach the publisher");
     Ok(())
@@ -152,13 +242,22 @@ fn every_secret_that_is_asked_for_is_in_the_example() -> anyhow::Result<()> {
         .iter()
         .flat_map(|secret| {
             let name = secret["metadata"]["name"].as_str().unwrap_or_default();
-            let keys = secret["stringData"].as_object().into_iter().flat_map(|data| data.keys());
-            keys.map(|key| (name.to_owned(), key.clone())).collect::<Vec<_>>()
+            let keys = secret["stringData"]
+                .as_object()
+                .into_iter()
+                .flat_map(|data| data.keys());
+            keys.map(|key| (name.to_owned(), key.clone()))
+                .collect::<Vec<_>>()
         })
         .collect();
     let mut asked = BTreeSet::new();
-    kustomized()?.iter().for_each(|object| secrets(object, &mut asked));
-    ensure!(!asked.is_empty() && asked == offered, "asked for {asked:?}, offered {offered:?}");
+    kustomized()?
+        .iter()
+        .for_each(|object| secrets(object, &mut asked));
+    ensure!(
+        !asked.is_empty() && asked == offered,
+        "asked for {asked:?}, offered {offered:?}"
+    );
     Ok(())
 }
 
@@ -179,7 +278,7 @@ fn secrets(value: &Value, found: &mut BTreeSet<(String, String)>) {
 
 /// Whether labels have all that a selector asks for.
 fn matches(selector: &Value, labels: &Value) -> bool {
-    selector
-        .as_object()
-        .is_some_and(|wanted| !wanted.is_empty() && wanted.iter().all(|(name, value)| labels[name] == *value))
+    selector.as_object().is_some_and(|wanted| {
+        !wanted.is_empty() && wanted.iter().all(|(name, value)| labels[name] == *value)
+    })
 }

@@ -19,61 +19,100 @@ pub(crate) fn file(path: &str) -> anyhow::Result<Vec<Value>> {
 
 /// Names of the files in a folder of the repository.
 pub(crate) fn files(folder: &str) -> anyhow::Result<BTreeSet<String>> {
-    let entries = root().join(folder).read_dir().with_context(|| format!("reading {folder}"))?;
-    entries.map(|entry| Ok(format!("{folder}/{}", entry?.file_name().to_string_lossy()))).collect()
+    let entries = root()
+        .join(folder)
+        .read_dir()
+        .with_context(|| format!("reading {folder}"))?;
+    entries
+        .map(|entry| Ok(format!("{folder}/{}", entry?.file_name().to_string_lossy())))
+        .collect()
 }
 
 /// What `kubectl apply --kustomize deploy/kubernetes` would send.
 pub(crate) fn kustomized() -> anyhow::Result<Vec<Value>> {
-    let output = Command::new(part("KUSTOMIZE")?).args(["build", "deploy/kubernetes"]).current_dir(root()).output()?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(part("KUSTOMIZE")?)
+        .args(["build", "deploy/kubernetes"])
+        .current_dir(root())
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     documents(std::str::from_utf8(&output.stdout)?)
 }
 
 /// The only object of a kind, or of a kind and a name.
-pub(crate) fn the<'a>(objects: &'a [Value], kind: &str, name: Option<&str>) -> anyhow::Result<&'a Value> {
-    let mut found = objects
-        .iter()
-        .filter(|object| object["kind"] == kind && name.is_none_or(|name| object["metadata"]["name"] == name));
-    let object = found.next().with_context(|| format!("no {kind} {}", name.unwrap_or_default()))?;
+pub(crate) fn the<'a>(
+    objects: &'a [Value],
+    kind: &str,
+    name: Option<&str>,
+) -> anyhow::Result<&'a Value> {
+    let mut found = objects.iter().filter(|object| {
+        object["kind"] == kind && name.is_none_or(|name| object["metadata"]["name"] == name)
+    });
+    let object = found
+        .next()
+        .with_context(|| format!("no {kind} {}", name.unwrap_or_default()))?;
     ensure!(found.next().is_none(), "more than one {kind}");
     Ok(object)
 }
 
 /// What a pointer leads to.
 pub(crate) fn at<'a>(value: &'a Value, pointer: &str) -> anyhow::Result<&'a Value> {
-    value.pointer(pointer).with_context(|| format!("no {pointer} in {}", identity(value)))
+    value
+        .pointer(pointer)
+        .with_context(|| format!("no {pointer} in {}", identity(value)))
 }
 
 /// A text.
 pub(crate) fn text<'a>(value: &'a Value, pointer: &str) -> anyhow::Result<&'a str> {
-    at(value, pointer)?.as_str().with_context(|| format!("{pointer} is no text"))
+    at(value, pointer)?
+        .as_str()
+        .with_context(|| format!("{pointer} is no text"))
 }
 
 /// The members of an object or the items of a list; nothing if it is not there.
 pub(crate) fn items<'a>(value: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> {
-    value.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
+    value
+        .pointer(pointer)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
 }
 
 /// A list of `{name, value}` by names. Something else than a value is given as JSON.
 pub(crate) fn named_values(list: &Value) -> BTreeMap<String, String> {
     items(list, "")
         .filter_map(|item| {
-            let value = item.get("value").map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-            Some((item["name"].as_str()?.to_owned(), value.unwrap_or_else(|| item.to_string())))
+            let value = item.get("value").map(|value| {
+                value
+                    .as_str()
+                    .map_or_else(|| value.to_string(), str::to_owned)
+            });
+            Some((
+                item["name"].as_str()?.to_owned(),
+                value.unwrap_or_else(|| item.to_string()),
+            ))
         })
         .collect()
 }
 
 /// `kind/name`, to be told in errors.
 pub(crate) fn identity(object: &Value) -> String {
-    format!("{}/{}", object["kind"].as_str().unwrap_or("?"), object["metadata"]["name"].as_str().unwrap_or("?"))
+    format!(
+        "{}/{}",
+        object["kind"].as_str().unwrap_or("?"),
+        object["metadata"]["name"].as_str().unwrap_or("?")
+    )
 }
 
 /// The six collections, by their schemas.
 pub(crate) fn collections() -> anyhow::Result<BTreeSet<String>> {
     let files = files("schemas")?;
-    let names = files.iter().filter_map(|file| file.strip_prefix("schemas/")?.strip_suffix(".schema.json"));
+    let names = files
+        .iter()
+        .filter_map(|file| file.strip_prefix("schemas/")?.strip_suffix(".schema.json"));
     Ok(names.map(str::to_owned).collect())
 }
 
@@ -85,5 +124,8 @@ pub(crate) fn read(path: impl AsRef<Path>) -> anyhow::Result<String> {
 pub(crate) fn documents(yaml: &str) -> anyhow::Result<Vec<Value>> {
     // Files may begin with a separator.
     let documents: Vec<Value> = serde_saphyr::from_multiple(yaml)?;
-    Ok(documents.into_iter().filter(|document| !document.is_null()).collect())
+    Ok(documents
+        .into_iter()
+        .filter(|document| !document.is_null())
+        .collect())
 }

@@ -1,5 +1,5 @@
-//! Strict schemas of Kubernetes objects: a member that does not exist is refused, where the API server drops it and
-//! Dapr's operator never hears of it.
+//! Strict schemas of Kubernetes objects: a member that does not exist is refused, where the API
+//! server drops it and Dapr's operator never hears of it.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -24,14 +24,21 @@ pub(crate) struct Schemas {
 impl Schemas {
     pub(crate) fn read() -> anyhow::Result<Self> {
         let kubernetes = part("KUBERNETES_SCHEMAS")?;
-        let definitions: Value = serde_json::from_slice(&fs::read(kubernetes.join("_definitions.json"))?)?;
+        let definitions: Value =
+            serde_json::from_slice(&fs::read(kubernetes.join("_definitions.json"))?)?;
         let registry = Registry::new().add(DEFINITIONS, definitions)?.prepare()?;
         let mut custom = BTreeMap::new();
         for entry in part("DAPR_CRDS")?.read_dir()? {
             let path = entry?.path();
-            for definition in documents(&fs::read_to_string(&path)?).with_context(|| path.display().to_string())? {
+            for definition in documents(&fs::read_to_string(&path)?)
+                .with_context(|| path.display().to_string())?
+            {
                 for version in items(&definition, "/spec/versions") {
-                    let api_version = format!("{}/{}", text(&definition, "/spec/group")?, text(version, "/name")?);
+                    let api_version = format!(
+                        "{}/{}",
+                        text(&definition, "/spec/group")?,
+                        text(version, "/name")?
+                    );
                     let kind = text(&definition, "/spec/names/kind")?.to_owned();
                     let mut schema = version["schema"]["openAPIV3Schema"].clone();
                     make_strict(&mut schema);
@@ -40,17 +47,31 @@ impl Schemas {
                 }
             }
         }
-        Ok(Self { kubernetes, custom, registry })
+        Ok(Self {
+            kubernetes,
+            custom,
+            registry,
+        })
     }
 
     /// Checks an object.
     pub(crate) fn check(&self, object: &Value) -> anyhow::Result<()> {
         let schema = self.schema(object).with_context(|| identity(object))?;
-        let validator = jsonschema::options().with_registry(&self.registry).offline().build(&schema);
-        let validator = validator.map_err(|error| anyhow!("the schema of {}: {error}", identity(object)))?;
-        let faults: Vec<_> =
-            validator.iter_errors(object).map(|fault| format!("{}: {fault}", fault.instance_path())).collect();
-        if faults.is_empty() { Ok(()) } else { bail!("{}: {}", identity(object), faults.join("; ")) }
+        let validator = jsonschema::options()
+            .with_registry(&self.registry)
+            .offline()
+            .build(&schema);
+        let validator =
+            validator.map_err(|error| anyhow!("the schema of {}: {error}", identity(object)))?;
+        let faults: Vec<_> = validator
+            .iter_errors(object)
+            .map(|fault| format!("{}: {fault}", fault.instance_path()))
+            .collect();
+        if faults.is_empty() {
+            Ok(())
+        } else {
+            bail!("{}: {}", identity(object), faults.join("; "))
+        }
     }
 
     fn schema(&self, object: &Value) -> anyhow::Result<Value> {
@@ -60,17 +81,22 @@ impl Schemas {
         }
         // apps/v1 → apps-v1, networking.k8s.io/v1 → networking-v1, v1 → v1
         let version = match api_version.split_once('/') {
-            Some((group, version)) => format!("{}-{version}", group.split('.').next().unwrap_or(group)),
+            Some((group, version)) => {
+                format!("{}-{version}", group.split('.').next().unwrap_or(group))
+            }
             None => api_version.to_owned(),
         };
-        let path = self.kubernetes.join(format!("{}-{version}.json", kind.to_lowercase()));
-        let bytes =
-            fs::read(&path).with_context(|| format!("no schema for {api_version} {kind}: {}", path.display()))?;
+        let path = self
+            .kubernetes
+            .join(format!("{}-{version}.json", kind.to_lowercase()));
+        let bytes = fs::read(&path)
+            .with_context(|| format!("no schema for {api_version} {kind}: {}", path.display()))?;
         Ok(serde_json::from_slice(&bytes)?)
     }
 }
 
-/// Custom resources say what may be there; the rest is dropped by the API server, unless it is told to preserve it.
+/// Custom resources say what may be there; the rest is dropped by the API server, unless it is told
+/// to preserve it.
 fn make_strict(schema: &mut Value) {
     match schema {
         Value::Object(members) => {
@@ -78,7 +104,9 @@ fn make_strict(schema: &mut Value) {
                 return;
             }
             if members.get("properties").is_some_and(Value::is_object) {
-                members.entry("additionalProperties").or_insert(Value::Bool(false));
+                members
+                    .entry("additionalProperties")
+                    .or_insert(Value::Bool(false));
             }
             members.values_mut().for_each(make_strict);
         }

@@ -1,4 +1,5 @@
-//! The programs know every setting that the files give them; a misspelt variable would be passed over without a word.
+//! The programs know every setting that the files give them; a misspelt variable would be passed
+//! over without a word.
 
 use std::{collections::BTreeSet, process::Command};
 
@@ -12,9 +13,15 @@ use crate::manifests::{file, items, kustomized, read, the};
 fn known(program: &str) -> anyhow::Result<BTreeSet<String>> {
     let output = Command::new(our(program)?).arg("--help").output()?;
     let manual = String::from_utf8(output.stdout)?;
-    let names = manual.split("[env: ").skip(1).filter_map(|rest| Some(rest.split(['=', ']']).next()?.to_owned()));
+    let names = manual
+        .split("[env: ")
+        .skip(1)
+        .filter_map(|rest| Some(rest.split(['=', ']']).next()?.to_owned()));
     let names: BTreeSet<String> = names.chain(["RUST_LOG".to_owned()]).collect();
-    ensure!(names.contains("AURA_CONFIGURATION_LISTEN"), "the manual of the {program} has another form: {manual}");
+    ensure!(
+        names.contains("AURA_CONFIGURATION_LISTEN"),
+        "the manual of the {program} has another form: {manual}"
+    );
     Ok(names)
 }
 
@@ -28,7 +35,10 @@ fn on_one_machine() -> anyhow::Result<()> {
     let run = file("dapr-config/dapr.yaml")?;
     let common = names(&run[0]["common"]["env"]);
     for app in items(&run[0], "/apps") {
-        let program = app["command"][0].as_str().and_then(|path| path.rsplit('/').next()).context("no program")?;
+        let program = app["command"][0]
+            .as_str()
+            .and_then(|path| path.rsplit('/').next())
+            .context("no program")?;
         let (known, given) = (known(program)?, names(&app["env"]));
         for name in common.iter().chain(&given).filter(|name| is_ours(name)) {
             ensure!(known.contains(name), "the {program} does not know {name}");
@@ -44,12 +54,21 @@ fn on_kubernetes() -> anyhow::Result<()> {
     let shared = names(&the(&objects, "ConfigMap", None)?["data"]);
     let (publisher, subscriber) = (known("publisher")?, known("subscriber")?);
     for name in shared.iter().filter(|name| is_ours(name)) {
-        ensure!(publisher.contains(name) || subscriber.contains(name), "nobody knows {name}");
+        ensure!(
+            publisher.contains(name) || subscriber.contains(name),
+            "nobody knows {name}"
+        );
     }
     for (kind, known) in [("Deployment", publisher), ("StatefulSet", subscriber)] {
-        for variable in items(the(&objects, kind, None)?, "/spec/template/spec/containers/0/env") {
+        for variable in items(
+            the(&objects, kind, None)?,
+            "/spec/template/spec/containers/0/env",
+        ) {
             let name = variable["name"].as_str().context("no name")?;
-            ensure!(!is_ours(name) || known.contains(name), "the program of the {kind} does not know {name}");
+            ensure!(
+                !is_ours(name) || known.contains(name),
+                "the program of the {kind} does not know {name}"
+            );
         }
     }
     Ok(())
@@ -58,14 +77,23 @@ fn on_kubernetes() -> anyhow::Result<()> {
 #[test]
 fn in_a_container() -> anyhow::Result<()> {
     let dockerfile = read("Dockerfile")?;
-    let given: Vec<_> = dockerfile.lines().filter_map(|line| line.strip_prefix("ENV ")?.split('=').next()).collect();
+    let given: Vec<_> = dockerfile
+        .lines()
+        .filter_map(|line| line.strip_prefix("ENV ")?.split('=').next())
+        .collect();
     let (publisher, subscriber) = (known("publisher")?, known("subscriber")?);
     for name in given {
-        ensure!(publisher.contains(name) && subscriber.contains(name), "not both know {name}");
+        ensure!(
+            publisher.contains(name) && subscriber.contains(name),
+            "not both know {name}"
+        );
     }
     Ok(())
 }
 
 fn names(map: &Value) -> BTreeSet<String> {
-    map.as_object().into_iter().flat_map(|members| members.keys().cloned()).collect()
+    map.as_object()
+        .into_iter()
+        .flat_map(|members| members.keys().cloned())
+        .collect()
 }

@@ -16,8 +16,19 @@ const NO_OBJECTS: [&str; 2] = ["dapr-config/dapr.yaml", "dapr-config/kustomizati
 #[test]
 fn kubernetes_gets_valid_objects() -> anyhow::Result<()> {
     let (schemas, objects) = (Schemas::read()?, kustomized()?);
-    let kinds: BTreeSet<_> = objects.iter().filter_map(|object| object["kind"].as_str()).collect();
-    for kind in ["Deployment", "StatefulSet", "Component", "Configuration", "Resiliency", "Service", "ConfigMap"] {
+    let kinds: BTreeSet<_> = objects
+        .iter()
+        .filter_map(|object| object["kind"].as_str())
+        .collect();
+    for kind in [
+        "Deployment",
+        "StatefulSet",
+        "Component",
+        "Configuration",
+        "Resiliency",
+        "Service",
+        "ConfigMap",
+    ] {
         ensure!(kinds.contains(kind), "no {kind} among {kinds:?}");
     }
     objects.iter().try_for_each(|object| schemas.check(object))
@@ -25,7 +36,10 @@ fn kubernetes_gets_valid_objects() -> anyhow::Result<()> {
 
 #[test]
 fn the_example_of_the_secrets_is_valid() -> anyhow::Result<()> {
-    let (schemas, secrets) = (Schemas::read()?, file("deploy/kubernetes/secret.example.yaml")?);
+    let (schemas, secrets) = (
+        Schemas::read()?,
+        file("deploy/kubernetes/secret.example.yaml")?,
+    );
     ensure!(!secrets.is_empty(), "no secrets");
     secrets.iter().try_for_each(|secret| schemas.check(secret))
 }
@@ -35,7 +49,10 @@ fn sidecars_on_one_machine_get_valid_files() -> anyhow::Result<()> {
     let schemas = Schemas::read()?;
     let (components, configs) = (files("components")?, files("dapr-config")?);
     ensure!(!components.is_empty(), "no components");
-    for path in components.union(&configs).filter(|path| !NO_OBJECTS.contains(&path.as_str())) {
+    for path in components
+        .union(&configs)
+        .filter(|path| !NO_OBJECTS.contains(&path.as_str()))
+    {
         let objects = file(path)?;
         ensure!(!objects.is_empty(), "nothing in {path}");
         for object in &objects {
@@ -45,8 +62,8 @@ fn sidecars_on_one_machine_get_valid_files() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Each is a mistake that somebody makes one day; without the mistake the object is valid, so it is the mistake that is
-/// refused.
+/// Each is a mistake that somebody makes one day; without the mistake the object is valid, so it is
+/// the mistake that is refused.
 #[test]
 fn mistakes_are_refused() -> anyhow::Result<()> {
     let (schemas, objects) = (Schemas::read()?, kustomized()?);
@@ -54,28 +71,78 @@ fn mistakes_are_refused() -> anyhow::Result<()> {
     let container = "/spec/template/spec/containers/0";
     let component = "/spec/metadata/0";
     for (kind, within, member, value) in [
-        ("StatefulSet", container, "readinesProbe", json!({ "httpGet": { "path": "/readyz", "port": 8080 } })),
-        ("StatefulSet", "/spec", "podManagmentPolicy", json!("Parallel")),
+        (
+            "StatefulSet",
+            container,
+            "readinesProbe",
+            json!({ "httpGet": { "path": "/readyz", "port": 8080 } }),
+        ),
+        (
+            "StatefulSet",
+            "/spec",
+            "podManagmentPolicy",
+            json!("Parallel"),
+        ),
         ("StatefulSet", "/spec", "replicas", json!("two")),
         ("StatefulSet", "", "apiVersion", json!("apps/v2")),
-        ("Deployment", pod, "serviceAcountName", json!("confcast-publisher")),
-        ("Deployment", "/spec/template/metadata/annotations", "dapr.io/app-port", json!(8080)),
-        ("NetworkPolicy", "/spec/ingress/0", "ports", json!([{ "prot": 8080 }])),
+        (
+            "Deployment",
+            pod,
+            "serviceAcountName",
+            json!("confcast-publisher"),
+        ),
+        (
+            "Deployment",
+            "/spec/template/metadata/annotations",
+            "dapr.io/app-port",
+            json!(8080),
+        ),
+        (
+            "NetworkPolicy",
+            "/spec/ingress/0",
+            "ports",
+            json!([{ "prot": 8080 }]),
+        ),
         ("ConfigMap", "/data", "RUST_LOG", json!(true)),
         ("Component", "", "scope", json!(["aura-configuration-api"])),
         ("Component", component, "valeu", json!("x")),
-        ("Component", component, "secretKeyRef", json!({ "key": "host" })),
+        (
+            "Component",
+            component,
+            "secretKeyRef",
+            json!({ "key": "host" }),
+        ),
         ("Component", "/metadata", "anotations", json!({})),
-        ("Configuration", "/spec/metrics", "http", json!({ "increasedCardinalty": false })),
-        ("Resiliency", "/spec/targets/components/pubsub-config/inbound", "retries", json!("delivery")),
-        ("Resiliency", "/spec/policies/retries/delivery", "maxRetries", json!("2")),
+        (
+            "Configuration",
+            "/spec/metrics",
+            "http",
+            json!({ "increasedCardinalty": false }),
+        ),
+        (
+            "Resiliency",
+            "/spec/targets/components/pubsub-config/inbound",
+            "retries",
+            json!("delivery"),
+        ),
+        (
+            "Resiliency",
+            "/spec/policies/retries/delivery",
+            "maxRetries",
+            json!("2"),
+        ),
     ] {
         let object = the(&objects, kind, None)?;
         schemas.check(object).context("before the mistake")?;
         let mut mistaken = object.clone();
         let place = mistaken.pointer_mut(within).and_then(Value::as_object_mut);
-        place.with_context(|| format!("no {within} in {}", identity(object)))?.insert(member.to_owned(), value.clone());
-        ensure!(schemas.check(&mistaken).is_err(), "{kind}: {within}/{member}: {value} is not refused");
+        place
+            .with_context(|| format!("no {within} in {}", identity(object)))?
+            .insert(member.to_owned(), value.clone());
+        ensure!(
+            schemas.check(&mistaken).is_err(),
+            "{kind}: {within}/{member}: {value} is not refused"
+        );
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! What a request says of itself: from its headers into the record, the event, and the data that travels straight through Redis.
+//! What a request says of itself: from its headers into the record, the event, and the data that
+//! travels straight through Redis.
 
 use std::net::TcpListener;
 
@@ -52,20 +53,37 @@ async fn write(api: &Api) -> Outcome {
         api.send(method, path, headers, body.to_string()).await
     };
     let documents = format!("/v1/collections/{FREE}/documents");
-    send(Method::POST, &documents, &HEADERS, json!({"id": "a"})).await?.expect(201)?;
+    send(Method::POST, &documents, &HEADERS, json!({"id": "a"}))
+        .await?
+        .expect(201)?;
     let set = json!({"changes": [
         {"collection": FREE, "op": "Create", "id": "b", "configData": {}},
         {"collection": CHANNELS, "op": "Create", "id": channel["id"], "configData": channel},
     ]});
-    send(Method::POST, "/v1/changes", &HEADERS, set).await?.expect(200)?;
-    send(Method::PUT, &format!("{documents}/a"), &[JSON], json!({"n": 1})).await?.expect(200)?;
+    send(Method::POST, "/v1/changes", &HEADERS, set)
+        .await?
+        .expect(200)?;
+    send(
+        Method::PUT,
+        &format!("{documents}/a"),
+        &[JSON],
+        json!({"n": 1}),
+    )
+    .await?
+    .expect(200)?;
 
     let long = "x".repeat(129);
     for header in ["X-Correlation-Id", "X-User-Id", "X-Organisation-Id"] {
         for bad in ["", "two words", &long] {
-            let answer = send(Method::POST, &documents, &[JSON, (header, bad)], json!({})).await?.expect(400)?;
+            let answer = send(Method::POST, &documents, &[JSON, (header, bad)], json!({}))
+                .await?
+                .expect(400)?;
             let problem: Problem = serde_json::from_str(&answer.body)?;
-            ensure!(problem.field.as_deref() == Some(header), "{header}={bad}: {}", answer.body);
+            ensure!(
+                problem.field.as_deref() == Some(header),
+                "{header}={bad}: {}",
+                answer.body
+            );
         }
     }
     Ok(())
@@ -73,16 +91,26 @@ async fn write(api: &Api) -> Outcome {
 
 /// The records of what [`write`] wrote, in order.
 async fn records(api: &Api) -> anyhow::Result<Vec<Change>> {
-    let page = api.get(&format!("/v1/changes?since={FREE}:0,{CHANNELS}:0")).await?.expect(200)?;
+    let page = api
+        .get(&format!("/v1/changes?since={FREE}:0,{CHANNELS}:0"))
+        .await?
+        .expect(200)?;
     let mut items = serde_json::from_str::<Feed>(&page.body)?.items;
     items.sort_by_key(|change| (change.collection.as_str() == FREE, change.revision));
-    let places: Vec<_> = items.iter().map(|change| (change.collection.as_str(), change.revision)).collect();
-    ensure!(places == [(CHANNELS, 1), (FREE, 1), (FREE, 2), (FREE, 3)], "{places:?}");
+    let places: Vec<_> = items
+        .iter()
+        .map(|change| (change.collection.as_str(), change.revision))
+        .collect();
+    ensure!(
+        places == [(CHANNELS, 1), (FREE, 1), (FREE, 2), (FREE, 3)],
+        "{places:?}"
+    );
     let raw: Value = serde_json::from_str(&page.body)?;
     let members = ["correlationId", "userId", "organisationId", "traceparent"];
     for item in raw["items"].as_array().context("items")? {
         let said = item["collection"] == CHANNELS || item["revision"] != 3;
-        let expected = ["order-66", "ada@example.org", "hectare/north", TRACE].map(|text| said.then(|| json!(text)));
+        let expected = ["order-66", "ada@example.org", "hectare/north", TRACE]
+            .map(|text| said.then(|| json!(text)));
         let found = members.map(|member| item.get(member).cloned());
         ensure!(found == expected, "{item}");
     }
@@ -98,19 +126,27 @@ fn compare(data: &Value, record: &Change) -> Outcome {
         ("organisationId", context.organisation_id()),
         ("traceparent", None),
     ] {
-        ensure!(data.get(member) == expected.map(|text| json!(text)).as_ref(), "{member}: {data}");
+        ensure!(
+            data.get(member) == expected.map(|text| json!(text)).as_ref(),
+            "{member}: {data}"
+        );
     }
     Ok(())
 }
 
 fn by_place(data: &Value) -> (bool, u64) {
-    (data["collection"] == FREE, data["revision"].as_u64().unwrap_or_default())
+    (
+        data["collection"] == FREE,
+        data["revision"].as_u64().unwrap_or_default(),
+    )
 }
 
 async fn in_record_and_event(kind: Kind) -> Outcome {
     let (store, listener) = (Store::start(kind).await?, TcpListener::bind("127.0.0.1:0")?);
     let subscriber = format!("http://{}", listener.local_addr()?);
-    let mut publisher = store.publisher()?.with("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", subscriber);
+    let mut publisher = store
+        .publisher()?
+        .with("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", subscriber);
     let (sender, mut events) = mpsc::unbounded_channel();
     let server = receiver(sender, listener)?;
     let test = async {
@@ -119,7 +155,11 @@ async fn in_record_and_event(kind: Kind) -> Outcome {
         write(&api).await?;
         let mut told: Vec<Value> = Vec::new();
         while told.len() < 4 {
-            told.push(timeout(PATIENCE, events.recv()).await?.context("an event")?);
+            told.push(
+                timeout(PATIENCE, events.recv())
+                    .await?
+                    .context("an event")?,
+            );
         }
         told.sort_by_key(|event| by_place(&event["data"]));
         for (event, record) in told.iter().zip(records(&api).await?) {
@@ -130,7 +170,10 @@ async fn in_record_and_event(kind: Kind) -> Outcome {
                 (event::TRACEPARENT, context.traceparent()),
                 ("userid", None),
             ] {
-                ensure!(event.get(name) == expected.map(|text| json!(text)).as_ref(), "{name}: {event}");
+                ensure!(
+                    event.get(name) == expected.map(|text| json!(text)).as_ref(),
+                    "{name}: {event}"
+                );
             }
         }
         // It is what was stored, not what was remembered.
@@ -145,7 +188,10 @@ async fn in_record_and_event(kind: Kind) -> Outcome {
 }
 
 /// A subscriber that takes every event.
-fn receiver(events: mpsc::UnboundedSender<Value>, listener: TcpListener) -> anyhow::Result<actix_web::dev::Server> {
+fn receiver(
+    events: mpsc::UnboundedSender<Value>,
+    listener: TcpListener,
+) -> anyhow::Result<actix_web::dev::Server> {
     use actix_web::{App, HttpResponse, HttpServer, web};
     let server = HttpServer::new(move || {
         let events = events.clone();
@@ -153,9 +199,14 @@ fn receiver(events: mpsc::UnboundedSender<Value>, listener: TcpListener) -> anyh
             drop(serde_json::from_slice(&body).map(|event| events.send(event)));
             async { HttpResponse::Ok().json(json!({"status": "SUCCESS"})) }
         };
-        let topics = json!([FREE, CHANNELS].map(|topic| json!({"topic": topic, "routes": {"default": event::ROUTE}})));
+        let topics = json!(
+            [FREE, CHANNELS]
+                .map(|topic| json!({"topic": topic, "routes": {"default": event::ROUTE}}))
+        );
         let subscribe = move || std::future::ready(HttpResponse::Ok().json(&topics));
-        App::new().route(event::SUBSCRIBE_ROUTE, web::get().to(subscribe)).route(event::ROUTE, web::post().to(take))
+        App::new()
+            .route(event::SUBSCRIBE_ROUTE, web::get().to(subscribe))
+            .route(event::ROUTE, web::post().to(take))
     });
     Ok(server.workers(1).disable_signals().listen(listener)?.run())
 }
@@ -163,13 +214,24 @@ fn receiver(events: mpsc::UnboundedSender<Value>, listener: TcpListener) -> anyh
 async fn through_redis(kind: Kind) -> Outcome {
     let stage = Stage::start(kind, Via::PubSub).await?;
     let redis = stage.redis.as_ref().context("a redis")?;
-    let mut free = redis.listen("SUBSCRIBE", &format!("0__:aura-config:{FREE}")).await?;
-    let mut channels = redis.listen("SUBSCRIBE", &format!("0__:aura-config:{CHANNELS}")).await?;
+    let mut free = redis
+        .listen("SUBSCRIBE", &format!("0__:aura-config:{FREE}"))
+        .await?;
+    let mut channels = redis
+        .listen("SUBSCRIBE", &format!("0__:aura-config:{CHANNELS}"))
+        .await?;
     let api = stage.publisher.api();
     write(&api).await?;
-    let bodies = [free.next().await?, free.next().await?, free.next().await?, channels.next().await?];
-    let mut told =
-        bodies.iter().map(|(_channel, body)| serde_json::from_str(body)).collect::<Result<Vec<Value>, _>>()?;
+    let bodies = [
+        free.next().await?,
+        free.next().await?,
+        free.next().await?,
+        channels.next().await?,
+    ];
+    let mut told = bodies
+        .iter()
+        .map(|(_channel, body)| serde_json::from_str(body))
+        .collect::<Result<Vec<Value>, _>>()?;
     told.sort_by_key(by_place);
     for (data, record) in told.iter().zip(records(&api).await?) {
         compare(data, &record)?;

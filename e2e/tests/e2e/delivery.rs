@@ -1,4 +1,5 @@
-//! One suite for every way that events travel, on every store: what is written arrives in both replicas, by events alone.
+//! One suite for every way that events travel, on every store: what is written arrives in both
+//! replicas, by events alone.
 
 use anyhow::ensure;
 use e2e::wait::eventually;
@@ -108,10 +109,19 @@ async fn three_in_a_row(stage: &Stage) -> Outcome {
 /// Too large for an event, or with an integer that a sidecar would round: only the id travels.
 async fn what_does_not_fit_is_fetched(stage: &Stage) -> Outcome {
     let api = stage.publisher.api();
-    api.create(FREE, &json!({"id": "large", "text": "t".repeat(1_000_000)})).await?.expect(201)?;
+    api.create(FREE, &json!({"id": "large", "text": "t".repeat(1_000_000)}))
+        .await?
+        .expect(201)?;
     stage.until_same(FREE, "large").await?;
     let exact = r#"{"id":"exact","integer":9007199254740993}"#;
-    api.send(Method::POST, &format!("/v1/collections/{FREE}/documents"), &[], exact).await?.expect(201)?;
+    api.send(
+        Method::POST,
+        &format!("/v1/collections/{FREE}/documents"),
+        &[],
+        exact,
+    )
+    .await?
+    .expect(201)?;
     stage.until_same(FREE, "exact").await?;
     // Many quotes: short enough as a value, too long once it is escaped in an event.
     let quotes = json!({"id": "quotes", "text": "\u{1}".repeat(8_000)});
@@ -120,19 +130,26 @@ async fn what_does_not_fit_is_fetched(stage: &Stage) -> Outcome {
 }
 
 async fn everything_came_by_event(stage: &Stage) -> Outcome {
-    let written =
-        stage.publisher.api().head(FREE).await?.revision + stage.publisher.api().head(CHANNELS).await?.revision;
+    let written = stage.publisher.api().head(FREE).await?.revision
+        + stage.publisher.api().head(CHANNELS).await?.revision;
     for subscriber in &stage.subscribers {
         let api = subscriber.api();
         eventually("every change was applied or superseded", async || {
             let status = api.get("/v1/status").await?.json()?;
             let events = &status["events"];
             let count = |name: &str| events[name].as_u64().unwrap_or_default();
-            // On a busy machine an event may come after the grace: then the feed was first, and the event is a duplicate.
+            // On a busy machine an event may come after the grace: then the feed was first, and the
+            // event is a duplicate.
             let overtaken = status["healing"]["healed"].as_u64().unwrap_or_default();
             let first = count("applied") + count("superseded");
-            ensure!(first + overtaken == written, "{written} changes, but {events} and {overtaken} by feed");
-            ensure!(count("duplicate") >= overtaken && overtaken <= written / 4, "{overtaken} by feed, but {events}");
+            ensure!(
+                first + overtaken == written,
+                "{written} changes, but {events} and {overtaken} by feed"
+            );
+            ensure!(
+                count("duplicate") >= overtaken && overtaken <= written / 4,
+                "{overtaken} by feed, but {events}"
+            );
             ensure!(status["state"] == json!("current"), "{status}");
             Ok(())
         })
@@ -146,7 +163,8 @@ async fn everything_came_by_event(stage: &Stage) -> Outcome {
     Ok(())
 }
 
-/// Whoever starts first: a subscriber waits for its publisher, and loads what was written before it came.
+/// Whoever starts first: a subscriber waits for its publisher, and loads what was written before it
+/// came.
 #[tokio::test]
 async fn subscriber_before_and_after_the_publisher() -> Outcome {
     let mut stage = Stage::set(Kind::Embedded, Via::Local).await?;
@@ -156,8 +174,19 @@ async fn subscriber_before_and_after_the_publisher() -> Outcome {
         ensure!(early.status_of("/healthz").await? < 300);
         ensure!(early.status_of("/readyz").await? == 503);
         let refused = early.document(FREE, "a").await?;
-        ensure!(refused.status == 503 && refused.json()?["type"] == "urn:confcast:problem:loading", "{}", refused.body);
-        ensure!(early.get("/dapr/subscribe").await?.json()?.as_array().is_some_and(|topics| topics.len() == 7));
+        ensure!(
+            refused.status == 503 && refused.json()?["type"] == "urn:confcast:problem:loading",
+            "{}",
+            refused.body
+        );
+        ensure!(
+            early
+                .get("/dapr/subscribe")
+                .await?
+                .json()?
+                .as_array()
+                .is_some_and(|topics| topics.len() == 7)
+        );
         Ok(())
     })
     .await?;
@@ -171,19 +200,32 @@ async fn subscriber_before_and_after_the_publisher() -> Outcome {
     stage.until_same(FREE, "a").await
 }
 
-/// With events switched off nothing is owed and nothing is sent; replicas live on reading the heads.
+/// With events switched off nothing is owed and nothing is sent; replicas live on reading the
+/// heads.
 #[tokio::test]
 async fn events_switched_off() -> Outcome {
     let mut stage = Stage::set(Kind::Embedded, Via::Local).await?;
-    stage.publisher = stage.publisher.with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
+    stage.publisher = stage
+        .publisher
+        .with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
     stage.subscribers.truncate(1);
-    let quiet = stage.subscribers.remove(0).with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
-    stage.subscribers.push(quiet.with("AURA_CONFIGURATION_CHECK_IN_SECONDS", "1"));
+    let quiet = stage
+        .subscribers
+        .remove(0)
+        .with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
+    stage
+        .subscribers
+        .push(quiet.with("AURA_CONFIGURATION_CHECK_IN_SECONDS", "1"));
     stage.publisher.start().await?;
     stage.start_subscribers().await?;
     let subscriber = stage.subscribers[0].api();
     ensure!(subscriber.get("/dapr/subscribe").await?.body == "[]");
-    stage.publisher.api().create(FREE, &json!({"id": "a"})).await?.expect(201)?;
+    stage
+        .publisher
+        .api()
+        .create(FREE, &json!({"id": "a"}))
+        .await?
+        .expect(201)?;
     stage.until_same(FREE, "a").await?;
     ensure!(subscriber.get("/v1/status").await?.json()?["events"]["applied"] == json!(0));
     Ok(())

@@ -1,4 +1,5 @@
-//! A database that was restored: replicas tell, and the store goes on under a new epoch. And the fleet that tells it.
+//! A database that was restored: replicas tell, and the store goes on under a new epoch. And the
+//! fleet that tells it.
 
 use std::time::Duration;
 
@@ -34,7 +35,15 @@ impl Dump {
     async fn of(database: &Database) -> anyhow::Result<Self> {
         let mut tables = Vec::new();
         for name in TABLES {
-            tables.push((name, database.collection(name).find(doc! {}).await?.try_collect().await?));
+            tables.push((
+                name,
+                database
+                    .collection(name)
+                    .find(doc! {})
+                    .await?
+                    .try_collect()
+                    .await?,
+            ));
         }
         Ok(Self(tables))
     }
@@ -57,7 +66,13 @@ async fn check_in(api: &Api, instance: &str, report: Value) -> anyhow::Result<An
         "instance": instance, "bootId": "b", "intervalMs": 10_000, "collections": { FREE: report },
     });
     let path = format!("/v1/replicas/{instance}");
-    api.send(Method::PUT, &path, &[("content-type", "application/json")], body.to_string()).await
+    api.send(
+        Method::PUT,
+        &path,
+        &[("content-type", "application/json")],
+        body.to_string(),
+    )
+    .await
 }
 
 fn at(epoch: Epoch, revision: u64, digest: Digest) -> Value {
@@ -66,7 +81,10 @@ fn at(epoch: Epoch, revision: u64, digest: Digest) -> Value {
 }
 
 async fn stands(api: &Api, head: &Head) -> Outcome {
-    check_in(api, "replica", at(head.epoch, head.revision, head.digest)).await?.expect(200).map(drop)
+    check_in(api, "replica", at(head.epoch, head.revision, head.digest))
+        .await?
+        .expect(200)
+        .map(drop)
 }
 
 /// Waits for an epoch of the same lineage after this one.
@@ -85,9 +103,16 @@ fn follows(epoch: Epoch, other: Epoch) -> bool {
 
 async fn mongo() -> anyhow::Result<(Store, Service, Database)> {
     let store = Store::start(Kind::Mongo).await?;
-    let mut publisher = store.publisher()?.with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
+    let mut publisher = store
+        .publisher()?
+        .with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
     publisher.start().await?;
-    let database = store.0.as_ref().context("a mongod")?.database("confcast").await?;
+    let database = store
+        .0
+        .as_ref()
+        .context("a mongod")?
+        .database("confcast")
+        .await?;
     Ok((store, publisher, database))
 }
 
@@ -111,24 +136,37 @@ async fn a_restored_database_goes_on_in_a_new_epoch() -> Outcome {
     stands(&api, &lost).await?;
     eventually("the publisher waits", async || {
         let said = publisher.output();
-        ensure!(said.contains("cannot be declared yet") && said.contains("is a restore under way?"), "{said}");
+        ensure!(
+            said.contains("cannot be declared yet") && said.contains("is a restore under way?"),
+            "{said}"
+        );
         Ok(())
     })
     .await?;
-    ensure!(api.head(FREE).await?.epoch == old.epoch, "declared too early");
+    ensure!(
+        api.head(FREE).await?.epoch == old.epoch,
+        "declared too early"
+    );
     dump.restore(&database, &TABLES).await?;
-    let next = until_after(&api, old.epoch).await.with_context(|| publisher.output())?;
+    let next = until_after(&api, old.epoch)
+        .await
+        .with_context(|| publisher.output())?;
     ensure!(api.head(FREE).await?.revision == old.revision);
     api.put(FREE, "a", &numbered(9)).await?.expect(200)?;
 
     // Restored to before that declaration, it does not use its number again.
     dump.restore(&database, &TABLES).await?;
-    check_in(&api, "replica", at(next, 1, Digest::default())).await?.expect(200)?;
-    until_after(&api, next).await.with_context(|| publisher.output()).map(drop)
+    check_in(&api, "replica", at(next, 1, Digest::default()))
+        .await?
+        .expect(200)?;
+    until_after(&api, next)
+        .await
+        .with_context(|| publisher.output())
+        .map(drop)
 }
 
-/// A publisher that runs on remembers what it has seen committed: it writes nothing into the history that was left, and needs
-/// nobody to tell it.
+/// A publisher that runs on remembers what it has seen committed: it writes nothing into the
+/// history that was left, and needs nobody to tell it.
 #[tokio::test]
 async fn a_publisher_notices_a_restore_by_itself() -> Outcome {
     let (_store, publisher, database) = mongo().await?;
@@ -145,7 +183,10 @@ async fn a_publisher_notices_a_restore_by_itself() -> Outcome {
         api.head(FREE).await
     });
     let head = written.await.with_context(|| publisher.output())?;
-    ensure!(follows(head.epoch, old.epoch) && head.revision == old.revision + 1, "{head:?} after {old:?}");
+    ensure!(
+        follows(head.epoch, old.epoch) && head.revision == old.revision + 1,
+        "{head:?} after {old:?}"
+    );
     Ok(())
 }
 
@@ -159,13 +200,30 @@ async fn a_blank_database_is_never_declared() -> Outcome {
     virgin.restore(&database, &TABLES).await?;
     stands(&api, &lost).await?;
     eventually("the operator is told", async || {
-        ensure!(publisher.output().contains("it is BLANK"), "{}", publisher.output());
+        ensure!(
+            publisher.output().contains("it is BLANK"),
+            "{}",
+            publisher.output()
+        );
         Ok(())
     })
     .await?;
-    ensure!(api.head(FREE).await?.epoch == lost.epoch, "a blank store was declared");
-    let declared = api.send(Method::POST, "/v1/epoch", &[], "").await?.expect(200)?.json()?;
-    ensure!(follows(declared["epoch"].as_str().unwrap_or_default().parse()?, lost.epoch), "{declared}");
+    ensure!(
+        api.head(FREE).await?.epoch == lost.epoch,
+        "a blank store was declared"
+    );
+    let declared = api
+        .send(Method::POST, "/v1/epoch", &[], "")
+        .await?
+        .expect(200)?
+        .json()?;
+    ensure!(
+        follows(
+            declared["epoch"].as_str().unwrap_or_default().parse()?,
+            lost.epoch
+        ),
+        "{declared}"
+    );
     Ok(())
 }
 
@@ -184,7 +242,9 @@ async fn no_change_carries_the_old_epoch_after_a_declaration() -> Outcome {
     let declarations = async {
         let mut heads = Vec::new();
         for _time in 0..3 {
-            api.send(Method::POST, "/v1/epoch", &[], "").await?.expect(200)?;
+            api.send(Method::POST, "/v1/epoch", &[], "")
+                .await?
+                .expect(200)?;
             heads.push(api.head(FREE).await?);
         }
         anyhow::Ok(heads)
@@ -192,28 +252,52 @@ async fn no_change_carries_the_old_epoch_after_a_declaration() -> Outcome {
     let (written, heads) = join(writes, declarations).await;
     written?;
     let heads = heads?;
-    let log = api.get(&format!("/v1/collections/{FREE}/changes?since=0")).await?.expect(200)?;
+    let log = api
+        .get(&format!("/v1/collections/{FREE}/changes?since=0"))
+        .await?
+        .expect(200)?;
     let log: Feed = serde_json::from_str(&log.body)?;
     ensure!(log.items.len() == 201, "{}", log.items.len());
-    ensure!(log.items.is_sorted_by_key(|change| change.epoch), "an old epoch came back");
+    ensure!(
+        log.items.is_sorted_by_key(|change| change.epoch),
+        "an old epoch came back"
+    );
     for head in heads {
-        let after = log.items.iter().filter(|change| change.revision > head.revision);
-        ensure!(after.clone().all(|change| change.epoch >= head.epoch), "after {head:?}");
+        let after = log
+            .items
+            .iter()
+            .filter(|change| change.revision > head.revision);
+        ensure!(
+            after.clone().all(|change| change.epoch >= head.epoch),
+            "after {head:?}"
+        );
     }
     Ok(())
 }
 
-/// Another publisher serves one more collection from the middle of a declaration on, which does not see the new head.
+/// Another publisher serves one more collection from the middle of a declaration on, which does not
+/// see the new head.
 #[tokio::test]
 async fn a_new_collection_does_not_slip_past_a_declaration() -> Outcome {
     const FRESH: &str = "Fresh";
     let (store, publisher, database) = mongo().await?;
     let old = publisher.api().head(FREE).await?.epoch;
     let mut session = database.client().start_session().await?;
-    session.start_transaction().read_concern(ReadConcern::snapshot()).await?;
-    let (meta, heads) = (database.collection::<Document>("_meta"), database.collection::<Document>("_heads"));
-    meta.update_one(doc! {}, doc! { "$inc": { "counter": 1_i64 } }).session(&mut session).await?;
-    heads.update_many(doc! {}, doc! { "$set": { "declared": 1_i64 } }).session(&mut session).await?;
+    session
+        .start_transaction()
+        .read_concern(ReadConcern::snapshot())
+        .await?;
+    let (meta, heads) = (
+        database.collection::<Document>("_meta"),
+        database.collection::<Document>("_heads"),
+    );
+    meta.update_one(doc! {}, doc! { "$inc": { "counter": 1_i64 } })
+        .session(&mut session)
+        .await?;
+    heads
+        .update_many(doc! {}, doc! { "$set": { "declared": 1_i64 } })
+        .session(&mut session)
+        .await?;
 
     let mut late = store
         .publisher()?
@@ -221,14 +305,25 @@ async fn a_new_collection_does_not_slip_past_a_declaration() -> Outcome {
         .with("AURA_CONFIGURATION_COLLECTIONS", format!("{FREE},{FRESH}"));
     late.launch()?;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    // Nobody may be there yet, or it may be refused; what may not be is that it is written in the old epoch.
+    // Nobody may be there yet, or it may be refused; what may not be is that it is written in the
+    // old epoch.
     drop(late.api().create(FRESH, &json!({"id": "early"})).await);
     session.commit_transaction().await?;
     late.until_ready().await?;
-    late.api().create(FRESH, &json!({"id": "a"})).await?.expect(201)?;
-    let log = late.api().get(&format!("/v1/collections/{FRESH}/changes?since=0")).await?.expect(200)?;
+    late.api()
+        .create(FRESH, &json!({"id": "a"}))
+        .await?
+        .expect(201)?;
+    let log = late
+        .api()
+        .get(&format!("/v1/collections/{FRESH}/changes?since=0"))
+        .await?
+        .expect(200)?;
     let log: Feed = serde_json::from_str(&log.body)?;
-    ensure!(!log.items.is_empty() && log.items.iter().all(|change| follows(change.epoch, old)), "{log:?}");
+    ensure!(
+        !log.items.is_empty() && log.items.iter().all(|change| follows(change.epoch, old)),
+        "{log:?}"
+    );
     Ok(())
 }
 
@@ -238,13 +333,30 @@ async fn another_database_is_adopted() -> Outcome {
     let api = publisher.api();
     api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
     let ours = api.head(FREE).await?.epoch;
-    let adopt = async || api.send(Method::POST, "/v1/epoch", &[], r#"{"adopt":true}"#).await;
-    ensure!(adopt().await?.expect(409)?.body.contains("nothing to adopt"));
-    let theirs = Epoch { lineage: ours.lineage ^ 1, counter: 3 };
-    check_in(&api, "replica", at(theirs, 7, Digest(1))).await?.expect(200)?;
+    let adopt = async || {
+        api.send(Method::POST, "/v1/epoch", &[], r#"{"adopt":true}"#)
+            .await
+    };
+    ensure!(
+        adopt()
+            .await?
+            .expect(409)?
+            .body
+            .contains("nothing to adopt")
+    );
+    let theirs = Epoch {
+        lineage: ours.lineage ^ 1,
+        counter: 3,
+    };
+    check_in(&api, "replica", at(theirs, 7, Digest(1)))
+        .await?
+        .expect(200)?;
     let declared = adopt().await?.expect(200)?.json()?;
     let declared: Epoch = declared["epoch"].as_str().unwrap_or_default().parse()?;
-    ensure!(follows(declared, theirs) && api.head(FREE).await?.epoch == declared, "{declared}");
+    ensure!(
+        follows(declared, theirs) && api.head(FREE).await?.epoch == declared,
+        "{declared}"
+    );
     Ok(())
 }
 
@@ -252,24 +364,38 @@ async fn another_database_is_adopted() -> Outcome {
 #[tokio::test]
 async fn the_fleet_is_shared_by_all_publishers() -> Outcome {
     let store = Store::start(Kind::Mongo).await?;
-    let forgetful = |publisher: Service| publisher.with("AURA_CONFIGURATION_FORGET_REPLICAS_SECONDS", "1");
+    let forgetful =
+        |publisher: Service| publisher.with("AURA_CONFIGURATION_FORGET_REPLICAS_SECONDS", "1");
     let (mut one, mut two) = (store.publisher()?, store.publisher()?);
     one.start().await?;
     two.start().await?;
     let head = one.api().head(FREE).await?;
     stands(&one.api(), &head).await?;
     let seen = async |api: Api| {
-        let fleet: fleet::Fleet = serde_json::from_str(&api.get("/v1/replicas").await?.expect(200)?.body)?;
-        anyhow::Ok(fleet.replicas.into_iter().map(|member| member.check_in.instance).collect::<Vec<_>>())
+        let fleet: fleet::Fleet =
+            serde_json::from_str(&api.get("/v1/replicas").await?.expect(200)?.body)?;
+        anyhow::Ok(
+            fleet
+                .replicas
+                .into_iter()
+                .map(|member| member.check_in.instance)
+                .collect::<Vec<_>>(),
+        )
     };
-    ensure!(seen(one.api()).await? == ["replica"], "its own publisher knows it at once");
+    ensure!(
+        seen(one.api()).await? == ["replica"],
+        "its own publisher knows it at once"
+    );
     eventually("the other publisher knows it", async || {
         ensure!(seen(two.api()).await? == ["replica"]);
         Ok(())
     })
     .await?;
     let metrics = two.api().get("/metrics").await?.expect(200)?.body;
-    ensure!(metrics.contains("confcast_replicas{state=\"current\"} 1\n"), "{metrics}");
+    ensure!(
+        metrics.contains("confcast_replicas{state=\"current\"} 1\n"),
+        "{metrics}"
+    );
     one.stop().await?;
     two.stop().await?;
     let mut three = forgetful(store.publisher()?);
@@ -286,9 +412,14 @@ async fn a_check_in_is_answered_503_without_a_database() -> Outcome {
     let (mut store, publisher, _database) = mongo().await?;
     let head = publisher.api().head(FREE).await?;
     store.0.as_mut().context("a mongod")?.kill()?;
-    check_in(&publisher.api(), "replica", at(head.epoch, 0, head.digest)).await?.expect(503)?;
+    check_in(&publisher.api(), "replica", at(head.epoch, 0, head.digest))
+        .await?
+        .expect(503)?;
     let metrics = publisher.api().get("/metrics").await?.expect(200)?.body;
-    ensure!(metrics.contains("confcast_diverged_total 0\n") && metrics.ends_with("# EOF\n"), "{metrics}");
+    ensure!(
+        metrics.contains("confcast_diverged_total 0\n") && metrics.ends_with("# EOF\n"),
+        "{metrics}"
+    );
     Ok(())
 }
 
@@ -296,7 +427,9 @@ async fn a_check_in_is_answered_503_without_a_database() -> Outcome {
 #[tokio::test]
 async fn events_go_to_those_who_checked_in() -> Outcome {
     let mut stage = Stage::set(Kind::Embedded, Via::Local).await?;
-    stage.publisher = stage.publisher.with("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", "");
+    stage.publisher = stage
+        .publisher
+        .with("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", "");
     stage.publisher.start().await?;
     stage.start_subscribers().await?;
     let api = stage.publisher.api();
@@ -307,7 +440,9 @@ async fn events_go_to_those_who_checked_in() -> Outcome {
             "collections": {},
         });
         let path = format!("/v1/replicas/found-{number}");
-        api.send(Method::PUT, &path, &[], body.to_string()).await?.expect(200)?;
+        api.send(Method::PUT, &path, &[], body.to_string())
+            .await?
+            .expect(200)?;
     }
     // What was written before may be known by now; this cannot be, but by an event.
     for number in 0..20 {
@@ -325,24 +460,48 @@ async fn events_go_to_those_who_checked_in() -> Outcome {
 /// As many snapshots as may be, and one more.
 #[tokio::test]
 async fn a_herd_is_let_in_a_few_at_a_time() -> Outcome {
-    let mut publisher = Store::start(Kind::Embedded).await?.publisher()?.with("AURA_CONFIGURATION_LOADS", "2");
+    let mut publisher = Store::start(Kind::Embedded)
+        .await?
+        .publisher()?
+        .with("AURA_CONFIGURATION_LOADS", "2");
     publisher.start().await?;
     let api = publisher.api();
     let large = "x".repeat(900_000);
     for number in 0..16 {
-        api.create(FREE, &json!({ "id": number.to_string(), "large": large })).await?.expect(201)?;
+        api.create(FREE, &json!({ "id": number.to_string(), "large": large }))
+            .await?
+            .expect(201)?;
     }
-    let (stalls, reads) = (begin(publisher.port()).await?, begin(publisher.port()).await?);
+    let (stalls, reads) = (
+        begin(publisher.port()).await?,
+        begin(publisher.port()).await?,
+    );
     let refused = api.get("/v1/snapshot").await?.expect(503)?;
-    ensure!(refused.body.contains("loads-under-way") && refused.header("retry-after") == "1", "{}", refused.body);
-    ensure!(rest(reads).await?.contains("\"end\":true"), "it was cut off");
+    ensure!(
+        refused.body.contains("loads-under-way") && refused.header("retry-after") == "1",
+        "{}",
+        refused.body
+    );
+    ensure!(
+        rest(reads).await?.contains("\"end\":true"),
+        "it was cut off"
+    );
     let second = begin(publisher.port()).await?;
     // The first one stalls for too long, and its place is given on.
-    eventually("its place is free", async || api.get("/v1/snapshot").await?.expect(200).map(drop)).await?;
-    ensure!(!rest(stalls).await?.contains("\"end\":true"), "it had lost its place");
+    eventually("its place is free", async || {
+        api.get("/v1/snapshot").await?.expect(200).map(drop)
+    })
+    .await?;
+    ensure!(
+        !rest(stalls).await?.contains("\"end\":true"),
+        "it had lost its place"
+    );
     drop(second);
     let metrics = api.get("/metrics").await?.expect(200)?.body;
-    ensure!(metrics.contains("confcast_loads_refused_total"), "{metrics}");
+    ensure!(
+        metrics.contains("confcast_loads_refused_total"),
+        "{metrics}"
+    );
     Ok(())
 }
 
@@ -351,10 +510,16 @@ async fn begin(port: u16) -> anyhow::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(16 * 1024)?;
     let mut stream = socket.connect(([127, 0, 0, 1], port).into()).await?;
-    stream.write_all(b"GET /v1/snapshot HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await?;
+    stream
+        .write_all(b"GET /v1/snapshot HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        .await?;
     let mut status = [0; 12];
     stream.read_exact(&mut status).await?;
-    ensure!(status == *b"HTTP/1.1 200", "{}", String::from_utf8_lossy(&status));
+    ensure!(
+        status == *b"HTTP/1.1 200",
+        "{}",
+        String::from_utf8_lossy(&status)
+    );
     Ok(stream)
 }
 

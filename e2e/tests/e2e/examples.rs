@@ -1,4 +1,5 @@
-//! The examples, as somebody would try them: each runs beside a real publisher and does what it says.
+//! The examples, as somebody would try them: each runs beside a real publisher and does what it
+//! says.
 
 use std::{path::Path, process::Command};
 
@@ -18,23 +19,40 @@ type Outcome = anyhow::Result<()>;
 const FLAGS: &str = "FeatureFlags";
 
 /// A publisher, and the API of an example that follows it.
-async fn beside_publisher(name: &'static str) -> anyhow::Result<(Service, Process, Api, tempfile::TempDir)> {
-    let mut publisher = Service::publisher()?.with("AURA_CONFIGURATION_COLLECTIONS", format!("{FLAGS},{CHANNELS}"));
+async fn beside_publisher(
+    name: &'static str,
+) -> anyhow::Result<(Service, Process, Api, tempfile::TempDir)> {
+    let mut publisher = Service::publisher()?.with(
+        "AURA_CONFIGURATION_COLLECTIONS",
+        format!("{FLAGS},{CHANNELS}"),
+    );
     publisher.start().await?;
     let (folder, listen) = (folder()?, format!("127.0.0.1:{}", free_port()?));
     let process = start(name, &publisher.url(), &listen, folder.path())?;
-    Ok((publisher, process, Api::new(format!("http://{listen}")), folder))
+    Ok((
+        publisher,
+        process,
+        Api::new(format!("http://{listen}")),
+        folder,
+    ))
 }
 
 fn start(name: &str, publisher: &str, listen: &str, folder: &Path) -> anyhow::Result<Process> {
     let mut command = Command::new(parts::our(name)?);
-    command.current_dir(folder).env("PUBLISHER", publisher).env("LISTEN", listen);
+    command
+        .current_dir(folder)
+        .env("PUBLISHER", publisher)
+        .env("LISTEN", listen);
     Process::start(name, folder, command.env("PROJECTION", "flags.json"))
 }
 
 async fn ends_well(mut process: Process) -> Outcome {
     let status = process.stop().await?;
-    ensure!(status.success(), "it ended with {status}\n{}", process.tail());
+    ensure!(
+        status.success(),
+        "it ended with {status}\n{}",
+        process.tail()
+    );
     Ok(())
 }
 
@@ -45,19 +63,30 @@ async fn a_feature_flag_service_answers_from_memory() -> Outcome {
     let shows = async |status: u16, enabled: Option<bool>| {
         eventually("the flag is shown", async || {
             let answer = example.get("/flags/dark-mode").await?.expect(status)?;
-            let shown = if status == 200 { answer.json()?["enabled"].as_bool() } else { None };
+            let shown = if status == 200 {
+                answer.json()?["enabled"].as_bool()
+            } else {
+                None
+            };
             ensure!(shown == enabled, "{shown:?} instead of {enabled:?}");
             Ok(())
         })
         .await
     };
     shows(404, None).await?;
-    api.create(FLAGS, &json!({"id": "dark-mode", "enabled": true})).await?.expect(201)?;
+    api.create(FLAGS, &json!({"id": "dark-mode", "enabled": true}))
+        .await?
+        .expect(201)?;
     shows(200, Some(true)).await?;
     // Its first check-in has told the publisher where it is: by now changes come by event.
     eventually("a change comes by event", async || {
         let number = api.head(FLAGS).await?.revision;
-        api.put(FLAGS, "dark-mode", &json!({"id": "dark-mode", "enabled": false, "note": number.to_string()})).await?;
+        api.put(
+            FLAGS,
+            "dark-mode",
+            &json!({"id": "dark-mode", "enabled": false, "note": number.to_string()}),
+        )
+        .await?;
         let applied = &example.get("/status").await?.json()?["events"]["applied"];
         ensure!(applied.as_u64() > Some(0), "{applied} events");
         Ok(())
@@ -65,11 +94,21 @@ async fn a_feature_flag_service_answers_from_memory() -> Outcome {
     .await?;
     shows(200, Some(false)).await?;
 
-    api.put(FLAGS, "dark-mode", &json!({"id": "dark-mode", "enabled": "perhaps"})).await?.expect(200)?;
+    api.put(
+        FLAGS,
+        "dark-mode",
+        &json!({"id": "dark-mode", "enabled": "perhaps"}),
+    )
+    .await?
+    .expect(200)?;
     eventually("it is refused", async || {
         let status = example.get("/status").await?;
         let refusal = &status.json()?["collections"][0]["refusals"][0];
-        ensure!(refusal["id"] == "dark-mode" && refusal["pointer"] == "/enabled", "{}", status.body);
+        ensure!(
+            refusal["id"] == "dark-mode" && refusal["pointer"] == "/enabled",
+            "{}",
+            status.body
+        );
         Ok(())
     })
     .await?;
@@ -95,14 +134,22 @@ async fn a_service_that_was_there_adopts_it() -> Outcome {
     let greets = async |name: &str| {
         eventually("it greets", async || {
             let answer = example.get(&path).await?.expect(200)?;
-            ensure!(answer.body == format!("Welcome to {name}"), "{}", answer.body);
+            ensure!(
+                answer.body == format!("Welcome to {name}"),
+                "{}",
+                answer.body
+            );
             Ok(())
         })
         .await
     };
     greets("us").await?;
     channel["name"] = json!("Lima");
-    publisher.api().create(CHANNELS, &channel).await?.expect(201)?;
+    publisher
+        .api()
+        .create(CHANNELS, &channel)
+        .await?
+        .expect(201)?;
     greets("Lima").await?;
     let topics = example.get("/dapr/subscribe").await?.expect(200)?.json()?;
     ensure!(topics[0]["topic"] == CHANNELS, "{topics}");
@@ -123,11 +170,17 @@ async fn a_projector_is_told_everything_and_then_changes() -> Outcome {
         .await
     };
     says(json!({"enabled": 0, "revision": 0, "resyncs": 1, "changes": 0})).await?;
-    api.create(FLAGS, &json!({"id": "a", "enabled": true})).await?.expect(201)?;
+    api.create(FLAGS, &json!({"id": "a", "enabled": true}))
+        .await?
+        .expect(201)?;
     says(json!({"enabled": 1, "revision": 1, "resyncs": 1, "changes": 1})).await?;
-    api.put(FLAGS, "a", &json!({"id": "a", "enabled": false})).await?.expect(200)?;
+    api.put(FLAGS, "a", &json!({"id": "a", "enabled": false}))
+        .await?
+        .expect(200)?;
     says(json!({"enabled": 0, "revision": 2, "resyncs": 1, "changes": 2})).await?;
-    api.create(FLAGS, &json!({"id": "b", "enabled": true})).await?.expect(201)?;
+    api.create(FLAGS, &json!({"id": "b", "enabled": true}))
+        .await?
+        .expect(201)?;
     says(json!({"enabled": 1, "revision": 3, "resyncs": 1, "changes": 3})).await?;
     api.delete(FLAGS, "b").await?.expect(200)?;
     says(json!({"enabled": 0, "revision": 4, "resyncs": 1, "changes": 4})).await?;
@@ -139,7 +192,11 @@ async fn a_projector_is_told_everything_and_then_changes() -> Outcome {
     eventually("the publisher knows how it does", async || {
         let fleet = api.get("/v1/replicas").await?;
         let handler = &fleet.json()?["replicas"][0]["handlers"][0];
-        ensure!(handler["name"] == "CountFeatureFlags" && handler["state"] == "in-step", "{}", fleet.body);
+        ensure!(
+            handler["name"] == "CountFeatureFlags" && handler["state"] == "in-step",
+            "{}",
+            fleet.body
+        );
         Ok(())
     })
     .await?;

@@ -1,4 +1,5 @@
-//! Faults on purpose: killed, frozen and late parts. What was acknowledged arrives, once, and nobody waits for the dead.
+//! Faults on purpose: killed, frozen and late parts. What was acknowledged arrives, once, and
+//! nobody waits for the dead.
 
 use std::time::{Duration, Instant};
 
@@ -57,8 +58,16 @@ async fn dies_between_commit_and_publish(kind: Kind) -> Outcome {
         api.create(FREE, &json!({ "id": id })).await?.expect(201)?;
     }
     stage.publisher.kill()?;
-    ensure!(stage.subscribers[0].api().head(FREE).await?.revision == 0, "nothing can have been sent yet");
-    stage.publisher_sidecar.as_mut().context("a sidecar")?.start().await?;
+    ensure!(
+        stage.subscribers[0].api().head(FREE).await?.revision == 0,
+        "nothing can have been sent yet"
+    );
+    stage
+        .publisher_sidecar
+        .as_mut()
+        .context("a sidecar")?
+        .start()
+        .await?;
     stage.publisher.start().await?;
     for id in ["a", "b", "c"] {
         stage.until_same(FREE, id).await?;
@@ -71,7 +80,13 @@ async fn dies_between_commit_and_publish(kind: Kind) -> Outcome {
 async fn a_publisher_dies_inside_a_transaction() -> Outcome {
     let (store, mut dying, other) = two_publishers().await?;
     let mongod = store.0.as_ref().context("a mongod")?;
-    mongod.fail("commitTransaction", 1, doc! { "blockConnection": true, "blockTimeMS": 60_000 }).await?;
+    mongod
+        .fail(
+            "commitTransaction",
+            1,
+            doc! { "blockConnection": true, "blockTimeMS": 60_000 },
+        )
+        .await?;
     let doomed = dying.api();
     let hanging = async { doomed.create(FREE, &json!({"id": "doomed"})).await };
     let killing = async {
@@ -84,36 +99,70 @@ async fn a_publisher_dies_inside_a_transaction() -> Outcome {
     let began = Instant::now();
     let api = other.api();
     eventually("the other publisher writes on", async || {
-        api.create(FREE, &json!({"id": "next"})).await?.expect(201).map(drop)
+        api.create(FREE, &json!({"id": "next"}))
+            .await?
+            .expect(201)
+            .map(drop)
     })
     .await?;
     // 3 s for the transaction, plus the server's round that looks for expired ones.
-    ensure!(began.elapsed() < Duration::from_secs(15), "it took {:?}", began.elapsed());
+    ensure!(
+        began.elapsed() < Duration::from_secs(15),
+        "it took {:?}",
+        began.elapsed()
+    );
     every_revision_once(&api).await.map(drop)
 }
 
-/// A lost or late answer to the commit: the write is there once, and the client was not told otherwise.
+/// A lost or late answer to the commit: the write is there once, and the client was not told
+/// otherwise.
 #[tokio::test]
 async fn the_database_answers_late() -> Outcome {
     let store = Store::start(Kind::Mongo).await?;
     let mongod = store.0.as_ref().context("a mongod")?;
-    let mut publisher = store.publisher()?.with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
+    let mut publisher = store
+        .publisher()?
+        .with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
     publisher.start().await?;
     let api = publisher.api();
     for (id, how) in [
-        ("late", doc! { "blockConnection": true, "blockTimeMS": 3_500 }),
+        (
+            "late",
+            doc! { "blockConnection": true, "blockTimeMS": 3_500 },
+        ),
         ("cut", doc! { "closeConnection": true }),
-        ("undecided", doc! { "errorCode": 50, "errorLabels": ["UnknownTransactionCommitResult"] }),
-        ("gone", doc! { "errorCode": 251, "errorLabels": ["TransientTransactionError"] }),
+        (
+            "undecided",
+            doc! { "errorCode": 50, "errorLabels": ["UnknownTransactionCommitResult"] },
+        ),
+        (
+            "gone",
+            doc! { "errorCode": 251, "errorLabels": ["TransientTransactionError"] },
+        ),
     ] {
         mongod.fail("commitTransaction", 1, how).await?;
         let answer = api.create(FREE, &json!({ "id": id })).await?;
-        ensure!(answer.status == 201, "{id}: {} {}", answer.status, answer.body);
-        ensure!(api.document(FREE, id).await?.json()?["revision"] == answer.json()?["revision"], "{id}");
+        ensure!(
+            answer.status == 201,
+            "{id}: {} {}",
+            answer.status,
+            answer.body
+        );
+        ensure!(
+            api.document(FREE, id).await?.json()?["revision"] == answer.json()?["revision"],
+            "{id}"
+        );
     }
-    mongod.fail("insert", 2, doc! { "closeConnection": true }).await?;
-    api.create(FREE, &json!({"id": "in the middle".replace(' ', "-")})).await?.expect(201)?;
-    ensure!(every_revision_once(&api).await? == 5, "each write made one change");
+    mongod
+        .fail("insert", 2, doc! { "closeConnection": true })
+        .await?;
+    api.create(FREE, &json!({"id": "in the middle".replace(' ', "-")}))
+        .await?
+        .expect(201)?;
+    ensure!(
+        every_revision_once(&api).await? == 5,
+        "each write made one change"
+    );
     Ok(())
 }
 
@@ -121,23 +170,39 @@ async fn the_database_answers_late() -> Outcome {
 #[tokio::test]
 async fn the_database_goes_away_and_comes_back() -> Outcome {
     let mut store = Store::start(Kind::Mongo).await?;
-    let mut publisher = store.publisher()?.with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
+    let mut publisher = store
+        .publisher()?
+        .with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
     publisher.start().await?;
     let api = publisher.api();
-    api.create(FREE, &json!({"id": "before"})).await?.expect(201)?;
+    api.create(FREE, &json!({"id": "before"}))
+        .await?
+        .expect(201)?;
     store.0.as_mut().context("a mongod")?.kill()?;
-    let refused = api.create(FREE, &json!({"id": "during"})).await?.expect(503)?;
-    ensure!(refused.header("retry-after") == "1" && refused.json()?["type"] == "urn:confcast:problem:not-committed");
+    let refused = api
+        .create(FREE, &json!({"id": "during"}))
+        .await?
+        .expect(503)?;
+    ensure!(
+        refused.header("retry-after") == "1"
+            && refused.json()?["type"] == "urn:confcast:problem:not-committed"
+    );
     ensure!(api.status_of("/healthz").await? < 300 && api.status_of("/readyz").await? == 503);
     store.0.as_mut().context("a mongod")?.restart().await?;
-    eventually("writes work again", async || api.create(FREE, &json!({"id": "after"})).await?.expect(201).map(drop))
-        .await?;
+    eventually("writes work again", async || {
+        api.create(FREE, &json!({"id": "after"}))
+            .await?
+            .expect(201)
+            .map(drop)
+    })
+    .await?;
     api.document(FREE, "during").await?.expect(404)?;
     ensure!(every_revision_once(&api).await? == 2);
     Ok(())
 }
 
-/// Two publishers, 32 writers each, one collection: nothing acknowledged is lost and no revision is skipped or doubled.
+/// Two publishers, 32 writers each, one collection: nothing acknowledged is lost and no revision is
+/// skipped or doubled.
 #[tokio::test]
 async fn two_publishers_write_one_collection() -> Outcome {
     const WRITERS: usize = 32;
@@ -146,7 +211,9 @@ async fn two_publishers_write_one_collection() -> Outcome {
     let write = async |api: Api, writer: usize| {
         let mut acknowledged = Vec::new();
         for number in 0..WRITES {
-            let answer = api.create(FREE, &json!({"id": format!("{writer}-{number}")})).await?;
+            let answer = api
+                .create(FREE, &json!({"id": format!("{writer}-{number}")}))
+                .await?;
             ensure!(matches!(answer.status, 201 | 503), "{}", answer.body);
             if answer.status == 201 {
                 acknowledged.push(format!("{writer}-{number}"));
@@ -155,15 +222,24 @@ async fn two_publishers_write_one_collection() -> Outcome {
         Ok(acknowledged)
     };
     let apis = [one.api(), two.api()];
-    let all = try_join_all((0..2 * WRITERS).map(|writer| write(apis[writer % 2].clone(), writer))).await?;
+    let all = try_join_all((0..2 * WRITERS).map(|writer| write(apis[writer % 2].clone(), writer)))
+        .await?;
     let acknowledged: Vec<_> = all.into_iter().flatten().collect();
-    ensure!(acknowledged.len() > WRITERS * WRITES, "most writes succeed: {}", acknowledged.len());
+    ensure!(
+        acknowledged.len() > WRITERS * WRITES,
+        "most writes succeed: {}",
+        acknowledged.len()
+    );
     let there = join_all(acknowledged.iter().map(|id| apis[0].document(FREE, id))).await;
     for answer in there {
         answer?.expect(200)?;
     }
     let revisions = every_revision_once(&apis[1]).await?;
-    ensure!(revisions == acknowledged.len() as u64, "{revisions} changes for {} writes", acknowledged.len());
+    ensure!(
+        revisions == acknowledged.len() as u64,
+        "{revisions} changes for {} writes",
+        acknowledged.len()
+    );
     Ok(())
 }
 
@@ -178,78 +254,151 @@ async fn another_publisher_sends_what_a_dead_one_owed() -> Outcome {
     dying.start().await?;
     stage.publisher.start().await?;
     stage.start_subscribers().await?;
-    dying.api().create(FREE, &json!({"id": "owed"})).await?.expect(201)?;
+    dying
+        .api()
+        .create(FREE, &json!({"id": "owed"}))
+        .await?
+        .expect(201)?;
     dying.kill()?;
-    stage.publisher_sidecar.as_mut().context("a sidecar")?.start().await?;
+    stage
+        .publisher_sidecar
+        .as_mut()
+        .context("a sidecar")?
+        .start()
+        .await?;
     stage.until_same(FREE, "owed").await
 }
 
-/// A topic that the sidecar refuses: what is owed there stands in nobody's way, fresh or left behind.
+/// A topic that the sidecar refuses: what is owed there stands in nobody's way, fresh or left
+/// behind.
 #[tokio::test]
 async fn what_cannot_be_published_holds_up_nothing() -> Outcome {
     const REFUSED: &str = "Aaa";
     let mut stage = Stage::set(Kind::Embedded, Via::Dapr).await?;
     let publisher = std::mem::replace(&mut stage.publisher, Service::publisher()?);
-    stage.publisher = publisher.with("AURA_CONFIGURATION_COLLECTIONS", format!("{REFUSED},{FREE}"));
+    stage.publisher = publisher.with(
+        "AURA_CONFIGURATION_COLLECTIONS",
+        format!("{REFUSED},{FREE}"),
+    );
     stage.publisher.start().await?;
     stage.start_subscribers().await?;
     let api = &stage.publisher.api();
-    try_join_all((0..150).map(|n| async move { api.create(REFUSED, &numbered(n)).await?.expect(201) })).await?;
-    api.create(FREE, &json!({"id": "left-behind"})).await?.expect(201)?;
+    try_join_all(
+        (0..150).map(|n| async move { api.create(REFUSED, &numbered(n)).await?.expect(201) }),
+    )
+    .await?;
+    api.create(FREE, &json!({"id": "left-behind"}))
+        .await?
+        .expect(201)?;
     stage.publisher.kill()?;
-    stage.publisher_sidecar.as_mut().context("a sidecar")?.start().await?;
+    stage
+        .publisher_sidecar
+        .as_mut()
+        .context("a sidecar")?
+        .start()
+        .await?;
     stage.publisher.start().await?;
     stage.until_same(FREE, "left-behind").await?;
-    stage.publisher.api().create(FREE, &json!({"id": "fresh"})).await?.expect(201)?;
+    stage
+        .publisher
+        .api()
+        .create(FREE, &json!({"id": "fresh"}))
+        .await?
+        .expect(201)?;
     stage.until_same(FREE, "fresh").await
 }
 
-/// Somebody edits documents in the database: the change log is the truth, for readers and for writers.
+/// Somebody edits documents in the database: the change log is the truth, for readers and for
+/// writers.
 #[tokio::test]
 async fn somebody_edits_the_database_by_hand() -> Outcome {
     let store = Store::start(Kind::Mongo).await?;
-    let mut publisher = store.publisher()?.with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
+    let mut publisher = store
+        .publisher()?
+        .with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
     publisher.start().await?;
     let api = publisher.api();
     for id in ["edited", "odd", "healed"] {
-        api.create(FREE, &json!({"id": id, "n": 1})).await?.expect(201)?;
+        api.create(FREE, &json!({"id": id, "n": 1}))
+            .await?
+            .expect(201)?;
     }
     let truth = api.document(FREE, "edited").await?.expect(200)?.body;
-    let rows = store.0.as_ref().context("a mongod")?.database("confcast").await?.collection::<Document>(FREE);
-    rows.update_one(doc! { "_id": "edited" }, doc! { "$set": { "configData.n": 2_i64 } }).await?;
-    rows.update_one(doc! { "_id": "odd" }, doc! { "$set": { "configData.n": mongodb::bson::DateTime::now() } }).await?;
-    rows.update_one(doc! { "_id": "healed" }, doc! { "$unset": { "configData": "" } }).await?;
-    rows.insert_one(doc! { "_id": "foreign", "hello": "world" }).await?;
+    let rows = store
+        .0
+        .as_ref()
+        .context("a mongod")?
+        .database("confcast")
+        .await?
+        .collection::<Document>(FREE);
+    rows.update_one(
+        doc! { "_id": "edited" },
+        doc! { "$set": { "configData.n": 2_i64 } },
+    )
+    .await?;
+    rows.update_one(
+        doc! { "_id": "odd" },
+        doc! { "$set": { "configData.n": mongodb::bson::DateTime::now() } },
+    )
+    .await?;
+    rows.update_one(
+        doc! { "_id": "healed" },
+        doc! { "$unset": { "configData": "" } },
+    )
+    .await?;
+    rows.insert_one(doc! { "_id": "foreign", "hello": "world" })
+        .await?;
 
     ensure!(api.document(FREE, "edited").await?.expect(200)?.body == truth);
     api.document(FREE, "foreign").await?.expect(404)?;
-    let list = api.get(&format!("/v1/collections/{FREE}/documents")).await?.expect(200)?.json()?;
-    ensure!(list["items"].as_array().is_some_and(|items| items.len() == 3), "{list}");
+    let list = api
+        .get(&format!("/v1/collections/{FREE}/documents"))
+        .await?
+        .expect(200)?
+        .json()?;
+    ensure!(
+        list["items"]
+            .as_array()
+            .is_some_and(|items| items.len() == 3),
+        "{list}"
+    );
     api.put(FREE, "healed", &numbered(2)).await?.expect(200)?;
-    api.put(FREE, "edited", &json!({"id": "edited", "n": 1})).await?.expect(200)?;
+    api.put(FREE, "edited", &json!({"id": "edited", "n": 1}))
+        .await?
+        .expect(200)?;
     api.delete(FREE, "odd").await?.expect(200)?;
     ensure!(api.head(FREE).await?.count == 2);
     every_revision_once(&api).await.map(drop)
 }
 
-/// Small patches of large documents make a large group, and arrays of small numbers make BSON many times their text: more
-/// than fits into one command. Each fits by itself.
+/// Small patches of large documents make a large group, and arrays of small numbers make BSON many
+/// times their text: more than fits into one command. Each fits by itself.
 #[tokio::test]
 async fn a_large_group_is_cut_to_what_fits() -> Outcome {
     let store = Store::start(Kind::Mongo).await?;
-    let mut publisher = store.publisher()?.with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
+    let mut publisher = store
+        .publisher()?
+        .with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
     publisher.start().await?;
     let api = &publisher.api();
     let ids: Vec<_> = (0..24).map(|n| format!("large-{n}")).collect();
     let numbers = vec![7; 50_000];
     for id in &ids {
-        api.create(FREE, &json!({"id": id, "numbers": numbers})).await?.expect(201)?;
+        api.create(FREE, &json!({"id": id, "numbers": numbers}))
+            .await?
+            .expect(201)?;
     }
     let patch = |id: &str| {
         let path = e2e::client::document_path(FREE, id);
-        async move { api.send(reqwest::Method::PATCH, &path, &[], r#"{"small":true}"#).await?.expect(200) }
+        async move {
+            api.send(reqwest::Method::PATCH, &path, &[], r#"{"small":true}"#)
+                .await?
+                .expect(200)
+        }
     };
-    try_join_all(ids.iter().map(|id| patch(id))).await.with_context(|| publisher.output())?;
+    try_join_all(ids.iter().map(|id| patch(id)))
+        .await
+        .with_context(|| publisher.output())?;
     ensure!(every_revision_once(api).await? == 48);
     Ok(())
 }
@@ -269,11 +418,19 @@ async fn every_revision_once(api: &Api) -> anyhow::Result<u64> {
     let mut since = 0;
     while since < head.revision {
         let page: Feed = serde_json::from_str(
-            &api.get(&format!("/v1/collections/{FREE}/changes?since={since}")).await?.expect(200)?.body,
+            &api.get(&format!("/v1/collections/{FREE}/changes?since={since}"))
+                .await?
+                .expect(200)?
+                .body,
         )?;
         for change in page.items {
             since += 1;
-            ensure!(change.revision == since, "{} follows {}", change.revision, since - 1);
+            ensure!(
+                change.revision == since,
+                "{} follows {}",
+                change.revision,
+                since - 1
+            );
         }
     }
     Ok(head.revision)

@@ -40,21 +40,38 @@ async fn status(subscriber: &Service) -> anyhow::Result<Status> {
 #[tokio::test]
 async fn every_publisher_knows_the_fleet() -> Outcome {
     let store = Store::start(Kind::Mongo).await?;
-    let publisher = || anyhow::Ok(store.publisher()?.with("AURA_CONFIGURATION_FORGET_REPLICAS_SECONDS", "6"));
+    let publisher = || {
+        anyhow::Ok(
+            store
+                .publisher()?
+                .with("AURA_CONFIGURATION_FORGET_REPLICAS_SECONDS", "6"),
+        )
+    };
     let (mut one, mut other) = (publisher()?, publisher()?);
     one.start().await?;
     other.start().await?;
     let (mut a, mut b) = (subscriber("a", &[&one])?, subscriber("b", &[&other])?);
     a.start().await?;
     b.start().await?;
-    one.api().create(FREE, &json!({"id": "x"})).await?.expect(201)?;
+    one.api()
+        .create(FREE, &json!({"id": "x"}))
+        .await?
+        .expect(201)?;
     for publisher in [&one, &other] {
         eventually("both are current at the head", async || {
             let fleet = fleet(publisher).await?;
             ensure!(fleet.len() == 2, "{fleet:?}");
             for member in fleet {
-                let report = member.check_in.collections.values().next().context("a collection")?;
-                ensure!((report.revision, report.state, member.gone) == (1, State::Current, false), "{member:?}");
+                let report = member
+                    .check_in
+                    .collections
+                    .values()
+                    .next()
+                    .context("a collection")?;
+                ensure!(
+                    (report.revision, report.state, member.gone) == (1, State::Current, false),
+                    "{member:?}"
+                );
             }
             Ok(())
         })
@@ -63,21 +80,28 @@ async fn every_publisher_knows_the_fleet() -> Outcome {
     a.kill()?;
     eventually("a is shown as gone", async || {
         let fleet = fleet(&other).await?;
-        let a = fleet.iter().find(|member| member.check_in.instance == "a").context("forgotten too early")?;
+        let a = fleet
+            .iter()
+            .find(|member| member.check_in.instance == "a")
+            .context("forgotten too early")?;
         ensure!(a.gone, "not yet");
         Ok(())
     })
     .await?;
     eventually("a is forgotten", async || {
-        let names: Vec<_> = fleet(&other).await?.into_iter().map(|member| member.check_in.instance).collect();
+        let names: Vec<_> = fleet(&other)
+            .await?
+            .into_iter()
+            .map(|member| member.check_in.instance)
+            .collect();
         ensure!(names == ["b"], "{names:?}");
         Ok(())
     })
     .await
 }
 
-/// LOCAL events reach a subscriber that no list names, by its check-in with another publisher; with a token only one that
-/// knows it.
+/// LOCAL events reach a subscriber that no list names, by its check-in with another publisher; with
+/// a token only one that knows it.
 #[tokio::test]
 async fn a_subscriber_is_found_by_its_check_in() -> Outcome {
     let store = Store::start(Kind::Mongo).await?;
@@ -92,12 +116,17 @@ async fn a_subscriber_is_found_by_its_check_in() -> Outcome {
     let api = one.api();
     api.create(FREE, &json!({"id": "x"})).await?.expect(201)?;
     eventually("an event arrives", async || {
-        api.put(FREE, "x", &json!({"at": api.head(FREE).await?.revision})).await?.expect(200)?;
+        api.put(FREE, "x", &json!({"at": api.head(FREE).await?.revision}))
+            .await?
+            .expect(200)?;
         ensure!(status(&found).await?.events.applied > 0, "none yet");
         Ok(())
     })
     .await?;
-    ensure!(status(&stranger).await?.events.applied == 0 && !stranger.output().contains("401"), "it was sent events");
+    ensure!(
+        status(&stranger).await?.events.applied == 0 && !stranger.output().contains("401"),
+        "it was sent events"
+    );
     Ok(())
 }
 
@@ -107,16 +136,21 @@ fn verify(publisher: &Service) -> anyhow::Result<(bool, String)> {
         .args(["verify", "--wait", "2", "--publisher", &publisher.url()])
         .output()?;
     let said = [output.stdout, output.stderr].concat();
-    Ok((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
+    Ok((
+        output.status.success(),
+        String::from_utf8_lossy(&said).into_owned(),
+    ))
 }
 
-/// A replica that was told something wrong under a right revision: the digest tells, and it is loaded anew.
+/// A replica that was told something wrong under a right revision: the digest tells, and it is
+/// loaded anew.
 #[tokio::test]
 async fn a_replica_that_diverged_is_found_and_mended() -> Outcome {
     let store = Store::start(Kind::Embedded).await?;
     let mut publisher = store.publisher()?;
     publisher.start().await?;
-    let mut replica = subscriber("r", &[&publisher])?.with("AURA_CONFIGURATION_CHECK_IN_SECONDS", "3600");
+    let mut replica =
+        subscriber("r", &[&publisher])?.with("AURA_CONFIGURATION_CHECK_IN_SECONDS", "3600");
     replica.start().await?;
     let api = publisher.api();
     api.create(FREE, &numbered(1)).await?.expect(201)?;
@@ -126,14 +160,23 @@ async fn a_replica_that_diverged_is_found_and_mended() -> Outcome {
         let event = json!({"specversion": "1.0", "id": "x", "source": "nobody", "type": "com.dapr.event.sent",
             "datacontenttype": "application/json", "data": data});
         let headers = [("content-type", "application/cloudevents+json")];
-        let told = held.send(Method::POST, "/dapr/processConfigurationEvents", &headers, event.to_string());
+        let told = held.send(
+            Method::POST,
+            "/dapr/processConfigurationEvents",
+            &headers,
+            event.to_string(),
+        );
         told.await?.expect(200).map(drop)
     };
-    tell(json!({"collection": FREE, "op": "Create", "id": "lie", "configData": {"a": "lie"},
-        "revision": head.revision + 1, "epoch": head.epoch.to_string(), "lastSet": 0}))
+    tell(
+        json!({"collection": FREE, "op": "Create", "id": "lie", "configData": {"a": "lie"},
+        "revision": head.revision + 1, "epoch": head.epoch.to_string(), "lastSet": 0}),
+    )
     .await?;
     held.document(FREE, "lie").await?.expect(200)?;
-    api.create(FREE, &json!({"id": "true", "a": "truth"})).await?.expect(201)?;
+    api.create(FREE, &json!({"id": "true", "a": "truth"}))
+        .await?
+        .expect(201)?;
     eventually("verify finds the lie", async || {
         let (equal, said) = verify(&publisher)?;
         ensure!(!equal && said.contains("lie"), "verify saw nothing: {said}");
@@ -145,7 +188,10 @@ async fn a_replica_that_diverged_is_found_and_mended() -> Outcome {
     tell(json!({"collection": FREE, "op": "Update", "id": "true"})).await?;
     eventually("it is mended", async || {
         let status = status(&replica).await?;
-        ensure!((status.healing.resets, status.state) == (1, State::Current), "{status:?}");
+        ensure!(
+            (status.healing.resets, status.state) == (1, State::Current),
+            "{status:?}"
+        );
         Ok(())
     })
     .await?;
@@ -156,7 +202,8 @@ async fn a_replica_that_diverged_is_found_and_mended() -> Outcome {
     Ok(())
 }
 
-/// Two sidecars with one consumer group divide the events among them: both replicas say so, and are right all the same.
+/// Two sidecars with one consumer group divide the events among them: both replicas say so, and are
+/// right all the same.
 #[tokio::test]
 async fn replicas_that_compete_for_events_say_so() -> Outcome {
     let mut stage = Stage::set(Kind::Embedded, Via::Dapr).await?;
@@ -164,7 +211,9 @@ async fn replicas_that_compete_for_events_say_so() -> Outcome {
     let shared: anyhow::Result<Vec<_>> = stage
         .subscribers
         .iter()
-        .map(|each| Sidecar::new(sidecar::SUBSCRIBER, each.port(), "same", redis)?.sharing_a_group("shared"))
+        .map(|each| {
+            Sidecar::new(sidecar::SUBSCRIBER, each.port(), "same", redis)?.sharing_a_group("shared")
+        })
         .collect();
     stage.sidecars = shared?;
     stage.subscribers = std::mem::take(&mut stage.subscribers)
@@ -173,7 +222,12 @@ async fn replicas_that_compete_for_events_say_so() -> Outcome {
         .collect();
     stage.publisher.start().await?;
     stage.start_subscribers().await?;
-    stage.publisher_sidecar.as_mut().context("a sidecar")?.start().await?;
+    stage
+        .publisher_sidecar
+        .as_mut()
+        .context("a sidecar")?
+        .start()
+        .await?;
     let api = stage.publisher.api();
     api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
     for number in 0..200 {
@@ -187,14 +241,22 @@ async fn replicas_that_compete_for_events_say_so() -> Outcome {
         })
         .await?;
         let metrics = subscriber.api().get("/metrics").await?.expect(200)?.body;
-        ensure!(metrics.contains(r#"confcast_subscriber_intake_fault{fault="competing"} 1"#), "{metrics}");
+        ensure!(
+            metrics.contains(r#"confcast_subscriber_intake_fault{fault="competing"} 1"#),
+            "{metrics}"
+        );
     }
     let seen = fleet(&stage.publisher).await?;
-    ensure!(seen.iter().all(|member| member.check_in.intake == Some(Intake::Competing)), "{seen:?}");
+    ensure!(
+        seen.iter()
+            .all(|member| member.check_in.intake == Some(Intake::Competing)),
+        "{seen:?}"
+    );
     stage.until_converged(FREE).await
 }
 
-/// A subscriber whose sidecar never came hears of everything by its check-ins, and says that it is deaf.
+/// A subscriber whose sidecar never came hears of everything by its check-ins, and says that it is
+/// deaf.
 #[tokio::test]
 async fn a_replica_that_hears_no_event_says_so() -> Outcome {
     let mut stage = Stage::set(Kind::Embedded, Via::Local).await?;
@@ -212,19 +274,35 @@ async fn a_replica_that_hears_no_event_says_so() -> Outcome {
         api.put(FREE, "a", &numbered(number)).await?.expect(200)?;
     }
     until_intake(&deaf, Some(Intake::Deaf)).await?;
-    eventually("it holds everything all the same", async || same(&api, &deaf.api()).await).await
+    eventually("it holds everything all the same", async || {
+        same(&api, &deaf.api()).await
+    })
+    .await
 }
 
 async fn same(publisher: &Api, subscriber: &Api) -> Outcome {
-    let (truth, held) = (publisher.document(FREE, "a").await?, subscriber.document(FREE, "a").await?);
-    ensure!(truth.body == held.body, "{} instead of {}", held.body, truth.body);
+    let (truth, held) = (
+        publisher.document(FREE, "a").await?,
+        subscriber.document(FREE, "a").await?,
+    );
+    ensure!(
+        truth.body == held.body,
+        "{} instead of {}",
+        held.body,
+        truth.body
+    );
     Ok(())
 }
 
 async fn until_intake(subscriber: &Service, expected: Option<Intake>) -> Outcome {
     eventually("the intake is judged", async || {
         let status = status(subscriber).await?;
-        ensure!(status.intake == expected, "{:?} instead of {expected:?}: {:?}", status.intake, status.events);
+        ensure!(
+            status.intake == expected,
+            "{:?} instead of {expected:?}: {:?}",
+            status.intake,
+            status.events
+        );
         Ok(())
     })
     .await

@@ -29,25 +29,44 @@ impl Pair {
         let mut subscriber = Service::subscriber("replica", &[publisher.url()])?
             .with("AURA_CONFIGURATION_COLLECTIONS", CHANNELS)
             .with("AURA_CONFIGURATION_CHECK_IN_SECONDS", "1")
-            .with("AURA_CONFIGURATION_SNAPSHOT_DIR", folder.path().display().to_string());
-        let mut publisher = publisher.with("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", subscriber.url());
+            .with(
+                "AURA_CONFIGURATION_SNAPSHOT_DIR",
+                folder.path().display().to_string(),
+            );
+        let mut publisher =
+            publisher.with("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", subscriber.url());
         publisher.start().await?;
-        publisher.api().create(CHANNELS, &sample(CHANNELS)?).await?.expect(201)?;
+        publisher
+            .api()
+            .create(CHANNELS, &sample(CHANNELS)?)
+            .await?
+            .expect(201)?;
         subscriber.start().await?;
-        Ok(Self { publisher, subscriber, folder })
+        Ok(Self {
+            publisher,
+            subscriber,
+            folder,
+        })
     }
 
     async fn change(&self, name: &str) -> Outcome {
         let mut channel = sample(CHANNELS)?;
         channel["name"] = json!(name);
-        self.publisher.api().put(CHANNELS, "whatsapp-es", &channel).await?.expect(200).map(drop)
+        self.publisher
+            .api()
+            .put(CHANNELS, "whatsapp-es", &channel)
+            .await?
+            .expect(200)
+            .map(drop)
     }
 
     /// The file of a client, as the README shows it.
     fn example(&self, name: &str) -> anyhow::Result<String> {
         let path = parts::root().join("examples/clients").join(name);
-        let (file, readme) =
-            (std::fs::read_to_string(&path)?, std::fs::read_to_string(parts::root().join("README.md"))?);
+        let (file, readme) = (
+            std::fs::read_to_string(&path)?,
+            std::fs::read_to_string(parts::root().join("README.md"))?,
+        );
         ensure!(readme.contains(&file), "the README shows another {name}");
         let copy = self.folder.path().join(name);
         std::fs::write(&copy, file)?;
@@ -56,7 +75,11 @@ impl Pair {
 
     /// It lists, follows, survives restarts, and prints one line per change.
     async fn is_followed_by(&mut self, name: &str, mut command: Command) -> Outcome {
-        command.arg(self.example(name)?).arg(self.subscriber.url()).arg(CHANNELS).env("NO_PROXY", "*");
+        command
+            .arg(self.example(name)?)
+            .arg(self.subscriber.url())
+            .arg(CHANNELS)
+            .env("NO_PROXY", "*");
         let client = Process::start(name, self.folder.path(), &mut command)?;
         let mut expected = vec!["have whatsapp-es 1".to_owned()];
         says(&client, &expected).await?;
@@ -78,7 +101,11 @@ impl Pair {
         self.subscriber.start().await?;
         expected.push("have whatsapp-es 5".to_owned());
         says(&client, &expected).await?;
-        self.publisher.api().delete(CHANNELS, "whatsapp-es").await?.expect(200)?;
+        self.publisher
+            .api()
+            .delete(CHANNELS, "whatsapp-es")
+            .await?
+            .expect(200)?;
         expected.push("Delete whatsapp-es 6".to_owned());
         says(&client, &expected).await
     }
@@ -100,22 +127,31 @@ async fn javascript_follows_a_subscriber() -> Outcome {
     // Node looks for packages beside the file.
     let modules = parts::part("CLIENT_MODULES")?.join("node_modules");
     std::os::unix::fs::symlink(modules, pair.folder.path().join("node_modules"))?;
-    pair.is_followed_by("follow.mjs", Command::new("node")).await
+    pair.is_followed_by("follow.mjs", Command::new("node"))
+        .await
 }
 
 #[tokio::test]
 async fn python_follows_a_subscriber() -> Outcome {
-    Pair::start().await?.is_followed_by("follow.py", Command::new("python3")).await
+    Pair::start()
+        .await?
+        .is_followed_by("follow.py", Command::new("python3"))
+        .await
 }
 
 #[tokio::test]
 async fn curl_follows_a_subscriber() -> Outcome {
     let pair = Pair::start().await?;
     let readme = std::fs::read_to_string(parts::root().join("README.md"))?;
-    let line = readme.lines().find(|line| line.starts_with("curl -N")).context("a line with curl")?;
+    let line = readme
+        .lines()
+        .find(|line| line.starts_with("curl -N"))
+        .context("a line with curl")?;
     let line = line.replace("http://127.0.0.1:8081", &pair.subscriber.url());
     let mut command = Command::new("bash");
-    command.args(["-c", &format!("exec {line}")]).env("NO_PROXY", "*");
+    command
+        .args(["-c", &format!("exec {line}")])
+        .env("NO_PROXY", "*");
     let curl = Process::start("curl", pair.folder.path(), &mut command)?;
     eventually("it follows", async || {
         ensure!(curl.output().contains("id: "), "{}", curl.output());
@@ -126,7 +162,8 @@ async fn curl_follows_a_subscriber() -> Outcome {
     eventually("the change arrives", async || {
         let output = curl.output();
         ensure!(
-            output.contains("event: change\n") && output.contains(r#""op":"Update","id":"whatsapp-es""#),
+            output.contains("event: change\n")
+                && output.contains(r#""op":"Update","id":"whatsapp-es""#),
             "{output}"
         );
         Ok(())

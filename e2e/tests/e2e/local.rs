@@ -1,4 +1,5 @@
-//! Events without a broker, when a subscriber is frozen, comes back as another, or points elsewhere.
+//! Events without a broker, when a subscriber is frozen, comes back as another, or points
+//! elsewhere.
 
 use std::time::Duration;
 
@@ -35,13 +36,16 @@ async fn a_frozen_subscriber_holds_up_nobody() -> Outcome {
     stage.subscribers[0].resume()?;
     until_events_arrive(&api, &stage.subscribers[0]).await?;
     stage.until_converged(FREE).await?;
-    eventually("the log says once that it began and once that it ended", async || {
-        let said = stage.publisher.output();
-        for line in ["it does not take events", "it takes events again"] {
-            ensure!(said.matches(line).count() == 1, "{line:?}: {said}");
-        }
-        Ok(())
-    })
+    eventually(
+        "the log says once that it began and once that it ended",
+        async || {
+            let said = stage.publisher.output();
+            for line in ["it does not take events", "it takes events again"] {
+                ensure!(said.matches(line).count() == 1, "{line:?}: {said}");
+            }
+            Ok(())
+        },
+    )
     .await
 }
 
@@ -51,18 +55,27 @@ async fn a_subscriber_comes_back_with_one_more_collection() -> Outcome {
     stage.publisher.start().await?;
     let api = stage.publisher.api();
     api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
-    let mut subscriber = stage.subscribers.remove(0).with("AURA_CONFIGURATION_COLLECTIONS", CHANNELS);
+    let mut subscriber = stage
+        .subscribers
+        .remove(0)
+        .with("AURA_CONFIGURATION_COLLECTIONS", CHANNELS);
     subscriber.start().await?;
     let mut channel = sample(CHANNELS)?;
     let id = channel["id"].as_str().unwrap_or_default().to_owned();
     api.create(CHANNELS, &channel).await?.expect(201)?;
     let held = subscriber.api();
-    eventually("it arrives", async || held.document(CHANNELS, &id).await?.expect(200).map(drop)).await?;
+    eventually("it arrives", async || {
+        held.document(CHANNELS, &id).await?.expect(200).map(drop)
+    })
+    .await?;
 
     subscriber.kill()?;
     channel["metadata"] = json!({"changed": "while it was away"});
     api.put(CHANNELS, &id, &channel).await?.expect(200)?;
-    let mut subscriber = subscriber.with("AURA_CONFIGURATION_COLLECTIONS", format!("{CHANNELS},{FREE}"));
+    let mut subscriber = subscriber.with(
+        "AURA_CONFIGURATION_COLLECTIONS",
+        format!("{CHANNELS},{FREE}"),
+    );
     subscriber.start().await?;
     until_events_arrive(&api, &subscriber).await
 }
@@ -70,55 +83,88 @@ async fn a_subscriber_comes_back_with_one_more_collection() -> Outcome {
 /// The token goes to the subscriber alone, and the password of its URL into no log.
 #[tokio::test]
 async fn a_subscriber_that_names_another_host_leads_nobody_there() -> Outcome {
-    let (subscriber, elsewhere) =
-        (TcpListener::bind("127.0.0.1:0").await?, std::net::TcpListener::bind("127.0.0.1:0")?);
+    let (subscriber, elsewhere) = (
+        TcpListener::bind("127.0.0.1:0").await?,
+        std::net::TcpListener::bind("127.0.0.1:0")?,
+    );
     elsewhere.set_nonblocking(true)?;
-    let (host, route) = (subscriber.local_addr()?, format!("http://{}/dapr/subscribe", elsewhere.local_addr()?));
+    let (host, route) = (
+        subscriber.local_addr()?,
+        format!("http://{}/dapr/subscribe", elsewhere.local_addr()?),
+    );
     let mut publisher = Service::publisher()?
         .with("AURA_CONFIGURATION_COLLECTIONS", FREE)
-        .with("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", format!("http://user:hunter2@{host}"))
+        .with(
+            "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS",
+            format!("http://user:hunter2@{host}"),
+        )
         .with("APP_API_TOKEN", "secret");
     publisher.start().await?;
-    publisher.api().create(FREE, &json!({"id": "a"})).await?.expect(201)?;
+    publisher
+        .api()
+        .create(FREE, &json!({"id": "a"}))
+        .await?
+        .expect(201)?;
 
     let routes = json!([{"topic": FREE, "routes": {"default": route}}]).to_string();
-    let asked = answer(&subscriber, &format!("307 Elsewhere\r\nlocation: {route}"), "").await?;
+    let asked = answer(
+        &subscriber,
+        &format!("307 Elsewhere\r\nlocation: {route}"),
+        "",
+    )
+    .await?;
     ensure!(asked.contains("dapr-api-token: secret"), "{asked}");
     for _again in 0..2 {
         answer(&subscriber, "200 OK", &routes).await?;
     }
     eventually("the route is refused", async || {
         let said = publisher.output();
-        ensure!(said.contains("leads elsewhere") && said.contains(&host.to_string()), "{said}");
+        ensure!(
+            said.contains("leads elsewhere") && said.contains(&host.to_string()),
+            "{said}"
+        );
         Ok(())
     })
     .await?;
     ensure!(elsewhere.accept().is_err(), "somebody came");
-    ensure!(!publisher.output().contains("hunter2"), "a password was shown");
+    ensure!(
+        !publisher.output().contains("hunter2"),
+        "a password was shown"
+    );
     Ok(())
 }
 
 /// Neither the events nor the token go to a URL that somebody else may have named.
 #[tokio::test]
 async fn events_go_to_no_loopback_but_that_of_the_one_who_names_it() -> Outcome {
-    let mut publisher =
-        Service::publisher()?.with("AURA_CONFIGURATION_COLLECTIONS", FREE).with("APP_API_TOKEN", "secret");
+    let mut publisher = Service::publisher()?
+        .with("AURA_CONFIGURATION_COLLECTIONS", FREE)
+        .with("APP_API_TOKEN", "secret");
     publisher.start().await?;
     let api = publisher.api();
     api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
     let (known, has_no_token, forwarded) = (listener()?, listener()?, listener()?);
     let token = ("dapr-api-token", "secret");
-    let check_in = async |instance: &str, listener: &std::net::TcpListener, headers: &[(&str, &str)]| {
+    let check_in = async |instance: &str,
+                          listener: &std::net::TcpListener,
+                          headers: &[(&str, &str)]| {
         let body = json!({
             "instance": instance, "bootId": "b", "baseUrl": format!("http://{}", listener.local_addr()?),
             "intervalMs": 60_000, "collections": {},
         });
         let path = format!("/v1/replicas/{instance}");
-        api.send(Method::PUT, &path, headers, body.to_string()).await?.expect(200)
+        api.send(Method::PUT, &path, headers, body.to_string())
+            .await?
+            .expect(200)
     };
     check_in("no-token", &has_no_token, &[]).await?;
     check_in("wrong-token", &has_no_token, &[("dapr-api-token", "guess")]).await?;
-    check_in("forwarded", &forwarded, &[token, ("x-forwarded-for", "192.0.2.1")]).await?;
+    check_in(
+        "forwarded",
+        &forwarded,
+        &[token, ("x-forwarded-for", "192.0.2.1")],
+    )
+    .await?;
     check_in("known", &known, &[token]).await?;
     let known = TcpListener::from_std(known)?;
     api.put(FREE, "a", &numbered(0)).await?.expect(200)?;
@@ -147,17 +193,24 @@ async fn answer(listener: &TcpListener, status: &str, body: &str) -> anyhow::Res
     while !request.ends_with(b"\r\n\r\n") {
         ensure!(stream.read_buf(&mut request).await? > 0, "half a request");
     }
-    let answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let answer = format!(
+        "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
     stream.write_all(answer.as_bytes()).await?;
     Ok(String::from_utf8(request)?)
 }
 
-/// Writes until it arrives: what is written before the publisher takes notice is for the heads, which nobody reads here.
+/// Writes until it arrives: what is written before the publisher takes notice is for the heads,
+/// which nobody reads here.
 async fn until_events_arrive(publisher: &Api, subscriber: &Service) -> Outcome {
     let held = subscriber.api();
     eventually("new events arrive", async || {
         let next = publisher.head(FREE).await?.revision + 1;
-        publisher.put(FREE, "a", &json!({"next": next})).await?.expect(200)?;
+        publisher
+            .put(FREE, "a", &json!({"next": next}))
+            .await?
+            .expect(200)?;
         until_at(&held, next, Duration::from_secs(1)).await
     })
     .await
@@ -166,7 +219,11 @@ async fn until_events_arrive(publisher: &Api, subscriber: &Service) -> Outcome {
 async fn until_at(api: &Api, revision: u64, patience: Duration) -> Outcome {
     within(patience, "the revision arrives", async || {
         let head = api.head(FREE).await?;
-        ensure!(head.revision >= revision, "{} instead of {revision}", head.revision);
+        ensure!(
+            head.revision >= revision,
+            "{} instead of {revision}",
+            head.revision
+        );
         Ok(())
     })
     .await

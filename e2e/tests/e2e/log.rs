@@ -64,7 +64,11 @@ async fn old_changes_leave(apis: &[Api; 2]) -> Outcome {
         Ok(head)
     })
     .await?;
-    assert_eq!((head.revision, head.count), (1_500, 1_500), "nothing but the log is touched");
+    assert_eq!(
+        (head.revision, head.count),
+        (1_500, 1_500),
+        "nothing but the log is touched"
+    );
     assert_eq!(since(api, head.oldest - 1).await?.items.len(), 10);
     let path = |since: Revision| format!("/v1/collections/{FREE}/changes?since={since}");
     for below in [0, 1, head.oldest - 2] {
@@ -73,14 +77,19 @@ async fn old_changes_leave(apis: &[Api; 2]) -> Outcome {
     }
     api.put(FREE, "0-0", &numbered(1)).await?.expect(200)?;
     let head = api.head(FREE).await?;
-    ensure!(head.revision == 1_501 && head.oldest >= 1_491, "a write leaves the oldest alone: {head:?}");
+    ensure!(
+        head.revision == 1_501 && head.oldest >= 1_491,
+        "a write leaves the oldest alone: {head:?}"
+    );
     assert_eq!(api.head(CHANNELS).await?.oldest, 1);
     Ok(())
 }
 
 async fn since(api: &Api, since: Revision) -> anyhow::Result<Feed> {
     let path = format!("/v1/collections/{FREE}/changes?since={since}");
-    Ok(serde_json::from_str(&api.get(&path).await?.expect(200)?.body)?)
+    Ok(serde_json::from_str(
+        &api.get(&path).await?.expect(200)?.body,
+    )?)
 }
 
 #[tokio::test]
@@ -93,12 +102,14 @@ async fn what_is_owed_stays_in_the_log_while_somebody_may_send_it_mongo() -> Out
     owed_stays(Kind::Mongo).await
 }
 
-/// What an event manager that does not work leaves owed holds the log up, until events are switched off: nobody will send it.
+/// What an event manager that does not work leaves owed holds the log up, until events are switched
+/// off: nobody will send it.
 async fn owed_stays(kind: Kind) -> Outcome {
     let store = Store::start(kind).await?;
     let nowhere = free_port()?.to_string();
-    let mut publisher =
-        quickly(store.publisher()?).with("AURA_CONFIGURATION_EVENTS_MANAGER", "DAPR").with("DAPR_GRPC_PORT", nowhere);
+    let mut publisher = quickly(store.publisher()?)
+        .with("AURA_CONFIGURATION_EVENTS_MANAGER", "DAPR")
+        .with("DAPR_GRPC_PORT", nowhere);
     publisher.start().await?;
     let api = publisher.api();
     for n in 0..30 {
@@ -121,8 +132,9 @@ async fn owed_stays(kind: Kind) -> Outcome {
 
     // Events are on again: what is still owed finds its records.
     publisher.stop().await?;
-    let mut publisher =
-        publisher.with("AURA_CONFIGURATION_EVENTS_ENABLED", "true").with("AURA_CONFIGURATION_EVENTS_MANAGER", "LOCAL");
+    let mut publisher = publisher
+        .with("AURA_CONFIGURATION_EVENTS_ENABLED", "true")
+        .with("AURA_CONFIGURATION_EVENTS_MANAGER", "LOCAL");
     publisher.start().await?;
     eventually("the log is trimmed on", async || {
         let next = api.head(FREE).await?.revision;
@@ -132,7 +144,13 @@ async fn owed_stays(kind: Kind) -> Outcome {
     })
     .await
     .with_context(|| publisher.output())?;
-    ensure!(!publisher.output().contains("owed changes could not be read"), "{}", publisher.output());
+    ensure!(
+        !publisher
+            .output()
+            .contains("owed changes could not be read"),
+        "{}",
+        publisher.output()
+    );
     Ok(())
 }
 
@@ -153,16 +171,32 @@ async fn collections_share_a_page() -> Outcome {
         channel["id"] = json!(format!("c-{n}"));
         api.create(CHANNELS, &channel).await?.expect(201)?;
     }
-    for (limit, channels, free, more) in
-        [(20, 10, 10, true), (100, 30, 70, true), (1, 1, 0, true), (330, 30, 300, false), (329, 30, 299, true)]
-    {
+    for (limit, channels, free, more) in [
+        (20, 10, 10, true),
+        (100, 30, 70, true),
+        (1, 1, 0, true),
+        (330, 30, 300, false),
+        (329, 30, 299, true),
+    ] {
         let path = format!("/v1/changes?since={FREE}:0,{CHANNELS}:0&limit={limit}");
         let page: Feed = serde_json::from_str(&api.get(&path).await?.expect(200)?.body)?;
         let revisions = |name| -> Vec<_> {
-            page.items.iter().filter(|c| c.collection.as_str() == name).map(|c| c.revision).collect()
+            page.items
+                .iter()
+                .filter(|c| c.collection.as_str() == name)
+                .map(|c| c.revision)
+                .collect()
         };
-        assert_eq!(revisions(CHANNELS), (1..=channels).collect::<Vec<_>>(), "limit {limit}");
-        assert_eq!(revisions(FREE), (1..=free).collect::<Vec<_>>(), "limit {limit}");
+        assert_eq!(
+            revisions(CHANNELS),
+            (1..=channels).collect::<Vec<_>>(),
+            "limit {limit}"
+        );
+        assert_eq!(
+            revisions(FREE),
+            (1..=free).collect::<Vec<_>>(),
+            "limit {limit}"
+        );
         assert_eq!(page.more, more, "limit {limit}");
     }
     let rest = format!("/v1/changes?since={FREE}:300,{CHANNELS}:29");

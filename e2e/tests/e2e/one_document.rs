@@ -1,4 +1,5 @@
-//! A process that holds one document hears the channel of that document and nothing else (seeds.md A8).
+//! A process that holds one document hears the channel of that document and nothing else (seeds.md
+//! A8).
 
 use std::time::Duration;
 
@@ -23,7 +24,9 @@ const AGENT: &str = "agent:7";
 async fn by_pubsub_one_document_is_followed_by_its_channel() -> Outcome {
     let stage = stage(Via::PubSub).await?;
     let replica = replica(&stage, "PUBSUB")?;
-    replica.run(async { follow(stage, &replica).await.expect("followed") }).await;
+    replica
+        .run(async { follow(stage, &replica).await.expect("followed") })
+        .await;
     Ok(())
 }
 
@@ -31,7 +34,9 @@ async fn by_pubsub_one_document_is_followed_by_its_channel() -> Outcome {
 async fn by_streams_one_document_is_followed() -> Outcome {
     let stage = stage(Via::Streams).await?;
     let replica = replica(&stage, "STREAMS")?;
-    replica.run(async { follow(stage, &replica).await.expect("followed") }).await;
+    replica
+        .run(async { follow(stage, &replica).await.expect("followed") })
+        .await;
     Ok(())
 }
 
@@ -39,45 +44,76 @@ async fn by_streams_one_document_is_followed() -> Outcome {
 async fn stage(via: Via) -> anyhow::Result<Stage> {
     let mut stage = Stage::set(Kind::Embedded, via).await?;
     let schemas = tempfile::tempdir()?;
-    stage.publisher.set("AURA_CONFIGURATION_SCHEMAS_DIR", schemas.path().display().to_string());
+    stage.publisher.set(
+        "AURA_CONFIGURATION_SCHEMAS_DIR",
+        schemas.path().display().to_string(),
+    );
     stage.publisher.start().await?;
     Ok(stage)
 }
 
 fn replica(stage: &Stage, delivery: &str) -> anyhow::Result<DocumentReplica> {
     let url = stage.redis.as_ref().context("a Redis")?.url();
-    let settings = Settings { url: &url, database: "", prefix: "", delivery };
+    let settings = Settings {
+        url: &url,
+        database: "",
+        prefix: "",
+        delivery,
+    };
     let redis = settings.check(|_name, _what| ()).context("settings")?;
     let publishers = vec![stage.publisher.url().parse()?];
-    // Readings are so rare that what arrives comes by an event, or because the connection was made anew.
+    // Readings are so rare that what arrives comes by an event, or because the connection was made
+    // anew.
     let check_in = Duration::from_secs(3_600);
-    let config = DocumentConfig { collection: AGENTS.parse()?, id: AGENT.parse()?, publishers, check_in, redis };
+    let config = DocumentConfig {
+        collection: AGENTS.parse()?,
+        id: AGENT.parse()?,
+        publishers,
+        check_in,
+        redis,
+    };
     Ok(DocumentReplica::new(config)?)
 }
 
 async fn follow(mut stage: Stage, replica: &DocumentReplica) -> Outcome {
     until(replica, None).await?;
     let api = stage.publisher.api();
-    api.create(AGENTS, &json!({"id": AGENT, "n": 1})).await?.expect(201)?;
+    api.create(AGENTS, &json!({"id": AGENT, "n": 1}))
+        .await?
+        .expect(201)?;
     until(replica, Some(1)).await?;
-    api.create(AGENTS, &json!({"id": "agent:8", "n": 1})).await?.expect(201)?;
-    api.put(AGENTS, AGENT, &json!({"n": 2})).await?.expect(200)?;
+    api.create(AGENTS, &json!({"id": "agent:8", "n": 1}))
+        .await?
+        .expect(201)?;
+    api.put(AGENTS, AGENT, &json!({"n": 2}))
+        .await?
+        .expect(200)?;
     until(replica, Some(2)).await?;
     api.delete(AGENTS, AGENT).await?.expect(200)?;
     until(replica, None).await?;
-    api.create(AGENTS, &json!({"id": AGENT, "n": 3})).await?.expect(201)?;
+    api.create(AGENTS, &json!({"id": AGENT, "n": 3}))
+        .await?
+        .expect(201)?;
     until(replica, Some(3)).await?;
 
     let redis = stage.redis.as_mut().context("a Redis")?;
-    ensure!(redis.ask(&["PUBSUB", "NUMPAT"]).await? == ":0\r\n", "it listens to a pattern");
+    ensure!(
+        redis.ask(&["PUBSUB", "NUMPAT"]).await? == ":0\r\n",
+        "it listens to a pattern"
+    );
     outage(redis, async || {
-        api.put(AGENTS, AGENT, &json!({"n": 4})).await?.expect(200)?;
+        api.put(AGENTS, AGENT, &json!({"n": 4}))
+            .await?
+            .expect(200)?;
         Ok(())
     })
     .await?;
     until(replica, Some(4)).await?;
     stage.publisher.kill()?;
-    ensure!(held(replica)?.1 == Some(4), "what it held is gone with the publisher");
+    ensure!(
+        held(replica)?.1 == Some(4),
+        "what it held is gone with the publisher"
+    );
     Ok(())
 }
 
@@ -91,8 +127,14 @@ async fn outage(redis: &mut Redis, meanwhile: impl AsyncFnOnce() -> Outcome) -> 
 /// Whether it was read at all, and the number in it.
 fn held(replica: &DocumentReplica) -> anyhow::Result<(bool, Option<u64>)> {
     let held = replica.held().borrow().clone();
-    let number = held.document.map(|document| serde_json::from_slice::<Value>(&document.config_data())).transpose()?;
-    Ok((held.confirmed.is_some(), number.and_then(|config| config["n"].as_u64())))
+    let number = held
+        .document
+        .map(|document| serde_json::from_slice::<Value>(&document.config_data()))
+        .transpose()?;
+    Ok((
+        held.confirmed.is_some(),
+        number.and_then(|config| config["n"].as_u64()),
+    ))
 }
 
 async fn until(replica: &DocumentReplica, number: Option<u64>) -> Outcome {

@@ -1,7 +1,9 @@
-//! Each service is what its OpenAPI document says: schemathesis makes requests of the document, and judges every answer by it.
+//! Each service is what its OpenAPI document says: schemathesis makes requests of the document, and
+//! judges every answer by it.
 //!
-//! Streams of server-sent events are kept out: no request of it names them in `Accept`, because they have no end. `feed.rs` has
-//! them. What it is told of our services is in `openapi/hooks.py`, what a check may not ask of them in `openapi/schemathesis.toml`.
+//! Streams of server-sent events are kept out: no request of it names them in `Accept`, because
+//! they have no end. `feed.rs` has them. What it is told of our services is in `openapi/hooks.py`,
+//! what a check may not ask of them in `openapi/schemathesis.toml`.
 
 use std::{env, process::Stdio, time::Duration};
 
@@ -30,7 +32,11 @@ async fn publisher(subscriber: Option<&Service>) -> anyhow::Result<Service> {
     }
     publisher.start().await?;
     for collection in [CHANNELS, FREE] {
-        publisher.api().create(collection, &sample(CHANNELS)?).await?.expect(201)?;
+        publisher
+            .api()
+            .create(collection, &sample(CHANNELS)?)
+            .await?
+            .expect(201)?;
     }
     Ok(publisher)
 }
@@ -45,38 +51,95 @@ async fn a_subscriber_is_what_its_document_says() -> Outcome {
     let mut subscriber = Service::subscriber("replica", &[])?;
     let publisher = publisher(Some(&subscriber)).await?;
     subscriber.set("AURA_CONFIGURATION_API_URL", publisher.url());
-    subscriber.set("AURA_CONFIGURATION_COLLECTIONS", format!("{CHANNELS},{FREE}"));
+    subscriber.set(
+        "AURA_CONFIGURATION_COLLECTIONS",
+        format!("{CHANNELS},{FREE}"),
+    );
     subscriber.start().await?;
     let api = subscriber.api();
-    eventually("it has the document", async || api.document(CHANNELS, "whatsapp-es").await?.expect(200)).await?;
+    eventually("it has the document", async || {
+        api.document(CHANNELS, "whatsapp-es").await?.expect(200)
+    })
+    .await?;
     try_all(&subscriber).await
 }
 
 /// Every operation of its document, and no answer that is not in it.
 async fn try_all(service: &Service) -> Outcome {
-    let document = service.api().get("/openapi.json").await?.expect(200)?.json()?;
-    ensure!(document["openapi"] == json!("3.1.0"), "{}", document["openapi"]);
+    let document = service
+        .api()
+        .get("/openapi.json")
+        .await?
+        .expect(200)?
+        .json()?;
+    ensure!(
+        document["openapi"] == json!("3.1.0"),
+        "{}",
+        document["openapi"]
+    );
     let paths = document["paths"].as_object().context("paths")?;
-    let operations: usize = paths.values().filter_map(Value::as_object).map(|methods| methods.len()).sum();
+    let operations: usize = paths
+        .values()
+        .filter_map(Value::as_object)
+        .map(|methods| methods.len())
+        .sum();
 
     let (ours, folder) = (parts::root().join("e2e/tests/e2e/openapi"), folder()?);
     let modules = env::join_paths([parts::part("SCHEMATHESIS")?, ours.clone()])?;
     let mut command = Command::new("python3");
-    command.args(["-m", "schemathesis.cli", "--config-file"]).arg(ours.join("schemathesis.toml"));
+    command
+        .args(["-m", "schemathesis.cli", "--config-file"])
+        .arg(ours.join("schemathesis.toml"));
     // From a file: of a document that it fetched itself, it leaves out the path that it came from.
     std::fs::write(folder.path().join("openapi.json"), document.to_string())?;
-    command.args(["run", "openapi.json", "--url", &service.url(), "--seed", "1", "--max-examples", EXAMPLES]);
-    command.args(["--phases", "examples,coverage,fuzzing", "--continue-on-failure"]);
+    command.args([
+        "run",
+        "openapi.json",
+        "--url",
+        &service.url(),
+        "--seed",
+        "1",
+        "--max-examples",
+        EXAMPLES,
+    ]);
+    command.args([
+        "--phases",
+        "examples,coverage,fuzzing",
+        "--continue-on-failure",
+    ]);
     // A document has no NUL in its keys, which a schema cannot say of keys at any depth.
     command.args(["--generation-allow-x00", "false"]);
-    command.args(["--request-timeout", "5", "--generation-database", "none", "--no-color"]);
-    command.env("PYTHONPATH", modules).env("SCHEMATHESIS_HOOKS", "hooks").env("NO_PROXY", "*");
+    command.args([
+        "--request-timeout",
+        "5",
+        "--generation-database",
+        "none",
+        "--no-color",
+    ]);
+    command
+        .env("PYTHONPATH", modules)
+        .env("SCHEMATHESIS_HOOKS", "hooks")
+        .env("NO_PROXY", "*");
     // Nothing is left behind in the repository.
-    command.env("PYTHONDONTWRITEBYTECODE", "1").current_dir(folder.path()).stdin(Stdio::null());
-    let output = timeout(Duration::from_secs(120), command.kill_on_drop(true).output()).await??;
+    command
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .current_dir(folder.path())
+        .stdin(Stdio::null());
+    let output = timeout(
+        Duration::from_secs(120),
+        command.kill_on_drop(true).output(),
+    )
+    .await??;
     let told = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "{told}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let all = format!("Selected: {operations}/{operations}");
-    ensure!(told.contains(&all) && told.contains(&format!("Tested: {operations}")), "not all were tried\n{told}");
+    ensure!(
+        told.contains(&all) && told.contains(&format!("Tested: {operations}")),
+        "not all were tried\n{told}"
+    );
     Ok(())
 }

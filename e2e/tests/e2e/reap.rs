@@ -1,4 +1,5 @@
-//! `confcast reap` beside sidecars that live and die: what it removes, and above all what it leaves alone.
+//! `confcast reap` beside sidecars that live and die: what it removes, and above all what it leaves
+//! alone.
 
 use std::{collections::BTreeSet, process::Output, time::Duration};
 
@@ -14,9 +15,13 @@ use tokio::process::Command;
 
 type Outcome = anyhow::Result<()>;
 
-/// Groups in the same streams that belong to others: one that replicas of an application share, a pod of another service,
-/// one of a client that is no sidecar.
-const FOREIGN: [&str; 3] = ["aura-configuration-subscriber", "billing-0", "00000000-0000-4000-8000-00000000f0e1"];
+/// Groups in the same streams that belong to others: one that replicas of an application share, a
+/// pod of another service, one of a client that is no sidecar.
+const FOREIGN: [&str; 3] = [
+    "aura-configuration-subscriber",
+    "billing-0",
+    "00000000-0000-4000-8000-00000000f0e1",
+];
 /// A pod that was scaled away while an event waited for it.
 const POD: &str = "configuration-subscriber-7";
 
@@ -24,7 +29,10 @@ const POD: &str = "configuration-subscriber-7";
 async fn groups(redis: &Redis, stream: &str) -> anyhow::Result<BTreeSet<String>> {
     let answer = redis.ask(&["XINFO", "GROUPS", stream]).await?;
     let lines: Vec<_> = answer.split("\r\n").collect();
-    let names = lines.windows(3).filter(|lines| lines[0] == "name").map(|lines| lines[2].to_owned());
+    let names = lines
+        .windows(3)
+        .filter(|lines| lines[0] == "name")
+        .map(|lines| lines[2].to_owned());
     Ok(names.collect())
 }
 
@@ -32,14 +40,28 @@ async fn groups(redis: &Redis, stream: &str) -> anyhow::Result<BTreeSet<String>>
 async fn reap(stage: &Stage, publisher: &str, options: &[&str]) -> anyhow::Result<(Output, Value)> {
     let redis = stage.redis.as_ref().context("a redis")?.url();
     let mut command = Command::new(parts::our("confcast")?);
-    command.args(["reap", "--json", "--groups", "configuration-subscriber-*", "--idle-seconds", "2"]).args(options);
-    command.args(["--publisher", publisher]).env("AURA_REDIS_URL", redis).kill_on_drop(true);
+    command
+        .args([
+            "reap",
+            "--json",
+            "--groups",
+            "configuration-subscriber-*",
+            "--idle-seconds",
+            "2",
+        ])
+        .args(options);
+    command
+        .args(["--publisher", publisher])
+        .env("AURA_REDIS_URL", redis)
+        .kill_on_drop(true);
     let api = stage.publisher.api();
     let mut pace = tokio::time::interval(Duration::from_millis(20));
     let writing = async {
         for number in 0.. {
             pace.tick().await;
-            api.put(FREE, "busy", &numbered(number)).await?.expect(200)?;
+            api.put(FREE, "busy", &numbered(number))
+                .await?
+                .expect(200)?;
         }
         anyhow::Ok(())
     };
@@ -53,16 +75,23 @@ async fn reap(stage: &Stage, publisher: &str, options: &[&str]) -> anyhow::Resul
 
 fn verdict<'a>(report: &'a Value, group: &str) -> &'a str {
     let groups = report["groups"].as_array().into_iter().flatten();
-    groups.filter(|each| each["group"] == group).find_map(|each| each["verdict"].as_str()).unwrap_or_default()
+    groups
+        .filter(|each| each["group"] == group)
+        .find_map(|each| each["verdict"].as_str())
+        .unwrap_or_default()
 }
 
 fn with_verdict(report: &Value, verdict: &str) -> BTreeSet<String> {
     let groups = report["groups"].as_array().into_iter().flatten();
     let groups = groups.filter(|each| each["verdict"] == verdict);
-    groups.filter_map(|each| each["group"].as_str()).map(str::to_owned).collect()
+    groups
+        .filter_map(|each| each["group"].as_str())
+        .map(str::to_owned)
+        .collect()
 }
 
-/// One sidecar dies and starts anew, which leaves a group behind. That one is removed, and nothing else.
+/// One sidecar dies and starts anew, which leaves a group behind. That one is removed, and nothing
+/// else.
 #[tokio::test]
 async fn only_groups_of_the_gone_are_removed() -> Outcome {
     let mut stage = Stage::set(Kind::Embedded, Via::Dapr).await?;
@@ -74,12 +103,24 @@ async fn only_groups_of_the_gone_are_removed() -> Outcome {
     stage.sidecars[0].start().await?;
     stage.sidecars[0].until_subscribed().await?;
     let first = eventually("the first sidecar has its group", async || {
-        groups(redis, FREE).await?.into_iter().next().context("none yet")
+        groups(redis, FREE)
+            .await?
+            .into_iter()
+            .next()
+            .context("none yet")
     })
     .await?;
-    stage.publisher_sidecar.as_mut().context("a sidecar")?.start().await?;
+    stage
+        .publisher_sidecar
+        .as_mut()
+        .context("a sidecar")?
+        .start()
+        .await?;
     let (publisher, url) = (stage.publisher.api(), stage.publisher.url());
-    publisher.create(FREE, &json!({"id": "busy"})).await?.expect(201)?;
+    publisher
+        .create(FREE, &json!({"id": "busy"}))
+        .await?
+        .expect(201)?;
     eventually("there is something to read", async || {
         ensure!(redis.ask(&["XLEN", FREE]).await? != ":0\r\n");
         Ok(())
@@ -89,21 +130,40 @@ async fn only_groups_of_the_gone_are_removed() -> Outcome {
         redis.ask(&["XGROUP", "CREATE", FREE, foreign, "0"]).await?;
     }
     for (group, consumer) in [(POD, POD), (FOREIGN[2], "worker-1")] {
-        redis.ask(&["XREADGROUP", "GROUP", group, consumer, "COUNT", "1", "STREAMS", FREE, ">"]).await?;
+        redis
+            .ask(&[
+                "XREADGROUP",
+                "GROUP",
+                group,
+                consumer,
+                "COUNT",
+                "1",
+                "STREAMS",
+                FREE,
+                ">",
+            ])
+            .await?;
     }
     stage.sidecars[1].start().await?;
     stage.sidecars[1].until_subscribed().await?;
-    publisher.put(FREE, "busy", &json!({"before": "the end"})).await?.expect(200)?;
+    publisher
+        .put(FREE, "busy", &json!({"before": "the end"}))
+        .await?
+        .expect(200)?;
     stage.until_same(FREE, "busy").await?;
 
-    // Its replica is live, so it may only be cut off: it read last, after the pod, which belongs to nobody. Nothing is removed without being told.
+    // Its replica is live, so it may only be cut off: it read last, after the pod, which belongs to
+    // nobody. Nothing is removed without being told.
     stage.sidecars[0].kill()?;
     let before = groups(redis, FREE).await?;
     ensure!(before.len() == 6, "{before:?}");
     eventually("the group of the dead sidecar is noticed", async || {
         let (output, report) = reap(&stage, &url, &[]).await?;
         ensure!(output.status.success(), "{output:?}");
-        ensure!(verdict(&report, &first) == "unsure" && verdict(&report, POD) == "gone", "{report:#}");
+        ensure!(
+            verdict(&report, &first) == "unsure" && verdict(&report, POD) == "gone",
+            "{report:#}"
+        );
         Ok(())
     })
     .await?;
@@ -116,24 +176,49 @@ async fn only_groups_of_the_gone_are_removed() -> Outcome {
     ensure!(all.len() == 7 && all.is_superset(&before), "{all:?}");
     eventually("it is gone", async || {
         let (output, report) = reap(&stage, &url, &[]).await?;
-        ensure!(output.status.success() && with_verdict(&report, "gone") == gone, "{report:#}");
+        ensure!(
+            output.status.success() && with_verdict(&report, "gone") == gone,
+            "{report:#}"
+        );
         let others = with_verdict(&report, "other");
-        ensure!(others.iter().map(String::as_str).eq(BTreeSet::from(FOREIGN)), "{report:#}");
+        ensure!(
+            others
+                .iter()
+                .map(String::as_str)
+                .eq(BTreeSet::from(FOREIGN)),
+            "{report:#}"
+        );
         Ok(())
     })
     .await?;
-    ensure!(groups(redis, FREE).await? == all, "a dry run removed something");
+    ensure!(
+        groups(redis, FREE).await? == all,
+        "a dry run removed something"
+    );
 
     // A subscriber knows no fleet, so nothing can be judged by it.
     let (output, _report) = reap(&stage, &stage.subscribers[0].url(), &["--apply"]).await?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(output.status.code() == Some(1) && said.contains("nothing was removed"), "{said}");
-    ensure!(groups(redis, FREE).await? == all, "it removed what it could not judge");
+    ensure!(
+        output.status.code() == Some(1) && said.contains("nothing was removed"),
+        "{said}"
+    );
+    ensure!(
+        groups(redis, FREE).await? == all,
+        "it removed what it could not judge"
+    );
 
     eventually("it is removed", async || {
         let (output, report) = reap(&stage, &url, &["--apply"]).await?;
-        ensure!(output.status.success() && with_verdict(&report, "removed") == gone, "{report:#}");
-        let pod = report["groups"].as_array().into_iter().flatten().find(|each| each["group"] == POD);
+        ensure!(
+            output.status.success() && with_verdict(&report, "removed") == gone,
+            "{report:#}"
+        );
+        let pod = report["groups"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|each| each["group"] == POD);
         ensure!(pod.is_some_and(|pod| pod["pending"] == 1), "{report:#}");
         Ok(())
     })
@@ -141,10 +226,19 @@ async fn only_groups_of_the_gone_are_removed() -> Outcome {
     let left: BTreeSet<_> = all.difference(&gone).cloned().collect();
     ensure!(groups(redis, FREE).await? == left, "{left:?}");
     // Also where the dead sidecar left nothing unread.
-    ensure!(!groups(redis, CHANNELS).await?.contains(&first), "its other groups are still there");
+    ensure!(
+        !groups(redis, CHANNELS).await?.contains(&first),
+        "its other groups are still there"
+    );
 
-    publisher.put(FREE, "busy", &json!({"after": "all"})).await?.expect(200)?;
+    publisher
+        .put(FREE, "busy", &json!({"after": "all"}))
+        .await?
+        .expect(200)?;
     stage.until_same(FREE, "busy").await?;
-    ensure!(groups(redis, FREE).await? == left, "a live sidecar had to make its group anew");
+    ensure!(
+        groups(redis, FREE).await? == left,
+        "a live sidecar had to make its group anew"
+    );
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Events straight through Redis: what stands on the wire, what outages cost, who may do what, and every shape of Redis.
+//! Events straight through Redis: what stands on the wire, what outages cost, who may do what, and
+//! every shape of Redis.
 
 use std::time::{Duration, Instant};
 
@@ -42,16 +43,30 @@ async fn write_quickly(api: &Api, id: &str, number: u64) -> Outcome {
     let began = Instant::now();
     let mut answer = api.put(FREE, id, &numbered(number)).await?;
     if answer.status == 404 {
-        answer = api.create(FREE, &json!({"id": id, "number": number})).await?;
+        answer = api
+            .create(FREE, &json!({"id": id, "number": number}))
+            .await?;
     }
-    ensure!(matches!(answer.status, 200 | 201), "{} {}", answer.status, answer.body);
-    ensure!(began.elapsed() < QUICK, "a write took {:?}", began.elapsed());
+    ensure!(
+        matches!(answer.status, 200 | 201),
+        "{} {}",
+        answer.status,
+        answer.body
+    );
+    ensure!(
+        began.elapsed() < QUICK,
+        "a write took {:?}",
+        began.elapsed()
+    );
     Ok(())
 }
 
 /// Writes for a while, and asks for a quick answer each time.
 async fn write_for(api: &Api, time: Duration) -> Outcome {
-    let (began, mut pace) = (Instant::now(), tokio::time::interval(Duration::from_millis(20)));
+    let (began, mut pace) = (
+        Instant::now(),
+        tokio::time::interval(Duration::from_millis(20)),
+    );
     let mut number = 0;
     while began.elapsed() < time {
         pace.tick().await;
@@ -67,7 +82,12 @@ async fn events_arrive(stage: &Stage) -> Outcome {
     for subscriber in &stage.subscribers {
         before.push(status(subscriber).await?.events.applied);
     }
-    stage.publisher.api().create(FREE, &json!({"probe": true})).await?.expect(201)?;
+    stage
+        .publisher
+        .api()
+        .create(FREE, &json!({"probe": true}))
+        .await?
+        .expect(201)?;
     stage.until_converged(FREE).await?;
     for (subscriber, before) in stage.subscribers.iter().zip(before) {
         // It is counted a moment after it shows.
@@ -91,7 +111,12 @@ async fn events_arrive_again(stage: &Stage) -> Outcome {
 async fn until_away(stage: &Stage, away: bool) -> Outcome {
     for subscriber in &stage.subscribers {
         eventually(&format!("it says that it is away: {away}"), async || {
-            let said = subscriber.api().get("/v1/status").await?.expect(200)?.json()?;
+            let said = subscriber
+                .api()
+                .get("/v1/status")
+                .await?
+                .expect(200)?
+                .json()?;
             ensure!((said["intake"] == "away") == away, "{said}");
             Ok(())
         })

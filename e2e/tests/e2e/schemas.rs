@@ -1,4 +1,5 @@
-//! Schemas as contracts, from a running publisher: served, turned into documents and types that hold, and tried on what is stored.
+//! Schemas as contracts, from a running publisher: served, turned into documents and types that
+//! hold, and tried on what is stored.
 
 use std::{
     env, fs,
@@ -26,7 +27,9 @@ fn collections() -> impl Iterator<Item = &'static str> {
 }
 
 fn shipped(file: &str) -> anyhow::Result<String> {
-    Ok(fs::read_to_string(parts::root().join("schemas").join(file))?)
+    Ok(fs::read_to_string(
+        parts::root().join("schemas").join(file),
+    )?)
 }
 
 async fn publisher() -> anyhow::Result<Service> {
@@ -40,7 +43,11 @@ async fn confcast(publisher: &Service, arguments: &[&str]) -> anyhow::Result<Out
     let path = env::var_os("PATH").unwrap_or_default();
     let path = env::join_paths(std::iter::once(tools).chain(env::split_paths(&path)))?;
     let mut command = Command::new(parts::our("confcast")?);
-    command.arg("schemas").args(arguments).args(["--publisher", &publisher.url()]).env("PATH", path);
+    command
+        .arg("schemas")
+        .args(arguments)
+        .args(["--publisher", &publisher.url()])
+        .env("PATH", path);
     Ok(command.kill_on_drop(true).output().await?)
 }
 
@@ -55,34 +62,67 @@ async fn a_publisher_hands_out_its_schemas() -> Outcome {
         let collection = entry["collection"].as_str().context("a collection")?;
         let urn = entry["urn"].as_str().context("a urn")?;
         ensure!(
-            entry["title"] == collection && entry["description"].is_string() && entry["sample"] == true,
+            entry["title"] == collection
+                && entry["description"].is_string()
+                && entry["sample"] == true,
             "{entry:#}"
         );
         let path = format!("/v1/schemas/{collection}");
         for (path, media_type, file) in [
-            (path.clone(), "application/schema+json", format!("{collection}.schema.json")),
-            (format!("{path}?urn={urn}"), "application/schema+json", format!("{collection}.schema.json")),
-            (format!("{path}/sample"), "application/json", format!("{collection}.sample.json")),
+            (
+                path.clone(),
+                "application/schema+json",
+                format!("{collection}.schema.json"),
+            ),
+            (
+                format!("{path}?urn={urn}"),
+                "application/schema+json",
+                format!("{collection}.schema.json"),
+            ),
+            (
+                format!("{path}/sample"),
+                "application/json",
+                format!("{collection}.sample.json"),
+            ),
         ] {
             let answer = api.get(&path).await?.expect(200)?;
-            ensure!(answer.header("content-type") == media_type, "{path} is {}", answer.header("content-type"));
+            ensure!(
+                answer.header("content-type") == media_type,
+                "{path} is {}",
+                answer.header("content-type")
+            );
             ensure!(answer.body == shipped(&file)?, "{path} is not {file}");
-            api.get_with(&path, "if-none-match", answer.header("etag")).await?.expect(304)?;
-            api.get_with(&path, "if-none-match", "\"other\"").await?.expect(200)?;
+            api.get_with(&path, "if-none-match", answer.header("etag"))
+                .await?
+                .expect(304)?;
+            api.get_with(&path, "if-none-match", "\"other\"")
+                .await?
+                .expect(200)?;
         }
         let digits = urn.rsplit(':').next().context("digits")?;
-        ensure!(api.get(&path).await?.header("etag") == format!("\"{digits}\""), "the tag is not of the version");
+        ensure!(
+            api.get(&path).await?.header("etag") == format!("\"{digits}\""),
+            "the tag is not of the version"
+        );
     }
     for (path, kind) in [
         (format!("/v1/schemas/{FREE}"), "no-schema"),
         (format!("/v1/schemas/{FREE}/sample"), "no-schema"),
-        (format!("/v1/schemas/{CHANNELS}?urn=urn:confcast:schema:{CHANNELS}:000000000000"), "no-schema"),
+        (
+            format!("/v1/schemas/{CHANNELS}?urn=urn:confcast:schema:{CHANNELS}:000000000000"),
+            "no-schema",
+        ),
         ("/v1/schemas/NotServed".to_owned(), "unknown-collection"),
     ] {
         let problem = api.get(&path).await?.expect(404)?.json()?;
-        ensure!(problem["type"] == format!("urn:confcast:problem:{kind}"), "{path}: {problem}");
+        ensure!(
+            problem["type"] == format!("urn:confcast:problem:{kind}"),
+            "{path}: {problem}"
+        );
     }
-    api.send(Method::PUT, &format!("/v1/schemas/{CHANNELS}"), &[], "{}").await?.expect(405)?;
+    api.send(Method::PUT, &format!("/v1/schemas/{CHANNELS}"), &[], "{}")
+        .await?
+        .expect(405)?;
     Ok(())
 }
 
@@ -93,8 +133,14 @@ async fn what_consumers_build_on_is_made_from_a_publisher() -> Outcome {
     let written = confcast(&publisher, &["--out", &out.path().display().to_string()]).await?;
     ensure!(written.status.success(), "{written:?}");
     for collection in collections() {
-        for file in [format!("{collection}.schema.json"), format!("{collection}.sample.json")] {
-            ensure!(fs::read_to_string(out.path().join("schemas").join(&file))? == shipped(&file)?, "{file} differs");
+        for file in [
+            format!("{collection}.schema.json"),
+            format!("{collection}.sample.json"),
+        ] {
+            ensure!(
+                fs::read_to_string(out.path().join("schemas").join(&file))? == shipped(&file)?,
+                "{file} differs"
+            );
         }
     }
     let types = fs::read_to_string(parts::root().join("configs/src/generated.rs"))?;
@@ -102,7 +148,9 @@ async fn what_consumers_build_on_is_made_from_a_publisher() -> Outcome {
         fs::read_to_string(out.path().join("rust/configs.rs"))? == types,
         "the Rust types are not those of configs"
     );
-    asyncapi(&serde_json::from_slice(&fs::read(out.path().join("asyncapi.json"))?)?)?;
+    asyncapi(&serde_json::from_slice(&fs::read(
+        out.path().join("asyncapi.json"),
+    )?)?)?;
     typescript(&out.path().join("typescript")).await
 }
 
@@ -110,11 +158,27 @@ async fn what_consumers_build_on_is_made_from_a_publisher() -> Outcome {
 async fn without_node_all_but_its_types_is_there() -> Outcome {
     let out = tempfile::tempdir()?;
     let mut command = Command::new(parts::our("confcast")?);
-    command.arg("schemas").arg("--dir").arg(parts::root().join("schemas")).arg("--out").arg(out.path());
-    let output = command.env("PATH", out.path()).kill_on_drop(true).output().await?;
+    command
+        .arg("schemas")
+        .arg("--dir")
+        .arg(parts::root().join("schemas"))
+        .arg("--out")
+        .arg(out.path());
+    let output = command
+        .env("PATH", out.path())
+        .kill_on_drop(true)
+        .output()
+        .await?;
     let told = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.code() == Some(1) && told.contains("Node.js"), "{output:?}");
-    for file in ["asyncapi.json", "rust/configs.rs", "schemas/ChannelConfiguration.schema.json"] {
+    ensure!(
+        output.status.code() == Some(1) && told.contains("Node.js"),
+        "{output:?}"
+    );
+    for file in [
+        "asyncapi.json",
+        "rust/configs.rs",
+        "schemas/ChannelConfiguration.schema.json",
+    ] {
         ensure!(out.path().join(file).exists(), "{file} is missing");
     }
     Ok(())
@@ -122,25 +186,45 @@ async fn without_node_all_but_its_types_is_there() -> Outcome {
 
 /// The document is valid by the schema of the AsyncAPI project, which also tells what is wrong.
 fn asyncapi(document: &Value) -> Outcome {
-    let official = parts::part("NODE_TOOLS")?.join("node_modules/@asyncapi/specs/schemas/3.0.0.json");
-    let validator = jsonschema::options().offline().build(&serde_json::from_slice(&fs::read(official)?)?);
-    let validator = validator.map_err(|fault| anyhow::anyhow!("the schema of AsyncAPI: {fault}"))?;
-    let faults: Vec<_> =
-        validator.iter_errors(document).map(|fault| format!("{}: {fault}", fault.instance_path())).collect();
+    let official =
+        parts::part("NODE_TOOLS")?.join("node_modules/@asyncapi/specs/schemas/3.0.0.json");
+    let validator = jsonschema::options()
+        .offline()
+        .build(&serde_json::from_slice(&fs::read(official)?)?);
+    let validator =
+        validator.map_err(|fault| anyhow::anyhow!("the schema of AsyncAPI: {fault}"))?;
+    let faults: Vec<_> = validator
+        .iter_errors(document)
+        .map(|fault| format!("{}: {fault}", fault.instance_path()))
+        .collect();
     ensure!(faults.is_empty(), "{faults:#?}");
     for collection in collections() {
-        ensure!(document["channels"][collection]["address"] == collection, "{collection} has no topic");
+        ensure!(
+            document["channels"][collection]["address"] == collection,
+            "{collection} has no topic"
+        );
     }
     for (pointer, wrong) in [
         ("/asyncapi", json!("2.0.0")),
         ("/servers/redis/protocol", json!(null)),
         ("/channels/ChannelConfiguration/address", json!(1)),
-        ("/operations/sendChannelConfiguration/action", json!("publish")),
-        ("/components/schemas/ChannelConfiguration/type", json!("thing")),
+        (
+            "/operations/sendChannelConfiguration/action",
+            json!("publish"),
+        ),
+        (
+            "/components/schemas/ChannelConfiguration/type",
+            json!("thing"),
+        ),
     ] {
         let mut document = document.clone();
-        *document.pointer_mut(pointer).with_context(|| format!("nothing at {pointer}"))? = wrong;
-        ensure!(!validator.is_valid(&document), "a mistake at {pointer} is not found");
+        *document
+            .pointer_mut(pointer)
+            .with_context(|| format!("nothing at {pointer}"))? = wrong;
+        ensure!(
+            !validator.is_valid(&document),
+            "a mistake at {pointer} is not found"
+        );
     }
     Ok(())
 }
@@ -154,45 +238,87 @@ async fn typescript(folder: &Path) -> Outcome {
                 "import type {{ {collection} }} from \"./{collection}\";\nexport const sample: {collection} = {sample};\n"
             )
         };
-        fs::write(folder.join(format!("{collection}.sample.ts")), program(&sample))?;
+        fs::write(
+            folder.join(format!("{collection}.sample.ts")),
+            program(&sample),
+        )?;
         let mut unknown = sample.clone();
         unknown["notInTheSchema"] = json!(1);
-        fs::write(folder.join(format!("{collection}.unknown.ts")), program(&unknown))?;
+        fs::write(
+            folder.join(format!("{collection}.unknown.ts")),
+            program(&unknown),
+        )?;
     }
-    let files = |kind: &str| collections().map(|name| format!("{name}.{kind}.ts")).collect::<Vec<_>>();
+    let files = |kind: &str| {
+        collections()
+            .map(|name| format!("{name}.{kind}.ts"))
+            .collect::<Vec<_>>()
+    };
     let good = compile(folder, &files("sample")).await?;
     ensure!(good.0.success(), "{}", good.1);
     for file in files("unknown") {
         let (status, told) = compile(folder, &[file]).await?;
-        ensure!(!status.success() && told.contains("notInTheSchema"), "it is not found: {told}");
+        ensure!(
+            !status.success() && told.contains("notInTheSchema"),
+            "it is not found: {told}"
+        );
     }
     Ok(())
 }
 
 async fn compile(folder: &Path, files: &[String]) -> anyhow::Result<(ExitStatus, String)> {
     let mut command = Command::new(parts::part("NODE_TOOLS")?.join("node_modules/.bin/tsc"));
-    command.args(["--noEmit", "--strict", "--module", "esnext", "--moduleResolution", "bundler"]).args(files);
-    let output = command.current_dir(folder).kill_on_drop(true).output().await?;
-    Ok((output.status, String::from_utf8_lossy(&output.stdout).into_owned()))
+    command
+        .args([
+            "--noEmit",
+            "--strict",
+            "--module",
+            "esnext",
+            "--moduleResolution",
+            "bundler",
+        ])
+        .args(files);
+    let output = command
+        .current_dir(folder)
+        .kill_on_drop(true)
+        .output()
+        .await?;
+    Ok((
+        output.status,
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+    ))
 }
 
-/// What a sidecar made of a change is what the AsyncAPI document says of it, and its `dataschema` leads to the schema.
+/// What a sidecar made of a change is what the AsyncAPI document says of it, and its `dataschema`
+/// leads to the schema.
 #[tokio::test]
 async fn an_event_is_what_the_document_says() -> Outcome {
     let mut stage = Stage::set(Kind::Embedded, Via::Dapr).await?;
     stage.publisher.start().await?;
-    stage.publisher_sidecar.as_mut().context("a sidecar")?.start().await?;
-    let (api, redis) = (stage.publisher.api(), stage.redis.as_ref().context("a redis")?);
+    stage
+        .publisher_sidecar
+        .as_mut()
+        .context("a sidecar")?
+        .start()
+        .await?;
+    let (api, redis) = (
+        stage.publisher.api(),
+        stage.redis.as_ref().context("a redis")?,
+    );
     let out = tempfile::tempdir()?;
     let to = out.path().display().to_string();
     let written = confcast(&stage.publisher, &["--no-typescript", "--out", &to]).await?;
     ensure!(written.status.success(), "{written:?}");
     let document: Value = serde_json::from_slice(&fs::read(out.path().join("asyncapi.json"))?)?;
     for collection in collections() {
-        api.create(collection, &sample(collection)?).await?.expect(201)?;
+        api.create(collection, &sample(collection)?)
+            .await?
+            .expect(201)?;
         let event = eventually("the event is in the stream", async || {
             let answer = redis.ask(&["XRANGE", collection, "-", "+"]).await?;
-            let line = answer.split("\r\n").find(|line| line.starts_with('{') && line.contains("specversion"));
+            let line = answer
+                .split("\r\n")
+                .find(|line| line.starts_with('{') && line.contains("specversion"));
             Ok(serde_json::from_str::<Value>(line.context("not yet")?)?)
         })
         .await?;
@@ -201,16 +327,36 @@ async fn an_event_is_what_the_document_says() -> Outcome {
             "allOf": [document["components"]["messages"][format!("{collection}Event")]["payload"]],
             "components": document["components"],
         });
-        let validator = jsonschema::options().should_validate_formats(true).offline().build(&schema);
-        let validator = validator.map_err(|fault| anyhow::anyhow!("the schema of {collection}: {fault}"))?;
-        validator.validate(&event).map_err(|fault| anyhow::anyhow!("{}: {fault}", fault.instance_path()))?;
+        let validator = jsonschema::options()
+            .should_validate_formats(true)
+            .offline()
+            .build(&schema);
+        let validator =
+            validator.map_err(|fault| anyhow::anyhow!("the schema of {collection}: {fault}"))?;
+        validator
+            .validate(&event)
+            .map_err(|fault| anyhow::anyhow!("{}: {fault}", fault.instance_path()))?;
         let said = &schema["components"]["schemas"][format!("{collection}Event")]["properties"];
-        for member in event.as_object().into_iter().flatten().map(|(member, _value)| member) {
-            ensure!(said.get(member).is_some(), "the document does not speak of {member}");
+        for member in event
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(member, _value)| member)
+        {
+            ensure!(
+                said.get(member).is_some(),
+                "the document does not speak of {member}"
+            );
         }
         let urn = event["dataschema"].as_str().context("a dataschema")?;
-        let Answer { body, .. } = api.get(&format!("/v1/schemas/{collection}?urn={urn}")).await?.expect(200)?;
-        ensure!(body == shipped(&format!("{collection}.schema.json"))?, "{urn} is another schema");
+        let Answer { body, .. } = api
+            .get(&format!("/v1/schemas/{collection}?urn={urn}"))
+            .await?
+            .expect(200)?;
+        ensure!(
+            body == shipped(&format!("{collection}.schema.json"))?,
+            "{urn} is another schema"
+        );
     }
     Ok(())
 }
@@ -228,34 +374,69 @@ async fn a_changed_schema_is_tried_on_what_is_stored() -> Outcome {
     let shipped_folder = parts::root().join("schemas").display().to_string();
     let same = confcast(&publisher, &["check", "--dir", &shipped_folder]).await?;
     let told = String::from_utf8_lossy(&same.stdout).into_owned();
-    ensure!(same.status.success() && told.contains("all 3 documents pass"), "{same:?}");
+    ensure!(
+        same.status.success() && told.contains("all 3 documents pass"),
+        "{same:?}"
+    );
 
     let folder = tempfile::tempdir()?;
     let mut schema: Value = serde_json::from_str(&shipped(&format!("{CHANNELS}.schema.json"))?)?;
     schema["properties"]["limits"]["properties"]["maxTextLength"]["maximum"] = json!(1_001);
     let file = folder.path().join(format!("{CHANNELS}.schema.json"));
     fs::write(&file, schema.to_string())?;
-    let stricter = confcast(&publisher, &["check", "--json", &file.display().to_string()]).await?;
+    let stricter = confcast(
+        &publisher,
+        &["check", "--json", &file.display().to_string()],
+    )
+    .await?;
     ensure!(stricter.status.code() == Some(1), "{stricter:?}");
     let report: Value = serde_json::from_slice(&stricter.stdout)?;
     let faults = report["faults"].as_array().context("faults")?;
-    let [fault] = &faults[..] else { anyhow::bail!("{report:#}") };
-    ensure!(fault["id"] == "channel-2" && fault["pointer"] == "/limits/maxTextLength", "{report:#}");
-    ensure!((&report["checked"], &report["refused"]) == (&json!(3), &json!(1)), "{report:#}");
-    let table = confcast(&publisher, &["check", "--dir", &folder.path().display().to_string()]).await?;
+    let [fault] = &faults[..] else {
+        anyhow::bail!("{report:#}")
+    };
+    ensure!(
+        fault["id"] == "channel-2" && fault["pointer"] == "/limits/maxTextLength",
+        "{report:#}"
+    );
+    ensure!(
+        (&report["checked"], &report["refused"]) == (&json!(3), &json!(1)),
+        "{report:#}"
+    );
+    let table = confcast(
+        &publisher,
+        &["check", "--dir", &folder.path().display().to_string()],
+    )
+    .await?;
     let told = String::from_utf8_lossy(&table.stdout).into_owned();
-    ensure!(table.status.code() == Some(1) && told.contains("channel-2") && !told.contains("channel-1"), "{told}");
+    ensure!(
+        table.status.code() == Some(1) && told.contains("channel-2") && !told.contains("channel-1"),
+        "{told}"
+    );
 
     // It told the truth.
-    let stricter = publisher.with("AURA_CONFIGURATION_SCHEMAS_DIR", folder.path().display().to_string());
+    let stricter = publisher.with(
+        "AURA_CONFIGURATION_SCHEMAS_DIR",
+        folder.path().display().to_string(),
+    );
     let mut stricter = stricter;
     stricter.kill()?;
     stricter.start().await?;
     for (number, status) in [(1, 200), (2, 422)] {
         let id = format!("channel-{number}");
-        let mut held = stricter.api().document(CHANNELS, &id).await?.expect(200)?.json()?["configData"].take();
+        let mut held = stricter
+            .api()
+            .document(CHANNELS, &id)
+            .await?
+            .expect(200)?
+            .json()?["configData"]
+            .take();
         held["name"] = json!("another");
-        stricter.api().put(CHANNELS, &id, &held).await?.expect(status)?;
+        stricter
+            .api()
+            .put(CHANNELS, &id, &held)
+            .await?
+            .expect(status)?;
     }
     Ok(())
 }

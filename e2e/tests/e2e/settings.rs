@@ -16,7 +16,10 @@ async fn refusal(mut service: Service) -> anyhow::Result<(Option<i32>, String)> 
 #[tokio::test]
 async fn a_publisher_tells_all_mistakes_at_once() -> Outcome {
     let service = Service::publisher()?
-        .with("AURA_CONFIGURATION_STORE_URL", "mongodb://user:hunter2@localhost")
+        .with(
+            "AURA_CONFIGURATION_STORE_URL",
+            "mongodb://user:hunter2@localhost",
+        )
         .with("AURA_CONFIGURATION_LISTEN", "nowhere")
         .with("AURA_CONFIGURATION_COLLECTIONS", "Good,_bad,9worse")
         .with("AURA_CONFIGURATION_EVENTS_ENABLED", "maybe")
@@ -50,8 +53,13 @@ async fn a_publisher_tells_all_mistakes_at_once() -> Outcome {
 #[tokio::test]
 async fn a_ttl_that_the_sidecar_would_ignore_is_refused() -> Outcome {
     for ttl in ["0", "-1", "1.5", "soon", "1m"] {
-        let (code, output) = refusal(Service::publisher()?.with("AURA_CONFIGURATION_EVENT_TTL_SECONDS", ttl)).await?;
-        ensure!(code == Some(64) && output.contains("EVENT_TTL_SECONDS"), "{ttl}: {output}");
+        let (code, output) =
+            refusal(Service::publisher()?.with("AURA_CONFIGURATION_EVENT_TTL_SECONDS", ttl))
+                .await?;
+        ensure!(
+            code == Some(64) && output.contains("EVENT_TTL_SECONDS"),
+            "{ttl}: {output}"
+        );
     }
     Ok(())
 }
@@ -60,8 +68,12 @@ async fn a_ttl_that_the_sidecar_would_ignore_is_refused() -> Outcome {
 async fn a_standalone_mongod_is_refused_with_the_mend() -> Outcome {
     let mongod = Mongod::start_standalone(&[]).await?;
     let url = mongod.url("confcast").replace("?replicaSet=rs0", "");
-    let (code, output) = refusal(Service::publisher()?.with("AURA_CONFIGURATION_STORE_URL", url)).await?;
-    ensure!(code == Some(1) && output.contains("rs.initiate()"), "{code:?}: {output}");
+    let (code, output) =
+        refusal(Service::publisher()?.with("AURA_CONFIGURATION_STORE_URL", url)).await?;
+    ensure!(
+        code == Some(1) && output.contains("rs.initiate()"),
+        "{code:?}: {output}"
+    );
     Ok(())
 }
 
@@ -74,7 +86,13 @@ async fn a_subscriber_tells_all_mistakes_at_once() -> Outcome {
         .with("AURA_CONFIGURATION_CHECK_IN_SECONDS", "0");
     let (code, output) = refusal(service).await?;
     ensure!(code == Some(64), "{code:?}: {output}");
-    for name in ["API_URL", "LISTEN", "_bad", "EVENTS_MANAGER", "CHECK_IN_SECONDS"] {
+    for name in [
+        "API_URL",
+        "LISTEN",
+        "_bad",
+        "EVENTS_MANAGER",
+        "CHECK_IN_SECONDS",
+    ] {
         ensure!(output.contains(name), "{name} is missing in: {output}");
     }
     Ok(())
@@ -84,20 +102,39 @@ async fn a_subscriber_tells_all_mistakes_at_once() -> Outcome {
 #[test]
 fn the_readme_names_every_setting() -> Outcome {
     let readme = std::fs::read_to_string(parts::root().join("README.md"))?;
-    let rows: Vec<_> = readme.lines().filter(|line| line.starts_with("| `")).collect();
+    let rows: Vec<_> = readme
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .collect();
     for program in ["publisher", "subscriber"] {
-        let help = std::process::Command::new(parts::our(program)?).arg("--help").env_clear().output()?;
+        let help = std::process::Command::new(parts::our(program)?)
+            .arg("--help")
+            .env_clear()
+            .output()?;
         let help = String::from_utf8(help.stdout)?;
         for setting in help.split("[env: ").skip(1) {
             let name = setting.split(['=', ']']).next().unwrap_or_default();
-            let row = rows.iter().find(|row| row.starts_with(&format!("| `{name}`")));
-            ensure!(row.is_some(), "the README does not name {name}, a setting of the {program}");
-            let default = setting.split("[env: ").next().and_then(|text| text.split("[default: ").nth(1));
-            let default = default.and_then(|text| text.split(']').next()).unwrap_or_default();
+            let row = rows
+                .iter()
+                .find(|row| row.starts_with(&format!("| `{name}`")));
+            ensure!(
+                row.is_some(),
+                "the README does not name {name}, a setting of the {program}"
+            );
+            let default = setting
+                .split("[env: ")
+                .next()
+                .and_then(|text| text.split("[default: ").nth(1));
+            let default = default
+                .and_then(|text| text.split(']').next())
+                .unwrap_or_default();
             let shown = default.is_empty()
                 || default.len() > 60
                 || row.is_some_and(|row| row.contains(&format!("`{default}`")));
-            ensure!(shown, "the README does not say that {name} is {default:?} for the {program}");
+            ensure!(
+                shown,
+                "the README does not say that {name} is {default:?} for the {program}"
+            );
         }
     }
     Ok(())
@@ -106,13 +143,23 @@ fn the_readme_names_every_setting() -> Outcome {
 #[tokio::test]
 async fn what_a_publisher_could_not_send_is_refused_and_no_password_is_told() -> Outcome {
     let service = Service::publisher()?
-        .with("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", "http://fine:1,https://user:hunter2@host,http://user:hunter2@")
+        .with(
+            "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS",
+            "http://fine:1,https://user:hunter2@host,http://user:hunter2@",
+        )
         .with("AURA_CONFIGURATION_EVENT_TTL_SECONDS", "9000000001");
     let (code, output) = refusal(service).await?;
     ensure!(code == Some(64), "{code:?}: {output}");
-    for said in ["item 2: expected http:// (there is no TLS", "item 3: ", "expected at most 9000000000"] {
+    for said in [
+        "item 2: expected http:// (there is no TLS",
+        "item 3: ",
+        "expected at most 9000000000",
+    ] {
         ensure!(output.contains(said), "{said} is missing in: {output}");
     }
-    ensure!(!output.contains("item 1") && !output.contains("hunter2"), "{output}");
+    ensure!(
+        !output.contains("item 1") && !output.contains("hunter2"),
+        "{output}"
+    );
     Ok(())
 }

@@ -24,12 +24,19 @@ async fn pair() -> anyhow::Result<(Store, Service, Service, tempfile::TempDir)> 
     let store = Store::start(Kind::Embedded).await?;
     let mut publisher = store.publisher()?;
     publisher.start().await?;
-    publisher.api().create(FREE, &json!({"id": "a", "value": 1})).await?.expect(201)?;
+    publisher
+        .api()
+        .create(FREE, &json!({"id": "a", "value": 1}))
+        .await?
+        .expect(201)?;
     let folder = e2e::process::folder()?;
     let mut replica = Service::subscriber("replica", &[publisher.url()])?
         .with("AURA_CONFIGURATION_COLLECTIONS", FREE)
         .with("AURA_CONFIGURATION_CHECK_IN_SECONDS", "1")
-        .with("AURA_CONFIGURATION_SNAPSHOT_DIR", folder.path().display().to_string());
+        .with(
+            "AURA_CONFIGURATION_SNAPSHOT_DIR",
+            folder.path().display().to_string(),
+        );
     replica.start().await?;
     replica.api().document(FREE, "a").await?.expect(200)?;
     Ok((store, publisher, replica, folder))
@@ -43,18 +50,39 @@ async fn a_cold_start_with_everything_else_down() -> Outcome {
 
     replica.start().await?;
     let held = replica.api().document(FREE, "a").await?.expect(200)?;
-    ensure!(held.header("confcast-state") == "stale", "{:?}", held.headers);
+    ensure!(
+        held.header("confcast-state") == "stale",
+        "{:?}",
+        held.headers
+    );
     let said = status(&replica).await?;
     let collection = said.collections.first().context("a collection")?;
-    ensure!((said.state, collection.reason.as_deref()) == (State::Stale, Some("from-disk")), "{said:?}");
-    ensure!(said.confirmed_ms_ago.is_some_and(|age| age < 60_000), "its age is told: {said:?}");
+    ensure!(
+        (said.state, collection.reason.as_deref()) == (State::Stale, Some("from-disk")),
+        "{said:?}"
+    );
+    ensure!(
+        said.confirmed_ms_ago.is_some_and(|age| age < 60_000),
+        "its age is told: {said:?}"
+    );
 
     publisher.start().await?;
-    publisher.api().put(FREE, "a", &numbered(2)).await?.expect(200)?;
+    publisher
+        .api()
+        .put(FREE, "a", &numbered(2))
+        .await?
+        .expect(200)?;
     eventually("it catches up", async || {
         let said = status(&replica).await?;
-        ensure!(said.state == State::Current && said.collections[0].revision == 2, "{said:?}");
-        ensure!(said.healing.loads == 0, "a delta is enough: {:?}", said.healing);
+        ensure!(
+            said.state == State::Current && said.collections[0].revision == 2,
+            "{said:?}"
+        );
+        ensure!(
+            said.healing.loads == 0,
+            "a delta is enough: {:?}",
+            said.healing
+        );
         Ok(())
     })
     .await
@@ -70,25 +98,45 @@ async fn a_damaged_file_is_moved_aside() -> Outcome {
     bytes[middle] ^= 1;
     std::fs::write(&file, &bytes)?;
     replica.start().await?;
-    eventually("it loads", async || replica.api().document(FREE, "a").await?.expect(200).map(drop)).await?;
-    ensure!(std::fs::read(folder.path().join("last-known-good.damaged"))? == bytes, "it is kept for a look");
+    eventually("it loads", async || {
+        replica
+            .api()
+            .document(FREE, "a")
+            .await?
+            .expect(200)
+            .map(drop)
+    })
+    .await?;
+    ensure!(
+        std::fs::read(folder.path().join("last-known-good.damaged"))? == bytes,
+        "it is kept for a look"
+    );
     Ok(())
 }
 
-/// A blank database in place of the real one harms no replica, also not one that starts anew; the operator may say that
-/// it is right.
+/// A blank database in place of the real one harms no replica, also not one that starts anew; the
+/// operator may say that it is right.
 #[tokio::test]
 async fn a_blank_database_in_place_of_the_real_one() -> Outcome {
     let (store, mut publisher, mut replica, _folder) = pair().await?;
     publisher.kill()?;
-    let mut blank = store.publisher()?.with("AURA_CONFIGURATION_LISTEN", format!("127.0.0.1:{}", publisher.port()));
+    let mut blank = store.publisher()?.with(
+        "AURA_CONFIGURATION_LISTEN",
+        format!("127.0.0.1:{}", publisher.port()),
+    );
     blank.launch()?;
     let api = publisher.api();
-    eventually("the blank one answers", async || api.get("/readyz").await?.expect(204).map(drop)).await?;
+    eventually("the blank one answers", async || {
+        api.get("/readyz").await?.expect(204).map(drop)
+    })
+    .await?;
     eventually("it refuses the other store", async || {
         let said = status(&replica).await?;
         let reason = said.collections.first().and_then(|row| row.reason.clone());
-        ensure!((said.state, reason.as_deref()) == (State::Stale, Some("other-store")), "{said:?}");
+        ensure!(
+            (said.state, reason.as_deref()) == (State::Stale, Some("other-store")),
+            "{said:?}"
+        );
         Ok(())
     })
     .await?;
@@ -104,10 +152,16 @@ async fn a_blank_database_in_place_of_the_real_one() -> Outcome {
 async fn another_store_is_adopted_when_the_operator_says_so() -> Outcome {
     let (store, mut publisher, replica, _folder) = pair().await?;
     publisher.kill()?;
-    let mut other = store.publisher()?.with("AURA_CONFIGURATION_LISTEN", format!("127.0.0.1:{}", publisher.port()));
+    let mut other = store.publisher()?.with(
+        "AURA_CONFIGURATION_LISTEN",
+        format!("127.0.0.1:{}", publisher.port()),
+    );
     other.launch()?;
     let api = publisher.api();
-    eventually("the other one answers", async || api.get("/readyz").await?.expect(204).map(drop)).await?;
+    eventually("the other one answers", async || {
+        api.get("/readyz").await?.expect(204).map(drop)
+    })
+    .await?;
     api.create(FREE, &json!({"id": "b"})).await?.expect(201)?;
     eventually("it refuses the other store", async || {
         ensure!(status(&replica).await?.state == State::Stale, "not yet");
@@ -116,8 +170,20 @@ async fn another_store_is_adopted_when_the_operator_says_so() -> Outcome {
     .await?;
     let adopt = || {
         let mut confcast = std::process::Command::new(parts::our("confcast")?);
-        let output = confcast.args(["restore-epoch", "--adopt", "--yes", "--publisher", &publisher.url()]).output()?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let output = confcast
+            .args([
+                "restore-epoch",
+                "--adopt",
+                "--yes",
+                "--publisher",
+                &publisher.url(),
+            ])
+            .output()?;
+        ensure!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         Ok(())
     };
     eventually("it is adopted", async || adopt()).await?;
@@ -135,15 +201,23 @@ async fn another_store_is_adopted_when_the_operator_says_so() -> Outcome {
 async fn lost_events_heal_by_delta() -> Outcome {
     let (_store, publisher, replica, _folder) = pair().await?;
     let lost = publisher.api();
-    // LOCAL does not know the replica before its first check-in was written down, and a frozen one takes no event.
+    // LOCAL does not know the replica before its first check-in was written down, and a frozen one
+    // takes no event.
     for number in 0..1_500 {
         lost.put(FREE, "a", &numbered(number)).await?.expect(200)?;
     }
     let loads = status(&replica).await?.healing.loads;
     eventually("it catches up", async || {
         let (head, said) = (lost.head(FREE).await?, status(&replica).await?);
-        ensure!(said.collections[0].revision == head.revision && said.state == State::Current, "{said:?}");
-        ensure!(said.healing.loads == loads, "a delta is enough: {:?}", said.healing);
+        ensure!(
+            said.collections[0].revision == head.revision && said.state == State::Current,
+            "{said:?}"
+        );
+        ensure!(
+            said.healing.loads == loads,
+            "a delta is enough: {:?}",
+            said.healing
+        );
         Ok(())
     })
     .await
@@ -153,9 +227,13 @@ async fn lost_events_heal_by_delta() -> Outcome {
 #[tokio::test]
 async fn owed_events_of_a_frozen_publisher_are_taken_over() -> Outcome {
     let mut stage = Stage::set(Kind::Mongo, Via::Dapr).await?;
-    let mut other = stage.store.publisher()?.with("AURA_CONFIGURATION_EVENTS_MANAGER", "DAPR");
+    let mut other = stage
+        .store
+        .publisher()?
+        .with("AURA_CONFIGURATION_EVENTS_MANAGER", "DAPR");
     let redis = stage.redis.as_ref().context("a redis")?;
-    let mut sidecar = e2e::sidecar::Sidecar::new(e2e::sidecar::PUBLISHER, other.port(), "other", redis)?;
+    let mut sidecar =
+        e2e::sidecar::Sidecar::new(e2e::sidecar::PUBLISHER, other.port(), "other", redis)?;
     other = other.with("DAPR_GRPC_PORT", sidecar.grpc_port().to_string());
     // The first publisher has no sidecar yet: what it commits stays owed.
     stage.publisher.start().await?;
@@ -174,10 +252,19 @@ async fn owed_events_of_a_frozen_publisher_are_taken_over() -> Outcome {
         Ok(())
     })
     .await?;
-    other.api().put(FREE, "n1", &numbered(1)).await?.expect(200)?;
+    other
+        .api()
+        .put(FREE, "n1", &numbered(1))
+        .await?
+        .expect(200)?;
     other.api().delete(FREE, "n2").await?.expect(200)?;
     stage.publisher.resume()?;
-    stage.publisher_sidecar.as_mut().context("a sidecar")?.start().await?;
+    stage
+        .publisher_sidecar
+        .as_mut()
+        .context("a sidecar")?
+        .start()
+        .await?;
     api.put(FREE, "n3", &numbered(3)).await?.expect(200)?;
     for id in ["n1", "n2", "n3"] {
         stage.until_same(FREE, id).await?;
@@ -198,10 +285,23 @@ async fn a_hung_publisher_costs_seconds() -> Outcome {
         .with("AURA_CONFIGURATION_CHECK_IN_SECONDS", "1");
     replica.start().await?;
     one.pause()?;
-    other.api().create(FREE, &json!({"id": "a"})).await?.expect(201)?;
-    within(Duration::from_secs(15), "it hears of it from the other", async || {
-        replica.api().document(FREE, "a").await?.expect(200).map(drop)
-    })
+    other
+        .api()
+        .create(FREE, &json!({"id": "a"}))
+        .await?
+        .expect(201)?;
+    within(
+        Duration::from_secs(15),
+        "it hears of it from the other",
+        async || {
+            replica
+                .api()
+                .document(FREE, "a")
+                .await?
+                .expect(200)
+                .map(drop)
+        },
+    )
     .await?;
     one.resume()
 }

@@ -24,12 +24,27 @@ struct Up {
 impl Up {
     async fn start(name: &str, folder: &Path, ports: [u16; 3]) -> anyhow::Result<Self> {
         let mut command = Command::new(parts::our("confcast")?);
-        command.current_dir(parts::root()).args(["up", "--data"]).arg(folder.join("data"));
+        command
+            .current_dir(parts::root())
+            .args(["up", "--data"])
+            .arg(folder.join("data"));
         command.args(["--publisher-port", &ports[0].to_string()]);
-        command.args(["--subscriber-port", &ports[1].to_string(), "--subscriber-port", &ports[2].to_string()]);
-        let up = Self { process: Process::start(name, folder, &mut command)?, ports };
+        command.args([
+            "--subscriber-port",
+            &ports[1].to_string(),
+            "--subscriber-port",
+            &ports[2].to_string(),
+        ]);
+        let up = Self {
+            process: Process::start(name, folder, &mut command)?,
+            ports,
+        };
         eventually("it is up", async || {
-            ensure!(up.process.output().contains("Ctrl-C stops everything"), "{}", up.process.output());
+            ensure!(
+                up.process.output().contains("Ctrl-C stops everything"),
+                "{}",
+                up.process.output()
+            );
             Ok(())
         })
         .await?;
@@ -39,25 +54,45 @@ impl Up {
     /// The lines that it tells a newcomer to try, with the default ports.
     fn lines(&self) -> Vec<String> {
         let output = self.process.output();
-        let lines = output.lines().filter(|line| line.starts_with("  ")).map(str::trim);
+        let lines = output
+            .lines()
+            .filter(|line| line.starts_with("  "))
+            .map(str::trim);
         let defaults = ["8080", "8081", "8082"];
         let with_defaults = |line: &str| {
             self.ports
                 .iter()
                 .zip(defaults)
-                .fold(line.to_owned(), |line, (port, default)| line.replace(&port.to_string(), default))
+                .fold(line.to_owned(), |line, (port, default)| {
+                    line.replace(&port.to_string(), default)
+                })
         };
         lines.map(with_defaults).collect()
     }
 
     fn try_line(&self, line: &str) -> anyhow::Result<Output> {
-        let line = [("8080", 0), ("8081", 1), ("8082", 2)].iter().fold(line.to_owned(), |line, (default, port)| {
-            line.replace(&format!(":{default}"), &format!(":{}", self.ports[*port]))
-        });
-        let programs = parts::our("confcast")?.parent().context("a folder")?.display().to_string();
+        let line = [("8080", 0), ("8081", 1), ("8082", 2)].iter().fold(
+            line.to_owned(),
+            |line, (default, port)| {
+                line.replace(&format!(":{default}"), &format!(":{}", self.ports[*port]))
+            },
+        );
+        let programs = parts::our("confcast")?
+            .parent()
+            .context("a folder")?
+            .display()
+            .to_string();
         let path = format!("{programs}:{}", std::env::var("PATH").unwrap_or_default());
-        let output = Command::new("bash").args(["-ec", &line]).current_dir(parts::root()).env("PATH", path).output()?;
-        ensure!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        let output = Command::new("bash")
+            .args(["-ec", &line])
+            .current_dir(parts::root())
+            .env("PATH", path)
+            .output()?;
+        ensure!(
+            output.status.success(),
+            "{line}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         Ok(output)
     }
 
@@ -78,14 +113,20 @@ async fn the_first_five_minutes() -> Outcome {
     ensure!(lines.len() >= 4, "{lines:?}");
     let readme = std::fs::read_to_string(parts::root().join("README.md"))?;
     for line in &lines {
-        ensure!(readme.contains(line.as_str()), "the README does not show: {line}");
+        ensure!(
+            readme.contains(line.as_str()),
+            "the README does not show: {line}"
+        );
     }
     let mut seen = 0;
     for line in &lines {
         let said = String::from_utf8(up.try_line(line)?.stdout)?;
         // Both replicas show what the first line changed.
-        seen +=
-            usize::from(line.contains(":808") && line.ends_with("whatsapp-es") && said.contains(r#""name":"Hello""#));
+        seen += usize::from(
+            line.contains(":808")
+                && line.ends_with("whatsapp-es")
+                && said.contains(r#""name":"Hello""#),
+        );
     }
     ensure!(seen == 2, "{lines:?}");
     let said = up.interrupt().await?;
@@ -93,10 +134,16 @@ async fn the_first_five_minutes() -> Outcome {
 
     // What was written is there after a restart, and nothing is stored a second time.
     let up = Up::start("second", folder.path(), ports).await?;
-    let reads = lines.iter().filter(|line| line.ends_with("whatsapp-es")).collect::<Vec<_>>();
+    let reads = lines
+        .iter()
+        .filter(|line| line.ends_with("whatsapp-es"))
+        .collect::<Vec<_>>();
     ensure!(!reads.is_empty());
     for line in reads {
-        ensure!(String::from_utf8(up.try_line(line)?.stdout)?.contains(r#""name":"Hello""#), "{line}");
+        ensure!(
+            String::from_utf8(up.try_line(line)?.stdout)?.contains(r#""name":"Hello""#),
+            "{line}"
+        );
     }
     let said = up.interrupt().await?;
     ensure!(!said.contains("samples stored"), "{said}");
@@ -107,9 +154,17 @@ async fn the_first_five_minutes() -> Outcome {
 #[tokio::test]
 async fn the_command_lines_of_the_readme() -> Outcome {
     let folder = folder()?;
-    let up = Up::start("up", folder.path(), [free_port()?, free_port()?, free_port()?]).await?;
+    let up = Up::start(
+        "up",
+        folder.path(),
+        [free_port()?, free_port()?, free_port()?],
+    )
+    .await?;
     let readme = std::fs::read_to_string(parts::root().join("README.md"))?;
-    let block = readme.split("<!-- tried by the tests -->").nth(1).context("the block of commands")?;
+    let block = readme
+        .split("<!-- tried by the tests -->")
+        .nth(1)
+        .context("the block of commands")?;
     let commands: Vec<_> = block
         .split("```")
         .nth(1)
@@ -124,8 +179,12 @@ async fn the_command_lines_of_the_readme() -> Outcome {
         folder.path().display()
     );
     for command in &commands {
-        // Relative paths mean the repository, files that a command writes land in the test's folder.
-        let line = format!("{publisher}; ln -sfn {}/schemas schemas; {command}", parts::root().display());
+        // Relative paths mean the repository, files that a command writes land in the test's
+        // folder.
+        let line = format!(
+            "{publisher}; ln -sfn {}/schemas schemas; {command}",
+            parts::root().display()
+        );
         up.try_line(&line)?;
     }
     up.interrupt().await?;

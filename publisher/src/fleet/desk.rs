@@ -1,7 +1,8 @@
 //! The desk: one reading of the heads answers all check-ins that waited when it began.
 //!
-//! A check-in is never answered by a reading that began before it arrived, so what it says can be compared with the answer.
-//! Digests of the past are read here as well, each once for all who need it.
+//! A check-in is never answered by a reading that began before it arrived, so what it says can be
+//! compared with the answer. Digests of the past are read here as well, each once for all who need
+//! it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -23,10 +24,12 @@ use crate::store::Store;
 
 /// Check-ins that may wait for the next reading.
 const QUEUE: usize = 4_096;
-/// Records of the past that one reading may cause, drawn by lot; the others get their verdict with another check-in.
+/// Records of the past that one reading may cause, drawn by lot; the others get their verdict with
+/// another check-in.
 const RECORDS: usize = 64;
 const RECORDS_AT_A_TIME: usize = 8;
-/// All of them together: an answer late is worse than no verdict, and a check-in may wait for two readings.
+/// All of them together: an answer late is worse than no verdict, and a check-in may wait for two
+/// readings.
 const RECORDS_TIME: Duration = Duration::from_millis(300);
 /// Digests that are remembered, and for how long.
 const REMEMBERED: usize = 4_096;
@@ -65,7 +68,8 @@ struct Waiting {
 pub(super) struct Desk(mpsc::Sender<Waiting>);
 
 impl Desk {
-    /// A reading that began after this call; `None` when the store does not answer, or too many wait.
+    /// A reading that began after this call; `None` when the store does not answer, or too many
+    /// wait.
     pub(super) async fn read(&self, moments: Vec<Moment>) -> Option<Arc<Reading>> {
         let (answer, reading) = oneshot::channel();
         self.0.try_send(Waiting { moments, answer }).ok()?;
@@ -83,7 +87,15 @@ pub struct DeskTask {
 
 pub(super) fn desk(store: Store) -> (Desk, DeskTask) {
     let (sender, queue) = mpsc::channel(QUEUE);
-    (Desk(sender), DeskTask { store, queue, recent: HashMap::new(), last: BTreeMap::new() })
+    (
+        Desk(sender),
+        DeskTask {
+            store,
+            queue,
+            recent: HashMap::new(),
+            last: BTreeMap::new(),
+        },
+    )
 }
 
 impl DeskTask {
@@ -93,8 +105,10 @@ impl DeskTask {
     /// Never; the signature is the supervisor's.
     pub async fn run(mut self, no_more_requests: CancellationToken) -> anyhow::Result<()> {
         let mut waiting = Vec::new();
-        while let Some(_some) =
-            no_more_requests.run_until_cancelled(self.queue.recv_many(&mut waiting, QUEUE)).await.filter(|n| *n > 0)
+        while let Some(_some) = no_more_requests
+            .run_until_cancelled(self.queue.recv_many(&mut waiting, QUEUE))
+            .await
+            .filter(|n| *n > 0)
         {
             let moments = waiting.iter().flat_map(|one| &one.moments).collect();
             match self.read(moments).await {
@@ -106,7 +120,10 @@ impl DeskTask {
                     }
                 }
                 Err(error) => {
-                    warn!(check_ins = waiting.len(), "check-ins were answered 503: {error:#}");
+                    warn!(
+                        check_ins = waiting.len(),
+                        "check-ins were answered 503: {error:#}"
+                    );
                     waiting.clear();
                 }
             }
@@ -116,21 +133,30 @@ impl DeskTask {
 
     pub(super) async fn read(&mut self, moments: BTreeSet<&Moment>) -> anyhow::Result<Reading> {
         let heads = self.store.heads(&self.store.terms().collections).await?;
-        let heads: BTreeMap<_, _> = heads.into_iter().map(|head| (head.collection.clone(), head)).collect();
+        let heads: BTreeMap<_, _> = heads
+            .into_iter()
+            .map(|head| (head.collection.clone(), head))
+            .collect();
         self.forget(&heads);
         let past: Vec<_> = moments
             .into_iter()
             .filter(|(name, epoch, at)| {
-                heads
-                    .get(name)
-                    .is_some_and(|head| head.epoch == *epoch && (head.oldest.max(1)..head.revision).contains(at))
+                heads.get(name).is_some_and(|head| {
+                    head.epoch == *epoch && (head.oldest.max(1)..head.revision).contains(at)
+                })
             })
             .collect();
         let known = |moment: &&Moment| Some(((*moment).clone(), self.recent.get(*moment)?.1));
         let mut digests: HashMap<_, _> = past.iter().filter_map(known).collect();
-        let unknown = past.into_iter().filter(|moment| !digests.contains_key(*moment));
+        let unknown = past
+            .into_iter()
+            .filter(|moment| !digests.contains_key(*moment));
         // By lot: the first by name would be the same ones each time.
-        let unknown = unknown.sample(&mut rand::rng(), RECORDS).into_iter().cloned().collect();
+        let unknown = unknown
+            .sample(&mut rand::rng(), RECORDS)
+            .into_iter()
+            .cloned()
+            .collect();
         // What finds no room to be remembered is an answer all the same.
         for (moment, digest) in self.look_up(unknown).await {
             self.remember(moment.clone(), digest);
@@ -141,13 +167,21 @@ impl DeskTask {
 
     /// Where a head went back the past is another one now. The present heads are the next past.
     fn forget(&mut self, heads: &BTreeMap<CollectionName, Head>) {
-        let back = |head: &Head| self.last.get(&head.collection).is_some_and(|last| head.revision < last.revision);
+        let back = |head: &Head| {
+            self.last
+                .get(&head.collection)
+                .is_some_and(|last| head.revision < last.revision)
+        };
         if heads.values().any(back) {
             self.recent.clear();
         }
-        self.recent.retain(|_moment, (since, _digest)| since.elapsed() < MEMORY);
+        self.recent
+            .retain(|_moment, (since, _digest)| since.elapsed() < MEMORY);
         for head in heads.values() {
-            self.remember((head.collection.clone(), head.epoch, head.revision), head.digest);
+            self.remember(
+                (head.collection.clone(), head.epoch, head.revision),
+                head.digest,
+            );
         }
         self.last.clone_from(heads);
     }
@@ -166,8 +200,13 @@ impl DeskTask {
             async move {
                 let (name, _epoch, revision) = &moment;
                 let found = store.changes(name, revision - 1, 1, 1).await;
-                let found = found.inspect_err(|error| debug!("a record was not read: {error:#}")).unwrap_or_default();
-                let record = found.into_iter().next().filter(|record| record.revision == *revision)?;
+                let found = found
+                    .inspect_err(|error| debug!("a record was not read: {error:#}"))
+                    .unwrap_or_default();
+                let record = found
+                    .into_iter()
+                    .next()
+                    .filter(|record| record.revision == *revision)?;
                 Some((moment, record.digest))
             }
         });
@@ -188,7 +227,17 @@ impl DeskTask {
             if self.recent.len() >= REMEMBERED {
                 break;
             }
-            self.remember((name.clone(), Epoch { lineage: 0, counter: 0 }, at), Digest::default());
+            self.remember(
+                (
+                    name.clone(),
+                    Epoch {
+                        lineage: 0,
+                        counter: 0,
+                    },
+                    at,
+                ),
+                Digest::default(),
+            );
         }
     }
 }

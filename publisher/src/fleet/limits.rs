@@ -1,4 +1,5 @@
-//! What a check-in may hold: whoever can reach the API can send one, so all of it is bounded before any of it is used.
+//! What a check-in may hold: whoever can reach the API can send one, so all of it is bounded before
+//! any of it is used.
 
 use contract::{
     Problem,
@@ -27,7 +28,10 @@ const TEXT: usize = 1_024;
 pub(super) fn read(instance: &str, body: &[u8]) -> Result<CheckIn, ApiError> {
     let check_in: CheckIn = object(body).map_err(|error| bad("", error))?;
     if !is_word(instance) {
-        return Err(ApiError::bad_field("instance", "expected 1 to 128 visible ASCII characters"));
+        return Err(ApiError::bad_field(
+            "instance",
+            "expected 1 to 128 visible ASCII characters",
+        ));
     }
     if check_in.instance != instance {
         return Err(bad("/instance", "expected the name that is in the path"));
@@ -39,26 +43,46 @@ pub(super) fn read(instance: &str, body: &[u8]) -> Result<CheckIn, ApiError> {
         base_url(url).map_err(|what| bad("/baseUrl", what))?;
     }
     if check_in.collections.len() > COLLECTIONS {
-        return Err(bad("/collections", format_args!("expected at most {COLLECTIONS} collections")));
+        return Err(bad(
+            "/collections",
+            format_args!("expected at most {COLLECTIONS} collections"),
+        ));
     }
     for (name, report) in &check_in.collections {
-        if report.reason.as_ref().is_some_and(|reason| reason.len() > REASON) {
-            return Err(bad(&format!("/collections/{name}/reason"), format_args!("expected at most {REASON} bytes")));
+        if report
+            .reason
+            .as_ref()
+            .is_some_and(|reason| reason.len() > REASON)
+        {
+            return Err(bad(
+                &format!("/collections/{name}/reason"),
+                format_args!("expected at most {REASON} bytes"),
+            ));
         }
-        let fits = report.refusals.iter().all(|refusal| is_short(&refusal.pointer) && is_short(&refusal.error));
+        let fits = report
+            .refusals
+            .iter()
+            .all(|refusal| is_short(&refusal.pointer) && is_short(&refusal.error));
         if report.refusals.len() > MAX_REFUSALS || !fits {
-            let what = format_args!("expected at most {MAX_REFUSALS} with texts of at most {TEXT} bytes");
+            let what =
+                format_args!("expected at most {MAX_REFUSALS} with texts of at most {TEXT} bytes");
             return Err(bad(&format!("/collections/{name}/refusals"), what));
         }
     }
-    let fits = |handler: &HandlerStatus| is_short(&handler.name) && handler.error.as_deref().is_none_or(is_short);
+    let fits = |handler: &HandlerStatus| {
+        is_short(&handler.name) && handler.error.as_deref().is_none_or(is_short)
+    };
     if check_in.handlers.len() > HANDLERS || !check_in.handlers.iter().all(fits) {
-        return Err(bad("/handlers", format_args!("expected at most {HANDLERS} with texts of at most {TEXT} bytes")));
+        return Err(bad(
+            "/handlers",
+            format_args!("expected at most {HANDLERS} with texts of at most {TEXT} bytes"),
+        ));
     }
     Ok(check_in)
 }
 
-/// The root of a replica's URL. It is shown to whoever asks for the fleet, so it may hold no password.
+/// The root of a replica's URL. It is shown to whoever asks for the fleet, so it may hold no
+/// password.
 pub(super) fn base_url(text: &str) -> Result<Url, String> {
     if text.len() > BASE_URL {
         return Err(format!("expected at most {BASE_URL} bytes"));
@@ -85,7 +109,14 @@ fn is_word(text: &str) -> bool {
 }
 
 fn bad(pointer: &str, what: impl std::fmt::Display) -> ApiError {
-    Problem::new(400, "bad-body", "The body is not a check-in", what.to_string()).at(pointer).into()
+    Problem::new(
+        400,
+        "bad-body",
+        "The body is not a check-in",
+        what.to_string(),
+    )
+    .at(pointer)
+    .into()
 }
 
 #[cfg(test)]
@@ -103,7 +134,11 @@ mod tests {
             (r#""b""#, &format!("{long:?}") as &str, "/bootId"),
             ("http://h:1", "https://h:1", "/baseUrl"),
             ("http://h:1", "http://u:p@h:1", "/baseUrl"),
-            ("http://h:1", &format!("http://{}:1", "h".repeat(256)), "/baseUrl"),
+            (
+                "http://h:1",
+                &format!("http://{}:1", "h".repeat(256)),
+                "/baseUrl",
+            ),
             ("1,", "-1,", ""),
         ] {
             let error = read("a", good.replacen(from, to, 1).as_bytes()).expect_err(to);
@@ -111,23 +146,52 @@ mod tests {
         }
         let handler = |size: usize| {
             let error = "x".repeat(size);
-            format!(r#"{{"name":"A","collection":"A","state":"failing","revision":1,"error":"{error}"}}"#)
+            format!(
+                r#"{{"name":"A","collection":"A","state":"failing","revision":1,"error":"{error}"}}"#
+            )
         };
         for (count, size, fits) in [(64, 1_024, true), (65, 1, false), (1, 1_025, false)] {
             let handlers = vec![handler(size); count].join(",");
-            let told = good.replace(r#""intervalMs""#, &format!(r#""handlers":[{handlers}],"intervalMs""#));
-            assert_eq!(read("a", told.as_bytes()).is_ok(), fits, "{count} of {size}");
+            let told = good.replace(
+                r#""intervalMs""#,
+                &format!(r#""handlers":[{handlers}],"intervalMs""#),
+            );
+            assert_eq!(
+                read("a", told.as_bytes()).is_ok(),
+                fits,
+                "{count} of {size}"
+            );
         }
         for (count, size, fits) in [(20, 1_024, true), (21, 1, false), (1, 1_025, false)] {
-            let refusal = format!(r#"{{"id":"x","revision":1,"pointer":"","error":"{}"}}"#, "x".repeat(size));
+            let refusal = format!(
+                r#"{{"id":"x","revision":1,"pointer":"","error":"{}"}}"#,
+                "x".repeat(size)
+            );
             let refusals = vec![refusal; count].join(",");
-            let report = format!(r#"{{"revision":1,"known":1,"state":"current","refusals":[{refusals}]}}"#);
-            let told = good.replace(r#""collections":{}"#, &format!(r#""collections":{{"A":{report}}}"#));
-            assert_eq!(read("a", told.as_bytes()).is_ok(), fits, "{count} of {size}");
+            let report =
+                format!(r#"{{"revision":1,"known":1,"state":"current","refusals":[{refusals}]}}"#);
+            let told = good.replace(
+                r#""collections":{}"#,
+                &format!(r#""collections":{{"A":{report}}}"#),
+            );
+            assert_eq!(
+                read("a", told.as_bytes()).is_ok(),
+                fits,
+                "{count} of {size}"
+            );
         }
         // Its members in their order, as an array.
         assert!(read("a", br#"["a","b",null,1,null,{}]"#).is_err());
-        assert!(read(&long, good.replacen("\"a\"", &format!("{long:?}"), 1).as_bytes()).is_err());
-        assert_eq!(base_url("http://h:1/x?y#z").expect("valid").as_str(), "http://h:1/");
+        assert!(
+            read(
+                &long,
+                good.replacen("\"a\"", &format!("{long:?}"), 1).as_bytes()
+            )
+            .is_err()
+        );
+        assert_eq!(
+            base_url("http://h:1/x?y#z").expect("valid").as_str(),
+            "http://h:1/"
+        );
     }
 }

@@ -1,11 +1,15 @@
-//! The ground that a group stands on: heads and documents as they are, and as each change leaves them.
+//! The ground that a group stands on: heads and documents as they are, and as each change leaves
+//! them.
 //!
-//! The arithmetic of heads is here: revision, count, digest. Whether a change may happen is not asked here.
+//! The arithmetic of heads is here: revision, count, digest. Whether a change may happen is not
+//! asked here.
 
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
-use contract::{CanonicalJson, Change, CollectionName, Document, DocumentId, Epoch, Head, Operation};
+use contract::{
+    CanonicalJson, Change, CollectionName, Document, DocumentId, Epoch, Head, Operation,
+};
 
 use super::{Set, Write};
 use crate::error::ApiError;
@@ -13,7 +17,8 @@ use crate::error::ApiError;
 /// Where a document is.
 pub type Place = (CollectionName, DocumentId);
 
-/// What a transaction finds: heads of all collections that the group names, and its documents that exist.
+/// What a transaction finds: heads of all collections that the group names, and its documents that
+/// exist.
 #[derive(Debug, Clone)]
 pub struct Ground {
     /// The history of the store.
@@ -27,10 +32,16 @@ pub struct Ground {
 impl Ground {
     /// A copy of what a set touches: the set is tried on it.
     pub(super) fn part(&self, set: &Set) -> Self {
-        let mut part = Self { epoch: self.epoch, heads: BTreeMap::new(), documents: HashMap::new() };
+        let mut part = Self {
+            epoch: self.epoch,
+            heads: BTreeMap::new(),
+            documents: HashMap::new(),
+        };
         for write in &set.members {
             if let Some(head) = self.heads.get(&write.collection) {
-                part.heads.entry(write.collection.clone()).or_insert_with(|| head.clone());
+                part.heads
+                    .entry(write.collection.clone())
+                    .or_insert_with(|| head.clone());
             }
             let place = (write.collection.clone(), write.id.clone());
             if let Some(held) = self.documents.get(&place) {
@@ -52,7 +63,8 @@ impl Ground {
         self.heads.append(&mut part.heads);
     }
 
-    /// Makes a change: the next revision of its collection, with head and document as they are after it.
+    /// Makes a change: the next revision of its collection, with head and document as they are
+    /// after it.
     pub(super) fn advance(
         &mut self,
         write: &Write,

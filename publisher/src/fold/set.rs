@@ -1,7 +1,8 @@
 //! Folding a change set: all of its writes happen, or none does.
 //!
-//! It is tried on a copy of the ground, which is thrown away when a member is refused. What makes a set one to its readers is
-//! put into its changes here: the revisions that belong together, and the last set before it.
+//! It is tried on a copy of the ground, which is thrown away when a member is refused. What makes a
+//! set one to its readers is put into its changes here: the revisions that belong together, and the
+//! last set before it.
 
 use std::collections::BTreeMap;
 
@@ -21,15 +22,25 @@ pub struct Set {
 }
 
 impl Rules {
-    pub(super) fn set(&self, ground: &mut Ground, set: &Set, now: DateTime<Utc>, changes: &mut Vec<Change>) -> Verdict {
+    pub(super) fn set(
+        &self,
+        ground: &mut Ground,
+        set: &Set,
+        now: DateTime<Utc>,
+        changes: &mut Vec<Change>,
+    ) -> Verdict {
         let mut part = ground.part(set);
-        let (mut made, mut done, mut bytes) = (Vec::new(), Vec::with_capacity(set.members.len()), 0);
+        let (mut made, mut done, mut bytes) =
+            (Vec::new(), Vec::with_capacity(set.members.len()), 0);
         for (index, write) in set.members.iter().enumerate() {
             let before = made.len();
             let member = self.one(&mut part, write, now, &mut made);
             done.push(member.map_err(|error| error.under("/configData").of_member(index))?);
-            // A small patch of a large document is a large change, and replicas have to hold the whole set at once.
-            let values = made[before..].iter().filter_map(|change| change.config_data.as_ref());
+            // A small patch of a large document is a large change, and replicas have to hold the
+            // whole set at once.
+            let values = made[before..]
+                .iter()
+                .filter_map(|change| change.config_data.as_ref());
             bytes += values.map(|config| config.as_str().len()).sum::<usize>();
             if bytes > MAX_BYTES {
                 return Err(ApiError::set_too_large(index));
@@ -48,9 +59,18 @@ impl Rules {
 /// Says in every change what it belongs to, and in every head which set was the last.
 fn bind(id: &str, made: &mut [Change], part: &mut Ground) {
     let mut parts = BTreeMap::<CollectionName, SetPart>::new();
-    for Change { collection, revision, .. } in made.iter() {
+    for Change {
+        collection,
+        revision,
+        ..
+    } in made.iter()
+    {
         let (collection, first, last) = (collection.clone(), *revision, *revision);
-        let so_far = parts.entry(collection.clone()).or_insert(SetPart { collection, first, last });
+        let so_far = parts.entry(collection.clone()).or_insert(SetPart {
+            collection,
+            first,
+            last,
+        });
         so_far.last = last;
     }
     for (collection, of_it) in &parts {
@@ -58,7 +78,10 @@ fn bind(id: &str, made: &mut [Change], part: &mut Ground) {
             head.last_set = of_it.last;
         }
     }
-    let set = ChangeSet { id: id.to_owned(), parts: parts.into_values().collect() };
+    let set = ChangeSet {
+        id: id.to_owned(),
+        parts: parts.into_values().collect(),
+    };
     for change in made {
         change.change_set = Some(set.clone());
     }

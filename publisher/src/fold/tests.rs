@@ -8,7 +8,10 @@ use serde_json::json;
 
 use super::*;
 
-const EPOCH: Epoch = Epoch { lineage: 7, counter: 1 };
+const EPOCH: Epoch = Epoch {
+    lineage: 7,
+    counter: 1,
+};
 
 fn name() -> CollectionName {
     "FreeForm".parse().expect("a name")
@@ -19,12 +22,19 @@ fn id(text: &str) -> DocumentId {
 }
 
 fn rules() -> Rules {
-    Rules { schemas: Schemas::default(), document_limit: 1_000 }
+    Rules {
+        schemas: Schemas::default(),
+        document_limit: 1_000,
+    }
 }
 
 fn ground() -> Ground {
     let heads = BTreeMap::from([(name(), Head::empty(name(), EPOCH))]);
-    Ground { epoch: EPOCH, heads, documents: HashMap::new() }
+    Ground {
+        epoch: EPOCH,
+        heads,
+        documents: HashMap::new(),
+    }
 }
 
 fn config(value: Value) -> CanonicalJson {
@@ -32,7 +42,13 @@ fn config(value: Value) -> CanonicalJson {
 }
 
 fn write_one(document: &str, action: Action, condition: Condition) -> Write {
-    Write { collection: name(), id: id(document), action, condition, context: Context::default() }
+    Write {
+        collection: name(),
+        id: id(document),
+        action,
+        condition,
+        context: Context::default(),
+    }
 }
 
 fn write(document: &str, action: Action, condition: Condition) -> Entry {
@@ -52,7 +68,11 @@ fn statuses(folded: &Folded) -> Vec<u16> {
     folded
         .verdicts
         .iter()
-        .map(|verdict| verdict.as_ref().map_or_else(|error| error.problem.status, |_done| 200))
+        .map(|verdict| {
+            verdict
+                .as_ref()
+                .map_or_else(|error| error.problem.status, |_done| 200)
+        })
         .collect()
 }
 
@@ -63,25 +83,51 @@ fn each_write_sees_the_ones_before_it() {
         create("a", json!({"n": 1})),
         create("a", json!({"n": 2})),
         put("a", json!({"n": 3})),
-        write("a", Action::Put(config(json!({"n": 4}))), Condition::At(1, None)),
+        write(
+            "a",
+            Action::Put(config(json!({"n": 4}))),
+            Condition::At(1, None),
+        ),
         write("a", Action::Patch(json!({"m": 5})), Condition::At(2, None)),
         write("a", Action::Delete, Condition::Any),
         write("a", Action::Delete, Condition::Any),
         write("a", Action::Put(config(json!({"n": 6}))), Condition::Absent),
     ];
     let folded = rules().fold(ground(), &group, Utc::now());
-    assert_eq!(statuses(&folded), [404, 200, 409, 200, 412, 200, 200, 404, 200]);
-    let made: Vec<_> = folded.changes.iter().map(|change| (change.revision, change.op)).collect();
+    assert_eq!(
+        statuses(&folded),
+        [404, 200, 409, 200, 412, 200, 200, 404, 200]
+    );
+    let made: Vec<_> = folded
+        .changes
+        .iter()
+        .map(|change| (change.revision, change.op))
+        .collect();
     use Operation::{Create, Delete, Update};
-    assert_eq!(made, [(1, Create), (2, Update), (3, Update), (4, Delete), (5, Create)]);
+    assert_eq!(
+        made,
+        [
+            (1, Create),
+            (2, Update),
+            (3, Update),
+            (4, Delete),
+            (5, Create)
+        ]
+    );
     let held = &folded.after.documents[&(name(), id("a"))];
-    assert_eq!((held.revision(), held.config_data().as_ref()), (5, br#"{"n":6}"#.as_slice()));
+    assert_eq!(
+        (held.revision(), held.config_data().as_ref()),
+        (5, br#"{"n":6}"#.as_slice())
+    );
 }
 
 #[test]
 fn what_changes_nothing_makes_no_change() {
-    let group =
-        [create("a", json!({"x": 1, "y": [1.0]})), put("a", json!({"y": [1], "x": 1})), put("a", json!({"x": 2}))];
+    let group = [
+        create("a", json!({"x": 1, "y": [1.0]})),
+        put("a", json!({"y": [1], "x": 1})),
+        put("a", json!({"x": 2})),
+    ];
     let folded = rules().fold(ground(), &group, Utc::now());
     assert_eq!(folded.changes.len(), 2);
     let unchanged = folded.verdicts[1].as_ref().expect("well");

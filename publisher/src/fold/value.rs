@@ -8,12 +8,17 @@ use serde_json::Value;
 use super::{Action, Condition, Rules, Write};
 use crate::error::ApiError;
 
-/// Largest document as BSON, which a store may have to write: 16 MiB, less what stands around the value.
+/// Largest document as BSON, which a store may have to write: 16 MiB, less what stands around the
+/// value.
 const STORED_BYTES: usize = 15 << 20;
 
 impl Rules {
     /// The value that the write asks for; `None` = the document goes.
-    pub(super) fn next_value(&self, write: &Write, held: Option<&Document>) -> Result<Option<CanonicalJson>, ApiError> {
+    pub(super) fn next_value(
+        &self,
+        write: &Write,
+        held: Option<&Document>,
+    ) -> Result<Option<CanonicalJson>, ApiError> {
         let missing = || ApiError::no_data(&write.collection, &write.id);
         let config = match &write.action {
             Action::Delete => return held.map(|_gone| None).ok_or_else(missing),
@@ -43,25 +48,46 @@ impl Rules {
         if stored_size(config) > STORED_BYTES {
             return Err(ApiError::too_large(STORED_BYTES));
         }
-        let value: Value = serde_json::from_str(config.as_str()).map_err(|error| unreadable(&error))?;
+        let value: Value =
+            serde_json::from_str(config.as_str()).map_err(|error| unreadable(&error))?;
         if !value.is_object() {
             let detail = "A document is a JSON object";
-            return Err(contract::Problem::new(400, "bad-body", "The body is not a document", detail).at("").into());
+            return Err(contract::Problem::new(
+                400,
+                "bad-body",
+                "The body is not a document",
+                detail,
+            )
+            .at("")
+            .into());
         }
         if value.get("id").is_some_and(|id| id != write.id.as_str()) {
-            let detail = format!("The id in the body must be {:?}, as in the path, or be left out", write.id);
-            return Err(contract::Problem::new(400, "bad-body", "The ids disagree", detail).at("/id").into());
+            let detail = format!(
+                "The id in the body must be {:?}, as in the path, or be left out",
+                write.id
+            );
+            return Err(
+                contract::Problem::new(400, "bad-body", "The ids disagree", detail)
+                    .at("/id")
+                    .into(),
+            );
         }
         self.schemas.check(&write.collection, &value)
     }
 }
 
-/// The given value, its `metadata` laid over the stored one. What is not an object cannot be merged: the given one wins.
+/// The given value, its `metadata` laid over the stored one. What is not an object cannot be
+/// merged: the given one wins.
 fn merge_metadata(held: &Document, config: &CanonicalJson) -> Result<CanonicalJson, ApiError> {
     let mut stored = parse(held)?;
-    let Some(Value::Object(stored)) = stored.get_mut("metadata").map(Value::take) else { return Ok(config.clone()) };
-    let mut given: Value = serde_json::from_str(config.as_str()).map_err(|error| unreadable(&error))?;
-    let Some(members) = given.as_object_mut() else { return Ok(config.clone()) };
+    let Some(Value::Object(stored)) = stored.get_mut("metadata").map(Value::take) else {
+        return Ok(config.clone());
+    };
+    let mut given: Value =
+        serde_json::from_str(config.as_str()).map_err(|error| unreadable(&error))?;
+    let Some(members) = given.as_object_mut() else {
+        return Ok(config.clone());
+    };
     match members.get_mut("metadata") {
         None => {
             members.insert("metadata".to_owned(), Value::Object(stored));
@@ -76,10 +102,15 @@ fn merge_metadata(held: &Document, config: &CanonicalJson) -> Result<CanonicalJs
     canonical(&given)
 }
 
-/// At most so many bytes as BSON, where an element of an array carries its index and eight bytes of number.
+/// At most so many bytes as BSON, where an element of an array carries its index and eight bytes of
+/// number.
 pub(super) fn stored_size(config: &CanonicalJson) -> usize {
     let text = config.as_str();
-    text.len() + 17 * text.bytes().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count()
+    text.len()
+        + 17 * text
+            .bytes()
+            .filter(|byte| matches!(byte, b',' | b'[' | b'{'))
+            .count()
 }
 
 fn parse(held: &Document) -> Result<Value, ApiError> {
@@ -91,5 +122,11 @@ fn canonical(value: &Value) -> Result<CanonicalJson, ApiError> {
 }
 
 fn unreadable(error: &serde_json::Error) -> ApiError {
-    contract::Problem::new(500, "unreadable", "A stored document cannot be read", error.to_string()).into()
+    contract::Problem::new(
+        500,
+        "unreadable",
+        "A stored document cannot be read",
+        error.to_string(),
+    )
+    .into()
 }

@@ -1,7 +1,8 @@
 //! Events through the Dapr sidecar: the only file that names the Dapr SDK.
 //!
-//! It uses the SDK's generated client, because the wrapper hides the status and cannot send `traceparent`. The connection
-//! is made when it is first needed and again whenever it broke: a sidecar may start after its application.
+//! It uses the SDK's generated client, because the wrapper hides the status and cannot send
+//! `traceparent`. The connection is made when it is first needed and again whenever it broke: a
+//! sidecar may start after its application.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -33,11 +34,25 @@ impl Dapr {
     ///
     /// # Errors
     /// When the endpoint or the token cannot be used at all.
-    pub fn new(endpoint: String, api_token: Option<&str>, envelopes: Envelopes) -> anyhow::Result<Self> {
+    pub fn new(
+        endpoint: String,
+        api_token: Option<&str>,
+        envelopes: Envelopes,
+    ) -> anyhow::Result<Self> {
         let endpoint = Endpoint::from_shared(endpoint).context("the address of the sidecar")?;
-        let channel = endpoint.connect_timeout(CONNECT).timeout(PUBLISH).tcp_nodelay(true).connect_lazy();
-        let token = api_token.map(str::parse).transpose().context("DAPR_API_TOKEN is not visible ASCII")?;
-        Ok(Self { client: DaprClient::with_interceptor(channel, ApiToken(token)), envelopes })
+        let channel = endpoint
+            .connect_timeout(CONNECT)
+            .timeout(PUBLISH)
+            .tcp_nodelay(true)
+            .connect_lazy();
+        let token = api_token
+            .map(str::parse)
+            .transpose()
+            .context("DAPR_API_TOKEN is not visible ASCII")?;
+        Ok(Self {
+            client: DaprClient::with_interceptor(channel, ApiToken(token)),
+            envelopes,
+        })
     }
 
     pub(super) async fn publish(&self, change: &Change) -> anyhow::Result<()> {
@@ -47,13 +62,22 @@ impl Dapr {
             data: self.envelopes.event(change)?,
             data_content_type: envelope::MEDIA_TYPE.to_owned(),
             // Only as request metadata does the TTL become `expiration` (seeds.md F9).
-            metadata: HashMap::from([(event::TTL.to_owned(), self.envelopes.ttl_seconds.to_string())]),
+            metadata: HashMap::from([(
+                event::TTL.to_owned(),
+                self.envelopes.ttl_seconds.to_string(),
+            )]),
         });
         if let Some(traceparent) = change.context.traceparent() {
-            request.metadata_mut().insert(event::TRACEPARENT, traceparent.parse()?);
+            request
+                .metadata_mut()
+                .insert(event::TRACEPARENT, traceparent.parse()?);
         }
-        let answer = tokio::time::timeout(PUBLISH, self.client.clone().publish_event(request)).await;
-        answer.context("the sidecar did not answer in time")?.map(drop).context("the sidecar refused")
+        let answer =
+            tokio::time::timeout(PUBLISH, self.client.clone().publish_event(request)).await;
+        answer
+            .context("the sidecar did not answer in time")?
+            .map(drop)
+            .context("the sidecar refused")
     }
 }
 
@@ -63,14 +87,20 @@ struct ApiToken(Option<MetadataValue<Ascii>>);
 
 impl std::fmt::Debug for ApiToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_some() { "ApiToken(secret)" } else { "ApiToken(none)" })
+        f.write_str(if self.0.is_some() {
+            "ApiToken(secret)"
+        } else {
+            "ApiToken(none)"
+        })
     }
 }
 
 impl Interceptor for ApiToken {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(token) = &self.0 {
-            request.metadata_mut().insert("dapr-api-token", token.clone());
+            request
+                .metadata_mut()
+                .insert("dapr-api-token", token.clone());
         }
         Ok(request)
     }

@@ -1,13 +1,14 @@
-//! Events without a broker: the publisher asks each known subscriber for its subscriptions and posts the same envelopes to
-//! the routes it names.
+//! Events without a broker: the publisher asks each known subscriber for its subscriptions and
+//! posts the same envelopes to the routes it names.
 //!
-//! A subscriber that is not there misses nothing: it loads when it starts, after its port is open. One that is there
-//! but says RETRY or fails is tried three times. One that still does not take the event, or does not answer in time, is
-//! suspect: until it takes one again it is tried with one event at a time, so that the others never wait for it, and
-//! learns of what it missed by comparing heads.
+//! A subscriber that is not there misses nothing: it loads when it starts, after its port is open.
+//! One that is there but says RETRY or fails is tried three times. One that still does not take the
+//! event, or does not answer in time, is suspect: until it takes one again it is tried with one
+//! event at a time, so that the others never wait for it, and learns of what it missed by comparing
+//! heads.
 //!
-//! Subscribers are known by the settings, or because they checked in: over this loopback, or from a host that is allowed, and
-//! with the token where there is one ([`trust`]).
+//! Subscribers are known by the settings, or because they checked in: over this loopback, or from a
+//! host that is allowed, and with the token where there is one ([`trust`]).
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -73,11 +74,19 @@ pub struct Subscribers {
 }
 
 impl Subscribers {
-    /// Those of the settings, the hosts besides loopback from which others may be found, and the token that all expect.
+    /// Those of the settings, the hosts besides loopback from which others may be found, and the
+    /// token that all expect.
     pub fn new(set: Vec<Url>, allowed: BTreeSet<String>, token: Option<String>) -> Self {
-        let known: Vec<_> = set.into_iter().map(|base| Arc::new(Subscriber::new(base))).collect();
+        let known: Vec<_> = set
+            .into_iter()
+            .map(|base| Arc::new(Subscriber::new(base)))
+            .collect();
         let trust = Arc::new(Trust::new(allowed, token));
-        Self { set: known.len(), known: Arc::new(RwLock::new(known)), trust }
+        Self {
+            set: known.len(),
+            known: Arc::new(RwLock::new(known)),
+            trust,
+        }
     }
 
     /// What is to be remembered of one that checks in.
@@ -96,7 +105,10 @@ impl Subscribers {
         if self.all().iter().any(|known| known.base == base) {
             return;
         }
-        let mut known = self.known.write().expect("no holder of this lock can panic");
+        let mut known = self
+            .known
+            .write()
+            .expect("no holder of this lock can panic");
         if known.len() - self.set < MOST_FOUND && known.iter().all(|one| one.base != base) {
             info!(subscriber = %base, "it checked in and gets events");
             known.push(Arc::new(Subscriber::new(base)));
@@ -105,21 +117,30 @@ impl Subscribers {
 
     /// All that are there by their check-ins; the others are gone.
     pub fn replace<'a>(&self, found: impl Iterator<Item = (Url, &'a Heard)>) {
-        let found: BTreeSet<_> =
-            found.filter(|(base, heard)| self.trust.covers(base, heard)).map(|(base, _heard)| base).collect();
+        let found: BTreeSet<_> = found
+            .filter(|(base, heard)| self.trust.covers(base, heard))
+            .map(|(base, _heard)| base)
+            .collect();
         let mut place = 0..;
-        self.known.write().expect("no holder of this lock can panic").retain(|known| {
-            let stays = place.next().is_some_and(|place| place < self.set) || found.contains(&known.base);
-            if !stays {
-                info!(subscriber = ?known, "it is gone and gets no more events");
-            }
-            stays
-        });
+        self.known
+            .write()
+            .expect("no holder of this lock can panic")
+            .retain(|known| {
+                let stays = place.next().is_some_and(|place| place < self.set)
+                    || found.contains(&known.base);
+                if !stays {
+                    info!(subscriber = ?known, "it is gone and gets no more events");
+                }
+                stays
+            });
         found.into_iter().for_each(|base| self.put(base));
     }
 
     fn all(&self) -> Vec<Arc<Subscriber>> {
-        self.known.read().expect("no holder of this lock can panic").clone()
+        self.known
+            .read()
+            .expect("no holder of this lock can panic")
+            .clone()
     }
 }
 
@@ -127,8 +148,8 @@ struct Subscriber {
     base: Url,
     /// Route by collection, and when it was asked.
     routes: Mutex<Option<(Instant, HashMap<String, Url>)>>,
-    /// How often it became suspect or was cleared of it: odd while it is suspect. A delivery that began in an earlier turn
-    /// and fails late says nothing of this one.
+    /// How often it became suspect or was cleared of it: odd while it is suspect. A delivery that
+    /// began in an earlier turn and fails late says nothing of this one.
     turn: AtomicU64,
     /// Held by the one delivery that finds out whether a suspect is back.
     probe: tokio::sync::Mutex<()>,
@@ -171,13 +192,23 @@ impl Local {
     pub fn new(subscribers: Subscribers, envelopes: Envelopes) -> anyhow::Result<Self> {
         let mut headers = HeaderMap::new();
         if let Some(token) = subscribers.trust.token() {
-            let mut token: HeaderValue = token.parse().context("APP_API_TOKEN is not visible ASCII")?;
+            let mut token: HeaderValue = token
+                .parse()
+                .context("APP_API_TOKEN is not visible ASCII")?;
             token.set_sensitive(true);
             headers.insert(TOKEN, token);
         }
         // Every request has the token, so none may be led elsewhere.
-        let client = Client::builder().default_headers(headers).redirect(Policy::none()).no_proxy().build()?;
-        Ok(Self { client, envelopes, subscribers })
+        let client = Client::builder()
+            .default_headers(headers)
+            .redirect(Policy::none())
+            .no_proxy()
+            .build()?;
+        Ok(Self {
+            client,
+            envelopes,
+            subscribers,
+        })
     }
 
     /// Whom it sends to.
@@ -188,7 +219,12 @@ impl Local {
     pub(super) async fn publish(&self, change: &Change) -> anyhow::Result<()> {
         let event = Bytes::from(self.envelopes.delivered(change)?);
         let subscribers = self.subscribers.all();
-        join_all(subscribers.iter().map(|subscriber| self.deliver(subscriber, &change.collection, &event))).await;
+        join_all(
+            subscribers
+                .iter()
+                .map(|subscriber| self.deliver(subscriber, &change.collection, &event)),
+        )
+        .await;
         Ok(())
     }
 
@@ -203,7 +239,9 @@ impl Local {
                 Ok(Ok(Delivery::Answered)) => return subscriber.answered(),
                 Ok(Ok(Delivery::Unwanted)) => return,
                 Ok(Err(error)) => error,
-                Err(_elapsed) => return subscriber.failed(turn, &anyhow!("no answer in {ANSWER:?}")),
+                Err(_elapsed) => {
+                    return subscriber.failed(turn, &anyhow!("no answer in {ANSWER:?}"));
+                }
             };
             if let Some(error) = error.downcast_ref::<reqwest::Error>() {
                 // The connection was refused or broke: who comes back may want other collections.
@@ -230,14 +268,24 @@ impl Local {
     ) -> anyhow::Result<Delivery> {
         // Where nothing is found the routes may be old: they are asked once more.
         for _asked in 0..2 {
-            let Some(route) = self.route(subscriber, collection).await? else { return Ok(Delivery::Unwanted) };
-            let post = self.client.post(route).header("content-type", envelope::MEDIA_TYPE).body(event.clone());
+            let Some(route) = self.route(subscriber, collection).await? else {
+                return Ok(Delivery::Unwanted);
+            };
+            let post = self
+                .client
+                .post(route)
+                .header("content-type", envelope::MEDIA_TYPE)
+                .body(event.clone());
             let answer = send(post).await?;
             if answer.status() == 404 {
                 subscriber.forget_routes();
                 continue;
             }
-            ensure!(answer.status().is_success(), "it answered {}", answer.status());
+            ensure!(
+                answer.status().is_success(),
+                "it answered {}",
+                answer.status()
+            );
             // As a sidecar reads it: an empty or unreadable body is a success.
             let answer: Answer = serde_json::from_slice(&read(answer).await?).unwrap_or_default();
             ensure!(answer.status != "RETRY", "it answered RETRY");
@@ -246,15 +294,30 @@ impl Local {
         Ok(Delivery::Answered)
     }
 
-    async fn route(&self, subscriber: &Subscriber, collection: &CollectionName) -> anyhow::Result<Option<Url>> {
+    async fn route(
+        &self,
+        subscriber: &Subscriber,
+        collection: &CollectionName,
+    ) -> anyhow::Result<Option<Url>> {
         if let Some(route) = subscriber.known_route(collection) {
             return Ok(route);
         }
-        let answer = send(self.client.get(subscriber.base.join(event::SUBSCRIBE_ROUTE)?)).await?;
-        ensure!(answer.status().is_success(), "it answered {} to {}", answer.status(), event::SUBSCRIBE_ROUTE);
-        let subscriptions: Vec<Subscription> =
-            serde_json::from_slice(&read(answer).await?).context("its answer to /dapr/subscribe")?;
-        let routes = subscriptions.into_iter().map(|one| Ok((one.topic, subscriber.own(&one.routes.default)?)));
+        let answer = send(
+            self.client
+                .get(subscriber.base.join(event::SUBSCRIBE_ROUTE)?),
+        )
+        .await?;
+        ensure!(
+            answer.status().is_success(),
+            "it answered {} to {}",
+            answer.status(),
+            event::SUBSCRIBE_ROUTE
+        );
+        let subscriptions: Vec<Subscription> = serde_json::from_slice(&read(answer).await?)
+            .context("its answer to /dapr/subscribe")?;
+        let routes = subscriptions
+            .into_iter()
+            .map(|one| Ok((one.topic, subscriber.own(&one.routes.default)?)));
         let routes: HashMap<_, _> = routes.collect::<anyhow::Result<_>>()?;
         let route = routes.get(collection.as_str()).cloned();
         subscriber.remember_routes(routes);
@@ -265,29 +328,49 @@ impl Local {
 impl Subscriber {
     fn new(base: Url) -> Self {
         let (routes, probe) = Default::default();
-        Self { base, routes, turn: AtomicU64::new(0), probe, missed: AtomicU64::new(0) }
+        Self {
+            base,
+            routes,
+            turn: AtomicU64::new(0),
+            probe,
+            missed: AtomicU64::new(0),
+        }
     }
 
     /// A route of this subscriber; one that leads to another host is none.
     fn own(&self, route: &str) -> anyhow::Result<Url> {
         let url = self.base.join(route).context("a route that it names")?;
-        ensure!(url.origin() == self.base.origin(), "a route that it names leads elsewhere");
+        ensure!(
+            url.origin() == self.base.origin(),
+            "a route that it names leads elsewhere"
+        );
         Ok(url)
     }
 
     /// `None` = not asked lately; `Some(None)` = it does not want this collection.
     fn known_route(&self, collection: &CollectionName) -> Option<Option<Url>> {
-        let routes = self.routes.lock().expect("no holder of this lock can panic");
-        let (_asked, routes) = routes.as_ref().filter(|(asked, _)| asked.elapsed() < ROUTES_LIFE)?;
+        let routes = self
+            .routes
+            .lock()
+            .expect("no holder of this lock can panic");
+        let (_asked, routes) = routes
+            .as_ref()
+            .filter(|(asked, _)| asked.elapsed() < ROUTES_LIFE)?;
         Some(routes.get(collection.as_str()).cloned())
     }
 
     fn remember_routes(&self, routes: HashMap<String, Url>) {
-        *self.routes.lock().expect("no holder of this lock can panic") = Some((Instant::now(), routes));
+        *self
+            .routes
+            .lock()
+            .expect("no holder of this lock can panic") = Some((Instant::now(), routes));
     }
 
     fn forget_routes(&self) {
-        *self.routes.lock().expect("no holder of this lock can panic") = None;
+        *self
+            .routes
+            .lock()
+            .expect("no holder of this lock can panic") = None;
     }
 
     fn missed(&self) {
@@ -310,7 +393,9 @@ impl Subscriber {
     }
 
     fn goes_on_from(&self, turn: u64) -> bool {
-        self.turn.compare_exchange(turn, turn + 1, Relaxed, Relaxed).is_ok()
+        self.turn
+            .compare_exchange(turn, turn + 1, Relaxed, Relaxed)
+            .is_ok()
     }
 }
 
@@ -351,11 +436,23 @@ mod tests {
 
     #[test]
     fn who_checks_in_is_found_here_and_where_it_is_allowed() {
-        let subscribers = Subscribers::new(vec![url("http://set:1")], BTreeSet::from(["friend".to_owned()]), None);
-        let from = |peer: [u8; 4]| subscribers.heard(Caller { peer: Some(peer.into()), token: None });
+        let subscribers = Subscribers::new(
+            vec![url("http://set:1")],
+            BTreeSet::from(["friend".to_owned()]),
+            None,
+        );
+        let from = |peer: [u8; 4]| {
+            subscribers.heard(Caller {
+                peer: Some(peer.into()),
+                token: None,
+            })
+        };
         let (here, away) = (from([127, 0, 0, 1]), from([10, 0, 0, 1]));
-        for (found, heard) in [("http://127.0.0.1:2", &here), ("http://localhost:3", &here), ("http://friend:5", &away)]
-        {
+        for (found, heard) in [
+            ("http://127.0.0.1:2", &here),
+            ("http://localhost:3", &here),
+            ("http://friend:5", &away),
+        ] {
             subscribers.add(url(found), heard);
             subscribers.add(url(found), heard);
         }
@@ -364,14 +461,18 @@ mod tests {
         }
         assert_eq!(subscribers.all().len(), 4);
         let stays = subscribers.all()[2].clone();
-        let rows =
-            [(stays.base.clone(), &here), (url("http://127.0.0.1:8"), &away), (url("http://127.0.0.1:9"), &here)];
+        let rows = [
+            (stays.base.clone(), &here),
+            (url("http://127.0.0.1:8"), &away),
+            (url("http://127.0.0.1:9"), &here),
+        ];
         subscribers.replace(rows.into_iter());
         let all = subscribers.all();
         assert_eq!(all.len(), 3);
         assert!(Arc::ptr_eq(&all[1], &stays), "what is known of it is kept");
-        (0..2 * MOST_FOUND)
-            .for_each(|port| subscribers.add(url(&format!("http://127.0.0.1:{}", 10_000 + port)), &here));
+        (0..2 * MOST_FOUND).for_each(|port| {
+            subscribers.add(url(&format!("http://127.0.0.1:{}", 10_000 + port)), &here)
+        });
         assert_eq!(subscribers.all().len(), 1 + MOST_FOUND);
         subscribers.replace(std::iter::empty());
         assert_eq!(subscribers.all().len(), 1, "the settings stay");

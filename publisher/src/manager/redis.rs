@@ -1,7 +1,8 @@
-//! Events straight through Redis: by Pub/Sub, or by streams that keep the newest (seeds.md A7 to A11).
+//! Events straight through Redis: by Pub/Sub, or by streams that keep the newest (seeds.md A7 to
+//! A11).
 //!
-//! The body is the bare data of the event. That an event was published says nothing of who heard it: subscribers ask for what
-//! they missed whenever they connect.
+//! The body is the bare data of the event. That an event was published says nothing of who heard
+//! it: subscribers ask for what they missed whenever they connect.
 
 use std::collections::BTreeSet;
 
@@ -24,9 +25,24 @@ pub struct Redis {
 
 impl Redis {
     /// A Redis that need not be there yet.
-    pub fn new(redis: broker::Redis, keep: u64, by_document: BTreeSet<CollectionName>, envelopes: Envelopes) -> Self {
-        let broker::Redis { address, names, delivery } = redis;
-        Self { sender: Sender::new(address, names), delivery, keep, by_document, envelopes }
+    pub fn new(
+        redis: broker::Redis,
+        keep: u64,
+        by_document: BTreeSet<CollectionName>,
+        envelopes: Envelopes,
+    ) -> Self {
+        let broker::Redis {
+            address,
+            names,
+            delivery,
+        } = redis;
+        Self {
+            sender: Sender::new(address, names),
+            delivery,
+            keep,
+            by_document,
+            envelopes,
+        }
     }
 
     pub(super) async fn publish(&self, change: &Change) -> anyhow::Result<()> {

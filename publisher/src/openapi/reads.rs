@@ -1,4 +1,5 @@
-//! Operations that read: collections, documents, snapshots, the feed and the schemas. It describes them, and does nothing.
+//! Operations that read: collections, documents, snapshots, the feed and the schemas. It describes
+//! them, and does nothing.
 
 use contract::{
     Change, Document, Epoch, Feed, Head, Heads,
@@ -18,14 +19,24 @@ const JSON: &str = "application/json";
 pub(super) fn add(document: openapi::Document) -> openapi::Document {
     let heads = selecting(operation("getHeads", "Where the collections stand"));
     let head = of_collection("getHead", "Where a collection stands");
-    let snapshot = selecting(operation("getSnapshot", "All documents of some collections at one moment"))
-        .describe("Its last line proves it complete: what ends without it was cut off.")
-        .problem(503, &["loads-under-way"]);
-    let line =
-        Schema::lines([Schema::of::<snapshot::Start>(), Schema::of::<snapshot::Item>(), Schema::of::<snapshot::End>()]);
+    let snapshot = selecting(operation(
+        "getSnapshot",
+        "All documents of some collections at one moment",
+    ))
+    .describe("Its last line proves it complete: what ends without it was cut off.")
+    .problem(503, &["loads-under-way"]);
+    let line = Schema::lines([
+        Schema::of::<snapshot::Start>(),
+        Schema::of::<snapshot::Item>(),
+        Schema::of::<snapshot::End>(),
+    ]);
     let lines = Answer::empty(200, "One JSON text per line").content(NDJSON, line);
     document
-        .operation("get", "/v1/collections", reading(heads).answer(Answer::json::<Heads>(200, "Heads of one moment")))
+        .operation(
+            "get",
+            "/v1/collections",
+            reading(heads).answer(Answer::json::<Heads>(200, "Heads of one moment")),
+        )
         .operation(
             "get",
             "/v1/collections/{collection}",
@@ -34,11 +45,21 @@ pub(super) fn add(document: openapi::Document) -> openapi::Document {
         .operation("get", "/v1/collections/{collection}/documents", documents())
         .operation("get", "/v1/collections/{collection}/documents/{id}", one())
         .operation("get", "/v1/snapshot", reading(snapshot).answer(lines))
-        .operation("get", "/v1/changes", feed(operation("getChanges", "Changes of several collections"), false))
+        .operation(
+            "get",
+            "/v1/changes",
+            feed(
+                operation("getChanges", "Changes of several collections"),
+                false,
+            ),
+        )
         .operation(
             "get",
             "/v1/collections/{collection}/changes",
-            feed(of_collection("getChangesOfCollection", "Changes of a collection"), true),
+            feed(
+                of_collection("getChangesOfCollection", "Changes of a collection"),
+                true,
+            ),
         )
         .operation("get", "/v1/schemas", list_of_schemas())
         .operation("get", "/v1/schemas/{collection}", schema())
@@ -46,12 +67,19 @@ pub(super) fn add(document: openapi::Document) -> openapi::Document {
 }
 
 fn documents() -> Operation {
-    let list = Answer::json::<DocumentList>(200, "Head and documents of one moment, in the form that `Accept` names")
-        .content(
-            NDJSON,
-            Schema::lines([Schema::of::<ListStart>(), Schema::of::<Document>(), Schema::of::<snapshot::End>()]),
-        )
-        .with(&[ETAG, VARY]);
+    let list = Answer::json::<DocumentList>(
+        200,
+        "Head and documents of one moment, in the form that `Accept` names",
+    )
+    .content(
+        NDJSON,
+        Schema::lines([
+            Schema::of::<ListStart>(),
+            Schema::of::<Document>(),
+            Schema::of::<snapshot::End>(),
+        ]),
+    )
+    .with(&[ETAG, VARY]);
     let operation = of_collection("listDocuments", "All documents of a collection");
     cached(reading(operation), &[ETAG, VARY]).answer(list)
 }
@@ -67,10 +95,13 @@ fn feed(operation: Operation, of_one: bool) -> Operation {
     } else {
         json!({"type": "string", "examples": ["ChannelConfiguration:0,SkillConfiguration:0"]})
     };
-    let page = Answer::empty(200, "A page, or with `Accept: text/event-stream` all that is to come")
-        .content(JSON, Schema::of::<Feed<Change>>().knowing::<Change>())
-        .content(EVENT_STREAM, Schema::from(json!({"type": "string"})))
-        .may_have(&[VARY]);
+    let page = Answer::empty(
+        200,
+        "A page, or with `Accept: text/event-stream` all that is to come",
+    )
+    .content(JSON, Schema::of::<Feed<Change>>().knowing::<Change>())
+    .content(EVENT_STREAM, Schema::from(json!({"type": "string"})))
+    .may_have(&[VARY]);
     let limit = json!({"type": "integer", "minimum": 0, "maximum": PAGE});
     let operation = operation
         .describe(
@@ -88,26 +119,38 @@ fn feed(operation: Operation, of_one: bool) -> Operation {
             "`id` of the last event of a stream that was cut off",
             json!({"type": "string"}).into(),
         );
-    let operation = operation.problem(404, &["unknown-collection"]).problem(410, &["feed-gone"]);
-    reading(operation).problem(503, &["streams-full"]).answer(page)
+    let operation = operation
+        .problem(404, &["unknown-collection"])
+        .problem(410, &["feed-gone"]);
+    reading(operation)
+        .problem(503, &["streams-full"])
+        .answer(page)
 }
 
 fn list_of_schemas() -> Operation {
     let operation = operation("listSchemas", "The collections that have a schema");
-    operation.answer(Answer::json::<schemas::List<'static>>(200, "By name of the collection"))
+    operation.answer(Answer::json::<schemas::List<'static>>(
+        200,
+        "By name of the collection",
+    ))
 }
 
 fn schema() -> Operation {
     let urn = json!({"type": "string"});
     let operation = of_collection("getSchema", "The schema in force of a collection");
-    let operation = operation.query("urn", "This version or none: `dataschema` of an event", urn.into());
+    let operation = operation.query(
+        "urn",
+        "This version or none: `dataschema` of an event",
+        urn.into(),
+    );
     let answer = Answer::empty(200, "The schema, byte for byte as it was given");
     let answer = answer.content("application/schema+json", json!({"type": "object"}).into());
     cached(operation.problem(404, &["no-schema"]), &[ETAG]).answer(answer.with(&[ETAG]))
 }
 
 fn sample() -> Operation {
-    let operation = of_collection("getSample", "A document as an example").problem(404, &["no-schema"]);
+    let operation =
+        of_collection("getSample", "A document as an example").problem(404, &["no-schema"]);
     let sample = Answer::empty(200, "The sample beside the schema").content(JSON, json!({}).into());
     cached(operation, &[ETAG]).answer(sample.with(&[ETAG]))
 }

@@ -29,13 +29,17 @@ pub(super) fn add(document: Document) -> Document {
 
 fn create() -> Operation {
     let operation = of_collection("createDocument", "Create a document").problem(409, &["exists"]);
-    let operation = operation.describe("Its id is the member `id` of the body, or made up when there is none.");
+    let operation =
+        operation.describe("Its id is the member `id` of the body, or made up when there is none.");
     valued(writing(operation), "application/json")
         .answer(Answer::json::<Written>(201, "It is there").with(&[LOCATION, ETAG]))
 }
 
 fn put() -> Operation {
-    let operation = of_document("putDocument", "Replace a document; its `metadata` is merged");
+    let operation = of_document(
+        "putDocument",
+        "Replace a document; its `metadata` is merged",
+    );
     let operation = operation.describe("With `If-None-Match: *` it is created.");
     valued(conditional(writing(operation)), "application/json")
         .answer(Answer::json::<Written>(200, "It has this value").with(&[ETAG]))
@@ -44,17 +48,26 @@ fn put() -> Operation {
 
 fn patch() -> Operation {
     let operation = of_document("patchDocument", "Change members of a document (RFC 7396)");
-    valued(conditional(writing(operation)), "application/merge-patch+json")
-        .answer(Answer::json::<Written>(200, "It has this value").with(&[ETAG]))
+    valued(
+        conditional(writing(operation)),
+        "application/merge-patch+json",
+    )
+    .answer(Answer::json::<Written>(200, "It has this value").with(&[ETAG]))
 }
 
 fn delete() -> Operation {
     let operation = conditional(writing(of_document("deleteDocument", "Delete a document")));
-    operation.answer(Answer::json::<Written>(200, "It is gone since this revision; there is no `crc`"))
+    operation.answer(Answer::json::<Written>(
+        200,
+        "It is gone since this revision; there is no `crc`",
+    ))
 }
 
 fn change_set() -> Operation {
-    let operation = operation("commitChangeSet", "Change several documents together, or none");
+    let operation = operation(
+        "commitChangeSet",
+        "Change several documents together, or none",
+    );
     writing(operation)
         .body("application/json", true, Schema::given::<SetRequest>())
         .problem(400, &["bad-set", "bad-body"])
@@ -64,18 +77,33 @@ fn change_set() -> Operation {
         .problem(413, &["set-too-large"])
         .problem(415, &["media-type"])
         .problem(422, &["schema"])
-        .answer(Answer::json::<SetDone>(200, "What each member came to, in order"))
+        .answer(Answer::json::<SetDone>(
+            200,
+            "What each member came to, in order",
+        ))
 }
 
 /// What every write may hear, and say of itself.
 fn writing(operation: Operation) -> Operation {
-    let label = || Schema::from(json!({"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"}));
+    let label = || {
+        Schema::from(
+            json!({"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"}),
+        )
+    };
     let unavailable = ["busy", "stopping", "not-committed", "outcome-unknown"];
     operation
-        .header("X-Correlation-Id", "Ties the change to logs elsewhere", label())
+        .header(
+            "X-Correlation-Id",
+            "Ties the change to logs elsewhere",
+            label(),
+        )
         .header("X-User-Id", "Who asks for it", label())
         .header("X-Organisation-Id", "On whose behalf", label())
-        .header("traceparent", "W3C trace context; one of another form is left out", json!({"type": "string"}).into())
+        .header(
+            "traceparent",
+            "W3C trace context; one of another form is left out",
+            json!({"type": "string"}).into(),
+        )
         .problem(500, &["unreadable"])
         .problem(503, &unavailable)
 }
@@ -83,14 +111,25 @@ fn writing(operation: Operation) -> Operation {
 /// It has a document as its body.
 fn valued(operation: Operation, media_type: &str) -> Operation {
     let operation = operation.body(media_type, true, Schema::given::<CanonicalJson>());
-    operation.problem(400, &["bad-body"]).problem(415, &["media-type"]).problem(422, &["schema"])
+    operation
+        .problem(400, &["bad-body"])
+        .problem(415, &["media-type"])
+        .problem(422, &["schema"])
 }
 
 fn conditional(operation: Operation) -> Operation {
     let tag = json!({"type": "string", "pattern": r#"^"[0-9]{1,19}(-[0-9a-f]{8})?"$"#, "examples": ["\"1\""]});
     let tag = json!({"anyOf": [tag, {"type": "string", "const": "*"}]});
     operation
-        .header("If-Match", "The revision, or the entity tag, that the document must be at", tag.into())
-        .header("If-None-Match", "`*`: it must be absent", json!({"type": "string", "const": "*"}).into())
+        .header(
+            "If-Match",
+            "The revision, or the entity tag, that the document must be at",
+            tag.into(),
+        )
+        .header(
+            "If-None-Match",
+            "`*`: it must be absent",
+            json!({"type": "string", "const": "*"}).into(),
+        )
         .problem(412, &["condition-failed"])
 }

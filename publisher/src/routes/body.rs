@@ -1,4 +1,5 @@
-//! Bodies of requests: bounded in bytes and in time, so that no client holds a connection by saying nothing.
+//! Bodies of requests: bounded in bytes and in time, so that no client holds a connection by saying
+//! nothing.
 //!
 //! What a body means is not asked here.
 
@@ -53,9 +54,16 @@ impl FromRequest for Body {
 
 impl Body {
     /// The body, if it is of the media type or says nothing of it.
-    pub(super) fn of_type(&self, request: &HttpRequest, media_type: &str) -> Result<&[u8], ApiError> {
+    pub(super) fn of_type(
+        &self,
+        request: &HttpRequest,
+        media_type: &str,
+    ) -> Result<&[u8], ApiError> {
         let given = header_text(request, header::CONTENT_TYPE)?;
-        let given = given.as_deref().and_then(|given| given.split(';').next()).map(str::trim);
+        let given = given
+            .as_deref()
+            .and_then(|given| given.split(';').next())
+            .map(str::trim);
         // curl names this one for every body, and nobody means it.
         let unsaid = |given: &str| given.eq_ignore_ascii_case("application/x-www-form-urlencoded");
         if given.is_some_and(|given| !given.eq_ignore_ascii_case(media_type) && !unsaid(given)) {
@@ -65,21 +73,30 @@ impl Body {
     }
 
     /// The body as the one value that it is.
-    pub(super) fn canonical(&self, request: &HttpRequest, media_type: &str) -> Result<CanonicalJson, ApiError> {
+    pub(super) fn canonical(
+        &self,
+        request: &HttpRequest,
+        media_type: &str,
+    ) -> Result<CanonicalJson, ApiError> {
         CanonicalJson::parse(self.of_type(request, media_type)?).map_err(ApiError::bad_body)
     }
 }
 
 /// Reads an object. A type with members would take an array for them as well, in their order.
 pub(crate) fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Result<T> {
-    if json.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+    if json
+        .trim_ascii_start()
+        .first()
+        .is_some_and(|first| *first != b'{')
+    {
         return Err(serde::de::Error::custom("expected an object"));
     }
     serde_json::from_slice(json)
 }
 
-/// Reads a body that comes in chunks before anything else happens. The server would wait for the rest of one that nobody
-/// reads, for as long as it takes; of a body of known length it lets go by itself.
+/// Reads a body that comes in chunks before anything else happens. The server would wait for the
+/// rest of one that nobody reads, for as long as it takes; of a body of known length it lets go by
+/// itself.
 pub(super) async fn gather_chunks(request: &mut ServiceRequest) -> Result<(), (ApiError, Payload)> {
     if !request.headers().contains_key(header::TRANSFER_ENCODING) {
         return Ok(());
@@ -105,7 +122,8 @@ pub(super) async fn gather_chunks(request: &mut ServiceRequest) -> Result<(), (A
     }
 }
 
-/// An answer that keeps what is left of its request until it is sent: then the server closes the connection.
+/// An answer that keeps what is left of its request until it is sent: then the server closes the
+/// connection.
 pub(super) fn holding(answer: BoxBody, payload: Payload) -> BoxBody {
     let bytes = answer.try_into_bytes().unwrap_or_default();
     let length = bytes.len() as u64;
@@ -125,7 +143,10 @@ mod tests {
 
     #[test]
     fn an_object_is_no_array() {
-        assert_eq!(object::<RestoreEpoch>(b" {\"adopt\": true}").expect("an object"), RestoreEpoch { adopt: true });
+        assert_eq!(
+            object::<RestoreEpoch>(b" {\"adopt\": true}").expect("an object"),
+            RestoreEpoch { adopt: true }
+        );
         for wrong in ["[]", "[true]", "{\"adpot\": true}", "true", ""] {
             object::<RestoreEpoch>(wrong.as_bytes()).expect_err(wrong);
         }

@@ -30,16 +30,28 @@ pub(crate) struct Written {
     crc: Option<Crc>,
 }
 
-pub(super) async fn get(api: web::Data<Api>, place: Place, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+pub(super) async fn get(
+    api: web::Data<Api>,
+    place: Place,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
     let (collection, id) = api.place(&place)?;
-    let document = api.store.document(&collection, &id).await.map_err(store_failed)?;
+    let document = api
+        .store
+        .document(&collection, &id)
+        .await
+        .map_err(store_failed)?;
     let document = document.ok_or_else(|| ApiError::no_data(&collection, &id))?;
     let etag = document.etag();
     if has_already(&request, &etag)? {
-        return Ok(HttpResponse::NotModified().insert_header((header::ETAG, etag)).finish());
+        return Ok(HttpResponse::NotModified()
+            .insert_header((header::ETAG, etag))
+            .finish());
     }
     let mut response = HttpResponse::Ok();
-    response.insert_header((header::ETAG, etag)).content_type(header::ContentType::json());
+    response
+        .insert_header((header::ETAG, etag))
+        .content_type(header::ContentType::json());
     Ok(response.body(document.json().clone()))
 }
 
@@ -52,9 +64,20 @@ pub(super) async fn create(
     let collection = api.collection(&name)?;
     let config = body.canonical(&request, body::JSON)?;
     let id = id_of(&config)?;
-    let done = api.write(&request, collection.clone(), id, Action::Create(config), Condition::Any).await?;
+    let done = api
+        .write(
+            &request,
+            collection.clone(),
+            id,
+            Action::Create(config),
+            Condition::Any,
+        )
+        .await?;
     let location = format!("/v1/collections/{collection}/documents/{}", done.id);
-    Ok(answer(HttpResponse::Created().insert_header((header::LOCATION, location)), done))
+    Ok(answer(
+        HttpResponse::Created().insert_header((header::LOCATION, location)),
+        done,
+    ))
 }
 
 pub(super) async fn put(
@@ -65,9 +88,21 @@ pub(super) async fn put(
 ) -> Result<HttpResponse, ApiError> {
     let (collection, id) = api.place(&place)?;
     let config = body.canonical(&request, body::JSON)?;
-    let done = api.write(&request, collection, id, Action::Put(config), condition(&request)?).await?;
+    let done = api
+        .write(
+            &request,
+            collection,
+            id,
+            Action::Put(config),
+            condition(&request)?,
+        )
+        .await?;
     let created = done.op == Some(Operation::Create);
-    let status = if created { StatusCode::CREATED } else { StatusCode::OK };
+    let status = if created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
     Ok(answer(&mut HttpResponse::build(status), done))
 }
 
@@ -79,14 +114,35 @@ pub(super) async fn patch(
 ) -> Result<HttpResponse, ApiError> {
     let (collection, id) = api.place(&place)?;
     let patch = body.canonical(&request, "application/merge-patch+json")?;
-    let patch = serde_json::from_str(patch.as_str()).map_err(|error| ApiError::bad_field("body", error))?;
-    let done = api.write(&request, collection, id, Action::Patch(patch), condition(&request)?).await?;
+    let patch =
+        serde_json::from_str(patch.as_str()).map_err(|error| ApiError::bad_field("body", error))?;
+    let done = api
+        .write(
+            &request,
+            collection,
+            id,
+            Action::Patch(patch),
+            condition(&request)?,
+        )
+        .await?;
     Ok(answer(&mut HttpResponse::Ok(), done))
 }
 
-pub(super) async fn delete(api: web::Data<Api>, place: Place, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+pub(super) async fn delete(
+    api: web::Data<Api>,
+    place: Place,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
     let (collection, id) = api.place(&place)?;
-    let done = api.write(&request, collection, id, Action::Delete, condition(&request)?).await?;
+    let done = api
+        .write(
+            &request,
+            collection,
+            id,
+            Action::Delete,
+            condition(&request)?,
+        )
+        .await?;
     Ok(answer(&mut HttpResponse::Ok(), done))
 }
 
@@ -100,7 +156,15 @@ impl Api {
         condition: Condition,
     ) -> Result<Done, ApiError> {
         let context = origin::context(request)?;
-        self.writer.write(Write { collection, id, action, condition, context }).await
+        self.writer
+            .write(Write {
+                collection,
+                id,
+                action,
+                condition,
+                context,
+            })
+            .await
     }
 }
 
@@ -108,7 +172,11 @@ fn answer(response: &mut actix_web::HttpResponseBuilder, done: Done) -> HttpResp
     if let Some(crc) = done.crc {
         response.insert_header((header::ETAG, etag(done.revision, crc)));
     }
-    response.json(Written { id: done.id, revision: done.revision, crc: done.crc })
+    response.json(Written {
+        id: done.id,
+        revision: done.revision,
+        crc: done.crc,
+    })
 }
 
 /// The `id` member of a new document, or one that nobody else has. It is not put into the document.
@@ -117,34 +185,64 @@ fn id_of(config: &CanonicalJson) -> Result<DocumentId, ApiError> {
     struct Identified {
         id: Option<serde_json::Value>,
     }
-    let wrong =
-        |detail: String| contract::Problem::new(400, "bad-body", "The id cannot be used", detail).at("/id").into();
+    let wrong = |detail: String| {
+        contract::Problem::new(400, "bad-body", "The id cannot be used", detail)
+            .at("/id")
+            .into()
+    };
     let id = serde_json::from_str::<Identified>(config.as_str()).map_or(None, |body| body.id);
     match id {
-        None => Uuid::now_v7().to_string().parse().map_err(|error: contract::Malformed| wrong(error.to_string())),
-        Some(serde_json::Value::String(id)) => {
-            id.parse().map_err(|error: contract::Malformed| wrong(error.to_string()))
-        }
+        None => Uuid::now_v7()
+            .to_string()
+            .parse()
+            .map_err(|error: contract::Malformed| wrong(error.to_string())),
+        Some(serde_json::Value::String(id)) => id
+            .parse()
+            .map_err(|error: contract::Malformed| wrong(error.to_string())),
         Some(_other) => Err(wrong("An id is a string".to_owned())),
     }
 }
 
-/// `If-Match: "<revision>"`, `"<revision>-<crc>"` or `*`; `If-None-Match: *` (RFC 9110 section 13.1).
+/// `If-Match: "<revision>"`, `"<revision>-<crc>"` or `*`; `If-None-Match: *` (RFC 9110 section
+/// 13.1).
 fn condition(request: &HttpRequest) -> Result<Condition, ApiError> {
-    match (header_text(request, header::IF_MATCH)?.as_deref(), header_text(request, header::IF_NONE_MATCH)?.as_deref())
-    {
+    match (
+        header_text(request, header::IF_MATCH)?.as_deref(),
+        header_text(request, header::IF_NONE_MATCH)?.as_deref(),
+    ) {
         (None, None) => Ok(Condition::Any),
         (None, Some("*")) => Ok(Condition::Absent),
-        (None, Some(_)) => Err(ApiError::bad_field("If-None-Match", "a write understands * only")),
-        (Some(_), Some(_)) => Err(ApiError::bad_field("If-Match", "send If-Match or If-None-Match, not both")),
+        (None, Some(_)) => Err(ApiError::bad_field(
+            "If-None-Match",
+            "a write understands * only",
+        )),
+        (Some(_), Some(_)) => Err(ApiError::bad_field(
+            "If-Match",
+            "send If-Match or If-None-Match, not both",
+        )),
         (Some("*"), None) => Ok(Condition::Present),
         (Some(tag), None) => {
-            let expected =
-                || ApiError::bad_field("If-Match", "expected one \"<revision>\", one \"<revision>-<crc>\", or *");
-            let tag = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).ok_or_else(expected)?;
-            let (revision, crc) = tag.split_once('-').map_or((tag, None), |(revision, crc)| (revision, Some(crc)));
-            let crc = crc.map(str::parse).transpose().map_err(|_malformed| expected())?;
-            Ok(Condition::At(revision.parse().map_err(|_malformed| expected())?, crc))
+            let expected = || {
+                ApiError::bad_field(
+                    "If-Match",
+                    "expected one \"<revision>\", one \"<revision>-<crc>\", or *",
+                )
+            };
+            let tag = tag
+                .strip_prefix('"')
+                .and_then(|tag| tag.strip_suffix('"'))
+                .ok_or_else(expected)?;
+            let (revision, crc) = tag
+                .split_once('-')
+                .map_or((tag, None), |(revision, crc)| (revision, Some(crc)));
+            let crc = crc
+                .map(str::parse)
+                .transpose()
+                .map_err(|_malformed| expected())?;
+            Ok(Condition::At(
+                revision.parse().map_err(|_malformed| expected())?,
+                crc,
+            ))
         }
     }
 }

@@ -1,7 +1,8 @@
-//! The change feed: strictly by revision, contiguous, from the log; as JSON pages, or live ([`live`]).
+//! The change feed: strictly by revision, contiguous, from the log; as JSON pages, or live
+//! ([`live`]).
 //!
-//! A reader that cannot be served contiguously is told so with a reason, and loads a snapshot: with 410 where it asked for a
-//! page, with the event `resync` where it follows.
+//! A reader that cannot be served contiguously is told so with a reason, and loads a snapshot: with
+//! 410 where it asked for a page, with the event `resync` where it follows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -81,7 +82,11 @@ impl Position {
     }
 
     fn since(&self, scope: &Scope) -> Result<Option<Since>, ApiError> {
-        let since = self.since.as_deref().map(|since| scope.since(since)).transpose();
+        let since = self
+            .since
+            .as_deref()
+            .map(|since| scope.since(since))
+            .transpose();
         since.map_err(|error| ApiError::bad_field("since", error))
     }
 }
@@ -89,19 +94,31 @@ impl Position {
 impl Api {
     /// All of it is served here.
     fn known(&self, since: &Since) -> Result<(), ApiError> {
-        since.keys().try_for_each(|name| self.collection(name.as_str()).map(drop))
+        since
+            .keys()
+            .try_for_each(|name| self.collection(name.as_str()).map(drop))
     }
 
     async fn page(&self, scope: &Scope, position: &Position) -> Result<HttpResponse, ApiError> {
-        let since = position.since(scope)?.ok_or_else(|| ApiError::unreadable("missing field `since`"))?;
+        let since = position
+            .since(scope)?
+            .ok_or_else(|| ApiError::unreadable("missing field `since`"))?;
         self.known(&since)?;
         let names: BTreeSet<_> = since.keys().cloned().collect();
         let heads = self.store.heads(&names).await.map_err(store_failed)?;
         let limit = position.limit.unwrap_or(PAGE).clamp(1, PAGE);
-        let items = self.changes(&heads, &since, position.epoch()?, (limit, PAGE_BYTES)).await?;
+        let items = self
+            .changes(&heads, &since, position.epoch()?, (limit, PAGE_BYTES))
+            .await?;
         let mut reached = since;
-        reached.extend(items.iter().map(|change| (change.collection.clone(), change.revision)));
-        let more = heads.iter().any(|head| reached[&head.collection] < head.revision);
+        reached.extend(
+            items
+                .iter()
+                .map(|change| (change.collection.clone(), change.revision)),
+        );
+        let more = heads
+            .iter()
+            .any(|head| reached[&head.collection] < head.revision);
         Ok(HttpResponse::Ok().json(contract::Feed { heads, items, more }))
     }
 
@@ -115,7 +132,9 @@ impl Api {
     ) -> Result<Vec<Change>, Halt> {
         let mut pending = Vec::new();
         for head in heads {
-            let Some(after) = since.get(&head.collection).copied() else { continue };
+            let Some(after) = since.get(&head.collection).copied() else {
+                continue;
+            };
             feed::check(head, after, epoch).map_err(Halt::Gone)?;
             if after < head.revision {
                 pending.push((head, after));
@@ -142,12 +161,23 @@ impl Api {
         if room == 0 || budget == 0 {
             return Ok(Vec::new());
         }
-        let mut found = self.store.changes(&head.collection, after, room, budget).await.map_err(Halt::Store)?;
-        // The log may have grown since the heads were read; what is newer than them waits for the next page.
+        let mut found = self
+            .store
+            .changes(&head.collection, after, room, budget)
+            .await
+            .map_err(Halt::Store)?;
+        // The log may have grown since the heads were read; what is newer than them waits for the
+        // next page.
         found.retain(|change| change.revision <= head.revision);
-        let unbroken = found.iter().zip(after + 1..).all(|(change, revision)| change.revision == revision);
+        let unbroken = found
+            .iter()
+            .zip(after + 1..)
+            .all(|(change, revision)| change.revision == revision);
         if found.is_empty() || !unbroken {
-            Err(Halt::Gone(Gone::Trimmed { collection: head.collection.clone(), next: after + 1 }))
+            Err(Halt::Gone(Gone::Trimmed {
+                collection: head.collection.clone(),
+                next: after + 1,
+            }))
         } else {
             Ok(found)
         }
@@ -155,5 +185,8 @@ impl Api {
 }
 
 fn size(change: &Change) -> usize {
-    change.config_data.as_ref().map_or(0, |config| config.as_str().len())
+    change
+        .config_data
+        .as_ref()
+        .map_or(0, |config| config.as_str().len())
 }

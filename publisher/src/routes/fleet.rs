@@ -27,15 +27,22 @@ pub(super) async fn check_in(
     request: HttpRequest,
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
-    let checked_in = api.fleet.check_in(&instance, &read(body)?, caller(&request)).await?;
+    let checked_in = api
+        .fleet
+        .check_in(&instance, &read(body)?, caller(&request))
+        .await?;
     Ok(HttpResponse::Ok().json(checked_in))
 }
 
 fn caller(request: &HttpRequest) -> Caller<'_> {
     let headers = request.headers();
-    let forwarded = headers.contains_key(header::FORWARDED) || headers.contains_key(header::X_FORWARDED_FOR);
+    let forwarded =
+        headers.contains_key(header::FORWARDED) || headers.contains_key(header::X_FORWARDED_FOR);
     Caller {
-        peer: request.peer_addr().filter(|_peer| !forwarded).map(|peer| peer.ip()),
+        peer: request
+            .peer_addr()
+            .filter(|_peer| !forwarded)
+            .map(|peer| peer.ip()),
         token: headers.get(TOKEN).map(header::HeaderValue::as_bytes),
     }
 }
@@ -47,16 +54,28 @@ pub(super) async fn list(api: web::Data<Api>) -> Result<HttpResponse, ApiError> 
 /// An empty body is the plain wish.
 pub(super) async fn declare(api: web::Data<Api>, body: Body) -> Result<HttpResponse, ApiError> {
     let body = read(body)?;
-    let wish = if body.is_empty() { Ok(RestoreEpoch::default()) } else { body::object(&body) };
+    let wish = if body.is_empty() {
+        Ok(RestoreEpoch::default())
+    } else {
+        body::object(&body)
+    };
     let wish = wish.map_err(|error| {
-        Problem::new(400, "bad-body", "The body is not {\"adopt\": true|false}", error.to_string()).at("")
+        Problem::new(
+            400,
+            "bad-body",
+            "The body is not {\"adopt\": true|false}",
+            error.to_string(),
+        )
+        .at("")
     })?;
     Ok(HttpResponse::Ok().json(api.fleet.declare(wish).await?))
 }
 
 fn read(body: Body) -> Result<Bytes, ApiError> {
-    body.map_err(|error| match error.as_response_error().status_code().as_u16() {
-        413 => ApiError::too_large(LIMIT),
-        _ => ApiError::bad_field("body", error),
-    })
+    body.map_err(
+        |error| match error.as_response_error().status_code().as_u16() {
+            413 => ApiError::too_large(LIMIT),
+            _ => ApiError::bad_field("body", error),
+        },
+    )
 }

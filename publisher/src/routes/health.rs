@@ -13,16 +13,22 @@ pub(super) async fn healthz() -> HttpResponse {
 /// For Prometheus; what the store would have to tell is left out where it does not.
 pub(super) async fn metrics(api: web::Data<Api>) -> HttpResponse {
     let fleet = api.fleet.list().await.ok();
-    let text = api.metrics.text(fleet.as_ref().map(|fleet| fleet.replicas.as_slice()));
+    let text = api
+        .metrics
+        .text(fleet.as_ref().map(|fleet| fleet.replicas.as_slice()));
     match text {
-        Ok(text) => HttpResponse::Ok().content_type(metrics::MEDIA_TYPE).body(text),
+        Ok(text) => HttpResponse::Ok()
+            .content_type(metrics::MEDIA_TYPE)
+            .body(text),
         Err(_never) => HttpResponse::InternalServerError().finish(),
     }
 }
 
 /// What can be asked for here.
 pub(super) async fn openapi() -> HttpResponse {
-    HttpResponse::Ok().content_type(header::ContentType::json()).body(openapi::document())
+    HttpResponse::Ok()
+        .content_type(header::ContentType::json())
+        .body(openapi::document())
 }
 
 /// The store answers.

@@ -1,6 +1,8 @@
-//! The schemas of the collections as contracts: whoever reads a `dataschema` in an event can fetch what it names.
+//! The schemas of the collections as contracts: whoever reads a `dataschema` in an event can fetch
+//! what it names.
 //!
-//! Only the schemas in force are here. Earlier versions are not kept, and none is changed over HTTP.
+//! Only the schemas in force are here. Earlier versions are not kept, and none is changed over
+//! HTTP.
 
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, http::header, web};
 use bytes::Bytes;
@@ -43,20 +45,32 @@ pub(super) struct Version {
 impl Api {
     fn schema(&self, collection: &str) -> Result<&Schema, ApiError> {
         let collection = self.collection(collection)?;
-        let without = || ApiError::no_schema(format!("{collection} has no schema; it takes any object"));
-        self.terms.rules.schemas.get(&collection).ok_or_else(without)
+        let without =
+            || ApiError::no_schema(format!("{collection} has no schema; it takes any object"));
+        self.terms
+            .rules
+            .schemas
+            .get(&collection)
+            .ok_or_else(without)
     }
 }
 
 pub(super) async fn list(api: web::Data<Api>) -> HttpResponse {
-    let listed = api.terms.rules.schemas.all().map(|(collection, schema)| Listed {
-        collection,
-        urn: &schema.urn,
-        title: schema.title.as_deref(),
-        description: schema.description.as_deref(),
-        sample: schema.sample.is_some(),
-    });
-    HttpResponse::Ok().json(List { schemas: listed.collect() })
+    let listed = api
+        .terms
+        .rules
+        .schemas
+        .all()
+        .map(|(collection, schema)| Listed {
+            collection,
+            urn: &schema.urn,
+            title: schema.title.as_deref(),
+            description: schema.description.as_deref(),
+            sample: schema.sample.is_some(),
+        });
+    HttpResponse::Ok().json(List {
+        schemas: listed.collect(),
+    })
 }
 
 pub(super) async fn get(
@@ -67,7 +81,10 @@ pub(super) async fn get(
 ) -> Result<HttpResponse, ApiError> {
     let schema = api.schema(&collection)?;
     if let Some(urn) = version.into_inner().urn.filter(|urn| *urn != schema.urn) {
-        return Err(ApiError::no_schema(format!("{urn} is not in force here; {} is", schema.urn)));
+        return Err(ApiError::no_schema(format!(
+            "{urn} is not in force here; {} is",
+            schema.urn
+        )));
     }
     answer(&request, JSON_SCHEMA, &schema.text)
 }
@@ -78,7 +95,8 @@ pub(super) async fn sample(
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let sample = api.schema(&collection)?.sample.as_ref();
-    let sample = sample.ok_or_else(|| ApiError::no_schema(format!("{collection} has no sample")))?;
+    let sample =
+        sample.ok_or_else(|| ApiError::no_schema(format!("{collection} has no sample")))?;
     answer(&request, JSON, sample)
 }
 

@@ -1,7 +1,8 @@
 //! `POST /v1/changes`: several documents that change together or not at all.
 //!
-//! The body is read member by member, so that a fault is told of the member that has it. What holds for every set is in
-//! [`crate::members`], what a member does is decided where every write is, in [`crate::fold`].
+//! The body is read member by member, so that a fault is told of the member that has it. What holds
+//! for every set is in [`crate::members`], what a member does is decided where every write is, in
+//! [`crate::fold`].
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use contract::{
@@ -31,7 +32,8 @@ struct Changes<'a> {
     changes: Vec<&'a RawValue>,
 }
 
-/// [`contract::set::SetMember`], not yet checked. An `expected` with a typing error must not be passed over.
+/// [`contract::set::SetMember`], not yet checked. An `expected` with a typing error must not be
+/// passed over.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Member<'a> {
@@ -43,12 +45,28 @@ struct Member<'a> {
     expected: Option<Revision>,
 }
 
-pub(super) async fn commit(api: web::Data<Api>, request: HttpRequest, body: Body) -> Result<HttpResponse, ApiError> {
+pub(super) async fn commit(
+    api: web::Data<Api>,
+    request: HttpRequest,
+    body: Body,
+) -> Result<HttpResponse, ApiError> {
     let members = api.members(&request, body.of_type(&request, body::JSON)?)?;
-    let places = members.iter().map(|write| (write.collection.clone(), write.id.clone())).collect();
+    let places = members
+        .iter()
+        .map(|write| (write.collection.clone(), write.id.clone()))
+        .collect();
     let id = Uuid::now_v7().to_string();
-    let done = api.writer.write_set(Set { id: id.clone(), members }).await?;
-    Ok(HttpResponse::Ok().json(SetDone { id, items: members::items(places, &done) }))
+    let done = api
+        .writer
+        .write_set(Set {
+            id: id.clone(),
+            members,
+        })
+        .await?;
+    Ok(HttpResponse::Ok().json(SetDone {
+        id,
+        items: members::items(places, &done),
+    }))
 }
 
 impl Api {
@@ -62,18 +80,34 @@ impl Api {
         }
         let (context, mut members) = (origin::context(request)?, Members::default());
         for (index, member) in changes.into_iter().enumerate() {
-            let member = self.member(member).map_err(|error| error.of_member(index))?;
+            let member = self
+                .member(member)
+                .map_err(|error| error.of_member(index))?;
             members.add(&self.terms, &context, member)?;
         }
         Ok(members.into_writes())
     }
 
     fn member(&self, member: &RawValue) -> Result<SetMember, ApiError> {
-        let Member { collection, op, id, config_data, expected } =
-            body::object(member.get().as_bytes()).map_err(|error| refused("", error))?;
+        let Member {
+            collection,
+            op,
+            id,
+            config_data,
+            expected,
+        } = body::object(member.get().as_bytes()).map_err(|error| refused("", error))?;
         let (collection, id) = self.place(&(collection, id))?;
-        let config = config_data.map(|config| CanonicalJson::parse(config.get().as_bytes())).transpose();
-        let config_data = config.map_err(|refusal| ApiError::bad_body(refusal).under("/configData"))?;
-        Ok(SetMember { collection, op, id, config_data, expected })
+        let config = config_data
+            .map(|config| CanonicalJson::parse(config.get().as_bytes()))
+            .transpose();
+        let config_data =
+            config.map_err(|refusal| ApiError::bad_body(refusal).under("/configData"))?;
+        Ok(SetMember {
+            collection,
+            op,
+            id,
+            config_data,
+            expected,
+        })
     }
 }

@@ -35,7 +35,9 @@ impl Frame {
     fn piece(&mut self, piece: &Piece, out: &mut Vec<u8>) {
         for document in &piece.documents {
             match self {
-                Self::List(listing) => listing.iter_mut().for_each(|listing| listing.item(document, out)),
+                Self::List(listing) => listing
+                    .iter_mut()
+                    .for_each(|listing| listing.item(document, out)),
                 Self::Snapshot { count } => {
                     *count += 1;
                     document.snapshot_line(&piece.collection, out);
@@ -46,31 +48,68 @@ impl Frame {
 
     fn close(&mut self, out: &mut Vec<u8>) {
         match self {
-            Self::List(listing) => listing.take().into_iter().for_each(|listing| listing.close(out)),
+            Self::List(listing) => listing
+                .take()
+                .into_iter()
+                .for_each(|listing| listing.close(out)),
             Self::Snapshot { count } => end_line(*count, out),
         }
     }
 }
 
 /// A list of the one collection of a reading.
-pub(super) fn list(mut response: HttpResponseBuilder, reading: Reading, form: Form) -> HttpResponse {
+pub(super) fn list(
+    mut response: HttpResponseBuilder,
+    reading: Reading,
+    form: Form,
+) -> HttpResponse {
     let mut first = Vec::new();
-    let listing = reading.heads.first().map(|head| Listing::open(form, head, &mut first));
-    send(response.content_type(form.media_type()), first, Source::Own(reading), Frame::List(listing))
+    let listing = reading
+        .heads
+        .first()
+        .map(|head| Listing::open(form, head, &mut first));
+    send(
+        response.content_type(form.media_type()),
+        first,
+        Source::Own(reading),
+        Frame::List(listing),
+    )
 }
 
 /// A snapshot of all collections of a reading.
-pub(super) async fn snapshot(mut response: HttpResponseBuilder, reading: Reading, load: Load) -> HttpResponse {
+pub(super) async fn snapshot(
+    mut response: HttpResponseBuilder,
+    reading: Reading,
+    load: Load,
+) -> HttpResponse {
     let mut first = Vec::new();
-    start_line(&contract::snapshot::Start { epoch: reading.epoch, heads: reading.heads.clone() }, &mut first);
+    start_line(
+        &contract::snapshot::Start {
+            epoch: reading.epoch,
+            heads: reading.heads.clone(),
+        },
+        &mut first,
+    );
     load.hold(reading).await;
-    send(response.content_type(NDJSON), first, Source::Placed(load), Frame::Snapshot { count: 0 })
+    send(
+        response.content_type(NDJSON),
+        first,
+        Source::Placed(load),
+        Frame::Snapshot { count: 0 },
+    )
 }
 
-fn send(response: &mut HttpResponseBuilder, first: Vec<u8>, source: Source, frame: Frame) -> HttpResponse {
+fn send(
+    response: &mut HttpResponseBuilder,
+    first: Vec<u8>,
+    source: Source,
+    frame: Frame,
+) -> HttpResponse {
     let start = Some((source, frame, first));
     response.streaming(stream::try_unfold(start, async |state| {
-        let Some((mut source, mut frame, mut out)) = state else { return Ok(None) };
+        let Some((mut source, mut frame, mut out)) = state else {
+            return Ok(None);
+        };
         match source.next().await {
             Ok(Some(piece)) => {
                 frame.piece(&piece, &mut out);

@@ -1,7 +1,7 @@
 //! The embedded store: one redb file. It is the default and needs no server.
 //!
-//! One process at a time may have it open. Every call runs on the blocking pool, because redb waits for the disk; a group is
-//! one transaction and one fsync.
+//! One process at a time may have it open. Every call runs on the blocking pool, because redb waits
+//! for the disk; a group is one transaction and one fsync.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -14,8 +14,8 @@ use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
 use contract::{Change, CollectionName, Document, DocumentId, Epoch, Head, Revision};
 use redb::{
-    Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError,
-    TransactionError, WriteTransaction,
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+    TableError, TransactionError, WriteTransaction,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -49,7 +49,8 @@ const FORMAT: u64 = 1;
 pub struct Embedded {
     database: Arc<Database>,
     terms: Arc<Terms>,
-    /// Set once the disk failed under any call: redb then refuses every write until the file is opened anew.
+    /// Set once the disk failed under any call: redb then refuses every write until the file is
+    /// opened anew.
     broken: Arc<Broken>,
 }
 
@@ -69,13 +70,21 @@ impl Embedded {
     pub(super) async fn open(folder: &Path, terms: Arc<Terms>) -> anyhow::Result<Self> {
         let folder = folder.to_owned();
         blocking(move || {
-            std::fs::create_dir_all(&folder).with_context(|| format!("making the folder {}", folder.display()))?;
+            std::fs::create_dir_all(&folder)
+                .with_context(|| format!("making the folder {}", folder.display()))?;
             let file = folder.join("confcast.redb");
             let database = Database::create(&file).with_context(|| {
-                format!("opening {}: is another publisher using it? One process at a time may", file.display())
+                format!(
+                    "opening {}: is another publisher using it? One process at a time may",
+                    file.display()
+                )
             })?;
             prepare(&database).with_context(|| format!("reading {}", file.display()))?;
-            Ok(Self { database: Arc::new(database), terms, broken: Arc::default() })
+            Ok(Self {
+                database: Arc::new(database),
+                terms,
+                broken: Arc::default(),
+            })
         })
         .await
     }
@@ -99,10 +108,13 @@ impl Embedded {
         work: impl FnOnce(&Database) -> anyhow::Result<T> + Send + 'static,
     ) -> anyhow::Result<T> {
         let database = self.database.clone();
-        blocking(move || work(&database)).await.inspect_err(|error| self.judge(error))
+        blocking(move || work(&database))
+            .await
+            .inspect_err(|error| self.judge(error))
     }
 
-    /// The disk failed, whichever call it was: nothing will be written until the file is opened anew.
+    /// The disk failed, whichever call it was: nothing will be written until the file is opened
+    /// anew.
     fn judge(&self, error: &anyhow::Error) {
         if disk_failed(error) {
             self.give_up(error);
@@ -110,7 +122,9 @@ impl Embedded {
     }
 
     fn give_up(&self, error: &anyhow::Error) {
-        self.broken.why.get_or_init(|| format!("the embedded store failed on its disk: {error:#}"));
+        self.broken
+            .why
+            .get_or_init(|| format!("the embedded store failed on its disk: {error:#}"));
         self.broken.is.cancel();
     }
 
@@ -121,23 +135,42 @@ impl Embedded {
     }
 
     fn commit_now(&self, group: &[Entry]) -> Result<Committed, CommitError> {
-        let decided = self.decide_and_write(group).inspect_err(|error| self.judge(error));
+        let decided = self
+            .decide_and_write(group)
+            .inspect_err(|error| self.judge(error));
         let (transaction, folded) = decided.map_err(CommitError::NotCommitted)?;
         if let Some(transaction) = transaction {
-            // The pages may have reached the disk before the error: only opening the file anew tells.
-            transaction.commit().map_err(|error| self.break_down(error.into()))?;
+            // The pages may have reached the disk before the error: only opening the file anew
+            // tells.
+            transaction
+                .commit()
+                .map_err(|error| self.break_down(error.into()))?;
         }
-        Ok(Committed { verdicts: folded.verdicts, changes: folded.changes })
+        Ok(Committed {
+            verdicts: folded.verdicts,
+            changes: folded.changes,
+        })
     }
 
-    fn decide_and_write(&self, group: &[Entry]) -> anyhow::Result<(Option<WriteTransaction>, Folded)> {
+    fn decide_and_write(
+        &self,
+        group: &[Entry],
+    ) -> anyhow::Result<(Option<WriteTransaction>, Folded)> {
         let transaction = self.database.begin_write()?;
-        let folded = self.terms.rules.fold(ground(&transaction, group)?, group, Utc::now());
+        let folded = self
+            .terms
+            .rules
+            .fold(ground(&transaction, group)?, group, Utc::now());
         if folded.changes.is_empty() {
             transaction.abort()?;
             return Ok((None, folded));
         }
-        write(&transaction, &folded.changes, &folded.after, self.terms.events_enabled)?;
+        write(
+            &transaction,
+            &folded.changes,
+            &folded.after,
+            self.terms.events_enabled,
+        )?;
         Ok((Some(transaction), folded))
     }
 
@@ -146,9 +179,13 @@ impl Embedded {
         CommitError::OutcomeUnknown(error)
     }
 
-    pub(super) async fn heads(&self, collections: &BTreeSet<CollectionName>) -> anyhow::Result<Vec<Head>> {
+    pub(super) async fn heads(
+        &self,
+        collections: &BTreeSet<CollectionName>,
+    ) -> anyhow::Result<Vec<Head>> {
         let collections = collections.clone();
-        self.call(move |database| heads(&database.begin_read()?, &collections)).await
+        self.call(move |database| heads(&database.begin_read()?, &collections))
+            .await
     }
 
     pub(super) async fn document(
@@ -200,7 +237,10 @@ impl Embedded {
         let fresh = fresh.start.timestamp_millis()..fresh.end.timestamp_millis();
         self.call(move |database| {
             let transaction = database.begin_read()?;
-            let (owed, changes) = (transaction.open_table(OWED)?, transaction.open_table(CHANGES)?);
+            let (owed, changes) = (
+                transaction.open_table(OWED)?,
+                transaction.open_table(CHANGES)?,
+            );
             let mut found = Vec::new();
             for row in owed.range(after(&collection, since))? {
                 let (place, committed) = row?;
@@ -210,7 +250,9 @@ impl Embedded {
                 if fresh.contains(&committed.value()) {
                     continue;
                 }
-                let change = changes.get(place.value())?.context("an owed change is not in the log")?;
+                let change = changes
+                    .get(place.value())?
+                    .context("an owed change is not in the log")?;
                 found.push(serde_json::from_slice(change.value())?);
             }
             Ok(found)
@@ -218,11 +260,15 @@ impl Embedded {
         .await
     }
 
-    pub(super) async fn clear_owed(&self, published: &[(CollectionName, Revision)]) -> anyhow::Result<()> {
+    pub(super) async fn clear_owed(
+        &self,
+        published: &[(CollectionName, Revision)],
+    ) -> anyhow::Result<()> {
         let published = published.to_vec();
         self.call(move |database| {
             let mut transaction = database.begin_write()?;
-            // Not worth an fsync of its own: the next group makes it durable, and losing it only sends an event twice.
+            // Not worth an fsync of its own: the next group makes it durable, and losing it only
+            // sends an event twice.
             transaction.set_durability(redb::Durability::None)?;
             let mut owed = transaction.open_table(OWED)?;
             for (collection, revision) in &published {
@@ -240,30 +286,44 @@ fn after(collection: &CollectionName, revision: Revision) -> std::ops::RangeIncl
     (collection.as_str(), revision.saturating_add(1))..=(collection.as_str(), u64::MAX)
 }
 
-/// Whether redb says that the disk failed, now or before. It latches: after either it refuses every write.
+/// Whether redb says that the disk failed, now or before. It latches: after either it refuses every
+/// write.
 fn disk_failed(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         let within = [
             cause.downcast_ref::<StorageError>(),
-            cause.downcast_ref::<TableError>().and_then(|error| match error {
-                TableError::Storage(error) => Some(error),
-                _ => None,
-            }),
-            cause.downcast_ref::<TransactionError>().and_then(|error| match error {
-                TransactionError::Storage(error) => Some(error),
-                _ => None,
-            }),
-            cause.downcast_ref::<redb::CommitError>().and_then(|error| match error {
-                redb::CommitError::Storage(error) => Some(error),
-                _ => None,
-            }),
+            cause
+                .downcast_ref::<TableError>()
+                .and_then(|error| match error {
+                    TableError::Storage(error) => Some(error),
+                    _ => None,
+                }),
+            cause
+                .downcast_ref::<TransactionError>()
+                .and_then(|error| match error {
+                    TransactionError::Storage(error) => Some(error),
+                    _ => None,
+                }),
+            cause
+                .downcast_ref::<redb::CommitError>()
+                .and_then(|error| match error {
+                    redb::CommitError::Storage(error) => Some(error),
+                    _ => None,
+                }),
         ];
-        within.into_iter().flatten().any(|error| matches!(error, StorageError::Io(_) | StorageError::PreviousIo))
+        within
+            .into_iter()
+            .flatten()
+            .any(|error| matches!(error, StorageError::Io(_) | StorageError::PreviousIo))
     })
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> anyhow::Result<T> {
-    tokio::task::spawn_blocking(work).await.context("a store call panicked")?
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .context("a store call panicked")?
 }
 
 fn prepare(database: &Database) -> anyhow::Result<()> {
@@ -272,7 +332,10 @@ fn prepare(database: &Database) -> anyhow::Result<()> {
         let mut meta = transaction.open_table(META)?;
         let format = meta.get("format")?.map(|format| format.value());
         match format {
-            Some(format) => ensure!(format == FORMAT, "its format is {format}; this version reads {FORMAT} only"),
+            Some(format) => ensure!(
+                format == FORMAT,
+                "its format is {format}; this version reads {FORMAT} only"
+            ),
             None => {
                 meta.insert("format", FORMAT)?;
                 meta.insert("lineage", u64::from(rand::random::<u32>()))?;
@@ -289,8 +352,17 @@ fn prepare(database: &Database) -> anyhow::Result<()> {
 }
 
 fn epoch(meta: &impl ReadableTable<&'static str, u64>) -> anyhow::Result<Epoch> {
-    let read = |key: &'static str| anyhow::Ok(meta.get(key)?.with_context(|| format!("{key} is missing"))?.value());
-    Ok(Epoch { lineage: u32::try_from(read("lineage")?)?, counter: read("counter")? })
+    let read = |key: &'static str| {
+        anyhow::Ok(
+            meta.get(key)?
+                .with_context(|| format!("{key} is missing"))?
+                .value(),
+        )
+    };
+    Ok(Epoch {
+        lineage: u32::try_from(read("lineage")?)?,
+        counter: read("counter")?,
+    })
 }
 
 fn head(
@@ -299,15 +371,24 @@ fn head(
     epoch: Epoch,
 ) -> anyhow::Result<Head> {
     match heads.get(name.as_str())? {
-        Some(head) => Ok(Head { epoch, ..serde_json::from_slice(head.value())? }),
+        Some(head) => Ok(Head {
+            epoch,
+            ..serde_json::from_slice(head.value())?
+        }),
         None => Ok(Head::empty(name.clone(), epoch)),
     }
 }
 
-fn heads(transaction: &ReadTransaction, collections: &BTreeSet<CollectionName>) -> anyhow::Result<Vec<Head>> {
+fn heads(
+    transaction: &ReadTransaction,
+    collections: &BTreeSet<CollectionName>,
+) -> anyhow::Result<Vec<Head>> {
     let epoch = epoch(&transaction.open_table(META)?)?;
     let heads = transaction.open_table(HEADS)?;
-    collections.iter().map(|name| head(&heads, name, epoch)).collect()
+    collections
+        .iter()
+        .map(|name| head(&heads, name, epoch))
+        .collect()
 }
 
 fn document(id: DocumentId, (revision, text): (Revision, &str)) -> Document {
@@ -316,21 +397,38 @@ fn document(id: DocumentId, (revision, text): (Revision, &str)) -> Document {
 
 fn ground(transaction: &WriteTransaction, group: &[Entry]) -> anyhow::Result<Ground> {
     let epoch = epoch(&transaction.open_table(META)?)?;
-    let (heads, documents) = (transaction.open_table(HEADS)?, transaction.open_table(DOCUMENTS)?);
-    let mut ground = Ground { epoch, heads: BTreeMap::new(), documents: HashMap::new() };
+    let (heads, documents) = (
+        transaction.open_table(HEADS)?,
+        transaction.open_table(DOCUMENTS)?,
+    );
+    let mut ground = Ground {
+        epoch,
+        heads: BTreeMap::new(),
+        documents: HashMap::new(),
+    };
     for write in group.iter().flat_map(Entry::writes) {
         if !ground.heads.contains_key(&write.collection) {
-            ground.heads.insert(write.collection.clone(), head(&heads, &write.collection, epoch)?);
+            ground.heads.insert(
+                write.collection.clone(),
+                head(&heads, &write.collection, epoch)?,
+            );
         }
         if let Some(held) = documents.get((write.collection.as_str(), write.id.as_str()))? {
             let place: Place = (write.collection.clone(), write.id.clone());
-            ground.documents.insert(place, document(write.id.clone(), held.value()));
+            ground
+                .documents
+                .insert(place, document(write.id.clone(), held.value()));
         }
     }
     Ok(ground)
 }
 
-fn write(transaction: &WriteTransaction, changes: &[Change], after: &Ground, owe: bool) -> anyhow::Result<()> {
+fn write(
+    transaction: &WriteTransaction,
+    changes: &[Change],
+    after: &Ground,
+    owe: bool,
+) -> anyhow::Result<()> {
     let mut heads = transaction.open_table(HEADS)?;
     let mut documents = transaction.open_table(DOCUMENTS)?;
     let mut log = transaction.open_table(CHANGES)?;
@@ -343,15 +441,19 @@ fn write(transaction: &WriteTransaction, changes: &[Change], after: &Ground, owe
             owed.insert(place, change.time.timestamp_millis())?;
         }
         match &change.config_data {
-            Some(config) => {
-                drop(documents.insert((collection, change.id.as_str()), (change.revision, config.as_str()))?)
-            }
+            Some(config) => drop(documents.insert(
+                (collection, change.id.as_str()),
+                (change.revision, config.as_str()),
+            )?),
             None => drop(documents.remove((collection, change.id.as_str()))?),
         }
     }
     let changed: BTreeSet<_> = changes.iter().map(|change| &change.collection).collect();
     for name in changed {
-        heads.insert(name.as_str(), serde_json::to_vec(&after.heads[name])?.as_slice())?;
+        heads.insert(
+            name.as_str(),
+            serde_json::to_vec(&after.heads[name])?.as_slice(),
+        )?;
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! What the store keeps of replicas, and how its epoch is declared. Nothing here concerns documents.
+//! What the store keeps of replicas, and how its epoch is declared. Nothing here concerns
+//! documents.
 //!
 //! Rows of replicas are a view, never a truth: losing one costs nothing but a second of it.
 
@@ -81,8 +82,8 @@ impl Store {
         }
     }
 
-    /// Moves the store from one epoch to another. `false` = it was not in the first one any more. No change that is
-    /// committed later carries the first.
+    /// Moves the store from one epoch to another. `false` = it was not in the first one any more.
+    /// No change that is committed later carries the first.
     ///
     /// # Errors
     /// When it is not certain that it was declared.

@@ -1,7 +1,8 @@
-//! What this publisher has seen committed: a database whose heads are behind it was put back to a dump.
+//! What this publisher has seen committed: a database whose heads are behind it was put back to a
+//! dump.
 //!
-//! It is a memory and no state: a publisher that starts anew knows nothing, and hears of a restore from replicas. It decides
-//! nothing; what is behind is a suspicion that `fleet::epoch` looks into.
+//! It is a memory and no state: a publisher that starts anew knows nothing, and hears of a restore
+//! from replicas. It decides nothing; what is behind is a suspicion that `fleet::epoch` looks into.
 
 use std::{
     collections::BTreeMap,
@@ -22,15 +23,22 @@ pub struct Newest {
 }
 
 impl Newest {
-    /// What is known now. Take it before a reading begins: what is committed meanwhile may not be in it.
+    /// What is known now. Take it before a reading begins: what is committed meanwhile may not be
+    /// in it.
     pub fn marks(&self) -> Marks {
-        self.heads.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.heads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
-    /// Whether a head that was read is behind what had been seen before. Whoever waits in [`Self::until_behind`] hears of it.
+    /// Whether a head that was read is behind what had been seen before. Whoever waits in
+    /// [`Self::until_behind`] hears of it.
     pub fn is_behind<'a>(&self, marks: &Marks, heads: impl IntoIterator<Item = &'a Head>) -> bool {
         let behind = |head: &Head| {
-            let seen = marks.get(&head.collection).filter(|(epoch, _revision)| epoch.lineage == head.epoch.lineage);
+            let seen = marks
+                .get(&head.collection)
+                .filter(|(epoch, _revision)| epoch.lineage == head.epoch.lineage);
             seen.is_some_and(|seen| *seen > (head.epoch, head.revision))
         };
         let behind = heads.into_iter().any(behind);
@@ -74,11 +82,20 @@ mod tests {
         newest.note([&head(7, 1, 9)]);
         assert!(is_behind(head(7, 1, 8)) && !is_behind(head(7, 1, 9)) && !is_behind(head(7, 2, 3)));
         newest.note([&head(7, 2, 3)]);
-        assert!(is_behind(head(7, 1, 99)), "an epoch that was declared is gone");
+        assert!(
+            is_behind(head(7, 1, 99)),
+            "an epoch that was declared is gone"
+        );
         let before = newest.marks();
         newest.note([&head(7, 2, 4)]);
-        assert!(!newest.is_behind(&before, [&head(7, 2, 3)]), "it was committed while that was read");
-        assert!(!is_behind(head(8, 1, 0)), "another store is not behind, it is another");
+        assert!(
+            !newest.is_behind(&before, [&head(7, 2, 3)]),
+            "it was committed while that was read"
+        );
+        assert!(
+            !is_behind(head(8, 1, 0)),
+            "another store is not behind, it is another"
+        );
         newest.note([&head(8, 1, 0)]);
         assert!(is_behind(head(8, 0, 9)));
     }

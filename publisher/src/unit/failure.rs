@@ -1,4 +1,5 @@
-//! Why a change was not published, for programs: the problem that HTTP gives, and its type as a value to match on.
+//! Why a change was not published, for programs: the problem that HTTP gives, and its type as a
+//! value to match on.
 //!
 //! Nothing is decided here.
 
@@ -12,7 +13,8 @@ use crate::error::ApiError;
 pub struct Failure {
     /// What to match on.
     pub reason: Reason,
-    /// The same with its particulars, as HTTP answers it: the pointer at fault, the entity tag of what is there.
+    /// The same with its particulars, as HTTP answers it: the pointer at fault, the entity tag of
+    /// what is there.
     pub problem: Box<Problem>,
 }
 
@@ -61,7 +63,11 @@ pub enum Reason {
 
 impl Reason {
     fn of(problem: &Problem) -> Self {
-        match problem.kind.strip_prefix("urn:confcast:problem:").unwrap_or_default() {
+        match problem
+            .kind
+            .strip_prefix("urn:confcast:problem:")
+            .unwrap_or_default()
+        {
             "unknown-collection" => Self::UnknownCollection,
             "bad-request" => Self::BadId,
             "bad-set" => Self::BadChange,
@@ -83,7 +89,10 @@ impl Reason {
 
 impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
-        Self { reason: Reason::of(&error.problem), problem: error.problem }
+        Self {
+            reason: Reason::of(&error.problem),
+            problem: error.problem,
+        }
     }
 }
 

@@ -31,7 +31,9 @@ async fn of_two_units_that_expect_the_same_one_wins() -> Outcome {
                 let mut unit = stage.changes.unit(Context::default());
                 for collection in [SKILLS, AGENTS] {
                     let value = json!({"by": name, "revision": revision});
-                    unit.publish_after_commit(Change::update(collection, "a", &value)?.expecting(revision));
+                    unit.publish_after_commit(
+                        Change::update(collection, "a", &value)?.expecting(revision),
+                    );
                 }
                 Ok(unit)
             };
@@ -41,7 +43,10 @@ async fn of_two_units_that_expect_the_same_one_wins() -> Outcome {
                 (Err(lost), Ok(_done)) => ("two", lost),
                 (one, two) => anyhow::bail!("{one:?} {two:?}"),
             };
-            assert_eq!((lost.reason, lost.index()), (Reason::ConditionFailed, Some(0)));
+            assert_eq!(
+                (lost.reason, lost.index()),
+                (Reason::ConditionFailed, Some(0))
+            );
             for collection in [SKILLS, AGENTS] {
                 let held = stage.read(collection, "a").await?.unwrap_or_default();
                 assert_eq!(held["configData"]["by"], winner);
@@ -56,7 +61,11 @@ async fn of_two_units_that_expect_the_same_one_wins() -> Outcome {
 async fn let_go(commit: impl Future<Output = Result<SetDone, Failure>>, polls: usize) {
     let mut commit = pin!(commit);
     for _poll in 0..polls {
-        if commit.as_mut().poll(&mut Poller::from_waker(Waker::noop())).is_ready() {
+        if commit
+            .as_mut()
+            .poll(&mut Poller::from_waker(Waker::noop()))
+            .is_ready()
+        {
             return;
         }
         tokio::task::yield_now().await;
@@ -68,10 +77,17 @@ async fn a_commit_that_is_let_go_happens_whole_or_not_at_all() -> Outcome {
     with_publisher(&[], async |stage| {
         let_go(pair(&stage.changes, "never-begun").commit(), 0).await;
         for polls in 1..=20 {
-            let_go(pair(&stage.changes, &format!("polled-{polls}")).commit(), polls).await;
+            let_go(
+                pair(&stage.changes, &format!("polled-{polls}")).commit(),
+                polls,
+            )
+            .await;
         }
         let mut handlers = JoinSet::new();
-        let (before, after) = (pair(&stage.changes, "before-a-panic"), pair(&stage.changes, "amid-a-panic"));
+        let (before, after) = (
+            pair(&stage.changes, "before-a-panic"),
+            pair(&stage.changes, "amid-a-panic"),
+        );
         handlers.spawn(async move {
             let _held = before;
             panic!("on purpose");
@@ -86,7 +102,11 @@ async fn a_commit_that_is_let_go_happens_whole_or_not_at_all() -> Outcome {
 
         // The queue is one: what comes now is decided after all that began before.
         pair(&stage.changes, "last").commit().await?;
-        let ids = |log: Vec<contract::Change>| log.into_iter().map(|change| change.id.to_string()).collect::<Vec<_>>();
+        let ids = |log: Vec<contract::Change>| {
+            log.into_iter()
+                .map(|change| change.id.to_string())
+                .collect::<Vec<_>>()
+        };
         let (skills, agents) = (ids(stage.log(SKILLS).await?), ids(stage.log(AGENTS).await?));
         assert_eq!(skills, agents, "no half of any");
         let mut expected: Vec<_> = (1..=20).map(|polls| format!("polled-{polls}")).collect();
@@ -104,13 +124,30 @@ async fn a_flood_is_told_to_come_back_and_nothing_is_lost() -> Outcome {
         let ids: Vec<_> = (0..4_200).map(|n| n.to_string()).collect();
         let done = join_all(ids.iter().map(|id| unit.publish(create(SKILLS, id)))).await;
         let refused: Vec<_> = done.iter().filter_map(|done| done.as_ref().err()).collect();
-        assert!(!refused.is_empty() && refused.len() < 1_000, "{} of {}", refused.len(), done.len());
-        assert!(refused.iter().all(|failure| failure.reason == Reason::Busy), "{:?}", refused[0]);
+        assert!(
+            !refused.is_empty() && refused.len() < 1_000,
+            "{} of {}",
+            refused.len(),
+            done.len()
+        );
+        assert!(
+            refused.iter().all(|failure| failure.reason == Reason::Busy),
+            "{:?}",
+            refused[0]
+        );
         for (id, done) in ids.iter().zip(&done).rev().take(300) {
-            assert_eq!(stage.read(SKILLS, id).await?.is_some(), done.is_ok(), "{id}");
+            assert_eq!(
+                stage.read(SKILLS, id).await?.is_some(),
+                done.is_ok(),
+                "{id}"
+            );
         }
         let next = unit.publish(create(SKILLS, "next")).await?;
-        assert_eq!(next.revision, (done.len() - refused.len()) as u64 + 1, "all others, and once");
+        assert_eq!(
+            next.revision,
+            (done.len() - refused.len()) as u64 + 1,
+            "all others, and once"
+        );
         Ok(())
     })
     .await
@@ -124,7 +161,11 @@ async fn a_unit_that_outlives_its_publisher_is_told_so() -> Outcome {
         Ok(())
     })
     .await?;
-    let late = kept.expect("a unit").commit().await.expect_err("it has ended");
+    let late = kept
+        .expect("a unit")
+        .commit()
+        .await
+        .expect_err("it has ended");
     assert_eq!(late.reason, Reason::Stopping);
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! A publisher as a service embeds it: through its public API only, with an embedded store and a subscriber of its own.
+//! A publisher as a service embeds it: through its public API only, with an embedded store and a
+//! subscriber of its own.
 
 mod faults;
 mod stage;

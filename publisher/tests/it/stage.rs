@@ -26,17 +26,43 @@ pub(super) struct Stage {
 }
 
 /// Runs a test for as long as the publisher runs, with these options besides.
-pub(super) async fn with_publisher(options: &[&str], test: impl AsyncFnOnce(&mut Stage) -> Outcome) -> Outcome {
+pub(super) async fn with_publisher(
+    options: &[&str],
+    test: impl AsyncFnOnce(&mut Stage) -> Outcome,
+) -> Outcome {
     let (folder, listener) = (tempfile::tempdir()?, TcpListener::bind("127.0.0.1:0")?);
     let subscriber = format!("http://{}", listener.local_addr()?);
-    let (store, collections) = (format!("file:{}", folder.path().display()), format!("{SKILLS},{AGENTS}"));
-    let mut all = vec!["--store-url", &store, "--collections", &collections, "--listen", "127.0.0.1:0"];
-    all.extend(["--events-manager", "LOCAL", "--local-subscribers", &subscriber]);
+    let (store, collections) = (
+        format!("file:{}", folder.path().display()),
+        format!("{SKILLS},{AGENTS}"),
+    );
+    let mut all = vec![
+        "--store-url",
+        &store,
+        "--collections",
+        &collections,
+        "--listen",
+        "127.0.0.1:0",
+    ];
+    all.extend([
+        "--events-manager",
+        "LOCAL",
+        "--local-subscribers",
+        &subscriber,
+    ]);
     all.extend(options);
     let publisher = Publisher::build(Settings::read(&all)?).await?;
-    let url = publisher.address().map(|address| format!("http://{address}")).unwrap_or_default();
+    let url = publisher
+        .address()
+        .map(|address| format!("http://{address}"))
+        .unwrap_or_default();
     let (sender, events) = mpsc::unbounded_channel();
-    let mut stage = Stage { changes: publisher.changes(), url, client: reqwest::Client::new(), events };
+    let mut stage = Stage {
+        changes: publisher.changes(),
+        url,
+        client: reqwest::Client::new(),
+        events,
+    };
 
     let server = subscriber_of(sender, listener)?;
     let mut outcome = Ok(());
@@ -64,11 +90,14 @@ fn subscriber_of(
             async { HttpResponse::Ok().json(json!({"status": "SUCCESS"})) }
         };
         let routes = json!({"default": "/events"});
-        let topics =
-            [SKILLS, AGENTS].map(|topic| json!({"pubsubname": "pubsub-config", "topic": topic, "routes": routes}));
+        let topics = [SKILLS, AGENTS]
+            .map(|topic| json!({"pubsubname": "pubsub-config", "topic": topic, "routes": routes}));
         let topics = json!(topics);
         App::new()
-            .route("/dapr/subscribe", web::get().to(move || std::future::ready(HttpResponse::Ok().json(&topics))))
+            .route(
+                "/dapr/subscribe",
+                web::get().to(move || std::future::ready(HttpResponse::Ok().json(&topics))),
+            )
             .route("/events", web::post().to(take))
     });
     Ok(server.workers(1).disable_signals().listen(listener)?.run())
@@ -88,8 +117,18 @@ impl Stage {
 
     /// All that is in the log of a collection.
     pub(super) async fn log(&self, collection: &str) -> anyhow::Result<Vec<Record>> {
-        let url = format!("{}/v1/collections/{collection}/changes?since=0&limit=1000", self.url);
-        let page = self.client.get(url).send().await?.error_for_status()?.text().await?;
+        let url = format!(
+            "{}/v1/collections/{collection}/changes?since=0&limit=1000",
+            self.url
+        );
+        let page = self
+            .client
+            .get(url)
+            .send()
+            .await?
+            .error_for_status()?
+            .text()
+            .await?;
         Ok(serde_json::from_str::<Feed>(&page)?.items)
     }
 
@@ -97,7 +136,11 @@ impl Stage {
     pub(super) async fn read(&self, collection: &str, id: &str) -> anyhow::Result<Option<Value>> {
         let url = format!("{}/v1/collections/{collection}/documents/{id}", self.url);
         let answer = self.client.get(url).send().await?;
-        if answer.status() == 404 { Ok(None) } else { Ok(Some(answer.error_for_status()?.json().await?)) }
+        if answer.status() == 404 {
+            Ok(None)
+        } else {
+            Ok(Some(answer.error_for_status()?.json().await?))
+        }
     }
 }
 
@@ -106,6 +149,10 @@ pub(super) fn create(collection: &str, id: &str) -> Change {
 }
 
 pub(super) fn context() -> Context {
-    let context = Context::default().with_correlation_id("order-66").and_then(|it| it.with_user_id("ada"));
-    context.and_then(|it| it.with_organisation_id("hectare")).expect("valid")
+    let context = Context::default()
+        .with_correlation_id("order-66")
+        .and_then(|it| it.with_user_id("ada"));
+    context
+        .and_then(|it| it.with_organisation_id("hectare"))
+        .expect("valid")
 }

@@ -1,8 +1,9 @@
 //! CloudEvents over HTTP: from headers and a body to data and an expiration.
 //!
-//! What sidecars deliver is read where it stands ([`plain`]). All else, and all that is wrong, becomes one JSON object, which
-//! the CloudEvents SDK reads ([`read`]). Around it stands what the SDK does not do: media types in any case, batches told apart,
-//! percent-encoded headers, and required attributes that are not empty (seeds.md section 3). Trace context is not read here,
+//! What sidecars deliver is read where it stands ([`plain`]). All else, and all that is wrong,
+//! becomes one JSON object, which the CloudEvents SDK reads ([`read`]). Around it stands what the
+//! SDK does not do: media types in any case, batches told apart, percent-encoded headers, and
+//! required attributes that are not empty (seeds.md section 3). Trace context is not read here,
 //! so it may be empty or all zeros.
 
 use actix_web::http::header::{CONTENT_TYPE, HeaderMap};
@@ -30,7 +31,8 @@ pub(crate) struct Envelope {
     pub(crate) expiration: Option<DateTime<Utc>>,
 }
 
-/// An event in structured mode as sidecars deliver it. Attributes that mean nothing to a replica are not looked at.
+/// An event in structured mode as sidecars deliver it. Attributes that mean nothing to a replica
+/// are not looked at.
 #[derive(Deserialize)]
 struct Delivered<'a> {
     #[serde(rename = "specversion")]
@@ -47,16 +49,24 @@ struct Delivered<'a> {
     data_base64: Option<IgnoredAny>,
 }
 
-/// What an event says that is just as sidecars deliver it, and has a revision, read in one go. What does not fit is left to
-/// [`read`], which takes more and says what is wrong. Its expiration is not asked for: the revision decides.
+/// What an event says that is just as sidecars deliver it, and has a revision, read in one go. What
+/// does not fit is left to [`read`], which takes more and says what is wrong. Its expiration is not
+/// asked for: the revision decides.
 pub(crate) fn plain(headers: &HeaderMap, body: &[u8]) -> Option<Hint> {
-    let parameters = headers.get(CONTENT_TYPE)?.as_bytes().strip_prefix(STRUCTURED.as_bytes())?;
+    let parameters = headers
+        .get(CONTENT_TYPE)?
+        .as_bytes()
+        .strip_prefix(STRUCTURED.as_bytes())?;
     if !matches!(parameters.first(), None | Some(b';')) {
         return None;
     }
     let event: Delivered<'_> = serde_json::from_slice(body).ok()?;
-    let required = [event.id, event.source, event.kind].iter().all(|value| !value.is_empty());
-    let plain = event.version == "1.0" && event.media_type == "application/json" && event.data_base64.is_none();
+    let required = [event.id, event.source, event.kind]
+        .iter()
+        .all(|value| !value.is_empty());
+    let plain = event.version == "1.0"
+        && event.media_type == "application/json"
+        && event.data_base64.is_none();
     (required && plain).then_some(event.data)
 }
 
@@ -70,7 +80,10 @@ pub(crate) struct Poison {
 }
 
 fn not_an_event(error: impl ToString) -> Poison {
-    Poison { reason: "not-a-cloudevent", error: error.to_string() }
+    Poison {
+        reason: "not-a-cloudevent",
+        error: error.to_string(),
+    }
 }
 
 /// Reads an event.
@@ -78,31 +91,55 @@ fn not_an_event(error: impl ToString) -> Poison {
 /// # Errors
 /// When it is none, and never will be.
 pub(crate) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Envelope, Poison> {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let media_type = content_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
     let mut event = if media_type == STRUCTURED {
         event(serde_json::from_slice(body).map_err(not_an_event)?)?
     } else if media_type.starts_with(CLOUDEVENTS) {
-        return Err(Poison { reason: "unsolicited-format", error: format!("{media_type} was not asked for") });
+        return Err(Poison {
+            reason: "unsolicited-format",
+            error: format!("{media_type} was not asked for"),
+        });
     } else if headers.contains_key("ce-specversion") {
         let mut event = event(attributes(headers, content_type)?)?;
         event.set_data_unchecked(body.to_vec());
         event
     } else {
-        return Err(not_an_event("neither the media type nor the headers are those of a CloudEvent"));
+        return Err(not_an_event(
+            "neither the media type nor the headers are those of a CloudEvent",
+        ));
     };
-    for (name, value) in [("id", event.id()), ("source", event.source()), ("type", event.ty())] {
+    for (name, value) in [
+        ("id", event.id()),
+        ("source", event.source()),
+        ("type", event.ty()),
+    ] {
         if value.is_empty() {
             return Err(not_an_event(format_args!("{name} is empty")));
         }
     }
     let expiration = event.extension(EXPIRATION).map(ToString::to_string);
-    let expiration = expiration.and_then(|text| DateTime::parse_from_rfc3339(&text).ok()).map(DateTime::<Utc>::from);
+    let expiration = expiration
+        .and_then(|text| DateTime::parse_from_rfc3339(&text).ok())
+        .map(DateTime::<Utc>::from);
     let (_content_type, _schema, data) = event.take_data();
     let data = data.map(Value::try_from).transpose();
-    let data =
-        data.map_err(|error| Poison { reason: "wrong-type", error: format!("the data is not JSON: {error}") })?;
-    Ok(Envelope { data: data.unwrap_or_default(), expiration })
+    let data = data.map_err(|error| Poison {
+        reason: "wrong-type",
+        error: format!("the data is not JSON: {error}"),
+    })?;
+    Ok(Envelope {
+        data: data.unwrap_or_default(),
+        expiration,
+    })
 }
 
 /// The SDK compares the media type of the data as it is written.
@@ -117,9 +154,13 @@ fn event(mut members: Map<String, Value>) -> Result<Event, Poison> {
 fn attributes(headers: &HeaderMap, content_type: &str) -> Result<Map<String, Value>, Poison> {
     let mut members = Map::new();
     for (header, value) in headers {
-        let Some(name) = header.as_str().strip_prefix(PREFIX) else { continue };
+        let Some(name) = header.as_str().strip_prefix(PREFIX) else {
+            continue;
+        };
         if matches!(name, "data" | "data_base64" | "datacontenttype") {
-            return Err(not_an_event(format_args!("{header} is not an attribute in binary mode")));
+            return Err(not_an_event(format_args!(
+                "{header} is not an attribute in binary mode"
+            )));
         }
         let text = percent_decode(value.as_bytes()).decode_utf8();
         let text = text.map_err(|error| not_an_event(format_args!("{header}: {error}")))?;
@@ -141,13 +182,17 @@ mod tests {
     fn check(headers: &[(&str, &str)], body: &str) -> Result<Envelope, Poison> {
         let header = |(name, value): &(&str, &str)| {
             let name: HeaderName = name.parse().expect("a header name");
-            (name, HeaderValue::from_bytes(value.as_bytes()).expect("a header value"))
+            (
+                name,
+                HeaderValue::from_bytes(value.as_bytes()).expect("a header value"),
+            )
         };
         read(&headers.iter().map(header).collect(), body.as_bytes())
     }
 
     fn structured(change: impl FnOnce(&mut Value)) -> Result<Envelope, Poison> {
-        let mut event = json!({"specversion": "1.0", "id": "1", "source": "s", "type": "t", "data": {"a": 1}});
+        let mut event =
+            json!({"specversion": "1.0", "id": "1", "source": "s", "type": "t", "data": {"a": 1}});
         change(&mut event);
         check(&[("content-type", STRUCTURED)], &event.to_string())
     }
@@ -159,21 +204,35 @@ mod tests {
     #[test]
     fn structured_mode_in_every_spelling() {
         let body = r#"{"specversion":"1.0","id":"1","source":"s","type":"t","data":{"a":1}}"#;
-        let expected = Ok(Envelope { data: json!({"a": 1}), expiration: None });
-        for media_type in
-            [STRUCTURED, "Application/CloudEvents+JSON; charset=UTF-8", "application/cloudevents+json ;x=y"]
-        {
-            assert_eq!(check(&[("content-type", media_type)], body), expected, "{media_type}");
+        let expected = Ok(Envelope {
+            data: json!({"a": 1}),
+            expiration: None,
+        });
+        for media_type in [
+            STRUCTURED,
+            "Application/CloudEvents+JSON; charset=UTF-8",
+            "application/cloudevents+json ;x=y",
+        ] {
+            assert_eq!(
+                check(&[("content-type", media_type)], body),
+                expected,
+                "{media_type}"
+            );
         }
-        assert_eq!(structured(|event| event["datacontenttype"] = json!("Application/JSON")), expected);
+        assert_eq!(
+            structured(|event| event["datacontenttype"] = json!("Application/JSON")),
+            expected
+        );
         assert_eq!(
             structured(|event| {
-                *event =
-                    json!({"specversion": "1.0", "id": "1", "source": "s", "type": "t", "data_base64": "eyJhIjoxfQ=="});
+                *event = json!({"specversion": "1.0", "id": "1", "source": "s", "type": "t", "data_base64": "eyJhIjoxfQ=="});
             }),
             expected
         );
-        assert_eq!(structured(|event| event["data"] = Value::Null).map(|event| event.data), Ok(Value::Null));
+        assert_eq!(
+            structured(|event| event["data"] = Value::Null).map(|event| event.data),
+            Ok(Value::Null)
+        );
     }
 
     #[test]
@@ -186,13 +245,23 @@ mod tests {
         let data: contract::EventData = serde_json::from_value(event.data).expect("data");
         let hint = plain(&headers, body.as_bytes());
         assert!(hint.is_some());
-        assert_eq!(hint, Hint::from_event(&data), "both ways of reading say the same");
+        assert_eq!(
+            hint,
+            Hint::from_event(&data),
+            "both ways of reading say the same"
+        );
         assert_eq!(plain(&HeaderMap::new(), body.as_bytes()), None);
-        for (media_type, is_plain) in
-            [("application/cloudevents+json; charset=utf-8", true), ("application/cloudevents+json-seq", false)]
-        {
-            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(media_type))]);
-            assert_eq!(plain(&headers, body.as_bytes()).is_some(), is_plain, "{media_type}");
+        for (media_type, is_plain) in [
+            ("application/cloudevents+json; charset=utf-8", true),
+            ("application/cloudevents+json-seq", false),
+        ] {
+            let headers =
+                HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(media_type))]);
+            assert_eq!(
+                plain(&headers, body.as_bytes()).is_some(),
+                is_plain,
+                "{media_type}"
+            );
         }
         for (plainly, other) in [
             (r#""specversion":"1.0""#, r#""specversion":"0.3""#),
@@ -214,7 +283,10 @@ mod tests {
 
     #[test]
     fn trace_context_may_be_empty_or_zero() {
-        for trace in ["", "00-00000000000000000000000000000000-0000000000000000-00"] {
+        for trace in [
+            "",
+            "00-00000000000000000000000000000000-0000000000000000-00",
+        ] {
             let read = structured(|event| {
                 event["traceparent"] = json!(trace);
                 event["traceid"] = json!(trace);
@@ -226,8 +298,12 @@ mod tests {
 
     #[test]
     fn expiration_is_read_leniently() {
-        let read = |text: Value| structured(|event| event["expiration"] = text).map(|event| event.expiration);
-        let expected = DateTime::parse_from_rfc3339("2024-05-06T07:08:09Z").expect("a time").to_utc();
+        let read = |text: Value| {
+            structured(|event| event["expiration"] = text).map(|event| event.expiration)
+        };
+        let expected = DateTime::parse_from_rfc3339("2024-05-06T07:08:09Z")
+            .expect("a time")
+            .to_utc();
         assert_eq!(read(json!("2024-05-06T09:08:09+02:00")), Ok(Some(expected)));
         for none in [json!("soon"), json!(""), json!(5), json!(true)] {
             assert_eq!(read(none), Ok(None));
@@ -245,7 +321,10 @@ mod tests {
             ("ce-expiration", "2024-05-06T07:08:09%5A"),
         ];
         let event = check(&headers, r#"{"a":1}"#).expect("an event");
-        assert_eq!((event.data, event.expiration.is_some()), (json!({"a": 1}), true));
+        assert_eq!(
+            (event.data, event.expiration.is_some()),
+            (json!({"a": 1}), true)
+        );
         assert_eq!(refused(check(&headers, "not JSON")), "wrong-type");
         assert_eq!(refused(check(&headers[..3], "{}")), "not-a-cloudevent");
         let mut bad = headers;
@@ -258,16 +337,32 @@ mod tests {
     #[test]
     fn poison() {
         for (media_type, body, reason) in [
-            ("application/json", r#"{"specversion":"1.0","id":"1","source":"s","type":"t"}"#, "not-a-cloudevent"),
+            (
+                "application/json",
+                r#"{"specversion":"1.0","id":"1","source":"s","type":"t"}"#,
+                "not-a-cloudevent",
+            ),
             (STRUCTURED, "not JSON", "not-a-cloudevent"),
             (STRUCTURED, "", "not-a-cloudevent"),
             (STRUCTURED, "[]", "not-a-cloudevent"),
             (STRUCTURED, "{}", "not-a-cloudevent"),
-            ("application/cloudevents-batch+json", "[]", "unsolicited-format"),
-            ("APPLICATION/CLOUDEVENTS-BATCH+JSON", "[]", "unsolicited-format"),
+            (
+                "application/cloudevents-batch+json",
+                "[]",
+                "unsolicited-format",
+            ),
+            (
+                "APPLICATION/CLOUDEVENTS-BATCH+JSON",
+                "[]",
+                "unsolicited-format",
+            ),
             ("application/cloudevents+avro", "", "unsolicited-format"),
         ] {
-            assert_eq!(refused(check(&[("content-type", media_type)], body)), reason, "{media_type}: {body}");
+            assert_eq!(
+                refused(check(&[("content-type", media_type)], body)),
+                reason,
+                "{media_type}: {body}"
+            );
         }
         for (member, value) in [
             ("id", json!("")),
@@ -279,7 +374,11 @@ mod tests {
             ("extension", json!({})),
             ("data_base64", json!("e30=")),
         ] {
-            assert_eq!(refused(structured(|event| event[member] = value)), "not-a-cloudevent", "{member}");
+            assert_eq!(
+                refused(structured(|event| event[member] = value)),
+                "not-a-cloudevent",
+                "{member}"
+            );
         }
         let text = structured(|event| {
             event["datacontenttype"] = json!("text/plain");

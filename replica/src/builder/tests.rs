@@ -20,43 +20,85 @@ async fn ignore(_event: Event<Value>) -> Result<(), HandlerError> {
 #[test]
 fn the_short_way_has_the_usual_settings() {
     let config = config();
-    assert_eq!((config.check_in, config.collections.len(), config.publishers.len()), (CHECK_IN, 2, 1));
-    assert!(matches!(config.events, Events::Feed) && config.base_url.is_none() && config.snapshot_dir.is_none());
+    assert_eq!(
+        (
+            config.check_in,
+            config.collections.len(),
+            config.publishers.len()
+        ),
+        (CHECK_IN, 2, 1)
+    );
+    assert!(
+        matches!(config.events, Events::Feed)
+            && config.base_url.is_none()
+            && config.snapshot_dir.is_none()
+    );
     for (publishers, collections, what) in [
         (vec!["127.0.0.1:8080"], vec!["A"], "write something like"),
         (vec!["mailto:a@b"], vec!["A"], "write something like"),
         (vec![], vec!["A"], "no URL of a publisher"),
         (vec!["http://h"], vec!["a/b"], "a/b"),
     ] {
-        let error = Config::new("test", publishers, collections).expect_err(what).to_string();
+        let error = Config::new("test", publishers, collections)
+            .expect_err(what)
+            .to_string();
         assert!(error.contains(what), "{error}");
     }
 }
 
 #[test]
 fn a_collection_is_followed_and_has_a_type() {
-    let error = builder().collection::<Value>("Flags").expect_err("not followed").to_string();
+    let error = builder()
+        .collection::<Value>("Flags")
+        .expect_err("not followed")
+        .to_string();
     assert_eq!(
         error,
         "Flags is not followed: add it to Config::collections, which has ChannelConfiguration, Configuration"
     );
-    assert!(matches!(builder().collection::<Value>("a b"), Err(Mistake::Name(_))));
-    let built = builder().collection::<Value>("Configuration").and_then(|b| b.collection::<String>("Configuration"));
+    assert!(matches!(
+        builder().collection::<Value>("a b"),
+        Err(Mistake::Name(_))
+    ));
+    let built = builder()
+        .collection::<Value>("Configuration")
+        .and_then(|b| b.collection::<String>("Configuration"));
     let replica = built.and_then(Builder::build).expect("a replica");
-    assert!(replica.collection::<Value>("Configuration").expect("it is typed").is_empty());
-    assert!(replica.collection::<String>("Configuration").is_ok(), "one collection, two types");
-    let error = replica.collection::<u64>("Configuration").expect_err("another type").to_string();
-    assert!(error.ends_with(r#"add .collection::<u64>("Configuration")? to the builder"#), "{error}");
+    assert!(
+        replica
+            .collection::<Value>("Configuration")
+            .expect("it is typed")
+            .is_empty()
+    );
+    assert!(
+        replica.collection::<String>("Configuration").is_ok(),
+        "one collection, two types"
+    );
+    let error = replica
+        .collection::<u64>("Configuration")
+        .expect_err("another type")
+        .to_string();
+    assert!(
+        error.ends_with(r#"add .collection::<u64>("Configuration")? to the builder"#),
+        "{error}"
+    );
     assert!(replica.pin().collection::<u64>("Configuration").is_err());
 }
 
 #[test]
 fn a_handler_is_named_after_what_it_handles() {
-    let built = ["ChannelConfiguration", "AuditChannelConfiguration", "MyConfiguration"]
-        .into_iter()
-        .try_fold(builder(), |builder, name| builder.handler(name, ignore));
+    let built = [
+        "ChannelConfiguration",
+        "AuditChannelConfiguration",
+        "MyConfiguration",
+    ]
+    .into_iter()
+    .try_fold(builder(), |builder, name| builder.handler(name, ignore));
     let status = built.and_then(Builder::build).expect("a replica").status();
-    let rows = status.handlers.iter().map(|row| (row.name.as_str(), row.collection.as_str()));
+    let rows = status
+        .handlers
+        .iter()
+        .map(|row| (row.name.as_str(), row.collection.as_str()));
     let expected = [
         ("ChannelConfiguration", "ChannelConfiguration"),
         ("AuditChannelConfiguration", "ChannelConfiguration"),
@@ -65,12 +107,19 @@ fn a_handler_is_named_after_what_it_handles() {
     assert_eq!(rows.collect::<Vec<_>>(), expected, "the longest that fits");
     for name in ["ChannelConfigurationAudit", "channelconfiguration", ""] {
         let error = builder().handler(name, ignore).expect_err(name).to_string();
-        assert!(error.contains("ends with the collection") && error.contains("ChannelConfiguration, "), "{error}");
+        assert!(
+            error.contains("ends with the collection") && error.contains("ChannelConfiguration, "),
+            "{error}"
+        );
     }
     let long = format!("{}Configuration", "x".repeat(128));
-    assert!(matches!(builder().handler(&long, ignore), Err(Mistake::LongName(_))));
-    let twice =
-        builder().handler("AConfiguration", ignore).and_then(|builder| builder.handler("AConfiguration", ignore));
+    assert!(matches!(
+        builder().handler(&long, ignore),
+        Err(Mistake::LongName(_))
+    ));
+    let twice = builder()
+        .handler("AConfiguration", ignore)
+        .and_then(|builder| builder.handler("AConfiguration", ignore));
     let error = twice.expect_err("twice").to_string();
     assert_eq!(
         error,

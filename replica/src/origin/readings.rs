@@ -59,9 +59,10 @@ struct Body {
 }
 
 impl Origin {
-    /// Says where this replica is, and hears where all collections stand. An answer that is behind what `root` had
-    /// reached when it was asked for is refused: it comes from a publisher that reads an old copy, or from a store that was
-    /// restored, and then the publisher has heard of it by this very check-in.
+    /// Says where this replica is, and hears where all collections stand. An answer that is behind
+    /// what `root` had reached when it was asked for is refused: it comes from a publisher that
+    /// reads an old copy, or from a store that was restored, and then the publisher has heard
+    /// of it by this very check-in.
     pub(crate) async fn check_in(
         &self,
         root: &Root,
@@ -69,8 +70,13 @@ impl Origin {
         app_token: Option<&HeaderValue>,
     ) -> Result<CheckedIn, OriginError> {
         self.in_turn(|publisher| async move {
-            let mut request =
-                self.client.put(format!("{}/v1/replicas/{}", publisher.base, report.instance)).json(report);
+            let mut request = self
+                .client
+                .put(format!(
+                    "{}/v1/replicas/{}",
+                    publisher.base, report.instance
+                ))
+                .json(report);
             // Behind an invocation URL that header belongs to the sidecar.
             if let Some(token) = app_token.filter(|_token| !publisher.invoked) {
                 request = request.header("dapr-api-token", token);
@@ -85,10 +91,14 @@ impl Origin {
 
     /// The next changes after a cursor.
     pub(crate) async fn page(&self, cursor: &Cursor, epoch: Epoch) -> Result<Page, OriginError> {
-        let since: Vec<_> = cursor.iter().map(|(name, revision)| format!("{name}:{revision}")).collect();
+        let since: Vec<_> = cursor
+            .iter()
+            .map(|(name, revision)| format!("{name}:{revision}"))
+            .collect();
         let path = &format!("/v1/changes?since={}&epoch={epoch}", since.join(","));
         self.in_turn(|publisher| async move {
-            let Feed::<Hint> { items, more, .. } = json(publisher, self.get(publisher, path).await?).await?;
+            let Feed::<Hint> { items, more, .. } =
+                json(publisher, self.get(publisher, path).await?).await?;
             let mut reached = cursor.clone();
             let follows = |change: &Hint| {
                 let at = reached.get_mut(&change.collection);
@@ -98,27 +108,37 @@ impl Origin {
                 })
             };
             if !items.iter().all(follows) {
-                return Err(publisher.unusable("a page of the feed has a gap, or something damaged in it"));
+                return Err(
+                    publisher.unusable("a page of the feed has a gap, or something damaged in it")
+                );
             }
             if more && items.is_empty() {
                 return Err(publisher.unusable("an empty page of the feed says that there is more"));
             }
-            Ok(Page { changes: items, more })
+            Ok(Page {
+                changes: items,
+                more,
+            })
         })
         .await
     }
 
-    /// All documents of the collections that `root` follows, proven complete, and the heads they belong to. Only a
-    /// publisher's are where the store stands at that moment; another subscriber's tell that by its check-in alone.
+    /// All documents of the collections that `root` follows, proven complete, and the heads they
+    /// belong to. Only a publisher's are where the store stands at that moment; another
+    /// subscriber's tell that by its check-in alone.
     pub(crate) async fn snapshot(&self, root: &Root) -> Result<Loaded, OriginError> {
-        let names: Vec<_> = root.collections().map(|(name, _held)| name.as_str()).collect();
+        let names: Vec<_> = root
+            .collections()
+            .map(|(name, _held)| name.as_str())
+            .collect();
         let path = &format!("/v1/snapshot?collections={}", names.join(","));
         self.in_turn(|publisher| async move {
             let response = self.get(publisher, path).await?;
             let settled = response.headers().get(SETTLED);
             let confirms = settled.is_none();
             if settled.is_some_and(|settled| settled != "true") {
-                return Err(publisher.unusable("it holds changes beyond a gap: its snapshot is of no one moment"));
+                return Err(publisher
+                    .unusable("it holds changes beyond a gap: its snapshot is of no one moment"));
             }
             let body = StreamReader::new(response.bytes_stream().map_err(std::io::Error::other));
             let codec = LinesCodec::new_with_max_length(MAX_LINE);
@@ -126,17 +146,26 @@ impl Origin {
 
             let cut = || publisher.unusable("the snapshot ends before its end line");
             let first = lines.next().await.ok_or_else(cut)??;
-            let start: Start = serde_json::from_str(&first).map_err(|error| publisher.unusable(error))?;
+            let start: Start =
+                serde_json::from_str(&first).map_err(|error| publisher.unusable(error))?;
             admissible(root.epoch(), &start.heads)?;
             check_heads(root, &start.heads).map_err(|reason| publisher.unusable(reason))?;
             let heads = start.heads.clone();
             let mut builder: Builder = Snapshot::begin(start);
             while let Some(line) = lines.next().await {
                 match Line::parse(line?.as_bytes()).map_err(|error| publisher.unusable(error))? {
-                    Line::Item(item) => builder.item(item, root).map_err(|error| publisher.unusable(error))?,
+                    Line::Item(item) => builder
+                        .item(item, root)
+                        .map_err(|error| publisher.unusable(error))?,
                     Line::End(end) => {
-                        let snapshot = builder.complete(&end, root).map_err(|error| publisher.unusable(error))?;
-                        return Ok(Loaded { heads, snapshot, confirms });
+                        let snapshot = builder
+                            .complete(&end, root)
+                            .map_err(|error| publisher.unusable(error))?;
+                        return Ok(Loaded {
+                            heads,
+                            snapshot,
+                            confirms,
+                        });
                     }
                 }
             }
@@ -146,13 +175,27 @@ impl Origin {
     }
 
     /// The live feed after a place.
-    pub(crate) async fn live(&self, since: &Cursor, epoch: Epoch) -> Result<reqwest::Response, OriginError> {
-        let since: Vec<_> = since.iter().map(|(name, revision)| format!("{name}:{revision}")).collect();
+    pub(crate) async fn live(
+        &self,
+        since: &Cursor,
+        epoch: Epoch,
+    ) -> Result<reqwest::Response, OriginError> {
+        let since: Vec<_> = since
+            .iter()
+            .map(|(name, revision)| format!("{name}:{revision}"))
+            .collect();
         let path = &format!("/v1/changes?since={}&epoch={epoch}", since.join(","));
         self.in_turn(|publisher| async move {
-            let request = self.streams.get(format!("{}{path}", publisher.base)).header(ACCEPT, EVENT_STREAM);
+            let request = self
+                .streams
+                .get(format!("{}{path}", publisher.base))
+                .header(ACCEPT, EVENT_STREAM);
             let answer = self.send(publisher, request).await?;
-            let kind = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+            let kind = answer
+                .headers()
+                .get(CONTENT_TYPE)
+                .and_then(|kind| kind.to_str().ok())
+                .unwrap_or_default();
             if !kind.starts_with(EVENT_STREAM) {
                 return Err(publisher.unusable("it has no live feed"));
             }
@@ -169,7 +212,8 @@ impl Origin {
         revision: Revision,
     ) -> Result<Hint, OriginError> {
         let since = revision.saturating_sub(1);
-        let path = &format!("/v1/collections/{collection}/changes?since={since}&limit=1&epoch={epoch}");
+        let path =
+            &format!("/v1/collections/{collection}/changes?since={since}&limit=1&epoch={epoch}");
         self.in_turn(|publisher| async move {
             let response = self.get(publisher, path).await?;
             let Feed::<Hint> { items, .. } = json(publisher, response).await?;
@@ -177,7 +221,8 @@ impl Origin {
                 let place = (&change.collection, change.epoch, change.revision);
                 place == (collection, epoch, revision) && intact(change)
             });
-            record.ok_or_else(|| publisher.unusable(format!("it is not revision {revision}, intact")))
+            record
+                .ok_or_else(|| publisher.unusable(format!("it is not revision {revision}, intact")))
         })
         .await
     }
@@ -192,15 +237,18 @@ impl Origin {
         self.in_turn(|publisher| async move {
             let body = bytes(publisher, self.get(publisher, path).await?, MAX_ANSWER).await?;
             match list::record(&body).map_err(|error| publisher.unusable(error))? {
-                (Some(other), _config) if other != *id => Err(publisher.unusable("it is another document")),
+                (Some(other), _config) if other != *id => {
+                    Err(publisher.unusable("it is another document"))
+                }
                 (_same, config) => Ok(config),
             }
         })
         .await
     }
 
-    /// One document of a versioned collection, or that there is none, after the head of the collection. Another store, or a
-    /// history that was left, is not taken; nor is one that is behind what was `seen`.
+    /// One document of a versioned collection, or that there is none, after the head of the
+    /// collection. Another store, or a history that was left, is not taken; nor is one that is
+    /// behind what was `seen`.
     #[cfg(feature = "redis")]
     pub(crate) async fn held(
         &self,
@@ -211,7 +259,10 @@ impl Origin {
         let path = &format!("/v1/collections/{collection}");
         self.in_turn(|publisher| async move {
             let head: Head = json(publisher, self.get(publisher, path).await?).await?;
-            admissible(seen.map(|(epoch, _seen)| epoch), std::slice::from_ref(&head))?;
+            admissible(
+                seen.map(|(epoch, _seen)| epoch),
+                std::slice::from_ref(&head),
+            )?;
             if seen.is_some_and(|(epoch, seen)| epoch == head.epoch && head.revision < seen) {
                 return Err(publisher.unusable("it is behind what was seen here"));
             }
@@ -219,11 +270,19 @@ impl Origin {
                 Err(OriginError::NoDocument { .. }) => return Ok((head, None)),
                 response => response?,
             };
-            let Body { id: answered, revision, crc, config_data } = json(publisher, response).await?;
+            let Body {
+                id: answered,
+                revision,
+                crc,
+                config_data,
+            } = json(publisher, response).await?;
             if answered != *id || config_data.crc() != crc {
                 return Err(publisher.unusable("it is another document, or damaged"));
             }
-            Ok((head, Some(contract::Document::new(answered, revision, &config_data))))
+            Ok((
+                head,
+                Some(contract::Document::new(answered, revision, &config_data)),
+            ))
         })
         .await
     }
@@ -249,23 +308,37 @@ fn check_heads(root: &Root, heads: &[Head]) -> Result<(), String> {
             return Err(format!("{name} is not in it"));
         };
         if Some(head.epoch) == root.epoch() && head.revision < held.watermark() {
-            return Err(format!("{name} is at {} there, and at {} here", head.revision, held.watermark()));
+            return Err(format!(
+                "{name} is at {} there, and at {} here",
+                head.revision,
+                held.watermark()
+            ));
         }
     }
     Ok(())
 }
 
-/// Whether a record has the value that its operation says. One whose checksum does not hold was not taken.
+/// Whether a record has the value that its operation says. One whose checksum does not hold was not
+/// taken.
 fn intact(change: &Hint) -> bool {
     (change.op == Operation::Delete) == change.config.is_none()
 }
 
-/// NeverEmpty, before anything is loaded: another store, or a history that was left, offers nothing. The next publisher may.
+/// NeverEmpty, before anything is loaded: another store, or a history that was left, offers
+/// nothing. The next publisher may.
 fn admissible(ours: Option<Epoch>, heads: &[Head]) -> Result<(), OriginError> {
     let Some(ours) = ours else { return Ok(()) };
-    match heads.iter().map(|head| head.epoch).find(|epoch| *epoch != ours) {
-        Some(theirs) if theirs.lineage != ours.lineage => Err(NotInstalled::OtherStore(theirs).into()),
-        Some(theirs) if theirs.counter < ours.counter => Err(NotInstalled::OlderEpoch(theirs).into()),
+    match heads
+        .iter()
+        .map(|head| head.epoch)
+        .find(|epoch| *epoch != ours)
+    {
+        Some(theirs) if theirs.lineage != ours.lineage => {
+            Err(NotInstalled::OtherStore(theirs).into())
+        }
+        Some(theirs) if theirs.counter < ours.counter => {
+            Err(NotInstalled::OlderEpoch(theirs).into())
+        }
         _ => Ok(()),
     }
 }

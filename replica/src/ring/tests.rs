@@ -14,7 +14,10 @@ fn name() -> CollectionName {
 }
 
 fn epoch(counter: u64) -> Epoch {
-    Epoch { lineage: 1, counter }
+    Epoch {
+        lineage: 1,
+        counter,
+    }
 }
 
 fn hint(revision: Revision) -> Hint {
@@ -23,9 +26,14 @@ fn hint(revision: Revision) -> Hint {
         id: format!("d{}", revision % 7).parse().expect("an id"),
         epoch: epoch(1),
         revision,
-        op: if revision.is_multiple_of(5) { Operation::Delete } else { Operation::Update },
-        config: (!revision.is_multiple_of(5))
-            .then(|| CanonicalJson::parse(format!("{{\"n\":{revision}}}").as_bytes()).expect("json")),
+        op: if revision.is_multiple_of(5) {
+            Operation::Delete
+        } else {
+            Operation::Update
+        },
+        config: (!revision.is_multiple_of(5)).then(|| {
+            CanonicalJson::parse(format!("{{\"n\":{revision}}}").as_bytes()).expect("json")
+        }),
         last_set: 0,
         change_set: None,
     }
@@ -39,7 +47,10 @@ struct Held {
 
 impl Held {
     fn at(revision: Revision) -> Self {
-        let mut held = Self { machine: Machine::new(&BTreeSet::from([name()])), rings: Rings::default() };
+        let mut held = Self {
+            machine: Machine::new(&BTreeSet::from([name()])),
+            rings: Rings::default(),
+        };
         held.install(epoch(1), revision);
         held
     }
@@ -48,14 +59,38 @@ impl Held {
         let config = CanonicalJson::parse(b"{}").expect("json");
         let document = Document::new("loaded".parse().expect("an id"), revision, &config);
         let digest = Digest::default().with(document.id(), revision, document.crc());
-        let head = Head { revision, count: 1, digest, ..Head::empty(name(), epoch) };
+        let head = Head {
+            revision,
+            count: 1,
+            digest,
+            ..Head::empty(name(), epoch)
+        };
         let generation = self.machine.begin_load();
-        let mut builder = Snapshot::begin(Start { epoch, heads: vec![head] });
+        let mut builder = Snapshot::begin(Start {
+            epoch,
+            heads: vec![head],
+        });
         let (id, crc) = (document.id().clone(), document.crc());
-        let item = Item { collection: name(), id, revision, crc, config_data: config };
+        let item = Item {
+            collection: name(),
+            id,
+            revision,
+            crc,
+            config_data: config,
+        };
         builder.item(item, self.machine.root()).expect("an item");
-        let snapshot = builder.complete(&End { end: true, count: 1 }, self.machine.root()).expect("complete");
-        self.machine.install(generation, snapshot).expect("installed");
+        let snapshot = builder
+            .complete(
+                &End {
+                    end: true,
+                    count: 1,
+                },
+                self.machine.root(),
+            )
+            .expect("complete");
+        self.machine
+            .install(generation, snapshot)
+            .expect("installed");
         self.follow();
     }
 
@@ -70,13 +105,21 @@ impl Held {
     }
 
     fn watermark(&self) -> Revision {
-        self.machine.root().collection(&name()).expect("followed").watermark()
+        self.machine
+            .root()
+            .collection(&name())
+            .expect("followed")
+            .watermark()
     }
 
-    /// The revisions that can be served, after it was checked that there is no hole up to the watermark.
+    /// The revisions that can be served, after it was checked that there is no hole up to the
+    /// watermark.
     fn revisions(&self) -> Vec<Revision> {
         let ring = self.rings.ring(&name()).expect("a ring");
-        let all: Vec<_> = ring.after(ring.oldest() - 1).filter_map(|data| data.revision).collect();
+        let all: Vec<_> = ring
+            .after(ring.oldest() - 1)
+            .filter_map(|data| data.revision)
+            .collect();
         assert_eq!(all, (ring.oldest()..=self.watermark()).collect::<Vec<_>>());
         all
     }
@@ -93,15 +136,29 @@ fn a_change_beyond_a_hole_waits_for_the_watermark() {
     assert_eq!(held.revisions(), [2, 3, 4]);
     let ring = held.rings.ring(&name()).expect("a ring");
     let values: Vec<_> = ring.after(2).map(|data| Hint::from_event(&data)).collect();
-    assert_eq!(values, [Some(hint(3)), Some(hint(4))], "nothing of them is lost");
+    assert_eq!(
+        values,
+        [Some(hint(3)), Some(hint(4))],
+        "nothing of them is lost"
+    );
 }
 
 #[test]
 fn what_readers_cannot_see_is_not_in_it() {
     let mut held = Held::at(1);
-    let parts = vec![SetPart { collection: name(), first: 2, last: 3 }];
-    let set = Arc::new(ChangeSet { id: "s".to_owned(), parts });
-    let member = |revision| Hint { change_set: Some(set.clone()), ..hint(revision) };
+    let parts = vec![SetPart {
+        collection: name(),
+        first: 2,
+        last: 3,
+    }];
+    let set = Arc::new(ChangeSet {
+        id: "s".to_owned(),
+        parts,
+    });
+    let member = |revision| Hint {
+        change_set: Some(set.clone()),
+        ..hint(revision)
+    };
     held.apply(&member(2));
     assert!(held.revisions().is_empty());
     held.apply(&member(3));
@@ -111,7 +168,9 @@ fn what_readers_cannot_see_is_not_in_it() {
 #[test]
 fn a_load_empties_it_and_what_is_beyond_stays() {
     let mut held = Held::at(1);
-    [2, 3, 8, 9].iter().for_each(|revision| held.apply(&hint(*revision)));
+    [2, 3, 8, 9]
+        .iter()
+        .for_each(|revision| held.apply(&hint(*revision)));
     assert_eq!(held.revisions(), [2, 3]);
     held.install(epoch(1), 6);
     assert_eq!((held.revisions(), held.watermark()), (vec![], 6));
@@ -121,13 +180,19 @@ fn a_load_empties_it_and_what_is_beyond_stays() {
     assert_eq!((held.revisions(), held.watermark()), (vec![], 5));
 }
 
-/// A change whose value never came, because a newer one of the same document was here, cannot be handed on.
+/// A change whose value never came, because a newer one of the same document was here, cannot be
+/// handed on.
 #[test]
 fn it_begins_anew_behind_what_it_cannot_tell() {
     let mut held = Held::at(1);
-    [2, 11].iter().for_each(|revision| held.apply(&hint(*revision)));
+    [2, 11]
+        .iter()
+        .for_each(|revision| held.apply(&hint(*revision)));
     (3..11).for_each(|revision| {
-        held.apply(&Hint { config: hint(revision).config.filter(|_| revision != 4), ..hint(revision) })
+        held.apply(&Hint {
+            config: hint(revision).config.filter(|_| revision != 4),
+            ..hint(revision)
+        })
     });
     assert_eq!(held.watermark(), 11);
     assert_eq!(held.revisions(), (5..=11).collect::<Vec<_>>());
@@ -138,9 +203,14 @@ fn it_is_bounded_by_number_and_by_bytes() {
     let mut held = Held::at(1);
     (2..=1_500).for_each(|revision| held.apply(&hint(revision)));
     assert_eq!(held.revisions(), (477..=1_500).collect::<Vec<_>>());
-    let large = CanonicalJson::parse(format!("{{\"x\":\"{}\"}}", "x".repeat(4 << 20)).as_bytes()).expect("json");
+    let large = CanonicalJson::parse(format!("{{\"x\":\"{}\"}}", "x".repeat(4 << 20)).as_bytes())
+        .expect("json");
     for revision in 1_501..=1_504 {
-        held.apply(&Hint { op: Operation::Update, config: Some(large.clone()), ..hint(revision) });
+        held.apply(&Hint {
+            op: Operation::Update,
+            config: Some(large.clone()),
+            ..hint(revision)
+        });
     }
     assert_eq!(held.revisions(), [1_502, 1_503, 1_504]);
 }

@@ -3,7 +3,11 @@
 use super::*;
 
 fn on_disk(publishers: Vec<Url>, folder: &std::path::Path) -> Replica {
-    Replica::new(Config { snapshot_dir: Some(folder.to_owned()), ..settings(publishers) }).expect("a client")
+    Replica::new(Config {
+        snapshot_dir: Some(folder.to_owned()),
+        ..settings(publishers)
+    })
+    .expect("a client")
 }
 
 /// A folder with what a replica at revision 7 left behind.
@@ -30,8 +34,15 @@ async fn with_everything_down_it_serves_what_it_had_and_says_how_old_that_is() {
         eventually("it serves", || replica.view().loaded()).await;
         let status = replica.status();
         assert_eq!(held(&replica, "x").as_deref(), Some(r#"{"v":7}"#));
-        assert_eq!((status.state, status.collections[0].reason.as_deref()), (State::Stale, Some("from-disk")));
-        assert!(status.confirmed_ms_ago.is_some_and(|ago| ago < 60_000), "{:?}", status.confirmed_ms_ago);
+        assert_eq!(
+            (status.state, status.collections[0].reason.as_deref()),
+            (State::Stale, Some("from-disk"))
+        );
+        assert!(
+            status.confirmed_ms_ago.is_some_and(|ago| ago < 60_000),
+            "{:?}",
+            status.confirmed_ms_ago
+        );
     })
     .await;
 }
@@ -43,7 +54,10 @@ async fn it_catches_up_by_delta_before_anybody_reads() {
     let counted = Arc::clone(&loads);
     let answer = move |path: &str, _body: &[u8]| match path {
         "/v1/replicas/test" => (200, checked_in(8, &[])),
-        "/v1/changes?since=A:7&epoch=0f86d081-1" => (200, feed_of(vec![change("x", 8, Some(json!({"v": 8})))], false)),
+        "/v1/changes?since=A:7&epoch=0f86d081-1" => (
+            200,
+            feed_of(vec![change("x", 8, Some(json!({"v": 8})))], false),
+        ),
         _ => {
             counted.fetch_add(1, Ordering::Relaxed);
             (503, String::new())
@@ -70,10 +84,17 @@ async fn a_damaged_file_is_moved_aside_and_not_used() {
     bytes.truncate(bytes.len() / 2);
     std::fs::write(&file, &bytes).expect("written");
     let replica = on_disk(vec![nobody()], folder.path());
-    following(&replica, eventually("it tried", || replica.status().last_error.is_some())).await;
+    following(
+        &replica,
+        eventually("it tried", || replica.status().last_error.is_some()),
+    )
+    .await;
     assert_eq!(replica.status().state, State::Loading);
     assert!(!file.exists());
-    assert_eq!(std::fs::read(folder.path().join("last-known-good.damaged")).expect("kept"), bytes);
+    assert_eq!(
+        std::fs::read(folder.path().join("last-known-good.damaged")).expect("kept"),
+        bytes
+    );
 }
 
 #[tokio::test]
@@ -93,7 +114,10 @@ async fn a_blank_store_harms_nobody_who_comes_from_disk() {
             eventually("it serves", || replica.view().loaded()).await;
             eventually("it asked", || replica.status().last_error.is_some()).await;
             let status = replica.status();
-            assert_eq!((status.state, status.collections[0].reason.as_deref()), (State::Stale, Some("other-store")));
+            assert_eq!(
+                (status.state, status.collections[0].reason.as_deref()),
+                (State::Stale, Some("other-store"))
+            );
             assert_eq!(held(&replica, "x").as_deref(), Some(r#"{"v":7}"#));
         })
         .await;

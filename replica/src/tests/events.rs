@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// A publisher whose collection A is at the returned revision, with a change log that holds revision 8 only.
+/// A publisher whose collection A is at the returned revision, with a change log that holds
+/// revision 8 only.
 fn at_revision_8() -> (Arc<AtomicU64>, impl Fn(&str) -> (u16, String)) {
     let feed = feed_of(vec![change("x", 8, Some(json!({"v": 8})))], false);
     let revision = Arc::new(AtomicU64::new(7));
@@ -26,20 +27,37 @@ fn at_revision_8() -> (Arc<AtomicU64>, impl Fn(&str) -> (u16, String)) {
 async fn events_are_applied_told_apart_and_fetched() {
     let (_revision, answer) = at_revision_8();
     with_publisher(answer, async |replica| {
-        following(&replica, eventually("loaded", || replica.view().root().loaded())).await;
-        let send = async |data| replica.receive(data, Some(chrono::DateTime::UNIX_EPOCH)).await;
+        following(
+            &replica,
+            eventually("loaded", || replica.view().root().loaded()),
+        )
+        .await;
+        let send = async |data| {
+            replica
+                .receive(data, Some(chrono::DateTime::UNIX_EPOCH))
+                .await
+        };
 
         assert_eq!(send(event("Update", "x", 8, None)).await, Answer::Success);
         assert_eq!(held(&replica, "x").as_deref(), Some(r#"{"v":8}"#));
         assert_eq!(send(event("Update", "x", 8, None)).await, Answer::Success);
         // The log answers with another revision, so the value cannot be had.
-        assert!(matches!(send(event("Update", "x", 9, None)).await, Answer::Retry { .. }));
+        assert!(matches!(
+            send(event("Update", "x", 9, None)).await,
+            Answer::Retry { .. }
+        ));
         // A checksum that does not hold: the record is fetched instead, and it cannot be had here.
         let mut damaged = event("Update", "x", 11, Some(json!({"v": 11})));
         damaged["configData"]["v"] = json!(12);
         assert!(matches!(send(damaged).await, Answer::Retry { .. }));
-        assert_eq!(send(event("Update", "x", 10, Some(json!({"v": 10})))).await, Answer::Success);
-        assert_eq!(send(event("Update", "x", 9, Some(json!({"v": 9})))).await, Answer::Success);
+        assert_eq!(
+            send(event("Update", "x", 10, Some(json!({"v": 10})))).await,
+            Answer::Success
+        );
+        assert_eq!(
+            send(event("Update", "x", 9, Some(json!({"v": 9})))).await,
+            Answer::Success
+        );
         assert_eq!(held(&replica, "x").as_deref(), Some(r#"{"v":10}"#));
         let mut foreign = event("Delete", "x", 12, None);
         foreign["epoch"] = json!("0f86d081-2");
@@ -79,7 +97,10 @@ async fn hints_without_a_revision_lead_to_one_reading() {
             for _ in 0..100 {
                 assert_eq!(replica.receive(hint.clone(), None).await, Answer::Success);
             }
-            assert!(held(&replica, "x").is_some(), "a hint changes nothing by itself");
+            assert!(
+                held(&replica, "x").is_some(),
+                "a hint changes nothing by itself"
+            );
             eventually("resynced", || replica.status().collections[0].revision == 8).await;
             assert_eq!(readings.load(Ordering::Relaxed), 2);
             assert_eq!(counts(&replica).hinted, 100);
@@ -96,23 +117,52 @@ async fn poison_is_dropped_and_remembered_within_bounds() {
         (json!("text"), "wrong-type"),
         (json!([1]), "wrong-type"),
         (json!({"collection": "A"}), "wrong-type"),
-        (json!({"collection": "A", "op": "update", "id": "x"}), "wrong-type"),
-        (json!({"collection": "A", "op": "Update", "id": "a/b"}), "wrong-type"),
-        (json!({"collection": "A", "op": "Update", "id": "x", "revision": -1}), "wrong-type"),
-        (json!({"collection": "A", "op": "Update", "id": "x", "configData": 5}), "wrong-type"),
-        (json!({"collection": "A", "op": "Update", "id": "x".repeat(100_000)}), "wrong-type"),
+        (
+            json!({"collection": "A", "op": "update", "id": "x"}),
+            "wrong-type",
+        ),
+        (
+            json!({"collection": "A", "op": "Update", "id": "a/b"}),
+            "wrong-type",
+        ),
+        (
+            json!({"collection": "A", "op": "Update", "id": "x", "revision": -1}),
+            "wrong-type",
+        ),
+        (
+            json!({"collection": "A", "op": "Update", "id": "x", "configData": 5}),
+            "wrong-type",
+        ),
+        (
+            json!({"collection": "A", "op": "Update", "id": "x".repeat(100_000)}),
+            "wrong-type",
+        ),
     ];
     for _ in 0..5 {
         for (data, expected) in &poison {
             let answer = replica.receive(data.clone(), None).await;
-            assert!(matches!(answer, Answer::Drop { reason, .. } if reason == *expected), "{data}: {answer:?}");
+            assert!(
+                matches!(answer, Answer::Drop { reason, .. } if reason == *expected),
+                "{data}: {answer:?}"
+            );
         }
     }
-    for ignored in [json!({}), json!({"collection": 5}), json!({"collection": "Unknown", "op": 7})] {
+    for ignored in [
+        json!({}),
+        json!({"collection": 5}),
+        json!({"collection": "Unknown", "op": 7}),
+    ] {
         assert_eq!(replica.receive(ignored, None).await, Answer::Success);
     }
     let status = replica.status();
-    assert_eq!((status.events.dropped, status.events.ignored, status.drops.len()), (40, 3, 32));
+    assert_eq!(
+        (
+            status.events.dropped,
+            status.events.ignored,
+            status.drops.len()
+        ),
+        (40, 3, 32)
+    );
     assert!(status.drops.iter().all(|drop| drop.error.len() <= 300));
 }
 
@@ -122,9 +172,18 @@ async fn an_event_before_the_first_load_waits_for_it() {
     with_publisher(
         move |_path| (200, body.clone()),
         async |replica| {
-            assert_eq!(replica.receive(event("Update", "x", 8, Some(json!({"v": 8}))), None).await, Answer::Success);
+            assert_eq!(
+                replica
+                    .receive(event("Update", "x", 8, Some(json!({"v": 8}))), None)
+                    .await,
+                Answer::Success
+            );
             assert_eq!((held(&replica, "x"), counts(&replica).early), (None, 1));
-            following(&replica, eventually("loaded", || replica.view().root().loaded())).await;
+            following(
+                &replica,
+                eventually("loaded", || replica.view().root().loaded()),
+            )
+            .await;
             assert_eq!(held(&replica, "x").as_deref(), Some(r#"{"v":8}"#));
         },
     )

@@ -19,17 +19,30 @@ impl Told {
     fn say(&self, who: &str, event: &Event<Flag>) {
         let what = match event {
             Event::Resync(all) => {
-                let all = all.iter().map(|(id, flag)| format!("{id}={}", flag.v)).collect::<Vec<_>>().join(" ");
+                let all = all
+                    .iter()
+                    .map(|(id, flag)| format!("{id}={}", flag.v))
+                    .collect::<Vec<_>>()
+                    .join(" ");
                 format!("all {all}")
             }
             Event::Change(change) => {
-                let value =
-                    |value: &Option<Arc<Flag>>| value.as_ref().map_or("-".to_owned(), |flag| flag.v.to_string());
+                let value = |value: &Option<Arc<Flag>>| {
+                    value
+                        .as_ref()
+                        .map_or("-".to_owned(), |flag| flag.v.to_string())
+                };
                 let (before, now) = (value(&change.previous), value(&change.current));
-                format!("{:?} {} {before}>{now} @{}", change.op, change.id, change.revision)
+                format!(
+                    "{:?} {} {before}>{now} @{}",
+                    change.op, change.id, change.revision
+                )
             }
         };
-        self.0.lock().expect("unharmed").push(format!("{who}: {what}"));
+        self.0
+            .lock()
+            .expect("unharmed")
+            .push(format!("{who}: {what}"));
     }
 
     fn all(&self) -> Vec<String> {
@@ -54,7 +67,8 @@ impl Told {
     }
 }
 
-/// Runs `test` while a replica with these handlers follows a publisher that has x at revision 7 in the epoch of this number.
+/// Runs `test` while a replica with these handlers follows a publisher that has x at revision 7 in
+/// the epoch of this number.
 async fn with_handlers(
     build: impl FnOnce(Builder) -> Result<Builder, crate::Mistake>,
     test: impl AsyncFnOnce(Replica, Arc<AtomicU64>),
@@ -64,23 +78,40 @@ async fn with_handlers(
     let answer = move |path: &str, _body: &[u8]| {
         let epoch = format!("0f86d081-{}", now.load(Ordering::Relaxed));
         if path.starts_with("/v1/snapshot") {
-            return (200, snapshot_of(&epoch, 7, &[document("x", 7, &json!({"v": 7}))]));
+            return (
+                200,
+                snapshot_of(&epoch, 7, &[document("x", 7, &json!({"v": 7}))]),
+            );
         }
         (200, checked_in(7, &[]).replace(EPOCH, &epoch))
     };
     with_listener(answer, async |url| {
-        let replica = build(Builder::new(settings(vec![url]))).and_then(Builder::build).expect("a replica");
+        let replica = build(Builder::new(settings(vec![url])))
+            .and_then(Builder::build)
+            .expect("a replica");
         following(&replica, test(replica.clone(), epoch)).await;
     })
     .await;
 }
 
 async fn send(replica: &Replica, op: &str, text: &str, revision: u64, value: Option<Value>) {
-    assert_eq!(replica.receive(event(op, text, revision, value), None).await, Answer::Success);
+    assert_eq!(
+        replica
+            .receive(event(op, text, revision, value), None)
+            .await,
+        Answer::Success
+    );
 }
 
 async fn update(replica: &Replica, revision: u64) {
-    send(replica, "Update", "x", revision, Some(json!({"v": revision}))).await;
+    send(
+        replica,
+        "Update",
+        "x",
+        revision,
+        Some(json!({"v": revision})),
+    )
+    .await;
 }
 
 fn state_of(replica: &Replica, index: usize) -> (&'static str, u64) {
@@ -97,19 +128,33 @@ fn state_of(replica: &Replica, index: usize) -> (&'static str, u64) {
 async fn everything_comes_first_and_then_each_change() {
     let told = Told::default();
     let build = |builder: Builder| {
-        builder.handler("SecondA", told.listener("second"))?.handler("FirstA", told.listener("first"))
+        builder
+            .handler("SecondA", told.listener("second"))?
+            .handler("FirstA", told.listener("first"))
     };
     with_handlers(build, async |replica, _epoch| {
         eventually("told", || told.all().len() == 2).await;
-        assert_eq!(told.all(), ["second: all x=7", "first: all x=7"], "in the order of registration");
+        assert_eq!(
+            told.all(),
+            ["second: all x=7", "first: all x=7"],
+            "in the order of registration"
+        );
         update(&replica, 8).await;
         eventually("told", || told.all().len() == 4).await;
         send(&replica, "Create", "y", 9, Some(json!({"v": 9}))).await;
         eventually("told", || told.all().len() == 6).await;
         send(&replica, "Delete", "x", 10, None).await;
         eventually("told", || told.all().len() == 8).await;
-        let expected = ["all x=7", "Update x 7>8 @8", "Create y ->9 @9", "Delete x 8>- @10"];
-        assert_eq!((told.of("first"), told.of("second")), (expected.map(str::to_owned).to_vec(), told.of("first")));
+        let expected = [
+            "all x=7",
+            "Update x 7>8 @8",
+            "Create y ->9 @9",
+            "Delete x 8>- @10",
+        ];
+        assert_eq!(
+            (told.of("first"), told.of("second")),
+            (expected.map(str::to_owned).to_vec(), told.of("first"))
+        );
         eventually("in step", || state_of(&replica, 1) == ("in step", 10)).await;
     })
     .await;
@@ -122,23 +167,42 @@ async fn one_that_fails_is_told_everything_again_and_holds_up_no_other() {
         let (told, fails) = (told.clone(), fails.subscribe());
         move |event: Event<Flag>| {
             told.say("failing", &event);
-            std::future::ready(if *fails.borrow() { Err("no room".into()) } else { Ok(()) })
+            std::future::ready(if *fails.borrow() {
+                Err("no room".into())
+            } else {
+                Ok(())
+            })
         }
     };
-    let build = |builder: Builder| builder.handler("FailingA", failing)?.handler("A", told.listener("good"));
+    let build = |builder: Builder| {
+        builder
+            .handler("FailingA", failing)?
+            .handler("A", told.listener("good"))
+    };
     with_handlers(build, async |replica, _epoch| {
         eventually("told", || told.of("good").len() == 1).await;
         eventually("failing", || state_of(&replica, 0) == ("failing", 0)).await;
-        assert_eq!(replica.status().handlers[0].error.as_deref(), Some("no room"));
+        assert_eq!(
+            replica.status().handlers[0].error.as_deref(),
+            Some("no room")
+        );
         update(&replica, 8).await;
         eventually("told", || told.of("good").len() == 2).await;
         let before = told.of("failing").len();
         eventually("told again", || told.of("failing").len() > before).await;
-        assert!(told.of("failing").iter().all(|line| line.starts_with("all")), "no change before it succeeded");
+        assert!(
+            told.of("failing")
+                .iter()
+                .all(|line| line.starts_with("all")),
+            "no change before it succeeded"
+        );
         fails.send_replace(false);
         eventually("in step", || state_of(&replica, 0) == ("in step", 8)).await;
         let resyncs = told.of("failing").len();
-        assert_eq!(told.of("failing").last().map(String::as_str), Some("all x=8"));
+        assert_eq!(
+            told.of("failing").last().map(String::as_str),
+            Some("all x=8")
+        );
 
         fails.send_replace(true);
         update(&replica, 9).await;
@@ -146,9 +210,20 @@ async fn one_that_fails_is_told_everything_again_and_holds_up_no_other() {
         assert_eq!(told.of("failing")[resyncs], "Update x 8>9 @9");
         fails.send_replace(false);
         eventually("in step", || state_of(&replica, 0) == ("in step", 9)).await;
-        assert_eq!(told.of("failing").last().map(String::as_str), Some("all x=9"), "a failed change leads to a resync");
-        assert_eq!(told.of("good"), ["all x=7", "Update x 7>8 @8", "Update x 8>9 @9"]);
-        assert_eq!(counts(&replica).retried, 0, "nothing of it is told to the broker");
+        assert_eq!(
+            told.of("failing").last().map(String::as_str),
+            Some("all x=9"),
+            "a failed change leads to a resync"
+        );
+        assert_eq!(
+            told.of("good"),
+            ["all x=7", "Update x 7>8 @8", "Update x 8>9 @9"]
+        );
+        assert_eq!(
+            counts(&replica).retried,
+            0,
+            "nothing of it is told to the broker"
+        );
     })
     .await;
 }
@@ -167,24 +242,39 @@ async fn a_slow_one_delays_nobody_and_is_told_the_newest() {
             }
         }
     };
-    let build = |builder: Builder| builder.handler("SlowA", slow)?.handler("A", told.listener("fast"));
+    let build = |builder: Builder| {
+        builder
+            .handler("SlowA", slow)?
+            .handler("A", told.listener("fast"))
+    };
     with_handlers(build, async |replica, _epoch| {
-        eventually("both are in step", || [0, 1].map(|index| state_of(&replica, index).0) == ["in step"; 2]).await;
+        eventually("both are in step", || {
+            [0, 1].map(|index| state_of(&replica, index).0) == ["in step"; 2]
+        })
+        .await;
         let flags: Collection<Flag> = replica.collection("A").expect("it is typed");
         update(&replica, 8).await;
         eventually("it is at it", || told.of("slow").len() == 2).await;
         for revision in 9..60 {
             update(&replica, revision).await;
-            eventually("read", || flags.get("x").is_some_and(|flag| flag.v == revision)).await;
+            eventually("read", || {
+                flags.get("x").is_some_and(|flag| flag.v == revision)
+            })
+            .await;
             eventually("told", || {
-                told.of("fast").last() == Some(&format!("Update x {}>{revision} @{revision}", revision - 1))
+                told.of("fast").last()
+                    == Some(&format!("Update x {}>{revision} @{revision}", revision - 1))
             })
             .await;
         }
         assert_eq!(told.of("slow"), ["all x=7", "Update x 7>8 @8"]);
         permits.add_permits(2);
         eventually("told", || told.of("slow").len() == 3).await;
-        assert_eq!(told.of("slow")[2], "Update x 8>59 @59", "what was in between is left out");
+        assert_eq!(
+            told.of("slow")[2],
+            "Update x 8>59 @59",
+            "what was in between is left out"
+        );
         eventually("in step", || state_of(&replica, 0) == ("in step", 59)).await;
     })
     .await;
@@ -201,10 +291,17 @@ async fn one_that_panics_fails_alone() {
             std::future::ready(Ok(()))
         }
     };
-    let build = |builder: Builder| builder.handler("PanickingA", panicking)?.handler("A", told.listener("good"));
+    let build = |builder: Builder| {
+        builder
+            .handler("PanickingA", panicking)?
+            .handler("A", told.listener("good"))
+    };
     with_handlers(build, async |replica, _epoch| {
         eventually("told", || told.of("good").len() == 1).await;
-        assert_eq!(replica.status().handlers[0].error.as_deref(), Some("it panicked: as it is asked to"));
+        assert_eq!(
+            replica.status().handlers[0].error.as_deref(),
+            Some("it panicked: as it is asked to")
+        );
         panics.send_replace(false);
         eventually("in step", || state_of(&replica, 0) == ("in step", 7)).await;
     })
@@ -216,13 +313,18 @@ async fn one_that_hangs_is_not_waited_for() {
     let told = Told::default();
     let hang = |_event: Event<Flag>| std::future::pending();
     let build = |builder: Builder| {
-        builder.patience(Duration::from_millis(20)).handler("HangingA", hang)?.handler("A", told.listener("good"))
+        builder
+            .patience(Duration::from_millis(20))
+            .handler("HangingA", hang)?
+            .handler("A", told.listener("good"))
     };
     with_handlers(build, async |replica, epoch| {
         eventually("told", || told.of("good").len() == 1).await;
         assert_eq!(state_of(&replica, 0), ("waiting", 0));
         epoch.store(2, Ordering::Relaxed);
-        replica.receive(json!({"collection": "A", "op": "Delete", "id": "x"}), None).await;
+        replica
+            .receive(json!({"collection": "A", "op": "Delete", "id": "x"}), None)
+            .await;
         eventually("told of the new history", || told.of("good").len() == 2).await;
     })
     .await;
@@ -231,14 +333,19 @@ async fn one_that_hangs_is_not_waited_for() {
 #[tokio::test]
 async fn a_new_history_is_told_from_the_beginning_in_order() {
     let told = Told::default();
-    let build =
-        |builder: Builder| builder.handler("A", told.listener("first"))?.handler("BothA", told.listener("second"));
+    let build = |builder: Builder| {
+        builder
+            .handler("A", told.listener("first"))?
+            .handler("BothA", told.listener("second"))
+    };
     with_handlers(build, async |replica, epoch| {
         eventually("told", || told.all().len() == 2).await;
         update(&replica, 8).await;
         eventually("told", || told.all().len() == 4).await;
         epoch.store(2, Ordering::Relaxed);
-        replica.receive(json!({"collection": "A", "op": "Delete", "id": "x"}), None).await;
+        replica
+            .receive(json!({"collection": "A", "op": "Delete", "id": "x"}), None)
+            .await;
         eventually("told", || told.all().len() == 6).await;
         assert_eq!(told.all()[4..], ["first: all x=7", "second: all x=7"]);
     })
@@ -280,17 +387,27 @@ async fn what_does_not_fit_is_said_and_the_last_good_one_stays() {
     let log = Arc::clone(&reports);
     let answer = move |path: &str, body: &[u8]| {
         if path.starts_with("/v1/snapshot") {
-            return (200, snapshot_of(EPOCH, 7, &[document("x", 7, &json!({"v": 7}))]));
+            return (
+                200,
+                snapshot_of(EPOCH, 7, &[document("x", 7, &json!({"v": 7}))]),
+            );
         }
         let report: Value = serde_json::from_slice(body).expect("a report");
         log.lock().expect("unharmed").push(report);
         (200, checked_in(7, &[]))
     };
     with_listener(answer, async |url| {
-        let config = crate::Config { check_in: Duration::from_millis(50), ..settings(vec![url]) };
+        let config = crate::Config {
+            check_in: Duration::from_millis(50),
+            ..settings(vec![url])
+        };
         let builder = Builder::new(config)
             .collection::<Flag>("A")
-            .and_then(|builder| builder.handler("A", |_event: Event<Flag>| std::future::ready(Err("never".into()))));
+            .and_then(|builder| {
+                builder.handler("A", |_event: Event<Flag>| {
+                    std::future::ready(Err("never".into()))
+                })
+            });
         let replica = builder.and_then(Builder::build).expect("a replica");
         let flags: Collection<Flag> = replica.collection("A").expect("it is typed");
         following(&replica, async {
@@ -299,24 +416,45 @@ async fn what_does_not_fit_is_said_and_the_last_good_one_stays() {
             send(&replica, "Update", "x", 8, Some(json!({"v": "eight"}))).await;
             let refusals = || replica.status().collections[0].refusals.clone();
             eventually("refused", || refusals().len() == 1).await;
-            assert_eq!((refusals()[0].revision, refusals()[0].pointer.as_str()), (8, "/v"));
             assert_eq!(
-                (flags.get("x").map(|flag| flag.v), held(&replica, "x").as_deref()),
+                (refusals()[0].revision, refusals()[0].pointer.as_str()),
+                (8, "/v")
+            );
+            assert_eq!(
+                (
+                    flags.get("x").map(|flag| flag.v),
+                    held(&replica, "x").as_deref()
+                ),
                 (Some(7), Some(r#"{"v":"eight"}"#))
             );
             eventually("reported", || {
                 reports.lock().expect("unharmed").iter().any(|report| {
                     let refusal = &report["collections"]["A"]["refusals"][0];
-                    refusal["id"] == "x" && refusal["pointer"] == "/v" && report["handlers"][0]["state"] == "failing"
+                    refusal["id"] == "x"
+                        && refusal["pointer"] == "/v"
+                        && report["handlers"][0]["state"] == "failing"
                 })
             })
             .await;
             send(&replica, "Update", "x", 9, Some(json!({"v": 9}))).await;
-            eventually("taken", || flags.get(id("x")).is_some_and(|flag| flag.v == 9)).await;
+            eventually("taken", || {
+                flags.get(id("x")).is_some_and(|flag| flag.v == 9)
+            })
+            .await;
             assert!(refusals().is_empty());
             let pinned = pin.collection::<Flag>("A").expect("it is typed");
-            assert_eq!((pinned.get("x").map(|flag| flag.v), pinned.revision(), pinned.len()), (Some(7), 7, 1));
-            assert_eq!((snapshot.revision(), snapshot.epoch()), (7, Some(EPOCH.parse().expect("an epoch"))));
+            assert_eq!(
+                (
+                    pinned.get("x").map(|flag| flag.v),
+                    pinned.revision(),
+                    pinned.len()
+                ),
+                (Some(7), 7, 1)
+            );
+            assert_eq!(
+                (snapshot.revision(), snapshot.epoch()),
+                (7, Some(EPOCH.parse().expect("an epoch")))
+            );
             assert_eq!((flags.len(), flags.snapshot().revision()), (1, 9));
         })
         .await;
@@ -328,20 +466,36 @@ async fn what_does_not_fit_is_said_and_the_last_good_one_stays() {
 async fn the_state_can_be_waited_for() {
     let body = snapshot_of(EPOCH, 7, &[]);
     let answer = move |path: &str, _body: &[u8]| {
-        if path.starts_with("/v1/snapshot") { (200, body.clone()) } else { not_found() }
+        if path.starts_with("/v1/snapshot") {
+            (200, body.clone())
+        } else {
+            not_found()
+        }
     };
     with_listener(answer, async |url| {
-        let config = crate::Config { check_in: Duration::from_millis(40), ..settings(vec![url]) };
+        let config = crate::Config {
+            check_in: Duration::from_millis(40),
+            ..settings(vec![url])
+        };
         let replica = Replica::new(config).expect("a client");
         let mut states = replica.states();
         assert_eq!(*states.borrow(), State::Loading);
         following(&replica, async {
-            states.wait_for(|state| *state == State::Current).await.expect("it runs");
+            states
+                .wait_for(|state| *state == State::Current)
+                .await
+                .expect("it runs");
             // Nobody answers check-ins: it is stale by time alone.
-            states.wait_for(|state| *state == State::Stale).await.expect("it runs");
+            states
+                .wait_for(|state| *state == State::Stale)
+                .await
+                .expect("it runs");
             let gap = event("Update", "x", 9, Some(json!({"v": 9})));
             assert_eq!(replica.receive(gap, None).await, Answer::Success);
-            states.wait_for(|state| *state == State::Behind).await.expect("it runs");
+            states
+                .wait_for(|state| *state == State::Behind)
+                .await
+                .expect("it runs");
         })
         .await;
     })
@@ -370,7 +524,12 @@ async fn a_pin_shows_a_set_whole_and_none_of_one_that_does_not_fit() {
         };
         let shown = || {
             let pin = replica.pin();
-            let value = |name| pin.collection::<Flag>(name).expect("it is typed").get("x").map(|flag| flag.v);
+            let value = |name| {
+                pin.collection::<Flag>(name)
+                    .expect("it is typed")
+                    .get("x")
+                    .map(|flag| flag.v)
+            };
             (value("A"), value("B"))
         };
         replica.ready().await;
@@ -385,8 +544,14 @@ async fn a_pin_shows_a_set_whole_and_none_of_one_that_does_not_fit() {
             .await;
         }
         set(20, json!("twenty")).await;
-        eventually("refused", || replica.status().collections[1].refusals.len() == 1).await;
-        assert_eq!((shown(), held(&replica, "x").as_deref()), ((Some(19), Some(19)), Some(r#"{"v":20}"#)));
+        eventually("refused", || {
+            replica.status().collections[1].refusals.len() == 1
+        })
+        .await;
+        assert_eq!(
+            (shown(), held(&replica, "x").as_deref()),
+            ((Some(19), Some(19)), Some(r#"{"v":20}"#))
+        );
         set(21, json!(21)).await;
         eventually("shown", || shown() == (Some(21), Some(21))).await;
     })

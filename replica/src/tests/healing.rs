@@ -5,7 +5,8 @@ use super::*;
 /// The paths that were asked for.
 type Asked = Arc<Mutex<Vec<String>>>;
 
-/// A publisher whose A is at the returned revision, at first 7, and whose feed gives one change a page.
+/// A publisher whose A is at the returned revision, at first 7, and whose feed gives one change a
+/// page.
 fn publisher(trimmed: bool) -> (Arc<AtomicU64>, Asked, impl Fn(&str) -> (u16, String)) {
     let (revision, asked) = (Arc::new(AtomicU64::new(7)), Asked::default());
     let (now, log) = (Arc::clone(&revision), Arc::clone(&asked));
@@ -16,8 +17,9 @@ fn publisher(trimmed: bool) -> (Arc<AtomicU64>, Asked, impl Fn(&str) -> (u16, St
             let documents = [document("x", revision, &json!({"v": revision}))];
             return (200, snapshot_of(EPOCH, revision, &documents));
         }
-        let since =
-            path.strip_prefix("/v1/changes?since=A:").and_then(|rest| rest.split('&').next()?.parse::<u64>().ok());
+        let since = path
+            .strip_prefix("/v1/changes?since=A:")
+            .and_then(|rest| rest.split('&').next()?.parse::<u64>().ok());
         match since {
             Some(_since) if trimmed => {
                 let mut problem = Problem::new(410, "feed-gone", "Gone", "It is trimmed");
@@ -35,10 +37,16 @@ fn publisher(trimmed: bool) -> (Arc<AtomicU64>, Asked, impl Fn(&str) -> (u16, St
 }
 
 fn asked_for(asked: &Mutex<Vec<String>>, what: &str) -> usize {
-    asked.lock().expect("unharmed").iter().filter(|path| path.starts_with(what)).count()
+    asked
+        .lock()
+        .expect("unharmed")
+        .iter()
+        .filter(|path| path.starts_with(what))
+        .count()
 }
 
-/// The publisher goes on to revision 10, of which only the last event comes, and the replica arrives there.
+/// The publisher goes on to revision 10, of which only the last event comes, and the replica
+/// arrives there.
 async fn catches_up_with_10(replica: &Replica, revision: &AtomicU64) {
     following(replica, async {
         eventually("loaded", || replica.view().root().loaded()).await;
@@ -62,13 +70,25 @@ async fn a_gap_heals_from_the_feed_page_by_page_after_the_grace() {
             assert_eq!(replica.receive(last, None).await, Answer::Success);
             assert_eq!(replica.status().collections[0].revision, 7);
             eventually("healed", || replica.status().collections[0].revision == 10).await;
-            assert!(begun.elapsed() >= Duration::from_millis(200), "events may overtake each other");
+            assert!(
+                begun.elapsed() >= Duration::from_millis(200),
+                "events may overtake each other"
+            );
             assert_eq!(held(&replica, "x").as_deref(), Some(r#"{"v":9}"#));
         })
         .await;
         let healing = replica.status().healing;
-        assert_eq!((healing.loads, healing.pages, healing.healed, healing.resets), (1, 2, 2, 0));
-        assert_eq!((asked_for(&asked, "/v1/snapshot"), asked_for(&asked, "/v1/changes")), (1, 2));
+        assert_eq!(
+            (healing.loads, healing.pages, healing.healed, healing.resets),
+            (1, 2, 2, 0)
+        );
+        assert_eq!(
+            (
+                asked_for(&asked, "/v1/snapshot"),
+                asked_for(&asked, "/v1/changes")
+            ),
+            (1, 2)
+        );
     })
     .await;
 }
@@ -78,18 +98,32 @@ async fn what_the_log_no_longer_holds_comes_by_a_load() {
     let (revision, asked, answer) = publisher(true);
     with_publisher(answer, async |replica| {
         catches_up_with_10(&replica, &revision).await;
-        assert_eq!((replica.status().healing.loads, asked_for(&asked, "/v1/snapshot")), (2, 2));
+        assert_eq!(
+            (
+                replica.status().healing.loads,
+                asked_for(&asked, "/v1/snapshot")
+            ),
+            (2, 2)
+        );
     })
     .await;
 }
 
-/// Found by the fault campaign: a history that was named twice left a replica asking for pages that it refused, for ever.
+/// Found by the fault campaign: a history that was named twice left a replica asking for pages that
+/// it refused, for ever.
 #[tokio::test]
 async fn a_feed_that_cannot_be_used_leads_to_a_load() {
     let (revision, _asked, answer) = publisher(false);
     let damaging = move |path: &str| {
         let (status, body) = answer(path);
-        (status, if path.starts_with("/v1/changes") { body.replace(EPOCH, "0f86d081-9") } else { body })
+        (
+            status,
+            if path.starts_with("/v1/changes") {
+                body.replace(EPOCH, "0f86d081-9")
+            } else {
+                body
+            },
+        )
     };
     with_publisher(damaging, async |replica| {
         catches_up_with_10(&replica, &revision).await;
@@ -104,15 +138,30 @@ async fn a_page_with_a_gap_or_a_damaged_value_is_refused() {
     damaged.crc = Some(contract::Crc(1));
     let mut foreign = change("x", 8, Some(json!({"v": 8})));
     foreign.epoch = "0f86d081-2".parse().expect("an epoch");
-    let valueless = Change { op: Operation::Update, ..change("x", 8, None) };
+    let valueless = Change {
+        op: Operation::Update,
+        ..change("x", 8, None)
+    };
     let gap = vec![change("x", 8, None), change("x", 10, None)];
-    for page in [vec![change("x", 9, None)], gap, vec![damaged], vec![foreign], vec![valueless]] {
+    for page in [
+        vec![change("x", 9, None)],
+        gap,
+        vec![damaged],
+        vec![foreign],
+        vec![valueless],
+    ] {
         let body = feed_of(page, false);
         with_publisher(
             move |_path| (200, body.clone()),
             async |replica| {
                 let cursor = crate::origin::Cursor::from([(name("A"), 7)]);
-                assert!(replica.origin().page(&cursor, EPOCH.parse().expect("an epoch")).await.is_err());
+                assert!(
+                    replica
+                        .origin()
+                        .page(&cursor, EPOCH.parse().expect("an epoch"))
+                        .await
+                        .is_err()
+                );
             },
         )
         .await;
@@ -123,7 +172,11 @@ async fn a_page_with_a_gap_or_a_damaged_value_is_refused() {
 async fn a_publisher_that_hangs_costs_seconds() {
     // It accepts, in its backlog, and never answers.
     let hung = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let hung = Url::parse(&format!("http://{}", hung.local_addr().expect("an address"))).map(|url| (hung, url));
+    let hung = Url::parse(&format!(
+        "http://{}",
+        hung.local_addr().expect("an address")
+    ))
+    .map(|url| (hung, url));
     let (_listener, hung) = hung.expect("a URL");
     let (_revision, _asked, answer) = publisher(false);
     let begun = Instant::now();
@@ -131,11 +184,19 @@ async fn a_publisher_that_hangs_costs_seconds() {
         move |path, _body| answer(path),
         async |url| {
             let replica = replica(vec![hung, url]);
-            following(&replica, eventually("loaded", || replica.view().root().loaded())).await;
+            following(
+                &replica,
+                eventually("loaded", || replica.view().root().loaded()),
+            )
+            .await;
         },
     )
     .await;
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 /// What is not to be had of one collection holds up nothing of another.
@@ -143,7 +204,10 @@ async fn a_publisher_that_hangs_costs_seconds() {
 async fn a_hopeless_gap_holds_up_no_other() {
     let answer = move |path: &str| {
         if path.starts_with("/v1/snapshot") {
-            return (200, snapshot_of(EPOCH, 7, &[document("x", 7, &json!({"v": 7}))]));
+            return (
+                200,
+                snapshot_of(EPOCH, 7, &[document("x", 7, &json!({"v": 7}))]),
+            );
         }
         if path.starts_with("/v1/replicas") {
             return (200, checked_in(7, &[]));
@@ -151,17 +215,38 @@ async fn a_hopeless_gap_holds_up_no_other() {
         // Of A there is nothing to be had, of B everything.
         let mut change = change("x", 1, Some(json!({"v": 1})));
         change.collection = name("B");
-        (200, feed_of(if path.contains("B:0") { vec![change] } else { Vec::new() }, false))
+        (
+            200,
+            feed_of(
+                if path.contains("B:0") {
+                    vec![change]
+                } else {
+                    Vec::new()
+                },
+                false,
+            ),
+        )
     };
     with_publisher(answer, async |replica| {
         following(&replica, async {
             eventually("loaded", || replica.view().root().loaded()).await;
-            assert_eq!(replica.receive(event("Update", "y", 9, Some(json!({}))), None).await, Answer::Success);
-            eventually("it was tried in vain", || replica.status().healing.pages == 1).await;
+            assert_eq!(
+                replica
+                    .receive(event("Update", "y", 9, Some(json!({}))), None)
+                    .await,
+                Answer::Success
+            );
+            eventually("it was tried in vain", || {
+                replica.status().healing.pages == 1
+            })
+            .await;
             let mut other = event("Update", "y", 2, Some(json!({})));
             other["collection"] = json!("B");
             assert_eq!(replica.receive(other, None).await, Answer::Success);
-            eventually("the other one heals", || replica.status().collections[1].revision == 2).await;
+            eventually("the other one heals", || {
+                replica.status().collections[1].revision == 2
+            })
+            .await;
         })
         .await;
     })

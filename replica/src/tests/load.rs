@@ -12,10 +12,24 @@ async fn the_first_load_makes_it_current() {
         },
         async |replica| {
             assert_eq!(replica.status().state, State::Loading);
-            following(&replica, eventually("loaded", || replica.status().state == State::Current)).await;
+            following(
+                &replica,
+                eventually("loaded", || replica.status().state == State::Current),
+            )
+            .await;
             let status = replica.status();
-            assert_eq!(status.epoch, Some(EPOCH.parse::<Epoch>().expect("an epoch")));
-            assert_eq!(status.collections.iter().map(|row| row.revision).collect::<Vec<_>>(), [7, 0]);
+            assert_eq!(
+                status.epoch,
+                Some(EPOCH.parse::<Epoch>().expect("an epoch"))
+            );
+            assert_eq!(
+                status
+                    .collections
+                    .iter()
+                    .map(|row| row.revision)
+                    .collect::<Vec<_>>(),
+                [7, 0]
+            );
             assert_eq!(held(&replica, "x").as_deref(), Some(r#"{"v":7}"#));
         },
     )
@@ -24,17 +38,36 @@ async fn the_first_load_makes_it_current() {
 
 #[tokio::test]
 async fn a_snapshot_that_is_not_proven_complete_is_refused() {
-    let whole = snapshot_of(EPOCH, 7, &[document("x", 7, &json!({"v": 7})), document("y", 6, &json!({"v": 6}))]);
+    let whole = snapshot_of(
+        EPOCH,
+        7,
+        &[
+            document("x", 7, &json!({"v": 7})),
+            document("y", 6, &json!({"v": 6})),
+        ],
+    );
     let lines: Vec<&str> = whole.lines().collect();
     let bad = [
         ("empty", String::new()),
         ("no end line", whole[..whole.len() - 27].to_owned()),
         ("cut in an item", whole[..whole.len() - 60].to_owned()),
-        ("an item short", [lines[0], lines[1], r#"{"end":true,"count":1}"#].join("\n")),
-        ("a wrong count", whole.replace(r#""count":2}"#, r#""count":3}"#)),
+        (
+            "an item short",
+            [lines[0], lines[1], r#"{"end":true,"count":1}"#].join("\n"),
+        ),
+        (
+            "a wrong count",
+            whole.replace(r#""count":2}"#, r#""count":3}"#),
+        ),
         ("a damaged value", whole.replace(r#"{"v":6}"#, r#"{"v":9}"#)),
-        ("an item twice", [lines[0], lines[1], lines[1], lines[3]].join("\n")),
-        ("a collection short", whole.replace(r#""collection":"B""#, r#""collection":"C""#)),
+        (
+            "an item twice",
+            [lines[0], lines[1], lines[1], lines[3]].join("\n"),
+        ),
+        (
+            "a collection short",
+            whole.replace(r#""collection":"B""#, r#""collection":"C""#),
+        ),
         ("an endless line", "x".repeat(6 * 1024 * 1024)),
         ("a page of something else", "<html>\n".to_owned()),
     ];
@@ -77,20 +110,51 @@ async fn a_failed_load_is_tried_again() {
 #[tokio::test]
 async fn never_empty() {
     let documents = [document("x", 7, &json!({"v": 7}))];
-    let offer = Arc::new(Mutex::new((200, snapshot_of(EPOCH, 7, &documents), heads_of(EPOCH, 7))));
+    let offer = Arc::new(Mutex::new((
+        200,
+        snapshot_of(EPOCH, 7, &documents),
+        heads_of(EPOCH, 7),
+    )));
     let offered = Arc::clone(&offer);
     let answer = move |path: &str| {
         let (status, snapshot, heads) = offered.lock().expect("unharmed").clone();
-        (status, if path.starts_with("/v1/snapshot") { snapshot } else { heads })
+        (
+            status,
+            if path.starts_with("/v1/snapshot") {
+                snapshot
+            } else {
+                heads
+            },
+        )
     };
     with_publisher(answer, async |replica| {
-        following(&replica, eventually("loaded", || replica.view().root().loaded())).await;
+        following(
+            &replica,
+            eventually("loaded", || replica.view().root().loaded()),
+        )
+        .await;
         let other = "11111111-1";
         let bad = [
-            ("another store", (200, snapshot_of(other, 9, &documents), heads_of(other, 9)), Some("other-store")),
-            ("a blank store", (200, snapshot_of(other, 0, &[]), heads_of(other, 0)), Some("other-store")),
-            ("an old copy", (200, snapshot_of(EPOCH, 6, &[]), heads_of(EPOCH, 6)), None),
-            ("no heads", (200, String::new(), r#"{"heads":[]}"#.to_owned()), None),
+            (
+                "another store",
+                (200, snapshot_of(other, 9, &documents), heads_of(other, 9)),
+                Some("other-store"),
+            ),
+            (
+                "a blank store",
+                (200, snapshot_of(other, 0, &[]), heads_of(other, 0)),
+                Some("other-store"),
+            ),
+            (
+                "an old copy",
+                (200, snapshot_of(EPOCH, 6, &[]), heads_of(EPOCH, 6)),
+                None,
+            ),
+            (
+                "no heads",
+                (200, String::new(), r#"{"heads":[]}"#.to_owned()),
+                None,
+            ),
             ("404", (404, String::new(), String::new()), None),
             ("lists", (200, "[]".to_owned(), "[]".to_owned()), None),
         ];
@@ -101,7 +165,11 @@ async fn never_empty() {
             replica.journal().last_error = None;
             following(&replica, eventually(what, || failed(&replica))).await;
             let status = replica.status();
-            assert_eq!((status.collections[0].count, status.collections[0].revision), (1, 7), "{what}");
+            assert_eq!(
+                (status.collections[0].count, status.collections[0].revision),
+                (1, 7),
+                "{what}"
+            );
             if let Some(reason) = reason {
                 assert_eq!(
                     (status.state, status.collections[0].reason.as_deref()),
@@ -110,11 +178,24 @@ async fn never_empty() {
                 );
             }
         }
-        *offer.lock().expect("unharmed") = (200, snapshot_of(EPOCH, 7, &documents), heads_of(EPOCH, 7));
-        following(&replica, eventually("current again", || replica.status().state == State::Current)).await;
+        *offer.lock().expect("unharmed") =
+            (200, snapshot_of(EPOCH, 7, &documents), heads_of(EPOCH, 7));
+        following(
+            &replica,
+            eventually("current again", || replica.status().state == State::Current),
+        )
+        .await;
         let newer = [document("z", 9, &json!({}))];
-        *offer.lock().expect("unharmed") = (200, snapshot_of("0f86d081-2", 9, &newer), heads_of("0f86d081-2", 9));
-        following(&replica, eventually("a newer history", || held(&replica, "z").is_some())).await;
+        *offer.lock().expect("unharmed") = (
+            200,
+            snapshot_of("0f86d081-2", 9, &newer),
+            heads_of("0f86d081-2", 9),
+        );
+        following(
+            &replica,
+            eventually("a newer history", || held(&replica, "z").is_some()),
+        )
+        .await;
         assert_eq!(held(&replica, "x"), None);
     })
     .await;
@@ -122,14 +203,23 @@ async fn never_empty() {
 
 #[tokio::test]
 async fn a_versioned_publisher_is_never_taken_for_an_unversioned_one() {
-    let problem = Problem::new(404, "unknown-collection", "Unknown collection", "There is no collection B");
+    let problem = Problem::new(
+        404,
+        "unknown-collection",
+        "Unknown collection",
+        "There is no collection B",
+    );
     let problem = serde_json::to_string(&problem).expect("json");
     let answer = move |path: &str| match path {
         "/v1/snapshot?collections=A,B" => (404, problem.clone()),
         _ => (200, "[]".to_owned()),
     };
     with_publisher(answer, async |replica| {
-        following(&replica, eventually("a failure", || replica.status().last_error.is_some())).await;
+        following(
+            &replica,
+            eventually("a failure", || replica.status().last_error.is_some()),
+        )
+        .await;
         assert_eq!(replica.status().state, State::Loading);
     })
     .await;

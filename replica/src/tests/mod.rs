@@ -21,8 +21,8 @@ use std::{
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, http::StatusCode, web};
 use contract::{
-    CanonicalJson, Change, CollectionName, Digest, Document, DocumentId, Epoch, Feed, Head, Heads, Operation, Problem,
-    listing, snapshot,
+    CanonicalJson, Change, CollectionName, Digest, Document, DocumentId, Epoch, Feed, Head, Heads,
+    Operation, Problem, listing, snapshot,
     status::{EventCounts, State},
 };
 use serde_json::{Value, json};
@@ -31,12 +31,17 @@ use crate::{Answer, Config, Events, Replica, Url};
 
 const EPOCH: &str = "0f86d081-1";
 
-/// Runs `test` beside a publisher that answers each path with what `answer` says: a status and a body.
+/// Runs `test` beside a publisher that answers each path with what `answer` says: a status and a
+/// body.
 async fn with_publisher(
     answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static,
     test: impl AsyncFnOnce(Replica),
 ) {
-    with_listener(move |path, _body| answer(path), async |url| test(replica(vec![nobody(), url])).await).await;
+    with_listener(
+        move |path, _body| answer(path),
+        async |url| test(replica(vec![nobody(), url])).await,
+    )
+    .await;
 }
 
 /// Runs `test` beside a publisher that also hears what is sent to it.
@@ -49,10 +54,16 @@ async fn with_listener(
         let answer = Arc::clone(&answer);
         App::new().default_service(web::to(move |request: HttpRequest, body: web::Bytes| {
             let (status, body) = answer(&request.uri().to_string(), &body);
-            std::future::ready(HttpResponse::build(StatusCode::from_u16(status).expect("a status")).body(body))
+            std::future::ready(
+                HttpResponse::build(StatusCode::from_u16(status).expect("a status")).body(body),
+            )
         }))
     };
-    let server = HttpServer::new(app).workers(1).disable_signals().bind("127.0.0.1:0").expect("a free port");
+    let server = HttpServer::new(app)
+        .workers(1)
+        .disable_signals()
+        .bind("127.0.0.1:0")
+        .expect("a free port");
     let url = Url::parse(&format!("http://{}", server.addrs()[0])).expect("a URL");
     let server = server.run();
     let handle = server.handle();
@@ -116,7 +127,9 @@ fn document(text: &str, revision: u64, value: &Value) -> Document {
 }
 
 fn head(collection: &str, epoch: &str, revision: u64, documents: &[Document]) -> Head {
-    let add = |digest: Digest, document: &Document| digest.with(document.id(), document.revision(), document.crc());
+    let add = |digest: Digest, document: &Document| {
+        digest.with(document.id(), document.revision(), document.crc())
+    };
     Head {
         count: documents.len() as u64,
         digest: documents.iter().fold(Digest::default(), add),
@@ -127,10 +140,21 @@ fn head(collection: &str, epoch: &str, revision: u64, documents: &[Document]) ->
 
 /// A snapshot of A with these documents, and of B with nothing.
 fn snapshot_of(epoch: &str, revision: u64, documents: &[Document]) -> String {
-    let heads = vec![head("A", epoch, revision, documents), head("B", epoch, 0, &[])];
+    let heads = vec![
+        head("A", epoch, revision, documents),
+        head("B", epoch, 0, &[]),
+    ];
     let mut out = Vec::new();
-    listing::start_line(&snapshot::Start { epoch: epoch.parse().expect("an epoch"), heads }, &mut out);
-    documents.iter().for_each(|document| document.snapshot_line(&name("A"), &mut out));
+    listing::start_line(
+        &snapshot::Start {
+            epoch: epoch.parse().expect("an epoch"),
+            heads,
+        },
+        &mut out,
+    );
+    documents
+        .iter()
+        .for_each(|document| document.snapshot_line(&name("A"), &mut out));
     listing::end_line(documents.len() as u64, &mut out);
     String::from_utf8(out).expect("text")
 }
@@ -145,7 +169,8 @@ fn not_found() -> (u16, String) {
 }
 
 fn event(op: &str, text: &str, revision: u64, value: Option<Value>) -> Value {
-    let mut data = json!({"collection": "A", "op": op, "id": text, "revision": revision, "epoch": EPOCH});
+    let mut data =
+        json!({"collection": "A", "op": op, "id": text, "revision": revision, "epoch": EPOCH});
     if let Some(value) = value {
         data["crc"] = json!(config(&value).crc());
         data["configData"] = value;
@@ -175,7 +200,11 @@ fn its_futures_can_be_moved_between_threads() {
 fn change(text: &str, revision: u64, value: Option<Value>) -> Change {
     Change {
         collection: name("A"),
-        op: if value.is_some() { Operation::Update } else { Operation::Delete },
+        op: if value.is_some() {
+            Operation::Update
+        } else {
+            Operation::Delete
+        },
         id: id(text),
         revision,
         epoch: EPOCH.parse().expect("an epoch"),
@@ -191,12 +220,25 @@ fn change(text: &str, revision: u64, value: Option<Value>) -> Change {
 }
 
 fn feed_of(items: Vec<Change>, more: bool) -> String {
-    serde_json::to_string(&Feed { heads: Vec::new(), items, more }).expect("json")
+    serde_json::to_string(&Feed {
+        heads: Vec::new(),
+        items,
+        more,
+    })
+    .expect("json")
 }
 
 /// What a check-in is answered: A at a revision, B at 0.
 fn checked_in(revision: u64, resync: &[&str]) -> String {
     let heads = vec![head("A", EPOCH, revision, &[]), head("B", EPOCH, 0, &[])];
-    let resync = resync.iter().map(|text| (name(text), contract::fleet::Resync::Diverged)).collect();
-    serde_json::to_string(&contract::fleet::CheckedIn { heads, age: 0, resync }).expect("json")
+    let resync = resync
+        .iter()
+        .map(|text| (name(text), contract::fleet::Resync::Diverged))
+        .collect();
+    serde_json::to_string(&contract::fleet::CheckedIn {
+        heads,
+        age: 0,
+        resync,
+    })
+    .expect("json")
 }

@@ -12,7 +12,10 @@ async fn answered(config: Config, options: &Options, request: TestRequest) -> (u
     let app = init_service(App::new().service(own).service(scope(&replica, options))).await;
     let answer = call_service(&app, request.to_request()).await;
     let status = answer.status().as_u16();
-    (status, String::from_utf8_lossy(&read_body(answer).await).into_owned())
+    (
+        status,
+        String::from_utf8_lossy(&read_body(answer).await).into_owned(),
+    )
 }
 
 fn get(path: &str) -> TestRequest {
@@ -21,22 +24,46 @@ fn get(path: &str) -> TestRequest {
 
 #[actix_web::test]
 async fn topics_are_those_that_are_followed_and_posted() {
-    let options = Options { pubsub_name: "other".to_owned(), ..Options::default() };
+    let options = Options {
+        pubsub_name: "other".to_owned(),
+        ..Options::default()
+    };
     let (status, topics) = answered(settings(Vec::new()), &options, get("/dapr/subscribe")).await;
     let topics: Value = serde_json::from_str(&topics).expect("json");
-    assert_eq!((status, &topics[0]["topic"], &topics[1]["topic"]), (200, &json!("A"), &json!("B")));
+    assert_eq!(
+        (status, &topics[0]["topic"], &topics[1]["topic"]),
+        (200, &json!("A"), &json!("B"))
+    );
     assert_eq!(topics[0]["pubsubname"], "other");
-    assert_eq!(topics[0]["routes"]["default"], "/dapr/processConfigurationEvents");
-    let silent = Config { events: Events::None, ..settings(Vec::new()) };
-    assert_eq!(answered(silent, &options, get("/dapr/subscribe")).await, (200, "[]".to_owned()));
-    assert_eq!(answered(settings(Vec::new()), &options, get("/own")).await, (200, "own".to_owned()));
+    assert_eq!(
+        topics[0]["routes"]["default"],
+        "/dapr/processConfigurationEvents"
+    );
+    let silent = Config {
+        events: Events::None,
+        ..settings(Vec::new())
+    };
+    assert_eq!(
+        answered(silent, &options, get("/dapr/subscribe")).await,
+        (200, "[]".to_owned())
+    );
+    assert_eq!(
+        answered(settings(Vec::new()), &options, get("/own")).await,
+        (200, "own".to_owned())
+    );
 }
 
 #[actix_web::test]
 async fn the_token_of_the_replica_holds_where_none_is_given() {
     let token = |text: &'static str| crate::HeaderValue::from_static(text);
-    let config = Config { app_token: Some(token("sesame")), ..settings(Vec::new()) };
-    let own = Options { token: Some(token("other")), ..Options::default() };
+    let config = Config {
+        app_token: Some(token("sesame")),
+        ..settings(Vec::new())
+    };
+    let own = Options {
+        token: Some(token("other")),
+        ..Options::default()
+    };
     for (options, given, status) in [
         (&Options::default(), "sesame", 200),
         (&Options::default(), "guess", 401),
@@ -46,6 +73,10 @@ async fn the_token_of_the_replica_holds_where_none_is_given() {
         let request = get("/dapr/subscribe").insert_header(("dapr-api-token", given));
         let answer = answered(config.clone(), options, request).await;
         assert_eq!(answer.0, status, "{given}: {}", answer.1);
-        assert!(status == 200 || answer.1.contains("unauthorized"), "{}", answer.1);
+        assert!(
+            status == 200 || answer.1.contains("unauthorized"),
+            "{}",
+            answer.1
+        );
     }
 }

@@ -10,14 +10,24 @@ async fn a_publisher_without_revisions_can_drive_it() {
         "/v1/collections/A/documents" => (200, listed.lock().expect("unharmed").clone()),
         "/v1/collections/B/documents" => (200, r#"{"items":[]}"#.to_owned()),
         "/v1/collections/A/documents/bare" => (200, r#"{"id":"bare","v":2}"#.to_owned()),
-        "/v1/collections/A/documents/own" => (200, r#"{"id":"own","crc":"","configData":{"v":3}}"#.to_owned()),
+        "/v1/collections/A/documents/own" => (
+            200,
+            r#"{"id":"own","crc":"","configData":{"v":3}}"#.to_owned(),
+        ),
         "/v1/collections/A/documents/other" => (200, r#"{"id":"bare","v":2}"#.to_owned()),
         _ => not_found(),
     };
     with_publisher(answer, async |replica| {
-        following(&replica, eventually("loaded", || replica.status().state == State::Current)).await;
+        following(
+            &replica,
+            eventually("loaded", || replica.status().state == State::Current),
+        )
+        .await;
         let status = replica.status();
-        assert_eq!((status.epoch, status.collections[0].reason.as_deref()), (None, Some("unversioned")));
+        assert_eq!(
+            (status.epoch, status.collections[0].reason.as_deref()),
+            (None, Some("unversioned"))
+        );
         assert_eq!(held(&replica, "x").as_deref(), Some(r#"{"id":"x","v":1}"#));
 
         let plain = |op: &str, id: &str| json!({"collection": "A", "op": op, "id": id, "crc": ""});
@@ -30,29 +40,49 @@ async fn a_publisher_without_revisions_can_drive_it() {
         assert_eq!(send(with("x", json!({"v": 5}))).await, Answer::Success);
         assert_eq!(held(&replica, "x").as_deref(), Some(r#"{"v":5}"#));
         assert_eq!(send(plain("Create", "bare")).await, Answer::Success);
-        assert_eq!(held(&replica, "bare").as_deref(), Some(r#"{"id":"bare","v":2}"#));
+        assert_eq!(
+            held(&replica, "bare").as_deref(),
+            Some(r#"{"id":"bare","v":2}"#)
+        );
         assert_eq!(send(plain("Update", "own")).await, Answer::Success);
         assert_eq!(held(&replica, "own").as_deref(), Some(r#"{"v":3}"#));
         assert_eq!(send(plain("Delete", "own")).await, Answer::Success);
         assert_eq!(held(&replica, "own"), None);
 
-        let late = replica.receive(with("x", json!({"v": 6})), Some(chrono::DateTime::UNIX_EPOCH)).await;
-        assert_eq!((late, held(&replica, "x").as_deref()), (Answer::Success, Some(r#"{"v":5}"#)));
+        let late = replica
+            .receive(
+                with("x", json!({"v": 6})),
+                Some(chrono::DateTime::UNIX_EPOCH),
+            )
+            .await;
+        assert_eq!(
+            (late, held(&replica, "x").as_deref()),
+            (Answer::Success, Some(r#"{"v":5}"#))
+        );
         assert_eq!(counts(&replica).expired, 1);
 
         // Neither GetById nor the value of another document will do: the whole list is read.
         for unknown in ["gone", "other"] {
             *list.lock().expect("unharmed") = format!(r#"[{{"id":"seen","v":"{unknown}"}}]"#);
             assert_eq!(send(plain("Update", unknown)).await, Answer::Success);
-            assert_eq!(held(&replica, "seen"), Some(format!(r#"{{"id":"seen","v":"{unknown}"}}"#)));
+            assert_eq!(
+                held(&replica, "seen"),
+                Some(format!(r#"{{"id":"seen","v":"{unknown}"}}"#))
+            );
         }
         *list.lock().expect("unharmed") = r#"[{"id":"y"}]"#.to_owned();
         assert_eq!(send(plain("Delete", "unknown")).await, Answer::Success);
-        assert_eq!((held(&replica, "seen"), held(&replica, "y").is_some()), (None, true));
+        assert_eq!(
+            (held(&replica, "seen"), held(&replica, "y").is_some()),
+            (None, true)
+        );
 
         // A list that cannot be read costs nothing, and the broker is told.
         *list.lock().expect("unharmed") = "{}".to_owned();
-        assert!(matches!(send(plain("Update", "gone")).await, Answer::Retry { .. }));
+        assert!(matches!(
+            send(plain("Update", "gone")).await,
+            Answer::Retry { .. }
+        ));
         assert!(held(&replica, "y").is_some());
     })
     .await;

@@ -1,4 +1,5 @@
-//! What keeps the typed collections, and the state that is told, in step with the view while the replica runs.
+//! What keeps the typed collections, and the state that is told, in step with the view while the
+//! replica runs.
 
 use std::time::Instant;
 
@@ -8,7 +9,8 @@ use tokio::{sync::watch, time::sleep_until};
 use crate::Replica;
 
 impl Replica {
-    /// Projects every view that readers may see, the newest first and those between not at all, for ever.
+    /// Projects every view that readers may see, the newest first and those between not at all, for
+    /// ever.
     pub(crate) async fn project(&self) {
         let mut written = self.written();
         let typed = self.typed();
@@ -20,7 +22,12 @@ impl Replica {
                 let next = before.next(view.root()).await;
                 let refused = next.refused_since(&before);
                 for (lens, refusal) in refused.iter().take(MAX_REFUSALS) {
-                    let Refusal { id, revision, pointer, .. } = refusal;
+                    let Refusal {
+                        id,
+                        revision,
+                        pointer,
+                        ..
+                    } = refusal;
                     let collection = &lens.collection;
                     tracing::warn!(
                         %collection, %id, revision, pointer,
@@ -28,13 +35,18 @@ impl Replica {
                         lens.type_name
                     );
                 }
-                if let Some(more) = refused.len().checked_sub(MAX_REFUSALS).filter(|more| *more > 0) {
+                if let Some(more) = refused
+                    .len()
+                    .checked_sub(MAX_REFUSALS)
+                    .filter(|more| *more > 0)
+                {
                     tracing::warn!("{more} more values do not fit their types");
                 }
                 drop(typed.projection.show(next));
                 typed.stepped.send_replace(());
                 if typed.lenses.is_empty() {
-                    // Nothing will ever be read through it, so nothing needs to be woken for each change.
+                    // Nothing will ever be read through it, so nothing needs to be woken for each
+                    // change.
                     drop(written);
                     return std::future::pending().await;
                 }
@@ -45,8 +57,8 @@ impl Replica {
         }
     }
 
-    /// Resolves as soon as everything was loaded and can be read, typed collections included. [`Replica::run`] has to run
-    /// meanwhile.
+    /// Resolves as soon as everything was loaded and can be read, typed collections included.
+    /// [`Replica::run`] has to run meanwhile.
     pub async fn ready(&self) {
         let mut stepped = self.typed().stepped();
         while !self.typed().projection().loaded() {
@@ -68,7 +80,8 @@ impl Replica {
             turned.mark_unchanged();
             let (view, now) = (self.view(), Instant::now());
             let state = view.state(now);
-            self.told().send_if_modified(|told| std::mem::replace(told, state) != state);
+            self.told()
+                .send_if_modified(|told| std::mem::replace(told, state) != state);
             let by_time = async {
                 match view.turns_after(now) {
                     Some(then) => sleep_until(then.into()).await,

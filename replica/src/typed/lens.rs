@@ -69,16 +69,32 @@ impl fmt::Debug for Lens {
 }
 
 impl Lens {
-    pub(crate) fn of<T: DeserializeOwned + Send + Sync + 'static>(collection: CollectionName) -> Self {
+    pub(crate) fn of<T: DeserializeOwned + Send + Sync + 'static>(
+        collection: CollectionName,
+    ) -> Self {
         let (kind, type_name) = (TypeId::of::<T>(), std::any::type_name::<T>());
-        Self { collection, kind, type_name, read: read::<T> }
+        Self {
+            collection,
+            kind,
+            type_name,
+            read: read::<T>,
+        }
     }
 
     pub(crate) fn read(&self, document: &Document) -> Result<Held, Refusal> {
         let config = document.config_data();
-        let panicked = |_panic| Err(Fault { pointer: String::new(), error: "reading it panicked".to_owned() });
+        let panicked = |_panic| {
+            Err(Fault {
+                pointer: String::new(),
+                error: "reading it panicked".to_owned(),
+            })
+        };
         let read = catch_unwind(AssertUnwindSafe(|| (self.read)(&config))).unwrap_or_else(panicked);
-        read.map(|value| Held { revision: document.revision(), value }).map_err(|fault| Refusal {
+        read.map(|value| Held {
+            revision: document.revision(),
+            value,
+        })
+        .map_err(|fault| Refusal {
             id: document.id().clone(),
             revision: document.revision(),
             pointer: shortened(&fault.pointer),
@@ -87,10 +103,16 @@ impl Lens {
     }
 }
 
-fn read<T: DeserializeOwned + Send + Sync + 'static>(json: &[u8]) -> Result<Arc<dyn Any + Send + Sync>, Fault> {
-    match serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_slice(json)) {
+fn read<T: DeserializeOwned + Send + Sync + 'static>(
+    json: &[u8],
+) -> Result<Arc<dyn Any + Send + Sync>, Fault> {
+    match serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_slice(json))
+    {
         Ok(value) => Ok(Arc::new(value)),
-        Err(error) => Err(Fault { pointer: pointer(error.path()), error: error.inner().to_string() }),
+        Err(error) => Err(Fault {
+            pointer: pointer(error.path()),
+            error: error.inner().to_string(),
+        }),
     }
 }
 

@@ -1,4 +1,5 @@
-//! What typed readers see, against a plain model of the rules, over arbitrary histories seen at arbitrary moments.
+//! What typed readers see, against a plain model of the rules, over arbitrary histories seen at
+//! arbitrary moments.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,7 +7,8 @@ use std::{
 };
 
 use contract::{
-    CanonicalJson, ChangeSet, CollectionName, DocumentId, Epoch, Head, Operation, Revision, SetPart,
+    CanonicalJson, ChangeSet, CollectionName, DocumentId, Epoch, Head, Operation, Revision,
+    SetPart,
     snapshot::{End, Start},
 };
 use futures_util::FutureExt;
@@ -17,7 +19,10 @@ use state::{Decision, Hint, Machine, Root, Snapshot};
 
 use super::{Lens, Projection};
 
-const EPOCH: Epoch = Epoch { lineage: 7, counter: 1 };
+const EPOCH: Epoch = Epoch {
+    lineage: 7,
+    counter: 1,
+};
 
 #[derive(Debug, PartialEq, Deserialize)]
 struct Flag {
@@ -65,11 +70,30 @@ impl World {
     fn new() -> Self {
         let mut machine = Machine::new(&[name("A"), name("B")].into());
         let generation = machine.begin_load();
-        let heads = ["A", "B"].map(|text| Head::empty(name(text), EPOCH)).to_vec();
-        let builder = Snapshot::begin(Start { epoch: EPOCH, heads });
-        let empty = builder.complete(&End { end: true, count: 0 }, machine.root()).expect("complete");
+        let heads = ["A", "B"]
+            .map(|text| Head::empty(name(text), EPOCH))
+            .to_vec();
+        let builder = Snapshot::begin(Start {
+            epoch: EPOCH,
+            heads,
+        });
+        let empty = builder
+            .complete(
+                &End {
+                    end: true,
+                    count: 0,
+                },
+                machine.root(),
+            )
+            .expect("complete");
         machine.install(generation, empty).expect("installed");
-        Self { machine, newest: BTreeMap::new(), revisions: [0; 2], last_set: [0; 2], sets: 0 }
+        Self {
+            machine,
+            newest: BTreeMap::new(),
+            revisions: [0; 2],
+            last_set: [0; 2],
+            sets: 0,
+        }
     }
 
     fn commit(&mut self, mut wishes: Vec<Wish>) {
@@ -78,11 +102,20 @@ impl World {
         let part = |collection: usize| {
             let members = wishes.iter().filter(|wish| wish.0 == collection).count() as Revision;
             let first = self.revisions[collection] + 1;
-            let part = SetPart { collection: name(["A", "B"][collection]), first, last: first + members - 1 };
+            let part = SetPart {
+                collection: name(["A", "B"][collection]),
+                first,
+                last: first + members - 1,
+            };
             (members > 0).then_some(part)
         };
         let parts: Vec<SetPart> = [0, 1].into_iter().filter_map(part).collect();
-        let set = (wishes.len() > 1).then(|| Arc::new(ChangeSet { id: self.sets.to_string(), parts }));
+        let set = (wishes.len() > 1).then(|| {
+            Arc::new(ChangeSet {
+                id: self.sets.to_string(),
+                parts,
+            })
+        });
         let last_set = self.last_set;
         for (collection, document, value) in wishes {
             self.revisions[collection] += 1;
@@ -90,23 +123,34 @@ impl World {
                 Some(number) => json!({"limits": {"a/b": [number]}}),
                 None => json!({"limits": {"a/b": [1, "many"]}}),
             };
-            let config = value.map(|_some| CanonicalJson::parse(json.to_string().as_bytes()).expect("json"));
+            let config =
+                value.map(|_some| CanonicalJson::parse(json.to_string().as_bytes()).expect("json"));
             let hint = Hint {
                 collection: name(["A", "B"][collection]),
                 id: id(document),
                 epoch: EPOCH,
                 revision: self.revisions[collection],
-                op: if config.is_some() { Operation::Update } else { Operation::Delete },
+                op: if config.is_some() {
+                    Operation::Update
+                } else {
+                    Operation::Delete
+                },
                 config,
                 last_set: last_set[collection],
                 change_set: set.clone(),
             };
             let decision = self.machine.apply(&hint);
-            assert!(matches!(decision, Decision::Applied | Decision::Staged), "{decision:?}");
+            assert!(
+                matches!(decision, Decision::Applied | Decision::Staged),
+                "{decision:?}"
+            );
             if set.is_some() {
                 self.last_set[collection] = self.revisions[collection];
             }
-            let touch = Touch { value, set: set.as_ref().map(|_set| self.sets) };
+            let touch = Touch {
+                value,
+                set: set.as_ref().map(|_set| self.sets),
+            };
             self.newest.insert((collection, document), touch);
         }
         self.sets += 1;
@@ -114,7 +158,10 @@ impl World {
 
     /// The rules, in plain words: what is shown next, of what is shown and what there is.
     fn shows(&self, shown: &mut BTreeMap<(usize, usize), u64>) {
-        let refused = self.newest.values().filter(|touch| touch.value == Some(None));
+        let refused = self
+            .newest
+            .values()
+            .filter(|touch| touch.value == Some(None));
         let suspended: BTreeSet<usize> = refused.filter_map(|touch| touch.set).collect();
         for (key, touch) in &self.newest {
             match touch.value {
@@ -137,7 +184,10 @@ fn shown(projection: &Projection) -> BTreeMap<(usize, usize), u64> {
                 all.insert((collection, document), flag.limits["a/b"][0]);
             }
         }
-        assert_eq!(projection.len(collection), all.keys().filter(|key| key.0 == collection).count());
+        assert_eq!(
+            projection.len(collection),
+            all.keys().filter(|key| key.0 == collection).count()
+        );
     }
     all
 }
@@ -194,11 +244,33 @@ fn a_refusal_says_where_and_why() {
     world.commit(vec![(0, 1, Some(None))]);
     let projection = seen(&Projection::new(lenses()), world.machine.root());
     let refusals: Vec<_> = projection.refusals(&name("A")).collect();
-    let [refusal] = refusals[..] else { panic!("{refusals:?}") };
-    assert_eq!((refusal.id.as_str(), refusal.revision, refusal.pointer.as_str()), ("doc-1", 1, "/limits/a~1b/1"));
-    assert!(refusal.error.starts_with("invalid type: string \"many\", expected u64"), "{}", refusal.error);
-    assert_eq!(projection.refused_since(&Projection::new(lenses())).len(), 1);
-    assert_eq!(projection.refused_since(&projection).len(), 0, "it is told once");
+    let [refusal] = refusals[..] else {
+        panic!("{refusals:?}")
+    };
+    assert_eq!(
+        (
+            refusal.id.as_str(),
+            refusal.revision,
+            refusal.pointer.as_str()
+        ),
+        ("doc-1", 1, "/limits/a~1b/1")
+    );
+    assert!(
+        refusal
+            .error
+            .starts_with("invalid type: string \"many\", expected u64"),
+        "{}",
+        refusal.error
+    );
+    assert_eq!(
+        projection.refused_since(&Projection::new(lenses())).len(),
+        1
+    );
+    assert_eq!(
+        projection.refused_since(&projection).len(),
+        0,
+        "it is told once"
+    );
 }
 
 #[test]
@@ -208,12 +280,23 @@ fn a_set_with_a_refused_member_changes_nothing_until_that_fits() {
         world.commit(vec![(0, document, Some(Some(0)))]);
     }
     let projection = seen(&Projection::new(lenses()), world.machine.root());
-    world.commit(vec![(0, 0, Some(Some(1))), (0, 1, None), (0, 2, Some(None)), (1, 0, Some(Some(1)))]);
+    world.commit(vec![
+        (0, 0, Some(Some(1))),
+        (0, 1, None),
+        (0, 2, Some(None)),
+        (1, 0, Some(Some(1))),
+    ]);
     let projection = seen(&projection, world.machine.root());
-    assert_eq!(shown(&projection), BTreeMap::from([((0, 0), 0), ((0, 1), 0), ((0, 2), 0)]));
+    assert_eq!(
+        shown(&projection),
+        BTreeMap::from([((0, 0), 0), ((0, 1), 0), ((0, 2), 0)])
+    );
     world.commit(vec![(0, 2, Some(Some(2)))]);
     let projection = seen(&projection, world.machine.root());
-    assert_eq!(shown(&projection), BTreeMap::from([((0, 0), 1), ((0, 2), 2), ((1, 0), 1)]));
+    assert_eq!(
+        shown(&projection),
+        BTreeMap::from([((0, 0), 1), ((0, 2), 2), ((1, 0), 1)])
+    );
 }
 
 #[test]
@@ -227,9 +310,15 @@ fn a_type_that_panics_refuses() {
     }
     let mut world = World::new();
     world.commit(vec![(0, 1, Some(Some(1)))]);
-    let projection = seen(&Projection::new(vec![Lens::of::<Panics>(name("A"))].into()), world.machine.root());
+    let projection = seen(
+        &Projection::new(vec![Lens::of::<Panics>(name("A"))].into()),
+        world.machine.root(),
+    );
     assert_eq!(
-        projection.refusals(&name("A")).next().map(|refusal| refusal.error.as_str()),
+        projection
+            .refusals(&name("A"))
+            .next()
+            .map(|refusal| refusal.error.as_str()),
         Some("reading it panicked")
     );
 }

@@ -1,7 +1,8 @@
 //! Single cases: loads, histories that were left, and collections without revisions.
 
 use contract::{
-    CanonicalJson, Change, Crc, Digest, DocumentId, Epoch, Head, Operation, Revision, fleet::Settled, snapshot,
+    CanonicalJson, Change, Crc, Digest, DocumentId, Epoch, Head, Operation, Revision,
+    fleet::Settled, snapshot,
 };
 
 use super::{
@@ -20,7 +21,11 @@ fn three_documents() -> Model {
 
 fn attempt(machine: &mut Machine, model: &Model, epoch: Epoch) -> Result<Installed, NotInstalled> {
     let generation = machine.begin_load();
-    let snapshot = Model { epoch, ..model.clone() }.snapshot(model.newest(), machine);
+    let snapshot = Model {
+        epoch,
+        ..model.clone()
+    }
+    .snapshot(model.newest(), machine);
     machine.install(generation, snapshot)
 }
 
@@ -34,21 +39,57 @@ fn what_comes_before_the_first_load_is_not_lost() {
     assert_eq!(machine.apply(model.change(0, 4)), Decision::Early);
     machine.install(generation, snapshot).expect("installed");
     assert!(machine.root().get(name(0), id(1)).is_none());
-    assert_eq!(machine.root().collection(name(0)).map(|held| held.watermark()), Some(4));
+    assert_eq!(
+        machine
+            .root()
+            .collection(name(0))
+            .map(|held| held.watermark()),
+        Some(4)
+    );
 }
 
 #[test]
 fn another_store_or_an_older_history_never_replaces_good_data() {
     let model = three_documents();
     let mut machine = World::loaded(A, model.clone()).machine;
-    let (ours, newer) = (model.epoch, Epoch { counter: 2, ..model.epoch });
-    let stranger = Epoch { lineage: 8, counter: 9 };
-    assert_eq!(attempt(&mut machine, &model, stranger), Err(NotInstalled::OtherStore(stranger)));
-    assert_eq!(attempt(&mut machine, &Model::new(), stranger), Err(NotInstalled::OtherStore(stranger)));
-    assert_eq!(machine.root().collection(name(0)).map(|held| held.count()), Some(3));
-    assert_eq!(attempt(&mut machine, &model, newer), Ok(Installed { how: How::Replaced, resets: 0 }));
-    assert_eq!(attempt(&mut machine, &model, ours), Err(NotInstalled::OlderEpoch(ours)));
-    let event = Hint { revision: 4, ..model.change(0, 1).clone() };
+    let (ours, newer) = (
+        model.epoch,
+        Epoch {
+            counter: 2,
+            ..model.epoch
+        },
+    );
+    let stranger = Epoch {
+        lineage: 8,
+        counter: 9,
+    };
+    assert_eq!(
+        attempt(&mut machine, &model, stranger),
+        Err(NotInstalled::OtherStore(stranger))
+    );
+    assert_eq!(
+        attempt(&mut machine, &Model::new(), stranger),
+        Err(NotInstalled::OtherStore(stranger))
+    );
+    assert_eq!(
+        machine.root().collection(name(0)).map(|held| held.count()),
+        Some(3)
+    );
+    assert_eq!(
+        attempt(&mut machine, &model, newer),
+        Ok(Installed {
+            how: How::Replaced,
+            resets: 0
+        })
+    );
+    assert_eq!(
+        attempt(&mut machine, &model, ours),
+        Err(NotInstalled::OlderEpoch(ours))
+    );
+    let event = Hint {
+        revision: 4,
+        ..model.change(0, 1).clone()
+    };
     assert_eq!(machine.apply(&event), Decision::OtherEpoch);
 }
 
@@ -56,29 +97,92 @@ fn another_store_or_an_older_history_never_replaces_good_data() {
 fn a_declared_newer_history_may_be_empty() {
     let model = three_documents();
     let mut machine = World::loaded(A, model.clone()).machine;
-    let newer = Epoch { counter: 2, ..model.epoch };
-    assert_eq!(attempt(&mut machine, &Model::new(), newer), Ok(Installed { how: How::Replaced, resets: 0 }));
+    let newer = Epoch {
+        counter: 2,
+        ..model.epoch
+    };
+    assert_eq!(
+        attempt(&mut machine, &Model::new(), newer),
+        Ok(Installed {
+            how: How::Replaced,
+            resets: 0
+        })
+    );
     let held = machine.root().collection(name(0)).expect("followed");
-    let empty = Settled { revision: 0, digest: Digest::default() };
-    assert_eq!((held.count(), held.known(), held.last_settled()), (0, 0, Some(empty)));
+    let empty = Settled {
+        revision: 0,
+        digest: Digest::default(),
+    };
+    assert_eq!(
+        (held.count(), held.known(), held.last_settled()),
+        (0, 0, Some(empty))
+    );
 }
 
 #[test]
 fn an_incomplete_snapshot_is_refused() {
     let model = three_documents();
     let machine = machine(A);
-    let head = |count, digest| Head { revision: 3, count, digest, ..Head::empty(name(0).clone(), model.epoch) };
-    let start = |head| Snapshot::begin(snapshot::Start { epoch: model.epoch, heads: vec![head] });
+    let head = |count, digest| Head {
+        revision: 3,
+        count,
+        digest,
+        ..Head::empty(name(0).clone(), model.epoch)
+    };
+    let start = |head| {
+        Snapshot::begin(snapshot::Start {
+            epoch: model.epoch,
+            heads: vec![head],
+        })
+    };
     let right = model.state(0, 3).digest;
     let cut = start(head(3, right));
-    assert!(cut.complete(&snapshot::End { end: true, count: 3 }, machine.root()).is_err());
+    assert!(
+        cut.complete(
+            &snapshot::End {
+                end: true,
+                count: 3
+            },
+            machine.root()
+        )
+        .is_err()
+    );
     let wrong_sum = start(head(0, right));
-    assert!(wrong_sum.complete(&snapshot::End { end: true, count: 0 }, machine.root()).is_err());
-    let nothing = Snapshot::begin(snapshot::Start { epoch: model.epoch, heads: vec![] });
-    assert!(nothing.complete(&snapshot::End { end: true, count: 0 }, machine.root()).is_err());
+    assert!(
+        wrong_sum
+            .complete(
+                &snapshot::End {
+                    end: true,
+                    count: 0
+                },
+                machine.root()
+            )
+            .is_err()
+    );
+    let nothing = Snapshot::begin(snapshot::Start {
+        epoch: model.epoch,
+        heads: vec![],
+    });
+    assert!(
+        nothing
+            .complete(
+                &snapshot::End {
+                    end: true,
+                    count: 0
+                },
+                machine.root()
+            )
+            .is_err()
+    );
     let mut damaged = start(head(3, right));
     let (collection, id, config_data) = (name(0).clone(), id(0).clone(), value(0, 1, 1).clone());
-    let item = snapshot::Item { collection, id, revision: 1, crc: Crc(1), config_data };
+    let item = snapshot::Item {
+        collection,
+        id,
+        revision: 1,
+        crc: Crc(1),
+        config_data,
+    };
     assert!(damaged.item(item, machine.root()).is_err());
 }
 
@@ -89,8 +193,14 @@ fn a_distrusted_collection_is_reset_by_the_next_load_at_its_watermark() {
     world.model().commit(0, 1, false);
     let (at, newest) = ([3, 0, 0], world.model().change(0, 5).clone());
     assert_eq!(world.deliver(&newest), Decision::Applied);
-    // Something went wrong that no rule explains: a document is gone, and another is not what was committed.
-    let held = world.machine.root.collections.get_mut(name(0)).expect("followed");
+    // Something went wrong that no rule explains: a document is gone, and another is not what was
+    // committed.
+    let held = world
+        .machine
+        .root
+        .collections
+        .get_mut(name(0))
+        .expect("followed");
     held.remove(id(2));
     held.put(contract::Document::new(id(0).clone(), 1, value(0, 1, 9)));
     let load = |world: &mut World, at: [Revision; 3]| {
@@ -98,15 +208,35 @@ fn a_distrusted_collection_is_reset_by_the_next_load_at_its_watermark() {
         let snapshot = world.models[0].snapshot(at, &world.machine);
         world.machine.install(generation, snapshot)
     };
-    let reset = |resets| Ok(Installed { how: How::Caught, resets });
-    assert_eq!(load(&mut world, at), reset(0), "W suffices, so nothing is touched without a reason");
+    let reset = |resets| {
+        Ok(Installed {
+            how: How::Caught,
+            resets,
+        })
+    };
+    assert_eq!(
+        load(&mut world, at),
+        reset(0),
+        "W suffices, so nothing is touched without a reason"
+    );
     world.machine.distrust(name(0));
-    assert_eq!(load(&mut world, [2, 0, 0]), reset(0), "a snapshot from before W would go back");
-    assert!(world.machine.root().collection(name(0)).is_some_and(|held| held.distrusted()));
+    assert_eq!(
+        load(&mut world, [2, 0, 0]),
+        reset(0),
+        "a snapshot from before W would go back"
+    );
+    assert!(
+        world
+            .machine
+            .root()
+            .collection(name(0))
+            .is_some_and(|held| held.distrusted())
+    );
     assert_eq!(load(&mut world, at), reset(1));
     let held = world.machine.root().collection(name(0)).expect("followed");
     assert!(!held.distrusted() && held.last_settled().is_none());
-    // Revision 5 stays, and with revision 4 everything is as it should be: the world compares it with the model.
+    // Revision 5 stays, and with revision 4 everything is as it should be: the world compares it
+    // with the model.
     let missing = world.models[0].change(0, 4).clone();
     world.machine.apply(&missing);
     let held = world.machine.root().collection(name(0)).expect("followed");
@@ -116,7 +246,12 @@ fn a_distrusted_collection_is_reset_by_the_next_load_at_its_watermark() {
 #[test]
 fn a_reset_is_not_put_off_by_changes_that_keep_coming() {
     let mut world = World::loaded(A, three_documents());
-    let held = world.machine.root.collections.get_mut(name(0)).expect("followed");
+    let held = world
+        .machine
+        .root
+        .collections
+        .get_mut(name(0))
+        .expect("followed");
     held.put(contract::Document::new(id(0).clone(), 1, value(0, 1, 9)));
     world.machine.distrust(name(0));
     let generation = world.machine.begin_load();
@@ -125,9 +260,18 @@ fn a_reset_is_not_put_off_by_changes_that_keep_coming() {
     let deletion = world.models[0].change(0, 4).clone();
     assert_eq!(world.machine.apply(&deletion), Decision::Applied);
     let installed = world.machine.install(generation, snapshot);
-    assert_eq!(installed, Ok(Installed { how: How::Caught, resets: 1 }));
+    assert_eq!(
+        installed,
+        Ok(Installed {
+            how: How::Caught,
+            resets: 1
+        })
+    );
     let held = world.machine.root().collection(name(0)).expect("followed");
-    assert_eq!((held.watermark(), held.last_settled()), (4, Some(world.models[0].settled(0, 4))));
+    assert_eq!(
+        (held.watermark(), held.last_settled()),
+        (4, Some(world.models[0].settled(0, 4)))
+    );
 }
 
 /// An event is a hint: what it says of its set may be wrong, and the log makes it right.
@@ -136,21 +280,39 @@ fn a_record_takes_the_place_of_what_waits() {
     let mut world = World::loaded(A, three_documents());
     world.models[0].commit(0, 1, false);
     let record = world.models[0].change(0, 4).clone();
-    let wrong = Hint { last_set: 77, ..record.clone() };
+    let wrong = Hint {
+        last_set: 77,
+        ..record.clone()
+    };
     assert_eq!(world.machine.apply(&wrong), Decision::Staged);
     assert_eq!(world.machine.apply(&record), Decision::Duplicate);
     assert_eq!(world.machine.apply_record(&record), Decision::Applied);
-    assert!(world.machine.root().collection(name(0)).is_some_and(|held| held.settled() && held.watermark() == 4));
+    assert!(
+        world
+            .machine
+            .root()
+            .collection(name(0))
+            .is_some_and(|held| held.settled() && held.watermark() == 4)
+    );
 }
 
 #[test]
 fn buffers_of_a_distrusted_collection_are_read_anew() {
     let mut machine = World::loaded(A, three_documents()).machine;
-    let buffer = |machine: &Machine| machine.root().get(name(0), id(0)).expect("held").json().as_ptr();
+    let buffer = |machine: &Machine| {
+        machine
+            .root()
+            .get(name(0), id(0))
+            .expect("held")
+            .json()
+            .as_ptr()
+    };
     let before = buffer(&machine);
     let model = three_documents();
     machine.distrust(name(0));
-    assert!(attempt(&mut machine, &model, model.epoch).is_ok_and(|installed| installed.resets == 1));
+    assert!(
+        attempt(&mut machine, &model, model.epoch).is_ok_and(|installed| installed.resets == 1)
+    );
     assert_ne!(before, buffer(&machine));
 }
 
@@ -166,18 +328,34 @@ fn a_record_of_the_feed_says_what_its_event_says() {
         last_set: 0,
         config_data: Some(config.clone()),
         crc: Some(config.crc()),
-        change_set: Some(contract::ChangeSet { id: "elsewhere".to_owned(), parts: Vec::new() }),
+        change_set: Some(contract::ChangeSet {
+            id: "elsewhere".to_owned(),
+            parts: Vec::new(),
+        }),
         time: Default::default(),
         count: 1,
         digest: Digest::default(),
         context: contract::Context::default(),
     };
     let event = contract::EventData::new(&record, usize::MAX);
-    for hint in [Hint::from_event(&event).expect("revisioned"), Hint::from_change(record.clone())] {
+    for hint in [
+        Hint::from_event(&event).expect("revisioned"),
+        Hint::from_change(record.clone()),
+    ] {
         assert_eq!((hint.config.as_ref(), hint.last_set), (Some(config), 0));
-        assert!(hint.change_set.is_none(), "a set that does not name the change could never be complete");
+        assert!(
+            hint.change_set.is_none(),
+            "a set that does not name the change could never be complete"
+        );
     }
-    assert!(Hint::from_change(Change { crc: Some(Crc(1)), ..record }).config.is_none());
+    assert!(
+        Hint::from_change(Change {
+            crc: Some(Crc(1)),
+            ..record
+        })
+        .config
+        .is_none()
+    );
 }
 
 #[test]
@@ -189,11 +367,17 @@ fn unversioned_collections_follow_the_source_document() {
     assert!(machine.root().loaded());
     assert!(machine.add_unversioned(name(0), id.clone(), &parse("[]")));
     assert!(
-        !machine.root().collection(name(0)).is_some_and(|held| held.settled()),
+        !machine
+            .root()
+            .collection(name(0))
+            .is_some_and(|held| held.settled()),
         "there is nothing to compare it with"
     );
     assert!(machine.remove_unversioned(name(0), &id));
-    assert!(!machine.remove_unversioned(name(0), &id), "deleting what is not there is told, so that a load follows");
+    assert!(
+        !machine.remove_unversioned(name(0), &id),
+        "deleting what is not there is told, so that a load follows"
+    );
     let mut versioned = World::loaded(A, three_documents()).machine;
     assert!(
         !versioned.add_unversioned(name(0), id, &parse("[]")),

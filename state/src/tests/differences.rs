@@ -28,19 +28,30 @@ impl Follower {
                 None => self.copy.remove(&key),
             };
         }
-        let all = newest.collections().flat_map(|(name, held)| held.documents().map(move |document| (name, document)));
-        let all = all.map(|(name, document)| ((name.clone(), document.id().clone()), document.clone()));
+        let all = newest
+            .collections()
+            .flat_map(|(name, held)| held.documents().map(move |document| (name, document)));
+        let all =
+            all.map(|(name, document)| ((name.clone(), document.id().clone()), document.clone()));
         assert_eq!(self.copy, all.collect::<BTreeMap<_, _>>());
         self.root = newest.clone();
     }
 }
 
 fn wish(collection: usize, document: usize, delete: bool) -> Wish {
-    Wish { collection, document, delete }
+    Wish {
+        collection,
+        document,
+        delete,
+    }
 }
 
 fn set_of(world: &World, collection: usize, document: usize) -> Option<&str> {
-    world.machine.root().set_of(name(collection), id(document)).map(|set| set.id.as_str())
+    world
+        .machine
+        .root()
+        .set_of(name(collection), id(document))
+        .map(|set| set.id.as_str())
 }
 
 #[test]
@@ -51,32 +62,59 @@ fn a_document_is_of_the_set_that_made_it_what_it_is() {
     world.models = vec![model];
     world.load_newest();
     let generation = world.machine.root().generation();
-    world.model().commit_set(&[wish(0, 0, false), wish(0, 1, true), wish(1, 0, false)]);
+    world
+        .model()
+        .commit_set(&[wish(0, 0, false), wish(0, 1, true), wish(1, 0, false)]);
     world.delta(8);
-    assert_eq!([(0, 0), (0, 1), (1, 0)].map(|(c, d)| set_of(&world, c, d)), [Some("set-0"); 3], "also what it took");
+    assert_eq!(
+        [(0, 0), (0, 1), (1, 0)].map(|(c, d)| set_of(&world, c, d)),
+        [Some("set-0"); 3],
+        "also what it took"
+    );
     world.model().commit(0, 0, false);
     world.model().commit(0, 1, false);
     world.delta(8);
-    assert_eq!([(0, 0), (0, 1), (1, 0)].map(|(c, d)| set_of(&world, c, d)), [None, None, Some("set-0")]);
+    assert_eq!(
+        [(0, 0), (0, 1), (1, 0)].map(|(c, d)| set_of(&world, c, d)),
+        [None, None, Some("set-0")]
+    );
     world.model().commit(0, 1, true);
     world.delta(8);
     assert_eq!(set_of(&world, 0, 1), None, "another change took it away");
-    assert_eq!(world.machine.root().generation(), generation, "nothing counts anew");
+    assert_eq!(
+        world.machine.root().generation(),
+        generation,
+        "nothing counts anew"
+    );
 }
 
 #[test]
 fn the_last_256_sets_are_remembered() {
     let mut world = World::loaded(3, Model::new());
-    world.model().commit_set(&[wish(0, 3, false), wish(1, 3, false)]);
+    world
+        .model()
+        .commit_set(&[wish(0, 3, false), wish(1, 3, false)]);
     for _set in 0..127 {
-        world.model().commit_set(&[wish(0, 0, false), wish(0, 1, false)]);
+        world
+            .model()
+            .commit_set(&[wish(0, 0, false), wish(0, 1, false)]);
     }
     for _set in 0..128 {
-        world.model().commit_set(&[wish(1, 0, false), wish(1, 1, false)]);
+        world
+            .model()
+            .commit_set(&[wish(1, 0, false), wish(1, 1, false)]);
     }
     world.delta(8);
-    assert_eq!((set_of(&world, 0, 3), set_of(&world, 0, 0)), (Some("set-0"), Some("set-127")));
-    world.model().commit_set(&[wish(1, 0, true), wish(1, 1, false)]);
+    assert_eq!(
+        (set_of(&world, 0, 3), set_of(&world, 0, 0)),
+        (Some("set-0"), Some("set-127"))
+    );
+    world
+        .model()
+        .commit_set(&[wish(1, 0, true), wish(1, 1, false)]);
     world.delta(8);
-    assert_eq!((set_of(&world, 0, 3), set_of(&world, 1, 0)), (None, Some("set-256")));
+    assert_eq!(
+        (set_of(&world, 0, 3), set_of(&world, 1, 0)),
+        (None, Some("set-256"))
+    );
 }

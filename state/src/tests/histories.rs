@@ -1,4 +1,5 @@
-//! Generated histories. A number per step keeps the generator cheap, so that many histories fit into a test run.
+//! Generated histories. A number per step keeps the generator cheap, so that many histories fit
+//! into a test run.
 
 use proptest::{prelude::*, test_runner::Config};
 
@@ -9,8 +10,8 @@ use super::{
 
 /// What kinds of steps a property mixes; a letter twice is twice as likely.
 ///
-/// c commit, s set, d deliver, b begin load, e end load, l lose load, v late answer, p page, h heads, x distrust,
-/// n new epoch, r restart, i pin.
+/// c commit, s set, d deliver, b begin load, e end load, l lose load, v late answer, p page, h
+/// heads, x distrust, n new epoch, r restart, i pin.
 type Mix = &'static [u8];
 
 fn step(mix: Mix, number: u64) -> Step {
@@ -41,21 +42,31 @@ fn step(mix: Mix, number: u64) -> Step {
             old: take(8) == 7,
         },
         b'b' => Step::BeginLoad,
-        b'e' => Step::EndLoad { back: take(4) * take(4), old: take(4) == 3 },
+        b'e' => Step::EndLoad {
+            back: take(4) * take(4),
+            old: take(4) == 3,
+        },
         b'l' => Step::LoseLoad,
         b'v' => Step::LateAnswer,
         b'p' => Step::Page { size: 1 + take(6) },
         b'h' => Step::Heads,
-        b'x' => Step::Distrust { collection: collection(&mut take) },
+        b'x' => Step::Distrust {
+            collection: collection(&mut take),
+        },
         b'n' => Step::Epoch { back: take(6) },
-        b'r' => Step::Restart { followed: 1 + take(7) as u8 },
+        b'r' => Step::Restart {
+            followed: 1 + take(7) as u8,
+        },
         b'i' => Step::Pin,
         other => unreachable!("{} is no step", other as char),
     }
 }
 
 fn histories(mix: Mix, longest: usize) -> impl Strategy<Value = Vec<Step>> {
-    prop::collection::vec(any::<u64>().prop_map(move |number| step(mix, number)), 1..longest)
+    prop::collection::vec(
+        any::<u64>().prop_map(move |number| step(mix, number)),
+        1..longest,
+    )
 }
 
 /// Lives through a history, then heals.
@@ -67,7 +78,11 @@ fn live(followed: u8, steps: Vec<Step>, by_delta: Option<usize>) {
 }
 
 fn cases(cases: u32) -> Config {
-    Config { cases, failure_persistence: None, ..Config::default() }
+    Config {
+        cases,
+        failure_persistence: None,
+        ..Config::default()
+    }
 }
 
 /// Mostly the first two of three collections.

@@ -8,24 +8,38 @@ use super::{
 };
 use crate::{Damaged, Image, Machine, image::Notes};
 
-/// An image with everything in it: two collections, a range beyond, a tombstone, a moment settled earlier.
+/// An image with everything in it: two collections, a range beyond, a tombstone, a moment settled
+/// earlier.
 fn image() -> Vec<u8> {
     let mut world = World::loaded(3, Model::new());
-    let wish = |collection, document| Wish { collection, document, delete: false };
-    world.model().commit_set(&[wish(0, 0), wish(0, 1), wish(1, 0)]);
+    let wish = |collection, document| Wish {
+        collection,
+        document,
+        delete: false,
+    };
+    world
+        .model()
+        .commit_set(&[wish(0, 0), wish(0, 1), wish(1, 0)]);
     world.load_newest();
     world.model().commit(0, 2, false);
     world.model().commit(0, 1, true);
     let deletion = world.model().change(0, 4).clone();
     world.deliver(&deletion);
     let mut bytes = Vec::new();
-    world.machine.root().write_image(&notes(), &mut bytes).expect("a Vec accepts all");
+    world
+        .machine
+        .root()
+        .write_image(&notes(), &mut bytes)
+        .expect("a Vec accepts all");
     bytes
 }
 
 fn notes() -> Notes {
     let cursors = [(name(0).clone(), "1700000000000-7".to_owned())].into();
-    Notes { confirmed_ms: Some(1_700_000_000_000), cursors }
+    Notes {
+        confirmed_ms: Some(1_700_000_000_000),
+        cursors,
+    }
 }
 
 #[test]
@@ -34,10 +48,21 @@ fn what_is_written_is_read() {
     let image = Image::read(&bytes[..]).expect("intact");
     assert_eq!(image.notes(), &notes());
     let held = image.root().collection(name(0)).expect("saved");
-    assert_eq!((held.watermark(), held.known(), held.ranges_beyond(), held.count()), (2, 4, 1, 1));
+    assert_eq!(
+        (
+            held.watermark(),
+            held.known(),
+            held.ranges_beyond(),
+            held.count()
+        ),
+        (2, 4, 1, 1)
+    );
     assert!(held.last_settled().is_some_and(|last| last.revision == 2) && !held.settled());
     let mut again = Vec::new();
-    image.root().write_image(image.notes(), &mut again).expect("a Vec accepts all");
+    image
+        .root()
+        .write_image(image.notes(), &mut again)
+        .expect("a Vec accepts all");
     assert_eq!(bytes, again);
 }
 
@@ -62,12 +87,19 @@ fn only_a_machine_that_has_loaded_nothing_is_restored() {
     let read = || Image::read(&image()[..]).expect("intact");
     let mut loaded = World::loaded(3, Model::new()).machine;
     assert!(!loaded.restore(read()));
-    assert_eq!(loaded.root().collection(name(0)).map(|held| held.count()), Some(0));
+    assert_eq!(
+        loaded.root().collection(name(0)).map(|held| held.count()),
+        Some(0)
+    );
     let mut fresh: Machine = machine(1);
     assert!(fresh.restore(read()) && !fresh.restore(read()));
     assert!(fresh.root().loaded() && fresh.root().collection(name(1)).is_none());
     let gaps: Vec<_> = fresh.root().gaps().into_iter().collect();
-    assert_eq!(gaps, [(name(0).clone(), 2)], "the hole below what was seen heals first");
+    assert_eq!(
+        gaps,
+        [(name(0).clone(), 2)],
+        "the hole below what was seen heals first"
+    );
 }
 
 proptest! {

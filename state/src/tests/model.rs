@@ -1,10 +1,11 @@
-//! What a publisher would hold: a log per collection, what it adds up to at every revision, and the sets in it.
+//! What a publisher would hold: a log per collection, what it adds up to at every revision, and the
+//! sets in it.
 
 use std::sync::{Arc, LazyLock};
 
 use contract::{
-    CanonicalJson, ChangeSet, CollectionName, Digest, DocumentId, Epoch, Head, Operation, Revision, SetPart,
-    fleet::Settled, snapshot,
+    CanonicalJson, ChangeSet, CollectionName, Digest, DocumentId, Epoch, Head, Operation, Revision,
+    SetPart, fleet::Settled, snapshot,
 };
 
 use crate::{Hint, Machine, Snapshot};
@@ -16,10 +17,16 @@ pub(crate) const DOCUMENTS: usize = 4;
 
 const REVISIONS: usize = 256;
 
-static NAMES: LazyLock<Vec<CollectionName>> =
-    LazyLock::new(|| ["A", "B", "C"].map(|name| name.parse().expect("a name")).to_vec());
-static IDS: LazyLock<Vec<DocumentId>> =
-    LazyLock::new(|| (0..DOCUMENTS).map(|n| format!("doc-{n}").parse().expect("an id")).collect());
+static NAMES: LazyLock<Vec<CollectionName>> = LazyLock::new(|| {
+    ["A", "B", "C"]
+        .map(|name| name.parse().expect("a name"))
+        .to_vec()
+});
+static IDS: LazyLock<Vec<DocumentId>> = LazyLock::new(|| {
+    (0..DOCUMENTS)
+        .map(|n| format!("doc-{n}").parse().expect("an id"))
+        .collect()
+});
 static VALUES: LazyLock<Vec<CanonicalJson>> = LazyLock::new(|| {
     let value = |n| CanonicalJson::parse(format!(r#"{{"value":{n}}}"#).as_bytes()).expect("json");
     (0..4 * COLLECTIONS * REVISIONS).map(value).collect()
@@ -82,9 +89,15 @@ pub(crate) struct Model {
 
 impl Model {
     pub(crate) fn new() -> Self {
-        let log = Log { changes: Vec::new(), states: vec![State::default()] };
+        let log = Log {
+            changes: Vec::new(),
+            states: vec![State::default()],
+        };
         Self {
-            epoch: Epoch { lineage: 7, counter: 1 },
+            epoch: Epoch {
+                lineage: 7,
+                counter: 1,
+            },
             logs: vec![log; COLLECTIONS],
             sets: Vec::new(),
             moments: vec![[0; COLLECTIONS]],
@@ -104,12 +117,19 @@ impl Model {
     }
 
     pub(crate) fn settled(&self, collection: usize, revision: Revision) -> Settled {
-        Settled { revision, digest: self.state(collection, revision).digest }
+        Settled {
+            revision,
+            digest: self.state(collection, revision).digest,
+        }
     }
 
     /// Commits one change.
     pub(crate) fn commit(&mut self, collection: usize, document: usize, delete: bool) {
-        self.commit_set(&[Wish { collection, document, delete }]);
+        self.commit_set(&[Wish {
+            collection,
+            document,
+            delete,
+        }]);
     }
 
     /// Commits several changes together; with one effective change it is no set.
@@ -118,13 +138,25 @@ impl Model {
         wishes.sort();
         wishes.dedup_by_key(|wish| (wish.collection, wish.document));
         let part = |collection| {
-            let members = wishes.iter().filter(|wish| wish.collection == collection).count() as Revision;
+            let members = wishes
+                .iter()
+                .filter(|wish| wish.collection == collection)
+                .count() as Revision;
             let first = self.revision(collection) + 1;
-            let part = SetPart { collection: name(collection).clone(), first, last: first + members - 1 };
+            let part = SetPart {
+                collection: name(collection).clone(),
+                first,
+                last: first + members - 1,
+            };
             (members > 0).then_some(part)
         };
         let parts: Vec<SetPart> = (0..COLLECTIONS).filter_map(part).collect();
-        let set = (wishes.len() > 1).then(|| Arc::new(ChangeSet { id: format!("set-{}", self.sets.len()), parts }));
+        let set = (wishes.len() > 1).then(|| {
+            Arc::new(ChangeSet {
+                id: format!("set-{}", self.sets.len()),
+                parts,
+            })
+        });
         for wish in &wishes {
             self.push(wish, set.clone());
         }
@@ -135,11 +167,16 @@ impl Model {
             }
             self.sets.push(set);
         }
-        self.moments.push([0, 1, 2].map(|collection| self.revision(collection)));
+        self.moments
+            .push([0, 1, 2].map(|collection| self.revision(collection)));
     }
 
     fn push(&mut self, wish: &Wish, change_set: Option<Arc<ChangeSet>>) {
-        let Wish { collection, document, delete } = *wish;
+        let Wish {
+            collection,
+            document,
+            delete,
+        } = *wish;
         let epoch = self.epoch;
         let log = &mut self.logs[collection];
         let mut state = log.states[log.changes.len()];
@@ -151,15 +188,38 @@ impl Model {
         }
         let (op, config) = match (old.live, delete) {
             (true, true) => (Operation::Delete, None),
-            (true, false) => (Operation::Update, Some(value(collection, epoch.counter, revision).clone())),
-            (false, _) => (Operation::Create, Some(value(collection, epoch.counter, revision).clone())),
+            (true, false) => (
+                Operation::Update,
+                Some(value(collection, epoch.counter, revision).clone()),
+            ),
+            (false, _) => (
+                Operation::Create,
+                Some(value(collection, epoch.counter, revision).clone()),
+            ),
         };
         if let Some(config) = &config {
             state.digest = state.digest.with(id(document), revision, config.crc());
         }
-        state.touched[document] = Touch { revision, counter: epoch.counter, live: config.is_some() };
-        let (collection, id, last_set) = (name(collection).clone(), id(document).clone(), state.last_set);
-        log.changes.push(Hint { collection, id, epoch, revision, op, config, last_set, change_set });
+        state.touched[document] = Touch {
+            revision,
+            counter: epoch.counter,
+            live: config.is_some(),
+        };
+        let (collection, id, last_set) = (
+            name(collection).clone(),
+            id(document).clone(),
+            state.last_set,
+        );
+        log.changes.push(Hint {
+            collection,
+            id,
+            epoch,
+            revision,
+            op,
+            config,
+            last_set,
+            change_set,
+        });
         log.states.push(state);
     }
 
@@ -183,7 +243,13 @@ impl Model {
             let state = self.state(collection, at[collection]);
             let count = state.touched.iter().filter(|touch| touch.live).count() as u64;
             let empty = Head::empty(name(collection).clone(), self.epoch);
-            Head { revision: at[collection], count, digest: state.digest, last_set: state.last_set, ..empty }
+            Head {
+                revision: at[collection],
+                count,
+                digest: state.digest,
+                last_set: state.last_set,
+                ..empty
+            }
         };
         (0..COLLECTIONS).map(head).collect()
     }
@@ -193,18 +259,35 @@ impl Model {
     }
 
     pub(crate) fn snapshot(&self, at: [Revision; COLLECTIONS], machine: &Machine) -> Snapshot {
-        let mut builder = Snapshot::begin(snapshot::Start { epoch: self.epoch, heads: self.heads(at) });
+        let mut builder = Snapshot::begin(snapshot::Start {
+            epoch: self.epoch,
+            heads: self.heads(at),
+        });
         let mut count = 0;
         for (collection, at) in at.into_iter().enumerate() {
             let touched = self.state(collection, at).touched;
-            for (document, touch) in touched.iter().enumerate().filter(|(_document, touch)| touch.live) {
+            for (document, touch) in touched
+                .iter()
+                .enumerate()
+                .filter(|(_document, touch)| touch.live)
+            {
                 let config_data = value(collection, touch.counter, touch.revision).clone();
                 let (id, revision, crc) = (id(document).clone(), touch.revision, config_data.crc());
-                let item = snapshot::Item { collection: name(collection).clone(), id, revision, crc, config_data };
-                builder.item(item, machine.root()).expect("an announced, intact item");
+                let item = snapshot::Item {
+                    collection: name(collection).clone(),
+                    id,
+                    revision,
+                    crc,
+                    config_data,
+                };
+                builder
+                    .item(item, machine.root())
+                    .expect("an announced, intact item");
                 count += 1;
             }
         }
-        builder.complete(&snapshot::End { end: true, count }, machine.root()).expect("complete")
+        builder
+            .complete(&snapshot::End { end: true, count }, machine.root())
+            .expect("complete")
     }
 }

@@ -12,10 +12,14 @@ use crate::{
     staging::{MAX_BYTES, MAX_CHANGES},
 };
 
-/// A history with more after a set than can wait for it: the set over A and B comes first, then many changes of A, and
-/// another set in the middle of them.
+/// A history with more after a set than can wait for it: the set over A and B comes first, then
+/// many changes of A, and another set in the middle of them.
 fn long_history(changes: usize) -> Model {
-    let wish = |collection, document| Wish { collection, document, delete: false };
+    let wish = |collection, document| Wish {
+        collection,
+        document,
+        delete: false,
+    };
     let mut model = Model::new();
     model.commit_set(&[wish(0, 0), wish(0, 1), wish(1, 0)]);
     (0..changes / 2).for_each(|n| model.commit(0, n % 4, n % 7 == 6));
@@ -34,13 +38,20 @@ fn loaded(model: &Model) -> Machine {
 
 fn bytes_staged(machine: &Machine) -> usize {
     let held = machine.root().collection(name(0)).expect("followed");
-    (1..=held.known()).filter_map(|revision| held.staged.get(revision)).map(Hint::size).sum()
+    (1..=held.known())
+        .filter_map(|revision| held.staged.get(revision))
+        .map(Hint::size)
+        .sum()
 }
 
 /// One pass of a delta from the watermarks, in the order of the feed.
 fn delta(machine: &mut Machine, model: &Model) {
     for (name, from) in machine.root().gaps() {
-        let log = model.logs.iter().find(|log| log.changes.first().is_some_and(|hint| hint.collection == name));
+        let log = model.logs.iter().find(|log| {
+            log.changes
+                .first()
+                .is_some_and(|hint| hint.collection == name)
+        });
         for hint in &log.expect("a log with changes").changes[from as usize..] {
             machine.apply(hint);
         }
@@ -49,8 +60,13 @@ fn delta(machine: &mut Machine, model: &Model) {
 
 /// Deltas until nothing is missing. Each must move a watermark.
 fn heal(machine: &mut Machine, model: &Model) -> usize {
-    let marks =
-        |machine: &Machine| -> Revision { machine.root().collections().map(|(_name, held)| held.watermark()).sum() };
+    let marks = |machine: &Machine| -> Revision {
+        machine
+            .root()
+            .collections()
+            .map(|(_name, held)| held.watermark())
+            .sum()
+    };
     machine.compare(&model.heads(model.newest()));
     let mut passes = 0;
     while !machine.root().gaps().is_empty() {
@@ -60,7 +76,10 @@ fn heal(machine: &mut Machine, model: &Model) -> usize {
         passes += 1;
     }
     for (collection, newest) in model.newest().into_iter().take(2).enumerate() {
-        let held = machine.root().collection(name(collection)).expect("followed");
+        let held = machine
+            .root()
+            .collection(name(collection))
+            .expect("followed");
         assert!(held.settled());
         assert_eq!(held.last_settled(), Some(model.settled(collection, newest)));
     }
@@ -77,7 +96,11 @@ fn the_lowest_find_room_and_the_highest_go() {
     }
     let next = model.change(0, 3 + MAX_CHANGES as Revision);
     assert_eq!(machine.apply(next), Decision::NoRoom);
-    assert_eq!(machine.decide(next), Decision::NoRoom, "it does not count as seen");
+    assert_eq!(
+        machine.decide(next),
+        Decision::NoRoom,
+        "it does not count as seen"
+    );
     assert_eq!(machine.apply(model.change(0, 1)), Decision::Staged);
     let highest = model.change(0, 2 + MAX_CHANGES as Revision);
     assert_eq!(machine.decide(highest), Decision::NoRoom, "it had to go");
@@ -89,7 +112,9 @@ fn the_lowest_find_room_and_the_highest_go() {
 #[test]
 fn large_values_count_by_their_bytes() {
     let mut model = long_history(60);
-    let large = CanonicalJson::parse(format!("{{\"value\":\"{}\"}}", "x".repeat(1 << 20)).as_bytes()).expect("json");
+    let large =
+        CanonicalJson::parse(format!("{{\"value\":\"{}\"}}", "x".repeat(1 << 20)).as_bytes())
+            .expect("json");
     let mut machine = loaded(&model);
     for hint in &mut model.logs[0].changes {
         hint.config = hint.config.as_ref().map(|_config| large.clone());

@@ -13,7 +13,8 @@ use crate::{Collection, Decision, Generation, Hint, How, Image, Machine, NotInst
 pub(crate) enum Step {
     Commit(Wish),
     Set(Vec<Wish>),
-    /// An event arrives: any committed change, in any order, any number of times, with or without its value.
+    /// An event arrives: any committed change, in any order, any number of times, with or without
+    /// its value.
     Deliver {
         collection: usize,
         back: usize,
@@ -21,7 +22,8 @@ pub(crate) enum Step {
         old: bool,
     },
     BeginLoad,
-    /// The answer to the newest load arrives, from a publisher that may lag or still live in the epoch before.
+    /// The answer to the newest load arrives, from a publisher that may lag or still live in the
+    /// epoch before.
     EndLoad {
         back: usize,
         old: bool,
@@ -86,7 +88,10 @@ impl World {
 
     /// A machine that has loaded everything that this model holds.
     pub(crate) fn loaded(followed: u8, model: Model) -> Self {
-        let mut world = Self { models: vec![model], ..Self::new(followed) };
+        let mut world = Self {
+            models: vec![model],
+            ..Self::new(followed)
+        };
         world.load_newest();
         world
     }
@@ -101,15 +106,24 @@ impl World {
 
     /// The model of the epoch that the machine is in.
     fn own(&self) -> Option<&Model> {
-        self.machine.root().epoch().map(|epoch| &self.models[epoch.counter as usize - 1])
+        self.machine
+            .root()
+            .epoch()
+            .map(|epoch| &self.models[epoch.counter as usize - 1])
     }
 
     pub(crate) fn step(&mut self, step: Step) {
         match step {
             Step::Commit(wish) => self.model().commit_set(&[wish]),
             Step::Set(wishes) => self.model().commit_set(&wishes),
-            Step::Deliver { collection, back, without_value, old } => {
-                let model = &self.models[self.models.len() - 1 - usize::from(old && self.models.len() > 1)];
+            Step::Deliver {
+                collection,
+                back,
+                without_value,
+                old,
+            } => {
+                let model =
+                    &self.models[self.models.len() - 1 - usize::from(old && self.models.len() > 1)];
                 let changes = &model.logs[collection].changes;
                 if let Some(hint) = changes.iter().rev().nth(back % changes.len().max(1)) {
                     let mut hint = hint.clone();
@@ -125,15 +139,26 @@ impl World {
                 if let Some(generation) = self.load.take() {
                     let epoch = self.models.len() - 1 - usize::from(old && self.models.len() > 1);
                     let moments = &self.models[epoch].moments;
-                    self.install(generation, epoch, moments[moments.len() - 1 - back % moments.len()]);
+                    self.install(
+                        generation,
+                        epoch,
+                        moments[moments.len() - 1 - back % moments.len()],
+                    );
                 }
             }
-            Step::LoseLoad => self.load.take().into_iter().for_each(|generation| self.machine.abandon_load(generation)),
+            Step::LoseLoad => self
+                .load
+                .take()
+                .into_iter()
+                .for_each(|generation| self.machine.abandon_load(generation)),
             Step::LateAnswer => {
                 if let Some(generation) = self.overtaken.take() {
                     let model = &self.models[self.models.len() - 1];
                     let snapshot = model.snapshot(model.newest(), &self.machine);
-                    assert_eq!(self.machine.install(generation, snapshot), Err(NotInstalled::Voided));
+                    assert_eq!(
+                        self.machine.install(generation, snapshot),
+                        Err(NotInstalled::Voided)
+                    );
                 }
             }
             Step::Page { size } => _ = self.page(size),
@@ -172,10 +197,19 @@ impl World {
         }
         if let Some(held) = self.machine.root().collection(&hint.collection) {
             let seen = matches!(decided, Decision::Applied | Decision::Superseded);
-            assert!(!seen || held.seen(hint.revision), "{decided:?} and not seen: {hint:?}");
-            assert!(decided != Decision::Staged || !held.seen(hint.revision), "staged and seen: {hint:?}");
+            assert!(
+                !seen || held.seen(hint.revision),
+                "{decided:?} and not seen: {hint:?}"
+            );
+            assert!(
+                decided != Decision::Staged || !held.seen(hint.revision),
+                "staged and seen: {hint:?}"
+            );
         }
-        if !matches!(decided, Decision::Early | Decision::OtherEpoch | Decision::NotFollowed) {
+        if !matches!(
+            decided,
+            Decision::Early | Decision::OtherEpoch | Decision::NotFollowed
+        ) {
             for part in hint.change_set.iter().flat_map(|set| &set.parts) {
                 let held = self.machine.root().collection(&part.collection);
                 assert!(
@@ -188,15 +222,21 @@ impl World {
         decided
     }
 
-    /// Some changes in the order of the feed, from where the last page ended; whether there is more.
+    /// Some changes in the order of the feed, from where the last page ended; whether there is
+    /// more.
     fn page(&mut self, size: usize) -> bool {
         let begun = self.cursor.take();
         let Some(own) = self.own() else { return false };
-        let mark = |collection| self.held(collection).filter(|held| held.versioned()).map(Collection::watermark);
+        let mark = |collection| {
+            self.held(collection)
+                .filter(|held| held.versioned())
+                .map(Collection::watermark)
+        };
         let mut cursor = begun.unwrap_or([0, 1, 2].map(|c| mark(c).unwrap_or(Revision::MAX)));
         let mut page = Vec::new();
         for (collection, log) in own.logs.iter().enumerate() {
-            let from = usize::try_from(cursor[collection]).map_or(log.changes.len(), |at| at.min(log.changes.len()));
+            let from = usize::try_from(cursor[collection])
+                .map_or(log.changes.len(), |at| at.min(log.changes.len()));
             let taken = &log.changes[from..log.changes.len().min(from + size - page.len())];
             cursor[collection] = cursor[collection].saturating_add(taken.len() as Revision);
             page.extend_from_slice(taken);
@@ -207,18 +247,34 @@ impl World {
         more
     }
 
-    pub(crate) fn install(&mut self, generation: Generation, epoch: usize, at: [Revision; COLLECTIONS]) {
+    pub(crate) fn install(
+        &mut self,
+        generation: Generation,
+        epoch: usize,
+        at: [Revision; COLLECTIONS],
+    ) {
         let model = &self.models[epoch];
         let ours = self.machine.root().epoch();
-        let distrusted =
-            |world: &Self| world.machine.root().collections().filter(|(_, held)| held.distrusted()).count();
+        let distrusted = |world: &Self| {
+            world
+                .machine
+                .root()
+                .collections()
+                .filter(|(_, held)| held.distrusted())
+                .count()
+        };
         let (before, whole) = (distrusted(self), self.machine.root().loaded());
-        let installed = self.machine.install(generation, model.snapshot(at, &self.machine));
+        let installed = self
+            .machine
+            .install(generation, model.snapshot(at, &self.machine));
         match installed {
             Ok(installed) => {
                 let caught = ours == Some(model.epoch);
                 assert!(ours <= Some(model.epoch), "an older history was installed");
-                assert_eq!(installed.how, if caught { How::Caught } else { How::Replaced });
+                assert_eq!(
+                    installed.how,
+                    if caught { How::Caught } else { How::Replaced }
+                );
                 assert_eq!(installed.resets, before - distrusted(self));
                 if !caught {
                     self.shown = Default::default();
@@ -226,19 +282,26 @@ impl World {
                 assert!(self.machine.root().loaded());
             }
             Err(NotInstalled::OlderEpoch(theirs)) => assert!(ours > Some(theirs)),
-            Err(NotInstalled::Behind(_)) => assert!(!whole, "only a machine that lacks a collection refuses"),
+            Err(NotInstalled::Behind(_)) => {
+                assert!(!whole, "only a machine that lacks a collection refuses")
+            }
             Err(other) => panic!("refused: {other}"),
         }
         self.last_settled = self.settled_by_model();
     }
 
-    /// What the machine says about settled moments, proven against the model. An install may pass through several.
+    /// What the machine says about settled moments, proven against the model. An install may pass
+    /// through several.
     fn settled_by_model(&self) -> [Option<Settled>; COLLECTIONS] {
         let proven = |collection| {
             let said = self.held(collection)?.last_settled()?;
-            assert_eq!(Some(said), self.own().map(|own| own.settled(collection, said.revision)));
+            assert_eq!(
+                Some(said),
+                self.own().map(|own| own.settled(collection, said.revision))
+            );
             assert!(
-                Some(said.revision) >= self.last_settled[collection].map(|last| last.revision) || self.models.len() > 1
+                Some(said.revision) >= self.last_settled[collection].map(|last| last.revision)
+                    || self.models.len() > 1
             );
             Some(said)
         };
@@ -247,22 +310,40 @@ impl World {
 
     fn restart(&mut self, followed: u8) {
         let mut bytes = Vec::new();
-        self.machine.root().write_image(&crate::image::Notes::default(), &mut bytes).expect("a Vec accepts all");
+        self.machine
+            .root()
+            .write_image(&crate::image::Notes::default(), &mut bytes)
+            .expect("a Vec accepts all");
         let image = Image::read(&bytes[..]).expect("intact");
         let mut next = machine(followed);
         assert!(next.restore(image));
         for (name, held) in next.root().collections() {
-            match self.machine.root().collection(name).filter(|before| before.versioned()) {
+            match self
+                .machine
+                .root()
+                .collection(name)
+                .filter(|before| before.versioned())
+            {
                 Some(before) => {
-                    assert_eq!((held.watermark, &held.beyond), (before.watermark, &before.beyond));
-                    assert_eq!((&held.documents, &held.tombstones), (&before.documents, &before.tombstones));
+                    assert_eq!(
+                        (held.watermark, &held.beyond),
+                        (before.watermark, &before.beyond)
+                    );
+                    assert_eq!(
+                        (&held.documents, &held.tombstones),
+                        (&before.documents, &before.tombstones)
+                    );
                     assert_eq!(held.known(), before.highest());
                 }
                 None => assert!(!held.loaded()),
             }
         }
         for collection in 0..COLLECTIONS {
-            if !next.root().collection(name(collection)).is_some_and(Collection::loaded) {
+            if !next
+                .root()
+                .collection(name(collection))
+                .is_some_and(Collection::loaded)
+            {
                 self.shown[collection] = Default::default();
                 self.last_settled[collection] = None;
             }
@@ -275,22 +356,35 @@ impl World {
     pub(crate) fn check(&mut self) {
         let mut shown: [[Touch; DOCUMENTS]; COLLECTIONS] = Default::default();
         for (collection, shown) in shown.iter_mut().enumerate() {
-            let (Some(own), Some(held)) = (self.own(), self.held(collection)) else { continue };
+            let (Some(own), Some(held)) = (self.own(), self.held(collection)) else {
+                continue;
+            };
             if !held.versioned() {
-                assert_eq!((held.loaded(), held.count(), held.staged(), held.watermark()), (false, 0, 0, 0));
+                assert_eq!(
+                    (held.loaded(), held.count(), held.staged(), held.watermark()),
+                    (false, 0, 0, 0)
+                );
                 continue;
             }
             *shown = visible(own, held, collection);
-            // NoRollback and NoResurrection: a newer change of a document, even a deletion, is never unseen again.
+            // NoRollback and NoResurrection: a newer change of a document, even a deletion, is
+            // never unseen again.
             for (now, before) in shown.iter().zip(&self.shown[collection]) {
                 assert!(now.revision >= before.revision, "{now:?} after {before:?}");
             }
             assert!(held.known() >= held.highest());
-            assert!(held.staged.lowest().is_none_or(|hint| hint.revision > held.watermark()));
+            assert!(
+                held.staged
+                    .lowest()
+                    .is_none_or(|hint| hint.revision > held.watermark())
+            );
             let settled = held.beyond.is_empty() && held.staged() == 0;
             assert_eq!(held.settled(), settled);
             if settled {
-                assert_eq!(held.last_settled(), Some(own.settled(collection, held.watermark())));
+                assert_eq!(
+                    held.last_settled(),
+                    Some(own.settled(collection, held.watermark()))
+                );
                 self.last_settled[collection] = held.last_settled();
             }
             let held = self.held(collection).expect("still followed");
@@ -304,26 +398,38 @@ impl World {
             for (collection, then) in then.iter().enumerate() {
                 for (document, touch) in then.iter().enumerate() {
                     let now = pinned.get(name(collection), id(document));
-                    assert_eq!(now.map(|document| document.revision()), touch.live.then_some(touch.revision), "pinned");
+                    assert_eq!(
+                        now.map(|document| document.revision()),
+                        touch.live.then_some(touch.revision),
+                        "pinned"
+                    );
                 }
             }
         }
     }
 
-    /// AtomicSet: of every member readers see its change or a newer one of its document, or they do so of none.
-    /// (While a followed collection was never loaded there is no root to serve.)
+    /// AtomicSet: of every member readers see its change or a newer one of its document, or they do
+    /// so of none. (While a followed collection was never loaded there is no root to serve.)
     fn check_sets(&self) {
-        let Some(own) = self.own().filter(|_own| self.machine.root().loaded()) else { return };
+        let Some(own) = self.own().filter(|_own| self.machine.root().loaded()) else {
+            return;
+        };
         for set in &own.sets {
             let mut first = None;
             for part in &set.parts {
-                let Some(held) = self.machine.root().collection(&part.collection) else { continue };
+                let Some(held) = self.machine.root().collection(&part.collection) else {
+                    continue;
+                };
                 let collection = collection_of(&part.collection);
                 for revision in part.first..=part.last {
                     let document = document_of(own.change(collection, revision));
                     let visible = self.shown[collection][document].revision >= revision;
                     assert_eq!(visible, held.seen(revision), "{revision} of {set:?}");
-                    assert_eq!(visible, *first.get_or_insert(visible), "a part of {set:?} is visible");
+                    assert_eq!(
+                        visible,
+                        *first.get_or_insert(visible),
+                        "a part of {set:?} is visible"
+                    );
                 }
             }
         }
@@ -353,7 +459,11 @@ impl World {
         let newest = self.model().newest();
         for (collection, newest) in newest.into_iter().enumerate() {
             if let Some(held) = self.held(collection) {
-                assert_eq!((held.watermark(), held.known(), held.settled()), (newest, newest, true), "{held:?}");
+                assert_eq!(
+                    (held.watermark(), held.known(), held.settled()),
+                    (newest, newest, true),
+                    "{held:?}"
+                );
             }
         }
         let heads = self.model().heads(newest);
@@ -362,11 +472,15 @@ impl World {
 }
 
 fn collection_of(given: &CollectionName) -> usize {
-    (0..COLLECTIONS).find(|collection| name(*collection) == given).expect("one of ours")
+    (0..COLLECTIONS)
+        .find(|collection| name(*collection) == given)
+        .expect("one of ours")
 }
 
 fn document_of(change: &Hint) -> usize {
-    (0..DOCUMENTS).find(|document| *id(*document) == change.id).expect("one of ours")
+    (0..DOCUMENTS)
+        .find(|document| *id(*document) == change.id)
+        .expect("one of ours")
 }
 
 /// What readers must see: of every document the newest change that was seen. Proves that they do.
@@ -375,20 +489,34 @@ fn visible(model: &Model, held: &Collection, collection: usize) -> [Touch; DOCUM
     for revision in held.beyond.iter().flat_map(|range| range.clone()) {
         let change = model.change(collection, revision);
         let document = document_of(change);
-        assert!(held.watermark() >= change.last_set, "it overtook a set: {change:?}");
-        touched[document] = Touch { revision, counter: change.epoch.counter, live: change.config.is_some() };
+        assert!(
+            held.watermark() >= change.last_set,
+            "it overtook a set: {change:?}"
+        );
+        touched[document] = Touch {
+            revision,
+            counter: change.epoch.counter,
+            live: change.config.is_some(),
+        };
     }
     let mut digest = Digest::default();
     for (document, touch) in touched.iter().enumerate() {
         let shown = held.get(id(document));
-        assert_eq!(shown.map(|document| document.revision()), touch.live.then_some(touch.revision), "{held:?}");
+        assert_eq!(
+            shown.map(|document| document.revision()),
+            touch.live.then_some(touch.revision),
+            "{held:?}"
+        );
         if let Some(shown) = shown {
             let value = value(collection, touch.counter, touch.revision);
             assert_eq!(shown.config_data(), value.as_str());
             digest = digest.with(shown.id(), shown.revision(), value.crc());
         }
     }
-    assert_eq!(held.count(), touched.iter().filter(|touch| touch.live).count() as u64);
+    assert_eq!(
+        held.count(),
+        touched.iter().filter(|touch| touch.live).count() as u64
+    );
     assert_eq!(held.digest(), digest);
     touched
 }

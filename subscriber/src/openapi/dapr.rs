@@ -9,7 +9,11 @@ const TOKEN: &str = "daprApiToken";
 
 pub(super) fn add(document: Document) -> Document {
     document
-        .token(TOKEN, "dapr-api-token", "The `APP_API_TOKEN` of this subscriber, where it has one")
+        .token(
+            TOKEN,
+            "dapr-api-token",
+            "The `APP_API_TOKEN` of this subscriber, where it has one",
+        )
         .operation("get", event::SUBSCRIBE_ROUTE, subscribe())
         .operation("post", event::ROUTE, process())
 }
@@ -27,7 +31,11 @@ fn subscribe() -> Operation {
         },
     });
     let list: Value = json!({"type": "array", "items": subscription});
-    secured(Operation::new("subscribe", "The topics that this subscriber wants of its sidecar")).answer(
+    secured(Operation::new(
+        "subscribe",
+        "The topics that this subscriber wants of its sidecar",
+    ))
+    .answer(
         Answer::empty(200, "One per collection; none when events come another way")
             .content("application/json", list.into()),
     )
@@ -44,7 +52,10 @@ fn process() -> Operation {
         "required": ["status"],
         "properties": {"status": {"enum": ["SUCCESS", "RETRY", "DROP"]}, "error": {"type": "string"}},
     });
-    let answer = Answer::empty(200, "What becomes of the event: whatever it is, the sidecar hears it in the body");
+    let answer = Answer::empty(
+        200,
+        "What becomes of the event: whatever it is, the sidecar hears it in the body",
+    );
     secured(Operation::new("processEvent", "An event, as a structured CloudEvent or a binary one"))
         .describe("An event that cannot be read, or is larger than 4 MiB, is dropped; the sidecar puts it to the dead letters.")
         .body("application/cloudevents+json", true, envelope)

@@ -22,31 +22,57 @@ const SETTLED: Header = Header {
 pub(super) fn add(document: openapi::Document) -> openapi::Document {
     let heads = Answer::json::<Heads>(200, "Heads of one moment").with(&STANDING);
     document
-        .operation("get", "/v1/collections", operation("getHeads", "Where the collections stand").answer(heads))
+        .operation(
+            "get",
+            "/v1/collections",
+            operation("getHeads", "Where the collections stand").answer(heads),
+        )
         .operation("get", "/v1/collections/{collection}", head())
         .operation("get", "/v1/collections/{collection}/documents", documents())
         .operation("get", "/v1/collections/{collection}/documents/{id}", one())
         .operation("get", "/v1/snapshot", snapshot())
-        .operation("get", "/v1/changes", feed(operation("getChanges", "Changes of several collections"), false))
+        .operation(
+            "get",
+            "/v1/changes",
+            feed(
+                operation("getChanges", "Changes of several collections"),
+                false,
+            ),
+        )
         .operation(
             "get",
             "/v1/collections/{collection}/changes",
-            feed(of_collection("getChangesOfCollection", "Changes of a collection"), true),
+            feed(
+                of_collection("getChangesOfCollection", "Changes of a collection"),
+                true,
+            ),
         )
 }
 
 fn head() -> Operation {
-    let operation = of_collection("getHead", "Where a collection stands").problem(404, &["unversioned"]);
+    let operation =
+        of_collection("getHead", "Where a collection stands").problem(404, &["unversioned"]);
     operation.answer(Answer::json::<Head>(200, "Its head").with(&STANDING))
 }
 
 fn documents() -> Operation {
-    let line = Schema::lines([Schema::of::<ListStart>(), Schema::of::<Document>(), Schema::of::<End>()]);
-    let list = Answer::json::<DocumentList>(200, "Head and documents of one moment, in the form that `Accept` names")
-        .content(NDJSON, line)
-        .with(&[ETAG, VARY])
-        .with(&STANDING);
-    cached(of_collection("listDocuments", "All documents of a collection"), &[ETAG, VARY]).answer(list)
+    let line = Schema::lines([
+        Schema::of::<ListStart>(),
+        Schema::of::<Document>(),
+        Schema::of::<End>(),
+    ]);
+    let list = Answer::json::<DocumentList>(
+        200,
+        "Head and documents of one moment, in the form that `Accept` names",
+    )
+    .content(NDJSON, line)
+    .with(&[ETAG, VARY])
+    .with(&STANDING);
+    cached(
+        of_collection("listDocuments", "All documents of a collection"),
+        &[ETAG, VARY],
+    )
+    .answer(list)
 }
 
 fn one() -> Operation {
@@ -54,18 +80,38 @@ fn one() -> Operation {
         .path("id", "Id of the document", Schema::of::<DocumentId>())
         .problem(400, &["bad-request"])
         .problem(404, &["no-data"]);
-    cached(operation, &[ETAG]).answer(Answer::json::<Document>(200, "The document").with(&[ETAG]).with(&STANDING))
+    cached(operation, &[ETAG]).answer(
+        Answer::json::<Document>(200, "The document")
+            .with(&[ETAG])
+            .with(&STANDING),
+    )
 }
 
 fn snapshot() -> Operation {
     let names = json!({"type": "string", "examples": ["ChannelConfiguration,SkillConfiguration"]});
-    let line = Schema::lines([Schema::of::<Start>(), Schema::of::<Item>(), Schema::of::<End>()]);
-    operation("getSnapshot", "All documents of some collections at one moment")
-        .describe("Its last line proves it complete: what ends without it was cut off.")
-        .query("collections", "Names, separated by commas; all when it is left out", names.into())
-        .problem(400, &["bad-request"])
-        .problem(404, &["unknown-collection", "unversioned"])
-        .answer(Answer::empty(200, "One JSON text per line").content(NDJSON, line).with(&[SETTLED]).with(&STANDING))
+    let line = Schema::lines([
+        Schema::of::<Start>(),
+        Schema::of::<Item>(),
+        Schema::of::<End>(),
+    ]);
+    operation(
+        "getSnapshot",
+        "All documents of some collections at one moment",
+    )
+    .describe("Its last line proves it complete: what ends without it was cut off.")
+    .query(
+        "collections",
+        "Names, separated by commas; all when it is left out",
+        names.into(),
+    )
+    .problem(400, &["bad-request"])
+    .problem(404, &["unknown-collection", "unversioned"])
+    .answer(
+        Answer::empty(200, "One JSON text per line")
+            .content(NDJSON, line)
+            .with(&[SETTLED])
+            .with(&STANDING),
+    )
 }
 
 fn feed(operation: Operation, of_one: bool) -> Operation {
@@ -74,11 +120,17 @@ fn feed(operation: Operation, of_one: bool) -> Operation {
     } else {
         json!({"type": "string", "examples": ["ChannelConfiguration:0,SkillConfiguration:0"]})
     };
-    let page = Answer::empty(200, "A page, or with `Accept: text/event-stream` all that is to come")
-        .content("application/json", Schema::of::<Feed<EventData>>().knowing::<EventData>())
-        .content(EVENT_STREAM, Schema::from(json!({"type": "string"})))
-        .may_have(&[VARY])
-        .with(&STANDING);
+    let page = Answer::empty(
+        200,
+        "A page, or with `Accept: text/event-stream` all that is to come",
+    )
+    .content(
+        "application/json",
+        Schema::of::<Feed<EventData>>().knowing::<EventData>(),
+    )
+    .content(EVENT_STREAM, Schema::from(json!({"type": "string"})))
+    .may_have(&[VARY])
+    .with(&STANDING);
     let limit = json!({"type": "integer", "minimum": 0, "maximum": PAGE});
     let operation = operation
         .describe(

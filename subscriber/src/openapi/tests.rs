@@ -6,14 +6,25 @@ use super::*;
 
 const METHODS: [&str; 5] = ["get", "put", "post", "patch", "delete"];
 
-/// What the source registers, as `get /path`. The two paths of a sidecar have their names in the contract.
+/// What the source registers, as `get /path`. The two paths of a sidecar have their names in the
+/// contract.
 fn registered(source: &str) -> BTreeSet<String> {
-    let resources = source.split("web::resource(").skip(1).filter_map(|rest| rest.strip_prefix('"')?.split_once('"'));
+    let resources = source
+        .split("web::resource(")
+        .skip(1)
+        .filter_map(|rest| rest.strip_prefix('"')?.split_once('"'));
     let methods = |(path, rest): (&str, &str)| {
         let has = |method: &&&str| rest.contains(&format!(".{method}("));
-        METHODS.iter().filter(has).map(|method| format!("{method} {path}")).collect::<Vec<_>>()
+        METHODS
+            .iter()
+            .filter(has)
+            .map(|method| format!("{method} {path}"))
+            .collect::<Vec<_>>()
     };
-    let of_sidecar = [format!("get {}", event::SUBSCRIBE_ROUTE), format!("post {}", event::ROUTE)];
+    let of_sidecar = [
+        format!("get {}", event::SUBSCRIBE_ROUTE),
+        format!("post {}", event::ROUTE),
+    ];
     resources.flat_map(methods).chain(of_sidecar).collect()
 }
 
@@ -22,18 +33,30 @@ fn what_is_routed_is_described_and_the_other_way_round() {
     let whole = whole();
     let paths = whole["paths"].as_object().expect("paths");
     let described = paths.iter().flat_map(|(path, methods)| {
-        methods.as_object().expect("methods").keys().map(move |method| format!("{method} {path}"))
+        methods
+            .as_object()
+            .expect("methods")
+            .keys()
+            .map(move |method| format!("{method} {path}"))
     });
-    assert_eq!(described.collect::<BTreeSet<_>>(), registered(include_str!("../routes/mod.rs")));
+    assert_eq!(
+        described.collect::<BTreeSet<_>>(),
+        registered(include_str!("../routes/mod.rs"))
+    );
 }
 
 #[test]
 fn every_kind_of_problem_is_described() {
     let whole = whole().to_string();
     let kinds = include_str!("../error.rs").split("Problem::new(").skip(1);
-    for kind in kinds.filter_map(|rest| rest.lines().next()?.split('"').nth(1)).filter(|kind| *kind != "no-such-route")
+    for kind in kinds
+        .filter_map(|rest| rest.lines().next()?.split('"').nth(1))
+        .filter(|kind| *kind != "no-such-route")
     {
-        assert!(whole.contains(&format!("urn:confcast:problem:{kind}\"")), "{kind} is not described");
+        assert!(
+            whole.contains(&format!("urn:confcast:problem:{kind}\"")),
+            "{kind} is not described"
+        );
     }
 }
 
@@ -41,7 +64,11 @@ fn every_kind_of_problem_is_described() {
 fn every_reference_leads_somewhere() {
     let whole = whole();
     let text = whole.to_string();
-    for reference in text.split(r##""$ref":"#"##).skip(1).filter_map(|rest| rest.split('"').next()) {
+    for reference in text
+        .split(r##""$ref":"#"##)
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next())
+    {
         assert!(whole.pointer(reference).is_some(), "{reference}");
     }
 }

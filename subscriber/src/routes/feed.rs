@@ -1,7 +1,9 @@
-//! The change feed from memory: the newest changes of each collection up to its watermark, as JSON pages or live ([`live`]).
+//! The change feed from memory: the newest changes of each collection up to its watermark, as JSON
+//! pages or live ([`live`]).
 //!
-//! Same paths, same frames and same answers as a publisher's, for which the log is kept; here it is a ring, so a reader hears
-//! `trimmed` sooner. An item is the data of an event: what only the log knows is not in it. Every page is of one view.
+//! Same paths, same frames and same answers as a publisher's, for which the log is kept; here it is
+//! a ring, so a reader hears `trimmed` sooner. An item is the data of an event: what only the log
+//! knows is not in it. Every page is of one view.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +44,10 @@ pub(super) async fn one(
 }
 
 /// `GET /v1/changes`.
-pub(super) async fn all(request: HttpRequest, state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
+pub(super) async fn all(
+    request: HttpRequest,
+    state: web::Data<AppState>,
+) -> Result<HttpResponse, ApiError> {
     answer(&request, &state, &*loaded(&state)?, Scope::Several)
 }
 
@@ -53,21 +58,33 @@ fn answer(
     scope: Scope,
 ) -> Result<HttpResponse, ApiError> {
     let position = web::Query::<Position>::from_query(request.query_string());
-    let position = position.map_err(|error| ApiError::bad_request("limit", error))?.into_inner();
+    let position = position
+        .map_err(|error| ApiError::bad_request("limit", error))?
+        .into_inner();
     let accept = header(request, ACCEPT.as_str())?;
     if feed::wants_stream(accept.as_deref()) {
         return live::answer(request, state, view, scope, &position);
     }
-    let since = position.since(&scope)?.ok_or_else(|| ApiError::bad_request("since", "missing"))?;
+    let since = position
+        .since(&scope)?
+        .ok_or_else(|| ApiError::bad_request("since", "missing"))?;
     let heads = heads(view, &since)?;
     let limit = position.limit.unwrap_or(PAGE).clamp(1, PAGE);
     let items = changes(view, &heads, &since, position.epoch()?, (limit, PAGE_BYTES));
     let items = items.map_err(|gone| ApiError::from(gone.problem()))?;
     let mut reached = since;
-    reached.extend(items.iter().map(|data| (data.collection.clone(), data.revision.unwrap_or_default())));
-    let more = heads.iter().any(|head| reached[&head.collection] < head.revision);
+    reached.extend(
+        items
+            .iter()
+            .map(|data| (data.collection.clone(), data.revision.unwrap_or_default())),
+    );
+    let more = heads
+        .iter()
+        .any(|head| reached[&head.collection] < head.revision);
     let mut answer = match &scope {
-        Scope::One(name) => followed(view, name.as_str()).map(|(name, held)| about(view, &name, held))?,
+        Scope::One(name) => {
+            followed(view, name.as_str()).map(|(name, held)| about(view, &name, held))?
+        }
         Scope::Several => about_all(view),
     };
     Ok(answer.json(Feed { heads, items, more }))
@@ -80,14 +97,23 @@ impl Position {
     }
 
     fn since(&self, scope: &Scope) -> Result<Option<Since>, ApiError> {
-        let since = self.since.as_deref().map(|since| scope.since(since)).transpose();
+        let since = self
+            .since
+            .as_deref()
+            .map(|since| scope.since(since))
+            .transpose();
         since.map_err(|error| ApiError::bad_request("since", error))
     }
 }
 
 fn header(request: &HttpRequest, name: &str) -> Result<Option<String>, ApiError> {
-    let lines: Result<Vec<_>, _> = request.headers().get_all(name).map(|line| line.to_str()).collect();
-    let lines = lines.map_err(|_not_ascii| ApiError::bad_request(name, "expected visible ASCII"))?;
+    let lines: Result<Vec<_>, _> = request
+        .headers()
+        .get_all(name)
+        .map(|line| line.to_str())
+        .collect();
+    let lines =
+        lines.map_err(|_not_ascii| ApiError::bad_request(name, "expected visible ASCII"))?;
     Ok((!lines.is_empty()).then(|| lines.join(", ")))
 }
 
@@ -110,7 +136,9 @@ fn changes(
 ) -> Result<Vec<EventData>, Gone> {
     let mut pending = Vec::new();
     for head in heads {
-        let Some(after) = since.get(&head.collection).copied() else { continue };
+        let Some(after) = since.get(&head.collection).copied() else {
+            continue;
+        };
         feed::check(head, after, epoch)?;
         if after < head.revision {
             pending.push((head, after));
@@ -137,10 +165,17 @@ fn next(
     let mut bytes = 0;
     let fits = |data: &EventData| {
         let fits = bytes < budget;
-        bytes += data.config_data.as_ref().map_or(0, |config| config.as_str().len());
+        bytes += data
+            .config_data
+            .as_ref()
+            .map_or(0, |config| config.as_str().len());
         fits
     };
     let ring = view.changes(name).into_iter();
-    let found = ring.flat_map(|ring| ring.after(after)).take(room).take_while(fits).collect();
+    let found = ring
+        .flat_map(|ring| ring.after(after))
+        .take(room)
+        .take_while(fits)
+        .collect();
     (found, bytes.min(budget))
 }

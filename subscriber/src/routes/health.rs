@@ -1,4 +1,5 @@
-//! What an orchestrator and an operator ask. None of it needs a token, and none of it waits for anything.
+//! What an orchestrator and an operator ask. None of it needs a token, and none of it waits for
+//! anything.
 
 use std::time::Instant;
 
@@ -9,13 +10,14 @@ use serde_json::json;
 use super::AppState;
 use crate::{error::ApiError, openapi};
 
-/// `GET /healthz`: the process is alive. It says nothing about data: a red answer here stops a sidecar's subscriptions.
+/// `GET /healthz`: the process is alive. It says nothing about data: a red answer here stops a
+/// sidecar's subscriptions.
 pub async fn alive() -> HttpResponse {
     HttpResponse::Ok().json(json!({"status": "alive"}))
 }
 
-/// `GET /readyz`: whether there is anything to serve. Stale values are served, so they are ready, unless a setting says
-/// that they are not.
+/// `GET /readyz`: whether there is anything to serve. Stale values are served, so they are ready,
+/// unless a setting says that they are not.
 pub async fn ready(state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
     let view = state.replica.view();
     if !view.loaded() {
@@ -29,7 +31,9 @@ pub async fn ready(state: web::Data<AppState>) -> Result<HttpResponse, ApiError>
 
 /// `GET /openapi.json`: what can be asked for here.
 pub async fn openapi() -> HttpResponse {
-    HttpResponse::Ok().content_type(ContentType::json()).body(openapi::document())
+    HttpResponse::Ok()
+        .content_type(ContentType::json())
+        .body(openapi::document())
 }
 
 /// `GET /v1/status`: what the replica says of itself.

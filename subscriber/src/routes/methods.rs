@@ -1,4 +1,5 @@
-//! HEAD is GET, and the server leaves the body out; a method that a path does not have is refused with a problem.
+//! HEAD is GET, and the server leaves the body out; a method that a path does not have is refused
+//! with a problem.
 
 use actix_web::{
     Error, ResponseError,
@@ -24,16 +25,27 @@ pub(super) async fn answer(
     }
     let answer = next.call(request).await?;
     if answer.status() == StatusCode::METHOD_NOT_ALLOWED {
-        let allow = answer.headers().get(ALLOW).and_then(|allow| allow.to_str().ok()).unwrap_or_default();
+        let allow = answer
+            .headers()
+            .get(ALLOW)
+            .and_then(|allow| allow.to_str().ok())
+            .unwrap_or_default();
         let allow = allow.replace("GET", "GET, HEAD");
-        let problem = Problem::new(405, "method-not-allowed", "Method not allowed", format!("Send one of {allow}"));
+        let problem = Problem::new(
+            405,
+            "method-not-allowed",
+            "Method not allowed",
+            format!("Send one of {allow}"),
+        );
         let mut answer = answer.into_response(ApiError::from(problem).error_response());
         answer.headers_mut().insert(ALLOW, allow.parse()?);
         return Ok(answer);
     }
     // The server would read a stream to its end to leave it out.
     Ok(answer.map_body(|_head, body| match body.size() {
-        BodySize::Stream if head => BodyStream::new(stream::empty::<Result<Bytes, Error>>()).boxed(),
+        BodySize::Stream if head => {
+            BodyStream::new(stream::empty::<Result<Bytes, Error>>()).boxed()
+        }
         _ => body,
     }))
 }

@@ -41,7 +41,9 @@ impl Collector for Scrape {
         let status = self.0.status();
         let rows = || status.collections.iter();
         let by_row = |number: fn(&contract::status::CollectionStatus) -> u64| {
-            rows().map(|row| (Some(row.collection.to_string()), number(row))).collect::<Vec<Sample>>()
+            rows()
+                .map(|row| (Some(row.collection.to_string()), number(row)))
+                .collect::<Vec<Sample>>()
         };
         gauges(
             &mut out,
@@ -50,17 +52,63 @@ impl Collector for Scrape {
             "collection",
             by_row(|r| r.revision),
         )?;
-        gauges(&mut out, "known_revision", "Highest revision heard of", "collection", by_row(|r| r.known))?;
-        gauges(&mut out, "documents", "Live documents", "collection", by_row(|r| r.count))?;
-        gauges(&mut out, "staged", "Changes that wait for a change set", "collection", by_row(|r| r.staged))?;
+        gauges(
+            &mut out,
+            "known_revision",
+            "Highest revision heard of",
+            "collection",
+            by_row(|r| r.known),
+        )?;
+        gauges(
+            &mut out,
+            "documents",
+            "Live documents",
+            "collection",
+            by_row(|r| r.count),
+        )?;
+        gauges(
+            &mut out,
+            "staged",
+            "Changes that wait for a change set",
+            "collection",
+            by_row(|r| r.staged),
+        )?;
 
         let states = [State::Loading, State::Behind, State::Stale, State::Current];
-        let states = states.map(|state| (Some(state.as_str().to_owned()), u64::from(status.state == state)));
-        gauges(&mut out, "state", "1 for the worst state of all collections", "state", states)?;
-        let intakes = Intake::ALL.map(|one| (Some(one.as_str().to_owned()), u64::from(status.intake == Some(one))));
-        gauges(&mut out, "intake_fault", "1 when events do not come as they should", "fault", intakes)?;
+        let states = states.map(|state| {
+            (
+                Some(state.as_str().to_owned()),
+                u64::from(status.state == state),
+            )
+        });
+        gauges(
+            &mut out,
+            "state",
+            "1 for the worst state of all collections",
+            "state",
+            states,
+        )?;
+        let intakes = Intake::ALL.map(|one| {
+            (
+                Some(one.as_str().to_owned()),
+                u64::from(status.intake == Some(one)),
+            )
+        });
+        gauges(
+            &mut out,
+            "intake_fault",
+            "1 when events do not come as they should",
+            "fault",
+            intakes,
+        )?;
         let age = status.confirmed_ms_ago.map(|ms| (None, ms / 1_000));
-        gauges(&mut out, "confirmed_age_seconds", "Since a publisher confirmed what is held", "", age)?;
+        gauges(
+            &mut out,
+            "confirmed_age_seconds",
+            "Since a publisher confirmed what is held",
+            "",
+            age,
+        )?;
 
         let events = &status.events;
         let events = [
@@ -77,13 +125,49 @@ impl Collector for Scrape {
             ("dropped", events.dropped),
         ];
         let events = events.map(|(end, number)| (Some(end.to_owned()), number));
-        counters(&mut out, "events", "Events, by what became of them", "end", events)?;
+        counters(
+            &mut out,
+            "events",
+            "Events, by what became of them",
+            "end",
+            events,
+        )?;
         let healing = &status.healing;
-        counters(&mut out, "fetched_values", "Values that did not come along", "", [(None, status.events.fetched)])?;
-        counters(&mut out, "loads", "Snapshots that were installed", "", [(None, healing.loads)])?;
-        counters(&mut out, "feed_pages", "Pages of the change feed that were applied", "", [(None, healing.pages)])?;
-        counters(&mut out, "healed_changes", "Changes that came by the feed first", "", [(None, healing.healed)])?;
-        counters(&mut out, "resets", "Collections that had diverged: an alarm", "", [(None, healing.resets)])
+        counters(
+            &mut out,
+            "fetched_values",
+            "Values that did not come along",
+            "",
+            [(None, status.events.fetched)],
+        )?;
+        counters(
+            &mut out,
+            "loads",
+            "Snapshots that were installed",
+            "",
+            [(None, healing.loads)],
+        )?;
+        counters(
+            &mut out,
+            "feed_pages",
+            "Pages of the change feed that were applied",
+            "",
+            [(None, healing.pages)],
+        )?;
+        counters(
+            &mut out,
+            "healed_changes",
+            "Changes that came by the feed first",
+            "",
+            [(None, healing.healed)],
+        )?;
+        counters(
+            &mut out,
+            "resets",
+            "Collections that had diverged: an alarm",
+            "",
+            [(None, healing.resets)],
+        )
     }
 }
 
@@ -95,7 +179,14 @@ fn gauges(
     samples: impl IntoIterator<Item = Sample>,
 ) -> fmt::Result {
     let number = |number| ConstGauge::new(i64::try_from(number).unwrap_or(i64::MAX));
-    encode(out, name, help, MetricType::Gauge, label, samples.into_iter().map(|(of, n)| (of, number(n))))
+    encode(
+        out,
+        name,
+        help,
+        MetricType::Gauge,
+        label,
+        samples.into_iter().map(|(of, n)| (of, number(n))),
+    )
 }
 
 fn counters(
@@ -105,7 +196,9 @@ fn counters(
     label: &str,
     samples: impl IntoIterator<Item = Sample>,
 ) -> fmt::Result {
-    let samples = samples.into_iter().map(|(of, number)| (of, ConstCounter::new(number)));
+    let samples = samples
+        .into_iter()
+        .map(|(of, number)| (of, ConstCounter::new(number)));
     encode(out, name, help, MetricType::Counter, label, samples)
 }
 

@@ -1,5 +1,6 @@
-//! The HTTP surface, one module per caller: `replica::actix` (a sidecar or a LOCAL publisher), [`read`] and `feed` (whoever wants values),
-//! [`health`] (an orchestrator, an operator), `check_in` (a replica that follows this one).
+//! The HTTP surface, one module per caller: `replica::actix` (a sidecar or a LOCAL publisher),
+//! [`read`] and `feed` (whoever wants values), [`health`] (an orchestrator, an operator),
+//! `check_in` (a replica that follows this one).
 //!
 //! Handlers extract, call the replica and answer. They decide nothing.
 
@@ -35,7 +36,10 @@ impl AppState {
     pub fn new(replica: Replica, settings: &Settings, streams: Streams) -> Self {
         Self {
             replica,
-            dapr: Options { pubsub_name: settings.pubsub_name.clone(), token: settings.app_api_token.clone() },
+            dapr: Options {
+                pubsub_name: settings.pubsub_name.clone(),
+                token: settings.app_api_token.clone(),
+            },
             ready_when_stale: settings.ready_when_stale,
             streams,
         }
@@ -61,7 +65,10 @@ pub fn configure(config: &mut ServiceConfig, state: &AppState) {
         .service(web::resource("/metrics").get(metrics::metrics))
         .service(web::resource("/healthz").get(health::alive))
         .service(web::resource("/readyz").get(health::ready));
-    config.app_data(web::Data::new(state.clone())).service(routes).default_service(web::to(nothing_here));
+    config
+        .app_data(web::Data::new(state.clone()))
+        .service(routes)
+        .default_service(web::to(nothing_here));
 }
 
 async fn nothing_here(request: HttpRequest) -> HttpResponse {

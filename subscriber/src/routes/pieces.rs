@@ -52,8 +52,19 @@ pub(super) struct Pieces {
 
 impl Pieces {
     /// The answer that goes on after `begun` with all documents of these collections.
-    pub(super) fn new(view: Arc<View>, collections: VecDeque<CollectionName>, frame: Frame, begun: Vec<u8>) -> Self {
-        Self { view, collections, after: None, frame: Some(frame), out: begun }
+    pub(super) fn new(
+        view: Arc<View>,
+        collections: VecDeque<CollectionName>,
+        frame: Frame,
+        begun: Vec<u8>,
+    ) -> Self {
+        Self {
+            view,
+            collections,
+            after: None,
+            frame: Some(frame),
+            out: begun,
+        }
     }
 }
 
@@ -64,7 +75,10 @@ impl Iterator for Pieces {
         let frame = self.frame.as_mut()?;
         while let Some(name) = self.collections.front() {
             let (held, after) = (self.view.root().collection(name), self.after.take());
-            for document in held.into_iter().flat_map(|held| held.documents_after(after.as_ref())) {
+            for document in held
+                .into_iter()
+                .flat_map(|held| held.documents_after(after.as_ref()))
+            {
                 frame.item(name, document, &mut self.out);
                 if self.out.len() >= PIECE {
                     self.after = Some(document.id().clone());

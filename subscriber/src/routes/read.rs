@@ -1,10 +1,11 @@
 //! The read half of the API, from memory: same paths, same bodies as a publisher's.
 //!
-//! Every answer is made from one pinned view, headers and body alike, and nothing is built whole that can be long.
-//! Before the first load nothing is answered: "not there" and "not loaded" must never look the same.
+//! Every answer is made from one pinned view, headers and body alike, and nothing is built whole
+//! that can be long. Before the first load nothing is answered: "not there" and "not loaded" must
+//! never look the same.
 //!
-//! A collection whose publisher counts no revisions has no head: its list begins without one, and it is neither among
-//! the heads nor in a snapshot.
+//! A collection whose publisher counts no revisions has no head: its list begins without one, and
+//! it is neither among the heads nor in a snapshot.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -34,8 +35,9 @@ use super::{
 };
 use crate::error::ApiError;
 
-/// Where the data of an answer stands: `<epoch>-<watermark>` when it concerns one collection, the epoch when it concerns
-/// several (their heads are in the body), `unversioned` when there is no epoch.
+/// Where the data of an answer stands: `<epoch>-<watermark>` when it concerns one collection, the
+/// epoch when it concerns several (their heads are in the body), `unversioned` when there is no
+/// epoch.
 pub const REVISION_HEADER: HeaderName = HeaderName::from_static("confcast-revision");
 /// How far the data of an answer may be trusted: a [`State`].
 pub const STATE_HEADER: HeaderName = HeaderName::from_static("confcast-state");
@@ -47,12 +49,19 @@ pub(super) const UNVERSIONED: &str = "unversioned";
 /// `GET /v1/collections`: the heads of all followed collections.
 pub async fn heads(state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
     let view = loaded(&state)?;
-    let heads = view.root().collections().filter_map(|(name, held)| head_of(&view, name, held)).collect();
+    let heads = view
+        .root()
+        .collections()
+        .filter_map(|(name, held)| head_of(&view, name, held))
+        .collect();
     Ok(about_all(&view).json(Heads { heads }))
 }
 
 /// `GET /v1/collections/{c}`: its head.
-pub async fn head(state: web::Data<AppState>, path: web::Path<String>) -> Result<HttpResponse, ApiError> {
+pub async fn head(
+    state: web::Data<AppState>,
+    path: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
     let view = loaded(&state)?;
     let (name, held) = followed(&view, &path)?;
     let head = head_of(&view, &name, held).ok_or_else(|| ApiError::unversioned(name.as_str()))?;
@@ -68,11 +77,17 @@ pub async fn documents(
     let view = loaded(&state)?;
     let (name, held) = followed(&view, &path)?;
     let head = head_of(&view, &name, held);
-    let accepted: Vec<_> = request.headers().get_all(ACCEPT).filter_map(|line| line.to_str().ok()).collect();
+    let accepted: Vec<_> = request
+        .headers()
+        .get_all(ACCEPT)
+        .filter_map(|line| line.to_str().ok())
+        .collect();
     let form = Form::accepted(Some(&accepted.join(", ")));
     let etag = tags::of_list(head.as_ref(), held, form);
     let mut answer = about(&view, &name, held);
-    answer.insert_header((ETAG, etag.clone())).insert_header((VARY, "Accept"));
+    answer
+        .insert_header((ETAG, etag.clone()))
+        .insert_header((VARY, "Accept"));
     if unchanged(&request, &etag) {
         return Ok(not_modified(answer));
     }
@@ -81,8 +96,15 @@ pub async fn documents(
         Some(head) => Listing::open(form, head, &mut begun),
         None => Listing::open_headless(form, &mut begun),
     };
-    let pieces = Pieces::new(Arc::clone(&view), VecDeque::from([name]), Frame::List(listing), begun);
-    Ok(answer.content_type(form.media_type()).streaming(stream::iter(pieces)))
+    let pieces = Pieces::new(
+        Arc::clone(&view),
+        VecDeque::from([name]),
+        Frame::List(listing),
+        begun,
+    );
+    Ok(answer
+        .content_type(form.media_type())
+        .streaming(stream::iter(pieces)))
 }
 
 /// `GET /v1/collections/{c}/documents/{id}`.
@@ -96,7 +118,10 @@ pub async fn document(
         return Err(ApiError::loading());
     }
     let (name, held) = followed(&view, &path.0)?;
-    let id: DocumentId = path.1.parse().map_err(|error| ApiError::bad_request("id", error))?;
+    let id: DocumentId = path
+        .1
+        .parse()
+        .map_err(|error| ApiError::bad_request("id", error))?;
     let mut answer = about(&view, &name, held);
     let Some(document) = held.get(&id) else {
         return Ok(ApiError::no_data(&name, &id).answer(answer));
@@ -115,20 +140,33 @@ struct Asked {
     collections: Option<String>,
 }
 
-/// `GET /v1/snapshot?collections=a,b`: all documents of some collections (all followed ones, when none are named) at one
-/// moment, as another replica loads them.
-pub async fn snapshot(request: HttpRequest, state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
+/// `GET /v1/snapshot?collections=a,b`: all documents of some collections (all followed ones, when
+/// none are named) at one moment, as another replica loads them.
+pub async fn snapshot(
+    request: HttpRequest,
+    state: web::Data<AppState>,
+) -> Result<HttpResponse, ApiError> {
     let view = loaded(&state)?;
     let asked = web::Query::<Asked>::from_query(request.query_string());
-    let asked = asked.map_err(|error| ApiError::bad_request("collections", error))?.into_inner();
+    let asked = asked
+        .map_err(|error| ApiError::bad_request("collections", error))?
+        .into_inner();
     let names: BTreeSet<CollectionName> = match asked.collections {
-        Some(listed) => {
-            listed.split(',').map(|name| followed(&view, name).map(|(name, _held)| name)).collect::<Result<_, _>>()?
-        }
-        None => view.root().collections().map(|(name, _held)| name.clone()).collect(),
+        Some(listed) => listed
+            .split(',')
+            .map(|name| followed(&view, name).map(|(name, _held)| name))
+            .collect::<Result<_, _>>()?,
+        None => view
+            .root()
+            .collections()
+            .map(|(name, _held)| name.clone())
+            .collect(),
     };
     let head = |name: &CollectionName| {
-        let head = view.root().collection(name).and_then(|held| head_of(&view, name, held));
+        let head = view
+            .root()
+            .collection(name)
+            .and_then(|held| head_of(&view, name, held));
         head.ok_or_else(|| ApiError::unversioned(name.as_str()))
     };
     let heads: Vec<Head> = names.iter().map(head).collect::<Result<_, _>>()?;
@@ -136,8 +174,17 @@ pub async fn snapshot(request: HttpRequest, state: web::Data<AppState>) -> Resul
     let epoch = view.root().epoch().ok_or_else(ApiError::loading)?;
     let mut begun = Vec::new();
     listing::start_line(&Start { epoch, heads }, &mut begun);
-    let settled = names.iter().all(|name| view.root().collection(name).is_some_and(Collection::settled));
-    let pieces = Pieces::new(Arc::clone(&view), names.into_iter().collect(), Frame::Snapshot { count: 0 }, begun);
+    let settled = names.iter().all(|name| {
+        view.root()
+            .collection(name)
+            .is_some_and(Collection::settled)
+    });
+    let pieces = Pieces::new(
+        Arc::clone(&view),
+        names.into_iter().collect(),
+        Frame::Snapshot { count: 0 },
+        begun,
+    );
     let mut answer = about_all(&view);
     answer.insert_header((SETTLED, if settled { "true" } else { "false" }));
     Ok(answer.content_type(NDJSON).streaming(stream::iter(pieces)))
@@ -145,24 +192,37 @@ pub async fn snapshot(request: HttpRequest, state: web::Data<AppState>) -> Resul
 
 pub(super) fn loaded(state: &AppState) -> Result<Arc<View>, ApiError> {
     let view = state.replica.view();
-    if view.loaded() { Ok(view) } else { Err(ApiError::loading()) }
+    if view.loaded() {
+        Ok(view)
+    } else {
+        Err(ApiError::loading())
+    }
 }
 
 /// What cannot be the name of a collection is the name of none.
-pub(super) fn followed<'a>(view: &'a View, name: &str) -> Result<(CollectionName, &'a Collection), ApiError> {
-    let known = name.parse().ok().and_then(|name: CollectionName| Some((name.clone(), view.root().collection(&name)?)));
+pub(super) fn followed<'a>(
+    view: &'a View,
+    name: &str,
+) -> Result<(CollectionName, &'a Collection), ApiError> {
+    let known = name
+        .parse()
+        .ok()
+        .and_then(|name: CollectionName| Some((name.clone(), view.root().collection(&name)?)));
     known.ok_or_else(|| ApiError::unknown_collection(name))
 }
 
-/// The head of a followed collection, at its watermark. Documents beyond a gap are in it already, so its count and
-/// digest fit what is served, and the publisher's at that revision only when there is no gap.
+/// The head of a followed collection, at its watermark. Documents beyond a gap are in it already,
+/// so its count and digest fit what is served, and the publisher's at that revision only when there
+/// is no gap.
 pub(super) fn head_of(view: &View, name: &CollectionName, held: &Collection) -> Option<Head> {
     let epoch = view.root().epoch().filter(|_epoch| held.versioned())?;
     Some(Head {
         revision: held.watermark(),
         count: held.count(),
         digest: held.digest(),
-        oldest: view.changes(name).map_or(held.watermark() + 1, Ring::oldest),
+        oldest: view
+            .changes(name)
+            .map_or(held.watermark() + 1, Ring::oldest),
         ..Head::empty(name.clone(), epoch)
     })
 }
@@ -174,16 +234,24 @@ pub(super) fn about(view: &View, name: &CollectionName, held: &Collection) -> Ht
 }
 
 pub(super) fn about_all(view: &View) -> HttpResponseBuilder {
-    answer(view.root().epoch().map(|epoch| epoch.to_string()), view.state(Instant::now()))
+    answer(
+        view.root().epoch().map(|epoch| epoch.to_string()),
+        view.state(Instant::now()),
+    )
 }
 
 fn answer(revision: Option<String>, state: State) -> HttpResponseBuilder {
     let mut answer = HttpResponse::Ok();
-    answer.insert_header((REVISION_HEADER, revision.unwrap_or_else(|| UNVERSIONED.to_owned())));
+    answer.insert_header((
+        REVISION_HEADER,
+        revision.unwrap_or_else(|| UNVERSIONED.to_owned()),
+    ));
     answer.insert_header((STATE_HEADER, HeaderValue::from_static(state.as_str())));
     answer
 }
 
 fn not_modified(mut answer: HttpResponseBuilder) -> HttpResponse {
-    answer.status(actix_web::http::StatusCode::NOT_MODIFIED).finish()
+    answer
+        .status(actix_web::http::StatusCode::NOT_MODIFIED)
+        .finish()
 }

@@ -9,8 +9,8 @@ use replica::RawCollection as Collection;
 
 use super::read::UNVERSIONED;
 
-/// The same tag means the same list, byte by byte: so it names the form too (RFC 9110 section 8.8.3). Beyond a gap, or
-/// without revisions, only the digest tells.
+/// The same tag means the same list, byte by byte: so it names the form too (RFC 9110 section
+/// 8.8.3). Beyond a gap, or without revisions, only the digest tells.
 pub(super) fn of_list(head: Option<&Head>, held: &Collection, form: Form) -> String {
     let digest = held.digest();
     let moment = match head {

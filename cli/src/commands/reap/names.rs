@@ -1,26 +1,38 @@
-//! Which names of groups are those of single replicas. It never guesses: what is neither a UUID nor named by the user is
-//! somebody else's.
+//! Which names of groups are those of single replicas. It never guesses: what is neither a UUID nor
+//! named by the user is somebody else's.
 
 use std::str::FromStr;
 
-/// Names of per-replica groups besides UUIDs, as `--groups` has them: `*` stands for one or more characters. So the name of
-/// an application is not among those of its pods.
+/// Names of per-replica groups besides UUIDs, as `--groups` has them: `*` stands for one or more
+/// characters. So the name of an application is not among those of its pods.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pattern(Vec<String>);
 
 impl Pattern {
     pub(super) fn matches(&self, name: &str) -> bool {
-        let Some((first, rest)) = self.0.split_first() else { return false };
-        name.strip_prefix(first.as_str()).is_some_and(|name| ends(rest, name))
+        let Some((first, rest)) = self.0.split_first() else {
+            return false;
+        };
+        name.strip_prefix(first.as_str())
+            .is_some_and(|name| ends(rest, name))
     }
 }
 
 /// Whether a star and each of these parts, in this order, are all of a name.
 fn ends(parts: &[String], name: &str) -> bool {
-    let Some((part, rest)) = parts.split_first() else { return name.is_empty() };
-    let starts = name.char_indices().skip(1).map(|(at, _char)| at).chain((!name.is_empty()).then_some(name.len()));
+    let Some((part, rest)) = parts.split_first() else {
+        return name.is_empty();
+    };
+    let starts = name
+        .char_indices()
+        .skip(1)
+        .map(|(at, _char)| at)
+        .chain((!name.is_empty()).then_some(name.len()));
     let mut starts = starts.filter_map(|at| name.get(at..));
-    starts.any(|name| name.strip_prefix(part.as_str()).is_some_and(|name| ends(rest, name)))
+    starts.any(|name| {
+        name.strip_prefix(part.as_str())
+            .is_some_and(|name| ends(rest, name))
+    })
 }
 
 impl FromStr for Pattern {
@@ -43,7 +55,8 @@ impl FromStr for Pattern {
 pub(super) fn is_uuid(name: &str) -> bool {
     let lengths = [8, 4, 4, 4, 12];
     let parts = name.split('-').map(str::len);
-    let hexadecimal = |char: char| char == '-' || char.is_ascii_digit() || ('a'..='f').contains(&char);
+    let hexadecimal =
+        |char: char| char == '-' || char.is_ascii_digit() || ('a'..='f').contains(&char);
     parts.eq(lengths) && name.chars().all(hexadecimal)
 }
 
@@ -66,7 +79,11 @@ mod tests {
             ("pod-0", "pod-0", true),
             ("pod-0", "pod-01", false),
         ] {
-            assert_eq!(pattern.parse::<Pattern>().expect(pattern).matches(name), expected, "{pattern} {name}");
+            assert_eq!(
+                pattern.parse::<Pattern>().expect(pattern).matches(name),
+                expected,
+                "{pattern} {name}"
+            );
         }
         for pattern in ["", "*", "**", "pod-?", "pod-[0-9]"] {
             pattern.parse::<Pattern>().expect_err(pattern);
@@ -76,9 +93,12 @@ mod tests {
     #[test]
     fn a_uuid_is_what_a_sidecar_writes() {
         assert!(is_uuid("494f538f-9864-4315-ab7a-f32b64dfb8df"));
-        for name in
-            ["", "494F538F-9864-4315-AB7A-F32B64DFB8DF", "494f538f98644315ab7af32b64dfb8df", "pod-494f538f-9864"]
-        {
+        for name in [
+            "",
+            "494F538F-9864-4315-AB7A-F32B64DFB8DF",
+            "494f538f98644315ab7af32b64dfb8df",
+            "pod-494f538f-9864",
+        ] {
             assert!(!is_uuid(name), "{name}");
         }
     }

@@ -1,6 +1,8 @@
-//! The events of all collections as an AsyncAPI 3.0 document: through Dapr, in CloudEvents, and straight through Redis, without.
+//! The events of all collections as an AsyncAPI 3.0 document: through Dapr, in CloudEvents, and
+//! straight through Redis, without.
 //!
-//! It says what the publisher sends. That subscribers also understand less (a body with `op` and `id` alone) is not in it.
+//! It says what the publisher sends. That subscribers also understand less (a body with `op` and
+//! `id` alone) is not in it.
 
 use anyhow::Context;
 use contract::{CanonicalJson, Epoch, EventData, Operation, event};
@@ -18,23 +20,38 @@ pub(super) fn document(contracts: &[Contract]) -> anyhow::Result<Value> {
     for contract in contracts {
         let name = contract.collection.as_str();
         let home = format!("#/components/schemas/{name}");
-        let schema = draft_7(&contract.schema, &home).with_context(|| format!("the schema of {name}"))?;
+        let schema =
+            draft_7(&contract.schema, &home).with_context(|| format!("the schema of {name}"))?;
         let change = example(contract).with_context(|| format!("the sample of {name}"))?;
         schemas.insert(name.to_owned(), schema);
         schemas.insert(format!("{name}Change"), change_schema(name, &home));
         schemas.insert(format!("{name}Event"), event_schema(name));
         let media_type = "application/cloudevents+json";
-        messages.insert(format!("{name}Event"), message(name, "Event", media_type, change.as_ref().map(delivered)));
-        messages.insert(format!("{name}Change"), message(name, "Change", "application/json", change));
+        messages.insert(
+            format!("{name}Event"),
+            message(name, "Event", media_type, change.as_ref().map(delivered)),
+        );
+        messages.insert(
+            format!("{name}Change"),
+            message(name, "Change", "application/json", change),
+        );
 
         let redis = format!("{{database}}__:{{prefix}}:{name}");
         for (channel, server, kind, address) in [
             (name.to_owned(), "dapr", "Event", name.to_owned()),
             (format!("{name}OverRedis"), "redis", "Change", redis.clone()),
-            (format!("{name}OverRedisById"), "redis", "Change", format!("{redis}:{{id}}")),
+            (
+                format!("{name}OverRedisById"),
+                "redis",
+                "Change",
+                format!("{redis}:{{id}}"),
+            ),
         ] {
             for (action, who) in [("send", "The publisher"), ("receive", "A subscriber")] {
-                operations.insert(format!("{action}{channel}"), operation(action, who, &channel, name, kind));
+                operations.insert(
+                    format!("{action}{channel}"),
+                    operation(action, who, &channel, name, kind),
+                );
             }
             channels.insert(channel, self::channel(server, &address, name, kind));
         }
@@ -80,7 +97,12 @@ fn channel(server: &str, address: &str, name: &str, kind: &str) -> Value {
     let parameters: Map<_, _> = ["database", "prefix", "id"]
         .into_iter()
         .filter(|parameter| address.contains(&format!("{{{parameter}}}")))
-        .map(|parameter| (parameter.to_owned(), reference(&format!("components/parameters/{parameter}"))))
+        .map(|parameter| {
+            (
+                parameter.to_owned(),
+                reference(&format!("components/parameters/{parameter}")),
+            )
+        })
         .collect();
     if !parameters.is_empty() {
         channel["parameters"] = parameters.into();
@@ -194,7 +216,9 @@ fn reference(to: &str) -> Value {
 
 /// The sample, as if it had just been stored.
 fn example(contract: &Contract) -> anyhow::Result<Option<Value>> {
-    let Some(sample) = &contract.sample else { return Ok(None) };
+    let Some(sample) = &contract.sample else {
+        return Ok(None);
+    };
     let config = CanonicalJson::parse(sample.text.as_bytes())?;
     let change = EventData {
         collection: contract.collection.clone(),
@@ -205,7 +229,10 @@ fn example(contract: &Contract) -> anyhow::Result<Option<Value>> {
         metadata: std::collections::BTreeMap::new(),
         pub_sub_name: None,
         revision: Some(42),
-        epoch: Some(Epoch { lineage: 0x9f86_d081, counter: 1 }),
+        epoch: Some(Epoch {
+            lineage: 0x9f86_d081,
+            counter: 1,
+        }),
         last_set: Some(0),
         change_set: None,
         context: contract::Context::default(),
@@ -219,7 +246,9 @@ fn delivered(change: &Value) -> Value {
     let mut data = change.clone();
     data["metadata"] = json!({(event::TTL): "60"});
     data["pubSubName"] = json!(component);
-    let event_id = [collection, &change["epoch"]].map(|part| part.as_str().unwrap_or_default()).join(":");
+    let event_id = [collection, &change["epoch"]]
+        .map(|part| part.as_str().unwrap_or_default())
+        .join(":");
     json!({
         "specversion": "1.0", "id": format!("{event_id}:{}", change["revision"]), "source": event::SOURCE,
         "type": event::TYPE, "subject": id, "time": "2026-11-21T09:00:00.123Z", "datacontenttype": "application/json",

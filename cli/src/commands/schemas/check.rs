@@ -1,7 +1,9 @@
-//! `confcast schemas check`: which stored documents a changed schema would refuse, before anybody puts it in force.
+//! `confcast schemas check`: which stored documents a changed schema would refuse, before anybody
+//! puts it in force.
 //!
-//! It reads one snapshot, holds one document of it at a time, and writes nothing. What was stored before a schema was changed stays
-//! stored; such a document is only refused when somebody writes it again, which is too late to find out.
+//! It reads one snapshot, holds one document of it at a time, and writes nothing. What was stored
+//! before a schema was changed stays stored; such a document is only refused when somebody writes
+//! it again, which is too late to find out.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -21,14 +23,20 @@ use crate::{
 
 /// Show which stored documents changed schemas would refuse
 ///
-/// Reads the documents from the publisher and the schemas from files. The exit code is 0 only if every document passes.
+/// Reads the documents from the publisher and the schemas from files. The exit code is 0 only if
+/// every document passes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Check {
     /// Schemas, each named COLLECTION.schema.json
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Folder of schemas
-    #[arg(long, value_name = "DIR", default_value = "schemas", conflicts_with = "files")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "schemas",
+        conflicts_with = "files"
+    )]
     dir: PathBuf,
     /// Print JSON instead of a table
     #[arg(long)]
@@ -61,8 +69,16 @@ struct Fault {
 
 impl Check {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let contracts = if self.files.is_empty() { source::folder(&self.dir)? } else { source::files(&self.files)? };
-        ensure!(!contracts.is_empty(), "there are no schemas in {}", self.dir.display());
+        let contracts = if self.files.is_empty() {
+            source::folder(&self.dir)?
+        } else {
+            source::files(&self.files)?
+        };
+        ensure!(
+            !contracts.is_empty(),
+            "there are no schemas in {}",
+            self.dir.display()
+        );
         let report = check(&self.target.api()?, &contracts).await?;
         for collection in &report.unknown {
             output::note(format_args!("the publisher has no collection {collection}"));
@@ -72,8 +88,13 @@ impl Check {
         } else {
             report.show()?;
         }
-        let Report { checked, refused, .. } = report;
-        ensure!(refused == 0, "{refused} of {checked} documents would be refused");
+        let Report {
+            checked, refused, ..
+        } = report;
+        ensure!(
+            refused == 0,
+            "{refused} of {checked} documents would be refused"
+        );
         Ok(())
     }
 }
@@ -81,13 +102,33 @@ impl Check {
 impl Report {
     fn show(&self) -> anyhow::Result<()> {
         if self.faults.is_empty() {
-            return Ok(output::say(format_args!("all {} documents pass", self.checked))?);
+            return Ok(output::say(format_args!(
+                "all {} documents pass",
+                self.checked
+            ))?);
         }
         let mut table = output::table(["collection", "id", "revision", "at", "why"]);
-        for Fault { collection, id, revision, pointer, why } in &self.faults {
+        for Fault {
+            collection,
+            id,
+            revision,
+            pointer,
+            why,
+        } in &self.faults
+        {
             // The pointer to the whole document is empty.
-            let at = if pointer.is_empty() { "(document)" } else { pointer };
-            table.add_row([collection.as_str(), id.as_str(), &revision.to_string(), at, why]);
+            let at = if pointer.is_empty() {
+                "(document)"
+            } else {
+                pointer
+            };
+            table.add_row([
+                collection.as_str(),
+                id.as_str(),
+                &revision.to_string(),
+                at,
+                why,
+            ]);
         }
         Ok(output::say(table)?)
     }
@@ -95,7 +136,13 @@ impl Report {
 
 async fn check(api: &Api, contracts: &[Contract]) -> anyhow::Result<Report> {
     let mut report = Report::default();
-    let served: Vec<_> = api.heads().await?.heads.into_iter().map(|head| head.collection).collect();
+    let served: Vec<_> = api
+        .heads()
+        .await?
+        .heads
+        .into_iter()
+        .map(|head| head.collection)
+        .collect();
     let mut validators = BTreeMap::new();
     for contract in contracts {
         if served.contains(&contract.collection) {
@@ -123,8 +170,15 @@ impl Report {
     ) -> anyhow::Result<()> {
         let names: Vec<&str> = validators.keys().map(CollectionName::as_str).collect();
         let mut whole = Whole::default();
-        let mut lines = lines(api.get(&format!("/v1/snapshot?collections={}", names.join(","))).await?);
-        while let Some(line) = lines.next_segment().await.context("the documents broke off")? {
+        let mut lines = lines(
+            api.get(&format!("/v1/snapshot?collections={}", names.join(",")))
+                .await?,
+        );
+        while let Some(line) = lines
+            .next_segment()
+            .await
+            .context("the documents broke off")?
+        {
             match whole.line(&line)? {
                 Step::Start(documents) => progress.more(documents),
                 Step::Item(item) => {
@@ -141,17 +195,25 @@ impl Report {
     }
 
     fn judge(&mut self, validator: &Validator, item: Item) -> anyhow::Result<()> {
-        let Item { collection, id, revision, config_data, .. } = item;
+        let Item {
+            collection,
+            id,
+            revision,
+            config_data,
+            ..
+        } = item;
         let document: Value = serde_json::from_str(config_data.as_str()).context("a document")?;
         let before = self.faults.len();
-        self.faults.extend(validator.iter_errors(&document).map(|fault| Fault {
-            collection: collection.clone(),
-            id: id.clone(),
-            revision,
-            pointer: fault.instance_path().to_string(),
-            // In the words of the publisher, which does not repeat values: they may be large or private.
-            why: fault.masked_with("the value").to_string(),
-        }));
+        self.faults
+            .extend(validator.iter_errors(&document).map(|fault| Fault {
+                collection: collection.clone(),
+                id: id.clone(),
+                revision,
+                pointer: fault.instance_path().to_string(),
+                // In the words of the publisher, which does not repeat values: they may be large or
+                // private.
+                why: fault.masked_with("the value").to_string(),
+            }));
         self.checked += 1;
         self.refused += u64::from(self.faults.len() > before);
         Ok(())
@@ -169,28 +231,53 @@ mod tests {
     async fn each_fault_of_each_document_is_named() {
         let publisher = StandIn::start().await;
         let name = "ChannelConfiguration".parse().expect("valid");
-        for (id, document) in [("good", r#"{"n":1}"#), ("bad", r#"{"n":"secret","deep":{"m":true}}"#)] {
+        for (id, document) in [
+            ("good", r#"{"n":1}"#),
+            ("bad", r#"{"n":"secret","deep":{"m":true}}"#),
+        ] {
             let id = id.parse().expect("valid");
-            publisher.api().put(&name, &id, document.as_bytes()).await.expect("written");
+            publisher
+                .api()
+                .put(&name, &id, document.as_bytes())
+                .await
+                .expect("written");
         }
         let folder = tempfile::tempdir().expect("a folder");
         let schema = r#"{"properties": {"n": {"type": "integer"}, "deep": {"properties": {"m": {"type": "string"}}}}}"#;
         for collection in ["ChannelConfiguration", "NotServed"] {
-            fs::write(folder.path().join(format!("{collection}.schema.json")), schema).expect("written");
+            fs::write(
+                folder.path().join(format!("{collection}.schema.json")),
+                schema,
+            )
+            .expect("written");
         }
         let contracts = source::folder(folder.path()).expect("schemas");
 
         let report = check(&publisher.api(), &contracts).await.expect("checked");
-        assert_eq!((report.checked, report.refused, report.unknown.len()), (2, 1, 1));
-        let mut faults: Vec<_> =
-            report.faults.iter().map(|fault| (fault.id.as_str(), fault.pointer.as_str())).collect();
+        assert_eq!(
+            (report.checked, report.refused, report.unknown.len()),
+            (2, 1, 1)
+        );
+        let mut faults: Vec<_> = report
+            .faults
+            .iter()
+            .map(|fault| (fault.id.as_str(), fault.pointer.as_str()))
+            .collect();
         faults.sort_unstable();
         assert_eq!(faults, [("bad", "/deep/m"), ("bad", "/n")]);
-        assert!(report.faults.iter().all(|fault| !fault.why.contains("secret")), "{report:?}");
+        assert!(
+            report
+                .faults
+                .iter()
+                .all(|fault| !fault.why.contains("secret")),
+            "{report:?}"
+        );
 
         for cut in [Cut::Connection, Cut::EndLine, Cut::Item] {
             publisher.cut(cut);
-            check(&publisher.api(), &contracts).await.expect_err("what is cut proves nothing");
+            check(&publisher.api(), &contracts)
+                .await
+                .expect_err("what is cut proves nothing");
         }
     }
 }

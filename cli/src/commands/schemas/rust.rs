@@ -1,7 +1,8 @@
 //! Rust types from schemas, by typify, and the little that it leaves to do.
 //!
-//! typify takes null for absence and an absent list for an empty one; a type that reads a document and writes it again
-//! must not. So what may be left out is an `Option`, and what may also be null is an `Option` of an `Option`.
+//! typify takes null for absence and an absent list for an empty one; a type that reads a document
+//! and writes it again must not. So what may be left out is an `Option`, and what may also be null
+//! is an `Option` of an `Option`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +10,8 @@ use anyhow::{Context, anyhow, ensure};
 use contract::CollectionName;
 use serde_json::Value;
 use syn::{
-    Attribute, Expr, ExprLit, Field, Fields, File, Ident, Item, ItemStruct, Lit, LitStr, Meta, Type, parse_quote,
+    Attribute, Expr, ExprLit, Field, Fields, File, Ident, Item, ItemStruct, Lit, LitStr, Meta,
+    Type, parse_quote,
     visit_mut::{self, VisitMut},
 };
 use typify::{TypeSpace, TypeSpaceSettings};
@@ -25,13 +27,18 @@ const HEAD: &str = "\
 ///
 /// # Errors
 /// When a schema has no type.
-pub(super) fn types<'a>(schemas: impl Iterator<Item = (&'a CollectionName, &'a Value)>) -> anyhow::Result<String> {
+pub(super) fn types<'a>(
+    schemas: impl Iterator<Item = (&'a CollectionName, &'a Value)>,
+) -> anyhow::Result<String> {
     let mut file: File = parse_quote! {};
     for (collection, schema) in schemas {
-        let (name, items) = module(collection, schema).with_context(|| format!("the Rust types of {collection}"))?;
-        let module = syn::parse_str::<Ident>(&snake_case(collection.as_str())).context("the name of its module")?;
+        let (name, items) = module(collection, schema)
+            .with_context(|| format!("the Rust types of {collection}"))?;
+        let module = syn::parse_str::<Ident>(&snake_case(collection.as_str()))
+            .context("the name of its module")?;
         let doc = format!(" The type of {collection}, and the types of its parts.");
-        file.items.push(parse_quote! { #[doc = #doc] pub mod #module { #(#items)* } });
+        file.items
+            .push(parse_quote! { #[doc = #doc] pub mod #module { #(#items)* } });
         file.items.push(parse_quote! { pub use #module::#name; });
     }
     if prettyplease::unparse(&file).contains("super::present") {
@@ -55,15 +62,30 @@ fn module(collection: &CollectionName, schema: &Value) -> anyhow::Result<(Ident,
     settings.with_derive("PartialEq".to_owned());
     let mut space = TypeSpace::new(&settings);
     let root = serde_json::from_value(shape.clone()).context("it is not of draft 7")?;
-    let id = space.add_root_schema(root).map_err(|error| anyhow!("{error}"))?.context("it has no name")?;
-    let name = space.get_type(&id).map_err(|error| anyhow!("{error}"))?.name();
+    let id = space
+        .add_root_schema(root)
+        .map_err(|error| anyhow!("{error}"))?
+        .context("it has no name")?;
+    let name = space
+        .get_type(&id)
+        .map_err(|error| anyhow!("{error}"))?
+        .name();
     let mut file: File = syn::parse2(space.to_stream()).context("what typify wrote")?;
-    let mut mend = Mend { nullable: nullable(&shape), mended: BTreeSet::new() };
+    let mut mend = Mend {
+        nullable: nullable(&shape),
+        mended: BTreeSet::new(),
+    };
     mend.visit_file_mut(&mut file);
     for (members, nullable) in mend.nullable {
-        ensure!(nullable.is_empty() || mend.mended.contains(&members), "no type has the members {members:?}");
+        ensure!(
+            nullable.is_empty() || mend.mended.contains(&members),
+            "no type has the members {members:?}"
+        );
     }
-    Ok((syn::parse_str(&name).context("the name of the type")?, file.items))
+    Ok((
+        syn::parse_str(&name).context("the name of the type")?,
+        file.items,
+    ))
 }
 
 /// `ChannelConfiguration` → `channel_configuration`
@@ -73,7 +95,11 @@ fn snake_case(name: &str) -> String {
         if character.is_ascii_uppercase() && !snake.is_empty() && !snake.ends_with('_') {
             snake.push('_');
         }
-        snake.push(if character == '-' { '_' } else { character.to_ascii_lowercase() });
+        snake.push(if character == '-' {
+            '_'
+        } else {
+            character.to_ascii_lowercase()
+        });
     }
     snake
 }
@@ -105,7 +131,9 @@ impl VisitMut for Mend {
     /// typify repeats the schema in the documentation, which is the shape here and would mislead.
     fn visit_attributes_mut(&mut self, attributes: &mut Vec<Attribute>) {
         attributes.retain_mut(|attribute| {
-            let Some(text) = documentation(attribute) else { return true };
+            let Some(text) = documentation(attribute) else {
+                return true;
+            };
             let own = text.split("<details>").next().unwrap_or_default().trim();
             let line = format!(" {own}");
             *attribute = parse_quote! { #[doc = #line] };
@@ -119,8 +147,11 @@ fn optional(field: &mut Field, name: &str, nullable: bool) {
     let inner = &field.ty;
     let outer: Type = parse_quote! { ::std::option::Option<#inner> };
     field.ty = outer;
-    field.attrs.retain(|attribute| !attribute.path().is_ident("serde"));
-    let with: Option<Attribute> = nullable.then(|| parse_quote! { #[serde(deserialize_with = "super::present")] });
+    field
+        .attrs
+        .retain(|attribute| !attribute.path().is_ident("serde"));
+    let with: Option<Attribute> =
+        nullable.then(|| parse_quote! { #[serde(deserialize_with = "super::present")] });
     field.attrs.push(parse_quote! {
         #[serde(rename = #name, default, skip_serializing_if = "::std::option::Option::is_none")]
     });
@@ -128,20 +159,35 @@ fn optional(field: &mut Field, name: &str, nullable: bool) {
 }
 
 fn documentation(attribute: &Attribute) -> Option<String> {
-    let Meta::NameValue(pair) = &attribute.meta else { return None };
-    let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = &pair.value else { return None };
+    let Meta::NameValue(pair) = &attribute.meta else {
+        return None;
+    };
+    let Expr::Lit(ExprLit {
+        lit: Lit::Str(text),
+        ..
+    }) = &pair.value
+    else {
+        return None;
+    };
     pair.path.is_ident("doc").then(|| text.value())
 }
 
 fn serde(field: &Field) -> impl Iterator<Item = String> {
-    let lists = field.attrs.iter().filter(|attribute| attribute.path().is_ident("serde"));
+    let lists = field
+        .attrs
+        .iter()
+        .filter(|attribute| attribute.path().is_ident("serde"));
     lists.filter_map(|attribute| Some(attribute.meta.require_list().ok()?.tokens.to_string()))
 }
 
 /// The name of a field in JSON.
 fn json_name(field: &Field) -> String {
     let mut name = None;
-    for attribute in field.attrs.iter().filter(|attribute| attribute.path().is_ident("serde")) {
+    for attribute in field
+        .attrs
+        .iter()
+        .filter(|attribute| attribute.path().is_ident("serde"))
+    {
         let renamed = attribute.parse_nested_meta(|meta| {
             if meta.path.is_ident("rename") {
                 name = Some(meta.value()?.parse::<LitStr>()?.value());
@@ -152,6 +198,12 @@ fn json_name(field: &Field) -> String {
         });
         debug_assert!(renamed.is_ok(), "typify writes lists that serde reads");
     }
-    let own = || field.ident.as_ref().map(ToString::to_string).unwrap_or_default();
+    let own = || {
+        field
+            .ident
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default()
+    };
     name.unwrap_or_else(|| own().trim_start_matches("r#").to_owned())
 }

@@ -1,7 +1,8 @@
 //! Schemas in the words that generators understand.
 //!
-//! They speak draft 7 and not 2020-12; [`draft_7`] says the same in it. [`shape`] leaves out the rules on values as well: a type says
-//! which fields there are and of which kind, the schema alone says what is valid. What it never does is judge a document.
+//! They speak draft 7 and not 2020-12; [`draft_7`] says the same in it. [`shape`] leaves out the
+//! rules on values as well: a type says which fields there are and of which kind, the schema alone
+//! says what is valid. What it never does is judge a document.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,28 +39,38 @@ const RULES: &[&str] = &[
     "contains",
 ];
 
-/// The same schema in draft 7, where it will lie at `home`: `#`, or a pointer into the document around it.
+/// The same schema in draft 7, where it will lie at `home`: `#`, or a pointer into the document
+/// around it.
 ///
 /// # Errors
 /// When it refers to what is not its own.
 pub(super) fn draft_7(schema: &Value, home: &str) -> anyhow::Result<Value> {
-    let Value::Object(keywords) = schema else { return Ok(schema.clone()) };
+    let Value::Object(keywords) = schema else {
+        return Ok(schema.clone());
+    };
     let mut said = Map::new();
     for (keyword, value) in keywords {
         match (keyword.as_str(), value) {
             ("$schema" | "$id", _) => {}
             ("$ref", Value::String(reference)) => {
-                let own = reference.strip_prefix("#/").with_context(|| format!("it refers to {reference}"))?;
-                let own = own.strip_prefix("$defs/").map_or(own.to_owned(), |name| format!("definitions/{name}"));
+                let own = reference
+                    .strip_prefix("#/")
+                    .with_context(|| format!("it refers to {reference}"))?;
+                let own = own
+                    .strip_prefix("$defs/")
+                    .map_or(own.to_owned(), |name| format!("definitions/{name}"));
                 said.insert(keyword.clone(), format!("{home}/{own}").into());
             }
-            ("$defs", Value::Object(named)) => _ = said.insert("definitions".to_owned(), each(named, home)?),
+            ("$defs", Value::Object(named)) => {
+                _ = said.insert("definitions".to_owned(), each(named, home)?)
+            }
             ("properties" | "patternProperties", Value::Object(named)) => {
                 said.insert(keyword.clone(), each(named, home)?);
             }
             ("dependentRequired", _) => _ = said.insert("dependencies".to_owned(), value.clone()),
             ("prefixItems", Value::Array(first)) => {
-                let first: Result<Vec<_>, _> = first.iter().map(|schema| draft_7(schema, home)).collect();
+                let first: Result<Vec<_>, _> =
+                    first.iter().map(|schema| draft_7(schema, home)).collect();
                 said.insert("items".to_owned(), first?.into());
                 if let Some(rest) = keywords.get("items") {
                     said.insert("additionalItems".to_owned(), draft_7(rest, home)?);
@@ -67,14 +78,35 @@ pub(super) fn draft_7(schema: &Value, home: &str) -> anyhow::Result<Value> {
             }
             ("items", _) if keywords.contains_key("prefixItems") => {}
             ("oneOf" | "anyOf" | "allOf", Value::Array(branches)) => {
-                let branches: Result<Vec<_>, _> = branches.iter().map(|schema| draft_7(schema, home)).collect();
+                let branches: Result<Vec<_>, _> = branches
+                    .iter()
+                    .map(|schema| draft_7(schema, home))
+                    .collect();
                 said.insert(keyword.clone(), branches?.into());
             }
-            ("items" | "additionalProperties" | "if" | "then" | "else" | "not" | "contains" | "propertyNames", _) => {
+            (
+                "items"
+                | "additionalProperties"
+                | "if"
+                | "then"
+                | "else"
+                | "not"
+                | "contains"
+                | "propertyNames",
+                _,
+            ) => {
                 said.insert(keyword.clone(), draft_7(value, home)?);
             }
-            ("enum" | "const" | "default" | "examples", _) => _ = said.insert(keyword.clone(), value.clone()),
-            (unknown @ ("unevaluatedProperties" | "unevaluatedItems" | "dependentSchemas" | "$dynamicRef"), _) => {
+            ("enum" | "const" | "default" | "examples", _) => {
+                _ = said.insert(keyword.clone(), value.clone())
+            }
+            (
+                unknown @ ("unevaluatedProperties"
+                | "unevaluatedItems"
+                | "dependentSchemas"
+                | "$dynamicRef"),
+                _,
+            ) => {
                 bail!("{unknown} cannot be said in draft 7");
             }
             _ => _ = said.insert(keyword.clone(), value.clone()),
@@ -84,8 +116,10 @@ pub(super) fn draft_7(schema: &Value, home: &str) -> anyhow::Result<Value> {
 }
 
 fn each(named: &Map<String, Value>, home: &str) -> anyhow::Result<Value> {
-    let named: Result<Map<_, _>, anyhow::Error> =
-        named.iter().map(|(name, schema)| Ok((name.clone(), draft_7(schema, home)?))).collect();
+    let named: Result<Map<_, _>, anyhow::Error> = named
+        .iter()
+        .map(|(name, schema)| Ok((name.clone(), draft_7(schema, home)?)))
+        .collect();
     Ok(Value::Object(named?))
 }
 
@@ -101,27 +135,41 @@ pub(super) fn shape(collection: &str, schema: &Value) -> anyhow::Result<Value> {
 }
 
 fn without_rules(schema: &Value) -> Value {
-    let Value::Object(keywords) = schema else { return schema.clone() };
+    let Value::Object(keywords) = schema else {
+        return schema.clone();
+    };
     let mut kept = Map::new();
     for (keyword, value) in keywords {
         match (keyword.as_str(), value) {
             (rule, _) if RULES.contains(&rule) => {}
             ("properties" | "definitions" | "patternProperties", Value::Object(named)) => {
-                let named = named.iter().map(|(name, schema)| (name.clone(), without_rules(schema)));
+                let named = named
+                    .iter()
+                    .map(|(name, schema)| (name.clone(), without_rules(schema)));
                 kept.insert(keyword.clone(), named.collect());
             }
-            // A reader of today understands the document of tomorrow: members that it does not know are passed by.
+            // A reader of today understands the document of tomorrow: members that it does not know
+            // are passed by.
             ("additionalProperties", Value::Bool(false)) => {}
             ("additionalItems", _) => {}
             // A tuple.
             ("items", Value::Array(first)) => {
-                kept.insert("items".to_owned(), first.iter().map(without_rules).collect());
+                kept.insert(
+                    "items".to_owned(),
+                    first.iter().map(without_rules).collect(),
+                );
                 kept.insert("minItems".to_owned(), first.len().into());
                 kept.insert("maxItems".to_owned(), first.len().into());
             }
-            ("items" | "additionalProperties", _) => _ = kept.insert(keyword.clone(), without_rules(value)),
+            ("items" | "additionalProperties", _) => {
+                _ = kept.insert(keyword.clone(), without_rules(value))
+            }
             ("oneOf" | "anyOf" | "allOf", Value::Array(branches)) => {
-                let branches: Vec<_> = branches.iter().map(without_rules).filter(says_what_it_is).collect();
+                let branches: Vec<_> = branches
+                    .iter()
+                    .map(without_rules)
+                    .filter(says_what_it_is)
+                    .collect();
                 if !branches.is_empty() {
                     kept.insert(keyword.clone(), branches.into());
                 }
@@ -134,12 +182,15 @@ fn without_rules(schema: &Value) -> Value {
 
 /// Whether anything is left of a branch: one that only asks for members is a rule.
 fn says_what_it_is(branch: &Value) -> bool {
-    branch
-        .as_object()
-        .is_some_and(|keywords| keywords.keys().any(|keyword| !["required", "description"].contains(&keyword.as_str())))
+    branch.as_object().is_some_and(|keywords| {
+        keywords
+            .keys()
+            .any(|keyword| !["required", "description"].contains(&keyword.as_str()))
+    })
 }
 
-/// The same where an enumeration of anything but text is only of the types of its values: typify names values, and has no name for 7.
+/// The same where an enumeration of anything but text is only of the types of its values: typify
+/// names values, and has no name for 7.
 pub(super) fn text_alone_is_named(schema: &mut Value) {
     match schema {
         Value::Object(keywords) => {
@@ -168,17 +219,26 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-/// The objects of a shape: by the names of all their members, those that may be left out and may be null. One is not the other.
+/// The objects of a shape: by the names of all their members, those that may be left out and may be
+/// null. One is not the other.
 pub(super) fn nullable(shape: &Value) -> BTreeMap<BTreeSet<String>, BTreeSet<String>> {
     let mut found = BTreeMap::new();
     let mut rest = vec![shape];
     while let Some(schema) = rest.pop() {
         if let Some(members) = schema.get("properties").and_then(Value::as_object) {
-            let required =
-                |name: &str| schema["required"].as_array().is_some_and(|all| all.iter().any(|each| each == name));
-            let nullable = members.iter().filter(|(name, member)| !required(name) && may_be_null(shape, member));
+            let required = |name: &str| {
+                schema["required"]
+                    .as_array()
+                    .is_some_and(|all| all.iter().any(|each| each == name))
+            };
+            let nullable = members
+                .iter()
+                .filter(|(name, member)| !required(name) && may_be_null(shape, member));
             let nullable: BTreeSet<String> = nullable.map(|(name, _member)| name.clone()).collect();
-            found.entry(members.keys().cloned().collect()).or_insert_with(BTreeSet::new).extend(nullable);
+            found
+                .entry(members.keys().cloned().collect())
+                .or_insert_with(BTreeSet::new)
+                .extend(nullable);
         }
         match schema {
             Value::Object(members) => rest.extend(members.values()),
@@ -190,11 +250,15 @@ pub(super) fn nullable(shape: &Value) -> BTreeMap<BTreeSet<String>, BTreeSet<Str
 }
 
 fn may_be_null(shape: &Value, schema: &Value) -> bool {
-    let target = schema["$ref"].as_str().and_then(|reference| shape.pointer(reference.strip_prefix('#')?));
+    let target = schema["$ref"]
+        .as_str()
+        .and_then(|reference| shape.pointer(reference.strip_prefix('#')?));
     match &target.unwrap_or(schema)["type"] {
         Value::String(kind) => kind == "null",
         Value::Array(kinds) => kinds.iter().any(|kind| kind == "null"),
         // Anything goes, unless something else says what it is.
-        _ => !["$ref", "enum", "const", "oneOf", "anyOf", "allOf"].iter().any(|keyword| schema.get(keyword).is_some()),
+        _ => !["$ref", "enum", "const", "oneOf", "anyOf", "allOf"]
+            .iter()
+            .any(|keyword| schema.get(keyword).is_some()),
     }
 }

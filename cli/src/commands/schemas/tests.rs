@@ -7,15 +7,30 @@ use serde_json::{Value, json};
 use super::*;
 
 fn shipped() -> Vec<Contract> {
-    let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", "schemas"].iter().collect();
+    let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", "schemas"]
+        .iter()
+        .collect();
     source::folder(&folder).expect("the schemas")
 }
 
 #[test]
 fn the_types_in_the_repository_are_those_of_its_schemas() {
     let contracts = shipped();
-    let types = rust::types(contracts.iter().map(|contract| (&contract.collection, &contract.schema))).expect("types");
-    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", "configs", "src", "generated.rs"].iter().collect();
+    let types = rust::types(
+        contracts
+            .iter()
+            .map(|contract| (&contract.collection, &contract.schema)),
+    )
+    .expect("types");
+    let path: PathBuf = [
+        env!("CARGO_MANIFEST_DIR"),
+        "..",
+        "configs",
+        "src",
+        "generated.rs",
+    ]
+    .iter()
+    .collect();
     let held = fs::read_to_string(&path).unwrap_or_default();
     assert!(
         held == types,
@@ -33,11 +48,16 @@ fn everything_is_written_and_nothing_else_goes() {
     for _again in 0..2 {
         write(&contracts, out.path()).expect("written");
     }
-    for Contract { collection, text, .. } in &contracts {
+    for Contract {
+        collection, text, ..
+    } in &contracts
+    {
         let schema = out.path().join(format!("schemas/{collection}.schema.json"));
         assert_eq!(&fs::read_to_string(schema).expect("the schema"), text);
     }
-    assert!(out.path().join("rust/configs.rs").exists() && out.path().join("asyncapi.json").exists());
+    assert!(
+        out.path().join("rust/configs.rs").exists() && out.path().join("asyncapi.json").exists()
+    );
     assert!(own.exists(), "it is not ours");
 }
 
@@ -48,7 +68,10 @@ fn payload(document: &Value, message: &str) -> jsonschema::Validator {
         "allOf": [document["components"]["messages"][message]["payload"]],
         "components": document["components"],
     });
-    jsonschema::options().should_validate_formats(true).build(&schema).expect("a schema")
+    jsonschema::options()
+        .should_validate_formats(true)
+        .build(&schema)
+        .expect("a schema")
 }
 
 #[test]
@@ -58,19 +81,27 @@ fn the_examples_are_what_their_messages_say() {
     for Contract { collection, .. } in &contracts {
         for kind in ["Event", "Change"] {
             let message = format!("{collection}{kind}");
-            let example = document["components"]["messages"][&message]["examples"][0]["payload"].clone();
+            let example =
+                document["components"]["messages"][&message]["examples"][0]["payload"].clone();
             let validator = payload(&document, &message);
             if let Err(fault) = validator.validate(&example) {
                 panic!("{message}: {} {fault}", fault.instance_path());
             }
             // The rules of the collection's own schema hold in there, also those behind references.
-            for (pointer, wrong) in
-                [("/op", json!("Patch")), ("/configData/id", json!("no id")), ("/crc", json!("6A4D"))]
-            {
+            for (pointer, wrong) in [
+                ("/op", json!("Patch")),
+                ("/configData/id", json!("no id")),
+                ("/crc", json!("6A4D")),
+            ] {
                 let mut example = example.clone();
                 let data = if kind == "Event" { "/data" } else { "" };
-                *example.pointer_mut(&format!("{data}{pointer}")).expect("there") = wrong;
-                assert!(!validator.is_valid(&example), "{message} takes another {pointer}");
+                *example
+                    .pointer_mut(&format!("{data}{pointer}"))
+                    .expect("there") = wrong;
+                assert!(
+                    !validator.is_valid(&example),
+                    "{message} takes another {pointer}"
+                );
             }
         }
     }
@@ -78,24 +109,31 @@ fn the_examples_are_what_their_messages_say() {
 
 #[test]
 fn what_generators_cannot_say_is_refused_and_not_left_out() {
-    for schema in
-        [json!({"$ref": "https://example.com/x"}), json!({"properties": {"a": {"unevaluatedProperties": false}}})]
-    {
+    for schema in [
+        json!({"$ref": "https://example.com/x"}),
+        json!({"properties": {"a": {"unevaluatedProperties": false}}}),
+    ] {
         shape::draft_7(&schema, "#").expect_err("it cannot be said");
     }
 }
 
 #[test]
 fn names_of_collections_become_names_of_types() {
-    let schema = json!({"type": "object", "properties": {"any": {}, "at": {"type": ["string", "null"]}}});
+    let schema =
+        json!({"type": "object", "properties": {"any": {}, "at": {"type": ["string", "null"]}}});
     for (name, module, kind) in [("Free_Form", "free_form", "FreeForm"), ("tv", "tv", "Tv")] {
-        let types = rust::types(std::iter::once((&name.parse().expect("a name"), &schema))).expect("types");
-        for line in [format!("pub mod {module} {{"), format!("pub use {module}::{kind};")] {
+        let types =
+            rust::types(std::iter::once((&name.parse().expect("a name"), &schema))).expect("types");
+        for line in [
+            format!("pub mod {module} {{"),
+            format!("pub use {module}::{kind};"),
+        ] {
             assert!(types.contains(&line), "no {line} in {types}");
         }
         assert!(types.contains("fn present"), "{types}");
     }
     let plain = json!({"type": "object", "properties": {"a": {"type": "string"}}});
-    let types = rust::types(std::iter::once((&"Plain".parse().expect("a name"), &plain))).expect("types");
+    let types =
+        rust::types(std::iter::once((&"Plain".parse().expect("a name"), &plain))).expect("types");
     assert!(!types.contains("fn present"), "nobody calls it: {types}");
 }

@@ -25,7 +25,10 @@ impl<T> Asked<T> {
             Ok(answer) => Said::Answer(answer),
             Err(error) => Said::Error(error.root_cause().to_string()),
         };
-        Self { url: api.base().to_owned(), said }
+        Self {
+            url: api.base().to_owned(),
+            said,
+        }
     }
 
     pub(super) fn answer(&self) -> Option<&T> {
@@ -44,6 +47,12 @@ impl<T> Asked<T> {
 }
 
 pub(super) async fn ask<T: DeserializeOwned>(api: &Api, path: &str) -> Asked<T> {
-    let answer = async { api.get(path).await?.json().await.context("the answer is odd") };
+    let answer = async {
+        api.get(path)
+            .await?
+            .json()
+            .await
+            .context("the answer is odd")
+    };
     Asked::new(api, answer.await)
 }

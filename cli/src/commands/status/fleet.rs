@@ -31,7 +31,11 @@ pub(super) fn wrong(fleet: &Fleet, heads: &[Head]) -> Vec<String> {
 }
 
 pub(super) fn gone(fleet: &Fleet) -> impl Iterator<Item = &str> {
-    fleet.replicas.iter().filter(|member| member.gone).map(|member| member.check_in.instance.as_str())
+    fleet
+        .replicas
+        .iter()
+        .filter(|member| member.gone)
+        .map(|member| member.check_in.instance.as_str())
 }
 
 /// The live ones that events do not reach as they should.
@@ -55,10 +59,22 @@ pub(super) fn table(fleet: &Fleet, heads: &[Head]) -> Table {
         "reason",
     ]);
     for member in &fleet.replicas {
-        let CheckIn { instance, base_url, intake, collections, .. } = &member.check_in;
-        let about = [instance.clone(), base_url.clone().unwrap_or_default(), seen(member)];
+        let CheckIn {
+            instance,
+            base_url,
+            intake,
+            collections,
+            ..
+        } = &member.check_in;
+        let about = [
+            instance.clone(),
+            base_url.clone().unwrap_or_default(),
+            seen(member),
+        ];
         let events = intake.map_or("", Intake::as_str);
-        let row = |cells: [String; 5], rest: [String; 3]| [about.to_vec(), cells.to_vec(), rest.to_vec()].concat();
+        let row = |cells: [String; 5], rest: [String; 3]| {
+            [about.to_vec(), cells.to_vec(), rest.to_vec()].concat()
+        };
         for (name, report) in collections {
             let head = heads.iter().find(|head| head.collection == *name);
             let agree = digests_agree(name, report, heads);
@@ -70,11 +86,22 @@ pub(super) fn table(fleet: &Fleet, heads: &[Head]) -> Table {
                     report.known.to_string(),
                     head.map_or("?".to_owned(), |head| head.revision.to_string()),
                 ],
-                [yes_or_no(agree), events.to_owned(), report.reason.clone().unwrap_or_default()],
+                [
+                    yes_or_no(agree),
+                    events.to_owned(),
+                    report.reason.clone().unwrap_or_default(),
+                ],
             ));
         }
         if collections.is_empty() {
-            table.add_row(row(Default::default(), ["".to_owned(), events.to_owned(), "follows nothing".to_owned()]));
+            table.add_row(row(
+                Default::default(),
+                [
+                    "".to_owned(),
+                    events.to_owned(),
+                    "follows nothing".to_owned(),
+                ],
+            ));
         }
     }
     table
@@ -84,25 +111,42 @@ pub(super) fn table(fleet: &Fleet, heads: &[Head]) -> Table {
 pub(super) fn mends<'a>(intakes: impl Iterator<Item = (Intake, &'a str)>) -> Vec<String> {
     let mut by_kind: BTreeMap<&str, (Intake, Vec<&str>)> = BTreeMap::new();
     for (intake, instance) in intakes {
-        by_kind.entry(intake.as_str()).or_insert((intake, vec![])).1.push(instance);
+        by_kind
+            .entry(intake.as_str())
+            .or_insert((intake, vec![]))
+            .1
+            .push(instance);
     }
-    by_kind.into_iter().map(|(kind, (intake, who))| format!("{kind}: {}: {}", who.join(", "), intake.mend())).collect()
+    by_kind
+        .into_iter()
+        .map(|(kind, (intake, who))| format!("{kind}: {}: {}", who.join(", "), intake.mend()))
+        .collect()
 }
 
 /// How long ago, by the publisher's clock and ours.
 fn seen(member: &Member) -> String {
-    let ago = SystemTime::now().duration_since(member.seen.into()).unwrap_or_default().as_secs();
+    let ago = SystemTime::now()
+        .duration_since(member.seen.into())
+        .unwrap_or_default()
+        .as_secs();
     let ago = match ago {
         0..120 => format!("{ago} s ago"),
         120..7200 => format!("{} min ago", ago / 60),
         _ => format!("{} h ago", ago / 3600),
     };
-    if member.gone { format!("gone, {ago}") } else { ago }
+    if member.gone {
+        format!("gone, {ago}")
+    } else {
+        ago
+    }
 }
 
-/// Whether the digests are equal; no verdict unless both speak of the same revision of the same history.
+/// Whether the digests are equal; no verdict unless both speak of the same revision of the same
+/// history.
 fn digests_agree(name: &CollectionName, report: &Report, heads: &[Head]) -> Option<bool> {
     let head = heads.iter().find(|head| head.collection == *name)?;
-    let settled = report.settled.filter(|settled| settled.revision == head.revision)?;
+    let settled = report
+        .settled
+        .filter(|settled| settled.revision == head.revision)?;
     (report.epoch == Some(head.epoch)).then_some(settled.digest == head.digest)
 }

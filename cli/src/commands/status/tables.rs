@@ -8,11 +8,26 @@ use crate::output;
 
 impl Report {
     pub(super) fn publisher_table(&self) -> Table {
-        let mut table = output::table(["publisher", "collection", "epoch", "revision", "documents", "digest"]);
+        let mut table = output::table([
+            "publisher",
+            "collection",
+            "epoch",
+            "revision",
+            "documents",
+            "digest",
+        ]);
         match &self.publisher.said {
             Said::Error(error) => _ = table.add_row([&self.publisher.url, error]),
             Said::Answer(Heads { heads }) => {
-                for Head { collection, epoch, revision, count, digest, .. } in heads {
+                for Head {
+                    collection,
+                    epoch,
+                    revision,
+                    count,
+                    digest,
+                    ..
+                } in heads
+                {
                     table.add_row([
                         self.publisher.url.clone(),
                         collection.to_string(),
@@ -30,20 +45,33 @@ impl Report {
     /// The replicas; nothing when the publisher did not tell them.
     pub(super) fn replicas_table(&self) -> Option<Table> {
         match &self.fleet {
-            Some(asked) => asked.answer().map(|fleet| fleet::table(fleet, self.heads())),
+            Some(asked) => asked
+                .answer()
+                .map(|fleet| fleet::table(fleet, self.heads())),
             None => Some(self.replica_table()),
         }
     }
 
     pub(super) fn replica_table(&self) -> Table {
-        let mut table =
-            output::table(["replica", "collection", "state", "revision/head", "documents", "digest equal", "reason"]);
+        let mut table = output::table([
+            "replica",
+            "collection",
+            "state",
+            "revision/head",
+            "documents",
+            "digest equal",
+            "reason",
+        ]);
         for asked in &self.replicas {
             match &asked.said {
-                Said::Error(error) => _ = table.add_row([&asked.url, "", "unreachable", "", "", "", error]),
+                Said::Error(error) => {
+                    _ = table.add_row([&asked.url, "", "unreachable", "", "", "", error])
+                }
                 Said::Answer(replica) => {
                     for row in &replica.collections {
-                        let head = self.head(&row.collection).map_or("?".to_owned(), |head| head.revision.to_string());
+                        let head = self
+                            .head(&row.collection)
+                            .map_or("?".to_owned(), |head| head.revision.to_string());
                         table.add_row([
                             replica.instance.clone(),
                             row.collection.to_string(),
@@ -62,5 +90,7 @@ impl Report {
 }
 
 pub(super) fn yes_or_no(verdict: Option<bool>) -> String {
-    verdict.map_or("-", |yes| if yes { "yes" } else { "NO" }).to_owned()
+    verdict
+        .map_or("-", |yes| if yes { "yes" } else { "NO" })
+        .to_owned()
 }

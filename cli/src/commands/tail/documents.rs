@@ -1,7 +1,7 @@
 //! What documents were before a change, as far as that is known.
 //!
-//! It is read once and then follows the changes themselves; a value that may be newer than the change is never taken for the
-//! one before it.
+//! It is read once and then follows the changes themselves; a value that may be newer than the
+//! change is never taken for the one before it.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,9 @@ use crate::client::{Api, lines};
 
 /// The documents that are followed, by the revision they were seen at.
 #[derive(Debug, Default)]
-pub(super) struct Documents(BTreeMap<(CollectionName, DocumentId), (Revision, Option<CanonicalJson>)>);
+pub(super) struct Documents(
+    BTreeMap<(CollectionName, DocumentId), (Revision, Option<CanonicalJson>)>,
+);
 
 /// What was there before a change.
 #[derive(Debug, PartialEq)]
@@ -33,15 +35,28 @@ struct Item {
 
 impl Documents {
     /// Reads the documents of a collection, these or all.
-    pub(super) async fn read(&mut self, api: &Api, name: &CollectionName, ids: &[DocumentId]) -> anyhow::Result<()> {
-        let mut lines = lines(api.get(&format!("/v1/collections/{name}/documents")).await?);
+    pub(super) async fn read(
+        &mut self,
+        api: &Api,
+        name: &CollectionName,
+        ids: &[DocumentId],
+    ) -> anyhow::Result<()> {
+        let mut lines = lines(
+            api.get(&format!("/v1/collections/{name}/documents"))
+                .await?,
+        );
         while let Some(line) = lines.next_segment().await.context("the list broke off")? {
             if line.starts_with(br#"{"head""#) || line.starts_with(br#"{"end""#) {
                 continue;
             }
-            let Item { id, revision, config_data } = serde_json::from_slice(&line).context("a line of the list")?;
+            let Item {
+                id,
+                revision,
+                config_data,
+            } = serde_json::from_slice(&line).context("a line of the list")?;
             if ids.is_empty() || ids.contains(&id) {
-                self.0.insert((name.clone(), id), (revision, Some(config_data)));
+                self.0
+                    .insert((name.clone(), id), (revision, Some(config_data)));
             }
         }
         Ok(())
@@ -66,7 +81,9 @@ mod tests {
 
     fn change(op: &str, revision: Revision, value: Option<&str>) -> EventData {
         let value = value.map_or("null".to_owned(), str::to_owned);
-        let text = format!(r#"{{"collection":"A","op":"{op}","id":"x","revision":{revision},"configData":{value}}}"#);
+        let text = format!(
+            r#"{{"collection":"A","op":"{op}","id":"x","revision":{revision},"configData":{value}}}"#
+        );
         serde_json::from_str(&text).expect("the data of an event")
     }
 
@@ -76,10 +93,25 @@ mod tests {
         let mut documents = Documents::default();
         let key = ("A".parse().expect("a name"), "x".parse().expect("an id"));
         documents.0.insert(key, (5, Some(value("5"))));
-        assert_eq!(documents.replace(&change("Update", 4, Some("4"))), Before::Unknown);
-        assert_eq!(documents.replace(&change("Update", 5, Some("5"))), Before::Value(value("4")));
-        assert_eq!(documents.replace(&change("Delete", 7, None)), Before::Value(value("5")));
-        assert_eq!(documents.replace(&change("Create", 8, Some("8"))), Before::Nothing);
-        assert_eq!(documents.replace(&change("Delete", 9, None)), Before::Value(value("8")));
+        assert_eq!(
+            documents.replace(&change("Update", 4, Some("4"))),
+            Before::Unknown
+        );
+        assert_eq!(
+            documents.replace(&change("Update", 5, Some("5"))),
+            Before::Value(value("4"))
+        );
+        assert_eq!(
+            documents.replace(&change("Delete", 7, None)),
+            Before::Value(value("5"))
+        );
+        assert_eq!(
+            documents.replace(&change("Create", 8, Some("8"))),
+            Before::Nothing
+        );
+        assert_eq!(
+            documents.replace(&change("Delete", 9, None)),
+            Before::Value(value("8"))
+        );
     }
 }

@@ -29,11 +29,19 @@ struct Told {
 impl Lines {
     /// In colour only for a terminal.
     pub(super) fn new(json: bool) -> Self {
-        Self { json, colour: console::colors_enabled() }
+        Self {
+            json,
+            colour: console::colors_enabled(),
+        }
     }
 
     /// A change, without the last line feed.
-    pub(super) fn of(&self, item: &str, data: &EventData, before: &Before) -> anyhow::Result<String> {
+    pub(super) fn of(
+        &self,
+        item: &str,
+        data: &EventData,
+        before: &Before,
+    ) -> anyhow::Result<String> {
         if self.json {
             return Ok(item.to_owned());
         }
@@ -48,16 +56,29 @@ impl Lines {
         }
         let place = format!("{}/{}", data.collection, data.id);
         let revision = data.revision.unwrap_or_default();
-        write!(text, "{} {} at {revision}", self.paint(&Style::new().bold(), &place), self.paint(&style, done))?;
+        write!(
+            text,
+            "{} {} at {revision}",
+            self.paint(&Style::new().bold(), &place),
+            self.paint(&style, done)
+        )?;
         if let Some(set) = &data.change_set {
             write!(text, " in set {}", set.id)?;
         }
         match (before, &data.config_data) {
-            (Before::Unknown, Some(now)) => pretty(now).lines().for_each(|line| text += &format!("\n    {line}")),
+            (Before::Unknown, Some(now)) => pretty(now)
+                .lines()
+                .for_each(|line| text += &format!("\n    {line}")),
             (Before::Unknown, None) => {}
-            (Before::Nothing, now) => self.diff("", &now.as_ref().map(pretty).unwrap_or_default(), &mut text),
+            (Before::Nothing, now) => {
+                self.diff("", &now.as_ref().map(pretty).unwrap_or_default(), &mut text)
+            }
             (Before::Value(was), now) => {
-                self.diff(&pretty(was), &now.as_ref().map(pretty).unwrap_or_default(), &mut text);
+                self.diff(
+                    &pretty(was),
+                    &now.as_ref().map(pretty).unwrap_or_default(),
+                    &mut text,
+                );
             }
         }
         Ok(text)
@@ -82,7 +103,11 @@ impl Lines {
     }
 
     fn paint(&self, style: &Style, text: &str) -> String {
-        style.clone().force_styling(self.colour).apply_to(text).to_string()
+        style
+            .clone()
+            .force_styling(self.colour)
+            .apply_to(text)
+            .to_string()
     }
 }
 
@@ -100,19 +125,30 @@ mod tests {
     fn shown(json: bool, colour: bool, before: &Before) -> String {
         let item = r#"{"collection":"A","op":"Update","id":"x","revision":7,"configData":{"a":1,"b":2,"c":3,"d":4,"e":5},"time":"T"}"#;
         let data = serde_json::from_str(item).expect("data");
-        Lines { json, colour }.of(item, &data, before).expect("shown")
+        Lines { json, colour }
+            .of(item, &data, before)
+            .expect("shown")
     }
 
     #[test]
     fn what_changed_is_shown_with_what_is_around_it() {
         let was = CanonicalJson::parse(br#"{"a":1,"b":2,"c":3,"d":4,"e":6}"#).expect("json");
         let before = Before::Value(was);
-        let lines =
-            ["T A/x updated at 7", "      \"c\": 3,", "      \"d\": 4,", "  -   \"e\": 6", "  +   \"e\": 5", "    }"];
+        let lines = [
+            "T A/x updated at 7",
+            "      \"c\": 3,",
+            "      \"d\": 4,",
+            "  -   \"e\": 6",
+            "  +   \"e\": 5",
+            "    }",
+        ];
         assert_eq!(shown(false, false, &before), lines.join("\n"));
         assert!(shown(false, true, &before).contains("\u{1b}[32m  +   \"e\": 5\u{1b}[0m"));
         assert!(shown(true, true, &before).starts_with(r#"{"collection":"A""#));
         let whole = shown(false, false, &Before::Unknown);
-        assert!(whole.contains("\n      \"a\": 1,") && !whole.contains('+'), "{whole}");
+        assert!(
+            whole.contains("\n      \"a\": 1,") && !whole.contains('+'),
+            "{whole}"
+        );
     }
 }

@@ -33,26 +33,45 @@ pub(super) enum Broken {
 
 impl Stream {
     pub(super) async fn open(api: &Api, position: &str) -> Result<Self, Broken> {
-        let answer = api.stream("/v1/changes", position, SILENCE).await.map_err(|error| {
-            let status = error.downcast_ref::<Refused>().map(|refused| refused.status);
-            match status {
-                Some(StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS) => Broken::Passing(error),
-                Some(status) if status.is_client_error() => Broken::Refused(error),
-                _ => Broken::Passing(error),
-            }
-        })?;
-        let kind = answer.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let answer = api
+            .stream("/v1/changes", position, SILENCE)
+            .await
+            .map_err(|error| {
+                let status = error
+                    .downcast_ref::<Refused>()
+                    .map(|refused| refused.status);
+                match status {
+                    Some(StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS) => {
+                        Broken::Passing(error)
+                    }
+                    Some(status) if status.is_client_error() => Broken::Refused(error),
+                    _ => Broken::Passing(error),
+                }
+            })?;
+        let kind = answer
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .and_then(|kind| kind.to_str().ok())
+            .unwrap_or_default();
         if !kind.starts_with(EVENT_STREAM) {
-            return Err(Broken::Refused(anyhow!("{} is older than this confcast: it has no live feed", api.base())));
+            return Err(Broken::Refused(anyhow!(
+                "{} is older than this confcast: it has no live feed",
+                api.base()
+            )));
         }
         Ok(Self(SseByteStream::new(answer.bytes_stream()).boxed()))
     }
 
     pub(super) async fn next(&mut self) -> Result<Said, Broken> {
         loop {
-            let next = self.0.next().await.ok_or_else(|| Broken::Passing(anyhow!("the stream ended")))?;
-            let sse =
-                next.map_err(|error| Broken::Passing(anyhow::Error::new(error).context("the stream broke off")))?;
+            let next = self
+                .0
+                .next()
+                .await
+                .ok_or_else(|| Broken::Passing(anyhow!("the stream ended")))?;
+            let sse = next.map_err(|error| {
+                Broken::Passing(anyhow::Error::new(error).context("the stream broke off"))
+            })?;
             if let Some(said) = read(sse).map_err(Broken::Refused)? {
                 return Ok(said);
             }
@@ -66,11 +85,18 @@ fn read(sse: Sse) -> anyhow::Result<Option<Said>> {
     if ![CHANGE, RESYNC].contains(&event.as_str()) {
         return Ok(None);
     }
-    let id = sse.id.with_context(|| format!("an event {event} without a position"))?;
-    let data = sse.data.with_context(|| format!("an event {event} without data"))?;
+    let id = sse
+        .id
+        .with_context(|| format!("an event {event} without a position"))?;
+    let data = sse
+        .data
+        .with_context(|| format!("an event {event} without data"))?;
     Ok(Some(if event == CHANGE {
         Said::Change { item: data, id }
     } else {
-        Said::Resync { resync: serde_json::from_str(&data).context("an event resync")?, id }
+        Said::Resync {
+            resync: serde_json::from_str(&data).context("an event resync")?,
+            id,
+        }
     }))
 }

@@ -18,7 +18,13 @@ use crate::output;
 const GRACE: Duration = Duration::from_secs(15);
 /// Room for the longest name, `subscriber-9`.
 const NAME_WIDTH: usize = 12;
-const COLORS: [Color; 5] = [Color::Cyan, Color::Green, Color::Yellow, Color::Magenta, Color::Blue];
+const COLORS: [Color; 5] = [
+    Color::Cyan,
+    Color::Green,
+    Color::Yellow,
+    Color::Magenta,
+    Color::Blue,
+];
 
 /// All services that were started.
 #[derive(Debug, Default)]
@@ -32,10 +38,19 @@ struct Service {
 
 impl Children {
     /// Starts the program of this name that lies beside our own.
-    pub(super) fn start(&mut self, name: &str, program: &str, settings: &[(&str, String)]) -> anyhow::Result<()> {
+    pub(super) fn start(
+        &mut self,
+        name: &str,
+        program: &str,
+        settings: &[(&str, String)],
+    ) -> anyhow::Result<()> {
         let own = std::env::current_exe().context("cannot tell where this program lies")?;
         let path = own.with_file_name(program);
-        ensure!(path.is_file(), "{} is not there: build it with `cargo build -p {program}`", path.display());
+        ensure!(
+            path.is_file(),
+            "{} is not there: build it with `cargo build -p {program}`",
+            path.display()
+        );
         let process = Command::new(own)
             .arg("with-parent")
             .arg(std::process::id().to_string())
@@ -49,20 +64,30 @@ impl Children {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start {name}"))?;
-        self.0.push(Service { name: name.to_owned(), process });
+        self.0.push(Service {
+            name: name.to_owned(),
+            process,
+        });
         Ok(())
     }
 
-    /// Carries every line that the children write to standard error, under their names, until all have ended.
+    /// Carries every line that the children write to standard error, under their names, until all
+    /// have ended.
     pub(super) fn chatter(&mut self) -> impl Future<Output = ()> + use<> {
         let mut pipes = Vec::new();
-        for (Service { name, process }, color) in self.0.iter_mut().zip(COLORS.into_iter().cycle()) {
+        for (Service { name, process }, color) in self.0.iter_mut().zip(COLORS.into_iter().cycle())
+        {
             let prefix = prefix(name, color, Term::stderr().features().colors_supported());
             let outputs: [Option<Box<dyn AsyncRead + Unpin>>; 2] = [
                 process.stdout.take().map(|pipe| Box::new(pipe) as _),
                 process.stderr.take().map(|pipe| Box::new(pipe) as _),
             ];
-            pipes.extend(outputs.into_iter().flatten().map(|pipe| carry(prefix.clone(), pipe, output::note)));
+            pipes.extend(
+                outputs
+                    .into_iter()
+                    .flatten()
+                    .map(|pipe| carry(prefix.clone(), pipe, output::note)),
+            );
         }
         async { _ = join_all(pipes).await }
     }
@@ -72,7 +97,9 @@ impl Children {
         let waits = self.0.iter_mut().map(|Service { name, process }| {
             Box::pin(async move {
                 match process.wait().await {
-                    Ok(status) => anyhow!("{name} ended ({status}), so everything is stopped; its last lines say why"),
+                    Ok(status) => anyhow!(
+                        "{name} ended ({status}), so everything is stopped; its last lines say why"
+                    ),
                     Err(error) => anyhow!(error).context(format!("cannot watch {name}")),
                 }
             })
@@ -95,7 +122,9 @@ impl Children {
         }
         for Service { name, process } in &mut self.0 {
             if !matches!(process.try_wait(), Ok(Some(_))) {
-                output::note(format_args!("confcast: {name} did not finish and is killed"));
+                output::note(format_args!(
+                    "confcast: {name} did not finish and is killed"
+                ));
                 process.kill().await.ok();
             }
         }
@@ -107,7 +136,8 @@ fn prefix(name: &str, color: Color, colorful: bool) -> String {
     style.apply_to(format!("{name:NAME_WIDTH$} |")).to_string()
 }
 
-/// Gives every line of a pipe to `say`, with a prefix. Lines need not be text: a child must never block on what it wrote.
+/// Gives every line of a pipe to `say`, with a prefix. Lines need not be text: a child must never
+/// block on what it wrote.
 async fn carry(prefix: String, pipe: impl AsyncRead + Unpin, say: impl Fn(String)) {
     let mut lines = BufReader::new(pipe).split(b'\n');
     while let Ok(Some(line)) = lines.next_segment().await {
@@ -125,15 +155,26 @@ mod tests {
     async fn every_line_bears_the_name_of_its_service() {
         let said = RefCell::new(Vec::new());
         let pipe: &[u8] = b"ready\n\xff odd\n\nlast";
-        carry(prefix("publisher", Color::Cyan, false), pipe, |line| said.borrow_mut().push(line)).await;
+        carry(prefix("publisher", Color::Cyan, false), pipe, |line| {
+            said.borrow_mut().push(line)
+        })
+        .await;
         assert_eq!(
             said.into_inner(),
-            ["publisher    | ready", "publisher    | \u{fffd} odd", "publisher    | ", "publisher    | last"]
+            [
+                "publisher    | ready",
+                "publisher    | \u{fffd} odd",
+                "publisher    | ",
+                "publisher    | last"
+            ]
         );
     }
 
     #[test]
     fn names_are_coloured_on_a_terminal_only() {
-        assert_eq!(prefix("a", Color::Cyan, true), "\u{1b}[36ma            |\u{1b}[0m");
+        assert_eq!(
+            prefix("a", Color::Cyan, true),
+            "\u{1b}[36ma            |\u{1b}[0m"
+        );
     }
 }

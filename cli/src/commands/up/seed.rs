@@ -1,5 +1,6 @@
-//! The samples of a first start: one document per `*.sample.json`, only into a store that never held anything. They are one
-//! change set, so whatever is killed meanwhile, all of them are there afterwards or none, and then the next start stores them.
+//! The samples of a first start: one document per `*.sample.json`, only into a store that never
+//! held anything. They are one change set, so whatever is killed meanwhile, all of them are there
+//! afterwards or none, and then the next start stores them.
 
 use std::{fs, path::Path};
 
@@ -20,17 +21,24 @@ pub(super) async fn seed(publisher: &Api, folder: &Path) -> anyhow::Result<usize
     if heads.iter().any(|head| head.revision > 0) {
         return Ok(0);
     }
-    let request = SetRequest { changes: samples(folder)? };
+    let request = SetRequest {
+        changes: samples(folder)?,
+    };
     if request.changes.is_empty() {
         return Ok(0);
     }
-    let done: SetDone = publisher.post("/v1/changes", &request).await.map_err(|error| in_file(error, &request))?;
+    let done: SetDone = publisher
+        .post("/v1/changes", &request)
+        .await
+        .map_err(|error| in_file(error, &request))?;
     Ok(done.items.len())
 }
 
 /// The same error, with the file at fault if it is about one.
 fn in_file(error: anyhow::Error, request: &SetRequest) -> anyhow::Error {
-    let index = error.downcast_ref::<Refused>().and_then(|refused| refused.problem.as_ref()?.index);
+    let index = error
+        .downcast_ref::<Refused>()
+        .and_then(|refused| refused.problem.as_ref()?.index);
     match index.and_then(|index| request.changes.get(index)) {
         Some(sample) => error.context(format!("{}{SUFFIX}", sample.collection)),
         None => error,
@@ -43,14 +51,27 @@ fn samples(folder: &Path) -> anyhow::Result<Vec<SetMember>> {
         id: DocumentId,
     }
     let mut samples = Vec::new();
-    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+    for entry in
+        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?
+    {
         let path = entry?.path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(SUFFIX)) else { continue };
+        let Some(name) = path
+            .file_name()
+            .and_then(|name| name.to_str()?.strip_suffix(SUFFIX))
+        else {
+            continue;
+        };
         let sample = || -> anyhow::Result<SetMember> {
             let json = fs::read(&path)?;
             let WithId { id } = serde_json::from_slice(&json)?;
             let config_data = Some(CanonicalJson::parse(&json)?);
-            Ok(SetMember { collection: name.parse()?, op: SetOperation::Create, id, config_data, expected: None })
+            Ok(SetMember {
+                collection: name.parse()?,
+                op: SetOperation::Create,
+                id,
+                config_data,
+                expected: None,
+            })
         };
         samples.push(sample().with_context(|| format!("cannot use {}", path.display()))?);
     }
@@ -67,12 +88,29 @@ mod tests {
     #[tokio::test]
     async fn samples_are_stored_once() {
         let publisher = StandIn::start().await;
-        let first = seed(&publisher.api(), Path::new(SCHEMAS)).await.expect("seeded");
+        let first = seed(&publisher.api(), Path::new(SCHEMAS))
+            .await
+            .expect("seeded");
         assert_eq!((first, publisher.documents()), (6, 6));
-        let (name, id) = ("ChannelConfiguration".parse().expect("valid"), "whatsapp-es".parse().expect("valid"));
-        publisher.api().put_if(&name, &id, b"{}", Condition::Present).await.expect("a user's change");
-        assert_eq!(seed(&publisher.api(), Path::new(SCHEMAS)).await.expect("left alone"), 0);
-        assert_eq!(publisher.config("ChannelConfiguration", "whatsapp-es"), Some("{}".to_owned()));
+        let (name, id) = (
+            "ChannelConfiguration".parse().expect("valid"),
+            "whatsapp-es".parse().expect("valid"),
+        );
+        publisher
+            .api()
+            .put_if(&name, &id, b"{}", Condition::Present)
+            .await
+            .expect("a user's change");
+        assert_eq!(
+            seed(&publisher.api(), Path::new(SCHEMAS))
+                .await
+                .expect("left alone"),
+            0
+        );
+        assert_eq!(
+            publisher.config("ChannelConfiguration", "whatsapp-es"),
+            Some("{}".to_owned())
+        );
     }
 
     #[tokio::test]
@@ -83,8 +121,13 @@ mod tests {
             let json = format!(r#"{{"id":"{id}"}}"#);
             fs::write(folder.path().join(format!("{name}{SUFFIX}")), json).expect("written");
         }
-        let error = seed(&publisher.api(), folder.path()).await.expect_err("refused");
-        assert!(format!("{error:#}").starts_with("B.sample.json: The schema refuses it"), "{error:#}");
+        let error = seed(&publisher.api(), folder.path())
+            .await
+            .expect_err("refused");
+        assert!(
+            format!("{error:#}").starts_with("B.sample.json: The schema refuses it"),
+            "{error:#}"
+        );
         assert_eq!(publisher.documents(), 0);
     }
 
@@ -93,15 +136,27 @@ mod tests {
         let publisher = StandIn::start().await;
         publisher.takes_no_sets();
         let folder = tempfile::tempdir().expect("a folder");
-        assert_eq!(seed(&publisher.api(), folder.path()).await.expect("nothing to do"), 0);
+        assert_eq!(
+            seed(&publisher.api(), folder.path())
+                .await
+                .expect("nothing to do"),
+            0
+        );
     }
 
     #[tokio::test]
     async fn a_publisher_without_change_sets_is_told_plainly() {
         let publisher = StandIn::start().await;
         publisher.takes_no_sets();
-        let error = seed(&publisher.api(), Path::new(SCHEMAS)).await.expect_err("too old");
-        assert!(error.to_string().contains("is older than this confcast, or no publisher"), "{error:#}");
+        let error = seed(&publisher.api(), Path::new(SCHEMAS))
+            .await
+            .expect_err("too old");
+        assert!(
+            error
+                .to_string()
+                .contains("is older than this confcast, or no publisher"),
+            "{error:#}"
+        );
         assert_eq!(publisher.documents(), 0);
     }
 }

@@ -1,7 +1,7 @@
 //! A program that ends with its parent, even if that is killed and can tell nobody.
 //!
-//! `confcast up` starts its services as `confcast with-parent PID PROGRAM`: the request must come from the child itself, and
-//! it outlives the change into another program.
+//! `confcast up` starts its services as `confcast with-parent PID PROGRAM`: the request must come
+//! from the child itself, and it outlives the change into another program.
 
 use std::{os::unix::process::CommandExt, path::PathBuf, process::Command};
 
@@ -19,11 +19,13 @@ impl WithParent {
         #[cfg(target_os = "linux")]
         {
             use rustix::process::{Signal, getppid, set_parent_process_death_signal};
-            set_parent_process_death_signal(Some(Signal::TERM)).context("cannot tie this process to its parent")?;
+            set_parent_process_death_signal(Some(Signal::TERM))
+                .context("cannot tie this process to its parent")?;
             // The parent may have been gone before the request.
             let alive = getppid().is_some_and(|parent| parent.as_raw_pid() == self.parent);
             anyhow::ensure!(alive, "the parent is gone already");
         }
-        Err(Command::new(&self.program).exec()).with_context(|| format!("cannot run {}", self.program.display()))
+        Err(Command::new(&self.program).exec())
+            .with_context(|| format!("cannot run {}", self.program.display()))
     }
 }

@@ -1,4 +1,5 @@
-//! The other side: a replica's snapshot held against the publisher's, in both directions, as it comes.
+//! The other side: a replica's snapshot held against the publisher's, in both directions, as it
+//! comes.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -25,10 +26,17 @@ struct Found<'a> {
 }
 
 /// Reads the snapshot of a replica and compares it.
-pub(super) async fn compare(answer: Response, publisher: &Held, progress: &Progress) -> anyhow::Result<Vec<Row>> {
+pub(super) async fn compare(
+    answer: Response,
+    publisher: &Held,
+    progress: &Progress,
+) -> anyhow::Result<Vec<Row>> {
     let mut found: BTreeMap<CollectionName, Found<'_>> = BTreeMap::new();
     let heads = snapshot::read(answer, progress, |collection, id, stamp| {
-        let held = publisher.documents.get(&collection).and_then(|documents| documents.get_key_value(&id));
+        let held = publisher
+            .documents
+            .get(&collection)
+            .and_then(|documents| documents.get_key_value(&id));
         let found = found.entry(collection).or_default();
         found.seen.extend(held.map(|(id, _stamp)| id));
         let theirs = held.map(|(_id, stamp)| *stamp);
@@ -39,13 +47,23 @@ pub(super) async fn compare(answer: Response, publisher: &Held, progress: &Progr
     .await?;
     let row = |head: Head| {
         let mut found = found.remove(&head.collection).unwrap_or_default();
-        for (id, stamp) in publisher.documents.get(&head.collection).into_iter().flatten() {
+        for (id, stamp) in publisher
+            .documents
+            .get(&head.collection)
+            .into_iter()
+            .flatten()
+        {
             if !found.seen.contains(id) {
                 found.add(id.clone(), Some(*stamp), None);
             }
         }
         let theirs = publisher.head(&head.collection);
-        Row::new(head, theirs, found.differences, found.first.into_values().collect())
+        Row::new(
+            head,
+            theirs,
+            found.differences,
+            found.first.into_values().collect(),
+        )
     };
     Ok(heads.into_iter().map(row).collect())
 }
@@ -53,7 +71,8 @@ pub(super) async fn compare(answer: Response, publisher: &Held, progress: &Progr
 impl Found<'_> {
     fn add(&mut self, id: DocumentId, publisher: Option<Stamp>, replica: Option<Stamp>) {
         self.differences += 1;
-        self.first.insert(id.clone(), Difference::new(id, publisher, replica));
+        self.first
+            .insert(id.clone(), Difference::new(id, publisher, replica));
         if self.first.len() > LISTED {
             self.first.pop_last();
         }

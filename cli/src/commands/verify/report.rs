@@ -38,29 +38,54 @@ pub(super) enum Outcome {
 
 impl Report {
     pub(super) fn new(publisher: &Api, replicas: Vec<Compared>) -> Self {
-        Self { publisher: publisher.base().to_owned(), replicas }
+        Self {
+            publisher: publisher.base().to_owned(),
+            replicas,
+        }
     }
 
     /// What keeps the replicas from being equal to the publisher.
     pub(super) fn wrong(&self) -> Vec<String> {
-        if self.replicas.iter().all(|compared| matches!(compared.outcome, Outcome::Skipped(_))) {
+        if self
+            .replicas
+            .iter()
+            .all(|compared| matches!(compared.outcome, Outcome::Skipped(_)))
+        {
             return vec!["there is none to compare; name one with --subscriber".to_owned()];
         }
-        let of = |Compared { replica, outcome, .. }: &Compared| match outcome {
+        let of = |Compared {
+                      replica, outcome, ..
+                  }: &Compared| match outcome {
             Outcome::Skipped(_) => vec![],
             Outcome::Error(error) => vec![format!("{replica}: {error}")],
             Outcome::Collections(rows) => (rows.iter())
                 .filter(|row| row.verdict != Verdict::Equal)
-                .map(|row| format!("{} of {replica} is {}", row.collection, row.verdict.as_str()))
+                .map(|row| {
+                    format!(
+                        "{} of {replica} is {}",
+                        row.collection,
+                        row.verdict.as_str()
+                    )
+                })
                 .collect(),
         };
         self.replicas.iter().flat_map(of).collect()
     }
 
     pub(super) fn show(&self) -> anyhow::Result<()> {
-        let mut table =
-            output::table(["replica", "collection", "verdict", "at", "publisher at", "documents", "differences"]);
-        for Compared { replica, outcome, .. } in &self.replicas {
+        let mut table = output::table([
+            "replica",
+            "collection",
+            "verdict",
+            "at",
+            "publisher at",
+            "documents",
+            "differences",
+        ]);
+        for Compared {
+            replica, outcome, ..
+        } in &self.replicas
+        {
             match outcome {
                 Outcome::Skipped(why) => _ = table.add_row([replica, "", "skipped", why]),
                 Outcome::Error(_) => _ = table.add_row([replica, "", "unproven"]),
@@ -71,7 +96,9 @@ impl Report {
                             row.collection.to_string(),
                             row.verdict.as_str().to_owned(),
                             row.replica.to_string(),
-                            row.publisher.as_ref().map_or("-".to_owned(), Place::to_string),
+                            row.publisher
+                                .as_ref()
+                                .map_or("-".to_owned(), Place::to_string),
                             row.documents.to_string(),
                             row.differences.to_string(),
                         ]);
@@ -84,16 +111,37 @@ impl Report {
     }
 
     fn show_differences(&self) -> anyhow::Result<()> {
-        let mut table = output::table(["replica", "collection", "id", "difference", "there", "at the publisher"]);
+        let mut table = output::table([
+            "replica",
+            "collection",
+            "id",
+            "difference",
+            "there",
+            "at the publisher",
+        ]);
         let mut unlisted = Vec::new();
-        for Compared { replica, outcome, .. } in &self.replicas {
-            let Outcome::Collections(rows) = outcome else { continue };
-            for Row { collection, differences, first, .. } in rows {
+        for Compared {
+            replica, outcome, ..
+        } in &self.replicas
+        {
+            let Outcome::Collections(rows) = outcome else {
+                continue;
+            };
+            for Row {
+                collection,
+                differences,
+                first,
+                ..
+            } in rows
+            {
                 for difference in first {
                     table.add_row(cells(replica, collection, difference));
                 }
                 if *differences > first.len() {
-                    unlisted.push(format!("{collection} of {replica}: {} more", differences - first.len()));
+                    unlisted.push(format!(
+                        "{collection} of {replica}: {} more",
+                        differences - first.len()
+                    ));
                 }
             }
         }
@@ -106,7 +154,12 @@ impl Report {
 }
 
 fn cells(replica: &str, collection: &CollectionName, difference: &Difference) -> [String; 6] {
-    let Difference { id, kind, publisher, replica: held } = difference;
+    let Difference {
+        id,
+        kind,
+        publisher,
+        replica: held,
+    } = difference;
     let stamp = |stamp: &Option<_>| stamp.as_ref().map_or("-".to_owned(), ToString::to_string);
     [
         replica.to_owned(),

@@ -18,7 +18,8 @@ pub(super) struct Row {
     pub(super) publisher: Option<Place>,
     /// Documents of the replica.
     pub(super) documents: u64,
-    /// All differences; only the first are listed, by id. None are counted unless both sides are at the same revision.
+    /// All differences; only the first are listed, by id. None are counted unless both sides are
+    /// at the same revision.
     pub(super) differences: usize,
     pub(super) first: Vec<Difference>,
 }
@@ -69,7 +70,12 @@ pub(super) enum Kind {
 }
 
 impl Row {
-    pub(super) fn new(head: Head, theirs: Option<&Head>, total: usize, first: Vec<Difference>) -> Self {
+    pub(super) fn new(
+        head: Head,
+        theirs: Option<&Head>,
+        total: usize,
+        first: Vec<Difference>,
+    ) -> Self {
         let verdict = match theirs {
             None => Verdict::NotServed,
             Some(theirs) if theirs.epoch != head.epoch => Verdict::OtherEpoch,
@@ -78,8 +84,15 @@ impl Row {
             Some(_) if total > 0 => Verdict::Different,
             Some(_) => Verdict::Equal,
         };
-        let (differences, first) = if verdict == Verdict::Different { (total, first) } else { (0, vec![]) };
-        let place = |head: &Head| Place { epoch: head.epoch, revision: head.revision };
+        let (differences, first) = if verdict == Verdict::Different {
+            (total, first)
+        } else {
+            (0, vec![])
+        };
+        let place = |head: &Head| Place {
+            epoch: head.epoch,
+            revision: head.revision,
+        };
         Self {
             verdict,
             replica: place(&head),
@@ -91,14 +104,14 @@ impl Row {
         }
     }
 
-    /// Whether another reading can tell nothing else. A difference counts when it was there before: between two events a
-    /// replica already holds documents beyond its revision.
+    /// Whether another reading can tell nothing else. A difference counts when it was there before:
+    /// between two events a replica already holds documents beyond its revision.
     pub(super) fn is_settled(&self, before: Option<&Self>) -> bool {
         match self.verdict {
             Verdict::Equal | Verdict::NotServed => true,
-            Verdict::Different => {
-                before.is_some_and(|before| (before.differences, &before.first) == (self.differences, &self.first))
-            }
+            Verdict::Different => before.is_some_and(|before| {
+                (before.differences, &before.first) == (self.differences, &self.first)
+            }),
             Verdict::Behind | Verdict::Ahead | Verdict::OtherEpoch => false,
         }
     }
@@ -112,7 +125,12 @@ impl Difference {
             (Some(one), Some(other)) if one.revision != other.revision => Kind::Revision,
             _ => Kind::Bytes,
         };
-        Self { id, kind, publisher, replica }
+        Self {
+            id,
+            kind,
+            publisher,
+            replica,
+        }
     }
 }
 

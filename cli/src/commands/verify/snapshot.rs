@@ -1,4 +1,5 @@
-//! One side of the comparison: a snapshot, read document by document to its proven end. Nothing of a value is kept but a hash.
+//! One side of the comparison: a snapshot, read document by document to its proven end. Nothing of
+//! a value is kept but a hash.
 
 use std::{
     collections::BTreeMap,
@@ -39,14 +40,19 @@ impl Held {
     pub(super) async fn read(answer: Response, progress: &Progress) -> anyhow::Result<Self> {
         let mut held = Self::default();
         held.heads = read(answer, progress, |collection, id, stamp| {
-            held.documents.entry(collection).or_default().insert(id, stamp);
+            held.documents
+                .entry(collection)
+                .or_default()
+                .insert(id, stamp);
         })
         .await?;
         Ok(held)
     }
 
     pub(super) fn head(&self, collection: &CollectionName) -> Option<&Head> {
-        self.heads.iter().find(|head| head.collection == *collection)
+        self.heads
+            .iter()
+            .find(|head| head.collection == *collection)
     }
 }
 
@@ -64,15 +70,25 @@ pub(super) async fn read(
     }
     let mut whole = Whole::default();
     let mut lines = lines(answer);
-    while let Some(line) = lines.next_segment().await.context("the snapshot broke off")? {
+    while let Some(line) = lines
+        .next_segment()
+        .await
+        .context("the snapshot broke off")?
+    {
         match whole.line(&line)? {
             Step::Start(documents) => progress.more(documents),
             Step::Item(item) => {
-                // The item was given its canonical spelling when it was read: only the line tells the bytes that are served.
-                let AsItCame { config_data } = serde_json::from_slice(&line).context("a line of the snapshot")?;
+                // The item was given its canonical spelling when it was read: only the line tells
+                // the bytes that are served.
+                let AsItCame { config_data } =
+                    serde_json::from_slice(&line).context("a line of the snapshot")?;
                 let mut hasher = DefaultHasher::new();
                 hasher.write(config_data.get().as_bytes());
-                let stamp = Stamp { revision: item.revision, crc: item.crc, bytes: hasher.finish() };
+                let stamp = Stamp {
+                    revision: item.revision,
+                    crc: item.crc,
+                    bytes: hasher.finish(),
+                };
                 take(item.collection, item.id, stamp);
                 progress.document();
             }

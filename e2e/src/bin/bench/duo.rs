@@ -1,7 +1,8 @@
-//! Ours: an embedded publisher and two replicas in this process, with all that carries events between them.
+//! Ours: an embedded publisher and two replicas in this process, with all that carries events
+//! between them.
 //!
-//! Embedded, because the moment of a commit is known nowhere else. Replicas load from its HTTP API and are then left to
-//! events: none checks in before the measure is over.
+//! Embedded, because the moment of a commit is known nowhere else. Replicas load from its HTTP API
+//! and are then left to events: none checks in before the measure is over.
 
 use std::time::{Duration, Instant};
 
@@ -58,40 +59,74 @@ impl Duo {
     /// Everything up, loaded and listening, with one document.
     pub(crate) async fn start(via: Via) -> anyhow::Result<Self> {
         let (folder, listen, ports) = (folder()?, free_port()?, [free_port()?, free_port()?]);
-        let redis = if via == Via::Local { None } else { Some(Redis::start().await?) };
+        let redis = if via == Via::Local {
+            None
+        } else {
+            Some(Redis::start().await?)
+        };
         let mut sidecars = Vec::new();
         if let (Via::Dapr, Some(redis)) = (via, &redis) {
             sidecars.push(Sidecar::new(PUBLISHER, listen, "publisher", redis)?);
             for port in ports {
-                sidecars.push(Sidecar::new(SUBSCRIBER, port, &format!("replica-{port}"), redis)?);
+                sidecars.push(Sidecar::new(
+                    SUBSCRIBER,
+                    port,
+                    &format!("replica-{port}"),
+                    redis,
+                )?);
             }
         }
         let store = format!("file:{}", folder.path().join("data").display());
         let none = folder.path().join("no-schemas").display().to_string();
-        let mut options = words(["--collections", FREE, "--store-url", &store, "--schemas-dir", &none]);
+        let mut options = words([
+            "--collections",
+            FREE,
+            "--store-url",
+            &store,
+            "--schemas-dir",
+            &none,
+        ]);
         options.extend(words(["--listen", &format!("127.0.0.1:{listen}")]));
         options.extend(match (via, &redis, sidecars.first()) {
             (Via::Local, ..) => {
-                let urls = ports.map(|port| format!("http://127.0.0.1:{port}")).join(",");
+                let urls = ports
+                    .map(|port| format!("http://127.0.0.1:{port}"))
+                    .join(",");
                 words(["--events-manager", "LOCAL", "--local-subscribers", &urls])
             }
             (_, _, Some(sidecar)) => {
                 let port = sidecar.grpc_port().to_string();
                 words(["--events-manager", "DAPR", "--dapr-grpc-port", &port])
             }
-            (Via::PubSub, Some(redis), _) => {
-                words(["--events-manager", "REDIS", "--redis-url", &redis.url(), "--redis-delivery", "PUBSUB"])
-            }
+            (Via::PubSub, Some(redis), _) => words([
+                "--events-manager",
+                "REDIS",
+                "--redis-url",
+                &redis.url(),
+                "--redis-delivery",
+                "PUBSUB",
+            ]),
             _ => anyhow::bail!("{via:?} is not measured here"),
         });
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
         let publisher = Publisher::build(Settings::read(&options)?).await?;
-        let (changes, stop, mut running) = (publisher.changes(), CancellationToken::new(), JoinSet::new());
+        let (changes, stop, mut running) = (
+            publisher.changes(),
+            CancellationToken::new(),
+            JoinSet::new(),
+        );
         running.spawn(publisher.run(stop.clone().cancelled_owned()));
-        let events = redis.as_ref().filter(|_| via == Via::PubSub).map(|redis| by_channel(&redis.url())).transpose()?;
+        let events = redis
+            .as_ref()
+            .filter(|_| via == Via::PubSub)
+            .map(|redis| by_channel(&redis.url()))
+            .transpose()?;
         let events = events.unwrap_or(Events::Posted);
         let mut servers = Vec::new();
-        let replicas = [replica("one", listen, events.clone())?, replica("two", listen, events)?];
+        let replicas = [
+            replica("one", listen, events.clone())?,
+            replica("two", listen, events)?,
+        ];
         for (replica, port) in replicas.iter().zip(ports) {
             if via != Via::PubSub {
                 servers.push(Http::run(serve(replica.clone(), port)?)?);
@@ -103,7 +138,9 @@ impl Duo {
             });
         }
         for replica in &replicas {
-            timeout(PATIENCE, replica.ready()).await.context("a replica does not load")?;
+            timeout(PATIENCE, replica.ready())
+                .await
+                .context("a replica does not load")?;
         }
         for sidecar in &mut sidecars {
             sidecar.start().await?;
@@ -134,7 +171,10 @@ impl Duo {
             _redis: redis,
             _folder: folder,
         };
-        duo.changes.unit(contract::Context::default()).publish(Change::create(FREE, "n-0", &document(0))?).await?;
+        duo.changes
+            .unit(contract::Context::default())
+            .publish(Change::create(FREE, "n-0", &document(0))?)
+            .await?;
         duo.once().await?;
         duo.early = 0;
         Ok(duo)
@@ -143,7 +183,10 @@ impl Duo {
     /// Ends in order. Who drops it instead leaves threads of the publisher behind.
     pub(crate) async fn end(mut self) -> anyhow::Result<()> {
         self.stop.cancel();
-        while let Some(ended) = timeout(PATIENCE, self.running.join_next()).await.context("it does not end")? {
+        while let Some(ended) = timeout(PATIENCE, self.running.join_next())
+            .await
+            .context("it does not end")?
+        {
             ended??;
         }
         Ok(())
@@ -161,26 +204,41 @@ impl Duo {
 
     /// Up to where a replica has everything.
     pub(crate) fn watermark(&self, replica: &Replica) -> u64 {
-        replica.view().root().collection(&self.collection).map_or(0, state::Collection::watermark)
+        replica
+            .view()
+            .root()
+            .collection(&self.collection)
+            .map_or(0, state::Collection::watermark)
     }
 
     /// Whether there is such a document.
     pub(crate) fn has(&self, id: &DocumentId) -> bool {
-        self.replicas[0].view().root().get(&self.collection, id).is_some()
+        self.replicas[0]
+            .view()
+            .root()
+            .get(&self.collection, id)
+            .is_some()
     }
 
     fn held_by(&self, replica: usize, revision: u64) -> bool {
         let view = self.replicas[replica].view();
-        view.root().get(&self.collection, &self.id).is_some_and(|held| held.revision() >= revision)
+        view.root()
+            .get(&self.collection, &self.id)
+            .is_some_and(|held| held.revision() >= revision)
     }
 }
 
 impl Way for Duo {
-    /// From the return of the commit until both replicas show it; no time at all where they were faster than that return.
+    /// From the return of the commit until both replicas show it; no time at all where they were
+    /// faster than that return.
     async fn once(&mut self) -> anyhow::Result<Duration> {
         self.number += 1;
         let change = Change::update(FREE, self.id.as_str(), &document(self.number))?;
-        let done = self.changes.unit(contract::Context::default()).publish(change).await?;
+        let done = self
+            .changes
+            .unit(contract::Context::default())
+            .publish(change)
+            .await?;
         let committed = Instant::now();
         if (0..2).all(|replica| self.held_by(replica, done.revision)) {
             self.early += 1;
@@ -188,7 +246,9 @@ impl Way for Duo {
         }
         for replica in 0..2 {
             while !self.held_by(replica, done.revision) {
-                timeout(PATIENCE, self.moved[replica].changed()).await.context("an event never came")??;
+                timeout(PATIENCE, self.moved[replica].changed())
+                    .await
+                    .context("an event never came")??;
             }
         }
         Ok(committed.elapsed())
@@ -201,10 +261,17 @@ fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
 
 /// Events of Redis, by Pub/Sub.
 pub(crate) fn by_channel(url: &str) -> anyhow::Result<Events> {
-    let settings = broker::settings::Settings { url, database: "", prefix: "", delivery: "PUBSUB" };
+    let settings = broker::settings::Settings {
+        url,
+        database: "",
+        prefix: "",
+        delivery: "PUBSUB",
+    };
     let mut wrong = String::new();
     let redis = settings.check(|name, what| wrong = format!("{name}: {what}"));
-    Ok(Events::Redis(Box::new(redis.ok_or_else(|| anyhow!(wrong))?)))
+    Ok(Events::Redis(Box::new(
+        redis.ok_or_else(|| anyhow!(wrong))?,
+    )))
 }
 
 /// A replica that loads from a publisher at this port and is then left to events.
@@ -216,7 +283,11 @@ pub(crate) fn replica(name: &str, publisher: u16, events: Events) -> anyhow::Res
 
 fn serve(replica: Replica, port: u16) -> anyhow::Result<Server> {
     let options = replica::actix::Options::default();
-    let server = HttpServer::new(move || App::new().service(replica::actix::scope(&replica, &options)));
+    let server =
+        HttpServer::new(move || App::new().service(replica::actix::scope(&replica, &options)));
     let server = server.workers(1).disable_signals();
-    Ok(server.bind(("127.0.0.1", port)).context("the port of a replica")?.run())
+    Ok(server
+        .bind(("127.0.0.1", port))
+        .context("the port of a replica")?
+        .run())
 }

@@ -1,7 +1,8 @@
-//! From a commit until both replicas show it, one write at a time, beside the least that carries the same bytes as far.
+//! From a commit until both replicas show it, one write at a time, beside the least that carries
+//! the same bytes as far.
 //!
-//! Ours begins when the commit has returned, a floor right before it sends; both end when whoever waits for the receivers
-//! was woken. Nothing else is under way meanwhile.
+//! Ours begins when the commit has returned, a floor right before it sends; both end when whoever
+//! waits for the receivers was woken. Nothing else is under way meanwhile.
 
 use std::{fs::File, io::Write, sync::Arc, time::Instant};
 
@@ -29,9 +30,13 @@ pub(crate) async fn measure(number: u8, bench: &Bench) -> anyhow::Result<Vec<Row
     if number == 1 {
         return dapr(bench).await;
     }
-    let (rows, more) = (direct(bench, Via::Local, Posts::start()?).await?, Channel::start().await?);
+    let (rows, more) = (
+        direct(bench, Via::Local, Posts::start()?).await?,
+        Channel::start().await?,
+    );
     let rows = [rows, direct(bench, Via::PubSub, more).await?].concat();
-    // Ours follows a wait for the disk, in which the processors fall asleep; a floor follows itself.
+    // Ours follows a wait for the disk, in which the processors fall asleep; a floor follows
+    // itself.
     let mut waking = Comparison::new(
         2,
         Unit::Seconds,
@@ -40,7 +45,10 @@ pub(crate) async fn measure(number: u8, bench: &Bench) -> anyhow::Result<Vec<Row
     );
     for _round in 0..bench.rounds {
         let times = bench.sized(WRITES);
-        waking.round(hand_overs(times, true).await?.at(50), hand_overs(times, false).await?.at(50));
+        waking.round(
+            hand_overs(times, true).await?.at(50),
+            hand_overs(times, false).await?.at(50),
+        );
     }
     Ok(rows.into_iter().chain(waking.row()).collect())
 }
@@ -53,13 +61,18 @@ async fn hand_overs(times: usize, rested: bool) -> anyhow::Result<Durations> {
     let (back, mut here) = mpsc::unbounded_channel();
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let thread = std::thread::spawn(move || {
-        runtime.block_on(async { while there.recv().await.is_some_and(|()| back.send(()).is_ok()) {} });
+        runtime.block_on(async {
+            while there.recv().await.is_some_and(|()| back.send(()).is_ok()) {}
+        });
     });
     let mut durations = Durations::default();
     for _each in 0..times {
         if rested {
             let mut file = Arc::clone(&file);
-            tokio::task::spawn_blocking(move || file.write_all(b"x").and_then(|()| file.sync_data())).await??;
+            tokio::task::spawn_blocking(move || {
+                file.write_all(b"x").and_then(|()| file.sync_data())
+            })
+            .await??;
         }
         let begun = Instant::now();
         to.send(())?;
@@ -67,7 +80,9 @@ async fn hand_overs(times: usize, rested: bool) -> anyhow::Result<Durations> {
         durations.add(begun.elapsed() / 2);
     }
     drop(to);
-    thread.join().map_err(|_panic| anyhow!("the thread panicked"))?;
+    thread
+        .join()
+        .map_err(|_panic| anyhow!("the thread panicked"))?;
     Ok(durations)
 }
 
@@ -95,14 +110,27 @@ async fn dapr(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let targets = [Some(Target::AtMost(1.25)), Some(Target::AtMost(2.0))];
     let rows = rows(1, &name, "bare sidecar pair", targets, &pair);
     // How much of the ratio is that we wait for two, because that is what the system is there for.
-    Ok([rows, self::rows(1, &name, "bare sidecars, two receivers", [None, None], &both)].concat())
+    Ok([
+        rows,
+        self::rows(
+            1,
+            &name,
+            "bare sidecars, two receivers",
+            [None, None],
+            &both,
+        ),
+    ]
+    .concat())
 }
 
 async fn direct<F: Way>(bench: &Bench, via: Via, mut floor: F) -> anyhow::Result<Vec<Row>> {
     let mut duo = Duo::start(via).await?;
     let (name, beside) = match via {
         Via::Local => ("commit to two replicas by LOCAL", "bare POST to two"),
-        _ => ("commit to two replicas by Redis Pub/Sub", "bare PUBLISH to two"),
+        _ => (
+            "commit to two replicas by Redis Pub/Sub",
+            "bare PUBLISH to two",
+        ),
     };
     let mut taken = Vec::new();
     for round in 0..bench.rounds {
@@ -119,7 +147,13 @@ async fn direct<F: Way>(bench: &Bench, via: Via, mut floor: F) -> anyhow::Result
     }
     let name = named(name, &duo, bench);
     duo.end().await?;
-    Ok(rows(2, &name, beside, [Some(Target::AtMost(1.5)), None], &taken))
+    Ok(rows(
+        2,
+        &name,
+        beside,
+        [Some(Target::AtMost(1.5)), None],
+        &taken,
+    ))
 }
 
 /// One round.
@@ -138,7 +172,13 @@ async fn sample<W: Way>(bench: &Bench, mut way: W) -> anyhow::Result<(W, Sample)
     .await
 }
 
-fn rows(measure: u8, ours: &str, beside: &str, targets: [Option<Target>; 2], taken: &[(Sample, Sample)]) -> Vec<Row> {
+fn rows(
+    measure: u8,
+    ours: &str,
+    beside: &str,
+    targets: [Option<Target>; 2],
+    taken: &[(Sample, Sample)],
+) -> Vec<Row> {
     let row = |(at, target): (usize, Option<Target>)| {
         let what = ["median", "p99"][at];
         let comparison = Comparison::new(measure, Unit::Seconds, format!("{ours}, {what}"), beside);
@@ -146,7 +186,9 @@ fn rows(measure: u8, ours: &str, beside: &str, targets: [Option<Target>; 2], tak
             Some(target) => comparison.must(target),
             None => comparison,
         };
-        taken.iter().for_each(|(ours, floor)| comparison.round(ours[at], floor[at]));
+        taken
+            .iter()
+            .for_each(|(ours, floor)| comparison.round(ours[at], floor[at]));
         comparison.row()
     };
     targets.into_iter().enumerate().filter_map(row).collect()

@@ -1,7 +1,8 @@
 //! Figures and what they are held against. Pure.
 //!
-//! Each round measures the floor and ours right after each other, so what disturbs the machine disturbs both. The ratio of a
-//! row is the median of the ratios of its rounds, never a ratio of medians of different moments.
+//! Each round measures the floor and ours right after each other, so what disturbs the machine
+//! disturbs both. The ratio of a row is the median of the ratios of its rounds, never a ratio of
+//! medians of different moments.
 
 use std::time::Duration;
 
@@ -77,8 +78,20 @@ pub(crate) struct Comparison {
 
 impl Comparison {
     /// Ours beside a floor or peer. The target is the ratio's.
-    pub(crate) fn new(measure: u8, unit: Unit, ours: impl Into<String>, beside: impl Into<String>) -> Self {
-        Self { measure, ours: ours.into(), beside: beside.into(), unit, target: None, rounds: Vec::new() }
+    pub(crate) fn new(
+        measure: u8,
+        unit: Unit,
+        ours: impl Into<String>,
+        beside: impl Into<String>,
+    ) -> Self {
+        Self {
+            measure,
+            ours: ours.into(),
+            beside: beside.into(),
+            unit,
+            target: None,
+            rounds: Vec::new(),
+        }
     }
 
     /// A figure with nothing beside it. The target is the figure's.
@@ -89,7 +102,10 @@ impl Comparison {
     /// The same with what it must reach.
     #[must_use]
     pub(crate) fn must(self, target: Target) -> Self {
-        Self { target: Some(target), ..self }
+        Self {
+            target: Some(target),
+            ..self
+        }
     }
 
     /// The figures of one round.
@@ -106,7 +122,11 @@ impl Comparison {
     pub(crate) fn row(self) -> Option<Row> {
         let figure = Spread::of(self.rounds.iter().map(|(ours, _floor)| *ours))?;
         let floor = Spread::of(self.rounds.iter().filter_map(|(_ours, floor)| *floor));
-        let ratio = Spread::of(self.rounds.iter().filter_map(|(ours, floor)| Some(ours / (*floor)?)));
+        let ratio = Spread::of(
+            self.rounds
+                .iter()
+                .filter_map(|(ours, floor)| Some(ours / (*floor)?)),
+        );
         let judged = ratio.unwrap_or(figure).median;
         Some(Row {
             measure: self.measure,
@@ -130,8 +150,16 @@ impl Spread {
         let (least, most) = (*sorted.first()?, *sorted.last()?);
         let middle = sorted.len() / 2;
         let upper = *sorted.get(middle)?;
-        let median = if sorted.len() % 2 == 1 { upper } else { (upper + sorted.get(middle - 1)?) / 2.0 };
-        Some(Self { median, least, most })
+        let median = if sorted.len() % 2 == 1 {
+            upper
+        } else {
+            (upper + sorted.get(middle - 1)?) / 2.0
+        };
+        Some(Self {
+            median,
+            least,
+            most,
+        })
     }
 }
 
@@ -168,32 +196,60 @@ mod tests {
 
     #[test]
     fn a_ratio_is_that_of_its_rounds() {
-        let mut comparison = Comparison::new(1, Unit::Seconds, "ours", "floor").must(Target::AtMost(2.0));
+        let mut comparison =
+            Comparison::new(1, Unit::Seconds, "ours", "floor").must(Target::AtMost(2.0));
         // A slow minute slows both down.
         for (ours, floor) in [(2.0, 1.0), (20.0, 10.0), (3.0, 1.0)] {
             comparison.round(ours, floor);
         }
         let row = comparison.row().expect("rounds");
-        assert_eq!(row.ratio, Some(Spread { median: 2.0, least: 2.0, most: 3.0 }));
-        assert_eq!((row.figure.median, row.floor.map(|floor| floor.median)), (3.0, Some(1.0)));
+        assert_eq!(
+            row.ratio,
+            Some(Spread {
+                median: 2.0,
+                least: 2.0,
+                most: 3.0
+            })
+        );
+        assert_eq!(
+            (row.figure.median, row.floor.map(|floor| floor.median)),
+            (3.0, Some(1.0))
+        );
         assert_eq!(row.reached, Some(true));
     }
 
     #[test]
     fn a_figure_alone_is_held_against_its_target() {
         let mut comparison = Comparison::alone(10, Unit::Bytes, "idle").must(Target::AtLeast(5.0));
-        assert!(Comparison::alone(10, Unit::Bytes, "nothing").row().is_none());
+        assert!(
+            Comparison::alone(10, Unit::Bytes, "nothing")
+                .row()
+                .is_none()
+        );
         comparison.figure(4.0);
         comparison.figure(5.0);
         let row = comparison.row().expect("rounds");
-        assert_eq!((row.ratio, row.reached, row.figure.median), (None, Some(false), 4.5));
+        assert_eq!(
+            (row.ratio, row.reached, row.figure.median),
+            (None, Some(false), 4.5)
+        );
     }
 
     #[test]
     fn percentiles_are_of_the_nearest_rank() {
         let mut durations = Durations::default();
         assert_eq!(durations.at(50).to_bits(), 0.0_f64.to_bits());
-        (1..=100).rev().for_each(|seconds| durations.add(Duration::from_secs(seconds)));
-        assert_eq!([durations.at(50), durations.at(99), durations.at(100), durations.at(0)], [50.0, 99.0, 100.0, 1.0]);
+        (1..=100)
+            .rev()
+            .for_each(|seconds| durations.add(Duration::from_secs(seconds)));
+        assert_eq!(
+            [
+                durations.at(50),
+                durations.at(99),
+                durations.at(100),
+                durations.at(0)
+            ],
+            [50.0, 99.0, 100.0, 1.0]
+        );
     }
 }

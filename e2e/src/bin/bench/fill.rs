@@ -1,4 +1,5 @@
-//! Documents that are there before a measure begins: created in change sets, which is the quickest way over HTTP.
+//! Documents that are there before a measure begins: created in change sets, which is the quickest
+//! way over HTTP.
 
 use anyhow::Context;
 use contract::set::{MAX_OPERATIONS, SetMember, SetRequest};
@@ -8,14 +9,32 @@ use reqwest::Method;
 use crate::values::value;
 
 /// Creates so many documents with values of so many bytes; their ids are [`id`] of 0 and on.
-pub(crate) async fn fill(publisher: &Api, collection: &str, documents: usize, bytes: usize) -> anyhow::Result<()> {
+pub(crate) async fn fill(
+    publisher: &Api,
+    collection: &str,
+    documents: usize,
+    bytes: usize,
+) -> anyhow::Result<()> {
     let numbers: Vec<u64> = (0..documents as u64).collect();
     for set in numbers.chunks(MAX_OPERATIONS) {
-        let members = set.iter().map(|number| SetMember::create(collection, &id(*number), &value(*number, bytes)));
-        let set = SetRequest { changes: members.collect::<Result<_, _>>()? };
+        let members = set
+            .iter()
+            .map(|number| SetMember::create(collection, &id(*number), &value(*number, bytes)));
+        let set = SetRequest {
+            changes: members.collect::<Result<_, _>>()?,
+        };
         let headers = [("content-type", "application/json")];
-        let answer = publisher.send(Method::POST, "/v1/changes", &headers, serde_json::to_vec(&set)?).await?;
-        answer.expect(200).with_context(|| format!("filling {collection}"))?;
+        let answer = publisher
+            .send(
+                Method::POST,
+                "/v1/changes",
+                &headers,
+                serde_json::to_vec(&set)?,
+            )
+            .await?;
+        answer
+            .expect(200)
+            .with_context(|| format!("filling {collection}"))?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
-//! wrk, which makes the load of what is served over HTTP: one thread, 64 connections, requests that are ready before the first
-//! is sent. It says itself how busy it was, because one that has no time left would measure itself.
+//! wrk, which makes the load of what is served over HTTP: one thread, 64 connections, requests that
+//! are ready before the first is sent. It says itself how busy it was, because one that has no time
+//! left would measure itself.
 
 use std::{
     path::{Path, PathBuf},
@@ -63,7 +64,8 @@ struct Said {
 pub(crate) enum Processors {
     /// Everybody has all of them.
     Shared,
-    /// The generator has one and the server has another, so that what the generator takes makes no figures alike.
+    /// The generator has one and the server has another, so that what the generator takes makes no
+    /// figures alike.
     Apart,
 }
 
@@ -72,7 +74,9 @@ impl Requests {
     ///
     /// # Errors
     /// When they cannot be written.
-    pub(crate) fn write(requests: impl Iterator<Item = anyhow::Result<Vec<u8>>>) -> anyhow::Result<Self> {
+    pub(crate) fn write(
+        requests: impl Iterator<Item = anyhow::Result<Vec<u8>>>,
+    ) -> anyhow::Result<Self> {
         use std::io::Write;
         let folder = folder()?;
         let file = folder.path().join("requests");
@@ -85,7 +89,11 @@ impl Requests {
             count += 1;
         }
         out.flush()?;
-        Ok(Self { _folder: folder, file, count })
+        Ok(Self {
+            _folder: folder,
+            file,
+            count,
+        })
     }
 }
 
@@ -119,24 +127,51 @@ pub(crate) async fn run(
     // It counts in whole seconds.
     let seconds = bench.lasting(Duration::from_secs(3)).as_secs_f64().ceil();
     let mut command = wrk(processors, id).await?;
-    command.args(["--threads", "1", "--connections", &CONNECTIONS.to_string(), "--duration", &format!("{seconds}s")]);
-    command.arg("--script").arg(parts::root().join("e2e/parts/wrk/requests.lua")).arg(url).arg("--");
+    command.args([
+        "--threads",
+        "1",
+        "--connections",
+        &CONNECTIONS.to_string(),
+        "--duration",
+        &format!("{seconds}s"),
+    ]);
+    command
+        .arg("--script")
+        .arg(parts::root().join("e2e/parts/wrk/requests.lua"))
+        .arg(url)
+        .arg("--");
     command.arg(&requests.file);
     match order {
         Order::Again => command.arg("again"),
         Order::OnceAfter(first) => {
-            ensure!(first < requests.count, "{} requests are too few", requests.count);
+            ensure!(
+                first < requests.count,
+                "{} requests are too few",
+                requests.count
+            );
             command.args(["once", &(first + 1).to_string()])
         }
     };
     let before = processor_seconds(id)?;
-    let output = command.kill_on_drop(true).output().await.context("running wrk")?;
+    let output = command
+        .kill_on_drop(true)
+        .output()
+        .await
+        .context("running wrk")?;
     let processor = processor_seconds(id)? - before;
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().rfind(|line| line.starts_with('{'));
-    let line = line.with_context(|| format!("wrk said {text:?}, {:?}", String::from_utf8_lossy(&output.stderr)))?;
+    let line = line.with_context(|| {
+        format!(
+            "wrk said {text:?}, {:?}",
+            String::from_utf8_lossy(&output.stderr)
+        )
+    })?;
     let said: Said = serde_json::from_str(line)?;
-    ensure!(said.answered > 0 && said.refused == 0 && said.broken == 0, "not all went well: {line}");
+    ensure!(
+        said.answered > 0 && said.refused == 0 && said.broken == 0,
+        "not all went well: {line}"
+    );
     let run = Run { said, processor };
     bench.say(&format!(
         "{:.0} answers a second, median {:.2} ms, p99 {:.2} ms; the generator was busy for {:.0} %",
@@ -155,9 +190,22 @@ async fn wrk(processors: Processors, server: u32) -> anyhow::Result<Command> {
         return Ok(Command::new(wrk));
     };
     let mut pin = Command::new("taskset");
-    pin.args(["--all-tasks", "--cpu-list", "--pid", &other, &server.to_string()]);
-    let pinned = pin.output().await.context("running taskset (Debian: util-linux)")?;
-    ensure!(pinned.status.success(), "taskset: {}", String::from_utf8_lossy(&pinned.stderr));
+    pin.args([
+        "--all-tasks",
+        "--cpu-list",
+        "--pid",
+        &other,
+        &server.to_string(),
+    ]);
+    let pinned = pin
+        .output()
+        .await
+        .context("running taskset (Debian: util-linux)")?;
+    ensure!(
+        pinned.status.success(),
+        "taskset: {}",
+        String::from_utf8_lossy(&pinned.stderr)
+    );
     let mut command = Command::new("taskset");
     command.args(["--cpu-list", &one]).arg(wrk);
     Ok(command)
@@ -166,17 +214,32 @@ async fn wrk(processors: Processors, server: u32) -> anyhow::Result<Command> {
 /// The first and the last that this process may use, when there are two.
 fn two_processors() -> anyhow::Result<Option<(String, String)>> {
     let status = std::fs::read_to_string(Path::new("/proc/self/status"))?;
-    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or_default().trim();
+    let list = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))
+        .unwrap_or_default()
+        .trim();
     let mut numbers = list.split([',', '-']);
-    Ok(numbers.next().zip(numbers.next_back()).map(|(one, other)| (one.to_owned(), other.to_owned())))
+    Ok(numbers
+        .next()
+        .zip(numbers.next_back())
+        .map(|(one, other)| (one.to_owned(), other.to_owned())))
 }
 
-/// How long all threads of a process have had a processor, their calls of the system included (proc(5): utime and stime).
+/// How long all threads of a process have had a processor, their calls of the system included
+/// (proc(5): utime and stime).
 fn processor_seconds(id: u32) -> anyhow::Result<f64> {
     let file = format!("/proc/{id}/stat");
     let stat = std::fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;
     // The second member is the name, in parentheses, and may hold anything.
-    let (_name, members) = stat.rsplit_once(')').with_context(|| format!("{file}: {stat}"))?;
-    let ticks: Vec<u64> = members.split_whitespace().skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
+    let (_name, members) = stat
+        .rsplit_once(')')
+        .with_context(|| format!("{file}: {stat}"))?;
+    let ticks: Vec<u64> = members
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(str::parse)
+        .collect::<Result<_, _>>()?;
     Ok(ticks.iter().sum::<u64>() as f64 / TICKS)
 }

@@ -1,4 +1,5 @@
-//! An HTTP server in threads of its own, which ends when it is dropped. It knows nothing of what is served.
+//! An HTTP server in threads of its own, which ends when it is dropped. It knows nothing of what is
+//! served.
 
 use std::thread::JoinHandle;
 
@@ -20,8 +21,13 @@ impl Http {
     pub(crate) fn run(server: Server) -> anyhow::Result<Self> {
         let handle = server.handle();
         let thread = std::thread::Builder::new().name("http".to_owned());
-        let thread = thread.spawn(move || System::new().block_on(server)).context("a thread for a server")?;
-        Ok(Self { handle, thread: Some(thread) })
+        let thread = thread
+            .spawn(move || System::new().block_on(server))
+            .context("a thread for a server")?;
+        Ok(Self {
+            handle,
+            thread: Some(thread),
+        })
     }
 }
 

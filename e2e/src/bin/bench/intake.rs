@@ -1,9 +1,9 @@
-//! Measures 5 and 6: events into a subscriber process, over HTTP as a sidecar posts them, beside a route that answers a constant
-//! (5) and beside a subscriber in Node.js (6).
+//! Measures 5 and 6: events into a subscriber process, over HTTP as a sidecar posts them, beside a
+//! route that answers a constant (5) and beside a subscriber in Node.js (6).
 //!
-//! Events are what a sidecar delivers of ours, each with the next revision, so that each of them is applied; the status says
-//! afterwards that it was. What is timed is the generator's run: answers by the time they took. Nothing is posted twice, and no
-//! publisher runs meanwhile.
+//! Events are what a sidecar delivers of ours, each with the next revision, so that each of them is
+//! applied; the status says afterwards that it was. What is timed is the generator's run: answers
+//! by the time they took. Nothing is posted twice, and no publisher runs meanwhile.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -49,14 +49,27 @@ pub(crate) async fn measure(number: u8, bench: &Bench) -> anyhow::Result<Vec<Row
         let beside = "actix: reads the body, answers a constant";
         (constant::start("{}").await?, beside, 0.6, Processors::Apart)
     } else {
-        // As they would run: Node.js has helpers that may use another processor, and ours has two workers.
-        (node::start().await?, "Express and the CloudEvents SDK, Node.js", 8.0, Processors::Shared)
+        // As they would run: Node.js has helpers that may use another processor, and ours has two
+        // workers.
+        (
+            node::start().await?,
+            "Express and the CloudEvents SDK, Node.js",
+            8.0,
+            Processors::Shared,
+        )
     };
-    let mut rate = Comparison::new(number, Unit::PerSecond, "events applied, 64 connections", beside)
-        .must(Target::AtLeast(target));
-    let mut processor = Comparison::new(number, Unit::Seconds, "processor time of an event", beside);
+    let mut rate = Comparison::new(
+        number,
+        Unit::PerSecond,
+        "events applied, 64 connections",
+        beside,
+    )
+    .must(Target::AtLeast(target));
+    let mut processor =
+        Comparison::new(number, Unit::Seconds, "processor time of an event", beside);
     for round in 0..bench.rounds {
-        let ours = async |publisher: &mut Service| of_ours(bench, &events, publisher, processors).await;
+        let ours =
+            async |publisher: &mut Service| of_ours(bench, &events, publisher, processors).await;
         let beside = async || of_beside(bench, &events, &server, number, processors).await;
         let (ours, beside) = if round % 2 == 0 {
             (ours(&mut publisher).await?, beside().await?)
@@ -67,7 +80,10 @@ pub(crate) async fn measure(number: u8, bench: &Bench) -> anyhow::Result<Vec<Row
         rate.round(ours.rate(), beside.rate());
         processor.round(ours.processor(), beside.processor());
     }
-    Ok([rate, processor].into_iter().filter_map(Comparison::row).collect())
+    Ok([rate, processor]
+        .into_iter()
+        .filter_map(Comparison::row)
+        .collect())
 }
 
 /// A new subscriber each time, because each event can be applied once.
@@ -88,7 +104,11 @@ async fn of_ours(
     let status: Status = serde_json::from_str(&api.get("/v1/status").await?.expect(200)?.body)?;
     check(status.events.applied, events, run.answered())?;
     let lines = subscriber.output().lines().count();
-    ensure!(lines <= LINES, "it said {lines} lines: {}", subscriber.process()?.tail());
+    ensure!(
+        lines <= LINES,
+        "it said {lines} lines: {}",
+        subscriber.process()?.tail()
+    );
     Ok(run)
 }
 
@@ -102,7 +122,13 @@ async fn of_beside(
     let api = server.api();
     let before = if number == 6 { applied(&api).await? } else { 0 };
     events.warm_up(&api).await?;
-    let run = generator::run(bench, (server.url(), server.id()), events.rest(), processors).await?;
+    let run = generator::run(
+        bench,
+        (server.url(), server.id()),
+        events.rest(),
+        processors,
+    )
+    .await?;
     if number == 6 {
         check(applied(&api).await? - before, events, run.answered())?;
     }
@@ -111,13 +137,20 @@ async fn of_beside(
 
 async fn applied(api: &Api) -> anyhow::Result<u64> {
     let status = api.get("/v1/status").await?.expect(200)?.json()?;
-    status.pointer("/events/applied").and_then(serde_json::Value::as_u64).context("no number of events")
+    status
+        .pointer("/events/applied")
+        .and_then(serde_json::Value::as_u64)
+        .context("no number of events")
 }
 
-/// Whether what was answered was done. What was under way at the end was not answered, and may have been done.
+/// Whether what was answered was done. What was under way at the end was not answered, and may have
+/// been done.
 fn check(applied: u64, events: &Events, answered: u64) -> anyhow::Result<()> {
     let answered = answered + events.first.len() as u64;
-    ensure!((answered..=answered + CONNECTIONS).contains(&applied), "{answered} were answered, {applied} applied");
+    ensure!(
+        (answered..=answered + CONNECTIONS).contains(&applied),
+        "{answered} were answered, {applied} applied"
+    );
     Ok(())
 }
 
@@ -133,25 +166,46 @@ struct Events {
 impl Events {
     /// So many changes after a head.
     fn of(head: &Head, first: usize, count: usize) -> anyhow::Result<Self> {
-        let rules = Rules { schemas: Schemas::default(), document_limit: 1 << 20 };
+        let rules = Rules {
+            schemas: Schemas::default(),
+            document_limit: 1 << 20,
+        };
         let collections = BTreeSet::from([head.collection.clone()]);
-        let terms = Arc::new(Terms { collections, rules, events_enabled: true });
-        let envelopes =
-            Envelopes { pub_sub_name: "pubsub-config".to_owned(), ttl_seconds: 3_600, data_limit: 49_152, terms };
-        let body = |number| envelopes.delivered(&stock::update(head, number, number % DOCUMENTS, BYTES)?);
+        let terms = Arc::new(Terms {
+            collections,
+            rules,
+            events_enabled: true,
+        });
+        let envelopes = Envelopes {
+            pub_sub_name: "pubsub-config".to_owned(),
+            ttl_seconds: 3_600,
+            data_limit: 49_152,
+            terms,
+        };
+        let body =
+            |number| envelopes.delivered(&stock::update(head, number, number % DOCUMENTS, BYTES)?);
         Ok(Self {
             first: (0..first).map(body).collect::<anyhow::Result<_>>()?,
             all: Requests::write((0..count).map(|number| Ok(request(&body(number)?))))?,
         })
     }
 
-    /// Posts the first, as many at once as the generator does. It is not the generator that does so, because it leaves what is
-    /// under way at its end, and what is missing must not slow down what is measured.
+    /// Posts the first, as many at once as the generator does. It is not the generator that does
+    /// so, because it leaves what is under way at its end, and what is missing must not slow
+    /// down what is measured.
     async fn warm_up(&self, api: &Api) -> anyhow::Result<()> {
         let headers = [("content-type", MEDIA_TYPE)];
-        let post =
-            async |body: &Vec<u8>| api.send(Method::POST, ROUTE, &headers, body.clone()).await?.expect(200).map(drop);
-        stream::iter(&self.first).map(post).buffer_unordered(CONNECTIONS as usize).try_collect().await
+        let post = async |body: &Vec<u8>| {
+            api.send(Method::POST, ROUTE, &headers, body.clone())
+                .await?
+                .expect(200)
+                .map(drop)
+        };
+        stream::iter(&self.first)
+            .map(post)
+            .buffer_unordered(CONNECTIONS as usize)
+            .try_collect()
+            .await
     }
 
     fn rest(&self) -> (&Requests, Order) {

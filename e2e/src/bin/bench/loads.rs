@@ -1,7 +1,8 @@
-//! Measures 9 and 11: how long a replica takes until it has everything: with nothing to begin with, as one of a hundred, and
-//! with a gap.
+//! Measures 9 and 11: how long a replica takes until it has everything: with nothing to begin with,
+//! as one of a hundred, and with a gap.
 //!
-//! Events are off and check-ins rare, at publishers and replicas alike: nothing but what is measured reaches a replica.
+//! Events are off and check-ins rare, at publishers and replicas alike: nothing but what is
+//! measured reaches a replica.
 
 mod gap;
 mod stand;
@@ -19,7 +20,8 @@ use stand::{SMALL, Stand, follower, until_current};
 
 /// Documents of a collection.
 const DOCUMENTS: usize = 100_000;
-/// Documents of the collection that a hundred load: all of them together hold it a hundred times, in this process.
+/// Documents of the collection that a hundred load: all of them together hold it a hundred times,
+/// in this process.
 const DOCUMENTS_OF_A_HUNDRED: usize = 10_000;
 /// Length of a value, in bytes.
 const BYTES: usize = 1_024;
@@ -32,11 +34,13 @@ pub(crate) async fn measure(number: u8, bench: &Bench) -> anyhow::Result<Vec<Row
     }
 }
 
-/// From `run` of a new replica until it is current; the floor reads the same rows and looks into none, over a connection that
-/// it has already, which a new replica has not.
+/// From `run` of a new replica until it is current; the floor reads the same rows and looks into
+/// none, over a connection that it has already, which a new replica has not.
 async fn cold_starts(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let documents = bench.sized(DOCUMENTS);
-    bench.say(&format!("measure 9, filling two stores with {documents} documents"));
+    bench.say(&format!(
+        "measure 9, filling two stores with {documents} documents"
+    ));
     let mongo = Stand::filled(Kind::Mongo, documents).await?;
     let embedded = Stand::filled(Kind::Embedded, documents).await?;
     let database = mongo.database().await?;
@@ -63,7 +67,10 @@ async fn cold_starts(bench: &Bench) -> anyhow::Result<Vec<Row>> {
             on_embedded.round(from_embedded, read);
         }
     }
-    Ok([on_mongo, on_embedded].into_iter().filter_map(Comparison::row).collect())
+    Ok([on_mongo, on_embedded]
+        .into_iter()
+        .filter_map(Comparison::row)
+        .collect())
 }
 
 async fn timed_reading(database: &mongodb::Database, documents: usize) -> anyhow::Result<f64> {
@@ -80,10 +87,14 @@ async fn hundreds(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let stand = Stand::filled(Kind::Embedded, 0).await?;
     fill(&stand.publisher.api(), SMALL, documents, BYTES).await?;
     let line = format!("{replicas} cold starts at once, {documents} × 1 KiB, the embedded store");
-    let mut comparison = Comparison::new(9, Unit::Seconds, line, "one cold start").must(Target::AtMost(20.0));
+    let mut comparison =
+        Comparison::new(9, Unit::Seconds, line, "one cold start").must(Target::AtMost(20.0));
     together(&stand, 1, documents).await?;
     for round in 0..bench.rounds {
-        bench.say(&format!("measure 9, {replicas} at once, round {}", round + 1));
+        bench.say(&format!(
+            "measure 9, {replicas} at once, round {}",
+            round + 1
+        ));
         let (all, one);
         if round % 2 == 0 {
             one = together(&stand, 1, documents).await?;
@@ -95,11 +106,14 @@ async fn hundreds(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         comparison.round(all, one);
     }
     let refused = stand.counter("confcast_loads_refused_total").await?;
-    bench.say(&format!("measure 9, {refused} loads were refused in all and came again"));
+    bench.say(&format!(
+        "measure 9, {refused} loads were refused in all and came again"
+    ));
     Ok(comparison.row().into_iter().collect())
 }
 
-/// Seconds from the start of so many replicas until the last of them is current. What they hold is let go afterwards.
+/// Seconds from the start of so many replicas until the last of them is current. What they hold is
+/// let go afterwards.
 async fn together(stand: &Stand, replicas: usize, documents: usize) -> anyhow::Result<f64> {
     let new = (0..replicas).map(|number| follower(&stand.publisher, SMALL, number));
     let new: Vec<_> = new.collect::<Result<_, _>>()?;

@@ -1,9 +1,11 @@
-//! `make bench [ONLY=1,2] [ROUNDS=5] [SHARE=1]`: how fast it is, beside a floor or a peer that is measured in the same run.
+//! `make bench [ONLY=1,2] [ROUNDS=5] [SHARE=1]`: how fast it is, beside a floor or a peer that is
+//! measured in the same run.
 //!
-//! Each measure is a module, prints nothing, and gives lines of one table. Floors and peers are in `floor`. Nothing is judged
-//! by a clock alone: what counts is the ratio of a round, in which both were measured right after each other. `SHARE` makes
-//! everything smaller, to see that it works; only a whole run says anything. `OUT` is the folder of what it writes, instead
-//! of `target/bench`.
+//! Each measure is a module, prints nothing, and gives lines of one table. Floors and peers are in
+//! `floor`. Nothing is judged by a clock alone: what counts is the ratio of a round, in which both
+//! were measured right after each other. `SHARE` makes everything smaller, to see that it works;
+//! only a whole run says anything. `OUT` is the folder of what it writes, instead of `target/
+//! bench`.
 
 mod duo;
 mod events;
@@ -56,7 +58,11 @@ pub(crate) struct Bench {
 impl Bench {
     /// So many of what would be `full`; at least one.
     pub(crate) fn sized(&self, full: usize) -> usize {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a count")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of a count"
+        )]
         let part = (full as f64 * self.share).ceil() as usize;
         part.max(1)
     }
@@ -80,12 +86,20 @@ fn main() -> ExitCode {
         return ended;
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let Some((floor::constant::SERVE, rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+    if let Some((floor::constant::SERVE, rest)) = arguments
+        .split_first()
+        .map(|(first, rest)| (first.as_str(), rest))
+    {
         return floor::constant::serve(rest);
     }
     // Two workers whatever the machine has, so that figures of different machines can be compared.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let done = runtime.context("no runtime").and_then(|runtime| runtime.block_on(run()));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let done = runtime
+        .context("no runtime")
+        .and_then(|runtime| runtime.block_on(run()));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -100,11 +114,19 @@ async fn run() -> anyhow::Result<()> {
     let only: BTreeSet<u8> = only
         .split(',')
         .filter(|number| !number.is_empty())
-        .map(|number| number.trim().parse().with_context(|| format!("ONLY={only}: numbers from 1 to 14")))
+        .map(|number| {
+            number
+                .trim()
+                .parse()
+                .with_context(|| format!("ONLY={only}: numbers from 1 to 14"))
+        })
         .collect::<Result<_, _>>()?;
-    let chosen: Vec<u8> = (1..=14).filter(|number| only.is_empty() || only.contains(number)).collect();
+    let chosen: Vec<u8> = (1..=14)
+        .filter(|number| only.is_empty() || only.contains(number))
+        .collect();
     let style = ProgressStyle::with_template("{bar:14} {pos}/{len} measures, {elapsed}, {msg}");
-    let bar = ProgressBar::new(chosen.len() as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let bar = ProgressBar::new(chosen.len() as u64)
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     let bench = Bench {
         rounds: number("ROUNDS", 5)?,
         share: number("SHARE", 1.0)?,
@@ -118,8 +140,13 @@ async fn run() -> anyhow::Result<()> {
         bench.say(&format!("measure {number}"));
         report.machine.load.push((number, load()));
         let done = tokio::time::timeout(LIMIT, measure(number, &bench, &mut report)).await;
-        if let Err(error) = done.unwrap_or_else(|_late| Err(anyhow::anyhow!("it took longer than {LIMIT:?}"))) {
-            report.failures.push(Failure { measure: number, error: format!("{error:#}") });
+        if let Err(error) =
+            done.unwrap_or_else(|_late| Err(anyhow::anyhow!("it took longer than {LIMIT:?}")))
+        {
+            report.failures.push(Failure {
+                measure: number,
+                error: format!("{error:#}"),
+            });
         }
         bench.bar.inc(1);
     }
@@ -127,8 +154,18 @@ async fn run() -> anyhow::Result<()> {
     let out = std::env::var_os("OUT").filter(|folder| !folder.is_empty());
     let folder = out.map_or_else(|| e2e::parts::root().join("target/bench"), PathBuf::from);
     report.write(&folder)?;
-    writeln!(std::io::stdout(), "{}\n\nbench.json and pictures: {}", report.table(), folder.display()).ok();
-    anyhow::ensure!(report.failures.is_empty(), "{} measures did not come to their end", report.failures.len());
+    writeln!(
+        std::io::stdout(),
+        "{}\n\nbench.json and pictures: {}",
+        report.table(),
+        folder.display()
+    )
+    .ok();
+    anyhow::ensure!(
+        report.failures.is_empty(),
+        "{} measures did not come to their end",
+        report.failures.len()
+    );
     Ok(())
 }
 
@@ -155,5 +192,8 @@ async fn measure(number: u8, bench: &Bench, report: &mut Report) -> anyhow::Resu
 /// The load average over one minute.
 fn load() -> f64 {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or_default()
+    text.split(' ')
+        .next()
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_default()
 }

@@ -1,8 +1,9 @@
-//! Measure 10: resident memory of a subscriber process: when it follows an empty collection, and with 100,000 documents of 1 KiB
-//! beside the bytes of their values alone.
+//! Measure 10: resident memory of a subscriber process: when it follows an empty collection, and
+//! with 100,000 documents of 1 KiB beside the bytes of their values alone.
 //!
-//! It is read once the subscriber stands where its publisher stands, without giving the allocator time to hand anything back. The
-//! subscriber follows the live feed, so the updates that come last go the way of events.
+//! It is read once the subscriber stands where its publisher stands, without giving the allocator
+//! time to hand anything back. The subscriber follows the live feed, so the updates that come last
+//! go the way of events.
 
 use std::time::Duration;
 
@@ -66,12 +67,16 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         until_same(&publisher, &subscriber).await?;
         updated.round(kibibytes(&status, "VmRSS:")?, payload);
     }
-    Ok([idle, shares, loaded, updated].into_iter().filter_map(Comparison::row).collect())
+    Ok([idle, shares, loaded, updated]
+        .into_iter()
+        .filter_map(Comparison::row)
+        .collect())
 }
 
 /// A subscriber that holds what its publisher holds.
 async fn started(publisher: &Service) -> anyhow::Result<Service> {
-    let mut subscriber = stock::subscriber(publisher)?.with("AURA_CONFIGURATION_EVENTS_MANAGER", "FEED");
+    let mut subscriber =
+        stock::subscriber(publisher)?.with("AURA_CONFIGURATION_EVENTS_MANAGER", "FEED");
     subscriber.launch()?;
     let api = subscriber.api();
     eventually("it listens", async || api.status_of("/healthz").await).await?;
@@ -82,11 +87,19 @@ async fn started(publisher: &Service) -> anyhow::Result<Service> {
 async fn until_same(publisher: &Service, subscriber: &Service) -> anyhow::Result<()> {
     let truth = publisher.api().head(FREE).await?;
     let api = subscriber.api();
-    within(PATIENCE, "the subscriber stands where its publisher stands", async || {
-        let head = api.head(FREE).await?;
-        ensure!((head.revision, head.digest) == (truth.revision, truth.digest), "it is at {}", head.revision);
-        Ok(())
-    })
+    within(
+        PATIENCE,
+        "the subscriber stands where its publisher stands",
+        async || {
+            let head = api.head(FREE).await?;
+            ensure!(
+                (head.revision, head.digest) == (truth.revision, truth.digest),
+                "it is at {}",
+                head.revision
+            );
+            Ok(())
+        },
+    )
     .await
     .with_context(|| subscriber.output())
 }
@@ -94,8 +107,14 @@ async fn until_same(publisher: &Service, subscriber: &Service) -> anyhow::Result
 /// A line of a file in /proc that counts KiB, in bytes.
 fn kibibytes(file: &str, name: &str) -> anyhow::Result<f64> {
     let text = std::fs::read_to_string(file).with_context(|| format!("reading {file}"))?;
-    let line =
-        text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("{file} has no {name}"))?;
-    let number: f64 = line.trim().trim_end_matches(" kB").parse().with_context(|| format!("{name}{line}"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .with_context(|| format!("{file} has no {name}"))?;
+    let number: f64 = line
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .with_context(|| format!("{name}{line}"))?;
     Ok(number * 1_024.0)
 }

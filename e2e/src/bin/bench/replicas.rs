@@ -1,23 +1,27 @@
 //! From the answer of a PUT until all of so many replicas show it.
 //!
-//! The replicas are instances of the library in this process, the publisher is a process of its own. So all of them share the
-//! processors of one machine, and what is drawn is what the publisher, the system and the replicas need together for one change:
-//! with N machines the part of the replicas would be there at once.
+//! The replicas are instances of the library in this process, the publisher is a process of its
+//! own. So all of them share the processors of one machine, and what is drawn is what the
+//! publisher, the system and the replicas need together for one change: with N machines the part of
+//! the replicas would be there at once.
 //!
-//! **Why it grows as it does.** Both lines are straight from the point on where the part that depends on N outweighs the rest, and
-//! what costs per replica makes the slope:
+//! **Why it grows as it does.** Both lines are straight from the point on where the part that
+//! depends on N outweighs the rest, and what costs per replica makes the slope:
 //!
-//! - LOCAL: one POST of the publisher each. An event is sent to all of them at once, on one task of the publisher: a request and
-//!   an answer there, two system calls at either end, a request that is parsed, routed and answered here. Each POST has 2 s from
-//!   the beginning of *all* of them; a replica that was not reached by then is suspect, and hears of the change from the
-//!   heads. So the line ends where N POSTs take 2 s, and a good deal earlier on a busy machine. Every 10 s a change
-//!   also asks each replica anew which topics it wants, which doubles its requests: that is the upper end of the whiskers.
-//! - Redis Pub/Sub: one PUBLISH of the publisher, whatever N is. Redis writes the event to each connection, in one thread; here
-//!   it is one read and one parsed event each. Besides, each replica asks every 2 s whether its connection lives: N / 2 answers
-//!   a second of Redis in the background.
+//! - LOCAL: one POST of the publisher each. An event is sent to all of them at once, on one task of
+//!   the publisher: a request and an answer there, two system calls at either end, a request that
+//!   is parsed, routed and answered here. Each POST has 2 s from the beginning of *all* of them; a
+//!   replica that was not reached by then is suspect, and hears of the change from the heads. So
+//!   the line ends where N POSTs take 2 s, and a good deal earlier on a busy machine. Every 10 s a
+//!   change also asks each replica anew which topics it wants, which doubles its requests: that is
+//!   the upper end of the whiskers.
+//! - Redis Pub/Sub: one PUBLISH of the publisher, whatever N is. Redis writes the event to each
+//!   connection, in one thread; here it is one read and one parsed event each. Besides, each
+//!   replica asks every 2 s whether its connection lives: N / 2 answers a second of Redis in the
+//!   background.
 //!
-//! What bounds N: open files. A process may have so many as the system allows, here one per replica and connection, and LOCAL has
-//! as many in the publisher, Redis in itself.
+//! What bounds N: open files. A process may have so many as the system allows, here one per replica
+//! and connection, and LOCAL has as many in the publisher, Redis in itself.
 
 mod publisher;
 mod server;
@@ -74,8 +78,10 @@ const OTHER_FILES: u64 = 1_000;
 /// Measure 12.
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Curve>> {
     let files = raise_open_files()?;
-    let lines =
-        vec![line(bench, Via::Local, "LOCAL", files).await?, line(bench, Via::PubSub, "Redis Pub/Sub", files).await?];
+    let lines = vec![
+        line(bench, Via::Local, "LOCAL", files).await?,
+        line(bench, Via::PubSub, "Redis Pub/Sub", files).await?,
+    ];
     Ok(vec![Curve {
         measure: 12,
         name: "replicas",
@@ -86,10 +92,18 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Curve>> {
     }])
 }
 
-/// One way for all sizes. Where one is too many, half of it is tried, and so on: the largest that works is worth knowing.
-async fn line(bench: &Bench, via: Via, name: &str, files: u64) -> anyhow::Result<(String, Vec<(f64, Spread)>)> {
+/// One way for all sizes. Where one is too many, half of it is tried, and so on: the largest that
+/// works is worth knowing.
+async fn line(
+    bench: &Bench,
+    via: Via,
+    name: &str,
+    files: u64,
+) -> anyhow::Result<(String, Vec<(f64, Spread)>)> {
     let (mut name, mut points, mut misses) = (name.to_owned(), Vec::new(), 0);
-    let mut sizes = SIZES.map(|(replicas, changes)| (bench.sized(replicas).max(2), changes)).to_vec();
+    let mut sizes = SIZES
+        .map(|(replicas, changes)| (bench.sized(replicas).max(2), changes))
+        .to_vec();
     sizes.dedup_by_key(|(replicas, _changes)| *replicas);
     sizes.reverse();
     let (mut last_good, deadline) = (0, Instant::now() + LINE);
@@ -97,7 +111,10 @@ async fn line(bench: &Bench, via: Via, name: &str, files: u64) -> anyhow::Result
         bench.say(&format!("{name}: {replicas} replicas"));
         let point = async {
             let needed = replicas as u64 + OTHER_FILES;
-            ensure!(needed <= files, "{needed} open files are needed, and the system lets a process have {files}");
+            ensure!(
+                needed <= files,
+                "{needed} open files are needed, and the system lets a process have {files}"
+            );
             point(via, replicas, changes).await
         };
         let in_time = timeout_at(deadline.into(), point).await;
@@ -112,12 +129,17 @@ async fn line(bench: &Bench, via: Via, name: &str, files: u64) -> anyhow::Result
                 bench.say(&format!("{name}: not with {replicas} replicas: {error:#}"));
                 name.push_str(&format!(" (not with {replicas})"));
                 sizes.clear();
-                sizes
-                    .extend((replicas / 2 > last_good && Instant::now() < deadline).then_some((replicas / 2, changes)));
+                sizes.extend(
+                    (replicas / 2 > last_good && Instant::now() < deadline)
+                        .then_some((replicas / 2, changes)),
+                );
             }
         }
     }
-    ensure!(!points.is_empty(), "no change reached all replicas by {name}");
+    ensure!(
+        !points.is_empty(),
+        "no change reached all replicas by {name}"
+    );
     if misses > 0 {
         name.push_str(&format!(" ({misses} changes did not reach all by events)"));
     }
@@ -137,11 +159,17 @@ async fn point(via: Via, count: usize, changes: usize) -> anyhow::Result<(Spread
             Some(took) => taken.push(took.as_secs_f64().max(1e-6)),
             // Connections are made with the first ones, all at once.
             None if warm < WARM_UP => {
-                ensure!(number < 8, "the first {number} changes did not reach all in {ARRIVAL:?}")
+                ensure!(
+                    number < 8,
+                    "the first {number} changes did not reach all in {ARRIVAL:?}"
+                )
             }
             None => misses += 1,
         }
-        ensure!(misses <= MISSES, "{misses} of {number} changes did not reach all in {ARRIVAL:?}");
+        ensure!(
+            misses <= MISSES,
+            "{misses} of {number} changes did not reach all in {ARRIVAL:?}"
+        );
     }
     Ok((Spread::of(taken.into_iter()).context("no changes")?, misses))
 }
@@ -168,18 +196,30 @@ impl Crowd {
             _ => None,
         };
         let url = redis.as_ref().map(Redis::url).unwrap_or_default();
-        let by_redis = ["--events-manager", "REDIS", "--redis-delivery", "PUBSUB", "--redis-url", &url];
+        let by_redis = [
+            "--events-manager",
+            "REDIS",
+            "--redis-delivery",
+            "PUBSUB",
+            "--redis-url",
+            &url,
+        ];
         let (options, events): (&[&str], _) = match &redis {
             Some(_) => (&by_redis, by_channel(&url)?),
             None => (&["--events-manager", "LOCAL"], Events::Posted),
         };
         let subscribers = redis.is_none().then_some((count, local.port));
         let served = Served::start(&[&collections, options].concat(), subscribers).await?;
-        served.api.create(FREE, &json!({ "id": ID })).await?.expect(201)?;
+        served
+            .api
+            .create(FREE, &json!({ "id": ID }))
+            .await?
+            .expect(201)?;
         let (door, server) = server::door(served.port)?;
         servers.push(Http::run(server)?);
-        let replicas: Vec<Replica> =
-            (0..count).map(|one| replica(&format!("r-{one}"), door, events.clone())).collect::<Result<_, _>>()?;
+        let replicas: Vec<Replica> = (0..count)
+            .map(|one| replica(&format!("r-{one}"), door, events.clone()))
+            .collect::<Result<_, _>>()?;
         if redis.is_none() {
             servers.push(Http::run(local.serve(&replicas)?)?);
         }
@@ -193,7 +233,10 @@ impl Crowd {
                 let handle = replica.clone();
                 let following = async move {
                     // Until then it has not checked in, and would do so while changes are measured.
-                    handle.states().wait_for(|state| *state == State::Current).await?;
+                    handle
+                        .states()
+                        .wait_for(|state| *state == State::Current)
+                        .await?;
                     drop(place);
                     loaded.send_modify(|count| *count += 1);
                     tally.follow(&handle).await
@@ -201,9 +244,19 @@ impl Crowd {
                 replica.run(following).await
             });
         }
-        let waited = timeout(LOADED, all.wait_for(|loaded| *loaded == count)).await.map(|all| all.map(drop));
-        waited.with_context(|| format!("{} of {count} replicas have loaded", *loaded.borrow()))??;
-        Ok(Self { served, tally, count, _running: running, _servers: servers, _redis: redis })
+        let waited = timeout(LOADED, all.wait_for(|loaded| *loaded == count))
+            .await
+            .map(|all| all.map(drop));
+        waited
+            .with_context(|| format!("{} of {count} replicas have loaded", *loaded.borrow()))??;
+        Ok(Self {
+            served,
+            tally,
+            count,
+            _running: running,
+            _servers: servers,
+            _redis: redis,
+        })
     }
 
     /// One change; `None` when it did not reach all in time.
@@ -212,10 +265,17 @@ impl Crowd {
         let mut last = self.tally.expect(number + 1, self.count);
         let answer = self.served.api.put(FREE, ID, &document(number)).await?;
         let answered = Instant::now();
-        let revision = answer.expect(200)?.json()?["revision"].as_u64().context("a revision")?;
-        ensure!(revision == number + 1, "revision {revision} is not the next one after {number}");
+        let revision = answer.expect(200)?.json()?["revision"]
+            .as_u64()
+            .context("a revision")?;
+        ensure!(
+            revision == number + 1,
+            "revision {revision} is not the next one after {number}"
+        );
         let arrival = timeout(ARRIVAL, last.wait_for(Option::is_some)).await;
-        let Ok(arrived) = arrival else { return Ok(None) };
+        let Ok(arrived) = arrival else {
+            return Ok(None);
+        };
         Ok(arrived?.map(|at| at.saturating_duration_since(answered)))
     }
 }

@@ -70,20 +70,44 @@ impl Report {
     pub(crate) fn table(&self) -> String {
         let mut table = Table::new();
         table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-        table.set_header(["#", "measure", "median", "beside", "median", "ratio", "least – most", "target", ""]);
+        table.set_header([
+            "#",
+            "measure",
+            "median",
+            "beside",
+            "median",
+            "ratio",
+            "least – most",
+            "target",
+            "",
+        ]);
         for row in &self.rows {
             let judged = row.ratio.unwrap_or(row.figure);
-            let number = |figure: f64| if row.ratio.is_some() { times(figure) } else { human(row.unit, figure) };
+            let number = |figure: f64| {
+                if row.ratio.is_some() {
+                    times(figure)
+                } else {
+                    human(row.unit, figure)
+                }
+            };
             table.add_row([
                 row.measure.to_string(),
                 row.ours.clone(),
                 human(row.unit, row.figure.median),
                 row.beside.clone(),
-                row.floor.map(|floor| human(row.unit, floor.median)).unwrap_or_default(),
-                row.ratio.map(|ratio| times(ratio.median)).unwrap_or_default(),
+                row.floor
+                    .map(|floor| human(row.unit, floor.median))
+                    .unwrap_or_default(),
+                row.ratio
+                    .map(|ratio| times(ratio.median))
+                    .unwrap_or_default(),
                 format!("{} – {}", number(judged.least), number(judged.most)),
-                row.target.map(|target| bound(target, number)).unwrap_or_default(),
-                row.reached.map_or("", |reached| if reached { "✓" } else { "✗" }).to_owned(),
+                row.target
+                    .map(|target| bound(target, number))
+                    .unwrap_or_default(),
+                row.reached
+                    .map_or("", |reached| if reached { "✓" } else { "✗" })
+                    .to_owned(),
             ]);
         }
         for column in [2, 4, 5, 6, 7] {
@@ -93,16 +117,39 @@ impl Report {
         }
         let mut text = table.to_string();
         for curve in &self.curves {
-            write!(text, "\n\n{} ({}; median, least – most)", curve.title, curve.across).ok();
+            write!(
+                text,
+                "\n\n{} ({}; median, least – most)",
+                curve.title, curve.across
+            )
+            .ok();
             for (line, points) in &curve.lines {
-                for (across, Spread { median, least, most }) in points {
-                    let [median, least, most] = [median, least, most].map(|figure| human(Unit::Seconds, *figure));
-                    write!(text, "\n  {line:<24} {across:>8}  {median:>10}  {least} – {most}").ok();
+                for (
+                    across,
+                    Spread {
+                        median,
+                        least,
+                        most,
+                    },
+                ) in points
+                {
+                    let [median, least, most] =
+                        [median, least, most].map(|figure| human(Unit::Seconds, *figure));
+                    write!(
+                        text,
+                        "\n  {line:<24} {across:>8}  {median:>10}  {least} – {most}"
+                    )
+                    .ok();
                 }
             }
         }
         for failure in &self.failures {
-            write!(text, "\n\nmeasure {} did not come to its end: {}", failure.measure, failure.error).ok();
+            write!(
+                text,
+                "\n\nmeasure {} did not come to its end: {}",
+                failure.measure, failure.error
+            )
+            .ok();
         }
         text
     }
@@ -114,7 +161,8 @@ impl Report {
     pub(crate) fn write(&self, folder: &Path) -> anyhow::Result<()> {
         std::fs::create_dir_all(folder)?;
         std::fs::write(folder.join("bench.json"), serde_json::to_vec_pretty(self)?)?;
-        self.draw_ratios(&folder.join("ratios.svg")).context("drawing the ratios")?;
+        self.draw_ratios(&folder.join("ratios.svg"))
+            .context("drawing the ratios")?;
         for curve in &self.curves {
             curve
                 .draw(&folder.join(format!("{}.svg", curve.name)))
@@ -123,33 +171,60 @@ impl Report {
         Ok(())
     }
 
-    /// How much of its target each ratio takes up: below the line is better, whichever way a target goes.
+    /// How much of its target each ratio takes up: below the line is better, whichever way a target
+    /// goes.
     fn draw_ratios(&self, file: &Path) -> anyhow::Result<()> {
         let share = |row: &Row| {
             let (judged, target) = (row.ratio.unwrap_or(row.figure), row.target?);
             Some(match target {
-                Target::AtMost(most) => (judged.least / most, judged.median / most, judged.most / most),
-                Target::AtLeast(least) => (least / judged.most, least / judged.median, least / judged.least),
+                Target::AtMost(most) => (
+                    judged.least / most,
+                    judged.median / most,
+                    judged.most / most,
+                ),
+                Target::AtLeast(least) => (
+                    least / judged.most,
+                    least / judged.median,
+                    least / judged.least,
+                ),
             })
         };
-        let bars: Vec<_> = self.rows.iter().filter_map(|row| Some((row, share(row)?))).collect();
+        let bars: Vec<_> = self
+            .rows
+            .iter()
+            .filter_map(|row| Some((row, share(row)?)))
+            .collect();
         if bars.is_empty() {
             return Ok(());
         }
         let height = 60 + 24 * u32::try_from(bars.len())?;
         let area = SVGBackend::new(file, (1_000, height)).into_drawing_area();
         area.fill(&WHITE)?;
-        let most = bars.iter().map(|(_row, (_, _, most))| *most).fold(1.2, f64::max);
+        let most = bars
+            .iter()
+            .map(|(_row, (_, _, most))| *most)
+            .fold(1.2, f64::max);
         let mut chart = ChartBuilder::on(&area)
-            .caption("Share of the target that is taken up (below 1 is better)", ("sans-serif", 16))
+            .caption(
+                "Share of the target that is taken up (below 1 is better)",
+                ("sans-serif", 16),
+            )
             .margin(8)
             .margin_left(420)
             .x_label_area_size(24)
             .build_cartesian_2d(0.0..most * 1.05, 0.0..bars.len() as f64)?;
-        chart.configure_mesh().disable_y_mesh().disable_y_axis().draw()?;
+        chart
+            .configure_mesh()
+            .disable_y_mesh()
+            .disable_y_axis()
+            .draw()?;
         for (index, (row, (least, median, most))) in bars.iter().enumerate() {
             let low = (bars.len() - 1 - index) as f64;
-            let color = if row.reached == Some(true) { RGBColor(60, 140, 90) } else { RGBColor(190, 80, 60) };
+            let color = if row.reached == Some(true) {
+                RGBColor(60, 140, 90)
+            } else {
+                RGBColor(190, 80, 60)
+            };
             let bar = [(0.0, low + 0.2), (*median, low + 0.8)];
             let whisker = vec![(*least, low + 0.5), (*most, low + 0.5)];
             chart.draw_series([Rectangle::new(bar, color.filled())])?;
@@ -161,7 +236,10 @@ impl Report {
                 (8, y),
             )?;
         }
-        chart.draw_series([PathElement::new(vec![(1.0, 0.0), (1.0, bars.len() as f64)], BLACK.stroke_width(2))])?;
+        chart.draw_series([PathElement::new(
+            vec![(1.0, 0.0), (1.0, bars.len() as f64)],
+            BLACK.stroke_width(2),
+        )])?;
         area.present()?;
         Ok(())
     }
@@ -174,7 +252,8 @@ impl Curve {
             Spread::of(figures).map(|Spread { least, most, .. }| (least * 0.7)..(most * 1.4))
         };
         let across = ends(&mut points().map(|(across, _spread)| *across)).context("no points")?;
-        let up = ends(&mut points().flat_map(|(_across, spread)| [spread.least, spread.most])).context("no points")?;
+        let up = ends(&mut points().flat_map(|(_across, spread)| [spread.least, spread.most]))
+            .context("no points")?;
         let area = SVGBackend::new(file, (800, 480)).into_drawing_area();
         area.fill(&WHITE)?;
         let mut chart = ChartBuilder::on(&area)
@@ -184,17 +263,32 @@ impl Curve {
             .y_label_area_size(80)
             .build_cartesian_2d(across.log_scale(), up.log_scale())?;
         let seconds = |figure: &f64| human(Unit::Seconds, *figure);
-        chart.configure_mesh().x_desc(&self.across).y_desc(&self.up).y_label_formatter(&seconds).draw()?;
+        chart
+            .configure_mesh()
+            .x_desc(&self.across)
+            .y_desc(&self.up)
+            .y_label_formatter(&seconds)
+            .draw()?;
         for (index, (name, points)) in self.lines.iter().enumerate() {
             let color = Palette99::pick(index).to_rgba();
-            let line = points.iter().map(|(across, spread)| (*across, spread.median));
+            let line = points
+                .iter()
+                .map(|(across, spread)| (*across, spread.median));
             let legend = move |(x, y)| PathElement::new(vec![(x, y), (x + 16, y)], color);
-            chart.draw_series(LineSeries::new(line, color.stroke_width(2)))?.label(name).legend(legend);
-            let whisker =
-                |(x, spread): &(f64, Spread)| PathElement::new(vec![(*x, spread.least), (*x, spread.most)], color);
+            chart
+                .draw_series(LineSeries::new(line, color.stroke_width(2)))?
+                .label(name)
+                .legend(legend);
+            let whisker = |(x, spread): &(f64, Spread)| {
+                PathElement::new(vec![(*x, spread.least), (*x, spread.most)], color)
+            };
             chart.draw_series(points.iter().map(whisker))?;
         }
-        chart.configure_series_labels().border_style(BLACK).background_style(WHITE).draw()?;
+        chart
+            .configure_series_labels()
+            .border_style(BLACK)
+            .background_style(WHITE)
+            .draw()?;
         area.present()?;
         Ok(())
     }

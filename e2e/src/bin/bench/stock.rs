@@ -1,4 +1,5 @@
-//! A publisher process with documents in it, and a subscriber of it that hears nothing but what a measure tells it.
+//! A publisher process with documents in it, and a subscriber of it that hears nothing but what a
+//! measure tells it.
 
 use chrono::Utc;
 use contract::{CanonicalJson, Change, Context, Digest, Head, Operation};
@@ -11,8 +12,7 @@ const SET: usize = 256;
 /// Sets that are under way at once, so that the client is not what filling waits for.
 const AT_ONCE: usize = 4;
 /// What fills a document up. No escapes, because most text needs none.
-const TEXT: &str =
-    "Greet whoever calls by name, say what you can do in one sentence, and ask what they would like to know. ";
+const TEXT: &str = "Greet whoever calls by name, say what you can do in one sentence, and ask what they would like to know. ";
 
 /// A publisher on an embedded store. It sends no events: measures that want some make them.
 ///
@@ -34,9 +34,16 @@ pub(crate) async fn filled(count: usize, bytes: usize) -> anyhow::Result<(Servic
         "a document would be stored as another one"
     );
     publisher.start().await?;
-    write(&publisher.api(), "Create", 0..count, |number| config(number, bytes)).await?;
+    write(&publisher.api(), "Create", 0..count, |number| {
+        config(number, bytes)
+    })
+    .await?;
     let head = publisher.api().head(FREE).await?;
-    anyhow::ensure!(head.count == count as u64, "{} documents instead of {count}", head.count);
+    anyhow::ensure!(
+        head.count == count as u64,
+        "{} documents instead of {count}",
+        head.count
+    );
     Ok((publisher, head))
 }
 
@@ -59,18 +66,29 @@ pub(crate) async fn write(
         format!(r#"{{"changes":[{}]}}"#, members.join(","))
     };
     let headers = [("content-type", "application/json")];
-    let send = async |body| api.send(Method::POST, "/v1/changes", &headers, body).await?.expect(200).map(drop);
+    let send = async |body| {
+        api.send(Method::POST, "/v1/changes", &headers, body)
+            .await?
+            .expect(200)
+            .map(drop)
+    };
     let firsts = stream::iter(numbers.clone().step_by(SET));
-    firsts.map(set).map(send).buffer_unordered(AT_ONCE).try_collect().await
+    firsts
+        .map(set)
+        .map(send)
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await
 }
 
-/// A subscriber of it whose events are posted by whoever likes, and who asks for nothing after its load: a revision that the
-/// publisher never gave would look like a restored database to it.
+/// A subscriber of it whose events are posted by whoever likes, and who asks for nothing after its
+/// load: a revision that the publisher never gave would look like a restored database to it.
 ///
 /// # Errors
 /// When no port or folder can be had.
 pub(crate) fn subscriber(publisher: &Service) -> anyhow::Result<Service> {
-    let subscriber = Service::subscriber("bench", &[publisher.url()])?.with("AURA_CONFIGURATION_COLLECTIONS", FREE);
+    let subscriber = Service::subscriber("bench", &[publisher.url()])?
+        .with("AURA_CONFIGURATION_COLLECTIONS", FREE);
     let subscriber = subscriber.with("AURA_CONFIGURATION_EVENTS_MANAGER", "DAPR");
     Ok(subscriber.with("AURA_CONFIGURATION_CHECK_IN_SECONDS", "3600"))
 }
@@ -90,12 +108,17 @@ pub(crate) fn config(number: usize, bytes: usize) -> String {
     format!(r#"{begin}{text}"}}"#)
 }
 
-/// A change that no publisher made: the update of a document, so many after a head, by a request that said all that one can say of
-/// itself.
+/// A change that no publisher made: the update of a document, so many after a head, by a request
+/// that said all that one can say of itself.
 ///
 /// # Errors
 /// When it cannot be put together.
-pub(crate) fn update(head: &Head, number: usize, place: usize, bytes: usize) -> anyhow::Result<Change> {
+pub(crate) fn update(
+    head: &Head,
+    number: usize,
+    place: usize,
+    bytes: usize,
+) -> anyhow::Result<Change> {
     let config = CanonicalJson::parse(config(number, bytes).as_bytes())?;
     let trace = number + 1;
     let context = Context::default()

@@ -1,9 +1,10 @@
-//! How many writes a second reach both replicas by DAPR, for as long as one likes, beside bare sidecars with as much in flight.
+//! How many writes a second reach both replicas by DAPR, for as long as one likes, beside bare
+//! sidecars with as much in flight.
 //!
-//! Ours counts from the first write until both replicas hold all of them. Writers, of ours and of the floor, wait while too much is
-//! on its way: beyond that the stream of the broker loses what was not read yet and our relay's queue overflows, so the
-//! replicas would hear from the feed what no event brought, and this is about events. How ours is without that wait has a line
-//! of its own.
+//! Ours counts from the first write until both replicas hold all of them. Writers, of ours and of
+//! the floor, wait while too much is on its way: beyond that the stream of the broker loses what
+//! was not read yet and our relay's queue overflows, so the replicas would hear from the feed what
+//! no event brought, and this is about events. How ours is without that wait has a line of its own.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -29,7 +30,8 @@ use crate::{
 /// Writers at once; also what our relay has in flight, and so what the floor has.
 const WRITERS: usize = 64;
 const LASTING: Duration = Duration::from_secs(5);
-/// Writes that may be ahead of a receiver: half of the relay's queue, and of the length of a stream, so that neither overflows.
+/// Writes that may be ahead of a receiver: half of the relay's queue, and of the length of a
+/// stream, so that neither overflows.
 const AHEAD: u64 = QUEUE as u64 / 2;
 
 /// What one round of ours gives.
@@ -64,11 +66,20 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         }
         taken.push((ours, pair, both));
     }
-    let by_events = Spread::of(taken.iter().map(|(ours, ..)| ours.by_events)).map_or(0.0, |share| share.median);
-    let (pair, name) = ("bare sidecar pair, 64 in flight", "sustained to two replicas by DAPR");
+    let by_events =
+        Spread::of(taken.iter().map(|(ours, ..)| ours.by_events)).map_or(0.0, |share| share.median);
+    let (pair, name) = (
+        "bare sidecar pair, 64 in flight",
+        "sustained to two replicas by DAPR",
+    );
     let name = format!("{name} ({by_events:.0} % came by events)");
     let mut target = Comparison::new(14, Unit::PerSecond, &name, pair).must(Target::AtLeast(0.8));
-    let mut same = Comparison::new(14, Unit::PerSecond, &name, "bare sidecars, two receivers, 64 in flight");
+    let mut same = Comparison::new(
+        14,
+        Unit::PerSecond,
+        &name,
+        "bare sidecars, two receivers, 64 in flight",
+    );
     for (ours, pair, both) in &taken {
         target.round(ours.rate, *pair);
         same.round(ours.rate, *both);
@@ -78,16 +89,23 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let (duo, ours) = on_a_worker(flood(duo, u64::MAX, lasting)).await?;
     drop((one, two));
     duo.end().await?;
-    let name = format!("the same with writers that wait for no replica ({:.0} % came by events)", ours.by_events);
+    let name = format!(
+        "the same with writers that wait for no replica ({:.0} % came by events)",
+        ours.by_events
+    );
     let mut free = Comparison::new(14, Unit::PerSecond, name, pair);
     free.round(ours.rate, beside);
-    Ok([target, same, free].into_iter().filter_map(Comparison::row).collect())
+    Ok([target, same, free]
+        .into_iter()
+        .filter_map(Comparison::row)
+        .collect())
 }
 
 /// Writes for so long, and waits until both replicas hold all of it.
 async fn flood(mut duo: Duo, ahead: u64, lasting: Duration) -> anyhow::Result<(Duo, Flood)> {
     let (before, newest, began) = (arrivals(&duo), AtomicU64::new(0), Instant::now());
-    let writers = (0..WRITERS).map(|writer| write(&duo, writer, ahead, &newest, || began.elapsed() < lasting));
+    let writers = (0..WRITERS)
+        .map(|writer| write(&duo, writer, ahead, &newest, || began.elapsed() < lasting));
     let mut writing: FuturesUnordered<_> = writers.collect();
     let mut written = 0;
     while let Some(writer) = writing.next().await {
@@ -95,7 +113,9 @@ async fn flood(mut duo: Duo, ahead: u64, lasting: Duration) -> anyhow::Result<(D
     }
     drop(writing);
     let all = duo.until_all(newest.into_inner());
-    timeout(PATIENCE, all).await.context("the replicas do not hold all of it")??;
+    timeout(PATIENCE, all)
+        .await
+        .context("the replicas do not hold all of it")??;
     let took = began.elapsed();
     let after = arrivals(&duo);
     let [events, healed] = [after[0] - before[0], after[1] - before[1]];
@@ -115,17 +135,35 @@ async fn write(
     newest: &AtomicU64,
     goes_on: impl Fn() -> bool,
 ) -> anyhow::Result<u64> {
-    let (id, mut moved, mut written) = (format!("w-{writer}"), duo.replicas.each_ref().map(Replica::moved), 0);
+    let (id, mut moved, mut written) = (
+        format!("w-{writer}"),
+        duo.replicas.each_ref().map(Replica::moved),
+        0,
+    );
     while goes_on() {
         // A value that it never had, or nothing would change.
-        let change = Change::update(FREE, &id, &document(u64::try_from(Utc::now().timestamp_micros())?))?;
-        let change = if written > 0 || duo.has(&id.parse()?) { change } else { change.expecting(0) };
-        let done = duo.changes.unit(contract::Context::default()).publish(change).await?;
+        let change = Change::update(
+            FREE,
+            &id,
+            &document(u64::try_from(Utc::now().timestamp_micros())?),
+        )?;
+        let change = if written > 0 || duo.has(&id.parse()?) {
+            change
+        } else {
+            change.expecting(0)
+        };
+        let done = duo
+            .changes
+            .unit(contract::Context::default())
+            .publish(change)
+            .await?;
         newest.fetch_max(done.revision, Relaxed);
         written += 1;
         for (replica, moved) in duo.replicas.iter().zip(&mut moved) {
             while duo.watermark(replica).saturating_add(ahead) < done.revision {
-                timeout(PATIENCE, moved.changed()).await.context("the replicas do not follow")??;
+                timeout(PATIENCE, moved.changed())
+                    .await
+                    .context("the replicas do not follow")??;
             }
         }
     }
@@ -135,6 +173,12 @@ async fn write(
 /// How many changes came to the replicas first by an event, and first by the feed.
 fn arrivals(duo: &Duo) -> [u64; 2] {
     let status = duo.replicas.each_ref().map(Replica::status);
-    let by_event = status.iter().map(|status| status.events.applied + status.events.superseded).sum();
-    [by_event, status.iter().map(|status| status.healing.healed).sum()]
+    let by_event = status
+        .iter()
+        .map(|status| status.events.applied + status.events.superseded)
+        .sum();
+    [
+        by_event,
+        status.iter().map(|status| status.healing.healed).sum(),
+    ]
 }

@@ -1,6 +1,7 @@
 //! The values that measures write: as long as configuration usually is, and no two alike. Pure.
 //!
-//! The text is made of numbers that look random, so that no store can press it into nothing, and is the same in every run.
+//! The text is made of numbers that look random, so that no store can press it into nothing, and is
+//! the same in every run.
 
 use serde_json::{Value, json};
 
@@ -13,7 +14,9 @@ pub(crate) fn value(number: u64, bytes: usize) -> Value {
     let mut seed = number;
     while text.len() + AROUND < bytes {
         // The multiplier and increment of Knuth's MMIX.
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         text.push_str(&format!("{:x} ", seed >> 32));
     }
     json!({ "enabled": true, "number": number, "prompt": text })

@@ -1,7 +1,9 @@
-//! Measure 13: from before a write is sent until both replicas show it, beside etcd with two watchers. One at a time.
+//! Measure 13: from before a write is sent until both replicas show it, beside etcd with two
+//! watchers. One at a time.
 //!
-//! Both are one server on one disk that answers when the write is on it, and three clients in this process: one writes and
-//! two hear of it. Ours is a publisher with its embedded store that posts to two replicas, each behind a server of its own.
+//! Both are one server on one disk that answers when the write is on it, and three clients in this
+//! process: one writes and two hear of it. Ours is a publisher with its embedded store that posts
+//! to two replicas, each behind a server of its own.
 
 use std::{
     fs::File,
@@ -52,8 +54,10 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         .with("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", urls.join(","));
     publisher.start().await?;
     let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
-    let replicas =
-        [serve(ports[0], &publisher, &stop, &mut running)?, serve(ports[1], &publisher, &stop, &mut running)?];
+    let replicas = [
+        serve(ports[0], &publisher, &stop, &mut running)?,
+        serve(ports[1], &publisher, &stop, &mut running)?,
+    ];
     let measured = rounds(bench, &etcd, &publisher, &replicas).await;
     stop.cancel();
     while let Some(ended) = running.join_next().await {
@@ -71,15 +75,22 @@ fn serve(
 ) -> anyhow::Result<Replica> {
     let config = Config::new(format!("bench-{port}"), [publisher.url()], [FREE])?;
     let base_url = Some(Url::parse(&format!("http://127.0.0.1:{port}"))?);
-    let replica = Replica::new(Config { events: Events::Posted, check_in: NEVER, base_url, ..config })?;
+    let replica = Replica::new(Config {
+        events: Events::Posted,
+        check_in: NEVER,
+        base_url,
+        ..config
+    })?;
     let served = replica.clone();
-    let server = HttpServer::new(move || App::new().service(replica::actix::scope(&served, &Options::default())))
-        .workers(1)
-        .disable_signals()
-        .shutdown_timeout(1)
-        .shutdown_signal(stop.clone().cancelled_owned())
-        .bind(("127.0.0.1", port))?
-        .run();
+    let server = HttpServer::new(move || {
+        App::new().service(replica::actix::scope(&served, &Options::default()))
+    })
+    .workers(1)
+    .disable_signals()
+    .shutdown_timeout(1)
+    .shutdown_signal(stop.clone().cancelled_owned())
+    .bind(("127.0.0.1", port))?
+    .run();
     running.spawn(async move { server.await.context("the server of a replica") });
     let (followed, stopped) = (replica.clone(), stop.clone().cancelled_owned());
     running.spawn(async move {
@@ -89,12 +100,21 @@ fn serve(
     Ok(replica)
 }
 
-async fn rounds(bench: &Bench, etcd: &Etcd, publisher: &Service, replicas: &[Replica; 2]) -> anyhow::Result<Vec<Row>> {
+async fn rounds(
+    bench: &Bench,
+    etcd: &Etcd,
+    publisher: &Service,
+    replicas: &[Replica; 2],
+) -> anyhow::Result<Vec<Row>> {
     let mut ours = Ours::begin(publisher, replicas).await?;
     let mut theirs = Theirs::begin(etcd).await?;
     let line = "PUT sent until visible in both replicas, LOCAL, embedded store";
-    let mut median =
-        Comparison::new(13, Unit::Seconds, format!("{line}, median"), "etcd, put until both watchers have it");
+    let mut median = Comparison::new(
+        13,
+        Unit::Seconds,
+        format!("{line}, median"),
+        "etcd, put until both watchers have it",
+    );
     median = median.must(Target::AtMost(1.0));
     let mut tail = Comparison::new(13, Unit::Seconds, format!("{line}, p99"), "etcd, the same");
     // Where the time goes: into the commit, and that into the disk.
@@ -118,9 +138,17 @@ async fn rounds(bench: &Bench, etcd: &Etcd, publisher: &Service, replicas: &[Rep
         median.round(here.at(50), there.at(50));
         tail.round(here.at(99), there.at(99));
         answered.round(answer.at(50), their_answer.at(50));
-        disk.round(answer.at(50), tokio::task::spawn_blocking(move || fsyncs(writes)).await??.at(50));
+        disk.round(
+            answer.at(50),
+            tokio::task::spawn_blocking(move || fsyncs(writes))
+                .await??
+                .at(50),
+        );
     }
-    Ok([median, tail, answered, disk].into_iter().filter_map(Comparison::row).collect())
+    Ok([median, tail, answered, disk]
+        .into_iter()
+        .filter_map(Comparison::row)
+        .collect())
 }
 
 /// What the disk takes for as much as both have to make durable, at the least.
@@ -149,22 +177,38 @@ impl<'a> Ours<'a> {
         let (api, collection) = (publisher.api(), FREE.parse()?);
         for replica in replicas {
             let mut states = replica.states();
-            let current = timeout(PATIENCE, states.wait_for(|state| *state == State::Current)).await;
+            let current =
+                timeout(PATIENCE, states.wait_for(|state| *state == State::Current)).await;
             drop(current.context("a replica does not load")??);
         }
         fill(&api, FREE, DOCUMENTS as usize, BYTES).await?;
-        // A publisher that asked a subscriber for its routes too early asks again when there is something to send.
+        // A publisher that asked a subscriber for its routes too early asks again when there is
+        // something to send.
         eventually("both replicas hear events", async || {
             let before = api.head(FREE).await?.revision;
-            api.put(FREE, &id(0), &value(before, BYTES)).await?.expect(200)?;
-            let applied = replicas.each_ref().map(|replica| replica.status().events.applied);
-            ensure!(applied.iter().all(|applied| *applied > 0), "{applied:?} events were applied");
+            api.put(FREE, &id(0), &value(before, BYTES))
+                .await?
+                .expect(200)?;
+            let applied = replicas
+                .each_ref()
+                .map(|replica| replica.status().events.applied);
+            ensure!(
+                applied.iter().all(|applied| *applied > 0),
+                "{applied:?} events were applied"
+            );
             Ok(())
         })
         .await?;
         let revision = api.head(FREE).await?.revision;
-        let replicas = replicas.each_ref().map(|replica| (replica, replica.moved()));
-        let mut ours = Self { publisher: api, collection, replicas, revision };
+        let replicas = replicas
+            .each_ref()
+            .map(|replica| (replica, replica.moved()));
+        let mut ours = Self {
+            publisher: api,
+            collection,
+            replicas,
+            revision,
+        };
         for (replica, moved) in &mut ours.replicas {
             let shown = timeout(PATIENCE, shows(replica, moved, &ours.collection, revision)).await;
             shown.context("a replica lacks the first documents")??;
@@ -191,7 +235,9 @@ impl<'a> Ours<'a> {
                     shows(second, also_moved, &self.collection, self.revision)
                 )
             };
-            let (answer, one, other) = timeout(PATIENCE, all).await.context("a write is not visible")??;
+            let (answer, one, other) = timeout(PATIENCE, all)
+                .await
+                .context("a write is not visible")??;
             durations.add(one.max(other) - sent);
             answers.add(answer - sent);
         }
@@ -208,7 +254,12 @@ async fn shows(
 ) -> anyhow::Result<Instant> {
     loop {
         moved.mark_unchanged();
-        if replica.view().root().collection(collection).is_some_and(|held| held.watermark() >= revision) {
+        if replica
+            .view()
+            .root()
+            .collection(collection)
+            .is_some_and(|held| held.watermark() >= revision)
+        {
             return Ok(Instant::now());
         }
         moved.changed().await?;
@@ -226,9 +277,16 @@ impl Theirs {
     async fn begin(etcd: &Etcd) -> anyhow::Result<Self> {
         // One connection for all three, though ours has one for each: etcd is a little quicker so.
         let client = etcd.client().await?;
-        let watches = [client.watch("document-").await?, client.watch("document-").await?];
+        let watches = [
+            client.watch("document-").await?,
+            client.watch("document-").await?,
+        ];
         let revision = client.put("document-first", b"{}").await?;
-        Ok(Self { client, watches, revision })
+        Ok(Self {
+            client,
+            watches,
+            revision,
+        })
     }
 
     /// Until both have it, and until it was answered.
@@ -244,8 +302,11 @@ impl Theirs {
                 let revision = self.client.put(&id, value.as_bytes()).await?;
                 anyhow::Ok((revision, Instant::now()))
             };
-            let all = async { try_join!(put, has(first, self.revision), has(second, self.revision)) };
-            let ((revision, answer), one, other) = timeout(PATIENCE, all).await.context("a put is not heard of")??;
+            let all =
+                async { try_join!(put, has(first, self.revision), has(second, self.revision)) };
+            let ((revision, answer), one, other) = timeout(PATIENCE, all)
+                .await
+                .context("a put is not heard of")??;
             ensure!(revision == self.revision, "somebody else writes there");
             durations.add(one.max(other) - sent);
             answers.add(answer - sent);

@@ -14,8 +14,8 @@ pub(crate) trait Way: Send + 'static {
     fn once(&mut self) -> impl Future<Output = anyhow::Result<Duration>> + Send;
 }
 
-/// Drives something on a worker: what the main thread begins has to be handed over first, which would make a floor slower than
-/// it is.
+/// Drives something on a worker: what the main thread begins has to be handed over first, which
+/// would make a floor slower than it is.
 pub(crate) async fn on_a_worker<T: Send + 'static>(
     work: impl Future<Output = anyhow::Result<T>> + Send + 'static,
 ) -> anyhow::Result<T> {

@@ -1,8 +1,8 @@
-//! Measure 3: what a PUT on MongoDB takes, beside the same transaction by the driver alone, and beside the bare write of the
-//! source document. One at a time.
+//! Measure 3: what a PUT on MongoDB takes, beside the same transaction by the driver alone, and
+//! beside the bare write of the source document. One at a time.
 //!
-//! Events are on and nobody subscribes: that is how a publisher comes. It clears what it owes beside the writes, as it
-//! always does, and the floor has nothing like that.
+//! Events are on and nobody subscribes: that is how a publisher comes. It clears what it owes
+//! beside the writes, as it always does, and the floor has nothing like that.
 
 use std::time::Instant;
 
@@ -36,7 +36,8 @@ enum Way {
 struct Writers {
     publisher: Api,
     transactions: Transactions,
-    /// How many values there were: no two are alike, because the same value again would be no change.
+    /// How many values there were: no two are alike, because the same value again would be no
+    /// change.
     written: u64,
 }
 
@@ -50,13 +51,25 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let api = publisher.api();
     fill(&api, FREE, DOCUMENTS, BYTES).await?;
     // The floor copies the newest change record: it has to be one of a PUT.
-    api.put(FREE, &id(0), &value(DOCUMENTS as u64, BYTES)).await?.expect(200)?;
+    api.put(FREE, &id(0), &value(DOCUMENTS as u64, BYTES))
+        .await?
+        .expect(200)?;
     let transactions = Transactions::beside(&url, "confcast", "floor", FREE).await?;
-    let mut writers = Writers { publisher: api, transactions, written: DOCUMENTS as u64 };
+    let mut writers = Writers {
+        publisher: api,
+        transactions,
+        written: DOCUMENTS as u64,
+    };
 
     let put = "PUT on MongoDB, median";
-    let mut same = Comparison::new(3, Unit::Seconds, put, "the driver, same transaction").must(Target::AtMost(1.2));
-    let mut bare = Comparison::new(3, Unit::Seconds, put, "the driver, replaceOne (majority, journal)");
+    let mut same = Comparison::new(3, Unit::Seconds, put, "the driver, same transaction")
+        .must(Target::AtMost(1.2));
+    let mut bare = Comparison::new(
+        3,
+        Unit::Seconds,
+        put,
+        "the driver, replaceOne (majority, journal)",
+    );
     let mut ways = [Way::Transaction, Way::Put, Way::Replace];
     for way in ways {
         writers.median(way, bench.sized(WARM_UP)).await?;
@@ -74,7 +87,8 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         }
         same.round(put, transaction);
         bare.round(put, replace);
-        // Ours stays in the middle, so that it is right beside both, and each of them is first in turn.
+        // Ours stays in the middle, so that it is right beside both, and each of them is first in
+        // turn.
         ways.reverse();
     }
     Ok([same.row(), bare.row()].into_iter().flatten().collect())
@@ -86,12 +100,21 @@ impl Writers {
         let (mut durations, bare) = (Durations::default(), self.transactions.bare());
         for _each in 0..writes {
             self.written += 1;
-            let (id, value) = (id(self.written % DOCUMENTS as u64), value(self.written, BYTES));
+            let (id, value) = (
+                id(self.written % DOCUMENTS as u64),
+                value(self.written, BYTES),
+            );
             let sent = Instant::now();
             match way {
                 Way::Put => drop(self.publisher.put(FREE, &id, &value).await?.expect(200)?),
-                Way::Transaction => self.transactions.write(&id, &value).await.context("the transaction")?,
-                Way::Replace => driver::replace(&bare, &id, &value).await.context("replaceOne")?,
+                Way::Transaction => self
+                    .transactions
+                    .write(&id, &value)
+                    .await
+                    .context("the transaction")?,
+                Way::Replace => driver::replace(&bare, &id, &value)
+                    .await
+                    .context("replaceOne")?,
             }
             durations.add(sent.elapsed());
         }

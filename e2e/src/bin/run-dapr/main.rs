@@ -1,7 +1,9 @@
-//! `make run-dapr`: a publisher and two subscribers with their Dapr sidecars, on a real MongoDB and a real Redis.
+//! `make run-dapr`: a publisher and two subscribers with their Dapr sidecars, on a real MongoDB and
+//! a real Redis.
 //!
-//! What runs is what `dapr-config/dapr.yaml` says: the Dapr CLI reads it where there is one, else [`run_file`] does. Data and
-//! logs are in `target/run-dapr`. Whatever was started here ends with it, in the reverse order.
+//! What runs is what `dapr-config/dapr.yaml` says: the Dapr CLI reads it where there is one, else
+//! [`run_file`] does. Data and logs are in `target/run-dapr`. Whatever was started here ends with
+//! it, in the reverse order.
 
 mod processes;
 mod run_file;
@@ -31,7 +33,11 @@ async fn run() -> anyhow::Result<()> {
     let file = RunFile::read()?;
     // Before anything is touched: it may be another one of this kind that runs.
     let taken = file.taken_ports();
-    ensure!(taken.is_empty(), "something listens on port {} already: stop it", taken.join(", "));
+    ensure!(
+        taken.is_empty(),
+        "something listens on port {} already: stop it",
+        taken.join(", ")
+    );
     let home = root().join("target/run-dapr");
     let mut processes = Processes::new(home.join("logs"))?;
     let end = tokio::select! {

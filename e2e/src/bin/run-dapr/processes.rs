@@ -36,7 +36,10 @@ impl Processes {
             fs::remove_dir_all(&logs).with_context(|| format!("removing {}", logs.display()))?;
         }
         fs::create_dir_all(&logs).with_context(|| format!("making {}", logs.display()))?;
-        Ok(Self { layers: vec![], logs })
+        Ok(Self {
+            layers: vec![],
+            logs,
+        })
     }
 
     pub(crate) fn logs(&self) -> &Path {
@@ -51,12 +54,19 @@ impl Processes {
     pub(crate) fn start(&mut self, name: &str, command: &Command) -> anyhow::Result<()> {
         // Ctrl-C in a terminal reaches a whole group; these are told one layer after the other.
         let process = Process::start(name, &self.logs, tied_to_us(command).process_group(0))?;
-        self.layers.last_mut().context("a layer was begun")?.push((name.to_owned(), process));
+        self.layers
+            .last_mut()
+            .context("a layer was begun")?
+            .push((name.to_owned(), process));
         Ok(())
     }
 
     /// Waits for a condition, unless something ends before it is met.
-    pub(crate) async fn until<T, F>(&mut self, what: &str, condition: impl Fn() -> F) -> anyhow::Result<T>
+    pub(crate) async fn until<T, F>(
+        &mut self,
+        what: &str,
+        condition: impl Fn() -> F,
+    ) -> anyhow::Result<T>
     where
         F: Future<Output = anyhow::Result<T>>,
     {
@@ -73,7 +83,10 @@ impl Processes {
         loop {
             for (name, process) in self.layers.iter_mut().flatten() {
                 if !process.runs() {
-                    return anyhow::anyhow!("{name} ended, so everything is stopped\n{}", process.tail());
+                    return anyhow::anyhow!(
+                        "{name} ended, so everything is stopped\n{}",
+                        process.tail()
+                    );
                 }
             }
             sleep(POLL).await;
@@ -98,16 +111,22 @@ impl Processes {
     }
 }
 
-/// The same command, told to stop when we end without a word (kill -9), where util-linux is there to arrange that.
+/// The same command, told to stop when we end without a word (kill -9), where util-linux is there
+/// to arrange that.
 fn tied_to_us(command: &Command) -> Command {
     let mut tied = if Path::new(SETPRIV).is_file() {
         let mut tied = Command::new(SETPRIV);
-        tied.args(["--pdeathsig", "TERM"]).arg(command.get_program());
+        tied.args(["--pdeathsig", "TERM"])
+            .arg(command.get_program());
         tied
     } else {
         Command::new(command.get_program())
     };
-    tied.args(command.get_args()).envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    tied.args(command.get_args()).envs(
+        command
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
     if let Some(folder) = command.get_current_dir() {
         tied.current_dir(folder);
     }

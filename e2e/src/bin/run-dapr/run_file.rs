@@ -1,4 +1,5 @@
-//! `dapr-config/dapr.yaml`: what runs, with which ports. Started by the Dapr CLI where there is one, else from here.
+//! `dapr-config/dapr.yaml`: what runs, with which ports. Started by the Dapr CLI where there is
+//! one, else from here.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +25,8 @@ use crate::{processes::Processes, say, servers};
 
 const FOLDER: &str = "dapr-config";
 
-/// The whole file. A member that is not understood here is an error, so that both ways of starting mean the same.
+/// The whole file. A member that is not understood here is an error, so that both ways of starting
+/// mean the same.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RunFile {
@@ -70,9 +72,14 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// The program: of the same build as this one, wherever that is, and whatever profile the file names.
+    /// The program: of the same build as this one, wherever that is, and whatever profile the file
+    /// names.
     pub(crate) fn program(&self) -> anyhow::Result<PathBuf> {
-        let named = self.command.first().and_then(|path| path.file_name()).context("an app without a command")?;
+        let named = self
+            .command
+            .first()
+            .and_then(|path| path.file_name())
+            .context("an app without a command")?;
         beside_us(named)
     }
 
@@ -82,7 +89,9 @@ impl App {
 
     /// What tells a replica from others of its id.
     fn name(&self) -> &str {
-        let given = ["AURA_CONFIGURATION_INSTANCE", "POD_NAME"].iter().find_map(|name| self.env.get(*name));
+        let given = ["AURA_CONFIGURATION_INSTANCE", "POD_NAME"]
+            .iter()
+            .find_map(|name| self.env.get(*name));
         given.unwrap_or(&self.app_id)
     }
 
@@ -101,7 +110,9 @@ impl App {
         let sidecar = Api::new(format!("http://127.0.0.1:{}", self.dapr_http_port));
         sidecar.get("/v1.0/healthz").await?.expect(204)?;
         let metadata = sidecar.get("/v1.0/metadata").await?.json()?;
-        let subscribed = metadata["subscriptions"].as_array().is_some_and(|topics| !topics.is_empty());
+        let subscribed = metadata["subscriptions"]
+            .as_array()
+            .is_some_and(|topics| !topics.is_empty());
         ensure!(subscribed || self.app_id != SUBSCRIBER, "no subscriptions");
         Ok(())
     }
@@ -110,20 +121,42 @@ impl App {
 impl RunFile {
     pub(crate) fn read() -> anyhow::Result<Self> {
         let path = root().join(FOLDER).join("dapr.yaml");
-        let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
         serde_saphyr::from_str(&text).with_context(|| format!("reading {}", path.display()))
     }
 
     /// The publisher and the subscribers.
     pub(crate) fn publisher_and_subscribers(&self) -> anyhow::Result<(&App, Vec<&App>)> {
-        let publisher = self.apps.iter().find(|app| app.app_id == PUBLISHER).context("no publisher in the run file")?;
-        Ok((publisher, self.apps.iter().filter(|app| app.app_id == SUBSCRIBER).collect()))
+        let publisher = self
+            .apps
+            .iter()
+            .find(|app| app.app_id == PUBLISHER)
+            .context("no publisher in the run file")?;
+        Ok((
+            publisher,
+            self.apps
+                .iter()
+                .filter(|app| app.app_id == SUBSCRIBER)
+                .collect(),
+        ))
     }
 
     /// Ports that are needed and that something else has.
     pub(crate) fn taken_ports(&self) -> Vec<String> {
-        let ports = |app: &App| [app.app_port, app.dapr_http_port, app.dapr_grpc_port, app.metrics_port];
-        let taken = self.apps.iter().flat_map(ports).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_err());
+        let ports = |app: &App| {
+            [
+                app.app_port,
+                app.dapr_http_port,
+                app.dapr_grpc_port,
+                app.metrics_port,
+            ]
+        };
+        let taken = self
+            .apps
+            .iter()
+            .flat_map(ports)
+            .filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_err());
         taken.map(|port| port.to_string()).collect()
     }
 
@@ -131,14 +164,20 @@ impl RunFile {
     pub(crate) async fn start(&self, processes: &mut Processes) -> anyhow::Result<()> {
         processes.next_layer();
         if let Some(dapr) = dapr_cli() {
-            say(format_args!("Services and sidecars: {} run -f {FOLDER}", dapr.display()));
+            say(format_args!(
+                "Services and sidecars: {} run -f {FOLDER}",
+                dapr.display()
+            ));
             let mut command = Command::new(dapr);
             command.args(["run", "-f", FOLDER]).current_dir(root());
-            // Our other processes get none of these, but this one is the user's own and may be told where it lives.
+            // Our other processes get none of these, but this one is the user's own and may be told
+            // where it lives.
             command.envs(env::vars().filter(|(name, _)| name.starts_with("DAPR_")));
             processes.start("dapr", &command)?;
         } else {
-            say("Services and sidecars: starting (there is no Dapr CLI here, so without `dapr run`)");
+            say(
+                "Services and sidecars: starting (there is no Dapr CLI here, so without `dapr run`)",
+            );
             for app in &self.apps {
                 processes.start(&format!("daprd-{}", app.name()), &self.sidecar(app)?)?;
             }
@@ -149,15 +188,25 @@ impl RunFile {
             }
         }
         for app in &self.apps {
-            processes.until(&format!("{} is ready", app.name()), || app.is_ready()).await?;
-            processes.until(&format!("the sidecar of {} is ready", app.name()), || app.is_connected()).await?;
+            processes
+                .until(&format!("{} is ready", app.name()), || app.is_ready())
+                .await?;
+            processes
+                .until(&format!("the sidecar of {} is ready", app.name()), || {
+                    app.is_connected()
+                })
+                .await?;
         }
         Ok(())
     }
 
     fn service(&self, app: &App) -> anyhow::Result<Command> {
         let mut command = Command::new(app.program()?);
-        command.args(&app.command[1..]).current_dir(app.folder()).envs(&self.common.env).envs(&app.env);
+        command
+            .args(&app.command[1..])
+            .current_dir(app.folder())
+            .envs(&self.common.env)
+            .envs(&app.env);
         command.env("DAPR_HTTP_PORT", app.dapr_http_port.to_string());
         command.env("DAPR_GRPC_PORT", app.dapr_grpc_port.to_string());
         Ok(command)
@@ -179,7 +228,10 @@ impl RunFile {
             ("metrics-port", &app.metrics_port),
             ("enable-app-health-check", &common.enable_app_health_check),
             ("app-health-check-path", &common.app_health_check_path),
-            ("app-health-probe-interval", &common.app_health_probe_interval),
+            (
+                "app-health-probe-interval",
+                &common.app_health_probe_interval,
+            ),
             ("app-health-probe-timeout", &common.app_health_probe_timeout),
             ("app-health-threshold", &common.app_health_threshold),
         ];
@@ -187,24 +239,39 @@ impl RunFile {
         for path in &common.resources_paths {
             command.arg("--resources-path").arg(folder.join(path));
         }
-        command.arg("--config").arg(folder.join(&common.config_file_path));
+        command
+            .arg("--config")
+            .arg(folder.join(&common.config_file_path));
         // Without these it asks the network who it is.
-        command.env("DAPR_HOST_IP", "127.0.0.1").env("POD_NAME", app.name()).env("NAMESPACE", "default");
+        command
+            .env("DAPR_HOST_IP", "127.0.0.1")
+            .env("POD_NAME", app.name())
+            .env("NAMESPACE", "default");
         Ok(command)
     }
 }
 
 /// One of our programs.
 pub(crate) fn beside_us(name: impl AsRef<OsStr>) -> anyhow::Result<PathBuf> {
-    let path = env::current_exe().context("cannot tell where this program lies")?.with_file_name(name.as_ref());
-    ensure!(path.is_file(), "{} is not there: `make run-dapr` builds it", path.display());
+    let path = env::current_exe()
+        .context("cannot tell where this program lies")?
+        .with_file_name(name.as_ref());
+    ensure!(
+        path.is_file(),
+        "{} is not there: `make run-dapr` builds it",
+        path.display()
+    );
     Ok(path)
 }
 
 /// The Dapr CLI, if it is installed and `dapr init` has given it a sidecar to run.
 fn dapr_cli() -> Option<PathBuf> {
-    let on_path =
-        env::split_paths(&env::var_os("PATH")?).map(|folder| folder.join("dapr")).find(|path| path.is_file())?;
+    let on_path = env::split_paths(&env::var_os("PATH")?)
+        .map(|folder| folder.join("dapr"))
+        .find(|path| path.is_file())?;
     let home = env::var_os("DAPR_RUNTIME_PATH").or_else(|| env::var_os("HOME"))?;
-    Path::new(&home).join(".dapr/bin/daprd").is_file().then_some(on_path)
+    Path::new(&home)
+        .join(".dapr/bin/daprd")
+        .is_file()
+        .then_some(on_path)
 }

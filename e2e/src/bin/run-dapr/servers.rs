@@ -1,6 +1,8 @@
-//! MongoDB and Redis on their usual ports, where `dapr-config/dapr.yaml` and `components/pubsub.yaml` look for them.
+//! MongoDB and Redis on their usual ports, where `dapr-config/dapr.yaml` and
+//! `components/pubsub.yaml` look for them.
 //!
-//! One that runs there already is used, if it is of use: `dapr init` leaves a Redis, and many have a MongoDB.
+//! One that runs there already is used, if it is of use: `dapr init` leaves a Redis, and many have
+//! a MongoDB.
 
 use std::{
     fs,
@@ -32,22 +34,43 @@ pub(crate) async fn mongod(data: &Path, processes: &mut Processes) -> anyhow::Re
             usable,
             "port {MONGOD} is taken, but not by the primary of a MongoDB replica set rs0: stop what uses it"
         );
-        say(format_args!("MongoDB: the one that runs on port {MONGOD}, database confcast"));
+        say(format_args!(
+            "MongoDB: the one that runs on port {MONGOD}, database confcast"
+        ));
         return Ok(());
     }
     say(format_args!("MongoDB: starting on port {MONGOD}"));
     let mut command = server("MONGOD", data)?;
-    command.arg("--dbpath").arg(data).args(["--port", &MONGOD.to_string(), "--bind_ip", "127.0.0.1"]);
-    command.args(["--replSet", "rs0", "--wiredTigerCacheSizeGB", "0.25", "--nounixsocket"]);
+    command.arg("--dbpath").arg(data).args([
+        "--port",
+        &MONGOD.to_string(),
+        "--bind_ip",
+        "127.0.0.1",
+    ]);
+    command.args([
+        "--replSet",
+        "rs0",
+        "--wiredTigerCacheSizeGB",
+        "0.25",
+        "--nounixsocket",
+    ]);
     // A publisher that dies inside a transaction holds its locks for this long.
     command.args(["--setParameter", "transactionLifetimeLimitSeconds=3"]);
     // Nobody else is in the set that could take over meanwhile.
-    command.args(["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=0"]);
+    command.args([
+        "--setParameter",
+        "shutdownTimeoutMillisForSignaledShutdown=0",
+    ]);
     processes.next_layer();
     processes.start("mongod", &command)?;
-    processes.until("mongod answers", async || Ok(admin.run_command(doc! { "ping": 1 }).await?)).await?;
+    processes
+        .until("mongod answers", async || {
+            Ok(admin.run_command(doc! { "ping": 1 }).await?)
+        })
+        .await?;
     if hello(&admin).await?.get("setName").is_none() {
-        let members = doc! { "_id": "rs0", "members": [{ "_id": 0, "host": format!("127.0.0.1:{MONGOD}") }] };
+        let members =
+            doc! { "_id": "rs0", "members": [{ "_id": 0, "host": format!("127.0.0.1:{MONGOD}") }] };
         let initiated = admin.run_command(doc! { "replSetInitiate": members }).await;
         // On old data it may only not know yet that it is one.
         if let Err(error) = initiated
@@ -56,11 +79,15 @@ pub(crate) async fn mongod(data: &Path, processes: &mut Processes) -> anyhow::Re
             return Err(error).context("making mongod a replica set");
         }
     }
-    processes.until("mongod is primary", || primary(&admin)).await
+    processes
+        .until("mongod is primary", || primary(&admin))
+        .await
 }
 
 async fn admin() -> anyhow::Result<Database> {
-    let url = format!("mongodb://127.0.0.1:{MONGOD}/?directConnection=true&serverSelectionTimeoutMS=2000");
+    let url = format!(
+        "mongodb://127.0.0.1:{MONGOD}/?directConnection=true&serverSelectionTimeoutMS=2000"
+    );
     Ok(Client::with_uri_str(url).await?.database("admin"))
 }
 
@@ -70,20 +97,35 @@ async fn hello(admin: &Database) -> anyhow::Result<Document> {
 
 async fn primary(admin: &Database) -> anyhow::Result<()> {
     let hello = hello(admin).await?;
-    ensure!(hello.get_str("setName")? == "rs0" && hello.get_bool("isWritablePrimary")?, "not yet");
+    ensure!(
+        hello.get_str("setName")? == "rs0" && hello.get_bool("isWritablePrimary")?,
+        "not yet"
+    );
     Ok(())
 }
 
-/// Provides a Redis. It keeps nothing: events are hints, and a sidecar that starts anew reads every stream anew.
+/// Provides a Redis. It keeps nothing: events are hints, and a sidecar that starts anew reads every
+/// stream anew.
 pub(crate) async fn redis(data: &Path, processes: &mut Processes) -> anyhow::Result<()> {
     if is_taken(REDIS).await {
-        pong().await.with_context(|| format!("port {REDIS} is taken, but not by a Redis without password"))?;
+        pong().await.with_context(|| {
+            format!("port {REDIS} is taken, but not by a Redis without password")
+        })?;
         say(format_args!("Redis: the one that runs on port {REDIS}"));
         return Ok(());
     }
     say(format_args!("Redis: starting on port {REDIS}"));
     let mut command = server("REDIS_SERVER", data)?;
-    command.args(["--port", &REDIS.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+    command.args([
+        "--port",
+        &REDIS.to_string(),
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+    ]);
     command.arg("--dir").arg(data);
     processes.next_layer();
     processes.start("redis", &command)?;

@@ -51,7 +51,10 @@ pub(crate) async fn welcome(file: &RunFile, logs: &Path) -> anyhow::Result<()> {
         publisher.url(),
         subscribers.join(",")
     ));
-    say(format_args!("\nLogs: {}. Ctrl-C stops everything.", from_here(logs)));
+    say(format_args!(
+        "\nLogs: {}. Ctrl-C stops everything.",
+        from_here(logs)
+    ));
     Ok(())
 }
 
@@ -64,9 +67,19 @@ async fn seed(publisher: &Api) -> anyhow::Result<usize> {
     let mut samples = 0;
     for entry in fs::read_dir(root().join("schemas"))? {
         let path = entry?.path();
-        let Some(collection) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(SUFFIX)) else { continue };
-        let sample: Value = serde_json::from_slice(&fs::read(&path)?).with_context(|| path.display().to_string())?;
-        publisher.create(collection, &sample).await?.expect(201).with_context(|| path.display().to_string())?;
+        let Some(collection) = path
+            .file_name()
+            .and_then(|name| name.to_str()?.strip_suffix(SUFFIX))
+        else {
+            continue;
+        };
+        let sample: Value = serde_json::from_slice(&fs::read(&path)?)
+            .with_context(|| path.display().to_string())?;
+        publisher
+            .create(collection, &sample)
+            .await?
+            .expect(201)
+            .with_context(|| path.display().to_string())?;
         samples += 1;
     }
     Ok(samples)

@@ -1,7 +1,9 @@
-//! Replicas that break one promise each, and the judge that must catch every one: a check that cannot fail is a defect.
+//! Replicas that break one promise each, and the judge that must catch every one: a check that
+//! cannot fail is a defect.
 //!
-//! A world of numbers, no processes: a publisher that always commits, a replica that gets its events late, twice, in the
-//! wrong order or never, and heals from the log at each check-in. What it shows after each step goes before the judge.
+//! A world of numbers, no processes: a publisher that always commits, a replica that gets its
+//! events late, twice, in the wrong order or never, and heals from the log at each check-in. What
+//! it shows after each step goes before the judge.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -82,7 +84,8 @@ impl Double {
 
     /// Takes another history as it is.
     fn load(&mut self, store: &Store, now: Ms) {
-        (self.documents, self.watermarks, self.epoch) = (store.there.clone(), store.revisions, EPOCHS[1]);
+        (self.documents, self.watermarks, self.epoch) =
+            (store.there.clone(), store.revisions, EPOCHS[1]);
         self.deleted.clear();
         self.seen = store.revisions.map(|last| (1..=last).collect());
         self.confirmed = now;
@@ -103,7 +106,8 @@ impl Double {
 
     /// What is missing before a change may be a set: then the change waits for the log as well.
     fn behind_a_set(&self, change: &Change) -> bool {
-        self.fault == Fault::Nothing && change.revision > self.watermarks[usize::from(change.key.collection)] + 1
+        self.fault == Fault::Nothing
+            && change.revision > self.watermarks[usize::from(change.key.collection)] + 1
     }
 
     /// The log from the watermarks on, in its order; a set is a matter of one moment.
@@ -130,7 +134,11 @@ impl Double {
     fn apply(&mut self, change: &Change) {
         self.note(change);
         let held = self.documents.get(&change.key).map(|seen| seen.revision);
-        let tombstone = self.deleted.get(&change.key).copied().filter(|_| self.fault != Fault::NoTombstones);
+        let tombstone = self
+            .deleted
+            .get(&change.key)
+            .copied()
+            .filter(|_| self.fault != Fault::NoTombstones);
         if held.max(tombstone) > Some(change.revision) && self.fault != Fault::Unordered {
             return;
         }
@@ -138,13 +146,23 @@ impl Double {
             self.documents.remove(&change.key);
             self.deleted.insert(change.key, change.revision);
         } else {
-            self.documents.insert(change.key, Seen { revision: change.revision, token: change.token });
+            self.documents.insert(
+                change.key,
+                Seen {
+                    revision: change.revision,
+                    token: change.token,
+                },
+            );
         }
     }
 
     fn state(&self, now: Ms) -> State {
         let fresh = now <= self.confirmed + CHECK_IN * 5 / 2;
-        if fresh || self.fault == Fault::AlwaysCurrent { State::Current } else { State::Stale }
+        if fresh || self.fault == Fault::AlwaysCurrent {
+            State::Current
+        } else {
+            State::Stale
+        }
     }
 }
 
@@ -158,13 +176,19 @@ impl Looks {
     fn look(&mut self, double: &Double, now: Ms) {
         let held = held(&double.documents);
         let all = Key::all().map(|key| (key, held[key.slot()]));
-        let changed = all.filter(|(key, now)| self.last[key.slot()] != *now).collect();
+        let changed = all
+            .filter(|(key, now)| self.last[key.slot()] != *now)
+            .collect();
         self.last = held;
         self.seen.push(Observation::Reading(Reading {
             sent: now,
             got: now,
             last_sent: now,
-            life: Life { boot: "b".to_owned(), start: 1, resets: double.resets },
+            life: Life {
+                boot: "b".to_owned(),
+                start: 1,
+                resets: double.resets,
+            },
             epoch: double.epoch.to_owned(),
             state: double.state(now),
             heads: double.watermarks,
@@ -176,7 +200,10 @@ impl Looks {
 /// A replica's life in the world, and what the judge says of it.
 fn live(fault: Fault, seed: u64, restored: bool) -> Verdict {
     let (mut world, mut double) = (World::new(seed), Double::new(fault));
-    let mut looks = Looks { seen: Vec::new(), last: Box::new([None; SLOTS]) };
+    let mut looks = Looks {
+        seen: Vec::new(),
+        last: Box::new([None; SLOTS]),
+    };
     let (mut late, mut dump): (Vec<(Ms, Change)>, _) = (Vec::new(), None);
     world.journal.epochs.push((EPOCHS[0].to_owned(), 0));
     if fault == Fault::ServesUnloaded {
@@ -228,7 +255,11 @@ fn live(fault: Fault, seed: u64, restored: bool) -> Verdict {
     }
     durable(&index, &held(&world.store.there), world.now, &mut verdict);
     let differs = double.documents != world.store.there;
-    let differs = differs.then(|| super::Broken { at: world.now, what: "it differs".into(), key: None });
+    let differs = differs.then(|| super::Broken {
+        at: world.now,
+        what: "it differs".into(),
+        key: None,
+    });
     verdict.check(Promise::Converges, differs, "double", &index);
     verdict
 }
@@ -237,9 +268,22 @@ fn live(fault: Fault, seed: u64, restored: bool) -> Verdict {
 fn a_good_replica_passes() {
     for seed in 0..6 {
         let verdict = live(Fault::Nothing, seed, seed % 2 == 1);
-        assert!(verdict.violations.is_empty(), "seed {seed}: {:#?}", verdict.violations.first());
-        for promise in Promise::ALL.into_iter().filter(|promise| *promise < Promise::Leak) {
-            assert!(verdict.checks.get(&promise).is_some_and(|checks| *checks > 0), "{promise:?} was never checked");
+        assert!(
+            verdict.violations.is_empty(),
+            "seed {seed}: {:#?}",
+            verdict.violations.first()
+        );
+        for promise in Promise::ALL
+            .into_iter()
+            .filter(|promise| *promise < Promise::Leak)
+        {
+            assert!(
+                verdict
+                    .checks
+                    .get(&promise)
+                    .is_some_and(|checks| *checks > 0),
+                "{promise:?} was never checked"
+            );
         }
     }
 }
@@ -247,7 +291,10 @@ fn a_good_replica_passes() {
 #[test]
 fn every_broken_replica_is_caught() {
     for (fault, promises) in [
-        (Fault::Unordered, &[Promise::NoRollback, Promise::NoResurrection][..]),
+        (
+            Fault::Unordered,
+            &[Promise::NoRollback, Promise::NoResurrection][..],
+        ),
         (Fault::NoTombstones, &[Promise::NoResurrection]),
         (Fault::Forgets, &[Promise::NoLostAck, Promise::Converges]),
         (Fault::OneByOne, &[Promise::AtomicSet]),
@@ -258,7 +305,10 @@ fn every_broken_replica_is_caught() {
         (Fault::Diverges, &[Promise::Explained]),
     ] {
         let broken = live(fault, 1, false).broken();
-        assert!(promises.iter().all(|promise| broken.contains(promise)), "{fault:?} broke only {broken:?}");
+        assert!(
+            promises.iter().all(|promise| broken.contains(promise)),
+            "{fault:?} broke only {broken:?}"
+        );
     }
 }
 
@@ -266,7 +316,10 @@ fn every_broken_replica_is_caught() {
 #[test]
 fn a_lost_write_is_missed() {
     let mut world = World::new(1);
-    let lost = Key { collection: 0, number: 3 };
+    let lost = Key {
+        collection: 0,
+        number: 3,
+    };
     let before = world.store.there[&lost];
     world.write(&[(lost, false)], Outcome::Acked);
     let mut held = held(&world.store.there);
@@ -280,7 +333,10 @@ fn a_lost_write_is_missed() {
     assert_eq!(judged(&held), [Promise::NoLostAck]);
     held[lost.slot()] = None;
     assert_eq!(judged(&held), [Promise::NoLostAck]);
-    held[lost.slot()] = Some(Seen { revision: 99, token: before.token });
+    held[lost.slot()] = Some(Seen {
+        revision: 99,
+        token: before.token,
+    });
     assert_eq!(judged(&held), [Promise::Explained]);
 }
 
@@ -288,7 +344,16 @@ fn a_lost_write_is_missed() {
 #[test]
 fn a_restore_exempts_what_it_took() {
     let mut world = World::new(1);
-    let (taken, safe) = (Key { collection: 0, number: 3 }, Key { collection: 0, number: 4 });
+    let (taken, safe) = (
+        Key {
+            collection: 0,
+            number: 3,
+        },
+        Key {
+            collection: 0,
+            number: 4,
+        },
+    );
     world.now = 100;
     let dump = world.store.clone();
     world.now = 200;
@@ -305,5 +370,9 @@ fn a_restore_exempts_what_it_took() {
     };
     assert_eq!(judged(&held), []);
     held[taken.slot()] = None;
-    assert_eq!(judged(&held), [Promise::NoLostAck], "what the dump holds must be there");
+    assert_eq!(
+        judged(&held),
+        [Promise::NoLostAck],
+        "what the dump holds must be there"
+    );
 }

@@ -1,7 +1,8 @@
 //! The journal by document: what was acknowledged, in which order, and what may explain an absence.
 //!
-//! Revisions count anew after a restored database, so writes are ordered by the number of restores before them first. What
-//! was under way between dump and restore may be there or not: it counts as unknown.
+//! Revisions count anew after a restored database, so writes are ordered by the number of restores
+//! before them first. What was under way between dump and restore may be there or not: it counts as
+//! unknown.
 
 use super::{
     super::{
@@ -42,15 +43,29 @@ impl<'a> Index<'a> {
     /// Reads the journal.
     pub fn new(journal: &'a Journal) -> Self {
         let empty = || vec![Vec::new(); SLOTS];
-        let mut index =
-            Self { journal, asked: empty(), by_order: vec![Vec::new(); SLOTS], by_time: vec![Vec::new(); SLOTS] };
+        let mut index = Self {
+            journal,
+            asked: empty(),
+            by_order: vec![Vec::new(); SLOTS],
+            by_time: vec![Vec::new(); SLOTS],
+        };
         for (token, write) in journal.writes.iter().enumerate() {
             let token = token as u64;
-            for member in write.members.iter().filter(|_| write.outcome != Outcome::Refused) {
+            for member in write
+                .members
+                .iter()
+                .filter(|_| write.outcome != Outcome::Refused)
+            {
                 let slot = member.key.slot();
                 index.asked[slot].push((token, *member));
-                if let (true, Some(revision), Some(ended)) = (index.is_certain(write), member.revision, write.ended) {
-                    let acked = Acked { order: (index.era(write), revision), token, deletes: member.deletes };
+                if let (true, Some(revision), Some(ended)) =
+                    (index.is_certain(write), member.revision, write.ended)
+                {
+                    let acked = Acked {
+                        order: (index.era(write), revision),
+                        token,
+                        deletes: member.deletes,
+                    };
                     index.by_order[slot].push(acked);
                     index.by_time[slot].push((ended, acked));
                 }
@@ -72,13 +87,18 @@ impl<'a> Index<'a> {
     /// Acknowledged, and not between a dump and its restore.
     fn is_certain(&self, write: &Write) -> bool {
         let ended = write.ended.unwrap_or(Ms::MAX);
-        let lost =
-            |restore: &super::super::journal::Restore| write.started < restore.restored && ended > restore.dumped;
+        let lost = |restore: &super::super::journal::Restore| {
+            write.started < restore.restored && ended > restore.dumped
+        };
         write.outcome == Outcome::Acked && !self.journal.restores.iter().any(lost)
     }
 
     fn era(&self, write: &Write) -> usize {
-        self.journal.restores.iter().filter(|restore| restore.restored <= write.started).count()
+        self.journal
+            .restores
+            .iter()
+            .filter(|restore| restore.restored <= write.started)
+            .count()
     }
 
     fn write(&self, token: u64) -> Option<&'a Write> {
@@ -87,19 +107,33 @@ impl<'a> Index<'a> {
 
     /// The place of a value that was seen.
     pub fn order(&self, seen: Seen) -> Order {
-        (self.write(seen.token).map_or(0, |write| self.era(write)), seen.revision)
+        (
+            self.write(seen.token).map_or(0, |write| self.era(write)),
+            seen.revision,
+        )
     }
 
     /// How many restores a history has behind it, when that is known.
     pub fn era_of(&self, epoch: &str) -> Option<usize> {
-        self.journal.epochs.iter().find(|(known, _)| known == epoch).map(|(_, era)| *era)
+        self.journal
+            .epochs
+            .iter()
+            .find(|(known, _)| known == epoch)
+            .map(|(_, era)| *era)
     }
 
-    /// Whether a history had been left by then: the database was put back, and who reads this has not heard of it yet. What
-    /// such a replica shows of the new history is not promised to be whole, and what it lacks is not to be had.
+    /// Whether a history had been left by then: the database was put back, and who reads this has
+    /// not heard of it yet. What such a replica shows of the new history is not promised to be
+    /// whole, and what it lacks is not to be had.
     pub fn is_left(&self, epoch: &str, at: Ms) -> bool {
-        let counter = epoch.rsplit_once('-').and_then(|(_lineage, counter)| counter.parse().ok()).unwrap_or(0);
-        self.journal.restores.iter().any(|restore| restore.restored <= at && counter <= restore.ended)
+        let counter = epoch
+            .rsplit_once('-')
+            .and_then(|(_lineage, counter)| counter.parse().ok())
+            .unwrap_or(0);
+        self.journal
+            .restores
+            .iter()
+            .any(|restore| restore.restored <= at && counter <= restore.ended)
     }
 
     /// The newest acknowledged write of a document.
@@ -110,13 +144,17 @@ impl<'a> Index<'a> {
     /// The newest acknowledged write of a document up to a place.
     pub fn newest_up_to(&self, key: Key, order: Order) -> Option<Acked> {
         let all = &self.by_order[key.slot()];
-        all[..all.partition_point(|acked| acked.order <= order)].last().copied()
+        all[..all.partition_point(|acked| acked.order <= order)]
+            .last()
+            .copied()
     }
 
     /// The newest write of a document that was acknowledged before a time.
     pub fn newest_before(&self, key: Key, time: Ms) -> Option<Acked> {
         let all = &self.by_time[key.slot()];
-        all[..all.partition_point(|(ended, _)| *ended < time)].last().map(|(_, acked)| *acked)
+        all[..all.partition_point(|(ended, _)| *ended < time)]
+            .last()
+            .map(|(_, acked)| *acked)
     }
 
     /// Whether what is held of a document at `at` contains a write: it, or what came later.
@@ -134,16 +172,25 @@ impl<'a> Index<'a> {
     }
 
     /// The requests that may have deleted a document after a place (and before another) by `at`.
-    pub fn deletions(&self, key: Key, after: Order, before: Option<Order>, at: Ms) -> impl Iterator<Item = u64> {
-        self.asked[key.slot()].iter().filter_map(move |(token, member)| {
-            let write = self.write(*token)?;
-            let fits = |revision| {
-                let order = (self.era(write), revision);
-                order > after && before.is_none_or(|before| order < before)
-            };
-            let certain = member.revision.filter(|_| self.is_certain(write));
-            (member.deletes && write.started <= at && certain.is_none_or(fits)).then_some(*token)
-        })
+    pub fn deletions(
+        &self,
+        key: Key,
+        after: Order,
+        before: Option<Order>,
+        at: Ms,
+    ) -> impl Iterator<Item = u64> {
+        self.asked[key.slot()]
+            .iter()
+            .filter_map(move |(token, member)| {
+                let write = self.write(*token)?;
+                let fits = |revision| {
+                    let order = (self.era(write), revision);
+                    order > after && before.is_none_or(|before| order < before)
+                };
+                let certain = member.revision.filter(|_| self.is_certain(write));
+                (member.deletes && write.started <= at && certain.is_none_or(fits))
+                    .then_some(*token)
+            })
     }
 
     /// Why a value cannot have been seen at `at`, if it cannot.
@@ -151,22 +198,41 @@ impl<'a> Index<'a> {
         let Some(write) = self.write(seen.token) else {
             return Some(format!("{key} shows {seen:?}, which nobody wrote"));
         };
-        let Some(member) = write.members.iter().find(|member| member.key == key && !member.deletes) else {
-            return Some(format!("{key} shows {seen:?}, which was written to {:?}", write.members));
+        let Some(member) = write
+            .members
+            .iter()
+            .find(|member| member.key == key && !member.deletes)
+        else {
+            return Some(format!(
+                "{key} shows {seen:?}, which was written to {:?}",
+                write.members
+            ));
         };
         if write.outcome == Outcome::Refused {
-            return Some(format!("{key} shows {seen:?}, which was refused with {}", write.status));
+            return Some(format!(
+                "{key} shows {seen:?}, which was refused with {}",
+                write.status
+            ));
         }
         if write.started > at {
-            return Some(format!("{key} shows {seen:?} before it was written at {}", write.started));
+            return Some(format!(
+                "{key} shows {seen:?} before it was written at {}",
+                write.started
+            ));
         }
-        let other = member.revision.filter(|revision| *revision != seen.revision)?;
-        Some(format!("{key} shows {seen:?}, which was acknowledged at revision {other}"))
+        let other = member
+            .revision
+            .filter(|revision| *revision != seen.revision)?;
+        Some(format!(
+            "{key} shows {seen:?}, which was acknowledged at revision {other}"
+        ))
     }
 
     /// The members of an acknowledged set, by its token; nothing when it is no set, or not certain.
     pub fn set(&self, token: u64) -> Option<(Order, &'a [Member])> {
-        let write = self.write(token).filter(|write| write.members.len() > 1 && self.is_certain(write))?;
+        let write = self
+            .write(token)
+            .filter(|write| write.members.len() > 1 && self.is_certain(write))?;
         Some(((self.era(write), 0), &write.members))
     }
 
@@ -174,7 +240,11 @@ impl<'a> Index<'a> {
     pub fn newest_set(&self, key: Key, order: Order) -> Option<u64> {
         let all = &self.by_order[key.slot()];
         let up_to = &all[..all.partition_point(|acked| acked.order <= order)];
-        up_to.iter().rev().map(|acked| acked.token).find(|token| self.set(*token).is_some())
+        up_to
+            .iter()
+            .rev()
+            .map(|acked| acked.token)
+            .find(|token| self.set(*token).is_some())
     }
 
     /// The newest requests for a document around a time, one line each.
@@ -187,12 +257,17 @@ impl<'a> Index<'a> {
             let (what, writer, outcome) = (write.what, write.writer, word(write.outcome));
             let verb = if member.deletes { " deletes" } else { "" };
             let (started, ended) = (write.started, write.ended.unwrap_or_default());
-            let revision = member.revision.map_or_else(|| "?".to_owned(), |revision| revision.to_string());
+            let revision = member
+                .revision
+                .map_or_else(|| "?".to_owned(), |revision| revision.to_string());
             Some(format!(
                 "token {token}: {what}{verb} by writer {writer}, {started}..{ended} ms, {outcome} {}, revision {revision}",
                 write.status
             ))
         };
-        asked[end.saturating_sub(12)..end].iter().filter_map(line).collect()
+        asked[end.saturating_sub(12)..end]
+            .iter()
+            .filter_map(line)
+            .collect()
     }
 }

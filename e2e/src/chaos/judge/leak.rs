@@ -1,6 +1,8 @@
-//! Whether a process grows without end: memory, threads and open files of one life, first against last.
+//! Whether a process grows without end: memory, threads and open files of one life, first against
+//! last.
 //!
-//! Bounds are generous: caches fill and pools grow. A leak that matters passes any bound when the campaign is long.
+//! Bounds are generous: caches fill and pools grow. A leak that matters passes any bound when the
+//! campaign is long.
 
 use anyhow::Context;
 use serde::Serialize;
@@ -26,11 +28,24 @@ impl Sample {
     pub fn of(pid: u32) -> anyhow::Result<Self> {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
         let number = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).context("a line of /proc")?;
-            anyhow::Ok(line.split_whitespace().next().context("a number")?.parse()?)
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .context("a line of /proc")?;
+            anyhow::Ok(
+                line.split_whitespace()
+                    .next()
+                    .context("a number")?
+                    .parse()?,
+            )
         };
         let files = std::fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64;
-        Ok(Self { pid, kib: number("VmRSS:")?, threads: number("Threads:")?, files })
+        Ok(Self {
+            pid,
+            kib: number("VmRSS:")?,
+            threads: number("Threads:")?,
+            files,
+        })
     }
 }
 
@@ -49,11 +64,60 @@ mod tests {
 
     #[test]
     fn a_leak_is_seen_and_a_filled_cache_is_not() {
-        let first = Sample { pid: 1, kib: 40 << 10, threads: 8, files: 60 };
-        assert_eq!(grew(first, Sample { kib: 90 << 10, threads: 12, files: 150, ..first }), None);
-        assert!(grew(first, Sample { kib: 300 << 10, ..first }).is_some(), "memory");
-        assert!(grew(first, Sample { threads: 100, ..first }).is_some(), "tasks");
-        assert!(grew(first, Sample { files: 1_000, ..first }).is_some(), "connections");
-        assert!(Sample::of(std::process::id()).is_ok_and(|own| own.kib > 0 && own.files > 0 && own.threads > 0));
+        let first = Sample {
+            pid: 1,
+            kib: 40 << 10,
+            threads: 8,
+            files: 60,
+        };
+        assert_eq!(
+            grew(
+                first,
+                Sample {
+                    kib: 90 << 10,
+                    threads: 12,
+                    files: 150,
+                    ..first
+                }
+            ),
+            None
+        );
+        assert!(
+            grew(
+                first,
+                Sample {
+                    kib: 300 << 10,
+                    ..first
+                }
+            )
+            .is_some(),
+            "memory"
+        );
+        assert!(
+            grew(
+                first,
+                Sample {
+                    threads: 100,
+                    ..first
+                }
+            )
+            .is_some(),
+            "tasks"
+        );
+        assert!(
+            grew(
+                first,
+                Sample {
+                    files: 1_000,
+                    ..first
+                }
+            )
+            .is_some(),
+            "connections"
+        );
+        assert!(
+            Sample::of(std::process::id())
+                .is_ok_and(|own| own.kib > 0 && own.files > 0 && own.threads > 0)
+        );
     }
 }

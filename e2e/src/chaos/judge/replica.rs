@@ -1,6 +1,7 @@
 //! The checks of one replica's stream of readings, in the order in which they were seen.
 //!
-//! It remembers what the life it looks at has shown, which is what NoRollback and NoResurrection are about.
+//! It remembers what the life it looks at has shown, which is what NoRollback and NoResurrection
+//! are about.
 
 use contract::status::State;
 
@@ -40,15 +41,32 @@ impl Replica {
     /// Of a replica with this name; one that is `current` lacks nothing older than `staleness`.
     pub fn new(name: impl Into<String>, staleness: Ms) -> Self {
         let (held, floors) = (Box::new([None; SLOTS]), [None; SLOTS]);
-        Self { name: name.into(), staleness, held, about: None, floors, heads: Default::default() }
+        Self {
+            name: name.into(),
+            staleness,
+            held,
+            about: None,
+            floors,
+            heads: Default::default(),
+        }
     }
 
     /// Judges what was seen next.
     pub fn judge(&mut self, index: &Index<'_>, observation: &Observation, verdict: &mut Verdict) {
         match observation {
-            Observation::Reading(reading) => Check { replica: self, index, verdict, reading }.all(),
+            Observation::Reading(reading) => Check {
+                replica: self,
+                index,
+                verdict,
+                reading,
+            }
+            .all(),
             Observation::Wrong { at, what } => {
-                let broken = Broken { at: *at, what: what.clone(), key: None };
+                let broken = Broken {
+                    at: *at,
+                    what: what.clone(),
+                    key: None,
+                };
                 verdict.check(Promise::NeverEmpty, Some(broken), &self.name, index);
             }
         }
@@ -79,8 +97,11 @@ impl Check<'_, '_> {
             }
         }
         self.watermarks();
-        let changed: Vec<_> =
-            if anew { Key::all().collect() } else { self.reading.changed.iter().map(|(key, _)| *key).collect() };
+        let changed: Vec<_> = if anew {
+            Key::all().collect()
+        } else {
+            self.reading.changed.iter().map(|(key, _)| *key).collect()
+        };
         let left = self.index.is_left(&self.reading.epoch, self.reading.got);
         for key in changed.iter().filter(|_key| !left) {
             self.sets(*key);
@@ -92,7 +113,12 @@ impl Check<'_, '_> {
             }
         }
         for key in Key::all().filter(|key| key.is_anchor()) {
-            let what = || format!("{key}, which is never deleted, is not there: {:?}", self.reading.heads);
+            let what = || {
+                format!(
+                    "{key}, which is never deleted, is not there: {:?}",
+                    self.reading.heads
+                )
+            };
             let broken = self.replica.held[key.slot()].is_none().then(what);
             self.check(Promise::NeverEmpty, key, broken);
         }
@@ -102,11 +128,17 @@ impl Check<'_, '_> {
     }
 
     fn check(&mut self, promise: Promise, key: Key, broken: Option<String>) {
-        let broken = broken.map(|what| Broken { at: self.reading.got, what, key: Some(key) });
-        self.verdict.check(promise, broken, &self.replica.name, self.index);
+        let broken = broken.map(|what| Broken {
+            at: self.reading.got,
+            what,
+            key: Some(key),
+        });
+        self.verdict
+            .check(promise, broken, &self.replica.name, self.index);
     }
 
-    /// Only a database that was put back makes a replica diverge: any other reset would hide a fault of ours.
+    /// Only a database that was put back makes a replica diverge: any other reset would hide a
+    /// fault of ours.
     fn resets(&mut self) {
         let (got, life) = (self.reading.got, &self.reading.life);
         let before = self.replica.about.as_ref().map(|(before, _epoch)| before);
@@ -121,7 +153,8 @@ impl Check<'_, '_> {
             what: format!("a collection was reset ({life:?}) and no database had been put back"),
             key: None,
         });
-        self.verdict.check(Promise::Explained, broken, &self.replica.name, self.index);
+        self.verdict
+            .check(Promise::Explained, broken, &self.replica.name, self.index);
     }
 
     fn explained(&mut self, key: Key, seen: Seen) {
@@ -135,13 +168,20 @@ impl Check<'_, '_> {
         self.replica.heads = now;
         let back = before.iter().zip(now).any(|(before, now)| now < *before);
         let what = back.then(|| format!("the watermarks went from {before:?} to {now:?}"));
-        let broken = what.map(|what| Broken { at: self.reading.got, what, key: None });
-        self.verdict.check(Promise::NoRollback, broken, &self.replica.name, self.index);
+        let broken = what.map(|what| Broken {
+            at: self.reading.got,
+            what,
+            key: None,
+        });
+        self.verdict
+            .check(Promise::NoRollback, broken, &self.replica.name, self.index);
     }
 
-    /// A value may only follow an older one; after it was seen deleted, only one that was written after that.
+    /// A value may only follow an older one; after it was seen deleted, only one that was written
+    /// after that.
     ///
-    /// In a history that was left it may follow a deletion that the next one made: both are mixed there.
+    /// In a history that was left it may follow a deletion that the next one made: both are mixed
+    /// there.
     fn forward(&mut self, key: Key, seen: Seen, left: bool) {
         let floor = self.replica.floors[key.slot()].replace(Floor { seen, gone: None });
         let Some(floor) = floor else { return };
@@ -149,21 +189,35 @@ impl Check<'_, '_> {
             let [before, now] = [floor.seen, seen].map(|seen| self.index.order(seen));
             let fine = now > before && self.index.may_be_deleted(key, before, Some(now), gone);
             let what = || {
-                format!("{key} shows {seen:?} after it was seen deleted at {gone} ms, where it had {:?}", floor.seen)
+                format!(
+                    "{key} shows {seen:?} after it was seen deleted at {gone} ms, where it had {:?}",
+                    floor.seen
+                )
             };
             self.check(Promise::NoResurrection, key, (!fine).then(what));
         }
         let older = seen.revision < floor.seen.revision && floor.gone.is_none();
-        self.check(Promise::NoRollback, key, older.then(|| format!("{key} shows {seen:?} after {:?}", floor.seen)));
+        self.check(
+            Promise::NoRollback,
+            key,
+            older.then(|| format!("{key} shows {seen:?} after {:?}", floor.seen)),
+        );
     }
 
     /// What was there goes only by a deletion.
     fn gone(&mut self, key: Key, left: bool) {
         let got = self.reading.got;
-        let Some(floor) = self.replica.floors[key.slot()].as_mut().filter(|floor| floor.gone.is_none()) else { return };
+        let Some(floor) = self.replica.floors[key.slot()]
+            .as_mut()
+            .filter(|floor| floor.gone.is_none())
+        else {
+            return;
+        };
         floor.gone = Some(got);
         let seen = floor.seen;
-        let fine = self.index.may_be_deleted(key, self.index.order(seen), None, got);
+        let fine = self
+            .index
+            .may_be_deleted(key, self.index.order(seen), None, got);
         let what = || format!("{key} is gone and nothing deleted it; it had {seen:?}");
         if !left {
             self.check(Promise::NeverEmpty, key, (!fine).then(what));
@@ -173,36 +227,59 @@ impl Check<'_, '_> {
     /// When one member of a set is there, or something later in its place, all are.
     fn sets(&mut self, key: Key) {
         let got = self.reading.got;
-        let token = match (self.replica.held[key.slot()], self.replica.floors[key.slot()]) {
+        let token = match (
+            self.replica.held[key.slot()],
+            self.replica.floors[key.slot()],
+        ) {
             (Some(seen), _) => self.index.newest_set(key, self.index.order(seen)),
             // Gone since the last reading, and only one request can have done it.
             (None, Some(floor)) if floor.gone.is_none() => {
-                let mut by = self.index.deletions(key, self.index.order(floor.seen), None, got);
+                let mut by = self
+                    .index
+                    .deletions(key, self.index.order(floor.seen), None, got);
                 by.next().filter(|_| by.next().is_none())
             }
             (None, _) => None,
         };
-        let Some((token, (era, members))) = token.and_then(|token| Some((token, self.index.set(token)?))) else {
+        let Some((token, (era, members))) =
+            token.and_then(|token| Some((token, self.index.set(token)?)))
+        else {
             return;
         };
         let lacking = members.iter().find(|member| {
             let order = (era.0, member.revision.unwrap_or_default());
-            let acked = super::index::Acked { order, token, deletes: member.deletes };
-            !self.index.satisfies(member.key, self.replica.held[member.key.slot()], &acked, got)
+            let acked = super::index::Acked {
+                order,
+                token,
+                deletes: member.deletes,
+            };
+            !self.index.satisfies(
+                member.key,
+                self.replica.held[member.key.slot()],
+                &acked,
+                got,
+            )
         });
         let what = |lacking: &super::super::journal::Member| {
             let held = self.replica.held[lacking.key.slot()];
-            format!("{key} shows set {token}, but {} is {held:?} and should be at {:?}", lacking.key, lacking.revision)
+            format!(
+                "{key} shows set {token}, but {} is {held:?} and should be at {:?}",
+                lacking.key, lacking.revision
+            )
         };
         let broken = lacking.map(what);
         self.check(Promise::AtomicSet, key, broken);
     }
 
-    /// What the watermark covers is there, and, when the replica says `current`, what was acknowledged long enough ago.
+    /// What the watermark covers is there, and, when the replica says `current`, what was
+    /// acknowledged long enough ago.
     fn nothing_lacks(&mut self) {
         let (got, state) = (self.reading.got, self.reading.state);
         let era = self.index.era_of(&self.reading.epoch);
-        let horizon = self.reading.last_sent.saturating_sub(self.replica.staleness);
+        let horizon = self
+            .reading
+            .last_sent
+            .saturating_sub(self.replica.staleness);
         for key in Key::all() {
             let held = self.replica.held[key.slot()];
             let lacks = |acked: &super::index::Acked| !self.index.satisfies(key, held, acked, got);
@@ -214,9 +291,15 @@ impl Check<'_, '_> {
                     acked.token, acked.order
                 )
             });
-            let old = self.index.newest_before(key, horizon).filter(|acked| state == State::Current && lacks(acked));
+            let old = self
+                .index
+                .newest_before(key, horizon)
+                .filter(|acked| state == State::Current && lacks(acked));
             let stale = old.map(|acked| {
-                format!("`current`, but {key} is {held:?} and {} was acknowledged before {horizon} ms", acked.token)
+                format!(
+                    "`current`, but {key} is {held:?} and {} was acknowledged before {horizon} ms",
+                    acked.token
+                )
             });
             self.check(Promise::NoLostAck, key, lost);
             if state == State::Current {

@@ -1,4 +1,5 @@
-//! Who is let in: passwords, users with the least rights, TLS; and what becomes of those who are not.
+//! Who is let in: passwords, users with the least rights, TLS; and what becomes of those who are
+//! not.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +11,9 @@ use e2e::{
     wait::eventually,
 };
 
-use super::{BOTH, Outcome, events_arrive, events_arrive_again, redis_of, until_away, write_quickly};
+use super::{
+    BOTH, Outcome, events_arrive, events_arrive_again, redis_of, until_away, write_quickly,
+};
 
 /// A stage on a Redis that runs, where everybody is told the same URL.
 async fn stage_on(redis: Redis, via: Via, url: &str) -> anyhow::Result<Stage> {
@@ -57,7 +60,10 @@ async fn a_password_with_signs_of_a_url() -> Outcome {
         events_arrive(&stage).await?;
         for service in stage.subscribers.iter().chain([&stage.publisher]) {
             let said = service.output();
-            ensure!(!said.contains("p@ss") && !said.contains("p%40ss"), "a password was shown: {said}");
+            ensure!(
+                !said.contains("p@ss") && !said.contains("p%40ss"),
+                "a password was shown: {said}"
+            );
         }
     }
     Ok(())
@@ -70,26 +76,44 @@ async fn a_wrong_password_stops_nobody() -> Outcome {
         let url = redis.url_as("", "hunter2");
         let mut stage = stage_on(redis, via, &url).await?;
         up_without_redis(&mut stage).await?;
-        until_all_say(&stage, &["WRONGPASS", "invalid username-password", "AuthenticationFailed"]).await?;
+        until_all_say(
+            &stage,
+            &[
+                "WRONGPASS",
+                "invalid username-password",
+                "AuthenticationFailed",
+            ],
+        )
+        .await?;
         // Once the server knows that password, all is well without anybody's help.
-        redis_of(&stage)?.tell(&["ACL", "SETUSER", "default", ">hunter2"]).await?;
+        redis_of(&stage)?
+            .tell(&["ACL", "SETUSER", "default", ">hunter2"])
+            .await?;
         stage.until_converged(FREE).await?;
-        events_arrive_again(&stage).await.with_context(|| format!("{via:?}"))?;
+        events_arrive_again(&stage)
+            .await
+            .with_context(|| format!("{via:?}"))?;
         for service in stage.subscribers.iter().chain([&stage.publisher]) {
-            ensure!(!service.output().contains("hunter2"), "a password was shown: {}", service.output());
+            ensure!(
+                !service.output().contains("hunter2"),
+                "a password was shown: {}",
+                service.output()
+            );
         }
     }
     Ok(())
 }
 
-/// The least rights that suffice, each of which is needed: those of the publisher, and those of a subscriber.
+/// The least rights that suffice, each of which is needed: those of the publisher, and those of a
+/// subscriber.
 ///
 /// Pub/Sub, for the database 0 and the prefix aura-config:
 ///
 /// - publisher: `resetchannels &0__:aura-config:* -@all +publish`
 /// - subscriber: `resetchannels -@all +psubscribe +ping`, and two patterns per collection, such as
-///   `&0__:aura-config:FreeForm* &0__:aura-configFreeForm*`. Redis compares a pattern with what is allowed letter by
-///   letter, escapes and all: `&0__:aura-config*` does not allow what it covers. Who finds that too long says `&*`.
+///   `&0__:aura-config:FreeForm* &0__:aura-configFreeForm*`. Redis compares a pattern with what is
+///   allowed letter by letter, escapes and all: `&0__:aura-config*` does not allow what it covers.
+///   Who finds that too long says `&*`.
 ///
 /// Streams:
 ///
@@ -100,16 +124,26 @@ async fn a_wrong_password_stops_nobody() -> Outcome {
 fn least_rights(via: Via, database: u32) -> (String, String) {
     if via == Via::Streams {
         let of = |way: &str| format!("%{way}~{{{database}__:aura-config}}:* -@all");
-        return (format!("{} +xadd", of("W")), format!("{} +xread +xrevrange", of("R")));
+        return (
+            format!("{} +xadd", of("W")),
+            format!("{} +xread +xrevrange", of("R")),
+        );
     }
-    let pattern = |name| format!("&{database}__:aura-config:{name}* &{database}__:aura-config{name}*");
+    let pattern =
+        |name| format!("&{database}__:aura-config:{name}* &{database}__:aura-config{name}*");
     let patterns: Vec<_> = COLLECTIONS.split(',').map(pattern).collect();
-    let subscriber = format!("resetchannels {} -@all +psubscribe +ping", patterns.join(" "));
-    (format!("resetchannels &{database}__:aura-config:* -@all +publish"), subscriber)
+    let subscriber = format!(
+        "resetchannels {} -@all +psubscribe +ping",
+        patterns.join(" ")
+    );
+    (
+        format!("resetchannels &{database}__:aura-config:* -@all +publish"),
+        subscriber,
+    )
 }
 
-/// What publisher and subscriber need besides. In a cluster `+ping` is for the health of connections: events arrive without,
-/// but Redis refuses something every time.
+/// What publisher and subscriber need besides. In a cluster `+ping` is for the health of
+/// connections: events arrive without, but Redis refuses something every time.
 fn more_rights(shape: Shape, via: Via) -> (&'static str, &'static str) {
     match (shape, via) {
         (Shape::Database, _) => ("+select", "+select"),
@@ -130,19 +164,30 @@ enum Shape {
 
 /// The lines that make both users.
 fn users(rights: &(String, String)) -> [String; 2] {
-    [format!("user publisher on >sending {}", rights.0), format!("user subscriber on >hearing {}", rights.1)]
+    [
+        format!("user publisher on >sending {}", rights.0),
+        format!("user subscriber on >hearing {}", rights.1),
+    ]
 }
 
 const LOGINS: [&str; 2] = ["publisher:sending@", "subscriber:hearing@"];
 
 #[tokio::test]
 async fn the_least_rights_in_every_shape() -> Outcome {
-    for (via, shape) in
-        BOTH.into_iter().flat_map(|via| [Shape::Database, Shape::Sentinel, Shape::Cluster].map(|shape| (via, shape)))
-    {
-        let (least, more) = (least_rights(via, u32::from(matches!(shape, Shape::Database))), more_rights(shape, via));
-        let users = users(&(format!("{} {}", least.0, more.0), format!("{} {}", least.1, more.1)));
-        in_one_shape(via, shape, &users).await.with_context(|| format!("{via:?}, {shape:?}"))?;
+    for (via, shape) in BOTH.into_iter().flat_map(|via| {
+        [Shape::Database, Shape::Sentinel, Shape::Cluster].map(|shape| (via, shape))
+    }) {
+        let (least, more) = (
+            least_rights(via, u32::from(matches!(shape, Shape::Database))),
+            more_rights(shape, via),
+        );
+        let users = users(&(
+            format!("{} {}", least.0, more.0),
+            format!("{} {}", least.1, more.1),
+        ));
+        in_one_shape(via, shape, &users)
+            .await
+            .with_context(|| format!("{via:?}, {shape:?}"))?;
     }
     Ok(())
 }
@@ -151,7 +196,11 @@ async fn in_one_shape(via: Via, shape: Shape, users: &[String]) -> Outcome {
     let (mut watched, mut cluster, mut alone) = (None, None, None);
     let urls = match shape {
         Shape::Database => {
-            let redis = users.iter().fold(Redis::new()?, |redis, user| redis.with(user)).started().await?;
+            let redis = users
+                .iter()
+                .fold(Redis::new()?, |redis, user| redis.with(user))
+                .started()
+                .await?;
             let host = redis.host();
             alone = Some(redis);
             LOGINS.map(|login| format!("redis://{login}{host}"))
@@ -174,10 +223,16 @@ async fn in_one_shape(via: Via, shape: Shape, users: &[String]) -> Outcome {
     let arrived = events_arrive_again(&stage).await;
     let mut refused = BTreeSet::new();
     let nodes = cluster.iter().flat_map(|cluster| &cluster.nodes);
-    for node in nodes.chain(watched.iter().map(|watched| &watched.master)).chain(&alone) {
+    for node in nodes
+        .chain(watched.iter().map(|watched| &watched.master))
+        .chain(&alone)
+    {
         refused.extend(denied(node).await?);
     }
-    ensure!(refused.iter().all(|what| what.ends_with(" client|setinfo")), "denied: {refused:?}, {arrived:?}");
+    ensure!(
+        refused.iter().all(|what| what.ends_with(" client|setinfo")),
+        "denied: {refused:?}, {arrived:?}"
+    );
     arrived?;
     until_away(&stage, false).await
 }
@@ -187,18 +242,29 @@ async fn the_least_rights_are_enough_and_needed() -> Outcome {
     for via in BOTH {
         let (publisher, subscriber) = least_rights(via, 0);
         let users = users(&(publisher.clone(), subscriber.clone()));
-        let redis =
-            Redis::new()?.with_password("admin").with(users[0].as_str()).with(users[1].as_str()).started().await?;
+        let redis = Redis::new()?
+            .with_password("admin")
+            .with(users[0].as_str())
+            .with(users[1].as_str())
+            .started()
+            .await?;
         let urls = LOGINS.map(|login| format!("redis://{login}{}", redis.host()));
         let mut stage = stage_on(redis, via, &urls[1]).await?;
         stage.publisher.set("AURA_REDIS_URL", &urls[0]);
         up(&mut stage).await?;
-        events_arrive(&stage).await.with_context(|| format!("{via:?}"))?;
+        events_arrive(&stage)
+            .await
+            .with_context(|| format!("{via:?}"))?;
         until_away(&stage, false).await?;
         let denied = denied(redis_of(&stage)?).await?;
-        ensure!(denied.iter().all(|what| what.ends_with(" client|setinfo")), "{denied:?} are denied as well");
+        ensure!(
+            denied.iter().all(|what| what.ends_with(" client|setinfo")),
+            "{denied:?} are denied as well"
+        );
 
-        each_is_needed(&stage, via, &publisher, &subscriber).await.with_context(|| format!("{via:?}"))?;
+        each_is_needed(&stage, via, &publisher, &subscriber)
+            .await
+            .with_context(|| format!("{via:?}"))?;
     }
     Ok(())
 }
@@ -206,26 +272,47 @@ async fn the_least_rights_are_enough_and_needed() -> Outcome {
 /// Takes one right after the other, sees that it is missed, and gives it back.
 async fn each_is_needed(stage: &Stage, via: Via, publisher: &str, subscriber: &str) -> Outcome {
     let redis = redis_of(stage)?;
-    let commands =
-        |rules: &str| rules.split(' ').filter_map(|rule| rule.strip_prefix('+')).map(str::to_owned).collect();
-    let (of_publisher, of_subscriber): (Vec<String>, Vec<String>) = (commands(publisher), commands(subscriber));
+    let commands = |rules: &str| {
+        rules
+            .split(' ')
+            .filter_map(|rule| rule.strip_prefix('+'))
+            .map(str::to_owned)
+            .collect()
+    };
+    let (of_publisher, of_subscriber): (Vec<String>, Vec<String>) =
+        (commands(publisher), commands(subscriber));
     for command in of_subscriber {
-        redis.tell(&["ACL", "SETUSER", "subscriber", &format!("-{command}")]).await?;
+        redis
+            .tell(&["ACL", "SETUSER", "subscriber", &format!("-{command}")])
+            .await?;
         redis.cut().await?;
-        until_away(stage, true).await.with_context(|| format!("without {command}"))?;
-        redis.tell(&["ACL", "SETUSER", "subscriber", &format!("+{command}")]).await?;
-        events_arrive_again(stage).await.with_context(|| format!("with {command} again"))?;
+        until_away(stage, true)
+            .await
+            .with_context(|| format!("without {command}"))?;
+        redis
+            .tell(&["ACL", "SETUSER", "subscriber", &format!("+{command}")])
+            .await?;
+        events_arrive_again(stage)
+            .await
+            .with_context(|| format!("with {command} again"))?;
     }
     for command in of_publisher {
-        redis.tell(&["ACL", "SETUSER", "publisher", &format!("-{command}")]).await?;
+        redis
+            .tell(&["ACL", "SETUSER", "publisher", &format!("-{command}")])
+            .await?;
         write_quickly(&stage.publisher.api(), "a", 1).await?;
         eventually("the publisher says what it may not do", async || {
             let said = stage.publisher.output();
-            ensure!(said.contains("NOPERM") || said.contains("no permissions"), "{via:?}: {said}");
+            ensure!(
+                said.contains("NOPERM") || said.contains("no permissions"),
+                "{via:?}: {said}"
+            );
             Ok(())
         })
         .await?;
-        redis.tell(&["ACL", "SETUSER", "publisher", &format!("+{command}")]).await?;
+        redis
+            .tell(&["ACL", "SETUSER", "publisher", &format!("+{command}")])
+            .await?;
         stage.until_converged(FREE).await?;
         events_arrive_again(stage).await?;
     }
@@ -240,7 +327,9 @@ async fn denied(redis: &Redis) -> anyhow::Result<Vec<String>> {
         let mut told = fields.chunks_exact(2).map(|pair| (&pair[0], &pair[1]));
         let mut field = |name: &str| {
             let found = told.find(|(field, _value)| **field == Reply::Text(name.to_owned()));
-            found.context("a field of ACL LOG").and_then(|(_field, value)| value.clone().into_text())
+            found
+                .context("a field of ACL LOG")
+                .and_then(|(_field, value)| value.clone().into_text())
         };
         let (object, user) = (field("object")?, field("username")?);
         denied.push(format!("{user} {object}"));
@@ -258,7 +347,9 @@ async fn by_tls() -> Outcome {
         up(&mut stage).await?;
         events_arrive(&stage).await?;
         redis_of(&stage)?.cut().await?;
-        events_arrive_again(&stage).await.with_context(|| format!("{via:?}"))?;
+        events_arrive_again(&stage)
+            .await
+            .with_context(|| format!("{via:?}"))?;
     }
     Ok(())
 }
@@ -281,7 +372,11 @@ async fn whom_nobody_trusts_hears_nothing() -> Outcome {
 /// What cannot be meant stops the start, and names the setting without the password.
 #[tokio::test]
 async fn a_url_that_cannot_be_meant() -> Outcome {
-    for url in ["http://:hunter2@127.0.0.1", "redis-sentinel://:hunter2@127.0.0.1", "127.0.0.1:6379"] {
+    for url in [
+        "http://:hunter2@127.0.0.1",
+        "redis-sentinel://:hunter2@127.0.0.1",
+        "127.0.0.1:6379",
+    ] {
         let mut publisher = Service::publisher()?;
         for (name, value) in Via::PubSub.redis_settings(url) {
             publisher.set(name, value);
@@ -290,7 +385,10 @@ async fn a_url_that_cannot_be_meant() -> Outcome {
         let process = publisher.process()?;
         let ended = process.ended(e2e::wait::PATIENCE).await?;
         let said = process.said();
-        ensure!(!ended.success() && said.contains("AURA_REDIS_URL") && !said.contains("hunter2"), "{ended}: {said}");
+        ensure!(
+            !ended.success() && said.contains("AURA_REDIS_URL") && !said.contains("hunter2"),
+            "{ended}: {said}"
+        );
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Redis dies, hangs, hangs up and forgets: no write waits for it, and the return of it is enough for everything to arrive.
-//! Nobody reads the heads on a schedule here.
+//! Redis dies, hangs, hangs up and forgets: no write waits for it, and the return of it is enough
+//! for everything to arrive. Nobody reads the heads on a schedule here.
 
 use std::time::{Duration, Instant};
 
@@ -11,12 +11,19 @@ use e2e::{
 };
 use serde_json::json;
 
-use super::{BOTH, Outcome, events_arrive_again, redis_of, status, until_away, write_for, write_quickly};
+use super::{
+    BOTH, Outcome, events_arrive_again, redis_of, status, until_away, write_for, write_quickly,
+};
 
 /// A stage that has seen one event arrive.
 async fn warm(via: Via) -> anyhow::Result<Stage> {
     let stage = Stage::start(Kind::Embedded, via).await?;
-    stage.publisher.api().create(FREE, &json!({"id": "a"})).await?.expect(201)?;
+    stage
+        .publisher
+        .api()
+        .create(FREE, &json!({"id": "a"}))
+        .await?
+        .expect(201)?;
     stage.until_same(FREE, "a").await?;
     Ok(stage)
 }
@@ -35,10 +42,15 @@ async fn it_is_killed_and_comes_back_empty() -> Outcome {
         write_for(&stage.publisher.api(), Duration::from_secs(1)).await?;
         until_away(&stage, true).await?;
         for subscriber in &stage.subscribers {
-            ensure!(subscriber.api().status_of("/readyz").await? < 300, "a replica serves on without Redis");
+            ensure!(
+                subscriber.api().status_of("/readyz").await? < 300,
+                "a replica serves on without Redis"
+            );
         }
         stage.redis.as_mut().context("a redis")?.restart().await?;
-        all_is_well(&stage).await.with_context(|| format!("{via:?}"))?;
+        all_is_well(&stage)
+            .await
+            .with_context(|| format!("{via:?}"))?;
     }
     Ok(())
 }
@@ -51,8 +63,12 @@ async fn it_is_away_and_nobody_writes() -> Outcome {
         stage.redis.as_mut().context("a redis")?.kill()?;
         until_away(&stage, true).await?;
         stage.redis.as_mut().context("a redis")?.restart().await?;
-        until_away(&stage, false).await.with_context(|| format!("{via:?}"))?;
-        all_is_well(&stage).await.with_context(|| format!("{via:?}"))?;
+        until_away(&stage, false)
+            .await
+            .with_context(|| format!("{via:?}"))?;
+        all_is_well(&stage)
+            .await
+            .with_context(|| format!("{via:?}"))?;
     }
     Ok(())
 }
@@ -72,7 +88,9 @@ async fn it_comes_up_last() -> Outcome {
             write_quickly(&stage.publisher.api(), "a", number).await?;
         }
         stage.redis.as_mut().context("a redis")?.restart().await?;
-        all_is_well(&stage).await.with_context(|| format!("{via:?}"))?;
+        all_is_well(&stage)
+            .await
+            .with_context(|| format!("{via:?}"))?;
     }
     Ok(())
 }
@@ -85,21 +103,29 @@ async fn every_connection_is_cut_while_clients_write() -> Outcome {
             redis_of(&stage)?.cut().await?;
             write_for(&stage.publisher.api(), Duration::from_millis(300)).await?;
         }
-        all_is_well(&stage).await.with_context(|| format!("{via:?}"))?;
+        all_is_well(&stage)
+            .await
+            .with_context(|| format!("{via:?}"))?;
     }
     Ok(())
 }
 
-/// The write is committed while nobody listens, and nothing is written after it: the reconnect alone brings it.
+/// The write is committed while nobody listens, and nothing is written after it: the reconnect
+/// alone brings it.
 #[tokio::test]
 async fn a_reconnect_brings_what_nobody_heard() -> Outcome {
     let mut stage = Stage::set(Kind::Embedded, Via::PubSub).await?;
-    stage.publisher.set("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
+    stage
+        .publisher
+        .set("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
     stage.publisher.start().await?;
     stage.start_subscribers().await?;
     write_quickly(&stage.publisher.api(), "a", 1).await?;
     for subscriber in &stage.subscribers {
-        ensure!(subscriber.api().head(FREE).await?.revision == 0, "nobody has told it");
+        ensure!(
+            subscriber.api().head(FREE).await?.revision == 0,
+            "nobody has told it"
+        );
     }
     redis_of(&stage)?.cut().await?;
     stage.until_converged(FREE).await
@@ -109,9 +135,13 @@ async fn a_reconnect_brings_what_nobody_heard() -> Outcome {
 async fn it_is_paused() -> Outcome {
     for via in BOTH {
         let stage = warm(via).await?;
-        redis_of(&stage)?.tell(&["CLIENT", "PAUSE", "3000", "ALL"]).await?;
+        redis_of(&stage)?
+            .tell(&["CLIENT", "PAUSE", "3000", "ALL"])
+            .await?;
         write_for(&stage.publisher.api(), Duration::from_secs(2)).await?;
-        all_is_well(&stage).await.with_context(|| format!("{via:?}"))?;
+        all_is_well(&stage)
+            .await
+            .with_context(|| format!("{via:?}"))?;
     }
     Ok(())
 }
@@ -125,7 +155,9 @@ async fn it_is_frozen() -> Outcome {
         let written = write_for(&stage.publisher.api(), Duration::from_secs(5)).await;
         redis.thaw()?;
         written?;
-        all_is_well(&stage).await.with_context(|| format!("{via:?}"))?;
+        all_is_well(&stage)
+            .await
+            .with_context(|| format!("{via:?}"))?;
     }
     Ok(())
 }
@@ -140,7 +172,9 @@ async fn a_frozen_one_is_noticed() -> Outcome {
         let noticed = until_away(&stage, true).await;
         redis.thaw()?;
         noticed.with_context(|| format!("{via:?}"))?;
-        all_is_well(&stage).await.with_context(|| format!("{via:?}"))?;
+        all_is_well(&stage)
+            .await
+            .with_context(|| format!("{via:?}"))?;
     }
     Ok(())
 }
@@ -155,7 +189,11 @@ async fn services_stop_while_it_is_frozen() -> Outcome {
         for service in stage.subscribers.iter_mut().chain([&mut stage.publisher]) {
             let began = Instant::now();
             service.stop().await.with_context(|| format!("{via:?}"))?;
-            ensure!(began.elapsed() < Duration::from_secs(10), "{via:?}: it took {:?}", began.elapsed());
+            ensure!(
+                began.elapsed() < Duration::from_secs(10),
+                "{via:?}: it took {:?}",
+                began.elapsed()
+            );
         }
         redis_of(&stage)?.thaw()?;
     }
@@ -170,7 +208,9 @@ async fn it_is_emptied() -> Outcome {
             redis_of(&stage)?.tell(&["FLUSHALL"]).await?;
             write_for(&stage.publisher.api(), Duration::from_millis(300)).await?;
         }
-        all_is_well(&stage).await.with_context(|| format!("{via:?}"))?;
+        all_is_well(&stage)
+            .await
+            .with_context(|| format!("{via:?}"))?;
     }
     Ok(())
 }
@@ -188,11 +228,16 @@ async fn what_is_owed_outlives_the_publisher() -> Outcome {
         stage.redis.as_mut().context("a redis")?.restart().await?;
         until_away(&stage, false).await?;
         stage.publisher.start().await?;
-        all_is_well(&stage).await.with_context(|| format!("{via:?}"))?;
+        all_is_well(&stage)
+            .await
+            .with_context(|| format!("{via:?}"))?;
         for subscriber in &stage.subscribers {
             eventually("nothing is lacking", async || {
                 let said = status(subscriber).await?;
-                ensure!(said.collections.iter().all(|row| row.revision == row.known), "{said:?}");
+                ensure!(
+                    said.collections.iter().all(|row| row.revision == row.known),
+                    "{said:?}"
+                );
                 Ok(())
             })
             .await?;
@@ -204,7 +249,10 @@ async fn what_is_owed_outlives_the_publisher() -> Outcome {
 /// Redis hangs up on a subscriber that reads too slowly, and what it had for it is gone.
 #[tokio::test]
 async fn a_slow_reader_is_cut_off() -> Outcome {
-    let redis = Redis::new()?.with("client-output-buffer-limit pubsub 64kb 64kb 1").started().await?;
+    let redis = Redis::new()?
+        .with("client-output-buffer-limit pubsub 64kb 64kb 1")
+        .started()
+        .await?;
     let mut stage = Stage::set_at(Kind::Embedded, Via::PubSub, &redis.url()).await?;
     stage.publisher.start().await?;
     stage.start_subscribers().await?;
@@ -219,7 +267,11 @@ async fn a_slow_reader_is_cut_off() -> Outcome {
     // More than the buffers of two kernels and of Redis hold.
     let mut written = Ok(());
     for number in 0..1_000 {
-        written = api.create(FREE, &json!({"id": number.to_string(), "text": text})).await?.expect(201).map(drop);
+        written = api
+            .create(FREE, &json!({"id": number.to_string(), "text": text}))
+            .await?
+            .expect(201)
+            .map(drop);
         if written.is_err() || redis.listeners().await? == 1 {
             break;
         }

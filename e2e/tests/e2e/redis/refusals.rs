@@ -1,4 +1,5 @@
-//! Redis refuses one thing, or one node of it is silent: everything else goes on, and nobody makes a noise of it.
+//! Redis refuses one thing, or one node of it is silent: everything else goes on, and nobody makes
+//! a noise of it.
 
 use std::net::TcpListener;
 
@@ -18,15 +19,27 @@ use super::{BOTH, Outcome, events_arrive, redis_of, status, until_away};
 /// Lines of the log of both sides that say so.
 fn lines(stage: &Stage, what: &str) -> usize {
     let all = std::iter::once(&stage.publisher).chain(&stage.subscribers);
-    all.map(|service| service.output().lines().filter(|line| line.contains(what)).count()).sum()
+    all.map(|service| {
+        service
+            .output()
+            .lines()
+            .filter(|line| line.contains(what))
+            .count()
+    })
+    .sum()
 }
 
-/// A client of a cluster asks all nodes that it begins with; one that accepts and says nothing must not hold up the rest.
+/// A client of a cluster asks all nodes that it begins with; one that accepts and says nothing must
+/// not hold up the rest.
 #[tokio::test]
 async fn a_silent_node_holds_up_nobody() -> Outcome {
     let silent = TcpListener::bind("127.0.0.1:0")?;
     let cluster = Cluster::start().await?;
-    let url = format!("redis-cluster://{}?node={}", silent.local_addr()?, cluster.nodes[1].host());
+    let url = format!(
+        "redis-cluster://{}?node={}",
+        silent.local_addr()?,
+        cluster.nodes[1].host()
+    );
     for via in BOTH {
         let mut stage = Stage::set_at(Kind::Embedded, via, &url).await?;
         stage.publisher.start().await?;
@@ -37,16 +50,25 @@ async fn a_silent_node_holds_up_nobody() -> Outcome {
         })
         .await
         .with_context(|| stage.subscribers[0].output())?;
-        events_arrive(&stage).await.with_context(|| format!("{via:?}"))?;
+        events_arrive(&stage)
+            .await
+            .with_context(|| format!("{via:?}"))?;
     }
     Ok(())
 }
 
-/// A key of another type where a stream should be: that collection lives on check-ins, the others on their events.
+/// A key of another type where a stream should be: that collection lives on check-ins, the others
+/// on their events.
 #[tokio::test]
 async fn one_stream_that_cannot_be_read_silences_no_other() -> Outcome {
     let mut stage = Stage::set(Kind::Embedded, Via::Streams).await?;
-    redis_of(&stage)?.tell(&["SET", &format!("{{0__:aura-config}}:{CHANNELS}"), "no stream"]).await?;
+    redis_of(&stage)?
+        .tell(&[
+            "SET",
+            &format!("{{0__:aura-config}}:{CHANNELS}"),
+            "no stream",
+        ])
+        .await?;
     stage.publisher.start().await?;
     stage.start_subscribers().await?;
     eventually("it stands", async || {
@@ -55,29 +77,51 @@ async fn one_stream_that_cannot_be_read_silences_no_other() -> Outcome {
     })
     .await?;
     let api = stage.publisher.api();
-    api.create(CHANNELS, &sample(CHANNELS)?).await?.expect(201)?;
+    api.create(CHANNELS, &sample(CHANNELS)?)
+        .await?
+        .expect(201)?;
     for _event in 0..5 {
         events_arrive(&stage).await?;
     }
-    ensure!(lines(&stage, "INFO events come") == 2, "it came and went:\n{}", stage.subscribers[0].output());
+    ensure!(
+        lines(&stage, "INFO events come") == 2,
+        "it came and went:\n{}",
+        stage.subscribers[0].output()
+    );
     eventually("it is told once that it cannot be published", async || {
-        ensure!(lines(&stage, "cannot be published") == 1, "not once:\n{}", stage.publisher.output());
+        ensure!(
+            lines(&stage, "cannot be published") == 1,
+            "not once:\n{}",
+            stage.publisher.output()
+        );
         Ok(())
     })
     .await?;
-    redis_of(&stage)?.tell(&["DEL", &format!("{{0__:aura-config}}:{CHANNELS}")]).await?;
+    redis_of(&stage)?
+        .tell(&["DEL", &format!("{{0__:aura-config}}:{CHANNELS}")])
+        .await?;
     stage.until_converged(CHANNELS).await?;
-    ensure!(lines(&stage, "cannot be published") == 1, "once more:\n{}", stage.publisher.output());
+    ensure!(
+        lines(&stage, "cannot be published") == 1,
+        "once more:\n{}",
+        stage.publisher.output()
+    );
     Ok(())
 }
 
 /// Who may not ask whether the connection lives is told so, which is a sign of life.
 #[tokio::test]
 async fn a_right_that_is_lacking_is_an_answer() -> Outcome {
-    let redis = Redis::new()?.with("user listener on >secret &* -@all +psubscribe").started().await?;
+    let redis = Redis::new()?
+        .with("user listener on >secret &* -@all +psubscribe")
+        .started()
+        .await?;
     let mut stage = Stage::set_at(Kind::Embedded, Via::PubSub, &redis.url()).await?;
     let url = redis.url_as("listener", "secret");
-    stage.subscribers.iter_mut().for_each(|subscriber| subscriber.set("AURA_REDIS_URL", url.clone()));
+    stage
+        .subscribers
+        .iter_mut()
+        .for_each(|subscriber| subscriber.set("AURA_REDIS_URL", url.clone()));
     stage.publisher.start().await?;
     stage.start_subscribers().await?;
     eventually("both listen", async || {
@@ -90,22 +134,32 @@ async fn a_right_that_is_lacking_is_an_answer() -> Outcome {
         let refused = format!("{:?}", log().await?);
         ensure!(refused.contains("ping"), "{refused}");
         events_arrive(&stage).await?;
-        ensure!(status(&stage.subscribers[0]).await?.events.applied >= 10, "not yet");
+        ensure!(
+            status(&stage.subscribers[0]).await?.events.applied >= 10,
+            "not yet"
+        );
         Ok(())
     })
     .await?;
     until_away(&stage, false).await?;
-    ensure!(lines(&stage, "INFO events come") == 2, "it came and went:\n{}", stage.subscribers[0].output());
+    ensure!(
+        lines(&stage, "INFO events come") == 2,
+        "it came and went:\n{}",
+        stage.subscribers[0].output()
+    );
     Ok(())
 }
 
-/// The place that is kept stays before a member of a set that waits, also when the connection was made anew meanwhile: who
-/// comes back to Redis alone reads it again.
+/// The place that is kept stays before a member of a set that waits, also when the connection was
+/// made anew meanwhile: who comes back to Redis alone reads it again.
 #[tokio::test]
 async fn a_reconnect_does_not_move_what_is_kept() -> Outcome {
     let mut stage = Stage::set(Kind::Embedded, Via::Streams).await?;
     let kept = folder()?;
-    stage.subscribers[0].set("AURA_CONFIGURATION_SNAPSHOT_DIR", kept.path().display().to_string());
+    stage.subscribers[0].set(
+        "AURA_CONFIGURATION_SNAPSHOT_DIR",
+        kept.path().display().to_string(),
+    );
     stage.publisher.start().await?;
     stage.start_subscribers().await?;
     events_arrive(&stage).await?;
@@ -120,7 +174,9 @@ async fn a_reconnect_does_not_move_what_is_kept() -> Outcome {
     // It has no such revisions, and would take a report of them for a sign of a restored database.
     stage.publisher.kill()?;
     let redis = redis_of(&stage)?;
-    redis.tell(&["XADD", &key, "*", "data", &member("one", head.revision + 1)]).await?;
+    redis
+        .tell(&["XADD", &key, "*", "data", &member("one", head.revision + 1)])
+        .await?;
     let staged = async |subscriber: &Service| anyhow::Ok(status(subscriber).await?.events.staged);
     eventually("it waits", async || {
         ensure!(staged(&stage.subscribers[0]).await? == 1, "not yet");
@@ -136,12 +192,17 @@ async fn a_reconnect_does_not_move_what_is_kept() -> Outcome {
     // A sign that it goes on behind the member, and that this is known to it.
     redis.tell(&["XADD", &key, "*", "data", "garbage"]).await?;
     eventually("it goes on", async || {
-        ensure!(status(&stage.subscribers[0]).await?.events.dropped == 1, "not yet");
+        ensure!(
+            status(&stage.subscribers[0]).await?.events.dropped == 1,
+            "not yet"
+        );
         Ok(())
     })
     .await?;
     stage.subscribers[0].stop().await?;
-    redis_of(&stage)?.tell(&["XADD", &key, "*", "data", &member("two", head.revision + 2)]).await?;
+    redis_of(&stage)?
+        .tell(&["XADD", &key, "*", "data", &member("two", head.revision + 2)])
+        .await?;
     stage.subscribers[0].launch()?;
     let api: Api = stage.subscribers[0].api();
     eventually("the set is whole, with Redis alone", async || {

@@ -18,7 +18,9 @@ async fn up(url: &str, via: Via) -> anyhow::Result<Stage> {
     Ok(stage)
 }
 
-async fn until_listening<F: Future<Output = anyhow::Result<usize>>>(listeners: impl Fn() -> F) -> Outcome {
+async fn until_listening<F: Future<Output = anyhow::Result<usize>>>(
+    listeners: impl Fn() -> F,
+) -> Outcome {
     eventually("both replicas listen", async || {
         let there = listeners().await?;
         ensure!(there == 2, "{there} listen");
@@ -29,16 +31,26 @@ async fn until_listening<F: Future<Output = anyhow::Result<usize>>>(listeners: i
 
 #[tokio::test]
 async fn a_master_dies_while_clients_write() -> Outcome {
-    for (via, password, sentinel) in [(Via::PubSub, None, None), (Via::Streams, Some("servers"), Some("sentinels"))] {
+    for (via, password, sentinel) in [
+        (Via::PubSub, None, None),
+        (Via::Streams, Some("servers"), Some("sentinels")),
+    ] {
         let mut watched = Watched::start(password, sentinel).await?;
         let stage = up(&watched.url(), via).await?;
-        until_listening(async || watched.master.listeners().await).await.with_context(|| stage.publisher.output())?;
+        until_listening(async || watched.master.listeners().await)
+            .await
+            .with_context(|| stage.publisher.output())?;
         events_arrive(&stage).await?;
         watched.master.kill()?;
         write_for(&stage.publisher.api(), Duration::from_secs(2)).await?;
         watched.until_failed_over().await?;
-        stage.until_converged(FREE).await.with_context(|| format!("{via:?}"))?;
-        events_arrive_again(&stage).await.with_context(|| format!("{via:?}"))?;
+        stage
+            .until_converged(FREE)
+            .await
+            .with_context(|| format!("{via:?}"))?;
+        events_arrive_again(&stage)
+            .await
+            .with_context(|| format!("{via:?}"))?;
         until_away(&stage, false).await?;
     }
     Ok(())
@@ -55,16 +67,25 @@ async fn a_master_steps_down() -> Outcome {
         watched.fail_over().await?;
         write_for(&stage.publisher.api(), Duration::from_secs(1)).await?;
         watched.until_failed_over().await?;
-        until_listening(async || watched.replica.listeners().await).await.with_context(|| format!("{via:?}"))?;
-        // What the old master took after the replica had left it is lost with what it held; the next event tells of it.
-        events_arrive_again(&stage).await.with_context(|| format!("{via:?}"))?;
-        stage.until_converged(FREE).await.with_context(|| format!("{via:?}"))?;
+        until_listening(async || watched.replica.listeners().await)
+            .await
+            .with_context(|| format!("{via:?}"))?;
+        // What the old master took after the replica had left it is lost with what it held; the
+        // next event tells of it.
+        events_arrive_again(&stage)
+            .await
+            .with_context(|| format!("{via:?}"))?;
+        stage
+            .until_converged(FREE)
+            .await
+            .with_context(|| format!("{via:?}"))?;
         until_away(&stage, false).await?;
     }
     Ok(())
 }
 
-/// The old master hangs until another has its place, then wakes and takes itself for the master for a moment.
+/// The old master hangs until another has its place, then wakes and takes itself for the master for
+/// a moment.
 #[tokio::test]
 async fn a_master_hangs_and_wakes() -> Outcome {
     for via in BOTH {
@@ -80,8 +101,13 @@ async fn a_master_hangs_and_wakes() -> Outcome {
         written?;
         failed_over?;
         listening.with_context(|| format!("{via:?}"))?;
-        events_arrive_again(&stage).await.with_context(|| format!("{via:?}"))?;
-        stage.until_converged(FREE).await.with_context(|| format!("{via:?}"))?;
+        events_arrive_again(&stage)
+            .await
+            .with_context(|| format!("{via:?}"))?;
+        stage
+            .until_converged(FREE)
+            .await
+            .with_context(|| format!("{via:?}"))?;
         until_away(&stage, false).await?;
     }
     Ok(())
@@ -93,15 +119,22 @@ async fn the_nodes_of_a_cluster_die_in_turn() -> Outcome {
     for via in BOTH {
         let mut cluster = Cluster::start().await?;
         let stage = up(&cluster.url(), via).await?;
-        until_listening(async || cluster.listeners().await).await.with_context(|| stage.publisher.output())?;
+        until_listening(async || cluster.listeners().await)
+            .await
+            .with_context(|| stage.publisher.output())?;
         events_arrive(&stage).await?;
         for index in 0..cluster.nodes.len() {
             cluster.nodes[index].kill()?;
             write_for(&stage.publisher.api(), Duration::from_millis(500)).await?;
             cluster.nodes[index].restart().await?;
             cluster.until_whole().await?;
-            stage.until_converged(FREE).await.with_context(|| format!("{via:?}, node {index}"))?;
-            events_arrive_again(&stage).await.with_context(|| format!("{via:?}, node {index}"))?;
+            stage
+                .until_converged(FREE)
+                .await
+                .with_context(|| format!("{via:?}, node {index}"))?;
+            events_arrive_again(&stage)
+                .await
+                .with_context(|| format!("{via:?}, node {index}"))?;
         }
         until_away(&stage, false).await?;
     }
@@ -120,7 +153,10 @@ async fn the_streams_of_a_cluster_stay_together() -> Outcome {
     events_arrive(&stage).await?;
     for (index, node) in cluster.nodes.iter().enumerate() {
         let keys = node.tell(&["DBSIZE"]).await?.into_integer()?;
-        ensure!((keys > 0) == (index == holder), "node {index} has {keys} keys");
+        ensure!(
+            (keys > 0) == (index == holder),
+            "node {index} has {keys} keys"
+        );
     }
     Ok(())
 }

@@ -36,7 +36,9 @@ async fn an_ordinary_client_hears_every_change() -> Outcome {
     let mut stage = in_database_one().await?;
     up(&mut stage).await?;
     let (redis, api) = (redis_of(&stage)?, stage.publisher.api());
-    let mut channels = redis.listen("SUBSCRIBE", "1__:aura-config:ChannelConfiguration").await?;
+    let mut channels = redis
+        .listen("SUBSCRIBE", "1__:aura-config:ChannelConfiguration")
+        .await?;
     let mut all = redis.listen("PSUBSCRIBE", "1__:aura-config:*").await?;
 
     let before = Utc::now();
@@ -73,9 +75,17 @@ async fn an_ordinary_client_hears_every_change() -> Outcome {
     let mut everywhere = [all.next().await?, all.next().await?, all.next().await?];
     everywhere.sort();
     let (last_channel, last_body) = &everywhere[0];
-    ensure!(*last_channel == format!("1__:aura-config:{AGENTS}:{agent_id}"), "{last_channel}");
+    ensure!(
+        *last_channel == format!("1__:aura-config:{AGENTS}:{agent_id}"),
+        "{last_channel}"
+    );
     compare(last_body, agent_create)?;
-    ensure!(everywhere[1..].iter().all(|(on, _body)| on == "1__:aura-config:ChannelConfiguration"), "{everywhere:?}");
+    ensure!(
+        everywhere[1..]
+            .iter()
+            .all(|(on, _body)| on == "1__:aura-config:ChannelConfiguration"),
+        "{everywhere:?}"
+    );
     // Both replicas take the events of every channel, also of those that have one per document.
     stage.until_same(CHANNELS, id).await?;
     stage.until_same(AGENTS, agent_id).await?;
@@ -100,21 +110,29 @@ async fn any_collection_can_have_a_channel_per_document() -> Outcome {
     api.create(AGENTS, &agent).await?.expect(201)?;
     ensure!(all.next().await?.0 == "1__:a*[b]?:AgentConfiguration");
     stage.until_same(FREE, "one").await?;
-    stage.until_same(AGENTS, agent["id"].as_str().context("an id")?).await?;
-    // The signs of a pattern in the prefix stand for themselves: nobody listens to what they would match.
+    stage
+        .until_same(AGENTS, agent["id"].as_str().context("an id")?)
+        .await?;
+    // The signs of a pattern in the prefix stand for themselves: nobody listens to what they would
+    // match.
     ensure!(
-        redis_of(&stage)?.publish("1__:aXb?:FreeForm", r#"{"op":"Update","id":"one"}"#).await? == 1,
+        redis_of(&stage)?
+            .publish("1__:aXb?:FreeForm", r#"{"op":"Update","id":"one"}"#)
+            .await?
+            == 1,
         "the listener"
     );
     events_arrive(&stage).await
 }
 
-/// The minimal body, by anybody and on either spelling of the channel, makes the replicas look, though their publisher
-/// itself says nothing.
+/// The minimal body, by anybody and on either spelling of the channel, makes the replicas look,
+/// though their publisher itself says nothing.
 #[tokio::test]
 async fn the_minimal_body_of_anybody_makes_replicas_look() -> Outcome {
     let mut stage = in_database_one().await?;
-    stage.publisher.set("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
+    stage
+        .publisher
+        .set("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
     up(&mut stage).await?;
     let (redis, api) = (redis_of(&stage)?, stage.publisher.api());
     let (mut channel, mut hinted) = (sample(CHANNELS)?, 0);
@@ -131,19 +149,32 @@ async fn the_minimal_body_of_anybody_makes_replicas_look() -> Outcome {
         api.put(CHANNELS, &id, &channel).await?.expect(200)?;
         redis.publish(&on, &body).await?;
         hinted += 1;
-        stage.until_converged(CHANNELS).await.with_context(|| on.clone())?;
+        stage
+            .until_converged(CHANNELS)
+            .await
+            .with_context(|| on.clone())?;
         until_hinted(&stage, hinted).await.with_context(|| on)?;
     }
-    // A neighbour whose name begins alike. What is published on one connection is heard in order, so it was there before.
+    // A neighbour whose name begins alike. What is published on one connection is heard in order,
+    // so it was there before.
     let mut client = redis.client().await?;
-    for on in ["1__:aura-config:ChannelConfigurationX", "0__:aura-config:ChannelConfiguration"] {
+    for on in [
+        "1__:aura-config:ChannelConfigurationX",
+        "0__:aura-config:ChannelConfiguration",
+    ] {
         client.ask(&["PUBLISH", on, &body]).await?;
     }
-    client.ask(&["PUBLISH", "1__:aura-config:ChannelConfiguration", &body]).await?;
+    client
+        .ask(&["PUBLISH", "1__:aura-config:ChannelConfiguration", &body])
+        .await?;
     until_hinted(&stage, hinted + 1).await?;
     for subscriber in &stage.subscribers {
         let said = status(subscriber).await?;
-        ensure!(said.events.dropped == 0 && said.events.applied == 0, "{:?}", said.events);
+        ensure!(
+            said.events.dropped == 0 && said.events.applied == 0,
+            "{:?}",
+            said.events
+        );
     }
     Ok(())
 }
@@ -160,13 +191,17 @@ async fn until_hinted(stage: &Stage, times: u64) -> Outcome {
     Ok(())
 }
 
-/// What can never succeed is dropped and counted; what comes next is taken. One suite for both ways.
+/// What can never succeed is dropped and counted; what comes next is taken. One suite for both
+/// ways.
 #[tokio::test]
 async fn garbage_is_dropped_and_counted() -> Outcome {
     for via in super::BOTH {
         let stage = Stage::start(Kind::Embedded, via).await?;
         let mut client = redis_of(&stage)?.client().await?;
-        let large = format!(r#"{{"op":"Update","id":"a","configData":{{"x":"{}"}}}}"#, "x".repeat(5 << 20));
+        let large = format!(
+            r#"{{"op":"Update","id":"a","configData":{{"x":"{}"}}}}"#,
+            "x".repeat(5 << 20)
+        );
         let garbage: [&[u8]; 11] = [
             b"",
             b"{",
@@ -180,7 +215,10 @@ async fn garbage_is_dropped_and_counted() -> Outcome {
             br#"{"op":"Update","id":"a","configData":[1]}"#,
             large.as_bytes(),
         ];
-        let (channel, stream) = (format!("0__:aura-config:{FREE}"), format!("{{0__:aura-config}}:{FREE}"));
+        let (channel, stream) = (
+            format!("0__:aura-config:{FREE}"),
+            format!("{{0__:aura-config}}:{FREE}"),
+        );
         for body in garbage {
             let words: Vec<&[u8]> = match via {
                 Via::Streams => vec![b"XADD", stream.as_bytes(), b"*", b"data", body],
@@ -197,8 +235,16 @@ async fn garbage_is_dropped_and_counted() -> Outcome {
         for subscriber in &stage.subscribers {
             eventually("all garbage was counted", async || {
                 let said = status(subscriber).await?;
-                ensure!(said.events.dropped == dropped, "{via:?}: {:?} {:?}", said.events, said.drops);
-                ensure!(said.events.hinted == 0 && said.intake.is_none(), "{via:?}: {said:?}");
+                ensure!(
+                    said.events.dropped == dropped,
+                    "{via:?}: {:?} {:?}",
+                    said.events,
+                    said.drops
+                );
+                ensure!(
+                    said.events.hinted == 0 && said.intake.is_none(),
+                    "{via:?}: {said:?}"
+                );
                 Ok(())
             })
             .await

@@ -1,6 +1,7 @@
 //! Rows of replicas, and the epoch, in the embedded store.
 //!
-//! Rows are not worth an fsync of their own; the round that forgets makes them durable, and gives their pages back.
+//! Rows are not worth an fsync of their own; the round that forgets makes them durable, and gives
+//! their pages back.
 
 use anyhow::anyhow;
 use chrono::{DateTime, Utc};
@@ -11,7 +12,8 @@ use super::{Embedded, META, epoch};
 use crate::store::fleet::{MOST_BYTES, MOST_MEMBERS, Row};
 
 /// When it was seen, in milliseconds, and its row as JSON, by name.
-pub(super) const REPLICAS: TableDefinition<'_, &str, (i64, &[u8])> = TableDefinition::new("replicas");
+pub(super) const REPLICAS: TableDefinition<'_, &str, (i64, &[u8])> =
+    TableDefinition::new("replicas");
 
 impl Embedded {
     pub(in crate::store) async fn put_members(&self, rows: Vec<Row>) -> anyhow::Result<()> {
@@ -48,16 +50,22 @@ impl Embedded {
         .await
     }
 
-    pub(in crate::store) async fn forget_members(&self, before: DateTime<Utc>) -> anyhow::Result<()> {
+    pub(in crate::store) async fn forget_members(
+        &self,
+        before: DateTime<Utc>,
+    ) -> anyhow::Result<()> {
         self.call(move |database| {
-            // Without replicas there is nothing to forget, and no reason to hold up a writer for an fsync.
+            // Without replicas there is nothing to forget, and no reason to hold up a writer for an
+            // fsync.
             if database.begin_read()?.open_table(REPLICAS)?.is_empty()? {
                 return Ok(());
             }
             let transaction = database.begin_write()?;
             let mut table = transaction.open_table(REPLICAS)?;
-            let mut seen: Vec<i64> =
-                table.iter()?.map(|row| row.map(|(_name, row)| row.value().0)).collect::<Result<_, _>>()?;
+            let mut seen: Vec<i64> = table
+                .iter()?
+                .map(|row| row.map(|(_name, row)| row.value().0))
+                .collect::<Result<_, _>>()?;
             seen.sort_unstable_by(|one, other| other.cmp(one));
             let beyond = seen.get(MOST_MEMBERS).map_or(i64::MIN, |oldest| oldest + 1);
             let before = before.timestamp_millis().max(beyond);
@@ -79,7 +87,9 @@ impl Embedded {
             meta.insert("lineage", u64::from(to.lineage))?;
             meta.insert("counter", to.counter)?;
             drop(meta);
-            transaction.commit().map_err(|error| anyhow!(this.break_down(error.into())))?;
+            transaction
+                .commit()
+                .map_err(|error| anyhow!(this.break_down(error.into())))?;
             Ok(true)
         })
         .await

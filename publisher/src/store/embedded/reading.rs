@@ -12,21 +12,34 @@ use super::{DOCUMENTS, Embedded, META, document, epoch, heads};
 use crate::store::{self, PIECE_BYTES, Piece, Reading};
 
 impl Embedded {
-    pub(in crate::store) async fn read(&self, collections: &BTreeSet<CollectionName>) -> anyhow::Result<Reading> {
+    pub(in crate::store) async fn read(
+        &self,
+        collections: &BTreeSet<CollectionName>,
+    ) -> anyhow::Result<Reading> {
         let (store, collections) = (self.clone(), collections.clone());
         self.call(move |database| {
             let transaction = database.begin_read()?;
             let heads = heads(&transaction, &collections)?;
             let epoch = epoch(&transaction.open_table(META)?)?;
             let left = collections.into_iter().collect();
-            let cursor = Cursor { store, transaction: Arc::new(transaction), left, after: None };
-            Ok(Reading { epoch, heads, cursor: store::Cursor::Embedded(cursor) })
+            let cursor = Cursor {
+                store,
+                transaction: Arc::new(transaction),
+                left,
+                after: None,
+            };
+            Ok(Reading {
+                epoch,
+                heads,
+                cursor: store::Cursor::Embedded(cursor),
+            })
         })
         .await
     }
 }
 
-/// Reads documents piece by piece from one read transaction, which redb keeps as it was for as long as it is held.
+/// Reads documents piece by piece from one read transaction, which redb keeps as it was for as long
+/// as it is held.
 pub(in crate::store) struct Cursor {
     store: Embedded,
     transaction: Arc<ReadTransaction>,
@@ -36,19 +49,31 @@ pub(in crate::store) struct Cursor {
 
 impl std::fmt::Debug for Cursor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cursor").field("left", &self.left).finish_non_exhaustive()
+        f.debug_struct("Cursor")
+            .field("left", &self.left)
+            .finish_non_exhaustive()
     }
 }
 
 impl Cursor {
     pub(in crate::store) async fn next(&mut self) -> anyhow::Result<Option<Piece>> {
         while let Some(collection) = self.left.front().cloned() {
-            let (transaction, name, after) = (self.transaction.clone(), collection.clone(), self.after.take());
-            let documents = self.store.call(move |_database| piece(&transaction, &name, after.as_ref())).await?;
+            let (transaction, name, after) = (
+                self.transaction.clone(),
+                collection.clone(),
+                self.after.take(),
+            );
+            let documents = self
+                .store
+                .call(move |_database| piece(&transaction, &name, after.as_ref()))
+                .await?;
             match documents.last() {
                 Some(last) => {
                     self.after = Some(last.id().clone());
-                    return Ok(Some(Piece { collection, documents }));
+                    return Ok(Some(Piece {
+                        collection,
+                        documents,
+                    }));
                 }
                 None => self.left.pop_front(),
             };

@@ -25,7 +25,11 @@ struct Disk {
 
 impl Disk {
     fn works(&self) -> io::Result<()> {
-        if self.fails.load(Relaxed) { Err(io::Error::other("the disk failed")) } else { Ok(()) }
+        if self.fails.load(Relaxed) {
+            Err(io::Error::other("the disk failed"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -57,29 +61,55 @@ fn name() -> CollectionName {
 
 fn group() -> Arc<[Entry]> {
     let config = CanonicalJson::parse(b"{}").expect("json");
-    let (id, action, condition) = ("a".parse().expect("an id"), Action::Create(config), Condition::Any);
-    let write = Write { collection: name(), id, action, condition, context: contract::Context::default() };
+    let (id, action, condition) = (
+        "a".parse().expect("an id"),
+        Action::Create(config),
+        Condition::Any,
+    );
+    let write = Write {
+        collection: name(),
+        id,
+        action,
+        condition,
+        context: contract::Context::default(),
+    };
     Arc::from([Entry::One(write)])
 }
 
 /// A store with one owed change and one replica, on a disk that works until the switch is set.
 async fn store() -> (Embedded, Arc<AtomicBool>) {
     let fails = Arc::<AtomicBool>::default();
-    let disk = Disk { memory: InMemoryBackend::new(), fails: fails.clone() };
+    let disk = Disk {
+        memory: InMemoryBackend::new(),
+        fails: fails.clone(),
+    };
     // Without a cache: the disk is asked each time.
-    let database = Database::builder().set_cache_size(0).create_with_backend(disk).expect("a database");
+    let database = Database::builder()
+        .set_cache_size(0)
+        .create_with_backend(disk)
+        .expect("a database");
     prepare(&database).expect("prepared");
-    let rules = Rules { schemas: Schemas::default(), document_limit: 1_000 };
-    let terms = Arc::new(Terms { collections: BTreeSet::from([name()]), rules, events_enabled: true });
-    let store = Embedded { database: Arc::new(database), terms, broken: Arc::default() };
+    let rules = Rules {
+        schemas: Schemas::default(),
+        document_limit: 1_000,
+    };
+    let terms = Arc::new(Terms {
+        collections: BTreeSet::from([name()]),
+        rules,
+        events_enabled: true,
+    });
+    let store = Embedded {
+        database: Arc::new(database),
+        terms,
+        broken: Arc::default(),
+    };
     store.commit(group()).await.expect("committed");
     store.put_members(vec![row()]).await.expect("written");
     (store, fails)
 }
 
 fn row() -> Row {
-    let row =
-        r#"{"instance":"a","bootId":"b","intervalMs":1,"collections":{},"seen":"2026-01-01T00:00:00Z","gone":false}"#;
+    let row = r#"{"instance":"a","bootId":"b","intervalMs":1,"collections":{},"seen":"2026-01-01T00:00:00Z","gone":false}"#;
     serde_json::from_str(row).expect("a row")
 }
 
@@ -87,12 +117,24 @@ fn row() -> Row {
 async fn a_disk_that_fails_breaks_the_store_whoever_finds_out() {
     type Call = fn(Embedded) -> std::pin::Pin<Box<dyn Future<Output = bool>>>;
     let calls: [(&str, Call); 6] = [
-        ("commit", |store| Box::pin(async move { store.commit(group()).await.is_err() })),
-        ("trim", |store| Box::pin(async move { store.trim(&name(), 0, Utc::now(), 10).await.is_err() })),
-        ("clear_owed", |store| Box::pin(async move { store.clear_owed(&[(name(), 1)]).await.is_err() })),
-        ("put_members", |store| Box::pin(async move { store.put_members(vec![row()]).await.is_err() })),
-        ("forget_members", |store| Box::pin(async move { store.forget_members(Utc::now()).await.is_err() })),
-        ("heads", |store| Box::pin(async move { store.heads(&BTreeSet::from([name()])).await.is_err() })),
+        ("commit", |store| {
+            Box::pin(async move { store.commit(group()).await.is_err() })
+        }),
+        ("trim", |store| {
+            Box::pin(async move { store.trim(&name(), 0, Utc::now(), 10).await.is_err() })
+        }),
+        ("clear_owed", |store| {
+            Box::pin(async move { store.clear_owed(&[(name(), 1)]).await.is_err() })
+        }),
+        ("put_members", |store| {
+            Box::pin(async move { store.put_members(vec![row()]).await.is_err() })
+        }),
+        ("forget_members", |store| {
+            Box::pin(async move { store.forget_members(Utc::now()).await.is_err() })
+        }),
+        ("heads", |store| {
+            Box::pin(async move { store.heads(&BTreeSet::from([name()])).await.is_err() })
+        }),
     ];
     for (what, call) in calls {
         let (store, fails) = store().await;
@@ -101,7 +143,10 @@ async fn a_disk_that_fails_breaks_the_store_whoever_finds_out() {
         assert!(call(store.clone()).await, "{what} did not fail");
         // redb refuses every write from now on, though the disk is well again.
         fails.store(false, Relaxed);
-        assert!(store.broken().is_some(), "{what} failed, and nobody was told");
+        assert!(
+            store.broken().is_some(),
+            "{what} failed, and nobody was told"
+        );
         assert!(Store::Embedded(store).ping().await.is_err(), "{what}");
     }
 }
@@ -111,12 +156,24 @@ async fn a_disk_that_fails_breaks_the_store_whoever_finds_out() {
 async fn the_writer_ends_when_another_task_breaks_the_store() {
     let (store, fails) = store().await;
     let (relay, _changes) = tokio::sync::mpsc::channel(1);
-    let (_writer, task) = writer(Store::Embedded(store.clone()), relay, crate::feed::Feed::default());
+    let (_writer, task) = writer(
+        Store::Embedded(store.clone()),
+        relay,
+        crate::feed::Feed::default(),
+    );
     let mut running = tokio::task::JoinSet::new();
     running.spawn(task.run(CancellationToken::new()));
     fails.store(true, Relaxed);
     assert!(store.clear_owed(&[(name(), 1)]).await.is_err());
-    let ended = tokio::time::timeout(std::time::Duration::from_secs(10), running.join_next()).await.expect("it ends");
-    let error = ended.expect("a task").expect("no panic").expect_err("a failure");
-    assert!(error.to_string().contains("failed on its disk"), "{error:#}");
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(10), running.join_next())
+        .await
+        .expect("it ends");
+    let error = ended
+        .expect("a task")
+        .expect("no panic")
+        .expect_err("a failure");
+    assert!(
+        error.to_string().contains("failed on its disk"),
+        "{error:#}"
+    );
 }

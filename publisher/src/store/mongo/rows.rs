@@ -1,7 +1,9 @@
 //! Rows of the store's collections, and what they mean.
 
 use anyhow::{Context, bail, ensure};
-use contract::{CanonicalJson, Change, Document, DocumentId, Epoch, Head, Revision, canonical::is_canonical};
+use contract::{
+    CanonicalJson, Change, Document, DocumentId, Epoch, Head, Revision, canonical::is_canonical,
+};
 use mongodb::bson::{self, Bson, Document as Bdoc, RawDocument, doc};
 
 use super::text;

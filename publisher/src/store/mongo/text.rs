@@ -1,7 +1,8 @@
-//! Canonical JSON to BSON and back, without loss: what MongoDB keeps is what was written, number for number.
+//! Canonical JSON to BSON and back, without loss: what MongoDB keeps is what was written, number
+//! for number.
 //!
-//! An integer token that fits `i64` is an `Int64`, any other number a `Double`. Types that JSON does not have are
-//! refused: only this program writes these documents.
+//! An integer token that fits `i64` is an `Int64`, any other number a `Double`. Types that JSON
+//! does not have are refused: only this program writes these documents.
 
 use anyhow::{Context, bail};
 use contract::canonical::double;
@@ -26,17 +27,29 @@ fn bson(value: Value) -> anyhow::Result<Bson> {
         Value::String(value) => Bson::String(value),
         Value::Number(number) => match number.as_i64() {
             Some(integer) => Bson::Int64(integer),
-            None => Bson::Double(number.as_f64().context("a JSON number is a double when it is not an integer")?),
+            None => Bson::Double(
+                number
+                    .as_f64()
+                    .context("a JSON number is a double when it is not an integer")?,
+            ),
         },
-        Value::Array(values) => Bson::Array(values.into_iter().map(bson).collect::<anyhow::Result<_>>()?),
+        Value::Array(values) => Bson::Array(
+            values
+                .into_iter()
+                .map(bson)
+                .collect::<anyhow::Result<_>>()?,
+        ),
         Value::Object(members) => {
-            let members = members.into_iter().map(|(key, value)| Ok((key, bson(value)?)));
+            let members = members
+                .into_iter()
+                .map(|(key, value)| Ok((key, bson(value)?)));
             Bson::Document(members.collect::<anyhow::Result<_>>()?)
         }
     })
 }
 
-/// The JSON text of stored BSON, read where it stands. It is canonical but for the order of members, which is that of the row.
+/// The JSON text of stored BSON, read where it stands. It is canonical but for the order of
+/// members, which is that of the row.
 ///
 /// # Errors
 /// When it holds a type that JSON does not have.
@@ -63,7 +76,10 @@ fn write_object(document: &RawDocument, out: &mut Vec<u8>) -> anyhow::Result<()>
 
 fn write_string(text: &str, out: &mut Vec<u8>) -> anyhow::Result<()> {
     // Most strings have nothing to escape, and looking for that is quicker than doing it.
-    if text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+    if text
+        .bytes()
+        .all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')
+    {
         out.push(b'"');
         out.extend_from_slice(text.as_bytes());
         out.push(b'"');
@@ -80,7 +96,11 @@ fn write(value: RawBsonRef<'_>, out: &mut Vec<u8>) -> anyhow::Result<()> {
         RawBsonRef::Int32(value) => serde_json::to_writer(out, &value)?,
         RawBsonRef::Int64(value) => serde_json::to_writer(out, &value)?,
         RawBsonRef::Double(value) => {
-            out.extend_from_slice(double(value).context("a number that is not finite")?.as_bytes());
+            out.extend_from_slice(
+                double(value)
+                    .context("a number that is not finite")?
+                    .as_bytes(),
+            );
         }
         RawBsonRef::Document(document) => write_object(document, out)?,
         RawBsonRef::Array(values) => {
@@ -107,7 +127,10 @@ mod tests {
 
     fn there_and_back(text: &str) -> CanonicalJson {
         let canonical = CanonicalJson::parse(text.as_bytes()).expect(text);
-        let bytes = to_bson(canonical.as_str().as_bytes()).expect("an object").to_vec().expect("BSON");
+        let bytes = to_bson(canonical.as_str().as_bytes())
+            .expect("an object")
+            .to_vec()
+            .expect("BSON");
         let text = to_text(RawDocument::from_bytes(&bytes).expect("BSON")).expect("JSON");
         CanonicalJson::parse(text.as_bytes()).expect("canonical")
     }
@@ -115,7 +138,10 @@ mod tests {
     #[test]
     fn numbers_and_odd_keys_survive() {
         let text = r#"{"":1,"$set":{"a.b":[9007199254740993,-9223372036854775808,1e20,1e300,0.1,-0,1e2]},"ü":null}"#;
-        assert_eq!(there_and_back(text), CanonicalJson::parse(text.as_bytes()).expect("json"));
+        assert_eq!(
+            there_and_back(text),
+            CanonicalJson::parse(text.as_bytes()).expect("json")
+        );
     }
 
     proptest! {

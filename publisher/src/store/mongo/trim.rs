@@ -1,7 +1,8 @@
 //! Trimming the log in MongoDB: the head moves first, durably, then the records go.
 //!
-//! That order keeps readers safe without a transaction: a head never names a record that is gone. What a publisher leaves
-//! below its head when it dies in between is taken in the next round, by whichever publisher.
+//! That order keeps readers safe without a transaction: a head never names a record that is gone.
+//! What a publisher leaves below its head when it dies in between is taken in the next round, by
+//! whichever publisher.
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
@@ -30,8 +31,13 @@ impl Mongo {
         if trimmed.changes == 0 {
             return Ok(trimmed);
         }
-        // Outside a transaction, so that a group that has the head open makes this wait, and not the other way round.
-        call(self.table(HEADS).update_one(this, doc! { "$max": { "oldest": last + 1 } })).await?;
+        // Outside a transaction, so that a group that has the head open makes this wait, and not
+        // the other way round.
+        call(
+            self.table(HEADS)
+                .update_one(this, doc! { "$max": { "oldest": last + 1 } }),
+        )
+        .await?;
         let gone = doc! { "collection": collection.as_str(), "revision": { "$lte": last } };
         call(self.table(CHANGES).delete_many(gone)).await?;
         Ok(trimmed)
@@ -48,7 +54,12 @@ impl Mongo {
         let filter = doc! { "collection": collection.as_str(), "revision": { "$lte": beyond } };
         let what = doc! { "revision": 1, "time": 1, "owed": 1 };
         let (log, order) = (self.table(CHANGES), doc! { "revision": 1 });
-        let mut found = log.find(filter).sort(order).projection(what).limit(i64::try_from(limit)?).await?;
+        let mut found = log
+            .find(filter)
+            .sort(order)
+            .projection(what)
+            .limit(i64::try_from(limit)?)
+            .await?;
         let (mut trimmed, mut last) = (Trimmed::default(), 0);
         while found.advance().await? {
             let row = found.deserialize_current()?;

@@ -1,6 +1,8 @@
-//! The feed as server-sent events: what the ring holds after a position, and then every change once the watermark has reached it.
+//! The feed as server-sent events: what the ring holds after a position, and then every change once
+//! the watermark has reached it.
 //!
-//! A stream keeps no changes of its own: it reads the newest view when its reader has taken what came before.
+//! A stream keeps no changes of its own: it reads the newest view when its reader has taken what
+//! came before.
 
 use std::time::Duration;
 
@@ -37,20 +39,39 @@ pub(super) fn answer(
         heads(view, since)?;
     }
     let now = view.root().epoch().ok_or_else(ApiError::loading)?;
-    let (epoch, since) =
-        asked.map_or_else(|| (now, present(view, &scope)), |(epoch, since)| (epoch.unwrap_or(now), since));
-    let place = state.streams.begin(request.conn_data::<Connection>().cloned()).ok_or_else(ApiError::streams_full)?;
+    let (epoch, since) = asked.map_or_else(
+        || (now, present(view, &scope)),
+        |(epoch, since)| (epoch.unwrap_or(now), since),
+    );
+    let place = state
+        .streams
+        .begin(request.conn_data::<Connection>().cloned())
+        .ok_or_else(ApiError::streams_full)?;
     let mut answer = match &scope {
-        Scope::One(name) => followed(view, name.as_str()).map(|(name, held)| about(view, &name, held))?,
+        Scope::One(name) => {
+            followed(view, name.as_str()).map(|(name, held)| about(view, &name, held))?
+        }
         Scope::Several => about_all(view),
     };
-    answer.insert_header((header::VARY, "Accept")).insert_header((header::CACHE_CONTROL, "no-store"));
+    answer
+        .insert_header((header::VARY, "Accept"))
+        .insert_header((header::CACHE_CONTROL, "no-store"));
     // What nginx and its likes understand: pass on what comes as it comes.
     answer.insert_header(("X-Accel-Buffering", "no"));
     let first = feed::start_frame(&scope.id(epoch, &since)).into();
     let (replica, moved) = (state.replica.clone(), state.replica.moved());
-    let live = Live { replica, moved, scope, epoch, since, ahead: None, ended: false };
-    Ok(answer.content_type(EVENT_STREAM).streaming(place.stream(first, live)))
+    let live = Live {
+        replica,
+        moved,
+        scope,
+        epoch,
+        since,
+        ahead: None,
+        ended: false,
+    };
+    Ok(answer
+        .content_type(EVENT_STREAM)
+        .streaming(place.stream(first, live)))
 }
 
 /// Where the reader is: what it heard last, else what the query says, else nowhere.
@@ -60,7 +81,9 @@ fn asked(
     request: &HttpRequest,
 ) -> Result<Option<(Option<Epoch>, Since)>, ApiError> {
     if let Some(id) = header(request, "Last-Event-ID")?.filter(|id| !id.is_empty()) {
-        let (epoch, since) = scope.position(&id).map_err(|error| ApiError::bad_request("Last-Event-ID", error))?;
+        let (epoch, since) = scope
+            .position(&id)
+            .map_err(|error| ApiError::bad_request("Last-Event-ID", error))?;
         return Ok(Some((Some(epoch), since)));
     }
     let epoch = position.epoch()?;
@@ -73,8 +96,12 @@ fn present(view: &View, scope: &Scope) -> Since {
         Scope::One(only) => only == name,
         Scope::Several => true,
     };
-    let all = view.root().collections().filter(|(name, held)| of_scope(name) && head_of(view, name, held).is_some());
-    all.map(|(name, held)| (name.clone(), held.watermark())).collect()
+    let all = view
+        .root()
+        .collections()
+        .filter(|(name, held)| of_scope(name) && head_of(view, name, held).is_some());
+    all.map(|(name, held)| (name.clone(), held.watermark()))
+        .collect()
 }
 
 /// One stream.
@@ -100,13 +127,19 @@ impl Source for Live {
             let until = match changes(&view, &heads, &self.since, Some(self.epoch), PIECE) {
                 Ok(items) if !items.is_empty() => return Some(self.piece(&items)),
                 Ok(_nothing_new) => None,
-                Err(Gone::Ahead { .. }) if self.ahead.is_none_or(|until| Instant::now() < until) => {
+                Err(Gone::Ahead { .. })
+                    if self.ahead.is_none_or(|until| Instant::now() < until) =>
+                {
                     Some(*self.ahead.get_or_insert_with(|| Instant::now() + AHEAD))
                 }
                 Err(gone) => {
                     self.ended = true;
-                    let id = feed::at_heads(&heads).map(|(epoch, since)| self.scope.id(epoch, &since));
-                    let resync = Resync { reason: gone.reason().to_owned(), heads };
+                    let id =
+                        feed::at_heads(&heads).map(|(epoch, since)| self.scope.id(epoch, &since));
+                    let resync = Resync {
+                        reason: gone.reason().to_owned(),
+                        heads,
+                    };
                     return Some(feed::frame(RESYNC, &id.unwrap_or_default(), &resync).into());
                 }
             };
@@ -128,7 +161,8 @@ impl Live {
         self.ahead = None;
         let mut out = String::new();
         for item in items {
-            self.since.insert(item.collection.clone(), item.revision.unwrap_or_default());
+            self.since
+                .insert(item.collection.clone(), item.revision.unwrap_or_default());
             out += &feed::frame(CHANGE, &self.scope.id(self.epoch, &self.since), item);
         }
         out.into()

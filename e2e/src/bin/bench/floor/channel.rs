@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use e2e::redis::Redis;
 use futures_util::StreamExt;
-use redis::{AsyncCommands, Client, IntoConnectionInfo, aio::MultiplexedConnection, io::tcp::TcpSettings};
+use redis::{
+    AsyncCommands, Client, IntoConnectionInfo, aio::MultiplexedConnection, io::tcp::TcpSettings,
+};
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{payload::Payload, receiver::until};
@@ -28,7 +30,10 @@ impl Channel {
     /// Both are subscribed when this is done.
     pub(crate) async fn start() -> anyhow::Result<Self> {
         let redis = Redis::start().await?;
-        let node = redis.url().into_connection_info()?.set_tcp_settings(TcpSettings::default().set_nodelay(true));
+        let node = redis
+            .url()
+            .into_connection_info()?
+            .set_tcp_settings(TcpSettings::default().set_nodelay(true));
         let client = Client::open(node)?;
         let (mut arrived, mut listening) = (Vec::new(), JoinSet::new());
         for _subscriber in 0..2 {
@@ -47,7 +52,14 @@ impl Channel {
         }
         let publisher = client.get_multiplexed_async_connection().await?;
         let body = Payload::new()?.bare;
-        Ok(Self { publisher, body, arrived, count: 0, _listening: listening, _redis: redis })
+        Ok(Self {
+            publisher,
+            body,
+            arrived,
+            count: 0,
+            _listening: listening,
+            _redis: redis,
+        })
     }
 }
 

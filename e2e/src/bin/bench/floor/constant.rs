@@ -1,7 +1,8 @@
-//! The floor of what is served: an actix application, as ours is one, that does nothing but answer a constant.
+//! The floor of what is served: an actix application, as ours is one, that does nothing but answer
+//! a constant.
 //!
-//! It runs in a process of its own, which is this program started again. Routes are of the same form as ours, events are read to
-//! their end, and nothing is made of them.
+//! It runs in a process of its own, which is this program started again. Routes are of the same
+//! form as ours, events are read to their end, and nothing is made of them.
 
 use std::process::{Command, ExitCode};
 
@@ -11,7 +12,8 @@ use e2e::process::{folder, free_port};
 
 use super::server::Server;
 
-/// The first argument of this program that makes it this floor; a port and a file with a document follow.
+/// The first argument of this program that makes it this floor; a port and a file with a document
+/// follow.
 pub(crate) const SERVE: &str = "serve-constant";
 /// As many threads as a subscriber has.
 const WORKERS: usize = 2;
@@ -32,11 +34,17 @@ pub(crate) async fn start(document: &str) -> anyhow::Result<Server> {
 /// Serves until it is killed.
 pub(crate) fn serve(arguments: &[String]) -> ExitCode {
     let served = actix_web::rt::System::new().block_on(run(arguments));
-    if served.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if served.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 async fn run(arguments: &[String]) -> anyhow::Result<()> {
-    let [port, file] = arguments else { anyhow::bail!("a port and a file are needed") };
+    let [port, file] = arguments else {
+        anyhow::bail!("a port and a file are needed")
+    };
     let port: u16 = port.parse().context("a port")?;
     let document = web::Bytes::from(std::fs::read(file)?);
     let app = move || {
@@ -45,14 +53,22 @@ async fn run(arguments: &[String]) -> anyhow::Result<()> {
         App::new()
             .service(web::resource("/dapr/processConfigurationEvents").post(process))
             .service(documents.get(move || {
-                std::future::ready(HttpResponse::Ok().content_type(ContentType::json()).body(document.clone()))
+                std::future::ready(
+                    HttpResponse::Ok()
+                        .content_type(ContentType::json())
+                        .body(document.clone()),
+                )
             }))
             .service(web::resource("/v1/status").get(HttpResponse::NoContent))
     };
-    let server = HttpServer::new(app).workers(WORKERS).bind(("127.0.0.1", port))?;
+    let server = HttpServer::new(app)
+        .workers(WORKERS)
+        .bind(("127.0.0.1", port))?;
     Ok(server.run().await?)
 }
 
 async fn process(_body: web::Bytes) -> HttpResponse {
-    HttpResponse::Ok().content_type(ContentType::json()).body(r#"{"status":"SUCCESS"}"#)
+    HttpResponse::Ok()
+        .content_type(ContentType::json())
+        .body(r#"{"status":"SUCCESS"}"#)
 }

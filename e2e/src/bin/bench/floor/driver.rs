@@ -1,5 +1,6 @@
-//! The MongoDB driver by itself: the transaction of a write, the bare write of the source document, and a bare reading. It
-//! never decides, checks or converts anything: rows are taken from a publisher's database and written again.
+//! The MongoDB driver by itself: the transaction of a write, the bare write of the source document,
+//! and a bare reading. It never decides, checks or converts anything: rows are taken from a
+//! publisher's database and written again.
 
 use anyhow::Context;
 use futures_util::TryStreamExt;
@@ -7,7 +8,8 @@ use mongodb::{
     Client, ClientSession, Collection, Database,
     bson::{Bson, DateTime, Document, RawDocumentBuf, doc, serialize_to_bson},
     options::{
-        Acknowledgment, ClientOptions, CollectionOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
+        Acknowledgment, ClientOptions, CollectionOptions, ReadConcern, ReadPreference,
+        SelectionCriteria, WriteConcern,
     },
 };
 use serde_json::Value;
@@ -16,8 +18,9 @@ const HEADS: &str = "_heads";
 const CHANGES: &str = "_changes";
 const META: &str = "_meta";
 
-/// A client with the concerns and the way of finding the server that a publisher has, and room for as many connections as
-/// there are clients in any measure: the driver's own bound would hold the floor back.
+/// A client with the concerns and the way of finding the server that a publisher has, and room for
+/// as many connections as there are clients in any measure: the driver's own bound would hold the
+/// floor back.
 pub(crate) async fn client(url: &str) -> anyhow::Result<Client> {
     let mut options = ClientOptions::parse(url).await?;
     options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
@@ -27,19 +30,30 @@ pub(crate) async fn client(url: &str) -> anyhow::Result<Client> {
     Ok(Client::with_options(options)?)
 }
 
-/// The write of the source document: one `replaceOne`, acknowledged by the majority and the journal.
+/// The write of the source document: one `replaceOne`, acknowledged by the majority and the
+/// journal.
 ///
 /// # Errors
 /// When the server refuses it.
-pub(crate) async fn replace(table: &Collection<Document>, id: &str, value: &Value) -> anyhow::Result<()> {
+pub(crate) async fn replace(
+    table: &Collection<Document>,
+    id: &str,
+    value: &Value,
+) -> anyhow::Result<()> {
     let row = doc! { "_id": id, "configData": serialize_to_bson(value)? };
-    table.replace_one(doc! { "_id": id }, row).upsert(true).await?;
+    table
+        .replace_one(doc! { "_id": id }, row)
+        .upsert(true)
+        .await?;
     Ok(())
 }
 
 /// Reads every row of a collection and looks into none; how many there were.
 pub(crate) async fn read_all(database: &Database, collection: &str) -> anyhow::Result<usize> {
-    let mut rows = database.collection::<RawDocumentBuf>(collection).find(doc! {}).await?;
+    let mut rows = database
+        .collection::<RawDocumentBuf>(collection)
+        .find(doc! {})
+        .await?;
     let mut read = 0;
     while rows.advance().await? {
         read += 1;
@@ -47,12 +61,13 @@ pub(crate) async fn read_all(database: &Database, collection: &str) -> anyhow::R
     Ok(read)
 }
 
-/// What a publisher does for one write, without the publisher: the same commands in the same transaction, on a database with
-/// the same rows and indexes.
+/// What a publisher does for one write, without the publisher: the same commands in the same
+/// transaction, on a database with the same rows and indexes.
 #[derive(Debug)]
 pub(crate) struct Transactions {
     database: Database,
-    /// One for all writes: that is the least. A publisher takes one out of the driver's pool for each write.
+    /// One for all writes: that is the least. A publisher takes one out of the driver's pool for
+    /// each write.
     session: ClientSession,
     collection: String,
     /// A change record of the publisher, which is as long as its others.
@@ -60,22 +75,50 @@ pub(crate) struct Transactions {
 }
 
 impl Transactions {
-    /// On a copy of a publisher's database in the same server. What the publisher wrote of the collection goes along.
-    pub(crate) async fn beside(url: &str, publishers: &str, copy: &str, collection: &str) -> anyhow::Result<Self> {
+    /// On a copy of a publisher's database in the same server. What the publisher wrote of the
+    /// collection goes along.
+    pub(crate) async fn beside(
+        url: &str,
+        publishers: &str,
+        copy: &str,
+        collection: &str,
+    ) -> anyhow::Result<Self> {
         let client = client(url).await?;
         let (from, database) = (client.database(publishers), client.database(copy));
         for name in [META, HEADS, CHANGES, collection] {
-            let rows: Vec<Document> = from.collection(name).find(doc! {}).await?.try_collect().await?;
-            database.collection(name).insert_many(rows).await.with_context(|| format!("copying {name}"))?;
+            let rows: Vec<Document> = from
+                .collection(name)
+                .find(doc! {})
+                .await?
+                .try_collect()
+                .await?;
+            database
+                .collection(name)
+                .insert_many(rows)
+                .await
+                .with_context(|| format!("copying {name}"))?;
         }
         let indexes = from.collection::<Document>(CHANGES).list_indexes().await?;
-        let indexes: Vec<_> =
-            indexes.try_filter(|index| std::future::ready(!index.keys.contains_key("_id"))).try_collect().await?;
-        database.collection::<Document>(CHANGES).create_indexes(indexes).await?;
+        let indexes: Vec<_> = indexes
+            .try_filter(|index| std::future::ready(!index.keys.contains_key("_id")))
+            .try_collect()
+            .await?;
+        database
+            .collection::<Document>(CHANGES)
+            .create_indexes(indexes)
+            .await?;
         let log = database.collection(CHANGES);
         let change = log.find_one(doc! { "collection": collection });
-        let change = change.sort(doc! { "revision": -1 }).await?.context("the publisher wrote no change")?;
-        Ok(Self { session: client.start_session().await?, database, collection: collection.to_owned(), change })
+        let change = change
+            .sort(doc! { "revision": -1 })
+            .await?
+            .context("the publisher wrote no change")?;
+        Ok(Self {
+            session: client.start_session().await?,
+            database,
+            collection: collection.to_owned(),
+            change,
+        })
     }
 
     /// One write of a document that is there.
@@ -85,12 +128,32 @@ impl Transactions {
         let [meta_table, heads_table, documents] =
             [META, HEADS, self.collection.as_str()].map(|name| self.at_snapshot(name));
         let session = &mut self.session;
-        session.start_transaction().read_concern(ReadConcern::snapshot()).write_concern(durable()).await?;
-        meta_table.find_one(doc! { "_id": "store" }).session(&mut *session).await?.context("no epoch")?;
-        let mut found = heads_table.find(heads).sort(doc! { "_id": 1 }).session(&mut *session).await?;
-        let mut head = found.next(&mut *session).await.transpose()?.context("no head")?;
+        session
+            .start_transaction()
+            .read_concern(ReadConcern::snapshot())
+            .write_concern(durable())
+            .await?;
+        meta_table
+            .find_one(doc! { "_id": "store" })
+            .session(&mut *session)
+            .await?
+            .context("no epoch")?;
+        let mut found = heads_table
+            .find(heads)
+            .sort(doc! { "_id": 1 })
+            .session(&mut *session)
+            .await?;
+        let mut head = found
+            .next(&mut *session)
+            .await
+            .transpose()?
+            .context("no head")?;
         let mut found = documents.find(this).session(&mut *session).await?;
-        let mut row = found.next(&mut *session).await.transpose()?.context("no document")?;
+        let mut row = found
+            .next(&mut *session)
+            .await
+            .transpose()?
+            .context("no document")?;
 
         let before: i64 = head.get_i64("revision")?;
         let revision = Bson::Int64(before + 1);
@@ -100,7 +163,10 @@ impl Transactions {
         head.insert("revision", revision.clone());
         let filter = doc! { "_id": &self.collection, "revision": before };
         let table: Collection<Document> = self.database.collection(HEADS);
-        let done = table.update_one(filter, doc! { "$set": head }).session(&mut *session).await?;
+        let done = table
+            .update_one(filter, doc! { "$set": head })
+            .session(&mut *session)
+            .await?;
         anyhow::ensure!(done.matched_count == 1, "somebody else writes there");
         row.insert("revision", revision.clone());
         row.insert("configData", serialize_to_bson(value)?);
@@ -128,11 +194,16 @@ impl Transactions {
     }
 
     fn at_snapshot(&self, name: &str) -> Collection<Document> {
-        let options = CollectionOptions::builder().read_concern(ReadConcern::snapshot()).build();
+        let options = CollectionOptions::builder()
+            .read_concern(ReadConcern::snapshot())
+            .build();
         self.database.collection_with_options(name, options)
     }
 }
 
 fn durable() -> WriteConcern {
-    WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build()
+    WriteConcern::builder()
+        .w(Acknowledgment::Majority)
+        .journal(true)
+        .build()
 }

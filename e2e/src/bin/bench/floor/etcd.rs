@@ -1,5 +1,6 @@
-//! etcd, one node with its default durability, and as much of its API as a write and a watch need. Of the messages only what
-//! is used is written out; the numbers are those of etcd's `rpc.proto` and `kv.proto`.
+//! etcd, one node with its default durability, and as much of its API as a write and a watch need.
+//! Of the messages only what is used is written out; the numbers are those of etcd's `rpc.proto`
+//! and `kv.proto`.
 
 use std::process::Command;
 
@@ -34,21 +35,44 @@ impl Etcd {
         let (folder, client, peer) = (folder()?, free_port()?, free_port()?);
         let [url, peer] = [client, peer].map(|port| format!("http://127.0.0.1:{port}"));
         let mut command = Command::new(parts::part("ETCD")?);
-        command.args(["--name", "bench", "--logger", "zap", "--data-dir"]).arg(folder.path().join("data"));
-        command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
-        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        command
+            .args(["--name", "bench", "--logger", "zap", "--data-dir"])
+            .arg(folder.path().join("data"));
+        command.args([
+            "--listen-client-urls",
+            &url,
+            "--advertise-client-urls",
+            &url,
+        ]);
+        command.args([
+            "--listen-peer-urls",
+            &peer,
+            "--initial-advertise-peer-urls",
+            &peer,
+        ]);
         command.args(["--initial-cluster", &format!("bench={peer}")]);
         let process = Process::start("etcd", folder.path(), &mut command)?;
-        let server = Self { _process: process, _folder: folder, url };
-        eventually("etcd takes writes", async || server.client().await?.put("ready", b"").await.map(drop))
-            .await
-            .with_context(|| server._process.tail())?;
+        let server = Self {
+            _process: process,
+            _folder: folder,
+            url,
+        };
+        eventually("etcd takes writes", async || {
+            server.client().await?.put("ready", b"").await.map(drop)
+        })
+        .await
+        .with_context(|| server._process.tail())?;
         Ok(server)
     }
 
     /// A client with a connection of its own.
     pub(crate) async fn client(&self) -> anyhow::Result<Client> {
-        Ok(Client(Endpoint::from_shared(self.url.clone())?.tcp_nodelay(true).connect().await?))
+        Ok(Client(
+            Endpoint::from_shared(self.url.clone())?
+                .tcp_nodelay(true)
+                .connect()
+                .await?,
+        ))
     }
 }
 
@@ -59,12 +83,18 @@ pub(crate) struct Client(Channel);
 impl Client {
     /// Writes a value; its revision.
     pub(crate) async fn put(&self, key: &str, value: &[u8]) -> anyhow::Result<i64> {
-        let request = PutRequest { key: key.into(), value: value.into() };
+        let request = PutRequest {
+            key: key.into(),
+            value: value.into(),
+        };
         let mut rpc = Grpc::new(self.0.clone());
         rpc.ready().await?;
         let path = PathAndQuery::from_static("/etcdserverpb.KV/Put");
         let codec = ProstCodec::<PutRequest, PutResponse>::default();
-        let answer = rpc.unary(Request::new(request), path, codec).await?.into_inner();
+        let answer = rpc
+            .unary(Request::new(request), path, codec)
+            .await?
+            .into_inner();
         Ok(answer.header.context("no header")?.revision)
     }
 
@@ -72,15 +102,23 @@ impl Client {
     pub(crate) async fn watch(&self, prefix: &str) -> anyhow::Result<Watch> {
         let mut end = prefix.as_bytes().to_vec();
         *end.last_mut().context("a prefix")? += 1;
-        let create = WatchCreateRequest { key: prefix.into(), range_end: end };
-        let request = WatchRequest { create_request: Some(create) };
+        let create = WatchCreateRequest {
+            key: prefix.into(),
+            range_end: end,
+        };
+        let request = WatchRequest {
+            create_request: Some(create),
+        };
         let mut rpc = Grpc::new(self.0.clone());
         rpc.ready().await?;
         let path = PathAndQuery::from_static("/etcdserverpb.Watch/Watch");
         let codec = ProstCodec::<WatchRequest, WatchResponse>::default();
         // The end of what is asked for would be the end of the watch.
         let requests = stream::iter([request]).chain(stream::pending());
-        let mut answers = rpc.streaming(Request::new(requests), path, codec).await?.into_inner();
+        let mut answers = rpc
+            .streaming(Request::new(requests), path, codec)
+            .await?
+            .into_inner();
         let first = answers.message().await?.context("the watch ended")?;
         ensure!(first.created, "etcd does not watch: {first:?}");
         Ok(Watch(answers))

@@ -1,4 +1,5 @@
-//! The peer of a subscriber in Node.js, as one writes it from the source document: `e2e/parts/peer/server.mjs`.
+//! The peer of a subscriber in Node.js, as one writes it from the source document:
+//! `e2e/parts/peer/server.mjs`.
 
 use std::process::Command;
 
@@ -20,8 +21,12 @@ pub(crate) async fn start() -> anyhow::Result<Server> {
     let modules = parts::part("PEER_MODULES")?.join("node_modules");
     std::os::unix::fs::symlink(modules, folder.path().join("node_modules"))?;
     let program = folder.path().join("server.mjs");
-    std::fs::copy(parts::root().join("e2e/parts/peer/server.mjs"), &program).context("copying the peer")?;
+    std::fs::copy(parts::root().join("e2e/parts/peer/server.mjs"), &program)
+        .context("copying the peer")?;
     let mut command = Command::new("node");
-    command.arg(program).env("PORT", port.to_string()).env("NODE_ENV", "production");
+    command
+        .arg(program)
+        .env("PORT", port.to_string())
+        .env("NODE_ENV", "production");
     Server::start("peer", port, folder, &mut command).await
 }

@@ -1,4 +1,5 @@
-//! What floors carry: byte for byte what our publisher would send for the same document. Sends nothing itself.
+//! What floors carry: byte for byte what our publisher would send for the same document. Sends
+//! nothing itself.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -38,11 +39,29 @@ pub(crate) struct Payload {
 impl Payload {
     /// By the publisher's own defaults, so that a change of those changes the floor too.
     pub(crate) fn new() -> anyhow::Result<Self> {
-        let Events { pub_sub_name, ttl_seconds, data_limit, .. } =
-            Settings::read(&["--collections", FREE])?.events.context("events are off")?;
-        let rules = Rules { schemas: Schemas::default(), document_limit: 1 << 20 };
-        let terms = Arc::new(Terms { collections: BTreeSet::new(), rules, events_enabled: true });
-        let envelopes = Envelopes { pub_sub_name: pub_sub_name.clone(), ttl_seconds, data_limit, terms };
+        let Events {
+            pub_sub_name,
+            ttl_seconds,
+            data_limit,
+            ..
+        } = Settings::read(&["--collections", FREE])?
+            .events
+            .context("events are off")?;
+        let rules = Rules {
+            schemas: Schemas::default(),
+            document_limit: 1 << 20,
+        };
+        let terms = Arc::new(Terms {
+            collections: BTreeSet::new(),
+            rules,
+            events_enabled: true,
+        });
+        let envelopes = Envelopes {
+            pub_sub_name: pub_sub_name.clone(),
+            ttl_seconds,
+            data_limit,
+            terms,
+        };
         let change = change()?;
         Ok(Self {
             event: envelopes.event(&change)?,
@@ -63,7 +82,10 @@ fn change() -> anyhow::Result<Change> {
         id: "n-0".parse()?,
         revision: 1_000,
         // As long as a real one.
-        epoch: Epoch { lineage: u32::MAX / 2, counter: u64::try_from(Utc::now().timestamp_millis())? },
+        epoch: Epoch {
+            lineage: u32::MAX / 2,
+            counter: u64::try_from(Utc::now().timestamp_millis())?,
+        },
         last_set: 0,
         crc: Some(config.crc()),
         config_data: Some(config),

@@ -32,15 +32,29 @@ impl Posts {
         let body = Bytes::from(Payload::new()?.delivered);
         let receivers = [Receiver::start("", &[])?, Receiver::start("", &[])?];
         // The client is built as that of our publisher is.
-        let client = Client::builder().redirect(Policy::none()).no_proxy().build()?;
-        let urls =
-            [&receivers[0], &receivers[1]].map(|receiver| format!("http://127.0.0.1:{}{ROUTE}", receiver.port()));
+        let client = Client::builder()
+            .redirect(Policy::none())
+            .no_proxy()
+            .build()?;
+        let urls = [&receivers[0], &receivers[1]]
+            .map(|receiver| format!("http://127.0.0.1:{}{ROUTE}", receiver.port()));
         let arrived = [receivers[0].arrived(), receivers[1].arrived()];
-        Ok(Self { client, urls, body, arrived, count: 0, _receivers: receivers })
+        Ok(Self {
+            client,
+            urls,
+            body,
+            arrived,
+            count: 0,
+            _receivers: receivers,
+        })
     }
 
     async fn post(&self, url: &str) -> anyhow::Result<()> {
-        let post = self.client.post(url).header("content-type", MEDIA_TYPE).body(self.body.clone());
+        let post = self
+            .client
+            .post(url)
+            .header("content-type", MEDIA_TYPE)
+            .body(self.body.clone());
         post.send().await?.error_for_status()?.bytes().await?;
         Ok(())
     }
@@ -55,7 +69,10 @@ impl Way for Posts {
             anyhow::Ok(began.elapsed())
         };
         // The answers are read as well, and are no part of the time.
-        let (took, posted) = tokio::join!(arrival, try_join(self.post(&self.urls[0]), self.post(&self.urls[1])));
+        let (took, posted) = tokio::join!(
+            arrival,
+            try_join(self.post(&self.urls[0]), self.post(&self.urls[1]))
+        );
         posted?;
         took
     }

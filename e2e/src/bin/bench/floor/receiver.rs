@@ -34,10 +34,20 @@ impl Receiver {
                 sender.send_modify(|count| *count += 1);
                 std::future::ready(HttpResponse::Ok().json(json!({"status": "SUCCESS"})))
             };
-            App::new().route(SUBSCRIBE_ROUTE, web::get().to(subscribe)).route(ROUTE, web::post().to(take))
+            App::new()
+                .route(SUBSCRIBE_ROUTE, web::get().to(subscribe))
+                .route(ROUTE, web::post().to(take))
         });
-        let server = server.workers(1).disable_signals().bind(("127.0.0.1", port)).context("a receiver")?;
-        Ok(Self { port, arrived, _server: Http::run(server.run())? })
+        let server = server
+            .workers(1)
+            .disable_signals()
+            .bind(("127.0.0.1", port))
+            .context("a receiver")?;
+        Ok(Self {
+            port,
+            arrived,
+            _server: Http::run(server.run())?,
+        })
     }
 
     /// Its port.
@@ -54,7 +64,9 @@ impl Receiver {
 /// Waits until so much came to all of these.
 pub(crate) async fn until(arrived: &mut [watch::Receiver<u64>], count: u64) -> anyhow::Result<()> {
     for one in arrived {
-        one.wait_for(|so_far| *so_far >= count).await.context("a receiver is gone")?;
+        one.wait_for(|so_far| *so_far >= count)
+            .await
+            .context("a receiver is gone")?;
     }
     Ok(())
 }

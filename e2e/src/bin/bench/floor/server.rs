@@ -19,13 +19,22 @@ impl Server {
     ///
     /// # Errors
     /// When it does not.
-    pub(crate) async fn start(name: &str, port: u16, folder: TempDir, command: &mut Command) -> anyhow::Result<Self> {
+    pub(crate) async fn start(
+        name: &str,
+        port: u16,
+        folder: TempDir,
+        command: &mut Command,
+    ) -> anyhow::Result<Self> {
         let process = Process::start(name, folder.path(), command.current_dir(folder.path()))?;
         let url = format!("http://127.0.0.1:{port}");
         let api = Api::new(url.clone());
         let answers = eventually("it answers", async || api.status_of("/v1/status").await).await;
         answers.map_err(|error| error.context(process.tail()))?;
-        Ok(Self { process, _folder: folder, url })
+        Ok(Self {
+            process,
+            _folder: folder,
+            url,
+        })
     }
 
     /// Its base URL.

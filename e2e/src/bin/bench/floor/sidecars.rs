@@ -1,5 +1,5 @@
-//! Bare sidecars: one that is published to, a Redis, and receivers with a sidecar each, with our components and nothing of
-//! ours behind them.
+//! Bare sidecars: one that is published to, a Redis, and receivers with a sidecar each, with our
+//! components and nothing of ours behind them.
 //!
 //! Both topologies are one set of processes, told apart by topic: one receiver, or two.
 
@@ -65,7 +65,11 @@ impl Sidecars {
         let receivers = vec![start(&[ONE, TWO])?, start(&[TWO])?, start(&[])?];
         let mut sidecars = Vec::new();
         for (index, receiver) in receivers.iter().enumerate() {
-            let app = if index < 2 { sidecar::SUBSCRIBER } else { sidecar::PUBLISHER };
+            let app = if index < 2 {
+                sidecar::SUBSCRIBER
+            } else {
+                sidecar::PUBLISHER
+            };
             let mut sidecar = Sidecar::new(app, receiver.port(), &format!("bare-{index}"), &redis)?;
             sidecar.start().await?;
             if index < 2 {
@@ -73,9 +77,16 @@ impl Sidecars {
             }
             sidecars.push(sidecar);
         }
-        let port = sidecars.last().context("a sidecar to publish to")?.grpc_port();
+        let port = sidecars
+            .last()
+            .context("a sidecar to publish to")?
+            .grpc_port();
         let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?;
-        let channel = endpoint.timeout(PUBLISH).tcp_nodelay(true).connect().await?;
+        let channel = endpoint
+            .timeout(PUBLISH)
+            .tcp_nodelay(true)
+            .connect()
+            .await?;
         let arrived: Vec<_> = receivers.iter().take(2).map(Receiver::arrived).collect();
         let stand = Stand {
             payload,
@@ -85,15 +96,36 @@ impl Sidecars {
             _redis: redis,
         };
         let stand = Arc::new(stand);
-        let one = Self { stand: stand.clone(), topic: ONE, arrived: arrived.iter().take(1).cloned().collect() };
-        Ok((one, Self { stand, topic: TWO, arrived }))
+        let one = Self {
+            stand: stand.clone(),
+            topic: ONE,
+            arrived: arrived.iter().take(1).cloned().collect(),
+        };
+        Ok((
+            one,
+            Self {
+                stand,
+                topic: TWO,
+                arrived,
+            },
+        ))
     }
 
-    /// Publishes with so many in flight for so long, and gives how many a second came to every receiver, from the first publish
-    /// until the last arrival. Nobody is further ahead of a receiver than that, as with ours: a stream that outgrows its length
-    /// loses what was not read yet.
-    pub(crate) async fn flood(self, in_flight: usize, ahead: u64, lasting: Duration) -> anyhow::Result<(Self, f64)> {
-        let before: Vec<u64> = self.arrived.iter().map(|arrived| *arrived.borrow()).collect();
+    /// Publishes with so many in flight for so long, and gives how many a second came to every
+    /// receiver, from the first publish until the last arrival. Nobody is further ahead of a
+    /// receiver than that, as with ours: a stream that outgrows its length loses what was not
+    /// read yet.
+    pub(crate) async fn flood(
+        self,
+        in_flight: usize,
+        ahead: u64,
+        lasting: Duration,
+    ) -> anyhow::Result<(Self, f64)> {
+        let before: Vec<u64> = self
+            .arrived
+            .iter()
+            .map(|arrived| *arrived.borrow())
+            .collect();
         let (published, began) = (AtomicU64::new(0), Instant::now());
         let lane = |_lane| self.lane(&before, ahead, &published, || began.elapsed() < lasting);
         let mut publishing: FuturesUnordered<_> = (0..in_flight).map(lane).collect();
@@ -105,13 +137,18 @@ impl Sidecars {
         for (arrived, before) in self.arrived.iter().zip(&before) {
             let mut arrived = [arrived.clone()];
             let all = until(&mut arrived, before + published);
-            timeout(PATIENCE, all).await.with_context(|| format!("of {published} events some never came"))??;
+            timeout(PATIENCE, all)
+                .await
+                .with_context(|| format!("of {published} events some never came"))??;
         }
         let took = began.elapsed();
         // What came twice would have let it end too early.
         for (arrived, before) in self.arrived.iter().zip(&before) {
             let came = *arrived.borrow() - before;
-            ensure!(came == published, "{published} events were published and {came} came");
+            ensure!(
+                came == published,
+                "{published} events were published and {came} came"
+            );
         }
         #[expect(clippy::cast_precision_loss, reason = "a count of events")]
         let rate = published as f64 / took.as_secs_f64();
@@ -130,8 +167,13 @@ impl Sidecars {
             self.publish().await?;
             let so_far = published.fetch_add(1, Relaxed) + 1;
             for (arrived, before) in arrived.iter_mut().zip(before) {
-                let near = until(std::slice::from_mut(arrived), (before + so_far).saturating_sub(ahead));
-                timeout(PATIENCE, near).await.context("the receivers do not follow")??;
+                let near = until(
+                    std::slice::from_mut(arrived),
+                    (before + so_far).saturating_sub(ahead),
+                );
+                timeout(PATIENCE, near)
+                    .await
+                    .context("the receivers do not follow")??;
             }
         }
         Ok(())
@@ -139,7 +181,12 @@ impl Sidecars {
 
     /// As our publisher does it, with the event ready made.
     async fn publish(&self) -> anyhow::Result<()> {
-        let Payload { event, component, ttl_seconds, .. } = &self.stand.payload;
+        let Payload {
+            event,
+            component,
+            ttl_seconds,
+            ..
+        } = &self.stand.payload;
         let request = PublishEventRequest {
             pubsub_name: component.clone(),
             topic: self.topic.to_owned(),
@@ -155,8 +202,13 @@ impl Sidecars {
 
 impl Way for Sidecars {
     async fn once(&mut self) -> anyhow::Result<Duration> {
-        // Each topic has its own share of what a receiver counts, so the next count is looked up each time.
-        let before: Vec<u64> = self.arrived.iter().map(|arrived| *arrived.borrow()).collect();
+        // Each topic has its own share of what a receiver counts, so the next count is looked up
+        // each time.
+        let before: Vec<u64> = self
+            .arrived
+            .iter()
+            .map(|arrived| *arrived.borrow())
+            .collect();
         let (mut arrived, began) = (self.arrived.clone(), Instant::now());
         let arrival = async {
             for (one, before) in arrived.iter_mut().zip(before) {

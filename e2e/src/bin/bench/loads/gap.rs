@@ -1,7 +1,9 @@
-//! Measure 11: a replica that missed many changes, and heals by a delta, beside one that loads everything.
+//! Measure 11: a replica that missed many changes, and heals by a delta, beside one that loads
+//! everything.
 //!
-//! It misses them because it does not run while they are made; then it runs again and checks in at once. What is timed is what
-//! its service waits for, so the grace that every gap is given before it is healed is in it.
+//! It misses them because it does not run while they are made; then it runs again and checks in at
+//! once. What is timed is what its service waits for, so the grace that every gap is given before
+//! it is healed is in it.
 
 use std::time::Instant;
 
@@ -29,12 +31,18 @@ const CLIENTS: usize = 64;
 pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let (documents, missed) = (bench.sized(DOCUMENTS), bench.sized(MISSED));
     let mut rows = Vec::new();
-    for (kind, store) in [(Kind::Mongo, "MongoDB"), (Kind::Embedded, "the embedded store")] {
-        bench.say(&format!("measure 11, {store}, filling it with {documents} documents"));
+    for (kind, store) in [
+        (Kind::Mongo, "MongoDB"),
+        (Kind::Embedded, "the embedded store"),
+    ] {
+        bench.say(&format!(
+            "measure 11, {store}, filling it with {documents} documents"
+        ));
         let stand = Stand::filled(kind, documents).await?;
         let api = stand.publisher.api();
         let line = format!("gap of {missed} changes healed, {documents} × 1 KiB, {store}");
-        let mut comparison = Comparison::new(11, Unit::Seconds, line, "full load").must(Target::AtMost(0.3));
+        let mut comparison =
+            Comparison::new(11, Unit::Seconds, line, "full load").must(Target::AtMost(0.3));
         let replica = follower(&stand.publisher, LARGE, 1)?;
         replica.run(until_current(&replica, documents)).await?;
         for round in 0..bench.rounds {
@@ -61,12 +69,18 @@ async fn change(api: &Api, round: usize, missed: usize, documents: usize) -> any
     let write = async |number: usize| {
         // No two values are alike, nor like those that the store was filled with.
         let value = value((documents + number) as u64, BYTES);
-        api.put(LARGE, &id((number % documents) as u64), &value).await?.expect(200).map(drop)
+        api.put(LARGE, &id((number % documents) as u64), &value)
+            .await?
+            .expect(200)
+            .map(drop)
     };
-    stream::iter(numbers).try_for_each_concurrent(CLIENTS, write).await
+    stream::iter(numbers)
+        .try_for_each_concurrent(CLIENTS, write)
+        .await
 }
 
-/// Seconds from `run` until the replica holds all that is committed; it has to have come by the feed, all of it.
+/// Seconds from `run` until the replica holds all that is committed; it has to have come by the
+/// feed, all of it.
 async fn heal(replica: &Replica, api: &Api, missed: usize) -> anyhow::Result<f64> {
     let (before, head) = (replica.status().healing, api.head(LARGE).await?);
     let begun = Instant::now();

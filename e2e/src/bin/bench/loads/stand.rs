@@ -43,13 +43,19 @@ impl Stand {
             .with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
         publisher.start().await?;
         fill(&publisher.api(), LARGE, documents, BYTES).await?;
-        Ok(Self { publisher, store, documents })
+        Ok(Self {
+            publisher,
+            store,
+            documents,
+        })
     }
 
     /// The publisher's database, for the driver.
     pub(super) async fn database(&self) -> anyhow::Result<mongodb::Database> {
         let mongod: &Mongod = self.store.0.as_ref().context("it has no database")?;
-        Ok(driver::client(&mongod.url(DATABASE)).await?.database(DATABASE))
+        Ok(driver::client(&mongod.url(DATABASE))
+            .await?
+            .database(DATABASE))
     }
 
     /// Seconds from `run` of a new replica until it is current. What it holds is let go afterwards.
@@ -62,26 +68,53 @@ impl Stand {
 
     /// A counter of the publisher.
     pub(super) async fn counter(&self, name: &str) -> anyhow::Result<u64> {
-        let metrics = self.publisher.api().get("/metrics").await?.expect(200)?.body;
-        let counter = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        Ok(counter.with_context(|| format!("no counter {name}"))?.parse()?)
+        let metrics = self
+            .publisher
+            .api()
+            .get("/metrics")
+            .await?
+            .expect(200)?
+            .body;
+        let counter = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(counter
+            .with_context(|| format!("no counter {name}"))?
+            .parse()?)
     }
 }
 
 /// A replica of one collection, which holds nothing yet.
-pub(super) fn follower(publisher: &Service, collection: &str, number: usize) -> anyhow::Result<Replica> {
+pub(super) fn follower(
+    publisher: &Service,
+    collection: &str,
+    number: usize,
+) -> anyhow::Result<Replica> {
     let config = Config::new(format!("bench-{number}"), [publisher.url()], [collection])?;
-    Ok(Replica::new(Config { events: Events::None, check_in: NEVER, ..config })?)
+    Ok(Replica::new(Config {
+        events: Events::None,
+        check_in: NEVER,
+        ..config
+    })?)
 }
 
 /// When a replica that runs became current; it then has to hold so many documents.
 pub(super) async fn until_current(replica: &Replica, documents: usize) -> anyhow::Result<Instant> {
     let mut states = replica.states();
-    let current = tokio::time::timeout(PATIENCE, states.wait_for(|state| *state == State::Current)).await;
+    let current =
+        tokio::time::timeout(PATIENCE, states.wait_for(|state| *state == State::Current)).await;
     drop(current.with_context(|| format!("it is not current: {:?}", replica.status()))??);
     let then = Instant::now();
-    let held: u64 = replica.view().root().collections().map(|(_name, held)| held.count()).sum();
-    ensure!(held == documents as u64, "it holds {held} of {documents} documents");
+    let held: u64 = replica
+        .view()
+        .root()
+        .collections()
+        .map(|(_name, held)| held.count())
+        .sum();
+    ensure!(
+        held == documents as u64,
+        "it holds {held} of {documents} documents"
+    );
     Ok(then)
 }
 
@@ -91,7 +124,12 @@ pub(super) async fn until_at(replica: &Replica, revision: u64) -> anyhow::Result
     let there = async {
         loop {
             moved.mark_unchanged();
-            if replica.view().root().collections().all(|(_name, held)| held.watermark() >= revision) {
+            if replica
+                .view()
+                .root()
+                .collections()
+                .all(|(_name, held)| held.watermark() >= revision)
+            {
                 return anyhow::Ok(Instant::now());
             }
             moved.changed().await?;

@@ -1,6 +1,8 @@
-//! `GET` of a document at a subscriber process, beside an actix route that answers the same bytes whatever is asked.
+//! `GET` of a document at a subscriber process, beside an actix route that answers the same bytes
+//! whatever is asked.
 //!
-//! What is timed is the generator's run: answers by the time they took. Nothing is written meanwhile, and no publisher runs.
+//! What is timed is the generator's run: answers by the time they took. Nothing is written
+//! meanwhile, and no publisher runs.
 
 use e2e::{client::document_path, stage::FREE};
 
@@ -24,7 +26,12 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let mut subscriber = stock::subscriber(&publisher)?;
     subscriber.start().await?;
     publisher.stop().await?;
-    let answer = subscriber.api().document(FREE, &stock::id(0)).await?.expect(200)?.body;
+    let answer = subscriber
+        .api()
+        .document(FREE, &stock::id(0))
+        .await?
+        .expect(200)?
+        .body;
     let constant = constant::start(&answer).await?;
 
     let places = stock::places(DOCUMENTS, REQUESTS);
@@ -35,14 +42,25 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let ours = (subscriber.url(), subscriber.process()?.id());
     let floor = (constant.url().to_owned(), constant.id());
     let run = async |(url, id): &(String, u32)| {
-        generator::run(bench, (url, *id), (&requests, Order::Again), Processors::Apart).await
+        generator::run(
+            bench,
+            (url, *id),
+            (&requests, Order::Again),
+            Processors::Apart,
+        )
+        .await
     };
     bench.say("warming up");
     run(&floor).await?;
     run(&ours).await?;
     let beside = "actix: answers a constant of that size";
-    let mut rate = Comparison::new(8, Unit::PerSecond, "GET of a document of 300 bytes, 64 connections", beside)
-        .must(Target::AtLeast(0.9));
+    let mut rate = Comparison::new(
+        8,
+        Unit::PerSecond,
+        "GET of a document of 300 bytes, 64 connections",
+        beside,
+    )
+    .must(Target::AtLeast(0.9));
     let mut processor = Comparison::new(8, Unit::Seconds, "processor time of a GET", beside);
     for round in 0..bench.rounds {
         let (ours, floor) = if round % 2 == 0 {
@@ -54,5 +72,8 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         rate.round(ours.rate(), floor.rate());
         processor.round(ours.processor(), floor.processor());
     }
-    Ok([rate, processor].into_iter().filter_map(Comparison::row).collect())
+    Ok([rate, processor]
+        .into_iter()
+        .filter_map(Comparison::row)
+        .collect())
 }

@@ -1,10 +1,11 @@
-//! `get` of the library at 100,000 documents while a writer changes them at full speed, beside a `HashMap` of the standard library
-//! with the same ids, which nobody can write to meanwhile.
+//! `get` of the library at 100,000 documents while a writer changes them at full speed, beside a
+//! `HashMap` of the standard library with the same ids, which nobody can write to meanwhile.
 //!
-//! One thread reads and one thread does everything else, so that both have a processor on a machine with two. Beside the map the
-//! other thread is as busy, with work that touches nothing that is read. Ids are read from one text in the order of the
-//! reads, so that finding out what to ask for costs both the same, and little. Timed is a whole pass, by the number of its
-//! gets; single gets are timed in passes of their own, where the clock costs about as much as what it measures.
+//! One thread reads and one thread does everything else, so that both have a processor on a machine
+//! with two. Beside the map the other thread is as busy, with work that touches nothing that is
+//! read. Ids are read from one text in the order of the reads, so that finding out what to ask for
+//! costs both the same, and little. Timed is a whole pass, by the number of its gets; single gets
+//! are timed in passes of their own, where the clock costs about as much as what it measures.
 
 use std::{
     collections::HashMap,
@@ -65,7 +66,8 @@ struct Single {
     /// One in 10,000 takes longer.
     p9999: f64,
     longest: f64,
-    /// How often the thread gave its processor away of itself, as one does that waits for a lock. To be sent off is no waiting.
+    /// How often the thread gave its processor away of itself, as one does that waits for a lock.
+    /// To be sent off is no waiting.
     waits: u64,
 }
 
@@ -75,10 +77,16 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let (mut publisher, head) = stock::filled(documents, BYTES).await?;
     let config = Config::new("bench", [publisher.url()], [FREE])?;
     // It hears what the writer says, and does not ask a publisher that knows nothing of that.
-    let config = Config { events: Events::Posted, check_in: Duration::from_secs(3_600), ..config };
+    let config = Config {
+        events: Events::Posted,
+        check_in: Duration::from_secs(3_600),
+        ..config
+    };
     let replica = Builder::new(config).collection::<Small>(FREE)?.build()?;
     let writer = Writer::start(&replica, &head, documents, BYTES)?;
-    tokio::time::timeout(LOAD, replica.ready()).await.context("it did not load in time")?;
+    tokio::time::timeout(LOAD, replica.ready())
+        .await
+        .context("it did not load in time")?;
     publisher.stop().await?;
     let reader = Arc::new(Reader::new(bench, replica, documents)?);
 
@@ -88,18 +96,30 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let mut raw = new("get of a raw document, a writer beside", map);
     let mut p9999 = new("p99.99 of single gets, a writer beside", map);
     let mut longest = new("longest of 1,000,000 gets, a writer beside", map);
-    let mut writing = new("p99.99 of single gets, a writer beside", "the same, the writer at rest");
-    let mut applied = Comparison::alone(7, Unit::PerSecond, "changes applied and read into values meanwhile");
+    let mut writing = new(
+        "p99.99 of single gets, a writer beside",
+        "the same, the writer at rest",
+    );
+    let mut applied = Comparison::alone(
+        7,
+        Unit::PerSecond,
+        "changes applied and read into values meanwhile",
+    );
     for round in 0..bench.rounds {
         bench.say(&format!("round {}", round + 1));
         let (ours, (get, single)) = if round % 2 == 0 {
-            (of_ours(&reader, &writer).await?, of_map(&reader, &writer).await?)
+            (
+                of_ours(&reader, &writer).await?,
+                of_map(&reader, &writer).await?,
+            )
         } else {
             let floor = of_map(&reader, &writer).await?;
             (of_ours(&reader, &writer).await?, floor)
         };
         let [ours_waits, map_waits] = [ours.single.waits, single.waits];
-        bench.say(&format!("the reader waited {ours_waits} times beside a writer, {map_waits} times at the map"));
+        bench.say(&format!(
+            "the reader waited {ours_waits} times beside a writer, {map_waits} times at the map"
+        ));
         typed.round(ours.typed, get);
         raw.round(ours.raw, get);
         p9999.round(ours.single.p9999, single.p9999);
@@ -108,7 +128,10 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         applied.figure(ours.applied);
     }
     writer.end().await?;
-    Ok([typed, raw, p9999, longest, writing, applied].into_iter().filter_map(Comparison::row).collect())
+    Ok([typed, raw, p9999, longest, writing, applied]
+        .into_iter()
+        .filter_map(Comparison::row)
+        .collect())
 }
 
 /// Figures of ours in one round.
@@ -128,21 +151,41 @@ async fn of_ours(reader: &Arc<Reader>, writer: &Writer) -> anyhow::Result<Ours> 
         Ok(())
     })
     .await?;
-    let typed = reader.on_a_thread(|it| it.pass(it.ids(), |id| seen(it.collection.get(id)))).await?;
-    let raw = reader
-        .on_a_thread(|it| it.pass(it.raw.iter(), |id| it.replica.view().root().get(&it.name, id).is_some()))
+    let typed = reader
+        .on_a_thread(|it| it.pass(it.ids(), |id| seen(it.collection.get(id))))
         .await?;
-    let single = reader.on_a_thread(|it| it.one_by_one(|id| seen(it.collection.get(id)))).await?;
+    let raw = reader
+        .on_a_thread(|it| {
+            it.pass(it.raw.iter(), |id| {
+                it.replica.view().root().get(&it.name, id).is_some()
+            })
+        })
+        .await?;
+    let single = reader
+        .on_a_thread(|it| it.one_by_one(|id| seen(it.collection.get(id))))
+        .await?;
     let applied = (writer.applied() - before) as f64 / begun.elapsed().as_secs_f64();
     writer.does(Does::Rest);
-    let at_rest = reader.on_a_thread(|it| it.one_by_one(|id| seen(it.collection.get(id)))).await?;
-    Ok(Ours { typed, raw, single, at_rest, applied })
+    let at_rest = reader
+        .on_a_thread(|it| it.one_by_one(|id| seen(it.collection.get(id))))
+        .await?;
+    Ok(Ours {
+        typed,
+        raw,
+        single,
+        at_rest,
+        applied,
+    })
 }
 
 async fn of_map(reader: &Arc<Reader>, writer: &Writer) -> anyhow::Result<(f64, Single)> {
     writer.does(Does::Other);
-    let get = reader.on_a_thread(|it| it.pass(it.ids(), |id| seen(it.map.get(id).cloned()))).await?;
-    let single = reader.on_a_thread(|it| it.one_by_one(|id| seen(it.map.get(id).cloned()))).await?;
+    let get = reader
+        .on_a_thread(|it| it.pass(it.ids(), |id| seen(it.map.get(id).cloned())))
+        .await?;
+    let single = reader
+        .on_a_thread(|it| it.one_by_one(|id| seen(it.map.get(id).cloned())))
+        .await?;
     writer.does(Does::Rest);
     Ok((get, single))
 }
@@ -154,9 +197,16 @@ fn seen(small: Option<Arc<Small>>) -> bool {
 
 impl Reader {
     fn new(bench: &Bench, replica: Replica, documents: usize) -> anyhow::Result<Self> {
-        let small = |number| anyhow::Ok((stock::id(number), serde_json::from_str(&stock::config(number, BYTES))?));
+        let small = |number| {
+            anyhow::Ok((
+                stock::id(number),
+                serde_json::from_str(&stock::config(number, BYTES))?,
+            ))
+        };
         let map = (0..documents).map(small).collect::<Result<_, _>>()?;
-        let order = stock::places(documents, bench.sized(GETS)).map(stock::id).collect();
+        let order = stock::places(documents, bench.sized(GETS))
+            .map(stock::id)
+            .collect();
         let raw = stock::places(documents, bench.sized(RAW)).map(|place| stock::id(place).parse());
         Ok(Self {
             collection: replica.collection::<Small>(FREE)?,
@@ -171,7 +221,11 @@ impl Reader {
 
     fn ids(&self) -> impl ExactSizeIterator<Item = &str> + Clone {
         let length = stock::id(0).len();
-        let id = move |index: usize| self.order.get(index * length..(index + 1) * length).unwrap_or_default();
+        let id = move |index: usize| {
+            self.order
+                .get(index * length..(index + 1) * length)
+                .unwrap_or_default()
+        };
         (0..self.order.len() / length).map(id)
     }
 
@@ -191,7 +245,11 @@ impl Reader {
         get: impl Fn(I) -> bool,
     ) -> anyhow::Result<f64> {
         let count = ids.len();
-        let warm = ids.clone().take(count.div_ceil(10)).filter(|id| get(*id)).count();
+        let warm = ids
+            .clone()
+            .take(count.div_ceil(10))
+            .filter(|id| get(*id))
+            .count();
         let begun = Instant::now();
         let found = ids.filter(|id| get(*id)).count();
         let lasted = begun.elapsed();
@@ -213,14 +271,29 @@ impl Reader {
         let waits = self::waits()? - waits;
         times.sort_unstable();
         let slow = times.len() - 1 - times.len() / 10_000;
-        let at = |rank: usize| times.get(rank).map(Duration::as_secs_f64).context("no gets");
-        Ok(Single { p9999: at(slow)?, longest: at(times.len() - 1)?, waits })
+        let at = |rank: usize| {
+            times
+                .get(rank)
+                .map(Duration::as_secs_f64)
+                .context("no gets")
+        };
+        Ok(Single {
+            p9999: at(slow)?,
+            longest: at(times.len() - 1)?,
+            waits,
+        })
     }
 }
 
 /// How often this thread has waited in its life.
 fn waits() -> anyhow::Result<u64> {
     let status = std::fs::read_to_string("/proc/thread-self/status")?;
-    let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-    count.context("no count of context switches")?.trim().parse().context("a count of context switches")
+    let count = status
+        .lines()
+        .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    count
+        .context("no count of context switches")?
+        .trim()
+        .parse()
+        .context("a count of context switches")
 }

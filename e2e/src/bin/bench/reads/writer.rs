@@ -1,4 +1,5 @@
-//! The thread beside a reader: everything that the replica does is done there, and so are the changes that it is given.
+//! The thread beside a reader: everything that the replica does is done there, and so are the
+//! changes that it is given.
 
 use std::{
     sync::{
@@ -27,7 +28,8 @@ const STRETCH: usize = 64;
 pub(super) enum Does {
     /// Nothing but what the replica does by itself.
     Rest,
-    /// Gives the replica one change after the other, each of which readers see before the next comes.
+    /// Gives the replica one change after the other, each of which readers see before the next
+    /// comes.
     Write,
     /// As busy with memory and text, at nothing that readers see.
     Other,
@@ -47,21 +49,43 @@ impl Writer {
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub(super) fn start(replica: &Replica, head: &Head, documents: usize, bytes: usize) -> anyhow::Result<Self> {
-        let event =
-            |(number, place)| anyhow::Ok(EventData::new(&stock::update(head, number, place, bytes)?, DATA_LIMIT));
-        let ready = stock::places(documents, READY).enumerate().map(event).collect::<Result<Vec<_>, _>>()?;
+    pub(super) fn start(
+        replica: &Replica,
+        head: &Head,
+        documents: usize,
+        bytes: usize,
+    ) -> anyhow::Result<Self> {
+        let event = |(number, place)| {
+            anyhow::Ok(EventData::new(
+                &stock::update(head, number, place, bytes)?,
+                DATA_LIMIT,
+            ))
+        };
+        let ready = stock::places(documents, READY)
+            .enumerate()
+            .map(event)
+            .collect::<Result<Vec<_>, _>>()?;
         let (does, told) = watch::channel(Does::Rest);
         let applied = Arc::<AtomicU64>::default();
-        // One thread for all of it: with two, the reader would share its processor with one of them.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        // One thread for all of it: with two, the reader would share its processor with one of
+        // them.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let (ours, count, first) = (replica.clone(), Arc::clone(&applied), head.revision + 1);
         let run = move || {
             let write = write(&ours, &ready, first, told, &count);
             runtime.block_on(async { ours.run(write).await })
         };
-        let thread = std::thread::Builder::new().name("writer".to_owned()).spawn(run)?;
-        Ok(Self { does, applied, replica: replica.clone(), thread })
+        let thread = std::thread::Builder::new()
+            .name("writer".to_owned())
+            .spawn(run)?;
+        Ok(Self {
+            does,
+            applied,
+            replica: replica.clone(),
+            thread,
+        })
     }
 
     /// From now on it does something else.
@@ -79,12 +103,20 @@ impl Writer {
     /// # Errors
     /// When one was not.
     pub(super) async fn end(self) -> anyhow::Result<()> {
-        let Self { does, applied, replica, thread } = self;
+        let Self {
+            does,
+            applied,
+            replica,
+            thread,
+        } = self;
         drop(does);
         let ended = tokio::task::spawn_blocking(move || thread.join()).await?;
         ended.map_err(|_panic| anyhow::anyhow!("the writer panicked"))??;
         let (given, events) = (applied.load(Relaxed), replica.status().events);
-        ensure!(events.applied == given, "{given} changes were given: {events:?}");
+        ensure!(
+            events.applied == given,
+            "{given} changes were given: {events:?}"
+        );
         Ok(())
     }
 }
@@ -106,7 +138,15 @@ async fn write(
         }
         for event in events.by_ref().take(STRETCH) {
             if does == Does::Write {
-                let answer = replica.intake(EventData { revision: Some(revision), ..event.clone() }, None).await;
+                let answer = replica
+                    .intake(
+                        EventData {
+                            revision: Some(revision),
+                            ..event.clone()
+                        },
+                        None,
+                    )
+                    .await;
                 ensure!(answer == Answer::Success, "revision {revision}: {answer:?}");
                 revision += 1;
                 applied.fetch_add(1, Relaxed);

@@ -23,11 +23,20 @@ impl Tally {
     /// Of one document.
     pub(super) fn new(collection: &str, id: &str) -> anyhow::Result<Self> {
         let (collection, id) = (collection.parse()?, id.parse()?);
-        Ok(Self { collection, id, awaited: Mutex::default(), last: watch::Sender::new(None) })
+        Ok(Self {
+            collection,
+            id,
+            awaited: Mutex::default(),
+            last: watch::Sender::new(None),
+        })
     }
 
     /// Begins to wait until so many replicas show a revision. It says when the last one did.
-    pub(super) fn expect(&self, revision: Revision, replicas: usize) -> watch::Receiver<Option<Instant>> {
+    pub(super) fn expect(
+        &self,
+        revision: Revision,
+        replicas: usize,
+    ) -> watch::Receiver<Option<Instant>> {
         let mut awaited = self.awaited();
         *awaited = (revision, replicas);
         self.last.send_replace(None);
@@ -39,7 +48,10 @@ impl Tally {
         let (mut moved, mut counted) = (replica.moved(), 0);
         loop {
             let view = replica.view();
-            let held = view.root().get(&self.collection, &self.id).map_or(0, contract::Document::revision);
+            let held = view
+                .root()
+                .get(&self.collection, &self.id)
+                .map_or(0, contract::Document::revision);
             if held > counted {
                 counted = held;
                 self.shows(held);
