@@ -35,7 +35,7 @@ pub(crate) enum Kind {
 
 /// Why a text is no address. It says nothing of what the text was, which may hold a password.
 #[derive(Debug, thiserror::Error)]
-pub enum WrongAddress {
+pub enum AddressError {
     /// It is no URL at all.
     #[error("{0}")]
     NoUrl(#[from] url::ParseError),
@@ -70,9 +70,9 @@ impl fmt::Debug for Address {
 }
 
 impl FromStr for Address {
-    type Err = WrongAddress;
+    type Err = AddressError;
 
-    fn from_str(text: &str) -> Result<Self, WrongAddress> {
+    fn from_str(text: &str) -> Result<Self, AddressError> {
         let url = Url::parse(text)?;
         let (plain, kind) = match url.scheme() {
             scheme @ ("redis" | "rediss" | "redis+unix") => (scheme.to_owned(), None),
@@ -80,7 +80,7 @@ impl FromStr for Address {
                 Some((plain @ ("redis" | "rediss"), kind @ ("cluster" | "sentinel"))) => {
                     (plain.to_owned(), Some(kind == "cluster"))
                 }
-                _ => return Err(WrongAddress::Scheme),
+                _ => return Err(AddressError::Scheme),
             },
         };
         let shown = shown(&url);
@@ -96,7 +96,7 @@ impl FromStr for Address {
             });
         };
         if url.host_str().is_none_or(str::is_empty) {
-            return Err(WrongAddress::NoHost);
+            return Err(AddressError::NoHost);
         }
         let mut parameters = Parameters::default();
         for (name, value) in url.query_pairs() {
@@ -114,11 +114,11 @@ impl FromStr for Address {
             .clone();
         let mut urls = vec![first.clone()];
         for node in &parameters.nodes {
-            let (host, port) = node.rsplit_once(':').ok_or(WrongAddress::Node)?;
+            let (host, port) = node.rsplit_once(':').ok_or(AddressError::Node)?;
             let mut url = first.clone();
             url.set_host(Some(host))?;
-            url.set_port(Some(port.parse().map_err(|_no_number| WrongAddress::Node)?))
-                .map_err(|()| WrongAddress::Node)?;
+            url.set_port(Some(port.parse().map_err(|_no_number| AddressError::Node)?))
+                .map_err(|()| AddressError::Node)?;
             urls.push(url);
         }
         // A cluster has database 0 alone.
@@ -135,7 +135,7 @@ impl FromStr for Address {
         let kind = if cluster {
             Kind::Cluster
         } else {
-            Kind::Sentinel(parameters.service.ok_or(WrongAddress::NoService)?)
+            Kind::Sentinel(parameters.service.ok_or(AddressError::NoService)?)
         };
         Ok(Self {
             kind,
@@ -186,7 +186,7 @@ struct Parameters {
 }
 
 impl Parameters {
-    fn take(&mut self, name: &str, value: Cow<'_, str>, cluster: bool) -> Result<(), WrongAddress> {
+    fn take(&mut self, name: &str, value: Cow<'_, str>, cluster: bool) -> Result<(), AddressError> {
         match name {
             "node" => self.nodes.push(value.into_owned()),
             "sentinelServiceName" if !cluster => self.service = Some(value.into_owned()),
@@ -194,7 +194,7 @@ impl Parameters {
             "sentinelPassword" if !cluster => self.password = Some(value.into_owned()),
             other => {
                 let plain = other.bytes().all(|byte| byte.is_ascii_alphabetic());
-                return Err(WrongAddress::Parameter(plain.then(|| other.to_owned())));
+                return Err(AddressError::Parameter(plain.then(|| other.to_owned())));
             }
         }
         Ok(())

@@ -28,7 +28,7 @@ const CONNECT_NODE: Duration = Duration::from_millis(500);
 
 /// Why Redis did not do it.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum BrokerError {
     /// It said so, or the connection broke.
     #[error(transparent)]
     Redis(#[from] redis::RedisError),
@@ -43,7 +43,7 @@ pub enum Error {
     Closed,
 }
 
-impl Error {
+impl BrokerError {
     /// Whether nothing more is to be expected of the connection. A refusal, such as of a right that
     /// is lacking, is none of its faults; one of a server that does not take writes (any more)
     /// is.
@@ -69,7 +69,7 @@ impl Connection {
     ///
     /// # Errors
     /// When it is refused or not answered in time.
-    pub async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, Error> {
+    pub async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, BrokerError> {
         Ok(match self {
             Self::Server(connection) => command.query_async(connection).await?,
             Self::Cluster(connection) => command.query_async(connection).await?,
@@ -82,7 +82,7 @@ impl Address {
     ///
     /// # Errors
     /// When that fails or takes too long.
-    pub async fn connect(&self, answer: Duration) -> Result<Connection, Error> {
+    pub async fn connect(&self, answer: Duration) -> Result<Connection, BrokerError> {
         trust_tls();
         in_time(async {
             let Kind::Cluster = &self.kind else {
@@ -108,12 +108,12 @@ impl Address {
     /// Connects to listen. In a cluster every node hears what is published at any (the Redis
     /// command PUBLISH), so one that answers will do: another one each time, in case it is cut
     /// off from its neighbours.
-    pub(crate) async fn listen(&self) -> Result<PubSub, Error> {
+    pub(crate) async fn listen(&self) -> Result<PubSub, BrokerError> {
         trust_tls();
         let Kind::Cluster = &self.kind else {
             return in_time(async { Ok(self.server().await?.get_async_pubsub().await?) }).await;
         };
-        let mut failed = Error::Away;
+        let mut failed = BrokerError::Away;
         let mut nodes = self.nodes.clone();
         nodes.shuffle(&mut rand::rng());
         for node in nodes {
@@ -126,9 +126,9 @@ impl Address {
     }
 
     /// The server that takes writes.
-    async fn server(&self) -> Result<Client, Error> {
+    async fn server(&self) -> Result<Client, BrokerError> {
         let Kind::Sentinel(service) = &self.kind else {
-            let node = self.nodes.first().ok_or(Error::Away)?;
+            let node = self.nodes.first().ok_or(BrokerError::Away)?;
             return open(node.clone());
         };
         let server =
@@ -144,7 +144,7 @@ impl Address {
     }
 }
 
-fn open(node: ConnectionInfo) -> Result<Client, Error> {
+fn open(node: ConnectionInfo) -> Result<Client, BrokerError> {
     Ok(Client::open(node.set_tcp_settings(at_once()))?)
 }
 
@@ -153,8 +153,10 @@ fn at_once() -> TcpSettings {
     TcpSettings::default().set_nodelay(true)
 }
 
-async fn in_time<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    timeout(CONNECT, work).await.unwrap_or(Err(Error::Late))
+async fn in_time<T>(work: impl Future<Output = Result<T, BrokerError>>) -> Result<T, BrokerError> {
+    timeout(CONNECT, work)
+        .await
+        .unwrap_or(Err(BrokerError::Late))
 }
 
 /// The TLS library asks which cryptography to use, once per process; whoever embeds this may have

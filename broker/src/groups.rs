@@ -8,7 +8,7 @@ use redis::{
     streams::{StreamInfoConsumersReply, StreamInfoGroupsReply, StreamRangeReply},
 };
 
-use crate::{Connection, Error};
+use crate::{BrokerError, Connection};
 
 /// By the clock that gives entries their ids: in a cluster each node has its own, and a script runs
 /// where its key is.
@@ -64,7 +64,7 @@ pub struct Consumer {
 
 /// What became of a group that was to be destroyed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Destroyed {
+pub enum GroupRemoval {
     /// It is gone, and so many pending entries with it.
     Yes(u64),
     /// It was read from since, and is still there.
@@ -77,7 +77,7 @@ pub enum Destroyed {
 ///
 /// # Errors
 /// When Redis does not tell all of it.
-pub async fn list(redis: &mut Connection, stream: &str) -> Result<Vec<Group>, Error> {
+pub async fn list(redis: &mut Connection, stream: &str) -> Result<Vec<Group>, BrokerError> {
     let said: StreamInfoGroupsReply = match redis.ask(cmd("XINFO").arg("GROUPS").arg(stream)).await
     {
         Err(error) if is_absent(&error) => return Ok(Vec::new()),
@@ -134,7 +134,7 @@ pub async fn destroy(
     name: &str,
     last_delivered: &str,
     idle: Duration,
-) -> Result<Destroyed, Error> {
+) -> Result<GroupRemoval, BrokerError> {
     let mut script = cmd("EVAL");
     script
         .arg(DESTROY)
@@ -144,17 +144,17 @@ pub async fn destroy(
         .arg(last_delivered)
         .arg(idle.as_millis() as u64);
     match redis.ask::<i64>(&script).await {
-        Ok(-1) => Ok(Destroyed::Read),
-        Ok(-2) => Ok(Destroyed::Absent),
-        Ok(pending) => Ok(Destroyed::Yes(pending.unsigned_abs())),
-        Err(error) if is_absent(&error) => Ok(Destroyed::Absent),
+        Ok(-1) => Ok(GroupRemoval::Read),
+        Ok(-2) => Ok(GroupRemoval::Absent),
+        Ok(pending) => Ok(GroupRemoval::Yes(pending.unsigned_abs())),
+        Err(error) if is_absent(&error) => Ok(GroupRemoval::Absent),
         Err(error) => Err(error),
     }
 }
 
 /// Whether there is no such stream, or no such group.
-fn is_absent(error: &Error) -> bool {
-    let Error::Redis(error) = error else {
+fn is_absent(error: &BrokerError) -> bool {
+    let BrokerError::Redis(error) = error else {
         return false;
     };
     error.code() == Some("NOGROUP") || error.to_string().contains("no such key")

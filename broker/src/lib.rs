@@ -1,9 +1,9 @@
-//! Redis as a broker of events: where it is ([`Address`]), what things are called there
+//! RedisConfig as a broker of events: where it is ([`Address`]), what things are called there
 //! ([`Names`]), how an event is sent ([`Sender`]) and how events come ([`listen`]: by [`pubsub`] or
 //! by [`streams`]), by the [`settings`] of both ends. [`groups`] looks after what Dapr leaves
 //! behind there.
 //!
-//! The only crate that names the Redis client. It carries bytes: it never looks into an event and
+//! The only crate that names the RedisConfig client. It carries bytes: it never looks into an event and
 //! never decides what becomes of one.
 
 mod address;
@@ -22,21 +22,20 @@ use std::{
     time::Duration,
 };
 
+pub use address::{Address, AddressError};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+pub use connection::{BrokerError, Connection};
 use contract::{CollectionName, DocumentId};
-
-pub use address::{Address, WrongAddress};
-pub use connection::{Connection, Error};
-pub use listening::{Signal, listen};
-pub use names::{Channel, Names, Prefix, WrongPrefix};
+pub use listening::{BrokerEvent, listen};
+pub use names::{Channel, Names, Prefix, PrefixError};
 pub use sender::Sender;
 
 /// How long one answer may take.
 pub const ANSWER: Duration = Duration::from_secs(2);
 
-/// A Redis that carries events, and how it does.
+/// A RedisConfig that carries events, and how it does.
 #[derive(Debug, Clone)]
-pub struct Redis {
+pub struct RedisConfig {
     /// Where it is.
     pub address: Address,
     /// What things are called there.
@@ -48,7 +47,7 @@ pub struct Redis {
 /// How events travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Delivery {
-    /// Pub/Sub: who is away when an event is published never gets it (seeds.md A9).
+    /// Pub/Sub: who is away when an event is published never gets it (requirement A9).
     #[default]
     PubSub,
     /// Streams: the newest events are kept, and every reader has its own place in them.
@@ -69,10 +68,10 @@ impl FromStr for Delivery {
 
 /// What to listen to.
 #[derive(Debug, Clone)]
-pub enum Wanted {
+pub enum Subscription {
     /// Whole collections.
     Collections(BTreeSet<CollectionName>),
-    /// One document (seeds.md A8). Where its collection has one channel, or is a stream, its
+    /// One document (requirement A8). Where its collection has one channel, or is a stream, its
     /// neighbours are heard too.
     Document(CollectionName, DocumentId),
 }
@@ -82,7 +81,7 @@ pub type Cursors = BTreeMap<CollectionName, String>;
 
 /// What a listener hears.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Heard {
+pub enum ReceivedEvent {
     /// An event, as it was sent.
     Event {
         /// The collection of the channel or stream it came by.
@@ -98,7 +97,7 @@ pub enum Heard {
     Refused {
         /// The collection.
         collection: CollectionName,
-        /// What Redis says.
+        /// What RedisConfig says.
         error: String,
     },
     /// The stream of a collection began anew, or could not be read until now: events of it may be

@@ -1,6 +1,6 @@
 //! Hearing events for as long as anyone listens: connect, hear, connect again.
 //!
-//! Redis may be away for long, so the waits between attempts grow to about a second, with jitter: a
+//! RedisConfig may be away for long, so the waits between attempts grow to about a second, with jitter: a
 //! thousand replicas do not come back in the same instant. It says when it hears and when it does
 //! not; what was missed in between it cannot know.
 
@@ -13,29 +13,32 @@ use async_stream::stream;
 use futures_util::{Stream, StreamExt};
 use tokio::time::sleep;
 
-use crate::{Backoff, Cursors, Delivery, Error, Heard, Redis, Wanted, pubsub, streams};
+use crate::{
+    Backoff, BrokerError, Cursors, Delivery, ReceivedEvent, RedisConfig, Subscription, pubsub,
+    streams,
+};
 
 /// A connection that stood for so long was a good one: the next attempt comes soon.
 const GOOD: Duration = Duration::from_secs(5);
 
 /// What a listener is told.
 #[derive(Debug)]
-pub enum Signal {
+pub enum BrokerEvent {
     /// From now on nothing is missed. What was published before and is behind these places, or has
     /// none, may have been.
-    Stands(Cursors),
+    Connected(Cursors),
     /// Something came.
-    Heard(Heard),
+    Received(ReceivedEvent),
     /// Nothing comes until it stands again.
-    Away(Error),
+    Disconnected(BrokerError),
 }
 
 /// Signals without end. `cursors` are the places to begin at, where events come by streams.
 pub fn listen(
-    redis: Redis,
-    wanted: Wanted,
+    redis: RedisConfig,
+    wanted: Subscription,
     mut cursors: Cursors,
-) -> impl Stream<Item = Signal> + Send {
+) -> impl Stream<Item = BrokerEvent> + Send {
     stream! {
         let mut backoff = Backoff::default();
         loop {
@@ -43,13 +46,13 @@ pub fn listen(
             let error = match connect(&redis, &wanted, &cursors).await {
                 Ok((places, events)) => {
                     cursors.clone_from(&places);
-                    yield Signal::Stands(places);
+                    yield BrokerEvent::Connected(places);
                     let mut events = pin!(events);
                     loop {
-                        match events.next().await.unwrap_or(Err(Error::Closed)) {
+                        match events.next().await.unwrap_or(Err(BrokerError::Closed)) {
                             Ok(heard) => {
                                 note(&mut cursors, &heard);
-                                yield Signal::Heard(heard);
+                                yield BrokerEvent::Received(heard);
                             }
                             Err(error) => break error,
                         }
@@ -57,7 +60,7 @@ pub fn listen(
                 }
                 Err(error) => error,
             };
-            yield Signal::Away(error);
+            yield BrokerEvent::Disconnected(error);
             if begun.elapsed() > GOOD {
                 backoff = Backoff::default();
             }
@@ -67,17 +70,17 @@ pub fn listen(
 }
 
 async fn connect(
-    redis: &Redis,
-    wanted: &Wanted,
+    redis: &RedisConfig,
+    wanted: &Subscription,
     cursors: &Cursors,
 ) -> Result<
     (
         Cursors,
-        impl Stream<Item = Result<Heard, Error>> + Send + use<>,
+        impl Stream<Item = Result<ReceivedEvent, BrokerError>> + Send + use<>,
     ),
-    Error,
+    BrokerError,
 > {
-    let Redis {
+    let RedisConfig {
         address,
         names,
         delivery,
@@ -96,13 +99,13 @@ async fn connect(
     })
 }
 
-fn note(cursors: &mut Cursors, heard: &Heard) {
-    if let Heard::Event {
+fn note(cursors: &mut Cursors, heard: &ReceivedEvent) {
+    if let ReceivedEvent::Event {
         collection,
         cursor: Some(cursor),
         ..
     }
-    | Heard::Lost { collection, cursor } = heard
+    | ReceivedEvent::Lost { collection, cursor } = heard
     {
         cursors.insert(collection.clone(), cursor.clone());
     }

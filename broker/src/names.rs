@@ -1,8 +1,8 @@
-//! What channels and streams are called (seeds.md A7, A8): written in one spelling, read in two.
+//! What channels and streams are called (requirement A7, A8): written in one spelling, read in two.
 //!
 //! `1__:aura-config:ChannelConfiguration` is the channel of a collection, with `:{id}` behind it
 //! that of one document. The source document writes its pattern without the colon before the
-//! collection, so that is understood too (seeds.md F17).
+//! collection, so that is understood too (requirement F17).
 
 use std::{fmt, str::FromStr};
 
@@ -24,18 +24,18 @@ pub struct Prefix(String);
 /// Why a text is no prefix.
 #[derive(Debug, thiserror::Error)]
 #[error("expected 1 to 128 visible ASCII characters without {{ and }}")]
-pub struct WrongPrefix;
+pub struct PrefixError;
 
 impl FromStr for Prefix {
-    type Err = WrongPrefix;
+    type Err = PrefixError;
 
-    fn from_str(text: &str) -> Result<Self, WrongPrefix> {
+    fn from_str(text: &str) -> Result<Self, PrefixError> {
         let fits = |byte: u8| byte.is_ascii_graphic() && byte != b'{' && byte != b'}';
         let valid = (1..=128).contains(&text.len()) && text.bytes().all(fits);
         if valid {
             Ok(Self(text.to_owned()))
         } else {
-            Err(WrongPrefix)
+            Err(PrefixError)
         }
     }
 }

@@ -14,7 +14,7 @@ use contract::{CollectionName, DocumentId};
 use redis::{Cmd, Value, cmd};
 use tokio::sync::Mutex;
 
-use crate::{ANSWER, Address, Backoff, Connection, Error, Names};
+use crate::{ANSWER, Address, Backoff, BrokerError, Connection, Names};
 
 /// The sending end.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl Sender {
         }
     }
 
-    /// Publishes to the channel of the collection, or of one of its documents (seeds.md A7, A8).
+    /// Publishes to the channel of the collection, or of one of its documents (requirement A7, A8).
     ///
     /// # Errors
     /// When it is not certain that it was published.
@@ -75,7 +75,7 @@ impl Sender {
         collection: &CollectionName,
         id: Option<&DocumentId>,
         body: &[u8],
-    ) -> Result<(), Error> {
+    ) -> Result<(), BrokerError> {
         let channel = match id {
             Some(id) => self.names.document_channel(collection, id),
             None => self.names.channel(collection),
@@ -92,7 +92,7 @@ impl Sender {
         collection: &CollectionName,
         body: &[u8],
         keep: u64,
-    ) -> Result<(), Error> {
+    ) -> Result<(), BrokerError> {
         let mut command = cmd("XADD");
         command
             .arg(self.names.stream(collection))
@@ -106,16 +106,16 @@ impl Sender {
 
     /// A connection that broke while nobody looked costs the first command after it: that one is
     /// sent again at once. It may have arrived, and then arrives twice.
-    async fn send(&self, command: &Cmd) -> Result<(), Error> {
+    async fn send(&self, command: &Cmd) -> Result<(), BrokerError> {
         match self.attempt(command).await {
-            Err(Error::Redis(error)) if error.is_connection_dropped() => {
+            Err(BrokerError::Redis(error)) if error.is_connection_dropped() => {
                 self.attempt(command).await
             }
             sent => sent,
         }
     }
 
-    async fn attempt(&self, command: &Cmd) -> Result<(), Error> {
+    async fn attempt(&self, command: &Cmd) -> Result<(), BrokerError> {
         let (
             turn,
             Standing {
@@ -149,7 +149,7 @@ impl Sender {
         }
     }
 
-    async fn connection(&self) -> Result<(u64, Standing), Error> {
+    async fn connection(&self) -> Result<(u64, Standing), BrokerError> {
         let mut link = self.link.lock().await;
         if let Some(standing) = &link.connection {
             return Ok((link.turn, standing.clone()));
@@ -158,7 +158,7 @@ impl Sender {
             .not_before
             .is_some_and(|moment| Instant::now() < moment)
         {
-            return Err(Error::Away);
+            return Err(BrokerError::Away);
         }
         match self.address.connect(ANSWER).await {
             Ok(connection) => {

@@ -1,20 +1,20 @@
-//! The settings that both ends must agree on, from the texts of the environment to a [`Redis`]. An
+//! The settings that both ends must agree on, from the texts of the environment to a [`RedisConfig`]. An
 //! empty text counts as unset.
 
-use crate::{Address, Delivery, Names, Prefix, Redis};
+use crate::{Address, Delivery, Names, Prefix, RedisConfig};
 
 /// Default of `AURA_REDIS_URL`.
 pub const URL: &str = "redis://127.0.0.1:6379";
 /// Default of `AURA_REDIS_DATABASE`.
 pub const DATABASE: &str = "0";
-/// Default of `AURA_REDIS_CONFIGURATION_PREFIX` (seeds.md A3).
+/// Default of `AURA_REDIS_CONFIGURATION_PREFIX` (requirement A3).
 pub const PREFIX: &str = "aura-config";
 /// Default of `AURA_REDIS_DELIVERY`.
 pub const DELIVERY: &str = "PUBSUB";
 
 /// The texts.
 #[derive(Debug, Clone, Copy)]
-pub struct Settings<'a> {
+pub struct RedisSettings<'a> {
     /// `AURA_REDIS_URL`
     pub url: &'a str,
     /// `AURA_REDIS_DATABASE`
@@ -25,10 +25,10 @@ pub struct Settings<'a> {
     pub delivery: &'a str,
 }
 
-impl Settings<'_> {
+impl RedisSettings<'_> {
     /// Checks all of them. Each mistake is told by the name of the setting and in words, never with
     /// a password; after one it is `None`.
-    pub fn check(self, mut mistake: impl FnMut(&str, String)) -> Option<Redis> {
+    pub fn check(self, mut mistake: impl FnMut(&str, String)) -> Option<RedisConfig> {
         let or = |text, default| if str::is_empty(text) { default } else { text };
         // The URL may hold a password.
         let address = or(self.url, URL).parse::<Address>();
@@ -61,7 +61,7 @@ impl Settings<'_> {
         let address = address
             .map_err(|wrong| mistake("AURA_REDIS_URL", format!("…: {wrong}")))
             .ok();
-        Some(Redis {
+        Some(RedisConfig {
             address: address?,
             names: Names::new(database, &prefix?),
             delivery: delivery?,
@@ -78,9 +78,9 @@ mod tests {
         database: &str,
         prefix: &str,
         delivery: &str,
-    ) -> Result<Redis, Vec<String>> {
+    ) -> Result<RedisConfig, Vec<String>> {
         let mut mistakes = Vec::new();
-        let settings = Settings {
+        let settings = RedisSettings {
             url,
             database,
             prefix,

@@ -15,7 +15,9 @@ use redis::{
     streams::{StreamId, StreamRangeReply, StreamReadReply},
 };
 
-use crate::{ANSWER, Address, Connection, Cursors, Error, Heard, Names, Wanted};
+use crate::{
+    ANSWER, Address, BrokerError, Connection, Cursors, Names, ReceivedEvent, Subscription,
+};
 
 /// The field of an entry with the data of the event.
 pub(crate) const FIELD: &str = "data";
@@ -37,19 +39,19 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 pub async fn read(
     address: &Address,
     names: &Names,
-    wanted: &Wanted,
+    wanted: &Subscription,
     mut cursors: Cursors,
 ) -> Result<
     (
         Cursors,
-        impl Streamed<Item = Result<Heard, Error>> + Send + use<>,
+        impl Streamed<Item = Result<ReceivedEvent, BrokerError>> + Send + use<>,
     ),
-    Error,
+    BrokerError,
 > {
     let mut connection = address.connect(BLOCK + ANSWER).await?;
     let collections = match wanted {
-        Wanted::Collections(all) => all.iter().collect(),
-        Wanted::Document(collection, _id) => vec![collection],
+        Subscription::Collections(all) => all.iter().collect(),
+        Subscription::Document(collection, _id) => vec![collection],
     };
     let mut streams: Vec<_> = collections
         .iter()
@@ -71,7 +73,7 @@ pub async fn read(
                     cursors.insert(name.clone(), entry.id.clone());
                     // Whatever else is in the stream is not for us.
                     if let Some(body) = entry.get(FIELD) {
-                        yield Heard::Event { collection: name.clone(), id: None, body, cursor: Some(entry.id) };
+                        yield ReceivedEvent::Event { collection: name.clone(), id: None, body, cursor: Some(entry.id) };
                     }
                 }
             }
@@ -111,7 +113,7 @@ async fn look(
     connection: &mut Connection,
     streams: &mut [Stream],
     cursors: &mut Cursors,
-) -> Result<Vec<Heard>, Error> {
+) -> Result<Vec<ReceivedEvent>, BrokerError> {
     let mut heard = Vec::new();
     let mut refused = None;
     for stream in streams.iter_mut() {
@@ -123,7 +125,7 @@ async fn look(
         let end = match end(connection, key).await {
             Err(error) if !error.ends_the_connection() => {
                 if std::mem::replace(readable, false) {
-                    heard.push(Heard::Refused {
+                    heard.push(ReceivedEvent::Refused {
                         collection: collection.clone(),
                         error: error.to_string(),
                     });
@@ -143,7 +145,7 @@ async fn look(
             BEGINNING.clone_into(cursor);
         }
         if anew || unknown {
-            heard.push(Heard::Lost {
+            heard.push(ReceivedEvent::Lost {
                 collection: collection.clone(),
                 cursor: cursor.clone(),
             });
@@ -161,7 +163,7 @@ async fn next(
     streams: &[Stream],
     cursors: &Cursors,
     block: Option<Duration>,
-) -> Result<Vec<(CollectionName, Vec<StreamId>)>, Error> {
+) -> Result<Vec<(CollectionName, Vec<StreamId>)>, BrokerError> {
     let readable = || streams.iter().filter(|stream| stream.readable);
     let mut command = cmd("XREAD");
     command.arg("COUNT").arg(AT_ONCE);
@@ -191,7 +193,7 @@ async fn next(
 }
 
 /// The id of the last entry; before the first when there is none.
-async fn end(connection: &mut Connection, stream: &str) -> Result<String, Error> {
+async fn end(connection: &mut Connection, stream: &str) -> Result<String, BrokerError> {
     let mut command = cmd("XREVRANGE");
     let range: StreamRangeReply = connection
         .ask(command.arg(stream).arg("+").arg("-").arg("COUNT").arg(1))

@@ -10,7 +10,7 @@ mod target;
 use std::{io, time::Duration};
 
 use anyhow::{Context, anyhow};
-use contract::{CollectionName, DocumentId, Heads, Revision, feed, fleet::Fleet, listing};
+use contract::{CollectionName, DocumentId, Heads, Revision, feed, fleet::ReplicaList, listing};
 use futures_util::{StreamExt, TryStreamExt};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, header};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -103,7 +103,7 @@ impl Api {
 
     /// The replicas that checked in with this publisher. `None` = it keeps no account of them: an
     /// older one, or a subscriber.
-    pub(crate) async fn fleet(&self) -> anyhow::Result<Option<Fleet>> {
+    pub(crate) async fn fleet(&self) -> anyhow::Result<Option<ReplicaList>> {
         match self.get("/v1/replicas").await {
             Ok(answer) => {
                 Ok(Some(answer.json().await.with_context(|| {

@@ -17,7 +17,7 @@ use actix_web::{
 };
 use contract::{
     CanonicalJson, CollectionName, Digest, Document, Epoch, Head, Heads, Problem,
-    fleet::{Fleet, RestoreEpoch},
+    fleet::{ReplicaList, RestoreEpochRequest},
 };
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -50,9 +50,9 @@ struct Store {
     revision: u64,
     cut: Cut,
     /// Without one it is a publisher that keeps no account of replicas.
-    fleet: Option<Fleet>,
+    fleet: Option<ReplicaList>,
     /// What it was told about its history.
-    restored: Vec<RestoreEpoch>,
+    restored: Vec<RestoreEpochRequest>,
     /// It is too old for change sets.
     no_sets: bool,
     snapshots: u32,
@@ -172,8 +172,7 @@ async fn put(
     let mut store = store.lock().expect("no panic");
     let key = path.into_inner();
     if key.1 == "refused" {
-        let problem =
-            Problem::new(422, "schema", "The schema refuses it", "on purpose").at("/name");
+        let problem = Problem::new(contract::ProblemKind::Schema, "on purpose").at("/name");
         return HttpResponse::UnprocessableEntity().json(problem);
     }
     match (
@@ -201,5 +200,5 @@ fn lacks(request: &HttpRequest) -> HttpResponse {
         request.method(),
         request.path()
     );
-    HttpResponse::NotFound().json(Problem::new(404, "no-such-route", "No such route", detail))
+    HttpResponse::NotFound().json(Problem::new(contract::ProblemKind::NoSuchRoute, detail))
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, bail, ensure};
 use contract::{
     CollectionName, Digest, Head,
-    snapshot::{End, Item, Line, Start},
+    snapshot::{SnapshotEnd, SnapshotItem, SnapshotLine, SnapshotStart},
 };
 
 /// Reads a snapshot line by line and says whether anything is missing or damaged.
@@ -22,7 +22,7 @@ pub(crate) struct Whole {
 pub(crate) enum Step {
     /// The first one, which announces so many documents.
     Start(u64),
-    Item(Item),
+    Item(SnapshotItem),
     End,
 }
 
@@ -45,7 +45,7 @@ impl Whole {
     pub(crate) fn line(&mut self, line: &[u8]) -> anyhow::Result<Step> {
         ensure!(!self.ended, "something follows the end line");
         let Some(collections) = &mut self.collections else {
-            let start: Start =
+            let start: SnapshotStart =
                 serde_json::from_slice(line).context("the first line of the snapshot")?;
             let announced = start
                 .heads
@@ -65,10 +65,10 @@ impl Whole {
             self.collections = Some(start.heads.into_iter().map(sum).collect());
             return Ok(Step::Start(announced));
         };
-        match Line::parse(line)
+        match SnapshotLine::parse(line)
             .with_context(|| format!("item {} of the snapshot", self.items + 1))?
         {
-            Line::Item(item) => {
+            SnapshotLine::Item(item) => {
                 self.items += 1;
                 collections
                     .get_mut(&item.collection)
@@ -76,7 +76,7 @@ impl Whole {
                     .add(&item)?;
                 Ok(Step::Item(item))
             }
-            Line::End(End { count, .. }) => {
+            SnapshotLine::End(SnapshotEnd { count, .. }) => {
                 self.ended = true;
                 ensure!(
                     count == self.items,
@@ -111,8 +111,8 @@ impl Whole {
 }
 
 impl Sum {
-    fn add(&mut self, item: &Item) -> anyhow::Result<()> {
-        let Item {
+    fn add(&mut self, item: &SnapshotItem) -> anyhow::Result<()> {
+        let SnapshotItem {
             collection,
             id,
             revision,

@@ -15,8 +15,9 @@ use serde_json::value::RawValue;
 
 mod spelling;
 
-use crate::ids::Crc;
 pub use spelling::is_canonical;
+
+use crate::ids::Crc;
 
 /// Deepest nesting of objects and arrays in a document.
 pub const MAX_DEPTH: usize = 64;
@@ -37,7 +38,7 @@ pub struct CanonicalJson(Arc<RawValue>);
 /// Why a JSON text cannot be a document, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason} (at {pointer:?})")]
-pub struct Refusal {
+pub struct JsonError {
     /// JSON pointer to the value at fault; empty means the whole text.
     pub pointer: String,
     /// What is wrong and how to mend it.
@@ -52,9 +53,9 @@ impl CanonicalJson {
     /// [`MAX_DEPTH`], numbers that are not finite, and integers beyond `i64` unless they
     /// already are the canonical digits of a double (`1e20` is written `100000000000000000000`,
     /// and must be readable again).
-    pub fn parse(json: &[u8]) -> Result<Self, Refusal> {
+    pub fn parse(json: &[u8]) -> Result<Self, JsonError> {
         let raw: &RawValue = serde_json::from_slice(json)
-            .map_err(|error| Refusal::at(&Path::Root, not_json(&error)))?;
+            .map_err(|error| JsonError::at(&Path::Root, not_json(&error)))?;
         if is_canonical(raw.get()) {
             Ok(Self(raw.to_owned().into()))
         } else {
@@ -62,7 +63,7 @@ impl CanonicalJson {
         }
     }
 
-    fn respell(raw: &RawValue) -> Result<Self, Refusal> {
+    fn respell(raw: &RawValue) -> Result<Self, JsonError> {
         let mut text = String::with_capacity(raw.get().len());
         write_value(raw, &Path::Root, 0, &mut text)?;
         Self::from_canonical(text)
@@ -73,9 +74,9 @@ impl CanonicalJson {
     ///
     /// # Errors
     /// When it is not JSON.
-    pub fn from_canonical(text: String) -> Result<Self, Refusal> {
+    pub fn from_canonical(text: String) -> Result<Self, JsonError> {
         let owned = RawValue::from_string(text)
-            .map_err(|error| Refusal::at(&Path::Root, not_json(&error)))?;
+            .map_err(|error| JsonError::at(&Path::Root, not_json(&error)))?;
         Ok(Self(owned.into()))
     }
 
@@ -145,7 +146,7 @@ pub fn double(number: f64) -> Option<String> {
         .then(|| ryu_js::Buffer::new().format_finite(number).to_owned())
 }
 
-impl Refusal {
+impl JsonError {
     fn at(path: &Path<'_>, reason: impl Into<String>) -> Self {
         let mut pointer = String::new();
         path.write(&mut pointer);
@@ -191,10 +192,10 @@ fn write_value(
     path: &Path<'_>,
     depth: usize,
     out: &mut String,
-) -> Result<(), Refusal> {
+) -> Result<(), JsonError> {
     let token = raw.get();
     match token.as_bytes().first() {
-        Some(b'{' | b'[') if depth == MAX_DEPTH => Err(Refusal::at(
+        Some(b'{' | b'[') if depth == MAX_DEPTH => Err(JsonError::at(
             path,
             format!("nested deeper than {MAX_DEPTH} levels"),
         )),
@@ -229,7 +230,7 @@ fn write_object(
     path: &Path<'_>,
     depth: usize,
     out: &mut String,
-) -> Result<(), Refusal> {
+) -> Result<(), JsonError> {
     out.push('{');
     for (index, (Utf16Order(key), value)) in members.iter().enumerate() {
         if index > 0 {
@@ -243,15 +244,15 @@ fn write_object(
     Ok(())
 }
 
-fn write_string(text: &str, path: &Path<'_>, out: &mut String) -> Result<(), Refusal> {
+fn write_string(text: &str, path: &Path<'_>, out: &mut String) -> Result<(), JsonError> {
     // serde_json escapes exactly what RFC 8785 section 3.2.2.2 asks for, in the same spelling.
     let quoted =
-        serde_json::to_string(text).map_err(|error| Refusal::at(path, not_json(&error)))?;
+        serde_json::to_string(text).map_err(|error| JsonError::at(path, not_json(&error)))?;
     out.push_str(&quoted);
     Ok(())
 }
 
-fn write_number(token: &str, path: &Path<'_>, out: &mut String) -> Result<(), Refusal> {
+fn write_number(token: &str, path: &Path<'_>, out: &mut String) -> Result<(), JsonError> {
     let is_integer = !token.contains(['.', 'e', 'E']);
     if is_integer && let Ok(integer) = token.parse::<i64>() {
         out.push_str(&integer.to_string());
@@ -259,11 +260,11 @@ fn write_number(token: &str, path: &Path<'_>, out: &mut String) -> Result<(), Re
     }
     let number: f64 = token
         .parse()
-        .map_err(|_| Refusal::at(path, "not a number"))?;
+        .map_err(|_| JsonError::at(path, "not a number"))?;
     let digits =
-        double(number).ok_or_else(|| Refusal::at(path, "number beyond the range of a double"))?;
+        double(number).ok_or_else(|| JsonError::at(path, "number beyond the range of a double"))?;
     if is_integer && digits != token {
-        return Err(Refusal::at(
+        return Err(JsonError::at(
             path,
             "integer beyond 64 bits would lose digits: send it as a string",
         ));
@@ -272,23 +273,23 @@ fn write_number(token: &str, path: &Path<'_>, out: &mut String) -> Result<(), Re
     Ok(())
 }
 
-fn read<'a, T: Deserialize<'a>>(raw: &'a RawValue, path: &Path<'_>) -> Result<T, Refusal> {
-    serde_json::from_str(raw.get()).map_err(|error| Refusal::at(path, not_json(&error)))
+fn read<'a, T: Deserialize<'a>>(raw: &'a RawValue, path: &Path<'_>) -> Result<T, JsonError> {
+    serde_json::from_str(raw.get()).map_err(|error| JsonError::at(path, not_json(&error)))
 }
 
 /// The members of an object, sorted; refuses what could be read in two ways.
 fn members<'a>(
     raw: &'a RawValue,
     path: &Path<'_>,
-) -> Result<BTreeMap<Utf16Order, &'a RawValue>, Refusal> {
+) -> Result<BTreeMap<Utf16Order, &'a RawValue>, JsonError> {
     let Members(pairs) = read(raw, path)?;
     let mut sorted = BTreeMap::new();
     for (key, value) in pairs {
         if key.contains('\0') {
-            return Err(Refusal::at(&Path::Member(path, &key), "NUL in a key"));
+            return Err(JsonError::at(&Path::Member(path, &key), "NUL in a key"));
         }
         if let Some(_first) = sorted.insert(Utf16Order(key.clone()), value) {
-            return Err(Refusal::at(&Path::Member(path, &key), "duplicate key"));
+            return Err(JsonError::at(&Path::Member(path, &key), "duplicate key"));
         }
     }
     Ok(sorted)

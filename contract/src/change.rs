@@ -16,7 +16,7 @@ use crate::{
     ids::{CollectionName, Crc, Digest, DocumentId, Epoch, Revision},
 };
 
-/// What a change does to its document (seeds.md A6).
+/// What a change does to its document (requirement A6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub enum Operation {
@@ -105,7 +105,7 @@ pub struct SetPart {
 /// whoever reads both reads that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
-pub struct Feed<T = Change> {
+pub struct FeedPage<T = Change> {
     /// Where the collections stand.
     pub heads: Vec<Head>,
     /// The changes after the asked revisions.

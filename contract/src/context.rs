@@ -1,5 +1,5 @@
 //! Who asked for a change, and on whose behalf: what a request says of itself, in every change and
-//! event it makes (seeds.md B2).
+//! event it makes (requirement B2).
 //!
 //! It is for people and audits: nothing is decided by it, and nothing is invented where it says
 //! nothing. A replica does not look at it.
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
 
-use crate::ids::Malformed;
+use crate::ids::FormatError;
 
 /// Longest correlation id, user id and organisation id, in bytes.
 pub const MAX_LEN: usize = 128;
@@ -56,7 +56,7 @@ impl Context {
     ///
     /// # Errors
     /// When it has another form.
-    pub fn with_correlation_id(self, text: &str) -> Result<Self, Malformed> {
+    pub fn with_correlation_id(self, text: &str) -> Result<Self, FormatError> {
         Ok(Self {
             correlation_id: Some(checked("correlation id", text)?),
             ..self
@@ -67,7 +67,7 @@ impl Context {
     ///
     /// # Errors
     /// When it has another form.
-    pub fn with_user_id(self, text: &str) -> Result<Self, Malformed> {
+    pub fn with_user_id(self, text: &str) -> Result<Self, FormatError> {
         Ok(Self {
             user_id: Some(checked("user id", text)?),
             ..self
@@ -78,7 +78,7 @@ impl Context {
     ///
     /// # Errors
     /// When it has another form.
-    pub fn with_organisation_id(self, text: &str) -> Result<Self, Malformed> {
+    pub fn with_organisation_id(self, text: &str) -> Result<Self, FormatError> {
         Ok(Self {
             organisation_id: Some(checked("organisation id", text)?),
             ..self
@@ -90,14 +90,14 @@ impl Context {
     ///
     /// # Errors
     /// When it has another form.
-    pub fn with_traceparent(self, text: &str) -> Result<Self, Malformed> {
+    pub fn with_traceparent(self, text: &str) -> Result<Self, FormatError> {
         if is_traceparent(text) {
             Ok(Self {
                 traceparent: Some(text.into()),
                 ..self
             })
         } else {
-            Err(Malformed::new(
+            Err(FormatError::new(
                 "traceparent",
                 text,
                 "00-<32 hex>-<16 hex>-<2 hex>",
@@ -135,11 +135,11 @@ impl Context {
     }
 }
 
-fn checked(what: &'static str, text: &str) -> Result<Arc<str>, Malformed> {
+fn checked(what: &'static str, text: &str) -> Result<Arc<str>, FormatError> {
     if is_label(text) {
         Ok(text.into())
     } else {
-        Err(Malformed::new(
+        Err(FormatError::new(
             what,
             text,
             "1 to 128 visible ASCII characters",
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn ids_at_their_limits() {
-        type With = fn(Context, &str) -> Result<Context, Malformed>;
+        type With = fn(Context, &str) -> Result<Context, FormatError>;
         let all: [With; 3] = [
             Context::with_correlation_id,
             Context::with_user_id,

@@ -7,6 +7,7 @@
 use std::{fmt::Write, sync::Arc};
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     canonical::CanonicalJson,
@@ -119,6 +120,19 @@ impl std::fmt::Debug for Document {
     }
 }
 
+/// Answer to a write of one document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct Written {
+    /// The document.
+    pub id: DocumentId,
+    /// Its revision; of a deletion, the revision that deleted it.
+    pub revision: Revision,
+    /// Checksum of the value; absent after a deletion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crc: Option<Crc>,
+}
+
 /// Entity tag of a document: `"<revision>-<crc>"`, quotes included.
 pub fn etag(revision: Revision, crc: Crc) -> String {
     format!("\"{revision}-{crc}\"")
@@ -143,7 +157,7 @@ mod tests {
         assert_eq!(document.etag(), format!("\"42-{crc}\""));
         let mut line = Vec::new();
         document.snapshot_line(&"Skills".parse().expect("name"), &mut line);
-        let item: crate::snapshot::Item = serde_json::from_slice(&line).expect("an item");
+        let item: crate::snapshot::SnapshotItem = serde_json::from_slice(&line).expect("an item");
         assert_eq!(
             (item.id.as_str(), item.revision, item.config_data),
             ("app:1", 42, config)

@@ -14,15 +14,15 @@ use crate::{
     ids::{CollectionName, Crc, DocumentId, Epoch, Revision},
 };
 
-/// `source` of every event (seeds.md A14): the publisher's app id.
+/// `source` of every event (requirement A14): the publisher's app id.
 pub const SOURCE: &str = "aura-configuration-api";
-/// `type` of every event (seeds.md A14).
+/// `type` of every event (requirement A14).
 pub const TYPE: &str = "com.dapr.event.sent";
-/// Publish metadata that gives an event its life, in whole seconds (seeds.md F9).
+/// Publish metadata that gives an event its life, in whole seconds (requirement F9).
 pub const TTL: &str = "ttlInSeconds";
-/// The route that receives events (seeds.md A24).
+/// The route that receives events (requirement A24).
 pub const ROUTE: &str = "/dapr/processConfigurationEvents";
-/// The route that names the subscriptions (seeds.md A24).
+/// The route that names the subscriptions (requirement A24).
 pub const SUBSCRIBE_ROUTE: &str = "/dapr/subscribe";
 /// Where a sidecar puts what was dropped.
 pub const DEAD_LETTER_TOPIC: &str = "configuration-dead-letter";
@@ -32,7 +32,7 @@ pub const SEQUENCE: &str = "sequence";
 pub const PARTITION_KEY: &str = "partitionkey";
 /// Extension attribute: the correlation id of the request.
 pub const CORRELATION_ID: &str = "correlationid";
-/// Extension attribute: W3C trace context; goes with [`TRACE_ID`] or not at all (seeds.md F11).
+/// Extension attribute: W3C trace context; goes with [`TRACE_ID`] or not at all (requirement F11).
 pub const TRACEPARENT: &str = "traceparent";
 /// Extension attribute: the same trace context, under the sidecar's name.
 pub const TRACE_ID: &str = "traceid";
@@ -41,7 +41,7 @@ pub const EXPIRATION: &str = "expiration";
 /// Largest event on the wire: what every intermediary must forward (CloudEvents 1.0, size limits).
 pub const MAX_BYTES: usize = 64 * 1024;
 
-/// The data of an event (seeds.md A10 to A13).
+/// The data of an event (requirement A10 to A13).
 ///
 /// `revision` and `epoch` are absent when the publisher follows the source document only; what such
 /// an event promises is less, and the subscriber says so.
@@ -49,7 +49,7 @@ pub const MAX_BYTES: usize = 64 * 1024;
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct EventData {
-    /// The collection it belongs to, which decides where it is applied (seeds.md A25).
+    /// The collection it belongs to, which decides where it is applied (requirement A25).
     pub collection: CollectionName,
     /// What it does.
     pub op: Operation,
@@ -58,11 +58,11 @@ pub struct EventData {
     /// The new value; absent when it is too large or would not survive the sidecar, and on Delete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_data: Option<CanonicalJson>,
-    /// The publish metadata, repeated for the reader (seeds.md A13); its values are strings. Only
+    /// The publish metadata, repeated for the reader (requirement A13); its values are strings. Only
     /// a sidecar has a use for it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
-    /// The Dapr component it was published through (seeds.md A10).
+    /// The Dapr component it was published through (requirement A10).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pub_sub_name: Option<String>,
     /// Checksum of the new value. The source document declares it and leaves it empty.
@@ -85,7 +85,7 @@ pub struct EventData {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change_set: Option<ChangeSet>,
     /// What the request that made it says of itself, but for its trace context, which is the
-    /// envelope's (seeds.md B2).
+    /// envelope's (requirement B2).
     #[serde(flatten)]
     pub context: Context,
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CollectionName, Epoch, Head, Malformed, Problem, Revision};
+use crate::{CollectionName, Epoch, FormatError, Head, Problem, ProblemKind, Revision};
 
 /// Media type of the live form.
 pub const EVENT_STREAM: &str = "text/event-stream";
@@ -22,7 +22,7 @@ pub const PAGE: usize = 1_000;
 pub const PAGE_BYTES: usize = 4 << 20;
 /// `event` of a change.
 pub const CHANGE: &str = "change";
-/// `event` that says why the stream ends, with a [`Resync`].
+/// `event` that says why the stream ends, with a [`StreamEnd`].
 pub const RESYNC: &str = "resync";
 /// Milliseconds after which a client shall come back, as the stream tells it.
 const RETRY_MS: u32 = 1_000;
@@ -32,20 +32,20 @@ pub type Since = BTreeMap<CollectionName, Revision>;
 
 /// Which feed: of one collection, whose `since` is a bare revision, or of several.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Scope {
+pub enum FeedScope {
     /// `41`
     One(CollectionName),
     /// `A:41,B:7`
     Several,
 }
 
-impl Scope {
+impl FeedScope {
     /// Reads a `since`.
     ///
     /// # Errors
     /// When it is not one of this feed, or names a collection twice.
-    pub fn since(&self, text: &str) -> Result<Since, Malformed> {
-        let malformed = || Malformed::new("since", text, self.expected());
+    pub fn since(&self, text: &str) -> Result<Since, FormatError> {
+        let malformed = || FormatError::new("since", text, self.expected());
         if let Self::One(name) = self {
             return Ok(Since::from([(
                 name.clone(),
@@ -69,10 +69,10 @@ impl Scope {
     ///
     /// # Errors
     /// When it is none of this feed.
-    pub fn position(&self, id: &str) -> Result<(Epoch, Since), Malformed> {
+    pub fn position(&self, id: &str) -> Result<(Epoch, Since), FormatError> {
         let parts = id.trim().split_once(' ');
         let (epoch, since) =
-            parts.ok_or_else(|| Malformed::new("position", id, "<epoch> <since>"))?;
+            parts.ok_or_else(|| FormatError::new("position", id, "<epoch> <since>"))?;
         Ok((epoch.parse()?, self.since(since)?))
     }
 
@@ -102,7 +102,7 @@ fn revision(text: &str) -> Option<Revision> {
 
 /// Why a reader cannot go on from where it is without a gap.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Gone {
+pub enum FeedGoneError {
     /// What comes next is no longer kept.
     #[error("{collection} is no longer kept from revision {next} on")]
     Trimmed {
@@ -124,7 +124,7 @@ pub enum Gone {
     },
 }
 
-impl Gone {
+impl FeedGoneError {
     /// In a word that stays the same.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -136,12 +136,7 @@ impl Gone {
 
     /// As the paged feed tells it.
     pub fn problem(&self) -> Problem {
-        let mut problem = Problem::new(
-            410,
-            "feed-gone",
-            "The feed cannot go on from there",
-            self.to_string(),
-        );
+        let mut problem = Problem::new(ProblemKind::FeedGone, self.to_string());
         problem.reason = Some(self.reason().to_owned());
         problem
     }
@@ -152,17 +147,17 @@ impl Gone {
 ///
 /// # Errors
 /// When it cannot.
-pub fn check(head: &Head, since: Revision, epoch: Option<Epoch>) -> Result<(), Gone> {
+pub fn check(head: &Head, since: Revision, epoch: Option<Epoch>) -> Result<(), FeedGoneError> {
     let collection = head.collection.clone();
     if epoch.is_some_and(|epoch| epoch != head.epoch) {
-        Err(Gone::Epoch(head.epoch))
+        Err(FeedGoneError::Epoch(head.epoch))
     } else if since > head.revision {
-        Err(Gone::Ahead {
+        Err(FeedGoneError::Ahead {
             collection,
             revision: head.revision,
         })
     } else if since + 1 < head.oldest {
-        Err(Gone::Trimmed {
+        Err(FeedGoneError::Trimmed {
             collection,
             next: since + 1,
         })
@@ -175,13 +170,13 @@ pub fn check(head: &Head, since: Revision, epoch: Option<Epoch>) -> Result<(), G
 /// what the others leave. So none waits until another has nothing more to say. Ask in the order of
 /// how much each has to give.
 #[derive(Debug)]
-pub struct Shares {
+pub struct PageBudget {
     collections: usize,
     room: usize,
     budget: usize,
 }
 
-impl Shares {
+impl PageBudget {
     /// A page of so many changes and bytes for so many collections.
     pub fn new(collections: usize, room: usize, budget: usize) -> Self {
         Self {
@@ -209,8 +204,7 @@ impl Shares {
 /// heads: whoever reads all documents anew goes on from there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
-#[cfg_attr(feature = "utoipa", schema(as = StreamEnd))]
-pub struct Resync {
+pub struct StreamEnd {
     /// `trimmed`, `epoch` or `ahead`.
     pub reason: String,
     /// Where the collections of the stream stand.
@@ -262,12 +256,12 @@ mod tests {
     fn a_position_comes_back_as_it_was_sent() {
         let epoch: Epoch = "0f86d081-1".parse().expect("an epoch");
         let one = (
-            Scope::One(name("A")),
+            FeedScope::One(name("A")),
             Since::from([(name("A"), 41)]),
             "0f86d081-1 41",
         );
         let several = (
-            Scope::Several,
+            FeedScope::Several,
             Since::from([(name("A"), 41), (name("B"), 0)]),
             "0f86d081-1 A:41,B:0",
         );
@@ -279,12 +273,12 @@ mod tests {
 
     #[test]
     fn what_is_no_position() {
-        let one = Scope::One(name("A"));
+        let one = FeedScope::One(name("A"));
         for bad in ["", "-1", "+1", "x", "A:1", "1 ", "18446744073709551616"] {
             assert!(one.since(bad).is_err(), "{bad:?}");
         }
         for bad in ["", "1", "A", "A:", "A:x", "A:1,", "A:1,A:2", "a b:1"] {
-            assert!(Scope::Several.since(bad).is_err(), "{bad:?}");
+            assert!(FeedScope::Several.since(bad).is_err(), "{bad:?}");
         }
         for bad in [
             "",
@@ -294,7 +288,7 @@ mod tests {
             "0f86d081-1 ",
             "0f86d081-1  A:1 x",
         ] {
-            assert!(Scope::Several.position(bad).is_err(), "{bad:?}");
+            assert!(FeedScope::Several.position(bad).is_err(), "{bad:?}");
         }
     }
 

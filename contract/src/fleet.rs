@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     head::Head,
     ids::{CollectionName, Digest, Epoch, Revision},
-    status::{HandlerStatus, Refusal, State},
+    status::{HandlerStatus, RefusedValue, ReplicaState},
 };
 
 /// Longest name of a replica, in bytes.
@@ -49,10 +49,10 @@ pub struct CheckIn {
     pub interval_ms: u64,
     /// What is wrong with the way its events come, when something is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub intake: Option<Intake>,
+    pub intake: Option<IntakeFault>,
     /// Where it is, by collection.
-    pub collections: BTreeMap<CollectionName, Report>,
-    /// See [`crate::status::Status::handlers`].
+    pub collections: BTreeMap<CollectionName, CollectionReport>,
+    /// See [`crate::status::ReplicaStatus::handlers`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub handlers: Vec<HandlerStatus>,
 }
@@ -61,7 +61,7 @@ pub struct CheckIn {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub struct Report {
+pub struct CollectionReport {
     /// The history it follows; absent before its first load, and where its publisher counts no
     /// revisions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -72,22 +72,22 @@ pub struct Report {
     pub known: Revision,
     /// The last moment that can be compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub settled: Option<Settled>,
+    pub settled: Option<SettledPoint>,
     /// How far it may be trusted, by its own account.
-    pub state: State,
+    pub state: ReplicaState,
     /// See [`crate::status::CollectionStatus::reason`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// See [`crate::status::CollectionStatus::refusals`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub refusals: Vec<Refusal>,
+    pub refusals: Vec<RefusedValue>,
 }
 
 /// A moment with nothing seen beyond the watermark and nothing staged: the digest there must be the
 /// publisher's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
-pub struct Settled {
+pub struct SettledPoint {
     /// The watermark at that moment.
     pub revision: Revision,
     /// The digest at that moment.
@@ -98,42 +98,46 @@ pub struct Settled {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
-pub enum Intake {
+pub enum IntakeFault {
     /// What brings the events cannot be reached.
-    Away,
+    Disconnected,
     /// None of the last changes came by an event.
-    Deaf,
+    NotReceiving,
     /// Some changes come by event and others never do: replicas share a consumer group and compete
     /// for events.
-    Competing,
+    SharedConsumerGroup,
 }
 
-impl Intake {
+impl IntakeFault {
     /// All there are.
-    pub const ALL: [Self; 3] = [Self::Away, Self::Deaf, Self::Competing];
+    pub const ALL: [Self; 3] = [
+        Self::Disconnected,
+        Self::NotReceiving,
+        Self::SharedConsumerGroup,
+    ];
 
     /// The word on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Away => "away",
-            Self::Deaf => "deaf",
-            Self::Competing => "competing",
+            Self::Disconnected => "disconnected",
+            Self::NotReceiving => "not-receiving",
+            Self::SharedConsumerGroup => "shared-consumer-group",
         }
     }
 
     /// What it means and how it is mended.
-    pub fn mend(self) -> &'static str {
+    pub fn remedy(self) -> &'static str {
         match self {
-            Self::Away => {
+            Self::Disconnected => {
                 "what brings the events cannot be reached, changes come with the check-ins. REDIS: is it running, do \
                  AURA_REDIS_URL and the rights of its user fit? FEED: does a publisher answer? The log has the error"
             }
-            Self::Deaf => {
+            Self::NotReceiving => {
                 "none of the last changes came by an event. DAPR: is the sidecar running, did it subscribe (it asks \
                  once in its life), do the scopes of the component name this application? REDIS: have both sides the \
                  same AURA_REDIS_URL, _DATABASE, _CONFIGURATION_PREFIX and _DELIVERY?"
             }
-            Self::Competing => {
+            Self::SharedConsumerGroup => {
                 "replicas compete for events: their sidecars share a consumer group. Give each its own: consumerID \
                  {podName} on Kubernetes, {uuid} elsewhere, in the metadata of the pub/sub component"
             }
@@ -144,7 +148,7 @@ impl Intake {
 /// Answer to a check-in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
-pub struct CheckedIn {
+pub struct CheckInAnswer {
     /// Where the collections of the report stand; one that is not served here is missing.
     pub heads: Vec<Head>,
     /// Milliseconds since `heads` were known to be true; 0 at a publisher.
@@ -152,15 +156,14 @@ pub struct CheckedIn {
     pub age: u64,
     /// Collections that have to be loaded anew, and why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub resync: BTreeMap<CollectionName, Resync>,
+    pub resync: BTreeMap<CollectionName, ResyncReason>,
 }
 
 /// Why a collection has to be loaded anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
-#[cfg_attr(feature = "utoipa", schema(as = LoadAnew))]
 #[serde(rename_all = "kebab-case")]
-pub enum Resync {
+pub enum ResyncReason {
     /// Its digest at a settled revision is not the publisher's.
     Diverged,
 }
@@ -168,16 +171,16 @@ pub enum Resync {
 /// Body of `GET /v1/replicas`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
-pub struct Fleet {
+pub struct ReplicaList {
     /// The replicas that checked in with any publisher of this store, by name.
-    pub replicas: Vec<Member>,
+    pub replicas: Vec<ReplicaRecord>,
 }
 
 /// A replica as publishers know it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub struct Member {
+pub struct ReplicaRecord {
     /// Its newest check-in.
     #[serde(flatten)]
     pub check_in: CheckIn,
@@ -191,7 +194,7 @@ pub struct Member {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
-pub struct RestoreEpoch {
+pub struct RestoreEpochRequest {
     /// Take over the lineage that replicas report, so that they accept this other store.
     #[serde(default)]
     pub adopt: bool,

@@ -16,13 +16,13 @@ pub type Revision = u64;
 /// A text that does not have the form its type demands.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {given:?} is not valid: expected {expected}")]
-pub struct Malformed {
+pub struct FormatError {
     what: &'static str,
     given: String,
     expected: &'static str,
 }
 
-impl Malformed {
+impl FormatError {
     /// The text, or as much of it as a message shows.
     pub fn given(&self) -> &str {
         &self.given
@@ -38,7 +38,7 @@ impl Malformed {
     }
 }
 
-/// Name of a configuration collection, which is also its topic (seeds.md A5): a letter, then at
+/// Name of a configuration collection, which is also its topic (requirement A5): a letter, then at
 /// most 63 of `A-Z a-z 0-9 _`. Cloning is cheap.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct CollectionName(SmolStr);
@@ -51,9 +51,9 @@ impl CollectionName {
 }
 
 impl FromStr for CollectionName {
-    type Err = Malformed;
+    type Err = FormatError;
 
-    fn from_str(text: &str) -> Result<Self, Malformed> {
+    fn from_str(text: &str) -> Result<Self, FormatError> {
         let valid = text.len() <= 64
             && text.starts_with(|first: char| first.is_ascii_alphabetic())
             && text
@@ -62,7 +62,7 @@ impl FromStr for CollectionName {
         if valid {
             Ok(Self(text.into()))
         } else {
-            Err(Malformed::new(
+            Err(FormatError::new(
                 "collection",
                 text,
                 "a letter, then at most 63 of A-Z a-z 0-9 _",
@@ -119,9 +119,9 @@ impl AsRef<str> for DocumentId {
 }
 
 impl FromStr for DocumentId {
-    type Err = Malformed;
+    type Err = FormatError;
 
-    fn from_str(text: &str) -> Result<Self, Malformed> {
+    fn from_str(text: &str) -> Result<Self, FormatError> {
         let valid = (1..=Self::MAX_LEN).contains(&text.len())
             && text
                 .bytes()
@@ -130,7 +130,7 @@ impl FromStr for DocumentId {
         if valid {
             Ok(Self(text.into()))
         } else {
-            Err(Malformed::new(
+            Err(FormatError::new(
                 "id",
                 text,
                 "1 to 128 of A-Z a-z 0-9 . _ : - but not . or ..",
@@ -171,9 +171,9 @@ pub struct Epoch {
 }
 
 impl FromStr for Epoch {
-    type Err = Malformed;
+    type Err = FormatError;
 
-    fn from_str(text: &str) -> Result<Self, Malformed> {
+    fn from_str(text: &str) -> Result<Self, FormatError> {
         let parse = || {
             let (lineage, counter) = text.split_once('-')?;
             let epoch = Self {
@@ -186,7 +186,7 @@ impl FromStr for Epoch {
                 .then_some(epoch)
         };
         parse().ok_or_else(|| {
-            Malformed::new(
+            FormatError::new(
                 "epoch",
                 text,
                 "8 hexadecimal digits, a dash, and a number from 1",
@@ -233,12 +233,12 @@ impl Crc {
 }
 
 impl FromStr for Crc {
-    type Err = Malformed;
+    type Err = FormatError;
 
-    fn from_str(text: &str) -> Result<Self, Malformed> {
+    fn from_str(text: &str) -> Result<Self, FormatError> {
         hex(text, 8)
             .map(|number| Self(number as u32))
-            .ok_or_else(|| Malformed::new("crc", text, "8 lower-case hexadecimal digits"))
+            .ok_or_else(|| FormatError::new("crc", text, "8 lower-case hexadecimal digits"))
     }
 }
 
@@ -300,12 +300,12 @@ fn contribution(id: &DocumentId, revision: Revision, crc: Crc) -> u64 {
 }
 
 impl FromStr for Digest {
-    type Err = Malformed;
+    type Err = FormatError;
 
-    fn from_str(text: &str) -> Result<Self, Malformed> {
+    fn from_str(text: &str) -> Result<Self, FormatError> {
         hex(text, 16)
             .map(Self)
-            .ok_or_else(|| Malformed::new("digest", text, "16 lower-case hexadecimal digits"))
+            .ok_or_else(|| FormatError::new("digest", text, "16 lower-case hexadecimal digits"))
     }
 }
 
@@ -334,11 +334,11 @@ impl fmt::Debug for Digest {
 }
 
 /// Reads a text where it stands, without a copy that nobody needs.
-fn read<'de, D: Deserializer<'de>, T: FromStr<Err = Malformed>>(
+fn read<'de, D: Deserializer<'de>, T: FromStr<Err = FormatError>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     struct Text<T>(PhantomData<T>);
-    impl<T: FromStr<Err = Malformed>> Visitor<'_> for Text<T> {
+    impl<T: FromStr<Err = FormatError>> Visitor<'_> for Text<T> {
         type Value = T;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

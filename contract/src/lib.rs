@@ -26,14 +26,15 @@ pub mod problem;
 #[cfg(feature = "utoipa")]
 pub mod schema;
 pub mod set;
+pub mod sidecar;
 pub mod snapshot;
 pub mod status;
 
-pub use canonical::{CanonicalJson, Refusal};
-pub use change::{Change, ChangeSet, Feed, Operation, SetPart};
+pub use canonical::{CanonicalJson, JsonError};
+pub use change::{Change, ChangeSet, FeedPage, Operation, SetPart};
 pub use context::Context;
-pub use document::Document;
+pub use document::{Document, Written};
 pub use event::EventData;
 pub use head::{Head, Heads};
-pub use ids::{CollectionName, Crc, Digest, DocumentId, Epoch, Malformed, Revision};
-pub use problem::Problem;
+pub use ids::{CollectionName, Crc, Digest, DocumentId, Epoch, FormatError, Revision};
+pub use problem::{Problem, ProblemKind};

@@ -13,14 +13,14 @@ pub const NDJSON: &str = "application/x-ndjson";
 
 /// The two ways to write a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum ListFormat {
     /// One JSON object.
     Json,
     /// One JSON text per line.
     NdJson,
 }
 
-impl Form {
+impl ListFormat {
     /// What an `Accept` header asks for: newline-delimited JSON when it names it, else JSON.
     pub fn accepted(accept: Option<&str>) -> Self {
         let names_ndjson =
@@ -43,25 +43,25 @@ impl Form {
 
 /// Writes one list.
 #[derive(Debug)]
-pub struct Listing {
-    form: Form,
+pub struct ListWriter {
+    form: ListFormat,
     count: u64,
 }
 
-impl Listing {
+impl ListWriter {
     /// Begins a list.
-    pub fn open(form: Form, head: &Head, out: &mut Vec<u8>) -> Self {
+    pub fn open(form: ListFormat, head: &Head, out: &mut Vec<u8>) -> Self {
         let head = to_json(head);
         match form {
-            Form::Json => write(out, format_args!(r#"{{"head":{head},"items":["#)),
-            Form::NdJson => write(out, format_args!("{{\"head\":{head}}}\n")),
+            ListFormat::Json => write(out, format_args!(r#"{{"head":{head},"items":["#)),
+            ListFormat::NdJson => write(out, format_args!("{{\"head\":{head}}}\n")),
         }
         Self { form, count: 0 }
     }
 
     /// Begins a list of a collection that has no head, because its publisher counts no revisions.
-    pub fn open_headless(form: Form, out: &mut Vec<u8>) -> Self {
-        if form == Form::Json {
+    pub fn open_headless(form: ListFormat, out: &mut Vec<u8>) -> Self {
+        if form == ListFormat::Json {
             out.extend_from_slice(br#"{"items":["#);
         }
         Self { form, count: 0 }
@@ -69,11 +69,11 @@ impl Listing {
 
     /// Adds a document.
     pub fn item(&mut self, document: &Document, out: &mut Vec<u8>) {
-        if self.form == Form::Json && self.count > 0 {
+        if self.form == ListFormat::Json && self.count > 0 {
             out.push(b',');
         }
         out.extend_from_slice(document.json());
-        if self.form == Form::NdJson {
+        if self.form == ListFormat::NdJson {
             out.push(b'\n');
         }
         self.count += 1;
@@ -82,14 +82,14 @@ impl Listing {
     /// Ends the list.
     pub fn close(self, out: &mut Vec<u8>) {
         match self.form {
-            Form::Json => out.extend_from_slice(b"]}"),
-            Form::NdJson => end_line(self.count, out),
+            ListFormat::Json => out.extend_from_slice(b"]}"),
+            ListFormat::NdJson => end_line(self.count, out),
         }
     }
 }
 
 /// The first line of a snapshot, with its line feed.
-pub fn start_line(start: &snapshot::Start, out: &mut Vec<u8>) {
+pub fn start_line(start: &snapshot::SnapshotStart, out: &mut Vec<u8>) {
     write(out, format_args!("{}\n", to_json(start)));
 }
 
@@ -97,7 +97,7 @@ pub fn start_line(start: &snapshot::Start, out: &mut Vec<u8>) {
 pub fn end_line(count: u64, out: &mut Vec<u8>) {
     write(
         out,
-        format_args!("{}\n", to_json(&snapshot::End { end: true, count })),
+        format_args!("{}\n", to_json(&snapshot::SnapshotEnd { end: true, count })),
     );
 }
 

@@ -1,18 +1,28 @@
-//! What went wrong, for people and programs: RFC 9457 `application/problem+json`.
+//! Error answers of both services: RFC 9457 `application/problem+json`.
+//!
+//! [`ProblemKind`] is the whole list of problem types that a client may rely on. Each kind has one
+//! URN, one title and one HTTP status, so a program matches on the kind and never on a text.
+//! Nothing here sends or logs.
 
-use serde::{Deserialize, Serialize};
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// Media type of a [`Problem`].
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
-/// An error answer. `type` is stable and made for programs, `detail` names the fault and its mend.
+/// Prefix of every problem type.
+const URN_PREFIX: &str = "urn:confcast:problem:";
+
+/// An error answer. `type` is stable and made for programs; `detail` names the fault and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Problem {
     /// `urn:confcast:problem:<kind>`.
     #[serde(rename = "type")]
-    pub kind: String,
+    #[cfg_attr(feature = "utoipa", schema(value_type = String))]
+    pub kind: ProblemKind,
     /// The kind in words, the same for every occurrence.
     pub title: String,
     /// HTTP status.
@@ -25,10 +35,10 @@ pub struct Problem {
     /// The parameter or header at fault, when the fault is outside the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
-    /// Entity tag of what is there, when a condition failed.
+    /// Entity tag of the stored document, when a condition failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etag: Option<String>,
-    /// Why a feed cannot go on: `trimmed`, `epoch` or `ahead`.
+    /// Why a feed cannot continue: `trimmed`, `epoch` or `ahead`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Which member of a change set is at fault, from 0.
@@ -37,12 +47,12 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem of a kind, for example `Problem::new(404, "not-found", "Not found", "…")`.
-    pub fn new(status: u16, kind: &str, title: &str, detail: impl Into<String>) -> Self {
+    /// A problem of a kind; the kind gives status and title.
+    pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
         Self {
-            kind: format!("urn:confcast:problem:{kind}"),
-            title: title.to_owned(),
-            status,
+            kind,
+            title: kind.title().to_owned(),
+            status: kind.status(),
             detail: detail.into(),
             pointer: None,
             field: None,
@@ -52,17 +62,236 @@ impl Problem {
         }
     }
 
-    /// The same, pointing at a value in the body.
+    /// The same problem, with a pointer to a value in the body.
     #[must_use]
     pub fn at(mut self, pointer: impl Into<String>) -> Self {
         self.pointer = Some(pointer.into());
         self
     }
 
-    /// The same, naming a parameter or header.
+    /// The same problem, with the name of a parameter or header.
     #[must_use]
     pub fn field(mut self, field: impl Into<String>) -> Self {
         self.field = Some(field.into());
         self
+    }
+}
+
+/// Every problem type, in one list.
+///
+/// Serialised as its URN. A URN that is not in this list is read as [`ProblemKind::Other`], so a
+/// client of this version understands the answers of a later one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ProblemKind {
+    /// A path, query or header is not of its form.
+    BadRequest,
+    /// The body is not a document, or not of the form that the route takes.
+    BadBody,
+    /// A change set has a value where none belongs, lacks one, or names a document twice.
+    BadSet,
+    /// The token of the caller is missing or wrong.
+    Unauthorized,
+    /// Nothing is served at the path.
+    NoSuchRoute,
+    /// The collection is not served here.
+    UnknownCollection,
+    /// The collection has no schema or no sample, or not in that version.
+    NoSchema,
+    /// The document does not exist (requirement A18).
+    NoData,
+    /// The publisher of the collection has no revisions, so there is no head.
+    Unversioned,
+    /// The path does not have the method.
+    MethodNotAllowed,
+    /// The body did not arrive within its time limit.
+    BodyLate,
+    /// The document to be created exists.
+    Exists,
+    /// A new epoch is not possible for this store.
+    NotDeclared,
+    /// The feed cannot continue from the given position without a gap.
+    FeedGone,
+    /// The document is not at the expected revision.
+    ConditionFailed,
+    /// The document or the body is over its size limit.
+    TooLarge,
+    /// The change set has too many changes or too many bytes.
+    SetTooLarge,
+    /// The body has another media type than the route takes.
+    MediaType,
+    /// The document does not match the JSON Schema of its collection.
+    Schema,
+    /// A stored document cannot be decoded.
+    Unreadable,
+    /// A queue is full; nothing was done.
+    Busy,
+    /// The process is stopping; nothing was done.
+    Stopping,
+    /// The store did not commit, and this is certain.
+    NotCommitted,
+    /// The store did not say whether it committed.
+    OutcomeUnknown,
+    /// The store does not answer.
+    StoreUnavailable,
+    /// As many snapshots are being sent as the limit allows.
+    LoadsUnderWay,
+    /// As many feed streams are open as the limit allows.
+    StreamsFull,
+    /// A new epoch cannot be declared now; nothing was changed.
+    NotDeclaredNow,
+    /// The first load of the replica is not complete.
+    Loading,
+    /// No publisher confirmed the replica in time, and the settings say that this is not ready.
+    Stale,
+    /// A type that this version does not know.
+    Other,
+}
+
+impl ProblemKind {
+    /// Every kind that this version sends.
+    pub const ALL: &'static [Self] = &[
+        Self::BadRequest,
+        Self::BadBody,
+        Self::BadSet,
+        Self::Unauthorized,
+        Self::NoSuchRoute,
+        Self::UnknownCollection,
+        Self::NoSchema,
+        Self::NoData,
+        Self::Unversioned,
+        Self::MethodNotAllowed,
+        Self::BodyLate,
+        Self::Exists,
+        Self::NotDeclared,
+        Self::FeedGone,
+        Self::ConditionFailed,
+        Self::TooLarge,
+        Self::SetTooLarge,
+        Self::MediaType,
+        Self::Schema,
+        Self::Unreadable,
+        Self::Busy,
+        Self::Stopping,
+        Self::NotCommitted,
+        Self::OutcomeUnknown,
+        Self::StoreUnavailable,
+        Self::LoadsUnderWay,
+        Self::StreamsFull,
+        Self::NotDeclaredNow,
+        Self::Loading,
+        Self::Stale,
+    ];
+
+    /// The last part of the URN.
+    pub const fn as_str(self) -> &'static str {
+        self.parts().0
+    }
+
+    /// HTTP status.
+    pub const fn status(self) -> u16 {
+        self.parts().1
+    }
+
+    /// The kind in words.
+    pub const fn title(self) -> &'static str {
+        self.parts().2
+    }
+
+    const fn parts(self) -> (&'static str, u16, &'static str) {
+        match self {
+            Self::BadRequest => ("bad-request", 400, "The request cannot be read"),
+            Self::BadBody => ("bad-body", 400, "The body cannot be read"),
+            Self::BadSet => ("bad-set", 400, "The change set is not valid"),
+            Self::Unauthorized => ("unauthorized", 401, "Unauthorized"),
+            Self::NoSuchRoute => ("no-such-route", 404, "No such route"),
+            Self::UnknownCollection => ("unknown-collection", 404, "Unknown collection"),
+            Self::NoSchema => ("no-schema", 404, "No such schema"),
+            Self::NoData => ("no-data", 404, "No such document"),
+            Self::Unversioned => ("unversioned", 404, "No revisions"),
+            Self::MethodNotAllowed => ("method-not-allowed", 405, "Method not allowed"),
+            Self::BodyLate => ("body-late", 408, "The body is late"),
+            Self::Exists => ("exists", 409, "The document exists already"),
+            Self::NotDeclared => ("not-declared", 409, "No epoch was declared"),
+            Self::FeedGone => ("feed-gone", 410, "The feed cannot continue from there"),
+            Self::ConditionFailed => ("condition-failed", 412, "The condition does not hold"),
+            Self::TooLarge => ("too-large", 413, "The body is too large"),
+            Self::SetTooLarge => ("set-too-large", 413, "The change set is too large"),
+            Self::MediaType => ("media-type", 415, "Unsupported media type"),
+            Self::Schema => (
+                "schema",
+                422,
+                "The schema of the collection refuses the document",
+            ),
+            Self::Unreadable => ("unreadable", 500, "A stored document cannot be read"),
+            Self::Busy => ("busy", 503, "Not possible right now"),
+            Self::Stopping => ("stopping", 503, "Not possible right now"),
+            Self::NotCommitted => ("not-committed", 503, "Not possible right now"),
+            Self::OutcomeUnknown => ("outcome-unknown", 503, "Not possible right now"),
+            Self::StoreUnavailable => ("store-unavailable", 503, "Not possible right now"),
+            Self::LoadsUnderWay => ("loads-under-way", 503, "Not possible right now"),
+            Self::StreamsFull => ("streams-full", 503, "Not possible right now"),
+            Self::NotDeclaredNow => ("not-declared-now", 503, "No epoch was declared"),
+            Self::Loading => ("loading", 503, "Loading"),
+            Self::Stale => ("stale", 503, "Stale"),
+            Self::Other => ("other", 500, "Another problem"),
+        }
+    }
+}
+
+impl fmt::Display for ProblemKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{URN_PREFIX}{}", self.as_str())
+    }
+}
+
+impl FromStr for ProblemKind {
+    type Err = ProblemTypeError;
+
+    /// Reads a URN; an unknown one of this project is [`ProblemKind::Other`].
+    fn from_str(urn: &str) -> Result<Self, Self::Err> {
+        let name = urn.strip_prefix(URN_PREFIX).ok_or(ProblemTypeError)?;
+        let known = Self::ALL.iter().find(|kind| kind.as_str() == name);
+        Ok(known.copied().unwrap_or(Self::Other))
+    }
+}
+
+/// The text is not a problem type of Confcast, so the answer comes from another program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a problem type of Confcast: it begins with {URN_PREFIX}")]
+pub struct ProblemTypeError;
+
+impl Serialize for ProblemKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ProblemKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let urn = String::deserialize(deserializer)?;
+        urn.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_is_read_back_from_its_urn() {
+        for kind in ProblemKind::ALL {
+            assert_eq!(kind.to_string().parse(), Ok(*kind));
+        }
+        let names: BTreeSet<_> = ProblemKind::ALL.iter().map(|kind| kind.as_str()).collect();
+        assert_eq!(names.len(), ProblemKind::ALL.len());
+    }
+
+    #[test]
+    fn an_unknown_kind_is_other_and_a_foreign_type_is_no_kind() {
+        assert_eq!("urn:confcast:problem:new".parse(), Ok(ProblemKind::Other));
+        assert_eq!("about:blank".parse::<ProblemKind>(), Err(ProblemTypeError));
     }
 }

@@ -6,8 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    canonical::{CanonicalJson, Refusal},
-    ids::{CollectionName, DocumentId, Malformed, Revision},
+    canonical::{CanonicalJson, JsonError},
+    ids::{CollectionName, DocumentId, FormatError, Revision},
 };
 
 /// Most operations of a set.
@@ -19,21 +19,21 @@ pub const MAX_BYTES: usize = 4 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
-pub struct SetRequest {
+pub struct ChangeSetRequest {
     /// The members, in order; no document twice.
     #[cfg_attr(feature = "utoipa", schema(min_items = 1, max_items = 256))]
-    pub changes: Vec<SetMember>,
+    pub changes: Vec<ChangeRequest>,
 }
 
 /// One operation of a set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct SetMember {
+pub struct ChangeRequest {
     /// The collection.
     pub collection: CollectionName,
     /// What to do.
-    pub op: SetOperation,
+    pub op: RequestOperation,
     /// The document.
     pub id: DocumentId,
     /// The value, or the merge patch; absent on Delete.
@@ -46,50 +46,62 @@ pub struct SetMember {
 
 /// Why something cannot be made a change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unfit {
+pub enum ChangeRequestError {
     /// The collection has no name.
     #[error(transparent)]
-    Collection(Malformed),
+    Collection(FormatError),
     /// The document has no id.
     #[error(transparent)]
-    Id(Malformed),
+    Id(FormatError),
     /// The value has no canonical spelling, or cannot be written as JSON.
     #[error("the value cannot be stored: {0}")]
-    Value(Refusal),
+    Value(JsonError),
 }
 
-impl SetMember {
+impl ChangeRequest {
     /// A new document.
     ///
     /// # Errors
     /// When a name or the value cannot be used at all.
-    pub fn create(collection: &str, id: &str, value: &impl Serialize) -> Result<Self, Unfit> {
-        Self::with_value(SetOperation::Create, collection, id, value)
+    pub fn create(
+        collection: &str,
+        id: &str,
+        value: &impl Serialize,
+    ) -> Result<Self, ChangeRequestError> {
+        Self::with_value(RequestOperation::Create, collection, id, value)
     }
 
     /// A new value of a document that exists; its `metadata` is merged. With `expecting(0)` the
     /// document is new.
     ///
     /// # Errors
-    /// As [`SetMember::create`].
-    pub fn update(collection: &str, id: &str, value: &impl Serialize) -> Result<Self, Unfit> {
-        Self::with_value(SetOperation::Update, collection, id, value)
+    /// As [`ChangeRequest::create`].
+    pub fn update(
+        collection: &str,
+        id: &str,
+        value: &impl Serialize,
+    ) -> Result<Self, ChangeRequestError> {
+        Self::with_value(RequestOperation::Update, collection, id, value)
     }
 
     /// A merge patch (RFC 7396) of a document that exists: `null` takes a member away.
     ///
     /// # Errors
-    /// As [`SetMember::create`].
-    pub fn patch(collection: &str, id: &str, patch: &impl Serialize) -> Result<Self, Unfit> {
-        Self::with_value(SetOperation::Patch, collection, id, patch)
+    /// As [`ChangeRequest::create`].
+    pub fn patch(
+        collection: &str,
+        id: &str,
+        patch: &impl Serialize,
+    ) -> Result<Self, ChangeRequestError> {
+        Self::with_value(RequestOperation::Patch, collection, id, patch)
     }
 
     /// The end of a document.
     ///
     /// # Errors
     /// When a name cannot be used.
-    pub fn delete(collection: &str, id: &str) -> Result<Self, Unfit> {
-        Self::named(SetOperation::Delete, collection, id)
+    pub fn delete(collection: &str, id: &str) -> Result<Self, ChangeRequestError> {
+        Self::named(RequestOperation::Delete, collection, id)
     }
 
     /// The same, if the document is at this revision; 0 = if it is absent.
@@ -99,9 +111,9 @@ impl SetMember {
         self
     }
 
-    fn named(op: SetOperation, collection: &str, id: &str) -> Result<Self, Unfit> {
-        let collection = collection.parse().map_err(Unfit::Collection)?;
-        let id = id.parse().map_err(Unfit::Id)?;
+    fn named(op: RequestOperation, collection: &str, id: &str) -> Result<Self, ChangeRequestError> {
+        let collection = collection.parse().map_err(ChangeRequestError::Collection)?;
+        let id = id.parse().map_err(ChangeRequestError::Id)?;
         Ok(Self {
             collection,
             op,
@@ -112,20 +124,20 @@ impl SetMember {
     }
 
     fn with_value(
-        op: SetOperation,
+        op: RequestOperation,
         collection: &str,
         id: &str,
         value: &impl Serialize,
-    ) -> Result<Self, Unfit> {
+    ) -> Result<Self, ChangeRequestError> {
         let member = Self::named(op, collection, id)?;
-        let unwritable = |error: serde_json::Error| Refusal {
+        let unwritable = |error: serde_json::Error| JsonError {
             pointer: String::new(),
             reason: error.to_string(),
         };
         let json = serde_json::to_vec(value)
             .map_err(unwritable)
-            .map_err(Unfit::Value)?;
-        let config = CanonicalJson::parse(&json).map_err(Unfit::Value)?;
+            .map_err(ChangeRequestError::Value)?;
+        let config = CanonicalJson::parse(&json).map_err(ChangeRequestError::Value)?;
         Ok(Self {
             config_data: Some(config),
             ..member
@@ -136,7 +148,7 @@ impl SetMember {
 /// What an operation of a set does: as POST, PUT, PATCH and DELETE of one document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
-pub enum SetOperation {
+pub enum RequestOperation {
     /// The document is new.
     Create,
     /// The document gets a new value.
@@ -150,17 +162,17 @@ pub enum SetOperation {
 /// Answer to `POST /v1/changes`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
-pub struct SetDone {
+pub struct ChangeSetWritten {
     /// Id of the set.
     pub id: String,
     /// What each member came to, in order.
-    pub items: Vec<SetItem>,
+    pub items: Vec<SetItemWritten>,
 }
 
 /// What one member of a set came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
-pub struct SetItem {
+pub struct SetItemWritten {
     /// The collection.
     pub collection: CollectionName,
     /// The document.

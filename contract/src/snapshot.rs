@@ -1,15 +1,17 @@
-//! All of some collections at one moment, as newline-delimited JSON: [`Start`], then an [`Item`]
-//! per document, then [`End`].
+//! All of some collections at one moment, as newline-delimited JSON: [`SnapshotStart`], then an [`SnapshotItem`]
+//! per document, then [`SnapshotEnd`].
 //!
 //! The end line is what makes it complete: a snapshot without it, or whose items do not add up to
 //! the heads of its first line, is never installed.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     canonical::CanonicalJson,
     head::Head,
-    ids::{CollectionName, Crc, DocumentId, Epoch, Revision},
+    ids::{CollectionName, Crc, Digest, DocumentId, Epoch, Revision},
 };
 
 /// Response header of a subscriber's snapshot: `false` while it holds changes beyond a gap. Such a
@@ -19,8 +21,7 @@ pub const SETTLED: &str = "confcast-settled";
 /// First line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
-#[cfg_attr(feature = "utoipa", schema(as = SnapshotStart))]
-pub struct Start {
+pub struct SnapshotStart {
     /// The history that all revisions count in.
     pub epoch: Epoch,
     /// Where each collection stood at that moment.
@@ -30,9 +31,8 @@ pub struct Start {
 /// One document. Written by [`crate::Document::snapshot_line`].
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
-#[cfg_attr(feature = "utoipa", schema(as = SnapshotItem))]
 #[serde(rename_all = "camelCase")]
-pub struct Item {
+pub struct SnapshotItem {
     /// Its collection.
     pub collection: CollectionName,
     /// Its id.
@@ -48,8 +48,7 @@ pub struct Item {
 /// Last line: `{"end":true,"count":n}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
-#[cfg_attr(feature = "utoipa", schema(as = SnapshotEnd))]
-pub struct End {
+pub struct SnapshotEnd {
     /// Always true.
     pub end: bool,
     /// Items sent, over all collections.
@@ -58,14 +57,14 @@ pub struct End {
 
 /// A line after the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Line {
+pub enum SnapshotLine {
     /// A document.
-    Item(Item),
+    Item(SnapshotItem),
     /// The proof that nothing is missing.
-    End(End),
+    End(SnapshotEnd),
 }
 
-impl Line {
+impl SnapshotLine {
     /// Reads a line after the first.
     ///
     /// # Errors
@@ -76,5 +75,154 @@ impl Line {
         } else {
             serde_json::from_slice(line).map(Self::Item)
         }
+    }
+}
+
+/// Proof that a snapshot is complete: every line is checked as it arrives, and the end line, the
+/// counts and the digests of the heads must agree with what came.
+///
+/// It holds no documents. The caller keeps each item that was accepted, and uses none of them before
+/// [`SnapshotProof::finish`] succeeded.
+#[derive(Debug)]
+pub struct SnapshotProof {
+    epoch: Epoch,
+    parts: BTreeMap<CollectionName, Part>,
+    items: u64,
+}
+
+/// One collection of a snapshot that is being read.
+#[derive(Debug)]
+struct Part {
+    head: Head,
+    count: u64,
+    digest: Digest,
+}
+
+/// Why an answer is not a complete snapshot. Nothing of it may be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    /// An item of a collection that the first line does not name.
+    #[error("an item of {0}, which the first line does not name")]
+    UnknownCollection(CollectionName),
+    /// A value whose checksum does not match.
+    #[error("{collection}/{id} is damaged: its crc is not {crc}")]
+    Damaged {
+        /// Its collection.
+        collection: CollectionName,
+        /// Its id.
+        id: DocumentId,
+        /// The checksum that the line gives.
+        crc: Crc,
+    },
+    /// The end line counts other items than arrived.
+    #[error("the end line counts {announced} documents, but {received} arrived")]
+    Count {
+        /// Items that arrived.
+        received: u64,
+        /// Items that the end line counts.
+        announced: u64,
+    },
+    /// Items and head of a collection disagree.
+    #[error(
+        "{collection} at revision {revision} has {count} documents with digest {digest}, but \
+         {received} with {received_digest} arrived"
+    )]
+    Digest {
+        /// The collection.
+        collection: CollectionName,
+        /// Its revision in the first line.
+        revision: Revision,
+        /// Count of its head.
+        count: u64,
+        /// Digest of its head.
+        digest: Digest,
+        /// Items that arrived.
+        received: u64,
+        /// Digest of these items.
+        received_digest: Digest,
+    },
+    /// A collection that the reader follows is absent.
+    #[error("{0} is not in it")]
+    Missing(CollectionName),
+}
+
+impl SnapshotProof {
+    /// Begins with the first line.
+    pub fn begin(start: SnapshotStart) -> Self {
+        let part = |head: Head| {
+            let part = Part {
+                count: 0,
+                digest: Digest::default(),
+                head,
+            };
+            (part.head.collection.clone(), part)
+        };
+        Self {
+            epoch: start.epoch,
+            parts: start.heads.into_iter().map(part).collect(),
+            items: 0,
+        }
+    }
+
+    /// The number of documents that the first line announces.
+    pub fn announced(&self) -> u64 {
+        let counts = self.parts.values().map(|part| part.head.count);
+        counts.fold(0, u64::saturating_add)
+    }
+
+    /// The number of documents that arrived until now.
+    pub fn received(&self) -> u64 {
+        self.items
+    }
+
+    /// Checks one item and counts it.
+    ///
+    /// # Errors
+    /// When its collection was not announced or its checksum does not match.
+    pub fn item(&mut self, item: &SnapshotItem) -> Result<(), SnapshotError> {
+        let Some(part) = self.parts.get_mut(&item.collection) else {
+            return Err(SnapshotError::UnknownCollection(item.collection.clone()));
+        };
+        if item.config_data.crc() != item.crc {
+            return Err(SnapshotError::Damaged {
+                collection: item.collection.clone(),
+                id: item.id.clone(),
+                crc: item.crc,
+            });
+        }
+        part.count += 1;
+        part.digest = part.digest.with(&item.id, item.revision, item.crc);
+        self.items += 1;
+        Ok(())
+    }
+
+    /// Ends with the last line, and gives epoch and heads of the complete snapshot.
+    ///
+    /// # Errors
+    /// When a count or a digest disagrees.
+    pub fn finish(self, end: &SnapshotEnd) -> Result<SnapshotStart, SnapshotError> {
+        if end.count != self.items {
+            return Err(SnapshotError::Count {
+                received: self.items,
+                announced: end.count,
+            });
+        }
+        let different =
+            |part: &&Part| (part.count, part.digest) != (part.head.count, part.head.digest);
+        if let Some(part) = self.parts.values().find(different) {
+            return Err(SnapshotError::Digest {
+                collection: part.head.collection.clone(),
+                revision: part.head.revision,
+                count: part.head.count,
+                digest: part.head.digest,
+                received: part.count,
+                received_digest: part.digest,
+            });
+        }
+        let heads = self.parts.into_values().map(|part| part.head).collect();
+        Ok(SnapshotStart {
+            epoch: self.epoch,
+            heads,
+        })
     }
 }

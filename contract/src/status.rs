@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    fleet::Intake,
+    fleet::IntakeFault,
     ids::{CollectionName, Digest, DocumentId, Epoch, Revision},
 };
 
@@ -15,7 +15,7 @@ pub const MAX_REFUSALS: usize = 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
-pub enum State {
+pub enum ReplicaState {
     /// Nothing was ever loaded: there is nothing to serve.
     Loading,
     /// It knows of a revision that it has lacked for longer than the grace.
@@ -26,8 +26,8 @@ pub enum State {
     Current,
 }
 
-impl State {
-    /// The word on the wire and in the `Confcast-State` header.
+impl ReplicaState {
+    /// The word on the wire and in the `Confcast-ReplicaState` header.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Loading => "loading",
@@ -42,11 +42,11 @@ impl State {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub struct Status {
+pub struct ReplicaStatus {
     /// Name of the replica.
     pub instance: String,
     /// The worst state of its collections.
-    pub state: State,
+    pub state: ReplicaState,
     /// The history it follows; absent before the first load.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
@@ -59,16 +59,16 @@ pub struct Status {
     /// Events since the start, by what became of them.
     pub events: EventCounts,
     /// The newest drops, oldest first; the list is bounded.
-    pub drops: Vec<Dropped>,
+    pub drops: Vec<DroppedEvent>,
     /// Marks one life of the process.
     #[serde(default)]
     pub boot_id: String,
     /// What is wrong with the way events come, when something is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub intake: Option<Intake>,
+    pub intake: Option<IntakeFault>,
     /// How it was kept in step besides events, since the start.
     #[serde(default)]
-    pub healing: Healing,
+    pub sync: SyncCounts,
     /// Why the last load or check-in failed, when it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
@@ -85,7 +85,7 @@ pub struct CollectionStatus {
     /// The collection.
     pub collection: CollectionName,
     /// Its own state.
-    pub state: State,
+    pub state: ReplicaState,
     /// What the reader must know besides: `unversioned`, `other-store`, …
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -103,14 +103,14 @@ pub struct CollectionStatus {
     /// Values that do not fit the type which the service reads them as, by id; at most
     /// [`MAX_REFUSALS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub refusals: Vec<Refusal>,
+    pub refusals: Vec<RefusedValue>,
 }
 
 /// A value that does not fit the type which a service reads it as. The service goes on with the
 /// last one that did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
-pub struct Refusal {
+pub struct RefusedValue {
     /// The document.
     pub id: DocumentId,
     /// The revision that gave it this value.
@@ -174,7 +174,7 @@ pub struct EventCounts {
     pub ignored: u64,
     /// It had no revision, though its collection has: the heads were read instead.
     #[serde(default)]
-    pub hinted: u64,
+    pub without_revision: u64,
     /// An event of an unversioned collection that came after its `expiration`.
     pub expired: u64,
     /// The value had to be fetched from the publisher.
@@ -189,13 +189,13 @@ pub struct EventCounts {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub struct Healing {
+pub struct SyncCounts {
     /// Snapshots that were installed.
     pub loads: u64,
     /// Pages of the change feed that were applied.
     pub pages: u64,
     /// Changes that came by those pages first.
-    pub healed: u64,
+    pub changes: u64,
     /// Collections that had to be loaded anew because they had diverged. Each is an alarm.
     pub resets: u64,
 }
@@ -203,7 +203,7 @@ pub struct Healing {
 /// An event that can never succeed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
-pub struct Dropped {
+pub struct DroppedEvent {
     /// When it came.
     pub time: DateTime<Utc>,
     /// Why: `not-a-cloudevent`, `wrong-type`, `too-large`, …

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use contract::{EventData, feed::Resync};
+use contract::{EventData, feed::StreamEnd};
 use futures_util::{StreamExt, stream::BoxStream};
 use reqwest::{Client, header};
 use serde_json::Value;
@@ -27,7 +27,7 @@ pub enum Said {
     /// A change: as it came, and as whoever reads all kinds of feeds sees it.
     Change(Value, Box<EventData>),
     /// It cannot go on.
-    Resync(Resync),
+    Resync(StreamEnd),
     /// It is over.
     End,
 }
@@ -120,7 +120,7 @@ impl Follower {
     ///
     /// # Errors
     /// When it goes on.
-    pub async fn resync(&mut self) -> anyhow::Result<Resync> {
+    pub async fn resync(&mut self) -> anyhow::Result<StreamEnd> {
         let Said::Resync(resync) = self.next().await? else {
             anyhow::bail!("no resync")
         };

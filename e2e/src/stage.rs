@@ -1,6 +1,10 @@
 //! What most tests begin with: a store, a publisher, two replicas, and what carries events between
 //! them.
 
+use anyhow::{Context, ensure};
+use contract::Head;
+use serde_json::{Value, json};
+
 use crate::{
     mongod::Mongod,
     parts,
@@ -9,9 +13,6 @@ use crate::{
     sidecar::{self, Sidecar},
     wait::eventually,
 };
-use anyhow::{Context, ensure};
-use contract::Head;
-use serde_json::{Value, json};
 
 /// A collection without a schema, beside the six.
 pub const FREE: &str = "FreeForm";

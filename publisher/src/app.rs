@@ -9,7 +9,7 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 use actix_web::{App, HttpServer, dev::Server, web};
 use anyhow::Context;
 use service::{
-    streams::{self, Streams},
+    streams::{self, StreamSlots},
     tasks::Supervisor,
 };
 use tokio::sync::mpsc;
@@ -17,26 +17,24 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{
-    envelope::Envelopes,
-    feed::Feed,
-    fleet::{self, fleet},
-    fold::Rules,
-    loads::Loads,
-    manager::{
-        Manager,
-        dapr::Dapr,
-        local::{Local, Subscribers},
-        redis::Redis,
-    },
+    api as routes,
+    api::{Api, feed_watch::Feed, snapshot_slots::Loads},
+    decide::{Rules, schemas::Schemas},
+    embed::Changes,
+    fleet,
+    fleet::fleet,
     metrics::Metrics,
-    relay::{self, Relay},
-    retention::Retention,
-    routes::{self, Api},
-    schemas::Schemas,
+    outbox::{relay, relay::Relay, retention::Retention},
     settings::{Events, ManagerSettings, Settings},
     store::{Store, Terms},
-    unit::Changes,
-    writer::writer,
+    transport::{
+        Manager,
+        cloudevent::Envelopes,
+        dapr::Dapr,
+        direct::{Local, Subscribers},
+        redis::Redis,
+    },
+    write::queue::writer,
 };
 
 /// Threads that serve requests.
@@ -108,7 +106,7 @@ impl Publisher {
         let no_more_requests = CancellationToken::new();
         let (feed, streams) = (
             Feed::default(),
-            Streams::new(streams::MOST, supervisor.stop()),
+            StreamSlots::new(streams::MOST, supervisor.stop()),
         );
         supervisor.spawn(
             "feed",
@@ -173,7 +171,7 @@ impl Publisher {
         })
         .workers(HTTP_WORKERS)
         .on_connect(|io, kept| {
-            _ = streams::Connection::of(io).map(|connection| kept.insert(connection))
+            _ = streams::PeerConnection::of(io).map(|connection| kept.insert(connection))
         })
         .keep_alive(KEEP_ALIVE)
         .client_request_timeout(HEADERS)

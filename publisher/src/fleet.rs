@@ -12,7 +12,8 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::fleet::{
-    CheckIn, CheckedIn, EpochDeclared, Fleet as Listing, Member, RestoreEpoch, Resync,
+    CheckIn, CheckInAnswer, EpochDeclared, ReplicaList, ReplicaRecord, RestoreEpochRequest,
+    ResyncReason,
 };
 use tokio::{
     sync::Semaphore,
@@ -22,22 +23,22 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
-    error::ApiError,
+    api::error::ApiError,
     fleet::{
-        desk::{Desk, DeskTask, Reading},
-        epoch::{EpochTask, Epochs},
+        check_ins::{Desk, DeskTask, Reading},
+        restore::{EpochTask, Epochs},
     },
-    manager::local::{Subscribers, trust::Caller},
     metrics::Metrics,
     store::{
         Store,
         fleet::{MOST_MEMBERS, Row},
     },
+    transport::direct::{Subscribers, trust::Caller},
 };
 
-mod desk;
-mod epoch;
+mod check_ins;
 mod limits;
+mod restore;
 
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
 /// Rounds of flushing after which those that are silent for too long are forgotten.
@@ -93,13 +94,13 @@ pub fn fleet(
     local: Option<Subscribers>,
     metrics: Arc<Metrics>,
 ) -> (Fleet, Tasks) {
-    let (desk, desk_task) = desk::desk(store.clone());
+    let (desk, desk_task) = check_ins::desk(store.clone());
     let pending = Arc::default();
     let members = Members {
         store: store.clone(),
         pending: Arc::clone(&pending),
     };
-    let (epochs, epoch_task) = epoch::epochs(members, metrics.clone());
+    let (epochs, epoch_task) = restore::epochs(members, metrics.clone());
     let fleet = Fleet {
         store,
         desk,
@@ -131,7 +132,7 @@ struct Members {
 }
 
 impl Members {
-    async fn read(&self) -> anyhow::Result<Vec<Member>> {
+    async fn read(&self) -> anyhow::Result<Vec<ReplicaRecord>> {
         Ok(self
             .rows()
             .await?
@@ -181,7 +182,7 @@ impl Fleet {
         instance: &str,
         body: &[u8],
         caller: Caller<'_>,
-    ) -> Result<CheckedIn, ApiError> {
+    ) -> Result<CheckInAnswer, ApiError> {
         let bytes =
             u32::try_from(body.len()).map_err(|_beyond_any_limit| ApiError::fleet_too_busy())?;
         let _memory = self
@@ -203,7 +204,7 @@ impl Fleet {
         Ok(self.answer(&check_in, &reading))
     }
 
-    fn answer(&self, check_in: &CheckIn, reading: &Reading) -> CheckedIn {
+    fn answer(&self, check_in: &CheckIn, reading: &Reading) -> CheckInAnswer {
         let heads = check_in
             .collections
             .keys()
@@ -217,7 +218,7 @@ impl Fleet {
             truth.is_some_and(|truth| truth != settled.digest)
         });
         let resync: std::collections::BTreeMap<_, _> = diverged
-            .map(|(name, _report)| (name.clone(), Resync::Diverged))
+            .map(|(name, _report)| (name.clone(), ResyncReason::Diverged))
             .collect();
         for collection in resync.keys() {
             self.metrics.diverged.inc();
@@ -227,7 +228,7 @@ impl Fleet {
                 check_in.instance,
             );
         }
-        CheckedIn {
+        CheckInAnswer {
             heads,
             age: 0,
             resync,
@@ -245,7 +246,7 @@ impl Fleet {
         {
             local.add(url, &heard);
         }
-        let member = Member {
+        let member = ReplicaRecord {
             check_in: check_in.clone(),
             seen: Utc::now(),
             gone: false,
@@ -264,8 +265,8 @@ impl Fleet {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn list(&self) -> anyhow::Result<Listing> {
-        Ok(Listing {
+    pub async fn list(&self) -> anyhow::Result<ReplicaList> {
+        Ok(ReplicaList {
             replicas: self.members().read().await?,
         })
     }
@@ -274,7 +275,7 @@ impl Fleet {
     ///
     /// # Errors
     /// 409 when that cannot be, 503 when it cannot be now.
-    pub async fn declare(&self, wish: RestoreEpoch) -> Result<EpochDeclared, ApiError> {
+    pub async fn declare(&self, wish: RestoreEpochRequest) -> Result<EpochDeclared, ApiError> {
         self.epochs.by_hand(wish).await
     }
 }
@@ -399,7 +400,7 @@ fn base_url(check_in: &CheckIn) -> Option<reqwest::Url> {
     limits::base_url(check_in.base_url.as_deref()?).ok()
 }
 
-fn is_gone(member: &Member, now: DateTime<Utc>) -> bool {
+fn is_gone(member: &ReplicaRecord, now: DateTime<Utc>) -> bool {
     let silence = i64::try_from(member.check_in.interval_ms.saturating_mul(SILENT_INTERVALS))
         .unwrap_or(i64::MAX);
     let silence = TimeDelta::try_milliseconds(silence)

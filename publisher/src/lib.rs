@@ -13,22 +13,17 @@
 //!
 //! A publisher holds no state of its own: any number of them may serve one store.
 
+// The futures of the relay nest deeper than the default limit of 128.
+#![recursion_limit = "256"]
+
+pub mod api;
 pub mod app;
-pub mod envelope;
-pub mod error;
-pub mod feed;
+pub mod decide;
+pub mod embed;
 pub mod fleet;
-pub mod fold;
-pub mod loads;
-pub mod manager;
-pub mod members;
 pub mod metrics;
-pub mod openapi;
-pub mod relay;
-pub mod retention;
-pub mod routes;
-pub mod schemas;
+pub mod outbox;
 pub mod settings;
 pub mod store;
-pub mod unit;
-pub mod writer;
+pub mod transport;
+pub mod write;

@@ -1,7 +1,7 @@
 //! What is counted, and its text for Prometheus. Labels come from short fixed lists, never from a
 //! request.
 
-use contract::fleet::{Intake, Member};
+use contract::fleet::{IntakeFault, ReplicaRecord};
 use prometheus_client::{
     encoding::text::encode,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -46,7 +46,7 @@ impl Metrics {
     ///
     /// # Errors
     /// Never in practice: writing to a string does not fail.
-    pub fn text(&self, members: Option<&[Member]>) -> Result<String, std::fmt::Error> {
+    pub fn text(&self, members: Option<&[ReplicaRecord]>) -> Result<String, std::fmt::Error> {
         let mut registry = Registry::with_prefix("confcast");
         registry.register(
             "diverged",
@@ -97,7 +97,7 @@ impl Metrics {
     }
 }
 
-fn count(members: &[Member]) -> (Family<Label, Gauge>, Family<Label, Gauge>) {
+fn count(members: &[ReplicaRecord]) -> (Family<Label, Gauge>, Family<Label, Gauge>) {
     let (replicas, intakes) = (
         Family::<Label, Gauge>::default(),
         Family::<Label, Gauge>::default(),
@@ -105,7 +105,7 @@ fn count(members: &[Member]) -> (Family<Label, Gauge>, Family<Label, Gauge>) {
     for state in ["current", "behind", "stale", "loading", "gone"] {
         replicas.get_or_create(&[("state", state)]).set(0);
     }
-    for intake in Intake::ALL {
+    for intake in IntakeFault::ALL {
         intakes.get_or_create(&[("intake", intake.as_str())]).set(0);
     }
     for member in members {

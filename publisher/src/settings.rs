@@ -8,9 +8,9 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration}
 use clap::Parser;
 use contract::CollectionName;
 use reqwest::Url;
-use service::settings::{Checks, Mistakes, boolean, listed, or, positive};
+use service::settings::{SettingChecks, SettingsError, boolean, listed, or, positive};
 
-use crate::{retention::Keep, store::StoreUrl};
+use crate::{outbox::retention::Keep, store::StoreUrl};
 
 const STORE_URL: &str = "file:data";
 const LISTEN: &str = "127.0.0.1:8080";
@@ -30,7 +30,7 @@ const REDIS_DOCUMENT_CHANNELS: &str = "AgentConfiguration";
 const FORGET_REPLICAS_SECONDS: &str = "3600";
 const LOADS: &str = "8";
 const LOCAL_SUBSCRIBERS: &str = "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS";
-/// The six collections of the source document (seeds.md A5).
+/// The six collections of the source document (requirement A5).
 const COLLECTIONS: &str = "ChannelConfiguration,ApplicationConfiguration,SkillConfiguration,\
     TvSectionsConfiguration,PresetConfiguration,AgentConfiguration";
 
@@ -206,7 +206,7 @@ pub enum ManagerSettings {
     /// Redis itself.
     Redis {
         /// Where it is, and how events travel there.
-        redis: broker::Redis,
+        redis: broker::RedisConfig,
         /// About so many events stay in a stream.
         keep: u64,
         /// Collections whose documents have a channel each.
@@ -234,21 +234,21 @@ impl Settings {
     ///
     /// # Errors
     /// All mistakes at once.
-    pub fn read(options: &[&str]) -> Result<Self, Mistakes> {
+    pub fn read(options: &[&str]) -> Result<Self, SettingsError> {
         let words = std::iter::once(&"publisher").chain(options);
         Args::try_parse_from(words)
-            .map_err(|error| Mistakes(vec![error.to_string()]))?
+            .map_err(|error| SettingsError(vec![error.to_string()]))?
             .check()
     }
 }
 
 impl Args {
-    /// Checks everything.
+    /// SettingChecks everything.
     ///
     /// # Errors
     /// All mistakes at once.
-    pub fn check(self) -> Result<Settings, Mistakes> {
-        let mut checks = Checks::default();
+    pub fn check(self) -> Result<Settings, SettingsError> {
+        let mut checks = SettingChecks::default();
         // A store URL may hold a password: the mistake is told without the value.
         let store = or(&self.store_url, STORE_URL)
             .parse()
@@ -302,7 +302,7 @@ impl Args {
         checks.finish(settings)
     }
 
-    fn log_keep(&self, checks: &mut Checks) -> Option<Keep> {
+    fn log_keep(&self, checks: &mut SettingChecks) -> Option<Keep> {
         let changes = or(&self.log_keep_changes, LOG_KEEP_CHANGES);
         let changes = checks.check(
             "AURA_CONFIGURATION_LOG_KEEP_CHANGES",
@@ -326,7 +326,7 @@ impl Args {
         })
     }
 
-    fn events(&self, checks: &mut Checks) -> Option<Events> {
+    fn events(&self, checks: &mut SettingChecks) -> Option<Events> {
         let ttl = or(&self.event_ttl_seconds, EVENT_TTL_SECONDS);
         let ttl_seconds = checks.check(
             "AURA_CONFIGURATION_EVENT_TTL_SECONDS",
@@ -375,8 +375,8 @@ impl Args {
 }
 
 impl Args {
-    fn redis(&self, checks: &mut Checks) -> Option<ManagerSettings> {
-        let redis = broker::settings::Settings {
+    fn redis(&self, checks: &mut SettingChecks) -> Option<ManagerSettings> {
+        let redis = broker::settings::RedisSettings {
             url: &self.redis_url,
             database: &self.redis_database,
             prefix: &self.redis_prefix,
@@ -396,7 +396,7 @@ impl Args {
 }
 
 /// A list separated by commas, each entry checked by itself.
-fn list<T>(checks: &mut Checks, name: &str, text: &str) -> Option<BTreeSet<T>>
+fn list<T>(checks: &mut SettingChecks, name: &str, text: &str) -> Option<BTreeSet<T>>
 where
     T: std::str::FromStr + Ord,
     T::Err: std::fmt::Display,
@@ -409,7 +409,7 @@ where
 }
 
 /// A URL may hold a password, so a wrong one is named by its place in the list.
-fn subscribers(checks: &mut Checks, text: &str) -> Option<BTreeSet<Url>> {
+fn subscribers(checks: &mut SettingChecks, text: &str) -> Option<BTreeSet<Url>> {
     let read = listed(text).enumerate().map(|(at, entry)| {
         let url = Url::parse(entry)
             .map_err(|error| error.to_string())

@@ -10,14 +10,14 @@ use chrono::{DateTime, Utc};
 use contract::{Change, CollectionName, Document, DocumentId, Epoch, Head, Revision};
 
 use crate::{
-    error::ApiError,
-    fold::{Entry, Rules, Verdict},
+    api::error::ApiError,
+    decide::{Entry, Rules, Verdict},
 };
 
+pub mod committed_heads;
 pub mod embedded;
 pub mod fleet;
 pub mod mongo;
-pub mod newest;
 
 /// Bytes of documents that a [`Reading`] hands out at a time.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -334,7 +334,7 @@ impl Store {
 
     /// What this publisher has seen committed, where another process can put the store back beneath
     /// it.
-    pub fn newest(&self) -> Option<&newest::Newest> {
+    pub fn newest(&self) -> Option<&committed_heads::Newest> {
         match self {
             Self::Embedded(_) => None,
             Self::Mongo(store) => Some(store.newest()),
@@ -387,10 +387,7 @@ mod tests {
     /// A publisher whose clock was an hour ahead died, and left its events to the others.
     #[tokio::test]
     async fn what_seems_to_come_from_the_future_is_owed_as_well() {
-        use crate::{
-            fold::{Action, Condition, Write},
-            schemas::Schemas,
-        };
+        use crate::decide::{Action, Condition, Write, schemas::Schemas};
         let folder = tempfile::TempDir::new().expect("a folder");
         let name: CollectionName = "A".parse().expect("a name");
         let rules = Rules {

@@ -17,7 +17,7 @@ use actix_web::{
 };
 use contract::{
     CanonicalJson, CollectionName, Digest, Document, Epoch, Head, event::ROUTE, listing,
-    snapshot::Start,
+    snapshot::SnapshotStart,
 };
 use criterion::Criterion;
 use replica::{
@@ -235,7 +235,7 @@ fn snapshot() -> Vec<u8> {
     };
     let mut out = Vec::new();
     listing::start_line(
-        &Start {
+        &SnapshotStart {
             epoch: EPOCH,
             heads: vec![head],
         },

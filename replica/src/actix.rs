@@ -89,7 +89,7 @@ fn below(route: &'static str) -> &'static str {
     route.strip_prefix(PREFIX).unwrap_or(route)
 }
 
-/// A topic that is wanted, as a sidecar reads it (seeds.md A24).
+/// A topic that is wanted, as a sidecar reads it (requirement A24).
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Subscription {
@@ -229,7 +229,7 @@ impl Shared {
 /// was mistyped costs no event.
 fn unauthorized() -> HttpResponse {
     let detail = "The header dapr-api-token must carry the APP_API_TOKEN of this subscriber";
-    let problem = Problem::new(401, "unauthorized", "Unauthorized", detail).field("dapr-api-token");
+    let problem = Problem::new(contract::ProblemKind::Unauthorized, detail).field("dapr-api-token");
     HttpResponse::Unauthorized()
         .insert_header((CONTENT_TYPE, MEDIA_TYPE))
         .json(problem)

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use contract::{CollectionName, Revision, fleet::Intake};
+use contract::{CollectionName, Revision, fleet::IntakeFault};
 
 /// Changes of a collection that a verdict is about: those of the highest revisions.
 const WINDOW: usize = 64;
@@ -47,12 +47,12 @@ impl Arrivals {
     }
 
     /// What is wrong with the intake, when the window of any collection says so.
-    pub(crate) fn verdict(&self) -> Option<Intake> {
+    pub(crate) fn verdict(&self) -> Option<IntakeFault> {
         self.newest.values().find_map(verdict)
     }
 }
 
-fn verdict(newest: &BTreeMap<Revision, bool>) -> Option<Intake> {
+fn verdict(newest: &BTreeMap<Revision, bool>) -> Option<IntakeFault> {
     if newest.len() < WINDOW {
         return None;
     }
@@ -63,8 +63,8 @@ fn verdict(newest: &BTreeMap<Revision, bool>) -> Option<Intake> {
         .filter(|(one, next)| one != next)
         .count();
     match by_feed {
-        WINDOW => Some(Intake::Deaf),
-        COMPETING.. if alternations >= PATCHES => Some(Intake::Competing),
+        WINDOW => Some(IntakeFault::NotReceiving),
+        COMPETING.. if alternations >= PATCHES => Some(IntakeFault::SharedConsumerGroup),
         _ => None,
     }
 }
@@ -75,7 +75,7 @@ mod tests {
 
     /// The verdict after changes that came by event (`e`), by the feed (`f`), or by the feed and
     /// later by event (`l`).
-    fn verdict(ways: &str) -> Option<Intake> {
+    fn verdict(ways: &str) -> Option<IntakeFault> {
         let (mut arrivals, name) = (Arrivals::default(), "A".parse().expect("a name"));
         for (revision, way) in (1..).zip(ways.chars()) {
             match way {
@@ -94,11 +94,11 @@ mod tests {
     #[test]
     fn deaf_means_that_no_event_came() {
         assert_eq!(verdict(&"f".repeat(63)), None, "too few to tell");
-        assert_eq!(verdict(&"f".repeat(64)), Some(Intake::Deaf));
+        assert_eq!(verdict(&"f".repeat(64)), Some(IntakeFault::NotReceiving));
         assert_eq!(verdict(&format!("{}e", "f".repeat(64))), None);
         assert_eq!(
             verdict(&format!("{}{}", "e".repeat(64), "f".repeat(64))),
-            Some(Intake::Deaf),
+            Some(IntakeFault::NotReceiving),
             "what was is over"
         );
         assert_eq!(verdict(&"l".repeat(64)), None, "late is not never");
@@ -106,7 +106,10 @@ mod tests {
 
     #[test]
     fn competing_means_a_patchwork() {
-        assert_eq!(verdict(&"eef".repeat(30)), Some(Intake::Competing));
+        assert_eq!(
+            verdict(&"eef".repeat(30)),
+            Some(IntakeFault::SharedConsumerGroup)
+        );
         assert_eq!(
             verdict(&"eeeeef".repeat(20)),
             None,

@@ -6,7 +6,7 @@
 
 use std::{any::TypeId, collections::BTreeSet, time::Duration};
 
-use contract::{CollectionName, Malformed};
+use contract::{CollectionName, FormatError};
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -27,7 +27,7 @@ const MAX_NAME: usize = 128;
 pub enum Mistake {
     /// A name that no collection can have.
     #[error(transparent)]
-    Name(#[from] Malformed),
+    Name(#[from] FormatError),
     /// No publisher, or none that can be asked.
     #[error("{0:?} is no URL of a publisher: write something like \"http://127.0.0.1:8080\"")]
     Publisher(String),

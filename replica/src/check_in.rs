@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use contract::{
-    fleet::{CheckIn, Report},
+    fleet::{CheckIn, CollectionReport},
     status::MAX_REFUSALS,
 };
 
@@ -50,10 +50,10 @@ impl Replica {
             answer
                 .resync
                 .keys()
-                .for_each(|name| writer.machine.distrust(name));
+                .for_each(|name| writer.machine.mark_diverged(name));
             writer.read(asked, answer.heads)
         });
-        let loads = |held: &state::Collection| !held.loaded() || held.distrusted();
+        let loads = |held: &state::CollectionState| !held.loaded() || held.diverged();
         if other_epoch
             || self
                 .view()
@@ -73,7 +73,7 @@ impl Replica {
         let collections = view.root().collections().map(|(name, held)| {
             let refusals = self.typed().refusals(name, room.min(MAX_REFUSALS));
             room -= refusals.len();
-            let report = Report {
+            let report = CollectionReport {
                 epoch: view.root().epoch().filter(|_epoch| held.versioned()),
                 revision: held.watermark(),
                 known: held.known(),

@@ -14,7 +14,7 @@ use std::{
 
 use state::{
     Image, Root,
-    image::{Damaged, Notes},
+    image::{ImageError, ImageMeta},
 };
 
 /// Name of the file in its folder.
@@ -77,7 +77,7 @@ impl Disk {
         Ok(())
     }
 
-    fn move_aside(&self, path: &Path, damage: &Damaged) -> std::io::Result<()> {
+    fn move_aside(&self, path: &Path, damage: &ImageError) -> std::io::Result<()> {
         let aside = path.with_extension("damaged");
         fs::rename(path, &aside)?;
         let aside = aside.display();
@@ -88,7 +88,7 @@ impl Disk {
     }
 
     /// Keeps what is held.
-    pub(crate) fn write(&self, root: &Root, notes: &Notes) -> std::io::Result<()> {
+    pub(crate) fn write(&self, root: &Root, notes: &ImageMeta) -> std::io::Result<()> {
         let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         fs::create_dir_all(&self.folder)?;
         let (path, new) = (
@@ -114,7 +114,7 @@ impl Disk {
     }
 }
 
-fn write_durably(path: &Path, root: &Root, notes: &Notes) -> std::io::Result<()> {
+fn write_durably(path: &Path, root: &Root, notes: &ImageMeta) -> std::io::Result<()> {
     let mut out = BufWriter::new(File::create(path)?);
     root.write_image(notes, &mut out)?;
     out.flush()?;

@@ -1,5 +1,5 @@
 //! One document, kept fresh, for a process that needs no more: an agent its own configuration
-//! (seeds.md A8).
+//! (requirement A8).
 //!
 //! It hears the channel of that document alone and holds nothing else. With a single revision to
 //! compare there are no gaps to heal: what an event cannot settle is settled by reading the
@@ -11,9 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use broker::{Heard, Signal, Wanted, listen};
+use broker::{BrokerEvent, ReceivedEvent, Subscription, listen};
 use contract::{
-    CollectionName, Document, DocumentId, Epoch, EventData, Operation, Revision, status::State,
+    CollectionName, Document, DocumentId, Epoch, EventData, Operation, Revision,
+    status::ReplicaState,
 };
 use futures_util::StreamExt;
 use tokio::{
@@ -44,7 +45,7 @@ pub struct DocumentConfig {
     /// The longest time between two readings.
     pub check_in: Duration,
     /// What brings its events.
-    pub redis: broker::Redis,
+    pub redis: broker::RedisConfig,
 }
 
 /// What is held.
@@ -99,12 +100,12 @@ impl DocumentReplica {
     }
 
     /// How far it may be trusted: loading, stale or current.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> ReplicaState {
         let patience = self.config.check_in.mul_f64(STALE_AFTER_INTERVALS);
         match self.held.borrow().confirmed {
-            None => State::Loading,
-            Some(confirmed) if confirmed.elapsed() > patience => State::Stale,
-            Some(_lately) => State::Current,
+            None => ReplicaState::Loading,
+            Some(confirmed) if confirmed.elapsed() > patience => ReplicaState::Stale,
+            Some(_lately) => ReplicaState::Current,
         }
     }
 
@@ -124,7 +125,7 @@ impl DocumentReplica {
             check_in,
             ..
         } = &self.config;
-        let wanted = Wanted::Document(collection.clone(), id.clone());
+        let wanted = Subscription::Document(collection.clone(), id.clone());
         let mut signals = pin!(listen(redis.clone(), wanted, broker::Cursors::new()));
         let (mut due, mut not_before) = (Instant::now(), Instant::now());
         loop {
@@ -148,9 +149,9 @@ impl DocumentReplica {
     }
 
     /// Takes a signal; whether the document must be read.
-    fn concerns(&self, signal: Option<Signal>) -> bool {
+    fn concerns(&self, signal: Option<BrokerEvent>) -> bool {
         match signal {
-            Some(Signal::Heard(Heard::Event { id, body, .. })) => {
+            Some(BrokerEvent::Received(ReceivedEvent::Event { id, body, .. })) => {
                 match self
                     .event(id, &body)
                     .map_or(Verdict::Ignored, |event| judge(&self.held.borrow(), event))
@@ -167,12 +168,14 @@ impl DocumentReplica {
                 }
             }
             // What was published before may have been missed.
-            Some(Signal::Stands(_) | Signal::Heard(Heard::Lost { .. })) => true,
-            Some(Signal::Heard(Heard::Refused { error, .. })) => {
+            Some(BrokerEvent::Connected(_) | BrokerEvent::Received(ReceivedEvent::Lost { .. })) => {
+                true
+            }
+            Some(BrokerEvent::Received(ReceivedEvent::Refused { error, .. })) => {
                 self.note(Some(error));
                 false
             }
-            Some(Signal::Away(error)) => {
+            Some(BrokerEvent::Disconnected(error)) => {
                 self.note(Some(format!(
                     "no events from Redis until it answers again: {error}"
                 )));

@@ -42,7 +42,7 @@ pub enum OriginError {
     },
     /// It offers another store, or a history that was left.
     #[error("what the publisher offers is not taken: {0}")]
-    NotTaken(#[from] state::NotInstalled),
+    NotTaken(#[from] state::InstallError),
     /// It has never heard of heads and snapshots: a publisher that follows the source document
     /// only.
     #[error("{publisher} counts no revisions")]

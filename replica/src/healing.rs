@@ -1,4 +1,4 @@
-//! How what is missing comes: by pages of the change feed, and by a full load where those cannot
+//! InstallKind what is missing comes: by pages of the change feed, and by a full load where those cannot
 //! help.
 //!
 //! Only the loop in `sync` calls this, so there is one delta or one load at a time. A failure costs
@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use contract::Epoch;
-use state::{Decision, Generation, How, Installed, NotInstalled};
+use state::{Decision, InstallError, InstallKind, Installed, LoadId};
 
 use crate::{
     OriginError, Replica,
@@ -109,7 +109,7 @@ impl Replica {
                 .collect()
         });
         let mut journal = self.journal();
-        journal.healing.pages += 1;
+        journal.sync.pages += 1;
         let mut healed = 0;
         for (change, _new) in page.changes.iter().zip(new).filter(|(_change, new)| *new) {
             healed += 1;
@@ -117,7 +117,7 @@ impl Replica {
                 .arrivals
                 .by_feed(&change.collection, change.revision);
         }
-        journal.healing.healed += healed;
+        journal.sync.changes += healed;
         healed
     }
 
@@ -135,14 +135,13 @@ impl Replica {
                 self.load_lists().await
             }
             Err(
-                SyncError::NotInstalled(refusal)
-                | SyncError::Origin(OriginError::NotTaken(refusal)),
+                SyncError::Install(refusal) | SyncError::Origin(OriginError::NotTaken(refusal)),
             ) => Err(self.refuse(refusal)),
             loaded => loaded,
         }
     }
 
-    async fn load_snapshot(&self, generation: Generation) -> Result<(), SyncError> {
+    async fn load_snapshot(&self, generation: LoadId) -> Result<(), SyncError> {
         let asked = Instant::now();
         let Loaded {
             heads,
@@ -156,21 +155,21 @@ impl Replica {
         let Installed { how, resets } = self.write(|writer| {
             let installed = writer.machine.install(generation, snapshot)?;
             writer.read(Some(asked).filter(|_asked| confirms), heads);
-            Ok::<_, NotInstalled>(installed)
+            Ok::<_, InstallError>(installed)
         })?;
         let mut journal = self.journal();
-        journal.healing.loads += 1;
-        journal.healing.resets += resets as u64;
-        if how == How::Replaced {
+        journal.sync.loads += 1;
+        journal.sync.resets += resets as u64;
+        if how == InstallKind::Replaced {
             journal.arrivals.clear();
         }
         drop(journal);
         let took = asked.elapsed().as_millis();
         match how {
-            How::Replaced => {
+            InstallKind::Replaced => {
                 tracing::info!(epoch, took_ms = took, "loaded epoch {epoch} in {took} ms")
             }
-            How::Caught => {
+            InstallKind::CaughtUp => {
                 tracing::info!(epoch, took_ms = took, "caught up by a load in {took} ms")
             }
         }
@@ -188,11 +187,11 @@ impl Replica {
         Ok(())
     }
 
-    pub(crate) fn refuse(&self, refusal: NotInstalled) -> SyncError {
+    pub(crate) fn refuse(&self, refusal: InstallError) -> SyncError {
         let reason = match refusal {
-            NotInstalled::Voided | NotInstalled::Behind(_) => None,
-            NotInstalled::OtherStore(_) => Some("other-store"),
-            NotInstalled::OlderEpoch(_) => Some("older-epoch"),
+            InstallError::Superseded | InstallError::Behind(_) => None,
+            InstallError::OtherStore(_) => Some("other-store"),
+            InstallError::OlderEpoch(_) => Some("older-epoch"),
         };
         self.write(|writer| writer.refused = reason.or(writer.refused));
         refusal.into()

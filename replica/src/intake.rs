@@ -9,7 +9,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use contract::{CollectionName, DocumentId, EventData};
 use serde_json::Value;
-use state::{Decision, Hint};
+use state::{Decision, ReceivedChange};
 use tokio::time::timeout;
 
 use crate::{Answer, OriginError, Replica};
@@ -31,20 +31,20 @@ impl Replica {
 
     /// The data of an event that has a revision, and that nothing is wrong with, read in one go.
     /// [`Replica::receive`] knows what to make of the rest.
-    pub(crate) fn plain(&self, data: &[u8]) -> Option<Hint> {
+    pub(crate) fn plain(&self, data: &[u8]) -> Option<ReceivedChange> {
         serde_json::from_slice(data)
             .ok()
             .filter(|hint| self.follows(hint))
     }
 
-    pub(crate) fn follows(&self, hint: &Hint) -> bool {
+    pub(crate) fn follows(&self, hint: &ReceivedChange) -> bool {
         self.config().collections.contains(&hint.collection)
     }
 
     /// Takes the data of an event as it came. `expiration` is until when the event is worth
     /// delivering.
     ///
-    /// The collection named in the data decides where it belongs (seeds.md A25); one that is not
+    /// The collection named in the data decides where it belongs (requirement A25); one that is not
     /// followed is not an error. Data that cannot be understood can never succeed.
     pub async fn receive(&self, data: Value, expiration: Option<DateTime<Utc>>) -> Answer {
         let Some(members) = data.as_object() else {
@@ -82,7 +82,7 @@ impl Replica {
     /// Takes an event. `expiration` concerns events without a revision only: otherwise the revision
     /// decides.
     pub async fn intake(&self, data: EventData, expiration: Option<DateTime<Utc>>) -> Answer {
-        match Hint::from_event(&data) {
+        match ReceivedChange::from_event(&data) {
             Some(hint) => self.take(&hint).await,
             None => {
                 let result = self.unrevisioned(&data, expiration).await;
@@ -92,7 +92,7 @@ impl Replica {
     }
 
     /// Takes what an event with a revision says.
-    pub(crate) async fn take(&self, hint: &Hint) -> Answer {
+    pub(crate) async fn take(&self, hint: &ReceivedChange) -> Answer {
         self.revisioned(hint)
             .await
             .unwrap_or_else(|error| self.again(&hint.collection, &hint.id, &error))
@@ -106,7 +106,7 @@ impl Replica {
         }
     }
 
-    async fn revisioned(&self, hint: &Hint) -> Result<Answer, OriginError> {
+    async fn revisioned(&self, hint: &ReceivedChange) -> Result<Answer, OriginError> {
         let mut decision = self.write(|writer| writer.machine.apply(hint));
         if decision == Decision::NeedsValue {
             // The gap it leaves is healed in any case, whatever becomes of this attempt.
@@ -131,19 +131,22 @@ impl Replica {
             Decision::OtherEpoch => &mut journal.counts.other_epoch,
             Decision::Early => &mut journal.counts.early,
             // What finds no room in the staging heals from the feed.
-            Decision::Staged | Decision::NoRoom => &mut journal.counts.staged,
+            Decision::Staged | Decision::NoCapacity => &mut journal.counts.staged,
             // A fetched record has its value, so the last case cannot be.
             Decision::NotFollowed | Decision::NeedsValue => &mut journal.counts.ignored,
         };
         *count += 1;
-        use Decision::{Applied, Duplicate, NoRoom, Staged, Superseded};
-        if matches!(decision, Applied | Superseded | Staged | NoRoom | Duplicate) {
+        use Decision::{Applied, Duplicate, NoCapacity, Staged, Superseded};
+        if matches!(
+            decision,
+            Applied | Superseded | Staged | NoCapacity | Duplicate
+        ) {
             journal.arrivals.by_event(&hint.collection, hint.revision);
         }
         journal.begun = false;
         let awaited = journal.grace;
         drop(journal);
-        let Hint {
+        let ReceivedChange {
             collection,
             id,
             revision,

@@ -10,12 +10,11 @@ use std::{
 
 use chrono::{TimeDelta, Utc};
 use contract::{CollectionName, Digest, Epoch, Revision};
+use state::image::ImageMeta;
 use tokio::{
     task::spawn_blocking,
     time::{sleep, timeout},
 };
-
-use state::image::Notes;
 
 use crate::{Replica, View, disk::Disk};
 
@@ -107,7 +106,7 @@ impl Replica {
         if !view.root().loaded() || view.root().epoch().is_none() || kept.as_ref() == Some(&mark) {
             return;
         }
-        let notes = Notes {
+        let notes = ImageMeta {
             confirmed_ms: confirmed_at(&view),
             cursors,
         };

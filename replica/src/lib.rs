@@ -44,7 +44,7 @@
 //! Handlers are told everything first, then each change with the value before and after:
 //!
 //! ```
-//! use replica::{Builder, Config, Event, Mistake, State};
+//! use replica::{Builder, Config, Event, Mistake, ReplicaState};
 //!
 //! # #[derive(serde::Deserialize)]
 //! # struct Flag { enabled: bool }
@@ -67,7 +67,7 @@
 //! let mut states = replica.states();
 //! let looked = tokio::time::Duration::from_millis(20);
 //! replica.run(tokio::time::sleep(looked)).await;
-//! assert_eq!(*states.borrow_and_update(), State::Loading);
+//! assert_eq!(*states.borrow_and_update(), ReplicaState::Loading);
 //!
 //! // A mistake is told before anything runs, with its mend.
 //! let mistake = replica.collection::<Flag>("Flags").expect_err("it is not followed");
@@ -120,19 +120,18 @@ mod writer;
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
+pub use answer::Answer;
 #[cfg(feature = "redis")]
 pub use broker;
-use contract::CollectionName;
-pub use contract::{DocumentId, Operation, status::State};
-pub use reqwest::{Url, header::HeaderValue};
-pub use state::{Collection as RawCollection, Root};
-
-pub use answer::Answer;
 pub use builder::{Builder, Mistake};
+use contract::CollectionName;
+pub use contract::{DocumentId, Operation, status::ReplicaState};
 pub use error::OriginError;
 pub use handlers::{Change, Event, HandlerError};
 pub use replica::Replica;
+pub use reqwest::{Url, header::HeaderValue};
 pub use ring::Ring;
+pub use state::{CollectionState as RawCollection, Root};
 pub use typed::{Collection, Pin, Snapshot};
 pub use view::View;
 
@@ -174,7 +173,7 @@ pub enum Events {
     Feed,
     /// The replica takes them straight from Redis.
     #[cfg(feature = "redis")]
-    Redis(Box<broker::Redis>),
+    Redis(Box<broker::RedisConfig>),
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ pub(crate) enum Unreadable {
     #[error("it is not the JSON that was asked for: {0}")]
     Json(#[from] serde_json::Error),
     #[error("a document in it is refused: {0}")]
-    Value(#[from] contract::Refusal),
+    Value(#[from] contract::JsonError),
     #[error("a document in it has no id")]
     NoId,
     #[error("a document in it is not a JSON object")]

@@ -34,13 +34,6 @@ const READ_TIMEOUT: Duration = Duration::from_secs(2);
 const STREAM_TIMEOUT: Duration = Duration::from_secs(12);
 /// Longest answer that is held in one piece: a page of the feed, one document, the heads.
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
-/// Problems of this kind come from a publisher of ours; any other 404 may come from one that
-/// follows the source document.
-const OURS: &str = "urn:confcast:problem:";
-/// The problem that says that a document is not there, while its collection is.
-const NO_DOCUMENT: &str = "urn:confcast:problem:no-data";
-/// The one problem of ours that says so itself: a subscriber that holds unversioned collections.
-const UNVERSIONED: &str = "urn:confcast:problem:unversioned";
 
 #[derive(Debug)]
 pub(crate) struct Origin {
@@ -185,12 +178,12 @@ impl Origin {
         }
         let problem: Result<Problem, _> = json(publisher, response).await;
         match problem {
-            Ok(problem) if problem.kind == NO_DOCUMENT => Err(OriginError::NoDocument {
-                publisher: publisher.name.clone(),
-            }),
-            Ok(problem) if problem.kind.starts_with(OURS) && problem.kind != UNVERSIONED => {
-                Err(refused)
+            Ok(problem) if problem.kind == contract::ProblemKind::NoData => {
+                Err(OriginError::NoDocument {
+                    publisher: publisher.name.clone(),
+                })
             }
+            Ok(problem) if problem.kind != contract::ProblemKind::Unversioned => Err(refused),
             _ => Err(OriginError::NoRevisions {
                 publisher: publisher.name.clone(),
             }),

@@ -6,7 +6,7 @@
 
 use std::{pin::pin, time::Duration};
 
-use broker::{Heard, Signal, Wanted, listen};
+use broker::{BrokerEvent, ReceivedEvent, Subscription, listen};
 use contract::{CollectionName, DocumentId};
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use serde_json::Value;
@@ -29,7 +29,7 @@ impl Replica {
         let Events::Redis(redis) = &self.config().events else {
             return std::future::pending().await;
         };
-        let wanted = Wanted::Collections(self.config().collections.clone());
+        let wanted = Subscription::Collections(self.config().collections.clone());
         let connect = || {
             listen(
                 (**redis).clone(),
@@ -50,7 +50,7 @@ impl Replica {
                 }
             };
             match signal {
-                Some(Signal::Stands(cursors)) => {
+                Some(BrokerEvent::Connected(cursors)) => {
                     self.reachable(None);
                     let mut journal = self.journal();
                     for (collection, cursor) in cursors {
@@ -60,7 +60,7 @@ impl Replica {
                     drop(journal);
                     self.asked().reading.notify_one();
                 }
-                Some(Signal::Heard(Heard::Event {
+                Some(BrokerEvent::Received(ReceivedEvent::Event {
                     collection,
                     id,
                     body,
@@ -77,15 +77,15 @@ impl Replica {
                     }
                     self.read_up_to(collection, cursor);
                 }
-                Some(Signal::Heard(Heard::Lost { collection, cursor })) => {
+                Some(BrokerEvent::Received(ReceivedEvent::Lost { collection, cursor })) => {
                     tracing::warn!(%collection, "the stream of {collection} may have lost events: heads are read");
                     self.journal().cursors.insert(collection, cursor);
                     self.asked().reading.notify_one();
                 }
-                Some(Signal::Heard(Heard::Refused { collection, error })) => {
+                Some(BrokerEvent::Received(ReceivedEvent::Refused { collection, error })) => {
                     tracing::warn!(%collection, "the stream of {collection} cannot be read: {error}");
                 }
-                Some(Signal::Away(error)) => self.reachable(Some(&error)),
+                Some(BrokerEvent::Disconnected(error)) => self.reachable(Some(&error)),
                 None => return,
             }
         }
@@ -140,7 +140,7 @@ impl Replica {
     }
 }
 
-/// The data of an event. What it does not say is said by its channel (seeds.md A11).
+/// The data of an event. What it does not say is said by its channel (requirement A11).
 pub(crate) fn completed(
     body: &[u8],
     collection: &CollectionName,
@@ -160,15 +160,15 @@ pub(crate) fn completed(
 
 #[cfg(test)]
 mod tests {
-    use broker::settings::Settings;
-    use contract::fleet::Intake;
+    use broker::settings::RedisSettings;
+    use contract::fleet::IntakeFault;
 
     use super::*;
     use crate::tests::{name, settings};
 
     #[test]
     fn an_outage_makes_nobody_deaf() {
-        let redis = Settings {
+        let redis = RedisSettings {
             url: "",
             database: "",
             prefix: "",
@@ -182,9 +182,9 @@ mod tests {
             revisions.for_each(|revision| replica.journal().arrivals.by_feed(&name("A"), revision));
         };
         let intake = || replica.status().intake;
-        replica.reachable(Some(&broker::Error::Closed));
+        replica.reachable(Some(&broker::BrokerError::Closed));
         by_feed(1..100);
-        assert_eq!(intake(), Some(Intake::Away));
+        assert_eq!(intake(), Some(IntakeFault::Disconnected));
         replica.reachable(None);
         assert_eq!(
             intake(),
@@ -192,6 +192,6 @@ mod tests {
             "what nobody could hear says nothing of the new connection"
         );
         by_feed(100..200);
-        assert_eq!(intake(), Some(Intake::Deaf));
+        assert_eq!(intake(), Some(IntakeFault::NotReceiving));
     }
 }

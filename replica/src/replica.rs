@@ -9,8 +9,11 @@ use std::{
 use chrono::Utc;
 use contract::{
     CollectionName,
-    fleet::Intake,
-    status::{CollectionStatus, Dropped, EventCounts, Healing, MAX_REFUSALS, State, Status},
+    fleet::IntakeFault,
+    status::{
+        CollectionStatus, DroppedEvent, EventCounts, MAX_REFUSALS, ReplicaState, ReplicaStatus,
+        SyncCounts,
+    },
 };
 use tokio::sync::{Notify, watch};
 
@@ -48,9 +51,9 @@ struct Shared {
     /// Bumped after it was swapped.
     written: watch::Sender<()>,
     /// The state that the view shows, and when it may be another by time alone.
-    turned: watch::Sender<(State, Option<Instant>)>,
+    turned: watch::Sender<(ReplicaState, Option<Instant>)>,
     typed: Typed,
-    told: watch::Sender<State>,
+    told: watch::Sender<ReplicaState>,
     journal: Mutex<Journal>,
     asked: Asked,
     lists: tokio::sync::Mutex<BTreeMap<CollectionName, Instant>>,
@@ -73,8 +76,8 @@ pub(crate) struct Asked {
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
     pub(crate) counts: EventCounts,
-    pub(crate) drops: VecDeque<Dropped>,
-    pub(crate) healing: Healing,
+    pub(crate) drops: VecDeque<DroppedEvent>,
+    pub(crate) sync: SyncCounts,
     pub(crate) arrivals: Arrivals,
     /// Whether what brings the events cannot be reached.
     pub(crate) away: bool,
@@ -86,7 +89,7 @@ pub(crate) struct Journal {
     /// Up to where streams were read, where events come from streams.
     pub(crate) cursors: BTreeMap<CollectionName, String>,
     /// What was last logged of the intake.
-    told: Option<Intake>,
+    told: Option<IntakeFault>,
     /// When a listener was last asked to listen anew.
     anew: Option<Instant>,
     pub(crate) last_error: Option<String>,
@@ -120,9 +123,9 @@ impl Replica {
             view,
             moved: watch::Sender::default(),
             written: watch::Sender::default(),
-            turned: watch::Sender::new((State::Loading, None)),
+            turned: watch::Sender::new((ReplicaState::Loading, None)),
             typed,
-            told: watch::Sender::new(State::Loading),
+            told: watch::Sender::new(ReplicaState::Loading),
             journal: Mutex::default(),
             asked: Asked::default(),
             lists: tokio::sync::Mutex::default(),
@@ -152,7 +155,7 @@ impl Replica {
     }
 
     /// What it says of itself.
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> ReplicaStatus {
         let (view, now) = (self.view(), Instant::now());
         let collections = view
             .root()
@@ -169,7 +172,7 @@ impl Replica {
                 refusals: self.0.typed.refusals(name, MAX_REFUSALS),
             });
         let journal = self.journal();
-        Status {
+        ReplicaStatus {
             instance: self.0.config.instance.clone(),
             state: view.state(now),
             epoch: view.root().epoch(),
@@ -179,7 +182,7 @@ impl Replica {
             drops: journal.drops.iter().cloned().collect(),
             boot_id: self.0.boot_id.clone(),
             intake: journal.intake(&self.0.config),
-            healing: journal.healing.clone(),
+            sync: journal.sync.clone(),
             last_error: journal.last_error.clone(),
             handlers: self.handlers(usize::MAX),
         }
@@ -194,7 +197,7 @@ impl Replica {
         if journal.drops.len() == MAX_DROPS {
             journal.drops.pop_front();
         }
-        journal.drops.push_back(Dropped {
+        journal.drops.push_back(DroppedEvent {
             time: Utc::now(),
             reason: reason.to_owned(),
             error: error.clone(),
@@ -231,7 +234,7 @@ impl Replica {
     }
 
     /// Whoever tells the state waits here.
-    pub(crate) fn turned(&self) -> watch::Receiver<(State, Option<Instant>)> {
+    pub(crate) fn turned(&self) -> watch::Receiver<(ReplicaState, Option<Instant>)> {
         self.0.turned.subscribe()
     }
 
@@ -240,7 +243,7 @@ impl Replica {
     }
 
     /// The state as it was last told; see [`Replica::states`].
-    pub(crate) fn told(&self) -> &watch::Sender<State> {
+    pub(crate) fn told(&self) -> &watch::Sender<ReplicaState> {
         &self.0.told
     }
 
@@ -293,9 +296,9 @@ impl Replica {
 impl Journal {
     /// What is wrong with the way events come. Where none are expected nothing can be wrong with
     /// them.
-    pub(crate) fn intake(&self, config: &Config) -> Option<Intake> {
+    pub(crate) fn intake(&self, config: &Config) -> Option<IntakeFault> {
         let verdict = if self.away {
-            Some(Intake::Away)
+            Some(IntakeFault::Disconnected)
         } else {
             self.arrivals.verdict()
         };
@@ -304,9 +307,11 @@ impl Journal {
             Events::Posted => verdict,
             // There is nobody to compete with: each replica hears for itself, and outages make
             // patchworks too.
-            Events::Feed => verdict.filter(|verdict| *verdict != Intake::Competing),
+            Events::Feed => verdict.filter(|verdict| *verdict != IntakeFault::SharedConsumerGroup),
             #[cfg(feature = "redis")]
-            Events::Redis(_) => verdict.filter(|verdict| *verdict != Intake::Competing),
+            Events::Redis(_) => {
+                verdict.filter(|verdict| *verdict != IntakeFault::SharedConsumerGroup)
+            }
         }
     }
 
@@ -315,13 +320,13 @@ impl Journal {
     pub(crate) fn tell_intake(&mut self, config: &Config) -> bool {
         let now = self.intake(config);
         let lately = self.anew.is_some_and(|at| at.elapsed() < LISTEN_ANEW);
-        let anew = now == Some(Intake::Deaf) && !lately;
+        let anew = now == Some(IntakeFault::NotReceiving) && !lately;
         if anew {
             self.anew = Some(Instant::now());
         }
         match now {
             Some(fault) if self.told != now => {
-                tracing::warn!("{}: {}", fault.as_str(), fault.mend())
+                tracing::warn!("{}: {}", fault.as_str(), fault.remedy())
             }
             None if self.told.is_some() => tracing::info!("events come as they should again"),
             _ => {}

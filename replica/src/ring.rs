@@ -10,14 +10,14 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use contract::{CollectionName, Epoch, EventData, Revision};
 use imbl::OrdMap;
-use state::{Collection, Hint, Landed, Root};
+use state::{CollectionState, ReceivedChange, Root, VisibleChange};
 
 /// Changes that are kept of each collection.
 const MOST: usize = 1_024;
 /// Bytes of their values; at least one change is kept.
 const MOST_BYTES: usize = 16 << 20;
 
-type Changes = OrdMap<Revision, Arc<Hint>>;
+type Changes = OrdMap<Revision, Arc<ReceivedChange>>;
 
 /// The rings of all collections. Cloning shares them.
 #[derive(Debug, Clone, Default)]
@@ -52,7 +52,7 @@ impl Rings {
     }
 
     /// Takes over what landed until `root`.
-    pub(crate) fn follow(&mut self, landed: Vec<Landed>, root: &Root) {
+    pub(crate) fn follow(&mut self, landed: Vec<VisibleChange>, root: &Root) {
         if self.epoch != root.epoch() {
             *self = Self {
                 epoch: root.epoch(),
@@ -62,14 +62,14 @@ impl Rings {
         }
         for landed in landed {
             match landed {
-                Landed::Installed => {
+                VisibleChange::Installed => {
                     self.version += 1;
                     self.edit().values_mut().for_each(Ring::empty);
                 }
-                Landed::Change(hint) if Some(hint.epoch) == self.epoch => {
+                VisibleChange::Change(hint) if Some(hint.epoch) == self.epoch => {
                     let watermark = root
                         .collection(&hint.collection)
-                        .map_or(0, Collection::watermark);
+                        .map_or(0, CollectionState::watermark);
                     if !hint.lacks_value() {
                         let moved = self
                             .edit()
@@ -79,7 +79,7 @@ impl Rings {
                         self.version += u64::from(moved);
                     }
                 }
-                Landed::Change(_of_another_history) => {}
+                VisibleChange::Change(_of_another_history) => {}
             }
         }
         for (name, held) in root.collections().filter(|(_name, held)| held.versioned()) {
@@ -122,7 +122,7 @@ impl Ring {
     }
 
     /// Takes a change; whether it is shown at once.
-    fn add(&mut self, hint: Arc<Hint>, watermark: Revision) -> bool {
+    fn add(&mut self, hint: Arc<ReceivedChange>, watermark: Revision) -> bool {
         // What comes in order, as most does, need not wait for anything.
         let next = hint.revision == self.top + 1
             && hint.revision <= watermark
@@ -161,14 +161,14 @@ impl Ring {
 }
 
 impl Kept {
-    fn insert(&mut self, hint: Arc<Hint>) {
+    fn insert(&mut self, hint: Arc<ReceivedChange>) {
         self.bytes += hint.size();
         if let Some(old) = self.changes.insert(hint.revision, hint) {
             self.bytes -= old.size();
         }
     }
 
-    fn pop_up_to(&mut self, highest: Revision) -> Option<Arc<Hint>> {
+    fn pop_up_to(&mut self, highest: Revision) -> Option<Arc<ReceivedChange>> {
         let (lowest, hint) = self
             .changes
             .get_min()

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use state::NotInstalled;
+use state::InstallError;
 use tokio::{
     sync::watch,
     time::{sleep_until, timeout},
@@ -42,7 +42,7 @@ pub(crate) enum SyncError {
     #[error(transparent)]
     Origin(#[from] OriginError),
     #[error("what the publisher offers is not taken: {0}")]
-    NotInstalled(#[from] NotInstalled),
+    Install(#[from] InstallError),
 }
 
 impl Replica {
@@ -177,7 +177,7 @@ impl Replica {
 fn backoff(error: &SyncError) -> Duration {
     let asked = match error {
         SyncError::Origin(error) => error.retry_after().unwrap_or_default(),
-        SyncError::NotInstalled(_) => Duration::ZERO,
+        SyncError::Install(_) => Duration::ZERO,
     };
     let asked = asked
         .min(MAX_BACKOFF)

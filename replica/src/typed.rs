@@ -11,12 +11,12 @@ mod projection;
 
 use std::{any::TypeId, fmt, marker::PhantomData, sync::Arc};
 
-use contract::{CollectionName, DocumentId, Epoch, Revision, status::Refusal};
+use contract::{CollectionName, DocumentId, Epoch, Revision, status::RefusedValue};
+pub(crate) use lens::{Held, Lens, shortened};
+pub(crate) use projection::Projection;
 use tokio::sync::watch;
 
 use crate::{Mistake, Replica, handlers::Handlers, shown::Shown};
-pub(crate) use lens::{Held, Lens, shortened};
-pub(crate) use projection::Projection;
 
 /// The typed half of a replica.
 #[derive(Debug, Default)]
@@ -50,7 +50,7 @@ impl Typed {
         self.stepped.subscribe()
     }
 
-    pub(crate) fn refusals(&self, collection: &CollectionName, most: usize) -> Vec<Refusal> {
+    pub(crate) fn refusals(&self, collection: &CollectionName, most: usize) -> Vec<RefusedValue> {
         self.projection
             .look()
             .refusals(collection)

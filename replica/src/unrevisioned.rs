@@ -1,5 +1,5 @@
 //! Events without a revision, as a publisher sends them that follows the source document only
-//! (seeds.md A20 to A23).
+//! (requirement A20 to A23).
 //!
 //! Where revisions are known such an event is a hint and nothing else. Where they are not, the
 //! source document's rules hold to the letter, and with them what they cannot promise: order, and
@@ -36,7 +36,7 @@ impl Replica {
         };
         if held.versioned() {
             tracing::debug!(%collection, %id, "{collection}/{id}: {op:?} without a revision, the heads are read");
-            self.journal().counts.hinted += 1;
+            self.journal().counts.without_revision += 1;
             self.asked().reading.notify_one();
             return Ok(Answer::Success);
         }
@@ -64,7 +64,7 @@ impl Replica {
         Ok(Answer::Success)
     }
 
-    /// `configData` if it came along, else `GetById`, else `GetAll` (seeds.md A21).
+    /// `configData` if it came along, else `GetById`, else `GetAll` (requirement A21).
     async fn update(&self, data: &EventData) -> Result<(), OriginError> {
         let EventData { collection, id, .. } = data;
         let set = |config| {
@@ -98,7 +98,7 @@ impl Replica {
         listed.unwrap_or(Err(OriginError::TooLate(LIST_BUDGET)))
     }
 
-    /// Replaces an unversioned collection by the publisher's complete list (seeds.md A20:
+    /// Replaces an unversioned collection by the publisher's complete list (requirement A20:
     /// `load()`).
     ///
     /// Whoever waits here while another list is loaded is content with one that was asked for after

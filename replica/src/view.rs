@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use contract::{CollectionName, Revision, status::State};
+use contract::{CollectionName, Revision, status::ReplicaState};
 use state::Root;
 
 use crate::ring::{Ring, Rings};
@@ -20,12 +20,12 @@ pub(crate) const GRACE: Duration = Duration::from_millis(200);
 /// Collections that lack a revision they know of: which one, and since when.
 pub(crate) type Gaps = BTreeMap<CollectionName, (Revision, Instant)>;
 
-fn badness(state: State) -> u8 {
+fn badness(state: ReplicaState) -> u8 {
     match state {
-        State::Current => 0,
-        State::Stale => 1,
-        State::Behind => 2,
-        State::Loading => 3,
+        ReplicaState::Current => 0,
+        ReplicaState::Stale => 1,
+        ReplicaState::Behind => 2,
+        ReplicaState::Loading => 3,
     }
 }
 
@@ -76,8 +76,8 @@ impl View {
         self.confirmed.map(|at| now.saturating_duration_since(at))
     }
 
-    /// State of one followed collection.
-    pub fn state_of(&self, name: &CollectionName, now: Instant) -> State {
+    /// ReplicaState of one followed collection.
+    pub fn state_of(&self, name: &CollectionName, now: Instant) -> ReplicaState {
         let late = |(_revision, since): &(Revision, Instant)| {
             now.saturating_duration_since(*since) > GRACE
         };
@@ -86,29 +86,29 @@ impl View {
             .collection(name)
             .filter(|held| self.opened && held.loaded())
         else {
-            return State::Loading;
+            return ReplicaState::Loading;
         };
         if self.lacking.get(name).is_some_and(late) {
-            State::Behind
+            ReplicaState::Behind
         } else if self.refused.is_some()
-            || held.distrusted()
+            || held.diverged()
             || self.confirmed(now).is_none_or(|ago| ago > self.stale_after)
         {
-            State::Stale
+            ReplicaState::Stale
         } else {
-            State::Current
+            ReplicaState::Current
         }
     }
 
     /// The worst state of all followed collections.
-    pub fn state(&self, now: Instant) -> State {
+    pub fn state(&self, now: Instant) -> ReplicaState {
         let states = self
             .root
             .collections()
             .map(|(name, _held)| self.state_of(name, now));
         states
             .max_by_key(|state| badness(*state))
-            .unwrap_or(State::Current)
+            .unwrap_or(ReplicaState::Current)
     }
 
     /// What must be said of a collection besides its state.
@@ -119,7 +119,7 @@ impl View {
     pub fn reason_of(&self, name: &CollectionName) -> Option<&'static str> {
         let held = self.root.collection(name).filter(|held| held.loaded())?;
         let reasons = [
-            (held.distrusted(), "diverged"),
+            (held.diverged(), "diverged"),
             (!held.versioned(), "unversioned"),
             (self.confirmed.is_none() && self.recalled, "from-disk"),
         ];

@@ -98,7 +98,7 @@ impl Writer {
                 self.confirm(asked);
             }
         }
-        let landed = self.machine.take_landed();
+        let landed = self.machine.take_visible();
         self.rings.follow(landed, self.machine.root());
         let root = self.machine.root().clone();
         let old = std::mem::take(&mut self.lacking);
@@ -148,8 +148,12 @@ fn reached(root: &Root, heads: &[Head]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use contract::{CanonicalJson, Operation, snapshot::End, snapshot::Start, status::State};
-    use state::{Hint, Snapshot};
+    use contract::{
+        CanonicalJson, Operation,
+        snapshot::{SnapshotEnd, SnapshotStart},
+        status::ReplicaState,
+    };
+    use state::{ReceivedChange, Snapshot};
 
     use super::*;
 
@@ -167,13 +171,13 @@ mod tests {
         "0f86d081-2".parse().expect("an epoch")
     }
 
-    fn hint(revision: Revision) -> Hint {
+    fn hint(revision: Revision) -> ReceivedChange {
         let Head {
             collection, epoch, ..
         } = head(0);
         let config = CanonicalJson::parse(b"{}").ok();
         let (id, op) = ("x".parse().expect("an id"), Operation::Update);
-        Hint {
+        ReceivedChange {
             collection,
             id,
             epoch,
@@ -193,13 +197,13 @@ mod tests {
         );
         let asked = Instant::now();
         let generation = writer.machine.begin_load();
-        let builder = Snapshot::begin(Start {
+        let builder = Snapshot::begin(SnapshotStart {
             epoch: head(7).epoch,
             heads: vec![head(7)],
         });
         let snapshot = builder
             .complete(
-                &End {
+                &SnapshotEnd {
                     end: true,
                     count: 0,
                 },
@@ -218,10 +222,13 @@ mod tests {
     fn it_is_current_for_two_and_a_half_intervals() {
         let (mut writer, asked) = loaded();
         let view = writer.view(asked);
-        assert_eq!(view.state(asked + Duration::from_secs(25)), State::Current);
+        assert_eq!(
+            view.state(asked + Duration::from_secs(25)),
+            ReplicaState::Current
+        );
         assert_eq!(
             view.state(asked + Duration::from_millis(25_001)),
-            State::Stale
+            ReplicaState::Stale
         );
     }
 
@@ -242,13 +249,13 @@ mod tests {
         let (mut writer, start) = loaded();
         let at = |ms| start + Duration::from_millis(ms);
         writer.machine.apply(&hint(9));
-        assert_eq!(writer.view(at(0)).state(at(200)), State::Current);
-        assert_eq!(writer.view(at(150)).state(at(201)), State::Behind);
+        assert_eq!(writer.view(at(0)).state(at(200)), ReplicaState::Current);
+        assert_eq!(writer.view(at(150)).state(at(201)), ReplicaState::Behind);
         // The gap closes and another opens: its own grace begins.
         writer.machine.apply(&hint(8));
         writer.machine.apply(&hint(11));
-        assert_eq!(writer.view(at(250)).state(at(400)), State::Current);
-        assert_eq!(writer.view(at(250)).state(at(451)), State::Behind);
+        assert_eq!(writer.view(at(250)).state(at(400)), ReplicaState::Current);
+        assert_eq!(writer.view(at(250)).state(at(451)), ReplicaState::Behind);
     }
 
     #[test]
@@ -262,13 +269,13 @@ mod tests {
                 ..head(3)
             },
         );
-        let builder = Snapshot::begin(Start {
+        let builder = Snapshot::begin(SnapshotStart {
             epoch: next_epoch(),
             heads: vec![newer.clone()],
         });
         let snapshot = builder
             .complete(
-                &End {
+                &SnapshotEnd {
                     end: true,
                     count: 0,
                 },

@@ -16,12 +16,12 @@ type Schemas = BTreeMap<String, Value>;
 
 /// A schema, and those that it refers to.
 #[derive(Debug, Clone)]
-pub struct Schema {
+pub struct ApiSchema {
     value: Value,
     named: Schemas,
 }
 
-impl Schema {
+impl ApiSchema {
     /// The schema of a type, by reference.
     pub fn of<T: ToSchema>() -> Self {
         Self::spelled::<T>(false)
@@ -64,7 +64,7 @@ impl Schema {
     }
 }
 
-impl From<Value> for Schema {
+impl From<Value> for ApiSchema {
     fn from(value: Value) -> Self {
         Self {
             value,
@@ -75,7 +75,7 @@ impl From<Value> for Schema {
 
 /// A header of an answer, the same wherever it is.
 #[derive(Debug, Clone, Copy)]
-pub struct Header {
+pub struct ApiHeader {
     /// Its name.
     pub name: &'static str,
     /// What it says.
@@ -86,7 +86,7 @@ pub struct Header {
 
 /// One answer of an operation.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct ApiAnswer {
     status: u16,
     description: String,
     content: Map<String, Value>,
@@ -94,7 +94,7 @@ pub struct Answer {
     schemas: Schemas,
 }
 
-impl Answer {
+impl ApiAnswer {
     /// An answer without a body.
     pub fn empty(status: u16, description: impl Into<String>) -> Self {
         let (content, headers) = (Map::new(), Map::new());
@@ -109,12 +109,12 @@ impl Answer {
 
     /// An answer with a body of this type.
     pub fn json<T: ToSchema>(status: u16, description: impl Into<String>) -> Self {
-        Self::empty(status, description).content("application/json", Schema::of::<T>())
+        Self::empty(status, description).content("application/json", ApiSchema::of::<T>())
     }
 
     /// The same, with a body of this media type.
     #[must_use]
-    pub fn content(mut self, media_type: &str, schema: Schema) -> Self {
+    pub fn content(mut self, media_type: &str, schema: ApiSchema) -> Self {
         self.content
             .insert(media_type.to_owned(), json!({"schema": schema.value}));
         self.schemas.extend(schema.named);
@@ -123,18 +123,18 @@ impl Answer {
 
     /// The same, always with these headers.
     #[must_use]
-    pub fn with(self, headers: &[Header]) -> Self {
+    pub fn with(self, headers: &[ApiHeader]) -> Self {
         self.headed(headers, true)
     }
 
     /// The same, sometimes with these headers.
     #[must_use]
-    pub fn may_have(self, headers: &[Header]) -> Self {
+    pub fn may_have(self, headers: &[ApiHeader]) -> Self {
         self.headed(headers, false)
     }
 
-    fn headed(mut self, headers: &[Header], required: bool) -> Self {
-        for Header {
+    fn headed(mut self, headers: &[ApiHeader], required: bool) -> Self {
+        for ApiHeader {
             name,
             description,
             pattern,
@@ -151,16 +151,16 @@ impl Answer {
 
 /// What a method of a path does.
 #[derive(Debug, Clone)]
-pub struct Operation {
+pub struct ApiOperation {
     value: Map<String, Value>,
     parameters: Vec<Value>,
-    answers: BTreeMap<u16, Answer>,
+    answers: BTreeMap<u16, ApiAnswer>,
     problems: BTreeMap<u16, Vec<&'static str>>,
     schemas: Schemas,
     given: Schemas,
 }
 
-impl Operation {
+impl ApiOperation {
     /// An operation with a name for generated clients, and a line for people.
     pub fn new(id: &str, summary: &str) -> Self {
         let said = json!({"operationId": id, "summary": summary});
@@ -192,19 +192,19 @@ impl Operation {
 
     /// The same, with a part of its path.
     #[must_use]
-    pub fn path(self, name: &str, description: &str, schema: Schema) -> Self {
+    pub fn path(self, name: &str, description: &str, schema: ApiSchema) -> Self {
         self.parameter("path", name, description, true, schema)
     }
 
     /// The same, with a member of its query.
     #[must_use]
-    pub fn query(self, name: &str, description: &str, schema: Schema) -> Self {
+    pub fn query(self, name: &str, description: &str, schema: ApiSchema) -> Self {
         self.parameter("query", name, description, false, schema)
     }
 
     /// The same, with a header of its request.
     #[must_use]
-    pub fn header(self, name: &str, description: &str, schema: Schema) -> Self {
+    pub fn header(self, name: &str, description: &str, schema: ApiSchema) -> Self {
         self.parameter("header", name, description, false, schema)
     }
 
@@ -214,7 +214,7 @@ impl Operation {
         name: &str,
         description: &str,
         required: bool,
-        schema: Schema,
+        schema: ApiSchema,
     ) -> Self {
         let parameter = json!({
             "in": place, "name": name, "description": description, "required": required, "schema": schema.value,
@@ -226,7 +226,7 @@ impl Operation {
 
     /// The same, with a body; each call adds a media type.
     #[must_use]
-    pub fn body(mut self, media_type: &str, required: bool, schema: Schema) -> Self {
+    pub fn body(mut self, media_type: &str, required: bool, schema: ApiSchema) -> Self {
         let body = self
             .value
             .entry("requestBody")
@@ -238,7 +238,7 @@ impl Operation {
 
     /// The same, with an answer.
     #[must_use]
-    pub fn answer(mut self, answer: Answer) -> Self {
+    pub fn answer(mut self, answer: ApiAnswer) -> Self {
         self.answers.insert(answer.status, answer);
         self
     }
@@ -251,7 +251,11 @@ impl Operation {
         self
     }
 
-    fn into_value(self, problem: impl Fn(u16, &[&str]) -> Answer, schemas: &mut Schemas) -> Value {
+    fn into_value(
+        self,
+        problem: impl Fn(u16, &[&str]) -> ApiAnswer,
+        schemas: &mut Schemas,
+    ) -> Value {
         let Self {
             mut value,
             parameters,
@@ -285,20 +289,20 @@ impl Operation {
 
 /// A document under way.
 #[derive(Debug)]
-pub struct Document {
+pub struct ApiDocument {
     info: Value,
     paths: BTreeMap<String, Map<String, Value>>,
     schemas: Schemas,
     /// Of those the ones that are given to the service: they allow more.
     given: Schemas,
     components: Map<String, Value>,
-    problem: fn(u16, &[&str]) -> Answer,
+    problem: fn(u16, &[&str]) -> ApiAnswer,
 }
 
-impl Document {
+impl ApiDocument {
     /// A document without operations. `problem` is what the service answers when it refuses, for a
     /// status and kinds.
-    pub fn new(title: &str, description: &str, problem: fn(u16, &[&str]) -> Answer) -> Self {
+    pub fn new(title: &str, description: &str, problem: fn(u16, &[&str]) -> ApiAnswer) -> Self {
         let license = json!({"name": "Apache-2.0", "identifier": "Apache-2.0"});
         let version = env!("CARGO_PKG_VERSION");
         Self {
@@ -323,7 +327,7 @@ impl Document {
 
     /// The same, with what a method of a path does.
     #[must_use]
-    pub fn operation(mut self, method: &str, path: &str, operation: Operation) -> Self {
+    pub fn operation(mut self, method: &str, path: &str, operation: ApiOperation) -> Self {
         self.given.extend(operation.given.clone());
         let value = operation.into_value(self.problem, &mut self.schemas);
         self.paths
@@ -343,7 +347,7 @@ impl Document {
 }
 
 /// Problems of these kinds: RFC 9457, with a type that is one of them.
-pub fn problem<T: ToSchema>(status: u16, kinds: &[&str]) -> Answer {
+pub fn problem<T: ToSchema>(status: u16, kinds: &[&str]) -> ApiAnswer {
     let types: Vec<_> = kinds
         .iter()
         .map(|kind| format!("urn:confcast:problem:{kind}"))
@@ -353,9 +357,10 @@ pub fn problem<T: ToSchema>(status: u16, kinds: &[&str]) -> Answer {
         .map(|kind| format!("`{kind}`"))
         .collect::<Vec<_>>()
         .join(", ");
-    let Schema { mut value, named } = Schema::of::<T>();
+    let ApiSchema { mut value, named } = ApiSchema::of::<T>();
     value["properties"] = json!({"type": {"enum": types}, "status": {"const": status}});
-    Answer::empty(status, description).content("application/problem+json", Schema { value, named })
+    ApiAnswer::empty(status, description)
+        .content("application/problem+json", ApiSchema { value, named })
 }
 
 fn spelled(schema: &RefOr<utoipa::openapi::Schema>, nulls: bool) -> Value {

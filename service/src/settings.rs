@@ -1,7 +1,7 @@
 //! All mistakes in the settings at once, before anything starts.
 //!
 //! Programs take every setting as text (clap reads flags and environment) and give each to
-//! [`Checks`], which goes on after the first mistake, so that the operator sees all of them in one
+//! [`SettingChecks`], which goes on after the first mistake, so that the operator sees all of them in one
 //! go. It never prints a value marked secret.
 
 use std::{fmt, str::FromStr};
@@ -11,15 +11,15 @@ pub const EXIT_CODE: i32 = 64;
 
 /// Collects mistakes while settings are read.
 #[derive(Debug, Default)]
-pub struct Checks {
+pub struct SettingChecks {
     mistakes: Vec<String>,
 }
 
 /// Everything that is wrong, one line each.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub struct Mistakes(pub Vec<String>);
+pub struct SettingsError(pub Vec<String>);
 
-impl fmt::Display for Mistakes {
+impl fmt::Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = if self.0.len() == 1 {
             "setting is"
@@ -33,7 +33,7 @@ impl fmt::Display for Mistakes {
     }
 }
 
-impl Checks {
+impl SettingChecks {
     /// Reads a setting by its type's own parser. `None` means that a mistake was noted.
     pub fn parse<T: FromStr>(&mut self, name: &str, given: &str) -> Option<T>
     where
@@ -64,12 +64,12 @@ impl Checks {
     ///
     /// # Errors
     /// All mistakes, in the order they were met.
-    pub fn finish<T>(mut self, settings: Option<T>) -> Result<T, Mistakes> {
+    pub fn finish<T>(mut self, settings: Option<T>) -> Result<T, SettingsError> {
         match settings {
             Some(settings) if self.mistakes.is_empty() => Ok(settings),
             _ => {
                 self.mistakes.dedup();
-                Err(Mistakes(self.mistakes))
+                Err(SettingsError(self.mistakes))
             }
         }
     }
@@ -117,12 +117,12 @@ mod tests {
 
     #[test]
     fn every_mistake_is_told() {
-        let mut checks = Checks::default();
+        let mut checks = SettingChecks::default();
         let port = checks.parse::<u16>("PORT", "eighty");
         let ttl = checks.check("TTL", "0", positive("0"));
         let enabled = checks.check("ENABLED", "true", boolean("true"));
         let settings = (|| Some((port?, ttl?, enabled?)))();
-        let Mistakes(mistakes) = checks.finish(settings).expect_err("two are wrong");
+        let SettingsError(mistakes) = checks.finish(settings).expect_err("two are wrong");
         assert_eq!(mistakes.len(), 2);
         assert!(
             mistakes[0].starts_with("PORT=") && mistakes[1].starts_with("TTL="),

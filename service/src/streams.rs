@@ -4,7 +4,7 @@
 //! A stream is read by the connection: nothing is asked of its source before what came of it last
 //! was taken. One that takes nothing for 30 s is cut off, and so is its connection, which would
 //! hold its memory for as long as its peer is silent. All end at once when the process is told to
-//! stop. Streams are server-sent events; what they say nothing here knows, nor the web framework
+//! stop. StreamSlots are server-sent events; what they say nothing here knows, nor the web framework
 //! that sends it.
 
 use std::{
@@ -24,7 +24,7 @@ use futures_util::Stream;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-/// Streams at once.
+/// StreamSlots at once.
 pub const MOST: usize = 1_024;
 /// A reader that takes nothing for so long is cut off.
 const STALLED: Duration = Duration::from_secs(30);
@@ -38,16 +38,16 @@ const SIGN_OF_LIFE: &[u8] = b":\n\n";
 const LAST_MOMENT: Duration = Duration::from_millis(500);
 
 /// Where the pieces of a stream come from.
-pub trait Source {
+pub trait FrameSource {
     /// The next piece, as soon as there is one; `None` at the end.
     fn next(&mut self) -> impl Future<Output = Option<Bytes>>;
 }
 
 /// A second handle to the connection of a request, to cut it off.
 #[derive(Debug, Clone)]
-pub struct Connection(Arc<TcpStream>);
+pub struct PeerConnection(Arc<TcpStream>);
 
-impl Connection {
+impl PeerConnection {
     /// The handle, if this is a TCP connection. Web frameworks show a new connection in this form.
     pub fn of(io: &dyn Any) -> Option<Self> {
         let stream = io.downcast_ref::<tokio::net::TcpStream>()?;
@@ -63,7 +63,7 @@ impl Connection {
 
 /// The places. Cloning shares them.
 #[derive(Debug, Clone)]
-pub struct Streams {
+pub struct StreamSlots {
     most: usize,
     stop: CancellationToken,
     places: Arc<Mutex<Places>>,
@@ -77,20 +77,20 @@ struct Places {
 
 #[derive(Debug)]
 struct Reader {
-    connection: Option<Connection>,
+    connection: Option<PeerConnection>,
     /// Since when a piece waits to be taken.
     waits: Option<Instant>,
 }
 
 /// The place of one stream, free again when this is dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct StreamSlot {
     id: u64,
     stop: CancellationToken,
     places: Arc<Mutex<Places>>,
 }
 
-impl Streams {
+impl StreamSlots {
     /// This many places, until `stop`.
     pub fn new(most: usize, stop: CancellationToken) -> Self {
         Self {
@@ -101,7 +101,7 @@ impl Streams {
     }
 
     /// A place, if there is one.
-    pub fn begin(&self, connection: Option<Connection>) -> Option<Place> {
+    pub fn begin(&self, connection: Option<PeerConnection>) -> Option<StreamSlot> {
         let mut places = lock(&self.places);
         if places.taken.len() >= self.most || self.stop.is_cancelled() {
             return None;
@@ -115,7 +115,7 @@ impl Streams {
                 waits: None,
             },
         );
-        Some(Place {
+        Some(StreamSlot {
             id,
             stop: self.stop.clone(),
             places: self.places.clone(),
@@ -162,19 +162,19 @@ impl Places {
                 .connection
                 .iter()
                 .filter(|_connection| cut)
-                .for_each(Connection::cut);
+                .for_each(PeerConnection::cut);
             !cut
         });
         before - self.taken.len()
     }
 }
 
-impl Place {
+impl StreamSlot {
     /// The stream that sends `first` and then what the source says.
     pub fn stream(
         self,
         first: Bytes,
-        mut source: impl Source,
+        mut source: impl FrameSource,
     ) -> impl Stream<Item = Result<Bytes, Infallible>> {
         async_stream::stream! {
             self.handed();
@@ -221,7 +221,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for StreamSlot {
     fn drop(&mut self) {
         lock(&self.places).taken.remove(&self.id);
     }
@@ -239,7 +239,7 @@ mod tests {
 
     struct Numbers(u8);
 
-    impl Source for Numbers {
+    impl FrameSource for Numbers {
         async fn next(&mut self) -> Option<Bytes> {
             self.0 += 1;
             (self.0 < 3).then(|| Bytes::from(vec![self.0]))
@@ -248,7 +248,7 @@ mod tests {
 
     struct Silence;
 
-    impl Source for Silence {
+    impl FrameSource for Silence {
         async fn next(&mut self) -> Option<Bytes> {
             std::future::pending().await
         }
@@ -256,7 +256,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_is_what_its_source_says() {
-        let streams = Streams::new(1, CancellationToken::new());
+        let streams = StreamSlots::new(1, CancellationToken::new());
         let place = streams.begin(None).expect("a place");
         assert!(streams.begin(None).is_none(), "there is one place");
         let all: Vec<_> = place
@@ -271,7 +271,7 @@ mod tests {
     #[tokio::test]
     async fn the_end_of_the_process_ends_it() {
         let stop = CancellationToken::new();
-        let streams = Streams::new(1, stop.clone());
+        let streams = StreamSlots::new(1, stop.clone());
         let stream = streams
             .begin(None)
             .expect("a place")
@@ -293,8 +293,8 @@ mod tests {
             .await
             .expect("connected");
         let (ours, _peer) = listener.accept().await.expect("accepted");
-        let connection = Connection::of(&ours).expect("TCP");
-        let streams = Streams::new(2, CancellationToken::new());
+        let connection = PeerConnection::of(&ours).expect("TCP");
+        let streams = StreamSlots::new(2, CancellationToken::new());
         let (stalls, waits) = (
             streams.begin(Some(connection)).expect("a place"),
             streams.begin(None).expect("a place"),

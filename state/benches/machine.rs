@@ -8,7 +8,7 @@ use contract::{
     CanonicalJson, CollectionName, Digest, DocumentId, Epoch, Head, Operation, Revision, snapshot,
 };
 use criterion::{BatchSize, Criterion};
-use state::{Decision, Hint, Machine, Snapshot};
+use state::{Decision, Machine, ReceivedChange, Snapshot};
 
 const EPOCH: Epoch = Epoch {
     lineage: 1,
@@ -36,10 +36,10 @@ fn apply(criterion: &mut Criterion, machine: &mut Machine, documents: u64) {
                 revision += 1;
                 hint(revision, documents)
             };
-            let apply = |hint: Hint| {
+            let apply = |hint: ReceivedChange| {
                 assert_eq!(machine.apply(&hint), Decision::Applied);
                 readers = machine.root().clone();
-                machine.take_landed()
+                machine.take_visible()
             };
             bench.iter_batched(next, apply, BatchSize::SmallInput);
         });
@@ -92,8 +92,8 @@ fn scattered(number: u64, documents: u64) -> u64 {
     number * 7_919 % documents
 }
 
-fn hint(revision: Revision, documents: u64) -> Hint {
-    Hint {
+fn hint(revision: Revision, documents: u64) -> ReceivedChange {
+    ReceivedChange {
         collection: name(),
         id: id(scattered(revision, documents)),
         epoch: EPOCH,
@@ -110,7 +110,7 @@ fn loaded(documents: u64) -> Machine {
     let item = |number| {
         let config_data = config(number);
         let crc = config_data.crc();
-        snapshot::Item {
+        snapshot::SnapshotItem {
             collection: name(),
             id: id(number),
             revision: number + 1,
@@ -118,7 +118,7 @@ fn loaded(documents: u64) -> Machine {
             config_data,
         }
     };
-    let items: Vec<snapshot::Item> = (0..documents).map(item).collect();
+    let items: Vec<snapshot::SnapshotItem> = (0..documents).map(item).collect();
     let digest = items.iter().fold(Digest::default(), |digest, item| {
         digest.with(&item.id, item.revision, item.crc)
     });
@@ -130,7 +130,7 @@ fn loaded(documents: u64) -> Machine {
     };
     let mut machine = Machine::new(&BTreeSet::from([name()]));
     let generation = machine.begin_load();
-    let mut builder = Snapshot::begin(snapshot::Start {
+    let mut builder = Snapshot::begin(snapshot::SnapshotStart {
         epoch: EPOCH,
         heads: vec![head],
     });
@@ -139,7 +139,7 @@ fn loaded(documents: u64) -> Machine {
     }
     let snapshot = builder
         .complete(
-            &snapshot::End {
+            &snapshot::SnapshotEnd {
                 end: true,
                 count: documents,
             },
@@ -147,6 +147,6 @@ fn loaded(documents: u64) -> Machine {
         )
         .expect("complete");
     machine.install(generation, snapshot).expect("installed");
-    machine.take_landed();
+    machine.take_visible();
     machine
 }

@@ -1,17 +1,17 @@
 //! One collection in a replica: its documents, and which revisions it has seen.
 
-use contract::{Crc, Digest, Document, DocumentId, Revision, fleet::Settled};
+use contract::{Crc, Digest, Document, DocumentId, Revision, fleet::SettledPoint};
 use imbl::OrdMap;
 use rangemap::RangeInclusiveSet;
 
-use crate::{hint::Hint, staging::Staging};
+use crate::{received::ReceivedChange, staging::Staging};
 
 /// Documents and bookkeeping of one collection. Cloning shares the documents.
 ///
 /// The *watermark* W says that every revision up to it was seen; `beyond` holds the ranges seen
 /// past a hole. What is staged is in neither: W never runs over a change that readers cannot see.
 #[derive(Debug, Clone, Default)]
-pub struct Collection {
+pub struct CollectionState {
     pub(crate) documents: OrdMap<DocumentId, Document>,
     /// Deleted documents whose deletion could still be contradicted by something older.
     pub(crate) tombstones: OrdMap<DocumentId, Revision>,
@@ -22,11 +22,11 @@ pub struct Collection {
     pub(crate) digest: Digest,
     pub(crate) loaded: bool,
     pub(crate) versioned: bool,
-    pub(crate) distrusted: bool,
-    pub(crate) last_settled: Option<Settled>,
+    pub(crate) diverged: bool,
+    pub(crate) last_settled: Option<SettledPoint>,
 }
 
-impl Collection {
+impl CollectionState {
     /// A live document.
     pub fn get(&self, id: &DocumentId) -> Option<&Document> {
         self.documents.get(id)
@@ -75,7 +75,7 @@ impl Collection {
 
     /// The newest moment at which it was settled; forgotten when its history changes or it is
     /// reset.
-    pub fn last_settled(&self) -> Option<Settled> {
+    pub fn last_settled(&self) -> Option<SettledPoint> {
         self.last_settled
     }
 
@@ -98,8 +98,8 @@ impl Collection {
     }
 
     /// Its digest was found to differ from the publisher's; the next load resets it.
-    pub fn distrusted(&self) -> bool {
-        self.distrusted
+    pub fn diverged(&self) -> bool {
+        self.diverged
     }
 
     /// Whether it was loaded at least once.
@@ -108,7 +108,7 @@ impl Collection {
     }
 
     /// Whether its publisher ever gave it a head. If not, order and resurrection cannot be told
-    /// (seeds.md A20 to A23).
+    /// (requirement A20 to A23).
     pub fn versioned(&self) -> bool {
         self.versioned
     }
@@ -166,7 +166,7 @@ impl Collection {
     }
 
     /// Makes a change visible, unless the document is newer, and counts it as seen.
-    pub(crate) fn land(&mut self, hint: &Hint) {
+    pub(crate) fn apply_visible(&mut self, hint: &ReceivedChange) {
         if self.held(&hint.id) < hint.revision {
             match hint.document() {
                 Some(document) => self.put(document),
@@ -183,7 +183,7 @@ impl Collection {
     /// Keeps this moment, if it can be compared.
     pub(crate) fn note_settled(&mut self) {
         if self.settled() {
-            self.last_settled = Some(Settled {
+            self.last_settled = Some(SettledPoint {
                 revision: self.watermark,
                 digest: self.digest,
             });
@@ -211,7 +211,7 @@ impl Collection {
 
     /// Tombstones up to the watermark can no longer be contradicted by an event: every such
     /// revision is covered.
-    pub(crate) fn bury(&mut self) {
+    pub(crate) fn prune_tombstones(&mut self) {
         if self
             .tombstones
             .values()

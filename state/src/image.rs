@@ -10,12 +10,13 @@ use std::{
 };
 
 use contract::{
-    CollectionName, Digest, Document, DocumentId, Epoch, Revision, fleet::Settled, snapshot::Item,
+    CollectionName, Digest, Document, DocumentId, Epoch, Revision, fleet::SettledPoint,
+    snapshot::SnapshotItem,
 };
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::{collection::Collection, root::Root};
+use crate::{collection::CollectionState, root::Root};
 
 const FORMAT: u32 = 1;
 
@@ -23,13 +24,13 @@ const FORMAT: u32 = 1;
 #[derive(Debug)]
 pub struct Image {
     pub(crate) root: Root,
-    notes: Notes,
+    notes: ImageMeta,
 }
 
 /// What stands in an image besides what is held. It means nothing here.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Notes {
+pub struct ImageMeta {
     /// When what is held was last known to be current, in Unix milliseconds.
     pub confirmed_ms: Option<i64>,
     /// Up to where the stream of each collection was read, where there are streams.
@@ -39,7 +40,7 @@ pub struct Notes {
 
 /// Why an image cannot be used. Nothing of it is.
 #[derive(Debug, thiserror::Error)]
-pub enum Damaged {
+pub enum ImageError {
     /// It could not be read at all.
     #[error("it cannot be read")]
     Unreadable(#[from] io::Error),
@@ -63,7 +64,7 @@ struct Header {
     format: u32,
     epoch: Option<Epoch>,
     #[serde(flatten)]
-    notes: Notes,
+    notes: ImageMeta,
     collections: BTreeMap<CollectionName, Bookkeeping>,
 }
 
@@ -72,7 +73,7 @@ struct Bookkeeping {
     revision: Revision,
     beyond: Vec<(Revision, Revision)>,
     tombstones: BTreeMap<DocumentId, Revision>,
-    settled: Option<Settled>,
+    settled: Option<SettledPoint>,
     count: u64,
     digest: Digest,
 }
@@ -108,7 +109,7 @@ impl Root {
     ///
     /// # Errors
     /// When `out` refuses.
-    pub fn write_image(&self, notes: &Notes, out: &mut impl Write) -> io::Result<()> {
+    pub fn write_image(&self, notes: &ImageMeta, out: &mut impl Write) -> io::Result<()> {
         let mut out = Summed {
             inner: out,
             sum: Xxh3::new(),
@@ -144,7 +145,7 @@ impl Root {
 }
 
 impl Bookkeeping {
-    fn of(held: &Collection) -> Self {
+    fn of(held: &CollectionState) -> Self {
         Self {
             revision: held.watermark,
             beyond: held
@@ -164,11 +165,11 @@ impl Bookkeeping {
     }
 
     /// The collection, still without its documents.
-    fn into_collection(self) -> Collection {
-        let mut collection = Collection {
+    fn into_collection(self) -> CollectionState {
+        let mut collection = CollectionState {
             loaded: true,
             versioned: true,
-            ..Collection::default()
+            ..CollectionState::default()
         };
         collection.tombstones = self.tombstones.into_iter().collect();
         collection.watermark = self.revision;
@@ -189,14 +190,14 @@ impl Image {
     ///
     /// # Errors
     /// When anything about it is off.
-    pub fn read(mut input: impl BufRead) -> Result<Self, Damaged> {
+    pub fn read(mut input: impl BufRead) -> Result<Self, ImageError> {
         let mut sum = Xxh3::new();
         let mut line = Vec::new();
         input.read_until(b'\n', &mut line)?;
-        let not_understood = |number| move |source| Damaged::Line(number, source);
+        let not_understood = |number| move |source| ImageError::Line(number, source);
         let AnyHeader { format } = serde_json::from_slice(&line).map_err(not_understood(1))?;
         if format != FORMAT {
-            return Err(Damaged::Format(format));
+            return Err(ImageError::Format(format));
         }
         let header: Header = serde_json::from_slice(&line).map_err(not_understood(1))?;
         let sums: Vec<_> = header
@@ -222,21 +223,22 @@ impl Image {
             if line == end_line(count, &sum).as_bytes() {
                 break;
             } else if line.is_empty() || line.starts_with(br#"{"end""#) {
-                return Err(Damaged::Unproven);
+                return Err(ImageError::Unproven);
             }
             count += 1;
-            let item: Item = serde_json::from_slice(&line).map_err(not_understood(count + 1))?;
+            let item: SnapshotItem =
+                serde_json::from_slice(&line).map_err(not_understood(count + 1))?;
             let document = Document::new(item.id, item.revision, &item.config_data);
             let collection = root
                 .collections
                 .get_mut(&item.collection)
                 .filter(|_held| document.crc() == item.crc);
             collection
-                .ok_or(Damaged::Disagrees(item.collection))?
+                .ok_or(ImageError::Disagrees(item.collection))?
                 .put(document);
         }
         if !input.fill_buf()?.is_empty() {
-            return Err(Damaged::Unproven);
+            return Err(ImageError::Unproven);
         }
         for (name, count, digest) in sums {
             let held = root
@@ -244,7 +246,7 @@ impl Image {
                 .get_mut(&name)
                 .filter(|held| held.count() == count && held.digest == digest);
             // What was staged is gone, so this moment may well be one that can be compared.
-            held.ok_or(Damaged::Disagrees(name))?.note_settled();
+            held.ok_or(ImageError::Disagrees(name))?.note_settled();
         }
         Ok(Self {
             root,
@@ -253,7 +255,7 @@ impl Image {
     }
 
     /// What stands in it besides.
-    pub fn notes(&self) -> &Notes {
+    pub fn notes(&self) -> &ImageMeta {
         &self.notes
     }
 

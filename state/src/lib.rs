@@ -10,20 +10,20 @@
 //! it through any history.
 
 pub mod collection;
-pub mod hint;
 pub mod image;
 pub mod machine;
+pub mod received;
 pub mod root;
 mod sets;
 pub mod snapshot;
 mod staging;
 
-pub use collection::Collection;
-pub use hint::{Decision, Hint};
-pub use image::{Damaged, Image};
-pub use machine::{Generation, Landed, Machine};
+pub use collection::CollectionState;
+pub use image::{Image, ImageError};
+pub use machine::{LoadId, Machine, VisibleChange};
+pub use received::{Decision, ReceivedChange};
 pub use root::{Difference, Root};
-pub use snapshot::{How, Incomplete, Installed, NotInstalled, Snapshot};
+pub use snapshot::{InstallError, InstallKind, Installed, Snapshot, SnapshotBuilder};
 
 #[cfg(test)]
 mod tests;

@@ -8,12 +8,12 @@ use std::{
 use contract::{CanonicalJson, CollectionName, Document, DocumentId, Head, Revision};
 
 use crate::{
-    collection::Collection,
-    hint::{Decision, Hint},
+    collection::CollectionState,
     image::Image,
+    received::{Decision, ReceivedChange},
     root::Root,
     sets::RecentSets,
-    snapshot::{self, How, Installed, NotInstalled, Snapshot},
+    snapshot::{self, InstallError, InstallKind, Installed, Snapshot},
 };
 
 /// Changes that arrive before the first load are kept up to this many; beyond that the load brings
@@ -24,13 +24,13 @@ const MAX_EARLY_BYTES: usize = 16 << 20;
 
 /// Which load an answer belongs to. A newer load makes all answers to older ones void.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Generation(u64);
+pub struct LoadId(u64);
 
 /// What became visible.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Landed {
+pub enum VisibleChange {
     /// A change, or something newer of the same document in its place.
-    Change(Arc<Hint>),
+    Change(Arc<ReceivedChange>),
     /// A snapshot: what was told of before is no account of what is held any more.
     Installed,
 }
@@ -39,16 +39,16 @@ pub enum Landed {
 #[derive(Debug)]
 pub struct Machine {
     pub(crate) root: Root,
-    early: Vec<Hint>,
+    early: Vec<ReceivedChange>,
     early_bytes: usize,
     generation: u64,
     loading: bool,
-    landed: Vec<Landed>,
+    visible: Vec<VisibleChange>,
     /// What was seen when the load under way began, if a snapshot below it could show half of a
     /// set.
     floor: BTreeMap<CollectionName, Revision>,
-    /// The watermarks of distrusted collections when the load under way began.
-    doubted: BTreeMap<CollectionName, Revision>,
+    /// The watermarks of diverged collections when the load under way began.
+    diverged_at: BTreeMap<CollectionName, Revision>,
 }
 
 impl Machine {
@@ -56,7 +56,7 @@ impl Machine {
     pub fn new(collections: &BTreeSet<CollectionName>) -> Self {
         let collections = collections
             .iter()
-            .map(|name| (name.clone(), Collection::default()))
+            .map(|name| (name.clone(), CollectionState::default()))
             .collect();
         Self {
             root: Root {
@@ -67,9 +67,9 @@ impl Machine {
             early_bytes: 0,
             generation: 0,
             loading: false,
-            landed: Vec::new(),
+            visible: Vec::new(),
             floor: BTreeMap::new(),
-            doubted: BTreeMap::new(),
+            diverged_at: BTreeMap::new(),
         }
     }
 
@@ -80,12 +80,12 @@ impl Machine {
 
     /// What has become visible since this was last asked, in the order in which it did; not in the
     /// order of revisions. Ask after every step, else it grows.
-    pub fn take_landed(&mut self) -> Vec<Landed> {
-        std::mem::take(&mut self.landed)
+    pub fn take_visible(&mut self) -> Vec<VisibleChange> {
+        std::mem::take(&mut self.visible)
     }
 
     /// What would become of a change. Pure: the answer and nothing else.
-    pub fn decide(&self, hint: &Hint) -> Decision {
+    pub fn decide(&self, hint: &ReceivedChange) -> Decision {
         let Some(collection) = self.root.collection(&hint.collection) else {
             return Decision::NotFollowed;
         };
@@ -104,10 +104,10 @@ impl Machine {
         } else if hint.lacks_value() {
             Decision::NeedsValue
         } else if !self.ready(hint, Some(hint)) {
-            if collection.staged.has_room(hint) {
+            if collection.staged.has_capacity(hint) {
                 Decision::Staged
             } else {
-                Decision::NoRoom
+                Decision::NoCapacity
             }
         } else if superseded {
             Decision::Superseded
@@ -119,22 +119,22 @@ impl Machine {
     /// Does what [`Machine::decide`] says, and then whatever had waited for it. Changes of other
     /// documents that are still missing do not hold it up, unless they are of a set that comes
     /// before it.
-    pub fn apply(&mut self, hint: &Hint) -> Decision {
+    pub fn apply(&mut self, hint: &ReceivedChange) -> Decision {
         let decision = self.decide(hint);
         match decision {
             Decision::Early => self.keep_early(hint),
             Decision::Duplicate | Decision::OtherEpoch | Decision::NotFollowed => {}
-            Decision::NeedsValue | Decision::NoRoom => self.heard_of_set(hint),
+            Decision::NeedsValue | Decision::NoCapacity => self.note_known_set(hint),
             Decision::Staged => {
-                self.heard_of_set(hint);
+                self.note_known_set(hint);
                 if let Some(collection) = self.root.collections.get_mut(&hint.collection) {
-                    collection.staged.make_room(hint);
+                    collection.staged.make_capacity(hint);
                     collection.staged.insert(hint);
                 }
             }
             Decision::Applied | Decision::Superseded => {
-                self.land(hint);
-                self.land_set(hint);
+                self.apply_visible(hint);
+                self.apply_visible_set(hint);
                 self.settle();
             }
         }
@@ -144,7 +144,7 @@ impl Machine {
     /// Applies a record of the feed, which is the log itself: it takes the place of what an event
     /// said of a revision that still waits. So an event that is wrong holds nothing up for
     /// longer than the next delta takes.
-    pub fn apply_record(&mut self, record: &Hint) -> Decision {
+    pub fn apply_record(&mut self, record: &ReceivedChange) -> Decision {
         if self.root.epoch == Some(record.epoch)
             && let Some(collection) = self.root.collections.get_mut(&record.collection)
             && collection
@@ -157,7 +157,7 @@ impl Machine {
         self.apply(record)
     }
 
-    fn keep_early(&mut self, hint: &Hint) {
+    fn keep_early(&mut self, hint: &ReceivedChange) {
         let bytes = self.early_bytes + hint.size();
         if self.early.len() < MAX_EARLY && bytes <= MAX_EARLY_BYTES {
             self.early_bytes = bytes;
@@ -165,7 +165,7 @@ impl Machine {
         }
     }
 
-    fn land(&mut self, hint: &Hint) {
+    fn apply_visible(&mut self, hint: &ReceivedChange) {
         let loading = self.loading;
         let Some(collection) = self.root.collections.get_mut(&hint.collection) else {
             return;
@@ -173,17 +173,18 @@ impl Machine {
         if collection.held(&hint.id) < hint.revision {
             self.root.sets.note(hint);
         }
-        collection.land(hint);
-        self.landed.push(Landed::Change(Arc::new(hint.clone())));
+        collection.apply_visible(hint);
+        self.visible
+            .push(VisibleChange::Change(Arc::new(hint.clone())));
         // A load under way may still bring a page from before the deletion.
         if !loading {
-            collection.bury();
+            collection.prune_tombstones();
         }
     }
 
     /// Whether a change may be visible now: every set before it is, and the rest of its own set is
     /// here. `coming` counts as here.
-    fn ready(&self, hint: &Hint, coming: Option<&Hint>) -> bool {
+    fn ready(&self, hint: &ReceivedChange, coming: Option<&ReceivedChange>) -> bool {
         let Some(collection) = self.root.collection(&hint.collection) else {
             return false;
         };
@@ -222,12 +223,12 @@ impl Machine {
         };
         while let Some(hint) = lowest(self) {
             self.unstage(&hint.collection, hint.revision);
-            self.land_set(&hint);
+            self.apply_visible_set(&hint);
         }
     }
 
     /// Makes the rest of a change's set visible.
-    fn land_set(&mut self, hint: &Hint) {
+    fn apply_visible_set(&mut self, hint: &ReceivedChange) {
         for part in hint.change_set.iter().flat_map(|set| &set.parts) {
             let Some(collection) = self.root.collection(&part.collection) else {
                 continue;
@@ -242,20 +243,20 @@ impl Machine {
     fn unstage(&mut self, name: &CollectionName, revision: Revision) {
         let collection = self.root.collections.get_mut(name);
         if let Some(hint) = collection.and_then(|collection| collection.staged.remove(revision)) {
-            self.land(&hint);
+            self.apply_visible(&hint);
         }
     }
 
     /// The parts of a set make their revisions known, so that what is missing of it heals.
-    fn heard_of_set(&mut self, hint: &Hint) {
-        self.heard_of(&hint.collection, hint.revision);
+    fn note_known_set(&mut self, hint: &ReceivedChange) {
+        self.note_known(&hint.collection, hint.revision);
         for part in hint.change_set.iter().flat_map(|set| &set.parts) {
-            self.heard_of(&part.collection, part.last);
+            self.note_known(&part.collection, part.last);
         }
     }
 
     /// Notes that a revision exists, without having seen it.
-    pub fn heard_of(&mut self, collection: &CollectionName, revision: Revision) {
+    pub fn note_known(&mut self, collection: &CollectionName, revision: Revision) {
         if let Some(collection) = self.root.collections.get_mut(collection) {
             collection.known = collection.known.max(revision);
         }
@@ -288,14 +289,14 @@ impl Machine {
     /// whatever is held up to the snapshot's revision, by values read anew. It is a reset: what
     /// it held there was wrong, so a document may go back. What it holds above that
     /// revision stays; if that is wrong too, the digests differ again at the next settled moment.
-    pub fn distrust(&mut self, name: &CollectionName) {
+    pub fn mark_diverged(&mut self, name: &CollectionName) {
         if let Some(collection) = self
             .root
             .collections
             .get_mut(name)
             .filter(|collection| collection.versioned)
         {
-            collection.distrusted = true;
+            collection.diverged = true;
         }
     }
 
@@ -324,16 +325,16 @@ impl Machine {
     }
 
     /// Begins a load of all followed collections and voids any load before it.
-    pub fn begin_load(&mut self) -> Generation {
+    pub fn begin_load(&mut self) -> LoadId {
         self.generation += 1;
         self.loading = true;
         self.floor.clear();
-        let doubted = self
+        let diverged_at = self
             .root
             .collections
             .iter()
-            .filter(|(_name, held)| held.distrusted);
-        self.doubted = doubted
+            .filter(|(_name, held)| held.diverged);
+        self.diverged_at = diverged_at
             .map(|(name, held)| (name.clone(), held.watermark))
             .collect();
         // An image may hold a set whose other half is in a collection that was not followed then.
@@ -344,15 +345,15 @@ impl Machine {
             .any(|collection| !collection.versioned)
         {
             let seen =
-                |(name, held): (&CollectionName, &Collection)| (name.clone(), held.highest());
+                |(name, held): (&CollectionName, &CollectionState)| (name.clone(), held.highest());
             self.floor = self.root.collections.iter().map(seen).collect();
         }
-        Generation(self.generation)
+        LoadId(self.generation)
     }
 
     /// Ends a load that came to nothing.
-    pub fn abandon_load(&mut self, generation: Generation) {
-        if generation == Generation(self.generation) {
+    pub fn abandon_load(&mut self, generation: LoadId) {
+        if generation == LoadId(self.generation) {
             self.loading = false;
         }
     }
@@ -365,20 +366,22 @@ impl Machine {
     /// Nothing changed then.
     pub fn install(
         &mut self,
-        generation: Generation,
+        generation: LoadId,
         snapshot: Snapshot,
-    ) -> Result<Installed, NotInstalled> {
-        if generation != Generation(self.generation) || !self.loading {
-            return Err(NotInstalled::Voided);
+    ) -> Result<Installed, InstallError> {
+        if generation != LoadId(self.generation) || !self.loading {
+            return Err(InstallError::Superseded);
         }
         self.loading = false;
-        let installed = snapshot::install(&mut self.root, &self.floor, &self.doubted, snapshot)?;
-        self.landed.push(Landed::Installed);
-        if installed.how == How::Replaced {
+        let installed =
+            snapshot::install(&mut self.root, &self.floor, &self.diverged_at, snapshot)?;
+        self.visible.push(VisibleChange::Installed);
+        if installed.how == InstallKind::Replaced {
             // Revisions count anew.
             self.root.sets = RecentSets::default();
         }
-        self.root.generation += u64::from(installed.how == How::Replaced || installed.resets > 0);
+        self.root.generation +=
+            u64::from(installed.how == InstallKind::Replaced || installed.resets > 0);
         self.settle();
         self.replay_early();
         Ok(installed)
@@ -392,7 +395,7 @@ impl Machine {
         }
     }
 
-    /// Replaces an unversioned collection by a full list (seeds.md A20: `load()`). A versioned one
+    /// Replaces an unversioned collection by a full list (requirement A20: `load()`). A versioned one
     /// is left alone.
     pub fn replace_unversioned(
         &mut self,
@@ -406,9 +409,9 @@ impl Machine {
             .filter(|collection| !collection.versioned)
         {
             self.root.generation += u64::from(!collection.loaded);
-            *collection = Collection {
+            *collection = CollectionState {
                 loaded: true,
-                ..Collection::default()
+                ..CollectionState::default()
             };
             for (id, config) in documents {
                 collection.put(Document::new(id, 0, &config));
@@ -416,7 +419,7 @@ impl Machine {
         }
     }
 
-    /// Sets a document of an unversioned collection (seeds.md A20: `addLocal`); whether it could.
+    /// Sets a document of an unversioned collection (requirement A20: `addLocal`); whether it could.
     pub fn add_unversioned(
         &mut self,
         name: &CollectionName,
@@ -435,7 +438,7 @@ impl Machine {
         true
     }
 
-    /// Takes a document of an unversioned collection away (seeds.md A20: `removeLocal`); whether it
+    /// Takes a document of an unversioned collection away (requirement A20: `removeLocal`); whether it
     /// was there.
     pub fn remove_unversioned(&mut self, name: &CollectionName, id: &DocumentId) -> bool {
         let collection = self

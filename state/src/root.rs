@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use contract::{ChangeSet, CollectionName, Document, DocumentId, Epoch, Revision};
 use imbl::{OrdMap, ordmap::DiffItem};
 
-use crate::{collection::Collection, sets::RecentSets};
+use crate::{collection::CollectionState, sets::RecentSets};
 
 /// An immutable view over all followed collections. Cloning is cheap and pins the moment: whatever
 /// is applied later, a clone never changes.
 #[derive(Debug, Clone, Default)]
 pub struct Root {
     pub(crate) epoch: Option<Epoch>,
-    pub(crate) collections: OrdMap<CollectionName, Collection>,
+    pub(crate) collections: OrdMap<CollectionName, CollectionState>,
     pub(crate) generation: u64,
     pub(crate) sets: RecentSets,
 }
@@ -46,19 +46,19 @@ impl Root {
     }
 
     /// A followed collection.
-    pub fn collection(&self, name: &CollectionName) -> Option<&Collection> {
+    pub fn collection(&self, name: &CollectionName) -> Option<&CollectionState> {
         self.collections.get(name)
     }
 
     /// All followed collections, by name.
-    pub fn collections(&self) -> impl Iterator<Item = (&CollectionName, &Collection)> {
+    pub fn collections(&self) -> impl Iterator<Item = (&CollectionName, &CollectionState)> {
         self.collections.iter()
     }
 
     /// Where a delta has to start: the watermark of every collection that lacks something known to
     /// exist.
     pub fn gaps(&self) -> BTreeMap<CollectionName, Revision> {
-        let lacks = |(_name, held): &(&CollectionName, &Collection)| {
+        let lacks = |(_name, held): &(&CollectionName, &CollectionState)| {
             held.loaded && held.versioned && held.known > held.watermark
         };
         self.collections

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use contract::{ChangeSet, CollectionName, DocumentId, Revision};
 use imbl::{OrdMap, Vector};
 
-use crate::hint::Hint;
+use crate::received::ReceivedChange;
 
 /// Sets that are remembered.
 const MAX_SETS: usize = 256;
@@ -26,7 +26,7 @@ pub(crate) struct RecentSets {
 
 impl RecentSets {
     /// Notes that a change became visible, in this order.
-    pub(crate) fn note(&mut self, hint: &Hint) {
+    pub(crate) fn note(&mut self, hint: &ReceivedChange) {
         if let Some(set) = &hint.change_set
             && self.sets.back().is_none_or(|last| last.id != set.id)
         {

@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use contract::{CollectionName, Digest, Document, Epoch, Head, Revision, snapshot};
+use contract::{
+    CollectionName, Document, Epoch, Head, Revision,
+    snapshot::{SnapshotEnd, SnapshotError, SnapshotItem, SnapshotProof, SnapshotStart},
+};
 
-use crate::{collection::Collection, root::Root};
+use crate::{collection::CollectionState, root::Root};
 
-/// A snapshot on its way in. It collects items and can be installed only through
-/// [`Builder::complete`].
+/// A snapshot while it is read. It collects documents, and can be installed only through
+/// [`SnapshotBuilder::complete`].
 #[derive(Debug)]
-pub struct Builder {
-    epoch: Epoch,
-    parts: BTreeMap<CollectionName, Part>,
-    count: u64,
+pub struct SnapshotBuilder {
+    proof: SnapshotProof,
+    documents: BTreeMap<CollectionName, Vec<Document>>,
 }
 
 /// A snapshot whose items add up to its heads.
@@ -25,64 +27,33 @@ pub struct Snapshot {
 #[derive(Debug)]
 struct Part {
     head: Head,
-    digest: Digest,
     documents: Vec<Document>,
-}
-
-/// Why an answer is not a snapshot. Nothing of it may be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Incomplete {
-    /// An item of a collection that the first line does not name.
-    #[error("an item of {0}, which the first line does not name")]
-    Stranger(CollectionName),
-    /// A value whose checksum does not hold.
-    #[error("the checksum of {collection}/{id} does not hold")]
-    Damaged {
-        /// Its collection.
-        collection: CollectionName,
-        /// Its id.
-        id: String,
-    },
-    /// The end line counts other items than came.
-    #[error("{came} items came, the end line says {said}")]
-    Count {
-        /// Items that came.
-        came: u64,
-        /// Items that the end line counts.
-        said: u64,
-    },
-    /// Items and head of a collection disagree.
-    #[error("the items of {0} do not add up to its head")]
-    Digest(CollectionName),
-    /// A followed collection is not in it.
-    #[error("{0} is not in it")]
-    Missing(CollectionName),
 }
 
 /// What an install did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Installed {
     /// What became of what was held.
-    pub how: How,
-    /// How many distrusted collections were reset.
+    pub how: InstallKind,
+    /// InstallKind many diverged collections were reset.
     pub resets: usize,
 }
 
 /// What an install made of what was held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum How {
+pub enum InstallKind {
     /// The same history went on.
-    Caught,
+    CaughtUp,
     /// A first load, or a newer history: the snapshot alone holds.
     Replaced,
 }
 
 /// Why good data stays and the snapshot goes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotInstalled {
+pub enum InstallError {
     /// A newer load began.
     #[error("a newer load has begun")]
-    Voided,
+    Superseded,
     /// It comes from a store of another lineage: a blank one, or one that was put in its place.
     #[error("it comes from another store (epoch {0}); the last good values stay")]
     OtherStore(Epoch),
@@ -96,85 +67,55 @@ pub enum NotInstalled {
 
 impl Snapshot {
     /// Begins with the first line of a snapshot.
-    pub fn begin(start: snapshot::Start) -> Builder {
-        let part = |head: Head| {
-            (
-                head.collection.clone(),
-                Part {
-                    head,
-                    digest: Digest::default(),
-                    documents: Vec::new(),
-                },
-            )
-        };
-        Builder {
-            epoch: start.epoch,
-            parts: start.heads.into_iter().map(part).collect(),
-            count: 0,
+    pub fn begin(start: SnapshotStart) -> SnapshotBuilder {
+        let proof = SnapshotProof::begin(start);
+        SnapshotBuilder {
+            proof,
+            documents: BTreeMap::new(),
         }
     }
 }
 
-impl Builder {
+impl SnapshotBuilder {
     /// Takes an item. One that `root` already holds at the same revision and checksum keeps the
-    /// held buffer, unless the collection is distrusted.
+    /// held buffer, unless the collection is marked as diverged.
     ///
     /// # Errors
     /// When the item is damaged or not announced.
-    pub fn item(&mut self, item: snapshot::Item, root: &Root) -> Result<(), Incomplete> {
-        let snapshot::Item {
-            collection,
-            id,
-            revision,
-            crc,
-            config_data,
-        } = item;
-        let Some(part) = self.parts.get_mut(&collection) else {
-            return Err(Incomplete::Stranger(collection));
+    pub fn item(&mut self, item: SnapshotItem, root: &Root) -> Result<(), SnapshotError> {
+        self.proof.item(&item)?;
+        let held = root.collection(&item.collection);
+        let held = held.filter(|held| !held.diverged);
+        let held = held.and_then(|held| held.same(&item.id, item.revision, item.crc));
+        let document = match held {
+            Some(held) => held.clone(),
+            None => Document::new(item.id, item.revision, &item.config_data),
         };
-        if config_data.crc() != crc {
-            return Err(Incomplete::Damaged {
-                collection,
-                id: id.to_string(),
-            });
-        }
-        let held = root.collection(&collection).filter(|held| !held.distrusted);
-        let held = held.and_then(|held| held.same(&id, revision, crc));
-        part.digest = part.digest.with(&id, revision, crc);
-        part.documents.push(
-            held.cloned()
-                .unwrap_or_else(|| Document::new(id, revision, &config_data)),
-        );
-        self.count += 1;
+        self.documents
+            .entry(item.collection)
+            .or_default()
+            .push(document);
         Ok(())
     }
 
-    /// Ends with the last line: proves that nothing is missing, damaged or doubled.
+    /// Ends with the last line: proves that nothing is missing, damaged or repeated.
     ///
     /// # Errors
-    /// When counts or digests disagree, or a collection that `root` follows is not in it.
-    pub fn complete(self, end: &snapshot::End, root: &Root) -> Result<Snapshot, Incomplete> {
-        if end.count != self.count {
-            return Err(Incomplete::Count {
-                came: self.count,
-                said: end.count,
-            });
-        }
-        for (name, part) in &self.parts {
-            if part.head.count != part.documents.len() as u64 || part.head.digest != part.digest {
-                return Err(Incomplete::Digest(name.clone()));
-            }
-        }
+    /// When counts or digests disagree, or a collection that `root` follows is absent.
+    pub fn complete(mut self, end: &SnapshotEnd, root: &Root) -> Result<Snapshot, SnapshotError> {
+        let SnapshotStart { epoch, heads } = self.proof.finish(end)?;
+        let mut part = |head: Head| {
+            let documents = self.documents.remove(&head.collection).unwrap_or_default();
+            (head.collection.clone(), Part { head, documents })
+        };
+        let parts: BTreeMap<_, _> = heads.into_iter().map(&mut part).collect();
         match root
             .collections
             .keys()
-            .find(|name| !self.parts.contains_key(*name))
+            .find(|name| !parts.contains_key(*name))
         {
-            Some(missing) => Err(Incomplete::Missing(missing.clone())),
-            None => Ok(Snapshot {
-                epoch: self.epoch,
-                parts: self.parts,
-            }),
+            Some(missing) => Err(SnapshotError::Missing(missing.clone())),
+            None => Ok(Snapshot { epoch, parts }),
         }
     }
 }
@@ -189,20 +130,20 @@ impl Builder {
 pub(crate) fn install(
     root: &mut Root,
     floor: &BTreeMap<CollectionName, Revision>,
-    doubted: &BTreeMap<CollectionName, Revision>,
+    diverged_at: &BTreeMap<CollectionName, Revision>,
     snapshot: Snapshot,
-) -> Result<Installed, NotInstalled> {
+) -> Result<Installed, InstallError> {
     let how = admit(root, floor, &snapshot)?;
     let mut resets = 0;
     for (name, part) in snapshot.parts {
-        let doubted = doubted.get(&name).copied();
+        let diverged_at = diverged_at.get(&name).copied();
         if let Some(held) = root.collections.get_mut(&name) {
-            let distrusted = held.distrusted;
+            let diverged = held.diverged;
             match how {
-                How::Replaced => *held = part.into_collection(),
-                How::Caught => part.catch_up(held, doubted),
+                InstallKind::Replaced => *held = part.into_collection(),
+                InstallKind::CaughtUp => part.catch_up(held, diverged_at),
             }
-            resets += usize::from(distrusted && !held.distrusted);
+            resets += usize::from(diverged && !held.diverged);
         }
     }
     root.epoch = Some(snapshot.epoch);
@@ -216,7 +157,7 @@ fn admit(
     root: &Root,
     floor: &BTreeMap<CollectionName, Revision>,
     snapshot: &Snapshot,
-) -> Result<How, NotInstalled> {
+) -> Result<InstallKind, InstallError> {
     let theirs = snapshot.epoch;
     let Some(ours) = root.epoch else {
         // Lists of a publisher that counts no revisions are good data as well.
@@ -230,59 +171,59 @@ fn admit(
             .iter()
             .any(|(name, part)| part.head.revision == 0 && holds_any(name));
         return if blank {
-            Err(NotInstalled::OtherStore(theirs))
+            Err(InstallError::OtherStore(theirs))
         } else {
-            Ok(How::Replaced)
+            Ok(InstallKind::Replaced)
         };
     };
     if theirs.lineage != ours.lineage {
-        Err(NotInstalled::OtherStore(theirs))
+        Err(InstallError::OtherStore(theirs))
     } else if theirs.counter < ours.counter {
-        Err(NotInstalled::OlderEpoch(theirs))
+        Err(InstallError::OlderEpoch(theirs))
     } else if theirs != ours {
-        Ok(How::Replaced)
+        Ok(InstallKind::Replaced)
     } else {
         let behind =
             |(name, part): &(&CollectionName, &Part)| floor.get(*name) > Some(&part.head.revision);
         match snapshot.parts.iter().find(behind) {
-            Some((name, _part)) => Err(NotInstalled::Behind(name.clone())),
-            None => Ok(How::Caught),
+            Some((name, _part)) => Err(InstallError::Behind(name.clone())),
+            None => Ok(InstallKind::CaughtUp),
         }
     }
 }
 
 impl Part {
-    fn into_collection(self) -> Collection {
-        let mut collection = Collection {
+    fn into_collection(self) -> CollectionState {
+        let mut collection = CollectionState {
             loaded: true,
             versioned: true,
-            ..Collection::default()
+            ..CollectionState::default()
         };
         collection.documents = self
             .documents
             .into_iter()
             .map(|document| (document.id().clone(), document))
             .collect();
-        collection.digest = self.digest;
+        collection.digest = self.head.digest;
         collection.see_all(self.head.revision);
         collection.note_settled();
         collection
     }
 
     /// The snapshot, overridden by every held document or tombstone of a higher revision than its
-    /// head's. `doubted` is the watermark that a distrusted collection had when the load began.
-    fn catch_up(self, held: &mut Collection, doubted: Option<Revision>) {
+    /// head's. `diverged_at` is the watermark that a diverged collection had when the load began.
+    fn catch_up(self, held: &mut CollectionState, diverged_at: Option<Revision>) {
         let at = self.head.revision;
-        let suffices = match doubted {
+        let suffices = match diverged_at {
             // Every change above the snapshot has come since the load began, so every deletion
             // among them is still known: it can be laid over the snapshot in full, also
             // while changes keep coming.
-            Some(watermark) if held.distrusted && at >= watermark => false,
-            _ if held.distrusted => held.watermark > at,
+            Some(watermark) if held.diverged && at >= watermark => false,
+            _ if held.diverged => held.watermark > at,
             _ => held.watermark >= at,
         };
         if held.versioned && suffices {
-            return held.bury();
+            return held.prune_tombstones();
         }
         let mut next = self.into_collection();
         for document in held
@@ -310,9 +251,9 @@ impl Part {
         next.see_all(at);
         next.staged = held.staged.above(next.watermark);
         // The snapshot's own moment is not one of this collection when newer changes lie over it.
-        next.last_settled = held.last_settled.filter(|_last| !held.distrusted);
+        next.last_settled = held.last_settled.filter(|_last| !held.diverged);
         next.note_settled();
-        next.bury();
+        next.prune_tombstones();
         *held = next;
     }
 }

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use contract::Revision;
 use imbl::OrdMap;
 
-use crate::hint::Hint;
+use crate::received::ReceivedChange;
 
 /// Most changes that wait, per collection.
 pub(crate) const MAX_CHANGES: usize = 4_096;
@@ -22,7 +22,7 @@ pub(crate) const MAX_BYTES: usize = 16 << 20;
 /// come before.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Staging {
-    changes: OrdMap<Revision, Hint>,
+    changes: OrdMap<Revision, ReceivedChange>,
     bytes: usize,
 }
 
@@ -31,17 +31,17 @@ impl Staging {
         self.changes.len()
     }
 
-    pub(crate) fn get(&self, revision: Revision) -> Option<&Hint> {
+    pub(crate) fn get(&self, revision: Revision) -> Option<&ReceivedChange> {
         self.changes.get(&revision)
     }
 
-    pub(crate) fn lowest(&self) -> Option<&Hint> {
+    pub(crate) fn lowest(&self) -> Option<&ReceivedChange> {
         self.changes.get_min().map(|(_revision, hint)| hint)
     }
 
     /// How many of the highest revisions have to go for a change; `None` when it is too high to
     /// find room.
-    fn evictions(&self, coming: &Hint) -> Option<usize> {
+    fn evictions(&self, coming: &ReceivedChange) -> Option<usize> {
         let (mut count, mut bytes) = (self.len() + 1, self.bytes + coming.size());
         let mut higher = self
             .changes
@@ -57,13 +57,13 @@ impl Staging {
         Some(gone)
     }
 
-    pub(crate) fn has_room(&self, coming: &Hint) -> bool {
+    pub(crate) fn has_capacity(&self, coming: &ReceivedChange) -> bool {
         self.evictions(coming).is_some()
     }
 
     /// Lets the highest go for a change. They were never seen: they are still known to exist, and
     /// heal from the feed.
-    pub(crate) fn make_room(&mut self, hint: &Hint) {
+    pub(crate) fn make_capacity(&mut self, hint: &ReceivedChange) {
         for _highest in 0..self.evictions(hint).unwrap_or(0) {
             if let Some(&(highest, _)) = self.changes.get_max() {
                 self.remove(highest);
@@ -71,12 +71,12 @@ impl Staging {
         }
     }
 
-    pub(crate) fn insert(&mut self, hint: &Hint) {
+    pub(crate) fn insert(&mut self, hint: &ReceivedChange) {
         self.bytes += hint.size();
         self.changes.insert(hint.revision, hint.clone());
     }
 
-    pub(crate) fn remove(&mut self, revision: Revision) -> Option<Hint> {
+    pub(crate) fn remove(&mut self, revision: Revision) -> Option<ReceivedChange> {
         let hint = self.changes.remove(&revision)?;
         self.bytes -= hint.size();
         Some(hint)
@@ -98,7 +98,7 @@ impl Staging {
     /// Only what is above a revision.
     pub(crate) fn above(&self, revision: Revision) -> Self {
         let changes = self.changes.split(&revision).1;
-        let bytes = changes.values().map(Hint::size).sum();
+        let bytes = changes.values().map(ReceivedChange::size).sum();
         Self { changes, bytes }
     }
 }

@@ -12,7 +12,7 @@ use actix_web::{App as HttpApp, HttpServer, dev::Server};
 use anyhow::Context;
 use replica::{Config, Replica, Url};
 use service::{
-    streams::{self, Streams},
+    streams::{self, StreamSlots},
     tasks::Supervisor,
 };
 
@@ -64,7 +64,7 @@ impl App {
         })
         .context("cannot make an HTTP client")?;
         let mut supervisor = Supervisor::default();
-        let streams = Streams::new(streams::MOST, supervisor.stop());
+        let streams = StreamSlots::new(streams::MOST, supervisor.stop());
         supervisor.spawn("streams", streams.clone().run());
         let state = AppState::new(replica.clone(), &settings, streams);
         let server = HttpServer::new(move || {
@@ -72,7 +72,7 @@ impl App {
         })
         .workers(WORKERS)
         .on_connect(|io, kept| {
-            _ = streams::Connection::of(io).map(|connection| kept.insert(connection))
+            _ = streams::PeerConnection::of(io).map(|connection| kept.insert(connection))
         })
         .shutdown_timeout(SHUTDOWN_SECONDS)
         .shutdown_signal(supervisor.stop().cancelled_owned())

@@ -31,9 +31,7 @@ impl ApiError {
     /// Nothing is served at this path.
     pub fn not_found(path: &str) -> Self {
         Problem::new(
-            404,
-            "no-such-route",
-            "No such route",
+            contract::ProblemKind::NoSuchRoute,
             format!("Nothing is served at {path}"),
         )
         .into()
@@ -42,7 +40,7 @@ impl ApiError {
     /// No such document.
     pub fn no_data(collection: &CollectionName, id: &DocumentId) -> Self {
         let detail = format!("{collection} with id: {id} cannot be found");
-        Problem::new(404, "no-data", "No such document", detail)
+        Problem::new(contract::ProblemKind::NoData, detail)
             .field("id")
             .into()
     }
@@ -52,7 +50,7 @@ impl ApiError {
         let detail = format!(
             "There is no collection {name:?} here; add it to AURA_CONFIGURATION_COLLECTIONS."
         );
-        Problem::new(404, "unknown-collection", "Unknown collection", detail)
+        Problem::new(contract::ProblemKind::UnknownCollection, detail)
             .field("collection")
             .into()
     }
@@ -61,40 +59,35 @@ impl ApiError {
     pub fn unversioned(name: &str) -> Self {
         let detail =
             format!("The publisher of {name} counts no revisions; read its documents instead.");
-        Problem::new(404, "unversioned", "No revisions", detail)
+        Problem::new(contract::ProblemKind::Unversioned, detail)
             .field("collection")
             .into()
     }
 
     /// The request cannot be understood.
     pub fn bad_request(field: &str, detail: impl std::fmt::Display) -> Self {
-        Problem::new(
-            400,
-            "bad-request",
-            "The request cannot be read",
-            detail.to_string(),
-        )
-        .field(field)
-        .into()
+        Problem::new(contract::ProblemKind::BadRequest, detail.to_string())
+            .field(field)
+            .into()
     }
 
     /// Nothing was loaded yet, so nothing can be said about any document.
     pub fn loading() -> Self {
         let detail = "The first load is not complete; /v1/status says what it waits for";
-        Problem::new(503, "loading", "Loading", detail).into()
+        Problem::new(contract::ProblemKind::Loading, detail).into()
     }
 
     /// As many readers follow the feed as may.
     pub fn streams_full() -> Self {
         let detail = "As many readers follow the feed here as may; come back in a moment";
-        Problem::new(503, "streams-full", "Not possible right now", detail).into()
+        Problem::new(contract::ProblemKind::StreamsFull, detail).into()
     }
 
     /// No publisher has confirmed the configuration for too long, and a setting says that this is
     /// not ready.
     pub fn stale() -> Self {
         let detail = "No publisher has confirmed the configuration in time (AURA_CONFIGURATION_READY_WHEN_STALE=false)";
-        Problem::new(503, "stale", "Stale", detail).into()
+        Problem::new(contract::ProblemKind::Stale, detail).into()
     }
 
     /// The answer, with what its headers say already.

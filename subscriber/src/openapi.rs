@@ -8,39 +8,39 @@ use std::sync::LazyLock;
 use actix_web::web::Bytes;
 use contract::{CollectionName, Problem};
 use serde_json::{Value, json};
-use service::openapi::{Answer, Document, Header, Operation, Schema, problem};
+use service::openapi::{ApiAnswer, ApiDocument, ApiHeader, ApiOperation, ApiSchema, problem};
 
 mod dapr;
 mod reads;
 mod upkeep;
 
 /// What every read says of where its data stands, and how far it may be trusted.
-const STANDING: [Header; 2] = [
-    Header {
+const STANDING: [ApiHeader; 2] = [
+    ApiHeader {
         name: "Confcast-Revision",
         description: "`<epoch>-<revision>` of the collection, or the epoch where several are concerned; `unversioned` without one",
         pattern: "^([0-9a-f]{8}-[0-9]+(-[0-9]+)?|unversioned)$",
     },
-    Header {
+    ApiHeader {
         name: "Confcast-State",
         description: "How far the answer may be trusted",
         pattern: "^(loading|behind|stale|current)$",
     },
 ];
 /// Entity tag.
-const ETAG: Header = Header {
+const ETAG: ApiHeader = ApiHeader {
     name: "ETag",
     description: "Changes whenever the body does; strong",
     pattern: r#"^"[!#-~]+"$"#,
 };
 /// By what requests for the same path are told apart.
-const VARY: Header = Header {
+const VARY: ApiHeader = ApiHeader {
     name: "Vary",
     description: "The form depends on `Accept`",
     pattern: "^Accept$",
 };
 /// When to come back.
-const RETRY_AFTER: Header = Header {
+const RETRY_AFTER: ApiHeader = ApiHeader {
     name: "Retry-After",
     description: "Seconds after which trying again may help",
     pattern: "^[0-9]+$",
@@ -60,12 +60,12 @@ pub fn document() -> Bytes {
 }
 
 fn whole() -> Value {
-    let document = Document::new("Confcast subscriber", DESCRIPTION, refusal);
+    let document = ApiDocument::new("Confcast subscriber", DESCRIPTION, refusal);
     dapr::add(upkeep::add(reads::add(document))).finish()
 }
 
 /// A refusal. What may be tried again says when.
-fn refusal(status: u16, kinds: &[&str]) -> Answer {
+fn refusal(status: u16, kinds: &[&str]) -> ApiAnswer {
     let answer = problem::<Problem>(status, kinds);
     if status == 503 {
         answer.with(&[RETRY_AFTER])
@@ -75,30 +75,30 @@ fn refusal(status: u16, kinds: &[&str]) -> Answer {
 }
 
 /// It is answered from what was loaded.
-fn operation(id: &str, summary: &str) -> Operation {
-    Operation::new(id, summary).problem(503, &["loading"])
+fn operation(id: &str, summary: &str) -> ApiOperation {
+    ApiOperation::new(id, summary).problem(503, &["loading"])
 }
 
 /// The operation of a collection.
-fn of_collection(id: &str, summary: &str) -> Operation {
+fn of_collection(id: &str, summary: &str) -> ApiOperation {
     let operation = operation(id, summary).problem(404, &["unknown-collection"]);
     operation.path(
         "collection",
         "Name of the collection",
-        Schema::of::<CollectionName>(),
+        ApiSchema::of::<CollectionName>(),
     )
 }
 
 /// It is answered 304 when the caller has it already.
-fn cached(operation: Operation, headers: &[Header]) -> Operation {
-    let tags = Schema::from(json!({"type": "string"}));
+fn cached(operation: ApiOperation, headers: &[ApiHeader]) -> ApiOperation {
+    let tags = ApiSchema::from(json!({"type": "string"}));
     let operation = operation.header(
         "If-None-Match",
         "Entity tags that the caller has, or `*`",
         tags,
     );
     operation.answer(
-        Answer::empty(304, "The caller has it already")
+        ApiAnswer::empty(304, "The caller has it already")
             .with(headers)
             .with(&STANDING),
     )

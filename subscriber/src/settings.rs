@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration}
 use clap::Parser;
 use contract::{CollectionName, DocumentId};
 use replica::{Events, HeaderValue, Url, broker::settings as redis};
-use service::settings::{Checks, Mistakes, boolean, listed, or, positive};
+use service::settings::{SettingChecks, SettingsError, boolean, listed, or, positive};
 
 const EVENTS_ENABLED: &str = "true";
 const EVENTS_MANAGER: &str = "LOCAL";
@@ -191,12 +191,12 @@ pub struct Settings {
 }
 
 impl Options {
-    /// Checks all settings.
+    /// SettingChecks all settings.
     ///
     /// # Errors
     /// Everything that is wrong.
-    pub fn settings(&self) -> Result<Settings, Mistakes> {
-        let mut checks = Checks::default();
+    pub fn settings(&self) -> Result<Settings, SettingsError> {
+        let mut checks = SettingChecks::default();
         let enabled = or(&self.events_enabled, EVENTS_ENABLED);
         let enabled = checks.check(
             "AURA_CONFIGURATION_EVENTS_ENABLED",
@@ -263,12 +263,12 @@ impl Options {
 
 impl Options {
     /// `None` after a mistake.
-    fn events(&self, checks: &mut Checks, manager: &str) -> Option<Events> {
+    fn events(&self, checks: &mut SettingChecks, manager: &str) -> Option<Events> {
         match manager {
             "LOCAL" | "DAPR" => Some(Events::Posted),
             "FEED" => Some(Events::Feed),
             "REDIS" => {
-                let redis = redis::Settings {
+                let redis = redis::RedisSettings {
                     url: &self.redis_url,
                     database: &self.redis_database,
                     prefix: &self.redis_prefix,
@@ -291,7 +291,7 @@ impl Options {
 }
 
 /// `None` after a mistake. A replica is named in paths, so its name is made like an id.
-fn instance(checks: &mut Checks, text: &str) -> Option<Option<String>> {
+fn instance(checks: &mut SettingChecks, text: &str) -> Option<Option<String>> {
     if text.is_empty() {
         return Some(None);
     }
@@ -301,7 +301,7 @@ fn instance(checks: &mut Checks, text: &str) -> Option<Option<String>> {
 }
 
 /// `None` after a mistake, which is told without the secret.
-fn token(checks: &mut Checks, name: &str, text: &str) -> Option<Option<HeaderValue>> {
+fn token(checks: &mut SettingChecks, name: &str, text: &str) -> Option<Option<HeaderValue>> {
     if text.is_empty() {
         return Some(None);
     }
@@ -321,7 +321,7 @@ fn token(checks: &mut Checks, name: &str, text: &str) -> Option<Option<HeaderVal
 }
 
 /// `None` after a mistake.
-fn base_url(checks: &mut Checks, text: &str) -> Option<Option<Url>> {
+fn base_url(checks: &mut SettingChecks, text: &str) -> Option<Option<Url>> {
     let name = "AURA_CONFIGURATION_BASE_URL";
     if text.is_empty() {
         return Some(None);
@@ -348,7 +348,7 @@ fn is_base(url: &Url) -> bool {
         && url.as_str().len() <= MAX_BASE_URL
 }
 
-fn collections(checks: &mut Checks, text: &str) -> Option<BTreeSet<CollectionName>> {
+fn collections(checks: &mut SettingChecks, text: &str) -> Option<BTreeSet<CollectionName>> {
     let name = "AURA_CONFIGURATION_COLLECTIONS";
     let read: Vec<Option<CollectionName>> =
         listed(text).map(|item| checks.parse(name, item)).collect();
@@ -362,7 +362,7 @@ fn collections(checks: &mut Checks, text: &str) -> Option<BTreeSet<CollectionNam
 }
 
 /// A URL may hold a password, so a wrong one is named by its place in the list.
-fn publishers(checks: &mut Checks, text: &str) -> Option<Vec<Url>> {
+fn publishers(checks: &mut SettingChecks, text: &str) -> Option<Vec<Url>> {
     let name = "AURA_CONFIGURATION_API_URL";
     let mut read = Vec::new();
     for (at, item) in listed(text).enumerate() {
@@ -396,7 +396,7 @@ mod tests {
         Options::try_parse_from(arguments)
             .expect("known flags")
             .settings()
-            .map_err(|Mistakes(all)| all)
+            .map_err(|SettingsError(all)| all)
     }
 
     #[test]

@@ -17,9 +17,9 @@ impl Refused {
     /// Whether the service does not know this part of the API: neither the path, nor, on a path
     /// that it has, the method.
     pub(super) fn lacks_route(&self) -> bool {
-        let kind = self.problem.as_ref().map(|problem| problem.kind.as_str());
+        let kind = self.problem.as_ref().map(|problem| problem.kind);
         self.status == StatusCode::METHOD_NOT_ALLOWED
-            || kind == Some("urn:confcast:problem:no-such-route")
+            || kind == Some(contract::ProblemKind::NoSuchRoute)
     }
 }
 
@@ -70,20 +70,28 @@ fn in_words(problem: &Problem) -> String {
 
 #[cfg(test)]
 mod tests {
+    use contract::ProblemKind;
+
     use super::*;
 
     #[test]
     fn an_older_service_lacks_the_path_or_the_method() {
-        let refused = |status: StatusCode, kind: &str| {
-            let problem = Some(Box::new(Problem::new(status.as_u16(), kind, "", "")));
+        let refused = |status: StatusCode, kind: ProblemKind| {
+            let problem = Some(Box::new(Problem::new(kind, "")));
             Refused {
                 status,
                 text: String::new(),
                 problem,
             }
         };
-        assert!(refused(StatusCode::NOT_FOUND, "no-such-route").lacks_route());
-        assert!(refused(StatusCode::METHOD_NOT_ALLOWED, "method").lacks_route());
-        assert!(!refused(StatusCode::NOT_FOUND, "unknown-collection").lacks_route());
+        assert!(refused(StatusCode::NOT_FOUND, ProblemKind::NoSuchRoute).lacks_route());
+        assert!(
+            refused(
+                StatusCode::METHOD_NOT_ALLOWED,
+                ProblemKind::MethodNotAllowed
+            )
+            .lacks_route()
+        );
+        assert!(!refused(StatusCode::NOT_FOUND, ProblemKind::UnknownCollection).lacks_route());
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
-use contract::{CollectionName, DocumentId, snapshot::End};
+use contract::{CollectionName, DocumentId, snapshot::SnapshotEnd};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use reqwest::StatusCode;
 use serde::Deserialize;
@@ -184,7 +184,7 @@ impl Reading {
             return Ok(None);
         }
         if self.is_export && line.starts_with(br#"{"end""#) {
-            let End { count, .. } =
+            let SnapshotEnd { count, .. } =
                 serde_json::from_slice(line).map_err(|error| in_line(&error))?;
             self.ended = Some(count);
             return Ok(None);

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, ensure};
 use comfy_table::CellAlignment;
-use contract::{CollectionName, Crc, DocumentId, Revision, snapshot::End};
+use contract::{CollectionName, Crc, DocumentId, Revision, snapshot::SnapshotEnd};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -83,7 +83,8 @@ async fn rows(api: &Api, collection: &CollectionName) -> anyhow::Result<Vec<Row>
         .context("the answer is empty")?;
     while let Some(line) = lines.next_segment().await.context("the list broke off")? {
         if line.starts_with(br#"{"end""#) {
-            let End { count, .. } = serde_json::from_slice(&line).context("the end line")?;
+            let SnapshotEnd { count, .. } =
+                serde_json::from_slice(&line).context("the end line")?;
             ensure!(
                 count == rows.len() as u64,
                 "the list has {count} documents, but {} came",

@@ -37,7 +37,7 @@ enum Command {
     List(list::List),
     Export(export::Export),
     Import(import::Import),
-    Status(status::Status),
+    Status(status::ReplicaStatus),
     Tail(tail::Tail),
     Verify(verify::Verify),
     Reap(reap::Reap),

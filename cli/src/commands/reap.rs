@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context, ensure};
 use broker::{
     ANSWER, Address, Connection,
-    groups::{self, Destroyed},
+    groups::{self, GroupRemoval},
 };
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
@@ -196,9 +196,9 @@ async fn remove(
             )
             .await
             {
-                Ok(Destroyed::Yes(pending)) => judged.pending += pending,
-                Ok(Destroyed::Absent) => {}
-                Ok(Destroyed::Read) => {
+                Ok(GroupRemoval::Yes(pending)) => judged.pending += pending,
+                Ok(GroupRemoval::Absent) => {}
+                Ok(GroupRemoval::Read) => {
                     judged.verdict = Verdict::Live;
                     judged.why = format!(
                         "it was read from in {stream} just before it was to be removed there"

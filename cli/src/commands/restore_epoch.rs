@@ -4,7 +4,7 @@
 use std::io::{self, BufRead, IsTerminal};
 
 use anyhow::{Context, ensure};
-use contract::fleet::{EpochDeclared, RestoreEpoch};
+use contract::fleet::{EpochDeclared, RestoreEpochRequest};
 
 use crate::{
     client::{Api, Target},
@@ -78,7 +78,7 @@ fn confirm(api: &Api, mut answer: impl BufRead) -> anyhow::Result<()> {
 }
 
 async fn declare(api: &Api, adopt: bool) -> anyhow::Result<EpochDeclared> {
-    api.post("/v1/epoch", &RestoreEpoch { adopt }).await
+    api.post("/v1/epoch", &RestoreEpochRequest { adopt }).await
 }
 
 #[cfg(test)]
@@ -101,7 +101,10 @@ mod tests {
         );
         assert_eq!(
             publisher.restored(),
-            [RestoreEpoch { adopt: true }, RestoreEpoch { adopt: false }]
+            [
+                RestoreEpochRequest { adopt: true },
+                RestoreEpochRequest { adopt: false }
+            ]
         );
     }
 

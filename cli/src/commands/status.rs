@@ -8,8 +8,8 @@ mod tables;
 use anyhow::ensure;
 use contract::{
     CollectionName, Head, Heads,
-    fleet::{Fleet, Intake},
-    status::{CollectionStatus, State, Status as Replica},
+    fleet::{IntakeFault, ReplicaList},
+    status::{CollectionStatus, ReplicaState, ReplicaStatus as Replica},
 };
 use futures_util::future::join_all;
 use serde::Serialize;
@@ -32,7 +32,7 @@ use crate::{
 /// check-ins, as one is that was scaled away) and one that events do not reach (deaf, competing: it
 /// lives on check-ins) are shown, and fail only with --strict.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Status {
+pub(crate) struct ReplicaStatus {
     #[command(flatten)]
     subscribers: Subscribers,
     /// Fail also when a replica is gone, deaf or competing, or when there is none
@@ -51,11 +51,11 @@ struct Report {
     publisher: Asked<Heads>,
     /// Absent when replicas were asked directly.
     #[serde(skip_serializing_if = "Option::is_none")]
-    fleet: Option<Asked<Fleet>>,
+    fleet: Option<Asked<ReplicaList>>,
     replicas: Vec<Asked<Replica>>,
 }
 
-impl Status {
+impl ReplicaStatus {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let report = Report::ask(&self.target.api()?, &self.subscribers).await?;
         if self.json {
@@ -126,7 +126,8 @@ impl Report {
                 Said::Error(_) => vec![format!("{} does not answer", asked.url)],
                 Said::Answer(replica) => (replica.collections.iter())
                     .filter(|row| {
-                        row.state != State::Current || self.agrees(replica, row) == Some(false)
+                        row.state != ReplicaState::Current
+                            || self.agrees(replica, row) == Some(false)
                     })
                     .map(|row| {
                         format!(
@@ -148,7 +149,7 @@ impl Report {
         wrong
     }
 
-    fn intakes(&self) -> impl Iterator<Item = (Intake, &str)> {
+    fn intakes(&self) -> impl Iterator<Item = (IntakeFault, &str)> {
         let told = self
             .fleet
             .iter()

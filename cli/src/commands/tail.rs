@@ -14,7 +14,7 @@ use anyhow::{Context, bail, ensure};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use contract::{
     CollectionName, DocumentId, EventData, Operation,
-    feed::{self, Resync, Scope, Since},
+    feed::{self, FeedScope, Since, StreamEnd},
 };
 use reqwest::Url;
 use tokio::{
@@ -189,13 +189,13 @@ impl Tail {
                 "--since names {name}, which is not followed"
             );
         }
-        Ok(Scope::Several.id(epoch, &present))
+        Ok(FeedScope::Several.id(epoch, &present))
     }
 
     fn since(&self, text: &str) -> anyhow::Result<Since> {
         let scope = match &self.collections[..] {
-            [only] if !text.contains(':') => Scope::One(only.clone()),
-            _ => Scope::Several,
+            [only] if !text.contains(':') => FeedScope::One(only.clone()),
+            _ => FeedScope::Several,
         };
         scope.since(text).context("--since")
     }
@@ -204,7 +204,7 @@ impl Tail {
     /// shown.
     async fn read(&self, api: &Api, position: &str, documents: &mut Documents) {
         *documents = Documents::default();
-        let Ok((_epoch, since)) = Scope::Several.position(position) else {
+        let Ok((_epoch, since)) = FeedScope::Several.position(position) else {
             return;
         };
         for name in since.keys().filter(|_name| !self.json) {
@@ -228,7 +228,7 @@ impl Tail {
         Ok(())
     }
 
-    fn resync(&self, Resync { reason, heads }: &Resync) -> anyhow::Result<()> {
+    fn resync(&self, StreamEnd { reason, heads }: &StreamEnd) -> anyhow::Result<()> {
         let why = match reason.as_str() {
             "trimmed" => "what came next is no longer kept there",
             "epoch" => "the store was restored and has a new history",

@@ -10,7 +10,7 @@ mod snapshot;
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::ensure;
-use contract::fleet::{CheckIn, Member};
+use contract::fleet::{CheckIn, ReplicaRecord};
 
 use self::{
     report::{Compared, Outcome, Report},
@@ -117,7 +117,9 @@ impl Selection {
                 .compared
                 .push(Replica::new(api.base().to_owned(), api));
         }
-        for Member { check_in, gone, .. } in fleet.into_iter().flat_map(|fleet| fleet.replicas) {
+        for ReplicaRecord { check_in, gone, .. } in
+            fleet.into_iter().flat_map(|fleet| fleet.replicas)
+        {
             let CheckIn {
                 instance: replica,
                 base_url: url,

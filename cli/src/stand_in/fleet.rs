@@ -8,8 +8,11 @@ use actix_web::{
 };
 use contract::{
     Epoch, Problem,
-    fleet::{CheckIn, EpochDeclared, Fleet, Intake, Member, Report, RestoreEpoch, Settled},
-    status::{CollectionStatus, State, Status},
+    fleet::{
+        CheckIn, CollectionReport, EpochDeclared, IntakeFault, ReplicaList, ReplicaRecord,
+        RestoreEpochRequest, SettledPoint,
+    },
+    status::{CollectionStatus, ReplicaState, ReplicaStatus},
 };
 
 use super::{StandIn, Store, collection, lacks};
@@ -23,34 +26,34 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 
 impl StandIn {
     /// Tells of these replicas from now on.
-    pub(crate) fn has_replicas(&self, replicas: Vec<Member>) {
-        self.store.lock().expect("no panic").fleet = Some(Fleet { replicas });
+    pub(crate) fn has_replicas(&self, replicas: Vec<ReplicaRecord>) {
+        self.store.lock().expect("no panic").fleet = Some(ReplicaList { replicas });
     }
 
     /// What it was told about its history.
-    pub(crate) fn restored(&self) -> Vec<RestoreEpoch> {
+    pub(crate) fn restored(&self) -> Vec<RestoreEpochRequest> {
         self.store.lock().expect("no panic").restored.clone()
     }
 }
 
 /// A replica that checked in at this moment with everything up to `revision`.
-pub(crate) fn member(instance: &str, url: Option<&str>, revision: u64) -> Member {
-    let report = Report {
+pub(crate) fn member(instance: &str, url: Option<&str>, revision: u64) -> ReplicaRecord {
+    let report = CollectionReport {
         epoch: Some(Epoch {
             lineage: 1,
             counter: 1,
         }),
         revision,
         known: revision,
-        settled: Some(Settled {
+        settled: Some(SettledPoint {
             revision,
             digest: contract::Digest::default(),
         }),
-        state: State::Current,
+        state: ReplicaState::Current,
         reason: None,
         refusals: Vec::new(),
     };
-    Member {
+    ReplicaRecord {
         check_in: CheckIn {
             instance: instance.to_owned(),
             boot_id: "b".to_owned(),
@@ -66,10 +69,10 @@ pub(crate) fn member(instance: &str, url: Option<&str>, revision: u64) -> Member
 }
 
 /// One that has been silent for too long, and was deaf before.
-pub(crate) fn gone(instance: &str, url: Option<&str>) -> Member {
+pub(crate) fn gone(instance: &str, url: Option<&str>) -> ReplicaRecord {
     let mut member = member(instance, url, 0);
     member.gone = true;
-    member.check_in.intake = Some(Intake::Deaf);
+    member.check_in.intake = Some(IntakeFault::NotReceiving);
     member
 }
 
@@ -82,14 +85,15 @@ async fn replicas(request: HttpRequest, store: Data<Mutex<Store>>) -> HttpRespon
 }
 
 /// The second time is too soon.
-async fn restore_epoch(asked: Json<RestoreEpoch>, store: Data<Mutex<Store>>) -> HttpResponse {
+async fn restore_epoch(
+    asked: Json<RestoreEpochRequest>,
+    store: Data<Mutex<Store>>,
+) -> HttpResponse {
     let mut store = store.lock().expect("no panic");
     store.restored.push(asked.into_inner());
     if store.restored.len() > 1 {
         let problem = Problem::new(
-            409,
-            "not-now",
-            "Not now",
+            contract::ProblemKind::NotDeclaredNow,
             "documents and heads do not agree yet",
         );
         return HttpResponse::Conflict().json(problem);
@@ -104,14 +108,14 @@ async fn restore_epoch(asked: Json<RestoreEpoch>, store: Data<Mutex<Store>>) -> 
 
 async fn status(store: Data<Mutex<Store>>) -> HttpResponse {
     let head = store.lock().expect("no panic").head();
-    HttpResponse::Ok().json(Status {
+    HttpResponse::Ok().json(ReplicaStatus {
         instance: "stand-in".to_owned(),
-        state: State::Current,
+        state: ReplicaState::Current,
         epoch: Some(head.epoch),
         confirmed_ms_ago: None,
         collections: vec![CollectionStatus {
             collection: head.collection,
-            state: State::Current,
+            state: ReplicaState::Current,
             reason: None,
             revision: head.revision,
             known: head.revision,
@@ -124,7 +128,7 @@ async fn status(store: Data<Mutex<Store>>) -> HttpResponse {
         drops: vec![],
         boot_id: String::new(),
         intake: None,
-        healing: Default::default(),
+        sync: Default::default(),
         last_error: None,
         handlers: vec![],
     })

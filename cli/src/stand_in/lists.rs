@@ -7,7 +7,7 @@ use actix_web::{
     web::{Bytes, Data},
 };
 use contract::{
-    listing::{self, Form, Listing},
+    listing::{self, ListFormat, ListWriter},
     snapshot,
 };
 use futures_util::stream;
@@ -25,7 +25,7 @@ pub(super) async fn whole(store: Data<Mutex<Store>>) -> HttpResponse {
     };
     let mut body = Vec::new();
     listing::start_line(
-        &snapshot::Start {
+        &snapshot::SnapshotStart {
             epoch: head.epoch,
             heads: vec![head],
         },
@@ -40,7 +40,7 @@ pub(super) async fn whole(store: Data<Mutex<Store>>) -> HttpResponse {
 pub(super) async fn list(store: Data<Mutex<Store>>) -> HttpResponse {
     let store = store.lock().expect("no panic");
     let mut body = Vec::new();
-    let mut listing = Listing::open(Form::NdJson, &store.head(), &mut body);
+    let mut listing = ListWriter::open(ListFormat::NdJson, &store.head(), &mut body);
     for document in store.documents.values() {
         listing.item(document, &mut body);
     }

@@ -8,7 +8,7 @@ use actix_web::{
 };
 use contract::{
     Document, Problem,
-    set::{SetDone, SetItem, SetOperation, SetRequest},
+    set::{ChangeSetRequest, ChangeSetWritten, RequestOperation, SetItemWritten},
 };
 
 use super::{StandIn, Store, lacks};
@@ -27,7 +27,7 @@ impl StandIn {
 /// Knows how to create; refuses an id that says so.
 async fn change(
     request: HttpRequest,
-    asked: Json<SetRequest>,
+    asked: Json<ChangeSetRequest>,
     store: Data<Mutex<Store>>,
 ) -> HttpResponse {
     let mut store = store.lock().expect("no panic");
@@ -38,15 +38,14 @@ async fn change(
     assert!(
         changes
             .iter()
-            .all(|change| change.op == SetOperation::Create),
+            .all(|change| change.op == RequestOperation::Create),
         "{changes:?}"
     );
     if let Some(index) = changes
         .iter()
         .position(|change| change.id.as_str() == "refused")
     {
-        let mut problem =
-            Problem::new(422, "schema", "The schema refuses it", "on purpose").at("/name");
+        let mut problem = Problem::new(contract::ProblemKind::Schema, "on purpose").at("/name");
         problem.index = Some(index);
         return HttpResponse::UnprocessableEntity().json(problem);
     }
@@ -59,13 +58,13 @@ async fn change(
             (change.collection.to_string(), change.id.to_string()),
             document,
         );
-        items.push(SetItem {
+        items.push(SetItemWritten {
             collection: change.collection,
             id: change.id,
             revision: store.revision,
         });
     }
-    HttpResponse::Ok().json(SetDone {
+    HttpResponse::Ok().json(ChangeSetWritten {
         id: "s".to_owned(),
         items,
     })

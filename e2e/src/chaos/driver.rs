@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use contract::set::{SetDone, SetMember, SetOperation, SetRequest};
+use contract::set::{ChangeRequest, ChangeSetRequest, ChangeSetWritten, RequestOperation};
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -268,28 +268,28 @@ impl Driver {
         }
         let known = *self.known();
         let mut operation = |key: &Key| match (known[key.slot()], random.below(100)) {
-            (None, _) => SetOperation::Create,
-            (Some(_), 85..) if !key.is_anchor() => SetOperation::Delete,
-            (Some(_), 60..85) => SetOperation::Patch,
-            (Some(_), _) => SetOperation::Update,
+            (None, _) => RequestOperation::Create,
+            (Some(_), 85..) if !key.is_anchor() => RequestOperation::Delete,
+            (Some(_), 60..85) => RequestOperation::Patch,
+            (Some(_), _) => RequestOperation::Update,
         };
         let operations: Vec<_> = keys.iter().map(|key| (*key, operation(key))).collect();
         let members = operations
             .iter()
-            .map(|(key, op)| (*key, *op == SetOperation::Delete))
+            .map(|(key, op)| (*key, *op == RequestOperation::Delete))
             .collect();
         let body = move |token: Value| {
             let changes = operations.iter().filter_map(|(key, op)| {
                 let value = contract::CanonicalJson::parse(token.to_string().as_bytes()).ok();
-                Some(SetMember {
+                Some(ChangeRequest {
                     collection: key.collection().parse().ok()?,
                     op: *op,
                     id: key.id().parse().ok()?,
-                    config_data: value.filter(|_| *op != SetOperation::Delete),
+                    config_data: value.filter(|_| *op != RequestOperation::Delete),
                     expected: None,
                 })
             });
-            serde_json::to_string(&SetRequest {
+            serde_json::to_string(&ChangeSetRequest {
                 changes: changes.collect(),
             })
             .unwrap_or_default()
@@ -334,7 +334,7 @@ fn outcome(answer: &Answer) -> Outcome {
 
 /// One document has a revision, a set has a list of them.
 fn revisions_of(answer: &Answer) -> Vec<u64> {
-    if let Ok(set) = serde_json::from_str::<SetDone>(&answer.body) {
+    if let Ok(set) = serde_json::from_str::<ChangeSetWritten>(&answer.body) {
         return set.items.iter().map(|item| item.revision).collect();
     }
     answer

@@ -14,15 +14,15 @@ mod world;
 
 use std::collections::BTreeMap;
 
+pub use index::{Index, Order};
+pub use leak::{Sample, grew};
+pub use replica::Replica;
 use serde::Serialize;
 
 use super::{
     journal::{Key, Ms, Outcome},
     observe::Held,
 };
-pub use index::{Index, Order};
-pub use leak::{Sample, grew};
-pub use replica::Replica;
 
 /// What is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use contract::snapshot::Start;
+use contract::snapshot::SnapshotStart;
 use futures_util::future::{join_all, try_join_all};
 use tokio::time::{Instant, interval, sleep, timeout};
 
@@ -89,7 +89,7 @@ async fn documents(api: &Api) -> anyhow::Result<(String, Vec<String>)> {
     let mut lines: Vec<_> = body.lines().map(str::to_owned).collect();
     ensure!(lines.len() >= 2, "an incomplete snapshot");
     lines.pop();
-    let start: Start = serde_json::from_str(&lines.remove(0))?;
+    let start: SnapshotStart = serde_json::from_str(&lines.remove(0))?;
     lines.sort();
     Ok((start.epoch.to_string(), lines))
 }

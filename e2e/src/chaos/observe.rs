@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use contract::status::State;
+use contract::status::ReplicaState;
 use serde::Serialize;
 
 use super::journal::{Key, Ms, SLOTS};
@@ -48,7 +48,7 @@ pub struct Reading {
     /// The history it counts in.
     pub epoch: String,
     /// How far it may be trusted, it said.
-    pub state: State,
+    pub state: ReplicaState,
     /// The watermarks.
     pub heads: [u64; SCHEMA_FREE.len()],
     /// What differs from the reading before, of whatever life.

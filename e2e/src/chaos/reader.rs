@@ -12,8 +12,8 @@ use std::{
 
 use anyhow::{Context, ensure};
 use contract::{
-    snapshot::{End, Start},
-    status::{State, Status},
+    snapshot::{SnapshotEnd, SnapshotStart},
+    status::{ReplicaState, ReplicaStatus},
 };
 use serde::Deserialize;
 use tokio::time::{sleep, timeout};
@@ -38,7 +38,7 @@ const LATE: u16 = 408;
 #[derive(Debug)]
 pub struct View {
     /// Its first line.
-    pub start: Start,
+    pub start: SnapshotStart,
     /// Its documents.
     pub held: Box<Held>,
 }
@@ -72,14 +72,14 @@ impl Eye {
     pub fn read(&mut self, body: &str) -> anyhow::Result<View> {
         let mut lines: Vec<_> = body.lines().collect();
         let end = lines.pop().context("an empty snapshot")?;
-        let end: End = serde_json::from_str(end).context("the snapshot has no end")?;
+        let end: SnapshotEnd = serde_json::from_str(end).context("the snapshot has no end")?;
         ensure!(
             end.count + 1 == lines.len() as u64,
             "{} lines, and the end counts {}",
             lines.len(),
             end.count
         );
-        let start: Start =
+        let start: SnapshotStart =
             serde_json::from_str(lines[0]).context("the snapshot has no beginning")?;
         let mut held = Box::new([None; SLOTS]);
         let mut read = HashMap::with_capacity(lines.len());
@@ -199,7 +199,7 @@ pub async fn watch(
 }
 
 /// What an answer shows; nothing when the replica has nothing yet and says so.
-fn view(eye: &mut Eye, answer: &Answer) -> anyhow::Result<Option<(State, View)>> {
+fn view(eye: &mut Eye, answer: &Answer) -> anyhow::Result<Option<(ReplicaState, View)>> {
     if matches!(answer.status, LATE | 503) {
         return Ok(None);
     }
@@ -211,15 +211,16 @@ fn view(eye: &mut Eye, answer: &Answer) -> anyhow::Result<Option<(State, View)>>
     );
     let state = answer.header("confcast-state");
     let state = serde_json::from_value(serde_json::Value::String(state.to_owned()))
-        .with_context(|| format!("Confcast-State is {state:?}"))?;
+        .with_context(|| format!("Confcast-ReplicaState is {state:?}"))?;
     Ok(Some((state, eye.read(&answer.body)?)))
 }
 
 async fn life(api: &Api, start: u32) -> anyhow::Result<Life> {
-    let status: Status = serde_json::from_str(&api.get("/v1/status").await?.expect(200)?.body)?;
+    let status: ReplicaStatus =
+        serde_json::from_str(&api.get("/v1/status").await?.expect(200)?.body)?;
     Ok(Life {
         boot: status.boot_id,
         start,
-        resets: status.healing.resets,
+        resets: status.sync.resets,
     })
 }

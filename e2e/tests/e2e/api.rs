@@ -2,16 +2,15 @@
 //! all the same.
 
 use anyhow::ensure;
-use contract::{CanonicalJson, Digest, Feed, Operation, Problem, snapshot};
+use contract::{CanonicalJson, Digest, FeedPage, Operation, Problem, snapshot};
 use e2e::{
     client::{Answer, Api, document_path},
     services::Service,
+    stage::{CHANNELS, FREE, Kind, Store, numbered, sample},
 };
 use futures_util::future::try_join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
-
-use e2e::stage::{CHANNELS, FREE, Kind, Store, numbered, sample};
 
 type Outcome = anyhow::Result<()>;
 
@@ -538,7 +537,7 @@ async fn lists(api: &Api) -> Outcome {
         .await?
         .expect(200)?;
     let mut lines = snapshot.body.lines();
-    let start: snapshot::Start = serde_json::from_str(lines.next().unwrap_or_default())?;
+    let start: snapshot::SnapshotStart = serde_json::from_str(lines.next().unwrap_or_default())?;
     assert_eq!(
         start
             .heads
@@ -548,12 +547,15 @@ async fn lists(api: &Api) -> Outcome {
         [CHANNELS, FREE]
     );
     let rest: Vec<_> = lines
-        .map(|line| snapshot::Line::parse(line.as_bytes()))
+        .map(|line| snapshot::SnapshotLine::parse(line.as_bytes()))
         .collect::<Result<_, _>>()?;
     let count = rest.len() as u64 - 1;
     assert_eq!(
         rest.last(),
-        Some(&snapshot::Line::End(snapshot::End { end: true, count }))
+        Some(&snapshot::SnapshotLine::End(snapshot::SnapshotEnd {
+            end: true,
+            count
+        }))
     );
     assert_eq!(
         count,
@@ -620,7 +622,7 @@ async fn feed(api: &Api) -> Outcome {
             "/v1/collections/{FREE}/changes?since={since}&epoch={}&limit=200",
             head.epoch
         );
-        let page: Feed = serde_json::from_str(&api.get(&path).await?.expect(200)?.body)?;
+        let page: FeedPage = serde_json::from_str(&api.get(&path).await?.expect(200)?.body)?;
         for change in &page.items {
             since += 1;
             assert_eq!(
@@ -644,7 +646,7 @@ async fn feed(api: &Api) -> Outcome {
         last.map(|change| (change.count, change.digest)),
         Some((head.count, head.digest))
     );
-    let both: Feed = serde_json::from_str(
+    let both: FeedPage = serde_json::from_str(
         &api.get(&format!(
             "/v1/changes?since={FREE}:{},{CHANNELS}:0",
             since - 1

@@ -4,7 +4,7 @@
 use std::net::TcpListener;
 
 use anyhow::{Context, ensure};
-use contract::{Change, Feed, Problem, event};
+use contract::{Change, FeedPage, Problem, event};
 use e2e::{
     client::Api,
     stage::{CHANNELS, FREE, Kind, Stage, Store, Via, sample},
@@ -95,7 +95,7 @@ async fn records(api: &Api) -> anyhow::Result<Vec<Change>> {
         .get(&format!("/v1/changes?since={FREE}:0,{CHANNELS}:0"))
         .await?
         .expect(200)?;
-    let mut items = serde_json::from_str::<Feed>(&page.body)?.items;
+    let mut items = serde_json::from_str::<FeedPage>(&page.body)?.items;
     items.sort_by_key(|change| (change.collection.as_str() == FREE, change.revision));
     let places: Vec<_> = items
         .iter()

@@ -50,7 +50,7 @@ fn time(value: &Value) -> anyhow::Result<DateTime<Utc>> {
     Ok(value.as_str().context("a time")?.parse()?)
 }
 
-/// The example event of the source document (seeds.md A10 to A14), field by field, and what this
+/// The example event of the source document (requirement A10 to A14), field by field, and what this
 /// project adds to it.
 #[tokio::test]
 async fn the_envelope_is_the_source_documents() -> Outcome {
@@ -155,7 +155,7 @@ async fn the_envelope_is_the_source_documents() -> Outcome {
     Ok(())
 }
 
-/// With a data limit of 0 only ids travel: the minimal body of the source document (seeds.md A11),
+/// With a data limit of 0 only ids travel: the minimal body of the source document (requirement A11),
 /// and the value is fetched.
 #[tokio::test]
 async fn ids_only() -> Outcome {
@@ -268,7 +268,7 @@ async fn poison_is_dropped_once() -> Outcome {
     let not_json = sidecar.publish(FREE, Some(60), "text/plain", "<config/>".to_owned());
     ensure!(not_json.await? == 204);
     let dropped = poison.len() + 1;
-    // Harmless: a collection that is not followed, or none at all, is only a warning (seeds.md
+    // Harmless: a collection that is not followed, or none at all, is only a warning (requirement
     // A25).
     for body in [
         json!({"collection": "Elsewhere", "op": "Create", "id": "a"}),
@@ -461,7 +461,7 @@ async fn a_publisher_behind_an_invocation_url() -> Outcome {
 }
 
 /// A publisher that follows the source document and counts no revisions drives the subscriber
-/// (seeds.md A10 to A14, A20 to A23): GetAll, GetById, and plain events through its sidecar.
+/// (requirement A10 to A14, A20 to A23): GetAll, GetById, and plain events through its sidecar.
 #[tokio::test]
 async fn a_publisher_without_revisions() -> Outcome {
     let old = OldPublisher::start().await?;
@@ -544,7 +544,7 @@ async fn a_publisher_without_revisions() -> Outcome {
 }
 
 /// A configuration API as the source document has it: records without revisions, GetAll and GetById
-/// (seeds.md A17).
+/// (requirement A17).
 struct OldPublisher {
     port: u16,
     documents: Arc<std::sync::Mutex<std::collections::BTreeMap<String, Value>>>,

@@ -2,11 +2,12 @@
 //! replicas, by events alone.
 
 use anyhow::ensure;
-use e2e::wait::eventually;
+use e2e::{
+    stage::{CHANNELS, FREE, Kind, Stage, Via, numbered, sample},
+    wait::eventually,
+};
 use reqwest::Method;
 use serde_json::{Value, json};
-
-use e2e::stage::{CHANNELS, FREE, Kind, Stage, Via, numbered, sample};
 
 type Outcome = anyhow::Result<()>;
 
@@ -140,7 +141,7 @@ async fn everything_came_by_event(stage: &Stage) -> Outcome {
             let count = |name: &str| events[name].as_u64().unwrap_or_default();
             // On a busy machine an event may come after the grace: then the feed was first, and the
             // event is a duplicate.
-            let overtaken = status["healing"]["healed"].as_u64().unwrap_or_default();
+            let overtaken = status["sync"]["changes"].as_u64().unwrap_or_default();
             let first = count("applied") + count("superseded");
             ensure!(
                 first + overtaken == written,

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use contract::{Digest, Epoch, Feed, Head, fleet};
+use contract::{Digest, Epoch, FeedPage, Head, fleet};
 use e2e::{
     client::{Answer, Api},
     services::Service,
@@ -256,7 +256,7 @@ async fn no_change_carries_the_old_epoch_after_a_declaration() -> Outcome {
         .get(&format!("/v1/collections/{FREE}/changes?since=0"))
         .await?
         .expect(200)?;
-    let log: Feed = serde_json::from_str(&log.body)?;
+    let log: FeedPage = serde_json::from_str(&log.body)?;
     ensure!(log.items.len() == 201, "{}", log.items.len());
     ensure!(
         log.items.is_sorted_by_key(|change| change.epoch),
@@ -319,7 +319,7 @@ async fn a_new_collection_does_not_slip_past_a_declaration() -> Outcome {
         .get(&format!("/v1/collections/{FRESH}/changes?since=0"))
         .await?
         .expect(200)?;
-    let log: Feed = serde_json::from_str(&log.body)?;
+    let log: FeedPage = serde_json::from_str(&log.body)?;
     ensure!(
         !log.items.is_empty() && log.items.iter().all(|change| follows(change.epoch, old)),
         "{log:?}"
@@ -372,7 +372,7 @@ async fn the_fleet_is_shared_by_all_publishers() -> Outcome {
     let head = one.api().head(FREE).await?;
     stands(&one.api(), &head).await?;
     let seen = async |api: Api| {
-        let fleet: fleet::Fleet =
+        let fleet: fleet::ReplicaList =
             serde_json::from_str(&api.get("/v1/replicas").await?.expect(200)?.body)?;
         anyhow::Ok(
             fleet

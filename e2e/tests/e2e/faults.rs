@@ -4,13 +4,16 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use contract::Feed;
-use e2e::{client::Api, services::Service, wait::eventually};
+use contract::FeedPage;
+use e2e::{
+    client::Api,
+    services::Service,
+    stage::{FREE, Kind, Stage, Store, Via, numbered},
+    wait::eventually,
+};
 use futures_util::future::{join_all, try_join_all};
 use mongodb::bson::{Document, doc};
 use serde_json::json;
-
-use e2e::stage::{FREE, Kind, Stage, Store, Via, numbered};
 
 type Outcome = anyhow::Result<()>;
 
@@ -417,7 +420,7 @@ async fn every_revision_once(api: &Api) -> anyhow::Result<u64> {
     let head = api.head(FREE).await?;
     let mut since = 0;
     while since < head.revision {
-        let page: Feed = serde_json::from_str(
+        let page: FeedPage = serde_json::from_str(
             &api.get(&format!("/v1/collections/{FREE}/changes?since={since}"))
                 .await?
                 .expect(200)?

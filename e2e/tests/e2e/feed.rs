@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use contract::{Feed, Revision};
+use contract::{FeedPage, Revision};
 use e2e::{
     client::Api,
     follow::Follower,
@@ -33,7 +33,7 @@ async fn log(api: &Api, collection: &str) -> anyhow::Result<Vec<Value>> {
         .get(&format!("{}?since=0", of(collection)))
         .await?
         .expect(200)?;
-    let feed: Feed<Value> = serde_json::from_str(&feed.body)?;
+    let feed: FeedPage<Value> = serde_json::from_str(&feed.body)?;
     ensure!(!feed.more, "more than a page");
     Ok(feed.items)
 }
@@ -609,9 +609,9 @@ async fn a_subscriber_feeds_another_by_its_feed() -> Outcome {
         Ok(())
     })
     .await?;
-    let healing = below.api().get("/v1/status").await?.json()?["healing"].clone();
+    let healing = below.api().get("/v1/status").await?.json()?["sync"].clone();
     ensure!(
-        healing["loads"] == 1 && healing["healed"] == 50,
+        healing["loads"] == 1 && healing["changes"] == 50,
         "{healing}"
     );
     ensure!(

@@ -4,8 +4,8 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 use contract::{
-    fleet::{Fleet, Intake, Member},
-    status::{State, Status},
+    fleet::{IntakeFault, ReplicaList, ReplicaRecord},
+    status::{ReplicaState, ReplicaStatus},
 };
 use e2e::{
     client::Api,
@@ -26,12 +26,12 @@ fn subscriber(name: &str, publishers: &[&Service]) -> anyhow::Result<Service> {
     Ok(subscriber.with("AURA_CONFIGURATION_CHECK_IN_SECONDS", "1"))
 }
 
-async fn fleet(publisher: &Service) -> anyhow::Result<Vec<Member>> {
+async fn fleet(publisher: &Service) -> anyhow::Result<Vec<ReplicaRecord>> {
     let answer = publisher.api().get("/v1/replicas").await?.expect(200)?;
-    Ok(serde_json::from_str::<Fleet>(&answer.body)?.replicas)
+    Ok(serde_json::from_str::<ReplicaList>(&answer.body)?.replicas)
 }
 
-async fn status(subscriber: &Service) -> anyhow::Result<Status> {
+async fn status(subscriber: &Service) -> anyhow::Result<ReplicaStatus> {
     let answer = subscriber.api().get("/v1/status").await?.expect(200)?;
     Ok(serde_json::from_str(&answer.body)?)
 }
@@ -69,7 +69,8 @@ async fn every_publisher_knows_the_fleet() -> Outcome {
                     .next()
                     .context("a collection")?;
                 ensure!(
-                    (report.revision, report.state, member.gone) == (1, State::Current, false),
+                    (report.revision, report.state, member.gone)
+                        == (1, ReplicaState::Current, false),
                     "{member:?}"
                 );
             }
@@ -189,7 +190,7 @@ async fn a_replica_that_diverged_is_found_and_mended() -> Outcome {
     eventually("it is mended", async || {
         let status = status(&replica).await?;
         ensure!(
-            (status.healing.resets, status.state) == (1, State::Current),
+            (status.sync.resets, status.state) == (1, ReplicaState::Current),
             "{status:?}"
         );
         Ok(())
@@ -234,7 +235,7 @@ async fn replicas_that_compete_for_events_say_so() -> Outcome {
         api.put(FREE, "a", &numbered(number)).await?.expect(200)?;
     }
     for subscriber in &stage.subscribers {
-        until_intake(subscriber, Some(Intake::Competing)).await?;
+        until_intake(subscriber, Some(IntakeFault::SharedConsumerGroup)).await?;
         eventually("the log names the mend", async || {
             ensure!(subscriber.output().contains("consumerID"), "not yet");
             Ok(())
@@ -242,14 +243,14 @@ async fn replicas_that_compete_for_events_say_so() -> Outcome {
         .await?;
         let metrics = subscriber.api().get("/metrics").await?.expect(200)?.body;
         ensure!(
-            metrics.contains(r#"confcast_subscriber_intake_fault{fault="competing"} 1"#),
+            metrics.contains(r#"confcast_subscriber_intake_fault{fault="shared-consumer-group"} 1"#),
             "{metrics}"
         );
     }
     let seen = fleet(&stage.publisher).await?;
     ensure!(
         seen.iter()
-            .all(|member| member.check_in.intake == Some(Intake::Competing)),
+            .all(|member| member.check_in.intake == Some(IntakeFault::SharedConsumerGroup)),
         "{seen:?}"
     );
     stage.until_converged(FREE).await
@@ -273,7 +274,7 @@ async fn a_replica_that_hears_no_event_says_so() -> Outcome {
     for number in 0..100 {
         api.put(FREE, "a", &numbered(number)).await?.expect(200)?;
     }
-    until_intake(&deaf, Some(Intake::Deaf)).await?;
+    until_intake(&deaf, Some(IntakeFault::NotReceiving)).await?;
     eventually("it holds everything all the same", async || {
         same(&api, &deaf.api()).await
     })
@@ -294,7 +295,7 @@ async fn same(publisher: &Api, subscriber: &Api) -> Outcome {
     Ok(())
 }
 
-async fn until_intake(subscriber: &Service, expected: Option<Intake>) -> Outcome {
+async fn until_intake(subscriber: &Service, expected: Option<IntakeFault>) -> Outcome {
     eventually("the intake is judged", async || {
         let status = status(subscriber).await?;
         ensure!(

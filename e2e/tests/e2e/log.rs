@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use contract::{Feed, Problem, Revision};
+use contract::{FeedPage, Problem, Revision};
 use e2e::{
     client::Api,
     process::free_port,
@@ -85,7 +85,7 @@ async fn old_changes_leave(apis: &[Api; 2]) -> Outcome {
     Ok(())
 }
 
-async fn since(api: &Api, since: Revision) -> anyhow::Result<Feed> {
+async fn since(api: &Api, since: Revision) -> anyhow::Result<FeedPage> {
     let path = format!("/v1/collections/{FREE}/changes?since={since}");
     Ok(serde_json::from_str(
         &api.get(&path).await?.expect(200)?.body,
@@ -179,7 +179,7 @@ async fn collections_share_a_page() -> Outcome {
         (329, 30, 299, true),
     ] {
         let path = format!("/v1/changes?since={FREE}:0,{CHANNELS}:0&limit={limit}");
-        let page: Feed = serde_json::from_str(&api.get(&path).await?.expect(200)?.body)?;
+        let page: FeedPage = serde_json::from_str(&api.get(&path).await?.expect(200)?.body)?;
         let revisions = |name| -> Vec<_> {
             page.items
                 .iter()
@@ -200,7 +200,7 @@ async fn collections_share_a_page() -> Outcome {
         assert_eq!(page.more, more, "limit {limit}");
     }
     let rest = format!("/v1/changes?since={FREE}:300,{CHANNELS}:29");
-    let page: Feed = serde_json::from_str(&api.get(&rest).await?.expect(200)?.body)?;
+    let page: FeedPage = serde_json::from_str(&api.get(&rest).await?.expect(200)?.body)?;
     assert_eq!((page.items.len(), page.more), (1, false));
     Ok(())
 }

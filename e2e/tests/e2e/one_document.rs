@@ -1,4 +1,4 @@
-//! A process that holds one document hears the channel of that document and nothing else (seeds.md
+//! A process that holds one document hears the channel of that document and nothing else (requirement
 //! A8).
 
 use std::time::Duration;
@@ -10,7 +10,7 @@ use e2e::{
     wait::eventually,
 };
 use replica::{
-    broker::settings::Settings,
+    broker::settings::RedisSettings,
     document::{DocumentConfig, DocumentReplica},
 };
 use serde_json::{Value, json};
@@ -54,7 +54,7 @@ async fn stage(via: Via) -> anyhow::Result<Stage> {
 
 fn replica(stage: &Stage, delivery: &str) -> anyhow::Result<DocumentReplica> {
     let url = stage.redis.as_ref().context("a Redis")?.url();
-    let settings = Settings {
+    let settings = RedisSettings {
         url: &url,
         database: "",
         prefix: "",

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use contract::status::Status;
+use contract::status::ReplicaStatus;
 use e2e::{
     client::Api,
     redis::Redis,
@@ -29,7 +29,7 @@ const BOTH: [Via; 2] = [Via::PubSub, Via::Streams];
 /// No write waits longer than this, whatever becomes of Redis.
 const QUICK: Duration = Duration::from_secs(1);
 
-async fn status(subscriber: &Service) -> anyhow::Result<Status> {
+async fn status(subscriber: &Service) -> anyhow::Result<ReplicaStatus> {
     let answer = subscriber.api().get("/v1/status").await?.expect(200)?;
     Ok(serde_json::from_str(&answer.body)?)
 }
@@ -117,7 +117,7 @@ async fn until_away(stage: &Stage, away: bool) -> Outcome {
                 .await?
                 .expect(200)?
                 .json()?;
-            ensure!((said["intake"] == "away") == away, "{said}");
+            ensure!((said["intake"] == "disconnected") == away, "{said}");
             Ok(())
         })
         .await

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, ensure};
-use contract::{Change, ChangeSet, Feed, Problem, Revision, set::SetDone};
+use contract::{Change, ChangeSet, FeedPage, Problem, Revision, set::ChangeSetWritten};
 use e2e::{
     client::{Answer, Api},
     services::Service,
@@ -82,7 +82,8 @@ async fn a_set_is_whole(api: &Api) -> Outcome {
         {"collection": CHANNELS, "op": "Create", "id": "in-a-set", "configData": channel},
         {"collection": FREE, "op": "Patch", "id": "old", "configData": {"n": 2}, "expected": 1},
     ]);
-    let done: SetDone = serde_json::from_str(&post(api, &changes).await?.expect(200)?.body)?;
+    let done: ChangeSetWritten =
+        serde_json::from_str(&post(api, &changes).await?.expect(200)?.body)?;
     let revisions: Vec<_> = done
         .items
         .iter()
@@ -386,7 +387,7 @@ async fn log(api: &Api, collection: &str) -> anyhow::Result<Vec<Change>> {
             "/v1/collections/{collection}/changes?since={}",
             changes.len()
         );
-        let page: Feed = serde_json::from_str(&api.get(&path).await?.expect(200)?.body)?;
+        let page: FeedPage = serde_json::from_str(&api.get(&path).await?.expect(200)?.body)?;
         for change in page.items {
             ensure!(change.revision == changes.len() as u64 + 1, "{change:?}");
             changes.push(change);

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, ensure};
-use contract::status::{State, Status};
+use contract::status::{ReplicaState, ReplicaStatus};
 use e2e::{
     parts,
     services::Service,
@@ -14,7 +14,7 @@ use serde_json::json;
 
 type Outcome = anyhow::Result<()>;
 
-async fn status(subscriber: &Service) -> anyhow::Result<Status> {
+async fn status(subscriber: &Service) -> anyhow::Result<ReplicaStatus> {
     let answer = subscriber.api().get("/v1/status").await?.expect(200)?;
     Ok(serde_json::from_str(&answer.body)?)
 }
@@ -58,7 +58,7 @@ async fn a_cold_start_with_everything_else_down() -> Outcome {
     let said = status(&replica).await?;
     let collection = said.collections.first().context("a collection")?;
     ensure!(
-        (said.state, collection.reason.as_deref()) == (State::Stale, Some("from-disk")),
+        (said.state, collection.reason.as_deref()) == (ReplicaState::Stale, Some("from-disk")),
         "{said:?}"
     );
     ensure!(
@@ -75,14 +75,10 @@ async fn a_cold_start_with_everything_else_down() -> Outcome {
     eventually("it catches up", async || {
         let said = status(&replica).await?;
         ensure!(
-            said.state == State::Current && said.collections[0].revision == 2,
+            said.state == ReplicaState::Current && said.collections[0].revision == 2,
             "{said:?}"
         );
-        ensure!(
-            said.healing.loads == 0,
-            "a delta is enough: {:?}",
-            said.healing
-        );
+        ensure!(said.sync.loads == 0, "a delta is enough: {:?}", said.sync);
         Ok(())
     })
     .await
@@ -134,7 +130,7 @@ async fn a_blank_database_in_place_of_the_real_one() -> Outcome {
         let said = status(&replica).await?;
         let reason = said.collections.first().and_then(|row| row.reason.clone());
         ensure!(
-            (said.state, reason.as_deref()) == (State::Stale, Some("other-store")),
+            (said.state, reason.as_deref()) == (ReplicaState::Stale, Some("other-store")),
             "{said:?}"
         );
         Ok(())
@@ -164,7 +160,10 @@ async fn another_store_is_adopted_when_the_operator_says_so() -> Outcome {
     .await?;
     api.create(FREE, &json!({"id": "b"})).await?.expect(201)?;
     eventually("it refuses the other store", async || {
-        ensure!(status(&replica).await?.state == State::Stale, "not yet");
+        ensure!(
+            status(&replica).await?.state == ReplicaState::Stale,
+            "not yet"
+        );
         Ok(())
     })
     .await?;
@@ -190,7 +189,10 @@ async fn another_store_is_adopted_when_the_operator_says_so() -> Outcome {
     eventually("the replica follows", async || {
         replica.api().document(FREE, "b").await?.expect(200)?;
         replica.api().document(FREE, "a").await?.expect(404)?;
-        ensure!(status(&replica).await?.state == State::Current, "not yet");
+        ensure!(
+            status(&replica).await?.state == ReplicaState::Current,
+            "not yet"
+        );
         Ok(())
     })
     .await
@@ -206,17 +208,17 @@ async fn lost_events_heal_by_delta() -> Outcome {
     for number in 0..1_500 {
         lost.put(FREE, "a", &numbered(number)).await?.expect(200)?;
     }
-    let loads = status(&replica).await?.healing.loads;
+    let loads = status(&replica).await?.sync.loads;
     eventually("it catches up", async || {
         let (head, said) = (lost.head(FREE).await?, status(&replica).await?);
         ensure!(
-            said.collections[0].revision == head.revision && said.state == State::Current,
+            said.collections[0].revision == head.revision && said.state == ReplicaState::Current,
             "{said:?}"
         );
         ensure!(
-            said.healing.loads == loads,
+            said.sync.loads == loads,
             "a delta is enough: {:?}",
-            said.healing
+            said.sync
         );
         Ok(())
     })

@@ -8,7 +8,7 @@ use contract::{
 };
 use reqwest::Url;
 
-use crate::{error::ApiError, routes::body::object};
+use crate::api::{body::object, error::ApiError};
 
 /// Collections in one check-in.
 const COLLECTIONS: usize = 256;
@@ -109,14 +109,9 @@ fn is_word(text: &str) -> bool {
 }
 
 fn bad(pointer: &str, what: impl std::fmt::Display) -> ApiError {
-    Problem::new(
-        400,
-        "bad-body",
-        "The body is not a check-in",
-        what.to_string(),
-    )
-    .at(pointer)
-    .into()
+    Problem::new(contract::ProblemKind::BadBody, what.to_string())
+        .at(pointer)
+        .into()
 }
 
 #[cfg(test)]

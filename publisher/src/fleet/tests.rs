@@ -9,8 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    fold::{Action, Condition, Rules, Write},
-    schemas::Schemas,
+    decide::{Action, Condition, Rules, Write, schemas::Schemas},
     store::{StoreUrl, Terms, fleet::Heard},
 };
 
@@ -121,7 +120,7 @@ impl Stage {
             };
             let committed = self
                 .store
-                .commit(Arc::from([crate::fold::Entry::One(write)]))
+                .commit(Arc::from([crate::decide::Entry::One(write)]))
                 .await
                 .expect("committed");
             assert_eq!(committed.verdicts.len(), 1);
@@ -136,7 +135,7 @@ impl Stage {
             .remove(0)
     }
 
-    async fn check_in(&self, instance: &str, report: serde_json::Value) -> CheckedIn {
+    async fn check_in(&self, instance: &str, report: serde_json::Value) -> CheckInAnswer {
         let body = json!({
             "instance": instance, "bootId": "b", "intervalMs": 10_000, "collections": { FREE: report },
         });
@@ -216,7 +215,7 @@ async fn a_digest_is_compared_where_the_log_can_tell() {
             .await;
         assert_eq!(
             wrong.resync.get(&name(FREE)),
-            Some(&Resync::Diverged),
+            Some(&ResyncReason::Diverged),
             "{revision}"
         );
     }
@@ -244,7 +243,7 @@ async fn no_moment_waits_for_ever_for_its_digest() {
     for number in 0..2 {
         stage.put(OTHER, "a", number).await;
     }
-    let (_desk, mut task) = desk::desk(stage.store.clone());
+    let (_desk, mut task) = check_ins::desk(stage.store.clone());
     task.fill();
     let epoch = stage.head(FREE).await.epoch;
     let moments: Vec<_> = (1..200)
@@ -324,7 +323,7 @@ fn who_is_silent_for_three_intervals_is_gone() {
             ..check_in.clone()
         };
         is_gone(
-            &Member {
+            &ReplicaRecord {
                 check_in,
                 seen: now - TimeDelta::milliseconds(milliseconds),
                 gone: false,
@@ -349,7 +348,7 @@ fn what_waits_to_be_written_is_bounded() {
             instance: number.to_string(),
             ..check_in.clone()
         };
-        let member = Member {
+        let member = ReplicaRecord {
             check_in,
             seen: Utc::now(),
             gone: false,
@@ -411,7 +410,7 @@ async fn one_reading_answers_all_that_wait() {
         stage.fleet.list().await.expect("a fleet").replicas.len(),
         1_000
     );
-    let (desk, task) = desk::desk(stage.store.clone());
+    let (desk, task) = check_ins::desk(stage.store.clone());
     let asked = futures_util::future::join_all((0..100).map(|_| desk.read(Vec::new())));
     let never = CancellationToken::new();
     let running = never.run_until_cancelled(task.run(CancellationToken::new()));
@@ -511,7 +510,7 @@ async fn nonsense_and_a_blank_store_declare_nothing() {
     // The operator may.
     let declared = stage
         .fleet
-        .declare(RestoreEpoch::default())
+        .declare(RestoreEpochRequest::default())
         .await
         .expect("declared");
     assert!(follows(
@@ -538,7 +537,7 @@ async fn nonsense_and_a_blank_store_declare_nothing() {
         .await;
     let again = stage
         .fleet
-        .declare(RestoreEpoch::default())
+        .declare(RestoreEpochRequest::default())
         .await
         .expect("declared")
         .epoch;
@@ -564,7 +563,7 @@ async fn by_hand_an_epoch_goes_beyond_whatever_replicas_follow() {
     stage.check_in("s", report(nonsense, 1, Digest(1))).await;
     let declared = stage
         .fleet
-        .declare(RestoreEpoch::default())
+        .declare(RestoreEpochRequest::default())
         .await
         .expect("declared")
         .epoch;
@@ -583,7 +582,7 @@ async fn another_store_takes_over_the_lineage_of_the_replicas() {
         lineage: ours.lineage ^ 5,
         counter: 4,
     };
-    let adopt = RestoreEpoch { adopt: true };
+    let adopt = RestoreEpochRequest { adopt: true };
     let status =
         |answer: Result<EpochDeclared, ApiError>| answer.map_err(|error| error.problem.status);
     assert_eq!(status(stage.fleet.declare(adopt.clone()).await), Err(409));

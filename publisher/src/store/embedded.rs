@@ -19,8 +19,10 @@ use redb::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{CommitError, Committed, Terms};
-use crate::fold::{Entry, Folded, Ground, Place};
+use crate::{
+    decide::{Entry, Folded, Ground, Place},
+    store::{CommitError, Committed, Terms},
+};
 
 mod fleet;
 mod reading;

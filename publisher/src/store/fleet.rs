@@ -4,10 +4,10 @@
 //! Rows of replicas are a view, never a truth: losing one costs nothing but a second of it.
 
 use chrono::{DateTime, Utc};
-use contract::{Epoch, fleet::Member};
+use contract::{Epoch, fleet::ReplicaRecord};
 use serde::{Deserialize, Serialize};
 
-use super::Store;
+use crate::store::Store;
 
 /// Replicas that a store keeps and a request reads; beyond, the ones longest silent go.
 pub const MOST_MEMBERS: usize = 20_000;
@@ -19,7 +19,7 @@ pub(super) const MOST_BYTES: usize = 64 << 20;
 pub struct Row {
     /// What everybody may see.
     #[serde(flatten)]
-    pub member: Member,
+    pub member: ReplicaRecord,
     /// How it was heard; of a row that does not say so nothing is known.
     #[serde(default)]
     pub heard: Heard,

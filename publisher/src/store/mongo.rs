@@ -31,7 +31,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::{Reading, Terms, newest::Newest};
+use crate::store::{Reading, Terms, committed_heads::Newest};
 
 mod commit;
 mod fleet;

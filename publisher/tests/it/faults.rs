@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use publisher::unit::{Change, Changes, Context, Failure, Reason, SetDone, Unit};
+use publisher::embed::{Change, Changes, Context, Failure, Reason, SetDone, Unit};
 use serde_json::json;
 use tokio::task::JoinSet;
 

@@ -3,11 +3,11 @@
 use std::{net::TcpListener, time::Duration};
 
 use actix_web::{App, HttpResponse, HttpServer, web};
-use contract::{Change as Record, Feed};
+use contract::{Change as Record, FeedPage};
 use publisher::{
     app::Publisher,
-    settings::Settings,
-    unit::{Change, Changes, Context},
+    embed::{Change, Changes, Context},
+    settings::RedisSettings,
 };
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, time::timeout};
@@ -129,7 +129,7 @@ impl Stage {
             .error_for_status()?
             .text()
             .await?;
-        Ok(serde_json::from_str::<Feed>(&page)?.items)
+        Ok(serde_json::from_str::<FeedPage>(&page)?.items)
     }
 
     /// What HTTP reads of a document.

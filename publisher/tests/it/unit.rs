@@ -1,6 +1,6 @@
 //! What a unit of work leaves behind, and when.
 
-use publisher::unit::{Change, Context, Failure, Reason, SetDone, Unit};
+use publisher::embed::{Change, Context, Failure, Reason, SetDone, Unit};
 use serde_json::json;
 use tokio::task::JoinSet;
 

@@ -3,7 +3,7 @@
 //! What sidecars deliver is read where it stands ([`plain`]). All else, and all that is wrong,
 //! becomes one JSON object, which the CloudEvents SDK reads ([`read`]). Around it stands what the
 //! SDK does not do: media types in any case, batches told apart, percent-encoded headers, and
-//! required attributes that are not empty (seeds.md section 3). Trace context is not read here,
+//! required attributes that are not empty (requirement section 3). Trace context is not read here,
 //! so it may be empty or all zeros.
 
 use actix_web::http::header::{CONTENT_TYPE, HeaderMap};
@@ -13,7 +13,7 @@ use contract::event::EXPIRATION;
 use percent_encoding::percent_decode;
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value};
-use state::Hint;
+use state::ReceivedChange;
 
 /// Media type of one event in structured mode.
 const STRUCTURED: &str = "application/cloudevents+json";
@@ -45,14 +45,14 @@ struct Delivered<'a> {
     media_type: &'a str,
     #[serde(rename = "time")]
     _time: Option<DateTime<Utc>>,
-    data: Hint,
+    data: ReceivedChange,
     data_base64: Option<IgnoredAny>,
 }
 
 /// What an event says that is just as sidecars deliver it, and has a revision, read in one go. What
 /// does not fit is left to [`read`], which takes more and says what is wrong. Its expiration is not
 /// asked for: the revision decides.
-pub(crate) fn plain(headers: &HeaderMap, body: &[u8]) -> Option<Hint> {
+pub(crate) fn plain(headers: &HeaderMap, body: &[u8]) -> Option<ReceivedChange> {
     let parameters = headers
         .get(CONTENT_TYPE)?
         .as_bytes()
@@ -247,7 +247,7 @@ mod tests {
         assert!(hint.is_some());
         assert_eq!(
             hint,
-            Hint::from_event(&data),
+            ReceivedChange::from_event(&data),
             "both ways of reading say the same"
         );
         assert_eq!(plain(&HeaderMap::new(), body.as_bytes()), None);

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use contract::{
-    CanonicalJson, CollectionName, DocumentId, Epoch, Feed, Head, Operation, Revision,
+    CanonicalJson, CollectionName, DocumentId, Epoch, FeedPage, Head, Operation, Revision,
     feed::EVENT_STREAM,
-    fleet::{CheckIn, CheckedIn},
-    snapshot::{Line, SETTLED, Start},
+    fleet::{CheckIn, CheckInAnswer},
+    snapshot::{SETTLED, SnapshotLine, SnapshotStart},
 };
 use futures_util::{StreamExt, TryStreamExt};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
-use state::{Hint, NotInstalled, Root, Snapshot, snapshot::Builder};
+use state::{InstallError, ReceivedChange, Root, Snapshot, snapshot::SnapshotBuilder};
 use tokio_util::{
     codec::{FramedRead, LinesCodec},
     io::StreamReader,
@@ -31,7 +31,7 @@ pub(crate) type Cursor = BTreeMap<CollectionName, Revision>;
 #[derive(Debug)]
 pub(crate) struct Page {
     /// The changes, by collection contiguous and in order.
-    pub(crate) changes: Vec<Hint>,
+    pub(crate) changes: Vec<ReceivedChange>,
     /// Whether there is more to ask for.
     pub(crate) more: bool,
 }
@@ -68,7 +68,7 @@ impl Origin {
         root: &Root,
         report: &CheckIn,
         app_token: Option<&HeaderValue>,
-    ) -> Result<CheckedIn, OriginError> {
+    ) -> Result<CheckInAnswer, OriginError> {
         self.in_turn(|publisher| async move {
             let mut request = self
                 .client
@@ -81,7 +81,8 @@ impl Origin {
             if let Some(token) = app_token.filter(|_token| !publisher.invoked) {
                 request = request.header("dapr-api-token", token);
             }
-            let answer: CheckedIn = json(publisher, self.send(publisher, request).await?).await?;
+            let answer: CheckInAnswer =
+                json(publisher, self.send(publisher, request).await?).await?;
             admissible(root.epoch(), &answer.heads)?;
             check_heads(root, &answer.heads).map_err(|reason| publisher.unusable(reason))?;
             Ok(answer)
@@ -97,10 +98,10 @@ impl Origin {
             .collect();
         let path = &format!("/v1/changes?since={}&epoch={epoch}", since.join(","));
         self.in_turn(|publisher| async move {
-            let Feed::<Hint> { items, more, .. } =
+            let FeedPage::<ReceivedChange> { items, more, .. } =
                 json(publisher, self.get(publisher, path).await?).await?;
             let mut reached = cursor.clone();
-            let follows = |change: &Hint| {
+            let follows = |change: &ReceivedChange| {
                 let at = reached.get_mut(&change.collection);
                 at.is_some_and(|at| {
                     *at += 1;
@@ -146,18 +147,20 @@ impl Origin {
 
             let cut = || publisher.unusable("the snapshot ends before its end line");
             let first = lines.next().await.ok_or_else(cut)??;
-            let start: Start =
+            let start: SnapshotStart =
                 serde_json::from_str(&first).map_err(|error| publisher.unusable(error))?;
             admissible(root.epoch(), &start.heads)?;
             check_heads(root, &start.heads).map_err(|reason| publisher.unusable(reason))?;
             let heads = start.heads.clone();
-            let mut builder: Builder = Snapshot::begin(start);
+            let mut builder: SnapshotBuilder = Snapshot::begin(start);
             while let Some(line) = lines.next().await {
-                match Line::parse(line?.as_bytes()).map_err(|error| publisher.unusable(error))? {
-                    Line::Item(item) => builder
+                match SnapshotLine::parse(line?.as_bytes())
+                    .map_err(|error| publisher.unusable(error))?
+                {
+                    SnapshotLine::Item(item) => builder
                         .item(item, root)
                         .map_err(|error| publisher.unusable(error))?,
-                    Line::End(end) => {
+                    SnapshotLine::End(end) => {
                         let snapshot = builder
                             .complete(&end, root)
                             .map_err(|error| publisher.unusable(error))?;
@@ -210,13 +213,13 @@ impl Origin {
         collection: &CollectionName,
         epoch: Epoch,
         revision: Revision,
-    ) -> Result<Hint, OriginError> {
+    ) -> Result<ReceivedChange, OriginError> {
         let since = revision.saturating_sub(1);
         let path =
             &format!("/v1/collections/{collection}/changes?since={since}&limit=1&epoch={epoch}");
         self.in_turn(|publisher| async move {
             let response = self.get(publisher, path).await?;
-            let Feed::<Hint> { items, .. } = json(publisher, response).await?;
+            let FeedPage::<ReceivedChange> { items, .. } = json(publisher, response).await?;
             let record = items.into_iter().next().filter(|change| {
                 let place = (&change.collection, change.epoch, change.revision);
                 place == (collection, epoch, revision) && intact(change)
@@ -227,7 +230,7 @@ impl Origin {
         .await
     }
 
-    /// One document of an unversioned collection (seeds.md A17: `GetById`).
+    /// One document of an unversioned collection (requirement A17: `GetById`).
     pub(crate) async fn document(
         &self,
         collection: &CollectionName,
@@ -287,7 +290,7 @@ impl Origin {
         .await
     }
 
-    /// All documents of an unversioned collection (seeds.md A17: `GetAll`).
+    /// All documents of an unversioned collection (requirement A17: `GetAll`).
     pub(crate) async fn documents(
         &self,
         collection: &CollectionName,
@@ -320,7 +323,7 @@ fn check_heads(root: &Root, heads: &[Head]) -> Result<(), String> {
 
 /// Whether a record has the value that its operation says. One whose checksum does not hold was not
 /// taken.
-fn intact(change: &Hint) -> bool {
+fn intact(change: &ReceivedChange) -> bool {
     (change.op == Operation::Delete) == change.config.is_none()
 }
 
@@ -334,10 +337,10 @@ fn admissible(ours: Option<Epoch>, heads: &[Head]) -> Result<(), OriginError> {
         .find(|epoch| *epoch != ours)
     {
         Some(theirs) if theirs.lineage != ours.lineage => {
-            Err(NotInstalled::OtherStore(theirs).into())
+            Err(InstallError::OtherStore(theirs).into())
         }
         Some(theirs) if theirs.counter < ours.counter => {
-            Err(NotInstalled::OlderEpoch(theirs).into())
+            Err(InstallError::OlderEpoch(theirs).into())
         }
         _ => Ok(()),
     }

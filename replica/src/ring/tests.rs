@@ -2,10 +2,10 @@ use std::collections::BTreeSet;
 
 use contract::{
     CanonicalJson, ChangeSet, Digest, Document, Head, Operation, SetPart,
-    snapshot::{End, Item, Start},
+    snapshot::{SnapshotEnd, SnapshotItem, SnapshotStart},
 };
 use proptest::prelude::*;
-use state::{Hint, Machine, Snapshot};
+use state::{Machine, ReceivedChange, Snapshot};
 
 use super::*;
 
@@ -20,8 +20,8 @@ fn epoch(counter: u64) -> Epoch {
     }
 }
 
-fn hint(revision: Revision) -> Hint {
-    Hint {
+fn hint(revision: Revision) -> ReceivedChange {
+    ReceivedChange {
         collection: name(),
         id: format!("d{}", revision % 7).parse().expect("an id"),
         epoch: epoch(1),
@@ -66,12 +66,12 @@ impl Held {
             ..Head::empty(name(), epoch)
         };
         let generation = self.machine.begin_load();
-        let mut builder = Snapshot::begin(Start {
+        let mut builder = Snapshot::begin(SnapshotStart {
             epoch,
             heads: vec![head],
         });
         let (id, crc) = (document.id().clone(), document.crc());
-        let item = Item {
+        let item = SnapshotItem {
             collection: name(),
             id,
             revision,
@@ -81,7 +81,7 @@ impl Held {
         builder.item(item, self.machine.root()).expect("an item");
         let snapshot = builder
             .complete(
-                &End {
+                &SnapshotEnd {
                     end: true,
                     count: 1,
                 },
@@ -94,13 +94,13 @@ impl Held {
         self.follow();
     }
 
-    fn apply(&mut self, hint: &Hint) {
+    fn apply(&mut self, hint: &ReceivedChange) {
         self.machine.apply(hint);
         self.follow();
     }
 
     fn follow(&mut self) {
-        let landed = self.machine.take_landed();
+        let landed = self.machine.take_visible();
         self.rings.follow(landed, self.machine.root());
     }
 
@@ -135,7 +135,10 @@ fn a_change_beyond_a_hole_waits_for_the_watermark() {
     held.apply(&hint(2));
     assert_eq!(held.revisions(), [2, 3, 4]);
     let ring = held.rings.ring(&name()).expect("a ring");
-    let values: Vec<_> = ring.after(2).map(|data| Hint::from_event(&data)).collect();
+    let values: Vec<_> = ring
+        .after(2)
+        .map(|data| ReceivedChange::from_event(&data))
+        .collect();
     assert_eq!(
         values,
         [Some(hint(3)), Some(hint(4))],
@@ -155,7 +158,7 @@ fn what_readers_cannot_see_is_not_in_it() {
         id: "s".to_owned(),
         parts,
     });
-    let member = |revision| Hint {
+    let member = |revision| ReceivedChange {
         change_set: Some(set.clone()),
         ..hint(revision)
     };
@@ -189,7 +192,7 @@ fn it_begins_anew_behind_what_it_cannot_tell() {
         .iter()
         .for_each(|revision| held.apply(&hint(*revision)));
     (3..11).for_each(|revision| {
-        held.apply(&Hint {
+        held.apply(&ReceivedChange {
             config: hint(revision).config.filter(|_| revision != 4),
             ..hint(revision)
         })
@@ -206,7 +209,7 @@ fn it_is_bounded_by_number_and_by_bytes() {
     let large = CanonicalJson::parse(format!("{{\"x\":\"{}\"}}", "x".repeat(4 << 20)).as_bytes())
         .expect("json");
     for revision in 1_501..=1_504 {
-        held.apply(&Hint {
+        held.apply(&ReceivedChange {
             op: Operation::Update,
             config: Some(large.clone()),
             ..hint(revision)
@@ -225,7 +228,7 @@ proptest! {
             held.revisions();
         }
         let ring = held.rings.ring(&name()).expect("a ring");
-        let all: Vec<_> = ring.after(1).filter_map(|data| Hint::from_event(&data)).collect();
+        let all: Vec<_> = ring.after(1).filter_map(|data| ReceivedChange::from_event(&data)).collect();
         prop_assert_eq!(all, (2..=40).map(hint).collect::<Vec<_>>());
     }
 }

@@ -41,7 +41,7 @@ async fn it_says_where_it_is() {
         let report = &said.collections[&name("A")];
         assert_eq!(
             (report.revision, report.known, report.state),
-            (7, 7, State::Current)
+            (7, 7, ReplicaState::Current)
         );
         assert_eq!(
             (
@@ -78,7 +78,7 @@ async fn a_replica_that_has_diverged_is_loaded_anew_and_says_so() {
     with_publisher(answer, async |replica| {
         following(
             &replica,
-            eventually("loaded anew", || replica.status().healing.resets == 1),
+            eventually("loaded anew", || replica.status().sync.resets == 1),
         )
         .await;
         assert_eq!(held(&replica, "x").as_deref(), Some(r#"{"v":7}"#));
@@ -87,7 +87,7 @@ async fn a_replica_that_has_diverged_is_loaded_anew_and_says_so() {
                 replica.status().state,
                 replica.status().collections[0].reason.clone()
             ),
-            (State::Current, None)
+            (ReplicaState::Current, None)
         );
     })
     .await;
@@ -140,13 +140,13 @@ async fn a_replica_that_lacks_a_collection_checks_in_all_the_same() {
         let mut part = state::Machine::new(&BTreeSet::from([name("A")]));
         let generation = part.begin_load();
         let heads = vec![head("A", EPOCH, 7, &[])];
-        let builder = state::Snapshot::begin(snapshot::Start {
+        let builder = state::Snapshot::begin(snapshot::SnapshotStart {
             epoch: EPOCH.parse().expect("an epoch"),
             heads,
         });
         let whole = builder
             .complete(
-                &snapshot::End {
+                &snapshot::SnapshotEnd {
                     end: true,
                     count: 0,
                 },
@@ -156,7 +156,7 @@ async fn a_replica_that_lacks_a_collection_checks_in_all_the_same() {
         part.install(generation, whole).expect("installed");
         let mut image = Vec::new();
         part.root()
-            .write_image(&state::image::Notes::default(), &mut image)
+            .write_image(&state::image::ImageMeta::default(), &mut image)
             .expect("written");
         let image = state::Image::read(image.as_slice()).expect("intact");
         assert!(replica.write(|writer| writer.machine.restore(image)));
@@ -201,14 +201,14 @@ async fn a_publisher_of_another_store_is_passed_over() {
             replica
                 .view()
                 .root()
-                .write_image(&state::image::Notes::default(), &mut image)
+                .write_image(&state::image::ImageMeta::default(), &mut image)
                 .expect("written");
             let image = state::Image::read(image.as_slice()).expect("intact");
             assert!(moved.write(|writer| writer.machine.restore(image)));
             moved.check_in().await.expect("the right one answers");
             assert_eq!(
                 (moved.status().state, held(&moved, "x").as_deref()),
-                (State::Current, Some(r#"{"v":7}"#))
+                (ReplicaState::Current, Some(r#"{"v":7}"#))
             );
         })
         .await;

@@ -36,7 +36,7 @@ async fn with_everything_down_it_serves_what_it_had_and_says_how_old_that_is() {
         assert_eq!(held(&replica, "x").as_deref(), Some(r#"{"v":7}"#));
         assert_eq!(
             (status.state, status.collections[0].reason.as_deref()),
-            (State::Stale, Some("from-disk"))
+            (ReplicaState::Stale, Some("from-disk"))
         );
         assert!(
             status.confirmed_ms_ago.is_some_and(|ago| ago < 60_000),
@@ -68,7 +68,7 @@ async fn it_catches_up_by_delta_before_anybody_reads() {
         following(&replica, async {
             eventually("it serves", || replica.view().loaded()).await;
             assert_eq!(held(&replica, "x").as_deref(), Some(r#"{"v":8}"#));
-            assert_eq!(replica.status().state, State::Current);
+            assert_eq!(replica.status().state, ReplicaState::Current);
         })
         .await;
         assert_eq!(loads.load(Ordering::Relaxed), 0, "no full load was needed");
@@ -89,7 +89,7 @@ async fn a_damaged_file_is_moved_aside_and_not_used() {
         eventually("it tried", || replica.status().last_error.is_some()),
     )
     .await;
-    assert_eq!(replica.status().state, State::Loading);
+    assert_eq!(replica.status().state, ReplicaState::Loading);
     assert!(!file.exists());
     assert_eq!(
         std::fs::read(folder.path().join("last-known-good.damaged")).expect("kept"),
@@ -116,7 +116,7 @@ async fn a_blank_store_harms_nobody_who_comes_from_disk() {
             let status = replica.status();
             assert_eq!(
                 (status.state, status.collections[0].reason.as_deref()),
-                (State::Stale, Some("other-store"))
+                (ReplicaState::Stale, Some("other-store"))
             );
             assert_eq!(held(&replica, "x").as_deref(), Some(r#"{"v":7}"#));
         })

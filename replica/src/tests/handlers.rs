@@ -479,21 +479,21 @@ async fn the_state_can_be_waited_for() {
         };
         let replica = Replica::new(config).expect("a client");
         let mut states = replica.states();
-        assert_eq!(*states.borrow(), State::Loading);
+        assert_eq!(*states.borrow(), ReplicaState::Loading);
         following(&replica, async {
             states
-                .wait_for(|state| *state == State::Current)
+                .wait_for(|state| *state == ReplicaState::Current)
                 .await
                 .expect("it runs");
             // Nobody answers check-ins: it is stale by time alone.
             states
-                .wait_for(|state| *state == State::Stale)
+                .wait_for(|state| *state == ReplicaState::Stale)
                 .await
                 .expect("it runs");
             let gap = event("Update", "x", 9, Some(json!({"v": 9})));
             assert_eq!(replica.receive(gap, None).await, Answer::Success);
             states
-                .wait_for(|state| *state == State::Behind)
+                .wait_for(|state| *state == ReplicaState::Behind)
                 .await
                 .expect("it runs");
         })

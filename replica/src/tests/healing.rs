@@ -22,7 +22,7 @@ fn publisher(trimmed: bool) -> (Arc<AtomicU64>, Asked, impl Fn(&str) -> (u16, St
             .and_then(|rest| rest.split('&').next()?.parse::<u64>().ok());
         match since {
             Some(_since) if trimmed => {
-                let mut problem = Problem::new(410, "feed-gone", "Gone", "It is trimmed");
+                let mut problem = Problem::new(contract::ProblemKind::FeedGone, "It is trimmed");
                 problem.reason = Some("trimmed".to_owned());
                 (410, serde_json::to_string(&problem).expect("json"))
             }
@@ -53,7 +53,7 @@ async fn catches_up_with_10(replica: &Replica, revision: &AtomicU64) {
         revision.store(10, Ordering::Relaxed);
         let last = event("Update", "x", 10, Some(json!({"v": 10})));
         assert_eq!(replica.receive(last, None).await, Answer::Success);
-        eventually("healed", || replica.status().collections[0].revision == 10).await;
+        eventually("changes", || replica.status().collections[0].revision == 10).await;
     })
     .await;
 }
@@ -69,7 +69,7 @@ async fn a_gap_heals_from_the_feed_page_by_page_after_the_grace() {
             let last = event("Update", "y", 10, Some(json!({"v": 10})));
             assert_eq!(replica.receive(last, None).await, Answer::Success);
             assert_eq!(replica.status().collections[0].revision, 7);
-            eventually("healed", || replica.status().collections[0].revision == 10).await;
+            eventually("changes", || replica.status().collections[0].revision == 10).await;
             assert!(
                 begun.elapsed() >= Duration::from_millis(200),
                 "events may overtake each other"
@@ -77,9 +77,14 @@ async fn a_gap_heals_from_the_feed_page_by_page_after_the_grace() {
             assert_eq!(held(&replica, "x").as_deref(), Some(r#"{"v":9}"#));
         })
         .await;
-        let healing = replica.status().healing;
+        let healing = replica.status().sync;
         assert_eq!(
-            (healing.loads, healing.pages, healing.healed, healing.resets),
+            (
+                healing.loads,
+                healing.pages,
+                healing.changes,
+                healing.resets
+            ),
             (1, 2, 2, 0)
         );
         assert_eq!(
@@ -100,7 +105,7 @@ async fn what_the_log_no_longer_holds_comes_by_a_load() {
         catches_up_with_10(&replica, &revision).await;
         assert_eq!(
             (
-                replica.status().healing.loads,
+                replica.status().sync.loads,
                 asked_for(&asked, "/v1/snapshot")
             ),
             (2, 2)
@@ -127,7 +132,7 @@ async fn a_feed_that_cannot_be_used_leads_to_a_load() {
     };
     with_publisher(damaging, async |replica| {
         catches_up_with_10(&replica, &revision).await;
-        assert_eq!(replica.status().healing.loads, 2);
+        assert_eq!(replica.status().sync.loads, 2);
     })
     .await;
 }
@@ -236,10 +241,7 @@ async fn a_hopeless_gap_holds_up_no_other() {
                     .await,
                 Answer::Success
             );
-            eventually("it was tried in vain", || {
-                replica.status().healing.pages == 1
-            })
-            .await;
+            eventually("it was tried in vain", || replica.status().sync.pages == 1).await;
             let mut other = event("Update", "y", 2, Some(json!({})));
             other["collection"] = json!("B");
             assert_eq!(replica.receive(other, None).await, Answer::Success);

@@ -11,10 +11,10 @@ async fn the_first_load_makes_it_current() {
             _ => not_found(),
         },
         async |replica| {
-            assert_eq!(replica.status().state, State::Loading);
+            assert_eq!(replica.status().state, ReplicaState::Loading);
             following(
                 &replica,
-                eventually("loaded", || replica.status().state == State::Current),
+                eventually("loaded", || replica.status().state == ReplicaState::Current),
             )
             .await;
             let status = replica.status();
@@ -97,8 +97,8 @@ async fn a_failed_load_is_tried_again() {
         async |replica| {
             following(&replica, async {
                 eventually("a failure", || replica.status().last_error.is_some()).await;
-                assert_eq!(replica.status().state, State::Loading);
-                eventually("loaded", || replica.status().state == State::Current).await;
+                assert_eq!(replica.status().state, ReplicaState::Loading);
+                eventually("loaded", || replica.status().state == ReplicaState::Current).await;
                 eventually("no error", || replica.status().last_error.is_none()).await;
             })
             .await;
@@ -173,7 +173,7 @@ async fn never_empty() {
             if let Some(reason) = reason {
                 assert_eq!(
                     (status.state, status.collections[0].reason.as_deref()),
-                    (State::Stale, Some(reason)),
+                    (ReplicaState::Stale, Some(reason)),
                     "{what}"
                 );
             }
@@ -182,7 +182,9 @@ async fn never_empty() {
             (200, snapshot_of(EPOCH, 7, &documents), heads_of(EPOCH, 7));
         following(
             &replica,
-            eventually("current again", || replica.status().state == State::Current),
+            eventually("current again", || {
+                replica.status().state == ReplicaState::Current
+            }),
         )
         .await;
         let newer = [document("z", 9, &json!({}))];
@@ -204,9 +206,7 @@ async fn never_empty() {
 #[tokio::test]
 async fn a_versioned_publisher_is_never_taken_for_an_unversioned_one() {
     let problem = Problem::new(
-        404,
-        "unknown-collection",
-        "Unknown collection",
+        contract::ProblemKind::UnknownCollection,
         "There is no collection B",
     );
     let problem = serde_json::to_string(&problem).expect("json");
@@ -220,7 +220,7 @@ async fn a_versioned_publisher_is_never_taken_for_an_unversioned_one() {
             eventually("a failure", || replica.status().last_error.is_some()),
         )
         .await;
-        assert_eq!(replica.status().state, State::Loading);
+        assert_eq!(replica.status().state, ReplicaState::Loading);
     })
     .await;
 }

@@ -21,9 +21,9 @@ use std::{
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, http::StatusCode, web};
 use contract::{
-    CanonicalJson, Change, CollectionName, Digest, Document, DocumentId, Epoch, Feed, Head, Heads,
-    Operation, Problem, listing, snapshot,
-    status::{EventCounts, State},
+    CanonicalJson, Change, CollectionName, Digest, Document, DocumentId, Epoch, FeedPage, Head,
+    Heads, Operation, Problem, listing, snapshot,
+    status::{EventCounts, ReplicaState},
 };
 use serde_json::{Value, json};
 
@@ -146,7 +146,7 @@ fn snapshot_of(epoch: &str, revision: u64, documents: &[Document]) -> String {
     ];
     let mut out = Vec::new();
     listing::start_line(
-        &snapshot::Start {
+        &snapshot::SnapshotStart {
             epoch: epoch.parse().expect("an epoch"),
             heads,
         },
@@ -220,7 +220,7 @@ fn change(text: &str, revision: u64, value: Option<Value>) -> Change {
 }
 
 fn feed_of(items: Vec<Change>, more: bool) -> String {
-    serde_json::to_string(&Feed {
+    serde_json::to_string(&FeedPage {
         heads: Vec::new(),
         items,
         more,
@@ -233,9 +233,9 @@ fn checked_in(revision: u64, resync: &[&str]) -> String {
     let heads = vec![head("A", EPOCH, revision, &[]), head("B", EPOCH, 0, &[])];
     let resync = resync
         .iter()
-        .map(|text| (name(text), contract::fleet::Resync::Diverged))
+        .map(|text| (name(text), contract::fleet::ResyncReason::Diverged))
         .collect();
-    serde_json::to_string(&contract::fleet::CheckedIn {
+    serde_json::to_string(&contract::fleet::CheckInAnswer {
         heads,
         age: 0,
         resync,

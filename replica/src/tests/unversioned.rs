@@ -20,7 +20,7 @@ async fn a_publisher_without_revisions_can_drive_it() {
     with_publisher(answer, async |replica| {
         following(
             &replica,
-            eventually("loaded", || replica.status().state == State::Current),
+            eventually("loaded", || replica.status().state == ReplicaState::Current),
         )
         .await;
         let status = replica.status();

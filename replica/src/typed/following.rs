@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use contract::status::{MAX_REFUSALS, Refusal, State};
+use contract::status::{MAX_REFUSALS, RefusedValue, ReplicaState};
 use tokio::{sync::watch, time::sleep_until};
 
 use crate::Replica;
@@ -22,7 +22,7 @@ impl Replica {
                 let next = before.next(view.root()).await;
                 let refused = next.refused_since(&before);
                 for (lens, refusal) in refused.iter().take(MAX_REFUSALS) {
-                    let Refusal {
+                    let RefusedValue {
                         id,
                         revision,
                         pointer,
@@ -69,7 +69,7 @@ impl Replica {
     }
 
     /// The state, to look at and to wait for. It is told while [`Replica::run`] runs.
-    pub fn states(&self) -> watch::Receiver<State> {
+    pub fn states(&self) -> watch::Receiver<ReplicaState> {
         self.told().subscribe()
     }
 

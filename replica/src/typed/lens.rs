@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use contract::{CollectionName, Document, Revision, status::Refusal};
+use contract::{CollectionName, Document, Revision, status::RefusedValue};
 use serde::de::DeserializeOwned;
 use serde_path_to_error::{Path, Segment};
 
@@ -81,7 +81,7 @@ impl Lens {
         }
     }
 
-    pub(crate) fn read(&self, document: &Document) -> Result<Held, Refusal> {
+    pub(crate) fn read(&self, document: &Document) -> Result<Held, RefusedValue> {
         let config = document.config_data();
         let panicked = |_panic| {
             Err(Fault {
@@ -94,7 +94,7 @@ impl Lens {
             revision: document.revision(),
             value,
         })
-        .map_err(|fault| Refusal {
+        .map_err(|fault| RefusedValue {
             id: document.id().clone(),
             revision: document.revision(),
             pointer: shortened(&fault.pointer),

@@ -11,7 +11,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use contract::{CollectionName, DocumentId, Epoch, Revision, status::Refusal};
+use contract::{CollectionName, DocumentId, Epoch, Revision, status::RefusedValue};
 use foldhash::fast::RandomState;
 use imbl::{GenericHashMap, OrdMap, shared_ptr::DefaultSharedPtr};
 use state::{Difference, Root};
@@ -42,7 +42,7 @@ pub(crate) struct Projection {
 }
 
 /// What a document would be; `None` when it is gone.
-type Pending = Result<Option<Held>, Refusal>;
+type Pending = Result<Option<Held>, RefusedValue>;
 
 impl Projection {
     pub(crate) fn new(lenses: Arc<[Lens]>) -> Self {
@@ -149,7 +149,7 @@ impl Projection {
             .lenses
             .get(lens)
             .and_then(|lens| self.root.collection(&lens.collection));
-        held.map_or(0, state::Collection::watermark)
+        held.map_or(0, state::CollectionState::watermark)
     }
 
     /// What this has of a lens that another moment has not, by revision: what it was, and what it
@@ -192,7 +192,10 @@ impl Projection {
     }
 
     /// What is refused of a collection, by id.
-    pub(crate) fn refusals(&self, collection: &CollectionName) -> impl Iterator<Item = &Refusal> {
+    pub(crate) fn refusals(
+        &self,
+        collection: &CollectionName,
+    ) -> impl Iterator<Item = &RefusedValue> {
         let of_it = |lens: usize| {
             self.lenses
                 .get(lens)
@@ -208,7 +211,7 @@ impl Projection {
     }
 
     /// What is refused here and was not in the moment before.
-    pub(crate) fn refused_since(&self, before: &Self) -> Vec<(&Lens, &Refusal)> {
+    pub(crate) fn refused_since(&self, before: &Self) -> Vec<(&Lens, &RefusedValue)> {
         let refused = self
             .pending
             .iter()

@@ -9,13 +9,13 @@ use std::{
 use contract::{
     CanonicalJson, ChangeSet, CollectionName, DocumentId, Epoch, Head, Operation, Revision,
     SetPart,
-    snapshot::{End, Start},
+    snapshot::{SnapshotEnd, SnapshotStart},
 };
 use futures_util::FutureExt;
 use proptest::{prelude::*, test_runner::Config};
 use serde::Deserialize;
 use serde_json::json;
-use state::{Decision, Hint, Machine, Root, Snapshot};
+use state::{Decision, Machine, ReceivedChange, Root, Snapshot};
 
 use super::{Lens, Projection};
 
@@ -73,13 +73,13 @@ impl World {
         let heads = ["A", "B"]
             .map(|text| Head::empty(name(text), EPOCH))
             .to_vec();
-        let builder = Snapshot::begin(Start {
+        let builder = Snapshot::begin(SnapshotStart {
             epoch: EPOCH,
             heads,
         });
         let empty = builder
             .complete(
-                &End {
+                &SnapshotEnd {
                     end: true,
                     count: 0,
                 },
@@ -125,7 +125,7 @@ impl World {
             };
             let config =
                 value.map(|_some| CanonicalJson::parse(json.to_string().as_bytes()).expect("json"));
-            let hint = Hint {
+            let hint = ReceivedChange {
                 collection: name(["A", "B"][collection]),
                 id: id(document),
                 epoch: EPOCH,

@@ -2,14 +2,14 @@
 
 use contract::{
     CanonicalJson, Change, Crc, Digest, DocumentId, Epoch, Head, Operation, Revision,
-    fleet::Settled, snapshot,
+    fleet::SettledPoint, snapshot,
 };
 
 use super::{
     model::{Model, id, name, value},
     world::{World, machine},
 };
-use crate::{Decision, Hint, How, Installed, Machine, NotInstalled, Snapshot};
+use crate::{Decision, InstallError, InstallKind, Installed, Machine, ReceivedChange, Snapshot};
 
 const A: u8 = 1;
 
@@ -19,7 +19,7 @@ fn three_documents() -> Model {
     model
 }
 
-fn attempt(machine: &mut Machine, model: &Model, epoch: Epoch) -> Result<Installed, NotInstalled> {
+fn attempt(machine: &mut Machine, model: &Model, epoch: Epoch) -> Result<Installed, InstallError> {
     let generation = machine.begin_load();
     let snapshot = Model {
         epoch,
@@ -65,11 +65,11 @@ fn another_store_or_an_older_history_never_replaces_good_data() {
     };
     assert_eq!(
         attempt(&mut machine, &model, stranger),
-        Err(NotInstalled::OtherStore(stranger))
+        Err(InstallError::OtherStore(stranger))
     );
     assert_eq!(
         attempt(&mut machine, &Model::new(), stranger),
-        Err(NotInstalled::OtherStore(stranger))
+        Err(InstallError::OtherStore(stranger))
     );
     assert_eq!(
         machine.root().collection(name(0)).map(|held| held.count()),
@@ -78,15 +78,15 @@ fn another_store_or_an_older_history_never_replaces_good_data() {
     assert_eq!(
         attempt(&mut machine, &model, newer),
         Ok(Installed {
-            how: How::Replaced,
+            how: InstallKind::Replaced,
             resets: 0
         })
     );
     assert_eq!(
         attempt(&mut machine, &model, ours),
-        Err(NotInstalled::OlderEpoch(ours))
+        Err(InstallError::OlderEpoch(ours))
     );
-    let event = Hint {
+    let event = ReceivedChange {
         revision: 4,
         ..model.change(0, 1).clone()
     };
@@ -104,12 +104,12 @@ fn a_declared_newer_history_may_be_empty() {
     assert_eq!(
         attempt(&mut machine, &Model::new(), newer),
         Ok(Installed {
-            how: How::Replaced,
+            how: InstallKind::Replaced,
             resets: 0
         })
     );
     let held = machine.root().collection(name(0)).expect("followed");
-    let empty = Settled {
+    let empty = SettledPoint {
         revision: 0,
         digest: Digest::default(),
     };
@@ -130,7 +130,7 @@ fn an_incomplete_snapshot_is_refused() {
         ..Head::empty(name(0).clone(), model.epoch)
     };
     let start = |head| {
-        Snapshot::begin(snapshot::Start {
+        Snapshot::begin(snapshot::SnapshotStart {
             epoch: model.epoch,
             heads: vec![head],
         })
@@ -139,7 +139,7 @@ fn an_incomplete_snapshot_is_refused() {
     let cut = start(head(3, right));
     assert!(
         cut.complete(
-            &snapshot::End {
+            &snapshot::SnapshotEnd {
                 end: true,
                 count: 3
             },
@@ -151,7 +151,7 @@ fn an_incomplete_snapshot_is_refused() {
     assert!(
         wrong_sum
             .complete(
-                &snapshot::End {
+                &snapshot::SnapshotEnd {
                     end: true,
                     count: 0
                 },
@@ -159,14 +159,14 @@ fn an_incomplete_snapshot_is_refused() {
             )
             .is_err()
     );
-    let nothing = Snapshot::begin(snapshot::Start {
+    let nothing = Snapshot::begin(snapshot::SnapshotStart {
         epoch: model.epoch,
         heads: vec![],
     });
     assert!(
         nothing
             .complete(
-                &snapshot::End {
+                &snapshot::SnapshotEnd {
                     end: true,
                     count: 0
                 },
@@ -176,7 +176,7 @@ fn an_incomplete_snapshot_is_refused() {
     );
     let mut damaged = start(head(3, right));
     let (collection, id, config_data) = (name(0).clone(), id(0).clone(), value(0, 1, 1).clone());
-    let item = snapshot::Item {
+    let item = snapshot::SnapshotItem {
         collection,
         id,
         revision: 1,
@@ -210,7 +210,7 @@ fn a_distrusted_collection_is_reset_by_the_next_load_at_its_watermark() {
     };
     let reset = |resets| {
         Ok(Installed {
-            how: How::Caught,
+            how: InstallKind::CaughtUp,
             resets,
         })
     };
@@ -219,7 +219,7 @@ fn a_distrusted_collection_is_reset_by_the_next_load_at_its_watermark() {
         reset(0),
         "W suffices, so nothing is touched without a reason"
     );
-    world.machine.distrust(name(0));
+    world.machine.mark_diverged(name(0));
     assert_eq!(
         load(&mut world, [2, 0, 0]),
         reset(0),
@@ -230,11 +230,11 @@ fn a_distrusted_collection_is_reset_by_the_next_load_at_its_watermark() {
             .machine
             .root()
             .collection(name(0))
-            .is_some_and(|held| held.distrusted())
+            .is_some_and(|held| held.diverged())
     );
     assert_eq!(load(&mut world, at), reset(1));
     let held = world.machine.root().collection(name(0)).expect("followed");
-    assert!(!held.distrusted() && held.last_settled().is_none());
+    assert!(!held.diverged() && held.last_settled().is_none());
     // Revision 5 stays, and with revision 4 everything is as it should be: the world compares it
     // with the model.
     let missing = world.models[0].change(0, 4).clone();
@@ -253,7 +253,7 @@ fn a_reset_is_not_put_off_by_changes_that_keep_coming() {
         .get_mut(name(0))
         .expect("followed");
     held.put(contract::Document::new(id(0).clone(), 1, value(0, 1, 9)));
-    world.machine.distrust(name(0));
+    world.machine.mark_diverged(name(0));
     let generation = world.machine.begin_load();
     let snapshot = world.models[0].snapshot([3, 0, 0], &world.machine);
     world.models[0].commit(0, 1, true);
@@ -263,7 +263,7 @@ fn a_reset_is_not_put_off_by_changes_that_keep_coming() {
     assert_eq!(
         installed,
         Ok(Installed {
-            how: How::Caught,
+            how: InstallKind::CaughtUp,
             resets: 1
         })
     );
@@ -280,7 +280,7 @@ fn a_record_takes_the_place_of_what_waits() {
     let mut world = World::loaded(A, three_documents());
     world.models[0].commit(0, 1, false);
     let record = world.models[0].change(0, 4).clone();
-    let wrong = Hint {
+    let wrong = ReceivedChange {
         last_set: 77,
         ..record.clone()
     };
@@ -309,7 +309,7 @@ fn buffers_of_a_distrusted_collection_are_read_anew() {
     };
     let before = buffer(&machine);
     let model = three_documents();
-    machine.distrust(name(0));
+    machine.mark_diverged(name(0));
     assert!(
         attempt(&mut machine, &model, model.epoch).is_ok_and(|installed| installed.resets == 1)
     );
@@ -339,8 +339,8 @@ fn a_record_of_the_feed_says_what_its_event_says() {
     };
     let event = contract::EventData::new(&record, usize::MAX);
     for hint in [
-        Hint::from_event(&event).expect("revisioned"),
-        Hint::from_change(record.clone()),
+        ReceivedChange::from_event(&event).expect("revisioned"),
+        ReceivedChange::from_change(record.clone()),
     ] {
         assert_eq!((hint.config.as_ref(), hint.last_set), (Some(config), 0));
         assert!(
@@ -349,7 +349,7 @@ fn a_record_of_the_feed_says_what_its_event_says() {
         );
     }
     assert!(
-        Hint::from_change(Change {
+        ReceivedChange::from_change(Change {
             crc: Some(Crc(1)),
             ..record
         })

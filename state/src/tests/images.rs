@@ -6,7 +6,7 @@ use super::{
     model::{Model, Wish, name},
     world::{World, machine},
 };
-use crate::{Damaged, Image, Machine, image::Notes};
+use crate::{Image, ImageError, Machine, image::ImageMeta};
 
 /// An image with everything in it: two collections, a range beyond, a tombstone, a moment settled
 /// earlier.
@@ -34,9 +34,9 @@ fn image() -> Vec<u8> {
     bytes
 }
 
-fn notes() -> Notes {
+fn notes() -> ImageMeta {
     let cursors = [(name(0).clone(), "1700000000000-7".to_owned())].into();
-    Notes {
+    ImageMeta {
         confirmed_ms: Some(1_700_000_000_000),
         cursors,
     }
@@ -79,7 +79,7 @@ fn every_cut_is_refused() {
 #[test]
 fn an_image_of_another_format_says_so() {
     let image = Image::read(&b"{\"format\":2,\"whatever\":true}\n"[..]);
-    assert!(matches!(image, Err(Damaged::Format(2))), "{image:?}");
+    assert!(matches!(image, Err(ImageError::Format(2))), "{image:?}");
 }
 
 #[test]

@@ -5,10 +5,10 @@ use std::sync::{Arc, LazyLock};
 
 use contract::{
     CanonicalJson, ChangeSet, CollectionName, Digest, DocumentId, Epoch, Head, Operation, Revision,
-    SetPart, fleet::Settled, snapshot,
+    SetPart, fleet::SettledPoint, snapshot,
 };
 
-use crate::{Hint, Machine, Snapshot};
+use crate::{Machine, ReceivedChange, Snapshot};
 
 /// Collections, followed or not.
 pub(crate) const COLLECTIONS: usize = 3;
@@ -64,7 +64,7 @@ pub(crate) struct State {
 
 #[derive(Debug, Clone)]
 pub(crate) struct Log {
-    pub(crate) changes: Vec<Hint>,
+    pub(crate) changes: Vec<ReceivedChange>,
     /// `states[r]` is the collection at revision r.
     pub(crate) states: Vec<State>,
 }
@@ -108,7 +108,7 @@ impl Model {
         self.logs[collection].changes.len() as Revision
     }
 
-    pub(crate) fn change(&self, collection: usize, revision: Revision) -> &Hint {
+    pub(crate) fn change(&self, collection: usize, revision: Revision) -> &ReceivedChange {
         &self.logs[collection].changes[revision as usize - 1]
     }
 
@@ -116,8 +116,8 @@ impl Model {
         &self.logs[collection].states[revision as usize]
     }
 
-    pub(crate) fn settled(&self, collection: usize, revision: Revision) -> Settled {
-        Settled {
+    pub(crate) fn settled(&self, collection: usize, revision: Revision) -> SettledPoint {
+        SettledPoint {
             revision,
             digest: self.state(collection, revision).digest,
         }
@@ -210,7 +210,7 @@ impl Model {
             id(document).clone(),
             state.last_set,
         );
-        log.changes.push(Hint {
+        log.changes.push(ReceivedChange {
             collection,
             id,
             epoch,
@@ -259,7 +259,7 @@ impl Model {
     }
 
     pub(crate) fn snapshot(&self, at: [Revision; COLLECTIONS], machine: &Machine) -> Snapshot {
-        let mut builder = Snapshot::begin(snapshot::Start {
+        let mut builder = Snapshot::begin(snapshot::SnapshotStart {
             epoch: self.epoch,
             heads: self.heads(at),
         });
@@ -273,7 +273,7 @@ impl Model {
             {
                 let config_data = value(collection, touch.counter, touch.revision).clone();
                 let (id, revision, crc) = (id(document).clone(), touch.revision, config_data.crc());
-                let item = snapshot::Item {
+                let item = snapshot::SnapshotItem {
                     collection: name(collection).clone(),
                     id,
                     revision,
@@ -287,7 +287,7 @@ impl Model {
             }
         }
         builder
-            .complete(&snapshot::End { end: true, count }, machine.root())
+            .complete(&snapshot::SnapshotEnd { end: true, count }, machine.root())
             .expect("complete")
     }
 }

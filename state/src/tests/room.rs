@@ -8,7 +8,7 @@ use super::{
     world::machine,
 };
 use crate::{
-    Decision, Hint, Machine,
+    Decision, Machine, ReceivedChange,
     staging::{MAX_BYTES, MAX_CHANGES},
 };
 
@@ -40,7 +40,7 @@ fn bytes_staged(machine: &Machine) -> usize {
     let held = machine.root().collection(name(0)).expect("followed");
     (1..=held.known())
         .filter_map(|revision| held.staged.get(revision))
-        .map(Hint::size)
+        .map(ReceivedChange::size)
         .sum()
 }
 
@@ -95,15 +95,19 @@ fn the_lowest_find_room_and_the_highest_go() {
         assert_eq!(machine.apply(model.change(0, revision)), Decision::Staged);
     }
     let next = model.change(0, 3 + MAX_CHANGES as Revision);
-    assert_eq!(machine.apply(next), Decision::NoRoom);
+    assert_eq!(machine.apply(next), Decision::NoCapacity);
     assert_eq!(
         machine.decide(next),
-        Decision::NoRoom,
+        Decision::NoCapacity,
         "it does not count as seen"
     );
     assert_eq!(machine.apply(model.change(0, 1)), Decision::Staged);
     let highest = model.change(0, 2 + MAX_CHANGES as Revision);
-    assert_eq!(machine.decide(highest), Decision::NoRoom, "it had to go");
+    assert_eq!(
+        machine.decide(highest),
+        Decision::NoCapacity,
+        "it had to go"
+    );
     let held = machine.root().collection(name(0)).expect("followed");
     assert_eq!((held.staged(), held.known()), (MAX_CHANGES, next.revision));
     assert_eq!(heal(&mut machine, &model), 2);
@@ -147,7 +151,7 @@ proptest! {
             prop_assert_eq!(machine.apply(hint), decided);
             let held = machine.root().collection(name(0)).expect("followed");
             prop_assert!(held.staged() <= MAX_CHANGES);
-            prop_assert_eq!(held.covered(hint.revision), decided != Decision::NoRoom);
+            prop_assert_eq!(held.covered(hint.revision), decided != Decision::NoCapacity);
         }
         prop_assert!(heal(&mut machine, &model) <= 4);
     }

@@ -6,7 +6,7 @@ use super::{
     model::{Model, Wish, id, name},
     world::World,
 };
-use crate::{Decision, NotInstalled};
+use crate::{Decision, InstallError};
 
 const A: u8 = 1;
 const A_AND_B: u8 = 3;
@@ -167,7 +167,7 @@ fn a_snapshot_from_before_an_image_never_tears_a_set() {
     let old = world.models[0].snapshot([0, 0, 0], &world.machine);
     assert_eq!(
         world.machine.install(generation, old),
-        Err(NotInstalled::Behind(name(0).clone()))
+        Err(InstallError::Behind(name(0).clone()))
     );
     assert_eq!(shown(&world, 0, 0), Some(1), "nothing changed");
     let generation = world.machine.begin_load();

@@ -1,12 +1,15 @@
 //! A machine, the models of all epochs, and everything that must hold after every step.
 
-use contract::{CollectionName, Digest, Revision, fleet::Settled};
+use contract::{CollectionName, Digest, Revision, fleet::SettledPoint};
 
 use super::{
     differences::Follower,
     model::{COLLECTIONS, DOCUMENTS, Model, Touch, Wish, id, name, value},
 };
-use crate::{Collection, Decision, Generation, Hint, How, Image, Machine, NotInstalled, Root};
+use crate::{
+    CollectionState, Decision, Image, InstallError, InstallKind, LoadId, Machine, ReceivedChange,
+    Root,
+};
 
 /// What can happen. Numbers are taken modulo what there is.
 #[derive(Debug, Clone)]
@@ -55,12 +58,12 @@ pub(crate) struct World {
     /// One model per epoch, the newest last.
     pub(crate) models: Vec<Model>,
     pub(crate) machine: Machine,
-    load: Option<Generation>,
-    overtaken: Option<Generation>,
+    load: Option<LoadId>,
+    overtaken: Option<LoadId>,
     cursor: Option<[Revision; COLLECTIONS]>,
     /// The newest change of every document that readers were shown.
     shown: [[Touch; DOCUMENTS]; COLLECTIONS],
-    last_settled: [Option<Settled>; COLLECTIONS],
+    last_settled: [Option<SettledPoint>; COLLECTIONS],
     pinned: Vec<(Root, [[Touch; DOCUMENTS]; COLLECTIONS])>,
     pub(crate) follower: Follower,
 }
@@ -100,7 +103,7 @@ impl World {
         self.models.last_mut().expect("there is always one")
     }
 
-    pub(crate) fn held(&self, collection: usize) -> Option<&Collection> {
+    pub(crate) fn held(&self, collection: usize) -> Option<&CollectionState> {
         self.machine.root().collection(name(collection))
     }
 
@@ -157,7 +160,7 @@ impl World {
                     let snapshot = model.snapshot(model.newest(), &self.machine);
                     assert_eq!(
                         self.machine.install(generation, snapshot),
-                        Err(NotInstalled::Voided)
+                        Err(InstallError::Superseded)
                     );
                 }
             }
@@ -166,7 +169,7 @@ impl World {
                 let model = &self.models[self.models.len() - 1];
                 self.machine.compare(&model.heads(model.newest()));
             }
-            Step::Distrust { collection } => self.machine.distrust(name(collection)),
+            Step::Distrust { collection } => self.machine.mark_diverged(name(collection)),
             Step::Epoch { back } => {
                 let moment = self.model().moments.len().saturating_sub(1 + back);
                 // As many as there are values for.
@@ -185,7 +188,7 @@ impl World {
     }
 
     /// One change; `decide` and `apply` must agree, and what was decided must have happened.
-    pub(crate) fn deliver(&mut self, hint: &Hint) -> Decision {
+    pub(crate) fn deliver(&mut self, hint: &ReceivedChange) -> Decision {
         let decided = self.machine.decide(hint);
         assert_eq!(self.machine.apply(hint), decided);
         let again = self.machine.decide(hint);
@@ -230,7 +233,7 @@ impl World {
         let mark = |collection| {
             self.held(collection)
                 .filter(|held| held.versioned())
-                .map(Collection::watermark)
+                .map(CollectionState::watermark)
         };
         let mut cursor = begun.unwrap_or([0, 1, 2].map(|c| mark(c).unwrap_or(Revision::MAX)));
         let mut page = Vec::new();
@@ -249,21 +252,21 @@ impl World {
 
     pub(crate) fn install(
         &mut self,
-        generation: Generation,
+        generation: LoadId,
         epoch: usize,
         at: [Revision; COLLECTIONS],
     ) {
         let model = &self.models[epoch];
         let ours = self.machine.root().epoch();
-        let distrusted = |world: &Self| {
+        let diverged = |world: &Self| {
             world
                 .machine
                 .root()
                 .collections()
-                .filter(|(_, held)| held.distrusted())
+                .filter(|(_, held)| held.diverged())
                 .count()
         };
-        let (before, whole) = (distrusted(self), self.machine.root().loaded());
+        let (before, whole) = (diverged(self), self.machine.root().loaded());
         let installed = self
             .machine
             .install(generation, model.snapshot(at, &self.machine));
@@ -273,16 +276,20 @@ impl World {
                 assert!(ours <= Some(model.epoch), "an older history was installed");
                 assert_eq!(
                     installed.how,
-                    if caught { How::Caught } else { How::Replaced }
+                    if caught {
+                        InstallKind::CaughtUp
+                    } else {
+                        InstallKind::Replaced
+                    }
                 );
-                assert_eq!(installed.resets, before - distrusted(self));
+                assert_eq!(installed.resets, before - diverged(self));
                 if !caught {
                     self.shown = Default::default();
                 }
                 assert!(self.machine.root().loaded());
             }
-            Err(NotInstalled::OlderEpoch(theirs)) => assert!(ours > Some(theirs)),
-            Err(NotInstalled::Behind(_)) => {
+            Err(InstallError::OlderEpoch(theirs)) => assert!(ours > Some(theirs)),
+            Err(InstallError::Behind(_)) => {
                 assert!(!whole, "only a machine that lacks a collection refuses")
             }
             Err(other) => panic!("refused: {other}"),
@@ -292,7 +299,7 @@ impl World {
 
     /// What the machine says about settled moments, proven against the model. An install may pass
     /// through several.
-    fn settled_by_model(&self) -> [Option<Settled>; COLLECTIONS] {
+    fn settled_by_model(&self) -> [Option<SettledPoint>; COLLECTIONS] {
         let proven = |collection| {
             let said = self.held(collection)?.last_settled()?;
             assert_eq!(
@@ -312,7 +319,7 @@ impl World {
         let mut bytes = Vec::new();
         self.machine
             .root()
-            .write_image(&crate::image::Notes::default(), &mut bytes)
+            .write_image(&crate::image::ImageMeta::default(), &mut bytes)
             .expect("a Vec accepts all");
         let image = Image::read(&bytes[..]).expect("intact");
         let mut next = machine(followed);
@@ -342,7 +349,7 @@ impl World {
             if !next
                 .root()
                 .collection(name(collection))
-                .is_some_and(Collection::loaded)
+                .is_some_and(CollectionState::loaded)
             {
                 self.shown[collection] = Default::default();
                 self.last_settled[collection] = None;
@@ -477,14 +484,14 @@ fn collection_of(given: &CollectionName) -> usize {
         .expect("one of ours")
 }
 
-fn document_of(change: &Hint) -> usize {
+fn document_of(change: &ReceivedChange) -> usize {
     (0..DOCUMENTS)
         .find(|document| *id(*document) == change.id)
         .expect("one of ours")
 }
 
 /// What readers must see: of every document the newest change that was seen. Proves that they do.
-fn visible(model: &Model, held: &Collection, collection: usize) -> [Touch; DOCUMENTS] {
+fn visible(model: &Model, held: &CollectionState, collection: usize) -> [Touch; DOCUMENTS] {
     let mut touched = model.state(collection, held.watermark()).touched;
     for revision in held.beyond.iter().flat_map(|range| range.clone()) {
         let change = model.change(collection, revision);

@@ -2,12 +2,12 @@
 
 use contract::{EventData, event};
 use serde_json::{Value, json};
-use service::openapi::{Answer, Document, Operation, Schema};
+use service::openapi::{ApiAnswer, ApiDocument, ApiOperation, ApiSchema};
 
 /// Name of the token among the ways to be let in.
 const TOKEN: &str = "daprApiToken";
 
-pub(super) fn add(document: Document) -> Document {
+pub(super) fn add(document: ApiDocument) -> ApiDocument {
     document
         .token(
             TOKEN,
@@ -18,7 +18,7 @@ pub(super) fn add(document: Document) -> Document {
         .operation("post", event::ROUTE, process())
 }
 
-fn subscribe() -> Operation {
+fn subscribe() -> ApiOperation {
     let text = || json!({"type": "string"});
     let subscription = json!({
         "type": "object",
@@ -31,18 +31,18 @@ fn subscribe() -> Operation {
         },
     });
     let list: Value = json!({"type": "array", "items": subscription});
-    secured(Operation::new(
+    secured(ApiOperation::new(
         "subscribe",
         "The topics that this subscriber wants of its sidecar",
     ))
     .answer(
-        Answer::empty(200, "One per collection; none when events come another way")
+        ApiAnswer::empty(200, "One per collection; none when events come another way")
             .content("application/json", list.into()),
     )
 }
 
-fn process() -> Operation {
-    let envelope = Schema::from(json!({
+fn process() -> ApiOperation {
+    let envelope = ApiSchema::from(json!({
         "type": "object",
         "description": "A CloudEvent; its `data` is an `EventData`",
         "required": ["specversion", "id", "source", "type", "data"],
@@ -52,17 +52,17 @@ fn process() -> Operation {
         "required": ["status"],
         "properties": {"status": {"enum": ["SUCCESS", "RETRY", "DROP"]}, "error": {"type": "string"}},
     });
-    let answer = Answer::empty(
+    let answer = ApiAnswer::empty(
         200,
         "What becomes of the event: whatever it is, the sidecar hears it in the body",
     );
-    secured(Operation::new("processEvent", "An event, as a structured CloudEvent or a binary one"))
+    secured(ApiOperation::new("processEvent", "An event, as a structured CloudEvent or a binary one"))
         .describe("An event that cannot be read, or is larger than 4 MiB, is dropped; the sidecar puts it to the dead letters.")
         .body("application/cloudevents+json", true, envelope)
-        .body("application/json", true, Schema::given::<EventData>())
+        .body("application/json", true, ApiSchema::given::<EventData>())
         .answer(answer.content("application/json", status.into()))
 }
 
-fn secured(operation: Operation) -> Operation {
+fn secured(operation: ApiOperation) -> ApiOperation {
     operation.secured(TOKEN).problem(401, &["unauthorized"])
 }

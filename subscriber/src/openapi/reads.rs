@@ -1,26 +1,26 @@
 //! Operations that read. It describes them, and does nothing.
 
 use contract::{
-    Document, DocumentId, Epoch, EventData, Feed, Head, Heads,
+    Document, DocumentId, Epoch, EventData, FeedPage, Head, Heads,
     feed::{EVENT_STREAM, PAGE},
     listing::NDJSON,
     schema::{DocumentList, ListStart},
-    snapshot::{End, Item, Start},
+    snapshot::{SnapshotEnd, SnapshotItem, SnapshotStart},
 };
 use serde_json::json;
-use service::openapi::{self, Answer, Header, Operation, Schema};
+use service::openapi::{self, ApiAnswer, ApiHeader, ApiOperation, ApiSchema};
 
 use super::{ETAG, STANDING, VARY, cached, of_collection, operation};
 
 /// Whether a snapshot is of one moment.
-const SETTLED: Header = Header {
+const SETTLED: ApiHeader = ApiHeader {
     name: "Confcast-Settled",
     description: "`false` while changes beyond a gap are in it: no replica may load it then",
     pattern: "^(true|false)$",
 };
 
-pub(super) fn add(document: openapi::Document) -> openapi::Document {
-    let heads = Answer::json::<Heads>(200, "Heads of one moment").with(&STANDING);
+pub(super) fn add(document: openapi::ApiDocument) -> openapi::ApiDocument {
+    let heads = ApiAnswer::json::<Heads>(200, "Heads of one moment").with(&STANDING);
     document
         .operation(
             "get",
@@ -49,19 +49,19 @@ pub(super) fn add(document: openapi::Document) -> openapi::Document {
         )
 }
 
-fn head() -> Operation {
+fn head() -> ApiOperation {
     let operation =
         of_collection("getHead", "Where a collection stands").problem(404, &["unversioned"]);
-    operation.answer(Answer::json::<Head>(200, "Its head").with(&STANDING))
+    operation.answer(ApiAnswer::json::<Head>(200, "Its head").with(&STANDING))
 }
 
-fn documents() -> Operation {
-    let line = Schema::lines([
-        Schema::of::<ListStart>(),
-        Schema::of::<Document>(),
-        Schema::of::<End>(),
+fn documents() -> ApiOperation {
+    let line = ApiSchema::lines([
+        ApiSchema::of::<ListStart>(),
+        ApiSchema::of::<Document>(),
+        ApiSchema::of::<SnapshotEnd>(),
     ]);
-    let list = Answer::json::<DocumentList>(
+    let list = ApiAnswer::json::<DocumentList>(
         200,
         "Head and documents of one moment, in the form that `Accept` names",
     )
@@ -75,24 +75,24 @@ fn documents() -> Operation {
     .answer(list)
 }
 
-fn one() -> Operation {
+fn one() -> ApiOperation {
     let operation = of_collection("getDocument", "A document")
-        .path("id", "Id of the document", Schema::of::<DocumentId>())
+        .path("id", "Id of the document", ApiSchema::of::<DocumentId>())
         .problem(400, &["bad-request"])
         .problem(404, &["no-data"]);
     cached(operation, &[ETAG]).answer(
-        Answer::json::<Document>(200, "The document")
+        ApiAnswer::json::<Document>(200, "The document")
             .with(&[ETAG])
             .with(&STANDING),
     )
 }
 
-fn snapshot() -> Operation {
+fn snapshot() -> ApiOperation {
     let names = json!({"type": "string", "examples": ["ChannelConfiguration,SkillConfiguration"]});
-    let line = Schema::lines([
-        Schema::of::<Start>(),
-        Schema::of::<Item>(),
-        Schema::of::<End>(),
+    let line = ApiSchema::lines([
+        ApiSchema::of::<SnapshotStart>(),
+        ApiSchema::of::<SnapshotItem>(),
+        ApiSchema::of::<SnapshotEnd>(),
     ]);
     operation(
         "getSnapshot",
@@ -107,28 +107,28 @@ fn snapshot() -> Operation {
     .problem(400, &["bad-request"])
     .problem(404, &["unknown-collection", "unversioned"])
     .answer(
-        Answer::empty(200, "One JSON text per line")
+        ApiAnswer::empty(200, "One JSON text per line")
             .content(NDJSON, line)
             .with(&[SETTLED])
             .with(&STANDING),
     )
 }
 
-fn feed(operation: Operation, of_one: bool) -> Operation {
+fn feed(operation: ApiOperation, of_one: bool) -> ApiOperation {
     let since = if of_one {
         json!({"type": "string", "pattern": "^[0-9]{1,19}$", "examples": ["0"]})
     } else {
         json!({"type": "string", "examples": ["ChannelConfiguration:0,SkillConfiguration:0"]})
     };
-    let page = Answer::empty(
+    let page = ApiAnswer::empty(
         200,
         "A page, or with `Accept: text/event-stream` all that is to come",
     )
     .content(
         "application/json",
-        Schema::of::<Feed<EventData>>().knowing::<EventData>(),
+        ApiSchema::of::<FeedPage<EventData>>().knowing::<EventData>(),
     )
-    .content(EVENT_STREAM, Schema::from(json!({"type": "string"})))
+    .content(EVENT_STREAM, ApiSchema::from(json!({"type": "string"})))
     .may_have(&[VARY])
     .with(&STANDING);
     let limit = json!({"type": "integer", "minimum": 0, "maximum": PAGE});
@@ -141,7 +141,7 @@ fn feed(operation: Operation, of_one: bool) -> Operation {
             "What the caller has; left out, a stream begins with the present, and a page cannot be",
             since.into(),
         )
-        .query("epoch", "The history that `since` counts in", Schema::of::<Epoch>())
+        .query("epoch", "The history that `since` counts in", ApiSchema::of::<Epoch>())
         .query("limit", "Most items of a page; more than there may be is taken for that many", limit.into())
         .header(
             "Last-Event-ID",

@@ -8,7 +8,7 @@
 use std::time::Instant;
 
 use actix_web::{HttpResponse, web};
-use contract::{CollectionName, fleet::CheckedIn};
+use contract::{CollectionName, fleet::CheckInAnswer};
 
 use super::{
     AppState,
@@ -24,7 +24,7 @@ pub(super) async fn answer(state: web::Data<AppState>) -> Result<HttpResponse, A
         .map(|age| age.as_millis().try_into().unwrap_or(u64::MAX));
     let head = |(name, held): (&CollectionName, _)| head_of(&view, name, held);
     let heads = view.root().collections().filter_map(head).collect();
-    Ok(HttpResponse::Ok().json(CheckedIn {
+    Ok(HttpResponse::Ok().json(CheckInAnswer {
         heads,
         age: age.unwrap_or(u64::MAX),
         resync: Default::default(),

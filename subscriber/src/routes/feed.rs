@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use actix_web::{HttpRequest, HttpResponse, http::header::ACCEPT, web};
 use contract::{
-    CollectionName, Epoch, EventData, Feed, Head, Revision,
-    feed::{self, Gone, PAGE, PAGE_BYTES, Scope, Shares, Since},
+    CollectionName, Epoch, EventData, FeedPage, Head, Revision,
+    feed::{self, FeedGoneError, FeedScope, PAGE, PAGE_BYTES, PageBudget, Since},
 };
 use replica::View;
 use serde::Deserialize;
@@ -40,7 +40,7 @@ pub(super) async fn one(
     let view = loaded(&state)?;
     let (name, held) = followed(&view, &path)?;
     head_of(&view, &name, held).ok_or_else(|| ApiError::unversioned(name.as_str()))?;
-    answer(&request, &state, &view, Scope::One(name))
+    answer(&request, &state, &view, FeedScope::One(name))
 }
 
 /// `GET /v1/changes`.
@@ -48,14 +48,14 @@ pub(super) async fn all(
     request: HttpRequest,
     state: web::Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
-    answer(&request, &state, &*loaded(&state)?, Scope::Several)
+    answer(&request, &state, &*loaded(&state)?, FeedScope::Several)
 }
 
 fn answer(
     request: &HttpRequest,
     state: &web::Data<AppState>,
     view: &View,
-    scope: Scope,
+    scope: FeedScope,
 ) -> Result<HttpResponse, ApiError> {
     let position = web::Query::<Position>::from_query(request.query_string());
     let position = position
@@ -82,12 +82,12 @@ fn answer(
         .iter()
         .any(|head| reached[&head.collection] < head.revision);
     let mut answer = match &scope {
-        Scope::One(name) => {
+        FeedScope::One(name) => {
             followed(view, name.as_str()).map(|(name, held)| about(view, &name, held))?
         }
-        Scope::Several => about_all(view),
+        FeedScope::Several => about_all(view),
     };
-    Ok(answer.json(Feed { heads, items, more }))
+    Ok(answer.json(FeedPage { heads, items, more }))
 }
 
 impl Position {
@@ -96,7 +96,7 @@ impl Position {
         epoch.map_err(|error| ApiError::bad_request("epoch", error))
     }
 
-    fn since(&self, scope: &Scope) -> Result<Option<Since>, ApiError> {
+    fn since(&self, scope: &FeedScope) -> Result<Option<Since>, ApiError> {
         let since = self
             .since
             .as_deref()
@@ -133,7 +133,7 @@ fn changes(
     since: &Since,
     epoch: Option<Epoch>,
     (room, budget): (usize, usize),
-) -> Result<Vec<EventData>, Gone> {
+) -> Result<Vec<EventData>, FeedGoneError> {
     let mut pending = Vec::new();
     for head in heads {
         let Some(after) = since.get(&head.collection).copied() else {
@@ -145,7 +145,7 @@ fn changes(
         }
     }
     pending.sort_by_key(|(head, after)| head.revision - after);
-    let mut shares = Shares::new(pending.len(), room, budget);
+    let mut shares = PageBudget::new(pending.len(), room, budget);
     let mut items = BTreeMap::<&CollectionName, Vec<EventData>>::new();
     for (head, after) in pending {
         let (found, bytes) = next(view, &head.collection, after, shares.share());

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use actix_web::{HttpResponse, http::header::ContentType, web};
-use contract::status::State;
+use contract::status::ReplicaState;
 use serde_json::json;
 
 use super::AppState;
@@ -22,7 +22,7 @@ pub async fn ready(state: web::Data<AppState>) -> Result<HttpResponse, ApiError>
     let view = state.replica.view();
     if !view.loaded() {
         Err(ApiError::loading())
-    } else if !state.ready_when_stale && view.state(Instant::now()) == State::Stale {
+    } else if !state.ready_when_stale && view.state(Instant::now()) == ReplicaState::Stale {
         Err(ApiError::stale())
     } else {
         Ok(HttpResponse::Ok().json(json!({"status": "ready"})))

@@ -32,9 +32,7 @@ pub(super) async fn answer(
             .unwrap_or_default();
         let allow = allow.replace("GET", "GET, HEAD");
         let problem = Problem::new(
-            405,
-            "method-not-allowed",
-            "Method not allowed",
+            contract::ProblemKind::MethodNotAllowed,
             format!("Send one of {allow}"),
         );
         let mut answer = answer.into_response(ApiError::from(problem).error_response());

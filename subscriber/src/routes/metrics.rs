@@ -5,7 +5,7 @@
 use std::fmt;
 
 use actix_web::{HttpResponse, web};
-use contract::{fleet::Intake, status::State};
+use contract::{fleet::IntakeFault, status::ReplicaState};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric, text},
@@ -74,7 +74,12 @@ impl Collector for Scrape {
             by_row(|r| r.staged),
         )?;
 
-        let states = [State::Loading, State::Behind, State::Stale, State::Current];
+        let states = [
+            ReplicaState::Loading,
+            ReplicaState::Behind,
+            ReplicaState::Stale,
+            ReplicaState::Current,
+        ];
         let states = states.map(|state| {
             (
                 Some(state.as_str().to_owned()),
@@ -88,7 +93,7 @@ impl Collector for Scrape {
             "state",
             states,
         )?;
-        let intakes = Intake::ALL.map(|one| {
+        let intakes = IntakeFault::ALL.map(|one| {
             (
                 Some(one.as_str().to_owned()),
                 u64::from(status.intake == Some(one)),
@@ -119,7 +124,7 @@ impl Collector for Scrape {
             ("other_epoch", events.other_epoch),
             ("early", events.early),
             ("ignored", events.ignored),
-            ("hinted", events.hinted),
+            ("without-revision", events.without_revision),
             ("expired", events.expired),
             ("retried", events.retried),
             ("dropped", events.dropped),
@@ -132,7 +137,7 @@ impl Collector for Scrape {
             "end",
             events,
         )?;
-        let healing = &status.healing;
+        let healing = &status.sync;
         counters(
             &mut out,
             "fetched_values",
@@ -159,7 +164,7 @@ impl Collector for Scrape {
             "healed_changes",
             "Changes that came by the feed first",
             "",
-            [(None, healing.healed)],
+            [(None, healing.changes)],
         )?;
         counters(
             &mut out,

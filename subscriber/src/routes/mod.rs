@@ -18,7 +18,7 @@ use actix_web::{
     web::{self, ServiceConfig},
 };
 use replica::{Replica, actix::Options};
-use service::streams::Streams;
+use service::streams::StreamSlots;
 
 use crate::{error::ApiError, settings::Settings};
 
@@ -28,12 +28,12 @@ pub struct AppState {
     replica: Replica,
     dapr: Options,
     ready_when_stale: bool,
-    streams: Streams,
+    streams: StreamSlots,
 }
 
 impl AppState {
     /// What handlers need of the settings.
-    pub fn new(replica: Replica, settings: &Settings, streams: Streams) -> Self {
+    pub fn new(replica: Replica, settings: &Settings, streams: StreamSlots) -> Self {
         Self {
             replica,
             dapr: Options {

@@ -7,7 +7,7 @@ use std::{collections::VecDeque, convert::Infallible, sync::Arc};
 use bytes::Bytes;
 use contract::{
     CollectionName, Document, DocumentId,
-    listing::{self, Listing},
+    listing::{self, ListWriter},
 };
 use replica::View;
 
@@ -16,7 +16,7 @@ const PIECE: usize = 64 * 1024;
 
 /// How documents are written one after the other.
 pub(super) enum Frame {
-    List(Listing),
+    List(ListWriter),
     Snapshot { count: u64 },
 }
 

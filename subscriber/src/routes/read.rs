@@ -20,9 +20,9 @@ use actix_web::{
 };
 use contract::{
     CollectionName, DocumentId, Head, Heads,
-    listing::{self, Form, Listing, NDJSON},
-    snapshot::{SETTLED, Start},
-    status::State,
+    listing::{self, ListFormat, ListWriter, NDJSON},
+    snapshot::{SETTLED, SnapshotStart},
+    status::ReplicaState,
 };
 use futures_util::stream;
 use replica::{RawCollection as Collection, Ring, View};
@@ -39,7 +39,7 @@ use crate::error::ApiError;
 /// epoch when it concerns several (their heads are in the body), `unversioned` when there is no
 /// epoch.
 pub const REVISION_HEADER: HeaderName = HeaderName::from_static("confcast-revision");
-/// How far the data of an answer may be trusted: a [`State`].
+/// How far the data of an answer may be trusted: a [`ReplicaState`].
 pub const STATE_HEADER: HeaderName = HeaderName::from_static("confcast-state");
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -82,7 +82,7 @@ pub async fn documents(
         .get_all(ACCEPT)
         .filter_map(|line| line.to_str().ok())
         .collect();
-    let form = Form::accepted(Some(&accepted.join(", ")));
+    let form = ListFormat::accepted(Some(&accepted.join(", ")));
     let etag = tags::of_list(head.as_ref(), held, form);
     let mut answer = about(&view, &name, held);
     answer
@@ -93,8 +93,8 @@ pub async fn documents(
     }
     let mut begun = Vec::new();
     let listing = match &head {
-        Some(head) => Listing::open(form, head, &mut begun),
-        None => Listing::open_headless(form, &mut begun),
+        Some(head) => ListWriter::open(form, head, &mut begun),
+        None => ListWriter::open_headless(form, &mut begun),
     };
     let pieces = Pieces::new(
         Arc::clone(&view),
@@ -173,7 +173,7 @@ pub async fn snapshot(
     // There are heads, so there is an epoch.
     let epoch = view.root().epoch().ok_or_else(ApiError::loading)?;
     let mut begun = Vec::new();
-    listing::start_line(&Start { epoch, heads }, &mut begun);
+    listing::start_line(&SnapshotStart { epoch, heads }, &mut begun);
     let settled = names.iter().all(|name| {
         view.root()
             .collection(name)
@@ -240,7 +240,7 @@ pub(super) fn about_all(view: &View) -> HttpResponseBuilder {
     )
 }
 
-fn answer(revision: Option<String>, state: State) -> HttpResponseBuilder {
+fn answer(revision: Option<String>, state: ReplicaState) -> HttpResponseBuilder {
     let mut answer = HttpResponse::Ok();
     answer.insert_header((
         REVISION_HEADER,

@@ -4,14 +4,14 @@ use actix_web::{
     HttpRequest,
     http::header::{EntityTag, Header, IF_NONE_MATCH, IfNoneMatch},
 };
-use contract::{Head, listing::Form};
+use contract::{Head, listing::ListFormat};
 use replica::RawCollection as Collection;
 
 use super::read::UNVERSIONED;
 
 /// The same tag means the same list, byte by byte: so it names the form too (RFC 9110 section
 /// 8.8.3). Beyond a gap, or without revisions, only the digest tells.
-pub(super) fn of_list(head: Option<&Head>, held: &Collection, form: Form) -> String {
+pub(super) fn of_list(head: Option<&Head>, held: &Collection, form: ListFormat) -> String {
     let digest = held.digest();
     let moment = match head {
         Some(head) if held.settled() => format!("{}-{}", head.epoch, head.revision),
@@ -19,8 +19,8 @@ pub(super) fn of_list(head: Option<&Head>, held: &Collection, form: Form) -> Str
         None => format!("{UNVERSIONED}-{digest}"),
     };
     match form {
-        Form::Json => format!("\"{moment}\""),
-        Form::NdJson => format!("\"{moment}-ndjson\""),
+        ListFormat::Json => format!("\"{moment}\""),
+        ListFormat::NdJson => format!("\"{moment}-ndjson\""),
     }
 }
 

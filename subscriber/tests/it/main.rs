@@ -12,8 +12,8 @@ use clap::Parser;
 use contract::{
     CanonicalJson, Digest, Document, Head, Heads, Problem,
     listing::{self, NDJSON},
-    snapshot::{Line, Start},
-    status::{State, Status},
+    snapshot::{SnapshotLine, SnapshotStart},
+    status::{ReplicaState, ReplicaStatus},
 };
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -61,7 +61,7 @@ impl Subscriber {
             .await
     }
 
-    async fn status(&self) -> Status {
+    async fn status(&self) -> ReplicaStatus {
         self.fetch("/v1/status")
             .await
             .json()
@@ -69,7 +69,7 @@ impl Subscriber {
             .expect("a status")
     }
 
-    async fn reaches(&self, state: State) {
+    async fn reaches(&self, state: ReplicaState) {
         let deadline = Instant::now() + Duration::from_secs(10);
         let mut tick = tokio::time::interval(Duration::from_millis(5));
         while self.status().await.state != state {
@@ -169,7 +169,7 @@ fn publisher(revision: u64, count: u64) -> impl Fn(&str) -> Option<(u16, String)
     let heads = vec![a, Head::empty("B".parse().expect("a name"), epoch)];
     let mut out = Vec::new();
     listing::start_line(
-        &Start {
+        &SnapshotStart {
             epoch,
             heads: heads.clone(),
         },
@@ -203,7 +203,7 @@ async fn problem(answer: Response, status: u16, kind: &str) {
     );
     let problem: Problem = answer.json().await.expect("a problem");
     assert_eq!(
-        (problem.status, problem.kind),
+        (problem.status, problem.kind.to_string()),
         (status, format!("urn:confcast:problem:{kind}"))
     );
 }
@@ -211,7 +211,7 @@ async fn problem(answer: Response, status: u16, kind: &str) {
 #[tokio::test]
 async fn poison_never_stands_in_the_way_of_the_next_event() {
     check(&[], publisher(7, 0), async |subscriber| {
-        subscriber.reaches(State::Current).await;
+        subscriber.reaches(ReplicaState::Current).await;
         let structured = [("content-type", STRUCTURED)];
         let with = |member: &str, value: Value| {
             let mut data = update("x", 8, &json!({}));
@@ -351,7 +351,10 @@ async fn before_the_first_load_nothing_is_said_of_any_document() {
                 json!({"status": "SUCCESS"})
             );
             let status = subscriber.status().await;
-            assert_eq!((status.state, status.events.early), (State::Loading, 1));
+            assert_eq!(
+                (status.state, status.events.early),
+                (ReplicaState::Loading, 1)
+            );
             assert_eq!(
                 status.instance,
                 format!("here:{}", subscriber.address.port())
@@ -393,7 +396,7 @@ async fn a_token_guards_what_a_sidecar_calls_and_nothing_else() {
         &["--app-api-token=open sesame"],
         publisher(7, 0),
         async |subscriber| {
-            subscriber.reaches(State::Current).await;
+            subscriber.reaches(ReplicaState::Current).await;
             for wrong in ["", "open", "open sesamf"] {
                 let answer = subscriber
                     .get("/dapr/subscribe")
@@ -429,7 +432,7 @@ async fn a_token_guards_what_a_sidecar_calls_and_nothing_else() {
 #[tokio::test]
 async fn reads_are_answered_from_memory() {
     check(&[], publisher(7, 30), async |subscriber| {
-        subscriber.reaches(State::Current).await;
+        subscriber.reaches(ReplicaState::Current).await;
         let answer = subscriber.fetch("/v1/collections/A/documents/x").await;
         assert_eq!(
             (
@@ -535,8 +538,8 @@ async fn reads_are_answered_from_memory() {
         let end = snapshot
             .lines()
             .last()
-            .map(|line| Line::parse(line.as_bytes()).expect("a line"));
-        assert!(matches!(end, Some(Line::End(end)) if end.count == 31));
+            .map(|line| SnapshotLine::parse(line.as_bytes()).expect("a line"));
+        assert!(matches!(end, Some(SnapshotLine::End(end)) if end.count == 31));
 
         let gone = subscriber.fetch("/v1/collections/A/documents/gone").await;
         assert_eq!(
@@ -601,7 +604,7 @@ async fn chained(subscriber: &Subscriber, test: impl AsyncFnOnce(&replica::Repli
     let done: std::pin::Pin<Box<dyn Future<Output = ()>>> = Box::pin(async {
         let deadline = Instant::now() + Duration::from_secs(10);
         let mut tick = tokio::time::interval(Duration::from_millis(5));
-        while replica.status().state != State::Current {
+        while replica.status().state != ReplicaState::Current {
             assert!(
                 Instant::now() < deadline,
                 "not in time: {:?}",
@@ -617,7 +620,7 @@ async fn chained(subscriber: &Subscriber, test: impl AsyncFnOnce(&replica::Repli
 #[tokio::test]
 async fn a_subscriber_feeds_another_replica() {
     check(&[], publisher(7, 30), async |subscriber| {
-        subscriber.reaches(State::Current).await;
+        subscriber.reaches(ReplicaState::Current).await;
         chained(subscriber, async |below| {
             assert_eq!(
                 below.status().collections,
@@ -633,7 +636,7 @@ async fn a_subscriber_feeds_another_replica() {
 #[tokio::test]
 async fn whoever_follows_a_subscriber_hears_how_old_its_word_is() {
     check(&[], publisher(7, 1), async |subscriber| {
-        subscriber.reaches(State::Current).await;
+        subscriber.reaches(ReplicaState::Current).await;
         let check_in = async || -> Value {
             let answer = subscriber.client.put(subscriber.url("/v1/replicas/below")).json(&json!({}));
             answer.send().await.expect("an answer").json().await.expect("json")
@@ -664,7 +667,7 @@ async fn a_publisher_without_revisions_drives_the_whole_chain() {
         _ => Some((404, "Cannot GET".to_owned())),
     };
     check(&[], answer, async |subscriber| {
-        subscriber.reaches(State::Current).await;
+        subscriber.reaches(ReplicaState::Current).await;
         let minimal = json!({"collection": "A", "op": "Create", "id": "y", "configData": {"v": 2}, "crc": "",
             "metadata": {"ttlInSeconds": "60"}, "pubSubName": "pubsub-config-ap-four"});
         assert_eq!(subscriber.event(minimal).await, json!({"status": "SUCCESS"}));

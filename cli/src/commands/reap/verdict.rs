@@ -12,7 +12,7 @@ use std::{
 };
 
 use broker::groups::Group;
-use contract::{CollectionName, fleet::Fleet};
+use contract::{CollectionName, fleet::ReplicaList};
 use serde::{Serialize, Serializer};
 
 use super::names::{Pattern, is_uuid};
@@ -21,7 +21,7 @@ use super::names::{Pattern, is_uuid};
 #[derive(Debug, Clone)]
 pub(super) struct Look {
     pub(super) groups: BTreeMap<String, BTreeMap<CollectionName, Group>>,
-    pub(super) fleet: Fleet,
+    pub(super) fleet: ReplicaList,
 }
 
 /// What the user says.
@@ -232,7 +232,7 @@ struct Owners<'a> {
 }
 
 impl<'a> Owners<'a> {
-    fn of(fleet: &'a Fleet) -> Self {
+    fn of(fleet: &'a ReplicaList) -> Self {
         let mut owners = Self {
             live: BTreeSet::new(),
             gone: BTreeSet::new(),

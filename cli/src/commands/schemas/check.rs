@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::{Context, ensure};
-use contract::{CollectionName, DocumentId, Revision, snapshot::Item};
+use contract::{CollectionName, DocumentId, Revision, snapshot::SnapshotItem};
 use jsonschema::Validator;
 use serde::Serialize;
 use serde_json::Value;
@@ -194,8 +194,8 @@ impl Report {
         Ok(())
     }
 
-    fn judge(&mut self, validator: &Validator, item: Item) -> anyhow::Result<()> {
-        let Item {
+    fn judge(&mut self, validator: &Validator, item: SnapshotItem) -> anyhow::Result<()> {
+        let SnapshotItem {
             collection,
             id,
             revision,

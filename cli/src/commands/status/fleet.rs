@@ -7,21 +7,21 @@ use std::{collections::BTreeMap, time::SystemTime};
 use comfy_table::Table;
 use contract::{
     CollectionName, Head,
-    fleet::{CheckIn, Fleet, Intake, Member, Report},
-    status::State,
+    fleet::{CheckIn, CollectionReport, IntakeFault, ReplicaList, ReplicaRecord},
+    status::ReplicaState,
 };
 
 use super::tables::yes_or_no;
 use crate::output;
 
 /// What keeps the live ones from being healthy.
-pub(super) fn wrong(fleet: &Fleet, heads: &[Head]) -> Vec<String> {
+pub(super) fn wrong(fleet: &ReplicaList, heads: &[Head]) -> Vec<String> {
     let live = fleet.replicas.iter().filter(|member| !member.gone);
-    live.flat_map(|Member { check_in, .. }| {
+    live.flat_map(|ReplicaRecord { check_in, .. }| {
         check_in.collections.iter().filter_map(|(name, report)| {
             let verdict = match digests_agree(name, report, heads) {
                 Some(false) => "different from the publisher",
-                _ if report.state != State::Current => report.state.as_str(),
+                _ if report.state != ReplicaState::Current => report.state.as_str(),
                 _ => return None,
             };
             Some(format!("{name} of {} is {verdict}", check_in.instance))
@@ -30,7 +30,7 @@ pub(super) fn wrong(fleet: &Fleet, heads: &[Head]) -> Vec<String> {
     .collect()
 }
 
-pub(super) fn gone(fleet: &Fleet) -> impl Iterator<Item = &str> {
+pub(super) fn gone(fleet: &ReplicaList) -> impl Iterator<Item = &str> {
     fleet
         .replicas
         .iter()
@@ -39,12 +39,12 @@ pub(super) fn gone(fleet: &Fleet) -> impl Iterator<Item = &str> {
 }
 
 /// The live ones that events do not reach as they should.
-pub(super) fn intakes(fleet: &Fleet) -> impl Iterator<Item = (Intake, &str)> {
+pub(super) fn intakes(fleet: &ReplicaList) -> impl Iterator<Item = (IntakeFault, &str)> {
     let live = fleet.replicas.iter().filter(|member| !member.gone);
     live.filter_map(|member| Some((member.check_in.intake?, member.check_in.instance.as_str())))
 }
 
-pub(super) fn table(fleet: &Fleet, heads: &[Head]) -> Table {
+pub(super) fn table(fleet: &ReplicaList, heads: &[Head]) -> Table {
     let mut table = output::table([
         "replica",
         "base URL",
@@ -71,7 +71,7 @@ pub(super) fn table(fleet: &Fleet, heads: &[Head]) -> Table {
             base_url.clone().unwrap_or_default(),
             seen(member),
         ];
-        let events = intake.map_or("", Intake::as_str);
+        let events = intake.map_or("", IntakeFault::as_str);
         let row = |cells: [String; 5], rest: [String; 3]| {
             [about.to_vec(), cells.to_vec(), rest.to_vec()].concat()
         };
@@ -108,8 +108,8 @@ pub(super) fn table(fleet: &Fleet, heads: &[Head]) -> Table {
 }
 
 /// What to do about intakes, once per kind.
-pub(super) fn mends<'a>(intakes: impl Iterator<Item = (Intake, &'a str)>) -> Vec<String> {
-    let mut by_kind: BTreeMap<&str, (Intake, Vec<&str>)> = BTreeMap::new();
+pub(super) fn mends<'a>(intakes: impl Iterator<Item = (IntakeFault, &'a str)>) -> Vec<String> {
+    let mut by_kind: BTreeMap<&str, (IntakeFault, Vec<&str>)> = BTreeMap::new();
     for (intake, instance) in intakes {
         by_kind
             .entry(intake.as_str())
@@ -119,12 +119,12 @@ pub(super) fn mends<'a>(intakes: impl Iterator<Item = (Intake, &'a str)>) -> Vec
     }
     by_kind
         .into_iter()
-        .map(|(kind, (intake, who))| format!("{kind}: {}: {}", who.join(", "), intake.mend()))
+        .map(|(kind, (intake, who))| format!("{kind}: {}: {}", who.join(", "), intake.remedy()))
         .collect()
 }
 
 /// How long ago, by the publisher's clock and ours.
-fn seen(member: &Member) -> String {
+fn seen(member: &ReplicaRecord) -> String {
     let ago = SystemTime::now()
         .duration_since(member.seen.into())
         .unwrap_or_default()
@@ -143,7 +143,7 @@ fn seen(member: &Member) -> String {
 
 /// Whether the digests are equal; no verdict unless both speak of the same revision of the same
 /// history.
-fn digests_agree(name: &CollectionName, report: &Report, heads: &[Head]) -> Option<bool> {
+fn digests_agree(name: &CollectionName, report: &CollectionReport, heads: &[Head]) -> Option<bool> {
     let head = heads.iter().find(|head| head.collection == *name)?;
     let settled = report
         .settled

@@ -1,6 +1,6 @@
 //! What counts as a healthy fleet, and how the rest is shown.
 
-use contract::fleet::Member;
+use contract::fleet::ReplicaRecord;
 
 use super::*;
 use crate::stand_in::{
@@ -9,7 +9,7 @@ use crate::stand_in::{
 };
 
 /// One replica at revision 7 and what it says, against a publisher at revision 7.
-fn report(state: State, revision: u64, digest: u64) -> Report {
+fn report(state: ReplicaState, revision: u64, digest: u64) -> Report {
     let epoch = "0f86d081-1".parse().expect("an epoch");
     let collection: CollectionName = "A".parse().expect("a name");
     let head = Head {
@@ -38,7 +38,7 @@ fn report(state: State, revision: u64, digest: u64) -> Report {
         drops: vec![],
         boot_id: String::new(),
         intake: None,
-        healing: Default::default(),
+        sync: Default::default(),
         last_error: None,
         handlers: vec![],
     };
@@ -58,24 +58,24 @@ fn report(state: State, revision: u64, digest: u64) -> Report {
 
 #[test]
 fn healthy_means_current_and_equal() {
-    assert!(report(State::Current, 7, 0).wrong(false).is_empty());
+    assert!(report(ReplicaState::Current, 7, 0).wrong(false).is_empty());
     assert!(
-        report(State::Current, 6, 5).wrong(false).is_empty(),
+        report(ReplicaState::Current, 6, 5).wrong(false).is_empty(),
         "on its way: digests are not comparable"
     );
     assert_eq!(
-        report(State::Current, 7, 5).wrong(false),
+        report(ReplicaState::Current, 7, 5).wrong(false),
         ["A of subscriber-1 is different from the publisher"]
     );
     assert_eq!(
-        report(State::Stale, 7, 0).wrong(false),
+        report(ReplicaState::Stale, 7, 0).wrong(false),
         ["A of subscriber-1 is stale"]
     );
 }
 
 #[test]
 fn the_unreachable_are_shown() {
-    let mut report = report(State::Current, 7, 0);
+    let mut report = report(ReplicaState::Current, 7, 0);
     report.replicas.push(Asked {
         url: "http://gone".to_owned(),
         said: Said::Error("cannot reach it".to_owned()),
@@ -92,7 +92,7 @@ fn the_unreachable_are_shown() {
 }
 
 /// What `status` without named replicas knows of a publisher at revision 1 with this fleet.
-async fn told(publisher: &StandIn, replicas: Vec<Member>) -> Report {
+async fn told(publisher: &StandIn, replicas: Vec<ReplicaRecord>) -> Report {
     let (name, id) = (
         "ChannelConfiguration".parse().expect("valid"),
         "a".parse().expect("valid"),
@@ -112,7 +112,7 @@ async fn told(publisher: &StandIn, replicas: Vec<Member>) -> Report {
 async fn the_fleet_is_what_checked_in() {
     let publisher = StandIn::start().await;
     let mut deaf = member("deaf", None, 0);
-    deaf.check_in.intake = Some(Intake::Deaf);
+    deaf.check_in.intake = Some(IntakeFault::NotReceiving);
     let report = told(
         &publisher,
         vec![
@@ -146,7 +146,7 @@ async fn what_a_replica_reported_can_be_wrong() {
     let publisher = StandIn::start().await;
     let mut stale = member("stale", None, 0);
     for report in stale.check_in.collections.values_mut() {
-        report.state = State::Stale;
+        report.state = ReplicaState::Stale;
     }
     // It has seen revision 1, but its digest is that of an empty collection.
     let report = told(&publisher, vec![member("other", None, 1), stale]).await;

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use contract::feed::{CHANGE, EVENT_STREAM, RESYNC, Resync};
+use contract::feed::{CHANGE, EVENT_STREAM, RESYNC, StreamEnd};
 use futures_util::{StreamExt, stream::BoxStream};
 use reqwest::{StatusCode, header};
 use sse_stream::{Sse, SseByteStream};
@@ -20,7 +20,7 @@ pub(super) struct Stream(BoxStream<'static, Result<Sse, sse_stream::Error>>);
 /// What a feed says, and the position behind it.
 pub(super) enum Said {
     Change { item: String, id: String },
-    Resync { resync: Resync, id: String },
+    Resync { resync: StreamEnd, id: String },
 }
 
 /// Why a stream is over.

@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 use anyhow::Context;
 use contract::{
     CanonicalJson, DocumentId,
-    set::{SetDone, SetMember, SetOperation, SetRequest},
+    set::{ChangeRequest, ChangeSetRequest, ChangeSetWritten, RequestOperation},
 };
 use serde::Deserialize;
 
@@ -21,13 +21,13 @@ pub(super) async fn seed(publisher: &Api, folder: &Path) -> anyhow::Result<usize
     if heads.iter().any(|head| head.revision > 0) {
         return Ok(0);
     }
-    let request = SetRequest {
+    let request = ChangeSetRequest {
         changes: samples(folder)?,
     };
     if request.changes.is_empty() {
         return Ok(0);
     }
-    let done: SetDone = publisher
+    let done: ChangeSetWritten = publisher
         .post("/v1/changes", &request)
         .await
         .map_err(|error| in_file(error, &request))?;
@@ -35,7 +35,7 @@ pub(super) async fn seed(publisher: &Api, folder: &Path) -> anyhow::Result<usize
 }
 
 /// The same error, with the file at fault if it is about one.
-fn in_file(error: anyhow::Error, request: &SetRequest) -> anyhow::Error {
+fn in_file(error: anyhow::Error, request: &ChangeSetRequest) -> anyhow::Error {
     let index = error
         .downcast_ref::<Refused>()
         .and_then(|refused| refused.problem.as_ref()?.index);
@@ -45,7 +45,7 @@ fn in_file(error: anyhow::Error, request: &SetRequest) -> anyhow::Error {
     }
 }
 
-fn samples(folder: &Path) -> anyhow::Result<Vec<SetMember>> {
+fn samples(folder: &Path) -> anyhow::Result<Vec<ChangeRequest>> {
     #[derive(Deserialize)]
     struct WithId {
         id: DocumentId,
@@ -61,13 +61,13 @@ fn samples(folder: &Path) -> anyhow::Result<Vec<SetMember>> {
         else {
             continue;
         };
-        let sample = || -> anyhow::Result<SetMember> {
+        let sample = || -> anyhow::Result<ChangeRequest> {
             let json = fs::read(&path)?;
             let WithId { id } = serde_json::from_slice(&json)?;
             let config_data = Some(CanonicalJson::parse(&json)?);
-            Ok(SetMember {
+            Ok(ChangeRequest {
                 collection: name.parse()?,
-                op: SetOperation::Create,
+                op: RequestOperation::Create,
                 id,
                 config_data,
                 expected: None,

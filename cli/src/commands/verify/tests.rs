@@ -1,6 +1,6 @@
 //! A stand-in publisher against stand-in replicas that hold the same, or not quite.
 
-use contract::fleet::Member;
+use contract::fleet::ReplicaRecord;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -33,7 +33,7 @@ async fn write(service: &StandIn, id: &str, config: &str) {
 
 async fn verified(
     publisher: &StandIn,
-    fleet: Vec<Member>,
+    fleet: Vec<ReplicaRecord>,
     named: &[&StandIn],
     wait: Duration,
 ) -> Report {

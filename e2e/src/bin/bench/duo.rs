@@ -18,8 +18,8 @@ use e2e::{
 };
 use publisher::{
     app::Publisher,
+    embed::{Change, Changes},
     settings::Settings,
-    unit::{Change, Changes},
 };
 use replica::{Config, Events, Replica, broker};
 use tokio::{sync::watch, task::JoinSet, time::timeout};
@@ -208,7 +208,7 @@ impl Duo {
             .view()
             .root()
             .collection(&self.collection)
-            .map_or(0, state::Collection::watermark)
+            .map_or(0, state::CollectionState::watermark)
     }
 
     /// Whether there is such a document.

@@ -2,7 +2,7 @@
 //! way over HTTP.
 
 use anyhow::Context;
-use contract::set::{MAX_OPERATIONS, SetMember, SetRequest};
+use contract::set::{ChangeRequest, ChangeSetRequest, MAX_OPERATIONS};
 use e2e::client::Api;
 use reqwest::Method;
 
@@ -19,8 +19,8 @@ pub(crate) async fn fill(
     for set in numbers.chunks(MAX_OPERATIONS) {
         let members = set
             .iter()
-            .map(|number| SetMember::create(collection, &id(*number), &value(*number, bytes)));
-        let set = SetRequest {
+            .map(|number| ChangeRequest::create(collection, &id(*number), &value(*number, bytes)));
+        let set = ChangeSetRequest {
             changes: members.collect::<Result<_, _>>()?,
         };
         let headers = [("content-type", "application/json")];

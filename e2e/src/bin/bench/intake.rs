@@ -8,14 +8,13 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use anyhow::{Context, ensure};
-use contract::{Head, event::ROUTE, status::Status};
+use contract::{Head, event::ROUTE, status::ReplicaStatus};
 use e2e::{client::Api, services::Service};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use publisher::{
-    envelope::{Envelopes, MEDIA_TYPE},
-    fold::Rules,
-    schemas::Schemas,
+    decide::{Rules, schemas::Schemas},
     store::Terms,
+    transport::cloudevent::{Envelopes, MEDIA_TYPE},
 };
 use reqwest::Method;
 
@@ -101,7 +100,8 @@ async fn of_ours(
     events.warm_up(&api).await?;
     let (url, id) = (subscriber.url(), subscriber.process()?.id());
     let run = generator::run(bench, (&url, id), events.rest(), processors).await?;
-    let status: Status = serde_json::from_str(&api.get("/v1/status").await?.expect(200)?.body)?;
+    let status: ReplicaStatus =
+        serde_json::from_str(&api.get("/v1/status").await?.expect(200)?.body)?;
     check(status.events.applied, events, run.answered())?;
     let lines = subscriber.output().lines().count();
     ensure!(

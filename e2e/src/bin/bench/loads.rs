@@ -8,6 +8,7 @@ mod gap;
 mod stand;
 
 use e2e::stage::Kind;
+use stand::{SMALL, Stand, follower, until_current};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -16,7 +17,6 @@ use crate::{
     fill::fill,
     floor::driver,
 };
-use stand::{SMALL, Stand, follower, until_current};
 
 /// Documents of a collection.
 const DOCUMENTS: usize = 100_000;

@@ -38,7 +38,7 @@ use e2e::{
     stage::{FREE, Via},
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use replica::{Events, Replica, State};
+use replica::{Events, Replica, ReplicaState};
 use serde_json::json;
 use tokio::{
     sync::{Semaphore, watch},
@@ -235,7 +235,7 @@ impl Crowd {
                     // Until then it has not checked in, and would do so while changes are measured.
                     handle
                         .states()
-                        .wait_for(|state| *state == State::Current)
+                        .wait_for(|state| *state == ReplicaState::Current)
                         .await?;
                     drop(place);
                     loaded.send_modify(|count| *count += 1);

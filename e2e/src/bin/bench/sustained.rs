@@ -15,7 +15,7 @@ use anyhow::Context;
 use chrono::Utc;
 use e2e::stage::{FREE, Via};
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use publisher::{relay::QUEUE, unit::Change};
+use publisher::{embed::Change, outbox::relay::QUEUE};
 use replica::Replica;
 use tokio::time::timeout;
 
@@ -179,6 +179,6 @@ fn arrivals(duo: &Duo) -> [u64; 2] {
         .sum();
     [
         by_event,
-        status.iter().map(|status| status.healing.healed).sum(),
+        status.iter().map(|status| status.sync.changes).sum(),
     ]
 }

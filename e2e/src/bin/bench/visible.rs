@@ -21,7 +21,7 @@ use e2e::{
     stage::FREE,
     wait::eventually,
 };
-use replica::{Config, Events, Replica, State, Url, actix::Options};
+use replica::{Config, Events, Replica, ReplicaState, Url, actix::Options};
 use tokio::{sync::watch, task::JoinSet, time::timeout, try_join};
 use tokio_util::sync::CancellationToken;
 
@@ -177,8 +177,11 @@ impl<'a> Ours<'a> {
         let (api, collection) = (publisher.api(), FREE.parse()?);
         for replica in replicas {
             let mut states = replica.states();
-            let current =
-                timeout(PATIENCE, states.wait_for(|state| *state == State::Current)).await;
+            let current = timeout(
+                PATIENCE,
+                states.wait_for(|state| *state == ReplicaState::Current),
+            )
+            .await;
             drop(current.context("a replica does not load")??);
         }
         fill(&api, FREE, DOCUMENTS as usize, BYTES).await?;

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use contract::status::State;
+use contract::status::ReplicaState;
 
 use super::{
     super::{
@@ -156,12 +156,12 @@ impl Double {
         }
     }
 
-    fn state(&self, now: Ms) -> State {
+    fn state(&self, now: Ms) -> ReplicaState {
         let fresh = now <= self.confirmed + CHECK_IN * 5 / 2;
         if fresh || self.fault == Fault::AlwaysCurrent {
-            State::Current
+            ReplicaState::Current
         } else {
-            State::Stale
+            ReplicaState::Stale
         }
     }
 }

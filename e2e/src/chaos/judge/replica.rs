@@ -3,7 +3,7 @@
 //! It remembers what the life it looks at has shown, which is what NoRollback and NoResurrection
 //! are about.
 
-use contract::status::State;
+use contract::status::ReplicaState;
 
 use super::{
     super::{
@@ -294,7 +294,7 @@ impl Check<'_, '_> {
             let old = self
                 .index
                 .newest_before(key, horizon)
-                .filter(|acked| state == State::Current && lacks(acked));
+                .filter(|acked| state == ReplicaState::Current && lacks(acked));
             let stale = old.map(|acked| {
                 format!(
                     "`current`, but {key} is {held:?} and {} was acknowledged before {horizon} ms",
@@ -302,7 +302,7 @@ impl Check<'_, '_> {
                 )
             });
             self.check(Promise::NoLostAck, key, lost);
-            if state == State::Current {
+            if state == ReplicaState::Current {
                 self.check(Promise::NoSilentStale, key, stale);
             }
         }

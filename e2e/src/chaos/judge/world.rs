@@ -5,12 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use super::super::{
-    journal::{Journal, Key, Ms, Outcome, Restore, SLOTS},
-    observe::{Held, Seen},
-    random::Random,
+use super::{
+    super::{
+        journal::{Journal, Key, Ms, Outcome, Restore, SLOTS},
+        observe::{Held, Seen},
+        random::Random,
+    },
+    doubles::COLLECTIONS,
 };
-use super::doubles::COLLECTIONS;
 
 /// One change of the log.
 #[derive(Debug, Clone)]

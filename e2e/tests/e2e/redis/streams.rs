@@ -96,7 +96,7 @@ async fn comes_back_to_redis_alone(stage: &mut Stage) -> Outcome {
     })
     .await
     .with_context(|| stage.subscribers[0].output())?;
-    let healing = status(&stage.subscribers[0]).await?.healing;
+    let healing = status(&stage.subscribers[0]).await?.sync;
     ensure!(
         (healing.loads, healing.pages) == (0, 0),
         "it came by another way: {healing:?}"
@@ -182,7 +182,7 @@ async fn streams_are_deleted_and_emptied() -> Outcome {
         stage.until_converged(FREE).await?;
     }
     for subscriber in &stage.subscribers {
-        let healing = status(subscriber).await?.healing;
+        let healing = status(subscriber).await?.sync;
         ensure!(
             healing.pages == 0 && healing.resets == 0,
             "all of it came by events: {healing:?}"
@@ -242,7 +242,7 @@ async fn a_stream_begins_anew_below_the_cursor() -> Outcome {
     for subscriber in &stage.subscribers {
         eventually("the entry from the future was read", async || {
             let events = status(subscriber).await?.events;
-            ensure!(events.hinted == 1, "{events:?}");
+            ensure!(events.without_revision == 1, "{events:?}");
             Ok(())
         })
         .await?;

@@ -2,8 +2,10 @@
 
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
-use e2e::stage::{CHANNELS, FREE, Kind, Stage, Via, sample};
-use e2e::wait::eventually;
+use e2e::{
+    stage::{CHANNELS, FREE, Kind, Stage, Via, sample},
+    wait::eventually,
+};
 use serde_json::{Value, json};
 
 use super::{Outcome, events_arrive, redis_of, status};
@@ -183,7 +185,7 @@ async fn until_hinted(stage: &Stage, times: u64) -> Outcome {
     for subscriber in &stage.subscribers {
         eventually(&format!("{times} hints were counted"), async || {
             let events = status(subscriber).await?.events;
-            ensure!(events.hinted == times, "{events:?}");
+            ensure!(events.without_revision == times, "{events:?}");
             Ok(())
         })
         .await?;
@@ -242,7 +244,7 @@ async fn garbage_is_dropped_and_counted() -> Outcome {
                     said.drops
                 );
                 ensure!(
-                    said.events.hinted == 0 && said.intake.is_none(),
+                    said.events.without_revision == 0 && said.intake.is_none(),
                     "{via:?}: {said:?}"
                 );
                 Ok(())

@@ -8,8 +8,10 @@ use chrono::{DateTime, Utc};
 use contract::Epoch;
 use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 
-use super::{Embedded, META, epoch};
-use crate::store::fleet::{MOST_BYTES, MOST_MEMBERS, Row};
+use crate::store::{
+    embedded::{Embedded, META, epoch},
+    fleet::{MOST_BYTES, MOST_MEMBERS, Row},
+};
 
 /// When it was seen, in milliseconds, and its row as JSON, by name.
 pub(super) const REPLICAS: TableDefinition<'_, &str, (i64, &[u8])> =

@@ -8,8 +8,13 @@ use std::{
 use contract::{CollectionName, Document, DocumentId};
 use redb::{ReadTransaction, ReadableDatabase};
 
-use super::{DOCUMENTS, Embedded, META, document, epoch, heads};
-use crate::store::{self, PIECE_BYTES, Piece, Reading};
+use crate::{
+    store,
+    store::{
+        PIECE_BYTES, Piece, Reading,
+        embedded::{DOCUMENTS, Embedded, META, document, epoch, heads},
+    },
+};
 
 impl Embedded {
     pub(in crate::store) async fn read(

@@ -10,10 +10,9 @@ use redb::{StorageBackend, backends::InMemoryBackend};
 
 use super::*;
 use crate::{
-    fold::{Action, Condition, Rules, Write},
-    schemas::Schemas,
+    decide::{Action, Condition, Rules, Write, schemas::Schemas},
     store::{Store, fleet::Row},
-    writer::writer,
+    write::queue::writer,
 };
 
 /// Memory that fails when it is told to.
@@ -159,7 +158,7 @@ async fn the_writer_ends_when_another_task_breaks_the_store() {
     let (_writer, task) = writer(
         Store::Embedded(store.clone()),
         relay,
-        crate::feed::Feed::default(),
+        crate::api::feed_watch::Feed::default(),
     );
     let mut running = tokio::task::JoinSet::new();
     running.spawn(task.run(CancellationToken::new()));

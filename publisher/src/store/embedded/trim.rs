@@ -5,8 +5,10 @@ use contract::{CollectionName, Head, Revision};
 use redb::{Database, ReadableDatabase};
 use serde::Deserialize;
 
-use super::{CHANGES, Embedded, HEADS, META, OWED, epoch, head};
-use crate::store::Trimmed;
+use crate::store::{
+    Trimmed,
+    embedded::{CHANGES, Embedded, HEADS, META, OWED, epoch, head},
+};
 
 impl Embedded {
     pub(in crate::store) async fn trim(

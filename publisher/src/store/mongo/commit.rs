@@ -21,10 +21,13 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::debug;
 use uuid::Uuid;
 
-use super::{CALL, CHANGES, HEADS, LATE, Mongo, call, call_until, durable, has_label, rows};
 use crate::{
-    fold::{Entry, Folded, Ground},
-    store::{CommitError, Committed, newest::Marks},
+    decide::{Entry, Folded, Ground},
+    store::{
+        CommitError, Committed,
+        committed_heads::Marks,
+        mongo::{CALL, CHANGES, HEADS, LATE, Mongo, call, call_until, durable, has_label, rows},
+    },
 };
 
 /// A group, with all its retries.

@@ -17,8 +17,10 @@ use mongodb::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{CALL, HEADS, LATE, META, Mongo, STORE, call, durable, has_label, rows};
-use crate::store::fleet::{MOST_BYTES, MOST_MEMBERS, Row};
+use crate::store::{
+    fleet::{MOST_BYTES, MOST_MEMBERS, Row},
+    mongo::{CALL, HEADS, LATE, META, Mongo, STORE, call, durable, has_label, rows},
+};
 
 pub(super) const REPLICAS: &str = "_replicas";
 

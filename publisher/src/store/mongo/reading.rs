@@ -14,8 +14,10 @@ use mongodb::{
 };
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 
-use super::{CALL, LATE, Mongo};
-use crate::store::{PIECE_BYTES, Piece};
+use crate::store::{
+    PIECE_BYTES, Piece,
+    mongo::{CALL, LATE, Mongo},
+};
 
 /// Pieces that may wait to be sent: about as much as a batch, so that there is something to send
 /// while the next one comes.

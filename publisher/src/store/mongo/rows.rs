@@ -6,7 +6,7 @@ use contract::{
 };
 use mongodb::bson::{self, Bson, Document as Bdoc, RawDocument, doc};
 
-use super::text;
+use crate::store::mongo::text;
 
 pub(super) fn virgin_head() -> Bdoc {
     doc! { "revision": 0_i64, "count": 0_i64, "digest": contract::Digest::default().to_string(), "lastSet": 0_i64, "oldest": 1_i64 }

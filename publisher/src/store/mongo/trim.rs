@@ -10,8 +10,10 @@ use contract::CollectionName;
 use mongodb::bson::doc;
 use tokio::time::timeout;
 
-use super::{CALL, CHANGES, HEADS, LATE, Mongo, call, rows};
-use crate::store::Trimmed;
+use crate::store::{
+    Trimmed,
+    mongo::{CALL, CHANGES, HEADS, LATE, Mongo, call, rows},
+};
 
 impl Mongo {
     pub(in crate::store) async fn trim(

@@ -10,10 +10,10 @@ use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use bytes::Bytes;
 use contract::{
     Epoch,
-    feed::{self, CHANGE, EVENT_STREAM, Gone, RESYNC, Resync, Scope, Since},
+    feed::{self, CHANGE, EVENT_STREAM, FeedGoneError, FeedScope, RESYNC, Since, StreamEnd},
 };
 use replica::{Replica, View};
-use service::streams::{Connection, Source};
+use service::streams::{FrameSource, PeerConnection};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -31,7 +31,7 @@ pub(super) fn answer(
     request: &HttpRequest,
     state: &web::Data<AppState>,
     view: &View,
-    scope: Scope,
+    scope: FeedScope,
     position: &Position,
 ) -> Result<HttpResponse, ApiError> {
     let asked = asked(&scope, position, request)?;
@@ -45,13 +45,13 @@ pub(super) fn answer(
     );
     let place = state
         .streams
-        .begin(request.conn_data::<Connection>().cloned())
+        .begin(request.conn_data::<PeerConnection>().cloned())
         .ok_or_else(ApiError::streams_full)?;
     let mut answer = match &scope {
-        Scope::One(name) => {
+        FeedScope::One(name) => {
             followed(view, name.as_str()).map(|(name, held)| about(view, &name, held))?
         }
-        Scope::Several => about_all(view),
+        FeedScope::Several => about_all(view),
     };
     answer
         .insert_header((header::VARY, "Accept"))
@@ -76,7 +76,7 @@ pub(super) fn answer(
 
 /// Where the reader is: what it heard last, else what the query says, else nowhere.
 fn asked(
-    scope: &Scope,
+    scope: &FeedScope,
     position: &Position,
     request: &HttpRequest,
 ) -> Result<Option<(Option<Epoch>, Since)>, ApiError> {
@@ -91,10 +91,10 @@ fn asked(
 }
 
 /// The watermarks of all collections that the feed is about.
-fn present(view: &View, scope: &Scope) -> Since {
+fn present(view: &View, scope: &FeedScope) -> Since {
     let of_scope = |name: &contract::CollectionName| match scope {
-        Scope::One(only) => only == name,
-        Scope::Several => true,
+        FeedScope::One(only) => only == name,
+        FeedScope::Several => true,
     };
     let all = view
         .root()
@@ -108,7 +108,7 @@ fn present(view: &View, scope: &Scope) -> Since {
 struct Live {
     replica: Replica,
     moved: watch::Receiver<u64>,
-    scope: Scope,
+    scope: FeedScope,
     epoch: Epoch,
     /// What was sent.
     since: Since,
@@ -117,7 +117,7 @@ struct Live {
     ended: bool,
 }
 
-impl Source for Live {
+impl FrameSource for Live {
     async fn next(&mut self) -> Option<Bytes> {
         while !self.ended {
             self.moved.mark_unchanged();
@@ -127,7 +127,7 @@ impl Source for Live {
             let until = match changes(&view, &heads, &self.since, Some(self.epoch), PIECE) {
                 Ok(items) if !items.is_empty() => return Some(self.piece(&items)),
                 Ok(_nothing_new) => None,
-                Err(Gone::Ahead { .. })
+                Err(FeedGoneError::Ahead { .. })
                     if self.ahead.is_none_or(|until| Instant::now() < until) =>
                 {
                     Some(*self.ahead.get_or_insert_with(|| Instant::now() + AHEAD))
@@ -136,7 +136,7 @@ impl Source for Live {
                     self.ended = true;
                     let id =
                         feed::at_heads(&heads).map(|(epoch, since)| self.scope.id(epoch, &since));
-                    let resync = Resync {
+                    let resync = StreamEnd {
                         reason: gone.reason().to_owned(),
                         heads,
                     };

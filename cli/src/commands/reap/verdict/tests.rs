@@ -42,7 +42,7 @@ fn look(groups: &[(&str, Group)], fleet: &[&str]) -> Look {
     });
     Look {
         groups: by_name,
-        fleet: Fleet {
+        fleet: ReplicaList {
             replicas: replicas.collect(),
         },
     }

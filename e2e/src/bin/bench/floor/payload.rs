@@ -8,11 +8,10 @@ use chrono::Utc;
 use contract::{CanonicalJson, Change, Digest, Epoch, Operation};
 use e2e::stage::FREE;
 use publisher::{
-    envelope::Envelopes,
-    fold::Rules,
-    schemas::Schemas,
+    decide::{Rules, schemas::Schemas},
     settings::{Events, Settings},
     store::Terms,
+    transport::cloudevent::Envelopes,
 };
 use serde_json::{Value, json};
 

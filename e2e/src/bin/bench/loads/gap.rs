@@ -82,12 +82,12 @@ async fn change(api: &Api, round: usize, missed: usize, documents: usize) -> any
 /// Seconds from `run` until the replica holds all that is committed; it has to have come by the
 /// feed, all of it.
 async fn heal(replica: &Replica, api: &Api, missed: usize) -> anyhow::Result<f64> {
-    let (before, head) = (replica.status().healing, api.head(LARGE).await?);
+    let (before, head) = (replica.status().sync, api.head(LARGE).await?);
     let begun = Instant::now();
     let there = replica.run(until_at(replica, head.revision)).await?;
-    let after = replica.status().healing;
+    let after = replica.status().sync;
     ensure!(
-        (after.loads, after.healed) == (before.loads, before.healed + missed as u64),
+        (after.loads, after.changes) == (before.loads, before.changes + missed as u64),
         "it was to heal {missed} changes by the feed: {before:?}, then {after:?}"
     );
     Ok((there - begun).as_secs_f64())

@@ -8,7 +8,7 @@ use e2e::{
     services::Service,
     stage::{Kind, Store},
 };
-use replica::{Config, Events, Replica, State};
+use replica::{Config, Events, Replica, ReplicaState};
 
 use super::BYTES;
 use crate::{fill::fill, floor::driver};
@@ -101,8 +101,11 @@ pub(super) fn follower(
 /// When a replica that runs became current; it then has to hold so many documents.
 pub(super) async fn until_current(replica: &Replica, documents: usize) -> anyhow::Result<Instant> {
     let mut states = replica.states();
-    let current =
-        tokio::time::timeout(PATIENCE, states.wait_for(|state| *state == State::Current)).await;
+    let current = tokio::time::timeout(
+        PATIENCE,
+        states.wait_for(|state| *state == ReplicaState::Current),
+    )
+    .await;
     drop(current.with_context(|| format!("it is not current: {:?}", replica.status()))??);
     let then = Instant::now();
     let held: u64 = replica

@@ -1,0 +1,80 @@
+//! What a Dapr sidecar reads from a subscriber: its subscriptions, and the answer to an event.
+//!
+//! A sidecar calls `GET` [`SUBSCRIBE_ROUTE`] once in its life and then posts every event to
+//! [`EVENT_ROUTE`]. A publisher with the transport `LOCAL` does the same. Both ends use the types
+//! of this module. Source: Dapr pub/sub API reference; requirement A24. Nothing here sends.
+//!
+//! [`EVENT_ROUTE`]: crate::event::ROUTE
+//! [`SUBSCRIBE_ROUTE`]: crate::event::SUBSCRIBE_ROUTE
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    CollectionName,
+    event::{DEAD_LETTER_TOPIC, ROUTE},
+};
+
+/// One item of the answer to `GET /dapr/subscribe`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Subscription {
+    /// Name of the pub/sub component.
+    #[serde(rename = "pubsubname", default)]
+    pub pubsub_name: String,
+    /// The topic: the name of a collection.
+    pub topic: String,
+    /// Where events of the topic are posted.
+    pub routes: Routes,
+    /// The topic that gets the events which were answered with DROP.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub dead_letter_topic: String,
+}
+
+/// Where events of a topic are posted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct Routes {
+    /// Path, or a URL of the subscriber.
+    pub default: String,
+}
+
+impl Subscription {
+    /// The subscription of a subscriber to one collection.
+    pub fn new(pubsub_name: &str, collection: &CollectionName) -> Self {
+        Self {
+            pubsub_name: pubsub_name.to_owned(),
+            topic: collection.to_string(),
+            routes: Routes {
+                default: ROUTE.to_owned(),
+            },
+            dead_letter_topic: DEAD_LETTER_TOPIC.to_owned(),
+        }
+    }
+}
+
+/// Body of the answer to an event; its HTTP status is always 200.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct EventReply {
+    /// What the sidecar does next.
+    #[serde(default)]
+    pub status: EventReplyStatus,
+    /// Why the event was not applied, for the log of the sidecar.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// What a sidecar does with an event after the answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(rename_all = "UPPERCASE")]
+pub enum EventReplyStatus {
+    /// The event is done.
+    #[default]
+    Success,
+    /// The sidecar sends the event again.
+    Retry,
+    /// The sidecar sends the event to the dead letter topic, and never again here.
+    Drop,
+}

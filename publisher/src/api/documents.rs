@@ -1,0 +1,243 @@
+//! One document: read it, write it.
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{StatusCode, header},
+    web,
+};
+use contract::{CanonicalJson, CollectionName, Crc, DocumentId, Operation, document::etag};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::{
+    api::{Api, body, body::Body, error::ApiError, has_already, header_text, origin, store_failed},
+    decide::{Action, Condition, Done, Write},
+};
+
+type Place = web::Path<(String, String)>;
+
+/// What a write is answered.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct Written {
+    id: DocumentId,
+    revision: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    crc: Option<Crc>,
+}
+
+pub(super) async fn get(
+    api: web::Data<Api>,
+    place: Place,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    let (collection, id) = api.place(&place)?;
+    let document = api
+        .store
+        .document(&collection, &id)
+        .await
+        .map_err(store_failed)?;
+    let document = document.ok_or_else(|| ApiError::no_data(&collection, &id))?;
+    let etag = document.etag();
+    if has_already(&request, &etag)? {
+        return Ok(HttpResponse::NotModified()
+            .insert_header((header::ETAG, etag))
+            .finish());
+    }
+    let mut response = HttpResponse::Ok();
+    response
+        .insert_header((header::ETAG, etag))
+        .content_type(header::ContentType::json());
+    Ok(response.body(document.json().clone()))
+}
+
+pub(super) async fn create(
+    api: web::Data<Api>,
+    name: web::Path<String>,
+    request: HttpRequest,
+    body: Body,
+) -> Result<HttpResponse, ApiError> {
+    let collection = api.collection(&name)?;
+    let config = body.canonical(&request, body::JSON)?;
+    let id = id_of(&config)?;
+    let done = api
+        .write(
+            &request,
+            collection.clone(),
+            id,
+            Action::Create(config),
+            Condition::Any,
+        )
+        .await?;
+    let location = format!("/v1/collections/{collection}/documents/{}", done.id);
+    Ok(answer(
+        HttpResponse::Created().insert_header((header::LOCATION, location)),
+        done,
+    ))
+}
+
+pub(super) async fn put(
+    api: web::Data<Api>,
+    place: Place,
+    request: HttpRequest,
+    body: Body,
+) -> Result<HttpResponse, ApiError> {
+    let (collection, id) = api.place(&place)?;
+    let config = body.canonical(&request, body::JSON)?;
+    let done = api
+        .write(
+            &request,
+            collection,
+            id,
+            Action::Put(config),
+            condition(&request)?,
+        )
+        .await?;
+    let created = done.op == Some(Operation::Create);
+    let status = if created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    Ok(answer(&mut HttpResponse::build(status), done))
+}
+
+pub(super) async fn patch(
+    api: web::Data<Api>,
+    place: Place,
+    request: HttpRequest,
+    body: Body,
+) -> Result<HttpResponse, ApiError> {
+    let (collection, id) = api.place(&place)?;
+    let patch = body.canonical(&request, "application/merge-patch+json")?;
+    let patch =
+        serde_json::from_str(patch.as_str()).map_err(|error| ApiError::bad_field("body", error))?;
+    let done = api
+        .write(
+            &request,
+            collection,
+            id,
+            Action::Patch(patch),
+            condition(&request)?,
+        )
+        .await?;
+    Ok(answer(&mut HttpResponse::Ok(), done))
+}
+
+pub(super) async fn delete(
+    api: web::Data<Api>,
+    place: Place,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    let (collection, id) = api.place(&place)?;
+    let done = api
+        .write(
+            &request,
+            collection,
+            id,
+            Action::Delete,
+            condition(&request)?,
+        )
+        .await?;
+    Ok(answer(&mut HttpResponse::Ok(), done))
+}
+
+impl Api {
+    async fn write(
+        &self,
+        request: &HttpRequest,
+        collection: CollectionName,
+        id: DocumentId,
+        action: Action,
+        condition: Condition,
+    ) -> Result<Done, ApiError> {
+        let context = origin::context(request)?;
+        self.writer
+            .write(Write {
+                collection,
+                id,
+                action,
+                condition,
+                context,
+            })
+            .await
+    }
+}
+
+fn answer(response: &mut actix_web::HttpResponseBuilder, done: Done) -> HttpResponse {
+    if let Some(crc) = done.crc {
+        response.insert_header((header::ETAG, etag(done.revision, crc)));
+    }
+    response.json(Written {
+        id: done.id,
+        revision: done.revision,
+        crc: done.crc,
+    })
+}
+
+/// The `id` member of a new document, or one that nobody else has. It is not put into the document.
+fn id_of(config: &CanonicalJson) -> Result<DocumentId, ApiError> {
+    #[derive(serde::Deserialize)]
+    struct Identified {
+        id: Option<serde_json::Value>,
+    }
+    let wrong = |detail: String| {
+        contract::Problem::new(contract::ProblemKind::BadBody, detail)
+            .at("/id")
+            .into()
+    };
+    let id = serde_json::from_str::<Identified>(config.as_str()).map_or(None, |body| body.id);
+    match id {
+        None => Uuid::now_v7()
+            .to_string()
+            .parse()
+            .map_err(|error: contract::FormatError| wrong(error.to_string())),
+        Some(serde_json::Value::String(id)) => id
+            .parse()
+            .map_err(|error: contract::FormatError| wrong(error.to_string())),
+        Some(_other) => Err(wrong("An id is a string".to_owned())),
+    }
+}
+
+/// `If-Match: "<revision>"`, `"<revision>-<crc>"` or `*`; `If-None-Match: *` (RFC 9110 section
+/// 13.1).
+fn condition(request: &HttpRequest) -> Result<Condition, ApiError> {
+    match (
+        header_text(request, header::IF_MATCH)?.as_deref(),
+        header_text(request, header::IF_NONE_MATCH)?.as_deref(),
+    ) {
+        (None, None) => Ok(Condition::Any),
+        (None, Some("*")) => Ok(Condition::Absent),
+        (None, Some(_)) => Err(ApiError::bad_field(
+            "If-None-Match",
+            "a write understands * only",
+        )),
+        (Some(_), Some(_)) => Err(ApiError::bad_field(
+            "If-Match",
+            "send If-Match or If-None-Match, not both",
+        )),
+        (Some("*"), None) => Ok(Condition::Present),
+        (Some(tag), None) => {
+            let expected = || {
+                ApiError::bad_field(
+                    "If-Match",
+                    "expected one \"<revision>\", one \"<revision>-<crc>\", or *",
+                )
+            };
+            let tag = tag
+                .strip_prefix('"')
+                .and_then(|tag| tag.strip_suffix('"'))
+                .ok_or_else(expected)?;
+            let (revision, crc) = tag
+                .split_once('-')
+                .map_or((tag, None), |(revision, crc)| (revision, Some(crc)));
+            let crc = crc
+                .map(str::parse)
+                .transpose()
+                .map_err(|_malformed| expected())?;
+            Ok(Condition::At(
+                revision.parse().map_err(|_malformed| expected())?,
+                crc,
+            ))
+        }
+    }
+}

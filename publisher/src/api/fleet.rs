@@ -1,0 +1,78 @@
+//! Replicas: they check in, everybody sees them, and the operator says that the store was restored.
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header,
+    web::{self, Bytes},
+};
+use contract::{
+    Problem,
+    fleet::{MAX_CHECK_IN, RestoreEpochRequest},
+};
+
+use crate::{
+    api::{Api, body, error::ApiError, store_failed},
+    transport::direct::{TOKEN, trust::Caller},
+};
+
+/// Bytes of any body here.
+pub(super) const LIMIT: usize = MAX_CHECK_IN;
+
+type Body = Result<Bytes, actix_web::Error>;
+
+pub(super) async fn check_in(
+    api: web::Data<Api>,
+    instance: web::Path<String>,
+    request: HttpRequest,
+    body: Body,
+) -> Result<HttpResponse, ApiError> {
+    let checked_in = api
+        .fleet
+        .check_in(&instance, &read(body)?, caller(&request))
+        .await?;
+    Ok(HttpResponse::Ok().json(checked_in))
+}
+
+fn caller(request: &HttpRequest) -> Caller<'_> {
+    let headers = request.headers();
+    let forwarded =
+        headers.contains_key(header::FORWARDED) || headers.contains_key(header::X_FORWARDED_FOR);
+    Caller {
+        peer: request
+            .peer_addr()
+            .filter(|_peer| !forwarded)
+            .map(|peer| peer.ip()),
+        token: headers.get(TOKEN).map(header::HeaderValue::as_bytes),
+    }
+}
+
+pub(super) async fn list(api: web::Data<Api>) -> Result<HttpResponse, ApiError> {
+    Ok(HttpResponse::Ok().json(api.fleet.list().await.map_err(store_failed)?))
+}
+
+/// An empty body is the plain wish.
+pub(super) async fn declare(api: web::Data<Api>, body: Body) -> Result<HttpResponse, ApiError> {
+    let body = read(body)?;
+    let wish = if body.is_empty() {
+        Ok(RestoreEpochRequest::default())
+    } else {
+        body::object(&body)
+    };
+    let wish = wish.map_err(|error| {
+        Problem::new(
+            contract::ProblemKind::BadBody,
+            format!("The body is not {{\"adopt\": true|false}}: {error}"),
+        )
+        .at("")
+    })?;
+    Ok(HttpResponse::Ok().json(api.fleet.declare(wish).await?))
+}
+
+fn read(body: Body) -> Result<Bytes, ApiError> {
+    body.map_err(
+        |error| match error.as_response_error().status_code().as_u16() {
+            413 => ApiError::too_large(LIMIT),
+            _ => ApiError::bad_field("body", error),
+        },
+    )
+}

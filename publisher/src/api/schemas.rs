@@ -1,0 +1,114 @@
+//! The schemas of the collections as contracts: whoever reads a `dataschema` in an event can fetch
+//! what it names.
+//!
+//! Only the schemas in force are here. Earlier versions are not kept, and none is changed over
+//! HTTP.
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{StatusCode, header},
+    web,
+};
+use bytes::Bytes;
+use contract::CollectionName;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    api::{Api, body::JSON, error::ApiError, has_already},
+    decide::schemas::{Schema, digits},
+};
+
+const JSON_SCHEMA: &str = "application/schema+json";
+
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = ListedSchema)]
+struct Listed<'a> {
+    collection: &'a CollectionName,
+    urn: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    title: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+    /// Whether there is a sample.
+    sample: bool,
+}
+
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = SchemaList)]
+pub(crate) struct List<'a> {
+    schemas: Vec<Listed<'a>>,
+}
+
+/// `?urn=…`: this version or none.
+#[derive(Debug, Deserialize)]
+pub(super) struct Version {
+    urn: Option<String>,
+}
+
+impl Api {
+    fn schema(&self, collection: &str) -> Result<&Schema, ApiError> {
+        let collection = self.collection(collection)?;
+        let without =
+            || ApiError::no_schema(format!("{collection} has no schema; it takes any object"));
+        self.terms
+            .rules
+            .schemas
+            .get(&collection)
+            .ok_or_else(without)
+    }
+}
+
+pub(super) async fn list(api: web::Data<Api>) -> HttpResponse {
+    let listed = api
+        .terms
+        .rules
+        .schemas
+        .all()
+        .map(|(collection, schema)| Listed {
+            collection,
+            urn: &schema.urn,
+            title: schema.title.as_deref(),
+            description: schema.description.as_deref(),
+            sample: schema.sample.is_some(),
+        });
+    HttpResponse::Ok().json(List {
+        schemas: listed.collect(),
+    })
+}
+
+pub(super) async fn get(
+    api: web::Data<Api>,
+    collection: web::Path<String>,
+    version: web::Query<Version>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    let schema = api.schema(&collection)?;
+    if let Some(urn) = version.into_inner().urn.filter(|urn| *urn != schema.urn) {
+        return Err(ApiError::no_schema(format!(
+            "{urn} is not in force here; {} is",
+            schema.urn
+        )));
+    }
+    answer(&request, JSON_SCHEMA, &schema.text)
+}
+
+pub(super) async fn sample(
+    api: web::Data<Api>,
+    collection: web::Path<String>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    let sample = api.schema(&collection)?.sample.as_ref();
+    let sample =
+        sample.ok_or_else(|| ApiError::no_schema(format!("{collection} has no sample")))?;
+    answer(&request, JSON, sample)
+}
+
+fn answer(request: &HttpRequest, media_type: &str, text: &Bytes) -> Result<HttpResponse, ApiError> {
+    let etag = format!("\"{}\"", digits(text));
+    let mut response = HttpResponse::Ok();
+    response.insert_header((header::ETAG, etag.as_str()));
+    if has_already(request, &etag)? {
+        return Ok(response.status(StatusCode::NOT_MODIFIED).finish());
+    }
+    Ok(response.content_type(media_type).body(text.clone()))
+}
