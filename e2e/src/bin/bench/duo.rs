@@ -261,7 +261,7 @@ fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
 
 /// Events of Redis, by Pub/Sub.
 pub(crate) fn by_channel(url: &str) -> anyhow::Result<Events> {
-    let settings = broker::settings::Settings {
+    let settings = broker::settings::RedisSettings {
         url,
         database: "",
         prefix: "",
