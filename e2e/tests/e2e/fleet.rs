@@ -243,7 +243,8 @@ async fn replicas_that_compete_for_events_say_so() -> Outcome {
         .await?;
         let metrics = subscriber.api().get("/metrics").await?.expect(200)?.body;
         ensure!(
-            metrics.contains(r#"confcast_subscriber_intake_fault{fault="shared-consumer-group"} 1"#),
+            metrics
+                .contains(r#"confcast_subscriber_intake_fault{fault="shared-consumer-group"} 1"#),
             "{metrics}"
         );
     }

@@ -274,7 +274,7 @@ async fn the_newest_check_in_is_seen_at_once_and_after_a_restart() {
     stage
         .check_in("b", report(epoch, 0, Digest::default()))
         .await;
-    let revisions = |fleet: Listing| -> Vec<_> {
+    let revisions = |fleet: ReplicaList| -> Vec<_> {
         fleet
             .replicas
             .iter()

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use publisher::embed::{Change, Changes, Context, Failure, Reason, SetDone, Unit};
+use publisher::embed::{Change, ChangeSetWritten, Changes, Context, Failure, Reason, Unit};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -58,7 +58,7 @@ async fn of_two_units_that_expect_the_same_one_wins() -> Outcome {
 }
 
 /// Polls a commit so many times, and lets it go.
-async fn let_go(commit: impl Future<Output = Result<SetDone, Failure>>, polls: usize) {
+async fn let_go(commit: impl Future<Output = Result<ChangeSetWritten, Failure>>, polls: usize) {
     let mut commit = pin!(commit);
     for _poll in 0..polls {
         if commit

@@ -7,7 +7,7 @@ use contract::{Change as Record, FeedPage};
 use publisher::{
     app::Publisher,
     embed::{Change, Changes, Context},
-    settings::RedisSettings,
+    settings::Settings,
 };
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, time::timeout};

@@ -1,6 +1,6 @@
 //! What a unit of work leaves behind, and when.
 
-use publisher::embed::{Change, Context, Failure, Reason, SetDone, Unit};
+use publisher::embed::{Change, ChangeSetWritten, Context, Failure, Reason, Unit};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -258,7 +258,7 @@ fn what_can_never_be_a_change_is_told_as_http_tells_it() {
 /// Handlers of a service run on many threads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn units_go_from_thread_to_thread() -> Outcome {
-    async fn handler(mut unit: Unit, id: String) -> Result<SetDone, Failure> {
+    async fn handler(mut unit: Unit, id: String) -> Result<ChangeSetWritten, Failure> {
         unit.publish_after_commit(create(AGENTS, &id));
         unit.publish(create(SKILLS, &id)).await?;
         unit.commit().await
