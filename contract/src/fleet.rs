@@ -154,7 +154,11 @@ pub struct CheckInAnswer {
     /// Milliseconds since `heads` were known to be true; 0 at a publisher.
     #[serde(default)]
     pub age: u64,
-    /// Collections that have to be loaded anew, and why.
+    /// The shortest time in milliseconds between two check-ins of a replica whose revisions move.
+    /// Absent where early check-ins are not wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report_after_ms: Option<u64>,
+    /// Collections that have to be loaded again, and why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub resync: BTreeMap<CollectionName, ResyncReason>,
 }

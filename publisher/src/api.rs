@@ -16,7 +16,7 @@ use service::streams::StreamSlots;
 use crate::{
     api::{error::ApiError, feed_watch::Feed, snapshot_slots::Loads},
     metrics::Metrics,
-    store::{Store, Terms},
+    store::{PublisherPolicy, Store},
     write::queue::Writer,
 };
 
@@ -42,7 +42,7 @@ pub struct Api {
     /// To write.
     pub writer: Writer,
     /// Collections and rules.
-    pub terms: std::sync::Arc<Terms>,
+    pub terms: std::sync::Arc<PublisherPolicy>,
     /// Replicas.
     pub fleet: crate::fleet::Fleet,
     /// Places for those who load.

@@ -26,7 +26,7 @@ use crate::{
     metrics::Metrics,
     outbox::{relay, relay::Relay, retention::Retention},
     settings::{Events, ManagerSettings, Settings},
-    store::{Store, Terms},
+    store::{PublisherPolicy, Store},
     transport::{
         Manager,
         cloudevent::Envelopes,
@@ -91,7 +91,7 @@ impl Publisher {
             document_limit,
         };
         collections.extend(rules.schemas.collections().cloned());
-        let terms = Arc::new(Terms {
+        let terms = Arc::new(PublisherPolicy {
             collections,
             rules,
             events_enabled: events.is_some(),
@@ -232,7 +232,7 @@ impl Publisher {
     }
 }
 
-fn manager(events: Events, terms: Arc<Terms>) -> anyhow::Result<Manager> {
+fn manager(events: Events, terms: Arc<PublisherPolicy>) -> anyhow::Result<Manager> {
     let Events {
         manager,
         pub_sub_name,

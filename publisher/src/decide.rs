@@ -19,7 +19,7 @@ mod value;
 mod working_set;
 
 pub use change_set::Set;
-pub use working_set::{Ground, Place};
+pub use working_set::{DocumentKey, WorkingSet};
 
 /// What waits for its group as one, and is decided as one.
 #[derive(Debug, Clone)]
@@ -97,17 +97,17 @@ pub struct Done {
 
 /// The answer to one entry: what each of its writes came to, in order, or why none of them
 /// happened.
-pub type Verdict = Result<Vec<Done>, ApiError>;
+pub type WriteResult = Result<Vec<Done>, ApiError>;
 
 /// What a transaction writes.
 #[derive(Debug)]
-pub struct Folded {
+pub struct Decisions {
     /// One verdict per entry, in order; none for those at the end that no longer fit.
-    pub verdicts: Vec<Verdict>,
+    pub verdicts: Vec<WriteResult>,
     /// The changes, by collection contiguous and in order.
     pub changes: Vec<Change>,
     /// The ground after them.
-    pub after: Ground,
+    pub after: WorkingSet,
 }
 
 /// What a group makes, in bytes as they are stored: a small patch of a large document is a large
@@ -126,7 +126,7 @@ pub struct Rules {
 impl Rules {
     /// Folds a group, in order, until what it makes would be too much for one transaction. The
     /// first entry always fits.
-    pub fn fold(&self, ground: Ground, group: &[Entry], now: DateTime<Utc>) -> Folded {
+    pub fn evaluate(&self, ground: WorkingSet, group: &[Entry], now: DateTime<Utc>) -> Decisions {
         let (mut after, mut changes, mut verdicts, mut bytes) = (ground, Vec::new(), Vec::new(), 0);
         for entry in group {
             if bytes >= FOLDED_BYTES {
@@ -144,7 +144,7 @@ impl Rules {
                 .filter_map(|change: &Change| change.config_data.as_ref());
             bytes += made.map(value::stored_size).sum::<usize>();
         }
-        Folded {
+        Decisions {
             verdicts,
             changes,
             after,
@@ -153,7 +153,7 @@ impl Rules {
 
     fn one(
         &self,
-        ground: &mut Ground,
+        ground: &mut WorkingSet,
         write: &Write,
         now: DateTime<Utc>,
         changes: &mut Vec<Change>,

@@ -61,9 +61,9 @@ use uuid::Uuid;
 
 use crate::{
     api::error::ApiError,
-    decide::{Place, Set, Write},
+    decide::{DocumentKey, Set, Write},
     metrics::Metrics,
-    store::Terms,
+    store::PublisherPolicy,
     write::{change_set as members, change_set::Members, queue::Writer},
 };
 
@@ -76,12 +76,12 @@ pub use failure::{Failure, Reason};
 #[derive(Debug, Clone)]
 pub struct Changes {
     writer: Writer,
-    terms: Arc<Terms>,
+    terms: Arc<PublisherPolicy>,
     metrics: Arc<Metrics>,
 }
 
 impl Changes {
-    pub(crate) fn new(writer: Writer, terms: Arc<Terms>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(writer: Writer, terms: Arc<PublisherPolicy>, metrics: Arc<Metrics>) -> Self {
         Self {
             writer,
             terms,
@@ -214,6 +214,6 @@ impl Unit {
     pub fn rollback(self) {}
 }
 
-fn place(write: &Write) -> Place {
+fn place(write: &Write) -> DocumentKey {
     (write.collection.clone(), write.id.clone())
 }

@@ -229,6 +229,7 @@ impl Fleet {
             );
         }
         CheckInAnswer {
+            report_after_ms: None,
             heads,
             age: 0,
             resync,

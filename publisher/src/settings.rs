@@ -10,7 +10,7 @@ use contract::CollectionName;
 use reqwest::Url;
 use service::settings::{SettingChecks, SettingsError, boolean, listed, or, positive};
 
-use crate::{outbox::retention::Keep, store::StoreUrl};
+use crate::{outbox::retention::RetentionPolicy, store::StoreUrl};
 
 const STORE_URL: &str = "file:data";
 const LISTEN: &str = "127.0.0.1:8080";
@@ -167,7 +167,7 @@ pub struct Settings {
     /// Snapshots that may be under way at once.
     pub loads: usize,
     /// What the change log keeps.
-    pub log_keep: Keep,
+    pub log_keep: RetentionPolicy,
     /// How events travel; `None` = they do not.
     pub events: Option<Events>,
 }
@@ -302,7 +302,7 @@ impl Args {
         checks.finish(settings)
     }
 
-    fn log_keep(&self, checks: &mut SettingChecks) -> Option<Keep> {
+    fn log_keep(&self, checks: &mut SettingChecks) -> Option<RetentionPolicy> {
         let changes = or(&self.log_keep_changes, LOG_KEEP_CHANGES);
         let changes = checks.check(
             "AURA_CONFIGURATION_LOG_KEEP_CHANGES",
@@ -319,7 +319,7 @@ impl Args {
             round,
             at_most(LONGEST_ROUND_SECONDS, round),
         );
-        Some(Keep {
+        Some(RetentionPolicy {
             changes: changes?,
             hours: hours?,
             round: Duration::from_secs(round?),

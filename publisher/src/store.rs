@@ -11,7 +11,7 @@ use contract::{Change, CollectionName, Document, DocumentId, Epoch, Head, Revisi
 
 use crate::{
     api::error::ApiError,
-    decide::{Entry, Rules, Verdict},
+    decide::{Entry, Rules, WriteResult},
 };
 
 pub mod committed_heads;
@@ -77,7 +77,7 @@ impl FromStr for StoreUrl {
 
 /// What a store needs to know of its publisher.
 #[derive(Debug)]
-pub struct Terms {
+pub struct PublisherPolicy {
     /// The collections it serves.
     pub collections: BTreeSet<CollectionName>,
     /// What documents must obey.
@@ -99,7 +99,7 @@ pub enum Store {
 #[derive(Debug, Default)]
 pub struct Committed {
     /// One verdict per entry, in order. Those at the end that have none are still to be done.
-    pub verdicts: Vec<Verdict>,
+    pub verdicts: Vec<WriteResult>,
     /// What changed.
     pub changes: Vec<Change>,
 }
@@ -177,7 +177,7 @@ impl Reading {
 
 impl Store {
     /// What it was told of its publisher.
-    pub fn terms(&self) -> &Terms {
+    pub fn terms(&self) -> &PublisherPolicy {
         match self {
             Self::Embedded(store) => store.terms(),
             Self::Mongo(store) => store.terms(),
@@ -188,7 +188,7 @@ impl Store {
     ///
     /// # Errors
     /// When it cannot be reached, is of an unknown format, or is a MongoDB without transactions.
-    pub async fn open(url: &StoreUrl, terms: Arc<Terms>) -> anyhow::Result<Self> {
+    pub async fn open(url: &StoreUrl, terms: Arc<PublisherPolicy>) -> anyhow::Result<Self> {
         match url {
             StoreUrl::Embedded(folder) => embedded::Embedded::open(folder, terms)
                 .await
@@ -334,7 +334,7 @@ impl Store {
 
     /// What this publisher has seen committed, where another process can put the store back beneath
     /// it.
-    pub fn newest(&self) -> Option<&committed_heads::Newest> {
+    pub fn newest(&self) -> Option<&committed_heads::CommittedHeads> {
         match self {
             Self::Embedded(_) => None,
             Self::Mongo(store) => Some(store.newest()),
@@ -394,7 +394,7 @@ mod tests {
             schemas: Schemas::default(),
             document_limit: 1_000,
         };
-        let terms = Terms {
+        let terms = PublisherPolicy {
             collections: BTreeSet::from([name.clone()]),
             rules,
             events_enabled: true,

@@ -195,7 +195,7 @@ mod tests {
     use super::*;
     use crate::{
         decide::{Rules, schemas::Schemas},
-        store::{Store, StoreUrl, Terms},
+        store::{PublisherPolicy, Store, StoreUrl},
     };
 
     fn stall(loads: &Loads, load: &Load) {
@@ -249,7 +249,7 @@ mod tests {
             schemas: Schemas::default(),
             document_limit: 1_000,
         };
-        let terms = Arc::new(Terms {
+        let terms = Arc::new(PublisherPolicy {
             collections: BTreeSet::new(),
             rules,
             events_enabled: false,

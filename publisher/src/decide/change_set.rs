@@ -11,7 +11,7 @@ use contract::{Change, ChangeSet, CollectionName, SetPart, set::MAX_BYTES};
 
 use crate::{
     api::error::ApiError,
-    decide::{Ground, Rules, Verdict, Write},
+    decide::{Rules, WorkingSet, Write, WriteResult},
 };
 
 /// Writes that happen together. No document is in it twice: the door sees to that.
@@ -26,11 +26,11 @@ pub struct Set {
 impl Rules {
     pub(super) fn set(
         &self,
-        ground: &mut Ground,
+        ground: &mut WorkingSet,
         set: &Set,
         now: DateTime<Utc>,
         changes: &mut Vec<Change>,
-    ) -> Verdict {
+    ) -> WriteResult {
         let mut part = ground.part(set);
         let (mut made, mut done, mut bytes) =
             (Vec::new(), Vec::with_capacity(set.members.len()), 0);
@@ -59,7 +59,7 @@ impl Rules {
 }
 
 /// Says in every change what it belongs to, and in every head which set was the last.
-fn bind(id: &str, made: &mut [Change], part: &mut Ground) {
+fn bind(id: &str, made: &mut [Change], part: &mut WorkingSet) {
     let mut parts = BTreeMap::<CollectionName, SetPart>::new();
     for Change {
         collection,

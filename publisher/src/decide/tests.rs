@@ -28,9 +28,9 @@ fn rules() -> Rules {
     }
 }
 
-fn ground() -> Ground {
+fn ground() -> WorkingSet {
     let heads = BTreeMap::from([(name(), Head::empty(name(), EPOCH))]);
-    Ground {
+    WorkingSet {
         epoch: EPOCH,
         heads,
         documents: HashMap::new(),
@@ -64,7 +64,7 @@ fn put(document: &str, value: Value) -> Entry {
 }
 
 /// Status of each verdict: 200 for all that went well.
-fn statuses(folded: &Folded) -> Vec<u16> {
+fn statuses(folded: &Decisions) -> Vec<u16> {
     folded
         .verdicts
         .iter()
@@ -93,7 +93,7 @@ fn each_write_sees_the_ones_before_it() {
         write("a", Action::Delete, Condition::Any),
         write("a", Action::Put(config(json!({"n": 6}))), Condition::Absent),
     ];
-    let folded = rules().fold(ground(), &group, Utc::now());
+    let folded = rules().evaluate(ground(), &group, Utc::now());
     assert_eq!(
         statuses(&folded),
         [404, 200, 409, 200, 412, 200, 200, 404, 200]
@@ -128,7 +128,7 @@ fn what_changes_nothing_makes_no_change() {
         put("a", json!({"y": [1], "x": 1})),
         put("a", json!({"x": 2})),
     ];
-    let folded = rules().fold(ground(), &group, Utc::now());
+    let folded = rules().evaluate(ground(), &group, Utc::now());
     assert_eq!(folded.changes.len(), 2);
     let unchanged = folded.verdicts[1].as_ref().expect("well");
     assert_eq!((unchanged[0].op, unchanged[0].revision), (None, 1));
@@ -144,7 +144,7 @@ fn a_merged_document_is_checked_as_a_whole() {
         write("a", Action::Patch(json!("text")), Condition::Any),
         put("a", json!({"metadata": null})),
     ];
-    let folded = rules().fold(ground(), &group, Utc::now());
+    let folded = rules().evaluate(ground(), &group, Utc::now());
     assert_eq!(statuses(&folded), [200, 413, 400, 400, 200]);
     assert_eq!(folded.changes.len(), 2);
 }
@@ -175,10 +175,10 @@ proptest! {
             Wish::Delete(d) => write(&d.to_string(), Action::Delete, Condition::Any),
         }).collect();
         let now = Utc::now();
-        let whole = rules().fold(ground(), &writes, now);
+        let whole = rules().evaluate(ground(), &writes, now);
         let (mut after, mut changes) = (ground(), Vec::new());
         for group in writes.chunks(cut) {
-            let folded = rules().fold(after, group, now);
+            let folded = rules().evaluate(after, group, now);
             after = folded.after;
             changes.extend(folded.changes);
         }

@@ -17,21 +17,21 @@ use crate::{
 };
 
 /// Where a document is.
-pub type Place = (CollectionName, DocumentId);
+pub type DocumentKey = (CollectionName, DocumentId);
 
 /// What a transaction finds: heads of all collections that the group names, and its documents that
 /// exist.
 #[derive(Debug, Clone)]
-pub struct Ground {
+pub struct WorkingSet {
     /// The history of the store.
     pub epoch: Epoch,
     /// Heads by collection.
     pub heads: BTreeMap<CollectionName, Head>,
     /// Documents by place.
-    pub documents: HashMap<Place, Document>,
+    pub documents: HashMap<DocumentKey, Document>,
 }
 
-impl Ground {
+impl WorkingSet {
     /// A copy of what a set touches: the set is tried on it.
     pub(super) fn part(&self, set: &Set) -> Self {
         let mut part = Self {

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     decide::{Action, Condition, Rules, Write, schemas::Schemas},
-    store::{StoreUrl, Terms, fleet::Heard},
+    store::{PublisherPolicy, StoreUrl, fleet::Heard},
 };
 
 const FREE: &str = "FreeForm";
@@ -41,7 +41,7 @@ impl Stage {
             schemas: Schemas::default(),
             document_limit: 1_000_000,
         };
-        let terms = Arc::new(Terms {
+        let terms = Arc::new(PublisherPolicy {
             collections,
             rules,
             events_enabled: false,
@@ -167,7 +167,7 @@ fn follows(epoch: Epoch, other: Epoch) -> bool {
 }
 
 /// A call of the life before may still be on its thread.
-async fn opened(url: &StoreUrl, terms: Arc<Terms>) -> Store {
+async fn opened(url: &StoreUrl, terms: Arc<PublisherPolicy>) -> Store {
     let opening = async {
         loop {
             match Store::open(url, terms.clone()).await {

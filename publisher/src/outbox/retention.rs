@@ -31,7 +31,7 @@ const HELD_UP: Duration = Duration::from_secs(3_600);
 
 /// What the log keeps.
 #[derive(Debug, Clone, Copy)]
-pub struct Keep {
+pub struct RetentionPolicy {
     /// So many changes of each collection, whatever their age.
     pub changes: u64,
     /// What is younger than so many hours, however many there are.
@@ -40,7 +40,7 @@ pub struct Keep {
     pub round: Duration,
 }
 
-impl Keep {
+impl RetentionPolicy {
     /// Changes committed before this moment are no longer young.
     fn before(&self) -> DateTime<Utc> {
         let age = TimeDelta::hours(i64::from(self.hours));
@@ -53,7 +53,7 @@ impl Keep {
 /// Runs beside the writer.
 pub struct Retention {
     store: Store,
-    keep: Keep,
+    keep: RetentionPolicy,
     held_up: HeldUp,
 }
 
@@ -84,7 +84,7 @@ impl HeldUp {
 
 impl Retention {
     /// Trims the logs of a store.
-    pub fn new(store: Store, keep: Keep) -> Self {
+    pub fn new(store: Store, keep: RetentionPolicy) -> Self {
         Self {
             store,
             keep,

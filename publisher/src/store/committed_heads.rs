@@ -17,12 +17,12 @@ pub type Marks = BTreeMap<CollectionName, (Epoch, Revision)>;
 
 /// The newest heads that were read at majority, or committed.
 #[derive(Debug, Default)]
-pub struct Newest {
+pub struct CommittedHeads {
     heads: Mutex<Marks>,
     behind: Notify,
 }
 
-impl Newest {
+impl CommittedHeads {
     /// What is known now. Take it before a reading begins: what is committed meanwhile may not be
     /// in it.
     pub fn marks(&self) -> Marks {
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn behind_is_a_lower_place_in_the_same_lineage() {
-        let newest = Newest::default();
+        let newest = CommittedHeads::default();
         let head = |lineage, counter, revision| Head {
             revision,
             ..Head::empty("A".parse().expect("a name"), Epoch { lineage, counter })

@@ -20,8 +20,8 @@ use redb::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    decide::{Entry, Folded, Ground, Place},
-    store::{CommitError, Committed, Terms},
+    decide::{Decisions, DocumentKey, Entry, WorkingSet},
+    store::{CommitError, Committed, PublisherPolicy},
 };
 
 mod fleet;
@@ -50,7 +50,7 @@ const FORMAT: u64 = 1;
 #[derive(Clone)]
 pub struct Embedded {
     database: Arc<Database>,
-    terms: Arc<Terms>,
+    terms: Arc<PublisherPolicy>,
     /// Set once the disk failed under any call: redb then refuses every write until the file is
     /// opened anew.
     broken: Arc<Broken>,
@@ -69,7 +69,7 @@ impl std::fmt::Debug for Embedded {
 }
 
 impl Embedded {
-    pub(super) async fn open(folder: &Path, terms: Arc<Terms>) -> anyhow::Result<Self> {
+    pub(super) async fn open(folder: &Path, terms: Arc<PublisherPolicy>) -> anyhow::Result<Self> {
         let folder = folder.to_owned();
         blocking(move || {
             std::fs::create_dir_all(&folder)
@@ -91,7 +91,7 @@ impl Embedded {
         .await
     }
 
-    pub(super) fn terms(&self) -> &Terms {
+    pub(super) fn terms(&self) -> &PublisherPolicy {
         &self.terms
     }
 
@@ -157,12 +157,12 @@ impl Embedded {
     fn decide_and_write(
         &self,
         group: &[Entry],
-    ) -> anyhow::Result<(Option<WriteTransaction>, Folded)> {
+    ) -> anyhow::Result<(Option<WriteTransaction>, Decisions)> {
         let transaction = self.database.begin_write()?;
         let folded = self
             .terms
             .rules
-            .fold(ground(&transaction, group)?, group, Utc::now());
+            .evaluate(ground(&transaction, group)?, group, Utc::now());
         if folded.changes.is_empty() {
             transaction.abort()?;
             return Ok((None, folded));
@@ -397,13 +397,13 @@ fn document(id: DocumentId, (revision, text): (Revision, &str)) -> Document {
     Document::from_canonical(id, revision, text)
 }
 
-fn ground(transaction: &WriteTransaction, group: &[Entry]) -> anyhow::Result<Ground> {
+fn ground(transaction: &WriteTransaction, group: &[Entry]) -> anyhow::Result<WorkingSet> {
     let epoch = epoch(&transaction.open_table(META)?)?;
     let (heads, documents) = (
         transaction.open_table(HEADS)?,
         transaction.open_table(DOCUMENTS)?,
     );
-    let mut ground = Ground {
+    let mut ground = WorkingSet {
         epoch,
         heads: BTreeMap::new(),
         documents: HashMap::new(),
@@ -416,7 +416,7 @@ fn ground(transaction: &WriteTransaction, group: &[Entry]) -> anyhow::Result<Gro
             );
         }
         if let Some(held) = documents.get((write.collection.as_str(), write.id.as_str()))? {
-            let place: Place = (write.collection.clone(), write.id.clone());
+            let place: DocumentKey = (write.collection.clone(), write.id.clone());
             ground
                 .documents
                 .insert(place, document(write.id.clone(), held.value()));
@@ -428,7 +428,7 @@ fn ground(transaction: &WriteTransaction, group: &[Entry]) -> anyhow::Result<Gro
 fn write(
     transaction: &WriteTransaction,
     changes: &[Change],
-    after: &Ground,
+    after: &WorkingSet,
     owe: bool,
 ) -> anyhow::Result<()> {
     let mut heads = transaction.open_table(HEADS)?;

@@ -31,7 +31,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use crate::store::{Reading, Terms, committed_heads::Newest};
+use crate::store::{PublisherPolicy, Reading, committed_heads::CommittedHeads};
 
 mod commit;
 mod fleet;
@@ -60,14 +60,18 @@ const LATE: &str = "MongoDB did not answer in time";
 pub struct Mongo {
     client: Client,
     database: Database,
-    terms: Arc<Terms>,
-    newest: Arc<Newest>,
+    terms: Arc<PublisherPolicy>,
+    newest: Arc<CommittedHeads>,
     /// Where rows are read ahead: not on the one thread of the request that they are for.
     runtime: Handle,
 }
 
 impl Mongo {
-    pub(super) async fn open(url: &str, database: &str, terms: Arc<Terms>) -> anyhow::Result<Self> {
+    pub(super) async fn open(
+        url: &str,
+        database: &str,
+        terms: Arc<PublisherPolicy>,
+    ) -> anyhow::Result<Self> {
         let client = Client::with_options(options(url).await?).context("the MongoDB settings")?;
         let database = client.database(database);
         let store = Self {
@@ -82,11 +86,11 @@ impl Mongo {
         Ok(store)
     }
 
-    pub(super) fn terms(&self) -> &Terms {
+    pub(super) fn terms(&self) -> &PublisherPolicy {
         &self.terms
     }
 
-    pub(super) fn newest(&self) -> &Newest {
+    pub(super) fn newest(&self) -> &CommittedHeads {
         &self.newest
     }
 

@@ -12,7 +12,7 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use contract::{Change, EventData, event};
 use serde::Serialize;
 
-use crate::store::Terms;
+use crate::store::PublisherPolicy;
 
 /// Media type of an event in structured mode.
 pub const MEDIA_TYPE: &str = "application/cloudevents+json";
@@ -27,7 +27,7 @@ pub struct Envelopes {
     /// Largest `configData` that travels, in bytes.
     pub data_limit: usize,
     /// Where the schemas are.
-    pub terms: Arc<Terms>,
+    pub terms: Arc<PublisherPolicy>,
 }
 
 impl Envelopes {
@@ -178,7 +178,7 @@ mod tests {
             schemas: Schemas::default(),
             document_limit: 1 << 20,
         };
-        let terms = Arc::new(Terms {
+        let terms = Arc::new(PublisherPolicy {
             collections: BTreeSet::new(),
             rules,
             events_enabled: true,

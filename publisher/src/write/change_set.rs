@@ -12,15 +12,15 @@ use contract::{
 
 use crate::{
     api::error::ApiError,
-    decide::{Action, Condition, Done, Place, Write},
-    store::Terms,
+    decide::{Action, Condition, DocumentKey, Done, Write},
+    store::PublisherPolicy,
 };
 
 /// The members of one set so far, in order.
 #[derive(Debug, Default)]
 pub struct Members {
     writes: Vec<Write>,
-    places: HashMap<Place, usize>,
+    places: HashMap<DocumentKey, usize>,
     bytes: usize,
 }
 
@@ -32,7 +32,7 @@ impl Members {
     /// member. The error names it.
     pub fn add(
         &mut self,
-        terms: &Terms,
+        terms: &PublisherPolicy,
         context: &Context,
         member: ChangeRequest,
     ) -> Result<(), ApiError> {
@@ -72,7 +72,11 @@ impl Members {
 /// # Errors
 /// When its collection is not served here, or it has a value where none belongs, or none where one
 /// does.
-pub fn write(terms: &Terms, context: &Context, member: ChangeRequest) -> Result<Write, ApiError> {
+pub fn write(
+    terms: &PublisherPolicy,
+    context: &Context,
+    member: ChangeRequest,
+) -> Result<Write, ApiError> {
     let ChangeRequest {
         collection,
         op,
@@ -118,7 +122,7 @@ pub fn write(terms: &Terms, context: &Context, member: ChangeRequest) -> Result<
 }
 
 /// What the members came to, beside where they are.
-pub fn items(places: Vec<Place>, done: &[Done]) -> Vec<SetItemWritten> {
+pub fn items(places: Vec<DocumentKey>, done: &[Done]) -> Vec<SetItemWritten> {
     let revisions = done.iter().map(|done| done.revision);
     places
         .into_iter()

@@ -22,7 +22,7 @@ use tracing::{debug, error, warn};
 
 use crate::{
     api::{error::ApiError, feed_watch::Feed},
-    decide::{Action, Done, Entry, Set, Verdict, Write},
+    decide::{Action, Done, Entry, Set, Write, WriteResult},
     outbox::{relay, relay::Handed},
     store::{CommitError, Store},
 };
@@ -42,7 +42,7 @@ const GROUP_BYTES: usize = 4 << 20;
 
 struct Waiting {
     entry: Entry,
-    answer: oneshot::Sender<Verdict>,
+    answer: oneshot::Sender<WriteResult>,
     since: Instant,
     /// Its share of the memory for what waits.
     _memory: OwnedSemaphorePermit,
@@ -79,11 +79,11 @@ impl Writer {
     ///
     /// # Errors
     /// As [`Writer::write`]; a member's own names the member.
-    pub async fn write_set(&self, set: Set) -> Verdict {
+    pub async fn write_set(&self, set: Set) -> WriteResult {
         self.queue(Entry::Set(set)).await
     }
 
-    async fn queue(&self, entry: Entry) -> Verdict {
+    async fn queue(&self, entry: Entry) -> WriteResult {
         let (answer, verdict) = oneshot::channel();
         let bytes = u32::try_from(size(&entry)).map_err(|_beyond_any_limit| ApiError::busy())?;
         let memory = self

@@ -236,6 +236,7 @@ fn checked_in(revision: u64, resync: &[&str]) -> String {
         .map(|text| (name(text), contract::fleet::ResyncReason::Diverged))
         .collect();
     serde_json::to_string(&contract::fleet::CheckInAnswer {
+        report_after_ms: None,
         heads,
         age: 0,
         resync,

@@ -25,6 +25,7 @@ pub(super) async fn answer(state: web::Data<AppState>) -> Result<HttpResponse, A
     let head = |(name, held): (&CollectionName, _)| head_of(&view, name, held);
     let heads = view.root().collections().filter_map(head).collect();
     Ok(HttpResponse::Ok().json(CheckInAnswer {
+        report_after_ms: None,
         heads,
         age: age.unwrap_or(u64::MAX),
         resync: Default::default(),

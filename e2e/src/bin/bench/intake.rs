@@ -13,7 +13,7 @@ use e2e::{client::Api, services::Service};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use publisher::{
     decide::{Rules, schemas::Schemas},
-    store::Terms,
+    store::PublisherPolicy,
     transport::cloudevent::{Envelopes, MEDIA_TYPE},
 };
 use reqwest::Method;
@@ -171,7 +171,7 @@ impl Events {
             document_limit: 1 << 20,
         };
         let collections = BTreeSet::from([head.collection.clone()]);
-        let terms = Arc::new(Terms {
+        let terms = Arc::new(PublisherPolicy {
             collections,
             rules,
             events_enabled: true,

@@ -10,7 +10,7 @@ fn other() -> CollectionName {
     "Other".parse().expect("a name")
 }
 
-fn two_collections() -> Ground {
+fn two_collections() -> WorkingSet {
     let mut ground = ground();
     ground.heads.insert(other(), Head::empty(other(), EPOCH));
     ground
@@ -47,7 +47,7 @@ fn part(collection: CollectionName, first: Revision, last: Revision) -> SetPart 
 }
 
 /// Collection, revision, last set, and whether it is of a set.
-fn marks(folded: &Folded) -> Vec<(&str, Revision, Revision, bool)> {
+fn marks(folded: &Decisions) -> Vec<(&str, Revision, Revision, bool)> {
     let mark = |change: &Change| {
         (
             change.revision,
@@ -91,7 +91,7 @@ fn members_say_what_belongs_together_and_which_set_came_before() {
         ]),
         create("after", json!({})),
     ];
-    let folded = rules().fold(two_collections(), &group, Utc::now());
+    let folded = rules().evaluate(two_collections(), &group, Utc::now());
     assert_eq!(statuses(&folded), [200; 5]);
     let expected = [
         ("mine", 1, 0, false),
@@ -125,7 +125,7 @@ fn members_say_what_belongs_together_and_which_set_came_before() {
         ),
         (6, 2)
     );
-    let revisions = |verdict: &Verdict| {
+    let revisions = |verdict: &WriteResult| {
         verdict
             .iter()
             .flatten()
@@ -151,7 +151,7 @@ fn a_refused_member_takes_all_of_its_set_with_it_and_nothing_else() {
         ]),
         put("a", json!({"n": 3})),
     ];
-    let folded = rules().fold(two_collections(), &group, Utc::now());
+    let folded = rules().evaluate(two_collections(), &group, Utc::now());
     assert_eq!(statuses(&folded), [200, 404, 200]);
     let problem = &folded.verdicts[1].as_ref().expect_err("refused").problem;
     assert_eq!(
@@ -179,7 +179,7 @@ fn a_pointer_of_a_member_leads_into_the_body() {
             )
         }]),
     ];
-    let folded = rules().fold(ground(), &group, Utc::now());
+    let folded = rules().evaluate(ground(), &group, Utc::now());
     let pointer = |at: usize| {
         folded.verdicts[at]
             .as_ref()
@@ -203,7 +203,7 @@ fn one_effective_change_makes_no_set() {
         set([putting("a", same.clone())]),
         set([creating("c")]),
     ];
-    let folded = rules().fold(ground(), &group, Utc::now());
+    let folded = rules().evaluate(ground(), &group, Utc::now());
     assert_eq!(
         marks(&folded),
         [
@@ -237,12 +237,12 @@ fn an_expected_revision_is_one_of_the_state_before_the_set() {
                 write_one("a", Action::Patch(json!({"n": 1})), condition),
             ]),
         ];
-        let folded = rules().fold(ground(), &group, Utc::now());
+        let folded = rules().evaluate(ground(), &group, Utc::now());
         assert_eq!(statuses(&folded), [200, status], "{condition:?}");
     }
     let create_only = write_one("new", Action::Put(config(json!({}))), Condition::Absent);
     assert_eq!(
-        statuses(&rules().fold(ground(), &[set([create_only])], Utc::now())),
+        statuses(&rules().evaluate(ground(), &[set([create_only])], Utc::now())),
         [200]
     );
 }
@@ -258,13 +258,13 @@ fn a_set_that_grows_beyond_its_limit_by_its_patches_is_refused() {
     let mut after = ground();
     for document in &documents {
         after = rules
-            .fold(after, &[create(document, large.clone())], Utc::now())
+            .evaluate(after, &[create(document, large.clone())], Utc::now())
             .after;
     }
     let patches = documents
         .iter()
         .map(|id| write_one(id, Action::Patch(json!({"n": 1})), Condition::Any));
-    let folded = rules.fold(after, &[set(patches)], Utc::now());
+    let folded = rules.evaluate(after, &[set(patches)], Utc::now());
     let problem = &folded.verdicts[0].as_ref().expect_err("too large").problem;
     assert_eq!(
         (problem.status, problem.index, folded.changes.len()),
@@ -285,7 +285,7 @@ fn a_group_ends_before_a_set_and_never_within() {
         set([large("a"), large("b"), large("c"), large("d")]),
         create("e", json!({})),
     ];
-    let folded = rules.fold(ground(), &group, Utc::now());
+    let folded = rules.evaluate(ground(), &group, Utc::now());
     assert_eq!(
         (folded.verdicts.len(), folded.changes.len()),
         (1, 4),

@@ -92,7 +92,7 @@ async fn store() -> (Embedded, Arc<AtomicBool>) {
         schemas: Schemas::default(),
         document_limit: 1_000,
     };
-    let terms = Arc::new(Terms {
+    let terms = Arc::new(PublisherPolicy {
         collections: BTreeSet::from([name()]),
         rules,
         events_enabled: true,

@@ -22,7 +22,7 @@ use tracing::debug;
 use uuid::Uuid;
 
 use crate::{
-    decide::{Entry, Folded, Ground},
+    decide::{Decisions, Entry, WorkingSet},
     store::{
         CommitError, Committed,
         committed_heads::Marks,
@@ -104,7 +104,7 @@ impl Mongo {
         group: &[Entry],
         write_id: &str,
         marks: &Marks,
-    ) -> anyhow::Result<Folded> {
+    ) -> anyhow::Result<Decisions> {
         session
             .start_transaction()
             .read_concern(ReadConcern::snapshot())
@@ -120,7 +120,7 @@ impl Mongo {
             .values()
             .map(|head| (head.collection.clone(), head.revision))
             .collect();
-        let folded = self.terms.rules.fold(ground, group, Utc::now());
+        let folded = self.terms.rules.evaluate(ground, group, Utc::now());
         if folded.changes.is_empty() {
             return Ok(folded);
         }
@@ -150,7 +150,11 @@ impl Mongo {
         Ok(folded)
     }
 
-    async fn ground(&self, session: &mut ClientSession, group: &[Entry]) -> anyhow::Result<Ground> {
+    async fn ground(
+        &self,
+        session: &mut ClientSession,
+        group: &[Entry],
+    ) -> anyhow::Result<WorkingSet> {
         let mut wanted = BTreeMap::<&CollectionName, BTreeSet<&str>>::new();
         for write in group.iter().flat_map(Entry::writes) {
             wanted
@@ -178,7 +182,7 @@ impl Mongo {
                 }
             }
         }
-        Ok(Ground {
+        Ok(WorkingSet {
             epoch,
             heads: heads
                 .into_iter()
@@ -193,7 +197,7 @@ impl Mongo {
     async fn finish(
         &self,
         session: &mut ClientSession,
-        folded: &Folded,
+        folded: &Decisions,
         write_id: &str,
         deadline: Instant,
     ) -> Result<(), Failure> {
@@ -227,7 +231,7 @@ impl Mongo {
     }
 
     /// Whether the records of this very attempt are in the log, as the majority sees it.
-    async fn is_written(&self, folded: &Folded, write_id: &str) -> anyhow::Result<bool> {
+    async fn is_written(&self, folded: &Decisions, write_id: &str) -> anyhow::Result<bool> {
         let Some(change) = folded.changes.first() else {
             return Ok(true);
         };
@@ -246,7 +250,7 @@ struct WriteCommands {
 
 impl WriteCommands {
     fn new(
-        folded: &Folded,
+        folded: &Decisions,
         before: &BTreeMap<CollectionName, Revision>,
         write_id: &str,
         owe: bool,

@@ -10,7 +10,7 @@ use e2e::stage::FREE;
 use publisher::{
     decide::{Rules, schemas::Schemas},
     settings::{Events, Settings},
-    store::Terms,
+    store::PublisherPolicy,
     transport::cloudevent::Envelopes,
 };
 use serde_json::{Value, json};
@@ -50,7 +50,7 @@ impl Payload {
             schemas: Schemas::default(),
             document_limit: 1 << 20,
         };
-        let terms = Arc::new(Terms {
+        let terms = Arc::new(PublisherPolicy {
             collections: BTreeSet::new(),
             rules,
             events_enabled: true,
