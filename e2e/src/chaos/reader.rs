@@ -211,7 +211,7 @@ fn view(eye: &mut Eye, answer: &Answer) -> anyhow::Result<Option<(ReplicaState, 
     );
     let state = answer.header("confcast-state");
     let state = serde_json::from_value(serde_json::Value::String(state.to_owned()))
-        .with_context(|| format!("Confcast-ReplicaState is {state:?}"))?;
+        .with_context(|| format!("Confcast-State is {state:?}"))?;
     Ok(Some((state, eye.read(&answer.body)?)))
 }
 

@@ -1,18 +1,18 @@
-//! Whether a JSON text is canonical already, in one pass: most texts that reach a replica are.
+//! A single-pass check whether a JSON text is canonical already. Most texts that reach a replica are.
 //!
-//! It may say no to a canonical text, never yes to another one: whoever hears no gives the text its
-//! spelling anew. It reads no text that is not known to be JSON.
+//! The answer `false` may be wrong, the answer `true` never is: on `false` the caller converts the
+//! text. The input must be valid JSON; this module does not check that.
 
 use super::{MAX_DEPTH, double};
 
-/// Digits that fit `i64`, whatever they are.
+/// Every number of this many digits fits `i64`.
 const SAFE_DIGITS: usize = 18;
 
-/// Whether a text, which must be JSON, is certainly canonical. Keys that are not plain ASCII are
-/// left to those who can sort them.
+/// Whether a text, which must be JSON, is certainly canonical. A text with a key that is not plain
+/// ASCII is answered `false`, because such keys sort by UTF-16 code units.
 pub fn is_canonical(json: &str) -> bool {
     let bytes = json.as_bytes();
-    // Of each object that is open: where its last key was. Of an array: nothing.
+    // For each open object its last key; for each open array `None`.
     let mut open: Vec<Option<&[u8]>> = Vec::new();
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
@@ -33,7 +33,8 @@ pub fn is_canonical(json: &str) -> bool {
                     let Some(Some(last)) = open.last_mut() else {
                         return false;
                     };
-                    // An empty key comes first or twice; the last key is empty before there is one.
+                    // The last key of a new object is empty, so an empty first key must be told from
+                    // a repeated one.
                     let first = bytes[..end - text.len() - 1].ends_with(b"{");
                     let sorted = first || *last < text;
                     if !sorted || !text.iter().all(|byte| byte.is_ascii() && *byte != b'\\') {
@@ -60,16 +61,15 @@ pub fn is_canonical(json: &str) -> bool {
     true
 }
 
-/// Where a string that begins at `at` ends, if each of its escapes is spelled as it must be (RFC
-/// 8785 section 3.2.2.2).
+/// The index of the closing quote of a string that begins at `at`, if all its escapes have the
+/// canonical form (RFC 8785 section 3.2.2.2).
 fn string(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
         at += memchr::memchr2(b'"', b'\\', bytes.get(at..)?)?;
         match bytes.get(at + 1) {
             _ if bytes.get(at) == Some(&b'"') => return Some(at),
             Some(b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't') => at += 2,
-            // Which control characters have no shorter form, and in which case, is asked of those
-            // who write them.
+            // `\u` escapes: only the writer knows which of them are canonical.
             _longer => return None,
         }
     }
