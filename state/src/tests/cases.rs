@@ -274,7 +274,7 @@ fn a_reset_is_not_put_off_by_changes_that_keep_coming() {
     );
 }
 
-/// An event is a hint: what it says of its set may be wrong, and the log makes it right.
+/// An event is a change: what it says of its set may be wrong, and the log makes it right.
 #[test]
 fn a_record_takes_the_place_of_what_waits() {
     let mut world = World::loaded(A, three_documents());
@@ -338,13 +338,13 @@ fn a_record_of_the_feed_says_what_its_event_says() {
         context: contract::Context::default(),
     };
     let event = contract::EventData::new(&record, usize::MAX);
-    for hint in [
+    for change in [
         ReceivedChange::from_event(&event).expect("revisioned"),
         ReceivedChange::from_change(record.clone()),
     ] {
-        assert_eq!((hint.config.as_ref(), hint.last_set), (Some(config), 0));
+        assert_eq!((change.config.as_ref(), change.last_set), (Some(config), 0));
         assert!(
-            hint.change_set.is_none(),
+            change.change_set.is_none(),
             "a set that does not name the change could never be complete"
         );
     }

@@ -50,10 +50,10 @@ fn delta(machine: &mut Machine, model: &Model) {
         let log = model.logs.iter().find(|log| {
             log.changes
                 .first()
-                .is_some_and(|hint| hint.collection == name)
+                .is_some_and(|change| change.collection == name)
         });
-        for hint in &log.expect("a log with changes").changes[from as usize..] {
-            machine.apply(hint);
+        for change in &log.expect("a log with changes").changes[from as usize..] {
+            machine.apply(change);
         }
     }
 }
@@ -120,9 +120,9 @@ fn large_values_count_by_their_bytes() {
         CanonicalJson::parse(format!("{{\"value\":\"{}\"}}", "x".repeat(1 << 20)).as_bytes())
             .expect("json");
     let mut machine = loaded(&model);
-    for hint in &mut model.logs[0].changes {
-        hint.config = hint.config.as_ref().map(|_config| large.clone());
-        assert_ne!(machine.apply(hint), Decision::Applied);
+    for change in &mut model.logs[0].changes {
+        change.config = change.config.as_ref().map(|_config| large.clone());
+        assert_ne!(machine.apply(change), Decision::Applied);
         assert!(bytes_staged(&machine) <= MAX_BYTES);
     }
     let held = machine.root().collection(name(0)).expect("followed");
@@ -146,12 +146,12 @@ proptest! {
         let model = long_history(changes);
         let mut machine = loaded(&model);
         for at in order {
-            let hint = &model.logs[0].changes[at.index(model.logs[0].changes.len())];
-            let decided = machine.decide(hint);
-            prop_assert_eq!(machine.apply(hint), decided);
+            let change = &model.logs[0].changes[at.index(model.logs[0].changes.len())];
+            let decided = machine.decide(change);
+            prop_assert_eq!(machine.apply(change), decided);
             let held = machine.root().collection(name(0)).expect("followed");
             prop_assert!(held.staged() <= MAX_CHANGES);
-            prop_assert_eq!(held.covered(hint.revision), decided != Decision::NoCapacity);
+            prop_assert_eq!(held.covered(change.revision), decided != Decision::NoCapacity);
         }
         prop_assert!(heal(&mut machine, &model) <= 4);
     }

@@ -32,8 +32,8 @@ fn one_set(followed: u8) -> World {
 }
 
 fn deliver(world: &mut World, collection: usize, revision: Revision) -> Decision {
-    let hint = world.model().change(collection, revision).clone();
-    world.deliver(&hint)
+    let change = world.model().change(collection, revision).clone();
+    world.deliver(&change)
 }
 
 fn shown(world: &World, collection: usize, document: usize) -> Option<Revision> {

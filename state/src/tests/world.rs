@@ -128,10 +128,10 @@ impl World {
                 let model =
                     &self.models[self.models.len() - 1 - usize::from(old && self.models.len() > 1)];
                 let changes = &model.logs[collection].changes;
-                if let Some(hint) = changes.iter().rev().nth(back % changes.len().max(1)) {
-                    let mut hint = hint.clone();
-                    hint.config = hint.config.filter(|_config| !without_value);
-                    self.deliver(&hint);
+                if let Some(change) = changes.iter().rev().nth(back % changes.len().max(1)) {
+                    let mut change = change.clone();
+                    change.config = change.config.filter(|_config| !without_value);
+                    self.deliver(&change);
                 }
             }
             Step::BeginLoad => {
@@ -188,32 +188,32 @@ impl World {
     }
 
     /// One change; `decide` and `apply` must agree, and what was decided must have happened.
-    pub(crate) fn deliver(&mut self, hint: &ReceivedChange) -> Decision {
-        let decided = self.machine.decide(hint);
-        assert_eq!(self.machine.apply(hint), decided);
-        let again = self.machine.decide(hint);
+    pub(crate) fn deliver(&mut self, change: &ReceivedChange) -> Decision {
+        let decided = self.machine.decide(change);
+        assert_eq!(self.machine.apply(change), decided);
+        let again = self.machine.decide(change);
         match decided {
             Decision::Applied | Decision::Staged | Decision::Superseded | Decision::Duplicate => {
-                assert_eq!(again, Decision::Duplicate, "{hint:?}");
+                assert_eq!(again, Decision::Duplicate, "{change:?}");
             }
-            _ => assert_eq!(again, decided, "{hint:?}"),
+            _ => assert_eq!(again, decided, "{change:?}"),
         }
-        if let Some(held) = self.machine.root().collection(&hint.collection) {
+        if let Some(held) = self.machine.root().collection(&change.collection) {
             let seen = matches!(decided, Decision::Applied | Decision::Superseded);
             assert!(
-                !seen || held.seen(hint.revision),
-                "{decided:?} and not seen: {hint:?}"
+                !seen || held.seen(change.revision),
+                "{decided:?} and not seen: {change:?}"
             );
             assert!(
-                decided != Decision::Staged || !held.seen(hint.revision),
-                "staged and seen: {hint:?}"
+                decided != Decision::Staged || !held.seen(change.revision),
+                "staged and seen: {change:?}"
             );
         }
         if !matches!(
             decided,
             Decision::Early | Decision::OtherEpoch | Decision::NotFollowed
         ) {
-            for part in hint.change_set.iter().flat_map(|set| &set.parts) {
+            for part in change.change_set.iter().flat_map(|set| &set.parts) {
                 let held = self.machine.root().collection(&part.collection);
                 assert!(
                     held.is_none_or(|held| !held.versioned() || held.known() >= part.last),
@@ -246,7 +246,7 @@ impl World {
         }
         let more = page.len() == size;
         self.cursor = more.then_some(cursor);
-        page.iter().for_each(|hint| _ = self.deliver(hint));
+        page.iter().for_each(|change| _ = self.deliver(change));
         more
     }
 
@@ -383,7 +383,7 @@ impl World {
             assert!(
                 held.staged
                     .lowest()
-                    .is_none_or(|hint| hint.revision > held.watermark())
+                    .is_none_or(|change| change.revision > held.watermark())
             );
             let settled = held.beyond.is_empty() && held.staged() == 0;
             assert_eq!(held.settled(), settled);
