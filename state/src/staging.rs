@@ -42,7 +42,8 @@ impl Staging {
     /// How many of the highest revisions must be removed for a change; `None` when the change
     /// itself is too high.
     fn evictions(&self, coming: &ReceivedChange) -> Option<usize> {
-        let (mut count, mut bytes) = (self.len() + 1, self.bytes + coming.size());
+        let mut count = self.len() + 1;
+        let mut bytes = self.bytes + coming.size();
         let mut higher = self
             .changes
             .values()
