@@ -123,7 +123,7 @@ pub async fn list(redis: &mut Connection, stream: &str) -> Result<Vec<Group>, Br
     Ok(groups)
 }
 
-/// Removes a group that is still at `last_delivered` and whose consumers have not requested for entries
+/// Removes a group that is still at `last_delivered` and whose consumers have not asked for entries
 /// for `idle`.
 ///
 /// # Errors
