@@ -26,7 +26,7 @@ const FORMAT: u32 = 1;
 #[derive(Debug)]
 pub struct Image {
     pub(crate) root: Root,
-    notes: ImageMeta,
+    meta: ImageMeta,
 }
 
 /// Facts about an image that the state machine does not use.
@@ -66,7 +66,7 @@ struct Header {
     format: u32,
     epoch: Option<Epoch>,
     #[serde(flatten)]
-    notes: ImageMeta,
+    meta: ImageMeta,
     collections: BTreeMap<CollectionName, Bookkeeping>,
 }
 
@@ -111,7 +111,7 @@ impl Root {
     ///
     /// # Errors
     /// When `out` fails.
-    pub fn write_image(&self, notes: &ImageMeta, out: &mut impl Write) -> io::Result<()> {
+    pub fn write_image(&self, meta: &ImageMeta, out: &mut impl Write) -> io::Result<()> {
         let mut out = Summed {
             inner: out,
             sum: Xxh3::new(),
@@ -127,7 +127,7 @@ impl Root {
         let mut line = serde_json::to_vec(&Header {
             format: FORMAT,
             epoch: self.epoch,
-            notes: notes.clone(),
+            meta: meta.clone(),
             collections,
         })?;
         line.push(b'\n');
@@ -252,13 +252,13 @@ impl Image {
         }
         Ok(Self {
             root,
-            notes: header.notes,
+            meta: header.meta,
         })
     }
 
     /// Facts about the image.
-    pub fn notes(&self) -> &ImageMeta {
-        &self.notes
+    pub fn meta(&self) -> &ImageMeta {
+        &self.meta
     }
 
     /// The collections.

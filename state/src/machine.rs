@@ -101,6 +101,7 @@ impl Machine {
             Some(_ours) => {}
         }
         let superseded = collection.held(&change.id) > change.revision;
+        // The order of these checks matters: the cheap and final ones come first.
         if collection.covered(change.revision) {
             Decision::Duplicate
         } else if change.change_set.is_none()
@@ -131,6 +132,7 @@ impl Machine {
         match decision {
             Decision::Early => self.keep_early(change),
             Decision::Duplicate | Decision::OtherEpoch | Decision::NotFollowed => {}
+            // The change cannot be kept, but its revision is now known to be missing.
             Decision::NeedsValue | Decision::NoCapacity => self.note_known_set(change),
             Decision::Staged => {
                 self.note_known_set(change);
@@ -140,6 +142,7 @@ impl Machine {
                 }
             }
             Decision::Applied | Decision::Superseded => {
+                // First the change, then the rest of its set, then everything that waited for these.
                 self.apply_visible(change);
                 self.apply_visible_set(change);
                 self.settle();
@@ -159,6 +162,7 @@ impl Machine {
                 .get(record.revision)
                 .is_some_and(|waiting| waiting != record)
         {
+            // An event said something else about this revision. The log is right.
             collection.staged.remove(record.revision);
         }
         self.apply(record)
@@ -166,6 +170,7 @@ impl Machine {
 
     fn keep_early(&mut self, change: &ReceivedChange) {
         let bytes = self.early_bytes + change.size();
+        // Beyond the bound the change is not kept: the load brings it, or catch-up does.
         if self.early.len() < MAX_EARLY && bytes <= MAX_EARLY_BYTES {
             self.early_bytes = bytes;
             self.early.push(change.clone());
@@ -177,6 +182,7 @@ impl Machine {
         let Some(collection) = self.root.collections.get_mut(&change.collection) else {
             return;
         };
+        // A superseded change is not what readers see, so its set is not remembered for the document.
         if collection.held(&change.id) < change.revision {
             self.root.sets.note(change);
         }
@@ -281,6 +287,7 @@ impl Machine {
                 continue;
             };
             if self.root.epoch == Some(head.epoch) {
+                // A head names a revision that exists, even if no event of it ever arrives.
                 collection.known = collection.known.max(head.revision);
                 lacks |= collection.watermark < head.revision;
             } else {
@@ -382,6 +389,7 @@ impl Machine {
             return Err(InstallError::Superseded);
         }
         self.loading = false;
+        // On an error nothing has changed: `install` checks everything before its first write.
         let installed =
             snapshot::install(&mut self.root, &self.floor, &self.diverged_at, snapshot)?;
         self.visible.push(VisibleChange::Installed);
@@ -391,6 +399,7 @@ impl Machine {
         }
         self.root.generation +=
             u64::from(installed.how == InstallKind::Replaced || installed.resets > 0);
+        // The snapshot may have completed sets that were waiting.
         self.settle();
         self.replay_early();
         Ok(installed)

@@ -1,10 +1,10 @@
-//! Staging is bounded, and healing by delta progresses all the same.
+//! Staging is bounded, and catch-up by delta still progresses.
 
 use contract::{CanonicalJson, Revision};
 use proptest::{prelude::*, test_runner::Config};
 
 use super::{
-    model::{Model, Wish, name},
+    model::{Model, Request, name},
     world::machine,
 };
 use crate::{
@@ -12,18 +12,18 @@ use crate::{
     staging::{MAX_BYTES, MAX_CHANGES},
 };
 
-/// A history with more after a set than can wait for it: the set over A and B comes first, then
-/// many changes of A, and another set in the middle of them.
+/// A history with more changes after a set than staging can take: first a set over A and B, then
+/// many changes of A, with another set in the middle of them.
 fn long_history(changes: usize) -> Model {
-    let wish = |collection, document| Wish {
+    let operation = |collection, document| Request {
         collection,
         document,
         delete: false,
     };
     let mut model = Model::new();
-    model.commit_set(&[wish(0, 0), wish(0, 1), wish(1, 0)]);
+    model.commit_set(&[operation(0, 0), operation(0, 1), operation(1, 0)]);
     (0..changes / 2).for_each(|n| model.commit(0, n % 4, n % 7 == 6));
-    model.commit_set(&[wish(0, 0), wish(1, 1)]);
+    model.commit_set(&[operation(0, 0), operation(1, 1)]);
     (0..changes / 2).for_each(|n| model.commit(0, n % 4, n % 7 == 6));
     model
 }
@@ -59,7 +59,7 @@ fn delta(machine: &mut Machine, model: &Model) {
 }
 
 /// Deltas until nothing is missing. Each must move a watermark.
-fn heal(machine: &mut Machine, model: &Model) -> usize {
+fn catch_up(machine: &mut Machine, model: &Model) -> usize {
     let marks = |machine: &Machine| -> Revision {
         machine
             .root()
@@ -87,10 +87,10 @@ fn heal(machine: &mut Machine, model: &Model) -> usize {
 }
 
 #[test]
-fn the_lowest_find_room_and_the_highest_go() {
+fn the_lowest_revisions_stay_and_the_highest_are_removed() {
     let model = long_history(2 * MAX_CHANGES);
     let mut machine = loaded(&model);
-    // The half of the first set in B is lost, so all of A has to wait.
+    // The part of the first set in B is lost, so all changes of A have to wait.
     for revision in 3..3 + MAX_CHANGES as Revision {
         assert_eq!(machine.apply(model.change(0, revision)), Decision::Staged);
     }
@@ -110,11 +110,11 @@ fn the_lowest_find_room_and_the_highest_go() {
     );
     let held = machine.root().collection(name(0)).expect("followed");
     assert_eq!((held.staged(), held.known()), (MAX_CHANGES, next.revision));
-    assert_eq!(heal(&mut machine, &model), 2);
+    assert_eq!(catch_up(&mut machine, &model), 2);
 }
 
 #[test]
-fn large_values_count_by_their_bytes() {
+fn large_values_count_by_bytes() {
     let mut model = long_history(60);
     let large =
         CanonicalJson::parse(format!("{{\"value\":\"{}\"}}", "x".repeat(1 << 20)).as_bytes())
@@ -126,7 +126,7 @@ fn large_values_count_by_their_bytes() {
         assert!(bytes_staged(&machine) <= MAX_BYTES);
     }
     let held = machine.root().collection(name(0)).expect("followed");
-    // Deletions take no bytes: those among the dropped values find room.
+    // Deletions have no value bytes, so there is capacity for the ones among the dropped values.
     assert!(held.staged() < 30 && (1..10).all(|revision| held.staged.get(revision).is_some()));
     for _pass in 0..8 {
         delta(&mut machine, &model);
@@ -139,7 +139,7 @@ fn large_values_count_by_their_bytes() {
 proptest! {
     #![proptest_config(Config { cases: 24, failure_persistence: None, ..Config::default() })]
     #[test]
-    fn a_delta_heals_whatever_had_come_before_it(
+    fn a_delta_catches_up_whatever_arrived_before_it(
         changes in 4_000..9_000usize,
         order in prop::collection::vec(any::<prop::sample::Index>(), 1..9_000),
     ) {
@@ -153,6 +153,6 @@ proptest! {
             prop_assert!(held.staged() <= MAX_CHANGES);
             prop_assert_eq!(held.covered(change.revision), decided != Decision::NoCapacity);
         }
-        prop_assert!(heal(&mut machine, &model) <= 4);
+        prop_assert!(catch_up(&mut machine, &model) <= 4);
     }
 }
