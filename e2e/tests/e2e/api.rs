@@ -5,8 +5,7 @@ use anyhow::ensure;
 use contract::{CanonicalJson, Digest, FeedPage, Operation, Problem, snapshot};
 use e2e::{
     client::{Answer, Api, document_path},
-    services::Service,
-    stage::{CHANNELS, FREE, Kind, Store, numbered, sample},
+    testbed::{CHANNELS, FREE, Store, StoreKind, numbered, sample, services::Service},
 };
 use futures_util::future::try_join_all;
 use reqwest::Method;
@@ -14,7 +13,7 @@ use serde_json::{Value, json};
 
 type Outcome = anyhow::Result<()>;
 
-async fn quiet_publisher(kind: Kind) -> anyhow::Result<(Store, Service)> {
+async fn quiet_publisher(kind: StoreKind) -> anyhow::Result<(Store, Service)> {
     let store = Store::start(kind).await?;
     let mut publisher = store
         .publisher()?
@@ -35,7 +34,7 @@ fn problem(answer: &Answer) -> Problem {
 
 #[tokio::test]
 async fn documents_embedded() -> Outcome {
-    let (_store, publisher) = quiet_publisher(Kind::Embedded).await?;
+    let (_store, publisher) = quiet_publisher(StoreKind::Embedded).await?;
     documents(&publisher.api()).await?;
     let mut subscriber = Service::subscriber("reader", &[publisher.url()])?
         .with("AURA_CONFIGURATION_COLLECTIONS", FREE);
@@ -45,7 +44,7 @@ async fn documents_embedded() -> Outcome {
 
 #[tokio::test]
 async fn documents_mongo() -> Outcome {
-    let (_store, publisher) = quiet_publisher(Kind::Mongo).await?;
+    let (_store, publisher) = quiet_publisher(StoreKind::Mongo).await?;
     documents(&publisher.api()).await
 }
 

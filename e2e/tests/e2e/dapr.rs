@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
-use e2e::{
-    process::free_port,
+use e2e::testbed::{
+    CHANNELS, COLLECTIONS, FREE, StoreKind, Testbed, Transport, numbered,
+    ports::free_port,
     redis::Redis,
+    sample,
     services::Service,
     sidecar::{self, Sidecar},
-    stage::{CHANNELS, COLLECTIONS, FREE, Kind, Stage, Via, numbered, sample},
     wait::eventually,
 };
 use reqwest::Method;
@@ -54,8 +55,8 @@ fn time(value: &Value) -> anyhow::Result<DateTime<Utc>> {
 /// project adds to it.
 #[tokio::test]
 async fn the_envelope_is_the_source_documents() -> Outcome {
-    let stage = Stage::start(Kind::Embedded, Via::Dapr).await?;
-    let redis = stage.redis.as_ref().context("a redis")?;
+    let testbed = Testbed::start(StoreKind::Embedded, Transport::Dapr).await?;
+    let redis = testbed.redis.as_ref().context("a redis")?;
     let channel = sample(CHANNELS)?;
     let id = channel["id"].as_str().context("an id")?;
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -66,15 +67,15 @@ async fn the_envelope_is_the_source_documents() -> Outcome {
     ];
     let path = format!("/v1/collections/{CHANNELS}/documents");
     let before = Utc::now();
-    let created = stage
+    let created = testbed
         .publisher
         .api()
         .send(Method::POST, &path, &headers, channel.to_string())
         .await?
         .expect(201)?;
     let after = Utc::now();
-    stage.until_same(CHANNELS, id).await?;
-    let head = stage.publisher.api().head(CHANNELS).await?;
+    testbed.until_same(CHANNELS, id).await?;
+    let head = testbed.publisher.api().head(CHANNELS).await?;
 
     let event = stream(redis, CHANNELS)
         .await?
@@ -159,31 +160,35 @@ async fn the_envelope_is_the_source_documents() -> Outcome {
 /// and the value is fetched.
 #[tokio::test]
 async fn ids_only() -> Outcome {
-    let mut stage = Stage::set(Kind::Embedded, Via::Dapr).await?;
-    let publisher = std::mem::replace(&mut stage.publisher, Service::publisher()?);
-    stage.publisher = publisher.with("AURA_CONFIGURATION_EVENT_DATA_LIMIT_BYTES", "0");
-    stage.publisher.start().await?;
-    stage.start_subscribers().await?;
-    stage
+    let mut testbed = Testbed::set(StoreKind::Embedded, Transport::Dapr).await?;
+    let publisher = std::mem::replace(&mut testbed.publisher, Service::publisher()?);
+    testbed.publisher = publisher.with("AURA_CONFIGURATION_EVENT_DATA_LIMIT_BYTES", "0");
+    testbed.publisher.start().await?;
+    testbed.start_subscribers().await?;
+    testbed
         .publisher_sidecar
         .as_mut()
         .context("a sidecar")?
         .start()
         .await?;
-    stage
+    testbed
         .publisher
         .api()
         .create(FREE, &json!({"id": "a", "x": 1}))
         .await?
         .expect(201)?;
-    stage.until_same(FREE, "a").await?;
-    let event = stream(stage.redis.as_ref().context("a redis")?, FREE)
+    testbed.until_same(FREE, "a").await?;
+    let event = stream(testbed.redis.as_ref().context("a redis")?, FREE)
         .await?
         .into_iter()
         .next()
         .context("an event")?;
     ensure!(event["data"].get("configData").is_none(), "{event}");
-    let status = stage.subscribers[0].api().get("/v1/status").await?.json()?;
+    let status = testbed.subscribers[0]
+        .api()
+        .get("/v1/status")
+        .await?
+        .json()?;
     ensure!(status["events"]["fetched"] == json!(1), "{status}");
     Ok(())
 }
@@ -191,26 +196,26 @@ async fn ids_only() -> Outcome {
 /// A sidecar drops what has expired. The value still arrives, by the next load.
 #[tokio::test]
 async fn an_expired_event_is_not_applied() -> Outcome {
-    let mut stage = Stage::set(Kind::Embedded, Via::Dapr).await?;
-    let publisher = std::mem::replace(&mut stage.publisher, Service::publisher()?);
-    stage.publisher = publisher.with("AURA_CONFIGURATION_EVENT_TTL_SECONDS", "1");
-    stage.publisher.start().await?;
-    for subscriber in &mut stage.subscribers {
+    let mut testbed = Testbed::set(StoreKind::Embedded, Transport::Dapr).await?;
+    let publisher = std::mem::replace(&mut testbed.publisher, Service::publisher()?);
+    testbed.publisher = publisher.with("AURA_CONFIGURATION_EVENT_TTL_SECONDS", "1");
+    testbed.publisher.start().await?;
+    for subscriber in &mut testbed.subscribers {
         subscriber.start().await?;
     }
-    stage
+    testbed
         .publisher_sidecar
         .as_mut()
         .context("a sidecar")?
         .start()
         .await?;
-    stage
+    testbed
         .publisher
         .api()
         .create(FREE, &json!({"id": "late"}))
         .await?
         .expect(201)?;
-    let redis = stage.redis.as_ref().context("a redis")?;
+    let redis = testbed.redis.as_ref().context("a redis")?;
     let expiration = eventually("the event is in the stream", async || {
         time(&stream(redis, FREE).await?.first().context("no event")?["expiration"])
     })
@@ -220,7 +225,7 @@ async fn an_expired_event_is_not_applied() -> Outcome {
         Ok(())
     })
     .await?;
-    let sidecar = &mut stage.sidecars[0];
+    let sidecar = &mut testbed.sidecars[0];
     sidecar.start().await?;
     eventually("the sidecar drops it", async || {
         ensure!(
@@ -230,11 +235,11 @@ async fn an_expired_event_is_not_applied() -> Outcome {
         Ok(())
     })
     .await?;
-    let subscriber = &mut stage.subscribers[0];
+    let subscriber = &mut testbed.subscribers[0];
     subscriber.api().document(FREE, "late").await?.expect(404)?;
     subscriber.stop().await?;
     subscriber.start().await?;
-    stage.subscribers[0]
+    testbed.subscribers[0]
         .api()
         .document(FREE, "late")
         .await?
@@ -245,10 +250,10 @@ async fn an_expired_event_is_not_applied() -> Outcome {
 /// What can never succeed is dropped and does not come again; the next good event still arrives.
 #[tokio::test]
 async fn poison_is_dropped_once() -> Outcome {
-    let stage = Stage::start(Kind::Embedded, Via::Dapr).await?;
+    let testbed = Testbed::start(StoreKind::Embedded, Transport::Dapr).await?;
     let (redis, sidecar) = (
-        stage.redis.as_ref().context("a redis")?,
-        stage.publisher_sidecar.as_ref().context("a sidecar")?,
+        testbed.redis.as_ref().context("a redis")?,
+        testbed.publisher_sidecar.as_ref().context("a sidecar")?,
     );
     let poison = [
         json!({"collection": FREE, "op": "Replace", "id": "a"}),
@@ -281,13 +286,13 @@ async fn poison_is_dropped_once() -> Outcome {
                 == 204
         );
     }
-    stage
+    testbed
         .publisher
         .api()
         .create(FREE, &json!({"id": "good"}))
         .await?
         .expect(201)?;
-    stage.until_same(FREE, "good").await?;
+    testbed.until_same(FREE, "good").await?;
     eventually(
         "each replica's sidecar has put each of them into the dead letters",
         async || {
@@ -297,7 +302,7 @@ async fn poison_is_dropped_once() -> Outcome {
         },
     )
     .await?;
-    for subscriber in &stage.subscribers {
+    for subscriber in &testbed.subscribers {
         let status = subscriber.api().get("/v1/status").await?.json()?;
         ensure!(status["events"]["dropped"] == json!(dropped), "{status}");
         ensure!(
@@ -317,8 +322,8 @@ async fn poison_is_dropped_once() -> Outcome {
 /// What no sidecar would deliver, posted straight to the route: always 200, and the body decides.
 #[tokio::test]
 async fn every_poison_body_has_its_answer() -> Outcome {
-    let stage = Stage::start(Kind::Embedded, Via::Local).await?;
-    let subscriber = stage.subscribers[0].api();
+    let testbed = Testbed::start(StoreKind::Embedded, Transport::Local).await?;
+    let subscriber = testbed.subscribers[0].api();
     let event = |data: Value| {
         json!({"specversion": "1.0", "id": "1", "source": "test", "type": "com.dapr.event.sent",
                "datacontenttype": "application/json", "data": data})
@@ -382,21 +387,21 @@ async fn every_poison_body_has_its_answer() -> Outcome {
             answer.body
         );
     }
-    stage
+    testbed
         .publisher
         .api()
         .create(FREE, &json!({"id": "good"}))
         .await?
         .expect(201)?;
-    stage.until_same(FREE, "good").await
+    testbed.until_same(FREE, "good").await
 }
 
 #[tokio::test]
 async fn scopes_say_who_may_publish_and_subscribe() -> Outcome {
-    let stage = Stage::start(Kind::Embedded, Via::Dapr).await?;
+    let testbed = Testbed::start(StoreKind::Embedded, Transport::Dapr).await?;
     let body = || json!({"collection": FREE, "op": "Delete", "id": "a"}).to_string();
-    let publisher = stage.publisher_sidecar.as_ref().context("a sidecar")?;
-    let status = stage.sidecars[0]
+    let publisher = testbed.publisher_sidecar.as_ref().context("a sidecar")?;
+    let status = testbed.sidecars[0]
         .publish(CHANNELS, None, "application/json", body())
         .await?;
     ensure!(status == 403, "a subscriber published: {status}");
@@ -407,7 +412,7 @@ async fn scopes_say_who_may_publish_and_subscribe() -> Outcome {
         status == 403,
         "a topic nobody allowed was published: {status}"
     );
-    let metadata = stage.sidecars[0].metadata().await?;
+    let metadata = testbed.sidecars[0].metadata().await?;
     let topics = metadata["subscriptions"]
         .as_array()
         .context("subscriptions")?;
@@ -424,14 +429,14 @@ async fn scopes_say_who_may_publish_and_subscribe() -> Outcome {
 /// A subscriber may reach its publisher through a sidecar, tokens and all.
 #[tokio::test]
 async fn a_publisher_behind_an_invocation_url() -> Outcome {
-    let mut stage = Stage::set(Kind::Embedded, Via::Dapr).await?;
-    stage.publisher = std::mem::replace(&mut stage.publisher, Service::publisher()?)
+    let mut testbed = Testbed::set(StoreKind::Embedded, Transport::Dapr).await?;
+    testbed.publisher = std::mem::replace(&mut testbed.publisher, Service::publisher()?)
         .with("DAPR_API_TOKEN", "s3cret");
-    stage.publisher.start().await?;
-    let sidecar = stage.publisher_sidecar.as_mut().context("a sidecar")?;
+    testbed.publisher.start().await?;
+    let sidecar = testbed.publisher_sidecar.as_mut().context("a sidecar")?;
     sidecar.set_api_token("s3cret");
     sidecar.start().await?;
-    stage
+    testbed
         .publisher
         .api()
         .create(FREE, &json!({"id": "a"}))

@@ -7,9 +7,11 @@ use anyhow::{Context, ensure};
 use contract::{Digest, Epoch, FeedPage, Head, fleet};
 use e2e::{
     client::{Answer, Api},
-    services::Service,
-    stage::{FREE, Kind, Stage, Store, Via, numbered},
-    wait::{PATIENCE, eventually},
+    testbed::{
+        FREE, Store, StoreKind, Testbed, Transport, numbered,
+        services::Service,
+        wait::{TIMEOUT, eventually},
+    },
 };
 use futures_util::{TryStreamExt, future::join};
 use mongodb::{
@@ -102,7 +104,7 @@ fn follows(epoch: Epoch, other: Epoch) -> bool {
 }
 
 async fn mongo() -> anyhow::Result<(Store, Service, Database)> {
-    let store = Store::start(Kind::Mongo).await?;
+    let store = Store::start(StoreKind::Mongo).await?;
     let mut publisher = store
         .publisher()?
         .with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
@@ -363,7 +365,7 @@ async fn another_database_is_adopted() -> Outcome {
 /// What one publisher heard all publishers tell.
 #[tokio::test]
 async fn the_fleet_is_shared_by_all_publishers() -> Outcome {
-    let store = Store::start(Kind::Mongo).await?;
+    let store = Store::start(StoreKind::Mongo).await?;
     let forgetful =
         |publisher: Service| publisher.with("AURA_CONFIGURATION_FORGET_REPLICAS_SECONDS", "1");
     let (mut one, mut two) = (store.publisher()?, store.publisher()?);
@@ -426,15 +428,15 @@ async fn a_check_in_is_answered_503_without_a_database() -> Outcome {
 /// A subscriber that no setting names is found by what it says of itself.
 #[tokio::test]
 async fn events_go_to_those_who_checked_in() -> Outcome {
-    let mut stage = Stage::set(Kind::Embedded, Via::Local).await?;
-    stage.publisher = stage
+    let mut testbed = Testbed::set(StoreKind::Embedded, Transport::Local).await?;
+    testbed.publisher = testbed
         .publisher
         .with("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", "");
-    stage.publisher.start().await?;
-    stage.start_subscribers().await?;
-    let api = stage.publisher.api();
+    testbed.publisher.start().await?;
+    testbed.start_subscribers().await?;
+    let api = testbed.publisher.api();
     api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
-    for (number, subscriber) in stage.subscribers.iter().enumerate() {
+    for (number, subscriber) in testbed.subscribers.iter().enumerate() {
         let body = json!({
             "instance": format!("found-{number}"), "bootId": "b", "baseUrl": subscriber.url(), "intervalMs": 60_000,
             "collections": {},
@@ -448,7 +450,7 @@ async fn events_go_to_those_who_checked_in() -> Outcome {
     for number in 0..20 {
         api.put(FREE, "a", &numbered(number)).await?.expect(200)?;
     }
-    let held = stage.subscribers[0].api();
+    let held = testbed.subscribers[0].api();
     eventually("events are applied", async || {
         let applied = held.get("/v1/status").await?.json()?["events"]["applied"].as_u64();
         ensure!(applied.is_some_and(|applied| applied > 0), "{applied:?}");
@@ -460,7 +462,7 @@ async fn events_go_to_those_who_checked_in() -> Outcome {
 /// As many snapshots as may be, and one more.
 #[tokio::test]
 async fn a_herd_is_let_in_a_few_at_a_time() -> Outcome {
-    let mut publisher = Store::start(Kind::Embedded)
+    let mut publisher = Store::start(StoreKind::Embedded)
         .await?
         .publisher()?
         .with("AURA_CONFIGURATION_LOADS", "2");
@@ -527,6 +529,6 @@ async fn begin(port: u16) -> anyhow::Result<TcpStream> {
 async fn rest(mut stream: TcpStream) -> anyhow::Result<String> {
     let mut all = Vec::new();
     // A reader that is cut off may see a reset.
-    drop(tokio::time::timeout(PATIENCE, stream.read_to_end(&mut all)).await?);
+    drop(tokio::time::timeout(TIMEOUT, stream.read_to_end(&mut all)).await?);
     Ok(String::from_utf8_lossy(&all).into_owned())
 }

@@ -10,10 +10,10 @@ use std::{
 use anyhow::{Context, ensure};
 use e2e::{
     client::Answer,
-    parts,
-    services::Service,
-    stage::{CHANNELS, COLLECTIONS, FREE, Kind, Stage, Via, sample},
-    wait::eventually,
+    testbed::{
+        CHANNELS, COLLECTIONS, FREE, StoreKind, Testbed, Transport, dependencies, sample,
+        services::Service, wait::eventually,
+    },
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ fn collections() -> impl Iterator<Item = &'static str> {
 
 fn shipped(file: &str) -> anyhow::Result<String> {
     Ok(fs::read_to_string(
-        parts::root().join("schemas").join(file),
+        dependencies::repository_root().join("schemas").join(file),
     )?)
 }
 
@@ -39,10 +39,10 @@ async fn publisher() -> anyhow::Result<Service> {
 }
 
 async fn confcast(publisher: &Service, arguments: &[&str]) -> anyhow::Result<Output> {
-    let tools = parts::part("NODE_TOOLS")?.join("node_modules/.bin");
+    let tools = dependencies::path_of("NODE_TOOLS")?.join("node_modules/.bin");
     let path = env::var_os("PATH").unwrap_or_default();
     let path = env::join_paths(std::iter::once(tools).chain(env::split_paths(&path)))?;
-    let mut command = Command::new(parts::our("confcast")?);
+    let mut command = Command::new(dependencies::own_program("confcast")?);
     command
         .arg("schemas")
         .args(arguments)
@@ -143,7 +143,8 @@ async fn what_consumers_build_on_is_made_from_a_publisher() -> Outcome {
             );
         }
     }
-    let types = fs::read_to_string(parts::root().join("configs/src/generated.rs"))?;
+    let types =
+        fs::read_to_string(dependencies::repository_root().join("configs/src/generated.rs"))?;
     ensure!(
         fs::read_to_string(out.path().join("rust/configs.rs"))? == types,
         "the Rust types are not those of configs"
@@ -157,11 +158,11 @@ async fn what_consumers_build_on_is_made_from_a_publisher() -> Outcome {
 #[tokio::test]
 async fn without_node_all_but_its_types_is_there() -> Outcome {
     let out = tempfile::tempdir()?;
-    let mut command = Command::new(parts::our("confcast")?);
+    let mut command = Command::new(dependencies::own_program("confcast")?);
     command
         .arg("schemas")
         .arg("--dir")
-        .arg(parts::root().join("schemas"))
+        .arg(dependencies::repository_root().join("schemas"))
         .arg("--out")
         .arg(out.path());
     let output = command
@@ -186,8 +187,8 @@ async fn without_node_all_but_its_types_is_there() -> Outcome {
 
 /// The document is valid by the schema of the AsyncAPI project, which also tells what is wrong.
 fn asyncapi(document: &Value) -> Outcome {
-    let official =
-        parts::part("NODE_TOOLS")?.join("node_modules/@asyncapi/specs/schemas/3.0.0.json");
+    let official = dependencies::path_of("NODE_TOOLS")?
+        .join("node_modules/@asyncapi/specs/schemas/3.0.0.json");
     let validator = jsonschema::options()
         .offline()
         .build(&serde_json::from_slice(&fs::read(official)?)?);
@@ -267,7 +268,8 @@ async fn typescript(folder: &Path) -> Outcome {
 }
 
 async fn compile(folder: &Path, files: &[String]) -> anyhow::Result<(ExitStatus, String)> {
-    let mut command = Command::new(parts::part("NODE_TOOLS")?.join("node_modules/.bin/tsc"));
+    let mut command =
+        Command::new(dependencies::path_of("NODE_TOOLS")?.join("node_modules/.bin/tsc"));
     command
         .args([
             "--noEmit",
@@ -293,21 +295,21 @@ async fn compile(folder: &Path, files: &[String]) -> anyhow::Result<(ExitStatus,
 /// leads to the schema.
 #[tokio::test]
 async fn an_event_is_what_the_document_says() -> Outcome {
-    let mut stage = Stage::set(Kind::Embedded, Via::Dapr).await?;
-    stage.publisher.start().await?;
-    stage
+    let mut testbed = Testbed::set(StoreKind::Embedded, Transport::Dapr).await?;
+    testbed.publisher.start().await?;
+    testbed
         .publisher_sidecar
         .as_mut()
         .context("a sidecar")?
         .start()
         .await?;
     let (api, redis) = (
-        stage.publisher.api(),
-        stage.redis.as_ref().context("a redis")?,
+        testbed.publisher.api(),
+        testbed.redis.as_ref().context("a redis")?,
     );
     let out = tempfile::tempdir()?;
     let to = out.path().display().to_string();
-    let written = confcast(&stage.publisher, &["--no-typescript", "--out", &to]).await?;
+    let written = confcast(&testbed.publisher, &["--no-typescript", "--out", &to]).await?;
     ensure!(written.status.success(), "{written:?}");
     let document: Value = serde_json::from_slice(&fs::read(out.path().join("asyncapi.json"))?)?;
     for collection in collections() {
@@ -371,7 +373,10 @@ async fn a_changed_schema_is_tried_on_what_is_stored() -> Outcome {
         channel["limits"]["maxTextLength"] = json!(1_000 + number);
         api.create(CHANNELS, &channel).await?.expect(201)?;
     }
-    let shipped_folder = parts::root().join("schemas").display().to_string();
+    let shipped_folder = dependencies::repository_root()
+        .join("schemas")
+        .display()
+        .to_string();
     let same = confcast(&publisher, &["check", "--dir", &shipped_folder]).await?;
     let told = String::from_utf8_lossy(&same.stdout).into_owned();
     ensure!(
