@@ -9,7 +9,7 @@ It never changes anything, and needs git only: without a repository there is not
 import subprocess
 import sys
 
-FIRST = "a9b86a3cd33ebc5a3bff558bf92a33ab855c3bfd"
+FIRST = "056d01c9705eec77cac796082253f363a30df670"
 LONGEST = 72
 
 

@@ -287,7 +287,8 @@ impl Check<'_, '_> {
             .saturating_sub(self.replica.staleness);
         for key in DocumentKey::all() {
             let held = self.replica.held[key.slot()];
-            let lacks = |acked: &super::index::AckedWrite| !self.index.satisfies(key, held, acked, got);
+            let lacks =
+                |acked: &super::index::AckedWrite| !self.index.satisfies(key, held, acked, got);
             let watermark = self.reading.heads[usize::from(key.collection)];
             let covered = era.and_then(|era| self.index.newest_up_to(key, (era, watermark)));
             let lost = covered.filter(lacks).map(|acked| {
