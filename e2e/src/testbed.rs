@@ -21,35 +21,35 @@ use serde_json::{Value, json};
 
 use self::{mongod::Mongod, redis::Redis, services::Service, sidecar::Sidecar, wait::eventually};
 
-/// A collection without a schema, beside the six.
+/// A collection without a schema. It is not one of the six that have one.
 pub const FREE: &str = "FreeForm";
 /// All collections without a schema that the sidecars know.
 pub const SCHEMA_FREE: [&str; 3] = [FREE, "FreeFormB", "FreeFormC"];
 /// A collection with a schema.
 pub const CHANNELS: &str = "ChannelConfiguration";
 
-/// All of them, as the setting wants it.
+/// All collections of the tests, as the setting takes them.
 pub const COLLECTIONS: &str = "FreeForm,ChannelConfiguration,ApplicationConfiguration,SkillConfiguration,\
     TvSectionsConfiguration,PresetConfiguration,AgentConfiguration";
 
-/// The two stores.
+/// The two stores of a publisher.
 #[derive(Debug, Clone, Copy)]
 pub enum StoreKind {
-    /// A file of the publisher.
+    /// The embedded store: a file of the publisher.
     Embedded,
-    /// A server.
+    /// MongoDB.
     Mongo,
 }
 
-/// A store, held for as long as its publishers need it.
+/// A store. Keep it for as long as its publishers run.
 #[derive(Debug)]
 pub struct Store(pub Option<Mongod>);
 
 impl Store {
-    /// Starts what it needs.
+    /// Starts the server of the store, if it has one.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// When the server does not start in time.
     pub async fn start(kind: StoreKind) -> anyhow::Result<Self> {
         Ok(Self(match kind {
             StoreKind::Embedded => None,
@@ -60,7 +60,7 @@ impl Store {
     /// A publisher on this store, not yet started.
     ///
     /// # Errors
-    /// When no port can be had.
+    /// When no port is free.
     pub fn publisher(&self) -> anyhow::Result<Service> {
         let publisher = Service::publisher()?.with("AURA_CONFIGURATION_COLLECTIONS", COLLECTIONS);
         Ok(match &self.0 {
@@ -70,37 +70,38 @@ impl Store {
     }
 }
 
-/// The sample of a collection, as it ships.
+/// The sample of a collection from `schemas/`.
 ///
 /// # Errors
-/// When there is none.
+/// When the collection has no sample.
 pub fn sample(collection: &str) -> anyhow::Result<Value> {
     let path = dependencies::repository_root().join(format!("schemas/{collection}.sample.json"));
     Ok(serde_json::from_slice(&std::fs::read(path)?)?)
 }
 
-/// A document that is nothing but a number.
+/// A document with one number.
 pub fn numbered(number: u64) -> Value {
     json!({ "number": number })
 }
 
-/// How events travel.
+/// How events travel from a publisher to its subscribers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
-    /// Straight to the subscribers.
+    /// From the publisher to the subscribers by HTTP.
     Local,
-    /// Through sidecars and Redis.
+    /// Through Dapr sidecars and Redis.
     Dapr,
-    /// Straight through Redis, by Pub/Sub.
+    /// Through Redis without sidecars, by Pub/Sub.
     PubSub,
-    /// Straight through Redis, by streams.
+    /// Through Redis without sidecars, by streams.
     Streams,
-    /// By the live feed of the publisher.
+    /// Through the live feed of the publisher.
     Feed,
 }
 
 impl Transport {
-    /// The settings of both services that make events travel straight through Redis, if they do.
+    /// The settings of both services that select Redis as the transport; none for the other
+    /// transports.
     pub fn redis_settings(self, url: &str) -> Vec<(&'static str, String)> {
         let delivery = match self {
             Self::Local | Self::Dapr | Self::Feed => return Vec::new(),
@@ -115,35 +116,37 @@ impl Transport {
     }
 }
 
-/// A publisher and two replicas of one subscriber, with all that carries events between them.
+/// A publisher and two replicas of one subscriber, with the servers and sidecars that carry events
+/// between them.
 #[derive(Debug)]
 pub struct Testbed {
-    /// How events travel.
+    /// The transport of events.
     pub transport: Transport,
     /// The store of the publisher.
     pub store: Store,
-    /// The broker.
+    /// Redis, where the transport needs it.
     pub redis: Option<Redis>,
     /// The publisher.
     pub publisher: Service,
-    /// Its sidecar.
+    /// The sidecar of the publisher.
     pub publisher_sidecar: Option<Sidecar>,
-    /// The replicas.
+    /// The subscribers, one replica each.
     pub subscribers: Vec<Service>,
-    /// Their sidecars, in the same order.
+    /// The sidecars of the subscribers, in the same order.
     pub sidecars: Vec<Sidecar>,
 }
 
-/// Replicas read the heads this rarely, so that what arrives in a test arrived by an event.
+/// Check-in interval in seconds, longer than any test. A change that arrives in a test therefore
+/// arrived by an event.
 const NEVER: &str = "3600";
 
 impl Testbed {
-    /// Everything reserved, nothing of ours started.
+    /// Reserves all ports and starts the servers. Services and sidecars are not started.
     ///
     /// # Errors
-    /// When it does not happen in time.
-    pub async fn set(kind: StoreKind, transport: Transport) -> anyhow::Result<Self> {
-        let mut testbed = Self::bare(kind, transport).await?;
+    /// When a server does not start in time.
+    pub async fn prepare(kind: StoreKind, transport: Transport) -> anyhow::Result<Self> {
+        let mut testbed = Self::without_transport(kind, transport).await?;
         match transport {
             Transport::Local => {
                 let urls: Vec<_> = testbed.subscribers.iter().map(Service::url).collect();
@@ -160,24 +163,28 @@ impl Testbed {
             }
             Transport::PubSub | Transport::Streams => {
                 let redis = Redis::start().await?;
-                testbed.lead_to(&redis.url());
+                testbed.use_redis(&redis.url());
                 testbed.redis = Some(redis);
             }
         }
         Ok(testbed)
     }
 
-    /// As [`Self::set`], straight through a Redis of the caller's at any URL.
+    /// As [`Self::prepare`], with a Redis of the caller at a URL of any form.
     ///
     /// # Errors
-    /// When it does not happen in time.
-    pub async fn set_at(kind: StoreKind, transport: Transport, url: &str) -> anyhow::Result<Self> {
-        let mut testbed = Self::bare(kind, transport).await?;
-        testbed.lead_to(url);
+    /// When a server does not start in time.
+    pub async fn prepare_at(
+        kind: StoreKind,
+        transport: Transport,
+        url: &str,
+    ) -> anyhow::Result<Self> {
+        let mut testbed = Self::without_transport(kind, transport).await?;
+        testbed.use_redis(url);
         Ok(testbed)
     }
 
-    /// One more setting of the publisher and of the subscribers, from their next start on.
+    /// Adds a setting to the publisher and the subscribers. It takes effect at their next start.
     pub fn set_all(&mut self, name: &str, value: &str) {
         self.publisher.set(name, value);
         self.subscribers
@@ -185,14 +192,14 @@ impl Testbed {
             .for_each(|subscriber| subscriber.set(name, value));
     }
 
-    fn lead_to(&mut self, url: &str) {
+    fn use_redis(&mut self, url: &str) {
         for (name, value) in self.transport.redis_settings(url) {
             self.set_all(name, &value);
         }
     }
 
-    /// What carries events is missing.
-    async fn bare(kind: StoreKind, transport: Transport) -> anyhow::Result<Self> {
+    /// Store, publisher and subscribers without a transport.
+    async fn without_transport(kind: StoreKind, transport: Transport) -> anyhow::Result<Self> {
         let store = Store::start(kind).await?;
         let publisher = store.publisher()?;
         let subscriber = |name: &str| {
@@ -242,12 +249,12 @@ impl Testbed {
         Ok(())
     }
 
-    /// Everything up and ready.
+    /// Starts everything and waits until it is ready.
     ///
     /// # Errors
-    /// When it does not happen in time.
+    /// When a part is not ready in time.
     pub async fn start(kind: StoreKind, transport: Transport) -> anyhow::Result<Self> {
-        let mut testbed = Self::set(kind, transport).await?;
+        let mut testbed = Self::prepare(kind, transport).await?;
         testbed.publisher.start().await?;
         testbed.start_subscribers().await?;
         if let Some(sidecar) = &mut testbed.publisher_sidecar {
@@ -256,10 +263,10 @@ impl Testbed {
         Ok(testbed)
     }
 
-    /// The subscribers, then their sidecars.
+    /// Starts the subscribers, then their sidecars.
     ///
     /// # Errors
-    /// When it does not happen in time.
+    /// When one of them is not ready in time.
     pub async fn start_subscribers(&mut self) -> anyhow::Result<()> {
         for subscriber in &mut self.subscribers {
             subscriber.start().await?;
@@ -271,8 +278,8 @@ impl Testbed {
         self.until_listening().await
     }
 
-    /// Waits until every replica is heard to listen, where events travel straight through the Redis
-    /// of this stage: what is written earlier comes by another way.
+    /// Waits until every replica has subscribed, if the transport is Redis without sidecars. An
+    /// earlier write would reach a replica by its first load and not by an event.
     async fn until_listening(&self) -> anyhow::Result<()> {
         let Some(redis) = self
             .redis
@@ -295,8 +302,8 @@ impl Testbed {
         })
     }
 
-    /// Waits until both replicas hold exactly what the publisher holds of a document, or both hold
-    /// nothing.
+    /// Waits until both replicas hold the document of the publisher byte for byte, or until both
+    /// hold none, as the publisher.
     ///
     /// # Errors
     /// When it does not happen in time.
@@ -327,7 +334,7 @@ impl Testbed {
         Ok(())
     }
 
-    /// Waits until both replicas stand where the publisher stands, by revision, count and digest.
+    /// Waits until both replicas have the revision, count and digest of the publisher's collection.
     ///
     /// # Errors
     /// When it does not happen in time.
@@ -338,7 +345,7 @@ impl Testbed {
         Ok(())
     }
 
-    /// The same for one of them.
+    /// As [`Self::until_converged`], for one replica.
     ///
     /// # Errors
     /// When it does not happen in time.

@@ -1,5 +1,5 @@
-//! `make chaos FAULTS=n [SEED=s]`: the fault campaign. RATE is writes a second, VIA is `dapr`,
-//! `pubsub`, `streams` or `local`.
+//! `make chaos FAULTS=n [SEED=s]`: the fault campaign. RATE is the number of writes per second, VIA
+//! is `dapr`, `pubsub`, `streams`, `local` or `feed`.
 
 use std::{
     io::{IsTerminal, Write},
@@ -30,7 +30,7 @@ async fn main() -> ExitCode {
 
 async fn run() -> anyhow::Result<()> {
     let transport = transport::named(&std::env::var("VIA").unwrap_or_default())?;
-    // Short enough to be read out to somebody.
+    // Nine digits at most, so that a person can read the seed out.
     let seed = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64 % 1_000_000_000;
     let options = Options {
         faults: number_or("FAULTS", 100)?,
@@ -47,7 +47,7 @@ async fn run() -> anyhow::Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
     let report = tokio::select! {
         report = campaign::run(&options, &progress) => report?,
-        // Whoever is dropped ends its processes.
+        // Dropping the campaign ends its processes.
         _ = tokio::signal::ctrl_c() => anyhow::bail!("stopped; seed {seed}"),
         _ = terminated.recv() => anyhow::bail!("stopped; seed {seed}"),
     };
@@ -57,7 +57,7 @@ async fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A bar on a terminal, lines elsewhere.
+/// A progress bar on a terminal, lines in all other outputs.
 struct Terminal {
     bar: ProgressBar,
     lines: bool,

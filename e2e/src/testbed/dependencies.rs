@@ -1,5 +1,5 @@
-//! Where the programs are: ours beside the test's own executable, the others where `provide.sh`
-//! says.
+//! Paths of programs: those of this repository lie beside the test executable, all others come from
+//! `dependencies/provide.sh`.
 
 use std::{
     collections::HashMap,
@@ -10,20 +10,20 @@ use std::{
 
 use anyhow::{Context, ensure};
 
-/// The root of the repository.
+/// The root folder of the repository.
 pub fn repository_root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("the crate is in a folder of the repository")
 }
 
-/// A program or folder that `provide.sh` names: `MONGOD`, `REDIS_SERVER`, `DAPRD`, `KUSTOMIZE`,
-/// `KUBERNETES_SCHEMAS`, `DAPR_CRDS`, `NODE_TOOLS`, `CLIENT_MODULES`, `SCHEMATHESIS`, `ETCD`,
-/// `WRK`, `PEER_MODULES`. The environment wins, then the script is asked, which provides what is
-/// missing.
+/// The path of a program or folder that `provide.sh` names: `MONGOD`, `REDIS_SERVER`, `OPENSSL`,
+/// `DAPRD`, `KUSTOMIZE`, `KUBERNETES_SCHEMAS`, `DAPR_CRDS`, `NODE_TOOLS`, `CLIENT_MODULES`,
+/// `SCHEMATHESIS`, `ETCD`, `WRK`, `PEER_MODULES`. An environment variable of that name wins;
+/// otherwise the script provides what is missing.
 ///
 /// # Errors
-/// When it cannot be provided.
+/// When the script fails, or does not name it.
 pub fn path_of(name: &str) -> anyhow::Result<PathBuf> {
     static PARTS: OnceLock<Result<HashMap<String, PathBuf>, String>> = OnceLock::new();
     let provided = PARTS.get_or_init(|| provide().map_err(|error| format!("{error:#}")));
@@ -56,13 +56,13 @@ fn unquoted(path: &str) -> &str {
     path.trim_matches(['\'', '"'])
 }
 
-/// One of our own programs, built beside the test.
+/// The path of a program of this repository, built beside the test.
 ///
 /// # Errors
-/// When it is not built.
+/// When the program is not built.
 pub fn own_program(name: &str) -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe()?;
-    // A test is in target/<profile>/deps, a program of this crate in target/<profile>.
+    // A test is in target/<profile>/deps, a program in target/<profile>.
     let folders = own
         .ancestors()
         .skip(1)

@@ -1,13 +1,13 @@
-//! What the programs of this crate are told by their environment.
+//! Options of the harness programs, read from environment variables.
 
 use std::str::FromStr;
 
 use anyhow::Context;
 
-/// A number of the environment; the default where there is none.
+/// The number in a variable, or a default if the variable is not set or empty.
 ///
 /// # Errors
-/// When it is no such number.
+/// When the value is not a number of this type.
 pub fn number_or<T: FromStr>(name: &str, default: T) -> anyhow::Result<T>
 where
     T::Err: std::error::Error + Send + Sync + 'static,

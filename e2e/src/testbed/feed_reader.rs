@@ -1,6 +1,7 @@
-//! A reader of the live feed, for tests: one connection, and what came over it as it came.
+//! A reader of the live feed for tests: one connection, and its events in the order of their
+//! arrival.
 //!
-//! It never comes back by itself: a test says where it goes on.
+//! It never reconnects: a test says where to continue.
 
 use std::time::Duration;
 
@@ -14,37 +15,37 @@ use tokio::time::timeout;
 
 use crate::testbed::wait::TIMEOUT;
 
-/// One stream of the feed.
+/// One stream of the feed (`text/event-stream`).
 pub struct FeedReader {
     events: BoxStream<'static, Result<Sse, sse_stream::Error>>,
-    /// The position that it would come back to.
+    /// The id of the newest event: the position at which a reader continues.
     pub id: String,
 }
 
-/// What a stream says.
+/// One event of a stream.
 #[derive(Debug)]
 pub enum FeedEvent {
-    /// A change: as it came, and as whoever reads all kinds of feeds sees it.
+    /// A change: the JSON as it arrived, and the same as the type that fits all kinds of feeds.
     Change(Value, Box<EventData>),
-    /// It cannot go on.
+    /// The stream cannot continue; the reader has to load again.
     Resync(StreamEnd),
-    /// It is over.
+    /// The stream has ended.
     End,
 }
 
 impl FeedReader {
-    /// Follows a feed from where the query says.
+    /// Opens a feed at the position in the query of the path.
     ///
     /// # Errors
-    /// When it does not begin.
+    /// When the stream does not begin.
     pub async fn from(url: &str, path: &str) -> anyhow::Result<Self> {
         Self::open(url, path, None).await
     }
 
-    /// Follows a feed from a position that was heard before.
+    /// Opens a feed after the position of an earlier event.
     ///
     /// # Errors
-    /// When it does not begin.
+    /// When the stream does not begin.
     pub async fn after(url: &str, path: &str, id: &str) -> anyhow::Result<Self> {
         Self::open(url, path, Some(id)).await
     }
@@ -87,10 +88,10 @@ impl FeedReader {
         Ok(sse)
     }
 
-    /// What it says next.
+    /// The next event.
     ///
     /// # Errors
-    /// When it says nothing for long, breaks off, or cannot be understood.
+    /// When no event arrives in time, the connection breaks, or the event is not understood.
     pub async fn next(&mut self) -> anyhow::Result<FeedEvent> {
         let Some(Sse { event, data, .. }) = self.raw().await? else {
             return Ok(FeedEvent::End);
@@ -105,10 +106,10 @@ impl FeedReader {
         })
     }
 
-    /// The next change.
+    /// The next event, which must be a change.
     ///
     /// # Errors
-    /// When there is none.
+    /// When it is another event, or none arrives.
     pub async fn change(&mut self) -> anyhow::Result<(Value, EventData)> {
         match self.next().await? {
             FeedEvent::Change(raw, data) => Ok((raw, *data)),
@@ -116,10 +117,11 @@ impl FeedReader {
         }
     }
 
-    /// The reason why it cannot go on, after which it ends.
+    /// The next event, which must be the reason for the end of the stream. The stream must then
+    /// end.
     ///
     /// # Errors
-    /// When it goes on.
+    /// When the stream continues.
     pub async fn resync(&mut self) -> anyhow::Result<StreamEnd> {
         let FeedEvent::Resync(resync) = self.next().await? else {
             anyhow::bail!("no resync")
@@ -128,7 +130,7 @@ impl FeedReader {
         Ok(resync)
     }
 
-    /// Whether it is quiet for so long.
+    /// Whether no event arrives for this time.
     pub async fn quiet(&mut self, time: Duration) -> bool {
         timeout(time, self.events.next()).await.is_err()
     }

@@ -1,4 +1,4 @@
-//! A real MongoDB: one node, a replica set, with the settings that production should have.
+//! A real MongoDB server: a replica set of one node, with the settings that production should have.
 
 use std::{path::PathBuf, process::Command, time::Duration};
 
@@ -16,10 +16,10 @@ use crate::testbed::{
     wait::{eventually, within},
 };
 
-/// How long a killed server may take to recover on a busy machine.
+/// How long recovery of a killed server may take on a busy machine.
 const RECOVERY: Duration = Duration::from_secs(90);
 
-/// A running server. Its data is gone with it.
+/// A running server. Its data is removed with it.
 #[derive(Debug)]
 pub struct Mongod {
     process: Option<Process>,
@@ -31,7 +31,7 @@ impl Mongod {
     /// Starts a server and makes it a replica set.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// When the server is not ready in time.
     pub async fn start() -> anyhow::Result<Self> {
         let server = Self::start_standalone(&["--replSet", "rs0"]).await?;
         let members = doc! { "_id": "rs0", "members": [{ "_id": 0, "host": format!("127.0.0.1:{}", server.port) }] };
@@ -40,10 +40,10 @@ impl Mongod {
         Ok(server)
     }
 
-    /// Starts a server with these arguments besides the usual ones.
+    /// Starts a server that is not yet a replica set, with additional arguments.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// When the server does not answer in time.
     pub async fn start_standalone(arguments: &[&str]) -> anyhow::Result<Self> {
         let mut server = Self {
             process: None,
@@ -72,11 +72,12 @@ impl Mongod {
             "0.25",
             "--nounixsocket",
         ]);
-        // One that is killed applies its log again from the newest checkpoint before it answers.
+        // A killed server replays its log from the newest checkpoint before it answers. Frequent
+        // checkpoints keep that short.
         command.args(["--syncdelay", "10"]);
         // A publisher that dies inside a transaction holds its locks for this long.
         command.args(["--setParameter", "transactionLifetimeLimitSeconds=3"]);
-        // MongoDB's own fail points, which tests use to make it slow or deaf.
+        // Enables the fail points of MongoDB, which tests use to delay or drop commands.
         command.args(["--setParameter", "enableTestCommands=1"]);
         command.args(arguments);
         self.process = Some(Process::start("mongod", self.folder.path(), &mut command)?);
@@ -89,7 +90,7 @@ impl Mongod {
         Ok(data)
     }
 
-    /// kill -9.
+    /// Kills the server (SIGKILL).
     ///
     /// # Errors
     /// When it cannot be killed.
@@ -99,16 +100,16 @@ impl Mongod {
             .map_or(Ok(()), |mut process| process.kill())
     }
 
-    /// Starts it again on the same data.
+    /// Starts the server again on the same data.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// When the server is not ready in time.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
         self.relaunch()?;
         self.until_primary().await
     }
 
-    /// As [`Self::restart`], but does not wait for anything.
+    /// As [`Self::restart`], without waiting.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -121,15 +122,15 @@ impl Mongod {
         self.process.as_mut()
     }
 
-    /// Its port.
+    /// The port of the server.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Waits until it can be written to.
+    /// Waits until the server is primary and takes writes.
     ///
     /// # Errors
-    /// When it cannot in time.
+    /// When it is not primary in time.
     pub async fn until_primary(&self) -> anyhow::Result<()> {
         within(RECOVERY, "mongod is primary", async || {
             let hello = self.admin(doc! { "hello": 1 }).await?;
@@ -139,7 +140,7 @@ impl Mongod {
         .await
     }
 
-    /// The setting for a publisher.
+    /// The store URL for a publisher.
     pub fn url(&self, database: &str) -> String {
         format!(
             "mongodb://127.0.0.1:{}/{database}?replicaSet=rs0",
@@ -147,7 +148,7 @@ impl Mongod {
         )
     }
 
-    /// A database, for looking behind the publisher's back.
+    /// A database, for tests that read or change it without a publisher.
     ///
     /// # Errors
     /// When the driver cannot be set up.
@@ -165,9 +166,9 @@ impl Mongod {
         Ok(tokio::time::timeout(Duration::from_secs(5), answer.into_future()).await??)
     }
 
-    /// Sets MongoDB's own `failCommand` fail point for the next `times` commands of this name that
-    /// a publisher sends. `how` is, for example, `{blockConnection: true, blockTimeMS: 4000}`
-    /// or `{closeConnection: true}`.
+    /// Sets the fail point `failCommand` of MongoDB for the next `times` commands of this name from
+    /// a publisher. `how` is, for example, `{blockConnection: true, blockTimeMS: 4000}` or
+    /// `{closeConnection: true}`.
     ///
     /// # Errors
     /// When the server refuses it.
@@ -180,10 +181,10 @@ impl Mongod {
             .map(drop)
     }
 
-    /// Waits until a fail point was met so often since the server started.
+    /// Waits until the fail point was hit this number of times since the server started.
     ///
     /// # Errors
-    /// When it was not in time.
+    /// When that does not happen in 20 s.
     pub async fn until_failed(&self, times: i64) -> anyhow::Result<()> {
         let wait =
             doc! { "waitForFailPoint": "failCommand", "timesEntered": times, "maxTimeMS": 20_000 };

@@ -1,5 +1,5 @@
-//! A child process that cannot outlive its test: killed and awaited on drop, its output kept in a
-//! file.
+//! A child process that cannot outlive its test: it is killed and awaited on drop. Its output goes
+//! to a file.
 
 use std::{
     path::{Path, PathBuf},
@@ -19,13 +19,13 @@ pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
-    /// How long the log was when this process began.
+    /// Length of the log file in bytes when this process started.
     before: u64,
 }
 
 impl Process {
-    /// Starts a program. Its output is appended to `<folder>/<name>.log`. Settings of ours that the
-    /// test itself may have in its environment do not reach it.
+    /// Starts a program. Its output is appended to `<folder>/<name>.log`. Settings of the services
+    /// in the environment of the test are not passed on.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -58,13 +58,13 @@ impl Process {
     /// Sends a signal.
     ///
     /// # Errors
-    /// When the process is gone.
+    /// When the process has ended.
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let pid = Pid::from_raw(i32::try_from(self.child.id())?);
         kill(pid, signal).with_context(|| format!("{signal} to {}", self.name))
     }
 
-    /// kill -9, and waits until it is gone.
+    /// Kills the process (SIGKILL) and waits until it has ended.
     ///
     /// # Errors
     /// When it cannot be killed.
@@ -74,16 +74,16 @@ impl Process {
         Ok(())
     }
 
-    /// Asks it to stop and waits for it.
+    /// Sends SIGTERM and waits up to 20 s for the end of the process.
     ///
     /// # Errors
-    /// When it does not stop in time.
+    /// When it does not end in time.
     pub async fn stop(&mut self) -> anyhow::Result<ExitStatus> {
         self.signal(Signal::SIGTERM)?;
         self.ended(Duration::from_secs(20)).await
     }
 
-    /// Waits until it ends.
+    /// Waits until the process ends.
     ///
     /// # Errors
     /// When it does not end in time.
@@ -98,17 +98,17 @@ impl Process {
         bail!("{} did not end in {within:?}\n{}", self.name, self.tail())
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Whether it still runs.
+    /// Whether the process runs.
     pub fn runs(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// What it has said itself, without those before it.
+    /// The output of this process, without that of earlier processes in the same folder.
     pub fn said(&self) -> String {
         self.output()
             .get(self.before as usize..)
@@ -116,12 +116,12 @@ impl Process {
             .to_owned()
     }
 
-    /// All it has said, and those before it in the same folder.
+    /// The whole log file: the output of this process and of earlier ones in the same folder.
     pub fn output(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// The last lines it has said.
+    /// The last 25 lines of the output.
     pub fn tail(&self) -> String {
         let output = self.output();
         let lines: Vec<_> = output.lines().collect();
@@ -156,10 +156,10 @@ fn is_setting(key: &str) -> bool {
         .any(|prefix| key.starts_with(prefix))
 }
 
-/// A folder for one test, removed with the returned guard.
+/// A temporary folder below `target/e2e`, removed when the returned guard is dropped.
 ///
 /// # Errors
-/// When it cannot be made.
+/// When it cannot be created.
 pub fn folder() -> anyhow::Result<tempfile::TempDir> {
     let all = crate::testbed::dependencies::repository_root().join("target/e2e");
     std::fs::create_dir_all(&all)?;

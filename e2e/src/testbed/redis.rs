@@ -1,7 +1,7 @@
-//! A real Redis: alone, behind a password, with users, by TLS; and, in the modules, in a cluster
-//! and watched by a sentinel.
+//! A real Redis server: alone, with a password, with users, with TLS. The modules below hold a
+//! cluster and a setup with a sentinel.
 //!
-//! Each server also listens without TLS for the test itself, whatever the services are told to use.
+//! Each server also listens without TLS for the test itself, whatever the services use.
 
 use std::process::Command;
 
@@ -24,7 +24,7 @@ pub mod sentinel;
 use certificates::Certificates;
 use resp::{Client, Listener, Reply};
 
-/// A server, running or not. Its port stays the same; its data is gone with the process.
+/// A server, running or stopped. Its port stays the same; its data is lost when the process ends.
 #[derive(Debug)]
 pub struct Redis {
     process: Option<Process>,
@@ -36,18 +36,18 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Starts a server that asks nobody who they are.
+    /// Starts a server without authentication.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// When the server does not answer in time.
     pub async fn start() -> anyhow::Result<Self> {
         Self::new()?.started().await
     }
 
-    /// One that does not run yet.
+    /// A server that is not started yet.
     ///
     /// # Errors
-    /// When no port or folder can be had.
+    /// When no port is free.
     pub fn new() -> anyhow::Result<Self> {
         let (folder, port) = (folder()?, free_port()?);
         Ok(Self {
@@ -60,24 +60,25 @@ impl Redis {
         })
     }
 
-    /// The same with one more line in its configuration file.
+    /// The same server with one more line in its configuration file.
     #[must_use]
     pub fn with(mut self, directive: impl Into<String>) -> Self {
         self.directives.push(directive.into());
         self
     }
 
-    /// The same with a password for the default user, which the test itself uses as well.
+    /// The same server with a password for the default user. The test itself uses it too.
     #[must_use]
     pub fn with_password(mut self, password: &str) -> Self {
         self.password = Some(password.to_owned());
         self.with(format!("requirepass {password:?}"))
     }
 
-    /// The same with a port for TLS, and a certificate of an authority that nobody knows yet.
+    /// The same server with a TLS port and a certificate of a new authority, which no client trusts
+    /// yet.
     ///
     /// # Errors
-    /// When no certificate can be made.
+    /// When no certificate can be created.
     pub fn with_tls(mut self) -> anyhow::Result<Self> {
         let (port, certificates) = (free_port()?, Certificates::make(self.folder.path())?);
         let directives = [
@@ -92,17 +93,17 @@ impl Redis {
         Ok(self)
     }
 
-    /// The same, running and ready.
+    /// The same server, started and ready.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// When the server does not answer in time.
     pub async fn started(mut self) -> anyhow::Result<Self> {
         self.launch()?;
         self.until_ready().await?;
         Ok(self)
     }
 
-    /// Starts it, empty, and does not wait for anything.
+    /// Starts the server without data and does not wait.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -127,10 +128,10 @@ impl Redis {
         Ok(())
     }
 
-    /// Waits until it answers.
+    /// Waits until the server answers `PING`.
     ///
     /// # Errors
-    /// When it does not.
+    /// When it does not in time.
     pub async fn until_ready(&self) -> anyhow::Result<()> {
         eventually("redis answers", async || {
             ensure!(self.ask(&["PING"]).await? == "+PONG\r\n", "not yet");
@@ -145,7 +146,7 @@ impl Redis {
         self.process.as_mut()
     }
 
-    /// kill -9. What it held is gone with it.
+    /// Kills the server (SIGKILL). Its data is lost.
     ///
     /// # Errors
     /// When it cannot be killed.
@@ -155,17 +156,17 @@ impl Redis {
             .map_or(Ok(()), |mut process| process.kill())
     }
 
-    /// Starts it again, empty, on the same port.
+    /// Starts the server again on the same port, without data.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// When the server does not answer in time.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
         self.kill()?;
         self.launch()?;
         self.until_ready().await
     }
 
-    /// Freezes it: its connections stay and nothing is answered.
+    /// Freezes the process (SIGSTOP): connections stay open, and no command is answered.
     ///
     /// # Errors
     /// When it does not run.
@@ -176,7 +177,7 @@ impl Redis {
             .signal(Signal::SIGSTOP)
     }
 
-    /// Thaws it.
+    /// Ends the freeze (SIGCONT).
     ///
     /// # Errors
     /// When it does not run.
@@ -187,10 +188,10 @@ impl Redis {
             .signal(Signal::SIGCONT)
     }
 
-    /// Cuts every connection but the one that says so.
+    /// Closes every connection except its own.
     ///
     /// # Errors
-    /// When the server is not there.
+    /// When the server does not answer.
     pub async fn cut(&self) -> anyhow::Result<()> {
         let mut client = self.client().await?;
         for kind in ["normal", "pubsub"] {
@@ -201,10 +202,10 @@ impl Redis {
         Ok(())
     }
 
-    /// How many connections wait for events: by a pattern, or by reading streams.
+    /// The number of connections that wait for events, by a pattern or by reading streams.
     ///
     /// # Errors
-    /// When the server is not there.
+    /// When the server does not answer.
     pub async fn listeners(&self) -> anyhow::Result<usize> {
         let list = self
             .client()
@@ -218,7 +219,7 @@ impl Redis {
         Ok(list.lines().filter(waits).count())
     }
 
-    /// Its port.
+    /// The port without TLS.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -233,15 +234,15 @@ impl Redis {
         format!("redis://{}", self.host())
     }
 
-    /// The same for a user, whose name may be empty; both as they stand in a URL.
+    /// The URL for a user. The name may be empty; name and password must be percent-encoded.
     pub fn url_as(&self, user: &str, password: &str) -> String {
         format!("redis://{user}:{password}@{}", self.host())
     }
 
-    /// Where it is reached by TLS, and the authority to trust.
+    /// The TLS URL and the file of the authority to trust.
     ///
     /// # Errors
-    /// When it has no TLS.
+    /// When the server has no TLS.
     pub fn tls(&self) -> anyhow::Result<(String, String)> {
         let (port, certificates) = self.tls.as_ref().context("it has no TLS")?;
         Ok((
@@ -250,43 +251,43 @@ impl Redis {
         ))
     }
 
-    /// A connection of an ordinary client.
+    /// A connection of the test's own client.
     ///
     /// # Errors
-    /// When the server is not there.
+    /// When the server does not answer.
     pub async fn client(&self) -> anyhow::Result<Client> {
         Client::connect(&self.host(), self.password.as_deref()).await
     }
 
-    /// An ordinary client that listens, by `SUBSCRIBE` or `PSUBSCRIBE`.
+    /// A connection that receives messages, by `SUBSCRIBE` or `PSUBSCRIBE`.
     ///
     /// # Errors
-    /// When the server is not there.
+    /// When the server does not answer.
     pub async fn listen(&self, command: &str, to: &str) -> anyhow::Result<Listener> {
         Listener::listen(self.client().await?, command, to).await
     }
 
-    /// Publishes as an ordinary client does; how many heard it.
+    /// Publishes a message. Returns the number of clients that received it.
     ///
     /// # Errors
-    /// When the server is not there.
+    /// When the server does not answer.
     pub async fn publish(&self, channel: &str, body: impl AsRef<[u8]>) -> anyhow::Result<i64> {
         let words: [&[u8]; 3] = [b"PUBLISH", channel.as_bytes(), body.as_ref()];
         self.client().await?.ask(&words).await?.into_integer()
     }
 
-    /// Asks one thing and gives back the answer, taken apart.
+    /// Sends one command and returns the parsed reply.
     ///
     /// # Errors
-    /// When the server is not there, or refuses.
+    /// When the server does not answer, or replies with an error.
     pub async fn tell(&self, words: &[&str]) -> anyhow::Result<Reply> {
         self.client().await?.ask(words).await
     }
 
-    /// Sends one command and gives back the raw answer, which has to fit into 64 KiB.
+    /// Sends one command and returns the bytes of the reply, which must fit into 64 KiB.
     ///
     /// # Errors
-    /// When the server is not there.
+    /// When the server does not answer.
     pub async fn ask(&self, words: &[&str]) -> anyhow::Result<String> {
         self.client().await?.raw(words).await
     }

@@ -1,4 +1,4 @@
-//! Our own programs: a publisher and subscribers.
+//! The services of this repository as processes: publisher and subscriber.
 
 use std::{collections::BTreeMap, process::Command};
 
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// One of our services, running or not. Port and folder stay the same over restarts.
+/// A service, running or stopped. Port, folder and settings stay the same over restarts.
 #[derive(Debug)]
 pub struct Service {
     program: &'static str,
@@ -27,10 +27,10 @@ pub struct Service {
 }
 
 impl Service {
-    /// A publisher with an embedded store in its folder, unless the settings say otherwise.
+    /// A publisher with an embedded store in its folder, unless the settings name another store.
     ///
     /// # Errors
-    /// When no port or folder can be had.
+    /// When no port is free or the folder cannot be created.
     pub fn publisher() -> anyhow::Result<Self> {
         let service = Self::new("publisher")?;
         let store = format!("file:{}", service.folder.path().join("data").display());
@@ -43,10 +43,10 @@ impl Service {
             .with("AURA_CONFIGURATION_SCHEMAS_DIR", schemas))
     }
 
-    /// A subscriber of the publishers at these addresses.
+    /// A subscriber of the publishers at these base URLs.
     ///
     /// # Errors
-    /// When no port or folder can be had.
+    /// When no port is free or the folder cannot be created.
     pub fn subscriber(name: &str, publishers: &[String]) -> anyhow::Result<Self> {
         let service = Self::new("subscriber")?;
         Ok(service
@@ -66,24 +66,24 @@ impl Service {
         Ok(service.with("AURA_CONFIGURATION_LISTEN", format!("127.0.0.1:{port}")))
     }
 
-    /// The same with one more setting.
+    /// The same service with one more setting.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
         self.set(name, value);
         self
     }
 
-    /// One more setting, from its next start on.
+    /// Adds a setting. It takes effect at the next start.
     pub fn set(&mut self, name: &str, value: impl Into<String>) {
         self.settings.insert(name.to_owned(), value.into());
     }
 
-    /// A setting less, from its next start on.
+    /// Removes a setting. It takes effect at the next start.
     pub fn unset(&mut self, name: &str) {
         self.settings.remove(name);
     }
 
-    /// Starts it and does not wait for anything.
+    /// Starts the service and does not wait.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -98,19 +98,19 @@ impl Service {
         Ok(())
     }
 
-    /// Starts it and waits until it is ready.
+    /// Starts the service and waits until `/readyz` says that it is ready.
     ///
     /// # Errors
-    /// When it does not become ready.
+    /// When it is not ready in time.
     pub async fn start(&mut self) -> anyhow::Result<()> {
         self.launch()?;
         self.until_ready().await
     }
 
-    /// Waits until it is ready.
+    /// Waits until `/readyz` says that it is ready.
     ///
     /// # Errors
-    /// When it ends or does not become ready.
+    /// When it ends, or is not ready in time.
     pub async fn until_ready(&mut self) -> anyhow::Result<()> {
         let api = self.api();
         eventually("the service is ready", async || {
@@ -127,19 +127,19 @@ impl Service {
     /// The running process.
     ///
     /// # Errors
-    /// When it does not run.
+    /// When the service does not run.
     pub fn process(&mut self) -> anyhow::Result<&mut Process> {
         self.process
             .as_mut()
             .ok_or_else(|| anyhow::anyhow!("{} does not run", self.program))
     }
 
-    /// The folder it runs in.
+    /// The working folder of the service.
     pub fn folder(&self) -> &std::path::Path {
         self.folder.path()
     }
 
-    /// kill -9.
+    /// Kills the service (SIGKILL).
     ///
     /// # Errors
     /// When it cannot be killed.
@@ -149,7 +149,7 @@ impl Service {
             .map_or(Ok(()), |mut process| process.kill())
     }
 
-    /// Freezes it.
+    /// Freezes the process (SIGSTOP).
     ///
     /// # Errors
     /// When it does not run.
@@ -157,7 +157,7 @@ impl Service {
         self.process()?.signal(Signal::SIGSTOP)
     }
 
-    /// Thaws it.
+    /// Ends the freeze (SIGCONT).
     ///
     /// # Errors
     /// When it does not run.
@@ -165,10 +165,10 @@ impl Service {
         self.process()?.signal(Signal::SIGCONT)
     }
 
-    /// Asks it to stop, and checks that it ends well.
+    /// Stops the service (SIGTERM) and checks that it exits with success.
     ///
     /// # Errors
-    /// When it does not end, or not well.
+    /// When it does not end in time, or exits with a failure.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         let process = self.process()?;
         let status = process.stop().await?;
@@ -181,22 +181,22 @@ impl Service {
         Ok(())
     }
 
-    /// Its port.
+    /// The HTTP port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its base URL.
+    /// The base URL.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// A client for it.
+    /// A client of the service's API.
     pub fn api(&self) -> Api {
         Api::new(self.url())
     }
 
-    /// All it has said since it was last started.
+    /// The whole log file of the running service, that of earlier runs included.
     pub fn output(&self) -> String {
         self.process
             .as_ref()

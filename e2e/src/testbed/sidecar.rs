@@ -1,5 +1,5 @@
-//! A real Dapr sidecar, with the very components that this repository ships; only the address of
-//! Redis differs.
+//! A real Dapr sidecar with the components that this repository ships. Only the address of Redis
+//! and the list of collections differ.
 
 use std::{
     path::{Path, PathBuf},
@@ -24,7 +24,7 @@ pub const PUBLISHER: &str = "aura-configuration-api";
 /// App id of every subscriber.
 pub const SUBSCRIBER: &str = "aura-configuration-subscriber";
 
-/// A sidecar, running or not. Its ports stay the same.
+/// A sidecar, running or stopped. Its ports stay the same over restarts.
 #[derive(Debug)]
 pub struct Sidecar {
     process: Option<Process>,
@@ -39,8 +39,8 @@ pub struct Sidecar {
 }
 
 impl Sidecar {
-    /// Reserves ports for a sidecar of an application that listens, or will listen, at `app_port`.
-    /// `replica` tells replicas of one app id apart.
+    /// Reserves ports for the sidecar of an application that listens, now or later, on `app_port`.
+    /// `replica` distinguishes replicas of one app id.
     ///
     /// # Errors
     /// When the components cannot be copied.
@@ -81,16 +81,16 @@ impl Sidecar {
         })
     }
 
-    /// Starts it. It is ready when its own API answers, whether or not the application is there.
+    /// Starts the sidecar and waits until its own API answers, with or without the application.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// When it is not ready in time.
     pub async fn start(&mut self) -> anyhow::Result<()> {
         self.launch()?;
         self.until_ready().await
     }
 
-    /// Starts it and does not wait for anything.
+    /// Starts the sidecar and does not wait.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -151,10 +151,10 @@ impl Sidecar {
         self.process.as_mut()
     }
 
-    /// Waits until its own API answers.
+    /// Waits until the API of the sidecar answers.
     ///
     /// # Errors
-    /// When it does not.
+    /// When it does not in time.
     pub async fn until_ready(&self) -> anyhow::Result<()> {
         let health = format!("http://127.0.0.1:{}/v1.0/healthz/outbound", self.http);
         eventually("the sidecar is ready", async || {
@@ -173,10 +173,10 @@ impl Sidecar {
         .with_context(|| self.process.as_ref().map(Process::tail).unwrap_or_default())
     }
 
-    /// Waits until it has subscribed for its application.
+    /// Waits until the sidecar has subscribed for its application.
     ///
     /// # Errors
-    /// When it does not.
+    /// When it has not in time.
     pub async fn until_subscribed(&self) -> anyhow::Result<()> {
         let health = format!("http://127.0.0.1:{}/v1.0/healthz", self.http);
         eventually("the sidecar has subscribed", async || {
@@ -201,10 +201,10 @@ impl Sidecar {
         .with_context(|| self.process.as_ref().map(Process::tail).unwrap_or_default())
     }
 
-    /// What it says of itself.
+    /// The metadata of the sidecar (`/v1.0/metadata`).
     ///
     /// # Errors
-    /// When it is not there.
+    /// When it does not answer.
     pub async fn metadata(&self) -> anyhow::Result<Value> {
         let url = format!("http://127.0.0.1:{}/v1.0/metadata", self.http);
         Ok(Client::new()
@@ -216,10 +216,11 @@ impl Sidecar {
             .await?)
     }
 
-    /// Publishes a body as the application would, through its HTTP API. Gives back the status.
+    /// Publishes a body through the HTTP API of the sidecar, as the application would. Returns the
+    /// HTTP status.
     ///
     /// # Errors
-    /// When it is not there.
+    /// When it does not answer.
     pub async fn publish(
         &self,
         topic: &str,
@@ -243,7 +244,7 @@ impl Sidecar {
         Ok(answer.status().as_u16())
     }
 
-    /// kill -9.
+    /// Kills the sidecar (SIGKILL).
     ///
     /// # Errors
     /// When it cannot be killed.
@@ -253,7 +254,7 @@ impl Sidecar {
             .map_or(Ok(()), |mut process| process.kill())
     }
 
-    /// The same, wrongly in a consumer group that others share.
+    /// The same sidecar with a fault: its consumer group is shared with other replicas.
     ///
     /// # Errors
     /// When the component cannot be written.
@@ -271,12 +272,12 @@ impl Sidecar {
         Ok(self)
     }
 
-    /// From its next start on, callers of its API need this token.
+    /// Sets the API token that callers need. It takes effect at the next start.
     pub fn set_api_token(&mut self, token: &str) {
         self.api_token = Some(token.to_owned());
     }
 
-    /// Where its own application answers through it.
+    /// The URL by which other applications invoke the application of this sidecar.
     pub fn invocation_url(&self, app_id: &str) -> String {
         format!("http://127.0.0.1:{}/v1.0/invoke/{app_id}/method", self.http)
     }
@@ -291,7 +292,7 @@ impl Sidecar {
         self.grpc
     }
 
-    /// All it has said.
+    /// The whole log file of the sidecar.
     pub fn output(&self) -> String {
         self.process
             .as_ref()
@@ -300,8 +301,8 @@ impl Sidecar {
     }
 }
 
-/// As shipped, but for the address of Redis and collections without a schema, which a user adds in
-/// the same places.
+/// Copies the components as shipped, except for the address of Redis and the collections without a
+/// schema, which a user adds in the same places.
 fn copy_components(from: &Path, to: &Path, redis: &str) -> anyhow::Result<()> {
     let one_more = format!(
         "AgentConfiguration,{}",

@@ -1,4 +1,4 @@
-//! Waiting for a condition, with a deadline; never for a time.
+//! Waits for conditions with a deadline. Nothing here waits for a fixed time.
 
 use std::{
     future::Future,
@@ -7,10 +7,11 @@ use std::{
 
 use anyhow::{Context, anyhow};
 
-/// How long things may take on a busy machine.
+/// How long an operation may take on a busy machine.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Asks again and again until the answer is a value; what it last complained of is in the error.
+/// Repeats a condition until it returns a value. The last error of the condition is the source of
+/// the returned error.
 ///
 /// # Errors
 /// When there is no value before the deadline.
@@ -21,27 +22,27 @@ where
     within(TIMEOUT, what, condition).await
 }
 
-/// As [`eventually`], with a deadline of its own.
+/// As [`eventually`], with another time limit.
 ///
 /// # Errors
 /// When there is no value before the deadline.
 pub async fn within<T, F>(
-    patience: Duration,
+    limit: Duration,
     what: &str,
     condition: impl Fn() -> F,
 ) -> anyhow::Result<T>
 where
     F: Future<Output = anyhow::Result<T>>,
 {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + limit;
     loop {
-        let error = match tokio::time::timeout(patience, condition()).await {
+        let error = match tokio::time::timeout(limit, condition()).await {
             Ok(Ok(value)) => return Ok(value),
             Ok(Err(error)) => error,
             Err(_elapsed) => anyhow!("no answer"),
         };
         if Instant::now() >= deadline {
-            return Err(error).with_context(|| format!("waited {patience:?} in vain: {what}"));
+            return Err(error).with_context(|| format!("{what}: not within {limit:?}"));
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -157,7 +157,7 @@ async fn the_envelope_is_the_source_documents() -> Outcome {
 /// and the value is fetched.
 #[tokio::test]
 async fn ids_only() -> Outcome {
-    let mut testbed = Testbed::set(StoreKind::Embedded, Transport::Dapr).await?;
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Dapr).await?;
     let publisher = std::mem::replace(&mut testbed.publisher, Service::publisher()?);
     testbed.publisher = publisher.with("AURA_CONFIGURATION_EVENT_DATA_LIMIT_BYTES", "0");
     testbed.publisher.start().await?;
@@ -193,7 +193,7 @@ async fn ids_only() -> Outcome {
 /// A sidecar drops what has expired. The value still arrives, by the next load.
 #[tokio::test]
 async fn an_expired_event_is_not_applied() -> Outcome {
-    let mut testbed = Testbed::set(StoreKind::Embedded, Transport::Dapr).await?;
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Dapr).await?;
     let publisher = std::mem::replace(&mut testbed.publisher, Service::publisher()?);
     testbed.publisher = publisher.with("AURA_CONFIGURATION_EVENT_TTL_SECONDS", "1");
     testbed.publisher.start().await?;

@@ -170,7 +170,7 @@ async fn everything_came_by_event(testbed: &Testbed) -> Outcome {
 /// came.
 #[tokio::test]
 async fn subscriber_before_and_after_the_publisher() -> Outcome {
-    let mut testbed = Testbed::set(StoreKind::Embedded, Transport::Local).await?;
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Local).await?;
     testbed.subscribers[0].launch()?;
     let early = testbed.subscribers[0].api();
     eventually("it answers before it can serve", async || {
@@ -207,7 +207,7 @@ async fn subscriber_before_and_after_the_publisher() -> Outcome {
 /// heads.
 #[tokio::test]
 async fn events_switched_off() -> Outcome {
-    let mut testbed = Testbed::set(StoreKind::Embedded, Transport::Local).await?;
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Local).await?;
     testbed.publisher = testbed
         .publisher
         .with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");

@@ -53,7 +53,7 @@ async fn a_publisher_dies_between_commit_and_publish_mongo() -> Outcome {
 
 /// Without its sidecar a publisher can commit and cannot publish; then it is killed.
 async fn dies_between_commit_and_publish(kind: StoreKind) -> Outcome {
-    let mut testbed = Testbed::set(kind, Transport::Dapr).await?;
+    let mut testbed = Testbed::prepare(kind, Transport::Dapr).await?;
     testbed.publisher.start().await?;
     testbed.start_subscribers().await?;
     let api = testbed.publisher.api();
@@ -170,7 +170,7 @@ async fn the_database_goes_away_and_comes_back() -> Outcome {
 #[tokio::test]
 async fn what_cannot_be_published_holds_up_nothing() -> Outcome {
     const REFUSED: &str = "Aaa";
-    let mut testbed = Testbed::set(StoreKind::Embedded, Transport::Dapr).await?;
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Dapr).await?;
     let publisher = std::mem::replace(&mut testbed.publisher, Service::publisher()?);
     testbed.publisher = publisher.with(
         "AURA_CONFIGURATION_COLLECTIONS",

@@ -208,7 +208,7 @@ async fn a_replica_that_diverged_is_found_and_mended() -> Outcome {
 /// right all the same.
 #[tokio::test]
 async fn replicas_that_compete_for_events_say_so() -> Outcome {
-    let mut testbed = Testbed::set(StoreKind::Embedded, Transport::Dapr).await?;
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Dapr).await?;
     let redis = testbed.redis.as_ref().context("a redis")?;
     let shared: anyhow::Result<Vec<_>> = testbed
         .subscribers
@@ -262,7 +262,7 @@ async fn replicas_that_compete_for_events_say_so() -> Outcome {
 /// deaf.
 #[tokio::test]
 async fn a_replica_that_hears_no_event_says_so() -> Outcome {
-    let mut testbed = Testbed::set(StoreKind::Embedded, Transport::Local).await?;
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Local).await?;
     testbed.publisher.start().await?;
     let deaf = Service::subscriber("deaf", &[testbed.publisher.url()])?
         .with("AURA_CONFIGURATION_COLLECTIONS", COLLECTIONS)

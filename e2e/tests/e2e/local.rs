@@ -53,7 +53,7 @@ async fn a_frozen_subscriber_holds_up_nobody() -> Outcome {
 
 #[tokio::test]
 async fn a_subscriber_comes_back_with_one_more_collection() -> Outcome {
-    let mut testbed = Testbed::set(StoreKind::Embedded, Transport::Local).await?;
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Local).await?;
     testbed.publisher.start().await?;
     let api = testbed.publisher.api();
     api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;

@@ -38,7 +38,7 @@ async fn by_streams_one_document_is_followed() -> Outcome {
 
 /// Without subscribers, and with a schema for nothing.
 async fn testbed(transport: Transport) -> anyhow::Result<Testbed> {
-    let mut testbed = Testbed::set(StoreKind::Embedded, transport).await?;
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, transport).await?;
     let schemas = tempfile::tempdir()?;
     testbed.publisher.set(
         "AURA_CONFIGURATION_SCHEMAS_DIR",

@@ -96,7 +96,7 @@ fn with_verdict(report: &Value, verdict: &str) -> BTreeSet<String> {
 /// else.
 #[tokio::test]
 async fn only_groups_of_the_gone_are_removed() -> Outcome {
-    let mut testbed = Testbed::set(StoreKind::Embedded, Transport::Dapr).await?;
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Dapr).await?;
     testbed.publisher.start().await?;
     for subscriber in &mut testbed.subscribers {
         subscriber.start().await?;

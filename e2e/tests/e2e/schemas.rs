@@ -187,7 +187,7 @@ async fn without_node_all_but_its_types_is_there() -> Outcome {
 /// leads to the schema.
 #[tokio::test]
 async fn an_event_is_what_the_document_says() -> Outcome {
-    let mut testbed = Testbed::set(StoreKind::Embedded, Transport::Dapr).await?;
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Dapr).await?;
     testbed.publisher.start().await?;
     testbed
         .publisher_sidecar

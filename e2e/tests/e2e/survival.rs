@@ -227,7 +227,7 @@ async fn lost_events_heal_by_delta() -> Outcome {
 /// What one publisher left owed is sent by another; the first one wakes up and harms nothing.
 #[tokio::test]
 async fn owed_events_of_a_frozen_publisher_are_taken_over() -> Outcome {
-    let mut testbed = Testbed::set(StoreKind::Mongo, Transport::Dapr).await?;
+    let mut testbed = Testbed::prepare(StoreKind::Mongo, Transport::Dapr).await?;
     let mut other = testbed
         .store
         .publisher()?

@@ -1,4 +1,5 @@
-//! A certificate for a server on the loopback, and the authority behind it, which no system knows.
+//! A server certificate for the loopback address, and the authority that signed it, which no system
+//! trusts.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,19 +10,19 @@ use anyhow::ensure;
 
 use crate::testbed::dependencies;
 
-/// Files, all in PEM.
+/// The files, all in PEM.
 #[derive(Debug, Clone)]
 pub struct Certificates {
-    /// Whom a client has to trust.
+    /// The certificate of the authority, which a client has to trust.
     pub authority: PathBuf,
     /// The server's certificate.
     pub certificate: PathBuf,
-    /// The key of it.
+    /// The private key of the server's certificate.
     pub key: PathBuf,
 }
 
 impl Certificates {
-    /// Makes them in a folder.
+    /// Creates the files in a folder.
     ///
     /// # Errors
     /// When openssl fails.
@@ -52,7 +53,7 @@ impl Certificates {
     }
 }
 
-/// One certificate with a key of its own, signed by itself or by an authority.
+/// Creates one certificate with its own key, signed by itself or by an authority.
 fn issue(
     certificate: &Path,
     key: &Path,

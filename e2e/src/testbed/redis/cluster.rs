@@ -1,14 +1,14 @@
-//! A real cluster: three masters on the loopback that share the slots.
+//! A real Redis cluster: three masters on the loopback address that share the hash slots.
 
 use anyhow::{Context, ensure};
 
 use super::Redis;
 use crate::testbed::{ports::free_port, wait::eventually};
 
-/// Where the slots of each master begin and end.
+/// First and last hash slot of each master.
 const SLOTS: [(u16, u16); 3] = [(0, 5460), (5461, 10922), (10923, 16383)];
 
-/// A running cluster. A node that is killed and started again still knows its place in it.
+/// A running cluster. A node that is killed and started again keeps its slots.
 #[derive(Debug)]
 pub struct RedisCluster {
     /// The masters.
@@ -16,23 +16,23 @@ pub struct RedisCluster {
 }
 
 impl RedisCluster {
-    /// Starts one and waits until it is whole.
+    /// Starts a cluster and waits until it is complete.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// When it is not complete in time.
     pub async fn start() -> anyhow::Result<Self> {
         Self::start_with(&[]).await
     }
 
-    /// The same with more lines in the configuration file of each node.
+    /// As [`Self::start`], with more lines in the configuration file of each node.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// When it is not complete in time.
     pub async fn start_with(directives: &[String]) -> anyhow::Result<Self> {
         let mut nodes = Vec::new();
         let mut buses = Vec::new();
         for (first, last) in SLOTS {
-            // By default the bus is 10,000 above the port, where outgoing connections have theirs.
+            // The default bus port is 10,000 above the port, in the range of outgoing connections.
             let bus = free_port()?;
             let node = directives.iter().fold(Redis::new()?, |node, directive| {
                 node.with(directive.clone())
@@ -65,7 +65,7 @@ impl RedisCluster {
         Ok(cluster)
     }
 
-    /// Waits until every node knows every slot.
+    /// Waits until every node knows the owner of every slot.
     ///
     /// # Errors
     /// When it does not happen in time.
@@ -85,10 +85,10 @@ impl RedisCluster {
         .await
     }
 
-    /// How many connections wait for events, on all nodes.
+    /// The number of connections that wait for events, on all nodes.
     ///
     /// # Errors
-    /// When a node is not there.
+    /// When a node does not answer.
     pub async fn listeners(&self) -> anyhow::Result<usize> {
         let mut all = 0;
         for node in &self.nodes {
@@ -97,10 +97,10 @@ impl RedisCluster {
         Ok(all)
     }
 
-    /// The node that holds a key.
+    /// The index of the node that holds a key.
     ///
     /// # Errors
-    /// When the cluster does not say.
+    /// When the cluster does not answer.
     pub async fn holder(&self, key: &str) -> anyhow::Result<usize> {
         let slot = self.nodes[0]
             .tell(&["CLUSTER", "KEYSLOT", key])
@@ -111,12 +111,12 @@ impl RedisCluster {
         SLOTS.iter().position(holds).context("a slot nobody has")
     }
 
-    /// Names all nodes.
+    /// A URL that names all nodes.
     pub fn url(&self) -> String {
         self.url_as("")
     }
 
-    /// The same with `user:password@`.
+    /// The same URL with `user:password@`.
     pub fn url_as(&self, login: &str) -> String {
         let others: Vec<_> = self.nodes[1..]
             .iter()

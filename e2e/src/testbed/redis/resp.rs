@@ -1,5 +1,5 @@
-//! An ordinary client of Redis, as little of one as tests need. It shares no code with the
-//! services: what they say is read here as anybody else would read it.
+//! A minimal client of Redis for tests (RESP2). It shares no code with the services, so that an
+//! error in their client cannot hide here.
 
 use anyhow::{Context, bail, ensure};
 use tokio::{
@@ -10,24 +10,24 @@ use tokio::{
 
 use crate::testbed::wait::TIMEOUT;
 
-/// What a server answers.
+/// A reply of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// A line, or a value.
+    /// A simple or bulk string.
     Text(String),
-    /// A number.
+    /// An integer.
     Integer(i64),
-    /// No value.
+    /// A null.
     Nothing,
-    /// Several of them.
+    /// An array.
     Many(Vec<Reply>),
 }
 
 impl Reply {
-    /// The text that it is.
+    /// The text of a string reply.
     ///
     /// # Errors
-    /// When it is something else.
+    /// When the reply is of another kind.
     pub fn into_text(self) -> anyhow::Result<String> {
         match self {
             Self::Text(text) => Ok(text),
@@ -35,10 +35,10 @@ impl Reply {
         }
     }
 
-    /// The number that it is.
+    /// The number of an integer reply.
     ///
     /// # Errors
-    /// When it is something else.
+    /// When the reply is of another kind.
     pub fn into_integer(self) -> anyhow::Result<i64> {
         match self {
             Self::Integer(number) => Ok(number),
@@ -46,10 +46,10 @@ impl Reply {
         }
     }
 
-    /// The list that it is.
+    /// The members of an array reply.
     ///
     /// # Errors
-    /// When it is something else.
+    /// When the reply is of another kind.
     pub fn into_many(self) -> anyhow::Result<Vec<Reply>> {
         match self {
             Self::Many(replies) => Ok(replies),
@@ -65,10 +65,10 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects, with the password of the default user if there is one.
+    /// Connects, and authenticates as the default user if there is a password.
     ///
     /// # Errors
-    /// When the server is not there, or refuses.
+    /// When the server does not answer, or refuses the password.
     pub async fn connect(host: &str, password: Option<&str>) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(host)
             .await
@@ -82,19 +82,19 @@ impl Client {
         Ok(client)
     }
 
-    /// Asks one thing.
+    /// Sends one command and returns the reply.
     ///
     /// # Errors
-    /// When there is no answer, or a refusal.
+    /// When the server does not answer, or replies with an error.
     pub async fn ask<W: AsRef<[u8]>>(&mut self, words: &[W]) -> anyhow::Result<Reply> {
         self.send(words).await?;
         self.next().await
     }
 
-    /// Asks one thing and gives back the bytes of the answer, as far as they come at once.
+    /// Sends one command and returns the bytes of the reply that arrive in one read.
     ///
     /// # Errors
-    /// When there is no answer.
+    /// When the server does not answer.
     pub async fn raw(&mut self, words: &[&str]) -> anyhow::Result<String> {
         self.send(words).await?;
         let mut answer = vec![0; 64 << 10];
@@ -118,7 +118,7 @@ impl Client {
         Ok(self.stream.write_all(&command).await?)
     }
 
-    /// What comes next.
+    /// The next reply.
     async fn next(&mut self) -> anyhow::Result<Reply> {
         let mut line = String::new();
         ensure!(self.stream.read_line(&mut line).await? > 0, "redis hung up");
@@ -147,15 +147,16 @@ impl Client {
     }
 }
 
-/// A connection that hears what is published.
+/// A connection that receives published messages.
 #[derive(Debug)]
 pub struct Listener(Client);
 
 impl Listener {
-    /// Listens by `SUBSCRIBE` or `PSUBSCRIBE`; from here on it hears everything.
+    /// Subscribes by `SUBSCRIBE` or `PSUBSCRIBE`. Every message that is published from now on
+    /// arrives.
     ///
     /// # Errors
-    /// When the server is not there.
+    /// When the server does not answer.
     pub async fn listen(mut client: Client, command: &str, to: &str) -> anyhow::Result<Self> {
         let confirmed = client.ask(&[command, to]).await?.into_many()?;
         ensure!(
@@ -168,7 +169,7 @@ impl Listener {
     /// The next message: its channel and its body.
     ///
     /// # Errors
-    /// When none comes in time.
+    /// When none arrives in time.
     pub async fn next(&mut self) -> anyhow::Result<(String, String)> {
         let mut message = timeout(TIMEOUT, self.0.next())
             .await

@@ -1,5 +1,5 @@
-//! A real master and its replica, watched by a real sentinel, which makes the replica the master
-//! when that one dies.
+//! A real master and its replica with a real sentinel, which promotes the replica when the master
+//! dies.
 
 use std::process::Command;
 
@@ -14,15 +14,15 @@ use crate::testbed::{
     wait::eventually,
 };
 
-/// What the sentinel calls them.
+/// The name of the master at the sentinel.
 pub const SERVICE: &str = "mymaster";
 
-/// All three, running.
+/// Master, replica and sentinel, running.
 #[derive(Debug)]
 pub struct SentinelSetup {
     /// The first master.
     pub master: Redis,
-    /// Who takes its place.
+    /// The replica that the sentinel promotes.
     pub replica: Redis,
     password: Option<&'static str>,
     sentinel_password: Option<&'static str>,
@@ -32,11 +32,10 @@ pub struct SentinelSetup {
 }
 
 impl SentinelSetup {
-    /// Starts all three, with passwords if there shall be some: of the servers, and of the
-    /// sentinel.
+    /// Starts all three, with optional passwords of the servers and of the sentinel.
     ///
     /// # Errors
-    /// When they do not come up.
+    /// When one of them is not ready in time.
     pub async fn start(
         password: Option<&'static str>,
         sentinel_password: Option<&'static str>,
@@ -44,17 +43,17 @@ impl SentinelSetup {
         Self::start_with(&[], password, sentinel_password).await
     }
 
-    /// The same with more lines in the configuration file of both servers.
+    /// As [`Self::start`], with more lines in the configuration file of both servers.
     ///
     /// # Errors
-    /// When they do not come up.
+    /// When one of them is not ready in time.
     pub async fn start_with(
         directives: &[String],
         password: Option<&'static str>,
         sentinel_password: Option<&'static str>,
     ) -> anyhow::Result<Self> {
         let server = || {
-            // Else a replica waits 5 s for others that want the same data.
+            // Otherwise a replica waits 5 s for other replicas that want the same data.
             let redis = directives.iter().fold(Redis::new()?, |redis, directive| {
                 redis.with(directive.clone())
             });
@@ -120,7 +119,7 @@ impl SentinelSetup {
         Client::connect(&format!("127.0.0.1:{}", self.port), self.sentinel_password).await
     }
 
-    /// Makes the replica the master; the old one lives on as its replica.
+    /// Promotes the replica. The old master continues as its replica.
     ///
     /// # Errors
     /// When the sentinel refuses.
@@ -132,7 +131,7 @@ impl SentinelSetup {
             .map(drop)
     }
 
-    /// Waits until the replica is the master, in the sentinel's eyes and in its own.
+    /// Waits until sentinel and replica both report that the replica is the master.
     ///
     /// # Errors
     /// When it does not happen in time.
@@ -157,7 +156,7 @@ impl SentinelSetup {
         .await
     }
 
-    /// Names the sentinel, and the service to ask it for; as the default user.
+    /// A URL that names the sentinel and the master to ask for; for the default user.
     pub fn url(&self) -> String {
         self.url_as(
             &self
@@ -167,7 +166,7 @@ impl SentinelSetup {
         )
     }
 
-    /// The same with `user:password@` for the servers.
+    /// The same URL with `user:password@` for the servers.
     pub fn url_as(&self, login: &str) -> String {
         let own = self
             .sentinel_password

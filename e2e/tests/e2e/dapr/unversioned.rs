@@ -19,7 +19,7 @@ use super::{CLOUD_EVENT, EVENTS, Outcome};
 /// A subscriber may reach its publisher through a sidecar, tokens and all.
 #[tokio::test]
 async fn a_publisher_behind_an_invocation_url() -> Outcome {
-    let mut testbed = Testbed::set(StoreKind::Embedded, Transport::Dapr).await?;
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Dapr).await?;
     testbed.publisher = std::mem::replace(&mut testbed.publisher, Service::publisher()?)
         .with("DAPR_API_TOKEN", "s3cret");
     testbed.publisher.start().await?;

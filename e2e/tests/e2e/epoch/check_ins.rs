@@ -85,7 +85,7 @@ async fn a_check_in_is_answered_503_without_a_database() -> Outcome {
 /// A subscriber that no setting names is found by what it says of itself.
 #[tokio::test]
 async fn events_go_to_those_who_checked_in() -> Outcome {
-    let mut testbed = Testbed::set(StoreKind::Embedded, Transport::Local).await?;
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Local).await?;
     testbed.publisher = testbed
         .publisher
         .with("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", "");

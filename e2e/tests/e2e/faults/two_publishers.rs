@@ -97,7 +97,7 @@ async fn two_publishers_write_one_collection() -> Outcome {
 /// A publisher that leaves owed events behind: another one on the same database sends them.
 #[tokio::test]
 async fn another_publisher_sends_what_a_dead_one_owed() -> Outcome {
-    let mut testbed = Testbed::set(StoreKind::Mongo, Transport::Dapr).await?;
+    let mut testbed = Testbed::prepare(StoreKind::Mongo, Transport::Dapr).await?;
     // This one has no sidecar, and dies.
     let nowhere = e2e::testbed::ports::free_port()?.to_string();
     let dapr = |publisher: Service| publisher.with("AURA_CONFIGURATION_EVENTS_MANAGER", "DAPR");

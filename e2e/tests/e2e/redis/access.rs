@@ -17,7 +17,7 @@ use super::{
 
 /// A stage on a Redis that runs, where everybody is told the same URL.
 async fn stage_on(redis: Redis, transport: Transport, url: &str) -> anyhow::Result<Testbed> {
-    let mut testbed = Testbed::set_at(StoreKind::Embedded, transport, url).await?;
+    let mut testbed = Testbed::prepare_at(StoreKind::Embedded, transport, url).await?;
     testbed.redis = Some(redis);
     Ok(testbed)
 }
@@ -214,7 +214,7 @@ async fn in_one_shape(transport: Transport, shape: Shape, users: &[String]) -> O
             LOGINS.map(|login| cluster.url_as(login))
         }
     };
-    let mut testbed = Testbed::set_at(StoreKind::Embedded, transport, &urls[1]).await?;
+    let mut testbed = Testbed::prepare_at(StoreKind::Embedded, transport, &urls[1]).await?;
     testbed.publisher.set("AURA_REDIS_URL", &urls[0]);
     if matches!(shape, Shape::Database) {
         testbed.set_all("AURA_REDIS_DATABASE", "1");

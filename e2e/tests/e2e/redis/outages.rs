@@ -72,7 +72,7 @@ async fn it_is_away_and_nobody_writes() -> Outcome {
 #[tokio::test]
 async fn it_comes_up_last() -> Outcome {
     for transport in BOTH {
-        let mut testbed = Testbed::set(StoreKind::Embedded, transport).await?;
+        let mut testbed = Testbed::prepare(StoreKind::Embedded, transport).await?;
         let redis = testbed.redis.as_mut().context("a redis")?;
         redis.kill()?;
         testbed.publisher.start().await?;
@@ -110,7 +110,7 @@ async fn every_connection_is_cut_while_clients_write() -> Outcome {
 /// alone brings it.
 #[tokio::test]
 async fn a_reconnect_brings_what_nobody_heard() -> Outcome {
-    let mut testbed = Testbed::set(StoreKind::Embedded, Transport::PubSub).await?;
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::PubSub).await?;
     testbed
         .publisher
         .set("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
@@ -256,7 +256,8 @@ async fn a_slow_reader_is_cut_off() -> Outcome {
         .with("client-output-buffer-limit pubsub 64kb 64kb 1")
         .started()
         .await?;
-    let mut testbed = Testbed::set_at(StoreKind::Embedded, Transport::PubSub, &redis.url()).await?;
+    let mut testbed =
+        Testbed::prepare_at(StoreKind::Embedded, Transport::PubSub, &redis.url()).await?;
     testbed.publisher.start().await?;
     testbed.start_subscribers().await?;
     eventually("both listen", async || {

@@ -44,7 +44,7 @@ async fn a_silent_node_holds_up_nobody() -> Outcome {
         cluster.nodes[1].host()
     );
     for transport in BOTH {
-        let mut testbed = Testbed::set_at(StoreKind::Embedded, transport, &url).await?;
+        let mut testbed = Testbed::prepare_at(StoreKind::Embedded, transport, &url).await?;
         testbed.publisher.start().await?;
         testbed.start_subscribers().await?;
         eventually("both listen", async || {
@@ -64,7 +64,7 @@ async fn a_silent_node_holds_up_nobody() -> Outcome {
 /// on their events.
 #[tokio::test]
 async fn one_stream_that_cannot_be_read_silences_no_other() -> Outcome {
-    let mut testbed = Testbed::set(StoreKind::Embedded, Transport::Streams).await?;
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Streams).await?;
     redis_of(&testbed)?
         .tell(&[
             "SET",
@@ -119,7 +119,8 @@ async fn a_right_that_is_lacking_is_an_answer() -> Outcome {
         .with("user listener on >secret &* -@all +psubscribe")
         .started()
         .await?;
-    let mut testbed = Testbed::set_at(StoreKind::Embedded, Transport::PubSub, &redis.url()).await?;
+    let mut testbed =
+        Testbed::prepare_at(StoreKind::Embedded, Transport::PubSub, &redis.url()).await?;
     let url = redis.url_as("listener", "secret");
     testbed
         .subscribers
@@ -157,7 +158,7 @@ async fn a_right_that_is_lacking_is_an_answer() -> Outcome {
 /// made anew meanwhile: who comes back to Redis alone reads it again.
 #[tokio::test]
 async fn a_reconnect_does_not_move_what_is_kept() -> Outcome {
-    let mut testbed = Testbed::set(StoreKind::Embedded, Transport::Streams).await?;
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Streams).await?;
     let kept = folder()?;
     testbed.subscribers[0].set(
         "AURA_CONFIGURATION_SNAPSHOT_DIR",

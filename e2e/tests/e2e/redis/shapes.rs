@@ -12,7 +12,7 @@ use e2e::testbed::{
 use super::{BOTH, Outcome, events_arrive, events_arrive_again, until_away, write_for};
 
 async fn up(url: &str, transport: Transport) -> anyhow::Result<Testbed> {
-    let mut testbed = Testbed::set_at(StoreKind::Embedded, transport, url).await?;
+    let mut testbed = Testbed::prepare_at(StoreKind::Embedded, transport, url).await?;
     testbed.publisher.start().await?;
     testbed.start_subscribers().await?;
     Ok(testbed)

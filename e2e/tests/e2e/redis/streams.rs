@@ -28,7 +28,7 @@ async fn length(redis: &Redis, collection: &str) -> anyhow::Result<i64> {
 
 /// A stage whose first replica keeps what it holds in a folder.
 async fn keeping(length: Option<&str>) -> anyhow::Result<(Testbed, tempfile::TempDir)> {
-    let mut testbed = Testbed::set(StoreKind::Embedded, Transport::Streams).await?;
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Streams).await?;
     let folder = e2e::testbed::process::folder()?;
     testbed.subscribers[0].set(
         "AURA_CONFIGURATION_SNAPSHOT_DIR",
@@ -196,7 +196,7 @@ async fn streams_are_deleted_and_emptied() -> Outcome {
 /// without a bound.
 #[tokio::test]
 async fn nothing_else_is_left_in_redis() -> Outcome {
-    let mut testbed = Testbed::set(StoreKind::Embedded, Transport::Streams).await?;
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Streams).await?;
     testbed.publisher.set("AURA_REDIS_STREAM_MAX_LENGTH", "100");
     testbed.publisher.start().await?;
     testbed.start_subscribers().await?;
@@ -257,7 +257,7 @@ async fn a_stream_begins_anew_below_the_cursor() -> Outcome {
 /// What any other client reads, in the database of the example.
 #[tokio::test]
 async fn an_ordinary_client_reads_every_change() -> Outcome {
-    let mut testbed = Testbed::set(StoreKind::Embedded, Transport::Streams).await?;
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Streams).await?;
     testbed.set_all("AURA_REDIS_DATABASE", "1");
     testbed.publisher.start().await?;
     testbed.start_subscribers().await?;

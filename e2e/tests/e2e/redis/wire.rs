@@ -11,7 +11,7 @@ const AGENTS: &str = "AgentConfiguration";
 
 /// Database 1, as in the example of the source document.
 async fn in_database_one() -> anyhow::Result<Testbed> {
-    let mut testbed = Testbed::set(StoreKind::Embedded, Transport::PubSub).await?;
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::PubSub).await?;
     testbed.set_all("AURA_REDIS_DATABASE", "1");
     Ok(testbed)
 }
