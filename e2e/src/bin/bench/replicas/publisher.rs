@@ -18,10 +18,7 @@ use e2e::{
     process::{Process, folder, free_port},
     wait::eventually,
 };
-use publisher::{
-    app::Publisher,
-    settings::{ManagerSettings, Settings},
-};
+use publisher::{ManagerSettings, Publisher, Settings};
 
 /// The first word of its command line.
 pub(crate) const WORD: &str = "publisher-of-many";
