@@ -18,9 +18,8 @@ use e2e::testbed::{
     wait::eventually,
 };
 use publisher::{
-    app::Publisher,
-    embed::{Change, Changes},
-    settings::Settings,
+    Publisher, Settings,
+    embed::{ChangeRequest, Changes},
 };
 use replica::{Config, Events, Replica, broker};
 use tokio::{sync::watch, task::JoinSet, time::timeout};
@@ -174,7 +173,7 @@ impl Duo {
         };
         duo.changes
             .unit(contract::Context::default())
-            .publish(Change::create(FREE, "n-0", &document(0))?)
+            .publish(ChangeRequest::create(FREE, "n-0", &document(0))?)
             .await?;
         duo.once().await?;
         duo.early = 0;
@@ -234,7 +233,7 @@ impl Way for Duo {
     /// faster than that return.
     async fn once(&mut self) -> anyhow::Result<Duration> {
         self.number += 1;
-        let change = Change::update(FREE, self.id.as_str(), &document(self.number))?;
+        let change = ChangeRequest::update(FREE, self.id.as_str(), &document(self.number))?;
         let done = self
             .changes
             .unit(contract::Context::default())

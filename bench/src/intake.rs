@@ -5,16 +5,13 @@
 //! applied; the status says afterwards that it was. What is timed is the generator's run: answers
 //! by the time they took. Nothing is posted twice, and no publisher runs meanwhile.
 
-use std::{collections::BTreeSet, sync::Arc};
-
 use anyhow::{Context, ensure};
 use contract::{Head, event::ROUTE, status::ReplicaStatus};
 use e2e::{client::Api, testbed::services::Service};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use publisher::{
-    decide::{Rules, schemas::Schemas},
-    store::PublisherPolicy,
-    transport::cloudevent::{Envelopes, MEDIA_TYPE},
+    Settings,
+    bench_support::{MEDIA_TYPE, envelopes},
 };
 use reqwest::Method;
 
@@ -166,22 +163,8 @@ struct Events {
 impl Events {
     /// So many changes after a head.
     fn of(head: &Head, first: usize, count: usize) -> anyhow::Result<Self> {
-        let rules = Rules {
-            schemas: Schemas::default(),
-            document_limit: 1 << 20,
-        };
-        let collections = BTreeSet::from([head.collection.clone()]);
-        let terms = Arc::new(PublisherPolicy {
-            collections,
-            rules,
-            events_enabled: true,
-        });
-        let envelopes = Envelopes {
-            pub_sub_name: "pubsub-config".to_owned(),
-            ttl_seconds: 3_600,
-            data_limit: 49_152,
-            terms,
-        };
+        let settings = Settings::read(&["--collections", head.collection.as_str()])?;
+        let envelopes = envelopes(&settings.events.context("events are off")?);
         let body =
             |number| envelopes.delivered(&stock::update(head, number, number % DOCUMENTS, BYTES)?);
         Ok(Self {

@@ -15,7 +15,7 @@ use anyhow::Context;
 use chrono::Utc;
 use e2e::testbed::{FREE, Transport};
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use publisher::{embed::Change, outbox::relay::QUEUE};
+use publisher::{bench_support::RELAY_QUEUE, embed::ChangeRequest};
 use replica::Replica;
 use tokio::time::timeout;
 
@@ -32,7 +32,7 @@ const WRITERS: usize = 64;
 const LASTING: Duration = Duration::from_secs(5);
 /// Writes that may be ahead of a receiver: half of the relay's queue, and of the length of a
 /// stream, so that neither overflows.
-const AHEAD: u64 = QUEUE as u64 / 2;
+const AHEAD: u64 = RELAY_QUEUE as u64 / 2;
 
 /// What one round of ours gives.
 struct Flood {
@@ -143,7 +143,7 @@ async fn write(
     );
     while goes_on() {
         // A value that it never had, or nothing would change.
-        let change = Change::update(
+        let change = ChangeRequest::update(
             FREE,
             &id,
             &document(u64::try_from(Utc::now().timestamp_micros())?),

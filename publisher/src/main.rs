@@ -1,7 +1,7 @@
-//! The publisher process: settings, then [`publisher::app::Publisher`] until it is asked to stop.
+//! The publisher process: settings, then [`publisher::Publisher`] until it is asked to stop.
 
 use clap::Parser;
-use publisher::{app::Publisher, settings::Args};
+use publisher::{Args, Publisher};
 use service::{limits, settings::EXIT_CODE, tasks, telemetry};
 use tracing::{error, info};
 

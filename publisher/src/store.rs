@@ -9,10 +9,7 @@ use std::{collections::BTreeSet, ops::Range, path::PathBuf, str::FromStr, sync::
 use chrono::{DateTime, Utc};
 use contract::{Change, CollectionName, Document, DocumentId, Epoch, Head, Revision};
 
-use crate::{
-    api::error::ApiError,
-    decide::{Entry, Rules, WriteResult},
-};
+use crate::decide::{Command, Rules, WriteError, WriteResult};
 
 pub mod committed_heads;
 pub mod embedded;
@@ -119,11 +116,11 @@ pub enum CommitError {
 }
 
 impl CommitError {
-    /// What every entry of the group is answered.
-    pub fn answer(&self) -> ApiError {
+    /// The answer to every command of the group.
+    pub fn answer(&self) -> WriteError {
         match self {
-            Self::NotCommitted(_) | Self::Refused(_) => ApiError::not_committed(),
-            Self::OutcomeUnknown(_) => ApiError::outcome_unknown(),
+            Self::NotCommitted(_) | Self::Refused(_) => WriteError::NotCommitted,
+            Self::OutcomeUnknown(_) => WriteError::OutcomeUnknown,
         }
     }
 }
@@ -203,7 +200,7 @@ impl Store {
     ///
     /// # Errors
     /// See [`CommitError`].
-    pub async fn commit(&self, group: Arc<[Entry]>) -> Result<Committed, CommitError> {
+    pub async fn commit(&self, group: Arc<[Command]>) -> Result<Committed, CommitError> {
         match self {
             Self::Embedded(store) => store.commit(group).await,
             Self::Mongo(store) => store.commit(&group).await,
@@ -412,7 +409,7 @@ mod tests {
             context: contract::Context::default(),
         };
         store
-            .commit(Arc::from([Entry::One(write)]))
+            .commit(Arc::from([Command::Single(write)]))
             .await
             .expect("committed");
         let second = chrono::TimeDelta::seconds(1);

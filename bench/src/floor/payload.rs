@@ -1,18 +1,11 @@
 //! What floors carry: byte for byte what our publisher would send for the same document. Sends
 //! nothing itself.
 
-use std::{collections::BTreeSet, sync::Arc};
-
 use anyhow::Context;
 use chrono::Utc;
 use contract::{CanonicalJson, Change, Digest, Epoch, Operation};
 use e2e::testbed::FREE;
-use publisher::{
-    decide::{Rules, schemas::Schemas},
-    settings::{Events, Settings},
-    store::PublisherPolicy,
-    transport::cloudevent::Envelopes,
-};
+use publisher::{Settings, bench_support::envelopes};
 use serde_json::{Value, json};
 
 /// A document of about 300 bytes that is different each time.
@@ -38,36 +31,17 @@ pub(crate) struct Payload {
 impl Payload {
     /// By the publisher's own defaults, so that a change of those changes the floor too.
     pub(crate) fn new() -> anyhow::Result<Self> {
-        let Events {
-            pub_sub_name,
-            ttl_seconds,
-            data_limit,
-            ..
-        } = Settings::read(&["--collections", FREE])?
+        let events = Settings::read(&["--collections", FREE])?
             .events
             .context("events are off")?;
-        let rules = Rules {
-            schemas: Schemas::default(),
-            document_limit: 1 << 20,
-        };
-        let terms = Arc::new(PublisherPolicy {
-            collections: BTreeSet::new(),
-            rules,
-            events_enabled: true,
-        });
-        let envelopes = Envelopes {
-            pub_sub_name: pub_sub_name.clone(),
-            ttl_seconds,
-            data_limit,
-            terms,
-        };
+        let envelopes = envelopes(&events);
         let change = change()?;
         Ok(Self {
             event: envelopes.event(&change)?,
             delivered: envelopes.delivered(&change)?,
             bare: envelopes.bare(&change)?,
-            component: pub_sub_name,
-            ttl_seconds,
+            component: events.pub_sub_name,
+            ttl_seconds: events.ttl_seconds,
         })
     }
 }

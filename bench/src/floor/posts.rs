@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use actix_web::web::Bytes;
 use contract::event::ROUTE;
 use futures_util::future::try_join;
-use publisher::transport::cloudevent::MEDIA_TYPE;
+use publisher::bench_support::MEDIA_TYPE;
 use reqwest::{Client, redirect::Policy};
 use tokio::sync::watch;
 

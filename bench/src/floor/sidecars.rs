@@ -21,7 +21,7 @@ use e2e::testbed::{
     sidecar::{self, Sidecar},
 };
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use publisher::transport::cloudevent::MEDIA_TYPE;
+use publisher::bench_support::MEDIA_TYPE;
 use tokio::{sync::watch, time::timeout};
 use tonic::transport::{Channel, Endpoint};
 

@@ -21,10 +21,7 @@ use e2e::{
         wait::eventually,
     },
 };
-use publisher::{
-    app::Publisher,
-    settings::{ManagerSettings, Settings},
-};
+use publisher::{ManagerSettings, Publisher, Settings};
 
 /// The first word of its command line.
 pub(crate) const WORD: &str = "publisher-of-many";

@@ -120,7 +120,7 @@ impl Stage {
             };
             let committed = self
                 .store
-                .commit(Arc::from([crate::decide::Entry::One(write)]))
+                .commit(Arc::from([crate::decide::Command::Single(write)]))
                 .await
                 .expect("committed");
             assert_eq!(committed.verdicts.len(), 1);

@@ -21,7 +21,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
-use tracing::{info, warn};
+use tracing::{Instrument, Span, debug, info, warn};
 
 use crate::{metrics::Metrics, store::Store, transport::Manager};
 
@@ -42,8 +42,16 @@ const LAST_CALL: Duration = Duration::from_secs(3);
 
 type Key = (CollectionName, Revision);
 
-/// A change on its way from the writer, with its share of the memory for such changes.
-pub type Handed = (Change, OwnedSemaphorePermit);
+/// A committed change on its way from the writer.
+#[derive(Debug)]
+pub struct CommittedChange {
+    /// The change.
+    pub change: Change,
+    /// Its share of [`QUEUE_BYTES`]; released when the relay takes the change.
+    pub permit: OwnedSemaphorePermit,
+    /// The span of the write, so that log lines about the event are inside it.
+    pub span: Span,
+}
 
 /// What the relay waits for.
 enum Done {
@@ -67,7 +75,7 @@ enum Done {
 pub struct Relay {
     store: Store,
     manager: Arc<Manager>,
-    changes: mpsc::Receiver<Handed>,
+    changes: mpsc::Receiver<CommittedChange>,
     waiting_for: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Everything in flight, or published and not yet cleared: the sweep leaves it alone.
     known: HashSet<Key>,
@@ -94,7 +102,7 @@ impl Relay {
     pub fn new(
         store: Store,
         manager: Manager,
-        changes: mpsc::Receiver<Handed>,
+        changes: mpsc::Receiver<CommittedChange>,
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<Self> {
         let after: BTreeMap<_, _> = store
@@ -138,7 +146,7 @@ impl Relay {
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.changes.is_closed() {
             tokio::select! {
-                Some((change, _memory)) = self.changes.recv(), if self.in_flight < IN_FLIGHT => self.send(change, false),
+                Some(CommittedChange { change, permit: _permit, span }) = self.changes.recv(), if self.in_flight < IN_FLIGHT => self.send(change, span, false),
                 Some(done) = self.waiting_for.next() => self.done(done),
                 _ = clear.tick() => self.clear(),
                 _ = sweep.tick() => self.sweep(),
@@ -157,9 +165,13 @@ impl Relay {
         loop {
             while self.in_flight < IN_FLIGHT
                 && self.failing.is_empty()
-                && let Ok((change, _memory)) = self.changes.try_recv()
+                && let Ok(CommittedChange {
+                    change,
+                    permit: _permit,
+                    span,
+                }) = self.changes.try_recv()
             {
-                self.send(change, false);
+                self.send(change, span, false);
             }
             if self.in_flight == 0 {
                 self.clear();
@@ -183,7 +195,7 @@ impl Relay {
         drop(timeout(LAST_CALL, noted).await);
     }
 
-    fn send(&mut self, change: Change, swept: bool) {
+    fn send(&mut self, change: Change, span: Span, swept: bool) {
         let key = (change.collection.clone(), change.revision);
         if !self.known.insert(key.clone()) {
             return;
@@ -193,8 +205,12 @@ impl Relay {
         let manager = self.manager.clone();
         let sending = async move {
             let result = manager.publish(&change).await;
+            if result.is_ok() {
+                debug!(collection = %key.0, id = %change.id, revision = key.1, "the event of a change is published");
+            }
             Done::Sent { key, swept, result }
         };
+        let sending = sending.instrument(span);
         self.waiting_for.push(sending.boxed());
     }
 
@@ -308,7 +324,10 @@ impl Relay {
         self.sweep
             .after
             .insert(collection.clone(), if more { reached } else { 0 });
-        found.into_iter().for_each(|change| self.send(change, true));
+        // The span of a change from the log ended with the process or the queue that had it.
+        for change in found {
+            self.send(change, Span::none(), true);
+        }
         if !more {
             use std::ops::Bound::{Excluded, Unbounded};
             let following = self

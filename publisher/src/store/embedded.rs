@@ -20,7 +20,7 @@ use redb::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    decide::{Decisions, DocumentKey, Entry, WorkingSet},
+    decide::{Command, Decisions, DocumentKey, WorkingSet},
     store::{CommitError, Committed, PublisherPolicy},
 };
 
@@ -130,13 +130,13 @@ impl Embedded {
         self.broken.is.cancel();
     }
 
-    pub(super) async fn commit(&self, group: Arc<[Entry]>) -> Result<Committed, CommitError> {
+    pub(super) async fn commit(&self, group: Arc<[Command]>) -> Result<Committed, CommitError> {
         let this = self.clone();
         let committed = tokio::task::spawn_blocking(move || this.commit_now(&group)).await;
         committed.unwrap_or_else(|panic| Err(self.break_down(panic.into())))
     }
 
-    fn commit_now(&self, group: &[Entry]) -> Result<Committed, CommitError> {
+    fn commit_now(&self, group: &[Command]) -> Result<Committed, CommitError> {
         let decided = self
             .decide_and_write(group)
             .inspect_err(|error| self.judge(error));
@@ -149,14 +149,14 @@ impl Embedded {
                 .map_err(|error| self.break_down(error.into()))?;
         }
         Ok(Committed {
-            verdicts: folded.verdicts,
+            verdicts: folded.results,
             changes: folded.changes,
         })
     }
 
     fn decide_and_write(
         &self,
-        group: &[Entry],
+        group: &[Command],
     ) -> anyhow::Result<(Option<WriteTransaction>, Decisions)> {
         let transaction = self.database.begin_write()?;
         let folded = self
@@ -397,7 +397,7 @@ fn document(id: DocumentId, (revision, text): (Revision, &str)) -> Document {
     Document::from_canonical(id, revision, text)
 }
 
-fn ground(transaction: &WriteTransaction, group: &[Entry]) -> anyhow::Result<WorkingSet> {
+fn ground(transaction: &WriteTransaction, group: &[Command]) -> anyhow::Result<WorkingSet> {
     let epoch = epoch(&transaction.open_table(META)?)?;
     let (heads, documents) = (
         transaction.open_table(HEADS)?,
@@ -408,7 +408,7 @@ fn ground(transaction: &WriteTransaction, group: &[Entry]) -> anyhow::Result<Wor
         heads: BTreeMap::new(),
         documents: HashMap::new(),
     };
-    for write in group.iter().flat_map(Entry::writes) {
+    for write in group.iter().flat_map(Command::writes) {
         if !ground.heads.contains_key(&write.collection) {
             ground.heads.insert(
                 write.collection.clone(),

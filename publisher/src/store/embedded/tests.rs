@@ -58,7 +58,7 @@ fn name() -> CollectionName {
     "A".parse().expect("a name")
 }
 
-fn group() -> Arc<[Entry]> {
+fn group() -> Arc<[Command]> {
     let config = CanonicalJson::parse(b"{}").expect("json");
     let (id, action, condition) = (
         "a".parse().expect("an id"),
@@ -72,7 +72,7 @@ fn group() -> Arc<[Entry]> {
         condition,
         context: contract::Context::default(),
     };
-    Arc::from([Entry::One(write)])
+    Arc::from([Command::Single(write)])
 }
 
 /// A store with one owed change and one replica, on a disk that works until the switch is set.

@@ -22,7 +22,7 @@ use tracing::debug;
 use uuid::Uuid;
 
 use crate::{
-    decide::{Decisions, Entry, WorkingSet},
+    decide::{Command, Decisions, WorkingSet},
     store::{
         CommitError, Committed,
         committed_heads::Marks,
@@ -38,7 +38,10 @@ const ABORT: Duration = Duration::from_secs(1);
 const COMMAND_BYTES: usize = 8 << 20;
 
 impl Mongo {
-    pub(in crate::store) async fn commit(&self, group: &[Entry]) -> Result<Committed, CommitError> {
+    pub(in crate::store) async fn commit(
+        &self,
+        group: &[Command],
+    ) -> Result<Committed, CommitError> {
         let deadline = Instant::now() + GROUP;
         loop {
             match self.attempt(group, deadline).await {
@@ -56,7 +59,7 @@ impl Mongo {
         }
     }
 
-    async fn attempt(&self, group: &[Entry], deadline: Instant) -> Result<Committed, Failure> {
+    async fn attempt(&self, group: &[Command], deadline: Instant) -> Result<Committed, Failure> {
         let step = || (Instant::now() + CALL).min(deadline);
         let mut session = call_until(step(), self.client.start_session())
             .await
@@ -90,7 +93,7 @@ impl Mongo {
             .await?;
         self.newest.note(folded.after.heads.values());
         Ok(Committed {
-            verdicts: folded.verdicts,
+            verdicts: folded.results,
             changes: folded.changes,
         })
     }
@@ -101,7 +104,7 @@ impl Mongo {
     async fn decide_and_write(
         &self,
         session: &mut ClientSession,
-        group: &[Entry],
+        group: &[Command],
         write_id: &str,
         marks: &Marks,
     ) -> anyhow::Result<Decisions> {
@@ -153,10 +156,10 @@ impl Mongo {
     async fn ground(
         &self,
         session: &mut ClientSession,
-        group: &[Entry],
+        group: &[Command],
     ) -> anyhow::Result<WorkingSet> {
         let mut wanted = BTreeMap::<&CollectionName, BTreeSet<&str>>::new();
-        for write in group.iter().flat_map(Entry::writes) {
+        for write in group.iter().flat_map(Command::writes) {
             wanted
                 .entry(&write.collection)
                 .or_default()

@@ -1,13 +1,12 @@
-//! A publisher in the test's own process, and what came to its only subscriber.
+//! A publisher in the process of the test, and the events that its subscriber received.
 
 use std::{net::TcpListener, time::Duration};
 
 use actix_web::{App, HttpResponse, HttpServer, web};
-use contract::{Change as Record, FeedPage};
+use contract::{Change, FeedPage};
 use publisher::{
-    app::Publisher,
-    embed::{Change, Changes, Context},
-    settings::Settings,
+    Publisher, Settings,
+    embed::{ChangeRequest, Changes, Context},
 };
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, time::timeout};
@@ -17,25 +16,24 @@ use super::Outcome;
 pub(super) const SKILLS: &str = "Skills";
 pub(super) const AGENTS: &str = "Agents";
 
-/// What a test works with.
-pub(super) struct Stage {
+/// A running publisher, as a test uses it.
+pub(super) struct Testbed {
     pub(super) changes: Changes,
     url: String,
     client: reqwest::Client,
     events: mpsc::UnboundedReceiver<Value>,
 }
 
-/// Runs a test for as long as the publisher runs, with these options besides.
+/// Runs a publisher with these additional options for as long as the test runs.
 pub(super) async fn with_publisher(
     options: &[&str],
-    test: impl AsyncFnOnce(&mut Stage) -> Outcome,
+    test: impl AsyncFnOnce(&mut Testbed) -> Outcome,
 ) -> Outcome {
-    let (folder, listener) = (tempfile::tempdir()?, TcpListener::bind("127.0.0.1:0")?);
+    let folder = tempfile::tempdir()?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
     let subscriber = format!("http://{}", listener.local_addr()?);
-    let (store, collections) = (
-        format!("file:{}", folder.path().display()),
-        format!("{SKILLS},{AGENTS}"),
-    );
+    let store = format!("file:{}", folder.path().display());
+    let collections = format!("{SKILLS},{AGENTS}");
     let mut all = vec![
         "--store-url",
         &store,
@@ -43,13 +41,11 @@ pub(super) async fn with_publisher(
         &collections,
         "--listen",
         "127.0.0.1:0",
-    ];
-    all.extend([
         "--events-manager",
         "LOCAL",
         "--local-subscribers",
         &subscriber,
-    ]);
+    ];
     all.extend(options);
     let publisher = Publisher::build(Settings::read(&all)?).await?;
     let url = publisher
@@ -57,7 +53,7 @@ pub(super) async fn with_publisher(
         .map(|address| format!("http://{address}"))
         .unwrap_or_default();
     let (sender, events) = mpsc::unbounded_channel();
-    let mut stage = Stage {
+    let mut testbed = Testbed {
         changes: publisher.changes(),
         url,
         client: reqwest::Client::new(),
@@ -70,14 +66,14 @@ pub(super) async fn with_publisher(
         .run(async {
             tokio::select! {
                 ended = server => outcome = ended.map_err(anyhow::Error::from),
-                tested = test(&mut stage) => outcome = tested,
+                tested = test(&mut testbed) => outcome = tested,
             }
         })
         .await?;
     outcome
 }
 
-/// A subscriber that takes every event of both collections.
+/// A subscriber that accepts every event of both collections.
 fn subscriber_of(
     events: mpsc::UnboundedSender<Value>,
     listener: TcpListener,
@@ -103,20 +99,20 @@ fn subscriber_of(
     Ok(server.workers(1).disable_signals().listen(listener)?.run())
 }
 
-impl Stage {
-    /// The next event that comes.
+impl Testbed {
+    /// Waits for the next event.
     pub(super) async fn event(&mut self) -> anyhow::Result<Value> {
         let event = timeout(Duration::from_secs(30), self.events.recv()).await?;
         event.ok_or_else(|| anyhow::anyhow!("the subscriber has ended"))
     }
 
-    /// An event that has come already.
+    /// An event that was received already.
     pub(super) fn another_event(&mut self) -> Option<Value> {
         self.events.try_recv().ok()
     }
 
-    /// All that is in the log of a collection.
-    pub(super) async fn log(&self, collection: &str) -> anyhow::Result<Vec<Record>> {
+    /// All changes in the log of a collection.
+    pub(super) async fn log(&self, collection: &str) -> anyhow::Result<Vec<Change>> {
         let url = format!(
             "{}/v1/collections/{collection}/changes?since=0&limit=1000",
             self.url
@@ -132,7 +128,7 @@ impl Stage {
         Ok(serde_json::from_str::<FeedPage>(&page)?.items)
     }
 
-    /// What HTTP reads of a document.
+    /// A document as HTTP returns it; `None` when it does not exist.
     pub(super) async fn read(&self, collection: &str, id: &str) -> anyhow::Result<Option<Value>> {
         let url = format!("{}/v1/collections/{collection}/documents/{id}", self.url);
         let answer = self.client.get(url).send().await?;
@@ -144,15 +140,14 @@ impl Stage {
     }
 }
 
-pub(super) fn create(collection: &str, id: &str) -> Change {
-    Change::create(collection, id, &json!({"made": "by a test"})).expect("a change")
+pub(super) fn create(collection: &str, id: &str) -> ChangeRequest {
+    ChangeRequest::create(collection, id, &json!({"made": "by a test"})).expect("a change request")
 }
 
 pub(super) fn context() -> Context {
-    let context = Context::default()
+    Context::default()
         .with_correlation_id("order-66")
-        .and_then(|it| it.with_user_id("ada"));
-    context
-        .and_then(|it| it.with_organisation_id("hectare"))
+        .and_then(|context| context.with_user_id("ada"))
+        .and_then(|context| context.with_organisation_id("hectare"))
         .expect("valid")
 }
