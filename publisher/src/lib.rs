@@ -23,6 +23,7 @@ pub mod embed;
 pub mod fleet;
 pub mod metrics;
 pub mod outbox;
+pub mod policy;
 pub mod settings;
 pub mod store;
 pub mod transport;

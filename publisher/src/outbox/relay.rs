@@ -98,7 +98,7 @@ impl Relay {
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<Self> {
         let after: BTreeMap<_, _> = store
-            .terms()
+            .policy()
             .collections
             .iter()
             .map(|name| (name.clone(), 0))
@@ -242,7 +242,7 @@ impl Relay {
         self.clearing = true;
         let (store, keys) = (self.store.clone(), std::mem::take(&mut self.published));
         let clearing = async move {
-            let result = store.clear_owed(&keys).await;
+            let result = store.mark_published(&keys).await;
             Done::Cleared { keys, result }
         };
         self.waiting_for.push(clearing.boxed());
@@ -275,7 +275,7 @@ impl Relay {
         let sweeping = async move {
             let now = Utc::now();
             let result = store
-                .owed(
+                .pending(
                     &collection,
                     after,
                     now - LEFT_BEHIND..now + LEFT_BEHIND,
@@ -300,7 +300,7 @@ impl Relay {
         self.sweep.under_way = false;
         let found = match result {
             Ok(found) => found,
-            Err(error) => return warn!("owed changes could not be read: {error:#}"),
+            Err(error) => return warn!("pending changes could not be read: {error:#}"),
         };
         // Fewer than asked for: that was the end of the collection, and the next one's turn.
         let more = found.len() == asked;

@@ -123,7 +123,7 @@ impl Retention {
 
     async fn round(&mut self) -> anyhow::Result<()> {
         let store = self.store.clone();
-        for collection in &store.terms().collections {
+        for collection in &store.policy().collections {
             let held_up = self.trim(collection).await?;
             if self.held_up.is_long(collection, held_up, Instant::now()) {
                 warn!(
@@ -139,7 +139,10 @@ impl Retention {
     async fn trim(&self, collection: &CollectionName) -> anyhow::Result<Option<Revision>> {
         let (mut all, before) = (0, self.keep.before());
         let held_up = loop {
-            let Trimmed { changes, held_up } = self
+            let Trimmed {
+                changes,
+                blocked_by: held_up,
+            } = self
                 .store
                 .trim(collection, self.keep.changes, before, STEP)
                 .await?;

@@ -280,10 +280,18 @@ fn value_size(write: &Write) -> usize {
 fn log(failure: &CommitError, entries: usize) {
     match failure {
         CommitError::NotCommitted(_) => {
-            warn!(entries, "a group of writes was answered 503: {failure}")
+            warn!(
+                entries,
+                "a group of writes was answered 503: {failure}: {:#}",
+                failure.cause()
+            )
         }
         CommitError::Refused(_) | CommitError::OutcomeUnknown(_) => {
-            error!(entries, "a group of writes was answered 503: {failure}");
+            error!(
+                entries,
+                "a group of writes was answered 503: {failure}: {:#}",
+                failure.cause()
+            );
         }
     }
 }
