@@ -13,9 +13,6 @@
 //!
 //! A publisher holds no state of its own: any number of them may serve one store.
 
-// The futures of the relay nest deeper than the default limit of 128.
-#![recursion_limit = "256"]
-
 pub mod api;
 pub mod app;
 pub mod decide;
