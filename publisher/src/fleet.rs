@@ -31,7 +31,7 @@ use crate::{
     metrics::Metrics,
     store::{
         Store,
-        fleet::{MOST_MEMBERS, Row},
+        replicas::{MAX_REPLICAS, ReplicaRow},
     },
     transport::direct::{Subscribers, trust::Caller},
 };
@@ -70,10 +70,10 @@ pub struct Fleet {
 /// Rows that are not written yet.
 #[derive(Debug, Default)]
 struct Pending {
-    rows: HashMap<String, (Row, usize)>,
+    rows: HashMap<String, (ReplicaRow, usize)>,
     bytes: usize,
     /// Those that are being written: until that is done the store does not have them.
-    writing: HashMap<String, (Row, usize)>,
+    writing: HashMap<String, (ReplicaRow, usize)>,
 }
 
 /// The tasks behind a [`Fleet`].
@@ -137,22 +137,22 @@ impl Members {
             .rows()
             .await?
             .into_iter()
-            .map(|row| row.member)
+            .map(|row| row.record)
             .collect())
     }
 
-    async fn rows(&self) -> anyhow::Result<Vec<Row>> {
+    async fn rows(&self) -> anyhow::Result<Vec<ReplicaRow>> {
         // Before the store is read: what is written in between is in one of the two.
         let unwritten = lock(&self.pending).all();
-        let rows = self.store.members().await?.into_iter();
+        let rows = self.store.replicas().await?.into_iter();
         let mut rows: HashMap<_, _> = rows
-            .map(|row| (row.member.check_in.instance.clone(), row))
+            .map(|row| (row.record.check_in.instance.clone(), row))
             .collect();
         for row in unwritten {
-            let name = &row.member.check_in.instance;
+            let name = &row.record.check_in.instance;
             if rows
                 .get(name)
-                .is_none_or(|written| written.member.seen <= row.member.seen)
+                .is_none_or(|written| written.record.seen <= row.record.seen)
             {
                 rows.insert(name.clone(), row);
             }
@@ -160,14 +160,14 @@ impl Members {
         let now = Utc::now();
         let mut rows: Vec<_> = rows.into_values().collect();
         rows.iter_mut()
-            .for_each(|row| row.member.gone = is_gone(&row.member, now));
+            .for_each(|row| row.record.gone = is_gone(&row.record, now));
         rows.sort_unstable_by(|one, other| {
-            one.member
+            one.record
                 .check_in
                 .instance
-                .cmp(&other.member.check_in.instance)
+                .cmp(&other.record.check_in.instance)
         });
-        rows.truncate(MOST_MEMBERS);
+        rows.truncate(MAX_REPLICAS);
         Ok(rows)
     }
 }
@@ -252,7 +252,13 @@ impl Fleet {
             seen: Utc::now(),
             gone: false,
         };
-        lock(&self.pending).put(Row { member, heard }, bytes);
+        lock(&self.pending).put(
+            ReplicaRow {
+                record: member,
+                source: heard,
+            },
+            bytes,
+        );
     }
 
     fn members(&self) -> Members {
@@ -283,7 +289,7 @@ impl Fleet {
 
 impl Pending {
     /// The older ones of a replica first.
-    fn all(&self) -> Vec<Row> {
+    fn all(&self) -> Vec<ReplicaRow> {
         self.writing
             .values()
             .chain(self.rows.values())
@@ -291,7 +297,7 @@ impl Pending {
             .collect()
     }
 
-    fn begin_to_write(&mut self) -> Vec<Row> {
+    fn begin_to_write(&mut self) -> Vec<ReplicaRow> {
         self.bytes = 0;
         self.writing = std::mem::take(&mut self.rows);
         self.writing
@@ -311,15 +317,15 @@ impl Pending {
 
     /// The newest wins. Beyond the bounds a replica is answered and not seen: a huge fleet must not
     /// take the memory.
-    fn put(&mut self, row: Row, bytes: usize) {
-        let name = &row.member.check_in.instance;
+    fn put(&mut self, row: ReplicaRow, bytes: usize) {
+        let name = &row.record.check_in.instance;
         let old = self.rows.get(name);
-        if old.is_some_and(|(old, _bytes)| old.member.seen > row.member.seen) {
+        if old.is_some_and(|(old, _bytes)| old.record.seen > row.record.seen) {
             return;
         }
         let held = old.map(|(_old, bytes)| *bytes);
         let after = self.bytes - held.unwrap_or(0) + bytes;
-        if after > PENDING_BYTES || (held.is_none() && self.rows.len() >= MOST_MEMBERS) {
+        if after > PENDING_BYTES || (held.is_none() && self.rows.len() >= MAX_REPLICAS) {
             return;
         }
         self.bytes = after;
@@ -369,7 +375,7 @@ impl KeeperTask {
             let before = Utc::now()
                 .checked_sub_signed(silent)
                 .unwrap_or(DateTime::UNIX_EPOCH);
-            self.fleet.store.forget_members(before).await?;
+            self.fleet.store.forget_replicas(before).await?;
         }
         if let Some(local) = self
             .fleet
@@ -378,9 +384,9 @@ impl KeeperTask {
             .filter(|_local| round.is_multiple_of(LOOK_EVERY))
         {
             let rows = self.fleet.members().rows().await?;
-            let here = rows.iter().filter(|row| !row.member.gone);
+            let here = rows.iter().filter(|row| !row.record.gone);
             local.replace(
-                here.filter_map(|row| Some((base_url(&row.member.check_in)?, &row.heard))),
+                here.filter_map(|row| Some((base_url(&row.record.check_in)?, &row.source))),
             );
         }
         Ok(())
@@ -391,7 +397,7 @@ impl KeeperTask {
         if rows.is_empty() {
             return Ok(());
         }
-        let written = self.fleet.store.put_members(rows).await;
+        let written = self.fleet.store.put_replicas(rows).await;
         lock(&self.fleet.pending).end_to_write(written.is_ok());
         written
     }

@@ -29,6 +29,7 @@ pub mod embed;
 mod fleet;
 mod metrics;
 mod outbox;
+mod policy;
 mod settings;
 mod store;
 mod transport;

@@ -181,7 +181,7 @@ impl Transactions {
         change.insert("id", id);
         change.insert("time", DateTime::now());
         // Whatever a publisher still has to send is marked so.
-        change.insert("owed", true);
+        change.insert("pending", true);
         let log: Collection<Document> = self.database.collection(CHANGES);
         log.insert_many([change]).session(&mut *session).await?;
         session.commit_transaction().await?;

@@ -147,7 +147,7 @@ async fn owed_stays(kind: StoreKind) -> Outcome {
     ensure!(
         !publisher
             .output()
-            .contains("owed changes could not be read"),
+            .contains("pending changes could not be read"),
         "{}",
         publisher.output()
     );

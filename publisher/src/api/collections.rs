@@ -70,7 +70,7 @@ pub(super) async fn documents(
     let form = ListFormat::accepted(header_text(&request, header::ACCEPT)?.as_deref());
     let reading = api
         .store
-        .read(&BTreeSet::from([collection]))
+        .documents(&BTreeSet::from([collection]))
         .await
         .map_err(store_failed)?;
     let etag = reading
@@ -108,6 +108,6 @@ pub(super) async fn snapshot(
         api.metrics.loads_refused.inc();
         ApiError::loads_under_way()
     })?;
-    let reading = api.store.read(&selected).await.map_err(store_failed)?;
+    let reading = api.store.documents(&selected).await.map_err(store_failed)?;
     Ok(stream::snapshot(HttpResponse::Ok(), reading, load).await)
 }

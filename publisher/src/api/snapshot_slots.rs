@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::store::{Piece, Reading};
+use crate::store::{Chunk, DocumentCursor};
 
 /// A reader that does not take anything for so long has stalled.
 const STALLED: Duration = Duration::from_secs(10);
@@ -54,7 +54,7 @@ struct Place {
 }
 
 /// Locked while a piece is read.
-type Held = Arc<tokio::sync::Mutex<Option<Reading>>>;
+type Held = Arc<tokio::sync::Mutex<Option<DocumentCursor>>>;
 
 /// One place, free again when this is dropped.
 #[derive(Debug)]
@@ -146,7 +146,7 @@ impl Places {
 
 impl Load {
     /// What is handed out at this place from now on.
-    pub async fn hold(&self, reading: Reading) {
+    pub async fn hold(&self, reading: DocumentCursor) {
         *self.reading.lock().await = Some(reading);
     }
 
@@ -154,7 +154,7 @@ impl Load {
     ///
     /// # Errors
     /// When the store fails, or the reader had stalled and lost its place.
-    pub async fn next(&self) -> anyhow::Result<Option<Piece>> {
+    pub async fn next(&self) -> anyhow::Result<Option<Chunk>> {
         let mut reading = self.reading.lock().await;
         ensure!(self.goes_on(), CUT_OFF);
         let piece = reading
@@ -263,7 +263,7 @@ mod tests {
             loads.try_begin().expect("a place"),
         );
         for load in [&reads, &stalls] {
-            load.hold(store.read(&BTreeSet::new()).await.expect("a reading"))
+            load.hold(store.documents(&BTreeSet::new()).await.expect("a reading"))
                 .await;
         }
         let stop = CancellationToken::new();

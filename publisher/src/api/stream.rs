@@ -7,17 +7,17 @@ use futures_util::stream;
 
 use crate::{
     api::snapshot_slots::Load,
-    store::{Piece, Reading},
+    store::{Chunk, DocumentCursor},
 };
 
 /// Where the pieces come from: a reading of its own, or the one at a place for those who load.
 enum Source {
-    Own(Reading),
+    Own(DocumentCursor),
     Placed(Load),
 }
 
 impl Source {
-    async fn next(&mut self) -> anyhow::Result<Option<Piece>> {
+    async fn next(&mut self) -> anyhow::Result<Option<Chunk>> {
         match self {
             Self::Own(reading) => reading.next().await,
             Self::Placed(load) => load.next().await,
@@ -32,7 +32,7 @@ enum Frame {
 }
 
 impl Frame {
-    fn piece(&mut self, piece: &Piece, out: &mut Vec<u8>) {
+    fn piece(&mut self, piece: &Chunk, out: &mut Vec<u8>) {
         for document in &piece.documents {
             match self {
                 Self::List(listing) => listing
@@ -60,7 +60,7 @@ impl Frame {
 /// A list of the one collection of a reading.
 pub(super) fn list(
     mut response: HttpResponseBuilder,
-    reading: Reading,
+    reading: DocumentCursor,
     form: ListFormat,
 ) -> HttpResponse {
     let mut first = Vec::new();
@@ -79,7 +79,7 @@ pub(super) fn list(
 /// A snapshot of all collections of a reading.
 pub(super) async fn snapshot(
     mut response: HttpResponseBuilder,
-    reading: Reading,
+    reading: DocumentCursor,
     load: Load,
 ) -> HttpResponse {
     let mut first = Vec::new();

@@ -132,7 +132,7 @@ impl DeskTask {
     }
 
     pub(super) async fn read(&mut self, moments: BTreeSet<&Moment>) -> anyhow::Result<Reading> {
-        let heads = self.store.heads(&self.store.terms().collections).await?;
+        let heads = self.store.heads(&self.store.policy().collections).await?;
         let heads: BTreeMap<_, _> = heads
             .into_iter()
             .map(|head| (head.collection.clone(), head))

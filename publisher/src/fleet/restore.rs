@@ -132,10 +132,10 @@ impl Epochs {
     }
 
     async fn heads(&self) -> anyhow::Result<(Epoch, Vec<Head>)> {
-        self.store().confirm().await?;
+        self.store().confirm_primary().await?;
         let heads = self
             .store()
-            .heads(&self.store().terms().collections)
+            .heads(&self.store().policy().collections)
             .await?;
         Ok((heads.first().context("no collections")?.epoch, heads))
     }
@@ -277,7 +277,7 @@ impl Epochs {
             counter: (highest + 1).max(clock()),
         };
         self.verify(from).await?;
-        let declared = self.store().declare(from, to).await?;
+        let declared = self.store().declare_epoch(from, to).await?;
         ensure_declared(declared)?;
         self.0.metrics.epochs_declared.inc();
         warn!(%from, %to, "EPOCH {to} was declared: this store was restored, and every replica loads it anew");
@@ -286,7 +286,10 @@ impl Epochs {
 
     /// Documents, heads and log agree for every collection, at one moment.
     async fn verify(&self, epoch: Epoch) -> anyhow::Result<()> {
-        let mut reading = self.store().read(&self.store().terms().collections).await?;
+        let mut reading = self
+            .store()
+            .documents(&self.store().policy().collections)
+            .await?;
         ensure!(
             reading.epoch == epoch,
             "another epoch was declared meanwhile"
@@ -397,13 +400,13 @@ impl Epochs {
     /// Waits until this publisher itself finds the store behind what it has seen committed, and
     /// raises that.
     async fn behind(&self) {
-        let Some(newest) = self.store().newest() else {
+        let Some(newest) = self.store().committed_heads() else {
             return std::future::pending().await;
         };
-        newest.until_behind().await;
+        newest.until_regressed().await;
         self.raise(Suspicion {
             counter: 0,
-            ahead: newest.marks(),
+            ahead: newest.positions(),
         });
     }
 

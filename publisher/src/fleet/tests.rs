@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     decide::{Action, Condition, Rules, Write, schemas::Schemas},
-    store::{PublisherPolicy, StoreUrl, fleet::Heard},
+    store::{PublisherPolicy, StoreUrl, replicas::CheckInSource},
 };
 
 const FREE: &str = "FreeForm";
@@ -123,7 +123,7 @@ impl Stage {
                 .commit(Arc::from([crate::decide::Command::Single(write)]))
                 .await
                 .expect("committed");
-            assert_eq!(committed.verdicts.len(), 1);
+            assert_eq!(committed.results.len(), 1);
         }
     }
 
@@ -292,7 +292,7 @@ async fn the_newest_check_in_is_seen_at_once_and_after_a_restart() {
         expected
     );
     let written = async {
-        while stage.store.members().await.expect("rows").len() < 2 {
+        while stage.store.replicas().await.expect("rows").len() < 2 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -306,10 +306,10 @@ async fn the_newest_check_in_is_seen_at_once_and_after_a_restart() {
     );
     stage
         .store
-        .forget_members(Utc::now() + TimeDelta::seconds(1))
+        .forget_replicas(Utc::now() + TimeDelta::seconds(1))
         .await
         .expect("forgotten");
-    assert!(stage.store.members().await.expect("rows").is_empty());
+    assert!(stage.store.replicas().await.expect("rows").is_empty());
 }
 
 #[test]
@@ -354,9 +354,9 @@ fn what_waits_to_be_written_is_bounded() {
             gone: false,
         };
         pending.put(
-            Row {
-                member,
-                heard: Heard::default(),
+            ReplicaRow {
+                record: member,
+                source: CheckInSource::default(),
             },
             bytes,
         );
@@ -365,16 +365,16 @@ fn what_waits_to_be_written_is_bounded() {
     assert_eq!(put(0, 10), (1, 10));
     assert_eq!(put(0, 20), (1, 20));
     assert_eq!(put(1, PENDING_BYTES), (1, 20));
-    for number in 1..MOST_MEMBERS + 10 {
+    for number in 1..MAX_REPLICAS + 10 {
         put(number, 1);
     }
-    assert_eq!(put(0, 30), (MOST_MEMBERS, MOST_MEMBERS - 1 + 30));
+    assert_eq!(put(0, 30), (MAX_REPLICAS, MAX_REPLICAS - 1 + 30));
 }
 
 #[test]
 fn what_is_being_written_is_seen() {
     let text = r#"{"instance":"a","bootId":"b","intervalMs":1,"collections":{},"seen":"2026-01-01T00:00:00Z","gone":false}"#;
-    let row: Row = serde_json::from_str(text).expect("a row");
+    let row: ReplicaRow = serde_json::from_str(text).expect("a row");
     let mut pending = Pending::default();
     pending.put(row.clone(), 10);
     assert_eq!(pending.begin_to_write(), vec![row.clone()]);

@@ -1,46 +1,60 @@
-//! The relay: takes committed changes to the event manager until each is published.
+//! The relay: publishes committed changes through the transport until each event is accepted.
 //!
-//! Changes come in memory right after their commit; a sweep of the log finds what this or another
-//! publisher left owed. Order does not matter and sending twice is harmless, so many are in flight
-//! and nothing waits for its neighbour. A change stops being owed only after it was published, and
-//! one that cannot be published never stands in another's way.
+//! A change passes through these states:
+//!
+//! 1. *Queued*: the writer has committed it and put it into the queue in memory. If the queue is
+//!    full, it is only *pending* in the store.
+//! 2. *In flight*: its event is being published. Up to [`IN_FLIGHT`] changes are, in any order. If
+//!    publishing fails, the change is forgotten here and stays pending.
+//! 3. *Published*: the transport has accepted the event. In intervals all published changes are
+//!    marked in the store with one call, and then forgotten here.
+//!
+//! The *sweep* reads pending changes from the log and puts them in flight: those that failed, those
+//! that found the queue full, and those of a publisher that stopped. Publishing twice is harmless,
+//! so nothing is locked between publishers. A change that cannot be published never delays another.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeSet, HashSet},
     sync::Arc,
     time::Duration,
 };
 
 use chrono::Utc;
-use contract::{Change, CollectionName, Revision};
+use contract::{Change, CollectionName, DocumentId, Revision};
 use futures_util::{
     future::{BoxFuture, FutureExt},
     stream::{FuturesUnordered, StreamExt},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, Interval, MissedTickBehavior, interval, timeout, timeout_at},
 };
 use tracing::{Instrument, Span, debug, info, warn};
 
 use crate::{metrics::Metrics, store::Store, transport::Manager};
 
-/// Changes handed over in memory; what finds no room is found by the sweep.
-pub const QUEUE: usize = 4_096;
-/// Bytes of values handed over in memory.
-pub const QUEUE_BYTES: usize = 64 << 20;
-const IN_FLIGHT: usize = 64;
-/// What the sweep found may take this many places: fresh changes always have the others.
-const SWEPT_IN_FLIGHT: usize = 32;
-const CLEAR_EVERY: Duration = Duration::from_millis(100);
-const SWEEP_EVERY: Duration = Duration::from_millis(500);
-/// A change owed for longer than this was left behind: its publisher died, had no room for it, or
-/// could not send it.
-const LEFT_BEHIND: Duration = Duration::from_secs(1);
-/// What is in flight or still waits at the end gets this long; then it stays owed.
-const LAST_CALL: Duration = Duration::from_secs(3);
+mod sweep;
 
-type Key = (CollectionName, Revision);
+use sweep::Sweep;
+
+/// Changes in the queue between writer and relay, at most. The sweep finds the others.
+pub const QUEUE: usize = 4_096;
+/// Bytes of values in the queue, at most.
+pub const QUEUE_BYTES: usize = 64 << 20;
+/// Changes that are published at the same time, at most.
+const IN_FLIGHT: usize = 64;
+/// Changes from the sweep that are published at the same time, at most: the other slots are always
+/// for queued changes.
+const SWEPT_IN_FLIGHT: usize = 32;
+const MARK_INTERVAL: Duration = Duration::from_millis(100);
+const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
+/// A change that is pending for longer than this is left to the sweep: its publisher stopped, had
+/// no room for it in the queue, or could not publish it.
+const UNPUBLISHED_AFTER: Duration = Duration::from_secs(1);
+/// How long changes that are queued or in flight at the end are published; then they stay pending.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+
+type ChangeKey = (CollectionName, Revision);
 
 /// A committed change on its way from the writer.
 #[derive(Debug)]
@@ -53,148 +67,118 @@ pub struct CommittedChange {
     pub span: Span,
 }
 
-/// What the relay waits for.
-enum Done {
-    Sent {
-        key: Key,
+/// An operation of the relay that has ended.
+enum Finished {
+    /// Publishing one change.
+    Publish {
+        key: ChangeKey,
+        id: DocumentId,
         swept: bool,
         result: anyhow::Result<()>,
     },
-    Cleared {
-        keys: Vec<Key>,
+    /// Marking published changes in the store.
+    Mark {
+        keys: Vec<ChangeKey>,
         result: anyhow::Result<()>,
     },
-    Swept {
+    /// Reading up to `limit` pending changes.
+    Sweep {
         collection: CollectionName,
-        asked: usize,
+        limit: usize,
         result: anyhow::Result<Vec<Change>>,
     },
 }
 
-/// Runs for as long as changes may come.
+/// Publishes changes for as long as the writer may send more.
 pub struct Relay {
     store: Store,
-    manager: Arc<Manager>,
+    transport: Arc<Manager>,
     changes: mpsc::Receiver<CommittedChange>,
-    waiting_for: FuturesUnordered<BoxFuture<'static, Done>>,
-    /// Everything in flight, or published and not yet cleared: the sweep leaves it alone.
-    known: HashSet<Key>,
+    operations: FuturesUnordered<BoxFuture<'static, Finished>>,
+    /// Changes that are in flight, or published and not yet marked. The sweep finds them in the log
+    /// and must not publish them again.
+    known: HashSet<ChangeKey>,
     in_flight: usize,
+    /// How many of those in flight come from the sweep.
     swept_in_flight: usize,
-    published: Vec<Key>,
-    clearing: bool,
+    /// Changes that are to be marked.
+    published: Vec<ChangeKey>,
+    marking: bool,
     sweep: Sweep,
-    /// Collections whose last attempt failed.
+    /// Collections of which the last change could not be published.
     failing: BTreeSet<CollectionName>,
     metrics: Arc<Metrics>,
 }
 
-/// The sweep goes round: collection by collection, and in each from where it stopped, so that what
-/// cannot be published is passed by.
-struct Sweep {
-    after: BTreeMap<CollectionName, Revision>,
-    next: CollectionName,
-    under_way: bool,
-}
-
 impl Relay {
-    /// A relay of the changes that arrive, to `manager`.
+    /// A relay that publishes what arrives in `changes`, and what is pending in `store`.
+    ///
+    /// # Errors
+    /// When the store serves no collection.
     pub fn new(
         store: Store,
         manager: Manager,
         changes: mpsc::Receiver<CommittedChange>,
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<Self> {
-        let after: BTreeMap<_, _> = store
-            .terms()
-            .collections
-            .iter()
-            .map(|name| (name.clone(), 0))
-            .collect();
-        let next = after
-            .keys()
-            .next()
-            .cloned()
-            .ok_or_else(|| anyhow::anyhow!("no collections"))?;
         Ok(Self {
+            sweep: Sweep::new(&store.policy().collections)?,
             store,
-            manager: Arc::new(manager),
+            transport: Arc::new(manager),
             changes,
-            waiting_for: FuturesUnordered::new(),
+            operations: FuturesUnordered::new(),
             known: HashSet::new(),
             in_flight: 0,
             swept_in_flight: 0,
             published: Vec::new(),
-            clearing: false,
-            sweep: Sweep {
-                after,
-                next,
-                under_way: false,
-            },
+            marking: false,
             failing: BTreeSet::new(),
             metrics,
         })
     }
 
-    /// Relays until the last sender of changes is gone, then what can still be sent in time.
+    /// Publishes until no sender of changes is left; then drains the queue.
     ///
     /// # Errors
-    /// Never; the signature is the supervisor's.
+    /// Never; the supervisor expects this signature.
     pub async fn run(mut self) -> anyhow::Result<()> {
-        let (mut clear, mut sweep) = (interval(CLEAR_EVERY), interval(SWEEP_EVERY));
-        clear.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut mark = timer(MARK_INTERVAL);
+        let mut sweep = timer(SWEEP_INTERVAL);
         while !self.changes.is_closed() {
-            tokio::select! {
-                Some(CommittedChange { change, permit: _permit, span }) = self.changes.recv(), if self.in_flight < IN_FLIGHT => self.send(change, span, false),
-                Some(done) = self.waiting_for.next() => self.done(done),
-                _ = clear.tick() => self.clear(),
-                _ = sweep.tick() => self.sweep(),
-                else => break,
-            }
+            self.step(&mut mark, &mut sweep).await;
         }
-        self.last_call().await;
+        self.drain().await;
         Ok(())
     }
 
-    /// No more changes will come. What waits is sent while that works and time is left; the rest
-    /// stays owed.
-    async fn last_call(mut self) {
-        let deadline = Instant::now() + LAST_CALL;
-        self.failing.clear();
-        loop {
-            while self.in_flight < IN_FLIGHT
-                && self.failing.is_empty()
-                && let Ok(CommittedChange {
-                    change,
-                    permit: _permit,
-                    span,
-                }) = self.changes.try_recv()
-            {
-                self.send(change, span, false);
-            }
-            if self.in_flight == 0 {
-                self.clear();
-            }
-            match tokio::time::timeout_at(deadline, self.waiting_for.next()).await {
-                Ok(Some(done)) => self.done(done),
-                Ok(None) => return,
-                Err(_elapsed) => break,
-            }
+    /// Waits for the next event and handles it.
+    async fn step(&mut self, mark: &mut Interval, sweep: &mut Interval) {
+        tokio::select! {
+            Some(CommittedChange { change, permit: _released, span }) = self.changes.recv(), if self.in_flight < IN_FLIGHT => self.send(change, span, false),
+            Some(finished) = self.operations.next() => self.finish(finished),
+            _ = mark.tick() => self.mark(),
+            _ = sweep.tick() => self.sweep(),
         }
-        // A note that something was published is lost at worst: then it is published once more.
-        self.clear();
-        let noted = async {
-            while self
-                .waiting_for
-                .next()
-                .await
-                .is_some_and(|done| !matches!(done, Done::Cleared { .. }))
-            {}
-        };
-        drop(timeout(LAST_CALL, noted).await);
     }
 
+    fn finish(&mut self, finished: Finished) {
+        match finished {
+            Finished::Publish {
+                key,
+                id,
+                swept,
+                result,
+            } => self.finish_publish(key, &id, swept, result),
+            Finished::Mark { keys, result } => self.finish_mark(keys, result),
+            Finished::Sweep {
+                collection,
+                limit,
+                result,
+            } => self.finish_sweep(collection, limit, result),
+        }
+    }
+
+    /// Puts a change in flight, unless it is known.
     fn send(&mut self, change: Change, span: Span, swept: bool) {
         let key = (change.collection.clone(), change.revision);
         if !self.known.insert(key.clone()) {
@@ -202,149 +186,186 @@ impl Relay {
         }
         self.in_flight += 1;
         self.swept_in_flight += usize::from(swept);
-        let manager = self.manager.clone();
-        let sending = async move {
-            let result = manager.publish(&change).await;
+        let transport = self.transport.clone();
+        let publish = async move {
+            // Boxed once more, because the futures of the clients are nested almost as deep as the
+            // compiler allows.
+            let result = transport.publish(&change).boxed().await;
             if result.is_ok() {
                 debug!(collection = %key.0, id = %change.id, revision = key.1, "the event of a change is published");
             }
-            Done::Sent { key, swept, result }
-        };
-        let sending = sending.instrument(span);
-        self.waiting_for.push(sending.boxed());
-    }
-
-    fn done(&mut self, done: Done) {
-        match done {
-            Done::Sent { key, swept, result } => self.sent(key, swept, result),
-            Done::Cleared { keys, result } => self.cleared(keys, result),
-            Done::Swept {
-                collection,
-                asked,
+            Finished::Publish {
+                key,
+                id: change.id,
+                swept,
                 result,
-            } => self.swept(collection, asked, result),
-        }
+            }
+        };
+        self.operations.push(publish.instrument(span).boxed());
     }
 
-    fn sent(&mut self, key: Key, swept: bool, result: anyhow::Result<()>) {
+    fn finish_publish(
+        &mut self,
+        key: ChangeKey,
+        id: &DocumentId,
+        swept: bool,
+        result: anyhow::Result<()>,
+    ) {
         self.in_flight -= 1;
         self.swept_in_flight -= usize::from(swept);
         self.metrics.event(result.is_ok());
+        let (collection, revision) = &key;
         match result {
             Ok(()) => {
-                if self.failing.remove(&key.0) {
-                    info!(collection = %key.0, "events are published again");
+                if self.failing.remove(collection) {
+                    info!(%collection, %id, revision, "events of the collection are published again");
                 }
                 self.published.push(key);
-                // A backlog is worked off as fast as it goes, not at the pace of the sweep.
+                // The next read of a backlog does not wait for the timer: it begins when half of
+                // the slots are free.
                 if swept && self.swept_in_flight <= SWEPT_IN_FLIGHT / 2 {
                     self.sweep();
                 }
             }
             Err(error) => {
                 // One line when it begins, not one per event.
-                if self.failing.insert(key.0.clone()) {
-                    warn!(collection = %key.0, revision = key.1, "events cannot be published, they stay owed: {error:#}");
+                if self.failing.insert(collection.clone()) {
+                    warn!(
+                        %collection, %id, revision,
+                        "events of the collection cannot be published, their changes stay pending: {error:#}"
+                    );
                 }
+                // Forgotten, so that the sweep tries it again.
                 self.known.remove(&key);
             }
         }
     }
 
-    fn clear(&mut self) {
-        if self.published.is_empty() || self.clearing {
+    /// Marks all published changes in the store, one call at a time.
+    fn mark(&mut self) {
+        if self.published.is_empty() || self.marking {
             return;
         }
-        self.clearing = true;
-        let (store, keys) = (self.store.clone(), std::mem::take(&mut self.published));
-        let clearing = async move {
-            let result = store.clear_owed(&keys).await;
-            Done::Cleared { keys, result }
+        self.marking = true;
+        let store = self.store.clone();
+        let keys = std::mem::take(&mut self.published);
+        let mark = async move {
+            let result = store.mark_published(&keys).await;
+            Finished::Mark { keys, result }
         };
-        self.waiting_for.push(clearing.boxed());
+        self.operations.push(mark.boxed());
     }
 
-    fn cleared(&mut self, keys: Vec<Key>, result: anyhow::Result<()>) {
-        self.clearing = false;
+    fn finish_mark(&mut self, keys: Vec<ChangeKey>, result: anyhow::Result<()>) {
+        self.marking = false;
         match result {
             Ok(()) => {
                 for key in keys {
                     self.known.remove(&key);
                 }
             }
-            // They are kept for the next time.
+            // They stay known and are marked the next time.
             Err(error) => {
-                warn!("published changes could not be cleared yet: {error:#}");
+                warn!(
+                    changes = keys.len(),
+                    "published changes could not be marked in the store and will be marked later: {error:#}"
+                );
                 self.published.extend(keys);
             }
         }
     }
 
+    /// Reads pending changes, as many as there are slots for, one read at a time.
     fn sweep(&mut self) {
-        let room = SWEPT_IN_FLIGHT.saturating_sub(self.swept_in_flight);
-        if self.sweep.under_way || room == 0 {
+        let limit = SWEPT_IN_FLIGHT.saturating_sub(self.swept_in_flight);
+        if self.sweep.is_reading() || limit == 0 {
             return;
         }
-        self.sweep.under_way = true;
-        let (store, collection) = (self.store.clone(), self.sweep.next.clone());
-        let after = self.sweep.after.get(&collection).copied().unwrap_or(0);
-        let sweeping = async move {
+        let store = self.store.clone();
+        let (collection, after) = self.sweep.begin();
+        let read = async move {
             let now = Utc::now();
-            let result = store
-                .owed(
-                    &collection,
-                    after,
-                    now - LEFT_BEHIND..now + LEFT_BEHIND,
-                    room,
-                )
-                .await;
-            Done::Swept {
+            // The publisher that committed a recent change is probably publishing it right now.
+            let recent = now - UNPUBLISHED_AFTER..now + UNPUBLISHED_AFTER;
+            let result = store.pending(&collection, after, recent, limit).await;
+            Finished::Sweep {
                 collection,
-                asked: room,
+                limit,
                 result,
             }
         };
-        self.waiting_for.push(sweeping.boxed());
+        self.operations.push(read.boxed());
     }
 
-    fn swept(
+    fn finish_sweep(
         &mut self,
         collection: CollectionName,
-        asked: usize,
+        limit: usize,
         result: anyhow::Result<Vec<Change>>,
     ) {
-        self.sweep.under_way = false;
-        let found = match result {
-            Ok(found) => found,
-            Err(error) => return warn!("owed changes could not be read: {error:#}"),
+        let changes = match result {
+            Ok(changes) => changes,
+            Err(error) => {
+                self.sweep.fail();
+                return warn!(%collection, "pending changes could not be read: {error:#}");
+            }
         };
-        // Fewer than asked for: that was the end of the collection, and the next one's turn.
-        let more = found.len() == asked;
-        let reached = found.last().map_or(0, |change| change.revision);
-        self.sweep
-            .after
-            .insert(collection.clone(), if more { reached } else { 0 });
-        // The span of a change from the log ended with the process or the queue that had it.
-        for change in found {
+        let read_next = self.sweep.advance(collection, &changes, limit);
+        for change in changes {
+            // The span of a change from the log ended with its process or its place in the queue.
             self.send(change, Span::none(), true);
         }
-        if !more {
-            use std::ops::Bound::{Excluded, Unbounded};
-            let following = self
-                .sweep
-                .after
-                .range::<CollectionName, _>((Excluded(&collection), Unbounded))
-                .next();
-            let first = || self.sweep.after.keys().next().cloned();
-            let wrapped = following.is_none();
-            self.sweep.next = following
-                .map(|(name, _after)| name.clone())
-                .or_else(first)
-                .unwrap_or(collection);
-            // Once round, then it rests until the next tick.
-            if !wrapped {
-                self.sweep();
+        if read_next {
+            self.sweep();
+        }
+    }
+
+    /// Publishes what is queued, while that works and time is left. The rest stays pending.
+    async fn drain(mut self) {
+        let deadline = Instant::now() + DRAIN_TIMEOUT;
+        // Collections that failed before get one more chance.
+        self.failing.clear();
+        loop {
+            // After a failure nothing more is taken from the queue: the transport is probably
+            // unavailable, and the process should not wait for it.
+            while self.in_flight < IN_FLIGHT
+                && self.failing.is_empty()
+                && let Ok(CommittedChange {
+                    change,
+                    permit: _released,
+                    span,
+                }) = self.changes.try_recv()
+            {
+                self.send(change, span, false);
+            }
+            // One call for all of them.
+            if self.in_flight == 0 {
+                self.mark();
+            }
+            match timeout_at(deadline, self.operations.next()).await {
+                Ok(Some(finished)) => self.finish(finished),
+                Ok(None) => return,
+                Err(_elapsed) => break,
+            }
+        }
+        // If marking fails or takes too long, the changes are published again: harmless.
+        self.mark();
+        drop(timeout(DRAIN_TIMEOUT, self.until_marked()).await);
+    }
+
+    /// Waits until a call that marks changes has ended, or no operation is left.
+    async fn until_marked(&mut self) {
+        while let Some(finished) = self.operations.next().await {
+            if matches!(finished, Finished::Mark { .. }) {
+                return;
             }
         }
     }
+}
+
+/// A timer that does not make up for ticks that it missed.
+fn timer(period: Duration) -> Interval {
+    let mut timer = interval(period);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    timer
 }

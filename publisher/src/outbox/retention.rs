@@ -1,47 +1,47 @@
-//! Retention: takes the oldest changes out of the log, so that it does not grow for ever.
+//! Retention: removes the oldest changes from the log, so that it does not grow indefinitely.
 //!
-//! A change is kept while it is among the newest, or younger than the age, or owed. Only a prefix
-//! goes, and a head never names a record that is gone. Every publisher does this; several at once
-//! do no harm.
+//! A change is kept while it is among the newest, or is recent, or is pending. Only a prefix of the
+//! log is removed, and a head never names a record that is gone. Every publisher does this; several
+//! at the same time do no harm.
 //!
-//! With events switched off nothing is kept for being owed: nobody will ever send it, and the log
-//! would grow for ever. That goes for what publishers of the same store owe which do send: switch
-//! events off for all of them or for none.
+//! Where events are disabled no change is kept because it is pending: this publisher will never
+//! publish it, and the log would grow indefinitely. This includes changes that are pending for
+//! another publisher of the same store. So disable events for all publishers of a store or for none.
 
 use std::{
     collections::HashMap,
     time::{Duration, Instant},
 };
 
+use anyhow::Context;
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::{CollectionName, Revision};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::store::{Store, Trimmed};
+use crate::store::Store;
 
-/// Records that go in one step, at most: writers of the collection wait for no more than that.
-const STEP: usize = 1_000;
-/// Between two steps, for those who wait.
-const PAUSE: Duration = Duration::from_millis(50);
-
-/// The same owed change at the end of what may go for so long is worth a word.
-const HELD_UP: Duration = Duration::from_secs(3_600);
+/// Changes that are removed in one step, at most: writers of the collection wait for one step.
+const STEP_CHANGES: usize = 1_000;
+/// Pause between two steps, in which waiting writers get their turn.
+const STEP_PAUSE: Duration = Duration::from_millis(50);
+/// A change that blocks retention for this long is reported.
+const REPORT_AFTER: Duration = Duration::from_secs(3_600);
 
 /// What the log keeps.
 #[derive(Debug, Clone, Copy)]
 pub struct RetentionPolicy {
-    /// So many changes of each collection, whatever their age.
+    /// This many of the newest changes of each collection, whatever their age.
     pub changes: u64,
-    /// What is younger than so many hours, however many there are.
+    /// All changes that are younger than this many hours.
     pub hours: u32,
-    /// How long to wait from one round to the next, more or less.
+    /// Time between two rounds, approximately.
     pub round: Duration,
 }
 
 impl RetentionPolicy {
-    /// Changes committed before this moment are no longer young.
+    /// Changes that were committed before this time are old enough to be removed.
     fn before(&self) -> DateTime<Utc> {
         let age = TimeDelta::hours(i64::from(self.hours));
         Utc::now()
@@ -50,109 +50,144 @@ impl RetentionPolicy {
     }
 }
 
-/// Runs beside the writer.
+/// Trims the logs of all collections of a store, round by round.
 pub struct Retention {
     store: Store,
-    keep: RetentionPolicy,
-    held_up: HeldUp,
+    policy: RetentionPolicy,
+    blocked: BlockedCollections,
 }
 
-/// The owed changes that keep what is old from going, since when, and whether that was said.
+/// The pending changes that block retention, by collection.
 #[derive(Default)]
-struct HeldUp(HashMap<CollectionName, (Revision, Instant, bool)>);
+struct BlockedCollections(HashMap<CollectionName, BlockedBy>);
 
-impl HeldUp {
-    /// Whether it is time to say that this change has been in the way for long: once.
-    fn is_long(&mut self, collection: &CollectionName, by: Option<Revision>, now: Instant) -> bool {
-        let Some(revision) = by else {
+struct BlockedBy {
+    revision: Revision,
+    since: Instant,
+    reported: bool,
+}
+
+impl BlockedBy {
+    fn new(revision: Revision, since: Instant) -> Self {
+        Self {
+            revision,
+            since,
+            reported: false,
+        }
+    }
+}
+
+impl BlockedCollections {
+    /// Records what blocks a collection, and returns whether to report it: once for each change
+    /// that blocks for [`REPORT_AFTER`].
+    fn is_to_report(
+        &mut self,
+        collection: &CollectionName,
+        blocked_by: Option<Revision>,
+        now: Instant,
+    ) -> bool {
+        let Some(revision) = blocked_by else {
             self.0.remove(collection);
             return false;
         };
-        let held = self
+        let blocked = self
             .0
             .entry(collection.clone())
-            .or_insert((revision, now, false));
-        if held.0 != revision {
-            *held = (revision, now, false);
+            .or_insert_with(|| BlockedBy::new(revision, now));
+        // Another change: the one before it was published.
+        if blocked.revision != revision {
+            *blocked = BlockedBy::new(revision, now);
         }
-        let (_revision, since, said) = held;
-        let long = !*said && now.duration_since(*since) >= HELD_UP;
-        *said |= long;
-        long
+        if blocked.reported || now.duration_since(blocked.since) < REPORT_AFTER {
+            return false;
+        }
+        blocked.reported = true;
+        true
     }
 }
 
 impl Retention {
-    /// Trims the logs of a store.
-    pub fn new(store: Store, keep: RetentionPolicy) -> Self {
+    /// Retention for the logs of a store.
+    pub fn new(store: Store, policy: RetentionPolicy) -> Self {
         Self {
             store,
-            keep,
-            held_up: HeldUp::default(),
+            policy,
+            blocked: BlockedCollections::default(),
         }
     }
 
-    /// Trims, round by round, until it is told to stop.
+    /// Trims, round by round, until `stop` is cancelled.
     ///
     /// # Errors
-    /// Never; the signature is the supervisor's.
+    /// Never; the supervisor expects this signature.
     pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut failing = false;
         loop {
-            // Publishers that were started together must not all trim together.
-            let pause = self.keep.round.mul_f64(rand::random_range(0.67..=1.33));
+            // At random, so that publishers that were started together do not all trim at the same
+            // time.
+            let pause = self.policy.round.mul_f64(rand::random_range(0.67..=1.33));
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = sleep(pause) => {}
             }
-            let trimmed = tokio::select! {
+            let result = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                trimmed = self.round() => trimmed,
+                result = self.round() => result,
             };
             // One line when it begins, not one per round.
-            match trimmed {
+            match result {
                 Ok(()) => failing = false,
                 Err(error) if !failing => {
                     failing = true;
-                    warn!("the change log cannot be trimmed, it goes on growing: {error:#}");
+                    warn!("the change log cannot be trimmed and keeps growing: {error:#}");
                 }
-                Err(_as_before) => {}
+                Err(_reported_before) => {}
             }
         }
     }
 
     async fn round(&mut self) -> anyhow::Result<()> {
         let store = self.store.clone();
-        for collection in &store.terms().collections {
-            let held_up = self.trim(collection).await?;
-            if self.held_up.is_long(collection, held_up, Instant::now()) {
+        for collection in &store.policy().collections {
+            let blocked_by = self
+                .trim(collection)
+                .await
+                .with_context(|| format!("trimming the log of {collection}"))?;
+            if self
+                .blocked
+                .is_to_report(collection, blocked_by, Instant::now())
+            {
                 warn!(
-                    %collection, revision = held_up,
-                    "an old change is still owed, so nothing from there on leaves the log: can its event not be sent?"
+                    %collection, revision = blocked_by,
+                    "an old change is still pending, so it and all changes after it stay in the log; \
+                     check whether events of the collection can be published"
                 );
             }
         }
         Ok(())
     }
 
-    /// The owed change that ends it, if one does.
+    /// Removes all changes that may be removed, step by step. Returns the pending change that
+    /// blocks the next one, if there is one.
     async fn trim(&self, collection: &CollectionName) -> anyhow::Result<Option<Revision>> {
-        let (mut all, before) = (0, self.keep.before());
-        let held_up = loop {
-            let Trimmed { changes, held_up } = self
+        let before = self.policy.before();
+        let mut removed = 0;
+        let blocked_by = loop {
+            let trimmed = self
                 .store
-                .trim(collection, self.keep.changes, before, STEP)
+                .trim(collection, self.policy.changes, before, STEP_CHANGES)
                 .await?;
-            all += changes;
-            if changes < STEP {
-                break held_up;
+            removed += trimmed.changes;
+            // A step that is not full was the last.
+            if trimmed.changes < STEP_CHANGES {
+                break trimmed.blocked_by;
             }
-            sleep(PAUSE).await;
+            sleep(STEP_PAUSE).await;
         };
-        if all > 0 {
-            info!(%collection, changes = all, "the oldest changes were taken out of the log");
+        if removed > 0 {
+            info!(%collection, changes = removed, "the oldest changes were removed from the log");
         }
-        Ok(held_up)
+        Ok(blocked_by)
     }
 }
 
@@ -161,25 +196,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_change_that_is_owed_for_long_is_said_once() {
-        let (mut held_up, start) = (HeldUp::default(), Instant::now());
+    fn a_change_that_blocks_retention_for_long_is_reported_once() {
+        let mut blocked = BlockedCollections::default();
+        let start = Instant::now();
         let collections: [CollectionName; 2] = ["A", "B"].map(|name| name.parse().expect("a name"));
         let [a, b] = &collections;
         let mut at = |minutes: u64, collection, by| {
-            held_up.is_long(collection, by, start + Duration::from_secs(60 * minutes))
+            blocked.is_to_report(collection, by, start + Duration::from_secs(60 * minutes))
         };
         assert!(!at(0, a, Some(7)) && !at(59, a, Some(7)) && !at(59, b, Some(7)));
         assert!(
             at(60, a, Some(7)) && !at(61, a, Some(7)) && !at(600, a, Some(7)),
-            "once"
+            "it is reported once"
         );
         assert!(
             !at(600, a, Some(8)) && !at(659, a, Some(8)) && at(660, a, Some(8)),
-            "another one"
+            "another change is reported on its own"
         );
         assert!(
             !at(700, a, None) && !at(701, a, Some(8)) && !at(760, a, Some(8)),
-            "it went on in between"
+            "the time begins again after retention was not blocked"
         );
     }
 }

@@ -1,68 +1,78 @@
-//! What this publisher has seen committed: a database whose heads are behind it was put back to a
-//! dump.
+//! The heads that this publisher knows to be committed. A database whose heads are older was
+//! restored from a backup.
 //!
-//! It is a memory and no state: a publisher that starts anew knows nothing, and hears of a restore
-//! from replicas. It decides nothing; what is behind is a suspicion that `fleet::epoch` looks into.
+//! It is kept in memory only: a publisher that restarts knows nothing and learns of a restore from
+//! replicas. It declares nothing: a regressed head is a suspicion, which `fleet::restore` checks.
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use contract::{CollectionName, Epoch, Head, Revision};
 use tokio::sync::Notify;
 
-/// The newest heads at some moment.
-pub type Marks = BTreeMap<CollectionName, (Epoch, Revision)>;
+/// Epoch and revision of heads, by collection.
+pub type HeadPositions = BTreeMap<CollectionName, (Epoch, Revision)>;
 
-/// The newest heads that were read at majority, or committed.
+/// The newest heads that were read at majority or committed.
 #[derive(Debug, Default)]
 pub struct CommittedHeads {
-    heads: Mutex<Marks>,
-    behind: Notify,
+    positions: Mutex<HeadPositions>,
+    regressed: Notify,
 }
 
 impl CommittedHeads {
-    /// What is known now. Take it before a reading begins: what is committed meanwhile may not be
-    /// in it.
-    pub fn marks(&self) -> Marks {
-        self.heads
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// A copy of the known positions. Take it before a read begins: a head that is committed during
+    /// the read need not be visible to it.
+    pub fn positions(&self) -> HeadPositions {
+        self.lock().clone()
     }
 
-    /// Whether a head that was read is behind what had been seen before. Whoever waits in
-    /// [`Self::until_behind`] hears of it.
-    pub fn is_behind<'a>(&self, marks: &Marks, heads: impl IntoIterator<Item = &'a Head>) -> bool {
-        let behind = |head: &Head| {
-            let seen = marks
-                .get(&head.collection)
-                .filter(|(epoch, _revision)| epoch.lineage == head.epoch.lineage);
-            seen.is_some_and(|seen| *seen > (head.epoch, head.revision))
-        };
-        let behind = heads.into_iter().any(behind);
-        if behind {
-            self.behind.notify_one();
+    /// Whether a head that was read is older than `known`, which was taken before the read began.
+    /// If so, a waiting [`Self::until_regressed`] returns.
+    ///
+    /// Heads of another lineage are not compared: another store is not an older one.
+    pub fn regressed<'a>(
+        &self,
+        known: &HeadPositions,
+        heads: impl IntoIterator<Item = &'a Head>,
+    ) -> bool {
+        let regressed = heads.into_iter().any(|head| {
+            known.get(&head.collection).is_some_and(|position| {
+                let (epoch, _revision) = position;
+                epoch.lineage == head.epoch.lineage && *position > (head.epoch, head.revision)
+            })
+        });
+        if regressed {
+            self.regressed.notify_one();
         }
-        behind
+        regressed
     }
 
-    /// Takes note of heads that are durable.
-    pub fn note<'a>(&self, heads: impl IntoIterator<Item = &'a Head>) {
-        let mut known = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Records heads that are durable. A head that is older than the known one changes nothing; a
+    /// head of another lineage replaces it.
+    pub fn record<'a>(&self, heads: impl IntoIterator<Item = &'a Head>) {
+        let mut positions = self.lock();
         for head in heads {
-            let now = (head.epoch, head.revision);
-            let newest = known.entry(head.collection.clone()).or_insert(now);
-            if now > *newest || newest.0.lineage != head.epoch.lineage {
-                *newest = now;
+            let position = (head.epoch, head.revision);
+            let known = positions.entry(head.collection.clone()).or_insert(position);
+            if position > *known || known.0.lineage != head.epoch.lineage {
+                *known = position;
             }
         }
     }
 
-    /// Waits until something was behind.
-    pub async fn until_behind(&self) {
-        self.behind.notified().await;
+    /// Waits until a head was found to be regressed. One waiter is notified.
+    pub async fn until_regressed(&self) {
+        self.regressed.notified().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HeadPositions> {
+        // No code that holds the lock leaves the map half changed.
+        self.positions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -71,32 +81,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn behind_is_a_lower_place_in_the_same_lineage() {
-        let newest = CommittedHeads::default();
+    fn an_older_position_in_the_same_lineage_is_regressed() {
+        let committed = CommittedHeads::default();
         let head = |lineage, counter, revision| Head {
             revision,
             ..Head::empty("A".parse().expect("a name"), Epoch { lineage, counter })
         };
-        let is_behind = |head: Head| newest.is_behind(&newest.marks(), [&head]);
-        assert!(!is_behind(head(7, 1, 1)), "nothing is known yet");
-        newest.note([&head(7, 1, 9)]);
-        assert!(is_behind(head(7, 1, 8)) && !is_behind(head(7, 1, 9)) && !is_behind(head(7, 2, 3)));
-        newest.note([&head(7, 2, 3)]);
+        let regressed = |head: Head| committed.regressed(&committed.positions(), [&head]);
+        assert!(!regressed(head(7, 1, 1)), "nothing is known yet");
+        committed.record([&head(7, 1, 9)]);
+        assert!(regressed(head(7, 1, 8)) && !regressed(head(7, 1, 9)) && !regressed(head(7, 2, 3)));
+        committed.record([&head(7, 2, 3)]);
         assert!(
-            is_behind(head(7, 1, 99)),
-            "an epoch that was declared is gone"
+            regressed(head(7, 1, 99)),
+            "the declared epoch was replaced by the one before it"
         );
-        let before = newest.marks();
-        newest.note([&head(7, 2, 4)]);
+        let before = committed.positions();
+        committed.record([&head(7, 2, 4)]);
         assert!(
-            !newest.is_behind(&before, [&head(7, 2, 3)]),
-            "it was committed while that was read"
+            !committed.regressed(&before, [&head(7, 2, 3)]),
+            "the newer head was committed during the read"
         );
         assert!(
-            !is_behind(head(8, 1, 0)),
-            "another store is not behind, it is another"
+            !regressed(head(8, 1, 0)),
+            "a head of another lineage is not comparable"
         );
-        newest.note([&head(8, 1, 0)]);
-        assert!(is_behind(head(8, 0, 9)));
+        committed.record([&head(8, 1, 0)]);
+        assert!(regressed(head(8, 0, 9)));
     }
 }

@@ -34,7 +34,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::{
-    store::fleet::Heard,
+    store::replicas::CheckInSource,
     transport::{
         cloudevent as envelope,
         cloudevent::Envelopes,
@@ -93,12 +93,12 @@ impl Subscribers {
     }
 
     /// What is to be remembered of one that checks in.
-    pub fn heard(&self, caller: Caller<'_>) -> Heard {
+    pub fn heard(&self, caller: Caller<'_>) -> CheckInSource {
         self.trust.heard(caller)
     }
 
     /// One that just checked in.
-    pub fn add(&self, base: Url, heard: &Heard) {
+    pub fn add(&self, base: Url, heard: &CheckInSource) {
         if self.trust.covers(&base, heard) {
             self.put(base);
         }
@@ -119,7 +119,7 @@ impl Subscribers {
     }
 
     /// All that are there by their check-ins; the others are gone.
-    pub fn replace<'a>(&self, found: impl Iterator<Item = (Url, &'a Heard)>) {
+    pub fn replace<'a>(&self, found: impl Iterator<Item = (Url, &'a CheckInSource)>) {
         let found: BTreeSet<_> = found
             .filter(|(base, heard)| self.trust.covers(base, heard))
             .map(|(base, _heard)| base)

@@ -99,7 +99,7 @@ impl WriterTask {
         let commands: Arc<[Command]> = group.iter().map(|queued| queued.command.clone()).collect();
         match self.store.commit(commands).await {
             Ok(committed) => {
-                for queued in group.split_off(committed.verdicts.len()).into_iter().rev() {
+                for queued in group.split_off(committed.results.len()).into_iter().rev() {
                     pending.push_front(queued);
                 }
                 self.finish(group, committed);
@@ -132,7 +132,7 @@ impl WriterTask {
         // The changes are in the order of the commands, so each command takes its own from the
         // front.
         let mut changes = committed.changes.into_iter();
-        for (queued, result) in group.into_iter().zip(committed.verdicts) {
+        for (queued, result) in group.into_iter().zip(committed.results) {
             for change in changes.by_ref().take(count_changes(&result)) {
                 if let Command::Single(_) = queued.command {
                     queued.span.record("revision", change.revision);

@@ -1,5 +1,6 @@
-//! Trimming the log of the embedded store: records and head in one transaction.
+//! Removing the oldest changes of the embedded store: records and head change in one transaction.
 
+use anyhow::Context;
 use chrono::{DateTime, Utc};
 use contract::{CollectionName, Head, Revision};
 use redb::{Database, ReadableDatabase};
@@ -7,7 +8,10 @@ use serde::Deserialize;
 
 use crate::store::{
     Trimmed,
-    embedded::{CHANGES, Embedded, HEADS, META, OWED, epoch, head},
+    embedded::{
+        Embedded,
+        tables::{CHANGES, HEADS, META, PENDING, epoch, head},
+    },
 };
 
 impl Embedded {
@@ -18,13 +22,16 @@ impl Embedded {
         before: DateTime<Utc>,
         limit: usize,
     ) -> anyhow::Result<Trimmed> {
-        let (collection, owing) = (collection.clone(), self.terms.events_enabled);
+        let collection = collection.clone();
+        let events_enabled = self.policy.events_enabled;
         self.call(move |database| {
-            // Found without holding up writers: what may go now may go for ever, because nothing
-            // becomes owed again.
-            let (trimmed, last) = removable(database, &collection, keep, before, limit, owing)?;
+            // Found in a read transaction, which does not block writers. A change that may be
+            // removed now may be removed later too, because no change becomes pending again.
+            let (trimmed, last) =
+                removable(database, &collection, keep, before, limit, events_enabled)
+                    .context("finding changes to remove")?;
             if trimmed.changes > 0 {
-                remove(database, &collection, last)?;
+                remove(database, &collection, last).context("removing changes")?;
             }
             Ok(trimmed)
         })
@@ -32,71 +39,75 @@ impl Embedded {
     }
 }
 
-/// What may go, and the last of it.
+/// How many changes may be removed, and the last of them.
 fn removable(
     database: &Database,
     collection: &CollectionName,
     keep: u64,
     before: DateTime<Utc>,
     limit: usize,
-    owing: bool,
+    events_enabled: bool,
 ) -> anyhow::Result<(Trimmed, Revision)> {
+    /// The only member of a change that is needed here.
     #[derive(Deserialize)]
-    struct Committed {
+    struct CommitTime {
         time: DateTime<Utc>,
     }
     let transaction = database.begin_read()?;
-    let (changes, owed) = (
-        transaction.open_table(CHANGES)?,
-        transaction.open_table(OWED)?,
-    );
+    let changes = transaction.open_table(CHANGES)?;
+    let pending = transaction.open_table(PENDING)?;
     let head = head(
         &transaction.open_table(HEADS)?,
         collection,
         epoch(&transaction.open_table(META)?)?,
     )?;
-    let (mut trimmed, mut last) = (Trimmed::default(), 0);
-    let beyond = head.revision.saturating_sub(keep);
+    let mut trimmed = Trimmed::default();
+    let mut last = 0;
+    let newest_removable = head.revision.saturating_sub(keep);
     for row in changes
-        .range((collection.as_str(), 0)..=(collection.as_str(), beyond))?
+        .range((collection.as_str(), 0)..=(collection.as_str(), newest_removable))?
         .take(limit)
     {
-        let (place, change) = row?;
-        let Committed { time } = serde_json::from_slice(change.value())?;
-        let (_collection, revision) = place.value();
+        let (position, change) = row?;
+        let (_collection, revision) = position.value();
+        let CommitTime { time } = serde_json::from_slice(change.value())?;
         if time >= before {
             break;
         }
-        if owing && owed.get(place.value())?.is_some() {
-            trimmed.held_up = Some(revision);
+        if events_enabled && pending.get(position.value())?.is_some() {
+            trimmed.blocked_by = Some(revision);
             break;
         }
-        (trimmed.changes, last) = (trimmed.changes + 1, revision);
+        trimmed.changes += 1;
+        last = revision;
     }
     Ok((trimmed, last))
 }
 
+/// Removes all changes up to `last` and raises the `oldest` of the head.
 fn remove(database: &Database, collection: &CollectionName, last: Revision) -> anyhow::Result<()> {
     let transaction = database.begin_write()?;
     {
+        // Read again in this transaction: a group may have changed the head since.
         let mut heads = transaction.open_table(HEADS)?;
-        let now = head(&heads, collection, epoch(&transaction.open_table(META)?)?)?;
+        let current = head(&heads, collection, epoch(&transaction.open_table(META)?)?)?;
         let trimmed = Head {
-            oldest: now.oldest.max(last + 1),
-            ..now
+            oldest: current.oldest.max(last + 1),
+            ..current
         };
         heads.insert(
             collection.as_str(),
             serde_json::to_vec(&trimmed)?.as_slice(),
         )?;
-        let gone = (collection.as_str(), 0)..=(collection.as_str(), last);
+        let removed = (collection.as_str(), 0)..=(collection.as_str(), last);
         transaction
             .open_table(CHANGES)?
-            .retain_in(gone.clone(), |_place, _change| false)?;
-        // Whoever sends what is owed looks for the record.
+            .retain_in(removed.clone(), |_position, _change| false)?;
+        // Where events are disabled a pending change is removed too. Without its record it could
+        // not be published when events are enabled again, and reading pending changes would fail.
         transaction
-            .open_table(OWED)?
-            .retain_in(gone, |_place, _committed| false)?;
+            .open_table(PENDING)?
+            .retain_in(removed, |_position, _committed| false)?;
     }
     Ok(transaction.commit()?)
 }

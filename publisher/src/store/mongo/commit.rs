@@ -1,8 +1,9 @@
-//! Committing a group: one transaction, decided before its first write, and its outcome always
-//! found out.
+//! Committing a group: one transaction, which is decided before its first write, and whose outcome
+//! is always determined.
 //!
-//! What ends well is answered 2xx; what is proven undone is decided anew or answered
-//! `not-committed`; only when neither can be proven in time is the answer `outcome-unknown`.
+//! A group that is proven to be committed is answered 2xx. One that is proven not to be committed
+//! is evaluated again, or fails with `NotCommitted`. Only if neither can be proven in time does it
+//! fail with `OutcomeUnknown`.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -11,12 +12,8 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use chrono::Utc;
-use contract::{CollectionName, DocumentId, Revision};
-use mongodb::{
-    ClientSession,
-    bson::{Document as Bdoc, doc},
-    options::ReadConcern,
-};
+use contract::CollectionName;
+use mongodb::{ClientSession, bson::doc, options::ReadConcern};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::debug;
 use uuid::Uuid;
@@ -25,123 +22,138 @@ use crate::{
     decide::{Command, Decisions, WorkingSet},
     store::{
         CommitError, Committed,
-        committed_heads::Marks,
-        mongo::{CALL, CHANGES, HEADS, LATE, Mongo, call, call_until, durable, has_label, rows},
+        committed_heads::HeadPositions,
+        mongo::{
+            CALL_TIMEOUT, CHANGES, HEADS, Mongo, TIMED_OUT, call, call_until, durable, has_label,
+        },
     },
 };
 
-/// A group, with all its retries.
-const GROUP: Duration = Duration::from_secs(5);
-/// Giving up a transaction: a courtesy to others, not worth a wait.
-const ABORT: Duration = Duration::from_secs(1);
-/// Bytes of documents in one command, well below the 16 MiB (and its keys) that a command may have.
-const COMMAND_BYTES: usize = 8 << 20;
+mod commands;
+
+use commands::WriteCommands;
+
+/// Time limit of a group with all its attempts.
+const GROUP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time limit of aborting a transaction: the server does it too, later.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Mongo {
-    pub(in crate::store) async fn commit(
-        &self,
-        group: &[Command],
-    ) -> Result<Committed, CommitError> {
-        let deadline = Instant::now() + GROUP;
+    pub(in crate::store) async fn commit(&self, group: &[Command]) -> Result<Committed, CommitError> {
+        let deadline = Instant::now() + GROUP_TIMEOUT;
         loop {
             match self.attempt(group, deadline).await {
                 Ok(committed) => return Ok(committed),
-                Err(Failure::Again(error)) if Instant::now() >= deadline => {
+                Err(AttemptError::Retry(error)) if Instant::now() >= deadline => {
                     return Err(CommitError::NotCommitted(error));
                 }
-                // Another publisher was quicker: decide anew on what it left, after a moment that
-                // differs between us.
-                Err(Failure::Again(_conflict)) => {
+                // Another publisher was faster: evaluate the group again on what it committed. The
+                // pause is random, so that the same two do not collide again.
+                Err(AttemptError::Retry(_conflict)) => {
                     sleep(Duration::from_millis(rand::random_range(1..=50))).await
                 }
-                Err(Failure::Final(error)) => return Err(error),
+                Err(AttemptError::Final(error)) => return Err(error),
             }
         }
     }
 
-    async fn attempt(&self, group: &[Command], deadline: Instant) -> Result<Committed, Failure> {
-        let step = || (Instant::now() + CALL).min(deadline);
-        let mut session = call_until(step(), self.client.start_session())
+    async fn attempt(&self, group: &[Command], deadline: Instant) -> Result<Committed, AttemptError> {
+        let mut session = call_until(step_deadline(deadline), self.client.start_session())
             .await
-            .map_err(Failure::Again)?;
-        let (write_id, marks) = (Uuid::now_v7().to_string(), self.newest.marks());
+            .context("starting a session")
+            .map_err(AttemptError::Retry)?;
+        // Identifies the records of this attempt: see `is_written`.
+        let write_id = Uuid::now_v7().to_string();
+        // Taken before the read: what another task commits during it need not be visible to it.
+        let known = self.committed_heads.positions();
         let decided = timeout_at(
-            step(),
-            self.decide_and_write(&mut session, group, &write_id, &marks),
+            step_deadline(deadline),
+            self.decide_and_write(&mut session, group, &write_id, &known),
         )
         .await;
-        let folded = match decided.context(LATE).and_then(|in_time| in_time) {
-            Ok(folded) => folded,
+        let decisions = match decided.context(TIMED_OUT).and_then(|in_time| in_time) {
+            Ok(decisions) => decisions,
             Err(error) => {
-                // Dropping the session would do the same, later; until then its locks hold up every
-                // other publisher.
-                if let Err(error) =
-                    call_until(Instant::now() + ABORT, session.abort_transaction()).await
-                {
-                    debug!("a transaction could not be aborted, the server will: {error:#}");
-                }
-                return Err(if is_passing(&error) {
-                    Failure::Again(error)
-                } else if error.is::<Restored>() {
-                    Failure::Final(CommitError::NotCommitted(error))
-                } else {
-                    Failure::Final(CommitError::Refused(error))
-                });
+                abort(&mut session).await;
+                return Err(AttemptError::before_commit(error));
             }
         };
-        self.finish(&mut session, &folded, &write_id, deadline)
+        self.finish(&mut session, &decisions, &write_id, deadline)
             .await?;
-        self.newest.note(folded.after.heads.values());
+        self.committed_heads.record(decisions.after.heads.values());
         Ok(Committed {
-            verdicts: folded.results,
-            changes: folded.changes,
+            results: decisions.results,
+            changes: decisions.changes,
         })
     }
 
+    /// Reads, evaluates and writes. The transaction is still to be committed.
+    ///
     /// Everything is decided before the first write, and between the first write and the commit
-    /// nothing is awaited but the writes themselves: a publisher that dies here holds its locks
+    /// nothing is awaited but the writes: if a publisher stops there, its locks block the others
     /// until the server ends the transaction.
     async fn decide_and_write(
         &self,
         session: &mut ClientSession,
         group: &[Command],
         write_id: &str,
-        marks: &Marks,
+        known: &HeadPositions,
     ) -> anyhow::Result<Decisions> {
         session
             .start_transaction()
             .read_concern(ReadConcern::snapshot())
             .write_concern(durable())
-            .await?;
-        let ground = self.ground(session, group).await?;
+            .await
+            .context("starting a transaction")?;
+        let before = self
+            .working_set(session, group)
+            .await
+            .context("reading heads and documents")?;
         ensure!(
-            !self.newest.is_behind(marks, ground.heads.values()),
-            Restored
+            !self.committed_heads.regressed(known, before.heads.values()),
+            RestoredError
         );
-        let before: BTreeMap<_, _> = ground
+        let revisions: BTreeMap<_, _> = before
             .heads
             .values()
             .map(|head| (head.collection.clone(), head.revision))
             .collect();
-        let folded = self.terms.rules.evaluate(ground, group, Utc::now());
-        if folded.changes.is_empty() {
-            return Ok(folded);
+        let decisions = self.policy.rules.evaluate(before, group, Utc::now());
+        // The empty transaction is committed all the same: that confirms what was read, and so the
+        // answers of the entries.
+        if decisions.changes.is_empty() {
+            return Ok(decisions);
         }
-        let commands = WriteCommands::new(&folded, &before, write_id, self.terms.events_enabled)?;
+        let commands =
+            WriteCommands::new(&decisions, &revisions, write_id, self.policy.events_enabled)?;
+        self.write(session, commands).await?;
+        Ok(decisions)
+    }
+
+    async fn write(
+        &self,
+        session: &mut ClientSession,
+        commands: WriteCommands,
+    ) -> anyhow::Result<()> {
+        // Heads first: two groups that write the same collection conflict here, before either has
+        // written documents.
         for (filter, update) in commands.heads {
-            let done = self
+            let updated = self
                 .table(HEADS)
                 .update_one(filter, update)
                 .session(&mut *session)
-                .await?;
-            ensure!(done.matched_count == 1, Conflict);
+                .await
+                .context("writing a head")?;
+            ensure!(updated.matched_count == 1, ConflictError);
         }
         for command in commands.documents {
             let answer = self
                 .database
                 .run_command(command)
                 .session(&mut *session)
-                .await?;
+                .await
+                .context("writing documents")?;
+            // A generic command that failed in part is not an error for the driver.
             if let Some(errors) = answer.get("writeErrors") {
                 bail!("MongoDB refused a document: {errors}");
             }
@@ -149,11 +161,13 @@ impl Mongo {
         self.table(CHANGES)
             .insert_many(commands.changes)
             .session(session)
-            .await?;
-        Ok(folded)
+            .await
+            .context("writing the change log")?;
+        Ok(())
     }
 
-    async fn ground(
+    /// The heads and documents that a group concerns.
+    async fn working_set(
         &self,
         session: &mut ClientSession,
         group: &[Command],
@@ -165,7 +179,7 @@ impl Mongo {
                 .or_default()
                 .insert(write.id.as_str());
         }
-        let epoch = self.epoch(session).await?;
+        let epoch = self.epoch_in(session).await?;
         let heads = self
             .heads_in(session, epoch, wanted.keys().copied())
             .await?;
@@ -178,7 +192,7 @@ impl Mongo {
                 .await?;
             while found.advance(session).await? {
                 if let Some(document) = self
-                    .held(Some(&mut *session), collection, found.current())
+                    .document_of_row(Some(&mut *session), collection, found.current())
                     .await?
                 {
                     documents.insert((collection.clone(), document.id().clone()), document);
@@ -195,145 +209,119 @@ impl Mongo {
         })
     }
 
-    /// Commits, and when the answer is lost, finds out: retries the commit, then looks for the
-    /// records.
+    /// Commits the transaction. If the answer is lost, determines the outcome: repeats the commit,
+    /// then looks for the records.
+    ///
+    /// Repeating a commit is safe: the server commits a transaction once, and answers a repeated
+    /// commit with the outcome of the first.
     async fn finish(
         &self,
         session: &mut ClientSession,
-        folded: &Decisions,
+        decisions: &Decisions,
         write_id: &str,
         deadline: Instant,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), AttemptError> {
         loop {
-            let error = match call_until(
-                (Instant::now() + CALL).min(deadline.max(Instant::now() + ABORT)),
-                session.commit_transaction(),
-            )
-            .await
+            // At least a second, even if the group is late: giving up here leaves the outcome
+            // unknown.
+            let step = step_deadline(deadline.max(Instant::now() + ABORT_TIMEOUT));
+            let error = match call_until(step, session.commit_transaction())
+                .await
+                .context("committing the transaction")
             {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            // Only this says that the transaction is proven gone.
+            // Only this label means that the transaction no longer exists. An earlier commit may
+            // have succeeded before, so the records are looked up before anything is repeated.
             if has_label(&error, mongodb::error::TRANSIENT_TRANSACTION_ERROR) {
-                return match self.is_written(folded, write_id).await {
+                return match self.is_written(decisions, write_id).await {
                     Ok(true) => Ok(()),
-                    Ok(false) => Err(Failure::Again(error)),
-                    Err(lost) => Err(Failure::Final(CommitError::OutcomeUnknown(lost))),
+                    Ok(false) => Err(AttemptError::Retry(error)),
+                    Err(lost) => Err(AttemptError::Final(CommitError::OutcomeUnknown(lost))),
                 };
             }
             if Instant::now() >= deadline {
-                return match self.is_written(folded, write_id).await {
+                return match self.is_written(decisions, write_id).await {
                     Ok(true) => Ok(()),
-                    // Not there *yet* proves nothing while the commit may still be on its way.
-                    _ => Err(Failure::Final(CommitError::OutcomeUnknown(error))),
+                    // Records that are not there prove nothing: the commit may still arrive.
+                    _ => Err(AttemptError::Final(CommitError::OutcomeUnknown(error))),
                 };
             }
             sleep(Duration::from_millis(rand::random_range(1..=50))).await;
         }
     }
 
-    /// Whether the records of this very attempt are in the log, as the majority sees it.
-    async fn is_written(&self, folded: &Decisions, write_id: &str) -> anyhow::Result<bool> {
-        let Some(change) = folded.changes.first() else {
+    /// Whether the records of this attempt are in the log, read at majority.
+    ///
+    /// `writeId` distinguishes them from records that another publisher, or another attempt, wrote
+    /// at the same revision.
+    async fn is_written(&self, decisions: &Decisions, write_id: &str) -> anyhow::Result<bool> {
+        // Nothing was to be written.
+        let Some(change) = decisions.changes.first() else {
             return Ok(true);
         };
         let revision = i64::try_from(change.revision)?;
         let filter = doc! { "collection": change.collection.as_str(), "revision": revision, "writeId": write_id };
-        Ok(call(self.table(CHANGES).find_one(filter)).await?.is_some())
+        let record = call(self.table(CHANGES).find_one(filter))
+            .await
+            .context("looking for the records of a commit")?;
+        Ok(record.is_some())
     }
 }
 
-/// What a group is, in the language of the database.
-struct WriteCommands {
-    heads: Vec<(Bdoc, Bdoc)>,
-    documents: Vec<Bdoc>,
-    changes: Vec<Bdoc>,
+/// When the next step has to end: after the time limit of a call, but not after the deadline.
+fn step_deadline(deadline: Instant) -> Instant {
+    (Instant::now() + CALL_TIMEOUT).min(deadline)
 }
 
-impl WriteCommands {
-    fn new(
-        folded: &Decisions,
-        before: &BTreeMap<CollectionName, Revision>,
-        write_id: &str,
-        owe: bool,
-    ) -> anyhow::Result<Self> {
-        let mut touched = BTreeMap::<&CollectionName, BTreeSet<&DocumentId>>::new();
-        let mut changes = Vec::with_capacity(folded.changes.len());
-        for change in &folded.changes {
-            touched
-                .entry(&change.collection)
-                .or_default()
-                .insert(&change.id);
-            changes.push(rows::change_row(change, write_id, owe)?);
-        }
-        let (mut heads, mut documents) = (Vec::new(), Vec::new());
-        for (collection, ids) in touched {
-            let head = &folded.after.heads[collection];
-            let filter =
-                doc! { "_id": collection.as_str(), "revision": i64::try_from(before[collection])? };
-            heads.push((filter, doc! { "$set": rows::head_row(head)? }));
-            let (mut updates, mut bytes, mut deletes) = (Vec::new(), 0, Vec::new());
-            for id in ids {
-                let this = doc! { "_id": id.as_str() };
-                match folded
-                    .after
-                    .documents
-                    .get(&(collection.clone(), id.clone()))
-                {
-                    Some(held) => {
-                        let row = rows::document_row(held)?;
-                        bytes += row.to_vec()?.len();
-                        if bytes > COMMAND_BYTES && !updates.is_empty() {
-                            documents
-                                .push(doc! { "update": collection.as_str(), "updates": std::mem::take(&mut updates) });
-                            bytes = 0;
-                        }
-                        // Upsert, so that a document that came and went within one group needs no
-                        // rule of its own.
-                        updates.push(doc! { "q": this, "u": row, "upsert": true });
-                    }
-                    None => deletes.push(doc! { "q": this, "limit": 1 }),
-                }
-            }
-            if !updates.is_empty() {
-                documents.push(doc! { "update": collection.as_str(), "updates": updates });
-            }
-            if !deletes.is_empty() {
-                documents.push(doc! { "delete": collection.as_str(), "deletes": deletes });
-            }
-        }
-        Ok(Self {
-            heads,
-            documents,
-            changes,
-        })
+/// Aborts the transaction of a session. Dropping the session does the same, but later: until then
+/// its locks block every other publisher.
+async fn abort(session: &mut ClientSession) {
+    let deadline = Instant::now() + ABORT_TIMEOUT;
+    if let Err(error) = call_until(deadline, session.abort_transaction()).await {
+        debug!(
+            "a transaction could not be aborted, the server ends it after its time limit: {error:#}"
+        );
     }
 }
 
-enum Failure {
-    /// Nothing was written, and deciding anew may succeed.
-    Again(anyhow::Error),
+/// Why one attempt to commit a group failed.
+enum AttemptError {
+    /// Nothing was written, and another attempt may succeed.
+    Retry(anyhow::Error),
+    /// Another attempt would not help, or could write twice.
     Final(CommitError),
 }
 
-/// A head moved between reading and writing it.
-#[derive(Debug, thiserror::Error)]
-#[error("another publisher wrote first")]
-struct Conflict;
+impl AttemptError {
+    /// An attempt that failed before its commit: nothing was written.
+    fn before_commit(error: anyhow::Error) -> Self {
+        if is_transient(&error) {
+            Self::Retry(error)
+        } else if error.is::<RestoredError>() {
+            Self::Final(CommitError::NotCommitted(error))
+        } else {
+            Self::Final(CommitError::Refused(error))
+        }
+    }
+}
 
-/// A head is behind what this publisher has seen committed: the database was put back to a dump.
-/// What is written before that is declared would take revisions that replicas have seen with other
-/// values.
+/// A head changed between reading and writing it.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "the database is behind what was committed to it: it was restored, and a new epoch has yet to be declared"
-)]
-struct Restored;
+#[error("another publisher committed to the collection first")]
+struct ConflictError;
 
-/// Whether trying again may help: conflicts, elections, time-outs, lost connections.
-fn is_passing(error: &anyhow::Error) -> bool {
-    error.is::<Conflict>()
+/// A head is older than what this publisher has seen committed: the database was restored from a
+/// backup. Until the new epoch is declared, a write would reuse revisions that replicas have
+/// received with other values.
+#[derive(Debug, thiserror::Error)]
+#[error("the database was restored to an older state, and no new epoch is declared yet")]
+struct RestoredError;
+
+/// Whether another attempt may help: after conflicts, elections, time-outs and lost connections.
+fn is_transient(error: &anyhow::Error) -> bool {
+    error.is::<ConflictError>()
         || error.is::<tokio::time::error::Elapsed>()
         || has_label(error, mongodb::error::TRANSIENT_TRANSACTION_ERROR)
 }

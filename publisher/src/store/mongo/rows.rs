@@ -1,4 +1,6 @@
-//! Rows of the store's collections, and what they mean.
+//! The rows of `_heads`, `_changes` and the collections of documents, and their conversion.
+//!
+//! Numbers are 64-bit integers. Nothing is read from or sent to the database here.
 
 use anyhow::{Context, bail, ensure};
 use contract::{
@@ -6,12 +8,14 @@ use contract::{
 };
 use mongodb::bson::{self, Bson, Document as Bdoc, RawDocument, doc};
 
-use crate::store::mongo::text;
+use crate::store::mongo::json;
 
-pub(super) fn virgin_head() -> Bdoc {
+/// The head of a collection without any change. `_id`, its name, has to be added.
+pub(super) fn initial_head() -> Bdoc {
     doc! { "revision": 0_i64, "count": 0_i64, "digest": contract::Digest::default().to_string(), "lastSet": 0_i64, "oldest": 1_i64 }
 }
 
+/// What a group updates in a head. `oldest` belongs to retention and is left alone.
 pub(super) fn head_row(head: &Head) -> anyhow::Result<Bdoc> {
     Ok(doc! {
         "revision": i64::try_from(head.revision)?,
@@ -21,6 +25,7 @@ pub(super) fn head_row(head: &Head) -> anyhow::Result<Bdoc> {
     })
 }
 
+/// The head of a row, in the epoch of the store.
 pub(super) fn head(row: &Bdoc, epoch: Epoch) -> anyhow::Result<Head> {
     Ok(Head {
         collection: row.get_str("_id")?.parse()?,
@@ -33,63 +38,74 @@ pub(super) fn head(row: &Bdoc, epoch: Epoch) -> anyhow::Result<Head> {
     })
 }
 
+/// The row of a document.
 pub(super) fn document_row(document: &Document) -> anyhow::Result<Bdoc> {
     Ok(doc! {
         "_id": document.id().as_str(),
         "revision": i64::try_from(document.revision())?,
         "crc": document.crc().to_string(),
-        "configData": text::to_bson(&document.config_data())?,
+        "configData": json::to_bson(&document.config_data())?,
     })
 }
 
+/// The document of a row.
+///
+/// # Errors
+/// When the row is not what a publisher writes, or its `crc` does not fit its value.
 pub(super) fn document(row: &RawDocument) -> anyhow::Result<Document> {
     let id = row.get_str("_id")?;
-    let read = || {
-        let (id, revision) = (id.parse()?, revision(row)?);
-        let text = text::to_text(row.get_document("configData")?)?;
-        let document = if is_canonical(&text) {
-            Document::from_canonical(id, revision, &text)
-        } else {
-            Document::new(id, revision, &CanonicalJson::parse(text.as_bytes())?)
-        };
-        ensure!(
-            row.get_str("crc")? == document.crc().to_string(),
-            "its checksum does not hold: was it edited by hand?"
-        );
-        Ok(document)
+    checked_document(row).with_context(|| format!("the stored document {id}"))
+}
+
+fn checked_document(row: &RawDocument) -> anyhow::Result<Document> {
+    let (id, revision) = id_and_revision(row)?;
+    let text = json::to_text(row.get_document("configData")?)?;
+    // Fast path: usually the members of the row are in canonical order.
+    let document = if is_canonical(&text) {
+        Document::from_canonical(id, revision, &text)
+    } else {
+        Document::new(id, revision, &CanonicalJson::parse(text.as_bytes())?)
     };
-    read().with_context(|| format!("the stored document {id}"))
+    ensure!(
+        row.get_str("crc")? == document.crc().to_string(),
+        "its checksum does not fit its value: was it edited by other means?"
+    );
+    Ok(document)
 }
 
-/// Which document a row is, and of which revision, whatever has become of its value.
-pub(super) fn place(row: &RawDocument) -> anyhow::Result<(DocumentId, Revision)> {
-    Ok((row.get_str("_id")?.parse()?, revision(row)?))
+/// The document and the revision that a row belongs to, even if its value is damaged.
+pub(super) fn id_and_revision(row: &RawDocument) -> anyhow::Result<(DocumentId, Revision)> {
+    let id = row.get_str("_id")?.parse()?;
+    let revision = row.get_i64("revision")?.try_into()?;
+    Ok((id, revision))
 }
 
-fn revision(row: &RawDocument) -> anyhow::Result<Revision> {
-    Ok(row.get_i64("revision")?.try_into()?)
-}
-
-pub(super) fn change_row(change: &Change, write_id: &str, owe: bool) -> anyhow::Result<Bdoc> {
+/// The record of a change in the log. `write_id` identifies the attempt that writes it; `pending` =
+/// the change has to be published.
+pub(super) fn change_row(change: &Change, write_id: &str, pending: bool) -> anyhow::Result<Bdoc> {
     let mut row = doc! {
         "collection": change.collection.as_str(),
         "revision": i64::try_from(change.revision)?,
         "id": change.id.as_str(),
         "time": bson::DateTime::from_millis(change.time.timestamp_millis()),
         "writeId": write_id,
-        // The record as it will be read, `configData` in its canonical spelling included.
+        // The change as it is returned to readers, with `configData` in canonical form. The members
+        // above are for queries only.
         "change": serde_json::to_string(change)?,
     };
-    if owe {
-        row.insert("owed", true);
+    // Absent and not false otherwise, so that the record is not in the partial index.
+    if pending {
+        row.insert("pending", true);
     }
     Ok(row)
 }
 
+/// The change of a record.
 pub(super) fn change(row: &RawDocument) -> anyhow::Result<Change> {
     Ok(serde_json::from_str(row.get_str("change")?)?)
 }
 
+/// A member that is a non-negative 64-bit integer.
 pub(super) fn number(row: &Bdoc, key: &str) -> anyhow::Result<u64> {
     match row.get(key) {
         Some(Bson::Int64(number)) => Ok(u64::try_from(*number)?),

@@ -1,8 +1,9 @@
-//! Trimming the log in MongoDB: the head moves first, durably, then the records go.
+//! Removing the oldest changes in MongoDB: the head changes first, durably, then the records are
+//! removed.
 //!
 //! That order keeps readers safe without a transaction: a head never names a record that is gone.
-//! What a publisher leaves below its head when it dies in between is taken in the next round, by
-//! whichever publisher.
+//! If a publisher stops between the two steps, the records below the head are removed in the next
+//! round of any publisher.
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
@@ -12,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::store::{
     Trimmed,
-    mongo::{CALL, CHANGES, HEADS, LATE, Mongo, call, rows},
+    mongo::{CALL_TIMEOUT, CHANGES, HEADS, Mongo, TIMED_OUT, call, rows},
 };
 
 impl Mongo {
@@ -23,56 +24,67 @@ impl Mongo {
         before: DateTime<Utc>,
         limit: usize,
     ) -> anyhow::Result<Trimmed> {
-        let this = doc! { "_id": collection.as_str() };
-        let Some(head) = call(self.table(HEADS).find_one(this.clone())).await? else {
+        let this_head = doc! { "_id": collection.as_str() };
+        let Some(head) = call(self.table(HEADS).find_one(this_head.clone()))
+            .await
+            .context("reading the head")?
+        else {
             return Ok(Trimmed::default());
         };
-        let beyond = rows::number(&head, "revision")?.saturating_sub(keep);
-        let removable = self.removable(collection, i64::try_from(beyond)?, before, limit);
-        let (trimmed, last) = timeout(CALL, removable).await.context(LATE)??;
+        let newest_removable = rows::number(&head, "revision")?.saturating_sub(keep);
+        let removable = self.removable(collection, i64::try_from(newest_removable)?, before, limit);
+        let (trimmed, last) = timeout(CALL_TIMEOUT, removable)
+            .await
+            .context(TIMED_OUT)?
+            .context("finding changes to remove")?;
         if trimmed.changes == 0 {
             return Ok(trimmed);
         }
-        // Outside a transaction, so that a group that has the head open makes this wait, and not
-        // the other way round.
+        // Not in a transaction: outside one, this write waits for a group that is writing the head.
+        // In one, the two would conflict and the group might be the one that is repeated.
         call(
             self.table(HEADS)
-                .update_one(this, doc! { "$max": { "oldest": last + 1 } }),
+                .update_one(this_head, doc! { "$max": { "oldest": last + 1 } }),
         )
-        .await?;
-        let gone = doc! { "collection": collection.as_str(), "revision": { "$lte": last } };
-        call(self.table(CHANGES).delete_many(gone)).await?;
+        .await
+        .context("raising the oldest revision of the head")?;
+        let removed = doc! { "collection": collection.as_str(), "revision": { "$lte": last } };
+        call(self.table(CHANGES).delete_many(removed))
+            .await
+            .context("removing changes")?;
         Ok(trimmed)
     }
 
-    /// What may go, and the last of it. Read at majority: what is no longer owed there stays so.
+    /// How many changes may be removed, and the last of them.
+    ///
+    /// Read at majority: no failover can make a change pending again that is not pending here.
     async fn removable(
         &self,
         collection: &CollectionName,
-        beyond: i64,
+        newest_removable: i64,
         before: DateTime<Utc>,
         limit: usize,
     ) -> anyhow::Result<(Trimmed, i64)> {
-        let filter = doc! { "collection": collection.as_str(), "revision": { "$lte": beyond } };
-        let what = doc! { "revision": 1, "time": 1, "owed": 1 };
-        let (log, order) = (self.table(CHANGES), doc! { "revision": 1 });
-        let mut found = log
-            .find(filter)
-            .sort(order)
-            .projection(what)
+        let mut found = self
+            .table(CHANGES)
+            .find(doc! { "collection": collection.as_str(), "revision": { "$lte": newest_removable } })
+            .sort(doc! { "revision": 1 })
+            .projection(doc! { "revision": 1, "time": 1, "pending": 1 })
             .limit(i64::try_from(limit)?)
             .await?;
-        let (mut trimmed, mut last) = (Trimmed::default(), 0);
+        let mut trimmed = Trimmed::default();
+        let mut last = 0;
         while found.advance().await? {
             let row = found.deserialize_current()?;
             if row.get_datetime("time")?.timestamp_millis() >= before.timestamp_millis() {
                 break;
             }
-            if self.terms.events_enabled && row.contains_key("owed") {
-                trimmed.held_up = Some(rows::number(&row, "revision")?);
+            if self.policy.events_enabled && row.contains_key("pending") {
+                trimmed.blocked_by = Some(rows::number(&row, "revision")?);
                 break;
             }
-            (trimmed.changes, last) = (trimmed.changes + 1, row.get_i64("revision")?);
+            trimmed.changes += 1;
+            last = row.get_i64("revision")?;
         }
         Ok((trimmed, last))
     }

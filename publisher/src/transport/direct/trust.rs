@@ -18,7 +18,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use reqwest::Url;
 use subtle::ConstantTimeEq;
 
-use crate::store::fleet::Heard;
+use crate::store::replicas::CheckInSource;
 
 /// Who checks in, as its request tells.
 #[derive(Debug, Clone, Copy, Default)]
@@ -60,19 +60,19 @@ impl Trust {
     }
 
     /// What is to be remembered of a caller.
-    pub(super) fn heard(&self, caller: Caller<'_>) -> Heard {
+    pub(super) fn heard(&self, caller: Caller<'_>) -> CheckInSource {
         let here = caller
             .peer
             .is_some_and(|peer| peer.to_canonical().is_loopback());
         let expected = self.token.as_ref().zip(caller.token);
-        Heard {
+        CheckInSource {
             loopback: here.then(|| self.loopback.clone()),
             token: expected.is_some_and(|(token, given)| token.as_bytes().ct_eq(given).into()),
         }
     }
 
     /// Whether events, with their token, may go to a URL of which was heard like this.
-    pub(super) fn covers(&self, base: &Url, heard: &Heard) -> bool {
+    pub(super) fn covers(&self, base: &Url, heard: &CheckInSource) -> bool {
         let Some(host) = base.host_str() else {
             return false;
         };
@@ -106,7 +106,7 @@ fn loopback() -> String {
 mod tests {
     use super::*;
 
-    fn covers(trust: &Trust, base: &str, heard: &Heard) -> bool {
+    fn covers(trust: &Trust, base: &str, heard: &CheckInSource) -> bool {
         trust.covers(&base.parse().expect("a URL"), heard)
     }
 
@@ -153,7 +153,7 @@ mod tests {
                 "{base} through a proxy"
             );
             assert!(
-                !covers(&trust, base, &Heard::default()),
+                !covers(&trust, base, &CheckInSource::default()),
                 "{base} from an old row"
             );
         }

@@ -1,8 +1,7 @@
-//! Canonical JSON to BSON and back, without loss: what MongoDB keeps is what was written, number
-//! for number.
+//! Conversion of canonical JSON to BSON and back. No number changes its value.
 //!
-//! An integer token that fits `i64` is an `Int64`, any other number a `Double`. Types that JSON
-//! does not have are refused: only this program writes these documents.
+//! An integer token that fits `i64` is an `Int64`, any other number a `Double`. BSON types that JSON
+//! does not have are an error: a publisher never writes them.
 
 use anyhow::{Context, bail};
 use contract::canonical::double;
@@ -48,8 +47,8 @@ fn bson(value: Value) -> anyhow::Result<Bson> {
     })
 }
 
-/// The JSON text of stored BSON, read where it stands. It is canonical but for the order of
-/// members, which is that of the row.
+/// The JSON text of stored BSON, without deserialising it. It is canonical except for the order of
+/// the members, which is that of the row.
 ///
 /// # Errors
 /// When it holds a type that JSON does not have.
@@ -75,7 +74,7 @@ fn write_object(document: &RawDocument, out: &mut Vec<u8>) -> anyhow::Result<()>
 }
 
 fn write_string(text: &str, out: &mut Vec<u8>) -> anyhow::Result<()> {
-    // Most strings have nothing to escape, and looking for that is quicker than doing it.
+    // Fast path: most strings contain nothing to escape, and checking that is faster than escaping.
     if text
         .bytes()
         .all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')
@@ -125,7 +124,7 @@ mod tests {
 
     use super::*;
 
-    fn there_and_back(text: &str) -> CanonicalJson {
+    fn round_trip(text: &str) -> CanonicalJson {
         let canonical = CanonicalJson::parse(text.as_bytes()).expect(text);
         let bytes = to_bson(canonical.as_str().as_bytes())
             .expect("an object")
@@ -136,10 +135,10 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_odd_keys_survive() {
+    fn numbers_and_unusual_keys_are_kept() {
         let text = r#"{"":1,"$set":{"a.b":[9007199254740993,-9223372036854775808,1e20,1e300,0.1,-0,1e2]},"ü":null}"#;
         assert_eq!(
-            there_and_back(text),
+            round_trip(text),
             CanonicalJson::parse(text.as_bytes()).expect("json")
         );
     }
@@ -150,7 +149,7 @@ mod tests {
             let doubles = doubles.iter().filter(|n| n.is_finite()).map(|n| format!("{n:e}"));
             let numbers: Vec<_> = integers.iter().map(i64::to_string).chain(doubles).collect();
             let text = format!(r#"{{"n":[{}]}}"#, numbers.join(","));
-            prop_assert_eq!(there_and_back(&text), CanonicalJson::parse(text.as_bytes()).expect("json"));
+            prop_assert_eq!(round_trip(&text), CanonicalJson::parse(text.as_bytes()).expect("json"));
         }
     }
 }

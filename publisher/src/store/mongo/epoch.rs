@@ -1,0 +1,96 @@
+//! Declaring an epoch in MongoDB.
+//!
+//! The transaction that declares it also writes every head, so that no group that read the old
+//! epoch can commit after it. A head that is created at the same time is not visible to it;
+//! `create_missing_heads` therefore conflicts with it over `_meta`.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use contract::Epoch;
+use mongodb::{ClientSession, bson::doc, error::TRANSIENT_TRANSACTION_ERROR, options::ReadConcern};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::store::mongo::{
+    CALL_TIMEOUT, HEADS, META, Mongo, STORE, TIMED_OUT, call, durable, has_label,
+};
+
+/// Time limit of a declaration with all its attempts: groups that write the heads conflict with it.
+pub(super) const DECLARE_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Mongo {
+    pub(in crate::store) async fn confirm_primary(&self) -> anyhow::Result<()> {
+        // A primary that was deposed without noticing cannot get a majority to acknowledge this.
+        let touch = doc! { "$currentDate": { "confirmed": true } };
+        let updated = call(self.table(META).update_one(doc! { "_id": STORE }, touch))
+            .await
+            .context("confirming the primary")?;
+        ensure!(
+            updated.matched_count == 1,
+            "_meta is empty: is the database being restored?"
+        );
+        Ok(())
+    }
+
+    pub(in crate::store) async fn declare_epoch(
+        &self,
+        from: Epoch,
+        to: Epoch,
+    ) -> anyhow::Result<bool> {
+        let deadline = Instant::now() + DECLARE_TIMEOUT;
+        loop {
+            let mut session = call(self.client.start_session()).await?;
+            let attempt = timeout(CALL_TIMEOUT, self.try_to_declare(&mut session, from, to))
+                .await
+                .context(TIMED_OUT);
+            match attempt.and_then(|in_time| in_time) {
+                // A group was writing a head. Another attempt is safe: if this one was committed
+                // after all, the next one finds another epoch and returns `false`. The pause is
+                // random, so that the same two transactions do not collide again.
+                Err(error)
+                    if has_label(&error, TRANSIENT_TRANSACTION_ERROR)
+                        && Instant::now() < deadline =>
+                {
+                    sleep(Duration::from_millis(rand::random_range(1..=50))).await;
+                }
+                // An unknown outcome too: the caller reads the epoch and tries again.
+                attempt => return attempt,
+            }
+        }
+    }
+
+    /// Dropping the session before the commit aborts the transaction.
+    async fn try_to_declare(
+        &self,
+        session: &mut ClientSession,
+        from: Epoch,
+        to: Epoch,
+    ) -> anyhow::Result<bool> {
+        session
+            .start_transaction()
+            .read_concern(ReadConcern::snapshot())
+            .write_concern(durable())
+            .await?;
+        let old = doc! { "_id": STORE, "lineage": i64::from(from.lineage), "counter": i64::try_from(from.counter)? };
+        let new = doc! { "lineage": i64::from(to.lineage), "counter": i64::try_from(to.counter)? };
+        let updated = self
+            .table(META)
+            .update_one(old, doc! { "$set": new })
+            .session(&mut *session)
+            .await?;
+        // Another publisher has declared an epoch.
+        if updated.matched_count == 0 {
+            session.abort_transaction().await?;
+            return Ok(false);
+        }
+        // Snapshot transactions conflict only over documents that both write, and a group only
+        // reads `_meta`. Every group writes a head, so writing all heads makes it conflict.
+        let touch = doc! { "$set": { "declared": i64::try_from(to.counter)? } };
+        self.table(HEADS)
+            .update_many(doc! {}, touch)
+            .session(&mut *session)
+            .await?;
+        session.commit_transaction().await?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,96 @@
+//! The change log: reading it, and recording what was published.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use contract::{Change, CollectionName, Revision};
+use mongodb::bson::{self, Document as Bdoc, doc};
+use tokio::time::timeout;
+
+use crate::store::mongo::{CALL_TIMEOUT, CHANGES, Mongo, TIMED_OUT, call, rows};
+
+impl Mongo {
+    pub(in crate::store) async fn changes(
+        &self,
+        collection: &CollectionName,
+        since: Revision,
+        limit: usize,
+        bytes: usize,
+    ) -> anyhow::Result<Vec<Change>> {
+        self.read_log(after(collection, since), limit, bytes).await
+    }
+
+    pub(in crate::store) async fn pending(
+        &self,
+        collection: &CollectionName,
+        since: Revision,
+        recent: Range<DateTime<Utc>>,
+        limit: usize,
+    ) -> anyhow::Result<Vec<Change>> {
+        let start = bson::DateTime::from_millis(recent.start.timestamp_millis());
+        let end = bson::DateTime::from_millis(recent.end.timestamp_millis());
+        let mut filter = after(collection, since);
+        filter.insert("pending", true);
+        filter.insert(
+            "$or",
+            vec![
+                doc! { "time": { "$lt": start } },
+                doc! { "time": { "$gte": end } },
+            ],
+        );
+        self.read_log(filter, limit, usize::MAX).await
+    }
+
+    async fn read_log(
+        &self,
+        filter: Bdoc,
+        limit: usize,
+        bytes: usize,
+    ) -> anyhow::Result<Vec<Change>> {
+        let read = async {
+            let mut found = self
+                .table(CHANGES)
+                .find(filter)
+                .sort(doc! { "revision": 1 })
+                .limit(i64::try_from(limit)?)
+                .await?;
+            let mut changes = Vec::new();
+            let mut read = 0;
+            // Checked before the next one, so that a large change is returned too.
+            while read < bytes && found.advance().await? {
+                read += found.current().as_bytes().len();
+                changes.push(rows::change(found.current())?);
+            }
+            Ok(changes)
+        };
+        timeout(CALL_TIMEOUT, read).await.context(TIMED_OUT)?
+    }
+
+    pub(in crate::store) async fn mark_published(
+        &self,
+        published: &[(CollectionName, Revision)],
+    ) -> anyhow::Result<()> {
+        let mut revisions = BTreeMap::<_, Vec<i64>>::new();
+        for (collection, revision) in published {
+            revisions
+                .entry(collection)
+                .or_default()
+                .push(i64::try_from(*revision)?);
+        }
+        // Waiting for a majority is not worth it: if this is lost, events are only published twice.
+        let log = self.table_not_durable(CHANGES);
+        for (collection, revisions) in revisions {
+            let filter =
+                doc! { "collection": collection.as_str(), "revision": { "$in": revisions } };
+            // Removed and not set to false, so that the record leaves the partial index.
+            call(log.update_many(filter, doc! { "$unset": { "pending": "" } })).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Selects the changes of a collection after a revision.
+fn after(collection: &CollectionName, revision: Revision) -> Bdoc {
+    doc! { "collection": collection.as_str(), "revision": { "$gt": i64::try_from(revision).unwrap_or(i64::MAX) } }
+}

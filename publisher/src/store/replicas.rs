@@ -1,0 +1,77 @@
+//! What the store keeps about replicas. Nothing here concerns documents.
+//!
+//! Rows of replicas are a view, never the truth: a replica checks in again within seconds, so a
+//! lost row is soon written again. Writes are therefore not durable at once.
+
+use chrono::{DateTime, Utc};
+use contract::fleet::ReplicaRecord;
+use serde::{Deserialize, Serialize};
+
+use crate::store::Store;
+
+/// Replicas that a store keeps and that a request reads. Above this number the ones that did not
+/// check in for the longest time are forgotten.
+pub const MAX_REPLICAS: usize = 20_000;
+/// Bytes of rows that a request reads.
+pub(super) const MAX_BYTES: usize = 64 << 20;
+
+/// A replica as the store keeps it: one JSON object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaRow {
+    /// The part that the API returns.
+    #[serde(flatten)]
+    pub record: ReplicaRecord,
+    /// How the last check-in was received. The default, which trusts nothing, if the row does not
+    /// contain it.
+    #[serde(default)]
+    pub source: CheckInSource,
+}
+
+/// How a check-in was received. The transport `LOCAL` decides with it whether it may send events to
+/// the address in the check-in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct CheckInSource {
+    /// Identifies the loopback interface over which the check-in came, if it came over one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loopback: Option<String>,
+    /// Whether the check-in carried the token of the publisher.
+    pub token: bool,
+}
+
+impl Store {
+    /// Writes rows, each unless the store has a newer one of that replica.
+    ///
+    /// # Errors
+    /// When the store cannot be written. Some of the rows may have been written.
+    pub async fn put_replicas(&self, rows: Vec<ReplicaRow>) -> anyhow::Result<()> {
+        match self {
+            Self::Embedded(store) => store.put_replicas(rows).await,
+            Self::Mongo(store) => store.put_replicas(&rows).await,
+        }
+    }
+
+    /// All rows, at most [`MAX_REPLICAS`] and about 64 MiB. MongoDB returns the latest check-ins
+    /// first; the embedded store, which never has too many, orders by name.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn replicas(&self) -> anyhow::Result<Vec<ReplicaRow>> {
+        match self {
+            Self::Embedded(store) => store.replicas().await,
+            Self::Mongo(store) => store.replicas().await,
+        }
+    }
+
+    /// Removes the rows of replicas whose last check-in was before `before`, and those above
+    /// [`MAX_REPLICAS`].
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn forget_replicas(&self, before: DateTime<Utc>) -> anyhow::Result<()> {
+        match self {
+            Self::Embedded(store) => store.forget_replicas(before).await,
+            Self::Mongo(store) => store.forget_replicas(before).await,
+        }
+    }
+}
