@@ -10,6 +10,8 @@ use contract::{
     CollectionName, Document, DocumentId, JsonError, Problem, ProblemKind, problem, set,
 };
 
+use crate::fleet::FleetError;
+
 /// An error answer: a [`Problem`] on its way out.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{} {}: {}", problem.status, problem.title, problem.detail)]
@@ -214,14 +216,6 @@ impl ApiError {
         )
     }
 
-    /// 503: more check-ins wait than can be held.
-    pub fn fleet_too_busy() -> Self {
-        Self::unavailable(
-            ProblemKind::Busy,
-            "Too many check-ins are waiting; come back in a moment",
-        )
-    }
-
     /// 503: as many snapshots are under way as may be.
     pub fn loads_under_way() -> Self {
         Self::unavailable(
@@ -265,6 +259,27 @@ impl ResponseError for ApiError {
             response.insert_header(("ETag", etag.as_str()));
         }
         response.body(serde_json::to_vec(&self.problem).unwrap_or_default())
+    }
+}
+
+/// The answer to what the fleet refuses; the detail is the text of the error.
+impl From<FleetError> for ApiError {
+    fn from(error: FleetError) -> Self {
+        let kind = match &error {
+            FleetError::Busy => ProblemKind::Busy,
+            FleetError::Stopping => ProblemKind::Stopping,
+            FleetError::StoreUnavailable => ProblemKind::StoreUnavailable,
+            FleetError::InvalidInstance { .. } => ProblemKind::BadRequest,
+            FleetError::InvalidCheckIn { .. } => ProblemKind::BadBody,
+            FleetError::NotDeclared(_) => ProblemKind::NotDeclared,
+            FleetError::NotDeclaredNow(_) => ProblemKind::NotDeclaredNow,
+        };
+        let problem = Problem::new(kind, error.to_string());
+        match error {
+            FleetError::InvalidInstance { .. } => problem.field("instance").into(),
+            FleetError::InvalidCheckIn { pointer, .. } => problem.at(pointer).into(),
+            _ => problem.into(),
+        }
     }
 }
 

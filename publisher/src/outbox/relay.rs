@@ -23,7 +23,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::{metrics::Metrics, store::Store, transport::Manager};
+use crate::{metrics::Metrics, store::Store, transport::Transport};
 
 /// Changes handed over in memory; what finds no room is found by the sweep.
 pub const QUEUE: usize = 4_096;
@@ -66,7 +66,7 @@ enum Done {
 /// Runs for as long as changes may come.
 pub struct Relay {
     store: Store,
-    manager: Arc<Manager>,
+    manager: Arc<Transport>,
     changes: mpsc::Receiver<Handed>,
     waiting_for: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Everything in flight, or published and not yet cleared: the sweep leaves it alone.
@@ -93,7 +93,7 @@ impl Relay {
     /// A relay of the changes that arrive, to `manager`.
     pub fn new(
         store: Store,
-        manager: Manager,
+        manager: Transport,
         changes: mpsc::Receiver<Handed>,
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<Self> {

@@ -20,7 +20,7 @@ use e2e::{
 };
 use publisher::{
     app::Publisher,
-    settings::{ManagerSettings, Settings},
+    settings::{TransportSettings, Settings},
 };
 
 /// The first word of its command line.
@@ -121,8 +121,8 @@ pub(crate) fn run() -> Option<ExitCode> {
 fn serve(options: &[String], count: usize, port: u16) -> anyhow::Result<()> {
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
     let mut settings = Settings::read(&options)?;
-    if let Some(ManagerSettings::Local { subscribers, .. }) =
-        settings.events.as_mut().map(|events| &mut events.manager)
+    if let Some(TransportSettings::Local { subscribers, .. }) =
+        settings.events.as_mut().map(|events| &mut events.transport)
     {
         let url = |one| Ok(format!("http://{}:{port}", address(one)?).parse()?);
         *subscribers = (0..count).map(url).collect::<anyhow::Result<_>>()?;

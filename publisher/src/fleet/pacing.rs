@@ -1,0 +1,111 @@
+//! How soon a replica may check in again after its revisions moved: the bound on what early
+//! check-ins cost all publishers of a store together. Nothing here waits or sends.
+//!
+//! A replica checks in at its interval, and earlier when it applied changes, so that the list of
+//! replicas is fresh. With N live replicas and a pause of P ms between two early check-ins of one
+//! replica, the fleet sends at most N · 1000 / P of them in a second. P is 2 ms for each replica
+//! and never below 500 ms:
+//!
+//! | N | P | early check-ins a second, at most |
+//! |---|---|---|
+//! | 10 | 500 ms | 20 |
+//! | 250 | 500 ms | 500 |
+//! | 1,000 | 2 s | 500 |
+//! | 20,000 | 40 s | 500 |
+//!
+//! From 5,000 replicas with an interval of 10 s on, P reaches the interval: no check-in is early.
+
+use std::{
+    collections::HashSet,
+    sync::{Mutex, MutexGuard},
+};
+
+use crate::store::fleet::MOST_MEMBERS;
+
+/// The shortest pause, in milliseconds: small fleets do not need more than two reports a second.
+const MIN_PAUSE_MS: u64 = 500;
+/// Milliseconds of pause for each replica: 1000 ms / 2 ms = 500 early check-ins a second.
+const PAUSE_MS_PER_REPLICA: u64 = 2;
+
+/// The pause between two check-ins of a replica whose revisions move, in milliseconds.
+pub(super) fn report_after_ms(replicas: usize) -> u64 {
+    let replicas = u64::try_from(replicas).unwrap_or(u64::MAX);
+    replicas.saturating_mul(PAUSE_MS_PER_REPLICA).max(MIN_PAUSE_MS)
+}
+
+/// The number of live replicas, counted without a read of the store for each check-in.
+#[derive(Debug, Default)]
+pub(super) struct FleetSize(Mutex<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// Live replicas in the rows of all publishers, when they were last read.
+    live_rows: usize,
+    /// Replicas that checked in here since then. They make a fleet that starts at once count before
+    /// its rows are read.
+    checked_in: HashSet<String>,
+}
+
+impl FleetSize {
+    /// Counts a replica that checked in with this publisher.
+    pub(super) fn note(&self, instance: &str) {
+        let mut counts = self.lock();
+        // The name is copied only once per read of the rows; the number of names is bounded.
+        if counts.checked_in.len() < MOST_MEMBERS && !counts.checked_in.contains(instance) {
+            counts.checked_in.insert(instance.to_owned());
+        }
+    }
+
+    /// Replaces the count by the number of live replicas that the store and this publisher know.
+    pub(super) fn set(&self, live_rows: usize) {
+        *self.lock() = Counts {
+            live_rows,
+            checked_in: HashSet::new(),
+        };
+    }
+
+    /// The larger of both counts: too long a pause only delays a report.
+    pub(super) fn get(&self) -> usize {
+        let counts = self.lock();
+        counts.live_rows.max(counts.checked_in.len())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().expect("no holder of this lock can panic")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn early_check_ins_never_exceed_500_a_second_over_the_fleet() {
+        assert_eq!(report_after_ms(0), 500);
+        assert_eq!(report_after_ms(250), 500);
+        assert_eq!(report_after_ms(251), 502);
+        assert_eq!(report_after_ms(1_000), 2_000);
+        for replicas in [1, 10, 249, 250, 251, 1_000, 5_000, MOST_MEMBERS] {
+            let per_second = replicas as f64 * 1_000.0 / report_after_ms(replicas) as f64;
+            assert!(per_second <= 500.0, "{replicas} replicas: {per_second}");
+        }
+        assert_eq!(report_after_ms(usize::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn a_replica_counts_once_and_before_its_row_is_read() {
+        let size = FleetSize::default();
+        for instance in ["a", "b", "a"] {
+            size.note(instance);
+        }
+        assert_eq!(size.get(), 2);
+        size.set(7);
+        assert_eq!(size.get(), 7);
+        size.note("a");
+        assert_eq!(size.get(), 7, "its row was counted");
+        size.set(0);
+        assert_eq!(size.get(), 0, "replicas that went are not counted");
+        (0..2 * MOST_MEMBERS).for_each(|number| size.note(&number.to_string()));
+        assert_eq!(size.get(), MOST_MEMBERS, "the memory is bounded");
+    }
+}
