@@ -192,7 +192,10 @@ impl Publisher {
         .shutdown_signal(self.supervisor.stop().cancelled_owned())
         .bind(listen)
         .with_context(|| format!("listening on {listen} (AURA_CONFIGURATION_LISTEN)"))?;
-        let address = *server.addrs().first().context("the server is bound to no address")?;
+        let address = *server
+            .addrs()
+            .first()
+            .context("the server is bound to no address")?;
         self.http = Some((address, server.run()));
         Ok(())
     }

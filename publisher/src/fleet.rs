@@ -187,10 +187,7 @@ impl Fleet {
     /// # Errors
     /// [`FleetError::NotDeclared`] when no epoch can be declared for this store,
     /// [`FleetError::NotDeclaredNow`] when the store is not ready for it.
-    pub async fn declare(
-        &self,
-        request: RestoreEpochRequest,
-    ) -> Result<EpochDeclared, FleetError> {
+    pub async fn declare(&self, request: RestoreEpochRequest) -> Result<EpochDeclared, FleetError> {
         let epoch = self.restore.declare(request.adopt).await?;
         Ok(EpochDeclared { epoch })
     }

@@ -26,7 +26,11 @@ const MAX_TEXT: usize = 1_024;
 /// [`FleetError::InvalidInstance`], or [`FleetError::InvalidCheckIn`] with the pointer at fault.
 pub(super) fn read(instance: &str, body: &[u8]) -> Result<CheckIn, FleetError> {
     // Serde reads an array as a struct as well, member by member; a check-in is an object.
-    if body.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+    if body
+        .trim_ascii_start()
+        .first()
+        .is_some_and(|first| *first != b'{')
+    {
         return Err(invalid("", "expected an object"));
     }
     let check_in: CheckIn = serde_json::from_slice(body).map_err(|error| invalid("", error))?;
@@ -36,10 +40,16 @@ pub(super) fn read(instance: &str, body: &[u8]) -> Result<CheckIn, FleetError> {
         });
     }
     if check_in.instance != instance {
-        return Err(invalid("/instance", "expected the name that is in the path"));
+        return Err(invalid(
+            "/instance",
+            "expected the name that is in the path",
+        ));
     }
     if !is_name(&check_in.boot_id) {
-        return Err(invalid("/bootId", "expected 1 to 128 visible ASCII characters"));
+        return Err(invalid(
+            "/bootId",
+            "expected 1 to 128 visible ASCII characters",
+        ));
     }
     if let Some(url) = &check_in.base_url {
         base_url(url).map_err(|reason| invalid("/baseUrl", reason))?;

@@ -30,47 +30,55 @@ const PAUSE_MS_PER_REPLICA: u64 = 2;
 /// The pause between two check-ins of a replica whose revisions move, in milliseconds.
 pub(super) fn report_after_ms(replicas: usize) -> u64 {
     let replicas = u64::try_from(replicas).unwrap_or(u64::MAX);
-    replicas.saturating_mul(PAUSE_MS_PER_REPLICA).max(MIN_PAUSE_MS)
+    replicas
+        .saturating_mul(PAUSE_MS_PER_REPLICA)
+        .max(MIN_PAUSE_MS)
 }
 
 /// The number of live replicas, counted without a read of the store for each check-in.
 #[derive(Debug, Default)]
-pub(super) struct FleetSize(Mutex<Counts>);
+pub(super) struct FleetSize(Mutex<Names>);
 
 #[derive(Debug, Default)]
-struct Counts {
-    /// Live replicas in the rows of all publishers, when they were last read.
-    live_rows: usize,
-    /// Replicas that checked in here since then. They make a fleet that starts at once count before
-    /// its rows are read.
-    checked_in: HashSet<String>,
+struct Names {
+    /// Replicas that were live when the rows of all publishers were last read, and those that
+    /// checked in here since. They make a fleet that starts at once count before its rows are read.
+    live: HashSet<String>,
+    /// Replicas that checked in here since the last read of the rows began.
+    since_read: HashSet<String>,
 }
 
 impl FleetSize {
     /// Counts a replica that checked in with this publisher.
     pub(super) fn note(&self, instance: &str) {
-        let mut counts = self.lock();
-        // The name is copied only once per read of the rows; the number of names is bounded.
-        if counts.checked_in.len() < MOST_MEMBERS && !counts.checked_in.contains(instance) {
-            counts.checked_in.insert(instance.to_owned());
+        let mut names = self.lock();
+        let Names { live, since_read } = &mut *names;
+        for set in [live, since_read] {
+            // Most names are known, and are not copied again; their number is bounded.
+            if set.len() < MOST_MEMBERS && !set.contains(instance) {
+                set.insert(instance.to_owned());
+            }
         }
     }
 
-    /// Replaces the count by the number of live replicas that the store and this publisher know.
-    pub(super) fn set(&self, live_rows: usize) {
-        *self.lock() = Counts {
-            live_rows,
-            checked_in: HashSet::new(),
-        };
+    /// A read of the rows begins: what is noted from now on may not be in them.
+    pub(super) fn begin_read(&self) {
+        self.lock().since_read.clear();
     }
 
-    /// The larger of both counts: too long a pause only delays a report.
+    /// Replaces the live replicas by those that were read. Replicas that are gone no longer count.
+    pub(super) fn end_read(&self, live: impl Iterator<Item = String>) {
+        let mut names = self.lock();
+        names.live = live.chain(names.since_read.iter().cloned()).collect();
+    }
+
+    /// Live replicas: exact after each read, and never too few by more than the new replicas of
+    /// other publishers.
     pub(super) fn get(&self) -> usize {
-        let counts = self.lock();
-        counts.live_rows.max(counts.checked_in.len())
+        self.lock().live.len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Counts> {
+    fn lock(&self) -> MutexGuard<'_, Names> {
         self.0.lock().expect("no holder of this lock can panic")
     }
 }
@@ -93,18 +101,24 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_counts_once_and_before_its_row_is_read() {
+    fn a_replica_counts_once_and_until_it_is_gone() {
         let size = FleetSize::default();
+        let names = |names: &[&str]| -> Vec<String> {
+            names.iter().map(|name| (*name).to_owned()).collect()
+        };
         for instance in ["a", "b", "a"] {
             size.note(instance);
         }
         assert_eq!(size.get(), 2);
-        size.set(7);
-        assert_eq!(size.get(), 7);
+        size.begin_read();
+        size.note("late");
+        size.end_read(names(&["a", "b", "elsewhere"]).into_iter());
+        assert_eq!(size.get(), 4, "one checked in while the rows were read");
         size.note("a");
-        assert_eq!(size.get(), 7, "its row was counted");
-        size.set(0);
-        assert_eq!(size.get(), 0, "replicas that went are not counted");
+        assert_eq!(size.get(), 4, "its row was counted");
+        size.begin_read();
+        size.end_read(names(&["elsewhere"]).into_iter());
+        assert_eq!(size.get(), 1, "replicas that are gone are not counted");
         (0..2 * MOST_MEMBERS).for_each(|number| size.note(&number.to_string()));
         assert_eq!(size.get(), MOST_MEMBERS, "the memory is bounded");
     }

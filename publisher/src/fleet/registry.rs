@@ -254,7 +254,9 @@ impl RegistryTask {
             // One line when the failure begins and one when it ends, not one per round.
             match &done {
                 Err(error) if !failing => {
-                    warn!("replica records cannot be written or read, will be tried again: {error:#}");
+                    warn!(
+                        "replica records cannot be written or read, will be tried again: {error:#}"
+                    );
                 }
                 Ok(()) if failing => info!("replica records are written and read again"),
                 _ => {}
@@ -293,9 +295,11 @@ impl RegistryTask {
     }
 
     async fn read_all(&self) -> anyhow::Result<()> {
+        self.registry.size.begin_read();
         let mut rows = self.registry.rows().await?;
         rows.retain(|row| !row.member.gone);
-        self.registry.size.set(rows.len());
+        let names = rows.iter().map(|row| row.member.check_in.instance.clone());
+        self.registry.size.end_read(names);
         if let Some(subscribers) = &self.subscribers {
             subscribers.replace(
                 rows.iter()
@@ -312,10 +316,7 @@ pub(super) fn base_url(check_in: &CheckIn) -> Option<reqwest::Url> {
 }
 
 fn is_gone(record: &ReplicaRecord, now: DateTime<Utc>) -> bool {
-    let silence = record
-        .check_in
-        .interval_ms
-        .saturating_mul(SILENT_INTERVALS);
+    let silence = record.check_in.interval_ms.saturating_mul(SILENT_INTERVALS);
     // A replica may report any interval, also one beyond all time.
     let silence = i64::try_from(silence)
         .ok()

@@ -272,7 +272,8 @@ mod tests {
         assert_eq!(event["data"]["changeSet"], set);
 
         let bare: serde_json::Value =
-            serde_json::from_slice(&encoder.without_envelope(&change).expect("data")).expect("json");
+            serde_json::from_slice(&encoder.without_envelope(&change).expect("data"))
+                .expect("json");
         let mut data = event["data"].clone();
         let members = data.as_object_mut().expect("an object");
         members.retain(|name, _value| name != "metadata" && name != "pubSubName");

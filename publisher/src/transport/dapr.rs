@@ -41,7 +41,8 @@ impl DaprTransport {
         api_token: Option<&str>,
         encoder: EventEncoder,
     ) -> anyhow::Result<Self> {
-        let endpoint = Endpoint::from_shared(endpoint).context("the gRPC endpoint of the sidecar")?;
+        let endpoint =
+            Endpoint::from_shared(endpoint).context("the gRPC endpoint of the sidecar")?;
         let channel = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(PUBLISH_TIMEOUT)

@@ -120,3 +120,26 @@ async fn one_read_answers_all_waiting_check_ins() {
     );
     assert_eq!(snapshots.iter().flatten().count(), 100);
 }
+
+#[tokio::test]
+async fn the_pause_between_early_check_ins_grows_with_the_fleet() {
+    let testbed = Testbed::new().await;
+    let head = testbed.head(FREE).await;
+    let at_head = || report(head.epoch, head.revision, head.digest);
+    let answer = testbed.check_in("first", at_head()).await;
+    assert_eq!(answer.report_after_ms, Some(500));
+    for number in 1..300 {
+        testbed.check_in(&format!("r{number}"), at_head()).await;
+    }
+    let answer = testbed.check_in("first", at_head()).await;
+    assert_eq!(answer.report_after_ms, Some(600), "300 replicas, 2 ms each");
+}
+
+#[tokio::test]
+async fn a_check_in_after_the_end_is_refused_as_stopping() {
+    let testbed = Testbed::new().await;
+    let (batcher, task) = CheckInBatcher::new(testbed.store.clone());
+    drop(task);
+    let refused = batcher.snapshot(Vec::new()).await;
+    assert!(matches!(refused, Err(FleetError::Stopping)), "{refused:?}");
+}

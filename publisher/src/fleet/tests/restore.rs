@@ -133,7 +133,9 @@ async fn an_epoch_that_the_operator_asks_for_is_after_every_reported_one() {
         counter: u64::MAX,
         ..epoch
     };
-    testbed.check_in("s", report(implausible, 1, Digest(1))).await;
+    testbed
+        .check_in("s", report(implausible, 1, Digest(1)))
+        .await;
     let declared = testbed
         .fleet
         .declare(RestoreEpochRequest::default())

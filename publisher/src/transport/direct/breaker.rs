@@ -109,10 +109,7 @@ impl Drop for Permit<'_> {
     fn drop(&mut self) {
         let mut inner = self.breaker.lock();
         // Not when the breaker closed and opened since: its present trial is of another delivery.
-        if self.is_trial
-            && inner.state == State::HalfOpen
-            && inner.generation == self.generation
-        {
+        if self.is_trial && inner.state == State::HalfOpen && inner.generation == self.generation {
             inner.state = State::Open;
         }
     }

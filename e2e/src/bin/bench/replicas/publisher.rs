@@ -20,7 +20,7 @@ use e2e::{
 };
 use publisher::{
     app::Publisher,
-    settings::{TransportSettings, Settings},
+    settings::{Settings, TransportSettings},
 };
 
 /// The first word of its command line.
