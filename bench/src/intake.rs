@@ -166,7 +166,7 @@ impl Events {
         let settings = Settings::read(&["--collections", head.collection.as_str()])?;
         let envelopes = envelopes(&settings.events.context("events are off")?);
         let body =
-            |number| envelopes.delivered(&stock::update(head, number, number % DOCUMENTS, BYTES)?);
+            |number| envelopes.for_subscriber(&stock::update(head, number, number % DOCUMENTS, BYTES)?);
         Ok(Self {
             first: (0..first).map(body).collect::<anyhow::Result<_>>()?,
             all: Requests::write((0..count).map(|number| Ok(request(&body(number)?))))?,

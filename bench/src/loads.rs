@@ -105,7 +105,7 @@ async fn hundreds(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         }
         comparison.round(all, one);
     }
-    let refused = stand.counter("confcast_loads_refused_total").await?;
+    let refused = stand.counter("confcast_snapshots_refused_total").await?;
     bench.say(&format!(
         "measure 9, {refused} loads were refused in all and came again"
     ));

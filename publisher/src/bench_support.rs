@@ -12,16 +12,16 @@ use crate::{
 };
 pub use crate::{
     outbox::relay::QUEUE as RELAY_QUEUE,
-    transport::cloudevent::{Envelopes, MEDIA_TYPE},
+    transport::cloudevent::{EventEncoder, MEDIA_TYPE},
 };
 
 /// Makes the events that a publisher with these settings and without schemas sends.
-pub fn envelopes(events: &Events) -> Envelopes {
-    Envelopes {
+pub fn envelopes(events: &Events) -> EventEncoder {
+    EventEncoder {
         pub_sub_name: events.pub_sub_name.clone(),
         ttl_seconds: events.ttl_seconds,
         data_limit: events.data_limit,
-        terms: Arc::new(PublisherPolicy {
+        policy: Arc::new(PublisherPolicy {
             collections: BTreeSet::new(),
             rules: Rules {
                 schemas: Schemas::default(),

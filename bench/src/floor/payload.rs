@@ -37,9 +37,9 @@ impl Payload {
         let envelopes = envelopes(&events);
         let change = change()?;
         Ok(Self {
-            event: envelopes.event(&change)?,
-            delivered: envelopes.delivered(&change)?,
-            bare: envelopes.bare(&change)?,
+            event: envelopes.for_sidecar(&change)?,
+            delivered: envelopes.for_subscriber(&change)?,
+            bare: envelopes.without_envelope(&change)?,
             component: events.pub_sub_name,
             ttl_seconds: events.ttl_seconds,
         })

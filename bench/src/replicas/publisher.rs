@@ -21,7 +21,7 @@ use e2e::{
         wait::eventually,
     },
 };
-use publisher::{ManagerSettings, Publisher, Settings};
+use publisher::{Publisher, Settings, TransportSettings};
 
 /// The first word of its command line.
 pub(crate) const WORD: &str = "publisher-of-many";
@@ -121,8 +121,8 @@ pub(crate) fn run() -> Option<ExitCode> {
 fn serve(options: &[String], count: usize, port: u16) -> anyhow::Result<()> {
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
     let mut settings = Settings::read(&options)?;
-    if let Some(ManagerSettings::Local { subscribers, .. }) =
-        settings.events.as_mut().map(|events| &mut events.manager)
+    if let Some(TransportSettings::Local { subscribers, .. }) =
+        settings.events.as_mut().map(|events| &mut events.transport)
     {
         let url = |one| Ok(format!("http://{}:{port}", address(one)?).parse()?);
         *subscribers = (0..count).map(url).collect::<anyhow::Result<_>>()?;

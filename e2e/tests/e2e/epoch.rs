@@ -197,7 +197,7 @@ async fn a_blank_database_is_never_declared() -> Outcome {
     stands(&api, &lost).await?;
     eventually("the operator is told", async || {
         ensure!(
-            publisher.output().contains("it is BLANK"),
+            publisher.output().contains("the store is blank"),
             "{}",
             publisher.output()
         );

@@ -10,7 +10,7 @@ use std::time::Duration;
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
 use contract::{CollectionName, DocumentId, JsonError, Problem, ProblemKind, problem};
 
-use crate::decide::WriteError;
+use crate::{decide::WriteError, fleet::FleetError};
 
 /// Delay before a client tries again what is impossible at the moment.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -170,14 +170,6 @@ impl ApiError {
         )
     }
 
-    /// 503: the queue of check-ins is full.
-    pub fn fleet_too_busy() -> Self {
-        Self::unavailable(
-            ProblemKind::Busy,
-            "Too many check-ins are waiting; try again",
-        )
-    }
-
     /// 503: as many snapshots are being sent as the limit allows.
     pub fn loads_under_way() -> Self {
         Self::unavailable(
@@ -221,6 +213,27 @@ impl ResponseError for ApiError {
             response.insert_header(("ETag", etag.as_str()));
         }
         response.body(serde_json::to_vec(&self.problem).unwrap_or_default())
+    }
+}
+
+/// The answer to what the fleet refuses; the detail is the text of the error.
+impl From<FleetError> for ApiError {
+    fn from(error: FleetError) -> Self {
+        let kind = match &error {
+            FleetError::Busy => ProblemKind::Busy,
+            FleetError::Stopping => ProblemKind::Stopping,
+            FleetError::StoreUnavailable => ProblemKind::StoreUnavailable,
+            FleetError::InvalidInstance { .. } => ProblemKind::BadRequest,
+            FleetError::InvalidCheckIn { .. } => ProblemKind::BadBody,
+            FleetError::NotDeclared(_) => ProblemKind::NotDeclared,
+            FleetError::NotDeclaredNow(_) => ProblemKind::NotDeclaredNow,
+        };
+        let problem = Problem::new(kind, error.to_string());
+        match error {
+            FleetError::InvalidInstance { .. } => problem.field("instance").into(),
+            FleetError::InvalidCheckIn { pointer, .. } => problem.at(pointer).into(),
+            _ => problem.into(),
+        }
     }
 }
 

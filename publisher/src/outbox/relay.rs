@@ -31,7 +31,7 @@ use tokio::{
 };
 use tracing::{Instrument, Span, debug, info, warn};
 
-use crate::{metrics::Metrics, store::Store, transport::Manager};
+use crate::{metrics::Metrics, store::Store, transport::Transport};
 
 mod sweep;
 
@@ -92,7 +92,7 @@ enum Finished {
 /// Publishes changes for as long as the writer may send more.
 pub struct Relay {
     store: Store,
-    transport: Arc<Manager>,
+    transport: Arc<Transport>,
     changes: mpsc::Receiver<CommittedChange>,
     operations: FuturesUnordered<BoxFuture<'static, Finished>>,
     /// Changes that are in flight, or published and not yet marked. The sweep finds them in the log
@@ -117,14 +117,14 @@ impl Relay {
     /// When the store serves no collection.
     pub fn new(
         store: Store,
-        manager: Manager,
+        transport: Transport,
         changes: mpsc::Receiver<CommittedChange>,
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<Self> {
         Ok(Self {
             sweep: Sweep::new(&store.policy().collections)?,
             store,
-            transport: Arc::new(manager),
+            transport: Arc::new(transport),
             changes,
             operations: FuturesUnordered::new(),
             known: HashSet::new(),

@@ -76,7 +76,7 @@ async fn a_check_in_is_answered_503_without_a_database() -> Outcome {
         .expect(503)?;
     let metrics = publisher.api().get("/metrics").await?.expect(200)?.body;
     ensure!(
-        metrics.contains("confcast_diverged_total 0\n") && metrics.ends_with("# EOF\n"),
+        metrics.contains("confcast_replicas_diverged_total 0\n") && metrics.ends_with("# EOF\n"),
         "{metrics}"
     );
     Ok(())
@@ -158,7 +158,7 @@ async fn a_herd_is_let_in_a_few_at_a_time() -> Outcome {
     drop(second);
     let metrics = api.get("/metrics").await?.expect(200)?.body;
     ensure!(
-        metrics.contains("confcast_loads_refused_total"),
+        metrics.contains("confcast_snapshots_refused_total"),
         "{metrics}"
     );
     Ok(())
