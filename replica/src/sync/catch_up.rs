@@ -50,7 +50,7 @@ impl CatchUp {
                     self.loader.load().await
                 } else {
                     // Another history, or an old copy: the check-in finds out which.
-                    self.check_ins.check_in().await.map(|_answer| ())
+                    self.check_ins.check_in().await.map(|_checked_in| ())
                 }
             }
             // A publisher or subscriber of an older version, which has no feed.

@@ -38,6 +38,16 @@ pub(crate) struct CheckIns {
     pub(crate) intake_monitor: Mutex<IntakeMonitor>,
 }
 
+/// What the loop has to know of a check-in that succeeded.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct CheckedIn {
+    /// The shortest time between two check-ins of a replica whose revisions move; `None` where
+    /// early check-ins are not wanted.
+    pub(crate) report_after: Option<Duration>,
+    /// Version of the changes that the report includes; see [`Cache::feed_changed`].
+    pub(crate) reported_version: u64,
+}
+
 /// What was last done about a fault of the intake.
 #[derive(Debug, Default)]
 pub(crate) struct IntakeMonitor {
@@ -50,20 +60,19 @@ pub(crate) struct IntakeMonitor {
 impl CheckIns {
     /// Checks in once. Loads before when nothing is held at all, and afterwards when a collection
     /// is not loaded, when the publisher is in a newer history, or when it found that this replica
-    /// has diverged. Returns the shortest time to the next check-in of a replica whose revisions
-    /// move, if the publisher gave one.
+    /// has diverged.
     ///
     /// A replica that lacks a collection checks in before it loads: what it holds of the others may
     /// be the only evidence that a database was restored.
     ///
     /// # Errors
     /// When no publisher gave a usable answer, or its store is refused.
-    pub(crate) async fn check_in(&self) -> Result<Option<Duration>, SyncError> {
+    pub(crate) async fn check_in(&self) -> Result<CheckedIn, SyncError> {
         if self.cache.view().root().epoch().is_none() {
             self.loader.load().await?;
             if self.cache.view().root().epoch().is_none() {
                 // A publisher without revisions knows no check-ins.
-                return Ok(None);
+                return Ok(CheckedIn::default());
             }
         }
         let view = self.cache.view();
@@ -86,7 +95,10 @@ impl CheckIns {
         if other_epoch || self.must_load() {
             self.loader.load().await?;
         }
-        Ok(answer.report_after_ms.map(Duration::from_millis))
+        Ok(CheckedIn {
+            report_after: answer.report_after_ms.map(Duration::from_millis),
+            reported_version: view.buffers.version,
+        })
     }
 
     /// Whether a collection is not loaded, or has diverged.

@@ -124,9 +124,8 @@ impl SyncLoop {
                     self.wait(&mut schedule, &mut feed_changed).await
                 }
                 Phase::CheckingIn { then_catch_up } => {
-                    // Before the report is made: a watermark that moves later is not in it.
-                    feed_changed.mark_unchanged();
-                    self.check_in(&mut schedule, then_catch_up).await
+                    self.check_in(&mut schedule, &mut feed_changed, then_catch_up)
+                        .await
                 }
                 Phase::CatchingUp => self.catch_up(&mut schedule).await,
             };
@@ -225,7 +224,12 @@ impl SyncLoop {
         }
     }
 
-    async fn check_in(&self, schedule: &mut Schedule, then_catch_up: bool) -> Phase {
+    async fn check_in(
+        &self,
+        schedule: &mut Schedule,
+        feed_changed: &mut watch::Receiver<u64>,
+        then_catch_up: bool,
+    ) -> Phase {
         schedule.last_check_in = Some(Instant::now());
         schedule.reporting = false;
         schedule.unavailable.clear();
@@ -236,8 +240,13 @@ impl SyncLoop {
         let share = rand::random_range(CHECK_IN_SHARE);
         schedule.check_in_at = Instant::now() + self.config.check_in.mul_f64(share);
         match result {
-            Ok(report_after) => {
-                schedule.report_after = report_after;
+            Ok(checked_in) => {
+                schedule.report_after = checked_in.report_after;
+                // A watermark that moved after the report was made, by events or by the load that
+                // followed, is reported early.
+                if *feed_changed.borrow_and_update() != checked_in.reported_version {
+                    schedule.report_by(Instant::now());
+                }
                 if then_catch_up || needs_no_grace {
                     return Phase::CatchingUp;
                 }
@@ -332,4 +341,39 @@ fn backoff(error: &SyncError) -> Duration {
         .min(MAX_BACKOFF)
         .mul_f64(rand::random_range(1.0..1.0 + BACKOFF_JITTER));
     Duration::from_secs_f64(rand::random_range(BACKOFF)).max(requested)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_early_check_in_gathers_and_keeps_the_distance_of_the_publisher() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut schedule = Schedule {
+            check_in_at: at(10_000),
+            last_check_in: Some(start),
+            ..Schedule::new(start)
+        };
+        schedule.report_by(at(100));
+        assert_eq!(schedule.check_in_at, at(10_000), "the publisher wants none");
+        schedule.report_after = Some(Duration::from_millis(1_000));
+        schedule.report_by(at(100));
+        assert_eq!(schedule.check_in_at, at(1_000), "not sooner than asked for");
+        schedule.check_in_at = at(10_000);
+        schedule.report_by(at(2_000));
+        assert_eq!(
+            schedule.check_in_at,
+            at(2_300),
+            "further changes are gathered"
+        );
+        schedule.back_off(at(5_000));
+        schedule.report_by(at(3_000));
+        assert_eq!(
+            schedule.check_in_at,
+            at(5_000),
+            "not before the wait is over"
+        );
+    }
 }

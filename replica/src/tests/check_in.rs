@@ -1,6 +1,6 @@
 //! What a check-in reports, and what the replica does with the answer.
 
-use contract::fleet::CheckIn;
+use contract::fleet::{CheckIn, CheckInAnswer};
 
 use super::*;
 use crate::RawCollection as Collection;
@@ -233,6 +233,87 @@ async fn a_publisher_of_another_store_is_skipped() {
             );
         })
         .await;
+    })
+    .await;
+}
+
+/// A publisher at the revision of the returned number. It asks the replica `early` for early
+/// check-ins and no other replica. The revisions of A that each check-in reported are in the list.
+fn reporting_publisher() -> (
+    Arc<AtomicU64>,
+    Arc<Mutex<Vec<(String, u64)>>>,
+    impl Fn(&str, &[u8]) -> (u16, String),
+) {
+    let revision = Arc::new(AtomicU64::new(7));
+    let reports = Arc::<Mutex<Vec<_>>>::default();
+    let current = Arc::clone(&revision);
+    let log = Arc::clone(&reports);
+    let answer = move |path: &str, body: &[u8]| {
+        let revision = current.load(Ordering::Relaxed);
+        let Some(instance) = path.strip_prefix("/v1/replicas/") else {
+            let documents = [document("x", revision, &json!({"v": revision}))];
+            return (200, snapshot_of(EPOCH, revision, &documents));
+        };
+        let check_in: CheckIn = serde_json::from_slice(body).expect("a check-in");
+        log.lock().expect("not poisoned").push((
+            instance.to_owned(),
+            check_in.collections[&name("A")].revision,
+        ));
+        let mut answer: CheckInAnswer =
+            serde_json::from_str(&checked_in(revision, &[])).expect("an answer");
+        answer.report_after_ms = (instance == "early").then_some(50);
+        (200, serde_json::to_string(&answer).expect("json"))
+    };
+    (revision, reports, answer)
+}
+
+#[tokio::test]
+async fn a_moved_watermark_is_reported_early_if_the_publisher_asks_for_it() {
+    let (revision, reports, answer) = reporting_publisher();
+    with_listener(answer, async |url| {
+        let build = |instance: &str| {
+            let config = Config {
+                instance: instance.to_owned(),
+                ..settings(vec![url.clone()])
+            };
+            Replica::new(config).expect("a client")
+        };
+        let early = build("early");
+        let plain = build("plain");
+        let reported = |instance: &str| -> Vec<u64> {
+            let reports = reports.lock().expect("not poisoned");
+            let of_instance = reports.iter().filter(|report| report.0 == instance);
+            of_instance.map(|report| report.1).collect()
+        };
+        let test = async {
+            eventually("both checked in", || {
+                reported("early") == [7] && reported("plain") == [7]
+            })
+            .await;
+            for first in [8, 11] {
+                revision.store(first + 2, Ordering::Relaxed);
+                let started = Instant::now();
+                for revision in first..first + 3 {
+                    let data = event("Update", "x", revision, Some(json!({"v": revision})));
+                    for replica in [&early, &plain] {
+                        let outcome = replica.receive(data.clone(), None).await;
+                        assert_eq!(outcome, EventOutcome::Success);
+                    }
+                }
+                eventually("an early check-in", || {
+                    reported("early").last() == Some(&(first + 2))
+                })
+                .await;
+                assert!(started.elapsed() >= Duration::from_millis(300));
+            }
+        };
+        following(&early, following(&plain, test)).await;
+        assert_eq!(reported("early"), [7, 10, 13], "changes are gathered");
+        assert_eq!(
+            reported("plain"),
+            [7],
+            "nothing asked it for early check-ins"
+        );
     })
     .await;
 }
