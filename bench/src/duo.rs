@@ -155,7 +155,7 @@ impl Duo {
             })
             .await?;
         }
-        let moved = [replicas[0].moved(), replicas[1].moved()];
+        let moved = [replicas[0].feed_changed(), replicas[1].feed_changed()];
         let mut duo = Self {
             changes,
             replicas,

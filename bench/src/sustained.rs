@@ -138,7 +138,7 @@ async fn write(
 ) -> anyhow::Result<u64> {
     let (id, mut moved, mut written) = (
         format!("w-{writer}"),
-        duo.replicas.each_ref().map(Replica::moved),
+        duo.replicas.each_ref().map(Replica::feed_changed),
         0,
     );
     while goes_on() {

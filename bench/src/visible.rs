@@ -202,7 +202,7 @@ impl<'a> Ours<'a> {
         let revision = api.head(FREE).await?.revision;
         let replicas = replicas
             .each_ref()
-            .map(|replica| (replica, replica.moved()));
+            .map(|replica| (replica, replica.feed_changed()));
         let mut ours = Self {
             publisher: api,
             collection,

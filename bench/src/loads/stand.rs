@@ -119,7 +119,7 @@ pub(super) async fn until_current(replica: &Replica, documents: usize) -> anyhow
 
 /// When a replica that runs has seen every revision up to this one.
 pub(super) async fn until_at(replica: &Replica, revision: u64) -> anyhow::Result<Instant> {
-    let mut moved = replica.moved();
+    let mut moved = replica.feed_changed();
     let there = async {
         loop {
             moved.mark_unchanged();

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use contract::{EventData, Head};
-use replica::{Answer, Replica};
+use replica::{EventOutcome, Replica};
 use tokio::{sync::watch, task::yield_now};
 
 use crate::stock;
@@ -139,7 +139,7 @@ async fn write(
         for event in events.by_ref().take(STRETCH) {
             if does == Does::Write {
                 let answer = replica
-                    .intake(
+                    .receive_event(
                         EventData {
                             revision: Some(revision),
                             ..event.clone()
@@ -147,7 +147,7 @@ async fn write(
                         None,
                     )
                     .await;
-                ensure!(answer == Answer::Success, "revision {revision}: {answer:?}");
+                ensure!(answer == EventOutcome::Success, "revision {revision}: {answer:?}");
                 revision += 1;
                 applied.fetch_add(1, Relaxed);
             } else {

@@ -45,7 +45,7 @@ impl Tally {
 
     /// Follows a replica, without end.
     pub(super) async fn follow(&self, replica: &Replica) -> anyhow::Result<()> {
-        let (mut moved, mut counted) = (replica.moved(), 0);
+        let (mut moved, mut counted) = (replica.feed_changed(), 0);
         loop {
             let view = replica.view();
             let held = view

@@ -122,7 +122,7 @@ async fn outage(redis: &mut Redis, meanwhile: impl AsyncFnOnce() -> Outcome) -> 
 
 /// Whether it was read at all, and the number in it.
 fn held(replica: &DocumentReplica) -> anyhow::Result<(bool, Option<u64>)> {
-    let held = replica.held().borrow().clone();
+    let held = replica.view().borrow().clone();
     let number = held
         .document
         .map(|document| serde_json::from_slice::<Value>(&document.config_data()))
