@@ -82,7 +82,7 @@ impl fmt::Display for Refusal {
         write!(
             f,
             "{} ({}): {}",
-            problem.title, problem.status, problem.detail
+            problem.title, self.status, problem.detail
         )?;
         let details = [
             ("at", &problem.pointer),
