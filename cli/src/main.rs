@@ -1,22 +1,22 @@
-//! `confcast`: a publisher and its subscribers at your fingertips.
+//! `confcast`: the command line of Confcast.
 //!
-//! Every command is one file in [`commands`]. It speaks to the services over HTTP alone
-//! ([`client`]), `reap` to Redis as well, and never links them: `up` starts the programs that lie
-//! beside it. Results go to standard output, everything else to standard error.
+//! Every command is one file in [`commands`]. It talks to the services over HTTP alone (crate
+//! `client`), `reap` to Redis as well, and never links the services: `up` starts the programs that
+//! are in the same folder. Results go to standard output, everything else to standard error.
 
-mod client;
 mod commands;
+#[cfg(test)]
+mod fake_publisher;
 mod output;
 mod progress;
-#[cfg(test)]
-mod stand_in;
-mod whole;
+mod target;
 
 use clap::Parser;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let result = commands::Confcast::parse().run().await;
-    // Not by return: that would wait for a read of standard input that nobody wants any more.
+    // Not by return: that would wait for a pending read of standard input, whose result nothing
+    // needs.
     std::process::exit(output::exit_code(result));
 }

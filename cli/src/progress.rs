@@ -1,4 +1,4 @@
-//! How far a long command is: a bar on a terminal, a line every few seconds elsewhere. It never
+//! The progress of a long command: a bar on a terminal, a line every few seconds elsewhere. It never
 //! writes to standard output.
 
 use std::{
@@ -11,12 +11,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::output;
 
+/// Time between two lines where there is no terminal.
 const EVERY: Duration = Duration::from_secs(2);
 
 /// Shows progress on standard error.
 pub(crate) struct Progress {
     bar: ProgressBar,
-    told: Cell<Instant>,
+    reported: Cell<Instant>,
 }
 
 impl Progress {
@@ -31,7 +32,7 @@ impl Progress {
         }
     }
 
-    /// Counts documents that are announced by and by.
+    /// Counts documents; their number is announced while the command runs.
     pub(crate) fn documents() -> Self {
         Self::new(ProgressBar::new(0), "{bar:40} {msg}")
     }
@@ -40,10 +41,11 @@ impl Progress {
         bar.set_style(ProgressStyle::with_template(template).expect("the templates are valid"));
         Self {
             bar,
-            told: Cell::new(Instant::now()),
+            reported: Cell::new(Instant::now()),
         }
     }
 
+    /// Counts bytes that were read.
     pub(crate) fn inc(&self, count: u64) {
         self.bar.inc(count);
     }
@@ -51,32 +53,33 @@ impl Progress {
     /// One more document was read.
     pub(crate) fn document(&self) {
         self.bar.inc(1);
-        self.tell(format!(
+        self.report(format!(
             "{} of {} documents read",
             self.bar.position(),
             self.bar.length().unwrap_or_default()
         ));
     }
 
-    /// Announces that more is to come.
-    pub(crate) fn more(&self, count: u64) {
+    /// Announces that this many documents more will be read.
+    pub(crate) fn announce(&self, count: u64) {
         self.bar.inc_length(count);
     }
 
-    /// What has happened so far.
-    pub(crate) fn tell(&self, message: String) {
-        if self.bar.is_hidden() && self.told.get().elapsed() >= EVERY {
-            self.told.set(Instant::now());
+    /// Shows what was done until now.
+    pub(crate) fn report(&self, message: String) {
+        if self.bar.is_hidden() && self.reported.get().elapsed() >= EVERY {
+            self.reported.set(Instant::now());
             output::note(&message);
         }
         self.bar.set_message(message);
     }
 
-    /// Says something without tearing the bar.
+    /// Writes a line beside the bar.
     pub(crate) fn note(&self, line: impl Display) {
         self.bar.suspend(|| output::note(line));
     }
 
+    /// Removes the bar.
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
     }

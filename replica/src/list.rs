@@ -1,9 +1,9 @@
 //! The documents of a publisher that follows the source document only, which fixes no body for
 //! `GetAll` and `GetById`.
 //!
-//! Two spellings are understood: our own, where the value is the member `configData`, and the bare
-//! record, which is the value itself. A record without that member is bare. Anything that cannot be
-//! read makes the whole answer unusable.
+//! Two forms are read: the form of this project, where the value is the member `configData`, and
+//! the bare record, which is the value itself. A record without that member is bare. If any part of
+//! an answer cannot be read, nothing of the answer is used.
 
 use contract::{CanonicalJson, DocumentId};
 use serde::{Deserialize, de::IgnoredAny};
@@ -11,8 +11,8 @@ use serde_json::value::RawValue;
 
 /// Why a body is not a list or a record.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Unreadable {
-    #[error("it is not the JSON that was asked for: {0}")]
+pub(crate) enum ListError {
+    #[error("it is not the JSON that was expected: {0}")]
     Json(#[from] serde_json::Error),
     #[error("a document in it is refused: {0}")]
     Value(#[from] contract::JsonError),
@@ -20,7 +20,7 @@ pub(crate) enum Unreadable {
     NoId,
     #[error("a document in it is not a JSON object")]
     NoObject,
-    #[error("it has a head, so its publisher counts revisions: only a snapshot will do")]
+    #[error("it has a head, so its publisher has revisions: a snapshot must be loaded instead")]
     Versioned,
 }
 
@@ -39,31 +39,33 @@ struct List<'a> {
 }
 
 /// One document: its id, when the record names it, and its value.
-pub(crate) fn record(body: &[u8]) -> Result<(Option<DocumentId>, CanonicalJson), Unreadable> {
+pub(crate) fn record(body: &[u8]) -> Result<(Option<DocumentId>, CanonicalJson), ListError> {
     let Record { id, config_data } = serde_json::from_slice(body)?;
     let config = config_data.map_or_else(|| CanonicalJson::parse(body), Ok)?;
     if config.is_object() {
         Ok((id, config))
     } else {
-        Err(Unreadable::NoObject)
+        Err(ListError::NoObject)
     }
 }
 
 /// All documents: `{"items":[…]}` or a bare array.
-pub(crate) fn records(body: &[u8]) -> Result<Vec<(DocumentId, CanonicalJson)>, Unreadable> {
+pub(crate) fn records(body: &[u8]) -> Result<Vec<(DocumentId, CanonicalJson)>, ListError> {
     let items = if body.trim_ascii_start().starts_with(b"[") {
         serde_json::from_slice(body)?
     } else {
         match serde_json::from_slice(body)? {
-            List { head: Some(_), .. } => return Err(Unreadable::Versioned),
+            List { head: Some(_), .. } => return Err(ListError::Versioned),
             List { head: None, items } => items,
         }
     };
-    let read = |item: &RawValue| {
-        let (id, config) = record(item.get().as_bytes())?;
-        Ok((id.ok_or(Unreadable::NoId)?, config))
-    };
-    items.into_iter().map(read).collect()
+    items
+        .into_iter()
+        .map(|item: &RawValue| {
+            let (id, config) = record(item.get().as_bytes())?;
+            Ok((id.ok_or(ListError::NoId)?, config))
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -79,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn both_spellings_are_understood() {
+    fn both_forms_are_read() {
         let own = check(r#"{"items":[{"id":"a","revision":0,"configData":{"x":1}}]}"#);
         assert_eq!(own, Ok(vec![("a".into(), r#"{"x":1}"#.into())]));
         let bare = check(r#" [{"x":1,"id":"a"}]"#);
@@ -88,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_cannot_be_read_whole_is_not_read_at_all() {
+    fn a_list_with_an_unreadable_part_is_refused() {
         for (body, why) in [
             (r#"{"head":{},"items":[]}"#, "a head"),
             (r#"[{"id":"a"},{"x":1}]"#, "no id"),

@@ -1,219 +1,190 @@
-//! The publisher as a client sees it: how it is reached. What is asked of it is in `readings`.
+//! The publisher as a replica sees it: what is asked for, and what an answer must be like to be
+//! used.
 //!
-//! Each reading is tried at one publisher after the other.
-//! The publisher that answered last is asked first. Nothing is tried twice at the same publisher
-//! here, and nothing is remembered of an answer; when to ask again is the caller's business. It
-//! never talks through a proxy and never follows a redirect: publishers are inside.
+//! How a request is sent, and which publisher is tried next, is in the crate `client`. Nothing is
+//! tried twice at the same publisher here, and nothing is remembered of an answer; when to ask
+//! again is the caller's decision.
 
-use std::{
-    future::Future,
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
+use client::{PublisherClient, Timeouts};
+use contract::{
+    CanonicalJson, CollectionName, DocumentId, Epoch, Head, Revision,
+    feed::Since,
+    fleet::{CheckIn, CheckInAnswer},
 };
+use reqwest::{Url, header::HeaderValue};
+use state::{ReceivedChange, Root, Snapshot};
 
-use contract::Problem;
-use reqwest::{
-    Client, RequestBuilder, Response, StatusCode, Url,
-    header::{HeaderValue, RETRY_AFTER},
-    redirect,
-};
-use serde::de::DeserializeOwned;
+use crate::{error::OriginError, list};
 
-use crate::error::OriginError;
+mod admission;
+mod feed;
+mod snapshot;
 
-mod readings;
+/// After which revisions a delta continues, by collection: every change up to that revision was
+/// read from the feed.
+pub(crate) type Cursor = Since;
 
-pub(crate) use readings::{Cursor, Loaded, Page};
+/// A page of the feed whose changes follow the cursor without a gap.
+#[derive(Debug)]
+pub(crate) struct Page {
+    /// The changes, by collection contiguous and in order.
+    pub(crate) changes: Vec<ReceivedChange>,
+    /// Whether another page follows.
+    pub(crate) more: bool,
+}
 
-/// How the path of a Dapr invocation URL begins.
-const INVOCATION: &str = "/v1.0/invoke/";
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Longest wait for the head of an answer, and between two pieces of its body.
-const READ_TIMEOUT: Duration = Duration::from_secs(2);
-/// Longest silence of a live feed, which gives a sign of life every 5 s.
-const STREAM_TIMEOUT: Duration = Duration::from_secs(12);
-/// Longest answer that is held in one piece: a page of the feed, one document, the heads.
-const MAX_ANSWER: usize = 16 * 1024 * 1024;
+/// A proven snapshot.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// The heads it belongs to.
+    pub(crate) heads: Vec<Head>,
+    /// The documents.
+    pub(crate) snapshot: Snapshot,
+    /// Whether it comes from a publisher, so that the heads are those of the store at the time of
+    /// the request.
+    pub(crate) confirms: bool,
+}
 
+/// The publishers of a replica.
 #[derive(Debug)]
 pub(crate) struct Origin {
-    client: Client,
-    /// For answers that go on: they are silent for longer.
-    streams: Client,
-    publishers: Vec<Publisher>,
-    preferred: AtomicUsize,
-    sidecar_token: Option<HeaderValue>,
-}
-
-#[derive(Debug)]
-struct Publisher {
-    /// The URL without a slash at its end.
-    base: String,
-    /// What may be shown of it: no path, no credentials.
-    name: String,
-    /// A sidecar answers there and passes on.
-    invoked: bool,
-}
-
-impl Publisher {
-    fn unusable(&self, reason: impl ToString) -> OriginError {
-        OriginError::Unusable {
-            publisher: self.name.clone(),
-            reason: reason.to_string(),
-        }
-    }
-
-    fn unreachable(&self, source: reqwest::Error) -> OriginError {
-        OriginError::Unreachable {
-            publisher: self.name.clone(),
-            source: source.without_url(),
-        }
-    }
+    client: PublisherClient,
 }
 
 impl Origin {
+    /// The publishers at these URLs. `sidecar_token` is sent to sidecars only.
     pub(crate) fn new(
         publishers: &[Url],
         sidecar_token: Option<HeaderValue>,
     ) -> Result<Self, reqwest::Error> {
-        let publisher = |url: &Url| Publisher {
-            base: url.as_str().trim_end_matches('/').to_owned(),
-            name: url.origin().ascii_serialization(),
-            invoked: url.path().starts_with(INVOCATION),
-        };
-        let client = |read_timeout| {
-            let client = Client::builder()
-                .connect_timeout(CONNECT_TIMEOUT)
-                .read_timeout(read_timeout);
-            client.redirect(redirect::Policy::none()).no_proxy().build()
-        };
-        Ok(Self {
-            client: client(READ_TIMEOUT)?,
-            streams: client(STREAM_TIMEOUT)?,
-            publishers: publishers.iter().map(publisher).collect(),
-            preferred: AtomicUsize::new(0),
-            sidecar_token,
-        })
+        let client = PublisherClient::new(publishers, Timeouts::REPLICA, sidecar_token)?;
+        Ok(Self { client })
     }
 
-    /// The first success. Of several failures, the first that is an answer: it tells more than
-    /// silence.
-    async fn in_turn<'a, T, F>(
-        &'a self,
-        reading: impl Fn(&'a Publisher) -> F,
-    ) -> Result<T, OriginError>
-    where
-        F: Future<Output = Result<T, OriginError>>,
-    {
-        let preferred = self.preferred.load(Ordering::Relaxed);
-        let mut failure = None;
-        for (at, publisher) in self
-            .publishers
-            .iter()
-            .enumerate()
-            .cycle()
-            .skip(preferred)
-            .take(self.publishers.len())
-        {
-            match reading(publisher).await {
-                Ok(answer) => {
-                    self.preferred.store(at, Ordering::Relaxed);
-                    return Ok(answer);
-                }
-                Err(error) if matches!(failure, None | Some(OriginError::Unreachable { .. })) => {
-                    failure = Some(error)
-                }
-                Err(_another) => {}
-            }
-        }
-        Err(failure.unwrap_or(OriginError::TooLate(Duration::ZERO)))
-    }
-
-    async fn get(&self, publisher: &Publisher, path: &str) -> Result<Response, OriginError> {
-        self.send(
-            publisher,
-            self.client.get(format!("{}{path}", publisher.base)),
-        )
-        .await
-    }
-
-    async fn send(
+    /// Reports the state of this replica, and gives the heads of all collections. An answer that is
+    /// behind what `root` had reached at the time of the request is refused: it comes from a
+    /// publisher that reads an old copy, or from a store that was restored, and then the publisher
+    /// knows of it by this very check-in.
+    pub(crate) async fn check_in(
         &self,
-        publisher: &Publisher,
-        mut request: RequestBuilder,
-    ) -> Result<Response, OriginError> {
-        if let Some(token) = self
-            .sidecar_token
-            .as_ref()
-            .filter(|_token| publisher.invoked)
-        {
-            request = request.header("dapr-api-token", token);
-        }
-        let response = request
-            .send()
+        root: &Root,
+        report: &CheckIn,
+        app_token: Option<&HeaderValue>,
+    ) -> Result<CheckInAnswer, OriginError> {
+        self.client
+            .try_each(|publisher| async move {
+                let answer = publisher.check_in(report, app_token).await?;
+                admission::check_heads(publisher, root, &answer.heads)?;
+                Ok(answer)
+            })
             .await
-            .map_err(|error| publisher.unreachable(error))?;
-        let status = response.status();
-        if status.is_success() {
-            return Ok(response);
-        }
-        let retry_after = response
-            .headers()
-            .get(RETRY_AFTER)
-            .and_then(|value| value.to_str().ok()?.parse().ok());
-        let refused = OriginError::Refused {
-            publisher: publisher.name.clone(),
-            status: status.as_u16(),
-            retry_after: retry_after.map(Duration::from_secs),
-        };
-        if status == StatusCode::GONE {
-            let problem: Problem = json(publisher, response).await?;
-            return Err(OriginError::Gone {
-                publisher: publisher.name.clone(),
-                reason: problem.reason,
-            });
-        }
-        if status != StatusCode::NOT_FOUND {
-            return Err(refused);
-        }
-        let problem: Result<Problem, _> = json(publisher, response).await;
-        match problem {
-            Ok(problem) if problem.kind == contract::ProblemKind::NoData => {
-                Err(OriginError::NoDocument {
-                    publisher: publisher.name.clone(),
-                })
-            }
-            Ok(problem) if problem.kind != contract::ProblemKind::Unversioned => Err(refused),
-            _ => Err(OriginError::NoRevisions {
-                publisher: publisher.name.clone(),
-            }),
-        }
     }
-}
 
-async fn json<T: DeserializeOwned>(
-    publisher: &Publisher,
-    response: Response,
-) -> Result<T, OriginError> {
-    let body = bytes(publisher, response, MAX_ANSWER).await?;
-    serde_json::from_slice(&body).map_err(|error| publisher.unusable(error))
-}
-
-async fn bytes(
-    publisher: &Publisher,
-    mut response: Response,
-    limit: usize,
-) -> Result<Vec<u8>, OriginError> {
-    let mut body = Vec::new();
-    while let Some(piece) = response
-        .chunk()
-        .await
-        .map_err(|error| publisher.unreachable(error))?
-    {
-        if body.len() + piece.len() > limit {
-            return Err(publisher.unusable(format!("it is longer than {limit} bytes")));
-        }
-        body.extend_from_slice(&piece);
+    /// The next changes after a cursor.
+    pub(crate) async fn page(&self, cursor: &Cursor, epoch: Epoch) -> Result<Page, OriginError> {
+        self.client
+            .try_each(|publisher| feed::page(publisher, cursor, epoch))
+            .await
     }
-    Ok(body)
+
+    /// All documents of the collections that `root` follows, proven complete, and the heads they
+    /// belong to. Only the heads of a publisher are those of the store at that moment; another
+    /// subscriber gives them by its check-in alone.
+    pub(crate) async fn snapshot(&self, root: &Root) -> Result<Loaded, OriginError> {
+        self.client
+            .try_each(|publisher| snapshot::load(publisher, root))
+            .await
+    }
+
+    /// The live feed after these revisions.
+    pub(crate) async fn live(
+        &self,
+        since: &Cursor,
+        epoch: Epoch,
+    ) -> Result<reqwest::Response, OriginError> {
+        let start = client::live_feed::FeedStart::After(since, epoch);
+        self.client
+            .try_each(|publisher| async move { Ok(publisher.open_live_feed(start).await?) })
+            .await
+    }
+
+    /// One record of the change log.
+    pub(crate) async fn record(
+        &self,
+        collection: &CollectionName,
+        epoch: Epoch,
+        revision: Revision,
+    ) -> Result<ReceivedChange, OriginError> {
+        self.client
+            .try_each(|publisher| feed::record(publisher, collection, epoch, revision))
+            .await
+    }
+
+    /// One document of an unversioned collection (requirement A17: `GetById`).
+    pub(crate) async fn document(
+        &self,
+        collection: &CollectionName,
+        id: &DocumentId,
+    ) -> Result<CanonicalJson, OriginError> {
+        self.client
+            .try_each(|publisher| async move {
+                let body = publisher.document_bytes(collection, id).await?;
+                match list::record(&body).map_err(|error| publisher.unusable(error))? {
+                    (Some(other), _config) if other != *id => {
+                        Err(publisher.unusable("it is another document").into())
+                    }
+                    (_same, config) => Ok(config),
+                }
+            })
+            .await
+    }
+
+    /// The head of a versioned collection, then one document of it, or that there is none. An
+    /// answer of another store or of an earlier history is refused, and so is one that is behind
+    /// `seen`.
+    #[cfg(feature = "redis")]
+    pub(crate) async fn held(
+        &self,
+        collection: &CollectionName,
+        id: &DocumentId,
+        seen: Option<(Epoch, Revision)>,
+    ) -> Result<(Head, Option<contract::Document>), OriginError> {
+        self.client
+            .try_each(|publisher| async move {
+                let head = publisher.head(collection).await?;
+                let epoch = seen.map(|(epoch, _revision)| epoch);
+                admission::check_epoch(epoch, std::slice::from_ref(&head))?;
+                if seen.is_some_and(|(epoch, seen)| epoch == head.epoch && head.revision < seen) {
+                    return Err(publisher.unusable("it is behind what was seen here").into());
+                }
+                let answer = publisher.document(collection, id).await;
+                let document = match answer.map_err(OriginError::from) {
+                    Err(OriginError::NoDocument { .. }) => return Ok((head, None)),
+                    answer => answer?,
+                };
+                if document.id != *id || document.config_data.crc() != document.crc {
+                    return Err(publisher
+                        .unusable("it is another document, or damaged")
+                        .into());
+                }
+                let revision = document.revision;
+                let document =
+                    contract::Document::new(document.id, revision, &document.config_data);
+                Ok((head, Some(document)))
+            })
+            .await
+    }
+
+    /// All documents of an unversioned collection (requirement A17: `GetAll`).
+    pub(crate) async fn documents(
+        &self,
+        collection: &CollectionName,
+    ) -> Result<Vec<(DocumentId, CanonicalJson)>, OriginError> {
+        self.client
+            .try_each(|publisher| async move {
+                let body = publisher.list_bytes(collection).await?;
+                Ok(list::records(&body).map_err(|error| publisher.unusable(error))?)
+            })
+            .await
+    }
 }

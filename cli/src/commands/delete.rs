@@ -1,18 +1,18 @@
-//! `confcast delete`: removes one document.
+//! `confcast delete`: deletes one document.
 
+use client::documents::Condition;
 use contract::{CollectionName, DocumentId, Revision};
 
-use crate::{
-    client::{Condition, Target},
-    output,
-};
+use crate::{output, target::Target};
 
 /// Delete a document
 #[derive(Debug, clap::Args)]
 pub(crate) struct Delete {
+    /// Collection of the document
     collection: CollectionName,
+    /// Id of the document
     id: DocumentId,
-    /// Only if the document is at this revision
+    /// Delete only if the document is at this revision
     #[arg(long, value_name = "REVISION")]
     if_match: Option<Revision>,
     #[command(flatten)]
@@ -28,8 +28,11 @@ impl Delete {
             target,
         } = self;
         let condition = if_match.map_or(Condition::Present, Condition::At);
-        let written = target.api()?.delete(&collection, &id, condition).await?;
-        Ok(output::say(format_args!(
+        let written = target
+            .endpoint()?
+            .delete(&collection, &id, condition)
+            .await?;
+        Ok(output::result(format_args!(
             "{collection}/{id} was deleted by revision {}",
             written.revision
         ))?)

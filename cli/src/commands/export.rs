@@ -1,4 +1,4 @@
-//! `confcast export`: collections as newline-delimited JSON, all of one moment, proven whole.
+//! `confcast export`: collections as newline-delimited JSON, all of one moment, proven complete.
 
 use std::{
     io::{BufWriter, Write},
@@ -6,25 +6,22 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use client::Endpoint;
 use contract::CollectionName;
 use tempfile::NamedTempFile;
 
-use crate::{
-    client::{Api, Target, lines},
-    output,
-    whole::Whole,
-};
+use crate::{output, target::Target};
 
-/// Write collections as newline-delimited JSON, all as of one moment
+/// Write collections as newline-delimited JSON, all of one moment
 ///
-/// A file appears under its name only when it is complete. On standard output a cut export lacks
-/// its last line, {"end":true,…}, and the exit code is not 0.
+/// With --output the file gets its name only when it is complete. On standard output an export that
+/// is cut off lacks its last line, {"end":true,…}, and the exit code is not 0.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Export {
-    /// Collections; all when none is named
+    /// Collections to write; all when none is named
     #[arg(value_name = "COLLECTION")]
     collections: Vec<CollectionName>,
-    /// File to write instead of standard output
+    /// File to write, instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
@@ -33,23 +30,28 @@ pub(crate) struct Export {
 
 impl Export {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let api = self.target.api()?;
+        let publisher = self.target.endpoint()?;
         match self.output {
             Some(path) => {
-                let count = to_file(&api, &self.collections, &path).await?;
+                let count = to_file(&publisher, &self.collections, &path).await?;
                 output::note(format_args!("{count} documents are in {}", path.display()));
             }
-            None => _ = copy(&api, &self.collections, std::io::stdout().lock()).await?,
+            None => _ = copy(&publisher, &self.collections, std::io::stdout().lock()).await?,
         }
         Ok(())
     }
 }
 
-/// Writes beside the file first, so that nothing incomplete ever bears its name.
-async fn to_file(api: &Api, collections: &[CollectionName], path: &Path) -> anyhow::Result<u64> {
+/// Writes a temporary file first, so that an incomplete export never has the name of a complete
+/// one. Gives the number of documents.
+async fn to_file(
+    publisher: &Endpoint,
+    collections: &[CollectionName],
+    path: &Path,
+) -> anyhow::Result<u64> {
     ensure!(
         !path.exists() || path.is_file(),
-        "{} is not a regular file: redirect with > instead",
+        "{} is not a regular file: redirect standard output with > instead",
         path.display()
     );
     let folder = path
@@ -58,53 +60,54 @@ async fn to_file(api: &Api, collections: &[CollectionName], path: &Path) -> anyh
         .unwrap_or(Path::new("."));
     let writing = || format!("cannot write {}", path.display());
     let file = NamedTempFile::new_in(folder).with_context(writing)?;
-    let count = copy(api, collections, &file).await?;
+    let count = copy(publisher, collections, &file).await?;
     file.as_file().sync_all().with_context(writing)?;
     file.persist(path).with_context(writing)?;
     Ok(count)
 }
 
-async fn copy(api: &Api, collections: &[CollectionName], to: impl Write) -> anyhow::Result<u64> {
-    let mut names: Vec<String> = collections.iter().map(ToString::to_string).collect();
+/// Copies a snapshot line by line, and proves at its end that it is complete.
+async fn copy(
+    publisher: &Endpoint,
+    collections: &[CollectionName],
+    to: impl Write,
+) -> anyhow::Result<u64> {
+    let mut names = collections.to_vec();
     if names.is_empty() {
-        names = api
-            .heads()
-            .await?
-            .heads
-            .iter()
-            .map(|head| head.collection.to_string())
-            .collect();
+        let heads = publisher.heads().await?;
+        names.extend(heads.into_iter().map(|head| head.collection));
     }
     let mut to = BufWriter::new(to);
-    let mut whole = Whole::default();
-    let mut lines = lines(
-        api.get(&format!("/v1/snapshot?collections={}", names.join(",")))
-            .await?,
-    );
-    while let Some(mut line) = lines.next_segment().await.context("the export broke off")? {
-        whole.line(&line)?;
-        line.push(b'\n');
-        to.write_all(&line)?;
+    let mut snapshot = publisher.snapshot(&names).await?.proven();
+    write_line(&mut to, snapshot.first_line())?;
+    while let Some(record) = snapshot.next_record().await? {
+        write_line(&mut to, &record.line)?;
     }
+    let complete = snapshot.finish()?;
+    // Last of all: this line says to the reader that the export is complete.
+    write_line(&mut to, &complete.line)?;
     to.flush()?;
-    Ok(whole.finish()?.documents)
+    Ok(complete.documents)
+}
+
+fn write_line(to: &mut impl Write, line: &[u8]) -> std::io::Result<()> {
+    to.write_all(line)?;
+    to.write_all(b"\n")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stand_in::{Cut, StandIn};
+    use crate::fake_publisher::{Cut, FakePublisher};
 
     #[tokio::test]
-    async fn only_a_whole_export_bears_its_name() {
-        let publisher = StandIn::start().await;
-        let (name, id) = (
-            "ChannelConfiguration".parse().expect("valid"),
-            "a".parse().expect("valid"),
-        );
+    async fn only_a_complete_export_gets_its_name() {
+        let publisher = FakePublisher::start().await;
+        let name = "ChannelConfiguration".parse().expect("valid");
+        let id = "a".parse().expect("valid");
         publisher
-            .api()
-            .put(&name, &id, br#"{"b":1, "a":2}"#)
+            .endpoint()
+            .put_or_create(&name, &id, br#"{"b":1, "a":2}"#)
             .await
             .expect("written");
         let folder = tempfile::tempdir().expect("a folder");
@@ -112,14 +115,16 @@ mod tests {
 
         for cut in [Cut::Connection, Cut::EndLine, Cut::Item] {
             publisher.cut(cut);
-            let error = to_file(&publisher.api(), &[], &path)
+            let error = to_file(&publisher.endpoint(), &[], &path)
                 .await
                 .expect_err("cut");
             assert!(!path.exists(), "{cut:?}: {error:#}");
         }
         publisher.cut(Cut::Nothing);
         assert_eq!(
-            to_file(&publisher.api(), &[], &path).await.expect("whole"),
+            to_file(&publisher.endpoint(), &[], &path)
+                .await
+                .expect("complete"),
             1
         );
         let lines = std::fs::read_to_string(&path).expect("the export");

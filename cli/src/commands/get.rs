@@ -1,20 +1,19 @@
-//! `confcast get`: one document.
+//! `confcast get`: prints one document.
 
 use anyhow::Context;
 use contract::{CollectionName, DocumentId};
 use serde_json::Value;
 
-use crate::{
-    client::{Target, document},
-    output,
-};
+use crate::{output, target::Target};
 
-/// Print a document, in the form that `put` takes
+/// Print a document, in the form that `put` reads
 #[derive(Debug, clap::Args)]
 pub(crate) struct Get {
+    /// Collection of the document
     collection: CollectionName,
+    /// Id of the document
     id: DocumentId,
-    /// Print it with id, revision and crc around it
+    /// Print an object with id, revision, crc and configData
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -23,12 +22,10 @@ pub(crate) struct Get {
 
 impl Get {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let answer = self
-            .target
-            .api()?
-            .get(&document(&self.collection, &self.id))
-            .await?;
-        let document: Value = answer.json().await.context("the document")?;
+        let publisher = self.target.endpoint()?;
+        let body = publisher.document_bytes(&self.collection, &self.id).await?;
+        // Not as a typed document: everything that the publisher sends is shown.
+        let document: Value = serde_json::from_slice(&body).context("the document is not JSON")?;
         output::json(if self.json {
             &document
         } else {

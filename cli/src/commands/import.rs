@@ -1,40 +1,31 @@
-//! `confcast import`: writes every document of a file, many at a time, and says which were refused
-//! and why.
+//! `confcast import`: writes every document of a file, several at a time, and reports which were
+//! refused and why.
 
 use std::{
     collections::HashMap,
     io,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::{Context, anyhow, bail};
-use contract::{CollectionName, DocumentId, snapshot::SnapshotEnd};
+use client::{ClientError, Endpoint, RetryPolicy, retry};
+use contract::{CollectionName, DocumentId, Written, snapshot::SnapshotEnd};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use reqwest::StatusCode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::{
-    client::{Api, Refused, Target, Written, refused_with},
-    output,
-    progress::Progress,
-};
+use crate::{output, progress::Progress, target::Target};
 
-/// Writes under way at once.
+/// Writes that are in flight at once.
 const IN_FLIGHT: usize = 16;
-/// Tries of one write while the publisher says that it cannot right now, and the pause between
-/// them.
-const TRIES: u32 = 5;
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// Create or update documents from newline-delimited JSON
 ///
-/// Takes what `export` writes, or plain lines of {"collection":…,"id":…,"configData":{…}}.
-/// Documents that are not in the file stay as they are; `metadata` is merged, as by `put`. Refused
-/// lines are reported by number and the others are written; the exit code is 0 only if all were. To
-/// import again is harmless: what is there already stays untouched.
+/// Reads what `export` writes, or lines of {"collection":…,"id":…,"configData":{…}}. Documents that
+/// are not in the file stay as they are; the member `metadata` is merged, as by `put`. Refused lines
+/// are reported by number and the others are written; the exit code is 0 only if all were written.
+/// Importing again is safe: a document that already has the value of the file is not changed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Import {
     /// File to read, or - for standard input
@@ -43,7 +34,7 @@ pub(crate) struct Import {
     target: Target,
 }
 
-/// A line that is a document; revision and crc of an export are not looked at.
+/// A line that is a document; revision and crc of an export are ignored.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Entry {
@@ -52,7 +43,7 @@ struct Entry {
     config_data: Box<RawValue>,
 }
 
-/// What an import came to.
+/// The result of an import.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Outcome {
     written: u64,
@@ -60,7 +51,7 @@ struct Outcome {
     refused: Vec<(usize, String)>,
 }
 
-/// What the lines have shown so far, in their order.
+/// The state of reading the lines in their order.
 #[derive(Debug, Default)]
 struct Reading {
     line: usize,
@@ -72,7 +63,7 @@ struct Reading {
 
 impl Import {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let outcome = import(&self.target.api()?, &self.file).await?;
+        let outcome = import(&self.target.endpoint()?, &self.file).await?;
         output::note(format_args!(
             "{} documents written, {} lines refused",
             outcome.written,
@@ -89,12 +80,12 @@ impl Import {
     }
 }
 
-async fn import(api: &Api, file: &Path) -> anyhow::Result<Outcome> {
+async fn import(publisher: &Endpoint, file: &Path) -> anyhow::Result<Outcome> {
     let length = tokio::fs::metadata(file)
         .await
         .ok()
         .filter(std::fs::Metadata::is_file)
-        .map(|about| about.len());
+        .map(|metadata| metadata.len());
     let progress = Progress::bytes(length);
     let lines = BufReader::new(super::open(file).await?).split(b'\n');
     let lines = stream::try_unfold(lines, |mut lines| async {
@@ -113,9 +104,9 @@ async fn import(api: &Api, file: &Path) -> anyhow::Result<Outcome> {
             async move {
                 match entry.with_context(|| format!("reading {}", file.display()))? {
                     Ok(Some(entry)) => {
-                        let written = write(api, &entry).await;
-                        settle(written)
-                            .map(|settled| (number, settled))
+                        let written = write(publisher, &entry).await;
+                        outcome_of(written)
+                            .map(|outcome| (number, outcome))
                             .with_context(|| format!("stopped at line {number}"))
                     }
                     Ok(None) => Ok((number, Ok(false))),
@@ -124,15 +115,15 @@ async fn import(api: &Api, file: &Path) -> anyhow::Result<Outcome> {
             }
         });
         let mut writes = std::pin::pin!(writes.buffer_unordered(IN_FLIGHT));
-        while let Some((line, settled)) = writes.try_next().await? {
-            match settled {
+        while let Some((line, written)) = writes.try_next().await? {
+            match written {
                 Ok(written) => outcome.written += u64::from(written),
                 Err(reason) => {
                     progress.note(format_args!("line {line}: {reason}"));
                     outcome.refused.push((line, reason));
                 }
             }
-            progress.tell(format!("{} documents written", outcome.written));
+            progress.report(format!("{} documents written", outcome.written));
         }
     }
     progress.finish();
@@ -140,40 +131,34 @@ async fn import(api: &Api, file: &Path) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-/// The service's verdict on one document is a result; that it cannot give one is an error, and the
-/// next write would fare no better.
-fn settle(written: anyhow::Result<Written>) -> anyhow::Result<Result<bool, String>> {
+/// A publisher that refuses one document gives a result for its line. Any other failure is an error
+/// that ends the import: the next write would fail in the same way.
+fn outcome_of(written: Result<Written, ClientError>) -> Result<Result<bool, String>, ClientError> {
     match written {
-        Ok(_) => Ok(Ok(true)),
-        Err(error) => match error.downcast::<Refused>() {
-            Ok(refused) if refused.status.is_client_error() => Ok(Err(refused.to_string())),
-            Ok(refused) => Err(refused.into()),
-            Err(error) => Err(error),
-        },
+        Ok(_written) => Ok(Ok(true)),
+        Err(error)
+            if error
+                .status()
+                .is_some_and(|status| (400..500).contains(&status)) =>
+        {
+            Ok(Err(error.to_string()))
+        }
+        Err(error) => Err(error),
     }
 }
 
-async fn write(api: &Api, entry: &Entry) -> anyhow::Result<Written> {
-    let put = || {
-        api.put(
-            &entry.collection,
-            &entry.id,
-            entry.config_data.get().as_bytes(),
-        )
-    };
-    for _try in 1..TRIES {
-        match put().await {
-            Err(error) if refused_with(&error, StatusCode::SERVICE_UNAVAILABLE) => {
-                tokio::time::sleep(PAUSE).await
-            }
-            settled => return settled,
-        }
-    }
-    put().await
+/// Writes one document, and again while the publisher is busy.
+async fn write(publisher: &Endpoint, entry: &Entry) -> Result<Written, ClientError> {
+    let value = entry.config_data.get().as_bytes();
+    RetryPolicy::COMMAND
+        .run(retry::is_busy, || {
+            publisher.put_or_create(&entry.collection, &entry.id, value)
+        })
+        .await
 }
 
 impl Reading {
-    /// The document of the next line, if it has one.
+    /// Reads the next line, and gives its document if it has one.
     fn take(&mut self, line: &[u8]) -> Result<Option<Entry>, String> {
         self.line += 1;
         if line.trim_ascii().is_empty() {
@@ -191,25 +176,25 @@ impl Reading {
         }
         self.documents += 1;
         let entry: Entry = serde_json::from_slice(line).map_err(|error| in_line(&error))?;
-        // With many writes under way, which of the two came last would be chance.
+        // With several writes in flight it would be undefined which of the two is written last.
         match self
             .seen
             .insert((entry.collection.clone(), entry.id.clone()), self.line)
         {
             Some(first) => Err(format!(
-                "{}/{} is in line {first} already",
+                "{}/{} is already in line {first}",
                 entry.collection, entry.id
             )),
             None => Ok(Some(entry)),
         }
     }
 
-    /// Whether an export was there to its end.
+    /// Whether an export was read to its end line.
     fn finish(&self) -> anyhow::Result<()> {
         match self.ended {
-            None if self.is_export => {
-                Err(anyhow!("the file is a cut export: its end line is missing"))
-            }
+            None if self.is_export => Err(anyhow!(
+                "the file is an export that was cut off: its end line is missing"
+            )),
             Some(count) if count != self.documents => Err(anyhow!(
                 "the file is a damaged export: {count} documents by its end line, {} found",
                 self.documents
@@ -219,7 +204,7 @@ impl Reading {
     }
 }
 
-/// The parser sees one line only, so its line number would mislead.
+/// The parser reads one line only, so its line number is always 1 and would mislead.
 fn in_line(error: &serde_json::Error) -> String {
     error
         .to_string()

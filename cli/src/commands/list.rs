@@ -1,21 +1,20 @@
 //! `confcast list`: the documents of a collection, without their values.
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
+use client::Endpoint;
 use comfy_table::CellAlignment;
-use contract::{CollectionName, Crc, DocumentId, Revision, snapshot::SnapshotEnd};
+use contract::{CollectionName, Crc, DocumentId, Revision};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{
-    client::{Api, Target, lines},
-    output,
-};
+use crate::{output, target::Target};
 
 /// List the documents of a collection: id, revision, crc, size in bytes
 #[derive(Debug, clap::Args)]
 pub(crate) struct List {
+    /// Collection to list
     collection: CollectionName,
-    /// Print JSON instead of a table
+    /// Print a JSON array instead of a table
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -27,28 +26,33 @@ struct Row {
     id: DocumentId,
     revision: Revision,
     crc: Crc,
+    /// Length of `configData` in bytes.
     size: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Item<'a> {
+    id: DocumentId,
+    revision: Revision,
+    crc: Crc,
+    #[serde(borrow)]
+    config_data: &'a RawValue,
 }
 
 impl List {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let rows = rows(&self.target.api()?, &self.collection).await?;
+        let rows = rows(&self.target.endpoint()?, &self.collection).await?;
         if self.json {
             return output::json(&rows);
         }
         let mut table = output::table(["id", "revision", "crc", "size"]);
-        for Row {
-            id,
-            revision,
-            crc,
-            size,
-        } in &rows
-        {
+        for row in &rows {
             table.add_row([
-                id.to_string(),
-                revision.to_string(),
-                crc.to_string(),
-                size.to_string(),
+                row.id.to_string(),
+                row.revision.to_string(),
+                row.crc.to_string(),
+                row.size.to_string(),
             ]);
         }
         for numbers in [1, 3] {
@@ -56,87 +60,48 @@ impl List {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
-        Ok(output::say(table)?)
+        Ok(output::result(table)?)
     }
 }
 
-/// Reads the list as it comes: a head line, a line per document, an end line.
-async fn rows(api: &Api, collection: &CollectionName) -> anyhow::Result<Vec<Row>> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Item<'a> {
-        id: DocumentId,
-        revision: Revision,
-        crc: Crc,
-        #[serde(borrow)]
-        config_data: &'a RawValue,
-    }
-    let mut lines = lines(
-        api.get(&format!("/v1/collections/{collection}/documents"))
-            .await?,
-    );
+/// Reads the list as it arrives; a list that is not complete is an error.
+async fn rows(publisher: &Endpoint, collection: &CollectionName) -> anyhow::Result<Vec<Row>> {
+    let mut list = publisher.list(collection).await?;
     let mut rows = Vec::new();
-    lines
-        .next_segment()
-        .await
-        .context("the list broke off")?
-        .context("the answer is empty")?;
-    while let Some(line) = lines.next_segment().await.context("the list broke off")? {
-        if line.starts_with(br#"{"end""#) {
-            let SnapshotEnd { count, .. } =
-                serde_json::from_slice(&line).context("the end line")?;
-            ensure!(
-                count == rows.len() as u64,
-                "the list has {count} documents, but {} came",
-                rows.len()
-            );
-            return Ok(rows);
-        }
-        let Item {
-            id,
-            revision,
-            crc,
-            config_data,
-        } = serde_json::from_slice(&line).context("a line of the list")?;
+    while let Some(line) = list.next_document().await? {
+        let item: Item<'_> = serde_json::from_slice(&line).context("a line of the list")?;
         rows.push(Row {
-            id,
-            revision,
-            crc,
-            size: config_data.get().len(),
+            id: item.id,
+            revision: item.revision,
+            crc: item.crc,
+            size: item.config_data.get().len(),
         });
     }
-    anyhow::bail!("the list is cut off after {} documents", rows.len())
+    Ok(rows)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stand_in::{Cut, StandIn};
+    use crate::fake_publisher::{Cut, FakePublisher};
 
     #[tokio::test]
-    async fn a_list_is_whole_or_an_error() {
-        let publisher = StandIn::start().await;
-        let (api, name) = (
-            publisher.api(),
-            "ChannelConfiguration".parse().expect("valid"),
-        );
-        api.put(&name, &"a".parse().expect("valid"), br#"{ "b": 1 }"#)
+    async fn a_list_is_complete_or_an_error() {
+        let publisher = FakePublisher::start().await;
+        let endpoint = publisher.endpoint();
+        let name = "ChannelConfiguration".parse().expect("valid");
+        let id = "a".parse().expect("valid");
+        endpoint
+            .put_or_create(&name, &id, br#"{ "b": 1 }"#)
             .await
             .expect("written");
-        let rows = rows(&api, &name).await.expect("a list");
-        let [
-            Row {
-                id, revision, size, ..
-            },
-        ] = &rows[..]
-        else {
-            panic!("{rows:?}")
-        };
-        assert_eq!((id.as_str(), *revision, *size), ("a", 1, 7));
+        let rows = rows(&endpoint, &name).await.expect("a list");
+        let [row] = &rows[..] else { panic!("{rows:?}") };
+        assert_eq!((row.id.as_str(), row.revision, row.size), ("a", 1, 7));
 
         for cut in [Cut::Connection, Cut::EndLine] {
             publisher.cut(cut);
-            super::rows(&api, &name).await.expect_err("cut");
+            super::rows(&endpoint, &name).await.expect_err("cut");
         }
     }
 }

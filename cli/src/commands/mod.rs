@@ -1,4 +1,5 @@
-//! The commands, one file each.
+//! The commands, one file each. A command parses its arguments, talks to services through `client`,
+//! and prints a result; it keeps nothing.
 
 mod delete;
 mod export;
@@ -18,9 +19,10 @@ use std::path::Path;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use client::{ClientError, Endpoint};
 use tokio::{fs::File, io::AsyncRead};
 
-/// Keeps configuration in step across services: run it, change it, see where it is
+/// Configuration that is the same in every replica: run it, change it, and check its state
 #[derive(Debug, Parser)]
 #[command(name = "confcast", version, arg_required_else_help = true)]
 pub(crate) struct Confcast {
@@ -37,7 +39,7 @@ enum Command {
     List(list::List),
     Export(export::Export),
     Import(import::Import),
-    Status(status::ReplicaStatus),
+    Status(status::Status),
     Tail(tail::Tail),
     Verify(verify::Verify),
     Reap(reap::Reap),
@@ -68,7 +70,7 @@ impl Confcast {
     }
 }
 
-/// The file that a command was given; `-` is standard input.
+/// Opens a file that a command was given; `-` is standard input.
 async fn open(path: &Path) -> anyhow::Result<Box<dyn AsyncRead + Unpin>> {
     if path == Path::new("-") {
         return Ok(Box::new(tokio::io::stdin()));
@@ -78,6 +80,21 @@ async fn open(path: &Path) -> anyhow::Result<Box<dyn AsyncRead + Unpin>> {
     })?))
 }
 
+/// The error of a request that a service does not support, with the reason in words; any other error
+/// unchanged.
+fn explained(service: &Endpoint, error: ClientError, route: &str) -> anyhow::Error {
+    let is_missing = error.is_missing_route();
+    let error = anyhow::Error::new(error);
+    if is_missing {
+        error.context(format!(
+            "{} is older than this confcast, or no publisher: it has no {route}",
+            service.base()
+        ))
+    } else {
+        error
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -85,12 +102,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_arguments_are_consistent() {
+    fn arguments_are_consistent() {
         Confcast::command().debug_assert();
     }
 
     #[test]
-    fn what_people_type() {
+    fn documented_command_lines_are_accepted() {
         for line in [
             "up --data /tmp/d --publisher-port 9000 --subscriber-port 9001 --subscriber-port 9002 --schemas s",
             "get ChannelConfiguration whatsapp-es --publisher http://a:1,http://b:2 --json",
@@ -102,6 +119,7 @@ mod tests {
             "import all.ndjson",
             "status --subscriber http://127.0.0.1:8081 --subscriber http://127.0.0.1:8082 --json",
             "status --strict",
+            "status --collections",
             "tail",
             "tail ChannelConfiguration --since 41 --id whatsapp-es --op Update --op delete --json --strict",
             "tail --since ChannelConfiguration:41,SkillConfiguration:7 --url http://127.0.0.1:8081",
@@ -120,8 +138,8 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_name_the_argument_and_the_mend() {
-        for (line, told) in [
+    fn errors_name_the_argument_and_the_remedy() {
+        for (line, text) in [
             ("get channel/x a", "a letter, then at most 63"),
             ("get ChannelConfiguration a/b", "1 to 128 of"),
             (
@@ -139,7 +157,7 @@ mod tests {
         ] {
             let error =
                 Confcast::try_parse_from(format!("confcast {line}").split(' ')).expect_err(line);
-            assert!(error.to_string().contains(told), "{line}: {error}");
+            assert!(error.to_string().contains(text), "{line}: {error}");
         }
     }
 }

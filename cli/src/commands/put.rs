@@ -3,24 +3,25 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
+use client::documents::Condition;
 use contract::{CollectionName, DocumentId, Revision};
 use tokio::io::AsyncReadExt;
 
-use crate::{
-    client::{Condition, Target},
-    output,
-};
+use crate::{output, target::Target};
 
 /// Create or update a document
 ///
-/// All of it is replaced, but for its `metadata` member, which is merged with what is there.
+/// The whole document is replaced, except its member `metadata`, which is merged with the stored
+/// one.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Put {
+    /// Collection of the document
     collection: CollectionName,
+    /// Id of the document
     id: DocumentId,
     /// File with a JSON object, or - for standard input
     file: PathBuf,
-    /// Only if the document is at this revision
+    /// Write only if the document is at this revision
     #[arg(long, value_name = "REVISION")]
     if_match: Option<Revision>,
     #[command(flatten)]
@@ -36,21 +37,21 @@ impl Put {
             if_match,
             target,
         } = self;
-        let mut config = Vec::new();
+        let mut value = Vec::new();
         super::open(&file)
             .await?
-            .read_to_end(&mut config)
+            .read_to_end(&mut value)
             .await
             .with_context(|| format!("cannot read {}", file.display()))?;
-        let api = target.api()?;
+        let publisher = target.endpoint()?;
         let written = match if_match {
             Some(revision) => {
-                api.put_if(&collection, &id, &config, Condition::At(revision))
-                    .await?
+                let condition = Condition::At(revision);
+                publisher.put(&collection, &id, &value, condition).await?
             }
-            None => api.put(&collection, &id, &config).await?,
+            None => publisher.put_or_create(&collection, &id, &value).await?,
         };
-        Ok(output::say(format_args!(
+        Ok(output::result(format_args!(
             "{collection}/{id} is at revision {}",
             written.revision
         ))?)

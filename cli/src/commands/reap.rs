@@ -1,5 +1,5 @@
-//! `confcast reap`: removes the consumer groups that sidecars of gone replicas left in Redis. It
-//! never touches a group whose name is not that of a single replica, nor an event.
+//! `confcast reap`: removes the consumer groups that sidecars of replicas that are gone left in Redis.
+//! It never changes a group whose name is not that of a single replica, nor an event.
 
 mod names;
 mod verdict;
@@ -11,41 +11,41 @@ use broker::{
     ANSWER, Address, Connection,
     groups::{self, GroupRemoval},
 };
+use client::Endpoint;
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
 use self::{
     names::Pattern,
-    verdict::{Judged, Look, Rule, Verdict, judge},
+    verdict::{Judged, Observation, Rule, Verdict, judge},
 };
-use crate::{
-    client::{Api, Target},
-    output,
-};
+use crate::{output, target::Target};
 
-/// Between the two looks. A sidecar that has just made its group reads from it within milliseconds.
-const APART: Duration = Duration::from_secs(5);
+/// Between the two observations. A sidecar that has just created its group reads from it within
+/// milliseconds.
+const OBSERVATION_GAP: Duration = Duration::from_secs(5);
 
-/// Remove consumer groups that sidecars of gone replicas left behind
+/// Remove consumer groups that belong to replicas that are gone
 ///
-/// Every sidecar has a consumer group of its own in Redis, named {uuid} or {podName}, and Dapr
-/// never removes one. This shows the groups of all collections of the publisher, and with --apply
+/// Every sidecar has its own consumer group in Redis, named {uuid} or {podName}, and Dapr never
+/// removes one. This command shows the groups of all collections of the publisher, and with --apply
 /// removes those that are gone.
 ///
-/// A group is gone when no live replica of the publisher has its name (a replica's name may end in
-/// a port), when it has left an event unread for --idle-seconds, and when nobody asked for events
-/// in its name for as long. Being idle alone says nothing: a live sidecar waits silently for as
-/// long as no event comes. So a group that has read everything is `quiet` and stays until events
-/// have come. As many groups stay, as `unsure`, as live replicas have no group that is known to be
-/// read.
+/// A group is gone when no live replica of the publisher has its name (the name of a replica may
+/// end in a port), when it has left an event unread for --idle-seconds, and when no consumer asked
+/// for events in its name for the same time. Being idle alone proves nothing: a live sidecar waits
+/// silently while no event arrives. So a group that has read everything is `quiet` and stays until
+/// events arrive. For each live replica without a group that is known to be read, one group stays
+/// as `unsure`.
 ///
-/// Only names that are UUIDs or match --groups are ever removed, and only if none but a sidecar
-/// reads there. Each group is looked at twice, and a last time in the step that removes it. A group
-/// that was removed wrongly would be made again by its sidecar, and replay what the stream holds.
+/// Only groups whose names are UUIDs or match --groups are removed, and only if no consumer but a
+/// sidecar reads from them. Each group is observed twice, and once more in the step that removes
+/// it. If a group was removed wrongly, its sidecar would create it again and receive all events of
+/// the stream again.
 ///
-/// The exit code is 0 when everything could be judged, and all that is gone was removed if that was
-/// asked for. When the publisher does not tell its replicas, or no replica is live, nothing is
-/// removed and it is 1.
+/// The exit code is 0 when every group could be judged and, with --apply, all groups that are gone
+/// were removed. When the publisher does not list its replicas, or no replica is live, nothing is
+/// removed and the exit code is 1.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Reap {
     /// The Redis of the sidecars, with its database
@@ -57,15 +57,15 @@ pub(crate) struct Reap {
         default_value = "redis://127.0.0.1:6379"
     )]
     redis_url: String,
-    /// Names of groups of single replicas besides UUIDs, as configuration-subscriber-*; * is one
-    /// or more characters
+    /// Names of groups of single replicas besides UUIDs, for instance configuration-subscriber-*;
+    /// * stands for one or more characters
     #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
     groups: Vec<Pattern>,
-    /// How long a group must have left an event unread; a live one may take half a minute when its
-    /// replica hangs
+    /// How long a group must have left an event unread; the group of a live replica that hangs may
+    /// take half a minute
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
     idle_seconds: u32,
-    /// Remove them; without it they are only shown
+    /// Remove the groups that are gone; without this option they are only shown
     #[arg(long)]
     apply: bool,
     /// Print JSON instead of a table
@@ -83,25 +83,24 @@ struct Report {
 
 impl Reap {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let publisher = self.target.api()?;
+        let publisher = self.target.endpoint()?;
         let rule = Rule {
             patterns: self.groups,
             idle: Duration::from_secs(self.idle_seconds.into()),
         };
-        // Not by the parser of the command line, which would quote what is wrong, and a password
-        // with it.
+        // Not by the parser of the command line, which would print the wrong value, and with it a
+        // password.
         let address: Address = self
             .redis_url
             .parse()
             .context("--redis-url (AURA_REDIS_URL)")?;
-        let to = || format!("cannot reach {address:?}; nothing was removed");
-        let mut redis = address.connect(ANSWER).await.with_context(to)?;
-        let look = look_twice(&publisher, &mut redis, &rule)
+        let connecting = || format!("cannot reach {address:?}; nothing was removed");
+        let mut redis = address.connect(ANSWER).await.with_context(connecting)?;
+        let (observation, mut judged) = observe_twice(&publisher, &mut redis, &rule)
             .await
             .context("nothing was removed")?;
-        let (look, mut judged) = look;
         let failed = if self.apply {
-            remove(&mut redis, &look, &mut judged, &rule).await
+            remove(&mut redis, &observation, &mut judged, &rule).await
         } else {
             Vec::new()
         };
@@ -112,44 +111,44 @@ impl Reap {
         if self.json {
             output::json(&report)?;
         } else {
-            output::say(report.table())?;
-            output::say(report.sum())?;
+            output::result(report.table())?;
+            output::result(report.summary())?;
         }
         ensure!(
             failed.is_empty(),
             "not all groups that are gone were removed: {}",
             failed.join("; ")
         );
-        let blind = look.fleet.replicas.iter().all(|member| member.gone);
+        let none_is_live = observation.replicas.iter().all(|record| record.gone);
         ensure!(
-            !blind,
-            "no replica of {} is live, so nothing can be told gone",
+            !none_is_live,
+            "no replica of {} is live, so no group can be judged gone",
             publisher.base()
         );
         Ok(())
     }
 }
 
-/// The last look, and what both together say.
-async fn look_twice(
-    publisher: &Api,
+/// The last observation, and the verdicts that follow from both.
+async fn observe_twice(
+    publisher: &Endpoint,
     redis: &mut Connection,
     rule: &Rule,
-) -> anyhow::Result<(Look, Vec<Judged>)> {
-    let first = look(publisher, redis).await?;
+) -> anyhow::Result<(Observation, Vec<Judged>)> {
+    let first = observe(publisher, redis).await?;
     let judged = judge(&first, &first, rule);
     if judged.iter().all(|group| group.verdict != Verdict::Gone) {
         return Ok((first, judged));
     }
-    tokio::time::sleep(APART.min(rule.idle)).await;
-    let second = look(publisher, redis).await?;
+    tokio::time::sleep(OBSERVATION_GAP.min(rule.idle)).await;
+    let second = observe(publisher, redis).await?;
     let judged = judge(&first, &second, rule);
     Ok((second, judged))
 }
 
-async fn look(publisher: &Api, redis: &mut Connection) -> anyhow::Result<Look> {
+async fn observe(publisher: &Endpoint, redis: &mut Connection) -> anyhow::Result<Observation> {
     let mut by_name: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
-    for head in publisher.heads().await?.heads {
+    for head in publisher.heads().await? {
         let stream = head.collection;
         let groups = groups::list(redis, stream.as_str()).await;
         for group in groups.with_context(|| format!("the groups of {stream} in Redis"))? {
@@ -159,22 +158,21 @@ async fn look(publisher: &Api, redis: &mut Connection) -> anyhow::Result<Look> {
                 .insert(stream.clone(), group);
         }
     }
-    // After the groups: whoever made one of them and is live has checked in by now, or is known by
-    // its reading.
-    let fleet = publisher.fleet().await?;
-    let fleet =
-        fleet.with_context(|| format!("{} keeps no account of its replicas", publisher.base()))?;
-    Ok(Look {
+    // After the groups: a live replica that created one of them has checked in by now, or its group
+    // is known to be read.
+    let list = publisher.replicas().await?;
+    let list = list.with_context(|| format!("{} keeps no list of replicas", publisher.base()))?;
+    Ok(Observation {
         groups: by_name,
-        fleet,
+        replicas: list.replicas,
     })
 }
 
-/// Removes what is gone, and tells what went wrong. Who is read from after all is let be, in all
-/// streams that are left.
+/// Removes the groups that are gone, and gives the failures. A group that is read from after all
+/// stays in all remaining streams.
 async fn remove(
     redis: &mut Connection,
-    look: &Look,
+    observation: &Observation,
     judged: &mut [Judged],
     rule: &Rule,
 ) -> Vec<String> {
@@ -185,7 +183,7 @@ async fn remove(
     {
         judged.verdict = Verdict::Removed;
         judged.pending = 0;
-        for (stream, group) in look.groups.get(&judged.group).into_iter().flatten() {
+        for (stream, group) in observation.groups.get(&judged.group).into_iter().flatten() {
             let name = &group.name;
             match groups::destroy(
                 redis,
@@ -200,9 +198,8 @@ async fn remove(
                 Ok(GroupRemoval::Absent) => {}
                 Ok(GroupRemoval::Read) => {
                     judged.verdict = Verdict::Live;
-                    judged.why = format!(
-                        "it was read from in {stream} just before it was to be removed there"
-                    );
+                    judged.reason =
+                        format!("it was read from in {stream} just before its removal there");
                     break;
                 }
                 Err(error) => {
@@ -225,7 +222,7 @@ impl Report {
             "idle s",
             "unread s",
             "pending",
-            "why",
+            "reason",
         ]);
         let seconds = |time: Option<Duration>| {
             time.map(|time| time.as_secs().to_string())
@@ -239,7 +236,7 @@ impl Report {
                 seconds(group.idle),
                 seconds(group.unread),
                 group.pending.to_string(),
-                group.why.clone(),
+                group.reason.clone(),
             ]);
         }
         for numbers in 2..=5 {
@@ -250,22 +247,22 @@ impl Report {
         table
     }
 
-    fn sum(&self) -> String {
+    fn summary(&self) -> String {
         let verdict = if self.applied {
             Verdict::Removed
         } else {
             Verdict::Gone
         };
-        let those = || self.groups.iter().filter(|group| group.verdict == verdict);
-        let pending: u64 = those().map(|group| group.pending).sum();
-        let number = those().count();
+        let counted = || self.groups.iter().filter(|group| group.verdict == verdict);
+        let pending: u64 = counted().map(|group| group.pending).sum();
+        let number = counted().count();
         let groups = if number == 1 { "group" } else { "groups" };
         match (self.applied, number) {
             (true, _) => format!("{number} {groups} removed, with {pending} pending events"),
             (false, 0) => "no group is gone".to_owned(),
             (false, _) => {
                 format!(
-                    "{number} {groups} gone, with {pending} pending events; --apply removes what is gone"
+                    "{number} {groups} gone, with {pending} pending events; --apply removes them"
                 )
             }
         }

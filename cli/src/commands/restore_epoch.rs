@@ -1,38 +1,37 @@
-//! `confcast restore-epoch`: tells a publisher that its store is not the one it was. It never
-//! touches a document.
+//! `confcast restore-epoch`: declares that the store of a publisher was replaced. It never changes a
+//! document.
 
 use std::io::{self, BufRead, IsTerminal};
 
 use anyhow::{Context, ensure};
+use client::Endpoint;
 use contract::fleet::{EpochDeclared, RestoreEpochRequest};
 
-use crate::{
-    client::{Api, Target},
-    output,
-};
+use crate::{output, target::Target};
 
 /// Begin a new epoch after the database was replaced
 ///
-/// Replicas never go back: while the store holds less than they have seen, they serve the last good
-/// values and say so. A new epoch makes every replica load the store as it is now. Two cases:
+/// Replicas never go back: while the store holds less than they have seen, they serve their last
+/// good values and report it. A new epoch makes every replica load the store as it is now. There
+/// are two cases:
 ///
-/// The database was restored from a dump: publishers notice that by themselves when a replica
-/// checks in that has seen more than the store holds. Without --adopt this does the same now, for
-/// instance when no replica is left that could tell.
+/// The database was restored from a dump. Publishers detect this themselves when a replica checks
+/// in that has seen more than the store holds. Without --adopt this command does the same at once,
+/// for instance when no replica is left that could report it.
 ///
-/// Another database stands in place of the real one, or a blank one: replicas then say
-/// `other-store` and keep what they have. Check that it is not just a wrong store URL. If it is
-/// really meant to replace what they hold, --adopt takes over the history that they follow, so that
-/// they load this store, even if it is empty.
+/// The publisher uses another database, or a blank one. Replicas then report `other-store` and keep
+/// their values. First check that the store URL is right. If this store is meant to replace what
+/// the replicas hold, --adopt makes it a continuation of the history that they follow, so that they
+/// load it, even if it is empty.
 ///
-/// The publisher refuses (409) while documents and heads do not agree, as in the middle of a
-/// restore: try again later.
+/// The publisher refuses while documents and heads do not agree, for instance in the middle
+/// of a restore. Try again later.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Restore {
-    /// Make replicas of another store accept this one; asks before it does
+    /// Make replicas of another store load this one; asks for confirmation
     #[arg(long)]
     adopt: bool,
-    /// Do not ask; needed for --adopt where there is no terminal
+    /// Do not ask for confirmation; required with --adopt where there is no terminal
     #[arg(long, requires = "adopt")]
     yes: bool,
     /// Print JSON instead of a sentence
@@ -44,30 +43,30 @@ pub(crate) struct Restore {
 
 impl Restore {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let api = self.target.api()?;
+        let publisher = self.target.endpoint()?;
         if self.adopt && !self.yes {
             let stdin = io::stdin();
             ensure!(
                 stdin.is_terminal(),
-                "--adopt needs --yes where there is no terminal to ask on"
+                "--adopt requires --yes where there is no terminal for the confirmation"
             );
-            confirm(&api, stdin.lock())?;
+            confirm(&publisher, stdin.lock())?;
         }
-        let declared = declare(&api, self.adopt).await?;
+        let declared = declare(&publisher, self.adopt).await?;
         if self.json {
             return output::json(&declared);
         }
-        Ok(output::say(format_args!(
-            "the epoch is {} now; replicas load it at their next check-in",
+        Ok(output::result(format_args!(
+            "the epoch is now {}; each replica loads the store at its next check-in",
             declared.epoch
         ))?)
     }
 }
 
-fn confirm(api: &Api, mut answer: impl BufRead) -> anyhow::Result<()> {
+fn confirm(publisher: &Endpoint, mut answer: impl BufRead) -> anyhow::Result<()> {
     output::note(format_args!(
-        "Every replica will replace what it holds by the store of {}, whatever that holds. Type yes to go on:",
-        api.base()
+        "Every replica will replace its documents with those in the store of {}. Type yes to continue:",
+        publisher.base()
     ));
     let mut line = String::new();
     answer
@@ -77,21 +76,26 @@ fn confirm(api: &Api, mut answer: impl BufRead) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn declare(api: &Api, adopt: bool) -> anyhow::Result<EpochDeclared> {
-    api.post("/v1/epoch", &RestoreEpochRequest { adopt }).await
+async fn declare(publisher: &Endpoint, adopt: bool) -> anyhow::Result<EpochDeclared> {
+    let declared = publisher
+        .declare_epoch(&RestoreEpochRequest { adopt })
+        .await;
+    declared.map_err(|error| crate::commands::explained(publisher, error, "POST /v1/epoch"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stand_in::StandIn;
+    use crate::fake_publisher::FakePublisher;
 
     #[tokio::test]
-    async fn a_publisher_is_told_and_may_refuse() {
-        let publisher = StandIn::start().await;
-        let declared = declare(&publisher.api(), true).await.expect("declared");
+    async fn a_publisher_declares_an_epoch_or_refuses() {
+        let publisher = FakePublisher::start().await;
+        let declared = declare(&publisher.endpoint(), true)
+            .await
+            .expect("declared");
         assert_eq!(declared.epoch.to_string(), "00000001-2");
-        let refused = declare(&publisher.api(), false)
+        let refused = declare(&publisher.endpoint(), false)
             .await
             .expect_err("too soon")
             .to_string();
@@ -100,7 +104,7 @@ mod tests {
             "{refused}"
         );
         assert_eq!(
-            publisher.restored(),
+            publisher.epoch_requests(),
             [
                 RestoreEpochRequest { adopt: true },
                 RestoreEpochRequest { adopt: false }
@@ -109,11 +113,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_a_yes_is_a_yes() {
-        let api = StandIn::start().await.api();
-        confirm(&api, &b"yes\n"[..]).expect("confirmed");
+    async fn only_yes_confirms() {
+        let endpoint = FakePublisher::start().await.endpoint();
+        confirm(&endpoint, &b"yes\n"[..]).expect("confirmed");
         for answer in ["", "y\n", "no\n"] {
-            let error = confirm(&api, answer.as_bytes()).expect_err(answer);
+            let error = confirm(&endpoint, answer.as_bytes()).expect_err(answer);
             assert_eq!(error.to_string(), "nothing was done");
         }
     }

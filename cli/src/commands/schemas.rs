@@ -1,7 +1,7 @@
-//! `confcast schemas`: what a consumer builds on, made from the schemas of the collections.
+//! `confcast schemas`: files for the developers of consumers, made from the schemas of the collections.
 //!
-//! It reads and writes files and changes nothing at the publisher. Everything it writes follows
-//! from the schemas and samples alone, so the same ones give the same files.
+//! It reads and writes files and changes nothing at the publisher. The output depends on the schemas
+//! and samples alone, so the same input gives the same files.
 
 mod asyncapi;
 mod check;
@@ -19,7 +19,7 @@ use anyhow::{Context, ensure};
 use clap::Subcommand;
 
 use self::source::Contract;
-use crate::{client::Target, output};
+use crate::{output, target::Target};
 
 /// Write JSON Schemas, an AsyncAPI document, Rust types and TypeScript types of all collections
 ///
@@ -36,7 +36,7 @@ pub(crate) struct Schemas {
     /// Folder with the schemas, instead of those that the publisher has in force
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Leave the TypeScript types out, which need Node.js
+    /// Write no TypeScript types; they need Node.js
     #[arg(long)]
     no_typescript: bool,
     #[command(flatten)]
@@ -55,7 +55,7 @@ impl Schemas {
         }
         let contracts = match &self.dir {
             Some(folder) => source::folder(folder)?,
-            None => source::publisher(&self.target.api()?).await?,
+            None => source::publisher(&self.target.endpoint()?).await?,
         };
         ensure!(!contracts.is_empty(), "there are no schemas");
         write(&contracts, &self.out)?;
@@ -72,7 +72,7 @@ impl Schemas {
     }
 }
 
-/// All that takes no other program.
+/// Writes everything that needs no other program.
 fn write(contracts: &[Contract], out: &Path) -> anyhow::Result<()> {
     let schemas = folder(out, "schemas")?;
     for Contract {
@@ -105,7 +105,7 @@ fn write(contracts: &[Contract], out: &Path) -> anyhow::Result<()> {
     save(&folder(out, "rust")?.join("configs.rs"), &types)
 }
 
-/// A folder below `out`. What else lies there stays: it may be somebody's own.
+/// A folder below `out`. Other files in it stay: they may belong to the user.
 fn folder(out: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let folder = out.join(name);
     fs::create_dir_all(&folder).with_context(|| format!("cannot write {}", folder.display()))?;

@@ -1,189 +1,195 @@
-//! `confcast status`: where the publisher and every replica stand. It compares revisions and
+//! `confcast status`: the state of the publisher and of every replica. It compares revisions and
 //! digests, never documents: that is `confcast verify`.
 
-mod asked;
-mod fleet;
-mod tables;
+mod collection_table;
+mod reasons;
+mod replica;
+mod replica_table;
+mod reply;
 
 use anyhow::ensure;
+use client::Endpoint;
 use contract::{
-    CollectionName, Head, Heads,
+    Head, Heads,
     fleet::{IntakeFault, ReplicaList},
-    status::{CollectionStatus, ReplicaState, ReplicaStatus as Replica},
+    status::ReplicaStatus,
 };
 use futures_util::future::join_all;
 use serde::Serialize;
 
-use self::asked::{Asked, Said, ask};
+use self::{replica::Replica, reply::Reply};
 use crate::{
-    client::{Api, Subscribers, Target},
     output,
+    target::{Subscribers, Target},
 };
 
-/// Show where the publisher and every replica stand
+/// Show the state of the publisher and of every replica
 ///
-/// Shows the replicas that checked in with the publisher, as they were then; those named with
-/// --subscriber are asked directly instead. A publisher that keeps no account of its replicas (an
-/// older one, or a subscriber) is shown with the named ones, else with those that `confcast up`
-/// starts.
+/// Prints one line about the publisher and one row per replica: its state (current, stale, behind,
+/// loading, different from the publisher, gone, unreachable), its lag in revisions over all
+/// collections, whether events reach it, when it was last seen, and the reason and the remedy when
+/// something is not well. --collections prints a row per replica and collection instead.
+///
+/// The replicas are those that checked in with the publisher, as they were at that time. Those
+/// named with --subscriber are asked directly instead. When the service keeps no list of replicas
+/// (an older publisher, or a subscriber), the named replicas are asked, else those that
+/// `confcast up` starts.
+///
+/// --json prints an object. `publisher` is the answer of GET /v1/collections. `replicaList` is the
+/// answer of GET /v1/replicas, and absent when replicas were asked directly; `replicas` is the
+/// answer of GET /v1/status of each replica that was asked. Each of them has `url`, and `answer` or
+/// `error`.
 ///
 /// The exit code is 0 only if the publisher and all replicas answer, every collection of every
 /// replica is `current`, and no digest differs. A replica that is gone (silent for more than three
-/// check-ins, as one is that was scaled away) and one that events do not reach (deaf, competing: it
-/// lives on check-ins) are shown, and fail only with --strict.
+/// check-in intervals, for instance because it was scaled away) and one that events do not reach
+/// (disconnected, not-receiving, shared-consumer-group: changes arrive with its check-ins) are
+/// shown, and are failures only with --strict.
 #[derive(Debug, clap::Args)]
-pub(crate) struct ReplicaStatus {
+pub(crate) struct Status {
     #[command(flatten)]
     subscribers: Subscribers,
-    /// Fail also when a replica is gone, deaf or competing, or when there is none
+    /// Print a row per replica and collection
+    #[arg(long)]
+    collections: bool,
+    /// Fail also when a replica is gone or events do not reach it, or when there is no replica
     #[arg(long)]
     strict: bool,
     /// Print JSON instead of tables
-    #[arg(long)]
+    #[arg(long, conflicts_with = "collections")]
     json: bool,
     #[command(flatten)]
     target: Target,
 }
 
-/// What everybody said.
+/// The replies of all services.
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Report {
-    publisher: Asked<Heads>,
+    publisher: Reply<Heads>,
     /// Absent when replicas were asked directly.
     #[serde(skip_serializing_if = "Option::is_none")]
-    fleet: Option<Asked<ReplicaList>>,
-    replicas: Vec<Asked<Replica>>,
+    replica_list: Option<Reply<ReplicaList>>,
+    replicas: Vec<Reply<ReplicaStatus>>,
 }
 
-impl ReplicaStatus {
+impl Status {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let report = Report::ask(&self.target.api()?, &self.subscribers).await?;
+        let report = Report::gather(&self.target.endpoint()?, &self.subscribers).await?;
         if self.json {
             output::json(&report)?;
+        } else if self.collections {
+            output::result(report.head_table())?;
+            report.print_replicas(&report.collection_table())?;
         } else {
-            output::say(report.publisher_table())?;
-            if let Some(table) = report.replicas_table() {
-                output::say(table)?;
-            }
-            for mend in fleet::mends(report.intakes()) {
-                output::say(mend)?;
-            }
+            output::result(report.summary())?;
+            report.print_replicas(&report.replica_table())?;
         }
-        let wrong = report.wrong(self.strict);
-        ensure!(wrong.is_empty(), "not all is well: {}", wrong.join("; "));
+        let failures = report.failures(self.strict);
+        ensure!(
+            failures.is_empty(),
+            "not everything is well: {}",
+            failures.join("; ")
+        );
         Ok(())
     }
 }
 
 impl Report {
-    async fn ask(publisher: &Api, subscribers: &Subscribers) -> anyhow::Result<Self> {
-        // The publisher first: a replica asked after it is behind these heads only if it really is.
-        let heads = ask(publisher, "/v1/collections").await;
-        let fleet = if subscribers.named.is_empty() {
-            publisher.fleet().await.transpose()
+    async fn gather(publisher: &Endpoint, subscribers: &Subscribers) -> anyhow::Result<Self> {
+        // The publisher first: a replica that is asked later is behind these heads only if it
+        // really is behind.
+        let heads = publisher.heads().await.map(|heads| Heads { heads });
+        let replica_list = if subscribers.named.is_empty() {
+            publisher.replicas().await.transpose()
         } else {
             None
         };
-        let replicas = if fleet.is_none() {
-            subscribers.or_local()?
+        let asked = if replica_list.is_none() {
+            subscribers.named_or_local()?
         } else {
             vec![]
         };
+        let replicas = asked
+            .iter()
+            .map(async |replica| Reply::new(replica, replica.status().await));
         Ok(Self {
-            publisher: heads,
-            fleet: fleet.map(|fleet| Asked::new(publisher, fleet)),
-            replicas: join_all(replicas.iter().map(|replica| ask(replica, "/v1/status"))).await,
+            publisher: Reply::new(publisher, heads),
+            replica_list: replica_list.map(|list| Reply::new(publisher, list)),
+            replicas: join_all(replicas).await,
         })
     }
 
-    /// What keeps this from being a healthy fleet.
-    fn wrong(&self, strict: bool) -> Vec<String> {
-        let mut wrong = Vec::new();
+    /// All replicas, listed or asked.
+    fn replica_rows(&self) -> Vec<Replica> {
+        let heads = self.heads();
+        let listed = self
+            .replica_list
+            .iter()
+            .filter_map(Reply::answer)
+            .flat_map(|list| &list.replicas)
+            .map(|record| Replica::checked_in(record, heads));
+        let asked = self
+            .replicas
+            .iter()
+            .map(|reply| Replica::asked(reply, heads));
+        listed.chain(asked).collect()
+    }
+
+    /// Prints a table of the replicas and the remedies of their faults; nothing when the publisher
+    /// did not give its replicas.
+    fn print_replicas(&self, table: &comfy_table::Table) -> anyhow::Result<()> {
+        if self.has_replicas() {
+            output::result(table)?;
+        }
+        let rows = self.replica_rows();
+        for remedy in reasons::remedies(intake_faults(&rows)) {
+            output::result(remedy)?;
+        }
+        Ok(())
+    }
+
+    /// Whether it is known which replicas there are.
+    fn has_replicas(&self) -> bool {
+        self.replica_list
+            .as_ref()
+            .is_none_or(|reply| reply.error().is_none())
+    }
+
+    /// What is not well; empty for exit code 0.
+    fn failures(&self, strict: bool) -> Vec<String> {
+        let mut failures = Vec::new();
         if self.publisher.error().is_some() {
-            wrong.push("the publisher does not answer".to_owned());
+            failures.push("the publisher does not answer".to_owned());
+        } else if let Some(error) = self.replica_list.as_ref().and_then(Reply::error) {
+            failures.push(format!("the publisher does not list its replicas: {error}"));
         }
-        match self.fleet.as_ref().map(|asked| &asked.said) {
-            Some(Said::Error(_)) if !wrong.is_empty() => {}
-            Some(Said::Error(error)) => {
-                wrong.push(format!("the publisher does not tell its replicas: {error}"))
-            }
-            Some(Said::Answer(fleet)) => {
-                wrong.extend(fleet::wrong(fleet, self.heads()));
-                if strict {
-                    wrong.extend(fleet::gone(fleet).map(|instance| format!("{instance} is gone")));
-                    wrong.extend(
-                        fleet
-                            .replicas
-                            .is_empty()
-                            .then(|| "no replica has checked in".to_owned()),
-                    );
-                }
-            }
-            None => {}
+        let rows = self.replica_rows();
+        failures.extend(rows.iter().flat_map(Replica::failures));
+        if !strict {
+            return failures;
         }
-        wrong.extend(self.replicas.iter().flat_map(|asked| {
-            match &asked.said {
-                Said::Error(_) => vec![format!("{} does not answer", asked.url)],
-                Said::Answer(replica) => (replica.collections.iter())
-                    .filter(|row| {
-                        row.state != ReplicaState::Current
-                            || self.agrees(replica, row) == Some(false)
-                    })
-                    .map(|row| {
-                        format!(
-                            "{} of {} is {}",
-                            row.collection,
-                            replica.instance,
-                            self.verdict(replica, row)
-                        )
-                    })
-                    .collect(),
-            }
-        }));
-        if strict {
-            wrong.extend(
-                self.intakes()
-                    .map(|(intake, instance)| format!("{instance} is {}", intake.as_str())),
-            );
+        for replica in rows.iter().filter(|replica| replica.gone) {
+            failures.push(format!("{} is gone", replica.name));
         }
-        wrong
-    }
-
-    fn intakes(&self) -> impl Iterator<Item = (IntakeFault, &str)> {
-        let told = self
-            .fleet
-            .iter()
-            .filter_map(Asked::answer)
-            .flat_map(fleet::intakes);
-        let asked = self.replicas.iter().filter_map(Asked::answer);
-        told.chain(asked.filter_map(|replica| Some((replica.intake?, replica.instance.as_str()))))
-    }
-
-    fn head(&self, collection: &CollectionName) -> Option<&Head> {
-        self.heads()
-            .iter()
-            .find(|head| head.collection == *collection)
+        if rows.is_empty() && self.has_replicas() {
+            failures.push("no replica has checked in".to_owned());
+        }
+        for (fault, name) in intake_faults(&rows) {
+            failures.push(format!("{name} is {}", fault.as_str()));
+        }
+        failures
     }
 
     fn heads(&self) -> &[Head] {
         self.publisher.answer().map_or(&[], |Heads { heads }| heads)
     }
+}
 
-    /// Whether the digests are equal; no verdict unless both speak of the same revision of the same
-    /// history.
-    fn agrees(&self, replica: &Replica, row: &CollectionStatus) -> Option<bool> {
-        let head = self.head(&row.collection)?;
-        let comparable = replica.epoch == Some(head.epoch) && row.revision == head.revision;
-        comparable.then_some(row.digest == head.digest)
-    }
-
-    fn verdict(&self, replica: &Replica, row: &CollectionStatus) -> &'static str {
-        if self.agrees(replica, row) == Some(false) {
-            "different from the publisher"
-        } else {
-            row.state.as_str()
-        }
-    }
+/// The live replicas that events do not reach as they should.
+fn intake_faults(rows: &[Replica]) -> impl Iterator<Item = (IntakeFault, &str)> {
+    rows.iter()
+        .filter_map(|replica| Some((replica.live_intake_fault()?, replica.name.as_str())))
 }
 
 #[cfg(test)]

@@ -1,65 +1,64 @@
-//! `confcast tail`: changes as they happen, over whatever happens to the connection.
+//! `confcast tail`: changes as they happen, across restarts and lost connections.
 //!
-//! It goes on where it was when a service starts anew or a link is cut, so nothing is lost or told
-//! twice. When the service cannot go on from there it says so and goes on from the present. What a
-//! service is, publisher or subscriber, it never asks.
+//! After a lost connection it continues from its position, so no change is lost or printed twice.
+//! When the service cannot continue from there, it reports that and continues from the present. It
+//! never needs to know whether the service is a publisher or a subscriber.
 
 mod documents;
 mod lines;
-mod stream;
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use backon::{BackoffBuilder, ExponentialBuilder};
+use client::{
+    Endpoint, RetryPolicy, Url,
+    live_feed::{FeedMessage, FeedStart, LiveFeed},
+    retry,
+};
 use contract::{
     CollectionName, DocumentId, EventData, Operation,
     feed::{self, FeedScope, Since, StreamEnd},
 };
-use reqwest::Url;
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::sleep,
 };
 
-use self::{
-    documents::Documents,
-    lines::Lines,
-    stream::{Broken, Said, Stream},
-};
+use self::{documents::Documents, lines::Lines};
 use crate::{
-    client::{Api, first_url},
     output,
+    target::{endpoint, first_url},
 };
 
-/// Waits between two attempts to connect.
-const BACKOFF: std::ops::Range<Duration> = Duration::from_millis(200)..Duration::from_secs(5);
+/// A connection that lasted this long was a good one: the next attempt follows soon.
+const GOOD: Duration = Duration::from_secs(5);
 
-/// Follow changes as they happen, with what each of them changed
+/// Print changes as they happen, with the lines that each of them changed
 ///
-/// It follows a publisher or a subscriber, survives their restarts, and ends with Ctrl-C.
+/// It follows a publisher or a subscriber, continues after their restarts, and ends with Ctrl-C.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Tail {
-    /// Collections; all when none is named
+    /// Collections to follow; all when none is named
     #[arg(value_name = "COLLECTION")]
     collections: Vec<CollectionName>,
-    /// Only changes of this document; may be given several times
+    /// Print only changes of this document; may be given several times
     #[arg(long = "id", value_name = "ID")]
     ids: Vec<DocumentId>,
-    /// Only changes of this kind: create, update or delete; may be given several times
+    /// Print only changes of this kind: create, update or delete; may be given several times
     #[arg(long = "op", value_name = "OP", value_parser = operation)]
     ops: Vec<Operation>,
-    /// Print each change as one line of JSON, as the feed has it
+    /// Print each change as one line of JSON, as it is in the feed
     #[arg(long)]
     json: bool,
     /// Begin after these revisions instead of now: 41 of one collection, A:41,B:7 of several, or
     /// the position of an event
     #[arg(long, value_name = "POSITION")]
     since: Option<String>,
-    /// Exit with 1 when the feed cannot go on without a gap, instead of going on from the present
+    /// Exit with 1 when the feed cannot continue without a gap, instead of continuing from the
+    /// present
     #[arg(long)]
     strict: bool,
-    /// Publisher or subscriber to follow; of a comma list, the first
+    /// Base URL of the publisher or subscriber to follow; of a list separated by commas, the first
     #[arg(
         long,
         value_name = "URL",
@@ -79,12 +78,19 @@ fn operation(text: &str) -> Result<Operation, &'static str> {
     }
 }
 
+/// Where a tail is, and what it knows.
+struct Progress {
+    /// The position after the last change that was printed.
+    position: String,
+    documents: Documents,
+    /// Whether the service was reported as not available.
+    disconnected: bool,
+}
+
 impl Tail {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let (mut terminate, mut interrupt) = (
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::interrupt())?,
-        );
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
         tokio::select! {
             followed = self.follow() => followed,
             _ = terminate.recv() => Ok(()),
@@ -93,82 +99,83 @@ impl Tail {
     }
 
     async fn follow(&self) -> anyhow::Result<()> {
-        let api = Api::new(self.url.clone())?;
-        let mut position = self.begin(&api).await?;
-        let mut documents = Documents::default();
-        let lines = Lines::new(self.json);
-        self.read(&api, &position, &mut documents).await;
-        let delays = || ExponentialBuilder::new().with_jitter().without_max_times();
-        let delays = || {
-            delays()
-                .with_min_delay(BACKOFF.start)
-                .with_max_delay(BACKOFF.end)
-                .build()
+        let service = endpoint(&self.url)?;
+        let mut progress = Progress {
+            position: self.first_position(&service).await?,
+            documents: Documents::default(),
+            disconnected: false,
         };
-        let mut waits = delays();
-        let mut away = false;
+        let lines = Lines::new(self.json);
+        self.read_documents(&service, &mut progress).await;
+        let mut waits = RetryPolicy::FOLLOW.waits();
         loop {
             let began = Instant::now();
-            match self
-                .listen(&api, &mut position, &lines, &mut documents, &mut away)
+            let lost = match service
+                .live_feed(FeedStart::Position(&progress.position))
                 .await
             {
-                Err(Broken::Refused(refused)) => return Err(refused),
-                Err(Broken::Passing(error)) if !std::mem::replace(&mut away, true) => {
-                    output::note(format_args!(
-                        "confcast: {} is away, trying again: {error:#}",
-                        api.base()
-                    ));
+                Ok(feed) => {
+                    self.read_feed(&service, feed, &mut progress, &lines)
+                        .await?
                 }
-                Err(Broken::Passing(_)) | Ok(()) => {}
+                // Another attempt would be refused in the same way.
+                Err(error) if !retry::is_transient(&error) => return Err(error.into()),
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(reason) = lost
+                && !std::mem::replace(&mut progress.disconnected, true)
+            {
+                output::note(format_args!(
+                    "confcast: no connection to {}, trying again: {reason}",
+                    service.base()
+                ));
             }
-            if began.elapsed() > BACKOFF.end {
-                waits = delays();
+            if began.elapsed() > GOOD {
+                waits.reset();
             }
-            sleep(waits.next().unwrap_or(BACKOFF.end)).await;
+            sleep(waits.next_wait()).await;
         }
     }
 
-    /// One connection, from the position on to where it breaks or cannot go on.
-    async fn listen(
+    /// Reads one connection until it is lost, and gives the reason; `None` after a message that the
+    /// feed cannot continue.
+    async fn read_feed(
         &self,
-        api: &Api,
-        position: &mut String,
+        service: &Endpoint,
+        mut feed: LiveFeed,
+        progress: &mut Progress,
         lines: &Lines,
-        documents: &mut Documents,
-        away: &mut bool,
-    ) -> Result<(), Broken> {
-        let mut stream = Stream::open(api, position).await?;
-        if std::mem::take(away) {
-            output::note("confcast: it goes on");
+    ) -> anyhow::Result<Option<String>> {
+        if std::mem::take(&mut progress.disconnected) {
+            output::note("confcast: connected again");
         }
         loop {
-            match stream.next().await? {
-                Said::Change { item, id } => {
-                    self.change(&item, lines, documents)
-                        .map_err(Broken::Refused)?;
-                    *position = id;
+            match feed.next_message().await? {
+                Some(FeedMessage::Change { item, position }) => {
+                    self.print_change(&item, lines, &mut progress.documents)?;
+                    progress.position = position;
                 }
-                Said::Resync { resync, id } => {
-                    self.resync(&resync).map_err(Broken::Refused)?;
-                    *position = id;
-                    self.read(api, position, documents).await;
-                    return Ok(());
+                Some(FeedMessage::End { end, position }) => {
+                    self.report_end(&end)?;
+                    progress.position = position;
+                    self.read_documents(service, progress).await;
+                    return Ok(None);
                 }
+                None => return Ok(Some("the stream ended".to_owned())),
             }
         }
     }
 
-    /// The position to begin at.
-    async fn begin(&self, api: &Api) -> anyhow::Result<String> {
-        let heads = api.heads().await?.heads;
+    /// The position to begin after.
+    async fn first_position(&self, service: &Endpoint) -> anyhow::Result<String> {
+        let heads = service.heads().await?;
         let (epoch, mut present) = feed::at_heads(&heads)
-            .with_context(|| format!("{} has no collection that counts revisions", api.base()))?;
+            .with_context(|| format!("{} has no collection with revisions", service.base()))?;
         for name in &self.collections {
             ensure!(
                 present.contains_key(name),
                 "{} has no collection {name}",
-                api.base()
+                service.base()
             );
         }
         let (epoch, since) = match self.since.as_deref().map(str::trim) {
@@ -200,52 +207,58 @@ impl Tail {
         scope.since(text).context("--since")
     }
 
-    /// Reads what documents are now, to show what changes of them. Without it whole values are
-    /// shown.
-    async fn read(&self, api: &Api, position: &str, documents: &mut Documents) {
-        *documents = Documents::default();
-        let Ok((_epoch, since)) = FeedScope::Several.position(position) else {
+    /// Reads the present values of the documents, to print what a change changes in them. Where
+    /// that fails, whole values are printed.
+    async fn read_documents(&self, service: &Endpoint, progress: &mut Progress) {
+        progress.documents = Documents::default();
+        let Ok((_epoch, since)) = FeedScope::Several.position(&progress.position) else {
             return;
         };
         for name in since.keys().filter(|_name| !self.json) {
-            if let Err(error) = documents.read(api, name, &self.ids).await {
+            if let Err(error) = progress.documents.read(service, name, &self.ids).await {
                 output::note(format_args!(
-                    "confcast: changes of {name} are shown whole at first: {error:#}"
+                    "confcast: the first change of each document of {name} is printed as a whole value: {error:#}"
                 ));
             }
         }
     }
 
-    fn change(&self, item: &str, lines: &Lines, documents: &mut Documents) -> anyhow::Result<()> {
+    fn print_change(
+        &self,
+        item: &str,
+        lines: &Lines,
+        documents: &mut Documents,
+    ) -> anyhow::Result<()> {
         let data: EventData = serde_json::from_str(item).context("an item of the feed")?;
         if !self.ids.is_empty() && !self.ids.contains(&data.id) {
             return Ok(());
         }
         let before = documents.replace(&data);
         if self.ops.is_empty() || self.ops.contains(&data.op) {
-            output::say(lines.of(item, &data, &before)?)?;
+            output::result(lines.of(item, &data, &before)?)?;
         }
         Ok(())
     }
 
-    fn resync(&self, StreamEnd { reason, heads }: &StreamEnd) -> anyhow::Result<()> {
-        let why = match reason.as_str() {
-            "trimmed" => "what came next is no longer kept there",
+    /// Reports why the feed cannot continue; an error with `--strict`.
+    fn report_end(&self, StreamEnd { reason, heads }: &StreamEnd) -> anyhow::Result<()> {
+        let explanation = match reason.as_str() {
+            "trimmed" => "the service no longer keeps the next change",
             "epoch" => "the store was restored and has a new history",
-            "ahead" => "it has not got as far as that",
+            "ahead" => "the service has not reached this revision",
             other => other,
         };
-        let at: Vec<_> = heads
+        let revisions: Vec<_> = heads
             .iter()
             .map(|head| format!("{}:{}", head.collection, head.revision))
             .collect();
-        let told = format!("the feed cannot go on without a gap ({reason}): {why}");
+        let text = format!("the feed cannot continue without a gap ({reason}): {explanation}");
         if self.strict {
-            bail!("{told}");
+            bail!("{text}");
         }
         output::note(format_args!(
-            "confcast: resync: {told}; it goes on from {}",
-            at.join(",")
+            "confcast: resync: {text}; it continues from {}",
+            revisions.join(",")
         ));
         Ok(())
     }

@@ -1,47 +1,40 @@
 //! `confcast up`: a publisher and its subscribers in one terminal, on the embedded store, without
 //! any server.
 //!
-//! It runs the programs that lie beside it and talks to them as anybody would. They end with it,
-//! however it ends.
+//! It runs the programs that are in the same folder and talks to them as any client does. They end
+//! with it, however it ends.
 
 mod children;
 mod ports;
 mod seed;
 pub(super) mod with_parent;
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
+use client::{ClientError, Endpoint, RetryPolicy, Url};
 use futures_util::future::try_join_all;
-use reqwest::Url;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    time::{Instant, sleep},
-};
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::children::Children;
-use crate::{client::Api, output};
+use crate::{output, target::endpoint};
 
-/// Until a service must be ready.
-const READY: Duration = Duration::from_secs(30);
-const POLL: Duration = Duration::from_millis(50);
-/// A sample that the examples speak of.
+/// A sample that the printed examples use.
 const SAMPLE: &str = "/v1/collections/ChannelConfiguration/documents/whatsapp-es";
 
-/// Start a publisher and its subscribers here, on the embedded store
+/// Start a publisher and its subscribers on this machine, with the embedded store
 ///
-/// The first start stores the samples that lie beside the schemas. Ctrl-C stops everything.
+/// The first start stores the samples that are in the folder of the schemas. Ctrl-C stops
+/// everything.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Up {
     /// Folder of the embedded store
     #[arg(long, value_name = "DIR", default_value = "data")]
     data: PathBuf,
+    /// Port of the publisher
     #[arg(long, value_name = "PORT", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..))]
     publisher_port: u16,
-    /// One subscriber per port
+    /// Port of a subscriber; may be given several times, for one subscriber per port
     #[arg(
         long = "subscriber-port",
         value_name = "PORT",
@@ -59,7 +52,8 @@ impl Up {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let schemas = self.schemas_folder()?;
         ports::are_free(&self.ports())?;
-        let (mut children, chatter) = self.start(&schemas)?;
+        let mut children = self.start(&schemas)?;
+        let log = children.log();
         let life = async {
             let end = tokio::select! {
                 stopped = stop_signal() => stopped,
@@ -69,23 +63,19 @@ impl Up {
                     std::future::pending().await
                 } => failed,
             };
-            // Asked a second time, it does not wait for them to finish what they do.
+            // A second signal ends the children at once.
             children.stop(stop_signal()).await;
             end
         };
-        tokio::join!(life, chatter).0
+        tokio::join!(life, log).0
     }
 
     fn ports(&self) -> Vec<u16> {
         [&[self.publisher_port], &self.subscriber_ports[..]].concat()
     }
 
-    /// Starts everything; the second part carries what the children say to the terminal until all
-    /// have ended.
-    fn start(
-        &self,
-        schemas: &Path,
-    ) -> anyhow::Result<(Children, impl Future<Output = ()> + use<>)> {
+    /// Starts everything.
+    fn start(&self, schemas: &Path) -> anyhow::Result<Children> {
         let publisher = url(self.publisher_port);
         let subscribers: Vec<String> = self.subscriber_ports.iter().copied().map(url).collect();
         let mut children = Children::default();
@@ -122,33 +112,33 @@ impl Up {
                 ],
             )?;
         }
-        let chatter = children.chatter();
-        Ok((children, chatter))
+        Ok(children)
     }
 
-    /// Waits until all are ready, stores the samples, says what to try.
+    /// Waits until all services are ready, stores the samples, and prints commands to try.
     async fn welcome(&self, schemas: &Path) -> anyhow::Result<()> {
-        let apis = self
+        let services = self
             .ports()
             .into_iter()
-            .map(api)
+            .map(|port| endpoint(&Url::parse(&url(port))?))
             .collect::<anyhow::Result<Vec<_>>>()?;
-        try_join_all(apis.iter().map(ready)).await?;
-        let seeded = match seed::seed(&apis[0], schemas)
+        try_join_all(services.iter().map(ready)).await?;
+        let publisher = &services[0];
+        let seeded = match seed::seed(publisher, schemas)
             .await
             .context("storing the samples")?
         {
             0 => String::new(),
             samples => format!(", {samples} samples stored"),
         };
-        let subscribers: Vec<&str> = apis[1..].iter().map(Api::base).collect();
-        output::say(format_args!(
+        let subscribers: Vec<&str> = services[1..].iter().map(Endpoint::base).collect();
+        output::result(format_args!(
             "Confcast is up: publisher {}, subscribers {}, data in {}{seeded}",
-            apis[0].base(),
+            publisher.base(),
             subscribers.join(" and "),
             self.data.display()
         ))?;
-        output::say(try_this(&apis[0], &subscribers).await)?;
+        output::result(try_this(publisher, &subscribers).await)?;
         Ok(())
     }
 
@@ -161,24 +151,24 @@ impl Up {
             );
             return Ok(given.clone());
         }
-        let program = std::env::current_exe().context("cannot tell where this program lies")?;
-        let beside = program
+        let program = std::env::current_exe().context("cannot find the folder of this program")?;
+        let ancestors = program
             .ancestors()
             .skip(1)
             .map(|folder| folder.join("schemas"));
         std::iter::once(PathBuf::from("schemas"))
-            .chain(beside)
+            .chain(ancestors)
             .find(|folder| folder.is_dir())
             .context(
-                "found no folder `schemas` here or above this program: name it with --schemas DIR",
+                "there is no folder `schemas` here or above this program: name it with --schemas DIR",
             )
     }
 }
 
 /// Commands that work as they are printed.
-async fn try_this(publisher: &Api, subscribers: &[&str]) -> String {
+async fn try_this(publisher: &Endpoint, subscribers: &[&str]) -> String {
     let mut lines = Vec::new();
-    // It is there after the first start, unless the schemas are not ours or somebody deleted it.
+    // It exists after the first start, unless other schemas are used or it was deleted.
     if publisher.get(SAMPLE).await.is_ok() {
         lines.push(
             "\nChange a channel at the publisher, and read it from the memory of each subscriber:"
@@ -194,7 +184,7 @@ async fn try_this(publisher: &Api, subscribers: &[&str]) -> String {
                 .map(|subscriber| format!("  curl {subscriber}{SAMPLE}")),
         );
     }
-    lines.push("\nWhere every collection and every replica stands:".to_owned());
+    lines.push("\nThe state of every collection and every replica:".to_owned());
     lines.push(format!("  curl {}/v1/collections", publisher.base()));
     let subscribers = subscribers.join(",");
     lines.push(format!(
@@ -205,36 +195,24 @@ async fn try_this(publisher: &Api, subscribers: &[&str]) -> String {
     lines.join("\n")
 }
 
-async fn ready(api: &Api) -> anyhow::Result<()> {
-    let deadline = Instant::now() + READY;
-    while let Err(error) = api.get("/readyz").await {
-        if Instant::now() > deadline {
-            return Err(error.context(format!(
-                "{} was not ready within {} s",
-                api.base(),
-                READY.as_secs()
-            )));
-        }
-        sleep(POLL).await;
-    }
-    Ok(())
+/// Waits until a service is ready.
+async fn ready(service: &Endpoint) -> anyhow::Result<()> {
+    let is_worth_retrying = |_error: &ClientError| true;
+    RetryPolicy::START
+        .run(is_worth_retrying, || service.ready())
+        .await
+        .with_context(|| format!("{} did not become ready", service.base()))
 }
 
 /// Resolves when the process is asked to stop: SIGTERM or SIGINT (Ctrl-C).
 async fn stop_signal() -> anyhow::Result<()> {
-    let (mut terminate, mut interrupt) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
     Ok(())
-}
-
-fn api(port: u16) -> anyhow::Result<Api> {
-    Api::new(Url::parse(&url(port))?)
 }
 
 fn url(port: u16) -> String {

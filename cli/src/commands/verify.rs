@@ -1,5 +1,5 @@
-//! `confcast verify`: whether every replica holds what the publisher holds, document by document.
-//! It changes nothing, and it never trusts a digest in place of the documents.
+//! `confcast verify`: whether every replica holds the same documents as the publisher. It changes
+//! nothing, and it never trusts a digest in place of the documents.
 
 mod compare;
 mod report;
@@ -10,6 +10,7 @@ mod snapshot;
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::ensure;
+use client::Endpoint;
 use contract::fleet::{CheckIn, ReplicaRecord};
 
 use self::{
@@ -17,26 +18,27 @@ use self::{
     rounds::{Replica, verify},
 };
 use crate::{
-    client::{Api, Subscribers, Target, service_url},
     output,
     progress::Progress,
+    target::{Subscribers, Target, endpoint, service_url},
 };
 
 /// Compare every replica with the publisher, document by document
 ///
-/// Reads whole snapshots and compares ids, revisions, checksums and bytes, both ways: what is
-/// missing, what is extra, what differs. Replicas are those that checked in with the publisher, and
-/// those named with --subscriber; without either, those that `confcast up` starts. As both sides
-/// move, a collection is read again until both were seen at the same revision.
+/// Reads complete snapshots and compares ids, revisions, checksums and bytes in both directions:
+/// documents that are missing, extra or different. The replicas are those that checked in with the
+/// publisher, and those named with --subscriber; without either, those that `confcast up` starts.
+/// Because both sides change, a collection is read again until both sides were seen at the same
+/// revision.
 ///
-/// The exit code is 0 only if there is a replica and each one equals the publisher. One that is
-/// live and cannot be read is a failure. One that is gone (silent for more than three check-ins) or
-/// tells no base URL is named and skipped.
+/// The exit code is 0 only if there is a replica and each one equals the publisher. A live replica
+/// that cannot be read is a failure. A replica that is gone (silent for more than three check-in
+/// intervals) or that reports no base URL is named and skipped.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Verify {
     #[command(flatten)]
     subscribers: Subscribers,
-    /// How long to wait for a replica and the publisher to be at the same revision
+    /// How long to wait until a replica and the publisher are at the same revision
     #[arg(long, value_name = "SECONDS", default_value_t = 15)]
     wait: u32,
     /// Print JSON instead of tables
@@ -46,7 +48,7 @@ pub(crate) struct Verify {
     target: Target,
 }
 
-/// Who is compared and who is not.
+/// Which replicas are compared and which are not.
 #[derive(Debug, Default)]
 struct Selection {
     compared: Vec<Replica>,
@@ -55,7 +57,7 @@ struct Selection {
 
 impl Verify {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let publisher = self.target.api()?;
+        let publisher = self.target.endpoint()?;
         let report = check(
             &publisher,
             &self.subscribers,
@@ -65,20 +67,20 @@ impl Verify {
         if self.json {
             output::json(&report)?;
         } else {
-            report.show()?;
+            report.print()?;
         }
-        let wrong = report.wrong();
+        let failures = report.failures();
         ensure!(
-            wrong.is_empty(),
+            failures.is_empty(),
             "not every replica is proven equal to the publisher: {}",
-            wrong.join("; ")
+            failures.join("; ")
         );
         Ok(())
     }
 }
 
 async fn check(
-    publisher: &Api,
+    publisher: &Endpoint,
     subscribers: &Subscribers,
     wait: Duration,
 ) -> anyhow::Result<Report> {
@@ -103,22 +105,24 @@ async fn check(
 }
 
 impl Selection {
-    async fn of(publisher: &Api, subscribers: &Subscribers) -> anyhow::Result<Self> {
+    async fn of(publisher: &Endpoint, subscribers: &Subscribers) -> anyhow::Result<Self> {
         let mut selection = Self::default();
-        let fleet = publisher.fleet().await?;
-        let replicas = if fleet.is_none() {
-            subscribers.or_local()?
+        let list = publisher.replicas().await?;
+        let named = if list.is_none() {
+            subscribers.named_or_local()?
         } else {
             subscribers.named()?
         };
-        let named: BTreeSet<String> = replicas.iter().map(|api| api.base().to_owned()).collect();
-        for api in replicas {
+        let bases: BTreeSet<String> = named
+            .iter()
+            .map(|replica| replica.base().to_owned())
+            .collect();
+        for replica in named {
             selection
                 .compared
-                .push(Replica::new(api.base().to_owned(), api));
+                .push(Replica::new(replica.base().to_owned(), replica));
         }
-        for ReplicaRecord { check_in, gone, .. } in
-            fleet.into_iter().flat_map(|fleet| fleet.replicas)
+        for ReplicaRecord { check_in, gone, .. } in list.into_iter().flat_map(|list| list.replicas)
         {
             let CheckIn {
                 instance: replica,
@@ -127,12 +131,13 @@ impl Selection {
             } = check_in;
             let outcome = match url.as_deref().map(service_url) {
                 _ if gone => Outcome::Skipped("gone"),
-                None => Outcome::Skipped("tells no base URL"),
+                None => Outcome::Skipped("reports no base URL"),
                 Some(Err(expected)) => Outcome::Error(format!("cannot be asked: {expected}")),
                 Some(Ok(url)) => {
-                    let api = Api::new(url)?;
-                    if !named.contains(api.base()) {
-                        selection.compared.push(Replica::new(replica, api));
+                    let endpoint = endpoint(&url)?;
+                    // A named replica is compared once, under its URL.
+                    if !bases.contains(endpoint.base()) {
+                        selection.compared.push(Replica::new(replica, endpoint));
                     }
                     continue;
                 }

@@ -1,11 +1,11 @@
-//! Imports into a stand-in publisher.
+//! Imports into a fake publisher.
 
 use std::io::Write;
 
 use tempfile::NamedTempFile;
 
 use super::*;
-use crate::stand_in::StandIn;
+use crate::fake_publisher::FakePublisher;
 
 fn file(text: &str) -> NamedTempFile {
     let mut file = NamedTempFile::new().expect("a file");
@@ -18,15 +18,15 @@ fn line(id: &str, config: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_was_exported_is_imported() {
-    let publisher = StandIn::start().await;
+async fn an_export_is_imported() {
+    let publisher = FakePublisher::start().await;
     let documents: String = (0..100)
         .map(|n| line(&format!("d{n}"), &format!(r#"{{"n":{n}}}"#)))
         .collect();
     let export = format!(
         "{{\"epoch\":\"0f86d081-1\",\"heads\":[]}}\n{documents}{{\"end\":true,\"count\":100}}\n"
     );
-    let outcome = import(&publisher.api(), file(&export).path())
+    let outcome = import(&publisher.endpoint(), file(&export).path())
         .await
         .expect("imported");
     assert_eq!(
@@ -39,7 +39,7 @@ async fn what_was_exported_is_imported() {
             100
         )
     );
-    let again = import(&publisher.api(), file(&documents).path())
+    let again = import(&publisher.endpoint(), file(&documents).path())
         .await
         .expect("plain lines, twice");
     assert_eq!((again.written, publisher.documents()), (100, 100));
@@ -50,8 +50,8 @@ async fn what_was_exported_is_imported() {
 }
 
 #[tokio::test]
-async fn every_refused_line_is_named_and_the_others_are_written() {
-    let publisher = StandIn::start().await;
+async fn refused_lines_are_named_and_the_others_are_written() {
+    let publisher = FakePublisher::start().await;
     let lines = [
         &line("a", "{}"),
         "not json\n",
@@ -63,18 +63,18 @@ async fn every_refused_line_is_named_and_the_others_are_written() {
         &line("b", "{}"),
     ]
     .concat();
-    let mut outcome = import(&publisher.api(), file(&lines).path())
+    let mut outcome = import(&publisher.endpoint(), file(&lines).path())
         .await
         .expect("read to the end");
     outcome.refused.sort();
-    let told: Vec<usize> = outcome.refused.iter().map(|(line, _)| *line).collect();
-    assert_eq!((outcome.written, told), (2, vec![2, 4, 5, 6, 7]));
+    let lines: Vec<usize> = outcome.refused.iter().map(|(line, _)| *line).collect();
+    assert_eq!((outcome.written, lines), (2, vec![2, 4, 5, 6, 7]));
     let reasons: Vec<&str> = outcome
         .refused
         .iter()
         .map(|(_, reason)| reason.as_str())
         .collect();
-    assert!(reasons[1].contains("is in line 1 already"), "{reasons:?}");
+    assert!(reasons[1].contains("is already in line 1"), "{reasons:?}");
     assert!(
         reasons[2].contains("missing field `id` at column"),
         "{reasons:?}"
@@ -83,24 +83,24 @@ async fn every_refused_line_is_named_and_the_others_are_written() {
 }
 
 #[tokio::test]
-async fn a_cut_export_is_an_error() {
-    let publisher = StandIn::start().await;
+async fn an_export_that_is_cut_off_is_an_error() {
+    let publisher = FakePublisher::start().await;
     let cut = format!(
         "{{\"epoch\":\"0f86d081-1\",\"heads\":[]}}\n{}",
         line("a", "{}")
     );
-    let error = import(&publisher.api(), file(&cut).path())
+    let error = import(&publisher.endpoint(), file(&cut).path())
         .await
         .expect_err("cut");
     assert!(error.to_string().contains("end line is missing"), "{error}");
 }
 
 #[tokio::test]
-async fn a_publisher_that_is_away_stops_the_import() {
-    let api = StandIn::start().await.api();
-    let error = import(&api, file(&line("a", "{}")).path())
+async fn an_unreachable_publisher_stops_the_import() {
+    let endpoint = FakePublisher::start().await.endpoint();
+    let error = import(&endpoint, file(&line("a", "{}")).path())
         .await
-        .expect_err("nobody is there");
+        .expect_err("nothing listens there");
     assert!(
         format!("{error:#}").contains("stopped at line 1"),
         "{error:#}"

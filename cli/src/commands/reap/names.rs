@@ -1,10 +1,10 @@
-//! Which names of groups are those of single replicas. It never guesses: what is neither a UUID nor
-//! named by the user is somebody else's.
+//! Which names of groups are those of single replicas. It never guesses: a name that is neither a
+//! UUID nor given by the user belongs to another application.
 
 use std::str::FromStr;
 
-/// Names of per-replica groups besides UUIDs, as `--groups` has them: `*` stands for one or more
-/// characters. So the name of an application is not among those of its pods.
+/// Names of groups of single replicas besides UUIDs, as `--groups` gives them: `*` stands for one or
+/// more characters. So the name of an application does not match as a name of its pods.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pattern(Vec<String>);
 
@@ -18,7 +18,7 @@ impl Pattern {
     }
 }
 
-/// Whether a star and each of these parts, in this order, are all of a name.
+/// Whether a star and then each of these parts, in this order, match a whole name.
 fn ends(parts: &[String], name: &str) -> bool {
     let Some((part, rest)) = parts.split_first() else {
         return name.is_empty();
@@ -45,13 +45,13 @@ impl FromStr for Pattern {
             );
         }
         if text.contains(['?', '[', ']', '{', '}']) {
-            return Err("only * has a meaning: one or more characters");
+            return Err("only * has a special meaning: one or more characters");
         }
         Ok(Self(text.split('*').map(str::to_owned).collect()))
     }
 }
 
-/// Whether a sidecar made it from `{uuid}`: each of its starts has another one.
+/// Whether a sidecar made the name from `{uuid}`, which is new at each start of the sidecar.
 pub(super) fn is_uuid(name: &str) -> bool {
     let lengths = [8, 4, 4, 4, 12];
     let parts = name.split('-').map(str::len);
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_is_a_whole_name() {
+    fn a_pattern_matches_a_whole_name() {
         for (pattern, name, expected) in [
             ("pod-*", "pod-0", true),
             ("pod-*", "pod-", false),
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_uuid_is_what_a_sidecar_writes() {
+    fn a_uuid_has_the_form_that_a_sidecar_writes() {
         assert!(is_uuid("494f538f-9864-4315-ab7a-f32b64dfb8df"));
         for name in [
             "",

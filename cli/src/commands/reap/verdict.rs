@@ -1,10 +1,10 @@
-//! Which groups are those of replicas that are gone: a pure judgement of two looks at Redis and the
-//! fleet.
+//! Which groups belong to replicas that are gone: a pure judgement of two observations of Redis and
+//! of the replicas.
 //!
-//! Measured with daprd 1.14: a sidecar reads with a block that never ends. So the idle time of a
-//! live one grows for as long as no event comes, just as that of a dead one, and says nothing. What
-//! tells is an event that stays unread: a live sidecar takes it within milliseconds. A group that
-//! has nothing unread is never judged gone.
+//! Measured with daprd 1.14: a sidecar reads with a blocking call that never ends. So the idle time
+//! of a live sidecar grows while no event arrives, just as that of a dead one, and proves nothing.
+//! An event that stays unread is a proof: a live sidecar reads it within milliseconds. A group in
+//! which nothing is unread is never judged gone.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,19 +12,19 @@ use std::{
 };
 
 use broker::groups::Group;
-use contract::{CollectionName, fleet::ReplicaList};
+use contract::{CollectionName, fleet::ReplicaRecord};
 use serde::{Serialize, Serializer};
 
 use super::names::{Pattern, is_uuid};
 
-/// What is known at one moment. A sidecar has the same name in all streams.
+/// What is known at one moment. A sidecar has the same group name in all streams.
 #[derive(Debug, Clone)]
-pub(super) struct Look {
+pub(super) struct Observation {
     pub(super) groups: BTreeMap<String, BTreeMap<CollectionName, Group>>,
-    pub(super) fleet: ReplicaList,
+    pub(super) replicas: Vec<ReplicaRecord>,
 }
 
-/// What the user says.
+/// The rule that the user gives.
 #[derive(Debug)]
 pub(super) struct Rule {
     /// Per-replica names besides UUIDs.
@@ -36,13 +36,13 @@ pub(super) struct Rule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Verdict {
-    /// Of a replica that is live, or read from lately.
+    /// Of a live replica, or read from recently.
     Live,
-    /// No per-replica group, as far as can be told.
+    /// Not a group of a single replica, as far as is known.
     Other,
-    /// Of a live replica or of none: no event has shown it yet.
+    /// Of a live replica or of none: no event has arrived that would decide it.
     Quiet,
-    /// It may be that of a live replica which does not reach Redis.
+    /// It may belong to a live replica whose sidecar does not reach Redis.
     Unsure,
     /// Of no live replica: to be removed.
     Gone,
@@ -69,11 +69,11 @@ impl Verdict {
 pub(super) struct Judged {
     pub(super) group: String,
     pub(super) verdict: Verdict,
-    pub(super) why: String,
+    pub(super) reason: String,
     pub(super) collections: Vec<CollectionName>,
     /// Events that were read and not acknowledged.
     pub(super) pending: u64,
-    /// Since somebody asked for events.
+    /// Time since a consumer asked for events.
     #[serde(
         rename = "idleMs",
         serialize_with = "milliseconds",
@@ -89,8 +89,8 @@ pub(super) struct Judged {
     pub(super) unread: Option<Duration>,
 }
 
-/// Gone is only what is gone in both looks and stands where it stood.
-pub(super) fn judge(first: &Look, second: &Look, rule: &Rule) -> Vec<Judged> {
+/// A group is gone only if it is gone in both observations and nothing was read between them.
+pub(super) fn judge(first: &Observation, second: &Observation, rule: &Rule) -> Vec<Judged> {
     let before = judge_one(first, rule);
     let mut after = judge_one(second, rule);
     for judged in after
@@ -99,41 +99,41 @@ pub(super) fn judge(first: &Look, second: &Look, rule: &Rule) -> Vec<Judged> {
     {
         let earlier = before.iter().find(|earlier| earlier.group == judged.group);
         if earlier.is_none_or(|earlier| earlier.verdict != Verdict::Gone)
-            || places(first, &judged.group) != places(second, &judged.group)
+            || positions(first, &judged.group) != positions(second, &judged.group)
         {
             judged.verdict = Verdict::Live;
-            "it changed while it was looked at".clone_into(&mut judged.why);
+            "it changed between the two observations".clone_into(&mut judged.reason);
         }
     }
     after
 }
 
 /// How far a group has read, by stream.
-fn places<'a>(look: &'a Look, name: &str) -> Vec<(&'a CollectionName, &'a str)> {
-    let streams = look.groups.get(name).into_iter().flatten();
+fn positions<'a>(observation: &'a Observation, name: &str) -> Vec<(&'a CollectionName, &'a str)> {
+    let streams = observation.groups.get(name).into_iter().flatten();
     streams
         .map(|(stream, group)| (stream, group.last_delivered.as_str()))
         .collect()
 }
 
-fn judge_one(look: &Look, rule: &Rule) -> Vec<Judged> {
-    let owners = Owners::of(&look.fleet);
-    let mut judged: Vec<Judged> = look
+fn judge_one(observation: &Observation, rule: &Rule) -> Vec<Judged> {
+    let owners = Owners::of(&observation.replicas);
+    let mut judged: Vec<Judged> = observation
         .groups
         .iter()
         .map(|(name, streams)| judge_group(name, streams, &owners, rule))
         .collect();
     if owners.live.is_empty() {
-        hold(
+        keep_youngest(
             &mut judged,
             usize::MAX,
             "no replica is live: is this the right publisher?",
         );
         return judged;
     }
-    // A live replica whose sidecar does not reach Redis looks like one that is gone; so as many are
-    // left alone as live replicas have no group that is known to be read.
-    let named = |name: &str| look.groups.contains_key(name);
+    // The group of a live replica whose sidecar does not reach Redis cannot be told from one that is
+    // gone. So one group is kept for each live replica without a group that is known to be read.
+    let named = |name: &str| observation.groups.contains_key(name);
     let without = owners
         .live
         .iter()
@@ -142,25 +142,25 @@ fn judge_one(look: &Look, rule: &Rule) -> Vec<Judged> {
     let reading = (judged.iter())
         .filter(|group| group.verdict == Verdict::Live && !owners.own(&group.group))
         .count();
-    hold(
+    keep_youngest(
         &mut judged,
         without.saturating_sub(reading),
-        "a live replica has no group that was read from lately: this may be its",
+        "a live replica has no group that was read from recently: this may be its group",
     );
     judged
 }
 
-/// Leaves alone so many of those that are gone, the youngest first.
-fn hold(judged: &mut [Judged], number: usize, why: &str) {
+/// Makes the youngest of the groups that are gone `Unsure`, at most `number`.
+fn keep_youngest(judged: &mut [Judged], number: usize, reason: &str) {
     let mut gone: Vec<_> = judged
         .iter_mut()
         .filter(|group| group.verdict == Verdict::Gone)
         .collect();
-    // One that never read anything may be the youngest of all.
+    // A group that never read anything may be the youngest of all.
     gone.sort_by_key(|group| group.idle);
     for group in gone.into_iter().take(number) {
         group.verdict = Verdict::Unsure;
-        why.clone_into(&mut group.why);
+        reason.clone_into(&mut group.reason);
     }
 }
 
@@ -174,29 +174,29 @@ fn judge_group(
     let idle = consumers().map(|consumer| consumer.idle).min();
     let unread = streams.values().filter_map(|group| group.unread).max();
     let for_replicas = is_uuid(name) || rule.patterns.iter().any(|pattern| pattern.matches(name));
-    let (verdict, why) = if owners.own(name) {
+    let (verdict, reason) = if owners.own(name) {
         (Verdict::Live, "its replica is live".to_owned())
     } else if !for_replicas {
         (
             Verdict::Other,
-            "not the name of a replica's group".to_owned(),
+            "its name is not that of a single replica".to_owned(),
         )
     } else if consumers().any(|consumer| consumer.name != name) {
         (
             Verdict::Other,
-            "others than a sidecar read from it".to_owned(),
+            "a consumer that is no sidecar reads from it".to_owned(),
         )
     } else if idle.is_some_and(|idle| idle < rule.idle) {
-        (Verdict::Live, "it was read from lately".to_owned())
+        (Verdict::Live, "it was read from recently".to_owned())
     } else {
         match unread {
             None => (
                 Verdict::Quiet,
-                "nothing is unread: the next event tells".to_owned(),
+                "nothing is unread: the next event decides".to_owned(),
             ),
             Some(unread) if unread < rule.idle => (
                 Verdict::Quiet,
-                "an event is unread, not yet for long enough".to_owned(),
+                "an event is unread, but not for long enough yet".to_owned(),
             ),
             Some(_long) if owners.gone.contains(name) => {
                 (Verdict::Gone, "its replica is gone".to_owned())
@@ -210,7 +210,7 @@ fn judge_group(
     Judged {
         group: name.to_owned(),
         verdict,
-        why,
+        reason,
         collections: streams.keys().cloned().collect(),
         pending: streams.values().map(|group| group.pending).sum(),
         idle,
@@ -223,26 +223,26 @@ fn milliseconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result
         .serialize(serializer)
 }
 
-/// Whose groups there may be.
+/// The names of groups that replicas may have.
 struct Owners<'a> {
-    /// The live ones: name, and the part before the port. A pod's name is the default name of its
-    /// replica, with the port.
+    /// Live replicas: the name, and its part before the port. The default name of a replica is the
+    /// name of its pod, with the port.
     live: BTreeSet<(&'a str, &'a str)>,
     gone: BTreeSet<&'a str>,
 }
 
 impl<'a> Owners<'a> {
-    fn of(fleet: &'a ReplicaList) -> Self {
+    fn of(replicas: &'a [ReplicaRecord]) -> Self {
         let mut owners = Self {
             live: BTreeSet::new(),
             gone: BTreeSet::new(),
         };
-        for member in &fleet.replicas {
-            let instance = member.check_in.instance.as_str();
+        for record in replicas {
+            let instance = record.check_in.instance.as_str();
             let host = instance
                 .rsplit_once(':')
                 .map_or(instance, |(host, _port)| host);
-            if member.gone {
+            if record.gone {
                 owners.gone.extend([instance, host]);
             } else {
                 owners.live.insert((instance, host));

@@ -1,25 +1,21 @@
-//! `confcast schemas check`: which stored documents a changed schema would refuse, before anybody
-//! puts it in force.
+//! `confcast schemas check`: which stored documents a changed schema would refuse, before it is in
+//! force.
 //!
-//! It reads one snapshot, holds one document of it at a time, and writes nothing. What was stored
-//! before a schema was changed stays stored; such a document is only refused when somebody writes
-//! it again, which is too late to find out.
+//! It reads one snapshot, holds one document of it at a time, and writes nothing. A document that
+//! was stored before its schema changed stays stored; it is refused only when a client writes it
+//! again, which is too late to find out.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::{Context, ensure};
+use client::Endpoint;
 use contract::{CollectionName, DocumentId, Revision, snapshot::SnapshotItem};
 use jsonschema::Validator;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::source::{self, Contract};
-use crate::{
-    client::{Api, Target, lines},
-    output,
-    progress::Progress,
-    whole::{Step, Whole},
-};
+use crate::{output, progress::Progress, target::Target};
 
 /// Show which stored documents changed schemas would refuse
 ///
@@ -79,14 +75,14 @@ impl Check {
             "there are no schemas in {}",
             self.dir.display()
         );
-        let report = check(&self.target.api()?, &contracts).await?;
+        let report = check(&self.target.endpoint()?, &contracts).await?;
         for collection in &report.unknown {
             output::note(format_args!("the publisher has no collection {collection}"));
         }
         if self.json {
             output::json(&report)?;
         } else {
-            report.show()?;
+            report.print()?;
         }
         let Report {
             checked, refused, ..
@@ -100,9 +96,9 @@ impl Check {
 }
 
 impl Report {
-    fn show(&self) -> anyhow::Result<()> {
+    fn print(&self) -> anyhow::Result<()> {
         if self.faults.is_empty() {
-            return Ok(output::say(format_args!(
+            return Ok(output::result(format_args!(
                 "all {} documents pass",
                 self.checked
             ))?);
@@ -130,19 +126,14 @@ impl Report {
                 why,
             ]);
         }
-        Ok(output::say(table)?)
+        Ok(output::result(table)?)
     }
 }
 
-async fn check(api: &Api, contracts: &[Contract]) -> anyhow::Result<Report> {
+async fn check(publisher: &Endpoint, contracts: &[Contract]) -> anyhow::Result<Report> {
     let mut report = Report::default();
-    let served: Vec<_> = api
-        .heads()
-        .await?
-        .heads
-        .into_iter()
-        .map(|head| head.collection)
-        .collect();
+    let heads = publisher.heads().await?;
+    let served: Vec<_> = heads.into_iter().map(|head| head.collection).collect();
     let mut validators = BTreeMap::new();
     for contract in contracts {
         if served.contains(&contract.collection) {
@@ -154,7 +145,7 @@ async fn check(api: &Api, contracts: &[Contract]) -> anyhow::Result<Report> {
     // Without a name it would be a snapshot of everything.
     if !validators.is_empty() {
         let progress = Progress::documents();
-        let read = report.read(api, &validators, &progress).await;
+        let read = report.read(publisher, &validators, &progress).await;
         progress.finish();
         read?;
     }
@@ -164,37 +155,22 @@ async fn check(api: &Api, contracts: &[Contract]) -> anyhow::Result<Report> {
 impl Report {
     async fn read(
         &mut self,
-        api: &Api,
+        publisher: &Endpoint,
         validators: &BTreeMap<CollectionName, Validator>,
         progress: &Progress,
     ) -> anyhow::Result<()> {
-        let names: Vec<&str> = validators.keys().map(CollectionName::as_str).collect();
-        let mut whole = Whole::default();
-        let mut lines = lines(
-            api.get(&format!("/v1/snapshot?collections={}", names.join(",")))
-                .await?,
-        );
-        while let Some(line) = lines
-            .next_segment()
-            .await
-            .context("the documents broke off")?
-        {
-            match whole.line(&line)? {
-                Step::Start(documents) => progress.more(documents),
-                Step::Item(item) => {
-                    if let Some(validator) = validators.get(&item.collection) {
-                        self.judge(validator, item)?;
-                    }
-                    progress.document();
-                }
-                Step::End => {}
+        let mut snapshot = publisher.snapshot(validators.keys()).await?.proven();
+        progress.announce(snapshot.announced());
+        while let Some(record) = snapshot.next_record().await? {
+            if let Some(validator) = validators.get(&record.item.collection) {
+                self.validate(validator, record.item)?;
             }
+            progress.document();
         }
-        whole.finish()?;
         Ok(())
     }
 
-    fn judge(&mut self, validator: &Validator, item: SnapshotItem) -> anyhow::Result<()> {
+    fn validate(&mut self, validator: &Validator, item: SnapshotItem) -> anyhow::Result<()> {
         let SnapshotItem {
             collection,
             id,
@@ -210,7 +186,7 @@ impl Report {
                 id: id.clone(),
                 revision,
                 pointer: fault.instance_path().to_string(),
-                // In the words of the publisher, which does not repeat values: they may be large or
+                // The publisher's text, which does not repeat values: they may be large or
                 // private.
                 why: fault.masked_with("the value").to_string(),
             }));
@@ -225,11 +201,11 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::stand_in::{Cut, StandIn};
+    use crate::fake_publisher::{Cut, FakePublisher};
 
     #[tokio::test]
     async fn each_fault_of_each_document_is_named() {
-        let publisher = StandIn::start().await;
+        let publisher = FakePublisher::start().await;
         let name = "ChannelConfiguration".parse().expect("valid");
         for (id, document) in [
             ("good", r#"{"n":1}"#),
@@ -237,8 +213,8 @@ mod tests {
         ] {
             let id = id.parse().expect("valid");
             publisher
-                .api()
-                .put(&name, &id, document.as_bytes())
+                .endpoint()
+                .put_or_create(&name, &id, document.as_bytes())
                 .await
                 .expect("written");
         }
@@ -253,7 +229,9 @@ mod tests {
         }
         let contracts = source::folder(folder.path()).expect("schemas");
 
-        let report = check(&publisher.api(), &contracts).await.expect("checked");
+        let report = check(&publisher.endpoint(), &contracts)
+            .await
+            .expect("checked");
         assert_eq!(
             (report.checked, report.refused, report.unknown.len()),
             (2, 1, 1)
@@ -275,9 +253,9 @@ mod tests {
 
         for cut in [Cut::Connection, Cut::EndLine, Cut::Item] {
             publisher.cut(cut);
-            check(&publisher.api(), &contracts)
+            check(&publisher.endpoint(), &contracts)
                 .await
-                .expect_err("what is cut proves nothing");
+                .expect_err("a snapshot that is cut off proves nothing");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Where schemas come from: a folder, single files, or a publisher.
 //!
-//! A schema that is read here has been compiled, so it can judge; what a schema refers to outside
-//! itself is never fetched.
+//! A schema that is read here was compiled, so it can validate. What a schema refers to outside itself
+//! is never fetched.
 
 use std::{
     collections::BTreeMap,
@@ -10,17 +10,15 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, ensure};
+use client::Endpoint;
 use contract::CollectionName;
 use jsonschema::Validator;
-use serde::Deserialize;
 use serde_json::Value;
-
-use crate::client::Api;
 
 pub(super) const SCHEMA: &str = ".schema.json";
 pub(super) const SAMPLE: &str = ".sample.json";
 
-/// What is agreed on for one collection.
+/// Schema and sample of one collection.
 #[derive(Debug)]
 pub(super) struct Contract {
     pub(super) collection: CollectionName,
@@ -30,7 +28,7 @@ pub(super) struct Contract {
     pub(super) sample: Option<Sample>,
 }
 
-/// A document as an example.
+/// An example of a document.
 #[derive(Debug)]
 pub(super) struct Sample {
     pub(super) text: String,
@@ -68,7 +66,7 @@ impl Contract {
         Ok(contract)
     }
 
-    /// Judges as the publisher does.
+    /// The validator, with the same options as in the publisher.
     pub(super) fn validator(&self) -> anyhow::Result<Validator> {
         let validator = jsonschema::options()
             .should_validate_formats(true)
@@ -82,7 +80,7 @@ impl Contract {
     }
 }
 
-/// Every schema of a folder, with the samples beside them, by name.
+/// Every schema of a folder, with the samples in the same folder, by name.
 pub(super) fn folder(folder: &Path) -> anyhow::Result<Vec<Contract>> {
     let mut files = Vec::new();
     for entry in
@@ -107,17 +105,17 @@ pub(super) fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<Contract>> {
             .with_context(|| format!("the name of {}", path.display()))?;
         let text =
             fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let beside = path.with_file_name(format!("{collection}{SAMPLE}"));
-        let sample = beside
+        let sample_path = path.with_file_name(format!("{collection}{SAMPLE}"));
+        let sample = sample_path
             .exists()
-            .then(|| fs::read_to_string(&beside))
+            .then(|| fs::read_to_string(&sample_path))
             .transpose();
-        let sample = sample.with_context(|| format!("cannot read {}", beside.display()))?;
-        let twice = contracts.insert(
+        let sample = sample.with_context(|| format!("cannot read {}", sample_path.display()))?;
+        let earlier = contracts.insert(
             collection.clone(),
             Contract::new(collection.clone(), text, sample)?,
         );
-        ensure!(twice.is_none(), "{collection} is named twice");
+        ensure!(earlier.is_none(), "{collection} is named twice");
     }
     Ok(contracts.into_values().collect())
 }
@@ -126,38 +124,17 @@ fn collection(path: &Path) -> Option<&str> {
     path.file_name()?.to_str()?.strip_suffix(SCHEMA)
 }
 
-/// What a publisher has in force.
-pub(super) async fn publisher(api: &Api) -> anyhow::Result<Vec<Contract>> {
-    #[derive(Deserialize)]
-    struct List {
-        schemas: Vec<Listed>,
-    }
-    #[derive(Deserialize)]
-    struct Listed {
-        collection: CollectionName,
-        sample: bool,
-    }
-    let list: List = api
-        .get("/v1/schemas")
-        .await?
-        .json()
-        .await
-        .context("the list of schemas")?;
+/// The schemas that a publisher has in force.
+pub(super) async fn publisher(publisher: &Endpoint) -> anyhow::Result<Vec<Contract>> {
     let mut contracts = Vec::new();
-    for Listed { collection, sample } in list.schemas {
-        let path = format!("/v1/schemas/{collection}");
-        let text = api.get(&path).await?.text().await.context("a schema")?;
-        let sample = match sample {
-            true => Some(
-                api.get(&format!("{path}/sample"))
-                    .await?
-                    .text()
-                    .await
-                    .context("a sample")?,
-            ),
-            false => None,
+    for entry in publisher.schemas().await? {
+        let text = publisher.schema(&entry.collection).await?;
+        let sample = if entry.sample {
+            Some(publisher.sample(&entry.collection).await?)
+        } else {
+            None
         };
-        contracts.push(Contract::new(collection, text, sample)?);
+        contracts.push(Contract::new(entry.collection, text, sample)?);
     }
     Ok(contracts)
 }

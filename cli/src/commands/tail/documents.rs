@@ -1,23 +1,21 @@
-//! What documents were before a change, as far as that is known.
+//! The values of documents before a change, as far as they are known.
 //!
-//! It is read once and then follows the changes themselves; a value that may be newer than the
-//! change is never taken for the one before it.
+//! They are read once and then updated by the changes themselves. A value that may be newer than a
+//! change is never used as the value before it.
 
 use std::collections::BTreeMap;
 
 use anyhow::Context;
+use client::{Endpoint, documents::StoredDocument};
 use contract::{CanonicalJson, CollectionName, DocumentId, EventData, Operation, Revision};
-use serde::Deserialize;
 
-use crate::client::{Api, lines};
-
-/// The documents that are followed, by the revision they were seen at.
+/// The documents that are followed, with the revision at which each was seen.
 #[derive(Debug, Default)]
 pub(super) struct Documents(
     BTreeMap<(CollectionName, DocumentId), (Revision, Option<CanonicalJson>)>,
 );
 
-/// What was there before a change.
+/// The value before a change.
 #[derive(Debug, PartialEq)]
 pub(super) enum Before {
     Nothing,
@@ -25,34 +23,21 @@ pub(super) enum Before {
     Unknown,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Item {
-    id: DocumentId,
-    revision: Revision,
-    config_data: CanonicalJson,
-}
-
 impl Documents {
-    /// Reads the documents of a collection, these or all.
+    /// Reads documents of a collection: those with these ids, or all.
     pub(super) async fn read(
         &mut self,
-        api: &Api,
+        service: &Endpoint,
         name: &CollectionName,
         ids: &[DocumentId],
     ) -> anyhow::Result<()> {
-        let mut lines = lines(
-            api.get(&format!("/v1/collections/{name}/documents"))
-                .await?,
-        );
-        while let Some(line) = lines.next_segment().await.context("the list broke off")? {
-            if line.starts_with(br#"{"head""#) || line.starts_with(br#"{"end""#) {
-                continue;
-            }
-            let Item {
+        let mut list = service.list(name).await?;
+        while let Some(line) = list.next_document().await? {
+            let StoredDocument {
                 id,
                 revision,
                 config_data,
+                ..
             } = serde_json::from_slice(&line).context("a line of the list")?;
             if ids.is_empty() || ids.contains(&id) {
                 self.0
@@ -62,7 +47,7 @@ impl Documents {
         Ok(())
     }
 
-    /// Takes over a change, and gives what was there before it.
+    /// Stores the value of a change, and gives the value before it.
     pub(super) fn replace(&mut self, data: &EventData) -> Before {
         let revision = data.revision.unwrap_or_default();
         let key = (data.collection.clone(), data.id.clone());
@@ -88,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_value_is_never_taken_for_the_one_before() {
+    fn a_newer_value_is_never_used_as_the_value_before() {
         let value = |text: &str| CanonicalJson::parse(text.as_bytes()).expect("json");
         let mut documents = Documents::default();
         let key = ("A".parse().expect("a name"), "x".parse().expect("an id"));

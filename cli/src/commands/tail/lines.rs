@@ -1,4 +1,4 @@
-//! How a change is shown: as JSON, or for people with the lines that it changed.
+//! How a change is printed: as JSON, or for people with the lines that it changed.
 
 use std::fmt::Write;
 
@@ -10,19 +10,19 @@ use similar::{ChangeTag, TextDiff};
 
 use super::documents::Before;
 
-/// Lines around a change.
+/// Unchanged lines around a change.
 const CONTEXT: usize = 2;
 
-/// The way to show changes.
+/// How changes are printed.
 #[derive(Debug)]
 pub(super) struct Lines {
     json: bool,
     colour: bool,
 }
 
-/// What only a publisher tells.
+/// The member that only the feed of a publisher has.
 #[derive(Deserialize)]
-struct Told {
+struct CommitTime {
     time: Option<String>,
 }
 
@@ -45,22 +45,21 @@ impl Lines {
         if self.json {
             return Ok(item.to_owned());
         }
-        let (done, style) = match data.op {
-            Operation::Create => ("created", Style::new().green()),
-            Operation::Update => ("updated", Style::new().yellow()),
-            Operation::Delete => ("deleted", Style::new().red()),
+        let done = match data.op {
+            Operation::Create => self.paint(&Style::new().green(), "created"),
+            Operation::Update => self.paint(&Style::new().yellow(), "updated"),
+            Operation::Delete => self.paint(&Style::new().red(), "deleted"),
         };
         let mut text = String::new();
-        if let Told { time: Some(time) } = serde_json::from_str(item)? {
+        if let CommitTime { time: Some(time) } = serde_json::from_str(item)? {
             write!(text, "{} ", self.paint(&Style::new().dim(), &time))?;
         }
-        let place = format!("{}/{}", data.collection, data.id);
+        let document = format!("{}/{}", data.collection, data.id);
         let revision = data.revision.unwrap_or_default();
         write!(
             text,
-            "{} {} at {revision}",
-            self.paint(&Style::new().bold(), &place),
-            self.paint(&style, done)
+            "{} {done} at {revision}",
+            self.paint(&Style::new().bold(), &document),
         )?;
         if let Some(set) = &data.change_set {
             write!(text, " in set {}", set.id)?;
@@ -122,16 +121,16 @@ fn pretty(config: &CanonicalJson) -> String {
 mod tests {
     use super::*;
 
-    fn shown(json: bool, colour: bool, before: &Before) -> String {
+    fn printed(json: bool, colour: bool, before: &Before) -> String {
         let item = r#"{"collection":"A","op":"Update","id":"x","revision":7,"configData":{"a":1,"b":2,"c":3,"d":4,"e":5},"time":"T"}"#;
         let data = serde_json::from_str(item).expect("data");
         Lines { json, colour }
             .of(item, &data, before)
-            .expect("shown")
+            .expect("printed")
     }
 
     #[test]
-    fn what_changed_is_shown_with_what_is_around_it() {
+    fn changed_lines_are_printed_with_their_surroundings() {
         let was = CanonicalJson::parse(br#"{"a":1,"b":2,"c":3,"d":4,"e":6}"#).expect("json");
         let before = Before::Value(was);
         let lines = [
@@ -142,10 +141,10 @@ mod tests {
             "  +   \"e\": 5",
             "    }",
         ];
-        assert_eq!(shown(false, false, &before), lines.join("\n"));
-        assert!(shown(false, true, &before).contains("\u{1b}[32m  +   \"e\": 5\u{1b}[0m"));
-        assert!(shown(true, true, &before).starts_with(r#"{"collection":"A""#));
-        let whole = shown(false, false, &Before::Unknown);
+        assert_eq!(printed(false, false, &before), lines.join("\n"));
+        assert!(printed(false, true, &before).contains("\u{1b}[32m  +   \"e\": 5\u{1b}[0m"));
+        assert!(printed(true, true, &before).starts_with(r#"{"collection":"A""#));
+        let whole = printed(false, false, &Before::Unknown);
         assert!(
             whole.contains("\n      \"a\": 1,") && !whole.contains('+'),
             "{whole}"

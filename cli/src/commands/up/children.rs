@@ -1,4 +1,4 @@
-//! The services of `confcast up` as child processes: started, listened to, stopped.
+//! The services of `confcast up` as child processes: started, logged, stopped.
 
 use std::{process::Stdio, time::Duration};
 
@@ -14,9 +14,9 @@ use tokio::{
 
 use crate::output;
 
-/// How long services may take to finish; they allow themselves 10 s.
+/// How long services may take to stop; they limit themselves to 10 s.
 const GRACE: Duration = Duration::from_secs(15);
-/// Room for the longest name, `subscriber-9`.
+/// Length of the longest usual name, `subscriber-9`.
 const NAME_WIDTH: usize = 12;
 const COLORS: [Color; 5] = [
     Color::Cyan,
@@ -37,18 +37,18 @@ struct Service {
 }
 
 impl Children {
-    /// Starts the program of this name that lies beside our own.
+    /// Starts the program of this name that is in the folder of this program.
     pub(super) fn start(
         &mut self,
         name: &str,
         program: &str,
         settings: &[(&str, String)],
     ) -> anyhow::Result<()> {
-        let own = std::env::current_exe().context("cannot tell where this program lies")?;
+        let own = std::env::current_exe().context("cannot find the folder of this program")?;
         let path = own.with_file_name(program);
         ensure!(
             path.is_file(),
-            "{} is not there: build it with `cargo build -p {program}`",
+            "{} does not exist: build it with `cargo build -p {program}`",
             path.display()
         );
         let process = Command::new(own)
@@ -59,7 +59,7 @@ impl Children {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // Ctrl-C in a terminal reaches a whole group; the children are told by us alone.
+            // Ctrl-C in a terminal is sent to a whole group; this program alone stops its children.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
@@ -71,9 +71,9 @@ impl Children {
         Ok(())
     }
 
-    /// Carries every line that the children write to standard error, under their names, until all
+    /// Copies every line that the children write to standard error, with their names, until all
     /// have ended.
-    pub(super) fn chatter(&mut self) -> impl Future<Output = ()> + use<> {
+    pub(super) fn log(&mut self) -> impl Future<Output = ()> + use<> {
         let mut pipes = Vec::new();
         for (Service { name, process }, color) in self.0.iter_mut().zip(COLORS.into_iter().cycle())
         {
@@ -86,19 +86,19 @@ impl Children {
                 outputs
                     .into_iter()
                     .flatten()
-                    .map(|pipe| carry(prefix.clone(), pipe, output::note)),
+                    .map(|pipe| copy_lines(prefix.clone(), pipe, output::note)),
             );
         }
         async { _ = join_all(pipes).await }
     }
 
-    /// Resolves when one ends, with the reason in words.
+    /// Resolves when a child ends, with the reason in words.
     pub(super) async fn any_ended(&mut self) -> anyhow::Error {
         let waits = self.0.iter_mut().map(|Service { name, process }| {
             Box::pin(async move {
                 match process.wait().await {
                     Ok(status) => anyhow!(
-                        "{name} ended ({status}), so everything is stopped; its last lines say why"
+                        "{name} ended ({status}), so everything is stopped; its last lines contain the reason"
                     ),
                     Err(error) => anyhow!(error).context(format!("cannot watch {name}")),
                 }
@@ -107,10 +107,10 @@ impl Children {
         select_all(waits).await.0
     }
 
-    /// Asks all to finish, and ends those that do not in time, or at once if `hurry` resolves.
+    /// Asks all children to stop, and kills those that do not stop in time, or when `hurry` resolves.
     pub(super) async fn stop(&mut self, hurry: impl Future) {
         for Service { process, .. } in &self.0 {
-            // Without an id it has ended, and so it has when it cannot be signalled.
+            // A child without an id, or that cannot be signalled, has ended.
             if let Some(pid) = process.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
                 kill_process(pid, Signal::TERM).ok();
             }
@@ -123,7 +123,7 @@ impl Children {
         for Service { name, process } in &mut self.0 {
             if !matches!(process.try_wait(), Ok(Some(_))) {
                 output::note(format_args!(
-                    "confcast: {name} did not finish and is killed"
+                    "confcast: {name} did not stop in time and is killed"
                 ));
                 process.kill().await.ok();
             }
@@ -136,12 +136,12 @@ fn prefix(name: &str, color: Color, colorful: bool) -> String {
     style.apply_to(format!("{name:NAME_WIDTH$} |")).to_string()
 }
 
-/// Gives every line of a pipe to `say`, with a prefix. Lines need not be text: a child must never
-/// block on what it wrote.
-async fn carry(prefix: String, pipe: impl AsyncRead + Unpin, say: impl Fn(String)) {
+/// Gives every line of a pipe to `write`, with a prefix. Lines need not be UTF-8: a child must never
+/// block because its output is not read.
+async fn copy_lines(prefix: String, pipe: impl AsyncRead + Unpin, write: impl Fn(String)) {
     let mut lines = BufReader::new(pipe).split(b'\n');
     while let Ok(Some(line)) = lines.next_segment().await {
-        say(format!("{prefix} {}", String::from_utf8_lossy(&line)));
+        write(format!("{prefix} {}", String::from_utf8_lossy(&line)));
     }
 }
 
@@ -152,15 +152,15 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn every_line_bears_the_name_of_its_service() {
-        let said = RefCell::new(Vec::new());
+    async fn every_line_has_the_name_of_its_service() {
+        let written = RefCell::new(Vec::new());
         let pipe: &[u8] = b"ready\n\xff odd\n\nlast";
-        carry(prefix("publisher", Color::Cyan, false), pipe, |line| {
-            said.borrow_mut().push(line)
+        copy_lines(prefix("publisher", Color::Cyan, false), pipe, |line| {
+            written.borrow_mut().push(line)
         })
         .await;
         assert_eq!(
-            said.into_inner(),
+            written.into_inner(),
             [
                 "publisher    | ready",
                 "publisher    | \u{fffd} odd",

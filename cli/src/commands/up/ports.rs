@@ -1,17 +1,18 @@
-//! Whether the ports are free: asked before anything is started, because afterwards it is a riddle.
+//! Whether the ports are free. This is checked before anything is started, because the error of a
+//! service that cannot listen is hard to understand.
 
 use std::net::{Ipv4Addr, TcpListener};
 
 use anyhow::bail;
 
-/// Tells of every port that is taken before anything is started.
+/// Requires that all ports are free; the error names every port that is not.
 pub(super) fn are_free(ports: &[u16]) -> anyhow::Result<()> {
-    // All are held until the end, so that a port given twice is found, too.
-    let tried: Vec<_> = ports
+    // All are held until the end, so that a port that is given twice is found as well.
+    let attempts: Vec<_> = ports
         .iter()
         .map(|port| (port, TcpListener::bind((Ipv4Addr::LOCALHOST, *port))))
         .collect();
-    let taken: Vec<_> = tried
+    let taken: Vec<_> = attempts
         .iter()
         .filter_map(|(port, bound)| Some(format!("{port} ({})", bound.as_ref().err()?)))
         .collect();
@@ -29,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_taken_port_is_named() {
+    fn a_port_in_use_is_named() {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = taken.local_addr().expect("bound").port();
         let error = are_free(&[port]).expect_err("it is taken").to_string();

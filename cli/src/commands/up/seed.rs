@@ -1,23 +1,23 @@
-//! The samples of a first start: one document per `*.sample.json`, only into a store that never
-//! held anything. They are one change set, so whatever is killed meanwhile, all of them are there
-//! afterwards or none, and then the next start stores them.
+//! The samples of a first start: one document per `*.sample.json`, only into a store in which nothing
+//! was ever written. They are one change set, so if a process is killed meanwhile, either all of
+//! them are stored or none, and then the next start stores them.
 
 use std::{fs, path::Path};
 
 use anyhow::Context;
+use client::{ClientError, Endpoint};
 use contract::{
     CanonicalJson, DocumentId,
-    set::{ChangeRequest, ChangeSetRequest, ChangeSetWritten, RequestOperation},
+    set::{ChangeRequest, ChangeSetRequest, RequestOperation},
 };
 use serde::Deserialize;
 
-use crate::client::{Api, Refused};
-
 const SUFFIX: &str = ".sample.json";
 
-/// Stores the samples, and says how many. A store where anything was ever written stays as it is.
-pub(super) async fn seed(publisher: &Api, folder: &Path) -> anyhow::Result<usize> {
-    let heads = publisher.heads().await?.heads;
+/// Stores the samples, and gives their number. A store in which anything was ever written is not
+/// changed.
+pub(super) async fn seed(publisher: &Endpoint, folder: &Path) -> anyhow::Result<usize> {
+    let heads = publisher.heads().await?;
     if heads.iter().any(|head| head.revision > 0) {
         return Ok(0);
     }
@@ -27,19 +27,22 @@ pub(super) async fn seed(publisher: &Api, folder: &Path) -> anyhow::Result<usize
     if request.changes.is_empty() {
         return Ok(0);
     }
-    let done: ChangeSetWritten = publisher
-        .post("/v1/changes", &request)
-        .await
-        .map_err(|error| in_file(error, &request))?;
-    Ok(done.items.len())
+    match publisher.write_change_set(&request).await {
+        Ok(written) => Ok(written.items.len()),
+        Err(error) => Err(with_file(publisher, error, &request)),
+    }
 }
 
-/// The same error, with the file at fault if it is about one.
-fn in_file(error: anyhow::Error, request: &ChangeSetRequest) -> anyhow::Error {
-    let index = error
-        .downcast_ref::<Refused>()
-        .and_then(|refused| refused.problem.as_ref()?.index);
-    match index.and_then(|index| request.changes.get(index)) {
+/// The error with the file at fault, if it is about one.
+fn with_file(
+    publisher: &Endpoint,
+    error: ClientError,
+    request: &ChangeSetRequest,
+) -> anyhow::Error {
+    let index = error.problem().and_then(|problem| problem.index);
+    let sample = index.and_then(|index| request.changes.get(index));
+    let error = crate::commands::explained(publisher, error, "POST /v1/changes");
+    match sample {
         Some(sample) => error.context(format!("{}{SUFFIX}", sample.collection)),
         None => error,
     }
@@ -80,31 +83,31 @@ fn samples(folder: &Path) -> anyhow::Result<Vec<ChangeRequest>> {
 
 #[cfg(test)]
 mod tests {
+    use client::documents::Condition;
+
     use super::*;
-    use crate::{client::Condition, stand_in::StandIn};
+    use crate::fake_publisher::FakePublisher;
 
     const SCHEMAS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas");
 
     #[tokio::test]
     async fn samples_are_stored_once() {
-        let publisher = StandIn::start().await;
-        let first = seed(&publisher.api(), Path::new(SCHEMAS))
+        let publisher = FakePublisher::start().await;
+        let first = seed(&publisher.endpoint(), Path::new(SCHEMAS))
             .await
             .expect("seeded");
         assert_eq!((first, publisher.documents()), (6, 6));
-        let (name, id) = (
-            "ChannelConfiguration".parse().expect("valid"),
-            "whatsapp-es".parse().expect("valid"),
-        );
+        let name = "ChannelConfiguration".parse().expect("valid");
+        let id = "whatsapp-es".parse().expect("valid");
         publisher
-            .api()
-            .put_if(&name, &id, b"{}", Condition::Present)
+            .endpoint()
+            .put(&name, &id, b"{}", Condition::Present)
             .await
-            .expect("a user's change");
+            .expect("a change by a user");
         assert_eq!(
-            seed(&publisher.api(), Path::new(SCHEMAS))
+            seed(&publisher.endpoint(), Path::new(SCHEMAS))
                 .await
-                .expect("left alone"),
+                .expect("not changed"),
             0
         );
         assert_eq!(
@@ -114,30 +117,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_is_refused_leaves_none() {
-        let publisher = StandIn::start().await;
+    async fn a_refused_sample_leaves_none_stored() {
+        let publisher = FakePublisher::start().await;
         let folder = tempfile::tempdir().expect("a folder");
         for (name, id) in [("A", "a"), ("B", "refused"), ("C", "c")] {
             let json = format!(r#"{{"id":"{id}"}}"#);
             fs::write(folder.path().join(format!("{name}{SUFFIX}")), json).expect("written");
         }
-        let error = seed(&publisher.api(), folder.path())
+        let error = seed(&publisher.endpoint(), folder.path())
             .await
             .expect_err("refused");
         assert!(
-            format!("{error:#}").starts_with("B.sample.json: The schema refuses it"),
+            format!("{error:#}")
+                .starts_with("B.sample.json: The schema of the collection refuses the document"),
             "{error:#}"
         );
         assert_eq!(publisher.documents(), 0);
     }
 
     #[tokio::test]
-    async fn nothing_to_store_asks_nothing() {
-        let publisher = StandIn::start().await;
-        publisher.takes_no_sets();
+    async fn nothing_to_store_sends_nothing() {
+        let publisher = FakePublisher::start().await;
+        publisher.refuses_change_sets();
         let folder = tempfile::tempdir().expect("a folder");
         assert_eq!(
-            seed(&publisher.api(), folder.path())
+            seed(&publisher.endpoint(), folder.path())
                 .await
                 .expect("nothing to do"),
             0
@@ -145,10 +149,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_publisher_without_change_sets_is_told_plainly() {
-        let publisher = StandIn::start().await;
-        publisher.takes_no_sets();
-        let error = seed(&publisher.api(), Path::new(SCHEMAS))
+    async fn a_publisher_without_change_sets_gives_a_clear_error() {
+        let publisher = FakePublisher::start().await;
+        publisher.refuses_change_sets();
+        let error = seed(&publisher.endpoint(), Path::new(SCHEMAS))
             .await
             .expect_err("too old");
         assert!(

@@ -1,45 +1,45 @@
-//! The other side: a replica's snapshot held against the publisher's, in both directions, as it
-//! comes.
+//! The other side: the snapshot of a replica is compared with the publisher's in both directions,
+//! while it is read.
 
 use std::collections::{BTreeMap, HashSet};
 
+use client::snapshot::SnapshotReader;
 use contract::{CollectionName, DocumentId, Head};
-use reqwest::Response;
 
 use super::{
     row::{Difference, Row},
-    snapshot::{self, Held, Stamp},
+    snapshot::{self, Reference, Stamp},
 };
 use crate::progress::Progress;
 
 /// Differences that are listed per collection; the others are counted.
 const LISTED: usize = 20;
 
-/// What was found in a collection so far.
+/// What was found in a collection until now.
 #[derive(Default)]
 struct Found<'a> {
-    /// Documents of the publisher that the replica has, too.
+    /// Documents of the publisher that the replica has as well.
     seen: HashSet<&'a DocumentId>,
     differences: usize,
-    /// The first ones by id.
+    /// The first differences by id.
     first: BTreeMap<DocumentId, Difference>,
 }
 
 /// Reads the snapshot of a replica and compares it.
 pub(super) async fn compare(
-    answer: Response,
-    publisher: &Held,
+    snapshot: SnapshotReader,
+    publisher: &Reference,
     progress: &Progress,
 ) -> anyhow::Result<Vec<Row>> {
     let mut found: BTreeMap<CollectionName, Found<'_>> = BTreeMap::new();
-    let heads = snapshot::read(answer, progress, |collection, id, stamp| {
-        let held = publisher
+    let heads = snapshot::read(snapshot, progress, |collection, id, stamp| {
+        let expected = publisher
             .documents
             .get(&collection)
             .and_then(|documents| documents.get_key_value(&id));
         let found = found.entry(collection).or_default();
-        found.seen.extend(held.map(|(id, _stamp)| id));
-        let theirs = held.map(|(_id, stamp)| *stamp);
+        found.seen.extend(expected.map(|(id, _stamp)| id));
+        let theirs = expected.map(|(_id, stamp)| *stamp);
         if theirs != Some(stamp) {
             found.add(id, theirs, Some(stamp));
         }

@@ -1,10 +1,11 @@
-//! What the comparison came to, for people and programs.
+//! The result of the comparison, for people and programs.
 
+use client::Endpoint;
 use contract::CollectionName;
 use serde::Serialize;
 
-use super::row::{Difference, Place, Row, Verdict};
-use crate::{client::Api, output};
+use super::row::{Difference, Position, Row, Verdict};
+use crate::output;
 
 /// All replicas, compared or not.
 #[derive(Debug, Serialize)]
@@ -24,7 +25,7 @@ pub(super) struct Compared {
     pub(super) outcome: Outcome,
 }
 
-/// What came of a replica.
+/// The result for a replica.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Outcome {
@@ -32,53 +33,55 @@ pub(super) enum Outcome {
     Collections(Vec<Row>),
     /// It could not be read.
     Error(String),
-    /// There was no reason to read it, or no way.
+    /// It was not read, and why.
     Skipped(&'static str),
 }
 
+impl Compared {
+    fn failures(&self) -> Vec<String> {
+        let replica = &self.replica;
+        match &self.outcome {
+            Outcome::Skipped(_) => vec![],
+            Outcome::Error(error) => vec![format!("{replica}: {error}")],
+            Outcome::Collections(rows) => rows
+                .iter()
+                .filter(|row| row.verdict != Verdict::Equal)
+                .map(|row| {
+                    let verdict = row.verdict.as_str();
+                    format!("{} of {replica} is {verdict}", row.collection)
+                })
+                .collect(),
+        }
+    }
+}
+
 impl Report {
-    pub(super) fn new(publisher: &Api, replicas: Vec<Compared>) -> Self {
+    pub(super) fn new(publisher: &Endpoint, replicas: Vec<Compared>) -> Self {
         Self {
             publisher: publisher.base().to_owned(),
             replicas,
         }
     }
 
-    /// What keeps the replicas from being equal to the publisher.
-    pub(super) fn wrong(&self) -> Vec<String> {
+    /// Why the replicas are not proven equal to the publisher; empty when they are.
+    pub(super) fn failures(&self) -> Vec<String> {
         if self
             .replicas
             .iter()
             .all(|compared| matches!(compared.outcome, Outcome::Skipped(_)))
         {
-            return vec!["there is none to compare; name one with --subscriber".to_owned()];
+            return vec!["there is no replica to compare; name one with --subscriber".to_owned()];
         }
-        let of = |Compared {
-                      replica, outcome, ..
-                  }: &Compared| match outcome {
-            Outcome::Skipped(_) => vec![],
-            Outcome::Error(error) => vec![format!("{replica}: {error}")],
-            Outcome::Collections(rows) => (rows.iter())
-                .filter(|row| row.verdict != Verdict::Equal)
-                .map(|row| {
-                    format!(
-                        "{} of {replica} is {}",
-                        row.collection,
-                        row.verdict.as_str()
-                    )
-                })
-                .collect(),
-        };
-        self.replicas.iter().flat_map(of).collect()
+        self.replicas.iter().flat_map(Compared::failures).collect()
     }
 
-    pub(super) fn show(&self) -> anyhow::Result<()> {
+    pub(super) fn print(&self) -> anyhow::Result<()> {
         let mut table = output::table([
             "replica",
             "collection",
             "verdict",
-            "at",
-            "publisher at",
+            "revision",
+            "publisher revision",
             "documents",
             "differences",
         ]);
@@ -87,7 +90,7 @@ impl Report {
         } in &self.replicas
         {
             match outcome {
-                Outcome::Skipped(why) => _ = table.add_row([replica, "", "skipped", why]),
+                Outcome::Skipped(reason) => _ = table.add_row([replica, "", "skipped", reason]),
                 Outcome::Error(_) => _ = table.add_row([replica, "", "unproven"]),
                 Outcome::Collections(rows) => {
                     for row in rows {
@@ -98,7 +101,7 @@ impl Report {
                             row.replica.to_string(),
                             row.publisher
                                 .as_ref()
-                                .map_or("-".to_owned(), Place::to_string),
+                                .map_or("-".to_owned(), Position::to_string),
                             row.documents.to_string(),
                             row.differences.to_string(),
                         ]);
@@ -106,18 +109,18 @@ impl Report {
                 }
             }
         }
-        output::say(table)?;
-        self.show_differences()
+        output::result(table)?;
+        self.print_differences()
     }
 
-    fn show_differences(&self) -> anyhow::Result<()> {
+    fn print_differences(&self) -> anyhow::Result<()> {
         let mut table = output::table([
             "replica",
             "collection",
             "id",
             "difference",
-            "there",
-            "at the publisher",
+            "replica has",
+            "publisher has",
         ]);
         let mut unlisted = Vec::new();
         for Compared {
@@ -146,9 +149,9 @@ impl Report {
             }
         }
         if !table.is_empty() {
-            output::say(table)?;
+            output::result(table)?;
         }
-        unlisted.iter().try_for_each(output::say)?;
+        unlisted.iter().try_for_each(output::result)?;
         Ok(())
     }
 }
@@ -158,7 +161,7 @@ fn cells(replica: &str, collection: &CollectionName, difference: &Difference) ->
         id,
         kind,
         publisher,
-        replica: held,
+        replica: actual,
     } = difference;
     let stamp = |stamp: &Option<_>| stamp.as_ref().map_or("-".to_owned(), ToString::to_string);
     [
@@ -166,7 +169,7 @@ fn cells(replica: &str, collection: &CollectionName, difference: &Difference) ->
         collection.to_string(),
         id.to_string(),
         kind.as_str().to_owned(),
-        stamp(held),
+        stamp(actual),
         stamp(publisher),
     ]
 }

@@ -1,41 +1,41 @@
-//! Both sides move while they are read, so they are read again until they were seen at the same
-//! revision, or time is up.
+//! Both sides change while they are read, so they are read again until they were seen at the same
+//! revision, or the time limit has passed.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::Context;
+use client::{ClientError, Endpoint, snapshot::SnapshotReader};
 use contract::CollectionName;
 use futures_util::future::{join, join_all};
-use reqwest::Response;
 use tokio::time::{Instant, sleep};
 
 use super::{
     compare::compare,
     report::{Compared, Outcome},
     row::Row,
-    snapshot::Held,
+    snapshot::Reference,
 };
-use crate::{client::Api, progress::Progress};
+use crate::progress::Progress;
 
-/// Pause after the first round. It doubles: what is not equal soon needs time more than it needs
-/// reading.
+/// Pause after the first round. It doubles: a replica that is not equal soon needs time, and each
+/// reading costs it some.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// A replica that is compared.
 #[derive(Debug)]
 pub(super) struct Replica {
     name: String,
-    api: Api,
+    endpoint: Endpoint,
     outcome: Outcome,
     /// Collections that have to be read again; all of them when none was read.
     open: Option<BTreeSet<CollectionName>>,
 }
 
 impl Replica {
-    pub(super) fn new(name: String, api: Api) -> Self {
+    pub(super) fn new(name: String, endpoint: Endpoint) -> Self {
         Self {
             name,
-            api,
+            endpoint,
             outcome: Outcome::Collections(vec![]),
             open: None,
         }
@@ -44,7 +44,7 @@ impl Replica {
     pub(super) fn compared(self) -> Compared {
         Compared {
             replica: self.name,
-            url: Some(self.api.base().to_owned()),
+            url: Some(self.endpoint.base().to_owned()),
             outcome: self.outcome,
         }
     }
@@ -59,7 +59,7 @@ impl Replica {
         match (round, &mut self.outcome) {
             (Err(error), outcome) => *outcome = Outcome::Error(format!("{error:#}")),
             (Ok(new), Outcome::Collections(rows)) if new.is_empty() && rows.is_empty() => {
-                self.outcome = Outcome::Error("it holds nothing to compare".to_owned());
+                self.outcome = Outcome::Error("it has nothing to compare".to_owned());
             }
             (Ok(new), Outcome::Collections(rows)) => {
                 for row in new {
@@ -81,14 +81,14 @@ impl Replica {
     }
 }
 
-/// Compares until every verdict is settled, but not for longer than `patience`.
+/// Compares until every verdict is settled, but not for longer than `wait`.
 pub(super) async fn verify(
-    publisher: &Api,
+    publisher: &Endpoint,
     replicas: &mut [Replica],
-    patience: Duration,
+    wait: Duration,
     progress: &Progress,
 ) -> anyhow::Result<()> {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + wait;
     let mut pause = PAUSE;
     loop {
         let mut open: Vec<&mut Replica> = replicas
@@ -106,7 +106,7 @@ pub(super) async fn verify(
 }
 
 async fn round(
-    publisher: &Api,
+    publisher: &Endpoint,
     replicas: &mut [&mut Replica],
     progress: &Progress,
 ) -> anyhow::Result<()> {
@@ -116,18 +116,19 @@ async fn round(
             .zip(replica.open.as_ref())
             .map(|(all, open)| &all | open);
     }
-    // All are asked at the same moment, so that they are at the same revision if ever they are.
-    let asked = replicas
+    // All requests are sent at the same moment, so that all snapshots are of the same revision if
+    // that is possible at all.
+    let requests = replicas
         .iter()
-        .map(|replica| snapshot(&replica.api, replica.open.as_ref()));
-    let (held, answers) = join(snapshot(publisher, all.as_ref()), join_all(asked)).await;
+        .map(|replica| snapshot(&replica.endpoint, replica.open.as_ref()));
+    let (reference, answers) = join(snapshot(publisher, all.as_ref()), join_all(requests)).await;
     let reading = || format!("reading the publisher {}", publisher.base());
-    let held = Held::read(held.with_context(reading)?, progress)
+    let reference = Reference::read(reference.with_context(reading)?, progress)
         .await
         .with_context(reading)?;
     let compared = answers
         .into_iter()
-        .map(async |answer| compare(answer?, &held, progress).await);
+        .map(async |answer| compare(answer?, &reference, progress).await);
     for (replica, rows) in replicas.iter_mut().zip(join_all(compared).await) {
         replica.take(rows);
     }
@@ -135,13 +136,9 @@ async fn round(
 }
 
 async fn snapshot(
-    api: &Api,
+    endpoint: &Endpoint,
     collections: Option<&BTreeSet<CollectionName>>,
-) -> anyhow::Result<Response> {
-    let Some(collections) = collections else {
-        return api.get("/v1/snapshot").await;
-    };
-    let names: Vec<&str> = collections.iter().map(CollectionName::as_str).collect();
-    api.get(&format!("/v1/snapshot?collections={}", names.join(",")))
-        .await
+) -> Result<SnapshotReader, ClientError> {
+    let names = collections.into_iter().flatten();
+    Ok(endpoint.snapshot(names).await?.proven())
 }

@@ -1,4 +1,4 @@
-//! The verdict on a collection of a replica, and what it rests on.
+//! The verdict on a collection of a replica, and the facts that it follows from.
 
 use std::fmt;
 
@@ -7,25 +7,25 @@ use serde::Serialize;
 
 use super::snapshot::Stamp;
 
-/// What a collection of a replica came to.
+/// The result for a collection of a replica.
 #[derive(Debug, Serialize)]
 pub(super) struct Row {
     pub(super) collection: CollectionName,
     pub(super) verdict: Verdict,
-    pub(super) replica: Place,
+    pub(super) replica: Position,
     /// Absent when the publisher does not serve the collection.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) publisher: Option<Place>,
+    pub(super) publisher: Option<Position>,
     /// Documents of the replica.
     pub(super) documents: u64,
-    /// All differences; only the first are listed, by id. None are counted unless both sides are
-    /// at the same revision.
+    /// Number of all differences; only the first are listed, by id. Counted only when both sides
+    /// are at the same revision.
     pub(super) differences: usize,
     pub(super) first: Vec<Difference>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub(super) struct Place {
+pub(super) struct Position {
     epoch: Epoch,
     revision: Revision,
 }
@@ -37,11 +37,11 @@ pub(super) enum Verdict {
     Equal,
     /// At the same revision, documents differ.
     Different,
-    /// The replica never was at the publisher's revision.
+    /// The replica was never seen at the publisher's revision.
     Behind,
-    /// The publisher never was at the replica's revision.
+    /// The publisher was never seen at the replica's revision.
     Ahead,
-    /// The revisions count in different histories.
+    /// The revisions belong to different histories.
     OtherEpoch,
     /// The publisher has no such collection.
     NotServed,
@@ -89,14 +89,14 @@ impl Row {
         } else {
             (0, vec![])
         };
-        let place = |head: &Head| Place {
+        let position = |head: &Head| Position {
             epoch: head.epoch,
             revision: head.revision,
         };
         Self {
             verdict,
-            replica: place(&head),
-            publisher: theirs.map(place),
+            replica: position(&head),
+            publisher: theirs.map(position),
             documents: head.count,
             differences,
             first,
@@ -104,8 +104,8 @@ impl Row {
         }
     }
 
-    /// Whether another reading can tell nothing else. A difference counts when it was there before:
-    /// between two events a replica already holds documents beyond its revision.
+    /// Whether another reading cannot change the verdict. A difference counts when it was found
+    /// before: between two events a replica already holds documents beyond its revision.
     pub(super) fn is_settled(&self, before: Option<&Self>) -> bool {
         match self.verdict {
             Verdict::Equal | Verdict::NotServed => true,
@@ -158,7 +158,7 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.epoch, self.revision)
     }

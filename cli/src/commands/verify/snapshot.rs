@@ -1,5 +1,5 @@
-//! One side of the comparison: a snapshot, read document by document to its proven end. Nothing of
-//! a value is kept but a hash.
+//! One side of the comparison: a snapshot, read document by document to its proven end. Of a value
+//! only a hash is kept.
 
 use std::{
     collections::BTreeMap,
@@ -8,45 +8,45 @@ use std::{
 };
 
 use anyhow::Context;
+use client::snapshot::SnapshotReader;
 use contract::{CollectionName, Crc, DocumentId, Head, Revision};
-use reqwest::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{
-    client::lines,
-    progress::Progress,
-    whole::{Step, Whole},
-};
+use crate::progress::Progress;
 
 /// What is compared of a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(super) struct Stamp {
     pub(super) revision: Revision,
     crc: Crc,
-    /// Hash of its `configData` as it came.
+    /// Hash of its `configData` as it was sent.
     #[serde(skip)]
     bytes: u64,
 }
 
-/// All that a publisher holds, as stamps.
+/// All documents of a publisher, as stamps.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct Reference {
     pub(super) heads: Vec<Head>,
     pub(super) documents: BTreeMap<CollectionName, BTreeMap<DocumentId, Stamp>>,
 }
 
-impl Held {
-    pub(super) async fn read(answer: Response, progress: &Progress) -> anyhow::Result<Self> {
-        let mut held = Self::default();
-        held.heads = read(answer, progress, |collection, id, stamp| {
-            held.documents
+impl Reference {
+    pub(super) async fn read(
+        snapshot: SnapshotReader,
+        progress: &Progress,
+    ) -> anyhow::Result<Self> {
+        let mut reference = Self::default();
+        reference.heads = read(snapshot, progress, |collection, id, stamp| {
+            reference
+                .documents
                 .entry(collection)
                 .or_default()
                 .insert(id, stamp);
         })
         .await?;
-        Ok(held)
+        Ok(reference)
     }
 
     pub(super) fn head(&self, collection: &CollectionName) -> Option<&Head> {
@@ -56,46 +56,36 @@ impl Held {
     }
 }
 
-/// Gives every document to `take`, then tells the heads of the snapshot, if it was whole.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ValueAsSent<'a> {
+    #[serde(borrow)]
+    config_data: &'a RawValue,
+}
+
+/// Gives every document to `take`, then the heads of the snapshot, if it is complete.
 pub(super) async fn read(
-    answer: Response,
+    mut snapshot: SnapshotReader,
     progress: &Progress,
     mut take: impl FnMut(CollectionName, DocumentId, Stamp),
 ) -> anyhow::Result<Vec<Head>> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct AsItCame<'a> {
-        #[serde(borrow)]
-        config_data: &'a RawValue,
+    progress.announce(snapshot.announced());
+    while let Some(record) = snapshot.next_record().await? {
+        // The item has its canonical form since it was parsed: only the line has the bytes that
+        // were sent.
+        let ValueAsSent { config_data } =
+            serde_json::from_slice(&record.line).context("a line of the snapshot")?;
+        let mut hasher = DefaultHasher::new();
+        hasher.write(config_data.get().as_bytes());
+        let stamp = Stamp {
+            revision: record.item.revision,
+            crc: record.item.crc,
+            bytes: hasher.finish(),
+        };
+        take(record.item.collection, record.item.id, stamp);
+        progress.document();
     }
-    let mut whole = Whole::default();
-    let mut lines = lines(answer);
-    while let Some(line) = lines
-        .next_segment()
-        .await
-        .context("the snapshot broke off")?
-    {
-        match whole.line(&line)? {
-            Step::Start(documents) => progress.more(documents),
-            Step::Item(item) => {
-                // The item was given its canonical spelling when it was read: only the line tells
-                // the bytes that are served.
-                let AsItCame { config_data } =
-                    serde_json::from_slice(&line).context("a line of the snapshot")?;
-                let mut hasher = DefaultHasher::new();
-                hasher.write(config_data.get().as_bytes());
-                let stamp = Stamp {
-                    revision: item.revision,
-                    crc: item.crc,
-                    bytes: hasher.finish(),
-                };
-                take(item.collection, item.id, stamp);
-                progress.document();
-            }
-            Step::End => {}
-        }
-    }
-    Ok(whole.finish()?.heads)
+    Ok(snapshot.finish()?.heads)
 }
 
 impl fmt::Display for Stamp {

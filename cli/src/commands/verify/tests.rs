@@ -1,71 +1,75 @@
-//! A stand-in publisher against stand-in replicas that hold the same, or not quite.
+//! A fake publisher compared with fake replicas that hold the same documents, or nearly the same.
 
-use contract::fleet::ReplicaRecord;
+use contract::replicas::ReplicaRecord;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::*;
-use crate::stand_in::{
-    Cut, StandIn,
-    fleet::{gone, member},
+use crate::fake_publisher::{
+    Cut, FakePublisher,
+    replicas::{gone, record},
 };
 
 const WAIT: Duration = Duration::from_secs(5);
 const NAME: &str = "ChannelConfiguration";
 
-/// A service where these were written, in this order.
-async fn with(documents: &[(&str, &str)]) -> StandIn {
-    let service = StandIn::start().await;
+/// A service in which these documents were written, in this order.
+async fn with(documents: &[(&str, &str)]) -> FakePublisher {
+    let service = FakePublisher::start().await;
     for (id, config) in documents {
         write(&service, id, config).await;
     }
     service
 }
 
-async fn write(service: &StandIn, id: &str, config: &str) {
+async fn write(service: &FakePublisher, id: &str, config: &str) {
     let (name, id) = (NAME.parse().expect("valid"), id.parse().expect("valid"));
     service
-        .api()
-        .put(&name, &id, config.as_bytes())
+        .endpoint()
+        .put_or_create(&name, &id, config.as_bytes())
         .await
         .expect("written");
 }
 
 async fn verified(
-    publisher: &StandIn,
-    fleet: Vec<ReplicaRecord>,
-    named: &[&StandIn],
+    publisher: &FakePublisher,
+    replicas: Vec<ReplicaRecord>,
+    named: &[&FakePublisher],
     wait: Duration,
 ) -> Report {
-    publisher.has_replicas(fleet);
+    publisher.has_replicas(replicas);
     let named = named
         .iter()
         .map(|replica| replica.url().parse().expect("a URL"))
         .collect();
-    check(&publisher.api(), &Subscribers { named }, wait)
+    check(&publisher.endpoint(), &Subscribers { named }, wait)
         .await
         .expect("the publisher can be read")
 }
 
 /// The one collection of the one replica, as JSON, after a short wait.
-async fn against(publisher: &StandIn, replica: &StandIn, wait: Duration) -> (Value, Vec<String>) {
+async fn against(
+    publisher: &FakePublisher,
+    replica: &FakePublisher,
+    wait: Duration,
+) -> (Value, Vec<String>) {
     let report = verified(
         publisher,
-        vec![member("one", Some(replica.url()), 0)],
+        vec![record("one", Some(replica.url()), 0)],
         &[],
         wait,
     )
     .await;
-    report.show().expect("shown");
+    report.print().expect("printed");
     let json = serde_json::to_value(&report).expect("json");
     (
         json["replicas"][0]["collections"][0].clone(),
-        report.wrong(),
+        report.failures(),
     )
 }
 
 #[tokio::test]
-async fn equal_is_equal_bytes_at_equal_revisions() {
+async fn equal_means_equal_bytes_at_equal_revisions() {
     let publisher = with(&[("a", r#"{"x":1,"y":2}"#), ("b", "{}")]).await;
     let (one, two) = (
         with(&[("a", r#"{"y":2, "x":1}"#), ("b", "{}")]).await,
@@ -77,24 +81,24 @@ async fn equal_is_equal_bytes_at_equal_revisions() {
         (&row["verdict"], &row["documents"], wrong),
         (&json!("equal"), &json!(2), vec![])
     );
-    // One that equals does not hide one that does not.
+    // An equal replica does not hide one that differs.
     let report = verified(
         &publisher,
-        vec![member("one", Some(one.url()), 2)],
+        vec![record("one", Some(one.url()), 2)],
         &[&one, &two],
         WAIT,
     )
     .await;
     assert_eq!(
-        report.wrong(),
+        report.failures(),
         [format!("{NAME} of {} is different", two.url())],
-        "and nobody is compared twice"
+        "and no replica is compared twice"
     );
-    assert_eq!(one.snapshots(), 2, "what is equal is not read again");
+    assert_eq!(one.snapshots(), 2, "an equal replica is not read again");
 }
 
 #[tokio::test]
-async fn every_difference_is_found_both_ways() {
+async fn differences_are_found_in_both_directions() {
     let both = [("a", "{}"), ("b", "{}"), ("c", "{}")];
     let publisher = with(&both).await;
 
@@ -172,7 +176,7 @@ async fn a_replica_that_catches_up_is_equal() {
 }
 
 #[tokio::test]
-async fn a_replica_that_does_not_is_behind_or_ahead() {
+async fn a_replica_at_another_revision_is_behind_or_ahead() {
     let (more, less) = (
         with(&[("a", "{}"), ("b", "{}")]).await,
         with(&[("a", "{}")]).await,
@@ -198,24 +202,24 @@ async fn a_replica_that_does_not_is_behind_or_ahead() {
 }
 
 #[tokio::test]
-async fn a_difference_that_passes_is_none() {
+async fn a_difference_that_disappears_is_not_reported() {
     let (publisher, replica) = (
         with(&[("a", "{}"), ("b", "{}")]).await,
         with(&[("a", "{}"), ("b", "{}")]).await,
     );
     publisher.lose("b");
-    let heal = async {
+    let repair = async {
         sleep(Duration::from_millis(100)).await;
         replica.lose("b");
     };
-    let ((row, wrong), ()) = tokio::join!(against(&publisher, &replica, WAIT), heal);
+    let ((row, wrong), ()) = tokio::join!(against(&publisher, &replica, WAIT), repair);
     assert_eq!((&row["verdict"], wrong), (&json!("equal"), vec![]));
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_to_its_end_proves_nothing() {
+async fn a_snapshot_that_is_cut_off_proves_nothing() {
     let publisher = with(&[("a", "{}"), ("b", "{}")]).await;
-    for (cut, told) in [
+    for (cut, text) in [
         (Cut::Connection, "http://"),
         (Cut::EndLine, "no end line"),
         (Cut::Item, "has 2 documents with digest"),
@@ -223,19 +227,19 @@ async fn what_cannot_be_read_to_its_end_proves_nothing() {
         let replica = with(&[("a", "{}"), ("b", "{}")]).await;
         replica.cut(cut);
         let report = verified(&publisher, vec![], &[&replica], WAIT).await;
-        report.show().expect("shown");
-        let wrong = report.wrong();
+        report.print().expect("printed");
+        let wrong = report.failures();
         assert!(
-            matches!(&wrong[..], [wrong] if wrong.contains(told)),
+            matches!(&wrong[..], [wrong] if wrong.contains(text)),
             "{cut:?}: {wrong:?}"
         );
     }
     let replica = with(&[]).await;
     publisher.cut(Cut::EndLine);
     let named = vec![replica.url().parse().expect("a URL")];
-    let error = check(&publisher.api(), &Subscribers { named }, WAIT)
+    let error = check(&publisher.endpoint(), &Subscribers { named }, WAIT)
         .await
-        .expect_err("no publisher to compare with");
+        .expect_err("the publisher cannot be read");
     assert!(
         format!("{error:#}").contains("reading the publisher http"),
         "{error:#}"
@@ -243,16 +247,16 @@ async fn what_cannot_be_read_to_its_end_proves_nothing() {
 }
 
 #[tokio::test]
-async fn the_live_must_answer_and_the_gone_are_named() {
+async fn live_replicas_must_answer_and_gone_replicas_are_named() {
     let (publisher, replica) = (with(&[("a", "{}")]).await, with(&[("a", "{}")]).await);
-    let away = StandIn::start().await.url().to_owned();
-    let fleet = vec![
+    let away = FakePublisher::start().await.url().to_owned();
+    let replicas = vec![
         gone("scaled-away", Some(&away)),
-        member("embedded", None, 1),
-        member("fine", Some(replica.url()), 1),
+        record("embedded", None, 1),
+        record("fine", Some(replica.url()), 1),
     ];
-    let report = verified(&publisher, fleet.clone(), &[], WAIT).await;
-    assert_eq!(report.wrong(), Vec::<String>::new());
+    let report = verified(&publisher, replicas.clone(), &[], WAIT).await;
+    assert_eq!(report.failures(), Vec::<String>::new());
     let json = serde_json::to_value(&report).expect("json");
     assert_eq!(
         (
@@ -261,18 +265,18 @@ async fn the_live_must_answer_and_the_gone_are_named() {
         ),
         (&json!("scaled-away"), &json!("gone"))
     );
-    assert_eq!(json["replicas"][2]["skipped"], "tells no base URL");
-    report.show().expect("shown");
+    assert_eq!(json["replicas"][2]["skipped"], "reports no base URL");
+    report.print().expect("printed");
 
-    let fleet = [
-        fleet,
+    let replicas = [
+        replicas,
         vec![
-            member("away", Some(&away), 1),
-            member("odd", Some("https://far:1"), 1),
+            record("away", Some(&away), 1),
+            record("odd", Some("https://far:1"), 1),
         ],
     ]
     .concat();
-    let wrong = verified(&publisher, fleet, &[], WAIT).await.wrong();
+    let wrong = verified(&publisher, replicas, &[], WAIT).await.failures();
     assert!(
         matches!(&wrong[..], [away, odd] if away.starts_with("away: cannot reach") && odd.starts_with("odd: cannot be asked")),
         "{wrong:?}"
@@ -280,16 +284,16 @@ async fn the_live_must_answer_and_the_gone_are_named() {
 }
 
 #[tokio::test]
-async fn without_a_fleet_the_named_are_compared_and_without_any_nothing_is_proven() {
+async fn without_a_replica_list_the_named_are_compared_and_without_any_nothing_is_proven() {
     let (publisher, replica) = (with(&[("a", "{}")]).await, with(&[("a", "{}")]).await);
     let named = vec![replica.url().parse().expect("a URL")];
-    let report = check(&publisher.api(), &Subscribers { named }, WAIT)
+    let report = check(&publisher.endpoint(), &Subscribers { named }, WAIT)
         .await
-        .expect("an older publisher will do");
-    assert_eq!(report.wrong(), Vec::<String>::new());
+        .expect("an older publisher is enough");
+    assert_eq!(report.failures(), Vec::<String>::new());
     let report = verified(&publisher, vec![gone("old", None)], &[], WAIT).await;
     assert_eq!(
-        report.wrong(),
-        ["there is none to compare; name one with --subscriber"]
+        report.failures(),
+        ["there is no replica to compare; name one with --subscriber"]
     );
 }

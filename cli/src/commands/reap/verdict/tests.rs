@@ -1,9 +1,9 @@
-//! Cases, one group or two each: what must never be called gone, and what is.
+//! Cases of one or two groups each: which groups must never be judged gone, and which are.
 
 use broker::groups::Consumer;
 
 use super::*;
-use crate::stand_in::fleet::{gone, member};
+use crate::fake_publisher::replicas::{gone, record};
 
 const UUID: &str = "494f538f-9864-4315-ab7a-f32b64dfb8df";
 const NEXT: &str = "8af23ed3-3b99-471c-8d31-fef8566e619f";
@@ -12,8 +12,8 @@ fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// A group of a sidecar that read `idle` seconds ago, if ever, and leaves something unread for so
-/// many seconds.
+/// A group of a sidecar that read `idle` seconds ago, if ever, and has left an event unread for
+/// `unread` seconds.
 fn group(name: &str, idle: Option<u64>, unread: Option<u64>) -> Group {
     let consumers = idle.map(|idle| Consumer {
         name: name.to_owned(),
@@ -30,21 +30,19 @@ fn group(name: &str, idle: Option<u64>, unread: Option<u64>) -> Group {
 
 /// Groups in streams, and replicas: live ones, and those whose name begins with `-`, which are
 /// gone.
-fn look(groups: &[(&str, Group)], fleet: &[&str]) -> Look {
+fn observation(groups: &[(&str, Group)], replicas: &[&str]) -> Observation {
     let mut by_name: BTreeMap<String, BTreeMap<CollectionName, Group>> = BTreeMap::new();
     for (stream, group) in groups {
         let streams = by_name.entry(group.name.clone()).or_default();
         streams.insert(stream.parse().expect("a name"), group.clone());
     }
-    let replicas = fleet.iter().map(|name| {
+    let replicas = replicas.iter().map(|name| {
         name.strip_prefix('-')
-            .map_or_else(|| member(name, None, 1), |name| gone(name, None))
+            .map_or_else(|| record(name, None, 1), |name| gone(name, None))
     });
-    Look {
+    Observation {
         groups: by_name,
-        fleet: ReplicaList {
-            replicas: replicas.collect(),
-        },
+        replicas: replicas.collect(),
     }
 }
 
@@ -55,53 +53,53 @@ fn rule() -> Rule {
     }
 }
 
-fn verdicts(look: &Look) -> Vec<Verdict> {
-    judge(look, look, &rule())
+fn verdicts(observation: &Observation) -> Vec<Verdict> {
+    judge(observation, observation, &rule())
         .into_iter()
         .map(|judged| judged.verdict)
         .collect()
 }
 
 #[test]
-fn one_group() {
-    // A live replica that has its own group, so that nothing is held back for it.
-    let fleet = ["own"];
+fn verdicts_on_one_group() {
+    // A live replica that has its own group, so that no group is kept for it.
+    let replicas = ["own"];
     let old = Some(600);
-    for (case, group, fleet, expected) in [
+    for (case, group, replicas, expected) in [
         (
             "dead, an event unread",
             group(UUID, old, old),
-            &fleet[..],
+            &replicas[..],
             Verdict::Gone,
         ),
         (
             "dead, never read",
             group(UUID, None, old),
-            &fleet,
+            &replicas,
             Verdict::Gone,
         ),
         (
             "live or dead, nothing unread",
             group(UUID, old, None),
-            &fleet,
+            &replicas,
             Verdict::Quiet,
         ),
         (
-            "made just now, nothing there",
+            "created just now, nothing to read",
             group(UUID, None, None),
-            &fleet,
+            &replicas,
             Verdict::Quiet,
         ),
         (
-            "an event came just now",
+            "an event arrived just now",
             group(UUID, old, Some(1)),
-            &fleet,
+            &replicas,
             Verdict::Quiet,
         ),
         (
             "slow: reads, and has much to read",
             group(UUID, Some(30), old),
-            &fleet,
+            &replicas,
             Verdict::Live,
         ),
         (
@@ -113,7 +111,7 @@ fn one_group() {
         (
             "a pod that was forgotten",
             group("pod-3", old, old),
-            &fleet,
+            &replicas,
             Verdict::Gone,
         ),
         (
@@ -123,7 +121,7 @@ fn one_group() {
             Verdict::Live,
         ),
         (
-            "a replica that is named so",
+            "a replica with the name of the group",
             group(UUID, old, old),
             &["own", UUID],
             Verdict::Live,
@@ -137,27 +135,27 @@ fn one_group() {
         (
             "a group that replicas share",
             group("aura-configuration-subscriber", old, old),
-            &fleet,
+            &replicas,
             Verdict::Other,
         ),
         (
             "pods of another service",
             group("billing-0", old, old),
-            &fleet,
+            &replicas,
             Verdict::Other,
         ),
     ] {
         let live = self::group("own", Some(1), None);
         let found = judge_named(
-            &look(&[("A", live), ("A", group.clone())], fleet),
+            &observation(&[("A", live), ("A", group.clone())], replicas),
             &group.name,
         );
         assert_eq!(found, expected, "{case}");
     }
 }
 
-fn judge_named(look: &Look, name: &str) -> Verdict {
-    let judged = judge(look, look, &rule());
+fn judge_named(observation: &Observation, name: &str) -> Verdict {
+    let judged = judge(observation, observation, &rule());
     judged
         .into_iter()
         .find(|judged| judged.group == name)
@@ -166,12 +164,12 @@ fn judge_named(look: &Look, name: &str) -> Verdict {
 }
 
 #[test]
-fn what_another_client_reads_is_not_ours() {
+fn a_group_that_another_client_reads_is_never_gone() {
     let mut foreign = group(UUID, Some(600), Some(600));
     foreign.consumers[0].name = "worker-1".to_owned();
     let own = group("own", Some(1), None);
     assert_eq!(
-        judge_named(&look(&[("A", foreign), ("A", own)], &["own"]), UUID),
+        judge_named(&observation(&[("A", foreign), ("A", own)], &["own"]), UUID),
         Verdict::Other
     );
 }
@@ -180,14 +178,14 @@ fn what_another_client_reads_is_not_ours() {
 fn all_streams_of_a_sidecar_are_judged_together() {
     let own = || ("A", group("own", Some(1), None));
     let unread = || ("A", group(UUID, Some(600), Some(600)));
-    // Nothing came in B, so B alone would tell nothing.
-    let dead = look(&[own(), unread(), ("B", group(UUID, None, None))], &["own"]);
+    // Nothing arrived in B, so B alone would decide nothing.
+    let dead = observation(&[own(), unread(), ("B", group(UUID, None, None))], &["own"]);
     let judged = judge(&dead, &dead, &rule()).remove(0);
     assert_eq!(
         (judged.verdict, judged.pending, judged.collections.len()),
         (Verdict::Gone, 2, 2)
     );
-    let reads_elsewhere = look(
+    let reads_elsewhere = observation(
         &[own(), unread(), ("B", group(UUID, Some(1), None))],
         &["own"],
     );
@@ -195,10 +193,13 @@ fn all_streams_of_a_sidecar_are_judged_together() {
 }
 
 #[test]
-fn nothing_is_gone_where_nobody_is_live() {
-    for fleet in [&[][..], &["-pod-0"]] {
-        let found = verdicts(&look(&[("A", group(UUID, Some(600), Some(600)))], fleet));
-        assert_eq!(found, [Verdict::Unsure], "{fleet:?}");
+fn no_group_is_gone_when_no_replica_is_live() {
+    for replicas in [&[][..], &["-pod-0"]] {
+        let found = verdicts(&observation(
+            &[("A", group(UUID, Some(600), Some(600)))],
+            replicas,
+        ));
+        assert_eq!(found, [Verdict::Unsure], "{replicas:?}");
     }
 }
 
@@ -212,35 +213,39 @@ fn a_live_replica_without_a_group_that_is_read_keeps_one() {
     );
     let groups = [reads, dead(UUID, 900), dead(NEXT, 600)];
     assert_eq!(
-        verdicts(&look(&groups, &["a", "b"])),
+        verdicts(&observation(&groups, &["a", "b"])),
         [Verdict::Live, Verdict::Gone, Verdict::Unsure]
     );
     assert_eq!(
-        verdicts(&look(&groups, &["a"])),
+        verdicts(&observation(&groups, &["a"])),
         [Verdict::Live, Verdict::Gone, Verdict::Gone]
     );
     assert_eq!(
-        verdicts(&look(&groups, &["a", "-b"])),
+        verdicts(&observation(&groups, &["a", "-b"])),
         [Verdict::Live, Verdict::Gone, Verdict::Gone]
     );
     assert_eq!(
-        verdicts(&look(&groups, &["a", "b", "c"])),
+        verdicts(&observation(&groups, &["a", "b", "c"])),
         [Verdict::Live, Verdict::Unsure, Verdict::Unsure]
     );
 }
 
 #[test]
-fn what_changes_between_the_looks_is_not_gone() {
+fn a_group_that_changes_between_the_observations_is_not_gone() {
     let own = ("A", group("own", Some(1), None));
     let dead = || group(UUID, Some(600), Some(600));
-    let first = look(&[own.clone(), ("A", dead())], &["own"]);
+    let first = observation(&[own.clone(), ("A", dead())], &["own"]);
     let read = Group {
         last_delivered: "6-0".to_owned(),
         ..dead()
     };
-    let checked_in = look(&[own.clone(), ("A", dead())], &["own", UUID]);
-    let subscribed = look(&[own.clone(), ("A", dead()), ("B", dead())], &["own"]);
-    for second in [look(&[own, ("A", read)], &["own"]), checked_in, subscribed] {
+    let checked_in = observation(&[own.clone(), ("A", dead())], &["own", UUID]);
+    let subscribed = observation(&[own.clone(), ("A", dead()), ("B", dead())], &["own"]);
+    for second in [
+        observation(&[own, ("A", read)], &["own"]),
+        checked_in,
+        subscribed,
+    ] {
         for (one, other) in [(&first, &second), (&second, &first)] {
             let judged = judge(one, other, &rule()).remove(0);
             assert_eq!(

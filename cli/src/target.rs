@@ -1,13 +1,11 @@
-//! Whom a command speaks to, as the command line says it.
+//! Which services a command talks to, as the command line names them.
 
-use reqwest::Url;
+use client::{Endpoint, Timeouts, Url};
 
-use super::Api;
-
-/// Which publisher a command speaks to.
+/// Which publisher a command talks to.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Target {
-    /// Publisher to speak to; of a comma list, the first
+    /// Base URL of the publisher; of a list separated by commas, the first
     #[arg(
         long,
         value_name = "URL",
@@ -21,7 +19,7 @@ pub(crate) struct Target {
 /// Which replicas a command asks itself.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Subscribers {
-    /// Replicas to ask directly
+    /// Base URLs of replicas to ask directly, separated by commas
     #[arg(
         long = "subscriber",
         value_name = "URL",
@@ -33,36 +31,41 @@ pub(crate) struct Subscribers {
 }
 
 impl Target {
-    pub(crate) fn api(self) -> anyhow::Result<Api> {
-        Api::new(self.publisher)
+    pub(crate) fn endpoint(&self) -> anyhow::Result<Endpoint> {
+        endpoint(&self.publisher)
     }
 }
 
 impl Subscribers {
-    /// Nobody but the named ones.
-    pub(crate) fn named(&self) -> anyhow::Result<Vec<Api>> {
-        self.named.iter().cloned().map(Api::new).collect()
+    /// The named replicas and no others.
+    pub(crate) fn named(&self) -> anyhow::Result<Vec<Endpoint>> {
+        self.named.iter().map(endpoint).collect()
     }
 
-    /// The replicas to ask when the publisher cannot tell its own: the named ones, else those that
-    /// `confcast up` starts.
-    pub(crate) fn or_local(&self) -> anyhow::Result<Vec<Api>> {
+    /// The replicas to ask when the publisher keeps no list of them: the named ones, else those
+    /// that `confcast up` starts.
+    pub(crate) fn named_or_local(&self) -> anyhow::Result<Vec<Endpoint>> {
         if !self.named.is_empty() {
             return self.named();
         }
         ["http://127.0.0.1:8081", "http://127.0.0.1:8082"]
             .into_iter()
-            .map(|url| Api::new(Url::parse(url)?))
+            .map(|url| endpoint(&Url::parse(url)?))
             .collect()
     }
 }
 
-/// The first of a comma list of URLs.
+/// A client of one service.
+pub(crate) fn endpoint(base: &Url) -> anyhow::Result<Endpoint> {
+    Ok(Endpoint::new(base, Timeouts::COMMAND)?)
+}
+
+/// The first of a list of URLs separated by commas.
 pub(crate) fn first_url(list: &str) -> Result<Url, String> {
     service_url(list.split(',').next().unwrap_or_default())
 }
 
-/// A URL that paths can be added to.
+/// A URL that paths can be appended to.
 pub(crate) fn service_url(text: &str) -> Result<Url, String> {
     match Url::parse(text.trim()) {
         Ok(url) if url.scheme() == "http" && url.query().is_none() => Ok(url),

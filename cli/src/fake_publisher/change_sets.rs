@@ -1,4 +1,4 @@
-//! Change sets at a stand-in: all members or none.
+//! Change sets at a fake publisher: all changes or none.
 
 use std::sync::Mutex;
 
@@ -11,30 +11,30 @@ use contract::{
     set::{ChangeSetRequest, ChangeSetWritten, RequestOperation, SetItemWritten},
 };
 
-use super::{StandIn, Store, lacks};
+use super::{FakePublisher, Store, missing_route};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config.route("/v1/changes", web::post().to(change));
 }
 
-impl StandIn {
-    /// Is too old for change sets from now on.
-    pub(crate) fn takes_no_sets(&self) {
-        self.store.lock().expect("no panic").no_sets = true;
+impl FakePublisher {
+    /// Is an older publisher, without change sets, from now on.
+    pub(crate) fn refuses_change_sets(&self) {
+        self.store.lock().expect("no panic").no_change_sets = true;
     }
 }
 
-/// Knows how to create; refuses an id that says so.
+/// Supports Create only, and refuses the id `refused`.
 async fn change(
     request: HttpRequest,
-    asked: Json<ChangeSetRequest>,
+    body: Json<ChangeSetRequest>,
     store: Data<Mutex<Store>>,
 ) -> HttpResponse {
     let mut store = store.lock().expect("no panic");
-    if store.no_sets {
-        return lacks(&request);
+    if store.no_change_sets {
+        return missing_route(&request);
     }
-    let changes = asked.into_inner().changes;
+    let changes = body.into_inner().changes;
     assert!(
         changes
             .iter()

@@ -1,9 +1,9 @@
-//! A publisher of a few lines for the tests of this crate, and a replica as well: real HTTP,
-//! documents in memory, answers that can be cut.
+//! A small publisher for the tests of this crate, which answers as a replica as well: real HTTP,
+//! documents in memory, answers that can be cut off.
 
-pub(crate) mod fleet;
+mod change_sets;
 mod lists;
-mod sets;
+pub(crate) mod replicas;
 
 use std::{
     collections::BTreeMap,
@@ -15,6 +15,7 @@ use actix_web::{
     App, HttpRequest, HttpResponse, HttpServer,
     web::{self, Bytes, Data},
 };
+use client::Endpoint;
 use contract::{
     CanonicalJson, CollectionName, Digest, Document, Epoch, Head, Heads, Problem,
     fleet::{ReplicaList, RestoreEpochRequest},
@@ -22,25 +23,25 @@ use contract::{
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::client::{Api, service_url};
+use crate::target::{endpoint, service_url};
 
 /// Runs until it is dropped.
-pub(crate) struct StandIn {
+pub(crate) struct FakePublisher {
     url: String,
     store: Data<Mutex<Store>>,
     _server: JoinSet<io::Result<()>>,
 }
 
-/// What a snapshot lacks.
+/// What a list or a snapshot lacks.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) enum Cut {
     #[default]
     Nothing,
     /// The connection breaks before the end line.
     Connection,
-    /// It ends as if all was well, without the end line.
+    /// It ends without an error and without the end line.
     EndLine,
-    /// The last item, and the end line does not count it.
+    /// The last item is missing, and the end line does not count it.
     Item,
 }
 
@@ -49,16 +50,16 @@ struct Store {
     documents: BTreeMap<(String, String), Document>,
     revision: u64,
     cut: Cut,
-    /// Without one it is a publisher that keeps no account of replicas.
-    fleet: Option<ReplicaList>,
-    /// What it was told about its history.
-    restored: Vec<RestoreEpochRequest>,
-    /// It is too old for change sets.
-    no_sets: bool,
+    /// Without one it is a publisher that keeps no list of replicas.
+    replicas: Option<ReplicaList>,
+    /// The requests for a new epoch.
+    epoch_requests: Vec<RestoreEpochRequest>,
+    /// It is an older publisher, without change sets.
+    no_change_sets: bool,
     snapshots: u32,
 }
 
-impl StandIn {
+impl FakePublisher {
     pub(crate) async fn start() -> Self {
         let store = Data::from(Arc::new(Mutex::new(Store::default())));
         let shared = store.clone();
@@ -66,7 +67,7 @@ impl StandIn {
             App::new()
                 .app_data(shared.clone())
                 .route("/v1/collections", web::get().to(heads))
-                .route("/v1/snapshot", web::get().to(lists::whole))
+                .route("/v1/snapshot", web::get().to(lists::snapshot))
                 .route(
                     "/v1/collections/{collection}/documents",
                     web::get().to(lists::list),
@@ -75,8 +76,8 @@ impl StandIn {
                     "/v1/collections/{collection}/documents/{id}",
                     web::put().to(put),
                 )
-                .configure(fleet::routes)
-                .configure(sets::routes)
+                .configure(replicas::routes)
+                .configure(change_sets::routes)
                 .default_service(web::to(no_such_route))
         })
         .workers(1)
@@ -93,8 +94,8 @@ impl StandIn {
         }
     }
 
-    pub(crate) fn api(&self) -> Api {
-        Api::new(service_url(&self.url).expect("a URL")).expect("a client")
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        endpoint(&service_url(&self.url).expect("a URL")).expect("a client")
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -117,16 +118,16 @@ impl StandIn {
         self.store.lock().expect("no panic").cut = cut;
     }
 
-    /// Loses a document, as nothing that counts revisions ever does.
+    /// Loses a document without a new revision, as no real publisher does.
     pub(crate) fn lose(&self, id: &str) {
         self.store
             .lock()
             .expect("no panic")
             .documents
-            .retain(|(_collection, held), _document| held != id);
+            .retain(|(_collection, stored), _document| stored != id);
     }
 
-    /// How many snapshots were read.
+    /// The number of snapshots that were read.
     pub(crate) fn snapshots(&self) -> u32 {
         self.store.lock().expect("no panic").snapshots
     }
@@ -175,13 +176,13 @@ async fn put(
         let problem = Problem::new(contract::ProblemKind::Schema, "on purpose").at("/name");
         return HttpResponse::UnprocessableEntity().json(problem);
     }
-    match (
-        store.documents.contains_key(&key),
-        request.headers().contains_key("If-None-Match"),
-    ) {
-        (false, false) => return HttpResponse::NotFound().finish(),
-        (true, true) => return HttpResponse::PreconditionFailed().finish(),
-        (true, false) | (false, true) => {}
+    let exists = store.documents.contains_key(&key);
+    let must_be_absent = request.headers().contains_key("If-None-Match");
+    if exists && must_be_absent {
+        return HttpResponse::PreconditionFailed().finish();
+    }
+    if !exists && !must_be_absent {
+        return HttpResponse::NotFound().finish();
     }
     store.revision += 1;
     let config = CanonicalJson::parse(&body).expect("a JSON body");
@@ -191,10 +192,10 @@ async fn put(
 }
 
 async fn no_such_route(request: HttpRequest) -> HttpResponse {
-    lacks(&request)
+    missing_route(&request)
 }
 
-fn lacks(request: &HttpRequest) -> HttpResponse {
+fn missing_route(request: &HttpRequest) -> HttpResponse {
     let detail = format!(
         "{} {} is not part of the API",
         request.method(),

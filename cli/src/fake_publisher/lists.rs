@@ -1,4 +1,4 @@
-//! Lists and snapshots of a stand-in, whole or cut.
+//! Lists and snapshots of a fake publisher, complete or cut off.
 
 use std::{io, sync::Mutex};
 
@@ -8,13 +8,13 @@ use actix_web::{
 };
 use contract::{
     listing::{self, ListFormat, ListWriter},
-    snapshot,
+    snapshot::SnapshotStart,
 };
 use futures_util::stream;
 
 use super::{Cut, Store, collection};
 
-pub(super) async fn whole(store: Data<Mutex<Store>>) -> HttpResponse {
+pub(super) async fn snapshot(store: Data<Mutex<Store>>) -> HttpResponse {
     let mut store = store.lock().expect("no panic");
     store.snapshots += 1;
     let head = store.head();
@@ -25,7 +25,7 @@ pub(super) async fn whole(store: Data<Mutex<Store>>) -> HttpResponse {
     };
     let mut body = Vec::new();
     listing::start_line(
-        &snapshot::SnapshotStart {
+        &SnapshotStart {
             epoch: head.epoch,
             heads: vec![head],
         },
@@ -47,7 +47,7 @@ pub(super) async fn list(store: Data<Mutex<Store>>) -> HttpResponse {
     answer(body, store.documents.len(), store.cut)
 }
 
-/// The end of a list or snapshot, or what is left of it.
+/// The answer with the end line, unless that is cut off.
 fn answer(body: Vec<u8>, sent: usize, cut: Cut) -> HttpResponse {
     let end = match cut {
         Cut::Connection => Err(io::Error::other("cut")),

@@ -1,4 +1,4 @@
-//! Replicas of a stand-in: what they told it, and what it says of itself when it is asked as one.
+//! The replicas of a fake publisher, and its own status when it is asked as a replica.
 
 use std::{collections::BTreeMap, sync::Mutex};
 
@@ -15,7 +15,7 @@ use contract::{
     status::{CollectionStatus, ReplicaState, ReplicaStatus},
 };
 
-use super::{StandIn, Store, collection, lacks};
+use super::{FakePublisher, Store, collection, missing_route};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config
@@ -24,20 +24,20 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .route("/v1/status", web::get().to(status));
 }
 
-impl StandIn {
-    /// Tells of these replicas from now on.
+impl FakePublisher {
+    /// Lists these replicas from now on.
     pub(crate) fn has_replicas(&self, replicas: Vec<ReplicaRecord>) {
-        self.store.lock().expect("no panic").fleet = Some(ReplicaList { replicas });
+        self.store.lock().expect("no panic").replicas = Some(ReplicaList { replicas });
     }
 
-    /// What it was told about its history.
-    pub(crate) fn restored(&self) -> Vec<RestoreEpochRequest> {
-        self.store.lock().expect("no panic").restored.clone()
+    /// The requests for a new epoch.
+    pub(crate) fn epoch_requests(&self) -> Vec<RestoreEpochRequest> {
+        self.store.lock().expect("no panic").epoch_requests.clone()
     }
 }
 
-/// A replica that checked in at this moment with everything up to `revision`.
-pub(crate) fn member(instance: &str, url: Option<&str>, revision: u64) -> ReplicaRecord {
+/// A replica that checked in just now with everything up to `revision`.
+pub(crate) fn record(instance: &str, url: Option<&str>, revision: u64) -> ReplicaRecord {
     let report = CollectionReport {
         epoch: Some(Epoch {
             lineage: 1,
@@ -68,30 +68,30 @@ pub(crate) fn member(instance: &str, url: Option<&str>, revision: u64) -> Replic
     }
 }
 
-/// One that has been silent for too long, and was deaf before.
+/// A replica that has been silent for too long, and received no events before.
 pub(crate) fn gone(instance: &str, url: Option<&str>) -> ReplicaRecord {
-    let mut member = member(instance, url, 0);
-    member.gone = true;
-    member.check_in.intake = Some(IntakeFault::NotReceiving);
-    member
+    let mut record = record(instance, url, 0);
+    record.gone = true;
+    record.check_in.intake = Some(IntakeFault::NotReceiving);
+    record
 }
 
 async fn replicas(request: HttpRequest, store: Data<Mutex<Store>>) -> HttpResponse {
-    let fleet = store.lock().expect("no panic").fleet.clone();
-    match fleet {
-        Some(fleet) => HttpResponse::Ok().json(fleet),
-        None => lacks(&request),
+    let replicas = store.lock().expect("no panic").replicas.clone();
+    match replicas {
+        Some(replicas) => HttpResponse::Ok().json(replicas),
+        None => missing_route(&request),
     }
 }
 
-/// The second time is too soon.
+/// Refuses the second request.
 async fn restore_epoch(
-    asked: Json<RestoreEpochRequest>,
+    request: Json<RestoreEpochRequest>,
     store: Data<Mutex<Store>>,
 ) -> HttpResponse {
     let mut store = store.lock().expect("no panic");
-    store.restored.push(asked.into_inner());
-    if store.restored.len() > 1 {
+    store.epoch_requests.push(request.into_inner());
+    if store.epoch_requests.len() > 1 {
         let problem = Problem::new(
             contract::ProblemKind::NotDeclaredNow,
             "documents and heads do not agree yet",
@@ -109,7 +109,7 @@ async fn restore_epoch(
 async fn status(store: Data<Mutex<Store>>) -> HttpResponse {
     let head = store.lock().expect("no panic").head();
     HttpResponse::Ok().json(ReplicaStatus {
-        instance: "stand-in".to_owned(),
+        instance: "fake-replica".to_owned(),
         state: ReplicaState::Current,
         epoch: Some(head.epoch),
         confirmed_ms_ago: None,

@@ -1,0 +1,98 @@
+//! Why a replica is not well, and the remedy, in words.
+
+use std::collections::BTreeMap;
+
+use contract::{fleet::IntakeFault, status::ReplicaState};
+
+use super::replica::{Collection, Replica};
+
+/// Why a replica is not well, and what to do; empty when it is well.
+pub(super) fn reason(replica: &Replica) -> String {
+    if let Some(error) = &replica.error {
+        return error.clone();
+    }
+    if replica.gone {
+        return "silent for more than three check-in intervals: it was stopped or scaled away, or \
+                it cannot reach any publisher"
+            .to_owned();
+    }
+    let mut by_text: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for collection in &replica.collections {
+        if let Some(text) = collection_reason(collection) {
+            by_text
+                .entry(text)
+                .or_default()
+                .push(collection.name.as_str());
+        }
+    }
+    let mut reasons: Vec<String> = by_text
+        .into_iter()
+        .map(|(text, names)| {
+            if names.len() == replica.collections.len() {
+                text.to_owned()
+            } else {
+                format!("{}: {text}", names.join(", "))
+            }
+        })
+        .collect();
+    if replica.collections.is_empty() {
+        reasons.push("it follows no collection".to_owned());
+    }
+    if let Some(fault) = replica.intake_fault {
+        reasons.push(format!("events: {}, see below", fault.as_str()));
+    }
+    reasons.join("; ")
+}
+
+/// Why one collection is not well, and the remedy.
+fn collection_reason(collection: &Collection) -> Option<&'static str> {
+    if collection.is_healthy() {
+        return None;
+    }
+    if collection.is_different() {
+        return Some(
+            "its documents differ from the publisher's: it loads them again at its next check-in, \
+             `confcast verify` names them",
+        );
+    }
+    Some(match (collection.reason.as_deref(), collection.state) {
+        (Some("other-store"), _) => {
+            "the publisher has another store, perhaps a blank one, and the last good values stay: \
+             check its store URL; if the store is right, run `confcast restore-epoch --adopt`"
+        }
+        (Some("older-epoch"), _) => {
+            "the publisher has an earlier history, and the last good values stay: it reads an old \
+             copy of the database"
+        }
+        (Some("diverged"), _) => "it differs from the publisher and loads all documents again",
+        (Some("from-disk"), _) => {
+            "it serves the values of its disk until a publisher confirms them: can it reach one?"
+        }
+        (_other, ReplicaState::Loading) => {
+            "nothing is loaded yet: can it reach the publisher? Its log has the error"
+        }
+        (_other, ReplicaState::Behind) => {
+            "it lacks revisions that it knows of and reads them from the publisher: if this stays, \
+             its log has the error"
+        }
+        (_other, ReplicaState::Stale) => {
+            "no publisher confirmed it for 2.5 check-in intervals: can it reach one? Its log has \
+             the error"
+        }
+        // Another reason is information and no fault.
+        (_other, ReplicaState::Current) => return None,
+    })
+}
+
+/// The remedies of intake faults, one line per kind of fault with the names of the replicas.
+pub(super) fn remedies<'a>(faults: impl Iterator<Item = (IntakeFault, &'a str)>) -> Vec<String> {
+    let mut by_fault: BTreeMap<&str, (IntakeFault, Vec<&str>)> = BTreeMap::new();
+    for (fault, replica) in faults {
+        let entry = by_fault.entry(fault.as_str()).or_insert((fault, vec![]));
+        entry.1.push(replica);
+    }
+    by_fault
+        .into_iter()
+        .map(|(word, (fault, names))| format!("{word}: {}: {}", names.join(", "), fault.remedy()))
+        .collect()
+}

@@ -1,0 +1,23 @@
+//! Change sets: several documents that change together or not at all.
+
+use contract::set::{ChangeSetRequest, ChangeSetWritten};
+use reqwest::Method;
+
+use crate::{ClientError, Endpoint};
+
+impl Endpoint {
+    /// Writes a change set.
+    ///
+    /// # Errors
+    /// When there is no answer, or the publisher refuses the set. `index` of the problem is the
+    /// change at fault, from 0.
+    pub async fn write_change_set(
+        &self,
+        set: &ChangeSetRequest,
+    ) -> Result<ChangeSetWritten, ClientError> {
+        let request = self
+            .maintenance_request(Method::POST, "/v1/changes")
+            .json(set);
+        self.json(self.send_maintenance(request).await?).await
+    }
+}

@@ -1,0 +1,233 @@
+//! One document, and the list of the documents of a collection.
+
+use bytes::BytesMut;
+use contract::{
+    CanonicalJson, CollectionName, Crc, DocumentId, Revision, Written, listing::NDJSON,
+    snapshot::SnapshotEnd,
+};
+use reqwest::{
+    Method, RequestBuilder,
+    header::{ACCEPT, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH},
+};
+use serde::Deserialize;
+
+use crate::{
+    ClientError, Endpoint,
+    answer::{MAX_ANSWER, MAX_LIST},
+    lines::Lines,
+};
+
+const JSON: &str = "application/json";
+const MERGE_PATCH: &str = "application/merge-patch+json";
+
+/// Under which condition a write happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// The document exists, at any revision.
+    Present,
+    /// The document does not exist.
+    Absent,
+    /// The document is at this revision.
+    At(Revision),
+}
+
+/// A document of a versioned collection.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredDocument {
+    /// Its id.
+    pub id: DocumentId,
+    /// The revision that gave it this value.
+    pub revision: Revision,
+    /// Checksum of `config_data`, as the publisher gives it; not verified.
+    pub crc: Crc,
+    /// Its value.
+    pub config_data: CanonicalJson,
+}
+
+/// Path of a document. Neither part has a character that a URL escapes.
+pub fn document_path(collection: &CollectionName, id: &DocumentId) -> String {
+    format!("/v1/collections/{collection}/documents/{id}")
+}
+
+impl Endpoint {
+    /// One document as the service sends it.
+    ///
+    /// # Errors
+    /// When there is no answer, or the document does not exist.
+    pub async fn document_bytes(
+        &self,
+        collection: &CollectionName,
+        id: &DocumentId,
+    ) -> Result<Vec<u8>, ClientError> {
+        let response = self.get(&document_path(collection, id)).await?;
+        self.body(response, MAX_ANSWER).await
+    }
+
+    /// One document of a versioned collection.
+    ///
+    /// # Errors
+    /// When there is no answer, or the document does not exist.
+    pub async fn document(
+        &self,
+        collection: &CollectionName,
+        id: &DocumentId,
+    ) -> Result<StoredDocument, ClientError> {
+        let response = self.get(&document_path(collection, id)).await?;
+        self.json(response).await
+    }
+
+    /// All documents of a collection in one piece, as the service sends them: for collections of a
+    /// publisher that has no revisions.
+    ///
+    /// # Errors
+    /// When there is no answer, or it is longer than [`MAX_LIST`].
+    pub async fn list_bytes(&self, collection: &CollectionName) -> Result<Vec<u8>, ClientError> {
+        let path = format!("/v1/collections/{collection}/documents");
+        self.body(self.get(&path).await?, MAX_LIST).await
+    }
+
+    /// The documents of a collection, line by line.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn list(&self, collection: &CollectionName) -> Result<ListReader, ClientError> {
+        let path = format!("/v1/collections/{collection}/documents");
+        let request = self
+            .request(Method::GET, &path)
+            .header(ACCEPT, format!("{NDJSON}, */*"));
+        let response = self.send_read(request).await?;
+        Ok(ListReader {
+            lines: Lines::new(self, response),
+            received: 0,
+        })
+    }
+
+    /// Writes the value of a document. The bytes are sent as they are.
+    ///
+    /// # Errors
+    /// When there is no answer, the condition does not hold (412, or 404 for
+    /// [`Condition::Present`]), or the publisher refuses the value.
+    pub async fn put(
+        &self,
+        collection: &CollectionName,
+        id: &DocumentId,
+        value: &[u8],
+        condition: Condition,
+    ) -> Result<Written, ClientError> {
+        let request = self
+            .request(Method::PUT, &document_path(collection, id))
+            .header(CONTENT_TYPE, JSON)
+            .body(value.to_vec());
+        self.write(request, condition).await
+    }
+
+    /// Writes the value of a document, whether it exists or not.
+    ///
+    /// # Errors
+    /// When there is no answer, or the publisher refuses the value.
+    pub async fn put_or_create(
+        &self,
+        collection: &CollectionName,
+        id: &DocumentId,
+        value: &[u8],
+    ) -> Result<Written, ClientError> {
+        match self.put(collection, id, value, Condition::Present).await {
+            Err(error) if error.status() == Some(404) => {}
+            result => return result,
+        }
+        match self.put(collection, id, value, Condition::Absent).await {
+            // Another client created it between the two requests.
+            Err(error) if error.status() == Some(412) => {}
+            result => return result,
+        }
+        self.put(collection, id, value, Condition::Present).await
+    }
+
+    /// Applies a merge patch (RFC 7396) to a document.
+    ///
+    /// # Errors
+    /// When there is no answer, the condition does not hold, or the publisher refuses the result.
+    pub async fn patch(
+        &self,
+        collection: &CollectionName,
+        id: &DocumentId,
+        patch: &[u8],
+        condition: Condition,
+    ) -> Result<Written, ClientError> {
+        let request = self
+            .request(Method::PATCH, &document_path(collection, id))
+            .header(CONTENT_TYPE, MERGE_PATCH)
+            .body(patch.to_vec());
+        self.write(request, condition).await
+    }
+
+    /// Deletes a document.
+    ///
+    /// # Errors
+    /// When there is no answer, or the condition does not hold.
+    pub async fn delete(
+        &self,
+        collection: &CollectionName,
+        id: &DocumentId,
+        condition: Condition,
+    ) -> Result<Written, ClientError> {
+        let request = self.request(Method::DELETE, &document_path(collection, id));
+        self.write(request, condition).await
+    }
+
+    async fn write(
+        &self,
+        request: RequestBuilder,
+        condition: Condition,
+    ) -> Result<Written, ClientError> {
+        let request = match condition {
+            Condition::Present => request,
+            Condition::Absent => request.header(IF_NONE_MATCH, "*"),
+            Condition::At(revision) => request.header(IF_MATCH, format!("\"{revision}\"")),
+        };
+        self.json(self.send_write(request).await?).await
+    }
+}
+
+/// A list that is read line by line: `{"head":…}` (absent for an unversioned collection), a line
+/// per document, and an end line that counts them.
+#[derive(Debug)]
+pub struct ListReader {
+    lines: Lines,
+    received: u64,
+}
+
+impl ListReader {
+    /// The line of the next document; `None` after an end line that counts all that arrived.
+    ///
+    /// # Errors
+    /// When the answer breaks off, or is cut off, or its count disagrees.
+    pub async fn next_document(&mut self) -> Result<Option<BytesMut>, ClientError> {
+        while let Some(line) = self.lines.next_line().await? {
+            if line.starts_with(br#"{"head""#) {
+                continue;
+            }
+            if line.starts_with(br#"{"end""#) {
+                let endpoint = self.lines.endpoint();
+                let SnapshotEnd { count, .. } =
+                    serde_json::from_slice(&line).map_err(|error| endpoint.unusable(error))?;
+                return if count == self.received {
+                    Ok(None)
+                } else {
+                    Err(endpoint.unusable(format_args!(
+                        "the end line counts {count} documents, but {} arrived",
+                        self.received
+                    )))
+                };
+            }
+            self.received += 1;
+            return Ok(Some(line));
+        }
+        let reason = format!(
+            "the list is cut off after {} documents: it has no end line",
+            self.received
+        );
+        Err(self.lines.endpoint().unusable(reason))
+    }
+}

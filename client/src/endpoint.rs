@@ -1,0 +1,275 @@
+//! One base URL of the API: how a request is sent there, and what counts as a success.
+//!
+//! A base URL may be a Dapr invocation URL: a sidecar answers there and passes the request on. The
+//! header `dapr-api-token` then belongs to that sidecar, and every request carries the token of the
+//! sidecar. No request to another URL carries it.
+
+use std::{fmt::Display, time::Duration};
+
+use contract::Problem;
+use reqwest::{
+    Client, Method, RequestBuilder, Response, Url,
+    header::{HeaderValue, RETRY_AFTER},
+    redirect,
+};
+use tokio::time::timeout;
+
+use crate::{
+    ClientError, Refusal, Timeouts,
+    answer::{MAX_ANSWER, RawAnswer},
+};
+
+/// Header of a sidecar's token, and of an application's.
+pub(crate) const API_TOKEN: &str = "dapr-api-token";
+/// How the path of a Dapr invocation URL begins.
+const INVOCATION: &str = "/v1.0/invoke/";
+/// Characters of a foreign error body that an error shows.
+const EXCERPT: usize = 200;
+
+/// One base URL of the API. Cheap to clone: clones share their connections.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// The URL without a slash at its end.
+    base: String,
+    /// What may be shown of it: no path, no credentials.
+    name: String,
+    /// Whether a sidecar answers there and passes requests on.
+    invoked: bool,
+    clients: Clients,
+    timeouts: Timeouts,
+    sidecar_token: Option<HeaderValue>,
+}
+
+/// Connections. Answers of each kind may be silent for another time.
+#[derive(Debug, Clone)]
+pub(crate) struct Clients {
+    ordinary: Client,
+    maintenance: Client,
+    streams: Client,
+}
+
+impl Clients {
+    pub(crate) fn new(timeouts: &Timeouts) -> Result<Self, reqwest::Error> {
+        let client = |idle| {
+            Client::builder()
+                .connect_timeout(timeouts.connect)
+                .read_timeout(idle)
+                .redirect(redirect::Policy::none())
+                .no_proxy()
+                .build()
+        };
+        Ok(Self {
+            ordinary: client(timeouts.idle)?,
+            maintenance: client(timeouts.maintenance)?,
+            streams: client(timeouts.silence)?,
+        })
+    }
+}
+
+impl Endpoint {
+    /// The API at a base URL, without a token.
+    ///
+    /// # Errors
+    /// When the system has no resources for an HTTP client.
+    pub fn new(base: &Url, timeouts: Timeouts) -> Result<Self, reqwest::Error> {
+        Ok(Self::with_clients(
+            base,
+            timeouts,
+            Clients::new(&timeouts)?,
+            None,
+        ))
+    }
+
+    pub(crate) fn with_clients(
+        base: &Url,
+        timeouts: Timeouts,
+        clients: Clients,
+        sidecar_token: Option<HeaderValue>,
+    ) -> Self {
+        Self {
+            base: base.as_str().trim_end_matches('/').to_owned(),
+            name: base.origin().ascii_serialization(),
+            invoked: base.path().starts_with(INVOCATION),
+            clients,
+            timeouts,
+            sidecar_token,
+        }
+    }
+
+    /// The base URL without a slash at its end. A path begins with one and is appended.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Scheme, host and port: what messages show.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether a sidecar answers at this URL and passes requests on.
+    pub fn is_invoked(&self) -> bool {
+        self.invoked
+    }
+
+    /// Sends a request and gives the answer as it came, whatever its status: for health checks and
+    /// tests. The body of the answer has at most `limit` bytes.
+    ///
+    /// # Errors
+    /// When there is no answer, or it breaks off or is longer.
+    pub async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+        limit: usize,
+    ) -> Result<RawAnswer, ClientError> {
+        let mut request = self.request(method, path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        // An empty body is no body: some routes take none.
+        if !body.is_empty() {
+            request = request.body(body);
+        }
+        let response = self.answer(request, self.timeouts.write).await?;
+        Ok(RawAnswer {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            body: self.body(response, limit).await?.into(),
+        })
+    }
+
+    /// Sends a GET and gives the answer before its body is read.
+    ///
+    /// # Errors
+    /// When there is no answer, or it is not a success.
+    pub async fn get(&self, path: &str) -> Result<Response, ClientError> {
+        self.send_read(self.request(Method::GET, path)).await
+    }
+
+    /// Whether the service says at `/readyz` that it is ready to serve.
+    ///
+    /// # Errors
+    /// When it does not answer, or says that it is not.
+    pub async fn ready(&self) -> Result<(), ClientError> {
+        self.get("/readyz").await.map(drop)
+    }
+
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.clients
+            .ordinary
+            .request(method, format!("{}{path}", self.base))
+    }
+
+    /// A request that may make the publisher read its whole store.
+    pub(crate) fn maintenance_request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.clients
+            .maintenance
+            .request(method, format!("{}{path}", self.base))
+    }
+
+    /// A request for a live feed.
+    pub(crate) fn stream_request(&self, path: &str) -> RequestBuilder {
+        self.clients.streams.get(format!("{}{path}", self.base))
+    }
+
+    /// Sends a request that changes nothing, and gives the answer if it is a success.
+    pub(crate) async fn send_read(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        self.success(request, self.timeouts.read).await
+    }
+
+    /// Sends a request that writes, and gives the answer if it is a success.
+    pub(crate) async fn send_write(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<Response, ClientError> {
+        self.success(request, self.timeouts.write).await
+    }
+
+    /// Sends a request that may take long, and gives the answer if it is a success.
+    pub(crate) async fn send_maintenance(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<Response, ClientError> {
+        self.success(request, self.timeouts.maintenance).await
+    }
+
+    async fn success(
+        &self,
+        request: RequestBuilder,
+        limit: Duration,
+    ) -> Result<Response, ClientError> {
+        let response = self.answer(request, limit).await?;
+        if response.status().is_success() {
+            Ok(response)
+        } else {
+            Err(self.refused(response).await)
+        }
+    }
+
+    async fn answer(
+        &self,
+        mut request: RequestBuilder,
+        limit: Duration,
+    ) -> Result<Response, ClientError> {
+        if self.invoked
+            && let Some(token) = &self.sidecar_token
+        {
+            request = request.header(API_TOKEN, token);
+        }
+        match timeout(limit, request.send()).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(cause)) => Err(ClientError::Unreachable {
+                publisher: self.name.clone(),
+                // The URL may contain credentials.
+                cause: cause.without_url(),
+            }),
+            Err(_elapsed) => Err(ClientError::NoAnswer {
+                publisher: self.name.clone(),
+                after: limit,
+            }),
+        }
+    }
+
+    async fn refused(&self, response: Response) -> ClientError {
+        let status = response.status().as_u16();
+        let seconds = response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.parse().ok());
+        // A body that cannot be read says nothing, and the status is known already.
+        let body = self.body(response, MAX_ANSWER).await.unwrap_or_default();
+        let problem: Option<Problem> = serde_json::from_slice(&body).ok();
+        let excerpt = match &problem {
+            Some(_) => String::new(),
+            None => String::from_utf8_lossy(&body)
+                .chars()
+                .take(EXCERPT)
+                .collect(),
+        };
+        ClientError::Refused(Box::new(Refusal {
+            publisher: self.name.clone(),
+            status,
+            retry_after: seconds.map(Duration::from_secs),
+            problem,
+            excerpt,
+        }))
+    }
+
+    /// The error of an answer that is not what was asked for. Public, because a caller may require
+    /// more of an answer than this crate does.
+    pub fn unusable(&self, reason: impl Display) -> ClientError {
+        ClientError::Unusable {
+            publisher: self.name.clone(),
+            reason: reason.to_string(),
+        }
+    }
+
+    pub(crate) fn broken_off(&self, cause: reqwest::Error) -> ClientError {
+        ClientError::BrokenOff {
+            publisher: self.name.clone(),
+            cause: cause.without_url(),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Why a request did not give what it was made for.
+//!
+//! There is one error type for the whole API. Its text stands alone: it names the service, says
+//! what happened, and includes every cause. For that reason no cause is available through
+//! [`std::error::Error::source`]; a program matches on the variants, on [`ClientError::status`] and
+//! on [`ClientError::kind`], and never on a text. No message shows the credentials or the path of a
+//! base URL.
+
+use std::{error::Error, fmt, time::Duration};
+
+use contract::{Problem, ProblemKind};
+
+/// A request that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No connection, or it was lost before the head of an answer arrived.
+    #[error("cannot reach {publisher} (is it running?): {}", causes(cause))]
+    Unreachable {
+        /// Scheme, host and port.
+        publisher: String,
+        /// What failed.
+        cause: reqwest::Error,
+    },
+    /// The head of an answer did not arrive in time.
+    #[error("{publisher} did not answer within {} s", after.as_secs_f32())]
+    NoAnswer {
+        /// Scheme, host and port.
+        publisher: String,
+        /// The time that was allowed.
+        after: Duration,
+    },
+    /// The answer began and then stopped before its end.
+    #[error("the answer of {publisher} broke off: {}", causes(cause))]
+    BrokenOff {
+        /// Scheme, host and port.
+        publisher: String,
+        /// What failed.
+        cause: reqwest::Error,
+    },
+    /// An answer whose status is not a success.
+    #[error(transparent)]
+    Refused(Box<Refusal>),
+    /// An answer that is cut off, damaged, out of date, or not what was asked for. Nothing of it
+    /// may be used.
+    #[error("the answer of {publisher} cannot be used: {reason}")]
+    Unusable {
+        /// Scheme, host and port.
+        publisher: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The client was made without any base URL.
+    #[error("no publisher is configured")]
+    NoPublisher,
+}
+
+/// An answer whose status is not a success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Scheme, host and port.
+    pub publisher: String,
+    /// HTTP status.
+    pub status: u16,
+    /// How long the service asks not to be called again (`Retry-After` in seconds).
+    pub retry_after: Option<Duration>,
+    /// The problem (RFC 9457), when the body is one of this API.
+    pub problem: Option<Problem>,
+    /// The beginning of the body, when it is no problem of this API.
+    pub excerpt: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(problem) = &self.problem else {
+            write!(f, "{} answered {}", self.publisher, self.status)?;
+            return if self.excerpt.is_empty() {
+                Ok(())
+            } else {
+                write!(f, ": {}", self.excerpt)
+            };
+        };
+        write!(f, "{} ({}): {}", problem.title, self.status, problem.detail)?;
+        let details = [
+            ("at", &problem.pointer),
+            ("in", &problem.field),
+            ("there is", &problem.etag),
+        ];
+        for (word, detail) in details {
+            // The pointer to a whole document is empty and would read as a mistake.
+            if let Some(detail) = detail.as_deref().filter(|detail| !detail.is_empty()) {
+                write!(f, " [{word} {detail}]")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Error for Refusal {}
+
+impl ClientError {
+    /// The refusal, when the service answered with one.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Refused(refusal) => Some(refusal),
+            _ => None,
+        }
+    }
+
+    /// HTTP status of the answer, when it was not a success.
+    pub fn status(&self) -> Option<u16> {
+        self.refusal().map(|refusal| refusal.status)
+    }
+
+    /// The problem of the answer.
+    pub fn problem(&self) -> Option<&Problem> {
+        self.refusal()?.problem.as_ref()
+    }
+
+    /// The type of the problem of the answer.
+    pub fn kind(&self) -> Option<ProblemKind> {
+        self.problem().map(|problem| problem.kind)
+    }
+
+    /// How long the service asks not to be called again.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.refusal()?.retry_after
+    }
+
+    /// Whether a service said something: a refusal or an answer that cannot be used. The other
+    /// failures leave open what the service would say.
+    pub fn is_answer(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Unusable { .. })
+    }
+
+    /// Whether the service does not have this part of the API: an older one, or a service of
+    /// another kind. It has not the path, or not the method on the path.
+    pub fn is_missing_route(&self) -> bool {
+        self.status() == Some(405) || self.kind() == Some(ProblemKind::NoSuchRoute)
+    }
+}
+
+/// An error and all its causes in one line.
+pub fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(status: u16, problem: Option<Problem>) -> ClientError {
+        ClientError::Refused(Box::new(Refusal {
+            publisher: "http://p:1".to_owned(),
+            status,
+            retry_after: None,
+            problem,
+            excerpt: "Bad Gateway".to_owned(),
+        }))
+    }
+
+    #[test]
+    fn an_older_service_lacks_the_path_or_the_method() {
+        let of = |status, kind| refused(status, Some(Problem::new(kind, "")));
+        assert!(of(404, ProblemKind::NoSuchRoute).is_missing_route());
+        assert!(of(405, ProblemKind::MethodNotAllowed).is_missing_route());
+        assert!(!of(404, ProblemKind::UnknownCollection).is_missing_route());
+    }
+
+    #[test]
+    fn a_refusal_says_what_the_problem_says() {
+        let problem = Problem::new(ProblemKind::ConditionFailed, "it changed").at("/name");
+        let text = refused(412, Some(problem)).to_string();
+        assert_eq!(
+            text,
+            "The condition does not hold (412): it changed [at /name]"
+        );
+        assert_eq!(
+            refused(502, None).to_string(),
+            "http://p:1 answered 502: Bad Gateway"
+        );
+    }
+}

@@ -1,0 +1,40 @@
+//! The publisher's HTTP API as a client.
+//!
+//! A replica, the command line and the tests use this crate, so all of them agree about timeouts,
+//! size limits, tokens, errors and retries. A subscriber serves the read half of the same API, so
+//! everything that reads works against a subscriber too.
+//!
+//! Reading order: [`Endpoint`] (one base URL, and how a request is sent), [`PublisherClient`]
+//! (several endpoints of the same publisher), [`ClientError`], [`retry`], then one module per
+//! subject: [`heads`], [`documents`], [`change_sets`], [`snapshot`], [`feed`], [`live_feed`],
+//! [`check_in`], [`replicas`], [`status`], [`schemas`], [`epoch`].
+//!
+//! This crate holds no documents, keeps no state between two requests except which endpoint
+//! answered last, and never repeats a request unless its caller runs it through [`retry`]. It never
+//! uses a proxy and never follows a redirect, because publishers are inside the own network.
+
+pub mod answer;
+pub mod change_sets;
+pub mod check_in;
+pub mod documents;
+pub mod endpoint;
+pub mod epoch;
+pub mod error;
+pub mod feed;
+pub mod heads;
+pub mod lines;
+pub mod live_feed;
+pub mod publisher_client;
+pub mod replicas;
+pub mod retry;
+pub mod schemas;
+pub mod snapshot;
+pub mod status;
+pub mod timeouts;
+
+pub use endpoint::Endpoint;
+pub use error::{ClientError, Refusal};
+pub use publisher_client::{AttemptError, PublisherClient};
+pub use reqwest::Url;
+pub use retry::RetryPolicy;
+pub use timeouts::Timeouts;

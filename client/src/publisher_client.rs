@@ -1,0 +1,162 @@
+//! Several endpoints of the same publisher, tried one after the other.
+
+use std::{
+    future::Future,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use reqwest::{Url, header::HeaderValue};
+
+use crate::{ClientError, Endpoint, Timeouts, endpoint::Clients};
+
+/// The endpoints of a publisher, in order of preference. The endpoint that answered last is tried
+/// first.
+#[derive(Debug)]
+pub struct PublisherClient {
+    endpoints: Vec<Endpoint>,
+    preferred: AtomicUsize,
+}
+
+/// The error of one attempt at one endpoint.
+pub trait AttemptError: From<ClientError> {
+    /// Whether the endpoint said something. Such a failure is reported in preference to one that
+    /// says only that an endpoint is silent.
+    fn is_answer(&self) -> bool;
+}
+
+impl AttemptError for ClientError {
+    fn is_answer(&self) -> bool {
+        Self::is_answer(self)
+    }
+}
+
+impl PublisherClient {
+    /// A client of the publisher at these base URLs. `sidecar_token` is sent to those that are Dapr
+    /// invocation URLs, and to no other.
+    ///
+    /// # Errors
+    /// When the system has no resources for an HTTP client.
+    pub fn new(
+        bases: &[Url],
+        timeouts: Timeouts,
+        sidecar_token: Option<HeaderValue>,
+    ) -> Result<Self, reqwest::Error> {
+        let clients = Clients::new(&timeouts)?;
+        let endpoints = bases
+            .iter()
+            .map(|base| {
+                Endpoint::with_clients(base, timeouts, clients.clone(), sidecar_token.clone())
+            })
+            .collect();
+        Ok(Self {
+            endpoints,
+            preferred: AtomicUsize::new(0),
+        })
+    }
+
+    /// The endpoints, in the order in which they were given.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
+    /// Makes one attempt at each endpoint until one succeeds, beginning with the one that answered
+    /// last. Every failure counts the same: the next endpoint is tried.
+    ///
+    /// # Errors
+    /// Of several failures, the first that is an answer, because it says more than silence; else
+    /// the first. Without an endpoint [`ClientError::NoPublisher`].
+    pub async fn try_each<'a, T, E, F>(
+        &'a self,
+        attempt: impl Fn(&'a Endpoint) -> F,
+    ) -> Result<T, E>
+    where
+        E: AttemptError,
+        F: Future<Output = Result<T, E>>,
+    {
+        let preferred = self.preferred.load(Ordering::Relaxed);
+        let mut failure: Option<E> = None;
+        let from_preferred = self.endpoints.iter().enumerate().cycle().skip(preferred);
+        for (index, endpoint) in from_preferred.take(self.endpoints.len()) {
+            match attempt(endpoint).await {
+                Ok(answer) => {
+                    self.preferred.store(index, Ordering::Relaxed);
+                    return Ok(answer);
+                }
+                Err(error) if failure.as_ref().is_none_or(|first| !first.is_answer()) => {
+                    // Silence does not replace silence: the preferred endpoint is reported.
+                    if failure.is_none() || error.is_answer() {
+                        failure = Some(error);
+                    }
+                }
+                Err(_later) => {}
+            }
+        }
+        Err(failure.unwrap_or_else(|| ClientError::NoPublisher.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(count: usize) -> PublisherClient {
+        let bases: Vec<Url> = (0..count)
+            .map(|number| {
+                Url::parse(&format!("http://127.0.0.1:{}", number + 1)).expect("a valid URL")
+            })
+            .collect();
+        PublisherClient::new(&bases, Timeouts::REPLICA, None).expect("a client")
+    }
+
+    fn silent(endpoint: &Endpoint) -> ClientError {
+        ClientError::NoAnswer {
+            publisher: endpoint.name().to_owned(),
+            after: Timeouts::REPLICA.read,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_reported_in_preference_to_silence() {
+        let client = client(3);
+        let failure: Result<(), ClientError> = client
+            .try_each(async |endpoint| {
+                Err(if endpoint.name().ends_with(":2") {
+                    endpoint.unusable("it is empty")
+                } else {
+                    silent(endpoint)
+                })
+            })
+            .await;
+        let text = failure.expect_err("no endpoint succeeds").to_string();
+        assert_eq!(
+            text,
+            "the answer of http://127.0.0.1:2 cannot be used: it is empty"
+        );
+    }
+
+    #[tokio::test]
+    async fn the_endpoint_that_answered_last_is_tried_first() {
+        let client = client(2);
+        for expected in [2, 1] {
+            let attempts = AtomicUsize::new(0);
+            let name: Result<_, ClientError> = client
+                .try_each(async |endpoint| {
+                    attempts.fetch_add(1, Ordering::Relaxed);
+                    if endpoint.name().ends_with(":2") {
+                        Ok(endpoint.name())
+                    } else {
+                        Err(silent(endpoint))
+                    }
+                })
+                .await;
+            assert_eq!(name.expect("the second answers"), "http://127.0.0.1:2");
+            assert_eq!(attempts.load(Ordering::Relaxed), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_without_endpoints_says_so() {
+        let nothing: Result<(), ClientError> = client(0).try_each(async |_endpoint| Ok(())).await;
+        assert!(matches!(nothing, Err(ClientError::NoPublisher)));
+    }
+}

@@ -1,0 +1,54 @@
+//! How long a client waits for a service. Every request has these limits; none waits indefinitely.
+
+use std::time::Duration;
+
+/// Limits of one client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Until a connection is established.
+    pub connect: Duration,
+    /// Between two pieces of the body of an answer.
+    pub idle: Duration,
+    /// Until the head of an answer to a read arrives.
+    pub read: Duration,
+    /// Until the head of an answer to a write arrives. A publisher may need 5 s until it gives up a
+    /// commit, and answers only then.
+    pub write: Duration,
+    /// Until the answer arrives to a request that may make the publisher read its whole store.
+    pub maintenance: Duration,
+    /// Longest silence of a live feed, which sends a keep-alive every 5 s.
+    pub silence: Duration,
+}
+
+impl Timeouts {
+    /// The limits of a replica. It has other publishers to ask, so it gives up early.
+    pub const REPLICA: Self = Self {
+        connect: Duration::from_secs(1),
+        idle: Duration::from_secs(2),
+        read: Duration::from_secs(2),
+        write: Duration::from_secs(2),
+        maintenance: Duration::from_secs(60),
+        silence: Duration::from_secs(12),
+    };
+
+    /// The limits of a command that a person waits for.
+    pub const COMMAND: Self = Self {
+        connect: Duration::from_secs(1),
+        idle: Duration::from_secs(8),
+        read: Duration::from_secs(2),
+        write: Duration::from_secs(8),
+        maintenance: Duration::from_secs(60),
+        silence: Duration::from_secs(15),
+    };
+
+    /// The limits of a test on a busy machine: an answer that is late is reported by the test
+    /// itself.
+    pub const TEST: Self = Self {
+        connect: Duration::from_secs(10),
+        idle: Duration::from_secs(120),
+        read: Duration::from_secs(120),
+        write: Duration::from_secs(120),
+        maintenance: Duration::from_secs(120),
+        silence: Duration::from_secs(120),
+    };
+}

@@ -1,0 +1,55 @@
+//! Which heads a replica admits, before it loads anything.
+//!
+//! NeverEmpty: a blank store, another store or an earlier history never replaces what is held.
+
+use client::Endpoint;
+use contract::{Epoch, Head};
+use state::{InstallError, Root};
+
+use crate::error::OriginError;
+
+/// Requires heads of every followed collection, of the same store, none of them behind what is
+/// held.
+pub(super) fn check_heads(
+    publisher: &Endpoint,
+    root: &Root,
+    heads: &[Head],
+) -> Result<(), OriginError> {
+    check_epoch(root.epoch(), heads)?;
+    for (name, held) in root.collections() {
+        let Some(head) = heads.iter().find(|head| head.collection == *name) else {
+            return Err(publisher
+                .unusable(format_args!("{name} is not in it"))
+                .into());
+        };
+        // In a newer history revisions may be lower.
+        if Some(head.epoch) == root.epoch() && head.revision < held.watermark() {
+            return Err(publisher
+                .unusable(format_args!(
+                    "{name} is at revision {} there, and at {} here",
+                    head.revision,
+                    held.watermark()
+                ))
+                .into());
+        }
+    }
+    Ok(())
+}
+
+/// Requires the history `ours` or a later one of the same store. Another publisher may have it.
+pub(super) fn check_epoch(ours: Option<Epoch>, heads: &[Head]) -> Result<(), OriginError> {
+    let Some(ours) = ours else { return Ok(()) };
+    let other = heads
+        .iter()
+        .map(|head| head.epoch)
+        .find(|epoch| *epoch != ours);
+    match other {
+        Some(theirs) if theirs.lineage != ours.lineage => {
+            Err(InstallError::OtherStore(theirs).into())
+        }
+        Some(theirs) if theirs.counter < ours.counter => {
+            Err(InstallError::OlderEpoch(theirs).into())
+        }
+        _ => Ok(()),
+    }
+}

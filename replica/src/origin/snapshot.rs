@@ -1,0 +1,42 @@
+//! A full load: a snapshot of all followed collections, proven complete.
+
+use client::Endpoint;
+use contract::snapshot::SnapshotLine;
+use state::{Root, Snapshot, snapshot::SnapshotBuilder};
+
+use super::{Loaded, admission};
+use crate::error::OriginError;
+
+/// Reads a snapshot to its end line. Its heads are checked first, so that nothing is read of a
+/// store that would be refused.
+pub(super) async fn load(publisher: &Endpoint, root: &Root) -> Result<Loaded, OriginError> {
+    let names = root.collections().map(|(name, _held)| name);
+    let mut lines = publisher.snapshot(names).await?;
+    let confirms = lines.settled.is_none();
+    if lines.settled == Some(false) {
+        let reason = "it holds changes beyond a gap, so its snapshot is not of one moment";
+        return Err(publisher.unusable(reason).into());
+    }
+    admission::check_heads(publisher, root, &lines.start.heads)?;
+    let heads = lines.start.heads.clone();
+    let mut builder: SnapshotBuilder = Snapshot::begin(lines.start.clone());
+    while let Some((line, _bytes)) = lines.next_line().await? {
+        match line {
+            SnapshotLine::Item(item) => builder
+                .item(item, root)
+                .map_err(|error| publisher.unusable(error))?,
+            SnapshotLine::End(end) => {
+                let snapshot = builder
+                    .complete(&end, root)
+                    .map_err(|error| publisher.unusable(error))?;
+                return Ok(Loaded {
+                    heads,
+                    snapshot,
+                    confirms,
+                });
+            }
+        }
+    }
+    let reason = "the snapshot is cut off: it has no end line";
+    Err(publisher.unusable(reason).into())
+}
