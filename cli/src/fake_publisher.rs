@@ -17,10 +17,9 @@ use actix_web::{
 };
 use client::Endpoint;
 use contract::{
-    CanonicalJson, CollectionName, Digest, Document, Epoch, Head, Heads, Problem,
+    CanonicalJson, CollectionName, Digest, Document, Epoch, Head, Heads, Problem, Written,
     fleet::{ReplicaList, RestoreEpochRequest},
 };
-use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::target::{endpoint, service_url};
@@ -187,8 +186,13 @@ async fn put(
     store.revision += 1;
     let config = CanonicalJson::parse(&body).expect("a JSON body");
     let document = Document::new(key.1.parse().expect("an id"), store.revision, &config);
+    let written = Written {
+        id: document.id().clone(),
+        revision: document.revision(),
+        crc: Some(document.crc()),
+    };
     store.documents.insert(key, document);
-    HttpResponse::Ok().json(json!({ "revision": store.revision }))
+    HttpResponse::Ok().json(written)
 }
 
 async fn no_such_route(request: HttpRequest) -> HttpResponse {

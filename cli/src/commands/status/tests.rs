@@ -1,14 +1,18 @@
-//! What counts as a healthy fleet, and how the rest is shown.
+//! Which replicas are healthy, and how both forms of the output show them.
 
-use contract::fleet::ReplicaRecord;
-
-use super::*;
-use crate::stand_in::{
-    StandIn,
-    fleet::{gone, member},
+use contract::{
+    CollectionName,
+    fleet::ReplicaRecord,
+    status::{CollectionStatus, ReplicaState},
 };
 
-/// One replica at revision 7 and what it says, against a publisher at revision 7.
+use super::{reply::ReplyResult, *};
+use crate::fake_publisher::{
+    FakePublisher,
+    replicas::{gone, record},
+};
+
+/// One replica that was asked, at this revision, and a publisher at revision 7.
 fn report(state: ReplicaState, revision: u64, digest: u64) -> Report {
     let epoch = "0f86d081-1".parse().expect("an epoch");
     let collection: CollectionName = "A".parse().expect("a name");
@@ -28,7 +32,7 @@ fn report(state: ReplicaState, revision: u64, digest: u64) -> Report {
         digest: contract::Digest(digest),
         refusals: vec![],
     };
-    let replica = Replica {
+    let status = ReplicaStatus {
         instance: "subscriber-1".to_owned(),
         state,
         epoch: Some(epoch),
@@ -42,165 +46,270 @@ fn report(state: ReplicaState, revision: u64, digest: u64) -> Report {
         last_error: None,
         handlers: vec![],
     };
-    let said = |url: &str| url.to_owned();
     Report {
-        publisher: Asked {
-            url: said("http://p"),
-            said: Said::Answer(Heads { heads: vec![head] }),
+        publisher: Reply {
+            url: "http://p".to_owned(),
+            result: ReplyResult::Answer(Heads { heads: vec![head] }),
         },
-        fleet: None,
-        replicas: vec![Asked {
-            url: said("http://s"),
-            said: Said::Answer(replica),
+        replica_list: None,
+        replicas: vec![Reply {
+            url: "http://s".to_owned(),
+            result: ReplyResult::Answer(status),
         }],
     }
 }
 
+/// The row of a replica in the short form.
+fn row_of(report: &Report, name: &str) -> String {
+    let table = report.replica_table().to_string();
+    let mut rows = table.lines().filter(|line| line.contains(name));
+    rows.next().expect("a row of the replica").to_owned()
+}
+
 #[test]
 fn healthy_means_current_and_equal() {
-    assert!(report(ReplicaState::Current, 7, 0).wrong(false).is_empty());
+    let failures = |state, revision, digest| report(state, revision, digest).failures(false);
+    assert!(failures(ReplicaState::Current, 7, 0).is_empty());
     assert!(
-        report(ReplicaState::Current, 6, 5).wrong(false).is_empty(),
+        failures(ReplicaState::Current, 6, 5).is_empty(),
         "on its way: digests are not comparable"
     );
     assert_eq!(
-        report(ReplicaState::Current, 7, 5).wrong(false),
+        failures(ReplicaState::Current, 7, 5),
         ["A of subscriber-1 is different from the publisher"]
     );
     assert_eq!(
-        report(ReplicaState::Stale, 7, 0).wrong(false),
+        failures(ReplicaState::Stale, 7, 0),
         ["A of subscriber-1 is stale"]
     );
 }
 
 #[test]
-fn the_unreachable_are_shown() {
-    let mut report = report(ReplicaState::Current, 7, 0);
-    report.replicas.push(Asked {
-        url: "http://gone".to_owned(),
-        said: Said::Error("cannot reach it".to_owned()),
+fn a_healthy_replica_is_one_row_without_a_reason() {
+    let report = report(ReplicaState::Current, 7, 0);
+    assert_eq!(
+        report.summary(),
+        "1 replica, 1 current; publisher http://p at A 7 (epoch 0f86d081-1)"
+    );
+    let row = row_of(&report, "subscriber-1");
+    let cells: Vec<_> = row.split(['│', '┆']).map(str::trim).collect();
+    assert_eq!(
+        cells,
+        ["", "subscriber-1", "current", "0", "ok", "now", "", ""]
+    );
+}
+
+#[test]
+fn the_lag_is_the_sum_over_all_collections() {
+    let mut report = report(ReplicaState::Behind, 5, 0);
+    let row = row_of(&report, "subscriber-1");
+    assert!(row.contains("2 in 1 collection "), "{row}");
+    assert!(row.contains("it lacks revisions that it knows of"), "{row}");
+
+    let other: CollectionName = "B".parse().expect("a name");
+    let ReplyResult::Answer(heads) = &mut report.publisher.result else {
+        panic!("the publisher answered");
+    };
+    heads.heads.push(Head {
+        collection: other.clone(),
+        revision: 10,
+        ..heads.heads[0].clone()
     });
-    assert_eq!(report.wrong(false), ["http://gone does not answer"]);
-    let table = report.replica_table().to_string();
+    let ReplyResult::Answer(status) = &mut report.replicas[0].result else {
+        panic!("the replica answered");
+    };
+    status.collections.push(CollectionStatus {
+        collection: other,
+        revision: 0,
+        ..status.collections[0].clone()
+    });
+    let row = row_of(&report, "subscriber-1");
+    assert!(row.contains("12 in 2 collections"), "{row}");
+
+    let ReplyResult::Answer(status) = &mut report.replicas[0].result else {
+        panic!("the replica answered");
+    };
+    status.epoch = Some("0f86d081-2".parse().expect("an epoch"));
+    let row = row_of(&report, "subscriber-1");
+    assert!(row.contains("┆ ? "), "other histories: {row}");
+}
+
+#[test]
+fn a_reason_names_its_collections_and_the_remedy() {
+    let mut report = report(ReplicaState::Stale, 7, 0);
+    let ReplyResult::Answer(status) = &mut report.replicas[0].result else {
+        panic!("the replica answered");
+    };
+    status.collections[0].reason = Some("other-store".to_owned());
+    let row = row_of(&report, "subscriber-1");
+    assert!(
+        row.contains(" the publisher has another store") && row.contains("restore-epoch --adopt"),
+        "{row}"
+    );
+    let ReplyResult::Answer(status) = &mut report.replicas[0].result else {
+        panic!("the replica answered");
+    };
+    status.collections.push(CollectionStatus {
+        collection: "B".parse().expect("a name"),
+        state: ReplicaState::Current,
+        reason: None,
+        ..status.collections[0].clone()
+    });
+    let row = row_of(&report, "subscriber-1");
+    assert!(row.contains(" A: the publisher has another store"), "{row}");
+}
+
+#[test]
+fn unreachable_replicas_are_shown() {
+    let mut report = report(ReplicaState::Current, 7, 0);
+    report.replicas.push(Reply {
+        url: "http://gone".to_owned(),
+        result: ReplyResult::Error("cannot reach it".to_owned()),
+    });
+    assert_eq!(report.failures(false), ["http://gone does not answer"]);
+    let table = report.collection_table().to_string();
     assert!(
         table.contains("7/7") && table.contains("unreachable") && table.contains("cannot reach it"),
         "{table}"
     );
+    let row = row_of(&report, "http://gone");
+    assert!(
+        row.contains("unreachable") && row.contains("cannot reach it"),
+        "{row}"
+    );
+    assert!(report.summary().starts_with("2 replicas, 1 current; "));
     let json = serde_json::to_value(&report).expect("json");
     assert_eq!(json["replicas"][1]["error"], "cannot reach it");
     assert_eq!(json["replicas"][0]["answer"]["instance"], "subscriber-1");
 }
 
-/// What `status` without named replicas knows of a publisher at revision 1 with this fleet.
-async fn told(publisher: &StandIn, replicas: Vec<ReplicaRecord>) -> Report {
-    let (name, id) = (
-        "ChannelConfiguration".parse().expect("valid"),
-        "a".parse().expect("valid"),
-    );
+/// The report without named replicas, of a publisher at revision 1 with these replicas.
+async fn report_of(publisher: &FakePublisher, replicas: Vec<ReplicaRecord>) -> Report {
+    let name = "ChannelConfiguration".parse().expect("valid");
+    let id = "a".parse().expect("valid");
     publisher
-        .api()
-        .put(&name, &id, b"{}")
+        .endpoint()
+        .put_or_create(&name, &id, b"{}")
         .await
         .expect("written");
     publisher.has_replicas(replicas);
-    Report::ask(&publisher.api(), &Subscribers { named: vec![] })
+    gathered(&publisher.endpoint()).await
+}
+
+async fn gathered(publisher: &Endpoint) -> Report {
+    Report::gather(publisher, &Subscribers { named: vec![] })
         .await
         .expect("a report")
 }
 
 #[tokio::test]
-async fn the_fleet_is_what_checked_in() {
-    let publisher = StandIn::start().await;
-    let mut deaf = member("deaf", None, 0);
+async fn replicas_are_those_that_checked_in() {
+    let publisher = FakePublisher::start().await;
+    let mut deaf = record("two", None, 0);
     deaf.check_in.intake = Some(IntakeFault::NotReceiving);
-    let report = told(
+    let report = report_of(
         &publisher,
         vec![
-            member("one", Some("http://one:1"), 0),
+            record("one", Some("http://one:1"), 0),
             deaf,
             gone("old", None),
         ],
     )
     .await;
-    assert!(report.replicas.is_empty(), "nobody is asked");
-    assert_eq!(report.wrong(false), Vec::<String>::new());
-    assert_eq!(report.wrong(true), ["old is gone", "deaf is deaf"]);
-    let table = report.replicas_table().expect("a table").to_string();
+    assert!(report.replicas.is_empty(), "no replica is asked");
+    assert_eq!(report.failures(false), Vec::<String>::new());
+    assert_eq!(
+        report.failures(true),
+        ["old is gone", "two is not-receiving"]
+    );
+    let table = report.collection_table().to_string();
     assert!(
         table.contains("http://one:1")
             && table.contains("0 s ago")
             && table.contains("gone, 0 s ago"),
         "{table}"
     );
-    let mends = fleet::mends(report.intakes());
+    assert!(report.summary().starts_with("3 replicas, 2 current; "));
+    let row = row_of(&report, "two");
     assert!(
-        matches!(&mends[..], [mend] if mend.starts_with("deaf: deaf: none of the last")),
-        "{mends:?}"
+        row.contains("not-receiving") && row.contains("see below"),
+        "{row}"
+    );
+    let row = row_of(&report, "old");
+    assert!(
+        row.contains("gone") && row.contains("silent for more than three check-in intervals"),
+        "{row}"
+    );
+    let rows = report.replica_rows();
+    let remedies = reasons::remedies(intake_faults(&rows));
+    assert!(
+        matches!(&remedies[..], [remedy] if remedy.starts_with("not-receiving: two: none of the last")),
+        "{remedies:?}"
     );
     let json = serde_json::to_value(&report).expect("json");
-    assert_eq!(json["fleet"]["answer"]["replicas"][2]["gone"], true);
+    assert_eq!(json["replicaList"]["answer"]["replicas"][2]["gone"], true);
 }
 
 #[tokio::test]
-async fn what_a_replica_reported_can_be_wrong() {
-    let publisher = StandIn::start().await;
-    let mut stale = member("stale", None, 0);
+async fn reported_states_and_digests_can_be_failures() {
+    let publisher = FakePublisher::start().await;
+    let mut stale = record("stale", None, 0);
     for report in stale.check_in.collections.values_mut() {
         report.state = ReplicaState::Stale;
     }
     // It has seen revision 1, but its digest is that of an empty collection.
-    let report = told(&publisher, vec![member("other", None, 1), stale]).await;
+    let report = report_of(&publisher, vec![record("other", None, 1), stale]).await;
     let name = "ChannelConfiguration";
-    let wrong = [
+    let failures = [
         format!("{name} of other is different from the publisher"),
         format!("{name} of stale is stale"),
     ];
-    assert_eq!(report.wrong(false), wrong);
+    assert_eq!(report.failures(false), failures);
+    let row = row_of(&report, "other");
+    assert!(
+        row.contains("different") && row.contains("confcast verify"),
+        "{row}"
+    );
 }
 
 #[tokio::test]
-async fn nobody_has_checked_in() {
-    let report = told(&StandIn::start().await, vec![]).await;
+async fn an_empty_replica_list_is_a_strict_failure() {
+    let report = report_of(&FakePublisher::start().await, vec![]).await;
     assert_eq!(
-        (report.wrong(false), report.wrong(true)),
+        (report.failures(false), report.failures(true)),
         (vec![], vec!["no replica has checked in".to_owned()])
     );
 }
 
 #[tokio::test]
-async fn named_replicas_are_asked_and_an_old_publisher_is_fine() {
-    let (publisher, replica) = (StandIn::start().await, StandIn::start().await);
-    let old = Report::ask(&publisher.api(), &Subscribers { named: vec![] })
-        .await
-        .expect("a report");
+async fn named_replicas_are_asked_and_an_older_publisher_is_supported() {
+    let publisher = FakePublisher::start().await;
+    let replica = FakePublisher::start().await;
+    let old = gathered(&publisher.endpoint()).await;
     assert!(
-        old.fleet.is_none() && old.replicas.len() == 2,
+        old.replica_list.is_none() && old.replicas.len() == 2,
         "as `confcast up` starts them: {old:?}"
     );
     publisher.has_replicas(vec![gone("old", None)]);
     let named = vec![replica.url().parse().expect("a URL")];
-    let report = Report::ask(&publisher.api(), &Subscribers { named })
+    let report = Report::gather(&publisher.endpoint(), &Subscribers { named })
         .await
         .expect("a report");
     assert!(
-        report.fleet.is_none() && report.wrong(true).is_empty(),
+        report.replica_list.is_none() && report.failures(true).is_empty(),
         "{report:?}"
     );
-    assert!(
-        report
-            .replicas_table()
-            .expect("a table")
-            .to_string()
-            .contains("stand-in")
-    );
+    assert!(report.has_replicas());
+    for table in [report.replica_table(), report.collection_table()] {
+        assert!(table.to_string().contains("fake-replica"), "{table}");
+    }
 }
 
 #[tokio::test]
-async fn a_publisher_that_is_away_is_told_once() {
-    let api = StandIn::start().await.api();
-    let report = Report::ask(&api, &Subscribers { named: vec![] })
-        .await
-        .expect("a report");
-    assert_eq!(report.wrong(true), ["the publisher does not answer"]);
-    assert!(report.replicas_table().is_none());
+async fn an_unreachable_publisher_is_reported_once() {
+    let publisher = FakePublisher::start().await.endpoint();
+    let report = gathered(&publisher).await;
+    assert_eq!(report.failures(true), ["the publisher does not answer"]);
+    assert!(!report.has_replicas());
+    assert!(report.summary().contains("cannot reach http://127.0.0.1"));
 }

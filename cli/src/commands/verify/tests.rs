@@ -1,6 +1,6 @@
 //! A fake publisher compared with fake replicas that hold the same documents, or nearly the same.
 
-use contract::replicas::ReplicaRecord;
+use contract::fleet::ReplicaRecord;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
