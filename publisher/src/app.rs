@@ -9,8 +9,11 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 use actix_web::{App, HttpServer, dev::Server, web};
 use anyhow::Context;
 use service::{
-    streams::{self, StreamSlots},
-    tasks::Supervisor,
+    http::{
+        snapshot_slots::SnapshotSlots,
+        stream_slots::{MAX_STREAMS, PeerConnection, StreamSlots},
+    },
+    runtime::tasks::Supervisor,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +21,7 @@ use tracing::info;
 
 use crate::{
     api as routes,
-    api::{Api, feed_watch::Feed, snapshot_slots::Loads},
+    api::{Api, feed_watch::FeedWatch},
     decide::{Rules, schemas::Schemas},
     embed::Changes,
     fleet,
@@ -105,8 +108,8 @@ impl Publisher {
         let mut supervisor = Supervisor::default();
         let no_more_requests = CancellationToken::new();
         let (feed, streams) = (
-            Feed::default(),
-            StreamSlots::new(streams::MOST, supervisor.stop()),
+            FeedWatch::default(),
+            StreamSlots::new(MAX_STREAMS, supervisor.stop()),
         );
         supervisor.spawn(
             "feed",
@@ -141,15 +144,15 @@ impl Publisher {
         supervisor.spawn("fleet", keeper.run(no_more_requests.clone()));
         supervisor.spawn("epochs", epochs.run(no_more_requests.clone()));
 
-        let loads = Loads::new(loads);
-        supervisor.spawn("loads", loads.clone().run(supervisor.stop()));
+        let snapshots = SnapshotSlots::new(loads);
+        supervisor.spawn("snapshots", snapshots.clone().run(supervisor.stop()));
 
         let api = web::Data::new(Api {
             store,
             writer,
             terms,
             fleet,
-            loads,
+            snapshots,
             feed,
             streams,
             metrics,
@@ -170,9 +173,7 @@ impl Publisher {
                 .configure(routes::configure)
         })
         .workers(HTTP_WORKERS)
-        .on_connect(|io, kept| {
-            _ = streams::PeerConnection::of(io).map(|connection| kept.insert(connection))
-        })
+        .on_connect(PeerConnection::remember)
         .keep_alive(KEEP_ALIVE)
         .client_request_timeout(HEADERS)
         .client_disconnect_timeout(DISCONNECT)

@@ -1,30 +1,19 @@
-//! The publisher process: settings, then [`publisher::app::Publisher`] until it is asked to stop.
+//! The publisher process: settings, then [`publisher::app::Publisher`] until SIGTERM or SIGINT.
 
-use clap::Parser;
-use publisher::{app::Publisher, settings::Args};
-use service::{limits, settings::EXIT_CODE, tasks, telemetry};
-use tracing::{error, info};
+use publisher::{
+    app::Publisher,
+    settings::{Args, Settings},
+};
+use service::runtime::{process, tasks};
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
-    telemetry::init();
-    let settings = Args::parse().check().unwrap_or_else(|mistakes| {
-        error!("{mistakes}");
-        std::process::exit(EXIT_CODE);
-    });
-    limits::raise_open_files();
-    let ended = async {
-        Publisher::build(settings)
-            .await?
-            .run(tasks::asked_to_stop())
-            .await
-    }
-    .await;
-    match ended {
-        Ok(()) => info!("the publisher has stopped"),
-        Err(error) => {
-            error!("{error:#}");
-            std::process::exit(1);
-        }
-    }
+    process::run("publisher", |args: Args| args.check(), serve).await;
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    Publisher::build(settings)
+        .await?
+        .run(tasks::asked_to_stop())
+        .await
 }

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration}
 use clap::Parser;
 use contract::CollectionName;
 use reqwest::Url;
-use service::settings::{SettingChecks, SettingsError, boolean, listed, or, positive};
+use service::runtime::settings::{SettingChecks, SettingsError, boolean, listed, or, positive};
 
 use crate::{outbox::retention::RetentionPolicy, store::StoreUrl};
 
@@ -252,7 +252,7 @@ impl Args {
         // A store URL may hold a password: the mistake is told without the value.
         let store = or(&self.store_url, STORE_URL)
             .parse()
-            .map_err(|what| checks.mistake("AURA_CONFIGURATION_STORE_URL", what))
+            .map_err(|what| checks.error("AURA_CONFIGURATION_STORE_URL", what))
             .ok();
         let listen = checks.parse("AURA_CONFIGURATION_LISTEN", or(&self.listen, LISTEN));
         let collections = list(
@@ -360,7 +360,7 @@ impl Args {
             "REDIS" => self.redis(checks),
             _ => {
                 let what = format_args!("{:?}: expected LOCAL, DAPR or REDIS", self.events_manager);
-                checks.mistake("AURA_CONFIGURATION_EVENTS_MANAGER", what);
+                checks.error("AURA_CONFIGURATION_EVENTS_MANAGER", what);
                 None
             }
         };
@@ -382,7 +382,7 @@ impl Args {
             prefix: &self.redis_prefix,
             delivery: &self.redis_delivery,
         };
-        let redis = redis.check(|name, what| checks.mistake(name, what));
+        let redis = redis.check(|name, what| checks.error(name, what));
         let length = or(&self.redis_stream_max_length, REDIS_STREAM_MAX_LENGTH);
         let keep = checks.check("AURA_REDIS_STREAM_MAX_LENGTH", length, positive(length));
         let by_document = or(&self.redis_document_channels, REDIS_DOCUMENT_CHANNELS);
@@ -418,7 +418,7 @@ fn subscribers(checks: &mut SettingChecks, text: &str) -> Option<BTreeSet<Url>> 
                 _ => Err("expected http:// (there is no TLS here, a mesh adds it)".to_owned()),
             });
         url.map_err(|wrong| {
-            checks.mistake(LOCAL_SUBSCRIBERS, format_args!("item {}: {wrong}", at + 1))
+            checks.error(LOCAL_SUBSCRIBERS, format_args!("item {}: {wrong}", at + 1))
         })
         .ok()
     });

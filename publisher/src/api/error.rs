@@ -6,9 +6,8 @@
 use std::time::Duration;
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
-use contract::{
-    CollectionName, Document, DocumentId, JsonError, Problem, ProblemKind, problem, set,
-};
+use contract::{CollectionName, Document, DocumentId, JsonError, Problem, ProblemKind, set};
+use service::http::problem::{self, ProblemError};
 
 /// An error answer: a [`Problem`] on its way out.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -16,17 +15,20 @@ use contract::{
 pub struct ApiError {
     /// What the client reads.
     pub problem: Box<Problem>,
-    retry_after: Option<Duration>,
-    allow: Option<String>,
 }
 
 impl From<Problem> for ApiError {
     fn from(problem: Problem) -> Self {
-        let retry_after = (problem.status == 503).then_some(Duration::from_secs(1));
         Self {
             problem: Box::new(problem),
-            retry_after,
-            allow: None,
+        }
+    }
+}
+
+impl From<ProblemError> for ApiError {
+    fn from(error: ProblemError) -> Self {
+        Self {
+            problem: error.into_problem(),
         }
     }
 }
@@ -34,21 +36,7 @@ impl From<Problem> for ApiError {
 impl ApiError {
     /// 400: a parameter or header that cannot be read.
     pub fn bad_field(field: &str, detail: impl std::fmt::Display) -> Self {
-        Problem::new(ProblemKind::BadRequest, detail.to_string())
-            .field(field)
-            .into()
-    }
-
-    /// 400: a path or query of the wrong form. Serde names the field in backticks, when it names
-    /// one.
-    pub fn unreadable(error: impl std::fmt::Display) -> Self {
-        let detail = error.to_string();
-        let field = detail.split('`').nth(1).map(str::to_owned);
-        Problem {
-            field,
-            ..Problem::new(ProblemKind::BadRequest, detail)
-        }
-        .into()
+        ProblemError::bad_request(field, detail).into()
     }
 
     /// 400: a body that is not a document.
@@ -60,12 +48,7 @@ impl ApiError {
 
     /// 404: no such collection.
     pub fn unknown_collection(name: &str) -> Self {
-        let detail = format!(
-            "There is no collection {name:?} here; add it to AURA_CONFIGURATION_COLLECTIONS."
-        );
-        Problem::new(ProblemKind::UnknownCollection, detail)
-            .field("collection")
-            .into()
+        ProblemError::unknown_collection(name).into()
     }
 
     /// 404: a collection without a schema, or a schema without a sample, or not any more in that
@@ -76,20 +59,7 @@ impl ApiError {
 
     /// 404: no such document (`NoData`, requirement A18).
     pub fn no_data(collection: &CollectionName, id: &DocumentId) -> Self {
-        let detail = format!("{collection} with id: {id} cannot be found");
-        Problem::new(ProblemKind::NoData, detail).field("id").into()
-    }
-
-    /// 405: a path that does not have the method, but these.
-    pub fn method(allow: &str) -> Self {
-        let problem = Problem::new(
-            ProblemKind::MethodNotAllowed,
-            format!("Send one of {allow}"),
-        );
-        Self {
-            allow: Some(allow.to_owned()),
-            ..problem.into()
-        }
+        ProblemError::no_data(collection, id).into()
     }
 
     /// 409: a document that is there already.
@@ -230,14 +200,6 @@ impl ApiError {
         )
     }
 
-    /// 503: as many readers follow the feed as may.
-    pub fn streams_full() -> Self {
-        Self::unavailable(
-            ProblemKind::StreamsFull,
-            "As many readers follow the feed here as may; come back in a moment",
-        )
-    }
-
     fn unavailable(kind: ProblemKind, detail: &str) -> Self {
         Problem::new(kind, detail).into()
     }
@@ -245,44 +207,10 @@ impl ApiError {
 
 impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
-        StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        problem::status(&self.problem)
     }
 
     fn error_response(&self) -> HttpResponse {
-        let mut response = HttpResponse::build(self.status_code());
-        response.content_type(problem::MEDIA_TYPE);
-        if self.status_code() == StatusCode::REQUEST_TIMEOUT {
-            // What is left of the body may never come.
-            response.force_close();
-        }
-        if let Some(delay) = self.retry_after {
-            response.insert_header(("Retry-After", delay.as_secs().to_string()));
-        }
-        if let Some(allow) = &self.allow {
-            response.insert_header(("Allow", allow.as_str()));
-        }
-        if let Some(etag) = &self.problem.etag {
-            response.insert_header(("ETag", etag.as_str()));
-        }
-        response.body(serde_json::to_vec(&self.problem).unwrap_or_default())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_may_be_tried_again_says_when() {
-        for (kind, delay) in [(ProblemKind::Busy, Some("1")), (ProblemKind::Exists, None)] {
-            let answer = ApiError::from(Problem::new(kind, "detail")).error_response();
-            assert_eq!(
-                answer
-                    .headers()
-                    .get("Retry-After")
-                    .and_then(|delay| delay.to_str().ok()),
-                delay
-            );
-        }
+        problem::respond(HttpResponse::Ok(), &self.problem)
     }
 }

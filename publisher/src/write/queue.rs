@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use crate::{
-    api::{error::ApiError, feed_watch::Feed},
+    api::{error::ApiError, feed_watch::FeedWatch},
     decide::{Action, Done, Entry, Set, Write, WriteResult},
     outbox::{relay, relay::Handed},
     store::{CommitError, Store},
@@ -115,12 +115,12 @@ pub struct WriterTask {
     queue: mpsc::Receiver<Waiting>,
     relay: mpsc::Sender<Handed>,
     relay_memory: Arc<Semaphore>,
-    feed: Feed,
+    feed: FeedWatch,
 }
 
 /// A writer and the task that has to run for it. Committed changes go to `relay`; `feed` hears that
 /// there are some.
-pub fn writer(store: Store, relay: mpsc::Sender<Handed>, feed: Feed) -> (Writer, WriterTask) {
+pub fn writer(store: Store, relay: mpsc::Sender<Handed>, feed: FeedWatch) -> (Writer, WriterTask) {
     let (sender, queue) = mpsc::channel(QUEUE);
     let relay_memory = Arc::new(Semaphore::new(relay::QUEUE_BYTES));
     let writer = Writer {

@@ -345,7 +345,7 @@ async fn before_the_first_load_nothing_is_said_of_any_document() {
                 "loading",
             )
             .await;
-            assert_eq!(subscriber.fetch("/healthz").await.status(), 200);
+            assert_eq!(subscriber.fetch("/healthz").await.status(), 204);
             assert_eq!(
                 subscriber.event(update("x", 1, &json!({}))).await,
                 json!({"status": "SUCCESS"})
@@ -421,8 +421,11 @@ async fn a_token_guards_what_a_sidecar_calls_and_nothing_else() {
                 subscriber.post(&headers, envelope(json!({}))).await["status"],
                 "SUCCESS"
             );
-            for path in ["/healthz", "/readyz", "/v1/status", "/v1/collections"] {
+            for path in ["/v1/status", "/v1/collections"] {
                 assert_eq!(subscriber.fetch(path).await.status(), 200, "{path}");
+            }
+            for path in ["/healthz", "/readyz"] {
+                assert_eq!(subscriber.fetch(path).await.status(), 204, "{path}");
             }
         },
     )
