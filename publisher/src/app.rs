@@ -25,8 +25,11 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 use actix_web::{App, HttpServer, dev::Server, web};
 use anyhow::Context;
 use service::{
-    streams::{self, StreamSlots},
-    tasks::Supervisor,
+    http::{
+        snapshot_slots::SnapshotSlots,
+        stream_slots::{MAX_STREAMS, PeerConnection, StreamSlots},
+    },
+    runtime::tasks::Supervisor,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -34,7 +37,7 @@ use tracing::info;
 
 use crate::{
     api as routes,
-    api::{Api, feed_watch::Feed, snapshot_slots::Loads},
+    api::{Api, feed_watch::FeedWatch},
     decide::{Rules, schemas::Schemas},
     embed::Changes,
     fleet::Fleet,
@@ -116,12 +119,12 @@ impl Publisher {
         let no_more_requests = CancellationToken::new();
         let metrics = Arc::<Metrics>::default();
 
-        let feed = Feed::default();
+        let feed = FeedWatch::default();
         let feed_task = feed
             .clone()
             .run(store.clone(), policy.collections.clone(), stop.clone());
         supervisor.spawn("feed", feed_task);
-        let streams = StreamSlots::new(streams::MOST, stop.clone());
+        let streams = StreamSlots::new(MAX_STREAMS, stop.clone());
         supervisor.spawn("streams", streams.clone().run());
 
         let (relay_sender, changes) = mpsc::channel(relay::QUEUE);
@@ -150,15 +153,15 @@ impl Publisher {
         );
         supervisor.spawn("restore", fleet_tasks.restore.run(no_more_requests.clone()));
 
-        let loads = Loads::new(settings.snapshot_slots);
-        supervisor.spawn("snapshots", loads.clone().run(stop));
+        let snapshots = SnapshotSlots::new(settings.snapshot_slots);
+        supervisor.spawn("snapshots", snapshots.clone().run(stop));
 
         let api = web::Data::new(Api {
             store,
             writer,
             terms: policy,
             fleet,
-            loads,
+            snapshots,
             feed,
             streams,
             metrics,
@@ -180,11 +183,7 @@ impl Publisher {
                 .configure(routes::configure)
         })
         .workers(HTTP_WORKERS)
-        .on_connect(|io, extensions| {
-            if let Some(connection) = streams::PeerConnection::of(io) {
-                extensions.insert(connection);
-            }
-        })
+        .on_connect(PeerConnection::remember)
         .keep_alive(KEEP_ALIVE)
         .client_request_timeout(HEADERS_TIMEOUT)
         .client_disconnect_timeout(DISCONNECT_TIMEOUT)

@@ -8,9 +8,6 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// Media type of the text.
-pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
 type Label = [(&'static str, &'static str); 1];
 type StatusLabel = [(&'static str, u16); 1];
 

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration}
 use clap::Parser;
 use contract::CollectionName;
 use reqwest::Url;
-use service::settings::SettingsError;
+use service::runtime::settings::SettingsError;
 
 pub use self::arguments::Args;
 use crate::{outbox::retention::RetentionPolicy, store::StoreUrl};

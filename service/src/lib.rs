@@ -1,12 +1,11 @@
-//! What every process needs and nothing of the domain: [`settings`] errors, [`telemetry`],
-//! supervised [`tasks`], and [`streams`] without an end, [`openapi`] documents, and [`limits`] of
-//! the system.
+//! What the publisher and the subscriber have in common as services.
 //!
-//! This crate never knows what a document or an event is.
+//! [`runtime`] is the process: settings, tasks, logging, exit codes. [`http`] is the surface that
+//! both services offer: routes and their OpenAPI document, problems, entity tags, the change feed,
+//! and limits for long answers.
+//!
+//! This crate reads no store and holds no configuration: each service hands it the data to send.
+//! The replica library does not depend on it.
 
-pub mod limits;
-pub mod openapi;
-pub mod settings;
-pub mod streams;
-pub mod tasks;
-pub mod telemetry;
+pub mod http;
+pub mod runtime;

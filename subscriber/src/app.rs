@@ -1,7 +1,8 @@
-//! The process: binds first, then serves and follows until it is told to stop.
+//! The process: it opens the port first, then serves requests and keeps the replica in step until it
+//! is stopped.
 //!
-//! Only this module starts anything, and all of it runs under one supervisor: if the server or the
-//! replica ends, the process ends.
+//! All tasks start here and run under one supervisor: when the server or the replica ends, the
+//! process ends. No other module spawns a task.
 
 use std::{
     future::Future,
@@ -12,21 +13,21 @@ use actix_web::{App as HttpApp, HttpServer, dev::Server};
 use anyhow::Context;
 use replica::{Config, Replica, Url};
 use service::{
-    streams::{self, StreamSlots},
-    tasks::Supervisor,
+    http::stream_slots::{MAX_STREAMS, PeerConnection, StreamSlots},
+    runtime::tasks::Supervisor,
 };
 
 use crate::{
-    routes::{self, AppState},
+    api::{self, Api},
     settings::Settings,
 };
 
-/// Reads come from memory, so a few threads go a long way.
+/// Threads that serve requests. Reads come from memory, so two are enough.
 const WORKERS: usize = 2;
-/// Seconds that requests under way have to finish; less than the supervisor's own patience.
+/// Seconds that open requests have to finish at the stop; less than the grace of the supervisor.
 const SHUTDOWN_SECONDS: u64 = 5;
 
-/// A subscriber that has its port, and has not begun.
+/// A subscriber with an open port that does not serve yet.
 pub struct App {
     address: SocketAddr,
     server: Server,
@@ -35,10 +36,10 @@ pub struct App {
 }
 
 impl App {
-    /// Takes the port. From then on a sidecar can connect; it is answered once [`App::run`] runs.
+    /// Opens the port. A sidecar can connect from now on; it is answered once [`App::run`] runs.
     ///
     /// # Errors
-    /// When the port cannot be had.
+    /// When the port cannot be opened, or the HTTP client cannot be created.
     pub fn build(settings: Settings) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(settings.listen).with_context(|| {
             format!(
@@ -46,10 +47,13 @@ impl App {
                 settings.listen
             )
         })?;
-        let address = listener.local_addr().context("cannot tell the port")?;
-        let default = || format!("{}:{}", settings.host_name, address.port());
+        let address = listener.local_addr().context("cannot read the port")?;
+        let instance = match &settings.instance {
+            Some(instance) => instance.clone(),
+            None => format!("{}:{}", settings.host_name, address.port()),
+        };
         let replica = Replica::new(Config {
-            instance: settings.instance.clone().unwrap_or_else(default),
+            instance,
             collections: settings.collections.clone(),
             publishers: settings.publishers.clone(),
             base_url: settings.base_url.clone().or_else(|| reachable_at(address)),
@@ -62,18 +66,16 @@ impl App {
                 .clone()
                 .filter(|_token| settings.by_publisher),
         })
-        .context("cannot make an HTTP client")?;
+        .context("cannot create an HTTP client")?;
         let mut supervisor = Supervisor::default();
-        let streams = StreamSlots::new(streams::MOST, supervisor.stop());
+        let streams = StreamSlots::new(MAX_STREAMS, supervisor.stop());
         supervisor.spawn("streams", streams.clone().run());
-        let state = AppState::new(replica.clone(), &settings, streams);
+        let api = Api::new(replica.clone(), &settings, streams);
         let server = HttpServer::new(move || {
-            HttpApp::new().configure(|config| routes::configure(config, &state))
+            HttpApp::new().configure(|config| api::configure(config, &api))
         })
         .workers(WORKERS)
-        .on_connect(|io, kept| {
-            _ = streams::PeerConnection::of(io).map(|connection| kept.insert(connection))
-        })
+        .on_connect(PeerConnection::remember)
         .shutdown_timeout(SHUTDOWN_SECONDS)
         .shutdown_signal(supervisor.stop().cancelled_owned())
         .listen(listener)
@@ -87,20 +89,20 @@ impl App {
         })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The replica behind it.
+    /// The replica.
     pub fn replica(&self) -> &Replica {
         &self.replica
     }
 
-    /// Serves and follows until `shutdown` resolves.
+    /// Serves requests and keeps the replica in step until `shutdown` resolves.
     ///
     /// # Errors
-    /// When the server or the replica ended before it was told to, or did not end in time.
+    /// When the server or the replica ended before the stop, or did not end within 10 s after it.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let Self {
             address,
@@ -122,7 +124,7 @@ impl App {
     }
 }
 
-/// An address that stands for all addresses is nobody's.
+/// The URL of the address; `None` when it stands for all addresses of the host.
 fn reachable_at(address: SocketAddr) -> Option<Url> {
     if address.ip().is_unspecified() {
         None

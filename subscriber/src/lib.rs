@@ -1,14 +1,11 @@
-//! The subscriber: a replica of the configuration behind HTTP. Events come in, values go out.
+//! The subscriber: a replica of the configuration behind HTTP.
 //!
-//! Reading order: [`settings`], [`app`] (binds, runs, stops), [`routes`] (what readers call; what a
-//! sidecar calls is `replica::actix`), [`error`] (what readers are told when it does not work),
-//! [`openapi`] (all of that for other programs).
+//! Reading order: [`settings`], [`app`] (opens the port, runs, stops), [`api`] (the routes for
+//! readers and operators; the routes for a sidecar are in `replica::actix`).
 //!
-//! It never writes configuration and never decides what becomes of a change: the `replica` crate
-//! does.
+//! The subscriber never writes configuration, and it never decides what happens to a change: the
+//! `replica` crate does.
 
+pub mod api;
 pub mod app;
-pub mod error;
-pub mod openapi;
-pub mod routes;
 pub mod settings;

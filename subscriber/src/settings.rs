@@ -1,15 +1,14 @@
-//! Settings of the subscriber. Each is an environment variable and a flag; `--help` is the manual.
+//! Settings of the subscriber. Each is an environment variable and a flag; `--help` is the reference.
 //!
-//! Every setting is taken as text, so that all mistakes are told at once. An empty value counts as
-//! unset. Nothing here reads the environment but the command line parser, and nothing prints a
-//! secret.
+//! Every setting is taken as text, so that all errors are reported at once. An empty value counts as
+//! unset. Only the command line parser reads the environment, and no secret is ever printed.
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use contract::{CollectionName, DocumentId};
 use replica::{Events, HeaderValue, Url, broker::settings as redis};
-use service::settings::{SettingChecks, SettingsError, boolean, listed, or, positive};
+use service::runtime::settings::{SettingChecks, SettingsError, boolean, listed, or, positive};
 
 const EVENTS_ENABLED: &str = "true";
 const EVENTS_MANAGER: &str = "LOCAL";
@@ -20,13 +19,12 @@ const COLLECTIONS: &str = "ChannelConfiguration,ApplicationConfiguration,SkillCo
                            PresetConfiguration,AgentConfiguration";
 const CHECK_IN_SECONDS: &str = "10";
 const READY_WHEN_STALE: &str = "true";
-/// What a publisher takes, in bytes.
+/// Longest base URL that a publisher accepts, in bytes.
 const MAX_BASE_URL: usize = 256;
-/// Beyond this a replica that hears no events would be out of date for longer than anyone would
-/// expect.
+/// With a longer interval, a replica that receives no events would be out of date for too long.
 const MAX_CHECK_IN_SECONDS: u64 = 3_600;
 
-/// Holds configuration in memory, in step with a publisher, and answers reads from there.
+/// Keeps a copy of the configuration in memory, in step with a publisher, and answers reads from it.
 #[derive(Parser)]
 #[command(
     name = "subscriber",
@@ -35,59 +33,60 @@ const MAX_CHECK_IN_SECONDS: u64 = 3_600;
     after_help = "The log filter is RUST_LOG (default: info)."
 )]
 pub struct Options {
-    /// Whether events are taken: true or false. Without events the replica hears of changes at its
-    /// check-ins, and names no subscriptions to a sidecar.
+    /// Whether the replica receives events: true or false. Without events it learns of changes at
+    /// its check-ins, and it gives a sidecar no subscriptions.
     #[arg(long, env = "AURA_CONFIGURATION_EVENTS_ENABLED", value_name = "BOOLEAN", default_value = EVENTS_ENABLED)]
     events_enabled: String,
 
-    /// What brings the events: LOCAL (the publisher posts them itself), DAPR (a sidecar does),
-    /// REDIS (they are taken straight from there) or FEED (the live feed of a publisher, or of
-    /// another subscriber, is followed).
-    #[arg(long, env = "AURA_CONFIGURATION_EVENTS_MANAGER", value_name = "MANAGER", default_value = EVENTS_MANAGER)]
+    /// The transport of events: LOCAL (the publisher posts them to this replica), DAPR (a sidecar
+    /// posts them), REDIS (the replica reads them from Redis) or FEED (the replica follows the live
+    /// feed of a publisher or of another subscriber).
+    #[arg(long, env = "AURA_CONFIGURATION_EVENTS_MANAGER", value_name = "TRANSPORT", default_value = EVENTS_MANAGER)]
     events_manager: String,
 
-    /// Name of the Dapr pub/sub component that brings the events.
+    /// Name of the Dapr pub/sub component that delivers the events.
     #[arg(long, env = "AURA_DAPR_CONFIGURATION_PUBSUB_NAME", value_name = "NAME", default_value = PUBSUB_NAME)]
     pubsub_name: String,
 
-    /// REDIS: where it is; also rediss://, redis-cluster:// and redis-sentinel:// (README, Redis).
+    /// REDIS: URL of the server: redis://, rediss:// (TLS), redis-cluster:// or redis-sentinel://.
     #[arg(long, env = "AURA_REDIS_URL", value_name = "URL", default_value = redis::URL, hide_env_values = true)]
     redis_url: String,
 
-    /// REDIS: number of the database; it is also part of the names of channels and streams.
+    /// REDIS: number of the database. It is also part of the names of channels and streams.
     #[arg(long, env = "AURA_REDIS_DATABASE", value_name = "NUMBER", default_value = redis::DATABASE)]
     redis_database: String,
 
-    /// REDIS: what the names of channels and streams begin with, after the database.
+    /// REDIS: prefix of the names of channels and streams, after the database.
     #[arg(long, env = "AURA_REDIS_CONFIGURATION_PREFIX", value_name = "TEXT", default_value = redis::PREFIX)]
     redis_prefix: String,
 
-    /// REDIS: PUBSUB, or STREAMS, which also bring what was sent while this replica was away; as
-    /// the publishers have it.
-    #[arg(long, env = "AURA_REDIS_DELIVERY", value_name = "WAY", default_value = redis::DELIVERY)]
+    /// REDIS: PUBSUB or STREAMS. STREAMS also deliver events that were sent while this replica was
+    /// disconnected. It must be the same as at the publishers.
+    #[arg(long, env = "AURA_REDIS_DELIVERY", value_name = "DELIVERY", default_value = redis::DELIVERY)]
     redis_delivery: String,
 
-    /// Address and port to listen on; port 0 takes a free one.
+    /// Address and port to listen on. Port 0 takes a free port.
     #[arg(long, env = "AURA_CONFIGURATION_LISTEN", value_name = "ADDRESS:PORT", default_value = LISTEN)]
     listen: String,
 
-    /// Where publishers answer: URLs with commas in between, tried in turn. The invocation URL of
-    /// a Dapr sidecar works too, for example `http://127.0.0.1:3500/v1.0/invoke/aura-configuration-api/method`
+    /// URLs of publishers, separated by commas. They are tried in this order. The invocation URL of
+    /// a Dapr sidecar works as well, for example
+    /// `http://127.0.0.1:3500/v1.0/invoke/aura-configuration-api/method`.
     #[arg(long, env = "AURA_CONFIGURATION_API_URL", value_name = "URLS", default_value = API_URL, hide_env_values = true)]
     api_url: String,
 
-    /// The collections to follow, with commas in between. Each is also a topic. A sidecar asks for
-    /// topics once in its life, so it must be restarted to hear of a new one.
+    /// The collections to follow, separated by commas. Each is also the name of a topic. A sidecar
+    /// reads the list of topics only when it starts, so restart it after a collection was added.
     #[arg(long, env = "AURA_CONFIGURATION_COLLECTIONS", value_name = "NAMES", default_value = COLLECTIONS)]
     collections: String,
 
     /// Longest time between two check-ins at the publisher, in seconds, from 1 to 3600. A replica
-    /// that loses every event is at most this much behind; one that reaches no publisher for
-    /// two and a half times as long says it is stale.
+    /// that loses every event is behind by this time at most. A replica that reaches no publisher
+    /// for two and a half times as long reports the state stale.
     #[arg(long, env = "AURA_CONFIGURATION_CHECK_IN_SECONDS", value_name = "SECONDS", default_value = CHECK_IN_SECONDS)]
     check_in_seconds: String,
 
-    /// Name of this replica in status and logs [default: the host name and the port]
+    /// Name of this replica in status and logs. [default: host name and port]
     #[arg(
         long,
         env = "AURA_CONFIGURATION_INSTANCE",
@@ -97,8 +96,9 @@ pub struct Options {
     )]
     instance: String,
 
-    /// Where publishers and operators reach this replica, `http://HOST:PORT`; it is told at every check-in. When it is
-    /// not set: the address it listens on, unless that stands for all addresses.
+    /// URL at which publishers and operators reach this replica, `http://HOST:PORT`. It is sent with
+    /// every check-in. When it is not set, the listen address is sent, unless that stands for all
+    /// addresses of the host.
     #[arg(
         long,
         env = "AURA_CONFIGURATION_BASE_URL",
@@ -108,9 +108,9 @@ pub struct Options {
     )]
     base_url: String,
 
-    /// Folder where the last known good configuration is kept, at most half a minute old, so that
-    /// the replica starts when everything else is down. It needs a folder of its own; when
-    /// none is set nothing is kept.
+    /// Folder for the last known good configuration, at most 30 seconds old. With it the replica
+    /// starts when no publisher can be reached. Each replica needs a folder of its own. When it is
+    /// not set, nothing is stored.
     #[arg(
         long,
         env = "AURA_CONFIGURATION_SNAPSHOT_DIR",
@@ -120,7 +120,7 @@ pub struct Options {
     )]
     snapshot_dir: String,
 
-    /// Whether /readyz is green while the configuration is stale: true or false.
+    /// Whether /readyz reports ready while the configuration is stale: true or false.
     #[arg(
         long,
         env = "AURA_CONFIGURATION_READY_WHEN_STALE",
@@ -129,8 +129,8 @@ pub struct Options {
     )]
     ready_when_stale: String,
 
-    /// When set, whoever calls /dapr/* must send it as dapr-api-token; give the sidecar the same
-    /// `APP_API_TOKEN`.
+    /// Token that callers of /dapr/* must send in the header dapr-api-token. Give the sidecar the
+    /// same `APP_API_TOKEN`. When it is not set, no token is required.
     #[arg(
         long,
         env = "APP_API_TOKEN",
@@ -141,8 +141,8 @@ pub struct Options {
     #[arg(hide_env_values = true)]
     app_api_token: String,
 
-    /// What the sidecar asks callers of its API for; sent when the publisher is reached by a Dapr
-    /// invocation URL.
+    /// Token that the sidecar requires from callers of its API. It is sent when the URL of a
+    /// publisher is a Dapr invocation URL, and to nobody else.
     #[arg(
         long,
         env = "DAPR_API_TOKEN",
@@ -157,44 +157,44 @@ pub struct Options {
     host_name: String,
 }
 
-/// Settings that were checked.
+/// Settings after the checks.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where events come from.
+    /// Source of events.
     pub events: Events,
-    /// Whether it is the publisher that posts them.
+    /// Whether the publisher itself posts the events.
     pub by_publisher: bool,
-    /// The Dapr component that brings them.
+    /// Name of the Dapr component that delivers them.
     pub pubsub_name: String,
-    /// Where to listen.
+    /// Address to listen on.
     pub listen: SocketAddr,
-    /// Where publishers answer.
+    /// URLs of publishers, in the order in which they are tried.
     pub publishers: Vec<Url>,
-    /// What to follow.
+    /// Collections to follow.
     pub collections: BTreeSet<CollectionName>,
     /// Longest time between two check-ins.
     pub check_in: Duration,
-    /// Name of the replica, when one was given.
+    /// Name of the replica, if it is set.
     pub instance: Option<String>,
-    /// Where it is reached, when that was said.
+    /// URL of the replica, if it is set.
     pub base_url: Option<Url>,
-    /// Where the last known good is kept.
+    /// Folder for the last known good configuration.
     pub snapshot_dir: Option<PathBuf>,
     /// Whether a stale replica is ready.
     pub ready_when_stale: bool,
-    /// The host, for the name of the replica.
+    /// The host name, for the default name of the replica.
     pub host_name: String,
-    /// What callers of `/dapr/*` must know, when they must know anything.
+    /// Token that callers of `/dapr/*` must send, if one is required.
     pub app_api_token: Option<HeaderValue>,
-    /// What the sidecar asks for.
+    /// Token that the sidecar requires.
     pub sidecar_token: Option<HeaderValue>,
 }
 
 impl Options {
-    /// SettingChecks all settings.
+    /// Checks all settings.
     ///
     /// # Errors
-    /// Everything that is wrong.
+    /// All settings that are wrong.
     pub fn settings(&self) -> Result<Settings, SettingsError> {
         let mut checks = SettingChecks::default();
         let enabled = or(&self.events_enabled, EVENTS_ENABLED);
@@ -209,17 +209,10 @@ impl Options {
         let publishers = publishers(&mut checks, or(&self.api_url, API_URL));
         let collections = collections(&mut checks, or(&self.collections, COLLECTIONS));
         let seconds = or(&self.check_in_seconds, CHECK_IN_SECONDS);
-        let in_range = |seconds| {
-            if seconds <= MAX_CHECK_IN_SECONDS {
-                Ok(seconds)
-            } else {
-                Err("expected at most 3600")
-            }
-        };
         let seconds = checks.check(
             "AURA_CONFIGURATION_CHECK_IN_SECONDS",
             seconds,
-            positive(seconds).and_then(in_range),
+            check_in_seconds(seconds),
         );
         let ready = or(&self.ready_when_stale, READY_WHEN_STALE);
         let ready_when_stale =
@@ -228,7 +221,9 @@ impl Options {
         let sidecar_token = token(&mut checks, "DAPR_API_TOKEN", &self.dapr_api_token);
         let app_api_token = token(&mut checks, "APP_API_TOKEN", &self.app_api_token);
         let instance = instance(&mut checks, &self.instance);
-        let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let snapshot_dir =
+            (!self.snapshot_dir.is_empty()).then(|| PathBuf::from(&self.snapshot_dir));
+        // `?` leaves out the rest after the first error: the errors are in `checks`.
         let settings = (|| {
             Some(Settings {
                 events: events.map(|events| {
@@ -246,9 +241,9 @@ impl Options {
                 check_in: Duration::from_secs(seconds?),
                 instance: instance?,
                 base_url: base_url?,
-                snapshot_dir: given(&self.snapshot_dir).map(PathBuf::from),
+                snapshot_dir,
                 ready_when_stale: ready_when_stale?,
-                // It becomes part of a name.
+                // It becomes part of a name, so it has to have the form of one.
                 host_name: self
                     .host_name
                     .parse::<DocumentId>()
@@ -262,7 +257,7 @@ impl Options {
 }
 
 impl Options {
-    /// `None` after a mistake.
+    /// The source of events; `None` when an error was recorded.
     fn events(&self, checks: &mut SettingChecks, manager: &str) -> Option<Events> {
         match manager {
             "LOCAL" | "DAPR" => Some(Events::Posted),
@@ -275,7 +270,7 @@ impl Options {
                     delivery: &self.redis_delivery,
                 };
                 redis
-                    .check(|name, what| checks.mistake(name, what))
+                    .check(|name, what| checks.error(name, what))
                     .map(|redis| Events::Redis(Box::new(redis)))
             }
             _ => {
@@ -283,14 +278,24 @@ impl Options {
                     "{:?}: expected LOCAL, DAPR, REDIS or FEED",
                     self.events_manager
                 );
-                checks.mistake("AURA_CONFIGURATION_EVENTS_MANAGER", what);
+                checks.error("AURA_CONFIGURATION_EVENTS_MANAGER", what);
                 None
             }
         }
     }
 }
 
-/// `None` after a mistake. A replica is named in paths, so its name is made like an id.
+fn check_in_seconds(text: &str) -> Result<u64, &'static str> {
+    let seconds = positive(text)?;
+    if seconds <= MAX_CHECK_IN_SECONDS {
+        Ok(seconds)
+    } else {
+        Err("expected at most 3600")
+    }
+}
+
+/// The name of the replica; `None` when an error was recorded. The name is part of a path, so it has
+/// the form of a document id.
 fn instance(checks: &mut SettingChecks, text: &str) -> Option<Option<String>> {
     if text.is_empty() {
         return Some(None);
@@ -300,7 +305,7 @@ fn instance(checks: &mut SettingChecks, text: &str) -> Option<Option<String>> {
         .map(|name| Some(name.to_string()))
 }
 
-/// `None` after a mistake, which is told without the secret.
+/// A token; `None` when an error was recorded. The error does not contain the token.
 fn token(checks: &mut SettingChecks, name: &str, text: &str) -> Option<Option<HeaderValue>> {
     if text.is_empty() {
         return Some(None);
@@ -311,7 +316,7 @@ fn token(checks: &mut SettingChecks, name: &str, text: &str) -> Option<Option<He
             Some(Some(token))
         }
         Err(_not_a_header) => {
-            checks.mistake(
+            checks.error(
                 name,
                 "…: it cannot be sent in a header, expected visible ASCII",
             );
@@ -320,7 +325,8 @@ fn token(checks: &mut SettingChecks, name: &str, text: &str) -> Option<Option<He
     }
 }
 
-/// `None` after a mistake.
+/// The URL of the replica; `None` when an error was recorded. The error does not contain the URL,
+/// which may have a password.
 fn base_url(checks: &mut SettingChecks, text: &str) -> Option<Option<Url>> {
     let name = "AURA_CONFIGURATION_BASE_URL";
     if text.is_empty() {
@@ -329,13 +335,13 @@ fn base_url(checks: &mut SettingChecks, text: &str) -> Option<Option<Url>> {
     match Url::parse(text) {
         Ok(url) if is_base(&url) => Some(Some(url)),
         _ => {
-            checks.mistake(name, "…: expected http://HOST:PORT");
+            checks.error(name, "…: expected http://HOST:PORT");
             None
         }
     }
 }
 
-/// `http://HOST:PORT`, no longer than a publisher takes.
+/// Whether the URL is `http://HOST:PORT`, and not longer than a publisher accepts.
 fn is_base(url: &Url) -> bool {
     let bare = url.username().is_empty()
         && url.password().is_none()
@@ -348,12 +354,13 @@ fn is_base(url: &Url) -> bool {
         && url.as_str().len() <= MAX_BASE_URL
 }
 
+/// The collections; `None` when an error was recorded.
 fn collections(checks: &mut SettingChecks, text: &str) -> Option<BTreeSet<CollectionName>> {
     let name = "AURA_CONFIGURATION_COLLECTIONS";
     let read: Vec<Option<CollectionName>> =
         listed(text).map(|item| checks.parse(name, item)).collect();
     if read.is_empty() {
-        checks.mistake(
+        checks.error(
             name,
             format_args!("{text:?}: expected at least one collection"),
         );
@@ -361,11 +368,11 @@ fn collections(checks: &mut SettingChecks, text: &str) -> Option<BTreeSet<Collec
     read.into_iter().collect()
 }
 
-/// A URL may hold a password, so a wrong one is named by its place in the list.
+/// URLs of publishers. A URL may contain a password, so an error names the position in the list.
 fn publishers(checks: &mut SettingChecks, text: &str) -> Option<Vec<Url>> {
     let name = "AURA_CONFIGURATION_API_URL";
     let mut read = Vec::new();
-    for (at, item) in listed(text).enumerate() {
+    for (index, item) in listed(text).enumerate() {
         let wrong = match Url::parse(item) {
             Ok(url) if url.scheme() != "http" => {
                 "expected http:// (a sidecar or a mesh adds TLS)".to_owned()
@@ -379,104 +386,13 @@ fn publishers(checks: &mut SettingChecks, text: &str) -> Option<Vec<Url>> {
             }
             Err(error) => error.to_string(),
         };
-        checks.mistake(name, format_args!("item {}: {wrong}", at + 1));
+        checks.error(name, format_args!("item {}: {wrong}", index + 1));
     }
     if listed(text).next().is_none() {
-        checks.mistake(name, format_args!("{text:?}: expected at least one URL"));
+        checks.error(name, format_args!("{text:?}: expected at least one URL"));
     }
     Some(read)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(arguments: &[&str]) -> Result<Settings, Vec<String>> {
-        let arguments = std::iter::once("subscriber").chain(arguments.iter().copied());
-        Options::try_parse_from(arguments)
-            .expect("known flags")
-            .settings()
-            .map_err(|SettingsError(all)| all)
-    }
-
-    #[test]
-    fn the_defaults_hold_also_for_empty_values() {
-        let settings = check(&[
-            "--listen=",
-            "--collections=",
-            "--api-url=",
-            "--check-in-seconds=",
-            "--app-api-token=",
-        ]);
-        let settings = settings.expect("all well");
-        assert_eq!(
-            (
-                settings.listen.to_string().as_str(),
-                settings.collections.len()
-            ),
-            (LISTEN, 6)
-        );
-        assert_eq!(
-            (settings.publishers.len(), settings.check_in),
-            (1, Duration::from_secs(10))
-        );
-        assert!(settings.by_publisher && matches!(settings.events, Events::Posted));
-        assert!(
-            settings.app_api_token.is_none()
-                && settings.base_url.is_none()
-                && settings.snapshot_dir.is_none()
-        );
-        assert!(settings.ready_when_stale);
-    }
-
-    #[test]
-    fn every_mistake_is_told_and_no_secret() {
-        let mistakes = check(&[
-            "--events-enabled=yes",
-            "--events-manager=RABBIT",
-            "--listen=8081",
-            "--api-url=https://u:secret@h,http://ok,nonsense",
-            "--collections=A,_b",
-            "--check-in-seconds=0",
-            "--ready-when-stale=maybe",
-            "--base-url=ftp://u:secret@h",
-            "--instance=a b/c",
-        ]);
-        let mistakes = mistakes.expect_err("all wrong");
-        for (mistake, said) in mistakes.iter().zip([
-            "EVENTS_ENABLED=\"yes\": expected true or false",
-            "EVENTS_MANAGER=\"RABBIT\": expected LOCAL, DAPR, REDIS or FEED",
-            "LISTEN=\"8081\"",
-            "API_URL=item 1: expected http://",
-            "API_URL=item 3: ",
-            "COLLECTIONS=\"_b\"",
-            "CHECK_IN_SECONDS=\"0\"",
-            "READY_WHEN_STALE=\"maybe\"",
-            "BASE_URL=…: expected http://HOST:PORT",
-            "INSTANCE=\"a b/c\"",
-        ]) {
-            assert!(mistake.contains(said), "{mistake} should say {said}");
-        }
-        assert_eq!(mistakes.len(), 10);
-        assert!(!mistakes.concat().contains("secret"));
-        assert!(check(&["--check-in-seconds=3601"]).is_err());
-        let mistakes = check(&[
-            "--events-manager=REDIS",
-            "--redis-url=http://:secret@h",
-            "--redis-delivery=POST",
-        ]);
-        let mistakes = mistakes.expect_err("two are wrong");
-        assert!(
-            mistakes.len() == 2 && !mistakes.concat().contains("secret"),
-            "{mistakes:?}"
-        );
-        let settings = check(&[
-            "--app-api-token=secret",
-            "--events-manager=redis",
-            "--redis-url=redis://:secret@h",
-        ])
-        .expect("all well");
-        assert!(matches!(settings.events, Events::Redis(_)) && !settings.by_publisher);
-        assert!(!format!("{settings:?}").contains("secret"));
-    }
-}
+mod tests;

@@ -39,7 +39,7 @@ pub const EVENTS: [&str; 2] = [
 /// Changes that an event brought to a replica, changes that the feed brought first, and snapshots.
 pub const ARRIVALS: [&str; 3] = [
     "confcast_subscriber_events_total{end=\"applied\"}",
-    "confcast_subscriber_healed_changes_total",
+    "confcast_subscriber_feed_changes_total",
     "confcast_subscriber_loads_total",
 ];
 

@@ -1,7 +1,7 @@
-//! Bodies of requests: bounded in bytes and in time, so that no client holds a connection by saying
+//! Bodies of requests, limited in bytes and in time, so that no client holds a connection by sending
 //! nothing.
 //!
-//! What a body means is not asked here.
+//! Nothing here interprets a body.
 
 use std::time::Duration;
 
@@ -18,14 +18,12 @@ use futures_util::{
     stream::{StreamExt, once},
 };
 use serde::Deserialize;
+use service::http::{header_text, problem::ProblemError};
 use tokio::time::timeout;
 
-use crate::api::{BODY_LIMIT, error::ApiError, header_text};
+use crate::api::{BODY_LIMIT, error::ApiError};
 
-/// Media type of most bodies.
-pub(super) const JSON: &str = "application/json";
-
-/// How long a body may take to arrive, all of it.
+/// How long a whole body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// The whole body of a request.
@@ -43,7 +41,7 @@ impl FromRequest for Body {
                 Ok(Err(error)) if error.as_response_error().status_code().as_u16() == 413 => {
                     Err(ApiError::too_large(BODY_LIMIT))
                 }
-                Ok(Err(error)) => Err(ApiError::bad_field("body", error)),
+                Ok(Err(error)) => Err(ProblemError::bad_request("body", error).into()),
                 Err(_elapsed) => Err(ApiError::body_late(BODY_TIME)),
             }
         }
@@ -52,7 +50,7 @@ impl FromRequest for Body {
 }
 
 impl Body {
-    /// The body, if it is of the media type or says nothing of it.
+    /// The body, if the request names this media type or none.
     pub(super) fn of_type(
         &self,
         request: &HttpRequest,
@@ -63,15 +61,16 @@ impl Body {
             .as_deref()
             .and_then(|given| given.split(';').next())
             .map(str::trim);
-        // curl names this one for every body, and nobody means it.
-        let unsaid = |given: &str| given.eq_ignore_ascii_case("application/x-www-form-urlencoded");
-        if given.is_some_and(|given| !given.eq_ignore_ascii_case(media_type) && !unsaid(given)) {
+        // curl sends the media type of forms unless it is told otherwise, so it counts as none.
+        let accepted = [media_type, "application/x-www-form-urlencoded"];
+        if given.is_some_and(|given| !accepted.iter().any(|each| given.eq_ignore_ascii_case(each)))
+        {
             return Err(ApiError::media_type(media_type));
         }
         Ok(&self.0)
     }
 
-    /// The body as the one value that it is.
+    /// The body as a canonical JSON value.
     pub(super) fn canonical(
         &self,
         request: &HttpRequest,
@@ -81,7 +80,7 @@ impl Body {
     }
 }
 
-/// Reads an object. A type with members would take an array for them as well, in their order.
+/// Reads a JSON object. serde would also accept an array with the members in their order.
 pub(crate) fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Result<T> {
     if json
         .trim_ascii_start()
@@ -93,9 +92,11 @@ pub(crate) fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Resu
     serde_json::from_slice(json)
 }
 
-/// Reads a body that comes in chunks before anything else happens. The server would wait for the
-/// rest of one that nobody reads, for as long as it takes; of a body of known length it lets go by
-/// itself.
+/// Receives a body that comes in chunks before a handler runs. The server would wait without a limit
+/// for the rest of a body in chunks that no handler reads; a body of known length it discards itself.
+///
+/// # Errors
+/// 408 or 413, with the rest of the body.
 pub(super) async fn gather_chunks(request: &mut ServiceRequest) -> Result<(), (ApiError, Payload)> {
     if !request.headers().contains_key(header::TRANSFER_ENCODING) {
         return Ok(());
@@ -104,7 +105,9 @@ pub(super) async fn gather_chunks(request: &mut ServiceRequest) -> Result<(), (A
     let mut body = BytesMut::new();
     let reading = async {
         while let Some(chunk) = payload.next().await {
-            body.extend_from_slice(&chunk.map_err(|error| ApiError::bad_field("body", error))?);
+            body.extend_from_slice(
+                &chunk.map_err(|error| ProblemError::bad_request("body", error))?,
+            );
             if body.len() > BODY_LIMIT {
                 return Err(ApiError::too_large(BODY_LIMIT));
             }
@@ -121,17 +124,17 @@ pub(super) async fn gather_chunks(request: &mut ServiceRequest) -> Result<(), (A
     }
 }
 
-/// An answer that keeps what is left of its request until it is sent: then the server closes the
-/// connection.
+/// A body of an answer that keeps the rest of the request until it is sent; then the server closes
+/// the connection.
 pub(super) fn holding(answer: BoxBody, payload: Payload) -> BoxBody {
     let bytes = answer.try_into_bytes().unwrap_or_default();
     let length = bytes.len() as u64;
     let whole = once(async move { Ok::<_, actix_web::Error>(bytes) });
-    let held = Box::pin(whole.map(move |chunk| {
+    let body = Box::pin(whole.map(move |chunk| {
         let _until_sent = &payload;
         chunk
     }));
-    SizedStream::new(length, held).boxed()
+    SizedStream::new(length, body).boxed()
 }
 
 #[cfg(test)]
@@ -141,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_is_no_array() {
+    fn an_array_is_refused_where_an_object_is_expected() {
         assert_eq!(
             object::<RestoreEpochRequest>(b" {\"adopt\": true}").expect("an object"),
             RestoreEpochRequest { adopt: true }

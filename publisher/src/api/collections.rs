@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
-use contract::{CollectionName, Head, Heads, listing::ListFormat};
+use contract::{CollectionName, Heads, listing::ListFormat};
 use serde::Deserialize;
+use service::http::{etag, header_text, problem::ProblemError};
 
-use crate::api::{Api, error::ApiError, has_already, header_text, store_failed, stream};
+use crate::api::{Api, error::ApiError, store_failed, stream};
 
-/// `?collections=a,b`; all when it is left out.
+/// `?collections=a,b`; all collections when it is absent.
 #[derive(Debug, Deserialize)]
 pub(super) struct Selection {
     collections: Option<String>,
@@ -23,18 +24,6 @@ impl Api {
                 .map(|name| self.collection(name.trim()))
                 .collect(),
         }
-    }
-
-    async fn head_of(&self, collection: &CollectionName) -> Result<Head, ApiError> {
-        let heads = self
-            .store
-            .heads(&BTreeSet::from([collection.clone()]))
-            .await
-            .map_err(store_failed)?;
-        heads
-            .into_iter()
-            .next()
-            .ok_or_else(|| ApiError::unknown_collection(collection.as_str()))
     }
 }
 
@@ -54,60 +43,57 @@ pub(super) async fn head(
     api: web::Data<Api>,
     name: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
-    let head = api.head_of(&api.collection(&name)?).await?;
+    let collection = api.collection(&name)?;
+    let heads = api
+        .store
+        .heads(&BTreeSet::from([collection]))
+        .await
+        .map_err(store_failed)?;
+    let head = heads
+        .into_iter()
+        .next()
+        .ok_or_else(|| ProblemError::unknown_collection(&name))?;
     Ok(HttpResponse::Ok()
         .insert_header((header::ETAG, head.etag()))
         .json(head))
 }
 
-/// GetAll. Heads and documents are of one moment.
+/// All documents of a collection (GetAll). Head and documents are of one moment.
 pub(super) async fn documents(
     api: web::Data<Api>,
     name: web::Path<String>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let collection = api.collection(&name)?;
-    let form = ListFormat::accepted(header_text(&request, header::ACCEPT)?.as_deref());
+    let format = ListFormat::accepted(header_text(&request, header::ACCEPT)?.as_deref());
     let reading = api
         .store
         .documents(&BTreeSet::from([collection]))
         .await
         .map_err(store_failed)?;
-    let etag = reading
+    let head = reading
         .heads
         .first()
-        .map(|head| list_etag(head, form))
-        .unwrap_or_default();
+        .ok_or_else(|| ProblemError::unknown_collection(&name))?;
+    let etag = etag::of_list(&format!("{}-{}", head.epoch, head.revision), format);
     let mut response = HttpResponse::Ok();
-    response
-        .insert_header((header::ETAG, etag.as_str()))
-        .insert_header((header::VARY, "Accept"));
-    if has_already(&request, &etag)? {
-        return Ok(response
-            .status(actix_web::http::StatusCode::NOT_MODIFIED)
-            .finish());
-    }
-    Ok(stream::list(response, reading, form))
-}
-
-/// The two forms of a list differ byte by byte, so their strong tags do (RFC 9110 section 8.8.3).
-fn list_etag(head: &Head, form: ListFormat) -> String {
-    match form {
-        ListFormat::Json => head.etag(),
-        ListFormat::NdJson => format!("\"{}-{}-ndjson\"", head.epoch, head.revision),
+    response.insert_header((header::VARY, "Accept"));
+    match etag::not_modified(&request, &mut response, &etag) {
+        Some(not_modified) => Ok(not_modified),
+        None => Ok(stream::list(response, reading, format)),
     }
 }
 
-/// What a replica loads.
+/// All documents of several collections at one moment, as a replica loads them.
 pub(super) async fn snapshot(
     api: web::Data<Api>,
     selection: web::Query<Selection>,
 ) -> Result<HttpResponse, ApiError> {
     let selected = api.selected(&selection)?;
-    let load = api.loads.begin().await.ok_or_else(|| {
+    let Some(slot) = api.snapshots.open().await else {
         api.metrics.snapshots_refused.inc();
-        ApiError::loads_under_way()
-    })?;
+        return Err(ApiError::loads_under_way());
+    };
     let reading = api.store.documents(&selected).await.map_err(store_failed)?;
-    Ok(stream::snapshot(HttpResponse::Ok(), reading, load).await)
+    Ok(stream::snapshot(reading, slot).await)
 }

@@ -5,38 +5,34 @@ use actix_web::{
     http::{StatusCode, header},
     web,
 };
-use contract::{CanonicalJson, CollectionName, DocumentId, Operation, document::etag};
+use contract::{CanonicalJson, CollectionName, DocumentId, Operation, document};
+use service::http::{JSON, etag, header_text, problem::ProblemError};
 use uuid::Uuid;
 
 use crate::{
-    api::{Api, body, body::Body, error::ApiError, has_already, header_text, origin, store_failed},
+    api::{Api, body::Body, error::ApiError, origin, store_failed},
     decide::{Action, Condition, Write, WriteOutcome},
 };
 
-type Place = web::Path<(String, String)>;
+type KeyPath = web::Path<(String, String)>;
 
 pub(super) async fn get(
     api: web::Data<Api>,
-    place: Place,
+    key: KeyPath,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let (collection, id) = api.place(&place)?;
+    let (collection, id) = api.document_key(&key)?;
     let document = api
         .store
         .document(&collection, &id)
         .await
         .map_err(store_failed)?;
-    let document = document.ok_or_else(|| ApiError::no_data(&collection, &id))?;
-    let etag = document.etag();
-    if has_already(&request, &etag)? {
-        return Ok(HttpResponse::NotModified()
-            .insert_header((header::ETAG, etag))
-            .finish());
-    }
+    let document = document.ok_or_else(|| ProblemError::no_data(&collection, &id))?;
     let mut response = HttpResponse::Ok();
-    response
-        .insert_header((header::ETAG, etag))
-        .content_type(header::ContentType::json());
+    if let Some(not_modified) = etag::not_modified(&request, &mut response, &document.etag()) {
+        return Ok(not_modified);
+    }
+    response.content_type(header::ContentType::json());
     Ok(response.body(document.json().clone()))
 }
 
@@ -47,7 +43,7 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
     let collection = api.collection(&name)?;
-    let config = body.canonical(&request, body::JSON)?;
+    let config = body.canonical(&request, JSON)?;
     let id = id_of(&config)?;
     let done = api
         .write(
@@ -67,12 +63,12 @@ pub(super) async fn create(
 
 pub(super) async fn put(
     api: web::Data<Api>,
-    place: Place,
+    key: KeyPath,
     request: HttpRequest,
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
-    let (collection, id) = api.place(&place)?;
-    let config = body.canonical(&request, body::JSON)?;
+    let (collection, id) = api.document_key(&key)?;
+    let config = body.canonical(&request, JSON)?;
     let done = api
         .write(
             &request,
@@ -93,14 +89,14 @@ pub(super) async fn put(
 
 pub(super) async fn patch(
     api: web::Data<Api>,
-    place: Place,
+    key: KeyPath,
     request: HttpRequest,
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
-    let (collection, id) = api.place(&place)?;
+    let (collection, id) = api.document_key(&key)?;
     let patch = body.canonical(&request, "application/merge-patch+json")?;
-    let patch =
-        serde_json::from_str(patch.as_str()).map_err(|error| ApiError::bad_field("body", error))?;
+    let patch = serde_json::from_str(patch.as_str())
+        .map_err(|error| ProblemError::bad_request("body", error))?;
     let done = api
         .write(
             &request,
@@ -115,10 +111,10 @@ pub(super) async fn patch(
 
 pub(super) async fn delete(
     api: web::Data<Api>,
-    place: Place,
+    key: KeyPath,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let (collection, id) = api.place(&place)?;
+    let (collection, id) = api.document_key(&key)?;
     let done = api
         .write(
             &request,
@@ -152,15 +148,15 @@ impl Api {
     }
 }
 
-fn answer(response: &mut actix_web::HttpResponseBuilder, done: WriteOutcome) -> HttpResponse {
-    let written = done.written;
+fn answer(response: &mut actix_web::HttpResponseBuilder, outcome: WriteOutcome) -> HttpResponse {
+    let written = outcome.written;
     if let Some(crc) = written.crc {
-        response.insert_header((header::ETAG, etag(written.revision, crc)));
+        response.insert_header((header::ETAG, document::etag(written.revision, crc)));
     }
     response.json(written)
 }
 
-/// The `id` member of a new document, or one that nobody else has. It is not put into the document.
+/// The `id` member of a new document, or a generated id. A generated id is not added to the document.
 fn id_of(config: &CanonicalJson) -> Result<DocumentId, ApiError> {
     #[derive(serde::Deserialize)]
     struct Identified {
@@ -193,18 +189,18 @@ fn condition(request: &HttpRequest) -> Result<Condition, ApiError> {
     ) {
         (None, None) => Ok(Condition::Any),
         (None, Some("*")) => Ok(Condition::Absent),
-        (None, Some(_)) => Err(ApiError::bad_field(
-            "If-None-Match",
-            "a write understands * only",
-        )),
-        (Some(_), Some(_)) => Err(ApiError::bad_field(
+        (None, Some(_)) => {
+            Err(ProblemError::bad_request("If-None-Match", "a write understands * only").into())
+        }
+        (Some(_), Some(_)) => Err(ProblemError::bad_request(
             "If-Match",
             "send If-Match or If-None-Match, not both",
-        )),
+        )
+        .into()),
         (Some("*"), None) => Ok(Condition::Present),
         (Some(tag), None) => {
             let expected = || {
-                ApiError::bad_field(
+                ProblemError::bad_request(
                     "If-Match",
                     "expected one \"<revision>\", one \"<revision>-<crc>\", or *",
                 )

@@ -8,12 +8,10 @@
 use std::time::Duration;
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
-use contract::{CollectionName, DocumentId, JsonError, Problem, ProblemKind, problem};
+use contract::{CollectionName, DocumentId, JsonError, Problem, ProblemKind};
+use service::http::problem::{self, ProblemError};
 
 use crate::{decide::WriteError, fleet::FleetError};
-
-/// Delay before a client tries again what is impossible at the moment.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// An error answer: a [`Problem`] with the headers that belong to it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -21,17 +19,20 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub struct ApiError {
     /// The body.
     pub problem: Box<Problem>,
-    retry_after: Option<Duration>,
-    allow: Option<String>,
 }
 
 impl From<Problem> for ApiError {
     fn from(problem: Problem) -> Self {
-        let retry_after = (problem.status == 503).then_some(RETRY_AFTER);
         Self {
             problem: Box::new(problem),
-            retry_after,
-            allow: None,
+        }
+    }
+}
+
+impl From<ProblemError> for ApiError {
+    fn from(error: ProblemError) -> Self {
+        Self {
+            problem: error.into_problem(),
         }
     }
 }
@@ -60,21 +61,7 @@ impl From<WriteError> for ApiError {
 impl ApiError {
     /// 400: a parameter or header that is not of its form.
     pub fn bad_field(field: &str, detail: impl std::fmt::Display) -> Self {
-        Problem::new(ProblemKind::BadRequest, detail.to_string())
-            .field(field)
-            .into()
-    }
-
-    /// 400: a path or query that is not of its form. Where Serde knows the field, its text names it
-    /// in backticks.
-    pub fn unreadable(error: impl std::fmt::Display) -> Self {
-        let detail = error.to_string();
-        let field = detail.split('`').nth(1).map(str::to_owned);
-        Problem {
-            field,
-            ..Problem::new(ProblemKind::BadRequest, detail)
-        }
-        .into()
+        ProblemError::bad_request(field, detail).into()
     }
 
     /// 400: a body that is not a document.
@@ -89,7 +76,7 @@ impl ApiError {
 
     /// 404: no such collection.
     pub fn unknown_collection(name: &str) -> Self {
-        WriteError::UnknownCollection(name.to_owned()).into()
+        ProblemError::unknown_collection(name).into()
     }
 
     /// 404: the collection has no schema, the schema has no sample, or not in the asked version.
@@ -99,23 +86,7 @@ impl ApiError {
 
     /// 404: no such document (`NoData`, requirement A18).
     pub fn no_data(collection: &CollectionName, id: &DocumentId) -> Self {
-        WriteError::NoData {
-            collection: collection.clone(),
-            id: id.clone(),
-        }
-        .into()
-    }
-
-    /// 405: the path does not have the method; `allow` lists those it has.
-    pub fn method(allow: &str) -> Self {
-        let problem = Problem::new(
-            ProblemKind::MethodNotAllowed,
-            format!("Send one of {allow}"),
-        );
-        Self {
-            allow: Some(allow.to_owned()),
-            ..problem.into()
-        }
+        ProblemError::no_data(collection, id).into()
     }
 
     /// 413: a body larger than `limit` bytes.
@@ -178,14 +149,6 @@ impl ApiError {
         )
     }
 
-    /// 503: as many feed streams are open as the limit allows.
-    pub fn streams_full() -> Self {
-        Self::unavailable(
-            ProblemKind::StreamsFull,
-            "The publisher has as many feed streams as its limit allows; try again",
-        )
-    }
-
     fn unavailable(kind: ProblemKind, detail: &str) -> Self {
         Problem::new(kind, detail).into()
     }
@@ -193,26 +156,11 @@ impl ApiError {
 
 impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
-        StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        problem::status(&self.problem)
     }
 
     fn error_response(&self) -> HttpResponse {
-        let mut response = HttpResponse::build(self.status_code());
-        response.content_type(problem::MEDIA_TYPE);
-        if self.status_code() == StatusCode::REQUEST_TIMEOUT {
-            // The rest of the body may never arrive, and it would be read as the next request.
-            response.force_close();
-        }
-        if let Some(delay) = self.retry_after {
-            response.insert_header(("Retry-After", delay.as_secs().to_string()));
-        }
-        if let Some(allow) = &self.allow {
-            response.insert_header(("Allow", allow.as_str()));
-        }
-        if let Some(etag) = &self.problem.etag {
-            response.insert_header(("ETag", etag.as_str()));
-        }
-        response.body(serde_json::to_vec(&self.problem).unwrap_or_default())
+        problem::respond(HttpResponse::Ok(), &self.problem)
     }
 }
 

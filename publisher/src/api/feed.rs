@@ -1,191 +1,198 @@
-//! The change feed: strictly by revision, contiguous, from the log; as JSON pages, or live
-//! ([`live`]).
+//! The change feed from the log of the store.
 //!
-//! A reader that cannot be served contiguously is told so with a reason, and loads a snapshot: with
-//! 410 where it asked for a page, with the event `resync` where it follows.
+//! [`service::http::feed`] answers both forms of the feed; this module reads heads and changes. A
+//! stream reads the log itself, at the pace of its reader; [`crate::api::feed_watch`] reports new
+//! heads.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use contract::{
-    Change, CollectionName, Epoch, Head, Revision,
-    feed::{self, FeedGoneError, FeedScope, PAGE, PAGE_BYTES, PageBudget, Since},
+    Change, CollectionName, Head, Revision,
+    feed::{FeedGoneError, FeedScope, at_heads},
 };
-use serde::Deserialize;
+use service::http::feed::{
+    self, FeedError, FeedLimits, FeedPosition, FeedRequest, FeedView, ReadChanges,
+    live::{self, FeedViews, LiveStart},
+    value_bytes,
+};
+use tokio::sync::watch;
 
-use crate::api::{Api, error::ApiError, header_text, store_failed};
-
-mod live;
-
-/// `?since=41` of one collection, `?since=A:41,B:7` of several.
-#[derive(Debug, Deserialize)]
-pub(super) struct Position {
-    since: Option<String>,
-    epoch: Option<String>,
-    limit: Option<usize>,
-}
+use crate::api::{Api, error::ApiError, feed_watch::HeadsReading, store_failed};
 
 pub(super) async fn one(
     api: web::Data<Api>,
     name: web::Path<String>,
-    position: web::Query<Position>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let scope = FeedScope::One(api.collection(&name)?);
-    answer(api, scope, &position, &request).await
+    answer(api, scope, &request).await
 }
 
 pub(super) async fn all(
     api: web::Data<Api>,
-    position: web::Query<Position>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    answer(api, FeedScope::Several, &position, &request).await
+    answer(api, FeedScope::Several, &request).await
 }
 
 async fn answer(
     api: web::Data<Api>,
     scope: FeedScope,
-    position: &Position,
     request: &HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    if feed::wants_stream(header_text(request, header::ACCEPT)?.as_deref()) {
-        live::answer(api, scope, position, request).await
-    } else {
-        api.page(&scope, position).await
+    let asked = FeedRequest::parse(request, scope)?;
+    for name in asked.collections() {
+        api.collection(name.as_str())?;
     }
+    if asked.live {
+        return stream(api, asked, request).await;
+    }
+    let names: BTreeSet<_> = asked.collections().cloned().collect();
+    let heads = api.store.heads(&names).await.map_err(store_failed)?;
+    let view = LogView {
+        api,
+        heads: heads.into(),
+    };
+    Ok(feed::page(&view, asked, HttpResponse::Ok()).await?)
 }
 
-/// Why there is no next page.
-#[derive(Debug)]
-enum Halt {
-    /// It cannot follow without a gap.
-    Gone(FeedGoneError),
-    /// The store cannot be read now.
-    Store(anyhow::Error),
+async fn stream(
+    api: web::Data<Api>,
+    asked: FeedRequest,
+    request: &HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    let slot = api.streams.open(request).inspect_err(|_full| {
+        api.metrics.streams_refused.inc();
+    })?;
+    let (readings, first) = api.feed.follow().await;
+    let heads = first.heads.ok_or_else(ApiError::store_unavailable)?;
+    let of_scope: Vec<_> = heads
+        .iter()
+        .filter(|head| match &asked.scope {
+            FeedScope::One(name) => head.collection == *name,
+            FeedScope::Several => true,
+        })
+        .cloned()
+        .collect();
+    let (now, present) = at_heads(&of_scope).ok_or_else(ApiError::store_unavailable)?;
+    let start = match asked.position {
+        Some(FeedPosition { epoch, since }) => LiveStart {
+            epoch: epoch.unwrap_or(now),
+            since,
+            scope: asked.scope,
+        },
+        None => LiveStart {
+            epoch: now,
+            since: present,
+            scope: asked.scope,
+        },
+    };
+    let views = LogViews {
+        api,
+        readings,
+        heads,
+    };
+    Ok(live::stream(views, start, slot, HttpResponse::Ok()))
 }
 
-impl From<Halt> for ApiError {
-    fn from(halt: Halt) -> Self {
-        match halt {
-            Halt::Gone(gone) => gone.problem().into(),
-            Halt::Store(error) => store_failed(error),
+impl From<FeedError<anyhow::Error>> for ApiError {
+    fn from(error: FeedError<anyhow::Error>) -> Self {
+        match error {
+            FeedError::Gone(gone) => gone.problem().into(),
+            FeedError::Unavailable(error) => store_failed(error),
         }
     }
 }
 
-impl Position {
-    fn epoch(&self) -> Result<Option<Epoch>, ApiError> {
-        let epoch = self.epoch.as_deref().map(str::parse).transpose();
-        epoch.map_err(|error| ApiError::bad_field("epoch", error))
-    }
-
-    fn since(&self, scope: &FeedScope) -> Result<Option<Since>, ApiError> {
-        let since = self
-            .since
-            .as_deref()
-            .map(|since| scope.since(since))
-            .transpose();
-        since.map_err(|error| ApiError::bad_field("since", error))
-    }
+/// The log up to some heads.
+struct LogView {
+    api: web::Data<Api>,
+    heads: Arc<[Head]>,
 }
 
-impl Api {
-    /// All of it is served here.
-    fn known(&self, since: &Since) -> Result<(), ApiError> {
-        since
-            .keys()
-            .try_for_each(|name| self.collection(name.as_str()).map(drop))
-    }
+impl FeedView for LogView {
+    type Item = Change;
+    type Unavailable = anyhow::Error;
 
-    async fn page(&self, scope: &FeedScope, position: &Position) -> Result<HttpResponse, ApiError> {
-        let since = position
-            .since(scope)?
-            .ok_or_else(|| ApiError::unreadable("missing field `since`"))?;
-        self.known(&since)?;
-        let names: BTreeSet<_> = since.keys().cloned().collect();
-        let heads = self.store.heads(&names).await.map_err(store_failed)?;
-        let limit = position.limit.unwrap_or(PAGE).clamp(1, PAGE);
-        let items = self
-            .changes(&heads, &since, position.epoch()?, (limit, PAGE_BYTES))
-            .await?;
-        let mut reached = since;
-        reached.extend(
-            items
-                .iter()
-                .map(|change| (change.collection.clone(), change.revision)),
-        );
-        let more = heads
+    fn head(&self, collection: &CollectionName) -> Option<Head> {
+        self.heads
             .iter()
-            .any(|head| reached[&head.collection] < head.revision);
-        Ok(HttpResponse::Ok().json(contract::FeedPage { heads, items, more }))
+            .find(|head| head.collection == *collection)
+            .cloned()
     }
 
-    /// The next changes of these collections, at most so many and so many bytes, by collection.
     async fn changes(
-        &self,
-        heads: &[Head],
-        since: &Since,
-        epoch: Option<Epoch>,
-        (room, budget): (usize, usize),
-    ) -> Result<Vec<Change>, Halt> {
-        let mut pending = Vec::new();
-        for head in heads {
-            let Some(after) = since.get(&head.collection).copied() else {
-                continue;
-            };
-            feed::check(head, after, epoch).map_err(Halt::Gone)?;
-            if after < head.revision {
-                pending.push((head, after));
-            }
-        }
-        pending.sort_by_key(|(head, after)| head.revision - after);
-        let mut shares = PageBudget::new(pending.len(), room, budget);
-        let mut items = BTreeMap::<&CollectionName, Vec<Change>>::new();
-        for (head, after) in pending {
-            let found = self.contiguous(head, after, shares.share()).await?;
-            shares.spent(found.len(), found.iter().map(size).sum());
-            items.insert(&head.collection, found);
-        }
-        Ok(items.into_values().flatten().collect())
-    }
-
-    /// Changes of a collection up to its head: none when there is no room, else at least one.
-    async fn contiguous(
         &self,
         head: &Head,
         after: Revision,
-        (room, budget): (usize, usize),
-    ) -> Result<Vec<Change>, Halt> {
-        if room == 0 || budget == 0 {
-            return Ok(Vec::new());
+        limits: FeedLimits,
+    ) -> Result<ReadChanges<Change>, FeedError<anyhow::Error>> {
+        if limits.changes == 0 || limits.bytes == 0 {
+            return Ok(ReadChanges {
+                items: Vec::new(),
+                bytes: 0,
+            });
         }
-        let mut found = self
+        let mut items = self
+            .api
             .store
-            .changes(&head.collection, after, room, budget)
+            .changes(&head.collection, after, limits.changes, limits.bytes)
             .await
-            .map_err(Halt::Store)?;
-        // The log may have grown since the heads were read; what is newer than them waits for the
-        // next page.
-        found.retain(|change| change.revision <= head.revision);
-        let unbroken = found
+            .map_err(FeedError::Unavailable)?;
+        // The log may have grown since the heads were read; newer changes wait for the next page.
+        items.retain(|change| change.revision <= head.revision);
+        let contiguous = items
             .iter()
             .zip(after + 1..)
             .all(|(change, revision)| change.revision == revision);
-        if found.is_empty() || !unbroken {
-            Err(Halt::Gone(FeedGoneError::Trimmed {
-                collection: head.collection.clone(),
+        if items.is_empty() || !contiguous {
+            let collection = head.collection.clone();
+            return Err(FeedGoneError::Trimmed {
+                collection,
                 next: after + 1,
-            }))
-        } else {
-            Ok(found)
+            }
+            .into());
         }
+        let bytes = items
+            .iter()
+            .map(|change| value_bytes(change.config_data.as_ref()))
+            .sum();
+        Ok(ReadChanges { items, bytes })
     }
 }
 
-fn size(change: &Change) -> usize {
-    change
-        .config_data
-        .as_ref()
-        .map_or(0, |config| config.as_str().len())
+/// The log, as it grows.
+struct LogViews {
+    api: web::Data<Api>,
+    readings: watch::Receiver<HeadsReading>,
+    /// The newest heads that could be read.
+    heads: Arc<[Head]>,
+}
+
+impl FeedViews for LogViews {
+    type View = LogView;
+
+    /// Smaller than a page, because a thousand streams may each hold one read in memory.
+    const LIMITS: FeedLimits = FeedLimits {
+        changes: 256,
+        bytes: 256 << 10,
+    };
+    /// Publishers of one store are never behind each other for longer than one reading of heads.
+    const AHEAD_GRACE: Duration = Duration::ZERO;
+
+    fn newest(&mut self) -> LogView {
+        // A failed reading has no heads: the stream continues with the heads that it has.
+        if let Some(heads) = &self.readings.borrow_and_update().heads {
+            self.heads = heads.clone();
+        }
+        LogView {
+            api: self.api.clone(),
+            heads: self.heads.clone(),
+        }
+    }
+
+    async fn changed(&mut self) -> bool {
+        self.readings.changed().await.is_ok()
+    }
 }

@@ -1,8 +1,8 @@
-//! Where the collections stand, read once for everybody who follows the feed live.
+//! New heads for live streams: one task reads the heads once for all streams.
 //!
-//! A commit of this publisher has the heads read at once, a poll finds what others committed. While
-//! nobody follows nothing is read. It holds heads only: the changes are read from the log by each
-//! stream, at the pace of its reader.
+//! A commit of this publisher triggers a reading at once; an interval finds the commits of other
+//! publishers. While no stream is open nothing is read. This module holds heads only: every stream
+//! reads the changes from the log itself.
 
 use std::{
     collections::BTreeSet,
@@ -23,39 +23,39 @@ use tracing::{info, warn};
 
 use crate::store::Store;
 
-/// What other publishers commit is seen after this.
+/// Interval at which the commits of other publishers are found.
 const POLL: Duration = Duration::from_millis(500);
 
-/// One reading of all heads. Those that follow each other were asked for one after the other.
+/// One reading of all heads. Readings are numbered in the order in which they began.
 #[derive(Debug, Clone, Default)]
-pub struct Reading {
+pub struct HeadsReading {
     number: u64,
-    /// The heads; `None` when the store did not tell.
+    /// The heads; `None` when the store could not be read.
     pub heads: Option<Arc<[Head]>>,
 }
 
-/// Where streams hear of new heads. Cloning shares it.
+/// The readings of this publisher. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Feed(Arc<Shared>);
+pub struct FeedWatch(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    readings: watch::Sender<Reading>,
-    /// Number of the reading that was begun last.
+    readings: watch::Sender<HeadsReading>,
+    /// Number of the newest reading that began.
     begun: AtomicU64,
     wake: Notify,
 }
 
-impl Feed {
-    /// Something was committed here.
+impl FeedWatch {
+    /// Triggers a reading after a commit of this publisher.
     pub fn wake(&self) {
         if self.0.readings.receiver_count() > 0 {
             self.0.wake.notify_one();
         }
     }
 
-    /// Readings from now on, and the first of them: it was asked for after this was called.
-    pub async fn follow(&self) -> (watch::Receiver<Reading>, Reading) {
+    /// All readings from now on, and the first of them: it begins after this call.
+    pub async fn follow(&self) -> (watch::Receiver<HeadsReading>, HeadsReading) {
         let mut readings = self.0.readings.subscribe();
         let first = self.0.begun.load(Ordering::SeqCst) + 1;
         self.0.wake.notify_one();
@@ -64,11 +64,10 @@ impl Feed {
         (readings, reading)
     }
 
-    /// Reads the heads of these collections whenever somebody wants to know, until it is told to
-    /// stop.
+    /// Reads the heads of these collections while a stream is open, until `stop` is cancelled.
     ///
     /// # Errors
-    /// Never; the signature is the supervisor's.
+    /// Never; the supervisor needs the signature.
     pub async fn run(
         self,
         store: Store,
@@ -80,12 +79,12 @@ impl Feed {
             begun,
             wake,
         } = &*self.0;
-        let mut fails = false;
+        let mut failing = false;
         loop {
             tokio::select! {
                 () = stop.cancelled() => {
-                    // Whoever has just begun to follow is told as well.
-                    readings.send_replace(Reading { number: u64::MAX, heads: None });
+                    // A stream that has just begun to follow must not wait for a reading.
+                    readings.send_replace(HeadsReading { number: u64::MAX, heads: None });
                     return Ok(());
                 }
                 () = wake.notified() => {}
@@ -94,19 +93,22 @@ impl Feed {
             let number = begun.fetch_add(1, Ordering::SeqCst) + 1;
             let heads = match store.heads(&collections).await {
                 Ok(heads) => {
-                    if std::mem::take(&mut fails) {
-                        info!("the feed goes on");
+                    if std::mem::take(&mut failing) {
+                        info!("the heads of the store can be read again; live streams continue");
                     }
                     Some(heads.into())
                 }
                 Err(error) => {
-                    if !std::mem::replace(&mut fails, true) {
-                        warn!("the feed stands still, the heads cannot be read: {error:#}");
+                    // One line per outage, not one per reading.
+                    if !std::mem::replace(&mut failing, true) {
+                        warn!(
+                            "the heads of the store cannot be read; live streams wait: {error:#}"
+                        );
                     }
                     None
                 }
             };
-            readings.send_replace(Reading { number, heads });
+            readings.send_replace(HeadsReading { number, heads });
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Replicas: they check in, everybody sees them, and the operator says that the store was restored.
+//! Replicas: their check-ins, the list of them, and the new epoch that an operator declares after a
+//! restore of the store.
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -9,13 +10,14 @@ use contract::{
     Problem,
     fleet::{MAX_CHECK_IN, RestoreEpochRequest},
 };
+use service::http::problem::ProblemError;
 
 use crate::{
     api::{Api, body, error::ApiError, store_failed},
     transport::direct::{TOKEN, trust::Caller},
 };
 
-/// Bytes of any body here.
+/// Longest body of these routes, in bytes.
 pub(super) const LIMIT: usize = MAX_CHECK_IN;
 
 type Body = Result<Bytes, actix_web::Error>;
@@ -26,11 +28,11 @@ pub(super) async fn check_in(
     request: HttpRequest,
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
-    let checked_in = api
+    let answer = api
         .fleet
         .check_in(&instance, &read(body)?, caller(&request))
         .await?;
-    Ok(HttpResponse::Ok().json(checked_in))
+    Ok(HttpResponse::Ok().json(answer))
 }
 
 fn caller(request: &HttpRequest) -> Caller<'_> {
@@ -50,29 +52,29 @@ pub(super) async fn list(api: web::Data<Api>) -> Result<HttpResponse, ApiError> 
     Ok(HttpResponse::Ok().json(api.fleet.list().await.map_err(store_failed)?))
 }
 
-/// An empty body is the plain wish.
+/// An empty body stands for the default request.
 pub(super) async fn declare(api: web::Data<Api>, body: Body) -> Result<HttpResponse, ApiError> {
     let body = read(body)?;
-    let wish = if body.is_empty() {
+    let request = if body.is_empty() {
         Ok(RestoreEpochRequest::default())
     } else {
         body::object(&body)
     };
-    let wish = wish.map_err(|error| {
+    let request = request.map_err(|error| {
         Problem::new(
             contract::ProblemKind::BadBody,
             format!("The body is not {{\"adopt\": true|false}}: {error}"),
         )
         .at("")
     })?;
-    Ok(HttpResponse::Ok().json(api.fleet.declare(wish).await?))
+    Ok(HttpResponse::Ok().json(api.fleet.declare(request).await?))
 }
 
 fn read(body: Body) -> Result<Bytes, ApiError> {
     body.map_err(
         |error| match error.as_response_error().status_code().as_u16() {
             413 => ApiError::too_large(LIMIT),
-            _ => ApiError::bad_field("body", error),
+            _ => ProblemError::bad_request("body", error).into(),
         },
     )
 }

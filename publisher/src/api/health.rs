@@ -1,40 +1,17 @@
-//! Probes: is the process alive, and can it do its work.
+//! Answers for orchestrators: whether the process can do its work, and what it offers.
 
-use actix_web::{HttpResponse, http::header, web};
+use actix_web::{HttpResponse, web};
+use service::http::health;
 
-use crate::{
-    api::{Api, error::ApiError, openapi, store_failed},
-    metrics,
-};
+use crate::api::{Api, error::ApiError, openapi, store_failed};
 
-/// The process answers; nothing else is asked.
-pub(super) async fn healthz() -> HttpResponse {
-    HttpResponse::NoContent().finish()
-}
-
-/// For Prometheus; what the store would have to tell is left out where it does not.
-pub(super) async fn metrics(api: web::Data<Api>) -> HttpResponse {
-    let fleet = api.fleet.list().await.ok();
-    let text = api
-        .metrics
-        .text(fleet.as_ref().map(|fleet| fleet.replicas.as_slice()));
-    match text {
-        Ok(text) => HttpResponse::Ok()
-            .content_type(metrics::MEDIA_TYPE)
-            .body(text),
-        Err(_never) => HttpResponse::InternalServerError().finish(),
-    }
-}
-
-/// What can be asked for here.
-pub(super) async fn openapi() -> HttpResponse {
-    HttpResponse::Ok()
-        .content_type(header::ContentType::json())
-        .body(openapi::document())
-}
-
-/// The store answers.
+/// `GET /readyz`: the store answers.
 pub(super) async fn readyz(api: web::Data<Api>) -> Result<HttpResponse, ApiError> {
     api.store.ping().await.map_err(store_failed)?;
-    Ok(HttpResponse::NoContent().finish())
+    Ok(health::ready())
+}
+
+/// `GET /openapi.json`: the routes of this service.
+pub(super) async fn openapi() -> HttpResponse {
+    health::openapi(openapi::document())
 }

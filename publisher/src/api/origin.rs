@@ -1,16 +1,18 @@
-//! Where a write comes from: what its request says of itself goes into the change and its event.
+//! Origin of a write: ids and the trace context from the headers of its request go into the change
+//! and its event.
 //!
-//! A malformed id is refused; a malformed trace context is left out. Nothing is made up for a
-//! request that says nothing.
+//! A malformed id is refused; a malformed trace context is left out. Nothing is generated for a
+//! request without them.
 
 use actix_web::HttpRequest;
 use contract::{Context, FormatError, event};
+use service::http::{header_text, problem::ProblemError};
 
-use crate::api::{error::ApiError, header_text};
+use crate::api::error::ApiError;
 
 type With = fn(Context, &str) -> Result<Context, FormatError>;
 
-/// What the headers of a request say.
+/// The context from the headers of a request.
 pub(super) fn context(request: &HttpRequest) -> Result<Context, ApiError> {
     let ids: [(&str, With); 3] = [
         ("X-Correlation-Id", Context::with_correlation_id),
@@ -20,14 +22,14 @@ pub(super) fn context(request: &HttpRequest) -> Result<Context, ApiError> {
     let mut context = Context::default();
     for (header, with) in ids {
         if let Some(text) = header_text(request, header)? {
-            // It is not repeated: it may be personal.
+            // The error does not repeat the value: it may be personal data.
             let refused = |_malformed| {
-                ApiError::bad_field(header, "expected 1 to 128 visible ASCII characters")
+                ProblemError::bad_request(header, "expected 1 to 128 visible ASCII characters")
             };
             context = with(context, &text).map_err(refused)?;
         }
     }
-    // A trace context of another form is not ours to refuse a write for.
+    // W3C Trace Context: a receiver ignores a malformed header.
     let traceparent = request
         .headers()
         .get(event::TRACEPARENT)

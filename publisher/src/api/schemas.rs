@@ -1,28 +1,23 @@
-//! The schemas of the collections as contracts: whoever reads a `dataschema` in an event can fetch
-//! what it names.
+//! The schemas of the collections: a reader of an event can fetch the schema that its `dataschema`
+//! names.
 //!
-//! Only the schemas in force are here. Earlier versions are not kept, and none is changed over
-//! HTTP.
+//! Only the schemas in force are served. Earlier versions are not kept, and HTTP changes none.
 
-use actix_web::{
-    HttpRequest, HttpResponse,
-    http::{StatusCode, header},
-    web,
-};
+use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use contract::CollectionName;
 use serde::{Deserialize, Serialize};
+use service::http::{JSON, etag};
 
 use crate::{
-    api::{Api, body::JSON, error::ApiError, has_already},
+    api::{Api, error::ApiError},
     decide::schemas::{Schema, digits},
 };
 
 const JSON_SCHEMA: &str = "application/schema+json";
 
 #[derive(Serialize, utoipa::ToSchema)]
-#[schema(as = ListedSchema)]
-struct Listed<'a> {
+struct ListedSchema<'a> {
     collection: &'a CollectionName,
     urn: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,12 +29,11 @@ struct Listed<'a> {
 }
 
 #[derive(Serialize, utoipa::ToSchema)]
-#[schema(as = SchemaList)]
-pub(crate) struct List<'a> {
-    schemas: Vec<Listed<'a>>,
+pub(crate) struct SchemaList<'a> {
+    schemas: Vec<ListedSchema<'a>>,
 }
 
-/// `?urn=…`: this version or none.
+/// `?urn=…`: only this version.
 #[derive(Debug, Deserialize)]
 pub(super) struct Version {
     urn: Option<String>,
@@ -64,14 +58,14 @@ pub(super) async fn list(api: web::Data<Api>) -> HttpResponse {
         .rules
         .schemas
         .all()
-        .map(|(collection, schema)| Listed {
+        .map(|(collection, schema)| ListedSchema {
             collection,
             urn: &schema.urn,
             title: schema.title.as_deref(),
             description: schema.description.as_deref(),
             sample: schema.sample.is_some(),
         });
-    HttpResponse::Ok().json(List {
+    HttpResponse::Ok().json(SchemaList {
         schemas: listed.collect(),
     })
 }
@@ -89,7 +83,7 @@ pub(super) async fn get(
             schema.urn
         )));
     }
-    answer(&request, JSON_SCHEMA, &schema.text)
+    Ok(answer(&request, JSON_SCHEMA, &schema.text))
 }
 
 pub(super) async fn sample(
@@ -100,15 +94,12 @@ pub(super) async fn sample(
     let sample = api.schema(&collection)?.sample.as_ref();
     let sample =
         sample.ok_or_else(|| ApiError::no_schema(format!("{collection} has no sample")))?;
-    answer(&request, JSON, sample)
+    Ok(answer(&request, JSON, sample))
 }
 
-fn answer(request: &HttpRequest, media_type: &str, text: &Bytes) -> Result<HttpResponse, ApiError> {
+fn answer(request: &HttpRequest, media_type: &str, text: &Bytes) -> HttpResponse {
     let etag = format!("\"{}\"", digits(text));
     let mut response = HttpResponse::Ok();
-    response.insert_header((header::ETAG, etag.as_str()));
-    if has_already(request, &etag)? {
-        return Ok(response.status(StatusCode::NOT_MODIFIED).finish());
-    }
-    Ok(response.content_type(media_type).body(text.clone()))
+    etag::not_modified(request, &mut response, &etag)
+        .unwrap_or_else(|| response.content_type(media_type).body(text.clone()))
 }

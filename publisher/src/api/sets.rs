@@ -1,8 +1,7 @@
 //! `POST /v1/changes`: several documents that change together or not at all.
 //!
-//! The body is read member by member, so that a fault is told of the member that has it. What holds
-//! for every set is in [`crate::write::change_set`], what a member does is decided where every write is, in
-//! [`crate::decide`].
+//! The body is read change by change, so that an error names the change that has it. The rules of
+//! every set are in [`crate::write::change_set`], the rules of a change in [`crate::decide`].
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use contract::{
@@ -11,6 +10,7 @@ use contract::{
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use service::http::JSON;
 
 use crate::{
     api::{Api, body, body::Body, error::ApiError, origin},
@@ -44,7 +44,7 @@ pub(super) async fn commit(
     request: HttpRequest,
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
-    let set = api.members(&request, body.of_type(&request, body::JSON)?)?;
+    let set = api.members(&request, body.of_type(&request, JSON)?)?;
     Ok(HttpResponse::Ok().json(api.writer.write_set(set).await?))
 }
 
@@ -79,7 +79,7 @@ impl Api {
             config_data,
             expected,
         } = body::object(member.get().as_bytes()).map_err(|error| ApiError::bad_set("", error))?;
-        let (collection, id) = self.place(&(collection, id))?;
+        let (collection, id) = self.document_key(&(collection, id))?;
         let config = config_data
             .map(|config| CanonicalJson::parse(config.get().as_bytes()))
             .transpose();

@@ -1,58 +1,40 @@
-//! Long answers, piece by piece: nothing is gathered before the first byte.
+//! Long answers from a reading of the store, piece by piece: memory does not grow with the length.
 
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use bytes::Bytes;
-use contract::listing::{ListFormat, ListWriter, NDJSON, end_line, start_line};
+use contract::{
+    listing::{ListFormat, NDJSON},
+    snapshot::SnapshotStart,
+};
 use futures_util::stream;
-
-use crate::{
-    api::snapshot_slots::Load,
-    store::{Chunk, DocumentCursor},
+use service::http::{
+    frames::DocumentFrames,
+    snapshot_slots::{SnapshotSlot, SnapshotSource},
 };
 
-/// Where the pieces come from: a reading of its own, or the one at a place for those who load.
+use crate::store::{Chunk, DocumentCursor};
+
+impl SnapshotSource for DocumentCursor {
+    type Chunk = Chunk;
+
+    async fn next(&mut self) -> anyhow::Result<Option<Chunk>> {
+        Self::next(self).await
+    }
+}
+
+/// Where the pieces come from.
 enum Source {
+    /// A list reads the store without a slot: it is one collection.
     Own(DocumentCursor),
-    Placed(Load),
+    /// A snapshot reads the store through its slot.
+    Slot(SnapshotSlot<DocumentCursor>),
 }
 
 impl Source {
     async fn next(&mut self) -> anyhow::Result<Option<Chunk>> {
         match self {
             Self::Own(reading) => reading.next().await,
-            Self::Placed(load) => load.next().await,
-        }
-    }
-}
-
-/// How the pieces are written.
-enum Frame {
-    List(Option<ListWriter>),
-    Snapshot { count: u64 },
-}
-
-impl Frame {
-    fn piece(&mut self, piece: &Chunk, out: &mut Vec<u8>) {
-        for document in &piece.documents {
-            match self {
-                Self::List(listing) => listing
-                    .iter_mut()
-                    .for_each(|listing| listing.item(document, out)),
-                Self::Snapshot { count } => {
-                    *count += 1;
-                    document.snapshot_line(&piece.collection, out);
-                }
-            }
-        }
-    }
-
-    fn close(&mut self, out: &mut Vec<u8>) {
-        match self {
-            Self::List(listing) => listing
-                .take()
-                .into_iter()
-                .for_each(|listing| listing.close(out)),
-            Self::Snapshot { count } => end_line(*count, out),
+            Self::Slot(slot) => slot.next().await,
         }
     }
 }
@@ -61,69 +43,72 @@ impl Frame {
 pub(super) fn list(
     mut response: HttpResponseBuilder,
     reading: DocumentCursor,
-    form: ListFormat,
+    format: ListFormat,
 ) -> HttpResponse {
     let mut first = Vec::new();
-    let listing = reading
-        .heads
-        .first()
-        .map(|head| ListWriter::open(form, head, &mut first));
-    send(
-        response.content_type(form.media_type()),
-        first,
-        Source::Own(reading),
-        Frame::List(listing),
-    )
+    let frames = DocumentFrames::list(format, reading.heads.first(), &mut first);
+    let body = Body {
+        source: Source::Own(reading),
+        frames,
+        out: first,
+    };
+    body.send(response.content_type(format.media_type()))
 }
 
 /// A snapshot of all collections of a reading.
 pub(super) async fn snapshot(
-    mut response: HttpResponseBuilder,
     reading: DocumentCursor,
-    load: Load,
+    slot: SnapshotSlot<DocumentCursor>,
 ) -> HttpResponse {
     let mut first = Vec::new();
-    start_line(
-        &contract::snapshot::SnapshotStart {
-            epoch: reading.epoch,
-            heads: reading.heads.clone(),
-        },
-        &mut first,
-    );
-    load.hold(reading).await;
-    send(
-        response.content_type(NDJSON),
-        first,
-        Source::Placed(load),
-        Frame::Snapshot { count: 0 },
-    )
+    let start = SnapshotStart {
+        epoch: reading.epoch,
+        heads: reading.heads.clone(),
+    };
+    let frames = DocumentFrames::snapshot(&start, &mut first);
+    slot.hold(reading).await;
+    let body = Body {
+        source: Source::Slot(slot),
+        frames,
+        out: first,
+    };
+    body.send(HttpResponse::Ok().content_type(NDJSON))
 }
 
-fn send(
-    response: &mut HttpResponseBuilder,
-    first: Vec<u8>,
+/// The rest of an answer.
+struct Body {
     source: Source,
-    frame: Frame,
-) -> HttpResponse {
-    let start = Some((source, frame, first));
-    response.streaming(stream::try_unfold(start, async |state| {
-        let Some((mut source, mut frame, mut out)) = state else {
-            return Ok(None);
-        };
-        match source.next().await {
-            Ok(Some(piece)) => {
-                frame.piece(&piece, &mut out);
-                Ok(Some((Bytes::from(out), Some((source, frame, Vec::new())))))
+    frames: DocumentFrames,
+    /// What is written and not sent yet.
+    out: Vec<u8>,
+}
+
+impl Body {
+    fn send(self, response: &mut HttpResponseBuilder) -> HttpResponse {
+        response.streaming(stream::try_unfold(Some(self), async |body| {
+            let Some(mut body) = body else {
+                return Ok(None);
+            };
+            match body.source.next().await {
+                Ok(Some(piece)) => {
+                    for document in &piece.documents {
+                        body.frames
+                            .document(&piece.collection, document, &mut body.out);
+                    }
+                    let out = Bytes::from(std::mem::take(&mut body.out));
+                    Ok(Some((out, Some(body))))
+                }
+                Ok(None) => {
+                    body.frames.close(&mut body.out);
+                    Ok(Some((Bytes::from(body.out), None)))
+                }
+                // The answer ends without its last line, which tells the reader that it is not
+                // complete.
+                Err(error) => {
+                    tracing::warn!("a list or a snapshot was cut off: {error:#}");
+                    Err(actix_web::error::ErrorServiceUnavailable("cut off"))
+                }
             }
-            Ok(None) => {
-                frame.close(&mut out);
-                Ok(Some((Bytes::from(out), None)))
-            }
-            // The answer is cut off without its end, which is how the reader knows.
-            Err(error) => {
-                tracing::warn!("a list was cut off: {error:#}");
-                Err(actix_web::error::ErrorServiceUnavailable("cut off"))
-            }
-        }
-    }))
+        }))
+    }
 }

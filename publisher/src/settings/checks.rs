@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use reqwest::Url;
-use service::settings::{SettingChecks, SettingsError, boolean, listed, or, positive};
+use service::runtime::settings::{SettingChecks, SettingsError, boolean, listed, or, positive};
 
 use super::{
     Events, Settings, TransportSettings,
@@ -44,7 +44,7 @@ impl Args {
         // A store URL may hold a password: the mistake is reported without the value.
         let store = or(&self.store_url, STORE_URL)
             .parse()
-            .map_err(|reason| checks.mistake("AURA_CONFIGURATION_STORE_URL", reason))
+            .map_err(|reason| checks.error("AURA_CONFIGURATION_STORE_URL", reason))
             .ok();
         let listen = checks.parse("AURA_CONFIGURATION_LISTEN", or(&self.listen, LISTEN));
         let collections = list(
@@ -144,7 +144,7 @@ impl Args {
             "REDIS" => self.redis(checks),
             _ => {
                 let reason = format_args!("{name:?}: expected LOCAL, DAPR or REDIS");
-                checks.mistake("AURA_CONFIGURATION_EVENTS_MANAGER", reason);
+                checks.error("AURA_CONFIGURATION_EVENTS_MANAGER", reason);
                 None
             }
         }
@@ -177,7 +177,7 @@ impl Args {
             prefix: &self.redis_prefix,
             delivery: &self.redis_delivery,
         };
-        let redis = redis.check(|name, reason| checks.mistake(name, reason));
+        let redis = redis.check(|name, reason| checks.error(name, reason));
         let keep = number(
             checks,
             "AURA_REDIS_STREAM_MAX_LENGTH",
@@ -219,7 +219,7 @@ fn subscribers(checks: &mut SettingChecks, text: &str) -> Option<BTreeSet<Url>> 
             subscriber(entry)
                 .map_err(|reason| {
                     let reason = format_args!("item {}: {reason}", index + 1);
-                    checks.mistake(LOCAL_SUBSCRIBERS, reason);
+                    checks.error(LOCAL_SUBSCRIBERS, reason);
                 })
                 .ok()
         })

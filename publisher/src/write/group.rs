@@ -16,7 +16,7 @@ use tracing::{Span, debug, error, warn};
 
 use super::queue::{QueuedCommand, size};
 use crate::{
-    api::feed_watch::Feed,
+    api::feed_watch::FeedWatch,
     decide::{Command, WriteError, WriteResult},
     outbox::relay::{self, CommittedChange},
     store::{CommitError, Committed, Store},
@@ -36,7 +36,7 @@ pub struct WriterTask {
     relay: mpsc::Sender<CommittedChange>,
     /// Bytes of values that may wait for the relay.
     relay_memory: Arc<Semaphore>,
-    feed: Feed,
+    feed: FeedWatch,
 }
 
 impl WriterTask {
@@ -44,7 +44,7 @@ impl WriterTask {
         store: Store,
         queue: mpsc::Receiver<QueuedCommand>,
         relay: mpsc::Sender<CommittedChange>,
-        feed: Feed,
+        feed: FeedWatch,
     ) -> Self {
         Self {
             store,

@@ -19,7 +19,7 @@ use tracing::{Span, field, info_span};
 
 pub use super::group::WriterTask;
 use crate::{
-    api::feed_watch::Feed,
+    api::feed_watch::FeedWatch,
     decide::{Action, ChangeSetCommand, Command, Write, WriteError, WriteOutcome, WriteResult},
     outbox::relay::CommittedChange,
     store::Store,
@@ -65,7 +65,7 @@ impl std::fmt::Debug for Writer {
 pub fn writer(
     store: Store,
     relay: mpsc::Sender<CommittedChange>,
-    feed: Feed,
+    feed: FeedWatch,
 ) -> (Writer, WriterTask) {
     let (sender, receiver) = mpsc::channel(QUEUE);
     let writer = Writer {

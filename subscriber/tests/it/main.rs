@@ -1,4 +1,4 @@
-//! A whole subscriber on a free port, beside a publisher that says what each test wants it to say.
+//! A whole subscriber on a free port, beside a fake publisher whose answers each test defines.
 
 use std::{
     future::Future,
@@ -209,7 +209,7 @@ async fn problem(answer: Response, status: u16, kind: &str) {
 }
 
 #[tokio::test]
-async fn poison_never_stands_in_the_way_of_the_next_event() {
+async fn an_unreadable_event_does_not_block_the_next_event() {
     check(&[], publisher(7, 0), async |subscriber| {
         subscriber.reaches(ReplicaState::Current).await;
         let structured = [("content-type", STRUCTURED)];
@@ -323,7 +323,7 @@ async fn poison_never_stands_in_the_way_of_the_next_event() {
 }
 
 #[tokio::test]
-async fn before_the_first_load_nothing_is_said_of_any_document() {
+async fn every_read_is_answered_503_before_the_first_load() {
     check(
         &[],
         |_path| None,
@@ -345,7 +345,7 @@ async fn before_the_first_load_nothing_is_said_of_any_document() {
                 "loading",
             )
             .await;
-            assert_eq!(subscriber.fetch("/healthz").await.status(), 200);
+            assert_eq!(subscriber.fetch("/healthz").await.status(), 204);
             assert_eq!(
                 subscriber.event(update("x", 1, &json!({}))).await,
                 json!({"status": "SUCCESS"})
@@ -421,8 +421,11 @@ async fn a_token_guards_what_a_sidecar_calls_and_nothing_else() {
                 subscriber.post(&headers, envelope(json!({}))).await["status"],
                 "SUCCESS"
             );
-            for path in ["/healthz", "/readyz", "/v1/status", "/v1/collections"] {
+            for path in ["/v1/status", "/v1/collections"] {
                 assert_eq!(subscriber.fetch(path).await.status(), 200, "{path}");
+            }
+            for path in ["/healthz", "/readyz"] {
+                assert_eq!(subscriber.fetch(path).await.status(), 204, "{path}");
             }
         },
     )
@@ -632,9 +635,9 @@ async fn a_subscriber_feeds_another_replica() {
     .await;
 }
 
-/// A chain is never more current than its first link, and nobody loads what has a gap in it.
+/// A chain is never more current than its first link, and a snapshot with a gap is marked.
 #[tokio::test]
-async fn whoever_follows_a_subscriber_hears_how_old_its_word_is() {
+async fn a_check_in_is_answered_with_the_age_of_the_data() {
     check(&[], publisher(7, 1), async |subscriber| {
         subscriber.reaches(ReplicaState::Current).await;
         let check_in = async || -> Value {
@@ -644,7 +647,7 @@ async fn whoever_follows_a_subscriber_hears_how_old_its_word_is() {
         let first = check_in().await;
         assert_eq!((&first["heads"][0]["revision"], &first["heads"][1]["collection"]), (&json!(7), &json!("B")));
         let deadline = Instant::now() + Duration::from_secs(10);
-        // The publisher here answers no check-in, so nothing is confirmed anew.
+        // The publisher here answers no check-in, so nothing is confirmed again.
         while check_in().await["age"].as_u64() <= first["age"].as_u64() {
             assert!(Instant::now() < deadline, "its age stands still");
         }

@@ -1,82 +1,51 @@
+//! The document is complete: every problem kind of the publisher is named by an operation, every
+//! route of the table is described, and every reference has a target.
+
 use std::collections::BTreeSet;
+
+use service::http::openapi::{missing_references, problem_kinds};
 
 use super::*;
 
-const METHODS: [&str; 5] = ["get", "put", "post", "patch", "delete"];
-
-/// What the source registers, as `get /path`.
-fn registered(source: &str) -> BTreeSet<String> {
-    let resources = source
-        .split("web::resource(")
-        .skip(1)
-        .filter_map(|rest| rest.strip_prefix('"')?.split_once('"'));
-    let methods = |(path, rest): (&str, &str)| {
-        let has = |method: &&&str| rest.contains(&format!(".{method}("));
-        METHODS
-            .iter()
-            .filter(has)
-            .map(|method| format!("{method} {path}"))
-            .collect::<Vec<_>>()
-    };
-    resources.flat_map(methods).collect()
-}
+/// Kinds that only a subscriber sends.
+const OF_SUBSCRIBER: &[ProblemKind] = &[
+    ProblemKind::Unauthorized,
+    ProblemKind::Unversioned,
+    ProblemKind::Loading,
+    ProblemKind::Stale,
+];
+/// Kinds that belong to no operation: the description of the document names them.
+const OF_NO_OPERATION: &[ProblemKind] = &[ProblemKind::NoSuchRoute, ProblemKind::MethodNotAllowed];
 
 #[test]
-fn what_is_routed_is_described_and_the_other_way_round() {
-    let whole = whole();
-    let paths = whole["paths"].as_object().expect("paths");
-    let described = paths.iter().flat_map(|(path, methods)| {
-        methods
-            .as_object()
-            .expect("methods")
-            .keys()
-            .map(move |method| format!("{method} {path}"))
-    });
-    assert_eq!(
-        described.collect::<BTreeSet<_>>(),
-        registered(include_str!("../../api.rs"))
-    );
-}
-
-#[test]
-fn every_kind_of_problem_is_described() {
-    let whole = whole().to_string();
-    let sources = [
-        include_str!("../error.rs"),
-        include_str!("../../write/change_set.rs"),
-        include_str!("../../fleet/restore.rs"),
-    ];
-    let everywhere = ["no-such-route", "method-not-allowed"];
-    for source in sources.map(|source| source.split("#[cfg(test)]").next().unwrap_or_default()) {
-        let kinds = source
-            .split("Problem::new(")
-            .chain(source.split("unavailable("))
-            .skip(1);
-        let kinds = kinds.filter_map(|rest| {
-            rest.lines()
-                .next()?
-                .split('"')
-                .nth(1)
-                .filter(|kind| !kind.contains(' '))
-        });
-        for kind in kinds.filter(|kind| !everywhere.contains(kind)) {
-            assert!(
-                whole.contains(&format!("urn:confcast:problem:{kind}\"")),
-                "{kind} is not described"
-            );
-        }
+fn a_route_is_in_the_table_once_and_its_path_is_described() {
+    let document = whole();
+    let mut seen = BTreeSet::new();
+    for route in table() {
+        let method = route.method().as_str().to_ascii_lowercase();
+        assert!(
+            document["paths"][route.path()][&method].is_object(),
+            "{}",
+            route.path()
+        );
+        assert!(
+            seen.insert((method, route.path())),
+            "{} is there twice",
+            route.path()
+        );
     }
 }
 
 #[test]
-fn every_reference_leads_somewhere() {
-    let whole = whole();
-    let text = whole.to_string();
-    for reference in text
-        .split(r##""$ref":"#"##)
-        .skip(1)
-        .filter_map(|rest| rest.split('"').next())
-    {
-        assert!(whole.pointer(reference).is_some(), "{reference}");
+fn every_problem_kind_of_the_publisher_is_named_by_an_operation_and_no_other_kind_is() {
+    let named = problem_kinds(&whole());
+    for kind in ProblemKind::ALL {
+        let sent = !OF_SUBSCRIBER.contains(kind) && !OF_NO_OPERATION.contains(kind);
+        assert_eq!(named.contains(kind), sent, "{kind}");
     }
+}
+
+#[test]
+fn every_reference_has_a_target() {
+    assert_eq!(missing_references(&whole()), BTreeSet::new());
 }

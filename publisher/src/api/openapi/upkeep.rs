@@ -1,92 +1,76 @@
-//! Operations of replicas, operators and orchestrators. It describes them, and does nothing.
+//! Operations of replicas, operators and orchestrators.
 
-use contract::fleet::{CheckIn, CheckInAnswer, EpochDeclared, ReplicaList, RestoreEpochRequest};
+use contract::{
+    ProblemKind,
+    fleet::{CheckIn, CheckInAnswer, EpochDeclared, ReplicaList, RestoreEpochRequest},
+};
 use serde_json::json;
-use service::openapi::{ApiAnswer, ApiDocument, ApiOperation, ApiSchema};
+use service::http::{
+    JSON,
+    openapi::{ApiAnswer, ApiOperation, ApiSchema, operations},
+};
 
 use crate::{
     api::openapi::{operation, reading},
-    metrics,
     transport::direct::TOKEN,
 };
 
-pub(super) fn add(document: ApiDocument) -> ApiDocument {
-    document
-        .operation("put", "/v1/replicas/{instance}", check_in())
-        .operation("get", "/v1/replicas", replicas())
-        .operation("post", "/v1/epoch", declare())
-        .operation("get", "/metrics", scrape())
-        .operation("get", "/healthz", alive())
-        .operation("get", "/readyz", ready())
-        .operation("get", "/openapi.json", itself())
-}
-
-fn check_in() -> ApiOperation {
+pub(crate) fn check_in() -> ApiOperation {
+    let summary = "A replica says where it is, and hears where everything stands";
     let instance =
         json!({"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"});
-    let operation = operation(
-        "checkIn",
-        "A replica says where it is, and hears where everything stands",
-    )
-    .path(
-        "instance",
-        "Name of the replica, the same as in the body",
-        instance.into(),
-    )
-    .header(
-        TOKEN,
-        "The token by which `LOCAL` knows its subscribers",
-        json!({"type": "string"}).into(),
-    )
-    .body("application/json", true, ApiSchema::given::<CheckIn>())
-    .problem(400, &["bad-body"])
-    .problem(503, &["busy"]);
+    let token = json!({"type": "string"});
+    let operation = operation("checkIn", summary)
+        .path(
+            "instance",
+            "Name of the replica, the same as in the body",
+            instance.into(),
+        )
+        .header(
+            TOKEN,
+            "The token by which `LOCAL` knows its subscribers",
+            token.into(),
+        )
+        .body(JSON, true, ApiSchema::received::<CheckIn>())
+        .problems(&[ProblemKind::BadBody, ProblemKind::Busy]);
     reading(operation).answer(ApiAnswer::json::<CheckInAnswer>(
         200,
         "Where the collections stand that it named",
     ))
 }
 
-fn replicas() -> ApiOperation {
-    let operation = reading(operation(
-        "listReplicas",
-        "All replicas, as every publisher of the store knows them",
-    ));
-    operation.answer(ApiAnswer::json::<ReplicaList>(200, "By name"))
+pub(crate) fn replicas() -> ApiOperation {
+    let summary = "All replicas, as every publisher of the store knows them";
+    reading(operation("listReplicas", summary))
+        .answer(ApiAnswer::json::<ReplicaList>(200, "By name"))
 }
 
-fn declare() -> ApiOperation {
-    operation(
-        "declareEpoch",
-        "The store was restored: everything counts in a new epoch from now on",
-    )
-    .body(
-        "application/json",
-        false,
-        ApiSchema::given::<RestoreEpochRequest>(),
-    )
-    .problem(400, &["bad-body"])
-    .problem(409, &["not-declared"])
-    .problem(503, &["not-declared", "stopping", "store-unavailable"])
-    .answer(ApiAnswer::json::<EpochDeclared>(200, "The new epoch"))
+pub(crate) fn declare() -> ApiOperation {
+    let summary = "The store was restored: everything counts in a new epoch from now on";
+    operation("declareEpoch", summary)
+        .body(JSON, false, ApiSchema::received::<RestoreEpochRequest>())
+        .problems(&[
+            ProblemKind::BadBody,
+            ProblemKind::NotDeclared,
+            ProblemKind::NotDeclaredNow,
+            ProblemKind::Stopping,
+            ProblemKind::StoreUnavailable,
+        ])
+        .answer(ApiAnswer::json::<EpochDeclared>(200, "The new epoch"))
 }
 
-fn scrape() -> ApiOperation {
-    let text = ApiAnswer::empty(200, "For Prometheus")
-        .content(metrics::MEDIA_TYPE, json!({"type": "string"}).into());
-    operation("getMetrics", "What is counted").answer(text)
+pub(crate) fn metrics() -> ApiOperation {
+    operations::metrics(operation("getMetrics", "What is counted"))
 }
 
-fn alive() -> ApiOperation {
-    operation("isAlive", "The process answers").answer(ApiAnswer::empty(204, "It is"))
+pub(crate) fn healthz() -> ApiOperation {
+    operations::positive(operation("isAlive", "The process answers"))
 }
 
-fn ready() -> ApiOperation {
-    reading(operation("isReady", "It can do its work")).answer(ApiAnswer::empty(204, "It is"))
+pub(crate) fn readyz() -> ApiOperation {
+    operations::positive(reading(operation("isReady", "It can do its work")))
 }
 
-fn itself() -> ApiOperation {
-    let answer = ApiAnswer::empty(200, "OpenAPI 3.1")
-        .content("application/json", json!({"type": "object"}).into());
-    operation("getOpenapi", "This document").answer(answer)
+pub(crate) fn openapi() -> ApiOperation {
+    operations::openapi(operation("getOpenapi", "This document"))
 }

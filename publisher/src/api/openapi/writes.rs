@@ -1,99 +1,91 @@
-//! Operations that write documents. It describes them, and does nothing.
+//! Operations that write documents.
 
 use contract::{
-    CanonicalJson, Written,
+    CanonicalJson, ProblemKind, Written,
     set::{ChangeSetRequest, ChangeSetWritten},
 };
 use serde_json::json;
-use service::openapi::{ApiAnswer, ApiDocument, ApiHeader, ApiOperation, ApiSchema};
+use service::http::{
+    JSON,
+    openapi::{
+        ApiAnswer, ApiHeader, ApiOperation, ApiSchema, ETAG,
+        operations::{of_collection, of_document},
+    },
+};
 
-use crate::api::openapi::{ETAG, of_collection, of_document, operation};
+use crate::api::openapi::operation;
 
-/// Where a new document is.
+/// Path of a new document.
 const LOCATION: ApiHeader = ApiHeader {
     name: "Location",
     description: "Path of the document",
     pattern: "^/v1/collections/[A-Za-z0-9_]+/documents/[A-Za-z0-9._:-]+$",
 };
 
-pub(super) fn add(document: ApiDocument) -> ApiDocument {
-    let one = "/v1/collections/{collection}/documents/{id}";
-    document
-        .operation("post", "/v1/collections/{collection}/documents", create())
-        .operation("put", one, put())
-        .operation("patch", one, patch())
-        .operation("delete", one, delete())
-        .operation("post", "/v1/changes", change_set())
-}
-
-fn create() -> ApiOperation {
-    let operation = of_collection("createDocument", "Create a document").problem(409, &["exists"]);
-    let operation =
-        operation.describe("Its id is the member `id` of the body, or made up when there is none.");
-    valued(writing(operation), "application/json")
+pub(crate) fn create() -> ApiOperation {
+    let operation = of_collection(operation("createDocument", "Create a document"))
+        .describe("Its id is the member `id` of the body, or made up when there is none.")
+        .problems(&[ProblemKind::Exists]);
+    with_value(writing(operation), JSON)
         .answer(ApiAnswer::json::<Written>(201, "It is there").with(&[LOCATION, ETAG]))
 }
 
-fn put() -> ApiOperation {
-    let operation = of_document(
-        "putDocument",
-        "Replace a document; its `metadata` is merged",
-    );
-    let operation = operation.describe("With `If-None-Match: *` it is created.");
-    valued(conditional(writing(operation)), "application/json")
+pub(crate) fn put() -> ApiOperation {
+    let summary = "Replace a document; its `metadata` is merged";
+    let operation = of_document(operation("putDocument", summary))
+        .describe("With `If-None-Match: *` it is created.");
+    with_value(conditional(writing(operation)), JSON)
         .answer(ApiAnswer::json::<Written>(200, "It has this value").with(&[ETAG]))
         .answer(ApiAnswer::json::<Written>(201, "It is there").with(&[ETAG]))
 }
 
-fn patch() -> ApiOperation {
-    let operation = of_document("patchDocument", "Change members of a document (RFC 7396)");
-    valued(
+pub(crate) fn patch() -> ApiOperation {
+    let summary = "Change members of a document (RFC 7396)";
+    let operation = of_document(operation("patchDocument", summary));
+    with_value(
         conditional(writing(operation)),
         "application/merge-patch+json",
     )
     .answer(ApiAnswer::json::<Written>(200, "It has this value").with(&[ETAG]))
 }
 
-fn delete() -> ApiOperation {
-    let operation = conditional(writing(of_document("deleteDocument", "Delete a document")));
-    operation.answer(ApiAnswer::json::<Written>(
+pub(crate) fn delete() -> ApiOperation {
+    let operation = of_document(operation("deleteDocument", "Delete a document"));
+    conditional(writing(operation)).answer(ApiAnswer::json::<Written>(
         200,
         "It is gone since this revision; there is no `crc`",
     ))
 }
 
-fn change_set() -> ApiOperation {
-    let operation = operation(
-        "commitChangeSet",
-        "Change several documents together, or none",
-    );
-    writing(operation)
-        .body(
-            "application/json",
-            true,
-            ApiSchema::given::<ChangeSetRequest>(),
-        )
-        .problem(400, &["bad-set", "bad-body"])
-        .problem(404, &["unknown-collection", "no-data"])
-        .problem(409, &["exists"])
-        .problem(412, &["condition-failed"])
-        .problem(413, &["set-too-large"])
-        .problem(415, &["media-type"])
-        .problem(422, &["schema"])
+pub(crate) fn change_set() -> ApiOperation {
+    let summary = "Change several documents together, or none";
+    writing(operation("commitChangeSet", summary))
+        .body(JSON, true, ApiSchema::received::<ChangeSetRequest>())
+        .problems(&[
+            ProblemKind::BadSet,
+            ProblemKind::BadBody,
+            ProblemKind::UnknownCollection,
+            ProblemKind::NoData,
+            ProblemKind::Exists,
+            ProblemKind::ConditionFailed,
+            ProblemKind::SetTooLarge,
+            ProblemKind::MediaType,
+            ProblemKind::Schema,
+        ])
         .answer(ApiAnswer::json::<ChangeSetWritten>(
             200,
             "What each member came to, in order",
         ))
 }
 
-/// What every write may hear, and say of itself.
+/// The same operation, with the headers and problems of every write.
 fn writing(operation: ApiOperation) -> ApiOperation {
     let label = || {
         ApiSchema::from(
             json!({"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"}),
         )
     };
-    let unavailable = ["busy", "stopping", "not-committed", "outcome-unknown"];
+    let trace = json!({"type": "string"});
     operation
         .header(
             "X-Correlation-Id",
@@ -105,34 +97,39 @@ fn writing(operation: ApiOperation) -> ApiOperation {
         .header(
             "traceparent",
             "W3C trace context; one of another form is left out",
-            json!({"type": "string"}).into(),
+            trace.into(),
         )
-        .problem(500, &["unreadable"])
-        .problem(503, &unavailable)
+        .problems(&[
+            ProblemKind::Unreadable,
+            ProblemKind::Busy,
+            ProblemKind::Stopping,
+            ProblemKind::NotCommitted,
+            ProblemKind::OutcomeUnknown,
+        ])
 }
 
-/// It has a document as its body.
-fn valued(operation: ApiOperation, media_type: &str) -> ApiOperation {
-    let operation = operation.body(media_type, true, ApiSchema::given::<CanonicalJson>());
+/// The same operation, with a document as its body.
+fn with_value(operation: ApiOperation, media_type: &str) -> ApiOperation {
     operation
-        .problem(400, &["bad-body"])
-        .problem(415, &["media-type"])
-        .problem(422, &["schema"])
+        .body(media_type, true, ApiSchema::received::<CanonicalJson>())
+        .problems(&[
+            ProblemKind::BadBody,
+            ProblemKind::MediaType,
+            ProblemKind::Schema,
+        ])
 }
 
+/// The same operation, with the conditions of a write.
 fn conditional(operation: ApiOperation) -> ApiOperation {
     let tag = json!({"type": "string", "pattern": r#"^"[0-9]{1,19}(-[0-9a-f]{8})?"$"#, "examples": ["\"1\""]});
     let tag = json!({"anyOf": [tag, {"type": "string", "const": "*"}]});
+    let any = json!({"type": "string", "const": "*"});
     operation
         .header(
             "If-Match",
             "The revision, or the entity tag, that the document must be at",
             tag.into(),
         )
-        .header(
-            "If-None-Match",
-            "`*`: it must be absent",
-            json!({"type": "string", "const": "*"}).into(),
-        )
-        .problem(412, &["condition-failed"])
+        .header("If-None-Match", "`*`: it must be absent", any.into())
+        .problems(&[ProblemKind::ConditionFailed])
 }

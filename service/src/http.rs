@@ -1,0 +1,53 @@
+//! The HTTP surface that both services share.
+//!
+//! | module | content |
+//! |---|---|
+//! | [`routes`] | one table of routes, for the router and for the OpenAPI document |
+//! | [`methods`] | HEAD, 405 with `Allow`, 404 `no-such-route` |
+//! | [`problem`] | error answers: RFC 9457 problems |
+//! | [`etag`] | entity tags and conditional reads: 304 |
+//! | [`feed`] | the change feed as pages and as a live stream |
+//! | [`frames`] | lists and snapshots, document by document |
+//! | [`stream_slots`], [`snapshot_slots`] | limits for streams and snapshots |
+//! | [`health`] | `/healthz`, `/openapi.json`, `/metrics` |
+//! | [`openapi`] | OpenAPI 3.1 documents |
+//!
+//! Nothing in this module reads configuration: handlers of the services do, and hand it over.
+
+use actix_web::HttpRequest;
+
+use problem::ProblemError;
+
+pub mod etag;
+pub mod feed;
+pub mod frames;
+pub mod health;
+pub mod methods;
+pub mod openapi;
+pub mod problem;
+pub mod routes;
+pub mod snapshot_slots;
+pub mod stream_slots;
+
+/// Media type of most bodies.
+pub const JSON: &str = "application/json";
+
+/// A header of a request; `None` when the request does not have it. Several lines of one header are
+/// one list (RFC 9110 section 5.3).
+///
+/// # Errors
+/// 400 `bad-request` when the header is not visible ASCII.
+pub fn header_text(
+    request: &HttpRequest,
+    name: impl AsRef<str>,
+) -> Result<Option<String>, ProblemError> {
+    let name = name.as_ref();
+    let lines: Result<Vec<_>, _> = request
+        .headers()
+        .get_all(name)
+        .map(|line| line.to_str())
+        .collect();
+    let lines =
+        lines.map_err(|_not_ascii| ProblemError::bad_request(name, "expected visible ASCII"))?;
+    Ok((!lines.is_empty()).then(|| lines.join(", ")))
+}

@@ -1,0 +1,288 @@
+//! The change feed: `GET /v1/changes` and `GET /v1/collections/{collection}/changes`, as JSON pages
+//! or as a live stream ([`live`]).
+//!
+//! Both services answer with this code. Each hands over a [`FeedView`]: heads, and the changes up to
+//! them. Changes are sent strictly by revision, without gaps. A reader that cannot be served without
+//! a gap is told the reason and has to load a snapshot: with 410 for a page, with the event `resync`
+//! in a stream. Nothing here reads a log or memory itself.
+
+use std::{collections::BTreeMap, convert::Infallible, future::Future};
+
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, http::header::ACCEPT, web::Query};
+use contract::{
+    Change, CollectionName, Epoch, EventData, FeedPage, Head, Revision,
+    feed::{self, FeedGoneError, FeedScope, PAGE, PAGE_BYTES, PageBudget, Since},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{header_text, problem::ProblemError};
+
+pub mod live;
+
+/// Query of both routes: `?since=41` for one collection, `?since=A:41,B:7` for several.
+#[derive(Debug, Deserialize)]
+struct FeedQuery {
+    since: Option<String>,
+    epoch: Option<String>,
+    limit: Option<usize>,
+}
+
+/// A request for the feed, parsed.
+#[derive(Debug)]
+pub struct FeedRequest {
+    /// Which feed.
+    pub scope: FeedScope,
+    /// Whether the caller asks for a live stream rather than a page.
+    pub live: bool,
+    /// The position of the reader. `None` means the present, which only a stream can begin with.
+    pub position: Option<FeedPosition>,
+    /// Most changes of a page.
+    limit: usize,
+}
+
+/// The position of a reader.
+#[derive(Debug, Clone)]
+pub struct FeedPosition {
+    /// The history that `since` counts in, if the reader says so.
+    pub epoch: Option<Epoch>,
+    /// The last revision that the reader has, by collection.
+    pub since: Since,
+}
+
+impl FeedRequest {
+    /// Parses `Accept`, the query, and for a stream `Last-Event-ID`, which wins over the query.
+    ///
+    /// # Errors
+    /// 400 `bad-request` when one of them is not of its form, or when `since` of a page is missing.
+    pub fn parse(request: &HttpRequest, scope: FeedScope) -> Result<Self, ProblemError> {
+        let query = Query::<FeedQuery>::from_query(request.query_string());
+        let FeedQuery {
+            since,
+            epoch,
+            limit,
+        } = query.map_err(unreadable_query)?.into_inner();
+        let live = feed::wants_stream(header_text(request, ACCEPT)?.as_deref());
+        let mut position = None;
+        if live && let Some(id) = header_text(request, "Last-Event-ID")?.filter(|id| !id.is_empty())
+        {
+            let parsed = scope.position(&id);
+            let (epoch, since) =
+                parsed.map_err(|error| ProblemError::bad_request("Last-Event-ID", error))?;
+            position = Some(FeedPosition {
+                epoch: Some(epoch),
+                since,
+            });
+        }
+        if position.is_none() {
+            let epoch = epoch.as_deref().map(str::parse).transpose();
+            let epoch = epoch.map_err(|error| ProblemError::bad_request("epoch", error))?;
+            let since = since.as_deref().map(|since| scope.since(since)).transpose();
+            let since = since.map_err(|error| ProblemError::bad_request("since", error))?;
+            position = since.map(|since| FeedPosition { epoch, since });
+        }
+        if !live && position.is_none() {
+            return Err(ProblemError::unreadable("missing field `since`"));
+        }
+        Ok(Self {
+            scope,
+            live,
+            position,
+            limit: limit.unwrap_or(PAGE).clamp(1, PAGE),
+        })
+    }
+
+    /// The collections of the position; none when the reader begins with the present.
+    pub fn collections(&self) -> impl Iterator<Item = &CollectionName> {
+        self.position
+            .iter()
+            .flat_map(|position| position.since.keys())
+    }
+}
+
+/// `limit` is the only member of the query that is not a text, so a field without a name is it.
+fn unreadable_query(error: impl std::fmt::Display) -> ProblemError {
+    let error = ProblemError::unreadable(error);
+    match error.problem().field {
+        Some(_) => error,
+        None => ProblemError::bad_request("limit", &error.problem().detail),
+    }
+}
+
+/// An item of the feed.
+pub trait FeedItem: Serialize {
+    /// Its collection.
+    fn collection(&self) -> &CollectionName;
+    /// Its revision.
+    fn revision(&self) -> Revision;
+    /// The history that the revision counts in.
+    fn epoch(&self) -> Option<Epoch>;
+}
+
+impl FeedItem for Change {
+    fn collection(&self) -> &CollectionName {
+        &self.collection
+    }
+
+    fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    fn epoch(&self) -> Option<Epoch> {
+        Some(self.epoch)
+    }
+}
+
+impl FeedItem for EventData {
+    fn collection(&self) -> &CollectionName {
+        &self.collection
+    }
+
+    fn revision(&self) -> Revision {
+        self.revision.unwrap_or_default()
+    }
+
+    fn epoch(&self) -> Option<Epoch> {
+        self.epoch
+    }
+}
+
+/// Limits of one read: changes, and bytes of their values.
+#[derive(Debug, Clone, Copy)]
+pub struct FeedLimits {
+    /// Most changes.
+    pub changes: usize,
+    /// Bytes of values after which the read ends.
+    pub bytes: usize,
+}
+
+/// Heads of one moment, and the changes up to them.
+pub trait FeedView {
+    /// A change.
+    type Item: FeedItem;
+    /// Why changes could not be read. It is temporary; [`Infallible`] when it cannot happen.
+    type Unavailable;
+
+    /// The head of a collection; `None` when the collection is not served.
+    fn head(&self, collection: &CollectionName) -> Option<Head>;
+
+    /// Changes after a revision, in order and without a gap: at least one when the limits are above
+    /// 0, and none beyond the head.
+    ///
+    /// # Errors
+    /// [`FeedError::Gone`] when the next change is no longer there.
+    fn changes(
+        &self,
+        head: &Head,
+        after: Revision,
+        limits: FeedLimits,
+    ) -> impl Future<Output = Result<ReadChanges<Self::Item>, FeedError<Self::Unavailable>>>;
+}
+
+/// The result of one read.
+#[derive(Debug)]
+pub struct ReadChanges<I> {
+    /// The changes.
+    pub items: Vec<I>,
+    /// Bytes of their values.
+    pub bytes: usize,
+}
+
+/// Why there is no next page.
+#[derive(Debug)]
+pub enum FeedError<U> {
+    /// The reader cannot continue from its position without a gap.
+    Gone(FeedGoneError),
+    /// The changes cannot be read now.
+    Unavailable(U),
+}
+
+impl<U> From<FeedGoneError> for FeedError<U> {
+    fn from(gone: FeedGoneError) -> Self {
+        Self::Gone(gone)
+    }
+}
+
+impl From<FeedError<Infallible>> for ProblemError {
+    fn from(error: FeedError<Infallible>) -> Self {
+        match error {
+            FeedError::Gone(gone) => gone.problem().into(),
+            FeedError::Unavailable(never) => match never {},
+        }
+    }
+}
+
+/// The answer with one page. Headers that `answer` has already are kept.
+///
+/// # Errors
+/// When the reader cannot continue from its position, or when the changes cannot be read now.
+pub async fn page<V: FeedView>(
+    view: &V,
+    request: FeedRequest,
+    mut answer: HttpResponseBuilder,
+) -> Result<HttpResponse, FeedError<V::Unavailable>> {
+    // `FeedRequest::parse` refuses a page without a position.
+    let FeedPosition { epoch, since } = request.position.unwrap_or_else(|| FeedPosition {
+        epoch: None,
+        since: Since::new(),
+    });
+    let heads = heads_of(view, &since);
+    let limits = FeedLimits {
+        changes: request.limit,
+        bytes: PAGE_BYTES,
+    };
+    let items = next_changes(view, &heads, &since, epoch, limits).await?;
+    let mut reached = since;
+    for item in &items {
+        reached.insert(item.collection().clone(), item.revision());
+    }
+    let more = heads
+        .iter()
+        .any(|head| reached[&head.collection] < head.revision);
+    Ok(answer.json(FeedPage { heads, items, more }))
+}
+
+/// Heads of the collections of a position, by name.
+fn heads_of(view: &impl FeedView, since: &Since) -> Vec<Head> {
+    since
+        .keys()
+        .filter_map(|collection| view.head(collection))
+        .collect()
+}
+
+/// The next changes of the collections, by collection and revision, within the limits.
+async fn next_changes<V: FeedView>(
+    view: &V,
+    heads: &[Head],
+    since: &Since,
+    epoch: Option<Epoch>,
+    limits: FeedLimits,
+) -> Result<Vec<V::Item>, FeedError<V::Unavailable>> {
+    let mut pending = Vec::new();
+    for head in heads {
+        let Some(after) = since.get(&head.collection).copied() else {
+            continue;
+        };
+        feed::check(head, after, epoch)?;
+        if after < head.revision {
+            pending.push((head, after));
+        }
+    }
+    // The budget gives the rest of a page to the collection that has most to send.
+    pending.sort_by_key(|(head, after)| head.revision - after);
+    let mut budget = PageBudget::new(pending.len(), limits.changes, limits.bytes);
+    let mut items = BTreeMap::<&CollectionName, Vec<V::Item>>::new();
+    for (head, after) in pending {
+        let (changes, bytes) = budget.share();
+        let read = view
+            .changes(head, after, FeedLimits { changes, bytes })
+            .await?;
+        budget.spent(read.items.len(), read.bytes);
+        items.insert(&head.collection, read.items);
+    }
+    Ok(items.into_values().flatten().collect())
+}
+
+/// Bytes of the value of a change, as the limits of the feed count them.
+pub fn value_bytes(value: Option<&contract::CanonicalJson>) -> usize {
+    value.map_or(0, |value| value.as_str().len())
+}

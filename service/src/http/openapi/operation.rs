@@ -1,0 +1,245 @@
+//! One operation of a document: parameters, body, answers and problems.
+//!
+//! Which answers an operation has cannot be derived from types: each service says so.
+
+use std::collections::BTreeMap;
+
+use contract::{Problem, ProblemKind, problem::MEDIA_TYPE};
+use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+
+use super::{
+    ETAG, RETRY_AFTER,
+    schema::{ApiSchema, Schemas},
+};
+use crate::http::JSON;
+
+/// A header of an answer; it means the same in every answer.
+#[derive(Debug, Clone, Copy)]
+pub struct ApiHeader {
+    /// The name.
+    pub name: &'static str,
+    /// The meaning.
+    pub description: &'static str,
+    /// A regular expression for its value.
+    pub pattern: &'static str,
+}
+
+/// One answer of an operation.
+#[derive(Debug, Clone)]
+pub struct ApiAnswer {
+    status: u16,
+    description: String,
+    content: Map<String, Value>,
+    headers: Map<String, Value>,
+    schemas: Schemas,
+}
+
+impl ApiAnswer {
+    /// An answer without a body.
+    pub fn empty(status: u16, description: impl Into<String>) -> Self {
+        Self {
+            status,
+            description: description.into(),
+            content: Map::new(),
+            headers: Map::new(),
+            schemas: Schemas::new(),
+        }
+    }
+
+    /// An answer with a body of this type.
+    pub fn json<T: ToSchema>(status: u16, description: impl Into<String>) -> Self {
+        Self::empty(status, description).content(JSON, ApiSchema::of::<T>())
+    }
+
+    /// The same, with a body of this media type.
+    #[must_use]
+    pub fn content(mut self, media_type: &str, schema: ApiSchema) -> Self {
+        self.content
+            .insert(media_type.to_owned(), json!({"schema": schema.value}));
+        self.schemas.extend(schema.named);
+        self
+    }
+
+    /// The same; it always has these headers.
+    #[must_use]
+    pub fn with(self, headers: &[ApiHeader]) -> Self {
+        self.headers(headers, true)
+    }
+
+    /// The same; it may have these headers.
+    #[must_use]
+    pub fn may_have(self, headers: &[ApiHeader]) -> Self {
+        self.headers(headers, false)
+    }
+
+    fn headers(mut self, headers: &[ApiHeader], required: bool) -> Self {
+        for ApiHeader {
+            name,
+            description,
+            pattern,
+        } in headers
+        {
+            let schema = json!({"type": "string", "pattern": pattern});
+            let header =
+                json!({"description": description, "required": required, "schema": schema});
+            self.headers.insert((*name).to_owned(), header);
+        }
+        self
+    }
+}
+
+/// The description of a method of a path.
+#[derive(Debug, Clone)]
+pub struct ApiOperation {
+    value: Map<String, Value>,
+    parameters: Vec<Value>,
+    answers: BTreeMap<u16, ApiAnswer>,
+    problems: BTreeMap<u16, Vec<ProblemKind>>,
+    schemas: Schemas,
+    /// Schemas of the body: they allow null.
+    pub(super) received: Schemas,
+}
+
+impl ApiOperation {
+    /// An operation: `id` is its name in generated clients, `summary` one line for readers.
+    pub fn new(id: &str, summary: &str) -> Self {
+        let value = json!({"operationId": id, "summary": summary});
+        Self {
+            value: value.as_object().cloned().unwrap_or_default(),
+            parameters: Vec::new(),
+            answers: BTreeMap::new(),
+            problems: BTreeMap::new(),
+            schemas: Schemas::new(),
+            received: Schemas::new(),
+        }
+    }
+
+    /// The same, with a description of more than one line.
+    #[must_use]
+    pub fn describe(mut self, description: &str) -> Self {
+        self.value
+            .insert("description".to_owned(), description.into());
+        self
+    }
+
+    /// The same; the caller may have to send a token.
+    #[must_use]
+    pub fn secured(mut self, scheme: &str) -> Self {
+        self.value
+            .insert("security".to_owned(), json!([{}, {scheme: []}]));
+        self
+    }
+
+    /// The same, with a parameter in the path.
+    #[must_use]
+    pub fn path(self, name: &str, description: &str, schema: ApiSchema) -> Self {
+        self.parameter("path", name, description, true, schema)
+    }
+
+    /// The same, with an optional parameter in the query.
+    #[must_use]
+    pub fn query(self, name: &str, description: &str, schema: ApiSchema) -> Self {
+        self.parameter("query", name, description, false, schema)
+    }
+
+    /// The same, with an optional header of the request.
+    #[must_use]
+    pub fn header(self, name: &str, description: &str, schema: ApiSchema) -> Self {
+        self.parameter("header", name, description, false, schema)
+    }
+
+    fn parameter(
+        mut self,
+        location: &str,
+        name: &str,
+        description: &str,
+        required: bool,
+        schema: ApiSchema,
+    ) -> Self {
+        let parameter = json!({
+            "in": location, "name": name, "description": description, "required": required, "schema": schema.value,
+        });
+        self.parameters.push(parameter);
+        self.schemas.extend(schema.named);
+        self
+    }
+
+    /// The same, with a body. Each call adds a media type.
+    #[must_use]
+    pub fn body(mut self, media_type: &str, required: bool, schema: ApiSchema) -> Self {
+        let body = self
+            .value
+            .entry("requestBody")
+            .or_insert_with(|| json!({"required": required, "content": {}}));
+        body["content"][media_type] = json!({"schema": schema.value});
+        self.received.extend(schema.named);
+        self
+    }
+
+    /// The same, with an answer.
+    #[must_use]
+    pub fn answer(mut self, answer: ApiAnswer) -> Self {
+        self.answers.insert(answer.status, answer);
+        self
+    }
+
+    /// The same; it may be answered with problems of these kinds. The kind decides the status.
+    #[must_use]
+    pub fn problems(mut self, kinds: &[ProblemKind]) -> Self {
+        for kind in kinds {
+            self.problems.entry(kind.status()).or_default().push(*kind);
+        }
+        self
+    }
+
+    /// The operation as JSON. Adds the schemas that it refers to.
+    pub(super) fn into_value(self, schemas: &mut Schemas) -> Value {
+        let Self {
+            mut value,
+            parameters,
+            mut answers,
+            problems,
+            schemas: referred,
+            received: _,
+        } = self;
+        schemas.extend(referred);
+        answers.extend(
+            problems
+                .iter()
+                .map(|(status, kinds)| (*status, problem(*status, kinds))),
+        );
+        let mut responses = Map::new();
+        for (status, answer) in answers {
+            schemas.extend(answer.schemas);
+            let mut response = json!({"description": answer.description});
+            for (member, map) in [("headers", answer.headers), ("content", answer.content)] {
+                if !map.is_empty() {
+                    response[member] = map.into();
+                }
+            }
+            responses.insert(status.to_string(), response);
+        }
+        value.insert("parameters".to_owned(), parameters.into());
+        value.insert("responses".to_owned(), responses.into());
+        value.into()
+    }
+}
+
+/// The answer for problems of one status: its `type` is one of these kinds.
+fn problem(status: u16, kinds: &[ProblemKind]) -> ApiAnswer {
+    let types: Vec<_> = kinds.iter().map(ProblemKind::to_string).collect();
+    let names: Vec<_> = kinds
+        .iter()
+        .map(|kind| format!("`{}`", kind.as_str()))
+        .collect();
+    let mut schema = ApiSchema::of::<Problem>();
+    schema.value["properties"] = json!({"type": {"enum": types}, "status": {"const": status}});
+    let answer = ApiAnswer::empty(status, names.join(", ")).content(MEDIA_TYPE, schema);
+    match status {
+        // As `problem::respond` does.
+        503 => answer.with(&[RETRY_AFTER]),
+        409 | 412 => answer.may_have(&[ETAG]),
+        _ => answer,
+    }
+}

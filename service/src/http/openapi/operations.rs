@@ -1,0 +1,172 @@
+//! Operations that both services offer, and parts of operations.
+//!
+//! A service begins with an operation of its own, which has the problems that every request may
+//! get, and completes it with these functions.
+
+use contract::{
+    CollectionName, Document, DocumentId, Epoch, FeedPage, Head, Heads, ProblemKind,
+    feed::{EVENT_STREAM, PAGE},
+    listing::NDJSON,
+    schema::{DocumentList, ListStart},
+    snapshot::{SnapshotEnd, SnapshotItem, SnapshotStart},
+};
+use serde_json::json;
+use utoipa::ToSchema;
+
+use super::{ApiAnswer, ApiHeader, ApiOperation, ApiSchema, ETAG, VARY};
+use crate::http::{JSON, health::METRICS_MEDIA_TYPE};
+
+/// The same operation, for one collection.
+pub fn of_collection(operation: ApiOperation) -> ApiOperation {
+    let schema = ApiSchema::of::<CollectionName>();
+    operation.problems(&[ProblemKind::UnknownCollection]).path(
+        "collection",
+        "Name of the collection",
+        schema,
+    )
+}
+
+/// The same operation, for one document of a collection.
+pub fn of_document(operation: ApiOperation) -> ApiOperation {
+    of_collection(operation)
+        .problems(&[ProblemKind::NoData])
+        .path("id", "Id of the document", ApiSchema::of::<DocumentId>())
+}
+
+/// The same operation, for the collections that the query selects.
+pub fn of_selection(operation: ApiOperation) -> ApiOperation {
+    let names = json!({"type": "string", "examples": ["ChannelConfiguration,SkillConfiguration"]});
+    let description = "Names, separated by commas; all when it is left out";
+    operation
+        .query("collections", description, names.into())
+        .problems(&[ProblemKind::UnknownCollection])
+}
+
+/// The same operation, with the answer 304 for a client that has the content already.
+pub fn cached(operation: ApiOperation, headers: &[ApiHeader]) -> ApiOperation {
+    let tags = json!({"type": "string"});
+    operation
+        .header(
+            "If-None-Match",
+            "Entity tags that the caller has, or `*`",
+            tags.into(),
+        )
+        .answer(ApiAnswer::empty(304, "The caller has it already").with(headers))
+}
+
+/// Answer of the heads of several collections.
+pub fn heads() -> ApiAnswer {
+    ApiAnswer::json::<Heads>(200, "Heads of one moment")
+}
+
+/// Answer of the head of one collection.
+pub fn head() -> ApiAnswer {
+    ApiAnswer::json::<Head>(200, "Its head")
+}
+
+/// Answer of one document.
+pub fn document() -> ApiAnswer {
+    ApiAnswer::json::<Document>(200, "The document").with(&[ETAG])
+}
+
+/// Answer of a list of documents.
+pub fn documents() -> ApiAnswer {
+    let line = ApiSchema::lines([
+        ApiSchema::of::<ListStart>(),
+        ApiSchema::of::<Document>(),
+        ApiSchema::of::<SnapshotEnd>(),
+    ]);
+    let description = "Head and documents of one moment, in the form that `Accept` names";
+    ApiAnswer::json::<DocumentList>(200, description)
+        .content(NDJSON, line)
+        .with(&[ETAG, VARY])
+}
+
+/// Answer of a snapshot.
+pub fn snapshot() -> ApiAnswer {
+    let line = ApiSchema::lines([
+        ApiSchema::of::<SnapshotStart>(),
+        ApiSchema::of::<SnapshotItem>(),
+        ApiSchema::of::<SnapshotEnd>(),
+    ]);
+    ApiAnswer::empty(200, "One JSON text per line").content(NDJSON, line)
+}
+
+/// Description of a snapshot.
+pub const SNAPSHOT: &str = "Its last line proves it complete: what ends without it was cut off.";
+
+/// The feed of several collections. `I` is the item, `headers` are in every answer.
+pub fn feed<I>(operation: ApiOperation, headers: &[ApiHeader]) -> ApiOperation
+where
+    I: ToSchema,
+    FeedPage<I>: ToSchema,
+{
+    let since =
+        json!({"type": "string", "examples": ["ChannelConfiguration:0,SkillConfiguration:0"]});
+    let operation = operation.problems(&[ProblemKind::UnknownCollection]);
+    feed_since::<I>(operation, since.into(), headers)
+}
+
+/// The feed of one collection. `I` is the item, `headers` are in every answer.
+pub fn feed_of_collection<I>(operation: ApiOperation, headers: &[ApiHeader]) -> ApiOperation
+where
+    I: ToSchema,
+    FeedPage<I>: ToSchema,
+{
+    let since = json!({"type": "string", "pattern": "^[0-9]{1,19}$", "examples": ["0"]});
+    feed_since::<I>(of_collection(operation), since.into(), headers)
+}
+
+fn feed_since<I>(operation: ApiOperation, since: ApiSchema, headers: &[ApiHeader]) -> ApiOperation
+where
+    I: ToSchema,
+    FeedPage<I>: ToSchema,
+{
+    let text = || ApiSchema::from(json!({"type": "string"}));
+    let limit = json!({"type": "integer", "minimum": 0, "maximum": PAGE});
+    let page = ApiAnswer::empty(
+        200,
+        "A page, or with `Accept: text/event-stream` all that is to come",
+    )
+    .content(JSON, ApiSchema::of::<FeedPage<I>>().with_named::<I>())
+    .content(EVENT_STREAM, text())
+    .may_have(&[VARY])
+    .with(headers);
+    operation
+        .describe(
+            "As a stream of server-sent events it has no end: `change` with an item, `resync` where \
+             it cannot go on.",
+        )
+        .query(
+            "since",
+            "What the caller has; left out, a stream begins with the present, and a page cannot be",
+            since,
+        )
+        .query("epoch", "The history that `since` counts in", ApiSchema::of::<Epoch>())
+        .query(
+            "limit",
+            "Most items of a page; more than there may be is taken for that many",
+            limit.into(),
+        )
+        .header("Last-Event-ID", "`id` of the last event of a stream that was cut off", text())
+        .problems(&[ProblemKind::FeedGone, ProblemKind::StreamsFull])
+        .answer(page)
+}
+
+/// `GET /metrics`.
+pub fn metrics(operation: ApiOperation) -> ApiOperation {
+    let text = json!({"type": "string"});
+    operation
+        .answer(ApiAnswer::empty(200, "For Prometheus").content(METRICS_MEDIA_TYPE, text.into()))
+}
+
+/// `GET /healthz` and `GET /readyz`, when the answer is positive.
+pub fn positive(operation: ApiOperation) -> ApiOperation {
+    operation.answer(ApiAnswer::empty(204, "It is"))
+}
+
+/// `GET /openapi.json`.
+pub fn openapi(operation: ApiOperation) -> ApiOperation {
+    let object = json!({"type": "object"});
+    operation.answer(ApiAnswer::empty(200, "OpenAPI 3.1").content(JSON, object.into()))
+}

@@ -1,0 +1,136 @@
+//! JSON Schemas of the types that are read and written.
+//!
+//! `utoipa` derives them; this module corrects what the derive cannot know about the wire format.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use utoipa::{ToSchema, openapi::RefOr};
+
+/// The name that the derive gives to an alias of `u64`.
+const NUMBER: &str = "u64";
+
+/// Schemas by name, as `components/schemas` of a document.
+pub(super) type Schemas = BTreeMap<String, Value>;
+
+/// Whether an optional member may be null.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Nulls {
+    Omitted,
+    Allowed,
+}
+
+/// A schema, and the named schemas that it refers to.
+#[derive(Debug, Clone)]
+pub struct ApiSchema {
+    pub(super) value: Value,
+    pub(super) named: Schemas,
+}
+
+impl ApiSchema {
+    /// The schema of a type that the service sends, by reference.
+    pub fn of<T: ToSchema>() -> Self {
+        Self::derived::<T>(Nulls::Omitted)
+    }
+
+    /// The schema of a type that the service receives: an optional member may be null as well as
+    /// absent.
+    pub fn received<T: ToSchema>() -> Self {
+        Self::derived::<T>(Nulls::Allowed)
+    }
+
+    fn derived<T: ToSchema>(nulls: Nulls) -> Self {
+        let mut all = vec![(T::name().into_owned(), T::schema())];
+        T::schemas(&mut all);
+        let named = all
+            .into_iter()
+            .filter(|(name, _schema)| name != NUMBER)
+            .map(|(name, schema)| (name, corrected(&schema, nulls)))
+            .collect();
+        Self {
+            value: json!({"$ref": format!("#/components/schemas/{}", T::name())}),
+            named,
+        }
+    }
+
+    /// The same, with the schema of a type parameter among the named ones.
+    #[must_use]
+    pub fn with_named<T: ToSchema>(mut self) -> Self {
+        self.named.extend(Self::of::<T>().named);
+        self
+    }
+
+    /// The schema of newline-delimited JSON, each line of which has one of these schemas. A schema
+    /// cannot describe lines, so they are items of an array (as in OpenAPI 3.2).
+    pub fn lines<const N: usize>(lines: [Self; N]) -> Self {
+        let named = lines.iter().flat_map(|line| line.named.clone()).collect();
+        let one_of: Vec<_> = lines.into_iter().map(|line| line.value).collect();
+        Self {
+            value: json!({"type": "array", "items": {"oneOf": one_of}, "description": "One item per line"}),
+            named,
+        }
+    }
+}
+
+impl From<Value> for ApiSchema {
+    fn from(value: Value) -> Self {
+        Self {
+            value,
+            named: Schemas::new(),
+        }
+    }
+}
+
+fn corrected(schema: &RefOr<utoipa::openapi::Schema>, nulls: Nulls) -> Value {
+    let mut value =
+        serde_json::to_value(schema).expect("a schema has string keys and finite numbers only");
+    correct(&mut value, nulls);
+    value
+}
+
+/// Corrects what the derive cannot know: an optional member is absent, not null, in what the service
+/// sends; an alias of a number is a number; numbers have 64 bits.
+fn correct(value: &mut Value, nulls: Nulls) {
+    match value {
+        Value::Object(members) => {
+            if nulls == Nulls::Omitted
+                && let Some(Value::Array(types)) = members.get_mut("type")
+            {
+                types.retain(|each| each != "null");
+                if let [only] = &mut types[..] {
+                    members["type"] = only.take();
+                }
+            }
+            let null = json!({"type": "null"});
+            if nulls == Nulls::Omitted
+                && let Some(Value::Array(options)) = members.get_mut("oneOf")
+                && let [option, other] = &mut options[..]
+                && *other == null
+                && let Value::Object(option) = option.take()
+            {
+                members.remove("oneOf");
+                members.extend(option);
+            }
+            if members
+                .get("$ref")
+                .is_some_and(|to| *to == format!("#/components/schemas/{NUMBER}"))
+            {
+                members.remove("$ref");
+                members.extend([
+                    ("type".to_owned(), "integer".into()),
+                    ("format".to_owned(), "uint64".into()),
+                ]);
+                members.insert("minimum".to_owned(), 0.into());
+            }
+            if members
+                .get("format")
+                .is_some_and(|format| format == "uint64")
+            {
+                members.insert("maximum".to_owned(), u64::MAX.into());
+            }
+            members.values_mut().for_each(|value| correct(value, nulls));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|value| correct(value, nulls)),
+        _ => {}
+    }
+}

@@ -1,0 +1,165 @@
+//! Error answers of both services: an RFC 9457 problem becomes an HTTP response here, and nowhere
+//! else.
+//!
+//! A kind of problem decides the status and the headers: every 503 has `Retry-After`, a problem
+//! with the entity tag of a document has `ETag`. Nothing here logs: an error of the client needs no
+//! log line, and a failure of the service is logged where it happens.
+
+use std::fmt;
+
+use actix_web::{
+    HttpResponse, HttpResponseBuilder, ResponseError,
+    http::{
+        StatusCode,
+        header::{ETAG, RETRY_AFTER},
+    },
+};
+use contract::{CollectionName, DocumentId, Problem, ProblemKind, problem::MEDIA_TYPE};
+
+/// Seconds after which a request that was answered 503 may be sent again.
+const RETRY_SECONDS: u64 = 1;
+
+/// An error answer: a [`Problem`] that a handler returns as its error.
+#[derive(Debug, Clone)]
+pub struct ProblemError(Box<Problem>);
+
+impl ProblemError {
+    /// 400 `bad-request`: a parameter or a header is not of its form.
+    pub fn bad_request(field: &str, detail: impl fmt::Display) -> Self {
+        Problem::new(ProblemKind::BadRequest, detail.to_string())
+            .field(field)
+            .into()
+    }
+
+    /// 400 `bad-request`: a path or a query that serde cannot read. Serde names the field in
+    /// backticks when it knows which field is wrong.
+    pub fn unreadable(error: impl fmt::Display) -> Self {
+        let detail = error.to_string();
+        let field = detail.split('`').nth(1).map(str::to_owned);
+        Problem {
+            field,
+            ..Problem::new(ProblemKind::BadRequest, detail)
+        }
+        .into()
+    }
+
+    /// 404 `unknown-collection`: the collection is not served here.
+    pub fn unknown_collection(name: &str) -> Self {
+        let detail = format!(
+            "There is no collection {name:?} here; add it to AURA_CONFIGURATION_COLLECTIONS."
+        );
+        Problem::new(ProblemKind::UnknownCollection, detail)
+            .field("collection")
+            .into()
+    }
+
+    /// 404 `no-data`: the document does not exist (requirement A18).
+    pub fn no_data(collection: &CollectionName, id: &DocumentId) -> Self {
+        let detail = format!("{collection} with id: {id} cannot be found");
+        Problem::new(ProblemKind::NoData, detail).field("id").into()
+    }
+
+    /// 503 `streams-full`: as many readers follow the feed as the limit allows.
+    pub fn streams_full() -> Self {
+        let detail = "As many readers follow the feed here as may; come back in a moment";
+        Problem::new(ProblemKind::StreamsFull, detail).into()
+    }
+
+    /// The problem.
+    pub fn problem(&self) -> &Problem {
+        &self.0
+    }
+
+    /// The problem, by value.
+    pub fn into_problem(self) -> Box<Problem> {
+        self.0
+    }
+}
+
+impl From<Problem> for ProblemError {
+    fn from(problem: Problem) -> Self {
+        Self(Box::new(problem))
+    }
+}
+
+impl fmt::Display for ProblemError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Problem {
+            status,
+            title,
+            detail,
+            ..
+        } = &*self.0;
+        write!(f, "{status} {title}: {detail}")
+    }
+}
+
+impl std::error::Error for ProblemError {}
+
+impl ResponseError for ProblemError {
+    fn status_code(&self) -> StatusCode {
+        status(&self.0)
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        respond(HttpResponse::Ok(), &self.0)
+    }
+}
+
+/// The HTTP status of a problem.
+pub fn status(problem: &Problem) -> StatusCode {
+    StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// The answer for a problem. It keeps the headers that `answer` has already.
+pub fn respond(mut answer: HttpResponseBuilder, problem: &Problem) -> HttpResponse {
+    let status = status(problem);
+    answer.status(status).content_type(MEDIA_TYPE);
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        answer.insert_header((RETRY_AFTER, RETRY_SECONDS));
+    }
+    if status == StatusCode::REQUEST_TIMEOUT {
+        // The rest of the body may never arrive, so the connection cannot be used again.
+        answer.force_close();
+    }
+    if let Some(etag) = &problem.etag {
+        answer.insert_header((ETAG, etag.as_str()));
+    }
+    answer.body(serde_json::to_vec(problem).expect("a problem has string keys only"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_503_says_when_to_try_again() {
+        for (kind, seconds) in [(ProblemKind::Busy, Some("1")), (ProblemKind::Exists, None)] {
+            let answer = ProblemError::from(Problem::new(kind, "detail")).error_response();
+            let header = answer.headers().get(RETRY_AFTER);
+            assert_eq!(header.and_then(|seconds| seconds.to_str().ok()), seconds);
+        }
+    }
+
+    #[test]
+    fn the_entity_tag_of_a_problem_is_also_a_header() {
+        let mut problem = Problem::new(ProblemKind::ConditionFailed, "detail");
+        problem.etag = Some("\"7-6a4d3f2e\"".to_owned());
+        let answer = ProblemError::from(problem).error_response();
+        assert_eq!(answer.status(), StatusCode::PRECONDITION_FAILED);
+        assert_eq!(
+            answer.headers().get(ETAG).expect("an entity tag"),
+            "\"7-6a4d3f2e\""
+        );
+    }
+
+    #[test]
+    fn an_unreadable_query_names_the_field_when_serde_does() {
+        let error = ProblemError::unreadable("missing field `since`");
+        assert_eq!(error.problem().field.as_deref(), Some("since"));
+        assert_eq!(
+            ProblemError::unreadable("invalid digit").problem().field,
+            None
+        );
+    }
+}

@@ -1,0 +1,109 @@
+//! One table of routes for a service: the router and the OpenAPI document are both made from it, so
+//! that neither has a route which the other lacks.
+//!
+//! The table says which handler a route has; it contains no logic of a handler.
+
+use actix_web::{FromRequest, Handler, Responder, Route, Scope, http::Method, web};
+
+use super::openapi::{ApiDocument, ApiOperation};
+
+/// A method of a path: its handler, and its description.
+pub struct ApiRoute {
+    method: Method,
+    path: &'static str,
+    /// `None` when another scope serves the route.
+    route: Option<Route>,
+    body_limit: Option<usize>,
+    operation: fn() -> ApiOperation,
+}
+
+macro_rules! constructors {
+    ($($method:ident $upper:literal)*) => {$(
+        #[doc = concat!("A route for ", $upper, ".")]
+        pub fn $method<F, Args>(
+            path: &'static str,
+            handler: F,
+            operation: fn() -> ApiOperation,
+        ) -> Self
+        where
+            F: Handler<Args>,
+            Args: FromRequest + 'static,
+            F::Output: Responder + 'static,
+        {
+            let route = web::$method();
+            Self {
+                method: Method::from_bytes($upper.as_bytes()).expect("a method"),
+                path,
+                route: Some(route.to(handler)),
+                body_limit: None,
+                operation,
+            }
+        }
+    )*};
+}
+
+impl ApiRoute {
+    constructors! {
+        get "GET"
+        put "PUT"
+        post "POST"
+        patch "PATCH"
+        delete "DELETE"
+    }
+
+    /// A route that another scope serves: it is described here, and not added to the router.
+    pub fn described(method: Method, path: &'static str, operation: fn() -> ApiOperation) -> Self {
+        Self {
+            method,
+            path,
+            route: None,
+            body_limit: None,
+            operation,
+        }
+    }
+
+    /// The same, with a limit for the body in bytes. It holds for all methods of the path.
+    #[must_use]
+    pub fn body_limit(mut self, bytes: usize) -> Self {
+        self.body_limit = Some(bytes);
+        self
+    }
+
+    /// The method.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The path, with its parameters in braces.
+    pub fn path(&self) -> &'static str {
+        self.path
+    }
+}
+
+/// Adds the routes to a scope, in the order of the table: actix-web tries paths in this order.
+/// Routes of one path must be neighbours in the table.
+pub fn add(mut scope: Scope, table: Vec<ApiRoute>) -> Scope {
+    let served = table
+        .into_iter()
+        .filter_map(|each| Some((each.path, each.body_limit, each.route?)));
+    let mut served = served.peekable();
+    while let Some((path, limit, route)) = served.next() {
+        let mut resource = web::resource(path).route(route);
+        if let Some(limit) = limit {
+            resource = resource.app_data(web::PayloadConfig::new(limit));
+        }
+        while let Some((_path, _limit, route)) = served.next_if(|(next, ..)| *next == path) {
+            resource = resource.route(route);
+        }
+        scope = scope.service(resource);
+    }
+    scope
+}
+
+/// Adds the operations of all routes to a document.
+pub fn describe(document: ApiDocument, table: &[ApiRoute]) -> ApiDocument {
+    table.iter().fold(document, |document, route| {
+        let method = route.method.as_str().to_ascii_lowercase();
+        document.operation(&method, route.path, (route.operation)())
+    })
+}

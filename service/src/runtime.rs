@@ -1,0 +1,9 @@
+//! The process: how it reads settings, runs tasks, writes logs and ends.
+//!
+//! Nothing in this module knows HTTP or configuration documents.
+
+pub mod limits;
+pub mod process;
+pub mod settings;
+pub mod tasks;
+pub mod telemetry;

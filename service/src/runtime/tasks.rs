@@ -1,0 +1,131 @@
+//! The supervisor: it spawns every background task of a process and awaits each of them.
+//!
+//! A task that panics, or that ends before the process stops, ends the process: a process with a
+//! dead task must never look healthy. Nothing else in the services spawns a task.
+
+use std::{future::Future, time::Duration};
+
+use anyhow::{Context, anyhow};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+/// How long tasks may take to finish after the stop token is cancelled.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Owns the background tasks of a process.
+#[derive(Debug, Default)]
+pub struct Supervisor {
+    tasks: JoinSet<(&'static str, anyhow::Result<()>)>,
+    stop: CancellationToken,
+}
+
+impl Supervisor {
+    /// The token that is cancelled when tasks must stop. A task ends soon afterwards, at a point
+    /// that it chooses.
+    pub fn stop(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Starts a task. Errors name it by `name`.
+    pub fn spawn(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
+        self.tasks.spawn(async move { (name, task.await) });
+    }
+
+    /// Runs until `shutdown` resolves or a task ends, then stops the other tasks and awaits them.
+    ///
+    /// # Errors
+    /// When a task failed, panicked, ended before the stop, or did not end within 10 s after it.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let first = tokio::select! {
+            () = shutdown => Ok(()),
+            Some(ended) = self.tasks.join_next() => match ended {
+                Ok((name, result)) => result
+                    .with_context(|| format!("{name} failed"))
+                    .and_then(|()| Err(anyhow!("{name} ended before the process stopped"))),
+                Err(panic) => Err(panic).context("a task panicked"),
+            },
+        };
+        self.stop.cancel();
+        let rest = timeout(GRACE, self.finish())
+            .await
+            .unwrap_or_else(|_elapsed| {
+                Err(anyhow!(
+                    "tasks were still running {} s after the stop",
+                    GRACE.as_secs()
+                ))
+            });
+        first.and(rest)
+    }
+
+    /// Awaits all tasks; the first error counts.
+    async fn finish(&mut self) -> anyhow::Result<()> {
+        let mut all = Ok(());
+        while let Some(ended) = self.tasks.join_next().await {
+            let result = match ended {
+                Ok((name, result)) => {
+                    result.with_context(|| format!("{name} failed while it stopped"))
+                }
+                Err(panic) => Err(panic).context("a task panicked while it stopped"),
+            };
+            all = all.and(result);
+        }
+        all
+    }
+}
+
+/// Resolves when the process is asked to stop: SIGTERM or SIGINT (Ctrl-C).
+pub async fn asked_to_stop() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        // Handlers cannot be installed: the default action of the signals ends the process.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn all_tasks_are_stopped_and_awaited() {
+        let mut supervisor = Supervisor::default();
+        let stop = supervisor.stop();
+        supervisor.spawn("waits", async move {
+            stop.cancelled().await;
+            Ok(())
+        });
+        supervisor.run(async {}).await.expect("a clean end");
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_early_ends_the_process() {
+        let mut supervisor = Supervisor::default();
+        supervisor.spawn("ends early", async { Ok(()) });
+        let error = supervisor
+            .run(std::future::pending())
+            .await
+            .expect_err("an early end");
+        assert!(error.to_string().contains("ends early"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_the_process() {
+        let mut supervisor = Supervisor::default();
+        supervisor.spawn("panics", async { panic!("on purpose") });
+        assert!(supervisor.run(std::future::pending()).await.is_err());
+    }
+}

@@ -1,0 +1,120 @@
+//! The HTTP API: read the request, read the replica, answer. Names and answers are those of the
+//! publisher's API wherever both have the route.
+//!
+//! [`collections`] and [`documents`] answer reads, `feed` the change feed, [`fleet`] replicas that
+//! follow this one, [`health`] and [`metrics`] orchestrators and operators. The routes for a sidecar
+//! or a publisher with `LOCAL` are in `replica::actix`. Handlers decide nothing about changes.
+
+use std::sync::Arc;
+
+use actix_web::{
+    http::Method,
+    middleware,
+    web::{self, ServiceConfig},
+};
+use contract::event;
+use replica::{Replica, View, actix::Options};
+use service::http::{
+    health as shared,
+    methods::{answer_methods, no_such_route},
+    problem::ProblemError,
+    routes::{self, ApiRoute},
+    stream_slots::StreamSlots,
+};
+
+use crate::settings::Settings;
+
+pub mod collections;
+pub mod documents;
+mod error;
+mod feed;
+pub mod fleet;
+mod headers;
+pub mod health;
+pub mod metrics;
+pub mod openapi;
+mod stream;
+
+/// What handlers share. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct Api {
+    replica: Replica,
+    dapr: Options,
+    ready_when_stale: bool,
+    streams: StreamSlots,
+}
+
+impl Api {
+    /// The replica, and what handlers need of the settings.
+    pub fn new(replica: Replica, settings: &Settings, streams: StreamSlots) -> Self {
+        Self {
+            replica,
+            dapr: Options {
+                pubsub_name: settings.pubsub_name.clone(),
+                token: settings.app_api_token.clone(),
+            },
+            ready_when_stale: settings.ready_when_stale,
+            streams,
+        }
+    }
+
+    /// The newest view.
+    ///
+    /// # Errors
+    /// 503 `loading` before the first load.
+    fn loaded(&self) -> Result<Arc<View>, ProblemError> {
+        let view = self.replica.view();
+        if view.loaded() {
+            Ok(view)
+        } else {
+            Err(error::loading())
+        }
+    }
+}
+
+/// Adds all routes.
+pub fn configure(config: &mut ServiceConfig, api: &Api) {
+    let scope = web::scope("").service(replica::actix::scope(&api.replica, &api.dapr));
+    config
+        .app_data(web::Data::new(api.clone()))
+        .service(routes::add(scope, table()).wrap(middleware::from_fn(answer_methods)))
+        .default_service(web::to(no_such_route));
+}
+
+/// All routes. actix-web tries paths in this order, so the most frequent one comes first.
+fn table() -> Vec<ApiRoute> {
+    use openapi::{dapr, reads, upkeep};
+    vec![
+        ApiRoute::described(Method::GET, event::SUBSCRIBE_ROUTE, dapr::subscribe),
+        ApiRoute::described(Method::POST, event::ROUTE, dapr::process),
+        ApiRoute::get(
+            "/v1/collections/{collection}/documents/{id}",
+            documents::get,
+            reads::document,
+        ),
+        ApiRoute::get("/v1/collections", collections::heads, reads::heads),
+        ApiRoute::get(
+            "/v1/collections/{collection}",
+            collections::head,
+            reads::head,
+        ),
+        ApiRoute::get(
+            "/v1/collections/{collection}/documents",
+            collections::documents,
+            reads::documents,
+        ),
+        ApiRoute::get("/v1/changes", feed::all, reads::feed),
+        ApiRoute::get(
+            "/v1/collections/{collection}/changes",
+            feed::one,
+            reads::feed_of_collection,
+        ),
+        ApiRoute::get("/v1/snapshot", collections::snapshot, reads::snapshot),
+        ApiRoute::put("/v1/replicas/{instance}", fleet::check_in, upkeep::check_in),
+        ApiRoute::get("/v1/status", health::status, upkeep::status),
+        ApiRoute::get("/openapi.json", health::openapi, upkeep::openapi),
+        ApiRoute::get("/metrics", metrics::metrics, upkeep::metrics),
+        ApiRoute::get("/healthz", shared::healthz, upkeep::healthz),
+        ApiRoute::get("/readyz", health::readyz, upkeep::readyz),
+    ]
+}

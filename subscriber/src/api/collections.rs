@@ -1,0 +1,174 @@
+//! Whole collections, from memory: heads, lists and snapshots.
+//!
+//! Every answer is made from one pinned view, headers and body alike, and long answers are sent in
+//! pieces. Before the first load every read is answered 503: "does not exist" and "not loaded yet"
+//! must never look the same.
+//!
+//! A collection whose publisher has no revisions has no head: its list begins without one, and it is
+//! neither among the heads nor in a snapshot.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header::{ACCEPT, VARY},
+    web,
+};
+use contract::{
+    CollectionName, Head, Heads,
+    listing::{ListFormat, NDJSON},
+    snapshot::{SETTLED, SnapshotStart},
+};
+use replica::{ChangeBuffer, RawCollection as Collection, View};
+use serde::Deserialize;
+use service::http::{etag, frames::DocumentFrames, problem::ProblemError};
+
+use super::{Api, error, headers, stream};
+
+/// `?collections=a,b`; all collections when it is absent.
+#[derive(Deserialize)]
+struct Selection {
+    collections: Option<String>,
+}
+
+/// `GET /v1/collections`: the heads of all followed collections.
+///
+/// # Errors
+/// 503 `loading`.
+pub async fn heads(api: web::Data<Api>) -> Result<HttpResponse, ProblemError> {
+    let view = api.loaded()?;
+    let heads = view
+        .root()
+        .collections()
+        .filter_map(|(name, held)| head_of(&view, name, held))
+        .collect();
+    Ok(headers::of_all(&view).json(Heads { heads }))
+}
+
+/// `GET /v1/collections/{collection}`: its head.
+///
+/// # Errors
+/// 503 `loading`, 404 `unknown-collection`, 404 `unversioned`.
+pub async fn head(
+    api: web::Data<Api>,
+    path: web::Path<String>,
+) -> Result<HttpResponse, ProblemError> {
+    let view = api.loaded()?;
+    let (name, held) = followed(&view, &path)?;
+    let head = head_of(&view, &name, held).ok_or_else(|| error::unversioned(name.as_str()))?;
+    Ok(headers::of_collection(&view, &name, held).json(head))
+}
+
+/// `GET /v1/collections/{collection}/documents`: all documents, as JSON or as newline-delimited
+/// JSON.
+///
+/// # Errors
+/// 503 `loading`, 404 `unknown-collection`.
+pub async fn documents(
+    request: HttpRequest,
+    api: web::Data<Api>,
+    path: web::Path<String>,
+) -> Result<HttpResponse, ProblemError> {
+    let view = api.loaded()?;
+    let (name, held) = followed(&view, &path)?;
+    let head = head_of(&view, &name, held);
+    let accepted: Vec<_> = request
+        .headers()
+        .get_all(ACCEPT)
+        .filter_map(|line| line.to_str().ok())
+        .collect();
+    let format = ListFormat::accepted(Some(&accepted.join(", ")));
+    let etag = etag::of_list(&version(head.as_ref(), held), format);
+    let mut answer = headers::of_collection(&view, &name, held);
+    answer.insert_header((VARY, "Accept"));
+    if let Some(not_modified) = etag::not_modified(&request, &mut answer, &etag) {
+        return Ok(not_modified);
+    }
+    let mut begun = Vec::new();
+    let frames = DocumentFrames::list(format, head.as_ref(), &mut begun);
+    let pieces = stream::Pieces::new(Arc::clone(&view), [name], frames, begun);
+    Ok(answer
+        .content_type(format.media_type())
+        .streaming(pieces.into_stream()))
+}
+
+/// What the entity tag of a list says: the same version means the same list, byte by byte.
+///
+/// With a gap, or without revisions, only the digest identifies the content.
+fn version(head: Option<&Head>, held: &Collection) -> String {
+    let digest = held.digest();
+    match head {
+        Some(head) if held.settled() => format!("{}-{}", head.epoch, head.revision),
+        Some(head) => format!("{}-{}-{digest}", head.epoch, head.revision),
+        None => format!("{}-{digest}", headers::UNVERSIONED),
+    }
+}
+
+/// `GET /v1/snapshot?collections=a,b`: all documents of some collections at one moment, as another
+/// replica loads them.
+///
+/// # Errors
+/// 503 `loading`, 400 `bad-request`, 404 `unknown-collection`, 404 `unversioned`.
+pub async fn snapshot(
+    request: HttpRequest,
+    api: web::Data<Api>,
+) -> Result<HttpResponse, ProblemError> {
+    let view = api.loaded()?;
+    let selection = web::Query::<Selection>::from_query(request.query_string())
+        .map_err(|error| ProblemError::bad_request("collections", error))?;
+    let names: BTreeSet<CollectionName> = match &selection.collections {
+        Some(listed) => listed
+            .split(',')
+            .map(|name| followed(&view, name).map(|(name, _held)| name))
+            .collect::<Result<_, _>>()?,
+        None => view
+            .root()
+            .collections()
+            .map(|(name, _held)| name.clone())
+            .collect(),
+    };
+    let mut heads = Vec::with_capacity(names.len());
+    let mut settled = true;
+    for name in &names {
+        let (_name, held) = followed(&view, name.as_str())?;
+        heads.push(head_of(&view, name, held).ok_or_else(|| error::unversioned(name.as_str()))?);
+        settled &= held.settled();
+    }
+    // A view with heads has an epoch.
+    let epoch = view.root().epoch().ok_or_else(error::loading)?;
+    let mut begun = Vec::new();
+    let frames = DocumentFrames::snapshot(&SnapshotStart { epoch, heads }, &mut begun);
+    let pieces = stream::Pieces::new(Arc::clone(&view), names, frames, begun);
+    let mut answer = headers::of_all(&view);
+    answer.insert_header((SETTLED, if settled { "true" } else { "false" }));
+    Ok(answer.content_type(NDJSON).streaming(pieces.into_stream()))
+}
+
+/// A followed collection. A text that is not the name of a collection is answered like an unknown
+/// name.
+pub(super) fn followed<'a>(
+    view: &'a View,
+    name: &str,
+) -> Result<(CollectionName, &'a Collection), ProblemError> {
+    let known = name
+        .parse()
+        .ok()
+        .and_then(|name: CollectionName| Some((name.clone(), view.root().collection(&name)?)));
+    known.ok_or_else(|| ProblemError::unknown_collection(name))
+}
+
+/// The head of a followed collection, at its watermark. Documents after a gap are included already,
+/// so count and digest match the content; they match the head of the publisher at that revision only
+/// when there is no gap.
+pub(super) fn head_of(view: &View, name: &CollectionName, held: &Collection) -> Option<Head> {
+    let epoch = view.root().epoch().filter(|_epoch| held.versioned())?;
+    Some(Head {
+        revision: held.watermark(),
+        count: held.count(),
+        digest: held.digest(),
+        oldest: view
+            .changes(name)
+            .map_or(held.watermark() + 1, ChangeBuffer::oldest),
+        ..Head::empty(name.clone(), epoch)
+    })
+}

@@ -1,0 +1,45 @@
+//! One document, from memory. This is the most frequent read: it copies no document.
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header::{CONTENT_TYPE, HeaderValue},
+    web,
+};
+use contract::DocumentId;
+use service::http::{
+    JSON, etag,
+    problem::{ProblemError, respond},
+};
+
+use super::{Api, collections::followed, error, headers};
+
+/// `GET /v1/collections/{collection}/documents/{id}`.
+///
+/// A 404 has the headers of a read as well: a reader learns which revision says so.
+///
+/// # Errors
+/// 503 `loading`, 404 `unknown-collection`, 400 `bad-request`.
+pub async fn get(
+    request: HttpRequest,
+    api: web::Data<Api>,
+    path: web::Path<(String, String)>,
+) -> Result<HttpResponse, ProblemError> {
+    let view = api.replica.view_guard();
+    if !view.loaded() {
+        return Err(error::loading());
+    }
+    let (name, held) = followed(&view, &path.0)?;
+    let id: DocumentId = path
+        .1
+        .parse()
+        .map_err(|error| ProblemError::bad_request("id", error))?;
+    let mut answer = headers::of_collection(&view, &name, held);
+    let Some(document) = held.get(&id) else {
+        return Ok(respond(answer, ProblemError::no_data(&name, &id).problem()));
+    };
+    if let Some(not_modified) = etag::not_modified(&request, &mut answer, &document.etag()) {
+        return Ok(not_modified);
+    }
+    answer.insert_header((CONTENT_TYPE, HeaderValue::from_static(JSON)));
+    Ok(answer.body(document.json().clone()))
+}

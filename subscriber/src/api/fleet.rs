@@ -1,0 +1,36 @@
+//! Check-ins of replicas that follow this one: the answer has the heads of this replica, and the age
+//! of its last confirmation.
+//!
+//! The age adds up from level to level, so a chain is never more current than its first link.
+//! Nothing is remembered of the caller and its body is not read: only a publisher has the log that
+//! could tell whether a replica has diverged.
+
+use std::time::Instant;
+
+use actix_web::{HttpResponse, web};
+use contract::fleet::CheckInAnswer;
+use service::http::problem::ProblemError;
+
+use super::{Api, collections::head_of};
+
+/// `PUT /v1/replicas/{instance}`.
+///
+/// # Errors
+/// 503 `loading`.
+pub async fn check_in(api: web::Data<Api>) -> Result<HttpResponse, ProblemError> {
+    let view = api.loaded()?;
+    let age = view
+        .confirmed(Instant::now())
+        .map(|age| age.as_millis().try_into().unwrap_or(u64::MAX));
+    let heads = view
+        .root()
+        .collections()
+        .filter_map(|(name, held)| head_of(&view, name, held))
+        .collect();
+    Ok(HttpResponse::Ok().json(CheckInAnswer {
+        report_after_ms: None,
+        heads,
+        age: age.unwrap_or(u64::MAX),
+        resync: Default::default(),
+    }))
+}

@@ -1,0 +1,32 @@
+//! Answers for an orchestrator and an operator. None of them needs a token, and none waits.
+
+use std::time::Instant;
+
+use actix_web::{HttpResponse, web};
+use contract::status::ReplicaState;
+use service::http::{health, problem::ProblemError};
+
+use super::{Api, error, openapi};
+
+/// `GET /readyz`: the replica has something to serve. Stale values are served, so a stale replica is
+/// ready unless a setting says otherwise.
+///
+/// # Errors
+/// 503 `loading`, 503 `stale`.
+pub async fn readyz(api: web::Data<Api>) -> Result<HttpResponse, ProblemError> {
+    let view = api.loaded()?;
+    if !api.ready_when_stale && view.state(Instant::now()) == ReplicaState::Stale {
+        return Err(error::stale());
+    }
+    Ok(health::ready())
+}
+
+/// `GET /openapi.json`: the routes of this service.
+pub async fn openapi() -> HttpResponse {
+    health::openapi(openapi::document())
+}
+
+/// `GET /v1/status`: state, collections and counters of the replica.
+pub async fn status(api: web::Data<Api>) -> HttpResponse {
+    HttpResponse::Ok().json(api.replica.status())
+}

@@ -1,0 +1,219 @@
+//! `GET /metrics`: the status of the replica for Prometheus and OpenMetrics scrapers.
+//!
+//! Every number is read from the status at the time of the scrape; nothing is counted here.
+
+use std::fmt;
+
+use actix_web::{HttpResponse, web};
+use contract::{
+    fleet::IntakeFault,
+    status::{CollectionStatus, ReplicaState},
+};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, text},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
+use replica::Replica;
+use service::http::health;
+
+use super::Api;
+
+/// `GET /metrics`.
+pub async fn metrics(api: web::Data<Api>) -> HttpResponse {
+    let mut registry = Registry::with_prefix("confcast_subscriber");
+    registry.register_collector(Box::new(Scrape(api.replica.clone())));
+    let mut body = String::new();
+    let encoded = text::encode(&mut body, &registry);
+    health::metrics(encoded.map(|()| body))
+}
+
+#[derive(Debug)]
+struct Scrape(Replica);
+
+/// One sample: the value of its label, if it has one, and the number.
+type Sample = (Option<String>, u64);
+
+/// One sample per followed collection.
+fn per_collection(rows: &[CollectionStatus], number: fn(&CollectionStatus) -> u64) -> Vec<Sample> {
+    rows.iter()
+        .map(|row| (Some(row.collection.to_string()), number(row)))
+        .collect()
+}
+
+impl Collector for Scrape {
+    fn encode(&self, mut out: DescriptorEncoder<'_>) -> fmt::Result {
+        let status = self.0.status();
+        let rows = &status.collections;
+        gauges(
+            &mut out,
+            "revision",
+            "Watermark: every revision up to it was seen",
+            "collection",
+            per_collection(rows, |row| row.revision),
+        )?;
+        gauges(
+            &mut out,
+            "known_revision",
+            "Highest revision that a message named",
+            "collection",
+            per_collection(rows, |row| row.known),
+        )?;
+        gauges(
+            &mut out,
+            "documents",
+            "Live documents",
+            "collection",
+            per_collection(rows, |row| row.count),
+        )?;
+        gauges(
+            &mut out,
+            "staged",
+            "Changes that wait for the rest of their change set",
+            "collection",
+            per_collection(rows, |row| row.staged),
+        )?;
+
+        let states = [
+            ReplicaState::Loading,
+            ReplicaState::Behind,
+            ReplicaState::Stale,
+            ReplicaState::Current,
+        ]
+        .map(|state| {
+            (
+                Some(state.as_str().to_owned()),
+                u64::from(status.state == state),
+            )
+        });
+        gauges(
+            &mut out,
+            "state",
+            "1 for the worst state of all collections",
+            "state",
+            states,
+        )?;
+        let faults = IntakeFault::ALL.map(|fault| {
+            (
+                Some(fault.as_str().to_owned()),
+                u64::from(status.intake == Some(fault)),
+            )
+        });
+        gauges(
+            &mut out,
+            "intake_fault",
+            "1 while the intake of events has this fault",
+            "fault",
+            faults,
+        )?;
+        let age = status.confirmed_ms_ago.map(|ms| (None, ms / 1_000));
+        gauges(
+            &mut out,
+            "confirmed_age_seconds",
+            "Seconds since a publisher confirmed the content",
+            "",
+            age,
+        )?;
+
+        let events = &status.events;
+        let events = [
+            ("applied", events.applied),
+            ("duplicate", events.duplicate),
+            ("superseded", events.superseded),
+            ("staged", events.staged),
+            ("other_epoch", events.other_epoch),
+            ("early", events.early),
+            ("ignored", events.ignored),
+            ("without-revision", events.without_revision),
+            ("expired", events.expired),
+            ("retried", events.retried),
+            ("dropped", events.dropped),
+        ];
+        let events = events.map(|(outcome, number)| (Some(outcome.to_owned()), number));
+        counters(&mut out, "events", "Events, by outcome", "end", events)?;
+        let sync = &status.sync;
+        counters(
+            &mut out,
+            "fetched_values",
+            "Values that were fetched because the event was without them",
+            "",
+            [(None, status.events.fetched)],
+        )?;
+        counters(
+            &mut out,
+            "loads",
+            "Snapshots that were installed",
+            "",
+            [(None, sync.loads)],
+        )?;
+        counters(
+            &mut out,
+            "feed_pages",
+            "Pages of the change feed that were applied",
+            "",
+            [(None, sync.pages)],
+        )?;
+        counters(
+            &mut out,
+            "feed_changes",
+            "Changes that the feed brought before an event did",
+            "",
+            [(None, sync.changes)],
+        )?;
+        counters(
+            &mut out,
+            "resets",
+            "Collections that had diverged and were loaded again: raise an alarm",
+            "",
+            [(None, sync.resets)],
+        )
+    }
+}
+
+fn gauges(
+    out: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    label: &str,
+    samples: impl IntoIterator<Item = Sample>,
+) -> fmt::Result {
+    let number = |number| ConstGauge::new(i64::try_from(number).unwrap_or(i64::MAX));
+    encode(
+        out,
+        name,
+        help,
+        MetricType::Gauge,
+        label,
+        samples.into_iter().map(|(of, n)| (of, number(n))),
+    )
+}
+
+fn counters(
+    out: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    label: &str,
+    samples: impl IntoIterator<Item = Sample>,
+) -> fmt::Result {
+    let samples = samples
+        .into_iter()
+        .map(|(of, number)| (of, ConstCounter::new(number)));
+    encode(out, name, help, MetricType::Counter, label, samples)
+}
+
+fn encode<M: EncodeMetric>(
+    out: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    kind: MetricType,
+    label: &str,
+    samples: impl Iterator<Item = (Option<String>, M)>,
+) -> fmt::Result {
+    let mut family = out.encode_descriptor(name, help, None, kind)?;
+    for (of, metric) in samples {
+        let labels: Vec<_> = of.map(|of| (label, of)).into_iter().collect();
+        metric.encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! The document is complete: every problem kind of the subscriber is named by an operation, every
+//! reference has a target, and every route of the table is served.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use actix_web::{
+    App,
+    http::StatusCode,
+    test::{TestRequest, call_service, init_service},
+};
+use replica::{Config, Events, Replica};
+use service::http::stream_slots::StreamSlots;
+
+use super::*;
+use crate::{api::Api, settings::Options};
+
+/// Kinds that only a publisher sends.
+const OF_PUBLISHER: &[ProblemKind] = &[
+    ProblemKind::BadBody,
+    ProblemKind::BadSet,
+    ProblemKind::NoSchema,
+    ProblemKind::BodyLate,
+    ProblemKind::Exists,
+    ProblemKind::NotDeclared,
+    ProblemKind::ConditionFailed,
+    ProblemKind::TooLarge,
+    ProblemKind::SetTooLarge,
+    ProblemKind::MediaType,
+    ProblemKind::Schema,
+    ProblemKind::Unreadable,
+    ProblemKind::Busy,
+    ProblemKind::Stopping,
+    ProblemKind::NotCommitted,
+    ProblemKind::OutcomeUnknown,
+    ProblemKind::StoreUnavailable,
+    ProblemKind::LoadsUnderWay,
+    ProblemKind::NotDeclaredNow,
+];
+/// Kinds that belong to no operation: the description of the document names them.
+const OF_NO_OPERATION: &[ProblemKind] = &[ProblemKind::NoSuchRoute, ProblemKind::MethodNotAllowed];
+
+#[actix_web::test]
+async fn every_route_of_the_table_is_served() {
+    let replica = Replica::new(Config {
+        instance: "here".to_owned(),
+        collections: ["A".parse().expect("a name")].into(),
+        publishers: Vec::new(),
+        base_url: None,
+        check_in: Duration::from_secs(10),
+        events: Events::Posted,
+        snapshot_dir: None,
+        sidecar_token: None,
+        app_token: None,
+    });
+    let options = <Options as clap::Parser>::parse_from(["subscriber"]);
+    let settings = options.settings().expect("valid settings");
+    let streams = StreamSlots::new(1, Default::default());
+    let api = Api::new(replica.expect("a replica"), &settings, streams);
+    let service = init_service(App::new().configure(|config| crate::api::configure(config, &api)));
+    let service = service.await;
+    for route in table() {
+        let request = TestRequest::with_uri(route.path()).method(route.method().clone());
+        let answer = call_service(&service, request.to_request()).await;
+        assert_ne!(answer.status(), StatusCode::NOT_FOUND, "{}", route.path());
+        assert_ne!(
+            answer.status(),
+            StatusCode::METHOD_NOT_ALLOWED,
+            "{}",
+            route.path()
+        );
+    }
+}
+
+#[test]
+fn a_route_is_in_the_table_once_and_its_path_is_described() {
+    let document = whole();
+    let mut seen = BTreeSet::new();
+    for route in table() {
+        let method = route.method().as_str().to_ascii_lowercase();
+        assert!(
+            document["paths"][route.path()][&method].is_object(),
+            "{}",
+            route.path()
+        );
+        assert!(
+            seen.insert((method, route.path())),
+            "{} is there twice",
+            route.path()
+        );
+    }
+}
+
+#[test]
+fn every_problem_kind_of_the_subscriber_is_named_by_an_operation_and_no_other_kind_is() {
+    let named = service::http::openapi::problem_kinds(&whole());
+    for kind in ProblemKind::ALL {
+        let sent = !OF_PUBLISHER.contains(kind) && !OF_NO_OPERATION.contains(kind);
+        assert_eq!(named.contains(kind), sent, "{kind}");
+    }
+}
+
+#[test]
+fn every_reference_has_a_target() {
+    assert_eq!(
+        service::http::openapi::missing_references(&whole()),
+        BTreeSet::<String>::new()
+    );
+}

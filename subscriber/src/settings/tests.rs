@@ -1,0 +1,95 @@
+//! The subscriber checks all settings at once, and never prints a secret.
+
+use super::*;
+
+fn check(arguments: &[&str]) -> Result<Settings, Vec<String>> {
+    let arguments = std::iter::once("subscriber").chain(arguments.iter().copied());
+    Options::try_parse_from(arguments)
+        .expect("known flags")
+        .settings()
+        .map_err(|SettingsError(all)| all)
+}
+
+#[test]
+fn an_empty_value_counts_as_unset() {
+    let settings = check(&[
+        "--listen=",
+        "--collections=",
+        "--api-url=",
+        "--check-in-seconds=",
+        "--app-api-token=",
+    ]);
+    let settings = settings.expect("valid settings");
+    assert_eq!(
+        (
+            settings.listen.to_string().as_str(),
+            settings.collections.len()
+        ),
+        (LISTEN, 6)
+    );
+    assert_eq!(
+        (settings.publishers.len(), settings.check_in),
+        (1, Duration::from_secs(10))
+    );
+    assert!(settings.by_publisher && matches!(settings.events, Events::Posted));
+    assert!(
+        settings.app_api_token.is_none()
+            && settings.base_url.is_none()
+            && settings.snapshot_dir.is_none()
+    );
+    assert!(settings.ready_when_stale);
+}
+
+#[test]
+fn all_errors_are_reported_at_once_and_without_secrets() {
+    let errors = check(&[
+        "--events-enabled=yes",
+        "--events-manager=RABBIT",
+        "--listen=8081",
+        "--api-url=https://u:secret@h,http://ok,nonsense",
+        "--collections=A,_b",
+        "--check-in-seconds=0",
+        "--ready-when-stale=maybe",
+        "--base-url=ftp://u:secret@h",
+        "--instance=a b/c",
+    ]);
+    let errors = errors.expect_err("all wrong");
+    for (error, expected) in errors.iter().zip([
+        "EVENTS_ENABLED=\"yes\": expected true or false",
+        "EVENTS_MANAGER=\"RABBIT\": expected LOCAL, DAPR, REDIS or FEED",
+        "LISTEN=\"8081\"",
+        "API_URL=item 1: expected http://",
+        "API_URL=item 3: ",
+        "COLLECTIONS=\"_b\"",
+        "CHECK_IN_SECONDS=\"0\"",
+        "READY_WHEN_STALE=\"maybe\"",
+        "BASE_URL=…: expected http://HOST:PORT",
+        "INSTANCE=\"a b/c\"",
+    ]) {
+        assert!(
+            error.contains(expected),
+            "{error} should contain {expected}"
+        );
+    }
+    assert_eq!(errors.len(), 10);
+    assert!(!errors.concat().contains("secret"));
+    assert!(check(&["--check-in-seconds=3601"]).is_err());
+    let errors = check(&[
+        "--events-manager=REDIS",
+        "--redis-url=http://:secret@h",
+        "--redis-delivery=POST",
+    ]);
+    let errors = errors.expect_err("two are wrong");
+    assert!(
+        errors.len() == 2 && !errors.concat().contains("secret"),
+        "{errors:?}"
+    );
+    let settings = check(&[
+        "--app-api-token=secret",
+        "--events-manager=redis",
+        "--redis-url=redis://:secret@h",
+    ])
+    .expect("valid settings");
+    assert!(matches!(settings.events, Events::Redis(_)) && !settings.by_publisher);
+    assert!(!format!("{settings:?}").contains("secret"));
+}
