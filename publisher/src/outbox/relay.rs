@@ -207,7 +207,10 @@ impl Relay {
         match result {
             Ok(()) => {
                 if self.failing.remove(collection) {
-                    info!(%collection, %id, revision, "events of the collection are published again");
+                    info!(
+                        %collection, %id, revision,
+                        "events of the collection are published again"
+                    );
                 }
                 self.published.push(key);
                 // The next read of a backlog does not wait for the timer: it begins when half of
@@ -221,7 +224,8 @@ impl Relay {
                 if self.failing.insert(collection.clone()) {
                     warn!(
                         %collection, %id, revision,
-                        "events of the collection cannot be published, their changes stay pending: {error:#}"
+                        "events of the collection cannot be published, their changes stay pending: \
+                         {error:#}"
                     );
                 }
                 // Forgotten, so that the sweep tries it again.
@@ -257,7 +261,8 @@ impl Relay {
             Err(error) => {
                 warn!(
                     changes = keys.len(),
-                    "published changes could not be marked in the store and will be marked later: {error:#}"
+                    "published changes could not be marked in the store and will be marked later: \
+                     {error:#}"
                 );
                 self.published.extend(keys);
             }
