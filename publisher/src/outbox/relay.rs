@@ -4,8 +4,8 @@
 //!
 //! 1. *Queued*: the writer has committed it and put it into the queue in memory. If the queue is
 //!    full, it is only *pending* in the store.
-//! 2. *In flight*: its event is being published. Up to [`IN_FLIGHT`] changes are, in any order. If
-//!    publishing fails, the change is forgotten here and stays pending.
+//! 2. *In flight*: its event is being published. Many changes are at the same time, in any order.
+//!    If publishing fails, the change is forgotten here and stays pending.
 //! 3. *Published*: the transport has accepted the event. In intervals all published changes are
 //!    marked in the store with one call, and then forgotten here.
 //!
