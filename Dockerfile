@@ -6,21 +6,21 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /build
 COPY . .
-# The caches stay between builds but are no layer, so the programs must be copied out in the same step.
+# The caches stay between builds but are not part of a layer, so the same step copies the programs out.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target,sharing=locked \
     cargo build --release --locked --package publisher --package subscriber \
     && install -D --target-directory=/out target/release/publisher target/release/subscriber
 
 FROM debian:12-slim AS runtime
-# The slim image has none; a MongoDB reached over TLS needs them.
+# The slim image has no certificates; MongoDB over TLS needs them.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 WORKDIR /confcast
 COPY schemas schemas
-# Loopback, the default, is of no use in a container.
+# The default, loopback, cannot be reached from outside a container.
 ENV AURA_CONFIGURATION_LISTEN=0.0.0.0:8080
 EXPOSE 8080
-# A number: Kubernetes cannot tell whether a name is root.
+# A number, because Kubernetes (runAsNonRoot) cannot tell whether a name is root.
 USER 65532:65532
 
 FROM runtime AS publisher

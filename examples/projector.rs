@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use replica::{Builder, Change, Config, Event, Snapshot};
+use replica::{Builder, Config, DocumentChange, Snapshot, Update};
 use serde::{Deserialize, Serialize};
 use tokio::{
     fs,
@@ -48,7 +48,7 @@ impl Projection {
     }
 
     /// Only what is different.
-    fn change(&mut self, change: &Change<Flag>) {
+    fn change(&mut self, change: &DocumentChange<Flag>) {
         let counts =
             |flag: &Option<Arc<Flag>>| i64::from(flag.as_ref().is_some_and(|flag| flag.enabled));
         self.enabled += counts(&change.current) - counts(&change.previous);
@@ -73,14 +73,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // One flow of events, in order: nobody else ever waits for this lock.
     let projection = Arc::new(Mutex::new(Projection::default()));
     let replica = Builder::new(config)
-        .handler("CountFeatureFlags", move |event: Event<Flag>| {
+        .handler("CountFeatureFlags", move |update: Update<Flag>| {
             let (file, projection) = (file.clone(), Arc::clone(&projection));
             async move {
                 let mut kept = projection.lock().await;
                 let mut next = kept.clone();
-                match &event {
-                    Event::Resync(flags) => next.resync(flags),
-                    Event::Change(change) => next.change(change),
+                match &update {
+                    Update::Resync(flags) => next.resync(flags),
+                    Update::Changed(change) => next.change(change),
                 }
                 write(&file, &next).await?;
                 *kept = next;

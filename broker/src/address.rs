@@ -1,10 +1,10 @@
-//! Where Redis is, in one URL: one server, servers that Sentinels watch over, or a cluster.
+//! The address of Redis, in one URL: one server, servers behind Sentinels, or a cluster.
 //!
 //! `redis://[user:password@]host[:port]`, `redis+unix:///socket`; with TLS `rediss://`. A cluster
 //! is `redis-cluster://host:port?node=host:port&node=…`; servers behind Sentinels are
 //! `redis-sentinel://host:port?sentinelServiceName=name&node=host:port`, with `sentinelUsername`
-//! and `sentinelPassword` for the Sentinels' own login. It is never shown with a password, and
-//! connects to nothing.
+//! and `sentinelPassword` for the login at the Sentinels. An address is never formatted with its
+//! password, and this module connects to nothing.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
@@ -15,13 +15,13 @@ use url::Url;
 #[derive(Clone)]
 pub struct Address {
     pub(crate) kind: Kind,
-    /// What is known to begin with, never none: the server, some nodes of the cluster, the
+    /// The nodes of the first connection, never none: the server, some nodes of the cluster, or the
     /// Sentinels.
     pub(crate) nodes: Vec<ConnectionInfo>,
     pub(crate) tls: bool,
-    /// How to log in where events are, and which database to use.
+    /// Login and database for the servers that have the events.
     pub(crate) login: RedisConnectionInfo,
-    /// What may be shown.
+    /// The form without secrets, for logs.
     shown: String,
 }
 
@@ -29,36 +29,36 @@ pub struct Address {
 pub(crate) enum Kind {
     Server,
     Cluster,
-    /// The name of the servers that the Sentinels watch.
+    /// The service name that the Sentinels know.
     Sentinel(String),
 }
 
-/// Why a text is no address. It says nothing of what the text was, which may hold a password.
+/// Why a text is not an address. It never contains the text, which may have a password.
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
-    /// It is no URL at all.
+    /// The text is not a URL.
     #[error("{0}")]
     NoUrl(#[from] url::ParseError),
-    /// Nothing is known by that scheme.
+    /// The scheme is unknown.
     #[error(
         "expected redis://, rediss://, redis+unix://, redis-cluster://, rediss-cluster://, redis-sentinel:// or \
          rediss-sentinel://"
     )]
     Scheme,
-    /// A parameter that means nothing there. Its name, when it has one: after a password with a
-    /// question mark in it comes anything.
+    /// A parameter is unknown here. Its name is given only if it looks like one: after a password
+    /// with a question mark, the rest of the password would be read as parameters.
     #[error("a parameter is not known here{}", .0.as_ref().map(|name| format!(": {name}")).unwrap_or_default())]
     Parameter(Option<String>),
-    /// It names no host.
+    /// There is no host.
     #[error("expected a host")]
     NoHost,
-    /// A further node that is not `host:port`.
+    /// A further node is not `host:port`.
     #[error("node: expected host:port")]
     Node,
-    /// Sentinels watch several servers, and it does not say which.
+    /// The service name of the Sentinels is missing.
     #[error("expected ?sentinelServiceName= with the name that the Sentinels know")]
     NoService,
-    /// The client refuses it.
+    /// The Redis client refuses the URL.
     #[error("{0}")]
     Refused(#[from] redis::RedisError),
 }
@@ -104,8 +104,8 @@ impl FromStr for Address {
         }
         let mut first = url.clone();
         first.set_query(None);
-        // The client understands the plain scheme only, and a URL keeps its kind of scheme for
-        // life.
+        // The client accepts the plain scheme only, and `Url::set_scheme` cannot change between
+        // special and other schemes.
         let first: Url = first.as_str().replacen(url.scheme(), &plain, 1).parse()?;
         let login = first
             .clone()
@@ -121,7 +121,7 @@ impl FromStr for Address {
                 .map_err(|()| AddressError::Node)?;
             urls.push(url);
         }
-        // A cluster has database 0 alone.
+        // A cluster has database 0 only.
         let own = if cluster {
             login.clone().set_db(0)
         } else {
@@ -148,11 +148,11 @@ impl FromStr for Address {
 }
 
 impl Address {
-    /// The same, in this database. In a cluster there is only database 0, so the number is in the
-    /// names alone.
+    /// The same address with this database. A cluster has database 0 only; there the number is a
+    /// part of the names only.
     ///
     /// # Errors
-    /// When the URL names another one.
+    /// When the URL names another database.
     pub fn in_database(mut self, database: u32) -> Result<Self, String> {
         let database = i64::from(database);
         let named = self.login.db();
@@ -212,7 +212,7 @@ impl Parameters {
     }
 }
 
-/// Scheme, host and port: everything else may be secret.
+/// Scheme, host and port. All other parts may be secret.
 fn shown(url: &Url) -> String {
     let port = url
         .port()

@@ -1,6 +1,6 @@
-//! Connections: to the server, to the master that the Sentinels name, or to a cluster.
+//! Connections: to one server, to the master that the Sentinels name, or to a cluster.
 //!
-//! Every step has a time limit. What fails is told and not tried again here.
+//! Every step has a time limit. A failure is returned and never retried here.
 
 use std::time::Duration;
 
@@ -17,40 +17,39 @@ use tokio::time::timeout;
 
 use crate::{Address, address::Kind};
 
-/// Until a connection stands, with all that is asked on the way.
+/// Time limit of a connection with all its steps.
 const CONNECT: Duration = Duration::from_secs(3);
-/// How often a cluster may send a command on to the node that has the key by now, within the time
-/// for its answer.
+/// Number of redirects of a command in a cluster, within the time limit of its answer.
 const REDIRECTS: u32 = 2;
-/// Until one node of a cluster is connected to. The client waits for all that it begins with, also
-/// for those that are gone.
+/// Time limit of the connection to one node of a cluster. The client waits for all nodes of the
+/// address, also for those that are down.
 const CONNECT_NODE: Duration = Duration::from_millis(500);
 
-/// Why Redis did not do it.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    /// It said so, or the connection broke.
+    /// Redis answered with an error, or the connection broke.
     #[error(transparent)]
     Redis(#[from] redis::RedisError),
-    /// It did not answer in time.
+    /// Redis did not answer in time.
     #[error("Redis did not answer in time")]
-    Late,
-    /// It was away a moment ago, and is not asked again yet.
-    #[error("Redis is away")]
-    Away,
-    /// It closed the connection.
+    Timeout,
+    /// Redis was unavailable a moment ago; the next attempt is not due.
+    #[error("Redis is unavailable")]
+    Unavailable,
+    /// Redis closed the connection.
     #[error("Redis closed the connection")]
     Closed,
 }
 
 impl BrokerError {
-    /// Whether nothing more is to be expected of the connection. A refusal, such as of a right that
-    /// is lacking, is none of its faults; one of a server that does not take writes (any more)
-    /// is.
+    /// Whether the connection cannot be used any more. A refused command, for example one without
+    /// the right for it, says nothing about the connection; a server that no longer accepts writes
+    /// must be left.
     pub(crate) fn ends_the_connection(&self) -> bool {
         match self {
             Self::Redis(error) => !matches!(error.retry_method(), RetryMethod::NoRetry),
-            Self::Late | Self::Away | Self::Closed => true,
+            Self::Timeout | Self::Unavailable | Self::Closed => true,
         }
     }
 }
@@ -60,7 +59,7 @@ impl BrokerError {
 pub enum Connection {
     /// To one server.
     Server(MultiplexedConnection),
-    /// To all of a cluster.
+    /// To all nodes of a cluster.
     Cluster(ClusterConnection),
 }
 
@@ -68,7 +67,7 @@ impl Connection {
     /// Sends a command.
     ///
     /// # Errors
-    /// When it is refused or not answered in time.
+    /// When Redis refuses it or does not answer in time.
     pub async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, BrokerError> {
         Ok(match self {
             Self::Server(connection) => command.query_async(connection).await?,
@@ -81,7 +80,7 @@ impl Address {
     /// Connects. Each command may then take as long as `answer`.
     ///
     /// # Errors
-    /// When that fails or takes too long.
+    /// When the connection fails or takes too long.
     pub async fn connect(&self, answer: Duration) -> Result<Connection, BrokerError> {
         trust_tls();
         in_time(async {
@@ -105,15 +104,15 @@ impl Address {
         .await
     }
 
-    /// Connects to listen. In a cluster every node hears what is published at any (the Redis
-    /// command PUBLISH), so one that answers will do: another one each time, in case it is cut
-    /// off from its neighbours.
+    /// Connects for Pub/Sub. In a cluster every node receives what is published at any node (Redis
+    /// command PUBLISH), so one node is enough. Another one is taken each time, in case a node has
+    /// lost its neighbours.
     pub(crate) async fn listen(&self) -> Result<PubSub, BrokerError> {
         trust_tls();
         let Kind::Cluster = &self.kind else {
             return in_time(async { Ok(self.server().await?.get_async_pubsub().await?) }).await;
         };
-        let mut failed = BrokerError::Away;
+        let mut failed = BrokerError::Unavailable;
         let mut nodes = self.nodes.clone();
         nodes.shuffle(&mut rand::rng());
         for node in nodes {
@@ -125,10 +124,10 @@ impl Address {
         Err(failed)
     }
 
-    /// The server that takes writes.
+    /// The server that accepts writes.
     async fn server(&self) -> Result<Client, BrokerError> {
         let Kind::Sentinel(service) = &self.kind else {
-            let node = self.nodes.first().ok_or(BrokerError::Away)?;
+            let node = self.nodes.first().ok_or(BrokerError::Unavailable)?;
             return open(node.clone());
         };
         let server =
@@ -148,7 +147,7 @@ fn open(node: ConnectionInfo) -> Result<Client, BrokerError> {
     Ok(Client::open(node.set_tcp_settings(at_once()))?)
 }
 
-/// Events are small, and the next one must not wait for the word that the last one has arrived.
+/// Nagle's algorithm would hold an event back until the previous one is acknowledged.
 fn at_once() -> TcpSettings {
     TcpSettings::default().set_nodelay(true)
 }
@@ -156,11 +155,11 @@ fn at_once() -> TcpSettings {
 async fn in_time<T>(work: impl Future<Output = Result<T, BrokerError>>) -> Result<T, BrokerError> {
     timeout(CONNECT, work)
         .await
-        .unwrap_or(Err(BrokerError::Late))
+        .unwrap_or(Err(BrokerError::Timeout))
 }
 
-/// The TLS library asks which cryptography to use, once per process; whoever embeds this may have
-/// said it already.
+/// The TLS library needs a cryptography provider, once per process. A service that embeds this may
+/// have installed one already.
 fn trust_tls() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         drop(rustls::crypto::ring::default_provider().install_default());

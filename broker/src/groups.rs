@@ -1,5 +1,5 @@
-//! The consumer groups of a stream in Redis: who reads, how far, and the end of one. It knows of no
-//! replicas, and destroys nothing that was read from since it was looked at.
+//! The consumer groups of a Redis stream: list, progress, removal. This module knows nothing about
+//! replicas, and never removes a group that was read from after it was listed.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use redis::{
 
 use crate::{BrokerError, Connection};
 
-/// By the clock that gives entries their ids: in a cluster each node has its own, and a script runs
-/// where its key is.
+/// The clock that gives entries their ids: each node of a cluster has its own, and a script runs on
+/// the node of its key.
 const NOW: &str =
     "local time = redis.call('TIME') return time[1] * 1000 + math.floor(time[2] / 1000)";
 
-/// Looks and destroys in one step, so that nothing is read in between. Replies to a script are flat
-/// lists of pairs.
+/// Checks and removes in one step, so that nothing is read in between. Replies inside a script are
+/// flat lists of pairs.
 const DESTROY: &str = "
 local function pairs_of(list)
   local map = {}
@@ -41,42 +41,42 @@ return -2";
 pub struct Group {
     /// Its name.
     pub name: String,
-    /// Those that have read. Before Redis 7.2 a consumer that only waits for its first entry is
-    /// not among them.
+    /// The consumers that have read. Before Redis 7.2 a consumer that waits for its first entry is
+    /// not listed.
     pub consumers: Vec<Consumer>,
     /// Entries that were read and not acknowledged.
     pub pending: u64,
     /// The newest entry that was read.
     pub last_delivered: String,
-    /// How long the oldest entry that was not read has been there; trimmed ones do not count.
+    /// Age of the oldest entry that was not read; trimmed entries do not count.
     pub unread: Option<Duration>,
 }
 
-/// Who reads for a group.
+/// A consumer of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Consumer {
-    /// Its name; a Dapr sidecar's is that of the group.
+    /// Its name; the consumer of a Dapr sidecar has the name of the group.
     pub name: String,
-    /// Since it last asked for entries or claimed one. One that waits in a blocking read does not
-    /// ask.
+    /// Time since it last read or claimed entries. A consumer in a blocking read does not ask
+    /// again, so this grows meanwhile.
     pub idle: Duration,
 }
 
-/// What became of a group that was to be destroyed.
+/// The result of a removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GroupRemoval {
-    /// It is gone, and so many pending entries with it.
+    /// The group was removed, with this number of pending entries.
     Yes(u64),
-    /// It was read from since, and is still there.
+    /// The group was read from in between, and still exists.
     Read,
-    /// It was not there any more.
+    /// The group did not exist any more.
     Absent,
 }
 
-/// The groups of a stream; none when there is no such stream.
+/// The groups of a stream; none when the stream does not exist.
 ///
 /// # Errors
-/// When Redis does not tell all of it.
+/// When Redis refuses or does not answer.
 pub async fn list(redis: &mut Connection, stream: &str) -> Result<Vec<Group>, BrokerError> {
     let said: StreamInfoGroupsReply = match redis.ask(cmd("XINFO").arg("GROUPS").arg(stream)).await
     {
@@ -89,7 +89,7 @@ pub async fn list(redis: &mut Connection, stream: &str) -> Result<Vec<Group>, Br
             .ask(cmd("XINFO").arg("CONSUMERS").arg(stream).arg(&group.name))
             .await;
         let consumers: StreamInfoConsumersReply = match consumers {
-            // Somebody destroyed it in between.
+            // Another client removed it in between.
             Err(error) if is_absent(&error) => continue,
             consumers => consumers?,
         };
@@ -123,11 +123,11 @@ pub async fn list(redis: &mut Connection, stream: &str) -> Result<Vec<Group>, Br
     Ok(groups)
 }
 
-/// Destroys a group that still stands at `last_delivered`, and for which nobody has asked for
-/// entries for `idle`.
+/// Removes a group that is still at `last_delivered` and whose consumers have not asked for entries
+/// for `idle`.
 ///
 /// # Errors
-/// When Redis does not say what became of it.
+/// When the result is unknown.
 pub async fn destroy(
     redis: &mut Connection,
     stream: &str,
@@ -152,7 +152,7 @@ pub async fn destroy(
     }
 }
 
-/// Whether there is no such stream, or no such group.
+/// Whether the error says that the stream or the group does not exist.
 fn is_absent(error: &BrokerError) -> bool {
     let BrokerError::Redis(error) = error else {
         return false;
@@ -160,7 +160,7 @@ fn is_absent(error: &BrokerError) -> bool {
     error.code() == Some("NOGROUP") || error.to_string().contains("no such key")
 }
 
-/// The id that follows an entry's. `(` would say it, but only since Redis 6.2.
+/// The id after the id of an entry. The prefix `(` would do, but only since Redis 6.2.
 fn after(id: &str) -> String {
     match id
         .split_once('-')

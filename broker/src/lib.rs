@@ -1,10 +1,9 @@
-//! RedisConfig as a broker of events: where it is ([`Address`]), what things are called there
-//! ([`Names`]), how an event is sent ([`Sender`]) and how events come ([`listen`]: by [`pubsub`] or
-//! by [`streams`]), by the [`settings`] of both ends. [`groups`] looks after what Dapr leaves
-//! behind there.
+//! Redis as a broker of events: its address ([`Address`]), the names of channels and streams
+//! ([`Names`]), sending ([`Sender`]), receiving ([`listen`], by [`pubsub`] or [`streams`]), the
+//! [`settings`] that both ends share, and the consumer groups that Dapr creates ([`groups`]).
 //!
-//! The only crate that names the RedisConfig client. It carries bytes: it never looks into an event and
-//! never decides what becomes of one.
+//! This is the only crate that names the Redis client. It carries bytes: it never parses an event
+//! and never decides about one.
 
 mod address;
 mod connection;
@@ -30,27 +29,28 @@ pub use listening::{BrokerEvent, listen};
 pub use names::{Channel, Names, Prefix, PrefixError};
 pub use sender::Sender;
 
-/// How long one answer may take.
+/// Time limit of one answer.
 pub const ANSWER: Duration = Duration::from_secs(2);
 
-/// A RedisConfig that carries events, and how it does.
+/// A Redis that carries events.
 #[derive(Debug, Clone)]
 pub struct RedisConfig {
-    /// Where it is.
+    /// Its address.
     pub address: Address,
-    /// What things are called there.
+    /// The names of its channels and streams.
     pub names: Names,
-    /// How events travel.
+    /// How events are delivered.
     pub delivery: Delivery,
 }
 
-/// How events travel.
+/// How Redis delivers events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Delivery {
-    /// Pub/Sub: who is away when an event is published never gets it (requirement A9).
+    /// Pub/Sub: a replica that is not connected when an event is published never receives it
+    /// (requirement A9).
     #[default]
     PubSub,
-    /// Streams: the newest events are kept, and every reader has its own place in them.
+    /// Streams: the newest events are kept, and every reader has its own position.
     Streams,
 }
 
@@ -66,52 +66,52 @@ impl FromStr for Delivery {
     }
 }
 
-/// What to listen to.
+/// The events that a listener wants.
 #[derive(Debug, Clone)]
 pub enum Subscription {
     /// Whole collections.
     Collections(BTreeSet<CollectionName>),
-    /// One document (requirement A8). Where its collection has one channel, or is a stream, its
-    /// neighbours are heard too.
+    /// One document (requirement A8). Where its collection has one channel or a stream, events of
+    /// other documents arrive as well.
     Document(CollectionName, DocumentId),
 }
 
-/// A place in the stream of each collection: the id of the last entry that was taken.
+/// The position in the stream of each collection: the id of the last entry that was processed.
 pub type Cursors = BTreeMap<CollectionName, String>;
 
-/// What a listener hears.
+/// Something that arrived from Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReceivedEvent {
     /// An event, as it was sent.
     Event {
-        /// The collection of the channel or stream it came by.
+        /// The collection of its channel or stream.
         collection: CollectionName,
-        /// The document of the channel, where documents have their own.
+        /// The document of its channel, where documents have channels of their own.
         id: Option<DocumentId>,
         /// The data of the event.
         body: Vec<u8>,
-        /// Its place in the stream, where there is one.
+        /// Its position in the stream, where there is one.
         cursor: Option<String>,
     },
-    /// The stream of a collection cannot be read, while others can; it is tried again.
+    /// The stream of a collection cannot be read, while others can. Reading it is retried.
     Refused {
         /// The collection.
         collection: CollectionName,
-        /// What RedisConfig says.
+        /// The error of Redis.
         error: String,
     },
-    /// The stream of a collection began anew, or could not be read until now: events of it may be
+    /// The stream of a collection began again, or could not be read until now. Events of it may be
     /// lost.
     Lost {
         /// The collection.
         collection: CollectionName,
-        /// Where its reading begins now.
+        /// The position from which it is read now.
         cursor: String,
     },
 }
 
-/// Waits between attempts, for ever: from a tenth of a second, doubling, to one, each with as much
-/// again of jitter.
+/// The waits between attempts, without end: 0.1 s, doubling up to 1 s, each with up to as much
+/// jitter again.
 #[derive(Debug)]
 pub(crate) struct Backoff(ExponentialBackoff);
 
@@ -130,7 +130,7 @@ impl Default for Backoff {
 impl Backoff {
     /// The next wait.
     pub(crate) fn next_wait(&mut self) -> Duration {
-        // It has no end; one that had would go on at its longest.
+        // The iterator has no end; the fallback is its longest wait.
         self.0.next().unwrap_or(Duration::from_secs(2))
     }
 }

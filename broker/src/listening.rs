@@ -1,8 +1,8 @@
-//! Hearing events for as long as anyone listens: connect, hear, connect again.
+//! Receives events without end: connect, receive, connect again.
 //!
-//! RedisConfig may be away for long, so the waits between attempts grow to about a second, with jitter: a
-//! thousand replicas do not come back in the same instant. It says when it hears and when it does
-//! not; what was missed in between it cannot know.
+//! Redis may be unavailable for a long time, so the waits between attempts grow to about a second,
+//! with jitter: a thousand replicas do not reconnect at the same moment. The listener reports when
+//! it is connected and when it is not; it cannot know what was published in between.
 
 use std::{
     pin::pin,
@@ -18,41 +18,42 @@ use crate::{
     streams,
 };
 
-/// A connection that stood for so long was a good one: the next attempt comes soon.
+/// A connection that lasted this long counts as good: the next attempt comes soon.
 const GOOD: Duration = Duration::from_secs(5);
 
-/// What a listener is told.
+/// A report of the listener.
 #[derive(Debug)]
 pub enum BrokerEvent {
-    /// From now on nothing is missed. What was published before and is behind these places, or has
-    /// none, may have been.
+    /// Connected: nothing is missed from now on. Events that were published before, and stand after
+    /// these positions or have none, may have been missed.
     Connected(Cursors),
-    /// Something came.
+    /// Something arrived.
     Received(ReceivedEvent),
-    /// Nothing comes until it stands again.
+    /// The connection is lost; nothing arrives until the next `Connected`.
     Disconnected(BrokerError),
 }
 
-/// Signals without end. `cursors` are the places to begin at, where events come by streams.
+/// An endless stream of reports. `cursors` are the positions to start at, where events come by
+/// streams.
 pub fn listen(
     redis: RedisConfig,
-    wanted: Subscription,
+    subscription: Subscription,
     mut cursors: Cursors,
 ) -> impl Stream<Item = BrokerEvent> + Send {
     stream! {
         let mut backoff = Backoff::default();
         loop {
             let begun = Instant::now();
-            let error = match connect(&redis, &wanted, &cursors).await {
+            let error = match connect(&redis, &subscription, &cursors).await {
                 Ok((places, events)) => {
                     cursors.clone_from(&places);
                     yield BrokerEvent::Connected(places);
                     let mut events = pin!(events);
                     loop {
                         match events.next().await.unwrap_or(Err(BrokerError::Closed)) {
-                            Ok(heard) => {
-                                note(&mut cursors, &heard);
-                                yield BrokerEvent::Received(heard);
+                            Ok(received) => {
+                                note(&mut cursors, &received);
+                                yield BrokerEvent::Received(received);
                             }
                             Err(error) => break error,
                         }
@@ -71,7 +72,7 @@ pub fn listen(
 
 async fn connect(
     redis: &RedisConfig,
-    wanted: &Subscription,
+    subscription: &Subscription,
     cursors: &Cursors,
 ) -> Result<
     (
@@ -88,24 +89,25 @@ async fn connect(
     Ok(match delivery {
         Delivery::PubSub => (
             Cursors::new(),
-            pubsub::subscribe(address, names, wanted)
+            pubsub::subscribe(address, names, subscription)
                 .await?
                 .left_stream(),
         ),
         Delivery::Streams => {
-            let (places, events) = streams::read(address, names, wanted, cursors.clone()).await?;
+            let (places, events) =
+                streams::read(address, names, subscription, cursors.clone()).await?;
             (places, events.right_stream())
         }
     })
 }
 
-fn note(cursors: &mut Cursors, heard: &ReceivedEvent) {
+fn note(cursors: &mut Cursors, received: &ReceivedEvent) {
     if let ReceivedEvent::Event {
         collection,
         cursor: Some(cursor),
         ..
     }
-    | ReceivedEvent::Lost { collection, cursor } = heard
+    | ReceivedEvent::Lost { collection, cursor } = received
     {
         cursors.insert(collection.clone(), cursor.clone());
     }

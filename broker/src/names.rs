@@ -1,14 +1,14 @@
-//! What channels and streams are called (requirement A7, A8): written in one spelling, read in two.
+//! The names of channels and streams (requirement A7, A8). One form is written, two are read.
 //!
-//! `1__:aura-config:ChannelConfiguration` is the channel of a collection, with `:{id}` behind it
-//! that of one document. The source document writes its pattern without the colon before the
-//! collection, so that is understood too (requirement F17).
+//! `1__:aura-config:ChannelConfiguration` is the channel of a collection; with `:{id}` after it,
+//! the channel of one document. Other publishers write the name without the colon before the
+//! collection, so that form is read as well (requirement F17).
 
 use std::{fmt, str::FromStr};
 
 use contract::{CollectionName, DocumentId};
 
-/// Names within one database, under one prefix.
+/// The names in one database, under one prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
     database: u32,
@@ -16,12 +16,12 @@ pub struct Names {
     base: String,
 }
 
-/// `AURA_REDIS_CONFIGURATION_PREFIX`: 1 to 128 visible ASCII characters without braces, which mean
-/// something to a cluster.
+/// `AURA_REDIS_CONFIGURATION_PREFIX`: 1 to 128 visible ASCII characters without braces, which have
+/// a meaning in a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prefix(String);
 
-/// Why a text is no prefix.
+/// The text is not a prefix.
 #[derive(Debug, thiserror::Error)]
 #[error("expected 1 to 128 visible ASCII characters without {{ and }}")]
 pub struct PrefixError;
@@ -46,12 +46,12 @@ impl fmt::Display for Prefix {
     }
 }
 
-/// What the name of a channel says.
+/// The parts of the name of a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Channel {
     /// The collection.
     pub collection: CollectionName,
-    /// The document, when the channel is that of one.
+    /// The document, if the channel belongs to one.
     pub id: Option<DocumentId>,
 }
 
@@ -79,22 +79,23 @@ impl Names {
         format!("{}:{collection}:{id}", self.base)
     }
 
-    /// The same in the other spelling, which is listened to and never written.
+    /// The same channel in the form without a colon, which is read and never written.
     fn bare_channel(&self, collection: &CollectionName) -> String {
         format!("{}{collection}", self.base)
     }
 
-    /// Patterns that match all channels of a collection in both spellings, and those of collections
-    /// whose names go on after it: what arrives is told apart by [`Names::read`].
+    /// Patterns that match all channels of a collection in both forms. They also match collections
+    /// whose name continues after this one; [`Names::read`] tells them apart.
     pub fn patterns(&self, collection: &CollectionName) -> [String; 2] {
         [self.channel(collection), self.bare_channel(collection)]
             .map(|channel| escape(&channel) + "*")
     }
 
-    /// All channels that may bring one document: its own and that of the collection, in both
-    /// spellings.
+    /// All channels that may carry one document, in both forms: its own channel and that of the
+    /// collection.
     pub fn document_channels(&self, collection: &CollectionName, id: &DocumentId) -> [String; 4] {
-        let (channel, bare) = (self.channel(collection), self.bare_channel(collection));
+        let channel = self.channel(collection);
+        let bare = self.bare_channel(collection);
         [
             self.document_channel(collection, id),
             format!("{bare}:{id}"),
@@ -103,14 +104,14 @@ impl Names {
         ]
     }
 
-    /// The key of a collection's stream. The braces make the streams of all collections stay
-    /// together in a cluster, so that they can be read at once (Redis cluster specification,
-    /// hash tags).
+    /// The key of the stream of a collection. The braces are a hash tag: they keep the streams of
+    /// all collections on one node of a cluster, so that one command reads them all (Redis cluster
+    /// specification).
     pub fn stream(&self, collection: &CollectionName) -> String {
         format!("{{{}}}:{collection}", self.base)
     }
 
-    /// What a channel's name says; `None` when it is not one of these.
+    /// Parses the name of a channel; `None` when it is not one of these.
     pub fn read(&self, channel: &str) -> Option<Channel> {
         let rest = channel.strip_prefix(&self.base)?;
         let rest = rest.strip_prefix(':').unwrap_or(rest);
@@ -125,8 +126,8 @@ impl Names {
     }
 }
 
-/// Takes its meaning from every character that has one in a pattern (the Redis command PSUBSCRIBE).
-/// Nothing else is escaped: an ACL compares patterns as they are spelled.
+/// Escapes every character that has a meaning in a pattern (Redis command PSUBSCRIBE), and no
+/// other: an ACL compares patterns as text.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -152,7 +153,8 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_source_document() {
-        let (names, agent) = (names("aura-config"), "a:7".parse().expect("an id"));
+        let names = names("aura-config");
+        let agent = "a:7".parse().expect("an id");
         assert_eq!(
             names.channel(&channels()),
             "1__:aura-config:ChannelConfiguration"

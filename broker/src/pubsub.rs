@@ -1,9 +1,8 @@
-//! Events by Pub/Sub: whoever is subscribed when an event is published gets it, and nobody else
-//! (requirement A9).
+//! Events by Pub/Sub: a replica that is subscribed when an event is published receives it, and no
+//! other (requirement A9).
 //!
-//! A silent connection and a dead one look the same, so it is asked every two seconds whether it
-//! lives. What the client has read and nobody has taken yet waits in memory without bound: take
-//! events as they come.
+//! A silent connection and a dead one look the same, so the connection is probed every two seconds.
+//! The client buffers what was read and not yet taken without a bound: take events as they arrive.
 
 use std::time::Duration;
 
@@ -16,19 +15,19 @@ use crate::{ANSWER, Address, BrokerError, Names, ReceivedEvent, Subscription};
 
 const PING_EVERY: Duration = Duration::from_secs(2);
 
-/// Subscribes. When this is answered the subscription stands: whatever is published from now on
-/// arrives, until the stream ends with an error.
+/// Subscribes. When this returns, the subscription is active: every event that is published from
+/// now on arrives, until the stream ends with an error.
 ///
 /// # Errors
-/// When that fails or takes too long.
+/// When it fails or takes too long.
 pub async fn subscribe(
     address: &Address,
     names: &Names,
-    wanted: &Subscription,
+    subscription: &Subscription,
 ) -> Result<impl Stream<Item = Result<ReceivedEvent, BrokerError>> + Send + use<>, BrokerError> {
     let (mut sink, mut messages) = address.listen().await?.split();
     let subscribing = async {
-        match wanted {
+        match subscription {
             Subscription::Collections(all) => {
                 let patterns: Vec<_> = all
                     .iter()
@@ -44,7 +43,7 @@ pub async fn subscribe(
     };
     timeout(ANSWER, subscribing)
         .await
-        .map_err(|_late| BrokerError::Late)??;
+        .map_err(|_late| BrokerError::Timeout)??;
     alive(&mut sink).await?;
     let names = names.clone();
     Ok(try_stream! {
@@ -55,8 +54,8 @@ pub async fn subscribe(
                 _ = due.tick() => None,
             };
             match message {
-                Some(message) => if let Some(heard) = heard(&names, &message?) {
-                    yield heard;
+                Some(message) => if let Some(received) = received(&names, &message?) {
+                    yield received;
                 },
                 None => alive(&mut sink).await?,
             }
@@ -64,19 +63,19 @@ pub async fn subscribe(
     })
 }
 
-/// Any answer is a sign of life, also that it is not allowed to ask.
+/// Any answer shows that the connection works, also the answer that PING is not allowed.
 async fn alive(sink: &mut PubSubSink) -> Result<(), BrokerError> {
     match timeout(ANSWER, sink.ping::<Value>()).await {
         Ok(Err(error)) if error.is_io_error() => Err(error.into()),
         Ok(_answered) => Ok(()),
-        Err(_late) => Err(BrokerError::Late),
+        Err(_late) => Err(BrokerError::Timeout),
     }
 }
 
-/// `None` when the message concerns nothing that was asked for.
-fn heard(names: &Names, message: &Msg) -> Option<ReceivedEvent> {
+/// `None` when the message belongs to no subscription.
+fn received(names: &Names, message: &Msg) -> Option<ReceivedEvent> {
     let channel = names.read(message.get_channel_name())?;
-    // `X*` also matches `XY`: what came for another collection comes by its own pattern as well.
+    // `X*` also matches `XY`; a message of another collection arrives by its own pattern as well.
     if message.from_pattern() {
         let pattern: String = message.get_pattern().ok()?;
         names

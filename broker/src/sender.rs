@@ -1,6 +1,8 @@
-//! Sends events: one connection for all, made when it is first needed and again after it broke.
+//! Sends events over one connection, which is opened when it is first needed and again after it
+//! broke.
 //!
-//! It says how it went. While Redis is away it says so at once, so that nothing queues here.
+//! Each call reports its result. While Redis is unavailable it fails at once, so nothing queues
+//! here.
 
 use std::{
     sync::{
@@ -16,7 +18,7 @@ use tokio::sync::Mutex;
 
 use crate::{ANSWER, Address, Backoff, BrokerError, Connection, Names};
 
-/// The sending end.
+/// The sender.
 #[derive(Debug)]
 pub struct Sender {
     address: Address,
@@ -24,18 +26,18 @@ pub struct Sender {
     link: Mutex<Link>,
 }
 
-/// Held while the connection is looked at or made, so that one is made at a time.
+/// Locked while the connection is checked or opened, so that only one is opened at a time.
 #[derive(Default)]
 struct Link {
     connection: Option<Standing>,
-    /// Counts connections: a failure of an old one says nothing of the new.
+    /// Counts connections: a failure on an old one says nothing about the new one.
     turn: u64,
     backoff: Backoff,
     not_before: Option<Instant>,
 }
 
-/// A connection, and whether anything ever succeeded on it: one that only ever fails is not made
-/// anew at once.
+/// A connection, and whether a command ever succeeded on it. One without any success is not opened
+/// again at once.
 #[derive(Clone)]
 struct Standing {
     connection: Connection,
@@ -50,14 +52,14 @@ impl std::fmt::Debug for Link {
             if self.connection.is_some() {
                 "connected"
             } else {
-                "away"
+                "unavailable"
             }
         )
     }
 }
 
 impl Sender {
-    /// To a Redis that need not be there yet.
+    /// A sender to a Redis that need not be available yet.
     pub fn new(address: Address, names: Names) -> Self {
         Self {
             address,
@@ -66,10 +68,10 @@ impl Sender {
         }
     }
 
-    /// Publishes to the channel of the collection, or of one of its documents (requirement A7, A8).
+    /// Publishes to the channel of the collection or of one of its documents (requirement A7, A8).
     ///
     /// # Errors
-    /// When it is not certain that it was published.
+    /// When it is not certain that the event was published.
     pub async fn publish(
         &self,
         collection: &CollectionName,
@@ -83,10 +85,10 @@ impl Sender {
         self.send(cmd("PUBLISH").arg(channel).arg(body)).await
     }
 
-    /// Appends to the stream of the collection, which keeps about so many entries.
+    /// Appends to the stream of the collection, which keeps approximately `keep` entries.
     ///
     /// # Errors
-    /// When it is not certain that it was appended.
+    /// When it is not certain that the event was appended.
     pub async fn append(
         &self,
         collection: &CollectionName,
@@ -104,8 +106,8 @@ impl Sender {
             .await
     }
 
-    /// A connection that broke while nobody looked costs the first command after it: that one is
-    /// sent again at once. It may have arrived, and then arrives twice.
+    /// A connection that broke while idle costs the first command after it, so that command is sent
+    /// again at once. It may have arrived, and then arrives twice, which is harmless.
     async fn send(&self, command: &Cmd) -> Result<(), BrokerError> {
         match self.attempt(command).await {
             Err(BrokerError::Redis(error)) if error.is_connection_dropped() => {
@@ -158,7 +160,7 @@ impl Sender {
             .not_before
             .is_some_and(|moment| Instant::now() < moment)
         {
-            return Err(BrokerError::Away);
+            return Err(BrokerError::Unavailable);
         }
         match self.address.connect(ANSWER).await {
             Ok(connection) => {

@@ -1,5 +1,5 @@
-//! The settings that both ends must agree on, from the texts of the environment to a [`RedisConfig`]. An
-//! empty text counts as unset.
+//! The settings that both ends share, from the texts of the environment to a [`RedisConfig`]. An
+//! empty text counts as not set.
 
 use crate::{Address, Delivery, Names, Prefix, RedisConfig};
 
@@ -12,7 +12,7 @@ pub const PREFIX: &str = "aura-config";
 /// Default of `AURA_REDIS_DELIVERY`.
 pub const DELIVERY: &str = "PUBSUB";
 
-/// The texts.
+/// The texts of the settings.
 #[derive(Debug, Clone, Copy)]
 pub struct RedisSettings<'a> {
     /// `AURA_REDIS_URL`
@@ -26,11 +26,11 @@ pub struct RedisSettings<'a> {
 }
 
 impl RedisSettings<'_> {
-    /// Checks all of them. Each mistake is told by the name of the setting and in words, never with
-    /// a password; after one it is `None`.
+    /// Checks all settings. Each error is reported with the name of the setting, in words and
+    /// without a password. The result is `None` after an error.
     pub fn check(self, mut mistake: impl FnMut(&str, String)) -> Option<RedisConfig> {
         let or = |text, default| if str::is_empty(text) { default } else { text };
-        // The URL may hold a password.
+        // The URL may have a password.
         let address = or(self.url, URL).parse::<Address>();
         let address = address
             .map_err(|wrong| mistake("AURA_REDIS_URL", format!("…: {wrong}")))
@@ -56,7 +56,8 @@ impl RedisSettings<'_> {
         let delivery = delivery
             .map_err(|wrong| mistake("AURA_REDIS_DELIVERY", format!("{given:?}: {wrong}")))
             .ok();
-        let (address, database) = (address?, database?);
+        let address = address?;
+        let database = database?;
         let address = address.in_database(database);
         let address = address
             .map_err(|wrong| mistake("AURA_REDIS_URL", format!("…: {wrong}")))

@@ -1,9 +1,9 @@
-//! Events by streams: the newest are kept, and every reader goes through them at its own pace, with
-//! no group to leave behind.
+//! Events by streams: the newest entries are kept, and every reader reads at its own pace, without
+//! a consumer group.
 //!
-//! A stream may vanish or begin anew behind a reader's back (FLUSHALL, a failover to a server that
-//! has less). The ids then begin below the reader's place, and it would hear nothing for a long
-//! time; so the ends are looked at every five seconds.
+//! A stream may vanish or begin again (FLUSHALL, a failover to a server that has less). Its ids
+//! then begin below the position of the reader, which would receive nothing for a long time. So the
+//! last id of each stream is checked every five seconds.
 
 use std::time::{Duration, Instant};
 
@@ -19,27 +19,26 @@ use crate::{
     ANSWER, Address, BrokerError, Connection, Cursors, Names, ReceivedEvent, Subscription,
 };
 
-/// The field of an entry with the data of the event.
+/// The field of an entry that has the data of the event.
 pub(crate) const FIELD: &str = "data";
-/// Before the first entry of any stream.
+/// The position before the first entry of any stream.
 const BEGINNING: &str = "0-0";
-/// How long a reading waits for something to come. It is also how long a dead connection goes
-/// unnoticed, nearly.
+/// How long a read waits for entries. A dead connection is noticed after about the same time.
 const BLOCK: Duration = Duration::from_secs(2);
-/// Entries of one stream that one reading brings.
+/// Largest number of entries of one stream per read.
 const AT_ONCE: usize = 64;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Begins to read: each collection from its place in `cursors`, or else after what is in it now.
-/// The places are given back with the events: whatever is appended after them arrives, until the
-/// stream ends with an error.
+/// Starts to read: each collection from its position in `cursors`, or else after its present last
+/// entry. Positions are returned with the events: every entry after them arrives, until the stream
+/// ends with an error.
 ///
 /// # Errors
-/// When that fails or takes too long.
+/// When it fails or takes too long.
 pub async fn read(
     address: &Address,
     names: &Names,
-    wanted: &Subscription,
+    subscription: &Subscription,
     mut cursors: Cursors,
 ) -> Result<
     (
@@ -49,7 +48,7 @@ pub async fn read(
     BrokerError,
 > {
     let mut connection = address.connect(BLOCK + ANSWER).await?;
-    let collections = match wanted {
+    let collections = match subscription {
         Subscription::Collections(all) => all.iter().collect(),
         Subscription::Document(collection, _id) => vec![collection],
     };
@@ -58,28 +57,28 @@ pub async fn read(
         .map(|name| Stream::new(name, names))
         .collect();
     cursors.retain(|name, cursor| collections.contains(&name) && place(cursor).is_some());
-    // What cannot be read at all is found out before anybody is told that it stands.
-    let lost = look(&mut connection, &mut streams, &mut cursors).await?;
+    // A stream that cannot be read is found before the listener reports that it is connected.
+    let lost = check_streams(&mut connection, &mut streams, &mut cursors).await?;
     let mut looked = Instant::now();
     let mut read = next(&mut connection, &streams, &cursors, None).await?;
     let places = cursors.clone();
     let events = try_stream! {
-        for heard in lost {
-            yield heard;
+        for received in lost {
+            yield received;
         }
         loop {
             for (name, entries) in read.drain(..) {
                 for entry in entries {
                     cursors.insert(name.clone(), entry.id.clone());
-                    // Whatever else is in the stream is not for us.
+                    // Entries without this field are not events of ours.
                     if let Some(body) = entry.get(FIELD) {
                         yield ReceivedEvent::Event { collection: name.clone(), id: None, body, cursor: Some(entry.id) };
                     }
                 }
             }
             if looked.elapsed() >= LOOK_EVERY {
-                for heard in look(&mut connection, &mut streams, &mut cursors).await? {
-                    yield heard;
+                for received in check_streams(&mut connection, &mut streams, &mut cursors).await? {
+                    yield received;
                 }
                 looked = Instant::now();
             }
@@ -93,8 +92,8 @@ pub async fn read(
 struct Stream {
     collection: CollectionName,
     key: String,
-    /// Whether it can be read: a key of another type, or a right that is lacking, must not silence
-    /// the others.
+    /// Whether it can be read. A key of another type or a missing right must not silence the other
+    /// streams.
     readable: bool,
 }
 
@@ -108,13 +107,13 @@ impl Stream {
     }
 }
 
-/// Finds the streams that began anew behind their cursors, or cannot be read (any more).
-async fn look(
+/// Finds the streams that began again below their positions, or cannot be read any more.
+async fn check_streams(
     connection: &mut Connection,
     streams: &mut [Stream],
     cursors: &mut Cursors,
 ) -> Result<Vec<ReceivedEvent>, BrokerError> {
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     let mut refused = None;
     for stream in streams.iter_mut() {
         let Stream {
@@ -125,7 +124,7 @@ async fn look(
         let end = match end(connection, key).await {
             Err(error) if !error.ends_the_connection() => {
                 if std::mem::replace(readable, false) {
-                    heard.push(ReceivedEvent::Refused {
+                    received.push(ReceivedEvent::Refused {
                         collection: collection.clone(),
                         error: error.to_string(),
                     });
@@ -135,7 +134,7 @@ async fn look(
             }
             end => end?,
         };
-        // Of one that could not be read from the start nothing is known of what went by.
+        // For a stream that could not be read, nothing is known about missed entries.
         let unknown = !std::mem::replace(readable, true) && !cursors.contains_key(collection);
         let cursor = cursors
             .entry(collection.clone())
@@ -145,7 +144,7 @@ async fn look(
             BEGINNING.clone_into(cursor);
         }
         if anew || unknown {
-            heard.push(ReceivedEvent::Lost {
+            received.push(ReceivedEvent::Lost {
                 collection: collection.clone(),
                 cursor: cursor.clone(),
             });
@@ -153,11 +152,11 @@ async fn look(
     }
     match refused {
         Some(error) if streams.iter().all(|stream| !stream.readable) => Err(error),
-        _ => Ok(heard),
+        _ => Ok(received),
     }
 }
 
-/// What comes after the cursors; waits for it as long as `block` says.
+/// The entries after the positions; waits as long as `block` says.
 async fn next(
     connection: &mut Connection,
     streams: &[Stream],
@@ -192,7 +191,7 @@ async fn next(
     Ok(read.collect())
 }
 
-/// The id of the last entry; before the first when there is none.
+/// The id of the last entry, or the position before the first when there is none.
 async fn end(connection: &mut Connection, stream: &str) -> Result<String, BrokerError> {
     let mut command = cmd("XREVRANGE");
     let range: StreamRangeReply = connection
@@ -205,7 +204,7 @@ async fn end(connection: &mut Connection, stream: &str) -> Result<String, Broker
         .map_or(BEGINNING.to_owned(), |entry| entry.id))
 }
 
-/// An id as two numbers: milliseconds, and a count within them.
+/// An id as two numbers: milliseconds, and a counter within them.
 fn place(id: &str) -> Option<(u64, u64)> {
     let (milliseconds, count) = id.split_once('-')?;
     Some((milliseconds.parse().ok()?, count.parse().ok()?))

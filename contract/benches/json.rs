@@ -1,4 +1,4 @@
-//! Reading what comes over the wire: a value into its canonical spelling, and the data of an event.
+//! The cost of parsing: a value into its canonical form, and the data of an event.
 //!
 //! `cargo bench -p contract`
 
@@ -16,7 +16,7 @@ fn main() {
     criterion.final_summary();
 }
 
-/// Members out of order, as people write them, numbers of both kinds, and text that needs escapes.
+/// Members out of order, as people write them, numbers of both kinds, and text with escapes.
 fn document(bytes: usize) -> String {
     let member = r#"{"voice":"nova","active":true,"limits":{"ratio":0.25,"perMinute":120},"greeting":"Hello,\n\"you\" there"}"#;
     let steps = vec![member; bytes.div_ceil(member.len() + 1)].join(",");
@@ -32,7 +32,7 @@ fn parse(criterion: &mut Criterion, name: &str, json: &str) {
     group.finish();
 }
 
-/// With every member that a publisher of ours sends.
+/// Event data with every member that a publisher of this project sends.
 fn event(criterion: &mut Criterion) {
     let config = CanonicalJson::parse(document(300).as_bytes()).expect("JSON");
     let text = format!(

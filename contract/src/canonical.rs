@@ -1,9 +1,9 @@
-//! One spelling for every JSON value: RFC 8785 with one exception for integers.
+//! The canonical form of a JSON value: RFC 8785 with one exception for integers.
 //!
 //! Two replicas hold the same value exactly when they hold the same bytes, so values are compared,
-//! hashed and stored as canonical text. Everything that could be read in two ways is refused at the
-//! door, with the JSON pointer (RFC 6901) at fault. This module never validates what a document
-//! *means*; schemas do.
+//! hashed and stored as canonical text. A text that two readers could understand differently is
+//! refused, with the JSON pointer (RFC 6901) to the fault. This module never validates what a
+//! document *means*; schemas do.
 
 use std::{cmp::Ordering, collections::BTreeMap, fmt, sync::Arc};
 
@@ -13,40 +13,39 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-mod spelling;
+mod check;
 
-pub use spelling::is_canonical;
+pub use check::is_canonical;
 
 use crate::ids::Crc;
 
 /// Deepest nesting of objects and arrays in a document.
 pub const MAX_DEPTH: usize = 64;
 
-/// Integers up to this one travel through a sidecar unharmed, because it re-encodes JSON numbers as
-/// doubles.
+/// A sidecar re-encodes JSON numbers as doubles; integers up to this one are not changed by that.
 const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_991.0;
 
-/// A JSON value in its only spelling. Cloning shares the text.
+/// A JSON value in its canonical form. Cloning shares the text.
 ///
-/// Members are sorted by UTF-16 code units, strings escape only what they must, and a number is
+/// Members are sorted by UTF-16 code units, strings escape only what they must escape, and a number is
 /// - its digits, when its token has neither fraction nor exponent and fits `i64` (also beyond 2^53;
 ///   `-0` becomes `0`);
 /// - else the nearest double in the form of ECMAScript (RFC 8785 section 3.2.2.3).
 #[derive(Clone)]
 pub struct CanonicalJson(Arc<RawValue>);
 
-/// Why a JSON text cannot be a document, and where.
+/// Why a JSON text cannot be a document, and the place of the fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason} (at {pointer:?})")]
 pub struct JsonError {
     /// JSON pointer to the value at fault; empty means the whole text.
     pub pointer: String,
-    /// What is wrong and how to mend it.
+    /// The fault, in words.
     pub reason: String,
 }
 
 impl CanonicalJson {
-    /// Reads any JSON text (UTF-8) and gives it its canonical spelling.
+    /// Reads any JSON text (UTF-8) and converts it to its canonical form.
     ///
     /// # Errors
     /// Refuses text that is not JSON, duplicate keys, NUL in a key, lone surrogates, nesting beyond
@@ -59,18 +58,18 @@ impl CanonicalJson {
         if is_canonical(raw.get()) {
             Ok(Self(raw.to_owned().into()))
         } else {
-            Self::respell(raw)
+            Self::convert(raw)
         }
     }
 
-    fn respell(raw: &RawValue) -> Result<Self, JsonError> {
+    fn convert(raw: &RawValue) -> Result<Self, JsonError> {
         let mut text = String::with_capacity(raw.get().len());
         write_value(raw, &Path::Root, 0, &mut text)?;
         Self::from_canonical(text)
     }
 
-    /// Takes back a text that [`CanonicalJson::as_str`] gave out, from a store of our own. It
-    /// checks that it is JSON, not that it is canonical: damage shows by the checksum.
+    /// Takes a text that [`CanonicalJson::as_str`] returned earlier, for example from our own store.
+    /// It checks that the text is JSON and not that it is canonical: the checksum shows damage.
     ///
     /// # Errors
     /// When it is not JSON.
@@ -95,10 +94,9 @@ impl CanonicalJson {
         self.as_str().starts_with('{')
     }
 
-    /// Whether the value comes out of a sidecar as it went in: every integer is within ±(2^53−1).
+    /// Whether a sidecar forwards the value unchanged: every integer is within ±(2^53−1).
     pub fn survives_doubles(&self) -> bool {
-        // Fractions and exponents are doubles already; a run of digits is judged as the number it
-        // spells.
+        // Fractions and exponents are doubles already; only a run of digits can lose precision.
         numbers(self.as_str()).all(|token| {
             token.contains(['.', 'e'])
                 || token
@@ -134,7 +132,7 @@ impl<'de> Deserialize<'de> for CanonicalJson {
         if is_canonical(raw.get()) {
             Ok(Self(raw.into()))
         } else {
-            Self::respell(&raw).map_err(serde::de::Error::custom)
+            Self::convert(&raw).map_err(serde::de::Error::custom)
         }
     }
 }
@@ -161,8 +159,8 @@ fn not_json(error: &serde_json::Error) -> String {
     format!("not a JSON value: {error}")
 }
 
-/// Where the writer is, as a list that lives on its stack and becomes a pointer only when something
-/// is wrong.
+/// The place of the writer in the value, as a linked list on the stack. It is formatted as a JSON
+/// pointer only when there is an error.
 enum Path<'a> {
     Root,
     Member(&'a Path<'a>, &'a str),
@@ -217,7 +215,7 @@ fn write_value(
             write_string(&text, path, out)
         }
         Some(b'-' | b'0'..=b'9') => write_number(token, path, out),
-        // `true`, `false` and `null` have one spelling.
+        // `true`, `false` and `null` have one form only.
         _ => {
             out.push_str(token);
             Ok(())
@@ -245,7 +243,7 @@ fn write_object(
 }
 
 fn write_string(text: &str, path: &Path<'_>, out: &mut String) -> Result<(), JsonError> {
-    // serde_json escapes exactly what RFC 8785 section 3.2.2.2 asks for, in the same spelling.
+    // serde_json escapes exactly what RFC 8785 section 3.2.2.2 requires, in the same form.
     let quoted =
         serde_json::to_string(text).map_err(|error| JsonError::at(path, not_json(&error)))?;
     out.push_str(&quoted);
@@ -311,7 +309,7 @@ impl PartialOrd for Utf16Order {
     }
 }
 
-/// All members in the order of the text, duplicates included, which a map type would hide.
+/// All members in the order of the text, with duplicates, which a map type would hide.
 struct Members<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
@@ -379,7 +377,7 @@ fn numbers(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Where a string that begins before `text` ends, its closing quote included.
+/// The length up to and including the closing quote; the opening quote stands before `text`.
 fn end_of_string(text: &str) -> Option<usize> {
     let mut escaped = false;
     text.bytes()

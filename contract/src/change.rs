@@ -1,7 +1,7 @@
-//! One record of the change log, and the feed that hands records on in order.
+//! One record of the change log, and a page of the feed that delivers records in order.
 //!
-//! The log is outbox, feed, history and audit at once; an event is a record on its way (see
-//! [`crate::event`]).
+//! The change log is outbox, feed, history and audit in one; an event carries one record (see
+//! [`crate::event`]). Nothing here reads or writes a log.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ use crate::{
     ids::{CollectionName, Crc, Digest, DocumentId, Epoch, Revision},
 };
 
-/// What a change does to its document (requirement A6).
+/// The effect of a change on its document (requirement A6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub enum Operation {
@@ -24,27 +24,27 @@ pub enum Operation {
     Create,
     /// The document existed and has a new value.
     Update,
-    /// The document is gone.
+    /// The document no longer exists.
     Delete,
 }
 
-/// A committed change: an item of the feed, and what an event is made from.
+/// A committed change: a record of the change log, an item of the feed, and the source of an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Change {
-    /// The collection it belongs to.
+    /// The collection of the document.
     pub collection: CollectionName,
-    /// What it does.
+    /// Its effect.
     pub op: Operation,
-    /// The document it concerns.
+    /// The document.
     pub id: DocumentId,
-    /// Its place in the collection: one more than the change before.
+    /// Its position in the collection: the revision of the change before it, plus 1.
     pub revision: Revision,
-    /// The history that `revision` counts in.
+    /// The epoch of `revision`.
     pub epoch: Epoch,
-    /// Last revision of the newest multi-document set of the collection before this change; 0 when
-    /// there was none.
+    /// Last revision of the newest change set of the collection before this change; 0 when there was
+    /// none.
     pub last_set: Revision,
     /// The new value; present on Create and Update, absent on Delete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,23 +52,23 @@ pub struct Change {
     /// Checksum of `config_data`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crc: Option<Crc>,
-    /// The set it is a member of, when several documents change together.
+    /// Its change set, when several documents change together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change_set: Option<ChangeSet>,
-    /// When it was committed, by the publisher's clock. Never used to order anything.
+    /// Time of the commit, by the clock of the publisher. Nothing is ordered by it.
     pub time: DateTime<Utc>,
-    /// Live documents of the collection after it.
+    /// Number of live documents of the collection after this change.
     pub count: u64,
-    /// Digest of the collection after it.
+    /// Digest of the collection after this change.
     pub digest: Digest,
-    /// What the request that made it says of itself; its members stand beside those above.
+    /// The context of its request; serialised as members of the same JSON object.
     #[serde(flatten)]
     pub context: Context,
 }
 
 impl Change {
-    /// What ties it to logs: the correlation id that its request gave, else the id of its event,
-    /// which no other change has.
+    /// The identifier of the change in logs: the correlation id of its request, else the id of its
+    /// event, which is unique.
     pub fn correlator(&self) -> Cow<'_, str> {
         self.context
             .correlation_id()
@@ -76,13 +76,13 @@ impl Change {
     }
 }
 
-/// The set that a change belongs to: its parts become visible together.
+/// The change set of a change: all its parts become visible together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct ChangeSet {
     /// Id of the set.
     pub id: String,
-    /// The revisions it takes up, per collection.
+    /// Its revisions, one run per collection.
     pub parts: Vec<SetPart>,
 }
 
@@ -98,19 +98,19 @@ pub struct SetPart {
     pub last: Revision,
 }
 
-/// A page of the change feed: contiguous and in order per collection.
+/// A page of the change feed: per collection contiguous and in order.
 ///
-/// A publisher's items are the records of its log. A subscriber's are what it heard of them,
-/// [`crate::EventData`], which leaves out what only the log knows (`time`, `count`, `digest`);
-/// whoever reads both reads that.
+/// The items of a publisher are [`Change`] records. The items of a subscriber are
+/// [`crate::EventData`]: the same without the members that only the log has (`time`, `count`,
+/// `digest`). A client that reads both reads `EventData`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct FeedPage<T = Change> {
-    /// Where the collections stand.
+    /// Heads of the collections.
     pub heads: Vec<Head>,
-    /// The changes after the asked revisions.
+    /// The changes after the requested revisions.
     pub items: Vec<T>,
-    /// Whether there is more to ask for.
+    /// Whether the next page has changes.
     pub more: bool,
 }
 
@@ -122,7 +122,7 @@ mod tests {
         "configData":{"n":9007199254740993},"crc":"00000000","time":"2026-11-21T09:00:00.123Z","count":1,
         "digest":"0000000000000000""#;
 
-    /// As it was written before it knew of users and organisations, and before that.
+    /// Records without user and organisation, and without correlation id.
     #[test]
     fn records_of_earlier_versions_are_read() {
         let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";

@@ -1,8 +1,8 @@
-//! Who asked for a change, and on whose behalf: what a request says of itself, in every change and
-//! event it makes (requirement B2).
+//! The context of a request: user, organisation, correlation id and trace, which are stored in every
+//! change and sent with every event of the request (requirement B2).
 //!
-//! It is for people and audits: nothing is decided by it, and nothing is invented where it says
-//! nothing. A replica does not look at it.
+//! It is for people and audits. Nothing is decided by it, a missing part stays missing, and a replica
+//! ignores it.
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use crate::ids::FormatError;
 /// Longest correlation id, user id and organisation id, in bytes.
 pub const MAX_LEN: usize = 128;
 
-/// What a request says of itself. Each part may be missing. Cloning shares the texts.
+/// The context of a request. Each part is optional. Cloning shares the texts.
 ///
-/// What was stored or sent by others is read kindly: a part that is no text of the right form
+/// Stored and received contexts are read leniently: a part that is not a text of the right form
 /// counts as missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
@@ -24,35 +24,35 @@ pub struct Context {
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "kindly"
+        deserialize_with = "lenient_label"
     )]
     #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>, min_length = 1, max_length = 128))]
     correlation_id: Option<Arc<str>>,
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "kindly"
+        deserialize_with = "lenient_label"
     )]
     #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>, min_length = 1, max_length = 128))]
     user_id: Option<Arc<str>>,
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "kindly"
+        deserialize_with = "lenient_label"
     )]
     #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>, min_length = 1, max_length = 128))]
     organisation_id: Option<Arc<str>>,
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "kindly_traced"
+        deserialize_with = "lenient_traceparent"
     )]
     #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>))]
     traceparent: Option<Arc<str>>,
 }
 
 impl Context {
-    /// The same with a correlation id: 1 to 128 visible ASCII characters.
+    /// The same context with a correlation id: 1 to 128 visible ASCII characters.
     ///
     /// # Errors
     /// When it has another form.
@@ -63,7 +63,7 @@ impl Context {
         })
     }
 
-    /// The same with the id of the user: 1 to 128 visible ASCII characters.
+    /// The same context with the id of the user: 1 to 128 visible ASCII characters.
     ///
     /// # Errors
     /// When it has another form.
@@ -74,7 +74,7 @@ impl Context {
         })
     }
 
-    /// The same with the id of the organisation: 1 to 128 visible ASCII characters.
+    /// The same context with the id of the organisation: 1 to 128 visible ASCII characters.
     ///
     /// # Errors
     /// When it has another form.
@@ -85,7 +85,7 @@ impl Context {
         })
     }
 
-    /// The same with a trace context (W3C Trace Context section 3.2): `00-<32 hex>-<16 hex>-<2
+    /// The same context with a trace context (W3C Trace Context section 3.2): `00-<32 hex>-<16 hex>-<2
     /// hex>`, not all zeroes.
     ///
     /// # Errors
@@ -105,7 +105,7 @@ impl Context {
         }
     }
 
-    /// The same without the trace context: an envelope has a place of its own for it.
+    /// The same context without the trace context, which the envelope of an event has as an attribute.
     #[must_use]
     pub fn untraced(&self) -> Self {
         Self {
@@ -114,22 +114,22 @@ impl Context {
         }
     }
 
-    /// What ties it to other logs.
+    /// Links the change to the logs of other services.
     pub fn correlation_id(&self) -> Option<&str> {
         self.correlation_id.as_deref()
     }
 
-    /// Who asked.
+    /// The user who made the request.
     pub fn user_id(&self) -> Option<&str> {
         self.user_id.as_deref()
     }
 
-    /// On whose behalf.
+    /// The organisation of the user.
     pub fn organisation_id(&self) -> Option<&str> {
         self.organisation_id.as_deref()
     }
 
-    /// The trace that it is part of.
+    /// The trace of the request.
     pub fn traceparent(&self) -> Option<&str> {
         self.traceparent.as_deref()
     }
@@ -185,11 +185,13 @@ fn text<'de, D: Deserializer<'de>>(
     })
 }
 
-fn kindly<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Arc<str>>, D::Error> {
+fn lenient_label<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Arc<str>>, D::Error> {
     text(deserializer, is_label)
 }
 
-fn kindly_traced<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Arc<str>>, D::Error> {
+fn lenient_traceparent<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Arc<str>>, D::Error> {
     text(deserializer, is_traceparent)
 }
 
@@ -200,7 +202,7 @@ mod tests {
     const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     #[test]
-    fn ids_at_their_limits() {
+    fn labels_are_accepted_up_to_their_limits() {
         type With = fn(Context, &str) -> Result<Context, FormatError>;
         let all: [With; 3] = [
             Context::with_correlation_id,
@@ -218,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn only_valid_trace_contexts_travel() {
+    fn only_valid_trace_contexts_are_accepted() {
         assert!(Context::default().with_traceparent(TRACE).is_ok());
         for bad in [
             "",
@@ -233,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_of_the_right_form_is_passed_by() {
+    fn a_part_of_another_form_counts_as_missing() {
         let given = r#"{"correlationId": 7, "userId": null, "organisationId": "a b", "traceparent": {"a": [1]}}"#;
         assert_eq!(
             serde_json::from_str::<Context>(given).expect("read"),

@@ -1,8 +1,8 @@
-//! A document as it is held and sent: one immutable buffer, ready for the wire.
+//! A document in memory and on the wire: one immutable buffer.
 //!
-//! The buffer spells `{"id":…,"revision":…,"crc":…,"configData":…}`, which is the body of GetById,
-//! an item of GetAll and, with a collection in front, a line of a snapshot. It is written once,
-//! when the change is applied, and never again.
+//! The buffer contains `{"id":…,"revision":…,"crc":…,"configData":…}`, which is the body of GetById,
+//! an item of GetAll and, with a collection in front, a line of a snapshot. It is written once, when
+//! the change is applied, and never changed.
 
 use std::{fmt::Write, sync::Arc};
 
@@ -14,31 +14,31 @@ use crate::{
     ids::{CollectionName, Crc, DocumentId, Revision},
 };
 
-/// One revision of one document. Cloning shares it.
+/// One revision of one document. Cloning shares the buffer.
 ///
-/// It is one pointer, because maps that share most of their documents copy some of them with each
-/// change.
+/// It is one pointer wide, because the persistent maps of a replica copy some of their entries with
+/// each change.
 #[derive(Clone)]
-pub struct Document(Arc<Held>);
+pub struct Document(Arc<Inner>);
 
-struct Held {
+struct Inner {
     id: DocumentId,
     revision: Revision,
     crc: Crc,
     json: Bytes,
-    /// Where `configData` begins in `json`; it ends one byte before the end.
+    /// Index of `configData` in `json`; it ends one byte before the end.
     config_at: usize,
 }
 
 impl Document {
-    /// The document `id` as it is since `revision`. Revision 0 means that its publisher counts no
-    /// revisions.
+    /// The document `id` with the value that `revision` gave it. Revision 0 means that its publisher
+    /// has no revisions.
     pub fn new(id: DocumentId, revision: Revision, config: &CanonicalJson) -> Self {
         Self::from_canonical(id, revision, config.as_str())
     }
 
-    /// The same of a text that [`CanonicalJson::as_str`] gave out, from a store of our own: nothing
-    /// of it is checked.
+    /// The same from a text that [`CanonicalJson::as_str`] returned earlier, for example from our own
+    /// store. The text is not checked.
     pub fn from_canonical(id: DocumentId, revision: Revision, config: &str) -> Self {
         let crc = Crc::of(config.as_bytes());
         let mut json = String::with_capacity(config.len() + id.as_str().len() + 80);
@@ -47,11 +47,11 @@ impl Document {
             json,
             r#"{{"id":"{id}","revision":{revision},"crc":"{crc}","configData":"#
         )
-        .expect("a String accepts all");
+        .expect("writing to a String cannot fail");
         let config_at = json.len();
         json.push_str(config);
         json.push('}');
-        Self(Arc::new(Held {
+        Self(Arc::new(Inner {
             id,
             revision,
             crc,
@@ -100,15 +100,14 @@ impl Document {
     }
 }
 
-/// Whoever compares two maps of documents mostly compares a document with itself, so that costs
-/// nothing.
 impl PartialEq for Document {
     fn eq(&self, other: &Self) -> bool {
-        // Id, revision and checksum stand in the buffer as well; they are compared first because
-        // they are short.
-        let same =
-            |a: &Held, b: &Held| a.revision == b.revision && a.crc == b.crc && a.json == b.json;
-        Arc::ptr_eq(&self.0, &other.0) || same(&self.0, &other.0)
+        // Two maps mostly share their documents, so the pointers are compared first. Revision and
+        // checksum are in the buffer as well, but they are shorter to compare.
+        Arc::ptr_eq(&self.0, &other.0)
+            || (self.0.revision == other.0.revision
+                && self.0.crc == other.0.crc
+                && self.0.json == other.0.json)
     }
 }
 

@@ -1,7 +1,8 @@
-//! How a change travels: the data of a CloudEvent, and the names and values of its envelope.
+//! The data of a change event, and the names and values of its CloudEvent envelope.
 //!
-//! The envelope itself is written by the publisher and read by the subscriber; this module fixes
-//! what both must agree on. An event is a hint: a reader that doubts it asks the feed.
+//! The publisher writes the envelope and the subscriber reads it; this module has what both must
+//! agree on. An event may be lost, repeated, late or out of order: the change log decides, and a
+//! replica that misses something reads the feed. Nothing here sends.
 
 use std::collections::BTreeMap;
 
@@ -18,13 +19,13 @@ use crate::{
 pub const SOURCE: &str = "aura-configuration-api";
 /// `type` of every event (requirement A14).
 pub const TYPE: &str = "com.dapr.event.sent";
-/// Publish metadata that gives an event its life, in whole seconds (requirement F9).
+/// Publish metadata: time to live of an event, in whole seconds (requirement F9).
 pub const TTL: &str = "ttlInSeconds";
 /// The route that receives events (requirement A24).
 pub const ROUTE: &str = "/dapr/processConfigurationEvents";
-/// The route that names the subscriptions (requirement A24).
+/// The route that lists the subscriptions (requirement A24).
 pub const SUBSCRIBE_ROUTE: &str = "/dapr/subscribe";
-/// Where a sidecar puts what was dropped.
+/// Topic to which a sidecar forwards dropped events.
 pub const DEAD_LETTER_TOPIC: &str = "configuration-dead-letter";
 /// Extension attribute: the revision, 20 digits, so that it sorts as text.
 pub const SEQUENCE: &str = "sequence";
@@ -32,50 +33,51 @@ pub const SEQUENCE: &str = "sequence";
 pub const PARTITION_KEY: &str = "partitionkey";
 /// Extension attribute: the correlation id of the request.
 pub const CORRELATION_ID: &str = "correlationid";
-/// Extension attribute: W3C trace context; goes with [`TRACE_ID`] or not at all (requirement F11).
+/// Extension attribute: W3C trace context. Always sent together with [`TRACE_ID`] (requirement F11).
 pub const TRACEPARENT: &str = "traceparent";
 /// Extension attribute: the same trace context, under the sidecar's name.
 pub const TRACE_ID: &str = "traceid";
-/// Extension attribute that the sidecar writes: until when the event is worth delivering.
+/// Extension attribute that the sidecar adds: the time after which it no longer delivers the event.
 pub const EXPIRATION: &str = "expiration";
-/// Largest event on the wire: what every intermediary must forward (CloudEvents 1.0, size limits).
+/// Largest event in bytes: the size that every intermediary must forward (CloudEvents 1.0, size
+/// limits).
 pub const MAX_BYTES: usize = 64 * 1024;
 
 /// The data of an event (requirement A10 to A13).
 ///
-/// `revision` and `epoch` are absent when the publisher follows the source document only; what such
-/// an event promises is less, and the subscriber says so.
+/// `revision` and `epoch` are absent when the publisher has no revisions. The guarantees for such an
+/// event are weaker, and the subscriber marks the collection as unversioned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct EventData {
-    /// The collection it belongs to, which decides where it is applied (requirement A25).
+    /// The collection; the event is applied to it, whatever the topic is (requirement A25).
     pub collection: CollectionName,
-    /// What it does.
+    /// Its effect.
     pub op: Operation,
-    /// The document it concerns.
+    /// The document.
     pub id: DocumentId,
-    /// The new value; absent when it is too large or would not survive the sidecar, and on Delete.
+    /// The new value. Absent on Delete, and when it is too large or a sidecar would change its numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_data: Option<CanonicalJson>,
-    /// The publish metadata, repeated for the reader (requirement A13); its values are strings. Only
-    /// a sidecar has a use for it.
+    /// The publish metadata, repeated in the data (requirement A13). All values are strings. Replicas
+    /// ignore it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
-    /// The Dapr component it was published through (requirement A10).
+    /// The Dapr component that published the event (requirement A10).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pub_sub_name: Option<String>,
-    /// Checksum of the new value. The source document declares it and leaves it empty.
+    /// Checksum of the new value. Other publishers may leave it empty, which counts as absent.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         deserialize_with = "empty_is_none"
     )]
     pub crc: Option<Crc>,
-    /// Its place in the collection.
+    /// Its position in the collection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<Revision>,
-    /// The history that `revision` counts in.
+    /// The epoch of `revision`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
     /// See [`Change::last_set`].
@@ -84,24 +86,24 @@ pub struct EventData {
     /// See [`Change::change_set`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change_set: Option<ChangeSet>,
-    /// What the request that made it says of itself, but for its trace context, which is the
-    /// envelope's (requirement B2).
+    /// The context of the request, without the trace context, which is an attribute of the envelope
+    /// (requirement B2).
     #[serde(flatten)]
     pub context: Context,
 }
 
 impl EventData {
-    /// What travels of a change. `configData` goes along when it is at most `data_limit` bytes long
-    /// and survives a sidecar.
+    /// The event data of a change. `configData` is included when it has at most `data_limit` bytes
+    /// and a sidecar forwards it unchanged.
     pub fn new(change: &Change, data_limit: usize) -> Self {
-        let travels = |config: &&CanonicalJson| {
+        let is_included = |config: &&CanonicalJson| {
             config.as_str().len() <= data_limit && config.survives_doubles()
         };
         Self {
             collection: change.collection.clone(),
             op: change.op,
             id: change.id.clone(),
-            config_data: change.config_data.as_ref().filter(travels).cloned(),
+            config_data: change.config_data.as_ref().filter(is_included).cloned(),
             metadata: BTreeMap::new(),
             pub_sub_name: None,
             crc: change.crc,
@@ -113,8 +115,8 @@ impl EventData {
         }
     }
 
-    /// The same with what a sidecar is told, repeated for the reader: the component, and the life
-    /// of the event in seconds.
+    /// The same event data with the publish metadata of a sidecar: the name of the component, and the
+    /// time to live in seconds.
     #[must_use]
     pub fn through(mut self, pub_sub_name: &str, ttl_seconds: u64) -> Self {
         self.metadata
@@ -124,7 +126,7 @@ impl EventData {
     }
 }
 
-/// `id` of the event for a change: the same for every attempt to send it.
+/// The `id` of the event of a change. It is the same for every attempt to send it.
 pub fn event_id(change: &Change) -> String {
     format!("{}:{}:{}", change.collection, change.epoch, change.revision)
 }
@@ -141,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_minimal_body_of_the_source_document_is_understood() {
+    fn the_minimal_body_of_requirement_a10_is_accepted() {
         let body = r#"{"collection":"ChannelConfiguration","op":"Update","id":"whatsapp","crc":"",
             "metadata":{"ttlInSeconds":"60"},"pubSubName":"pubsub-config-ap-four"}"#;
         let data: EventData = serde_json::from_str(body).expect("understood");
@@ -151,10 +153,10 @@ mod tests {
         );
     }
 
-    /// Whatever another publisher may mean by these names: no replica looks at them, so none may
-    /// stumble over them.
+    /// Other publishers may use these names with other types; replicas ignore them, so they are no
+    /// error.
     #[test]
-    fn a_context_of_any_form_is_understood() {
+    fn a_context_of_any_form_is_accepted() {
         let body = r#"{"collection":"A","op":"Update","id":"a","configData":{"n":1.5},"correlationId":"order-66","userId":7}"#;
         let value: serde_json::Value = serde_json::from_str(body).expect("json");
         for data in [serde_json::from_str(body), serde_json::from_value(value)] {
@@ -173,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_operation_is_not_understood() {
+    fn an_unknown_operation_is_an_error() {
         let body = r#"{"collection":"ChannelConfiguration","op":"create","id":"whatsapp"}"#;
         assert!(serde_json::from_str::<EventData>(body).is_err());
     }

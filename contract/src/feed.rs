@@ -1,12 +1,12 @@
-//! How the change feed is asked for and followed: positions, what cannot be served, and the frames
-//! of the live form.
+//! The change feed: positions of a reader, positions that cannot be served, and the frames of the
+//! live form.
 //!
 //! The live form is a stream of server-sent events (WHATWG HTML, section 9.2): `change` with an
-//! item of the feed, and at its end `resync` when the next change cannot follow without a gap. The
-//! `id` of each is a position that a client sends back unchanged as `Last-Event-ID`: `<epoch>
-//! <since>`, where `since` is spelled as in the query. A frame with an id alone begins
-//! every stream, so that a client which is cut off before the first change has a position as well.
-//! Nothing here reads or sends.
+//! item of the feed, and as the last one `resync` when the next change cannot follow without a gap.
+//! The `id` of each event is a position that a client sends back unchanged as `Last-Event-ID`:
+//! `<epoch> <since>`, where `since` has the form of the query. Every stream begins with a frame that
+//! has an id only, so a client that loses its connection before the first change has a position as
+//! well. Nothing here reads or sends.
 
 use std::collections::BTreeMap;
 
@@ -16,34 +16,34 @@ use crate::{CollectionName, Epoch, FormatError, Head, Problem, ProblemKind, Revi
 
 /// Media type of the live form.
 pub const EVENT_STREAM: &str = "text/event-stream";
-/// Most changes in a page, and what a page holds when it is not said.
+/// Largest number of changes in a page, and the number when a request does not say one.
 pub const PAGE: usize = 1_000;
 /// Bytes of values after which a page ends; it holds at least one change. Collections share it.
 pub const PAGE_BYTES: usize = 4 << 20;
 /// `event` of a change.
 pub const CHANGE: &str = "change";
-/// `event` that says why the stream ends, with a [`StreamEnd`].
+/// `event` with the reason why the stream ends: a [`StreamEnd`].
 pub const RESYNC: &str = "resync";
-/// Milliseconds after which a client shall come back, as the stream tells it.
+/// The `retry` field of a stream: milliseconds after which a client connects again.
 const RETRY_MS: u32 = 1_000;
 
-/// By collection the revision that a reader has; everything after it is to come.
+/// Position of a reader: by collection, the last revision that it has.
 pub type Since = BTreeMap<CollectionName, Revision>;
 
-/// Which feed: of one collection, whose `since` is a bare revision, or of several.
+/// The collections of a feed. The text form of a position depends on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FeedScope {
-    /// `41`
+    /// One collection: the position is a revision, `41`.
     One(CollectionName),
-    /// `A:41,B:7`
+    /// Several collections: the position is a list, `A:41,B:7`.
     Several,
 }
 
 impl FeedScope {
-    /// Reads a `since`.
+    /// Parses the query parameter `since`.
     ///
     /// # Errors
-    /// When it is not one of this feed, or names a collection twice.
+    /// When it has another form, or names a collection twice.
     pub fn since(&self, text: &str) -> Result<Since, FormatError> {
         let malformed = || FormatError::new("since", text, self.expected());
         if let Self::One(name) = self {
@@ -65,10 +65,10 @@ impl FeedScope {
         Ok(since)
     }
 
-    /// Reads the `id` of an event.
+    /// Parses the `id` of an event.
     ///
     /// # Errors
-    /// When it is none of this feed.
+    /// When it has another form.
     pub fn position(&self, id: &str) -> Result<(Epoch, Since), FormatError> {
         let parts = id.trim().split_once(' ');
         let (epoch, since) =
@@ -76,7 +76,7 @@ impl FeedScope {
         Ok((epoch.parse()?, self.since(since)?))
     }
 
-    /// Spells the `id` of an event.
+    /// Formats the `id` of an event.
     pub fn id(&self, epoch: Epoch, since: &Since) -> String {
         let pairs = since.iter().map(|(name, revision)| match self {
             Self::One(_) => revision.to_string(),
@@ -100,32 +100,32 @@ fn revision(text: &str) -> Option<Revision> {
         .flatten()
 }
 
-/// Why a reader cannot go on from where it is without a gap.
+/// Why a reader cannot continue from its position without a gap.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FeedGoneError {
-    /// What comes next is no longer kept.
-    #[error("{collection} is no longer kept from revision {next} on")]
+    /// The next change was removed from the log.
+    #[error("the change log of {collection} no longer has revision {next}")]
     Trimmed {
         /// The collection.
         collection: CollectionName,
         /// The revision that would be next.
         next: Revision,
     },
-    /// The position counts in another history.
-    #[error("The store is in epoch {0}")]
+    /// The position belongs to another epoch.
+    #[error("the store is in epoch {0}")]
     Epoch(Epoch),
     /// The position is beyond the head.
     #[error("{collection} is at revision {revision}")]
     Ahead {
         /// The collection.
         collection: CollectionName,
-        /// Where it is.
+        /// Revision of its head.
         revision: Revision,
     },
 }
 
 impl FeedGoneError {
-    /// In a word that stays the same.
+    /// A stable word for programs: `trimmed`, `epoch` or `ahead`.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Trimmed { .. } => "trimmed",
@@ -134,7 +134,7 @@ impl FeedGoneError {
         }
     }
 
-    /// As the paged feed tells it.
+    /// The answer of the paged feed.
     pub fn problem(&self) -> Problem {
         let mut problem = Problem::new(ProblemKind::FeedGone, self.to_string());
         problem.reason = Some(self.reason().to_owned());
@@ -142,11 +142,11 @@ impl FeedGoneError {
     }
 }
 
-/// Whether what follows `since` can be served. `epoch` is the history that it counts in, if the
-/// reader said so.
+/// Checks that the feed can continue after `since`. `epoch` is the epoch of the position, if the
+/// reader gave one.
 ///
 /// # Errors
-/// When it cannot.
+/// When there would be a gap.
 pub fn check(head: &Head, since: Revision, epoch: Option<Epoch>) -> Result<(), FeedGoneError> {
     let collection = head.collection.clone();
     if epoch.is_some_and(|epoch| epoch != head.epoch) {
@@ -166,52 +166,52 @@ pub fn check(head: &Head, since: Revision, epoch: Option<Epoch>) -> Result<(), F
     }
 }
 
-/// How the collections of a page share it: each gets an even share, and the one with most to give
-/// what the others leave. So none waits until another has nothing more to say. Ask in the order of
-/// how much each has to give.
+/// Divides the capacity of one page among its collections: each gets an equal share, and a share
+/// that is not used is divided among the remaining ones. So no collection waits until another one
+/// is complete. Ask for the collection with the fewest changes first.
 #[derive(Debug)]
 pub struct PageBudget {
     collections: usize,
-    room: usize,
-    budget: usize,
+    changes: usize,
+    bytes: usize,
 }
 
 impl PageBudget {
-    /// A page of so many changes and bytes for so many collections.
-    pub fn new(collections: usize, room: usize, budget: usize) -> Self {
+    /// A page of up to `changes` changes and `bytes` bytes for a number of collections.
+    pub fn new(collections: usize, changes: usize, bytes: usize) -> Self {
         Self {
             collections,
-            room,
-            budget,
+            changes,
+            bytes,
         }
     }
 
-    /// Changes and bytes for the next collection.
+    /// Share of the next collection: changes and bytes.
     pub fn share(&mut self) -> (usize, usize) {
         let sharing = self.collections.max(1);
         self.collections = sharing - 1;
-        (self.room.div_ceil(sharing), self.budget.div_ceil(sharing))
+        (self.changes.div_ceil(sharing), self.bytes.div_ceil(sharing))
     }
 
-    /// What was made of it.
+    /// Subtracts what the collection used.
     pub fn spent(&mut self, changes: usize, bytes: usize) {
-        self.room = self.room.saturating_sub(changes);
-        self.budget = self.budget.saturating_sub(bytes);
+        self.changes = self.changes.saturating_sub(changes);
+        self.bytes = self.bytes.saturating_sub(bytes);
     }
 }
 
-/// Data of the event that ends a stream which cannot go on. Its `id` is the position of these
-/// heads: whoever reads all documents anew goes on from there.
+/// Data of the `resync` event, which ends a stream that cannot continue. Its `id` is the position of
+/// these heads: a client reads all documents again and continues from there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct StreamEnd {
     /// `trimmed`, `epoch` or `ahead`.
     pub reason: String,
-    /// Where the collections of the stream stand.
+    /// Heads of the collections of the stream.
     pub heads: Vec<Head>,
 }
 
-/// Where these heads are; `None` when there are none.
+/// The position of these heads; `None` when there are none.
 pub fn at_heads(heads: &[Head]) -> Option<(Epoch, Since)> {
     let since = heads
         .iter()
@@ -220,7 +220,7 @@ pub fn at_heads(heads: &[Head]) -> Option<(Epoch, Since)> {
     Some((heads.first()?.epoch, since))
 }
 
-/// Whether an `Accept` header names the live form.
+/// Whether an `Accept` header asks for the live form.
 pub fn wants_stream(accept: Option<&str>) -> bool {
     accept.is_some_and(|accept| {
         let ranges = accept
@@ -232,12 +232,12 @@ pub fn wants_stream(accept: Option<&str>) -> bool {
     })
 }
 
-/// The frame that begins a stream: no event, only a position to come back to.
+/// The first frame of a stream: a position and no event.
 pub fn start_frame(id: &str) -> String {
     format!("retry: {RETRY_MS}\nid: {id}\n\n")
 }
 
-/// The frame of an event. The data is one line, as all JSON is that serde writes.
+/// The frame of an event. serde_json writes no line breaks, so the data is one line.
 pub fn frame(event: &str, id: &str, data: &impl Serialize) -> String {
     let data =
         serde_json::to_string(data).expect("wire types have string keys and finite numbers only");
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_comes_back_as_it_was_sent() {
+    fn a_position_is_parsed_from_the_id_that_was_sent() {
         let epoch: Epoch = "0f86d081-1".parse().expect("an epoch");
         let one = (
             FeedScope::One(name("A")),
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_position() {
+    fn texts_of_another_form_are_no_positions() {
         let one = FeedScope::One(name("A"));
         for bad in ["", "-1", "+1", "x", "A:1", "1 ", "18446744073709551616"] {
             assert!(one.since(bad).is_err(), "{bad:?}");
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_served() {
+    fn a_position_is_served_only_without_a_gap() {
         let epoch: Epoch = "0f86d081-1".parse().expect("an epoch");
         let head = Head {
             revision: 9,
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_names_the_stream_gets_it() {
+    fn an_accept_header_that_names_the_stream_asks_for_it() {
         assert!(wants_stream(Some(
             "application/json, Text/Event-Stream; q=0.9"
         )));

@@ -1,8 +1,7 @@
-//! The check-in: a replica says where it is, a publisher answers with where everything stands.
-//! Heartbeat, fleet view and anti-entropy in one request.
+//! The check-in: a replica reports its revisions, and the publisher answers with the heads.
 //!
-//! Nothing here is trusted for order: a check-in tells how far a replica *is*, never what a
-//! document is worth.
+//! It is heartbeat, fleet view and anti-entropy in one request. A check-in reports the progress of a
+//! replica and never changes a document.
 
 use std::collections::BTreeMap;
 
@@ -31,49 +30,50 @@ pub struct CheckIn {
         schema(min_length = 1, max_length = 128, pattern = "^[!-~]+$")
     )]
     pub instance: String,
-    /// Marks one life of its process: random, made at its start.
+    /// Identifies one run of its process: random, generated at the start.
     #[cfg_attr(
         feature = "utoipa",
         schema(min_length = 1, max_length = 128, pattern = "^[!-~]+$")
     )]
     pub boot_id: String,
-    /// Where it answers, when it can be reached. `LOCAL` events go there, if it is allowed.
+    /// URL at which it can be reached, if any. The transport `LOCAL` posts events there, if the
+    /// publisher allows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(
         feature = "utoipa",
         schema(max_length = 256, pattern = "^http://[a-z0-9.-]+(:[0-9]{1,4})?$")
     )]
     pub base_url: Option<String>,
-    /// Its longest time between two check-ins, in milliseconds: who is silent for much longer is
-    /// gone.
+    /// The longest time between two of its check-ins, in milliseconds. After three intervals without
+    /// one, the replica counts as gone.
     pub interval_ms: u64,
-    /// What is wrong with the way its events come, when something is.
+    /// The fault of its intake, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intake: Option<IntakeFault>,
-    /// Where it is, by collection.
+    /// Its progress, by collection.
     pub collections: BTreeMap<CollectionName, CollectionReport>,
     /// See [`crate::status::ReplicaStatus::handlers`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub handlers: Vec<HandlerStatus>,
 }
 
-/// Where a replica is with one collection.
+/// The progress of a replica in one collection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct CollectionReport {
-    /// The history it follows; absent before its first load, and where its publisher counts no
+    /// The epoch that it follows; absent before its first load, and when its publisher has no
     /// revisions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
-    /// The watermark: every revision up to it was seen.
+    /// The watermark: the replica has seen every revision up to this one.
     pub revision: Revision,
-    /// The highest revision heard of.
+    /// The highest revision that the replica knows to exist.
     pub known: Revision,
-    /// The last moment that can be compared.
+    /// The newest settled point, for the comparison of digests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled: Option<SettledPoint>,
-    /// How far it may be trusted, by its own account.
+    /// The state of the replica in this collection.
     pub state: ReplicaState,
     /// See [`crate::status::CollectionStatus::reason`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -83,8 +83,8 @@ pub struct CollectionReport {
     pub refusals: Vec<RefusedValue>,
 }
 
-/// A moment with nothing seen beyond the watermark and nothing staged: the digest there must be the
-/// publisher's.
+/// A moment at which the replica had seen nothing beyond its watermark and staged nothing. Its digest
+/// must then be equal to the digest of the publisher at the same revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct SettledPoint {
@@ -94,29 +94,29 @@ pub struct SettledPoint {
     pub digest: Digest,
 }
 
-/// What is wrong with the way events come.
+/// A fault in the way a replica receives events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum IntakeFault {
-    /// What brings the events cannot be reached.
+    /// The source of events (Redis, or the feed of a publisher) cannot be reached.
     Disconnected,
-    /// None of the last changes came by an event.
+    /// None of the last changes arrived as an event.
     NotReceiving,
-    /// Some changes come by event and others never do: replicas share a consumer group and compete
-    /// for events.
+    /// Some changes arrive as events and others never do: several replicas share one consumer group,
+    /// so each event reaches only one of them.
     SharedConsumerGroup,
 }
 
 impl IntakeFault {
-    /// All there are.
+    /// Every fault.
     pub const ALL: [Self; 3] = [
         Self::Disconnected,
         Self::NotReceiving,
         Self::SharedConsumerGroup,
     ];
 
-    /// The word on the wire.
+    /// The name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Disconnected => "disconnected",
@@ -125,21 +125,24 @@ impl IntakeFault {
         }
     }
 
-    /// What it means and how it is mended.
+    /// The meaning of the fault and its remedy, in words.
     pub fn remedy(self) -> &'static str {
         match self {
             Self::Disconnected => {
-                "what brings the events cannot be reached, changes come with the check-ins. REDIS: is it running, do \
-                 AURA_REDIS_URL and the rights of its user fit? FEED: does a publisher answer? The log has the error"
+                "the source of events cannot be reached; changes arrive with the check-ins. REDIS: check that the \
+                 server runs, AURA_REDIS_URL, and the rights of its user. FEED: check that a publisher answers. \
+                 The log has the error"
             }
             Self::NotReceiving => {
-                "none of the last changes came by an event. DAPR: is the sidecar running, did it subscribe (it asks \
-                 once in its life), do the scopes of the component name this application? REDIS: have both sides the \
-                 same AURA_REDIS_URL, _DATABASE, _CONFIGURATION_PREFIX and _DELIVERY?"
+                "none of the last changes arrived as an event. DAPR: check that the sidecar runs, that it asked for \
+                 the subscriptions (it asks once, at its start), and that the scopes of the component name this \
+                 application. REDIS: check that both sides have the same AURA_REDIS_URL, _DATABASE, \
+                 _CONFIGURATION_PREFIX and _DELIVERY"
             }
             Self::SharedConsumerGroup => {
-                "replicas compete for events: their sidecars share a consumer group. Give each its own: consumerID \
-                 {podName} on Kubernetes, {uuid} elsewhere, in the metadata of the pub/sub component"
+                "several replicas share one consumer group, so each event reaches only one of them. Give each \
+                 sidecar its own group: consumerID {podName} on Kubernetes, {uuid} elsewhere, in the metadata of \
+                 the pub/sub component"
             }
         }
     }
@@ -148,14 +151,15 @@ impl IntakeFault {
 /// Answer to a check-in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
 pub struct CheckInAnswer {
-    /// Where the collections of the report stand; one that is not served here is missing.
+    /// Heads of the reported collections; a collection that is not served here is absent.
     pub heads: Vec<Head>,
-    /// Milliseconds since `heads` were known to be true; 0 at a publisher.
+    /// Age of `heads` in milliseconds; 0 from a publisher.
     #[serde(default)]
     pub age: u64,
     /// The shortest time in milliseconds between two check-ins of a replica whose revisions move.
-    /// Absent where early check-ins are not wanted.
+    /// Absent when early check-ins are not wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report_after_ms: Option<u64>,
     /// Collections that have to be loaded again, and why.
@@ -163,12 +167,12 @@ pub struct CheckInAnswer {
     pub resync: BTreeMap<CollectionName, ResyncReason>,
 }
 
-/// Why a collection has to be loaded anew.
+/// Why a collection has to be loaded again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ResyncReason {
-    /// Its digest at a settled revision is not the publisher's.
+    /// Its digest at a settled revision differs from the digest of the publisher.
     Diverged,
 }
 
@@ -180,26 +184,26 @@ pub struct ReplicaList {
     pub replicas: Vec<ReplicaRecord>,
 }
 
-/// A replica as publishers know it.
+/// The record of a replica at the publishers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ReplicaRecord {
-    /// Its newest check-in.
+    /// The newest check-in.
     #[serde(flatten)]
     pub check_in: CheckIn,
-    /// When that came, by the publisher's clock.
+    /// Time of that check-in, by the clock of the publisher.
     pub seen: DateTime<Utc>,
-    /// It has been silent for more than three intervals.
+    /// No check-in arrived for more than three intervals.
     pub gone: bool,
 }
 
-/// Body of `POST /v1/epoch`: the operator says that the store was restored.
+/// Body of `POST /v1/epoch`: the operator declares that the store was restored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RestoreEpochRequest {
-    /// Take over the lineage that replicas report, so that they accept this other store.
+    /// Adopt the lineage that the replicas report, so that they accept this store in place of theirs.
     #[serde(default)]
     pub adopt: bool,
 }
@@ -208,6 +212,6 @@ pub struct RestoreEpochRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct EpochDeclared {
-    /// The history that everything counts in from now on.
+    /// The new epoch.
     pub epoch: Epoch,
 }

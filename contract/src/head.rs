@@ -1,30 +1,29 @@
-//! Where a collection stands.
+//! The head of a collection: its newest revision, count and digest.
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{CollectionName, Digest, Epoch, Revision};
 
-/// The head of a collection: committed with every change, and what replicas compare themselves
-/// with.
+/// The head of a collection. It is committed with every change, and replicas compare their own state
+/// with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Head {
     /// The collection.
     pub collection: CollectionName,
-    /// The history that `revision` counts in.
+    /// The epoch of `revision`.
     pub epoch: Epoch,
     /// Revision of the newest change; 0 before the first.
     pub revision: Revision,
-    /// Live documents.
+    /// Number of live documents.
     pub count: u64,
     /// Digest over the live documents.
     pub digest: Digest,
-    /// Last revision of the newest multi-document set; 0 when there was none.
+    /// Last revision of the newest change set; 0 when there was none.
     #[serde(default)]
     pub last_set: Revision,
-    /// Oldest revision that the change log still holds; one more than `revision` when it holds
-    /// none.
+    /// Oldest revision that the change log still holds; `revision` + 1 when the log is empty.
     pub oldest: Revision,
 }
 
@@ -48,7 +47,7 @@ impl Head {
     }
 }
 
-/// Body of `GET /v1/collections`: one consistent reading of all asked heads.
+/// Body of `GET /v1/collections`: the requested heads of one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct Heads {

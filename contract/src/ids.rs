@@ -1,7 +1,7 @@
-//! Validated names and numbers: once a value has one of these types it need never be checked again.
+//! Validated names and numbers. A value of one of these types is valid and needs no other check.
 //!
-//! Every type is written and read as the string (or number) of the protocol; none of them does
-//! arithmetic on anything but itself.
+//! Every type is serialised as the string (or number) of the protocol. A text is checked once, when
+//! it is parsed; nothing here depends on the context of a value.
 
 use std::{fmt, marker::PhantomData, str::FromStr};
 
@@ -13,7 +13,8 @@ use xxhash_rust::xxh3::xxh3_64;
 /// gaps. 0 = empty.
 pub type Revision = u64;
 
-/// A text that does not have the form its type demands.
+/// A text that does not have the form of its type. The message names the type and the expected
+/// form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {given:?} is not valid: expected {expected}")]
 pub struct FormatError {
@@ -23,13 +24,13 @@ pub struct FormatError {
 }
 
 impl FormatError {
-    /// The text, or as much of it as a message shows.
+    /// The text, cut to the length that a message shows.
     pub fn given(&self) -> &str {
         &self.given
     }
 
     pub(crate) fn new(what: &'static str, given: &str, expected: &'static str) -> Self {
-        // A hostile name may be megabytes long; the message shows enough of it to recognise it.
+        // The text may be megabytes long; the message shows enough of it to recognise it.
         Self {
             what,
             given: given.chars().take(140).collect(),
@@ -90,8 +91,8 @@ impl fmt::Debug for CollectionName {
 }
 
 /// Id of a document in its collection: 1 to 128 of `A-Z a-z 0-9 . _ : -`, but neither `.` nor `..`,
-/// which no client can put into a path (RFC 3986 section 5.2.4). Cloning is cheap. Up to 23 bytes
-/// stand where the id stands, so comparing ids of a map follows no pointers.
+/// because clients remove these from a path (RFC 3986 section 5.2.4). Cloning is cheap. An id of up
+/// to 23 bytes is stored in place, so comparing the ids of a map follows no pointers.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct DocumentId(SmolStr);
 
@@ -159,14 +160,14 @@ impl fmt::Debug for DocumentId {
 
 /// Which history a revision belongs to: `<lineage>-<counter>`, for example `9f86d081-1`.
 ///
-/// The lineage is made once with a virgin store, where the counter is 1. The counter grows when a
-/// restored database is declared, then to at least the milliseconds since 1970.
+/// The lineage is generated once, when a store is initialised; the counter is then 1. When a restored
+/// database is declared, the counter grows to at least the milliseconds since 1970.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(into = "String")]
 pub struct Epoch {
-    /// Eight random hexadecimal digits: which store this is.
+    /// Eight random hexadecimal digits that identify the store.
     pub lineage: u32,
-    /// From 1.
+    /// Counts the declared histories of the store, from 1.
     pub counter: u64,
 }
 
@@ -180,7 +181,7 @@ impl FromStr for Epoch {
                 lineage: hex(lineage, 8)? as u32,
                 counter: counter.parse().ok()?,
             };
-            // No sign, and no zero in front.
+            // `u64::parse` accepts a sign and leading zeroes; an epoch has one form only.
             counter
                 .starts_with(|first: char| matches!(first, '1'..='9'))
                 .then_some(epoch)
@@ -219,8 +220,8 @@ impl fmt::Debug for Epoch {
     }
 }
 
-/// CRC-32C of a canonical JSON text, written as 8 lower-case hexadecimal digits. It detects damage,
-/// never order.
+/// CRC-32C of a canonical JSON text, written as 8 lower-case hexadecimal digits. It detects damage
+/// and says nothing about order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(into = "String")]
 pub struct Crc(pub u32);
@@ -269,8 +270,8 @@ impl fmt::Debug for Crc {
 /// Order-independent sum over the live documents of a collection, written as 16 hexadecimal digits.
 ///
 /// Each document contributes XXH3-64 (seed 0) of `id ‖ 0x00 ‖ revision u64 LE ‖ crc u32 LE`;
-/// contributions are added and taken away with wrapping arithmetic, so both sides keep it
-/// incrementally.
+/// contributions are added and subtracted with wrapping arithmetic, so publisher and replica can
+/// both keep it incrementally.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(into = "String")]
 pub struct Digest(pub u64);
@@ -333,7 +334,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Reads a text where it stands, without a copy that nobody needs.
+/// Parses a string without copying it first.
 fn read<'de, D: Deserializer<'de>, T: FromStr<Err = FormatError>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
@@ -365,7 +366,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_at_their_limits() {
+    fn ids_are_accepted_up_to_their_limits() {
         let longest = "a".repeat(128);
         assert!(longest.parse::<DocumentId>().is_ok());
         assert!("a:b.c_D-9".parse::<DocumentId>().is_ok());
@@ -375,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn collections_never_look_like_store_internals() {
+    fn no_collection_name_is_a_name_that_the_store_uses_itself() {
         assert!("ChannelConfiguration".parse::<CollectionName>().is_ok());
         for bad in [
             "",
@@ -391,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn epochs_have_one_spelling() {
+    fn an_epoch_has_one_text_form() {
         let epoch: Epoch = "0f86d081-12".parse().expect("valid");
         assert_eq!(
             epoch,
@@ -413,14 +414,15 @@ mod tests {
     }
 
     #[test]
-    fn crc_is_castagnoli() {
+    fn crc_is_the_castagnoli_checksum() {
         // RFC 3720 appendix B.4: 32 bytes of zeroes.
         assert_eq!(Crc::of(&[0; 32]).to_string(), "8a9136aa");
     }
 
     #[test]
-    fn digest_forgets_order() {
-        let (a, b) = ("a".parse().expect("id"), "b".parse().expect("id"));
+    fn digest_does_not_depend_on_order() {
+        let a = "a".parse().expect("id");
+        let b = "b".parse().expect("id");
         let there = Digest::default().with(&a, 1, Crc(7)).with(&b, 2, Crc(8));
         let back = Digest::default().with(&b, 2, Crc(8)).with(&a, 1, Crc(7));
         assert_eq!(there, back);

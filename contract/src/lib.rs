@@ -1,16 +1,18 @@
-//! The promise on the wire: what a publisher says and a subscriber understands.
+//! The wire protocol: every type that publishers, replicas and their clients exchange.
 //!
-//! Reading order: [`ids`] (validated names and numbers), [`canonical`] (one spelling for every JSON
-//! value), [`document`] and [`listing`], [`change`] (one record of the change log), [`context`]
-//! (who asked for it), [`feed`] (how the log is followed), [`event`] (how a change travels),
-//! [`head`] and [`snapshot`] (where a collection stands, and all of it), [`set`] (documents that
-//! change together), [`fleet`] (replicas and publishers tell each other where they are), [`status`]
-//! and [`problem`] (what people and programs read).
+//! Reading order:
+//! - [`ids`]: validated names and numbers; [`canonical`]: the canonical form of a JSON value;
+//! - [`document`], [`listing`]: documents and lists of documents;
+//! - [`change`], [`context`], [`set`]: the change log, the context of a request, change sets;
+//! - [`head`], [`snapshot`]: the head of a collection, and a complete copy with its proof;
+//! - [`feed`], [`event`], [`sidecar`]: how changes reach a replica;
+//! - [`fleet`], [`status`]: check-ins and the status of a replica;
+//! - [`problem`]: every error answer.
 //!
-//! With the feature `utoipa`, types describe themselves as JSON Schemas, for OpenAPI documents.
+//! With the feature `utoipa`, the types describe themselves as JSON Schemas for OpenAPI documents.
 //!
-//! This crate is pure: it never does I/O, never reads a clock, and knows no web framework,
-//! database, runtime or SDK.
+//! This crate is pure: it does no I/O, reads no clock, and depends on no web framework, database,
+//! runtime or SDK.
 
 pub mod canonical;
 pub mod change;

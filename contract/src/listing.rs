@@ -1,8 +1,8 @@
-//! How a list of documents is framed, piece by piece, so that nobody has to hold all of it.
+//! The frame of a list of documents, written chunk by chunk, so that no side holds the whole list.
 //!
 //! GetAll answers `{"head":{…},"items":[…]}`, or as newline-delimited JSON a line `{"head":{…}}`,
-//! one per item, and the end line of a snapshot, which proves that nothing was cut off. A
-//! collection without revisions has no head to show.
+//! one line per item, and the end line of a snapshot, which shows that nothing was cut off. A
+//! collection without revisions has no head.
 
 use std::io::Write;
 
@@ -11,7 +11,7 @@ use crate::{Document, Head, snapshot};
 /// Media type of newline-delimited JSON.
 pub const NDJSON: &str = "application/x-ndjson";
 
-/// The two ways to write a list.
+/// The format of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListFormat {
     /// One JSON object.
@@ -21,7 +21,7 @@ pub enum ListFormat {
 }
 
 impl ListFormat {
-    /// What an `Accept` header asks for: newline-delimited JSON when it names it, else JSON.
+    /// The format that an `Accept` header asks for: newline-delimited JSON when it names it, else JSON.
     pub fn accepted(accept: Option<&str>) -> Self {
         let names_ndjson =
             |accept: &str| accept.contains(NDJSON) || accept.contains("application/ndjson");
@@ -59,7 +59,7 @@ impl ListWriter {
         Self { form, count: 0 }
     }
 
-    /// Begins a list of a collection that has no head, because its publisher counts no revisions.
+    /// Begins a list of a collection that has no head, because its publisher has no revisions.
     pub fn open_headless(form: ListFormat, out: &mut Vec<u8>) -> Self {
         if form == ListFormat::Json {
             out.extend_from_slice(br#"{"items":["#);

@@ -1,7 +1,7 @@
-//! JSON Schemas of the types whose form on the wire no derive can see: names, numbers written as
+//! JSON Schemas of the types whose wire form cannot be derived: names, numbers that are written as
 //! text, and documents.
 //!
-//! It describes, and checks nothing: what is valid is decided where a value is read.
+//! The schemas describe and check nothing: a value is checked where it is parsed.
 
 use std::borrow::Cow;
 
@@ -62,14 +62,14 @@ impl ToSchema for CanonicalJson {
     }
 }
 
-/// What [`Document::json`] spells.
+/// The JSON of [`Document::json`].
 #[derive(ToSchema)]
 #[schema(as = Document, rename_all = "camelCase")]
 #[expect(dead_code, reason = "only its schema is used")]
 struct Spelled {
     /// Its id.
     id: DocumentId,
-    /// The revision that gave it this value; 0 when its publisher counts none.
+    /// The revision that gave it this value; 0 when its publisher has no revisions.
     revision: Revision,
     /// Checksum of `configData`.
     crc: Crc,
@@ -93,10 +93,10 @@ impl ToSchema for Document {
     }
 }
 
-/// All documents of a collection, as one JSON text.
+/// All documents of a collection, as one JSON object.
 #[derive(Debug, ToSchema)]
 pub struct DocumentList {
-    /// Where the collection stands; absent when its publisher counts no revisions.
+    /// Head of the collection; absent when its publisher has no revisions.
     #[schema(required = false)]
     pub head: Option<Head>,
     /// Its documents, by id.
@@ -107,6 +107,6 @@ pub struct DocumentList {
 /// snapshot.
 #[derive(Debug, ToSchema)]
 pub struct ListStart {
-    /// Where the collection stands.
+    /// Head of the collection.
     pub head: Head,
 }

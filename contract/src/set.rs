@@ -1,7 +1,8 @@
-//! A change set as a client asks for it: several documents that change together or not at all.
+//! The request for a change set and its answer: several documents that change together or not at
+//! all.
 //!
-//! How a set travels in the log and in events is [`crate::ChangeSet`]; this is the request and its
-//! answer.
+//! In the log and in events a change set is [`crate::ChangeSet`]. Nothing here decides whether a
+//! request is possible.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,9 +11,9 @@ use crate::{
     ids::{CollectionName, DocumentId, FormatError, Revision},
 };
 
-/// Most operations of a set.
+/// Largest number of changes in a change set.
 pub const MAX_OPERATIONS: usize = 256;
-/// Most bytes of the values of a set.
+/// Largest size of all values of a change set, in bytes.
 pub const MAX_BYTES: usize = 4 << 20;
 
 /// Body of `POST /v1/changes`.
@@ -20,49 +21,49 @@ pub const MAX_BYTES: usize = 4 << 20;
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ChangeSetRequest {
-    /// The members, in order; no document twice.
+    /// The changes, in order; no document twice.
     #[cfg_attr(feature = "utoipa", schema(min_items = 1, max_items = 256))]
     pub changes: Vec<ChangeRequest>,
 }
 
-/// One operation of a set.
+/// One change of a change set request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ChangeRequest {
     /// The collection.
     pub collection: CollectionName,
-    /// What to do.
+    /// The operation.
     pub op: RequestOperation,
     /// The document.
     pub id: DocumentId,
     /// The value, or the merge patch; absent on Delete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_data: Option<CanonicalJson>,
-    /// The revision that the document must be at; 0 = it must be absent; missing = any.
+    /// The revision that the document must have; 0 = it must not exist; missing = any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<Revision>,
 }
 
-/// Why something cannot be made a change.
+/// Why a change request cannot be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeRequestError {
-    /// The collection has no name.
+    /// The name of the collection is not valid.
     #[error(transparent)]
     Collection(FormatError),
-    /// The document has no id.
+    /// The id of the document is not valid.
     #[error(transparent)]
     Id(FormatError),
-    /// The value has no canonical spelling, or cannot be written as JSON.
+    /// The value has no canonical form, or cannot be serialised as JSON.
     #[error("the value cannot be stored: {0}")]
     Value(JsonError),
 }
 
 impl ChangeRequest {
-    /// A new document.
+    /// Creates a document.
     ///
     /// # Errors
-    /// When a name or the value cannot be used at all.
+    /// When a name or the value is not valid.
     pub fn create(
         collection: &str,
         id: &str,
@@ -71,8 +72,8 @@ impl ChangeRequest {
         Self::with_value(RequestOperation::Create, collection, id, value)
     }
 
-    /// A new value of a document that exists; its `metadata` is merged. With `expecting(0)` the
-    /// document is new.
+    /// Sets a new value of a document that exists; its `metadata` is merged. With `expecting(0)` the
+    /// document is created.
     ///
     /// # Errors
     /// As [`ChangeRequest::create`].
@@ -84,7 +85,7 @@ impl ChangeRequest {
         Self::with_value(RequestOperation::Update, collection, id, value)
     }
 
-    /// A merge patch (RFC 7396) of a document that exists: `null` takes a member away.
+    /// A merge patch (RFC 7396) of a document that exists: `null` removes a member.
     ///
     /// # Errors
     /// As [`ChangeRequest::create`].
@@ -96,15 +97,15 @@ impl ChangeRequest {
         Self::with_value(RequestOperation::Patch, collection, id, patch)
     }
 
-    /// The end of a document.
+    /// Deletes a document.
     ///
     /// # Errors
-    /// When a name cannot be used.
+    /// When a name is not valid.
     pub fn delete(collection: &str, id: &str) -> Result<Self, ChangeRequestError> {
         Self::named(RequestOperation::Delete, collection, id)
     }
 
-    /// The same, if the document is at this revision; 0 = if it is absent.
+    /// The same request on the condition that the document has this revision; 0 = does not exist.
     #[must_use]
     pub fn expecting(mut self, revision: Revision) -> Self {
         self.expected = Some(revision);
@@ -145,7 +146,7 @@ impl ChangeRequest {
     }
 }
 
-/// What an operation of a set does: as POST, PUT, PATCH and DELETE of one document.
+/// The operation of a change request: the same as POST, PUT, PATCH and DELETE of one document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub enum RequestOperation {
@@ -155,7 +156,7 @@ pub enum RequestOperation {
     Update,
     /// The document is patched (RFC 7396).
     Patch,
-    /// The document goes.
+    /// The document is deleted.
     Delete,
 }
 
@@ -165,11 +166,11 @@ pub enum RequestOperation {
 pub struct ChangeSetWritten {
     /// Id of the set.
     pub id: String,
-    /// What each member came to, in order.
+    /// The result of each change, in order.
     pub items: Vec<SetItemWritten>,
 }
 
-/// What one member of a set came to.
+/// The result of one change of a set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct SetItemWritten {

@@ -1,8 +1,9 @@
-//! All of some collections at one moment, as newline-delimited JSON: [`SnapshotStart`], then an [`SnapshotItem`]
-//! per document, then [`SnapshotEnd`].
+//! A snapshot: all documents of some collections at one moment, as newline-delimited JSON.
 //!
-//! The end line is what makes it complete: a snapshot without it, or whose items do not add up to
-//! the heads of its first line, is never installed.
+//! The first line is a [`SnapshotStart`], then one [`SnapshotItem`] per document follows, and the
+//! last line is a [`SnapshotEnd`]. A snapshot without its last line, or whose items do not add up to
+//! the heads of its first line, must not be used: [`SnapshotProof`] checks that. Nothing here reads
+//! or sends.
 
 use std::collections::BTreeMap;
 
@@ -14,17 +15,17 @@ use crate::{
     ids::{CollectionName, Crc, Digest, DocumentId, Epoch, Revision},
 };
 
-/// Response header of a subscriber's snapshot: `false` while it holds changes beyond a gap. Such a
-/// snapshot is of no one moment; it shows what readers see, and no replica may load it.
+/// Response header of a snapshot of a subscriber: `false` while it has changes beyond a gap. Such a
+/// snapshot belongs to no single moment: readers may use it, and no replica may load it.
 pub const SETTLED: &str = "confcast-settled";
 
 /// First line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct SnapshotStart {
-    /// The history that all revisions count in.
+    /// The epoch of all revisions.
     pub epoch: Epoch,
-    /// Where each collection stood at that moment.
+    /// Head of each collection at that moment.
     pub heads: Vec<Head>,
 }
 
@@ -51,7 +52,7 @@ pub struct SnapshotItem {
 pub struct SnapshotEnd {
     /// Always true.
     pub end: bool,
-    /// Items sent, over all collections.
+    /// Number of items, over all collections.
     pub count: u64,
 }
 
@@ -60,12 +61,12 @@ pub struct SnapshotEnd {
 pub enum SnapshotLine {
     /// A document.
     Item(SnapshotItem),
-    /// The proof that nothing is missing.
+    /// The last line.
     End(SnapshotEnd),
 }
 
 impl SnapshotLine {
-    /// Reads a line after the first.
+    /// Parses a line after the first.
     ///
     /// # Errors
     /// When it is neither an item nor the end.
@@ -79,7 +80,7 @@ impl SnapshotLine {
 }
 
 /// Proof that a snapshot is complete: every line is checked as it arrives, and the end line, the
-/// counts and the digests of the heads must agree with what came.
+/// counts and the digests of the heads must agree with the received items.
 ///
 /// It holds no documents. The caller keeps each item that was accepted, and uses none of them before
 /// [`SnapshotProof::finish`] succeeded.

@@ -1,4 +1,4 @@
-//! What a replica says of itself at `GET /v1/status`.
+//! The status of a replica: body of `GET /v1/status`. Nothing here measures or counts.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -8,26 +8,27 @@ use crate::{
     ids::{CollectionName, Digest, DocumentId, Epoch, Revision},
 };
 
-/// Refusals that are shown of a collection.
+/// Largest number of refused values that a status lists per collection.
 pub const MAX_REFUSALS: usize = 20;
 
-/// How far a replica may be trusted. Computed when it is read, never stored.
+/// How complete and how fresh the data of a replica is. Computed on each read, never stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ReplicaState {
-    /// Nothing was ever loaded: there is nothing to serve.
+    /// The first load is not complete; there is nothing to serve.
     Loading,
-    /// It knows of a revision that it has lacked for longer than the grace.
+    /// A revision that is known to exist has been missing for longer than the grace period (200 ms).
     Behind,
-    /// No publisher has confirmed it for 2.5 check-in intervals; it serves the last good values.
+    /// No publisher has confirmed the replica for 2.5 check-in intervals; it serves the last known
+    /// good values.
     Stale,
-    /// It held everything that was committed 2.5 check-in intervals ago.
+    /// The replica has everything that was committed 2.5 check-in intervals ago.
     Current,
 }
 
 impl ReplicaState {
-    /// The word on the wire and in the `Confcast-ReplicaState` header.
+    /// The name on the wire and in the `Confcast-State` header.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Loading => "loading",
@@ -47,32 +48,32 @@ pub struct ReplicaStatus {
     pub instance: String,
     /// The worst state of its collections.
     pub state: ReplicaState,
-    /// The history it follows; absent before the first load.
+    /// The epoch that it follows; absent before the first load.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
-    /// Milliseconds since a publisher confirmed it, in this life of the process or, for what was
-    /// read from disk, before; absent when that never was.
+    /// Milliseconds since a publisher confirmed the replica, in this run of the process or, for data
+    /// that was read from disk, in an earlier run; absent when there was no confirmation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirmed_ms_ago: Option<u64>,
     /// One row per followed collection, by name.
     pub collections: Vec<CollectionStatus>,
-    /// Events since the start, by what became of them.
+    /// Events since the start, by result.
     pub events: EventCounts,
-    /// The newest drops, oldest first; the list is bounded.
+    /// The newest dropped events, oldest first; the list is bounded.
     pub drops: Vec<DroppedEvent>,
-    /// Marks one life of the process.
+    /// Identifies one run of the process.
     #[serde(default)]
     pub boot_id: String,
-    /// What is wrong with the way events come, when something is.
+    /// The fault of the intake, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intake: Option<IntakeFault>,
-    /// How it was kept in step besides events, since the start.
+    /// Loads and catch-ups since the start.
     #[serde(default)]
     pub sync: SyncCounts,
-    /// Why the last load or check-in failed, when it did.
+    /// Error of the last load or check-in, if it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
-    /// What is told of changes inside the service, in the order in which it was registered.
+    /// The handlers of the service, in order of registration.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub handlers: Vec<HandlerStatus>,
 }
@@ -84,30 +85,28 @@ pub struct ReplicaStatus {
 pub struct CollectionStatus {
     /// The collection.
     pub collection: CollectionName,
-    /// Its own state.
+    /// State of this collection.
     pub state: ReplicaState,
-    /// What the reader must know besides: `unversioned`, `other-store`, …
+    /// An additional fact about the state: `unversioned`, `other-store`, …
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The watermark: every revision up to it was seen.
+    /// The watermark: every revision up to this one was seen.
     pub revision: Revision,
-    /// The highest revision heard of.
+    /// The highest revision that is known to exist.
     pub known: Revision,
-    /// Members of incomplete change sets, and what waits behind them.
+    /// Number of staged changes: parts of incomplete change sets, and changes that wait for these.
     #[serde(default)]
     pub staged: u64,
-    /// Live documents.
+    /// Number of live documents.
     pub count: u64,
     /// Digest over the live documents.
     pub digest: Digest,
-    /// Values that do not fit the type which the service reads them as, by id; at most
-    /// [`MAX_REFUSALS`].
+    /// Values that do not fit the type of the service, by id; at most [`MAX_REFUSALS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refusals: Vec<RefusedValue>,
 }
 
-/// A value that does not fit the type which a service reads it as. The service goes on with the
-/// last one that did.
+/// A value that does not fit the type of the service. The service keeps the last value that did fit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct RefusedValue {
@@ -115,69 +114,69 @@ pub struct RefusedValue {
     pub id: DocumentId,
     /// The revision that gave it this value.
     pub revision: Revision,
-    /// JSON pointer to what does not fit; empty for the whole value.
+    /// JSON pointer to the part that does not fit; empty for the whole value.
     pub pointer: String,
-    /// Why it does not fit.
+    /// The error of the decoder.
     pub error: String,
 }
 
-/// Something inside the service that is told of changes.
+/// The state of a handler: a function of the service that is called for changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct HandlerStatus {
     /// Its name.
     pub name: String,
-    /// What it is told of.
+    /// Its collection.
     pub collection: CollectionName,
-    /// How it does.
+    /// Its state.
     pub state: HandlerState,
-    /// The watermark of the newest moment that it has handled whole; 0 before its first.
+    /// The watermark up to which it has handled everything; 0 before its first success.
     pub revision: Revision,
-    /// What it said when it failed.
+    /// Its last error, if it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// How a handler does.
+/// The state of a handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum HandlerState {
-    /// It was not told everything yet: the configuration is not loaded, or others come first, or it
-    /// is at it.
+    /// Its first call is not complete: the configuration is not loaded, or handlers before it are
+    /// not done, or the call runs.
     Waiting,
-    /// It was told everything, and is told of each change as it comes.
+    /// It has handled everything and is called for each change.
     InStep,
-    /// It failed, and will be told everything again.
+    /// It failed and will be called again with the whole collection.
     Failing,
 }
 
-/// How many events came to which end.
+/// Number of events, by result.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct EventCounts {
-    /// The document changed.
+    /// The document was changed.
     pub applied: u64,
-    /// The revision had been seen before.
+    /// The revision was seen before.
     pub duplicate: u64,
-    /// The document was already newer.
+    /// The document already had a newer revision.
     pub superseded: u64,
-    /// It counts in another history.
+    /// The event belongs to another epoch.
     pub other_epoch: u64,
-    /// It came before the first load and waits for it.
+    /// The event arrived before the first load and waits for it.
     pub early: u64,
-    /// It belongs to a change set that is not complete yet, or stands behind one.
+    /// The change waits for the rest of its change set, or for an earlier change set.
     #[serde(default)]
     pub staged: u64,
-    /// Its collection is not held here.
+    /// The collection is not followed here.
     pub ignored: u64,
-    /// It had no revision, though its collection has: the heads were read instead.
+    /// The event has no revision, but its collection has; the replica read the heads instead.
     #[serde(default)]
     pub without_revision: u64,
-    /// An event of an unversioned collection that came after its `expiration`.
+    /// An event of an unversioned collection that arrived after its `expiration`.
     pub expired: u64,
-    /// The value had to be fetched from the publisher.
+    /// The value was fetched from the publisher.
     pub fetched: u64,
     /// Answered RETRY.
     pub retried: u64,
@@ -185,29 +184,29 @@ pub struct EventCounts {
     pub dropped: u64,
 }
 
-/// How a replica was kept in step besides events.
+/// Number of loads and catch-ups of a replica.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct SyncCounts {
-    /// Snapshots that were installed.
+    /// Installed snapshots.
     pub loads: u64,
-    /// Pages of the change feed that were applied.
+    /// Applied pages of the change feed.
     pub pages: u64,
-    /// Changes that came by those pages first.
+    /// Changes that arrived by these pages before any event.
     pub changes: u64,
-    /// Collections that had to be loaded anew because they had diverged. Each is an alarm.
+    /// Collections that were loaded again because their digest differed. Each one is an alarm.
     pub resets: u64,
 }
 
-/// An event that can never succeed.
+/// An event that was dropped because it can never be applied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct DroppedEvent {
-    /// When it came.
+    /// Time of arrival.
     pub time: DateTime<Utc>,
-    /// Why: `not-a-cloudevent`, `wrong-type`, `too-large`, …
+    /// A stable word for the reason: `not-a-cloudevent`, `wrong-type`, `too-large`, …
     pub reason: String,
-    /// The error in words.
+    /// The error, in words.
     pub error: String,
 }

@@ -1,26 +1,28 @@
-//! The fault campaign: real parts are killed, frozen, cut off and put back while clients write and
-//! readers look, and a judge holds the seven promises against what was written and what was seen.
+//! The fault campaign: real processes are killed, frozen, cut off and restored while clients write
+//! and readers read, and validators check the seven promises against what was written and what was
+//! seen.
 //!
-//! [`cast`] is who plays, [`schedule`] which faults come, [`nemesis`] deals them and notes its
-//! [`deeds`]; [`driver`] writes and keeps the [`journal`], [`reader`] looks and keeps what it
-//! [`observe`]d; [`judge`] is pure. Nothing here knows how a promise is kept.
+//! [`cluster`] holds the processes and the links, [`schedule`] plans the faults, [`nemesis`] injects
+//! them and notes its [`actions`]. [`driver`] writes and keeps the [`record`], [`reader`] reads and
+//! keeps its [`observations`]. [`validators`] are pure. Nothing here knows how the product keeps a
+//! promise.
 
+pub mod actions;
 pub mod campaign;
-pub mod cast;
 pub mod clock;
-pub mod deeds;
+pub mod cluster;
+pub mod component;
+pub mod counts;
 pub mod driver;
-pub mod journal;
-pub mod judge;
-pub mod look;
 pub mod nemesis;
-pub mod observe;
-pub mod part;
+pub mod observations;
 pub mod proxy;
 pub mod random;
 pub mod reader;
+pub mod record;
 pub mod report;
 pub mod restore;
 pub mod schedule;
-pub mod tally;
-pub mod way;
+pub mod snapshot;
+pub mod transport;
+pub mod validators;

@@ -1,8 +1,24 @@
-//! The publisher put together: store, writer, relay and HTTP server under one supervisor. A service
-//! may embed it, with the HTTP server or without.
+//! The publisher as a whole: it opens the store, starts the tasks and the HTTP server, and ends them
+//! in order. A service may embed it, with the HTTP server or without. No rule about documents is
+//! decided here.
 //!
-//! The order of the end matters and is kept here: streams end at once, no more requests, then the
-//! writer finishes what was queued, then the relay what was committed.
+//! # Order of the start
+//!
+//! 1. Schemas and policy, then the transport: wrong settings end the start before anything runs.
+//!    No transport connects here; a sidecar or a Redis may start later.
+//! 2. The store. A start waits for it, because nothing works without it.
+//! 3. The tasks: the feed watcher, then the relay and the writer that feeds it, then retention, the
+//!    fleet and the snapshot slots.
+//! 4. The port, last: a replica that connects finds everything running.
+//!
+//! # Order of the end
+//!
+//! 1. `stop`: streams and snapshots end at once, the port closes, and requests under way get a short
+//!    time to finish.
+//! 2. `no_more_requests`, when the HTTP server has ended: the writer commits what was queued, and the
+//!    fleet writes the last check-ins.
+//! 3. The relay ends when the writer has ended and everything that it committed was sent, or a time
+//!    limit is over. Events that are left are sent after the next start.
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -21,35 +37,34 @@ use crate::{
     api::{Api, feed_watch::Feed, snapshot_slots::Loads},
     decide::{Rules, schemas::Schemas},
     embed::Changes,
-    fleet,
-    fleet::fleet,
+    fleet::Fleet,
     metrics::Metrics,
     outbox::{relay, relay::Relay, retention::Retention},
-    settings::{Events, ManagerSettings, Settings},
+    settings::{Events, Settings, TransportSettings},
     store::{PublisherPolicy, Store},
     transport::{
-        Manager,
-        cloudevent::Envelopes,
-        dapr::Dapr,
-        direct::{Local, Subscribers},
-        redis::Redis,
+        Transport,
+        cloudevent::EventEncoder,
+        dapr::DaprTransport,
+        direct::{DirectTransport, SubscriberRegistry},
+        redis::RedisTransport,
     },
     write::queue::writer,
 };
 
 /// Threads that serve requests.
 const HTTP_WORKERS: usize = 2;
-/// How long requests under way may take at the end, in seconds.
+/// How long requests that are under way may take at the end, in seconds.
 const HTTP_GRACE_SECONDS: u64 = 5;
-/// An idle connection is kept for this long.
+/// How long an idle connection is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// How long the headers of a request may take to arrive; its body has a budget of its own.
-const HEADERS: Duration = Duration::from_secs(5);
-/// How long a client may take to close a connection, or to send what nobody will read.
-const DISCONNECT: Duration = Duration::from_secs(1);
+/// How long the headers of a request may take to arrive; the body has a limit of its own.
+const HEADERS_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client may take to close a connection, or to send a body that is not read.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A publisher whose store is open, and its port if it has one. Its tasks run; what they need at
-/// the end is [`Publisher::run`].
+/// A publisher whose store is open and whose tasks run; its port is open if it has one. Call
+/// [`Publisher::run`] to serve and to end in order.
 pub struct Publisher {
     api: web::Data<Api>,
     http: Option<(SocketAddr, Server)>,
@@ -61,7 +76,8 @@ impl Publisher {
     /// Opens the store and the port. Port 0 takes a free one.
     ///
     /// # Errors
-    /// When the schemas, the store, the event manager or the port cannot be had.
+    /// When the schemas or the settings of the transport are wrong, or the store or the port cannot
+    /// be opened.
     pub async fn build(settings: Settings) -> anyhow::Result<Self> {
         let listen = settings.listen;
         let mut publisher = Self::without_http(settings).await?;
@@ -69,85 +85,78 @@ impl Publisher {
         Ok(publisher)
     }
 
-    /// Opens the store and no port: for a service that writes, beside publishers that replicas can
-    /// ask.
+    /// Opens the store and no port: for a service that writes, where other publishers serve the
+    /// replicas.
     ///
     /// # Errors
-    /// When the schemas, the store or the event manager cannot be had.
+    /// When the schemas or the settings of the transport are wrong, or the store cannot be opened.
     pub async fn without_http(settings: Settings) -> anyhow::Result<Self> {
-        let Settings {
-            store,
-            listen: _,
-            mut collections,
-            schemas_dir,
-            document_limit,
-            log_keep,
-            forget_replicas,
-            loads,
-            events,
-        } = settings;
-        let rules = Rules {
-            schemas: Schemas::read(&schemas_dir)?,
-            document_limit,
+        // 1. What may be written, and the transport.
+        let policy = Arc::new(policy(&settings)?);
+        let transport = match settings.events {
+            Some(events) => Some(transport(events, policy.clone()).context("the transport")?),
+            None => None,
         };
-        collections.extend(rules.schemas.collections().cloned());
-        let terms = Arc::new(PublisherPolicy {
-            collections,
-            rules,
-            events_enabled: events.is_some(),
-        });
-        let name = format!("{store:?}");
-        let store = Store::open(&store, terms.clone())
-            .await
-            .with_context(|| format!("opening the store {name}"))?;
-        info!(store = name, events = ?events.as_ref().map(|events| &events.manager), "the store is open");
+        let subscribers = transport.as_ref().and_then(Transport::subscribers);
 
+        // 2. The store.
+        let store_name = format!("{:?}", settings.store);
+        let store = Store::open(&settings.store, policy.clone())
+            .await
+            .with_context(|| format!("opening the store {store_name}"))?;
+        info!(
+            store = store_name,
+            events_enabled = transport.is_some(),
+            "the store is open"
+        );
+
+        // 3. The tasks. `stop` ends a task at once; `no_more_requests` lets it finish its work.
         let mut supervisor = Supervisor::default();
+        let stop = supervisor.stop();
         let no_more_requests = CancellationToken::new();
-        let (feed, streams) = (
-            Feed::default(),
-            StreamSlots::new(streams::MOST, supervisor.stop()),
-        );
-        supervisor.spawn(
-            "feed",
-            feed.clone()
-                .run(store.clone(), terms.collections.clone(), supervisor.stop()),
-        );
+        let metrics = Arc::<Metrics>::default();
+
+        let feed = Feed::default();
+        let feed_task = feed
+            .clone()
+            .run(store.clone(), policy.collections.clone(), stop.clone());
+        supervisor.spawn("feed", feed_task);
+        let streams = StreamSlots::new(streams::MOST, stop.clone());
         supervisor.spawn("streams", streams.clone().run());
+
         let (relay_sender, changes) = mpsc::channel(relay::QUEUE);
         let (writer, writer_task) = writer(store.clone(), relay_sender, feed.clone());
         supervisor.spawn("writer", writer_task.run(no_more_requests.clone()));
-        let metrics = Arc::<Metrics>::default();
-        let mut local = None;
-        supervisor.spawn(
-            "retention",
-            Retention::new(store.clone(), log_keep).run(supervisor.stop()),
-        );
-        if let Some(events) = events {
-            let manager = manager(events, terms.clone()).context("the event manager")?;
-            local = manager.subscribers();
-            supervisor.spawn(
-                "relay",
-                Relay::new(store.clone(), manager, changes, metrics.clone())?.run(),
-            );
+        if let Some(transport) = transport {
+            let relay = Relay::new(store.clone(), transport, changes, metrics.clone())?;
+            supervisor.spawn("relay", relay.run());
         }
-        let (fleet, tasks) = fleet(store.clone(), forget_replicas, local, metrics.clone());
-        let fleet::Tasks {
-            desk,
-            keeper,
-            epochs,
-        } = tasks;
-        supervisor.spawn("check-ins", desk.run(no_more_requests.clone()));
-        supervisor.spawn("fleet", keeper.run(no_more_requests.clone()));
-        supervisor.spawn("epochs", epochs.run(no_more_requests.clone()));
+        let retention = Retention::new(store.clone(), settings.log_keep);
+        supervisor.spawn("retention", retention.run(stop.clone()));
 
-        let loads = Loads::new(loads);
-        supervisor.spawn("loads", loads.clone().run(supervisor.stop()));
+        let (fleet, fleet_tasks) = Fleet::new(
+            store.clone(),
+            settings.forget_replicas,
+            subscribers,
+            metrics.clone(),
+        );
+        supervisor.spawn(
+            "check-ins",
+            fleet_tasks.check_ins.run(no_more_requests.clone()),
+        );
+        supervisor.spawn(
+            "replica registry",
+            fleet_tasks.registry.run(no_more_requests.clone()),
+        );
+        supervisor.spawn("restore", fleet_tasks.restore.run(no_more_requests.clone()));
+
+        let loads = Loads::new(settings.snapshot_slots);
+        supervisor.spawn("snapshots", loads.clone().run(stop));
 
         let api = web::Data::new(Api {
             store,
             writer,
-            terms,
+            terms: policy,
             fleet,
             loads,
             feed,
@@ -162,6 +171,7 @@ impl Publisher {
         })
     }
 
+    /// 4. The port.
     fn listen(&mut self, listen: SocketAddr) -> anyhow::Result<()> {
         let api = self.api.clone();
         let server = HttpServer::new(move || {
@@ -170,27 +180,32 @@ impl Publisher {
                 .configure(routes::configure)
         })
         .workers(HTTP_WORKERS)
-        .on_connect(|io, kept| {
-            _ = streams::PeerConnection::of(io).map(|connection| kept.insert(connection))
+        .on_connect(|io, extensions| {
+            if let Some(connection) = streams::PeerConnection::of(io) {
+                extensions.insert(connection);
+            }
         })
         .keep_alive(KEEP_ALIVE)
-        .client_request_timeout(HEADERS)
-        .client_disconnect_timeout(DISCONNECT)
+        .client_request_timeout(HEADERS_TIMEOUT)
+        .client_disconnect_timeout(DISCONNECT_TIMEOUT)
         .shutdown_timeout(HTTP_GRACE_SECONDS)
         .shutdown_signal(self.supervisor.stop().cancelled_owned())
         .bind(listen)
         .with_context(|| format!("listening on {listen} (AURA_CONFIGURATION_LISTEN)"))?;
-        let address = *server.addrs().first().context("no address")?;
+        let address = *server
+            .addrs()
+            .first()
+            .context("the server is bound to no address")?;
         self.http = Some((address, server.run()));
         Ok(())
     }
 
-    /// Where the HTTP API listens, if it does.
+    /// The address of the HTTP API, if it has one.
     pub fn address(&self) -> Option<SocketAddr> {
         self.http.as_ref().map(|(address, _server)| *address)
     }
 
-    /// The way to publish from this process.
+    /// Publishes changes from this process; see [`crate::embed`].
     pub fn changes(&self) -> Changes {
         Changes::new(
             self.api.writer.clone(),
@@ -202,7 +217,7 @@ impl Publisher {
     /// Serves until `shutdown` resolves, then ends in order.
     ///
     /// # Errors
-    /// When a task failed or ended by itself; what `shutdown` stands for is then let go.
+    /// When a task failed or ended by itself, or did not end in time. `shutdown` is dropped then.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let Self {
             api,
@@ -210,7 +225,8 @@ impl Publisher {
             no_more_requests,
             mut supervisor,
         } = self;
-        // What the tasks do not hold is free when they end.
+        // The tasks hold what they need. The rest is dropped here, so that the store closes when they
+        // have ended.
         drop(api);
         let stop = supervisor.stop();
         match &http {
@@ -232,39 +248,52 @@ impl Publisher {
     }
 }
 
-fn manager(events: Events, terms: Arc<PublisherPolicy>) -> anyhow::Result<Manager> {
-    let Events {
-        manager,
-        pub_sub_name,
-        ttl_seconds,
-        data_limit,
-    } = events;
-    let envelopes = Envelopes {
-        pub_sub_name,
-        ttl_seconds,
-        data_limit,
-        terms,
+fn policy(settings: &Settings) -> anyhow::Result<PublisherPolicy> {
+    let rules = Rules {
+        schemas: Schemas::read(&settings.schemas_dir)?,
+        document_limit: settings.document_limit,
     };
-    match manager {
-        ManagerSettings::Dapr {
+    // A collection that has a schema file is served as well.
+    let mut collections = settings.collections.clone();
+    collections.extend(rules.schemas.collections().cloned());
+    Ok(PublisherPolicy {
+        collections,
+        rules,
+        events_enabled: settings.events.is_some(),
+    })
+}
+
+fn transport(events: Events, policy: Arc<PublisherPolicy>) -> anyhow::Result<Transport> {
+    info!(transport = ?events.transport, "events are enabled");
+    let encoder = EventEncoder {
+        pub_sub_name: events.pub_sub_name,
+        ttl_seconds: events.ttl_seconds,
+        data_limit: events.data_limit,
+        policy,
+    };
+    let transport = match events.transport {
+        TransportSettings::Dapr {
             endpoint,
             api_token,
-        } => Dapr::new(endpoint, api_token.as_deref(), envelopes).map(Manager::Dapr),
-        ManagerSettings::Local {
+        } => Transport::Dapr(DaprTransport::new(endpoint, api_token.as_deref(), encoder)?),
+        TransportSettings::Local {
             subscribers,
             allowed,
             api_token,
-        } => Local::new(Subscribers::new(subscribers, allowed, api_token), envelopes)
-            .map(Manager::Local),
-        ManagerSettings::Redis {
+        } => {
+            let subscribers = SubscriberRegistry::new(subscribers, allowed, api_token);
+            Transport::Direct(DirectTransport::new(subscribers, encoder)?)
+        }
+        TransportSettings::Redis {
             redis,
             keep,
             by_document,
-        } => Ok(Manager::Redis(Box::new(Redis::new(
+        } => Transport::Redis(Box::new(RedisTransport::new(
             redis,
             keep,
             by_document,
-            envelopes,
-        )))),
-    }
+            encoder,
+        ))),
+    };
+    Ok(transport)
 }

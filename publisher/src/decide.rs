@@ -1,120 +1,64 @@
-//! Folding: what a group of writes makes of the documents it finds. Pure, so every rule of the API
-//! is tested without a store.
+//! The rules of writes: which changes a group of commands makes of the documents that exist.
 //!
-//! Each entry sees what the ones before it in the group did, and gets a verdict of its own: a
-//! refused one takes nothing away from its neighbours. A set counts as one entry, see [`set`]. No
-//! I/O happens here and nothing is decided anywhere else.
+//! This is the pure core of the publisher. It lies below the store: a store reads a [`WorkingSet`]
+//! inside a transaction, calls [`Rules::evaluate`], and writes the [`Decisions`]. So every rule of
+//! the API is tested without a store, and both stores obey the same rules.
+//!
+//! Each command sees the effects of the commands before it in the group and gets a result of its
+//! own: a refused command does not affect its neighbours. A change set is one command, see
+//! [`ChangeSetCommand`].
+//!
+//! Nothing here reads or writes a store, knows HTTP or logs. (The JSON Schemas are read from files
+//! once, when the publisher starts.)
 
 use chrono::{DateTime, Utc};
-use contract::{
-    CanonicalJson, Change, CollectionName, Context, Crc, Document, DocumentId, Operation, Revision,
-};
-use serde_json::Value;
-
-use crate::{api::error::ApiError, decide::schemas::Schemas};
+use contract::{Change, Document, Operation, Written};
 
 pub mod change_set;
+pub mod command;
+pub mod error;
 pub mod schemas;
 mod value;
 mod working_set;
 
-pub use change_set::Set;
+pub use change_set::ChangeSetCommand;
+pub use command::{Action, Command, Condition, Write};
+pub use error::WriteError;
+use schemas::Schemas;
 pub use working_set::{DocumentKey, WorkingSet};
 
-/// What waits for its group as one, and is decided as one.
-#[derive(Debug, Clone)]
-pub enum Entry {
-    /// A write of one document.
-    One(Write),
-    /// A change set: all of its writes or none.
-    Set(Set),
-}
+/// Limit for the new values of one group, in bytes as they are stored. A store writes a group in
+/// one transaction, and a small patch of a large document is a large change.
+const GROUP_STORED_BYTES: usize = 4 << 20;
 
-impl Entry {
-    /// Its writes, in order.
-    pub fn writes(&self) -> &[Write] {
-        match self {
-            Self::One(write) => std::slice::from_ref(write),
-            Self::Set(set) => &set.members,
-        }
-    }
-}
-
-/// One write.
-#[derive(Debug, Clone)]
-pub struct Write {
-    /// The collection.
-    pub collection: CollectionName,
-    /// The document.
-    pub id: DocumentId,
-    /// What to do with it.
-    pub action: Action,
-    /// What must hold of it first.
-    pub condition: Condition,
-    /// What its request says of itself.
-    pub context: Context,
-}
-
-/// What a write does.
-#[derive(Debug, Clone)]
-pub enum Action {
-    /// A new document; 409 when it exists.
-    Create(CanonicalJson),
-    /// A new value: the stored `metadata` member is merged with the given one, the rest is replaced
-    /// (requirement A18).
-    Put(CanonicalJson),
-    /// A merge patch (RFC 7396).
-    Patch(Value),
-    /// The document goes.
-    Delete,
-}
-
-/// What must hold of a document for a write to happen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Condition {
-    /// Whatever is there.
-    Any,
-    /// `If-None-Match: *`: nothing is there.
-    Absent,
-    /// `If-Match: *`: something is there.
-    Present,
-    /// `If-Match: "<revision>"` or `"<revision>-<crc>"`.
-    At(Revision, Option<Crc>),
-}
-
-/// What a write came to.
+/// The effect of an accepted write on its document.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Done {
-    /// What changed; `None` when the document already had that value.
-    pub op: Option<Operation>,
-    /// The document.
-    pub id: DocumentId,
-    /// Its revision; of a deletion, the revision that deleted it.
-    pub revision: Revision,
-    /// Checksum of its value; absent after a deletion.
-    pub crc: Option<Crc>,
+pub struct WriteOutcome {
+    /// The operation that happened; `None` when the document already had the value, so nothing
+    /// changed and there is no change record.
+    pub operation: Option<Operation>,
+    /// The document after the write.
+    pub written: Written,
 }
 
-/// The answer to one entry: what each of its writes came to, in order, or why none of them
-/// happened.
-pub type WriteResult = Result<Vec<Done>, ApiError>;
+/// The answer to one command: the outcome of each of its writes, in order, or the reason why none
+/// of them happened.
+pub type WriteResult = Result<Vec<WriteOutcome>, WriteError>;
 
-/// What a transaction writes.
+/// What one transaction of the store has to write.
 #[derive(Debug)]
 pub struct Decisions {
-    /// One verdict per entry, in order; none for those at the end that no longer fit.
-    pub verdicts: Vec<WriteResult>,
-    /// The changes, by collection contiguous and in order.
+    /// One result per command, in the order of the group. Commands at the end that did not fit into
+    /// the transaction have none; they must be evaluated again, in a later group.
+    pub results: Vec<WriteResult>,
+    /// The changes of all accepted commands, in the order of the commands and of their writes.
+    /// Within a collection the revisions are contiguous.
     pub changes: Vec<Change>,
-    /// The ground after them.
+    /// Heads and documents after the changes.
     pub after: WorkingSet,
 }
 
-/// What a group makes, in bytes as they are stored: a small patch of a large document is a large
-/// change.
-const FOLDED_BYTES: usize = 4 << 20;
-
-/// What every document must obey.
+/// The constraints on every document.
 #[derive(Debug)]
 pub struct Rules {
     /// Schemas by collection.
@@ -124,84 +68,101 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Folds a group, in order, until what it makes would be too much for one transaction. The
-    /// first entry always fits.
-    pub fn evaluate(&self, ground: WorkingSet, group: &[Entry], now: DateTime<Utc>) -> Decisions {
-        let (mut after, mut changes, mut verdicts, mut bytes) = (ground, Vec::new(), Vec::new(), 0);
-        for entry in group {
-            if bytes >= FOLDED_BYTES {
+    /// Evaluates a group of commands in order, each with `now` as the time of its changes. It stops
+    /// early when the new values are enough for one transaction; the first command always fits.
+    pub fn evaluate(
+        &self,
+        working_set: WorkingSet,
+        group: &[Command],
+        now: DateTime<Utc>,
+    ) -> Decisions {
+        let mut after = working_set;
+        let mut changes = Vec::new();
+        let mut results = Vec::with_capacity(group.len());
+        let mut stored_bytes = 0;
+        for command in group {
+            if stored_bytes >= GROUP_STORED_BYTES {
                 break;
             }
-            let before = changes.len();
-            verdicts.push(match entry {
-                Entry::One(write) => self
-                    .one(&mut after, write, now, &mut changes)
-                    .map(|done| vec![done]),
-                Entry::Set(set) => self.set(&mut after, set, now, &mut changes),
+            let changes_before = changes.len();
+            results.push(match command {
+                Command::Single(write) => self
+                    .write(&mut after, write, now, &mut changes)
+                    .map(|outcome| vec![outcome]),
+                Command::ChangeSet(set) => self.change_set(&mut after, set, now, &mut changes),
             });
-            let made = changes[before..]
+            stored_bytes += changes[changes_before..]
                 .iter()
-                .filter_map(|change: &Change| change.config_data.as_ref());
-            bytes += made.map(value::stored_size).sum::<usize>();
+                .filter_map(|change| change.config_data.as_ref())
+                .map(value::stored_size)
+                .sum::<usize>();
         }
         Decisions {
-            verdicts,
+            results,
             changes,
             after,
         }
     }
 
-    fn one(
+    /// Decides one write. If it is accepted, its change is applied to the working set and appended
+    /// to `changes`.
+    fn write(
         &self,
-        ground: &mut WorkingSet,
+        working_set: &mut WorkingSet,
         write: &Write,
         now: DateTime<Utc>,
         changes: &mut Vec<Change>,
-    ) -> Result<Done, ApiError> {
-        let place = (write.collection.clone(), write.id.clone());
-        let held = ground.documents.get(&place);
-        check_condition(write, held)?;
-        let config = self.next_value(write, held)?;
-        if let (Some(held), Some(config)) = (held, &config)
-            && held.config_data() == config.as_str()
-        {
-            return Ok(Done {
-                op: None,
-                id: write.id.clone(),
-                revision: held.revision(),
-                crc: Some(held.crc()),
-            });
-        }
-        let op = match (held, &config) {
-            (_, None) => Operation::Delete,
-            (None, Some(_)) => Operation::Create,
+    ) -> Result<WriteOutcome, WriteError> {
+        let stored = working_set.documents.get(&write.key());
+        check_condition(write.condition, stored)?;
+        let new_value = self.next_value(write, stored)?;
+        let operation = match (stored, &new_value) {
+            // The document has this value already. A retry of a client must not make a revision.
+            (Some(stored), Some(value)) if stored.config_data() == value.as_str() => {
+                return Ok(WriteOutcome {
+                    operation: None,
+                    written: Written {
+                        id: write.id.clone(),
+                        revision: stored.revision(),
+                        crc: Some(stored.crc()),
+                    },
+                });
+            }
             (Some(_), Some(_)) => Operation::Update,
+            (None, Some(_)) => Operation::Create,
+            (_, None) => Operation::Delete,
         };
-        let change = ground.advance(write, op, config, now)?;
-        let done = Done {
-            op: Some(op),
-            id: change.id.clone(),
-            revision: change.revision,
-            crc: change.crc,
+        let change = working_set.apply(write, operation, new_value, now)?;
+        let outcome = WriteOutcome {
+            operation: Some(operation),
+            written: Written {
+                id: change.id.clone(),
+                revision: change.revision,
+                crc: change.crc,
+            },
         };
         changes.push(change);
-        Ok(done)
+        Ok(outcome)
     }
 }
 
-fn check_condition(write: &Write, held: Option<&Document>) -> Result<(), ApiError> {
-    let holds = match write.condition {
+/// Compares the precondition of a write with the stored document (RFC 9110 section 13.1).
+fn check_condition(condition: Condition, stored: Option<&Document>) -> Result<(), WriteError> {
+    let holds = match condition {
         Condition::Any => true,
-        Condition::Absent => held.is_none(),
-        Condition::Present => held.is_some(),
-        Condition::At(revision, crc) => held.is_some_and(|held| {
-            held.revision() == revision && crc.is_none_or(|crc| crc == held.crc())
+        Condition::Absent => stored.is_none(),
+        Condition::Present => stored.is_some(),
+        Condition::At(revision, crc) => stored.is_some_and(|stored| {
+            // Without a checksum the revision alone decides.
+            stored.revision() == revision && crc.is_none_or(|crc| crc == stored.crc())
         }),
     };
     if holds {
         Ok(())
     } else {
-        Err(ApiError::condition_failed(held))
+        Err(WriteError::ConditionFailed {
+            etag: stored.map(Document::etag),
+        })
     }
 }
 

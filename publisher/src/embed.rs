@@ -1,26 +1,34 @@
-//! Publishing from Rust: a unit of work with the request it belongs to. What it queues leaves as
-//! one change set when it is committed, or never (requirement B3, B4).
+//! Publishing from Rust: a unit of work that belongs to a request of the embedding service. Its
+//! queued changes are published as one change set when it is committed, or never (requirements B3
+//! and B4).
 //!
-//! Documents, change records and what is owed to subscribers are one transaction of the store, so
-//! "after the commit" is not a promise to keep here: an event that nobody committed does not exist.
-//! A unit never holds a transaction open: it holds a list, and a [`Unit::commit`] hands it over at
-//! once.
+//! The store writes documents, change records and the outbox in one transaction, so an event of a
+//! change that was not committed does not exist. A unit never holds a transaction open: it is a
+//! list of changes, and [`Unit::commit`] hands over the whole list.
 //!
 //! ```
-//! use publisher::{app::Publisher, settings::RedisSettings, unit::{Change, Changes, Context, Failure, Reason}};
+//! use contract::ProblemKind;
+//! use publisher::{
+//!     Publisher, Settings,
+//!     embed::{ChangeRequest, Changes, Context, WriteError},
+//! };
 //! use serde::Serialize;
 //!
 //! #[derive(Serialize)]
-//! struct Skill { prompt: &'static str, turns: u32 }
+//! struct Skill {
+//!     prompt: &'static str,
+//!     turns: u32,
+//! }
 //!
-//! /// A handler of a service.
-//! async fn rename(changes: Changes, context: Context) -> Result<(), Failure> {
+//! /// A request handler of a service.
+//! async fn rename(changes: Changes, context: Context) -> Result<(), WriteError> {
+//!     let skill = Skill { prompt: "Hello", turns: 3 };
 //!     let mut unit = changes.unit(context);
-//!     unit.publish_after_commit(Change::create("Skills", "billing", &Skill { prompt: "Hello", turns: 3 })?);
-//!     unit.publish_after_commit(Change::delete("Skills", "invoices")?.expecting(1));
-//!     // Up to here nobody sees anything, and leaving early would write nothing.
-//!     let done = unit.commit().await?;
-//!     assert_eq!(done.items.len(), 2);
+//!     unit.publish_after_commit(ChangeRequest::create("Skills", "billing", &skill)?);
+//!     unit.publish_after_commit(ChangeRequest::delete("Skills", "invoices")?.expecting(1));
+//!     // Nothing is visible yet. If the function returned here, nothing would be written.
+//!     let written = unit.commit().await?;
+//!     assert_eq!(written.items.len(), 2);
 //!     Ok(())
 //! }
 //!
@@ -28,192 +36,178 @@
 //! # async fn main() -> anyhow::Result<()> {
 //! # let folder = tempfile::tempdir()?;
 //! # let store = format!("file:{}", folder.path().display());
-//! // Or `Publisher::build` with an HTTP API, which replicas need of at least one publisher of the store.
-//! let settings = Settings::read(&["--store-url", &store, "--collections", "Skills", "--events-manager", "LOCAL"])?;
+//! // Use `Publisher::build` for a publisher with the HTTP API. Replicas need at least one publisher
+//! // of the store that has it.
+//! let settings = Settings::read(&[
+//!     "--store-url", &store, "--collections", "Skills", "--events-manager", "LOCAL",
+//! ])?;
 //! let publisher = Publisher::without_http(settings).await?;
 //! let changes = publisher.changes();
 //!
 //! let service = async {
 //!     let context = Context::default().with_user_id("ada")?.with_organisation_id("hectare")?;
-//!     // Now: it is committed when this returns.
-//!     let change = Change::create("Skills", "invoices", &Skill { prompt: "Hi", turns: 1 })?;
+//!     // `publish` does not wait for a commit of the unit: the change is committed when it returns.
+//!     let skill = Skill { prompt: "Hi", turns: 1 };
+//!     let change = ChangeRequest::create("Skills", "invoices", &skill)?;
 //!     changes.unit(context.clone()).publish(change).await?;
 //!     rename(changes.clone(), context.clone()).await?;
-//!     // The first fault takes all of it back, and says which change has it.
-//!     let again = rename(changes.clone(), context).await.expect_err("it is there already");
-//!     assert_eq!((again.reason, again.index()), (Reason::Exists, Some(0)));
+//!     // The first error refuses the whole set and names the change that has it.
+//!     let error = rename(changes.clone(), context).await.expect_err("the document exists");
+//!     assert_eq!((error.kind(), error.index()), (ProblemKind::Exists, Some(0)));
 //!     anyhow::Ok(())
 //! };
-//! // The publisher ends in order when the service does.
-//! let mut served = Ok(());
-//! publisher.run(async { served = service.await }).await?;
-//! served
+//! // The publisher stops in order when the service ends.
+//! let mut outcome = Ok(());
+//! publisher.run(async { outcome = service.await }).await?;
+//! outcome
 //! # }
 //! ```
 
 use std::sync::Arc;
 
 pub use contract::{
-    Context,
-    set::{ChangeRequest as Change, ChangeRequestError, ChangeSetWritten, SetItemWritten},
+    Context, ProblemKind,
+    set::{ChangeRequest, ChangeRequestError, ChangeSetWritten, SetItemWritten},
 };
-use uuid::Uuid;
 
+pub use crate::decide::WriteError;
 use crate::{
-    api::error::ApiError,
-    decide::{DocumentKey, Set, Write},
     metrics::Metrics,
     store::PublisherPolicy,
-    write::{change_set as members, change_set::Members, queue::Writer},
+    write::{
+        change_set::{self, ChangeSetBuilder},
+        queue::Writer,
+    },
 };
 
-mod failure;
-
-pub use failure::{Failure, Reason};
-
-/// Where units of work come from. Cloning shares the publisher behind it, which may end before its
-/// clones do.
+/// Makes units of work. Clones share the publisher; when it has stopped, every write fails with
+/// [`WriteError::Stopping`].
 #[derive(Debug, Clone)]
 pub struct Changes {
     writer: Writer,
-    terms: Arc<PublisherPolicy>,
+    policy: Arc<PublisherPolicy>,
     metrics: Arc<Metrics>,
 }
 
 impl Changes {
-    pub(crate) fn new(writer: Writer, terms: Arc<PublisherPolicy>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(writer: Writer, policy: Arc<PublisherPolicy>, metrics: Arc<Metrics>) -> Self {
         Self {
             writer,
-            terms,
+            policy,
             metrics,
         }
     }
 
-    /// A unit of work for a request. Every change of it carries the context.
+    /// A unit of work for one request. Each of its changes carries the context.
     pub fn unit(&self, context: Context) -> Unit {
         Unit {
             changes: self.clone(),
             context,
-            queued: Ok(Members::default()),
+            queued: Ok(ChangeSetBuilder::default()),
         }
     }
 
-    async fn write_set(&self, members: Members) -> Result<ChangeSetWritten, Failure> {
-        let (id, members) = (Uuid::now_v7().to_string(), members.into_writes());
-        if members.is_empty() {
+    async fn write_set(&self, changes: ChangeSetBuilder) -> Result<ChangeSetWritten, WriteError> {
+        // There is nothing to commit, and an empty set has no change that could carry its id.
+        if changes.is_empty() {
             return Ok(ChangeSetWritten {
-                id,
+                id: change_set::new_id(),
                 items: Vec::new(),
             });
         }
-        let places = members.iter().map(place).collect();
-        let done = self.counted(
-            self.writer
-                .write_set(Set {
-                    id: id.clone(),
-                    members,
-                })
-                .await,
-        )?;
-        Ok(ChangeSetWritten {
-            id,
-            items: members::items(places, &done),
-        })
+        self.count(self.writer.write_set(changes.build()).await)
     }
 
-    fn counted<T>(&self, result: Result<T, ApiError>) -> Result<T, Failure> {
-        self.metrics.write(
-            result
-                .as_ref()
-                .map_or_else(|error| error.problem.status, |_done| 200),
-        );
-        result.map_err(Failure::from)
+    /// Counts the answer to a write in the metrics, under the status that HTTP has for it.
+    fn count<T>(&self, result: Result<T, WriteError>) -> Result<T, WriteError> {
+        let status = match &result {
+            Ok(_) => 200,
+            Err(error) => error.kind().status(),
+        };
+        self.metrics.write(status);
+        result
     }
 }
 
-/// A unit of work. What it queued leaves with [`Unit::commit`]; without it nothing does, and
-/// nothing was written.
+/// A unit of work. [`Unit::commit`] publishes its queued changes; without it they are dropped and
+/// nothing is written.
 ///
-/// Futures of Rust do nothing before they are awaited, and may be dropped: then a change, a batch
-/// or a unit is there whole or not at all, and only reading tells.
+/// A future of this type may be dropped before it ends, as any future in Rust. Then the change, the
+/// batch or the unit is written as a whole or not at all; read the documents to find out.
 #[derive(Debug)]
-#[must_use = "without commit() nothing that is queued leaves"]
+#[must_use = "queued changes are published by commit() only"]
 pub struct Unit {
     changes: Changes,
     context: Context,
-    /// What waits for the commit, or why there will be none: then nothing more is kept.
-    queued: Result<Members, Failure>,
+    /// The changes that wait for the commit, or the first error among them. After an error no more
+    /// changes are kept.
+    queued: Result<ChangeSetBuilder, WriteError>,
 }
 
 impl Unit {
-    /// Publishes one change now: it is committed when this returns, whatever becomes of the unit.
+    /// Publishes one change now: it is committed when this returns, also if the unit is dropped
+    /// later.
     ///
     /// # Errors
-    /// See [`Failure`].
-    pub async fn publish(&self, change: Change) -> Result<SetItemWritten, Failure> {
-        let write = members::write(&self.changes.terms, &self.context, change)?;
-        let (collection, id) = place(&write);
-        let written = self
+    /// See [`WriteError`]. Pointers begin at the change request.
+    pub async fn publish(&self, change: ChangeRequest) -> Result<SetItemWritten, WriteError> {
+        let write = change_set::check(&self.changes.policy, &self.context, change)?;
+        let collection = write.collection.clone();
+        let result = self.changes.writer.write(write).await;
+        let outcome = self
             .changes
-            .writer
-            .write(write)
-            .await
-            .map_err(|error| error.under("/configData"));
-        let done = self.changes.counted(written)?;
+            .count(result)
+            .map_err(|error| error.under("/configData"))?;
         Ok(SetItemWritten {
             collection,
-            id,
-            revision: done.revision,
+            id: outcome.written.id,
+            revision: outcome.written.revision,
         })
     }
 
-    /// Publishes a change set now: all of it is committed when this returns, in order, or nothing
-    /// is. No changes are no set.
+    /// Publishes a change set now: when this returns, all changes are committed, in order, or none.
+    /// Without changes nothing happens.
     ///
     /// # Errors
-    /// See [`Failure`]; it names the change at fault.
+    /// See [`WriteError`]; [`WriteError::index`] is the change at fault.
     pub async fn publish_batch(
         &self,
-        changes: impl IntoIterator<Item = Change>,
-    ) -> Result<ChangeSetWritten, Failure> {
-        let mut members = Members::default();
+        changes: impl IntoIterator<Item = ChangeRequest>,
+    ) -> Result<ChangeSetWritten, WriteError> {
+        let mut set = ChangeSetBuilder::default();
         for change in changes {
-            members.add(&self.changes.terms, &self.context, change)?;
+            set.add(&self.changes.policy, &self.context, change)?;
         }
-        self.changes.write_set(members).await
+        self.changes.write_set(set).await
     }
 
-    /// Queues a change for the commit. What can be seen to be wrong with it at once is told by
+    /// Queues a change for the commit. An error that is found at once is returned by
     /// [`Unit::commit`].
-    pub fn publish_after_commit(&mut self, change: Change) {
-        if let Ok(members) = &mut self.queued
-            && let Err(error) = members.add(&self.changes.terms, &self.context, change)
+    pub fn publish_after_commit(&mut self, change: ChangeRequest) {
+        if let Ok(set) = &mut self.queued
+            && let Err(error) = set.add(&self.changes.policy, &self.context, change)
         {
-            self.queued = Err(error.into());
+            self.queued = Err(error);
         }
     }
 
-    /// As [`Unit::publish_after_commit`], for several.
-    pub fn publish_batch_after_commit(&mut self, changes: impl IntoIterator<Item = Change>) {
+    /// Queues several changes, as [`Unit::publish_after_commit`] does.
+    pub fn publish_batch_after_commit(&mut self, changes: impl IntoIterator<Item = ChangeRequest>) {
         for change in changes {
             self.publish_after_commit(change);
         }
     }
 
-    /// Commits all that is queued as one change set, in order: all of it or nothing. Where nothing
-    /// is queued it does nothing. A set is at most 256 changes and 4 MiB of values, and has a
-    /// document once.
+    /// Commits all queued changes as one change set, in order: all of them or none. Without queued
+    /// changes nothing happens. A set has at most 256 changes and 4 MiB of values, and a document
+    /// at most once.
     ///
     /// # Errors
-    /// See [`Failure`]; the change at fault is named in the order of queueing.
-    pub async fn commit(self) -> Result<ChangeSetWritten, Failure> {
+    /// See [`WriteError`]; [`WriteError::index`] is the change at fault, in the order of queueing.
+    pub async fn commit(self) -> Result<ChangeSetWritten, WriteError> {
         self.changes.write_set(self.queued?).await
     }
 
-    /// Forgets all that is queued, as dropping the unit does.
+    /// Drops all queued changes. Dropping the unit does the same.
     pub fn rollback(self) {}
-}
-
-fn place(write: &Write) -> DocumentKey {
-    (write.collection.clone(), write.id.clone())
 }

@@ -1,27 +1,45 @@
-//! The publisher: owns the configuration and tells everybody of every committed change.
+//! The publisher: owns the configuration, and publishes an event for every committed change.
 //!
-//! The way of a write, top to bottom: [`routes`] read the request, [`writer`] gathers it into a
-//! group, [`fold`] decides, [`store`] commits documents, heads and change records in one
-//! transaction, [`relay`] sends each change to the event [`manager`] until it is published.
-//! [`feed`] tells those who follow the log live that it has grown.
+//! A service in Rust embeds it: build a [`Publisher`] from [`Settings`], and write in units of work
+//! ([`embed`], with an example). The program `publisher` is the same with the HTTP API. Everything
+//! else in this crate is private.
 //!
-//! A service in Rust embeds it, and writes in units of work: [`unit`](mod@unit) has an example, and
-//! hands its writes to the same [`writer`]. What holds for every change set, however it came, is in
-//! [`members`].
+//! A write passes these modules, in this order:
 //!
-//! [`openapi`] describes the routes to other programs.
+//! 1. `api` reads an HTTP request, or [`embed`] takes changes from the same process.
+//! 2. `write` checks change sets, queues the command, and commits the queue in groups.
+//! 3. `decide` holds the rules: which changes a group makes of the stored documents.
+//! 4. `store` commits documents, heads and change records in one transaction.
+//! 5. `outbox` sends each committed change to the `transport` until it is published.
 //!
-//! A publisher holds no state of its own: any number of them may serve one store.
+//! A publisher holds no state of its own outside the store: any number of publishers may serve one
+//! MongoDB.
 
-pub mod api;
-pub mod app;
-pub mod decide;
+// The futures of the relay nest deeper than the default limit of 128.
+#![recursion_limit = "256"]
+#![allow(
+    unreachable_pub,
+    reason = "the private modules are the boundary; `pub` inside them means: for other modules"
+)]
+
+mod api;
+mod app;
+mod decide;
 pub mod embed;
-pub mod fleet;
-pub mod metrics;
-pub mod outbox;
-pub mod policy;
-pub mod settings;
-pub mod store;
-pub mod transport;
-pub mod write;
+mod fleet;
+mod metrics;
+mod outbox;
+mod policy;
+mod settings;
+mod store;
+mod transport;
+mod write;
+
+pub use app::Publisher;
+pub use outbox::retention::RetentionPolicy;
+pub use settings::{Args, Events, TransportSettings, Settings};
+pub use store::StoreUrl;
+
+/// Internals that the benchmark compares with: no part of the public interface.
+#[doc(hidden)]
+pub mod bench_support;

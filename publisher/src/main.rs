@@ -1,7 +1,13 @@
-//! The publisher process: settings, then [`publisher::app::Publisher`] until it is asked to stop.
+//! The publisher process: reads the settings, then runs [`publisher::app::Publisher`] until SIGTERM
+//! or SIGINT. Exit code 64 means wrong settings, 1 any other failure.
+
+use std::process::exit;
 
 use clap::Parser;
-use publisher::{app::Publisher, settings::Args};
+use publisher::{
+    app::Publisher,
+    settings::{Args, Settings},
+};
 use service::{limits, settings::EXIT_CODE, tasks, telemetry};
 use tracing::{error, info};
 
@@ -10,21 +16,19 @@ async fn main() {
     telemetry::init();
     let settings = Args::parse().check().unwrap_or_else(|mistakes| {
         error!("{mistakes}");
-        std::process::exit(EXIT_CODE);
+        exit(EXIT_CODE);
     });
     limits::raise_open_files();
-    let ended = async {
-        Publisher::build(settings)
-            .await?
-            .run(tasks::asked_to_stop())
-            .await
-    }
-    .await;
-    match ended {
+    match run(settings).await {
         Ok(()) => info!("the publisher has stopped"),
         Err(error) => {
-            error!("{error:#}");
-            std::process::exit(1);
+            error!("the publisher ends because of an error: {error:#}");
+            exit(1);
         }
     }
+}
+
+async fn run(settings: Settings) -> anyhow::Result<()> {
+    let publisher = Publisher::build(settings).await?;
+    publisher.run(tasks::asked_to_stop()).await
 }

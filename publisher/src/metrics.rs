@@ -1,5 +1,5 @@
-//! What is counted, and its text for Prometheus. Labels come from short fixed lists, never from a
-//! request.
+//! The metrics of a publisher, and their text for Prometheus. Labels come from short fixed lists,
+//! never from a request. Nothing is stored: counters begin at 0 when the process starts.
 
 use contract::fleet::{IntakeFault, ReplicaRecord};
 use prometheus_client::{
@@ -14,81 +14,80 @@ pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; chars
 type Label = [(&'static str, &'static str); 1];
 type StatusLabel = [(&'static str, u16); 1];
 
-/// All counters of this process. They begin at 0 with it.
+/// All counters of this process.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    /// Replicas whose digest was not the log's.
+    /// Check-ins whose digest was not the digest of the change log.
     pub diverged: Counter,
-    /// Epochs declared by this publisher.
+    /// Epochs that this publisher declared.
     pub epochs_declared: Counter,
-    /// Snapshots refused because others were under way.
-    pub loads_refused: Counter,
-    /// Streams of the feed refused because there were too many.
+    /// Snapshots that were refused because the limit of snapshots was reached.
+    pub snapshots_refused: Counter,
+    /// Feed streams that were refused because the limit of streams was reached.
     pub streams_refused: Counter,
     events: Family<Label, Counter>,
     writes: Family<StatusLabel, Counter>,
 }
 
 impl Metrics {
-    /// An event was published, or an attempt failed.
+    /// Counts an attempt to publish an event.
     pub fn event(&self, published: bool) {
-        self.events
-            .get_or_create(&[("result", if published { "published" } else { "failed" })])
-            .inc();
+        let result = if published { "published" } else { "failed" };
+        self.events.get_or_create(&[("result", result)]).inc();
     }
 
-    /// A write was answered with this status.
+    /// Counts a write by the HTTP status of its answer.
     pub fn write(&self, status: u16) {
         self.writes.get_or_create(&[("status", status)]).inc();
     }
 
-    /// The text, with what the fleet is now; without it where the store does not tell.
+    /// The text in the OpenMetrics format, with the replicas by state. `replicas` is `None` when the
+    /// store does not answer; the metrics of replicas are then omitted.
     ///
     /// # Errors
     /// Never in practice: writing to a string does not fail.
-    pub fn text(&self, members: Option<&[ReplicaRecord]>) -> Result<String, std::fmt::Error> {
+    pub fn text(&self, replicas: Option<&[ReplicaRecord]>) -> Result<String, std::fmt::Error> {
         let mut registry = Registry::with_prefix("confcast");
         registry.register(
-            "diverged",
-            "Replicas found with a digest that is not the log's",
+            "replicas_diverged",
+            "Check-ins whose digest was not the digest of the change log",
             self.diverged.clone(),
         );
         registry.register(
             "epochs_declared",
-            "Epochs declared by this publisher",
+            "Epochs that this publisher declared after a restore",
             self.epochs_declared.clone(),
         );
         registry.register(
-            "loads_refused",
-            "Snapshots refused, others were under way",
-            self.loads_refused.clone(),
+            "snapshots_refused",
+            "Snapshots refused because the limit of concurrent snapshots was reached",
+            self.snapshots_refused.clone(),
         );
         registry.register(
             "streams_refused",
-            "Streams of the feed refused, too many follow",
+            "Feed streams refused because the limit of concurrent streams was reached",
             self.streams_refused.clone(),
         );
         registry.register(
             "events",
-            "Attempts to publish an event, by result",
+            "Attempts to publish an event, by result: published or failed",
             self.events.clone(),
         );
         registry.register(
             "writes",
-            "Writes answered, by HTTP status",
+            "Writes that were answered, by HTTP status",
             self.writes.clone(),
         );
-        if let Some(members) = members {
-            let (replicas, intakes) = count(members);
+        if let Some(replicas) = replicas {
             registry.register(
                 "replicas",
-                "Replicas by their own account, or gone",
-                replicas,
+                "Replicas by the worst state of their collections, or gone",
+                by_state(replicas),
             );
             registry.register(
-                "replicas_intake",
-                "Replicas whose events do not come as they should",
-                intakes,
+                "replicas_intake_fault",
+                "Live replicas that report a fault in the delivery of events, by fault",
+                by_intake_fault(replicas),
             );
         }
         let mut text = String::new();
@@ -97,34 +96,39 @@ impl Metrics {
     }
 }
 
-fn count(members: &[ReplicaRecord]) -> (Family<Label, Gauge>, Family<Label, Gauge>) {
-    let (replicas, intakes) = (
-        Family::<Label, Gauge>::default(),
-        Family::<Label, Gauge>::default(),
-    );
+fn by_state(replicas: &[ReplicaRecord]) -> Family<Label, Gauge> {
+    let family = Family::<Label, Gauge>::default();
+    // A state without a replica is 0 and not absent, so that an alert can compare it.
     for state in ["current", "behind", "stale", "loading", "gone"] {
-        replicas.get_or_create(&[("state", state)]).set(0);
+        family.get_or_create(&[("state", state)]).set(0);
     }
-    for intake in IntakeFault::ALL {
-        intakes.get_or_create(&[("intake", intake.as_str())]).set(0);
-    }
-    for member in members {
-        // The worst of its collections; one that follows none lacks nothing.
-        let worst = member
+    for replica in replicas {
+        let worst = replica
             .check_in
             .collections
             .values()
             .map(|report| report.state)
             .min_by_key(|state| *state as u8);
-        let state = if member.gone {
-            "gone"
-        } else {
-            worst.map_or("current", |state| state.as_str())
+        let state = match worst {
+            _ if replica.gone => "gone",
+            Some(state) => state.as_str(),
+            // A replica without collections misses nothing.
+            None => "current",
         };
-        replicas.get_or_create(&[("state", state)]).inc();
-        if let Some(intake) = member.check_in.intake.filter(|_intake| !member.gone) {
-            intakes.get_or_create(&[("intake", intake.as_str())]).inc();
+        family.get_or_create(&[("state", state)]).inc();
+    }
+    family
+}
+
+fn by_intake_fault(replicas: &[ReplicaRecord]) -> Family<Label, Gauge> {
+    let family = Family::<Label, Gauge>::default();
+    for fault in IntakeFault::ALL {
+        family.get_or_create(&[("fault", fault.as_str())]).set(0);
+    }
+    for replica in replicas.iter().filter(|replica| !replica.gone) {
+        if let Some(fault) = replica.check_in.intake {
+            family.get_or_create(&[("fault", fault.as_str())]).inc();
         }
     }
-    (replicas, intakes)
+    family
 }

@@ -13,7 +13,7 @@ use std::{collections::BTreeSet, ops::Range, sync::Arc};
 use chrono::{DateTime, Utc};
 use contract::{Change, CollectionName, Document, DocumentId, Head, Revision};
 
-use crate::decide::{Entry, WriteResult};
+use crate::decide::{Command, WriteResult};
 
 mod commit_error;
 pub mod committed_heads;
@@ -73,11 +73,11 @@ impl Store {
     ///
     /// On success the changes are durable. Groups of all publishers of one store are serialised per
     /// collection. A group that is too large for one transaction is committed in part: see
-    /// [`Committed::verdicts`].
+    /// [`Committed::results`].
     ///
     /// # Errors
     /// [`CommitError`]: nothing was written, or it is unknown whether the group was written.
-    pub async fn commit(&self, group: Arc<[Entry]>) -> Result<Committed, CommitError> {
+    pub async fn commit(&self, group: Arc<[Command]>) -> Result<Committed, CommitError> {
         match self {
             Self::Embedded(store) => store.commit(group).await,
             Self::Mongo(store) => store.commit(&group).await,
@@ -249,7 +249,7 @@ impl Store {
 pub struct Committed {
     /// One result per entry, in order. Entries at the end without a result are not evaluated yet:
     /// the caller commits them in the next group.
-    pub verdicts: Vec<WriteResult>,
+    pub results: Vec<WriteResult>,
     /// The committed changes.
     pub changes: Vec<Change>,
 }

@@ -1,7 +1,7 @@
-//! Event managers: how an event reaches the subscribers.
+//! Transports: how an event reaches the subscribers.
 //!
-//! All of them carry the same events and may carry one twice; none of them is trusted to carry
-//! every one.
+//! Every transport carries the same events and may carry one twice. None of them is trusted to
+//! carry all: a replica that misses an event catches up from the change log.
 
 use contract::Change;
 
@@ -10,34 +10,34 @@ pub mod dapr;
 pub mod direct;
 pub mod redis;
 
-/// The engine behind `AURA_CONFIGURATION_EVENTS_MANAGER` (requirement A2).
+/// The transport that `AURA_CONFIGURATION_EVENTS_MANAGER` selects (requirement A2).
 #[derive(Debug)]
-pub enum Manager {
-    /// Through the Dapr sidecar.
-    Dapr(dapr::Dapr),
-    /// Straight to subscribers that are known by address.
-    Local(direct::Local),
-    /// Straight through Redis.
-    Redis(Box<redis::Redis>),
+pub enum Transport {
+    /// `DAPR`: through the Dapr sidecar.
+    Dapr(dapr::DaprTransport),
+    /// `LOCAL`: posted to subscribers that are known by address.
+    Direct(direct::DirectTransport),
+    /// `REDIS`: through Redis, without a sidecar.
+    Redis(Box<redis::RedisTransport>),
 }
 
-impl Manager {
-    /// Whom events go to, where that is known here.
-    pub fn subscribers(&self) -> Option<direct::Subscribers> {
+impl Transport {
+    /// The subscribers that get events, where this process knows them.
+    pub fn subscribers(&self) -> Option<direct::SubscriberRegistry> {
         match self {
             Self::Dapr(_) | Self::Redis(_) => None,
-            Self::Local(local) => Some(local.subscribers()),
+            Self::Direct(direct) => Some(direct.subscribers()),
         }
     }
 
-    /// Tries once to publish a change.
+    /// Makes one attempt to publish a change.
     ///
     /// # Errors
-    /// When it is not certain that it was published; it should be tried again.
+    /// When it is not certain that the event was published; the caller should try again.
     pub async fn publish(&self, change: &Change) -> anyhow::Result<()> {
         match self {
             Self::Dapr(dapr) => dapr.publish(change).await,
-            Self::Local(local) => local.publish(change).await,
+            Self::Direct(direct) => direct.publish(change).await,
             Self::Redis(redis) => redis.publish(change).await,
         }
     }

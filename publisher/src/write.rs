@@ -1,4 +1,9 @@
-//! From a request to a group: the queue that every write passes, and the checks of a change set.
+//! The way of a write from its request to its commit.
+//!
+//! [`change_set`] checks change requests and makes commands of them. [`queue`] takes commands from
+//! requests and from embedded units of work, [`group`] is the task that commits them in groups.
+//! What a command does to its documents is decided in [`crate::decide`].
 
 pub mod change_set;
+mod group;
 pub mod queue;

@@ -21,7 +21,7 @@ use contract::{
 };
 use criterion::Criterion;
 use replica::{
-    Answer, Builder, Collection, Config, Events, Replica,
+    Builder, Collection, Config, EventOutcome, Events, Replica,
     actix::{Options, scope},
 };
 use serde::Deserialize;
@@ -87,7 +87,7 @@ fn receive(
             system.block_on(each(events, async |event| {
                 assert_eq!(
                     replica.receive(event["data"].take(), None).await,
-                    Answer::Success
+                    EventOutcome::Success
                 );
             }))
         });

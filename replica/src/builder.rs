@@ -1,7 +1,6 @@
-//! How a replica with typed collections and handlers is put together, and what is said when that is
-//! wrong.
+//! How a replica with typed collections and handlers is built, and the errors of that.
 //!
-//! Every mistake is found before anything runs, and its message names the mend. Nothing here does
+//! Every error is found before anything runs, and its message says how to fix it. Nothing here does
 //! I/O.
 
 use std::{any::TypeId, collections::BTreeSet, time::Duration};
@@ -10,25 +9,22 @@ use contract::{CollectionName, FormatError};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    Config, Event, Events, HandlerError, Replica, Url,
-    handlers::{Handler, Handlers},
-    typed::{Lens, Typed},
+    Config, HandlerError, Replica, Update,
+    typed::{Handler, Handlers, Typed, TypedDecoder},
 };
 
-/// How long other handlers wait for one that hangs, unless told otherwise.
+/// Default of [`Builder::patience`].
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The longest time between two check-ins, unless told otherwise.
-const CHECK_IN: Duration = Duration::from_secs(10);
-/// Longest name of a handler, in bytes: it is told at every check-in.
+/// Longest name of a handler, in bytes: every check-in carries it.
 const MAX_NAME: usize = 128;
 
-/// What is wrong with how a replica is put together, or asked.
+/// Why a replica cannot be built, or why it has no such typed collection.
 #[derive(Debug, thiserror::Error)]
-pub enum Mistake {
-    /// A name that no collection can have.
+pub enum BuildError {
+    /// An invalid name of a collection.
     #[error(transparent)]
     Name(#[from] FormatError),
-    /// No publisher, or none that can be asked.
+    /// No publisher, or a URL that cannot be one of a publisher.
     #[error("{0:?} is no URL of a publisher: write something like \"http://127.0.0.1:8080\"")]
     Publisher(String),
     /// A collection that is not followed.
@@ -36,10 +32,10 @@ pub enum Mistake {
     NotFollowed {
         /// Its name.
         name: CollectionName,
-        /// What is followed.
+        /// The collections that are followed.
         followed: String,
     },
-    /// A collection that has no such type.
+    /// A collection that the builder did not give this type.
     #[error(
         "{collection} is not read as {type_name}: add .collection::<{type_name}>(\"{collection}\")? to the builder"
     )]
@@ -52,82 +48,39 @@ pub enum Mistake {
     /// Two handlers of the same name.
     #[error("there is a handler {0} already: give this one a prefix of its own, as in Audit{0}")]
     Duplicate(String),
-    /// A handler whose name does not say what it handles.
+    /// A handler whose name does not end with a followed collection.
     #[error(
-        "the name of a handler ends with the collection that it is told of, and {name:?} does not: followed are {followed}"
+        "the name of a handler ends with the collection that it is notified of, and {name:?} does not: followed are {followed}"
     )]
     NoCollection {
         /// Its name.
         name: String,
-        /// What is followed.
+        /// The collections that are followed.
         followed: String,
     },
-    /// A handler whose name is too long to be shown.
+    /// A handler whose name is too long.
     #[error("the name of a handler has at most {MAX_NAME} bytes, and {0:?} has more")]
     LongName(String),
-    /// No HTTP client can be made.
-    #[error("no HTTP client can be made")]
+    /// The HTTP client cannot be built.
+    #[error("the HTTP client cannot be built")]
     Client(#[from] reqwest::Error),
 }
 
-impl Config {
-    /// The common case: changes come by the publisher's live feed, nothing is kept on disk, no
-    /// tokens. A publisher has room for 1,024 who follow its feed: where there are more, set
-    /// [`Config::events`], or follow a subscriber.
-    ///
-    /// # Errors
-    /// When a URL or a name is none.
-    pub fn new(
-        instance: impl Into<String>,
-        publishers: impl IntoIterator<Item = impl AsRef<str>>,
-        collections: impl IntoIterator<Item = impl AsRef<str>>,
-    ) -> Result<Self, Mistake> {
-        let publisher = |text: &str| {
-            let url = Url::parse(text)
-                .ok()
-                .filter(|url| url.has_host() && url.scheme().starts_with("http"));
-            url.ok_or_else(|| Mistake::Publisher(text.to_owned()))
-        };
-        let publishers = publishers
-            .into_iter()
-            .map(|text| publisher(text.as_ref()))
-            .collect::<Result<Vec<_>, _>>()?;
-        let collections = collections
-            .into_iter()
-            .map(|name| name.as_ref().parse())
-            .collect::<Result<_, _>>()?;
-        if publishers.is_empty() {
-            return Err(Mistake::Publisher(String::new()));
-        }
-        Ok(Self {
-            instance: instance.into(),
-            collections,
-            publishers,
-            base_url: None,
-            check_in: CHECK_IN,
-            events: Events::Feed,
-            snapshot_dir: None,
-            sidecar_token: None,
-            app_token: None,
-        })
-    }
-}
-
-/// Puts a replica together.
+/// Builds a replica.
 #[derive(Debug)]
 pub struct Builder {
     config: Config,
-    lenses: Vec<Lens>,
+    decoders: Vec<TypedDecoder>,
     handlers: Vec<Handler>,
     patience: Duration,
 }
 
 impl Builder {
-    /// Begins with what a replica must be told.
+    /// A builder of a replica with this configuration, without types and handlers.
     pub fn new(config: Config) -> Self {
         Self {
             config,
-            lenses: Vec::new(),
+            decoders: Vec::new(),
             handlers: Vec::new(),
             patience: PATIENCE,
         }
@@ -137,70 +90,68 @@ impl Builder {
     /// One collection may be read as several types.
     ///
     /// # Errors
-    /// When it is not followed.
+    /// When the collection is not followed.
     pub fn collection<T: DeserializeOwned + Send + Sync + 'static>(
         mut self,
         name: &str,
-    ) -> Result<Self, Mistake> {
+    ) -> Result<Self, BuildError> {
         let name: CollectionName = name.parse()?;
         if !self.config.collections.contains(&name) {
-            return Err(Mistake::NotFollowed {
+            return Err(BuildError::NotFollowed {
                 name,
                 followed: followed(&self.config.collections),
             });
         }
-        self.lens::<T>(name);
+        self.decoder::<T>(name);
         Ok(self)
     }
 
-    /// Tells `handle` everything, then each change. The end of `name` says of which collection;
-    /// what stands before it is free, so that a collection can have several handlers:
+    /// Notifies `handle` of the whole collection, then of each change. The name ends with the
+    /// collection; the part before it is free, so that a collection can have several handlers:
     /// `ChannelConfiguration`, `AuditChannelConfiguration`.
     ///
-    /// It is called on the task that runs [`Replica::run`], beside everything else: what waits must
-    /// await, and what blocks or computes for long belongs to `spawn_blocking`.
+    /// It is called on the task that runs [`Replica::run`], concurrently with everything else: it
+    /// must await and not block; work that blocks or computes for long belongs to `spawn_blocking`.
     ///
-    /// An error, or a panic, leads to a new beginning for this handler alone, after a while: a
-    /// [`Event::Resync`]. Handlers begin in the order in which they are registered here.
+    /// After an error or a panic the next notification of this handler is an [`Update::Resync`], 0.1
+    /// to 30 s later; other handlers are not affected. Handlers get their first resync in the order
+    /// in which they are registered here.
     ///
     /// # Errors
     /// When the name is taken or too long, or does not end with a followed collection.
-    pub fn handler<T, F, R>(mut self, name: &str, handle: F) -> Result<Self, Mistake>
+    pub fn handler<T, F, R>(mut self, name: &str, handle: F) -> Result<Self, BuildError>
     where
         T: DeserializeOwned + Send + Sync + 'static,
-        F: Fn(Event<T>) -> R + Send + Sync + 'static,
+        F: Fn(Update<T>) -> R + Send + Sync + 'static,
         R: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
         if name.len() > MAX_NAME {
-            return Err(Mistake::LongName(name.to_owned()));
+            return Err(BuildError::LongName(name.to_owned()));
         }
         if self.handlers.iter().any(|handler| handler.name == name) {
-            return Err(Mistake::Duplicate(name.to_owned()));
+            return Err(BuildError::Duplicate(name.to_owned()));
         }
-        // The longest that fits: Configuration may be followed beside ChannelConfiguration.
-        let ends = self
+        // The longest that fits: Configuration may be followed together with ChannelConfiguration.
+        let Some(collection) = self
             .config
             .collections
             .iter()
-            .filter(|collection| name.ends_with(collection.as_str()));
-        let Some(collection) = ends
+            .filter(|collection| name.ends_with(collection.as_str()))
             .max_by_key(|collection| collection.as_str().len())
             .cloned()
         else {
-            let followed = followed(&self.config.collections);
-            return Err(Mistake::NoCollection {
+            return Err(BuildError::NoCollection {
                 name: name.to_owned(),
-                followed,
+                followed: followed(&self.config.collections),
             });
         };
-        let lens = self.lens::<T>(collection);
+        let decoder = self.decoder::<T>(collection);
         self.handlers
-            .push(Handler::new(name.to_owned(), lens, handle));
+            .push(Handler::new(name.to_owned(), decoder, handle));
         Ok(self)
     }
 
-    /// How long handlers that come later wait for one that hangs in its first attempt: 30 seconds
-    /// unless told otherwise.
+    /// How long later handlers wait for a handler that hangs in its resync; 30 s by default.
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
@@ -209,27 +160,31 @@ impl Builder {
     /// The replica. It does nothing until [`Replica::run`].
     ///
     /// # Errors
-    /// When no HTTP client can be made.
-    pub fn build(self) -> Result<Replica, Mistake> {
+    /// When the HTTP client cannot be built.
+    pub fn build(self) -> Result<Replica, BuildError> {
         let handlers = Handlers::new(self.handlers, self.patience);
-        Ok(Replica::with(
+        Ok(Replica::with_types(
             self.config,
-            Typed::new(self.lenses, handlers),
+            Typed::new(self.decoders, handlers),
         )?)
     }
 
-    fn lens<T: DeserializeOwned + Send + Sync + 'static>(
+    /// The index of the decoder of a collection and a type; a new one when there is none.
+    fn decoder<T: DeserializeOwned + Send + Sync + 'static>(
         &mut self,
         collection: CollectionName,
     ) -> usize {
-        let same = |lens: &Lens| lens.collection == collection && lens.kind == TypeId::of::<T>();
-        self.lenses.iter().position(same).unwrap_or_else(|| {
-            self.lenses.push(Lens::of::<T>(collection));
-            self.lenses.len() - 1
+        let known = self.decoders.iter().position(|decoder| {
+            decoder.collection == collection && decoder.type_id == TypeId::of::<T>()
+        });
+        known.unwrap_or_else(|| {
+            self.decoders.push(TypedDecoder::of::<T>(collection));
+            self.decoders.len() - 1
         })
     }
 }
 
+/// The names of the collections, for messages.
 fn followed(collections: &BTreeSet<CollectionName>) -> String {
     let names: Vec<&str> = collections.iter().map(CollectionName::as_str).collect();
     if names.is_empty() {

@@ -1,9 +1,9 @@
-//! One document, kept fresh, for a process that needs no more: an agent its own configuration
+//! A replica of one document, for a process that needs no more, as an agent its own configuration
 //! (requirement A8).
 //!
-//! It hears the channel of that document alone and holds nothing else. With a single revision to
-//! compare there are no gaps to heal: what an event cannot settle is settled by reading the
-//! document. It is never taken back because a publisher is away, blank, or behind.
+//! It subscribes to the channel of that document and holds nothing else. With a single revision to
+//! compare there are no gaps: when an event does not settle what the document is, the document is
+//! read. The document never goes back because a publisher is unavailable, blank or behind.
 
 use std::{
     pin::pin,
@@ -22,52 +22,58 @@ use tokio::{
     time::{sleep_until, timeout},
 };
 
-use crate::{OriginError, Url, origin::Origin, redis::completed};
+use crate::{
+    OriginError, Url,
+    failure_log::{FailureLevel, FailureLog},
+    intake::redis::with_channel,
+    origin::Origin,
+};
 
 /// Time to read the document.
 const READ_BUDGET: Duration = Duration::from_secs(2);
 /// Wait after a reading that failed, in seconds.
 const BACKOFF: std::ops::Range<f64> = 0.5..1.0;
 /// How much of the interval passes between two readings.
-const SHARE: std::ops::Range<f64> = 0.75..1.0;
-/// One that nobody confirmed for this many intervals is stale.
+const READ_SHARE: std::ops::Range<f64> = 0.75..1.0;
+/// A document that no publisher confirmed for this many intervals is stale.
 const STALE_AFTER_INTERVALS: f64 = 2.5;
 
-/// What a replica of one document must be told.
+/// The configuration of a replica of one document.
 #[derive(Debug, Clone)]
 pub struct DocumentConfig {
     /// Its collection.
     pub collection: CollectionName,
     /// The document.
     pub id: DocumentId,
-    /// Where publishers answer, tried in turn. Not subscribers: the last word is a publisher's.
+    /// Base URLs of publishers, tried in turn. Not of subscribers: only a publisher decides what the
+    /// document is.
     pub publishers: Vec<Url>,
     /// The longest time between two readings.
     pub check_in: Duration,
-    /// What brings its events.
+    /// The source of its events.
     pub redis: broker::RedisConfig,
 }
 
-/// What is held.
+/// The document at one moment.
 #[derive(Debug, Clone, Default)]
-pub struct Held {
-    /// The document; `None` before the first reading, and when there is none.
+pub struct DocumentView {
+    /// The document; `None` before the first read, and when it does not exist.
     pub document: Option<Arc<Document>>,
-    /// When a publisher was asked that last said what it is.
+    /// When the document was requested that a publisher last answered with.
     pub confirmed: Option<Instant>,
-    /// The history that is followed, and up to where it was seen.
+    /// The history that is followed, and up to which revision it was seen.
     seen: Option<(Epoch, Revision)>,
 }
 
 /// What becomes of an event.
 #[derive(Debug, PartialEq)]
-enum Verdict {
-    /// Nothing: it concerns another document, another history, or what was seen already.
-    Ignored,
-    /// It does not say what the document is now.
+enum Decision {
+    /// Nothing: it is of another document or history, or its revision was seen.
+    Ignore,
+    /// It does not settle what the document is: read the document.
     Read,
     /// This is the document now.
-    Hold(Revision, Option<Arc<Document>>),
+    Replace(Revision, Option<Arc<Document>>),
 }
 
 /// A live copy of one document.
@@ -75,37 +81,37 @@ enum Verdict {
 pub struct DocumentReplica {
     config: DocumentConfig,
     origin: Origin,
-    held: watch::Sender<Held>,
-    last_error: Mutex<Option<String>>,
+    view: watch::Sender<DocumentView>,
+    failures: Mutex<FailureLog>,
 }
 
 impl DocumentReplica {
     /// A replica that holds nothing yet; [`DocumentReplica::run`] reads and follows.
     ///
     /// # Errors
-    /// When no HTTP client can be made.
+    /// When the HTTP client cannot be built.
     pub fn new(config: DocumentConfig) -> Result<Self, reqwest::Error> {
         let origin = Origin::new(&config.publishers, None)?;
         Ok(Self {
             config,
             origin,
-            held: watch::Sender::default(),
-            last_error: Mutex::default(),
+            view: watch::Sender::default(),
+            failures: Mutex::new(FailureLog::new(Instant::now())),
         })
     }
 
-    /// What is held, to look at or to wait for.
-    pub fn held(&self) -> watch::Receiver<Held> {
-        self.held.subscribe()
+    /// The document, to read and to wait for.
+    pub fn view(&self) -> watch::Receiver<DocumentView> {
+        self.view.subscribe()
     }
 
-    /// How far it may be trusted: loading, stale or current.
+    /// How far the document may be trusted: loading, stale or current.
     pub fn state(&self) -> ReplicaState {
-        let patience = self.config.check_in.mul_f64(STALE_AFTER_INTERVALS);
-        match self.held.borrow().confirmed {
+        let stale_after = self.config.check_in.mul_f64(STALE_AFTER_INTERVALS);
+        match self.view.borrow().confirmed {
             None => ReplicaState::Loading,
-            Some(confirmed) if confirmed.elapsed() > patience => ReplicaState::Stale,
-            Some(_lately) => ReplicaState::Current,
+            Some(confirmed) if confirmed.elapsed() > stale_after => ReplicaState::Stale,
+            Some(_recently) => ReplicaState::Current,
         }
     }
 
@@ -125,49 +131,51 @@ impl DocumentReplica {
             check_in,
             ..
         } = &self.config;
-        let wanted = Subscription::Document(collection.clone(), id.clone());
-        let mut signals = pin!(listen(redis.clone(), wanted, broker::Cursors::new()));
-        let (mut due, mut not_before) = (Instant::now(), Instant::now());
+        let subscription = Subscription::Document(collection.clone(), id.clone());
+        let mut events = pin!(listen(redis.clone(), subscription, broker::Cursors::new()));
+        let mut read_at = Instant::now();
+        let mut not_before = read_at;
         loop {
             tokio::select! {
-                signal = signals.next() => if self.concerns(signal) {
-                    due = not_before;
+                event = events.next() => if self.must_read(event) {
+                    read_at = not_before;
                 },
-                () = sleep_until(due.into()) => {
+                () = sleep_until(read_at.into()) => {
                     let read = self.read().await;
                     self.note(read.as_ref().err().map(ToString::to_string));
-                    let now = Instant::now();
-                    (not_before, due) = if read.is_ok() {
-                        (now, now + check_in.mul_f64(rand::random_range(SHARE)))
+                    not_before = Instant::now();
+                    if read.is_ok() {
+                        read_at = not_before + check_in.mul_f64(rand::random_range(READ_SHARE));
                     } else {
-                        let again = now + Duration::from_secs_f64(rand::random_range(BACKOFF));
-                        (again, again)
-                    };
+                        not_before += Duration::from_secs_f64(rand::random_range(BACKOFF));
+                        read_at = not_before;
+                    }
                 }
             }
         }
     }
 
-    /// Takes a signal; whether the document must be read.
-    fn concerns(&self, signal: Option<BrokerEvent>) -> bool {
-        match signal {
+    /// Takes an event of the broker. Returns whether the document must be read.
+    fn must_read(&self, event: Option<BrokerEvent>) -> bool {
+        match event {
             Some(BrokerEvent::Received(ReceivedEvent::Event { id, body, .. })) => {
-                match self
-                    .event(id, &body)
-                    .map_or(Verdict::Ignored, |event| judge(&self.held.borrow(), event))
-                {
-                    Verdict::Ignored => false,
-                    Verdict::Read => true,
-                    Verdict::Hold(revision, document) => {
-                        self.held.send_modify(|held| {
-                            held.document = document;
-                            held.seen = held.seen.map(|(epoch, _before)| (epoch, revision));
+                let decision = match self.event(id, &body) {
+                    Some(event) => decide(&self.view.borrow(), event),
+                    None => Decision::Ignore,
+                };
+                match decision {
+                    Decision::Ignore => false,
+                    Decision::Read => true,
+                    Decision::Replace(revision, document) => {
+                        self.view.send_modify(|view| {
+                            view.document = document;
+                            view.seen = view.seen.map(|(epoch, _before)| (epoch, revision));
                         });
                         false
                     }
                 }
             }
-            // What was published before may have been missed.
+            // Events of before may have been missed.
             Some(BrokerEvent::Connected(_) | BrokerEvent::Received(ReceivedEvent::Lost { .. })) => {
                 true
             }
@@ -176,40 +184,40 @@ impl DocumentReplica {
                 false
             }
             Some(BrokerEvent::Disconnected(error)) => {
-                self.note(Some(format!(
-                    "no events from Redis until it answers again: {error}"
-                )));
+                self.note(Some(format!("no events come until Redis answers: {error}")));
                 false
             }
             None => false,
         }
     }
 
-    /// The event, if it is one of this document.
+    /// The event, if it is of this document.
     fn event(&self, channel: Option<DocumentId>, body: &[u8]) -> Option<EventData> {
         let DocumentConfig { collection, id, .. } = &self.config;
-        let data = completed(body, collection, channel.as_ref()).ok()?;
+        let data = with_channel(body, collection, channel.as_ref()).ok()?;
         let event: EventData = serde_json::from_value(data).ok()?;
         (event.collection == *collection && event.id == *id).then_some(event)
     }
 
-    /// A blank or foreign store, a history that was left and an old copy are refused: what is held
-    /// stays.
+    /// Reads the document. A blank or foreign store, an older history and an old copy are refused:
+    /// what is held stays.
     async fn read(&self) -> Result<(), OriginError> {
         let DocumentConfig { collection, id, .. } = &self.config;
-        let (asked, seen) = (Instant::now(), self.held.borrow().seen);
-        let read = timeout(READ_BUDGET, self.origin.held(collection, id, seen)).await;
-        let (head, document) = read.unwrap_or(Err(OriginError::TooLate(READ_BUDGET)))?;
+        let requested_at = Instant::now();
+        let seen = self.view.borrow().seen;
+        let (head, document) = timeout(READ_BUDGET, self.origin.held(collection, id, seen))
+            .await
+            .unwrap_or(Err(OriginError::TooLate(READ_BUDGET)))?;
         let revision = document
             .as_ref()
             .map_or(0, Document::revision)
             .max(head.revision);
         let document = document.map(Arc::new);
-        self.held.send_if_modified(|held| {
-            let changed = held.document != document || held.confirmed.is_none();
-            *held = Held {
+        self.view.send_if_modified(|view| {
+            let changed = view.document != document || view.confirmed.is_none();
+            *view = DocumentView {
                 document,
-                confirmed: Some(asked),
+                confirmed: Some(requested_at),
                 seen: Some((head.epoch, revision)),
             };
             changed
@@ -220,51 +228,56 @@ impl DocumentReplica {
     /// Logs a failure when it is new, and its end.
     fn note(&self, error: Option<String>) {
         let DocumentConfig { collection, id, .. } = &self.config;
-        let mut last = self
-            .last_error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match &error {
-            Some(error) if last.as_ref() != Some(error) => {
-                tracing::warn!(%collection, %id, "{collection}/{id}: {error}")
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(error) = error else {
+            if failures.succeeded() {
+                tracing::info!(%collection, %id, "{collection}/{id} is in step again");
             }
-            None if last.is_some() => {
-                tracing::info!(%collection, %id, "{collection}/{id} is in step again")
+            return;
+        };
+        match failures.failed(&error, Instant::now()) {
+            FailureLevel::Info => {
+                tracing::info!(%collection, %id, "{collection}/{id} waits for its publisher: {error}");
             }
-            _ => {}
+            FailureLevel::Warn => {
+                tracing::warn!(%collection, %id, "{collection}/{id} keeps its last value until this is over: {error}");
+            }
+            FailureLevel::Debug => {
+                tracing::debug!(%collection, %id, "{collection}/{id} still keeps its last value: {error}");
+            }
         }
-        *last = error;
     }
 }
 
-fn judge(held: &Held, event: EventData) -> Verdict {
-    let (Some((epoch, seen)), Some(revision), Some(theirs)) =
-        (held.seen, event.revision, event.epoch)
+/// What becomes of an event of the document.
+fn decide(view: &DocumentView, event: EventData) -> Decision {
+    let (Some((epoch, seen)), Some(revision), Some(event_epoch)) =
+        (view.seen, event.revision, event.epoch)
     else {
-        return Verdict::Read;
+        return Decision::Read;
     };
-    if theirs.lineage != epoch.lineage || theirs.counter < epoch.counter {
-        return Verdict::Ignored;
+    if event_epoch.lineage != epoch.lineage || event_epoch.counter < epoch.counter {
+        return Decision::Ignore;
     }
-    if theirs != epoch {
-        return Verdict::Read;
+    if event_epoch != epoch {
+        return Decision::Read;
     }
     if revision <= seen {
-        return Verdict::Ignored;
+        return Decision::Ignore;
     }
     match (event.op, event.config_data) {
-        // It was gone when it was read, which may have been after this.
-        _ if held.document.is_none() => Verdict::Read,
-        (Operation::Delete, _) => Verdict::Hold(revision, None),
+        // It did not exist when it was read, which may have been after this event.
+        _ if view.document.is_none() => Decision::Read,
+        (Operation::Delete, _) => Decision::Replace(revision, None),
         (_, Some(config))
             if config.is_object() && event.crc.is_none_or(|crc| crc == config.crc()) =>
         {
-            Verdict::Hold(
+            Decision::Replace(
                 revision,
                 Some(Arc::new(Document::new(event.id, revision, &config))),
             )
         }
-        _ => Verdict::Read,
+        _ => Decision::Read,
     }
 }
 
@@ -300,73 +313,73 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_taken_only_where_it_settles_something() {
+    fn an_event_replaces_the_document_only_when_it_settles_what_it_is() {
         let ours = Some("0000000a-5");
         let seen = Some((
             ours.and_then(|epoch| epoch.parse().ok()).expect("an epoch"),
             7,
         ));
-        let there = Held {
+        let existing = DocumentView {
             document: Some(document(6, 1)),
             confirmed: None,
             seen,
         };
-        let gone = Held {
+        let deleted = DocumentView {
             document: None,
-            ..there.clone()
+            ..existing.clone()
         };
         let newer = || event("Update", ours, Some(8), Some(2));
         assert_eq!(
-            judge(&Held::default(), newer()),
-            Verdict::Read,
-            "nothing was read yet"
+            decide(&DocumentView::default(), newer()),
+            Decision::Read,
+            "the document was not read yet"
         );
         assert_eq!(
-            judge(&there, newer()),
-            Verdict::Hold(8, Some(document(8, 2)))
+            decide(&existing, newer()),
+            Decision::Replace(8, Some(document(8, 2)))
         );
         assert_eq!(
-            judge(&there, event("Delete", ours, Some(8), None)),
-            Verdict::Hold(8, None)
+            decide(&existing, event("Delete", ours, Some(8), None)),
+            Decision::Replace(8, None)
         );
         assert_eq!(
-            judge(&there, event("Update", ours, Some(8), None)),
-            Verdict::Read,
-            "its value stayed at home"
+            decide(&existing, event("Update", ours, Some(8), None)),
+            Decision::Read,
+            "the event omits the value"
         );
         assert_eq!(
-            judge(&there, event("Update", ours, Some(7), Some(2))),
-            Verdict::Ignored,
-            "seen"
+            decide(&existing, event("Update", ours, Some(7), Some(2))),
+            Decision::Ignore,
+            "its revision was seen"
         );
         assert_eq!(
-            judge(&gone, event("Update", ours, Some(7), Some(2))),
-            Verdict::Ignored,
-            "no resurrection"
+            decide(&deleted, event("Update", ours, Some(7), Some(2))),
+            Decision::Ignore,
+            "a deleted document does not come back"
         );
         assert_eq!(
-            judge(&gone, newer()),
-            Verdict::Read,
+            decide(&deleted, newer()),
+            Decision::Read,
             "it may have been before the deletion"
         );
         assert_eq!(
-            judge(&there, event("Update", None, None, Some(2))),
-            Verdict::Read,
+            decide(&existing, event("Update", None, None, Some(2))),
+            Decision::Read,
             "a publisher without revisions"
         );
-        for (epoch, verdict) in [
-            ("0000000a-4", Verdict::Ignored),
-            ("0000000b-9", Verdict::Ignored),
-            ("0000000a-6", Verdict::Read),
+        for (epoch, decision) in [
+            ("0000000a-4", Decision::Ignore),
+            ("0000000b-9", Decision::Ignore),
+            ("0000000a-6", Decision::Read),
         ] {
             assert_eq!(
-                judge(&there, event("Update", Some(epoch), Some(8), Some(2))),
-                verdict,
+                decide(&existing, event("Update", Some(epoch), Some(8), Some(2))),
+                decision,
                 "{epoch}"
             );
         }
         let mut damaged = newer();
         damaged.crc = Some(document(1, 1).crc());
-        assert_eq!(judge(&there, damaged), Verdict::Read);
+        assert_eq!(decide(&existing, damaged), Decision::Read);
     }
 }

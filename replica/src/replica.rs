@@ -1,98 +1,56 @@
-//! The handle: one writer behind a lock, any number of readers that never wait for it.
+//! The handle of a replica: it wires the parts together, and every call goes to the part that
+//! answers it. It decides nothing.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard},
+    collections::BTreeMap,
+    convert::Infallible,
+    ops::Deref,
+    pin::pin,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use contract::{
-    CollectionName,
-    fleet::IntakeFault,
-    status::{
-        CollectionStatus, DroppedEvent, EventCounts, MAX_REFUSALS, ReplicaState, ReplicaStatus,
-        SyncCounts,
-    },
+    EventData,
+    status::{CollectionStatus, MAX_REFUSALS, ReplicaState, ReplicaStatus},
 };
-use tokio::sync::{Notify, watch};
+use serde_json::Value;
+use tokio::{sync::watch, time::timeout};
 
 use crate::{
-    Answer, Config, Events, View, arrivals::Arrivals, disk::Disk, origin::Origin, shown::Shown,
-    typed::Typed, writer::Writer,
+    BuildError, Collection, Config, EventOutcome, Pin, View,
+    cache::Cache,
+    failure_log::FailureLog,
+    intake::{FeedIntake, Intake, IntakeConnection, UnversionedIntake},
+    origin::Origin,
+    persist::{ImageFile, Persistence, StreamCursors},
+    stats::{Stats, StatsSnapshot},
+    sync::{CatchUp, CheckIns, IntakeMonitor, Loader, SyncLoop, SyncSignals},
+    typed::Typed,
 };
 
-/// Drops that are remembered.
-const MAX_DROPS: usize = 32;
-/// A deaf replica listens anew at most this often: where nothing is sent it would not help.
-const LISTEN_ANEW: Duration = Duration::from_secs(60);
-/// A remembered drop shows this much of its error: it may quote what was sent.
-const MAX_ERROR_CHARS: usize = 300;
+/// How long handlers may go on after the stop.
+const HANDLERS_GRACE: Duration = Duration::from_secs(5);
 
 /// A live copy of the configuration. Cloning gives another handle to the same copy.
 #[derive(Debug, Clone)]
-pub struct Replica(Arc<Shared>);
+pub struct Replica(Arc<Parts>);
 
+/// The parts of a replica.
 #[derive(Debug)]
-struct Shared {
-    config: Config,
+struct Parts {
+    config: Arc<Config>,
     boot_id: String,
-    origin: Origin,
-    disk: Option<Disk>,
-    /// A std mutex, because every change is a few map operations: it is never held across an
-    /// await, and there is no deadlock to be had, because nothing is called under it that
-    /// takes another lock.
-    writer: Mutex<Writer>,
-    /// What the writer did last. Swapped under the writer's lock, so views follow each other in
-    /// order.
-    view: Shown<View>,
-    /// Version of the newest changes in the view.
-    moved: watch::Sender<u64>,
-    /// Bumped after it was swapped.
-    written: watch::Sender<()>,
-    /// The state that the view shows, and when it may be another by time alone.
-    turned: watch::Sender<(ReplicaState, Option<Instant>)>,
-    typed: Typed,
-    told: watch::Sender<ReplicaState>,
-    journal: Mutex<Journal>,
-    asked: Asked,
-    lists: tokio::sync::Mutex<BTreeMap<CollectionName, Instant>>,
-}
-
-/// What the intake asks of the loop in `sync`. Asking twice before it looks is asking once.
-#[derive(Debug, Default)]
-pub(crate) struct Asked {
-    /// A change left a gap.
-    pub(crate) gap: Notify,
-    /// An event said that something changed, but not what.
-    pub(crate) reading: Notify,
-    /// An event counts in another history.
-    pub(crate) other_epoch: Notify,
-    /// There are changes and no events: whoever listens should do so anew.
-    pub(crate) deaf: Notify,
-}
-
-/// What is told in the status and decides nothing.
-#[derive(Debug, Default)]
-pub(crate) struct Journal {
-    pub(crate) counts: EventCounts,
-    pub(crate) drops: VecDeque<DroppedEvent>,
-    pub(crate) sync: SyncCounts,
-    pub(crate) arrivals: Arrivals,
-    /// Whether what brings the events cannot be reached.
-    pub(crate) away: bool,
-    /// It has just begun, or begun to listen, and heard no event since: what it lacks is not on
-    /// its way, and needs no grace.
-    pub(crate) begun: bool,
-    /// The loop waits for the grace of a gap, and looks again by itself when that is over.
-    pub(crate) grace: bool,
-    /// Up to where streams were read, where events come from streams.
-    pub(crate) cursors: BTreeMap<CollectionName, String>,
-    /// What was last logged of the intake.
-    told: Option<IntakeFault>,
-    /// When a listener was last asked to listen anew.
-    anew: Option<Instant>,
-    pub(crate) last_error: Option<String>,
+    cache: Arc<Cache>,
+    stats: Arc<Stats>,
+    typed: Arc<Typed>,
+    intake: Arc<Intake>,
+    feed: FeedIntake,
+    #[cfg(feature = "redis")]
+    redis: crate::intake::RedisIntake,
+    sync: SyncLoop,
+    persistence: Persistence,
 }
 
 impl Replica {
@@ -100,63 +58,243 @@ impl Replica {
     /// follows.
     ///
     /// # Errors
-    /// When no HTTP client can be made.
+    /// When the HTTP client cannot be built.
     pub fn new(config: Config) -> Result<Self, reqwest::Error> {
-        Self::with(config, Typed::default())
+        Self::with_types(config, Typed::default())
     }
 
-    pub(crate) fn with(config: Config, typed: Typed) -> Result<Self, reqwest::Error> {
-        let origin = Origin::new(&config.publishers, config.sidecar_token.clone())?;
+    /// A replica with typed collections and handlers.
+    pub(crate) fn with_types(config: Config, typed: Typed) -> Result<Self, reqwest::Error> {
+        let origin = Arc::new(Origin::new(
+            &config.publishers,
+            config.sidecar_token.clone(),
+        )?);
+        let config = Arc::new(config);
         let boot_id = format!("{:032x}", rand::random::<u128>());
-        let disk = config
-            .snapshot_dir
-            .clone()
-            .map(|folder| Disk::new(folder, &boot_id));
-        let mut writer = Writer::new(&config.collections, config.check_in);
-        let view = Shown::new(writer.view(Instant::now()));
-        Ok(Self(Arc::new(Shared {
+        let cache = Arc::new(Cache::new(&config.collections, config.check_in));
+        let stats = Arc::new(Stats::default());
+        let signals = Arc::new(SyncSignals::default());
+        let cursors = Arc::new(StreamCursors::default());
+        let typed = Arc::new(typed);
+        let unversioned = Arc::new(UnversionedIntake {
+            cache: Arc::clone(&cache),
+            origin: Arc::clone(&origin),
+            stats: Arc::clone(&stats),
+            signals: Arc::clone(&signals),
+            listed: tokio::sync::Mutex::new(BTreeMap::new()),
+        });
+        let intake = Arc::new(Intake {
+            config: Arc::clone(&config),
+            cache: Arc::clone(&cache),
+            origin: Arc::clone(&origin),
+            stats: Arc::clone(&stats),
+            signals: Arc::clone(&signals),
+            unversioned: Arc::clone(&unversioned),
+        });
+        let feed = FeedIntake {
+            intake: Arc::clone(&intake),
+            typed: Arc::clone(&typed),
+            connection: IntakeConnection::new(Arc::clone(&stats)),
+        };
+        #[cfg(feature = "redis")]
+        let redis = crate::intake::RedisIntake {
+            intake: Arc::clone(&intake),
+            cursors: Arc::clone(&cursors),
+            connection: IntakeConnection::new(Arc::clone(&stats)),
+        };
+        let loader = Arc::new(Loader {
+            config: Arc::clone(&config),
+            cache: Arc::clone(&cache),
+            origin: Arc::clone(&origin),
+            stats: Arc::clone(&stats),
+            unversioned,
+        });
+        let check_ins = Arc::new(CheckIns {
+            config: Arc::clone(&config),
+            boot_id: boot_id.clone(),
+            cache: Arc::clone(&cache),
+            origin: Arc::clone(&origin),
+            stats: Arc::clone(&stats),
+            signals: Arc::clone(&signals),
+            typed: Arc::clone(&typed),
+            loader: Arc::clone(&loader),
+            intake_monitor: Mutex::new(IntakeMonitor::default()),
+        });
+        let catch_up = CatchUp {
+            cache: Arc::clone(&cache),
+            origin,
+            stats: Arc::clone(&stats),
+            loader,
+            check_ins: Arc::clone(&check_ins),
+        };
+        let sync = SyncLoop {
+            config: Arc::clone(&config),
+            cache: Arc::clone(&cache),
+            stats: Arc::clone(&stats),
+            signals,
+            check_ins,
+            catch_up,
+            failures: Mutex::new(FailureLog::new(Instant::now())),
+        };
+        let persistence = Persistence {
+            cache: Arc::clone(&cache),
+            cursors,
+            file: config
+                .snapshot_dir
+                .clone()
+                .map(|directory| ImageFile::new(directory, &boot_id)),
+        };
+        Ok(Self(Arc::new(Parts {
             config,
             boot_id,
-            origin,
-            disk,
-            writer: Mutex::new(writer),
-            view,
-            moved: watch::Sender::default(),
-            written: watch::Sender::default(),
-            turned: watch::Sender::new((ReplicaState::Loading, None)),
+            cache,
+            stats,
             typed,
-            told: watch::Sender::new(ReplicaState::Loading),
-            journal: Mutex::default(),
-            asked: Asked::default(),
-            lists: tokio::sync::Mutex::default(),
+            intake,
+            feed,
+            #[cfg(feature = "redis")]
+            redis,
+            sync,
+            persistence,
         })))
     }
 
-    /// What is held now. The view stays as it is, whatever comes later.
+    /// Loads, then follows the publishers until `stop` resolves, and returns its output. `stop` may
+    /// be the service itself: it is polled all along. Run it once. Dropping the future is safe at
+    /// any moment; it costs at most the last half minute of what is saved on disk, and the calls of
+    /// handlers that are under way. When `stop` resolves, handlers may finish their calls, for at
+    /// most 5 s.
+    pub async fn run<T>(&self, stop: impl Future<Output = T>) -> T {
+        let parts = &*self.0;
+        let stopping = watch::Sender::new(false);
+        let mut handling = pin!(parts.typed.run_handlers(&stopping));
+        let following = async {
+            parts.persistence.restore().await;
+            // Boxed, because the type would be too deep for the compiler of an embedding service.
+            #[cfg(feature = "redis")]
+            let redis = Box::pin(parts.redis.run());
+            #[cfg(not(feature = "redis"))]
+            let redis = std::future::pending::<()>();
+            // None of them ends.
+            tokio::join!(
+                parts.sync.run(),
+                parts.persistence.run(),
+                parts.typed.run_projection(&parts.cache),
+                parts.cache.report_states(),
+                Box::pin(parts.feed.run()),
+                redis
+            );
+            std::future::pending::<Infallible>().await
+        };
+        let handlers = async {
+            handling.as_mut().await;
+            std::future::pending::<Infallible>().await
+        };
+        let output = tokio::select! {
+            output = stop => output,
+            never = following => match never {},
+            never = handlers => match never {},
+        };
+        stopping.send_replace(true);
+        if timeout(HANDLERS_GRACE, handling).await.is_err() {
+            tracing::warn!(
+                "handlers did not finish their calls within {HANDLERS_GRACE:?} after the stop, the calls are cancelled"
+            );
+        }
+        parts.persistence.save_last().await;
+        output
+    }
+
+    /// Takes the data of an event as it came. `expiration` is until when the event is worth
+    /// delivering; it concerns events without a revision only.
+    ///
+    /// The collection that the data names decides where the event belongs (requirement A25); one
+    /// that is not followed is not an error. Data that cannot be parsed can never succeed.
+    pub async fn receive(&self, data: Value, expiration: Option<DateTime<Utc>>) -> EventOutcome {
+        self.0.intake.receive(data, expiration).await
+    }
+
+    /// As [`Replica::receive`], from the JSON text.
+    pub async fn receive_text(
+        &self,
+        data: &str,
+        expiration: Option<DateTime<Utc>>,
+    ) -> EventOutcome {
+        self.0
+            .intake
+            .receive_text("service", data, expiration)
+            .await
+    }
+
+    /// As [`Replica::receive`], from the parsed data.
+    pub async fn receive_event(
+        &self,
+        data: EventData,
+        expiration: Option<DateTime<Utc>>,
+    ) -> EventOutcome {
+        self.0.intake.receive_event(data, expiration).await
+    }
+
+    /// Counts and remembers an event that can never succeed, and returns the answer to it. For
+    /// services that receive events their own way.
+    pub fn drop_event(&self, reason: &'static str, error: impl std::fmt::Display) -> EventOutcome {
+        self.0.intake.drop_event(reason, error)
+    }
+
+    /// A collection whose documents are values of `T`. It is empty until the first load
+    /// ([`Replica::ready`]).
+    ///
+    /// # Errors
+    /// When the builder did not give the collection this type.
+    pub fn collection<T: Send + Sync + 'static>(
+        &self,
+        name: &str,
+    ) -> Result<Collection<T>, BuildError> {
+        Collection::new(Arc::clone(&self.0.typed), name)
+    }
+
+    /// All typed collections at one moment, which stays as it is.
+    pub fn pin(&self) -> Pin {
+        Pin::new(Arc::clone(&self.0.typed))
+    }
+
+    /// What is held now. The view stays as it is.
     pub fn view(&self) -> Arc<View> {
-        self.0.view.get()
+        self.0.cache.view()
     }
 
-    /// A short look at what is held now: what [`Replica::view`] gives, for whoever does not keep
-    /// it. It counts no references, so readers on many processors do not meet.
-    pub fn look(&self) -> impl std::ops::Deref<Target = Arc<View>> + use<> {
-        self.0.view.look()
+    /// As [`Replica::view`], for a short read: it counts no references, so readers on many
+    /// processors do not contend.
+    pub fn view_guard(&self) -> impl Deref<Target = Arc<View>> + use<> {
+        self.0.cache.view_guard()
     }
 
-    /// Whoever waits for [`View::changes`] to change waits here. What is seen of it is a number
-    /// without meaning.
-    pub fn moved(&self) -> watch::Receiver<u64> {
-        self.0.moved.subscribe()
+    /// Changes with [`View::changes`]. The number has no meaning.
+    pub fn feed_changed(&self) -> watch::Receiver<u64> {
+        self.0.cache.feed_changed()
     }
 
-    /// What it was told to do.
+    /// The state, to read and to wait for. It changes only while [`Replica::run`] runs.
+    pub fn states(&self) -> watch::Receiver<ReplicaState> {
+        self.0.cache.states()
+    }
+
+    /// Resolves as soon as everything was loaded and can be read, typed collections included.
+    /// [`Replica::run`] has to run meanwhile.
+    pub async fn ready(&self) {
+        self.0.typed.ready().await;
+    }
+
+    /// The configuration of the replica.
     pub fn config(&self) -> &Config {
         &self.0.config
     }
 
-    /// What it says of itself.
+    /// The status: the body of `GET /v1/status` of a subscriber.
     pub fn status(&self) -> ReplicaStatus {
-        let (view, now) = (self.view(), Instant::now());
+        let parts = &*self.0;
+        let view = self.view();
+        let now = Instant::now();
         let collections = view
             .root()
             .collections()
@@ -169,185 +307,66 @@ impl Replica {
                 staged: held.staged() as u64,
                 count: held.count(),
                 digest: held.digest(),
-                refusals: self.0.typed.refusals(name, MAX_REFUSALS),
+                refusals: parts.typed.refusals(name, MAX_REFUSALS),
             });
-        let journal = self.journal();
+        let StatsSnapshot {
+            events,
+            drops,
+            sync,
+            intake,
+            last_error,
+        } = parts.stats.snapshot(&parts.config.events);
         ReplicaStatus {
-            instance: self.0.config.instance.clone(),
+            instance: parts.config.instance.clone(),
             state: view.state(now),
             epoch: view.root().epoch(),
             confirmed_ms_ago: confirmed_ms_ago(&view, now),
             collections: collections.collect(),
-            events: journal.counts.clone(),
-            drops: journal.drops.iter().cloned().collect(),
-            boot_id: self.0.boot_id.clone(),
-            intake: journal.intake(&self.0.config),
-            sync: journal.sync.clone(),
-            last_error: journal.last_error.clone(),
-            handlers: self.handlers(usize::MAX),
+            events,
+            drops,
+            boot_id: parts.boot_id.clone(),
+            intake,
+            sync,
+            last_error,
+            handlers: parts.typed.handler_statuses(usize::MAX),
         }
     }
 
-    /// Counts and remembers an event that can never succeed, and gives the answer to it.
-    pub fn dropped(&self, reason: &'static str, error: impl std::fmt::Display) -> Answer {
-        let error: String = error.to_string().chars().take(MAX_ERROR_CHARS).collect();
-        tracing::warn!(reason, error, "an event was dropped: {reason}: {error}");
-        let mut journal = self.journal();
-        journal.counts.dropped += 1;
-        if journal.drops.len() == MAX_DROPS {
-            journal.drops.pop_front();
-        }
-        journal.drops.push_back(DroppedEvent {
-            time: Utc::now(),
-            reason: reason.to_owned(),
-            error: error.clone(),
-        });
-        Answer::Drop { reason, error }
+    /// The intake, for routes that are mounted in a service.
+    #[cfg(any(test, feature = "actix"))]
+    pub(crate) fn intake(&self) -> &Arc<Intake> {
+        &self.0.intake
     }
+}
 
-    /// Changes what is held and shows it to readers.
-    pub(crate) fn write<T>(&self, change: impl FnOnce(&mut Writer) -> T) -> T {
-        let mut writer = self.0.writer.lock().expect("nothing that holds it panics");
-        let result = change(&mut writer);
-        let now = Instant::now();
-        let view = writer.view(now);
-        let (version, turn) = (view.rings.version, (view.state(now), view.turns_after(now)));
-        let freed = self.0.view.show(view);
-        self.0
-            .moved
-            .send_if_modified(|told| std::mem::replace(told, version) != version);
-        if self.0.written.receiver_count() > 0 {
-            self.0.written.send_replace(());
-        }
-        // Most changes change neither, and need wake nobody for it.
-        self.0
-            .turned
-            .send_if_modified(|told| std::mem::replace(told, turn) != turn);
-        drop(writer);
-        drop(freed);
-        result
-    }
-
-    /// Whoever waits for another view waits here.
-    pub(crate) fn written(&self) -> watch::Receiver<()> {
-        self.0.written.subscribe()
-    }
-
-    /// Whoever tells the state waits here.
-    pub(crate) fn turned(&self) -> watch::Receiver<(ReplicaState, Option<Instant>)> {
-        self.0.turned.subscribe()
-    }
-
-    pub(crate) fn typed(&self) -> &Typed {
-        &self.0.typed
-    }
-
-    /// The state as it was last told; see [`Replica::states`].
-    pub(crate) fn told(&self) -> &watch::Sender<ReplicaState> {
-        &self.0.told
-    }
-
-    pub(crate) fn journal(&self) -> MutexGuard<'_, Journal> {
-        self.0.journal.lock().expect("nothing that holds it panics")
-    }
-
-    /// Remembers whether what brings events can be reached, and logs when that changes.
-    pub(crate) fn reachable(&self, error: Option<&dyn std::fmt::Display>) {
-        let mut journal = self.journal();
-        match error {
-            Some(error) if !journal.away => {
-                tracing::warn!("no events until they can be had again: {error}")
-            }
-            Some(error) => tracing::debug!("still no events: {error}"),
-            None if journal.away => {
-                // What the check-ins had to bring meanwhile says nothing of the connection that
-                // stands now.
-                journal.arrivals.clear();
-                tracing::info!("events come again");
-            }
-            None => tracing::info!("events come"),
-        }
-        journal.away = error.is_some();
-    }
-
-    pub(crate) fn boot_id(&self) -> &str {
-        &self.0.boot_id
-    }
-
-    pub(crate) fn disk(&self) -> Option<&Disk> {
-        self.0.disk.as_ref()
+/// The parts that tests look into.
+#[cfg(test)]
+impl Replica {
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.0.cache
     }
 
     pub(crate) fn origin(&self) -> &Origin {
-        &self.0.origin
+        &self.0.intake.origin
     }
 
-    pub(crate) fn asked(&self) -> &Asked {
-        &self.0.asked
+    pub(crate) fn stats(&self) -> &Stats {
+        &self.0.stats
     }
 
-    /// Held while a list of an unversioned collection is loaded: one at a time. It remembers when
-    /// the newest complete list of each collection was asked for.
-    pub(crate) fn lists(&self) -> &tokio::sync::Mutex<BTreeMap<CollectionName, Instant>> {
-        &self.0.lists
+    pub(crate) fn check_ins(&self) -> &CheckIns {
+        &self.0.sync.check_ins
     }
 }
 
-impl Journal {
-    /// What is wrong with the way events come. Where none are expected nothing can be wrong with
-    /// them.
-    pub(crate) fn intake(&self, config: &Config) -> Option<IntakeFault> {
-        let verdict = if self.away {
-            Some(IntakeFault::Disconnected)
-        } else {
-            self.arrivals.verdict()
-        };
-        match config.events {
-            Events::None => None,
-            Events::Posted => verdict,
-            // There is nobody to compete with: each replica hears for itself, and outages make
-            // patchworks too.
-            Events::Feed => verdict.filter(|verdict| *verdict != IntakeFault::SharedConsumerGroup),
-            #[cfg(feature = "redis")]
-            Events::Redis(_) => {
-                verdict.filter(|verdict| *verdict != IntakeFault::SharedConsumerGroup)
-            }
-        }
-    }
-
-    /// Logs a fault of the intake when it begins, and its end; whether whoever listens should do so
-    /// anew, because it is deaf.
-    pub(crate) fn tell_intake(&mut self, config: &Config) -> bool {
-        let now = self.intake(config);
-        let lately = self.anew.is_some_and(|at| at.elapsed() < LISTEN_ANEW);
-        let anew = now == Some(IntakeFault::NotReceiving) && !lately;
-        if anew {
-            self.anew = Some(Instant::now());
-        }
-        match now {
-            Some(fault) if self.told != now => {
-                tracing::warn!("{}: {}", fault.as_str(), fault.remedy())
-            }
-            None if self.told.is_some() => tracing::info!("events come as they should again"),
-            _ => {}
-        }
-        self.told = now;
-        anew
-    }
-}
-
-/// In this life of the process, or else in the one that left its last known good on disk.
+/// Time since a publisher confirmed what is held: in this life of the process, or in the one that
+/// saved it on disk.
 fn confirmed_ms_ago(view: &View, now: Instant) -> Option<u64> {
-    let here = view
-        .confirmed(now)
-        .map(|ago| ago.as_millis().try_into().unwrap_or(u64::MAX));
-    here.or_else(|| {
-        view.kept.map(|at| {
-            Utc::now()
-                .timestamp_millis()
-                .saturating_sub(at)
-                .try_into()
-                .unwrap_or(0)
-        })
-    })
+    if let Some(ago) = view.confirmed(now) {
+        return Some(ago.as_millis().try_into().unwrap_or(u64::MAX));
+    }
+    let saved = view.saved_confirmed_ms?;
+    let ago = Utc::now().timestamp_millis().saturating_sub(saved);
+    // The wall clock may have been set back.
+    Some(ago.try_into().unwrap_or(0))
 }

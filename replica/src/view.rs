@@ -1,56 +1,47 @@
 //! What readers see: the documents, and how far they may be trusted.
 //!
-//! A view is immutable and pins one moment over all collections. Its state depends on the time of
-//! reading, so it is computed then and never stored; documents and state in one answer come from
-//! the same view.
+//! A view is immutable and shows all collections at one moment. Its state depends on the time of
+//! reading, so it is computed on each read and never stored; documents and state of one answer come
+//! from the same view.
 
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
-use contract::{CollectionName, Revision, status::ReplicaState};
+use contract::{CollectionName, status::ReplicaState};
 use state::Root;
 
-use crate::ring::{Ring, Rings};
+use crate::cache::{ChangeBuffer, ChangeBuffers, Gap};
 
-/// How long a revision may be missing before anything is made of it: events overtake each other.
+/// How long a revision may be missing without a consequence: events overtake each other.
 pub(crate) const GRACE: Duration = Duration::from_millis(200);
 
-/// Collections that lack a revision they know of: which one, and since when.
-pub(crate) type Gaps = BTreeMap<CollectionName, (Revision, Instant)>;
+/// The collections that lack a revision which they know of.
+pub(crate) type Gaps = BTreeMap<CollectionName, Gap>;
 
-fn badness(state: ReplicaState) -> u8 {
-    match state {
-        ReplicaState::Current => 0,
-        ReplicaState::Stale => 1,
-        ReplicaState::Behind => 2,
-        ReplicaState::Loading => 3,
-    }
-}
-
-/// One moment of a replica.
+/// A replica at one moment.
 #[derive(Debug, Default)]
 pub struct View {
     pub(crate) root: Root,
-    pub(crate) rings: Rings,
-    /// When the newest reading was asked for that this replica has reached in every collection. It
-    /// is the time of asking, not of the answer: what is committed in between is not promised.
-    /// (`Instant` stands still while a Linux machine is suspended; a clock that runs on would
-    /// show staleness at once after waking, this one after the next reading fails.)
-    pub(crate) confirmed: Option<Instant>,
+    pub(crate) buffers: ChangeBuffers,
+    /// When the newest heads were requested that this replica has reached in every collection. It
+    /// is the time of the request, not of the answer: what is committed in between is not promised.
+    /// (`Instant` stands still while a Linux machine is suspended. After it wakes, the replica is
+    /// stale only when the next check-in fails.)
+    pub(crate) confirmed_at: Option<Instant>,
     /// What it lacks.
-    pub(crate) lacking: Gaps,
-    /// Why what publishers offer is not taken: `other-store` or `older-epoch`.
+    pub(crate) gaps: Gaps,
+    /// Why the store of the publishers is refused: `other-store` or `older-epoch`.
     pub(crate) refused: Option<&'static str>,
-    /// Whether readers may see it. What was read from disk is held back for a moment, in which it
-    /// may catch up.
-    pub(crate) opened: bool,
-    /// This life of the process began with what was on disk.
-    pub(crate) recalled: bool,
+    /// Whether readers may see it. What was restored from disk is held back for a moment, in which
+    /// it may catch up.
+    pub(crate) open: bool,
+    /// The process started with what was on disk.
+    pub(crate) restored: bool,
     /// When a publisher last confirmed what was on disk, in milliseconds since 1970 by the wall
     /// clock of that time.
-    pub(crate) kept: Option<i64>,
+    pub(crate) saved_confirmed_ms: Option<i64>,
     pub(crate) stale_after: Duration,
 }
 
@@ -62,33 +53,32 @@ impl View {
 
     /// The newest changes of a followed collection, up to its watermark; `None` while it counts no
     /// revisions.
-    pub fn changes(&self, name: &CollectionName) -> Option<&Ring> {
-        self.rings.ring(name)
+    pub fn changes(&self, name: &CollectionName) -> Option<&ChangeBuffer> {
+        self.buffers.buffer(name)
     }
 
-    /// Whether there is something to serve.
+    /// Whether every followed collection was loaded, and readers may see it.
     pub fn loaded(&self) -> bool {
-        self.opened && self.root.loaded()
+        self.open && self.root.loaded()
     }
 
     /// Time since a publisher confirmed what is held; `None` before the first time.
     pub fn confirmed(&self, now: Instant) -> Option<Duration> {
-        self.confirmed.map(|at| now.saturating_duration_since(at))
+        self.confirmed_at
+            .map(|at| now.saturating_duration_since(at))
     }
 
-    /// ReplicaState of one followed collection.
+    /// State of one followed collection.
     pub fn state_of(&self, name: &CollectionName, now: Instant) -> ReplicaState {
-        let late = |(_revision, since): &(Revision, Instant)| {
-            now.saturating_duration_since(*since) > GRACE
-        };
         let Some(held) = self
             .root
             .collection(name)
-            .filter(|held| self.opened && held.loaded())
+            .filter(|held| self.open && held.loaded())
         else {
             return ReplicaState::Loading;
         };
-        if self.lacking.get(name).is_some_and(late) {
+        let gap = self.gaps.get(name);
+        if gap.is_some_and(|gap| now.saturating_duration_since(gap.since) > GRACE) {
             ReplicaState::Behind
         } else if self.refused.is_some()
             || held.diverged()
@@ -102,55 +92,68 @@ impl View {
 
     /// The worst state of all followed collections.
     pub fn state(&self, now: Instant) -> ReplicaState {
-        let states = self
-            .root
+        self.root
             .collections()
-            .map(|(name, _held)| self.state_of(name, now));
-        states
-            .max_by_key(|state| badness(*state))
+            .map(|(name, _held)| self.state_of(name, now))
+            .max_by_key(|state| severity(*state))
             .unwrap_or(ReplicaState::Current)
     }
 
-    /// What must be said of a collection besides its state.
+    /// What readers of a collection must know besides its state: `diverged`, `unversioned`,
+    /// `from-disk`, `other-store` or `older-epoch`.
     ///
     /// An `unversioned` collection has a publisher that counts no revisions. It is current while
-    /// its complete list was read in time; what came in between by events is trusted as the
+    /// its complete list was read in time; what events changed in between is trusted as the
     /// source document trusts it.
     pub fn reason_of(&self, name: &CollectionName) -> Option<&'static str> {
         let held = self.root.collection(name).filter(|held| held.loaded())?;
-        let reasons = [
-            (held.diverged(), "diverged"),
-            (!held.versioned(), "unversioned"),
-            (self.confirmed.is_none() && self.recalled, "from-disk"),
-        ];
-        self.refused.or_else(|| {
-            reasons
-                .iter()
-                .find(|(holds, _reason)| *holds)
-                .map(|(_holds, reason)| *reason)
-        })
+        if self.refused.is_some() {
+            self.refused
+        } else if held.diverged() {
+            Some("diverged")
+        } else if !held.versioned() {
+            Some("unversioned")
+        } else if self.confirmed_at.is_none() && self.restored {
+            Some("from-disk")
+        } else {
+            None
+        }
     }
 
-    /// When the state may be another by time alone.
-    pub(crate) fn turns_after(&self, now: Instant) -> Option<Instant> {
-        // Both are over only when more than that has passed.
-        let after = |at: Instant, time: Duration| {
-            at.checked_add(time)?.checked_add(Duration::from_millis(1))
-        };
-        let late = self
-            .lacking
+    /// When time alone may change the state.
+    pub(crate) fn state_changes_after(&self, now: Instant) -> Option<Instant> {
+        let stale = self
+            .confirmed_at
+            .and_then(|at| just_after(at, self.stale_after));
+        self.gaps
             .values()
-            .filter_map(|(_revision, since)| after(*since, GRACE));
-        let turns = late.chain(self.confirmed.and_then(|at| after(at, self.stale_after)));
-        turns.filter(|at| *at > now).min()
+            .filter_map(|gap| just_after(gap.since, GRACE))
+            .chain(stale)
+            .filter(|at| *at > now)
+            .min()
     }
 
-    /// Since when the longest known gap is there that is none of these.
-    pub(crate) fn lacking_since(&self, except: &Gaps) -> Option<Instant> {
-        let others = self
-            .lacking
+    /// Since when the longest gap is known that is none of these.
+    pub(crate) fn oldest_gap_except(&self, except: &Gaps) -> Option<Instant> {
+        self.gaps
             .iter()
-            .filter(|(name, gap)| except.get(*name) != Some(gap));
-        others.map(|(_name, (_revision, since))| *since).min()
+            .filter(|(name, gap)| except.get(*name) != Some(gap))
+            .map(|(_name, gap)| gap.since)
+            .min()
     }
+}
+
+/// The order of states, the best first.
+fn severity(state: ReplicaState) -> u8 {
+    match state {
+        ReplicaState::Current => 0,
+        ReplicaState::Stale => 1,
+        ReplicaState::Behind => 2,
+        ReplicaState::Loading => 3,
+    }
+}
+
+/// Both limits of the state are passed only when more time than the limit has passed.
+fn just_after(at: Instant, time: Duration) -> Option<Instant> {
+    at.checked_add(time)?.checked_add(Duration::from_millis(1))
 }

@@ -1,4 +1,4 @@
-//! What every event costs the one writer, and every read a reader, by how much is held.
+//! The cost of an event for the writer, and of a read for a reader, by the number of documents.
 //!
 //! `cargo bench -p state`
 
@@ -25,8 +25,8 @@ fn main() {
     criterion.final_summary();
 }
 
-/// The next revision, of another document each time. Readers hold the root of before, as they do in
-/// a replica, so that what changes is copied.
+/// Applies the next revision, of another document each time. A reader holds the previous root, as
+/// in a replica, so changed nodes are copied.
 fn apply(criterion: &mut Criterion, machine: &mut Machine, documents: u64) {
     let (mut revision, mut readers) = (documents, machine.root().clone());
     criterion
@@ -34,10 +34,10 @@ fn apply(criterion: &mut Criterion, machine: &mut Machine, documents: u64) {
         .bench_function(of(documents), |bench| {
             let next = || {
                 revision += 1;
-                hint(revision, documents)
+                change(revision, documents)
             };
-            let apply = |hint: ReceivedChange| {
-                assert_eq!(machine.apply(&hint), Decision::Applied);
+            let apply = |change: ReceivedChange| {
+                assert_eq!(machine.apply(&change), Decision::Applied);
                 readers = machine.root().clone();
                 machine.take_visible()
             };
@@ -86,13 +86,13 @@ fn config(number: u64) -> CanonicalJson {
     CanonicalJson::parse(json.as_bytes()).expect("JSON")
 }
 
-/// Neighbours in time are none in the order of ids: 7,919 is a prime that divides no number of
+/// Spreads successive changes over the order of ids: 7,919 is a prime that divides no number of
 /// documents here.
 fn scattered(number: u64, documents: u64) -> u64 {
     number * 7_919 % documents
 }
 
-fn hint(revision: Revision, documents: u64) -> ReceivedChange {
+fn change(revision: Revision, documents: u64) -> ReceivedChange {
     ReceivedChange {
         collection: name(),
         id: id(scattered(revision, documents)),
@@ -105,7 +105,7 @@ fn hint(revision: Revision, documents: u64) -> ReceivedChange {
     }
 }
 
-/// A machine that has loaded so many documents, one per revision.
+/// A machine that has loaded this number of documents, one per revision.
 fn loaded(documents: u64) -> Machine {
     let item = |number| {
         let config_data = config(number);

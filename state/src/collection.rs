@@ -1,4 +1,6 @@
-//! One collection in a replica: its documents, and which revisions it has seen.
+//! The state of one collection in a replica: its documents, and the revisions that it has seen.
+//!
+//! This module keeps the books and decides nothing; see [`crate::machine`].
 
 use contract::{Crc, Digest, Document, DocumentId, Revision, fleet::SettledPoint};
 use imbl::OrdMap;
@@ -8,12 +10,13 @@ use crate::{received::ReceivedChange, staging::Staging};
 
 /// Documents and bookkeeping of one collection. Cloning shares the documents.
 ///
-/// The *watermark* W says that every revision up to it was seen; `beyond` holds the ranges seen
-/// past a hole. What is staged is in neither: W never runs over a change that readers cannot see.
+/// The *watermark* W says that every revision up to W was seen; `beyond` has the ranges that were
+/// seen after a gap. A staged change is in neither, so W never passes a change that readers cannot
+/// see.
 #[derive(Debug, Clone, Default)]
 pub struct CollectionState {
     pub(crate) documents: OrdMap<DocumentId, Document>,
-    /// Deleted documents whose deletion could still be contradicted by something older.
+    /// Deleted documents: an event or a snapshot with an older revision may still arrive for them.
     pub(crate) tombstones: OrdMap<DocumentId, Revision>,
     pub(crate) watermark: Revision,
     pub(crate) beyond: RangeInclusiveSet<Revision>,
@@ -37,8 +40,8 @@ impl CollectionState {
         self.documents.values()
     }
 
-    /// The live documents after an id, by id: how a long list is read in pieces without holding
-    /// anything.
+    /// The live documents after an id, by id. A long list is read in chunks this way, and nothing
+    /// is held between two chunks.
     pub fn documents_after(&self, id: Option<&DocumentId>) -> impl Iterator<Item = &Document> {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = id.map_or(Unbounded, Excluded);
@@ -47,17 +50,17 @@ impl CollectionState {
             .map(|(_id, document)| document)
     }
 
-    /// How many documents are live.
+    /// Number of live documents.
     pub fn count(&self) -> u64 {
         self.documents.len() as u64
     }
 
-    /// Every revision up to this one was seen.
+    /// The watermark: every revision up to this one was seen.
     pub fn watermark(&self) -> Revision {
         self.watermark
     }
 
-    /// The highest revision heard of, whether seen or not.
+    /// The highest revision that is known to exist, seen or not.
     pub fn known(&self) -> Revision {
         self.known
     }
@@ -67,29 +70,28 @@ impl CollectionState {
         self.digest
     }
 
-    /// Nothing was seen beyond the watermark and nothing is staged, so `watermark` and `digest` may
-    /// be compared with a publisher's.
+    /// Whether nothing was seen beyond the watermark and nothing is staged. Only then can
+    /// `watermark` and `digest` be compared with a publisher.
     pub fn settled(&self) -> bool {
         self.loaded && self.versioned && self.beyond.is_empty() && self.staged.len() == 0
     }
 
-    /// The newest moment at which it was settled; forgotten when its history changes or it is
-    /// reset.
+    /// The newest settled point; removed when the epoch changes or the collection is reset.
     pub fn last_settled(&self) -> Option<SettledPoint> {
         self.last_settled
     }
 
-    /// How many changes are here but wait for a set to be complete.
+    /// Number of changes that wait for their change set.
     pub fn staged(&self) -> usize {
         self.staged.len()
     }
 
-    /// How many ranges of revisions were seen beyond the watermark.
+    /// Number of ranges of revisions that were seen beyond the watermark.
     pub fn ranges_beyond(&self) -> usize {
         self.beyond.len()
     }
 
-    /// Up to where everything is seen, once everything up to a revision is.
+    /// The watermark that the collection would have if everything up to `revision` were seen.
     pub fn runs_on_to(&self, revision: Revision) -> Revision {
         let revision = revision.max(self.watermark);
         self.beyond
@@ -97,7 +99,7 @@ impl CollectionState {
             .map_or(revision, |range| *range.end())
     }
 
-    /// Its digest was found to differ from the publisher's; the next load resets it.
+    /// Whether its digest differed from the digest of the publisher; the next load resets it.
     pub fn diverged(&self) -> bool {
         self.diverged
     }
@@ -107,30 +109,30 @@ impl CollectionState {
         self.loaded
     }
 
-    /// Whether its publisher ever gave it a head. If not, order and resurrection cannot be told
-    /// (requirement A20 to A23).
+    /// Whether its publisher has ever sent a head. Without one, the order of events and late events
+    /// of deleted documents cannot be recognised (requirement A20 to A23).
     pub fn versioned(&self) -> bool {
         self.versioned
     }
 
-    /// The highest revision seen.
+    /// The highest revision that was seen.
     pub(crate) fn highest(&self) -> Revision {
         self.beyond
             .last()
             .map_or(self.watermark, |range| *range.end())
     }
 
-    /// Whether a revision was seen: readers see it, or something newer in its place.
+    /// Whether a revision was seen: readers see it, or a newer revision of the same document.
     pub(crate) fn seen(&self, revision: Revision) -> bool {
         revision <= self.watermark || self.beyond.contains(&revision)
     }
 
-    /// Whether a revision is here, visible or not.
+    /// Whether a revision has arrived, visible or staged.
     pub(crate) fn covered(&self, revision: Revision) -> bool {
         self.seen(revision) || self.staged.get(revision).is_some()
     }
 
-    /// The revision of whatever is held of a document, dead or alive.
+    /// The revision of a document or of its tombstone; 0 when there is neither.
     pub(crate) fn held(&self, id: &DocumentId) -> Revision {
         self.documents
             .get(id)
@@ -139,7 +141,7 @@ impl CollectionState {
             .unwrap_or(0)
     }
 
-    /// Counts a revision as seen and moves the watermark over what has become contiguous.
+    /// Marks a revision as seen and moves the watermark over everything that is now contiguous.
     pub(crate) fn see(&mut self, revision: Revision) {
         self.known = self.known.max(revision);
         if revision > self.watermark {
@@ -148,8 +150,8 @@ impl CollectionState {
         }
     }
 
-    /// Moves the watermark to at least `revision`, forgets the ranges below, and runs on over the
-    /// next one.
+    /// Moves the watermark to at least `revision`, removes the ranges below it, and continues over
+    /// the next range if it is contiguous.
     pub(crate) fn see_all(&mut self, revision: Revision) {
         self.known = self.known.max(revision);
         self.watermark = self.watermark.max(revision);
@@ -165,22 +167,22 @@ impl CollectionState {
         }
     }
 
-    /// Makes a change visible, unless the document is newer, and counts it as seen.
-    pub(crate) fn apply_visible(&mut self, hint: &ReceivedChange) {
-        if self.held(&hint.id) < hint.revision {
-            match hint.document() {
+    /// Makes a change visible, unless the document is newer, and marks its revision as seen.
+    pub(crate) fn apply_visible(&mut self, change: &ReceivedChange) {
+        if self.held(&change.id) < change.revision {
+            match change.document() {
                 Some(document) => self.put(document),
                 None => {
-                    self.remove(&hint.id);
-                    self.tombstones.insert(hint.id.clone(), hint.revision);
+                    self.remove(&change.id);
+                    self.tombstones.insert(change.id.clone(), change.revision);
                 }
             }
         }
-        self.see(hint.revision);
+        self.see(change.revision);
         self.note_settled();
     }
 
-    /// Keeps this moment, if it can be compared.
+    /// Keeps this moment as the settled point, if it is one.
     pub(crate) fn note_settled(&mut self) {
         if self.settled() {
             self.last_settled = Some(SettledPoint {
@@ -200,7 +202,7 @@ impl CollectionState {
         }
     }
 
-    /// Takes a document away; whether it was there.
+    /// Removes a document. Returns whether it existed.
     pub(crate) fn remove(&mut self, id: &DocumentId) -> bool {
         let old = self.documents.remove(id);
         if let Some(old) = &old {
@@ -209,8 +211,8 @@ impl CollectionState {
         old.is_some()
     }
 
-    /// Tombstones up to the watermark can no longer be contradicted by an event: every such
-    /// revision is covered.
+    /// Removes the tombstones up to the watermark. No event can bring such a document back, because
+    /// every revision up to the watermark counts as a duplicate.
     pub(crate) fn prune_tombstones(&mut self) {
         if self
             .tombstones
@@ -225,7 +227,7 @@ impl CollectionState {
         }
     }
 
-    /// What is held of a document equals this, so its buffer can serve on.
+    /// The document, if it has this revision and checksum; its buffer can be used again.
     pub(crate) fn same(&self, id: &DocumentId, revision: Revision, crc: Crc) -> Option<&Document> {
         self.documents
             .get(id)

@@ -1,8 +1,10 @@
-//! Last known good, as bytes: a whole root, to start from when nothing else answers.
+//! The last known good state as bytes: all collections of a replica, to start from when no
+//! publisher answers.
 //!
-//! Lines of JSON: a header with the bookkeeping of every collection, a snapshot line per document,
-//! and an end line with a checksum over all bytes before it. Nothing of an image is used unless all
-//! of it is proven. What is staged is not in it: it was never seen, and heals.
+//! An image has lines of JSON: a header with the bookkeeping of every collection, one snapshot line
+//! per document, and an end line with a checksum over all bytes before it. Nothing of an image is
+//! used unless all of it is correct. Staged changes are not in it: readers never saw them, and
+//! catch-up brings them again.
 
 use std::{
     collections::BTreeMap,
@@ -20,40 +22,40 @@ use crate::{collection::CollectionState, root::Root};
 
 const FORMAT: u32 = 1;
 
-/// A proven image.
+/// An image whose checksum, counts and digests are correct.
 #[derive(Debug)]
 pub struct Image {
     pub(crate) root: Root,
-    notes: ImageMeta,
+    meta: ImageMeta,
 }
 
-/// What stands in an image besides what is held. It means nothing here.
+/// Facts about an image that the state machine does not use.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageMeta {
-    /// When what is held was last known to be current, in Unix milliseconds.
+    /// When the replica was last confirmed as current, in milliseconds since 1970.
     pub confirmed_ms: Option<i64>,
-    /// Up to where the stream of each collection was read, where there are streams.
+    /// The position in the stream of each collection, where events come from streams.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub cursors: BTreeMap<CollectionName, String>,
 }
 
-/// Why an image cannot be used. Nothing of it is.
+/// Why an image cannot be used. Nothing of it is used.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// It could not be read at all.
+    /// Reading failed.
     #[error("it cannot be read")]
     Unreadable(#[from] io::Error),
-    /// It was written in a format of another version.
+    /// The image has the format of another version.
     #[error("its format is {0}, not {FORMAT}")]
     Format(u32),
-    /// A line is not what its place demands.
+    /// A line does not have the expected form.
     #[error("line {0} is not understood")]
     Line(u64, #[source] serde_json::Error),
-    /// It is cut, or its checksum does not hold.
+    /// The image is cut off, or its checksum does not match.
     #[error("it is cut or changed: its last line does not prove the lines before")]
     Unproven,
-    /// The documents of a collection are not those that the header counts.
+    /// The documents of a collection do not match the header.
     #[error("the documents of {0} do not add up to its header")]
     Disagrees(CollectionName),
 }
@@ -64,7 +66,7 @@ struct Header {
     format: u32,
     epoch: Option<Epoch>,
     #[serde(flatten)]
-    notes: ImageMeta,
+    meta: ImageMeta,
     collections: BTreeMap<CollectionName, Bookkeeping>,
 }
 
@@ -78,13 +80,13 @@ struct Bookkeeping {
     digest: Digest,
 }
 
-/// Only the part of a header that every format has.
+/// The member of a header that every format has.
 #[derive(Deserialize)]
 struct AnyHeader {
     format: u32,
 }
 
-/// Sums what passes through.
+/// Computes a checksum over everything that passes through.
 struct Summed<W> {
     inner: W,
     sum: Xxh3,
@@ -108,8 +110,8 @@ impl Root {
     /// Writes all versioned collections.
     ///
     /// # Errors
-    /// When `out` refuses.
-    pub fn write_image(&self, notes: &ImageMeta, out: &mut impl Write) -> io::Result<()> {
+    /// When `out` fails.
+    pub fn write_image(&self, meta: &ImageMeta, out: &mut impl Write) -> io::Result<()> {
         let mut out = Summed {
             inner: out,
             sum: Xxh3::new(),
@@ -125,7 +127,7 @@ impl Root {
         let mut line = serde_json::to_vec(&Header {
             format: FORMAT,
             epoch: self.epoch,
-            notes: notes.clone(),
+            meta: meta.clone(),
             collections,
         })?;
         line.push(b'\n');
@@ -164,7 +166,7 @@ impl Bookkeeping {
         }
     }
 
-    /// The collection, still without its documents.
+    /// The collection, without its documents.
     fn into_collection(self) -> CollectionState {
         let mut collection = CollectionState {
             loaded: true,
@@ -186,10 +188,10 @@ impl Bookkeeping {
 }
 
 impl Image {
-    /// Reads an image and proves it.
+    /// Reads and checks an image.
     ///
     /// # Errors
-    /// When anything about it is off.
+    /// When any part of it is not correct.
     pub fn read(mut input: impl BufRead) -> Result<Self, ImageError> {
         let mut sum = Xxh3::new();
         let mut line = Vec::new();
@@ -245,21 +247,21 @@ impl Image {
                 .collections
                 .get_mut(&name)
                 .filter(|held| held.count() == count && held.digest == digest);
-            // What was staged is gone, so this moment may well be one that can be compared.
+            // Staged changes are not in an image, so the collection may be settled now.
             held.ok_or(ImageError::Disagrees(name))?.note_settled();
         }
         Ok(Self {
             root,
-            notes: header.notes,
+            meta: header.meta,
         })
     }
 
-    /// What stands in it besides.
-    pub fn notes(&self) -> &ImageMeta {
-        &self.notes
+    /// Facts about the image.
+    pub fn meta(&self) -> &ImageMeta {
+        &self.meta
     }
 
-    /// What it holds.
+    /// The collections.
     pub fn root(&self) -> &Root {
         &self.root
     }

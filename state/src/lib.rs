@@ -1,13 +1,13 @@
-//! The state machine of a replica: what it holds, and what becomes of a change that arrives.
+//! The state machine of a replica: its documents, and the decision about each change that arrives.
 //!
-//! Reading order: [`root`] (what readers see), [`collection`] (documents, watermark, digest),
-//! [`hint`] (what arrives, and what becomes of it), [`machine`] (decide and apply), `staging` (what
-//! waits for a set), `sets` (which came last), [`snapshot`] (prove a load complete, then install
-//! it), [`image`] (last known good, as bytes).
+//! Reading order: [`root`] (the state that readers see), [`collection`] (documents, watermark,
+//! digest), [`received`] (a change that arrives), [`machine`] (decide and apply), `staging`
+//! (changes that wait for a change set), `sets` (the last change sets), [`snapshot`] (prove a load
+//! complete, then install it), [`image`] (the last known good state as bytes).
 //!
-//! This crate is pure: it never does I/O but on readers and writers that it is given, never reads a
-//! clock, never awaits. Everything hard about convergence is here, where property tests can drive
-//! it through any history.
+//! This crate is pure: it reads no clock, never awaits, and does I/O only on readers and writers
+//! that the caller gives. Everything that is hard about convergence is here, where property tests
+//! can drive it through any history.
 
 pub mod collection;
 pub mod image;

@@ -1,4 +1,7 @@
-//! Decide and apply: the only place where a replica changes its mind.
+//! Decide and apply: the only place where the state of a replica changes.
+//!
+//! Everything here is synchronous and pure: no I/O, no clock. The caller publishes
+//! [`Machine::root`] after each step.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,26 +19,26 @@ use crate::{
     snapshot::{self, InstallError, InstallKind, Installed, Snapshot},
 };
 
-/// Changes that arrive before the first load are kept up to this many; beyond that the load brings
-/// them anyway, or the hole that they leave is seen and healed.
+/// Largest number of changes that are kept before the first load. A change beyond that arrives with
+/// the load, or leaves a gap that catch-up closes.
 const MAX_EARLY: usize = 4_096;
-/// Bytes of their values.
+/// Largest size of their values, in bytes.
 const MAX_EARLY_BYTES: usize = 16 << 20;
 
-/// Which load an answer belongs to. A newer load makes all answers to older ones void.
+/// Identifies a load. A newer load makes the result of every older one invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoadId(u64);
 
-/// What became visible.
+/// Something that became visible to readers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VisibleChange {
-    /// A change, or something newer of the same document in its place.
+    /// A change, or a newer revision of the same document.
     Change(Arc<ReceivedChange>),
-    /// A snapshot: what was told of before is no account of what is held any more.
+    /// A snapshot: the changes that were reported before do not lead to the current state.
     Installed,
 }
 
-/// The writer's side of a replica. There is one; readers hold clones of its [`Root`].
+/// The writer of a replica. There is one; readers hold clones of its [`Root`].
 #[derive(Debug)]
 pub struct Machine {
     pub(crate) root: Root,
@@ -44,15 +47,15 @@ pub struct Machine {
     generation: u64,
     loading: bool,
     visible: Vec<VisibleChange>,
-    /// What was seen when the load under way began, if a snapshot below it could show half of a
-    /// set.
+    /// The highest revisions seen when the load began. It is set only when an older snapshot could
+    /// show half of a change set.
     floor: BTreeMap<CollectionName, Revision>,
-    /// The watermarks of diverged collections when the load under way began.
+    /// The watermarks of the diverged collections when the load began.
     diverged_at: BTreeMap<CollectionName, Revision>,
 }
 
 impl Machine {
-    /// A machine that follows these collections and holds nothing.
+    /// A machine that follows these collections and has no documents.
     pub fn new(collections: &BTreeSet<CollectionName>) -> Self {
         let collections = collections
             .iter()
@@ -73,38 +76,43 @@ impl Machine {
         }
     }
 
-    /// What it holds now.
+    /// The current state.
     pub fn root(&self) -> &Root {
         &self.root
     }
 
-    /// What has become visible since this was last asked, in the order in which it did; not in the
-    /// order of revisions. Ask after every step, else it grows.
+    /// Takes everything that became visible since the last call, in the order in which it became
+    /// visible, which is not the order of revisions. Call it after every step; the list has no
+    /// other bound.
     pub fn take_visible(&mut self) -> Vec<VisibleChange> {
         std::mem::take(&mut self.visible)
     }
 
-    /// What would become of a change. Pure: the answer and nothing else.
-    pub fn decide(&self, hint: &ReceivedChange) -> Decision {
-        let Some(collection) = self.root.collection(&hint.collection) else {
+    /// The decision about a change, without applying it.
+    pub fn decide(&self, change: &ReceivedChange) -> Decision {
+        let Some(collection) = self.root.collection(&change.collection) else {
             return Decision::NotFollowed;
         };
         match self.root.epoch {
             None => return Decision::Early,
-            Some(epoch) if epoch != hint.epoch => return Decision::OtherEpoch,
-            // Restored without this collection: it has yet to be loaded.
+            Some(epoch) if epoch != change.epoch => return Decision::OtherEpoch,
+            // Restored from an image that did not have this collection: its load is still to come.
             Some(_ours) if !collection.versioned => return Decision::Early,
             Some(_ours) => {}
         }
-        let superseded = collection.held(&hint.id) > hint.revision;
-        if collection.covered(hint.revision) {
+        let superseded = collection.held(&change.id) > change.revision;
+        // The order of these checks matters: the cheap and final ones come first.
+        if collection.covered(change.revision) {
             Decision::Duplicate
-        } else if hint.change_set.is_none() && collection.watermark >= hint.last_set && superseded {
+        } else if change.change_set.is_none()
+            && collection.watermark >= change.last_set
+            && superseded
+        {
             Decision::Superseded
-        } else if hint.lacks_value() {
+        } else if change.lacks_value() {
             Decision::NeedsValue
-        } else if !self.ready(hint, Some(hint)) {
-            if collection.staged.has_capacity(hint) {
+        } else if !self.ready(change, Some(change)) {
+            if collection.staged.has_capacity(change) {
                 Decision::Staged
             } else {
                 Decision::NoCapacity
@@ -116,34 +124,36 @@ impl Machine {
         }
     }
 
-    /// Does what [`Machine::decide`] says, and then whatever had waited for it. Changes of other
-    /// documents that are still missing do not hold it up, unless they are of a set that comes
-    /// before it.
-    pub fn apply(&mut self, hint: &ReceivedChange) -> Decision {
-        let decision = self.decide(hint);
+    /// Applies a change as [`Machine::decide`] says, and then every staged change that waited for
+    /// it. Missing changes of other documents do not delay it, unless they belong to an earlier
+    /// change set.
+    pub fn apply(&mut self, change: &ReceivedChange) -> Decision {
+        let decision = self.decide(change);
         match decision {
-            Decision::Early => self.keep_early(hint),
+            Decision::Early => self.keep_early(change),
             Decision::Duplicate | Decision::OtherEpoch | Decision::NotFollowed => {}
-            Decision::NeedsValue | Decision::NoCapacity => self.note_known_set(hint),
+            // The change cannot be kept, but its revision is now known to be missing.
+            Decision::NeedsValue | Decision::NoCapacity => self.note_known_set(change),
             Decision::Staged => {
-                self.note_known_set(hint);
-                if let Some(collection) = self.root.collections.get_mut(&hint.collection) {
-                    collection.staged.make_capacity(hint);
-                    collection.staged.insert(hint);
+                self.note_known_set(change);
+                if let Some(collection) = self.root.collections.get_mut(&change.collection) {
+                    collection.staged.make_capacity(change);
+                    collection.staged.insert(change);
                 }
             }
             Decision::Applied | Decision::Superseded => {
-                self.apply_visible(hint);
-                self.apply_visible_set(hint);
+                // First the change, then the rest of its set, then everything that waited for these.
+                self.apply_visible(change);
+                self.apply_visible_set(change);
                 self.settle();
             }
         }
         decision
     }
 
-    /// Applies a record of the feed, which is the log itself: it takes the place of what an event
-    /// said of a revision that still waits. So an event that is wrong holds nothing up for
-    /// longer than the next delta takes.
+    /// Applies a record of the feed. The feed is the change log, so the record replaces a staged
+    /// change of the same revision that an event brought. A wrong event therefore blocks nothing
+    /// for longer than the next catch-up.
     pub fn apply_record(&mut self, record: &ReceivedChange) -> Decision {
         if self.root.epoch == Some(record.epoch)
             && let Some(collection) = self.root.collections.get_mut(&record.collection)
@@ -152,66 +162,69 @@ impl Machine {
                 .get(record.revision)
                 .is_some_and(|waiting| waiting != record)
         {
+            // An event said something else about this revision. The log is right.
             collection.staged.remove(record.revision);
         }
         self.apply(record)
     }
 
-    fn keep_early(&mut self, hint: &ReceivedChange) {
-        let bytes = self.early_bytes + hint.size();
+    fn keep_early(&mut self, change: &ReceivedChange) {
+        let bytes = self.early_bytes + change.size();
+        // Beyond the bound the change is not kept: the load brings it, or catch-up does.
         if self.early.len() < MAX_EARLY && bytes <= MAX_EARLY_BYTES {
             self.early_bytes = bytes;
-            self.early.push(hint.clone());
+            self.early.push(change.clone());
         }
     }
 
-    fn apply_visible(&mut self, hint: &ReceivedChange) {
+    fn apply_visible(&mut self, change: &ReceivedChange) {
         let loading = self.loading;
-        let Some(collection) = self.root.collections.get_mut(&hint.collection) else {
+        let Some(collection) = self.root.collections.get_mut(&change.collection) else {
             return;
         };
-        if collection.held(&hint.id) < hint.revision {
-            self.root.sets.note(hint);
+        // A superseded change is not what readers see, so its set is not remembered for the document.
+        if collection.held(&change.id) < change.revision {
+            self.root.sets.note(change);
         }
-        collection.apply_visible(hint);
+        collection.apply_visible(change);
         self.visible
-            .push(VisibleChange::Change(Arc::new(hint.clone())));
-        // A load under way may still bring a page from before the deletion.
+            .push(VisibleChange::Change(Arc::new(change.clone())));
+        // A load that is under way may still bring the document as it was before its deletion.
         if !loading {
             collection.prune_tombstones();
         }
     }
 
-    /// Whether a change may be visible now: every set before it is, and the rest of its own set is
-    /// here. `coming` counts as here.
-    fn ready(&self, hint: &ReceivedChange, coming: Option<&ReceivedChange>) -> bool {
-        let Some(collection) = self.root.collection(&hint.collection) else {
+    /// Whether a change may become visible: every earlier change set is visible, and all other
+    /// parts of its own set have arrived. `coming` counts as arrived.
+    fn ready(&self, change: &ReceivedChange, coming: Option<&ReceivedChange>) -> bool {
+        let Some(collection) = self.root.collection(&change.collection) else {
             return false;
         };
-        let Some(set) = &hint.change_set else {
-            return collection.watermark >= hint.last_set;
+        let Some(set) = &change.change_set else {
+            return collection.watermark >= change.last_set;
         };
         set.parts.iter().all(|part| {
-            // What is not followed is not waited for.
+            // Parts in collections that are not followed are never sent here.
             let Some(collection) = self.root.collection(&part.collection) else {
                 return true;
             };
             let here = |revision| {
-                let coming = coming
-                    .filter(|hint| hint.collection == part.collection && hint.revision == revision);
+                let coming = coming.filter(|change| {
+                    change.collection == part.collection && change.revision == revision
+                });
                 let waiting = coming.or_else(|| collection.staged.get(revision));
                 collection.seen(revision)
-                    || waiting.is_some_and(|hint| collection.watermark >= hint.last_set)
+                    || waiting.is_some_and(|change| collection.watermark >= change.last_set)
             };
             (part.first.max(collection.watermark + 1)..=part.last).all(here)
         })
     }
 
-    /// Makes visible what waits for nothing any more, until nothing moves. Callers publish once,
-    /// after it.
+    /// Makes staged changes visible until none is ready. The caller publishes once, afterwards.
     ///
-    /// Only the lowest that waits in a collection can be ready: whatever is above has to wait for
-    /// its set as well.
+    /// Only the lowest staged change of a collection can be ready: every higher one waits for the
+    /// same set.
     fn settle(&mut self) {
         let lowest = |machine: &Self| {
             let mut lowest = machine
@@ -219,17 +232,17 @@ impl Machine {
                 .collections
                 .values()
                 .filter_map(|collection| collection.staged.lowest());
-            lowest.find(|hint| machine.ready(hint, None)).cloned()
+            lowest.find(|change| machine.ready(change, None)).cloned()
         };
-        while let Some(hint) = lowest(self) {
-            self.unstage(&hint.collection, hint.revision);
-            self.apply_visible_set(&hint);
+        while let Some(change) = lowest(self) {
+            self.unstage(&change.collection, change.revision);
+            self.apply_visible_set(&change);
         }
     }
 
-    /// Makes the rest of a change's set visible.
-    fn apply_visible_set(&mut self, hint: &ReceivedChange) {
-        for part in hint.change_set.iter().flat_map(|set| &set.parts) {
+    /// Makes the other parts of the change set of a change visible.
+    fn apply_visible_set(&mut self, change: &ReceivedChange) {
+        for part in change.change_set.iter().flat_map(|set| &set.parts) {
             let Some(collection) = self.root.collection(&part.collection) else {
                 continue;
             };
@@ -242,30 +255,31 @@ impl Machine {
 
     fn unstage(&mut self, name: &CollectionName, revision: Revision) {
         let collection = self.root.collections.get_mut(name);
-        if let Some(hint) = collection.and_then(|collection| collection.staged.remove(revision)) {
-            self.apply_visible(&hint);
+        if let Some(change) = collection.and_then(|collection| collection.staged.remove(revision)) {
+            self.apply_visible(&change);
         }
     }
 
-    /// The parts of a set make their revisions known, so that what is missing of it heals.
-    fn note_known_set(&mut self, hint: &ReceivedChange) {
-        self.note_known(&hint.collection, hint.revision);
-        for part in hint.change_set.iter().flat_map(|set| &set.parts) {
+    /// Marks all revisions of the change set of a change as known, so that catch-up asks for the
+    /// missing ones.
+    fn note_known_set(&mut self, change: &ReceivedChange) {
+        self.note_known(&change.collection, change.revision);
+        for part in change.change_set.iter().flat_map(|set| &set.parts) {
             self.note_known(&part.collection, part.last);
         }
     }
 
-    /// Notes that a revision exists, without having seen it.
+    /// Marks a revision as known to exist, without having seen it.
     pub fn note_known(&mut self, collection: &CollectionName, revision: Revision) {
         if let Some(collection) = self.root.collections.get_mut(collection) {
             collection.known = collection.known.max(revision);
         }
     }
 
-    /// Takes note of a publisher's heads; whether this replica lacks something that they name.
+    /// Compares with the heads of a publisher. Returns whether this replica misses something that
+    /// they name.
     ///
-    /// Heads of another history confirm nothing and are answered `true`: only a load can tell what
-    /// to make of them.
+    /// Heads of another epoch confirm nothing and give `true`: a load is needed.
     pub fn compare(&mut self, heads: &[Head]) -> bool {
         let mut lacks = false;
         for head in heads {
@@ -273,6 +287,7 @@ impl Machine {
                 continue;
             };
             if self.root.epoch == Some(head.epoch) {
+                // A head names a revision that exists, even if no event of it ever arrives.
                 collection.known = collection.known.max(head.revision);
                 lacks |= collection.watermark < head.revision;
             } else {
@@ -282,13 +297,13 @@ impl Machine {
         lacks
     }
 
-    /// Notes that a collection's digest was found to differ from its publisher's at the same
+    /// Marks a collection whose digest differed from the digest of its publisher at the same
     /// revision.
     ///
-    /// The next load, whose snapshot is at or above the watermark of its beginning, replaces
-    /// whatever is held up to the snapshot's revision, by values read anew. It is a reset: what
-    /// it held there was wrong, so a document may go back. What it holds above that
-    /// revision stays; if that is wrong too, the digests differ again at the next settled moment.
+    /// The next load, whose snapshot is at or above the watermark at its beginning, replaces all
+    /// documents up to the revision of the snapshot. This is a reset: the held values were wrong,
+    /// so a document may get an older revision. Documents above the revision of the snapshot stay;
+    /// if these are wrong too, the digests differ again at the next settled point.
     pub fn mark_diverged(&mut self, name: &CollectionName) {
         if let Some(collection) = self
             .root
@@ -300,9 +315,9 @@ impl Machine {
         }
     }
 
-    /// Goes on from where another process left off; whether it did. Only a machine that has loaded
-    /// nothing can. What is followed and not in the image stays unloaded, what is in it and not
-    /// followed is ignored.
+    /// Continues from an image. Returns whether it did: only a machine that has loaded nothing can.
+    /// A followed collection that is not in the image stays unloaded; a collection of the image
+    /// that is not followed is ignored.
     pub fn restore(&mut self, image: Image) -> bool {
         if self.root.epoch.is_some()
             || self
@@ -324,7 +339,7 @@ impl Machine {
         true
     }
 
-    /// Begins a load of all followed collections and voids any load before it.
+    /// Begins a load of all followed collections. It makes every load before it invalid.
     pub fn begin_load(&mut self) -> LoadId {
         self.generation += 1;
         self.loading = true;
@@ -337,7 +352,8 @@ impl Machine {
         self.diverged_at = diverged_at
             .map(|(name, held)| (name.clone(), held.watermark))
             .collect();
-        // An image may hold a set whose other half is in a collection that was not followed then.
+        // An image may have one part of a change set whose other part is in a collection that was
+        // not followed then.
         if self
             .root
             .collections
@@ -351,19 +367,19 @@ impl Machine {
         LoadId(self.generation)
     }
 
-    /// Ends a load that came to nothing.
+    /// Ends a load that failed.
     pub fn abandon_load(&mut self, generation: LoadId) {
         if generation == LoadId(self.generation) {
             self.loading = false;
         }
     }
 
-    /// Installs a proven snapshot, all collections in one step, and then what had come early.
+    /// Installs a complete snapshot, all collections in one step, and then the changes that arrived
+    /// before it.
     ///
     /// # Errors
-    /// When the load was voided by a newer one, when good data would be replaced by another store's
-    /// or an older history's (NeverEmpty), or when it is too old to complete what is held.
-    /// Nothing changed then.
+    /// When a newer load has begun, when the snapshot comes from another store or an older epoch
+    /// (NeverEmpty), or when it is too old to complete the current state. Nothing has changed then.
     pub fn install(
         &mut self,
         generation: LoadId,
@@ -373,15 +389,17 @@ impl Machine {
             return Err(InstallError::Superseded);
         }
         self.loading = false;
+        // On an error nothing has changed: `install` checks everything before its first write.
         let installed =
             snapshot::install(&mut self.root, &self.floor, &self.diverged_at, snapshot)?;
         self.visible.push(VisibleChange::Installed);
         if installed.how == InstallKind::Replaced {
-            // Revisions count anew.
+            // Revisions of the new epoch have no relation to the remembered sets.
             self.root.sets = RecentSets::default();
         }
         self.root.generation +=
             u64::from(installed.how == InstallKind::Replaced || installed.resets > 0);
+        // The snapshot may have completed sets that were waiting.
         self.settle();
         self.replay_early();
         Ok(installed)
@@ -389,14 +407,14 @@ impl Machine {
 
     fn replay_early(&mut self) {
         self.early_bytes = 0;
-        for hint in std::mem::take(&mut self.early) {
-            // Without its value an early change stays a hole that the next heads show.
-            self.apply(&hint);
+        for change in std::mem::take(&mut self.early) {
+            // Without its value the change leaves a gap, which the next heads show.
+            self.apply(&change);
         }
     }
 
-    /// Replaces an unversioned collection by a full list (requirement A20: `load()`). A versioned one
-    /// is left alone.
+    /// Replaces an unversioned collection by a full list (requirement A20: `load()`). A versioned
+    /// collection is not changed.
     pub fn replace_unversioned(
         &mut self,
         name: &CollectionName,
@@ -419,7 +437,8 @@ impl Machine {
         }
     }
 
-    /// Sets a document of an unversioned collection (requirement A20: `addLocal`); whether it could.
+    /// Sets a document of an unversioned collection (requirement A20: `addLocal`). Returns whether
+    /// the collection is unversioned.
     pub fn add_unversioned(
         &mut self,
         name: &CollectionName,
@@ -438,8 +457,8 @@ impl Machine {
         true
     }
 
-    /// Takes a document of an unversioned collection away (requirement A20: `removeLocal`); whether it
-    /// was there.
+    /// Removes a document of an unversioned collection (requirement A20: `removeLocal`). Returns
+    /// whether it existed.
     pub fn remove_unversioned(&mut self, name: &CollectionName, id: &DocumentId) -> bool {
         let collection = self
             .root

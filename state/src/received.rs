@@ -1,4 +1,5 @@
-//! What arrives, and what becomes of it. Nothing here decides; see [`crate::machine`].
+//! A change that reaches a replica, and the decision about it. Nothing here decides; see
+//! [`crate::machine`].
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -8,10 +9,10 @@ use contract::{
 };
 use serde::Deserialize;
 
-/// A change as it reaches the machine: complete, checked, and with a revision.
+/// A change as it reaches the machine: checked, and with a revision.
 ///
-/// It is read from the data of an event that has all of that; whatever else an event may be is for
-/// [`EventData`] to say.
+/// It is parsed from the data of an event that has a revision; other events are parsed as
+/// [`EventData`].
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawChange")]
 pub struct ReceivedChange {
@@ -19,21 +20,22 @@ pub struct ReceivedChange {
     pub collection: CollectionName,
     /// The document.
     pub id: DocumentId,
-    /// The history that `revision` counts in.
+    /// The epoch of `revision`.
     pub epoch: Epoch,
-    /// Its place in the collection.
+    /// Its position in the collection.
     pub revision: Revision,
-    /// What it does.
+    /// Its effect.
     pub op: Operation,
-    /// The value, when it came along and its checksum holds.
+    /// The value, if it was included and its checksum matches.
     pub config: Option<CanonicalJson>,
-    /// See [`Change::last_set`]. It never becomes visible before the watermark has reached this.
+    /// See [`Change::last_set`]. The change becomes visible after the watermark has reached this
+    /// revision.
     pub last_set: Revision,
-    /// The set it is a member of. It never becomes visible before the rest of the set.
+    /// The change set. The change becomes visible together with the other parts of it.
     pub change_set: Option<Arc<ChangeSet>>,
 }
 
-/// The data of an event, as far as a machine wants to know it.
+/// The members of event data that the machine uses.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RawChange {
@@ -72,34 +74,35 @@ impl TryFrom<RawChange> for ReceivedChange {
     }
 }
 
-/// What becomes of a change.
+/// The decision about a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// It is visible, and with it whatever it was the last missing piece of.
+    /// The change is visible, and with it every staged change that waited for it.
     Applied,
-    /// It waits, unseen by readers, for the rest of its set or for a set before it. Repeats are
-    /// duplicates.
+    /// The change is staged: it waits for the rest of its change set, or for an earlier change set.
+    /// Readers do not see it; a repetition is a duplicate.
     Staged,
-    /// It would have to wait, but too much is waiting already. Nothing changed but that it is known
-    /// to exist.
+    /// The change would have to be staged, but there is no capacity. Its revision is marked as
+    /// known, so catch-up brings it.
     NoCapacity,
-    /// Its revision had been seen.
+    /// The revision was seen before.
     Duplicate,
-    /// The document is newer; the revision now counts as seen.
+    /// The document has a newer revision; this one now counts as seen.
     Superseded,
-    /// It counts in another history. Nothing changed.
+    /// The change belongs to another epoch. Nothing changed.
     OtherEpoch,
-    /// It came before the first load of its collection and is kept for it.
+    /// The change arrived before the first load of its collection and is kept for it.
     Early,
-    /// Its collection is not followed.
+    /// The collection is not followed.
     NotFollowed,
-    /// Its value is needed and did not come along. Nothing changed but that it is known to exist.
+    /// The value is needed and was not included. The revision is marked as known; nothing else
+    /// changed.
     NeedsValue,
 }
 
 impl ReceivedChange {
-    /// What an event says, if it has a revision. A value whose checksum does not hold counts as
-    /// absent.
+    /// The change of an event, if it has a revision. A value whose checksum does not match counts
+    /// as missing.
     pub fn from_event(data: &EventData) -> Option<Self> {
         let revision = data.revision?;
         Some(Self {
@@ -114,7 +117,7 @@ impl ReceivedChange {
         })
     }
 
-    /// What a record of the feed says. A value whose checksum does not hold counts as absent.
+    /// The change of a record of the feed. A value whose checksum does not match counts as missing.
     pub fn from_change(change: Change) -> Self {
         Self {
             change_set: membership(change.change_set, &change.collection, change.revision),
@@ -128,8 +131,8 @@ impl ReceivedChange {
         }
     }
 
-    /// The same as the data of an event, as [`ReceivedChange::from_event`] reads it; `None` when its value
-    /// did not come along.
+    /// The same as event data, as [`ReceivedChange::from_event`] reads it; `None` when the value is
+    /// missing.
     pub fn event(&self) -> Option<EventData> {
         if self.lacks_value() {
             return None;
@@ -153,13 +156,12 @@ impl ReceivedChange {
             epoch: Some(self.epoch),
             last_set: Some(self.last_set),
             change_set: self.change_set.as_deref().cloned(),
-            // A replica keeps nothing of who asked for a change.
+            // Replicas do not keep the context of a request.
             context: contract::Context::default(),
         })
     }
 
-    /// The document that it makes; `None` when it takes one away, or when its value did not come
-    /// along.
+    /// The document that the change creates; `None` for a deletion, and when the value is missing.
     pub(crate) fn document(&self) -> Option<Document> {
         let config = self
             .config
@@ -168,12 +170,12 @@ impl ReceivedChange {
         Some(Document::new(self.id.clone(), self.revision, config))
     }
 
-    /// Whether its value is needed and did not come along.
+    /// Whether the value is needed and missing.
     pub fn lacks_value(&self) -> bool {
         self.op != Operation::Delete && self.config.is_none()
     }
 
-    /// Bytes of the value.
+    /// Size of the value, in bytes.
     pub fn size(&self) -> usize {
         self.config
             .as_ref()
@@ -185,8 +187,8 @@ fn intact(config: Option<CanonicalJson>, crc: Option<Crc>) -> Option<CanonicalJs
     config.filter(|config| crc.is_none_or(|crc| crc == config.crc()))
 }
 
-/// A set that does not name the change itself could never be complete with it: such a change stands
-/// alone.
+/// A change set that does not name the change itself could never become complete: such a change
+/// counts as a change without a set.
 fn membership(
     set: Option<ChangeSet>,
     collection: &CollectionName,

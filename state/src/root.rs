@@ -1,4 +1,5 @@
-//! What readers see: every followed collection at one moment.
+//! The state that readers see: every followed collection at one moment. It never changes after it
+//! was published.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +8,8 @@ use imbl::{OrdMap, ordmap::DiffItem};
 
 use crate::{collection::CollectionState, sets::RecentSets};
 
-/// An immutable view over all followed collections. Cloning is cheap and pins the moment: whatever
-/// is applied later, a clone never changes.
+/// An immutable view over all followed collections. Cloning is cheap, and a clone is never changed
+/// by a later step.
 #[derive(Debug, Clone, Default)]
 pub struct Root {
     pub(crate) epoch: Option<Epoch>,
@@ -17,22 +18,22 @@ pub struct Root {
     pub(crate) sets: RecentSets,
 }
 
-/// What became of one document between two moments. However often it changed in between, there is
-/// one difference.
+/// The difference of one document between two moments. Several changes in between give one
+/// difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Difference<'a> {
     /// Its collection.
     pub collection: &'a CollectionName,
     /// The document.
     pub id: &'a DocumentId,
-    /// What it was; `None` when it was not there.
+    /// The old document; `None` when it did not exist.
     pub before: Option<&'a Document>,
-    /// What it is; `None` when it is not there any more.
+    /// The new document; `None` when it no longer exists.
     pub now: Option<&'a Document>,
 }
 
 impl Root {
-    /// The history it is in; `None` until the first load.
+    /// The epoch; `None` until the first load.
     pub fn epoch(&self) -> Option<Epoch> {
         self.epoch
     }
@@ -55,8 +56,8 @@ impl Root {
         self.collections.iter()
     }
 
-    /// Where a delta has to start: the watermark of every collection that lacks something known to
-    /// exist.
+    /// Where catch-up must start: the watermark of every collection that misses a revision which is
+    /// known to exist.
     pub fn gaps(&self) -> BTreeMap<CollectionName, Revision> {
         let lacks = |(_name, held): &(&CollectionName, &CollectionState)| {
             held.loaded && held.versioned && held.known > held.watermark
@@ -73,15 +74,14 @@ impl Root {
         self.collections.get(collection)?.get(id)
     }
 
-    /// Counts how often what is held was replaced by what counts anew: a first load, a newer
-    /// history, a reset of what had diverged. Differences across that are no changes that
-    /// anybody made.
+    /// Counts the replacements of the whole state: a first load, a newer epoch, a reset after a
+    /// divergence. Differences across such a replacement are not changes that a client made.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// What has to be done to `old` to make it this: by collection, then by id. What both share is
-    /// not looked at.
+    /// The differences from `old` to this state, by collection and id. Parts that both share are
+    /// skipped.
     pub fn changes_since<'a>(&'a self, old: &'a Self) -> Vec<Difference<'a>> {
         let mut differences = Vec::new();
         for (collection, held) in &self.collections {
@@ -122,8 +122,8 @@ impl Root {
         differences
     }
 
-    /// The change set that made a document what it is, or took it away, when that is one of the
-    /// last 256 that came.
+    /// The change set that gave a document its value, or deleted it, if it is one of the last 256
+    /// change sets.
     pub fn set_of(&self, collection: &CollectionName, id: &DocumentId) -> Option<&ChangeSet> {
         self.sets.set_of(
             collection,

@@ -1,7 +1,7 @@
-//! Which change sets came last, so that who refuses one document knows what belongs to it.
+//! The last change sets, so that a reader that refuses one document of a set can find the others.
 //!
-//! It decides nothing about what is held: raw readers see every set whole without it. It is
-//! bounded, and not on disk.
+//! Nothing about the state is decided here: readers see every change set complete without it. It is
+//! bounded, and not saved to disk.
 
 use std::sync::Arc;
 
@@ -10,33 +10,33 @@ use imbl::{OrdMap, Vector};
 
 use crate::received::ReceivedChange;
 
-/// Sets that are remembered.
+/// Number of change sets that are remembered.
 const MAX_SETS: usize = 256;
 
-/// The last sets whose members became visible. Cloning shares them.
+/// The last change sets that became visible. Cloning shares them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RecentSets {
     /// Oldest first.
     sets: Vector<Arc<ChangeSet>>,
-    /// The same by collection and first revision, with the last revision.
+    /// Index by collection and first revision; the value is the last revision.
     parts: OrdMap<(CollectionName, Revision), (Revision, Arc<ChangeSet>)>,
-    /// What the members of these sets took away: an absent document has no revision of its own.
+    /// The deletions of these sets: a deleted document has no revision of its own.
     deleted: OrdMap<(CollectionName, DocumentId), Revision>,
 }
 
 impl RecentSets {
-    /// Notes that a change became visible, in this order.
-    pub(crate) fn note(&mut self, hint: &ReceivedChange) {
-        if let Some(set) = &hint.change_set
+    /// Remembers the change set of a change that became visible.
+    pub(crate) fn note(&mut self, change: &ReceivedChange) {
+        if let Some(set) = &change.change_set
             && self.sets.back().is_none_or(|last| last.id != set.id)
         {
             self.remember(set);
         }
-        let gone = hint.change_set.is_some() && hint.config.is_none();
+        let gone = change.change_set.is_some() && change.config.is_none();
         if gone || !self.deleted.is_empty() {
-            let key = (hint.collection.clone(), hint.id.clone());
+            let key = (change.collection.clone(), change.id.clone());
             _ = if gone {
-                self.deleted.insert(key, hint.revision)
+                self.deleted.insert(key, change.revision)
             } else {
                 self.deleted.remove(&key)
             };
@@ -71,7 +71,8 @@ impl RecentSets {
         }
     }
 
-    /// The set that made a document what it is: `revision` when it is there.
+    /// The change set that gave a document its value; `revision` is the revision of the document,
+    /// if it exists.
     pub(crate) fn set_of(
         &self,
         collection: &CollectionName,

@@ -1,4 +1,4 @@
-//! A full load: proven complete first, then installed in one step.
+//! A full load: first proven complete, then installed in one step.
 
 use std::collections::BTreeMap;
 
@@ -30,37 +30,39 @@ struct Part {
     documents: Vec<Document>,
 }
 
-/// What an install did.
+/// The result of an install.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Installed {
-    /// What became of what was held.
+    /// What happened to the state.
     pub how: InstallKind,
-    /// InstallKind many diverged collections were reset.
+    /// Number of diverged collections that were reset.
     pub resets: usize,
 }
 
-/// What an install made of what was held.
+/// What an install did with the previous state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InstallKind {
-    /// The same history went on.
+    /// The same epoch continues.
     CaughtUp,
-    /// A first load, or a newer history: the snapshot alone holds.
+    /// A first load, or a newer epoch: the snapshot replaces everything.
     Replaced,
 }
 
-/// Why good data stays and the snapshot goes.
+/// Why the state stays and the snapshot is discarded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InstallError {
-    /// A newer load began.
+    /// A newer load has begun.
     #[error("a newer load has begun")]
     Superseded,
-    /// It comes from a store of another lineage: a blank one, or one that was put in its place.
+    /// The snapshot comes from a store of another lineage: a blank store, or one that replaced the
+    /// store.
     #[error("it comes from another store (epoch {0}); the last good values stay")]
     OtherStore(Epoch),
-    /// It comes from a history that was left.
+    /// The snapshot belongs to an older epoch.
     #[error("it comes from the older history {0}; the last good values stay")]
     OlderEpoch(Epoch),
-    /// It is older than what was held when its load began, and would show half of a set.
+    /// The snapshot is older than the state was when its load began, and would show half of a
+    /// change set.
     #[error("it is older than what is held of {0}; the last good values stay")]
     Behind(CollectionName),
 }
@@ -122,11 +124,11 @@ impl SnapshotBuilder {
 
 /// Installs a snapshot over all collections, unless it is below `floor`.
 ///
-/// A collection that is ahead of the snapshot stays as it is while another is replaced, and yet no
-/// set is torn: W never passes a set that is not visible, so a set below W here was made visible in
-/// all collections at once, and there it is in the snapshot or above its revision, where it stays.
-/// What breaks this is a collection that was not followed when the set came: that is what `floor`
-/// is for.
+/// A collection that is ahead of the snapshot keeps its newer documents while another is replaced,
+/// and still no change set is torn. The watermark never passes a set that is not visible, so a set
+/// below it became visible in all collections at once; each part is either in the snapshot or above
+/// its revision, where it stays. The exception is a collection that was not followed when the set
+/// arrived: `floor` covers that case.
 pub(crate) fn install(
     root: &mut Root,
     floor: &BTreeMap<CollectionName, Revision>,
@@ -150,8 +152,8 @@ pub(crate) fn install(
     Ok(Installed { how, resets })
 }
 
-/// NeverEmpty: only a later history of the same store may replace what is held. Such a one may be
-/// empty: a publisher declares it after it has verified its store, and a blank store has another
+/// NeverEmpty: only a later epoch of the same store may replace the state. Such an epoch may be
+/// empty: a publisher declares it after it verified its store, and a blank store has another
 /// lineage.
 fn admit(
     root: &Root,
@@ -160,7 +162,7 @@ fn admit(
 ) -> Result<InstallKind, InstallError> {
     let theirs = snapshot.epoch;
     let Some(ours) = root.epoch else {
-        // Lists of a publisher that counts no revisions are good data as well.
+        // Lists of a publisher without revisions are good data as well.
         let holds_any = |name: &CollectionName| {
             root.collections
                 .get(name)
@@ -210,14 +212,14 @@ impl Part {
         collection
     }
 
-    /// The snapshot, overridden by every held document or tombstone of a higher revision than its
-    /// head's. `diverged_at` is the watermark that a diverged collection had when the load began.
+    /// The snapshot, overridden by every document or tombstone with a revision above its head.
+    /// `diverged_at` is the watermark of a diverged collection when the load began.
     fn catch_up(self, held: &mut CollectionState, diverged_at: Option<Revision>) {
         let at = self.head.revision;
         let suffices = match diverged_at {
-            // Every change above the snapshot has come since the load began, so every deletion
-            // among them is still known: it can be laid over the snapshot in full, also
-            // while changes keep coming.
+            // Every change above the snapshot arrived after the load began, so the tombstones of
+            // all deletions among them still exist. They can be applied over the snapshot, also
+            // while changes keep arriving.
             Some(watermark) if held.diverged && at >= watermark => false,
             _ if held.diverged => held.watermark > at,
             _ => held.watermark >= at,
@@ -242,15 +244,15 @@ impl Part {
             next.tombstones.insert(id.clone(), *revision);
         }
         next.known = next.known.max(held.known);
-        // Which revisions were seen is carried over, never guessed from documents: a superseded one
-        // leaves no trace there.
+        // The seen revisions are carried over and not derived from the documents: a superseded
+        // change leaves no document.
         next.beyond = held.beyond.clone();
         if held.watermark > at {
             next.beyond.insert(at + 1..=held.watermark);
         }
         next.see_all(at);
         next.staged = held.staged.above(next.watermark);
-        // The snapshot's own moment is not one of this collection when newer changes lie over it.
+        // The revision of the snapshot is no settled point when newer changes are applied over it.
         next.last_settled = held.last_settled.filter(|_last| !held.diverged);
         next.note_settled();
         next.prune_tombstones();

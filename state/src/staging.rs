@@ -1,5 +1,5 @@
-//! Changes that are here but must not be visible yet. They are never served, saved, or counted into
-//! the watermark.
+//! Changes that have arrived but must not be visible yet. They are never served, never saved, and
+//! never counted into the watermark.
 
 use std::ops::RangeInclusive;
 
@@ -8,18 +8,18 @@ use imbl::OrdMap;
 
 use crate::received::ReceivedChange;
 
-/// Most changes that wait, per collection.
+/// Largest number of staged changes per collection.
 pub(crate) const MAX_CHANGES: usize = 4_096;
-/// Most bytes of values that wait, per collection. A whole set always fits (see
-/// [`contract::set::MAX_BYTES`]).
+/// Largest size of the values of staged changes per collection, in bytes. A whole change set always
+/// fits (see [`contract::set::MAX_BYTES`]).
 pub(crate) const MAX_BYTES: usize = 16 << 20;
 
-/// The waiting changes of one collection. Cloning shares them.
+/// The staged changes of one collection. Cloning shares them.
 ///
-/// It is bounded, and the lowest revisions always find room. That is why healing by delta always
-/// progresses: the lowest set that is incomplete is made of the lowest revisions that wait, in each
-/// of its collections, so a delta that hands them on in order completes it, however much else has
-/// come before.
+/// Staging is bounded, and the lowest revisions always have capacity. That is why catch-up always
+/// progresses: the lowest incomplete change set has the lowest staged revisions in each of its
+/// collections, so a delta that delivers changes in order completes it, however many other changes
+/// arrived before.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Staging {
     changes: OrdMap<Revision, ReceivedChange>,
@@ -36,18 +36,19 @@ impl Staging {
     }
 
     pub(crate) fn lowest(&self) -> Option<&ReceivedChange> {
-        self.changes.get_min().map(|(_revision, hint)| hint)
+        self.changes.get_min().map(|(_revision, change)| change)
     }
 
-    /// How many of the highest revisions have to go for a change; `None` when it is too high to
-    /// find room.
+    /// How many of the highest revisions must be removed for a change; `None` when the change
+    /// itself is too high.
     fn evictions(&self, coming: &ReceivedChange) -> Option<usize> {
-        let (mut count, mut bytes) = (self.len() + 1, self.bytes + coming.size());
+        let mut count = self.len() + 1;
+        let mut bytes = self.bytes + coming.size();
         let mut higher = self
             .changes
             .values()
             .rev()
-            .take_while(|hint| hint.revision > coming.revision);
+            .take_while(|change| change.revision > coming.revision);
         let mut gone = 0;
         while count > MAX_CHANGES || bytes > MAX_BYTES {
             bytes -= higher.next()?.size();
@@ -61,30 +62,30 @@ impl Staging {
         self.evictions(coming).is_some()
     }
 
-    /// Lets the highest go for a change. They were never seen: they are still known to exist, and
-    /// heal from the feed.
-    pub(crate) fn make_capacity(&mut self, hint: &ReceivedChange) {
-        for _highest in 0..self.evictions(hint).unwrap_or(0) {
+    /// Removes the highest revisions to make capacity for a change. Readers never saw them; they
+    /// stay known to exist, and catch-up brings them again.
+    pub(crate) fn make_capacity(&mut self, change: &ReceivedChange) {
+        for _highest in 0..self.evictions(change).unwrap_or(0) {
             if let Some(&(highest, _)) = self.changes.get_max() {
                 self.remove(highest);
             }
         }
     }
 
-    pub(crate) fn insert(&mut self, hint: &ReceivedChange) {
-        self.bytes += hint.size();
-        self.changes.insert(hint.revision, hint.clone());
+    pub(crate) fn insert(&mut self, change: &ReceivedChange) {
+        self.bytes += change.size();
+        self.changes.insert(change.revision, change.clone());
     }
 
     pub(crate) fn remove(&mut self, revision: Revision) -> Option<ReceivedChange> {
-        let hint = self.changes.remove(&revision)?;
-        self.bytes -= hint.size();
-        Some(hint)
+        let change = self.changes.remove(&revision)?;
+        self.bytes -= change.size();
+        Some(change)
     }
 
-    /// Which revisions of a run wait.
+    /// The staged revisions within a run.
     pub(crate) fn within(&self, run: RangeInclusive<Revision>) -> Vec<Revision> {
-        // A range that ends before it begins is a panic, not an empty one.
+        // `BTreeMap::range` panics on a range that ends before it begins.
         if run.is_empty() {
             Vec::new()
         } else {
@@ -95,7 +96,7 @@ impl Staging {
         }
     }
 
-    /// Only what is above a revision.
+    /// Keeps only the changes above a revision.
     pub(crate) fn above(&self, revision: Revision) -> Self {
         let changes = self.changes.split(&revision).1;
         let bytes = changes.values().map(ReceivedChange::size).sum();

@@ -4,11 +4,11 @@
 //! after every step; `histories` generates them. The rest are single cases, each of which was or
 //! could have been a mistake.
 
+mod capacity;
 mod cases;
 mod differences;
 mod histories;
 mod images;
 mod model;
-mod room;
 mod sets;
 mod world;

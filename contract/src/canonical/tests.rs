@@ -1,4 +1,4 @@
-//! One spelling: the examples of the standard, what is refused and where, and any JSON at all.
+//! The canonical form: the examples of RFC 8785, refused texts with their pointers, and generated JSON.
 
 use proptest::prelude::*;
 
@@ -46,7 +46,7 @@ fn integers_keep_their_digits() {
 }
 
 #[test]
-fn what_a_double_spells_can_be_read_again() {
+fn the_text_of_a_double_can_be_parsed_again() {
     assert_eq!(canonical("1e20"), "100000000000000000000");
     assert_eq!(canonical("100000000000000000000"), "100000000000000000000");
 }
@@ -163,7 +163,7 @@ proptest! {
         prop_assert!(same(&a, &b), "{} became {}", a, b);
     }
 
-    /// What is seen to be canonical at a glance is what the spelling would have made of it.
+    /// A text that the fast check accepts is exactly what the conversion would write.
     #[test]
     fn a_glance_is_never_wrong(text in any_json(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
         let canonical = CanonicalJson::parse(text.as_bytes()).expect("valid");
@@ -172,8 +172,8 @@ proptest! {
         for text in [text.as_bytes(), canonical.as_str().as_bytes(), &bytes] {
             let Ok(raw) = serde_json::from_slice::<&RawValue>(text) else { continue };
             if is_canonical(raw.get()) {
-                let respelt = CanonicalJson::respell(raw).expect("canonical");
-                prop_assert_eq!(respelt.as_str(), raw.get());
+                let converted = CanonicalJson::convert(raw).expect("canonical");
+                prop_assert_eq!(converted.as_str(), raw.get());
             }
         }
     }

@@ -1,5 +1,5 @@
-//! `make chaos FAULTS=n [SEED=s]`: the fault campaign. RATE is writes a second, VIA is `dapr`,
-//! `pubsub`, `streams` or `local`.
+//! `make chaos FAULTS=n [SEED=s]`: the fault campaign. RATE is the number of writes per second, VIA
+//! is `dapr`, `pubsub`, `streams`, `local` or `feed`.
 
 use std::{
     io::{IsTerminal, Write},
@@ -10,9 +10,9 @@ use std::{
 use e2e::{
     chaos::{
         campaign::{self, Options, Progress},
-        way,
+        transport,
     },
-    environment::number,
+    testbed::environment::number_or,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,35 +29,35 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> anyhow::Result<()> {
-    let via = way::named(&std::env::var("VIA").unwrap_or_default())?;
-    // Short enough to be read out to somebody.
+    let transport = transport::named(&std::env::var("VIA").unwrap_or_default())?;
+    // Nine digits at most, so that a person can read the seed out.
     let seed = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64 % 1_000_000_000;
     let options = Options {
-        faults: number("FAULTS", 100)?,
-        seed: number("SEED", seed)?,
-        rate: number("RATE", 60)?,
-        via,
+        faults: number_or("FAULTS", 100)?,
+        seed: number_or("SEED", seed)?,
+        rate: number_or("RATE", 60)?,
+        transport,
     };
     let progress = Terminal::new(options.faults);
     let (seed, faults, rate) = (options.seed, options.faults, options.rate);
     progress.say(&format!(
-        "seed {seed} ({faults} faults, {rate} writes/s, via {})",
-        way::name(via)
+        "seed {seed} ({faults} faults, {rate} writes/s, transport {})",
+        transport::name(transport)
     ));
     let mut terminated = signal(SignalKind::terminate())?;
     let report = tokio::select! {
         report = campaign::run(&options, &progress) => report?,
-        // Whoever is dropped ends its processes.
+        // Dropping the campaign ends its processes.
         _ = tokio::signal::ctrl_c() => anyhow::bail!("stopped; seed {seed}"),
         _ = terminated.recv() => anyhow::bail!("stopped; seed {seed}"),
     };
     progress.bar.finish_and_clear();
-    report.verdict()?;
+    report.check()?;
     writeln!(std::io::stdout(), "{report}").ok();
     Ok(())
 }
 
-/// A bar on a terminal, lines elsewhere.
+/// A progress bar on a terminal, lines in all other outputs.
 struct Terminal {
     bar: ProgressBar,
     lines: bool,

@@ -13,30 +13,29 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::{
-    cast::{CHECK_IN, Cast},
+    actions::Actions,
     clock,
-    deeds::Deeds,
+    cluster::{CHECK_IN, Cluster},
+    counts::CounterSums,
     driver::Driver,
-    journal::Ms,
-    judge::{Broken, Index, Promise, Replica, Sample, durable, grew},
-    look,
-    nemesis::{self, Scene},
-    observe::Record,
+    nemesis::{self, FaultContext},
+    observations::Observations,
     random::Random,
-    reader::{self, Eye},
+    reader::{self, SnapshotParser},
+    record::Millis,
     report::Report,
     schedule::{Fault, Targets, plan},
-    tally::Tally,
-    way,
+    snapshot, transport,
+    validators::{FailedCheck, Promise, ReplicaValidator, Sample, WriteIndex, durable, grew},
 };
-use crate::{stage::Via, wait::within};
+use crate::testbed::{Transport, wait::within};
 
 /// Faults between two silences.
 const ROUND: usize = 20;
 /// How long replicas may take to equal the publisher after the last fault.
 const CONVERGES: Duration = Duration::from_secs(15);
 /// How long requests and the machine may take on their way.
-const SLACK: Ms = 500;
+const SLACK: Millis = 500;
 /// What a fault takes on two cores, silences included: measured.
 const FAULT: Duration = Duration::from_millis(1_100);
 /// However many faults: no round begins after that.
@@ -52,7 +51,7 @@ pub struct Options {
     /// Writes a second.
     pub rate: u64,
     /// What carries the events.
-    pub via: Via,
+    pub transport: Transport,
 }
 
 /// What is said while it goes on.
@@ -76,33 +75,33 @@ pub async fn run(options: &Options, progress: &impl Progress) -> anyhow::Result<
         "about {} min, never more than 25",
         expected.as_secs() / 60 + 1
     ));
-    let cast = Cast::start(options.via)
+    let cluster = Cluster::start(options.transport)
         .await
-        .context("setting the stage")?;
+        .context("setting the testbed")?;
     let clocks = clock::library().is_some();
     if !clocks {
         progress.say("NOTE: libfaketime is not there (Debian: faketime; or LIBFAKETIME): NO WALL CLOCK IS SHIFTED");
     }
     let driver = Driver::new(began);
     let mut random = Random::new(options.seed ^ 0x5eed);
-    let mut campaign = Campaign::new(options, &cast, &driver, progress, clocks);
-    let records: Vec<_> = cast
+    let mut campaign = Campaign::new(options, &cluster, &driver, progress, clocks);
+    let records: Vec<_> = cluster
         .replicas
         .iter()
-        .map(|_| Mutex::<Record>::default())
+        .map(|_| Mutex::<Observations>::default())
         .collect();
     // What replicas show before every document was made once is no reader's business.
-    driver.sow(&cast).await?;
+    driver.create_all(&cluster).await?;
     within(
         CONVERGES,
         "every replica has all that was sown",
-        async || look::same(&cast).await,
+        async || snapshot::same(&cluster).await,
     )
     .await?;
-    let watched = cast.replicas.iter().zip(&records);
+    let watched = cluster.replicas.iter().zip(&records);
     let readers =
-        join_all(watched.map(|(member, record)| reader::watch(&cast, member, &driver, record)));
-    let tally = Mutex::<Tally>::default();
+        join_all(watched.map(|(member, record)| reader::watch(&cluster, member, &driver, record)));
+    let sums = Mutex::<CounterSums>::default();
     let ended = |name: &str, said: &str| {
         progress.say(&format!(
             "{name} had ended by itself and is started again: {said}"
@@ -110,23 +109,25 @@ pub async fn run(options: &Options, progress: &impl Progress) -> anyhow::Result<
     };
     let ended = tokio::select! {
         ended = campaign.rounds(&records) => ended,
-        _ = driver.run(&cast, options.rate, &mut random) => unreachable!("it never ends"),
+        _ = driver.run(&cluster, options.rate, &mut random) => unreachable!("it never ends"),
         _ = readers => unreachable!("it never ends"),
-        _ = look::count(&cast, &tally) => unreachable!("it never ends"),
-        error = cast.keep(ended) => Err(error),
+        _ = snapshot::count(&cluster, &sums) => unreachable!("it never ends"),
+        error = cluster.keep(ended) => Err(error),
     };
     let Campaign {
-        mut report, deeds, ..
+        mut report,
+        actions,
+        ..
     } = campaign;
     report.seconds = began.elapsed().as_secs();
-    report.count(&driver.journal(), &records);
-    let deeds = deeds.into_inner().unwrap_or_else(PoisonError::into_inner);
-    report.count_deeds(&deeds, &look::said(&cast).await);
-    let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
-    report.events = look::EVENTS.map(|counter| tally.sum(counter));
-    report.arrivals = look::ARRIVALS.map(|counter| tally.sum(counter));
-    if ended.is_err() || report.verdict().is_err() {
-        report.kept = Some(look::keep(options.seed, &cast, &driver, &records).await?);
+    report.count(&driver.record(), &records);
+    let actions = actions.into_inner().unwrap_or_else(PoisonError::into_inner);
+    report.count_actions(&actions, &snapshot::said(&cluster).await);
+    let sums = sums.into_inner().unwrap_or_else(PoisonError::into_inner);
+    report.events = snapshot::EVENTS.map(|counter| sums.sum(counter));
+    report.arrivals = snapshot::ARRIVALS.map(|counter| sums.sum(counter));
+    if ended.is_err() || report.check().is_err() {
+        report.kept = Some(snapshot::keep(options.seed, &cluster, &driver, &records).await?);
     }
     ended.with_context(|| format!("seed {}, logs in {:?}", options.seed, report.kept))?;
     report.write()?;
@@ -135,61 +136,63 @@ pub async fn run(options: &Options, progress: &impl Progress) -> anyhow::Result<
 
 struct Campaign<'a, P> {
     options: &'a Options,
-    cast: &'a Cast,
+    cluster: &'a Cluster,
     driver: &'a Driver,
     progress: &'a P,
     targets: Targets,
-    judges: Vec<Replica>,
+    validators: Vec<ReplicaValidator>,
     samples: Vec<Option<Sample>>,
-    deeds: Mutex<Deeds>,
+    actions: Mutex<Actions>,
     /// How many of the orderly ends were judged.
-    judged: usize,
+    validated: usize,
     report: Report,
 }
 
 impl<'a, P: Progress> Campaign<'a, P> {
     fn new(
         options: &'a Options,
-        cast: &'a Cast,
+        cluster: &'a Cluster,
         driver: &'a Driver,
         progress: &'a P,
         clocks: bool,
     ) -> Self {
-        let staleness = CHECK_IN.as_millis() as Ms * 5 / 2 + SLACK;
-        let judges = cast
+        let staleness = CHECK_IN.as_millis() as Millis * 5 / 2 + SLACK;
+        let validators = cluster
             .replicas
             .iter()
-            .map(|member| Replica::new(&cast.parts[member.part].name, staleness))
+            .map(|member| {
+                ReplicaValidator::new(&cluster.components[member.component].name, staleness)
+            })
             .collect();
-        let targets = Targets::of(cast, clocks);
-        let samples = vec![None; cast.parts.len()];
-        let via = way::name(options.via);
+        let targets = Targets::of(cluster, clocks);
+        let samples = vec![None; cluster.components.len()];
+        let transport = transport::name(options.transport);
         let report = Report {
             seed: options.seed,
-            via,
+            transport,
             asked: options.faults,
             ..Report::default()
         };
-        let deeds = Mutex::default();
+        let actions = Mutex::default();
         Self {
             options,
-            cast,
+            cluster,
             driver,
             progress,
             targets,
-            judges,
+            validators,
             samples,
-            deeds,
-            judged: 0,
+            actions,
+            validated: 0,
             report,
         }
     }
 
-    async fn rounds(&mut self, records: &[Mutex<Record>]) -> anyhow::Result<()> {
+    async fn rounds(&mut self, records: &[Mutex<Observations>]) -> anyhow::Result<()> {
         let plan = plan(self.options.seed, self.options.faults, &self.targets);
         self.settle(records).await?;
         for round in plan.chunks(ROUND) {
-            if self.driver.now() > LONGEST.as_millis() as Ms {
+            if self.driver.now() > LONGEST.as_millis() as Millis {
                 let dealt = self.report.faults.values().sum::<usize>();
                 self.progress.say(&format!(
                     "NOTE: TIME IS UP after {dealt} of {} faults",
@@ -197,33 +200,33 @@ impl<'a, P: Progress> Campaign<'a, P> {
                 ));
                 break;
             }
-            let scene = Scene {
-                cast: self.cast,
+            let context = FaultContext {
+                cluster: self.cluster,
                 driver: self.driver,
-                deeds: &self.deeds,
+                actions: &self.actions,
             };
             let said = Mutex::new(&mut self.report.faults);
             let dealt = |fault: &Fault| {
                 *said
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
-                    .entry(fault.blow)
+                    .entry(fault.kind)
                     .or_default() += 1;
                 self.progress.fault();
                 self.progress.say(&format!(
                     "{:>7} ms  {:?} {} for {:?}",
                     self.driver.now(),
-                    fault.blow,
+                    fault.kind,
                     fault.target,
                     fault.hold
                 ));
             };
             let bound = Duration::from_secs(60 + 10 * round.len() as u64);
-            timeout(bound, nemesis::deal(scene, round, dealt))
+            timeout(bound, nemesis::deal(context, round, dealt))
                 .await
                 .context("the faults did not end")??;
             self.settle(records).await?;
-            if !self.report.verdict.violations.is_empty() {
+            if !self.report.findings.violations.is_empty() {
                 break;
             }
         }
@@ -231,14 +234,14 @@ impl<'a, P: Progress> Campaign<'a, P> {
     }
 
     /// Silence, repair, and the judge.
-    async fn settle(&mut self, records: &[Mutex<Record>]) -> anyhow::Result<()> {
+    async fn settle(&mut self, records: &[Mutex<Observations>]) -> anyhow::Result<()> {
         let silence = self.driver.gate.write().await;
-        self.cast.mend().await?;
+        self.cluster.mend().await?;
         let mended = Instant::now();
         let same = within(
             CONVERGES,
             "every replica equals the publisher",
-            async || look::same(self.cast).await,
+            async || snapshot::same(self.cluster).await,
         )
         .await;
         let took = mended.elapsed();
@@ -249,67 +252,77 @@ impl<'a, P: Progress> Campaign<'a, P> {
             same.is_ok()
         ));
         let truth = within(CONVERGES, "the publisher answers", async || {
-            self.cast
+            self.cluster
                 .publisher(0)
                 .get("/v1/snapshot")
                 .await?
                 .expect(200)
         });
         let truth = truth.await?;
-        let truth = Eye::default().read(&truth.body)?;
-        let parts = self.cast.parts.iter().zip(&self.samples);
-        let samples = join_all(parts.map(|(part, first)| look::calm(part, *first))).await;
-        let journal = &mut *self.driver.journal();
-        let index = Index::new(journal);
-        let verdict = &mut self.report.verdict;
-        let broken = same.err().map(|error| Broken {
+        let truth = SnapshotParser::default().read(&truth.body)?;
+        let components = self.cluster.components.iter().zip(&self.samples);
+        let samples =
+            join_all(components.map(|(component, first)| snapshot::calm(component, *first))).await;
+        let record = &mut *self.driver.record();
+        let index = WriteIndex::new(record);
+        let findings = &mut self.report.findings;
+        let broken = same.err().map(|error| FailedCheck {
             at,
             what: format!("{error:#}"),
             key: None,
         });
-        verdict.check(Promise::Converges, broken, "every replica", &index);
-        durable(&index, &truth.held, at, verdict);
-        for (judge, record) in self.judges.iter_mut().zip(records) {
+        findings.check(Promise::Converges, broken, "every replica", &index);
+        durable(&index, &truth.held, at, findings);
+        for (validate, record) in self.validators.iter_mut().zip(records) {
             let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
             for observation in &record.observations {
-                judge.judge(&index, observation, verdict);
+                validate.validate(&index, observation, findings);
             }
             // What is kept of a failure is this round.
-            if verdict.violations.is_empty() {
+            if findings.violations.is_empty() {
                 record.observations.clear();
             }
         }
-        for ((part, first), now) in self.cast.parts.iter().zip(&mut self.samples).zip(samples) {
+        for ((component, first), now) in self
+            .cluster
+            .components
+            .iter()
+            .zip(&mut self.samples)
+            .zip(samples)
+        {
             let Some((now, panicked)) = now else { continue };
-            let broken = panicked.map(|what| Broken {
+            let broken = panicked.map(|what| FailedCheck {
                 at,
                 what,
                 key: None,
             });
-            verdict.check(Promise::NoPanic, broken, &part.name, &index);
+            findings.check(Promise::NoPanic, broken, &component.name, &index);
             let since = *first.insert(first.filter(|first| first.pid == now.pid).unwrap_or(now));
-            let broken = grew(since, now).map(|what| Broken {
+            let broken = grew(since, now).map(|what| FailedCheck {
                 at,
                 what,
                 key: None,
             });
-            verdict.check(Promise::Leak, broken, &part.name, &index);
+            findings.check(Promise::Leak, broken, &component.name, &index);
         }
-        let deeds = self.deeds.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for stop in &deeds.stops[self.judged..] {
-            let broken = stop.wrong.clone().map(|what| Broken {
+        let actions = self
+            .actions
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        for stop in &actions.stops[self.validated..] {
+            let broken = stop.wrong.clone().map(|what| FailedCheck {
                 at: stop.asked,
                 what,
                 key: None,
             });
-            verdict.check(Promise::OrderlyEnd, broken, &stop.who, &index);
+            findings.check(Promise::OrderlyEnd, broken, &stop.who, &index);
         }
-        self.judged = deeds.stops.len();
+        self.validated = actions.stops.len();
         // Not before this round was judged: a restore may have come between two of its readings in
         // this history.
         let epoch = truth.start.epoch.to_string();
-        if !journal.epochs.iter().any(|(known, _)| *known == epoch) {
-            journal.epochs.push((epoch, journal.restores.len()));
+        if !record.epochs.iter().any(|(known, _)| *known == epoch) {
+            record.epochs.push((epoch, record.restores.len()));
         }
         drop(silence);
         Ok(())

@@ -3,7 +3,7 @@
 
 use std::{env, path::PathBuf};
 
-use crate::services::Service;
+use crate::testbed::services::Service;
 
 /// An hour: longer than any retry, time to live or staleness that is counted here.
 const SHIFT: &str = "3600";

@@ -16,16 +16,16 @@ use serde_json::{Value, json};
 use tokio::{sync::RwLock, time::timeout};
 
 use super::{
-    cast::Cast,
-    journal::{Journal, Key, Ms, Outcome, SLOTS},
+    cluster::Cluster,
     random::Random,
+    record::{DocumentKey, Millis, Outcome, SLOTS, WriteRecord},
 };
 use crate::client::{Answer, Api, document_path};
 
 /// Clients at once.
 const CLIENTS: usize = 16;
 /// Longer than a publisher tries to commit.
-const PATIENCE: Duration = Duration::from_secs(8);
+const TIMEOUT: Duration = Duration::from_secs(8);
 /// RFC 7396.
 const MERGE_PATCH: &str = "application/merge-patch+json";
 /// Problems with which a publisher says that nothing was written.
@@ -38,7 +38,7 @@ const NOTHING_WRITTEN: [&str; 2] = [
 #[derive(Debug)]
 pub struct Driver {
     /// What was written.
-    pub journal: Mutex<Journal>,
+    pub record: Mutex<WriteRecord>,
     /// Held for writing, it stops all clients between two requests.
     pub gate: RwLock<()>,
     began: Instant,
@@ -51,7 +51,7 @@ struct Request {
     method: Method,
     path: String,
     headers: Vec<(&'static str, String)>,
-    members: Vec<(Key, bool)>,
+    members: Vec<(DocumentKey, bool)>,
     /// The body, given the token and what tells the writer.
     body: Box<dyn Fn(Value) -> String + Send>,
 }
@@ -61,7 +61,7 @@ impl Driver {
     pub fn new(began: Instant) -> Self {
         let known = Mutex::new([None; SLOTS]);
         Self {
-            journal: Mutex::default(),
+            record: Mutex::default(),
             gate: RwLock::default(),
             began,
             known,
@@ -69,13 +69,13 @@ impl Driver {
     }
 
     /// Milliseconds since the campaign began.
-    pub fn now(&self) -> Ms {
-        self.began.elapsed().as_millis() as Ms
+    pub fn now(&self) -> Millis {
+        self.began.elapsed().as_millis() as Millis
     }
 
     /// The journal, for a moment.
-    pub fn journal(&self) -> std::sync::MutexGuard<'_, Journal> {
-        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn record(&self) -> std::sync::MutexGuard<'_, WriteRecord> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, [Option<u64>; SLOTS]> {
@@ -86,14 +86,14 @@ impl Driver {
     ///
     /// # Errors
     /// When one cannot be made.
-    pub async fn sow(&self, cast: &Cast) -> anyhow::Result<()> {
-        for key in Key::all() {
-            self.send(&cast.publisher(key.slot()), 0, 0, self.create(key))
+    pub async fn create_all(&self, cluster: &Cluster) -> anyhow::Result<()> {
+        for key in DocumentKey::all() {
+            self.send(&cluster.publisher(key.slot()), 0, 0, self.create(key))
                 .await;
             anyhow::ensure!(
                 self.known()[key.slot()].is_some(),
                 "{key} was not taken: {:?}",
-                self.journal().writes.last()
+                self.record().writes.last()
             );
         }
         Ok(())
@@ -102,14 +102,14 @@ impl Driver {
     /// Writes without end, so many times a second in all.
     pub async fn run(
         &self,
-        cast: &Cast,
+        cluster: &Cluster,
         rate: u64,
         random: &mut Random,
     ) -> std::convert::Infallible {
         let pause =
             Duration::from_secs(CLIENTS as u64) / u32::try_from(rate.max(1)).unwrap_or(u32::MAX);
         let clients = (0..CLIENTS).map(|writer| {
-            let (apis, mut random) = ([cast.publisher(0), cast.publisher(1)], random.fork());
+            let (apis, mut random) = ([cluster.publisher(0), cluster.publisher(1)], random.fork());
             async move {
                 for counter in 1.. {
                     let due = tokio::time::Instant::now() + pause;
@@ -128,7 +128,7 @@ impl Driver {
     }
 
     async fn send(&self, api: &Api, writer: usize, counter: u64, request: Request) {
-        let token = self.journal().begin(
+        let token = self.record().begin(
             request.what,
             writer,
             self.now(),
@@ -148,7 +148,7 @@ impl Driver {
                 .map(|(name, value)| (*name, value.as_str())),
         );
         let answer = timeout(
-            PATIENCE,
+            TIMEOUT,
             api.send(request.method, &request.path, &headers, body),
         )
         .await;
@@ -173,7 +173,7 @@ impl Driver {
             let known = &mut self.known()[key.slot()];
             *known = if known.is_some() { None } else { Some(0) };
         }
-        self.journal()
+        self.record()
             .end(token, self.now(), status, outcome, &revisions);
     }
 
@@ -236,7 +236,7 @@ impl Driver {
         }
     }
 
-    fn create(&self, key: Key) -> Request {
+    fn create(&self, key: DocumentKey) -> Request {
         let with_id = move |mut token: Value| {
             token["id"] = json!(key.id());
             token.to_string()
@@ -267,7 +267,7 @@ impl Driver {
             }
         }
         let known = *self.known();
-        let mut operation = |key: &Key| match (known[key.slot()], random.below(100)) {
+        let mut operation = |key: &DocumentKey| match (known[key.slot()], random.below(100)) {
             (None, _) => RequestOperation::Create,
             (Some(_), 85..) if !key.is_anchor() => RequestOperation::Delete,
             (Some(_), 60..85) => RequestOperation::Patch,
@@ -306,13 +306,15 @@ impl Driver {
     }
 }
 
-fn any(random: &mut Random) -> Key {
+fn any(random: &mut Random) -> DocumentKey {
     let keys = SLOTS as u64;
     let slot = random.below(keys);
-    Key::all().nth(slot as usize).unwrap_or(Key {
-        collection: 0,
-        number: 0,
-    })
+    DocumentKey::all()
+        .nth(slot as usize)
+        .unwrap_or(DocumentKey {
+            collection: 0,
+            number: 0,
+        })
 }
 
 fn outcome(answer: &Answer) -> Outcome {

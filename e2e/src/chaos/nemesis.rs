@@ -13,31 +13,31 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{sleep, timeout};
 
 use super::{
-    cast::Cast,
+    actions::{self, Actions, Stop},
     clock,
-    deeds::{self, Deeds, Stop},
+    cluster::Cluster,
+    component::{Component, Program},
     driver::Driver,
-    journal::Restore,
-    part::{Part, Program},
     proxy::Mode,
+    record::Restore,
     restore::Dump,
-    schedule::{Blow, Fault},
+    schedule::{Fault, FaultKind},
 };
 
 /// Faults at once.
 const AT_ONCE: usize = 3;
 /// A broker that was just started may not answer yet.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Who is disturbed, and what becomes of it.
 #[derive(Debug, Clone, Copy)]
-pub struct Scene<'a> {
+pub struct FaultContext<'a> {
     /// Everything that runs.
-    pub cast: &'a Cast,
+    pub cluster: &'a Cluster,
     /// Who writes.
     pub driver: &'a Driver,
     /// What was done.
-    pub deeds: &'a Mutex<Deeds>,
+    pub actions: &'a Mutex<Actions>,
 }
 
 /// Deals these faults; `dealt` is told when each begins. All are over at the end.
@@ -45,7 +45,7 @@ pub struct Scene<'a> {
 /// # Errors
 /// When one cannot be dealt.
 pub async fn deal(
-    scene: Scene<'_>,
+    context: FaultContext<'_>,
     faults: &[Fault],
     dealt: impl Fn(&Fault),
 ) -> anyhow::Result<()> {
@@ -62,7 +62,7 @@ pub async fn deal(
             lasting.next().await.transpose()?;
         }
         dealt(fault);
-        lasting.push(one(scene, fault));
+        lasting.push(one(context, fault));
     }
     while let Some(ended) = lasting.next().await {
         ended?;
@@ -70,22 +70,22 @@ pub async fn deal(
     Ok(())
 }
 
-async fn one(scene: Scene<'_>, fault: &Fault) -> anyhow::Result<()> {
-    let Scene {
-        cast,
+async fn one(context: FaultContext<'_>, fault: &Fault) -> anyhow::Result<()> {
+    let FaultContext {
+        cluster,
         driver,
-        deeds,
-    } = scene;
-    let deeds = || deeds.lock().unwrap_or_else(PoisonError::into_inner);
-    let mode = match fault.blow {
-        Blow::Cut => Some(Mode::Cut),
-        Blow::Slow => Some(Mode::Slow(Duration::from_millis(20 + fault.salt % 480))),
-        Blow::HalfClose => Some(Mode::HalfClosed),
-        Blow::BlackHole => Some(Mode::BlackHole),
+        actions,
+    } = context;
+    let actions = || actions.lock().unwrap_or_else(PoisonError::into_inner);
+    let mode = match fault.kind {
+        FaultKind::Cut => Some(Mode::Cut),
+        FaultKind::Slow => Some(Mode::Slow(Duration::from_millis(20 + fault.salt % 480))),
+        FaultKind::HalfClose => Some(Mode::HalfClosed),
+        FaultKind::BlackHole => Some(Mode::BlackHole),
         _ => None,
     };
     if let Some(mode) = mode {
-        let link = cast
+        let link = cluster
             .links
             .iter()
             .find(|link| link.name() == fault.target)
@@ -96,30 +96,30 @@ async fn one(scene: Scene<'_>, fault: &Fault) -> anyhow::Result<()> {
         link.set(Mode::Open);
         return Ok(());
     }
-    let part = cast.find(&fault.target)?;
-    if fault.blow == Blow::Restore {
-        return restore(cast, driver, part, fault.hold).await;
+    let component = cluster.find(&fault.target)?;
+    if fault.kind == FaultKind::Restore {
+        return restore(cluster, driver, component, fault.hold).await;
     }
-    let mut program = part.program.lock().await;
-    match fault.blow {
-        Blow::Kill => {
+    let mut program = component.program.lock().await;
+    match fault.kind {
+        FaultKind::Kill => {
             program.kill()?;
             sleep(fault.hold).await;
-            part.launch(&mut program)
+            component.launch(&mut program)
         }
         // One that ended by itself a moment ago is started again by whoever watches.
-        Blow::Freeze if program.runs() => {
+        FaultKind::Freeze if program.runs() => {
             program.freeze()?;
             sleep(fault.hold).await;
             program.thaw()
         }
-        Blow::Flush => tell(&program, &["FLUSHALL"]).await,
-        Blow::HangUp => {
+        FaultKind::Flush => tell(&program, &["FLUSHALL"]).await,
+        FaultKind::HangUp => {
             // Who waits for what comes is of the one type or of the other.
             tell(&program, &["CLIENT", "KILL", "TYPE", "normal"]).await?;
             tell(&program, &["CLIENT", "KILL", "TYPE", "pubsub"]).await
         }
-        Blow::Hush if program.runs() => {
+        FaultKind::Hush if program.runs() => {
             tell(
                 &program,
                 &[
@@ -134,37 +134,38 @@ async fn one(scene: Scene<'_>, fault: &Fault) -> anyhow::Result<()> {
             // is over.
             program.until_ready().await
         }
-        Blow::Spoil => {
+        FaultKind::Spoil => {
             program.kill()?;
-            let replica = cast
+            let replica = cluster
                 .replicas
                 .iter()
-                .find(|replica| cast.parts[replica.part].name == part.name);
-            let spoilt = deeds::spoil(&replica.context("no such replica")?.snapshots, fault.salt)?;
-            deeds().spoilt += usize::from(spoilt);
+                .find(|replica| cluster.components[replica.component].name == component.name);
+            let spoilt =
+                actions::spoil(&replica.context("no such replica")?.snapshots, fault.salt)?;
+            actions().spoilt += usize::from(spoilt);
             sleep(fault.hold).await;
-            part.launch(&mut program)
+            component.launch(&mut program)
         }
         // As above: nobody can be asked who has just ended by itself.
-        Blow::Stop if program.runs() => {
-            scene.stop(part, &mut program).await?;
+        FaultKind::Stop if program.runs() => {
+            context.stop(component, &mut program).await?;
             sleep(fault.hold).await;
-            part.launch(&mut program)
+            component.launch(&mut program)
         }
-        Blow::Clock => {
+        FaultKind::Clock => {
             program.kill()?;
             clock::shift(program.service()?, fault.salt.is_multiple_of(2));
-            deeds().shifted += 1;
-            part.launch(&mut program)?;
+            actions().shifted += 1;
+            component.launch(&mut program)?;
             sleep(fault.hold).await;
             // In an orderly end it still writes what the next life, in another hour, begins with.
             if fault.salt % 4 < 2 && program.runs() {
-                scene.stop(part, &mut program).await?;
+                context.stop(component, &mut program).await?;
             } else {
                 program.kill()?;
             }
             clock::restore(program.service()?);
-            part.launch(&mut program)
+            component.launch(&mut program)
         }
         _ => Ok(()),
     }
@@ -176,7 +177,7 @@ async fn tell(program: &Program, command: &[&str]) -> anyhow::Result<()> {
     let Program::Redis(redis) = program else {
         bail!("not a broker")
     };
-    if let Ok(Ok(answer)) = timeout(PATIENCE, redis.ask(command)).await {
+    if let Ok(Ok(answer)) = timeout(TIMEOUT, redis.ask(command)).await {
         ensure!(
             !answer.starts_with('-'),
             "{command:?} was answered {answer:?}"
@@ -185,18 +186,18 @@ async fn tell(program: &Program, command: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-impl Scene<'_> {
+impl FaultContext<'_> {
     /// Asks for an orderly end, and notes what came of it.
-    async fn stop(&self, part: &Part, program: &mut Program) -> anyhow::Result<()> {
+    async fn stop(&self, component: &Component, program: &mut Program) -> anyhow::Result<()> {
         let (asked, since) = (self.driver.now(), Instant::now());
-        let wrong = deeds::stop(program.process().context("it does not run")?).await?;
+        let wrong = actions::stop(program.process().context("it does not run")?).await?;
         let stop = Stop {
-            who: part.name.clone(),
+            who: component.name.clone(),
             asked,
             took: since.elapsed(),
             wrong,
         };
-        self.deeds
+        self.actions
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .stops
@@ -207,29 +208,34 @@ impl Scene<'_> {
 
 /// Dump, writing goes on, the dump is put back. Nobody writes while that happens, and nothing that
 /// publishers have under way is held up on its way, so that it cannot arrive in the middle.
-async fn restore(cast: &Cast, driver: &Driver, part: &Part, hold: Duration) -> anyhow::Result<()> {
+async fn restore(
+    cluster: &Cluster,
+    driver: &Driver,
+    component: &Component,
+    hold: Duration,
+) -> anyhow::Result<()> {
     let (dumped, dump) = {
-        let program = ready(part).await?;
+        let program = ready(component).await?;
         (driver.now(), Dump::take(&program).await?)
     };
     sleep(hold).await;
     let mut publishers = Vec::new();
-    for publisher in &cast.publishers {
-        publishers.push(cast.parts[publisher.part].program.lock().await);
+    for publisher in &cluster.publishers {
+        publishers.push(cluster.components[publisher.component].program.lock().await);
     }
     let mut links = Vec::new();
-    for link in cast
+    for link in cluster
         .links
         .iter()
         .filter(|link| link.name().ends_with("mongod"))
     {
         links.push(link.turn.lock().await);
     }
-    let _server = ready(part).await?;
+    let _server = ready(component).await?;
     let _shut = driver.gate.write().await;
     let ended = dump.counter_now().await?;
     dump.restore().await?;
-    driver.journal().restores.push(Restore {
+    driver.record().restores.push(Restore {
         dumped,
         restored: driver.now(),
         ended,
@@ -238,8 +244,8 @@ async fn restore(cast: &Cast, driver: &Driver, part: &Part, hold: Duration) -> a
 }
 
 /// The database, when it can be written to, and nobody else's to disturb.
-async fn ready(part: &Part) -> anyhow::Result<tokio::sync::MutexGuard<'_, Program>> {
-    let mut program = part.program.lock().await;
+async fn ready(component: &Component) -> anyhow::Result<tokio::sync::MutexGuard<'_, Program>> {
+    let mut program = component.program.lock().await;
     program.until_ready().await?;
     Ok(program)
 }

@@ -14,7 +14,7 @@ use tokio::{
     time::sleep,
 };
 
-use crate::process::free_port;
+use crate::testbed::ports::free_port;
 
 /// What a link does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,7 +162,7 @@ mod tests {
     use std::io::ErrorKind;
 
     use super::*;
-    use crate::wait::eventually;
+    use crate::testbed::wait::eventually;
 
     async fn echo() -> anyhow::Result<(JoinSet<()>, u16)> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;

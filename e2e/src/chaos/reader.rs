@@ -19,17 +19,17 @@ use serde::Deserialize;
 use tokio::time::{sleep, timeout};
 
 use super::{
-    cast::{Cast, Member},
+    cluster::{Cluster, ServiceEndpoint},
     driver::Driver,
-    journal::{Key, SLOTS},
-    observe::{Held, Life, Observation, Reading, Record, Seen},
+    observations::{DocumentTable, Observation, Observations, ProcessRun, SeenValue, ServedView},
+    record::{DocumentKey, SLOTS},
 };
 use crate::client::{Answer, Api};
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(30);
 /// A frozen replica answers when it goes on; who looks does not wait for that.
-const PATIENCE: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What a replica says to a request that it was frozen over.
 const LATE: u16 = 408;
@@ -40,13 +40,13 @@ pub struct View {
     /// Its first line.
     pub start: SnapshotStart,
     /// Its documents.
-    pub held: Box<Held>,
+    pub held: Box<DocumentTable>,
 }
 
 /// Reads views; a line that the last view had is not parsed again.
 #[derive(Debug, Default)]
-pub struct Eye {
-    lines: HashMap<String, (Key, Seen)>,
+pub struct SnapshotParser {
+    lines: HashMap<String, (DocumentKey, SeenValue)>,
 }
 
 /// A line of a view, as far as it is looked at.
@@ -64,7 +64,7 @@ struct Token {
     token: u64,
 }
 
-impl Eye {
+impl SnapshotParser {
     /// The view of a snapshot.
     ///
     /// # Errors
@@ -103,12 +103,13 @@ impl Eye {
     }
 }
 
-fn parse(line: &str) -> anyhow::Result<(Key, Seen)> {
+fn parse(line: &str) -> anyhow::Result<(DocumentKey, SeenValue)> {
     let line: Line = serde_json::from_str(line)?;
-    let key = Key::parse(&line.collection, &line.id).context("nobody writes this document")?;
+    let key =
+        DocumentKey::parse(&line.collection, &line.id).context("nobody writes this document")?;
     Ok((
         key,
-        Seen {
+        SeenValue {
             revision: line.revision,
             token: line.config_data.token,
         },
@@ -117,16 +118,19 @@ fn parse(line: &str) -> anyhow::Result<(Key, Seen)> {
 
 /// Looks without end.
 pub async fn watch(
-    cast: &Cast,
-    member: &Member,
+    cluster: &Cluster,
+    member: &ServiceEndpoint,
     driver: &Driver,
-    record: &Mutex<Record>,
+    record: &Mutex<Observations>,
 ) -> Infallible {
-    let (api, part) = (Api::new(member.url.clone()), &cast.parts[member.part]);
-    let (mut eye, mut last) = (Eye::default(), Box::new([None; SLOTS]));
+    let (api, component) = (
+        Api::new(member.url.clone()),
+        &cluster.components[member.component],
+    );
+    let (mut parser, mut last) = (SnapshotParser::default(), Box::new([None; SLOTS]));
     let (mut before, anchor) = (
         None,
-        Key {
+        DocumentKey {
             collection: 0,
             number: 0,
         },
@@ -134,15 +138,15 @@ pub async fn watch(
     loop {
         sleep(PAUSE).await;
         let sent = driver.now();
-        let answer = timeout(PATIENCE, api.get("/v1/snapshot")).await;
+        let answer = timeout(TIMEOUT, api.get("/v1/snapshot")).await;
         let got = driver.now();
-        let after = timeout(PATIENCE, life(&api, part.lives()))
+        let after = timeout(TIMEOUT, life(&api, component.lives()))
             .await
             .ok()
             .and_then(Result::ok);
         let whose = after.clone().filter(|life| before.as_ref() == Some(life));
         before = after;
-        let document = timeout(PATIENCE, api.document(anchor.collection(), &anchor.id())).await;
+        let document = timeout(TIMEOUT, api.document(anchor.collection(), &anchor.id())).await;
         if let Ok(Ok(answer)) = document
             && !matches!(answer.status, 200 | LATE | 503)
         {
@@ -160,15 +164,15 @@ pub async fn watch(
             continue;
         };
         let record = &mut record.lock().unwrap_or_else(PoisonError::into_inner);
-        match view(&mut eye, &answer) {
+        match view(&mut parser, &answer) {
             Ok(None) => {}
             Ok(Some((state, view))) => {
-                let changed = Key::all().map(|key| (key, view.held[key.slot()]));
+                let changed = DocumentKey::all().map(|key| (key, view.held[key.slot()]));
                 let changed = changed
                     .filter(|(key, seen)| last[key.slot()] != *seen)
                     .collect();
                 last = view.held;
-                let heads = crate::stage::SCHEMA_FREE.map(|name| {
+                let heads = crate::testbed::SCHEMA_FREE.map(|name| {
                     let head = view
                         .start
                         .heads
@@ -179,7 +183,7 @@ pub async fn watch(
                 let epoch = view.start.epoch.to_string();
                 record.epochs.insert(epoch.clone());
                 record.resets.insert(life.boot.clone(), life.resets);
-                record.add(Reading {
+                record.add(ServedView {
                     sent,
                     got,
                     last_sent: sent,
@@ -199,7 +203,10 @@ pub async fn watch(
 }
 
 /// What an answer shows; nothing when the replica has nothing yet and says so.
-fn view(eye: &mut Eye, answer: &Answer) -> anyhow::Result<Option<(ReplicaState, View)>> {
+fn view(
+    parser: &mut SnapshotParser,
+    answer: &Answer,
+) -> anyhow::Result<Option<(ReplicaState, View)>> {
     if matches!(answer.status, LATE | 503) {
         return Ok(None);
     }
@@ -211,14 +218,14 @@ fn view(eye: &mut Eye, answer: &Answer) -> anyhow::Result<Option<(ReplicaState, 
     );
     let state = answer.header("confcast-state");
     let state = serde_json::from_value(serde_json::Value::String(state.to_owned()))
-        .with_context(|| format!("Confcast-ReplicaState is {state:?}"))?;
-    Ok(Some((state, eye.read(&answer.body)?)))
+        .with_context(|| format!("Confcast-State is {state:?}"))?;
+    Ok(Some((state, parser.read(&answer.body)?)))
 }
 
-async fn life(api: &Api, start: u32) -> anyhow::Result<Life> {
+async fn life(api: &Api, start: u32) -> anyhow::Result<ProcessRun> {
     let status: ReplicaStatus =
         serde_json::from_str(&api.get("/v1/status").await?.expect(200)?.body)?;
-    Ok(Life {
+    Ok(ProcessRun {
         boot: status.boot_id,
         start,
         resets: status.sync.resets,

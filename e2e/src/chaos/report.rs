@@ -11,13 +11,13 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    deeds::{self, Deeds},
-    journal::{Journal, Outcome},
-    judge::{Promise, Verdict},
-    observe::Record,
-    schedule::Blow,
+    actions::{self, Actions},
+    observations::Observations,
+    record::{Outcome, WriteRecord},
+    schedule::FaultKind,
+    validators::{Findings, Promise},
 };
-use crate::parts::root;
+use crate::testbed::dependencies::repository_root;
 
 /// The result of a campaign.
 #[derive(Debug, Default, Serialize)]
@@ -25,13 +25,13 @@ pub struct Report {
     /// Repeats its schedule.
     pub seed: u64,
     /// What carried the events.
-    pub via: &'static str,
+    pub transport: &'static str,
     /// How long it took.
     pub seconds: u64,
     /// How many faults were asked for; fewer are dealt when time is up.
     pub asked: usize,
     /// Faults by kind.
-    pub faults: BTreeMap<Blow, usize>,
+    pub faults: BTreeMap<FaultKind, usize>,
     /// Writes by outcome: acknowledged, refused, unknown.
     pub writes: [usize; 3],
     /// Requests by what they were and the status they got; 0 is no answer.
@@ -69,31 +69,31 @@ pub struct Report {
     /// How long replicas took to equal the publisher, round by round.
     pub convergence: Vec<Duration>,
     /// What the judge found.
-    pub verdict: Verdict,
+    pub findings: Findings,
     /// Where logs, journal and observations of a failure are.
     pub kept: Option<PathBuf>,
 }
 
 impl Report {
     /// Counts what was written and seen.
-    pub fn count(&mut self, journal: &Journal, records: &[Mutex<Record>]) {
+    pub fn count(&mut self, record: &WriteRecord, records: &[Mutex<Observations>]) {
         self.writes = [Outcome::Acked, Outcome::Refused, Outcome::Unknown]
-            .map(|outcome| journal.count(outcome));
-        for write in &journal.writes {
+            .map(|outcome| record.count(outcome));
+        for write in &record.writes {
             *self
                 .requests
                 .entry(format!("{} {}", write.what, write.status))
                 .or_default() += 1;
         }
         let acked = || {
-            journal
+            record
                 .writes
                 .iter()
                 .filter(|write| write.outcome == Outcome::Acked)
         };
         self.sets = acked().filter(|write| write.members.len() > 1).count();
         self.changes = acked().map(|write| write.members.len()).sum();
-        self.restores = journal.restores.len();
+        self.restores = record.restores.len();
         let mut epochs = BTreeSet::new();
         for record in records {
             let record = record.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,19 +106,19 @@ impl Report {
     }
 
     /// Counts what was done beside killing; `said` is all that each replica said.
-    pub fn count_deeds(&mut self, deeds: &Deeds, said: &[String]) {
-        self.stops = deeds.stops.len();
-        self.slowest_stop = deeds
+    pub fn count_actions(&mut self, actions: &Actions, said: &[String]) {
+        self.stops = actions.stops.len();
+        self.slowest_stop = actions
             .stops
             .iter()
             .map(|stop| stop.took)
             .max()
             .unwrap_or_default();
-        self.shifted = deeds.shifted;
-        let starts: Vec<_> = said.iter().map(|said| deeds::starts(said)).collect();
+        self.shifted = actions.shifted;
+        let starts: Vec<_> = said.iter().map(|said| actions::starts(said)).collect();
         self.from_disk = starts.iter().map(|(from_disk, _)| from_disk).sum();
         self.spoilt = [
-            deeds.spoilt,
+            actions.spoilt,
             starts.iter().map(|(_, damaged)| damaged).sum(),
         ];
     }
@@ -128,7 +128,7 @@ impl Report {
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self) -> anyhow::Result<()> {
-        let folder = root().join("target/chaos");
+        let folder = repository_root().join("target/chaos");
         fs::create_dir_all(&folder)?;
         Ok(fs::write(
             folder.join(format!("{}.json", self.seed)),
@@ -141,18 +141,18 @@ impl Report {
     /// # Errors
     /// When a promise was broken, or no event came at all: the feed alone keeps most promises, and
     /// nothing would be known of the way.
-    pub fn verdict(&self) -> anyhow::Result<()> {
-        let broken = self.verdict.broken();
+    pub fn check(&self) -> anyhow::Result<()> {
+        let broken = self.findings.broken();
         anyhow::ensure!(
             broken.is_empty(),
             "{broken:?} did not hold; VIA={} SEED={} repeats the faults\n{self}",
-            self.via,
+            self.transport,
             self.seed
         );
         anyhow::ensure!(
             self.arrivals[0] > 0,
-            "no event reached a replica via {}\n{self}",
-            self.via
+            "no event reached a replica transport {}\n{self}",
+            self.transport
         );
         Ok(())
     }
@@ -166,12 +166,12 @@ impl fmt::Display for Report {
             .map(|took| took.copied().unwrap_or_default());
         let [acked, refused, unknown] = self.writes;
         writeln!(f, "seed            {}", self.seed)?;
-        writeln!(f, "via             {}", self.via)?;
+        writeln!(f, "transport             {}", self.transport)?;
         writeln!(f, "time            {} s", self.seconds)?;
         let faults: Vec<_> = self
             .faults
             .iter()
-            .map(|(blow, count)| format!("{blow:?} {count}"))
+            .map(|(kind, count)| format!("{kind:?} {count}"))
             .collect();
         let dealt = self.faults.values().sum::<usize>();
         writeln!(
@@ -219,13 +219,13 @@ impl fmt::Display for Report {
         )?;
         for promise in Promise::ALL {
             let checks = self
-                .verdict
+                .findings
                 .checks
                 .get(&promise)
                 .copied()
                 .unwrap_or_default();
             let broken = self
-                .verdict
+                .findings
                 .violations
                 .iter()
                 .filter(|violation| violation.promise == promise)
@@ -241,7 +241,7 @@ impl fmt::Display for Report {
                 format!("{promise:?}")
             )?;
         }
-        for violation in self.verdict.violations.iter().take(10) {
+        for violation in self.findings.violations.iter().take(10) {
             writeln!(
                 f,
                 "\n{:?} broken by {} at {} ms\n  {}",
@@ -252,7 +252,7 @@ impl fmt::Display for Report {
             }
         }
         if let Some(kept) = &self.kept {
-            writeln!(f, "\nlogs, journal and observations: {}", kept.display())?;
+            writeln!(f, "\nlogs, record and observations: {}", kept.display())?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use anyhow::Context;
 use futures_util::TryStreamExt;
 use mongodb::{Database, bson::Document, error::ErrorKind, results::InsertManyResult};
 
-use super::{cast::DATABASE, part::Program};
+use super::{cluster::DATABASE, component::Program};
 
 /// MongoDB's `DuplicateKey`.
 const DUPLICATE: i32 = 11000;

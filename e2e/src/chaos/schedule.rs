@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{cast::Cast, random::Random};
+use super::{cluster::Cluster, random::Random};
 
 /// What is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Blow {
+pub enum FaultKind {
     /// kill -9, and started again after a while.
     Kill,
     /// SIGSTOP, and SIGCONT after a while.
@@ -41,7 +41,7 @@ pub enum Blow {
     Clock,
 }
 
-impl Blow {
+impl FaultKind {
     /// How often each is dealt, and how long it lasts, in milliseconds.
     const ALL: [(u64, (Self, u64, u64)); 13] = [
         (30, (Self::Kill, 0, 2_500)),
@@ -73,7 +73,7 @@ pub struct Fault {
     /// After the one before.
     pub gap: Duration,
     /// What is done.
-    pub blow: Blow,
+    pub kind: FaultKind,
     /// Name of the part or the link.
     pub target: String,
     /// How long it lasts.
@@ -86,7 +86,7 @@ pub struct Fault {
 #[derive(Debug, Clone)]
 pub struct Targets {
     /// All processes.
-    pub parts: Vec<String>,
+    pub components: Vec<String>,
     /// All links.
     pub links: Vec<String>,
     /// Whether a process can be given another wall clock.
@@ -95,11 +95,15 @@ pub struct Targets {
 
 impl Targets {
     /// Those of a cast.
-    pub fn of(cast: &Cast, clocks: bool) -> Self {
-        let parts = cast.parts.iter().map(|part| part.name.clone()).collect();
+    pub fn of(cluster: &Cluster, clocks: bool) -> Self {
+        let components = cluster
+            .components
+            .iter()
+            .map(|component| component.name.clone())
+            .collect();
         Self {
-            parts,
-            links: cast
+            components,
+            links: cluster
                 .links
                 .iter()
                 .map(|link| link.name().to_owned())
@@ -108,22 +112,22 @@ impl Targets {
         }
     }
 
-    fn of_blow(&self, blow: Blow) -> Vec<String> {
+    fn of_kind(&self, kind: FaultKind) -> Vec<String> {
         let named = |name: &str| {
-            self.parts
+            self.components
                 .iter()
-                .filter(|part| part.starts_with(name))
+                .filter(|component| component.starts_with(name))
                 .cloned()
                 .collect::<Vec<_>>()
         };
-        match blow {
-            Blow::Clock if !self.clocks => Vec::new(),
-            Blow::Stop | Blow::Clock => [named("publisher"), named("replica")].concat(),
-            Blow::Restore => named("mongod"),
-            Blow::Flush | Blow::HangUp | Blow::Hush => named("redis"),
-            Blow::Spoil => named("replica"),
-            blow if blow.hits_link() => self.links.clone(),
-            _ => self.parts.clone(),
+        match kind {
+            FaultKind::Clock if !self.clocks => Vec::new(),
+            FaultKind::Stop | FaultKind::Clock => [named("publisher"), named("replica")].concat(),
+            FaultKind::Restore => named("mongod"),
+            FaultKind::Flush | FaultKind::HangUp | FaultKind::Hush => named("redis"),
+            FaultKind::Spoil => named("replica"),
+            kind if kind.hits_link() => self.links.clone(),
+            _ => self.components.clone(),
         }
     }
 }
@@ -131,16 +135,16 @@ impl Targets {
 /// So many faults.
 pub fn plan(seed: u64, count: usize, targets: &Targets) -> Vec<Fault> {
     let mut random = Random::new(seed);
-    let possible: Vec<_> = Blow::ALL
+    let possible: Vec<_> = FaultKind::ALL
         .into_iter()
-        .filter(|(_, (blow, ..))| !targets.of_blow(*blow).is_empty())
+        .filter(|(_, (kind, ..))| !targets.of_kind(*kind).is_empty())
         .collect();
     let fault = |_| {
-        let (blow, shortest, longest) = random.weighed(&possible);
+        let (kind, shortest, longest) = random.weighed(&possible);
         Fault {
             gap: Duration::from_millis(random.between(300, 1_000)),
-            blow,
-            target: random.pick(&targets.of_blow(blow)).clone(),
+            kind,
+            target: random.pick(&targets.of_kind(kind)).clone(),
             hold: Duration::from_millis(random.between(shortest, longest)),
             salt: random.below(u64::MAX),
         }
@@ -157,12 +161,12 @@ mod tests {
     #[test]
     fn a_seed_repeats_its_faults() {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        let (parts, links) = (
+        let (components, links) = (
             names(&["mongod", "redis", "publisher-1", "replica-1"]),
             names(&["a→b"]),
         );
         let mut targets = Targets {
-            parts,
+            components,
             links,
             clocks: true,
         };
@@ -172,23 +176,23 @@ mod tests {
         assert_eq!(
             faults
                 .iter()
-                .map(|fault| fault.blow)
+                .map(|fault| fault.kind)
                 .collect::<BTreeSet<_>>()
                 .len(),
-            Blow::ALL.len()
+            FaultKind::ALL.len()
         );
-        (targets.clocks, targets.parts) = (false, names(&["publisher-1", "replica-1"]));
+        (targets.clocks, targets.components) = (false, names(&["publisher-1", "replica-1"]));
         let impossible = [
-            Blow::Clock,
-            Blow::Restore,
-            Blow::Flush,
-            Blow::HangUp,
-            Blow::Hush,
+            FaultKind::Clock,
+            FaultKind::Restore,
+            FaultKind::Flush,
+            FaultKind::HangUp,
+            FaultKind::Hush,
         ];
         assert!(
             plan(7, 500, &targets)
                 .iter()
-                .all(|fault| !impossible.contains(&fault.blow))
+                .all(|fault| !impossible.contains(&fault.kind))
         );
     }
 }

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use e2e::{
     chaos::campaign::{self, Options, Progress},
-    stage::Via,
+    testbed::Transport,
 };
 
 struct Lines;
@@ -21,7 +21,7 @@ impl Progress for Lines {
     fn fault(&self) {}
 }
 
-async fn campaign(faults: usize, via: Via) -> anyhow::Result<()> {
+async fn campaign(faults: usize, transport: Transport) -> anyhow::Result<()> {
     let random = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64 % 1_000_000_000;
     let seed = std::env::var("SEED")
         .ok()
@@ -31,20 +31,20 @@ async fn campaign(faults: usize, via: Via) -> anyhow::Result<()> {
             faults,
             seed,
             rate: 60,
-            via,
+            transport,
         },
         &Lines,
     )
     .await?
-    .verdict()
+    .check()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_promises_hold_while_faults_rain() -> anyhow::Result<()> {
     // Not tests of their own: two at once would disturb each other.
-    campaign(30, Via::Dapr).await?;
-    campaign(20, Via::PubSub).await?;
-    campaign(20, Via::Streams).await?;
-    campaign(15, Via::Feed).await?;
-    campaign(20, Via::Local).await
+    campaign(30, Transport::Dapr).await?;
+    campaign(20, Transport::PubSub).await?;
+    campaign(20, Transport::Streams).await?;
+    campaign(15, Transport::Feed).await?;
+    campaign(20, Transport::Local).await
 }

@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use contract::event::DEAD_LETTER_TOPIC;
-use e2e::{
-    parts::our,
+use e2e::testbed::{
+    dependencies::own_program,
     sidecar::{PUBLISHER, SUBSCRIBER},
 };
 use serde_json::{Value, json};
@@ -219,7 +219,7 @@ fn the_run_file_starts_a_publisher_and_two_replicas() -> anyhow::Result<()> {
         let program = text(app, "/command/0")?
             .strip_prefix("target/release/")
             .context("the program is elsewhere")?;
-        our(program)?;
+        own_program(program)?;
         ensure!(
             app["env"]["AURA_CONFIGURATION_LISTEN"] == format!("127.0.0.1:{}", app["appPort"]),
             "it listens elsewhere"

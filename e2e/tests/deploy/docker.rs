@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, ensure};
-use e2e::parts::{our, root};
+use e2e::testbed::dependencies::{own_program, repository_root};
 
 use crate::manifests::{at, kustomized, read, the};
 
@@ -38,7 +38,10 @@ fn what_is_copied_is_there() -> anyhow::Result<()> {
     for words in arguments(&instructions, "COPY").filter(|words| !words[0].starts_with("--from=")) {
         let (_to, sources) = words.split_last().context("COPY without arguments")?;
         for source in sources {
-            ensure!(root().join(source).exists(), "{source} is not there");
+            ensure!(
+                repository_root().join(source).exists(),
+                "{source} is not there"
+            );
             ensure!(
                 !ignored.lines().any(|line| line == format!("/{source}")),
                 "{source} is in .dockerignore"
@@ -87,7 +90,7 @@ fn what_is_built_is_run() -> anyhow::Result<()> {
         "built {packages:?}, run {run:?}"
     );
     for program in &run {
-        our(program)?;
+        own_program(program)?;
         ensure!(
             build.contains(&&*format!("target/release/{program}")),
             "{program} is not kept"

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, ensure};
-use e2e::sidecar::{PUBLISHER, SUBSCRIBER};
+use e2e::testbed::sidecar::{PUBLISHER, SUBSCRIBER};
 use serde_json::{Value, json};
 
 use crate::manifests::{at, file, identity, items, kustomized, text, the};

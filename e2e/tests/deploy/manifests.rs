@@ -8,18 +8,21 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use e2e::parts::{part, root};
+use e2e::testbed::dependencies::{path_of, repository_root};
 use serde_json::Value;
 
 /// All documents of a YAML file of the repository.
 pub(crate) fn file(path: &str) -> anyhow::Result<Vec<Value>> {
-    documents(&fs::read_to_string(root().join(path)).with_context(|| format!("reading {path}"))?)
-        .with_context(|| format!("in {path}"))
+    documents(
+        &fs::read_to_string(repository_root().join(path))
+            .with_context(|| format!("reading {path}"))?,
+    )
+    .with_context(|| format!("in {path}"))
 }
 
 /// Names of the files in a folder of the repository.
 pub(crate) fn files(folder: &str) -> anyhow::Result<BTreeSet<String>> {
-    let entries = root()
+    let entries = repository_root()
         .join(folder)
         .read_dir()
         .with_context(|| format!("reading {folder}"))?;
@@ -30,9 +33,9 @@ pub(crate) fn files(folder: &str) -> anyhow::Result<BTreeSet<String>> {
 
 /// What `kubectl apply --kustomize deploy/kubernetes` would send.
 pub(crate) fn kustomized() -> anyhow::Result<Vec<Value>> {
-    let output = Command::new(part("KUSTOMIZE")?)
+    let output = Command::new(path_of("KUSTOMIZE")?)
         .args(["build", "deploy/kubernetes"])
-        .current_dir(root())
+        .current_dir(repository_root())
         .output()?;
     ensure!(
         output.status.success(),
@@ -117,7 +120,7 @@ pub(crate) fn collections() -> anyhow::Result<BTreeSet<String>> {
 }
 
 pub(crate) fn read(path: impl AsRef<Path>) -> anyhow::Result<String> {
-    let path = root().join(path);
+    let path = repository_root().join(path);
     fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
 }
 

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use anyhow::{Context, anyhow, bail};
-use e2e::parts::part;
+use e2e::testbed::dependencies::path_of;
 use jsonschema::Registry;
 use serde_json::{Value, json};
 
@@ -23,12 +23,12 @@ pub(crate) struct Schemas {
 
 impl Schemas {
     pub(crate) fn read() -> anyhow::Result<Self> {
-        let kubernetes = part("KUBERNETES_SCHEMAS")?;
+        let kubernetes = path_of("KUBERNETES_SCHEMAS")?;
         let definitions: Value =
             serde_json::from_slice(&fs::read(kubernetes.join("_definitions.json"))?)?;
         let registry = Registry::new().add(DEFINITIONS, definitions)?.prepare()?;
         let mut custom = BTreeMap::new();
-        for entry in part("DAPR_CRDS")?.read_dir()? {
+        for entry in path_of("DAPR_CRDS")?.read_dir()? {
             let path = entry?.path();
             for definition in documents(&fs::read_to_string(&path)?)
                 .with_context(|| path.display().to_string())?

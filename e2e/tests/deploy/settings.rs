@@ -4,14 +4,14 @@
 use std::{collections::BTreeSet, process::Command};
 
 use anyhow::{Context, ensure};
-use e2e::parts::our;
+use e2e::testbed::dependencies::own_program;
 use serde_json::Value;
 
 use crate::manifests::{file, items, kustomized, read, the};
 
 /// All variables that a program's manual names.
 fn known(program: &str) -> anyhow::Result<BTreeSet<String>> {
-    let output = Command::new(our(program)?).arg("--help").output()?;
+    let output = Command::new(own_program(program)?).arg("--help").output()?;
     let manual = String::from_utf8(output.stdout)?;
     let names = manual
         .split("[env: ")

@@ -7,8 +7,7 @@ use anyhow::{Context, ensure};
 use contract::{Change, FeedPage, Problem, event};
 use e2e::{
     client::Api,
-    stage::{CHANNELS, FREE, Kind, Stage, Store, Via, sample},
-    wait::PATIENCE,
+    testbed::{CHANNELS, FREE, Store, StoreKind, Testbed, Transport, sample, wait::TIMEOUT},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -28,22 +27,22 @@ const HEADERS: [(&str, &str); 5] = [
 
 #[tokio::test]
 async fn a_context_is_in_record_and_event_embedded() -> Outcome {
-    in_record_and_event(Kind::Embedded).await
+    in_record_and_event(StoreKind::Embedded).await
 }
 
 #[tokio::test]
 async fn a_context_is_in_record_and_event_mongo() -> Outcome {
-    in_record_and_event(Kind::Mongo).await
+    in_record_and_event(StoreKind::Mongo).await
 }
 
 #[tokio::test]
 async fn a_context_goes_straight_through_redis_embedded() -> Outcome {
-    through_redis(Kind::Embedded).await
+    through_redis(StoreKind::Embedded).await
 }
 
 #[tokio::test]
 async fn a_context_goes_straight_through_redis_mongo() -> Outcome {
-    through_redis(Kind::Mongo).await
+    through_redis(StoreKind::Mongo).await
 }
 
 /// One write, one set of two in two collections, and a write of somebody who says nothing.
@@ -141,7 +140,7 @@ fn by_place(data: &Value) -> (bool, u64) {
     )
 }
 
-async fn in_record_and_event(kind: Kind) -> Outcome {
+async fn in_record_and_event(kind: StoreKind) -> Outcome {
     let (store, listener) = (Store::start(kind).await?, TcpListener::bind("127.0.0.1:0")?);
     let subscriber = format!("http://{}", listener.local_addr()?);
     let mut publisher = store
@@ -155,11 +154,7 @@ async fn in_record_and_event(kind: Kind) -> Outcome {
         write(&api).await?;
         let mut told: Vec<Value> = Vec::new();
         while told.len() < 4 {
-            told.push(
-                timeout(PATIENCE, events.recv())
-                    .await?
-                    .context("an event")?,
-            );
+            told.push(timeout(TIMEOUT, events.recv()).await?.context("an event")?);
         }
         told.sort_by_key(|event| by_place(&event["data"]));
         for (event, record) in told.iter().zip(records(&api).await?) {
@@ -211,16 +206,16 @@ fn receiver(
     Ok(server.workers(1).disable_signals().listen(listener)?.run())
 }
 
-async fn through_redis(kind: Kind) -> Outcome {
-    let stage = Stage::start(kind, Via::PubSub).await?;
-    let redis = stage.redis.as_ref().context("a redis")?;
+async fn through_redis(kind: StoreKind) -> Outcome {
+    let testbed = Testbed::start(kind, Transport::PubSub).await?;
+    let redis = testbed.redis.as_ref().context("a redis")?;
     let mut free = redis
         .listen("SUBSCRIBE", &format!("0__:aura-config:{FREE}"))
         .await?;
     let mut channels = redis
         .listen("SUBSCRIBE", &format!("0__:aura-config:{CHANNELS}"))
         .await?;
-    let api = stage.publisher.api();
+    let api = testbed.publisher.api();
     write(&api).await?;
     let bodies = [
         free.next().await?,
@@ -237,6 +232,6 @@ async fn through_redis(kind: Kind) -> Outcome {
         compare(data, &record)?;
     }
     // Replicas take them as ever.
-    stage.until_converged(FREE).await?;
-    stage.until_converged(CHANNELS).await
+    testbed.until_converged(FREE).await?;
+    testbed.until_converged(CHANNELS).await
 }

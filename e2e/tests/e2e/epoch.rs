@@ -4,12 +4,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use contract::{Digest, Epoch, FeedPage, Head, fleet};
+use contract::{Digest, Epoch, FeedPage, Head};
 use e2e::{
     client::{Answer, Api},
-    services::Service,
-    stage::{FREE, Kind, Stage, Store, Via, numbered},
-    wait::{PATIENCE, eventually},
+    testbed::{FREE, Store, StoreKind, numbered, services::Service, wait::eventually},
 };
 use futures_util::{TryStreamExt, future::join};
 use mongodb::{
@@ -19,10 +17,8 @@ use mongodb::{
 };
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpSocket, TcpStream},
-};
+
+mod check_ins;
 
 type Outcome = anyhow::Result<()>;
 
@@ -102,7 +98,7 @@ fn follows(epoch: Epoch, other: Epoch) -> bool {
 }
 
 async fn mongo() -> anyhow::Result<(Store, Service, Database)> {
-    let store = Store::start(Kind::Mongo).await?;
+    let store = Store::start(StoreKind::Mongo).await?;
     let mut publisher = store
         .publisher()?
         .with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
@@ -201,7 +197,7 @@ async fn a_blank_database_is_never_declared() -> Outcome {
     stands(&api, &lost).await?;
     eventually("the operator is told", async || {
         ensure!(
-            publisher.output().contains("it is BLANK"),
+            publisher.output().contains("the store is blank"),
             "{}",
             publisher.output()
         );
@@ -358,175 +354,4 @@ async fn another_database_is_adopted() -> Outcome {
         "{declared}"
     );
     Ok(())
-}
-
-/// What one publisher heard all publishers tell.
-#[tokio::test]
-async fn the_fleet_is_shared_by_all_publishers() -> Outcome {
-    let store = Store::start(Kind::Mongo).await?;
-    let forgetful =
-        |publisher: Service| publisher.with("AURA_CONFIGURATION_FORGET_REPLICAS_SECONDS", "1");
-    let (mut one, mut two) = (store.publisher()?, store.publisher()?);
-    one.start().await?;
-    two.start().await?;
-    let head = one.api().head(FREE).await?;
-    stands(&one.api(), &head).await?;
-    let seen = async |api: Api| {
-        let fleet: fleet::ReplicaList =
-            serde_json::from_str(&api.get("/v1/replicas").await?.expect(200)?.body)?;
-        anyhow::Ok(
-            fleet
-                .replicas
-                .into_iter()
-                .map(|member| member.check_in.instance)
-                .collect::<Vec<_>>(),
-        )
-    };
-    ensure!(
-        seen(one.api()).await? == ["replica"],
-        "its own publisher knows it at once"
-    );
-    eventually("the other publisher knows it", async || {
-        ensure!(seen(two.api()).await? == ["replica"]);
-        Ok(())
-    })
-    .await?;
-    let metrics = two.api().get("/metrics").await?.expect(200)?.body;
-    ensure!(
-        metrics.contains("confcast_replicas{state=\"current\"} 1\n"),
-        "{metrics}"
-    );
-    one.stop().await?;
-    two.stop().await?;
-    let mut three = forgetful(store.publisher()?);
-    three.start().await?;
-    eventually("it is forgotten", async || {
-        ensure!(seen(three.api()).await?.is_empty());
-        Ok(())
-    })
-    .await
-}
-
-#[tokio::test]
-async fn a_check_in_is_answered_503_without_a_database() -> Outcome {
-    let (mut store, publisher, _database) = mongo().await?;
-    let head = publisher.api().head(FREE).await?;
-    store.0.as_mut().context("a mongod")?.kill()?;
-    check_in(&publisher.api(), "replica", at(head.epoch, 0, head.digest))
-        .await?
-        .expect(503)?;
-    let metrics = publisher.api().get("/metrics").await?.expect(200)?.body;
-    ensure!(
-        metrics.contains("confcast_diverged_total 0\n") && metrics.ends_with("# EOF\n"),
-        "{metrics}"
-    );
-    Ok(())
-}
-
-/// A subscriber that no setting names is found by what it says of itself.
-#[tokio::test]
-async fn events_go_to_those_who_checked_in() -> Outcome {
-    let mut stage = Stage::set(Kind::Embedded, Via::Local).await?;
-    stage.publisher = stage
-        .publisher
-        .with("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", "");
-    stage.publisher.start().await?;
-    stage.start_subscribers().await?;
-    let api = stage.publisher.api();
-    api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
-    for (number, subscriber) in stage.subscribers.iter().enumerate() {
-        let body = json!({
-            "instance": format!("found-{number}"), "bootId": "b", "baseUrl": subscriber.url(), "intervalMs": 60_000,
-            "collections": {},
-        });
-        let path = format!("/v1/replicas/found-{number}");
-        api.send(Method::PUT, &path, &[], body.to_string())
-            .await?
-            .expect(200)?;
-    }
-    // What was written before may be known by now; this cannot be, but by an event.
-    for number in 0..20 {
-        api.put(FREE, "a", &numbered(number)).await?.expect(200)?;
-    }
-    let held = stage.subscribers[0].api();
-    eventually("events are applied", async || {
-        let applied = held.get("/v1/status").await?.json()?["events"]["applied"].as_u64();
-        ensure!(applied.is_some_and(|applied| applied > 0), "{applied:?}");
-        Ok(())
-    })
-    .await
-}
-
-/// As many snapshots as may be, and one more.
-#[tokio::test]
-async fn a_herd_is_let_in_a_few_at_a_time() -> Outcome {
-    let mut publisher = Store::start(Kind::Embedded)
-        .await?
-        .publisher()?
-        .with("AURA_CONFIGURATION_LOADS", "2");
-    publisher.start().await?;
-    let api = publisher.api();
-    let large = "x".repeat(900_000);
-    for number in 0..16 {
-        api.create(FREE, &json!({ "id": number.to_string(), "large": large }))
-            .await?
-            .expect(201)?;
-    }
-    let (stalls, reads) = (
-        begin(publisher.port()).await?,
-        begin(publisher.port()).await?,
-    );
-    let refused = api.get("/v1/snapshot").await?.expect(503)?;
-    ensure!(
-        refused.body.contains("loads-under-way") && refused.header("retry-after") == "1",
-        "{}",
-        refused.body
-    );
-    ensure!(
-        rest(reads).await?.contains("\"end\":true"),
-        "it was cut off"
-    );
-    let second = begin(publisher.port()).await?;
-    // The first one stalls for too long, and its place is given on.
-    eventually("its place is free", async || {
-        api.get("/v1/snapshot").await?.expect(200).map(drop)
-    })
-    .await?;
-    ensure!(
-        !rest(stalls).await?.contains("\"end\":true"),
-        "it had lost its place"
-    );
-    drop(second);
-    let metrics = api.get("/metrics").await?.expect(200)?.body;
-    ensure!(
-        metrics.contains("confcast_loads_refused_total"),
-        "{metrics}"
-    );
-    Ok(())
-}
-
-/// A snapshot that has begun; its reader takes little by itself, whatever the kernel would buffer.
-async fn begin(port: u16) -> anyhow::Result<TcpStream> {
-    let socket = TcpSocket::new_v4()?;
-    socket.set_recv_buffer_size(16 * 1024)?;
-    let mut stream = socket.connect(([127, 0, 0, 1], port).into()).await?;
-    stream
-        .write_all(b"GET /v1/snapshot HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
-        .await?;
-    let mut status = [0; 12];
-    stream.read_exact(&mut status).await?;
-    ensure!(
-        status == *b"HTTP/1.1 200",
-        "{}",
-        String::from_utf8_lossy(&status)
-    );
-    Ok(stream)
-}
-
-/// All that still comes, whether it is whole or not.
-async fn rest(mut stream: TcpStream) -> anyhow::Result<String> {
-    let mut all = Vec::new();
-    // A reader that is cut off may see a reset.
-    drop(tokio::time::timeout(PATIENCE, stream.read_to_end(&mut all)).await?);
-    Ok(String::from_utf8_lossy(&all).into_owned())
 }

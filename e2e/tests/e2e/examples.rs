@@ -6,11 +6,14 @@ use std::{path::Path, process::Command};
 use anyhow::ensure;
 use e2e::{
     client::Api,
-    parts,
-    process::{Process, folder, free_port},
-    services::Service,
-    stage::{CHANNELS, sample},
-    wait::eventually,
+    testbed::{
+        CHANNELS, dependencies,
+        ports::free_port,
+        process::{Process, folder},
+        sample,
+        services::Service,
+        wait::eventually,
+    },
 };
 use serde_json::{Value, json};
 
@@ -38,7 +41,7 @@ async fn beside_publisher(
 }
 
 fn start(name: &str, publisher: &str, listen: &str, folder: &Path) -> anyhow::Result<Process> {
-    let mut command = Command::new(parts::our(name)?);
+    let mut command = Command::new(dependencies::own_program(name)?);
     command
         .current_dir(folder)
         .env("PUBLISHER", publisher)

@@ -1,127 +1,88 @@
 //! Faults on purpose: killed, frozen and late parts. What was acknowledged arrives, once, and
 //! nobody waits for the dead.
 
-use std::time::{Duration, Instant};
-
 use anyhow::{Context, ensure};
 use contract::FeedPage;
 use e2e::{
     client::Api,
-    services::Service,
-    stage::{FREE, Kind, Stage, Store, Via, numbered},
-    wait::eventually,
+    testbed::{
+        FREE, Store, StoreKind, Testbed, Transport, numbered, services::Service, wait::eventually,
+    },
 };
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::try_join_all;
 use mongodb::bson::{Document, doc};
 use serde_json::json;
+
+mod two_publishers;
 
 type Outcome = anyhow::Result<()>;
 
 #[tokio::test]
 async fn a_sidecar_dies_between_two_writes() -> Outcome {
-    let mut stage = Stage::start(Kind::Embedded, Via::Dapr).await?;
-    let api = stage.publisher.api();
+    let mut testbed = Testbed::start(StoreKind::Embedded, Transport::Dapr).await?;
+    let api = testbed.publisher.api();
     api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
-    stage.until_same(FREE, "a").await?;
+    testbed.until_same(FREE, "a").await?;
 
-    let publishers = stage.publisher_sidecar.as_mut().context("a sidecar")?;
+    let publishers = testbed.publisher_sidecar.as_mut().context("a sidecar")?;
     publishers.kill()?;
     for number in 0..100 {
         api.put(FREE, "a", &numbered(number)).await?.expect(200)?;
     }
     publishers.start().await?;
-    stage.until_same(FREE, "a").await?;
-    stage.until_converged(FREE).await?;
+    testbed.until_same(FREE, "a").await?;
+    testbed.until_converged(FREE).await?;
 
-    stage.sidecars[0].kill()?;
+    testbed.sidecars[0].kill()?;
     api.put(FREE, "a", &numbered(1_000)).await?.expect(200)?;
     api.delete(FREE, "a").await?.expect(200)?;
-    stage.sidecars[0].start().await?;
-    stage.until_same(FREE, "a").await?;
-    stage.until_converged(FREE).await
+    testbed.sidecars[0].start().await?;
+    testbed.until_same(FREE, "a").await?;
+    testbed.until_converged(FREE).await
 }
 
 #[tokio::test]
 async fn a_publisher_dies_between_commit_and_publish_embedded() -> Outcome {
-    dies_between_commit_and_publish(Kind::Embedded).await
+    dies_between_commit_and_publish(StoreKind::Embedded).await
 }
 
 #[tokio::test]
 async fn a_publisher_dies_between_commit_and_publish_mongo() -> Outcome {
-    dies_between_commit_and_publish(Kind::Mongo).await
+    dies_between_commit_and_publish(StoreKind::Mongo).await
 }
 
 /// Without its sidecar a publisher can commit and cannot publish; then it is killed.
-async fn dies_between_commit_and_publish(kind: Kind) -> Outcome {
-    let mut stage = Stage::set(kind, Via::Dapr).await?;
-    stage.publisher.start().await?;
-    stage.start_subscribers().await?;
-    let api = stage.publisher.api();
+async fn dies_between_commit_and_publish(kind: StoreKind) -> Outcome {
+    let mut testbed = Testbed::prepare(kind, Transport::Dapr).await?;
+    testbed.publisher.start().await?;
+    testbed.start_subscribers().await?;
+    let api = testbed.publisher.api();
     for id in ["a", "b", "c"] {
         api.create(FREE, &json!({ "id": id })).await?.expect(201)?;
     }
-    stage.publisher.kill()?;
+    testbed.publisher.kill()?;
     ensure!(
-        stage.subscribers[0].api().head(FREE).await?.revision == 0,
+        testbed.subscribers[0].api().head(FREE).await?.revision == 0,
         "nothing can have been sent yet"
     );
-    stage
+    testbed
         .publisher_sidecar
         .as_mut()
         .context("a sidecar")?
         .start()
         .await?;
-    stage.publisher.start().await?;
+    testbed.publisher.start().await?;
     for id in ["a", "b", "c"] {
-        stage.until_same(FREE, id).await?;
+        testbed.until_same(FREE, id).await?;
     }
-    stage.until_converged(FREE).await
-}
-
-/// A publisher that dies inside a transaction holds the head until the server ends the transaction.
-#[tokio::test]
-async fn a_publisher_dies_inside_a_transaction() -> Outcome {
-    let (store, mut dying, other) = two_publishers().await?;
-    let mongod = store.0.as_ref().context("a mongod")?;
-    mongod
-        .fail(
-            "commitTransaction",
-            1,
-            doc! { "blockConnection": true, "blockTimeMS": 60_000 },
-        )
-        .await?;
-    let doomed = dying.api();
-    let hanging = async { doomed.create(FREE, &json!({"id": "doomed"})).await };
-    let killing = async {
-        mongod.until_failed(1).await?;
-        dying.kill()
-    };
-    let (unanswered, killed) = futures_util::future::join(hanging, killing).await;
-    killed?;
-    ensure!(unanswered.is_err(), "it was killed before it could answer");
-    let began = Instant::now();
-    let api = other.api();
-    eventually("the other publisher writes on", async || {
-        api.create(FREE, &json!({"id": "next"}))
-            .await?
-            .expect(201)
-            .map(drop)
-    })
-    .await?;
-    // 3 s for the transaction, plus the server's round that looks for expired ones.
-    ensure!(
-        began.elapsed() < Duration::from_secs(15),
-        "it took {:?}",
-        began.elapsed()
-    );
-    every_revision_once(&api).await.map(drop)
+    testbed.until_converged(FREE).await
 }
 
 /// A lost or late answer to the commit: the write is there once, and the client was not told
 /// otherwise.
 #[tokio::test]
 async fn the_database_answers_late() -> Outcome {
-    let store = Store::start(Kind::Mongo).await?;
+    let store = Store::start(StoreKind::Mongo).await?;
     let mongod = store.0.as_ref().context("a mongod")?;
     let mut publisher = store
         .publisher()?
@@ -172,7 +133,7 @@ async fn the_database_answers_late() -> Outcome {
 /// MongoDB away: writes are refused with 503 and leave nothing behind; back again: they work.
 #[tokio::test]
 async fn the_database_goes_away_and_comes_back() -> Outcome {
-    let mut store = Store::start(Kind::Mongo).await?;
+    let mut store = Store::start(StoreKind::Mongo).await?;
     let mut publisher = store
         .publisher()?
         .with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
@@ -204,88 +165,20 @@ async fn the_database_goes_away_and_comes_back() -> Outcome {
     Ok(())
 }
 
-/// Two publishers, 32 writers each, one collection: nothing acknowledged is lost and no revision is
-/// skipped or doubled.
-#[tokio::test]
-async fn two_publishers_write_one_collection() -> Outcome {
-    const WRITERS: usize = 32;
-    const WRITES: usize = 10;
-    let (_store, one, two) = two_publishers().await?;
-    let write = async |api: Api, writer: usize| {
-        let mut acknowledged = Vec::new();
-        for number in 0..WRITES {
-            let answer = api
-                .create(FREE, &json!({"id": format!("{writer}-{number}")}))
-                .await?;
-            ensure!(matches!(answer.status, 201 | 503), "{}", answer.body);
-            if answer.status == 201 {
-                acknowledged.push(format!("{writer}-{number}"));
-            }
-        }
-        Ok(acknowledged)
-    };
-    let apis = [one.api(), two.api()];
-    let all = try_join_all((0..2 * WRITERS).map(|writer| write(apis[writer % 2].clone(), writer)))
-        .await?;
-    let acknowledged: Vec<_> = all.into_iter().flatten().collect();
-    ensure!(
-        acknowledged.len() > WRITERS * WRITES,
-        "most writes succeed: {}",
-        acknowledged.len()
-    );
-    let there = join_all(acknowledged.iter().map(|id| apis[0].document(FREE, id))).await;
-    for answer in there {
-        answer?.expect(200)?;
-    }
-    let revisions = every_revision_once(&apis[1]).await?;
-    ensure!(
-        revisions == acknowledged.len() as u64,
-        "{revisions} changes for {} writes",
-        acknowledged.len()
-    );
-    Ok(())
-}
-
-/// A publisher that leaves owed events behind: another one on the same database sends them.
-#[tokio::test]
-async fn another_publisher_sends_what_a_dead_one_owed() -> Outcome {
-    let mut stage = Stage::set(Kind::Mongo, Via::Dapr).await?;
-    // This one has no sidecar, and dies.
-    let nowhere = e2e::process::free_port()?.to_string();
-    let dapr = |publisher: Service| publisher.with("AURA_CONFIGURATION_EVENTS_MANAGER", "DAPR");
-    let mut dying = dapr(stage.store.publisher()?).with("DAPR_GRPC_PORT", nowhere);
-    dying.start().await?;
-    stage.publisher.start().await?;
-    stage.start_subscribers().await?;
-    dying
-        .api()
-        .create(FREE, &json!({"id": "owed"}))
-        .await?
-        .expect(201)?;
-    dying.kill()?;
-    stage
-        .publisher_sidecar
-        .as_mut()
-        .context("a sidecar")?
-        .start()
-        .await?;
-    stage.until_same(FREE, "owed").await
-}
-
 /// A topic that the sidecar refuses: what is owed there stands in nobody's way, fresh or left
 /// behind.
 #[tokio::test]
 async fn what_cannot_be_published_holds_up_nothing() -> Outcome {
     const REFUSED: &str = "Aaa";
-    let mut stage = Stage::set(Kind::Embedded, Via::Dapr).await?;
-    let publisher = std::mem::replace(&mut stage.publisher, Service::publisher()?);
-    stage.publisher = publisher.with(
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Dapr).await?;
+    let publisher = std::mem::replace(&mut testbed.publisher, Service::publisher()?);
+    testbed.publisher = publisher.with(
         "AURA_CONFIGURATION_COLLECTIONS",
         format!("{REFUSED},{FREE}"),
     );
-    stage.publisher.start().await?;
-    stage.start_subscribers().await?;
-    let api = &stage.publisher.api();
+    testbed.publisher.start().await?;
+    testbed.start_subscribers().await?;
+    let api = &testbed.publisher.api();
     try_join_all(
         (0..150).map(|n| async move { api.create(REFUSED, &numbered(n)).await?.expect(201) }),
     )
@@ -293,29 +186,29 @@ async fn what_cannot_be_published_holds_up_nothing() -> Outcome {
     api.create(FREE, &json!({"id": "left-behind"}))
         .await?
         .expect(201)?;
-    stage.publisher.kill()?;
-    stage
+    testbed.publisher.kill()?;
+    testbed
         .publisher_sidecar
         .as_mut()
         .context("a sidecar")?
         .start()
         .await?;
-    stage.publisher.start().await?;
-    stage.until_same(FREE, "left-behind").await?;
-    stage
+    testbed.publisher.start().await?;
+    testbed.until_same(FREE, "left-behind").await?;
+    testbed
         .publisher
         .api()
         .create(FREE, &json!({"id": "fresh"}))
         .await?
         .expect(201)?;
-    stage.until_same(FREE, "fresh").await
+    testbed.until_same(FREE, "fresh").await
 }
 
 /// Somebody edits documents in the database: the change log is the truth, for readers and for
 /// writers.
 #[tokio::test]
 async fn somebody_edits_the_database_by_hand() -> Outcome {
-    let store = Store::start(Kind::Mongo).await?;
+    let store = Store::start(StoreKind::Mongo).await?;
     let mut publisher = store
         .publisher()?
         .with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
@@ -378,7 +271,7 @@ async fn somebody_edits_the_database_by_hand() -> Outcome {
 /// times their text: more than fits into one command. Each fits by itself.
 #[tokio::test]
 async fn a_large_group_is_cut_to_what_fits() -> Outcome {
-    let store = Store::start(Kind::Mongo).await?;
+    let store = Store::start(StoreKind::Mongo).await?;
     let mut publisher = store
         .publisher()?
         .with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
@@ -404,15 +297,6 @@ async fn a_large_group_is_cut_to_what_fits() -> Outcome {
         .with_context(|| publisher.output())?;
     ensure!(every_revision_once(api).await? == 48);
     Ok(())
-}
-
-async fn two_publishers() -> anyhow::Result<(Store, Service, Service)> {
-    let store = Store::start(Kind::Mongo).await?;
-    let quiet = |publisher: Service| publisher.with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
-    let (mut one, mut two) = (quiet(store.publisher()?), quiet(store.publisher()?));
-    // Both at once: preparing the database is a race that both must survive.
-    futures_util::future::try_join(one.start(), two.start()).await?;
-    Ok((store, one, two))
 }
 
 /// The log holds every revision from 1 to the head exactly once; how many.

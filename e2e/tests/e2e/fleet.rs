@@ -9,11 +9,12 @@ use contract::{
 };
 use e2e::{
     client::Api,
-    parts,
-    services::Service,
-    sidecar::{self, Sidecar},
-    stage::{COLLECTIONS, FREE, Kind, Stage, Store, Via, numbered},
-    wait::eventually,
+    testbed::{
+        COLLECTIONS, FREE, Store, StoreKind, Testbed, Transport, dependencies, numbered,
+        services::Service,
+        sidecar::{self, Sidecar},
+        wait::eventually,
+    },
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -39,7 +40,7 @@ async fn status(subscriber: &Service) -> anyhow::Result<ReplicaStatus> {
 /// All publishers know all replicas; one that dies is shown as gone, then forgotten.
 #[tokio::test]
 async fn every_publisher_knows_the_fleet() -> Outcome {
-    let store = Store::start(Kind::Mongo).await?;
+    let store = Store::start(StoreKind::Mongo).await?;
     let publisher = || {
         anyhow::Ok(
             store
@@ -105,7 +106,7 @@ async fn every_publisher_knows_the_fleet() -> Outcome {
 /// a token only one that knows it.
 #[tokio::test]
 async fn a_subscriber_is_found_by_its_check_in() -> Outcome {
-    let store = Store::start(Kind::Mongo).await?;
+    let store = Store::start(StoreKind::Mongo).await?;
     let publisher = || anyhow::Ok(store.publisher()?.with("APP_API_TOKEN", "secret"));
     let (mut one, mut other) = (publisher()?, publisher()?);
     one.start().await?;
@@ -133,7 +134,7 @@ async fn a_subscriber_is_found_by_its_check_in() -> Outcome {
 
 /// Runs `confcast verify` against a publisher; whether it found everything equal, and what it said.
 fn verify(publisher: &Service) -> anyhow::Result<(bool, String)> {
-    let output = Command::new(parts::our("confcast")?)
+    let output = Command::new(dependencies::own_program("confcast")?)
         .args(["verify", "--wait", "2", "--publisher", &publisher.url()])
         .output()?;
     let said = [output.stdout, output.stderr].concat();
@@ -147,7 +148,7 @@ fn verify(publisher: &Service) -> anyhow::Result<(bool, String)> {
 /// loaded anew.
 #[tokio::test]
 async fn a_replica_that_diverged_is_found_and_mended() -> Outcome {
-    let store = Store::start(Kind::Embedded).await?;
+    let store = Store::start(StoreKind::Embedded).await?;
     let mut publisher = store.publisher()?;
     publisher.start().await?;
     let mut replica =
@@ -207,34 +208,34 @@ async fn a_replica_that_diverged_is_found_and_mended() -> Outcome {
 /// right all the same.
 #[tokio::test]
 async fn replicas_that_compete_for_events_say_so() -> Outcome {
-    let mut stage = Stage::set(Kind::Embedded, Via::Dapr).await?;
-    let redis = stage.redis.as_ref().context("a redis")?;
-    let shared: anyhow::Result<Vec<_>> = stage
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Dapr).await?;
+    let redis = testbed.redis.as_ref().context("a redis")?;
+    let shared: anyhow::Result<Vec<_>> = testbed
         .subscribers
         .iter()
         .map(|each| {
             Sidecar::new(sidecar::SUBSCRIBER, each.port(), "same", redis)?.sharing_a_group("shared")
         })
         .collect();
-    stage.sidecars = shared?;
-    stage.subscribers = std::mem::take(&mut stage.subscribers)
+    testbed.sidecars = shared?;
+    testbed.subscribers = std::mem::take(&mut testbed.subscribers)
         .into_iter()
         .map(|each| each.with("AURA_CONFIGURATION_CHECK_IN_SECONDS", "1"))
         .collect();
-    stage.publisher.start().await?;
-    stage.start_subscribers().await?;
-    stage
+    testbed.publisher.start().await?;
+    testbed.start_subscribers().await?;
+    testbed
         .publisher_sidecar
         .as_mut()
         .context("a sidecar")?
         .start()
         .await?;
-    let api = stage.publisher.api();
+    let api = testbed.publisher.api();
     api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
     for number in 0..200 {
         api.put(FREE, "a", &numbered(number)).await?.expect(200)?;
     }
-    for subscriber in &stage.subscribers {
+    for subscriber in &testbed.subscribers {
         until_intake(subscriber, Some(IntakeFault::SharedConsumerGroup)).await?;
         eventually("the log names the mend", async || {
             ensure!(subscriber.output().contains("consumerID"), "not yet");
@@ -248,29 +249,29 @@ async fn replicas_that_compete_for_events_say_so() -> Outcome {
             "{metrics}"
         );
     }
-    let seen = fleet(&stage.publisher).await?;
+    let seen = fleet(&testbed.publisher).await?;
     ensure!(
         seen.iter()
             .all(|member| member.check_in.intake == Some(IntakeFault::SharedConsumerGroup)),
         "{seen:?}"
     );
-    stage.until_converged(FREE).await
+    testbed.until_converged(FREE).await
 }
 
 /// A subscriber whose sidecar never came hears of everything by its check-ins, and says that it is
 /// deaf.
 #[tokio::test]
 async fn a_replica_that_hears_no_event_says_so() -> Outcome {
-    let mut stage = Stage::set(Kind::Embedded, Via::Local).await?;
-    stage.publisher.start().await?;
-    let deaf = Service::subscriber("deaf", &[stage.publisher.url()])?
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Local).await?;
+    testbed.publisher.start().await?;
+    let deaf = Service::subscriber("deaf", &[testbed.publisher.url()])?
         .with("AURA_CONFIGURATION_COLLECTIONS", COLLECTIONS)
         .with("AURA_CONFIGURATION_EVENTS_MANAGER", "DAPR")
         .with("AURA_CONFIGURATION_BASE_URL", "http://192.0.2.1:8080") // so that LOCAL does not find it
         .with("AURA_CONFIGURATION_CHECK_IN_SECONDS", "1");
     let mut deaf = deaf;
     deaf.start().await?;
-    let api = stage.publisher.api();
+    let api = testbed.publisher.api();
     api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
     for number in 0..100 {
         api.put(FREE, "a", &numbered(number)).await?.expect(200)?;

@@ -3,11 +3,11 @@
 use std::process::Command;
 
 use anyhow::{Context, ensure};
-use e2e::{
-    parts,
+use e2e::testbed::{
+    CHANNELS, Store, StoreKind, dependencies,
     process::{Process, folder},
+    sample,
     services::Service,
-    stage::{CHANNELS, Kind, Store, sample},
     wait::eventually,
 };
 use serde_json::json;
@@ -25,7 +25,7 @@ struct Pair {
 impl Pair {
     async fn start() -> anyhow::Result<Self> {
         let folder = folder()?;
-        let publisher = Store::start(Kind::Embedded).await?.publisher()?;
+        let publisher = Store::start(StoreKind::Embedded).await?.publisher()?;
         let mut subscriber = Service::subscriber("replica", &[publisher.url()])?
             .with("AURA_CONFIGURATION_COLLECTIONS", CHANNELS)
             .with("AURA_CONFIGURATION_CHECK_IN_SECONDS", "1")
@@ -62,10 +62,12 @@ impl Pair {
 
     /// The file of a client, as the README shows it.
     fn example(&self, name: &str) -> anyhow::Result<String> {
-        let path = parts::root().join("examples/clients").join(name);
+        let path = dependencies::repository_root()
+            .join("examples/clients")
+            .join(name);
         let (file, readme) = (
             std::fs::read_to_string(&path)?,
-            std::fs::read_to_string(parts::root().join("README.md"))?,
+            std::fs::read_to_string(dependencies::repository_root().join("README.md"))?,
         );
         ensure!(readme.contains(&file), "the README shows another {name}");
         let copy = self.folder.path().join(name);
@@ -125,7 +127,7 @@ async fn says(client: &Process, expected: &[String]) -> Outcome {
 async fn javascript_follows_a_subscriber() -> Outcome {
     let mut pair = Pair::start().await?;
     // Node looks for packages beside the file.
-    let modules = parts::part("CLIENT_MODULES")?.join("node_modules");
+    let modules = dependencies::path_of("CLIENT_MODULES")?.join("node_modules");
     std::os::unix::fs::symlink(modules, pair.folder.path().join("node_modules"))?;
     pair.is_followed_by("follow.mjs", Command::new("node"))
         .await
@@ -142,7 +144,7 @@ async fn python_follows_a_subscriber() -> Outcome {
 #[tokio::test]
 async fn curl_follows_a_subscriber() -> Outcome {
     let pair = Pair::start().await?;
-    let readme = std::fs::read_to_string(parts::root().join("README.md"))?;
+    let readme = std::fs::read_to_string(dependencies::repository_root().join("README.md"))?;
     let line = readme
         .lines()
         .find(|line| line.starts_with("curl -N"))

@@ -6,9 +6,11 @@ use std::time::Duration;
 use anyhow::ensure;
 use e2e::{
     client::Api,
-    services::Service,
-    stage::{CHANNELS, FREE, Kind, Stage, Via, numbered, sample},
-    wait::{PATIENCE, eventually, within},
+    testbed::{
+        CHANNELS, FREE, StoreKind, Testbed, Transport, numbered, sample,
+        services::Service,
+        wait::{TIMEOUT, eventually, within},
+    },
 };
 use reqwest::Method;
 use serde_json::json;
@@ -22,25 +24,25 @@ type Outcome = anyhow::Result<()>;
 
 #[tokio::test]
 async fn a_frozen_subscriber_holds_up_nobody() -> Outcome {
-    let mut stage = Stage::start(Kind::Embedded, Via::Local).await?;
-    let api = stage.publisher.api();
+    let mut testbed = Testbed::start(StoreKind::Embedded, Transport::Local).await?;
+    let api = testbed.publisher.api();
     api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
-    stage.until_same(FREE, "a").await?;
+    testbed.until_same(FREE, "a").await?;
 
-    stage.subscribers[0].pause()?;
+    testbed.subscribers[0].pause()?;
     for number in 0..200 {
         api.put(FREE, "a", &numbered(number)).await?.expect(200)?;
     }
-    until_at(&stage.subscribers[1].api(), 201, Duration::from_secs(10)).await?;
+    until_at(&testbed.subscribers[1].api(), 201, Duration::from_secs(10)).await?;
 
-    stage.subscribers[0].resume()?;
-    until_events_arrive(&api, &stage.subscribers[0]).await?;
-    stage.until_converged(FREE).await?;
+    testbed.subscribers[0].resume()?;
+    until_events_arrive(&api, &testbed.subscribers[0]).await?;
+    testbed.until_converged(FREE).await?;
     eventually(
         "the log says once that it began and once that it ended",
         async || {
-            let said = stage.publisher.output();
-            for line in ["it does not take events", "it takes events again"] {
+            let said = testbed.publisher.output();
+            for line in ["does not take events", "takes events again"] {
                 ensure!(said.matches(line).count() == 1, "{line:?}: {said}");
             }
             Ok(())
@@ -51,11 +53,11 @@ async fn a_frozen_subscriber_holds_up_nobody() -> Outcome {
 
 #[tokio::test]
 async fn a_subscriber_comes_back_with_one_more_collection() -> Outcome {
-    let mut stage = Stage::set(Kind::Embedded, Via::Local).await?;
-    stage.publisher.start().await?;
-    let api = stage.publisher.api();
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Local).await?;
+    testbed.publisher.start().await?;
+    let api = testbed.publisher.api();
     api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
-    let mut subscriber = stage
+    let mut subscriber = testbed
         .subscribers
         .remove(0)
         .with("AURA_CONFIGURATION_COLLECTIONS", CHANNELS);
@@ -188,7 +190,7 @@ fn listener() -> anyhow::Result<std::net::TcpListener> {
 
 /// Answers the next request, and gives it back.
 async fn answer(listener: &TcpListener, status: &str, body: &str) -> anyhow::Result<String> {
-    let (mut stream, _peer) = timeout(PATIENCE, listener.accept()).await??;
+    let (mut stream, _peer) = timeout(TIMEOUT, listener.accept()).await??;
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
         ensure!(stream.read_buf(&mut request).await? > 0, "half a request");

@@ -6,10 +6,10 @@ use anyhow::{Context, ensure};
 use contract::{FeedPage, Problem, Revision};
 use e2e::{
     client::Api,
-    process::free_port,
-    services::Service,
-    stage::{CHANNELS, FREE, Kind, Store, numbered, sample},
-    wait::eventually,
+    testbed::{
+        CHANNELS, FREE, Store, StoreKind, numbered, ports::free_port, sample, services::Service,
+        wait::eventually,
+    },
 };
 use futures_util::future::try_join_all;
 use serde_json::json;
@@ -18,7 +18,7 @@ type Outcome = anyhow::Result<()>;
 
 #[tokio::test]
 async fn old_changes_leave_the_log_embedded() -> Outcome {
-    let store = Store::start(Kind::Embedded).await?;
+    let store = Store::start(StoreKind::Embedded).await?;
     let mut publisher = trimming(store.publisher()?);
     publisher.start().await?;
     old_changes_leave(&[publisher.api(), publisher.api()]).await?;
@@ -27,7 +27,7 @@ async fn old_changes_leave_the_log_embedded() -> Outcome {
 
 #[tokio::test]
 async fn old_changes_leave_the_log_mongo() -> Outcome {
-    let store = Store::start(Kind::Mongo).await?;
+    let store = Store::start(StoreKind::Mongo).await?;
     let (mut one, mut two) = (trimming(store.publisher()?), trimming(store.publisher()?));
     one.start().await?;
     two.start().await?;
@@ -94,17 +94,17 @@ async fn since(api: &Api, since: Revision) -> anyhow::Result<FeedPage> {
 
 #[tokio::test]
 async fn what_is_owed_stays_in_the_log_while_somebody_may_send_it_embedded() -> Outcome {
-    owed_stays(Kind::Embedded).await
+    owed_stays(StoreKind::Embedded).await
 }
 
 #[tokio::test]
 async fn what_is_owed_stays_in_the_log_while_somebody_may_send_it_mongo() -> Outcome {
-    owed_stays(Kind::Mongo).await
+    owed_stays(StoreKind::Mongo).await
 }
 
 /// What an event manager that does not work leaves owed holds the log up, until events are switched
 /// off: nobody will send it.
-async fn owed_stays(kind: Kind) -> Outcome {
+async fn owed_stays(kind: StoreKind) -> Outcome {
     let store = Store::start(kind).await?;
     let nowhere = free_port()?.to_string();
     let mut publisher = quickly(store.publisher()?)
@@ -157,7 +157,7 @@ async fn owed_stays(kind: Kind) -> Outcome {
 /// A page of several collections: one with a long history does not keep the others waiting.
 #[tokio::test]
 async fn collections_share_a_page() -> Outcome {
-    let mut publisher = Store::start(Kind::Embedded).await?.publisher()?;
+    let mut publisher = Store::start(StoreKind::Embedded).await?.publisher()?;
     publisher = publisher.with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
     publisher.start().await?;
     let api = publisher.api();

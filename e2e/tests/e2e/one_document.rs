@@ -4,11 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use e2e::{
-    redis::Redis,
-    stage::{Kind, Stage, Via},
-    wait::eventually,
-};
+use e2e::testbed::{StoreKind, Testbed, Transport, redis::Redis, wait::eventually};
 use replica::{
     broker::settings::RedisSettings,
     document::{DocumentConfig, DocumentReplica},
@@ -22,38 +18,38 @@ const AGENT: &str = "agent:7";
 
 #[tokio::test]
 async fn by_pubsub_one_document_is_followed_by_its_channel() -> Outcome {
-    let stage = stage(Via::PubSub).await?;
-    let replica = replica(&stage, "PUBSUB")?;
+    let testbed = testbed(Transport::PubSub).await?;
+    let replica = replica(&testbed, "PUBSUB")?;
     replica
-        .run(async { follow(stage, &replica).await.expect("followed") })
+        .run(async { follow(testbed, &replica).await.expect("followed") })
         .await;
     Ok(())
 }
 
 #[tokio::test]
 async fn by_streams_one_document_is_followed() -> Outcome {
-    let stage = stage(Via::Streams).await?;
-    let replica = replica(&stage, "STREAMS")?;
+    let testbed = testbed(Transport::Streams).await?;
+    let replica = replica(&testbed, "STREAMS")?;
     replica
-        .run(async { follow(stage, &replica).await.expect("followed") })
+        .run(async { follow(testbed, &replica).await.expect("followed") })
         .await;
     Ok(())
 }
 
 /// Without subscribers, and with a schema for nothing.
-async fn stage(via: Via) -> anyhow::Result<Stage> {
-    let mut stage = Stage::set(Kind::Embedded, via).await?;
+async fn testbed(transport: Transport) -> anyhow::Result<Testbed> {
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, transport).await?;
     let schemas = tempfile::tempdir()?;
-    stage.publisher.set(
+    testbed.publisher.set(
         "AURA_CONFIGURATION_SCHEMAS_DIR",
         schemas.path().display().to_string(),
     );
-    stage.publisher.start().await?;
-    Ok(stage)
+    testbed.publisher.start().await?;
+    Ok(testbed)
 }
 
-fn replica(stage: &Stage, delivery: &str) -> anyhow::Result<DocumentReplica> {
-    let url = stage.redis.as_ref().context("a Redis")?.url();
+fn replica(testbed: &Testbed, delivery: &str) -> anyhow::Result<DocumentReplica> {
+    let url = testbed.redis.as_ref().context("a Redis")?.url();
     let settings = RedisSettings {
         url: &url,
         database: "",
@@ -61,7 +57,7 @@ fn replica(stage: &Stage, delivery: &str) -> anyhow::Result<DocumentReplica> {
         delivery,
     };
     let redis = settings.check(|_name, _what| ()).context("settings")?;
-    let publishers = vec![stage.publisher.url().parse()?];
+    let publishers = vec![testbed.publisher.url().parse()?];
     // Readings are so rare that what arrives comes by an event, or because the connection was made
     // anew.
     let check_in = Duration::from_secs(3_600);
@@ -75,9 +71,9 @@ fn replica(stage: &Stage, delivery: &str) -> anyhow::Result<DocumentReplica> {
     Ok(DocumentReplica::new(config)?)
 }
 
-async fn follow(mut stage: Stage, replica: &DocumentReplica) -> Outcome {
+async fn follow(mut testbed: Testbed, replica: &DocumentReplica) -> Outcome {
     until(replica, None).await?;
-    let api = stage.publisher.api();
+    let api = testbed.publisher.api();
     api.create(AGENTS, &json!({"id": AGENT, "n": 1}))
         .await?
         .expect(201)?;
@@ -96,7 +92,7 @@ async fn follow(mut stage: Stage, replica: &DocumentReplica) -> Outcome {
         .expect(201)?;
     until(replica, Some(3)).await?;
 
-    let redis = stage.redis.as_mut().context("a Redis")?;
+    let redis = testbed.redis.as_mut().context("a Redis")?;
     ensure!(
         redis.ask(&["PUBSUB", "NUMPAT"]).await? == ":0\r\n",
         "it listens to a pattern"
@@ -109,7 +105,7 @@ async fn follow(mut stage: Stage, replica: &DocumentReplica) -> Outcome {
     })
     .await?;
     until(replica, Some(4)).await?;
-    stage.publisher.kill()?;
+    testbed.publisher.kill()?;
     ensure!(
         held(replica)?.1 == Some(4),
         "what it held is gone with the publisher"
@@ -126,7 +122,7 @@ async fn outage(redis: &mut Redis, meanwhile: impl AsyncFnOnce() -> Outcome) -> 
 
 /// Whether it was read at all, and the number in it.
 fn held(replica: &DocumentReplica) -> anyhow::Result<(bool, Option<u64>)> {
-    let held = replica.held().borrow().clone();
+    let held = replica.view().borrow().clone();
     let number = held
         .document
         .map(|document| serde_json::from_slice::<Value>(&document.config_data()))

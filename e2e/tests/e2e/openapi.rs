@@ -8,11 +8,8 @@
 use std::{env, process::Stdio, time::Duration};
 
 use anyhow::{Context, ensure};
-use e2e::{
-    parts,
-    process::folder,
-    services::Service,
-    stage::{CHANNELS, FREE, Kind, Store, sample},
+use e2e::testbed::{
+    CHANNELS, FREE, Store, StoreKind, dependencies, process::folder, sample, services::Service,
     wait::eventually,
 };
 use serde_json::{Value, json};
@@ -25,7 +22,7 @@ const EXAMPLES: &str = "40";
 
 /// With documents at the places that the examples name, and in a collection that takes any.
 async fn publisher(subscriber: Option<&Service>) -> anyhow::Result<Service> {
-    let mut publisher = Store::start(Kind::Embedded).await?.publisher()?;
+    let mut publisher = Store::start(StoreKind::Embedded).await?.publisher()?;
     match subscriber {
         Some(subscriber) => publisher.set("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", subscriber.url()),
         None => publisher.set("AURA_CONFIGURATION_EVENTS_ENABLED", "false"),
@@ -84,8 +81,11 @@ async fn try_all(service: &Service) -> Outcome {
         .map(|methods| methods.len())
         .sum();
 
-    let (ours, folder) = (parts::root().join("e2e/tests/e2e/openapi"), folder()?);
-    let modules = env::join_paths([parts::part("SCHEMATHESIS")?, ours.clone()])?;
+    let (ours, folder) = (
+        dependencies::repository_root().join("e2e/tests/e2e/openapi"),
+        folder()?,
+    );
+    let modules = env::join_paths([dependencies::path_of("SCHEMATHESIS")?, ours.clone()])?;
     let mut command = Command::new("python3");
     command
         .args(["-m", "schemathesis.cli", "--config-file"])

@@ -4,10 +4,8 @@
 use std::{collections::BTreeSet, process::Output, time::Duration};
 
 use anyhow::{Context, ensure};
-use e2e::{
-    parts,
-    redis::Redis,
-    stage::{CHANNELS, FREE, Kind, Stage, Via, numbered},
+use e2e::testbed::{
+    CHANNELS, FREE, StoreKind, Testbed, Transport, dependencies, numbered, redis::Redis,
     wait::eventually,
 };
 use serde_json::{Value, json};
@@ -37,9 +35,13 @@ async fn groups(redis: &Redis, stream: &str) -> anyhow::Result<BTreeSet<String>>
 }
 
 /// Runs `confcast reap --json` while events keep coming, which live sidecars read.
-async fn reap(stage: &Stage, publisher: &str, options: &[&str]) -> anyhow::Result<(Output, Value)> {
-    let redis = stage.redis.as_ref().context("a redis")?.url();
-    let mut command = Command::new(parts::our("confcast")?);
+async fn reap(
+    testbed: &Testbed,
+    publisher: &str,
+    options: &[&str],
+) -> anyhow::Result<(Output, Value)> {
+    let redis = testbed.redis.as_ref().context("a redis")?.url();
+    let mut command = Command::new(dependencies::own_program("confcast")?);
     command
         .args([
             "reap",
@@ -54,7 +56,7 @@ async fn reap(stage: &Stage, publisher: &str, options: &[&str]) -> anyhow::Resul
         .args(["--publisher", publisher])
         .env("AURA_REDIS_URL", redis)
         .kill_on_drop(true);
-    let api = stage.publisher.api();
+    let api = testbed.publisher.api();
     let mut pace = tokio::time::interval(Duration::from_millis(20));
     let writing = async {
         for number in 0.. {
@@ -94,14 +96,14 @@ fn with_verdict(report: &Value, verdict: &str) -> BTreeSet<String> {
 /// else.
 #[tokio::test]
 async fn only_groups_of_the_gone_are_removed() -> Outcome {
-    let mut stage = Stage::set(Kind::Embedded, Via::Dapr).await?;
-    stage.publisher.start().await?;
-    for subscriber in &mut stage.subscribers {
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Dapr).await?;
+    testbed.publisher.start().await?;
+    for subscriber in &mut testbed.subscribers {
         subscriber.start().await?;
     }
-    let redis = stage.redis.as_ref().context("a redis")?;
-    stage.sidecars[0].start().await?;
-    stage.sidecars[0].until_subscribed().await?;
+    let redis = testbed.redis.as_ref().context("a redis")?;
+    testbed.sidecars[0].start().await?;
+    testbed.sidecars[0].until_subscribed().await?;
     let first = eventually("the first sidecar has its group", async || {
         groups(redis, FREE)
             .await?
@@ -110,13 +112,13 @@ async fn only_groups_of_the_gone_are_removed() -> Outcome {
             .context("none yet")
     })
     .await?;
-    stage
+    testbed
         .publisher_sidecar
         .as_mut()
         .context("a sidecar")?
         .start()
         .await?;
-    let (publisher, url) = (stage.publisher.api(), stage.publisher.url());
+    let (publisher, url) = (testbed.publisher.api(), testbed.publisher.url());
     publisher
         .create(FREE, &json!({"id": "busy"}))
         .await?
@@ -144,21 +146,21 @@ async fn only_groups_of_the_gone_are_removed() -> Outcome {
             ])
             .await?;
     }
-    stage.sidecars[1].start().await?;
-    stage.sidecars[1].until_subscribed().await?;
+    testbed.sidecars[1].start().await?;
+    testbed.sidecars[1].until_subscribed().await?;
     publisher
         .put(FREE, "busy", &json!({"before": "the end"}))
         .await?
         .expect(200)?;
-    stage.until_same(FREE, "busy").await?;
+    testbed.until_same(FREE, "busy").await?;
 
     // Its replica is live, so it may only be cut off: it read last, after the pod, which belongs to
     // nobody. Nothing is removed without being told.
-    stage.sidecars[0].kill()?;
+    testbed.sidecars[0].kill()?;
     let before = groups(redis, FREE).await?;
     ensure!(before.len() == 6, "{before:?}");
     eventually("the group of the dead sidecar is noticed", async || {
-        let (output, report) = reap(&stage, &url, &[]).await?;
+        let (output, report) = reap(&testbed, &url, &[]).await?;
         ensure!(output.status.success(), "{output:?}");
         ensure!(
             verdict(&report, &first) == "unsure" && verdict(&report, POD) == "gone",
@@ -168,14 +170,14 @@ async fn only_groups_of_the_gone_are_removed() -> Outcome {
     })
     .await?;
 
-    stage.sidecars[0].start().await?;
-    stage.sidecars[0].until_subscribed().await?;
-    let redis = stage.redis.as_ref().context("a redis")?;
+    testbed.sidecars[0].start().await?;
+    testbed.sidecars[0].until_subscribed().await?;
+    let redis = testbed.redis.as_ref().context("a redis")?;
     let gone = BTreeSet::from([first.clone(), POD.to_owned()]);
     let all = groups(redis, FREE).await?;
     ensure!(all.len() == 7 && all.is_superset(&before), "{all:?}");
     eventually("it is gone", async || {
-        let (output, report) = reap(&stage, &url, &[]).await?;
+        let (output, report) = reap(&testbed, &url, &[]).await?;
         ensure!(
             output.status.success() && with_verdict(&report, "gone") == gone,
             "{report:#}"
@@ -197,7 +199,7 @@ async fn only_groups_of_the_gone_are_removed() -> Outcome {
     );
 
     // A subscriber knows no fleet, so nothing can be judged by it.
-    let (output, _report) = reap(&stage, &stage.subscribers[0].url(), &["--apply"]).await?;
+    let (output, _report) = reap(&testbed, &testbed.subscribers[0].url(), &["--apply"]).await?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(
         output.status.code() == Some(1) && said.contains("nothing was removed"),
@@ -209,7 +211,7 @@ async fn only_groups_of_the_gone_are_removed() -> Outcome {
     );
 
     eventually("it is removed", async || {
-        let (output, report) = reap(&stage, &url, &["--apply"]).await?;
+        let (output, report) = reap(&testbed, &url, &["--apply"]).await?;
         ensure!(
             output.status.success() && with_verdict(&report, "removed") == gone,
             "{report:#}"
@@ -235,7 +237,7 @@ async fn only_groups_of_the_gone_are_removed() -> Outcome {
         .put(FREE, "busy", &json!({"after": "all"}))
         .await?
         .expect(200)?;
-    stage.until_same(FREE, "busy").await?;
+    testbed.until_same(FREE, "busy").await?;
     ensure!(
         groups(redis, FREE).await? == left,
         "a live sidecar had to make its group anew"

@@ -7,10 +7,12 @@ use anyhow::{Context, ensure};
 use contract::status::ReplicaStatus;
 use e2e::{
     client::Api,
-    redis::Redis,
-    services::Service,
-    stage::{FREE, Stage, Via, numbered},
-    wait::{eventually, within},
+    testbed::{
+        FREE, Testbed, Transport, numbered,
+        redis::Redis,
+        services::Service,
+        wait::{eventually, within},
+    },
 };
 use serde_json::json;
 
@@ -24,7 +26,7 @@ mod wire;
 type Outcome = anyhow::Result<()>;
 
 /// Both ways through Redis.
-const BOTH: [Via; 2] = [Via::PubSub, Via::Streams];
+const BOTH: [Transport; 2] = [Transport::PubSub, Transport::Streams];
 
 /// No write waits longer than this, whatever becomes of Redis.
 const QUICK: Duration = Duration::from_secs(1);
@@ -34,8 +36,8 @@ async fn status(subscriber: &Service) -> anyhow::Result<ReplicaStatus> {
     Ok(serde_json::from_str(&answer.body)?)
 }
 
-fn redis_of(stage: &Stage) -> anyhow::Result<&Redis> {
-    stage.redis.as_ref().context("a redis")
+fn redis_of(testbed: &Testbed) -> anyhow::Result<&Redis> {
+    testbed.redis.as_ref().context("a redis")
 }
 
 /// One write, answered as if Redis were not there.
@@ -77,19 +79,19 @@ async fn write_for(api: &Api, time: Duration) -> Outcome {
 }
 
 /// Writes that need an event to get anywhere: applied by one in both replicas.
-async fn events_arrive(stage: &Stage) -> Outcome {
+async fn events_arrive(testbed: &Testbed) -> Outcome {
     let mut before = Vec::new();
-    for subscriber in &stage.subscribers {
+    for subscriber in &testbed.subscribers {
         before.push(status(subscriber).await?.events.applied);
     }
-    stage
+    testbed
         .publisher
         .api()
         .create(FREE, &json!({"probe": true}))
         .await?
         .expect(201)?;
-    stage.until_converged(FREE).await?;
-    for (subscriber, before) in stage.subscribers.iter().zip(before) {
+    testbed.until_converged(FREE).await?;
+    for (subscriber, before) in testbed.subscribers.iter().zip(before) {
         // It is counted a moment after it shows.
         within(Duration::from_secs(1), "it came by an event", async || {
             let events = status(subscriber).await?.events;
@@ -103,13 +105,13 @@ async fn events_arrive(stage: &Stage) -> Outcome {
 }
 
 /// As [`events_arrive`], soon: connections that were cut may come back only now.
-async fn events_arrive_again(stage: &Stage) -> Outcome {
-    eventually("events arrive again", async || events_arrive(stage).await).await
+async fn events_arrive_again(testbed: &Testbed) -> Outcome {
+    eventually("events arrive again", async || events_arrive(testbed).await).await
 }
 
 /// Waits until every replica says that Redis is away, or that it is not.
-async fn until_away(stage: &Stage, away: bool) -> Outcome {
-    for subscriber in &stage.subscribers {
+async fn until_away(testbed: &Testbed, away: bool) -> Outcome {
+    for subscriber in &testbed.subscribers {
         eventually(&format!("it says that it is away: {away}"), async || {
             let said = subscriber
                 .api()

@@ -1,23 +1,21 @@
 //! Schemas as contracts, from a running publisher: served, turned into documents and types that
 //! hold, and tried on what is stored.
 
-use std::{
-    env, fs,
-    path::Path,
-    process::{ExitStatus, Output},
-};
+use std::{env, fs, process::Output};
 
 use anyhow::{Context, ensure};
 use e2e::{
     client::Answer,
-    parts,
-    services::Service,
-    stage::{CHANNELS, COLLECTIONS, FREE, Kind, Stage, Via, sample},
-    wait::eventually,
+    testbed::{
+        CHANNELS, COLLECTIONS, FREE, StoreKind, Testbed, Transport, dependencies, sample,
+        services::Service, wait::eventually,
+    },
 };
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::process::Command;
+
+mod generated;
 
 type Outcome = anyhow::Result<()>;
 
@@ -28,7 +26,7 @@ fn collections() -> impl Iterator<Item = &'static str> {
 
 fn shipped(file: &str) -> anyhow::Result<String> {
     Ok(fs::read_to_string(
-        parts::root().join("schemas").join(file),
+        dependencies::repository_root().join("schemas").join(file),
     )?)
 }
 
@@ -39,10 +37,10 @@ async fn publisher() -> anyhow::Result<Service> {
 }
 
 async fn confcast(publisher: &Service, arguments: &[&str]) -> anyhow::Result<Output> {
-    let tools = parts::part("NODE_TOOLS")?.join("node_modules/.bin");
+    let tools = dependencies::path_of("NODE_TOOLS")?.join("node_modules/.bin");
     let path = env::var_os("PATH").unwrap_or_default();
     let path = env::join_paths(std::iter::once(tools).chain(env::split_paths(&path)))?;
-    let mut command = Command::new(parts::our("confcast")?);
+    let mut command = Command::new(dependencies::own_program("confcast")?);
     command
         .arg("schemas")
         .args(arguments)
@@ -143,25 +141,26 @@ async fn what_consumers_build_on_is_made_from_a_publisher() -> Outcome {
             );
         }
     }
-    let types = fs::read_to_string(parts::root().join("configs/src/generated.rs"))?;
+    let types =
+        fs::read_to_string(dependencies::repository_root().join("configs/src/generated.rs"))?;
     ensure!(
         fs::read_to_string(out.path().join("rust/configs.rs"))? == types,
         "the Rust types are not those of configs"
     );
-    asyncapi(&serde_json::from_slice(&fs::read(
+    generated::asyncapi(&serde_json::from_slice(&fs::read(
         out.path().join("asyncapi.json"),
     )?)?)?;
-    typescript(&out.path().join("typescript")).await
+    generated::typescript(&out.path().join("typescript")).await
 }
 
 #[tokio::test]
 async fn without_node_all_but_its_types_is_there() -> Outcome {
     let out = tempfile::tempdir()?;
-    let mut command = Command::new(parts::our("confcast")?);
+    let mut command = Command::new(dependencies::own_program("confcast")?);
     command
         .arg("schemas")
         .arg("--dir")
-        .arg(parts::root().join("schemas"))
+        .arg(dependencies::repository_root().join("schemas"))
         .arg("--out")
         .arg(out.path());
     let output = command
@@ -184,130 +183,25 @@ async fn without_node_all_but_its_types_is_there() -> Outcome {
     Ok(())
 }
 
-/// The document is valid by the schema of the AsyncAPI project, which also tells what is wrong.
-fn asyncapi(document: &Value) -> Outcome {
-    let official =
-        parts::part("NODE_TOOLS")?.join("node_modules/@asyncapi/specs/schemas/3.0.0.json");
-    let validator = jsonschema::options()
-        .offline()
-        .build(&serde_json::from_slice(&fs::read(official)?)?);
-    let validator =
-        validator.map_err(|fault| anyhow::anyhow!("the schema of AsyncAPI: {fault}"))?;
-    let faults: Vec<_> = validator
-        .iter_errors(document)
-        .map(|fault| format!("{}: {fault}", fault.instance_path()))
-        .collect();
-    ensure!(faults.is_empty(), "{faults:#?}");
-    for collection in collections() {
-        ensure!(
-            document["channels"][collection]["address"] == collection,
-            "{collection} has no topic"
-        );
-    }
-    for (pointer, wrong) in [
-        ("/asyncapi", json!("2.0.0")),
-        ("/servers/redis/protocol", json!(null)),
-        ("/channels/ChannelConfiguration/address", json!(1)),
-        (
-            "/operations/sendChannelConfiguration/action",
-            json!("publish"),
-        ),
-        (
-            "/components/schemas/ChannelConfiguration/type",
-            json!("thing"),
-        ),
-    ] {
-        let mut document = document.clone();
-        *document
-            .pointer_mut(pointer)
-            .with_context(|| format!("nothing at {pointer}"))? = wrong;
-        ensure!(
-            !validator.is_valid(&document),
-            "a mistake at {pointer} is not found"
-        );
-    }
-    Ok(())
-}
-
-/// The types take the samples, and nothing that is not there.
-async fn typescript(folder: &Path) -> Outcome {
-    for collection in collections() {
-        let sample = sample(collection)?;
-        let program = |sample: &Value| {
-            format!(
-                "import type {{ {collection} }} from \"./{collection}\";\nexport const sample: {collection} = {sample};\n"
-            )
-        };
-        fs::write(
-            folder.join(format!("{collection}.sample.ts")),
-            program(&sample),
-        )?;
-        let mut unknown = sample.clone();
-        unknown["notInTheSchema"] = json!(1);
-        fs::write(
-            folder.join(format!("{collection}.unknown.ts")),
-            program(&unknown),
-        )?;
-    }
-    let files = |kind: &str| {
-        collections()
-            .map(|name| format!("{name}.{kind}.ts"))
-            .collect::<Vec<_>>()
-    };
-    let good = compile(folder, &files("sample")).await?;
-    ensure!(good.0.success(), "{}", good.1);
-    for file in files("unknown") {
-        let (status, told) = compile(folder, &[file]).await?;
-        ensure!(
-            !status.success() && told.contains("notInTheSchema"),
-            "it is not found: {told}"
-        );
-    }
-    Ok(())
-}
-
-async fn compile(folder: &Path, files: &[String]) -> anyhow::Result<(ExitStatus, String)> {
-    let mut command = Command::new(parts::part("NODE_TOOLS")?.join("node_modules/.bin/tsc"));
-    command
-        .args([
-            "--noEmit",
-            "--strict",
-            "--module",
-            "esnext",
-            "--moduleResolution",
-            "bundler",
-        ])
-        .args(files);
-    let output = command
-        .current_dir(folder)
-        .kill_on_drop(true)
-        .output()
-        .await?;
-    Ok((
-        output.status,
-        String::from_utf8_lossy(&output.stdout).into_owned(),
-    ))
-}
-
 /// What a sidecar made of a change is what the AsyncAPI document says of it, and its `dataschema`
 /// leads to the schema.
 #[tokio::test]
 async fn an_event_is_what_the_document_says() -> Outcome {
-    let mut stage = Stage::set(Kind::Embedded, Via::Dapr).await?;
-    stage.publisher.start().await?;
-    stage
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Dapr).await?;
+    testbed.publisher.start().await?;
+    testbed
         .publisher_sidecar
         .as_mut()
         .context("a sidecar")?
         .start()
         .await?;
     let (api, redis) = (
-        stage.publisher.api(),
-        stage.redis.as_ref().context("a redis")?,
+        testbed.publisher.api(),
+        testbed.redis.as_ref().context("a redis")?,
     );
     let out = tempfile::tempdir()?;
     let to = out.path().display().to_string();
-    let written = confcast(&stage.publisher, &["--no-typescript", "--out", &to]).await?;
+    let written = confcast(&testbed.publisher, &["--no-typescript", "--out", &to]).await?;
     ensure!(written.status.success(), "{written:?}");
     let document: Value = serde_json::from_slice(&fs::read(out.path().join("asyncapi.json"))?)?;
     for collection in collections() {
@@ -371,7 +265,10 @@ async fn a_changed_schema_is_tried_on_what_is_stored() -> Outcome {
         channel["limits"]["maxTextLength"] = json!(1_000 + number);
         api.create(CHANNELS, &channel).await?.expect(201)?;
     }
-    let shipped_folder = parts::root().join("schemas").display().to_string();
+    let shipped_folder = dependencies::repository_root()
+        .join("schemas")
+        .display()
+        .to_string();
     let same = confcast(&publisher, &["check", "--dir", &shipped_folder]).await?;
     let told = String::from_utf8_lossy(&same.stdout).into_owned();
     ensure!(

@@ -6,8 +6,7 @@ use anyhow::{Context, ensure};
 use contract::{Change, ChangeSet, FeedPage, Problem, Revision, set::ChangeSetWritten};
 use e2e::{
     client::{Answer, Api},
-    services::Service,
-    stage::{CHANNELS, FREE, Kind, Store, numbered, sample},
+    testbed::{CHANNELS, FREE, Store, StoreKind, numbered, sample, services::Service},
 };
 use futures_util::future::{join_all, try_join, try_join_all};
 use reqwest::Method;
@@ -17,14 +16,14 @@ type Outcome = anyhow::Result<()>;
 
 #[tokio::test]
 async fn sets_embedded() -> Outcome {
-    let (_store, publisher) = publisher(Kind::Embedded).await?;
+    let (_store, publisher) = publisher(StoreKind::Embedded).await?;
     sets(&publisher.api()).await?;
     many_at_once(&[publisher.api(), publisher.api()]).await
 }
 
 #[tokio::test]
 async fn sets_mongo() -> Outcome {
-    let (store, one) = publisher(Kind::Mongo).await?;
+    let (store, one) = publisher(StoreKind::Mongo).await?;
     sets(&one.api()).await?;
     let mut two = store
         .publisher()?
@@ -33,7 +32,7 @@ async fn sets_mongo() -> Outcome {
     many_at_once(&[one.api(), two.api()]).await
 }
 
-async fn publisher(kind: Kind) -> anyhow::Result<(Store, Service)> {
+async fn publisher(kind: StoreKind) -> anyhow::Result<(Store, Service)> {
     let store = Store::start(kind).await?;
     let mut publisher = store
         .publisher()?

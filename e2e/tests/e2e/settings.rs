@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use e2e::{mongod::Mongod, parts, services::Service};
+use e2e::testbed::{dependencies, mongod::Mongod, services::Service};
 
 type Outcome = anyhow::Result<()>;
 
@@ -101,13 +101,13 @@ async fn a_subscriber_tells_all_mistakes_at_once() -> Outcome {
 /// The settings tables of the README are what `--help` says: every variable, with its default.
 #[test]
 fn the_readme_names_every_setting() -> Outcome {
-    let readme = std::fs::read_to_string(parts::root().join("README.md"))?;
+    let readme = std::fs::read_to_string(dependencies::repository_root().join("README.md"))?;
     let rows: Vec<_> = readme
         .lines()
         .filter(|line| line.starts_with("| `"))
         .collect();
     for program in ["publisher", "subscriber"] {
-        let help = std::process::Command::new(parts::our(program)?)
+        let help = std::process::Command::new(dependencies::own_program(program)?)
             .arg("--help")
             .env_clear()
             .output()?;

@@ -3,10 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use e2e::{
-    services::Service,
-    stage::{FREE, Kind, Store},
-};
+use e2e::testbed::{FREE, Store, StoreKind, services::Service};
 use futures_util::future::try_join_all;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -18,7 +15,7 @@ type Outcome = anyhow::Result<()>;
 
 #[tokio::test]
 async fn a_stalled_request_does_not_hold_its_connection() -> Outcome {
-    let mut publisher = Store::start(Kind::Embedded)
+    let mut publisher = Store::start(StoreKind::Embedded)
         .await?
         .publisher()?
         .with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");

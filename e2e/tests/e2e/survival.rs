@@ -4,10 +4,9 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, ensure};
 use contract::status::{ReplicaState, ReplicaStatus};
-use e2e::{
-    parts,
+use e2e::testbed::{
+    FREE, Store, StoreKind, Testbed, Transport, dependencies, numbered,
     services::Service,
-    stage::{FREE, Kind, Stage, Store, Via, numbered},
     wait::{eventually, within},
 };
 use serde_json::json;
@@ -21,7 +20,7 @@ async fn status(subscriber: &Service) -> anyhow::Result<ReplicaStatus> {
 
 /// A publisher, and a replica with a folder for its last known good, which holds document `a`.
 async fn pair() -> anyhow::Result<(Store, Service, Service, tempfile::TempDir)> {
-    let store = Store::start(Kind::Embedded).await?;
+    let store = Store::start(StoreKind::Embedded).await?;
     let mut publisher = store.publisher()?;
     publisher.start().await?;
     publisher
@@ -29,7 +28,7 @@ async fn pair() -> anyhow::Result<(Store, Service, Service, tempfile::TempDir)> 
         .create(FREE, &json!({"id": "a", "value": 1}))
         .await?
         .expect(201)?;
-    let folder = e2e::process::folder()?;
+    let folder = e2e::testbed::process::folder()?;
     let mut replica = Service::subscriber("replica", &[publisher.url()])?
         .with("AURA_CONFIGURATION_COLLECTIONS", FREE)
         .with("AURA_CONFIGURATION_CHECK_IN_SECONDS", "1")
@@ -168,7 +167,7 @@ async fn another_store_is_adopted_when_the_operator_says_so() -> Outcome {
     })
     .await?;
     let adopt = || {
-        let mut confcast = std::process::Command::new(parts::our("confcast")?);
+        let mut confcast = std::process::Command::new(dependencies::own_program("confcast")?);
         let output = confcast
             .args([
                 "restore-epoch",
@@ -228,27 +227,31 @@ async fn lost_events_heal_by_delta() -> Outcome {
 /// What one publisher left owed is sent by another; the first one wakes up and harms nothing.
 #[tokio::test]
 async fn owed_events_of_a_frozen_publisher_are_taken_over() -> Outcome {
-    let mut stage = Stage::set(Kind::Mongo, Via::Dapr).await?;
-    let mut other = stage
+    let mut testbed = Testbed::prepare(StoreKind::Mongo, Transport::Dapr).await?;
+    let mut other = testbed
         .store
         .publisher()?
         .with("AURA_CONFIGURATION_EVENTS_MANAGER", "DAPR");
-    let redis = stage.redis.as_ref().context("a redis")?;
-    let mut sidecar =
-        e2e::sidecar::Sidecar::new(e2e::sidecar::PUBLISHER, other.port(), "other", redis)?;
+    let redis = testbed.redis.as_ref().context("a redis")?;
+    let mut sidecar = e2e::testbed::sidecar::Sidecar::new(
+        e2e::testbed::sidecar::PUBLISHER,
+        other.port(),
+        "other",
+        redis,
+    )?;
     other = other.with("DAPR_GRPC_PORT", sidecar.grpc_port().to_string());
     // The first publisher has no sidecar yet: what it commits stays owed.
-    stage.publisher.start().await?;
-    stage.start_subscribers().await?;
-    let api = stage.publisher.api();
+    testbed.publisher.start().await?;
+    testbed.start_subscribers().await?;
+    let api = testbed.publisher.api();
     for number in 0..50 {
         let id = format!("n{number}");
         api.create(FREE, &json!({ "id": id })).await?.expect(201)?;
     }
-    stage.publisher.pause()?;
+    testbed.publisher.pause()?;
     sidecar.start().await?;
     other.start().await?;
-    let held = stage.subscribers[0].api();
+    let held = testbed.subscribers[0].api();
     eventually("the other one sends them", async || {
         ensure!(held.head(FREE).await?.revision == 50, "not yet");
         Ok(())
@@ -260,8 +263,8 @@ async fn owed_events_of_a_frozen_publisher_are_taken_over() -> Outcome {
         .await?
         .expect(200)?;
     other.api().delete(FREE, "n2").await?.expect(200)?;
-    stage.publisher.resume()?;
-    stage
+    testbed.publisher.resume()?;
+    testbed
         .publisher_sidecar
         .as_mut()
         .context("a sidecar")?
@@ -269,15 +272,15 @@ async fn owed_events_of_a_frozen_publisher_are_taken_over() -> Outcome {
         .await?;
     api.put(FREE, "n3", &numbered(3)).await?.expect(200)?;
     for id in ["n1", "n2", "n3"] {
-        stage.until_same(FREE, id).await?;
+        testbed.until_same(FREE, id).await?;
     }
-    stage.until_converged(FREE).await
+    testbed.until_converged(FREE).await
 }
 
 /// A replica whose first publisher hangs turns to the next one within seconds.
 #[tokio::test]
 async fn a_hung_publisher_costs_seconds() -> Outcome {
-    let store = Store::start(Kind::Mongo).await?;
+    let store = Store::start(StoreKind::Mongo).await?;
     let (mut one, mut other) = (store.publisher()?, store.publisher()?);
     one.start().await?;
     other.start().await?;

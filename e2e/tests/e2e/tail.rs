@@ -6,11 +6,13 @@ use std::{process::Command, time::Duration};
 use anyhow::ensure;
 use e2e::{
     chaos::proxy::{Mode, Proxy},
-    parts,
-    process::{Process, folder},
-    services::Service,
-    stage::{CHANNELS, FREE, Kind, Store, numbered, sample},
-    wait::eventually,
+    testbed::{
+        CHANNELS, FREE, Store, StoreKind, dependencies, numbered,
+        process::{Process, folder},
+        sample,
+        services::Service,
+        wait::eventually,
+    },
 };
 use nix::sys::signal::Signal;
 use reqwest::Method;
@@ -28,7 +30,7 @@ struct Tail {
 impl Tail {
     fn start(url: &str, arguments: &[&str]) -> anyhow::Result<Self> {
         let folder = folder()?;
-        let mut command = Command::new(parts::our("confcast")?);
+        let mut command = Command::new(dependencies::own_program("confcast")?);
         command.args(["tail", "--url", url]).args(arguments);
         Ok(Self {
             process: Process::start("tail", folder.path(), &mut command)?,
@@ -55,7 +57,7 @@ impl Tail {
 }
 
 async fn publisher() -> anyhow::Result<Service> {
-    let publisher = Store::start(Kind::Embedded).await?.publisher()?;
+    let publisher = Store::start(StoreKind::Embedded).await?.publisher()?;
     let mut publisher = publisher.with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
     publisher.start().await?;
     Ok(publisher)

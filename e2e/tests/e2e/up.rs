@@ -7,9 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use e2e::{
-    parts,
-    process::{Process, folder, free_port},
+use e2e::testbed::{
+    dependencies,
+    ports::free_port,
+    process::{Process, folder},
     wait::eventually,
 };
 use nix::sys::signal::Signal;
@@ -23,9 +24,9 @@ struct Up {
 
 impl Up {
     async fn start(name: &str, folder: &Path, ports: [u16; 3]) -> anyhow::Result<Self> {
-        let mut command = Command::new(parts::our("confcast")?);
+        let mut command = Command::new(dependencies::own_program("confcast")?);
         command
-            .current_dir(parts::root())
+            .current_dir(dependencies::repository_root())
             .args(["up", "--data"])
             .arg(folder.join("data"));
         command.args(["--publisher-port", &ports[0].to_string()]);
@@ -77,7 +78,7 @@ impl Up {
                 line.replace(&format!(":{default}"), &format!(":{}", self.ports[*port]))
             },
         );
-        let programs = parts::our("confcast")?
+        let programs = dependencies::own_program("confcast")?
             .parent()
             .context("a folder")?
             .display()
@@ -85,7 +86,7 @@ impl Up {
         let path = format!("{programs}:{}", std::env::var("PATH").unwrap_or_default());
         let output = Command::new("bash")
             .args(["-ec", &line])
-            .current_dir(parts::root())
+            .current_dir(dependencies::repository_root())
             .env("PATH", path)
             .output()?;
         ensure!(
@@ -111,7 +112,7 @@ async fn the_first_five_minutes() -> Outcome {
     let up = Up::start("first", folder.path(), ports).await?;
     let lines = up.lines();
     ensure!(lines.len() >= 4, "{lines:?}");
-    let readme = std::fs::read_to_string(parts::root().join("README.md"))?;
+    let readme = std::fs::read_to_string(dependencies::repository_root().join("README.md"))?;
     for line in &lines {
         ensure!(
             readme.contains(line.as_str()),
@@ -160,7 +161,7 @@ async fn the_command_lines_of_the_readme() -> Outcome {
         [free_port()?, free_port()?, free_port()?],
     )
     .await?;
-    let readme = std::fs::read_to_string(parts::root().join("README.md"))?;
+    let readme = std::fs::read_to_string(dependencies::repository_root().join("README.md"))?;
     let block = readme
         .split("<!-- tried by the tests -->")
         .nth(1)
@@ -183,7 +184,7 @@ async fn the_command_lines_of_the_readme() -> Outcome {
         // folder.
         let line = format!(
             "{publisher}; ln -sfn {}/schemas schemas; {command}",
-            parts::root().display()
+            dependencies::repository_root().display()
         );
         up.try_line(&line)?;
     }

@@ -105,7 +105,7 @@ pub(super) async fn snapshot(
 ) -> Result<HttpResponse, ApiError> {
     let selected = api.selected(&selection)?;
     let load = api.loads.begin().await.ok_or_else(|| {
-        api.metrics.loads_refused.inc();
+        api.metrics.snapshots_refused.inc();
         ApiError::loads_under_way()
     })?;
     let reading = api.store.documents(&selected).await.map_err(store_failed)?;

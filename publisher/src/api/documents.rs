@@ -5,25 +5,15 @@ use actix_web::{
     http::{StatusCode, header},
     web,
 };
-use contract::{CanonicalJson, CollectionName, Crc, DocumentId, Operation, document::etag};
-use serde::Serialize;
+use contract::{CanonicalJson, CollectionName, DocumentId, Operation, document::etag};
 use uuid::Uuid;
 
 use crate::{
     api::{Api, body, body::Body, error::ApiError, has_already, header_text, origin, store_failed},
-    decide::{Action, Condition, Done, Write},
+    decide::{Action, Condition, Write, WriteOutcome},
 };
 
 type Place = web::Path<(String, String)>;
-
-/// What a write is answered.
-#[derive(Serialize, utoipa::ToSchema)]
-pub(crate) struct Written {
-    id: DocumentId,
-    revision: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    crc: Option<Crc>,
-}
 
 pub(super) async fn get(
     api: web::Data<Api>,
@@ -68,7 +58,7 @@ pub(super) async fn create(
             Condition::Any,
         )
         .await?;
-    let location = format!("/v1/collections/{collection}/documents/{}", done.id);
+    let location = format!("/v1/collections/{collection}/documents/{}", done.written.id);
     Ok(answer(
         HttpResponse::Created().insert_header((header::LOCATION, location)),
         done,
@@ -92,7 +82,7 @@ pub(super) async fn put(
             condition(&request)?,
         )
         .await?;
-    let created = done.op == Some(Operation::Create);
+    let created = done.operation == Some(Operation::Create);
     let status = if created {
         StatusCode::CREATED
     } else {
@@ -149,29 +139,25 @@ impl Api {
         id: DocumentId,
         action: Action,
         condition: Condition,
-    ) -> Result<Done, ApiError> {
+    ) -> Result<WriteOutcome, ApiError> {
         let context = origin::context(request)?;
-        self.writer
-            .write(Write {
-                collection,
-                id,
-                action,
-                condition,
-                context,
-            })
-            .await
+        let write = Write {
+            collection,
+            id,
+            action,
+            condition,
+            context,
+        };
+        Ok(self.writer.write(write).await?)
     }
 }
 
-fn answer(response: &mut actix_web::HttpResponseBuilder, done: Done) -> HttpResponse {
-    if let Some(crc) = done.crc {
-        response.insert_header((header::ETAG, etag(done.revision, crc)));
+fn answer(response: &mut actix_web::HttpResponseBuilder, done: WriteOutcome) -> HttpResponse {
+    let written = done.written;
+    if let Some(crc) = written.crc {
+        response.insert_header((header::ETAG, etag(written.revision, crc)));
     }
-    response.json(Written {
-        id: done.id,
-        revision: done.revision,
-        crc: done.crc,
-    })
+    response.json(written)
 }
 
 /// The `id` member of a new document, or one that nobody else has. It is not put into the document.

@@ -1,20 +1,25 @@
-//! Every error answer of the API, in one list: the problem types that clients may rely on.
+//! The error answers of the HTTP API: the only place that makes a [`Problem`] with status and
+//! headers of an error (RFC 9457).
 //!
-//! Nothing here logs: a refusal is the client's to read, and a failure of ours is logged where it
-//! happened.
+//! Modules below the routes have error types of their own, which know nothing of HTTP; each gets one
+//! `impl From<…> for ApiError` here. Nothing here logs: a refusal is for the client to read, and a
+//! failure of the publisher is logged where it happens.
 
 use std::time::Duration;
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
-use contract::{
-    CollectionName, Document, DocumentId, JsonError, Problem, ProblemKind, problem, set,
-};
+use contract::{CollectionName, DocumentId, JsonError, Problem, ProblemKind, problem};
 
-/// An error answer: a [`Problem`] on its way out.
+use crate::{decide::WriteError, fleet::FleetError};
+
+/// Delay before a client tries again what is impossible at the moment.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// An error answer: a [`Problem`] with the headers that belong to it.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{} {}: {}", problem.status, problem.title, problem.detail)]
 pub struct ApiError {
-    /// What the client reads.
+    /// The body.
     pub problem: Box<Problem>,
     retry_after: Option<Duration>,
     allow: Option<String>,
@@ -22,7 +27,7 @@ pub struct ApiError {
 
 impl From<Problem> for ApiError {
     fn from(problem: Problem) -> Self {
-        let retry_after = (problem.status == 503).then_some(Duration::from_secs(1));
+        let retry_after = (problem.status == 503).then_some(RETRY_AFTER);
         Self {
             problem: Box::new(problem),
             retry_after,
@@ -31,16 +36,37 @@ impl From<Problem> for ApiError {
     }
 }
 
+/// The HTTP answer to a write that was refused or failed.
+impl From<WriteError> for ApiError {
+    fn from(error: WriteError) -> Self {
+        let kind = error.kind();
+        let mut problem = Problem::new(kind, error.to_string());
+        // A part of the path is named as a field. A change of a set has it in the body, under the
+        // same name.
+        problem.field = match kind {
+            ProblemKind::UnknownCollection => Some("collection".to_owned()),
+            ProblemKind::BadRequest | ProblemKind::NoData | ProblemKind::Exists => {
+                Some("id".to_owned())
+            }
+            _ => None,
+        };
+        problem.pointer = error.pointer();
+        problem.etag = error.etag().map(str::to_owned);
+        problem.index = error.index();
+        problem.into()
+    }
+}
+
 impl ApiError {
-    /// 400: a parameter or header that cannot be read.
+    /// 400: a parameter or header that is not of its form.
     pub fn bad_field(field: &str, detail: impl std::fmt::Display) -> Self {
         Problem::new(ProblemKind::BadRequest, detail.to_string())
             .field(field)
             .into()
     }
 
-    /// 400: a path or query of the wrong form. Serde names the field in backticks, when it names
-    /// one.
+    /// 400: a path or query that is not of its form. Where Serde knows the field, its text names it
+    /// in backticks.
     pub fn unreadable(error: impl std::fmt::Display) -> Self {
         let detail = error.to_string();
         let field = detail.split('`').nth(1).map(str::to_owned);
@@ -52,35 +78,35 @@ impl ApiError {
     }
 
     /// 400: a body that is not a document.
-    pub fn bad_body(refusal: JsonError) -> Self {
-        Problem::new(ProblemKind::BadBody, refusal.reason)
-            .at(refusal.pointer)
-            .into()
+    pub fn bad_body(error: JsonError) -> Self {
+        WriteError::InvalidValue(error).into()
+    }
+
+    /// 400: a body that is not a change set.
+    pub fn bad_set(pointer: &str, detail: impl std::fmt::Display) -> Self {
+        WriteError::invalid_change(pointer, detail).into()
     }
 
     /// 404: no such collection.
     pub fn unknown_collection(name: &str) -> Self {
-        let detail = format!(
-            "There is no collection {name:?} here; add it to AURA_CONFIGURATION_COLLECTIONS."
-        );
-        Problem::new(ProblemKind::UnknownCollection, detail)
-            .field("collection")
-            .into()
+        WriteError::UnknownCollection(name.to_owned()).into()
     }
 
-    /// 404: a collection without a schema, or a schema without a sample, or not any more in that
-    /// version.
+    /// 404: the collection has no schema, the schema has no sample, or not in the asked version.
     pub fn no_schema(detail: impl Into<String>) -> Self {
         Problem::new(ProblemKind::NoSchema, detail).into()
     }
 
     /// 404: no such document (`NoData`, requirement A18).
     pub fn no_data(collection: &CollectionName, id: &DocumentId) -> Self {
-        let detail = format!("{collection} with id: {id} cannot be found");
-        Problem::new(ProblemKind::NoData, detail).field("id").into()
+        WriteError::NoData {
+            collection: collection.clone(),
+            id: id.clone(),
+        }
+        .into()
     }
 
-    /// 405: a path that does not have the method, but these.
+    /// 405: the path does not have the method; `allow` lists those it has.
     pub fn method(allow: &str) -> Self {
         let problem = Problem::new(
             ProblemKind::MethodNotAllowed,
@@ -92,51 +118,18 @@ impl ApiError {
         }
     }
 
-    /// 409: a document that is there already.
-    pub fn exists(collection: &CollectionName, id: &DocumentId, held: &Document) -> Self {
-        let detail =
-            format!("{collection} with id: {id} exists already; change it with PUT or PATCH");
-        let mut problem = Problem::new(ProblemKind::Exists, detail).field("id");
-        problem.etag = Some(held.etag());
-        problem.into()
-    }
-
-    /// 412: a condition that does not hold. `held` is what is there.
-    pub fn condition_failed(held: Option<&Document>) -> Self {
-        let detail = match held {
-            Some(held) => format!(
-                "The document is at {}; read it again and decide anew",
-                held.etag()
-            ),
-            None => "The document does not exist".to_owned(),
-        };
-        let mut problem = Problem::new(ProblemKind::ConditionFailed, detail);
-        problem.etag = held.map(Document::etag);
-        problem.into()
-    }
-
-    /// 413: a body beyond the limit.
+    /// 413: a body larger than `limit` bytes.
     pub fn too_large(limit: usize) -> Self {
         let detail = format!("The body is larger than {limit} bytes");
         Problem::new(ProblemKind::TooLarge, detail).into()
     }
 
-    /// 413: a change set beyond what replicas take as one. The member is the one that goes beyond.
+    /// 413: a change set beyond its limits. `index` is the first change beyond them.
     pub fn set_too_large(index: usize) -> Self {
-        let detail = format!(
-            "The values of a set are at most {} bytes together, and it has at most {} changes; make it two sets",
-            set::MAX_BYTES,
-            set::MAX_OPERATIONS
-        );
-        let problem = Problem::new(ProblemKind::SetTooLarge, detail);
-        Problem {
-            index: Some(index),
-            ..problem.at("/changes")
-        }
-        .into()
+        WriteError::SetTooLarge { index }.into()
     }
 
-    /// 408: a body that did not arrive in time.
+    /// 408: a body that did not arrive within `limit`.
     pub fn body_late(limit: Duration) -> Self {
         let detail = format!(
             "The body did not arrive within {} s; nothing was done",
@@ -145,7 +138,7 @@ impl ApiError {
         Problem::new(ProblemKind::BodyLate, detail).into()
     }
 
-    /// The same, its pointer beginning further up.
+    /// The same answer with `prefix` in front of its pointer.
     #[must_use]
     pub fn under(mut self, prefix: &str) -> Self {
         if let Some(pointer) = &mut self.problem.pointer {
@@ -154,7 +147,7 @@ impl ApiError {
         self
     }
 
-    /// The same, of one member of a change set.
+    /// The same answer for one change of a set.
     #[must_use]
     pub fn of_member(mut self, index: usize) -> Self {
         self.problem.index = Some(index);
@@ -169,44 +162,7 @@ impl ApiError {
             .into()
     }
 
-    /// 422: a document that its schema refuses.
-    pub fn schema(pointer: String, detail: String) -> Self {
-        Problem::new(ProblemKind::Schema, detail).at(pointer).into()
-    }
-
-    /// 503: more writes wait than can be held.
-    pub fn busy() -> Self {
-        Self::unavailable(
-            ProblemKind::Busy,
-            "Too many writes are waiting; nothing was written",
-        )
-    }
-
-    /// 503: the publisher has ended, or is about to.
-    pub fn stopping() -> Self {
-        Self::unavailable(
-            ProblemKind::Stopping,
-            "The publisher is stopping; nothing was written",
-        )
-    }
-
-    /// 503: the store did not take the write, and it is certain that it did not.
-    pub fn not_committed() -> Self {
-        Self::unavailable(
-            ProblemKind::NotCommitted,
-            "The store could not commit in time; nothing was written, try again",
-        )
-    }
-
-    /// 503: the store did not say whether it took the write.
-    pub fn outcome_unknown() -> Self {
-        Self::unavailable(
-            ProblemKind::OutcomeUnknown,
-            "The store did not confirm the write: read the document before trying again",
-        )
-    }
-
-    /// 503: the store cannot be read now.
+    /// 503: the store cannot be read at the moment.
     pub fn store_unavailable() -> Self {
         Self::unavailable(
             ProblemKind::StoreUnavailable,
@@ -214,27 +170,19 @@ impl ApiError {
         )
     }
 
-    /// 503: more check-ins wait than can be held.
-    pub fn fleet_too_busy() -> Self {
-        Self::unavailable(
-            ProblemKind::Busy,
-            "Too many check-ins are waiting; come back in a moment",
-        )
-    }
-
-    /// 503: as many snapshots are under way as may be.
+    /// 503: as many snapshots are being sent as the limit allows.
     pub fn loads_under_way() -> Self {
         Self::unavailable(
             ProblemKind::LoadsUnderWay,
-            "Other replicas are loading; come back in a moment",
+            "Other replicas are loading; try again",
         )
     }
 
-    /// 503: as many readers follow the feed as may.
+    /// 503: as many feed streams are open as the limit allows.
     pub fn streams_full() -> Self {
         Self::unavailable(
             ProblemKind::StreamsFull,
-            "As many readers follow the feed here as may; come back in a moment",
+            "The publisher has as many feed streams as its limit allows; try again",
         )
     }
 
@@ -252,7 +200,7 @@ impl ResponseError for ApiError {
         let mut response = HttpResponse::build(self.status_code());
         response.content_type(problem::MEDIA_TYPE);
         if self.status_code() == StatusCode::REQUEST_TIMEOUT {
-            // What is left of the body may never come.
+            // The rest of the body may never arrive, and it would be read as the next request.
             response.force_close();
         }
         if let Some(delay) = self.retry_after {
@@ -268,12 +216,36 @@ impl ResponseError for ApiError {
     }
 }
 
+/// The answer to what the fleet refuses; the detail is the text of the error.
+impl From<FleetError> for ApiError {
+    fn from(error: FleetError) -> Self {
+        let kind = match &error {
+            FleetError::Busy => ProblemKind::Busy,
+            FleetError::Stopping => ProblemKind::Stopping,
+            FleetError::StoreUnavailable => ProblemKind::StoreUnavailable,
+            FleetError::InvalidInstance { .. } => ProblemKind::BadRequest,
+            FleetError::InvalidCheckIn { .. } => ProblemKind::BadBody,
+            FleetError::NotDeclared(_) => ProblemKind::NotDeclared,
+            FleetError::NotDeclaredNow(_) => ProblemKind::NotDeclaredNow,
+        };
+        let problem = Problem::new(kind, error.to_string());
+        match error {
+            FleetError::InvalidInstance { .. } => problem.field("instance").into(),
+            FleetError::InvalidCheckIn { pointer, .. } => problem.at(pointer).into(),
+            _ => problem.into(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use contract::set::ChangeRequest;
+    use serde_json::json;
+
     use super::*;
 
     #[test]
-    fn what_may_be_tried_again_says_when() {
+    fn an_unavailable_answer_has_retry_after() {
         for (kind, delay) in [(ProblemKind::Busy, Some("1")), (ProblemKind::Exists, None)] {
             let answer = ApiError::from(Problem::new(kind, "detail")).error_response();
             assert_eq!(
@@ -282,6 +254,70 @@ mod tests {
                     .get("Retry-After")
                     .and_then(|delay| delay.to_str().ok()),
                 delay
+            );
+        }
+    }
+
+    #[test]
+    fn a_write_error_keeps_kind_text_pointer_index_and_etag() {
+        let error = WriteError::invalid_value("/id", "An id is a string")
+            .under("/configData")
+            .in_change_set(2);
+        let problem = *ApiError::from(error).problem;
+        let expected = Problem {
+            index: Some(2),
+            ..Problem::new(ProblemKind::BadBody, "An id is a string").at("/changes/2/configData/id")
+        };
+        assert_eq!(problem, expected);
+
+        let exists = WriteError::Exists {
+            collection: "Skills".parse().expect("a name"),
+            id: "a".parse().expect("an id"),
+            etag: "\"1-0\"".to_owned(),
+        };
+        let answer = ApiError::from(exists).error_response();
+        assert_eq!(answer.status(), StatusCode::CONFLICT);
+        assert_eq!(
+            answer
+                .headers()
+                .get("ETag")
+                .and_then(|etag| etag.to_str().ok()),
+            Some("\"1-0\"")
+        );
+    }
+
+    #[test]
+    fn a_change_that_cannot_be_built_has_the_problem_of_its_http_request() {
+        let nan_as_key = std::collections::BTreeMap::from([((1, 2), 3)]);
+        let too_large_a_number = json!({"a": {"b": u64::MAX}});
+        for (change, kind, field) in [
+            (
+                ChangeRequest::delete("a b", "a"),
+                ProblemKind::UnknownCollection,
+                Some("collection"),
+            ),
+            (
+                ChangeRequest::delete("Skills", "a/b"),
+                ProblemKind::BadRequest,
+                Some("id"),
+            ),
+            (
+                ChangeRequest::create("Skills", "a", &too_large_a_number),
+                ProblemKind::BadBody,
+                None,
+            ),
+            (
+                ChangeRequest::create("Skills", "a", &nan_as_key),
+                ProblemKind::BadBody,
+                None,
+            ),
+        ] {
+            let error = WriteError::from(change.expect_err("an invalid change"));
+            let problem = *ApiError::from(error).problem;
+            assert_eq!(
+                (problem.kind, problem.field.as_deref()),
+                (kind, field),
+                "{problem:?}"
             );
         }
     }

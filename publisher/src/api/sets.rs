@@ -1,25 +1,21 @@
 //! `POST /v1/changes`: several documents that change together or not at all.
 //!
 //! The body is read member by member, so that a fault is told of the member that has it. What holds
-//! for every set is in [`crate::members`], what a member does is decided where every write is, in
-//! [`crate::fold`].
+//! for every set is in [`crate::write::change_set`], what a member does is decided where every write is, in
+//! [`crate::decide`].
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use contract::{
     CanonicalJson, Revision,
-    set::{ChangeRequest, ChangeSetWritten, MAX_OPERATIONS, RequestOperation},
+    set::{ChangeRequest, MAX_OPERATIONS, RequestOperation},
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use uuid::Uuid;
 
 use crate::{
     api::{Api, body, body::Body, error::ApiError, origin},
-    decide::{Set, Write},
-    write::{
-        change_set as members,
-        change_set::{Members, refused},
-    },
+    decide::ChangeSetCommand,
+    write::change_set::ChangeSetBuilder,
 };
 
 /// [`contract::set::ChangeSetRequest`], its members not yet read.
@@ -48,42 +44,31 @@ pub(super) async fn commit(
     request: HttpRequest,
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
-    let members = api.members(&request, body.of_type(&request, body::JSON)?)?;
-    let places = members
-        .iter()
-        .map(|write| (write.collection.clone(), write.id.clone()))
-        .collect();
-    let id = Uuid::now_v7().to_string();
-    let done = api
-        .writer
-        .write_set(Set {
-            id: id.clone(),
-            members,
-        })
-        .await?;
-    Ok(HttpResponse::Ok().json(ChangeSetWritten {
-        id,
-        items: members::items(places, &done),
-    }))
+    let set = api.members(&request, body.of_type(&request, body::JSON)?)?;
+    Ok(HttpResponse::Ok().json(api.writer.write_set(set).await?))
 }
 
 impl Api {
-    fn members(&self, request: &HttpRequest, body: &[u8]) -> Result<Vec<Write>, ApiError> {
-        let Changes { changes } = body::object(body).map_err(|error| refused("", error))?;
+    fn members(&self, request: &HttpRequest, body: &[u8]) -> Result<ChangeSetCommand, ApiError> {
+        let Changes { changes } =
+            body::object(body).map_err(|error| ApiError::bad_set("", error))?;
         if changes.is_empty() {
-            return Err(refused("/changes", "A set has at least one change"));
+            return Err(ApiError::bad_set(
+                "/changes",
+                "A set has at least one change",
+            ));
         }
         if changes.len() > MAX_OPERATIONS {
             return Err(ApiError::set_too_large(MAX_OPERATIONS));
         }
-        let (context, mut members) = (origin::context(request)?, Members::default());
+        let (context, mut members) = (origin::context(request)?, ChangeSetBuilder::default());
         for (index, member) in changes.into_iter().enumerate() {
             let member = self
                 .member(member)
                 .map_err(|error| error.of_member(index))?;
             members.add(&self.terms, &context, member)?;
         }
-        Ok(members.into_writes())
+        Ok(members.build())
     }
 
     fn member(&self, member: &RawValue) -> Result<ChangeRequest, ApiError> {
@@ -93,7 +78,7 @@ impl Api {
             id,
             config_data,
             expected,
-        } = body::object(member.get().as_bytes()).map_err(|error| refused("", error))?;
+        } = body::object(member.get().as_bytes()).map_err(|error| ApiError::bad_set("", error))?;
         let (collection, id) = self.place(&(collection, id))?;
         let config = config_data
             .map(|config| CanonicalJson::parse(config.get().as_bytes()))

@@ -1,90 +1,90 @@
-//! Folding a change set: all of its writes happen, or none does.
+//! The rules of a change set: all of its writes happen, or none.
 //!
-//! It is tried on a copy of the ground, which is thrown away when a member is refused. What makes a
-//! set one to its readers is put into its changes here: the revisions that belong together, and the
-//! last set before it.
+//! A set is evaluated on a copy of the working set, which is dropped when one of its writes is
+//! refused. The marks that let a replica apply the set in one step are put into its changes here:
+//! the revisions that belong together, and the last set before each change.
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use contract::{Change, ChangeSet, CollectionName, SetPart, set::MAX_BYTES};
 
-use crate::{
-    api::error::ApiError,
-    decide::{Rules, WorkingSet, Write, WriteResult},
-};
+use crate::decide::{Rules, WorkingSet, Write, WriteError, WriteResult};
 
-/// Writes that happen together. No document is in it twice: the door sees to that.
+/// Writes that happen together. No document is in it twice: the check of the request ensures it.
 #[derive(Debug, Clone)]
-pub struct Set {
-    /// Its id.
+pub struct ChangeSetCommand {
+    /// Id of the set.
     pub id: String,
-    /// Its writes, in order.
-    pub members: Vec<Write>,
+    /// The writes, in order.
+    pub writes: Vec<Write>,
 }
 
 impl Rules {
-    pub(super) fn set(
+    /// Decides a change set. If it is accepted, its changes are applied to the working set and
+    /// appended to `changes`; the error of a refused write names its position in the set.
+    pub(super) fn change_set(
         &self,
-        ground: &mut WorkingSet,
-        set: &Set,
+        working_set: &mut WorkingSet,
+        set: &ChangeSetCommand,
         now: DateTime<Utc>,
         changes: &mut Vec<Change>,
     ) -> WriteResult {
-        let mut part = ground.part(set);
-        let (mut made, mut done, mut bytes) =
-            (Vec::new(), Vec::with_capacity(set.members.len()), 0);
-        for (index, write) in set.members.iter().enumerate() {
-            let before = made.len();
-            let member = self.one(&mut part, write, now, &mut made);
-            done.push(member.map_err(|error| error.under("/configData").of_member(index))?);
-            // A small patch of a large document is a large change, and replicas have to hold the
-            // whole set at once.
-            let values = made[before..]
+        let mut trial = working_set.copy_for(set);
+        let mut set_changes = Vec::new();
+        let mut outcomes = Vec::with_capacity(set.writes.len());
+        let mut value_bytes = 0;
+        for (index, write) in set.writes.iter().enumerate() {
+            let changes_before = set_changes.len();
+            let outcome = self
+                .write(&mut trial, write, now, &mut set_changes)
+                .map_err(|error| error.under("/configData").in_change_set(index))?;
+            outcomes.push(outcome);
+            // The request was checked against this limit, but a small patch of a large document is
+            // a large change, and a replica has to buffer the whole set.
+            value_bytes += set_changes[changes_before..]
                 .iter()
-                .filter_map(|change| change.config_data.as_ref());
-            bytes += values.map(|config| config.as_str().len()).sum::<usize>();
-            if bytes > MAX_BYTES {
-                return Err(ApiError::set_too_large(index));
+                .filter_map(|change| change.config_data.as_ref())
+                .map(|value| value.as_str().len())
+                .sum::<usize>();
+            if value_bytes > MAX_BYTES {
+                return Err(WriteError::SetTooLarge { index });
             }
         }
-        // A set of one is a change like any other.
-        if made.len() > 1 {
-            bind(&set.id, &mut made, &mut part);
+        // A set with a single effective change needs no marks: it is a change like any other.
+        if set_changes.len() > 1 {
+            mark(&set.id, &mut set_changes, &mut trial);
         }
-        ground.take(part, set);
-        changes.append(&mut made);
-        Ok(done)
+        working_set.adopt(trial, set);
+        changes.append(&mut set_changes);
+        Ok(outcomes)
     }
 }
 
-/// Says in every change what it belongs to, and in every head which set was the last.
-fn bind(id: &str, made: &mut [Change], part: &mut WorkingSet) {
+/// Puts the parts of the set into each of its changes, and the end of the set into each head.
+fn mark(id: &str, changes: &mut [Change], working_set: &mut WorkingSet) {
     let mut parts = BTreeMap::<CollectionName, SetPart>::new();
-    for Change {
-        collection,
-        revision,
-        ..
-    } in made.iter()
-    {
-        let (collection, first, last) = (collection.clone(), *revision, *revision);
-        let so_far = parts.entry(collection.clone()).or_insert(SetPart {
-            collection,
-            first,
-            last,
-        });
-        so_far.last = last;
+    for change in changes.iter() {
+        // Revisions rise within a collection, so the first one stays and the last one moves.
+        parts
+            .entry(change.collection.clone())
+            .or_insert_with(|| SetPart {
+                collection: change.collection.clone(),
+                first: change.revision,
+                last: change.revision,
+            })
+            .last = change.revision;
     }
-    for (collection, of_it) in &parts {
-        if let Some(head) = part.heads.get_mut(collection) {
-            head.last_set = of_it.last;
+    for (collection, part) in &parts {
+        if let Some(head) = working_set.heads.get_mut(collection) {
+            head.last_set = part.last;
         }
     }
     let set = ChangeSet {
         id: id.to_owned(),
         parts: parts.into_values().collect(),
     };
-    for change in made {
+    for change in changes {
         change.change_set = Some(set.clone());
     }
 }

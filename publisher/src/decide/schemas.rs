@@ -1,8 +1,8 @@
-//! JSON Schemas of the collections: what a document must look like to be written.
+//! JSON Schemas of the collections, against which every new value is checked.
 //!
-//! A collection without a schema takes any object. Schemas, and the samples beside them, are read
-//! once, at the start; nothing is fetched from anywhere. A sample is only handed out: nothing is
-//! checked by it, and it is not checked itself.
+//! A collection without a schema takes any object. Schemas, and the samples in the same folder, are
+//! read once, when the publisher starts; nothing is fetched from the network. A sample is only
+//! served by the API: it is not checked, and nothing is checked against it.
 
 use std::{collections::BTreeMap, fs, io::ErrorKind, path::Path};
 
@@ -13,12 +13,12 @@ use jsonschema::Validator;
 use serde_json::{Value, value::RawValue};
 use sha2::{Digest, Sha256};
 
-use crate::api::error::ApiError;
+use crate::decide::WriteError;
 
 const SUFFIX: &str = ".schema.json";
 const SAMPLE_SUFFIX: &str = ".sample.json";
 
-/// The schemas by collection.
+/// The schemas of all collections that have one, by collection.
 #[derive(Debug, Default)]
 pub struct Schemas(BTreeMap<CollectionName, Schema>);
 
@@ -26,20 +26,21 @@ pub struct Schemas(BTreeMap<CollectionName, Schema>);
 #[derive(Debug)]
 pub struct Schema {
     validator: Validator,
+    /// Name of this version of the schema:
     /// `urn:confcast:schema:{collection}:{first 12 hex digits of its sha-256}`.
     pub urn: String,
     /// `title` of the schema.
     pub title: Option<String>,
     /// `description` of the schema.
     pub description: Option<String>,
-    /// The file, byte for byte: what the digits in the URN are of.
+    /// The file, byte for byte. The digits in the URN are of this text.
     pub text: Bytes,
-    /// A document as an example, if one lies beside the schema.
+    /// An example document, if the folder has a `{Collection}.sample.json`.
     pub sample: Option<Bytes>,
 }
 
 impl Schemas {
-    /// Reads every `{Collection}.schema.json` of a folder. A folder that does not exist holds no
+    /// Reads every `{Collection}.schema.json` of a folder. A folder that does not exist has no
     /// schemas.
     ///
     /// # Errors
@@ -70,7 +71,7 @@ impl Schemas {
         Ok(Self(schemas))
     }
 
-    /// The collections that have one.
+    /// The collections that have a schema.
     pub fn collections(&self) -> impl Iterator<Item = &CollectionName> {
         self.0.keys()
     }
@@ -80,28 +81,30 @@ impl Schemas {
         self.0.get(collection)
     }
 
-    /// All of them.
+    /// All schemas, by collection.
     pub fn all(&self) -> impl Iterator<Item = (&CollectionName, &Schema)> {
         self.0.iter()
     }
 
-    /// [`Schema::urn`]: the `dataschema` of events.
+    /// [`Schema::urn`] of a collection; `dataschema` of its events.
     pub fn urn(&self, collection: &CollectionName) -> Option<&str> {
         self.0.get(collection).map(|schema| schema.urn.as_str())
     }
 
-    /// Checks a document.
+    /// Checks a document against the schema of its collection.
     ///
     /// # Errors
-    /// 422 with the pointer at the first fault.
-    pub fn check(&self, collection: &CollectionName, document: &Value) -> Result<(), ApiError> {
+    /// [`WriteError::Schema`] with a pointer to the first fault.
+    pub fn check(&self, collection: &CollectionName, document: &Value) -> Result<(), WriteError> {
         let Some(schema) = self.0.get(collection) else {
             return Ok(());
         };
         schema.validator.validate(document).map_err(|fault| {
-            let pointer = fault.instance_path().to_string();
-            // The value at fault may be large or private; the pointer says where it is.
-            ApiError::schema(pointer, fault.masked_with("the value").to_string())
+            // The value at fault may be large or private, so the text does not repeat it.
+            WriteError::Schema {
+                pointer: fault.instance_path().to_string(),
+                detail: fault.masked_with("the value").to_string(),
+            }
         })
     }
 }
@@ -111,12 +114,11 @@ impl Schema {
         let bytes = fs::read(path)?;
         let sample = match fs::read(path.with_file_name(format!("{collection}{SAMPLE_SUFFIX}"))) {
             Ok(sample) => {
-                let _: &RawValue =
-                    serde_json::from_slice(&sample).context("the sample beside it")?;
+                let _: &RawValue = serde_json::from_slice(&sample).context("its sample")?;
                 Some(sample.into())
             }
             Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(error).context("the sample beside it"),
+            Err(error) => return Err(error).context("its sample"),
         };
         let schema: Value = serde_json::from_slice(&bytes)?;
         ensure!(schema.is_object(), "a schema is a JSON object");
@@ -140,7 +142,7 @@ impl Schema {
     }
 }
 
-/// The first 12 hex digits of the sha-256: which version of a text it is.
+/// The first 12 hex digits of the SHA-256 of a text; they identify its version.
 pub fn digits(text: &[u8]) -> String {
     Sha256::digest(text)
         .iter()

@@ -1,10 +1,13 @@
-//! The rules of a group, without a store: order, neighbours, and the arithmetic of heads.
+//! The rules of a group: the order of its commands, their independence, and the arithmetic of
+//! heads. No store is needed.
 
 use std::collections::{BTreeMap, HashMap};
 
-use contract::{Digest, Epoch, Head};
+use contract::{
+    CanonicalJson, CollectionName, Context, Digest, DocumentId, Epoch, Head, ProblemKind, Revision,
+};
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -28,7 +31,7 @@ fn rules() -> Rules {
     }
 }
 
-fn ground() -> WorkingSet {
+fn empty_store() -> WorkingSet {
     let heads = BTreeMap::from([(name(), Head::empty(name(), EPOCH))]);
     WorkingSet {
         epoch: EPOCH,
@@ -51,33 +54,29 @@ fn write_one(document: &str, action: Action, condition: Condition) -> Write {
     }
 }
 
-fn write(document: &str, action: Action, condition: Condition) -> Entry {
-    Entry::One(write_one(document, action, condition))
+fn write(document: &str, action: Action, condition: Condition) -> Command {
+    Command::Single(write_one(document, action, condition))
 }
 
-fn create(document: &str, value: Value) -> Entry {
+fn create(document: &str, value: Value) -> Command {
     write(document, Action::Create(config(value)), Condition::Any)
 }
 
-fn put(document: &str, value: Value) -> Entry {
+fn put(document: &str, value: Value) -> Command {
     write(document, Action::Put(config(value)), Condition::Any)
 }
 
-/// Status of each verdict: 200 for all that went well.
-fn statuses(folded: &Decisions) -> Vec<u16> {
-    folded
-        .verdicts
+/// The problem of each command that was refused; `None` for each that was accepted.
+fn problems(decisions: &Decisions) -> Vec<Option<ProblemKind>> {
+    decisions
+        .results
         .iter()
-        .map(|verdict| {
-            verdict
-                .as_ref()
-                .map_or_else(|error| error.problem.status, |_done| 200)
-        })
+        .map(|result| result.as_ref().err().map(WriteError::kind))
         .collect()
 }
 
 #[test]
-fn each_write_sees_the_ones_before_it() {
+fn each_write_sees_the_effects_of_the_writes_before_it() {
     let group = [
         put("a", json!({})),
         create("a", json!({"n": 1})),
@@ -93,12 +92,22 @@ fn each_write_sees_the_ones_before_it() {
         write("a", Action::Delete, Condition::Any),
         write("a", Action::Put(config(json!({"n": 6}))), Condition::Absent),
     ];
-    let folded = rules().evaluate(ground(), &group, Utc::now());
+    let decisions = rules().evaluate(empty_store(), &group, Utc::now());
     assert_eq!(
-        statuses(&folded),
-        [404, 200, 409, 200, 412, 200, 200, 404, 200]
+        problems(&decisions),
+        [
+            Some(ProblemKind::NoData),
+            None,
+            Some(ProblemKind::Exists),
+            None,
+            Some(ProblemKind::ConditionFailed),
+            None,
+            None,
+            Some(ProblemKind::NoData),
+            None
+        ]
     );
-    let made: Vec<_> = folded
+    let made: Vec<_> = decisions
         .changes
         .iter()
         .map(|change| (change.revision, change.op))
@@ -114,24 +123,27 @@ fn each_write_sees_the_ones_before_it() {
             (5, Create)
         ]
     );
-    let held = &folded.after.documents[&(name(), id("a"))];
+    let stored = &decisions.after.documents[&(name(), id("a"))];
     assert_eq!(
-        (held.revision(), held.config_data().as_ref()),
+        (stored.revision(), stored.config_data().as_ref()),
         (5, br#"{"n":6}"#.as_slice())
     );
 }
 
 #[test]
-fn what_changes_nothing_makes_no_change() {
+fn a_write_of_the_present_value_makes_no_change() {
     let group = [
         create("a", json!({"x": 1, "y": [1.0]})),
         put("a", json!({"y": [1], "x": 1})),
         put("a", json!({"x": 2})),
     ];
-    let folded = rules().evaluate(ground(), &group, Utc::now());
-    assert_eq!(folded.changes.len(), 2);
-    let unchanged = folded.verdicts[1].as_ref().expect("well");
-    assert_eq!((unchanged[0].op, unchanged[0].revision), (None, 1));
+    let decisions = rules().evaluate(empty_store(), &group, Utc::now());
+    assert_eq!(decisions.changes.len(), 2);
+    let unchanged = decisions.results[1].as_ref().expect("accepted");
+    assert_eq!(
+        (unchanged[0].operation, unchanged[0].written.revision),
+        (None, 1)
+    );
 }
 
 #[test]
@@ -144,48 +156,59 @@ fn a_merged_document_is_checked_as_a_whole() {
         write("a", Action::Patch(json!("text")), Condition::Any),
         put("a", json!({"metadata": null})),
     ];
-    let folded = rules().evaluate(ground(), &group, Utc::now());
-    assert_eq!(statuses(&folded), [200, 413, 400, 400, 200]);
-    assert_eq!(folded.changes.len(), 2);
+    let decisions = rules().evaluate(empty_store(), &group, Utc::now());
+    assert_eq!(
+        problems(&decisions),
+        [
+            None,
+            Some(ProblemKind::TooLarge),
+            Some(ProblemKind::BadBody),
+            Some(ProblemKind::BadBody),
+            None
+        ]
+    );
+    assert_eq!(decisions.changes.len(), 2);
 }
 
 #[derive(Debug, Clone)]
-enum Wish {
+enum Request {
     Create(u8, u8),
     Put(u8, u8),
     Delete(u8),
 }
 
-fn wishes() -> impl Strategy<Value = Vec<Wish>> {
-    let wish = prop_oneof![
-        (0..4u8, 0..3u8).prop_map(|(d, n)| Wish::Create(d, n)),
-        (0..4u8, 0..3u8).prop_map(|(d, n)| Wish::Put(d, n)),
-        (0..4u8).prop_map(Wish::Delete),
+fn requests() -> impl Strategy<Value = Vec<Request>> {
+    let request = prop_oneof![
+        (0..4u8, 0..3u8).prop_map(|(d, n)| Request::Create(d, n)),
+        (0..4u8, 0..3u8).prop_map(|(d, n)| Request::Put(d, n)),
+        (0..4u8).prop_map(Request::Delete),
     ];
-    prop::collection::vec(wish, 0..40)
+    prop::collection::vec(request, 0..40)
 }
 
 proptest! {
-    /// However a history is cut into groups, it comes out the same; and head, log and documents always agree.
+    /// A history gives the same changes however it is divided into groups, and head, log and
+    /// documents always agree.
     #[test]
-    fn groups_do_not_show(wishes in wishes(), cut in 1..10usize) {
-        let writes: Vec<_> = wishes.iter().map(|wish| match wish {
-            Wish::Create(d, n) => create(&d.to_string(), json!({ "n": n })),
-            Wish::Put(d, n) => put(&d.to_string(), json!({ "n": n })),
-            Wish::Delete(d) => write(&d.to_string(), Action::Delete, Condition::Any),
+    fn the_division_into_groups_does_not_matter(requests in requests(), cut in 1..10usize) {
+        let writes: Vec<_> = requests.iter().map(|request| match request {
+            Request::Create(d, n) => create(&d.to_string(), json!({ "n": n })),
+            Request::Put(d, n) => put(&d.to_string(), json!({ "n": n })),
+            Request::Delete(d) => write(&d.to_string(), Action::Delete, Condition::Any),
         }).collect();
         let now = Utc::now();
-        let whole = rules().evaluate(ground(), &writes, now);
-        let (mut after, mut changes) = (ground(), Vec::new());
+        let whole = rules().evaluate(empty_store(), &writes, now);
+        let mut after = empty_store();
+        let mut changes = Vec::new();
         for group in writes.chunks(cut) {
-            let folded = rules().evaluate(after, group, now);
-            after = folded.after;
-            changes.extend(folded.changes);
+            let decisions = rules().evaluate(after, group, now);
+            after = decisions.after;
+            changes.extend(decisions.changes);
         }
         prop_assert_eq!(&whole.changes, &changes);
         prop_assert!(changes.iter().zip(1..).all(|(change, revision)| change.revision == revision), "no gaps");
         let head = &after.heads[&name()];
-        let digest = after.documents.values().fold(Digest::default(), |sum, held| sum.with(held.id(), held.revision(), held.crc()));
+        let digest = after.documents.values().fold(Digest::default(), |sum, document| sum.with(document.id(), document.revision(), document.crc()));
         prop_assert_eq!((head.revision, head.count, head.digest), (changes.len() as u64, after.documents.len() as u64, digest));
         if let Some(last) = changes.last() {
             prop_assert_eq!((last.count, last.digest), (head.count, head.digest));

@@ -1,91 +1,101 @@
-//! The value that a write makes of what is held, and what every value must obey.
+//! The value that a write gives to its document, and the constraints on every value.
 //!
-//! Nothing is changed here; a value is worked out, or refused with the pointer at fault.
+//! Nothing is changed here: a value is computed, or refused with a pointer to the fault.
 
 use contract::{CanonicalJson, Document};
 use serde_json::Value;
 
-use crate::{
-    api::error::ApiError,
-    decide::{Action, Condition, Rules, Write},
-};
+use crate::decide::{Action, Condition, Rules, Write, WriteError};
 
-/// Largest document as BSON, which a store may have to write: 16 MiB, less what stands around the
+/// Largest document as BSON. MongoDB stores at most 16 MiB; the rest is for the fields around the
 /// value.
 const STORED_BYTES: usize = 15 << 20;
 
+/// Most bytes that BSON adds to one element of an object or array: its type, its index as text, and
+/// the eight bytes of a number.
+const STORED_ELEMENT_BYTES: usize = 17;
+
 impl Rules {
-    /// The value that the write asks for; `None` = the document goes.
+    /// The value of the document after the write; `None` for a deletion.
+    ///
+    /// # Errors
+    /// When the write does not match the presence of the document, or the new value breaks a
+    /// constraint.
     pub(super) fn next_value(
         &self,
         write: &Write,
-        held: Option<&Document>,
-    ) -> Result<Option<CanonicalJson>, ApiError> {
-        let missing = || ApiError::no_data(&write.collection, &write.id);
-        let config = match &write.action {
-            Action::Delete => return held.map(|_gone| None).ok_or_else(missing),
-            Action::Create(config) => match held {
-                Some(held) => return Err(ApiError::exists(&write.collection, &write.id, held)),
-                None => config.clone(),
-            },
-            Action::Put(config) => match held {
-                Some(held) => merge_metadata(held, config)?,
-                None if write.condition == Condition::Absent => config.clone(),
-                None => return Err(missing()),
-            },
-            Action::Patch(patch) => {
-                let mut value = parse(held.ok_or_else(missing)?)?;
+        stored: Option<&Document>,
+    ) -> Result<Option<CanonicalJson>, WriteError> {
+        let value = match (&write.action, stored) {
+            (Action::Create(_), Some(stored)) => {
+                return Err(WriteError::Exists {
+                    collection: write.collection.clone(),
+                    id: write.id.clone(),
+                    etag: stored.etag(),
+                });
+            }
+            (Action::Create(value), None) => value.clone(),
+            (Action::Put(value), Some(stored)) => merge_metadata(stored, value)?,
+            // Only an explicit condition turns a PUT into a creation: a PUT to an id with a typing
+            // error is refused.
+            (Action::Put(value), None) if write.condition == Condition::Absent => value.clone(),
+            (Action::Patch(patch), Some(stored)) => {
+                let mut value = parse(&stored.config_data())?;
                 json_patch::merge(&mut value, patch);
                 canonical(&value)?
             }
+            (Action::Delete, Some(_)) => return Ok(None),
+            (Action::Put(_) | Action::Patch(_) | Action::Delete, None) => {
+                return Err(WriteError::NoData {
+                    collection: write.collection.clone(),
+                    id: write.id.clone(),
+                });
+            }
         };
-        self.check(write, &config)?;
-        Ok(Some(config))
+        // A merged value is checked as a whole: each part may be valid and the sum not.
+        self.check(write, &value)?;
+        Ok(Some(value))
     }
 
-    fn check(&self, write: &Write, config: &CanonicalJson) -> Result<(), ApiError> {
-        if config.as_str().len() > self.document_limit {
-            return Err(ApiError::too_large(self.document_limit));
+    /// Checks size, form and schema of a new value.
+    fn check(&self, write: &Write, value: &CanonicalJson) -> Result<(), WriteError> {
+        if value.as_str().len() > self.document_limit {
+            return Err(WriteError::TooLarge {
+                limit: self.document_limit,
+            });
         }
-        if stored_size(config) > STORED_BYTES {
-            return Err(ApiError::too_large(STORED_BYTES));
+        if stored_size(value) > STORED_BYTES {
+            return Err(WriteError::TooLarge {
+                limit: STORED_BYTES,
+            });
         }
-        let value: Value =
-            serde_json::from_str(config.as_str()).map_err(|error| unreadable(&error))?;
-        if !value.is_object() {
-            let detail = "A document is a JSON object";
-            return Err(
-                contract::Problem::new(contract::ProblemKind::BadBody, detail)
-                    .at("")
-                    .into(),
-            );
+        let document = parse(value.as_str().as_bytes())?;
+        if !document.is_object() {
+            return Err(WriteError::invalid_value("", "A document is a JSON object"));
         }
-        if value.get("id").is_some_and(|id| id != write.id.as_str()) {
-            let detail = format!(
+        // An `id` member is optional, but it must not contradict the key of the document.
+        if document.get("id").is_some_and(|id| id != write.id.as_str()) {
+            let reason = format!(
                 "The id in the body must be {:?}, as in the path, or be left out",
                 write.id
             );
-            return Err(
-                contract::Problem::new(contract::ProblemKind::BadBody, detail)
-                    .at("/id")
-                    .into(),
-            );
+            return Err(WriteError::invalid_value("/id", reason));
         }
-        self.schemas.check(&write.collection, &value)
+        self.schemas.check(&write.collection, &document)
     }
 }
 
-/// The given value, its `metadata` laid over the stored one. What is not an object cannot be
-/// merged: the given one wins.
-fn merge_metadata(held: &Document, config: &CanonicalJson) -> Result<CanonicalJson, ApiError> {
-    let mut stored = parse(held)?;
+/// The given value with the stored `metadata` members that it does not set itself (requirement
+/// A18). If one of the two has no `metadata` object, there is nothing to merge and the given value
+/// is taken as it is.
+fn merge_metadata(stored: &Document, given: &CanonicalJson) -> Result<CanonicalJson, WriteError> {
+    let mut stored = parse(&stored.config_data())?;
     let Some(Value::Object(stored)) = stored.get_mut("metadata").map(Value::take) else {
-        return Ok(config.clone());
+        return Ok(given.clone());
     };
-    let mut given: Value =
-        serde_json::from_str(config.as_str()).map_err(|error| unreadable(&error))?;
-    let Some(members) = given.as_object_mut() else {
-        return Ok(config.clone());
+    let mut merged = parse(given.as_str().as_bytes())?;
+    let Some(members) = merged.as_object_mut() else {
+        return Ok(given.clone());
     };
     match members.get_mut("metadata") {
         None => {
@@ -96,30 +106,26 @@ fn merge_metadata(held: &Document, config: &CanonicalJson) -> Result<CanonicalJs
                 metadata.entry(key).or_insert(value);
             }
         }
-        Some(_not_an_object) => return Ok(config.clone()),
+        Some(_not_an_object) => return Ok(given.clone()),
     }
-    canonical(&given)
+    canonical(&merged)
 }
 
-/// At most so many bytes as BSON, where an element of an array carries its index and eight bytes of
-/// number.
-pub(super) fn stored_size(config: &CanonicalJson) -> usize {
-    let text = config.as_str();
-    text.len()
-        + 17 * text
-            .bytes()
-            .filter(|byte| matches!(byte, b',' | b'[' | b'{'))
-            .count()
+/// An upper bound for the size of a value as BSON, in bytes.
+pub(super) fn stored_size(value: &CanonicalJson) -> usize {
+    let text = value.as_str();
+    // Each element follows a comma or the bracket of its container.
+    let elements = text
+        .bytes()
+        .filter(|byte| matches!(byte, b',' | b'[' | b'{'))
+        .count();
+    text.len() + STORED_ELEMENT_BYTES * elements
 }
 
-fn parse(held: &Document) -> Result<Value, ApiError> {
-    serde_json::from_slice(&held.config_data()).map_err(|error| unreadable(&error))
+fn parse(json: &[u8]) -> Result<Value, WriteError> {
+    serde_json::from_slice(json).map_err(|error| WriteError::Unreadable(error.to_string()))
 }
 
-fn canonical(value: &Value) -> Result<CanonicalJson, ApiError> {
-    CanonicalJson::parse(value.to_string().as_bytes()).map_err(ApiError::bad_body)
-}
-
-fn unreadable(error: &serde_json::Error) -> ApiError {
-    contract::Problem::new(contract::ProblemKind::Unreadable, error.to_string()).into()
+fn canonical(value: &Value) -> Result<CanonicalJson, WriteError> {
+    CanonicalJson::parse(value.to_string().as_bytes()).map_err(WriteError::InvalidValue)
 }

@@ -1,8 +1,8 @@
-//! The ground that a group stands on: heads and documents as they are, and as each change leaves
-//! them.
+//! The working set: the heads and documents that a group of commands works on, as the store holds
+//! them and as each change leaves them.
 //!
-//! The arithmetic of heads is here: revision, count, digest. Whether a change may happen is not
-//! asked here.
+//! The arithmetic of heads is here: revision, count and digest. Whether a change may happen is not
+//! decided here.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,96 +11,108 @@ use contract::{
     CanonicalJson, Change, CollectionName, Document, DocumentId, Epoch, Head, Operation,
 };
 
-use crate::{
-    api::error::ApiError,
-    decide::{Set, Write},
-};
+use crate::decide::{ChangeSetCommand, Write, WriteError};
 
-/// Where a document is.
+/// The key of a document: its collection and its id.
 pub type DocumentKey = (CollectionName, DocumentId);
 
-/// What a transaction finds: heads of all collections that the group names, and its documents that
-/// exist.
+/// The state that a transaction reads: the heads of all collections that a group names, and those
+/// of its documents that exist.
 #[derive(Debug, Clone)]
 pub struct WorkingSet {
-    /// The history of the store.
+    /// The epoch of the store.
     pub epoch: Epoch,
     /// Heads by collection.
     pub heads: BTreeMap<CollectionName, Head>,
-    /// Documents by place.
+    /// Existing documents by key.
     pub documents: HashMap<DocumentKey, Document>,
 }
 
 impl WorkingSet {
-    /// A copy of what a set touches: the set is tried on it.
-    pub(super) fn part(&self, set: &Set) -> Self {
-        let mut part = Self {
+    /// A copy of the heads and documents that a change set touches.
+    pub(super) fn copy_for(&self, set: &ChangeSetCommand) -> Self {
+        let mut copy = Self {
             epoch: self.epoch,
             heads: BTreeMap::new(),
             documents: HashMap::new(),
         };
-        for write in &set.members {
+        for write in &set.writes {
             if let Some(head) = self.heads.get(&write.collection) {
-                part.heads
+                copy.heads
                     .entry(write.collection.clone())
                     .or_insert_with(|| head.clone());
             }
-            let place = (write.collection.clone(), write.id.clone());
-            if let Some(held) = self.documents.get(&place) {
-                part.documents.insert(place, held.clone());
+            let key = write.key();
+            if let Some(document) = self.documents.get(&key) {
+                copy.documents.insert(key, document.clone());
             }
         }
-        part
+        copy
     }
 
-    /// Takes back the copy that a set was tried on.
-    pub(super) fn take(&mut self, mut part: Self, set: &Set) {
-        for write in &set.members {
-            let place = (write.collection.clone(), write.id.clone());
-            match part.documents.remove(&place) {
-                Some(document) => drop(self.documents.insert(place, document)),
-                None => drop(self.documents.remove(&place)),
+    /// Replaces the heads and documents of a change set by those of the copy it was evaluated on.
+    pub(super) fn adopt(&mut self, mut copy: Self, set: &ChangeSetCommand) {
+        for write in &set.writes {
+            let key = write.key();
+            match copy.documents.remove(&key) {
+                Some(document) => {
+                    self.documents.insert(key, document);
+                }
+                // The set deleted the document.
+                None => {
+                    self.documents.remove(&key);
+                }
             }
         }
-        self.heads.append(&mut part.heads);
+        self.heads.append(&mut copy.heads);
     }
 
-    /// Makes a change: the next revision of its collection, with head and document as they are
-    /// after it.
-    pub(super) fn advance(
+    /// Applies a change: the next revision of its collection. Head and document are afterwards as
+    /// the change leaves them. `new_value` is `None` for a deletion.
+    ///
+    /// # Errors
+    /// [`WriteError::UnknownCollection`] when the working set has no head of the collection.
+    pub(super) fn apply(
         &mut self,
         write: &Write,
-        op: Operation,
-        config: Option<CanonicalJson>,
+        operation: Operation,
+        new_value: Option<CanonicalJson>,
         now: DateTime<Utc>,
-    ) -> Result<Change, ApiError> {
-        let unknown = || ApiError::unknown_collection(write.collection.as_str());
-        let head = self.heads.get_mut(&write.collection).ok_or_else(unknown)?;
-        let place = (write.collection.clone(), write.id.clone());
-        head.revision += 1;
-        let (crc, old) = match &config {
-            Some(config) => {
-                let document = Document::new(write.id.clone(), head.revision, config);
-                let crc = document.crc();
-                head.digest = head.digest.with(document.id(), document.revision(), crc);
-                head.count += 1;
-                (Some(crc), self.documents.insert(place, document))
-            }
-            None => (None, self.documents.remove(&place)),
+    ) -> Result<Change, WriteError> {
+        let Some(head) = self.heads.get_mut(&write.collection) else {
+            return Err(WriteError::UnknownCollection(write.collection.to_string()));
         };
-        if let Some(old) = old {
-            head.digest = head.digest.without(old.id(), old.revision(), old.crc());
+        let key = write.key();
+        head.revision += 1;
+        let mut crc = None;
+        let replaced = match &new_value {
+            Some(value) => {
+                let document = Document::new(write.id.clone(), head.revision, value);
+                crc = Some(document.crc());
+                head.count += 1;
+                head.digest = head
+                    .digest
+                    .with(document.id(), document.revision(), document.crc());
+                self.documents.insert(key, document)
+            }
+            None => self.documents.remove(&key),
+        };
+        // The digest is a sum over the present documents: the replaced one leaves it.
+        if let Some(replaced) = replaced {
             head.count -= 1;
+            head.digest = head
+                .digest
+                .without(replaced.id(), replaced.revision(), replaced.crc());
         }
         Ok(Change {
             collection: write.collection.clone(),
-            op,
+            op: operation,
             id: write.id.clone(),
             revision: head.revision,
             epoch: self.epoch,
             last_set: head.last_set,
             crc,
-            config_data: config,
+            config_data: new_value,
             change_set: None,
             time: now,
             count: head.count,

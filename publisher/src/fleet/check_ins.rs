@@ -1,8 +1,9 @@
-//! The desk: one reading of the heads answers all check-ins that waited when it began.
+//! The batcher of check-ins: a single read of the heads answers all check-ins that waited when it
+//! began.
 //!
-//! A check-in is never answered by a reading that began before it arrived, so what it says can be
-//! compared with the answer. Digests of the past are read here as well, each once for all who need
-//! it.
+//! A check-in is never answered by a read that began before it arrived, so its report can be
+//! compared with the answer. Digests of past revisions are read here as well, each once for all
+//! check-ins that need it. Nothing here writes.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -14,204 +15,193 @@ use contract::{CollectionName, Digest, Epoch, Head, Revision};
 use futures_util::{StreamExt, stream};
 use rand::seq::IteratorRandom;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, mpsc::error::TrySendError, oneshot},
     time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::error::FleetError;
 use crate::store::Store;
+use digest_cache::DigestCache;
 
-/// Check-ins that may wait for the next reading.
+mod digest_cache;
+
+/// Check-ins that may wait for the next read.
 const QUEUE: usize = 4_096;
-/// Records of the past that one reading may cause, drawn by lot; the others get their verdict with
-/// another check-in.
-const RECORDS: usize = 64;
-const RECORDS_AT_A_TIME: usize = 8;
-/// All of them together: an answer late is worse than no verdict, and a check-in may wait for two
-/// readings.
+/// Past change records that one batch may read, chosen at random. The other digests are compared
+/// with a later check-in.
+const RECORDS_PER_BATCH: usize = 64;
+/// Past change records that are read at the same time.
+const CONCURRENT_RECORDS: usize = 8;
+/// Time for all of these records together: a late answer is worse than an answer without a
+/// comparison, and a check-in may wait for two batches.
 const RECORDS_TIME: Duration = Duration::from_millis(300);
-/// Digests that are remembered, and for how long.
-const REMEMBERED: usize = 4_096;
-const MEMORY: Duration = Duration::from_secs(60);
 
-/// A moment whose digest a replica reports.
-pub(super) type Moment = (CollectionName, Epoch, Revision);
-
-/// Where everything stood, and the digests that were asked for, as far as they are known.
-#[derive(Debug)]
-pub(super) struct Reading {
-    pub(super) heads: BTreeMap<CollectionName, Head>,
-    digests: HashMap<Moment, Digest>,
+/// A point of the history of a collection, whose digest a replica reports.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct HistoryPoint {
+    pub(super) collection: CollectionName,
+    pub(super) epoch: Epoch,
+    pub(super) revision: Revision,
 }
 
-impl Reading {
-    /// The digest of a moment of the present history; `None` = nobody can tell.
-    pub(super) fn digest(&self, moment: &Moment) -> Option<Digest> {
-        let (name, epoch, revision) = moment;
-        let head = self.heads.get(name).filter(|head| head.epoch == *epoch)?;
-        match *revision {
+/// The heads of all collections from one read, and the digests of the points that were asked for,
+/// as far as they are known.
+#[derive(Debug)]
+pub(super) struct HeadsSnapshot {
+    pub(super) heads: BTreeMap<CollectionName, Head>,
+    past_digests: HashMap<HistoryPoint, Digest>,
+}
+
+impl HeadsSnapshot {
+    /// The digest of a point of the present history. `None` when it is not known: the point is of
+    /// another history, beyond the head, trimmed, or was not read in time.
+    pub(super) fn digest(&self, point: &HistoryPoint) -> Option<Digest> {
+        let head = self.heads.get(&point.collection)?;
+        if head.epoch != point.epoch {
+            return None;
+        }
+        match point.revision {
+            // An empty collection has the digest zero in every history.
             0 => Some(Digest::default()),
-            at if at == head.revision => Some(head.digest),
-            _past => self.digests.get(moment).copied(),
+            revision if revision == head.revision => Some(head.digest),
+            _past => self.past_digests.get(point).copied(),
         }
     }
 }
 
-struct Waiting {
-    moments: Vec<Moment>,
-    answer: oneshot::Sender<Arc<Reading>>,
+/// A check-in in the queue.
+struct WaitingCheckIn {
+    points: Vec<HistoryPoint>,
+    answer: oneshot::Sender<Result<Arc<HeadsSnapshot>, FleetError>>,
 }
 
-/// Where check-ins wait. Cloning shares the queue.
+/// The queue of check-ins. Cloning shares it.
 #[derive(Debug, Clone)]
-pub(super) struct Desk(mpsc::Sender<Waiting>);
+pub(super) struct CheckInBatcher(mpsc::Sender<WaitingCheckIn>);
 
-impl Desk {
-    /// A reading that began after this call; `None` when the store does not answer, or too many
-    /// wait.
-    pub(super) async fn read(&self, moments: Vec<Moment>) -> Option<Arc<Reading>> {
-        let (answer, reading) = oneshot::channel();
-        self.0.try_send(Waiting { moments, answer }).ok()?;
-        reading.await.ok()
+impl CheckInBatcher {
+    /// A batcher and the task that has to run for it.
+    pub(super) fn new(store: Store) -> (Self, CheckInTask) {
+        let (sender, queue) = mpsc::channel(QUEUE);
+        let task = CheckInTask {
+            store,
+            queue,
+            digests: DigestCache::default(),
+        };
+        (Self(sender), task)
+    }
+
+    /// The heads from a read that began after this call.
+    ///
+    /// # Errors
+    /// [`FleetError::Busy`] when the queue is full, [`FleetError::StoreUnavailable`] when the read
+    /// failed, [`FleetError::Stopping`] when the task has ended.
+    pub(super) async fn snapshot(
+        &self,
+        points: Vec<HistoryPoint>,
+    ) -> Result<Arc<HeadsSnapshot>, FleetError> {
+        let (answer, snapshot) = oneshot::channel();
+        self.0
+            .try_send(WaitingCheckIn { points, answer })
+            .map_err(|error| match error {
+                TrySendError::Full(_) => FleetError::Busy,
+                TrySendError::Closed(_) => FleetError::Stopping,
+            })?;
+        // The task drops the queue, and all senders in it, when it ends.
+        snapshot
+            .await
+            .unwrap_or_else(|_dropped| Err(FleetError::Stopping))
     }
 }
 
-/// The task behind [`Desk`].
-pub struct DeskTask {
+/// The task behind [`CheckInBatcher`].
+pub struct CheckInTask {
     store: Store,
-    queue: mpsc::Receiver<Waiting>,
-    recent: HashMap<Moment, (Instant, Digest)>,
-    last: BTreeMap<CollectionName, Head>,
+    queue: mpsc::Receiver<WaitingCheckIn>,
+    digests: DigestCache,
 }
 
-pub(super) fn desk(store: Store) -> (Desk, DeskTask) {
-    let (sender, queue) = mpsc::channel(QUEUE);
-    (
-        Desk(sender),
-        DeskTask {
-            store,
-            queue,
-            recent: HashMap::new(),
-            last: BTreeMap::new(),
-        },
-    )
-}
-
-impl DeskTask {
-    /// Answers until no more requests will come.
+impl CheckInTask {
+    /// Answers check-ins until `no_more_requests`.
     ///
     /// # Errors
     /// Never; the signature is the supervisor's.
     pub async fn run(mut self, no_more_requests: CancellationToken) -> anyhow::Result<()> {
-        let mut waiting = Vec::new();
-        while let Some(_some) = no_more_requests
-            .run_until_cancelled(self.queue.recv_many(&mut waiting, QUEUE))
+        let mut batch = Vec::new();
+        while let Some(_count) = no_more_requests
+            .run_until_cancelled(self.queue.recv_many(&mut batch, QUEUE))
             .await
-            .filter(|n| *n > 0)
+            .filter(|count| *count > 0)
         {
-            let moments = waiting.iter().flat_map(|one| &one.moments).collect();
-            match self.read(moments).await {
-                Ok(reading) => {
-                    let reading = Arc::new(reading);
-                    for Waiting { answer, .. } in waiting.drain(..) {
-                        // Who hung up needs no answer.
-                        drop(answer.send(reading.clone()));
-                    }
-                }
-                Err(error) => {
-                    warn!(
-                        check_ins = waiting.len(),
-                        "check-ins were answered 503: {error:#}"
-                    );
-                    waiting.clear();
-                }
+            let points = batch.iter().flat_map(|waiting| &waiting.points).collect();
+            let snapshot = self.read(points).await.map(Arc::new);
+            if let Err(error) = &snapshot {
+                warn!(
+                    check_ins = batch.len(),
+                    "the heads could not be read, all waiting check-ins are answered 503: {error:#}"
+                );
+            }
+            for waiting in batch.drain(..) {
+                let answer = snapshot.as_ref().map(Arc::clone);
+                // A replica that closed its connection needs no answer.
+                drop(
+                    waiting
+                        .answer
+                        .send(answer.map_err(|_logged| FleetError::StoreUnavailable)),
+                );
             }
         }
         Ok(())
     }
 
-    pub(super) async fn read(&mut self, moments: BTreeSet<&Moment>) -> anyhow::Result<Reading> {
+    /// Reads the heads, and the digests of these points as far as they are found in time.
+    pub(super) async fn read(
+        &mut self,
+        points: BTreeSet<&HistoryPoint>,
+    ) -> anyhow::Result<HeadsSnapshot> {
         let heads = self.store.heads(&self.store.policy().collections).await?;
         let heads: BTreeMap<_, _> = heads
             .into_iter()
             .map(|head| (head.collection.clone(), head))
             .collect();
-        self.forget(&heads);
-        let past: Vec<_> = moments
+        self.digests.update(&heads);
+
+        let mut past_digests = HashMap::new();
+        let mut unknown = Vec::new();
+        for point in points.into_iter().filter(|point| is_in_log(point, &heads)) {
+            match self.digests.get(point) {
+                Some(digest) => _ = past_digests.insert(point.clone(), digest),
+                None => unknown.push(point),
+            }
+        }
+        // At random: in order of name the same points would be read each time.
+        let chosen = unknown
             .into_iter()
-            .filter(|(name, epoch, at)| {
-                heads.get(name).is_some_and(|head| {
-                    head.epoch == *epoch && (head.oldest.max(1)..head.revision).contains(at)
-                })
-            })
-            .collect();
-        let known = |moment: &&Moment| Some(((*moment).clone(), self.recent.get(*moment)?.1));
-        let mut digests: HashMap<_, _> = past.iter().filter_map(known).collect();
-        let unknown = past
-            .into_iter()
-            .filter(|moment| !digests.contains_key(*moment));
-        // By lot: the first by name would be the same ones each time.
-        let unknown = unknown
-            .sample(&mut rand::rng(), RECORDS)
+            .sample(&mut rand::rng(), RECORDS_PER_BATCH)
             .into_iter()
             .cloned()
             .collect();
-        // What finds no room to be remembered is an answer all the same.
-        for (moment, digest) in self.look_up(unknown).await {
-            self.remember(moment.clone(), digest);
-            digests.insert(moment, digest);
+        for (point, digest) in self.read_records(chosen).await {
+            // A digest that the cache has no capacity for is an answer all the same.
+            self.digests.insert(point.clone(), digest);
+            past_digests.insert(point, digest);
         }
-        Ok(Reading { heads, digests })
+        Ok(HeadsSnapshot {
+            heads,
+            past_digests,
+        })
     }
 
-    /// Where a head went back the past is another one now. The present heads are the next past.
-    fn forget(&mut self, heads: &BTreeMap<CollectionName, Head>) {
-        let back = |head: &Head| {
-            self.last
-                .get(&head.collection)
-                .is_some_and(|last| head.revision < last.revision)
-        };
-        if heads.values().any(back) {
-            self.recent.clear();
-        }
-        self.recent
-            .retain(|_moment, (since, _digest)| since.elapsed() < MEMORY);
-        for head in heads.values() {
-            self.remember(
-                (head.collection.clone(), head.epoch, head.revision),
-                head.digest,
-            );
-        }
-        self.last.clone_from(heads);
-    }
-
-    fn remember(&mut self, moment: Moment, digest: Digest) {
-        if self.recent.len() < REMEMBERED {
-            self.recent.insert(moment, (Instant::now(), digest));
-        }
-    }
-
-    /// Those that are found in time.
-    async fn look_up(&self, moments: Vec<Moment>) -> Vec<(Moment, Digest)> {
+    /// The digests of the change records at these points, as far as they are found in time.
+    async fn read_records(&self, points: Vec<HistoryPoint>) -> Vec<(HistoryPoint, Digest)> {
         let deadline = Instant::now() + RECORDS_TIME;
-        let reads = moments.into_iter().map(|moment| {
-            let store = self.store.clone();
-            async move {
-                let (name, _epoch, revision) = &moment;
-                let found = store.changes(name, revision - 1, 1, 1).await;
-                let found = found
-                    .inspect_err(|error| debug!("a record was not read: {error:#}"))
-                    .unwrap_or_default();
-                let record = found
-                    .into_iter()
-                    .next()
-                    .filter(|record| record.revision == *revision)?;
-                Some((moment, record.digest))
-            }
-        });
-        let reads: Vec<_> = reads.collect();
-        let mut reads = std::pin::pin!(stream::iter(reads).buffer_unordered(RECORDS_AT_A_TIME));
+        let reads: Vec<_> = points
+            .into_iter()
+            .map(|point| read_record(self.store.clone(), point))
+            .collect();
+        let mut reads = std::pin::pin!(stream::iter(reads).buffer_unordered(CONCURRENT_RECORDS));
         let mut found = Vec::new();
         while let Ok(Some(read)) = timeout_at(deadline, reads.next()).await {
             found.extend(read);
@@ -219,25 +209,34 @@ impl DeskTask {
         found
     }
 
-    /// Leaves no room to remember anything.
+    /// Leaves the cache of digests without capacity.
     #[cfg(test)]
-    pub(super) fn fill(&mut self) {
-        let name: CollectionName = "Full".parse().expect("a name");
-        for at in 1.. {
-            if self.recent.len() >= REMEMBERED {
-                break;
-            }
-            self.remember(
-                (
-                    name.clone(),
-                    Epoch {
-                        lineage: 0,
-                        counter: 0,
-                    },
-                    at,
-                ),
-                Digest::default(),
-            );
-        }
+    pub(super) fn fill_cache(&mut self) {
+        self.digests.fill();
     }
+}
+
+/// Whether the log has a record of the point: it is of the present history, not trimmed, and before
+/// the head.
+fn is_in_log(point: &HistoryPoint, heads: &BTreeMap<CollectionName, Head>) -> bool {
+    heads.get(&point.collection).is_some_and(|head| {
+        head.epoch == point.epoch && (head.oldest.max(1)..head.revision).contains(&point.revision)
+    })
+}
+
+async fn read_record(store: Store, point: HistoryPoint) -> Option<(HistoryPoint, Digest)> {
+    let read = store
+        .changes(&point.collection, point.revision - 1, 1, 1)
+        .await;
+    let records = read
+        .inspect_err(|error| {
+            debug!(
+                collection = %point.collection, revision = point.revision,
+                "a change record was not read, its digest is not compared: {error:#}"
+            );
+        })
+        .unwrap_or_default();
+    let record = records.into_iter().next()?;
+    // The log may have been trimmed since the heads were read.
+    (record.revision == point.revision).then_some((point, record.digest))
 }

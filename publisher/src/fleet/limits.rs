@@ -1,91 +1,104 @@
-//! What a check-in may hold: whoever can reach the API can send one, so all of it is bounded before
-//! any of it is used.
+//! The bounds of a check-in. Every client that reaches the API can send one, so all of it is checked
+//! before any of it is used. Nothing here is stored or logged.
 
 use contract::{
-    Problem,
-    fleet::CheckIn,
+    fleet::{CheckIn, CollectionReport, MAX_INSTANCE},
     status::{HandlerStatus, MAX_REFUSALS},
 };
 use reqwest::Url;
 
-use crate::api::{body::object, error::ApiError};
+use super::error::FleetError;
 
 /// Collections in one check-in.
-const COLLECTIONS: usize = 256;
-/// Longest name, mark or reason, in bytes.
-const WORD: usize = contract::fleet::MAX_INSTANCE;
-const REASON: usize = 256;
-const BASE_URL: usize = 256;
+const MAX_COLLECTIONS: usize = 256;
+/// Longest reason of a collection's state, in bytes.
+const MAX_REASON: usize = 256;
+/// Longest base URL, in bytes.
+const MAX_BASE_URL: usize = 256;
 /// Handlers in one check-in.
-const HANDLERS: usize = 64;
-/// Longest name, pointer or error of what is refused or handled, in bytes.
-const TEXT: usize = 1_024;
+const MAX_HANDLERS: usize = 64;
+/// Longest name, pointer or error of a refused value or a handler, in bytes.
+const MAX_TEXT: usize = 1_024;
 
 /// Reads a check-in of the replica that the path names.
 ///
 /// # Errors
-/// 400 with the pointer at fault.
-pub(super) fn read(instance: &str, body: &[u8]) -> Result<CheckIn, ApiError> {
-    let check_in: CheckIn = object(body).map_err(|error| bad("", error))?;
-    if !is_word(instance) {
-        return Err(ApiError::bad_field(
-            "instance",
+/// [`FleetError::InvalidInstance`], or [`FleetError::InvalidCheckIn`] with the pointer at fault.
+pub(super) fn read(instance: &str, body: &[u8]) -> Result<CheckIn, FleetError> {
+    // Serde reads an array as a struct as well, member by member; a check-in is an object.
+    if body
+        .trim_ascii_start()
+        .first()
+        .is_some_and(|first| *first != b'{')
+    {
+        return Err(invalid("", "expected an object"));
+    }
+    let check_in: CheckIn = serde_json::from_slice(body).map_err(|error| invalid("", error))?;
+    if !is_name(instance) {
+        return Err(FleetError::InvalidInstance {
+            reason: "expected 1 to 128 visible ASCII characters",
+        });
+    }
+    if check_in.instance != instance {
+        return Err(invalid(
+            "/instance",
+            "expected the name that is in the path",
+        ));
+    }
+    if !is_name(&check_in.boot_id) {
+        return Err(invalid(
+            "/bootId",
             "expected 1 to 128 visible ASCII characters",
         ));
     }
-    if check_in.instance != instance {
-        return Err(bad("/instance", "expected the name that is in the path"));
-    }
-    if !is_word(&check_in.boot_id) {
-        return Err(bad("/bootId", "expected 1 to 128 visible ASCII characters"));
-    }
     if let Some(url) = &check_in.base_url {
-        base_url(url).map_err(|what| bad("/baseUrl", what))?;
+        base_url(url).map_err(|reason| invalid("/baseUrl", reason))?;
     }
-    if check_in.collections.len() > COLLECTIONS {
-        return Err(bad(
-            "/collections",
-            format_args!("expected at most {COLLECTIONS} collections"),
-        ));
+    if check_in.collections.len() > MAX_COLLECTIONS {
+        let reason = format_args!("expected at most {MAX_COLLECTIONS} collections");
+        return Err(invalid("/collections", reason));
     }
     for (name, report) in &check_in.collections {
-        if report
-            .reason
-            .as_ref()
-            .is_some_and(|reason| reason.len() > REASON)
-        {
-            return Err(bad(
-                &format!("/collections/{name}/reason"),
-                format_args!("expected at most {REASON} bytes"),
-            ));
-        }
-        let fits = report
-            .refusals
-            .iter()
-            .all(|refusal| is_short(&refusal.pointer) && is_short(&refusal.error));
-        if report.refusals.len() > MAX_REFUSALS || !fits {
-            let what =
-                format_args!("expected at most {MAX_REFUSALS} with texts of at most {TEXT} bytes");
-            return Err(bad(&format!("/collections/{name}/refusals"), what));
-        }
+        check_report(&format!("/collections/{name}"), report)?;
     }
-    let fits = |handler: &HandlerStatus| {
-        is_short(&handler.name) && handler.error.as_deref().is_none_or(is_short)
-    };
-    if check_in.handlers.len() > HANDLERS || !check_in.handlers.iter().all(fits) {
-        return Err(bad(
-            "/handlers",
-            format_args!("expected at most {HANDLERS} with texts of at most {TEXT} bytes"),
-        ));
+    if check_in.handlers.len() > MAX_HANDLERS || !check_in.handlers.iter().all(handler_fits) {
+        let reason =
+            format_args!("expected at most {MAX_HANDLERS} with texts of at most {MAX_TEXT} bytes");
+        return Err(invalid("/handlers", reason));
     }
     Ok(check_in)
 }
 
-/// The root of a replica's URL. It is shown to whoever asks for the fleet, so it may hold no
+fn check_report(pointer: &str, report: &CollectionReport) -> Result<(), FleetError> {
+    let reason = report.reason.as_deref().unwrap_or_default();
+    if reason.len() > MAX_REASON {
+        let reason = format_args!("expected at most {MAX_REASON} bytes");
+        return Err(invalid(&format!("{pointer}/reason"), reason));
+    }
+    let texts_fit = report
+        .refusals
+        .iter()
+        .all(|refusal| is_short(&refusal.pointer) && is_short(&refusal.error));
+    if report.refusals.len() > MAX_REFUSALS || !texts_fit {
+        let reason =
+            format_args!("expected at most {MAX_REFUSALS} with texts of at most {MAX_TEXT} bytes");
+        return Err(invalid(&format!("{pointer}/refusals"), reason));
+    }
+    Ok(())
+}
+
+fn handler_fits(handler: &HandlerStatus) -> bool {
+    is_short(&handler.name) && handler.error.as_deref().is_none_or(is_short)
+}
+
+/// The root of a replica's URL. Every client that lists the replicas reads it, so it must not hold a
 /// password.
+///
+/// # Errors
+/// What is expected, when it is not such a URL.
 pub(super) fn base_url(text: &str) -> Result<Url, String> {
-    if text.len() > BASE_URL {
-        return Err(format!("expected at most {BASE_URL} bytes"));
+    if text.len() > MAX_BASE_URL {
+        return Err(format!("expected at most {MAX_BASE_URL} bytes"));
     }
     let mut url = Url::parse(text).map_err(|error| error.to_string())?;
     if url.scheme() != "http" || !url.has_host() {
@@ -101,17 +114,18 @@ pub(super) fn base_url(text: &str) -> Result<Url, String> {
 }
 
 fn is_short(text: &str) -> bool {
-    text.len() <= TEXT
+    text.len() <= MAX_TEXT
 }
 
-fn is_word(text: &str) -> bool {
-    (1..=WORD).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+fn is_name(text: &str) -> bool {
+    (1..=MAX_INSTANCE).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-fn bad(pointer: &str, what: impl std::fmt::Display) -> ApiError {
-    Problem::new(contract::ProblemKind::BadBody, what.to_string())
-        .at(pointer)
-        .into()
+fn invalid(pointer: &str, reason: impl std::fmt::Display) -> FleetError {
+    FleetError::InvalidCheckIn {
+        pointer: pointer.to_owned(),
+        reason: reason.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -119,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_fit_is_refused_where_it_is() {
+    fn a_check_in_beyond_a_bound_is_refused_with_the_pointer() {
         let good = r#"{"instance":"a","bootId":"b","baseUrl":"http://h:1/x?y","intervalMs":1,"collections":{}}"#;
         assert!(read("a", good.as_bytes()).is_ok());
         let long = "x".repeat(129);
@@ -137,7 +151,10 @@ mod tests {
             ("1,", "-1,", ""),
         ] {
             let error = read("a", good.replacen(from, to, 1).as_bytes()).expect_err(to);
-            assert_eq!(error.problem.pointer.as_deref(), Some(pointer), "{to}");
+            assert!(
+                matches!(&error, FleetError::InvalidCheckIn { pointer: at, .. } if at == pointer),
+                "{to}: {error:?}"
+            );
         }
         let handler = |size: usize| {
             let error = "x".repeat(size);
@@ -147,12 +164,12 @@ mod tests {
         };
         for (count, size, fits) in [(64, 1_024, true), (65, 1, false), (1, 1_025, false)] {
             let handlers = vec![handler(size); count].join(",");
-            let told = good.replace(
+            let body = good.replace(
                 r#""intervalMs""#,
                 &format!(r#""handlers":[{handlers}],"intervalMs""#),
             );
             assert_eq!(
-                read("a", told.as_bytes()).is_ok(),
+                read("a", body.as_bytes()).is_ok(),
                 fits,
                 "{count} of {size}"
             );
@@ -165,17 +182,17 @@ mod tests {
             let refusals = vec![refusal; count].join(",");
             let report =
                 format!(r#"{{"revision":1,"known":1,"state":"current","refusals":[{refusals}]}}"#);
-            let told = good.replace(
+            let body = good.replace(
                 r#""collections":{}"#,
                 &format!(r#""collections":{{"A":{report}}}"#),
             );
             assert_eq!(
-                read("a", told.as_bytes()).is_ok(),
+                read("a", body.as_bytes()).is_ok(),
                 fits,
                 "{count} of {size}"
             );
         }
-        // Its members in their order, as an array.
+        // An array with the members of a check-in in their order.
         assert!(read("a", br#"["a","b",null,1,null,{}]"#).is_err());
         assert!(
             read(

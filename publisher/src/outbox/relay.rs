@@ -29,9 +29,9 @@ use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
     time::{Instant, Interval, MissedTickBehavior, interval, timeout, timeout_at},
 };
-use tracing::{info, warn};
+use tracing::{Instrument, Span, debug, info, warn};
 
-use crate::{metrics::Metrics, store::Store, transport::Manager};
+use crate::{metrics::Metrics, store::Store, transport::Transport};
 
 mod sweep;
 
@@ -56,8 +56,16 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
 type ChangeKey = (CollectionName, Revision);
 
-/// A change on its way from the writer, with its share of the memory for such changes.
-pub type Handed = (Change, OwnedSemaphorePermit);
+/// A committed change on its way from the writer.
+#[derive(Debug)]
+pub struct CommittedChange {
+    /// The change.
+    pub change: Change,
+    /// Its share of [`QUEUE_BYTES`]; released when the relay takes the change.
+    pub permit: OwnedSemaphorePermit,
+    /// The span of the write, so that log lines about the event are inside it.
+    pub span: Span,
+}
 
 /// An operation of the relay that has ended.
 enum Finished {
@@ -84,8 +92,8 @@ enum Finished {
 /// Publishes changes for as long as the writer may send more.
 pub struct Relay {
     store: Store,
-    transport: Arc<Manager>,
-    changes: mpsc::Receiver<Handed>,
+    transport: Arc<Transport>,
+    changes: mpsc::Receiver<CommittedChange>,
     operations: FuturesUnordered<BoxFuture<'static, Finished>>,
     /// Changes that are in flight, or published and not yet marked. The sweep finds them in the log
     /// and must not publish them again.
@@ -109,14 +117,14 @@ impl Relay {
     /// When the store serves no collection.
     pub fn new(
         store: Store,
-        manager: Manager,
-        changes: mpsc::Receiver<Handed>,
+        transport: Transport,
+        changes: mpsc::Receiver<CommittedChange>,
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<Self> {
         Ok(Self {
             sweep: Sweep::new(&store.policy().collections)?,
             store,
-            transport: Arc::new(manager),
+            transport: Arc::new(transport),
             changes,
             operations: FuturesUnordered::new(),
             known: HashSet::new(),
@@ -146,7 +154,7 @@ impl Relay {
     /// Waits for the next event and handles it.
     async fn step(&mut self, mark: &mut Interval, sweep: &mut Interval) {
         tokio::select! {
-            Some((change, _memory)) = self.changes.recv(), if self.in_flight < IN_FLIGHT => self.send(change, false),
+            Some(CommittedChange { change, permit: _released, span }) = self.changes.recv(), if self.in_flight < IN_FLIGHT => self.send(change, span, false),
             Some(finished) = self.operations.next() => self.finish(finished),
             _ = mark.tick() => self.mark(),
             _ = sweep.tick() => self.sweep(),
@@ -171,7 +179,7 @@ impl Relay {
     }
 
     /// Puts a change in flight, unless it is known.
-    fn send(&mut self, change: Change, swept: bool) {
+    fn send(&mut self, change: Change, span: Span, swept: bool) {
         let key = (change.collection.clone(), change.revision);
         if !self.known.insert(key.clone()) {
             return;
@@ -183,6 +191,9 @@ impl Relay {
             // Boxed once more, because the futures of the clients are nested almost as deep as the
             // compiler allows.
             let result = transport.publish(&change).boxed().await;
+            if result.is_ok() {
+                debug!(collection = %key.0, id = %change.id, revision = key.1, "the event of a change is published");
+            }
             Finished::Publish {
                 key,
                 id: change.id,
@@ -190,7 +201,7 @@ impl Relay {
                 result,
             }
         };
-        self.operations.push(publish.boxed());
+        self.operations.push(publish.instrument(span).boxed());
     }
 
     fn finish_publish(
@@ -306,7 +317,8 @@ impl Relay {
         };
         let read_next = self.sweep.advance(collection, &changes, limit);
         for change in changes {
-            self.send(change, true);
+            // The span of a change from the log ended with its process or its place in the queue.
+            self.send(change, Span::none(), true);
         }
         if read_next {
             self.sweep();
@@ -323,9 +335,13 @@ impl Relay {
             // unavailable, and the process should not wait for it.
             while self.in_flight < IN_FLIGHT
                 && self.failing.is_empty()
-                && let Ok((change, _memory)) = self.changes.try_recv()
+                && let Ok(CommittedChange {
+                    change,
+                    permit: _released,
+                    span,
+                }) = self.changes.try_recv()
             {
-                self.send(change, false);
+                self.send(change, span, false);
             }
             // One call for all of them.
             if self.in_flight == 0 {

@@ -1,6 +1,6 @@
 //! Why a group of writes was not committed, or not provably.
 
-use crate::api::error::ApiError;
+use crate::decide::WriteError;
 
 /// Why a group was not, or not provably, committed. The source says which step failed.
 #[derive(Debug, thiserror::Error)]
@@ -17,11 +17,11 @@ pub enum CommitError {
 }
 
 impl CommitError {
-    /// What every entry of the group is answered.
-    pub fn answer(&self) -> ApiError {
+    /// The error that every command of the group is answered with.
+    pub fn answer(&self) -> WriteError {
         match self {
-            Self::NotCommitted(_) | Self::Refused(_) => ApiError::not_committed(),
-            Self::OutcomeUnknown(_) => ApiError::outcome_unknown(),
+            Self::NotCommitted(_) | Self::Refused(_) => WriteError::NotCommitted,
+            Self::OutcomeUnknown(_) => WriteError::OutcomeUnknown,
         }
     }
 

@@ -33,7 +33,7 @@ async fn a_change_with_a_commit_time_in_the_future_is_pending() {
         context: contract::Context::default(),
     };
     store
-        .commit(Arc::from([Entry::One(write)]))
+        .commit(Arc::from([Command::Single(write)]))
         .await
         .expect("committed");
     let second = chrono::TimeDelta::seconds(1);

@@ -1,9 +1,9 @@
 //! The CloudEvent around a change: exactly the envelope of the source document (requirement A10 to
 //! A14), and small.
 //!
-//! It is written in one go from the change, and read by the CloudEvents SDK in the tests. What the
-//! sidecar adds by itself (`topic`, `pubsubname`, `expiration`) is not in it, except where there is
-//! no sidecar.
+//! It is written from the change in a single pass; the tests read it with the CloudEvents SDK. The
+//! members that a sidecar adds (`topic`, `pubsubname`, `expiration`) are omitted, except where there
+//! is no sidecar. Nothing here sends.
 
 use std::sync::Arc;
 
@@ -17,58 +17,56 @@ use crate::store::PublisherPolicy;
 /// Media type of an event in structured mode.
 pub const MEDIA_TYPE: &str = "application/cloudevents+json";
 
-/// Makes events.
+/// Writes the events of changes.
 #[derive(Debug)]
-pub struct Envelopes {
+pub struct EventEncoder {
     /// The Dapr component that events are published through.
     pub pub_sub_name: String,
-    /// How long an event is worth delivering, in seconds.
+    /// Time to live of an event, in seconds.
     pub ttl_seconds: u64,
-    /// Largest `configData` that travels, in bytes.
+    /// Largest `configData` inside an event, in bytes.
     pub data_limit: usize,
-    /// Where the schemas are.
-    pub terms: Arc<PublisherPolicy>,
+    /// Has the URNs of the schemas.
+    pub policy: Arc<PublisherPolicy>,
 }
 
-impl Envelopes {
-    /// The event for a change, as it is handed to a sidecar.
+impl EventEncoder {
+    /// The event of a change, as a sidecar takes it: JSON of media type [`MEDIA_TYPE`].
     ///
     /// # Errors
-    /// When it cannot be built, which no committed change should cause.
-    pub fn event(&self, change: &Change) -> anyhow::Result<Vec<u8>> {
-        self.fitting(change, None)
+    /// When it cannot be written, which no committed change should cause.
+    pub fn for_sidecar(&self, change: &Change) -> anyhow::Result<Vec<u8>> {
+        self.structured(change, None)
     }
 
-    /// The event as a sidecar would deliver it: with what it adds.
+    /// The event as a sidecar delivers it: with the members that a sidecar adds.
     ///
     /// # Errors
-    /// As [`Envelopes::event`].
-    pub fn delivered(&self, change: &Change) -> anyhow::Result<Vec<u8>> {
+    /// As [`EventEncoder::for_sidecar`], and when the time to live ends beyond the last date.
+    pub fn for_subscriber(&self, change: &Change) -> anyhow::Result<Vec<u8>> {
         let ttl = TimeDelta::try_seconds(i64::try_from(self.ttl_seconds)?)
-            .context("a TTL beyond all time")?;
+            .context("the time to live of the event is too long")?;
         let expiration = Utc::now()
             .checked_add_signed(ttl)
-            .context("a TTL beyond all time")?;
+            .context("the time to live of the event is too long")?;
         let expiration = expiration.to_rfc3339_opts(SecondsFormat::Secs, true);
         let topic = change.collection.as_str();
-        self.fitting(
-            change,
-            Some(Delivered {
-                topic,
-                pubsubname: &self.pub_sub_name,
-                expiration: &expiration,
-            }),
-        )
+        let added = AddedBySidecar {
+            topic,
+            pubsubname: &self.pub_sub_name,
+            expiration: &expiration,
+        };
+        self.structured(change, Some(added))
     }
 
-    /// The data of the event and its time, without an envelope, as it travels straight through
-    /// Redis (requirement A10).
+    /// The data of the event and its time, without an envelope, as Redis carries it (requirement
+    /// A10).
     ///
     /// # Errors
-    /// As [`Envelopes::event`].
-    pub fn bare(&self, change: &Change) -> anyhow::Result<Vec<u8>> {
-        self.small(|data_limit| {
-            let bare = Bare {
+    /// As [`EventEncoder::for_sidecar`].
+    pub fn without_envelope(&self, change: &Change) -> anyhow::Result<Vec<u8>> {
+        self.bounded(|data_limit| {
+            let bare = BareEvent {
                 data: EventData::new(change, data_limit),
                 time: change.time,
             };
@@ -76,15 +74,15 @@ impl Envelopes {
         })
     }
 
-    fn fitting(
+    fn structured(
         &self,
         change: &Change,
-        delivered: Option<Delivered<'_>>,
+        added: Option<AddedBySidecar<'_>>,
     ) -> anyhow::Result<Vec<u8>> {
-        self.small(|data_limit| {
+        self.bounded(|data_limit| {
             let data =
                 EventData::new(change, data_limit).through(&self.pub_sub_name, self.ttl_seconds);
-            let event = Structured {
+            let event = StructuredEvent {
                 specversion: "1.0",
                 id: event::event_id(change),
                 source: event::SOURCE,
@@ -92,26 +90,27 @@ impl Envelopes {
                 subject: change.id.as_str(),
                 time: change.time,
                 datacontenttype: "application/json",
-                dataschema: self.terms.rules.schemas.urn(&change.collection),
+                dataschema: self.policy.rules.schemas.urn(&change.collection),
                 sequence: format!("{:020}", change.revision),
                 partitionkey: change.id.as_str(),
                 correlationid: change.context.correlation_id(),
                 traceparent: change.context.traceparent(),
                 traceid: change.context.traceparent(),
-                delivered,
+                added,
                 data,
             };
             serde_json::to_vec(&event).context("writing the event")
         })
     }
 
-    /// Without its value when it would be too large: escapes can make a small value long. The
-    /// receiver fetches it.
-    fn small(&self, write: impl Fn(usize) -> anyhow::Result<Vec<u8>>) -> anyhow::Result<Vec<u8>> {
-        let whole = write(self.data_limit)?;
-        if whole.len() < event::MAX_BYTES {
-            Ok(whole)
+    /// Calls `write` with a limit for `configData` such that the event is not too large. An event
+    /// without its value is complete: the receiver fetches the value.
+    fn bounded(&self, write: impl Fn(usize) -> anyhow::Result<Vec<u8>>) -> anyhow::Result<Vec<u8>> {
+        let event = write(self.data_limit)?;
+        if event.len() < event::MAX_BYTES {
+            Ok(event)
         } else {
+            // The value is within its limit, but escapes made it long.
             write(0)
         }
     }
@@ -120,7 +119,7 @@ impl Envelopes {
 /// An event in structured mode (CloudEvents 1.0, JSON Event Format); the names of its members are
 /// those of [`event`].
 #[derive(Serialize)]
-struct Structured<'a> {
+struct StructuredEvent<'a> {
     specversion: &'static str,
     id: String,
     source: &'static str,
@@ -140,13 +139,13 @@ struct Structured<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     traceid: Option<&'a str>,
     #[serde(flatten)]
-    delivered: Option<Delivered<'a>>,
+    added: Option<AddedBySidecar<'a>>,
     data: EventData,
 }
 
-/// What a sidecar adds.
+/// The members that a sidecar adds.
 #[derive(Clone, Copy, Serialize)]
-struct Delivered<'a> {
+struct AddedBySidecar<'a> {
     topic: &'a str,
     pubsubname: &'a str,
     expiration: &'a str,
@@ -154,7 +153,7 @@ struct Delivered<'a> {
 
 /// An event without an envelope.
 #[derive(Serialize)]
-struct Bare {
+struct BareEvent {
     #[serde(flatten)]
     data: EventData,
     time: DateTime<Utc>,
@@ -173,21 +172,21 @@ mod tests {
     const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     #[test]
-    fn an_event_says_which_set_it_is_of_and_which_came_before() {
+    fn an_event_has_every_member_of_its_envelope_and_names_its_change_set() {
         let rules = Rules {
             schemas: Schemas::default(),
             document_limit: 1 << 20,
         };
-        let terms = Arc::new(PublisherPolicy {
+        let policy = Arc::new(PublisherPolicy {
             collections: BTreeSet::new(),
             rules,
             events_enabled: true,
         });
-        let envelopes = Envelopes {
+        let encoder = EventEncoder {
             pub_sub_name: "pubsub-config".into(),
             ttl_seconds: 60,
             data_limit: 1_000,
-            terms,
+            policy,
         };
         let collection: contract::CollectionName = "FreeForm".parse().expect("a name");
         let parts = vec![SetPart {
@@ -198,8 +197,8 @@ mod tests {
         let config = CanonicalJson::parse(b"{}").expect("json");
         let context = contract::Context::default()
             .with_correlation_id("order-66")
-            .and_then(|it| it.with_user_id("u-1"));
-        let context = context.and_then(|it| it.with_traceparent(TRACE));
+            .and_then(|context| context.with_user_id("u-1"));
+        let context = context.and_then(|context| context.with_traceparent(TRACE));
         let change = Change {
             collection,
             op: Operation::Create,
@@ -222,8 +221,8 @@ mod tests {
             context: context.expect("valid"),
         };
         for (event, sidecar) in [
-            (envelopes.event(&change), false),
-            (envelopes.delivered(&change), true),
+            (encoder.for_sidecar(&change), false),
+            (encoder.for_subscriber(&change), true),
         ] {
             let event: Event =
                 serde_json::from_slice(&event.expect("an event")).expect("a CloudEvent");
@@ -256,7 +255,7 @@ mod tests {
             assert_eq!(added.map(|text| text.is_some()), [sidecar; 3]);
             assert_eq!(event.iter_extensions().count(), if sidecar { 8 } else { 5 });
         }
-        let event = envelopes.event(&change).expect("an event");
+        let event = encoder.for_sidecar(&change).expect("an event");
         let event: serde_json::Value = serde_json::from_slice(&event).expect("json");
         assert_eq!(event["data"]["lastSet"], 5);
         assert_eq!(event["correlationid"], "order-66");
@@ -267,20 +266,21 @@ mod tests {
         assert_eq!(
             event["data"].get("organisationId"),
             None,
-            "absent when it was not given"
+            "a member without a value is omitted"
         );
         let set = serde_json::json!({"id": "0198", "parts": [{"collection": "FreeForm", "first": 7, "last": 8}]});
         assert_eq!(event["data"]["changeSet"], set);
 
         let bare: serde_json::Value =
-            serde_json::from_slice(&envelopes.bare(&change).expect("data")).expect("json");
+            serde_json::from_slice(&encoder.without_envelope(&change).expect("data"))
+                .expect("json");
         let mut data = event["data"].clone();
         let members = data.as_object_mut().expect("an object");
         members.retain(|name, _value| name != "metadata" && name != "pubSubName");
         members.insert("time".into(), event["time"].clone());
         assert_eq!(
             bare, data,
-            "what a sidecar is told has no place where there is none"
+            "members for a sidecar are omitted where there is none"
         );
     }
 }

@@ -1,8 +1,8 @@
 //! Events through the Dapr sidecar: the only file that names the Dapr SDK.
 //!
-//! It uses the SDK's generated client, because the wrapper hides the status and cannot send
-//! `traceparent`. The connection is made when it is first needed and again whenever it broke: a
-//! sidecar may start after its application.
+//! It uses the generated gRPC client of the SDK, because the wrapper hides the status and cannot
+//! send `traceparent`. The connection is opened at the first publish and again after it broke: a
+//! sidecar may start after its application. Nothing here retries; the relay does.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -16,33 +16,36 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::transport::{cloudevent as envelope, cloudevent::Envelopes};
+use crate::transport::cloudevent::{self, EventEncoder};
 
-/// One publish, with everything the sidecar and the broker need for it.
-const PUBLISH: Duration = Duration::from_secs(2);
-const CONNECT: Duration = Duration::from_secs(1);
+/// Time limit of one publish, including what the sidecar and the broker do for it.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time limit of a connection attempt.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A sidecar.
+/// Publishes events through a Dapr sidecar.
 #[derive(Debug)]
-pub struct Dapr {
+pub struct DaprTransport {
     client: DaprClient<InterceptedService<Channel, ApiToken>>,
-    envelopes: Envelopes,
+    encoder: EventEncoder,
 }
 
-impl Dapr {
-    /// The sidecar whose gRPC API listens at `endpoint`, for example `http://127.0.0.1:50001`. It need not be there yet.
+impl DaprTransport {
+    /// The sidecar whose gRPC API listens at `endpoint`, for example `http://127.0.0.1:50001`. It
+    /// may start later. `api_token` is sent as `dapr-api-token` with every call.
     ///
     /// # Errors
-    /// When the endpoint or the token cannot be used at all.
+    /// When the endpoint is no URL, or the token cannot be sent in a header.
     pub fn new(
         endpoint: String,
         api_token: Option<&str>,
-        envelopes: Envelopes,
+        encoder: EventEncoder,
     ) -> anyhow::Result<Self> {
-        let endpoint = Endpoint::from_shared(endpoint).context("the address of the sidecar")?;
+        let endpoint =
+            Endpoint::from_shared(endpoint).context("the gRPC endpoint of the sidecar")?;
         let channel = endpoint
-            .connect_timeout(CONNECT)
-            .timeout(PUBLISH)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(PUBLISH_TIMEOUT)
             .tcp_nodelay(true)
             .connect_lazy();
         let token = api_token
@@ -51,20 +54,20 @@ impl Dapr {
             .context("DAPR_API_TOKEN is not visible ASCII")?;
         Ok(Self {
             client: DaprClient::with_interceptor(channel, ApiToken(token)),
-            envelopes,
+            encoder,
         })
     }
 
     pub(super) async fn publish(&self, change: &Change) -> anyhow::Result<()> {
         let mut request = Request::new(PublishEventRequest {
-            pubsub_name: self.envelopes.pub_sub_name.clone(),
+            pubsub_name: self.encoder.pub_sub_name.clone(),
             topic: change.collection.to_string(),
-            data: self.envelopes.event(change)?,
-            data_content_type: envelope::MEDIA_TYPE.to_owned(),
+            data: self.encoder.for_sidecar(change)?,
+            data_content_type: cloudevent::MEDIA_TYPE.to_owned(),
             // Only as request metadata does the TTL become `expiration` (requirement F9).
             metadata: HashMap::from([(
                 event::TTL.to_owned(),
-                self.envelopes.ttl_seconds.to_string(),
+                self.encoder.ttl_seconds.to_string(),
             )]),
         });
         if let Some(traceparent) = change.context.traceparent() {
@@ -72,12 +75,14 @@ impl Dapr {
                 .metadata_mut()
                 .insert(event::TRACEPARENT, traceparent.parse()?);
         }
-        let answer =
-            tokio::time::timeout(PUBLISH, self.client.clone().publish_event(request)).await;
+        // The client takes `&mut self`; a clone shares its connection.
+        let mut client = self.client.clone();
+        // The timeout of the channel does not cover the time to connect.
+        let answer = tokio::time::timeout(PUBLISH_TIMEOUT, client.publish_event(request)).await;
         answer
             .context("the sidecar did not answer in time")?
             .map(drop)
-            .context("the sidecar refused")
+            .context("the sidecar refused the event")
     }
 }
 

@@ -1,35 +1,36 @@
-//! Events straight through Redis: by Pub/Sub, or by streams that keep the newest (requirement A7 to
-//! A11).
+//! Events through Redis, without a sidecar: by Pub/Sub, or by streams that keep the newest events
+//! (requirement A7 to A11).
 //!
-//! The body is the bare data of the event. That an event was published says nothing of who heard
-//! it: subscribers ask for what they missed whenever they connect.
+//! The body is the data of the event without an envelope. A publish that succeeded does not mean
+//! that a subscriber received the event: subscribers catch up whenever they connect. Nothing here
+//! retries; the relay does.
 
 use std::collections::BTreeSet;
 
 use broker::{Delivery, Sender};
 use contract::{Change, CollectionName};
 
-use crate::transport::cloudevent::Envelopes;
+use crate::transport::cloudevent::EventEncoder;
 
-/// A Redis.
+/// Publishes events through Redis.
 #[derive(Debug)]
-pub struct Redis {
+pub struct RedisTransport {
     sender: Sender,
     delivery: Delivery,
-    /// About so many entries stay in a stream.
+    /// Entries that stay in a stream, approximately.
     keep: u64,
     /// Collections whose documents have channels of their own (requirement A8).
     by_document: BTreeSet<CollectionName>,
-    envelopes: Envelopes,
+    encoder: EventEncoder,
 }
 
-impl Redis {
-    /// A Redis that need not be there yet.
+impl RedisTransport {
+    /// The Redis may start later: the first publish connects.
     pub fn new(
         redis: broker::RedisConfig,
         keep: u64,
         by_document: BTreeSet<CollectionName>,
-        envelopes: Envelopes,
+        encoder: EventEncoder,
     ) -> Self {
         let broker::RedisConfig {
             address,
@@ -41,12 +42,13 @@ impl Redis {
             delivery,
             keep,
             by_document,
-            envelopes,
+            encoder,
         }
     }
 
     pub(super) async fn publish(&self, change: &Change) -> anyhow::Result<()> {
-        let (body, collection) = (self.envelopes.bare(change)?, &change.collection);
+        let body = self.encoder.without_envelope(change)?;
+        let collection = &change.collection;
         match self.delivery {
             Delivery::PubSub => {
                 let id = self.by_document.contains(collection).then_some(&change.id);

@@ -1,114 +1,128 @@
-//! Members of a change set on their way to become writes: the rules that hold for them however they
-//! came, over HTTP or from the same process.
+//! From change requests to commands: the checks that are the same for HTTP and for embedded units
+//! of work.
 //!
-//! What a write does to its document is not asked here; [`crate::fold`] decides that.
+//! Only the request itself is checked here. Its effect on the documents is decided by
+//! [`Rules::evaluate`](crate::decide::Rules::evaluate).
 
 use std::collections::HashMap;
 
 use contract::{
-    Context, Problem,
-    set::{ChangeRequest, MAX_BYTES, MAX_OPERATIONS, RequestOperation, SetItemWritten},
+    Context,
+    set::{
+        ChangeRequest, ChangeSetWritten, MAX_BYTES, MAX_OPERATIONS, RequestOperation,
+        SetItemWritten,
+    },
 };
+use uuid::Uuid;
 
 use crate::{
-    api::error::ApiError,
-    decide::{Action, Condition, DocumentKey, Done, Write},
+    decide::{Action, ChangeSetCommand, Condition, DocumentKey, Write, WriteError, WriteOutcome},
     store::PublisherPolicy,
 };
 
-/// The members of one set so far, in order.
+/// A change set that is being built, change by change.
 #[derive(Debug, Default)]
-pub struct Members {
+pub struct ChangeSetBuilder {
     writes: Vec<Write>,
-    places: HashMap<DocumentKey, usize>,
-    bytes: usize,
+    /// Position of each document in the set.
+    positions: HashMap<DocumentKey, usize>,
+    value_bytes: usize,
 }
 
-impl Members {
-    /// Takes one more member.
+impl ChangeSetBuilder {
+    /// Adds a change.
     ///
     /// # Errors
-    /// When it can never be written, is beyond the limits of a set, or has the document of another
-    /// member. The error names it.
+    /// When the change can never be written, is beyond the limits of a set, or repeats a document
+    /// of the set. The error names the position of the change.
     pub fn add(
         &mut self,
-        terms: &PublisherPolicy,
+        policy: &PublisherPolicy,
         context: &Context,
-        member: ChangeRequest,
-    ) -> Result<(), ApiError> {
+        request: ChangeRequest,
+    ) -> Result<(), WriteError> {
         let index = self.writes.len();
         if index == MAX_OPERATIONS {
-            return Err(ApiError::set_too_large(index));
+            return Err(WriteError::SetTooLarge { index });
         }
-        let size = member
+        let value_bytes = request
             .config_data
             .as_ref()
-            .map_or(0, |config| config.as_str().len());
-        let write = write(terms, context, member).map_err(|error| error.of_member(index))?;
-        self.bytes += size;
-        if self.bytes > MAX_BYTES {
-            return Err(ApiError::set_too_large(index));
+            .map_or(0, |value| value.as_str().len());
+        let write = check(policy, context, request).map_err(|error| error.in_change_set(index))?;
+        self.value_bytes += value_bytes;
+        if self.value_bytes > MAX_BYTES {
+            return Err(WriteError::SetTooLarge { index });
         }
-        if let Some(other) = self
-            .places
-            .insert((write.collection.clone(), write.id.clone()), index)
-        {
-            let twice =
-                format!("/changes/{other} has the same document; a set has a document once");
-            return Err(refused("/id", twice).of_member(index));
+        if let Some(other) = self.positions.insert(write.key(), index) {
+            let detail = format!(
+                "/changes/{other} has the same document; a set has a document at most once"
+            );
+            return Err(WriteError::invalid_change("/id", detail).in_change_set(index));
         }
         self.writes.push(write);
         Ok(())
     }
 
-    /// The writes, in order.
-    pub fn into_writes(self) -> Vec<Write> {
-        self.writes
+    /// Whether no change was added.
+    pub fn is_empty(&self) -> bool {
+        self.writes.is_empty()
+    }
+
+    /// The set as a command, with a new id.
+    pub fn build(self) -> ChangeSetCommand {
+        ChangeSetCommand {
+            id: new_id(),
+            writes: self.writes,
+        }
     }
 }
 
-/// What a member asks for.
+/// A new id for a change set: a UUID of version 7 (RFC 9562), so ids sort by time.
+pub fn new_id() -> String {
+    Uuid::now_v7().to_string()
+}
+
+/// Checks a change request and makes a write of it.
 ///
 /// # Errors
-/// When its collection is not served here, or it has a value where none belongs, or none where one
-/// does.
-pub fn write(
-    terms: &PublisherPolicy,
+/// When the publisher does not serve the collection, or the request has a value where none is
+/// allowed or lacks one. Pointers begin at the change request.
+pub fn check(
+    policy: &PublisherPolicy,
     context: &Context,
-    member: ChangeRequest,
-) -> Result<Write, ApiError> {
+    request: ChangeRequest,
+) -> Result<Write, WriteError> {
     let ChangeRequest {
         collection,
         op,
         id,
         config_data,
         expected,
-    } = member;
-    if !terms.collections.contains(&collection) {
-        return Err(ApiError::unknown_collection(collection.as_str()));
+    } = request;
+    if !policy.collections.contains(&collection) {
+        return Err(WriteError::UnknownCollection(collection.to_string()));
     }
     let action = match (op, config_data) {
         (RequestOperation::Delete, None) => Action::Delete,
         (RequestOperation::Delete, Some(_)) => {
-            return Err(refused(
-                "/configData",
-                "A Delete has no value; leave it out",
-            ));
+            let detail = "A Delete has no value; leave it out";
+            return Err(WriteError::invalid_change("/configData", detail));
         }
         (_, None) => {
-            return Err(refused(
-                "/configData",
-                "The value is missing; only a Delete has none",
-            ));
+            let detail = "The value is missing; only a Delete has none";
+            return Err(WriteError::invalid_change("/configData", detail));
         }
-        (RequestOperation::Create, Some(config)) => Action::Create(config),
-        (RequestOperation::Update, Some(config)) => Action::Put(config),
+        (RequestOperation::Create, Some(value)) => Action::Create(value),
+        (RequestOperation::Update, Some(value)) => Action::Put(value),
         (RequestOperation::Patch, Some(patch)) => Action::Patch(
-            serde_json::from_str(patch.as_str()).map_err(|error| refused("/configData", error))?,
+            serde_json::from_str(patch.as_str())
+                .map_err(|error| WriteError::invalid_change("/configData", error))?,
         ),
     };
     let condition = match expected {
         None => Condition::Any,
+        // Revision 0 is that of a document that was never written.
         Some(0) => Condition::Absent,
         Some(revision) => Condition::At(revision, None),
     };
@@ -121,23 +135,20 @@ pub fn write(
     })
 }
 
-/// What the members came to, beside where they are.
-pub fn items(places: Vec<DocumentKey>, done: &[Done]) -> Vec<SetItemWritten> {
-    let revisions = done.iter().map(|done| done.revision);
-    places
+/// The answer to a change set: the revision of each document, in the order of the request.
+pub(super) fn written(
+    id: String,
+    keys: Vec<DocumentKey>,
+    outcomes: Vec<WriteOutcome>,
+) -> ChangeSetWritten {
+    let items = keys
         .into_iter()
-        .zip(revisions)
-        .map(|((collection, id), revision)| SetItemWritten {
+        .zip(outcomes)
+        .map(|((collection, id), outcome)| SetItemWritten {
             collection,
             id,
-            revision,
+            revision: outcome.written.revision,
         })
-        .collect()
-}
-
-/// 400: what is no change set.
-pub fn refused(pointer: &str, detail: impl std::fmt::Display) -> ApiError {
-    Problem::new(contract::ProblemKind::BadSet, detail.to_string())
-        .at(pointer)
-        .into()
+        .collect();
+    ChangeSetWritten { id, items }
 }

@@ -1,8 +1,9 @@
-//! A publisher as a service embeds it: through its public API only, with an embedded store and a
-//! subscriber of its own.
+//! A publisher as a service embeds it: through its public interface only, with an embedded store
+//! and one subscriber.
 
 mod faults;
-mod stage;
-mod unit;
+mod spans;
+mod testbed;
+mod unit_of_work;
 
 type Outcome = anyhow::Result<()>;

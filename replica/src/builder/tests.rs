@@ -1,8 +1,9 @@
-//! What is refused, and that the message names the mend.
+//! Which configurations are refused, and that the message says how to fix them.
 
 use serde_json::Value;
 
 use super::*;
+use crate::{Events, config::CHECK_IN};
 
 fn config() -> Config {
     let followed = ["ChannelConfiguration", "Configuration"];
@@ -13,12 +14,12 @@ fn builder() -> Builder {
     Builder::new(config())
 }
 
-async fn ignore(_event: Event<Value>) -> Result<(), HandlerError> {
+async fn ignore(_update: Update<Value>) -> Result<(), HandlerError> {
     Ok(())
 }
 
 #[test]
-fn the_short_way_has_the_usual_settings() {
+fn a_new_configuration_has_the_default_settings() {
     let config = config();
     assert_eq!(
         (
@@ -47,7 +48,7 @@ fn the_short_way_has_the_usual_settings() {
 }
 
 #[test]
-fn a_collection_is_followed_and_has_a_type() {
+fn a_typed_collection_must_be_followed() {
     let error = builder()
         .collection::<Value>("Flags")
         .expect_err("not followed")
@@ -58,7 +59,7 @@ fn a_collection_is_followed_and_has_a_type() {
     );
     assert!(matches!(
         builder().collection::<Value>("a b"),
-        Err(Mistake::Name(_))
+        Err(BuildError::Name(_))
     ));
     let built = builder()
         .collection::<Value>("Configuration")
@@ -86,7 +87,7 @@ fn a_collection_is_followed_and_has_a_type() {
 }
 
 #[test]
-fn a_handler_is_named_after_what_it_handles() {
+fn the_name_of_a_handler_ends_with_its_collection() {
     let built = [
         "ChannelConfiguration",
         "AuditChannelConfiguration",
@@ -115,7 +116,7 @@ fn a_handler_is_named_after_what_it_handles() {
     let long = format!("{}Configuration", "x".repeat(128));
     assert!(matches!(
         builder().handler(&long, ignore),
-        Err(Mistake::LongName(_))
+        Err(BuildError::LongName(_))
     ));
     let twice = builder()
         .handler("AConfiguration", ignore)

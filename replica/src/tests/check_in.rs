@@ -1,17 +1,17 @@
-//! What a replica says of itself, and what it makes of the answer.
+//! What a check-in reports, and what the replica does with the answer.
 
-use contract::fleet::CheckIn;
+use contract::fleet::{CheckIn, CheckInAnswer};
 
 use super::*;
 use crate::RawCollection as Collection;
 
 #[tokio::test]
-async fn it_says_where_it_is() {
-    let heard = Arc::new(Mutex::new(None));
-    let hears = Arc::clone(&heard);
+async fn a_check_in_reports_the_watermarks_of_the_replica() {
+    let received = Arc::new(Mutex::new(None));
+    let report = Arc::clone(&received);
     let answer = move |path: &str, body: &[u8]| match path {
         "/v1/replicas/test" => {
-            *hears.lock().expect("unharmed") =
+            *report.lock().expect("not poisoned") =
                 Some(serde_json::from_slice::<CheckIn>(body).expect("a check-in"));
             (200, checked_in(7, &[]))
         }
@@ -29,38 +29,44 @@ async fn it_says_where_it_is() {
         let replica = Replica::new(config).expect("a client");
         following(
             &replica,
-            eventually("a check-in", || heard.lock().expect("unharmed").is_some()),
+            eventually("a check-in", || {
+                received.lock().expect("not poisoned").is_some()
+            }),
         )
         .await;
-        let said = heard.lock().expect("unharmed").take().expect("a check-in");
+        let check_in = received
+            .lock()
+            .expect("not poisoned")
+            .take()
+            .expect("a check-in");
         let held = replica
             .view()
             .root()
             .collection(&name("A"))
             .and_then(Collection::last_settled);
-        let report = &said.collections[&name("A")];
+        let row = &check_in.collections[&name("A")];
         assert_eq!(
-            (report.revision, report.known, report.state),
+            (row.revision, row.known, row.state),
             (7, 7, ReplicaState::Current)
         );
         assert_eq!(
             (
-                report.epoch.map(|epoch| epoch.to_string()).as_deref(),
-                report.settled
+                row.epoch.map(|epoch| epoch.to_string()).as_deref(),
+                row.settled
             ),
             (Some(EPOCH), held)
         );
         assert_eq!(
-            (said.boot_id, said.interval_ms),
+            (check_in.boot_id, check_in.interval_ms),
             (replica.status().boot_id, 40)
         );
-        assert_eq!(said.base_url.as_deref(), Some("http://127.0.0.1:8081"));
+        assert_eq!(check_in.base_url.as_deref(), Some("http://127.0.0.1:8081"));
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_replica_that_has_diverged_is_loaded_anew_and_says_so() {
+async fn a_collection_that_diverged_is_loaded_again_and_counted() {
     let (right, wrong) = (
         document("x", 7, &json!({"v": 7})),
         document("x", 6, &json!({"v": "wrong"})),
@@ -78,7 +84,7 @@ async fn a_replica_that_has_diverged_is_loaded_anew_and_says_so() {
     with_publisher(answer, async |replica| {
         following(
             &replica,
-            eventually("loaded anew", || replica.status().sync.resets == 1),
+            eventually("loaded again", || replica.status().sync.resets == 1),
         )
         .await;
         assert_eq!(held(&replica, "x").as_deref(), Some(r#"{"v":7}"#));
@@ -94,7 +100,7 @@ async fn a_replica_that_has_diverged_is_loaded_anew_and_says_so() {
 }
 
 #[tokio::test]
-async fn an_answer_from_further_down_is_older_by_its_age() {
+async fn the_age_of_an_answer_counts_before_its_request() {
     let answer = move |path: &str| match path {
         "/v1/replicas/test" => (
             200,
@@ -111,68 +117,78 @@ async fn an_answer_from_further_down_is_older_by_its_age() {
             eventually("loaded", || replica.view().root().loaded()),
         )
         .await;
-        let confirmed = replica.view().confirmed;
-        replica.check_in().await.expect("an answer");
+        let confirmed = replica.view().confirmed_at;
+        replica.check_ins().check_in().await.expect("an answer");
         assert_eq!(
-            replica.view().confirmed,
+            replica.view().confirmed_at,
             confirmed,
-            "an hour ago confirms nothing new"
+            "heads of an hour ago confirm nothing new"
         );
     })
     .await;
 }
 
-/// What it holds of the others may be the only evidence that a database was restored.
+/// What the replica holds of other collections may be the only evidence that a database was restored.
 #[tokio::test]
-async fn a_replica_that_lacks_a_collection_checks_in_all_the_same() {
-    let heard = Arc::new(AtomicU64::new(0));
-    let hears = Arc::clone(&heard);
+async fn a_replica_that_lacks_a_collection_checks_in_before_it_loads() {
+    let received = Arc::new(AtomicU64::new(0));
+    let report = Arc::clone(&received);
     let behind = move |path: &str, body: &[u8]| match path {
         "/v1/replicas/test" => {
-            let said: CheckIn = serde_json::from_slice(body).expect("a check-in");
-            hears.store(said.collections[&name("A")].revision, Ordering::Relaxed);
+            let check_in: CheckIn = serde_json::from_slice(body).expect("a check-in");
+            report.store(check_in.collections[&name("A")].revision, Ordering::Relaxed);
             (200, checked_in(5, &[]))
         }
         _ => (200, snapshot_of(EPOCH, 5, &[])),
     };
     with_listener(behind, async |url| {
         let replica = replica(vec![url]);
-        let mut part = state::Machine::new(&BTreeSet::from([name("A")]));
-        let generation = part.begin_load();
+        let mut partial = state::Machine::new(&BTreeSet::from([name("A")]));
+        let load = partial.begin_load();
         let heads = vec![head("A", EPOCH, 7, &[])];
         let builder = state::Snapshot::begin(snapshot::SnapshotStart {
             epoch: EPOCH.parse().expect("an epoch"),
             heads,
         });
-        let whole = builder
+        let snapshot = builder
             .complete(
                 &snapshot::SnapshotEnd {
                     end: true,
                     count: 0,
                 },
-                part.root(),
+                partial.root(),
             )
             .expect("complete");
-        part.install(generation, whole).expect("installed");
+        partial.install(load, snapshot).expect("installed");
         let mut image = Vec::new();
-        part.root()
+        partial
+            .root()
             .write_image(&state::image::ImageMeta::default(), &mut image)
             .expect("written");
         let image = state::Image::read(image.as_slice()).expect("intact");
-        assert!(replica.write(|writer| writer.machine.restore(image)));
+        replica.cache().restore(image, None);
+        assert_eq!(
+            replica
+                .view()
+                .root()
+                .collections()
+                .filter(|(_name, held)| held.loaded())
+                .count(),
+            1
+        );
         assert!(!replica.view().root().loaded());
         following(
             &replica,
-            eventually("a check-in", || heard.load(Ordering::Relaxed) == 7),
+            eventually("a check-in", || received.load(Ordering::Relaxed) == 7),
         )
         .await;
     })
     .await;
 }
 
-/// One publisher that is wrong must not stand before one that is right.
+/// A publisher of another store must not hide one of the right store.
 #[tokio::test]
-async fn a_publisher_of_another_store_is_passed_over() {
+async fn a_publisher_of_another_store_is_skipped() {
     let right = |path: &str, _body: &[u8]| match path {
         "/v1/replicas/test" => (200, checked_in(7, &[])),
         _ => (
@@ -196,7 +212,7 @@ async fn a_publisher_of_another_store_is_passed_over() {
                 eventually("loaded", || replica.view().root().loaded()),
             )
             .await;
-            let moved = Replica::new(settings(vec![wrong, right])).expect("a client");
+            let restored = Replica::new(settings(vec![wrong, right])).expect("a client");
             let mut image = Vec::new();
             replica
                 .view()
@@ -204,14 +220,100 @@ async fn a_publisher_of_another_store_is_passed_over() {
                 .write_image(&state::image::ImageMeta::default(), &mut image)
                 .expect("written");
             let image = state::Image::read(image.as_slice()).expect("intact");
-            assert!(moved.write(|writer| writer.machine.restore(image)));
-            moved.check_in().await.expect("the right one answers");
+            restored.cache().restore(image, None);
+            restored.cache().open();
+            restored
+                .check_ins()
+                .check_in()
+                .await
+                .expect("the right one answers");
             assert_eq!(
-                (moved.status().state, held(&moved, "x").as_deref()),
+                (restored.status().state, held(&restored, "x").as_deref()),
                 (ReplicaState::Current, Some(r#"{"v":7}"#))
             );
         })
         .await;
+    })
+    .await;
+}
+
+/// A publisher at the revision of the returned number. It asks the replica `early` for early
+/// check-ins and no other replica. The revisions of A that each check-in reported are in the list.
+fn reporting_publisher() -> (
+    Arc<AtomicU64>,
+    Arc<Mutex<Vec<(String, u64)>>>,
+    impl Fn(&str, &[u8]) -> (u16, String),
+) {
+    let revision = Arc::new(AtomicU64::new(7));
+    let reports = Arc::<Mutex<Vec<_>>>::default();
+    let current = Arc::clone(&revision);
+    let log = Arc::clone(&reports);
+    let answer = move |path: &str, body: &[u8]| {
+        let revision = current.load(Ordering::Relaxed);
+        let Some(instance) = path.strip_prefix("/v1/replicas/") else {
+            let documents = [document("x", revision, &json!({"v": revision}))];
+            return (200, snapshot_of(EPOCH, revision, &documents));
+        };
+        let check_in: CheckIn = serde_json::from_slice(body).expect("a check-in");
+        log.lock().expect("not poisoned").push((
+            instance.to_owned(),
+            check_in.collections[&name("A")].revision,
+        ));
+        let mut answer: CheckInAnswer =
+            serde_json::from_str(&checked_in(revision, &[])).expect("an answer");
+        answer.report_after_ms = (instance == "early").then_some(50);
+        (200, serde_json::to_string(&answer).expect("json"))
+    };
+    (revision, reports, answer)
+}
+
+#[tokio::test]
+async fn a_moved_watermark_is_reported_early_if_the_publisher_asks_for_it() {
+    let (revision, reports, answer) = reporting_publisher();
+    with_listener(answer, async |url| {
+        let build = |instance: &str| {
+            let config = Config {
+                instance: instance.to_owned(),
+                ..settings(vec![url.clone()])
+            };
+            Replica::new(config).expect("a client")
+        };
+        let early = build("early");
+        let plain = build("plain");
+        let reported = |instance: &str| -> Vec<u64> {
+            let reports = reports.lock().expect("not poisoned");
+            let of_instance = reports.iter().filter(|report| report.0 == instance);
+            of_instance.map(|report| report.1).collect()
+        };
+        let test = async {
+            eventually("both checked in", || {
+                reported("early") == [7] && reported("plain") == [7]
+            })
+            .await;
+            for first in [8, 11] {
+                revision.store(first + 2, Ordering::Relaxed);
+                let started = Instant::now();
+                for revision in first..first + 3 {
+                    let data = event("Update", "x", revision, Some(json!({"v": revision})));
+                    for replica in [&early, &plain] {
+                        let outcome = replica.receive(data.clone(), None).await;
+                        assert_eq!(outcome, EventOutcome::Success);
+                    }
+                }
+                eventually("an early check-in", || {
+                    reported("early").last() == Some(&(first + 2))
+                })
+                .await;
+                assert!(started.elapsed() >= Duration::from_millis(300));
+            }
+        };
+        following(&early, following(&plain, test)).await;
+        assert_eq!(reported("early"), [7, 10, 13], "changes are gathered");
+        assert_eq!(
+            reported("plain"),
+            [7],
+            "nothing asked it for early check-ins"
+        );
     })
     .await;
 }

@@ -24,7 +24,7 @@ fn at_revision_8() -> (Arc<AtomicU64>, impl Fn(&str) -> (u16, String)) {
 }
 
 #[tokio::test]
-async fn events_are_applied_told_apart_and_fetched() {
+async fn events_are_applied_counted_by_decision_and_fetched() {
     let (_revision, answer) = at_revision_8();
     with_publisher(answer, async |replica| {
         following(
@@ -38,30 +38,36 @@ async fn events_are_applied_told_apart_and_fetched() {
                 .await
         };
 
-        assert_eq!(send(event("Update", "x", 8, None)).await, Answer::Success);
+        assert_eq!(
+            send(event("Update", "x", 8, None)).await,
+            EventOutcome::Success
+        );
         assert_eq!(held(&replica, "x").as_deref(), Some(r#"{"v":8}"#));
-        assert_eq!(send(event("Update", "x", 8, None)).await, Answer::Success);
+        assert_eq!(
+            send(event("Update", "x", 8, None)).await,
+            EventOutcome::Success
+        );
         // The log answers with another revision, so the value cannot be had.
         assert!(matches!(
             send(event("Update", "x", 9, None)).await,
-            Answer::Retry { .. }
+            EventOutcome::Retry { .. }
         ));
         // A checksum that does not hold: the record is fetched instead, and it cannot be had here.
         let mut damaged = event("Update", "x", 11, Some(json!({"v": 11})));
         damaged["configData"]["v"] = json!(12);
-        assert!(matches!(send(damaged).await, Answer::Retry { .. }));
+        assert!(matches!(send(damaged).await, EventOutcome::Retry { .. }));
         assert_eq!(
             send(event("Update", "x", 10, Some(json!({"v": 10})))).await,
-            Answer::Success
+            EventOutcome::Success
         );
         assert_eq!(
             send(event("Update", "x", 9, Some(json!({"v": 9})))).await,
-            Answer::Success
+            EventOutcome::Success
         );
         assert_eq!(held(&replica, "x").as_deref(), Some(r#"{"v":10}"#));
         let mut foreign = event("Delete", "x", 12, None);
         foreign["epoch"] = json!("0f86d081-2");
-        assert_eq!(send(foreign).await, Answer::Success);
+        assert_eq!(send(foreign).await, EventOutcome::Success);
         assert!(held(&replica, "x").is_some());
 
         let expected = EventCounts {
@@ -79,10 +85,10 @@ async fn events_are_applied_told_apart_and_fetched() {
 }
 
 #[tokio::test]
-async fn hints_without_a_revision_lead_to_one_reading() {
+async fn events_without_a_revision_lead_to_one_check_in() {
     let (revision, answer) = at_revision_8();
-    let readings = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&readings);
+    let check_ins = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&check_ins);
     let answer = move |path: &str| {
         if path == "/v1/replicas/test" {
             counted.fetch_add(1, Ordering::Relaxed);
@@ -90,19 +96,22 @@ async fn hints_without_a_revision_lead_to_one_reading() {
         answer(path)
     };
     with_publisher(answer, async |replica| {
-        let hint = json!({"collection": "A", "op": "Delete", "id": "x"});
+        let change = json!({"collection": "A", "op": "Delete", "id": "x"});
         following(&replica, async {
-            eventually("loaded", || readings.load(Ordering::Relaxed) == 1).await;
+            eventually("loaded", || check_ins.load(Ordering::Relaxed) == 1).await;
             revision.store(8, Ordering::Relaxed);
             for _ in 0..100 {
-                assert_eq!(replica.receive(hint.clone(), None).await, Answer::Success);
+                assert_eq!(
+                    replica.receive(change.clone(), None).await,
+                    EventOutcome::Success
+                );
             }
             assert!(
                 held(&replica, "x").is_some(),
-                "a hint changes nothing by itself"
+                "the event alone changes nothing"
             );
-            eventually("resynced", || replica.status().collections[0].revision == 8).await;
-            assert_eq!(readings.load(Ordering::Relaxed), 2);
+            eventually("in step", || replica.status().collections[0].revision == 8).await;
+            assert_eq!(check_ins.load(Ordering::Relaxed), 2);
             assert_eq!(counts(&replica).without_revision, 100);
         })
         .await;
@@ -111,9 +120,9 @@ async fn hints_without_a_revision_lead_to_one_reading() {
 }
 
 #[tokio::test]
-async fn poison_is_dropped_and_remembered_within_bounds() {
+async fn invalid_events_are_dropped_and_at_most_32_are_remembered() {
     let replica = replica(Vec::new());
-    let poison = [
+    let invalid = [
         (json!("text"), "wrong-type"),
         (json!([1]), "wrong-type"),
         (json!({"collection": "A"}), "wrong-type"),
@@ -139,10 +148,10 @@ async fn poison_is_dropped_and_remembered_within_bounds() {
         ),
     ];
     for _ in 0..5 {
-        for (data, expected) in &poison {
+        for (data, expected) in &invalid {
             let answer = replica.receive(data.clone(), None).await;
             assert!(
-                matches!(answer, Answer::Drop { reason, .. } if reason == *expected),
+                matches!(answer, EventOutcome::Drop { reason, .. } if reason == *expected),
                 "{data}: {answer:?}"
             );
         }
@@ -152,7 +161,7 @@ async fn poison_is_dropped_and_remembered_within_bounds() {
         json!({"collection": 5}),
         json!({"collection": "Unknown", "op": 7}),
     ] {
-        assert_eq!(replica.receive(ignored, None).await, Answer::Success);
+        assert_eq!(replica.receive(ignored, None).await, EventOutcome::Success);
     }
     let status = replica.status();
     assert_eq!(
@@ -176,7 +185,7 @@ async fn an_event_before_the_first_load_waits_for_it() {
                 replica
                     .receive(event("Update", "x", 8, Some(json!({"v": 8}))), None)
                     .await,
-                Answer::Success
+                EventOutcome::Success
             );
             assert_eq!((held(&replica, "x"), counts(&replica).early), (None, 1));
             following(

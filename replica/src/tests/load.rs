@@ -1,9 +1,9 @@
-//! Loads: what is taken, what is refused, and what survives.
+//! Loads: which are installed, which are refused, and what stays.
 
 use super::*;
 
 #[tokio::test]
-async fn the_first_load_makes_it_current() {
+async fn the_first_load_makes_the_replica_current() {
     let body = snapshot_of(EPOCH, 7, &[document("x", 7, &json!({"v": 7}))]);
     with_publisher(
         move |path| match path {
@@ -108,7 +108,7 @@ async fn a_failed_load_is_tried_again() {
 }
 
 #[tokio::test]
-async fn never_empty() {
+async fn good_values_are_never_replaced_by_another_store_or_an_older_history() {
     let documents = [document("x", 7, &json!({"v": 7}))];
     let offer = Arc::new(Mutex::new((
         200,
@@ -117,7 +117,7 @@ async fn never_empty() {
     )));
     let offered = Arc::clone(&offer);
     let answer = move |path: &str| {
-        let (status, snapshot, heads) = offered.lock().expect("unharmed").clone();
+        let (status, snapshot, heads) = offered.lock().expect("not poisoned").clone();
         (
             status,
             if path.starts_with("/v1/snapshot") {
@@ -159,10 +159,10 @@ async fn never_empty() {
             ("lists", (200, "[]".to_owned(), "[]".to_owned()), None),
         ];
         for (what, bad, reason) in bad {
-            *offer.lock().expect("unharmed") = bad;
+            *offer.lock().expect("not poisoned") = bad;
             let failed = |replica: &Replica| replica.status().last_error.is_some();
-            // A new loop reads the heads at once; a loop that came into step before says so first.
-            replica.journal().last_error = None;
+            // A new run checks in at once; a run that was in step before clears the error first.
+            replica.stats().set_last_error(None);
             following(&replica, eventually(what, || failed(&replica))).await;
             let status = replica.status();
             assert_eq!(
@@ -178,7 +178,7 @@ async fn never_empty() {
                 );
             }
         }
-        *offer.lock().expect("unharmed") =
+        *offer.lock().expect("not poisoned") =
             (200, snapshot_of(EPOCH, 7, &documents), heads_of(EPOCH, 7));
         following(
             &replica,
@@ -188,7 +188,7 @@ async fn never_empty() {
         )
         .await;
         let newer = [document("z", 9, &json!({}))];
-        *offer.lock().expect("unharmed") = (
+        *offer.lock().expect("not poisoned") = (
             200,
             snapshot_of("0f86d081-2", 9, &newer),
             heads_of("0f86d081-2", 9),
@@ -204,7 +204,7 @@ async fn never_empty() {
 }
 
 #[tokio::test]
-async fn a_versioned_publisher_is_never_taken_for_an_unversioned_one() {
+async fn an_unknown_collection_is_no_sign_of_a_publisher_without_revisions() {
     let problem = Problem::new(
         contract::ProblemKind::UnknownCollection,
         "There is no collection B",

@@ -1,11 +1,11 @@
-//! A replica against a real HTTP server that says what each test wants it to say.
+//! A replica against a real HTTP server whose answers each test decides.
 
+mod catch_up;
 mod check_in;
-mod disk;
 mod events;
 mod handlers;
-mod healing;
 mod load;
+mod persistence;
 #[cfg(feature = "actix")]
 mod routes;
 mod unversioned;
@@ -27,12 +27,11 @@ use contract::{
 };
 use serde_json::{Value, json};
 
-use crate::{Answer, Config, Events, Replica, Url};
+use crate::{Config, EventOutcome, Events, Replica, Url};
 
 const EPOCH: &str = "0f86d081-1";
 
-/// Runs `test` beside a publisher that answers each path with what `answer` says: a status and a
-/// body.
+/// Runs `test` with a publisher that answers each path with the status and the body of `answer`.
 async fn with_publisher(
     answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static,
     test: impl AsyncFnOnce(Replica),
@@ -44,7 +43,7 @@ async fn with_publisher(
     .await;
 }
 
-/// Runs `test` beside a publisher that also hears what is sent to it.
+/// Runs `test` with a publisher whose answers also depend on the bodies that it receives.
 async fn with_listener(
     answer: impl Fn(&str, &[u8]) -> (u16, String) + Send + Sync + 'static,
     test: impl AsyncFnOnce(Url),
@@ -75,7 +74,7 @@ async fn with_listener(
 }
 
 fn nobody() -> Url {
-    Url::parse("http://127.0.0.1:1").expect("a URL where nobody is")
+    Url::parse("http://127.0.0.1:1").expect("a URL where nothing listens")
 }
 
 pub(crate) fn settings(publishers: Vec<Url>) -> Config {
@@ -189,7 +188,7 @@ fn counts(replica: &Replica) -> EventCounts {
 }
 
 #[test]
-fn its_futures_can_be_moved_between_threads() {
+fn the_futures_of_a_replica_can_be_moved_between_threads() {
     fn check(_: impl Send) {}
     let replica = replica(Vec::new());
     check(replica.run(std::future::pending::<()>()));
@@ -228,7 +227,7 @@ fn feed_of(items: Vec<Change>, more: bool) -> String {
     .expect("json")
 }
 
-/// What a check-in is answered: A at a revision, B at 0.
+/// The answer to a check-in: A at a revision, B at 0.
 fn checked_in(revision: u64, resync: &[&str]) -> String {
     let heads = vec![head("A", EPOCH, revision, &[]), head("B", EPOCH, 0, &[])];
     let resync = resync

@@ -1,4 +1,4 @@
-//! The routes that a sidecar calls, mounted in somebody else's application.
+//! The routes that a sidecar calls, mounted in the application of a service.
 
 use actix_web::test::{TestRequest, call_service, init_service, read_body};
 
@@ -23,7 +23,7 @@ fn get(path: &str) -> TestRequest {
 }
 
 #[actix_web::test]
-async fn topics_are_those_that_are_followed_and_posted() {
+async fn a_sidecar_gets_one_subscription_per_followed_collection() {
     let options = Options {
         pubsub_name: "other".to_owned(),
         ..Options::default()
@@ -54,7 +54,7 @@ async fn topics_are_those_that_are_followed_and_posted() {
 }
 
 #[actix_web::test]
-async fn the_token_of_the_replica_holds_where_none_is_given() {
+async fn the_token_of_the_replica_is_the_default() {
     let token = |text: &'static str| crate::HeaderValue::from_static(text);
     let config = Config {
         app_token: Some(token("sesame")),

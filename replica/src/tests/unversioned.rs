@@ -3,11 +3,11 @@
 use super::*;
 
 #[tokio::test]
-async fn a_publisher_without_revisions_can_drive_it() {
+async fn a_publisher_without_revisions_can_be_followed() {
     let list = Arc::new(Mutex::new(r#"[{"id":"x","v":1}]"#.to_owned()));
     let listed = Arc::clone(&list);
     let answer = move |path: &str| match path {
-        "/v1/collections/A/documents" => (200, listed.lock().expect("unharmed").clone()),
+        "/v1/collections/A/documents" => (200, listed.lock().expect("not poisoned").clone()),
         "/v1/collections/B/documents" => (200, r#"{"items":[]}"#.to_owned()),
         "/v1/collections/A/documents/bare" => (200, r#"{"id":"bare","v":2}"#.to_owned()),
         "/v1/collections/A/documents/own" => (
@@ -37,16 +37,19 @@ async fn a_publisher_without_revisions_can_drive_it() {
             data
         };
         let send = async |data| replica.receive(data, None).await;
-        assert_eq!(send(with("x", json!({"v": 5}))).await, Answer::Success);
+        assert_eq!(
+            send(with("x", json!({"v": 5}))).await,
+            EventOutcome::Success
+        );
         assert_eq!(held(&replica, "x").as_deref(), Some(r#"{"v":5}"#));
-        assert_eq!(send(plain("Create", "bare")).await, Answer::Success);
+        assert_eq!(send(plain("Create", "bare")).await, EventOutcome::Success);
         assert_eq!(
             held(&replica, "bare").as_deref(),
             Some(r#"{"id":"bare","v":2}"#)
         );
-        assert_eq!(send(plain("Update", "own")).await, Answer::Success);
+        assert_eq!(send(plain("Update", "own")).await, EventOutcome::Success);
         assert_eq!(held(&replica, "own").as_deref(), Some(r#"{"v":3}"#));
-        assert_eq!(send(plain("Delete", "own")).await, Answer::Success);
+        assert_eq!(send(plain("Delete", "own")).await, EventOutcome::Success);
         assert_eq!(held(&replica, "own"), None);
 
         let late = replica
@@ -57,31 +60,34 @@ async fn a_publisher_without_revisions_can_drive_it() {
             .await;
         assert_eq!(
             (late, held(&replica, "x").as_deref()),
-            (Answer::Success, Some(r#"{"v":5}"#))
+            (EventOutcome::Success, Some(r#"{"v":5}"#))
         );
         assert_eq!(counts(&replica).expired, 1);
 
-        // Neither GetById nor the value of another document will do: the whole list is read.
+        // GetById fails, or answers another document: the whole list is read.
         for unknown in ["gone", "other"] {
-            *list.lock().expect("unharmed") = format!(r#"[{{"id":"seen","v":"{unknown}"}}]"#);
-            assert_eq!(send(plain("Update", unknown)).await, Answer::Success);
+            *list.lock().expect("not poisoned") = format!(r#"[{{"id":"seen","v":"{unknown}"}}]"#);
+            assert_eq!(send(plain("Update", unknown)).await, EventOutcome::Success);
             assert_eq!(
                 held(&replica, "seen"),
                 Some(format!(r#"{{"id":"seen","v":"{unknown}"}}"#))
             );
         }
-        *list.lock().expect("unharmed") = r#"[{"id":"y"}]"#.to_owned();
-        assert_eq!(send(plain("Delete", "unknown")).await, Answer::Success);
+        *list.lock().expect("not poisoned") = r#"[{"id":"y"}]"#.to_owned();
+        assert_eq!(
+            send(plain("Delete", "unknown")).await,
+            EventOutcome::Success
+        );
         assert_eq!(
             (held(&replica, "seen"), held(&replica, "y").is_some()),
             (None, true)
         );
 
-        // A list that cannot be read costs nothing, and the broker is told.
-        *list.lock().expect("unharmed") = "{}".to_owned();
+        // A list that cannot be read costs nothing, and the broker sends the event again.
+        *list.lock().expect("not poisoned") = "{}".to_owned();
         assert!(matches!(
             send(plain("Update", "gone")).await,
-            Answer::Retry { .. }
+            EventOutcome::Retry { .. }
         ));
         assert!(held(&replica, "y").is_some());
     })
@@ -89,7 +95,7 @@ async fn a_publisher_without_revisions_can_drive_it() {
 }
 
 #[tokio::test]
-async fn waiting_for_a_list_is_content_with_one_that_began_later() {
+async fn callers_that_wait_for_a_list_share_one_that_was_requested_later() {
     let readings = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&readings);
     let answer = move |path: &str| {
@@ -101,10 +107,10 @@ async fn waiting_for_a_list_is_content_with_one_that_began_later() {
     };
     with_publisher(answer, async |replica| {
         let collection = name("A");
-        let loads = (0..50).map(|_| replica.load_list(&collection));
+        let loads = (0..50).map(|_| replica.intake().unversioned.load_list(&collection));
         let loaded = futures_util::future::join_all(loads).await;
         assert!(loaded.iter().all(Result::is_ok));
-        // One that all but the first came before.
+        // All callers but the first share one list.
         assert_eq!(readings.load(Ordering::Relaxed), 2);
     })
     .await;

@@ -1,80 +1,82 @@
-//! What the typed collections hold, as a function of the roots that were seen.
+//! The values of the typed collections, as a function of the roots that were seen.
 //!
-//! The rules: a value that fits is taken. One that does not fit is refused, and the last good one
-//! of its document stays, or none. While a refused value stands, nothing of the change set that
-//! brought it is taken: the other members keep their last good values too. A refusal ends when its
-//! document changes again or goes, and a document that changes again leaves its set. Which set a
-//! value belongs to is known for the last sets only (see [`state::Root::set_of`]); a value
-//! of an older one is refused alone.
+//! The rules: a value that fits its type is taken. A value that does not fit is refused, and the
+//! last good value of its document stays, or none. While a value is refused, nothing of the change
+//! set that brought it is taken: the other members keep their last good values too. A refusal ends
+//! when its document changes again or is deleted, and a document that changes again leaves its set.
+//! The set of a value is known for the last sets only (see [`state::Root::set_of`]); a value of an
+//! older set is refused alone.
 //!
-//! Nothing here waits, except to let others run while much is read.
+//! Nothing here does I/O, and nothing waits, except to let other tasks run while much is decoded.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use contract::{CollectionName, DocumentId, Epoch, Revision, status::RefusedValue};
 use foldhash::fast::RandomState;
 use imbl::{GenericHashMap, OrdMap, shared_ptr::DefaultSharedPtr};
-use state::{Difference, Root};
+use state::Root;
 use tokio::task::yield_now;
 
-use super::{Held, Lens};
+use super::{TypedDecoder, TypedValue};
 
-/// Bytes that are read at a stretch.
-const STRETCH: usize = 256 << 10;
+/// Bytes that are decoded before other tasks may run.
+const BYTES_PER_YIELD: usize = 256 << 10;
 
-/// A document through a lens.
+/// A decoder by its index, and a document.
 type Key = (usize, DocumentId);
 
-/// Values by id. Readers look up one at a time, so they are found by hash; who wants them in order
-/// sorts them.
-type Values = GenericHashMap<DocumentId, Held, RandomState, DefaultSharedPtr>;
+/// Values by id. Most readers look up one value, so they are found by hash; a reader that wants them
+/// in order sorts them.
+type Values = GenericHashMap<DocumentId, TypedValue, RandomState, DefaultSharedPtr>;
 
-/// One moment of all typed collections. Cloning shares everything.
+/// All typed collections at one moment. Cloning shares everything.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Projection {
-    lenses: Arc<[Lens]>,
+    decoders: Arc<[TypedDecoder]>,
     root: Root,
     loaded: bool,
-    /// By lens.
+    /// By the index of the decoder.
     values: Vec<Values>,
-    /// What the root holds and is not taken: refused, or held back with its set.
+    /// Values of the root that are not taken: refused, or held back with their set.
     pending: OrdMap<Key, Pending>,
 }
 
-/// What a document would be; `None` when it is gone.
-type Pending = Result<Option<Held>, RefusedValue>;
+/// The new value of a document, `None` when it was deleted; or why it is refused.
+type Pending = Result<Option<TypedValue>, RefusedValue>;
 
 impl Projection {
-    pub(crate) fn new(lenses: Arc<[Lens]>) -> Self {
+    pub(crate) fn new(decoders: Arc<[TypedDecoder]>) -> Self {
         Self {
-            values: vec![Values::default(); lenses.len()],
-            lenses,
+            values: vec![Values::default(); decoders.len()],
+            decoders,
             ..Self::default()
         }
     }
 
-    /// What becomes of it when this root is seen.
+    /// The projection after this root is seen.
     pub(crate) async fn next(&self, root: &Root) -> Self {
         let mut next = Self {
             root: root.clone(),
             loaded: true,
             ..self.clone()
         };
-        if self.lenses.is_empty() {
+        if self.decoders.is_empty() {
             return next;
         }
-        let mut read = 0;
+        let mut bytes = 0;
         for difference in root.changes_since(&self.root) {
-            let of_it = |(_index, lens): &(usize, &Lens)| lens.collection == *difference.collection;
-            for (index, lens) in self.lenses.iter().enumerate().filter(of_it) {
+            for (index, decoder) in self.decoders.iter().enumerate() {
+                if decoder.collection != *difference.collection {
+                    continue;
+                }
                 let pending = difference
                     .now
-                    .map(|document| lens.read(document))
+                    .map(|document| decoder.decode(document))
                     .transpose();
-                read += difference.now.map_or(0, |document| document.json().len());
+                bytes += difference.now.map_or(0, |document| document.json().len());
                 next.pending.insert((index, difference.id.clone()), pending);
-                if read > STRETCH {
-                    read = 0;
+                if bytes > BYTES_PER_YIELD {
+                    bytes = 0;
                     yield_now().await;
                 }
             }
@@ -83,20 +85,25 @@ impl Projection {
         next
     }
 
-    /// Takes what is pending, unless it is refused or belongs to what is.
+    /// Takes the pending values that are not refused and do not belong to a set of a refused one.
     fn settle(&mut self) {
         let Self {
-            lenses,
+            decoders,
             root,
             values,
             pending,
             ..
         } = self;
-        let set_of =
-            |(lens, id): &Key| Some(root.set_of(&lenses.get(*lens)?.collection, id)?.id.as_str());
+        let set_of = |(decoder, id): &Key| {
+            Some(
+                root.set_of(&decoders.get(*decoder)?.collection, id)?
+                    .id
+                    .as_str(),
+            )
+        };
         let refused = pending.iter().filter(|(_key, pending)| pending.is_err());
         let suspended: BTreeSet<&str> = refused.filter_map(|(key, _refused)| set_of(key)).collect();
-        let mut left = OrdMap::new();
+        let mut remaining = OrdMap::new();
         for (key, now) in std::mem::take(pending) {
             let held_back =
                 !suspended.is_empty() && set_of(&key).is_some_and(|set| suspended.contains(set));
@@ -106,17 +113,17 @@ impl Projection {
                         continue;
                     };
                     match now {
-                        Some(held) => _ = values.insert(key.1, held),
+                        Some(value) => _ = values.insert(key.1, value),
                         None => _ = values.remove(&key.1),
                     }
                 }
-                waiting => _ = left.insert(key, waiting),
+                waiting => _ = remaining.insert(key, waiting),
             }
         }
-        *pending = left;
+        *pending = remaining;
     }
 
-    /// Whether there is anything to read.
+    /// Whether a loaded root was seen.
     pub(crate) fn loaded(&self) -> bool {
         self.loaded
     }
@@ -130,99 +137,92 @@ impl Projection {
         self.root.epoch()
     }
 
-    pub(crate) fn get(&self, lens: usize, id: &str) -> Option<&Held> {
-        self.values.get(lens)?.get(id)
+    pub(crate) fn get(&self, decoder: usize, id: &str) -> Option<&TypedValue> {
+        self.values.get(decoder)?.get(id)
     }
 
-    pub(crate) fn len(&self, lens: usize) -> usize {
-        self.values.get(lens).map_or(0, Values::len)
+    pub(crate) fn len(&self, decoder: usize) -> usize {
+        self.values.get(decoder).map_or(0, Values::len)
     }
 
-    pub(crate) fn by_id(&self, lens: usize) -> Vec<(&DocumentId, &Held)> {
-        let mut all: Vec<_> = self.values.get(lens).into_iter().flatten().collect();
-        all.sort_unstable_by_key(|(id, _held)| *id);
+    pub(crate) fn by_id(&self, decoder: usize) -> Vec<(&DocumentId, &TypedValue)> {
+        let mut all: Vec<_> = self.values.get(decoder).into_iter().flatten().collect();
+        all.sort_unstable_by_key(|(id, _value)| *id);
         all
     }
 
-    pub(crate) fn watermark(&self, lens: usize) -> Revision {
-        let held = self
-            .lenses
-            .get(lens)
-            .and_then(|lens| self.root.collection(&lens.collection));
-        held.map_or(0, state::CollectionState::watermark)
+    pub(crate) fn watermark(&self, decoder: usize) -> Revision {
+        self.decoders
+            .get(decoder)
+            .and_then(|decoder| self.root.collection(&decoder.collection))
+            .map_or(0, state::CollectionState::watermark)
     }
 
-    /// What this has of a lens that another moment has not, by revision: what it was, and what it
-    /// is. What is gone comes last.
+    /// The values of a decoder that are others than at an older moment, by revision: the value then,
+    /// and the value now. Deletions come last.
     pub(crate) fn changes_since(
         &self,
         old: &Self,
-        lens: usize,
-    ) -> Vec<(DocumentId, Option<Held>, Option<Held>)> {
-        let (Some(before), Some(now)) = (old.values.get(lens), self.values.get(lens)) else {
+        decoder: usize,
+    ) -> Vec<(DocumentId, Option<TypedValue>, Option<TypedValue>)> {
+        let (Some(before), Some(now)) = (old.values.get(decoder), self.values.get(decoder)) else {
             return Vec::new();
         };
-        // A value changes when its document does, or when what held it back is over.
+        // A value changes when its document does, or when its set is no longer held back.
         let differences = self.root.changes_since(&old.root);
-        let of_it = |difference: &Difference<'_>| {
-            self.lenses
-                .get(lens)
-                .is_some_and(|lens| lens.collection == *difference.collection)
-        };
         let changed = differences
             .iter()
-            .filter(|difference| of_it(difference))
+            .filter(|difference| self.decodes(decoder, difference.collection))
             .map(|difference| difference.id);
         let pending = old
             .pending
             .keys()
-            .filter(|(of, _id)| *of == lens)
-            .map(|(_lens, id)| id);
+            .filter(|(of, _id)| *of == decoder)
+            .map(|(_decoder, id)| id);
         let ids: BTreeSet<_> = changed.chain(pending).collect();
-        let change = |id: &DocumentId| (id.clone(), before.get(id).cloned(), now.get(id).cloned());
         let mut changes: Vec<_> = ids
             .into_iter()
-            .map(change)
+            .map(|id| (id.clone(), before.get(id).cloned(), now.get(id).cloned()))
             .filter(|(_id, before, now)| before != now)
             .collect();
         changes.sort_by_key(|(_id, _before, now)| {
-            now.as_ref().map_or(Revision::MAX, |held| held.revision)
+            now.as_ref().map_or(Revision::MAX, |value| value.revision)
         });
         changes
     }
 
-    /// What is refused of a collection, by id.
+    /// The refused values of a collection, by id.
     pub(crate) fn refusals(
         &self,
         collection: &CollectionName,
     ) -> impl Iterator<Item = &RefusedValue> {
-        let of_it = |lens: usize| {
-            self.lenses
-                .get(lens)
-                .is_some_and(|lens| lens.collection == *collection)
-        };
-        let refused = self
-            .pending
-            .iter()
-            .filter_map(|(key, pending)| Some((key, pending.as_ref().err()?)));
-        refused
-            .filter(move |((lens, _id), _refusal)| of_it(*lens))
+        self.refused()
+            .filter(move |((decoder, _id), _refusal)| self.decodes(*decoder, collection))
             .map(|(_key, refusal)| refusal)
     }
 
-    /// What is refused here and was not in the moment before.
-    pub(crate) fn refused_since(&self, before: &Self) -> Vec<(&Lens, &RefusedValue)> {
-        let refused = self
-            .pending
-            .iter()
-            .filter_map(|(key, pending)| Some((key, pending.as_ref().err()?)));
-        let new = refused.filter(|(key, refusal)| {
+    /// The values that are refused here and were not at the moment before.
+    pub(crate) fn refused_since(&self, before: &Self) -> Vec<(&TypedDecoder, &RefusedValue)> {
+        let new = self.refused().filter(|(key, refusal)| {
             !before
                 .pending
                 .get(*key)
                 .is_some_and(|before| before.as_ref().err() == Some(*refusal))
         });
-        new.filter_map(|((lens, _id), refusal)| Some((self.lenses.get(*lens)?, refusal)))
+        new.filter_map(|((decoder, _id), refusal)| Some((self.decoders.get(*decoder)?, refusal)))
             .collect()
+    }
+
+    fn refused(&self) -> impl Iterator<Item = (&Key, &RefusedValue)> {
+        self.pending
+            .iter()
+            .filter_map(|(key, pending)| Some((key, pending.as_ref().err()?)))
+    }
+
+    /// Whether a decoder is one of this collection.
+    fn decodes(&self, decoder: usize, collection: &CollectionName) -> bool {
+        self.decoders
+            .get(decoder)
+            .is_some_and(|decoder| decoder.collection == *collection)
     }
 }

@@ -1,5 +1,5 @@
-//! What typed readers see, against a plain model of the rules, over arbitrary histories seen at
-//! arbitrary moments.
+//! The values of typed readers, compared with a simple model of the rules, over arbitrary histories
+//! that are seen at arbitrary moments.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::json;
 use state::{Decision, Machine, ReceivedChange, Root, Snapshot};
 
-use super::{Lens, Projection};
+use super::{Projection, TypedDecoder, TypedValue};
 
 const EPOCH: Epoch = Epoch {
     lineage: 7,
@@ -38,11 +38,15 @@ fn id(document: usize) -> DocumentId {
     format!("doc-{document}").parse().expect("an id")
 }
 
-fn lenses() -> Arc<[Lens]> {
-    vec![Lens::of::<Flag>(name("A")), Lens::of::<Flag>(name("B"))].into()
+fn decoders() -> Arc<[TypedDecoder]> {
+    vec![
+        TypedDecoder::of::<Flag>(name("A")),
+        TypedDecoder::of::<Flag>(name("B")),
+    ]
+    .into()
 }
 
-fn seen(before: &Projection, root: &Root) -> Projection {
+fn projected(before: &Projection, root: &Root) -> Projection {
     before.next(root).now_or_never().expect("little to read")
 }
 
@@ -64,12 +68,12 @@ struct World {
 }
 
 /// One operation: collection, document, and the number that its value shall have.
-type Wish = (usize, usize, Option<Option<u64>>);
+type Edit = (usize, usize, Option<Option<u64>>);
 
 impl World {
     fn new() -> Self {
         let mut machine = Machine::new(&[name("A"), name("B")].into());
-        let generation = machine.begin_load();
+        let load = machine.begin_load();
         let heads = ["A", "B"]
             .map(|text| Head::empty(name(text), EPOCH))
             .to_vec();
@@ -86,7 +90,7 @@ impl World {
                 machine.root(),
             )
             .expect("complete");
-        machine.install(generation, empty).expect("installed");
+        machine.install(load, empty).expect("installed");
         Self {
             machine,
             newest: BTreeMap::new(),
@@ -96,11 +100,11 @@ impl World {
         }
     }
 
-    fn commit(&mut self, mut wishes: Vec<Wish>) {
-        wishes.sort();
-        wishes.dedup_by_key(|(collection, document, _value)| (*collection, *document));
+    fn commit(&mut self, mut edits: Vec<Edit>) {
+        edits.sort();
+        edits.dedup_by_key(|(collection, document, _value)| (*collection, *document));
         let part = |collection: usize| {
-            let members = wishes.iter().filter(|wish| wish.0 == collection).count() as Revision;
+            let members = edits.iter().filter(|edit| edit.0 == collection).count() as Revision;
             let first = self.revisions[collection] + 1;
             let part = SetPart {
                 collection: name(["A", "B"][collection]),
@@ -110,14 +114,14 @@ impl World {
             (members > 0).then_some(part)
         };
         let parts: Vec<SetPart> = [0, 1].into_iter().filter_map(part).collect();
-        let set = (wishes.len() > 1).then(|| {
+        let set = (edits.len() > 1).then(|| {
             Arc::new(ChangeSet {
                 id: self.sets.to_string(),
                 parts,
             })
         });
         let last_set = self.last_set;
-        for (collection, document, value) in wishes {
+        for (collection, document, value) in edits {
             self.revisions[collection] += 1;
             let json = match value.flatten() {
                 Some(number) => json!({"limits": {"a/b": [number]}}),
@@ -125,7 +129,7 @@ impl World {
             };
             let config =
                 value.map(|_some| CanonicalJson::parse(json.to_string().as_bytes()).expect("json"));
-            let hint = ReceivedChange {
+            let change = ReceivedChange {
                 collection: name(["A", "B"][collection]),
                 id: id(document),
                 epoch: EPOCH,
@@ -139,7 +143,7 @@ impl World {
                 last_set: last_set[collection],
                 change_set: set.clone(),
             };
-            let decision = self.machine.apply(&hint);
+            let decision = self.machine.apply(&change);
             assert!(
                 matches!(decision, Decision::Applied | Decision::Staged),
                 "{decision:?}"
@@ -156,8 +160,8 @@ impl World {
         self.sets += 1;
     }
 
-    /// The rules, in plain words: what is shown next, of what is shown and what there is.
-    fn shows(&self, shown: &mut BTreeMap<(usize, usize), u64>) {
+    /// The rules as a model: the values that are shown next.
+    fn model(&self, shown: &mut BTreeMap<(usize, usize), u64>) {
         let refused = self
             .newest
             .values()
@@ -174,13 +178,13 @@ impl World {
     }
 }
 
-/// What a projection shows.
+/// The values of a projection.
 fn shown(projection: &Projection) -> BTreeMap<(usize, usize), u64> {
     let mut all = BTreeMap::new();
     for collection in 0..2 {
         for document in 0..4 {
             let held = projection.get(collection, id(document).as_str());
-            if let Some(flag) = held.and_then(|held| held.look::<Flag>()) {
+            if let Some(flag) = held.and_then(|held| held.as_ref::<Flag>()) {
                 all.insert((collection, document), flag.limits["a/b"][0]);
             }
         }
@@ -192,7 +196,7 @@ fn shown(projection: &Projection) -> BTreeMap<(usize, usize), u64> {
     all
 }
 
-fn wish() -> impl Strategy<Value = Wish> {
+fn edit() -> impl Strategy<Value = Edit> {
     let value = prop_oneof![1 => Just(None), 1 => Just(Some(None)), 3 => (0..1000u64).prop_map(|n| Some(Some(n)))];
     (0..2usize, 0..4usize, value)
 }
@@ -200,49 +204,49 @@ fn wish() -> impl Strategy<Value = Wish> {
 proptest! {
     #![proptest_config(Config { cases: 3_000, failure_persistence: None, ..Config::default() })]
     #[test]
-    fn it_shows_what_the_rules_say(steps in prop::collection::vec((prop::collection::vec(wish(), 1..4), any::<bool>()), 1..24)) {
+    fn a_projection_follows_the_rules(steps in prop::collection::vec((prop::collection::vec(edit(), 1..4), any::<bool>()), 1..24)) {
         let mut world = World::new();
-        let (mut projection, mut model) = (seen(&Projection::new(lenses()), world.machine.root()), BTreeMap::new());
-        let mut told = BTreeMap::new();
-        for (wishes, looks) in steps {
-            world.commit(wishes);
+        let (mut projection, mut model) = (projected(&Projection::new(decoders()), world.machine.root()), BTreeMap::new());
+        let mut notified = BTreeMap::new();
+        for (edits, looks) in steps {
+            world.commit(edits);
             if !looks {
                 continue;
             }
-            let next = seen(&projection, world.machine.root());
-            world.shows(&mut model);
+            let next = projected(&projection, world.machine.root());
+            world.model(&mut model);
             prop_assert_eq!(&shown(&next), &model);
-            // Whoever is told the differences holds the same.
-            for lens in 0..2 {
-                for (id, before, now) in next.changes_since(&projection, lens) {
-                    let number = |held: super::Held| held.look::<Flag>().map(|flag| flag.limits["a/b"][0]);
-                    let key = (lens, id.as_str()["doc-".len()..].parse().expect("a number"));
-                    prop_assert_eq!(told.get(&key).copied(), before.and_then(number));
+            // A handler that is notified of the differences holds the same values.
+            for decoder in 0..2 {
+                for (id, before, now) in next.changes_since(&projection, decoder) {
+                    let number = |value: TypedValue| value.as_ref::<Flag>().map(|flag| flag.limits["a/b"][0]);
+                    let key = (decoder, id.as_str()["doc-".len()..].parse().expect("a number"));
+                    prop_assert_eq!(notified.get(&key).copied(), before.and_then(number));
                     match now.and_then(number) {
-                        Some(number) => told.insert(key, number),
-                        None => told.remove(&key),
+                        Some(number) => notified.insert(key, number),
+                        None => notified.remove(&key),
                     };
                 }
             }
-            prop_assert_eq!(&told, &model);
+            prop_assert_eq!(&notified, &model);
             projection = next;
             let refused = world.newest.values().filter(|touch| touch.value == Some(None)).count();
-            let said = [name("A"), name("B")].map(|name| projection.refusals(&name).count());
-            prop_assert_eq!(said[0] + said[1], refused);
+            let refusals = [name("A"), name("B")].map(|name| projection.refusals(&name).count());
+            prop_assert_eq!(refusals[0] + refusals[1], refused);
         }
         // When everything fits again, nothing is held back.
         for collection in 0..2 {
             (0..4).for_each(|document| world.commit(vec![(collection, document, Some(Some(1)))]));
         }
-        prop_assert_eq!(shown(&seen(&projection, world.machine.root())).into_values().collect::<Vec<_>>(), vec![1; 8]);
+        prop_assert_eq!(shown(&projected(&projection, world.machine.root())).into_values().collect::<Vec<_>>(), vec![1; 8]);
     }
 }
 
 #[test]
-fn a_refusal_says_where_and_why() {
+fn a_refusal_has_a_pointer_and_an_error() {
     let mut world = World::new();
     world.commit(vec![(0, 1, Some(None))]);
-    let projection = seen(&Projection::new(lenses()), world.machine.root());
+    let projection = projected(&Projection::new(decoders()), world.machine.root());
     let refusals: Vec<_> = projection.refusals(&name("A")).collect();
     let [refusal] = refusals[..] else {
         panic!("{refusals:?}")
@@ -263,36 +267,36 @@ fn a_refusal_says_where_and_why() {
         refusal.error
     );
     assert_eq!(
-        projection.refused_since(&Projection::new(lenses())).len(),
+        projection.refused_since(&Projection::new(decoders())).len(),
         1
     );
     assert_eq!(
         projection.refused_since(&projection).len(),
         0,
-        "it is told once"
+        "a refusal is reported once"
     );
 }
 
 #[test]
-fn a_set_with_a_refused_member_changes_nothing_until_that_fits() {
+fn a_set_with_a_refused_member_is_held_back_until_the_member_fits() {
     let mut world = World::new();
     for document in 0..3 {
         world.commit(vec![(0, document, Some(Some(0)))]);
     }
-    let projection = seen(&Projection::new(lenses()), world.machine.root());
+    let projection = projected(&Projection::new(decoders()), world.machine.root());
     world.commit(vec![
         (0, 0, Some(Some(1))),
         (0, 1, None),
         (0, 2, Some(None)),
         (1, 0, Some(Some(1))),
     ]);
-    let projection = seen(&projection, world.machine.root());
+    let projection = projected(&projection, world.machine.root());
     assert_eq!(
         shown(&projection),
         BTreeMap::from([((0, 0), 0), ((0, 1), 0), ((0, 2), 0)])
     );
     world.commit(vec![(0, 2, Some(Some(2)))]);
-    let projection = seen(&projection, world.machine.root());
+    let projection = projected(&projection, world.machine.root());
     assert_eq!(
         shown(&projection),
         BTreeMap::from([((0, 0), 1), ((0, 2), 2), ((1, 0), 1)])
@@ -300,7 +304,7 @@ fn a_set_with_a_refused_member_changes_nothing_until_that_fits() {
 }
 
 #[test]
-fn a_type_that_panics_refuses() {
+fn a_type_that_panics_refuses_the_value() {
     #[derive(Debug)]
     struct Panics;
     impl<'de> Deserialize<'de> for Panics {
@@ -310,8 +314,8 @@ fn a_type_that_panics_refuses() {
     }
     let mut world = World::new();
     world.commit(vec![(0, 1, Some(Some(1)))]);
-    let projection = seen(
-        &Projection::new(vec![Lens::of::<Panics>(name("A"))].into()),
+    let projection = projected(
+        &Projection::new(vec![TypedDecoder::of::<Panics>(name("A"))].into()),
         world.machine.root(),
     );
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Single cases: loads, histories that were left, and collections without revisions.
+//! Single cases: loads, epochs that ended, and collections without revisions.
 
 use contract::{
     CanonicalJson, Change, Crc, Digest, DocumentId, Epoch, Head, Operation, Revision,
@@ -30,7 +30,7 @@ fn attempt(machine: &mut Machine, model: &Model, epoch: Epoch) -> Result<Install
 }
 
 #[test]
-fn what_comes_before_the_first_load_is_not_lost() {
+fn changes_before_the_first_load_are_not_lost() {
     let mut model = three_documents();
     let mut machine = machine(A);
     let generation = machine.begin_load();
@@ -49,7 +49,7 @@ fn what_comes_before_the_first_load_is_not_lost() {
 }
 
 #[test]
-fn another_store_or_an_older_history_never_replaces_good_data() {
+fn another_store_or_an_older_epoch_never_replaces_good_data() {
     let model = three_documents();
     let mut machine = World::loaded(A, model.clone()).machine;
     let (ours, newer) = (
@@ -94,7 +94,7 @@ fn another_store_or_an_older_history_never_replaces_good_data() {
 }
 
 #[test]
-fn a_declared_newer_history_may_be_empty() {
+fn a_declared_newer_epoch_may_be_empty() {
     let model = three_documents();
     let mut machine = World::loaded(A, model.clone()).machine;
     let newer = Epoch {
@@ -187,14 +187,14 @@ fn an_incomplete_snapshot_is_refused() {
 }
 
 #[test]
-fn a_distrusted_collection_is_reset_by_the_next_load_at_its_watermark() {
+fn a_diverged_collection_is_reset_by_the_next_load_at_its_watermark() {
     let mut world = World::loaded(A, three_documents());
     world.model().commit(0, 0, false);
     world.model().commit(0, 1, false);
     let (at, newest) = ([3, 0, 0], world.model().change(0, 5).clone());
     assert_eq!(world.deliver(&newest), Decision::Applied);
-    // Something went wrong that no rule explains: a document is gone, and another is not what was
-    // committed.
+    // Simulates a fault that no rule explains: one document is missing, and another has a value
+    // that was never committed.
     let held = world
         .machine
         .root
@@ -235,7 +235,7 @@ fn a_distrusted_collection_is_reset_by_the_next_load_at_its_watermark() {
     assert_eq!(load(&mut world, at), reset(1));
     let held = world.machine.root().collection(name(0)).expect("followed");
     assert!(!held.diverged() && held.last_settled().is_none());
-    // Revision 5 stays, and with revision 4 everything is as it should be: the world compares it
+    // Revision 5 stays, and together with revision 4 the state is correct; the world compares it
     // with the model.
     let missing = world.models[0].change(0, 4).clone();
     world.machine.apply(&missing);
@@ -244,7 +244,7 @@ fn a_distrusted_collection_is_reset_by_the_next_load_at_its_watermark() {
 }
 
 #[test]
-fn a_reset_is_not_put_off_by_changes_that_keep_coming() {
+fn a_reset_is_not_delayed_by_new_changes() {
     let mut world = World::loaded(A, three_documents());
     let held = world
         .machine
@@ -274,9 +274,9 @@ fn a_reset_is_not_put_off_by_changes_that_keep_coming() {
     );
 }
 
-/// An event is a hint: what it says of its set may be wrong, and the log makes it right.
+/// An event may be wrong about its change set; the record of the change log corrects it.
 #[test]
-fn a_record_takes_the_place_of_what_waits() {
+fn a_record_replaces_a_staged_event() {
     let mut world = World::loaded(A, three_documents());
     world.models[0].commit(0, 1, false);
     let record = world.models[0].change(0, 4).clone();
@@ -297,7 +297,7 @@ fn a_record_takes_the_place_of_what_waits() {
 }
 
 #[test]
-fn buffers_of_a_distrusted_collection_are_read_anew() {
+fn buffers_of_a_diverged_collection_are_not_used_again() {
     let mut machine = World::loaded(A, three_documents()).machine;
     let buffer = |machine: &Machine| {
         machine
@@ -317,7 +317,7 @@ fn buffers_of_a_distrusted_collection_are_read_anew() {
 }
 
 #[test]
-fn a_record_of_the_feed_says_what_its_event_says() {
+fn a_record_of_the_feed_equals_its_event() {
     let config = value(0, 1, 1);
     let record = Change {
         collection: name(0).clone(),
@@ -338,13 +338,13 @@ fn a_record_of_the_feed_says_what_its_event_says() {
         context: contract::Context::default(),
     };
     let event = contract::EventData::new(&record, usize::MAX);
-    for hint in [
+    for change in [
         ReceivedChange::from_event(&event).expect("revisioned"),
         ReceivedChange::from_change(record.clone()),
     ] {
-        assert_eq!((hint.config.as_ref(), hint.last_set), (Some(config), 0));
+        assert_eq!((change.config.as_ref(), change.last_set), (Some(config), 0));
         assert!(
-            hint.change_set.is_none(),
+            change.change_set.is_none(),
             "a set that does not name the change could never be complete"
         );
     }
@@ -359,7 +359,7 @@ fn a_record_of_the_feed_says_what_its_event_says() {
 }
 
 #[test]
-fn unversioned_collections_follow_the_source_document() {
+fn unversioned_collections_follow_the_requirements() {
     let parse = |json: &str| CanonicalJson::parse(json.as_bytes()).expect("json");
     let mut machine = machine(A);
     let id: DocumentId = "a".parse().expect("id");

@@ -1,16 +1,17 @@
-//! Whoever looks now and then, and applies the differences, holds what the newest root holds.
+//! A reader that looks from time to time and applies the differences has the documents of the
+//! newest root.
 
 use std::collections::BTreeMap;
 
 use contract::{CollectionName, Document, DocumentId};
 
 use super::{
-    model::{Model, Wish, id, name},
+    model::{Model, Request, id, name},
     world::World,
 };
 use crate::Root;
 
-/// A consumer that is told differences only.
+/// A consumer that receives differences only.
 #[derive(Default)]
 pub(crate) struct Follower {
     root: Root,
@@ -38,8 +39,8 @@ impl Follower {
     }
 }
 
-fn wish(collection: usize, document: usize, delete: bool) -> Wish {
-    Wish {
+fn operation(collection: usize, document: usize, delete: bool) -> Request {
+    Request {
         collection,
         document,
         delete,
@@ -55,16 +56,18 @@ fn set_of(world: &World, collection: usize, document: usize) -> Option<&str> {
 }
 
 #[test]
-fn a_document_is_of_the_set_that_made_it_what_it_is() {
+fn the_set_of_a_document_is_the_one_that_gave_its_value() {
     let mut model = Model::new();
     model.commit(0, 1, false);
     let mut world = World::new(3);
     world.models = vec![model];
     world.load_newest();
     let generation = world.machine.root().generation();
-    world
-        .model()
-        .commit_set(&[wish(0, 0, false), wish(0, 1, true), wish(1, 0, false)]);
+    world.model().commit_set(&[
+        operation(0, 0, false),
+        operation(0, 1, true),
+        operation(1, 0, false),
+    ]);
     world.delta(8);
     assert_eq!(
         [(0, 0), (0, 1), (1, 0)].map(|(c, d)| set_of(&world, c, d)),
@@ -93,16 +96,16 @@ fn the_last_256_sets_are_remembered() {
     let mut world = World::loaded(3, Model::new());
     world
         .model()
-        .commit_set(&[wish(0, 3, false), wish(1, 3, false)]);
+        .commit_set(&[operation(0, 3, false), operation(1, 3, false)]);
     for _set in 0..127 {
         world
             .model()
-            .commit_set(&[wish(0, 0, false), wish(0, 1, false)]);
+            .commit_set(&[operation(0, 0, false), operation(0, 1, false)]);
     }
     for _set in 0..128 {
         world
             .model()
-            .commit_set(&[wish(1, 0, false), wish(1, 1, false)]);
+            .commit_set(&[operation(1, 0, false), operation(1, 1, false)]);
     }
     world.delta(8);
     assert_eq!(
@@ -111,7 +114,7 @@ fn the_last_256_sets_are_remembered() {
     );
     world
         .model()
-        .commit_set(&[wish(1, 0, true), wish(1, 1, false)]);
+        .commit_set(&[operation(1, 0, true), operation(1, 1, false)]);
     world.delta(8);
     assert_eq!(
         (set_of(&world, 0, 3), set_of(&world, 1, 0)),

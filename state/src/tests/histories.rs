@@ -1,14 +1,14 @@
-//! Generated histories. A number per step keeps the generator cheap, so that many histories fit
-//! into a test run.
+//! Generated histories. Each step is one number, which keeps the generator cheap, so that many
+//! histories fit into a test run.
 
 use proptest::{prelude::*, test_runner::Config};
 
 use super::{
-    model::{DOCUMENTS, Wish},
+    model::{DOCUMENTS, Request},
     world::{Step, World},
 };
 
-/// What kinds of steps a property mixes; a letter twice is twice as likely.
+/// The kinds of steps that a property mixes; a letter that appears twice is twice as likely.
 ///
 /// c commit, s set, d deliver, b begin load, e end load, l lose load, v late answer, p page, h
 /// heads, x mark_diverged, n new epoch, r restart, i pin.
@@ -22,18 +22,18 @@ fn step(mix: Mix, number: u64) -> Step {
         rest /= most;
         taken as usize
     };
-    // The third collection is the one that is mostly not followed.
+    // The third collection is followed in few histories only.
     let collection = |take: &mut dyn FnMut(u64) -> usize| [0, 0, 0, 1, 1, 1, 2][take(7)];
-    let wish = |take: &mut dyn FnMut(u64) -> usize| Wish {
+    let operation = |take: &mut dyn FnMut(u64) -> usize| Request {
         collection: collection(take),
         document: take(DOCUMENTS as u64),
         delete: take(4) == 3,
     };
     match kind {
-        b'c' => Step::Commit(wish(&mut take)),
+        b'c' => Step::Commit(operation(&mut take)),
         b's' => {
             let members = 2 + take(3);
-            Step::Set((0..members).map(|_member| wish(&mut take)).collect())
+            Step::Set((0..members).map(|_member| operation(&mut take)).collect())
         }
         b'd' => Step::Deliver {
             collection: collection(&mut take),
@@ -69,7 +69,7 @@ fn histories(mix: Mix, longest: usize) -> impl Strategy<Value = Vec<Step>> {
     )
 }
 
-/// Lives through a history, then heals.
+/// Runs a history, then catches up.
 fn live(followed: u8, steps: Vec<Step>, by_delta: Option<usize>) {
     let mut world = World::new(followed);
     world.load_newest();
@@ -85,61 +85,61 @@ fn cases(cases: u32) -> Config {
     }
 }
 
-/// Mostly the first two of three collections.
+/// Most histories follow the first two of three collections.
 fn followed() -> impl Strategy<Value = u8> {
     prop::sample::select(vec![3, 3, 3, 3, 7, 1, 2, 6])
 }
 
-fn healing() -> impl Strategy<Value = Option<usize>> {
+fn by_delta() -> impl Strategy<Value = Option<usize>> {
     prop::option::weighted(0.8, 1..8usize)
 }
 
 proptest! {
     #![proptest_config(cases(40_000))]
     #[test]
-    fn sets_events_and_deltas(followed in followed(), steps in histories(b"ccccssddddddddddph", 36), heal in healing()) {
-        live(followed, steps, heal);
+    fn sets_events_and_deltas(followed in followed(), steps in histories(b"ccccssddddddddddph", 36), catch_up in by_delta()) {
+        live(followed, steps, catch_up);
     }
 }
 
 proptest! {
     #![proptest_config(cases(30_000))]
     #[test]
-    fn loads_beside_events(followed in followed(), steps in histories(b"ccccsdddddddddbbbeeelvpxi", 40), heal in healing()) {
-        live(followed, steps, heal);
+    fn loads_beside_events(followed in followed(), steps in histories(b"ccccsdddddddddbbbeeelvpxi", 40), catch_up in by_delta()) {
+        live(followed, steps, catch_up);
     }
 }
 
 proptest! {
     #![proptest_config(cases(20_000))]
     #[test]
-    fn restarts_from_an_image(followed in followed(), steps in histories(b"cccssdddddddbbeeprrh", 36), heal in healing()) {
-        live(followed, steps, heal);
+    fn restarts_from_an_image(followed in followed(), steps in histories(b"cccssdddddddbbeeprrh", 36), catch_up in by_delta()) {
+        live(followed, steps, catch_up);
     }
 }
 
 proptest! {
     #![proptest_config(cases(15_000))]
     #[test]
-    fn restored_stores(followed in followed(), steps in histories(b"cccsddddddbbbeeeepnnxrih", 44), heal in healing()) {
-        live(followed, steps, heal);
+    fn restored_stores(followed in followed(), steps in histories(b"cccsddddddbbbeeeepnnxrih", 44), catch_up in by_delta()) {
+        live(followed, steps, catch_up);
     }
 }
 
 proptest! {
     #![proptest_config(cases(15_000))]
     #[test]
-    fn differences(followed in followed(), steps in histories(b"ccccssddddddddpbbexnriiiii", 44), heal in healing()) {
-        live(followed, steps, heal);
+    fn differences(followed in followed(), steps in histories(b"ccccssddddddddpbbexnriiiii", 44), catch_up in by_delta()) {
+        live(followed, steps, catch_up);
     }
 }
 
 proptest! {
     #![proptest_config(cases(5_000))]
     #[test]
-    fn before_the_first_load(followed in followed(), steps in histories(b"cccsdddddddbbeepr", 40), heal in healing()) {
+    fn before_the_first_load(followed in followed(), steps in histories(b"cccsdddddddbbeepr", 40), catch_up in by_delta()) {
         let mut world = World::new(followed);
         steps.into_iter().for_each(|step| world.step(step));
-        world.converges(heal);
+        world.converges(catch_up);
     }
 }

@@ -1,25 +1,25 @@
-//! Images: what is written is read, and what was touched is refused.
+//! Images: a written image is read back, and a changed one is refused.
 
 use proptest::{prelude::*, test_runner::Config};
 
 use super::{
-    model::{Model, Wish, name},
+    model::{Model, Request, name},
     world::{World, machine},
 };
 use crate::{Image, ImageError, Machine, image::ImageMeta};
 
-/// An image with everything in it: two collections, a range beyond, a tombstone, a moment settled
-/// earlier.
+/// An image with every element: two collections, a range beyond a gap, a tombstone, an earlier
+/// settled point.
 fn image() -> Vec<u8> {
     let mut world = World::loaded(3, Model::new());
-    let wish = |collection, document| Wish {
+    let operation = |collection, document| Request {
         collection,
         document,
         delete: false,
     };
     world
         .model()
-        .commit_set(&[wish(0, 0), wish(0, 1), wish(1, 0)]);
+        .commit_set(&[operation(0, 0), operation(0, 1), operation(1, 0)]);
     world.load_newest();
     world.model().commit(0, 2, false);
     world.model().commit(0, 1, true);
@@ -29,12 +29,12 @@ fn image() -> Vec<u8> {
     world
         .machine
         .root()
-        .write_image(&notes(), &mut bytes)
+        .write_image(&meta(), &mut bytes)
         .expect("a Vec accepts all");
     bytes
 }
 
-fn notes() -> ImageMeta {
+fn meta() -> ImageMeta {
     let cursors = [(name(0).clone(), "1700000000000-7".to_owned())].into();
     ImageMeta {
         confirmed_ms: Some(1_700_000_000_000),
@@ -43,10 +43,10 @@ fn notes() -> ImageMeta {
 }
 
 #[test]
-fn what_is_written_is_read() {
+fn a_written_image_is_read_back() {
     let bytes = image();
     let image = Image::read(&bytes[..]).expect("intact");
-    assert_eq!(image.notes(), &notes());
+    assert_eq!(image.meta(), &meta());
     let held = image.root().collection(name(0)).expect("saved");
     assert_eq!(
         (
@@ -61,7 +61,7 @@ fn what_is_written_is_read() {
     let mut again = Vec::new();
     image
         .root()
-        .write_image(image.notes(), &mut again)
+        .write_image(image.meta(), &mut again)
         .expect("a Vec accepts all");
     assert_eq!(bytes, again);
 }

@@ -1,5 +1,5 @@
-//! What a publisher would hold: a log per collection, what it adds up to at every revision, and the
-//! sets in it.
+//! The model of a publisher: one log per collection, its state at every revision, and its change
+//! sets.
 
 use std::sync::{Arc, LazyLock};
 
@@ -10,9 +10,9 @@ use contract::{
 
 use crate::{Machine, ReceivedChange, Snapshot};
 
-/// Collections, followed or not.
+/// Number of collections, followed or not.
 pub(crate) const COLLECTIONS: usize = 3;
-/// Documents per collection: few, so that changes meet.
+/// Documents per collection: few, so that changes of one document meet.
 pub(crate) const DOCUMENTS: usize = 4;
 
 const REVISIONS: usize = 256;
@@ -40,13 +40,13 @@ pub(crate) fn id(document: usize) -> &'static DocumentId {
     &IDS[document]
 }
 
-/// The value of a revision: no other revision has it.
+/// The value of a revision; no other revision has the same one.
 pub(crate) fn value(collection: usize, counter: u64, revision: Revision) -> &'static CanonicalJson {
     let revision = revision as usize % REVISIONS;
     &VALUES[((counter as usize % 4) * COLLECTIONS + collection) * REVISIONS + revision]
 }
 
-/// The newest change of a document at some revision; revision 0 when there was none.
+/// The newest change of a document at a revision; revision 0 when there was none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Touch {
     pub(crate) revision: Revision,
@@ -54,7 +54,7 @@ pub(crate) struct Touch {
     pub(crate) live: bool,
 }
 
-/// A collection at some revision.
+/// A collection at one revision.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct State {
     pub(crate) touched: [Touch; DOCUMENTS],
@@ -69,12 +69,12 @@ pub(crate) struct Log {
     pub(crate) states: Vec<State>,
 }
 
-/// One operation, as a history asks for it.
+/// One operation of a history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Wish {
+pub(crate) struct Request {
     pub(crate) collection: usize,
     pub(crate) document: usize,
-    /// Only what lives can be deleted; else it is created.
+    /// Only an existing document can be deleted; otherwise it is created.
     pub(crate) delete: bool,
 }
 
@@ -83,7 +83,7 @@ pub(crate) struct Model {
     pub(crate) epoch: Epoch,
     pub(crate) logs: Vec<Log>,
     pub(crate) sets: Vec<Arc<ChangeSet>>,
-    /// The revisions of all collections after each commit: what a snapshot can be of.
+    /// The revisions of all collections after each commit: the possible moments of a snapshot.
     pub(crate) moments: Vec<[Revision; COLLECTIONS]>,
 }
 
@@ -125,22 +125,22 @@ impl Model {
 
     /// Commits one change.
     pub(crate) fn commit(&mut self, collection: usize, document: usize, delete: bool) {
-        self.commit_set(&[Wish {
+        self.commit_set(&[Request {
             collection,
             document,
             delete,
         }]);
     }
 
-    /// Commits several changes together; with one effective change it is no set.
-    pub(crate) fn commit_set(&mut self, wishes: &[Wish]) {
-        let mut wishes = wishes.to_vec();
-        wishes.sort();
-        wishes.dedup_by_key(|wish| (wish.collection, wish.document));
+    /// Commits several changes together; with one effective change there is no change set.
+    pub(crate) fn commit_set(&mut self, operations: &[Request]) {
+        let mut operations = operations.to_vec();
+        operations.sort();
+        operations.dedup_by_key(|operation| (operation.collection, operation.document));
         let part = |collection| {
-            let members = wishes
+            let members = operations
                 .iter()
-                .filter(|wish| wish.collection == collection)
+                .filter(|operation| operation.collection == collection)
                 .count() as Revision;
             let first = self.revision(collection) + 1;
             let part = SetPart {
@@ -151,19 +151,19 @@ impl Model {
             (members > 0).then_some(part)
         };
         let parts: Vec<SetPart> = (0..COLLECTIONS).filter_map(part).collect();
-        let set = (wishes.len() > 1).then(|| {
+        let set = (operations.len() > 1).then(|| {
             Arc::new(ChangeSet {
                 id: format!("set-{}", self.sets.len()),
                 parts,
             })
         });
-        for wish in &wishes {
-            self.push(wish, set.clone());
+        for operation in &operations {
+            self.push(operation, set.clone());
         }
         if let Some(set) = set {
-            for wish in &wishes {
-                let last = self.revision(wish.collection);
-                self.logs[wish.collection].states[last as usize].last_set = last;
+            for operation in &operations {
+                let last = self.revision(operation.collection);
+                self.logs[operation.collection].states[last as usize].last_set = last;
             }
             self.sets.push(set);
         }
@@ -171,12 +171,12 @@ impl Model {
             .push([0, 1, 2].map(|collection| self.revision(collection)));
     }
 
-    fn push(&mut self, wish: &Wish, change_set: Option<Arc<ChangeSet>>) {
-        let Wish {
+    fn push(&mut self, operation: &Request, change_set: Option<Arc<ChangeSet>>) {
+        let Request {
             collection,
             document,
             delete,
-        } = *wish;
+        } = *operation;
         let epoch = self.epoch;
         let log = &mut self.logs[collection];
         let mut state = log.states[log.changes.len()];
@@ -223,7 +223,7 @@ impl Model {
         log.states.push(state);
     }
 
-    /// The store is restored as it was at a moment, and a publisher declares it.
+    /// Restores the store to an earlier moment, and a publisher declares a new epoch.
     pub(crate) fn restored(&self, moment: usize) -> Self {
         let at = self.moments[moment % self.moments.len()];
         let mut next = self.clone();
@@ -232,7 +232,8 @@ impl Model {
             log.changes.truncate(at as usize);
             log.states.truncate(at as usize + 1);
         }
-        // Sets of before cannot be seen in parts any more: no snapshot of this epoch is below them.
+        // No snapshot of this epoch is below the sets of the earlier epoch, so readers cannot see
+        // parts of them.
         next.sets.clear();
         next.moments = vec![at];
         next

@@ -3,7 +3,7 @@
 use contract::Revision;
 
 use super::{
-    model::{Model, Wish, id, name},
+    model::{Model, Request, id, name},
     world::World,
 };
 use crate::{Decision, InstallError};
@@ -11,32 +11,35 @@ use crate::{Decision, InstallError};
 const A: u8 = 1;
 const A_AND_B: u8 = 3;
 
-fn wish(collection: usize, document: usize) -> Wish {
-    Wish {
+fn operation(collection: usize, document: usize) -> Request {
+    Request {
         collection,
         document,
         delete: false,
     }
 }
 
-/// A world that holds nothing yet of a history with one set over A and B (and C), and a later
-/// change of each.
+/// A world that has received nothing yet of a history with one set over A and B (and C), and a
+/// later change of each.
 fn one_set(followed: u8) -> World {
     let mut world = World::loaded(followed, Model::new());
-    world
-        .model()
-        .commit_set(&[wish(0, 0), wish(0, 1), wish(1, 0), wish(2, 0)]);
+    world.model().commit_set(&[
+        operation(0, 0),
+        operation(0, 1),
+        operation(1, 0),
+        operation(2, 0),
+    ]);
     world.model().commit(0, 0, false);
     world.model().commit(1, 1, false);
     world
 }
 
 fn deliver(world: &mut World, collection: usize, revision: Revision) -> Decision {
-    let hint = world.model().change(collection, revision).clone();
-    world.deliver(&hint)
+    let change = world.model().change(collection, revision).clone();
+    world.deliver(&change)
 }
 
-fn shown(world: &World, collection: usize, document: usize) -> Option<Revision> {
+fn visible_revision(world: &World, collection: usize, document: usize) -> Option<Revision> {
     world
         .machine
         .root()
@@ -45,7 +48,7 @@ fn shown(world: &World, collection: usize, document: usize) -> Option<Revision> 
 }
 
 #[test]
-fn a_set_becomes_visible_in_one_step_and_what_waited_for_it_follows() {
+fn a_set_becomes_visible_in_one_step_and_waiting_changes_follow() {
     let mut world = one_set(A_AND_B);
     assert_eq!(
         deliver(&mut world, 0, 3),
@@ -57,8 +60,8 @@ fn a_set_becomes_visible_in_one_step_and_what_waited_for_it_follows() {
     assert_eq!(deliver(&mut world, 1, 1), Decision::Staged);
     assert_eq!(
         (
-            shown(&world, 0, 1),
-            shown(&world, 1, 0),
+            visible_revision(&world, 0, 1),
+            visible_revision(&world, 1, 0),
             world.held(0).map(|held| held.staged())
         ),
         (None, None, Some(2))
@@ -70,9 +73,9 @@ fn a_set_becomes_visible_in_one_step_and_what_waited_for_it_follows() {
     );
     assert_eq!(
         (
-            shown(&world, 0, 0),
-            shown(&world, 0, 1),
-            shown(&world, 1, 0)
+            visible_revision(&world, 0, 0),
+            visible_revision(&world, 0, 1),
+            visible_revision(&world, 1, 0)
         ),
         (Some(3), Some(2), Some(1))
     );
@@ -89,7 +92,7 @@ fn a_set_becomes_visible_in_one_step_and_what_waited_for_it_follows() {
 }
 
 #[test]
-fn what_is_not_followed_is_not_waited_for() {
+fn a_set_does_not_wait_for_collections_that_are_not_followed() {
     let mut world = one_set(A);
     assert_eq!(deliver(&mut world, 0, 2), Decision::Staged);
     assert_eq!(deliver(&mut world, 1, 1), Decision::NotFollowed);
@@ -112,7 +115,7 @@ fn a_set_makes_the_revisions_of_all_its_parts_known() {
 }
 
 #[test]
-fn a_snapshot_that_brings_a_set_releases_what_waited_for_it() {
+fn a_snapshot_with_a_set_releases_the_changes_that_waited_for_it() {
     let mut world = one_set(A_AND_B);
     assert_eq!(deliver(&mut world, 0, 3), Decision::Staged);
     assert_eq!(deliver(&mut world, 0, 1), Decision::Staged);
@@ -121,9 +124,9 @@ fn a_snapshot_that_brings_a_set_releases_what_waited_for_it() {
     world.check();
     assert_eq!(
         (
-            shown(&world, 0, 0),
-            shown(&world, 0, 1),
-            shown(&world, 1, 0)
+            visible_revision(&world, 0, 0),
+            visible_revision(&world, 0, 1),
+            visible_revision(&world, 1, 0)
         ),
         (Some(3), Some(2), Some(1))
     );
@@ -133,8 +136,12 @@ fn a_snapshot_that_brings_a_set_releases_what_waited_for_it() {
 #[test]
 fn a_set_waits_for_the_set_before_it_in_each_collection() {
     let mut world = World::loaded(A_AND_B, Model::new());
-    world.model().commit_set(&[wish(0, 0), wish(0, 1)]);
-    world.model().commit_set(&[wish(0, 0), wish(1, 0)]);
+    world
+        .model()
+        .commit_set(&[operation(0, 0), operation(0, 1)]);
+    world
+        .model()
+        .commit_set(&[operation(0, 0), operation(1, 0)]);
     assert_eq!(deliver(&mut world, 0, 3), Decision::Staged);
     assert_eq!(
         deliver(&mut world, 1, 1),
@@ -145,15 +152,15 @@ fn a_set_waits_for_the_set_before_it_in_each_collection() {
     assert_eq!(deliver(&mut world, 0, 1), Decision::Applied);
     assert_eq!(
         (
-            shown(&world, 0, 0),
-            shown(&world, 0, 1),
-            shown(&world, 1, 0)
+            visible_revision(&world, 0, 0),
+            visible_revision(&world, 0, 1),
+            visible_revision(&world, 1, 0)
         ),
         (Some(3), Some(2), Some(1))
     );
 }
 
-/// An image from a process that did not follow B holds a set whose half in B was never loaded.
+/// An image from a process that did not follow B has a set whose part in B was never loaded.
 #[test]
 fn a_snapshot_from_before_an_image_never_tears_a_set() {
     let mut world = one_set(A);
@@ -169,12 +176,15 @@ fn a_snapshot_from_before_an_image_never_tears_a_set() {
         world.machine.install(generation, old),
         Err(InstallError::Behind(name(0).clone()))
     );
-    assert_eq!(shown(&world, 0, 0), Some(1), "nothing changed");
+    assert_eq!(visible_revision(&world, 0, 0), Some(1), "nothing changed");
     let generation = world.machine.begin_load();
     world.install(generation, 0, [2, 1, 1]);
     world.check();
     assert_eq!(
-        (shown(&world, 0, 0), shown(&world, 1, 0)),
+        (
+            visible_revision(&world, 0, 0),
+            visible_revision(&world, 1, 0)
+        ),
         (Some(1), Some(1))
     );
 }

@@ -1,21 +1,21 @@
-//! A machine, the models of all epochs, and everything that must hold after every step.
+//! A machine, the models of all epochs, and every property that must hold after each step.
 
 use contract::{CollectionName, Digest, Revision, fleet::SettledPoint};
 
 use super::{
     differences::Follower,
-    model::{COLLECTIONS, DOCUMENTS, Model, Touch, Wish, id, name, value},
+    model::{COLLECTIONS, DOCUMENTS, Model, Request, Touch, id, name, value},
 };
 use crate::{
     CollectionState, Decision, Image, InstallError, InstallKind, LoadId, Machine, ReceivedChange,
     Root,
 };
 
-/// What can happen. Numbers are taken modulo what there is.
+/// A step of a history. Numbers are taken modulo the number of possibilities.
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
-    Commit(Wish),
-    Set(Vec<Wish>),
+    Commit(Request),
+    Set(Vec<Request>),
     /// An event arrives: any committed change, in any order, any number of times, with or without
     /// its value.
     Deliver {
@@ -25,14 +25,14 @@ pub(crate) enum Step {
         old: bool,
     },
     BeginLoad,
-    /// The answer to the newest load arrives, from a publisher that may lag or still live in the
+    /// The answer to the newest load arrives, from a publisher that may lag or still be in the
     /// epoch before.
     EndLoad {
         back: usize,
         old: bool,
     },
     LoseLoad,
-    /// The answer to a load that was overtaken arrives.
+    /// The answer to a superseded load arrives.
     LateAnswer,
     /// The next page of a delta.
     Page {
@@ -43,11 +43,11 @@ pub(crate) enum Step {
     Distrust {
         collection: usize,
     },
-    /// The store is restored as it was.
+    /// The store is restored to an earlier moment.
     Epoch {
         back: usize,
     },
-    /// The process ends and another one goes on from its image, perhaps with other collections.
+    /// The process ends and another one continues from its image, perhaps with other collections.
     Restart {
         followed: u8,
     },
@@ -61,8 +61,8 @@ pub(crate) struct World {
     load: Option<LoadId>,
     overtaken: Option<LoadId>,
     cursor: Option<[Revision; COLLECTIONS]>,
-    /// The newest change of every document that readers were shown.
-    shown: [[Touch; DOCUMENTS]; COLLECTIONS],
+    /// The newest change of every document that readers saw.
+    visible_revision: [[Touch; DOCUMENTS]; COLLECTIONS],
     last_settled: [Option<SettledPoint>; COLLECTIONS],
     pinned: Vec<(Root, [[Touch; DOCUMENTS]; COLLECTIONS])>,
     pub(crate) follower: Follower,
@@ -82,7 +82,7 @@ impl World {
             load: None,
             overtaken: None,
             cursor: None,
-            shown: Default::default(),
+            visible_revision: Default::default(),
             last_settled: Default::default(),
             pinned: Vec::new(),
             follower: Follower::default(),
@@ -107,7 +107,7 @@ impl World {
         self.machine.root().collection(name(collection))
     }
 
-    /// The model of the epoch that the machine is in.
+    /// The model of the epoch of the machine.
     fn own(&self) -> Option<&Model> {
         self.machine
             .root()
@@ -117,8 +117,8 @@ impl World {
 
     pub(crate) fn step(&mut self, step: Step) {
         match step {
-            Step::Commit(wish) => self.model().commit_set(&[wish]),
-            Step::Set(wishes) => self.model().commit_set(&wishes),
+            Step::Commit(operation) => self.model().commit_set(&[operation]),
+            Step::Set(operations) => self.model().commit_set(&operations),
             Step::Deliver {
                 collection,
                 back,
@@ -128,10 +128,10 @@ impl World {
                 let model =
                     &self.models[self.models.len() - 1 - usize::from(old && self.models.len() > 1)];
                 let changes = &model.logs[collection].changes;
-                if let Some(hint) = changes.iter().rev().nth(back % changes.len().max(1)) {
-                    let mut hint = hint.clone();
-                    hint.config = hint.config.filter(|_config| !without_value);
-                    self.deliver(&hint);
+                if let Some(change) = changes.iter().rev().nth(back % changes.len().max(1)) {
+                    let mut change = change.clone();
+                    change.config = change.config.filter(|_config| !without_value);
+                    self.deliver(&change);
                 }
             }
             Step::BeginLoad => {
@@ -172,7 +172,7 @@ impl World {
             Step::Distrust { collection } => self.machine.mark_diverged(name(collection)),
             Step::Epoch { back } => {
                 let moment = self.model().moments.len().saturating_sub(1 + back);
-                // As many as there are values for.
+                // Up to the number of values.
                 if self.models.len() < 3 {
                     let next = self.model().restored(moment);
                     self.models.push(next);
@@ -180,40 +180,41 @@ impl World {
             }
             Step::Restart { followed } => self.restart(followed),
             Step::Pin => {
-                self.pinned.push((self.machine.root().clone(), self.shown));
+                self.pinned
+                    .push((self.machine.root().clone(), self.visible_revision));
                 self.follower.look(self.machine.root());
             }
         }
         self.check();
     }
 
-    /// One change; `decide` and `apply` must agree, and what was decided must have happened.
-    pub(crate) fn deliver(&mut self, hint: &ReceivedChange) -> Decision {
-        let decided = self.machine.decide(hint);
-        assert_eq!(self.machine.apply(hint), decided);
-        let again = self.machine.decide(hint);
+    /// Applies one change; `decide` and `apply` must agree, and the state must match the decision.
+    pub(crate) fn deliver(&mut self, change: &ReceivedChange) -> Decision {
+        let decided = self.machine.decide(change);
+        assert_eq!(self.machine.apply(change), decided);
+        let again = self.machine.decide(change);
         match decided {
             Decision::Applied | Decision::Staged | Decision::Superseded | Decision::Duplicate => {
-                assert_eq!(again, Decision::Duplicate, "{hint:?}");
+                assert_eq!(again, Decision::Duplicate, "{change:?}");
             }
-            _ => assert_eq!(again, decided, "{hint:?}"),
+            _ => assert_eq!(again, decided, "{change:?}"),
         }
-        if let Some(held) = self.machine.root().collection(&hint.collection) {
+        if let Some(held) = self.machine.root().collection(&change.collection) {
             let seen = matches!(decided, Decision::Applied | Decision::Superseded);
             assert!(
-                !seen || held.seen(hint.revision),
-                "{decided:?} and not seen: {hint:?}"
+                !seen || held.seen(change.revision),
+                "{decided:?} and not seen: {change:?}"
             );
             assert!(
-                decided != Decision::Staged || !held.seen(hint.revision),
-                "staged and seen: {hint:?}"
+                decided != Decision::Staged || !held.seen(change.revision),
+                "staged and seen: {change:?}"
             );
         }
         if !matches!(
             decided,
             Decision::Early | Decision::OtherEpoch | Decision::NotFollowed
         ) {
-            for part in hint.change_set.iter().flat_map(|set| &set.parts) {
+            for part in change.change_set.iter().flat_map(|set| &set.parts) {
                 let held = self.machine.root().collection(&part.collection);
                 assert!(
                     held.is_none_or(|held| !held.versioned() || held.known() >= part.last),
@@ -225,8 +226,8 @@ impl World {
         decided
     }
 
-    /// Some changes in the order of the feed, from where the last page ended; whether there is
-    /// more.
+    /// Delivers some changes in the order of the feed, from where the last page ended. Returns
+    /// whether there are more.
     fn page(&mut self, size: usize) -> bool {
         let begun = self.cursor.take();
         let Some(own) = self.own() else { return false };
@@ -246,7 +247,7 @@ impl World {
         }
         let more = page.len() == size;
         self.cursor = more.then_some(cursor);
-        page.iter().for_each(|hint| _ = self.deliver(hint));
+        page.iter().for_each(|change| _ = self.deliver(change));
         more
     }
 
@@ -284,7 +285,7 @@ impl World {
                 );
                 assert_eq!(installed.resets, before - diverged(self));
                 if !caught {
-                    self.shown = Default::default();
+                    self.visible_revision = Default::default();
                 }
                 assert!(self.machine.root().loaded());
             }
@@ -297,8 +298,8 @@ impl World {
         self.last_settled = self.settled_by_model();
     }
 
-    /// What the machine says about settled moments, proven against the model. An install may pass
-    /// through several.
+    /// The settled points of the machine, checked against the model. An install may pass through
+    /// several.
     fn settled_by_model(&self) -> [Option<SettledPoint>; COLLECTIONS] {
         let proven = |collection| {
             let said = self.held(collection)?.last_settled()?;
@@ -351,7 +352,7 @@ impl World {
                 .collection(name(collection))
                 .is_some_and(CollectionState::loaded)
             {
-                self.shown[collection] = Default::default();
+                self.visible_revision[collection] = Default::default();
                 self.last_settled[collection] = None;
             }
         }
@@ -361,8 +362,8 @@ impl World {
     }
 
     pub(crate) fn check(&mut self) {
-        let mut shown: [[Touch; DOCUMENTS]; COLLECTIONS] = Default::default();
-        for (collection, shown) in shown.iter_mut().enumerate() {
+        let mut visible_revision: [[Touch; DOCUMENTS]; COLLECTIONS] = Default::default();
+        for (collection, visible_revision) in visible_revision.iter_mut().enumerate() {
             let (Some(own), Some(held)) = (self.own(), self.held(collection)) else {
                 continue;
             };
@@ -373,17 +374,20 @@ impl World {
                 );
                 continue;
             }
-            *shown = visible(own, held, collection);
-            // NoRollback and NoResurrection: a newer change of a document, even a deletion, is
-            // never unseen again.
-            for (now, before) in shown.iter().zip(&self.shown[collection]) {
+            *visible_revision = visible(own, held, collection);
+            // NoRollback and NoResurrection: after a newer change of a document, even a deletion,
+            // readers never see an older one.
+            for (now, before) in visible_revision
+                .iter()
+                .zip(&self.visible_revision[collection])
+            {
                 assert!(now.revision >= before.revision, "{now:?} after {before:?}");
             }
             assert!(held.known() >= held.highest());
             assert!(
                 held.staged
                     .lowest()
-                    .is_none_or(|hint| hint.revision > held.watermark())
+                    .is_none_or(|change| change.revision > held.watermark())
             );
             let settled = held.beyond.is_empty() && held.staged() == 0;
             assert_eq!(held.settled(), settled);
@@ -399,7 +403,7 @@ impl World {
             let gap = (held.known() > held.watermark()).then_some(&held.watermark);
             assert_eq!(self.machine.root().gaps().get(name(collection)), gap);
         }
-        self.shown = shown;
+        self.visible_revision = visible_revision;
         self.check_sets();
         for (pinned, then) in &self.pinned {
             for (collection, then) in then.iter().enumerate() {
@@ -415,8 +419,8 @@ impl World {
         }
     }
 
-    /// AtomicSet: of every member readers see its change or a newer one of its document, or they do
-    /// so of none. (While a followed collection was never loaded there is no root to serve.)
+    /// AtomicSet: readers see all members of a set, or newer changes of their documents, or none of
+    /// the members. (While a followed collection was never loaded there is no root to serve.)
     fn check_sets(&self) {
         let Some(own) = self.own().filter(|_own| self.machine.root().loaded()) else {
             return;
@@ -430,7 +434,7 @@ impl World {
                 let collection = collection_of(&part.collection);
                 for revision in part.first..=part.last {
                     let document = document_of(own.change(collection, revision));
-                    let visible = self.shown[collection][document].revision >= revision;
+                    let visible = self.visible_revision[collection][document].revision >= revision;
                     assert_eq!(visible, held.seen(revision), "{revision} of {set:?}");
                     assert_eq!(
                         visible,
@@ -449,13 +453,13 @@ impl World {
         self.check();
     }
 
-    /// One delta over all that is missing, in pages.
+    /// One delta over everything that is missing, in pages.
     pub(crate) fn delta(&mut self, size: usize) {
         self.cursor = None;
         while self.page(size) {}
     }
 
-    /// After a load or one delta the machine is where the publisher is.
+    /// After a load or one delta the machine is equal to the publisher.
     pub(crate) fn converges(&mut self, by_delta: Option<usize>) {
         let head = self.model().epoch;
         let own = self.machine.root().epoch() == Some(head) && self.machine.root().loaded();
@@ -490,7 +494,7 @@ fn document_of(change: &ReceivedChange) -> usize {
         .expect("one of ours")
 }
 
-/// What readers must see: of every document the newest change that was seen. Proves that they do.
+/// What readers must see: of every document the newest change that was seen. Asserts that they do.
 fn visible(model: &Model, held: &CollectionState, collection: usize) -> [Touch; DOCUMENTS] {
     let mut touched = model.state(collection, held.watermark()).touched;
     for revision in held.beyond.iter().flat_map(|range| range.clone()) {
@@ -508,16 +512,20 @@ fn visible(model: &Model, held: &CollectionState, collection: usize) -> [Touch; 
     }
     let mut digest = Digest::default();
     for (document, touch) in touched.iter().enumerate() {
-        let shown = held.get(id(document));
+        let visible_revision = held.get(id(document));
         assert_eq!(
-            shown.map(|document| document.revision()),
+            visible_revision.map(|document| document.revision()),
             touch.live.then_some(touch.revision),
             "{held:?}"
         );
-        if let Some(shown) = shown {
+        if let Some(visible_revision) = visible_revision {
             let value = value(collection, touch.counter, touch.revision);
-            assert_eq!(shown.config_data(), value.as_str());
-            digest = digest.with(shown.id(), shown.revision(), value.crc());
+            assert_eq!(visible_revision.config_data(), value.as_str());
+            digest = digest.with(
+                visible_revision.id(),
+                visible_revision.revision(),
+                value.crc(),
+            );
         }
     }
     assert_eq!(

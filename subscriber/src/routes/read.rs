@@ -25,7 +25,7 @@ use contract::{
     status::ReplicaState,
 };
 use futures_util::stream;
-use replica::{RawCollection as Collection, Ring, View};
+use replica::{ChangeBuffer, RawCollection as Collection, View};
 use serde::Deserialize;
 
 use super::{
@@ -113,7 +113,7 @@ pub async fn document(
     state: web::Data<AppState>,
     path: web::Path<(String, String)>,
 ) -> Result<HttpResponse, ApiError> {
-    let view = state.replica.look();
+    let view = state.replica.view_guard();
     if !view.loaded() {
         return Err(ApiError::loading());
     }
@@ -222,7 +222,7 @@ pub(super) fn head_of(view: &View, name: &CollectionName, held: &Collection) -> 
         digest: held.digest(),
         oldest: view
             .changes(name)
-            .map_or(held.watermark() + 1, Ring::oldest),
+            .map_or(held.watermark() + 1, ChangeBuffer::oldest),
         ..Head::empty(name.clone(), epoch)
     })
 }

@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, ensure};
-use e2e::{
-    redis::{Redis, cluster::Cluster, resp::Reply, sentinel::Watched},
+use e2e::testbed::{
+    COLLECTIONS, FREE, StoreKind, Testbed, Transport,
+    redis::{Redis, cluster::RedisCluster, resp::Reply, sentinel::SentinelSetup},
     services::Service,
-    stage::{COLLECTIONS, FREE, Kind, Stage, Via},
     wait::eventually,
 };
 
@@ -16,30 +16,30 @@ use super::{
 };
 
 /// A stage on a Redis that runs, where everybody is told the same URL.
-async fn stage_on(redis: Redis, via: Via, url: &str) -> anyhow::Result<Stage> {
-    let mut stage = Stage::set_at(Kind::Embedded, via, url).await?;
-    stage.redis = Some(redis);
-    Ok(stage)
+async fn stage_on(redis: Redis, transport: Transport, url: &str) -> anyhow::Result<Testbed> {
+    let mut testbed = Testbed::prepare_at(StoreKind::Embedded, transport, url).await?;
+    testbed.redis = Some(redis);
+    Ok(testbed)
 }
 
-async fn up(stage: &mut Stage) -> Outcome {
-    stage.publisher.start().await?;
-    stage.start_subscribers().await
+async fn up(testbed: &mut Testbed) -> Outcome {
+    testbed.publisher.start().await?;
+    testbed.start_subscribers().await
 }
 
 /// Both services run, though Redis does not let them in.
-async fn up_without_redis(stage: &mut Stage) -> Outcome {
-    stage.publisher.start().await?;
-    for subscriber in &mut stage.subscribers {
+async fn up_without_redis(testbed: &mut Testbed) -> Outcome {
+    testbed.publisher.start().await?;
+    for subscriber in &mut testbed.subscribers {
         subscriber.start().await?;
     }
-    write_quickly(&stage.publisher.api(), "a", 1).await?;
-    until_away(stage, true).await
+    write_quickly(&testbed.publisher.api(), "a", 1).await?;
+    until_away(testbed, true).await
 }
 
 /// All services say why Redis does not let them in.
-async fn until_all_say(stage: &Stage, why: &[&str]) -> Outcome {
-    for service in stage.subscribers.iter().chain([&stage.publisher]) {
+async fn until_all_say(testbed: &Testbed, why: &[&str]) -> Outcome {
+    for service in testbed.subscribers.iter().chain([&testbed.publisher]) {
         eventually("the log says why", async || {
             let said = service.output();
             ensure!(why.iter().any(|why| said.contains(why)), "{said}");
@@ -52,13 +52,13 @@ async fn until_all_say(stage: &Stage, why: &[&str]) -> Outcome {
 
 #[tokio::test]
 async fn a_password_with_signs_of_a_url() -> Outcome {
-    for via in BOTH {
+    for transport in BOTH {
         let redis = Redis::new()?.with_password("p@ss:w/rd").started().await?;
         let url = redis.url_as("", "p%40ss%3Aw%2Frd");
-        let mut stage = stage_on(redis, via, &url).await?;
-        up(&mut stage).await?;
-        events_arrive(&stage).await?;
-        for service in stage.subscribers.iter().chain([&stage.publisher]) {
+        let mut testbed = stage_on(redis, transport, &url).await?;
+        up(&mut testbed).await?;
+        events_arrive(&testbed).await?;
+        for service in testbed.subscribers.iter().chain([&testbed.publisher]) {
             let said = service.output();
             ensure!(
                 !said.contains("p@ss") && !said.contains("p%40ss"),
@@ -71,13 +71,13 @@ async fn a_password_with_signs_of_a_url() -> Outcome {
 
 #[tokio::test]
 async fn a_wrong_password_stops_nobody() -> Outcome {
-    for via in BOTH {
+    for transport in BOTH {
         let redis = Redis::new()?.with_password("right").started().await?;
         let url = redis.url_as("", "hunter2");
-        let mut stage = stage_on(redis, via, &url).await?;
-        up_without_redis(&mut stage).await?;
+        let mut testbed = stage_on(redis, transport, &url).await?;
+        up_without_redis(&mut testbed).await?;
         until_all_say(
-            &stage,
+            &testbed,
             &[
                 "WRONGPASS",
                 "invalid username-password",
@@ -86,14 +86,14 @@ async fn a_wrong_password_stops_nobody() -> Outcome {
         )
         .await?;
         // Once the server knows that password, all is well without anybody's help.
-        redis_of(&stage)?
+        redis_of(&testbed)?
             .tell(&["ACL", "SETUSER", "default", ">hunter2"])
             .await?;
-        stage.until_converged(FREE).await?;
-        events_arrive_again(&stage)
+        testbed.until_converged(FREE).await?;
+        events_arrive_again(&testbed)
             .await
-            .with_context(|| format!("{via:?}"))?;
-        for service in stage.subscribers.iter().chain([&stage.publisher]) {
+            .with_context(|| format!("{transport:?}"))?;
+        for service in testbed.subscribers.iter().chain([&testbed.publisher]) {
             ensure!(
                 !service.output().contains("hunter2"),
                 "a password was shown: {}",
@@ -121,8 +121,8 @@ async fn a_wrong_password_stops_nobody() -> Outcome {
 /// - subscriber: `%R~{0__:aura-config}:* -@all +xread +xrevrange`
 ///
 /// Where Redis is more than one server, or not in database 0, these need [`more_rights`].
-fn least_rights(via: Via, database: u32) -> (String, String) {
-    if via == Via::Streams {
+fn least_rights(transport: Transport, database: u32) -> (String, String) {
+    if transport == Transport::Streams {
         let of = |way: &str| format!("%{way}~{{{database}__:aura-config}}:* -@all");
         return (
             format!("{} +xadd", of("W")),
@@ -144,13 +144,13 @@ fn least_rights(via: Via, database: u32) -> (String, String) {
 
 /// What publisher and subscriber need besides. In a cluster `+ping` is for the health of
 /// connections: events arrive without, but Redis refuses something every time.
-fn more_rights(shape: Shape, via: Via) -> (&'static str, &'static str) {
-    match (shape, via) {
+fn more_rights(shape: Shape, transport: Transport) -> (&'static str, &'static str) {
+    match (shape, transport) {
         (Shape::Database, _) => ("+select", "+select"),
         (Shape::Sentinel, _) => ("+role", "+role"),
         // By Pub/Sub a subscriber asks one node and never the cluster.
-        (Shape::Cluster, Via::PubSub) => ("+cluster|slots +ping", ""),
-        (Shape::Cluster, _) => ("+cluster|slots +ping", "+cluster|slots +ping"),
+        (Shape::RedisCluster, Transport::PubSub) => ("+cluster|slots +ping", ""),
+        (Shape::RedisCluster, _) => ("+cluster|slots +ping", "+cluster|slots +ping"),
     }
 }
 
@@ -159,7 +159,7 @@ enum Shape {
     /// One server, another database.
     Database,
     Sentinel,
-    Cluster,
+    RedisCluster,
 }
 
 /// The lines that make both users.
@@ -174,25 +174,25 @@ const LOGINS: [&str; 2] = ["publisher:sending@", "subscriber:hearing@"];
 
 #[tokio::test]
 async fn the_least_rights_in_every_shape() -> Outcome {
-    for (via, shape) in BOTH.into_iter().flat_map(|via| {
-        [Shape::Database, Shape::Sentinel, Shape::Cluster].map(|shape| (via, shape))
+    for (transport, shape) in BOTH.into_iter().flat_map(|transport| {
+        [Shape::Database, Shape::Sentinel, Shape::RedisCluster].map(|shape| (transport, shape))
     }) {
         let (least, more) = (
-            least_rights(via, u32::from(matches!(shape, Shape::Database))),
-            more_rights(shape, via),
+            least_rights(transport, u32::from(matches!(shape, Shape::Database))),
+            more_rights(shape, transport),
         );
         let users = users(&(
             format!("{} {}", least.0, more.0),
             format!("{} {}", least.1, more.1),
         ));
-        in_one_shape(via, shape, &users)
+        in_one_shape(transport, shape, &users)
             .await
-            .with_context(|| format!("{via:?}, {shape:?}"))?;
+            .with_context(|| format!("{transport:?}, {shape:?}"))?;
     }
     Ok(())
 }
 
-async fn in_one_shape(via: Via, shape: Shape, users: &[String]) -> Outcome {
+async fn in_one_shape(transport: Transport, shape: Shape, users: &[String]) -> Outcome {
     let (mut watched, mut cluster, mut alone) = (None, None, None);
     let urls = match shape {
         Shape::Database => {
@@ -206,21 +206,21 @@ async fn in_one_shape(via: Via, shape: Shape, users: &[String]) -> Outcome {
             LOGINS.map(|login| format!("redis://{login}{host}"))
         }
         Shape::Sentinel => {
-            let watched = watched.insert(Watched::start_with(users, None, None).await?);
+            let watched = watched.insert(SentinelSetup::start_with(users, None, None).await?);
             LOGINS.map(|login| watched.url_as(login))
         }
-        Shape::Cluster => {
-            let cluster = cluster.insert(Cluster::start_with(users).await?);
+        Shape::RedisCluster => {
+            let cluster = cluster.insert(RedisCluster::start_with(users).await?);
             LOGINS.map(|login| cluster.url_as(login))
         }
     };
-    let mut stage = Stage::set_at(Kind::Embedded, via, &urls[1]).await?;
-    stage.publisher.set("AURA_REDIS_URL", &urls[0]);
+    let mut testbed = Testbed::prepare_at(StoreKind::Embedded, transport, &urls[1]).await?;
+    testbed.publisher.set("AURA_REDIS_URL", &urls[0]);
     if matches!(shape, Shape::Database) {
-        stage.set_all("AURA_REDIS_DATABASE", "1");
+        testbed.set_all("AURA_REDIS_DATABASE", "1");
     }
-    up(&mut stage).await?;
-    let arrived = events_arrive_again(&stage).await;
+    up(&mut testbed).await?;
+    let arrived = events_arrive_again(&testbed).await;
     let mut refused = BTreeSet::new();
     let nodes = cluster.iter().flat_map(|cluster| &cluster.nodes);
     for node in nodes
@@ -234,13 +234,13 @@ async fn in_one_shape(via: Via, shape: Shape, users: &[String]) -> Outcome {
         "denied: {refused:?}, {arrived:?}"
     );
     arrived?;
-    until_away(&stage, false).await
+    until_away(&testbed, false).await
 }
 
 #[tokio::test]
 async fn the_least_rights_are_enough_and_needed() -> Outcome {
-    for via in BOTH {
-        let (publisher, subscriber) = least_rights(via, 0);
+    for transport in BOTH {
+        let (publisher, subscriber) = least_rights(transport, 0);
         let users = users(&(publisher.clone(), subscriber.clone()));
         let redis = Redis::new()?
             .with_password("admin")
@@ -249,29 +249,34 @@ async fn the_least_rights_are_enough_and_needed() -> Outcome {
             .started()
             .await?;
         let urls = LOGINS.map(|login| format!("redis://{login}{}", redis.host()));
-        let mut stage = stage_on(redis, via, &urls[1]).await?;
-        stage.publisher.set("AURA_REDIS_URL", &urls[0]);
-        up(&mut stage).await?;
-        events_arrive(&stage)
+        let mut testbed = stage_on(redis, transport, &urls[1]).await?;
+        testbed.publisher.set("AURA_REDIS_URL", &urls[0]);
+        up(&mut testbed).await?;
+        events_arrive(&testbed)
             .await
-            .with_context(|| format!("{via:?}"))?;
-        until_away(&stage, false).await?;
-        let denied = denied(redis_of(&stage)?).await?;
+            .with_context(|| format!("{transport:?}"))?;
+        until_away(&testbed, false).await?;
+        let denied = denied(redis_of(&testbed)?).await?;
         ensure!(
             denied.iter().all(|what| what.ends_with(" client|setinfo")),
             "{denied:?} are denied as well"
         );
 
-        each_is_needed(&stage, via, &publisher, &subscriber)
+        each_is_needed(&testbed, transport, &publisher, &subscriber)
             .await
-            .with_context(|| format!("{via:?}"))?;
+            .with_context(|| format!("{transport:?}"))?;
     }
     Ok(())
 }
 
 /// Takes one right after the other, sees that it is missed, and gives it back.
-async fn each_is_needed(stage: &Stage, via: Via, publisher: &str, subscriber: &str) -> Outcome {
-    let redis = redis_of(stage)?;
+async fn each_is_needed(
+    testbed: &Testbed,
+    transport: Transport,
+    publisher: &str,
+    subscriber: &str,
+) -> Outcome {
+    let redis = redis_of(testbed)?;
     let commands = |rules: &str| {
         rules
             .split(' ')
@@ -286,13 +291,13 @@ async fn each_is_needed(stage: &Stage, via: Via, publisher: &str, subscriber: &s
             .tell(&["ACL", "SETUSER", "subscriber", &format!("-{command}")])
             .await?;
         redis.cut().await?;
-        until_away(stage, true)
+        until_away(testbed, true)
             .await
             .with_context(|| format!("without {command}"))?;
         redis
             .tell(&["ACL", "SETUSER", "subscriber", &format!("+{command}")])
             .await?;
-        events_arrive_again(stage)
+        events_arrive_again(testbed)
             .await
             .with_context(|| format!("with {command} again"))?;
     }
@@ -300,12 +305,12 @@ async fn each_is_needed(stage: &Stage, via: Via, publisher: &str, subscriber: &s
         redis
             .tell(&["ACL", "SETUSER", "publisher", &format!("-{command}")])
             .await?;
-        write_quickly(&stage.publisher.api(), "a", 1).await?;
+        write_quickly(&testbed.publisher.api(), "a", 1).await?;
         eventually("the publisher says what it may not do", async || {
-            let said = stage.publisher.output();
+            let said = testbed.publisher.output();
             ensure!(
                 said.contains("NOPERM") || said.contains("no permissions"),
-                "{via:?}: {said}"
+                "{transport:?}: {said}"
             );
             Ok(())
         })
@@ -313,8 +318,8 @@ async fn each_is_needed(stage: &Stage, via: Via, publisher: &str, subscriber: &s
         redis
             .tell(&["ACL", "SETUSER", "publisher", &format!("+{command}")])
             .await?;
-        stage.until_converged(FREE).await?;
-        events_arrive_again(stage).await?;
+        testbed.until_converged(FREE).await?;
+        events_arrive_again(testbed).await?;
     }
     Ok(())
 }
@@ -339,17 +344,17 @@ async fn denied(redis: &Redis) -> anyhow::Result<Vec<String>> {
 
 #[tokio::test]
 async fn by_tls() -> Outcome {
-    for via in BOTH {
+    for transport in BOTH {
         let redis = Redis::new()?.with_tls()?.started().await?;
         let (url, authority) = redis.tls()?;
-        let mut stage = stage_on(redis, via, &url).await?;
-        stage.set_all("SSL_CERT_FILE", &authority);
-        up(&mut stage).await?;
-        events_arrive(&stage).await?;
-        redis_of(&stage)?.cut().await?;
-        events_arrive_again(&stage)
+        let mut testbed = stage_on(redis, transport, &url).await?;
+        testbed.set_all("SSL_CERT_FILE", &authority);
+        up(&mut testbed).await?;
+        events_arrive(&testbed).await?;
+        redis_of(&testbed)?.cut().await?;
+        events_arrive_again(&testbed)
             .await
-            .with_context(|| format!("{via:?}"))?;
+            .with_context(|| format!("{transport:?}"))?;
     }
     Ok(())
 }
@@ -359,14 +364,14 @@ async fn by_tls() -> Outcome {
 async fn whom_nobody_trusts_hears_nothing() -> Outcome {
     let redis = Redis::new()?.with_tls()?.started().await?;
     let (url, _authority) = redis.tls()?;
-    let mut stage = stage_on(redis, Via::Streams, &url).await?;
-    up_without_redis(&mut stage).await?;
-    until_all_say(&stage, &["certificate"]).await?;
+    let mut testbed = stage_on(redis, Transport::Streams, &url).await?;
+    up_without_redis(&mut testbed).await?;
+    until_all_say(&testbed, &["certificate"]).await?;
 
     let redis = Redis::start().await?;
     let url = format!("rediss://{}", redis.host());
-    let mut stage = stage_on(redis, Via::PubSub, &url).await?;
-    up_without_redis(&mut stage).await
+    let mut testbed = stage_on(redis, Transport::PubSub, &url).await?;
+    up_without_redis(&mut testbed).await
 }
 
 /// What cannot be meant stops the start, and names the setting without the password.
@@ -378,12 +383,12 @@ async fn a_url_that_cannot_be_meant() -> Outcome {
         "127.0.0.1:6379",
     ] {
         let mut publisher = Service::publisher()?;
-        for (name, value) in Via::PubSub.redis_settings(url) {
+        for (name, value) in Transport::PubSub.redis_settings(url) {
             publisher.set(name, value);
         }
         publisher.launch()?;
         let process = publisher.process()?;
-        let ended = process.ended(e2e::wait::PATIENCE).await?;
+        let ended = process.ended(e2e::testbed::wait::TIMEOUT).await?;
         let said = process.said();
         ensure!(
             !ended.success() && said.contains("AURA_REDIS_URL") && !said.contains("hunter2"),

@@ -4,11 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use e2e::{
-    redis::Redis,
-    stage::{FREE, Kind, Stage, Via},
-    wait::eventually,
-};
+use e2e::testbed::{FREE, StoreKind, Testbed, Transport, redis::Redis, wait::eventually};
 use serde_json::json;
 
 use super::{
@@ -16,41 +12,41 @@ use super::{
 };
 
 /// A stage that has seen one event arrive.
-async fn warm(via: Via) -> anyhow::Result<Stage> {
-    let stage = Stage::start(Kind::Embedded, via).await?;
-    stage
+async fn warm(transport: Transport) -> anyhow::Result<Testbed> {
+    let testbed = Testbed::start(StoreKind::Embedded, transport).await?;
+    testbed
         .publisher
         .api()
         .create(FREE, &json!({"id": "a"}))
         .await?
         .expect(201)?;
-    stage.until_same(FREE, "a").await?;
-    Ok(stage)
+    testbed.until_same(FREE, "a").await?;
+    Ok(testbed)
 }
 
-async fn all_is_well(stage: &Stage) -> Outcome {
-    stage.until_converged(FREE).await?;
-    events_arrive_again(stage).await?;
-    until_away(stage, false).await
+async fn all_is_well(testbed: &Testbed) -> Outcome {
+    testbed.until_converged(FREE).await?;
+    events_arrive_again(testbed).await?;
+    until_away(testbed, false).await
 }
 
 #[tokio::test]
 async fn it_is_killed_and_comes_back_empty() -> Outcome {
-    for via in BOTH {
-        let mut stage = warm(via).await?;
-        stage.redis.as_mut().context("a redis")?.kill()?;
-        write_for(&stage.publisher.api(), Duration::from_secs(1)).await?;
-        until_away(&stage, true).await?;
-        for subscriber in &stage.subscribers {
+    for transport in BOTH {
+        let mut testbed = warm(transport).await?;
+        testbed.redis.as_mut().context("a redis")?.kill()?;
+        write_for(&testbed.publisher.api(), Duration::from_secs(1)).await?;
+        until_away(&testbed, true).await?;
+        for subscriber in &testbed.subscribers {
             ensure!(
                 subscriber.api().status_of("/readyz").await? < 300,
                 "a replica serves on without Redis"
             );
         }
-        stage.redis.as_mut().context("a redis")?.restart().await?;
-        all_is_well(&stage)
+        testbed.redis.as_mut().context("a redis")?.restart().await?;
+        all_is_well(&testbed)
             .await
-            .with_context(|| format!("{via:?}"))?;
+            .with_context(|| format!("{transport:?}"))?;
     }
     Ok(())
 }
@@ -58,54 +54,54 @@ async fn it_is_killed_and_comes_back_empty() -> Outcome {
 /// Nothing was written while it was away: then nothing but its return ends what the status says.
 #[tokio::test]
 async fn it_is_away_and_nobody_writes() -> Outcome {
-    for via in BOTH {
-        let mut stage = warm(via).await?;
-        stage.redis.as_mut().context("a redis")?.kill()?;
-        until_away(&stage, true).await?;
-        stage.redis.as_mut().context("a redis")?.restart().await?;
-        until_away(&stage, false)
+    for transport in BOTH {
+        let mut testbed = warm(transport).await?;
+        testbed.redis.as_mut().context("a redis")?.kill()?;
+        until_away(&testbed, true).await?;
+        testbed.redis.as_mut().context("a redis")?.restart().await?;
+        until_away(&testbed, false)
             .await
-            .with_context(|| format!("{via:?}"))?;
-        all_is_well(&stage)
+            .with_context(|| format!("{transport:?}"))?;
+        all_is_well(&testbed)
             .await
-            .with_context(|| format!("{via:?}"))?;
+            .with_context(|| format!("{transport:?}"))?;
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn it_comes_up_last() -> Outcome {
-    for via in BOTH {
-        let mut stage = Stage::set(Kind::Embedded, via).await?;
-        let redis = stage.redis.as_mut().context("a redis")?;
+    for transport in BOTH {
+        let mut testbed = Testbed::prepare(StoreKind::Embedded, transport).await?;
+        let redis = testbed.redis.as_mut().context("a redis")?;
         redis.kill()?;
-        stage.publisher.start().await?;
-        for subscriber in &mut stage.subscribers {
+        testbed.publisher.start().await?;
+        for subscriber in &mut testbed.subscribers {
             subscriber.start().await?;
         }
-        until_away(&stage, true).await?;
+        until_away(&testbed, true).await?;
         for number in 0..10 {
-            write_quickly(&stage.publisher.api(), "a", number).await?;
+            write_quickly(&testbed.publisher.api(), "a", number).await?;
         }
-        stage.redis.as_mut().context("a redis")?.restart().await?;
-        all_is_well(&stage)
+        testbed.redis.as_mut().context("a redis")?.restart().await?;
+        all_is_well(&testbed)
             .await
-            .with_context(|| format!("{via:?}"))?;
+            .with_context(|| format!("{transport:?}"))?;
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn every_connection_is_cut_while_clients_write() -> Outcome {
-    for via in BOTH {
-        let stage = warm(via).await?;
+    for transport in BOTH {
+        let testbed = warm(transport).await?;
         for _again in 0..5 {
-            redis_of(&stage)?.cut().await?;
-            write_for(&stage.publisher.api(), Duration::from_millis(300)).await?;
+            redis_of(&testbed)?.cut().await?;
+            write_for(&testbed.publisher.api(), Duration::from_millis(300)).await?;
         }
-        all_is_well(&stage)
+        all_is_well(&testbed)
             .await
-            .with_context(|| format!("{via:?}"))?;
+            .with_context(|| format!("{transport:?}"))?;
     }
     Ok(())
 }
@@ -114,50 +110,50 @@ async fn every_connection_is_cut_while_clients_write() -> Outcome {
 /// alone brings it.
 #[tokio::test]
 async fn a_reconnect_brings_what_nobody_heard() -> Outcome {
-    let mut stage = Stage::set(Kind::Embedded, Via::PubSub).await?;
-    stage
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::PubSub).await?;
+    testbed
         .publisher
         .set("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
-    stage.publisher.start().await?;
-    stage.start_subscribers().await?;
-    write_quickly(&stage.publisher.api(), "a", 1).await?;
-    for subscriber in &stage.subscribers {
+    testbed.publisher.start().await?;
+    testbed.start_subscribers().await?;
+    write_quickly(&testbed.publisher.api(), "a", 1).await?;
+    for subscriber in &testbed.subscribers {
         ensure!(
             subscriber.api().head(FREE).await?.revision == 0,
             "nobody has told it"
         );
     }
-    redis_of(&stage)?.cut().await?;
-    stage.until_converged(FREE).await
+    redis_of(&testbed)?.cut().await?;
+    testbed.until_converged(FREE).await
 }
 
 #[tokio::test]
 async fn it_is_paused() -> Outcome {
-    for via in BOTH {
-        let stage = warm(via).await?;
-        redis_of(&stage)?
+    for transport in BOTH {
+        let testbed = warm(transport).await?;
+        redis_of(&testbed)?
             .tell(&["CLIENT", "PAUSE", "3000", "ALL"])
             .await?;
-        write_for(&stage.publisher.api(), Duration::from_secs(2)).await?;
-        all_is_well(&stage)
+        write_for(&testbed.publisher.api(), Duration::from_secs(2)).await?;
+        all_is_well(&testbed)
             .await
-            .with_context(|| format!("{via:?}"))?;
+            .with_context(|| format!("{transport:?}"))?;
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn it_is_frozen() -> Outcome {
-    for via in BOTH {
-        let stage = warm(via).await?;
-        let redis = redis_of(&stage)?;
+    for transport in BOTH {
+        let testbed = warm(transport).await?;
+        let redis = redis_of(&testbed)?;
         redis.freeze()?;
-        let written = write_for(&stage.publisher.api(), Duration::from_secs(5)).await;
+        let written = write_for(&testbed.publisher.api(), Duration::from_secs(5)).await;
         redis.thaw()?;
         written?;
-        all_is_well(&stage)
+        all_is_well(&testbed)
             .await
-            .with_context(|| format!("{via:?}"))?;
+            .with_context(|| format!("{transport:?}"))?;
     }
     Ok(())
 }
@@ -165,16 +161,16 @@ async fn it_is_frozen() -> Outcome {
 /// Frozen for longer than anybody waits: that is told, though no connection broke.
 #[tokio::test]
 async fn a_frozen_one_is_noticed() -> Outcome {
-    for via in BOTH {
-        let stage = warm(via).await?;
-        let redis = redis_of(&stage)?;
+    for transport in BOTH {
+        let testbed = warm(transport).await?;
+        let redis = redis_of(&testbed)?;
         redis.freeze()?;
-        let noticed = until_away(&stage, true).await;
+        let noticed = until_away(&testbed, true).await;
         redis.thaw()?;
-        noticed.with_context(|| format!("{via:?}"))?;
-        all_is_well(&stage)
+        noticed.with_context(|| format!("{transport:?}"))?;
+        all_is_well(&testbed)
             .await
-            .with_context(|| format!("{via:?}"))?;
+            .with_context(|| format!("{transport:?}"))?;
     }
     Ok(())
 }
@@ -182,35 +178,42 @@ async fn a_frozen_one_is_noticed() -> Outcome {
 /// Nobody waits for it at the end either, whatever is owed.
 #[tokio::test]
 async fn services_stop_while_it_is_frozen() -> Outcome {
-    for via in BOTH {
-        let mut stage = warm(via).await?;
-        redis_of(&stage)?.freeze()?;
-        write_for(&stage.publisher.api(), Duration::from_millis(500)).await?;
-        for service in stage.subscribers.iter_mut().chain([&mut stage.publisher]) {
+    for transport in BOTH {
+        let mut testbed = warm(transport).await?;
+        redis_of(&testbed)?.freeze()?;
+        write_for(&testbed.publisher.api(), Duration::from_millis(500)).await?;
+        for service in testbed
+            .subscribers
+            .iter_mut()
+            .chain([&mut testbed.publisher])
+        {
             let began = Instant::now();
-            service.stop().await.with_context(|| format!("{via:?}"))?;
+            service
+                .stop()
+                .await
+                .with_context(|| format!("{transport:?}"))?;
             ensure!(
                 began.elapsed() < Duration::from_secs(10),
-                "{via:?}: it took {:?}",
+                "{transport:?}: it took {:?}",
                 began.elapsed()
             );
         }
-        redis_of(&stage)?.thaw()?;
+        redis_of(&testbed)?.thaw()?;
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn it_is_emptied() -> Outcome {
-    for via in BOTH {
-        let stage = warm(via).await?;
+    for transport in BOTH {
+        let testbed = warm(transport).await?;
         for _again in 0..3 {
-            redis_of(&stage)?.tell(&["FLUSHALL"]).await?;
-            write_for(&stage.publisher.api(), Duration::from_millis(300)).await?;
+            redis_of(&testbed)?.tell(&["FLUSHALL"]).await?;
+            write_for(&testbed.publisher.api(), Duration::from_millis(300)).await?;
         }
-        all_is_well(&stage)
+        all_is_well(&testbed)
             .await
-            .with_context(|| format!("{via:?}"))?;
+            .with_context(|| format!("{transport:?}"))?;
     }
     Ok(())
 }
@@ -218,20 +221,20 @@ async fn it_is_emptied() -> Outcome {
 /// What is owed when publisher and Redis die together is published by the publisher's next life.
 #[tokio::test]
 async fn what_is_owed_outlives_the_publisher() -> Outcome {
-    for via in BOTH {
-        let mut stage = warm(via).await?;
-        stage.redis.as_mut().context("a redis")?.kill()?;
+    for transport in BOTH {
+        let mut testbed = warm(transport).await?;
+        testbed.redis.as_mut().context("a redis")?.kill()?;
         for number in 0..20 {
-            write_quickly(&stage.publisher.api(), "a", number).await?;
+            write_quickly(&testbed.publisher.api(), "a", number).await?;
         }
-        stage.publisher.kill()?;
-        stage.redis.as_mut().context("a redis")?.restart().await?;
-        until_away(&stage, false).await?;
-        stage.publisher.start().await?;
-        all_is_well(&stage)
+        testbed.publisher.kill()?;
+        testbed.redis.as_mut().context("a redis")?.restart().await?;
+        until_away(&testbed, false).await?;
+        testbed.publisher.start().await?;
+        all_is_well(&testbed)
             .await
-            .with_context(|| format!("{via:?}"))?;
-        for subscriber in &stage.subscribers {
+            .with_context(|| format!("{transport:?}"))?;
+        for subscriber in &testbed.subscribers {
             eventually("nothing is lacking", async || {
                 let said = status(subscriber).await?;
                 ensure!(
@@ -253,16 +256,17 @@ async fn a_slow_reader_is_cut_off() -> Outcome {
         .with("client-output-buffer-limit pubsub 64kb 64kb 1")
         .started()
         .await?;
-    let mut stage = Stage::set_at(Kind::Embedded, Via::PubSub, &redis.url()).await?;
-    stage.publisher.start().await?;
-    stage.start_subscribers().await?;
+    let mut testbed =
+        Testbed::prepare_at(StoreKind::Embedded, Transport::PubSub, &redis.url()).await?;
+    testbed.publisher.start().await?;
+    testbed.start_subscribers().await?;
     eventually("both listen", async || {
         ensure!(redis.listeners().await? == 2, "not yet");
         Ok(())
     })
     .await?;
-    stage.subscribers[0].pause()?;
-    let api = stage.publisher.api();
+    testbed.subscribers[0].pause()?;
+    let api = testbed.publisher.api();
     let text = "x".repeat(40_000);
     // More than the buffers of two kernels and of Redis hold.
     let mut written = Ok(());
@@ -277,10 +281,10 @@ async fn a_slow_reader_is_cut_off() -> Outcome {
         }
     }
     let listeners = redis.listeners().await;
-    stage.subscribers[0].resume()?;
+    testbed.subscribers[0].resume()?;
     written?;
     ensure!(listeners? == 1, "it was not cut off");
-    stage.until_converged(FREE).await?;
+    testbed.until_converged(FREE).await?;
     eventually("both listen again", async || {
         ensure!(redis.listeners().await? == 2, "not yet");
         Ok(())

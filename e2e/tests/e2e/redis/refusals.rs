@@ -6,19 +6,22 @@ use std::net::TcpListener;
 use anyhow::{Context, ensure};
 use e2e::{
     client::Api,
-    process::folder,
-    redis::{Redis, cluster::Cluster},
-    services::Service,
-    stage::{CHANNELS, FREE, Kind, Stage, Via, sample},
-    wait::eventually,
+    testbed::{
+        CHANNELS, FREE, StoreKind, Testbed, Transport,
+        process::folder,
+        redis::{Redis, cluster::RedisCluster},
+        sample,
+        services::Service,
+        wait::eventually,
+    },
 };
 use serde_json::json;
 
 use super::{BOTH, Outcome, events_arrive, redis_of, status, until_away};
 
 /// Lines of the log of both sides that say so.
-fn lines(stage: &Stage, what: &str) -> usize {
-    let all = std::iter::once(&stage.publisher).chain(&stage.subscribers);
+fn lines(testbed: &Testbed, what: &str) -> usize {
+    let all = std::iter::once(&testbed.publisher).chain(&testbed.subscribers);
     all.map(|service| {
         service
             .output()
@@ -34,25 +37,25 @@ fn lines(stage: &Stage, what: &str) -> usize {
 #[tokio::test]
 async fn a_silent_node_holds_up_nobody() -> Outcome {
     let silent = TcpListener::bind("127.0.0.1:0")?;
-    let cluster = Cluster::start().await?;
+    let cluster = RedisCluster::start().await?;
     let url = format!(
         "redis-cluster://{}?node={}",
         silent.local_addr()?,
         cluster.nodes[1].host()
     );
-    for via in BOTH {
-        let mut stage = Stage::set_at(Kind::Embedded, via, &url).await?;
-        stage.publisher.start().await?;
-        stage.start_subscribers().await?;
+    for transport in BOTH {
+        let mut testbed = Testbed::prepare_at(StoreKind::Embedded, transport, &url).await?;
+        testbed.publisher.start().await?;
+        testbed.start_subscribers().await?;
         eventually("both listen", async || {
             ensure!(cluster.listeners().await? == 2, "not yet");
             Ok(())
         })
         .await
-        .with_context(|| stage.subscribers[0].output())?;
-        events_arrive(&stage)
+        .with_context(|| testbed.subscribers[0].output())?;
+        events_arrive(&testbed)
             .await
-            .with_context(|| format!("{via:?}"))?;
+            .with_context(|| format!("{transport:?}"))?;
     }
     Ok(())
 }
@@ -61,50 +64,50 @@ async fn a_silent_node_holds_up_nobody() -> Outcome {
 /// on their events.
 #[tokio::test]
 async fn one_stream_that_cannot_be_read_silences_no_other() -> Outcome {
-    let mut stage = Stage::set(Kind::Embedded, Via::Streams).await?;
-    redis_of(&stage)?
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Streams).await?;
+    redis_of(&testbed)?
         .tell(&[
             "SET",
             &format!("{{0__:aura-config}}:{CHANNELS}"),
             "no stream",
         ])
         .await?;
-    stage.publisher.start().await?;
-    stage.start_subscribers().await?;
+    testbed.publisher.start().await?;
+    testbed.start_subscribers().await?;
     eventually("it stands", async || {
-        ensure!(lines(&stage, "cannot be read") == 2, "not yet");
+        ensure!(lines(&testbed, "cannot be read") == 2, "not yet");
         Ok(())
     })
     .await?;
-    let api = stage.publisher.api();
+    let api = testbed.publisher.api();
     api.create(CHANNELS, &sample(CHANNELS)?)
         .await?
         .expect(201)?;
     for _event in 0..5 {
-        events_arrive(&stage).await?;
+        events_arrive(&testbed).await?;
     }
     ensure!(
-        lines(&stage, "INFO events come") == 2,
+        lines(&testbed, "INFO events come") == 2,
         "it came and went:\n{}",
-        stage.subscribers[0].output()
+        testbed.subscribers[0].output()
     );
     eventually("it is told once that it cannot be published", async || {
         ensure!(
-            lines(&stage, "cannot be published") == 1,
+            lines(&testbed, "cannot be published") == 1,
             "not once:\n{}",
-            stage.publisher.output()
+            testbed.publisher.output()
         );
         Ok(())
     })
     .await?;
-    redis_of(&stage)?
+    redis_of(&testbed)?
         .tell(&["DEL", &format!("{{0__:aura-config}}:{CHANNELS}")])
         .await?;
-    stage.until_converged(CHANNELS).await?;
+    testbed.until_converged(CHANNELS).await?;
     ensure!(
-        lines(&stage, "cannot be published") == 1,
+        lines(&testbed, "cannot be published") == 1,
         "once more:\n{}",
-        stage.publisher.output()
+        testbed.publisher.output()
     );
     Ok(())
 }
@@ -116,14 +119,15 @@ async fn a_right_that_is_lacking_is_an_answer() -> Outcome {
         .with("user listener on >secret &* -@all +psubscribe")
         .started()
         .await?;
-    let mut stage = Stage::set_at(Kind::Embedded, Via::PubSub, &redis.url()).await?;
+    let mut testbed =
+        Testbed::prepare_at(StoreKind::Embedded, Transport::PubSub, &redis.url()).await?;
     let url = redis.url_as("listener", "secret");
-    stage
+    testbed
         .subscribers
         .iter_mut()
         .for_each(|subscriber| subscriber.set("AURA_REDIS_URL", url.clone()));
-    stage.publisher.start().await?;
-    stage.start_subscribers().await?;
+    testbed.publisher.start().await?;
+    testbed.start_subscribers().await?;
     eventually("both listen", async || {
         ensure!(redis.listeners().await? == 2, "not yet");
         Ok(())
@@ -133,19 +137,19 @@ async fn a_right_that_is_lacking_is_an_answer() -> Outcome {
     eventually("it was asked a few times", async || {
         let refused = format!("{:?}", log().await?);
         ensure!(refused.contains("ping"), "{refused}");
-        events_arrive(&stage).await?;
+        events_arrive(&testbed).await?;
         ensure!(
-            status(&stage.subscribers[0]).await?.events.applied >= 10,
+            status(&testbed.subscribers[0]).await?.events.applied >= 10,
             "not yet"
         );
         Ok(())
     })
     .await?;
-    until_away(&stage, false).await?;
+    until_away(&testbed, false).await?;
     ensure!(
-        lines(&stage, "INFO events come") == 2,
+        lines(&testbed, "INFO events come") == 2,
         "it came and went:\n{}",
-        stage.subscribers[0].output()
+        testbed.subscribers[0].output()
     );
     Ok(())
 }
@@ -154,16 +158,16 @@ async fn a_right_that_is_lacking_is_an_answer() -> Outcome {
 /// made anew meanwhile: who comes back to Redis alone reads it again.
 #[tokio::test]
 async fn a_reconnect_does_not_move_what_is_kept() -> Outcome {
-    let mut stage = Stage::set(Kind::Embedded, Via::Streams).await?;
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Streams).await?;
     let kept = folder()?;
-    stage.subscribers[0].set(
+    testbed.subscribers[0].set(
         "AURA_CONFIGURATION_SNAPSHOT_DIR",
         kept.path().display().to_string(),
     );
-    stage.publisher.start().await?;
-    stage.start_subscribers().await?;
-    events_arrive(&stage).await?;
-    let head = stage.publisher.api().head(FREE).await?;
+    testbed.publisher.start().await?;
+    testbed.start_subscribers().await?;
+    events_arrive(&testbed).await?;
+    let head = testbed.publisher.api().head(FREE).await?;
     let part = json!([{"collection": FREE, "first": head.revision + 1, "last": head.revision + 2}]);
     let member = |id: &str, revision: u64| {
         json!({"collection": FREE, "op": "Create", "id": id, "configData": {"id": id}, "revision": revision,
@@ -172,14 +176,14 @@ async fn a_reconnect_does_not_move_what_is_kept() -> Outcome {
     };
     let key = format!("{{0__:aura-config}}:{FREE}");
     // It has no such revisions, and would take a report of them for a sign of a restored database.
-    stage.publisher.kill()?;
-    let redis = redis_of(&stage)?;
+    testbed.publisher.kill()?;
+    let redis = redis_of(&testbed)?;
     redis
         .tell(&["XADD", &key, "*", "data", &member("one", head.revision + 1)])
         .await?;
     let staged = async |subscriber: &Service| anyhow::Ok(status(subscriber).await?.events.staged);
     eventually("it waits", async || {
-        ensure!(staged(&stage.subscribers[0]).await? == 1, "not yet");
+        ensure!(staged(&testbed.subscribers[0]).await? == 1, "not yet");
         Ok(())
     })
     .await?;
@@ -193,18 +197,18 @@ async fn a_reconnect_does_not_move_what_is_kept() -> Outcome {
     redis.tell(&["XADD", &key, "*", "data", "garbage"]).await?;
     eventually("it goes on", async || {
         ensure!(
-            status(&stage.subscribers[0]).await?.events.dropped == 1,
+            status(&testbed.subscribers[0]).await?.events.dropped == 1,
             "not yet"
         );
         Ok(())
     })
     .await?;
-    stage.subscribers[0].stop().await?;
-    redis_of(&stage)?
+    testbed.subscribers[0].stop().await?;
+    redis_of(&testbed)?
         .tell(&["XADD", &key, "*", "data", &member("two", head.revision + 2)])
         .await?;
-    stage.subscribers[0].launch()?;
-    let api: Api = stage.subscribers[0].api();
+    testbed.subscribers[0].launch()?;
+    let api: Api = testbed.subscribers[0].api();
     eventually("the set is whole, with Redis alone", async || {
         for id in ["one", "two"] {
             api.document(FREE, id).await?.expect(200)?;
@@ -212,5 +216,5 @@ async fn a_reconnect_does_not_move_what_is_kept() -> Outcome {
         Ok(())
     })
     .await
-    .with_context(|| stage.subscribers[0].output())
+    .with_context(|| testbed.subscribers[0].output())
 }

@@ -3,19 +3,19 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use e2e::{
-    redis::{cluster::Cluster, sentinel::Watched},
-    stage::{FREE, Kind, Stage, Via},
+use e2e::testbed::{
+    FREE, StoreKind, Testbed, Transport,
+    redis::{cluster::RedisCluster, sentinel::SentinelSetup},
     wait::eventually,
 };
 
 use super::{BOTH, Outcome, events_arrive, events_arrive_again, until_away, write_for};
 
-async fn up(url: &str, via: Via) -> anyhow::Result<Stage> {
-    let mut stage = Stage::set_at(Kind::Embedded, via, url).await?;
-    stage.publisher.start().await?;
-    stage.start_subscribers().await?;
-    Ok(stage)
+async fn up(url: &str, transport: Transport) -> anyhow::Result<Testbed> {
+    let mut testbed = Testbed::prepare_at(StoreKind::Embedded, transport, url).await?;
+    testbed.publisher.start().await?;
+    testbed.start_subscribers().await?;
+    Ok(testbed)
 }
 
 async fn until_listening<F: Future<Output = anyhow::Result<usize>>>(
@@ -31,27 +31,27 @@ async fn until_listening<F: Future<Output = anyhow::Result<usize>>>(
 
 #[tokio::test]
 async fn a_master_dies_while_clients_write() -> Outcome {
-    for (via, password, sentinel) in [
-        (Via::PubSub, None, None),
-        (Via::Streams, Some("servers"), Some("sentinels")),
+    for (transport, password, sentinel) in [
+        (Transport::PubSub, None, None),
+        (Transport::Streams, Some("servers"), Some("sentinels")),
     ] {
-        let mut watched = Watched::start(password, sentinel).await?;
-        let stage = up(&watched.url(), via).await?;
+        let mut watched = SentinelSetup::start(password, sentinel).await?;
+        let testbed = up(&watched.url(), transport).await?;
         until_listening(async || watched.master.listeners().await)
             .await
-            .with_context(|| stage.publisher.output())?;
-        events_arrive(&stage).await?;
+            .with_context(|| testbed.publisher.output())?;
+        events_arrive(&testbed).await?;
         watched.master.kill()?;
-        write_for(&stage.publisher.api(), Duration::from_secs(2)).await?;
+        write_for(&testbed.publisher.api(), Duration::from_secs(2)).await?;
         watched.until_failed_over().await?;
-        stage
+        testbed
             .until_converged(FREE)
             .await
-            .with_context(|| format!("{via:?}"))?;
-        events_arrive_again(&stage)
+            .with_context(|| format!("{transport:?}"))?;
+        events_arrive_again(&testbed)
             .await
-            .with_context(|| format!("{via:?}"))?;
-        until_away(&stage, false).await?;
+            .with_context(|| format!("{transport:?}"))?;
+        until_away(&testbed, false).await?;
     }
     Ok(())
 }
@@ -59,27 +59,27 @@ async fn a_master_dies_while_clients_write() -> Outcome {
 /// The old master lives on as a replica: it answers, and is not to be listened to any more.
 #[tokio::test]
 async fn a_master_steps_down() -> Outcome {
-    for via in BOTH {
-        let watched = Watched::start(None, None).await?;
-        let stage = up(&watched.url(), via).await?;
+    for transport in BOTH {
+        let watched = SentinelSetup::start(None, None).await?;
+        let testbed = up(&watched.url(), transport).await?;
         until_listening(async || watched.master.listeners().await).await?;
-        events_arrive(&stage).await?;
+        events_arrive(&testbed).await?;
         watched.fail_over().await?;
-        write_for(&stage.publisher.api(), Duration::from_secs(1)).await?;
+        write_for(&testbed.publisher.api(), Duration::from_secs(1)).await?;
         watched.until_failed_over().await?;
         until_listening(async || watched.replica.listeners().await)
             .await
-            .with_context(|| format!("{via:?}"))?;
+            .with_context(|| format!("{transport:?}"))?;
         // What the old master took after the replica had left it is lost with what it held; the
         // next event tells of it.
-        events_arrive_again(&stage)
+        events_arrive_again(&testbed)
             .await
-            .with_context(|| format!("{via:?}"))?;
-        stage
+            .with_context(|| format!("{transport:?}"))?;
+        testbed
             .until_converged(FREE)
             .await
-            .with_context(|| format!("{via:?}"))?;
-        until_away(&stage, false).await?;
+            .with_context(|| format!("{transport:?}"))?;
+        until_away(&testbed, false).await?;
     }
     Ok(())
 }
@@ -88,27 +88,27 @@ async fn a_master_steps_down() -> Outcome {
 /// a moment.
 #[tokio::test]
 async fn a_master_hangs_and_wakes() -> Outcome {
-    for via in BOTH {
-        let watched = Watched::start(None, None).await?;
-        let stage = up(&watched.url(), via).await?;
+    for transport in BOTH {
+        let watched = SentinelSetup::start(None, None).await?;
+        let testbed = up(&watched.url(), transport).await?;
         until_listening(async || watched.master.listeners().await).await?;
-        events_arrive(&stage).await?;
+        events_arrive(&testbed).await?;
         watched.master.freeze()?;
-        let written = write_for(&stage.publisher.api(), Duration::from_secs(2)).await;
+        let written = write_for(&testbed.publisher.api(), Duration::from_secs(2)).await;
         let failed_over = watched.until_failed_over().await;
         let listening = until_listening(async || watched.replica.listeners().await).await;
         watched.master.thaw()?;
         written?;
         failed_over?;
-        listening.with_context(|| format!("{via:?}"))?;
-        events_arrive_again(&stage)
+        listening.with_context(|| format!("{transport:?}"))?;
+        events_arrive_again(&testbed)
             .await
-            .with_context(|| format!("{via:?}"))?;
-        stage
+            .with_context(|| format!("{transport:?}"))?;
+        testbed
             .until_converged(FREE)
             .await
-            .with_context(|| format!("{via:?}"))?;
-        until_away(&stage, false).await?;
+            .with_context(|| format!("{transport:?}"))?;
+        until_away(&testbed, false).await?;
     }
     Ok(())
 }
@@ -116,27 +116,27 @@ async fn a_master_hangs_and_wakes() -> Outcome {
 /// Each node in turn dies and comes back, and clients write all the while.
 #[tokio::test]
 async fn the_nodes_of_a_cluster_die_in_turn() -> Outcome {
-    for via in BOTH {
-        let mut cluster = Cluster::start().await?;
-        let stage = up(&cluster.url(), via).await?;
+    for transport in BOTH {
+        let mut cluster = RedisCluster::start().await?;
+        let testbed = up(&cluster.url(), transport).await?;
         until_listening(async || cluster.listeners().await)
             .await
-            .with_context(|| stage.publisher.output())?;
-        events_arrive(&stage).await?;
+            .with_context(|| testbed.publisher.output())?;
+        events_arrive(&testbed).await?;
         for index in 0..cluster.nodes.len() {
             cluster.nodes[index].kill()?;
-            write_for(&stage.publisher.api(), Duration::from_millis(500)).await?;
+            write_for(&testbed.publisher.api(), Duration::from_millis(500)).await?;
             cluster.nodes[index].restart().await?;
             cluster.until_whole().await?;
-            stage
+            testbed
                 .until_converged(FREE)
                 .await
-                .with_context(|| format!("{via:?}, node {index}"))?;
-            events_arrive_again(&stage)
+                .with_context(|| format!("{transport:?}, node {index}"))?;
+            events_arrive_again(&testbed)
                 .await
-                .with_context(|| format!("{via:?}, node {index}"))?;
+                .with_context(|| format!("{transport:?}, node {index}"))?;
         }
-        until_away(&stage, false).await?;
+        until_away(&testbed, false).await?;
     }
     Ok(())
 }
@@ -144,13 +144,13 @@ async fn the_nodes_of_a_cluster_die_in_turn() -> Outcome {
 /// All streams are on one node, whatever their collections are called; and any node leads to it.
 #[tokio::test]
 async fn the_streams_of_a_cluster_stay_together() -> Outcome {
-    let cluster = Cluster::start().await?;
+    let cluster = RedisCluster::start().await?;
     let holder = cluster.holder("{0__:aura-config}:FreeForm").await?;
     let elsewhere = (holder + 1) % cluster.nodes.len();
     let url = format!("redis-cluster://{}", cluster.nodes[elsewhere].host());
-    let stage = up(&url, Via::Streams).await?;
+    let testbed = up(&url, Transport::Streams).await?;
     until_listening(async || cluster.nodes[holder].listeners().await).await?;
-    events_arrive(&stage).await?;
+    events_arrive(&testbed).await?;
     for (index, node) in cluster.nodes.iter().enumerate() {
         let keys = node.tell(&["DBSIZE"]).await?.into_integer()?;
         ensure!(

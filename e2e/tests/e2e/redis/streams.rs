@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use contract::Head;
-use e2e::{
-    redis::Redis,
-    stage::{CHANNELS, COLLECTIONS, FREE, Kind, Stage, Via, numbered, sample},
+use e2e::testbed::{
+    CHANNELS, COLLECTIONS, FREE, StoreKind, Testbed, Transport, numbered, redis::Redis, sample,
     wait::eventually,
 };
 use futures_util::future::try_join_all;
@@ -28,30 +27,32 @@ async fn length(redis: &Redis, collection: &str) -> anyhow::Result<i64> {
 }
 
 /// A stage whose first replica keeps what it holds in a folder.
-async fn keeping(length: Option<&str>) -> anyhow::Result<(Stage, tempfile::TempDir)> {
-    let mut stage = Stage::set(Kind::Embedded, Via::Streams).await?;
-    let folder = e2e::process::folder()?;
-    stage.subscribers[0].set(
+async fn keeping(length: Option<&str>) -> anyhow::Result<(Testbed, tempfile::TempDir)> {
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Streams).await?;
+    let folder = e2e::testbed::process::folder()?;
+    testbed.subscribers[0].set(
         "AURA_CONFIGURATION_SNAPSHOT_DIR",
         folder.path().display().to_string(),
     );
     if let Some(length) = length {
-        stage.publisher.set("AURA_REDIS_STREAM_MAX_LENGTH", length);
+        testbed
+            .publisher
+            .set("AURA_REDIS_STREAM_MAX_LENGTH", length);
     }
-    stage.publisher.start().await?;
-    stage.start_subscribers().await?;
-    stage
+    testbed.publisher.start().await?;
+    testbed.start_subscribers().await?;
+    testbed
         .publisher
         .api()
         .create(FREE, &json!({"id": "a"}))
         .await?
         .expect(201)?;
-    stage.until_same(FREE, "a").await?;
-    Ok((stage, folder))
+    testbed.until_same(FREE, "a").await?;
+    Ok((testbed, folder))
 }
 
-async fn write(stage: &Stage, ids: std::ops::Range<u64>) -> Outcome {
-    let api = &stage.publisher.api();
+async fn write(testbed: &Testbed, ids: std::ops::Range<u64>) -> Outcome {
+    let api = &testbed.publisher.api();
     for id in ids {
         api.create(FREE, &json!({"id": format!("n{id}")}))
             .await?
@@ -71,10 +72,10 @@ fn place(head: &Head) -> impl PartialEq + std::fmt::Debug + use<> {
 
 /// Waits until the second replica has everything, which then came through Redis; stops the
 /// publisher; and starts the first replica, which has Redis alone.
-async fn comes_back_to_redis_alone(stage: &mut Stage) -> Outcome {
-    let truth = stage.publisher.api().head(FREE).await?;
+async fn comes_back_to_redis_alone(testbed: &mut Testbed) -> Outcome {
+    let truth = testbed.publisher.api().head(FREE).await?;
     eventually("all events are in the stream", async || {
-        let there = length(redis_of(stage)?, FREE).await?;
+        let there = length(redis_of(testbed)?, FREE).await?;
         ensure!(
             there as u64 >= truth.revision,
             "{there} of {}",
@@ -83,9 +84,9 @@ async fn comes_back_to_redis_alone(stage: &mut Stage) -> Outcome {
         Ok(())
     })
     .await?;
-    stage.publisher.stop().await?;
-    stage.subscribers[0].start().await?;
-    let api = stage.subscribers[0].api();
+    testbed.publisher.stop().await?;
+    testbed.subscribers[0].start().await?;
+    let api = testbed.subscribers[0].api();
     eventually("it has everything without its publisher", async || {
         let head = api.head(FREE).await?;
         ensure!(
@@ -95,8 +96,8 @@ async fn comes_back_to_redis_alone(stage: &mut Stage) -> Outcome {
         Ok(())
     })
     .await
-    .with_context(|| stage.subscribers[0].output())?;
-    let healing = status(&stage.subscribers[0]).await?.sync;
+    .with_context(|| testbed.subscribers[0].output())?;
+    let healing = status(&testbed.subscribers[0]).await?.sync;
     ensure!(
         (healing.loads, healing.pages) == (0, 0),
         "it came by another way: {healing:?}"
@@ -108,80 +109,80 @@ async fn comes_back_to_redis_alone(stage: &mut Stage) -> Outcome {
 /// what was held.
 #[tokio::test]
 async fn a_replica_comes_back_to_redis_alone() -> Outcome {
-    let (mut stage, _folder) = keeping(None).await?;
-    stage.subscribers[0].stop().await?;
-    write(&stage, 0..50).await?;
-    comes_back_to_redis_alone(&mut stage).await?;
+    let (mut testbed, _folder) = keeping(None).await?;
+    testbed.subscribers[0].stop().await?;
+    write(&testbed, 0..50).await?;
+    comes_back_to_redis_alone(&mut testbed).await?;
 
-    stage.publisher.start().await?;
-    write(&stage, 50..60).await?;
-    stage.until_converged(FREE).await?;
-    stage.subscribers[0].kill()?;
-    write(&stage, 60..100).await?;
-    comes_back_to_redis_alone(&mut stage).await
+    testbed.publisher.start().await?;
+    write(&testbed, 50..60).await?;
+    testbed.until_converged(FREE).await?;
+    testbed.subscribers[0].kill()?;
+    write(&testbed, 60..100).await?;
+    comes_back_to_redis_alone(&mut testbed).await
 }
 
 /// What the cursor names is gone: the publisher has the rest, at once or whenever it comes back.
 #[tokio::test]
 async fn the_cursor_was_trimmed_away() -> Outcome {
-    let (mut stage, _folder) = keeping(Some("10")).await?;
-    stage.subscribers[0].stop().await?;
-    write(&stage, 0..400).await?;
+    let (mut testbed, _folder) = keeping(Some("10")).await?;
+    testbed.subscribers[0].stop().await?;
+    write(&testbed, 0..400).await?;
     eventually("the stream is trimmed", async || {
-        let there = length(redis_of(&stage)?, FREE).await?;
+        let there = length(redis_of(&testbed)?, FREE).await?;
         // Redis trims whole nodes of 100 entries.
         ensure!(there <= 210, "{there}");
         Ok(())
     })
     .await?;
-    stage.subscribers[0].start().await?;
-    stage.until_converged(FREE).await?;
-    events_arrive(&stage).await?;
+    testbed.subscribers[0].start().await?;
+    testbed.until_converged(FREE).await?;
+    events_arrive(&testbed).await?;
 
-    stage.subscribers[0].stop().await?;
-    write(&stage, 400..800).await?;
-    stage.until_converged_at(1, FREE).await?;
-    stage.publisher.stop().await?;
-    stage.subscribers[0].start().await?;
-    until_away(&stage, false).await?;
-    stage.publisher.start().await?;
-    stage.until_converged(FREE).await?;
-    events_arrive(&stage).await
+    testbed.subscribers[0].stop().await?;
+    write(&testbed, 400..800).await?;
+    testbed.until_converged_at(1, FREE).await?;
+    testbed.publisher.stop().await?;
+    testbed.subscribers[0].start().await?;
+    until_away(&testbed, false).await?;
+    testbed.publisher.start().await?;
+    testbed.until_converged(FREE).await?;
+    events_arrive(&testbed).await
 }
 
 /// The same while it is connected, and does not read for a while.
 #[tokio::test]
 async fn the_stream_was_trimmed_past_a_frozen_replica() -> Outcome {
-    let (mut stage, _folder) = keeping(Some("10")).await?;
-    stage.subscribers[0].pause()?;
-    write(&stage, 0..400).await?;
-    stage.until_converged_at(1, FREE).await?;
-    stage.subscribers[0].resume()?;
-    stage.until_converged(FREE).await?;
-    events_arrive(&stage).await
+    let (mut testbed, _folder) = keeping(Some("10")).await?;
+    testbed.subscribers[0].pause()?;
+    write(&testbed, 0..400).await?;
+    testbed.until_converged_at(1, FREE).await?;
+    testbed.subscribers[0].resume()?;
+    testbed.until_converged(FREE).await?;
+    events_arrive(&testbed).await
 }
 
 #[tokio::test]
 async fn streams_are_deleted_and_emptied() -> Outcome {
-    let stage = Stage::start(Kind::Embedded, Via::Streams).await?;
-    events_arrive(&stage).await?;
+    let testbed = Testbed::start(StoreKind::Embedded, Transport::Streams).await?;
+    events_arrive(&testbed).await?;
     for command in [
         vec!["DEL".to_owned(), stream(FREE)],
         vec!["FLUSHALL".to_owned()],
     ] {
         let words: Vec<_> = command.iter().map(String::as_str).collect();
-        redis_of(&stage)?.tell(&words).await?;
-        events_arrive(&stage)
+        redis_of(&testbed)?.tell(&words).await?;
+        events_arrive(&testbed)
             .await
             .with_context(|| command.join(" "))?;
         ensure!(
-            length(redis_of(&stage)?, FREE).await? == 1,
+            length(redis_of(&testbed)?, FREE).await? == 1,
             "the stream begins anew"
         );
-        write_for(&stage.publisher.api(), Duration::from_millis(200)).await?;
-        stage.until_converged(FREE).await?;
+        write_for(&testbed.publisher.api(), Duration::from_millis(200)).await?;
+        testbed.until_converged(FREE).await?;
     }
-    for subscriber in &stage.subscribers {
+    for subscriber in &testbed.subscribers {
         let healing = status(subscriber).await?.sync;
         ensure!(
             healing.pages == 0 && healing.resets == 0,
@@ -195,17 +196,17 @@ async fn streams_are_deleted_and_emptied() -> Outcome {
 /// without a bound.
 #[tokio::test]
 async fn nothing_else_is_left_in_redis() -> Outcome {
-    let mut stage = Stage::set(Kind::Embedded, Via::Streams).await?;
-    stage.publisher.set("AURA_REDIS_STREAM_MAX_LENGTH", "100");
-    stage.publisher.start().await?;
-    stage.start_subscribers().await?;
-    let api = &stage.publisher.api();
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Streams).await?;
+    testbed.publisher.set("AURA_REDIS_STREAM_MAX_LENGTH", "100");
+    testbed.publisher.start().await?;
+    testbed.start_subscribers().await?;
+    let api = &testbed.publisher.api();
     try_join_all(
         (0..500).map(|n| async move { api.create(FREE, &numbered(n)).await?.expect(201) }),
     )
     .await?;
-    stage.until_converged(FREE).await?;
-    let redis = redis_of(&stage)?;
+    testbed.until_converged(FREE).await?;
+    let redis = redis_of(&testbed)?;
     let keys = redis.tell(&["KEYS", "*"]).await?.into_many()?;
     for key in keys {
         let key = key.into_text()?;
@@ -227,9 +228,9 @@ async fn nothing_else_is_left_in_redis() -> Outcome {
 /// begins anew stand before the place of a reader.
 #[tokio::test]
 async fn a_stream_begins_anew_below_the_cursor() -> Outcome {
-    let stage = Stage::start(Kind::Embedded, Via::Streams).await?;
-    events_arrive(&stage).await?;
-    let (redis, stream) = (redis_of(&stage)?, stream(FREE));
+    let testbed = Testbed::start(StoreKind::Embedded, Transport::Streams).await?;
+    events_arrive(&testbed).await?;
+    let (redis, stream) = (redis_of(&testbed)?, stream(FREE));
     redis
         .tell(&[
             "XADD",
@@ -239,7 +240,7 @@ async fn a_stream_begins_anew_below_the_cursor() -> Outcome {
             r#"{"op":"Update","id":"a"}"#,
         ])
         .await?;
-    for subscriber in &stage.subscribers {
+    for subscriber in &testbed.subscribers {
         eventually("the entry from the future was read", async || {
             let events = status(subscriber).await?.events;
             ensure!(events.without_revision == 1, "{events:?}");
@@ -248,26 +249,26 @@ async fn a_stream_begins_anew_below_the_cursor() -> Outcome {
         .await?;
     }
     redis.tell(&["DEL", &stream]).await?;
-    events_arrive(&stage).await?;
+    events_arrive(&testbed).await?;
     // And once more where nobody has to wait for that to be noticed.
-    events_arrive(&stage).await
+    events_arrive(&testbed).await
 }
 
 /// What any other client reads, in the database of the example.
 #[tokio::test]
 async fn an_ordinary_client_reads_every_change() -> Outcome {
-    let mut stage = Stage::set(Kind::Embedded, Via::Streams).await?;
-    stage.set_all("AURA_REDIS_DATABASE", "1");
-    stage.publisher.start().await?;
-    stage.start_subscribers().await?;
-    let api = stage.publisher.api();
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Streams).await?;
+    testbed.set_all("AURA_REDIS_DATABASE", "1");
+    testbed.publisher.start().await?;
+    testbed.start_subscribers().await?;
+    let api = testbed.publisher.api();
     let created = api
         .create(CHANNELS, &sample(CHANNELS)?)
         .await?
         .expect(201)?
         .json()?;
-    stage.until_converged(CHANNELS).await?;
-    let mut client = redis_of(&stage)?.client().await?;
+    testbed.until_converged(CHANNELS).await?;
+    let mut client = redis_of(&testbed)?.client().await?;
     client.ask(&["SELECT", "1"]).await?;
     let entries = client
         .ask(&["XRANGE", "{1__:aura-config}:ChannelConfiguration", "-", "+"])

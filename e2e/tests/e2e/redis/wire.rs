@@ -2,10 +2,7 @@
 
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
-use e2e::{
-    stage::{CHANNELS, FREE, Kind, Stage, Via, sample},
-    wait::eventually,
-};
+use e2e::testbed::{CHANNELS, FREE, StoreKind, Testbed, Transport, sample, wait::eventually};
 use serde_json::{Value, json};
 
 use super::{Outcome, events_arrive, redis_of, status};
@@ -13,15 +10,15 @@ use super::{Outcome, events_arrive, redis_of, status};
 const AGENTS: &str = "AgentConfiguration";
 
 /// Database 1, as in the example of the source document.
-async fn in_database_one() -> anyhow::Result<Stage> {
-    let mut stage = Stage::set(Kind::Embedded, Via::PubSub).await?;
-    stage.set_all("AURA_REDIS_DATABASE", "1");
-    Ok(stage)
+async fn in_database_one() -> anyhow::Result<Testbed> {
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::PubSub).await?;
+    testbed.set_all("AURA_REDIS_DATABASE", "1");
+    Ok(testbed)
 }
 
-async fn up(stage: &mut Stage) -> Outcome {
-    stage.publisher.start().await?;
-    stage.start_subscribers().await
+async fn up(testbed: &mut Testbed) -> Outcome {
+    testbed.publisher.start().await?;
+    testbed.start_subscribers().await
 }
 
 /// Compares an event with what is expected, but for the time of its commit, which is given back.
@@ -35,9 +32,9 @@ fn compare(body: &str, mut expected: Value) -> anyhow::Result<DateTime<Utc>> {
 
 #[tokio::test]
 async fn an_ordinary_client_hears_every_change() -> Outcome {
-    let mut stage = in_database_one().await?;
-    up(&mut stage).await?;
-    let (redis, api) = (redis_of(&stage)?, stage.publisher.api());
+    let mut testbed = in_database_one().await?;
+    up(&mut testbed).await?;
+    let (redis, api) = (redis_of(&testbed)?, testbed.publisher.api());
     let mut channels = redis
         .listen("SUBSCRIBE", "1__:aura-config:ChannelConfiguration")
         .await?;
@@ -89,9 +86,9 @@ async fn an_ordinary_client_hears_every_change() -> Outcome {
         "{everywhere:?}"
     );
     // Both replicas take the events of every channel, also of those that have one per document.
-    stage.until_same(CHANNELS, id).await?;
-    stage.until_same(AGENTS, agent_id).await?;
-    for subscriber in &stage.subscribers {
+    testbed.until_same(CHANNELS, id).await?;
+    testbed.until_same(AGENTS, agent_id).await?;
+    for subscriber in &testbed.subscribers {
         let events = status(subscriber).await?.events;
         ensure!(events.applied + events.superseded == 3, "{events:?}");
     }
@@ -101,42 +98,42 @@ async fn an_ordinary_client_hears_every_change() -> Outcome {
 /// Which collections have a channel per document is a setting.
 #[tokio::test]
 async fn any_collection_can_have_a_channel_per_document() -> Outcome {
-    let mut stage = in_database_one().await?;
-    stage.set_all("AURA_REDIS_CONFIGURATION_PREFIX", "a*[b]?");
-    stage.publisher.set("AURA_REDIS_DOCUMENT_CHANNELS", FREE);
-    up(&mut stage).await?;
-    let mut all = redis_of(&stage)?.listen("PSUBSCRIBE", "*").await?;
-    let (api, agent) = (stage.publisher.api(), sample(AGENTS)?);
+    let mut testbed = in_database_one().await?;
+    testbed.set_all("AURA_REDIS_CONFIGURATION_PREFIX", "a*[b]?");
+    testbed.publisher.set("AURA_REDIS_DOCUMENT_CHANNELS", FREE);
+    up(&mut testbed).await?;
+    let mut all = redis_of(&testbed)?.listen("PSUBSCRIBE", "*").await?;
+    let (api, agent) = (testbed.publisher.api(), sample(AGENTS)?);
     api.create(FREE, &json!({"id": "one"})).await?.expect(201)?;
     ensure!(all.next().await?.0 == "1__:a*[b]?:FreeForm:one");
     api.create(AGENTS, &agent).await?.expect(201)?;
     ensure!(all.next().await?.0 == "1__:a*[b]?:AgentConfiguration");
-    stage.until_same(FREE, "one").await?;
-    stage
+    testbed.until_same(FREE, "one").await?;
+    testbed
         .until_same(AGENTS, agent["id"].as_str().context("an id")?)
         .await?;
     // The signs of a pattern in the prefix stand for themselves: nobody listens to what they would
     // match.
     ensure!(
-        redis_of(&stage)?
+        redis_of(&testbed)?
             .publish("1__:aXb?:FreeForm", r#"{"op":"Update","id":"one"}"#)
             .await?
             == 1,
         "the listener"
     );
-    events_arrive(&stage).await
+    events_arrive(&testbed).await
 }
 
 /// The minimal body, by anybody and on either spelling of the channel, makes the replicas look,
 /// though their publisher itself says nothing.
 #[tokio::test]
 async fn the_minimal_body_of_anybody_makes_replicas_look() -> Outcome {
-    let mut stage = in_database_one().await?;
-    stage
+    let mut testbed = in_database_one().await?;
+    testbed
         .publisher
         .set("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
-    up(&mut stage).await?;
-    let (redis, api) = (redis_of(&stage)?, stage.publisher.api());
+    up(&mut testbed).await?;
+    let (redis, api) = (redis_of(&testbed)?, testbed.publisher.api());
     let (mut channel, mut hinted) = (sample(CHANNELS)?, 0);
     let id = channel["id"].as_str().context("an id")?.to_owned();
     api.create(CHANNELS, &channel).await?.expect(201)?;
@@ -151,11 +148,11 @@ async fn the_minimal_body_of_anybody_makes_replicas_look() -> Outcome {
         api.put(CHANNELS, &id, &channel).await?.expect(200)?;
         redis.publish(&on, &body).await?;
         hinted += 1;
-        stage
+        testbed
             .until_converged(CHANNELS)
             .await
             .with_context(|| on.clone())?;
-        until_hinted(&stage, hinted).await.with_context(|| on)?;
+        until_hinted(&testbed, hinted).await.with_context(|| on)?;
     }
     // A neighbour whose name begins alike. What is published on one connection is heard in order,
     // so it was there before.
@@ -169,8 +166,8 @@ async fn the_minimal_body_of_anybody_makes_replicas_look() -> Outcome {
     client
         .ask(&["PUBLISH", "1__:aura-config:ChannelConfiguration", &body])
         .await?;
-    until_hinted(&stage, hinted + 1).await?;
-    for subscriber in &stage.subscribers {
+    until_hinted(&testbed, hinted + 1).await?;
+    for subscriber in &testbed.subscribers {
         let said = status(subscriber).await?;
         ensure!(
             said.events.dropped == 0 && said.events.applied == 0,
@@ -181,8 +178,8 @@ async fn the_minimal_body_of_anybody_makes_replicas_look() -> Outcome {
     Ok(())
 }
 
-async fn until_hinted(stage: &Stage, times: u64) -> Outcome {
-    for subscriber in &stage.subscribers {
+async fn until_hinted(testbed: &Testbed, times: u64) -> Outcome {
+    for subscriber in &testbed.subscribers {
         eventually(&format!("{times} hints were counted"), async || {
             let events = status(subscriber).await?.events;
             ensure!(events.without_revision == times, "{events:?}");
@@ -197,9 +194,9 @@ async fn until_hinted(stage: &Stage, times: u64) -> Outcome {
 /// ways.
 #[tokio::test]
 async fn garbage_is_dropped_and_counted() -> Outcome {
-    for via in super::BOTH {
-        let stage = Stage::start(Kind::Embedded, via).await?;
-        let mut client = redis_of(&stage)?.client().await?;
+    for transport in super::BOTH {
+        let testbed = Testbed::start(StoreKind::Embedded, transport).await?;
+        let mut client = redis_of(&testbed)?.client().await?;
         let large = format!(
             r#"{{"op":"Update","id":"a","configData":{{"x":"{}"}}}}"#,
             "x".repeat(5 << 20)
@@ -222,30 +219,30 @@ async fn garbage_is_dropped_and_counted() -> Outcome {
             format!("{{0__:aura-config}}:{FREE}"),
         );
         for body in garbage {
-            let words: Vec<&[u8]> = match via {
-                Via::Streams => vec![b"XADD", stream.as_bytes(), b"*", b"data", body],
+            let words: Vec<&[u8]> = match transport {
+                Transport::Streams => vec![b"XADD", stream.as_bytes(), b"*", b"data", body],
                 _ => vec![b"PUBLISH", channel.as_bytes(), body],
             };
             client.ask(&words).await?;
         }
         let dropped = garbage.len() as u64;
-        if via == Via::Streams {
+        if transport == Transport::Streams {
             // Whatever else stands in the stream is not for replicas.
             client.ask(&["XADD", &stream, "*", "other", "{}"]).await?;
         }
-        events_arrive(&stage).await?;
-        for subscriber in &stage.subscribers {
+        events_arrive(&testbed).await?;
+        for subscriber in &testbed.subscribers {
             eventually("all garbage was counted", async || {
                 let said = status(subscriber).await?;
                 ensure!(
                     said.events.dropped == dropped,
-                    "{via:?}: {:?} {:?}",
+                    "{transport:?}: {:?} {:?}",
                     said.events,
                     said.drops
                 );
                 ensure!(
                     said.events.without_revision == 0 && said.intake.is_none(),
-                    "{via:?}: {said:?}"
+                    "{transport:?}: {said:?}"
                 );
                 Ok(())
             })

@@ -1,16 +1,13 @@
 //! Operations that write documents. It describes them, and does nothing.
 
 use contract::{
-    CanonicalJson,
+    CanonicalJson, Written,
     set::{ChangeSetRequest, ChangeSetWritten},
 };
 use serde_json::json;
 use service::openapi::{ApiAnswer, ApiDocument, ApiHeader, ApiOperation, ApiSchema};
 
-use crate::api::{
-    documents::Written,
-    openapi::{ETAG, of_collection, of_document, operation},
-};
+use crate::api::openapi::{ETAG, of_collection, of_document, operation};
 
 /// Where a new document is.
 const LOCATION: ApiHeader = ApiHeader {

@@ -1,4 +1,5 @@
-//! The rules of a set: all or nothing, one entry among others, and what its changes say of it.
+//! The rules of a change set: all writes or none, independence of its neighbours, and the marks in
+//! its changes.
 
 use contract::{ChangeSet, SetPart};
 
@@ -11,15 +12,17 @@ fn other() -> CollectionName {
 }
 
 fn two_collections() -> WorkingSet {
-    let mut ground = ground();
-    ground.heads.insert(other(), Head::empty(other(), EPOCH));
-    ground
+    let mut working_set = empty_store();
+    working_set
+        .heads
+        .insert(other(), Head::empty(other(), EPOCH));
+    working_set
 }
 
-fn set(members: impl IntoIterator<Item = Write>) -> Entry {
-    Entry::Set(Set {
+fn set(writes: impl IntoIterator<Item = Write>) -> Command {
+    Command::ChangeSet(ChangeSetCommand {
         id: ID.to_owned(),
-        members: members.into_iter().collect(),
+        writes: writes.into_iter().collect(),
     })
 }
 
@@ -46,36 +49,31 @@ fn part(collection: CollectionName, first: Revision, last: Revision) -> SetPart 
     }
 }
 
-/// Collection, revision, last set, and whether it is of a set.
-fn marks(folded: &Decisions) -> Vec<(&str, Revision, Revision, bool)> {
-    let mark = |change: &Change| {
-        (
-            change.revision,
-            change.last_set,
-            change.change_set.is_some(),
-        )
-    };
-    folded
+/// Collection, revision, last set, and whether the change belongs to a set.
+fn marks(decisions: &Decisions) -> Vec<(&str, Revision, Revision, bool)> {
+    decisions
         .changes
         .iter()
         .map(|change| {
-            let (revision, last_set, of_set) = mark(change);
-            (
-                if change.collection == name() {
-                    "mine"
-                } else {
-                    "other"
-                },
-                revision,
-                last_set,
-                of_set,
-            )
+            let collection = if change.collection == name() {
+                "mine"
+            } else {
+                "other"
+            };
+            let in_set = change.change_set.is_some();
+            (collection, change.revision, change.last_set, in_set)
         })
         .collect()
 }
 
+fn refused(decisions: &Decisions, command: usize) -> &WriteError {
+    decisions.results[command]
+        .as_ref()
+        .expect_err("the command is refused")
+}
+
 #[test]
-fn members_say_what_belongs_together_and_which_set_came_before() {
+fn changes_of_a_set_name_its_parts_and_every_change_names_the_last_set() {
     let group = [
         create("before", json!({})),
         set([
@@ -91,8 +89,8 @@ fn members_say_what_belongs_together_and_which_set_came_before() {
         ]),
         create("after", json!({})),
     ];
-    let folded = rules().evaluate(two_collections(), &group, Utc::now());
-    assert_eq!(statuses(&folded), [200; 5]);
+    let decisions = rules().evaluate(two_collections(), &group, Utc::now());
+    assert_eq!(problems(&decisions), [None; 5]);
     let expected = [
         ("mine", 1, 0, false),
         ("mine", 2, 0, true),
@@ -104,43 +102,40 @@ fn members_say_what_belongs_together_and_which_set_came_before() {
         ("mine", 6, 3, true),
         ("mine", 7, 6, false),
     ];
-    assert_eq!(marks(&folded), expected);
+    assert_eq!(marks(&decisions), expected);
     let parts = vec![part(name(), 2, 3), part(other(), 1, 2)];
     let of_first = ChangeSet {
         id: ID.to_owned(),
         parts,
     };
     for index in 1..5 {
-        assert_eq!(folded.changes[index].change_set.as_ref(), Some(&of_first));
+        assert_eq!(
+            decisions.changes[index].change_set.as_ref(),
+            Some(&of_first)
+        );
     }
-    let of_second = folded.changes[6]
+    let of_second = decisions.changes[6]
         .change_set
         .as_ref()
         .map(|set| set.parts.clone());
     assert_eq!(of_second, Some(vec![part(name(), 5, 6)]));
     assert_eq!(
         (
-            folded.after.heads[&name()].last_set,
-            folded.after.heads[&other()].last_set
+            decisions.after.heads[&name()].last_set,
+            decisions.after.heads[&other()].last_set
         ),
         (6, 2)
     );
-    let revisions = |verdict: &WriteResult| {
-        verdict
-            .iter()
-            .flatten()
-            .map(|done| done.revision)
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(
-        revisions(&folded.verdicts[1]),
-        [2, 1, 3, 2],
-        "in the order of the request"
-    );
+    let revisions: Vec<_> = decisions.results[1]
+        .iter()
+        .flatten()
+        .map(|outcome| outcome.written.revision)
+        .collect();
+    assert_eq!(revisions, [2, 1, 3, 2], "in the order of the request");
 }
 
 #[test]
-fn a_refused_member_takes_all_of_its_set_with_it_and_nothing_else() {
+fn a_refused_write_refuses_its_whole_set_and_nothing_else() {
     let group = [
         create("a", json!({"n": 1})),
         set([
@@ -151,24 +146,26 @@ fn a_refused_member_takes_all_of_its_set_with_it_and_nothing_else() {
         ]),
         put("a", json!({"n": 3})),
     ];
-    let folded = rules().evaluate(two_collections(), &group, Utc::now());
-    assert_eq!(statuses(&folded), [200, 404, 200]);
-    let problem = &folded.verdicts[1].as_ref().expect_err("refused").problem;
+    let decisions = rules().evaluate(two_collections(), &group, Utc::now());
     assert_eq!(
-        (problem.index, problem.kind.as_str()),
-        (Some(2), "urn:confcast:problem:no-data"),
-        "the first of two"
+        problems(&decisions),
+        [None, Some(ProblemKind::NoData), None]
     );
     assert_eq!(
-        marks(&folded),
+        refused(&decisions, 1).index(),
+        Some(2),
+        "the first of two errors"
+    );
+    assert_eq!(
+        marks(&decisions),
         [("mine", 1, 0, false), ("mine", 2, 0, false)]
     );
-    assert_eq!(folded.after.heads[&other()], Head::empty(other(), EPOCH));
-    assert_eq!(folded.after.documents.len(), 1);
+    assert_eq!(decisions.after.heads[&other()], Head::empty(other(), EPOCH));
+    assert_eq!(decisions.after.documents.len(), 1);
 }
 
 #[test]
-fn a_pointer_of_a_member_leads_into_the_body() {
+fn the_pointer_of_a_refused_write_begins_at_the_body_of_the_set() {
     let group = [
         set([creating("a"), putting("b", json!({}))]),
         set([creating("a"), {
@@ -179,23 +176,16 @@ fn a_pointer_of_a_member_leads_into_the_body() {
             )
         }]),
     ];
-    let folded = rules().evaluate(ground(), &group, Utc::now());
-    let pointer = |at: usize| {
-        folded.verdicts[at]
-            .as_ref()
-            .expect_err("refused")
-            .problem
-            .pointer
-            .clone()
-    };
+    let decisions = rules().evaluate(empty_store(), &group, Utc::now());
+    assert_eq!(refused(&decisions, 0).pointer(), None);
     assert_eq!(
-        (pointer(0), pointer(1).as_deref()),
-        (None, Some("/changes/1/configData/id"))
+        refused(&decisions, 1).pointer().as_deref(),
+        Some("/changes/1/configData/id")
     );
 }
 
 #[test]
-fn one_effective_change_makes_no_set() {
+fn a_set_with_one_effective_change_has_no_marks() {
     let same = json!({"n": 1});
     let group = [
         create("a", same.clone()),
@@ -203,33 +193,33 @@ fn one_effective_change_makes_no_set() {
         set([putting("a", same.clone())]),
         set([creating("c")]),
     ];
-    let folded = rules().evaluate(ground(), &group, Utc::now());
+    let decisions = rules().evaluate(empty_store(), &group, Utc::now());
     assert_eq!(
-        marks(&folded),
+        marks(&decisions),
         [
             ("mine", 1, 0, false),
             ("mine", 2, 0, false),
             ("mine", 3, 0, false)
         ]
     );
-    let unchanged = &folded.verdicts[2].as_ref().expect("well")[0];
+    let unchanged = &decisions.results[2].as_ref().expect("accepted")[0];
     assert_eq!(
-        (unchanged.op, unchanged.revision),
+        (unchanged.operation, unchanged.written.revision),
         (None, 1),
         "at its present revision"
     );
-    assert_eq!(folded.after.heads[&name()].last_set, 0);
+    assert_eq!(decisions.after.heads[&name()].last_set, 0);
 }
 
 #[test]
-fn an_expected_revision_is_one_of_the_state_before_the_set() {
+fn an_expected_revision_is_compared_with_the_state_before_the_set() {
     let conditions = [
-        (Condition::Any, 200),
-        (Condition::At(1, None), 200),
-        (Condition::At(2, None), 412),
-        (Condition::Absent, 412),
+        (Condition::Any, None),
+        (Condition::At(1, None), None),
+        (Condition::At(2, None), Some(ProblemKind::ConditionFailed)),
+        (Condition::Absent, Some(ProblemKind::ConditionFailed)),
     ];
-    for (condition, status) in conditions {
+    for (condition, problem) in conditions {
         let group = [
             create("a", json!({})),
             set([
@@ -237,25 +227,23 @@ fn an_expected_revision_is_one_of_the_state_before_the_set() {
                 write_one("a", Action::Patch(json!({"n": 1})), condition),
             ]),
         ];
-        let folded = rules().evaluate(ground(), &group, Utc::now());
-        assert_eq!(statuses(&folded), [200, status], "{condition:?}");
+        let decisions = rules().evaluate(empty_store(), &group, Utc::now());
+        assert_eq!(problems(&decisions), [None, problem], "{condition:?}");
     }
     let create_only = write_one("new", Action::Put(config(json!({}))), Condition::Absent);
-    assert_eq!(
-        statuses(&rules().evaluate(ground(), &[set([create_only])], Utc::now())),
-        [200]
-    );
+    let decisions = rules().evaluate(empty_store(), &[set([create_only])], Utc::now());
+    assert_eq!(problems(&decisions), [None]);
 }
 
 #[test]
-fn a_set_that_grows_beyond_its_limit_by_its_patches_is_refused() {
+fn a_set_whose_patched_values_exceed_the_limit_is_refused() {
     let rules = Rules {
         schemas: Schemas::default(),
         document_limit: 4 << 20,
     };
     let large = json!({ "x": "x".repeat(1 << 20) });
     let documents: Vec<_> = (0..5).map(|n| n.to_string()).collect();
-    let mut after = ground();
+    let mut after = empty_store();
     for document in &documents {
         after = rules
             .evaluate(after, &[create(document, large.clone())], Utc::now())
@@ -264,16 +252,16 @@ fn a_set_that_grows_beyond_its_limit_by_its_patches_is_refused() {
     let patches = documents
         .iter()
         .map(|id| write_one(id, Action::Patch(json!({"n": 1})), Condition::Any));
-    let folded = rules.evaluate(after, &[set(patches)], Utc::now());
-    let problem = &folded.verdicts[0].as_ref().expect_err("too large").problem;
+    let decisions = rules.evaluate(after, &[set(patches)], Utc::now());
     assert_eq!(
-        (problem.status, problem.index, folded.changes.len()),
-        (413, Some(3), 0)
+        *refused(&decisions, 0),
+        WriteError::SetTooLarge { index: 3 }
     );
+    assert_eq!(decisions.changes.len(), 0);
 }
 
 #[test]
-fn a_group_ends_before_a_set_and_never_within() {
+fn a_group_never_ends_within_a_set() {
     let rules = Rules {
         schemas: Schemas::default(),
         document_limit: 4 << 20,
@@ -285,10 +273,10 @@ fn a_group_ends_before_a_set_and_never_within() {
         set([large("a"), large("b"), large("c"), large("d")]),
         create("e", json!({})),
     ];
-    let folded = rules.evaluate(ground(), &group, Utc::now());
+    let decisions = rules.evaluate(empty_store(), &group, Utc::now());
     assert_eq!(
-        (folded.verdicts.len(), folded.changes.len()),
+        (decisions.results.len(), decisions.changes.len()),
         (1, 4),
-        "the first entry always fits, whole"
+        "the first command always fits, as a whole"
     );
 }

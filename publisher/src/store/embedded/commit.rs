@@ -15,7 +15,7 @@ use contract::Change;
 use redb::{ReadableTable, WriteTransaction};
 
 use crate::{
-    decide::{Decisions, DocumentKey, Entry, WorkingSet},
+    decide::{Decisions, DocumentKey, Command, WorkingSet},
     store::{
         CommitError, Committed,
         embedded::{
@@ -28,7 +28,7 @@ use crate::{
 impl Embedded {
     pub(in crate::store) async fn commit(
         &self,
-        group: Arc<[Entry]>,
+        group: Arc<[Command]>,
     ) -> Result<Committed, CommitError> {
         let store = self.clone();
         let committed = tokio::task::spawn_blocking(move || store.commit_blocking(&group)).await;
@@ -36,7 +36,7 @@ impl Embedded {
         committed.unwrap_or_else(|panic| Err(self.outcome_unknown(panic.into())))
     }
 
-    fn commit_blocking(&self, group: &[Entry]) -> Result<Committed, CommitError> {
+    fn commit_blocking(&self, group: &[Command]) -> Result<Committed, CommitError> {
         let (transaction, decisions) = self
             .decide_and_write(group)
             .inspect_err(|error| self.check_disk(error))
@@ -50,7 +50,7 @@ impl Embedded {
                 .map_err(|error| self.outcome_unknown(error))?;
         }
         Ok(Committed {
-            verdicts: decisions.verdicts,
+            results: decisions.results,
             changes: decisions.changes,
         })
     }
@@ -59,7 +59,7 @@ impl Embedded {
     /// `None` if nothing changed.
     fn decide_and_write(
         &self,
-        group: &[Entry],
+        group: &[Command],
     ) -> anyhow::Result<(Option<WriteTransaction>, Decisions)> {
         let transaction = self
             .database
@@ -90,7 +90,7 @@ impl Embedded {
 }
 
 /// The heads and documents that a group concerns.
-fn working_set(transaction: &WriteTransaction, group: &[Entry]) -> anyhow::Result<WorkingSet> {
+fn working_set(transaction: &WriteTransaction, group: &[Command]) -> anyhow::Result<WorkingSet> {
     let epoch = epoch(&transaction.open_table(META)?)?;
     let heads = transaction.open_table(HEADS)?;
     let documents = transaction.open_table(DOCUMENTS)?;
@@ -99,7 +99,7 @@ fn working_set(transaction: &WriteTransaction, group: &[Entry]) -> anyhow::Resul
         heads: BTreeMap::new(),
         documents: HashMap::new(),
     };
-    for write in group.iter().flat_map(Entry::writes) {
+    for write in group.iter().flat_map(Command::writes) {
         if !working_set.heads.contains_key(&write.collection) {
             working_set.heads.insert(
                 write.collection.clone(),

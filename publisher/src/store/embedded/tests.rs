@@ -12,7 +12,7 @@ use redb::{StorageBackend, backends::InMemoryBackend};
 
 use super::*;
 use crate::{
-    decide::{Action, Condition, Entry, Rules, Write, schemas::Schemas},
+    decide::{Action, Condition, Command, Rules, Write, schemas::Schemas},
     store::{Store, replicas::ReplicaRow},
     write::queue::writer,
 };
@@ -60,7 +60,7 @@ fn name() -> CollectionName {
     "A".parse().expect("a name")
 }
 
-fn group() -> Arc<[Entry]> {
+fn group() -> Arc<[Command]> {
     let config = CanonicalJson::parse(b"{}").expect("json");
     let write = Write {
         collection: name(),
@@ -69,7 +69,7 @@ fn group() -> Arc<[Entry]> {
         condition: Condition::Any,
         context: contract::Context::default(),
     };
-    Arc::from([Entry::One(write)])
+    Arc::from([Command::Single(write)])
 }
 
 /// A store with one pending change and one replica, and the switch of its disk.

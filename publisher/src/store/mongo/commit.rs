@@ -19,7 +19,7 @@ use tracing::debug;
 use uuid::Uuid;
 
 use crate::{
-    decide::{Decisions, Entry, WorkingSet},
+    decide::{Command, Decisions, WorkingSet},
     store::{
         CommitError, Committed,
         committed_heads::HeadPositions,
@@ -39,7 +39,7 @@ const GROUP_TIMEOUT: Duration = Duration::from_secs(5);
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Mongo {
-    pub(in crate::store) async fn commit(&self, group: &[Entry]) -> Result<Committed, CommitError> {
+    pub(in crate::store) async fn commit(&self, group: &[Command]) -> Result<Committed, CommitError> {
         let deadline = Instant::now() + GROUP_TIMEOUT;
         loop {
             match self.attempt(group, deadline).await {
@@ -57,7 +57,7 @@ impl Mongo {
         }
     }
 
-    async fn attempt(&self, group: &[Entry], deadline: Instant) -> Result<Committed, AttemptError> {
+    async fn attempt(&self, group: &[Command], deadline: Instant) -> Result<Committed, AttemptError> {
         let mut session = call_until(step_deadline(deadline), self.client.start_session())
             .await
             .context("starting a session")
@@ -82,7 +82,7 @@ impl Mongo {
             .await?;
         self.committed_heads.record(decisions.after.heads.values());
         Ok(Committed {
-            verdicts: decisions.verdicts,
+            results: decisions.results,
             changes: decisions.changes,
         })
     }
@@ -95,7 +95,7 @@ impl Mongo {
     async fn decide_and_write(
         &self,
         session: &mut ClientSession,
-        group: &[Entry],
+        group: &[Command],
         write_id: &str,
         known: &HeadPositions,
     ) -> anyhow::Result<Decisions> {
@@ -170,10 +170,10 @@ impl Mongo {
     async fn working_set(
         &self,
         session: &mut ClientSession,
-        group: &[Entry],
+        group: &[Command],
     ) -> anyhow::Result<WorkingSet> {
         let mut wanted = BTreeMap::<&CollectionName, BTreeSet<&str>>::new();
-        for write in group.iter().flat_map(Entry::writes) {
+        for write in group.iter().flat_map(Command::writes) {
             wanted
                 .entry(&write.collection)
                 .or_default()

@@ -1,17 +1,18 @@
-//! Which of those who check in get events: anybody can check in and name any URL, and events carry
-//! the token of the subscribers.
+//! Which of the replicas that check in get events. Every client can check in and name any URL, and
+//! events carry the token of the subscribers. Nothing here sends.
 //!
-//! A URL counts when its host is allowed by the settings, or when it is a loopback URL that was
-//! named over that very loopback: `127.0.0.1` of another machine is not ours. Where a token is set,
-//! it also takes a check-in that carried it.
+//! A URL is trusted when its host is allowed by the settings, or when it is a loopback URL and the
+//! check-in came over the same loopback: `127.0.0.1` of another machine is another host. Where a
+//! token is set, the check-in must also have carried it.
 //!
-//! What a publisher heard is kept with the row, so that another publisher can judge it. Loopback
-//! rows of others count where the two share their loopback; a token counts as the publisher that
-//! heard it found it, because publishers of one store share their `APP_API_TOKEN`. A publisher that
-//! does not send by `LOCAL` vouches for nobody.
+//! What decides this is stored with the row of the replica, so that every publisher can decide. A
+//! loopback row of another publisher is trusted when both share their loopback. A token is trusted
+//! as the publisher that took the check-in found it, because the publishers of one store share
+//! their `APP_API_TOKEN`. A publisher with another transport vouches for no replica.
 //!
-//! A proxy on the publisher's machine makes everybody seem to be here, unless it says for whom it
-//! asks (`Forwarded`, `X-Forwarded-For`): set a token behind one that does not.
+//! Behind a proxy on the machine of the publisher, every caller seems to come over the loopback,
+//! unless the proxy sends `Forwarded` or `X-Forwarded-For`. Set a token behind a proxy that sends
+//! neither.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -20,22 +21,25 @@ use subtle::ConstantTimeEq;
 
 use crate::store::replicas::CheckInSource;
 
-/// Who checks in, as its request tells.
+/// The client that sent a check-in.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Caller<'a> {
-    /// The address it comes from, when nobody asks for it.
+    /// The address of the client; `None` when a proxy sent the request for it.
     pub peer: Option<IpAddr>,
-    /// The token that it carries.
+    /// The token that the request carries.
     pub token: Option<&'a [u8]>,
 }
 
+/// The rule by which a URL is trusted.
 pub(super) struct Trust {
+    /// `host` or `host:port`, in lower case.
     allowed: BTreeSet<String>,
     token: Option<String>,
-    /// The loopback of this process.
+    /// Names the loopback of this process; see [`loopback_id`].
     loopback: String,
 }
 
+/// Without the token.
 impl std::fmt::Debug for Trust {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Trust")
@@ -51,7 +55,7 @@ impl Trust {
         Self {
             allowed,
             token,
-            loopback: loopback(),
+            loopback: loopback_id(),
         }
     }
 
@@ -59,41 +63,48 @@ impl Trust {
         self.token.as_deref()
     }
 
-    /// What is to be remembered of a caller.
-    pub(super) fn heard(&self, caller: Caller<'_>) -> CheckInSource {
-        let here = caller
+    /// What the store keeps about a caller.
+    pub(super) fn identify(&self, caller: Caller<'_>) -> CheckInSource {
+        let is_local = caller
             .peer
             .is_some_and(|peer| peer.to_canonical().is_loopback());
-        let expected = self.token.as_ref().zip(caller.token);
+        // Without a token of its own a publisher cannot say whether the given one is right.
+        let has_token = match (&self.token, caller.token) {
+            (Some(expected), Some(given)) => expected.as_bytes().ct_eq(given).into(),
+            _ => false,
+        };
         CheckInSource {
-            loopback: here.then(|| self.loopback.clone()),
-            token: expected.is_some_and(|(token, given)| token.as_bytes().ct_eq(given).into()),
+            loopback: is_local.then(|| self.loopback.clone()),
+            token: has_token,
         }
     }
 
-    /// Whether events, with their token, may go to a URL of which was heard like this.
+    /// Whether events, with their token, may be sent to a URL that was named in such a check-in.
     pub(super) fn covers(&self, base: &Url, heard: &CheckInSource) -> bool {
         let Some(host) = base.host_str() else {
             return false;
         };
-        let bare = host.trim_matches(['[', ']']);
+        // IPv6 hosts of URLs are in brackets; the settings may have them with or without.
+        let bare_host = host.trim_matches(['[', ']']);
         let port = base.port_or_known_default().unwrap_or_default();
-        let allowed = [bare, host, &format!("{host}:{port}")]
+        let host_and_port = format!("{host}:{port}");
+        let is_allowed = [bare_host, host, &host_and_port]
             .into_iter()
             .any(|name| self.allowed.contains(name));
-        let loopback = bare == "localhost"
-            || bare
+        let is_loopback = bare_host == "localhost"
+            || bare_host
                 .parse()
                 .is_ok_and(|address: IpAddr| address.is_loopback());
-        let here = loopback && heard.loopback.as_ref() == Some(&self.loopback);
-        (allowed || here) && (self.token.is_none() || heard.token)
+        let is_here = is_loopback && heard.loopback.as_ref() == Some(&self.loopback);
+        let token_fits = self.token.is_none() || heard.token;
+        (is_allowed || is_here) && token_fits
     }
 }
 
-/// A name that all processes have in common which share this loopback, and no other: this boot of
-/// the kernel, and the network namespace. Names of hosts are not that, many are called `localhost`.
-/// Where it cannot be told, no other process shares it.
-fn loopback() -> String {
+/// A name that all processes with the same loopback share, and no other process: the boot of the
+/// kernel and the network namespace. The host name is not enough, many hosts are called
+/// `localhost`. Where the system does not tell, the name is random and no other process shares it.
+fn loopback_id() -> String {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     let namespace = std::fs::read_link("/proc/self/ns/net");
     match (boot, namespace) {
@@ -118,13 +129,13 @@ mod tests {
     }
 
     #[test]
-    fn a_loopback_url_counts_on_its_own_loopback_only() {
+    fn a_loopback_url_is_trusted_on_its_own_loopback_only() {
         let trust = Trust::new(BTreeSet::new(), None);
         let elsewhere = Trust {
             loopback: "another machine".to_owned(),
             ..Trust::new(BTreeSet::new(), None)
         };
-        let neighbour = Trust::new(BTreeSet::new(), None);
+        let same_machine = Trust::new(BTreeSet::new(), None);
         for base in [
             "http://127.0.0.1:2",
             "http://localhost:3",
@@ -132,24 +143,24 @@ mod tests {
             "http://127.9.9.9",
         ] {
             for peer in ["127.0.0.1", "127.0.0.2", "::1", "::ffff:127.0.0.1"] {
-                let heard = trust.heard(from(peer));
+                let heard = trust.identify(from(peer));
                 assert!(
-                    covers(&trust, base, &heard) && covers(&neighbour, base, &heard),
+                    covers(&trust, base, &heard) && covers(&same_machine, base, &heard),
                     "{base} from {peer}"
                 );
                 assert!(
                     !covers(&elsewhere, base, &heard),
-                    "{base}: another publisher's own loopback"
+                    "{base}: the loopback of another publisher"
                 );
             }
             for peer in ["10.0.0.8", "192.168.1.1", "::2"] {
                 assert!(
-                    !covers(&trust, base, &trust.heard(from(peer))),
+                    !covers(&trust, base, &trust.identify(from(peer))),
                     "{base} from {peer}"
                 );
             }
             assert!(
-                !covers(&trust, base, &trust.heard(Caller::default())),
+                !covers(&trust, base, &trust.identify(Caller::default())),
                 "{base} through a proxy"
             );
             assert!(
@@ -157,19 +168,19 @@ mod tests {
                 "{base} from an old row"
             );
         }
-        let here = trust.heard(from("127.0.0.1"));
-        for stranger in [
+        let here = trust.identify(from("127.0.0.1"));
+        for untrusted in [
             "http://elsewhere:1",
             "http://10.0.0.8:6",
             "http://0.0.0.0:7",
             "http://localhost.evil:8",
         ] {
-            assert!(!covers(&trust, stranger, &here), "{stranger}");
+            assert!(!covers(&trust, untrusted, &here), "{untrusted}");
         }
     }
 
     #[test]
-    fn an_allowed_host_counts_at_the_port_that_is_written() {
+    fn an_allowed_host_is_trusted_at_the_port_of_the_settings() {
         let allowed = [
             "any",
             "one:81",
@@ -179,7 +190,7 @@ mod tests {
             "[fd00::2]:5",
         ];
         let trust = Trust::new(allowed.map(str::to_owned).into(), None);
-        let heard = trust.heard(from("10.0.0.8"));
+        let heard = trust.identify(from("10.0.0.8"));
         for base in [
             "http://any",
             "http://any:9",
@@ -204,14 +215,14 @@ mod tests {
     }
 
     #[test]
-    fn the_token_goes_to_those_who_have_it() {
+    fn the_token_is_sent_only_to_a_replica_that_has_it() {
         let trust = Trust::new(
             BTreeSet::from(["any".to_owned()]),
             Some("secret".to_owned()),
         );
         for base in ["http://any:1", "http://127.0.0.1:1"] {
             let with = |token| {
-                trust.heard(Caller {
+                trust.identify(Caller {
                     token,
                     ..from("127.0.0.1")
                 })
@@ -230,12 +241,12 @@ mod tests {
         let open = Trust::new(BTreeSet::new(), None);
         assert!(
             !open
-                .heard(Caller {
+                .identify(Caller {
                     token: Some(b""),
                     ..from("127.0.0.1")
                 })
                 .token,
-            "it cannot vouch for a token"
+            "a publisher without a token cannot check one"
         );
         assert!(!format!("{trust:?}").contains("secret"));
     }

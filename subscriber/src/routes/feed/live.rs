@@ -59,7 +59,7 @@ pub(super) fn answer(
     // What nginx and its likes understand: pass on what comes as it comes.
     answer.insert_header(("X-Accel-Buffering", "no"));
     let first = feed::start_frame(&scope.id(epoch, &since)).into();
-    let (replica, moved) = (state.replica.clone(), state.replica.moved());
+    let (replica, moved) = (state.replica.clone(), state.replica.feed_changed());
     let live = Live {
         replica,
         moved,

@@ -1,0 +1,209 @@
+//! From a commit until both replicas show it, one write at a time, beside the least that carries
+//! the same bytes as far.
+//!
+//! Ours begins when the commit has returned, a floor right before it sends; both end when whoever
+//! waits for the receivers was woken. Nothing else is under way meanwhile.
+
+use std::{fs::File, io::Write, sync::Arc, time::Instant};
+
+use anyhow::{Context, anyhow};
+use e2e::testbed::{Transport, process::folder};
+use tokio::sync::mpsc;
+
+use crate::{
+    Bench,
+    duo::Duo,
+    figures::{Comparison, Durations, Row, Target, Unit},
+    floor::{channel::Channel, posts::Posts, sidecars::Sidecars},
+    way::{Way, on_a_worker},
+};
+
+/// Writes of a round, and before it.
+const WRITES: usize = 1_000;
+const WARM_UP: usize = 100;
+
+/// Median and p99 of one round.
+type Sample = [f64; 2];
+
+/// Measure 1 is DAPR, measure 2 LOCAL and REDIS.
+pub(crate) async fn measure(number: u8, bench: &Bench) -> anyhow::Result<Vec<Row>> {
+    if number == 1 {
+        return dapr(bench).await;
+    }
+    let (rows, more) = (
+        direct(bench, Transport::Local, Posts::start()?).await?,
+        Channel::start().await?,
+    );
+    let rows = [rows, direct(bench, Transport::PubSub, more).await?].concat();
+    // Ours follows a wait for the disk, in which the processors fall asleep; a floor follows
+    // itself.
+    let mut waking = Comparison::new(
+        2,
+        Unit::Seconds,
+        "one hand-over to another thread after a wait for the disk, median",
+        "the same without such a wait",
+    );
+    for _round in 0..bench.rounds {
+        let times = bench.sized(WRITES);
+        waking.round(
+            hand_overs(times, true).await?.at(50),
+            hand_overs(times, false).await?.at(50),
+        );
+    }
+    Ok(rows.into_iter().chain(waking.row()).collect())
+}
+
+/// To a thread of its own and back, one at a time; each is two hand-overs.
+async fn hand_overs(times: usize, rested: bool) -> anyhow::Result<Durations> {
+    let folder = folder()?;
+    let file = Arc::new(File::create(folder.path().join("synced"))?);
+    let (to, mut there) = mpsc::unbounded_channel::<()>();
+    let (back, mut here) = mpsc::unbounded_channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let thread = std::thread::spawn(move || {
+        runtime.block_on(async {
+            while there.recv().await.is_some_and(|()| back.send(()).is_ok()) {}
+        });
+    });
+    let mut durations = Durations::default();
+    for _each in 0..times {
+        if rested {
+            let mut file = Arc::clone(&file);
+            tokio::task::spawn_blocking(move || {
+                file.write_all(b"x").and_then(|()| file.sync_data())
+            })
+            .await??;
+        }
+        let begun = Instant::now();
+        to.send(())?;
+        here.recv().await.context("the thread ended")?;
+        durations.add(begun.elapsed() / 2);
+    }
+    drop(to);
+    thread
+        .join()
+        .map_err(|_panic| anyhow!("the thread panicked"))?;
+    Ok(durations)
+}
+
+async fn dapr(bench: &Bench) -> anyhow::Result<Vec<Row>> {
+    let ((mut one, mut two), mut duo) =
+        (Sidecars::start().await?, Duo::start(Transport::Dapr).await?);
+    let (mut pair, mut both) = (Vec::new(), Vec::new());
+    for round in 0..bench.rounds {
+        bench.say(&format!("events by DAPR, round {}", round + 1));
+        let (ours, beside_one, beside_two);
+        // Ours is next to both floors, whichever goes first.
+        if round % 2 == 0 {
+            (one, beside_one) = sample(bench, one).await?;
+            (duo, ours) = sample(bench, duo).await?;
+            (two, beside_two) = sample(bench, two).await?;
+        } else {
+            (two, beside_two) = sample(bench, two).await?;
+            (duo, ours) = sample(bench, duo).await?;
+            (one, beside_one) = sample(bench, one).await?;
+        }
+        pair.push((ours, beside_one));
+        both.push((ours, beside_two));
+    }
+    let name = named("commit to two replicas by DAPR", &duo, bench);
+    duo.end().await?;
+    let targets = [Some(Target::AtMost(1.25)), Some(Target::AtMost(2.0))];
+    let rows = rows(1, &name, "bare sidecar pair", targets, &pair);
+    // How much of the ratio is that we wait for two, because that is what the system is there for.
+    Ok([
+        rows,
+        self::rows(
+            1,
+            &name,
+            "bare sidecars, two receivers",
+            [None, None],
+            &both,
+        ),
+    ]
+    .concat())
+}
+
+async fn direct<F: Way>(
+    bench: &Bench,
+    transport: Transport,
+    mut floor: F,
+) -> anyhow::Result<Vec<Row>> {
+    let mut duo = Duo::start(transport).await?;
+    let (name, beside) = match transport {
+        Transport::Local => ("commit to two replicas by LOCAL", "bare POST to two"),
+        _ => (
+            "commit to two replicas by Redis Pub/Sub",
+            "bare PUBLISH to two",
+        ),
+    };
+    let mut taken = Vec::new();
+    for round in 0..bench.rounds {
+        bench.say(&format!("events by {transport:?}, round {}", round + 1));
+        let (ours, floors);
+        if round % 2 == 0 {
+            (floor, floors) = sample(bench, floor).await?;
+            (duo, ours) = sample(bench, duo).await?;
+        } else {
+            (duo, ours) = sample(bench, duo).await?;
+            (floor, floors) = sample(bench, floor).await?;
+        }
+        taken.push((ours, floors));
+    }
+    let name = named(name, &duo, bench);
+    duo.end().await?;
+    Ok(rows(
+        2,
+        &name,
+        beside,
+        [Some(Target::AtMost(1.5)), None],
+        &taken,
+    ))
+}
+
+/// One round.
+async fn sample<W: Way>(bench: &Bench, mut way: W) -> anyhow::Result<(W, Sample)> {
+    let (writes, warm_up) = (bench.sized(WRITES), bench.sized(WARM_UP));
+    on_a_worker(async move {
+        let mut durations = Durations::default();
+        for write in 0..warm_up + writes {
+            let took = way.once().await?;
+            if write >= warm_up {
+                durations.add(took);
+            }
+        }
+        Ok((way, [durations.at(50), durations.at(99)]))
+    })
+    .await
+}
+
+fn rows(
+    measure: u8,
+    ours: &str,
+    beside: &str,
+    targets: [Option<Target>; 2],
+    taken: &[(Sample, Sample)],
+) -> Vec<Row> {
+    let row = |(at, target): (usize, Option<Target>)| {
+        let what = ["median", "p99"][at];
+        let comparison = Comparison::new(measure, Unit::Seconds, format!("{ours}, {what}"), beside);
+        let mut comparison = match target {
+            Some(target) => comparison.must(target),
+            None => comparison,
+        };
+        taken
+            .iter()
+            .for_each(|(ours, floor)| comparison.round(ours[at], floor[at]));
+        comparison.row()
+    };
+    targets.into_iter().enumerate().filter_map(row).collect()
+}
+
+/// Says so where replicas were faster than the return of the commit: those count as no time at all.
+fn named(name: &str, duo: &Duo, bench: &Bench) -> String {
+    let writes = bench.rounds * (bench.sized(WRITES) + bench.sized(WARM_UP));
+    match duo.early * 100 / writes.max(1) {
+        0 => name.to_owned(),
+        percent => format!("{name} ({percent} % before the commit returned)"),
+    }
+}

@@ -1,0 +1,72 @@
+//! A receiver that does nothing but count and say that it took what came. It never looks into it.
+
+use actix_web::{App, HttpResponse, HttpServer, web};
+use anyhow::Context;
+use contract::event::{DEAD_LETTER_TOPIC, ROUTE, SUBSCRIBE_ROUTE};
+use e2e::testbed::ports::free_port;
+use serde_json::json;
+use tokio::sync::watch;
+
+use crate::http::Http;
+
+/// A server with one worker, ended when dropped.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    port: u16,
+    arrived: watch::Receiver<u64>,
+    _server: Http,
+}
+
+impl Receiver {
+    /// One that a sidecar subscribes to these topics for.
+    pub(crate) fn start(component: &str, topics: &[&str]) -> anyhow::Result<Self> {
+        let port = free_port()?;
+        // The same as a subscriber of ours asks for.
+        let subscription = |topic: &&str| json!({"pubsubname": component, "topic": topic, "routes": {"default": ROUTE}, "deadLetterTopic": DEAD_LETTER_TOPIC});
+        let subscriptions: Vec<_> = topics.iter().map(subscription).collect();
+        // It wakes whoever waits by the same means as a replica does.
+        let (sender, arrived) = watch::channel(0);
+        let server = HttpServer::new(move || {
+            let (subscriptions, sender) = (subscriptions.clone(), sender.clone());
+            let subscribe = move || std::future::ready(HttpResponse::Ok().json(&subscriptions));
+            // The body is taken, because what was not read was not delivered.
+            let take = move |_body: web::Bytes| {
+                sender.send_modify(|count| *count += 1);
+                std::future::ready(HttpResponse::Ok().json(json!({"status": "SUCCESS"})))
+            };
+            App::new()
+                .route(SUBSCRIBE_ROUTE, web::get().to(subscribe))
+                .route(ROUTE, web::post().to(take))
+        });
+        let server = server
+            .workers(1)
+            .disable_signals()
+            .bind(("127.0.0.1", port))
+            .context("a receiver")?;
+        Ok(Self {
+            port,
+            arrived,
+            _server: Http::run(server.run())?,
+        })
+    }
+
+    /// Its port.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// How much came so far.
+    pub(crate) fn arrived(&self) -> watch::Receiver<u64> {
+        self.arrived.clone()
+    }
+}
+
+/// Waits until so much came to all of these.
+pub(crate) async fn until(arrived: &mut [watch::Receiver<u64>], count: u64) -> anyhow::Result<()> {
+    for one in arrived {
+        one.wait_for(|so_far| *so_far >= count)
+            .await
+            .context("a receiver is gone")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,223 @@
+//! Bare sidecars: one that is published to, a Redis, and receivers with a sidecar each, with our
+//! components and nothing of ours behind them.
+//!
+//! Both topologies are one set of processes, told apart by topic: one receiver, or two.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use contract::event::TTL;
+use dapr::dapr::proto::runtime::v1::{PublishEventRequest, dapr_client::DaprClient};
+use e2e::testbed::{
+    SCHEMA_FREE,
+    redis::Redis,
+    sidecar::{self, Sidecar},
+};
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use publisher::bench_support::MEDIA_TYPE;
+use tokio::{sync::watch, time::timeout};
+use tonic::transport::{Channel, Endpoint};
+
+use super::{
+    payload::Payload,
+    receiver::{Receiver, until},
+};
+use crate::way::{TIMEOUT, Way};
+
+/// As long as our publisher gives a sidecar.
+const PUBLISH: Duration = Duration::from_secs(2);
+/// The topic that one receiver hears, and the topic that two hear.
+const ONE: &str = SCHEMA_FREE[1];
+const TWO: &str = SCHEMA_FREE[0];
+
+/// The processes.
+#[derive(Debug)]
+struct Stand {
+    payload: Payload,
+    client: DaprClient<Channel>,
+    // Killed before those that they call.
+    _sidecars: Vec<Sidecar>,
+    _receivers: Vec<Receiver>,
+    _redis: Redis,
+}
+
+/// A topic with its receivers.
+#[derive(Debug)]
+pub(crate) struct Sidecars {
+    stand: Arc<Stand>,
+    topic: &'static str,
+    arrived: Vec<watch::Receiver<u64>>,
+}
+
+impl Sidecars {
+    /// With one receiver, and with two.
+    pub(crate) async fn start() -> anyhow::Result<(Self, Self)> {
+        let (redis, payload) = (Redis::start().await?, Payload::new()?);
+        let start = |topics: &[&str]| Receiver::start(&payload.component, topics);
+        // The publisher's sidecar has an application as well, which wants nothing.
+        let receivers = vec![start(&[ONE, TWO])?, start(&[TWO])?, start(&[])?];
+        let mut sidecars = Vec::new();
+        for (index, receiver) in receivers.iter().enumerate() {
+            let app = if index < 2 {
+                sidecar::SUBSCRIBER
+            } else {
+                sidecar::PUBLISHER
+            };
+            let mut sidecar = Sidecar::new(app, receiver.port(), &format!("bare-{index}"), &redis)?;
+            sidecar.start().await?;
+            if index < 2 {
+                sidecar.until_subscribed().await?;
+            }
+            sidecars.push(sidecar);
+        }
+        let port = sidecars
+            .last()
+            .context("a sidecar to publish to")?
+            .grpc_port();
+        let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?;
+        let channel = endpoint
+            .timeout(PUBLISH)
+            .tcp_nodelay(true)
+            .connect()
+            .await?;
+        let arrived: Vec<_> = receivers.iter().take(2).map(Receiver::arrived).collect();
+        let stand = Stand {
+            payload,
+            client: DaprClient::new(channel),
+            _sidecars: sidecars,
+            _receivers: receivers,
+            _redis: redis,
+        };
+        let stand = Arc::new(stand);
+        let one = Self {
+            stand: stand.clone(),
+            topic: ONE,
+            arrived: arrived.iter().take(1).cloned().collect(),
+        };
+        Ok((
+            one,
+            Self {
+                stand,
+                topic: TWO,
+                arrived,
+            },
+        ))
+    }
+
+    /// Publishes with so many in flight for so long, and gives how many a second came to every
+    /// receiver, from the first publish until the last arrival. Nobody is further ahead of a
+    /// receiver than that, as with ours: a stream that outgrows its length loses what was not
+    /// read yet.
+    pub(crate) async fn flood(
+        self,
+        in_flight: usize,
+        ahead: u64,
+        lasting: Duration,
+    ) -> anyhow::Result<(Self, f64)> {
+        let before: Vec<u64> = self
+            .arrived
+            .iter()
+            .map(|arrived| *arrived.borrow())
+            .collect();
+        let (published, began) = (AtomicU64::new(0), Instant::now());
+        let lane = |_lane| self.lane(&before, ahead, &published, || began.elapsed() < lasting);
+        let mut publishing: FuturesUnordered<_> = (0..in_flight).map(lane).collect();
+        while let Some(lane) = publishing.next().await {
+            lane?;
+        }
+        drop(publishing);
+        let published = published.into_inner();
+        for (arrived, before) in self.arrived.iter().zip(&before) {
+            let mut arrived = [arrived.clone()];
+            let all = until(&mut arrived, before + published);
+            timeout(TIMEOUT, all)
+                .await
+                .with_context(|| format!("of {published} events some never came"))??;
+        }
+        let took = began.elapsed();
+        // What came twice would have let it end too early.
+        for (arrived, before) in self.arrived.iter().zip(&before) {
+            let came = *arrived.borrow() - before;
+            ensure!(
+                came == published,
+                "{published} events were published and {came} came"
+            );
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a count of events")]
+        let rate = published as f64 / took.as_secs_f64();
+        Ok((self, rate))
+    }
+
+    async fn lane(
+        &self,
+        before: &[u64],
+        ahead: u64,
+        published: &AtomicU64,
+        goes_on: impl Fn() -> bool,
+    ) -> anyhow::Result<()> {
+        let mut arrived = self.arrived.clone();
+        while goes_on() {
+            self.publish().await?;
+            let so_far = published.fetch_add(1, Relaxed) + 1;
+            for (arrived, before) in arrived.iter_mut().zip(before) {
+                let near = until(
+                    std::slice::from_mut(arrived),
+                    (before + so_far).saturating_sub(ahead),
+                );
+                timeout(TIMEOUT, near)
+                    .await
+                    .context("the receivers do not follow")??;
+            }
+        }
+        Ok(())
+    }
+
+    /// As our publisher does it, with the event ready made.
+    async fn publish(&self) -> anyhow::Result<()> {
+        let Payload {
+            event,
+            component,
+            ttl_seconds,
+            ..
+        } = &self.stand.payload;
+        let request = PublishEventRequest {
+            pubsub_name: component.clone(),
+            topic: self.topic.to_owned(),
+            data: event.clone(),
+            data_content_type: MEDIA_TYPE.to_owned(),
+            metadata: HashMap::from([(TTL.to_owned(), ttl_seconds.to_string())]),
+        };
+        let answer = timeout(PUBLISH, self.stand.client.clone().publish_event(request)).await;
+        answer.context("the bare sidecar did not answer in time")??;
+        Ok(())
+    }
+}
+
+impl Way for Sidecars {
+    async fn once(&mut self) -> anyhow::Result<Duration> {
+        // Each topic has its own share of what a receiver counts, so the next count is looked up
+        // each time.
+        let before: Vec<u64> = self
+            .arrived
+            .iter()
+            .map(|arrived| *arrived.borrow())
+            .collect();
+        let (mut arrived, began) = (self.arrived.clone(), Instant::now());
+        let arrival = async {
+            for (one, before) in arrived.iter_mut().zip(before) {
+                until(std::slice::from_mut(one), before + 1).await?;
+            }
+            anyhow::Ok(began.elapsed())
+        };
+        let (took, published) = tokio::join!(arrival, self.publish());
+        published?;
+        took
+    }
+}

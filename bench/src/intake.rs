@@ -1,0 +1,209 @@
+//! Measures 5 and 6: events into a subscriber process, over HTTP as a sidecar posts them, beside a
+//! route that answers a constant (5) and beside a subscriber in Node.js (6).
+//!
+//! Events are what a sidecar delivers of ours, each with the next revision, so that each of them is
+//! applied; the status says afterwards that it was. What is timed is the generator's run: answers
+//! by the time they took. Nothing is posted twice, and no publisher runs meanwhile.
+
+use anyhow::{Context, ensure};
+use contract::{Head, event::ROUTE, status::ReplicaStatus};
+use e2e::{client::Api, testbed::services::Service};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use publisher::{
+    Settings,
+    bench_support::{MEDIA_TYPE, envelopes},
+};
+use reqwest::Method;
+
+use crate::{
+    Bench,
+    figures::{Comparison, Row, Target, Unit},
+    floor::{constant, node, server::Server},
+    generator::{self, CONNECTIONS, Order, Processors, Requests, Run},
+    stock,
+};
+
+/// Documents, which are updated in turn.
+const DOCUMENTS: usize = 1_000;
+/// Bytes of a value.
+const BYTES: usize = 300;
+/// More than are answered while a run lasts; if not, the run ends with them.
+const EVENTS: usize = 200_000;
+/// Events before those that are measured.
+const WARM_UP: usize = 5_000;
+/// A subscriber that says more than this says something of each event.
+const LINES: usize = 100;
+
+pub(crate) async fn measure(number: u8, bench: &Bench) -> anyhow::Result<Vec<Row>> {
+    let (mut publisher, head) = stock::filled(DOCUMENTS, BYTES).await?;
+    publisher.stop().await?;
+    let warm_up = bench.sized(WARM_UP);
+    bench.say("writing the events down");
+    let events = Events::of(&head, warm_up, warm_up + bench.sized(EVENTS))?;
+
+    let (server, beside, target, processors) = if number == 5 {
+        let beside = "actix: reads the body, answers a constant";
+        (constant::start("{}").await?, beside, 0.6, Processors::Apart)
+    } else {
+        // As they would run: Node.js has helpers that may use another processor, and ours has two
+        // workers.
+        (
+            node::start().await?,
+            "Express and the CloudEvents SDK, Node.js",
+            8.0,
+            Processors::Shared,
+        )
+    };
+    let mut rate = Comparison::new(
+        number,
+        Unit::PerSecond,
+        "events applied, 64 connections",
+        beside,
+    )
+    .must(Target::AtLeast(target));
+    let mut processor =
+        Comparison::new(number, Unit::Seconds, "processor time of an event", beside);
+    for round in 0..bench.rounds {
+        let ours =
+            async |publisher: &mut Service| of_ours(bench, &events, publisher, processors).await;
+        let beside = async || of_beside(bench, &events, &server, number, processors).await;
+        let (ours, beside) = if round % 2 == 0 {
+            (ours(&mut publisher).await?, beside().await?)
+        } else {
+            let beside = beside().await?;
+            (ours(&mut publisher).await?, beside)
+        };
+        rate.round(ours.rate(), beside.rate());
+        processor.round(ours.processor(), beside.processor());
+    }
+    Ok([rate, processor]
+        .into_iter()
+        .filter_map(Comparison::row)
+        .collect())
+}
+
+/// A new subscriber each time, because each event can be applied once.
+async fn of_ours(
+    bench: &Bench,
+    events: &Events,
+    publisher: &mut Service,
+    processors: Processors,
+) -> anyhow::Result<Run> {
+    publisher.start().await?;
+    let mut subscriber = stock::subscriber(publisher)?;
+    subscriber.start().await?;
+    publisher.stop().await?;
+    let api = subscriber.api();
+    events.warm_up(&api).await?;
+    let (url, id) = (subscriber.url(), subscriber.process()?.id());
+    let run = generator::run(bench, (&url, id), events.rest(), processors).await?;
+    let status: ReplicaStatus =
+        serde_json::from_str(&api.get("/v1/status").await?.expect(200)?.body)?;
+    check(status.events.applied, events, run.answered())?;
+    let lines = subscriber.output().lines().count();
+    ensure!(
+        lines <= LINES,
+        "it said {lines} lines: {}",
+        subscriber.process()?.tail()
+    );
+    Ok(run)
+}
+
+async fn of_beside(
+    bench: &Bench,
+    events: &Events,
+    server: &Server,
+    number: u8,
+    processors: Processors,
+) -> anyhow::Result<Run> {
+    let api = server.api();
+    let before = if number == 6 { applied(&api).await? } else { 0 };
+    events.warm_up(&api).await?;
+    let run = generator::run(
+        bench,
+        (server.url(), server.id()),
+        events.rest(),
+        processors,
+    )
+    .await?;
+    if number == 6 {
+        check(applied(&api).await? - before, events, run.answered())?;
+    }
+    Ok(run)
+}
+
+async fn applied(api: &Api) -> anyhow::Result<u64> {
+    let status = api.get("/v1/status").await?.expect(200)?.json()?;
+    status
+        .pointer("/events/applied")
+        .and_then(serde_json::Value::as_u64)
+        .context("no number of events")
+}
+
+/// Whether what was answered was done. What was under way at the end was not answered, and may have
+/// been done.
+fn check(applied: u64, events: &Events, answered: u64) -> anyhow::Result<()> {
+    let answered = answered + events.first.len() as u64;
+    ensure!(
+        (answered..=answered + CONNECTIONS).contains(&applied),
+        "{answered} were answered, {applied} applied"
+    );
+    Ok(())
+}
+
+/// The events of a run.
+#[derive(Debug)]
+struct Events {
+    /// The bodies of the first.
+    first: Vec<Vec<u8>>,
+    /// All of them.
+    all: Requests,
+}
+
+impl Events {
+    /// So many changes after a head.
+    fn of(head: &Head, first: usize, count: usize) -> anyhow::Result<Self> {
+        let settings = Settings::read(&["--collections", head.collection.as_str()])?;
+        let envelopes = envelopes(&settings.events.context("events are off")?);
+        let body =
+            |number| envelopes.for_subscriber(&stock::update(head, number, number % DOCUMENTS, BYTES)?);
+        Ok(Self {
+            first: (0..first).map(body).collect::<anyhow::Result<_>>()?,
+            all: Requests::write((0..count).map(|number| Ok(request(&body(number)?))))?,
+        })
+    }
+
+    /// Posts the first, as many at once as the generator does. It is not the generator that does
+    /// so, because it leaves what is under way at its end, and what is missing must not slow
+    /// down what is measured.
+    async fn warm_up(&self, api: &Api) -> anyhow::Result<()> {
+        let headers = [("content-type", MEDIA_TYPE)];
+        let post = async |body: &Vec<u8>| {
+            api.send(Method::POST, ROUTE, &headers, body.clone())
+                .await?
+                .expect(200)
+                .map(drop)
+        };
+        stream::iter(&self.first)
+            .map(post)
+            .buffer_unordered(CONNECTIONS as usize)
+            .try_collect()
+            .await
+    }
+
+    fn rest(&self) -> (&Requests, Order) {
+        (&self.all, Order::OnceAfter(self.first.len()))
+    }
+}
+
+/// As a sidecar sends it.
+fn request(body: &[u8]) -> Vec<u8> {
+    let mut request = format!(
+        "POST {ROUTE} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: Go-http-client/1.1\r\nContent-Length: {}\r\n\
+         Content-Type: {MEDIA_TYPE}\r\nAccept-Encoding: gzip\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    request.extend_from_slice(body);
+    request
+}

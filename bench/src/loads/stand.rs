@@ -1,0 +1,139 @@
+//! A publisher with a collection to load, and replicas that nothing but loads and deltas reach.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use e2e::testbed::{Store, StoreKind, mongod::Mongod, services::Service};
+use replica::{Config, Events, Replica, ReplicaState};
+
+use super::BYTES;
+use crate::{fill::fill, floor::driver};
+
+/// A collection that is loaded by one replica at a time.
+pub(super) const LARGE: &str = "FreeForm";
+/// One that many load at once.
+pub(super) const SMALL: &str = "FreeFormB";
+/// The name of the publisher's database.
+const DATABASE: &str = "confcast";
+/// A replica that is not there after this never will be.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// No check-in but the first.
+const NEVER: Duration = Duration::from_secs(3_600);
+
+/// A publisher and its store.
+#[derive(Debug)]
+pub(super) struct Stand {
+    // Before the store, so that it ends first.
+    pub(super) publisher: Service,
+    store: Store,
+    documents: usize,
+}
+
+impl Stand {
+    /// With so many documents in [`LARGE`].
+    pub(super) async fn filled(kind: StoreKind, documents: usize) -> anyhow::Result<Self> {
+        let store = Store::start(kind).await?;
+        let mut publisher = store
+            .publisher()?
+            .with("AURA_CONFIGURATION_COLLECTIONS", format!("{LARGE},{SMALL}"))
+            .with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
+        publisher.start().await?;
+        fill(&publisher.api(), LARGE, documents, BYTES).await?;
+        Ok(Self {
+            publisher,
+            store,
+            documents,
+        })
+    }
+
+    /// The publisher's database, for the driver.
+    pub(super) async fn database(&self) -> anyhow::Result<mongodb::Database> {
+        let mongod: &Mongod = self.store.0.as_ref().context("it has no database")?;
+        Ok(driver::client(&mongod.url(DATABASE))
+            .await?
+            .database(DATABASE))
+    }
+
+    /// Seconds from `run` of a new replica until it is current. What it holds is let go afterwards.
+    pub(super) async fn cold_start(&self) -> anyhow::Result<f64> {
+        let replica = follower(&self.publisher, LARGE, 0)?;
+        let begun = Instant::now();
+        let current = replica.run(until_current(&replica, self.documents)).await?;
+        Ok((current - begun).as_secs_f64())
+    }
+
+    /// A counter of the publisher.
+    pub(super) async fn counter(&self, name: &str) -> anyhow::Result<u64> {
+        let metrics = self
+            .publisher
+            .api()
+            .get("/metrics")
+            .await?
+            .expect(200)?
+            .body;
+        let counter = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(counter
+            .with_context(|| format!("no counter {name}"))?
+            .parse()?)
+    }
+}
+
+/// A replica of one collection, which holds nothing yet.
+pub(super) fn follower(
+    publisher: &Service,
+    collection: &str,
+    number: usize,
+) -> anyhow::Result<Replica> {
+    let config = Config::new(format!("bench-{number}"), [publisher.url()], [collection])?;
+    Ok(Replica::new(Config {
+        events: Events::None,
+        check_in: NEVER,
+        ..config
+    })?)
+}
+
+/// When a replica that runs became current; it then has to hold so many documents.
+pub(super) async fn until_current(replica: &Replica, documents: usize) -> anyhow::Result<Instant> {
+    let mut states = replica.states();
+    let current = tokio::time::timeout(
+        TIMEOUT,
+        states.wait_for(|state| *state == ReplicaState::Current),
+    )
+    .await;
+    drop(current.with_context(|| format!("it is not current: {:?}", replica.status()))??);
+    let then = Instant::now();
+    let held: u64 = replica
+        .view()
+        .root()
+        .collections()
+        .map(|(_name, held)| held.count())
+        .sum();
+    ensure!(
+        held == documents as u64,
+        "it holds {held} of {documents} documents"
+    );
+    Ok(then)
+}
+
+/// When a replica that runs has seen every revision up to this one.
+pub(super) async fn until_at(replica: &Replica, revision: u64) -> anyhow::Result<Instant> {
+    let mut moved = replica.feed_changed();
+    let there = async {
+        loop {
+            moved.mark_unchanged();
+            if replica
+                .view()
+                .root()
+                .collections()
+                .all(|(_name, held)| held.watermark() >= revision)
+            {
+                return anyhow::Ok(Instant::now());
+            }
+            moved.changed().await?;
+        }
+    };
+    let there = tokio::time::timeout(TIMEOUT, there).await;
+    there.with_context(|| format!("it is not at revision {revision}: {:?}", replica.status()))?
+}

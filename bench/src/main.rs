@@ -1,0 +1,202 @@
+//! `make bench [ONLY=1,2] [ROUNDS=5] [SHARE=1]`: how fast it is, beside a floor or a peer that is
+//! measured in the same run.
+//!
+//! Each measure is a module, prints nothing, and gives lines of one table. Floors and peers are in
+//! `floor`. Nothing is judged by a clock alone: what counts is the ratio of a round, in which both
+//! were measured right after each other. `SHARE` makes everything smaller, to see that it works;
+//! only a whole run says anything. `OUT` is the folder of what it writes, instead of `target/
+//! bench`.
+
+mod duo;
+mod events;
+mod figures;
+mod fill;
+mod floor;
+mod generator;
+mod http;
+mod intake;
+mod loads;
+mod memory;
+mod reads;
+mod replicas;
+mod report;
+mod stock;
+mod sustained;
+mod throughput;
+mod values;
+mod visible;
+mod way;
+mod writes;
+
+use std::{
+    collections::BTreeSet,
+    io::{IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context;
+use e2e::testbed::environment::number_or;
+use indicatif::{ProgressBar, ProgressStyle};
+use report::{Failure, Report};
+
+/// How long a measure may take.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// What every measure is told.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    /// How often each figure is taken.
+    pub(crate) rounds: usize,
+    /// The share of full sizes: 1 for figures that mean something.
+    pub(crate) share: f64,
+    bar: ProgressBar,
+    lines: bool,
+}
+
+impl Bench {
+    /// So many of what would be `full`; at least one.
+    pub(crate) fn sized(&self, full: usize) -> usize {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of a count"
+        )]
+        let part = (full as f64 * self.share).ceil() as usize;
+        part.max(1)
+    }
+
+    /// So long, of what would be `full`.
+    pub(crate) fn lasting(&self, full: Duration) -> Duration {
+        full.mul_f64(self.share).max(Duration::from_millis(100))
+    }
+
+    /// Says what happens now.
+    pub(crate) fn say(&self, line: &str) {
+        if self.lines {
+            writeln!(std::io::stderr(), "{line}").ok();
+        }
+        self.bar.set_message(line.to_owned());
+    }
+}
+
+fn main() -> ExitCode {
+    if let Some(ended) = replicas::run_publisher() {
+        return ended;
+    }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((floor::constant::SERVE, rest)) = arguments
+        .split_first()
+        .map(|(first, rest)| (first.as_str(), rest))
+    {
+        return floor::constant::serve(rest);
+    }
+    // Two workers whatever the machine has, so that figures of different machines can be compared.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let done = runtime
+        .context("no runtime")
+        .and_then(|runtime| runtime.block_on(run()));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            writeln!(std::io::stderr(), "bench: {error:#}").ok();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> anyhow::Result<()> {
+    let only = std::env::var("ONLY").unwrap_or_default();
+    let only: BTreeSet<u8> = only
+        .split(',')
+        .filter(|number| !number.is_empty())
+        .map(|number| {
+            number
+                .trim()
+                .parse()
+                .with_context(|| format!("ONLY={only}: numbers from 1 to 14"))
+        })
+        .collect::<Result<_, _>>()?;
+    let chosen: Vec<u8> = (1..=14)
+        .filter(|number| only.is_empty() || only.contains(number))
+        .collect();
+    let style = ProgressStyle::with_template("{bar:14} {pos}/{len} measures, {elapsed}, {msg}");
+    let bar = ProgressBar::new(chosen.len() as u64)
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let bench = Bench {
+        rounds: number_or("ROUNDS", 5)?,
+        share: number_or("SHARE", 1.0)?,
+        bar,
+        lines: !std::io::stderr().is_terminal(),
+    };
+    let mut report = Report::default();
+    report.machine.processors = std::thread::available_parallelism()?.get();
+    (report.machine.rounds, report.machine.share) = (bench.rounds, bench.share);
+    for number in chosen {
+        bench.say(&format!("measure {number}"));
+        report.machine.load.push((number, load()));
+        let done = tokio::time::timeout(LIMIT, measure(number, &bench, &mut report)).await;
+        if let Err(error) =
+            done.unwrap_or_else(|_late| Err(anyhow::anyhow!("it took longer than {LIMIT:?}")))
+        {
+            report.failures.push(Failure {
+                measure: number,
+                error: format!("{error:#}"),
+            });
+        }
+        bench.bar.inc(1);
+    }
+    bench.bar.finish_and_clear();
+    let out = std::env::var_os("OUT").filter(|folder| !folder.is_empty());
+    let folder = out.map_or_else(
+        || e2e::testbed::dependencies::repository_root().join("target/bench"),
+        PathBuf::from,
+    );
+    report.write(&folder)?;
+    writeln!(
+        std::io::stdout(),
+        "{}\n\nbench.json and pictures: {}",
+        report.table(),
+        folder.display()
+    )
+    .ok();
+    anyhow::ensure!(
+        report.failures.is_empty(),
+        "{} measures did not come to their end",
+        report.failures.len()
+    );
+    Ok(())
+}
+
+async fn measure(number: u8, bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
+    let rows = match number {
+        1 | 2 => events::measure(number, bench).await?,
+        3 => writes::measure(bench).await?,
+        4 => throughput::measure(bench).await?,
+        5 | 6 => intake::measure(number, bench).await?,
+        7 | 8 => reads::measure(number, bench).await?,
+        9 | 11 => loads::measure(number, bench).await?,
+        10 => memory::measure(bench).await?,
+        12 => {
+            report.curves.extend(replicas::measure(bench).await?);
+            Vec::new()
+        }
+        13 => visible::measure(bench).await?,
+        _ => sustained::measure(bench).await?,
+    };
+    report.rows.extend(rows);
+    Ok(())
+}
+
+/// The load average over one minute.
+fn load() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ')
+        .next()
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_default()
+}

@@ -1,0 +1,120 @@
+//! Measure 10: resident memory of a subscriber process: when it follows an empty collection, and
+//! with 100,000 documents of 1 KiB beside the bytes of their values alone.
+//!
+//! It is read once the subscriber stands where its publisher stands, without giving the allocator
+//! time to hand anything back. The subscriber follows the live feed, so the updates that come last
+//! go the way of events.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use e2e::testbed::{
+    FREE,
+    services::Service,
+    wait::{eventually, within},
+};
+
+use crate::{
+    Bench,
+    figures::{Comparison, Row, Target, Unit},
+    stock,
+};
+
+/// Documents.
+const DOCUMENTS: usize = 100_000;
+/// Bytes of a value.
+const BYTES: usize = 1_024;
+/// Updates afterwards.
+const UPDATES: usize = 10_000;
+/// Memory is no matter of chance: more rounds would say the same.
+const ROUNDS: usize = 2;
+/// What an idle subscriber may take.
+const IDLE: f64 = 15.0 * 1_048_576.0;
+/// How long a load, or the updates, may take.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
+    let rounds = bench.rounds.min(ROUNDS);
+    let alone = |ours| Comparison::alone(10, Unit::Bytes, ours);
+    let mut idle = alone("resident, one empty collection").must(Target::AtMost(IDLE));
+    let mut shares = alone("the same, its share of what is shared (PSS)");
+    let mut publisher = stock::publisher()?;
+    publisher.start().await?;
+    for _round in 0..rounds {
+        let mut subscriber = started(&publisher).await?;
+        let id = subscriber.process()?.id();
+        idle.figure(kibibytes(&format!("/proc/{id}/status"), "VmRSS:")?);
+        shares.figure(kibibytes(&format!("/proc/{id}/smaps_rollup"), "Pss:")?);
+    }
+    publisher.stop().await?;
+
+    let documents = bench.sized(DOCUMENTS);
+    bench.say("filling a publisher");
+    let (publisher, _head) = stock::filled(documents, BYTES).await?;
+    let payload = (documents * BYTES) as f64;
+    let held = |ours: &str| Comparison::new(10, Unit::Bytes, ours, "their values alone");
+    let mut loaded = held("resident, 100,000 documents of 1 KiB").must(Target::AtMost(1.6));
+    let mut updated = held("the same after 10,000 updates");
+    for round in 1..=rounds {
+        bench.say(&format!("round {round}"));
+        let mut subscriber = started(&publisher).await?;
+        let status = format!("/proc/{}/status", subscriber.process()?.id());
+        loaded.round(kibibytes(&status, "VmRSS:")?, payload);
+        let updates = 0..bench.sized(UPDATES).min(documents);
+        // Each round's are new ones: what is as it was is no change.
+        let config = |number| stock::config(number + round, BYTES);
+        stock::write(&publisher.api(), "Update", updates, config).await?;
+        until_same(&publisher, &subscriber).await?;
+        updated.round(kibibytes(&status, "VmRSS:")?, payload);
+    }
+    Ok([idle, shares, loaded, updated]
+        .into_iter()
+        .filter_map(Comparison::row)
+        .collect())
+}
+
+/// A subscriber that holds what its publisher holds.
+async fn started(publisher: &Service) -> anyhow::Result<Service> {
+    let mut subscriber =
+        stock::subscriber(publisher)?.with("AURA_CONFIGURATION_EVENTS_MANAGER", "FEED");
+    subscriber.launch()?;
+    let api = subscriber.api();
+    eventually("it listens", async || api.status_of("/healthz").await).await?;
+    until_same(publisher, &subscriber).await?;
+    Ok(subscriber)
+}
+
+async fn until_same(publisher: &Service, subscriber: &Service) -> anyhow::Result<()> {
+    let truth = publisher.api().head(FREE).await?;
+    let api = subscriber.api();
+    within(
+        TIMEOUT,
+        "the subscriber stands where its publisher stands",
+        async || {
+            let head = api.head(FREE).await?;
+            ensure!(
+                (head.revision, head.digest) == (truth.revision, truth.digest),
+                "it is at {}",
+                head.revision
+            );
+            Ok(())
+        },
+    )
+    .await
+    .with_context(|| subscriber.output())
+}
+
+/// A line of a file in /proc that counts KiB, in bytes.
+fn kibibytes(file: &str, name: &str) -> anyhow::Result<f64> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("reading {file}"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .with_context(|| format!("{file} has no {name}"))?;
+    let number: f64 = line
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .with_context(|| format!("{name}{line}"))?;
+    Ok(number * 1_024.0)
+}

@@ -1,0 +1,141 @@
+//! The publisher of a measure with very many subscribers, as a process of its own: this program,
+//! started again.
+//!
+//! The program `publisher` is told of subscribers by a variable of its environment, and no variable
+//! is longer than 128 KiB, so it can be told of a few thousand at most. What runs here is the same
+//! library, with the same threads.
+
+use std::{
+    io::Write,
+    net::Ipv4Addr,
+    path::Path,
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context, ensure};
+use e2e::{
+    client::Api,
+    testbed::{
+        ports::free_port,
+        process::{Process, folder},
+        wait::eventually,
+    },
+};
+use publisher::{Publisher, Settings, TransportSettings};
+
+/// The first word of its command line.
+pub(crate) const WORD: &str = "publisher-of-many";
+
+/// One that runs, with an embedded store in a folder of its own. Killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Served {
+    /// Its API.
+    pub(crate) api: Api,
+    /// Its port.
+    pub(crate) port: u16,
+    _process: Process,
+    _folder: tempfile::TempDir,
+}
+
+impl Served {
+    /// Starts one with these options, and waits until it is ready. Where `local` is a number and a
+    /// port, it sends to so many subscribers there ([`address`]).
+    pub(crate) async fn start(
+        options: &[&str],
+        local: Option<(usize, u16)>,
+    ) -> anyhow::Result<Self> {
+        let (folder, port) = (folder()?, free_port()?);
+        let mut command = Command::new(std::env::current_exe()?);
+        let (count, at) = local.unwrap_or_default();
+        command
+            .args([WORD, &count.to_string(), &at.to_string()])
+            .args(options)
+            .args(common(folder.path(), port));
+        let process = Process::start("publisher", folder.path(), &mut command)?;
+        let api = Api::new(format!("http://127.0.0.1:{port}"));
+        let ready = eventually("the publisher is ready", async || {
+            ensure!(api.status_of("/readyz").await? < 300, "not yet");
+            Ok(())
+        });
+        ready.await.with_context(|| process.tail())?;
+        Ok(Self {
+            api,
+            port,
+            _process: process,
+            _folder: folder,
+        })
+    }
+}
+
+fn common(folder: &Path, port: u16) -> Vec<String> {
+    let path = |name| folder.join(name).display().to_string();
+    let words = [
+        "--listen",
+        &format!("127.0.0.1:{port}"),
+        "--store-url",
+        &format!("file:{}", path("data")),
+    ];
+    let schemas = ["--schemas-dir".to_owned(), path("no-schemas")];
+    words
+        .map(str::to_owned)
+        .into_iter()
+        .chain(schemas)
+        .collect()
+}
+
+/// Where a subscriber is: each has an address of the loopback to itself, and all have one port.
+/// Addresses, because base URLs are told apart by host and port alone, and one listening socket
+/// serves all addresses.
+pub(crate) fn address(subscriber: usize) -> anyhow::Result<Ipv4Addr> {
+    let first = u32::from(Ipv4Addr::new(127, 1, 0, 0));
+    Ok(Ipv4Addr::from(first + u32::try_from(subscriber)?))
+}
+
+/// The subscriber at an address.
+pub(crate) fn subscriber(address: Ipv4Addr) -> Option<usize> {
+    u32::from(address)
+        .checked_sub(u32::from(Ipv4Addr::new(127, 1, 0, 0)))?
+        .try_into()
+        .ok()
+}
+
+/// Runs it, if the command line asks for it. Until it is killed.
+pub(crate) fn run() -> Option<ExitCode> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let [word, count, port, options @ ..] = words.as_slice() else {
+        return None;
+    };
+    (word == WORD).then(|| {
+        let (count, port) = (count.parse().unwrap_or(0), port.parse().unwrap_or(0));
+        match serve(options, count, port) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                // Its output is the log that the measure shows.
+                writeln!(std::io::stderr(), "{error:#}").ok();
+                ExitCode::FAILURE
+            }
+        }
+    })
+}
+
+fn serve(options: &[String], count: usize, port: u16) -> anyhow::Result<()> {
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let mut settings = Settings::read(&options)?;
+    if let Some(TransportSettings::Local { subscribers, .. }) =
+        settings.events.as_mut().map(|events| &mut events.transport)
+    {
+        let url = |one| Ok(format!("http://{}:{port}", address(one)?).parse()?);
+        *subscribers = (0..count).map(url).collect::<anyhow::Result<_>>()?;
+    }
+    // As the program `publisher` does.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        Publisher::build(settings)
+            .await?
+            .run(std::future::pending())
+            .await
+    })
+}

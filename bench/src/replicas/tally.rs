@@ -1,0 +1,78 @@
+//! Counts the replicas that show a change, and remembers when the last one did.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use contract::{CollectionName, DocumentId, Revision};
+use replica::Replica;
+use tokio::sync::watch;
+
+/// What is waited for.
+#[derive(Debug)]
+pub(super) struct Tally {
+    collection: CollectionName,
+    id: DocumentId,
+    /// The revision, and how many do not show it yet.
+    awaited: Mutex<(Revision, usize)>,
+    last: watch::Sender<Option<Instant>>,
+}
+
+impl Tally {
+    /// Of one document.
+    pub(super) fn new(collection: &str, id: &str) -> anyhow::Result<Self> {
+        let (collection, id) = (collection.parse()?, id.parse()?);
+        Ok(Self {
+            collection,
+            id,
+            awaited: Mutex::default(),
+            last: watch::Sender::new(None),
+        })
+    }
+
+    /// Begins to wait until so many replicas show a revision. It says when the last one did.
+    pub(super) fn expect(
+        &self,
+        revision: Revision,
+        replicas: usize,
+    ) -> watch::Receiver<Option<Instant>> {
+        let mut awaited = self.awaited();
+        *awaited = (revision, replicas);
+        self.last.send_replace(None);
+        self.last.subscribe()
+    }
+
+    /// Follows a replica, without end.
+    pub(super) async fn follow(&self, replica: &Replica) -> anyhow::Result<()> {
+        let (mut moved, mut counted) = (replica.feed_changed(), 0);
+        loop {
+            let view = replica.view();
+            let held = view
+                .root()
+                .get(&self.collection, &self.id)
+                .map_or(0, contract::Document::revision);
+            if held > counted {
+                counted = held;
+                self.shows(held);
+            }
+            moved.changed().await?;
+        }
+    }
+
+    /// A replica shows a revision that it did not show before.
+    fn shows(&self, revision: Revision) {
+        let mut awaited = self.awaited();
+        // One write at a time: nothing is newer than what is awaited.
+        if revision == awaited.0 && awaited.1 > 0 {
+            awaited.1 -= 1;
+            if awaited.1 == 0 {
+                self.last.send_replace(Some(Instant::now()));
+            }
+        }
+    }
+
+    fn awaited(&self) -> MutexGuard<'_, (Revision, usize)> {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,185 @@
+//! How many writes a second reach both replicas by DAPR, for as long as one likes, beside bare
+//! sidecars with as much in flight.
+//!
+//! Ours counts from the first write until both replicas hold all of them. Writers, of ours and of
+//! the floor, wait while too much is on its way: beyond that the stream of the broker loses what
+//! was not read yet and our relay's queue overflows, so the replicas would hear from the feed what
+//! no event brought, and this is about events. How ours is without that wait has a line of its own.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use chrono::Utc;
+use e2e::testbed::{FREE, Transport};
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use publisher::{bench_support::RELAY_QUEUE, embed::ChangeRequest};
+use replica::Replica;
+use tokio::time::timeout;
+
+use crate::{
+    Bench,
+    duo::Duo,
+    figures::{Comparison, Row, Spread, Target, Unit},
+    floor::{payload::document, sidecars::Sidecars},
+    way::{TIMEOUT, on_a_worker},
+};
+
+/// Writers at once; also what our relay has in flight, and so what the floor has.
+const WRITERS: usize = 64;
+const LASTING: Duration = Duration::from_secs(5);
+/// Writes that may be ahead of a receiver: half of the relay's queue, and of the length of a
+/// stream, so that neither overflows.
+const AHEAD: u64 = RELAY_QUEUE as u64 / 2;
+
+/// What one round of ours gives.
+struct Flood {
+    /// Writes a second.
+    rate: f64,
+    /// The share of them that came to the replicas by events first, in percent.
+    by_events: f64,
+}
+
+/// Measure 14.
+pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
+    let ((mut one, mut two), mut duo) =
+        (Sidecars::start().await?, Duo::start(Transport::Dapr).await?);
+    let (lasting, mut taken) = (bench.lasting(LASTING), Vec::new());
+    // Connections, pools and the writers' documents.
+    let warm_up = lasting / 5;
+    (one, _) = on_a_worker(one.flood(WRITERS, AHEAD, warm_up)).await?;
+    (two, _) = on_a_worker(two.flood(WRITERS, AHEAD, warm_up)).await?;
+    (duo, _) = on_a_worker(flood(duo, AHEAD, warm_up)).await?;
+    for round in 0..bench.rounds {
+        bench.say(&format!("sustained by DAPR, round {}", round + 1));
+        let (ours, pair, both);
+        // Ours is next to both floors, whichever goes first.
+        if round % 2 == 0 {
+            (one, pair) = on_a_worker(one.flood(WRITERS, AHEAD, lasting)).await?;
+            (duo, ours) = on_a_worker(flood(duo, AHEAD, lasting)).await?;
+            (two, both) = on_a_worker(two.flood(WRITERS, AHEAD, lasting)).await?;
+        } else {
+            (two, both) = on_a_worker(two.flood(WRITERS, AHEAD, lasting)).await?;
+            (duo, ours) = on_a_worker(flood(duo, AHEAD, lasting)).await?;
+            (one, pair) = on_a_worker(one.flood(WRITERS, AHEAD, lasting)).await?;
+        }
+        taken.push((ours, pair, both));
+    }
+    let by_events =
+        Spread::of(taken.iter().map(|(ours, ..)| ours.by_events)).map_or(0.0, |share| share.median);
+    let (pair, name) = (
+        "bare sidecar pair, 64 in flight",
+        "sustained to two replicas by DAPR",
+    );
+    let name = format!("{name} ({by_events:.0} % came by events)");
+    let mut target = Comparison::new(14, Unit::PerSecond, &name, pair).must(Target::AtLeast(0.8));
+    let mut same = Comparison::new(
+        14,
+        Unit::PerSecond,
+        &name,
+        "bare sidecars, two receivers, 64 in flight",
+    );
+    for (ours, pair, both) in &taken {
+        target.round(ours.rate, *pair);
+        same.round(ours.rate, *both);
+    }
+    // Once, and last: what it leaves to be sent would disturb whatever comes after it.
+    let (one, beside) = on_a_worker(one.flood(WRITERS, AHEAD, lasting)).await?;
+    let (duo, ours) = on_a_worker(flood(duo, u64::MAX, lasting)).await?;
+    drop((one, two));
+    duo.end().await?;
+    let name = format!(
+        "the same with writers that wait for no replica ({:.0} % came by events)",
+        ours.by_events
+    );
+    let mut free = Comparison::new(14, Unit::PerSecond, name, pair);
+    free.round(ours.rate, beside);
+    Ok([target, same, free]
+        .into_iter()
+        .filter_map(Comparison::row)
+        .collect())
+}
+
+/// Writes for so long, and waits until both replicas hold all of it.
+async fn flood(mut duo: Duo, ahead: u64, lasting: Duration) -> anyhow::Result<(Duo, Flood)> {
+    let (before, newest, began) = (arrivals(&duo), AtomicU64::new(0), Instant::now());
+    let writers = (0..WRITERS)
+        .map(|writer| write(&duo, writer, ahead, &newest, || began.elapsed() < lasting));
+    let mut writing: FuturesUnordered<_> = writers.collect();
+    let mut written = 0;
+    while let Some(writer) = writing.next().await {
+        written += writer?;
+    }
+    drop(writing);
+    let all = duo.until_all(newest.into_inner());
+    timeout(TIMEOUT, all)
+        .await
+        .context("the replicas do not hold all of it")??;
+    let took = began.elapsed();
+    let after = arrivals(&duo);
+    let [events, healed] = [after[0] - before[0], after[1] - before[1]];
+    #[expect(clippy::cast_precision_loss, reason = "counts of writes")]
+    let flood = Flood {
+        rate: written as f64 / took.as_secs_f64(),
+        by_events: events as f64 * 100.0 / (events + healed).max(1) as f64,
+    };
+    Ok((duo, flood))
+}
+
+/// One writer with a document of its own, one write after the other; how many it wrote.
+async fn write(
+    duo: &Duo,
+    writer: usize,
+    ahead: u64,
+    newest: &AtomicU64,
+    goes_on: impl Fn() -> bool,
+) -> anyhow::Result<u64> {
+    let (id, mut moved, mut written) = (
+        format!("w-{writer}"),
+        duo.replicas.each_ref().map(Replica::feed_changed),
+        0,
+    );
+    while goes_on() {
+        // A value that it never had, or nothing would change.
+        let change = ChangeRequest::update(
+            FREE,
+            &id,
+            &document(u64::try_from(Utc::now().timestamp_micros())?),
+        )?;
+        let change = if written > 0 || duo.has(&id.parse()?) {
+            change
+        } else {
+            change.expecting(0)
+        };
+        let done = duo
+            .changes
+            .unit(contract::Context::default())
+            .publish(change)
+            .await?;
+        newest.fetch_max(done.revision, Relaxed);
+        written += 1;
+        for (replica, moved) in duo.replicas.iter().zip(&mut moved) {
+            while duo.watermark(replica).saturating_add(ahead) < done.revision {
+                timeout(TIMEOUT, moved.changed())
+                    .await
+                    .context("the replicas do not follow")??;
+            }
+        }
+    }
+    Ok(written)
+}
+
+/// How many changes came to the replicas first by an event, and first by the feed.
+fn arrivals(duo: &Duo) -> [u64; 2] {
+    let status = duo.replicas.each_ref().map(Replica::status);
+    let by_event = status
+        .iter()
+        .map(|status| status.events.applied + status.events.superseded)
+        .sum();
+    [
+        by_event,
+        status.iter().map(|status| status.sync.changes).sum(),
+    ]
+}

@@ -1,0 +1,289 @@
+//! Measure 4: PUTs a second of 64 clients on one collection, on both stores, beside what the source
+//! document does: `replaceOne` (majority, journal), then one publish.
+//!
+//! All of them publish to one sidecar with one Redis, and nobody subscribes. Ours answers before it
+//! has published, so what is left over is published before anything else is measured, and a second
+//! line counts the time for it.
+//!
+//! The sidecar and Redis take most of two processors, on both sides. What the store itself takes
+//! shows in two lines where events are off, beside `replaceOne` alone.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use contract::event;
+use e2e::{
+    client::Api,
+    testbed::{
+        FREE,
+        mongod::Mongod,
+        redis::Redis,
+        services::Service,
+        sidecar::{self, Sidecar},
+        wait::within,
+    },
+};
+use mongodb::{Collection, bson::Document};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::{
+    Bench,
+    figures::{Comparison, Row, Target, Unit},
+    fill::{fill, id},
+    floor::driver,
+    values::value,
+};
+
+const CLIENTS: u64 = 64;
+/// Documents of each client, which nobody else writes.
+const DOCUMENTS: u64 = 16;
+/// Length of a value, in bytes.
+const BYTES: usize = 300;
+const LASTING: Duration = Duration::from_secs(3);
+const WARM_UP: Duration = Duration::from_secs(1);
+/// What is left over may take so long to be published.
+const PUBLISHED: Duration = Duration::from_secs(60);
+
+/// Who writes.
+#[derive(Clone)]
+enum Writer {
+    /// Over the HTTP API of a publisher.
+    Ours { api: Api, events: bool },
+    /// As the source document: the driver, then the HTTP API of the sidecar, which is what its
+    /// clients are made for.
+    Theirs {
+        table: Collection<Document>,
+        client: reqwest::Client,
+        publish: Option<String>,
+    },
+}
+
+/// Writes a second: until they were answered, and until all of them were published.
+struct Rates {
+    answered: f64,
+    published: f64,
+}
+
+pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
+    let (redis, mongod) = (Redis::start().await?, Mongod::start().await?);
+    let publisher = || {
+        Ok::<_, anyhow::Error>(Service::publisher()?.with("AURA_CONFIGURATION_COLLECTIONS", FREE))
+    };
+    let on_mongo =
+        |name| anyhow::Ok(publisher()?.with("AURA_CONFIGURATION_STORE_URL", mongod.url(name)));
+    let mut publishers = [
+        on_mongo("confcast")?,
+        publisher()?,
+        on_mongo("silent")?,
+        publisher()?,
+    ];
+    let mut sidecar = Sidecar::new(sidecar::PUBLISHER, publishers[0].port(), "bench", &redis)?;
+    let (loud, silent) = publishers.split_at_mut(2);
+    for publisher in loud {
+        publisher.set("AURA_CONFIGURATION_EVENTS_MANAGER", "DAPR");
+        publisher.set("DAPR_GRPC_PORT", sidecar.grpc_port().to_string());
+    }
+    silent
+        .iter_mut()
+        .for_each(|publisher| publisher.set("AURA_CONFIGURATION_EVENTS_ENABLED", "false"));
+    for publisher in &mut publishers {
+        publisher.start().await?;
+        fill(
+            &publisher.api(),
+            FREE,
+            (CLIENTS * DOCUMENTS) as usize,
+            BYTES,
+        )
+        .await?;
+    }
+    sidecar.start().await?;
+    let [mongo, embedded, silent_mongo, silent_embedded] = publishers.each_ref().map(Service::api);
+    let table = driver::client(&mongod.url("source"))
+        .await?
+        .database("source")
+        .collection(FREE);
+    let port = sidecar.http_port();
+    let publish = format!(
+        "http://127.0.0.1:{port}/v1.0/publish/pubsub-config/{FREE}?metadata.{}=60",
+        event::TTL
+    );
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let theirs = |publish| Writer::Theirs {
+        table: table.clone(),
+        client: client.clone(),
+        publish,
+    };
+    let loud = [
+        theirs(Some(publish)),
+        Writer::Ours {
+            api: mongo,
+            events: true,
+        },
+        Writer::Ours {
+            api: embedded,
+            events: true,
+        },
+    ];
+    let silent = [silent_mongo, silent_embedded].map(|api| Writer::Ours { api, events: false });
+    let [silent_mongo, silent_embedded] = silent;
+    let silent = [theirs(None), silent_mongo, silent_embedded];
+
+    let beside = "replaceOne, then publish";
+    let lines = ["PUT on MongoDB", "PUT on the embedded store"].map(|line| {
+        let line = format!("{line}, {CLIENTS} clients");
+        let answered =
+            Comparison::new(4, Unit::PerSecond, line.as_str(), beside).must(Target::AtLeast(3.0));
+        (
+            answered,
+            Comparison::new(
+                4,
+                Unit::PerSecond,
+                format!("{line}, until published"),
+                beside,
+            ),
+        )
+    });
+    let [mut first, mut second] = lines;
+    let mut quiet = ["PUT on MongoDB", "PUT on the embedded store"].map(|line| {
+        Comparison::new(
+            4,
+            Unit::PerSecond,
+            format!("{line}, {CLIENTS} clients, events off"),
+            "replaceOne alone",
+        )
+    });
+    for writer in loud.iter().chain(&silent) {
+        writer.rates(bench.lasting(WARM_UP)).await?;
+    }
+    for round in 0..bench.rounds {
+        bench.say(&format!("measure 4, round {}", round + 1));
+        let [source, mongo, embedded] = turns(bench, &loud, round % 2 == 1).await?;
+        for ((answered, published), rates) in [(&mut first, mongo), (&mut second, embedded)] {
+            answered.round(rates.answered, source.answered);
+            published.round(rates.published, source.published);
+        }
+        let [source, mongo, embedded] = turns(bench, &silent, round % 2 == 1).await?;
+        let [on_mongo, on_embedded] = &mut quiet;
+        on_mongo.round(mongo.answered, source.answered);
+        on_embedded.round(embedded.answered, source.answered);
+    }
+    let (first, second) = ([first.0, second.0], [first.1, second.1]);
+    Ok(first
+        .into_iter()
+        .chain(second)
+        .chain(quiet)
+        .filter_map(Comparison::row)
+        .collect())
+}
+
+/// One round of three writers, in this order or the other way round.
+async fn turns(
+    bench: &Bench,
+    [source, mongo, embedded]: &[Writer; 3],
+    back: bool,
+) -> anyhow::Result<[Rates; 3]> {
+    let rates = async |writer: &Writer| writer.rates(bench.lasting(LASTING)).await;
+    if back {
+        let (embedded, mongo) = (rates(embedded).await?, rates(mongo).await?);
+        Ok([rates(source).await?, mongo, embedded])
+    } else {
+        Ok([
+            rates(source).await?,
+            rates(mongo).await?,
+            rates(embedded).await?,
+        ])
+    }
+}
+
+impl Writer {
+    /// All clients write as fast as they are answered, from the start of the first until the last
+    /// answer.
+    async fn rates(&self, lasting: Duration) -> anyhow::Result<Rates> {
+        let (begun, mut clients) = (Instant::now(), JoinSet::new());
+        for client in 0..CLIENTS {
+            let writer = self.clone();
+            clients.spawn(async move {
+                let mut written = 0;
+                while begun.elapsed() < lasting {
+                    writer
+                        .write(&id(client * DOCUMENTS + written % DOCUMENTS))
+                        .await?;
+                    written += 1;
+                }
+                anyhow::Ok(written)
+            });
+        }
+        let mut written = 0;
+        while let Some(client) = clients.join_next().await {
+            written += client??;
+        }
+        let answered = begun.elapsed();
+        if let Self::Ours { api, events: true } = self {
+            until_published(api).await?;
+        }
+        let rate = |time: Duration| written as f64 / time.as_secs_f64();
+        Ok(Rates {
+            answered: rate(answered),
+            published: rate(begun.elapsed()),
+        })
+    }
+
+    /// One write of a document that is there. No two values are alike: the same value again would
+    /// be no change.
+    async fn write(&self, id: &str) -> anyhow::Result<()> {
+        static NUMBER: AtomicU64 = AtomicU64::new(1 << 32);
+        let number = NUMBER.fetch_add(1, Relaxed);
+        let value = value(number, BYTES);
+        match self {
+            Self::Ours { api, .. } => drop(api.put(FREE, id, &value).await?.expect(200)?),
+            Self::Theirs {
+                table,
+                client,
+                publish,
+            } => {
+                driver::replace(table, id, &value).await?;
+                let Some(publish) = publish else {
+                    return Ok(());
+                };
+                let data = json!({
+                    "collection": FREE, "op": "Update", "id": id, "configData": value, "crc": "",
+                    "metadata": { event::TTL: "60" }, "pubSubName": "pubsub-config",
+                });
+                let event = json!({
+                    "specversion": "1.0", "id": number.to_string(), "source": event::SOURCE, "type": event::TYPE,
+                    "subject": id, "datacontenttype": "application/json", "data": data,
+                });
+                let request = client
+                    .post(publish)
+                    .header("content-type", "application/cloudevents+json");
+                let answer = request
+                    .body(event.to_string())
+                    .send()
+                    .await?
+                    .error_for_status()?;
+                // Read to its end, or the connection could not be used again.
+                answer.bytes().await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Waits until a publisher has published all that it ever committed.
+async fn until_published(api: &Api) -> anyhow::Result<()> {
+    let committed = api.head(FREE).await?.revision;
+    within(PUBLISHED, "everything is published", async || {
+        let metrics = api.get("/metrics").await?.expect(200)?.body;
+        let counter = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(r#"confcast_events_total{result="published"} "#));
+        let published: u64 = counter.context("no event was published")?.parse()?;
+        ensure!(published >= committed, "{published} of {committed}");
+        Ok(())
+    })
+    .await
+}

@@ -1,0 +1,322 @@
+//! Measure 13: from before a write is sent until both replicas show it, beside etcd with two
+//! watchers. One at a time.
+//!
+//! Both are one server on one disk that answers when the write is on it, and three clients in this
+//! process: one writes and two hear of it. Ours is a publisher with its embedded store that posts
+//! to two replicas, each behind a server of its own.
+
+use std::{
+    fs::File,
+    io::Write,
+    time::{Duration, Instant},
+};
+
+use actix_web::{App, HttpServer};
+use anyhow::{Context, ensure};
+use contract::CollectionName;
+use e2e::{
+    client::Api,
+    testbed::{FREE, ports::free_port, process::folder, services::Service, wait::eventually},
+};
+use replica::{Config, Events, Replica, ReplicaState, Url, actix::Options};
+use tokio::{sync::watch, task::JoinSet, time::timeout, try_join};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Bench,
+    figures::{Comparison, Durations, Row, Target, Unit},
+    fill::{fill, id},
+    floor::etcd::{Client, Etcd, Watch},
+    values::value,
+};
+
+const WRITES: usize = 1_000;
+const WARM_UP: usize = 100;
+/// Documents that are written in turn.
+const DOCUMENTS: u64 = 100;
+/// Length of a value, in bytes.
+const BYTES: usize = 300;
+/// What is not visible after this never will be.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Replicas check in when they start and not again: what arrives, arrives by an event.
+const NEVER: Duration = Duration::from_secs(3_600);
+
+pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
+    let etcd = Etcd::start().await?;
+    let ports = [free_port()?, free_port()?];
+    let urls = ports.map(|port| format!("http://127.0.0.1:{port}"));
+    let mut publisher = Service::publisher()?
+        .with("AURA_CONFIGURATION_COLLECTIONS", FREE)
+        .with("AURA_CONFIGURATION_EVENTS_MANAGER", "LOCAL")
+        .with("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", urls.join(","));
+    publisher.start().await?;
+    let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
+    let replicas = [
+        serve(ports[0], &publisher, &stop, &mut running)?,
+        serve(ports[1], &publisher, &stop, &mut running)?,
+    ];
+    let measured = rounds(bench, &etcd, &publisher, &replicas).await;
+    stop.cancel();
+    while let Some(ended) = running.join_next().await {
+        ended??;
+    }
+    measured
+}
+
+/// Follows the publisher behind a server of one worker.
+fn serve(
+    port: u16,
+    publisher: &Service,
+    stop: &CancellationToken,
+    running: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<Replica> {
+    let config = Config::new(format!("bench-{port}"), [publisher.url()], [FREE])?;
+    let base_url = Some(Url::parse(&format!("http://127.0.0.1:{port}"))?);
+    let replica = Replica::new(Config {
+        events: Events::Posted,
+        check_in: NEVER,
+        base_url,
+        ..config
+    })?;
+    let served = replica.clone();
+    let server = HttpServer::new(move || {
+        App::new().service(replica::actix::scope(&served, &Options::default()))
+    })
+    .workers(1)
+    .disable_signals()
+    .shutdown_timeout(1)
+    .shutdown_signal(stop.clone().cancelled_owned())
+    .bind(("127.0.0.1", port))?
+    .run();
+    running.spawn(async move { server.await.context("the server of a replica") });
+    let (followed, stopped) = (replica.clone(), stop.clone().cancelled_owned());
+    running.spawn(async move {
+        followed.run(stopped).await;
+        Ok(())
+    });
+    Ok(replica)
+}
+
+async fn rounds(
+    bench: &Bench,
+    etcd: &Etcd,
+    publisher: &Service,
+    replicas: &[Replica; 2],
+) -> anyhow::Result<Vec<Row>> {
+    let mut ours = Ours::begin(publisher, replicas).await?;
+    let mut theirs = Theirs::begin(etcd).await?;
+    let line = "PUT sent until visible in both replicas, LOCAL, embedded store";
+    let mut median = Comparison::new(
+        13,
+        Unit::Seconds,
+        format!("{line}, median"),
+        "etcd, put until both watchers have it",
+    );
+    median = median.must(Target::AtMost(1.0));
+    let mut tail = Comparison::new(13, Unit::Seconds, format!("{line}, p99"), "etcd, the same");
+    // Where the time goes: into the commit, and that into the disk.
+    let part = "of that, until the PUT is answered, median";
+    let mut answered = Comparison::new(13, Unit::Seconds, part, "etcd, until the put is answered");
+    let mut disk = Comparison::new(13, Unit::Seconds, part, "append 4 KiB to a file, fdatasync");
+    ours.writes(bench.sized(WARM_UP)).await?;
+    theirs.writes(bench.sized(WARM_UP)).await?;
+    for round in 0..bench.rounds {
+        bench.say(&format!("measure 13, round {}", round + 1));
+        let writes = bench.sized(WRITES);
+        let (mut here, mut there);
+        if round % 2 == 0 {
+            there = theirs.writes(writes).await?;
+            here = ours.writes(writes).await?;
+        } else {
+            here = ours.writes(writes).await?;
+            there = theirs.writes(writes).await?;
+        }
+        let ([here, answer], [there, their_answer]) = (&mut here, &mut there);
+        median.round(here.at(50), there.at(50));
+        tail.round(here.at(99), there.at(99));
+        answered.round(answer.at(50), their_answer.at(50));
+        disk.round(
+            answer.at(50),
+            tokio::task::spawn_blocking(move || fsyncs(writes))
+                .await??
+                .at(50),
+        );
+    }
+    Ok([median, tail, answered, disk]
+        .into_iter()
+        .filter_map(Comparison::row)
+        .collect())
+}
+
+/// What the disk takes for as much as both have to make durable, at the least.
+fn fsyncs(times: usize) -> anyhow::Result<Durations> {
+    let (folder, mut durations) = (folder()?, Durations::default());
+    let mut file = File::create(folder.path().join("appended"))?;
+    for _each in 0..times {
+        let begun = Instant::now();
+        file.write_all(&[b'x'; 4_096])?;
+        file.sync_data()?;
+        durations.add(begun.elapsed());
+    }
+    Ok(durations)
+}
+
+/// A publisher and its two replicas.
+struct Ours<'a> {
+    publisher: Api,
+    collection: CollectionName,
+    replicas: [(&'a Replica, watch::Receiver<u64>); 2],
+    revision: u64,
+}
+
+impl<'a> Ours<'a> {
+    async fn begin(publisher: &Service, replicas: &'a [Replica; 2]) -> anyhow::Result<Self> {
+        let (api, collection) = (publisher.api(), FREE.parse()?);
+        for replica in replicas {
+            let mut states = replica.states();
+            let current = timeout(
+                TIMEOUT,
+                states.wait_for(|state| *state == ReplicaState::Current),
+            )
+            .await;
+            drop(current.context("a replica does not load")??);
+        }
+        fill(&api, FREE, DOCUMENTS as usize, BYTES).await?;
+        // A publisher that asked a subscriber for its routes too early asks again when there is
+        // something to send.
+        eventually("both replicas hear events", async || {
+            let before = api.head(FREE).await?.revision;
+            api.put(FREE, &id(0), &value(before, BYTES))
+                .await?
+                .expect(200)?;
+            let applied = replicas
+                .each_ref()
+                .map(|replica| replica.status().events.applied);
+            ensure!(
+                applied.iter().all(|applied| *applied > 0),
+                "{applied:?} events were applied"
+            );
+            Ok(())
+        })
+        .await?;
+        let revision = api.head(FREE).await?.revision;
+        let replicas = replicas
+            .each_ref()
+            .map(|replica| (replica, replica.feed_changed()));
+        let mut ours = Self {
+            publisher: api,
+            collection,
+            replicas,
+            revision,
+        };
+        for (replica, moved) in &mut ours.replicas {
+            let shown = timeout(TIMEOUT, shows(replica, moved, &ours.collection, revision)).await;
+            shown.context("a replica lacks the first documents")??;
+        }
+        Ok(ours)
+    }
+
+    /// Until both have it, and until it was answered.
+    async fn writes(&mut self, writes: usize) -> anyhow::Result<[Durations; 2]> {
+        let [mut durations, mut answers] = <[Durations; 2]>::default();
+        for _each in 0..writes {
+            self.revision += 1;
+            let (id, value) = (id(self.revision % DOCUMENTS), value(self.revision, BYTES));
+            let [(first, moved), (second, also_moved)] = &mut self.replicas;
+            let sent = Instant::now();
+            let written = async {
+                self.publisher.put(FREE, &id, &value).await?.expect(200)?;
+                anyhow::Ok(Instant::now())
+            };
+            let all = async {
+                try_join!(
+                    written,
+                    shows(first, moved, &self.collection, self.revision),
+                    shows(second, also_moved, &self.collection, self.revision)
+                )
+            };
+            let (answer, one, other) = timeout(TIMEOUT, all)
+                .await
+                .context("a write is not visible")??;
+            durations.add(one.max(other) - sent);
+            answers.add(answer - sent);
+        }
+        Ok([durations, answers])
+    }
+}
+
+/// When the view of a replica held a revision.
+async fn shows(
+    replica: &Replica,
+    moved: &mut watch::Receiver<u64>,
+    collection: &CollectionName,
+    revision: u64,
+) -> anyhow::Result<Instant> {
+    loop {
+        moved.mark_unchanged();
+        if replica
+            .view()
+            .root()
+            .collection(collection)
+            .is_some_and(|held| held.watermark() >= revision)
+        {
+            return Ok(Instant::now());
+        }
+        moved.changed().await?;
+    }
+}
+
+/// etcd and its two watchers.
+struct Theirs {
+    client: Client,
+    watches: [Watch; 2],
+    revision: i64,
+}
+
+impl Theirs {
+    async fn begin(etcd: &Etcd) -> anyhow::Result<Self> {
+        // One connection for all three, though ours has one for each: etcd is a little quicker so.
+        let client = etcd.client().await?;
+        let watches = [
+            client.watch("document-").await?,
+            client.watch("document-").await?,
+        ];
+        let revision = client.put("document-first", b"{}").await?;
+        Ok(Self {
+            client,
+            watches,
+            revision,
+        })
+    }
+
+    /// Until both have it, and until it was answered.
+    async fn writes(&mut self, writes: usize) -> anyhow::Result<[Durations; 2]> {
+        let [mut durations, mut answers] = <[Durations; 2]>::default();
+        for _each in 0..writes {
+            self.revision += 1;
+            let number = u64::try_from(self.revision)?;
+            let (id, value) = (id(number % DOCUMENTS), value(number, BYTES));
+            let [first, second] = &mut self.watches;
+            let (sent, value) = (Instant::now(), value.to_string());
+            let put = async {
+                let revision = self.client.put(&id, value.as_bytes()).await?;
+                anyhow::Ok((revision, Instant::now()))
+            };
+            let all =
+                async { try_join!(put, has(first, self.revision), has(second, self.revision)) };
+            let ((revision, answer), one, other) = timeout(TIMEOUT, all)
+                .await
+                .context("a put is not heard of")??;
+            ensure!(revision == self.revision, "somebody else writes there");
+            durations.add(one.max(other) - sent);
+            answers.add(answer - sent);
+        }
+        Ok([durations, answers])
+    }
+}
+
+/// When a watcher had a revision.
+async fn has(watch: &mut Watch, revision: i64) -> anyhow::Result<Instant> {
+    watch.until(revision).await?;
+    Ok(Instant::now())
+}

@@ -1,0 +1,126 @@
+//! Measure 3: what a PUT on MongoDB takes, beside the same transaction by the driver alone, and
+//! beside the bare write of the source document. One at a time.
+//!
+//! Events are on and nobody subscribes: that is how a publisher comes. It clears what it owes
+//! beside the writes, as it always does, and the floor has nothing like that.
+
+use std::time::Instant;
+
+use anyhow::Context;
+use e2e::{
+    client::Api,
+    testbed::{FREE, mongod::Mongod, services::Service},
+};
+
+use crate::{
+    Bench,
+    figures::{Comparison, Durations, Row, Target, Unit},
+    fill::{fill, id},
+    floor::driver::{self, Transactions},
+    values::value,
+};
+
+const WRITES: usize = 300;
+const WARM_UP: usize = 50;
+/// Documents that are written in turn.
+const DOCUMENTS: usize = 100;
+/// Length of a value, in bytes.
+const BYTES: usize = 300;
+
+/// The ways to write a value.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Put,
+    Transaction,
+    Replace,
+}
+
+/// The ways, and what was written.
+struct Writers {
+    publisher: Api,
+    transactions: Transactions,
+    /// How many values there were: no two are alike, because the same value again would be no
+    /// change.
+    written: u64,
+}
+
+pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
+    let mongod = Mongod::start().await?;
+    let url = mongod.url("confcast");
+    let mut publisher = Service::publisher()?
+        .with("AURA_CONFIGURATION_COLLECTIONS", FREE)
+        .with("AURA_CONFIGURATION_STORE_URL", url.as_str());
+    publisher.start().await?;
+    let api = publisher.api();
+    fill(&api, FREE, DOCUMENTS, BYTES).await?;
+    // The floor copies the newest change record: it has to be one of a PUT.
+    api.put(FREE, &id(0), &value(DOCUMENTS as u64, BYTES))
+        .await?
+        .expect(200)?;
+    let transactions = Transactions::beside(&url, "confcast", "floor", FREE).await?;
+    let mut writers = Writers {
+        publisher: api,
+        transactions,
+        written: DOCUMENTS as u64,
+    };
+
+    let put = "PUT on MongoDB, median";
+    let mut same = Comparison::new(3, Unit::Seconds, put, "the driver, same transaction")
+        .must(Target::AtMost(1.2));
+    let mut bare = Comparison::new(
+        3,
+        Unit::Seconds,
+        put,
+        "the driver, replaceOne (majority, journal)",
+    );
+    let mut ways = [Way::Transaction, Way::Put, Way::Replace];
+    for way in ways {
+        writers.median(way, bench.sized(WARM_UP)).await?;
+    }
+    for round in 1..=bench.rounds {
+        bench.say(&format!("measure 3, round {round}"));
+        let (mut put, mut transaction, mut replace) = (0.0, 0.0, 0.0);
+        for way in ways {
+            let figure = match way {
+                Way::Put => &mut put,
+                Way::Transaction => &mut transaction,
+                Way::Replace => &mut replace,
+            };
+            *figure = writers.median(way, bench.sized(WRITES)).await?;
+        }
+        same.round(put, transaction);
+        bare.round(put, replace);
+        // Ours stays in the middle, so that it is right beside both, and each of them is first in
+        // turn.
+        ways.reverse();
+    }
+    Ok([same.row(), bare.row()].into_iter().flatten().collect())
+}
+
+impl Writers {
+    /// Seconds from before a write is sent until its answer was read.
+    async fn median(&mut self, way: Way, writes: usize) -> anyhow::Result<f64> {
+        let (mut durations, bare) = (Durations::default(), self.transactions.bare());
+        for _each in 0..writes {
+            self.written += 1;
+            let (id, value) = (
+                id(self.written % DOCUMENTS as u64),
+                value(self.written, BYTES),
+            );
+            let sent = Instant::now();
+            match way {
+                Way::Put => drop(self.publisher.put(FREE, &id, &value).await?.expect(200)?),
+                Way::Transaction => self
+                    .transactions
+                    .write(&id, &value)
+                    .await
+                    .context("the transaction")?,
+                Way::Replace => driver::replace(&bare, &id, &value)
+                    .await
+                    .context("replaceOne")?,
+            }
+            durations.add(sent.elapsed());
+        }
+        Ok(durations.at(50))
+    }
+}

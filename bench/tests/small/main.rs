@@ -1,0 +1,70 @@
+//! Every measure of `make bench` comes to its end and says something, at a hundredth of its size.
+//! How fast anything is, is no matter of a test.
+//!
+//! A test target of its own, so that nothing else wants the processor meanwhile.
+
+use std::{collections::BTreeSet, process::Command};
+
+use anyhow::{Context, ensure};
+use e2e::testbed::{dependencies, process::folder};
+use serde_json::Value;
+
+#[test]
+fn every_measure_comes_to_its_end() -> anyhow::Result<()> {
+    let out = folder()?;
+    let mut bench = Command::new(dependencies::own_program("bench")?);
+    bench
+        .envs([("SHARE", "0.01"), ("ROUNDS", "1"), ("ONLY", "")])
+        .env("OUT", out.path());
+    let run = bench.output()?;
+    let said = String::from_utf8_lossy(&run.stderr);
+    ensure!(
+        run.status.success(),
+        "{said}\n{}",
+        String::from_utf8_lossy(&run.stdout)
+    );
+    let report: Value = serde_json::from_slice(&std::fs::read(out.path().join("bench.json"))?)?;
+    let rows = report["rows"].as_array().context("rows")?;
+    let measured: BTreeSet<_> = rows
+        .iter()
+        .filter_map(|row| row["measure"].as_u64())
+        .collect();
+    ensure!(
+        measured == (1..=14).filter(|number| *number != 12).collect(),
+        "{measured:?}\n{said}"
+    );
+    for row in rows {
+        ensure!(
+            row["figure"]["median"]
+                .as_f64()
+                .is_some_and(|figure| figure > 0.0),
+            "{row}"
+        );
+        // What has a target is a ratio, or the idle memory, which stands alone.
+        let judged = row["ratio"]["median"]
+            .as_f64()
+            .or(row["figure"]["median"].as_f64());
+        ensure!(
+            row["target"].is_null()
+                || judged.is_some_and(|ratio| ratio > 0.0) && row["reached"].is_boolean(),
+            "{row}"
+        );
+    }
+    let lines = report["curves"][0]["lines"]
+        .as_array()
+        .context("the curve")?;
+    ensure!(
+        lines.len() == 2
+            && lines
+                .iter()
+                .all(|line| line[1].as_array().is_some_and(|points| points.len() > 1)),
+        "{lines:?}"
+    );
+    for picture in ["ratios.svg", "replicas.svg"] {
+        ensure!(
+            std::fs::read_to_string(out.path().join(picture))?.starts_with("<svg"),
+            "{picture}"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,215 @@
+//! What is looked at in the silence between two rounds, and kept when something was wrong.
+//!
+//! Here is I/O and no judgement.
+
+use std::{
+    convert::Infallible,
+    fs,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use contract::snapshot::SnapshotStart;
+use futures_util::future::{join_all, try_join_all};
+use tokio::time::{Instant, interval, sleep, timeout};
+
+use super::{
+    cluster::Cluster,
+    component::Component,
+    counts::CounterSums,
+    driver::Driver,
+    observations::Observations,
+    validators::{Sample, grew},
+};
+use crate::{client::Api, testbed::dependencies::repository_root};
+
+/// Longest time for one answer.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a process may take to give back what a fault made it take.
+const CALM: Duration = Duration::from_secs(5);
+/// Between two looks at what publishers count.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Attempts to send an event that succeeded, and that failed.
+pub const EVENTS: [&str; 2] = [
+    "confcast_events_total{result=\"published\"}",
+    "confcast_events_total{result=\"failed\"}",
+];
+/// Changes that an event brought to a replica, changes that the feed brought first, and snapshots.
+pub const ARRIVALS: [&str; 3] = [
+    "confcast_subscriber_events_total{end=\"applied\"}",
+    "confcast_subscriber_healed_changes_total",
+    "confcast_subscriber_loads_total",
+];
+
+/// Whether every replica holds what the publisher holds, byte for byte.
+///
+/// # Errors
+/// When one does not, or somebody does not answer.
+pub async fn same(cluster: &Cluster) -> anyhow::Result<()> {
+    let truth = documents(&cluster.publisher(0)).await?;
+    try_join_all(cluster.replicas.iter().map(async |member| {
+        let name = &cluster.components[member.component].name;
+        let held = documents(&Api::new(member.url.clone()))
+            .await
+            .context(name.clone())?;
+        ensure!(
+            held.0 == truth.0,
+            "{name} has epoch {} instead of {}",
+            held.0,
+            truth.0
+        );
+        let differs: Vec<_> = truth
+            .1
+            .iter()
+            .filter(|line| !held.1.contains(line))
+            .take(3)
+            .collect();
+        ensure!(differs.is_empty(), "{name} lacks {differs:?}");
+        ensure!(
+            held.1 == truth.1,
+            "{name} has {} documents instead of {}",
+            held.1.len(),
+            truth.1.len()
+        );
+        Ok(())
+    }))
+    .await
+    .map(drop)
+}
+
+/// The epoch and the lines of all documents of a service, sorted.
+async fn documents(api: &Api) -> anyhow::Result<(String, Vec<String>)> {
+    let body = timeout(TIMEOUT, api.get("/v1/snapshot"))
+        .await
+        .context("no answer")??
+        .expect(200)?
+        .body;
+    let mut lines: Vec<_> = body.lines().map(str::to_owned).collect();
+    ensure!(lines.len() >= 2, "an incomplete snapshot");
+    lines.pop();
+    let start: SnapshotStart = serde_json::from_str(&lines.remove(0))?;
+    lines.sort();
+    Ok((start.epoch.to_string(), lines))
+}
+
+/// What a part uses, and the line in which it said that it panicked.
+async fn sample(component: &Component) -> Option<(Sample, Option<String>)> {
+    let mut program = component.program.lock().await;
+    let process = program.process()?;
+    let panicked = process
+        .output()
+        .lines()
+        .find(|line| line.contains("panicked at "))
+        .map(str::to_owned);
+    Some((Sample::of(process.id()).ok()?, panicked))
+}
+
+/// The same; one that used more than since `first` is looked at again for a while: whoever was
+/// frozen has to close what its clients gave up in the meantime.
+pub async fn calm(
+    component: &Component,
+    first: Option<Sample>,
+) -> Option<(Sample, Option<String>)> {
+    let (deadline, mut again) = (Instant::now() + CALM, interval(Duration::from_millis(100)));
+    loop {
+        again.tick().await;
+        let seen = sample(component).await?;
+        let since = first.filter(|first| first.pid == seen.0.pid);
+        if Instant::now() > deadline || since.is_none_or(|since| grew(since, seen.0).is_none()) {
+            return Some(seen);
+        }
+    }
+}
+
+/// Adds what publishers and replicas count, without end. One that does not answer is read next
+/// time.
+pub async fn count(cluster: &Cluster, sums: &Mutex<CounterSums>) -> Infallible {
+    let publishers = cluster
+        .publishers
+        .iter()
+        .map(|member| (member, &EVENTS[..]));
+    let replicas = cluster
+        .replicas
+        .iter()
+        .map(|member| (member, &ARRIVALS[..]));
+    join_all(publishers.chain(replicas).map(async |(member, counters)| {
+        let (api, component) = (
+            Api::new(member.url.clone()),
+            &cluster.components[member.component],
+        );
+        loop {
+            let life = component.lives();
+            let answer = timeout(TIMEOUT, api.get("/metrics")).await;
+            if let Ok(Ok(answer)) = answer
+                && component.lives() == life
+            {
+                let mut sums = sums.lock().unwrap_or_else(PoisonError::into_inner);
+                sums.read(&component.name, life, counters, &answer.body);
+            }
+            sleep(PAUSE).await;
+        }
+    }))
+    .await;
+    unreachable!("they count without end")
+}
+
+/// All that each replica has said, over its lives.
+pub async fn said(cluster: &Cluster) -> Vec<String> {
+    let mut said = Vec::new();
+    for replica in &cluster.replicas {
+        let mut program = cluster.components[replica.component].program.lock().await;
+        said.push(
+            program
+                .process()
+                .map(|process| process.output())
+                .unwrap_or_default(),
+        );
+    }
+    said
+}
+
+/// Keeps what is needed to understand a failure; where.
+///
+/// # Errors
+/// When it cannot be written.
+pub async fn keep(
+    seed: u64,
+    cluster: &Cluster,
+    driver: &Driver,
+    records: &[Mutex<Observations>],
+) -> anyhow::Result<PathBuf> {
+    let folder = repository_root().join(format!("target/chaos/{seed}"));
+    fs::create_dir_all(&folder)?;
+    for component in &cluster.components {
+        let output = component
+            .program
+            .lock()
+            .await
+            .process()
+            .map(|process| process.output())
+            .unwrap_or_default();
+        fs::write(folder.join(format!("{}.log", component.name)), output)?;
+    }
+    fs::write(
+        folder.join("record.json"),
+        serde_json::to_vec(&*driver.record())?,
+    )?;
+    for (member, record) in cluster.replicas.iter().zip(records) {
+        let observations = serde_json::to_vec(
+            &record
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .observations,
+        )?;
+        fs::write(
+            folder.join(format!(
+                "{}.seen.json",
+                cluster.components[member.component].name
+            )),
+            observations,
+        )?;
+    }
+    Ok(folder)
+}

@@ -1,0 +1,197 @@
+//! The seven promises as checks over what was written and what was seen.
+//!
+//! Nothing here does I/O or knows how the observations came about, so that replicas that break a
+//! promise on purpose can be put before the same judge (`doubles`). It judges a round when all
+//! outcomes of the round are known; what an unknown outcome may explain is no failure.
+
+mod index;
+mod leak;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod mutants;
+mod replica;
+
+use std::collections::BTreeMap;
+
+pub use index::{Order, WriteIndex};
+pub use leak::{Sample, grew};
+pub use replica::ReplicaValidator;
+use serde::Serialize;
+
+use super::{
+    observations::DocumentTable,
+    record::{DocumentKey, Millis, Outcome},
+};
+
+/// What is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum Promise {
+    /// A write answered with 2xx is durable and reaches every live replica.
+    NoLostAck,
+    /// Within 15 s of the last fault every replica equals the publisher.
+    Converges,
+    /// In one life no reader sees an older revision after a newer one.
+    NoRollback,
+    /// A deleted document never comes back.
+    NoResurrection,
+    /// The documents of a set become visible together.
+    AtomicSet,
+    /// Nothing empty or incomplete replaces good data.
+    NeverEmpty,
+    /// `current` means that everything of 2.5 check-in intervals ago is there.
+    NoSilentStale,
+    /// What is seen was written, to that document, and not refused. No promise of its own: all of
+    /// them rest on it.
+    Explained,
+    /// No process grows without end.
+    Leak,
+    /// No process of ours panics, whatever is done to it.
+    NoPanic,
+    /// Asked to stop, a publisher or subscriber ends well and soon, whatever else is away or
+    /// silent.
+    OrderlyEnd,
+}
+
+impl Promise {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::NoLostAck,
+        Self::Converges,
+        Self::NoRollback,
+        Self::NoResurrection,
+        Self::AtomicSet,
+        Self::NeverEmpty,
+        Self::NoSilentStale,
+        Self::Explained,
+        Self::Leak,
+        Self::NoPanic,
+        Self::OrderlyEnd,
+    ];
+}
+
+/// A promise that was broken.
+#[derive(Debug, Clone, Serialize)]
+pub struct Violation {
+    /// Which.
+    pub promise: Promise,
+    /// Who was seen to break it.
+    pub who: String,
+    /// When, in milliseconds since the campaign began.
+    pub at: Millis,
+    /// How.
+    pub what: String,
+    /// What was written to the document, and what was seen of it.
+    pub context: Vec<String>,
+}
+
+/// What the judge found so far.
+#[derive(Debug, Default, Serialize)]
+pub struct Findings {
+    /// Promises that were broken; the list is bounded, the first ones of each promise are kept.
+    pub violations: Vec<Violation>,
+    /// How often each was checked.
+    pub checks: BTreeMap<Promise, u64>,
+}
+
+/// More than that of one promise say nothing new.
+const MOST: usize = 20;
+
+impl Findings {
+    /// Notes one check; `broken` says how it failed.
+    pub fn check(
+        &mut self,
+        promise: Promise,
+        broken: Option<FailedCheck>,
+        who: &str,
+        index: &WriteIndex<'_>,
+    ) {
+        *self.checks.entry(promise).or_default() += 1;
+        let Some(FailedCheck { at, what, key }) = broken else {
+            return;
+        };
+        if self
+            .violations
+            .iter()
+            .filter(|violation| violation.promise == promise)
+            .count()
+            < MOST
+        {
+            let context = key.map(|key| index.history(key, at)).unwrap_or_default();
+            self.violations.push(Violation {
+                promise,
+                who: who.to_owned(),
+                at,
+                what,
+                context,
+            });
+        }
+    }
+
+    /// The names of the promises that were broken.
+    pub fn broken(&self) -> Vec<Promise> {
+        let mut broken: Vec<_> = self
+            .violations
+            .iter()
+            .map(|violation| violation.promise)
+            .collect();
+        broken.sort_unstable();
+        broken.dedup();
+        broken
+    }
+}
+
+/// How a check failed.
+#[derive(Debug)]
+pub struct FailedCheck {
+    /// When.
+    pub at: Millis,
+    /// In words.
+    pub what: String,
+    /// The document that it is about.
+    pub key: Option<DocumentKey>,
+}
+
+/// NoLostAck at rest: what the publisher holds when nothing is written any more accounts for every
+/// acknowledged write.
+pub fn durable(
+    index: &WriteIndex<'_>,
+    publisher: &DocumentTable,
+    at: Millis,
+    findings: &mut Findings,
+) {
+    for key in DocumentKey::all() {
+        let held = publisher[key.slot()];
+        let broken = index
+            .newest(key)
+            .filter(|acked| !index.satisfies(key, held, acked, at))
+            .map(|acked| FailedCheck {
+                at,
+                what: format!(
+                    "{key} is {held:?}, but {} was acknowledged as {:?}",
+                    acked.token, acked.order
+                ),
+                key: Some(key),
+            });
+        findings.check(Promise::NoLostAck, broken, "publisher", index);
+        if let Some(seen) = held {
+            let what = index.unexplained(key, seen, at);
+            let broken = what.map(|what| FailedCheck {
+                at,
+                what,
+                key: Some(key),
+            });
+            findings.check(Promise::Explained, broken, "publisher", index);
+        }
+    }
+}
+
+/// Words for an outcome, as short as a line of history wants them.
+fn word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Open => "open",
+        Outcome::Acked => "acked",
+        Outcome::Refused => "refused",
+        Outcome::Unknown => "unknown",
+    }
+}

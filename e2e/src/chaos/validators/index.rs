@@ -1,0 +1,285 @@
+//! The journal by document: what was acknowledged, in which order, and what may explain an absence.
+//!
+//! Revisions count anew after a restored database, so writes are ordered by the number of restores
+//! before them first. What was under way between dump and restore may be there or not: it counts as
+//! unknown.
+
+use super::{
+    super::{
+        observations::SeenValue,
+        record::{DocumentKey, Millis, Outcome, SLOTS, Write, WriteRecord, WrittenDocument},
+    },
+    word,
+};
+
+/// Place of a write in the history of its collection: restores before it, then its revision.
+pub type Order = (usize, u64);
+
+/// An acknowledged write of one document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AckedWrite {
+    /// Its place.
+    pub order: Order,
+    /// The request.
+    pub token: u64,
+    /// It deleted the document.
+    pub deletes: bool,
+}
+
+/// The journal, ready to be asked.
+#[derive(Debug)]
+pub struct WriteIndex<'a> {
+    /// What it was made from.
+    pub record: &'a WriteRecord,
+    /// All that was asked of a document, oldest first.
+    asked: Vec<Vec<(u64, WrittenDocument)>>,
+    /// What was acknowledged, by place.
+    by_order: Vec<Vec<AckedWrite>>,
+    /// When it was acknowledged, and the newest of all that was by then; by time.
+    by_time: Vec<Vec<(Millis, AckedWrite)>>,
+}
+
+impl<'a> WriteIndex<'a> {
+    /// Reads the journal.
+    pub fn new(record: &'a WriteRecord) -> Self {
+        let empty = || vec![Vec::new(); SLOTS];
+        let mut index = Self {
+            record,
+            asked: empty(),
+            by_order: vec![Vec::new(); SLOTS],
+            by_time: vec![Vec::new(); SLOTS],
+        };
+        for (token, write) in record.writes.iter().enumerate() {
+            let token = token as u64;
+            for member in write
+                .members
+                .iter()
+                .filter(|_| write.outcome != Outcome::Refused)
+            {
+                let slot = member.key.slot();
+                index.asked[slot].push((token, *member));
+                if let (true, Some(revision), Some(ended)) =
+                    (index.is_certain(write), member.revision, write.ended)
+                {
+                    let acked = AckedWrite {
+                        order: (index.era(write), revision),
+                        token,
+                        deletes: member.deletes,
+                    };
+                    index.by_order[slot].push(acked);
+                    index.by_time[slot].push((ended, acked));
+                }
+            }
+        }
+        for slot in 0..SLOTS {
+            index.by_order[slot].sort_unstable_by_key(|acked| acked.order);
+            let by_time = &mut index.by_time[slot];
+            by_time.sort_unstable_by_key(|(ended, _)| *ended);
+            for at in 1..by_time.len() {
+                if by_time[at].1.order < by_time[at - 1].1.order {
+                    by_time[at].1 = by_time[at - 1].1;
+                }
+            }
+        }
+        index
+    }
+
+    /// Acknowledged, and not between a dump and its restore.
+    fn is_certain(&self, write: &Write) -> bool {
+        let ended = write.ended.unwrap_or(Millis::MAX);
+        let lost = |restore: &super::super::record::Restore| {
+            write.started < restore.restored && ended > restore.dumped
+        };
+        write.outcome == Outcome::Acked && !self.record.restores.iter().any(lost)
+    }
+
+    fn era(&self, write: &Write) -> usize {
+        self.record
+            .restores
+            .iter()
+            .filter(|restore| restore.restored <= write.started)
+            .count()
+    }
+
+    fn write(&self, token: u64) -> Option<&'a Write> {
+        self.record.writes.get(usize::try_from(token).ok()?)
+    }
+
+    /// The place of a value that was seen.
+    pub fn order(&self, seen: SeenValue) -> Order {
+        (
+            self.write(seen.token).map_or(0, |write| self.era(write)),
+            seen.revision,
+        )
+    }
+
+    /// How many restores a history has behind it, when that is known.
+    pub fn era_of(&self, epoch: &str) -> Option<usize> {
+        self.record
+            .epochs
+            .iter()
+            .find(|(known, _)| known == epoch)
+            .map(|(_, era)| *era)
+    }
+
+    /// Whether a history had been left by then: the database was put back, and who reads this has
+    /// not heard of it yet. What such a replica shows of the new history is not promised to be
+    /// whole, and what it lacks is not to be had.
+    pub fn is_left(&self, epoch: &str, at: Millis) -> bool {
+        let counter = epoch
+            .rsplit_once('-')
+            .and_then(|(_lineage, counter)| counter.parse().ok())
+            .unwrap_or(0);
+        self.record
+            .restores
+            .iter()
+            .any(|restore| restore.restored <= at && counter <= restore.ended)
+    }
+
+    /// The newest acknowledged write of a document.
+    pub fn newest(&self, key: DocumentKey) -> Option<AckedWrite> {
+        self.by_order[key.slot()].last().copied()
+    }
+
+    /// The newest acknowledged write of a document up to a place.
+    pub fn newest_up_to(&self, key: DocumentKey, order: Order) -> Option<AckedWrite> {
+        let all = &self.by_order[key.slot()];
+        all[..all.partition_point(|acked| acked.order <= order)]
+            .last()
+            .copied()
+    }
+
+    /// The newest write of a document that was acknowledged before a time.
+    pub fn newest_before(&self, key: DocumentKey, time: Millis) -> Option<AckedWrite> {
+        let all = &self.by_time[key.slot()];
+        all[..all.partition_point(|(ended, _)| *ended < time)]
+            .last()
+            .map(|(_, acked)| *acked)
+    }
+
+    /// Whether what is held of a document at `at` contains a write: it, or what came later.
+    pub fn satisfies(
+        &self,
+        key: DocumentKey,
+        held: Option<SeenValue>,
+        acked: &AckedWrite,
+        at: Millis,
+    ) -> bool {
+        match held {
+            Some(seen) if acked.deletes => self.order(seen) > acked.order,
+            Some(seen) => self.order(seen) >= acked.order,
+            None => acked.deletes || self.may_be_deleted(key, acked.order, None, at),
+        }
+    }
+
+    /// Whether a deletion after a place (and before another) may have been done by `at`.
+    pub fn may_be_deleted(
+        &self,
+        key: DocumentKey,
+        after: Order,
+        before: Option<Order>,
+        at: Millis,
+    ) -> bool {
+        self.deletions(key, after, before, at).next().is_some()
+    }
+
+    /// The requests that may have deleted a document after a place (and before another) by `at`.
+    pub fn deletions(
+        &self,
+        key: DocumentKey,
+        after: Order,
+        before: Option<Order>,
+        at: Millis,
+    ) -> impl Iterator<Item = u64> {
+        self.asked[key.slot()]
+            .iter()
+            .filter_map(move |(token, member)| {
+                let write = self.write(*token)?;
+                let fits = |revision| {
+                    let order = (self.era(write), revision);
+                    order > after && before.is_none_or(|before| order < before)
+                };
+                let certain = member.revision.filter(|_| self.is_certain(write));
+                (member.deletes && write.started <= at && certain.is_none_or(fits))
+                    .then_some(*token)
+            })
+    }
+
+    /// Why a value cannot have been seen at `at`, if it cannot.
+    pub fn unexplained(&self, key: DocumentKey, seen: SeenValue, at: Millis) -> Option<String> {
+        let Some(write) = self.write(seen.token) else {
+            return Some(format!("{key} shows {seen:?}, which nobody wrote"));
+        };
+        let Some(member) = write
+            .members
+            .iter()
+            .find(|member| member.key == key && !member.deletes)
+        else {
+            return Some(format!(
+                "{key} shows {seen:?}, which was written to {:?}",
+                write.members
+            ));
+        };
+        if write.outcome == Outcome::Refused {
+            return Some(format!(
+                "{key} shows {seen:?}, which was refused with {}",
+                write.status
+            ));
+        }
+        if write.started > at {
+            return Some(format!(
+                "{key} shows {seen:?} before it was written at {}",
+                write.started
+            ));
+        }
+        let other = member
+            .revision
+            .filter(|revision| *revision != seen.revision)?;
+        Some(format!(
+            "{key} shows {seen:?}, which was acknowledged at revision {other}"
+        ))
+    }
+
+    /// The members of an acknowledged set, by its token; nothing when it is no set, or not certain.
+    pub fn set(&self, token: u64) -> Option<(Order, &'a [WrittenDocument])> {
+        let write = self
+            .write(token)
+            .filter(|write| write.members.len() > 1 && self.is_certain(write))?;
+        Some(((self.era(write), 0), &write.members))
+    }
+
+    /// The newest acknowledged set that a document of this place has behind it.
+    pub fn newest_set(&self, key: DocumentKey, order: Order) -> Option<u64> {
+        let all = &self.by_order[key.slot()];
+        let up_to = &all[..all.partition_point(|acked| acked.order <= order)];
+        up_to
+            .iter()
+            .rev()
+            .map(|acked| acked.token)
+            .find(|token| self.set(*token).is_some())
+    }
+
+    /// The newest requests for a document around a time, one line each.
+    pub fn history(&self, key: DocumentKey, at: Millis) -> Vec<String> {
+        let asked = &self.asked[key.slot()];
+        let started = |token: u64| self.write(token).map_or(0, |write| write.started);
+        let end = asked.partition_point(|(token, _)| started(*token) <= at + 1_000);
+        let line = |(token, member): &(u64, WrittenDocument)| {
+            let write = self.write(*token)?;
+            let (what, writer, outcome) = (write.what, write.writer, word(write.outcome));
+            let verb = if member.deletes { " deletes" } else { "" };
+            let (started, ended) = (write.started, write.ended.unwrap_or_default());
+            let revision = member
+                .revision
+                .map_or_else(|| "?".to_owned(), |revision| revision.to_string());
+            Some(format!(
+                "token {token}: {what}{verb} by writer {writer}, {started}..{ended} ms, {outcome} {}, revision {revision}",
+                write.status
+            ))
+        };
+        asked[end.saturating_sub(12)..end]
+            .iter()
+            .filter_map(line)
+            .collect()
+    }
+}

@@ -1,0 +1,137 @@
+//! A publisher of numbers for [`super::mutants`]: it commits, forgets to answer now and then, and
+//! can be put back to a dump.
+//!
+//! No process, no time of its own.
+
+use std::collections::BTreeMap;
+
+use super::{
+    super::{
+        observations::{DocumentTable, SeenValue},
+        random::Random,
+        record::{DocumentKey, Millis, Outcome, Restore, SLOTS, WriteRecord},
+    },
+    mutants::COLLECTIONS,
+};
+
+/// One change of the log.
+#[derive(Debug, Clone)]
+pub(super) struct Change {
+    pub(super) key: DocumentKey,
+    pub(super) revision: u64,
+    pub(super) token: u64,
+    pub(super) deletes: bool,
+    /// It changed together with others.
+    pub(super) in_set: bool,
+}
+
+/// What a publisher holds.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Store {
+    pub(super) log: Vec<Change>,
+    pub(super) revisions: [u64; COLLECTIONS],
+    pub(super) there: BTreeMap<DocumentKey, SeenValue>,
+}
+
+/// What is written.
+pub(super) struct Model {
+    pub(super) random: Random,
+    pub(super) record: WriteRecord,
+    pub(super) store: Store,
+    pub(super) now: Millis,
+}
+
+impl Model {
+    /// Eight documents per collection.
+    pub(super) fn new(seed: u64) -> Self {
+        let mut model = Self {
+            random: Random::new(seed),
+            record: WriteRecord::default(),
+            store: Store::default(),
+            now: 0,
+        };
+        for key in DocumentKey::all().filter(|key| key.number < 8) {
+            model.write(&[(key, false)], Outcome::Acked);
+        }
+        model
+    }
+
+    /// Writes, and says so, or not.
+    pub(super) fn write(
+        &mut self,
+        members: &[(DocumentKey, bool)],
+        outcome: Outcome,
+    ) -> Vec<Change> {
+        let token = self
+            .record
+            .begin("put", 0, self.now, members.iter().copied());
+        let mut changes = Vec::new();
+        for (key, deletes) in members {
+            let revision = &mut self.store.revisions[usize::from(key.collection)];
+            *revision += 1;
+            let (revision, deletes, in_set) = (*revision, *deletes, members.len() > 1);
+            changes.push(Change {
+                key: *key,
+                revision,
+                token,
+                deletes,
+                in_set,
+            });
+            match deletes {
+                true => self.store.there.remove(key),
+                false => self.store.there.insert(*key, SeenValue { revision, token }),
+            };
+        }
+        let revisions: Vec<_> = changes.iter().map(|change| change.revision).collect();
+        let told = if outcome == Outcome::Acked {
+            &revisions[..]
+        } else {
+            &[]
+        };
+        self.record.end(token, self.now, 200, outcome, told);
+        self.store.log.extend(changes.iter().cloned());
+        changes
+    }
+
+    /// A put, a deletion or a set of both; one in ten is never answered.
+    pub(super) fn any_write(&mut self) -> Vec<Change> {
+        let key = |random: &mut Random| DocumentKey {
+            collection: random.below(3) as u8,
+            number: random.below(8) as u8,
+        };
+        let [one, other] = [key(&mut self.random), key(&mut self.random)];
+        let outcome = if self.random.below(10) == 0 {
+            Outcome::Unknown
+        } else {
+            Outcome::Acked
+        };
+        let may_go = |key: DocumentKey| !key.is_anchor() && self.store.there.contains_key(&key);
+        match self.random.below(10) {
+            0..2 if one != other => self.write(&[(one, false), (other, false)], outcome),
+            2..4 if one != other && may_go(other) => {
+                self.write(&[(one, false), (other, true)], outcome)
+            }
+            4..7 if may_go(one) => self.write(&[(one, true)], outcome),
+            _ => self.write(&[(one, false)], outcome),
+        }
+    }
+
+    /// Puts a dump back.
+    pub(super) fn restore(&mut self, dumped: Millis, store: Store) {
+        self.store = store;
+        self.record.restores.push(Restore {
+            dumped,
+            restored: self.now,
+            ended: 1,
+        });
+    }
+}
+
+/// Documents as the judge wants them.
+pub(super) fn held(documents: &BTreeMap<DocumentKey, SeenValue>) -> Box<DocumentTable> {
+    let mut held: Box<DocumentTable> = Box::new([None; SLOTS]);
+    documents
+        .iter()
+        .for_each(|(key, seen)| held[key.slot()] = Some(*seen));
+    held
+}

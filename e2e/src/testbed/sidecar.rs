@@ -1,0 +1,327 @@
+//! A real Dapr sidecar with the components that this repository ships. Only the address of Redis
+//! and the list of collections differ.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, ensure};
+use reqwest::Client;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::testbed::{
+    dependencies,
+    ports::free_port,
+    process::{Process, folder},
+    redis::Redis,
+    wait::eventually,
+};
+
+/// App id of every publisher.
+pub const PUBLISHER: &str = "aura-configuration-api";
+/// App id of every subscriber.
+pub const SUBSCRIBER: &str = "aura-configuration-subscriber";
+
+/// A sidecar, running or stopped. Its ports stay the same over restarts.
+#[derive(Debug)]
+pub struct Sidecar {
+    process: Option<Process>,
+    folder: TempDir,
+    app_id: String,
+    app_port: u16,
+    replica: String,
+    http: u16,
+    grpc: u16,
+    resources: PathBuf,
+    api_token: Option<String>,
+}
+
+impl Sidecar {
+    /// Reserves ports for the sidecar of an application that listens, now or later, on `app_port`.
+    /// `replica` distinguishes replicas of one app id.
+    ///
+    /// # Errors
+    /// When the components cannot be copied.
+    pub fn new(app_id: &str, app_port: u16, replica: &str, redis: &Redis) -> anyhow::Result<Self> {
+        Self::with_redis_at(&redis.host(), app_id, app_port, replica)
+    }
+
+    /// As [`Self::new`], with Redis at any `host:port`.
+    ///
+    /// # Errors
+    /// When the components cannot be copied.
+    pub fn with_redis_at(
+        redis: &str,
+        app_id: &str,
+        app_port: u16,
+        replica: &str,
+    ) -> anyhow::Result<Self> {
+        let folder = folder()?;
+        let resources = folder.path().join("resources");
+        std::fs::create_dir_all(&resources)?;
+        for source in [
+            dependencies::repository_root().join("components"),
+            dependencies::repository_root().join("dapr-config"),
+        ] {
+            copy_components(&source, &resources, redis)?;
+        }
+        let (app_id, replica) = (app_id.to_owned(), replica.to_owned());
+        Ok(Self {
+            process: None,
+            folder,
+            app_id,
+            app_port,
+            replica,
+            http: free_port()?,
+            grpc: free_port()?,
+            resources,
+            api_token: None,
+        })
+    }
+
+    /// Starts the sidecar and waits until its own API answers, with or without the application.
+    ///
+    /// # Errors
+    /// When it is not ready in time.
+    pub async fn start(&mut self) -> anyhow::Result<()> {
+        self.launch()?;
+        self.until_ready().await
+    }
+
+    /// Starts the sidecar and does not wait.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn launch(&mut self) -> anyhow::Result<()> {
+        let mut command = Command::new(dependencies::path_of("DAPRD")?);
+        command.args([
+            "--mode",
+            "standalone",
+            "--app-id",
+            &self.app_id,
+            "--app-protocol",
+            "http",
+        ]);
+        command.args([
+            "--app-port",
+            &self.app_port.to_string(),
+            "--dapr-http-port",
+            &self.http.to_string(),
+        ]);
+        command.args([
+            "--dapr-grpc-port",
+            &self.grpc.to_string(),
+            "--dapr-listen-addresses",
+            "127.0.0.1",
+        ]);
+        command.args([
+            "--dapr-internal-grpc-port",
+            &free_port()?.to_string(),
+            "--enable-metrics=false",
+        ]);
+        command.args([
+            "--dapr-internal-grpc-listen-address",
+            "127.0.0.1",
+            "--log-level",
+            "info",
+        ]);
+        command.arg("--resources-path").arg(&self.resources);
+        command
+            .arg("--config")
+            .arg(dependencies::repository_root().join("dapr-config/config.yaml"));
+        command
+            .env("DAPR_HOST_IP", "127.0.0.1")
+            .env("POD_NAME", &self.replica)
+            .env("NAMESPACE", "default");
+        if let Some(token) = &self.api_token {
+            command.env("DAPR_API_TOKEN", token);
+        }
+        self.process = Some(Process::start(
+            &format!("daprd-{}", self.replica),
+            self.folder.path(),
+            &mut command,
+        )?);
+        Ok(())
+    }
+
+    /// The running process, if it runs.
+    pub fn process(&mut self) -> Option<&mut Process> {
+        self.process.as_mut()
+    }
+
+    /// Waits until the API of the sidecar answers.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn until_ready(&self) -> anyhow::Result<()> {
+        let health = format!("http://127.0.0.1:{}/v1.0/healthz/outbound", self.http);
+        eventually("the sidecar is ready", async || {
+            ensure!(
+                Client::new()
+                    .get(&health)
+                    .send()
+                    .await?
+                    .status()
+                    .is_success(),
+                "not yet"
+            );
+            Ok(())
+        })
+        .await
+        .with_context(|| self.process.as_ref().map(Process::tail).unwrap_or_default())
+    }
+
+    /// Waits until the sidecar has subscribed for its application.
+    ///
+    /// # Errors
+    /// When it has not in time.
+    pub async fn until_subscribed(&self) -> anyhow::Result<()> {
+        let health = format!("http://127.0.0.1:{}/v1.0/healthz", self.http);
+        eventually("the sidecar has subscribed", async || {
+            let metadata = self.metadata().await?;
+            let subscriptions = metadata
+                .get("subscriptions")
+                .and_then(Value::as_array)
+                .map_or(0, Vec::len);
+            ensure!(subscriptions > 0, "no subscriptions: {metadata}");
+            ensure!(
+                Client::new()
+                    .get(&health)
+                    .send()
+                    .await?
+                    .status()
+                    .is_success(),
+                "not healthy"
+            );
+            Ok(())
+        })
+        .await
+        .with_context(|| self.process.as_ref().map(Process::tail).unwrap_or_default())
+    }
+
+    /// The metadata of the sidecar (`/v1.0/metadata`).
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn metadata(&self) -> anyhow::Result<Value> {
+        let url = format!("http://127.0.0.1:{}/v1.0/metadata", self.http);
+        Ok(Client::new()
+            .get(url)
+            .send()
+            .await?
+            .error_for_status()?
+            .json()
+            .await?)
+    }
+
+    /// Publishes a body through the HTTP API of the sidecar, as the application would. Returns the
+    /// HTTP status.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn publish(
+        &self,
+        topic: &str,
+        ttl: Option<u64>,
+        media_type: &str,
+        body: String,
+    ) -> anyhow::Result<u16> {
+        let mut url = format!(
+            "http://127.0.0.1:{}/v1.0/publish/pubsub-config/{topic}",
+            self.http
+        );
+        if let Some(ttl) = ttl {
+            url.push_str(&format!("?metadata.ttlInSeconds={ttl}"));
+        }
+        let answer = Client::new()
+            .post(url)
+            .header("content-type", media_type)
+            .body(body)
+            .send()
+            .await?;
+        Ok(answer.status().as_u16())
+    }
+
+    /// Kills the sidecar (SIGKILL).
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.process
+            .take()
+            .map_or(Ok(()), |mut process| process.kill())
+    }
+
+    /// The same sidecar with a fault: its consumer group is shared with other replicas.
+    ///
+    /// # Errors
+    /// When the component cannot be written.
+    pub fn sharing_a_group(self, group: &str) -> anyhow::Result<Self> {
+        let component = self.resources.join("pubsub.yaml");
+        let text = std::fs::read_to_string(&component)?;
+        ensure!(
+            text.contains(r#""{uuid}""#),
+            "the component has another consumerID"
+        );
+        std::fs::write(
+            component,
+            text.replace(r#""{uuid}""#, &format!("{group:?}")),
+        )?;
+        Ok(self)
+    }
+
+    /// Sets the API token that callers need. It takes effect at the next start.
+    pub fn set_api_token(&mut self, token: &str) {
+        self.api_token = Some(token.to_owned());
+    }
+
+    /// The URL by which other applications invoke the application of this sidecar.
+    pub fn invocation_url(&self, app_id: &str) -> String {
+        format!("http://127.0.0.1:{}/v1.0/invoke/{app_id}/method", self.http)
+    }
+
+    /// Its HTTP port.
+    pub fn http_port(&self) -> u16 {
+        self.http
+    }
+
+    /// Its gRPC port.
+    pub fn grpc_port(&self) -> u16 {
+        self.grpc
+    }
+
+    /// The whole log file of the sidecar.
+    pub fn output(&self) -> String {
+        self.process
+            .as_ref()
+            .map(Process::output)
+            .unwrap_or_default()
+    }
+}
+
+/// Copies the components as shipped, except for the address of Redis and the collections without a
+/// schema, which a user adds in the same places.
+fn copy_components(from: &Path, to: &Path, redis: &str) -> anyhow::Result<()> {
+    let one_more = format!(
+        "AgentConfiguration,{}",
+        crate::testbed::SCHEMA_FREE.join(",")
+    );
+    for entry in from
+        .read_dir()
+        .with_context(|| format!("reading {}", from.display()))?
+    {
+        let path = entry?.path();
+        let text = std::fs::read_to_string(&path)?;
+        if text.contains("kind: Component") || text.contains("kind: Resiliency") {
+            let name = path.file_name().context("a file has a name")?;
+            std::fs::write(
+                to.join(name),
+                text.replace("localhost:6379", redis)
+                    .replace("AgentConfiguration", &one_more),
+            )?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,124 @@
+//! Limits of streams: how many are open at once, and how long a reader may take nothing.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use e2e::testbed::{
+    FREE, StoreKind,
+    feed_reader::{FeedEvent, FeedReader},
+    numbered,
+    services::Service,
+    wait::{eventually, within},
+};
+use futures_util::future::try_join_all;
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+};
+
+use super::{Outcome, of, of_path, publisher};
+
+/// Streams are bounded, and none of them holds up the end.
+#[tokio::test]
+async fn streams_have_a_limit_and_end_with_the_process() -> Outcome {
+    let (_store, mut publisher) = publisher(StoreKind::Embedded).await?;
+    let url = publisher.url();
+    let mut streams = Vec::new();
+    for _batch in 0..16 {
+        let path = of(FREE);
+        streams.extend(try_join_all((0..64).map(|_stream| FeedReader::from(&url, &path))).await?);
+    }
+    let refused = publisher
+        .api()
+        .get_with(&of(FREE), "accept", "text/event-stream")
+        .await?
+        .expect(503)?;
+    ensure!(
+        refused.header("retry-after") == "1" && refused.body.contains("streams-full"),
+        "{refused:?}"
+    );
+    streams.truncate(1_000);
+    eventually("a place is free", async || {
+        FeedReader::from(&url, &of(FREE)).await.map(drop)
+    })
+    .await?;
+    publisher
+        .api()
+        .create(FREE, &numbered(1))
+        .await?
+        .expect(201)?;
+    try_join_all(streams.iter_mut().map(FeedReader::change)).await?;
+
+    let stalled = begin(&publisher, &of_path("?since=0")).await?;
+    let began = Instant::now();
+    publisher.stop().await?;
+    ensure!(
+        began.elapsed() < Duration::from_secs(2),
+        "the end took {:?}",
+        began.elapsed()
+    );
+    let ended = try_join_all(streams.iter_mut().map(FeedReader::next)).await?;
+    ensure!(
+        ended.iter().all(|said| matches!(said, FeedEvent::End)),
+        "a stream was broken off"
+    );
+    drop(stalled);
+    Ok(())
+}
+
+/// A reader with little room, which reads nothing.
+async fn begin(publisher: &Service, path: &str) -> anyhow::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_recv_buffer_size(4_096)?;
+    let mut stream = socket
+        .connect(([127, 0, 0, 1], publisher.port()).into())
+        .await?;
+    let request =
+        format!("GET {path} HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    Ok(stream)
+}
+
+/// A reader that takes nothing loses its connection; one that does not hurry keeps it. Neither
+/// costs the writers anything.
+#[tokio::test]
+async fn a_reader_that_takes_nothing_is_cut_off() -> Outcome {
+    let (_store, mut publisher) = publisher(StoreKind::Embedded).await?;
+    let api = publisher.api();
+    let large = json!({"text": "x".repeat(500_000)});
+    for _document in 0..40 {
+        api.create(FREE, &large).await?.expect(201)?;
+    }
+    let mut stalled = begin(&publisher, &of_path("?since=0")).await?;
+    let mut quiet = FeedReader::from(&publisher.url(), &of(FREE)).await?;
+    within(Duration::from_secs(60), "it is cut off", async || {
+        ensure!(publisher.output().contains("1 streams were cut off"));
+        Ok(())
+    })
+    .await?;
+    let mut rest = Vec::new();
+    // What the system had taken already; then the end, or a reset.
+    stalled.read_to_end(&mut rest).await.ok();
+    ensure!(
+        rest.len() < 20_000_000 && !rest.ends_with(b"0\r\n\r\n"),
+        "{} bytes came",
+        rest.len()
+    );
+    api.create(FREE, &json!({"id": "next"}))
+        .await?
+        .expect(201)?;
+    ensure!(
+        quiet.change().await?.1.revision == Some(41),
+        "the quiet one goes on"
+    );
+    let began = Instant::now();
+    let _again = begin(&publisher, &of_path("?since=0")).await?;
+    publisher.stop().await?;
+    ensure!(
+        began.elapsed() < Duration::from_secs(3),
+        "the end took {:?}",
+        began.elapsed()
+    );
+    Ok(())
+}

@@ -1,0 +1,33 @@
+//! What the benchmark needs besides the public interface: the exact bytes of events, to send the
+//! same bytes without a publisher, and the limit of the relay.
+//!
+//! Nothing of the product uses this module.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use crate::{
+    decide::{Rules, schemas::Schemas},
+    settings::Events,
+    store::PublisherPolicy,
+};
+pub use crate::{
+    outbox::relay::QUEUE as RELAY_QUEUE,
+    transport::cloudevent::{EventEncoder, MEDIA_TYPE},
+};
+
+/// Makes the events that a publisher with these settings and without schemas sends.
+pub fn envelopes(events: &Events) -> EventEncoder {
+    EventEncoder {
+        pub_sub_name: events.pub_sub_name.clone(),
+        ttl_seconds: events.ttl_seconds,
+        data_limit: events.data_limit,
+        policy: Arc::new(PublisherPolicy {
+            collections: BTreeSet::new(),
+            rules: Rules {
+                schemas: Schemas::default(),
+                document_limit: 1 << 20,
+            },
+            events_enabled: true,
+        }),
+    }
+}

@@ -1,0 +1,77 @@
+//! The commands that the rules evaluate: a write of one document, or a change set.
+//!
+//! A command is data only. It was read and checked for its form before; whether it may happen is
+//! decided by [`Rules::evaluate`](super::Rules::evaluate).
+
+use contract::{CanonicalJson, CollectionName, Context, Crc, DocumentId, Revision};
+use serde_json::Value;
+
+use crate::decide::{ChangeSetCommand, DocumentKey};
+
+/// The unit that waits in the queue and is accepted or refused as a whole.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// A write of one document.
+    Single(Write),
+    /// A change set: all of its writes happen, or none.
+    ChangeSet(ChangeSetCommand),
+}
+
+impl Command {
+    /// The writes of the command, in order.
+    pub fn writes(&self) -> &[Write] {
+        match self {
+            Self::Single(write) => std::slice::from_ref(write),
+            Self::ChangeSet(set) => &set.writes,
+        }
+    }
+}
+
+/// A write of one document.
+#[derive(Debug, Clone)]
+pub struct Write {
+    /// The collection.
+    pub collection: CollectionName,
+    /// The document.
+    pub id: DocumentId,
+    /// The requested effect on the document.
+    pub action: Action,
+    /// The precondition.
+    pub condition: Condition,
+    /// User, organisation and correlation of the request; part of the change record.
+    pub context: Context,
+}
+
+impl Write {
+    /// The key of its document.
+    pub fn key(&self) -> DocumentKey {
+        (self.collection.clone(), self.id.clone())
+    }
+}
+
+/// The requested effect of a write on its document (requirement A18).
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Makes a new document; refused when the document exists.
+    Create(CanonicalJson),
+    /// Gives the document a new value. The stored `metadata` member is merged with the given one,
+    /// all other members are replaced. Makes a new document only with [`Condition::Absent`].
+    Put(CanonicalJson),
+    /// Applies a JSON merge patch (RFC 7396) to the stored value.
+    Patch(Value),
+    /// Deletes the document.
+    Delete,
+}
+
+/// The precondition of a write (RFC 9110 section 13.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// No precondition.
+    Any,
+    /// `If-None-Match: *`: the document does not exist.
+    Absent,
+    /// `If-Match: *`: the document exists.
+    Present,
+    /// `If-Match: "<revision>"` or `"<revision>-<crc>"`: the document is at this revision.
+    At(Revision, Option<Crc>),
+}

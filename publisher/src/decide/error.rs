@@ -1,0 +1,257 @@
+//! The reasons why a write is refused or fails.
+//!
+//! One error type serves the rules, the checks of change sets, the queue, the commit of the store
+//! and embedded units of work. It knows no HTTP status and no header: [`WriteError::kind`] names
+//! the entry of the problem list that clients see, and `api::error` makes the HTTP answer of it.
+
+use contract::{
+    CollectionName, DocumentId, FormatError, JsonError, ProblemKind,
+    set::{ChangeRequestError, MAX_BYTES, MAX_OPERATIONS},
+};
+
+/// The reason why nothing was written; or, with [`WriteError::OutcomeUnknown`] alone, why it is not
+/// known whether anything was written.
+///
+/// JSON pointers (RFC 6901) begin at the value of the document until [`WriteError::under`] puts
+/// the way to the value in front. Inside [`WriteError::InChangeSet`] they begin at the change
+/// request, `/changes/<index>` of the body of a change set.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The publisher does not serve the collection. Holds the name as it was given.
+    #[error("There is no collection {0:?} here; add it to AURA_CONFIGURATION_COLLECTIONS.")]
+    UnknownCollection(String),
+    /// The document id has no valid form.
+    #[error(transparent)]
+    InvalidId(FormatError),
+    /// A change request has a value where none is allowed, lacks one, or repeats a document.
+    #[error("{detail}")]
+    InvalidChange {
+        /// Pointer to the member at fault.
+        pointer: String,
+        /// The fault and its remedy.
+        detail: String,
+    },
+    /// The value is not a document: no canonical JSON, no object, or an object with another id.
+    #[error("{}", .0.reason)]
+    InvalidValue(JsonError),
+    /// The document does not exist (requirement A18).
+    #[error("{collection} with id: {id} cannot be found")]
+    NoData {
+        /// Its collection.
+        collection: CollectionName,
+        /// The document.
+        id: DocumentId,
+    },
+    /// The document to be created exists.
+    #[error("{collection} with id: {id} exists already; change it with PUT or PATCH")]
+    Exists {
+        /// Its collection.
+        collection: CollectionName,
+        /// The document.
+        id: DocumentId,
+        /// Entity tag of the stored document.
+        etag: String,
+    },
+    /// The precondition of the write does not hold.
+    #[error("{}", condition_failed(etag.as_deref()))]
+    ConditionFailed {
+        /// Entity tag of the stored document; `None` when the document does not exist.
+        etag: Option<String>,
+    },
+    /// The document is larger than `limit` bytes.
+    #[error("The document is larger than {limit} bytes")]
+    TooLarge {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The change set is larger than a replica applies in one step.
+    #[error(
+        "A change set has at most {MAX_OPERATIONS} changes, and its values have at most \
+         {MAX_BYTES} bytes together; split it into two sets"
+    )]
+    SetTooLarge {
+        /// The first change beyond a limit, from 0.
+        index: usize,
+    },
+    /// The JSON Schema of the collection refuses the document.
+    #[error("{detail}")]
+    Schema {
+        /// Pointer to the value at fault.
+        pointer: String,
+        /// The rule of the schema that is broken.
+        detail: String,
+    },
+    /// The stored document cannot be decoded.
+    #[error("{0}")]
+    Unreadable(String),
+    /// The queue of writes is full.
+    #[error("Too many writes are waiting; nothing was written")]
+    Busy,
+    /// The publisher is stopping or has stopped.
+    #[error("The publisher is stopping; nothing was written")]
+    Stopping,
+    /// The store did not commit, and this is certain.
+    #[error("The store could not commit in time; nothing was written, try again")]
+    NotCommitted,
+    /// The store did not say whether it committed.
+    #[error("The store did not confirm the write: read the document before you try again")]
+    OutcomeUnknown,
+    /// One change of a set has this error; the whole set is refused.
+    #[error("{error}")]
+    InChangeSet {
+        /// Position of the change in the set, from 0.
+        index: usize,
+        /// The error of the change.
+        error: Box<Self>,
+    },
+}
+
+impl WriteError {
+    /// An [`InvalidChange`](Self::InvalidChange).
+    pub(crate) fn invalid_change(
+        pointer: impl Into<String>,
+        detail: impl std::fmt::Display,
+    ) -> Self {
+        Self::InvalidChange {
+            pointer: pointer.into(),
+            detail: detail.to_string(),
+        }
+    }
+
+    /// An [`InvalidValue`](Self::InvalidValue).
+    pub(crate) fn invalid_value(pointer: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::InvalidValue(JsonError {
+            pointer: pointer.into(),
+            reason: reason.into(),
+        })
+    }
+
+    /// The same error with `prefix` in front of its pointer, if it has one.
+    #[must_use]
+    pub(crate) fn under(mut self, prefix: &str) -> Self {
+        match &mut self {
+            Self::InvalidChange { pointer, .. }
+            | Self::InvalidValue(JsonError { pointer, .. })
+            | Self::Schema { pointer, .. } => pointer.insert_str(0, prefix),
+            _ => {}
+        }
+        self
+    }
+
+    /// The same error as the error of one change of a set.
+    #[must_use]
+    pub(crate) fn in_change_set(self, index: usize) -> Self {
+        Self::InChangeSet {
+            index,
+            error: Box::new(self),
+        }
+    }
+
+    /// The error itself, without its position in a change set. Match on this.
+    pub fn cause(&self) -> &Self {
+        match self {
+            Self::InChangeSet { error, .. } => error.cause(),
+            other => other,
+        }
+    }
+
+    /// The entry of the problem list, the same that a client of the HTTP API gets.
+    pub fn kind(&self) -> ProblemKind {
+        match self {
+            Self::UnknownCollection(_) => ProblemKind::UnknownCollection,
+            Self::InvalidId(_) => ProblemKind::BadRequest,
+            Self::InvalidChange { .. } => ProblemKind::BadSet,
+            Self::InvalidValue(_) => ProblemKind::BadBody,
+            Self::NoData { .. } => ProblemKind::NoData,
+            Self::Exists { .. } => ProblemKind::Exists,
+            Self::ConditionFailed { .. } => ProblemKind::ConditionFailed,
+            Self::TooLarge { .. } => ProblemKind::TooLarge,
+            Self::SetTooLarge { .. } => ProblemKind::SetTooLarge,
+            Self::Schema { .. } => ProblemKind::Schema,
+            Self::Unreadable(_) => ProblemKind::Unreadable,
+            Self::Busy => ProblemKind::Busy,
+            Self::Stopping => ProblemKind::Stopping,
+            Self::NotCommitted => ProblemKind::NotCommitted,
+            Self::OutcomeUnknown => ProblemKind::OutcomeUnknown,
+            Self::InChangeSet { error, .. } => error.kind(),
+        }
+    }
+
+    /// Position of the change at fault in its change set, from 0.
+    pub fn index(&self) -> Option<usize> {
+        match self {
+            Self::InChangeSet { index, .. } | Self::SetTooLarge { index } => Some(*index),
+            _ => None,
+        }
+    }
+
+    /// JSON pointer (RFC 6901) to the value at fault.
+    pub fn pointer(&self) -> Option<String> {
+        match self {
+            Self::InvalidChange { pointer, .. }
+            | Self::InvalidValue(JsonError { pointer, .. })
+            | Self::Schema { pointer, .. } => Some(pointer.clone()),
+            Self::SetTooLarge { .. } => Some("/changes".to_owned()),
+            Self::InChangeSet { index, error } => error
+                .pointer()
+                .map(|pointer| format!("/changes/{index}{pointer}")),
+            _ => None,
+        }
+    }
+
+    /// Entity tag of the stored document, when the document is not in the expected state.
+    pub fn etag(&self) -> Option<&str> {
+        match self.cause() {
+            Self::Exists { etag, .. } => Some(etag),
+            Self::ConditionFailed { etag } => etag.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+impl From<ChangeRequestError> for WriteError {
+    fn from(error: ChangeRequestError) -> Self {
+        match error {
+            // A name of the wrong form is not a collection of this publisher either.
+            ChangeRequestError::Collection(error) => {
+                Self::UnknownCollection(error.given().to_owned())
+            }
+            ChangeRequestError::Id(error) => Self::InvalidId(error),
+            ChangeRequestError::Value(error) => Self::InvalidValue(error).under("/configData"),
+        }
+    }
+}
+
+fn condition_failed(etag: Option<&str>) -> String {
+    match etag {
+        Some(etag) => format!("The document is at {etag}; read it again before you decide"),
+        None => "The document does not exist".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_in_a_change_set_keeps_its_kind_and_gets_index_and_pointer() {
+        let error = WriteError::invalid_value("/id", "wrong")
+            .under("/configData")
+            .in_change_set(3);
+        assert_eq!(error.kind(), ProblemKind::BadBody);
+        assert_eq!(error.index(), Some(3));
+        assert_eq!(error.pointer().as_deref(), Some("/changes/3/configData/id"));
+        assert_eq!(error.to_string(), "wrong", "the text is that of the cause");
+    }
+
+    #[test]
+    fn a_condition_that_failed_names_the_stored_document() {
+        let etag = Some("\"7-00000001\"".to_owned());
+        let stored = WriteError::ConditionFailed { etag };
+        assert_eq!(stored.etag(), Some("\"7-00000001\""));
+        assert!(stored.to_string().contains("\"7-00000001\""));
+        let absent = WriteError::ConditionFailed { etag: None };
+        assert_eq!(absent.to_string(), "The document does not exist");
+    }
+}

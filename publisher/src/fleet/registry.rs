@@ -1,0 +1,330 @@
+//! The records of the replicas: which replicas there are, in which state, and when each was last
+//! seen.
+//!
+//! A record waits in memory until the next bulk write; no request writes a row. The list merges the
+//! rows of the store with the records that wait, so a check-in is in the list of its own publisher
+//! at once, and in the list of other publishers after at most [`flush_period`]. Nothing here
+//! decides about documents.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use contract::fleet::{CheckIn, ReplicaRecord};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{limits, pacing::FleetSize};
+use crate::{
+    store::{
+        Store,
+        replicas::{MAX_REPLICAS, ReplicaRow},
+    },
+    transport::direct::SubscriberRegistry,
+};
+
+/// Time between two rounds in which the replicas that are silent for too long are forgotten.
+const FORGET_PERIOD: Duration = Duration::from_secs(10);
+/// Time between two reads of all rows, to count the live replicas.
+const COUNT_PERIOD: Duration = Duration::from_secs(10);
+/// The same where events go straight to subscribers: a replica that checked in with another
+/// publisher gets events of this one after at most this time.
+const DISCOVER_PERIOD: Duration = Duration::from_secs(2);
+/// Bytes of records that may wait to be written.
+const WAITING_BYTES: usize = 64 << 20;
+/// A replica is gone after this many of its intervals in silence, and never sooner than
+/// [`MIN_SILENCE`].
+const SILENT_INTERVALS: u64 = 3;
+const MIN_SILENCE: TimeDelta = TimeDelta::seconds(3);
+
+/// Time between two bulk writes of the records that wait.
+///
+/// Other publishers read what is written to MongoDB, so it is written soon. A file belongs to one
+/// process, which merges what waits into every list: a write sooner would show nothing new and
+/// only delay commits.
+fn flush_period(store: &Store) -> Duration {
+    match store {
+        Store::Embedded(_) => Duration::from_secs(1),
+        Store::Mongo(_) => Duration::from_millis(250),
+    }
+}
+
+/// The records of the store and of this publisher together. Cloning shares them.
+#[derive(Debug, Clone)]
+pub(super) struct Registry {
+    store: Store,
+    waiting: Arc<Mutex<WaitingRows>>,
+    size: Arc<FleetSize>,
+}
+
+impl Registry {
+    /// A registry on the rows of a store.
+    pub(super) fn new(store: Store) -> Self {
+        Self {
+            store,
+            waiting: Arc::default(),
+            size: Arc::default(),
+        }
+    }
+
+    /// The store that keeps the rows.
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Live replicas, approximately; see [`FleetSize`].
+    pub(super) fn size(&self) -> usize {
+        self.size.get()
+    }
+
+    /// Notes a check-in, which had this many bytes as a request.
+    pub(super) fn note(&self, row: ReplicaRow, bytes: usize) {
+        self.size.note(&row.record.check_in.instance);
+        self.waiting().put(row, bytes);
+    }
+
+    /// All replicas that any publisher of the store knows, by name.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(super) async fn records(&self) -> anyhow::Result<Vec<ReplicaRecord>> {
+        let rows = self.rows().await?;
+        Ok(rows.into_iter().map(|row| row.record).collect())
+    }
+
+    /// The same, with what decides whether events go to the replica.
+    async fn rows(&self) -> anyhow::Result<Vec<ReplicaRow>> {
+        // Before the store is read: a row that is written in between is in one of the two.
+        let waiting = self.waiting().all();
+        let stored = self.store.replicas().await?;
+        let mut rows: HashMap<_, _> = stored
+            .into_iter()
+            .map(|row| (row.record.check_in.instance.clone(), row))
+            .collect();
+        for row in waiting {
+            let name = &row.record.check_in.instance;
+            // A replica may have checked in with another publisher since.
+            let newer = rows
+                .get(name)
+                .is_none_or(|stored| stored.record.seen <= row.record.seen);
+            if newer {
+                rows.insert(name.clone(), row);
+            }
+        }
+        let now = Utc::now();
+        let mut rows: Vec<_> = rows.into_values().collect();
+        for row in &mut rows {
+            row.record.gone = is_gone(&row.record, now);
+        }
+        rows.sort_unstable_by(|one, other| {
+            let name = &one.record.check_in.instance;
+            name.cmp(&other.record.check_in.instance)
+        });
+        rows.truncate(MAX_REPLICAS);
+        Ok(rows)
+    }
+
+    /// Writes the records that wait, in one call. Where that fails they wait again.
+    async fn flush(&self) -> anyhow::Result<()> {
+        let rows = self.waiting().begin_write();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let written = self.store.put_replicas(rows).await;
+        self.waiting().end_write(written.is_ok());
+        written
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, WaitingRows> {
+        self.waiting
+            .lock()
+            .expect("no holder of this lock can panic")
+    }
+}
+
+/// Rows that are not written yet, the newest of each replica.
+#[derive(Debug, Default)]
+pub(super) struct WaitingRows {
+    rows: HashMap<String, SizedRow>,
+    bytes: usize,
+    /// Rows of the write that is under way: until it ends the store does not have them.
+    writing: HashMap<String, SizedRow>,
+}
+
+/// A row, and the bytes that it counts for.
+#[derive(Debug)]
+struct SizedRow {
+    row: ReplicaRow,
+    bytes: usize,
+}
+
+impl WaitingRows {
+    /// All rows; of one replica the older first.
+    fn all(&self) -> Vec<ReplicaRow> {
+        self.writing
+            .values()
+            .chain(self.rows.values())
+            .map(|sized| sized.row.clone())
+            .collect()
+    }
+
+    /// Takes all rows for a write. They are still in [`Self::all`] until [`Self::end_write`].
+    fn begin_write(&mut self) -> Vec<ReplicaRow> {
+        self.bytes = 0;
+        self.writing = std::mem::take(&mut self.rows);
+        self.writing
+            .values()
+            .map(|sized| sized.row.clone())
+            .collect()
+    }
+
+    /// Lets go of the rows that were written, or puts them back.
+    fn end_write(&mut self, succeeded: bool) {
+        let written = std::mem::take(&mut self.writing);
+        if !succeeded {
+            for sized in written.into_values() {
+                self.put(sized.row, sized.bytes);
+            }
+        }
+    }
+
+    /// Keeps the row, unless a newer one of that replica waits. Beyond the bounds the replica is
+    /// answered and not listed: a huge fleet must not exhaust the memory.
+    fn put(&mut self, row: ReplicaRow, bytes: usize) {
+        let name = &row.record.check_in.instance;
+        let old = self.rows.get(name);
+        if old.is_some_and(|old| old.row.record.seen > row.record.seen) {
+            return;
+        }
+        let old_bytes = old.map(|old| old.bytes);
+        let total = self.bytes - old_bytes.unwrap_or(0) + bytes;
+        let is_new = old_bytes.is_none();
+        if total > WAITING_BYTES || (is_new && self.rows.len() >= MAX_REPLICAS) {
+            return;
+        }
+        self.bytes = total;
+        self.rows.insert(name.clone(), SizedRow { row, bytes });
+    }
+}
+
+/// Writes rows, forgets silent replicas, counts the live ones and keeps the list of subscribers of
+/// the transport `LOCAL` up to date.
+pub struct RegistryTask {
+    registry: Registry,
+    subscribers: Option<SubscriberRegistry>,
+    forget_after: Duration,
+    next_forget: Instant,
+    next_read: Instant,
+}
+
+impl RegistryTask {
+    pub(super) fn new(
+        registry: Registry,
+        subscribers: Option<SubscriberRegistry>,
+        forget_after: Duration,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            registry,
+            subscribers,
+            forget_after,
+            next_forget: now,
+            next_read: now,
+        }
+    }
+
+    /// Runs until `no_more_requests`; the records that wait then are written first.
+    ///
+    /// # Errors
+    /// Never; the signature is the supervisor's.
+    pub async fn run(mut self, no_more_requests: CancellationToken) -> anyhow::Result<()> {
+        let mut rounds = interval(flush_period(self.registry.store()));
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut failing = false;
+        while no_more_requests
+            .run_until_cancelled(rounds.tick())
+            .await
+            .is_some()
+        {
+            let done = self.round().await;
+            // One line when the failure begins and one when it ends, not one per round.
+            match &done {
+                Err(error) if !failing => {
+                    warn!(
+                        "replica records cannot be written or read, will be tried again: {error:#}"
+                    );
+                }
+                Ok(()) if failing => info!("replica records are written and read again"),
+                _ => {}
+            }
+            failing = done.is_err();
+        }
+        if let Err(error) = self.registry.flush().await {
+            warn!("the last check-ins were not written to the store: {error:#}");
+        }
+        Ok(())
+    }
+
+    async fn round(&mut self) -> anyhow::Result<()> {
+        self.registry.flush().await?;
+        let now = Instant::now();
+        if now >= self.next_forget {
+            self.next_forget = now + FORGET_PERIOD;
+            let silence = TimeDelta::from_std(self.forget_after).unwrap_or(TimeDelta::MAX);
+            let before = Utc::now()
+                .checked_sub_signed(silence)
+                .unwrap_or(DateTime::UNIX_EPOCH);
+            self.registry.store().forget_replicas(before).await?;
+        }
+        if now >= self.next_read {
+            self.next_read = now + self.read_period();
+            self.read_all().await?;
+        }
+        Ok(())
+    }
+
+    fn read_period(&self) -> Duration {
+        match self.subscribers {
+            Some(_) => DISCOVER_PERIOD,
+            None => COUNT_PERIOD,
+        }
+    }
+
+    async fn read_all(&self) -> anyhow::Result<()> {
+        self.registry.size.begin_read();
+        let mut rows = self.registry.rows().await?;
+        rows.retain(|row| !row.record.gone);
+        let names = rows.iter().map(|row| row.record.check_in.instance.clone());
+        self.registry.size.end_read(names);
+        if let Some(subscribers) = &self.subscribers {
+            subscribers.replace(
+                rows.iter()
+                    .filter_map(|row| Some((base_url(&row.record.check_in)?, &row.source))),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Where the replica takes events, when it says so.
+pub(super) fn base_url(check_in: &CheckIn) -> Option<reqwest::Url> {
+    limits::base_url(check_in.base_url.as_deref()?).ok()
+}
+
+fn is_gone(record: &ReplicaRecord, now: DateTime<Utc>) -> bool {
+    let silence = record.check_in.interval_ms.saturating_mul(SILENT_INTERVALS);
+    // A replica may report any interval, also one beyond all time.
+    let silence = i64::try_from(silence)
+        .ok()
+        .and_then(TimeDelta::try_milliseconds)
+        .unwrap_or(TimeDelta::MAX)
+        .max(MIN_SILENCE);
+    now.signed_duration_since(record.seen) > silence
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,225 @@
+//! The command line and the environment of the publisher, as texts: one field for each setting. The
+//! help texts are the reference of the settings. Nothing is checked here.
+//!
+//! Every setting is taken as text, so that all mistakes can be reported together, and an empty value
+//! counts as unset. Values of settings that may hold a secret are not shown by `--help`.
+
+use clap::Parser;
+
+pub(super) const STORE_URL: &str = "file:data";
+pub(super) const LISTEN: &str = "127.0.0.1:8080";
+pub(super) const SCHEMAS_DIR: &str = "schemas";
+pub(super) const DOCUMENT_LIMIT_BYTES: &str = "1048576";
+pub(super) const LOG_KEEP_CHANGES: &str = "100000";
+pub(super) const LOG_KEEP_HOURS: &str = "168";
+pub(super) const LOG_TRIM_SECONDS: &str = "45";
+pub(super) const EVENTS_ENABLED: &str = "true";
+pub(super) const EVENTS_MANAGER: &str = "LOCAL";
+pub(super) const EVENT_TTL_SECONDS: &str = "60";
+pub(super) const EVENT_DATA_LIMIT_BYTES: &str = "49152";
+pub(super) const DAPR_PUBSUB_NAME: &str = "pubsub-config";
+pub(super) const DAPR_GRPC_PORT: &str = "50001";
+pub(super) const REDIS_STREAM_MAX_LENGTH: &str = "10000";
+pub(super) const REDIS_DOCUMENT_CHANNELS: &str = "AgentConfiguration";
+pub(super) const FORGET_REPLICAS_SECONDS: &str = "3600";
+pub(super) const LOADS: &str = "8";
+pub(super) const LOCAL_SUBSCRIBERS: &str = "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS";
+/// The six collections of the source document (requirement A5).
+pub(super) const COLLECTIONS: &str = "ChannelConfiguration,ApplicationConfiguration,SkillConfiguration,\
+    TvSectionsConfiguration,PresetConfiguration,AgentConfiguration";
+
+/// The configuration API: stores configuration and publishes an event for every committed change.
+#[derive(Debug, Parser)]
+#[command(name = "publisher", version)]
+pub struct Args {
+    /// Where the configuration is stored: `file:DIR`, or `mongodb://HOST/DATABASE`.
+    ///
+    /// `file:DIR` is a folder that one publisher process owns. Use MongoDB for more than one
+    /// publisher; it must be a replica set or a sharded cluster, because every commit is a
+    /// transaction. Read concern, write concern and read preference of the URL are ignored.
+    #[arg(long, env = "AURA_CONFIGURATION_STORE_URL", default_value = STORE_URL, hide_env_values = true)]
+    pub(super) store_url: String,
+
+    /// Address and port of the HTTP API, as `IP:PORT`.
+    ///
+    /// Use `0.0.0.0:PORT` when replicas run on other hosts or in other containers. Port 0 takes a
+    /// free port, which is in the log.
+    #[arg(long, env = "AURA_CONFIGURATION_LISTEN", default_value = LISTEN)]
+    pub(super) listen: String,
+
+    /// Names of the collections, separated by commas.
+    ///
+    /// A collection that has a schema file is served as well. All publishers of a store need the
+    /// same collections.
+    #[arg(long, env = "AURA_CONFIGURATION_COLLECTIONS", default_value = COLLECTIONS)]
+    pub(super) collections: String,
+
+    /// Folder with the JSON Schemas, one file `{Collection}.schema.json` for each collection.
+    ///
+    /// A collection without a schema takes any JSON object.
+    #[arg(long, env = "AURA_CONFIGURATION_SCHEMAS_DIR", default_value = SCHEMAS_DIR)]
+    pub(super) schemas_dir: String,
+
+    /// Largest document, in bytes, from 1 to 4194304.
+    ///
+    /// Lower it to refuse large documents early; every replica holds all documents in memory.
+    #[arg(long, env = "AURA_CONFIGURATION_DOCUMENT_LIMIT_BYTES", default_value = DOCUMENT_LIMIT_BYTES)]
+    pub(super) document_limit_bytes: String,
+
+    /// Changes of each collection that the change log keeps, whatever their age, from 1.
+    ///
+    /// A replica that missed more changes than the log keeps loads a snapshot. Raise it when
+    /// replicas are often disconnected for long; lower it to save disk space.
+    #[arg(long, env = "AURA_CONFIGURATION_LOG_KEEP_CHANGES", default_value = LOG_KEEP_CHANGES)]
+    pub(super) log_keep_changes: String,
+
+    /// Age in hours up to which the change log keeps a change, however many there are.
+    ///
+    /// 0 means by number alone. Raise it when the log is read as an audit trail.
+    #[arg(long, env = "AURA_CONFIGURATION_LOG_KEEP_HOURS", default_value = LOG_KEEP_HOURS)]
+    pub(super) log_keep_hours: String,
+
+    /// Time between two rounds that trim the change log, in seconds, approximately; for tests.
+    #[arg(long, env = "AURA_CONFIGURATION_LOG_TRIM_SECONDS", default_value = LOG_TRIM_SECONDS, hide = true)]
+    pub(super) log_trim_seconds: String,
+
+    /// Whether events are sent: `true` or `false`.
+    ///
+    /// With `false` documents are written and no event is sent; replicas find changes when they
+    /// check in, or follow the feed. Set it alike for all publishers of a store.
+    #[arg(long, env = "AURA_CONFIGURATION_EVENTS_ENABLED", default_value = EVENTS_ENABLED)]
+    pub(super) events_enabled: String,
+
+    /// Transport of the events: `LOCAL`, `DAPR` or `REDIS`.
+    ///
+    /// `LOCAL` posts events to known subscribers, without a broker: for one machine. `DAPR` sends
+    /// them through the Dapr sidecar, with any pub/sub component. `REDIS` sends them through Redis
+    /// without a sidecar. Subscribers need the same transport.
+    #[arg(long, env = "AURA_CONFIGURATION_EVENTS_MANAGER", default_value = EVENTS_MANAGER)]
+    pub(super) events_manager: String,
+
+    /// Time to live of an event, in whole seconds, from 1 to 9000000000.
+    ///
+    /// A broker drops an event that is older; the replica catches up. Lower it so that a subscriber
+    /// that was away for long does not get a backlog of old events.
+    #[arg(long, env = "AURA_CONFIGURATION_EVENT_TTL_SECONDS", default_value = EVENT_TTL_SECONDS)]
+    pub(super) event_ttl_seconds: String,
+
+    /// Largest value (`configData`) inside an event, in bytes; 0 means no values.
+    ///
+    /// A replica fetches a value that the event does not have. Raise it when documents are larger
+    /// and the broker takes larger messages; lower it when the broker takes only smaller ones.
+    #[arg(long, env = "AURA_CONFIGURATION_EVENT_DATA_LIMIT_BYTES", default_value = EVENT_DATA_LIMIT_BYTES)]
+    pub(super) event_data_limit_bytes: String,
+
+    /// LOCAL: base URLs of subscribers, separated by commas.
+    ///
+    /// `http://` only; a service mesh adds TLS. Needed only for subscribers that do not check in or
+    /// that are on another host; replicas on this machine are found when they check in.
+    #[arg(long, env = LOCAL_SUBSCRIBERS, default_value = "", hide_default_value = true, hide_env_values = true)]
+    pub(super) local_subscribers: String,
+
+    /// LOCAL: hosts besides loopback, as `HOST` or `HOST:PORT`, separated by commas.
+    ///
+    /// A replica on one of these hosts gets events when it checks in. Set it when replicas run on
+    /// other hosts or in other containers; also set a token then (`APP_API_TOKEN`).
+    #[arg(
+        long,
+        env = "AURA_CONFIGURATION_LOCAL_ALLOW",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(super) local_allow: String,
+
+    /// Silence after which a replica is removed from the list of replicas, in seconds, from 1.
+    ///
+    /// Lower it where replicas come and go often with new names; raise it to see for longer which
+    /// replicas are gone.
+    #[arg(long, env = "AURA_CONFIGURATION_FORGET_REPLICAS_SECONDS", default_value = FORGET_REPLICAS_SECONDS)]
+    pub(super) forget_replicas_seconds: String,
+
+    /// Snapshots that are sent at the same time, from 1 to 1000.
+    ///
+    /// Further replicas wait for a moment and are then asked to try again. Each snapshot uses memory
+    /// and a session of the store. Raise it when many replicas start at once and the publisher is
+    /// not busy.
+    #[arg(long, env = "AURA_CONFIGURATION_LOADS", default_value = LOADS)]
+    pub(super) loads: String,
+
+    /// DAPR: name of the pub/sub component.
+    ///
+    /// It must be the name in the metadata of the component, and the same for subscribers.
+    #[arg(long, env = "AURA_DAPR_CONFIGURATION_PUBSUB_NAME", default_value = DAPR_PUBSUB_NAME)]
+    pub(super) dapr_pubsub_name: String,
+
+    /// DAPR: port of the gRPC API of the sidecar on 127.0.0.1.
+    ///
+    /// Dapr sets the variable; set it only when the sidecar is not started by Dapr.
+    #[arg(long, env = "DAPR_GRPC_PORT", default_value = DAPR_GRPC_PORT)]
+    pub(super) dapr_grpc_port: String,
+
+    /// DAPR: token that the sidecar expects from the publisher.
+    ///
+    /// Set it when the sidecar runs with API token authentication.
+    #[arg(
+        long,
+        env = "DAPR_API_TOKEN",
+        default_value = "",
+        hide_default_value = true,
+        hide_env_values = true
+    )]
+    pub(super) dapr_api_token: String,
+
+    /// REDIS: URL of the server.
+    ///
+    /// Also `rediss://` (TLS), `redis-cluster://` and `redis-sentinel://`, with user and password
+    /// where needed. It must be the Redis of the subscribers.
+    #[arg(long, env = "AURA_REDIS_URL", default_value = broker::settings::URL, hide_env_values = true)]
+    pub(super) redis_url: String,
+
+    /// REDIS: number of the database, from 0.
+    ///
+    /// It is also part of the names of channels and streams, so it must be the number that the
+    /// subscribers have.
+    #[arg(long, env = "AURA_REDIS_DATABASE", default_value = broker::settings::DATABASE)]
+    pub(super) redis_database: String,
+
+    /// REDIS: prefix of the names of channels and streams, after the number of the database.
+    ///
+    /// Change it when two installations share a Redis; it must be the prefix of the subscribers.
+    #[arg(long, env = "AURA_REDIS_CONFIGURATION_PREFIX", default_value = broker::settings::PREFIX)]
+    pub(super) redis_prefix: String,
+
+    /// REDIS: how events are delivered, `PUBSUB` or `STREAMS`.
+    ///
+    /// `STREAMS` keeps the newest events for subscribers that are disconnected for a short time.
+    /// It must be the delivery of the subscribers.
+    #[arg(long, env = "AURA_REDIS_DELIVERY", default_value = broker::settings::DELIVERY)]
+    pub(super) redis_delivery: String,
+
+    /// REDIS with STREAMS: events of each collection that a stream keeps, approximately, from 1.
+    ///
+    /// Raise it when subscribers are disconnected for longer than the stream reaches back; lower it
+    /// to save memory of the Redis.
+    #[arg(long, env = "AURA_REDIS_STREAM_MAX_LENGTH", default_value = REDIS_STREAM_MAX_LENGTH)]
+    pub(super) redis_stream_max_length: String,
+
+    /// REDIS with PUBSUB: collections whose documents have a channel each, separated by commas.
+    ///
+    /// For subscribers that need single documents of a large collection.
+    #[arg(long, env = "AURA_REDIS_DOCUMENT_CHANNELS", default_value = REDIS_DOCUMENT_CHANNELS)]
+    pub(super) redis_document_channels: String,
+
+    /// LOCAL: token that the subscribers expect from the publisher.
+    ///
+    /// It is sent as `dapr-api-token`. Set it to the `APP_API_TOKEN` of the subscribers; a replica
+    /// then gets events only if its check-ins carry the token.
+    #[arg(
+        long,
+        env = "APP_API_TOKEN",
+        default_value = "",
+        hide_default_value = true,
+        hide_env_values = true
+    )]
+    pub(super) app_api_token: String,
+}

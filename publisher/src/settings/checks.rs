@@ -1,0 +1,258 @@
+//! From texts to [`Settings`]. Every setting is checked, so that the operator sees all mistakes
+//! together. No mistake shows a value that may hold a secret.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use reqwest::Url;
+use service::settings::{SettingChecks, SettingsError, boolean, listed, or, positive};
+
+use super::{
+    Events, Settings, TransportSettings,
+    arguments::{
+        Args, COLLECTIONS, DAPR_GRPC_PORT, DAPR_PUBSUB_NAME, DOCUMENT_LIMIT_BYTES,
+        EVENT_DATA_LIMIT_BYTES, EVENT_TTL_SECONDS, EVENTS_ENABLED, EVENTS_MANAGER,
+        FORGET_REPLICAS_SECONDS, LISTEN, LOADS, LOCAL_SUBSCRIBERS, LOG_KEEP_CHANGES,
+        LOG_KEEP_HOURS, LOG_TRIM_SECONDS, REDIS_DOCUMENT_CHANNELS, REDIS_STREAM_MAX_LENGTH,
+        SCHEMAS_DIR, STORE_URL,
+    },
+};
+use crate::outbox::retention::RetentionPolicy;
+
+/// Largest document that any setting allows, in bytes.
+const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
+/// Longest time between two rounds that trim the change log: a day.
+const MAX_TRIM_SECONDS: u64 = 86_400;
+/// A sidecar counts the time to live of an event in nanoseconds, in 64 bits.
+const MAX_TTL_SECONDS: u64 = 9_000_000_000;
+/// Each snapshot holds a session of the store and a part of its answer.
+const MAX_SNAPSHOTS: u64 = 1_000;
+
+impl Args {
+    /// Checks all settings, also those of a transport when events are switched off.
+    ///
+    /// # Errors
+    /// All mistakes, one line each.
+    pub fn check(self) -> Result<Settings, SettingsError> {
+        let mut checks = SettingChecks::default();
+        let settings = self.settings(&mut checks);
+        checks.finish(settings)
+    }
+
+    /// The settings, or `None` after a mistake. Every check comes before the first `?`, so that one
+    /// mistake does not hide another.
+    fn settings(&self, checks: &mut SettingChecks) -> Option<Settings> {
+        // A store URL may hold a password: the mistake is reported without the value.
+        let store = or(&self.store_url, STORE_URL)
+            .parse()
+            .map_err(|reason| checks.mistake("AURA_CONFIGURATION_STORE_URL", reason))
+            .ok();
+        let listen = checks.parse("AURA_CONFIGURATION_LISTEN", or(&self.listen, LISTEN));
+        let collections = list(
+            checks,
+            "AURA_CONFIGURATION_COLLECTIONS",
+            or(&self.collections, COLLECTIONS),
+        );
+        let document_limit = number(
+            checks,
+            "AURA_CONFIGURATION_DOCUMENT_LIMIT_BYTES",
+            or(&self.document_limit_bytes, DOCUMENT_LIMIT_BYTES),
+            MAX_DOCUMENT_BYTES,
+        );
+        let log_keep = self.log_keep(checks);
+        let enabled = or(&self.events_enabled, EVENTS_ENABLED);
+        let enabled = checks.check(
+            "AURA_CONFIGURATION_EVENTS_ENABLED",
+            enabled,
+            boolean(enabled),
+        );
+        let forget_seconds = number(
+            checks,
+            "AURA_CONFIGURATION_FORGET_REPLICAS_SECONDS",
+            or(&self.forget_replicas_seconds, FORGET_REPLICAS_SECONDS),
+            u64::MAX,
+        );
+        let snapshot_slots = number(
+            checks,
+            "AURA_CONFIGURATION_LOADS",
+            or(&self.loads, LOADS),
+            MAX_SNAPSHOTS,
+        );
+        let events = self.events(checks);
+        Some(Settings {
+            store: store?,
+            listen: listen?,
+            collections: collections?,
+            schemas_dir: or(&self.schemas_dir, SCHEMAS_DIR).into(),
+            document_limit: document_limit?,
+            forget_replicas: Duration::from_secs(forget_seconds?),
+            snapshot_slots: snapshot_slots?,
+            log_keep: log_keep?,
+            events: if enabled? { Some(events?) } else { None },
+        })
+    }
+
+    fn log_keep(&self, checks: &mut SettingChecks) -> Option<RetentionPolicy> {
+        let changes = number(
+            checks,
+            "AURA_CONFIGURATION_LOG_KEEP_CHANGES",
+            or(&self.log_keep_changes, LOG_KEEP_CHANGES),
+            u64::MAX,
+        );
+        let hours = checks.parse(
+            "AURA_CONFIGURATION_LOG_KEEP_HOURS",
+            or(&self.log_keep_hours, LOG_KEEP_HOURS),
+        );
+        let round_seconds = number(
+            checks,
+            "AURA_CONFIGURATION_LOG_TRIM_SECONDS",
+            or(&self.log_trim_seconds, LOG_TRIM_SECONDS),
+            MAX_TRIM_SECONDS,
+        );
+        Some(RetentionPolicy {
+            changes: changes?,
+            hours: hours?,
+            round: Duration::from_secs(round_seconds?),
+        })
+    }
+
+    fn events(&self, checks: &mut SettingChecks) -> Option<Events> {
+        let ttl_seconds = number(
+            checks,
+            "AURA_CONFIGURATION_EVENT_TTL_SECONDS",
+            or(&self.event_ttl_seconds, EVENT_TTL_SECONDS),
+            MAX_TTL_SECONDS,
+        );
+        let data_limit = checks.parse(
+            "AURA_CONFIGURATION_EVENT_DATA_LIMIT_BYTES",
+            or(&self.event_data_limit_bytes, EVENT_DATA_LIMIT_BYTES),
+        );
+        let transport = self.transport(checks);
+        Some(Events {
+            transport: transport?,
+            pub_sub_name: or(&self.dapr_pubsub_name, DAPR_PUBSUB_NAME).to_owned(),
+            ttl_seconds: ttl_seconds?,
+            data_limit: data_limit?,
+        })
+    }
+
+    /// Only the settings of the selected transport are checked: the others may be unusable here.
+    fn transport(&self, checks: &mut SettingChecks) -> Option<TransportSettings> {
+        let name = or(&self.events_manager, EVENTS_MANAGER);
+        match name.to_ascii_uppercase().as_str() {
+            "DAPR" => self.dapr(checks),
+            "LOCAL" => self.local(checks),
+            "REDIS" => self.redis(checks),
+            _ => {
+                let reason = format_args!("{name:?}: expected LOCAL, DAPR or REDIS");
+                checks.mistake("AURA_CONFIGURATION_EVENTS_MANAGER", reason);
+                None
+            }
+        }
+    }
+
+    fn dapr(&self, checks: &mut SettingChecks) -> Option<TransportSettings> {
+        let port = or(&self.dapr_grpc_port, DAPR_GRPC_PORT);
+        let port: u16 = checks.parse("DAPR_GRPC_PORT", port)?;
+        Some(TransportSettings::Dapr {
+            endpoint: format!("http://127.0.0.1:{port}"),
+            api_token: secret(&self.dapr_api_token),
+        })
+    }
+
+    fn local(&self, checks: &mut SettingChecks) -> Option<TransportSettings> {
+        let subscribers = subscribers(checks, &self.local_subscribers)?;
+        Some(TransportSettings::Local {
+            subscribers: subscribers.into_iter().collect(),
+            allowed: listed(&self.local_allow)
+                .map(str::to_ascii_lowercase)
+                .collect(),
+            api_token: secret(&self.app_api_token),
+        })
+    }
+
+    fn redis(&self, checks: &mut SettingChecks) -> Option<TransportSettings> {
+        let redis = broker::settings::RedisSettings {
+            url: &self.redis_url,
+            database: &self.redis_database,
+            prefix: &self.redis_prefix,
+            delivery: &self.redis_delivery,
+        };
+        let redis = redis.check(|name, reason| checks.mistake(name, reason));
+        let keep = number(
+            checks,
+            "AURA_REDIS_STREAM_MAX_LENGTH",
+            or(&self.redis_stream_max_length, REDIS_STREAM_MAX_LENGTH),
+            u64::MAX,
+        );
+        let by_document = list(
+            checks,
+            "AURA_REDIS_DOCUMENT_CHANNELS",
+            or(&self.redis_document_channels, REDIS_DOCUMENT_CHANNELS),
+        );
+        Some(TransportSettings::Redis {
+            redis: redis?,
+            keep: keep?,
+            by_document: by_document?,
+        })
+    }
+}
+
+/// A list separated by commas, each entry checked by itself.
+fn list<T>(checks: &mut SettingChecks, name: &str, text: &str) -> Option<BTreeSet<T>>
+where
+    T: std::str::FromStr + Ord,
+    T::Err: std::fmt::Display,
+{
+    // All entries are read before the first mistake ends it, so that all mistakes are reported.
+    let entries: Vec<_> = listed(text)
+        .map(|entry| checks.parse(name, entry))
+        .collect();
+    entries.into_iter().collect()
+}
+
+/// URLs of subscribers. A URL may hold a password, so a mistake names its position in the list and
+/// not the value.
+fn subscribers(checks: &mut SettingChecks, text: &str) -> Option<BTreeSet<Url>> {
+    let entries: Vec<_> = listed(text)
+        .enumerate()
+        .map(|(index, entry)| {
+            subscriber(entry)
+                .map_err(|reason| {
+                    let reason = format_args!("item {}: {reason}", index + 1);
+                    checks.mistake(LOCAL_SUBSCRIBERS, reason);
+                })
+                .ok()
+        })
+        .collect();
+    entries.into_iter().collect()
+}
+
+fn subscriber(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    if url.scheme() != "http" {
+        return Err("expected http:// (there is no TLS here, a mesh adds it)".to_owned());
+    }
+    Ok(url)
+}
+
+/// A whole number from 1 to `max`.
+fn number<T: TryFrom<u64>>(
+    checks: &mut SettingChecks,
+    name: &str,
+    text: &str,
+    max: u64,
+) -> Option<T> {
+    checks.check(name, text, at_most(max, text))
+}
+
+fn at_most<T: TryFrom<u64>>(max: u64, text: &str) -> Result<T, String> {
+    let number = positive(text)?;
+    T::try_from(number)
+        .ok()
+        .filter(|_converted| number <= max)
+        .ok_or_else(|| format!("expected at most {max}"))
+}
+
+fn secret(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}

@@ -1,0 +1,315 @@
+//! The subscribers that events are posted to, and what is known of each: its routes, and whether it
+//! takes events. Nothing here sends.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, RwLock},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use contract::{CollectionName, sidecar::Subscription};
+use reqwest::Url;
+use tracing::info;
+
+use super::{
+    breaker::CircuitBreaker,
+    trust::{Caller, Trust},
+};
+use crate::store::replicas::CheckInSource;
+
+/// Subscribers that are known by their check-in alone, at most.
+const MAX_FOUND: usize = 256;
+/// How long routes are used. A subscriber that was restarted may want other collections, and does
+/// not report it.
+const ROUTES_LIFETIME: Duration = Duration::from_secs(10);
+
+/// The known subscribers. Cloning shares them.
+#[derive(Debug, Clone)]
+pub struct SubscriberRegistry {
+    known: Arc<RwLock<Known>>,
+    trust: Arc<Trust>,
+}
+
+#[derive(Debug)]
+struct Known {
+    /// The subscribers of the settings, then those that checked in.
+    all: Vec<Arc<Subscriber>>,
+    /// How many of them are of the settings; they are never removed.
+    configured: usize,
+}
+
+impl SubscriberRegistry {
+    /// The subscribers of the settings; the hosts besides loopback from which others may check in
+    /// (`host` or `host:port`, in lower case); and the token that all of them expect.
+    pub fn new(configured: Vec<Url>, allowed: BTreeSet<String>, token: Option<String>) -> Self {
+        let all: Vec<_> = configured
+            .into_iter()
+            .map(|base| Arc::new(Subscriber::new(base)))
+            .collect();
+        let known = Known {
+            configured: all.len(),
+            all,
+        };
+        Self {
+            known: Arc::new(RwLock::new(known)),
+            trust: Arc::new(Trust::new(allowed, token)),
+        }
+    }
+
+    /// What the store keeps about the caller of a check-in, so that every publisher can decide
+    /// whether events go to it.
+    pub fn identify(&self, caller: Caller<'_>) -> CheckInSource {
+        self.trust.identify(caller)
+    }
+
+    /// Adds a subscriber that just checked in, if it is trusted.
+    pub fn add(&self, base: Url, heard: &CheckInSource) {
+        if self.trust.covers(&base, heard) {
+            self.insert(base);
+        }
+    }
+
+    /// Replaces the subscribers that checked in by these, as far as they are trusted. What is known
+    /// of one that stays is kept.
+    pub fn replace<'a>(&self, found: impl Iterator<Item = (Url, &'a CheckInSource)>) {
+        let found: BTreeSet<_> = found
+            .filter(|(base, heard)| self.trust.covers(base, heard))
+            .map(|(base, _heard)| base)
+            .collect();
+        {
+            let mut known = self
+                .known
+                .write()
+                .expect("no holder of this lock can panic");
+            let removable = known.configured..;
+            let mut index = 0..;
+            known.all.retain(|subscriber| {
+                let is_removable = index.next().is_some_and(|index| removable.contains(&index));
+                let stays = !is_removable || found.contains(&subscriber.base);
+                if !stays {
+                    info!(
+                        ?subscriber,
+                        "the subscriber no longer checks in and gets no more events"
+                    );
+                }
+                stays
+            });
+        }
+        for base in found {
+            self.insert(base);
+        }
+    }
+
+    /// All subscribers, for one event.
+    pub(super) fn all(&self) -> Vec<Arc<Subscriber>> {
+        self.known
+            .read()
+            .expect("no holder of this lock can panic")
+            .all
+            .clone()
+    }
+
+    /// The token that all subscribers expect.
+    pub(super) fn token(&self) -> Option<&str> {
+        self.trust.token()
+    }
+
+    fn insert(&self, base: Url) {
+        // Most are known already; a check-in must not wait for a lock that excludes deliveries.
+        if self.all().iter().any(|subscriber| subscriber.base == base) {
+            return;
+        }
+        let mut known = self
+            .known
+            .write()
+            .expect("no holder of this lock can panic");
+        let is_full = known.all.len() - known.configured >= MAX_FOUND;
+        if !is_full && known.all.iter().all(|subscriber| subscriber.base != base) {
+            let subscriber = Arc::new(Subscriber::new(base));
+            info!(?subscriber, "the subscriber checked in and gets events");
+            known.all.push(subscriber);
+        }
+    }
+}
+
+/// A subscriber, by the root of its URL.
+pub(super) struct Subscriber {
+    pub(super) base: Url,
+    routes: Mutex<Option<KnownRoutes>>,
+    pub(super) breaker: CircuitBreaker,
+}
+
+/// The answer of a subscriber to `/dapr/subscribe`.
+struct KnownRoutes {
+    read_at: Instant,
+    by_collection: HashMap<String, Url>,
+}
+
+/// What is known about the route of a collection.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    /// Events of the collection are posted here.
+    To(Url),
+    /// The subscriber does not subscribe to the collection.
+    NotSubscribed,
+    /// The subscriptions were not read yet, or are too old.
+    Unknown,
+}
+
+impl Subscriber {
+    fn new(base: Url) -> Self {
+        Self {
+            base,
+            routes: Mutex::default(),
+            breaker: CircuitBreaker::default(),
+        }
+    }
+
+    /// The route of a collection, as far as it is known.
+    pub(super) fn route(&self, collection: &CollectionName) -> Route {
+        match self.routes().as_ref() {
+            Some(routes) if routes.read_at.elapsed() < ROUTES_LIFETIME => {
+                match routes.by_collection.get(collection.as_str()) {
+                    Some(route) => Route::To(route.clone()),
+                    None => Route::NotSubscribed,
+                }
+            }
+            _ => Route::Unknown,
+        }
+    }
+
+    /// The routes of subscriptions that were just read, by collection.
+    ///
+    /// # Errors
+    /// When a route is no URL, or is a URL of another host: events carry the token.
+    pub(super) fn own_routes(
+        &self,
+        subscriptions: Vec<Subscription>,
+    ) -> anyhow::Result<HashMap<String, Url>> {
+        let mut by_collection = HashMap::new();
+        for subscription in subscriptions {
+            let route = self.own_url(&subscription.routes.default)?;
+            by_collection.insert(subscription.topic, route);
+        }
+        Ok(by_collection)
+    }
+
+    /// Keeps the routes, for a limited time.
+    pub(super) fn set_routes(&self, by_collection: HashMap<String, Url>) {
+        *self.routes() = Some(KnownRoutes {
+            read_at: Instant::now(),
+            by_collection,
+        });
+    }
+
+    /// The subscriptions are read again before the next delivery.
+    pub(super) fn forget_routes(&self) {
+        *self.routes() = None;
+    }
+
+    fn own_url(&self, route: &str) -> anyhow::Result<Url> {
+        let url = self.base.join(route).context("a route is no URL")?;
+        ensure!(
+            url.origin() == self.base.origin(),
+            "a route is a URL of another host"
+        );
+        Ok(url)
+    }
+
+    fn routes(&self) -> MutexGuard<'_, Option<KnownRoutes>> {
+        self.routes
+            .lock()
+            .expect("no holder of this lock can panic")
+    }
+}
+
+/// Host and port only: the URL may hold a password.
+impl fmt::Debug for Subscriber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let port = self.base.port_or_known_default().unwrap_or_default();
+        write!(f, "{}:{port}", self.base.host_str().unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        text.parse().expect("a URL")
+    }
+
+    #[test]
+    fn a_replica_that_checks_in_gets_events_from_loopback_and_from_allowed_hosts() {
+        let subscribers = SubscriberRegistry::new(
+            vec![url("http://set:1")],
+            BTreeSet::from(["friend".to_owned()]),
+            None,
+        );
+        let from = |peer: [u8; 4]| {
+            subscribers.identify(Caller {
+                peer: Some(peer.into()),
+                token: None,
+            })
+        };
+        let here = from([127, 0, 0, 1]);
+        let elsewhere = from([10, 0, 0, 1]);
+        for (found, heard) in [
+            ("http://127.0.0.1:2", &here),
+            ("http://localhost:3", &here),
+            ("http://friend:5", &elsewhere),
+        ] {
+            subscribers.add(url(found), heard);
+            subscribers.add(url(found), heard);
+        }
+        for (untrusted, heard) in [
+            ("http://elsewhere:1", &here),
+            ("http://127.0.0.1:7", &elsewhere),
+        ] {
+            subscribers.add(url(untrusted), heard);
+        }
+        assert_eq!(subscribers.all().len(), 4);
+        let stays = subscribers.all()[2].clone();
+        let rows = [
+            (stays.base.clone(), &here),
+            (url("http://127.0.0.1:8"), &elsewhere),
+            (url("http://127.0.0.1:9"), &here),
+        ];
+        subscribers.replace(rows.into_iter());
+        let all = subscribers.all();
+        assert_eq!(all.len(), 3);
+        assert!(Arc::ptr_eq(&all[1], &stays), "what is known of it is kept");
+        (0..2 * MAX_FOUND).for_each(|port| {
+            subscribers.add(url(&format!("http://127.0.0.1:{}", 10_000 + port)), &here)
+        });
+        assert_eq!(subscribers.all().len(), 1 + MAX_FOUND);
+        subscribers.replace(std::iter::empty());
+        assert_eq!(subscribers.all().len(), 1, "the settings stay");
+    }
+
+    #[test]
+    fn a_route_of_another_host_is_refused() {
+        let subscriber = Subscriber::new(url("http://one:1"));
+        let collection: CollectionName = "A".parse().expect("a name");
+        let subscription = |route: &str| {
+            let mut subscription = Subscription::new("pubsub", &collection);
+            subscription.routes.default = route.to_owned();
+            vec![subscription]
+        };
+        assert_eq!(subscriber.route(&collection), Route::Unknown);
+        for wrong in ["http://two:1/events", "//two/events", "http://one:2/events"] {
+            let refused = subscriber.own_routes(subscription(wrong));
+            assert!(refused.is_err(), "{wrong}");
+        }
+        let routes = subscriber.own_routes(subscription("/events"));
+        subscriber.set_routes(routes.expect("routes of the subscriber"));
+        let expected = Route::To(url("http://one:1/events"));
+        assert_eq!(subscriber.route(&collection), expected);
+        let other: CollectionName = "B".parse().expect("a name");
+        assert_eq!(subscriber.route(&other), Route::NotSubscribed);
+        subscriber.forget_routes();
+        assert_eq!(subscriber.route(&collection), Route::Unknown);
+    }
+}

@@ -1,0 +1,237 @@
+//! The task that takes commands out of the queue and commits them in groups, one transaction per
+//! group.
+//!
+//! A group is the commands that arrived while the group before it was committed: there is no delay
+//! to collect more. If the store refuses a group, its halves are tried separately, so that one bad
+//! command does not affect the others; a change set is never divided. The task does not decide what
+//! a write does; [`crate::decide`] does.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use anyhow::bail;
+use contract::Change;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tracing::{Span, debug, error, warn};
+
+use super::queue::{QueuedCommand, size};
+use crate::{
+    api::feed_watch::Feed,
+    decide::{Command, WriteError, WriteResult},
+    outbox::relay::{self, CommittedChange},
+    store::{CommitError, Committed, Store},
+};
+
+/// Most writes in a group, including those of its change sets.
+const GROUP_WRITES: usize = 256;
+/// Most bytes of values in a group.
+const GROUP_BYTES: usize = 4 << 20;
+/// A command that waited longer than this is not tried any more.
+const QUEUE_TIME: Duration = Duration::from_secs(5);
+
+/// The task of a [`Writer`](super::queue::Writer).
+pub struct WriterTask {
+    store: Store,
+    queue: mpsc::Receiver<QueuedCommand>,
+    relay: mpsc::Sender<CommittedChange>,
+    /// Bytes of values that may wait for the relay.
+    relay_memory: Arc<Semaphore>,
+    feed: Feed,
+}
+
+impl WriterTask {
+    pub(super) fn new(
+        store: Store,
+        queue: mpsc::Receiver<QueuedCommand>,
+        relay: mpsc::Sender<CommittedChange>,
+        feed: Feed,
+    ) -> Self {
+        Self {
+            store,
+            queue,
+            relay,
+            relay_memory: Arc::new(Semaphore::new(relay::QUEUE_BYTES)),
+            feed,
+        }
+    }
+
+    /// Commits groups until `no_more_requests` is cancelled, then the commands that still wait.
+    ///
+    /// # Errors
+    /// When this process can no longer write to the store.
+    pub async fn run(mut self, no_more_requests: CancellationToken) -> anyhow::Result<()> {
+        // Commands that did not fit into a group begin the next one.
+        let mut pending = VecDeque::new();
+        loop {
+            if let Some(reason) = self.store.broken() {
+                bail!("{reason}; restart the publisher to find out what was written");
+            }
+            if pending.is_empty() {
+                tokio::select! {
+                    // Another task found the store broken. Without this branch a publisher that
+                    // gets no writes would not notice.
+                    () = self.store.until_broken() => continue,
+                    next = self.queue.recv() => match next {
+                        Some(next) => pending.push_back(next),
+                        None => return Ok(()),
+                    },
+                    () = no_more_requests.cancelled(), if !self.queue.is_closed() => {
+                        self.queue.close();
+                        continue;
+                    }
+                }
+            }
+            while pending.len() < GROUP_WRITES
+                && let Ok(next) = self.queue.try_recv()
+            {
+                pending.push_back(next);
+            }
+            let group = refuse_late(take_group(&mut pending));
+            if !group.is_empty() {
+                self.commit(group, &mut pending).await;
+            }
+        }
+    }
+
+    /// Commits a group and answers its commands. Those that did not fit into the transaction are
+    /// put back in front of `pending`.
+    async fn commit(&self, mut group: Vec<QueuedCommand>, pending: &mut VecDeque<QueuedCommand>) {
+        let commands: Arc<[Command]> = group.iter().map(|queued| queued.command.clone()).collect();
+        match self.store.commit(commands).await {
+            Ok(committed) => {
+                for queued in group.split_off(committed.results.len()).into_iter().rev() {
+                    pending.push_front(queued);
+                }
+                self.finish(group, committed);
+            }
+            // One command cannot be stored, and it is not known which. A single command, also a
+            // change set, has no halves.
+            Err(CommitError::Refused(error)) if group.len() > 1 => {
+                debug!(
+                    commands = group.len(),
+                    "the store refused a group of writes; its halves are tried separately: {error:#}"
+                );
+                let second = group.split_off(group.len() / 2);
+                Box::pin(self.commit(group, pending)).await;
+                Box::pin(self.commit(second, pending)).await;
+            }
+            Err(error) => {
+                log_failure(&error, group.len());
+                for queued in group {
+                    answer(queued, Err(error.answer()));
+                }
+            }
+        }
+    }
+
+    /// Sends the changes of a committed group to the relay, and its results to the callers.
+    fn finish(&self, group: Vec<QueuedCommand>, committed: Committed) {
+        if !committed.changes.is_empty() {
+            self.feed.wake();
+        }
+        // The changes are in the order of the commands, so each command takes its own from the
+        // front.
+        let mut changes = committed.changes.into_iter();
+        for (queued, result) in group.into_iter().zip(committed.results) {
+            for change in changes.by_ref().take(count_changes(&result)) {
+                if let Command::Single(_) = queued.command {
+                    queued.span.record("revision", change.revision);
+                }
+                self.hand_over(change, &queued.span);
+            }
+            answer(queued, result);
+        }
+    }
+
+    /// Gives a committed change to the relay. A change for which the relay has no memory or no
+    /// place stays pending in the log, where the sweep of the relay finds it.
+    fn hand_over(&self, change: Change, span: &Span) {
+        span.in_scope(|| {
+            debug!(
+                collection = %change.collection,
+                id = %change.id,
+                revision = change.revision,
+                correlator = %change.correlator(),
+                "a change is committed",
+            );
+        });
+        let bytes = change
+            .config_data
+            .as_ref()
+            .map_or(0, |value| value.as_str().len());
+        let Ok(bytes) = u32::try_from(bytes) else {
+            return;
+        };
+        let Ok(permit) = self.relay_memory.clone().try_acquire_many_owned(bytes) else {
+            return;
+        };
+        let committed = CommittedChange {
+            change,
+            permit,
+            span: span.clone(),
+        };
+        // It fails when the relay's queue is full, or closed because events are switched off.
+        drop(self.relay.try_send(committed));
+    }
+}
+
+/// Takes the commands that fit into a group, at least the first.
+fn take_group(pending: &mut VecDeque<QueuedCommand>) -> Vec<QueuedCommand> {
+    let mut group = Vec::new();
+    let mut writes = 0;
+    let mut bytes = 0;
+    while let Some(next) = pending.front() {
+        writes += next.command.writes().len();
+        bytes += size(&next.command);
+        if !group.is_empty() && (writes > GROUP_WRITES || bytes > GROUP_BYTES) {
+            break;
+        }
+        group.extend(pending.pop_front());
+    }
+    group
+}
+
+/// Answers the commands that waited too long: their clients have given up by now, and nothing was
+/// tried. Returns the others.
+fn refuse_late(group: Vec<QueuedCommand>) -> Vec<QueuedCommand> {
+    let mut in_time = Vec::with_capacity(group.len());
+    for queued in group {
+        if queued.queued_at.elapsed() < QUEUE_TIME {
+            in_time.push(queued);
+        } else {
+            answer(queued, Err(WriteError::NotCommitted));
+        }
+    }
+    in_time
+}
+
+fn answer(queued: QueuedCommand, result: WriteResult) {
+    // A caller that is gone needs no answer; its write is committed nevertheless.
+    drop(queued.answer.send(result));
+}
+
+/// How many change records a command has: a write that changed nothing has none.
+fn count_changes(result: &WriteResult) -> usize {
+    result
+        .iter()
+        .flatten()
+        .filter(|outcome| outcome.operation.is_some())
+        .count()
+}
+
+fn log_failure(error: &CommitError, commands: usize) {
+    match error {
+        CommitError::NotCommitted(_) => {
+            warn!(
+                commands,
+                "a group of writes was not committed and is answered 503: {error}"
+            );
+        }
+        CommitError::Refused(_) | CommitError::OutcomeUnknown(_) => {
+            error!(
+                commands,
+                "a group of writes failed in the store and is answered 503: {error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! A publisher in the process of the test, and the events that its subscriber received.
+
+use std::{net::TcpListener, time::Duration};
+
+use actix_web::{App, HttpResponse, HttpServer, web};
+use contract::{Change, FeedPage};
+use publisher::{
+    Publisher, Settings,
+    embed::{ChangeRequest, Changes, Context},
+};
+use serde_json::{Value, json};
+use tokio::{sync::mpsc, time::timeout};
+
+use super::Outcome;
+
+pub(super) const SKILLS: &str = "Skills";
+pub(super) const AGENTS: &str = "Agents";
+
+/// A running publisher, as a test uses it.
+pub(super) struct Testbed {
+    pub(super) changes: Changes,
+    url: String,
+    client: reqwest::Client,
+    events: mpsc::UnboundedReceiver<Value>,
+}
+
+/// Runs a publisher with these additional options for as long as the test runs.
+pub(super) async fn with_publisher(
+    options: &[&str],
+    test: impl AsyncFnOnce(&mut Testbed) -> Outcome,
+) -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let subscriber = format!("http://{}", listener.local_addr()?);
+    let store = format!("file:{}", folder.path().display());
+    let collections = format!("{SKILLS},{AGENTS}");
+    let mut all = vec![
+        "--store-url",
+        &store,
+        "--collections",
+        &collections,
+        "--listen",
+        "127.0.0.1:0",
+        "--events-manager",
+        "LOCAL",
+        "--local-subscribers",
+        &subscriber,
+    ];
+    all.extend(options);
+    let publisher = Publisher::build(Settings::read(&all)?).await?;
+    let url = publisher
+        .address()
+        .map(|address| format!("http://{address}"))
+        .unwrap_or_default();
+    let (sender, events) = mpsc::unbounded_channel();
+    let mut testbed = Testbed {
+        changes: publisher.changes(),
+        url,
+        client: reqwest::Client::new(),
+        events,
+    };
+
+    let server = subscriber_of(sender, listener)?;
+    let mut outcome = Ok(());
+    publisher
+        .run(async {
+            tokio::select! {
+                ended = server => outcome = ended.map_err(anyhow::Error::from),
+                tested = test(&mut testbed) => outcome = tested,
+            }
+        })
+        .await?;
+    outcome
+}
+
+/// A subscriber that accepts every event of both collections.
+fn subscriber_of(
+    events: mpsc::UnboundedSender<Value>,
+    listener: TcpListener,
+) -> std::io::Result<actix_web::dev::Server> {
+    let server = HttpServer::new(move || {
+        let events = events.clone();
+        let take = move |body: web::Bytes| {
+            let event: Value = serde_json::from_slice(&body).expect("json");
+            drop(events.send(event));
+            async { HttpResponse::Ok().json(json!({"status": "SUCCESS"})) }
+        };
+        let routes = json!({"default": "/events"});
+        let topics = [SKILLS, AGENTS]
+            .map(|topic| json!({"pubsubname": "pubsub-config", "topic": topic, "routes": routes}));
+        let topics = json!(topics);
+        App::new()
+            .route(
+                "/dapr/subscribe",
+                web::get().to(move || std::future::ready(HttpResponse::Ok().json(&topics))),
+            )
+            .route("/events", web::post().to(take))
+    });
+    Ok(server.workers(1).disable_signals().listen(listener)?.run())
+}
+
+impl Testbed {
+    /// Waits for the next event.
+    pub(super) async fn event(&mut self) -> anyhow::Result<Value> {
+        let event = timeout(Duration::from_secs(30), self.events.recv()).await?;
+        event.ok_or_else(|| anyhow::anyhow!("the subscriber has ended"))
+    }
+
+    /// An event that was received already.
+    pub(super) fn another_event(&mut self) -> Option<Value> {
+        self.events.try_recv().ok()
+    }
+
+    /// All changes in the log of a collection.
+    pub(super) async fn log(&self, collection: &str) -> anyhow::Result<Vec<Change>> {
+        let url = format!(
+            "{}/v1/collections/{collection}/changes?since=0&limit=1000",
+            self.url
+        );
+        let page = self
+            .client
+            .get(url)
+            .send()
+            .await?
+            .error_for_status()?
+            .text()
+            .await?;
+        Ok(serde_json::from_str::<FeedPage>(&page)?.items)
+    }
+
+    /// A document as HTTP returns it; `None` when it does not exist.
+    pub(super) async fn read(&self, collection: &str, id: &str) -> anyhow::Result<Option<Value>> {
+        let url = format!("{}/v1/collections/{collection}/documents/{id}", self.url);
+        let answer = self.client.get(url).send().await?;
+        if answer.status() == 404 {
+            Ok(None)
+        } else {
+            Ok(Some(answer.error_for_status()?.json().await?))
+        }
+    }
+}
+
+pub(super) fn create(collection: &str, id: &str) -> ChangeRequest {
+    ChangeRequest::create(collection, id, &json!({"made": "by a test"})).expect("a change request")
+}
+
+pub(super) fn context() -> Context {
+    Context::default()
+        .with_correlation_id("order-66")
+        .and_then(|context| context.with_user_id("ada"))
+        .and_then(|context| context.with_organisation_id("hectare"))
+        .expect("valid")
+}

@@ -1,0 +1,257 @@
+//! The state of a replica: one writer behind a lock, and a view that readers load without waiting.
+//!
+//! [`Cache`] owns everything that a replica holds of the configuration. Each change of it is one of
+//! the verbs of [`Cache`], and each verb publishes one new [`View`] while it holds the lock, so
+//! views follow each other in order. Nothing here does I/O, awaits a publisher, or calls foreign
+//! code under the lock.
+
+mod change_buffer;
+mod swap_cell;
+mod writer;
+
+use std::{
+    collections::BTreeSet,
+    ops::Deref,
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+use contract::{CanonicalJson, CollectionName, DocumentId, Head, Revision, status::ReplicaState};
+use state::{Decision, Image, InstallError, Installed, LoadId, ReceivedChange, Snapshot};
+use tokio::{sync::watch, time::sleep_until};
+
+pub use change_buffer::ChangeBuffer;
+pub(crate) use change_buffer::ChangeBuffers;
+pub(crate) use swap_cell::SwapCell;
+use writer::Writer;
+
+use crate::View;
+
+/// Owner of the state of a replica.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    /// A std mutex: a change is a few map operations, the lock is never held across an await, and
+    /// no other lock is taken under it.
+    writer: Mutex<Writer>,
+    /// The newest view; swapped under the lock of the writer.
+    view: SwapCell<View>,
+    /// Version of the newest changes in the view. It grows with every watermark.
+    feed_changed: watch::Sender<u64>,
+    /// Notified after each swap.
+    written: watch::Sender<()>,
+    /// The state that the view has, and when time alone may change it.
+    state_changed: watch::Sender<(ReplicaState, Option<Instant>)>,
+    /// The state as it was last reported; see [`Cache::report_states`].
+    states: watch::Sender<ReplicaState>,
+}
+
+impl Cache {
+    /// A cache that follows these collections and holds nothing.
+    pub(crate) fn new(collections: &BTreeSet<CollectionName>, check_in: Duration) -> Self {
+        let mut writer = Writer::new(collections, check_in);
+        let view = SwapCell::new(writer.view(Instant::now()));
+        Self {
+            writer: Mutex::new(writer),
+            view,
+            feed_changed: watch::Sender::default(),
+            written: watch::Sender::default(),
+            state_changed: watch::Sender::new((ReplicaState::Loading, None)),
+            states: watch::Sender::new(ReplicaState::Loading),
+        }
+    }
+
+    /// The newest view, to be kept.
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// The newest view for a short read. It counts no references.
+    pub(crate) fn view_guard(&self) -> impl Deref<Target = Arc<View>> + use<> {
+        self.view.load()
+    }
+
+    /// Changes with [`View::changes`]. The number has no meaning.
+    pub(crate) fn feed_changed(&self) -> watch::Receiver<u64> {
+        self.feed_changed.subscribe()
+    }
+
+    /// Changes with every new view.
+    pub(crate) fn written(&self) -> watch::Receiver<()> {
+        self.written.subscribe()
+    }
+
+    /// The state as [`Cache::report_states`] reports it.
+    pub(crate) fn states(&self) -> watch::Receiver<ReplicaState> {
+        self.states.subscribe()
+    }
+
+    /// Applies the change of an event.
+    pub(crate) fn apply(&self, change: &ReceivedChange) -> Decision {
+        self.write(|writer| writer.apply(change))
+    }
+
+    /// Applies a page of the change feed as one new view: readers see all of it or nothing. Returns
+    /// for each change whether it was new here.
+    pub(crate) fn apply_page(&self, changes: &[ReceivedChange]) -> Vec<bool> {
+        self.write(|writer| writer.apply_page(changes))
+    }
+
+    /// Begins a load of all collections. Loads that began before are superseded.
+    pub(crate) fn begin_load(&self) -> LoadId {
+        self.write(Writer::begin_load)
+    }
+
+    /// Ends a load that failed.
+    pub(crate) fn abandon_load(&self, load: LoadId) {
+        self.write(|writer| writer.abandon_load(load));
+    }
+
+    /// Installs a proven snapshot and takes its heads over. `requested_at` is when the snapshot was
+    /// asked for, if its heads say where the store stood then.
+    ///
+    /// # Errors
+    /// When the snapshot would replace what is held by something older or foreign. Nothing changed
+    /// then.
+    pub(crate) fn install(
+        &self,
+        load: LoadId,
+        snapshot: Snapshot,
+        heads: Vec<Head>,
+        requested_at: Option<Instant>,
+    ) -> Result<Installed, InstallError> {
+        self.write(|writer| {
+            let installed = writer.install(load, snapshot)?;
+            writer.compare_heads(requested_at, heads);
+            Ok(installed)
+        })
+    }
+
+    /// Takes over the heads of a check-in, and which collections the publisher found to have
+    /// diverged. Returns whether the heads are of another history than what is held.
+    pub(crate) fn compare_heads<'a>(
+        &self,
+        requested_at: Option<Instant>,
+        heads: Vec<Head>,
+        diverged: impl IntoIterator<Item = &'a CollectionName>,
+    ) -> bool {
+        self.write(|writer| {
+            for collection in diverged {
+                writer.mark_diverged(collection);
+            }
+            writer.compare_heads(requested_at, heads)
+        })
+    }
+
+    /// Notes that everything which was committed before `requested_at` is held.
+    pub(crate) fn confirm(&self, requested_at: Instant) {
+        self.write(|writer| writer.confirm(requested_at));
+    }
+
+    /// Notes why the store of the publishers is refused: `other-store` or `older-epoch`.
+    pub(crate) fn refuse(&self, reason: &'static str) {
+        self.write(|writer| writer.refuse(reason));
+    }
+
+    /// Takes an image from disk. Readers do not see it before [`Cache::open`]. `confirmed_ms` is
+    /// when a publisher last confirmed it, in milliseconds since 1970.
+    pub(crate) fn restore(&self, image: Image, confirmed_ms: Option<i64>) {
+        self.write(|writer| writer.restore(image, confirmed_ms));
+    }
+
+    /// Lets readers see what was restored.
+    pub(crate) fn open(&self) {
+        self.write(Writer::open);
+    }
+
+    /// Sets a document of an unversioned collection. Returns whether it could.
+    pub(crate) fn set_unversioned(
+        &self,
+        collection: &CollectionName,
+        id: &DocumentId,
+        config: &CanonicalJson,
+    ) -> bool {
+        self.write(|writer| writer.set_unversioned(collection, id, config))
+    }
+
+    /// Removes a document of an unversioned collection. Returns whether it was there.
+    pub(crate) fn remove_unversioned(&self, collection: &CollectionName, id: &DocumentId) -> bool {
+        self.write(|writer| writer.remove_unversioned(collection, id))
+    }
+
+    /// Number of edits that events made in unversioned collections.
+    pub(crate) fn unversioned_edits(&self) -> u64 {
+        self.lock().unversioned_edits()
+    }
+
+    /// Replaces an unversioned collection by a complete list. With `expected_edits` only while
+    /// [`Cache::unversioned_edits`] is still that number. Returns whether it did.
+    pub(crate) fn replace_unversioned(
+        &self,
+        collection: &CollectionName,
+        documents: Vec<(DocumentId, CanonicalJson)>,
+        expected_edits: Option<u64>,
+    ) -> bool {
+        self.write(|writer| writer.replace_unversioned(collection, documents, expected_edits))
+    }
+
+    /// Reports the state whenever it changes, by a new view and by time alone. It never ends.
+    pub(crate) async fn report_states(&self) {
+        let mut state_changed = self.state_changed.subscribe();
+        loop {
+            state_changed.mark_unchanged();
+            let view = self.view();
+            let now = Instant::now();
+            let state = view.state(now);
+            self.states
+                .send_if_modified(|last| std::mem::replace(last, state) != state);
+            let by_time = async {
+                match view.state_changes_after(now) {
+                    Some(then) => sleep_until(then.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = state_changed.changed() => {}
+                () = by_time => {}
+            }
+        }
+    }
+
+    /// The one entry of all changes: applies `change`, then publishes the view that follows.
+    fn write<T>(&self, change: impl FnOnce(&mut Writer) -> T) -> T {
+        let mut writer = self.lock();
+        let result = change(&mut writer);
+        let now = Instant::now();
+        let view = writer.view(now);
+        let version = view.buffers.version;
+        let state = (view.state(now), view.state_changes_after(now));
+        let freed = self.view.publish(view);
+        self.feed_changed
+            .send_if_modified(|last| std::mem::replace(last, version) != version);
+        // Without typed collections nothing waits for each view, and nothing needs to be notified.
+        if self.written.receiver_count() > 0 {
+            self.written.send_replace(());
+        }
+        // Most changes leave the state as it is, and need wake nothing.
+        self.state_changed
+            .send_if_modified(|last| std::mem::replace(last, state) != state);
+        drop(writer);
+        // Old views are freed without the lock: the next change need not wait for that.
+        drop(freed);
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().expect("nothing that holds it panics")
+    }
+}
+
+/// A collection lacks a revision that it knows of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Gap {
+    /// The highest revision that was known when the gap was noticed. The gap lasts until the
+    /// watermark has passed it.
+    pub(crate) known: Revision,
+    /// When it was noticed.
+    pub(crate) since: Instant,
+}

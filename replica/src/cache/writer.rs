@@ -1,0 +1,400 @@
+//! The side of the cache that changes: the state machine, and how far its content may be trusted.
+//!
+//! Nothing here reads a clock or does I/O: the time is a parameter.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::{Duration, Instant},
+};
+
+use contract::{CanonicalJson, CollectionName, DocumentId, Head};
+use state::{
+    Decision, Image, InstallError, Installed, LoadId, Machine, ReceivedChange, Root, Snapshot,
+};
+
+use super::{ChangeBuffers, Gap};
+use crate::view::{GRACE, View};
+
+/// Heads that wait until the replica has reached them. Older ones could no longer make a replica
+/// current.
+const MAX_PENDING_HEADS: usize = 8;
+
+/// With more ranges than this beyond the watermark, catch-up starts at once: each range costs
+/// memory, and events alone close few of them.
+const MAX_RANGES: usize = 4_096;
+
+/// A replica that no publisher confirmed for this many check-in intervals is stale.
+const STALE_AFTER_INTERVALS: f64 = 2.5;
+
+/// See the head of the module.
+#[derive(Debug)]
+pub(super) struct Writer {
+    machine: Machine,
+    /// Counts the edits that events made in unversioned collections: a list that was requested
+    /// before an edit is out of date.
+    unversioned_edits: u64,
+    /// See [`View::refused`].
+    refused: Option<&'static str>,
+    /// See [`View::open`].
+    open: bool,
+    /// See [`View::restored`].
+    restored: bool,
+    /// See [`View::saved_confirmed_ms`].
+    saved_confirmed_ms: Option<i64>,
+    buffers: ChangeBuffers,
+    /// Heads that are not reached yet, and when they were true.
+    pending_heads: VecDeque<(Instant, Vec<Head>)>,
+    /// See [`View::confirmed_at`].
+    confirmed_at: Option<Instant>,
+    gaps: BTreeMap<CollectionName, Gap>,
+    stale_after: Duration,
+}
+
+impl Writer {
+    pub(super) fn new(collections: &BTreeSet<CollectionName>, check_in: Duration) -> Self {
+        Self {
+            machine: Machine::new(collections),
+            unversioned_edits: 0,
+            refused: None,
+            open: true,
+            restored: false,
+            saved_confirmed_ms: None,
+            buffers: ChangeBuffers::default(),
+            pending_heads: VecDeque::new(),
+            confirmed_at: None,
+            gaps: BTreeMap::new(),
+            stale_after: check_in.mul_f64(STALE_AFTER_INTERVALS),
+        }
+    }
+
+    pub(super) fn apply(&mut self, change: &ReceivedChange) -> Decision {
+        self.machine.apply(change)
+    }
+
+    /// Applies records of the feed. Returns for each whether it was new here.
+    pub(super) fn apply_page(&mut self, changes: &[ReceivedChange]) -> Vec<bool> {
+        let mut new = Vec::with_capacity(changes.len());
+        for change in changes {
+            new.push(matches!(
+                self.machine.apply_record(change),
+                Decision::Applied | Decision::Superseded | Decision::Staged
+            ));
+        }
+        new
+    }
+
+    pub(super) fn begin_load(&mut self) -> LoadId {
+        self.machine.begin_load()
+    }
+
+    pub(super) fn abandon_load(&mut self, load: LoadId) {
+        self.machine.abandon_load(load);
+    }
+
+    pub(super) fn install(
+        &mut self,
+        load: LoadId,
+        snapshot: Snapshot,
+    ) -> Result<Installed, InstallError> {
+        self.machine.install(load, snapshot)
+    }
+
+    pub(super) fn mark_diverged(&mut self, collection: &CollectionName) {
+        self.machine.mark_diverged(collection);
+    }
+
+    /// Takes over heads that were true at `requested_at`. Returns whether they are of another
+    /// history than what is held. Heads of before the clock began (`None`) confirm nothing.
+    pub(super) fn compare_heads(
+        &mut self,
+        requested_at: Option<Instant>,
+        heads: Vec<Head>,
+    ) -> bool {
+        let epoch = self.machine.root().epoch();
+        self.machine.compare(&heads);
+        let other_epoch = heads.iter().any(|head| Some(head.epoch) != epoch);
+        if !other_epoch {
+            self.refused = None;
+            // Heads of an older history can no longer be reached.
+            self.pending_heads
+                .retain(|(_at, heads)| heads.iter().all(|head| Some(head.epoch) == epoch));
+            if self.pending_heads.len() == MAX_PENDING_HEADS {
+                self.pending_heads.pop_front();
+            }
+            self.pending_heads
+                .extend(requested_at.map(|at| (at, heads)));
+        }
+        other_epoch
+    }
+
+    /// Notes that everything which was committed before `requested_at` is held.
+    pub(super) fn confirm(&mut self, requested_at: Instant) {
+        self.confirmed_at = self.confirmed_at.max(Some(requested_at));
+    }
+
+    pub(super) fn refuse(&mut self, reason: &'static str) {
+        self.refused = Some(reason);
+    }
+
+    pub(super) fn restore(&mut self, image: Image, confirmed_ms: Option<i64>) {
+        self.open = false;
+        self.restored = true;
+        self.saved_confirmed_ms = confirmed_ms;
+        self.machine.restore(image);
+    }
+
+    pub(super) fn open(&mut self) {
+        self.open = true;
+    }
+
+    pub(super) fn set_unversioned(
+        &mut self,
+        collection: &CollectionName,
+        id: &DocumentId,
+        config: &CanonicalJson,
+    ) -> bool {
+        self.unversioned_edits += 1;
+        self.machine.add_unversioned(collection, id.clone(), config)
+    }
+
+    pub(super) fn remove_unversioned(
+        &mut self,
+        collection: &CollectionName,
+        id: &DocumentId,
+    ) -> bool {
+        self.unversioned_edits += 1;
+        self.machine.remove_unversioned(collection, id)
+    }
+
+    pub(super) fn unversioned_edits(&self) -> u64 {
+        self.unversioned_edits
+    }
+
+    pub(super) fn replace_unversioned(
+        &mut self,
+        collection: &CollectionName,
+        documents: Vec<(DocumentId, CanonicalJson)>,
+        expected_edits: Option<u64>,
+    ) -> bool {
+        let unchanged = expected_edits.is_none_or(|edits| edits == self.unversioned_edits);
+        if unchanged {
+            self.machine.replace_unversioned(collection, documents);
+        }
+        unchanged
+    }
+
+    /// The view that readers get from now on.
+    pub(super) fn view(&mut self, now: Instant) -> View {
+        while self
+            .pending_heads
+            .front()
+            .is_some_and(|(_at, heads)| reached(self.machine.root(), heads))
+        {
+            if let Some((requested_at, _heads)) = self.pending_heads.pop_front() {
+                self.confirm(requested_at);
+            }
+        }
+        let visible = self.machine.take_visible();
+        self.buffers.update(visible, self.machine.root());
+        let root = self.machine.root().clone();
+        self.note_gaps(&root, now);
+        View {
+            root,
+            buffers: self.buffers.clone(),
+            confirmed_at: self.confirmed_at,
+            gaps: self.gaps.clone(),
+            refused: self.refused,
+            open: self.open,
+            restored: self.restored,
+            saved_confirmed_ms: self.saved_confirmed_ms,
+            stale_after: self.stale_after,
+        }
+    }
+
+    /// Finds out which collections lack a revision that they know of.
+    fn note_gaps(&mut self, root: &Root, now: Instant) {
+        let old = std::mem::take(&mut self.gaps);
+        for (name, held) in root.collections() {
+            if !held.loaded() || held.known() <= held.watermark() {
+                continue;
+            }
+            // The mark stays until the watermark has passed it: only then is the next gap a new one.
+            let mut gap = old
+                .get(name)
+                .copied()
+                .filter(|gap| gap.known > held.watermark())
+                .unwrap_or(Gap {
+                    known: held.known(),
+                    since: now,
+                });
+            // Too many ranges: the grace counts as over.
+            if held.ranges_beyond() > MAX_RANGES
+                && let Some(grace_over) = now.checked_sub(GRACE)
+            {
+                gap.since = gap.since.min(grace_over);
+            }
+            self.gaps.insert(name.clone(), gap);
+        }
+    }
+}
+
+/// Whether a replica has seen everything that these heads name, in every collection that it follows.
+fn reached(root: &Root, heads: &[Head]) -> bool {
+    root.collections().all(|(name, held)| {
+        heads.iter().any(|head| {
+            head.collection == *name
+                && Some(head.epoch) == root.epoch()
+                && held.watermark() >= head.revision
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use contract::{
+        Operation, Revision,
+        snapshot::{SnapshotEnd, SnapshotStart},
+        status::ReplicaState,
+    };
+
+    fn head(revision: Revision) -> Head {
+        Head {
+            revision,
+            ..Head::empty(
+                "A".parse().expect("a name"),
+                "0f86d081-1".parse().expect("an epoch"),
+            )
+        }
+    }
+
+    fn next_epoch() -> contract::Epoch {
+        "0f86d081-2".parse().expect("an epoch")
+    }
+
+    fn change(revision: Revision) -> ReceivedChange {
+        let Head {
+            collection, epoch, ..
+        } = head(0);
+        let config = CanonicalJson::parse(b"{}").ok();
+        let (id, op) = ("x".parse().expect("an id"), Operation::Update);
+        ReceivedChange {
+            collection,
+            id,
+            epoch,
+            revision,
+            op,
+            config,
+            last_set: 0,
+            change_set: None,
+        }
+    }
+
+    /// A writer that was loaded at revision 7 by a load that was asked for at the returned moment.
+    fn loaded() -> (Writer, Instant) {
+        let mut writer = Writer::new(
+            &BTreeSet::from([head(7).collection]),
+            Duration::from_secs(10),
+        );
+        let requested_at = Instant::now();
+        let load = writer.machine.begin_load();
+        let builder = Snapshot::begin(SnapshotStart {
+            epoch: head(7).epoch,
+            heads: vec![head(7)],
+        });
+        let snapshot = builder
+            .complete(
+                &SnapshotEnd {
+                    end: true,
+                    count: 0,
+                },
+                writer.machine.root(),
+            )
+            .expect("complete");
+        writer.machine.install(load, snapshot).expect("installed");
+        assert!(!writer.compare_heads(Some(requested_at), vec![head(7)]));
+        (writer, requested_at)
+    }
+
+    #[test]
+    fn a_confirmed_replica_is_current_for_two_and_a_half_intervals() {
+        let (mut writer, requested_at) = loaded();
+        let view = writer.view(requested_at);
+        assert_eq!(
+            view.state(requested_at + Duration::from_secs(25)),
+            ReplicaState::Current
+        );
+        assert_eq!(
+            view.state(requested_at + Duration::from_millis(25_001)),
+            ReplicaState::Stale
+        );
+    }
+
+    #[test]
+    fn heads_confirm_only_when_they_are_reached() {
+        let (mut writer, requested_at) = loaded();
+        let later = requested_at + Duration::from_secs(20);
+        writer.compare_heads(Some(later), vec![head(9)]);
+        assert_eq!(writer.view(later).confirmed_at, Some(requested_at));
+        writer.machine.apply(&change(9));
+        assert_eq!(writer.view(later).confirmed_at, Some(requested_at));
+        writer.machine.apply(&change(8));
+        assert_eq!(writer.view(later).confirmed_at, Some(later));
+    }
+
+    #[test]
+    fn a_replica_is_behind_when_a_revision_is_missing_for_longer_than_the_grace() {
+        let (mut writer, start) = loaded();
+        let at = |ms| start + Duration::from_millis(ms);
+        writer.machine.apply(&change(9));
+        assert_eq!(writer.view(at(0)).state(at(200)), ReplicaState::Current);
+        assert_eq!(writer.view(at(150)).state(at(201)), ReplicaState::Behind);
+        // The gap closes and another opens: its own grace begins.
+        writer.machine.apply(&change(8));
+        writer.machine.apply(&change(11));
+        assert_eq!(writer.view(at(250)).state(at(400)), ReplicaState::Current);
+        assert_eq!(writer.view(at(250)).state(at(451)), ReplicaState::Behind);
+    }
+
+    #[test]
+    fn pending_heads_of_an_older_history_are_forgotten() {
+        let (mut writer, requested_at) = loaded();
+        writer.compare_heads(Some(requested_at), vec![head(9)]);
+        let (load, newer) = (
+            writer.machine.begin_load(),
+            Head {
+                epoch: next_epoch(),
+                ..head(3)
+            },
+        );
+        let builder = Snapshot::begin(SnapshotStart {
+            epoch: next_epoch(),
+            heads: vec![newer.clone()],
+        });
+        let snapshot = builder
+            .complete(
+                &SnapshotEnd {
+                    end: true,
+                    count: 0,
+                },
+                writer.machine.root(),
+            )
+            .expect("complete");
+        writer.machine.install(load, snapshot).expect("installed");
+        let later = requested_at + Duration::from_secs(20);
+        assert!(!writer.compare_heads(Some(later), vec![newer]));
+        assert_eq!(writer.view(later).confirmed_at, Some(later));
+    }
+
+    #[test]
+    fn heads_of_another_history_confirm_nothing() {
+        let (mut writer, requested_at) = loaded();
+        let later = requested_at + Duration::from_secs(20);
+        let other = Head {
+            epoch: next_epoch(),
+            ..head(7)
+        };
+        assert!(writer.compare_heads(Some(later), vec![other]));
+        assert_eq!(writer.view(later).confirmed_at, Some(requested_at));
+    }
+}

@@ -1,0 +1,98 @@
+//! The configuration of a replica. It is complete when the replica is built: nothing here reads the
+//! environment.
+
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+
+use contract::CollectionName;
+
+use crate::{BuildError, HeaderValue, Url};
+
+/// Default of [`Config::check_in`].
+pub(crate) const CHECK_IN: Duration = Duration::from_secs(10);
+
+/// The configuration of a replica.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Name of the replica in status and logs.
+    pub instance: String,
+    /// The collections it follows.
+    pub collections: BTreeSet<CollectionName>,
+    /// Base URLs of the publishers, tried in turn. A path in it (a Dapr invocation URL) is kept.
+    pub publishers: Vec<Url>,
+    /// Base URL of this replica, when publishers and operators may know it.
+    pub base_url: Option<Url>,
+    /// The longest time between two check-ins.
+    pub check_in: Duration,
+    /// The source of events.
+    pub events: Events,
+    /// The directory of the last known good configuration; without it nothing is saved on disk.
+    pub snapshot_dir: Option<PathBuf>,
+    /// The API token of the sidecar; sent to publishers behind a Dapr invocation URL and to no
+    /// other. Mark it sensitive, so that it is never shown.
+    pub sidecar_token: Option<HeaderValue>,
+    /// The token that callers of this replica's event route must send as `dapr-api-token`. Every
+    /// check-in carries it, so that a publisher which posts events itself can tell a subscriber
+    /// from any other process that opened a port. Mark it sensitive.
+    pub app_token: Option<HeaderValue>,
+}
+
+/// The source of events.
+#[derive(Debug, Clone)]
+pub enum Events {
+    /// None: a check-in notices changes.
+    None,
+    /// The service that embeds the replica passes them ([`Replica::receive`]): a sidecar or a
+    /// publisher posts them.
+    ///
+    /// [`Replica::receive`]: crate::Replica::receive
+    Posted,
+    /// The live feed of the publishers, or of another subscriber.
+    Feed,
+    /// Redis, without a sidecar.
+    #[cfg(feature = "redis")]
+    Redis(Box<broker::RedisConfig>),
+}
+
+impl Config {
+    /// The common case: changes come by the publisher's live feed, nothing is saved on disk, no
+    /// tokens. A publisher serves at most 1,024 live feeds: with more replicas set
+    /// [`Config::events`], or follow a subscriber.
+    ///
+    /// # Errors
+    /// When a URL or a name is invalid, or when there is no publisher.
+    pub fn new(
+        instance: impl Into<String>,
+        publishers: impl IntoIterator<Item = impl AsRef<str>>,
+        collections: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> Result<Self, BuildError> {
+        let publishers = publishers
+            .into_iter()
+            .map(|text| publisher_url(text.as_ref()))
+            .collect::<Result<Vec<_>, _>>()?;
+        let collections = collections
+            .into_iter()
+            .map(|name| name.as_ref().parse())
+            .collect::<Result<_, _>>()?;
+        if publishers.is_empty() {
+            return Err(BuildError::Publisher(String::new()));
+        }
+        Ok(Self {
+            instance: instance.into(),
+            collections,
+            publishers,
+            base_url: None,
+            check_in: CHECK_IN,
+            events: Events::Feed,
+            snapshot_dir: None,
+            sidecar_token: None,
+            app_token: None,
+        })
+    }
+}
+
+fn publisher_url(text: &str) -> Result<Url, BuildError> {
+    Url::parse(text)
+        .ok()
+        .filter(|url| url.has_host() && url.scheme().starts_with("http"))
+        .ok_or_else(|| BuildError::Publisher(text.to_owned()))
+}

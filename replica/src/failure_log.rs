@@ -1,0 +1,97 @@
+//! At which level a failure is logged that is tried again and again.
+//!
+//! A failure is logged as a warning when it is new, and at debug level while it lasts. In the first
+//! seconds of a process a failure is normal, because its peers start too: it is logged as
+//! information then, and as a warning only when it outlasts these seconds. Nothing here logs.
+
+use std::time::{Duration, Instant};
+
+/// How long the peers of a process may take to start.
+const START_PERIOD: Duration = Duration::from_secs(10);
+
+/// The level of a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FailureLevel {
+    /// It may be over soon: the process has just started.
+    Info,
+    /// It is new, or it outlasted the start.
+    Warn,
+    /// It was logged before.
+    Debug,
+}
+
+/// What was logged of one kind of failure.
+#[derive(Debug)]
+pub(crate) struct FailureLog {
+    started: Instant,
+    succeeded: bool,
+    last: Option<Logged>,
+}
+
+/// The last failure, while it lasts.
+#[derive(Debug)]
+struct Logged {
+    error: String,
+    warned: bool,
+}
+
+impl FailureLog {
+    pub(crate) fn new(started: Instant) -> Self {
+        Self {
+            started,
+            succeeded: false,
+            last: None,
+        }
+    }
+
+    /// An attempt failed with this error. Returns the level that it is logged at.
+    pub(crate) fn failed(&mut self, error: &str, now: Instant) -> FailureLevel {
+        let starting =
+            !self.succeeded && now.saturating_duration_since(self.started) < START_PERIOD;
+        let known = self.last.as_ref().filter(|last| last.error == error);
+        let level = match known {
+            Some(last) if last.warned || starting => FailureLevel::Debug,
+            None if starting => FailureLevel::Info,
+            Some(_) | None => FailureLevel::Warn,
+        };
+        let warned = level == FailureLevel::Warn || known.is_some_and(|last| last.warned);
+        self.last = Some(Logged {
+            error: error.to_owned(),
+            warned,
+        });
+        level
+    }
+
+    /// An attempt succeeded. Returns whether the one before it had failed.
+    pub(crate) fn succeeded(&mut self) -> bool {
+        self.succeeded = true;
+        self.last.take().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_a_warning_only_when_it_is_new_after_the_start_or_outlasts_it() {
+        let start = Instant::now();
+        let mut log = FailureLog::new(start);
+        assert_eq!(log.failed("away", start), FailureLevel::Info);
+        assert_eq!(log.failed("away", start), FailureLevel::Debug);
+        let later = start + START_PERIOD;
+        assert_eq!(log.failed("away", later), FailureLevel::Warn);
+        assert_eq!(log.failed("away", later), FailureLevel::Debug);
+        assert_eq!(log.failed("damaged", later), FailureLevel::Warn);
+        assert!(log.succeeded());
+        assert!(!log.succeeded());
+    }
+
+    #[test]
+    fn a_failure_after_a_success_is_a_warning() {
+        let start = Instant::now();
+        let mut log = FailureLog::new(start);
+        assert!(!log.succeeded());
+        assert_eq!(log.failed("away", start), FailureLevel::Warn);
+    }
+}

@@ -1,0 +1,396 @@
+//! CloudEvents over HTTP: from headers and a body to data and an expiration.
+//!
+//! An event as sidecars deliver it is parsed in a single pass ([`parse_change`]). Every other event,
+//! and every invalid one, becomes one JSON object, which the CloudEvents SDK reads ([`read`]). This
+//! module adds what the SDK does not do: media types in any case, batches are recognised,
+//! percent-encoded headers, and required attributes that are not empty. It never reads trace
+//! context, so that may be empty or all zeros. Source: CloudEvents 1.0, its JSON format and its HTTP
+//! protocol binding.
+
+use actix_web::http::header::{CONTENT_TYPE, HeaderMap};
+use chrono::{DateTime, Utc};
+use cloudevents::{AttributesReader, Event};
+use contract::event::EXPIRATION;
+use percent_encoding::percent_decode;
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::{Map, Value};
+use state::ReceivedChange;
+
+/// Media type of one event in structured mode.
+const STRUCTURED: &str = "application/cloudevents+json";
+/// Prefix of the media types of CloudEvents in any format.
+const CLOUDEVENTS: &str = "application/cloudevents";
+/// Prefix of the headers that carry the attributes in binary mode.
+const PREFIX: &str = "ce-";
+
+/// The parts of an event that a replica uses.
+#[derive(Debug, PartialEq)]
+pub(super) struct CloudEvent {
+    /// Its data; null when there is none.
+    pub(super) data: Value,
+    /// Until when it is worth delivering. One that cannot be parsed is no limit.
+    pub(super) expiration: Option<DateTime<Utc>>,
+}
+
+/// An event in structured mode as sidecars deliver it. Attributes that a replica does not use are
+/// skipped.
+#[derive(Deserialize)]
+struct DeliveredEvent<'a> {
+    #[serde(rename = "specversion")]
+    version: &'a str,
+    id: &'a str,
+    source: &'a str,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    #[serde(rename = "datacontenttype")]
+    media_type: &'a str,
+    #[serde(rename = "time")]
+    _time: Option<DateTime<Utc>>,
+    data: ReceivedChange,
+    data_base64: Option<IgnoredAny>,
+}
+
+/// Fast path: the change of an event that has the form in which sidecars deliver it, and a revision.
+/// `None` for every other event: [`read`] accepts more forms and gives the error. The expiration is
+/// not read: the revision decides.
+pub(super) fn parse_change(headers: &HeaderMap, body: &[u8]) -> Option<ReceivedChange> {
+    let parameters = headers
+        .get(CONTENT_TYPE)?
+        .as_bytes()
+        .strip_prefix(STRUCTURED.as_bytes())?;
+    if !matches!(parameters.first(), None | Some(b';')) {
+        return None;
+    }
+    let event: DeliveredEvent<'_> = serde_json::from_slice(body).ok()?;
+    let required = [event.id, event.source, event.kind]
+        .iter()
+        .all(|value| !value.is_empty());
+    let as_delivered = event.version == "1.0"
+        && event.media_type == "application/json"
+        && event.data_base64.is_none();
+    (required && as_delivered).then_some(event.data)
+}
+
+/// Why a message is not an event.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}: {detail}")]
+pub(super) struct CloudEventError {
+    /// One word of a fixed list: `not-a-cloudevent`, `unsolicited-format`, `wrong-type`.
+    pub(super) reason: &'static str,
+    /// The error in full.
+    pub(super) detail: String,
+}
+
+fn not_an_event(error: impl ToString) -> CloudEventError {
+    CloudEventError {
+        reason: "not-a-cloudevent",
+        detail: error.to_string(),
+    }
+}
+
+/// Reads an event in structured or binary mode.
+///
+/// # Errors
+/// When the message is not an event. Sending it again would not help.
+pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<CloudEvent, CloudEventError> {
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let media_type = content_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    let mut event = if media_type == STRUCTURED {
+        event(serde_json::from_slice(body).map_err(not_an_event)?)?
+    } else if media_type.starts_with(CLOUDEVENTS) {
+        // Batches, and formats other than JSON.
+        return Err(CloudEventError {
+            reason: "unsolicited-format",
+            detail: format!("the media type {media_type} is not supported"),
+        });
+    } else if headers.contains_key("ce-specversion") {
+        let mut event = event(attributes(headers, content_type)?)?;
+        event.set_data_unchecked(body.to_vec());
+        event
+    } else {
+        return Err(not_an_event(
+            "neither the media type nor the headers are those of a CloudEvent",
+        ));
+    };
+    for (name, value) in [
+        ("id", event.id()),
+        ("source", event.source()),
+        ("type", event.ty()),
+    ] {
+        if value.is_empty() {
+            return Err(not_an_event(format_args!("{name} is empty")));
+        }
+    }
+    let expiration = event.extension(EXPIRATION).map(ToString::to_string);
+    let expiration = expiration
+        .and_then(|text| DateTime::parse_from_rfc3339(&text).ok())
+        .map(DateTime::<Utc>::from);
+    let (_content_type, _schema, data) = event.take_data();
+    let data = data.map(Value::try_from).transpose();
+    let data = data.map_err(|error| CloudEventError {
+        reason: "wrong-type",
+        detail: format!("the data is not JSON: {error}"),
+    })?;
+    Ok(CloudEvent {
+        data: data.unwrap_or_default(),
+        expiration,
+    })
+}
+
+/// An event of the SDK, which compares the media type of the data byte by byte: it is lower case
+/// here.
+fn event(mut members: Map<String, Value>) -> Result<Event, CloudEventError> {
+    if let Some(Value::String(media_type)) = members.get_mut("datacontenttype") {
+        media_type.make_ascii_lowercase();
+    }
+    serde_json::from_value(Value::Object(members)).map_err(not_an_event)
+}
+
+/// Binary mode: the attributes as members of a structured event without data.
+fn attributes(
+    headers: &HeaderMap,
+    content_type: &str,
+) -> Result<Map<String, Value>, CloudEventError> {
+    let mut members = Map::new();
+    for (header, value) in headers {
+        let Some(name) = header.as_str().strip_prefix(PREFIX) else {
+            continue;
+        };
+        if matches!(name, "data" | "data_base64" | "datacontenttype") {
+            return Err(not_an_event(format_args!(
+                "{header} is not an attribute in binary mode"
+            )));
+        }
+        let text = percent_decode(value.as_bytes()).decode_utf8();
+        let text = text.map_err(|error| not_an_event(format_args!("{header}: {error}")))?;
+        members.insert(name.to_owned(), text.into());
+    }
+    if !content_type.is_empty() {
+        members.insert("datacontenttype".to_owned(), content_type.into());
+    }
+    Ok(members)
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::{HeaderName, HeaderValue};
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(headers: &[(&str, &str)], body: &str) -> Result<CloudEvent, CloudEventError> {
+        let header = |(name, value): &(&str, &str)| {
+            let name: HeaderName = name.parse().expect("a header name");
+            (
+                name,
+                HeaderValue::from_bytes(value.as_bytes()).expect("a header value"),
+            )
+        };
+        read(&headers.iter().map(header).collect(), body.as_bytes())
+    }
+
+    fn structured(change: impl FnOnce(&mut Value)) -> Result<CloudEvent, CloudEventError> {
+        let mut event =
+            json!({"specversion": "1.0", "id": "1", "source": "s", "type": "t", "data": {"a": 1}});
+        change(&mut event);
+        check(&[("content-type", STRUCTURED)], &event.to_string())
+    }
+
+    fn reason_of(result: Result<CloudEvent, CloudEventError>) -> &'static str {
+        result.expect_err("invalid").reason
+    }
+
+    #[test]
+    fn structured_mode_is_read_in_every_form() {
+        let body = r#"{"specversion":"1.0","id":"1","source":"s","type":"t","data":{"a":1}}"#;
+        let expected = Ok(CloudEvent {
+            data: json!({"a": 1}),
+            expiration: None,
+        });
+        for media_type in [
+            STRUCTURED,
+            "Application/CloudEvents+JSON; charset=UTF-8",
+            "application/cloudevents+json ;x=y",
+        ] {
+            assert_eq!(
+                check(&[("content-type", media_type)], body),
+                expected,
+                "{media_type}"
+            );
+        }
+        assert_eq!(
+            structured(|event| event["datacontenttype"] = json!("Application/JSON")),
+            expected
+        );
+        assert_eq!(
+            structured(|event| {
+                *event = json!({"specversion": "1.0", "id": "1", "source": "s", "type": "t", "data_base64": "eyJhIjoxfQ=="});
+            }),
+            expected
+        );
+        assert_eq!(
+            structured(|event| event["data"] = Value::Null).map(|event| event.data),
+            Ok(Value::Null)
+        );
+    }
+
+    #[test]
+    fn an_event_as_sidecars_deliver_it_is_parsed_in_a_single_pass() {
+        let body = r#"{"data":{"collection":"A","configData":{"a":1},"epoch":"0f86d081-1","id":"x","op":"Update","revision":7,
+            "metadata":{},"pubSubName":"p"},"datacontenttype":"application/json","expiration":"2024-05-06T07:08:09Z","id":"1",
+            "source":"s","specversion":"1.0","time":"2024-05-06T07:08:09Z","topic":"T","traceid":"","type":"t"}"#;
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(STRUCTURED))]);
+        let event = read(&headers, body.as_bytes()).expect("an event");
+        let data: contract::EventData = serde_json::from_value(event.data).expect("data");
+        let change = parse_change(&headers, body.as_bytes());
+        assert!(change.is_some());
+        assert_eq!(
+            change,
+            ReceivedChange::from_event(&data),
+            "both paths give the same change"
+        );
+        assert_eq!(parse_change(&HeaderMap::new(), body.as_bytes()), None);
+        for (media_type, as_delivered) in [
+            ("application/cloudevents+json; charset=utf-8", true),
+            ("application/cloudevents+json-seq", false),
+        ] {
+            let headers =
+                HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(media_type))]);
+            assert_eq!(
+                parse_change(&headers, body.as_bytes()).is_some(),
+                as_delivered,
+                "{media_type}"
+            );
+        }
+        for (delivered, other) in [
+            (r#""specversion":"1.0""#, r#""specversion":"0.3""#),
+            ("application/json", "text/json"),
+            (r#""data":{"#, r#""data_base64":"eyJhIjoxfQ==","data":{"#),
+            (r#""topic":"T""#, r#""id":"2""#),
+            (r#""id":"1""#, r#""id":"""#),
+            (r#""source":"s","#, ""),
+            (r#""time":"2024"#, r#""time":"noon"#),
+            (r#""revision":7,"#, ""),
+            (r#"{"a":1}"#, "[1]"),
+            (r#""op":"Update""#, r#""op":"update""#),
+        ] {
+            let odd = body.replace(delivered, other);
+            assert_ne!(odd, body);
+            assert_eq!(parse_change(&headers, odd.as_bytes()), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn trace_context_may_be_empty_or_zero() {
+        for trace in [
+            "",
+            "00-00000000000000000000000000000000-0000000000000000-00",
+        ] {
+            let read = structured(|event| {
+                event["traceparent"] = json!(trace);
+                event["traceid"] = json!(trace);
+                event["tracestate"] = json!("");
+            });
+            assert!(read.is_ok(), "{trace}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn expiration_is_read_leniently() {
+        let read = |text: Value| {
+            structured(|event| event["expiration"] = text).map(|event| event.expiration)
+        };
+        let expected = DateTime::parse_from_rfc3339("2024-05-06T07:08:09Z")
+            .expect("a time")
+            .to_utc();
+        assert_eq!(read(json!("2024-05-06T09:08:09+02:00")), Ok(Some(expected)));
+        for none in [json!("soon"), json!(""), json!(5), json!(true)] {
+            assert_eq!(read(none), Ok(None));
+        }
+    }
+
+    #[test]
+    fn binary_mode_decodes_percent_encoded_headers() {
+        let headers = [
+            ("ce-specversion", "1.0"),
+            ("ce-id", "a%20b"),
+            ("Ce-Source", "s"),
+            ("ce-type", "t"),
+            ("content-type", "application/json"),
+            ("ce-expiration", "2024-05-06T07:08:09%5A"),
+        ];
+        let event = check(&headers, r#"{"a":1}"#).expect("an event");
+        assert_eq!(
+            (event.data, event.expiration.is_some()),
+            (json!({"a": 1}), true)
+        );
+        assert_eq!(reason_of(check(&headers, "not JSON")), "wrong-type");
+        assert_eq!(reason_of(check(&headers[..3], "{}")), "not-a-cloudevent");
+        let mut bad = headers;
+        bad[1].1 = "%FF";
+        assert_eq!(reason_of(check(&bad, "{}")), "not-a-cloudevent");
+        bad[1].1 = "";
+        assert_eq!(reason_of(check(&bad, "{}")), "not-a-cloudevent");
+    }
+
+    #[test]
+    fn an_invalid_message_is_refused_with_a_reason() {
+        for (media_type, body, reason) in [
+            (
+                "application/json",
+                r#"{"specversion":"1.0","id":"1","source":"s","type":"t"}"#,
+                "not-a-cloudevent",
+            ),
+            (STRUCTURED, "not JSON", "not-a-cloudevent"),
+            (STRUCTURED, "", "not-a-cloudevent"),
+            (STRUCTURED, "[]", "not-a-cloudevent"),
+            (STRUCTURED, "{}", "not-a-cloudevent"),
+            (
+                "application/cloudevents-batch+json",
+                "[]",
+                "unsolicited-format",
+            ),
+            (
+                "APPLICATION/CLOUDEVENTS-BATCH+JSON",
+                "[]",
+                "unsolicited-format",
+            ),
+            ("application/cloudevents+avro", "", "unsolicited-format"),
+        ] {
+            assert_eq!(
+                reason_of(check(&[("content-type", media_type)], body)),
+                reason,
+                "{media_type}: {body}"
+            );
+        }
+        for (member, value) in [
+            ("id", json!("")),
+            ("source", json!("")),
+            ("type", json!("")),
+            ("id", json!(5)),
+            ("specversion", json!("9")),
+            ("time", json!("noon")),
+            ("extension", json!({})),
+            ("data_base64", json!("e30=")),
+        ] {
+            assert_eq!(
+                reason_of(structured(|event| event[member] = value)),
+                "not-a-cloudevent",
+                "{member}"
+            );
+        }
+        let text = structured(|event| {
+            event["datacontenttype"] = json!("text/plain");
+            event["data"] = json!("hello");
+        });
+        assert_eq!(reason_of(text), "wrong-type");
+    }
+}

@@ -1,0 +1,219 @@
+//! The routes that a Dapr sidecar calls, to be mounted in a service that has actix-web already: the
+//! subscriptions, and the events.
+//!
+//! An event is always answered 200: on any other code the sidecar ignores the body and sends the
+//! event again, and on 404 it loses the event without a log line. So nothing here uses an extractor
+//! that could refuse. The answer is about the event alone; no reader of the configuration and no
+//! handler has an influence on it. Source: Dapr pub/sub API reference; requirement A24.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    dev::HttpServiceFactory,
+    error::PayloadError,
+    http::header::{CONTENT_TYPE, HeaderMap},
+    web,
+};
+use contract::{
+    Problem, ProblemKind,
+    event::{ROUTE, SUBSCRIBE_ROUTE},
+    problem::MEDIA_TYPE,
+    sidecar::{EventReply, EventReplyStatus, Subscription},
+};
+use futures_util::{FutureExt, StreamExt};
+use subtle::ConstantTimeEq;
+use tokio::time::timeout;
+use tracing::Instrument;
+
+use super::{EventOutcome, Intake, cloudevent, receive::event_span};
+use crate::{Config, Events, HeaderValue, Replica};
+
+/// Where the routes are.
+const PREFIX: &str = "/dapr";
+/// The header that carries the token of the caller.
+const TOKEN_HEADER: &str = "dapr-api-token";
+/// Largest event that is read, in bytes: the limit of a sidecar.
+const MAX_BODY: usize = 4 * 1024 * 1024;
+/// A larger event is read and discarded up to this size, so that its sender gets the answer; beyond
+/// it the connection ends.
+const MAX_DISCARDED: usize = 64 * 1024 * 1024;
+
+/// How long an event may take to arrive: a sender that hangs must not hold its connection
+/// indefinitely.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
+/// Options of the routes.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Name of the pub/sub component that events come from.
+    pub pubsub_name: String,
+    /// What callers must send as `dapr-api-token`: the `APP_API_TOKEN` of the sidecar. `None`
+    /// takes [`Config::app_token`](crate::Config::app_token), and where that is `None` too, any
+    /// caller is accepted.
+    pub token: Option<HeaderValue>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            pubsub_name: "pubsub-config".to_owned(),
+            token: None,
+        }
+    }
+}
+
+/// What the routes share.
+struct Shared {
+    intake: Arc<Intake>,
+    token: Option<HeaderValue>,
+    subscriptions: Vec<Subscription>,
+}
+
+/// The two routes below `/dapr`, for [`App::service`](actix_web::App::service). They subscribe to
+/// nothing unless [`Config::events`](crate::Config::events) is [`Events::Posted`].
+pub fn scope(replica: &Replica, options: &Options) -> impl HttpServiceFactory + 'static {
+    let config = replica.config();
+    let token = options.token.as_ref().or(config.app_token.as_ref());
+    let shared = Shared {
+        intake: Arc::clone(replica.intake()),
+        token: token.cloned(),
+        subscriptions: subscriptions(config, options),
+    };
+    web::scope(PREFIX)
+        .app_data(web::Data::new(shared))
+        .service(web::resource(below_prefix(SUBSCRIBE_ROUTE)).get(subscribe))
+        .service(web::resource(below_prefix(ROUTE)).post(process))
+}
+
+fn below_prefix(route: &'static str) -> &'static str {
+    route.strip_prefix(PREFIX).unwrap_or(route)
+}
+
+/// One subscription per collection; none when events are off, or have another source.
+fn subscriptions(config: &Config, options: &Options) -> Vec<Subscription> {
+    if !matches!(config.events, Events::Posted) {
+        return Vec::new();
+    }
+    config
+        .collections
+        .iter()
+        .map(|collection| Subscription::new(&options.pubsub_name, collection))
+        .collect()
+}
+
+/// `GET /dapr/subscribe`. A sidecar asks once in its life, so this depends on nothing and never
+/// fails.
+async fn subscribe(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
+    if !shared.authorizes(&request) {
+        return unauthorized();
+    }
+    HttpResponse::Ok().json(&shared.subscriptions)
+}
+
+/// `POST /dapr/processConfigurationEvents`.
+async fn process(
+    request: HttpRequest,
+    payload: web::Payload,
+    shared: web::Data<Shared>,
+) -> HttpResponse {
+    if !shared.authorizes(&request) {
+        return unauthorized();
+    }
+    let outcome = receive(&shared.intake, request.headers(), payload)
+        .instrument(event_span("dapr"))
+        .await;
+    HttpResponse::Ok().json(reply(outcome))
+}
+
+async fn receive(intake: &Intake, headers: &HeaderMap, payload: web::Payload) -> EventOutcome {
+    let mut reading = pin!(read(payload));
+    // Most bodies are there with their head, and need no timer.
+    let body = match reading.as_mut().now_or_never() {
+        Some(body) => body,
+        None => timeout(BODY_TIME, reading)
+            .await
+            .unwrap_or_else(|late| Err(PayloadError::Io(late.into()))),
+    };
+    match body {
+        Ok(Some(body)) => take(intake, headers, &body).await,
+        Ok(None) => intake.drop_event(
+            "too-large",
+            format_args!("the event is larger than {MAX_BODY} bytes"),
+        ),
+        Err(error) => EventOutcome::Retry {
+            reason: error.to_string(),
+        },
+    }
+}
+
+async fn take(intake: &Intake, headers: &HeaderMap, body: &[u8]) -> EventOutcome {
+    // Fast path: an event as sidecars deliver it is parsed in a single pass.
+    if let Some(change) = cloudevent::parse_change(headers, body)
+        && intake.follows(&change)
+    {
+        return intake.take_change(&change).await;
+    }
+    match cloudevent::read(headers, body) {
+        Ok(event) => intake.take_value(event.data, event.expiration).await,
+        Err(error) => intake.drop_event(error.reason, error.detail),
+    }
+}
+
+fn reply(outcome: EventOutcome) -> EventReply {
+    match outcome {
+        EventOutcome::Success => EventReply::default(),
+        EventOutcome::Retry { .. } => EventReply {
+            status: EventReplyStatus::Retry,
+            error: None,
+        },
+        EventOutcome::Drop { reason, error } => EventReply {
+            status: EventReplyStatus::Drop,
+            error: Some(format!("{reason}: {error}")),
+        },
+    }
+}
+
+/// The body; `None` when it is too large.
+async fn read(mut payload: web::Payload) -> Result<Option<Vec<u8>>, PayloadError> {
+    let mut body = Vec::new();
+    let mut length = 0;
+    while let Some(piece) = payload.next().await {
+        let piece = piece?;
+        length += piece.len();
+        if length <= MAX_BODY {
+            body.extend_from_slice(&piece);
+        } else {
+            body = Vec::new();
+        }
+        if length > MAX_DISCARDED {
+            break;
+        }
+    }
+    Ok((length <= MAX_BODY).then_some(body))
+}
+
+impl Shared {
+    /// Whether the caller sent the token, if there is one.
+    fn authorizes(&self, request: &HttpRequest) -> bool {
+        let given = request
+            .headers()
+            .get(TOKEN_HEADER)
+            .map(|value| value.as_bytes())
+            .unwrap_or_default();
+        // In constant time: the duration must not tell where the difference is.
+        self.token
+            .as_ref()
+            .is_none_or(|token| token.as_bytes().ct_eq(given).into())
+    }
+}
+
+/// A sidecar takes 401 for a failure that may pass and sends the event again, so a mistyped token
+/// loses no event.
+fn unauthorized() -> HttpResponse {
+    let detail = "The header dapr-api-token must carry the APP_API_TOKEN of this subscriber";
+    let problem = Problem::new(ProblemKind::Unauthorized, detail).field(TOKEN_HEADER);
+    HttpResponse::Unauthorized()
+        .insert_header((CONTENT_TYPE, MEDIA_TYPE))
+        .json(problem)
+}

@@ -1,0 +1,130 @@
+//! How changes are delivered: by an event, or only by the change feed. It tells an intake that
+//! receives nothing from one that shares a consumer group with others.
+//!
+//! It decides nothing about any change; the fault that it finds is for status, log, metric and
+//! check-in. No clock, no I/O.
+
+use std::collections::BTreeMap;
+
+use contract::{CollectionName, Revision, fleet::IntakeFault};
+
+/// Changes of a collection that the fault is found from: those of the highest revisions.
+const WINDOW: usize = 64;
+/// A share of the window that only the feed delivered and that is no accident: 30 %.
+const SHARED_GROUP: usize = WINDOW * 3 / 10;
+/// How often the delivery must alternate from revision to revision: an outage leaves one run of
+/// changes that the feed delivered, replicas that share a consumer group leave many short ones.
+const ALTERNATIONS: usize = 8;
+
+/// How the newest changes of each collection were delivered.
+#[derive(Debug, Default)]
+pub(crate) struct DeliveryStats {
+    /// By revision: whether an event delivered it.
+    newest: BTreeMap<CollectionName, BTreeMap<Revision, bool>>,
+}
+
+impl DeliveryStats {
+    /// An event delivered a change. If the feed had delivered it before, the event was only late.
+    pub(crate) fn by_event(&mut self, collection: &CollectionName, revision: Revision) {
+        self.note(collection, revision, true);
+    }
+
+    /// The feed delivered a change before any event did.
+    pub(crate) fn by_feed(&mut self, collection: &CollectionName, revision: Revision) {
+        self.note(collection, revision, false);
+    }
+
+    /// Forgets everything: in a new history revisions count from the start.
+    pub(crate) fn clear(&mut self) {
+        self.newest.clear();
+    }
+
+    /// What is wrong with the intake, by the window of any collection.
+    pub(crate) fn fault(&self) -> Option<IntakeFault> {
+        self.newest.values().find_map(fault_of)
+    }
+
+    fn note(&mut self, collection: &CollectionName, revision: Revision, by_event: bool) {
+        let newest = self.newest.entry(collection.clone()).or_default();
+        newest.insert(revision, by_event);
+        if newest.len() > WINDOW {
+            newest.pop_first();
+        }
+    }
+}
+
+fn fault_of(newest: &BTreeMap<Revision, bool>) -> Option<IntakeFault> {
+    if newest.len() < WINDOW {
+        return None;
+    }
+    let by_feed = newest.values().filter(|by_event| !**by_event).count();
+    let alternations = newest
+        .values()
+        .zip(newest.values().skip(1))
+        .filter(|(one, next)| one != next)
+        .count();
+    match by_feed {
+        WINDOW => Some(IntakeFault::NotReceiving),
+        SHARED_GROUP.. if alternations >= ALTERNATIONS => Some(IntakeFault::SharedConsumerGroup),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The fault after changes that came by event (`e`), by the feed (`f`), or by the feed and
+    /// later by event (`l`).
+    fn fault(deliveries: &str) -> Option<IntakeFault> {
+        let mut stats = DeliveryStats::default();
+        let name = "A".parse().expect("a name");
+        for (revision, delivery) in (1..).zip(deliveries.chars()) {
+            match delivery {
+                'e' => stats.by_event(&name, revision),
+                _ => stats.by_feed(&name, revision),
+            }
+        }
+        for (revision, delivery) in (1..).zip(deliveries.chars()) {
+            if delivery == 'l' {
+                stats.by_event(&name, revision);
+            }
+        }
+        stats.fault()
+    }
+
+    #[test]
+    fn an_intake_is_not_receiving_when_no_event_came() {
+        assert_eq!(fault(&"f".repeat(63)), None, "too few to tell");
+        assert_eq!(fault(&"f".repeat(64)), Some(IntakeFault::NotReceiving));
+        assert_eq!(fault(&format!("{}e", "f".repeat(64))), None);
+        assert_eq!(
+            fault(&format!("{}{}", "e".repeat(64), "f".repeat(64))),
+            Some(IntakeFault::NotReceiving),
+            "older changes do not count"
+        );
+        assert_eq!(
+            fault(&"l".repeat(64)),
+            None,
+            "a late event is still an event"
+        );
+    }
+
+    #[test]
+    fn many_short_runs_by_the_feed_are_a_shared_consumer_group() {
+        assert_eq!(
+            fault(&"eef".repeat(30)),
+            Some(IntakeFault::SharedConsumerGroup)
+        );
+        assert_eq!(
+            fault(&"eeeeef".repeat(20)),
+            None,
+            "one in six is an accident"
+        );
+        assert_eq!(
+            fault(&format!("{}{}", "f".repeat(40), "e".repeat(24))),
+            None,
+            "an outage that is over"
+        );
+    }
+}

@@ -1,0 +1,28 @@
+//! How events come in: from the routes of a sidecar, from a live feed, from Redis, or from the
+//! service that embeds the replica.
+//!
+//! Every event ends in [`Intake`], which decides what becomes of it. The sources are objects that
+//! are handed the cache and the client of the publishers; none of them knows the handle of the
+//! replica, and none decides which history is followed.
+
+#[cfg(feature = "actix")]
+mod cloudevent;
+mod connection;
+#[cfg(feature = "actix")]
+pub mod dapr;
+mod delivery_stats;
+mod feed;
+mod outcome;
+mod receive;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
+mod unversioned;
+
+pub(crate) use connection::IntakeConnection;
+pub(crate) use delivery_stats::DeliveryStats;
+pub(crate) use feed::FeedIntake;
+pub use outcome::EventOutcome;
+pub(crate) use receive::Intake;
+#[cfg(feature = "redis")]
+pub(crate) use redis::RedisIntake;
+pub(crate) use unversioned::UnversionedIntake;

@@ -1,0 +1,244 @@
+//! What becomes of an event: the one way of events into a replica, from whatever source.
+//!
+//! An event is a report of a change, not an order. Its change is applied when it can be; when the
+//! value is missing, the change log of the publisher is asked. No event changes the history that is
+//! followed, and the answer to an event does not depend on any reader or handler.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use contract::{CollectionName, DocumentId, EventData};
+use serde_json::Value;
+use state::{Decision, ReceivedChange};
+use tokio::time::timeout;
+use tracing::{Instrument, Level, Span, field};
+
+use super::{EventOutcome, UnversionedIntake};
+use crate::{Config, OriginError, cache::Cache, origin::Origin, stats::Stats, sync::SyncSignals};
+
+/// Time to fetch a value that an event does not include.
+pub(super) const FETCH_BUDGET: Duration = Duration::from_secs(2);
+/// A remembered drop shows this much of its error: it may quote what was sent.
+const MAX_ERROR_CHARS: usize = 300;
+
+/// Applies events to the cache.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    pub(crate) config: Arc<Config>,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) origin: Arc<Origin>,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) signals: Arc<SyncSignals>,
+    pub(crate) unversioned: Arc<UnversionedIntake>,
+}
+
+/// The span of one event, from its arrival to its answer. Its collection, id and revision are
+/// recorded as soon as they are known. It costs one comparison while its level is off.
+pub(crate) fn event_span(source: &'static str) -> Span {
+    tracing::debug_span!(
+        "event",
+        source,
+        collection = field::Empty,
+        id = field::Empty,
+        revision = field::Empty
+    )
+}
+
+impl Intake {
+    /// See [`Replica::receive_text`](crate::Replica::receive_text).
+    pub(crate) async fn receive_text(
+        &self,
+        source: &'static str,
+        data: &str,
+        expiration: Option<DateTime<Utc>>,
+    ) -> EventOutcome {
+        self.take_text(data, expiration)
+            .instrument(event_span(source))
+            .await
+    }
+
+    /// See [`Replica::receive`](crate::Replica::receive).
+    pub(crate) async fn receive(
+        &self,
+        data: Value,
+        expiration: Option<DateTime<Utc>>,
+    ) -> EventOutcome {
+        self.take_value(data, expiration)
+            .instrument(event_span("service"))
+            .await
+    }
+
+    /// See [`Replica::receive_event`](crate::Replica::receive_event).
+    pub(crate) async fn receive_event(
+        &self,
+        data: EventData,
+        expiration: Option<DateTime<Utc>>,
+    ) -> EventOutcome {
+        self.take_event(data, expiration)
+            .instrument(event_span("service"))
+            .await
+    }
+
+    async fn take_text(&self, data: &str, expiration: Option<DateTime<Utc>>) -> EventOutcome {
+        match self.parse_change(data.as_bytes()) {
+            Some(change) => self.take_change(&change).await,
+            None => match serde_json::from_str(data) {
+                Ok(data) => self.take_value(data, expiration).await,
+                Err(error) => self.drop_event("not-json", error),
+            },
+        }
+    }
+
+    /// Fast path: the data of an event that has a revision and is valid, parsed in a single pass.
+    /// [`Intake::take_value`] knows what to do with all other data.
+    pub(super) fn parse_change(&self, data: &[u8]) -> Option<ReceivedChange> {
+        serde_json::from_slice(data)
+            .ok()
+            .filter(|change| self.follows(change))
+    }
+
+    pub(super) fn follows(&self, change: &ReceivedChange) -> bool {
+        self.config.collections.contains(&change.collection)
+    }
+
+    /// Takes the data of an event as it came.
+    pub(super) async fn take_value(
+        &self,
+        data: Value,
+        expiration: Option<DateTime<Utc>>,
+    ) -> EventOutcome {
+        let Some(members) = data.as_object() else {
+            return self.drop_event("wrong-type", "the data is not a JSON object");
+        };
+        let named = members
+            .get("collection")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let followed = named
+            .parse()
+            .is_ok_and(|name: CollectionName| self.config.collections.contains(&name));
+        if !followed {
+            tracing::warn!(
+                collection = named,
+                "an event of the collection {named:?} is ignored: this replica does not follow the collection"
+            );
+            self.stats.count(|events| events.ignored += 1);
+            return EventOutcome::Success;
+        }
+        match serde_json::from_value::<EventData>(data) {
+            Ok(data)
+                if data
+                    .config_data
+                    .as_ref()
+                    .is_some_and(|config| !config.is_object()) =>
+            {
+                self.drop_event("wrong-type", "configData is not a JSON object")
+            }
+            Ok(data) => self.take_event(data, expiration).await,
+            Err(error) => self.drop_event("wrong-type", error),
+        }
+    }
+
+    async fn take_event(&self, data: EventData, expiration: Option<DateTime<Utc>>) -> EventOutcome {
+        if let Some(change) = ReceivedChange::from_event(&data) {
+            return self.take_change(&change).await;
+        }
+        record_document(&data.collection, &data.id);
+        match self.unversioned.take(&data, expiration).await {
+            Ok(()) => EventOutcome::Success,
+            Err(error) => self.retry(&data.collection, &data.id, &error),
+        }
+    }
+
+    /// Takes the change of an event that has a revision.
+    pub(super) async fn take_change(&self, change: &ReceivedChange) -> EventOutcome {
+        record_document(&change.collection, &change.id);
+        record_revision(change);
+        match self.apply(change).await {
+            Ok(()) => EventOutcome::Success,
+            Err(error) => self.retry(&change.collection, &change.id, &error),
+        }
+    }
+
+    async fn apply(&self, change: &ReceivedChange) -> Result<(), OriginError> {
+        let mut decision = self.cache.apply(change);
+        if decision == Decision::NeedsValue {
+            // The gap that the revision leaves is closed in any case, if this attempt fails too.
+            self.stats.delivered(change);
+            self.signals.gap_found();
+            let record = self.fetch(change).await?;
+            self.stats.count(|events| events.fetched += 1);
+            decision = self.cache.apply(&record);
+        }
+        self.stats.count_decision(change, decision);
+        let loop_looks_at_gaps = self.signals.event_handled();
+        let ReceivedChange {
+            collection,
+            id,
+            revision,
+            epoch,
+            ..
+        } = change;
+        tracing::debug!(%collection, %id, revision, %epoch, "the event of {collection}/{id} at revision {revision}: {decision:?}");
+        if decision == Decision::OtherEpoch {
+            self.signals.other_epoch_seen();
+        } else if decision == Decision::Early && self.cache.view_guard().root().loaded() {
+            // A publisher that counted no revisions does so now.
+            self.signals.request_check_in();
+        } else if !loop_looks_at_gaps && !self.cache.view_guard().gaps.is_empty() {
+            self.signals.gap_found();
+        }
+        Ok(())
+    }
+
+    /// The record of a change in the log of the publisher.
+    async fn fetch(&self, change: &ReceivedChange) -> Result<ReceivedChange, OriginError> {
+        let record = self
+            .origin
+            .record(&change.collection, change.epoch, change.revision);
+        timeout(FETCH_BUDGET, record)
+            .await
+            .unwrap_or(Err(OriginError::TooLate(FETCH_BUDGET)))
+    }
+
+    fn retry(
+        &self,
+        collection: &CollectionName,
+        id: &DocumentId,
+        error: &OriginError,
+    ) -> EventOutcome {
+        tracing::warn!(%collection, %id, "the event of {collection}/{id} could not be applied and must be sent again: {error}");
+        self.stats.count(|events| events.retried += 1);
+        EventOutcome::Retry {
+            reason: error.to_string(),
+        }
+    }
+
+    /// Counts and remembers an event that can never succeed, and returns the answer to it.
+    pub(crate) fn drop_event(
+        &self,
+        reason: &'static str,
+        error: impl fmt::Display,
+    ) -> EventOutcome {
+        let error: String = error.to_string().chars().take(MAX_ERROR_CHARS).collect();
+        tracing::warn!(reason, error, "an event was dropped ({reason}): {error}");
+        self.stats.dropped(reason, &error);
+        EventOutcome::Drop { reason, error }
+    }
+}
+
+/// Names the document in the span of the event.
+fn record_document(collection: &CollectionName, id: &DocumentId) {
+    if tracing::enabled!(Level::DEBUG) {
+        let span = Span::current();
+        span.record("collection", field::display(collection));
+        span.record("id", field::display(id));
+    }
+}
+
+/// Names the revision in the span of the event.
+fn record_revision(change: &ReceivedChange) {
+    if tracing::enabled!(Level::DEBUG) {
+        Span::current().record("revision", change.revision);
+    }
+}

@@ -1,0 +1,155 @@
+//! Events without a revision, as a publisher sends them that follows the source document only
+//! (requirement A20 to A23), and the lists that such a publisher is asked for.
+//!
+//! Where revisions are known, such an event says only that something changed. Where they are not,
+//! the rules of the source document hold to the letter, and with them what they cannot promise:
+//! order, and that a deleted document stays deleted. Two things are better here: a failure is
+//! reported to the broker, and a list that an event has overtaken is read again.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use chrono::{DateTime, Utc};
+use contract::{CanonicalJson, CollectionName, DocumentId, EventData, Operation};
+use tokio::{sync::Mutex, time::timeout};
+
+use super::receive::FETCH_BUDGET;
+use crate::{OriginError, cache::Cache, origin::Origin, stats::Stats, sync::SyncSignals};
+
+/// Time that an event may spend on a complete list.
+const LIST_BUDGET: Duration = Duration::from_secs(5);
+/// How often a list is read that events keep overtaking. The last one counts, and the next check-in
+/// corrects it.
+const LIST_ATTEMPTS: usize = 3;
+
+/// Applies events without a revision, and loads complete lists.
+#[derive(Debug)]
+pub(crate) struct UnversionedIntake {
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) origin: Arc<Origin>,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) signals: Arc<SyncSignals>,
+    /// When the newest complete list of each collection was requested. The lock is held while a
+    /// list is loaded: one at a time.
+    pub(crate) listed: Mutex<BTreeMap<CollectionName, Instant>>,
+}
+
+impl UnversionedIntake {
+    /// Takes an event without a revision. An expired one is ignored where no revisions are counted.
+    pub(super) async fn take(
+        &self,
+        data: &EventData,
+        expiration: Option<DateTime<Utc>>,
+    ) -> Result<(), OriginError> {
+        let EventData {
+            collection, op, id, ..
+        } = data;
+        let view = self.cache.view();
+        let Some(held) = view.root().collection(collection) else {
+            self.stats.count(|events| events.ignored += 1);
+            return Ok(());
+        };
+        if held.versioned() {
+            tracing::debug!(%collection, %id, "the {op:?} event of {collection}/{id} has no revision: the replica checks in");
+            self.stats.count(|events| events.without_revision += 1);
+            self.signals.request_check_in();
+            return Ok(());
+        }
+        if expiration.is_some_and(|until| until <= Utc::now()) {
+            tracing::debug!(%collection, %id, "the {op:?} event of {collection}/{id} came after its expiration and is ignored");
+            self.stats.count(|events| events.expired += 1);
+            return Ok(());
+        }
+        match op {
+            Operation::Create | Operation::Update => self.update(data).await?,
+            Operation::Delete => self.delete(collection, id).await?,
+        }
+        self.stats.count(|events| events.applied += 1);
+        Ok(())
+    }
+
+    /// The value is `configData` if the event includes it, else the answer to `GetById`, else the
+    /// one in the answer to `GetAll` (requirement A21).
+    async fn update(&self, data: &EventData) -> Result<(), OriginError> {
+        let EventData { collection, id, .. } = data;
+        if let Some(config) = &data.config_data
+            && self.cache.set_unversioned(collection, id, config)
+        {
+            return Ok(());
+        }
+        match self.fetch(collection, id).await {
+            Ok(config) => {
+                self.stats.count(|events| events.fetched += 1);
+                // If it fails, the collection became versioned meanwhile: nothing is left to do.
+                self.cache.set_unversioned(collection, id, &config);
+                Ok(())
+            }
+            Err(error) => {
+                tracing::warn!(%collection, %id, "{collection}/{id} could not be fetched, the list of its collection is read: {error}");
+                self.load_list_in_time(collection).await
+            }
+        }
+    }
+
+    async fn delete(
+        &self,
+        collection: &CollectionName,
+        id: &DocumentId,
+    ) -> Result<(), OriginError> {
+        if self.cache.remove_unversioned(collection, id) {
+            tracing::debug!(%collection, %id, "{collection}/{id} was removed");
+            return Ok(());
+        }
+        // Something is different here than at the publisher.
+        tracing::warn!(%collection, %id, "{collection}/{id} was deleted but is not held here, the list of its collection is read");
+        self.load_list_in_time(collection).await
+    }
+
+    async fn fetch(
+        &self,
+        collection: &CollectionName,
+        id: &DocumentId,
+    ) -> Result<CanonicalJson, OriginError> {
+        timeout(FETCH_BUDGET, self.origin.document(collection, id))
+            .await
+            .unwrap_or(Err(OriginError::TooLate(FETCH_BUDGET)))
+    }
+
+    async fn load_list_in_time(&self, collection: &CollectionName) -> Result<(), OriginError> {
+        timeout(LIST_BUDGET, self.load_list(collection))
+            .await
+            .unwrap_or(Err(OriginError::TooLate(LIST_BUDGET)))
+    }
+
+    /// Replaces an unversioned collection by the publisher's complete list (requirement A20:
+    /// `load()`). A caller that waits while another list is loaded takes that list, if it was
+    /// requested after the caller came.
+    pub(crate) async fn load_list(&self, collection: &CollectionName) -> Result<(), OriginError> {
+        let called_at = Instant::now();
+        let mut listed = self.listed.lock().await;
+        if listed
+            .get(collection)
+            .is_some_and(|requested_at| *requested_at >= called_at)
+        {
+            return Ok(());
+        }
+        for attempt in 1..=LIST_ATTEMPTS {
+            let requested_at = Instant::now();
+            let edits = self.cache.unversioned_edits();
+            let documents = self.origin.documents(collection).await?;
+            // After the last attempt the list counts, whatever events changed meanwhile.
+            let expected_edits = (attempt < LIST_ATTEMPTS).then_some(edits);
+            if self
+                .cache
+                .replace_unversioned(collection, documents, expected_edits)
+            {
+                listed.insert(collection.clone(), requested_at);
+                break;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,125 @@
+//! The file of the last known good configuration.
+//!
+//! The file is written whole beside the old one and renamed over it, so there is always a complete
+//! one. A damaged file is never used: it is moved aside and replaces the damaged file before it.
+//! Nothing here decides what becomes of the content.
+
+use std::{
+    fs::{self, File},
+    io::{BufReader, BufWriter, ErrorKind, Write},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use state::{
+    Image, Root,
+    image::{ImageError, ImageMeta},
+};
+
+/// Name of the file in its directory.
+const FILE: &str = "last-known-good";
+
+/// The file, by its directory.
+#[derive(Debug, Clone)]
+pub(crate) struct ImageFile {
+    directory: PathBuf,
+    /// Two processes that share the directory by mistake never write into one file.
+    boot_id: String,
+    /// One write at a time: at the end of the process one may still be under way when the last
+    /// write begins.
+    writing: Arc<Mutex<()>>,
+}
+
+impl ImageFile {
+    pub(crate) fn new(directory: PathBuf, boot_id: &str) -> Self {
+        Self {
+            directory,
+            boot_id: boot_id.to_owned(),
+            writing: Arc::default(),
+        }
+    }
+
+    /// Reads the file; `None` when there is none. A damaged file is moved aside, and then there is
+    /// none.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(crate) fn read(&self) -> std::io::Result<Option<Image>> {
+        self.remove_partial_files()?;
+        let path = self.path();
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        match Image::read(BufReader::new(file)) {
+            Ok(image) => Ok(Some(image)),
+            Err(damage) => {
+                self.move_aside(&path, &damage)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Removes the partial files of processes that were killed.
+    fn remove_partial_files(&self) -> std::io::Result<()> {
+        let entries = match self.directory.read_dir() {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let path = entry?.path();
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default();
+            if name.starts_with(FILE) && name.ends_with(".new") {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn move_aside(&self, path: &Path, damage: &ImageError) -> std::io::Result<()> {
+        let aside = path.with_extension("damaged");
+        fs::rename(path, &aside)?;
+        let aside = aside.display();
+        tracing::warn!(
+            "the last known good configuration on disk is damaged, the replica starts without it and moved it to {aside}: {damage}"
+        );
+        Ok(())
+    }
+
+    /// Replaces the file.
+    ///
+    /// # Errors
+    /// When the disk fails. The old file stays then.
+    pub(crate) fn write(&self, root: &Root, meta: &ImageMeta) -> std::io::Result<()> {
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        fs::create_dir_all(&self.directory)?;
+        let path = self.path();
+        let new = self.directory.join(format!("{FILE}.{}.new", self.boot_id));
+        let written = write_durably(&new, root, meta).and_then(|()| fs::rename(&new, &path));
+        if written.is_err() {
+            // The partial file is of no use; the old file is still there.
+            fs::remove_file(&new).or_else(|error| match error.kind() {
+                ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            })?;
+        }
+        written?;
+        // Before this the new name may be lost in a power cut, on some file systems together with
+        // the old file.
+        File::open(&self.directory)?.sync_all()
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.join(FILE)
+    }
+}
+
+fn write_durably(path: &Path, root: &Root, meta: &ImageMeta) -> std::io::Result<()> {
+    let mut out = BufWriter::new(File::create(path)?);
+    root.write_image(meta, &mut out)?;
+    out.flush()?;
+    out.get_ref().sync_all()
+}

@@ -1,0 +1,130 @@
+//! When the last known good configuration is read and written.
+//!
+//! It is read once, before the first load, and written at most every half minute and at the end.
+//! How it is stored is in `file`.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use chrono::{TimeDelta, Utc};
+use contract::{CollectionName, Digest, Epoch, Revision};
+use state::image::ImageMeta;
+use tokio::{task::spawn_blocking, time::sleep};
+
+use super::{StreamCursors, file::ImageFile};
+use crate::{View, cache::Cache};
+
+/// Shortest time between two writes, in seconds; replicas that started together drift apart.
+const WRITE_EVERY: std::ops::Range<f64> = 22.5..30.0;
+
+/// Tells one content of a replica from another.
+type Fingerprint = (
+    Option<Epoch>,
+    Vec<(CollectionName, Revision, usize, Digest)>,
+);
+
+/// Saves the configuration on disk and restores it, if there is a directory for it.
+#[derive(Debug)]
+pub(crate) struct Persistence {
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) cursors: Arc<StreamCursors>,
+    pub(crate) file: Option<ImageFile>,
+}
+
+impl Persistence {
+    /// Restores what is on disk. Readers do not see it yet.
+    pub(crate) async fn restore(&self) {
+        let Some(file) = self.file.clone() else {
+            return;
+        };
+        let image = match blocking(move || file.read()).await {
+            Ok(Some(image)) => image,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(
+                    "the last known good configuration cannot be read from disk, the replica starts without it: {error}"
+                );
+                return;
+            }
+        };
+        let meta = image.notes().clone();
+        self.cursors.restore(meta.cursors);
+        self.cache.restore(image, meta.confirmed_ms);
+    }
+
+    /// Saves the configuration whenever it has changed, at most every half minute. It never ends.
+    pub(crate) async fn run(&self) {
+        let Some(file) = &self.file else {
+            return std::future::pending().await;
+        };
+        let mut saved = None;
+        loop {
+            sleep(Duration::from_secs_f64(rand::random_range(WRITE_EVERY))).await;
+            self.save(file, &mut saved).await;
+        }
+    }
+
+    /// Saves the configuration at the end of the process.
+    pub(crate) async fn save_last(&self) {
+        if let Some(file) = &self.file {
+            self.save(file, &mut None).await;
+        }
+    }
+
+    async fn save(&self, file: &ImageFile, saved: &mut Option<Fingerprint>) {
+        // In this order: what was read before a cursor is in the view.
+        let cursors = self.cursors.snapshot();
+        let view = self.cache.view();
+        let current = fingerprint(&view);
+        if !view.root().loaded()
+            || view.root().epoch().is_none()
+            || saved.as_ref() == Some(&current)
+        {
+            return;
+        }
+        let meta = ImageMeta {
+            confirmed_ms: confirmed_at(&view),
+            cursors,
+        };
+        let file = file.clone();
+        match blocking(move || file.write(view.root(), &meta)).await {
+            Ok(()) => *saved = Some(current),
+            Err(error) => {
+                tracing::warn!(
+                    "the last known good configuration cannot be written to disk, the file before it stays: {error}"
+                );
+            }
+        }
+    }
+}
+
+fn fingerprint(view: &View) -> Fingerprint {
+    let rows = view.root().collections().map(|(name, held)| {
+        (
+            name.clone(),
+            held.watermark(),
+            held.ranges_beyond(),
+            held.digest(),
+        )
+    });
+    (view.root().epoch(), rows.collect())
+}
+
+/// When a publisher last confirmed what is held, by the wall clock: the only clock that outlives the
+/// process.
+fn confirmed_at(view: &View) -> Option<i64> {
+    view.confirmed(Instant::now())
+        .and_then(|ago| TimeDelta::from_std(ago).ok())
+        .map(|ago| (Utc::now() - ago).timestamp_millis())
+        .or(view.saved_confirmed_ms)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> std::io::Result<T> {
+    spawn_blocking(work)
+        .await
+        .unwrap_or_else(|panic| Err(std::io::Error::other(panic)))
+}

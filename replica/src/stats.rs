@@ -1,0 +1,196 @@
+//! What is counted for status, metrics and check-ins. Nothing here steers: what wakes the loop that
+//! keeps a replica in step is in `sync::signals`.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard},
+};
+
+use chrono::Utc;
+use contract::{
+    fleet::IntakeFault,
+    status::{DroppedEvent, EventCounts, SyncCounts},
+};
+use state::{Decision, InstallKind, Installed, ReceivedChange};
+
+use crate::{Events, intake::DeliveryStats};
+
+/// Dropped events that are remembered.
+const MAX_DROPS: usize = 32;
+
+/// The counters of a replica since the start of its process.
+#[derive(Debug, Default)]
+pub(crate) struct Stats(Mutex<Counters>);
+
+/// See [`Stats`].
+#[derive(Debug, Default)]
+struct Counters {
+    events: EventCounts,
+    drops: VecDeque<DroppedEvent>,
+    sync: SyncCounts,
+    deliveries: DeliveryStats,
+    /// Whether the source of the events cannot be reached.
+    disconnected: bool,
+    last_error: Option<String>,
+}
+
+/// What the status shows of the counters.
+pub(crate) struct StatsSnapshot {
+    pub(crate) events: EventCounts,
+    pub(crate) drops: Vec<DroppedEvent>,
+    pub(crate) sync: SyncCounts,
+    pub(crate) intake: Option<IntakeFault>,
+    pub(crate) last_error: Option<String>,
+}
+
+impl Stats {
+    /// Everything for the status, at one moment.
+    pub(crate) fn snapshot(&self, events: &Events) -> StatsSnapshot {
+        let counters = self.lock();
+        StatsSnapshot {
+            events: counters.events.clone(),
+            drops: counters.drops.iter().cloned().collect(),
+            sync: counters.sync.clone(),
+            intake: counters.intake_fault(events),
+            last_error: counters.last_error.clone(),
+        }
+    }
+
+    /// Counts one event, or what was done for it.
+    pub(crate) fn count(&self, count: impl FnOnce(&mut EventCounts)) {
+        count(&mut self.lock().events);
+    }
+
+    /// Counts an event with a revision by what became of it, and that it was delivered.
+    pub(crate) fn count_decision(&self, change: &ReceivedChange, decision: Decision) {
+        let mut counters = self.lock();
+        let count = match decision {
+            Decision::Applied => &mut counters.events.applied,
+            Decision::Duplicate => &mut counters.events.duplicate,
+            Decision::Superseded => &mut counters.events.superseded,
+            Decision::OtherEpoch => &mut counters.events.other_epoch,
+            Decision::Early => &mut counters.events.early,
+            // A change that the staging has no capacity for comes by the feed.
+            Decision::Staged | Decision::NoCapacity => &mut counters.events.staged,
+            // A fetched record has its value, so the last case cannot be.
+            Decision::NotFollowed | Decision::NeedsValue => &mut counters.events.ignored,
+        };
+        *count += 1;
+        use Decision::{Applied, Duplicate, NoCapacity, Staged, Superseded};
+        if matches!(
+            decision,
+            Applied | Superseded | Staged | NoCapacity | Duplicate
+        ) {
+            counters
+                .deliveries
+                .by_event(&change.collection, change.revision);
+        }
+    }
+
+    /// Notes that an event delivered a revision, whose value must be fetched.
+    pub(crate) fn delivered(&self, change: &ReceivedChange) {
+        self.lock()
+            .deliveries
+            .by_event(&change.collection, change.revision);
+    }
+
+    /// Remembers a dropped event.
+    pub(crate) fn dropped(&self, reason: &str, error: &str) {
+        let mut counters = self.lock();
+        counters.events.dropped += 1;
+        if counters.drops.len() == MAX_DROPS {
+            counters.drops.pop_front();
+        }
+        counters.drops.push_back(DroppedEvent {
+            time: Utc::now(),
+            reason: reason.to_owned(),
+            error: error.to_owned(),
+        });
+    }
+
+    /// Counts a page of the change feed; `new` says which of its changes no event had brought.
+    /// Returns the number of those.
+    pub(crate) fn page_applied(&self, changes: &[ReceivedChange], new: &[bool]) -> u64 {
+        let mut counters = self.lock();
+        let mut count = 0;
+        for (change, new) in changes.iter().zip(new) {
+            if *new {
+                count += 1;
+                counters
+                    .deliveries
+                    .by_feed(&change.collection, change.revision);
+            }
+        }
+        counters.sync.pages += 1;
+        counters.sync.changes += count;
+        count
+    }
+
+    /// Counts a snapshot that was installed.
+    pub(crate) fn installed(&self, installed: &Installed) {
+        let mut counters = self.lock();
+        counters.sync.loads += 1;
+        counters.sync.resets += installed.resets as u64;
+        if installed.how == InstallKind::Replaced {
+            // In a new history revisions count from the start.
+            counters.deliveries.clear();
+        }
+    }
+
+    /// Notes that the source of the events can be reached.
+    pub(crate) fn connected(&self) {
+        let mut counters = self.lock();
+        if counters.disconnected {
+            // What the check-ins had to bring meanwhile is no sign of a fault of the new connection.
+            counters.deliveries.clear();
+        }
+        counters.disconnected = false;
+    }
+
+    /// Notes that the source of the events cannot be reached.
+    pub(crate) fn disconnected(&self) {
+        self.lock().disconnected = true;
+    }
+
+    /// What is wrong with the way events come, when something is.
+    pub(crate) fn intake_fault(&self, events: &Events) -> Option<IntakeFault> {
+        self.lock().intake_fault(events)
+    }
+
+    /// Why the last load, check-in or catch-up failed; `None` after a success.
+    pub(crate) fn set_last_error(&self, error: Option<String>) {
+        self.lock().last_error = error;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counters> {
+        self.0.lock().expect("nothing that holds it panics")
+    }
+}
+
+#[cfg(test)]
+impl Stats {
+    /// Notes that the feed brought a revision which no event had brought.
+    pub(crate) fn delivered_by_feed(&self, collection: &contract::CollectionName, revision: u64) {
+        self.lock().deliveries.by_feed(collection, revision);
+    }
+}
+
+impl Counters {
+    fn intake_fault(&self, events: &Events) -> Option<IntakeFault> {
+        let fault = if self.disconnected {
+            Some(IntakeFault::Disconnected)
+        } else {
+            self.deliveries.fault()
+        };
+        match events {
+            // No events are expected, so nothing can be wrong with them.
+            Events::None => None,
+            Events::Posted => fault,
+            // Each replica has a connection of its own and competes with no other; outages leave
+            // the same pattern as competition does.
+            Events::Feed => fault.filter(|fault| *fault != IntakeFault::SharedConsumerGroup),
+            #[cfg(feature = "redis")]
+            Events::Redis(_) => fault.filter(|fault| *fault != IntakeFault::SharedConsumerGroup),
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Catch-up: missing changes come by pages of the change feed, and by a load where the feed no
+//! longer holds them.
+//!
+//! Only the loop calls this, so there is one catch-up at a time. A failure costs nothing that is
+//! held.
+
+use std::{sync::Arc, time::Instant};
+
+use contract::Epoch;
+
+use super::{CheckIns, Loader, SyncError};
+use crate::{
+    OriginError,
+    cache::Cache,
+    origin::{Cursor, Origin, Page},
+    stats::Stats,
+};
+
+/// Brings missing changes.
+#[derive(Debug)]
+pub(crate) struct CatchUp {
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) origin: Arc<Origin>,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) loader: Arc<Loader>,
+    pub(crate) check_ins: Arc<CheckIns>,
+}
+
+impl CatchUp {
+    /// Brings what is missing in any collection.
+    ///
+    /// # Errors
+    /// When no publisher gave a usable answer, or its store is refused. What came until then stays.
+    pub(super) async fn catch_up(&self) -> Result<(), SyncError> {
+        let view = self.cache.view();
+        let Some(epoch) = view.root().epoch() else {
+            return self.loader.load().await;
+        };
+        let cursor = view.root().gaps();
+        if cursor.is_empty() {
+            return Ok(());
+        }
+        match self.read_feed(epoch, cursor).await {
+            Err(SyncError::Origin(OriginError::Gone { reason, publisher })) => {
+                if reason.as_deref() == Some("trimmed") {
+                    tracing::info!(
+                        publisher,
+                        "the change log of {publisher} no longer holds the missing changes: the replica loads all documents"
+                    );
+                    self.loader.load().await
+                } else {
+                    // Another history, or an old copy: the check-in finds out which.
+                    self.check_ins.check_in().await.map(|_checked_in| ())
+                }
+            }
+            // A publisher or subscriber of an older version, which has no feed.
+            Err(SyncError::Origin(OriginError::Refused { status: 404, .. })) => {
+                self.loader.load().await
+            }
+            Err(SyncError::Origin(error @ OriginError::Unusable { .. })) => {
+                tracing::warn!(
+                    "the change feed cannot be used, the replica loads all documents: {error}"
+                );
+                self.loader.load().await
+            }
+            result => result,
+        }
+    }
+
+    /// Reads page after page until nothing is missing, or the feed says that there is no more. The
+    /// cursor is not the watermark: a change that waits for the rest of its set moves the cursor
+    /// only.
+    async fn read_feed(&self, epoch: Epoch, mut cursor: Cursor) -> Result<(), SyncError> {
+        let started = Instant::now();
+        let mut count = 0;
+        let mut page = self.origin.page(&cursor, epoch).await?;
+        loop {
+            for change in &page.changes {
+                cursor.insert(change.collection.clone(), change.revision);
+            }
+            let view = self.cache.view();
+            cursor.retain(|name, revision| {
+                let Some(held) = view.root().collection(name) else {
+                    return false;
+                };
+                // Changes that came beyond a hole need not come again.
+                *revision = held.runs_on_to(*revision);
+                *revision < held.known()
+            });
+            // The next page is requested while this one is applied.
+            let next = async {
+                if page.more && !cursor.is_empty() {
+                    self.origin.page(&cursor, epoch).await.map(Some)
+                } else {
+                    Ok(None)
+                }
+            };
+            let (next, new) = tokio::join!(biased; next, async { self.apply_page(&page) });
+            count += new;
+            match next? {
+                Some(next) => page = next,
+                None => break,
+            }
+        }
+        let took_ms = started.elapsed().as_millis();
+        tracing::debug!(
+            count,
+            took_ms,
+            "the replica caught up with {count} changes of the feed in {took_ms} ms"
+        );
+        Ok(())
+    }
+
+    /// Applies a page. Returns the number of its changes that no event had brought.
+    fn apply_page(&self, page: &Page) -> u64 {
+        let new = self.cache.apply_page(&page.changes);
+        self.stats.page_applied(&page.changes, &new)
+    }
+}

@@ -1,0 +1,176 @@
+//! The check-in: it reports how far this replica is, is answered how far every collection is at the
+//! publisher, and draws the conclusions.
+//!
+//! Only its answer, or the snapshot of a publisher, can make a replica `current`. It never changes
+//! a document by itself.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use contract::{
+    fleet::{CheckIn, CollectionReport, IntakeFault},
+    status::MAX_REFUSALS,
+};
+use state::CollectionState;
+
+use super::{Loader, SyncError, SyncSignals};
+use crate::{Config, OriginError, View, cache::Cache, origin::Origin, stats::Stats, typed::Typed};
+
+/// Refused values of all collections, and handlers, that a check-in includes: its size is limited.
+const MAX_REPORTED: usize = 50;
+/// A source of events that delivers nothing is asked to connect again at most this often: where no
+/// events are sent it would not help.
+const RECONNECT_EVERY: Duration = Duration::from_secs(60);
+
+/// Checks in with the publishers.
+#[derive(Debug)]
+pub(crate) struct CheckIns {
+    pub(crate) config: Arc<Config>,
+    pub(crate) boot_id: String,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) origin: Arc<Origin>,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) signals: Arc<SyncSignals>,
+    pub(crate) typed: Arc<Typed>,
+    pub(crate) loader: Arc<Loader>,
+    pub(crate) intake_monitor: Mutex<IntakeMonitor>,
+}
+
+/// What the loop has to know of a check-in that succeeded.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct CheckedIn {
+    /// The shortest time between two check-ins of a replica whose revisions move; `None` where
+    /// early check-ins are not wanted.
+    pub(crate) report_after: Option<Duration>,
+    /// Version of the changes that the report includes; see [`Cache::feed_changed`].
+    pub(crate) reported_version: u64,
+}
+
+/// What was last done about a fault of the intake.
+#[derive(Debug, Default)]
+pub(crate) struct IntakeMonitor {
+    /// The fault that was last logged.
+    logged: Option<IntakeFault>,
+    /// When a reconnect was last requested.
+    reconnected_at: Option<Instant>,
+}
+
+impl CheckIns {
+    /// Checks in once. Loads before when nothing is held at all, and afterwards when a collection
+    /// is not loaded, when the publisher is in a newer history, or when it found that this replica
+    /// has diverged.
+    ///
+    /// A replica that lacks a collection checks in before it loads: what it holds of the others may
+    /// be the only evidence that a database was restored.
+    ///
+    /// # Errors
+    /// When no publisher gave a usable answer, or its store is refused.
+    pub(crate) async fn check_in(&self) -> Result<CheckedIn, SyncError> {
+        if self.cache.view().root().epoch().is_none() {
+            self.loader.load().await?;
+            if self.cache.view().root().epoch().is_none() {
+                // A publisher without revisions knows no check-ins.
+                return Ok(CheckedIn::default());
+            }
+        }
+        let view = self.cache.view();
+        self.watch_intake();
+        let requested_at = Instant::now();
+        let report = self.report(&view, requested_at);
+        let token = self.config.app_token.as_ref();
+        let answer = match self.origin.check_in(view.root(), &report, token).await {
+            Err(OriginError::NotTaken(refusal)) => return Err(self.loader.refused(refusal)),
+            answer => answer?,
+        };
+        for collection in answer.resync.keys() {
+            tracing::error!(%collection, "the content of {collection} differs from the publisher's at the same revision: it is loaded again");
+        }
+        // The heads were true that long before they were requested.
+        let true_at = requested_at.checked_sub(Duration::from_millis(answer.age));
+        let other_epoch = self
+            .cache
+            .compare_heads(true_at, answer.heads, answer.resync.keys());
+        if other_epoch || self.must_load() {
+            self.loader.load().await?;
+        }
+        Ok(CheckedIn {
+            report_after: answer.report_after_ms.map(Duration::from_millis),
+            reported_version: view.buffers.version,
+        })
+    }
+
+    /// Whether a collection is not loaded, or has diverged.
+    fn must_load(&self) -> bool {
+        let view = self.cache.view();
+        let must_load = |held: &CollectionState| !held.loaded() || held.diverged();
+        view.root()
+            .collections()
+            .any(|(_name, held)| must_load(held))
+    }
+
+    /// The body of the check-in.
+    fn report(&self, view: &View, now: Instant) -> CheckIn {
+        let config = &self.config;
+        let mut capacity = MAX_REPORTED;
+        let collections = view.root().collections().map(|(name, held)| {
+            let refusals = self.typed.refusals(name, capacity.min(MAX_REFUSALS));
+            capacity -= refusals.len();
+            let report = CollectionReport {
+                epoch: view.root().epoch().filter(|_epoch| held.versioned()),
+                revision: held.watermark(),
+                known: held.known(),
+                settled: held.last_settled(),
+                state: view.state_of(name, now),
+                reason: view.reason_of(name).map(str::to_owned),
+                refusals,
+            };
+            (name.clone(), report)
+        });
+        CheckIn {
+            instance: config.instance.clone(),
+            boot_id: self.boot_id.clone(),
+            base_url: config
+                .base_url
+                .as_ref()
+                .map(|url| url.as_str().trim_end_matches('/').to_owned()),
+            interval_ms: config.check_in.as_millis().try_into().unwrap_or(u64::MAX),
+            intake: self.stats.intake_fault(&config.events),
+            collections: collections.collect(),
+            handlers: self.typed.handler_statuses(MAX_REPORTED),
+        }
+    }
+
+    /// Logs a fault of the intake when it begins and when it ends. A source of events that delivers
+    /// nothing is asked to connect again.
+    fn watch_intake(&self) {
+        let fault = self.stats.intake_fault(&self.config.events);
+        let mut monitor = self
+            .intake_monitor
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let recently = monitor
+            .reconnected_at
+            .is_some_and(|at| at.elapsed() < RECONNECT_EVERY);
+        if fault == Some(IntakeFault::NotReceiving) && !recently {
+            monitor.reconnected_at = Some(Instant::now());
+            self.signals.request_reconnect();
+        }
+        match fault {
+            Some(fault) if monitor.logged != Some(fault) => {
+                tracing::warn!(
+                    fault = fault.as_str(),
+                    "the intake of events is faulty ({}): {}",
+                    fault.as_str(),
+                    fault.remedy()
+                );
+            }
+            None if monitor.logged.is_some() => {
+                tracing::info!("the intake of events works again");
+            }
+            _ => {}
+        }
+        monitor.logged = fault;
+    }
+}

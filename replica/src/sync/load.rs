@@ -1,0 +1,110 @@
+//! Loads: all documents of all followed collections, proven complete, installed in one step.
+//!
+//! A failed load costs nothing that is held. Only the loop calls this, so there is one load at a
+//! time.
+
+use std::{sync::Arc, time::Instant};
+
+use state::{InstallError, InstallKind, LoadId};
+
+use super::SyncError;
+use crate::{
+    Config, OriginError,
+    cache::Cache,
+    intake::UnversionedIntake,
+    origin::{Loaded, Origin},
+    stats::Stats,
+};
+
+/// Loads documents from the publishers.
+#[derive(Debug)]
+pub(crate) struct Loader {
+    pub(crate) config: Arc<Config>,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) origin: Arc<Origin>,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) unversioned: Arc<UnversionedIntake>,
+}
+
+impl Loader {
+    /// Loads all followed collections: by a snapshot, or by lists where the publisher counts no
+    /// revisions and nothing with revisions is held.
+    ///
+    /// # Errors
+    /// When no publisher gave a complete answer, or its store is refused.
+    pub(super) async fn load(&self) -> Result<(), SyncError> {
+        let load = self.cache.begin_load();
+        let loaded = self.load_snapshot(load).await;
+        if loaded.is_err() {
+            self.cache.abandon_load(load);
+        }
+        match loaded {
+            Err(SyncError::Origin(OriginError::NoRevisions { .. }))
+                if self.cache.view().root().epoch().is_none() =>
+            {
+                self.load_lists().await
+            }
+            Err(
+                SyncError::Install(refusal) | SyncError::Origin(OriginError::NotTaken(refusal)),
+            ) => Err(self.refused(refusal)),
+            loaded => loaded,
+        }
+    }
+
+    async fn load_snapshot(&self, load: LoadId) -> Result<(), SyncError> {
+        let requested_at = Instant::now();
+        let Loaded {
+            heads,
+            snapshot,
+            confirms,
+        } = self.origin.snapshot(self.cache.view().root()).await?;
+        let epoch = heads
+            .first()
+            .map(|head| head.epoch.to_string())
+            .unwrap_or_default();
+        let installed =
+            self.cache
+                .install(load, snapshot, heads, confirms.then_some(requested_at))?;
+        self.stats.installed(&installed);
+        let took_ms = requested_at.elapsed().as_millis();
+        match installed.how {
+            InstallKind::Replaced => {
+                tracing::info!(
+                    epoch,
+                    took_ms,
+                    "the replica loaded all documents of epoch {epoch} in {took_ms} ms"
+                );
+            }
+            InstallKind::CaughtUp => {
+                tracing::info!(
+                    epoch,
+                    took_ms,
+                    "the replica caught up by a load of epoch {epoch} in {took_ms} ms"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Loads the complete list of every collection: nothing else can be asked of a publisher that
+    /// counts no revisions.
+    async fn load_lists(&self) -> Result<(), SyncError> {
+        let requested_at = Instant::now();
+        for collection in &self.config.collections {
+            self.unversioned.load_list(collection).await?;
+        }
+        self.cache.confirm(requested_at);
+        Ok(())
+    }
+
+    /// Notes why the store of the publisher is refused, for the state of the replica.
+    pub(super) fn refused(&self, refusal: InstallError) -> SyncError {
+        match refusal {
+            InstallError::OtherStore(_) => self.cache.refuse("other-store"),
+            InstallError::OlderEpoch(_) => self.cache.refuse("older-epoch"),
+            // The next attempt may be accepted.
+            InstallError::Superseded | InstallError::Behind(_) => {}
+        }
+        refusal.into()
+    }
+}

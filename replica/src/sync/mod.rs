@@ -1,0 +1,32 @@
+//! The loop that keeps a replica in step: it checks in, catches up and loads. Events make a replica
+//! fast; this makes it right.
+//!
+//! [`SyncLoop`] is the only caller of [`CheckIns`], [`CatchUp`] and [`Loader`], so there is one
+//! request for changes or documents at a time. The loop never ends by itself, and a failure never
+//! costs anything that is held.
+
+mod catch_up;
+mod check_in;
+mod load;
+mod run;
+mod signals;
+
+pub(crate) use catch_up::CatchUp;
+pub(crate) use check_in::{CheckIns, IntakeMonitor};
+pub(crate) use load::Loader;
+pub(crate) use run::SyncLoop;
+pub(crate) use signals::SyncSignals;
+use state::InstallError;
+
+use crate::OriginError;
+
+/// Why a check-in, a catch-up or a load did not bring the replica into step.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SyncError {
+    /// No publisher gave a usable answer.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+    /// The answer would replace what is held by something older or foreign.
+    #[error("the answer of the publisher is refused: {0}")]
+    Install(#[from] InstallError),
+}

@@ -1,0 +1,379 @@
+//! The phases of the loop, and what moves it from one to the next.
+//!
+//! The loop decides when to check in and when to catch up; how that is done is in `check_in`,
+//! `catch_up` and `load`. It never ends by itself.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::watch,
+    time::{sleep_until, timeout},
+};
+
+use super::{CatchUp, CheckIns, SyncError, SyncSignals};
+use crate::{
+    Config,
+    cache::Cache,
+    failure_log::{FailureLevel, FailureLog},
+    stats::Stats,
+    view::{GRACE, Gaps},
+};
+
+/// How much of the check-in interval passes between two check-ins. Replicas that started together
+/// drift apart.
+const CHECK_IN_SHARE: std::ops::Range<f64> = 0.75..1.0;
+/// Wait after a failure, in seconds.
+const BACKOFF: std::ops::Range<f64> = 0.5..1.0;
+/// Longest wait that a publisher can ask for.
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
+/// How much longer than it was asked to a replica waits, at most: replicas that were refused
+/// together come back apart.
+const BACKOFF_JITTER: f64 = 0.5;
+/// Check-ins that events of another history lead to are at least this far apart.
+const OTHER_EPOCH_GAP: Duration = Duration::from_secs(5);
+/// How long an early check-in waits for further changes after the first one.
+const GATHER: Duration = Duration::from_millis(300);
+/// How long what was restored from disk may catch up before readers see it as it is.
+const RESTORE_BUDGET: Duration = Duration::from_secs(2);
+
+/// What the loop does. It is in one phase at a time:
+///
+/// ```text
+/// Restoring ─▶ Waiting ◀──────────▶ GracePeriod
+///                 │ ▲  ╲           ╱    │
+///                 ▼ │   ▼         ▼     ▼
+///             CheckingIn ──────▶ CatchingUp
+///                 │                     │
+///                 └──▶ BackingOff ◀─────┘
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// At the start: what was restored from disk catches up, for at most 2 s, before readers see
+    /// it. Without an image this takes no time. Next: an idle phase.
+    Restoring,
+    /// Nothing that could be had is missing. Next: `CheckingIn` when a check-in is due, by the
+    /// interval, by a signal or by a watermark that moved; `GracePeriod` when a gap was found.
+    Waiting,
+    /// A revision is missing that an event may still bring. Next: `CatchingUp` when the grace is
+    /// over; `CheckingIn` when a check-in is due; `Waiting` when the gap is closed.
+    GracePeriod,
+    /// The last request failed. As `Waiting` and `GracePeriod`, but nothing is requested before the
+    /// wait is over, whatever the signals. Next: `CheckingIn`.
+    BackingOff,
+    /// A check-in is under way, and the load that its answer may lead to. Next: `CatchingUp` when
+    /// something is missing whose grace is over or that needs none; `BackingOff` after a failure;
+    /// else an idle phase.
+    CheckingIn {
+        /// A catch-up is due as well.
+        then_catch_up: bool,
+    },
+    /// Missing changes are read from the feed, or loaded. Next: `BackingOff` after a failure; else
+    /// an idle phase.
+    CatchingUp,
+}
+
+/// When the loop does what next.
+#[derive(Debug)]
+struct Schedule {
+    /// When the next check-in is due.
+    check_in_at: Instant,
+    /// Nothing is requested before: the last request failed.
+    not_before: Instant,
+    last_check_in: Option<Instant>,
+    /// The shortest time between two check-ins of a replica whose watermarks move; `None` when the
+    /// publisher wants no early check-ins.
+    report_after: Option<Duration>,
+    /// Whether an early check-in is part of `check_in_at`.
+    reporting: bool,
+    /// Gaps that a catch-up did not narrow: the publisher did not have what is missing, so only a
+    /// check-in can help.
+    unavailable: Gaps,
+}
+
+/// Keeps a replica in step with its publishers.
+#[derive(Debug)]
+pub(crate) struct SyncLoop {
+    pub(crate) config: Arc<Config>,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) signals: Arc<SyncSignals>,
+    pub(crate) check_ins: Arc<CheckIns>,
+    pub(crate) catch_up: CatchUp,
+    pub(crate) failures: Mutex<FailureLog>,
+}
+
+impl SyncLoop {
+    /// Runs the loop. It never ends.
+    pub(crate) async fn run(&self) {
+        let mut feed_changed = self.cache.feed_changed();
+        let mut schedule = Schedule::new(Instant::now());
+        let mut phase = Phase::Restoring;
+        loop {
+            tracing::trace!(?phase, "the synchronisation enters a phase");
+            phase = match phase {
+                Phase::Restoring => {
+                    self.restore().await;
+                    schedule = Schedule::new(Instant::now());
+                    self.signals.skip_grace();
+                    Phase::Waiting
+                }
+                Phase::Waiting | Phase::GracePeriod | Phase::BackingOff => {
+                    self.wait(&mut schedule, &mut feed_changed).await
+                }
+                Phase::CheckingIn { then_catch_up } => {
+                    self.check_in(&mut schedule, &mut feed_changed, then_catch_up)
+                        .await
+                }
+                Phase::CatchingUp => self.catch_up(&mut schedule).await,
+            };
+        }
+    }
+
+    /// Tries for a moment to bring up to date what was restored from disk, then lets readers see
+    /// it.
+    async fn restore(&self) {
+        if self.cache.view().open {
+            return;
+        }
+        if let Ok(Err(error)) = timeout(RESTORE_BUDGET, self.catch_up_once()).await {
+            tracing::debug!(
+                "the configuration that was restored from disk could not catch up yet: {error}"
+            );
+        }
+        self.cache.open();
+        let instance = &self.config.instance;
+        let state = self.cache.view().state(Instant::now()).as_str();
+        tracing::info!(
+            state,
+            "{instance} serves the last known good configuration that was restored from disk, its state is {state}"
+        );
+    }
+
+    async fn catch_up_once(&self) -> Result<(), SyncError> {
+        self.check_ins.check_in().await?;
+        if self.cache.view().gaps.is_empty() {
+            Ok(())
+        } else {
+            self.catch_up.catch_up().await
+        }
+    }
+
+    /// Waits in an idle phase until the next phase begins.
+    async fn wait(
+        &self,
+        schedule: &mut Schedule,
+        feed_changed: &mut watch::Receiver<u64>,
+    ) -> Phase {
+        // Before the view is read: an event that makes a gap after that signals it.
+        self.signals.look_at_gaps();
+        let catch_up_at = self
+            .cache
+            .view()
+            .oldest_gap_except(&schedule.unavailable)
+            .map(|since| (since + GRACE).max(schedule.not_before));
+        if catch_up_at.is_some() {
+            self.signals.wait_for_grace();
+        }
+        let wake_at = catch_up_at.map_or(schedule.check_in_at, |at| at.min(schedule.check_in_at));
+        // Once an early check-in is scheduled, further changes need not wake the loop.
+        let may_report = schedule.report_after.is_some() && !schedule.reporting;
+        tokio::select! {
+            // In this order: one check-in answers all signals until now.
+            biased;
+            () = self.signals.gap() => {}
+            () = self.signals.check_in() => {
+                schedule.check_in_by(schedule.not_before);
+                self.signals.skip_grace();
+            }
+            () = self.signals.other_epoch() => {
+                let earliest = schedule.last_check_in.map(|last| last + OTHER_EPOCH_GAP);
+                schedule.check_in_by(earliest.unwrap_or(schedule.not_before));
+            }
+            _ = feed_changed.changed(), if may_report => schedule.report_by(Instant::now()),
+            () = sleep_until(wake_at.into()) => {
+                let now = Instant::now();
+                let catch_up_due = catch_up_at.is_some_and(|at| now >= at);
+                if now >= schedule.check_in_at {
+                    // Both when both are due: check-ins, however many, never hold up a catch-up.
+                    return Phase::CheckingIn { then_catch_up: catch_up_due };
+                }
+                if catch_up_due {
+                    return Phase::CatchingUp;
+                }
+            }
+        }
+        self.idle_phase(schedule)
+    }
+
+    /// The phase in which nothing is under way.
+    fn idle_phase(&self, schedule: &Schedule) -> Phase {
+        if Instant::now() < schedule.not_before {
+            Phase::BackingOff
+        } else if self
+            .cache
+            .view_guard()
+            .oldest_gap_except(&schedule.unavailable)
+            .is_some()
+        {
+            Phase::GracePeriod
+        } else {
+            Phase::Waiting
+        }
+    }
+
+    async fn check_in(
+        &self,
+        schedule: &mut Schedule,
+        feed_changed: &mut watch::Receiver<u64>,
+        then_catch_up: bool,
+    ) -> Phase {
+        schedule.last_check_in = Some(Instant::now());
+        schedule.reporting = false;
+        schedule.unavailable.clear();
+        let result = self.check_ins.check_in().await;
+        // What is missing after a start or a reconnect is not on its way.
+        let needs_no_grace =
+            self.signals.take_skip_grace() && !self.cache.view_guard().gaps.is_empty();
+        let share = rand::random_range(CHECK_IN_SHARE);
+        schedule.check_in_at = Instant::now() + self.config.check_in.mul_f64(share);
+        match result {
+            Ok(checked_in) => {
+                schedule.report_after = checked_in.report_after;
+                // A watermark that moved after the report was made, by events or by the load that
+                // followed, is reported early.
+                if *feed_changed.borrow_and_update() != checked_in.reported_version {
+                    schedule.report_by(Instant::now());
+                }
+                if then_catch_up || needs_no_grace {
+                    return Phase::CatchingUp;
+                }
+                self.note(Ok(()), schedule)
+            }
+            Err(error) => self.note(Err(error), schedule),
+        }
+    }
+
+    async fn catch_up(&self, schedule: &mut Schedule) -> Phase {
+        let before = self.cache.view();
+        let result = self.catch_up.catch_up().await;
+        let after = self.cache.view();
+        if result.is_ok() && before.root().gaps() == after.root().gaps() {
+            schedule.unavailable.clone_from(&after.gaps);
+        }
+        self.note(result, schedule)
+    }
+
+    /// Schedules the next attempt after a failure; logs a failure when it is new, and its end.
+    fn note(&self, result: Result<(), SyncError>, schedule: &mut Schedule) -> Phase {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let Err(error) = result else {
+            if failures.succeeded() {
+                tracing::info!("the replica is in step with its publisher again");
+            }
+            self.stats.set_last_error(None);
+            return self.idle_phase(schedule);
+        };
+        schedule.back_off(Instant::now() + backoff(&error));
+        let error = error.to_string();
+        match failures.failed(&error, Instant::now()) {
+            FailureLevel::Info => {
+                tracing::info!("the replica waits for its publisher and tries again: {error}");
+            }
+            FailureLevel::Warn => {
+                tracing::warn!(
+                    "the replica is out of step with its publisher and tries again: {error}"
+                );
+            }
+            FailureLevel::Debug => {
+                tracing::debug!("the replica is still out of step with its publisher: {error}");
+            }
+        }
+        self.stats.set_last_error(Some(error));
+        Phase::BackingOff
+    }
+}
+
+impl Schedule {
+    fn new(now: Instant) -> Self {
+        Self {
+            check_in_at: now,
+            not_before: now,
+            last_check_in: None,
+            report_after: None,
+            reporting: false,
+            unavailable: Gaps::default(),
+        }
+    }
+
+    /// The next check-in is at this time or earlier, but not before the wait after a failure ends.
+    fn check_in_by(&mut self, at: Instant) {
+        self.check_in_at = self.check_in_at.min(at.max(self.not_before));
+    }
+
+    /// A watermark moved: the next check-in gathers further changes for a moment, and keeps the
+    /// distance to the last one that the publisher asked for.
+    fn report_by(&mut self, now: Instant) {
+        let Some(report_after) = self.report_after else {
+            return;
+        };
+        let earliest = self.last_check_in.map_or(now, |last| last + report_after);
+        self.check_in_by((now + GATHER).max(earliest));
+        self.reporting = true;
+    }
+
+    /// The last request failed: the next one is a check-in at this time.
+    fn back_off(&mut self, until: Instant) {
+        self.not_before = until;
+        self.check_in_at = until;
+    }
+}
+
+/// How long the loop waits after a failure.
+fn backoff(error: &SyncError) -> Duration {
+    let requested = match error {
+        SyncError::Origin(error) => error.retry_after().unwrap_or_default(),
+        SyncError::Install(_) => Duration::ZERO,
+    };
+    let requested = requested
+        .min(MAX_BACKOFF)
+        .mul_f64(rand::random_range(1.0..1.0 + BACKOFF_JITTER));
+    Duration::from_secs_f64(rand::random_range(BACKOFF)).max(requested)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_early_check_in_gathers_and_keeps_the_distance_of_the_publisher() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut schedule = Schedule {
+            check_in_at: at(10_000),
+            last_check_in: Some(start),
+            ..Schedule::new(start)
+        };
+        schedule.report_by(at(100));
+        assert_eq!(schedule.check_in_at, at(10_000), "the publisher wants none");
+        schedule.report_after = Some(Duration::from_millis(1_000));
+        schedule.report_by(at(100));
+        assert_eq!(schedule.check_in_at, at(1_000), "not sooner than asked for");
+        schedule.check_in_at = at(10_000);
+        schedule.report_by(at(2_000));
+        assert_eq!(
+            schedule.check_in_at,
+            at(2_300),
+            "further changes are gathered"
+        );
+        schedule.back_off(at(5_000));
+        schedule.report_by(at(3_000));
+        assert_eq!(
+            schedule.check_in_at,
+            at(5_000),
+            "not before the wait is over"
+        );
+    }
+}

@@ -1,0 +1,102 @@
+//! What wakes and steers the loop that keeps a replica in step. Nothing here is shown in a status.
+
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+use tokio::sync::Notify;
+
+/// Signals of the intake to the loop, and what the loop tells the intake of its waiting. A signal
+/// that is given twice before the loop looks counts once.
+#[derive(Debug, Default)]
+pub(crate) struct SyncSignals {
+    /// A change left a gap.
+    gap: Notify,
+    /// Something changed, but not what: the heads must be asked for.
+    check_in: Notify,
+    /// An event counts in another history.
+    other_epoch: Notify,
+    /// Changes come and events do not: whoever brings the events must connect again.
+    reconnect: Notify,
+    /// No event has come since the replica started or a check-in was requested: what is missing is
+    /// not on its way, and needs no grace.
+    skip_grace: AtomicBool,
+    /// The loop waits for the grace of a gap to end, and looks at all gaps then.
+    in_grace: AtomicBool,
+}
+
+impl SyncSignals {
+    /// The loop must look at the gaps.
+    pub(crate) fn gap_found(&self) {
+        self.gap.notify_one();
+    }
+
+    /// The heads must be asked for.
+    pub(crate) fn request_check_in(&self) {
+        self.check_in.notify_one();
+    }
+
+    /// An event counts in another history.
+    pub(crate) fn other_epoch_seen(&self) {
+        self.other_epoch.notify_one();
+    }
+
+    /// Whoever brings the events must connect again.
+    pub(crate) fn request_reconnect(&self) {
+        self.reconnect.notify_one();
+    }
+
+    /// An event was handled after its change was published to the view. Returns whether the loop
+    /// looks at new gaps by itself.
+    pub(crate) fn event_handled(&self) -> bool {
+        // A load is cheaper than a store, and nearly always enough.
+        if self.skip_grace.load(Ordering::Relaxed) {
+            self.skip_grace.store(false, Ordering::Relaxed);
+        }
+        // Pairs with the fence in `look_at_gaps`: either the loop sees the view with the gap, or
+        // this sees that the loop does not wait.
+        fence(Ordering::SeqCst);
+        self.in_grace.load(Ordering::SeqCst)
+    }
+
+    /// The loop is about to read the gaps of the view.
+    pub(crate) fn look_at_gaps(&self) {
+        self.in_grace.store(false, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+    }
+
+    /// The loop waits for the grace of a gap to end.
+    pub(crate) fn wait_for_grace(&self) {
+        self.in_grace.store(true, Ordering::SeqCst);
+    }
+
+    /// What is missing at the next check-in needs no grace, unless an event comes before.
+    pub(crate) fn skip_grace(&self) {
+        self.skip_grace.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`SyncSignals::skip_grace`] was called since this was last asked, and no event has
+    /// come since.
+    pub(crate) fn take_skip_grace(&self) -> bool {
+        self.skip_grace.swap(false, Ordering::Relaxed)
+    }
+
+    /// Resolves after [`SyncSignals::gap_found`].
+    pub(crate) async fn gap(&self) {
+        self.gap.notified().await;
+    }
+
+    /// Resolves after [`SyncSignals::request_check_in`].
+    pub(crate) async fn check_in(&self) {
+        self.check_in.notified().await;
+    }
+
+    /// Resolves after [`SyncSignals::other_epoch_seen`].
+    pub(crate) async fn other_epoch(&self) {
+        self.other_epoch.notified().await;
+    }
+
+    /// Resolves after [`SyncSignals::request_reconnect`].
+    #[cfg(feature = "redis")]
+    pub(crate) async fn reconnect(&self) {
+        self.reconnect.notified().await;
+    }
+}

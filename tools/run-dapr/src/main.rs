@@ -1,0 +1,85 @@
+//! `make run-dapr`: a publisher and two subscribers with their Dapr sidecars, on a real MongoDB and
+//! a real Redis.
+//!
+//! What runs is what `dapr-config/dapr.yaml` says: the Dapr CLI reads it where there is one, else
+//! [`run_file`] does. Data and logs are in `target/run-dapr`. Whatever was started here ends with
+//! it, in the reverse order.
+
+mod processes;
+mod run_file;
+mod servers;
+mod welcome;
+
+use std::{fmt::Display, io::Write, path::Path, process::ExitCode};
+
+use anyhow::{Context, ensure};
+use e2e::testbed::dependencies::repository_root;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{processes::Processes, run_file::RunFile};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            writeln!(std::io::stderr(), "run-dapr: {error:#}").ok();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> anyhow::Result<()> {
+    let file = RunFile::read()?;
+    // Before anything is touched: it may be another one of this kind that runs.
+    let taken = file.taken_ports();
+    ensure!(
+        taken.is_empty(),
+        "something listens on port {} already: stop it",
+        taken.join(", ")
+    );
+    let home = repository_root().join("target/run-dapr");
+    let mut processes = Processes::new(home.join("logs"))?;
+    let end = tokio::select! {
+        stopped = stop_signal() => stopped,
+        failed = up(&file, &home, &mut processes) => failed,
+    };
+    say("stopping");
+    tokio::select! {
+        () = processes.stop() => {}
+        // Asked a second time, it does not wait for them to finish; they are killed when dropped.
+        _ = stop_signal() => {}
+    }
+    end
+}
+
+/// Starts everything and watches over it; returns only with an error.
+async fn up(file: &RunFile, home: &Path, processes: &mut Processes) -> anyhow::Result<()> {
+    for app in &file.apps {
+        app.program()?;
+    }
+
+    servers::mongod(&home.join("mongod"), processes).await?;
+    servers::redis(&home.join("redis"), processes).await?;
+    file.start(processes).await.context("the services")?;
+    welcome::welcome(file, processes.logs()).await?;
+    Err(processes.any_ended().await)
+}
+
+/// Resolves when the process is asked to stop: Ctrl-C, SIGTERM, or a terminal that closes.
+async fn stop_signal() -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+    }
+    Ok(())
+}
+
+/// One line to the terminal, which may be gone.
+fn say(line: impl Display) {
+    writeln!(std::io::stdout(), "{line}").ok();
+}

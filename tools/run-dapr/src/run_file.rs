@@ -1,0 +1,281 @@
+//! `dapr-config/dapr.yaml`: what runs, with which ports. Started by the Dapr CLI where there is
+//! one, else from here.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    ffi::OsStr,
+    fmt::Display,
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, ensure};
+use e2e::{
+    client::Api,
+    testbed::{
+        dependencies::repository_root,
+        ports::free_port,
+        sidecar::{PUBLISHER, SUBSCRIBER},
+    },
+};
+use serde::Deserialize;
+
+use crate::{processes::Processes, say, servers};
+
+const FOLDER: &str = "dapr-config";
+
+/// The whole file. A member that is not understood here is an error, so that both ways of starting
+/// mean the same.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RunFile {
+    #[serde(rename = "version")]
+    _version: u32,
+    common: Common,
+    pub(crate) apps: Vec<App>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Common {
+    resources_paths: Vec<PathBuf>,
+    config_file_path: PathBuf,
+    api_listen_addresses: String,
+    enable_app_health_check: bool,
+    app_health_check_path: String,
+    app_health_probe_interval: u32,
+    app_health_probe_timeout: u32,
+    app_health_threshold: u32,
+    #[serde(rename = "daprdLogDestination")]
+    _daprd_log_destination: String,
+    #[serde(rename = "appLogDestination")]
+    _app_log_destination: String,
+    env: BTreeMap<String, String>,
+}
+
+/// An application and its sidecar.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct App {
+    #[serde(rename = "appID")]
+    app_id: String,
+    app_dir_path: PathBuf,
+    app_port: u16,
+    #[serde(rename = "daprHTTPPort")]
+    dapr_http_port: u16,
+    #[serde(rename = "daprGRPCPort")]
+    dapr_grpc_port: u16,
+    metrics_port: u16,
+    env: BTreeMap<String, String>,
+    command: Vec<PathBuf>,
+}
+
+impl App {
+    /// The program: of the same build as this one, wherever that is, and whatever profile the file
+    /// names.
+    pub(crate) fn program(&self) -> anyhow::Result<PathBuf> {
+        let named = self
+            .command
+            .first()
+            .and_then(|path| path.file_name())
+            .context("an app without a command")?;
+        beside_us(named)
+    }
+
+    fn folder(&self) -> PathBuf {
+        repository_root().join(FOLDER).join(&self.app_dir_path)
+    }
+
+    /// What tells a replica from others of its id.
+    fn name(&self) -> &str {
+        let given = ["AURA_CONFIGURATION_INSTANCE", "POD_NAME"]
+            .iter()
+            .find_map(|name| self.env.get(*name));
+        given.unwrap_or(&self.app_id)
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.app_port)
+    }
+
+    async fn is_ready(&self) -> anyhow::Result<()> {
+        let status = Api::new(self.url()).status_of("/readyz").await?;
+        ensure!(status < 300, "/readyz says {status}");
+        Ok(())
+    }
+
+    /// Its sidecar answers, reaches it, and has subscribed for it.
+    async fn is_connected(&self) -> anyhow::Result<()> {
+        let sidecar = Api::new(format!("http://127.0.0.1:{}", self.dapr_http_port));
+        sidecar.get("/v1.0/healthz").await?.expect(204)?;
+        let metadata = sidecar.get("/v1.0/metadata").await?.json()?;
+        let subscribed = metadata["subscriptions"]
+            .as_array()
+            .is_some_and(|topics| !topics.is_empty());
+        ensure!(subscribed || self.app_id != SUBSCRIBER, "no subscriptions");
+        Ok(())
+    }
+}
+
+impl RunFile {
+    pub(crate) fn read() -> anyhow::Result<Self> {
+        let path = repository_root().join(FOLDER).join("dapr.yaml");
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        serde_saphyr::from_str(&text).with_context(|| format!("reading {}", path.display()))
+    }
+
+    /// The publisher and the subscribers.
+    pub(crate) fn publisher_and_subscribers(&self) -> anyhow::Result<(&App, Vec<&App>)> {
+        let publisher = self
+            .apps
+            .iter()
+            .find(|app| app.app_id == PUBLISHER)
+            .context("no publisher in the run file")?;
+        Ok((
+            publisher,
+            self.apps
+                .iter()
+                .filter(|app| app.app_id == SUBSCRIBER)
+                .collect(),
+        ))
+    }
+
+    /// Ports that are needed and that something else has.
+    pub(crate) fn taken_ports(&self) -> Vec<String> {
+        let ports = |app: &App| {
+            [
+                app.app_port,
+                app.dapr_http_port,
+                app.dapr_grpc_port,
+                app.metrics_port,
+            ]
+        };
+        let taken = self
+            .apps
+            .iter()
+            .flat_map(ports)
+            .filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_err());
+        taken.map(|port| port.to_string()).collect()
+    }
+
+    /// Starts all, and waits until they are ready and in touch.
+    pub(crate) async fn start(&self, processes: &mut Processes) -> anyhow::Result<()> {
+        processes.next_layer();
+        if let Some(dapr) = dapr_cli() {
+            say(format_args!(
+                "Services and sidecars: {} run -f {FOLDER}",
+                dapr.display()
+            ));
+            let mut command = Command::new(dapr);
+            command
+                .args(["run", "-f", FOLDER])
+                .current_dir(repository_root());
+            // Our other processes get none of these, but this one is the user's own and may be told
+            // where it lives.
+            command.envs(env::vars().filter(|(name, _)| name.starts_with("DAPR_")));
+            processes.start("dapr", &command)?;
+        } else {
+            say(
+                "Services and sidecars: starting (there is no Dapr CLI here, so without `dapr run`)",
+            );
+            for app in &self.apps {
+                processes.start(&format!("daprd-{}", app.name()), &self.sidecar(app)?)?;
+            }
+            // Services end before the sidecars through which they finish their work.
+            processes.next_layer();
+            for app in &self.apps {
+                processes.start(app.name(), &self.service(app)?)?;
+            }
+        }
+        for app in &self.apps {
+            processes
+                .until(&format!("{} is ready", app.name()), || app.is_ready())
+                .await?;
+            processes
+                .until(&format!("the sidecar of {} is ready", app.name()), || {
+                    app.is_connected()
+                })
+                .await?;
+        }
+        Ok(())
+    }
+
+    fn service(&self, app: &App) -> anyhow::Result<Command> {
+        let mut command = Command::new(app.program()?);
+        command
+            .args(&app.command[1..])
+            .current_dir(app.folder())
+            .envs(&self.common.env)
+            .envs(&app.env);
+        command.env("DAPR_HTTP_PORT", app.dapr_http_port.to_string());
+        command.env("DAPR_GRPC_PORT", app.dapr_grpc_port.to_string());
+        Ok(command)
+    }
+
+    fn sidecar(&self, app: &App) -> anyhow::Result<Command> {
+        let (folder, common) = (repository_root().join(FOLDER), &self.common);
+        let mut command = Command::new(servers::program("DAPRD")?);
+        let flags: [(&str, &dyn Display); 15] = [
+            ("mode", &"standalone"),
+            ("app-id", &app.app_id),
+            ("app-protocol", &"http"),
+            ("app-port", &app.app_port),
+            ("dapr-http-port", &app.dapr_http_port),
+            ("dapr-grpc-port", &app.dapr_grpc_port),
+            ("dapr-listen-addresses", &common.api_listen_addresses),
+            ("dapr-internal-grpc-port", &free_port()?),
+            ("dapr-internal-grpc-listen-address", &"127.0.0.1"),
+            ("metrics-port", &app.metrics_port),
+            ("enable-app-health-check", &common.enable_app_health_check),
+            ("app-health-check-path", &common.app_health_check_path),
+            (
+                "app-health-probe-interval",
+                &common.app_health_probe_interval,
+            ),
+            ("app-health-probe-timeout", &common.app_health_probe_timeout),
+            ("app-health-threshold", &common.app_health_threshold),
+        ];
+        command.args(flags.map(|(name, value)| format!("--{name}={value}")));
+        for path in &common.resources_paths {
+            command.arg("--resources-path").arg(folder.join(path));
+        }
+        command
+            .arg("--config")
+            .arg(folder.join(&common.config_file_path));
+        // Without these it asks the network who it is.
+        command
+            .env("DAPR_HOST_IP", "127.0.0.1")
+            .env("POD_NAME", app.name())
+            .env("NAMESPACE", "default");
+        Ok(command)
+    }
+}
+
+/// One of our programs.
+pub(crate) fn beside_us(name: impl AsRef<OsStr>) -> anyhow::Result<PathBuf> {
+    let path = env::current_exe()
+        .context("cannot tell where this program lies")?
+        .with_file_name(name.as_ref());
+    ensure!(
+        path.is_file(),
+        "{} is not there: `make run-dapr` builds it",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// The Dapr CLI, if it is installed and `dapr init` has given it a sidecar to run.
+fn dapr_cli() -> Option<PathBuf> {
+    let on_path = env::split_paths(&env::var_os("PATH")?)
+        .map(|folder| folder.join("dapr"))
+        .find(|path| path.is_file())?;
+    let home = env::var_os("DAPR_RUNTIME_PATH").or_else(|| env::var_os("HOME"))?;
+    Path::new(&home)
+        .join(".dapr/bin/daprd")
+        .is_file()
+        .then_some(on_path)
+}

@@ -1,0 +1,93 @@
+//! What a newcomer sees: the samples are stored, and these commands show what Confcast does.
+
+use std::{
+    fs,
+    path::{Display, Path},
+};
+
+use anyhow::Context;
+use contract::Heads;
+use e2e::{client::Api, testbed::dependencies::repository_root};
+use serde_json::Value;
+
+use crate::{
+    run_file::{App, RunFile, beside_us},
+    say,
+};
+
+const SUFFIX: &str = ".sample.json";
+/// A sample that the examples speak of.
+const SAMPLE: &str = "/v1/collections/ChannelConfiguration/documents/whatsapp-es";
+
+/// Stores the samples into a store that never held anything, and says what to try.
+pub(crate) async fn welcome(file: &RunFile, logs: &Path) -> anyhow::Result<()> {
+    let (publisher, subscribers) = file.publisher_and_subscribers()?;
+    let api = Api::new(publisher.url());
+    let seeded = match seed(&api).await.context("storing the samples")? {
+        0 => String::new(),
+        samples => format!(", {samples} samples stored"),
+    };
+    let subscribers: Vec<String> = subscribers.into_iter().map(App::url).collect();
+    say(format_args!(
+        "\nConfcast is up: publisher {}, subscribers {}{seeded}",
+        publisher.url(),
+        subscribers.join(" and ")
+    ));
+    if api.get(SAMPLE).await?.status == 200 {
+        say("\nChange a channel at the publisher, and read it from the memory of each subscriber:");
+        say(format_args!(
+            "  curl -X PATCH {}{SAMPLE} -H 'Content-Type: application/merge-patch+json' -d '{{\"name\": \"Hello\"}}'",
+            publisher.url()
+        ));
+        for subscriber in &subscribers {
+            say(format_args!("  curl {subscriber}{SAMPLE}"));
+        }
+    }
+    say("\nWhere every collection and every replica stands:");
+    say(format_args!("  curl {}/v1/collections", publisher.url()));
+    say(format_args!(
+        "  {} status --publisher {} --subscriber {}",
+        from_here(&beside_us("confcast")?),
+        publisher.url(),
+        subscribers.join(",")
+    ));
+    say(format_args!(
+        "\nLogs: {}. Ctrl-C stops everything.",
+        from_here(logs)
+    ));
+    Ok(())
+}
+
+async fn seed(publisher: &Api) -> anyhow::Result<usize> {
+    let heads = publisher.get("/v1/collections").await?.expect(200)?;
+    let Heads { heads } = serde_json::from_str(&heads.body)?;
+    if heads.iter().any(|head| head.revision > 0) {
+        return Ok(0);
+    }
+    let mut samples = 0;
+    for entry in fs::read_dir(repository_root().join("schemas"))? {
+        let path = entry?.path();
+        let Some(collection) = path
+            .file_name()
+            .and_then(|name| name.to_str()?.strip_suffix(SUFFIX))
+        else {
+            continue;
+        };
+        let sample: Value = serde_json::from_slice(&fs::read(&path)?)
+            .with_context(|| path.display().to_string())?;
+        publisher
+            .create(collection, &sample)
+            .await?
+            .expect(201)
+            .with_context(|| path.display().to_string())?;
+        samples += 1;
+    }
+    Ok(samples)
+}
+
+/// A path as short as it can be typed in the root of the repository.
+fn from_here(path: &Path) -> Display<'_> {
+    path.strip_prefix(repository_root())
+        .unwrap_or(path)
+        .display()
+}
