@@ -224,13 +224,15 @@ fn log_failure(error: &CommitError, commands: usize) {
         CommitError::NotCommitted(_) => {
             warn!(
                 commands,
-                "a group of writes was not committed and is answered 503: {error}"
+                "a group of writes was not committed and is answered 503: {error}: {:#}",
+                error.cause()
             );
         }
         CommitError::Refused(_) | CommitError::OutcomeUnknown(_) => {
             error!(
                 commands,
-                "a group of writes failed in the store and is answered 503: {error}"
+                "a group of writes failed in the store and is answered 503: {error}: {:#}",
+                error.cause()
             );
         }
     }
