@@ -165,8 +165,9 @@ impl Events {
     fn of(head: &Head, first: usize, count: usize) -> anyhow::Result<Self> {
         let settings = Settings::read(&["--collections", head.collection.as_str()])?;
         let envelopes = envelopes(&settings.events.context("events are off")?);
-        let body =
-            |number| envelopes.for_subscriber(&stock::update(head, number, number % DOCUMENTS, BYTES)?);
+        let body = |number| {
+            envelopes.for_subscriber(&stock::update(head, number, number % DOCUMENTS, BYTES)?)
+        };
         Ok(Self {
             first: (0..first).map(body).collect::<anyhow::Result<_>>()?,
             all: Requests::write((0..count).map(|number| Ok(request(&body(number)?))))?,

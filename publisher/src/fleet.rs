@@ -136,10 +136,13 @@ impl Fleet {
             seen: Utc::now(),
             gone: false,
         };
-        self.registry.note(ReplicaRow {
+        self.registry.note(
+            ReplicaRow {
                 record: member,
                 source: heard,
-            }, bytes);
+            },
+            bytes,
+        );
     }
 
     fn answer(&self, check_in: &CheckIn, snapshot: &HeadsSnapshot) -> CheckInAnswer {

@@ -35,7 +35,7 @@ mod write;
 
 pub use app::Publisher;
 pub use outbox::retention::RetentionPolicy;
-pub use settings::{Args, Events, TransportSettings, Settings};
+pub use settings::{Args, Events, Settings, TransportSettings};
 pub use store::StoreUrl;
 
 /// Internals that the benchmark compares with: no part of the public interface.

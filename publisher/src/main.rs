@@ -1,13 +1,10 @@
-//! The publisher process: reads the settings, then runs [`publisher::app::Publisher`] until SIGTERM
+//! The publisher process: reads the settings, then runs [`publisher::Publisher`] until SIGTERM
 //! or SIGINT. Exit code 64 means wrong settings, 1 any other failure.
 
 use std::process::exit;
 
 use clap::Parser;
-use publisher::{
-    app::Publisher,
-    settings::{Args, Settings},
-};
+use publisher::{Args, Publisher, Settings};
 use service::{limits, settings::EXIT_CODE, tasks, telemetry};
 use tracing::{error, info};
 

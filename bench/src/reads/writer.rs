@@ -147,7 +147,10 @@ async fn write(
                         None,
                     )
                     .await;
-                ensure!(answer == EventOutcome::Success, "revision {revision}: {answer:?}");
+                ensure!(
+                    answer == EventOutcome::Success,
+                    "revision {revision}: {answer:?}"
+                );
                 revision += 1;
                 applied.fetch_add(1, Relaxed);
             } else {

@@ -49,7 +49,7 @@ impl Persistence {
                 return;
             }
         };
-        let meta = image.notes().clone();
+        let meta = image.meta().clone();
         self.cursors.restore(meta.cursors);
         self.cache.restore(image, meta.confirmed_ms);
     }

@@ -15,7 +15,7 @@ use contract::Change;
 use redb::{ReadableTable, WriteTransaction};
 
 use crate::{
-    decide::{Decisions, DocumentKey, Command, WorkingSet},
+    decide::{Command, Decisions, DocumentKey, WorkingSet},
     store::{
         CommitError, Committed,
         embedded::{

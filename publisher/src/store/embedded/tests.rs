@@ -12,7 +12,7 @@ use redb::{StorageBackend, backends::InMemoryBackend};
 
 use super::*;
 use crate::{
-    decide::{Action, Condition, Command, Rules, Write, schemas::Schemas},
+    decide::{Action, Command, Condition, Rules, Write, schemas::Schemas},
     store::{Store, replicas::ReplicaRow},
     write::queue::writer,
 };

@@ -39,7 +39,10 @@ const GROUP_TIMEOUT: Duration = Duration::from_secs(5);
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Mongo {
-    pub(in crate::store) async fn commit(&self, group: &[Command]) -> Result<Committed, CommitError> {
+    pub(in crate::store) async fn commit(
+        &self,
+        group: &[Command],
+    ) -> Result<Committed, CommitError> {
         let deadline = Instant::now() + GROUP_TIMEOUT;
         loop {
             match self.attempt(group, deadline).await {
@@ -57,7 +60,11 @@ impl Mongo {
         }
     }
 
-    async fn attempt(&self, group: &[Command], deadline: Instant) -> Result<Committed, AttemptError> {
+    async fn attempt(
+        &self,
+        group: &[Command],
+        deadline: Instant,
+    ) -> Result<Committed, AttemptError> {
         let mut session = call_until(step_deadline(deadline), self.client.start_session())
             .await
             .context("starting a session")
