@@ -15,8 +15,6 @@
 //! A publisher holds no state of its own outside the store: any number of publishers may serve one
 //! MongoDB.
 
-// The futures of the relay nest deeper than the default limit of 128.
-#![recursion_limit = "256"]
 #![allow(
     unreachable_pub,
     reason = "the private modules are the boundary; `pub` inside them means: for other modules"

@@ -5,7 +5,7 @@
 //! a gap. The store decides nothing about a write; [`crate::decide`] does.
 //!
 //! [`Store`] below lists the calls. Those for replicas are in [`replicas`], those for the epoch in
-//! [`epoch`]. Each call stands here and in both backends: a trait would add a fourth list of the
+//! `epoch.rs`. Each call stands here and in both backends: a trait would add a fourth list of the
 //! same signatures and save none.
 
 use std::{collections::BTreeSet, ops::Range, sync::Arc};

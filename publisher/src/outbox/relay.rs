@@ -4,8 +4,8 @@
 //!
 //! 1. *Queued*: the writer has committed it and put it into the queue in memory. If the queue is
 //!    full, it is only *pending* in the store.
-//! 2. *In flight*: its event is being published. Up to [`IN_FLIGHT`] changes are, in any order. If
-//!    publishing fails, the change is forgotten here and stays pending.
+//! 2. *In flight*: its event is being published. Many changes are at the same time, in any order.
+//!    If publishing fails, the change is forgotten here and stays pending.
 //! 3. *Published*: the transport has accepted the event. In intervals all published changes are
 //!    marked in the store with one call, and then forgotten here.
 //!
@@ -218,7 +218,10 @@ impl Relay {
         match result {
             Ok(()) => {
                 if self.failing.remove(collection) {
-                    info!(%collection, %id, revision, "events of the collection are published again");
+                    info!(
+                        %collection, %id, revision,
+                        "events of the collection are published again"
+                    );
                 }
                 self.published.push(key);
                 // The next read of a backlog does not wait for the timer: it begins when half of
@@ -232,7 +235,8 @@ impl Relay {
                 if self.failing.insert(collection.clone()) {
                     warn!(
                         %collection, %id, revision,
-                        "events of the collection cannot be published, their changes stay pending: {error:#}"
+                        "events of the collection cannot be published, their changes stay pending: \
+                         {error:#}"
                     );
                 }
                 // Forgotten, so that the sweep tries it again.
@@ -268,7 +272,8 @@ impl Relay {
             Err(error) => {
                 warn!(
                     changes = keys.len(),
-                    "published changes could not be marked in the store and will be marked later: {error:#}"
+                    "published changes could not be marked in the store and will be marked later: \
+                     {error:#}"
                 );
                 self.published.extend(keys);
             }

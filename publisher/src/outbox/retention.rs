@@ -5,8 +5,8 @@
 //! at the same time do no harm.
 //!
 //! Where events are disabled no change is kept because it is pending: this publisher will never
-//! publish it, and the log would grow indefinitely. This includes changes that are pending for
-//! another publisher of the same store. So disable events for all publishers of a store or for none.
+//! publish it, and the log would grow indefinitely. This includes changes that another publisher of
+//! the same store would publish. So disable events for all publishers of a store or for none.
 
 use std::{
     collections::HashMap,
@@ -159,8 +159,8 @@ impl Retention {
             {
                 warn!(
                     %collection, revision = blocked_by,
-                    "an old change is still pending, so it and all changes after it stay in the log; \
-                     check whether events of the collection can be published"
+                    "an old change is still pending, so it and all changes after it stay in the \
+                     log; check whether events of the collection can be published"
                 );
             }
         }

@@ -3,7 +3,7 @@
 //! Only one process at a time can have the file open. Every call runs on the blocking thread pool,
 //! because redb waits for the disk. A group is one transaction and one fsync.
 //!
-//! [`tables`] says what is in the file; `commit` writes groups, `documents` and `log` read, `trim`,
+//! `tables` says what is in the file; `commit` writes groups, `documents` and `log` read, `trim`,
 //! `replicas` and `epoch` write the rest.
 
 use std::{

@@ -1,12 +1,12 @@
 //! The MongoDB store. Nothing outside this module speaks to MongoDB.
 //!
 //! Documents are native BSON `{_id, revision, crc, configData}` in collections named like the
-//! configuration collections. Beside them are `_heads`, `_changes`, `_replicas` and `_meta`. A group
-//! is one transaction. The head documents serialise writers, whichever publisher they belong to.
-//! Transactions need a replica set; one node is enough.
+//! configuration collections. Beside them are `_heads`, `_changes`, `_replicas` and `_meta`. A
+//! group is one transaction. The head documents serialise writers, whichever publisher they belong
+//! to. Transactions need a replica set; one node is enough.
 //!
-//! `prepare` initialises a database, `commit` writes groups, `snapshot`, `documents` and `log` read,
-//! `trim`, `replicas` and `epoch` write the rest; [`rows`] and [`json`] say how it is stored.
+//! `prepare` initialises a database, `commit` writes groups, `snapshot`, `documents` and `log`
+//! read, `trim`, `replicas` and `epoch` write the rest; `rows` and `json` say how it is stored.
 
 use std::{sync::Arc, time::Duration};
 
@@ -143,8 +143,8 @@ async fn options(url: &str) -> anyhow::Result<ClientOptions> {
         || options.selection_criteria.is_some()
     {
         warn!(
-            "the store URL sets a read concern, write concern or read preference; the publisher ignores it \
-             and uses majority, majority with journal, and primary"
+            "the store URL sets a read concern, write concern or read preference; the publisher \
+             ignores it and uses majority, majority with journal, and primary"
         );
     }
     options

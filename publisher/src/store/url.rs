@@ -9,7 +9,8 @@ use std::{fmt, path::PathBuf, str::FromStr};
 pub enum StoreUrl {
     /// `file:DIR`: the embedded store in this folder.
     Embedded(PathBuf),
-    /// `mongodb://HOST/DATABASE` or `mongodb+srv://HOST/DATABASE`. It may hold a password, so `Debug` omits it.
+    /// `mongodb://HOST/DATABASE` or `mongodb+srv://HOST/DATABASE`. The URL may hold a password, so
+    /// `Debug` omits it.
     Mongo {
         /// The whole URL.
         url: String,

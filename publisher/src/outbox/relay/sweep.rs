@@ -87,3 +87,63 @@ impl Sweep {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use contract::{Context as RequestContext, Digest, Epoch, Operation};
+
+    use super::*;
+
+    fn name(text: &str) -> CollectionName {
+        text.parse().expect("a name")
+    }
+
+    fn change(collection: &str, revision: Revision) -> Change {
+        Change {
+            collection: name(collection),
+            op: Operation::Delete,
+            id: "x".parse().expect("an id"),
+            revision,
+            epoch: Epoch {
+                lineage: 1,
+                counter: 1,
+            },
+            last_set: 0,
+            crc: None,
+            config_data: None,
+            change_set: None,
+            time: chrono::Utc::now(),
+            count: 0,
+            digest: Digest::default(),
+            context: RequestContext::default(),
+        }
+    }
+
+    #[test]
+    fn a_sweep_continues_where_it_stopped_and_visits_every_collection_once_per_round() {
+        let mut sweep = Sweep::new(&BTreeSet::from([name("A"), name("B")])).expect("collections");
+        assert_eq!(sweep.begin(), (name("A"), 0));
+        assert!(sweep.is_reading());
+        // A full read: the rest of the collection is read later.
+        assert!(!sweep.advance(name("A"), &[change("A", 3), change("A", 7)], 2));
+        assert!(!sweep.is_reading());
+        assert_eq!(sweep.begin(), (name("A"), 7));
+        // The end of the collection: the next one follows in the same round.
+        assert!(sweep.advance(name("A"), &[change("A", 9)], 2));
+        assert_eq!(sweep.begin(), (name("B"), 0));
+        // The end of the last one ends the round.
+        assert!(!sweep.advance(name("B"), &[], 2));
+        assert_eq!(sweep.begin(), (name("A"), 0));
+    }
+
+    #[test]
+    fn a_read_that_failed_is_repeated_at_the_same_position() {
+        let mut sweep = Sweep::new(&BTreeSet::from([name("A")])).expect("collections");
+        sweep.begin();
+        assert!(!sweep.advance(name("A"), &[change("A", 5)], 1));
+        assert_eq!(sweep.begin(), (name("A"), 5));
+        sweep.fail();
+        assert!(!sweep.is_reading());
+        assert_eq!(sweep.begin(), (name("A"), 5));
+    }
+}

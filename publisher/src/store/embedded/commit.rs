@@ -1,4 +1,5 @@
-//! Committing a group: read what it concerns, evaluate it, write the result, all in one transaction.
+//! Committing a group: read what it concerns, evaluate it and write the result, in one
+//! transaction.
 //!
 //! redb allows one write transaction at a time, so no group is evaluated against heads that another
 //! one is changing.

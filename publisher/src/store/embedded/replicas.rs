@@ -1,7 +1,7 @@
 //! Rows of replicas in the embedded store.
 //!
-//! Rows are not worth an fsync of their own. [`Embedded::forget_replicas`], which runs in intervals,
-//! makes them durable and lets redb reuse the pages of replaced rows.
+//! Rows are not worth an fsync of their own. [`Embedded::forget_replicas`], which runs in
+//! intervals, makes them durable and lets redb reuse the pages of replaced rows.
 
 use chrono::{DateTime, Utc};
 use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata};
@@ -64,7 +64,7 @@ impl Embedded {
                 .map(|row| row.map(|(_name, row)| row.value().0))
                 .collect::<Result<_, _>>()?;
             seen.sort_unstable_by(|one, other| other.cmp(one));
-            // Of the replicas above the limit, all that are as old as the newest of them go.
+            // The newest row above the limit, and every row that is not newer, is removed.
             let over_limit = seen.get(MAX_REPLICAS).map_or(i64::MIN, |oldest| oldest + 1);
             let before = before.timestamp_millis().max(over_limit);
             table.retain(|_name, (seen, _row)| seen >= before)?;

@@ -269,7 +269,8 @@ impl Mongo {
             return Ok(true);
         };
         let revision = i64::try_from(change.revision)?;
-        let filter = doc! { "collection": change.collection.as_str(), "revision": revision, "writeId": write_id };
+        let collection = change.collection.as_str();
+        let filter = doc! { "collection": collection, "revision": revision, "writeId": write_id };
         let record = call(self.table(CHANGES).find_one(filter))
             .await
             .context("looking for the records of a commit")?;

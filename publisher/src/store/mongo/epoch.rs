@@ -71,7 +71,11 @@ impl Mongo {
             .read_concern(ReadConcern::snapshot())
             .write_concern(durable())
             .await?;
-        let old = doc! { "_id": STORE, "lineage": i64::from(from.lineage), "counter": i64::try_from(from.counter)? };
+        let old = doc! {
+            "_id": STORE,
+            "lineage": i64::from(from.lineage),
+            "counter": i64::try_from(from.counter)?,
+        };
         let new = doc! { "lineage": i64::from(to.lineage), "counter": i64::try_from(to.counter)? };
         let updated = self
             .table(META)

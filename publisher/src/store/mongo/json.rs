@@ -1,7 +1,7 @@
 //! Conversion of canonical JSON to BSON and back. No number changes its value.
 //!
-//! An integer token that fits `i64` is an `Int64`, any other number a `Double`. BSON types that JSON
-//! does not have are an error: a publisher never writes them.
+//! An integer token that fits `i64` is an `Int64`, any other number a `Double`. BSON types that
+//! JSON does not have are an error: a publisher never writes them.
 
 use anyhow::{Context, bail};
 use contract::canonical::double;

@@ -92,5 +92,7 @@ impl Mongo {
 
 /// Selects the changes of a collection after a revision.
 fn after(collection: &CollectionName, revision: Revision) -> Bdoc {
-    doc! { "collection": collection.as_str(), "revision": { "$gt": i64::try_from(revision).unwrap_or(i64::MAX) } }
+    // No revision is greater than the largest that can be stored.
+    let revision = i64::try_from(revision).unwrap_or(i64::MAX);
+    doc! { "collection": collection.as_str(), "revision": { "$gt": revision } }
 }

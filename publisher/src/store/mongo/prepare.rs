@@ -38,8 +38,9 @@ impl Mongo {
         ensure!(
             hello.contains_key("setName")
                 || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid"),
-            "this MongoDB is a standalone server, which has no transactions. A replica set of one node is enough: start it \
-             with `mongod --replSet rs0` and run `mongosh --eval 'rs.initiate()'` once"
+            "this MongoDB is a standalone server, which has no transactions. A replica set of one \
+             node is enough: start it with `mongod --replSet rs0` and run \
+             `mongosh --eval 'rs.initiate()'` once"
         );
         Ok(())
     }
@@ -47,7 +48,8 @@ impl Mongo {
     /// Creates what is missing.
     pub(super) async fn prepare(&self) -> anyhow::Result<()> {
         // A random lineage distinguishes this store from every other one.
-        let initial = doc! { "lineage": i64::from(rand::random::<u32>()), "counter": 1_i64, "format": FORMAT };
+        let lineage = i64::from(rand::random::<u32>());
+        let initial = doc! { "lineage": lineage, "counter": 1_i64, "format": FORMAT };
         self.insert_if_absent(META, STORE, initial)
             .await
             .context("initialising _meta")?;
@@ -81,7 +83,7 @@ impl Mongo {
 
     async fn create_indexes(&self) -> anyhow::Result<()> {
         let unique = IndexOptions::builder().unique(true).build();
-        // Small and cheap, because a change is pending only for a moment.
+        // A small index, because a change is usually pending for milliseconds.
         let only_pending = IndexOptions::builder()
             .partial_filter_expression(doc! { "pending": true })
             .build();

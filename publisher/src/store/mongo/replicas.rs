@@ -12,8 +12,8 @@ use crate::store::{
     replicas::{MAX_BYTES, MAX_REPLICAS, ReplicaRow},
 };
 
-/// One row per replica: `_id` is its name, `seen` the time of its last check-in, `replica` the row as
-/// JSON.
+/// One row per replica: `_id` is its name, `seen` the time of its last check-in, `replica` the row
+/// as JSON.
 pub(super) const REPLICAS: &str = "_replicas";
 
 /// Rows in one command, at most.
@@ -50,7 +50,13 @@ impl Mongo {
         if updates.is_empty() {
             return Ok(());
         }
-        let command = doc! { "update": REPLICAS, "updates": updates, "ordered": false, "writeConcern": { "w": 1 } };
+        // Unordered, so that one refused row does not keep the others from being written.
+        let command = doc! {
+            "update": REPLICAS,
+            "updates": updates,
+            "ordered": false,
+            "writeConcern": { "w": 1 },
+        };
         let answer = call(self.database.run_command(command)).await?;
         match answer.get("writeErrors") {
             Some(errors) => bail!("MongoDB refused rows of replicas: {errors}"),

@@ -12,7 +12,13 @@ use crate::store::mongo::json;
 
 /// The head of a collection without any change. `_id`, its name, has to be added.
 pub(super) fn initial_head() -> Bdoc {
-    doc! { "revision": 0_i64, "count": 0_i64, "digest": contract::Digest::default().to_string(), "lastSet": 0_i64, "oldest": 1_i64 }
+    doc! {
+        "revision": 0_i64,
+        "count": 0_i64,
+        "digest": contract::Digest::default().to_string(),
+        "lastSet": 0_i64,
+        "oldest": 1_i64,
+    }
 }
 
 /// What a group updates in a head. `oldest` belongs to retention and is left alone.

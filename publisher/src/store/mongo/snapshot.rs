@@ -129,9 +129,14 @@ impl Mongo {
         };
         warn!(
             %collection, %id, revision,
-            "a document is read from the change log because its row was changed by other means: {damage:#}"
+            "a document is read from the change log because its row was changed by other means: \
+             {damage:#}"
         );
-        let filter = doc! { "collection": collection.as_str(), "revision": i64::try_from(revision)?, "id": id.as_str() };
+        let filter = doc! {
+            "collection": collection.as_str(),
+            "revision": i64::try_from(revision)?,
+            "id": id.as_str(),
+        };
         let record = match session {
             // Within a transaction every read has to be part of it.
             Some(session) => {
@@ -144,8 +149,9 @@ impl Mongo {
         };
         let record = record.with_context(|| {
             format!(
-                "the change log no longer contains revision {revision} of {collection}, from which the row of {id} could be \
-                 read: restore the value that belongs to the crc of the row (replicas still have it)"
+                "the change log no longer contains revision {revision} of {collection}, from which \
+                 {id} could be read: restore the value that belongs to the crc of the row (replicas \
+                 still have it)"
             )
         });
         let change = rows::change(&record.context(damage)?)?;

@@ -65,9 +65,10 @@ impl Mongo {
         before: DateTime<Utc>,
         limit: usize,
     ) -> anyhow::Result<(Trimmed, i64)> {
+        let collection = collection.as_str();
         let mut found = self
             .table(CHANGES)
-            .find(doc! { "collection": collection.as_str(), "revision": { "$lte": newest_removable } })
+            .find(doc! { "collection": collection, "revision": { "$lte": newest_removable } })
             .sort(doc! { "revision": 1 })
             .projection(doc! { "revision": 1, "time": 1, "pending": 1 })
             .limit(i64::try_from(limit)?)
