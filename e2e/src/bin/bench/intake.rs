@@ -14,7 +14,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use publisher::{
     decide::{Rules, schemas::Schemas},
     store::PublisherPolicy,
-    transport::cloudevent::{Envelopes, MEDIA_TYPE},
+    transport::cloudevent::{EventEncoder, MEDIA_TYPE},
 };
 use reqwest::Method;
 
@@ -176,14 +176,15 @@ impl Events {
             rules,
             events_enabled: true,
         });
-        let envelopes = Envelopes {
+        let encoder = EventEncoder {
             pub_sub_name: "pubsub-config".to_owned(),
             ttl_seconds: 3_600,
             data_limit: 49_152,
-            terms,
+            policy: terms,
         };
-        let body =
-            |number| envelopes.delivered(&stock::update(head, number, number % DOCUMENTS, BYTES)?);
+        let body = |number| {
+            encoder.for_subscriber(&stock::update(head, number, number % DOCUMENTS, BYTES)?)
+        };
         Ok(Self {
             first: (0..first).map(body).collect::<anyhow::Result<_>>()?,
             all: Requests::write((0..count).map(|number| Ok(request(&body(number)?))))?,

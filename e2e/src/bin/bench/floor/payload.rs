@@ -11,7 +11,7 @@ use publisher::{
     decide::{Rules, schemas::Schemas},
     settings::{Events, Settings},
     store::PublisherPolicy,
-    transport::cloudevent::Envelopes,
+    transport::cloudevent::EventEncoder,
 };
 use serde_json::{Value, json};
 
@@ -55,17 +55,17 @@ impl Payload {
             rules,
             events_enabled: true,
         });
-        let envelopes = Envelopes {
+        let encoder = EventEncoder {
             pub_sub_name: pub_sub_name.clone(),
             ttl_seconds,
             data_limit,
-            terms,
+            policy: terms,
         };
         let change = change()?;
         Ok(Self {
-            event: envelopes.event(&change)?,
-            delivered: envelopes.delivered(&change)?,
-            bare: envelopes.bare(&change)?,
+            event: encoder.for_sidecar(&change)?,
+            delivered: encoder.for_subscriber(&change)?,
+            bare: encoder.without_envelope(&change)?,
             component: pub_sub_name,
             ttl_seconds,
         })
