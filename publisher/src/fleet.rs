@@ -162,7 +162,9 @@ impl Fleet {
             }
             self.metrics.diverged.inc();
             error!(
-                instance = check_in.instance, collection = %point.collection, revision = point.revision,
+                instance = check_in.instance,
+                collection = %point.collection,
+                revision = point.revision,
                 "replica {} has diverged in {}: its digest is not the digest of the change log. It \
                  loads the collection again",
                 check_in.instance, point.collection,

@@ -72,7 +72,8 @@ async fn a_check_in_is_listed_before_its_row_is_written() {
     let (fleet, tasks) = Fleet::new(store.clone(), forget_after, None, Arc::default());
     // The task that writes rows does not run, so a row in the list can only come from memory.
     let never = CancellationToken::new();
-    let answering = tokio::spawn(tasks.check_ins.run(never));
+    let mut answering = JoinSet::new();
+    answering.spawn(tasks.check_ins.run(never));
     let body = json!({ "instance": "a", "bootId": "b", "intervalMs": 10_000, "collections": {} });
     fleet
         .check_in("a", body.to_string().as_bytes(), Caller::default())
@@ -81,5 +82,4 @@ async fn a_check_in_is_listed_before_its_row_is_written() {
     let list = fleet.list().await.expect("a list");
     assert_eq!(list.replicas[0].check_in.instance, "a");
     assert_eq!(store.replicas().await.expect("rows"), []);
-    answering.abort();
 }
