@@ -8,7 +8,7 @@
 //! curl http://127.0.0.1:8090/flags/dark-mode
 //! ```
 //!
-//! No sidecar and no broker: the publisher on the same machine posts its events to whoever checked
+//! No sidecar and no broker: the publisher on the same machine posts its events to replicas that checked
 //! in, so a change is here milliseconds after it was made. Behind a sidecar nothing in here is
 //! different.
 
@@ -64,7 +64,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(replica.run(server).await?)
 }
 
-/// Nothing is known before the first load, so nothing is said to be off.
+/// Nothing is known before the first load, so no flag is reported as off.
 async fn flag(
     id: web::Path<String>,
     flags: web::Data<Collection<Flag>>,

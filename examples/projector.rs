@@ -5,9 +5,9 @@
 //! PUBLISHER=http://127.0.0.1:8080 PROJECTION=flags.json target/debug/projector
 //! ```
 //!
-//! The handler is told everything first, then each change with the value before and after. When it
-//! fails, a full disk say, it is told everything again after a while. Changes come with the
-//! check-ins, as no way of events is set.
+//! The handler gets the whole collection first, then each change with the value before and after. When it
+//! fails, for example on a full disk, it gets the whole collection again later. Changes come by the
+//! live feed of the publisher.
 
 use std::{
     error::Error,
@@ -70,7 +70,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ["FeatureFlags"],
     )?;
     config.check_in = Duration::from_secs(1);
-    // One flow of events, in order: nobody else ever waits for this lock.
+    // One flow of events, in order: no other task waits for this lock.
     let projection = Arc::new(Mutex::new(Projection::default()));
     let replica = Builder::new(config)
         .handler("CountFeatureFlags", move |update: Update<Flag>| {

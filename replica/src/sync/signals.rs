@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use tokio::sync::Notify;
 
-/// Signals of the intake to the loop, and what the loop tells the intake of its waiting. A signal
+/// Signals of the intake to the loop, and whether the loop waits. A signal
 /// that is given twice before the loop looks counts once.
 #[derive(Debug, Default)]
 pub(crate) struct SyncSignals {
@@ -14,7 +14,7 @@ pub(crate) struct SyncSignals {
     check_in: Notify,
     /// An event counts in another history.
     other_epoch: Notify,
-    /// Changes come and events do not: whoever brings the events must connect again.
+    /// Changes come and events do not: the source of events must connect again.
     reconnect: Notify,
     /// No event has come since the replica started or a check-in was requested: what is missing is
     /// not on its way, and needs no grace.
@@ -39,7 +39,7 @@ impl SyncSignals {
         self.other_epoch.notify_one();
     }
 
-    /// Whoever brings the events must connect again.
+    /// The source of events must connect again.
     pub(crate) fn request_reconnect(&self) {
         self.reconnect.notify_one();
     }
