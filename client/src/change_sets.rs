@@ -15,7 +15,9 @@ impl Endpoint {
         &self,
         set: &ChangeSetRequest,
     ) -> Result<ChangeSetWritten, ClientError> {
-        let request = self.maintenance_request(Method::POST, "/v1/changes").json(set);
+        let request = self
+            .maintenance_request(Method::POST, "/v1/changes")
+            .json(set);
         self.json(self.send_maintenance(request).await?).await
     }
 }

@@ -243,7 +243,10 @@ impl Endpoint {
         let problem: Option<Problem> = serde_json::from_slice(&body).ok();
         let excerpt = match &problem {
             Some(_) => String::new(),
-            None => String::from_utf8_lossy(&body).chars().take(EXCERPT).collect(),
+            None => String::from_utf8_lossy(&body)
+                .chars()
+                .take(EXCERPT)
+                .collect(),
         };
         ClientError::Refused(Box::new(Refusal {
             publisher: self.name.clone(),

@@ -14,7 +14,9 @@ impl Endpoint {
         &self,
         request: &RestoreEpochRequest,
     ) -> Result<EpochDeclared, ClientError> {
-        let request = self.maintenance_request(Method::POST, "/v1/epoch").json(request);
+        let request = self
+            .maintenance_request(Method::POST, "/v1/epoch")
+            .json(request);
         self.json(self.send_maintenance(request).await?).await
     }
 }

@@ -79,11 +79,7 @@ impl fmt::Display for Refusal {
                 write!(f, ": {}", self.excerpt)
             };
         };
-        write!(
-            f,
-            "{} ({}): {}",
-            problem.title, self.status, problem.detail
-        )?;
+        write!(f, "{} ({}): {}", problem.title, self.status, problem.detail)?;
         let details = [
             ("at", &problem.pointer),
             ("in", &problem.field),

@@ -126,7 +126,8 @@ impl Waits {
     /// The next wait after an error: at least what the service asked for.
     pub fn after(&mut self, error: &ClientError) -> Duration {
         let asked = error.retry_after().unwrap_or_default();
-        self.next_wait().max(asked.min(self.policy.longest_retry_after))
+        self.next_wait()
+            .max(asked.min(self.policy.longest_retry_after))
     }
 
     /// Begins again with short waits: an attempt went well for a while.

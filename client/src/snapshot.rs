@@ -35,7 +35,10 @@ impl Endpoint {
         &self,
         collections: impl IntoIterator<Item = &'a CollectionName>,
     ) -> Result<SnapshotLines, ClientError> {
-        let names: Vec<&str> = collections.into_iter().map(CollectionName::as_str).collect();
+        let names: Vec<&str> = collections
+            .into_iter()
+            .map(CollectionName::as_str)
+            .collect();
         let path = if names.is_empty() {
             "/v1/snapshot".to_owned()
         } else {
@@ -69,8 +72,8 @@ impl SnapshotLines {
         let Some(line) = self.lines.next_line().await? else {
             return Ok(None);
         };
-        let parsed = SnapshotLine::parse(&line)
-            .map_err(|error| self.lines.endpoint().unusable(error))?;
+        let parsed =
+            SnapshotLine::parse(&line).map_err(|error| self.lines.endpoint().unusable(error))?;
         Ok(Some((parsed, line)))
     }
 

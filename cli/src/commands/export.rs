@@ -122,7 +122,9 @@ mod tests {
         }
         publisher.cut(Cut::Nothing);
         assert_eq!(
-            to_file(&publisher.endpoint(), &[], &path).await.expect("complete"),
+            to_file(&publisher.endpoint(), &[], &path)
+                .await
+                .expect("complete"),
             1
         );
         let lines = std::fs::read_to_string(&path).expect("the export");

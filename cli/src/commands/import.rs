@@ -133,12 +133,14 @@ async fn import(publisher: &Endpoint, file: &Path) -> anyhow::Result<Outcome> {
 
 /// A publisher that refuses one document gives a result for its line. Any other failure is an error
 /// that ends the import: the next write would fail in the same way.
-fn outcome_of(
-    written: Result<Written, ClientError>,
-) -> Result<Result<bool, String>, ClientError> {
+fn outcome_of(written: Result<Written, ClientError>) -> Result<Result<bool, String>, ClientError> {
     match written {
         Ok(_written) => Ok(Ok(true)),
-        Err(error) if error.status().is_some_and(|status| (400..500).contains(&status)) => {
+        Err(error)
+            if error
+                .status()
+                .is_some_and(|status| (400..500).contains(&status)) =>
+        {
             Ok(Err(error.to_string()))
         }
         Err(error) => Err(error),
@@ -190,9 +192,9 @@ impl Reading {
     /// Whether an export was read to its end line.
     fn finish(&self) -> anyhow::Result<()> {
         match self.ended {
-            None if self.is_export => {
-                Err(anyhow!("the file is an export that was cut off: its end line is missing"))
-            }
+            None if self.is_export => Err(anyhow!(
+                "the file is an export that was cut off: its end line is missing"
+            )),
             Some(count) if count != self.documents => Err(anyhow!(
                 "the file is a damaged export: {count} documents by its end line, {} found",
                 self.documents

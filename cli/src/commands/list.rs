@@ -96,9 +96,7 @@ mod tests {
             .await
             .expect("written");
         let rows = rows(&endpoint, &name).await.expect("a list");
-        let [row] = &rows[..] else {
-            panic!("{rows:?}")
-        };
+        let [row] = &rows[..] else { panic!("{rows:?}") };
         assert_eq!((row.id.as_str(), row.revision, row.size), ("a", 1, 7));
 
         for cut in [Cut::Connection, Cut::EndLine] {

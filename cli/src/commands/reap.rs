@@ -198,9 +198,8 @@ async fn remove(
                 Ok(GroupRemoval::Absent) => {}
                 Ok(GroupRemoval::Read) => {
                     judged.verdict = Verdict::Live;
-                    judged.reason = format!(
-                        "it was read from in {stream} just before its removal there"
-                    );
+                    judged.reason =
+                        format!("it was read from in {stream} just before its removal there");
                     break;
                 }
                 Err(error) => {

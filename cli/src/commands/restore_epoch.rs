@@ -91,7 +91,9 @@ mod tests {
     #[tokio::test]
     async fn a_publisher_declares_an_epoch_or_refuses() {
         let publisher = FakePublisher::start().await;
-        let declared = declare(&publisher.endpoint(), true).await.expect("declared");
+        let declared = declare(&publisher.endpoint(), true)
+            .await
+            .expect("declared");
         assert_eq!(declared.epoch.to_string(), "00000001-2");
         let refused = declare(&publisher.endpoint(), false)
             .await

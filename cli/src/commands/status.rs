@@ -182,9 +182,7 @@ impl Report {
     }
 
     fn heads(&self) -> &[Head] {
-        self.publisher
-            .answer()
-            .map_or(&[], |Heads { heads }| heads)
+        self.publisher.answer().map_or(&[], |Heads { heads }| heads)
     }
 }
 

@@ -110,7 +110,10 @@ impl Tail {
         let mut waits = RetryPolicy::FOLLOW.waits();
         loop {
             let began = Instant::now();
-            let lost = match service.live_feed(FeedStart::Position(&progress.position)).await {
+            let lost = match service
+                .live_feed(FeedStart::Position(&progress.position))
+                .await
+            {
                 Ok(feed) => {
                     self.read_feed(&service, feed, &mut progress, &lines)
                         .await?

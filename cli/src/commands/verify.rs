@@ -122,7 +122,8 @@ impl Selection {
                 .compared
                 .push(Replica::new(replica.base().to_owned(), replica));
         }
-        for ReplicaRecord { check_in, gone, .. } in list.into_iter().flat_map(|list| list.replicas) {
+        for ReplicaRecord { check_in, gone, .. } in list.into_iter().flat_map(|list| list.replicas)
+        {
             let CheckIn {
                 instance: replica,
                 base_url: url,

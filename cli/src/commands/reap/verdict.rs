@@ -109,10 +109,7 @@ pub(super) fn judge(first: &Observation, second: &Observation, rule: &Rule) -> V
 }
 
 /// How far a group has read, by stream.
-fn positions<'a>(
-    observation: &'a Observation,
-    name: &str,
-) -> Vec<(&'a CollectionName, &'a str)> {
+fn positions<'a>(observation: &'a Observation, name: &str) -> Vec<(&'a CollectionName, &'a str)> {
     let streams = observation.groups.get(name).into_iter().flatten();
     streams
         .map(|(stream, group)| (stream, group.last_delivered.as_str()))

@@ -133,10 +133,7 @@ impl Report {
 async fn check(publisher: &Endpoint, contracts: &[Contract]) -> anyhow::Result<Report> {
     let mut report = Report::default();
     let heads = publisher.heads().await?;
-    let served: Vec<_> = heads
-        .into_iter()
-        .map(|head| head.collection)
-        .collect();
+    let served: Vec<_> = heads.into_iter().map(|head| head.collection).collect();
     let mut validators = BTreeMap::new();
     for contract in contracts {
         if served.contains(&contract.collection) {
@@ -232,7 +229,9 @@ mod tests {
         }
         let contracts = source::folder(folder.path()).expect("schemas");
 
-        let report = check(&publisher.endpoint(), &contracts).await.expect("checked");
+        let report = check(&publisher.endpoint(), &contracts)
+            .await
+            .expect("checked");
         assert_eq!(
             (report.checked, report.refused, report.unknown.len()),
             (2, 1, 1)

@@ -15,7 +15,6 @@ use contract::CollectionName;
 use jsonschema::Validator;
 use serde_json::Value;
 
-
 pub(super) const SCHEMA: &str = ".schema.json";
 pub(super) const SAMPLE: &str = ".sample.json";
 

@@ -122,9 +122,7 @@ impl Replica {
             }
         };
         let collections = status.collections.iter().map(|row| {
-            let head = heads
-                .iter()
-                .find(|head| head.collection == row.collection);
+            let head = heads.iter().find(|head| head.collection == row.collection);
             Collection {
                 name: row.collection.clone(),
                 state: row.state,

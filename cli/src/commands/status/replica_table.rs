@@ -47,14 +47,8 @@ impl Report {
 
     /// One row per replica.
     pub(super) fn replica_table(&self) -> Table {
-        let mut table = output::wrapping_table([
-            "replica",
-            "state",
-            "lag",
-            "events",
-            "last seen",
-            "reason",
-        ]);
+        let mut table =
+            output::wrapping_table(["replica", "state", "lag", "events", "last seen", "reason"]);
         for replica in self.replica_rows() {
             table.add_row(row(&replica));
         }

@@ -128,7 +128,8 @@ mod tests {
             .await
             .expect_err("refused");
         assert!(
-            format!("{error:#}").starts_with("B.sample.json: The schema of the collection refuses the document"),
+            format!("{error:#}")
+                .starts_with("B.sample.json: The schema of the collection refuses the document"),
             "{error:#}"
         );
         assert_eq!(publisher.documents(), 0);

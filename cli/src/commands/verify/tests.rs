@@ -48,7 +48,11 @@ async fn verified(
 }
 
 /// The one collection of the one replica, as JSON, after a short wait.
-async fn against(publisher: &FakePublisher, replica: &FakePublisher, wait: Duration) -> (Value, Vec<String>) {
+async fn against(
+    publisher: &FakePublisher,
+    replica: &FakePublisher,
+    wait: Duration,
+) -> (Value, Vec<String>) {
     let report = verified(
         publisher,
         vec![record("one", Some(replica.url()), 0)],

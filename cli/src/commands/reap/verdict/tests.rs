@@ -195,7 +195,10 @@ fn all_streams_of_a_sidecar_are_judged_together() {
 #[test]
 fn no_group_is_gone_when_no_replica_is_live() {
     for replicas in [&[][..], &["-pod-0"]] {
-        let found = verdicts(&observation(&[("A", group(UUID, Some(600), Some(600)))], replicas));
+        let found = verdicts(&observation(
+            &[("A", group(UUID, Some(600), Some(600)))],
+            replicas,
+        ));
         assert_eq!(found, [Verdict::Unsure], "{replicas:?}");
     }
 }
@@ -238,7 +241,11 @@ fn a_group_that_changes_between_the_observations_is_not_gone() {
     };
     let checked_in = observation(&[own.clone(), ("A", dead())], &["own", UUID]);
     let subscribed = observation(&[own.clone(), ("A", dead()), ("B", dead())], &["own"]);
-    for second in [observation(&[own, ("A", read)], &["own"]), checked_in, subscribed] {
+    for second in [
+        observation(&[own, ("A", read)], &["own"]),
+        checked_in,
+        subscribed,
+    ] {
         for (one, other) in [(&first, &second), (&second, &first)] {
             let judged = judge(one, other, &rule()).remove(0);
             assert_eq!(
