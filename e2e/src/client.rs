@@ -1,17 +1,20 @@
-//! A client of the HTTP API, for tests: sends exactly what it is told and gives back all of the
-//! answer.
+//! A client of the HTTP API for tests, over the crate `client`: it sends exactly what a test gives, and
+//! returns the complete answer whatever its status.
 
 use anyhow::{Context, ensure};
+use client::{Endpoint, Timeouts};
 use contract::{Head, Heads};
-use reqwest::{Client, Method, header::HeaderMap};
+use reqwest::{Method, header::HeaderMap};
 use serde_json::Value;
 
 /// The API of one service.
 #[derive(Debug, Clone)]
 pub struct Api {
-    client: Client,
-    base: String,
+    endpoint: Endpoint,
 }
+
+/// Longest answer to a test, in bytes.
+const MAX_ANSWER: usize = 1 << 30;
 
 /// An answer, read to its end.
 #[derive(Debug, Clone)]
@@ -59,12 +62,9 @@ impl Answer {
 impl Api {
     /// The API at a base URL.
     pub fn new(base: String) -> Self {
+        let base = base.parse().expect("the base URL of a service");
         Self {
-            client: Client::builder()
-                .no_proxy()
-                .build()
-                .expect("a client without TLS"),
-            base,
+            endpoint: Endpoint::new(&base, Timeouts::TEST).expect("an HTTP client"),
         }
     }
 
@@ -79,20 +79,14 @@ impl Api {
         headers: &[(&str, &str)],
         body: impl Into<Vec<u8>>,
     ) -> anyhow::Result<Answer> {
-        let mut request = self.client.request(method, format!("{}{path}", self.base));
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let body = body.into();
-        if !body.is_empty() {
-            request = request.body(body);
-        }
-        let answer = request.send().await?;
-        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        let answer = self
+            .endpoint
+            .exchange(method, path, headers, body.into(), MAX_ANSWER)
+            .await?;
         Ok(Answer {
-            status,
-            headers,
-            body: answer.text().await?,
+            status: answer.status,
+            headers: answer.headers,
+            body: String::from_utf8_lossy(&answer.body).into_owned(),
         })
     }
 
@@ -117,15 +111,10 @@ impl Api {
     /// # Errors
     /// When there is no answer.
     pub async fn begin(&self, path: &str) -> anyhow::Result<reqwest::Response> {
-        Ok(self
-            .client
-            .get(format!("{}{path}", self.base))
-            .send()
-            .await?
-            .error_for_status()?)
+        Ok(self.endpoint.get(path).await?)
     }
 
-    /// The status that a GET is answered with.
+    /// The status of the answer to a GET.
     ///
     /// # Errors
     /// When there is no answer.

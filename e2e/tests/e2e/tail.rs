@@ -166,7 +166,7 @@ async fn no_change_is_lost_or_shown_twice() -> Outcome {
         items.len()
     );
     ensure!(
-        shown.contains("is away, trying again") && shown.contains("it goes on"),
+        shown.contains("trying again") && shown.contains("connected again"),
         "{shown}"
     );
     tail.interrupt().await
