@@ -37,7 +37,7 @@ pub(crate) const NEVER: Duration = Duration::from_secs(3_600);
 
 /// A publisher and two replicas.
 #[derive(Debug)]
-pub(crate) struct Duo {
+pub(crate) struct Pair {
     /// Where changes are published.
     pub(crate) changes: Changes,
     /// The replicas.
@@ -56,7 +56,7 @@ pub(crate) struct Duo {
     _folder: tempfile::TempDir,
 }
 
-impl Duo {
+impl Pair {
     /// Everything up, loaded and listening, with one document.
     pub(crate) async fn start(transport: Transport) -> anyhow::Result<Self> {
         let (folder, listen, ports) = (folder()?, free_port()?, [free_port()?, free_port()?]);
@@ -157,7 +157,7 @@ impl Duo {
             .await?;
         }
         let moved = [replicas[0].moved(), replicas[1].moved()];
-        let mut duo = Self {
+        let mut pair = Self {
             changes,
             replicas,
             moved,
@@ -172,13 +172,13 @@ impl Duo {
             _redis: redis,
             _folder: folder,
         };
-        duo.changes
+        pair.changes
             .unit(contract::Context::default())
             .publish(Change::create(FREE, "n-0", &document(0))?)
             .await?;
-        duo.once().await?;
-        duo.early = 0;
-        Ok(duo)
+        pair.once().await?;
+        pair.early = 0;
+        Ok(pair)
     }
 
     /// Ends in order. Who drops it instead leaves threads of the publisher behind.
@@ -229,7 +229,7 @@ impl Duo {
     }
 }
 
-impl Way for Duo {
+impl Way for Pair {
     /// From the return of the commit until both replicas show it; no time at all where they were
     /// faster than that return.
     async fn once(&mut self) -> anyhow::Result<Duration> {
