@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use contract::set::{ChangeRequest, ChangeSetRequest, ChangeSetWritten, RequestOperation};
+use contract::{
+    Problem, ProblemKind,
+    set::{ChangeRequest, ChangeSetRequest, ChangeSetWritten, RequestOperation},
+};
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -29,10 +32,7 @@ const TIMEOUT: Duration = Duration::from_secs(8);
 /// Media type of RFC 7396.
 const MERGE_PATCH: &str = "application/merge-patch+json";
 /// Problems that say for certain that nothing was written.
-const NOTHING_WRITTEN: [&str; 2] = [
-    "urn:confcast:problem:not-committed",
-    "urn:confcast:problem:busy",
-];
+const NOTHING_WRITTEN: [ProblemKind; 2] = [ProblemKind::NotCommitted, ProblemKind::Busy];
 
 /// State that all clients share.
 #[derive(Debug)]
@@ -319,16 +319,11 @@ fn any(random: &mut Random) -> DocumentKey {
 }
 
 fn outcome(answer: &Answer) -> Outcome {
-    let problem = || {
-        answer
-            .json()
-            .ok()
-            .and_then(|body| Some(body["type"].as_str()?.to_owned()))
-    };
+    let problem = serde_json::from_str::<Problem>(&answer.body);
     match answer.status {
         200..300 => Outcome::Acked,
         400..500 => Outcome::Refused,
-        _ if problem().is_some_and(|problem| NOTHING_WRITTEN.contains(&problem.as_str())) => {
+        _ if problem.is_ok_and(|problem| NOTHING_WRITTEN.contains(&problem.kind)) => {
             Outcome::Refused
         }
         _ => Outcome::Unknown,
