@@ -12,9 +12,9 @@ use tokio::sync::mpsc;
 
 use crate::{
     Bench,
-    duo::Duo,
     figures::{Comparison, Durations, Row, Target, Unit},
     floor::{channel::Channel, posts::Posts, sidecars::Sidecars},
+    pair::Pair,
     way::{Way, on_a_worker},
 };
 
@@ -87,8 +87,10 @@ async fn hand_overs(times: usize, rested: bool) -> anyhow::Result<Durations> {
 }
 
 async fn dapr(bench: &Bench) -> anyhow::Result<Vec<Row>> {
-    let ((mut one, mut two), mut duo) =
-        (Sidecars::start().await?, Duo::start(Transport::Dapr).await?);
+    let ((mut one, mut two), mut replica_pair) = (
+        Sidecars::start().await?,
+        Pair::start(Transport::Dapr).await?,
+    );
     let (mut pair, mut both) = (Vec::new(), Vec::new());
     for round in 0..bench.rounds {
         bench.say(&format!("events by DAPR, round {}", round + 1));
@@ -96,18 +98,18 @@ async fn dapr(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         // Ours is next to both floors, whichever goes first.
         if round % 2 == 0 {
             (one, beside_one) = sample(bench, one).await?;
-            (duo, ours) = sample(bench, duo).await?;
+            (replica_pair, ours) = sample(bench, replica_pair).await?;
             (two, beside_two) = sample(bench, two).await?;
         } else {
             (two, beside_two) = sample(bench, two).await?;
-            (duo, ours) = sample(bench, duo).await?;
+            (replica_pair, ours) = sample(bench, replica_pair).await?;
             (one, beside_one) = sample(bench, one).await?;
         }
         pair.push((ours, beside_one));
         both.push((ours, beside_two));
     }
-    let name = named("commit to two replicas by DAPR", &duo, bench);
-    duo.end().await?;
+    let name = named("commit to two replicas by DAPR", &replica_pair, bench);
+    replica_pair.end().await?;
     let targets = [Some(Target::AtMost(1.25)), Some(Target::AtMost(2.0))];
     let rows = rows(1, &name, "bare sidecar pair", targets, &pair);
     // How much of the ratio is that we wait for two, because that is what the system is there for.
@@ -129,7 +131,7 @@ async fn direct<F: Way>(
     transport: Transport,
     mut floor: F,
 ) -> anyhow::Result<Vec<Row>> {
-    let mut duo = Duo::start(transport).await?;
+    let mut replica_pair = Pair::start(transport).await?;
     let (name, beside) = match transport {
         Transport::Local => ("commit to two replicas by LOCAL", "bare POST to two"),
         _ => (
@@ -143,15 +145,15 @@ async fn direct<F: Way>(
         let (ours, floors);
         if round % 2 == 0 {
             (floor, floors) = sample(bench, floor).await?;
-            (duo, ours) = sample(bench, duo).await?;
+            (replica_pair, ours) = sample(bench, replica_pair).await?;
         } else {
-            (duo, ours) = sample(bench, duo).await?;
+            (replica_pair, ours) = sample(bench, replica_pair).await?;
             (floor, floors) = sample(bench, floor).await?;
         }
         taken.push((ours, floors));
     }
-    let name = named(name, &duo, bench);
-    duo.end().await?;
+    let name = named(name, &replica_pair, bench);
+    replica_pair.end().await?;
     Ok(rows(
         2,
         &name,
@@ -200,9 +202,9 @@ fn rows(
 }
 
 /// Says so where replicas were faster than the return of the commit: those count as no time at all.
-fn named(name: &str, duo: &Duo, bench: &Bench) -> String {
+fn named(name: &str, replica_pair: &Pair, bench: &Bench) -> String {
     let writes = bench.rounds * (bench.sized(WRITES) + bench.sized(WARM_UP));
-    match duo.early * 100 / writes.max(1) {
+    match replica_pair.early * 100 / writes.max(1) {
         0 => name.to_owned(),
         percent => format!("{name} ({percent} % before the commit returned)"),
     }

@@ -16,11 +16,10 @@ use publisher::{
 use reqwest::Method;
 
 use crate::{
-    Bench,
+    Bench, documents,
     figures::{Comparison, Row, Target, Unit},
     floor::{constant, node, server::Server},
     generator::{self, CONNECTIONS, Order, Processors, Requests, Run},
-    stock,
 };
 
 /// Documents, which are updated in turn.
@@ -35,7 +34,7 @@ const WARM_UP: usize = 5_000;
 const LINES: usize = 100;
 
 pub(crate) async fn measure(number: u8, bench: &Bench) -> anyhow::Result<Vec<Row>> {
-    let (mut publisher, head) = stock::filled(DOCUMENTS, BYTES).await?;
+    let (mut publisher, head) = documents::filled(DOCUMENTS, BYTES).await?;
     publisher.stop().await?;
     let warm_up = bench.sized(WARM_UP);
     bench.say("writing the events down");
@@ -90,7 +89,7 @@ async fn of_ours(
     processors: Processors,
 ) -> anyhow::Result<Run> {
     publisher.start().await?;
-    let mut subscriber = stock::subscriber(publisher)?;
+    let mut subscriber = documents::subscriber(publisher)?;
     subscriber.start().await?;
     publisher.stop().await?;
     let api = subscriber.api();
@@ -166,7 +165,7 @@ impl Events {
         let settings = Settings::read(&["--collections", head.collection.as_str()])?;
         let envelopes = envelopes(&settings.events.context("events are off")?);
         let body = |number| {
-            envelopes.for_subscriber(&stock::update(head, number, number % DOCUMENTS, BYTES)?)
+            envelopes.for_subscriber(&documents::update(head, number, number % DOCUMENTS, BYTES)?)
         };
         Ok(Self {
             first: (0..first).map(body).collect::<anyhow::Result<_>>()?,

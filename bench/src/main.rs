@@ -7,7 +7,7 @@
 //! only a whole run says anything. `OUT` is the folder of what it writes, instead of `target/
 //! bench`.
 
-mod duo;
+mod documents;
 mod events;
 mod figures;
 mod fill;
@@ -17,10 +17,10 @@ mod http;
 mod intake;
 mod loads;
 mod memory;
+mod pair;
 mod reads;
 mod replicas;
 mod report;
-mod stock;
 mod sustained;
 mod throughput;
 mod values;

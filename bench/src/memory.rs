@@ -15,9 +15,8 @@ use e2e::testbed::{
 };
 
 use crate::{
-    Bench,
+    Bench, documents,
     figures::{Comparison, Row, Target, Unit},
-    stock,
 };
 
 /// Documents.
@@ -38,7 +37,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let alone = |ours| Comparison::alone(10, Unit::Bytes, ours);
     let mut idle = alone("resident, one empty collection").must(Target::AtMost(IDLE));
     let mut shares = alone("the same, its share of what is shared (PSS)");
-    let mut publisher = stock::publisher()?;
+    let mut publisher = documents::publisher()?;
     publisher.start().await?;
     for _round in 0..rounds {
         let mut subscriber = started(&publisher).await?;
@@ -50,7 +49,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
 
     let documents = bench.sized(DOCUMENTS);
     bench.say("filling a publisher");
-    let (publisher, _head) = stock::filled(documents, BYTES).await?;
+    let (publisher, _head) = documents::filled(documents, BYTES).await?;
     let payload = (documents * BYTES) as f64;
     let held = |ours: &str| Comparison::new(10, Unit::Bytes, ours, "their values alone");
     let mut loaded = held("resident, 100,000 documents of 1 KiB").must(Target::AtMost(1.6));
@@ -62,8 +61,8 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         loaded.round(kibibytes(&status, "VmRSS:")?, payload);
         let updates = 0..bench.sized(UPDATES).min(documents);
         // Each round's are new ones: what is as it was is no change.
-        let config = |number| stock::config(number + round, BYTES);
-        stock::write(&publisher.api(), "Update", updates, config).await?;
+        let config = |number| documents::config(number + round, BYTES);
+        documents::write(&publisher.api(), "Update", updates, config).await?;
         until_same(&publisher, &subscriber).await?;
         updated.round(kibibytes(&status, "VmRSS:")?, payload);
     }
@@ -76,7 +75,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
 /// A subscriber that holds what its publisher holds.
 async fn started(publisher: &Service) -> anyhow::Result<Service> {
     let mut subscriber =
-        stock::subscriber(publisher)?.with("AURA_CONFIGURATION_EVENTS_MANAGER", "FEED");
+        documents::subscriber(publisher)?.with("AURA_CONFIGURATION_EVENTS_MANAGER", "FEED");
     subscriber.launch()?;
     let api = subscriber.api();
     eventually("it listens", async || api.status_of("/healthz").await).await?;

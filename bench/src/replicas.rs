@@ -47,10 +47,10 @@ pub(crate) use self::publisher::run as run_publisher;
 use self::{publisher::Served, tally::Tally};
 use crate::{
     Bench,
-    duo::{by_channel, replica},
     figures::Spread,
     floor::payload::document,
     http::Http,
+    pair::{by_channel, replica},
     report::Curve,
 };
 

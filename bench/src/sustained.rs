@@ -21,9 +21,9 @@ use tokio::time::timeout;
 
 use crate::{
     Bench,
-    duo::Duo,
     figures::{Comparison, Row, Spread, Target, Unit},
     floor::{payload::document, sidecars::Sidecars},
+    pair::Pair,
     way::{TIMEOUT, on_a_worker},
 };
 
@@ -44,25 +44,27 @@ struct Flood {
 
 /// Measure 14.
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
-    let ((mut one, mut two), mut duo) =
-        (Sidecars::start().await?, Duo::start(Transport::Dapr).await?);
+    let ((mut one, mut two), mut replica_pair) = (
+        Sidecars::start().await?,
+        Pair::start(Transport::Dapr).await?,
+    );
     let (lasting, mut taken) = (bench.lasting(LASTING), Vec::new());
     // Connections, pools and the writers' documents.
     let warm_up = lasting / 5;
     (one, _) = on_a_worker(one.flood(WRITERS, AHEAD, warm_up)).await?;
     (two, _) = on_a_worker(two.flood(WRITERS, AHEAD, warm_up)).await?;
-    (duo, _) = on_a_worker(flood(duo, AHEAD, warm_up)).await?;
+    (replica_pair, _) = on_a_worker(flood(replica_pair, AHEAD, warm_up)).await?;
     for round in 0..bench.rounds {
         bench.say(&format!("sustained by DAPR, round {}", round + 1));
         let (ours, pair, both);
         // Ours is next to both floors, whichever goes first.
         if round % 2 == 0 {
             (one, pair) = on_a_worker(one.flood(WRITERS, AHEAD, lasting)).await?;
-            (duo, ours) = on_a_worker(flood(duo, AHEAD, lasting)).await?;
+            (replica_pair, ours) = on_a_worker(flood(replica_pair, AHEAD, lasting)).await?;
             (two, both) = on_a_worker(two.flood(WRITERS, AHEAD, lasting)).await?;
         } else {
             (two, both) = on_a_worker(two.flood(WRITERS, AHEAD, lasting)).await?;
-            (duo, ours) = on_a_worker(flood(duo, AHEAD, lasting)).await?;
+            (replica_pair, ours) = on_a_worker(flood(replica_pair, AHEAD, lasting)).await?;
             (one, pair) = on_a_worker(one.flood(WRITERS, AHEAD, lasting)).await?;
         }
         taken.push((ours, pair, both));
@@ -87,9 +89,9 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     }
     // Once, and last: what it leaves to be sent would disturb whatever comes after it.
     let (one, beside) = on_a_worker(one.flood(WRITERS, AHEAD, lasting)).await?;
-    let (duo, ours) = on_a_worker(flood(duo, u64::MAX, lasting)).await?;
+    let (replica_pair, ours) = on_a_worker(flood(replica_pair, u64::MAX, lasting)).await?;
     drop((one, two));
-    duo.end().await?;
+    replica_pair.end().await?;
     let name = format!(
         "the same with writers that wait for no replica ({:.0} % came by events)",
         ours.by_events
@@ -103,34 +105,41 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
 }
 
 /// Writes for so long, and waits until both replicas hold all of it.
-async fn flood(mut duo: Duo, ahead: u64, lasting: Duration) -> anyhow::Result<(Duo, Flood)> {
-    let (before, newest, began) = (arrivals(&duo), AtomicU64::new(0), Instant::now());
-    let writers = (0..WRITERS)
-        .map(|writer| write(&duo, writer, ahead, &newest, || began.elapsed() < lasting));
+async fn flood(
+    mut replica_pair: Pair,
+    ahead: u64,
+    lasting: Duration,
+) -> anyhow::Result<(Pair, Flood)> {
+    let (before, newest, began) = (arrivals(&replica_pair), AtomicU64::new(0), Instant::now());
+    let writers = (0..WRITERS).map(|writer| {
+        write(&replica_pair, writer, ahead, &newest, || {
+            began.elapsed() < lasting
+        })
+    });
     let mut writing: FuturesUnordered<_> = writers.collect();
     let mut written = 0;
     while let Some(writer) = writing.next().await {
         written += writer?;
     }
     drop(writing);
-    let all = duo.until_all(newest.into_inner());
+    let all = replica_pair.until_all(newest.into_inner());
     timeout(TIMEOUT, all)
         .await
         .context("the replicas do not hold all of it")??;
     let took = began.elapsed();
-    let after = arrivals(&duo);
+    let after = arrivals(&replica_pair);
     let [events, healed] = [after[0] - before[0], after[1] - before[1]];
     #[expect(clippy::cast_precision_loss, reason = "counts of writes")]
     let flood = Flood {
         rate: written as f64 / took.as_secs_f64(),
         by_events: events as f64 * 100.0 / (events + healed).max(1) as f64,
     };
-    Ok((duo, flood))
+    Ok((replica_pair, flood))
 }
 
 /// One writer with a document of its own, one write after the other; how many it wrote.
 async fn write(
-    duo: &Duo,
+    replica_pair: &Pair,
     writer: usize,
     ahead: u64,
     newest: &AtomicU64,
@@ -138,7 +147,7 @@ async fn write(
 ) -> anyhow::Result<u64> {
     let (id, mut moved, mut written) = (
         format!("w-{writer}"),
-        duo.replicas.each_ref().map(Replica::feed_changed),
+        replica_pair.replicas.each_ref().map(Replica::feed_changed),
         0,
     );
     while goes_on() {
@@ -148,20 +157,20 @@ async fn write(
             &id,
             &document(u64::try_from(Utc::now().timestamp_micros())?),
         )?;
-        let change = if written > 0 || duo.has(&id.parse()?) {
+        let change = if written > 0 || replica_pair.has(&id.parse()?) {
             change
         } else {
             change.expecting(0)
         };
-        let done = duo
+        let done = replica_pair
             .changes
             .unit(contract::Context::default())
             .publish(change)
             .await?;
         newest.fetch_max(done.revision, Relaxed);
         written += 1;
-        for (replica, moved) in duo.replicas.iter().zip(&mut moved) {
-            while duo.watermark(replica).saturating_add(ahead) < done.revision {
+        for (replica, moved) in replica_pair.replicas.iter().zip(&mut moved) {
+            while replica_pair.watermark(replica).saturating_add(ahead) < done.revision {
                 timeout(TIMEOUT, moved.changed())
                     .await
                     .context("the replicas do not follow")??;
@@ -172,8 +181,8 @@ async fn write(
 }
 
 /// How many changes came to the replicas first by an event, and first by the feed.
-fn arrivals(duo: &Duo) -> [u64; 2] {
-    let status = duo.replicas.each_ref().map(Replica::status);
+fn arrivals(replica_pair: &Pair) -> [u64; 2] {
+    let status = replica_pair.replicas.each_ref().map(Replica::status);
     let by_event = status
         .iter()
         .map(|status| status.events.applied + status.events.superseded)

@@ -7,11 +7,10 @@
 use e2e::{client::document_path, testbed::FREE};
 
 use crate::{
-    Bench,
+    Bench, documents,
     figures::{Comparison, Row, Target, Unit},
     floor::constant,
     generator::{self, Order, Processors, Requests},
-    stock,
 };
 
 /// Documents that are asked for, in no order.
@@ -22,21 +21,21 @@ const BYTES: usize = 300;
 const REQUESTS: usize = 10_000;
 
 pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
-    let (mut publisher, _head) = stock::filled(DOCUMENTS, BYTES).await?;
-    let mut subscriber = stock::subscriber(&publisher)?;
+    let (mut publisher, _head) = documents::filled(DOCUMENTS, BYTES).await?;
+    let mut subscriber = documents::subscriber(&publisher)?;
     subscriber.start().await?;
     publisher.stop().await?;
     let answer = subscriber
         .api()
-        .document(FREE, &stock::id(0))
+        .document(FREE, &documents::id(0))
         .await?
         .expect(200)?
         .body;
     let constant = constant::start(&answer).await?;
 
-    let places = stock::places(DOCUMENTS, REQUESTS);
+    let places = documents::places(DOCUMENTS, REQUESTS);
     let requests = Requests::write(places.map(|place| {
-        let path = document_path(FREE, &stock::id(place));
+        let path = document_path(FREE, &documents::id(place));
         Ok(format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: */*\r\n\r\n").into_bytes())
     }))?;
     let ours = (subscriber.url(), subscriber.process()?.id());

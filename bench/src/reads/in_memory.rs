@@ -22,9 +22,8 @@ use serde::Deserialize;
 
 use super::writer::{Does, Writer};
 use crate::{
-    Bench,
+    Bench, documents,
     figures::{Comparison, Row, Target, Unit},
-    stock,
 };
 
 /// Documents.
@@ -74,7 +73,7 @@ struct Single {
 pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let documents = bench.sized(DOCUMENTS);
     bench.say("filling a publisher");
-    let (mut publisher, head) = stock::filled(documents, BYTES).await?;
+    let (mut publisher, head) = documents::filled(documents, BYTES).await?;
     let config = Config::new("bench", [publisher.url()], [FREE])?;
     // It hears what the writer says, and does not ask a publisher that knows nothing of that.
     let config = Config {
@@ -199,15 +198,16 @@ impl Reader {
     fn new(bench: &Bench, replica: Replica, documents: usize) -> anyhow::Result<Self> {
         let small = |number| {
             anyhow::Ok((
-                stock::id(number),
-                serde_json::from_str(&stock::config(number, BYTES))?,
+                documents::id(number),
+                serde_json::from_str(&documents::config(number, BYTES))?,
             ))
         };
         let map = (0..documents).map(small).collect::<Result<_, _>>()?;
-        let order = stock::places(documents, bench.sized(GETS))
-            .map(stock::id)
+        let order = documents::places(documents, bench.sized(GETS))
+            .map(documents::id)
             .collect();
-        let raw = stock::places(documents, bench.sized(RAW)).map(|place| stock::id(place).parse());
+        let raw = documents::places(documents, bench.sized(RAW))
+            .map(|place| documents::id(place).parse());
         Ok(Self {
             collection: replica.collection::<Small>(FREE)?,
             replica,
@@ -220,7 +220,7 @@ impl Reader {
     }
 
     fn ids(&self) -> impl ExactSizeIterator<Item = &str> + Clone {
-        let length = stock::id(0).len();
+        let length = documents::id(0).len();
         let id = move |index: usize| {
             self.order
                 .get(index * length..(index + 1) * length)

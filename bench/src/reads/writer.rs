@@ -14,7 +14,7 @@ use contract::{EventData, Head};
 use replica::{EventOutcome, Replica};
 use tokio::{sync::watch, task::yield_now};
 
-use crate::stock;
+use crate::documents;
 
 /// Changes that are made ready. Only their revisions are new when they come again.
 const READY: usize = 10_000;
@@ -57,11 +57,11 @@ impl Writer {
     ) -> anyhow::Result<Self> {
         let event = |(number, place)| {
             anyhow::Ok(EventData::new(
-                &stock::update(head, number, place, bytes)?,
+                &documents::update(head, number, place, bytes)?,
                 DATA_LIMIT,
             ))
         };
-        let ready = stock::places(documents, READY)
+        let ready = documents::places(documents, READY)
             .enumerate()
             .map(event)
             .collect::<Result<Vec<_>, _>>()?;

@@ -23,7 +23,7 @@ use reqwest::{Client, Method, RequestBuilder};
 use tokio::net::TcpSocket;
 
 use super::publisher::subscriber;
-use crate::duo::NEVER;
+use crate::pair::NEVER;
 
 /// Routes are tried one after the other, so they are a tree of this many branches.
 const BRANCHES: usize = 100;

@@ -1,4 +1,4 @@
-module confcast/e2e/parts/daprd
+module confcast/e2e/dependencies/daprd
 
 go 1.22.6
 

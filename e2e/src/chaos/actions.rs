@@ -1,7 +1,7 @@
-//! What was done to processes of ours beside killing them, and what came of it: orderly ends and
-//! spoilt files.
+//! What the nemesis did to processes besides killing them, and the result: orderly stops and
+//! damaged files.
 //!
-//! The nemesis notes it; the judge and the report read it.
+//! The nemesis writes it; the validators and the report read it.
 
 use std::{fs, os::unix::process::ExitStatusExt, path::Path, process::ExitStatus, time::Duration};
 
@@ -11,44 +11,42 @@ use serde::Serialize;
 use super::record::Millis;
 use crate::testbed::process::Process;
 
-/// A supervisor gives its tasks 10 s, whatever they wait for.
+/// A supervisor gives its tasks 10 s.
 const ORDERLY: Duration = Duration::from_secs(12);
-/// What a publisher or a subscriber says when it answers, and from when on it knows what a signal
-/// means.
+/// Log texts from which on a publisher or a subscriber handles signals.
 const UP: [&str; 2] = ["the publisher is up", " listens on "];
-/// The file that replicas keep.
+/// The file with the last known good values of a replica.
 const KEPT: &str = "last-known-good";
 
-/// What was done.
+/// The actions so far.
 #[derive(Debug, Default)]
 pub struct Actions {
-    /// The orderly ends that were asked for.
+    /// Orderly stops.
     pub stops: Vec<Stop>,
     /// Files with last known good values that were truncated or garbled.
     pub spoilt: usize,
-    /// Lives with a shifted wall clock.
+    /// Runs with a shifted wall clock.
     pub shifted: usize,
 }
 
-/// An orderly end that was asked for.
+/// One orderly stop.
 #[derive(Debug, Clone, Serialize)]
 pub struct Stop {
-    /// Who was asked.
+    /// Name of the component.
     pub who: String,
-    /// When.
+    /// Time of the signal.
     pub asked: Millis,
-    /// How long it took.
+    /// Time until the process ended.
     pub took: Duration,
-    /// What was not orderly.
+    /// What was wrong with the stop, if anything.
     pub wrong: Option<String>,
 }
 
-/// Asks for an orderly end and waits for it; one that does not come is made an end. What was not
-/// orderly.
+/// Sends SIGTERM and waits for the end; a process that does not end in time is killed. Returns what
+/// was wrong with the stop, if anything.
 ///
-/// Database, broker and links may be away or silent meanwhile: a service that cannot be stopped
-/// just then is what operators meet first. Nobody freezes the process itself, whoever asks holds
-/// it.
+/// Database, broker and links may be unavailable meanwhile: a service must stop then too. The
+/// process itself is not frozen, because the caller holds its lock.
 ///
 /// # Errors
 /// When there is no process.
@@ -65,15 +63,15 @@ pub async fn stop(process: &mut Process) -> anyhow::Result<Option<String>> {
     }
 }
 
-/// What is wrong with such an end of a service that was up or was not.
+/// What is wrong with the exit status of a service that did, or did not, handle signals already.
 fn wrong(status: ExitStatus, up: bool) -> Option<String> {
-    // It came before anybody listened for it; there was nothing yet to put in order.
+    // The signal came before its handler was installed. There was nothing to finish yet.
     let early = !up && status.signal() == Some(Signal::SIGTERM as i32);
     (!status.success() && !early).then(|| format!("asked to stop, it ended with {status}"))
 }
 
-/// Truncates or garbles every file of a folder, if there is one. Whether what a replica would start
-/// from is among them.
+/// Truncates or garbles every file of a folder, if the folder exists. Returns whether the file that
+/// a replica starts from is among them.
 ///
 /// # Errors
 /// When a file cannot be read or written.
@@ -104,8 +102,7 @@ pub fn spoil(folder: &Path, salt: u64) -> anyhow::Result<bool> {
     Ok(spoilt)
 }
 
-/// How often a replica said that it starts from its disk, and how often that what lay there was
-/// damaged.
+/// From a replica's log: the number of starts from disk, and the number of damaged files found.
 pub fn starts(output: &str) -> (usize, usize) {
     let count = |what: &str| output.lines().filter(|line| line.contains(what)).count();
     (

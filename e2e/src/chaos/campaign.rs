@@ -1,7 +1,7 @@
-//! A campaign: rounds of faults under load, and after each round silence, repair, and the judge.
+//! A campaign: rounds of faults under load. After each round writes pause, everything is repaired,
+//! and the validators run.
 //!
-//! It ends at the first round in which a promise was broken, with everything that is needed to
-//! understand it.
+//! It ends at the first round in which a promise was broken, and keeps the logs that explain it.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -30,42 +30,42 @@ use super::{
 };
 use crate::testbed::{Transport, wait::within};
 
-/// Faults between two silences.
+/// Faults between two pauses.
 const ROUND: usize = 20;
 /// How long replicas may take to equal the publisher after the last fault.
 const CONVERGES: Duration = Duration::from_secs(15);
-/// How long requests and the machine may take on their way.
+/// Tolerance for the time that requests take.
 const SLACK: Millis = 500;
-/// What a fault takes on two cores, silences included: measured.
+/// Average time per fault on two cores, pauses included; measured.
 const FAULT: Duration = Duration::from_millis(1_100);
-/// However many faults: no round begins after that.
+/// No round begins after this time.
 const LONGEST: Duration = Duration::from_secs(24 * 60);
 
-/// What to do.
+/// Options of a campaign.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How many faults.
+    /// Number of faults.
     pub faults: usize,
-    /// Repeats a schedule.
+    /// Seed of the schedule.
     pub seed: u64,
-    /// Writes a second.
+    /// Writes per second.
     pub rate: u64,
-    /// What carries the events.
+    /// The transport of events.
     pub transport: Transport,
 }
 
-/// What is said while it goes on.
+/// Receives the progress of a campaign.
 pub trait Progress {
-    /// Something happened.
+    /// A line for people.
     fn say(&self, line: &str);
-    /// One more fault was dealt.
+    /// One more fault was injected.
     fn fault(&self);
 }
 
 /// Runs a campaign. Broken promises are in the report.
 ///
 /// # Errors
-/// When it cannot be run to its end.
+/// When the campaign cannot be run to its end.
 pub async fn run(options: &Options, progress: &impl Progress) -> anyhow::Result<Report> {
     let began = Instant::now();
     let expected = FAULT
@@ -90,7 +90,7 @@ pub async fn run(options: &Options, progress: &impl Progress) -> anyhow::Result<
         .iter()
         .map(|_| Mutex::<Observations>::default())
         .collect();
-    // What replicas show before every document was made once is no reader's business.
+    // Readers begin after every document exists: before that, an absent document is no fault.
     driver.create_all(&cluster).await?;
     within(
         CONVERGES,
@@ -143,7 +143,7 @@ struct Campaign<'a, P> {
     validators: Vec<ReplicaValidator>,
     samples: Vec<Option<Sample>>,
     actions: Mutex<Actions>,
-    /// How many of the orderly ends were judged.
+    /// How many of the orderly stops were validated.
     validated: usize,
     report: Report,
 }
@@ -233,7 +233,7 @@ impl<'a, P: Progress> Campaign<'a, P> {
         Ok(())
     }
 
-    /// Silence, repair, and the judge.
+    /// Pauses writes, repairs everything, and runs the validators.
     async fn settle(&mut self, records: &[Mutex<Observations>]) -> anyhow::Result<()> {
         let silence = self.driver.gate.write().await;
         self.cluster.mend().await?;
@@ -278,7 +278,7 @@ impl<'a, P: Progress> Campaign<'a, P> {
             for observation in &record.observations {
                 validate.validate(&index, observation, findings);
             }
-            // What is kept of a failure is this round.
+            // After a violation the observations of this round are kept for the logs.
             if findings.violations.is_empty() {
                 record.observations.clear();
             }
@@ -318,8 +318,8 @@ impl<'a, P: Progress> Campaign<'a, P> {
             findings.check(Promise::OrderlyEnd, broken, &stop.who, &index);
         }
         self.validated = actions.stops.len();
-        // Not before this round was judged: a restore may have come between two of its readings in
-        // this history.
+        // Only after this round was validated, because a restore may lie between two of its views
+        // with this epoch.
         let epoch = truth.start.epoch.to_string();
         if !record.epochs.iter().any(|(known, _)| *known == epoch) {
             record.epochs.push((epoch, record.restores.len()));

@@ -1,13 +1,13 @@
-//! Another wall clock for one process, by libfaketime. Its monotonic clock stays what it is, as on
-//! a machine whose time is set.
+//! Another wall clock for one process, by libfaketime. Its monotonic clock is unchanged, as on a
+//! machine whose time is set.
 
 use std::{env, path::PathBuf};
 
 use crate::testbed::services::Service;
 
-/// An hour: longer than any retry, time to live or staleness that is counted here.
+/// One hour: longer than any retry, time to live or staleness limit of the campaign.
 const SHIFT: &str = "3600";
-/// What the library reads.
+/// Environment variables of the library.
 const SETTINGS: [&str; 4] = [
     "LD_PRELOAD",
     "FAKETIME",
@@ -15,7 +15,7 @@ const SETTINGS: [&str; 4] = [
     "FAKETIME_DISABLE_SHM",
 ];
 
-/// Where the library is: where `LIBFAKETIME` says, or where Debian's package `faketime` puts it.
+/// The path of the library: `LIBFAKETIME`, or the file of Debian's package `faketime`.
 pub fn library() -> Option<PathBuf> {
     let debian = || {
         format!(
@@ -28,11 +28,11 @@ pub fn library() -> Option<PathBuf> {
         .filter(|library| library.is_file())
 }
 
-/// From its next start on a service has an hour more or less.
+/// Shifts the wall clock of a service by one hour, from its next start.
 pub fn shift(service: &mut Service, ahead: bool) {
     let Some(library) = library() else { return };
     let sign = if ahead { '+' } else { '-' };
-    // Without shared memory, which a killed process would leave behind.
+    // Without shared memory, which a killed process would not remove.
     let values = [
         library.display().to_string(),
         format!("{sign}{SHIFT}"),
@@ -44,7 +44,7 @@ pub fn shift(service: &mut Service, ahead: bool) {
     }
 }
 
-/// From its next start on a service has the machine's time again.
+/// Removes the shift, from the next start of the service.
 pub fn restore(service: &mut Service) {
     SETTINGS.iter().for_each(|name| service.unset(name));
 }

@@ -1,8 +1,8 @@
-//! Who plays: a database, a broker, publishers, replicas and their sidecars, and the links between
-//! them.
+//! The processes of a campaign: a database, a broker, publishers, replicas and their sidecars, and
+//! the links between them.
 //!
-//! Every link that can fail alone leads through a [`Proxy`]. It sets up and mends; what is done to
-//! whom is the schedule's.
+//! Every link that can fail alone is a [`Proxy`]. This module starts and repairs; the schedule
+//! decides which fault hits which process.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -28,21 +28,21 @@ use crate::{
 pub const DATABASE: &str = "confcast";
 /// Longest time between two check-ins of a replica.
 pub const CHECK_IN: Duration = Duration::from_secs(2);
-/// How often it is looked whether something ended by itself.
+/// How often to check whether a process ended by itself.
 const WATCH: Duration = Duration::from_millis(300);
 
-/// A service and where it answers.
+/// A service and its address.
 #[derive(Debug)]
 pub struct ServiceEndpoint {
-    /// Place of its part.
+    /// Index of its component.
     pub component: usize,
-    /// Straight to it, through no proxy.
+    /// Its base URL, without a proxy.
     pub url: String,
-    /// Where it keeps its last known good values.
+    /// The folder of its last known good values.
     pub snapshots: PathBuf,
 }
 
-/// Services of one kind and their names.
+/// Services of one kind with their names.
 fn named<'a>(
     kind: &str,
     services: &'a mut [Service],
@@ -53,10 +53,10 @@ fn named<'a>(
         .map(move |(place, service)| (format!("{kind}-{}", place + 1), service))
 }
 
-/// Everything that runs.
+/// All processes and links of a campaign.
 #[derive(Debug)]
 pub struct Cluster {
-    /// The processes; what others need at their start comes first.
+    /// The processes. A process comes before those that need it at their start.
     pub components: Vec<Component>,
     /// The links.
     pub links: Vec<Proxy>,
@@ -67,12 +67,11 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Everything up and ready: two publishers on MongoDB and three replicas, with sidecars,
-    /// straight at Redis or following the feed, or one publisher on a file that posts to three
-    /// replicas itself.
+    /// Starts everything and waits until it is ready: two publishers on MongoDB and three replicas,
+    /// or, with the local transport, one publisher with an embedded store and three replicas.
     ///
     /// # Errors
-    /// When it does not happen in time.
+    /// When a process is not ready in time.
     pub async fn start(transport: Transport) -> anyhow::Result<Self> {
         let mut cluster = Self {
             components: Vec::new(),
@@ -97,7 +96,7 @@ impl Cluster {
         let common = |service: Service| {
             service.with("AURA_CONFIGURATION_COLLECTIONS", SCHEMA_FREE.join(","))
         };
-        // A log so short that who was away for long meets its end.
+        // A change log so short that a replica that was disconnected for long finds it trimmed.
         let short = |service: Service| {
             let kept = service.with("AURA_CONFIGURATION_LOG_KEEP_CHANGES", "200");
             kept.with("AURA_CONFIGURATION_LOG_KEEP_HOURS", "0")
@@ -128,7 +127,7 @@ impl Cluster {
         if let Some((mongod, redis)) = servers {
             for (name, publisher) in named("publisher", &mut publishers) {
                 let port = cluster.link(format!("{name}→mongod"), mongod).await?;
-                // The member's own name would lead around the link.
+                // The host name in the replica set would bypass the link.
                 let url = format!("mongodb://127.0.0.1:{port}/{DATABASE}?directConnection=true");
                 publisher.set("AURA_CONFIGURATION_STORE_URL", url);
             }
@@ -146,7 +145,7 @@ impl Cluster {
                     }
                     sidecars.push((name, sidecar));
                 } else if transport == Transport::Feed {
-                    // The publishers send nothing by themselves: nobody asks them to.
+                    // With this transport the publishers send no events.
                     let manager = if app == sidecar::SUBSCRIBER {
                         "FEED"
                     } else {
@@ -162,7 +161,8 @@ impl Cluster {
                         service.set(setting, value);
                     }
                     if app == sidecar::PUBLISHER {
-                        // A stream so short that who was away for long meets its end as well.
+                        // A stream so short that a replica that was disconnected for long finds it
+                        // trimmed.
                         service.set("AURA_REDIS_STREAM_MAX_LENGTH", "20");
                         service.set("AURA_REDIS_DOCUMENT_CHANNELS", SCHEMA_FREE[1]);
                     }
@@ -229,7 +229,7 @@ impl Cluster {
         Sidecar::with_redis_at(&format!("127.0.0.1:{redis}"), app, port, name)
     }
 
-    /// The part of a name.
+    /// The component with a name.
     ///
     /// # Errors
     /// When there is none.
@@ -240,11 +240,11 @@ impl Cluster {
             .with_context(|| format!("nobody is called {name}"))
     }
 
-    /// Every link is open, every part runs, and those that are not ours do their work: from here on
-    /// replicas have their time to converge.
+    /// Opens every link, starts every process, and waits until database, broker and sidecars are
+    /// ready. The time for convergence begins here.
     ///
     /// # Errors
-    /// When one does not in time.
+    /// When a process is not ready in time.
     pub async fn mend(&self) -> anyhow::Result<()> {
         for link in &self.links {
             link.set(Mode::Open);
@@ -265,8 +265,8 @@ impl Cluster {
         .map(drop)
     }
 
-    /// Starts whatever ended by itself (a sidecar without its broker does), as anything that runs
-    /// services would. `ended` is told its name and the last that it said.
+    /// Restarts processes that end by themselves (a sidecar without its broker does), as an
+    /// orchestrator would. `ended` receives the name and the last line of the output.
     pub async fn keep(&self, ended: impl Fn(&str, &str)) -> anyhow::Error {
         loop {
             for component in &self.components {
@@ -288,7 +288,7 @@ impl Cluster {
         }
     }
 
-    /// A client of a publisher.
+    /// A client of a publisher; the index wraps around.
     pub fn publisher(&self, place: usize) -> Api {
         Api::new(self.publishers[place % self.publishers.len()].url.clone())
     }

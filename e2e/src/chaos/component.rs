@@ -1,6 +1,6 @@
-//! One process of the campaign, whichever it is: what the nemesis can do to it.
+//! One process of the campaign, of any kind, and what the nemesis can do to it.
 //!
-//! It knows no promise and no fault: it starts, kills, freezes and measures.
+//! It starts, kills, freezes and measures. It knows neither promises nor faults.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},
@@ -16,10 +16,10 @@ use crate::testbed::{
     wait::TIMEOUT,
 };
 
-/// How often it is looked whether what is waited for has ended.
+/// How often to check whether a process that must become ready has ended.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What runs.
+/// The process, by kind.
 #[derive(Debug)]
 pub enum Program {
     /// The database.
@@ -33,7 +33,7 @@ pub enum Program {
 }
 
 impl Program {
-    /// Starts it and does not wait for anything.
+    /// Starts it and does not wait.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -46,10 +46,10 @@ impl Program {
         }
     }
 
-    /// Waits until it can do its work.
+    /// Waits until it is ready.
     ///
     /// # Errors
-    /// When it cannot in time.
+    /// When it is not ready in time.
     pub async fn until_ready(&mut self) -> anyhow::Result<()> {
         match self {
             Self::Mongod(mongod) => mongod.until_primary().await,
@@ -59,7 +59,7 @@ impl Program {
         }
     }
 
-    /// kill -9.
+    /// Kills it (SIGKILL).
     ///
     /// # Errors
     /// When it cannot be killed.
@@ -72,10 +72,10 @@ impl Program {
         }
     }
 
-    /// A publisher or a subscriber.
+    /// The publisher or subscriber.
     ///
     /// # Errors
-    /// When it is none.
+    /// When it is another kind.
     pub fn service(&mut self) -> anyhow::Result<&mut Service> {
         let Self::Service(service) = self else {
             bail!("not a service of ours")
@@ -83,7 +83,7 @@ impl Program {
         Ok(service)
     }
 
-    /// Its process, if there is one.
+    /// The running process, if there is one.
     pub fn process(&mut self) -> Option<&mut Process> {
         match self {
             Self::Mongod(mongod) => mongod.process(),
@@ -98,7 +98,7 @@ impl Program {
         self.process().is_some_and(Process::runs)
     }
 
-    /// Freezes it.
+    /// Freezes it (SIGSTOP).
     ///
     /// # Errors
     /// When it does not run.
@@ -108,7 +108,7 @@ impl Program {
             .signal(Signal::SIGSTOP)
     }
 
-    /// Thaws it.
+    /// Ends the freeze (SIGCONT).
     ///
     /// # Errors
     /// When it does not run.
@@ -119,18 +119,18 @@ impl Program {
     }
 }
 
-/// A process and its name. The lock is held by whoever disturbs it.
+/// A process and its name. Hold the lock while a fault is in effect.
 #[derive(Debug)]
 pub struct Component {
     /// For logs, the schedule and the report.
     pub name: String,
-    /// What it is.
+    /// The process.
     pub program: Mutex<Program>,
     lives: AtomicU32,
 }
 
 impl Component {
-    /// A part that runs, or will.
+    /// A component that runs, or will run.
     pub fn new(name: impl Into<String>, program: Program) -> Self {
         Self {
             name: name.into(),
@@ -139,13 +139,13 @@ impl Component {
         }
     }
 
-    /// How often it was started. An observer that reads the same number before and after saw one
-    /// life, or the end of it.
+    /// How often it was started. If the number is the same before and after an observation, the
+    /// observation is of one run.
     pub fn lives(&self) -> u32 {
         self.lives.load(Ordering::Acquire)
     }
 
-    /// Starts it and does not wait for anything.
+    /// Starts it and does not wait.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -169,11 +169,11 @@ impl Component {
         }
     }
 
-    /// Waits until it can do its work. A sidecar gives up when its broker is late, so one that
-    /// ended is started again.
+    /// Waits until it is ready. A sidecar gives up when its broker is late, so a process that ended
+    /// is started again.
     ///
     /// # Errors
-    /// When it cannot in time.
+    /// When it is not ready in time.
     pub async fn until_ready(&self) -> anyhow::Result<()> {
         let mut program = self.program.lock().await;
         let deadline = Instant::now() + TIMEOUT;

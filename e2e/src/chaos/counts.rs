@@ -1,20 +1,19 @@
-//! Counters that begin at 0 with every life of a process, summed over its lives.
+//! Counters that begin at 0 with every run of a process, summed over its runs.
 //!
-//! They are read every moment, so what a process counted between the last look and its end is not
-//! in the sum.
+//! The sums lack what a process counted between the last reading and its end.
 
 use std::collections::BTreeMap;
 
 /// The sums.
 #[derive(Debug, Default)]
 pub struct CounterSums {
-    /// Which life of a process a counter was read in last, and what it said.
+    /// By process and counter: the run in which it was read last, and its value.
     last: BTreeMap<(String, &'static str), (u32, u64)>,
     sums: BTreeMap<&'static str, u64>,
 }
 
 impl CounterSums {
-    /// What this life of a process says now, as Prometheus would read it.
+    /// Adds the counters of a run, from its metrics in the Prometheus text format.
     pub fn read(&mut self, process: &str, life: u32, counters: &[&'static str], text: &str) {
         for &counter in counters {
             let Some(now) = value(counter, text) else {
@@ -28,17 +27,17 @@ impl CounterSums {
         }
     }
 
-    /// The sum of a counter over all processes and their lives.
+    /// The sum of a counter over all processes and their runs.
     pub fn sum(&self, counter: &str) -> u64 {
         self.sums.get(counter).copied().unwrap_or_default()
     }
 }
 
-/// The value of a counter, its labels being part of its name.
+/// The value of a counter. Its labels are part of the name.
 fn value(counter: &str, text: &str) -> Option<u64> {
     let number = |line: &str| {
         let rest = line.strip_prefix(counter)?;
-        // No labels, by whichever way it is said.
+        // Empty labels and no labels mean the same.
         rest.strip_prefix("{}")
             .unwrap_or(rest)
             .strip_prefix(' ')?

@@ -1,15 +1,18 @@
-//! Clients that write all the time through every publisher: creations, updates, patches, deletions,
-//! conditional writes and change sets. Every request goes into the journal before it goes out.
+//! Clients that write through every publisher: creations, updates, patches, deletions, conditional
+//! writes and change sets. Every request is recorded before it is sent.
 //!
-//! It believes no answer about what is there: what it remembers only makes most requests worth
-//! sending.
+//! Its own idea of the stored documents only makes most requests meaningful. The validators never
+//! use it.
 
 use std::{
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use contract::set::{ChangeRequest, ChangeSetRequest, ChangeSetWritten, RequestOperation};
+use contract::{
+    Problem, ProblemKind,
+    set::{ChangeRequest, ChangeSetRequest, ChangeSetWritten, RequestOperation},
+};
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -22,42 +25,39 @@ use super::{
 };
 use crate::client::{Answer, Api, document_path};
 
-/// Clients at once.
+/// Concurrent clients.
 const CLIENTS: usize = 16;
 /// Longer than a publisher tries to commit.
 const TIMEOUT: Duration = Duration::from_secs(8);
-/// RFC 7396.
+/// Media type of RFC 7396.
 const MERGE_PATCH: &str = "application/merge-patch+json";
-/// Problems with which a publisher says that nothing was written.
-const NOTHING_WRITTEN: [&str; 2] = [
-    "urn:confcast:problem:not-committed",
-    "urn:confcast:problem:busy",
-];
+/// Problems that say for certain that nothing was written.
+const NOTHING_WRITTEN: [ProblemKind; 2] = [ProblemKind::NotCommitted, ProblemKind::Busy];
 
-/// What all clients share.
+/// State that all clients share.
 #[derive(Debug)]
 pub struct Driver {
     /// What was written.
     pub record: Mutex<WriteRecord>,
-    /// Held for writing, it stops all clients between two requests.
+    /// A holder of the write lock pauses all clients between two requests.
     pub gate: RwLock<()>,
     began: Instant,
     known: Mutex<[Option<u64>; SLOTS]>,
 }
 
-/// A request, ready to go.
+/// A request that is ready to be sent.
 struct Request {
     what: &'static str,
     method: Method,
     path: String,
     headers: Vec<(&'static str, String)>,
     members: Vec<(DocumentKey, bool)>,
-    /// The body, given the token and what tells the writer.
+    /// Makes the body from the token and the identity of the writer.
     body: Box<dyn Fn(Value) -> String + Send>,
 }
 
 impl Driver {
-    /// The campaign began at `began`.
+    /// A driver of a campaign that began at `began`.
     pub fn new(began: Instant) -> Self {
         let known = Mutex::new([None; SLOTS]);
         Self {
@@ -73,7 +73,7 @@ impl Driver {
         self.began.elapsed().as_millis() as Millis
     }
 
-    /// The journal, for a moment.
+    /// Locks the record.
     pub fn record(&self) -> std::sync::MutexGuard<'_, WriteRecord> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -82,10 +82,10 @@ impl Driver {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes every document once, so that no collection is ever empty afterwards.
+    /// Creates every document once, so that no collection is ever empty afterwards.
     ///
     /// # Errors
-    /// When one cannot be made.
+    /// When a document cannot be created.
     pub async fn create_all(&self, cluster: &Cluster) -> anyhow::Result<()> {
         for key in DocumentKey::all() {
             self.send(&cluster.publisher(key.slot()), 0, 0, self.create(key))
@@ -99,7 +99,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Writes without end, so many times a second in all.
+    /// Writes without end, `rate` requests per second in all.
     pub async fn run(
         &self,
         cluster: &Cluster,
@@ -154,7 +154,7 @@ impl Driver {
         .await;
         let (status, outcome) = match &answer {
             Ok(Ok(answer)) => (answer.status, outcome(answer)),
-            // It never left.
+            // The connection failed, so the request was not sent.
             Ok(Err(error)) if error.downcast_ref().is_some_and(reqwest::Error::is_connect) => {
                 (0, Outcome::Refused)
             }
@@ -168,7 +168,7 @@ impl Driver {
                 known[key.slot()] = (!deletes).then_some(*revision);
             }
         } else if matches!(status, 404 | 409) && request.members.len() == 1 {
-            // What it remembers was wrong: the next request for this document tries the other way.
+            // The idea of this document was wrong: the next request for it assumes the opposite.
             let (key, _) = request.members[0];
             let known = &mut self.known()[key.slot()];
             *known = if known.is_some() { None } else { Some(0) };
@@ -253,7 +253,8 @@ impl Driver {
         }
     }
 
-    /// Two to five documents, of one collection or of several, all with the same token.
+    /// A change set of two to five documents, of one collection or of several, all with the same
+    /// token.
     fn set(&self, random: &mut Random) -> Request {
         let (size, one_collection) = (random.between(2, 5) as usize, random.below(2) == 0);
         let mut keys = vec![any(random)];
@@ -318,23 +319,18 @@ fn any(random: &mut Random) -> DocumentKey {
 }
 
 fn outcome(answer: &Answer) -> Outcome {
-    let problem = || {
-        answer
-            .json()
-            .ok()
-            .and_then(|body| Some(body["type"].as_str()?.to_owned()))
-    };
+    let problem = serde_json::from_str::<Problem>(&answer.body);
     match answer.status {
         200..300 => Outcome::Acked,
         400..500 => Outcome::Refused,
-        _ if problem().is_some_and(|problem| NOTHING_WRITTEN.contains(&problem.as_str())) => {
+        _ if problem.is_ok_and(|problem| NOTHING_WRITTEN.contains(&problem.kind)) => {
             Outcome::Refused
         }
         _ => Outcome::Unknown,
     }
 }
 
-/// One document has a revision, a set has a list of them.
+/// A write of one document returns a revision, a change set a list of them.
 fn revisions_of(answer: &Answer) -> Vec<u64> {
     if let Ok(set) = serde_json::from_str::<ChangeSetWritten>(&answer.body) {
         return set.items.iter().map(|item| item.revision).collect();

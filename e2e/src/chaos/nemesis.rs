@@ -1,7 +1,7 @@
-//! Deals the faults of a schedule and takes each back after its time.
+//! Injects the faults of a schedule and ends each after its time.
 //!
-//! Who is disturbed is locked meanwhile, so that two faults never meddle with one process or link;
-//! up to three last at once.
+//! The target is locked meanwhile, so that two faults never hit one process or link. Up to three
+//! faults are in effect at once.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -24,26 +24,26 @@ use super::{
     schedule::{Fault, FaultKind},
 };
 
-/// Faults at once.
+/// Faults in effect at once.
 const AT_ONCE: usize = 3;
 /// A broker that was just started may not answer yet.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Who is disturbed, and what becomes of it.
+/// What a fault works on, and where it is noted.
 #[derive(Debug, Clone, Copy)]
 pub struct FaultContext<'a> {
-    /// Everything that runs.
+    /// All processes and links.
     pub cluster: &'a Cluster,
-    /// Who writes.
+    /// The writing clients.
     pub driver: &'a Driver,
-    /// What was done.
+    /// The actions so far.
     pub actions: &'a Mutex<Actions>,
 }
 
-/// Deals these faults; `dealt` is told when each begins. All are over at the end.
+/// Injects these faults; `dealt` is called when each begins. All have ended when it returns.
 ///
 /// # Errors
-/// When one cannot be dealt.
+/// When a fault cannot be injected.
 pub async fn deal(
     context: FaultContext<'_>,
     faults: &[Fault],
@@ -107,7 +107,7 @@ async fn one(context: FaultContext<'_>, fault: &Fault) -> anyhow::Result<()> {
             sleep(fault.hold).await;
             component.launch(&mut program)
         }
-        // One that ended by itself a moment ago is started again by whoever watches.
+        // A process that has just ended by itself is restarted by the watcher.
         FaultKind::Freeze if program.runs() => {
             program.freeze()?;
             sleep(fault.hold).await;
@@ -115,7 +115,7 @@ async fn one(context: FaultContext<'_>, fault: &Fault) -> anyhow::Result<()> {
         }
         FaultKind::Flush => tell(&program, &["FLUSHALL"]).await,
         FaultKind::HangUp => {
-            // Who waits for what comes is of the one type or of the other.
+            // A connection that waits for events is of one type or the other.
             tell(&program, &["CLIENT", "KILL", "TYPE", "normal"]).await?;
             tell(&program, &["CLIENT", "KILL", "TYPE", "pubsub"]).await
         }
@@ -130,8 +130,8 @@ async fn one(context: FaultContext<'_>, fault: &Fault) -> anyhow::Result<()> {
                 ],
             )
             .await?;
-            // It ends by itself and takes no command before: what is asked now is answered when it
-            // is over.
+            // The pause ends by itself, and the broker answers no command before. This command is
+            // answered when the pause is over.
             program.until_ready().await
         }
         FaultKind::Spoil => {
@@ -146,7 +146,7 @@ async fn one(context: FaultContext<'_>, fault: &Fault) -> anyhow::Result<()> {
             sleep(fault.hold).await;
             component.launch(&mut program)
         }
-        // As above: nobody can be asked who has just ended by itself.
+        // As above: a process that has just ended by itself gets no signal.
         FaultKind::Stop if program.runs() => {
             context.stop(component, &mut program).await?;
             sleep(fault.hold).await;
@@ -158,7 +158,8 @@ async fn one(context: FaultContext<'_>, fault: &Fault) -> anyhow::Result<()> {
             actions().shifted += 1;
             component.launch(&mut program)?;
             sleep(fault.hold).await;
-            // In an orderly end it still writes what the next life, in another hour, begins with.
+            // An orderly stop still writes the file that the next run, with another clock, begins
+            // with.
             if fault.salt % 4 < 2 && program.runs() {
                 context.stop(component, &mut program).await?;
             } else {
@@ -171,8 +172,8 @@ async fn one(context: FaultContext<'_>, fault: &Fault) -> anyhow::Result<()> {
     }
 }
 
-/// Gives a broker a command. One that was just started and does not answer yet is without anything
-/// and anybody anyway.
+/// Sends a command to the broker. A broker that was just started and does not answer yet has
+/// neither data nor connections, so a failure is ignored.
 async fn tell(program: &Program, command: &[&str]) -> anyhow::Result<()> {
     let Program::Redis(redis) = program else {
         bail!("not a broker")
@@ -187,7 +188,7 @@ async fn tell(program: &Program, command: &[&str]) -> anyhow::Result<()> {
 }
 
 impl FaultContext<'_> {
-    /// Asks for an orderly end, and notes what came of it.
+    /// Stops a process in order and notes the result.
     async fn stop(&self, component: &Component, program: &mut Program) -> anyhow::Result<()> {
         let (asked, since) = (self.driver.now(), Instant::now());
         let wrong = actions::stop(program.process().context("it does not run")?).await?;
@@ -206,8 +207,8 @@ impl FaultContext<'_> {
     }
 }
 
-/// Dump, writing goes on, the dump is put back. Nobody writes while that happens, and nothing that
-/// publishers have under way is held up on its way, so that it cannot arrive in the middle.
+/// Takes a dump, lets writes continue, and restores the dump. Writes are paused during the restore,
+/// and no request of a publisher is delayed on a link, so that none arrives in the middle.
 async fn restore(
     cluster: &Cluster,
     driver: &Driver,
@@ -243,7 +244,7 @@ async fn restore(
     Ok(())
 }
 
-/// The database, when it can be written to, and nobody else's to disturb.
+/// Locks the database and waits until it takes writes.
 async fn ready(component: &Component) -> anyhow::Result<tokio::sync::MutexGuard<'_, Program>> {
     let mut program = component.program.lock().await;
     program.until_ready().await?;

@@ -1,7 +1,7 @@
-//! What replicas were seen to serve: one stream of changes per replica, short enough to keep for a
-//! round.
+//! The views that replicas were seen to serve, one list per replica, kept for one round.
 //!
-//! It records and never judges: [`super::validators`] reads it when all outcomes of the round are known.
+//! It records and never judges: [`super::validators`] reads it when all outcomes of the round are
+//! known.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,21 +16,21 @@ use crate::testbed::SCHEMA_FREE;
 pub struct SeenValue {
     /// Its revision.
     pub revision: u64,
-    /// The request that it comes from.
+    /// Token of the request that wrote it.
     pub token: u64,
 }
 
-/// All documents at one moment, by [`Key::slot`].
+/// All documents of one view, by [`DocumentKey::slot`].
 pub type DocumentTable = [Option<SeenValue>; SLOTS];
 
-/// One life of a replica without a reset: within it nothing goes back.
+/// One run of a replica without a reset. Within it no revision may go back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ProcessRun {
-    /// Its process, by its own account.
+    /// Boot id from the status of the replica.
     pub boot: String,
-    /// Its process, by ours.
+    /// Number of the start, counted by the campaign.
     pub start: u32,
-    /// How often it said that it had diverged.
+    /// How often the replica reported a divergence.
     pub resets: u64,
 }
 
@@ -39,52 +39,52 @@ pub struct ProcessRun {
 pub struct ServedView {
     /// When the first request of the row was sent.
     pub sent: Millis,
-    /// When its answer was there.
+    /// When its answer arrived.
     pub got: Millis,
     /// When the last request of the row was sent.
     pub last_sent: Millis,
-    /// Whose it is.
+    /// The run that served it.
     pub life: ProcessRun,
-    /// The history it counts in.
+    /// The epoch of its revisions.
     pub epoch: String,
-    /// How far it may be trusted, it said.
+    /// The state that the replica reported.
     pub state: ReplicaState,
-    /// The watermarks.
+    /// The revision of each collection, in the order of [`SCHEMA_FREE`].
     pub heads: [u64; SCHEMA_FREE.len()],
-    /// What differs from the reading before, of whatever life.
+    /// The documents that differ from the previous view, whatever its run.
     pub changed: Vec<(DocumentKey, Option<SeenValue>)>,
 }
 
-/// Something seen.
+/// One observation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum Observation {
     /// A view.
     ServedView(ServedView),
-    /// An answer that no replica may give: a status besides 200 and 503, a view without its end, a
-    /// foreign document.
+    /// An answer that no replica may give: a status other than 200 and 503, an incomplete view, an
+    /// unknown document.
     Wrong {
-        /// When it came.
+        /// Time of the answer.
         at: Millis,
-        /// What it was.
+        /// The answer in words.
         what: String,
     },
 }
 
-/// What one replica was seen to serve, and how often it was looked at.
+/// The observations of one replica.
 #[derive(Debug, Default)]
 pub struct Observations {
-    /// Since the round began.
+    /// Those of this round.
     pub observations: Vec<Observation>,
-    /// Views that were read since the campaign began.
+    /// Number of views since the campaign began.
     pub count: u64,
-    /// The epochs that they were of.
+    /// The epochs of these views.
     pub epochs: BTreeSet<String>,
-    /// How often each process said that it had diverged.
+    /// By boot id: how often the process reported a divergence.
     pub resets: BTreeMap<String, u64>,
 }
 
 impl Observations {
-    /// Adds a reading; one that says the same again only lengthens the last.
+    /// Adds a view. A view that equals the previous one only extends it.
     pub fn add(&mut self, reading: ServedView) {
         self.count += 1;
         if let Some(Observation::ServedView(last)) = self.observations.last_mut()

@@ -1,7 +1,7 @@
-//! A TCP link that can be cut, slowed, half-closed or swallowed by a black hole.
+//! A TCP link that can be cut, slowed, half-closed, or blocked (black hole).
 //!
-//! It never looks at what it carries and never loses a byte of a connection that lives on: a black
-//! hole that ends is a network that is back, and what waited arrives late.
+//! It never inspects what it carries and never loses a byte of a connection that continues: after a
+//! black hole the delayed bytes arrive late.
 
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ use tokio::{
 
 use crate::testbed::ports::free_port;
 
-/// What a link does.
+/// The behaviour of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// All passes.
+    /// Everything passes.
     Open,
     /// Connections are reset, old and new.
     Cut,
-    /// All passes, each piece so much later.
+    /// Everything passes, each piece after this delay.
     Slow(Duration),
-    /// The far side's half of each connection is closed; the near side may still send.
+    /// The half of each connection that sends to the client is closed; the client may still send.
     HalfClosed,
     /// Connections are accepted, nothing passes.
     BlackHole,
@@ -38,15 +38,15 @@ pub struct Proxy {
     port: u16,
     mode: watch::Sender<Mode>,
     _accepting: JoinSet<()>,
-    /// Held by whoever disturbs the link.
+    /// Held while a fault is in effect on the link.
     pub turn: Mutex<()>,
 }
 
 impl Proxy {
-    /// Listens on a free port and leads to `upstream`.
+    /// Listens on a free port and forwards to the port `upstream`.
     ///
     /// # Errors
-    /// When no port can be had.
+    /// When no port is free.
     pub async fn start(name: impl Into<String>, upstream: u16) -> anyhow::Result<Self> {
         let port = free_port()?;
         let listener = TcpListener::bind(("127.0.0.1", port))
@@ -64,17 +64,17 @@ impl Proxy {
         })
     }
 
-    /// From where to where.
+    /// `source→target`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where it listens.
+    /// The port on which it listens.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// What it does from now on.
+    /// Sets the behaviour from now on.
     pub fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }
@@ -92,8 +92,8 @@ async fn accept(listener: TcpListener, upstream: u16, mode: watch::Receiver<Mode
     }
 }
 
-/// One connection, until either side or the mode ends it. A failure is what a network is: the other
-/// side sees a reset.
+/// Forwards one connection until a side or the mode ends it. After a failure the other side sees a
+/// reset, as from a network.
 async fn link(mut client: TcpStream, upstream: u16, mut mode: watch::Receiver<Mode>) {
     let cut = |mode: &Mode| *mode == Mode::Cut;
     if mode
@@ -142,7 +142,7 @@ async fn carry(
             read = from.read(&mut buffer) => read.unwrap_or(0),
             _ = closed.wait_for(|mode| homeward && *mode == Mode::HalfClosed) => 0,
         };
-        // A failure means that the links are gone, and so is this one.
+        // A failure means that the proxy was dropped, so this connection ends too.
         let now = mode
             .wait_for(|mode| *mode != Mode::BlackHole)
             .await

@@ -1,8 +1,9 @@
-//! Chance that repeats: the same seed gives the same numbers on every machine and in every version.
+//! Repeatable random numbers: the same seed gives the same numbers on every machine and in every
+//! version.
 //!
-//! Never used for anything that must not be guessed.
+//! Not for anything that must not be guessed.
 
-/// `SplitMix64`: short, and good enough to pick faults with.
+/// `SplitMix64`: small, and good enough to choose faults.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
@@ -12,7 +13,7 @@ impl Random {
         Self(seed)
     }
 
-    /// Another sequence, for somebody whose turns must not disturb ours.
+    /// An independent sequence, for a user whose calls must not change this one.
     #[must_use]
     pub fn fork(&mut self) -> Self {
         Self(self.next())
@@ -26,7 +27,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below `end`; 0 when that is 0.
+    /// A number below `end`; 0 if `end` is 0.
     pub fn below(&mut self, end: u64) -> u64 {
         self.next() % end.max(1)
     }
@@ -36,18 +37,18 @@ impl Random {
         first + self.below(last - first + 1)
     }
 
-    /// One of them.
+    /// One element of a slice.
     ///
     /// # Panics
-    /// When there is none.
+    /// When the slice is empty.
     pub fn pick<'a, T>(&mut self, all: &'a [T]) -> &'a T {
         &all[self.below(all.len() as u64) as usize]
     }
 
-    /// One of them, each as often as its weight says.
+    /// One element, with a probability in proportion to its weight.
     ///
     /// # Panics
-    /// When there is none.
+    /// When the slice is empty.
     pub fn weighed<T: Copy>(&mut self, all: &[(u64, T)]) -> T {
         let mut at = self.below(all.iter().map(|(weight, _)| weight).sum());
         for (weight, one) in all {

@@ -1,7 +1,7 @@
-//! Looks at one replica all the time: its whole view over all collections, and whose life that is.
+//! Reads one replica repeatedly: its whole view of all collections, and the run that serves it.
 //!
-//! The status is read before and after each view: only when both name the same life is the view
-//! that life's.
+//! The status is read before and after each view. The view belongs to a run only if both name the
+//! same run.
 
 use std::{
     collections::HashMap,
@@ -26,30 +26,30 @@ use super::{
 };
 use crate::client::{Answer, Api};
 
-/// Between two looks.
+/// Pause between two readings.
 const PAUSE: Duration = Duration::from_millis(30);
-/// A frozen replica answers when it goes on; who looks does not wait for that.
+/// A frozen replica answers after the freeze; the reader does not wait for that.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What a replica says to a request that it was frozen over.
+/// Status of a replica for a request that did not finish because of a freeze.
 const LATE: u16 = 408;
 
-/// A view, as it was served.
+/// One view of a replica.
 #[derive(Debug)]
 pub struct View {
-    /// Its first line.
+    /// The first line of the snapshot.
     pub start: SnapshotStart,
     /// Its documents.
     pub held: Box<DocumentTable>,
 }
 
-/// Reads views; a line that the last view had is not parsed again.
+/// Parses views. A line that the previous view had is not parsed again.
 #[derive(Debug, Default)]
 pub struct SnapshotParser {
     lines: HashMap<String, (DocumentKey, SeenValue)>,
 }
 
-/// A line of a view, as far as it is looked at.
+/// The members of a snapshot line that the campaign needs.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Line {
@@ -65,10 +65,10 @@ struct Token {
 }
 
 impl SnapshotParser {
-    /// The view of a snapshot.
+    /// Parses a snapshot.
     ///
     /// # Errors
-    /// When it is not complete, or holds what nobody wrote.
+    /// When it is incomplete, or has a document that the campaign never writes.
     pub fn read(&mut self, body: &str) -> anyhow::Result<View> {
         let mut lines: Vec<_> = body.lines().collect();
         let end = lines.pop().context("an empty snapshot")?;
@@ -116,7 +116,7 @@ fn parse(line: &str) -> anyhow::Result<(DocumentKey, SeenValue)> {
     ))
 }
 
-/// Looks without end.
+/// Reads without end.
 pub async fn watch(
     cluster: &Cluster,
     member: &ServiceEndpoint,
@@ -202,7 +202,7 @@ pub async fn watch(
     }
 }
 
-/// What an answer shows; nothing when the replica has nothing yet and says so.
+/// The view in an answer; `None` while the replica reports that it has no data yet.
 fn view(
     parser: &mut SnapshotParser,
     answer: &Answer,

@@ -1,8 +1,7 @@
-//! What was written: every request with its value's token, when it went out, when and how it was
-//! answered.
+//! Every request of the campaign with the token of its value, its times and its outcome.
 //!
-//! It records and never judges. A token stands for exactly one request, so whatever a reader sees
-//! leads to one entry.
+//! It records and never judges. A token stands for exactly one request, so every value that a
+//! reader sees leads to one entry.
 
 use serde::Serialize;
 
@@ -11,28 +10,28 @@ use crate::testbed::SCHEMA_FREE;
 /// Milliseconds since the campaign began.
 pub type Millis = u64;
 
-/// Documents per collection; number 0 is never deleted, so that no collection may ever look empty.
+/// Documents per collection. Number 0 is never deleted, so that no collection may ever look empty.
 pub const DOCUMENTS: u8 = 30;
-/// Places in a table by document.
+/// Number of all documents.
 pub const SLOTS: usize = SCHEMA_FREE.len() * DOCUMENTS as usize;
 
-/// A document.
+/// Names a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct DocumentKey {
-    /// Place of its collection in [`SCHEMA_FREE`].
+    /// Index of its collection in [`SCHEMA_FREE`].
     pub collection: u8,
     /// Its number there.
     pub number: u8,
 }
 
 impl DocumentKey {
-    /// All of them, by [`Self::slot`].
+    /// All documents, in the order of [`Self::slot`].
     pub fn all() -> impl Iterator<Item = Self> {
         let numbers = |collection| (0..DOCUMENTS).map(move |number| Self { collection, number });
         (0..SCHEMA_FREE.len() as u8).flat_map(numbers)
     }
 
-    /// Its place in a table by document.
+    /// Its index in a [`super::observations::DocumentTable`].
     pub fn slot(self) -> usize {
         usize::from(self.collection) * usize::from(DOCUMENTS) + usize::from(self.number)
     }
@@ -47,7 +46,7 @@ impl DocumentKey {
         format!("d{:02}", self.number)
     }
 
-    /// The document of a collection and an id.
+    /// The key of a collection and an id, if the campaign writes such a document.
     pub fn parse(collection: &str, id: &str) -> Option<Self> {
         let collection = SCHEMA_FREE.iter().position(|name| *name == collection)? as u8;
         let number = id
@@ -70,16 +69,16 @@ impl std::fmt::Display for DocumentKey {
     }
 }
 
-/// What a request was told.
+/// Outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Outcome {
-    /// Nothing yet.
+    /// Not answered yet.
     Open,
-    /// 2xx: it is durable.
+    /// 2xx: the write is durable.
     Acked,
-    /// It was certainly not done: 4xx, or a 503 that says so.
+    /// Certainly not done: 4xx, or a 503 with a problem that says so.
     Refused,
-    /// It may have been done: no answer, or one that does not know.
+    /// Possibly done: no answer, or an answer that does not say.
     Unknown,
 }
 
@@ -88,56 +87,55 @@ pub enum Outcome {
 pub struct WrittenDocument {
     /// The document.
     pub key: DocumentKey,
-    /// It goes; else it gets a value with the token of the request.
+    /// The request deletes it. Otherwise it writes a value with the token of the request.
     pub deletes: bool,
-    /// The revision it came to, when it was acknowledged.
+    /// The revision of the write, when it was acknowledged.
     pub revision: Option<u64>,
 }
 
-/// A request.
+/// One request.
 #[derive(Debug, Clone, Serialize)]
 pub struct Write {
-    /// What sort: `put`, `set`, ….
+    /// Kind of request: `put`, `set`, and so on.
     pub what: &'static str,
-    /// Who sent it.
+    /// Number of the client.
     pub writer: usize,
-    /// When it went out.
+    /// When it was sent.
     pub started: Millis,
     /// When its outcome was known.
     pub ended: Option<Millis>,
     /// What it was told.
     pub outcome: Outcome,
-    /// The status, or 0 when there was none.
+    /// The HTTP status; 0 if there was no answer.
     pub status: u16,
-    /// What it changes, in order.
+    /// The documents that it changes, in order.
     pub members: Vec<WrittenDocument>,
 }
 
-/// A dump of the database that was written back.
+/// A restore of the database from a dump.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Restore {
-    /// When the dump began: what was acknowledged before is in it.
+    /// When the dump began. It has every write that was acknowledged before.
     pub dumped: Millis,
-    /// When all of it was back: what is sent afterwards stays.
+    /// When the restore was complete. Writes that are sent afterwards remain.
     pub restored: Millis,
-    /// The counter of the epoch that it ended: it, and all before it, are histories that were
-    /// left.
+    /// Counter of the epoch that the restore ended. This epoch and all earlier ones are abandoned.
     pub ended: u64,
 }
 
-/// All requests; the token of a request is its place.
+/// All requests. The token of a request is its index.
 #[derive(Debug, Default, Serialize)]
 pub struct WriteRecord {
     /// The requests.
     pub writes: Vec<Write>,
     /// The restores.
     pub restores: Vec<Restore>,
-    /// Which history each number of restores led to, as far as it was seen.
+    /// The number of restores before each epoch, as far as it was observed.
     pub epochs: Vec<(String, usize)>,
 }
 
 impl WriteRecord {
-    /// Notes a request before it goes out; its token.
+    /// Records a request before it is sent. Returns its token.
     pub fn begin(
         &mut self,
         what: &'static str,
@@ -166,7 +164,7 @@ impl WriteRecord {
         self.writes.len() as u64 - 1
     }
 
-    /// Notes what a request was told; `revisions` in the order of its members.
+    /// Records the outcome of a request; `revisions` are in the order of its documents.
     pub fn end(
         &mut self,
         token: u64,
@@ -182,7 +180,7 @@ impl WriteRecord {
         }
     }
 
-    /// How many had this outcome.
+    /// Number of requests with an outcome.
     pub fn count(&self, outcome: Outcome) -> usize {
         self.writes
             .iter()

@@ -1,4 +1,4 @@
-//! What a campaign did and found: a table for people, a file for machines.
+//! The result of a campaign: a table for people, a JSON file for programs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,60 +22,58 @@ use crate::testbed::dependencies::repository_root;
 /// The result of a campaign.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
-    /// Repeats its schedule.
+    /// The seed that repeats its schedule.
     pub seed: u64,
-    /// What carried the events.
+    /// The transport of events.
     pub transport: &'static str,
-    /// How long it took.
+    /// Duration.
     pub seconds: u64,
-    /// How many faults were asked for; fewer are dealt when time is up.
+    /// Requested number of faults. Fewer are injected when time is up.
     pub asked: usize,
     /// Faults by kind.
     pub faults: BTreeMap<FaultKind, usize>,
     /// Writes by outcome: acknowledged, refused, unknown.
     pub writes: [usize; 3],
-    /// Requests by what they were and the status they got; 0 is no answer.
+    /// Requests by kind and status; 0 is no answer.
     pub requests: BTreeMap<String, usize>,
     /// Acknowledged writes of several documents.
     pub sets: usize,
-    /// Changes that were acknowledged, each of which had to be sent to every replica.
+    /// Acknowledged changes, each of which had to be sent to every replica.
     pub changes: usize,
-    /// Attempts to send an event that succeeded, and that failed, as far as publishers could be
-    /// asked: what one did in the moment before it was killed is not in it, nor what it did
-    /// while it did not answer and then never again.
+    /// Successful and failed attempts to send an event, as far as the metrics of publishers were
+    /// read: what a publisher counted just before it was killed is missing.
     pub events: [u64; 2],
-    /// What replicas did with what reached them, as far as they could be asked: changes that an
-    /// event brought, changes that the feed brought first, snapshots. Without the first a
-    /// campaign says nothing of the way it is named after.
+    /// What replicas applied, as far as their metrics were read: changes by an event, changes by
+    /// the feed first, snapshots. If the first is 0, the campaign did not test its transport.
     pub arrivals: [u64; 3],
-    /// Databases put back to a dump.
+    /// Restores of the database.
     pub restores: usize,
-    /// Histories that readers saw begin.
+    /// Epochs that readers saw begin.
     pub epochs: usize,
-    /// Collections that replicas found diverged and loaded anew.
+    /// Collections that replicas found diverged and loaded again.
     pub resets: u64,
-    /// Orderly ends.
+    /// Orderly stops.
     pub stops: usize,
-    /// The longest of them.
+    /// The slowest of them.
     pub slowest_stop: Duration,
-    /// Lives with a wall clock that was an hour off.
+    /// Runs with a shifted wall clock.
     pub shifted: usize,
-    /// Files with last known good values that were spoilt, and that a replica found damaged.
+    /// Files with last known good values: damaged by the campaign, and found damaged by a replica.
     pub spoilt: [usize; 2],
-    /// Lives that began with what was on disk.
+    /// Runs that began with the values on disk.
     pub from_disk: usize,
-    /// Views that were read.
+    /// Number of views.
     pub observations: u64,
-    /// How long replicas took to equal the publisher, round by round.
+    /// Time until replicas equalled the publisher, by round.
     pub convergence: Vec<Duration>,
-    /// What the judge found.
+    /// Findings of the validators.
     pub findings: Findings,
-    /// Where logs, journal and observations of a failure are.
+    /// Folder with logs, record and observations, after a failure.
     pub kept: Option<PathBuf>,
 }
 
 impl Report {
-    /// Counts what was written and seen.
+    /// Counts writes and observations.
     pub fn count(&mut self, record: &WriteRecord, records: &[Mutex<Observations>]) {
         self.writes = [Outcome::Acked, Outcome::Refused, Outcome::Unknown]
             .map(|outcome| record.count(outcome));
@@ -101,11 +99,11 @@ impl Report {
             self.resets += record.resets.values().sum::<u64>();
             epochs.extend(record.epochs.iter().cloned());
         }
-        // The first was there before.
+        // The first epoch existed before the campaign.
         self.epochs = epochs.len().saturating_sub(1);
     }
 
-    /// Counts what was done beside killing; `said` is all that each replica said.
+    /// Counts actions; `said` is the whole output of each replica.
     pub fn count_actions(&mut self, actions: &Actions, said: &[String]) {
         self.stops = actions.stops.len();
         self.slowest_stop = actions
@@ -136,11 +134,11 @@ impl Report {
         )?)
     }
 
-    /// Nothing if every promise held, else what was broken.
+    /// Checks that every promise held.
     ///
     /// # Errors
-    /// When a promise was broken, or no event came at all: the feed alone keeps most promises, and
-    /// nothing would be known of the way.
+    /// When a promise was broken, or when no event reached a replica: the feed alone keeps most
+    /// promises, so nothing would be known about the transport.
     pub fn check(&self) -> anyhow::Result<()> {
         let broken = self.findings.broken();
         anyhow::ensure!(

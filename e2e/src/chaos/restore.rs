@@ -1,8 +1,8 @@
-//! A dump of the whole database and its return, as an operator does it: publishers run on and are
-//! told nothing.
+//! A dump of the whole database and its restore, as an operator does it: publishers keep running
+//! and are not notified.
 //!
-//! Made with the driver, collection by collection, so that for a moment documents and heads do not
-//! agree.
+//! It works collection by collection with the driver, so for a short time documents and heads do
+//! not match.
 
 use anyhow::Context;
 use futures_util::TryStreamExt;
@@ -12,9 +12,9 @@ use super::{cluster::DATABASE, component::Program};
 
 /// MongoDB's `DuplicateKey`.
 const DUPLICATE: i32 = 11000;
-/// What publishers write whether anybody writes or not.
+/// The collection that publishers write without any request.
 const FLEET: &str = "_replicas";
-/// Documents written at once.
+/// Documents per insert.
 const PIECE: usize = 1_000;
 
 /// All documents of all collections at one moment.
@@ -54,10 +54,10 @@ impl Dump {
         })
     }
 
-    /// The counter of the epoch that the database is in now.
+    /// The epoch counter in the database now.
     ///
     /// # Errors
-    /// When the database does not tell.
+    /// When the database does not answer.
     pub async fn counter_now(&self) -> anyhow::Result<u64> {
         let meta = self
             .database
@@ -67,10 +67,10 @@ impl Dump {
         Ok(meta.context("no _meta")?.get_i64("counter")?.try_into()?)
     }
 
-    /// Puts everything back.
+    /// Restores everything.
     ///
     /// # Errors
-    /// When the database does not take it.
+    /// When the database refuses.
     pub async fn restore(&self) -> anyhow::Result<()> {
         for (name, documents) in &self.collections {
             let table = self.database.collection::<Document>(name);
@@ -89,7 +89,7 @@ impl Dump {
     }
 }
 
-/// Publishers run on and write rows of the fleet meanwhile; theirs are newer.
+/// Running publishers write rows of the replica list meanwhile. Theirs are newer.
 fn there_already(error: mongodb::error::Error) -> mongodb::error::Result<InsertManyResult> {
     let duplicates = match &*error.kind {
         ErrorKind::InsertMany(failed) => {

@@ -1,7 +1,7 @@
-//! Which faults, when, to whom and for how long: a pure function of the seed and of who plays.
+//! The faults of a campaign with their times and targets: a pure function of the seed and the
+//! targets.
 //!
-//! Only the schedule repeats. What the processes make of it depends on the machine, as it does in
-//! production.
+//! Only the schedule repeats. Its effect depends on the machine, as in production.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use serde::Serialize;
 
 use super::{cluster::Cluster, random::Random};
 
-/// What is done.
+/// Kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FaultKind {
-    /// kill -9, and started again after a while.
+    /// SIGKILL, and a start after a while.
     Kill,
     /// SIGSTOP, and SIGCONT after a while.
     Freeze,
@@ -25,24 +25,25 @@ pub enum FaultKind {
     HalfClose,
     /// A link accepts and nothing passes.
     BlackHole,
-    /// The broker forgets everything.
+    /// The broker loses all data (FLUSHALL).
     Flush,
-    /// The broker ends all its connections.
+    /// The broker closes all connections.
     HangUp,
-    /// The broker takes connections and commands, and answers none for a while.
+    /// The broker accepts connections and commands and answers none for a while.
     Hush,
-    /// The disk snapshot of a replica is truncated or garbled, and the replica started again.
+    /// The last known good values of a replica are truncated or garbled, and the replica is
+    /// restarted.
     Spoil,
-    /// The database is put back to a dump.
+    /// The database is restored from a dump.
     Restore,
-    /// SIGTERM, an orderly end, and started again after a while.
+    /// SIGTERM, an orderly stop, and a start after a while.
     Stop,
-    /// kill -9, and started again with a wall clock that is an hour off, for a while.
+    /// SIGKILL, and a start with a wall clock that is one hour off, for a while.
     Clock,
 }
 
 impl FaultKind {
-    /// How often each is dealt, and how long it lasts, in milliseconds.
+    /// Weight, and shortest and longest duration in milliseconds.
     const ALL: [(u64, (Self, u64, u64)); 13] = [
         (30, (Self::Kill, 0, 2_500)),
         (20, (Self::Freeze, 500, 6_000)),
@@ -70,31 +71,31 @@ impl FaultKind {
 /// One fault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fault {
-    /// After the one before.
+    /// Pause after the previous fault.
     pub gap: Duration,
-    /// What is done.
+    /// Its kind.
     pub kind: FaultKind,
-    /// Name of the part or the link.
+    /// Name of the component or link.
     pub target: String,
-    /// How long it lasts.
+    /// Its duration.
     pub hold: Duration,
-    /// For whatever else has to be chosen.
+    /// A random number for the details of the fault.
     pub salt: u64,
 }
 
-/// Who can be hit by what.
+/// Possible targets.
 #[derive(Debug, Clone)]
 pub struct Targets {
     /// All processes.
     pub components: Vec<String>,
     /// All links.
     pub links: Vec<String>,
-    /// Whether a process can be given another wall clock.
+    /// Whether the wall clock of a process can be shifted.
     pub clocks: bool,
 }
 
 impl Targets {
-    /// Those of a cast.
+    /// The targets of a cluster.
     pub fn of(cluster: &Cluster, clocks: bool) -> Self {
         let components = cluster
             .components
@@ -132,7 +133,7 @@ impl Targets {
     }
 }
 
-/// So many faults.
+/// A schedule of `count` faults.
 pub fn plan(seed: u64, count: usize, targets: &Targets) -> Vec<Fault> {
     let mut random = Random::new(seed);
     let possible: Vec<_> = FaultKind::ALL

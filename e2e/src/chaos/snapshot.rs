@@ -1,6 +1,6 @@
-//! What is looked at in the silence between two rounds, and kept when something was wrong.
+//! What is inspected in the pause between two rounds, and what is saved after a failure.
 //!
-//! Here is I/O and no judgement.
+//! It reads and writes; it judges nothing.
 
 use std::{
     convert::Infallible,
@@ -25,28 +25,29 @@ use super::{
 };
 use crate::{client::Api, testbed::dependencies::repository_root};
 
-/// Longest time for one answer.
+/// Time limit of one answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a process may take to give back what a fault made it take.
+/// How long a process may take to release what it needed during a fault.
 const CALM: Duration = Duration::from_secs(5);
-/// Between two looks at what publishers count.
+/// Pause between two readings of metrics.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Attempts to send an event that succeeded, and that failed.
+/// Successful and failed attempts to send an event.
 pub const EVENTS: [&str; 2] = [
     "confcast_events_total{result=\"published\"}",
     "confcast_events_total{result=\"failed\"}",
 ];
-/// Changes that an event brought to a replica, changes that the feed brought first, and snapshots.
+/// Changes that a replica applied by an event, changes that it applied by the feed first, and
+/// snapshots.
 pub const ARRIVALS: [&str; 3] = [
     "confcast_subscriber_events_total{end=\"applied\"}",
     "confcast_subscriber_feed_changes_total",
     "confcast_subscriber_loads_total",
 ];
 
-/// Whether every replica holds what the publisher holds, byte for byte.
+/// Checks that every replica holds the documents of the publisher, byte for byte.
 ///
 /// # Errors
-/// When one does not, or somebody does not answer.
+/// When a replica differs or a service does not answer.
 pub async fn same(cluster: &Cluster) -> anyhow::Result<()> {
     let truth = documents(&cluster.publisher(0)).await?;
     try_join_all(cluster.replicas.iter().map(async |member| {
@@ -94,7 +95,7 @@ async fn documents(api: &Api) -> anyhow::Result<(String, Vec<String>)> {
     Ok((start.epoch.to_string(), lines))
 }
 
-/// What a part uses, and the line in which it said that it panicked.
+/// The resources of a process, and the line of its output that reports a panic.
 async fn sample(component: &Component) -> Option<(Sample, Option<String>)> {
     let mut program = component.program.lock().await;
     let process = program.process()?;
@@ -106,8 +107,8 @@ async fn sample(component: &Component) -> Option<(Sample, Option<String>)> {
     Some((Sample::of(process.id()).ok()?, panicked))
 }
 
-/// The same; one that used more than since `first` is looked at again for a while: whoever was
-/// frozen has to close what its clients gave up in the meantime.
+/// As `sample`. A process that uses more than at `first` is sampled again for a while: after a
+/// freeze it has to close the connections that its clients gave up.
 pub async fn calm(
     component: &Component,
     first: Option<Sample>,
@@ -123,8 +124,8 @@ pub async fn calm(
     }
 }
 
-/// Adds what publishers and replicas count, without end. One that does not answer is read next
-/// time.
+/// Adds the metrics of publishers and replicas without end. A service that does not answer is read
+/// the next time.
 pub async fn count(cluster: &Cluster, sums: &Mutex<CounterSums>) -> Infallible {
     let publishers = cluster
         .publishers
@@ -155,7 +156,7 @@ pub async fn count(cluster: &Cluster, sums: &Mutex<CounterSums>) -> Infallible {
     unreachable!("they count without end")
 }
 
-/// All that each replica has said, over its lives.
+/// The output of each replica, over all its runs.
 pub async fn said(cluster: &Cluster) -> Vec<String> {
     let mut said = Vec::new();
     for replica in &cluster.replicas {
@@ -170,10 +171,10 @@ pub async fn said(cluster: &Cluster) -> Vec<String> {
     said
 }
 
-/// Keeps what is needed to understand a failure; where.
+/// Saves logs, record and observations. Returns the folder.
 ///
 /// # Errors
-/// When it cannot be written.
+/// When a file cannot be written.
 pub async fn keep(
     seed: u64,
     cluster: &Cluster,

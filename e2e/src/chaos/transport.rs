@@ -1,10 +1,10 @@
-//! What carries the events of a campaign, by the names that VIA takes and the report gives.
+//! The transports of a campaign, by the names that VIA takes and the report prints.
 
 use anyhow::Context;
 
 use crate::testbed::Transport;
 
-/// All of them; the first is meant when none is named.
+/// All of them. The first is the default.
 const WAYS: [(&str, Transport); 5] = [
     ("dapr", Transport::Dapr),
     ("pubsub", Transport::PubSub),
@@ -13,10 +13,10 @@ const WAYS: [(&str, Transport); 5] = [
     ("feed", Transport::Feed),
 ];
 
-/// The way of a name.
+/// The transport of a name.
 ///
 /// # Errors
-/// When there is none.
+/// When the name is unknown.
 pub fn named(name: &str) -> anyhow::Result<Transport> {
     let name = if name.is_empty() { WAYS[0].0 } else { name };
     let found = WAYS
@@ -31,7 +31,7 @@ pub fn named(name: &str) -> anyhow::Result<Transport> {
     })
 }
 
-/// The name of a way.
+/// The name of a transport.
 pub fn name(transport: Transport) -> &'static str {
     match transport {
         Transport::Dapr => "dapr",

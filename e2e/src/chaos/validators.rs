@@ -1,8 +1,8 @@
-//! The seven promises as checks over what was written and what was seen.
+//! The seven promises as checks of what was written and what was seen.
 //!
-//! Nothing here does I/O or knows how the observations came about, so that replicas that break a
-//! promise on purpose can be put before the same judge (`doubles`). It judges a round when all
-//! outcomes of the round are known; what an unknown outcome may explain is no failure.
+//! Nothing here does I/O or knows how the observations were made, so the same validators check
+//! replicas that break a promise on purpose (`mutants`). A round is validated when all its outcomes
+//! are known; an effect that an unknown outcome may explain is no failure.
 
 mod index;
 mod leak;
@@ -31,7 +31,7 @@ pub enum Promise {
     NoLostAck,
     /// Within 15 s of the last fault every replica equals the publisher.
     Converges,
-    /// In one life no reader sees an older revision after a newer one.
+    /// In one run no reader sees an older revision after a newer one.
     NoRollback,
     /// A deleted document never comes back.
     NoResurrection,
@@ -41,15 +41,14 @@ pub enum Promise {
     NeverEmpty,
     /// `current` means that everything of 2.5 check-in intervals ago is there.
     NoSilentStale,
-    /// What is seen was written, to that document, and not refused. No promise of its own: all of
-    /// them rest on it.
+    /// Every value that is seen was written, to that document, and not refused. Not a promise of
+    /// its own: all others depend on it.
     Explained,
-    /// No process grows without end.
+    /// No process grows without bound.
     Leak,
-    /// No process of ours panics, whatever is done to it.
+    /// No service panics.
     NoPanic,
-    /// Asked to stop, a publisher or subscriber ends well and soon, whatever else is away or
-    /// silent.
+    /// After SIGTERM a service exits with success and in time, whatever else is unavailable.
     OrderlyEnd,
 }
 
@@ -75,7 +74,7 @@ impl Promise {
 pub struct Violation {
     /// Which.
     pub promise: Promise,
-    /// Who was seen to break it.
+    /// The component that broke it.
     pub who: String,
     /// When, in milliseconds since the campaign began.
     pub at: Millis,
@@ -85,7 +84,7 @@ pub struct Violation {
     pub context: Vec<String>,
 }
 
-/// What the judge found so far.
+/// The results of the validators so far.
 #[derive(Debug, Default, Serialize)]
 pub struct Findings {
     /// Promises that were broken; the list is bounded, the first ones of each promise are kept.
@@ -94,11 +93,11 @@ pub struct Findings {
     pub checks: BTreeMap<Promise, u64>,
 }
 
-/// More than that of one promise say nothing new.
+/// More violations of one promise add no information.
 const MOST: usize = 20;
 
 impl Findings {
-    /// Notes one check; `broken` says how it failed.
+    /// Records one check; `broken` says how it failed.
     pub fn check(
         &mut self,
         promise: Promise,
@@ -152,8 +151,7 @@ pub struct FailedCheck {
     pub key: Option<DocumentKey>,
 }
 
-/// NoLostAck at rest: what the publisher holds when nothing is written any more accounts for every
-/// acknowledged write.
+/// NoLostAck at rest: the publisher's documents account for every acknowledged write.
 pub fn durable(
     index: &WriteIndex<'_>,
     publisher: &DocumentTable,
@@ -186,7 +184,7 @@ pub fn durable(
     }
 }
 
-/// Words for an outcome, as short as a line of history wants them.
+/// Short names of outcomes for a line of history.
 fn word(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Open => "open",

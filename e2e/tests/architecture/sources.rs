@@ -98,7 +98,7 @@ fn names(line: &str, text: &str) -> bool {
         && code.match_indices(text).any(|(at, _)| {
             let before = code[..at].chars().next_back();
             let after = code[at + text.len()..].chars().next();
-            before.is_none_or(|before| !is_identifier(before) && !(is_crate && before == ':'))
+            before.is_none_or(|before| !(is_identifier(before) || is_crate && before == ':'))
                 && (is_crate || after.is_none_or(|after| !is_identifier(after)))
         })
 }

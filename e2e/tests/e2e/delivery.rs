@@ -178,7 +178,9 @@ async fn subscriber_before_and_after_the_publisher() -> Outcome {
         ensure!(early.status_of("/readyz").await? == 503);
         let refused = early.document(FREE, "a").await?;
         ensure!(
-            refused.status == 503 && refused.json()?["type"] == "urn:confcast:problem:loading",
+            refused.status == 503
+                && serde_json::from_str::<contract::Problem>(&refused.body)?.kind
+                    == contract::ProblemKind::Loading,
             "{}",
             refused.body
         );

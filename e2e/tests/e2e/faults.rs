@@ -149,7 +149,8 @@ async fn the_database_goes_away_and_comes_back() -> Outcome {
         .expect(503)?;
     ensure!(
         refused.header("retry-after") == "1"
-            && refused.json()?["type"] == "urn:confcast:problem:not-committed"
+            && serde_json::from_str::<contract::Problem>(&refused.body)?.kind
+                == contract::ProblemKind::NotCommitted
     );
     ensure!(api.status_of("/healthz").await? < 300 && api.status_of("/readyz").await? == 503);
     store.0.as_mut().context("a mongod")?.restart().await?;

@@ -4,6 +4,7 @@
 use std::{env, fs, process::Output};
 
 use anyhow::{Context, ensure};
+use contract::{Problem, ProblemKind};
 use e2e::{
     client::Answer,
     testbed::{
@@ -104,19 +105,20 @@ async fn a_publisher_hands_out_its_schemas() -> Outcome {
         );
     }
     for (path, kind) in [
-        (format!("/v1/schemas/{FREE}"), "no-schema"),
-        (format!("/v1/schemas/{FREE}/sample"), "no-schema"),
+        (format!("/v1/schemas/{FREE}"), ProblemKind::NoSchema),
+        (format!("/v1/schemas/{FREE}/sample"), ProblemKind::NoSchema),
         (
             format!("/v1/schemas/{CHANNELS}?urn=urn:confcast:schema:{CHANNELS}:000000000000"),
-            "no-schema",
+            ProblemKind::NoSchema,
         ),
-        ("/v1/schemas/NotServed".to_owned(), "unknown-collection"),
+        (
+            "/v1/schemas/NotServed".to_owned(),
+            ProblemKind::UnknownCollection,
+        ),
     ] {
-        let problem = api.get(&path).await?.expect(404)?.json()?;
-        ensure!(
-            problem["type"] == format!("urn:confcast:problem:{kind}"),
-            "{path}: {problem}"
-        );
+        let answer = api.get(&path).await?.expect(404)?;
+        let problem: Problem = serde_json::from_str(&answer.body)?;
+        ensure!(problem.kind == kind, "{path}: {problem:?}");
     }
     api.send(Method::PUT, &format!("/v1/schemas/{CHANNELS}"), &[], "{}")
         .await?

@@ -1,9 +1,8 @@
-//! Replicas that break one promise each, and the judge that must catch every one: a check that
-//! cannot fail is a defect.
+//! Replicas that break one promise each, to prove that the validators find every fault.
 //!
-//! A world of numbers, no processes: a publisher that always commits, a replica that gets its
-//! events late, twice, in the wrong order or never, and heals from the log at each check-in. What
-//! it shows after each step goes before the judge.
+//! A model without processes: a publisher that always commits, and a replica that gets its events
+//! late, twice, out of order or never, and catches up from the log at each check-in. Every state of
+//! the replica is validated.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +28,7 @@ const EPOCHS: [&str; 2] = ["e-1", "e-2"];
 /// When a dump is taken, when it is put back, and when replicas notice; in steps.
 const RESTORE: [u64; 3] = [900, 1_000, 1_030];
 
-/// What a replica does wrong.
+/// The fault of a mutant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mutation {
     Nothing,
@@ -45,15 +44,15 @@ enum Mutation {
     BelievesEmpty,
     /// Serves before it has loaded.
     ServesUnloaded,
-    /// Hears nothing any more and still says `current`.
+    /// Receives nothing any more and still reports `current`.
     AlwaysCurrent,
-    /// Stops listening and admits it, for ever.
+    /// Stops receiving and reports it, indefinitely.
     GivesUp,
-    /// Diverges, is mended, and would go on as if nothing had been.
+    /// Diverges, and continues after the repair as if nothing had happened.
     Diverges,
 }
 
-/// A replica: the rules of a real one, as short as they can be, but for its fault.
+/// The rules of a real replica in short form, except for its fault.
 struct MutantReplica {
     fault: Mutation,
     documents: BTreeMap<DocumentKey, SeenValue>,
@@ -166,7 +165,7 @@ impl MutantReplica {
     }
 }
 
-/// Looks at a double whenever something happened.
+/// Observes a mutant after every step.
 struct Observer {
     seen: Vec<Observation>,
     last: Box<DocumentTable>,
@@ -197,7 +196,7 @@ impl Observer {
     }
 }
 
-/// A replica's life in the world, and what the judge says of it.
+/// Runs a mutant in the model and validates what it showed.
 fn live(fault: Mutation, seed: u64, restored: bool) -> Findings {
     let (mut model, mut mutant) = (Model::new(seed), MutantReplica::new(fault));
     let mut observer = Observer {

@@ -196,8 +196,8 @@ pub(super) async fn schemas(api: &Api) -> Outcome {
     let id = channel["id"].as_str().unwrap_or_default().to_owned();
     let refused = problem(&api.put(CHANNELS, &id, &channel).await?.expect(422)?);
     assert_eq!(
-        (refused.kind.as_str(), refused.pointer.as_deref()),
-        ("urn:confcast:problem:schema", Some(""))
+        (refused.kind, refused.pointer.as_deref()),
+        (contract::ProblemKind::Schema, Some(""))
     );
     // A patch is checked by what it makes.
     let patch = api

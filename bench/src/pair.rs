@@ -36,7 +36,7 @@ pub(crate) const NEVER: Duration = Duration::from_secs(3_600);
 
 /// A publisher and two replicas.
 #[derive(Debug)]
-pub(crate) struct Duo {
+pub(crate) struct Pair {
     /// Where changes are published.
     pub(crate) changes: Changes,
     /// The replicas.
@@ -55,7 +55,7 @@ pub(crate) struct Duo {
     _folder: tempfile::TempDir,
 }
 
-impl Duo {
+impl Pair {
     /// Everything up, loaded and listening, with one document.
     pub(crate) async fn start(transport: Transport) -> anyhow::Result<Self> {
         let (folder, listen, ports) = (folder()?, free_port()?, [free_port()?, free_port()?]);
@@ -155,8 +155,8 @@ impl Duo {
             })
             .await?;
         }
-        let moved = [replicas[0].feed_changed(), replicas[1].feed_changed()];
-        let mut duo = Self {
+        let moved = [replicas[0].feed_changed(), replicas[1].moved()];
+        let mut pair = Self {
             changes,
             replicas,
             moved,
@@ -171,13 +171,13 @@ impl Duo {
             _redis: redis,
             _folder: folder,
         };
-        duo.changes
+        pair.changes
             .unit(contract::Context::default())
             .publish(ChangeRequest::create(FREE, "n-0", &document(0))?)
             .await?;
-        duo.once().await?;
-        duo.early = 0;
-        Ok(duo)
+        pair.once().await?;
+        pair.early = 0;
+        Ok(pair)
     }
 
     /// Ends in order. Who drops it instead leaves threads of the publisher behind.
@@ -228,7 +228,7 @@ impl Duo {
     }
 }
 
-impl Way for Duo {
+impl Way for Pair {
     /// From the return of the commit until both replicas show it; no time at all where they were
     /// faster than that return.
     async fn once(&mut self) -> anyhow::Result<Duration> {
