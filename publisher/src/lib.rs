@@ -27,3 +27,7 @@ pub mod settings;
 pub mod store;
 pub mod transport;
 pub mod write;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/publishing.md")]
+mod documented {}
