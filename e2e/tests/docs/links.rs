@@ -17,7 +17,9 @@ fn documents() -> anyhow::Result<Vec<PathBuf>> {
             let name = entry.file_name();
             let name = name.to_str().context("a name in UTF-8")?;
             // What is built, fetched or left behind by a run is not ours.
-            if name.starts_with('.') || ["target", "node_modules", "data", "generated"].contains(&name) {
+            if name.starts_with('.')
+                || ["target", "node_modules", "data", "generated"].contains(&name)
+            {
                 continue;
             }
             let path = folder.join(name);
@@ -91,7 +93,11 @@ fn every_link_leads_somewhere() -> anyhow::Result<()> {
             }
         }
     }
-    ensure!(broken.is_empty(), "links that lead nowhere:\n{}", broken.join("\n"));
+    ensure!(
+        broken.is_empty(),
+        "links that lead nowhere:\n{}",
+        broken.join("\n")
+    );
     Ok(())
 }
 
@@ -102,11 +108,21 @@ fn the_index_leads_to_every_document() -> anyhow::Result<()> {
     let mut named = Vec::new();
     for (_number, line) in markdown::prose(&text) {
         let links = markdown::links(line);
-        named.extend(links.iter().filter_map(|target| resolve(index, target)).map(|link| link.file));
+        named.extend(
+            links
+                .iter()
+                .filter_map(|target| resolve(index, target))
+                .map(|link| link.file),
+        );
     }
     let documents = documents()?;
-    let pages = documents.iter().filter(|path| path.starts_with("docs") && *path != index);
+    let pages = documents
+        .iter()
+        .filter(|path| path.starts_with("docs") && *path != index);
     let missing: Vec<_> = pages.filter(|path| !named.contains(path)).collect();
-    ensure!(missing.is_empty(), "docs/index.md does not name {missing:?}");
+    ensure!(
+        missing.is_empty(),
+        "docs/index.md does not name {missing:?}"
+    );
     Ok(())
 }

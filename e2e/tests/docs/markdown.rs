@@ -8,7 +8,9 @@ pub(crate) fn prose(text: &str) -> Vec<(usize, &str)> {
     let mut fence = None;
     for (number, line) in (1..).zip(text.lines()) {
         let start = line.trim_start();
-        let marks = ["```", "~~~"].into_iter().find(|marks| start.starts_with(marks));
+        let marks = ["```", "~~~"]
+            .into_iter()
+            .find(|marks| start.starts_with(marks));
         match (fence, marks) {
             (None, Some(marks)) => fence = Some(marks),
             (Some(open), Some(marks)) if open == marks => fence = None,
@@ -67,7 +69,10 @@ fn code_is_no_prose() {
 
 #[test]
 fn links_are_found_outside_of_code() {
-    assert_eq!(links("[a](b.md#c) `[d](e)` ![f](g.svg)"), ["b.md#c", "g.svg"]);
+    assert_eq!(
+        links("[a](b.md#c) `[d](e)` ![f](g.svg)"),
+        ["b.md#c", "g.svg"]
+    );
 }
 
 #[test]

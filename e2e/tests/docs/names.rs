@@ -11,13 +11,19 @@ fn every_problem_type_is_described_with_its_status() -> anyhow::Result<()> {
     let page = read("docs/reference/http-api.md")?;
     for kind in ProblemKind::ALL {
         let row = format!("| `{}` | {} |", kind.as_str(), kind.status());
-        ensure!(page.contains(&row), "docs/reference/http-api.md has no row {row}");
+        ensure!(
+            page.contains(&row),
+            "docs/reference/http-api.md has no row {row}"
+        );
     }
     let rows = page.lines().filter(|line| {
         let mut cells = line.split(" | ").skip(1);
         line.starts_with("| `") && cells.next().is_some_and(|cell| cell.parse::<u16>().is_ok())
     });
-    ensure!(rows.count() == ProblemKind::ALL.len(), "a row names a type that is never sent");
+    ensure!(
+        rows.count() == ProblemKind::ALL.len(),
+        "a row names a type that is never sent"
+    );
     Ok(())
 }
 
@@ -32,12 +38,21 @@ fn every_state_and_every_intake_fault_has_a_remedy() -> anyhow::Result<()> {
         ReplicaState::Current,
     ] {
         let name = format!("`{}`", state.as_str());
-        ensure!(states.contains(&name), "docs/operations/states.md does not name {name}");
+        ensure!(
+            states.contains(&name),
+            "docs/operations/states.md does not name {name}"
+        );
     }
     for fault in IntakeFault::ALL {
         let name = format!("`{}`", fault.as_str());
-        ensure!(states.contains(&name), "docs/operations/states.md does not name {name}");
-        ensure!(remedies.contains(&name), "docs/troubleshooting.md does not name {name}");
+        ensure!(
+            states.contains(&name),
+            "docs/operations/states.md does not name {name}"
+        );
+        ensure!(
+            remedies.contains(&name),
+            "docs/troubleshooting.md does not name {name}"
+        );
     }
     Ok(())
 }

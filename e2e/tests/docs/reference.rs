@@ -57,7 +57,10 @@ fn settings(manual: &str) -> Vec<Setting> {
 
 /// Reads one option; `None` when no environment variable stands for it.
 fn setting(lines: &[&str]) -> Option<Setting> {
-    let flag = lines.first()?.split(' ').find(|word| word.starts_with("--"))?;
+    let flag = lines
+        .first()?
+        .split(' ')
+        .find(|word| word.starts_with("--"))?;
     let text = lines.get(1..)?.join(" ");
     let variable = bracketed(&text, "env")?;
     let default = bracketed(&text, "default").unwrap_or_default();
@@ -101,8 +104,15 @@ fn the_reference_of_settings_is_what_help_says() -> anyhow::Result<()> {
     let mut generated = String::new();
     for program in ["publisher", "subscriber"] {
         let settings = settings(&help(program, &[])?);
-        ensure!(settings.len() > 10, "the manual of the {program} has another form");
-        writeln!(generated, "\n## Settings of the {program}\n\n{}", table(&settings))?;
+        ensure!(
+            settings.len() > 10,
+            "the manual of the {program} has another form"
+        );
+        writeln!(
+            generated,
+            "\n## Settings of the {program}\n\n{}",
+            table(&settings)
+        )?;
     }
     page_has("docs/reference/settings.md", &generated)
 }
@@ -120,8 +130,13 @@ fn commands(manual: &str) -> Vec<String> {
 
 /// A manual as a block of text, without spaces at line ends and without values of variables.
 fn block(manual: &str) -> String {
-    let lines = manual.lines().map(|line| line.trim_end().replace("=]", "]"));
-    format!("```text\n{}\n```\n", lines.collect::<Vec<_>>().join("\n").trim_end())
+    let lines = manual
+        .lines()
+        .map(|line| line.trim_end().replace("=]", "]"));
+    format!(
+        "```text\n{}\n```\n",
+        lines.collect::<Vec<_>>().join("\n").trim_end()
+    )
 }
 
 #[test]
@@ -135,7 +150,11 @@ fn the_reference_of_commands_is_what_help_says() -> anyhow::Result<()> {
         write!(generated, "\n## confcast {name}\n\n{}", block(&manual))?;
         for inner in commands(&manual) {
             let manual = help("confcast", &[&name, &inner])?;
-            write!(generated, "\n### confcast {name} {inner}\n\n{}", block(&manual))?;
+            write!(
+                generated,
+                "\n### confcast {name} {inner}\n\n{}",
+                block(&manual)
+            )?;
         }
     }
     generated.push('\n');

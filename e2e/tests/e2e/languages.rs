@@ -65,7 +65,10 @@ impl Pair {
         let path = parts::root().join("examples/clients").join(name);
         let file = std::fs::read_to_string(&path)?;
         let page = std::fs::read_to_string(parts::root().join("docs/following.md"))?;
-        ensure!(page.contains(&file), "docs/following.md shows another {name}");
+        ensure!(
+            page.contains(&file),
+            "docs/following.md shows another {name}"
+        );
         let copy = self.folder.path().join(name);
         std::fs::write(&copy, file)?;
         Ok(copy.display().to_string())
