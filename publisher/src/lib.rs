@@ -41,3 +41,7 @@ pub use store::StoreUrl;
 /// Internals that the benchmark compares with: no part of the public interface.
 #[doc(hidden)]
 pub mod bench_support;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/publishing.md")]
+mod documented {}

@@ -1,4 +1,4 @@
-//! Clients in other languages follow a subscriber: the very files that the README shows.
+//! Clients in other languages follow a subscriber: the files that docs/following.md shows.
 
 use std::process::Command;
 
@@ -60,16 +60,18 @@ impl Pair {
             .map(drop)
     }
 
-    /// The file of a client, as the README shows it.
+    /// The file of a client, as docs/following.md shows it.
     fn example(&self, name: &str) -> anyhow::Result<String> {
         let path = dependencies::repository_root()
             .join("examples/clients")
             .join(name);
-        let (file, readme) = (
-            std::fs::read_to_string(&path)?,
-            std::fs::read_to_string(dependencies::repository_root().join("README.md"))?,
+        let file = std::fs::read_to_string(&path)?;
+        let page =
+            std::fs::read_to_string(dependencies::repository_root().join("docs/following.md"))?;
+        ensure!(
+            page.contains(&file),
+            "docs/following.md shows another {name}"
         );
-        ensure!(readme.contains(&file), "the README shows another {name}");
         let copy = self.folder.path().join(name);
         std::fs::write(&copy, file)?;
         Ok(copy.display().to_string())
@@ -144,8 +146,8 @@ async fn python_follows_a_subscriber() -> Outcome {
 #[tokio::test]
 async fn curl_follows_a_subscriber() -> Outcome {
     let pair = Pair::start().await?;
-    let readme = std::fs::read_to_string(dependencies::repository_root().join("README.md"))?;
-    let line = readme
+    let page = std::fs::read_to_string(dependencies::repository_root().join("docs/following.md"))?;
+    let line = page
         .lines()
         .find(|line| line.starts_with("curl -N"))
         .context("a line with curl")?;

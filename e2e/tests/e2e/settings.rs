@@ -98,15 +98,22 @@ async fn a_subscriber_tells_all_mistakes_at_once() -> Outcome {
     Ok(())
 }
 
-/// The settings tables of the README are what `--help` says: every variable, with its default.
+/// The settings tables of the reference are what `--help` says: every variable, with its default.
 #[test]
-fn the_readme_names_every_setting() -> Outcome {
-    let readme = std::fs::read_to_string(dependencies::repository_root().join("README.md"))?;
-    let rows: Vec<_> = readme
-        .lines()
-        .filter(|line| line.starts_with("| `"))
-        .collect();
+fn the_reference_names_every_setting() -> Outcome {
+    let page = std::fs::read_to_string(
+        dependencies::repository_root().join("docs/reference/settings.md"),
+    )?;
     for program in ["publisher", "subscriber"] {
+        let heading = format!("## Settings of the {program}\n");
+        let section = page.split(&heading).nth(1).unwrap_or_default();
+        let rows: Vec<_> = section
+            .split("\n## ")
+            .next()
+            .unwrap_or_default()
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .collect();
         let help = std::process::Command::new(dependencies::own_program(program)?)
             .arg("--help")
             .env_clear()
@@ -119,7 +126,7 @@ fn the_readme_names_every_setting() -> Outcome {
                 .find(|row| row.starts_with(&format!("| `{name}`")));
             ensure!(
                 row.is_some(),
-                "the README does not name {name}, a setting of the {program}"
+                "the reference does not name {name}, a setting of the {program}"
             );
             let default = setting
                 .split("[env: ")
@@ -133,7 +140,7 @@ fn the_readme_names_every_setting() -> Outcome {
                 || row.is_some_and(|row| row.contains(&format!("`{default}`")));
             ensure!(
                 shown,
-                "the README does not say that {name} is {default:?} for the {program}"
+                "the reference does not say that {name} is {default:?} for the {program}"
             );
         }
     }

@@ -112,11 +112,11 @@ async fn the_first_five_minutes() -> Outcome {
     let up = Up::start("first", folder.path(), ports).await?;
     let lines = up.lines();
     ensure!(lines.len() >= 4, "{lines:?}");
-    let readme = std::fs::read_to_string(dependencies::repository_root().join("README.md"))?;
+    let page = std::fs::read_to_string(dependencies::repository_root().join("docs/quickstart.md"))?;
     for line in &lines {
         ensure!(
-            readme.contains(line.as_str()),
-            "the README does not show: {line}"
+            page.contains(line.as_str()),
+            "docs/quickstart.md does not show: {line}"
         );
     }
     let mut seen = 0;
@@ -151,9 +151,9 @@ async fn the_first_five_minutes() -> Outcome {
     Ok(())
 }
 
-/// What the README tells of the command line works as it stands there.
+/// The commands of the quickstart work as they stand there.
 #[tokio::test]
-async fn the_command_lines_of_the_readme() -> Outcome {
+async fn the_command_lines_of_the_quickstart() -> Outcome {
     let folder = folder()?;
     let up = Up::start(
         "up",
@@ -161,9 +161,9 @@ async fn the_command_lines_of_the_readme() -> Outcome {
         [free_port()?, free_port()?, free_port()?],
     )
     .await?;
-    let readme = std::fs::read_to_string(dependencies::repository_root().join("README.md"))?;
-    let block = readme
-        .split("<!-- tried by the tests -->")
+    let page = std::fs::read_to_string(dependencies::repository_root().join("docs/quickstart.md"))?;
+    let block = page
+        .split("<!-- run by the tests -->")
         .nth(1)
         .context("the block of commands")?;
     let commands: Vec<_> = block
