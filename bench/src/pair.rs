@@ -155,7 +155,7 @@ impl Pair {
             })
             .await?;
         }
-        let moved = [replicas[0].feed_changed(), replicas[1].moved()];
+        let moved = [replicas[0].feed_changed(), replicas[1].feed_changed()];
         let mut pair = Self {
             changes,
             replicas,

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
-use contract::{CollectionName, DocumentId, JsonError, Problem, ProblemKind};
+use contract::{JsonError, Problem, ProblemKind};
 use service::http::problem::{self, ProblemError};
 
 use crate::{decide::WriteError, fleet::FleetError};
@@ -59,11 +59,6 @@ impl From<WriteError> for ApiError {
 }
 
 impl ApiError {
-    /// 400: a parameter or header that is not of its form.
-    pub fn bad_field(field: &str, detail: impl std::fmt::Display) -> Self {
-        ProblemError::bad_request(field, detail).into()
-    }
-
     /// 400: a body that is not a document.
     pub fn bad_body(error: JsonError) -> Self {
         WriteError::InvalidValue(error).into()
@@ -74,19 +69,9 @@ impl ApiError {
         WriteError::invalid_change(pointer, detail).into()
     }
 
-    /// 404: no such collection.
-    pub fn unknown_collection(name: &str) -> Self {
-        ProblemError::unknown_collection(name).into()
-    }
-
     /// 404: the collection has no schema, the schema has no sample, or not in the asked version.
     pub fn no_schema(detail: impl Into<String>) -> Self {
         Problem::new(ProblemKind::NoSchema, detail).into()
-    }
-
-    /// 404: no such document (`NoData`, requirement A18).
-    pub fn no_data(collection: &CollectionName, id: &DocumentId) -> Self {
-        ProblemError::no_data(collection, id).into()
     }
 
     /// 413: a body larger than `limit` bytes.
