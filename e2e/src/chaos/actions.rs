@@ -106,8 +106,8 @@ pub fn spoil(folder: &Path, salt: u64) -> anyhow::Result<bool> {
 pub fn starts(output: &str) -> (usize, usize) {
     let count = |what: &str| output.lines().filter(|line| line.contains(what)).count();
     (
-        count("serves its last known good"),
-        count("on disk is damaged and was moved"),
+        count("serves the last known good"),
+        count("on disk is damaged, the replica starts without it"),
     )
 }
 

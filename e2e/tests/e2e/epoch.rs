@@ -133,7 +133,7 @@ async fn a_restored_database_goes_on_in_a_new_epoch() -> Outcome {
     eventually("the publisher waits", async || {
         let said = publisher.output();
         ensure!(
-            said.contains("cannot be declared yet") && said.contains("is a restore under way?"),
+            said.contains("no epoch can be declared yet") && said.contains("is a restore under way?"),
             "{said}"
         );
         Ok(())

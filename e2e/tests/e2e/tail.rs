@@ -188,7 +188,7 @@ async fn it_says_when_it_cannot_go_on() -> Outcome {
     let goes_on = Tail::start(&publisher.url(), &[FREE, "--since", &other])?;
     let mut strict = Tail::start(&publisher.url(), &[FREE, "--since", &other, "--strict"])?;
     goes_on
-        .shows("resync: the feed cannot go on without a gap (epoch)")
+        .shows("resync: the feed cannot continue without a gap (epoch)")
         .await?;
     let status = strict.process.ended(Duration::from_secs(10)).await?;
     ensure!(

@@ -83,7 +83,7 @@ pub(super) async fn refusals(api: &Api) -> Outcome {
     for (query, field) in [
         ("", Some("since")),
         ("?since=0&since=1", Some("since")),
-        ("?since=0&limit=x", None),
+        ("?since=0&limit=x", Some("limit")),
         ("?since=%FF", Some("since")),
     ] {
         let answer = api

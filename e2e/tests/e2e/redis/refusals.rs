@@ -87,7 +87,7 @@ async fn one_stream_that_cannot_be_read_silences_no_other() -> Outcome {
         events_arrive(&testbed).await?;
     }
     ensure!(
-        lines(&testbed, "INFO events come") == 2,
+        lines(&testbed, "INFO the source of events is connected") == 2,
         "it came and went:\n{}",
         testbed.subscribers[0].output()
     );
@@ -147,7 +147,7 @@ async fn a_right_that_is_lacking_is_an_answer() -> Outcome {
     .await?;
     until_away(&testbed, false).await?;
     ensure!(
-        lines(&testbed, "INFO events come") == 2,
+        lines(&testbed, "INFO the source of events is connected") == 2,
         "it came and went:\n{}",
         testbed.subscribers[0].output()
     );
