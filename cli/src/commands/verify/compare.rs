@@ -7,10 +7,10 @@ use client::snapshot::SnapshotReader;
 use contract::{CollectionName, DocumentId, Head};
 
 use super::{
-    row::{Difference, Row},
+    row::{DocumentDifference, Row},
     snapshot::{self, Reference, Stamp},
 };
-use crate::progress::Progress;
+use crate::progress::ProgressLine;
 
 /// Differences that are listed per collection; the others are counted.
 const LISTED: usize = 20;
@@ -22,14 +22,14 @@ struct Found<'a> {
     seen: HashSet<&'a DocumentId>,
     differences: usize,
     /// The first differences by id.
-    first: BTreeMap<DocumentId, Difference>,
+    first: BTreeMap<DocumentId, DocumentDifference>,
 }
 
 /// Reads the snapshot of a replica and compares it.
 pub(super) async fn compare(
     snapshot: SnapshotReader,
     publisher: &Reference,
-    progress: &Progress,
+    progress: &ProgressLine,
 ) -> anyhow::Result<Vec<Row>> {
     let mut found: BTreeMap<CollectionName, Found<'_>> = BTreeMap::new();
     let heads = snapshot::read(snapshot, progress, |collection, id, stamp| {
@@ -72,7 +72,7 @@ impl Found<'_> {
     fn add(&mut self, id: DocumentId, publisher: Option<Stamp>, replica: Option<Stamp>) {
         self.differences += 1;
         self.first
-            .insert(id.clone(), Difference::new(id, publisher, replica));
+            .insert(id.clone(), DocumentDifference::new(id, publisher, replica));
         if self.first.len() > LISTED {
             self.first.pop_last();
         }

@@ -15,7 +15,7 @@ use super::{
     row::Row,
     snapshot::Reference,
 };
-use crate::progress::Progress;
+use crate::progress::ProgressLine;
 
 /// Pause after the first round. It doubles: a replica that is not equal soon needs time, and each
 /// reading costs it some.
@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 
 /// A replica that is compared.
 #[derive(Debug)]
-pub(super) struct Replica {
+pub(super) struct CheckedReplica {
     name: String,
     endpoint: Endpoint,
     outcome: Outcome,
@@ -31,7 +31,7 @@ pub(super) struct Replica {
     open: Option<BTreeSet<CollectionName>>,
 }
 
-impl Replica {
+impl CheckedReplica {
     pub(super) fn new(name: String, endpoint: Endpoint) -> Self {
         Self {
             name,
@@ -84,20 +84,20 @@ impl Replica {
 /// Compares until every verdict is settled, but not for longer than `wait`.
 pub(super) async fn verify(
     publisher: &Endpoint,
-    replicas: &mut [Replica],
+    replicas: &mut [CheckedReplica],
     wait: Duration,
-    progress: &Progress,
+    progress: &ProgressLine,
 ) -> anyhow::Result<()> {
     let deadline = Instant::now() + wait;
     let mut pause = PAUSE;
     loop {
-        let mut open: Vec<&mut Replica> = replicas
+        let mut open: Vec<&mut CheckedReplica> = replicas
             .iter_mut()
             .filter(|replica| !replica.is_settled())
             .collect();
         round(publisher, &mut open, progress).await?;
         let now = Instant::now();
-        if replicas.iter().all(Replica::is_settled) || now >= deadline {
+        if replicas.iter().all(CheckedReplica::is_settled) || now >= deadline {
             return Ok(());
         }
         sleep(pause.min(deadline - now)).await;
@@ -107,8 +107,8 @@ pub(super) async fn verify(
 
 async fn round(
     publisher: &Endpoint,
-    replicas: &mut [&mut Replica],
-    progress: &Progress,
+    replicas: &mut [&mut CheckedReplica],
+    progress: &ProgressLine,
 ) -> anyhow::Result<()> {
     let mut all = Some(BTreeSet::new());
     for replica in &*replicas {
