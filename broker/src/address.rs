@@ -11,7 +11,9 @@ use std::{borrow::Cow, fmt, str::FromStr};
 use redis::{ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
 use url::Url;
 
-/// A checked address.
+/// A checked address. Parsing it connects to nothing, so a wrong host is found when it connects.
+///
+/// `Debug` gives scheme, host and port only, so an address can be logged.
 #[derive(Clone)]
 pub struct Address {
     pub(crate) kind: Topology,
@@ -154,7 +156,7 @@ impl FromStr for Address {
 }
 
 impl Address {
-    /// The same address with this database. A cluster has database 0 only; there the number is a
+    /// The same address with this database, for `AURA_REDIS_DATABASE`. The URL may repeat the number. A cluster has database 0 only; there the number is a
     /// part of the names only.
     ///
     /// # Errors

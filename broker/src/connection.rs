@@ -26,7 +26,8 @@ const REDIRECTS: u32 = 2;
 /// address, also for those that are down.
 const CONNECT_NODE: Duration = Duration::from_millis(500);
 
-/// Why a command failed.
+/// Why a command failed. Apart from [`BrokerError::Unavailable`] and a refusal of Redis, it is not
+/// known whether Redis executed the command.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
     /// Redis answered with an error, or the connection broke.
@@ -55,7 +56,10 @@ impl BrokerError {
     }
 }
 
-/// A connection. Cloning shares it.
+/// A connection. Cloning shares it: commands of all clones are sent over it, and answered in order.
+///
+/// A connection that broke stays broken, except that of a cluster, which connects to its nodes again
+/// itself; the owner opens a new one.
 #[derive(Clone)]
 pub enum Connection {
     /// To one server.

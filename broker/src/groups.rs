@@ -73,7 +73,10 @@ pub enum GroupRemoval {
     Absent,
 }
 
-/// The groups of a stream; none when the stream does not exist.
+/// The groups of a stream; none when the stream does not exist. A group that is removed meanwhile is
+/// omitted.
+///
+/// `stream` is the key of a stream of Dapr, which is the name of the topic.
 ///
 /// # Errors
 /// When Redis refuses or does not answer.
@@ -126,7 +129,8 @@ pub async fn list(redis: &mut Connection, stream: &str) -> Result<Vec<Group>, Br
 }
 
 /// Removes a group that is still at `last_delivered` and whose consumers have not asked for entries
-/// for `idle`.
+/// for `idle`. Both are checked by Redis in the same step as the removal, so a group that a sidecar
+/// begins to read again is never removed.
 ///
 /// # Errors
 /// When the result is unknown.

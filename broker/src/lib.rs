@@ -35,7 +35,10 @@ pub use sender::Sender;
 /// Time limit of one answer of Redis, for commands that do not block.
 pub const ANSWER: Duration = Duration::from_secs(2);
 
-/// A Redis that carries events.
+/// A Redis that carries events: everything that a sender or a listener needs to know.
+///
+/// The publisher and the subscribers must have the same configuration; neither can detect that the
+/// other uses another prefix, database or delivery.
 #[derive(Debug, Clone)]
 pub struct RedisConfig {
     /// Its address.
@@ -113,7 +116,7 @@ pub enum ReceivedEvent {
     },
 }
 
-/// The waits between attempts, without end: 0.1 s, doubling up to 1 s, each with up to as much
+/// The waits between attempts to connect, without end: 0.1 s, doubling up to 1 s, each with up to as much
 /// jitter again.
 #[derive(Debug)]
 pub(crate) struct Backoff(ExponentialBackoff);

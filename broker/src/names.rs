@@ -9,6 +9,9 @@ use std::{fmt, str::FromStr};
 use contract::{CollectionName, DocumentId};
 
 /// The names in one database, under one prefix.
+///
+/// Channels of Redis are the same in all databases, so the number of the database is a part of each
+/// name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
     /// Number of the database; in a cluster it is a part of the names only.

@@ -16,7 +16,7 @@ use crate::{ANSWER, Address, BrokerError, Names, ReceivedEvent, Subscription};
 /// Interval at which the connection is probed.
 const PING_EVERY: Duration = Duration::from_secs(2);
 
-/// Subscribes. When this returns, the subscription is active: every event that is published from
+/// Subscribes to the channels of a subscription, in both forms of their names. When this returns, the subscription is active: every event that is published from
 /// now on arrives, until the stream ends with an error.
 ///
 /// # Errors

@@ -91,7 +91,7 @@ pub async fn read(
     Ok((positions, events))
 }
 
-/// The stream of a collection.
+/// The stream of a collection, and whether it can be read.
 struct Stream {
     collection: CollectionName,
     /// Its key in Redis.
@@ -102,7 +102,7 @@ struct Stream {
 }
 
 impl Stream {
-    /// The stream of a collection. It counts as readable until Redis refuses to read it.
+    /// The stream of a collection, and whether it can be read. It counts as readable until Redis refuses to read it.
     fn new(collection: &CollectionName, names: &Names) -> Self {
         Self {
             collection: collection.clone(),

@@ -41,7 +41,8 @@ pub struct ImageMeta {
     pub cursors: BTreeMap<CollectionName, String>,
 }
 
-/// Why an image cannot be used. Nothing of it is used.
+/// Why an image cannot be used. Nothing of it is used; the replica then starts without documents and
+/// waits for its first load.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// Reading failed.
@@ -90,7 +91,7 @@ struct AnyHeader {
     format: u32,
 }
 
-/// Computes a checksum over everything that passes through.
+/// A writer that computes a checksum over everything that is written.
 struct Summed<W> {
     inner: W,
     sum: Xxh3,

@@ -43,6 +43,10 @@ pub enum VisibleChange {
 }
 
 /// The writer of a replica. There is one; readers hold clones of its [`Root`].
+///
+/// A load takes time, and changes arrive meanwhile. So [`Machine::begin_load`] gives an id, and
+/// [`Machine::install`] accepts a snapshot only for the newest id; changes that arrived in between
+/// are applied over the snapshot.
 #[derive(Debug)]
 pub struct Machine {
     pub(crate) root: Root,
@@ -460,8 +464,8 @@ impl Machine {
         }
     }
 
-    /// Sets a document of an unversioned collection (requirement A20: `addLocal`). Returns whether
-    /// the collection is unversioned.
+    /// Sets a document of an unversioned collection (requirement A20: `addLocal`). Without revisions
+    /// the last call wins. Returns whether the collection is unversioned.
     pub fn add_unversioned(
         &mut self,
         name: &CollectionName,

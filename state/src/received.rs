@@ -17,7 +17,7 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawChange")]
 pub struct ReceivedChange {
-    /// Its collection.
+    /// Its collection. It need not be followed.
     pub collection: CollectionName,
     /// The document.
     pub id: DocumentId,
@@ -76,7 +76,8 @@ impl TryFrom<RawChange> for ReceivedChange {
     }
 }
 
-/// The decision about a change.
+/// The decision about a change. Every change gets exactly one, also a change that has no effect; the
+/// caller counts them, and asks the publisher for what is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// The change is visible, and with it every staged change that waited for it.

@@ -8,7 +8,8 @@ use imbl::{OrdMap, ordmap::DiffItem};
 
 use crate::{collection::CollectionState, sets::RecentSets};
 
-/// An immutable view over all followed collections. Cloning is cheap, and a clone is never changed
+/// An immutable view over all followed collections. A reader that needs several documents of one
+/// moment takes one clone and reads all of them from it. Cloning is cheap, and a clone is never changed
 /// by a later step.
 #[derive(Debug, Clone, Default)]
 pub struct Root {

@@ -21,7 +21,8 @@ pub struct SnapshotBuilder {
     documents: BTreeMap<CollectionName, Vec<Document>>,
 }
 
-/// A snapshot whose items add up to its heads.
+/// A snapshot whose items add up to its heads: count and digest of each collection match. Only
+/// [`SnapshotBuilder::complete`] makes one.
 #[derive(Debug)]
 pub struct Snapshot {
     epoch: Epoch,
@@ -35,7 +36,7 @@ struct Part {
     documents: Vec<Document>,
 }
 
-/// The result of an install.
+/// The result of an install: for log lines and metrics of the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Installed {
     /// What happened to the state.

@@ -137,6 +137,7 @@ async fn observe_twice(
 ) -> anyhow::Result<(Observation, Vec<Judged>)> {
     let first = observe(publisher, redis).await?;
     let judged = judge(&first, &first, rule);
+    // Nothing has to be proven a second time.
     if judged
         .iter()
         .all(|group| group.verdict != GroupVerdict::Gone)
@@ -149,6 +150,7 @@ async fn observe_twice(
     Ok((second, judged))
 }
 
+/// Lists all groups of all streams, and then the replicas.
 async fn observe(publisher: &Endpoint, redis: &mut Connection) -> anyhow::Result<Observation> {
     let mut by_name: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
     for head in publisher.heads().await? {
@@ -199,12 +201,14 @@ async fn remove(
             {
                 Ok(GroupRemoval::Yes(pending)) => judged.pending += pending,
                 Ok(GroupRemoval::Absent) => {}
+                // Its sidecar lives: the group must stay in the other streams as well.
                 Ok(GroupRemoval::Read) => {
                     judged.verdict = GroupVerdict::Live;
                     judged.reason =
                         format!("it was read from in {stream} just before its removal there");
                     break;
                 }
+                // The result is unknown, so the group still counts as gone.
                 Err(error) => {
                     judged.verdict = GroupVerdict::Gone;
                     failed.push(format!("{name} in {stream}: {error}"));

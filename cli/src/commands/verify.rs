@@ -108,6 +108,7 @@ impl Selection {
     async fn of(publisher: &Endpoint, subscribers: &Subscribers) -> anyhow::Result<Self> {
         let mut selection = Self::default();
         let list = publisher.replicas().await?;
+        // A publisher without a list of replicas says nothing about where they are.
         let named = if list.is_none() {
             subscribers.named_or_local()?
         } else {

@@ -116,6 +116,7 @@ fn positions<'a>(observation: &'a Observation, name: &str) -> Vec<(&'a Collectio
         .collect()
 }
 
+/// The verdicts that follow from one observation.
 fn judge_one(observation: &Observation, rule: &Rule) -> Vec<Judged> {
     let owners = Owners::of(&observation.replicas);
     let mut judged: Vec<Judged> = observation
@@ -123,6 +124,7 @@ fn judge_one(observation: &Observation, rule: &Rule) -> Vec<Judged> {
         .iter()
         .map(|(name, streams)| judge_group(name, streams, &owners, rule))
         .collect();
+    // Probably the wrong publisher: every group would look as if its replica were gone.
     if owners.live.is_empty() {
         keep_youngest(
             &mut judged,
@@ -131,7 +133,7 @@ fn judge_one(observation: &Observation, rule: &Rule) -> Vec<Judged> {
         );
         return judged;
     }
-    // The group of a live replica whose sidecar does not reach Redis cannot be told from one that is
+    // The group of a live replica whose sidecar does not reach Redis looks the same as one that is
     // gone. So one group is kept for each live replica without a group that is known to be read.
     let named = |name: &str| observation.groups.contains_key(name);
     let without = owners
@@ -164,6 +166,7 @@ fn keep_youngest(judged: &mut [Judged], number: usize, reason: &str) {
     }
 }
 
+/// The verdict on one group, without regard to other groups.
 fn judge_group(
     name: &str,
     streams: &BTreeMap<CollectionName, Group>,
@@ -189,6 +192,7 @@ fn judge_group(
     } else if idle.is_some_and(|idle| idle < rule.idle) {
         (GroupVerdict::Live, "it was read from recently".to_owned())
     } else {
+        // Idle for long, which a live sidecar without events is as well: only an unread event decides.
         match unread {
             None => (
                 GroupVerdict::Quiet,

@@ -51,6 +51,7 @@ pub(super) fn draft_7(schema: &Value, home: &str) -> anyhow::Result<Value> {
     let mut converted = Map::new();
     for (keyword, value) in keywords {
         match (keyword.as_str(), value) {
+            // The new document names itself.
             ("$schema" | "$id", _) => {}
             ("$ref", Value::String(reference)) => {
                 let own = reference
@@ -70,6 +71,7 @@ pub(super) fn draft_7(schema: &Value, home: &str) -> anyhow::Result<Value> {
             ("dependentRequired", _) => {
                 _ = converted.insert("dependencies".to_owned(), value.clone())
             }
+            // Draft 7 writes a tuple as a list in `items`, and the rest as `additionalItems`.
             ("prefixItems", Value::Array(first)) => {
                 let first: Result<Vec<_>, _> =
                     first.iter().map(|schema| draft_7(schema, home)).collect();
@@ -78,6 +80,7 @@ pub(super) fn draft_7(schema: &Value, home: &str) -> anyhow::Result<Value> {
                     converted.insert("additionalItems".to_owned(), draft_7(rest, home)?);
                 }
             }
+            // Converted together with `prefixItems`.
             ("items", _) if keywords.contains_key("prefixItems") => {}
             ("oneOf" | "anyOf" | "allOf", Value::Array(branches)) => {
                 let branches: Result<Vec<_>, _> = branches
@@ -99,6 +102,7 @@ pub(super) fn draft_7(schema: &Value, home: &str) -> anyhow::Result<Value> {
             ) => {
                 converted.insert(keyword.clone(), draft_7(value, home)?);
             }
+            // Values, not schemas: they stay as they are, also if they look like keywords.
             ("enum" | "const" | "default" | "examples", _) => {
                 _ = converted.insert(keyword.clone(), value.clone())
             }
@@ -146,6 +150,7 @@ fn without_rules(schema: &Value) -> Value {
     let mut kept = Map::new();
     for (keyword, value) in keywords {
         match (keyword.as_str(), value) {
+            // A rule: no type can express it.
             (rule, _) if RULES.contains(&rule) => {}
             ("properties" | "definitions" | "patternProperties", Value::Object(named)) => {
                 let named = named

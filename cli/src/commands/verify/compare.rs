@@ -47,6 +47,7 @@ pub(super) async fn compare(
     .await?;
     let row = |head: Head| {
         let mut found = found.remove(&head.collection).unwrap_or_default();
+        // The replica was read to its end: what it did not send, it does not have.
         for (id, stamp) in publisher
             .documents
             .get(&head.collection)
@@ -69,6 +70,7 @@ pub(super) async fn compare(
 }
 
 impl Found<'_> {
+    /// Counts a difference, and lists it if it is among the first.
     fn add(&mut self, id: DocumentId, publisher: Option<Stamp>, replica: Option<Stamp>) {
         self.differences += 1;
         self.first

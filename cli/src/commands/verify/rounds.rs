@@ -58,6 +58,7 @@ impl CheckedReplica {
         let mut open = BTreeSet::new();
         match (round, &mut self.outcome) {
             (Err(error), outcome) => *outcome = Outcome::Error(format!("{error:#}")),
+            // An empty answer must not count as equal.
             (Ok(new), Outcome::Collections(rows)) if new.is_empty() && rows.is_empty() => {
                 self.outcome = Outcome::Error("it has nothing to compare".to_owned());
             }
@@ -75,6 +76,7 @@ impl CheckedReplica {
                     }
                 }
             }
+            // The first failure of a replica stays its result.
             (Ok(_), Outcome::Error(_) | Outcome::Skipped(_)) => {}
         }
         self.open = Some(open);
@@ -105,11 +107,13 @@ pub(super) async fn verify(
     }
 }
 
+/// Reads the publisher and all given replicas once, and compares them.
 async fn round(
     publisher: &Endpoint,
     replicas: &mut [&mut CheckedReplica],
     progress: &ProgressLine,
 ) -> anyhow::Result<()> {
+    // The publisher is read for every collection that any replica needs; `None` stands for all.
     let mut all = Some(BTreeSet::new());
     for replica in &*replicas {
         all = all
@@ -135,6 +139,7 @@ async fn round(
     Ok(())
 }
 
+/// Begins to read a snapshot of these collections, or of all.
 async fn snapshot(
     endpoint: &Endpoint,
     collections: Option<&BTreeSet<CollectionName>>,

@@ -78,12 +78,14 @@ impl Row {
     ) -> Self {
         let verdict = match theirs {
             None => RowVerdict::NotServed,
+            // Revisions of two epochs cannot be compared.
             Some(theirs) if theirs.epoch != head.epoch => RowVerdict::OtherEpoch,
             Some(theirs) if theirs.revision > head.revision => RowVerdict::Behind,
             Some(theirs) if theirs.revision < head.revision => RowVerdict::Ahead,
             Some(_) if total > 0 => RowVerdict::Different,
             Some(_) => RowVerdict::Equal,
         };
+        // At different revisions, differences are expected and say nothing.
         let (differences, first) = if verdict == RowVerdict::Different {
             (total, first)
         } else {
