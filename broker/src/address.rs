@@ -11,13 +11,16 @@ use std::{borrow::Cow, fmt, str::FromStr};
 use redis::{ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
 use url::Url;
 
-/// A checked address.
+/// A checked address. Parsing it connects to nothing, so a wrong host is found when it connects.
+///
+/// `Debug` gives scheme, host and port only, so an address can be logged.
 #[derive(Clone)]
 pub struct Address {
-    pub(crate) kind: Kind,
+    pub(crate) kind: Topology,
     /// The nodes of the first connection, never none: the server, some nodes of the cluster, or the
     /// Sentinels.
     pub(crate) nodes: Vec<ConnectionInfo>,
+    /// Whether connections use TLS; the certificate of the server is then checked.
     pub(crate) tls: bool,
     /// Login and database for the servers that have the events.
     pub(crate) login: RedisConnectionInfo,
@@ -25,9 +28,12 @@ pub struct Address {
     shown: String,
 }
 
+/// How the servers are found.
 #[derive(Clone)]
-pub(crate) enum Kind {
+pub(crate) enum Topology {
+    /// One server, which the URL names.
     Server,
+    /// A cluster: any node names the others.
     Cluster,
     /// The service name that the Sentinels know.
     Sentinel(String),
@@ -84,11 +90,12 @@ impl FromStr for Address {
             },
         };
         let shown = shown(&url);
+        // The Redis client parses the URL of one server itself.
         let Some(cluster) = kind else {
             let node = url.into_connection_info()?;
             let login = node.redis_settings().clone();
             return Ok(Self {
-                kind: Kind::Server,
+                kind: Topology::Server,
                 nodes: vec![node],
                 tls: plain == "rediss",
                 login,
@@ -112,6 +119,7 @@ impl FromStr for Address {
             .into_connection_info()?
             .redis_settings()
             .clone();
+        // Each further node has scheme, login and database of the first one.
         let mut urls = vec![first.clone()];
         for node in &parameters.nodes {
             let (host, port) = node.rsplit_once(':').ok_or(AddressError::Node)?;
@@ -133,9 +141,9 @@ impl FromStr for Address {
             .map(node)
             .collect::<Result<_, redis::RedisError>>()?;
         let kind = if cluster {
-            Kind::Cluster
+            Topology::Cluster
         } else {
-            Kind::Sentinel(parameters.service.ok_or(AddressError::NoService)?)
+            Topology::Sentinel(parameters.service.ok_or(AddressError::NoService)?)
         };
         Ok(Self {
             kind,
@@ -148,7 +156,7 @@ impl FromStr for Address {
 }
 
 impl Address {
-    /// The same address with this database. A cluster has database 0 only; there the number is a
+    /// The same address with this database, for `AURA_REDIS_DATABASE`. The URL may repeat the number. A cluster has database 0 only; there the number is a
     /// part of the names only.
     ///
     /// # Errors
@@ -161,11 +169,12 @@ impl Address {
                 "it names database {named}, AURA_REDIS_DATABASE {database}"
             ));
         }
-        if matches!(self.kind, Kind::Cluster) {
+        if matches!(self.kind, Topology::Cluster) {
             return Ok(self);
         }
         self.login = self.login.set_db(database);
-        if matches!(self.kind, Kind::Server) {
+        // Sentinels have no databases: there only the login at the servers names one.
+        if matches!(self.kind, Topology::Server) {
             let login = &self.login;
             self.nodes = self
                 .nodes
@@ -177,6 +186,8 @@ impl Address {
     }
 }
 
+/// The parameters of the URL. The Redis client knows none of them, so they are removed before it
+/// parses the URL.
 #[derive(Default)]
 struct Parameters {
     nodes: Vec<String>,
@@ -186,6 +197,7 @@ struct Parameters {
 }
 
 impl Parameters {
+    /// Takes one parameter. The parameters of the Sentinels are unknown in the URL of a cluster.
     fn take(&mut self, name: &str, value: Cow<'_, str>, cluster: bool) -> Result<(), AddressError> {
         match name {
             "node" => self.nodes.push(value.into_owned()),
@@ -193,6 +205,7 @@ impl Parameters {
             "sentinelUsername" if !cluster => self.username = Some(value.into_owned()),
             "sentinelPassword" if !cluster => self.password = Some(value.into_owned()),
             other => {
+                // A name with other characters may be the rest of a password.
                 let plain = other.bytes().all(|byte| byte.is_ascii_alphabetic());
                 return Err(AddressError::Parameter(plain.then(|| other.to_owned())));
             }
@@ -200,6 +213,7 @@ impl Parameters {
         Ok(())
     }
 
+    /// The login at the Sentinels, which is another one than that at the servers.
     fn sentinel_login(&self) -> RedisConnectionInfo {
         let mut login = RedisConnectionInfo::default();
         if let Some(username) = &self.username {
@@ -253,7 +267,7 @@ mod tests {
         let sentinel = "rediss-sentinel://user:secret@a:1?node=b:2&sentinelServiceName=main&sentinelPassword=other";
         assert_eq!(nodes(sentinel), ["a:1", "b:2"]);
         let address: Address = sentinel.parse().expect("an address");
-        assert!(address.tls && matches!(&address.kind, Kind::Sentinel(name) if name == "main"));
+        assert!(address.tls && matches!(&address.kind, Topology::Sentinel(name) if name == "main"));
         assert_eq!(
             (address.login.username(), address.login.password()),
             (Some("user"), Some("secret"))
@@ -263,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_without_the_password() {
+    fn an_error_names_the_cause_without_the_password() {
         for (wrong, why) in [
             ("127.0.0.1:6379", "relative URL"),
             ("http://:secret@127.0.0.1", "expected redis://"),
@@ -292,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn one_database_is_meant() {
+    fn two_different_databases_are_refused() {
         let address = || "redis://a:1/2".parse::<Address>().expect("an address");
         assert!(address().in_database(1).is_err());
         assert_eq!(

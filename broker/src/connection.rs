@@ -1,6 +1,7 @@
 //! Connections: to one server, to the master that the Sentinels name, or to a cluster.
 //!
-//! Every step has a time limit. A failure is returned and never retried here.
+//! Every step has a time limit, so no caller waits for a server that does not answer. A failure is
+//! returned and never retried here: the caller knows how long to wait before the next attempt.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use redis::{
 };
 use tokio::time::timeout;
 
-use crate::{Address, address::Kind};
+use crate::{Address, address::Topology};
 
 /// Time limit of a connection with all its steps.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -25,7 +26,8 @@ const REDIRECTS: u32 = 2;
 /// address, also for those that are down.
 const CONNECT_NODE: Duration = Duration::from_millis(500);
 
-/// Why a command failed.
+/// Why a command failed. Apart from [`BrokerError::Unavailable`] and a refusal of Redis, it is not
+/// known whether Redis executed the command.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
     /// Redis answered with an error, or the connection broke.
@@ -54,7 +56,10 @@ impl BrokerError {
     }
 }
 
-/// A connection. Cloning shares it.
+/// A connection. Cloning shares it: commands of all clones are sent over it, and answered in order.
+///
+/// A connection that broke stays broken, except that of a cluster, which connects to its nodes again
+/// itself; the owner opens a new one.
 #[derive(Clone)]
 pub enum Connection {
     /// To one server.
@@ -64,7 +69,7 @@ pub enum Connection {
 }
 
 impl Connection {
-    /// Sends a command.
+    /// Sends a command and converts its answer.
     ///
     /// # Errors
     /// When Redis refuses it or does not answer in time.
@@ -77,14 +82,15 @@ impl Connection {
 }
 
 impl Address {
-    /// Connects. Each command may then take as long as `answer`.
+    /// Connects. Each command may then take as long as `answer`; a command that blocks at the server
+    /// needs a longer time than it blocks.
     ///
     /// # Errors
     /// When the connection fails or takes too long.
     pub async fn connect(&self, answer: Duration) -> Result<Connection, BrokerError> {
         trust_tls();
         in_time(async {
-            let Kind::Cluster = &self.kind else {
+            let Topology::Cluster = &self.kind else {
                 let config = AsyncConnectionConfig::new().set_response_timeout(Some(answer));
                 let connecting = self
                     .server()
@@ -109,7 +115,7 @@ impl Address {
     /// lost its neighbours.
     pub(crate) async fn listen(&self) -> Result<PubSub, BrokerError> {
         trust_tls();
-        let Kind::Cluster = &self.kind else {
+        let Topology::Cluster = &self.kind else {
             return in_time(async { Ok(self.server().await?.get_async_pubsub().await?) }).await;
         };
         let mut failed = BrokerError::Unavailable;
@@ -124,9 +130,10 @@ impl Address {
         Err(failed)
     }
 
-    /// The server that accepts writes.
+    /// The server that accepts writes. After a failover the Sentinels name another server, so they
+    /// are asked again for each connection.
     async fn server(&self) -> Result<Client, BrokerError> {
-        let Kind::Sentinel(service) = &self.kind else {
+        let Topology::Sentinel(service) = &self.kind else {
             let node = self.nodes.first().ok_or(BrokerError::Unavailable)?;
             return open(node.clone());
         };
@@ -143,6 +150,7 @@ impl Address {
     }
 }
 
+/// A client of one server; it connects later.
 fn open(node: ConnectionInfo) -> Result<Client, BrokerError> {
     Ok(Client::open(node.set_tcp_settings(at_once()))?)
 }
@@ -152,6 +160,7 @@ fn at_once() -> TcpSettings {
     TcpSettings::default().set_nodelay(true)
 }
 
+/// The result of `work`, or [`BrokerError::Timeout`] after [`CONNECT`].
 async fn in_time<T>(work: impl Future<Output = Result<T, BrokerError>>) -> Result<T, BrokerError> {
     timeout(CONNECT, work)
         .await

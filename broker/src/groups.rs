@@ -39,7 +39,7 @@ return -2";
 /// A consumer group of one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
-    /// Its name.
+    /// Its name, the same in all streams of a sidecar.
     pub name: String,
     /// The consumers that have read. Before Redis 7.2 a consumer that waits for its first entry is
     /// not listed.
@@ -73,18 +73,22 @@ pub enum GroupRemoval {
     Absent,
 }
 
-/// The groups of a stream; none when the stream does not exist.
+/// The groups of a stream; none when the stream does not exist. A group that is removed meanwhile is
+/// omitted.
+///
+/// `stream` is the key of a stream of Dapr, which is the name of the topic.
 ///
 /// # Errors
 /// When Redis refuses or does not answer.
 pub async fn list(redis: &mut Connection, stream: &str) -> Result<Vec<Group>, BrokerError> {
-    let said: StreamInfoGroupsReply = match redis.ask(cmd("XINFO").arg("GROUPS").arg(stream)).await
-    {
-        Err(error) if is_absent(&error) => return Ok(Vec::new()),
-        said => said?,
-    };
+    let listed: StreamInfoGroupsReply =
+        match redis.ask(cmd("XINFO").arg("GROUPS").arg(stream)).await {
+            Err(error) if is_absent(&error) => return Ok(Vec::new()),
+            listed => listed?,
+        };
     let mut groups = Vec::new();
-    for group in said.groups {
+    // The answers come one after another, so a group may vanish meanwhile.
+    for group in listed.groups {
         let consumers = redis
             .ask(cmd("XINFO").arg("CONSUMERS").arg(stream).arg(&group.name))
             .await;
@@ -102,6 +106,7 @@ pub async fn list(redis: &mut Connection, stream: &str) -> Result<Vec<Group>, Br
             .arg(1);
         let rest: StreamRangeReply = redis.ask(&range).await?;
         let now: u64 = redis.ask(cmd("EVAL").arg(NOW).arg(1).arg(stream)).await?;
+        // One entry after the last that was delivered is enough: the oldest unread one.
         let unread = rest
             .ids
             .first()
@@ -124,7 +129,8 @@ pub async fn list(redis: &mut Connection, stream: &str) -> Result<Vec<Group>, Br
 }
 
 /// Removes a group that is still at `last_delivered` and whose consumers have not asked for entries
-/// for `idle`.
+/// for `idle`. Both are checked by Redis in the same step as the removal, so a group that a sidecar
+/// begins to read again is never removed.
 ///
 /// # Errors
 /// When the result is unknown.
@@ -171,6 +177,8 @@ fn after(id: &str) -> String {
     }
 }
 
+/// The time in the id of an entry, in milliseconds since 1970; the highest number when the id has
+/// none, so that such an entry is never old.
 fn milliseconds(id: &str) -> u64 {
     id.split('-')
         .next()
@@ -183,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_count_on() {
+    fn the_id_after_an_id_has_the_next_number() {
         assert_eq!(after("0-0"), "0-1");
         assert_eq!(after("1795272624559-9"), "1795272624559-10");
         assert_eq!(after(&format!("5-{}", u64::MAX)), "6-0");

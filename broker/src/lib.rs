@@ -3,7 +3,10 @@
 //! [`settings`] that both ends share, and the consumer groups that Dapr creates ([`groups`]).
 //!
 //! This is the only crate that names the Redis client. It carries bytes: it never parses an event
-//! and never decides about one.
+//! and never decides about one. It logs nothing; each error is returned or reported.
+//!
+//! Two deliveries exist. With Pub/Sub an event reaches the listeners that are connected at that
+//! moment. With streams Redis keeps the newest events, and a listener continues from its position.
 
 mod address;
 mod connection;
@@ -29,10 +32,13 @@ pub use listening::{BrokerEvent, listen};
 pub use names::{Channel, Names, Prefix, PrefixError};
 pub use sender::Sender;
 
-/// Time limit of one answer.
+/// Time limit of one answer of Redis, for commands that do not block.
 pub const ANSWER: Duration = Duration::from_secs(2);
 
-/// A Redis that carries events.
+/// A Redis that carries events: everything that a sender or a listener needs to know.
+///
+/// The publisher and the subscribers must have the same configuration; neither can detect that the
+/// other uses another prefix, database or delivery.
 #[derive(Debug, Clone)]
 pub struct RedisConfig {
     /// Its address.
@@ -66,7 +72,7 @@ impl FromStr for Delivery {
     }
 }
 
-/// The events that a listener wants.
+/// The events that a listener wants. A listener has one subscription for its whole life.
 #[derive(Debug, Clone)]
 pub enum Subscription {
     /// Whole collections.
@@ -79,7 +85,7 @@ pub enum Subscription {
 /// The position in the stream of each collection: the id of the last entry that was processed.
 pub type Cursors = BTreeMap<CollectionName, String>;
 
-/// Something that arrived from Redis.
+/// Something that arrived from Redis. Its body was not parsed, so it need not be an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReceivedEvent {
     /// An event, as it was sent.
@@ -110,7 +116,7 @@ pub enum ReceivedEvent {
     },
 }
 
-/// The waits between attempts, without end: 0.1 s, doubling up to 1 s, each with up to as much
+/// The waits between attempts to connect, without end: 0.1 s, doubling up to 1 s, each with up to as much
 /// jitter again.
 #[derive(Debug)]
 pub(crate) struct Backoff(ExponentialBackoff);

@@ -33,7 +33,10 @@ pub enum BrokerEvent {
     Disconnected(BrokerError),
 }
 
-/// An endless stream of reports. `cursors` are the positions to start at, where events come by
+/// An endless stream of reports, which alternates between connected and disconnected. Dropping it
+/// closes the connection.
+///
+/// `cursors` are the positions to start at, where events come by
 /// streams.
 pub fn listen(
     redis: RedisConfig,
@@ -45,9 +48,9 @@ pub fn listen(
         loop {
             let begun = Instant::now();
             let error = match connect(&redis, &subscription, &cursors).await {
-                Ok((places, events)) => {
-                    cursors.clone_from(&places);
-                    yield BrokerEvent::Connected(places);
+                Ok((positions, events)) => {
+                    cursors.clone_from(&positions);
+                    yield BrokerEvent::Connected(positions);
                     let mut events = pin!(events);
                     loop {
                         match events.next().await.unwrap_or(Err(BrokerError::Closed)) {
@@ -62,6 +65,7 @@ pub fn listen(
                 Err(error) => error,
             };
             yield BrokerEvent::Disconnected(error);
+            // A connection that breaks at once must not be opened in a tight loop.
             if begun.elapsed() > GOOD {
                 backoff = Backoff::default();
             }
@@ -70,6 +74,8 @@ pub fn listen(
     }
 }
 
+/// Connects by the delivery of the configuration. Returns the positions at which reading begins
+/// (none with Pub/Sub), and what arrives from there until the first error.
 async fn connect(
     redis: &RedisConfig,
     subscription: &Subscription,
@@ -94,13 +100,14 @@ async fn connect(
                 .left_stream(),
         ),
         Delivery::Streams => {
-            let (places, events) =
+            let (positions, events) =
                 streams::read(address, names, subscription, cursors.clone()).await?;
-            (places, events.right_stream())
+            (positions, events.right_stream())
         }
     })
 }
 
+/// Keeps the position of what arrived, so that the next connection continues after it.
 fn note(cursors: &mut Cursors, received: &ReceivedEvent) {
     if let ReceivedEvent::Event {
         collection,

@@ -9,10 +9,14 @@ use std::{fmt, str::FromStr};
 use contract::{CollectionName, DocumentId};
 
 /// The names in one database, under one prefix.
+///
+/// Channels of Redis are the same in all databases, so the number of the database is a part of each
+/// name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
+    /// Number of the database; in a cluster it is a part of the names only.
     database: u32,
-    /// `1__:aura-config`
+    /// The beginning of all channels: `1__:aura-config`
     base: String,
 }
 
@@ -111,10 +115,12 @@ impl Names {
         format!("{{{}}}:{collection}", self.base)
     }
 
-    /// Parses the name of a channel; `None` when it is not one of these.
+    /// Parses the name of a channel, in either form; `None` when it is not one of these.
     pub fn read(&self, channel: &str) -> Option<Channel> {
         let rest = channel.strip_prefix(&self.base)?;
+        // The form of other publishers has no colon here.
         let rest = rest.strip_prefix(':').unwrap_or(rest);
+        // A collection has no colon in its name; an id may have one.
         let (collection, id) = match rest.split_once(':') {
             Some((collection, id)) => (collection, Some(id.parse().ok()?)),
             None => (rest, None),
@@ -152,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_those_of_the_source_document() {
+    fn names_have_the_form_of_the_requirements() {
         let names = names("aura-config");
         let agent = "a:7".parse().expect("an id");
         assert_eq!(
@@ -170,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn both_spellings_are_read_and_nothing_else() {
+    fn both_forms_are_read_and_no_other() {
         let read = |channel: &str| {
             names("aura-config")
                 .read(channel)
@@ -201,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_mean_what_they_say() {
+    fn a_pattern_escapes_the_characters_of_the_prefix() {
         let patterns = names("a*b[c]?").patterns(&"X".parse().expect("a name"));
         assert_eq!(patterns, [r"1__:a\*b\[c]\?:X*", r"1__:a\*b\[c]\?X*"]);
     }

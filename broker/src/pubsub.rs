@@ -13,9 +13,10 @@ use tokio::time::{Instant, interval_at, timeout};
 
 use crate::{ANSWER, Address, BrokerError, Names, ReceivedEvent, Subscription};
 
+/// Interval at which the connection is probed.
 const PING_EVERY: Duration = Duration::from_secs(2);
 
-/// Subscribes. When this returns, the subscription is active: every event that is published from
+/// Subscribes to the channels of a subscription, in both forms of their names. When this returns, the subscription is active: every event that is published from
 /// now on arrives, until the stream ends with an error.
 ///
 /// # Errors
@@ -41,9 +42,11 @@ pub async fn subscribe(
             }
         }
     };
+    // One time limit for all patterns: they are sent in one command.
     timeout(ANSWER, subscribing)
         .await
         .map_err(|_late| BrokerError::Timeout)??;
+    // Redis answers in order, so the answer to PING comes after the subscriptions are active.
     alive(&mut sink).await?;
     let names = names.clone();
     Ok(try_stream! {
@@ -72,7 +75,7 @@ async fn alive(sink: &mut PubSubSink) -> Result<(), BrokerError> {
     }
 }
 
-/// `None` when the message belongs to no subscription.
+/// The event of a message; `None` when the message belongs to no subscription.
 fn received(names: &Names, message: &Msg) -> Option<ReceivedEvent> {
     let channel = names.read(message.get_channel_name())?;
     // `X*` also matches `XY`; a message of another collection arrives by its own pattern as well.

@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 
 use crate::{ANSWER, Address, Backoff, BrokerError, Connection, Names};
 
-/// The sender.
+/// The sender. Callers share it; their commands go over one connection.
 #[derive(Debug)]
 pub struct Sender {
     address: Address,
@@ -31,8 +31,10 @@ pub struct Sender {
 struct Link {
     connection: Option<Standing>,
     /// Counts connections: a failure on an old one says nothing about the new one.
-    turn: u64,
+    number: u64,
+    /// The waits after failed attempts; it begins again after a connection that worked.
     backoff: Backoff,
+    /// Until then a call fails at once.
     not_before: Option<Instant>,
 }
 
@@ -117,9 +119,10 @@ impl Sender {
         }
     }
 
+    /// Sends a command once, and forgets the connection if it cannot be used any more.
     async fn attempt(&self, command: &Cmd) -> Result<(), BrokerError> {
         let (
-            turn,
+            number,
             Standing {
                 mut connection,
                 proven,
@@ -131,30 +134,34 @@ impl Sender {
                 Ok(())
             }
             Err(error) => {
+                // A refused command leaves the connection as it is.
                 if error.ends_the_connection() {
-                    self.ended(turn).await;
+                    self.ended(number).await;
                 }
                 Err(error)
             }
         }
     }
 
-    async fn ended(&self, turn: u64) {
+    /// Forgets a connection, unless it was replaced already.
+    async fn ended(&self, number: u64) {
         let mut link = self.link.lock().await;
-        if link.turn != turn {
+        if link.number != number {
             return;
         }
         match link.connection.take() {
+            // It worked before, so Redis is probably there: the next call connects at once.
             Some(standing) if standing.proven.load(Relaxed) => link.backoff = Backoff::default(),
-            Some(_in_vain) => link.wait(),
+            Some(_unproven) => link.wait(),
             None => {}
         }
     }
 
+    /// The connection and its number. It is opened here when there is none and the wait is over.
     async fn connection(&self) -> Result<(u64, Standing), BrokerError> {
         let mut link = self.link.lock().await;
         if let Some(standing) = &link.connection {
-            return Ok((link.turn, standing.clone()));
+            return Ok((link.number, standing.clone()));
         }
         if link
             .not_before
@@ -169,8 +176,8 @@ impl Sender {
                     proven: Arc::default(),
                 };
                 link.connection = Some(standing.clone());
-                link.turn += 1;
-                Ok((link.turn, standing))
+                link.number += 1;
+                Ok((link.number, standing))
             }
             Err(error) => {
                 link.wait();
@@ -181,6 +188,7 @@ impl Sender {
 }
 
 impl Link {
+    /// Begins the next wait.
     fn wait(&mut self) {
         self.not_before = Some(Instant::now() + self.backoff.next_wait());
     }

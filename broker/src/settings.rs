@@ -1,5 +1,5 @@
 //! The settings that both ends share, from the texts of the environment to a [`RedisConfig`]. An
-//! empty text counts as not set.
+//! empty text counts as not set. Nothing here reads the environment or connects.
 
 use crate::{Address, Delivery, Names, Prefix, RedisConfig};
 
@@ -28,16 +28,19 @@ pub struct RedisSettings<'a> {
 impl RedisSettings<'_> {
     /// Checks all settings. Each error is reported with the name of the setting, in words and
     /// without a password. The result is `None` after an error.
-    pub fn check(self, mut mistake: impl FnMut(&str, String)) -> Option<RedisConfig> {
+    ///
+    /// `report` gets the name of the setting and the error. It is called once per wrong setting, so a
+    /// user sees all of them at once.
+    pub fn check(self, mut report: impl FnMut(&str, String)) -> Option<RedisConfig> {
         let or = |text, default| if str::is_empty(text) { default } else { text };
-        // The URL may have a password.
+        // The URL may have a password, so the error does not repeat it.
         let address = or(self.url, URL).parse::<Address>();
         let address = address
-            .map_err(|wrong| mistake("AURA_REDIS_URL", format!("…: {wrong}")))
+            .map_err(|wrong| report("AURA_REDIS_URL", format!("…: {wrong}")))
             .ok();
         let given = or(self.database, DATABASE);
         let wrong = |_no_number| {
-            mistake(
+            report(
                 "AURA_REDIS_DATABASE",
                 format!("{given:?}: expected a whole number from 0"),
             )
@@ -45,7 +48,7 @@ impl RedisSettings<'_> {
         let database = given.parse::<u32>().map_err(wrong).ok();
         let given = or(self.prefix, PREFIX);
         let wrong = |wrong| {
-            mistake(
+            report(
                 "AURA_REDIS_CONFIGURATION_PREFIX",
                 format!("{given:?}: {wrong}"),
             )
@@ -54,13 +57,14 @@ impl RedisSettings<'_> {
         let given = or(self.delivery, DELIVERY);
         let delivery = given.parse::<Delivery>();
         let delivery = delivery
-            .map_err(|wrong| mistake("AURA_REDIS_DELIVERY", format!("{given:?}: {wrong}")))
+            .map_err(|wrong| report("AURA_REDIS_DELIVERY", format!("{given:?}: {wrong}")))
             .ok();
+        // The other settings were checked as well before the first error ends the check.
         let address = address?;
         let database = database?;
         let address = address.in_database(database);
         let address = address
-            .map_err(|wrong| mistake("AURA_REDIS_URL", format!("…: {wrong}")))
+            .map_err(|wrong| report("AURA_REDIS_URL", format!("…: {wrong}")))
             .ok();
         Some(RedisConfig {
             address: address?,
@@ -80,7 +84,7 @@ mod tests {
         prefix: &str,
         delivery: &str,
     ) -> Result<RedisConfig, Vec<String>> {
-        let mut mistakes = Vec::new();
+        let mut errors = Vec::new();
         let settings = RedisSettings {
             url,
             database,
@@ -88,8 +92,8 @@ mod tests {
             delivery,
         };
         settings
-            .check(|name, what| mistakes.push(format!("{name}={what}")))
-            .ok_or(mistakes)
+            .check(|name, what| errors.push(format!("{name}={what}")))
+            .ok_or(errors)
     }
 
     #[test]
@@ -104,16 +108,16 @@ mod tests {
     }
 
     #[test]
-    fn all_mistakes_are_told_and_no_password() {
-        let mistakes = check("http://:secret@x", "-1", "{}", "QUEUE").expect_err("all wrong");
-        assert_eq!(mistakes.len(), 4, "{mistakes:?}");
+    fn all_errors_are_reported_without_a_password() {
+        let errors = check("http://:secret@x", "-1", "{}", "QUEUE").expect_err("all wrong");
+        assert_eq!(errors.len(), 4, "{errors:?}");
         assert!(
-            mistakes.iter().all(|mistake| !mistake.contains("secret")),
-            "{mistakes:?}"
+            errors.iter().all(|error| !error.contains("secret")),
+            "{errors:?}"
         );
-        let mistakes = check("redis://:secret@x/3", "1", "", "streams").expect_err("two databases");
+        let errors = check("redis://:secret@x/3", "1", "", "streams").expect_err("two databases");
         assert_eq!(
-            mistakes,
+            errors,
             ["AURA_REDIS_URL=…: it names database 3, AURA_REDIS_DATABASE 1"]
         );
     }

@@ -27,7 +27,8 @@ const BEGINNING: &str = "0-0";
 const BLOCK: Duration = Duration::from_secs(2);
 /// Largest number of entries of one stream per read.
 const AT_ONCE: usize = 64;
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Interval at which the last id of each stream is checked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Starts to read: each collection from its position in `cursors`, or else after its present last
 /// entry. Positions are returned with the events: every entry after them arrives, until the stream
@@ -56,13 +57,15 @@ pub async fn read(
         .iter()
         .map(|name| Stream::new(name, names))
         .collect();
-    cursors.retain(|name, cursor| collections.contains(&name) && place(cursor).is_some());
+    cursors.retain(|name, cursor| collections.contains(&name) && parse_id(cursor).is_some());
     // A stream that cannot be read is found before the listener reports that it is connected.
     let lost = check_streams(&mut connection, &mut streams, &mut cursors).await?;
-    let mut looked = Instant::now();
+    let mut checked_at = Instant::now();
+    // The first read does not block: it proves that reading works before the caller is told so.
     let mut read = next(&mut connection, &streams, &cursors, None).await?;
-    let places = cursors.clone();
+    let positions = cursors.clone();
     let events = try_stream! {
+        // Losses first: a reader must know them before it gets entries after them.
         for received in lost {
             yield received;
         }
@@ -76,21 +79,22 @@ pub async fn read(
                     }
                 }
             }
-            if looked.elapsed() >= LOOK_EVERY {
+            if checked_at.elapsed() >= CHECK_INTERVAL {
                 for received in check_streams(&mut connection, &mut streams, &mut cursors).await? {
                     yield received;
                 }
-                looked = Instant::now();
+                checked_at = Instant::now();
             }
             read = next(&mut connection, &streams, &cursors, Some(BLOCK)).await?;
         }
     };
-    Ok((places, events))
+    Ok((positions, events))
 }
 
-/// The stream of a collection.
+/// The stream of a collection, and whether it can be read.
 struct Stream {
     collection: CollectionName,
+    /// Its key in Redis.
     key: String,
     /// Whether it can be read. A key of another type or a missing right must not silence the other
     /// streams.
@@ -98,6 +102,7 @@ struct Stream {
 }
 
 impl Stream {
+    /// The stream of a collection, and whether it can be read. It counts as readable until Redis refuses to read it.
     fn new(collection: &CollectionName, names: &Names) -> Self {
         Self {
             collection: collection.clone(),
@@ -107,7 +112,11 @@ impl Stream {
     }
 }
 
-/// Finds the streams that began again below their positions, or cannot be read any more.
+/// Finds the streams that began again below their positions, or cannot be read any more. A stream
+/// without a position gets its present end as position.
+///
+/// # Errors
+/// When the connection is lost, or when no stream can be read.
 async fn check_streams(
     connection: &mut Connection,
     streams: &mut [Stream],
@@ -123,6 +132,7 @@ async fn check_streams(
         } = stream;
         let end = match end(connection, key).await {
             Err(error) if !error.ends_the_connection() => {
+                // Reported once, when it becomes unreadable; the next checks only try again.
                 if std::mem::replace(readable, false) {
                     received.push(ReceivedEvent::Refused {
                         collection: collection.clone(),
@@ -139,11 +149,11 @@ async fn check_streams(
         let cursor = cursors
             .entry(collection.clone())
             .or_insert_with(|| end.clone());
-        let anew = place(&end) < place(cursor);
-        if anew {
+        let restarted = parse_id(&end) < parse_id(cursor);
+        if restarted {
             BEGINNING.clone_into(cursor);
         }
-        if anew || unknown {
+        if restarted || unknown {
             received.push(ReceivedEvent::Lost {
                 collection: collection.clone(),
                 cursor: cursor.clone(),
@@ -152,6 +162,7 @@ async fn check_streams(
     }
     match refused {
         Some(error) if streams.iter().all(|stream| !stream.readable) => Err(error),
+        // While one stream can be read, the connection is worth keeping.
         _ => Ok(received),
     }
 }
@@ -205,7 +216,7 @@ async fn end(connection: &mut Connection, stream: &str) -> Result<String, Broker
 }
 
 /// An id as two numbers: milliseconds, and a counter within them.
-fn place(id: &str) -> Option<(u64, u64)> {
+fn parse_id(id: &str) -> Option<(u64, u64)> {
     let (milliseconds, count) = id.split_once('-')?;
     Some((milliseconds.parse().ok()?, count.parse().ok()?))
 }

@@ -15,12 +15,12 @@ use crate::output;
 const EVERY: Duration = Duration::from_secs(2);
 
 /// Shows progress on standard error.
-pub(crate) struct Progress {
+pub(crate) struct ProgressLine {
     bar: ProgressBar,
     reported: Cell<Instant>,
 }
 
-impl Progress {
+impl ProgressLine {
     /// Counts bytes. The length of a pipe is unknown.
     pub(crate) fn bytes(length: Option<u64>) -> Self {
         match length {

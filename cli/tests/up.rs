@@ -1,5 +1,5 @@
-//! `confcast up` and its child processes, which here are scripts: what happens when one ends, or
-//! when all must.
+//! `confcast up` and its child processes, which are scripts here: what happens when one child ends,
+//! and when all children have to stop.
 
 use std::{
     fs,
@@ -13,8 +13,8 @@ use std::{
 
 use tempfile::TempDir;
 
-/// A folder with `confcast` and the given scripts as services beside it.
-fn house(publisher: &str, subscriber: &str) -> TempDir {
+/// A folder with `confcast`, and with the given scripts as its services.
+fn services_folder(publisher: &str, subscriber: &str) -> TempDir {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     fs::hard_link(
         env!("CARGO_BIN_EXE_confcast"),
@@ -36,12 +36,12 @@ fn house(publisher: &str, subscriber: &str) -> TempDir {
     folder
 }
 
-fn up(house: &TempDir) -> Child {
+fn up(folder: &TempDir) -> Child {
     // The scripts listen on nothing, so the ports need only be free at this moment.
     let ports = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
     let [publisher, one, two] =
         ports.map(|port| port.local_addr().expect("bound").port().to_string());
-    Command::new(house.path().join("confcast"))
+    Command::new(folder.path().join("confcast"))
         .args([
             "up",
             "--publisher-port",
@@ -51,21 +51,21 @@ fn up(house: &TempDir) -> Child {
             "--subscriber-port",
             &two,
         ])
-        .current_dir(house.path())
+        .current_dir(folder.path())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .expect("confcast runs")
 }
 
-/// Reads on until all three services have told their process ids.
+/// Reads lines until all three services have printed their process ids.
 fn pids(stderr: &mut impl BufRead) -> Vec<String> {
     let mut pids: Vec<String> = vec![];
     while pids.len() < 3 {
         let mut line = String::new();
         assert!(
             stderr.read_line(&mut line).expect("text") > 0,
-            "it ended early; {pids:?}"
+            "confcast ended early; {pids:?}"
         );
         pids.extend(
             line.trim()
@@ -90,8 +90,8 @@ fn signal(child: &Child, name: &str) {
 
 #[test]
 fn children_end_with_confcast_even_when_it_is_killed() {
-    let house = house("runs", "runs");
-    let mut confcast = up(&house);
+    let folder = services_folder("runs", "runs");
+    let mut confcast = up(&folder);
     let mut stderr = BufReader::new(confcast.stderr.take().expect("piped"));
     let pids = pids(&mut stderr);
     assert!(pids.iter().all(|pid| runs(pid)), "{pids:?}");
@@ -105,9 +105,9 @@ fn children_end_with_confcast_even_when_it_is_killed() {
 }
 
 #[test]
-fn asked_to_stop_it_stops_all_and_succeeds() {
-    let house = house("runs", "runs");
-    let mut confcast = up(&house);
+fn a_stop_signal_stops_all_children_and_succeeds() {
+    let folder = services_folder("runs", "runs");
+    let mut confcast = up(&folder);
     let mut stderr = BufReader::new(confcast.stderr.take().expect("piped"));
     let pids = pids(&mut stderr);
     signal(&confcast, "INT");
@@ -117,36 +117,38 @@ fn asked_to_stop_it_stops_all_and_succeeds() {
     stderr.read_to_string(&mut rest).expect("text");
     assert!(
         rest.contains("subscriber-2 | finishing"),
-        "they were asked, not killed: {rest}"
+        "the services must stop by themselves: {rest}"
     );
 }
 
 #[test]
-fn one_that_ends_stops_all_and_fails() {
-    let house = house("runs", "ends");
-    let ended = up(&house).wait_with_output().expect("ended");
+fn a_child_that_ends_stops_all_and_fails() {
+    let folder = services_folder("runs", "ends");
+    let ended = up(&folder).wait_with_output().expect("ended");
     // Either subscriber may be first; the other may then be stopped before it says anything.
-    let said = String::from_utf8_lossy(&ended.stderr);
-    assert_eq!(ended.status.code(), Some(1), "{said}");
+    let stderr = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{stderr}");
     assert!(
-        said.contains(" | 2 settings are wrong") && said.contains("exit status: 64"),
-        "{said}"
+        stderr.contains(" | 2 settings are wrong") && stderr.contains("exit status: 64"),
+        "{stderr}"
     );
 }
 
 #[test]
-fn a_taken_port_is_told_before_anything_starts() {
-    let house = house("runs", "runs");
+fn a_port_in_use_is_reported_before_anything_starts() {
+    let folder = services_folder("runs", "runs");
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = taken.local_addr().expect("bound").port().to_string();
-    let ended = Command::new(house.path().join("confcast"))
+    let ended = Command::new(folder.path().join("confcast"))
         .args(["up", "--publisher-port", &port])
-        .current_dir(house.path())
+        .current_dir(folder.path())
         .output()
         .expect("confcast runs");
-    let said = String::from_utf8_lossy(&ended.stderr);
+    let stderr = String::from_utf8_lossy(&ended.stderr);
     assert!(
-        !ended.status.success() && said.contains(&format!("port {port}")) && !said.contains("pid"),
-        "{said}"
+        !ended.status.success()
+            && stderr.contains(&format!("port {port}"))
+            && !stderr.contains("pid"),
+        "{stderr}"
     );
 }

@@ -2816,7 +2816,7 @@ pub mod tv_sections_configuration {
     }
 }
 pub use tv_sections_configuration::TvSectionsConfiguration;
-/// Reads what is there, null or not; serde asks for the default when it is not.
+/// Reads a member that is present, also null. serde uses the default for an absent member.
 fn present<'de, D: ::serde::Deserializer<'de>, T: ::serde::Deserialize<'de>>(
     deserializer: D,
 ) -> ::std::result::Result<::std::option::Option<T>, D::Error> {

@@ -237,7 +237,7 @@ pub fn start_frame(id: &str) -> String {
     format!("retry: {RETRY_MS}\nid: {id}\n\n")
 }
 
-/// The frame of an event. serde_json writes no line breaks, so the data is one line.
+/// The frame of an event. `serde_json` writes no line breaks, so the data is one line.
 pub fn frame(event: &str, id: &str, data: &impl Serialize) -> String {
     let data =
         serde_json::to_string(data).expect("wire types have string keys and finite numbers only");

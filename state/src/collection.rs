@@ -1,6 +1,7 @@
 //! The state of one collection in a replica: its documents, and the revisions that it has seen.
 //!
-//! This module keeps the books and decides nothing; see [`crate::machine`].
+//! This module keeps the bookkeeping and decides nothing; see [`crate::machine`]. It never looks at
+//! another collection, so it knows nothing about the parts of a change set elsewhere.
 
 use contract::{Crc, Digest, Document, DocumentId, Revision, fleet::SettledPoint};
 use imbl::OrdMap;
@@ -10,22 +11,37 @@ use crate::{received::ReceivedChange, staging::Staging};
 
 /// Documents and bookkeeping of one collection. Cloning shares the documents.
 ///
+/// Two kinds exist. A *versioned* collection counts its changes in revisions without gaps. An
+/// unversioned collection has a publisher without revisions; its documents have revision 0, and
+/// there is no watermark, no tombstone and no settled point.
+///
 /// The *watermark* W says that every revision up to W was seen; `beyond` has the ranges that were
 /// seen after a gap. A staged change is in neither, so W never passes a change that readers cannot
 /// see.
 #[derive(Debug, Clone, Default)]
 pub struct CollectionState {
+    /// The live documents.
     pub(crate) documents: OrdMap<DocumentId, Document>,
     /// Deleted documents: an event or a snapshot with an older revision may still arrive for them.
     pub(crate) tombstones: OrdMap<DocumentId, Revision>,
+    /// Every revision up to this one was seen.
     pub(crate) watermark: Revision,
+    /// Revisions that were seen after a gap; none of them is next to the watermark.
     pub(crate) beyond: RangeInclusiveSet<Revision>,
+    /// Changes that wait for a change set. Readers do not see them.
     pub(crate) staged: Staging,
+    /// The highest revision that is known to exist. Catch-up is needed while it is above the
+    /// watermark.
     pub(crate) known: Revision,
+    /// Digest over `documents`; every change of a document updates it.
     pub(crate) digest: Digest,
+    /// Whether a load or an image has filled the collection.
     pub(crate) loaded: bool,
+    /// Whether its publisher counts revisions.
     pub(crate) versioned: bool,
+    /// Whether the digest of the publisher differed at the same revision.
     pub(crate) diverged: bool,
+    /// The newest revision at which the digest could be compared, with the digest there.
     pub(crate) last_settled: Option<SettledPoint>,
 }
 
@@ -92,6 +108,9 @@ impl CollectionState {
     }
 
     /// The watermark that the collection would have if everything up to `revision` were seen.
+    ///
+    /// A page of the feed that ends at `revision` can close a gap: the revisions after the gap
+    /// were already seen, so the watermark then continues to the end of their range.
     pub fn runs_on_to(&self, revision: Revision) -> Revision {
         let revision = revision.max(self.watermark);
         self.beyond
@@ -158,6 +177,8 @@ impl CollectionState {
         self.run_on();
     }
 
+    /// Moves the watermark over the ranges that are next to it. A loop, because a new watermark may
+    /// touch the next range in turn.
     fn run_on(&mut self) {
         while let Some(first) = self.beyond.first().cloned()
             && *first.start() <= self.watermark + 1
@@ -169,9 +190,11 @@ impl CollectionState {
 
     /// Makes a change visible, unless the document is newer, and marks its revision as seen.
     pub(crate) fn apply_visible(&mut self, change: &ReceivedChange) {
+        // A newer revision of the document is visible already, so this one only counts as seen.
         if self.held(&change.id) < change.revision {
             match change.document() {
                 Some(document) => self.put(document),
+                // The tombstone keeps an older event from bringing the document back.
                 None => {
                     self.remove(&change.id);
                     self.tombstones.insert(change.id.clone(), change.revision);
@@ -192,7 +215,10 @@ impl CollectionState {
         }
     }
 
+    /// Stores a document in place of its older revision, and updates the digest. The caller has
+    /// compared the revisions.
     pub(crate) fn put(&mut self, document: Document) {
+        // The digest is a sum, so the order of adding the new and removing the old does not matter.
         self.digest = self
             .digest
             .with(document.id(), document.revision(), document.crc());
@@ -214,6 +240,7 @@ impl CollectionState {
     /// Removes the tombstones up to the watermark. No event can bring such a document back, because
     /// every revision up to the watermark counts as a duplicate.
     pub(crate) fn prune_tombstones(&mut self) {
+        // The map is rebuilt only when there is something to remove: most calls find nothing.
         if self
             .tombstones
             .values()

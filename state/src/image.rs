@@ -20,6 +20,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::{collection::CollectionState, root::Root};
 
+/// Version of the format. An image with another version is refused as a whole.
 const FORMAT: u32 = 1;
 
 /// An image whose checksum, counts and digests are correct.
@@ -40,7 +41,8 @@ pub struct ImageMeta {
     pub cursors: BTreeMap<CollectionName, String>,
 }
 
-/// Why an image cannot be used. Nothing of it is used.
+/// Why an image cannot be used. Nothing of it is used; the replica then starts without documents and
+/// waits for its first load.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// Reading failed.
@@ -60,6 +62,7 @@ pub enum ImageError {
     Disagrees(CollectionName),
 }
 
+/// The first line of an image.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Header {
@@ -70,6 +73,8 @@ struct Header {
     collections: BTreeMap<CollectionName, Bookkeeping>,
 }
 
+/// The state of a collection without its documents. `count` and `digest` prove that the documents
+/// which follow are complete.
 #[derive(Serialize, Deserialize)]
 struct Bookkeeping {
     revision: Revision,
@@ -86,19 +91,21 @@ struct AnyHeader {
     format: u32,
 }
 
-/// Computes a checksum over everything that passes through.
+/// A writer that computes a checksum over everything that is written.
 struct Summed<W> {
     inner: W,
     sum: Xxh3,
 }
 
 impl<W: Write> Summed<W> {
+    /// Adds the bytes to the checksum and writes them.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.sum.update(bytes);
         self.inner.write_all(bytes)
     }
 }
 
+/// The last line. Reading compares whole lines, so its form is part of the format.
 fn end_line(count: u64, sum: &Xxh3) -> String {
     format!(
         "{{\"end\":true,\"count\":{count},\"xxh3\":\"{:016x}\"}}\n",
@@ -108,6 +115,9 @@ fn end_line(count: u64, sum: &Xxh3) -> String {
 
 impl Root {
     /// Writes all versioned collections.
+    ///
+    /// An unversioned collection is omitted: without revisions nobody could say whether a saved
+    /// value is older than the value of the publisher.
     ///
     /// # Errors
     /// When `out` fails.
@@ -132,6 +142,7 @@ impl Root {
         })?;
         line.push(b'\n');
         out.write(&line)?;
+        // One buffer for all lines: an image may have a hundred thousand documents.
         let mut count = 0;
         for (name, held) in saved() {
             for document in held.documents() {
@@ -141,12 +152,14 @@ impl Root {
                 count += 1;
             }
         }
+        // Past the checksum: the end line contains it and cannot be part of it.
         let end = end_line(count, &out.sum);
         out.inner.write_all(end.as_bytes())
     }
 }
 
 impl Bookkeeping {
+    /// The bookkeeping of a collection; `known` is omitted, because heads bring it again.
     fn of(held: &CollectionState) -> Self {
         Self {
             revision: held.watermark,
@@ -178,6 +191,7 @@ impl Bookkeeping {
         collection.beyond = self
             .beyond
             .into_iter()
+            // The set panics on a range that ends before it begins.
             .filter(|(a, b)| a <= b)
             .map(|(a, b)| a..=b)
             .collect();
@@ -190,6 +204,9 @@ impl Bookkeeping {
 impl Image {
     /// Reads and checks an image.
     ///
+    /// The proof has three parts: the checksum over all lines, the number of documents, and the
+    /// count and digest of each collection.
+    ///
     /// # Errors
     /// When any part of it is not correct.
     pub fn read(mut input: impl BufRead) -> Result<Self, ImageError> {
@@ -197,6 +214,7 @@ impl Image {
         let mut line = Vec::new();
         input.read_until(b'\n', &mut line)?;
         let not_understood = |number| move |source| ImageError::Line(number, source);
+        // The version first: the header of another version may have other members.
         let AnyHeader { format } = serde_json::from_slice(&line).map_err(not_understood(1))?;
         if format != FORMAT {
             return Err(ImageError::Format(format));
@@ -205,12 +223,12 @@ impl Image {
         let sums: Vec<_> = header
             .collections
             .iter()
-            .map(|(name, said)| (name.clone(), said.count, said.digest))
+            .map(|(name, entry)| (name.clone(), entry.count, entry.digest))
             .collect();
         let collections = header
             .collections
             .into_iter()
-            .map(|(name, said)| (name, said.into_collection()))
+            .map(|(name, entry)| (name, entry.into_collection()))
             .collect();
         let mut root = Root {
             epoch: header.epoch,
@@ -222,6 +240,7 @@ impl Image {
             sum.update(&line);
             line.clear();
             input.read_until(b'\n', &mut line)?;
+            // The end line is compared before it enters the checksum.
             if line == end_line(count, &sum).as_bytes() {
                 break;
             } else if line.is_empty() || line.starts_with(br#"{"end""#) {
@@ -239,6 +258,7 @@ impl Image {
                 .ok_or(ImageError::Disagrees(item.collection))?
                 .put(document);
         }
+        // Bytes after the end line mean that two images were mixed.
         if !input.fill_buf()?.is_empty() {
             return Err(ImageError::Unproven);
         }

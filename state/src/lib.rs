@@ -5,6 +5,10 @@
 //! (changes that wait for a change set), `sets` (the last change sets), [`snapshot`] (prove a load
 //! complete, then install it), [`image`] (the last known good state as bytes).
 //!
+//! A step goes like this: a change arrives as [`ReceivedChange`]; [`Machine::apply`] decides about it
+//! and makes it visible, stages it or ignores it; the caller takes [`Machine::take_visible`] and
+//! publishes a clone of [`Machine::root`] to the readers.
+//!
 //! This crate is pure: it reads no clock, never awaits, and does I/O only on readers and writers
 //! that the caller gives. Everything that is hard about convergence is here, where property tests
 //! can drive it through any history.

@@ -2,6 +2,10 @@
 //!
 //! Everything here is synchronous and pure: no I/O, no clock. The caller publishes
 //! [`Machine::root`] after each step.
+//!
+//! The invariants that the property tests check: readers see either all parts of a change set or
+//! none; a document never gets an older revision within one epoch, except by a reset; a watermark
+//! never passes a revision that was not seen; the memory for changes that wait is bounded.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,13 +43,21 @@ pub enum VisibleChange {
 }
 
 /// The writer of a replica. There is one; readers hold clones of its [`Root`].
+///
+/// A load takes time, and changes arrive meanwhile. So [`Machine::begin_load`] gives an id, and
+/// [`Machine::install`] accepts a snapshot only for the newest id; changes that arrived in between
+/// are applied over the snapshot.
 #[derive(Debug)]
 pub struct Machine {
     pub(crate) root: Root,
+    /// Changes that arrived before the first load, in the order of arrival.
     early: Vec<ReceivedChange>,
     early_bytes: usize,
+    /// Number of loads that have begun; the newest one alone may install.
     generation: u64,
+    /// Whether a load is under way. Tombstones are kept meanwhile.
     loading: bool,
+    /// What became visible and was not taken yet.
     visible: Vec<VisibleChange>,
     /// The highest revisions seen when the load began. It is set only when an older snapshot could
     /// show half of a change set.
@@ -89,6 +101,9 @@ impl Machine {
     }
 
     /// The decision about a change, without applying it.
+    ///
+    /// A change is visible at once when every change set before it is visible and all parts of its
+    /// own set have arrived; otherwise it is staged.
     pub fn decide(&self, change: &ReceivedChange) -> Decision {
         let Some(collection) = self.root.collection(&change.collection) else {
             return Decision::NotFollowed;
@@ -100,6 +115,7 @@ impl Machine {
             Some(_ours) if !collection.versioned => return Decision::Early,
             Some(_ours) => {}
         }
+        // A deletion counts as well: its tombstone has the newer revision.
         let superseded = collection.held(&change.id) > change.revision;
         // The order of these checks matters: the cheap and final ones come first.
         if collection.covered(change.revision) {
@@ -168,6 +184,7 @@ impl Machine {
         self.apply(record)
     }
 
+    /// Keeps a change until its collection is loaded.
     fn keep_early(&mut self, change: &ReceivedChange) {
         let bytes = self.early_bytes + change.size();
         // Beyond the bound the change is not kept: the load brings it, or catch-up does.
@@ -177,6 +194,7 @@ impl Machine {
         }
     }
 
+    /// Makes one change visible and reports it. The caller has decided that it may be.
     fn apply_visible(&mut self, change: &ReceivedChange) {
         let loading = self.loading;
         let Some(collection) = self.root.collections.get_mut(&change.collection) else {
@@ -201,6 +219,7 @@ impl Machine {
         let Some(collection) = self.root.collection(&change.collection) else {
             return false;
         };
+        // Without a set of its own, a change waits for the change set before it and nothing else.
         let Some(set) = &change.change_set else {
             return collection.watermark >= change.last_set;
         };
@@ -217,6 +236,7 @@ impl Machine {
                 collection.seen(revision)
                     || waiting.is_some_and(|change| collection.watermark >= change.last_set)
             };
+            // Revisions up to the watermark were seen, so the check starts after it.
             (part.first.max(collection.watermark + 1)..=part.last).all(here)
         })
     }
@@ -253,6 +273,7 @@ impl Machine {
         }
     }
 
+    /// Makes a staged change visible; nothing happens when there is none with this revision.
     fn unstage(&mut self, name: &CollectionName, revision: Revision) {
         let collection = self.root.collections.get_mut(name);
         if let Some(change) = collection.and_then(|collection| collection.staged.remove(revision)) {
@@ -319,6 +340,7 @@ impl Machine {
     /// A followed collection that is not in the image stays unloaded; a collection of the image
     /// that is not followed is ignored.
     pub fn restore(&mut self, image: Image) -> bool {
+        // An image is older than anything that was loaded, so it must not replace it.
         if self.root.epoch.is_some()
             || self
                 .root
@@ -360,6 +382,7 @@ impl Machine {
             .values()
             .any(|collection| !collection.versioned)
         {
+            // A snapshot below these revisions could show such a set in one collection only.
             let seen =
                 |(name, held): (&CollectionName, &CollectionState)| (name.clone(), held.highest());
             self.floor = self.root.collections.iter().map(seen).collect();
@@ -367,7 +390,9 @@ impl Machine {
         LoadId(self.generation)
     }
 
-    /// Ends a load that failed.
+    /// Ends a load that failed. The state stays as it is; tombstones may be removed again.
+    ///
+    /// A load that a newer one has replaced is ignored.
     pub fn abandon_load(&mut self, generation: LoadId) {
         if generation == LoadId(self.generation) {
             self.loading = false;
@@ -379,7 +404,7 @@ impl Machine {
     ///
     /// # Errors
     /// When a newer load has begun, when the snapshot comes from another store or an older epoch
-    /// (NeverEmpty), or when it is too old to complete the current state. Nothing has changed then.
+    /// (a blank store never replaces what is held), or when it is too old to complete the current state. Nothing has changed then.
     pub fn install(
         &mut self,
         generation: LoadId,
@@ -405,6 +430,7 @@ impl Machine {
         Ok(installed)
     }
 
+    /// Applies the changes that arrived before the load, each with a new decision.
     fn replay_early(&mut self) {
         self.early_bytes = 0;
         for change in std::mem::take(&mut self.early) {
@@ -426,6 +452,7 @@ impl Machine {
             .get_mut(name)
             .filter(|collection| !collection.versioned)
         {
+            // Only the first list replaces the whole state; later lists are changes.
             self.root.generation += u64::from(!collection.loaded);
             *collection = CollectionState {
                 loaded: true,
@@ -437,8 +464,8 @@ impl Machine {
         }
     }
 
-    /// Sets a document of an unversioned collection (requirement A20: `addLocal`). Returns whether
-    /// the collection is unversioned.
+    /// Sets a document of an unversioned collection (requirement A20: `addLocal`). Without revisions
+    /// the last call wins. Returns whether the collection is unversioned.
     pub fn add_unversioned(
         &mut self,
         name: &CollectionName,

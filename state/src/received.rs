@@ -1,5 +1,6 @@
 //! A change that reaches a replica, and the decision about it. Nothing here decides; see
-//! [`crate::machine`].
+//! [`crate::machine`]. Whether a value has the right form for its schema is not checked: the
+//! publisher did that before it stored the value.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -16,7 +17,7 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawChange")]
 pub struct ReceivedChange {
-    /// Its collection.
+    /// Its collection. It need not be followed.
     pub collection: CollectionName,
     /// The document.
     pub id: DocumentId,
@@ -53,8 +54,9 @@ struct RawChange {
 impl TryFrom<RawChange> for ReceivedChange {
     type Error = &'static str;
 
-    fn try_from(said: RawChange) -> Result<Self, Self::Error> {
-        if said
+    fn try_from(raw: RawChange) -> Result<Self, Self::Error> {
+        // A document is a JSON object; another value could not be stored by any publisher.
+        if raw
             .config_data
             .as_ref()
             .is_some_and(|config| !config.is_object())
@@ -62,19 +64,20 @@ impl TryFrom<RawChange> for ReceivedChange {
             return Err("configData is not a JSON object");
         }
         Ok(Self {
-            change_set: membership(said.change_set, &said.collection, said.revision),
-            collection: said.collection,
-            id: said.id,
-            epoch: said.epoch,
-            revision: said.revision,
-            op: said.op,
-            config: intact(said.config_data, said.crc),
-            last_set: said.last_set.unwrap_or(0),
+            change_set: membership(raw.change_set, &raw.collection, raw.revision),
+            collection: raw.collection,
+            id: raw.id,
+            epoch: raw.epoch,
+            revision: raw.revision,
+            op: raw.op,
+            config: intact(raw.config_data, raw.crc),
+            last_set: raw.last_set.unwrap_or(0),
         })
     }
 }
 
-/// The decision about a change.
+/// The decision about a change. Every change gets exactly one, also a change that has no effect; the
+/// caller counts them, and asks the publisher for what is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// The change is visible, and with it every staged change that waited for it.
@@ -101,7 +104,8 @@ pub enum Decision {
 }
 
 impl ReceivedChange {
-    /// The change of an event, if it has a revision. A value whose checksum does not match counts
+    /// The change of an event, if it has a revision and an epoch; `None` for an event of a publisher
+    /// without revisions. A value whose checksum does not match counts
     /// as missing.
     pub fn from_event(data: &EventData) -> Option<Self> {
         let revision = data.revision?;
@@ -132,7 +136,7 @@ impl ReceivedChange {
     }
 
     /// The same as event data, as [`ReceivedChange::from_event`] reads it; `None` when the value is
-    /// missing.
+    /// missing. A subscriber sends it in its own feed.
     pub fn event(&self) -> Option<EventData> {
         if self.lacks_value() {
             return None;
@@ -183,6 +187,8 @@ impl ReceivedChange {
     }
 }
 
+/// The value, unless its checksum does not match. The caller treats a damaged value as a value that
+/// was not included, and the publisher is asked for it.
 fn intact(config: Option<CanonicalJson>, crc: Option<Crc>) -> Option<CanonicalJson> {
     config.filter(|config| crc.is_none_or(|crc| crc == config.crc()))
 }

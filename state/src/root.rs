@@ -8,13 +8,18 @@ use imbl::{OrdMap, ordmap::DiffItem};
 
 use crate::{collection::CollectionState, sets::RecentSets};
 
-/// An immutable view over all followed collections. Cloning is cheap, and a clone is never changed
+/// An immutable view over all followed collections. A reader that needs several documents of one
+/// moment takes one clone and reads all of them from it. Cloning is cheap, and a clone is never changed
 /// by a later step.
 #[derive(Debug, Clone, Default)]
 pub struct Root {
+    /// The epoch of all revisions; `None` before the first load, and without revisions.
     pub(crate) epoch: Option<Epoch>,
+    /// One entry per followed collection, from the beginning.
     pub(crate) collections: OrdMap<CollectionName, CollectionState>,
+    /// Number of replacements of the whole state.
     pub(crate) generation: u64,
+    /// The last change sets, to find the other documents of a set.
     pub(crate) sets: RecentSets,
 }
 
@@ -57,7 +62,9 @@ impl Root {
     }
 
     /// Where catch-up must start: the watermark of every collection that misses a revision which is
-    /// known to exist.
+    /// known to exist. A collection that was never loaded is not in it: it needs a load.
+    ///
+    /// The result is empty when the replica has every change that it knows of.
     pub fn gaps(&self) -> BTreeMap<CollectionName, Revision> {
         let lacks = |(_name, held): &(&CollectionName, &CollectionState)| {
             held.loaded && held.versioned && held.known > held.watermark
@@ -82,6 +89,9 @@ impl Root {
 
     /// The differences from `old` to this state, by collection and id. Parts that both share are
     /// skipped.
+    ///
+    /// The cost is proportional to the differences and not to the number of documents, when one
+    /// state was derived from the other.
     pub fn changes_since<'a>(&'a self, old: &'a Self) -> Vec<Difference<'a>> {
         let mut differences = Vec::new();
         for (collection, held) in &self.collections {
@@ -99,6 +109,7 @@ impl Root {
                     .diff(&held.documents)
                     .map(split)
                     .for_each(push),
+                // The collection is new to this replica: all its documents are new.
                 None => held
                     .documents
                     .iter()
@@ -106,6 +117,7 @@ impl Root {
                     .for_each(push),
             }
         }
+        // Collections that are no longer followed.
         for (collection, old) in old
             .collections
             .iter()
@@ -133,6 +145,7 @@ impl Root {
     }
 }
 
+/// An item of the difference as id, old and new document.
 fn split<'a>(
     item: DiffItem<'a, 'a, DocumentId, Document>,
 ) -> (&'a DocumentId, Option<&'a Document>, Option<&'a Document>) {

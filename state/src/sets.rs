@@ -27,12 +27,15 @@ pub(crate) struct RecentSets {
 impl RecentSets {
     /// Remembers the change set of a change that became visible.
     pub(crate) fn note(&mut self, change: &ReceivedChange) {
+        // The changes of one set become visible one after another, so comparing with the last set is
+        // enough.
         if let Some(set) = &change.change_set
             && self.sets.back().is_none_or(|last| last.id != set.id)
         {
             self.remember(set);
         }
         let gone = change.change_set.is_some() && change.config.is_none();
+        // A new value removes the deletion that was remembered for the document.
         if gone || !self.deleted.is_empty() {
             let key = (change.collection.clone(), change.id.clone());
             _ = if gone {
@@ -43,6 +46,7 @@ impl RecentSets {
         }
     }
 
+    /// Adds a set to the index; the oldest set and its deletions leave it.
     fn remember(&mut self, set: &Arc<ChangeSet>) {
         if self.sets.len() == MAX_SETS
             && let Some(oldest) = self.sets.pop_front()
@@ -79,6 +83,7 @@ impl RecentSets {
         id: &DocumentId,
         revision: Option<Revision>,
     ) -> Option<&ChangeSet> {
+        // A document that does not exist may have been deleted by one of the sets.
         let revision = match revision {
             Some(revision) => revision,
             None => *self.deleted.get(&(collection.clone(), id.clone()))?,

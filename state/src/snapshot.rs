@@ -1,4 +1,8 @@
 //! A full load: first proven complete, then installed in one step.
+//!
+//! A [`SnapshotBuilder`] takes the items; [`SnapshotBuilder::complete`] proves that nothing is
+//! missing; [`crate::Machine::install`] replaces the state. A snapshot that is cut off or damaged is
+//! never installed, not even in part.
 
 use std::collections::BTreeMap;
 
@@ -17,20 +21,22 @@ pub struct SnapshotBuilder {
     documents: BTreeMap<CollectionName, Vec<Document>>,
 }
 
-/// A snapshot whose items add up to its heads.
+/// A snapshot whose items add up to its heads: count and digest of each collection match. Only
+/// [`SnapshotBuilder::complete`] makes one.
 #[derive(Debug)]
 pub struct Snapshot {
     epoch: Epoch,
     parts: BTreeMap<CollectionName, Part>,
 }
 
+/// The documents of one collection, with the head that they were proven against.
 #[derive(Debug)]
 struct Part {
     head: Head,
     documents: Vec<Document>,
 }
 
-/// The result of an install.
+/// The result of an install: for log lines and metrics of the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Installed {
     /// What happened to the state.
@@ -86,6 +92,8 @@ impl SnapshotBuilder {
     /// When the item is damaged or not announced.
     pub fn item(&mut self, item: SnapshotItem, root: &Root) -> Result<(), SnapshotError> {
         self.proof.item(&item)?;
+        // Equal documents share one buffer: a load of unchanged data then needs no second copy. Not
+        // for a diverged collection, whose values are in doubt.
         let held = root.collection(&item.collection);
         let held = held.filter(|held| !held.diverged);
         let held = held.and_then(|held| held.same(&item.id, item.revision, item.crc));
@@ -111,6 +119,8 @@ impl SnapshotBuilder {
             (head.collection.clone(), Part { head, documents })
         };
         let parts: BTreeMap<_, _> = heads.into_iter().map(&mut part).collect();
+        // Heads prove the collections that they name; a collection that they do not name would lose
+        // all its documents.
         match root
             .collections
             .keys()
@@ -136,11 +146,13 @@ pub(crate) fn install(
     snapshot: Snapshot,
 ) -> Result<Installed, InstallError> {
     let how = admit(root, floor, &snapshot)?;
+    // From here on nothing can fail, so the state is never left half installed.
     let mut resets = 0;
     for (name, part) in snapshot.parts {
         let diverged_at = diverged_at.get(&name).copied();
         if let Some(held) = root.collections.get_mut(&name) {
             let diverged = held.diverged;
+            // A new epoch counts revisions from its own beginning, so nothing held can be compared.
             match how {
                 InstallKind::Replaced => *held = part.into_collection(),
                 InstallKind::CaughtUp => part.catch_up(held, diverged_at),
@@ -152,9 +164,11 @@ pub(crate) fn install(
     Ok(Installed { how, resets })
 }
 
-/// NeverEmpty: only a later epoch of the same store may replace the state. Such an epoch may be
-/// empty: a publisher declares it after it verified its store, and a blank store has another
-/// lineage.
+/// Decides whether a snapshot may be installed, without changing anything.
+///
+/// A blank store never replaces what is held: only a later epoch of the same store may replace the
+/// state. Such an epoch may be empty: a publisher declares it after it verified its store, and a
+/// blank store has another lineage.
 fn admit(
     root: &Root,
     floor: &BTreeMap<CollectionName, Revision>,
@@ -178,6 +192,7 @@ fn admit(
             Ok(InstallKind::Replaced)
         };
     };
+    // The lineage says which store it is, the counter how often it was restored.
     if theirs.lineage != ours.lineage {
         Err(InstallError::OtherStore(theirs))
     } else if theirs.counter < ours.counter {
@@ -195,6 +210,7 @@ fn admit(
 }
 
 impl Part {
+    /// A collection that has exactly the state of the snapshot.
     fn into_collection(self) -> CollectionState {
         let mut collection = CollectionState {
             loaded: true,
@@ -224,10 +240,12 @@ impl Part {
             _ if held.diverged => held.watermark > at,
             _ => held.watermark >= at,
         };
+        // What is held is at least as new as the snapshot: nothing to install.
         if held.versioned && suffices {
             return held.prune_tombstones();
         }
         let mut next = self.into_collection();
+        // Events that arrived during the load are newer than the snapshot and win.
         for document in held
             .documents
             .values()
@@ -243,6 +261,7 @@ impl Part {
             next.remove(id);
             next.tombstones.insert(id.clone(), *revision);
         }
+        // A revision that exists does not stop existing because the snapshot is older.
         next.known = next.known.max(held.known);
         // The seen revisions are carried over and not derived from the documents: a superseded
         // change leaves no document.

@@ -22,19 +22,24 @@ pub(crate) const MAX_BYTES: usize = 16 << 20;
 /// arrived before.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Staging {
+    /// By revision, so that the lowest and the highest are found at once.
     changes: OrdMap<Revision, ReceivedChange>,
+    /// Size of the values of `changes`.
     bytes: usize,
 }
 
 impl Staging {
+    /// Number of staged changes.
     pub(crate) fn len(&self) -> usize {
         self.changes.len()
     }
 
+    /// The staged change with this revision.
     pub(crate) fn get(&self, revision: Revision) -> Option<&ReceivedChange> {
         self.changes.get(&revision)
     }
 
+    /// The change with the lowest revision: the only one that can become visible next.
     pub(crate) fn lowest(&self) -> Option<&ReceivedChange> {
         self.changes.get_min().map(|(_revision, change)| change)
     }
@@ -50,6 +55,7 @@ impl Staging {
             .rev()
             .take_while(|change| change.revision > coming.revision);
         let mut gone = 0;
+        // From the highest down, and never a revision below the new one.
         while count > MAX_CHANGES || bytes > MAX_BYTES {
             bytes -= higher.next()?.size();
             count -= 1;
@@ -58,6 +64,7 @@ impl Staging {
         Some(gone)
     }
 
+    /// Whether a change fits, if necessary in place of changes with higher revisions.
     pub(crate) fn has_capacity(&self, coming: &ReceivedChange) -> bool {
         self.evictions(coming).is_some()
     }
@@ -72,11 +79,13 @@ impl Staging {
         }
     }
 
+    /// Stages a change; [`Staging::make_capacity`] comes first.
     pub(crate) fn insert(&mut self, change: &ReceivedChange) {
         self.bytes += change.size();
         self.changes.insert(change.revision, change.clone());
     }
 
+    /// Removes the change with this revision and returns it.
     pub(crate) fn remove(&mut self, revision: Revision) -> Option<ReceivedChange> {
         let change = self.changes.remove(&revision)?;
         self.bytes -= change.size();
@@ -85,13 +94,13 @@ impl Staging {
 
     /// The staged revisions within a run.
     pub(crate) fn within(&self, run: RangeInclusive<Revision>) -> Vec<Revision> {
-        // `BTreeMap::range` panics on a range that ends before it begins.
+        // A range that ends before it begins would panic.
         if run.is_empty() {
             Vec::new()
         } else {
             self.changes
                 .range(run)
-                .map(|(revision, _hint)| *revision)
+                .map(|(revision, _change)| *revision)
                 .collect()
         }
     }

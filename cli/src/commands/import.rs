@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::{output, progress::Progress, target::Target};
+use crate::{output, progress::ProgressLine, target::Target};
 
 /// Writes that are in flight at once.
 const IN_FLIGHT: usize = 16;
@@ -86,7 +86,7 @@ async fn import(publisher: &Endpoint, file: &Path) -> anyhow::Result<Outcome> {
         .ok()
         .filter(std::fs::Metadata::is_file)
         .map(|metadata| metadata.len());
-    let progress = Progress::bytes(length);
+    let progress = ProgressLine::bytes(length);
     let lines = BufReader::new(super::open(file).await?).split(b'\n');
     let lines = stream::try_unfold(lines, |mut lines| async {
         Ok::<_, io::Error>(lines.next_segment().await?.map(|line| (line, lines)))

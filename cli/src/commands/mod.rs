@@ -43,8 +43,8 @@ enum Command {
     Tail(tail::Tail),
     Verify(verify::Verify),
     Reap(reap::Reap),
-    Schemas(schemas::Schemas),
-    RestoreEpoch(restore_epoch::Restore),
+    Schemas(schemas::SchemasCommand),
+    RestoreEpoch(restore_epoch::RestoreEpoch),
     #[command(hide = true)]
     WithParent(up::with_parent::WithParent),
 }

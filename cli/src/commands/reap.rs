@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use self::{
     names::Pattern,
-    verdict::{Judged, Observation, Rule, Verdict, judge},
+    verdict::{GroupVerdict, Judged, Observation, Rule, judge},
 };
 use crate::{output, target::Target};
 
@@ -137,7 +137,11 @@ async fn observe_twice(
 ) -> anyhow::Result<(Observation, Vec<Judged>)> {
     let first = observe(publisher, redis).await?;
     let judged = judge(&first, &first, rule);
-    if judged.iter().all(|group| group.verdict != Verdict::Gone) {
+    // Nothing has to be proven a second time.
+    if judged
+        .iter()
+        .all(|group| group.verdict != GroupVerdict::Gone)
+    {
         return Ok((first, judged));
     }
     tokio::time::sleep(OBSERVATION_GAP.min(rule.idle)).await;
@@ -146,6 +150,7 @@ async fn observe_twice(
     Ok((second, judged))
 }
 
+/// Lists all groups of all streams, and then the replicas.
 async fn observe(publisher: &Endpoint, redis: &mut Connection) -> anyhow::Result<Observation> {
     let mut by_name: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
     for head in publisher.heads().await? {
@@ -179,9 +184,9 @@ async fn remove(
     let mut failed = Vec::new();
     for judged in judged
         .iter_mut()
-        .filter(|judged| judged.verdict == Verdict::Gone)
+        .filter(|judged| judged.verdict == GroupVerdict::Gone)
     {
-        judged.verdict = Verdict::Removed;
+        judged.verdict = GroupVerdict::Removed;
         judged.pending = 0;
         for (stream, group) in observation.groups.get(&judged.group).into_iter().flatten() {
             let name = &group.name;
@@ -196,14 +201,16 @@ async fn remove(
             {
                 Ok(GroupRemoval::Yes(pending)) => judged.pending += pending,
                 Ok(GroupRemoval::Absent) => {}
+                // Its sidecar lives: the group must stay in the other streams as well.
                 Ok(GroupRemoval::Read) => {
-                    judged.verdict = Verdict::Live;
+                    judged.verdict = GroupVerdict::Live;
                     judged.reason =
                         format!("it was read from in {stream} just before its removal there");
                     break;
                 }
+                // The result is unknown, so the group still counts as gone.
                 Err(error) => {
-                    judged.verdict = Verdict::Gone;
+                    judged.verdict = GroupVerdict::Gone;
                     failed.push(format!("{name} in {stream}: {error}"));
                     break;
                 }
@@ -249,9 +256,9 @@ impl Report {
 
     fn summary(&self) -> String {
         let verdict = if self.applied {
-            Verdict::Removed
+            GroupVerdict::Removed
         } else {
-            Verdict::Gone
+            GroupVerdict::Gone
         };
         let counted = || self.groups.iter().filter(|group| group.verdict == verdict);
         let pending: u64 = counted().map(|group| group.pending).sum();

@@ -27,7 +27,7 @@ use crate::{output, target::Target};
 /// The publisher refuses while documents and heads do not agree, for instance in the middle
 /// of a restore. Try again later.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Restore {
+pub(crate) struct RestoreEpoch {
     /// Make replicas of another store load this one; asks for confirmation
     #[arg(long)]
     adopt: bool,
@@ -41,7 +41,7 @@ pub(crate) struct Restore {
     target: Target,
 }
 
-impl Restore {
+impl RestoreEpoch {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let publisher = self.target.endpoint()?;
         if self.adopt && !self.yes {

@@ -27,7 +27,7 @@ use crate::{output, target::Target};
 /// Node.js.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
-pub(crate) struct Schemas {
+pub(crate) struct SchemasCommand {
     #[command(subcommand)]
     command: Option<Command>,
     /// Folder to write
@@ -48,7 +48,7 @@ enum Command {
     Check(check::Check),
 }
 
-impl Schemas {
+impl SchemasCommand {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         if let Some(Command::Check(check)) = self.command {
             return check.run().await;

@@ -17,7 +17,7 @@ use contract::{
 use futures_util::future::join_all;
 use serde::Serialize;
 
-use self::{replica::Replica, reply::Reply};
+use self::{replica::ReplicaView, reply::Reply};
 use crate::{
     output,
     target::{Subscribers, Target},
@@ -121,18 +121,18 @@ impl Report {
     }
 
     /// All replicas, listed or asked.
-    fn replica_rows(&self) -> Vec<Replica> {
+    fn replica_rows(&self) -> Vec<ReplicaView> {
         let heads = self.heads();
         let listed = self
             .replica_list
             .iter()
             .filter_map(Reply::answer)
             .flat_map(|list| &list.replicas)
-            .map(|record| Replica::checked_in(record, heads));
+            .map(|record| ReplicaView::checked_in(record, heads));
         let asked = self
             .replicas
             .iter()
-            .map(|reply| Replica::asked(reply, heads));
+            .map(|reply| ReplicaView::asked(reply, heads));
         listed.chain(asked).collect()
     }
 
@@ -165,7 +165,7 @@ impl Report {
             failures.push(format!("the publisher does not list its replicas: {error}"));
         }
         let rows = self.replica_rows();
-        failures.extend(rows.iter().flat_map(Replica::failures));
+        failures.extend(rows.iter().flat_map(ReplicaView::failures));
         if !strict {
             return failures;
         }
@@ -187,7 +187,7 @@ impl Report {
 }
 
 /// The live replicas that events do not reach as they should.
-fn intake_faults(rows: &[Replica]) -> impl Iterator<Item = (IntakeFault, &str)> {
+fn intake_faults(rows: &[ReplicaView]) -> impl Iterator<Item = (IntakeFault, &str)> {
     rows.iter()
         .filter_map(|replica| Some((replica.live_intake_fault()?, replica.name.as_str())))
 }

@@ -24,7 +24,7 @@ use tokio::{
     time::sleep,
 };
 
-use self::{documents::Documents, lines::Lines};
+use self::{documents::Documents, lines::LinePrinter};
 use crate::{
     output,
     target::{endpoint, first_url},
@@ -105,7 +105,7 @@ impl Tail {
             documents: Documents::default(),
             disconnected: false,
         };
-        let lines = Lines::new(self.json);
+        let lines = LinePrinter::new(self.json);
         self.read_documents(&service, &mut progress).await;
         let mut waits = RetryPolicy::FOLLOW.waits();
         loop {
@@ -144,7 +144,7 @@ impl Tail {
         service: &Endpoint,
         mut feed: LiveFeed,
         progress: &mut Progress,
-        lines: &Lines,
+        lines: &LinePrinter,
     ) -> anyhow::Result<Option<String>> {
         if std::mem::take(&mut progress.disconnected) {
             output::note("confcast: connected again");
@@ -226,7 +226,7 @@ impl Tail {
     fn print_change(
         &self,
         item: &str,
-        lines: &Lines,
+        lines: &LinePrinter,
         documents: &mut Documents,
     ) -> anyhow::Result<()> {
         let data: EventData = serde_json::from_str(item).context("an item of the feed")?;

@@ -1,8 +1,8 @@
 //! `confcast up`: a publisher and its subscribers in one terminal, on the embedded store, without
 //! any server.
 //!
-//! It runs the programs that are in the same folder and talks to them as any client does. They end
-//! with it, however it ends.
+//! It runs the programs that are in the same folder and talks to them as any client does. The
+//! programs end when it ends, also when it is killed.
 
 mod children;
 mod ports;
@@ -59,6 +59,7 @@ impl Up {
                 stopped = stop_signal() => stopped,
                 ended = children.any_ended() => Err(ended),
                 failed = async {
+                    // The services go on after the welcome, so this branch ends only with an error.
                     self.welcome(&schemas).await?;
                     std::future::pending().await
                 } => failed,
@@ -197,6 +198,7 @@ async fn try_this(publisher: &Endpoint, subscribers: &[&str]) -> String {
 
 /// Waits until a service is ready.
 async fn ready(service: &Endpoint) -> anyhow::Result<()> {
+    // During the start every failure may be temporary: the port is not open yet.
     let is_worth_retrying = |_error: &ClientError| true;
     RetryPolicy::START
         .run(is_worth_retrying, || service.ready())

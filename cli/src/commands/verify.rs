@@ -15,11 +15,11 @@ use contract::fleet::{CheckIn, ReplicaRecord};
 
 use self::{
     report::{Compared, Outcome, Report},
-    rounds::{Replica, verify},
+    rounds::{CheckedReplica, verify},
 };
 use crate::{
     output,
-    progress::Progress,
+    progress::ProgressLine,
     target::{Subscribers, Target, endpoint, service_url},
 };
 
@@ -51,7 +51,7 @@ pub(crate) struct Verify {
 /// Which replicas are compared and which are not.
 #[derive(Debug, Default)]
 struct Selection {
-    compared: Vec<Replica>,
+    compared: Vec<CheckedReplica>,
     rest: Vec<Compared>,
 }
 
@@ -89,7 +89,7 @@ async fn check(
         rest,
     } = Selection::of(publisher, subscribers).await?;
     if !replicas.is_empty() {
-        let progress = Progress::documents();
+        let progress = ProgressLine::documents();
         let verified = verify(publisher, &mut replicas, wait, &progress).await;
         progress.finish();
         verified?;
@@ -98,7 +98,7 @@ async fn check(
         publisher,
         replicas
             .into_iter()
-            .map(Replica::compared)
+            .map(CheckedReplica::compared)
             .chain(rest)
             .collect(),
     ))
@@ -108,6 +108,7 @@ impl Selection {
     async fn of(publisher: &Endpoint, subscribers: &Subscribers) -> anyhow::Result<Self> {
         let mut selection = Self::default();
         let list = publisher.replicas().await?;
+        // A publisher without a list of replicas says nothing about where they are.
         let named = if list.is_none() {
             subscribers.named_or_local()?
         } else {
@@ -120,7 +121,7 @@ impl Selection {
         for replica in named {
             selection
                 .compared
-                .push(Replica::new(replica.base().to_owned(), replica));
+                .push(CheckedReplica::new(replica.base().to_owned(), replica));
         }
         for ReplicaRecord { check_in, gone, .. } in list.into_iter().flat_map(|list| list.replicas)
         {
@@ -137,7 +138,9 @@ impl Selection {
                     let endpoint = endpoint(&url)?;
                     // A named replica is compared once, under its URL.
                     if !bases.contains(endpoint.base()) {
-                        selection.compared.push(Replica::new(replica, endpoint));
+                        selection
+                            .compared
+                            .push(CheckedReplica::new(replica, endpoint));
                     }
                     continue;
                 }

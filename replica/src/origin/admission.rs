@@ -1,6 +1,6 @@
 //! Which heads a replica admits, before it loads anything.
 //!
-//! NeverEmpty: a blank store, another store or an earlier history never replaces what is held.
+//! A blank store, another store or an earlier history never replaces the held documents.
 
 use client::Endpoint;
 use contract::{Epoch, Head};

@@ -22,7 +22,7 @@ pub fn of_list(version: &str, format: ListFormat) -> String {
     }
 }
 
-/// Adds `ETag` to an answer. `Some` is the finished answer 304: the client has the content already.
+/// Adds `ETag` to an answer. The tag is in the answer 304 as well (RFC 9110 section 15.4.5). `Some` is the finished answer 304: the client has the content already.
 pub fn not_modified(
     request: &HttpRequest,
     answer: &mut HttpResponseBuilder,
@@ -36,7 +36,7 @@ pub fn not_modified(
     }
 }
 
-/// Whether `If-None-Match` names the tag. A condition that cannot be read is no condition.
+/// Whether `If-None-Match` names the tag, by weak comparison (RFC 9110 section 13.1.2). A condition that cannot be read is no condition.
 fn is_known(request: &HttpRequest, etag: &str) -> bool {
     // Most reads have no condition, and need not parse the tag.
     if !request.headers().contains_key(IF_NONE_MATCH) {

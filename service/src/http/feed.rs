@@ -3,7 +3,7 @@
 //!
 //! Both services answer with this code. Each hands over a [`FeedView`]: heads, and the changes up to
 //! them. Changes are sent strictly by revision, without gaps. A reader that cannot be served without
-//! a gap is told the reason and has to load a snapshot: with 410 for a page, with the event `resync`
+//! a gap gets the reason and has to load a snapshot: with 410 for a page, with the event `resync`
 //! in a stream. Nothing here reads a log or memory itself.
 
 use std::{collections::BTreeMap, convert::Infallible, future::Future};
@@ -22,8 +22,11 @@ pub mod live;
 /// Query of both routes: `?since=41` for one collection, `?since=A:41,B:7` for several.
 #[derive(Debug, Deserialize)]
 struct FeedQuery {
+    /// Revision, or collections with revisions, by the scope.
     since: Option<String>,
+    /// The epoch of `since`.
     epoch: Option<String>,
+    /// Most changes of a page; a larger number than the maximum counts as the maximum.
     limit: Option<usize>,
 }
 
@@ -40,7 +43,7 @@ pub struct FeedRequest {
     limit: usize,
 }
 
-/// The position of a reader.
+/// The position of a reader: the changes after it are sent.
 #[derive(Debug, Clone)]
 pub struct FeedPosition {
     /// The history that `since` counts in, if the reader says so.
@@ -63,6 +66,7 @@ impl FeedRequest {
         } = query.map_err(unreadable_query)?.into_inner();
         let live = feed::wants_stream(header_text(request, ACCEPT)?.as_deref());
         let mut position = None;
+        // A client that reconnects sends the id of its last event together with the old query.
         if live && let Some(id) = header_text(request, "Last-Event-ID")?.filter(|id| !id.is_empty())
         {
             let parsed = scope.position(&id);
@@ -80,6 +84,7 @@ impl FeedRequest {
             let since = since.map_err(|error| ProblemError::bad_request("since", error))?;
             position = since.map(|since| FeedPosition { epoch, since });
         }
+        // A page is a difference, so it needs a beginning; a stream can begin with the present.
         if !live && position.is_none() {
             return Err(ProblemError::unreadable("missing field `since`"));
         }
@@ -99,7 +104,8 @@ impl FeedRequest {
     }
 }
 
-/// `limit` is the only member of the query that is not a text, so a field without a name is it.
+/// The error for a query that cannot be read. `limit` is the only member that is not a text, so an
+/// error without a field name is about `limit`.
 fn unreadable_query(error: impl std::fmt::Display) -> ProblemError {
     let error = ProblemError::unreadable(error);
     match error.problem().field {
@@ -108,7 +114,7 @@ fn unreadable_query(error: impl std::fmt::Display) -> ProblemError {
     }
 }
 
-/// An item of the feed.
+/// An item of the feed: what the functions of this module need to know of it.
 pub trait FeedItem: Serialize {
     /// Its collection.
     fn collection(&self) -> &CollectionName;
@@ -156,6 +162,9 @@ pub struct FeedLimits {
 }
 
 /// Heads of one moment, and the changes up to them.
+///
+/// Each service implements it: the publisher over its store, the subscriber over the changes that it
+/// holds in memory.
 pub trait FeedView {
     /// A change.
     type Item: FeedItem;
@@ -178,7 +187,7 @@ pub trait FeedView {
     ) -> impl Future<Output = Result<ReadChanges<Self::Item>, FeedError<Self::Unavailable>>>;
 }
 
-/// The result of one read.
+/// The result of one read of changes.
 #[derive(Debug)]
 pub struct ReadChanges<I> {
     /// The changes.
@@ -187,7 +196,7 @@ pub struct ReadChanges<I> {
     pub bytes: usize,
 }
 
-/// Why there is no next page.
+/// Why there are no next changes.
 #[derive(Debug)]
 pub enum FeedError<U> {
     /// The reader cannot continue from its position without a gap.
@@ -211,7 +220,10 @@ impl From<FeedError<Infallible>> for ProblemError {
     }
 }
 
-/// The answer with one page. Headers that `answer` has already are kept.
+/// The answer with one page: a [`FeedPage`] as JSON. Headers that `answer` has already are kept.
+///
+/// `more` is true when a collection has changes after the page, so that the reader asks again at
+/// once.
 ///
 /// # Errors
 /// When the reader cannot continue from its position, or when the changes cannot be read now.
@@ -231,6 +243,7 @@ pub async fn page<V: FeedView>(
         bytes: PAGE_BYTES,
     };
     let items = next_changes(view, &heads, &since, epoch, limits).await?;
+    // The position after this page decides whether there is more.
     let mut reached = since;
     for item in &items {
         reached.insert(item.collection().clone(), item.revision());
@@ -249,7 +262,11 @@ fn heads_of(view: &impl FeedView, since: &Since) -> Vec<Head> {
         .collect()
 }
 
-/// The next changes of the collections, by collection and revision, within the limits.
+/// The next changes of the collections, by collection and revision, within the limits. A collection
+/// without a head is not served and is omitted.
+///
+/// # Errors
+/// When one of the positions cannot continue, or when the changes cannot be read now.
 async fn next_changes<V: FeedView>(
     view: &V,
     heads: &[Head],
@@ -262,6 +279,7 @@ async fn next_changes<V: FeedView>(
         let Some(after) = since.get(&head.collection).copied() else {
             continue;
         };
+        // All positions are checked before anything is read: a page is complete or not sent.
         feed::check(head, after, epoch)?;
         if after < head.revision {
             pending.push((head, after));

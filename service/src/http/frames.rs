@@ -10,7 +10,11 @@ use contract::{
     snapshot::SnapshotStart,
 };
 
-/// Writes the documents of one answer.
+/// Writes the documents of one answer. Each call appends to `out`; the caller sends `out` and empties
+/// it when it is large enough.
+///
+/// An answer without [`DocumentFrames::close`] has no end line, so that a reader knows that it is
+/// incomplete.
 #[derive(Debug)]
 pub enum DocumentFrames {
     /// A list of one collection.
@@ -31,13 +35,13 @@ impl DocumentFrames {
         })
     }
 
-    /// Begins a snapshot.
+    /// Begins a snapshot with its first line, which has the heads.
     pub fn snapshot(start: &SnapshotStart, out: &mut Vec<u8>) -> Self {
         listing::start_line(start, out);
         Self::Snapshot { count: 0 }
     }
 
-    /// Adds a document.
+    /// Adds a document. A list has one collection, so it ignores `collection`.
     pub fn document(
         &mut self,
         collection: &CollectionName,

@@ -24,6 +24,7 @@ pub async fn answer_methods(
     mut request: ServiceRequest,
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
+    // The handlers know GET only; the server leaves out the body of the answer to HEAD.
     let head = request.method() == Method::HEAD;
     if head {
         request.head_mut().method = Method::GET;

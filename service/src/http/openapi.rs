@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 pub use operation::{ApiAnswer, ApiHeader, ApiOperation};
 pub use schema::ApiSchema;
-use schema::Schemas;
+use schema::NamedSchemas;
 
 mod operation;
 pub mod operations;
@@ -25,7 +25,7 @@ pub const ETAG: ApiHeader = ApiHeader {
 /// The header of the request that decides the format of an answer.
 pub const VARY: ApiHeader = ApiHeader {
     name: "Vary",
-    description: "The form depends on `Accept`",
+    description: "The format depends on `Accept`",
     pattern: "^Accept$",
 };
 /// When a request may be sent again.
@@ -35,14 +35,19 @@ pub const RETRY_AFTER: ApiHeader = ApiHeader {
     pattern: "^[0-9]+$",
 };
 
-/// A document that is being built.
+/// A document that is being built, operation by operation. [`ApiDocument::finish`] gives it as JSON.
+///
+/// [`super::routes::describe`] adds the operations of a route table, so that no route is forgotten.
 #[derive(Debug)]
 pub struct ApiDocument {
+    /// Title, version, description and license.
     info: Value,
+    /// By path, then by method in lower case.
     paths: BTreeMap<String, Map<String, Value>>,
-    schemas: Schemas,
+    schemas: NamedSchemas,
     /// Schemas of bodies. They replace the others of the same name, because they allow more.
-    received: Schemas,
+    received: NamedSchemas,
+    /// Components that are not schemas.
     components: Map<String, Value>,
 }
 
@@ -54,8 +59,8 @@ impl ApiDocument {
         Self {
             info: json!({"title": title, "version": version, "description": description, "license": license}),
             paths: BTreeMap::new(),
-            schemas: Schemas::new(),
-            received: Schemas::new(),
+            schemas: NamedSchemas::new(),
+            received: NamedSchemas::new(),
             components: Map::new(),
         }
     }
@@ -82,8 +87,9 @@ impl ApiDocument {
         self
     }
 
-    /// The document as JSON.
+    /// The document as JSON, with all named schemas under `components/schemas`.
     pub fn finish(mut self) -> Value {
+        // Last, so that they replace the schemas of the same name.
         self.schemas.extend(self.received);
         self.components
             .insert("schemas".to_owned(), json!(self.schemas));
@@ -91,7 +97,8 @@ impl ApiDocument {
     }
 }
 
-/// The problem kinds that the operations of a document name.
+/// The problem kinds that the operations of a document name. The tests of the services compare them
+/// with the kinds that each service can send.
 pub fn problem_kinds(document: &Value) -> HashSet<ProblemKind> {
     let mut kinds = HashSet::new();
     visit(document, &mut |value| {
@@ -121,6 +128,7 @@ pub fn missing_references(document: &Value) -> BTreeSet<String> {
     missing
 }
 
+/// Calls `visitor` for a value and for everything in it.
 fn visit(value: &Value, visitor: &mut impl FnMut(&Value)) {
     visitor(value);
     match value {

@@ -16,10 +16,11 @@ use actix_web::{
 };
 use contract::{CollectionName, DocumentId, Problem, ProblemKind, problem::MEDIA_TYPE};
 
-/// Seconds after which a request that was answered 503 may be sent again.
+/// Value of `Retry-After`: seconds after which a request that was answered 503 may be sent again.
 const RETRY_SECONDS: u64 = 1;
 
-/// An error answer: a [`Problem`] that a handler returns as its error.
+/// An error answer: a [`Problem`] that a handler returns as its error. actix-web turns it into a
+/// response with [`respond`].
 #[derive(Debug, Clone)]
 pub struct ProblemError(Box<Problem>);
 
@@ -35,6 +36,7 @@ impl ProblemError {
     /// backticks when it knows which field is wrong.
     pub fn unreadable(error: impl fmt::Display) -> Self {
         let detail = error.to_string();
+        // serde has no other way to give the name of a field.
         let field = detail.split('`').nth(1).map(str::to_owned);
         Problem {
             field,
@@ -61,7 +63,7 @@ impl ProblemError {
 
     /// 503 `streams-full`: as many readers follow the feed as the limit allows.
     pub fn streams_full() -> Self {
-        let detail = "As many readers follow the feed here as may; come back in a moment";
+        let detail = "The limit of readers that follow the feed here is reached; try again later";
         Problem::new(ProblemKind::StreamsFull, detail).into()
     }
 
@@ -106,15 +108,18 @@ impl ResponseError for ProblemError {
     }
 }
 
-/// The HTTP status of a problem.
+/// The HTTP status of a problem. 500 for a number that is no status, which no [`ProblemKind`] has.
 pub fn status(problem: &Problem) -> StatusCode {
     StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// The answer for a problem. It keeps the headers that `answer` has already.
+/// The answer for a problem: JSON of the media type `application/problem+json` (RFC 9457), with
+/// `Retry-After` for a 503 and `ETag` if the problem has an entity tag. It keeps the headers that
+/// `answer` has already.
 pub fn respond(mut answer: HttpResponseBuilder, problem: &Problem) -> HttpResponse {
     let status = status(problem);
     answer.status(status).content_type(MEDIA_TYPE);
+    // Every 503 is temporary, so the client learns when to try again.
     if status == StatusCode::SERVICE_UNAVAILABLE {
         answer.insert_header((RETRY_AFTER, RETRY_SECONDS));
     }

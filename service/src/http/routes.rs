@@ -7,12 +7,15 @@ use actix_web::{FromRequest, Handler, Responder, Route, Scope, http::Method, web
 
 use super::openapi::{ApiDocument, ApiOperation};
 
-/// A method of a path: its handler, and its description.
+/// A method of a path: its handler, and its description. The description is a function, because the
+/// document is built once and routes are built for every worker.
 pub struct ApiRoute {
     method: Method,
+    /// With parameters in braces, as actix-web and OpenAPI both write them.
     path: &'static str,
     /// `None` when another scope serves the route.
     route: Option<Route>,
+    /// In bytes; `None` is the default of actix-web.
     body_limit: Option<usize>,
     operation: fn() -> ApiOperation,
 }
@@ -62,7 +65,8 @@ impl ApiRoute {
         }
     }
 
-    /// The same, with a limit for the body in bytes. It holds for all methods of the path.
+    /// The same, with a limit for the body in bytes. It holds for all methods of the path. A larger
+    /// body is refused while it is read.
     #[must_use]
     pub fn body_limit(mut self, bytes: usize) -> Self {
         self.body_limit = Some(bytes);
@@ -87,6 +91,7 @@ pub fn add(mut scope: Scope, table: Vec<ApiRoute>) -> Scope {
         .into_iter()
         .filter_map(|each| Some((each.path, each.body_limit, each.route?)));
     let mut served = served.peekable();
+    // One resource per path: only then does actix-web answer 405 for a method that the path lacks.
     while let Some((path, limit, route)) = served.next() {
         let mut resource = web::resource(path).route(route);
         if let Some(limit) = limit {
@@ -100,7 +105,7 @@ pub fn add(mut scope: Scope, table: Vec<ApiRoute>) -> Scope {
     scope
 }
 
-/// Adds the operations of all routes to a document.
+/// Adds the operations of all routes to a document, also of those that another scope serves.
 pub fn describe(document: ApiDocument, table: &[ApiRoute]) -> ApiDocument {
     table.iter().fold(document, |document, route| {
         let method = route.method.as_str().to_ascii_lowercase();

@@ -30,9 +30,11 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// 2 s.
 const QUEUED: Duration = Duration::from_millis(1_500);
 
+/// Text of the error and of the log line when a reader lost its slot.
 const SLOT_LOST: &str = "its reader stalled for 10 s and lost its slot";
 
-/// An open snapshot of a store.
+/// An open snapshot of a store. It may hold a session or old pages, so it is dropped as soon as its
+/// reader is done or stalls.
 pub trait SnapshotSource: Send + 'static {
     /// Some documents.
     type Chunk;
@@ -45,13 +47,19 @@ pub trait SnapshotSource: Send + 'static {
 }
 
 /// The slots of all snapshots. Clones share them.
+///
+/// [`SnapshotSlots::run`] must run as a task of the process: otherwise a stalled reader loses its slot
+/// only when another request needs it.
 #[derive(Debug)]
 pub struct SnapshotSlots<S> {
+    /// Most snapshots at the same time.
     max: usize,
     readers: Arc<Mutex<Readers<S>>>,
+    /// Notified when a slot may be free.
     freed: Arc<Notify>,
 }
 
+// Derived, it would require `S: Clone`.
 impl<S> Clone for SnapshotSlots<S> {
     fn clone(&self) -> Self {
         Self {
@@ -62,12 +70,14 @@ impl<S> Clone for SnapshotSlots<S> {
     }
 }
 
+/// The readers of all snapshots.
 #[derive(Debug)]
 struct Readers<S> {
     next_id: u64,
     by_id: BTreeMap<u64, Reader<S>>,
 }
 
+/// One reader.
 #[derive(Debug)]
 struct Reader<S> {
     /// When the reader last took a piece, or began to wait for one.
@@ -101,7 +111,8 @@ impl<S: SnapshotSource> SnapshotSlots<S> {
         }
     }
 
-    /// A slot, as soon as one is free; `None` when none was free for 1.5 s.
+    /// A slot, as soon as one is free; `None` when none was free for 1.5 s. The caller then answers 503
+    /// with `Retry-After`, and the replica tries again.
     pub async fn open(&self) -> Option<SnapshotSlot<S>> {
         let queued = async {
             loop {
@@ -114,6 +125,7 @@ impl<S: SnapshotSource> SnapshotSlots<S> {
         timeout(QUEUED, queued).await.ok()
     }
 
+    /// A slot, unless all are in use by readers that read.
     fn try_open(&self) -> Option<SnapshotSlot<S>> {
         let mut readers = lock(&self.readers);
         readers.cut_stalled();
@@ -154,6 +166,7 @@ impl<S: SnapshotSource> SnapshotSlots<S> {
 }
 
 impl<S> Readers<S> {
+    /// Takes the slots from stalled readers and closes their snapshots.
     fn cut_stalled(&mut self) {
         self.by_id.retain(|_id, reader| {
             if reader.active_at.elapsed() < STALLED {
@@ -171,7 +184,10 @@ impl<S> Readers<S> {
 }
 
 impl<S: SnapshotSource> SnapshotSlot<S> {
-    /// Puts the snapshot into the slot; [`SnapshotSlot::next`] reads it from now on.
+    /// Puts the snapshot into the slot. It is opened after the slot was taken, so no more snapshots are
+    /// open than there are slots.
+    ///
+    /// [`SnapshotSlot::next`] reads it from now on.
     pub async fn hold(&self, source: S) {
         *self.source.lock().await = Some(source);
     }
@@ -182,6 +198,7 @@ impl<S: SnapshotSource> SnapshotSlot<S> {
     /// When the store fails, or when the reader stalled and lost the slot.
     pub async fn next(&self) -> anyhow::Result<Option<S::Chunk>> {
         let mut source = self.source.lock().await;
+        // Checked under the lock, so that the slot cannot be lost while the store is read.
         ensure!(self.reader_is_active(), SLOT_LOST);
         let piece = source
             .as_mut()
@@ -212,6 +229,7 @@ impl<S> Drop for SnapshotSlot<S> {
     }
 }
 
+/// Locks the readers. Nobody holds the lock across an await.
 fn lock<S>(readers: &Mutex<Readers<S>>) -> MutexGuard<'_, Readers<S>> {
     readers.lock().expect("no holder of this lock can panic")
 }

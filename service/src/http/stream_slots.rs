@@ -39,13 +39,15 @@ const KEEP_ALIVE_FRAME: &[u8] = b":\n\n";
 /// Readers that take nothing may delay the stop of the process for this long.
 const STOP_GRACE: Duration = Duration::from_millis(500);
 
-/// Source of the frames of one stream.
+/// Source of the frames of one stream. It is asked for a frame only after the reader took the frame
+/// before, so it needs no buffer.
 pub trait FrameSource {
     /// The next frame, as soon as there is one; `None` at the end of the stream.
     fn next(&mut self) -> impl Future<Output = Option<Bytes>>;
 }
 
-/// A second handle to the connection of a request, to cut it off.
+/// A second handle to the connection of a request, to cut it off. actix-web gives handlers no way to
+/// close a connection whose peer does not read.
 #[derive(Debug, Clone)]
 pub struct PeerConnection(Arc<TcpStream>);
 
@@ -58,12 +60,14 @@ impl PeerConnection {
         }
     }
 
+    /// A handle of a TCP connection; `None` for any other transport.
     fn of(io: &dyn Any) -> Option<Self> {
         let stream = io.downcast_ref::<tokio::net::TcpStream>()?;
         let handle = stream.as_fd().try_clone_to_owned().ok()?;
         Some(Self(Arc::new(handle.into())))
     }
 
+    /// Closes the connection in both directions; every later write to it fails.
     fn cut(&self) {
         // An error means that it is closed already.
         self.0.shutdown(Shutdown::Both).ok();
@@ -71,21 +75,27 @@ impl PeerConnection {
 }
 
 /// The slots of all streams. Clones share them.
+///
+/// [`StreamSlots::run`] must run as a task of the process: it finds stalled readers.
 #[derive(Debug, Clone)]
 pub struct StreamSlots {
+    /// Most streams at the same time.
     max: usize,
     stop: CancellationToken,
     readers: Arc<Mutex<Readers>>,
 }
 
+/// The readers of all streams.
 #[derive(Debug, Default)]
 struct Readers {
     next_id: u64,
     by_id: BTreeMap<u64, Reader>,
 }
 
+/// One reader.
 #[derive(Debug)]
 struct Reader {
+    /// `None` when the connection is not TCP; then the stream ends without closing it.
     connection: Option<PeerConnection>,
     /// Since when a frame waits to be taken; `None` while the source has none.
     waiting_since: Option<Instant>,
@@ -109,7 +119,8 @@ impl StreamSlots {
         }
     }
 
-    /// A slot for the stream that answers this request.
+    /// A slot for the stream that answers this request. The connection of the request is closed when
+    /// the reader stalls.
     ///
     /// # Errors
     /// 503 `streams-full` when no slot is free, or when the process stops.
@@ -118,6 +129,7 @@ impl StreamSlots {
             .ok_or_else(ProblemError::streams_full)
     }
 
+    /// A slot, unless all are in use or the process stops.
     fn try_open(&self, connection: Option<PeerConnection>) -> Option<StreamSlot> {
         let mut readers = lock(&self.readers);
         if readers.by_id.len() >= self.max || self.stop.is_cancelled() {
@@ -139,7 +151,7 @@ impl StreamSlots {
         })
     }
 
-    /// The number of streams.
+    /// The number of open streams, for metrics.
     pub fn count(&self) -> usize {
         lock(&self.readers).by_id.len()
     }
@@ -166,6 +178,7 @@ impl StreamSlots {
                 );
             }
         }
+        // Streams end by themselves when `stop` is cancelled, unless their reader takes nothing.
         let stopped = Instant::now();
         while self.count() > 0 && stopped.elapsed() < STOP_GRACE {
             sleep(Duration::from_millis(10)).await;
@@ -194,6 +207,9 @@ impl Readers {
 
 impl StreamSlot {
     /// The stream that sends `first` and then the frames of the source.
+    ///
+    /// It ends with the source, when the process stops, and when the reader was cut off. While the
+    /// source has no frame, a keep-alive every 5 s lets the reader notice a dead connection.
     pub fn stream(
         self,
         first: Bytes,
@@ -206,6 +222,7 @@ impl StreamSlot {
                 let mut next = pin!(source.next());
                 // A source that has no frame for a while is awaited, with keep-alives in between.
                 let frame = loop {
+                    // The stop comes first: a busy source must not delay the end of the process.
                     let frame = tokio::select! {
                         biased;
                         () = self.stop.cancelled() => return,
@@ -217,6 +234,7 @@ impl StreamSlot {
                     }
                     self.frame_waits();
                     yield Ok(Bytes::from_static(KEEP_ALIVE_FRAME));
+                    // Cut off while the keep-alive waited.
                     if !self.frame_taken() {
                         return;
                     }
@@ -253,6 +271,7 @@ impl Drop for StreamSlot {
     }
 }
 
+/// Locks the readers. Nobody holds the lock across an await.
 fn lock(readers: &Mutex<Readers>) -> MutexGuard<'_, Readers> {
     readers.lock().expect("no holder of this lock can panic")
 }

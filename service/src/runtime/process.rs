@@ -15,6 +15,9 @@ pub const EXIT_USAGE: i32 = 64;
 
 /// Runs a service: reads the command line, checks the settings, and awaits `serve`.
 ///
+/// `check` turns the command line into settings and opens nothing; `serve` opens stores and ports and
+/// returns after a clean stop.
+///
 /// `name` stands in log lines ("the publisher has stopped"). After a success it returns, and `main`
 /// ends with exit code 0. After a failure the process ends at once: a blocking call that hangs must
 /// not keep it alive.
@@ -31,6 +34,7 @@ pub async fn run<O: Parser, S>(
             _ => std::process::exit(EXIT_USAGE),
         }
     });
+    // Before the settings are checked: their errors are log lines.
     telemetry::init();
     let settings = check(options).unwrap_or_else(|errors| {
         error!("{errors}");

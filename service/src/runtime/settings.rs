@@ -9,6 +9,7 @@ use std::{fmt, str::FromStr};
 /// Collects errors while settings are read.
 #[derive(Debug, Default)]
 pub struct SettingChecks {
+    /// One line per error, in the order of the checks.
     errors: Vec<String>,
 }
 
@@ -29,7 +30,8 @@ impl fmt::Display for SettingsError {
 }
 
 impl SettingChecks {
-    /// Reads a setting with the parser of its type. `None` means that an error was recorded.
+    /// Reads a setting with the parser of its type. `None` means that an error was recorded. The error
+    /// repeats the text, so a secret must not be read this way.
     pub fn parse<T: FromStr>(&mut self, name: &str, given: &str) -> Option<T>
     where
         T::Err: fmt::Display,
@@ -49,7 +51,9 @@ impl SettingChecks {
             .ok()
     }
 
-    /// Records an error in words. Leave the value of a secret out of them.
+    /// Records an error in words. Leave the value of a secret out of them: the line is logged.
+    ///
+    /// Use it for rules that concern several settings; [`SettingChecks::check`] is for one value.
     pub fn error(&mut self, name: &str, what: impl fmt::Display) {
         self.errors.push(format!("{name}={what}"));
     }
@@ -62,6 +66,7 @@ impl SettingChecks {
         match settings {
             Some(settings) if self.errors.is_empty() => Ok(settings),
             _ => {
+                // A variable that is checked twice in a row is reported once.
                 self.errors.dedup();
                 Err(SettingsError(self.errors))
             }

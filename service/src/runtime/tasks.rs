@@ -16,10 +16,12 @@ use tokio_util::sync::CancellationToken;
 /// How long tasks may take to finish after the stop token is cancelled.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Owns the background tasks of a process.
+/// Owns the background tasks of a process. Dropping it aborts them.
 #[derive(Debug, Default)]
 pub struct Supervisor {
+    /// Each task gives its name back, to name it in errors.
     tasks: JoinSet<(&'static str, anyhow::Result<()>)>,
+    /// Cancelled when the process stops.
     stop: CancellationToken,
 }
 
@@ -30,7 +32,8 @@ impl Supervisor {
         self.stop.clone()
     }
 
-    /// Starts a task. Errors name it by `name`.
+    /// Starts a task. Errors name it by `name`. It must run until the stop token is cancelled: an
+    /// earlier end stops the process.
     pub fn spawn(
         &mut self,
         name: &'static str,
@@ -53,6 +56,7 @@ impl Supervisor {
                 Err(panic) => Err(panic).context("a task panicked"),
             },
         };
+        // The first error counts; the others are often a consequence of it.
         self.stop.cancel();
         let rest = timeout(GRACE, self.finish())
             .await
@@ -81,7 +85,7 @@ impl Supervisor {
     }
 }
 
-/// Resolves when the process is asked to stop: SIGTERM or SIGINT (Ctrl-C).
+/// Resolves when the process is asked to stop: SIGTERM (orchestrators) or SIGINT (Ctrl-C).
 pub async fn asked_to_stop() {
     let (Ok(mut terminate), Ok(mut interrupt)) = (
         signal(SignalKind::terminate()),

@@ -11,7 +11,7 @@ use super::{
 /// The kinds of steps that a property mixes; a letter that appears twice is twice as likely.
 ///
 /// c commit, s set, d deliver, b begin load, e end load, l lose load, v late answer, p page, h
-/// heads, x mark_diverged, n new epoch, r restart, i pin.
+/// heads, x `mark_diverged`, n new epoch, r restart, i pin.
 type Mix = &'static [u8];
 
 fn step(mix: Mix, number: u64) -> Step {

@@ -35,7 +35,7 @@ pub(super) struct Rule {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Verdict {
+pub(super) enum GroupVerdict {
     /// Of a live replica, or read from recently.
     Live,
     /// Not a group of a single replica, as far as is known.
@@ -50,7 +50,7 @@ pub(super) enum Verdict {
     Removed,
 }
 
-impl Verdict {
+impl GroupVerdict {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Live => "live",
@@ -68,7 +68,7 @@ impl Verdict {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Judged {
     pub(super) group: String,
-    pub(super) verdict: Verdict,
+    pub(super) verdict: GroupVerdict,
     pub(super) reason: String,
     pub(super) collections: Vec<CollectionName>,
     /// Events that were read and not acknowledged.
@@ -95,13 +95,13 @@ pub(super) fn judge(first: &Observation, second: &Observation, rule: &Rule) -> V
     let mut after = judge_one(second, rule);
     for judged in after
         .iter_mut()
-        .filter(|judged| judged.verdict == Verdict::Gone)
+        .filter(|judged| judged.verdict == GroupVerdict::Gone)
     {
         let earlier = before.iter().find(|earlier| earlier.group == judged.group);
-        if earlier.is_none_or(|earlier| earlier.verdict != Verdict::Gone)
+        if earlier.is_none_or(|earlier| earlier.verdict != GroupVerdict::Gone)
             || positions(first, &judged.group) != positions(second, &judged.group)
         {
-            judged.verdict = Verdict::Live;
+            judged.verdict = GroupVerdict::Live;
             "it changed between the two observations".clone_into(&mut judged.reason);
         }
     }
@@ -116,6 +116,7 @@ fn positions<'a>(observation: &'a Observation, name: &str) -> Vec<(&'a Collectio
         .collect()
 }
 
+/// The verdicts that follow from one observation.
 fn judge_one(observation: &Observation, rule: &Rule) -> Vec<Judged> {
     let owners = Owners::of(&observation.replicas);
     let mut judged: Vec<Judged> = observation
@@ -123,6 +124,7 @@ fn judge_one(observation: &Observation, rule: &Rule) -> Vec<Judged> {
         .iter()
         .map(|(name, streams)| judge_group(name, streams, &owners, rule))
         .collect();
+    // Probably the wrong publisher: every group would look as if its replica were gone.
     if owners.live.is_empty() {
         keep_youngest(
             &mut judged,
@@ -131,7 +133,7 @@ fn judge_one(observation: &Observation, rule: &Rule) -> Vec<Judged> {
         );
         return judged;
     }
-    // The group of a live replica whose sidecar does not reach Redis cannot be told from one that is
+    // The group of a live replica whose sidecar does not reach Redis looks the same as one that is
     // gone. So one group is kept for each live replica without a group that is known to be read.
     let named = |name: &str| observation.groups.contains_key(name);
     let without = owners
@@ -140,7 +142,7 @@ fn judge_one(observation: &Observation, rule: &Rule) -> Vec<Judged> {
         .filter(|(instance, host)| !named(instance) && !named(host))
         .count();
     let reading = (judged.iter())
-        .filter(|group| group.verdict == Verdict::Live && !owners.own(&group.group))
+        .filter(|group| group.verdict == GroupVerdict::Live && !owners.own(&group.group))
         .count();
     keep_youngest(
         &mut judged,
@@ -154,16 +156,17 @@ fn judge_one(observation: &Observation, rule: &Rule) -> Vec<Judged> {
 fn keep_youngest(judged: &mut [Judged], number: usize, reason: &str) {
     let mut gone: Vec<_> = judged
         .iter_mut()
-        .filter(|group| group.verdict == Verdict::Gone)
+        .filter(|group| group.verdict == GroupVerdict::Gone)
         .collect();
     // A group that never read anything may be the youngest of all.
     gone.sort_by_key(|group| group.idle);
     for group in gone.into_iter().take(number) {
-        group.verdict = Verdict::Unsure;
+        group.verdict = GroupVerdict::Unsure;
         reason.clone_into(&mut group.reason);
     }
 }
 
+/// The verdict on one group, without regard to other groups.
 fn judge_group(
     name: &str,
     streams: &BTreeMap<CollectionName, Group>,
@@ -175,34 +178,35 @@ fn judge_group(
     let unread = streams.values().filter_map(|group| group.unread).max();
     let for_replicas = is_uuid(name) || rule.patterns.iter().any(|pattern| pattern.matches(name));
     let (verdict, reason) = if owners.own(name) {
-        (Verdict::Live, "its replica is live".to_owned())
+        (GroupVerdict::Live, "its replica is live".to_owned())
     } else if !for_replicas {
         (
-            Verdict::Other,
+            GroupVerdict::Other,
             "its name is not that of a single replica".to_owned(),
         )
     } else if consumers().any(|consumer| consumer.name != name) {
         (
-            Verdict::Other,
+            GroupVerdict::Other,
             "a consumer that is no sidecar reads from it".to_owned(),
         )
     } else if idle.is_some_and(|idle| idle < rule.idle) {
-        (Verdict::Live, "it was read from recently".to_owned())
+        (GroupVerdict::Live, "it was read from recently".to_owned())
     } else {
+        // Idle for long, which a live sidecar without events is as well: only an unread event decides.
         match unread {
             None => (
-                Verdict::Quiet,
+                GroupVerdict::Quiet,
                 "nothing is unread: the next event decides".to_owned(),
             ),
             Some(unread) if unread < rule.idle => (
-                Verdict::Quiet,
+                GroupVerdict::Quiet,
                 "an event is unread, but not for long enough yet".to_owned(),
             ),
             Some(_long) if owners.gone.contains(name) => {
-                (Verdict::Gone, "its replica is gone".to_owned())
+                (GroupVerdict::Gone, "its replica is gone".to_owned())
             }
             Some(_long) => (
-                Verdict::Gone,
+                GroupVerdict::Gone,
                 "it has left an event unread, and no live replica has its name".to_owned(),
             ),
         }

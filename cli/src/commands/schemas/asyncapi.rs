@@ -1,8 +1,8 @@
-//! The events of all collections as an AsyncAPI 3.0 document: through Dapr, in CloudEvents, and
-//! straight through Redis, without.
+//! The events of all collections as an AsyncAPI 3.0 document: CloudEvents through Dapr, and plain
+//! event data directly through Redis.
 //!
-//! It says what the publisher sends. That subscribers also understand less (a body with `op` and
-//! `id` alone) is not in it.
+//! The document describes the events that the publisher sends. Subscribers also accept smaller
+//! events (a body with `op` and `id` only); these are not described.
 
 use anyhow::Context;
 use contract::{CanonicalJson, Epoch, EventData, Operation, event};
@@ -13,10 +13,12 @@ use super::{shape::draft_7, source::Contract};
 /// The document.
 ///
 /// # Errors
-/// When a schema cannot be said in the draft that AsyncAPI speaks, or a sample is no document.
+/// When a schema cannot be expressed in draft 7, which AsyncAPI uses, or a sample is not a document.
 pub(super) fn document(contracts: &[Contract]) -> anyhow::Result<Value> {
-    let (mut channels, mut operations) = (Map::new(), Map::new());
-    let (mut messages, mut schemas) = (Map::new(), Map::new());
+    let mut channels = Map::new();
+    let mut operations = Map::new();
+    let mut messages = Map::new();
+    let mut schemas = Map::new();
     for contract in contracts {
         let name = contract.collection.as_str();
         let home = format!("#/components/schemas/{name}");
@@ -47,10 +49,11 @@ pub(super) fn document(contracts: &[Contract]) -> anyhow::Result<Value> {
                 format!("{redis}:{{id}}"),
             ),
         ] {
-            for (action, who) in [("send", "The publisher"), ("receive", "A subscriber")] {
+            // Each channel is described from both ends.
+            for (action, actor) in [("send", "The publisher"), ("receive", "A subscriber")] {
                 operations.insert(
                     format!("{action}{channel}"),
-                    operation(action, who, &channel, name, kind),
+                    operation(action, actor, &channel, name, kind),
                 );
             }
             channels.insert(channel, self::channel(server, &address, name, kind));
@@ -62,7 +65,7 @@ pub(super) fn document(contracts: &[Contract]) -> anyhow::Result<Value> {
             "title": "Confcast events",
             "version": env!("CARGO_PKG_VERSION"),
             "description": "One event for each committed change of a configuration document. Events may be lost, repeated and \
-                out of order; `revision` counts the changes of a collection without gaps, and tells.",
+                out of order; `revision` numbers the changes of a collection without gaps, so a consumer can detect this.",
         },
         "defaultContentType": "application/json",
         "servers": {
@@ -71,7 +74,7 @@ pub(super) fn document(contracts: &[Contract]) -> anyhow::Result<Value> {
                 "protocol": "http",
                 "description": format!("The Dapr sidecar beside each application, which posts events to {}", event::ROUTE),
             },
-            "redis": {"host": "127.0.0.1:6379", "protocol": "redis", "description": "Redis itself, without sidecars"},
+            "redis": {"host": "127.0.0.1:6379", "protocol": "redis", "description": "Redis, without sidecars"},
         },
         "channels": channels,
         "operations": operations,
@@ -83,13 +86,14 @@ pub(super) fn document(contracts: &[Contract]) -> anyhow::Result<Value> {
     }))
 }
 
+/// The channel of a collection on one server, with the parameters of its address.
 fn channel(server: &str, address: &str, name: &str, kind: &str) -> Value {
     let mut channel = json!({
         "address": address,
         "description": match server {
             "dapr" => format!("The topic of {name}"),
-            _ if address.ends_with("{id}") => format!("One document of {name}, where AURA_REDIS_DOCUMENT_CHANNELS names it"),
-            _ => format!("All documents of {name}, unless AURA_REDIS_DOCUMENT_CHANNELS names it"),
+            _ if address.ends_with("{id}") => format!("One document of {name}, if AURA_REDIS_DOCUMENT_CHANNELS names the collection"),
+            _ => format!("All documents of {name}, unless AURA_REDIS_DOCUMENT_CHANNELS names the collection"),
         },
         "servers": [reference(&format!("servers/{server}"))],
         "messages": {format!("{name}{kind}"): reference(&format!("components/messages/{name}{kind}"))},
@@ -110,15 +114,17 @@ fn channel(server: &str, address: &str, name: &str, kind: &str) -> Value {
     channel
 }
 
-fn operation(action: &str, who: &str, channel: &str, name: &str, kind: &str) -> Value {
+/// The operation of one end of a channel.
+fn operation(action: &str, actor: &str, channel: &str, name: &str, kind: &str) -> Value {
     json!({
         "action": action,
-        "summary": format!("{who} {action}s a change of {name}"),
+        "summary": format!("{actor} {action}s a change of {name}"),
         "channel": reference(&format!("channels/{channel}")),
         "messages": [reference(&format!("channels/{channel}/messages/{name}{kind}"))],
     })
 }
 
+/// A message, with an example if the collection has a sample.
 fn message(name: &str, kind: &str, media_type: &str, example: Option<Value>) -> Value {
     let mut message = json!({
         "name": format!("{name}{kind}"),
@@ -132,7 +138,7 @@ fn message(name: &str, kind: &str, media_type: &str, example: Option<Value>) -> 
     message
 }
 
-/// What changed: the data of an event, and all of one without an envelope.
+/// The schema of a change: the data of a CloudEvent, and the whole body of an event through Redis.
 fn change_schema(name: &str, config: &str) -> Value {
     json!({
         "type": "object",
@@ -142,25 +148,25 @@ fn change_schema(name: &str, config: &str) -> Value {
             "op": {"enum": ["Create", "Update", "Delete"]},
             "id": {"type": "string", "description": "Id of the document."},
             "configData": {
-                "description": "The new value. Absent on Delete, and when it is too large or would not survive the way: fetch it.",
+                "description": "The new value. Absent on Delete, and when it is too large or the transport could alter it; then fetch the document.",
                 "allOf": [{"$ref": config}],
             },
             "metadata": {
                 "type": "object",
-                "description": "What the sidecar was told, as text.",
+                "description": "The metadata that the sidecar received, as text.",
                 "additionalProperties": {"type": "string"},
             },
-            "pubSubName": {"type": "string", "description": "The Dapr component it was published through."},
+            "pubSubName": {"type": "string", "description": "The Dapr component that the event was published through."},
             "crc": {"type": "string", "pattern": "^[0-9a-f]{8}$", "description": "CRC-32C of the value in canonical form."},
-            "revision": {"type": "integer", "minimum": 1, "description": "Its place in the collection, without gaps."},
-            "epoch": {"type": "string", "description": "The history that the revision counts in."},
-            "correlationId": {"type": "string", "description": "Of the request that made the change."},
-            "userId": {"type": "string", "description": "Who asked for it."},
-            "organisationId": {"type": "string", "description": "On whose behalf."},
-            "lastSet": {"type": "integer", "minimum": 0, "description": "Last revision of the change set before it, 0 for none."},
+            "revision": {"type": "integer", "minimum": 1, "description": "Number of the change in the collection, without gaps."},
+            "epoch": {"type": "string", "description": "The epoch that the revision belongs to."},
+            "correlationId": {"type": "string", "description": "Correlation id of the request that made the change."},
+            "userId": {"type": "string", "description": "The user who requested the change."},
+            "organisationId": {"type": "string", "description": "The organisation of the user."},
+            "lastSet": {"type": "integer", "minimum": 0, "description": "Last revision of the previous change set, 0 for none."},
             "changeSet": {
                 "type": "object",
-                "description": "The set it is a member of: its parts become visible together.",
+                "description": "The change set that the change belongs to; its parts become visible together.",
                 "properties": {"id": {"type": "string"}, "parts": {"type": "array", "items": {
                     "type": "object",
                     "properties": {
@@ -170,13 +176,13 @@ fn change_schema(name: &str, config: &str) -> Value {
                 }}},
                 "required": ["id", "parts"],
             },
-            "time": {"type": "string", "format": "date-time", "description": "When it was committed; only without an envelope."},
+            "time": {"type": "string", "format": "date-time", "description": "Time of the commit; only in an event without an envelope."},
         },
         "required": ["collection", "op", "id"],
     })
 }
 
-/// The envelope as a sidecar delivers it.
+/// The schema of the CloudEvent that a sidecar delivers.
 fn event_schema(name: &str) -> Value {
     let text = |description: &str| json!({"type": "string", "description": description});
     json!({
@@ -184,24 +190,24 @@ fn event_schema(name: &str) -> Value {
         "description": format!("A change of {name} in a CloudEvent, as a sidecar delivers it."),
         "properties": {
             "specversion": {"const": "1.0"},
-            "id": text("The same for every attempt to send it: collection, epoch and revision."),
+            "id": text("Collection, epoch and revision; the same for every attempt to send the event."),
             "source": {"const": event::SOURCE},
             "type": {"const": event::TYPE},
             "subject": text("Id of the document."),
-            "time": {"type": "string", "format": "date-time", "description": "When it was committed."},
+            "time": {"type": "string", "format": "date-time", "description": "Time of the commit."},
             "datacontenttype": {"const": "application/json"},
             "dataschema": {
                 "type": "string",
                 "pattern": format!("^urn:confcast:schema:{name}:[0-9a-f]{{12}}$"),
-                "description": format!("Which schema the value obeys: GET /v1/schemas/{name}?urn=…"),
+                "description": format!("The schema of the value: GET /v1/schemas/{name}?urn=…"),
             },
             "topic": {"const": name},
             "pubsubname": text("The Dapr component."),
-            event::EXPIRATION: {"type": "string", "format": "date-time", "description": "Until when it is worth delivering."},
-            event::SEQUENCE: {"type": "string", "pattern": "^[0-9]{20}$", "description": "The revision, to be sorted as text."},
+            event::EXPIRATION: {"type": "string", "format": "date-time", "description": "Time after which the sidecar may discard the event."},
+            event::SEQUENCE: {"type": "string", "pattern": "^[0-9]{20}$", "description": "The revision with leading zeros, so that it sorts as text."},
             event::PARTITION_KEY: text("Id of the document."),
             event::CORRELATION_ID: text("X-Correlation-Id of the request that made the change."),
-            event::TRACE_ID: text("Trace context under the name of the sidecar."),
+            event::TRACE_ID: text("W3C trace context, under the name that the sidecar uses."),
             event::TRACEPARENT: text("W3C trace context."),
             "tracestate": text("W3C trace state."),
             "data": reference(&format!("components/schemas/{name}Change")),
@@ -210,11 +216,12 @@ fn event_schema(name: &str) -> Value {
     })
 }
 
+/// A JSON reference to a part of the document.
 fn reference(to: &str) -> Value {
     json!({ "$ref": format!("#/{to}") })
 }
 
-/// The sample, as if it had just been stored.
+/// Event data of the sample, as if the sample had just been stored.
 fn example(contract: &Contract) -> anyhow::Result<Option<Value>> {
     let Some(sample) = &contract.sample else {
         return Ok(None);
@@ -240,9 +247,11 @@ fn example(contract: &Contract) -> anyhow::Result<Option<Value>> {
     Ok(Some(serde_json::to_value(change)?))
 }
 
-/// The same change in its envelope.
+/// The same change in a CloudEvent.
 fn delivered(change: &Value) -> Value {
-    let (collection, id, component) = (&change["collection"], &change["id"], "pubsub-config");
+    let collection = &change["collection"];
+    let id = &change["id"];
+    let component = "pubsub-config";
     let mut data = change.clone();
     data["metadata"] = json!({(event::TTL): "60"});
     data["pubSubName"] = json!(component);

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::source::{self, Contract};
-use crate::{output, progress::Progress, target::Target};
+use crate::{output, progress::ProgressLine, target::Target};
 
 /// Show which stored documents changed schemas would refuse
 ///
@@ -144,7 +144,7 @@ async fn check(publisher: &Endpoint, contracts: &[Contract]) -> anyhow::Result<R
     }
     // Without a name it would be a snapshot of everything.
     if !validators.is_empty() {
-        let progress = Progress::documents();
+        let progress = ProgressLine::documents();
         let read = report.read(publisher, &validators, &progress).await;
         progress.finish();
         read?;
@@ -157,7 +157,7 @@ impl Report {
         &mut self,
         publisher: &Endpoint,
         validators: &BTreeMap<CollectionName, Validator>,
-        progress: &Progress,
+        progress: &ProgressLine,
     ) -> anyhow::Result<()> {
         let mut snapshot = publisher.snapshot(validators.keys()).await?.proven();
         progress.announce(snapshot.announced());

@@ -1,15 +1,15 @@
-//! Schemas in the words that generators understand.
+//! Converts schemas to the form that code generators accept.
 //!
-//! They speak draft 7 and not 2020-12; [`draft_7`] says the same in it. [`shape`] leaves out the
-//! rules on values as well: a type says which fields there are and of which kind, the schema alone
-//! says what is valid. What it never does is judge a document.
+//! Generators read draft 7 and not 2020-12; [`draft_7`] converts between them. [`shape`] also removes
+//! the rules on values: a type defines fields and their kinds, and only the schema defines which
+//! values are valid. Nothing here validates a document.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, bail};
 use serde_json::{Map, Value, json};
 
-/// Rules on a value that no type can keep, and what names the schema itself.
+/// Keywords that a type cannot express: rules on values, and names of the schema itself.
 const RULES: &[&str] = &[
     "$schema",
     "$id",
@@ -39,18 +39,19 @@ const RULES: &[&str] = &[
     "contains",
 ];
 
-/// The same schema in draft 7, where it will lie at `home`: `#`, or a pointer into the document
-/// around it.
+/// The same schema in draft 7. `home` is its position in the document around it, as a reference; `#`
+/// when there is none.
 ///
 /// # Errors
-/// When it refers to what is not its own.
+/// When it refers to another schema, or has a keyword that draft 7 cannot express.
 pub(super) fn draft_7(schema: &Value, home: &str) -> anyhow::Result<Value> {
     let Value::Object(keywords) = schema else {
         return Ok(schema.clone());
     };
-    let mut said = Map::new();
+    let mut converted = Map::new();
     for (keyword, value) in keywords {
         match (keyword.as_str(), value) {
+            // The new document names itself.
             ("$schema" | "$id", _) => {}
             ("$ref", Value::String(reference)) => {
                 let own = reference
@@ -59,30 +60,34 @@ pub(super) fn draft_7(schema: &Value, home: &str) -> anyhow::Result<Value> {
                 let own = own
                     .strip_prefix("$defs/")
                     .map_or(own.to_owned(), |name| format!("definitions/{name}"));
-                said.insert(keyword.clone(), format!("{home}/{own}").into());
+                converted.insert(keyword.clone(), format!("{home}/{own}").into());
             }
             ("$defs", Value::Object(named)) => {
-                _ = said.insert("definitions".to_owned(), each(named, home)?)
+                _ = converted.insert("definitions".to_owned(), each(named, home)?)
             }
             ("properties" | "patternProperties", Value::Object(named)) => {
-                said.insert(keyword.clone(), each(named, home)?);
+                converted.insert(keyword.clone(), each(named, home)?);
             }
-            ("dependentRequired", _) => _ = said.insert("dependencies".to_owned(), value.clone()),
+            ("dependentRequired", _) => {
+                _ = converted.insert("dependencies".to_owned(), value.clone())
+            }
+            // Draft 7 writes a tuple as a list in `items`, and the rest as `additionalItems`.
             ("prefixItems", Value::Array(first)) => {
                 let first: Result<Vec<_>, _> =
                     first.iter().map(|schema| draft_7(schema, home)).collect();
-                said.insert("items".to_owned(), first?.into());
+                converted.insert("items".to_owned(), first?.into());
                 if let Some(rest) = keywords.get("items") {
-                    said.insert("additionalItems".to_owned(), draft_7(rest, home)?);
+                    converted.insert("additionalItems".to_owned(), draft_7(rest, home)?);
                 }
             }
+            // Converted together with `prefixItems`.
             ("items", _) if keywords.contains_key("prefixItems") => {}
             ("oneOf" | "anyOf" | "allOf", Value::Array(branches)) => {
                 let branches: Result<Vec<_>, _> = branches
                     .iter()
                     .map(|schema| draft_7(schema, home))
                     .collect();
-                said.insert(keyword.clone(), branches?.into());
+                converted.insert(keyword.clone(), branches?.into());
             }
             (
                 "items"
@@ -95,10 +100,11 @@ pub(super) fn draft_7(schema: &Value, home: &str) -> anyhow::Result<Value> {
                 | "propertyNames",
                 _,
             ) => {
-                said.insert(keyword.clone(), draft_7(value, home)?);
+                converted.insert(keyword.clone(), draft_7(value, home)?);
             }
+            // Values, not schemas: they stay as they are, also if they look like keywords.
             ("enum" | "const" | "default" | "examples", _) => {
-                _ = said.insert(keyword.clone(), value.clone())
+                _ = converted.insert(keyword.clone(), value.clone())
             }
             (
                 unknown @ ("unevaluatedProperties"
@@ -107,14 +113,15 @@ pub(super) fn draft_7(schema: &Value, home: &str) -> anyhow::Result<Value> {
                 | "$dynamicRef"),
                 _,
             ) => {
-                bail!("{unknown} cannot be said in draft 7");
+                bail!("{unknown} cannot be expressed in draft 7");
             }
-            _ => _ = said.insert(keyword.clone(), value.clone()),
+            _ => _ = converted.insert(keyword.clone(), value.clone()),
         }
     }
-    Ok(Value::Object(said))
+    Ok(Value::Object(converted))
 }
 
+/// The same map of schemas in draft 7.
 fn each(named: &Map<String, Value>, home: &str) -> anyhow::Result<Value> {
     let named: Result<Map<_, _>, anyhow::Error> = named
         .iter()
@@ -123,7 +130,8 @@ fn each(named: &Map<String, Value>, home: &str) -> anyhow::Result<Value> {
     Ok(Value::Object(named?))
 }
 
-/// What the types are made from: draft 7, without rules, under the name of the collection.
+/// The schema from which types are generated: draft 7, without rules, titled with the name of the
+/// collection.
 ///
 /// # Errors
 /// As [`draft_7`].
@@ -134,6 +142,7 @@ pub(super) fn shape(collection: &str, schema: &Value) -> anyhow::Result<Value> {
     Ok(shape)
 }
 
+/// The same schema without keywords that a type cannot express.
 fn without_rules(schema: &Value) -> Value {
     let Value::Object(keywords) = schema else {
         return schema.clone();
@@ -141,6 +150,7 @@ fn without_rules(schema: &Value) -> Value {
     let mut kept = Map::new();
     for (keyword, value) in keywords {
         match (keyword.as_str(), value) {
+            // A rule: no type can express it.
             (rule, _) if RULES.contains(&rule) => {}
             ("properties" | "definitions" | "patternProperties", Value::Object(named)) => {
                 let named = named
@@ -148,11 +158,10 @@ fn without_rules(schema: &Value) -> Value {
                     .map(|(name, schema)| (name.clone(), without_rules(schema)));
                 kept.insert(keyword.clone(), named.collect());
             }
-            // A reader of today understands the document of tomorrow: members that it does not know
-            // are passed by.
+            // Generated types ignore unknown members, so that they can read documents of a newer schema.
             ("additionalProperties", Value::Bool(false)) => {}
             ("additionalItems", _) => {}
-            // A tuple.
+            // A tuple: its length is a part of its type.
             ("items", Value::Array(first)) => {
                 kept.insert(
                     "items".to_owned(),
@@ -168,7 +177,7 @@ fn without_rules(schema: &Value) -> Value {
                 let branches: Vec<_> = branches
                     .iter()
                     .map(without_rules)
-                    .filter(says_what_it_is)
+                    .filter(defines_a_type)
                     .collect();
                 if !branches.is_empty() {
                     kept.insert(keyword.clone(), branches.into());
@@ -180,8 +189,8 @@ fn without_rules(schema: &Value) -> Value {
     Value::Object(kept)
 }
 
-/// Whether anything is left of a branch: one that only asks for members is a rule.
-fn says_what_it_is(branch: &Value) -> bool {
+/// Whether a branch still defines a type. A branch that only requires members is a rule.
+fn defines_a_type(branch: &Value) -> bool {
     branch.as_object().is_some_and(|keywords| {
         keywords
             .keys()
@@ -189,9 +198,9 @@ fn says_what_it_is(branch: &Value) -> bool {
     })
 }
 
-/// The same where an enumeration of anything but text is only of the types of its values: typify
-/// names values, and has no name for 7.
-pub(super) fn text_alone_is_named(schema: &mut Value) {
+/// Replaces each enumeration with values that are not text by the types of its values. typify makes
+/// a variant name from each value, and cannot make one from 7.
+pub(super) fn replace_enums_without_text(schema: &mut Value) {
     match schema {
         Value::Object(keywords) => {
             let values = keywords.get("enum").and_then(Value::as_array);
@@ -200,13 +209,14 @@ pub(super) fn text_alone_is_named(schema: &mut Value) {
                 keywords.remove("enum");
                 keywords.insert("type".to_owned(), types.into_iter().collect());
             }
-            keywords.values_mut().for_each(text_alone_is_named);
+            keywords.values_mut().for_each(replace_enums_without_text);
         }
-        Value::Array(elements) => elements.iter_mut().for_each(text_alone_is_named),
+        Value::Array(elements) => elements.iter_mut().for_each(replace_enums_without_text),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
+/// The name of the type of a value, in JSON Schema.
 fn type_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -219,8 +229,8 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-/// The objects of a shape: by the names of all their members, those that may be left out and may be
-/// null. One is not the other.
+/// The objects of a shape, by the names of all their members. The value has the names of the members
+/// that are optional and may also be null.
 pub(super) fn nullable(shape: &Value) -> BTreeMap<BTreeSet<String>, BTreeSet<String>> {
     let mut found = BTreeMap::new();
     let mut rest = vec![shape];
@@ -249,6 +259,7 @@ pub(super) fn nullable(shape: &Value) -> BTreeMap<BTreeSet<String>, BTreeSet<Str
     found
 }
 
+/// Whether null is a valid value; a reference is followed once.
 fn may_be_null(shape: &Value, schema: &Value) -> bool {
     let target = schema["$ref"]
         .as_str()
@@ -256,7 +267,7 @@ fn may_be_null(shape: &Value, schema: &Value) -> bool {
     match &target.unwrap_or(schema)["type"] {
         Value::String(kind) => kind == "null",
         Value::Array(kinds) => kinds.iter().any(|kind| kind == "null"),
-        // Anything goes, unless something else says what it is.
+        // Without `type` any value is valid, unless another keyword restricts it.
         _ => !["$ref", "enum", "const", "oneOf", "anyOf", "allOf"]
             .iter()
             .any(|keyword| schema.get(keyword).is_some()),

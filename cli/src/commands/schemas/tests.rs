@@ -1,4 +1,5 @@
-//! What is written from the schemas that ship, but for what needs Node.js or the network.
+//! The files that are generated from the schemas of this repository, except those that need Node.js
+//! or the network.
 
 use std::path::PathBuf;
 
@@ -31,16 +32,16 @@ fn the_types_in_the_repository_are_those_of_its_schemas() {
     ]
     .iter()
     .collect();
-    let held = fs::read_to_string(&path).unwrap_or_default();
+    let committed = fs::read_to_string(&path).unwrap_or_default();
     assert!(
-        held == types,
+        committed == types,
         "configs/src/generated.rs is out of date: confcast schemas --dir schemas --no-typescript && \
          cp generated/rust/configs.rs configs/src/generated.rs"
     );
 }
 
 #[test]
-fn everything_is_written_and_nothing_else_goes() {
+fn all_files_are_written_and_other_files_stay() {
     let (contracts, out) = (shipped(), tempfile::tempdir().expect("a folder"));
     let own = out.path().join("rust/own.rs");
     fs::create_dir(out.path().join("rust")).expect("made");
@@ -58,10 +59,10 @@ fn everything_is_written_and_nothing_else_goes() {
     assert!(
         out.path().join("rust/configs.rs").exists() && out.path().join("asyncapi.json").exists()
     );
-    assert!(own.exists(), "it is not ours");
+    assert!(own.exists(), "a file that was not generated must stay");
 }
 
-/// A member of the AsyncAPI document as a schema that can refer to the others.
+/// The payload of a message as a schema, together with the schemas that it refers to.
 fn payload(document: &Value, message: &str) -> jsonschema::Validator {
     let schema = json!({
         "$schema": "http://json-schema.org/draft-07/schema#",
@@ -75,7 +76,7 @@ fn payload(document: &Value, message: &str) -> jsonschema::Validator {
 }
 
 #[test]
-fn the_examples_are_what_their_messages_say() {
+fn the_examples_are_valid_for_their_messages() {
     let contracts = shipped();
     let document = asyncapi::document(&contracts).expect("a document");
     for Contract { collection, .. } in &contracts {
@@ -84,10 +85,10 @@ fn the_examples_are_what_their_messages_say() {
             let example =
                 document["components"]["messages"][&message]["examples"][0]["payload"].clone();
             let validator = payload(&document, &message);
-            if let Err(fault) = validator.validate(&example) {
-                panic!("{message}: {} {fault}", fault.instance_path());
+            if let Err(error) = validator.validate(&example) {
+                panic!("{message}: {} {error}", error.instance_path());
             }
-            // The rules of the collection's own schema hold in there, also those behind references.
+            // The rules of the schema of the collection apply to the value, also those behind references.
             for (pointer, wrong) in [
                 ("/op", json!("Patch")),
                 ("/configData/id", json!("no id")),
@@ -100,7 +101,7 @@ fn the_examples_are_what_their_messages_say() {
                     .expect("there") = wrong;
                 assert!(
                     !validator.is_valid(&example),
-                    "{message} takes another {pointer}"
+                    "{message} accepts a wrong {pointer}"
                 );
             }
         }
@@ -108,12 +109,12 @@ fn the_examples_are_what_their_messages_say() {
 }
 
 #[test]
-fn what_generators_cannot_say_is_refused_and_not_left_out() {
+fn a_keyword_that_draft_7_lacks_is_refused_and_not_omitted() {
     for schema in [
         json!({"$ref": "https://example.com/x"}),
         json!({"properties": {"a": {"unevaluatedProperties": false}}}),
     ] {
-        shape::draft_7(&schema, "#").expect_err("it cannot be said");
+        shape::draft_7(&schema, "#").expect_err("it cannot be expressed");
     }
 }
 
@@ -135,5 +136,5 @@ fn names_of_collections_become_names_of_types() {
     let plain = json!({"type": "object", "properties": {"a": {"type": "string"}}});
     let types =
         rust::types(std::iter::once((&"Plain".parse().expect("a name"), &plain))).expect("types");
-    assert!(!types.contains("fn present"), "nobody calls it: {types}");
+    assert!(!types.contains("fn present"), "an unused function: {types}");
 }

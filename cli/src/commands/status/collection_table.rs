@@ -6,7 +6,7 @@ use contract::Head;
 
 use super::{
     Report,
-    replica::{Collection, Replica},
+    replica::{CollectionView, ReplicaView},
 };
 use crate::output;
 
@@ -72,7 +72,7 @@ impl Report {
     }
 }
 
-fn row(replica: &Replica, collection: &Collection) -> [String; 11] {
+fn row(replica: &ReplicaView, collection: &CollectionView) -> [String; 11] {
     let head = collection
         .head
         .map_or("?".to_owned(), |head| head.to_string());
@@ -92,7 +92,7 @@ fn row(replica: &Replica, collection: &Collection) -> [String; 11] {
     ]
 }
 
-fn row_without_collection(replica: &Replica) -> [String; 11] {
+fn row_without_collection(replica: &ReplicaView) -> [String; 11] {
     let mut cells: [String; 11] = Default::default();
     cells[0].clone_from(&replica.name);
     cells[1] = replica.base_url.clone().unwrap_or_default();
@@ -108,7 +108,7 @@ fn row_without_collection(replica: &Replica) -> [String; 11] {
     cells
 }
 
-fn last_seen(replica: &Replica) -> String {
+fn last_seen(replica: &ReplicaView) -> String {
     if replica.gone {
         format!("gone, {}", replica.last_seen)
     } else {
@@ -116,7 +116,7 @@ fn last_seen(replica: &Replica) -> String {
     }
 }
 
-fn events(replica: &Replica) -> String {
+fn events(replica: &ReplicaView) -> String {
     replica
         .intake_fault
         .map_or("", |fault| fault.as_str())

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use contract::{fleet::IntakeFault, status::ReplicaState};
 
-use super::replica::{Collection, Replica};
+use super::replica::{CollectionView, ReplicaView};
 
 /// Why a replica is not well, and what to do; empty when it is well.
-pub(super) fn reason(replica: &Replica) -> String {
+pub(super) fn reason(replica: &ReplicaView) -> String {
     if let Some(error) = &replica.error {
         return error.clone();
     }
@@ -45,7 +45,7 @@ pub(super) fn reason(replica: &Replica) -> String {
 }
 
 /// Why one collection is not well, and the remedy.
-fn collection_reason(collection: &Collection) -> Option<&'static str> {
+fn collection_reason(collection: &CollectionView) -> Option<&'static str> {
     if collection.is_healthy() {
         return None;
     }

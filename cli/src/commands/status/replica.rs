@@ -15,7 +15,7 @@ use super::reply::{Reply, ReplyResult};
 
 /// A replica as the tables show it.
 #[derive(Debug)]
-pub(super) struct Replica {
+pub(super) struct ReplicaView {
     /// Its name; its URL when it does not answer.
     pub(super) name: String,
     pub(super) base_url: Option<String>,
@@ -25,12 +25,12 @@ pub(super) struct Replica {
     /// Why it did not answer.
     pub(super) error: Option<String>,
     pub(super) intake_fault: Option<IntakeFault>,
-    pub(super) collections: Vec<Collection>,
+    pub(super) collections: Vec<CollectionView>,
 }
 
 /// One collection of a replica.
 #[derive(Debug)]
-pub(super) struct Collection {
+pub(super) struct CollectionView {
     pub(super) name: CollectionName,
     pub(super) state: ReplicaState,
     /// `other-store`, `diverged`, …
@@ -69,7 +69,7 @@ pub(super) enum Lag {
     Revisions(Revision, usize),
 }
 
-impl Replica {
+impl ReplicaView {
     /// A replica as it was at its last check-in.
     pub(super) fn checked_in(record: &ReplicaRecord, heads: &[Head]) -> Self {
         let check_in = &record.check_in;
@@ -79,7 +79,7 @@ impl Replica {
             let settled = report
                 .settled
                 .filter(|settled| head.is_some_and(|head| settled.revision == head.revision));
-            Collection {
+            CollectionView {
                 name: name.clone(),
                 state: report.state,
                 reason: report.reason.clone(),
@@ -123,7 +123,7 @@ impl Replica {
         };
         let collections = status.collections.iter().map(|row| {
             let head = heads.iter().find(|head| head.collection == row.collection);
-            Collection {
+            CollectionView {
                 name: row.collection.clone(),
                 state: row.state,
                 reason: row.reason.clone(),
@@ -155,7 +155,7 @@ impl Replica {
             Overall::Unreachable
         } else if self.gone {
             Overall::Gone
-        } else if self.collections.iter().any(Collection::is_different) {
+        } else if self.collections.iter().any(CollectionView::is_different) {
             Overall::Different
         } else {
             let states = self.collections.iter().map(|collection| collection.state);
@@ -215,7 +215,7 @@ impl Replica {
     }
 }
 
-impl Collection {
+impl CollectionView {
     pub(super) fn is_healthy(&self) -> bool {
         self.state == ReplicaState::Current && !self.is_different()
     }

@@ -5,7 +5,7 @@ use contract::status::ReplicaState;
 
 use super::{
     Report, reasons,
-    replica::{Overall, Replica},
+    replica::{Overall, ReplicaView},
 };
 use crate::output;
 
@@ -56,7 +56,7 @@ impl Report {
     }
 }
 
-fn row(replica: &Replica) -> [Cell; 6] {
+fn row(replica: &ReplicaView) -> [Cell; 6] {
     let overall = replica.overall();
     let events = match (replica.intake_fault, &replica.error) {
         (Some(fault), _) => coloured(fault.as_str(), Color::Yellow),

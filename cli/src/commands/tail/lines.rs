@@ -15,7 +15,7 @@ const CONTEXT: usize = 2;
 
 /// How changes are printed.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(super) struct LinePrinter {
     json: bool,
     colour: bool,
 }
@@ -26,7 +26,7 @@ struct CommitTime {
     time: Option<String>,
 }
 
-impl Lines {
+impl LinePrinter {
     /// In colour only for a terminal.
     pub(super) fn new(json: bool) -> Self {
         Self {
@@ -124,7 +124,7 @@ mod tests {
     fn printed(json: bool, colour: bool, before: &Before) -> String {
         let item = r#"{"collection":"A","op":"Update","id":"x","revision":7,"configData":{"a":1,"b":2,"c":3,"d":4,"e":5},"time":"T"}"#;
         let data = serde_json::from_str(item).expect("data");
-        Lines { json, colour }
+        LinePrinter { json, colour }
             .of(item, &data, before)
             .expect("printed")
     }

@@ -18,6 +18,7 @@ const SUFFIX: &str = ".sample.json";
 /// changed.
 pub(super) async fn seed(publisher: &Endpoint, folder: &Path) -> anyhow::Result<usize> {
     let heads = publisher.heads().await?;
+    // Also a deleted document leaves a revision, so deleted samples do not come back.
     if heads.iter().any(|head| head.revision > 0) {
         return Ok(0);
     }

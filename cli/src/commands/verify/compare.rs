@@ -7,10 +7,10 @@ use client::snapshot::SnapshotReader;
 use contract::{CollectionName, DocumentId, Head};
 
 use super::{
-    row::{Difference, Row},
+    row::{DocumentDifference, Row},
     snapshot::{self, Reference, Stamp},
 };
-use crate::progress::Progress;
+use crate::progress::ProgressLine;
 
 /// Differences that are listed per collection; the others are counted.
 const LISTED: usize = 20;
@@ -22,14 +22,14 @@ struct Found<'a> {
     seen: HashSet<&'a DocumentId>,
     differences: usize,
     /// The first differences by id.
-    first: BTreeMap<DocumentId, Difference>,
+    first: BTreeMap<DocumentId, DocumentDifference>,
 }
 
 /// Reads the snapshot of a replica and compares it.
 pub(super) async fn compare(
     snapshot: SnapshotReader,
     publisher: &Reference,
-    progress: &Progress,
+    progress: &ProgressLine,
 ) -> anyhow::Result<Vec<Row>> {
     let mut found: BTreeMap<CollectionName, Found<'_>> = BTreeMap::new();
     let heads = snapshot::read(snapshot, progress, |collection, id, stamp| {
@@ -47,6 +47,7 @@ pub(super) async fn compare(
     .await?;
     let row = |head: Head| {
         let mut found = found.remove(&head.collection).unwrap_or_default();
+        // The replica was read to its end: what it did not send, it does not have.
         for (id, stamp) in publisher
             .documents
             .get(&head.collection)
@@ -69,10 +70,11 @@ pub(super) async fn compare(
 }
 
 impl Found<'_> {
+    /// Counts a difference, and lists it if it is among the first.
     fn add(&mut self, id: DocumentId, publisher: Option<Stamp>, replica: Option<Stamp>) {
         self.differences += 1;
         self.first
-            .insert(id.clone(), Difference::new(id, publisher, replica));
+            .insert(id.clone(), DocumentDifference::new(id, publisher, replica));
         if self.first.len() > LISTED {
             self.first.pop_last();
         }

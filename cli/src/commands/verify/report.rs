@@ -4,7 +4,7 @@ use client::Endpoint;
 use contract::CollectionName;
 use serde::Serialize;
 
-use super::row::{Difference, Position, Row, Verdict};
+use super::row::{DocumentDifference, Position, Row, RowVerdict};
 use crate::output;
 
 /// All replicas, compared or not.
@@ -45,7 +45,7 @@ impl Compared {
             Outcome::Error(error) => vec![format!("{replica}: {error}")],
             Outcome::Collections(rows) => rows
                 .iter()
-                .filter(|row| row.verdict != Verdict::Equal)
+                .filter(|row| row.verdict != RowVerdict::Equal)
                 .map(|row| {
                     let verdict = row.verdict.as_str();
                     format!("{} of {replica} is {verdict}", row.collection)
@@ -156,8 +156,12 @@ impl Report {
     }
 }
 
-fn cells(replica: &str, collection: &CollectionName, difference: &Difference) -> [String; 6] {
-    let Difference {
+fn cells(
+    replica: &str,
+    collection: &CollectionName,
+    difference: &DocumentDifference,
+) -> [String; 6] {
+    let DocumentDifference {
         id,
         kind,
         publisher,

@@ -15,7 +15,7 @@ use super::{
     row::Row,
     snapshot::Reference,
 };
-use crate::progress::Progress;
+use crate::progress::ProgressLine;
 
 /// Pause after the first round. It doubles: a replica that is not equal soon needs time, and each
 /// reading costs it some.
@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 
 /// A replica that is compared.
 #[derive(Debug)]
-pub(super) struct Replica {
+pub(super) struct CheckedReplica {
     name: String,
     endpoint: Endpoint,
     outcome: Outcome,
@@ -31,7 +31,7 @@ pub(super) struct Replica {
     open: Option<BTreeSet<CollectionName>>,
 }
 
-impl Replica {
+impl CheckedReplica {
     pub(super) fn new(name: String, endpoint: Endpoint) -> Self {
         Self {
             name,
@@ -58,6 +58,7 @@ impl Replica {
         let mut open = BTreeSet::new();
         match (round, &mut self.outcome) {
             (Err(error), outcome) => *outcome = Outcome::Error(format!("{error:#}")),
+            // An empty answer must not count as equal.
             (Ok(new), Outcome::Collections(rows)) if new.is_empty() && rows.is_empty() => {
                 self.outcome = Outcome::Error("it has nothing to compare".to_owned());
             }
@@ -75,6 +76,7 @@ impl Replica {
                     }
                 }
             }
+            // The first failure of a replica stays its result.
             (Ok(_), Outcome::Error(_) | Outcome::Skipped(_)) => {}
         }
         self.open = Some(open);
@@ -84,20 +86,20 @@ impl Replica {
 /// Compares until every verdict is settled, but not for longer than `wait`.
 pub(super) async fn verify(
     publisher: &Endpoint,
-    replicas: &mut [Replica],
+    replicas: &mut [CheckedReplica],
     wait: Duration,
-    progress: &Progress,
+    progress: &ProgressLine,
 ) -> anyhow::Result<()> {
     let deadline = Instant::now() + wait;
     let mut pause = PAUSE;
     loop {
-        let mut open: Vec<&mut Replica> = replicas
+        let mut open: Vec<&mut CheckedReplica> = replicas
             .iter_mut()
             .filter(|replica| !replica.is_settled())
             .collect();
         round(publisher, &mut open, progress).await?;
         let now = Instant::now();
-        if replicas.iter().all(Replica::is_settled) || now >= deadline {
+        if replicas.iter().all(CheckedReplica::is_settled) || now >= deadline {
             return Ok(());
         }
         sleep(pause.min(deadline - now)).await;
@@ -105,11 +107,13 @@ pub(super) async fn verify(
     }
 }
 
+/// Reads the publisher and all given replicas once, and compares them.
 async fn round(
     publisher: &Endpoint,
-    replicas: &mut [&mut Replica],
-    progress: &Progress,
+    replicas: &mut [&mut CheckedReplica],
+    progress: &ProgressLine,
 ) -> anyhow::Result<()> {
+    // The publisher is read for every collection that any replica needs; `None` stands for all.
     let mut all = Some(BTreeSet::new());
     for replica in &*replicas {
         all = all
@@ -135,6 +139,7 @@ async fn round(
     Ok(())
 }
 
+/// Begins to read a snapshot of these collections, or of all.
 async fn snapshot(
     endpoint: &Endpoint,
     collections: Option<&BTreeSet<CollectionName>>,

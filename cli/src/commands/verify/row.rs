@@ -11,7 +11,7 @@ use super::snapshot::Stamp;
 #[derive(Debug, Serialize)]
 pub(super) struct Row {
     pub(super) collection: CollectionName,
-    pub(super) verdict: Verdict,
+    pub(super) verdict: RowVerdict,
     pub(super) replica: Position,
     /// Absent when the publisher does not serve the collection.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -21,7 +21,7 @@ pub(super) struct Row {
     /// Number of all differences; only the first are listed, by id. Counted only when both sides
     /// are at the same revision.
     pub(super) differences: usize,
-    pub(super) first: Vec<Difference>,
+    pub(super) first: Vec<DocumentDifference>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -32,7 +32,7 @@ pub(super) struct Position {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Verdict {
+pub(super) enum RowVerdict {
     /// Same ids, same revisions, same bytes.
     Equal,
     /// At the same revision, documents differ.
@@ -49,9 +49,9 @@ pub(super) enum Verdict {
 
 /// A document that is not the same on both sides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Difference {
+pub(super) struct DocumentDifference {
     pub(super) id: DocumentId,
-    pub(super) kind: Kind,
+    pub(super) kind: DifferenceKind,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) publisher: Option<Stamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,7 +60,7 @@ pub(super) struct Difference {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Kind {
+pub(super) enum DifferenceKind {
     /// The replica lacks it.
     Missing,
     /// The publisher does not have it.
@@ -74,17 +74,19 @@ impl Row {
         head: Head,
         theirs: Option<&Head>,
         total: usize,
-        first: Vec<Difference>,
+        first: Vec<DocumentDifference>,
     ) -> Self {
         let verdict = match theirs {
-            None => Verdict::NotServed,
-            Some(theirs) if theirs.epoch != head.epoch => Verdict::OtherEpoch,
-            Some(theirs) if theirs.revision > head.revision => Verdict::Behind,
-            Some(theirs) if theirs.revision < head.revision => Verdict::Ahead,
-            Some(_) if total > 0 => Verdict::Different,
-            Some(_) => Verdict::Equal,
+            None => RowVerdict::NotServed,
+            // Revisions of two epochs cannot be compared.
+            Some(theirs) if theirs.epoch != head.epoch => RowVerdict::OtherEpoch,
+            Some(theirs) if theirs.revision > head.revision => RowVerdict::Behind,
+            Some(theirs) if theirs.revision < head.revision => RowVerdict::Ahead,
+            Some(_) if total > 0 => RowVerdict::Different,
+            Some(_) => RowVerdict::Equal,
         };
-        let (differences, first) = if verdict == Verdict::Different {
+        // At different revisions, differences are expected and say nothing.
+        let (differences, first) = if verdict == RowVerdict::Different {
             (total, first)
         } else {
             (0, vec![])
@@ -108,22 +110,22 @@ impl Row {
     /// before: between two events a replica already holds documents beyond its revision.
     pub(super) fn is_settled(&self, before: Option<&Self>) -> bool {
         match self.verdict {
-            Verdict::Equal | Verdict::NotServed => true,
-            Verdict::Different => before.is_some_and(|before| {
+            RowVerdict::Equal | RowVerdict::NotServed => true,
+            RowVerdict::Different => before.is_some_and(|before| {
                 (before.differences, &before.first) == (self.differences, &self.first)
             }),
-            Verdict::Behind | Verdict::Ahead | Verdict::OtherEpoch => false,
+            RowVerdict::Behind | RowVerdict::Ahead | RowVerdict::OtherEpoch => false,
         }
     }
 }
 
-impl Difference {
+impl DocumentDifference {
     pub(super) fn new(id: DocumentId, publisher: Option<Stamp>, replica: Option<Stamp>) -> Self {
         let kind = match (&publisher, &replica) {
-            (_, None) => Kind::Missing,
-            (None, _) => Kind::Extra,
-            (Some(one), Some(other)) if one.revision != other.revision => Kind::Revision,
-            _ => Kind::Bytes,
+            (_, None) => DifferenceKind::Missing,
+            (None, _) => DifferenceKind::Extra,
+            (Some(one), Some(other)) if one.revision != other.revision => DifferenceKind::Revision,
+            _ => DifferenceKind::Bytes,
         };
         Self {
             id,
@@ -134,7 +136,7 @@ impl Difference {
     }
 }
 
-impl Verdict {
+impl RowVerdict {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Equal => "equal",
@@ -147,7 +149,7 @@ impl Verdict {
     }
 }
 
-impl Kind {
+impl DifferenceKind {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "missing",

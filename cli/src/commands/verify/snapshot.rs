@@ -13,7 +13,7 @@ use contract::{CollectionName, Crc, DocumentId, Head, Revision};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::progress::Progress;
+use crate::progress::ProgressLine;
 
 /// What is compared of a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -35,7 +35,7 @@ pub(super) struct Reference {
 impl Reference {
     pub(super) async fn read(
         snapshot: SnapshotReader,
-        progress: &Progress,
+        progress: &ProgressLine,
     ) -> anyhow::Result<Self> {
         let mut reference = Self::default();
         reference.heads = read(snapshot, progress, |collection, id, stamp| {
@@ -66,7 +66,7 @@ struct ValueAsSent<'a> {
 /// Gives every document to `take`, then the heads of the snapshot, if it is complete.
 pub(super) async fn read(
     mut snapshot: SnapshotReader,
-    progress: &Progress,
+    progress: &ProgressLine,
     mut take: impl FnMut(CollectionName, DocumentId, Stamp),
 ) -> anyhow::Result<Vec<Head>> {
     progress.announce(snapshot.announced());

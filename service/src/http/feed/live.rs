@@ -24,7 +24,7 @@ use crate::http::stream_slots::{FrameSource, StreamSlot};
 /// A frame ends with the first change that reaches this size, in bytes.
 const FRAME_BYTES: usize = 64 << 10;
 
-/// The views of a feed, one after the other, as it grows.
+/// The views of a feed, one after the other, as it grows. Each stream has its own.
 pub trait FeedViews {
     /// The heads and changes of one moment.
     type View: FeedView<Unavailable: Display>;
@@ -52,7 +52,11 @@ pub struct LiveStart {
     pub since: Since,
 }
 
-/// The answer that streams the feed. Headers that `answer` has already are kept.
+/// The answer that streams the feed: first a frame with the position and no event, then changes.
+/// Headers that `answer` has already are kept.
+///
+/// The caller has checked the position, so that a position that cannot continue is answered 410 and
+/// not with a stream.
 pub fn stream(
     views: impl FeedViews + 'static,
     start: LiveStart,
@@ -86,7 +90,9 @@ pub fn stream(
 /// One stream.
 struct Live<V: FeedViews> {
     views: V,
+    /// Decides the form of event ids.
     scope: FeedScope,
+    /// The epoch of all changes of the stream; another one ends it.
     epoch: Epoch,
     /// The position after the last change that was sent.
     since: Since,
@@ -94,6 +100,7 @@ struct Live<V: FeedViews> {
     unsent: VecDeque<<V::View as FeedView>::Item>,
     /// Until when the reader may be ahead.
     ahead_until: Option<Instant>,
+    /// Whether `resync` was sent: nothing follows it.
     ended: bool,
 }
 
@@ -117,13 +124,17 @@ impl<V: FeedViews> FrameSource for Live<V> {
                     self.unsent = items.into();
                     continue;
                 }
+                // The reader has everything: wait for a newer view.
                 Ok(_nothing_new) => {}
+                // The grace begins when the reader is first found ahead, and is not extended.
                 Err(FeedError::Gone(FeedGoneError::Ahead { .. })) if self.may_be_ahead() => {
                     let until = self
                         .ahead_until
                         .unwrap_or_else(|| Instant::now() + V::AHEAD_GRACE);
                     ahead_until = Some(until);
                 }
+                // The reader has to load a snapshot; the heads in the event say from which position it
+                // can follow the feed afterwards.
                 Err(FeedError::Gone(gone)) => {
                     self.ended = true;
                     let reason = gone.reason().to_owned();
@@ -132,6 +143,7 @@ impl<V: FeedViews> FrameSource for Live<V> {
                     let end = StreamEnd { reason, heads };
                     return Some(feed::frame(RESYNC, &id.unwrap_or_default(), &end).into());
                 }
+                // Temporary: the stream stays open and tries again with the next view.
                 Err(FeedError::Unavailable(error)) => {
                     tracing::debug!("a stream of the feed waits until it can be read: {error:#}");
                 }
@@ -152,6 +164,7 @@ impl<V: FeedViews> FrameSource for Live<V> {
 }
 
 impl<V: FeedViews> Live<V> {
+    /// Whether a reader that is ahead of the feed may still wait for it.
     fn may_be_ahead(&self) -> bool {
         match self.ahead_until {
             Some(until) => Instant::now() < until,
@@ -159,6 +172,7 @@ impl<V: FeedViews> Live<V> {
         }
     }
 
+    /// The next frame: as many unsent changes as fit, each with the position after it as its id.
     fn frame(&mut self) -> Bytes {
         let mut out = String::new();
         while out.len() < FRAME_BYTES

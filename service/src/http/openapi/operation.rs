@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::{
     ETAG, RETRY_AFTER,
-    schema::{ApiSchema, Schemas},
+    schema::{ApiSchema, NamedSchemas},
 };
 use crate::http::JSON;
 
@@ -25,14 +25,16 @@ pub struct ApiHeader {
     pub pattern: &'static str,
 }
 
-/// One answer of an operation.
+/// One answer of an operation: a response object of OpenAPI 3.1, with its status.
 #[derive(Debug, Clone)]
 pub struct ApiAnswer {
     status: u16,
     description: String,
+    /// By media type; empty when the answer has no body.
     content: Map<String, Value>,
+    /// By name.
     headers: Map<String, Value>,
-    schemas: Schemas,
+    schemas: NamedSchemas,
 }
 
 impl ApiAnswer {
@@ -43,7 +45,7 @@ impl ApiAnswer {
             description: description.into(),
             content: Map::new(),
             headers: Map::new(),
-            schemas: Schemas::new(),
+            schemas: NamedSchemas::new(),
         }
     }
 
@@ -73,6 +75,7 @@ impl ApiAnswer {
         self.headers(headers, false)
     }
 
+    /// Adds headers. A header that the answer has already is replaced.
     fn headers(mut self, headers: &[ApiHeader], required: bool) -> Self {
         for ApiHeader {
             name,
@@ -89,16 +92,22 @@ impl ApiAnswer {
     }
 }
 
-/// The description of a method of a path.
+/// The description of a method of a path: an operation object of OpenAPI 3.1.
+///
+/// Every function takes the operation and returns it with an addition, so that a description is one
+/// expression.
 #[derive(Debug, Clone)]
 pub struct ApiOperation {
+    /// The members that need no further work: id, summary, description, body, security.
     value: Map<String, Value>,
     parameters: Vec<Value>,
+    /// Answers by status, without problems.
     answers: BTreeMap<u16, ApiAnswer>,
+    /// Kinds of problems by status: OpenAPI has one answer per status.
     problems: BTreeMap<u16, Vec<ProblemKind>>,
-    schemas: Schemas,
+    schemas: NamedSchemas,
     /// Schemas of the body: they allow null.
-    pub(super) received: Schemas,
+    pub(super) received: NamedSchemas,
 }
 
 impl ApiOperation {
@@ -110,8 +119,8 @@ impl ApiOperation {
             parameters: Vec::new(),
             answers: BTreeMap::new(),
             problems: BTreeMap::new(),
-            schemas: Schemas::new(),
-            received: Schemas::new(),
+            schemas: NamedSchemas::new(),
+            received: NamedSchemas::new(),
         }
     }
 
@@ -123,7 +132,8 @@ impl ApiOperation {
         self
     }
 
-    /// The same; the caller may have to send a token.
+    /// The same; the caller may have to send a token. The empty alternative says that a service
+    /// without a token accepts every caller.
     #[must_use]
     pub fn secured(mut self, scheme: &str) -> Self {
         self.value
@@ -149,6 +159,7 @@ impl ApiOperation {
         self.parameter("header", name, description, false, schema)
     }
 
+    /// Adds a parameter at a location: `path`, `query` or `header`.
     fn parameter(
         mut self,
         location: &str,
@@ -194,7 +205,7 @@ impl ApiOperation {
     }
 
     /// The operation as JSON. Adds the schemas that it refers to.
-    pub(super) fn into_value(self, schemas: &mut Schemas) -> Value {
+    pub(super) fn into_value(self, schemas: &mut NamedSchemas) -> Value {
         let Self {
             mut value,
             parameters,
@@ -226,7 +237,8 @@ impl ApiOperation {
     }
 }
 
-/// The answer for problems of one status: its `type` is one of these kinds.
+/// The answer for problems of one status: its `type` is one of these kinds. Headers are those that
+/// [`crate::http::problem::respond`] sets.
 fn problem(status: u16, kinds: &[ProblemKind]) -> ApiAnswer {
     let types: Vec<_> = kinds.iter().map(ProblemKind::to_string).collect();
     let names: Vec<_> = kinds

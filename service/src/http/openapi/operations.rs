@@ -36,7 +36,7 @@ pub fn of_document(operation: ApiOperation) -> ApiOperation {
 /// The same operation, for the collections that the query selects.
 pub fn of_selection(operation: ApiOperation) -> ApiOperation {
     let names = json!({"type": "string", "examples": ["ChannelConfiguration,SkillConfiguration"]});
-    let description = "Names, separated by commas; all when it is left out";
+    let description = "Names, separated by commas; all collections when it is omitted";
     operation
         .query("collections", description, names.into())
         .problems(&[ProblemKind::UnknownCollection])
@@ -51,7 +51,7 @@ pub fn cached(operation: ApiOperation, headers: &[ApiHeader]) -> ApiOperation {
             "Entity tags that the caller has, or `*`",
             tags.into(),
         )
-        .answer(ApiAnswer::empty(304, "The caller has it already").with(headers))
+        .answer(ApiAnswer::empty(304, "The caller has the content already").with(headers))
 }
 
 /// Answer of the heads of several collections.
@@ -76,7 +76,7 @@ pub fn documents() -> ApiAnswer {
         ApiSchema::of::<Document>(),
         ApiSchema::of::<SnapshotEnd>(),
     ]);
-    let description = "Head and documents of one moment, in the form that `Accept` names";
+    let description = "Head and documents of one moment, in the format that `Accept` names";
     ApiAnswer::json::<DocumentList>(200, description)
         .content(NDJSON, line)
         .with(&[ETAG, VARY])
@@ -93,7 +93,8 @@ pub fn snapshot() -> ApiAnswer {
 }
 
 /// Description of a snapshot.
-pub const SNAPSHOT: &str = "Its last line proves it complete: what ends without it was cut off.";
+pub const SNAPSHOT: &str =
+    "The last line proves that the snapshot is complete; a snapshot without it was cut off.";
 
 /// The feed of several collections. `I` is the item, `headers` are in every answer.
 pub fn feed<I>(operation: ApiOperation, headers: &[ApiHeader]) -> ApiOperation
@@ -117,6 +118,7 @@ where
     feed_since::<I>(of_collection(operation), since.into(), headers)
 }
 
+/// The feed after a position; `since` is the schema of the position.
 fn feed_since<I>(operation: ApiOperation, since: ApiSchema, headers: &[ApiHeader]) -> ApiOperation
 where
     I: ToSchema,
@@ -126,7 +128,7 @@ where
     let limit = json!({"type": "integer", "minimum": 0, "maximum": PAGE});
     let page = ApiAnswer::empty(
         200,
-        "A page, or with `Accept: text/event-stream` all that is to come",
+        "A page, or with `Accept: text/event-stream` an endless stream of changes",
     )
     .content(JSON, ApiSchema::of::<FeedPage<I>>().with_named::<I>())
     .content(EVENT_STREAM, text())
@@ -134,21 +136,21 @@ where
     .with(headers);
     operation
         .describe(
-            "As a stream of server-sent events it has no end: `change` with an item, `resync` where \
-             it cannot go on.",
+            "As a stream of server-sent events it has no end. The event `change` has an item; `resync` ends \
+             a stream that cannot continue without a gap.",
         )
         .query(
             "since",
-            "What the caller has; left out, a stream begins with the present, and a page cannot be",
+            "The last revision that the caller has. A page requires it; a stream without it begins with the present",
             since,
         )
-        .query("epoch", "The history that `since` counts in", ApiSchema::of::<Epoch>())
+        .query("epoch", "The epoch of `since`", ApiSchema::of::<Epoch>())
         .query(
             "limit",
-            "Most items of a page; more than there may be is taken for that many",
+            "Most items of a page; a number above the maximum counts as the maximum",
             limit.into(),
         )
-        .header("Last-Event-ID", "`id` of the last event of a stream that was cut off", text())
+        .header("Last-Event-ID", "`id` of the last event that the caller received; it takes precedence over the query", text())
         .problems(&[ProblemKind::FeedGone, ProblemKind::StreamsFull])
         .answer(page)
 }
@@ -156,13 +158,15 @@ where
 /// `GET /metrics`.
 pub fn metrics(operation: ApiOperation) -> ApiOperation {
     let text = json!({"type": "string"});
-    operation
-        .answer(ApiAnswer::empty(200, "For Prometheus").content(METRICS_MEDIA_TYPE, text.into()))
+    operation.answer(
+        ApiAnswer::empty(200, "Metrics in OpenMetrics format")
+            .content(METRICS_MEDIA_TYPE, text.into()),
+    )
 }
 
 /// `GET /healthz` and `GET /readyz`, when the answer is positive.
 pub fn positive(operation: ApiOperation) -> ApiOperation {
-    operation.answer(ApiAnswer::empty(204, "It is"))
+    operation.answer(ApiAnswer::empty(204, "The answer is positive"))
 }
 
 /// `GET /openapi.json`.

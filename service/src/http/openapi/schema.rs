@@ -1,6 +1,7 @@
 //! JSON Schemas of the types that are read and written.
 //!
-//! `utoipa` derives them; this module corrects what the derive cannot know about the wire format.
+//! `utoipa` derives them; this module corrects what the derive cannot know about the wire format. It
+//! adds no rule of its own: what a schema requires, the type requires.
 
 use std::collections::BTreeMap;
 
@@ -11,20 +12,25 @@ use utoipa::{ToSchema, openapi::RefOr};
 const NUMBER: &str = "u64";
 
 /// Schemas by name, as `components/schemas` of a document.
-pub(super) type Schemas = BTreeMap<String, Value>;
+pub(super) type NamedSchemas = BTreeMap<String, Value>;
 
 /// Whether an optional member may be null.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Nulls {
+    /// The service never sends null: it omits the member.
     Omitted,
+    /// A caller may send null instead of omitting the member.
     Allowed,
 }
 
-/// A schema, and the named schemas that it refers to.
+/// A schema, and the named schemas that it refers to. A schema in JSON (`From<Value>`) refers to no
+/// other.
 #[derive(Debug, Clone)]
 pub struct ApiSchema {
+    /// The schema itself; often only a reference.
     pub(super) value: Value,
-    pub(super) named: Schemas,
+    /// The schemas that it refers to, by name.
+    pub(super) named: NamedSchemas,
 }
 
 impl ApiSchema {
@@ -39,6 +45,7 @@ impl ApiSchema {
         Self::derived::<T>(Nulls::Allowed)
     }
 
+    /// The derived schema of a type and of everything that it refers to.
     fn derived<T: ToSchema>(nulls: Nulls) -> Self {
         let mut all = vec![(T::name().into_owned(), T::schema())];
         T::schemas(&mut all);
@@ -60,6 +67,24 @@ impl ApiSchema {
         self
     }
 
+    /// The same object, of which the service always sends these members, although a reader of it
+    /// accepts it without them.
+    #[must_use]
+    pub fn always_with(mut self, members: &[&str]) -> Self {
+        // OpenAPI 3.1 allows members beside a reference; both apply.
+        self.value["required"] = json!(members);
+        self
+    }
+
+    /// The schema of a list whose items have this schema.
+    #[must_use]
+    pub fn list(self) -> Self {
+        Self {
+            value: json!({"type": "array", "items": self.value}),
+            named: self.named,
+        }
+    }
+
     /// The schema of newline-delimited JSON, each line of which has one of these schemas. A schema
     /// cannot describe lines, so they are items of an array (as in OpenAPI 3.2).
     pub fn lines<const N: usize>(lines: [Self; N]) -> Self {
@@ -76,11 +101,12 @@ impl From<Value> for ApiSchema {
     fn from(value: Value) -> Self {
         Self {
             value,
-            named: Schemas::new(),
+            named: NamedSchemas::new(),
         }
     }
 }
 
+/// A derived schema as JSON, corrected for the wire format.
 fn corrected(schema: &RefOr<utoipa::openapi::Schema>, nulls: Nulls) -> Value {
     let mut value =
         serde_json::to_value(schema).expect("a schema has string keys and finite numbers only");
@@ -96,11 +122,13 @@ fn correct(value: &mut Value, nulls: Nulls) {
             if nulls == Nulls::Omitted
                 && let Some(Value::Array(types)) = members.get_mut("type")
             {
+                // The derive writes an optional member as a type or null.
                 types.retain(|each| each != "null");
                 if let [only] = &mut types[..] {
                     members["type"] = only.take();
                 }
             }
+            // An optional reference is written as a choice between the reference and null.
             let null = json!({"type": "null"});
             if nulls == Nulls::Omitted
                 && let Some(Value::Array(options)) = members.get_mut("oneOf")
@@ -111,6 +139,7 @@ fn correct(value: &mut Value, nulls: Nulls) {
                 members.remove("oneOf");
                 members.extend(option);
             }
+            // The alias of a number has no schema of its own in the document.
             if members
                 .get("$ref")
                 .is_some_and(|to| *to == format!("#/components/schemas/{NUMBER}"))

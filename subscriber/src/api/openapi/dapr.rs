@@ -1,7 +1,11 @@
-//! Operations that a sidecar calls. `replica::actix` serves them.
+//! Operations that a sidecar calls. `replica::actix` serves them; this module only describes them, with
+//! the types that both ends use.
 
-use contract::{EventData, ProblemKind};
-use serde_json::{Value, json};
+use contract::{
+    EventData, ProblemKind,
+    sidecar::{EventReply, Subscription},
+};
+use serde_json::json;
 use service::http::{
     JSON,
     openapi::{ApiAnswer, ApiDocument, ApiOperation, ApiSchema},
@@ -17,24 +21,19 @@ pub(super) fn add_token(document: ApiDocument) -> ApiDocument {
 }
 
 pub(crate) fn subscribe() -> ApiOperation {
-    let text = || json!({"type": "string"});
-    let subscription = json!({
-        "type": "object",
-        "required": ["pubsubname", "topic", "routes", "deadLetterTopic"],
-        "properties": {
-            "pubsubname": text(),
-            "topic": text(),
-            "routes": {"type": "object", "required": ["default"], "properties": {"default": text()}},
-            "deadLetterTopic": text(),
-        },
-    });
-    let list: Value = json!({"type": "array", "items": subscription});
-    let description = "One per collection; none when events come another way";
+    // A sidecar accepts subscriptions without these members; this service sends all of them.
+    let subscription = ApiSchema::of::<Subscription>().always_with(&[
+        "pubsubname",
+        "topic",
+        "routes",
+        "deadLetterTopic",
+    ]);
+    let description = "One per collection; none when another transport brings the events";
     secured(ApiOperation::new(
         "subscribe",
-        "The topics that this subscriber wants of its sidecar",
+        "The topics that this subscriber subscribes to through its sidecar",
     ))
-    .answer(ApiAnswer::empty(200, description).content(JSON, list.into()))
+    .answer(ApiAnswer::empty(200, description).content(JSON, subscription.list()))
 }
 
 pub(crate) fn process() -> ApiOperation {
@@ -43,20 +42,16 @@ pub(crate) fn process() -> ApiOperation {
         "description": "A CloudEvent; its `data` is an `EventData`",
         "required": ["specversion", "id", "source", "type", "data"],
     }));
-    let status: Value = json!({
-        "type": "object",
-        "required": ["status"],
-        "properties": {"status": {"enum": ["SUCCESS", "RETRY", "DROP"]}, "error": {"type": "string"}},
-    });
+    let reply = ApiSchema::of::<EventReply>().always_with(&["status"]);
     let answer = ApiAnswer::empty(
         200,
-        "What becomes of the event: whatever it is, the sidecar hears it in the body",
+        "The result for the event. The status is always 200; the sidecar reads the result in the body",
     );
-    secured(ApiOperation::new("processEvent", "An event, as a structured CloudEvent or a binary one"))
-        .describe("An event that cannot be read, or is larger than 4 MiB, is dropped; the sidecar puts it to the dead letters.")
+    secured(ApiOperation::new("processEvent", "Receive an event, as a structured or a binary CloudEvent"))
+        .describe("An event that cannot be read, or is larger than 4 MiB, is dropped; the sidecar sends it to the dead letter topic.")
         .body("application/cloudevents+json", true, envelope)
         .body(JSON, true, ApiSchema::received::<EventData>())
-        .answer(answer.content(JSON, status.into()))
+        .answer(answer.content(JSON, reply))
 }
 
 fn secured(operation: ApiOperation) -> ApiOperation {

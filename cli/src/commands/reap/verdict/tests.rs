@@ -53,7 +53,7 @@ fn rule() -> Rule {
     }
 }
 
-fn verdicts(observation: &Observation) -> Vec<Verdict> {
+fn verdicts(observation: &Observation) -> Vec<GroupVerdict> {
     judge(observation, observation, &rule())
         .into_iter()
         .map(|judged| judged.verdict)
@@ -70,79 +70,79 @@ fn verdicts_on_one_group() {
             "dead, an event unread",
             group(UUID, old, old),
             &replicas[..],
-            Verdict::Gone,
+            GroupVerdict::Gone,
         ),
         (
             "dead, never read",
             group(UUID, None, old),
             &replicas,
-            Verdict::Gone,
+            GroupVerdict::Gone,
         ),
         (
             "live or dead, nothing unread",
             group(UUID, old, None),
             &replicas,
-            Verdict::Quiet,
+            GroupVerdict::Quiet,
         ),
         (
             "created just now, nothing to read",
             group(UUID, None, None),
             &replicas,
-            Verdict::Quiet,
+            GroupVerdict::Quiet,
         ),
         (
             "an event arrived just now",
             group(UUID, old, Some(1)),
             &replicas,
-            Verdict::Quiet,
+            GroupVerdict::Quiet,
         ),
         (
             "slow: reads, and has much to read",
             group(UUID, Some(30), old),
             &replicas,
-            Verdict::Live,
+            GroupVerdict::Live,
         ),
         (
             "a pod that was scaled away",
             group("pod-3", old, old),
             &["own", "-pod-3:8080"],
-            Verdict::Gone,
+            GroupVerdict::Gone,
         ),
         (
             "a pod that was forgotten",
             group("pod-3", old, old),
             &replicas,
-            Verdict::Gone,
+            GroupVerdict::Gone,
         ),
         (
             "a pod that checks in and whose sidecar hangs",
             group("pod-3", old, old),
             &["own", "pod-3:8080"],
-            Verdict::Live,
+            GroupVerdict::Live,
         ),
         (
             "a replica with the name of the group",
             group(UUID, old, old),
             &["own", UUID],
-            Verdict::Live,
+            GroupVerdict::Live,
         ),
         (
             "a pod, and another that has no group yet",
             group("pod-3", old, old),
             &["own", "pod-33:8080"],
-            Verdict::Unsure,
+            GroupVerdict::Unsure,
         ),
         (
             "a group that replicas share",
             group("aura-configuration-subscriber", old, old),
             &replicas,
-            Verdict::Other,
+            GroupVerdict::Other,
         ),
         (
             "pods of another service",
             group("billing-0", old, old),
             &replicas,
-            Verdict::Other,
+            GroupVerdict::Other,
         ),
     ] {
         let live = self::group("own", Some(1), None);
@@ -154,7 +154,7 @@ fn verdicts_on_one_group() {
     }
 }
 
-fn judge_named(observation: &Observation, name: &str) -> Verdict {
+fn judge_named(observation: &Observation, name: &str) -> GroupVerdict {
     let judged = judge(observation, observation, &rule());
     judged
         .into_iter()
@@ -170,7 +170,7 @@ fn a_group_that_another_client_reads_is_never_gone() {
     let own = group("own", Some(1), None);
     assert_eq!(
         judge_named(&observation(&[("A", foreign), ("A", own)], &["own"]), UUID),
-        Verdict::Other
+        GroupVerdict::Other
     );
 }
 
@@ -183,13 +183,13 @@ fn all_streams_of_a_sidecar_are_judged_together() {
     let judged = judge(&dead, &dead, &rule()).remove(0);
     assert_eq!(
         (judged.verdict, judged.pending, judged.collections.len()),
-        (Verdict::Gone, 2, 2)
+        (GroupVerdict::Gone, 2, 2)
     );
     let reads_elsewhere = observation(
         &[own(), unread(), ("B", group(UUID, Some(1), None))],
         &["own"],
     );
-    assert_eq!(judge_named(&reads_elsewhere, UUID), Verdict::Live);
+    assert_eq!(judge_named(&reads_elsewhere, UUID), GroupVerdict::Live);
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn no_group_is_gone_when_no_replica_is_live() {
             &[("A", group(UUID, Some(600), Some(600)))],
             replicas,
         ));
-        assert_eq!(found, [Verdict::Unsure], "{replicas:?}");
+        assert_eq!(found, [GroupVerdict::Unsure], "{replicas:?}");
     }
 }
 
@@ -214,19 +214,23 @@ fn a_live_replica_without_a_group_that_is_read_keeps_one() {
     let groups = [reads, dead(UUID, 900), dead(NEXT, 600)];
     assert_eq!(
         verdicts(&observation(&groups, &["a", "b"])),
-        [Verdict::Live, Verdict::Gone, Verdict::Unsure]
+        [GroupVerdict::Live, GroupVerdict::Gone, GroupVerdict::Unsure]
     );
     assert_eq!(
         verdicts(&observation(&groups, &["a"])),
-        [Verdict::Live, Verdict::Gone, Verdict::Gone]
+        [GroupVerdict::Live, GroupVerdict::Gone, GroupVerdict::Gone]
     );
     assert_eq!(
         verdicts(&observation(&groups, &["a", "-b"])),
-        [Verdict::Live, Verdict::Gone, Verdict::Gone]
+        [GroupVerdict::Live, GroupVerdict::Gone, GroupVerdict::Gone]
     );
     assert_eq!(
         verdicts(&observation(&groups, &["a", "b", "c"])),
-        [Verdict::Live, Verdict::Unsure, Verdict::Unsure]
+        [
+            GroupVerdict::Live,
+            GroupVerdict::Unsure,
+            GroupVerdict::Unsure
+        ]
     );
 }
 
@@ -250,7 +254,7 @@ fn a_group_that_changes_between_the_observations_is_not_gone() {
             let judged = judge(one, other, &rule()).remove(0);
             assert_eq!(
                 (judged.group.as_str(), judged.verdict),
-                (UUID, Verdict::Live),
+                (UUID, GroupVerdict::Live),
                 "{second:?}"
             );
         }

@@ -1,0 +1,160 @@
+//! Events that a sidecar posts: which are applied, dropped, ignored or sent again, and the token that
+//! protects the routes of a sidecar.
+
+use super::*;
+
+#[tokio::test]
+async fn an_unreadable_event_does_not_block_the_next_event() {
+    check(&[], publisher(7, 0), async |subscriber| {
+        subscriber.reaches(ReplicaState::Current).await;
+        let structured = [("content-type", STRUCTURED)];
+        let with = |member: &str, value: Value| {
+            let mut data = update("x", 8, &json!({}));
+            data[member] = value;
+            envelope(data)
+        };
+        let good = update("x", 8, &json!({"v": 8})).to_string();
+        let poison: Vec<(Headers<'_>, String, &str)> = vec![
+            (&structured, "not JSON".to_owned(), "not-a-cloudevent"),
+            (&structured, String::new(), "not-a-cloudevent"),
+            (&structured, good.clone(), "not-a-cloudevent"),
+            (&[], envelope(json!({})), "not-a-cloudevent"),
+            (
+                &[("content-type", "application/json")],
+                good.clone(),
+                "not-a-cloudevent",
+            ),
+            (
+                &[("content-type", "application/cloudevents-batch+json")],
+                format!("[{good}]"),
+                "unsolicited-format",
+            ),
+            (&structured, with("revision", json!("eight")), "wrong-type"),
+            (&structured, with("op", json!("Upsert")), "wrong-type"),
+            (&structured, envelope(json!("text")), "wrong-type"),
+            (
+                &structured,
+                envelope(update("x", 8, &json!({"v": "x".repeat(5 << 20)}))),
+                "too-large",
+            ),
+            (
+                &[("ce-specversion", "1.0"), ("ce-id", "1")],
+                good.clone(),
+                "not-a-cloudevent",
+            ),
+        ];
+        let drops = poison.len() as u64;
+        for (number, (headers, body, reason)) in poison.into_iter().enumerate() {
+            let answer = subscriber.post(headers, body).await;
+            assert_eq!(answer["status"], "DROP", "{number}: {answer}");
+            assert!(
+                answer["error"]
+                    .as_str()
+                    .is_some_and(|error| error.starts_with(reason)),
+                "{number}: {answer}"
+            );
+        }
+        for ignored in [
+            json!({"op": "Update"}),
+            json!({"collection": "Unknown"}),
+            json!({"collection": ["A"]}),
+        ] {
+            assert_eq!(
+                subscriber.event(ignored).await,
+                json!({"status": "SUCCESS"})
+            );
+        }
+
+        assert_eq!(
+            subscriber.event(update("x", 8, &json!({"v": 8}))).await,
+            json!({"status": "SUCCESS"})
+        );
+        let shouting = [(
+            "content-type",
+            "APPLICATION/CloudEvents+JSON; Charset=utf-8",
+        )];
+        let answer = subscriber
+            .post(&shouting, envelope(update("x", 9, &json!({"v": 9}))))
+            .await;
+        assert_eq!(answer, json!({"status": "SUCCESS"}));
+        let binary = [
+            ("ce-specversion", "1.0"),
+            ("ce-id", "1%20"),
+            ("ce-source", "test"),
+            ("ce-type", "t"),
+            ("content-type", "application/json"),
+        ];
+        let answer = subscriber
+            .post(&binary, update("x", 10, &json!({"v": 10})).to_string())
+            .await;
+        assert_eq!(answer, json!({"status": "SUCCESS"}));
+        // The value is not there, and the publisher has no change log.
+        let bare =
+            json!({"collection": "A", "op": "Update", "id": "x", "revision": 11, "epoch": EPOCH});
+        assert_eq!(subscriber.event(bare).await, json!({"status": "RETRY"}));
+
+        let document: Value = subscriber
+            .fetch("/v1/collections/A/documents/x")
+            .await
+            .json()
+            .await
+            .expect("json");
+        assert_eq!(
+            (&document["revision"], &document["configData"]["v"]),
+            (&json!(10), &json!(10))
+        );
+        let events = subscriber.status().await.events;
+        assert_eq!(
+            (
+                events.applied,
+                events.dropped,
+                events.ignored,
+                events.retried
+            ),
+            (3, drops, 3, 1)
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_protects_the_routes_of_a_sidecar_and_no_other() {
+    check(
+        &["--app-api-token=open sesame"],
+        publisher(7, 0),
+        async |subscriber| {
+            subscriber.reaches(ReplicaState::Current).await;
+            for wrong in ["", "open", "open sesamf"] {
+                let answer = subscriber
+                    .get("/dapr/subscribe")
+                    .header("dapr-api-token", wrong)
+                    .send()
+                    .await;
+                problem(answer.expect("an answer"), 401, "unauthorized").await;
+            }
+            let answer = subscriber
+                .client
+                .post(subscriber.url(EVENTS))
+                .body("x")
+                .send()
+                .await
+                .expect("an answer");
+            problem(answer, 401, "unauthorized").await;
+            let headers = [
+                ("content-type", STRUCTURED),
+                ("dapr-api-token", "open sesame"),
+            ];
+            assert_eq!(
+                subscriber.post(&headers, envelope(json!({}))).await["status"],
+                "SUCCESS"
+            );
+            for path in ["/v1/status", "/v1/collections"] {
+                assert_eq!(subscriber.fetch(path).await.status(), 200, "{path}");
+            }
+            for path in ["/healthz", "/readyz"] {
+                assert_eq!(subscriber.fetch(path).await.status(), 204, "{path}");
+            }
+        },
+    )
+    .await;
+}
