@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run run-dapr test chaos check latency bench style format lint commits docs dependencies advisories
+.PHONY: help run run-dapr test chaos check latency bench style format lint commits docs reference dependencies advisories
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Tools and servers that are fetched or built once, and shared by all clones.
@@ -61,6 +61,11 @@ commits:
 
 docs:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
+
+# The test of the documents writes the pages instead of comparing them. `make test` compares them.
+reference: ## Write docs/reference/settings.md and cli.md from the --help of the programs
+	cargo build --locked --package publisher --package subscriber --package cli
+	UPDATE_DOCS=1 cargo test --locked --package e2e --test docs
 
 # Counts only; it never fails. [ARGS="--json --since COMMIT"]
 style: ## How the code and the documents read, in numbers

@@ -1,36 +1,19 @@
 //! Arrows between crates, read from `cargo metadata`: a feature makes no difference, an optional
 //! dependency is a dependency.
 
-use std::process::Command;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Command,
+};
 
 use anyhow::{Context, ensure};
 use e2e::testbed::dependencies::repository_root;
 use serde::Deserialize;
 
-/// Each crate of the workspace and the crates of the workspace that it may depend on. Every crate
-/// may depend on `contract`.
-const ARROWS: [(&str, &[&str]); 14] = [
-    ("contract", &[]),
-    ("state", &[]),
-    ("broker", &[]),
-    ("client", &[]),
-    ("service", &[]),
-    ("replica", &["state", "client", "broker"]),
-    ("publisher", &["state", "broker", "service"]),
-    ("subscriber", &["replica", "service"]),
-    ("cli", &["client", "broker"]),
-    ("configs", &[]),
-    ("examples", &["replica", "configs"]),
-    ("e2e", &["client"]),
-    (
-        "bench",
-        &["e2e", "client", "publisher", "replica", "state", "broker"],
-    ),
-    ("run-dapr", &["e2e", "client"]),
-];
-
-/// The same for dependencies of tests alone.
-const ARROWS_OF_TESTS: [(&str, &[&str]); 1] = [("e2e", &["replica"])];
+/// What stands between a crate and the crates that it uses, in `ARCHITECTURE.md`.
+const ARROW: &str = "─▶";
+/// What follows a crate that only tests use.
+const OF_TESTS: &str = "(tests)";
 
 /// Libraries that only a few crates may depend on.
 const LIBRARIES: [(&str, &[&str]); 3] = [
@@ -84,46 +67,77 @@ fn packages() -> anyhow::Result<Vec<Package>> {
     Ok(metadata.packages)
 }
 
-fn allowed(list: &[(&str, &'static [&'static str])], package: &str) -> &'static [&'static str] {
-    list.iter()
-        .find(|(name, _)| *name == package)
-        .map_or(&[], |(_, crates)| *crates)
+/// The crates of the workspace that a crate uses.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Arrows {
+    /// Used by the library or the programs.
+    product: BTreeSet<String>,
+    /// Used by nothing but tests.
+    tests: BTreeSet<String>,
+}
+
+impl Package {
+    fn arrows(&self) -> Arrows {
+        let mut arrows = Arrows::default();
+        for dependency in self.dependencies.iter().filter(|it| it.path.is_some()) {
+            let list = if dependency.is_of_tests() {
+                &mut arrows.tests
+            } else {
+                &mut arrows.product
+            };
+            list.insert(dependency.name.clone());
+        }
+        arrows
+    }
+}
+
+/// The arrows as `ARCHITECTURE.md` lists them: a line for each crate.
+fn listed_arrows(page: &str) -> BTreeMap<&str, Arrows> {
+    let lines = page.lines().filter_map(|line| line.split_once(ARROW));
+    lines
+        .map(|(name, crates)| {
+            let mut arrows = Arrows::default();
+            for entry in crates.split_whitespace() {
+                match entry.strip_suffix(OF_TESTS) {
+                    Some(entry) => arrows.tests.insert(entry.to_owned()),
+                    None => arrows.product.insert(entry.to_owned()),
+                };
+            }
+            (name.trim(), arrows)
+        })
+        .collect()
 }
 
 #[test]
-fn every_crate_has_its_place_in_the_list() -> anyhow::Result<()> {
+fn crates_use_exactly_the_crates_that_the_architecture_lists() -> anyhow::Result<()> {
+    let page = std::fs::read_to_string(repository_root().join("ARCHITECTURE.md"))?;
+    let mut listed = listed_arrows(&page);
     for package in packages()? {
+        let name = &package.name;
+        let allowed = listed.remove(name.as_str()).with_context(|| {
+            format!("the crate {name} is new: add it to the arrows of ARCHITECTURE.md")
+        })?;
+        let found = package.arrows();
         ensure!(
-            ARROWS.iter().any(|(name, _)| *name == package.name),
-            "the crate {} is new: add it to ARROWS and to ARCHITECTURE.md",
-            package.name
+            found == allowed,
+            "{name} uses {found:?}, and ARCHITECTURE.md lists {allowed:?}: move the code that needs the crate, or \
+             change the list, with the reason"
         );
     }
+    ensure!(
+        listed.is_empty(),
+        "ARCHITECTURE.md lists crates that do not exist: {:?}",
+        listed.keys()
+    );
     Ok(())
 }
 
 #[test]
-fn crates_depend_only_on_the_crates_that_the_list_allows() -> anyhow::Result<()> {
-    for package in packages()? {
-        for dependency in package
-            .dependencies
-            .iter()
-            .filter(|dependency| dependency.path.is_some())
-        {
-            let of_tests = dependency.is_of_tests()
-                && allowed(&ARROWS_OF_TESTS, &package.name).contains(&dependency.name.as_str());
-            ensure!(
-                dependency.name == "contract"
-                    || allowed(&ARROWS, &package.name).contains(&dependency.name.as_str())
-                    || of_tests,
-                "{} must not depend on {}: move the code that needs it, or allow the arrow in ARROWS and in \
-                 ARCHITECTURE.md",
-                package.name,
-                dependency.name
-            );
-        }
-    }
-    Ok(())
+fn arrows_are_read_line_by_line() {
+    let listed = listed_arrows("text\na   ─▶\nb ─▶ a c(tests)\n");
+    assert_eq!(listed["a"], Arrows::default());
+    assert_eq!(listed["b"].product, BTreeSet::from(["a".to_owned()]));
+    assert_eq!(listed["b"].tests, BTreeSet::from(["c".to_owned()]));
 }
 
 #[test]
