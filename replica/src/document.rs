@@ -12,6 +12,7 @@ use std::{
 };
 
 use broker::{BrokerEvent, ReceivedEvent, Subscription, listen};
+use client::RetryPolicy;
 use contract::{
     CollectionName, Document, DocumentId, Epoch, EventData, Operation, Revision,
     status::ReplicaState,
@@ -23,16 +24,14 @@ use tokio::{
 };
 
 use crate::{
-    OriginError, Url,
+    SourceError, Url,
     failure_log::{FailureLevel, FailureLog},
     intake::redis::with_channel,
-    origin::Origin,
+    source::PublisherSource,
 };
 
 /// Time to read the document.
 const READ_BUDGET: Duration = Duration::from_secs(2);
-/// Wait after a reading that failed, in seconds.
-const BACKOFF: std::ops::Range<f64> = 0.5..1.0;
 /// How much of the interval passes between two readings.
 const READ_SHARE: std::ops::Range<f64> = 0.75..1.0;
 /// A document that no publisher confirmed for this many intervals is stale.
@@ -80,7 +79,7 @@ enum Decision {
 #[derive(Debug)]
 pub struct DocumentReplica {
     config: DocumentConfig,
-    origin: Origin,
+    source: PublisherSource,
     view: watch::Sender<DocumentView>,
     failures: Mutex<FailureLog>,
 }
@@ -91,10 +90,10 @@ impl DocumentReplica {
     /// # Errors
     /// When the HTTP client cannot be built.
     pub fn new(config: DocumentConfig) -> Result<Self, reqwest::Error> {
-        let origin = Origin::new(&config.publishers, None)?;
+        let source = PublisherSource::new(&config.publishers, None)?;
         Ok(Self {
             config,
-            origin,
+            source,
             view: watch::Sender::default(),
             failures: Mutex::new(FailureLog::new(Instant::now())),
         })
@@ -147,7 +146,7 @@ impl DocumentReplica {
                     if read.is_ok() {
                         read_at = not_before + check_in.mul_f64(rand::random_range(READ_SHARE));
                     } else {
-                        not_before += Duration::from_secs_f64(rand::random_range(BACKOFF));
+                        not_before += RetryPolicy::REPLICA_SYNC.waits().next_wait();
                         read_at = not_before;
                     }
                 }
@@ -201,13 +200,13 @@ impl DocumentReplica {
 
     /// Reads the document. A blank or foreign store, an older history and an old copy are refused:
     /// what is held stays.
-    async fn read(&self) -> Result<(), OriginError> {
+    async fn read(&self) -> Result<(), SourceError> {
         let DocumentConfig { collection, id, .. } = &self.config;
         let requested_at = Instant::now();
         let seen = self.view.borrow().seen;
-        let (head, document) = timeout(READ_BUDGET, self.origin.held(collection, id, seen))
+        let (head, document) = timeout(READ_BUDGET, self.source.held(collection, id, seen))
             .await
-            .unwrap_or(Err(OriginError::TooLate(READ_BUDGET)))?;
+            .unwrap_or(Err(SourceError::TooLate(READ_BUDGET)))?;
         let revision = document
             .as_ref()
             .map_or(0, Document::revision)

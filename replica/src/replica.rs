@@ -22,10 +22,9 @@ use crate::{
     BuildError, Collection, Config, EventOutcome, Pin, View,
     cache::Cache,
     failure_log::FailureLog,
-    intake::{FeedIntake, Intake, IntakeConnection, UnversionedIntake},
-    origin::Origin,
+    intake::{FeedIntake, Intake, IntakeConnection, Stats, StatsSnapshot, UnversionedIntake},
     persist::{ImageFile, Persistence, StreamCursors},
-    stats::{Stats, StatsSnapshot},
+    source::PublisherSource,
     sync::{CatchUp, CheckIns, IntakeMonitor, Loader, SyncLoop, SyncSignals},
     typed::Typed,
 };
@@ -65,7 +64,7 @@ impl Replica {
 
     /// A replica with typed collections and handlers.
     pub(crate) fn with_types(config: Config, typed: Typed) -> Result<Self, reqwest::Error> {
-        let origin = Arc::new(Origin::new(
+        let source = Arc::new(PublisherSource::new(
             &config.publishers,
             config.sidecar_token.clone(),
         )?);
@@ -78,7 +77,7 @@ impl Replica {
         let typed = Arc::new(typed);
         let unversioned = Arc::new(UnversionedIntake {
             cache: Arc::clone(&cache),
-            origin: Arc::clone(&origin),
+            source: Arc::clone(&source),
             stats: Arc::clone(&stats),
             signals: Arc::clone(&signals),
             listed: tokio::sync::Mutex::new(BTreeMap::new()),
@@ -86,7 +85,7 @@ impl Replica {
         let intake = Arc::new(Intake {
             config: Arc::clone(&config),
             cache: Arc::clone(&cache),
-            origin: Arc::clone(&origin),
+            source: Arc::clone(&source),
             stats: Arc::clone(&stats),
             signals: Arc::clone(&signals),
             unversioned: Arc::clone(&unversioned),
@@ -105,7 +104,7 @@ impl Replica {
         let loader = Arc::new(Loader {
             config: Arc::clone(&config),
             cache: Arc::clone(&cache),
-            origin: Arc::clone(&origin),
+            source: Arc::clone(&source),
             stats: Arc::clone(&stats),
             unversioned,
         });
@@ -113,7 +112,7 @@ impl Replica {
             config: Arc::clone(&config),
             boot_id: boot_id.clone(),
             cache: Arc::clone(&cache),
-            origin: Arc::clone(&origin),
+            source: Arc::clone(&source),
             stats: Arc::clone(&stats),
             signals: Arc::clone(&signals),
             typed: Arc::clone(&typed),
@@ -122,7 +121,7 @@ impl Replica {
         });
         let catch_up = CatchUp {
             cache: Arc::clone(&cache),
-            origin,
+            source,
             stats: Arc::clone(&stats),
             loader,
             check_ins: Arc::clone(&check_ins),
@@ -346,8 +345,8 @@ impl Replica {
         &self.0.cache
     }
 
-    pub(crate) fn origin(&self) -> &Origin {
-        &self.0.intake.origin
+    pub(crate) fn source(&self) -> &PublisherSource {
+        &self.0.intake.source
     }
 
     pub(crate) fn stats(&self) -> &Stats {

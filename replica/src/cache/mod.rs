@@ -7,6 +7,7 @@
 
 mod change_buffer;
 mod swap_cell;
+mod view;
 mod writer;
 
 use std::{
@@ -23,9 +24,9 @@ use tokio::{sync::watch, time::sleep_until};
 pub use change_buffer::ChangeBuffer;
 pub(crate) use change_buffer::ChangeBuffers;
 pub(crate) use swap_cell::SwapCell;
+pub use view::View;
+pub(crate) use view::{GRACE, Gaps};
 use writer::Writer;
-
-use crate::View;
 
 /// Owner of the state of a replica.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use state::{
 };
 
 use super::{ChangeBuffers, Gap};
-use crate::view::{GRACE, View};
+use crate::cache::{GRACE, View};
 
 /// Heads that wait until the replica has reached them. Older ones could no longer make a replica
 /// current.

@@ -7,10 +7,8 @@ use std::{
     time::Instant,
 };
 
-use crate::{
-    failure_log::{FailureLevel, FailureLog},
-    stats::Stats,
-};
+use super::Stats;
+use crate::failure_log::{FailureLevel, FailureLog};
 
 /// Notes and logs whether the source of the events can be reached.
 #[derive(Debug)]

@@ -13,8 +13,8 @@ use state::{Decision, ReceivedChange};
 use tokio::time::timeout;
 use tracing::{Instrument, Level, Span, field};
 
-use super::{EventOutcome, UnversionedIntake};
-use crate::{Config, OriginError, cache::Cache, origin::Origin, stats::Stats, sync::SyncSignals};
+use super::{EventOutcome, Stats, UnversionedIntake};
+use crate::{Config, SourceError, cache::Cache, source::PublisherSource, sync::SyncSignals};
 
 /// Time to fetch a value that an event does not include.
 pub(super) const FETCH_BUDGET: Duration = Duration::from_secs(2);
@@ -26,7 +26,7 @@ const MAX_ERROR_CHARS: usize = 300;
 pub(crate) struct Intake {
     pub(crate) config: Arc<Config>,
     pub(crate) cache: Arc<Cache>,
-    pub(crate) origin: Arc<Origin>,
+    pub(crate) source: Arc<PublisherSource>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) signals: Arc<SyncSignals>,
     pub(crate) unversioned: Arc<UnversionedIntake>,
@@ -160,7 +160,7 @@ impl Intake {
         }
     }
 
-    async fn apply(&self, change: &ReceivedChange) -> Result<(), OriginError> {
+    async fn apply(&self, change: &ReceivedChange) -> Result<(), SourceError> {
         let mut decision = self.cache.apply(change);
         if decision == Decision::NeedsValue {
             // The gap that the revision leaves is closed in any case, if this attempt fails too.
@@ -192,20 +192,20 @@ impl Intake {
     }
 
     /// The record of a change in the log of the publisher.
-    async fn fetch(&self, change: &ReceivedChange) -> Result<ReceivedChange, OriginError> {
+    async fn fetch(&self, change: &ReceivedChange) -> Result<ReceivedChange, SourceError> {
         let record = self
-            .origin
+            .source
             .record(&change.collection, change.epoch, change.revision);
         timeout(FETCH_BUDGET, record)
             .await
-            .unwrap_or(Err(OriginError::TooLate(FETCH_BUDGET)))
+            .unwrap_or(Err(SourceError::TooLate(FETCH_BUDGET)))
     }
 
     fn retry(
         &self,
         collection: &CollectionName,
         id: &DocumentId,
-        error: &OriginError,
+        error: &SourceError,
     ) -> EventOutcome {
         tracing::warn!(%collection, %id, "the event of {collection}/{id} could not be applied and must be sent again: {error}");
         self.stats.count(|events| events.retried += 1);

@@ -184,7 +184,7 @@ mod tests {
     use super::*;
     use crate::{
         Replica,
-        stats::Stats,
+        intake::Stats,
         tests::{name, settings},
     };
 

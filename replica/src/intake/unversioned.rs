@@ -16,8 +16,8 @@ use chrono::{DateTime, Utc};
 use contract::{CanonicalJson, CollectionName, DocumentId, EventData, Operation};
 use tokio::{sync::Mutex, time::timeout};
 
-use super::receive::FETCH_BUDGET;
-use crate::{OriginError, cache::Cache, origin::Origin, stats::Stats, sync::SyncSignals};
+use super::{Stats, receive::FETCH_BUDGET};
+use crate::{SourceError, cache::Cache, source::PublisherSource, sync::SyncSignals};
 
 /// Time that an event may spend on a complete list.
 const LIST_BUDGET: Duration = Duration::from_secs(5);
@@ -29,7 +29,7 @@ const LIST_ATTEMPTS: usize = 3;
 #[derive(Debug)]
 pub(crate) struct UnversionedIntake {
     pub(crate) cache: Arc<Cache>,
-    pub(crate) origin: Arc<Origin>,
+    pub(crate) source: Arc<PublisherSource>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) signals: Arc<SyncSignals>,
     /// When the newest complete list of each collection was requested. The lock is held while a
@@ -43,7 +43,7 @@ impl UnversionedIntake {
         &self,
         data: &EventData,
         expiration: Option<DateTime<Utc>>,
-    ) -> Result<(), OriginError> {
+    ) -> Result<(), SourceError> {
         let EventData {
             collection, op, id, ..
         } = data;
@@ -73,7 +73,7 @@ impl UnversionedIntake {
 
     /// The value is `configData` if the event includes it, else the answer to `GetById`, else the
     /// one in the answer to `GetAll` (requirement A21).
-    async fn update(&self, data: &EventData) -> Result<(), OriginError> {
+    async fn update(&self, data: &EventData) -> Result<(), SourceError> {
         let EventData { collection, id, .. } = data;
         if let Some(config) = &data.config_data
             && self.cache.set_unversioned(collection, id, config)
@@ -98,7 +98,7 @@ impl UnversionedIntake {
         &self,
         collection: &CollectionName,
         id: &DocumentId,
-    ) -> Result<(), OriginError> {
+    ) -> Result<(), SourceError> {
         if self.cache.remove_unversioned(collection, id) {
             tracing::debug!(%collection, %id, "{collection}/{id} was removed");
             return Ok(());
@@ -112,22 +112,22 @@ impl UnversionedIntake {
         &self,
         collection: &CollectionName,
         id: &DocumentId,
-    ) -> Result<CanonicalJson, OriginError> {
-        timeout(FETCH_BUDGET, self.origin.document(collection, id))
+    ) -> Result<CanonicalJson, SourceError> {
+        timeout(FETCH_BUDGET, self.source.document(collection, id))
             .await
-            .unwrap_or(Err(OriginError::TooLate(FETCH_BUDGET)))
+            .unwrap_or(Err(SourceError::TooLate(FETCH_BUDGET)))
     }
 
-    async fn load_list_in_time(&self, collection: &CollectionName) -> Result<(), OriginError> {
+    async fn load_list_in_time(&self, collection: &CollectionName) -> Result<(), SourceError> {
         timeout(LIST_BUDGET, self.load_list(collection))
             .await
-            .unwrap_or(Err(OriginError::TooLate(LIST_BUDGET)))
+            .unwrap_or(Err(SourceError::TooLate(LIST_BUDGET)))
     }
 
     /// Replaces an unversioned collection by the publisher's complete list (requirement A20:
     /// `load()`). A caller that waits while another list is loaded takes that list, if it was
     /// requested after the caller came.
-    pub(crate) async fn load_list(&self, collection: &CollectionName) -> Result<(), OriginError> {
+    pub(crate) async fn load_list(&self, collection: &CollectionName) -> Result<(), SourceError> {
         let called_at = Instant::now();
         let mut listed = self.listed.lock().await;
         if listed
@@ -139,7 +139,7 @@ impl UnversionedIntake {
         for attempt in 1..=LIST_ATTEMPTS {
             let requested_at = Instant::now();
             let edits = self.cache.unversioned_edits();
-            let documents = self.origin.documents(collection).await?;
+            let documents = self.source.documents(collection).await?;
             // After the last attempt the list counts, whatever events changed meanwhile.
             let expected_edits = (attempt < LIST_ATTEMPTS).then_some(edits);
             if self

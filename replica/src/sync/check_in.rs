@@ -16,7 +16,9 @@ use contract::{
 use state::CollectionState;
 
 use super::{Loader, SyncError, SyncSignals};
-use crate::{Config, OriginError, View, cache::Cache, origin::Origin, stats::Stats, typed::Typed};
+use crate::{
+    Config, SourceError, View, cache::Cache, intake::Stats, source::PublisherSource, typed::Typed,
+};
 
 /// Refused values of all collections, and handlers, that a check-in includes: its size is limited.
 const MAX_REPORTED: usize = 50;
@@ -30,7 +32,7 @@ pub(crate) struct CheckIns {
     pub(crate) config: Arc<Config>,
     pub(crate) boot_id: String,
     pub(crate) cache: Arc<Cache>,
-    pub(crate) origin: Arc<Origin>,
+    pub(crate) source: Arc<PublisherSource>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) signals: Arc<SyncSignals>,
     pub(crate) typed: Arc<Typed>,
@@ -80,8 +82,8 @@ impl CheckIns {
         let requested_at = Instant::now();
         let report = self.report(&view, requested_at);
         let token = self.config.app_token.as_ref();
-        let answer = match self.origin.check_in(view.root(), &report, token).await {
-            Err(OriginError::NotTaken(refusal)) => return Err(self.loader.refused(refusal)),
+        let answer = match self.source.check_in(view.root(), &report, token).await {
+            Err(SourceError::Install(refusal)) => return Err(self.loader.refused(refusal)),
             answer => answer?,
         };
         for collection in answer.resync.keys() {

@@ -9,11 +9,10 @@ use state::{InstallError, InstallKind, LoadId};
 
 use super::SyncError;
 use crate::{
-    Config, OriginError,
+    Config, SourceError,
     cache::Cache,
-    intake::UnversionedIntake,
-    origin::{Loaded, Origin},
-    stats::Stats,
+    intake::{Stats, UnversionedIntake},
+    source::{Loaded, PublisherSource},
 };
 
 /// Loads documents from the publishers.
@@ -21,7 +20,7 @@ use crate::{
 pub(crate) struct Loader {
     pub(crate) config: Arc<Config>,
     pub(crate) cache: Arc<Cache>,
-    pub(crate) origin: Arc<Origin>,
+    pub(crate) source: Arc<PublisherSource>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) unversioned: Arc<UnversionedIntake>,
 }
@@ -39,14 +38,14 @@ impl Loader {
             self.cache.abandon_load(load);
         }
         match loaded {
-            Err(SyncError::Origin(OriginError::NoRevisions { .. }))
-                if self.cache.view().root().epoch().is_none() =>
+            Err(SyncError::Source(SourceError::Client(error)))
+                if error.is_unversioned() && self.cache.view().root().epoch().is_none() =>
             {
                 self.load_lists().await
             }
-            Err(
-                SyncError::Install(refusal) | SyncError::Origin(OriginError::NotTaken(refusal)),
-            ) => Err(self.refused(refusal)),
+            Err(SyncError::Install(refusal) | SyncError::Source(SourceError::Install(refusal))) => {
+                Err(self.refused(refusal))
+            }
             loaded => loaded,
         }
     }
@@ -57,7 +56,7 @@ impl Loader {
             heads,
             snapshot,
             confirms,
-        } = self.origin.snapshot(self.cache.view().root()).await?;
+        } = self.source.snapshot(self.cache.view().root()).await?;
         let epoch = heads
             .first()
             .map(|head| head.epoch.to_string())

@@ -13,29 +13,17 @@ use tokio::{
     time::{sleep_until, timeout},
 };
 
-use super::{CatchUp, CheckIns, SyncError, SyncSignals};
+use super::{
+    CatchUp, CheckIns, SyncError, SyncSignals,
+    schedule::{Schedule, wait_after},
+};
 use crate::{
     Config,
-    cache::Cache,
+    cache::{Cache, GRACE},
     failure_log::{FailureLevel, FailureLog},
-    stats::Stats,
-    view::{GRACE, Gaps},
+    intake::Stats,
 };
 
-/// How much of the check-in interval passes between two check-ins. Replicas that started together
-/// drift apart.
-const CHECK_IN_SHARE: std::ops::Range<f64> = 0.75..1.0;
-/// Wait after a failure, in seconds.
-const BACKOFF: std::ops::Range<f64> = 0.5..1.0;
-/// Longest wait that a publisher can ask for.
-const MAX_BACKOFF: Duration = Duration::from_secs(2);
-/// How much longer than it was asked to a replica waits, at most: replicas that were refused
-/// together come back apart.
-const BACKOFF_JITTER: f64 = 0.5;
-/// Check-ins that events of another history lead to are at least this far apart.
-const OTHER_EPOCH_GAP: Duration = Duration::from_secs(5);
-/// How long an early check-in waits for further changes after the first one.
-const GATHER: Duration = Duration::from_millis(300);
 /// How long what was restored from disk may catch up before readers see it as it is.
 const RESTORE_BUDGET: Duration = Duration::from_secs(2);
 
@@ -73,24 +61,6 @@ enum Phase {
     /// Missing changes are read from the feed, or loaded. Next: `BackingOff` after a failure; else
     /// an idle phase.
     CatchingUp,
-}
-
-/// When the loop does what next.
-#[derive(Debug)]
-struct Schedule {
-    /// When the next check-in is due.
-    check_in_at: Instant,
-    /// Nothing is requested before: the last request failed.
-    not_before: Instant,
-    last_check_in: Option<Instant>,
-    /// The shortest time between two check-ins of a replica whose watermarks move; `None` when the
-    /// publisher wants no early check-ins.
-    report_after: Option<Duration>,
-    /// Whether an early check-in is part of `check_in_at`.
-    reporting: bool,
-    /// Gaps that a catch-up did not narrow: the publisher did not have what is missing, so only a
-    /// check-in can help.
-    unavailable: Gaps,
 }
 
 /// Keeps a replica in step with its publishers.
@@ -179,7 +149,7 @@ impl SyncLoop {
         }
         let wake_at = catch_up_at.map_or(schedule.check_in_at, |at| at.min(schedule.check_in_at));
         // Once an early check-in is scheduled, further changes need not wake the loop.
-        let may_report = schedule.report_after.is_some() && !schedule.reporting;
+        let may_report = schedule.may_report();
         tokio::select! {
             // In this order: one check-in answers all signals until now.
             biased;
@@ -189,8 +159,7 @@ impl SyncLoop {
                 self.signals.skip_grace();
             }
             () = self.signals.other_epoch() => {
-                let earliest = schedule.last_check_in.map(|last| last + OTHER_EPOCH_GAP);
-                schedule.check_in_by(earliest.unwrap_or(schedule.not_before));
+                schedule.check_in_for_other_epoch();
             }
             _ = feed_changed.changed(), if may_report => schedule.report_by(Instant::now()),
             () = sleep_until(wake_at.into()) => {
@@ -230,15 +199,12 @@ impl SyncLoop {
         feed_changed: &mut watch::Receiver<u64>,
         then_catch_up: bool,
     ) -> Phase {
-        schedule.last_check_in = Some(Instant::now());
-        schedule.reporting = false;
-        schedule.unavailable.clear();
+        schedule.check_in_begins(Instant::now());
         let result = self.check_ins.check_in().await;
         // What is missing after a start or a reconnect is not on its way.
         let needs_no_grace =
             self.signals.take_skip_grace() && !self.cache.view_guard().gaps.is_empty();
-        let share = rand::random_range(CHECK_IN_SHARE);
-        schedule.check_in_at = Instant::now() + self.config.check_in.mul_f64(share);
+        schedule.check_in_done(Instant::now(), self.config.check_in);
         match result {
             Ok(checked_in) => {
                 schedule.report_after = checked_in.report_after;
@@ -276,7 +242,7 @@ impl SyncLoop {
             self.stats.set_last_error(None);
             return self.idle_phase(schedule);
         };
-        schedule.back_off(Instant::now() + backoff(&error));
+        schedule.back_off(Instant::now() + wait_after(&error));
         let error = error.to_string();
         match failures.failed(&error, Instant::now()) {
             FailureLevel::Info => {
@@ -293,87 +259,5 @@ impl SyncLoop {
         }
         self.stats.set_last_error(Some(error));
         Phase::BackingOff
-    }
-}
-
-impl Schedule {
-    fn new(now: Instant) -> Self {
-        Self {
-            check_in_at: now,
-            not_before: now,
-            last_check_in: None,
-            report_after: None,
-            reporting: false,
-            unavailable: Gaps::default(),
-        }
-    }
-
-    /// The next check-in is at this time or earlier, but not before the wait after a failure ends.
-    fn check_in_by(&mut self, at: Instant) {
-        self.check_in_at = self.check_in_at.min(at.max(self.not_before));
-    }
-
-    /// A watermark moved: the next check-in gathers further changes for a moment, and keeps the
-    /// distance to the last one that the publisher asked for.
-    fn report_by(&mut self, now: Instant) {
-        let Some(report_after) = self.report_after else {
-            return;
-        };
-        let earliest = self.last_check_in.map_or(now, |last| last + report_after);
-        self.check_in_by((now + GATHER).max(earliest));
-        self.reporting = true;
-    }
-
-    /// The last request failed: the next one is a check-in at this time.
-    fn back_off(&mut self, until: Instant) {
-        self.not_before = until;
-        self.check_in_at = until;
-    }
-}
-
-/// How long the loop waits after a failure.
-fn backoff(error: &SyncError) -> Duration {
-    let requested = match error {
-        SyncError::Origin(error) => error.retry_after().unwrap_or_default(),
-        SyncError::Install(_) => Duration::ZERO,
-    };
-    let requested = requested
-        .min(MAX_BACKOFF)
-        .mul_f64(rand::random_range(1.0..1.0 + BACKOFF_JITTER));
-    Duration::from_secs_f64(rand::random_range(BACKOFF)).max(requested)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_early_check_in_gathers_and_keeps_the_distance_of_the_publisher() {
-        let start = Instant::now();
-        let at = |ms| start + Duration::from_millis(ms);
-        let mut schedule = Schedule {
-            check_in_at: at(10_000),
-            last_check_in: Some(start),
-            ..Schedule::new(start)
-        };
-        schedule.report_by(at(100));
-        assert_eq!(schedule.check_in_at, at(10_000), "the publisher wants none");
-        schedule.report_after = Some(Duration::from_millis(1_000));
-        schedule.report_by(at(100));
-        assert_eq!(schedule.check_in_at, at(1_000), "not sooner than asked for");
-        schedule.check_in_at = at(10_000);
-        schedule.report_by(at(2_000));
-        assert_eq!(
-            schedule.check_in_at,
-            at(2_300),
-            "further changes are gathered"
-        );
-        schedule.back_off(at(5_000));
-        schedule.report_by(at(3_000));
-        assert_eq!(
-            schedule.check_in_at,
-            at(5_000),
-            "not before the wait is over"
-        );
     }
 }

@@ -6,9 +6,9 @@
 //! panics has had its turn: its next resync comes later, concurrently with the others, and never
 //! delays them for longer than the patience.
 
-use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc};
 
-use backon::{BackoffBuilder, ExponentialBuilder};
+use client::{RetryPolicy, error::causes};
 use futures_util::{FutureExt, future::join_all};
 use tokio::{sync::watch, time::sleep};
 
@@ -17,12 +17,6 @@ use super::{
     decoder::shortened,
     handlers::{Notification, Progress},
 };
-use crate::error::causes;
-
-/// Wait after the first failure.
-const MIN_BACKOFF: Duration = Duration::from_millis(100);
-/// Longest wait.
-const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 impl Typed {
     /// Notifies all handlers, until `stopping`. A call is not interrupted by that: each handler
@@ -74,12 +68,7 @@ struct HandlerFlow<'a> {
 impl HandlerFlow<'_> {
     /// Notifies the handler until `stopping`.
     async fn run(mut self) {
-        let delays = ExponentialBuilder::new()
-            .with_jitter()
-            .without_max_times()
-            .with_min_delay(MIN_BACKOFF)
-            .with_max_delay(MAX_BACKOFF);
-        let mut waits = delays.build();
+        let mut waits = RetryPolicy::REPLICA_HANDLER.waits();
         let mut stopping = self.stopping.clone();
         let mut handled: Option<Arc<Projection>> = None;
         loop {
@@ -101,11 +90,10 @@ impl HandlerFlow<'_> {
             self.note(&newest, &result);
             if result.is_ok() {
                 handled = Some(newest);
-                waits = delays.build();
+                waits.reset();
                 continue;
             }
-            // The iterator has no end; if it had one, the longest wait would repeat.
-            let wait = waits.next().unwrap_or(MAX_BACKOFF);
+            let wait = waits.next_wait();
             tokio::select! {
                 _ = stopping.wait_for(|stopping| *stopping) => return,
                 () = sleep(wait) => {}

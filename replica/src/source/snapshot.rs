@@ -5,11 +5,11 @@ use contract::snapshot::SnapshotLine;
 use state::{Root, Snapshot, snapshot::SnapshotBuilder};
 
 use super::{Loaded, admission};
-use crate::error::OriginError;
+use crate::source::SourceError;
 
 /// Reads a snapshot to its end line. Its heads are checked first, so that nothing is read of a
 /// store that would be refused.
-pub(super) async fn load(publisher: &Endpoint, root: &Root) -> Result<Loaded, OriginError> {
+pub(super) async fn load(publisher: &Endpoint, root: &Root) -> Result<Loaded, SourceError> {
     let names = root.collections().map(|(name, _held)| name);
     let mut lines = publisher.snapshot(names).await?;
     let confirms = lines.settled.is_none();

@@ -5,7 +5,10 @@
 //! tried twice at the same publisher here, and nothing is remembered of an answer; when to ask
 //! again is the caller's decision.
 
-use client::{PublisherClient, Timeouts};
+use client::{
+    ClientError, PublisherClient, Timeouts,
+    live_feed::{FeedStart, LiveFeed},
+};
 use contract::{
     CanonicalJson, CollectionName, DocumentId, Epoch, Head, Revision,
     feed::Since,
@@ -14,11 +17,13 @@ use contract::{
 use reqwest::{Url, header::HeaderValue};
 use state::{ReceivedChange, Root, Snapshot};
 
-use crate::{error::OriginError, list};
-
 mod admission;
+mod document_list;
+mod error;
 mod feed;
 mod snapshot;
+
+pub use error::SourceError;
 
 /// After which revisions a delta continues, by collection: every change up to that revision was
 /// read from the feed.
@@ -47,11 +52,11 @@ pub(crate) struct Loaded {
 
 /// The publishers of a replica.
 #[derive(Debug)]
-pub(crate) struct Origin {
+pub(crate) struct PublisherSource {
     client: PublisherClient,
 }
 
-impl Origin {
+impl PublisherSource {
     /// The publishers at these URLs. `sidecar_token` is sent to sidecars only.
     pub(crate) fn new(
         publishers: &[Url],
@@ -70,7 +75,7 @@ impl Origin {
         root: &Root,
         report: &CheckIn,
         app_token: Option<&HeaderValue>,
-    ) -> Result<CheckInAnswer, OriginError> {
+    ) -> Result<CheckInAnswer, SourceError> {
         self.client
             .try_each(|publisher| async move {
                 let answer = publisher.check_in(report, app_token).await?;
@@ -81,7 +86,7 @@ impl Origin {
     }
 
     /// The next changes after a cursor.
-    pub(crate) async fn page(&self, cursor: &Cursor, epoch: Epoch) -> Result<Page, OriginError> {
+    pub(crate) async fn page(&self, cursor: &Cursor, epoch: Epoch) -> Result<Page, SourceError> {
         self.client
             .try_each(|publisher| feed::page(publisher, cursor, epoch))
             .await
@@ -90,21 +95,21 @@ impl Origin {
     /// All documents of the collections that `root` follows, proven complete, and the heads they
     /// belong to. Only the heads of a publisher are those of the store at that moment; another
     /// subscriber gives them by its check-in alone.
-    pub(crate) async fn snapshot(&self, root: &Root) -> Result<Loaded, OriginError> {
+    pub(crate) async fn snapshot(&self, root: &Root) -> Result<Loaded, SourceError> {
         self.client
             .try_each(|publisher| snapshot::load(publisher, root))
             .await
     }
 
     /// The live feed after these revisions.
-    pub(crate) async fn live(
+    pub(crate) async fn live_feed(
         &self,
         since: &Cursor,
         epoch: Epoch,
-    ) -> Result<reqwest::Response, OriginError> {
-        let start = client::live_feed::FeedStart::After(since, epoch);
+    ) -> Result<LiveFeed, ClientError> {
+        let start = FeedStart::After(since, epoch);
         self.client
-            .try_each(|publisher| async move { Ok(publisher.open_live_feed(start).await?) })
+            .try_each(|publisher| publisher.live_feed(start))
             .await
     }
 
@@ -114,7 +119,7 @@ impl Origin {
         collection: &CollectionName,
         epoch: Epoch,
         revision: Revision,
-    ) -> Result<ReceivedChange, OriginError> {
+    ) -> Result<ReceivedChange, SourceError> {
         self.client
             .try_each(|publisher| feed::record(publisher, collection, epoch, revision))
             .await
@@ -125,11 +130,11 @@ impl Origin {
         &self,
         collection: &CollectionName,
         id: &DocumentId,
-    ) -> Result<CanonicalJson, OriginError> {
+    ) -> Result<CanonicalJson, SourceError> {
         self.client
             .try_each(|publisher| async move {
                 let body = publisher.document_bytes(collection, id).await?;
-                match list::record(&body).map_err(|error| publisher.unusable(error))? {
+                match document_list::record(&body).map_err(|error| publisher.unusable(error))? {
                     (Some(other), _config) if other != *id => {
                         Err(publisher.unusable("it is another document").into())
                     }
@@ -148,7 +153,7 @@ impl Origin {
         collection: &CollectionName,
         id: &DocumentId,
         seen: Option<(Epoch, Revision)>,
-    ) -> Result<(Head, Option<contract::Document>), OriginError> {
+    ) -> Result<(Head, Option<contract::Document>), SourceError> {
         self.client
             .try_each(|publisher| async move {
                 let head = publisher.head(collection).await?;
@@ -157,9 +162,8 @@ impl Origin {
                 if seen.is_some_and(|(epoch, seen)| epoch == head.epoch && head.revision < seen) {
                     return Err(publisher.unusable("it is behind what was seen here").into());
                 }
-                let answer = publisher.document(collection, id).await;
-                let document = match answer.map_err(OriginError::from) {
-                    Err(OriginError::NoDocument { .. }) => return Ok((head, None)),
+                let document = match publisher.document(collection, id).await {
+                    Err(error) if error.is_no_document() => return Ok((head, None)),
                     answer => answer?,
                 };
                 if document.id != *id || document.config_data.crc() != document.crc {
@@ -179,11 +183,11 @@ impl Origin {
     pub(crate) async fn documents(
         &self,
         collection: &CollectionName,
-    ) -> Result<Vec<(DocumentId, CanonicalJson)>, OriginError> {
+    ) -> Result<Vec<(DocumentId, CanonicalJson)>, SourceError> {
         self.client
             .try_each(|publisher| async move {
                 let body = publisher.list_bytes(collection).await?;
-                Ok(list::records(&body).map_err(|error| publisher.unusable(error))?)
+                Ok(document_list::records(&body).map_err(|error| publisher.unusable(error))?)
             })
             .await
     }

@@ -6,7 +6,7 @@ use client::Endpoint;
 use contract::{Epoch, Head};
 use state::{InstallError, Root};
 
-use crate::error::OriginError;
+use crate::source::SourceError;
 
 /// Requires heads of every followed collection, of the same store, none of them behind what is
 /// held.
@@ -14,7 +14,7 @@ pub(super) fn check_heads(
     publisher: &Endpoint,
     root: &Root,
     heads: &[Head],
-) -> Result<(), OriginError> {
+) -> Result<(), SourceError> {
     check_epoch(root.epoch(), heads)?;
     for (name, held) in root.collections() {
         let Some(head) = heads.iter().find(|head| head.collection == *name) else {
@@ -37,7 +37,7 @@ pub(super) fn check_heads(
 }
 
 /// Requires the history `ours` or a later one of the same store. Another publisher may have it.
-pub(super) fn check_epoch(ours: Option<Epoch>, heads: &[Head]) -> Result<(), OriginError> {
+pub(super) fn check_epoch(ours: Option<Epoch>, heads: &[Head]) -> Result<(), SourceError> {
     let Some(ours) = ours else { return Ok(()) };
     let other = heads
         .iter()

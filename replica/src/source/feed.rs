@@ -5,14 +5,14 @@ use contract::{CollectionName, Epoch, FeedPage, Operation, Revision};
 use state::ReceivedChange;
 
 use super::{Cursor, Page};
-use crate::error::OriginError;
+use crate::source::SourceError;
 
 /// Reads the page after a cursor. Its changes must follow the cursor without a gap.
 pub(super) async fn page(
     publisher: &Endpoint,
     cursor: &Cursor,
     epoch: Epoch,
-) -> Result<Page, OriginError> {
+) -> Result<Page, SourceError> {
     let FeedPage::<ReceivedChange> { items, more, .. } = publisher.page(cursor, epoch).await?;
     let mut reached = cursor.clone();
     let follows = |change: &ReceivedChange| {
@@ -43,7 +43,7 @@ pub(super) async fn record(
     collection: &CollectionName,
     epoch: Epoch,
     revision: Revision,
-) -> Result<ReceivedChange, OriginError> {
+) -> Result<ReceivedChange, SourceError> {
     let since = revision.saturating_sub(1);
     let FeedPage::<ReceivedChange> { items, .. } = publisher
         .collection_page(collection, since, epoch, 1)

@@ -13,7 +13,8 @@ use contract::{
 };
 use state::{Decision, InstallKind, Installed, ReceivedChange};
 
-use crate::{Events, intake::DeliveryStats};
+use super::DeliveryStats;
+use crate::Events;
 
 /// Dropped events that are remembered.
 const MAX_DROPS: usize = 32;

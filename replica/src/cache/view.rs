@@ -12,7 +12,7 @@ use std::{
 use contract::{CollectionName, status::ReplicaState};
 use state::Root;
 
-use crate::cache::{ChangeBuffer, ChangeBuffers, Gap};
+use super::{ChangeBuffer, ChangeBuffers, Gap};
 
 /// How long a revision may be missing without a consequence: events overtake each other.
 pub(crate) const GRACE: Duration = Duration::from_millis(200);
