@@ -34,7 +34,9 @@ pub struct RetryPolicy {
 /// The waits of one sequence of attempts.
 #[derive(Debug)]
 pub struct Waits {
+    /// Limits and spread of the waits.
     policy: RetryPolicy,
+    /// The waits that follow; it never ends.
     backoff: ExponentialBackoff,
 }
 
@@ -123,6 +125,7 @@ impl RetryPolicy {
                 Err(error) => error,
             };
             let wait = waits.after(&error);
+            // A wait that would end after the deadline is not begun.
             let is_late = self
                 .deadline
                 .is_some_and(|deadline| begun.elapsed() + wait > deadline);
@@ -133,6 +136,7 @@ impl RetryPolicy {
         }
     }
 
+    /// The waits of this policy from the first one.
     fn backoff(&self) -> ExponentialBackoff {
         ExponentialBuilder::new()
             .with_jitter()

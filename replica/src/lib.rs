@@ -76,12 +76,12 @@
 //! # }
 //! ```
 //!
-//! Reading order: [`Replica`] (the handle), [`Config`], [`Builder`], `cache` (owns all state: the writer, the
-//! [`View`] that readers see, the newest changes of each collection), `source` (what the publishers
-//! are asked for), `intake` (how events come in, what becomes of them, and what is counted), `sync`
-//! (the loop: check-in, catch-up, load), `persist` (the last known good configuration on disk),
-//! `typed` (values of the service's own types, and handlers), and with the feature `redis`
-//! `document` (a replica of one document).
+//! Reading order: [`Replica`] (the handle), [`Config`], [`Builder`], `cache` (owns all state: the
+//! writer, the [`View`] that readers see, the newest changes of each collection), `source` (what the
+//! publishers are asked for), `intake` (how events come in, what becomes of them, and what is
+//! counted), `sync` (the loop: check-in, catch-up, load), `persist` (the last known good
+//! configuration on disk), `typed` (values of the service's own types, and handlers), and with the
+//! feature `redis` `document` (a replica of one document).
 //!
 //! This crate returns futures and spawns no task: the service runs [`Replica::run`] under its own
 //! supervision. Without its feature `actix` it serves no HTTP and depends on no web framework.

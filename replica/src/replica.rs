@@ -39,16 +39,26 @@ pub struct Replica(Arc<Parts>);
 /// The parts of a replica.
 #[derive(Debug)]
 struct Parts {
+    /// As it was given; it never changes.
     config: Arc<Config>,
+    /// 32 hexadecimal digits, at random: tells two processes of the same name apart.
     boot_id: String,
+    /// Owns the documents.
     cache: Arc<Cache>,
+    /// Counts for the status.
     stats: Arc<Stats>,
+    /// Typed collections and handlers.
     typed: Arc<Typed>,
+    /// The one way of events into the cache.
     intake: Arc<Intake>,
+    /// Events of a live feed, if that is their source.
     feed: FeedIntake,
+    /// Events of Redis, if that is their source.
     #[cfg(feature = "redis")]
     redis: crate::intake::RedisIntake,
+    /// Keeps the cache in step with the publishers.
     sync: SyncLoop,
+    /// Saves the configuration on disk.
     persistence: Persistence,
 }
 
@@ -165,9 +175,11 @@ impl Replica {
     /// most 5 s.
     pub async fn run<T>(&self, stop: impl Future<Output = T>) -> T {
         let parts = &*self.0;
+        // Handlers are told before they are cancelled, so that a call can end in order.
         let stopping = watch::Sender::new(false);
         let mut handling = pin!(parts.typed.run_handlers(&stopping));
         let following = async {
+            // Before the loop starts, so that it knows what it holds.
             parts.persistence.restore().await;
             // Boxed, because the type would be too deep for the compiler of an embedding service.
             #[cfg(feature = "redis")]
@@ -189,17 +201,20 @@ impl Replica {
             handling.as_mut().await;
             std::future::pending::<Infallible>().await
         };
+        // The service is polled together with everything that keeps the replica in step.
         let output = tokio::select! {
             output = stop => output,
             never = following => match never {},
             never = handlers => match never {},
         };
+        // Handlers begin no further call, and finish those that are under way.
         stopping.send_replace(true);
         if timeout(HANDLERS_GRACE, handling).await.is_err() {
             tracing::warn!(
                 "handlers did not finish their calls within {HANDLERS_GRACE:?} after the stop, the calls are cancelled"
             );
         }
+        // After everything else ended, so that the image is the newest.
         parts.persistence.save_last().await;
         output
     }
@@ -253,6 +268,7 @@ impl Replica {
     }
 
     /// All typed collections at one moment, which stays as it is.
+    /// For a caller that needs values of several collections which belong together.
     pub fn pin(&self) -> Pin {
         Pin::new(Arc::clone(&self.0.typed))
     }
@@ -290,10 +306,12 @@ impl Replica {
     }
 
     /// The status: the body of `GET /v1/status` of a subscriber.
+    /// All of it is of one view, except counters, which may be a moment newer.
     pub fn status(&self) -> ReplicaStatus {
         let parts = &*self.0;
         let view = self.view();
         let now = Instant::now();
+        // All of one view: revisions, counts and states belong together.
         let collections = view
             .root()
             .collections()
@@ -361,9 +379,11 @@ impl Replica {
 /// Time since a publisher confirmed what is held: in this life of the process, or in the one that
 /// saved it on disk.
 fn confirmed_ms_ago(view: &View, now: Instant) -> Option<u64> {
+    // In this life of the process the monotonic clock tells, which nobody sets back.
     if let Some(ago) = view.confirmed(now) {
         return Some(ago.as_millis().try_into().unwrap_or(u64::MAX));
     }
+    // Only the wall clock outlives a process.
     let saved = view.saved_confirmed_ms?;
     let ago = Utc::now().timestamp_millis().saturating_sub(saved);
     // The wall clock may have been set back.

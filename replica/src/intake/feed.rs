@@ -22,8 +22,10 @@ const STABLE: Duration = Duration::from_secs(5);
 /// Why a feed ended.
 #[derive(Debug, thiserror::Error)]
 enum FeedError {
+    /// The feed could not be opened, or a message of it cannot be used.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// Nothing with revisions is held, so there is no position to start from.
     #[error("the publisher counts no revisions, so it has no live feed")]
     NoRevisions,
     /// The service stopped, or the connection was lost.
@@ -34,8 +36,11 @@ enum FeedError {
 /// Receives the events of a live feed.
 #[derive(Debug)]
 pub(crate) struct FeedIntake {
+    /// Decides what becomes of each change.
     pub(crate) intake: Arc<Intake>,
+    /// Tells when the first load is done: there is no position to start from before that.
     pub(crate) typed: Arc<Typed>,
+    /// Notes and logs whether the feed is connected.
     pub(crate) connection: IntakeConnection,
 }
 
@@ -55,6 +60,7 @@ impl FeedIntake {
                 Ok(()) => self.intake.signals.request_check_in(),
                 Err(error) => self.connection.disconnected(&error),
             }
+            // A feed that breaks at once, again and again, is asked for less and less often.
             if started.elapsed() > STABLE {
                 waits.reset();
             }
@@ -63,11 +69,15 @@ impl FeedIntake {
     }
 
     /// Receives events until the feed says that it cannot go on, or fails.
+    ///
+    /// # Errors
+    /// When the feed cannot be opened, or it ends without saying why.
     async fn receive(&self) -> Result<(), FeedError> {
         let view = self.intake.cache.view();
         let Some(epoch) = view.root().epoch() else {
             return Err(FeedError::NoRevisions);
         };
+        // From the watermarks: what is held beyond a gap comes again, and counts as a duplicate.
         let since: Cursor = view
             .root()
             .collections()
@@ -82,6 +92,7 @@ impl FeedIntake {
                     // A feed has no answer: what fails leaves a gap, which is closed.
                     drop(self.intake.receive_text("feed", &item, None).await);
                 }
+                // The feed cannot go on from its position: the check-in finds out why.
                 Some(FeedMessage::End { .. }) => return Ok(()),
                 None => return Err(FeedError::Ended),
             }

@@ -53,11 +53,15 @@ pub(crate) struct Loaded {
 /// The publishers of a replica.
 #[derive(Debug)]
 pub(crate) struct PublisherSource {
+    /// The publishers, tried in turn, the one that answered last first.
     client: PublisherClient,
 }
 
 impl PublisherSource {
     /// The publishers at these URLs. `sidecar_token` is sent to sidecars only.
+    ///
+    /// # Errors
+    /// When the system has no resources for an HTTP client.
     pub(crate) fn new(
         publishers: &[Url],
         sidecar_token: Option<HeaderValue>,
@@ -70,6 +74,9 @@ impl PublisherSource {
     /// behind what `root` had reached at the time of the request is refused: it comes from a
     /// publisher that reads an old copy, or from a store that was restored, and then the publisher
     /// knows of it by this very check-in.
+    ///
+    /// # Errors
+    /// When no publisher gave a usable answer, or its store is refused.
     pub(crate) async fn check_in(
         &self,
         root: &Root,
@@ -79,6 +86,7 @@ impl PublisherSource {
         self.client
             .try_each(|publisher| async move {
                 let answer = publisher.check_in(report, app_token).await?;
+                // Another publisher may be further: it is tried next.
                 admission::check_heads(publisher, root, &answer.heads)?;
                 Ok(answer)
             })
@@ -86,6 +94,9 @@ impl PublisherSource {
     }
 
     /// The next changes after a cursor.
+    ///
+    /// # Errors
+    /// When no publisher has a page that follows the cursor (410 where the log was trimmed).
     pub(crate) async fn page(&self, cursor: &Cursor, epoch: Epoch) -> Result<Page, SourceError> {
         self.client
             .try_each(|publisher| feed::page(publisher, cursor, epoch))
@@ -95,6 +106,9 @@ impl PublisherSource {
     /// All documents of the collections that `root` follows, proven complete, and the heads they
     /// belong to. Only the heads of a publisher are those of the store at that moment; another
     /// subscriber gives them by its check-in alone.
+    ///
+    /// # Errors
+    /// When no publisher gave a complete snapshot of the store and history of `root`.
     pub(crate) async fn snapshot(&self, root: &Root) -> Result<Loaded, SourceError> {
         self.client
             .try_each(|publisher| snapshot::load(publisher, root))
@@ -102,6 +116,9 @@ impl PublisherSource {
     }
 
     /// The live feed after these revisions.
+    ///
+    /// # Errors
+    /// When no publisher has a feed that continues from there.
     pub(crate) async fn live_feed(
         &self,
         since: &Cursor,
@@ -114,6 +131,9 @@ impl PublisherSource {
     }
 
     /// One record of the change log.
+    ///
+    /// # Errors
+    /// When no publisher has it in this history, with the value that its operation requires.
     pub(crate) async fn record(
         &self,
         collection: &CollectionName,
@@ -126,6 +146,9 @@ impl PublisherSource {
     }
 
     /// One document of an unversioned collection (requirement A17: `GetById`).
+    ///
+    /// # Errors
+    /// When no publisher has the document, or its body has neither form.
     pub(crate) async fn document(
         &self,
         collection: &CollectionName,
@@ -147,6 +170,9 @@ impl PublisherSource {
     /// The head of a versioned collection, then one document of it, or that there is none. An
     /// answer of another store or of an earlier history is refused, and so is one that is behind
     /// `seen`.
+    ///
+    /// # Errors
+    /// When no publisher gave both answers, or what they offer is refused.
     #[cfg(feature = "redis")]
     pub(crate) async fn held(
         &self,
@@ -159,6 +185,7 @@ impl PublisherSource {
                 let head = publisher.head(collection).await?;
                 let epoch = seen.map(|(epoch, _revision)| epoch);
                 admission::check_epoch(epoch, std::slice::from_ref(&head))?;
+                // In another history revisions cannot be compared.
                 if seen.is_some_and(|(epoch, seen)| epoch == head.epoch && head.revision < seen) {
                     return Err(publisher.unusable("it is behind what was seen here").into());
                 }
@@ -166,6 +193,7 @@ impl PublisherSource {
                     Err(error) if error.is_no_document() => return Ok((head, None)),
                     answer => answer?,
                 };
+                // The checksum is of the value, so the id is compared for itself.
                 if document.id != *id || document.config_data.crc() != document.crc {
                     return Err(publisher
                         .unusable("it is another document, or damaged")
@@ -180,6 +208,9 @@ impl PublisherSource {
     }
 
     /// All documents of an unversioned collection (requirement A17: `GetAll`).
+    ///
+    /// # Errors
+    /// When no publisher gave a list that can be read to its end.
     pub(crate) async fn documents(
         &self,
         collection: &CollectionName,

@@ -20,10 +20,15 @@ use crate::{
 /// Brings missing changes.
 #[derive(Debug)]
 pub(crate) struct CatchUp {
+    /// What is held, and where pages are applied.
     pub(crate) cache: Arc<Cache>,
+    /// Where pages are read.
     pub(crate) source: Arc<PublisherSource>,
+    /// Counts pages and changes.
     pub(crate) stats: Arc<Stats>,
+    /// Loads where the feed cannot help.
     pub(crate) loader: Arc<Loader>,
+    /// Finds out which history the publisher is in.
     pub(crate) check_ins: Arc<CheckIns>,
 }
 
@@ -35,9 +40,11 @@ impl CatchUp {
     pub(super) async fn catch_up(&self) -> Result<(), SyncError> {
         let view = self.cache.view();
         let Some(epoch) = view.root().epoch() else {
+            // Nothing is held that a feed could continue from.
             return self.loader.load().await;
         };
         let cursor = view.root().gaps();
+        // An event closed the gap meanwhile.
         if cursor.is_empty() {
             return Ok(());
         }
@@ -48,6 +55,9 @@ impl CatchUp {
     }
 
     /// What is done when the feed gave no page: a load where it can help.
+    ///
+    /// # Errors
+    /// The error itself where nothing else can help, or that of the load or check-in.
     async fn without_feed(&self, error: ClientError) -> Result<(), SyncError> {
         match &error {
             ClientError::Refused(refusal) if refusal.status == 410 => {
@@ -93,6 +103,9 @@ impl CatchUp {
     /// Reads page after page until nothing is missing, or the feed says that there is no more. The
     /// cursor is not the watermark: a change that waits for the rest of its set moves the cursor
     /// only.
+    ///
+    /// # Errors
+    /// When a page could not be read. The pages before it were applied.
     async fn read_feed(&self, epoch: Epoch, mut cursor: Cursor) -> Result<(), SourceError> {
         let started = Instant::now();
         let mut count = 0;
@@ -102,6 +115,7 @@ impl CatchUp {
                 cursor.insert(change.collection.clone(), change.revision);
             }
             let view = self.cache.view();
+            // A collection that lacks nothing any more is not asked for again.
             cursor.retain(|name, revision| {
                 let Some(held) = view.root().collection(name) else {
                     return false;
@@ -119,6 +133,7 @@ impl CatchUp {
                 }
             };
             let (next, new) = tokio::join!(biased; next, async { self.apply_page(&page) });
+            // Before a failure of the next page is returned: this page was applied.
             count += new;
             match next? {
                 Some(next) => page = next,

@@ -66,12 +66,19 @@ enum Phase {
 /// Keeps a replica in step with its publishers.
 #[derive(Debug)]
 pub(crate) struct SyncLoop {
+    /// Instance and check-in interval.
     pub(crate) config: Arc<Config>,
+    /// What is held, and what is missing.
     pub(crate) cache: Arc<Cache>,
+    /// Where the last error is shown.
     pub(crate) stats: Arc<Stats>,
+    /// What wakes the loop.
     pub(crate) signals: Arc<SyncSignals>,
+    /// Checks in, and loads when the answer says so.
     pub(crate) check_ins: Arc<CheckIns>,
+    /// Brings missing changes.
     pub(crate) catch_up: CatchUp,
+    /// What was logged of the current failure.
     pub(crate) failures: Mutex<FailureLog>,
 }
 
@@ -86,6 +93,7 @@ impl SyncLoop {
             phase = match phase {
                 Phase::Restoring => {
                     self.restore().await;
+                    // A check-in is due at once, whatever the restore brought.
                     schedule = Schedule::new(Instant::now());
                     self.signals.skip_grace();
                     Phase::Waiting
@@ -108,11 +116,13 @@ impl SyncLoop {
         if self.cache.view().open {
             return;
         }
+        // A timeout is no failure: the loop goes on with what was not reached.
         if let Ok(Err(error)) = timeout(RESTORE_BUDGET, self.catch_up_once()).await {
             tracing::debug!(
                 "the configuration that was restored from disk could not catch up yet: {error}"
             );
         }
+        // In any case: old values are better than none.
         self.cache.open();
         let instance = &self.config.instance;
         let state = self.cache.view().state(Instant::now()).as_str();
@@ -122,6 +132,7 @@ impl SyncLoop {
         );
     }
 
+    /// One check-in, and a catch-up when it showed that something is missing.
     async fn catch_up_once(&self) -> Result<(), SyncError> {
         self.check_ins.check_in().await?;
         if self.cache.view().gaps.is_empty() {
@@ -132,6 +143,8 @@ impl SyncLoop {
     }
 
     /// Waits in an idle phase until the next phase begins.
+    ///
+    /// It returns at every signal, also when the phase stays the same; the caller waits again then.
     async fn wait(
         &self,
         schedule: &mut Schedule,
@@ -144,6 +157,7 @@ impl SyncLoop {
             .view()
             .oldest_gap_except(&schedule.unavailable)
             .map(|since| (since + GRACE).max(schedule.not_before));
+        // From now on events need not signal gaps: the loop looks at all of them then.
         if catch_up_at.is_some() {
             self.signals.wait_for_grace();
         }
@@ -153,6 +167,7 @@ impl SyncLoop {
         tokio::select! {
             // In this order: one check-in answers all signals until now.
             biased;
+            // The gap is read from the view again, so the signal itself needs nothing.
             () = self.signals.gap() => {}
             () = self.signals.check_in() => {
                 schedule.check_in_by(schedule.not_before);
@@ -193,6 +208,7 @@ impl SyncLoop {
         }
     }
 
+    /// The phase `CheckingIn`: one check-in. Returns the next phase.
     async fn check_in(
         &self,
         schedule: &mut Schedule,
@@ -207,6 +223,7 @@ impl SyncLoop {
         schedule.check_in_done(Instant::now(), self.config.check_in);
         match result {
             Ok(checked_in) => {
+                // Each answer says it again: a publisher may be restarted with another setting.
                 schedule.report_after = checked_in.report_after;
                 // A watermark that moved after the report was made, by events or by the load that
                 // followed, is reported early.
@@ -222,10 +239,12 @@ impl SyncLoop {
         }
     }
 
+    /// The phase `CatchingUp`: one catch-up. Returns the next phase.
     async fn catch_up(&self, schedule: &mut Schedule) -> Phase {
         let before = self.cache.view();
         let result = self.catch_up.catch_up().await;
         let after = self.cache.view();
+        // The publisher said that there is no more: asking again would bring the same.
         if result.is_ok() && before.root().gaps() == after.root().gaps() {
             schedule.unavailable.clone_from(&after.gaps);
         }
@@ -242,6 +261,7 @@ impl SyncLoop {
             self.stats.set_last_error(None);
             return self.idle_phase(schedule);
         };
+        // The next request is a check-in, whatever failed: its answer says what is needed.
         schedule.back_off(Instant::now() + wait_after(&error));
         let error = error.to_string();
         match failures.failed(&error, Instant::now()) {
