@@ -32,10 +32,12 @@ impl Endpoint {
     ) -> Result<Vec<u8>, ClientError> {
         let mut body = Vec::new();
         loop {
+            // Piece by piece, because the length that a head announces proves nothing.
             let piece = response.chunk().await;
             let Some(piece) = piece.map_err(|cause| self.broken_off(cause))? else {
                 return Ok(body);
             };
+            // Before the piece is kept: the limit is a limit of memory.
             if body.len() + piece.len() > limit {
                 return Err(self.unusable(format_args!("it is longer than {limit} bytes")));
             }

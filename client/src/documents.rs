@@ -176,12 +176,14 @@ impl Endpoint {
         self.write(request, condition).await
     }
 
+    /// Sends a write under a condition.
     async fn write(
         &self,
         request: RequestBuilder,
         condition: Condition,
     ) -> Result<Written, ClientError> {
         let request = match condition {
+            // The service requires that a document exists unless the request says otherwise.
             Condition::Present => request,
             Condition::Absent => request.header(IF_NONE_MATCH, "*"),
             Condition::At(revision) => request.header(IF_MATCH, format!("\"{revision}\"")),
@@ -194,7 +196,9 @@ impl Endpoint {
 /// per document, and an end line that counts them.
 #[derive(Debug)]
 pub struct ListReader {
+    /// The lines that were not read yet.
     lines: Lines,
+    /// Documents so far; the end line must say the same number.
     received: u64,
 }
 
@@ -205,6 +209,7 @@ impl ListReader {
     /// When the answer breaks off, or is cut off, or its count disagrees.
     pub async fn next_document(&mut self) -> Result<Option<BytesMut>, ClientError> {
         while let Some(line) = self.lines.next_line().await? {
+            // Absent for an unversioned collection, so it is not required.
             if line.starts_with(br#"{"head""#) {
                 continue;
             }
@@ -224,6 +229,7 @@ impl ListReader {
             self.received += 1;
             return Ok(Some(line));
         }
+        // A body that ends early looks like a shorter list; only the end line tells.
         let reason = format!(
             "the list is cut off after {} documents: it has no end line",
             self.received

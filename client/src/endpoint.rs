@@ -35,20 +35,30 @@ pub struct Endpoint {
     name: String,
     /// Whether a sidecar answers there and passes requests on.
     invoked: bool,
+    /// One client per kind of answer.
     clients: Clients,
+    /// Limits of every request.
     timeouts: Timeouts,
+    /// Sent only where a sidecar answers.
     sidecar_token: Option<HeaderValue>,
 }
 
 /// Connections. Answers of each kind may be silent for another time.
 #[derive(Debug, Clone)]
 pub(crate) struct Clients {
+    /// For everything else.
     ordinary: Client,
+    /// For answers that may need the whole store to be read first.
     maintenance: Client,
+    /// For live feeds, which are silent between two changes.
     streams: Client,
 }
 
 impl Clients {
+    /// New connections with these limits.
+    ///
+    /// # Errors
+    /// When the system has no resources for an HTTP client.
     pub(crate) fn new(timeouts: &Timeouts) -> Result<Self, reqwest::Error> {
         let client = |idle| {
             Client::builder()
@@ -80,6 +90,7 @@ impl Endpoint {
         ))
     }
 
+    /// The API at a base URL, over connections that other endpoints may share.
     pub(crate) fn with_clients(
         base: &Url,
         timeouts: Timeouts,
@@ -156,6 +167,7 @@ impl Endpoint {
         self.get("/readyz").await.map(drop)
     }
 
+    /// A request of the API; `path` begins with a slash. Nothing is sent yet.
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.clients
             .ordinary
@@ -195,6 +207,7 @@ impl Endpoint {
         self.success(request, self.timeouts.maintenance).await
     }
 
+    /// Sends a request, and gives the answer if it is a success. Its head arrives within `limit`.
     async fn success(
         &self,
         request: RequestBuilder,
@@ -208,11 +221,13 @@ impl Endpoint {
         }
     }
 
+    /// Sends a request, and gives the answer whatever its status. Its head arrives within `limit`.
     async fn answer(
         &self,
         mut request: RequestBuilder,
         limit: Duration,
     ) -> Result<Response, ClientError> {
+        // The header belongs to the sidecar. Another service must never see its token.
         if self.invoked
             && let Some(token) = &self.sidecar_token
         {
@@ -225,6 +240,7 @@ impl Endpoint {
                 // The URL may contain credentials.
                 cause: cause.without_url(),
             }),
+            // The publisher may still do it: a write must not be taken as not done.
             Err(_elapsed) => Err(ClientError::NoAnswer {
                 publisher: self.name.clone(),
                 after: limit,
@@ -232,8 +248,10 @@ impl Endpoint {
         }
     }
 
+    /// The error of an answer that is not a success. It reads the body for the problem in it.
     async fn refused(&self, response: Response) -> ClientError {
         let status = response.status().as_u16();
+        // The other form of the header is a date, which this API never sends.
         let seconds = response
             .headers()
             .get(RETRY_AFTER)
@@ -241,6 +259,7 @@ impl Endpoint {
         // A body that cannot be read says nothing, and the status is known already.
         let body = self.body(response, MAX_ANSWER).await.unwrap_or_default();
         let problem: Option<Problem> = serde_json::from_slice(&body).ok();
+        // A problem has a text of its own; any other body may be the page of a proxy.
         let excerpt = match &problem {
             Some(_) => String::new(),
             None => String::from_utf8_lossy(&body)
@@ -266,6 +285,7 @@ impl Endpoint {
         }
     }
 
+    /// The error of a body that stopped before its end. It shows no URL.
     pub(crate) fn broken_off(&self, cause: reqwest::Error) -> ClientError {
         ClientError::BrokenOff {
             publisher: self.name.clone(),

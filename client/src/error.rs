@@ -132,6 +132,24 @@ impl ClientError {
         matches!(self, Self::Refused(_) | Self::Unusable { .. })
     }
 
+    /// Whether the service has no heads, snapshots and feeds for what was asked, because its
+    /// documents have no revisions. A 404 in another form than a problem comes from a publisher
+    /// that follows the source document only.
+    pub fn is_unversioned(&self) -> bool {
+        self.refusal().is_some_and(|refusal| {
+            refusal.status == 404
+                && refusal
+                    .problem
+                    .as_ref()
+                    .is_none_or(|problem| problem.kind == ProblemKind::Unversioned)
+        })
+    }
+
+    /// Whether the service has the collection, and no such document in it.
+    pub fn is_no_document(&self) -> bool {
+        self.status() == Some(404) && self.kind() == Some(ProblemKind::NoData)
+    }
+
     /// Whether the service does not have this part of the API: an older one, or a service of
     /// another kind. It has not the path, or not the method on the path.
     pub fn is_missing_route(&self) -> bool {
@@ -171,6 +189,18 @@ mod tests {
         assert!(of(404, ProblemKind::NoSuchRoute).is_missing_route());
         assert!(of(405, ProblemKind::MethodNotAllowed).is_missing_route());
         assert!(!of(404, ProblemKind::UnknownCollection).is_missing_route());
+    }
+
+    #[test]
+    fn a_missing_document_differs_from_a_missing_history() {
+        let unversioned = refused(404, Some(Problem::new(ProblemKind::Unversioned, "")));
+        assert!(unversioned.is_unversioned() && !unversioned.is_no_document());
+        let foreign = refused(404, None);
+        assert!(foreign.is_unversioned() && !foreign.is_no_document());
+        let absent = refused(404, Some(Problem::new(ProblemKind::NoData, "")));
+        assert!(absent.is_no_document() && !absent.is_unversioned());
+        let unavailable = refused(503, None);
+        assert!(!unavailable.is_unversioned() && !unavailable.is_no_document());
     }
 
     #[test]

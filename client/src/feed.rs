@@ -40,6 +40,7 @@ impl Endpoint {
 
 /// Path of the feed of several collections.
 pub(crate) fn page_path(since: &Since, epoch: Epoch) -> String {
+    // Names and numbers have no character that a URL escapes.
     let pairs: Vec<String> = since
         .iter()
         .map(|(name, revision)| format!("{name}:{revision}"))

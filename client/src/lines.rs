@@ -15,15 +15,20 @@ pub const MAX_LINE: usize = 5 * 1024 * 1024;
 /// end of the content, the caller knows.
 #[derive(Debug)]
 pub struct Lines {
+    /// Named by errors.
     endpoint: Endpoint,
+    /// Where the next bytes come from.
     response: Response,
+    /// Bytes that were received and not given yet.
     buffer: BytesMut,
     /// Bytes of the buffer that contain no line feed.
     searched: usize,
+    /// Whether the body is over.
     ended: bool,
 }
 
 impl Lines {
+    /// The lines of an answer whose body was not read yet.
     pub(crate) fn new(endpoint: &Endpoint, response: Response) -> Self {
         Self {
             endpoint: endpoint.clone(),
@@ -42,7 +47,9 @@ impl Lines {
         loop {
             if let Some(offset) = memchr::memchr(b'\n', &self.buffer[self.searched..]) {
                 let mut line = self.buffer.split_to(self.searched + offset + 1);
+                // Without the line feed, which the split includes.
                 line.truncate(line.len() - 1);
+                // A proxy or another publisher may end lines in the other way.
                 if line.ends_with(b"\r") {
                     line.truncate(line.len() - 1);
                 }
@@ -50,6 +57,7 @@ impl Lines {
                 return Ok(Some(line));
             }
             self.searched = self.buffer.len();
+            // Without a limit a body without line feeds would fill the memory.
             if self.searched > MAX_LINE {
                 return Err(self
                     .endpoint

@@ -48,7 +48,9 @@ pub enum FeedMessage {
 
 /// An open live feed.
 pub struct LiveFeed {
+    /// Named by errors.
     endpoint: Endpoint,
+    /// The server-sent events of the body.
     events: BoxStream<'static, Result<Sse, sse_stream::Error>>,
 }
 
@@ -81,6 +83,7 @@ impl Endpoint {
     pub async fn open_live_feed(&self, start: FeedStart<'_>) -> Result<Response, ClientError> {
         let request = match start {
             FeedStart::After(since, epoch) => self.stream_request(&page_path(since, epoch)),
+            // The header that a browser sends by itself when it connects again.
             FeedStart::Position(position) => self
                 .stream_request("/v1/changes")
                 .header("Last-Event-ID", position),

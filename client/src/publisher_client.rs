@@ -13,7 +13,9 @@ use crate::{ClientError, Endpoint, Timeouts, endpoint::Clients};
 /// first.
 #[derive(Debug)]
 pub struct PublisherClient {
+    /// In the order in which they were given.
     endpoints: Vec<Endpoint>,
+    /// The index of the endpoint that answered last.
     preferred: AtomicUsize,
 }
 
@@ -73,6 +75,7 @@ impl PublisherClient {
         E: AttemptError,
         F: Future<Output = Result<T, E>>,
     {
+        // Once around, beginning with the endpoint that answered last.
         let preferred = self.preferred.load(Ordering::Relaxed);
         let mut failure: Option<E> = None;
         let from_preferred = self.endpoints.iter().enumerate().cycle().skip(preferred);
@@ -88,6 +91,7 @@ impl PublisherClient {
                         failure = Some(error);
                     }
                 }
+                // There is an answer already, and the first one is reported.
                 Err(_later) => {}
             }
         }

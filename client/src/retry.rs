@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use crate::ClientError;
 
 /// How attempts follow each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RetryPolicy {
     /// Shortest first wait. The random part adds up to as much again.
     pub first_wait: Duration,
@@ -24,6 +24,9 @@ pub struct RetryPolicy {
     pub longest_wait: Duration,
     /// Longest wait that a service can ask for.
     pub longest_retry_after: Duration,
+    /// How much longer than the service asked for a client waits at most, as a share of that time.
+    /// Clients that were refused together with the same `Retry-After` come back apart.
+    pub retry_after_spread: f64,
     /// Time after the first attempt at which no other attempt begins; `None` = no end.
     pub deadline: Option<Duration>,
 }
@@ -31,7 +34,9 @@ pub struct RetryPolicy {
 /// The waits of one sequence of attempts.
 #[derive(Debug)]
 pub struct Waits {
+    /// Limits and spread of the waits.
     policy: RetryPolicy,
+    /// The waits that follow; it never ends.
     backoff: ExponentialBackoff,
 }
 
@@ -41,6 +46,7 @@ impl RetryPolicy {
         first_wait: Duration::from_millis(250),
         longest_wait: Duration::from_secs(1),
         longest_retry_after: Duration::from_secs(2),
+        retry_after_spread: 0.0,
         deadline: Some(Duration::from_secs(5)),
     };
 
@@ -49,6 +55,7 @@ impl RetryPolicy {
         first_wait: Duration::from_millis(20),
         longest_wait: Duration::from_millis(50),
         longest_retry_after: Duration::from_secs(1),
+        retry_after_spread: 0.0,
         deadline: Some(Duration::from_secs(30)),
     };
 
@@ -57,6 +64,7 @@ impl RetryPolicy {
         first_wait: Duration::from_millis(200),
         longest_wait: Duration::from_secs(5),
         longest_retry_after: Duration::from_secs(5),
+        retry_after_spread: 0.0,
         deadline: None,
     };
 
@@ -65,6 +73,26 @@ impl RetryPolicy {
         first_wait: Duration::from_millis(100),
         longest_wait: Duration::from_secs(1),
         longest_retry_after: Duration::from_secs(2),
+        retry_after_spread: 0.0,
+        deadline: None,
+    };
+
+    /// For the requests that keep a replica in step. Every wait is between 0.5 s and 1 s: the
+    /// replica has other publishers, and its readers see values that grow old.
+    pub const REPLICA_SYNC: Self = Self {
+        first_wait: Duration::from_millis(500),
+        longest_wait: Duration::from_millis(500),
+        longest_retry_after: Duration::from_secs(2),
+        retry_after_spread: 0.5,
+        deadline: None,
+    };
+
+    /// For a handler of a replica that failed: it is notified again, however long that takes.
+    pub const REPLICA_HANDLER: Self = Self {
+        first_wait: Duration::from_millis(100),
+        longest_wait: Duration::from_secs(30),
+        longest_retry_after: Duration::ZERO,
+        retry_after_spread: 0.0,
         deadline: None,
     };
 
@@ -97,6 +125,7 @@ impl RetryPolicy {
                 Err(error) => error,
             };
             let wait = waits.after(&error);
+            // A wait that would end after the deadline is not begun.
             let is_late = self
                 .deadline
                 .is_some_and(|deadline| begun.elapsed() + wait > deadline);
@@ -107,6 +136,7 @@ impl RetryPolicy {
         }
     }
 
+    /// The waits of this policy from the first one.
     fn backoff(&self) -> ExponentialBackoff {
         ExponentialBuilder::new()
             .with_jitter()
@@ -118,16 +148,21 @@ impl RetryPolicy {
 }
 
 impl Waits {
-    /// The next wait.
+    /// The next wait, with its random part.
     pub fn next_wait(&mut self) -> Duration {
         self.backoff.next().unwrap_or(self.policy.longest_wait)
     }
 
     /// The next wait after an error: at least what the service asked for.
     pub fn after(&mut self, error: &ClientError) -> Duration {
-        let asked = error.retry_after().unwrap_or_default();
-        self.next_wait()
-            .max(asked.min(self.policy.longest_retry_after))
+        let requested = error
+            .retry_after()
+            .unwrap_or_default()
+            .min(self.policy.longest_retry_after);
+        let spread = self.policy.retry_after_spread;
+        // A wait that was requested is only made longer, never shorter.
+        let requested = requested.mul_f64(1.0 + spread * rand::random::<f64>());
+        self.next_wait().max(requested)
     }
 
     /// Begins again with short waits: an attempt went well for a while.
@@ -190,6 +225,21 @@ mod tests {
         assert!(waits.after(&refused(503, Some(second))) >= second);
         let longest = waits.after(&refused(503, Some(second * 3600)));
         assert!(longest <= policy.longest_retry_after.max(policy.longest_wait * 2));
+    }
+
+    #[test]
+    fn a_replica_waits_between_half_a_second_and_one() {
+        let mut waits = RetryPolicy::REPLICA_SYNC.waits();
+        let range = Duration::from_millis(500)..=Duration::from_secs(1);
+        for _attempt in 0..1_000 {
+            let wait = waits.next_wait();
+            assert!(range.contains(&wait), "{wait:?}");
+        }
+        let requested = Duration::from_secs(2)..=Duration::from_secs(3);
+        for _attempt in 0..1_000 {
+            let wait = waits.after(&refused(503, Some(Duration::from_secs(60))));
+            assert!(requested.contains(&wait), "{wait:?}");
+        }
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ pub struct SchemaEntry {
     pub sample: bool,
 }
 
+/// The body of the list.
 #[derive(Deserialize)]
 struct SchemaList {
     schemas: Vec<SchemaEntry>,
@@ -45,6 +46,10 @@ impl Endpoint {
         self.text(&format!("/v1/schemas/{collection}/sample")).await
     }
 
+    /// A body as text.
+    ///
+    /// # Errors
+    /// When there is no answer, or it is not UTF-8.
     async fn text(&self, path: &str) -> Result<String, ClientError> {
         let body = self.body(self.get(path).await?, MAX_ANSWER).await?;
         String::from_utf8(body).map_err(|error| self.unusable(error))

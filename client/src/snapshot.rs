@@ -22,7 +22,9 @@ pub struct SnapshotLines {
     /// Whether a subscriber says that its snapshot is of one moment; absent at a publisher, whose
     /// snapshots always are.
     pub settled: Option<bool>,
+    /// The first line as it came.
     first: BytesMut,
+    /// The lines that were not read yet.
     lines: Lines,
 }
 
@@ -39,6 +41,7 @@ impl Endpoint {
             .into_iter()
             .map(CollectionName::as_str)
             .collect();
+        // Without the parameter a service gives all its collections.
         let path = if names.is_empty() {
             "/v1/snapshot".to_owned()
         } else {
@@ -48,6 +51,7 @@ impl Endpoint {
             .request(Method::GET, &path)
             .header(ACCEPT, format!("{NDJSON}, */*"));
         let response = self.send_read(request).await?;
+        // Before the body is read: the head is gone then.
         let settled = response.headers().get(SETTLED).map(|value| value == "true");
         let mut lines = Lines::new(self, response);
         let first = lines.next_line().await?;
@@ -95,6 +99,7 @@ pub struct SnapshotReader {
     proof: Option<SnapshotProof>,
     first: BytesMut,
     lines: Lines,
+    /// Present after the end line.
     complete: Option<CompleteSnapshot>,
 }
 
@@ -158,6 +163,7 @@ impl SnapshotReader {
             }
             SnapshotLine::End(end) => end,
         };
+        // More after the end would be neither counted nor proven.
         if self.lines.next_line().await?.is_some() {
             let endpoint = self.lines.endpoint();
             return Err(endpoint.unusable("a line follows the end line"));

@@ -69,9 +69,13 @@ pub enum BuildError {
 /// Builds a replica.
 #[derive(Debug)]
 pub struct Builder {
+    /// The configuration of the replica.
     config: Config,
+    /// One per collection and type, in the order in which they were named.
     decoders: Vec<TypedDecoder>,
+    /// In the order of registration.
     handlers: Vec<Handler>,
+    /// See [`Builder::patience`].
     patience: Duration,
 }
 
@@ -125,9 +129,11 @@ impl Builder {
         F: Fn(Update<T>) -> R + Send + Sync + 'static,
         R: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
+        // Before anything else: the other messages show the name.
         if name.len() > MAX_NAME {
             return Err(BuildError::LongName(name.to_owned()));
         }
+        // The name tells handlers apart in status, metrics and logs.
         if self.handlers.iter().any(|handler| handler.name == name) {
             return Err(BuildError::Duplicate(name.to_owned()));
         }
@@ -177,6 +183,7 @@ impl Builder {
         let known = self.decoders.iter().position(|decoder| {
             decoder.collection == collection && decoder.type_id == TypeId::of::<T>()
         });
+        // Handlers and readers of the same type share a decoder, so a value is decoded once.
         known.unwrap_or_else(|| {
             self.decoders.push(TypedDecoder::of::<T>(collection));
             self.decoders.len() - 1

@@ -90,6 +90,10 @@ impl Config {
     }
 }
 
+/// The URL of a publisher: HTTP or HTTPS, with a host.
+///
+/// # Errors
+/// When the text is no such URL.
 fn publisher_url(text: &str) -> Result<Url, BuildError> {
     Url::parse(text)
         .ok()

@@ -12,6 +12,7 @@ use std::{
 };
 
 use broker::{BrokerEvent, ReceivedEvent, Subscription, listen};
+use client::RetryPolicy;
 use contract::{
     CollectionName, Document, DocumentId, Epoch, EventData, Operation, Revision,
     status::ReplicaState,
@@ -23,16 +24,14 @@ use tokio::{
 };
 
 use crate::{
-    OriginError, Url,
+    SourceError, Url,
     failure_log::{FailureLevel, FailureLog},
     intake::redis::with_channel,
-    origin::Origin,
+    source::PublisherSource,
 };
 
 /// Time to read the document.
 const READ_BUDGET: Duration = Duration::from_secs(2);
-/// Wait after a reading that failed, in seconds.
-const BACKOFF: std::ops::Range<f64> = 0.5..1.0;
 /// How much of the interval passes between two readings.
 const READ_SHARE: std::ops::Range<f64> = 0.75..1.0;
 /// A document that no publisher confirmed for this many intervals is stale.
@@ -77,11 +76,17 @@ enum Decision {
 }
 
 /// A live copy of one document.
+///
+/// It is not registered with the publisher: it makes no check-ins and has no status of its own.
 #[derive(Debug)]
 pub struct DocumentReplica {
+    /// Which document, and where it comes from.
     config: DocumentConfig,
-    origin: Origin,
+    /// The publishers.
+    source: PublisherSource,
+    /// The document at this moment.
     view: watch::Sender<DocumentView>,
+    /// What was logged of the current failure.
     failures: Mutex<FailureLog>,
 }
 
@@ -91,10 +96,10 @@ impl DocumentReplica {
     /// # Errors
     /// When the HTTP client cannot be built.
     pub fn new(config: DocumentConfig) -> Result<Self, reqwest::Error> {
-        let origin = Origin::new(&config.publishers, None)?;
+        let source = PublisherSource::new(&config.publishers, None)?;
         Ok(Self {
             config,
-            origin,
+            source,
             view: watch::Sender::default(),
             failures: Mutex::new(FailureLog::new(Instant::now())),
         })
@@ -110,6 +115,7 @@ impl DocumentReplica {
         let stale_after = self.config.check_in.mul_f64(STALE_AFTER_INTERVALS);
         match self.view.borrow().confirmed {
             None => ReplicaState::Loading,
+            // Old, but the last good value all the same.
             Some(confirmed) if confirmed.elapsed() > stale_after => ReplicaState::Stale,
             Some(_recently) => ReplicaState::Current,
         }
@@ -123,6 +129,7 @@ impl DocumentReplica {
         }
     }
 
+    /// Follows events and reads, and never ends.
     async fn follow(&self) {
         let DocumentConfig {
             collection,
@@ -134,9 +141,11 @@ impl DocumentReplica {
         let subscription = Subscription::Document(collection.clone(), id.clone());
         let mut events = pin!(listen(redis.clone(), subscription, broker::Cursors::new()));
         let mut read_at = Instant::now();
+        // An event that asks for a read never shortens the wait after a failure.
         let mut not_before = read_at;
         loop {
             tokio::select! {
+                // Not before the wait after a failure is over.
                 event = events.next() => if self.must_read(event) {
                     read_at = not_before;
                 },
@@ -144,10 +153,11 @@ impl DocumentReplica {
                     let read = self.read().await;
                     self.note(read.as_ref().err().map(ToString::to_string));
                     not_before = Instant::now();
+                    // Replicas that started together drift apart.
                     if read.is_ok() {
                         read_at = not_before + check_in.mul_f64(rand::random_range(READ_SHARE));
                     } else {
-                        not_before += Duration::from_secs_f64(rand::random_range(BACKOFF));
+                        not_before += RetryPolicy::REPLICA_SYNC.waits().next_wait();
                         read_at = not_before;
                     }
                 }
@@ -179,10 +189,12 @@ impl DocumentReplica {
             Some(BrokerEvent::Connected(_) | BrokerEvent::Received(ReceivedEvent::Lost { .. })) => {
                 true
             }
+            // The channel cannot be read; the interval brings the document.
             Some(BrokerEvent::Received(ReceivedEvent::Refused { error, .. })) => {
                 self.note(Some(error));
                 false
             }
+            // The read at the next connection finds what was missed.
             Some(BrokerEvent::Disconnected(error)) => {
                 self.note(Some(format!("no events come until Redis answers: {error}")));
                 false
@@ -192,6 +204,7 @@ impl DocumentReplica {
     }
 
     /// The event, if it is of this document.
+    /// Its channel gives what the data leaves out.
     fn event(&self, channel: Option<DocumentId>, body: &[u8]) -> Option<EventData> {
         let DocumentConfig { collection, id, .. } = &self.config;
         let data = with_channel(body, collection, channel.as_ref()).ok()?;
@@ -201,19 +214,24 @@ impl DocumentReplica {
 
     /// Reads the document. A blank or foreign store, an older history and an old copy are refused:
     /// what is held stays.
-    async fn read(&self) -> Result<(), OriginError> {
+    ///
+    /// # Errors
+    /// When no publisher gave the document within [`READ_BUDGET`], or what it offers is refused.
+    async fn read(&self) -> Result<(), SourceError> {
         let DocumentConfig { collection, id, .. } = &self.config;
         let requested_at = Instant::now();
         let seen = self.view.borrow().seen;
-        let (head, document) = timeout(READ_BUDGET, self.origin.held(collection, id, seen))
+        let (head, document) = timeout(READ_BUDGET, self.source.held(collection, id, seen))
             .await
-            .unwrap_or(Err(OriginError::TooLate(READ_BUDGET)))?;
+            .unwrap_or(Err(SourceError::TooLate(READ_BUDGET)))?;
+        // The head may be lower where the document was written after the head was read.
         let revision = document
             .as_ref()
             .map_or(0, Document::revision)
             .max(head.revision);
         let document = document.map(Arc::new);
         self.view.send_if_modified(|view| {
+            // Readers are woken by another document only, and by the first answer.
             let changed = view.document != document || view.confirmed.is_none();
             *view = DocumentView {
                 document,
@@ -250,18 +268,22 @@ impl DocumentReplica {
 }
 
 /// What becomes of an event of the document.
+/// It depends on the view alone, and changes nothing.
 fn decide(view: &DocumentView, event: EventData) -> Decision {
     let (Some((epoch, seen)), Some(revision), Some(event_epoch)) =
         (view.seen, event.revision, event.epoch)
     else {
         return Decision::Read;
     };
+    // Another store, or an earlier history: a late event of a publisher that was restored.
     if event_epoch.lineage != epoch.lineage || event_epoch.counter < epoch.counter {
         return Decision::Ignore;
     }
+    // A newer history: only the document itself tells what is in it.
     if event_epoch != epoch {
         return Decision::Read;
     }
+    // Late, or delivered twice.
     if revision <= seen {
         return Decision::Ignore;
     }

@@ -23,19 +23,25 @@ pub(crate) enum FailureLevel {
 /// What was logged of one kind of failure.
 #[derive(Debug)]
 pub(crate) struct FailureLog {
+    /// When the process started.
     started: Instant,
+    /// Whether any attempt has succeeded: the start is over then.
     succeeded: bool,
+    /// The failure that lasts; `None` after a success.
     last: Option<Logged>,
 }
 
 /// The last failure, while it lasts.
 #[derive(Debug)]
 struct Logged {
+    /// Its text: another text is another failure.
     error: String,
+    /// Whether it was logged as a warning.
     warned: bool,
 }
 
 impl FailureLog {
+    /// The log of a process that started at `started`.
     pub(crate) fn new(started: Instant) -> Self {
         Self {
             started,
@@ -50,8 +56,10 @@ impl FailureLog {
             !self.succeeded && now.saturating_duration_since(self.started) < START_PERIOD;
         let known = self.last.as_ref().filter(|last| last.error == error);
         let level = match known {
+            // Known, and either warned of or not old enough to warn of.
             Some(last) if last.warned || starting => FailureLevel::Debug,
             None if starting => FailureLevel::Info,
+            // New after the start, or old enough to outlast it.
             Some(_) | None => FailureLevel::Warn,
         };
         let warned = level == FailureLevel::Warn || known.is_some_and(|last| last.warned);

@@ -76,12 +76,12 @@
 //! # }
 //! ```
 //!
-//! Reading order: [`Replica`] (the handle), [`Config`], [`Builder`], [`view`] (what readers see, and
-//! how far it may be trusted), `cache` (owns all state: the writer, the view, the newest changes of
-//! each collection), `intake` (how events come in, and what becomes of them), `sync` (the loop:
-//! check-in, catch-up, load), `persist` (the last known good configuration on disk), `typed`
-//! (values of the service's own types, and handlers), `stats` (what is counted for the status), and
-//! with the feature `redis` `document` (a replica of one document).
+//! Reading order: [`Replica`] (the handle), [`Config`], [`Builder`], `cache` (owns all state: the
+//! writer, the [`View`] that readers see, the newest changes of each collection), `source` (what the
+//! publishers are asked for), `intake` (how events come in, what becomes of them, and what is
+//! counted), `sync` (the loop: check-in, catch-up, load), `persist` (the last known good
+//! configuration on disk), `typed` (values of the service's own types, and handlers), and with the
+//! feature `redis` `document` (a replica of one document).
 //!
 //! This crate returns futures and spawns no task: the service runs [`Replica::run`] under its own
 //! supervision. Without its feature `actix` it serves no HTTP and depends on no web framework.
@@ -91,33 +91,28 @@ mod cache;
 mod config;
 #[cfg(feature = "redis")]
 pub mod document;
-mod error;
 mod failure_log;
 mod intake;
-mod list;
-mod origin;
 mod persist;
 mod replica;
-mod stats;
+mod source;
 mod sync;
 mod typed;
-pub mod view;
 
 #[cfg(feature = "redis")]
 pub use broker;
 pub use builder::{BuildError, Builder};
-pub use cache::ChangeBuffer;
+pub use cache::{ChangeBuffer, View};
 pub use config::{Config, Events};
 pub use contract::{DocumentId, Operation, status::ReplicaState};
-pub use error::OriginError;
 pub use intake::EventOutcome;
 #[cfg(feature = "actix")]
 pub use intake::dapr as actix;
 pub use replica::Replica;
 pub use reqwest::{Url, header::HeaderValue};
+pub use source::SourceError;
 pub use state::{CollectionState as RawCollection, Root};
 pub use typed::{Collection, DocumentChange, HandlerError, Pin, Snapshot, Update};
-pub use view::View;
 
 #[cfg(test)]
 mod tests;

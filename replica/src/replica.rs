@@ -22,10 +22,9 @@ use crate::{
     BuildError, Collection, Config, EventOutcome, Pin, View,
     cache::Cache,
     failure_log::FailureLog,
-    intake::{FeedIntake, Intake, IntakeConnection, UnversionedIntake},
-    origin::Origin,
+    intake::{FeedIntake, Intake, IntakeConnection, Stats, StatsSnapshot, UnversionedIntake},
     persist::{ImageFile, Persistence, StreamCursors},
-    stats::{Stats, StatsSnapshot},
+    source::PublisherSource,
     sync::{CatchUp, CheckIns, IntakeMonitor, Loader, SyncLoop, SyncSignals},
     typed::Typed,
 };
@@ -40,16 +39,26 @@ pub struct Replica(Arc<Parts>);
 /// The parts of a replica.
 #[derive(Debug)]
 struct Parts {
+    /// As it was given; it never changes.
     config: Arc<Config>,
+    /// 32 hexadecimal digits, at random: tells two processes of the same name apart.
     boot_id: String,
+    /// Owns the documents.
     cache: Arc<Cache>,
+    /// Counts for the status.
     stats: Arc<Stats>,
+    /// Typed collections and handlers.
     typed: Arc<Typed>,
+    /// The one way of events into the cache.
     intake: Arc<Intake>,
+    /// Events of a live feed, if that is their source.
     feed: FeedIntake,
+    /// Events of Redis, if that is their source.
     #[cfg(feature = "redis")]
     redis: crate::intake::RedisIntake,
+    /// Keeps the cache in step with the publishers.
     sync: SyncLoop,
+    /// Saves the configuration on disk.
     persistence: Persistence,
 }
 
@@ -65,7 +74,7 @@ impl Replica {
 
     /// A replica with typed collections and handlers.
     pub(crate) fn with_types(config: Config, typed: Typed) -> Result<Self, reqwest::Error> {
-        let origin = Arc::new(Origin::new(
+        let source = Arc::new(PublisherSource::new(
             &config.publishers,
             config.sidecar_token.clone(),
         )?);
@@ -78,7 +87,7 @@ impl Replica {
         let typed = Arc::new(typed);
         let unversioned = Arc::new(UnversionedIntake {
             cache: Arc::clone(&cache),
-            origin: Arc::clone(&origin),
+            source: Arc::clone(&source),
             stats: Arc::clone(&stats),
             signals: Arc::clone(&signals),
             listed: tokio::sync::Mutex::new(BTreeMap::new()),
@@ -86,7 +95,7 @@ impl Replica {
         let intake = Arc::new(Intake {
             config: Arc::clone(&config),
             cache: Arc::clone(&cache),
-            origin: Arc::clone(&origin),
+            source: Arc::clone(&source),
             stats: Arc::clone(&stats),
             signals: Arc::clone(&signals),
             unversioned: Arc::clone(&unversioned),
@@ -105,7 +114,7 @@ impl Replica {
         let loader = Arc::new(Loader {
             config: Arc::clone(&config),
             cache: Arc::clone(&cache),
-            origin: Arc::clone(&origin),
+            source: Arc::clone(&source),
             stats: Arc::clone(&stats),
             unversioned,
         });
@@ -113,7 +122,7 @@ impl Replica {
             config: Arc::clone(&config),
             boot_id: boot_id.clone(),
             cache: Arc::clone(&cache),
-            origin: Arc::clone(&origin),
+            source: Arc::clone(&source),
             stats: Arc::clone(&stats),
             signals: Arc::clone(&signals),
             typed: Arc::clone(&typed),
@@ -122,7 +131,7 @@ impl Replica {
         });
         let catch_up = CatchUp {
             cache: Arc::clone(&cache),
-            origin,
+            source,
             stats: Arc::clone(&stats),
             loader,
             check_ins: Arc::clone(&check_ins),
@@ -166,9 +175,11 @@ impl Replica {
     /// most 5 s.
     pub async fn run<T>(&self, stop: impl Future<Output = T>) -> T {
         let parts = &*self.0;
+        // Handlers are told before they are cancelled, so that a call can end in order.
         let stopping = watch::Sender::new(false);
         let mut handling = pin!(parts.typed.run_handlers(&stopping));
         let following = async {
+            // Before the loop starts, so that it knows what it holds.
             parts.persistence.restore().await;
             // Boxed, because the type would be too deep for the compiler of an embedding service.
             #[cfg(feature = "redis")]
@@ -190,17 +201,20 @@ impl Replica {
             handling.as_mut().await;
             std::future::pending::<Infallible>().await
         };
+        // The service is polled together with everything that keeps the replica in step.
         let output = tokio::select! {
             output = stop => output,
             never = following => match never {},
             never = handlers => match never {},
         };
+        // Handlers begin no further call, and finish those that are under way.
         stopping.send_replace(true);
         if timeout(HANDLERS_GRACE, handling).await.is_err() {
             tracing::warn!(
                 "handlers did not finish their calls within {HANDLERS_GRACE:?} after the stop, the calls are cancelled"
             );
         }
+        // After everything else ended, so that the image is the newest.
         parts.persistence.save_last().await;
         output
     }
@@ -254,6 +268,7 @@ impl Replica {
     }
 
     /// All typed collections at one moment, which stays as it is.
+    /// For a caller that needs values of several collections which belong together.
     pub fn pin(&self) -> Pin {
         Pin::new(Arc::clone(&self.0.typed))
     }
@@ -291,10 +306,12 @@ impl Replica {
     }
 
     /// The status: the body of `GET /v1/status` of a subscriber.
+    /// All of it is of one view, except counters, which may be a moment newer.
     pub fn status(&self) -> ReplicaStatus {
         let parts = &*self.0;
         let view = self.view();
         let now = Instant::now();
+        // All of one view: revisions, counts and states belong together.
         let collections = view
             .root()
             .collections()
@@ -346,8 +363,8 @@ impl Replica {
         &self.0.cache
     }
 
-    pub(crate) fn origin(&self) -> &Origin {
-        &self.0.intake.origin
+    pub(crate) fn source(&self) -> &PublisherSource {
+        &self.0.intake.source
     }
 
     pub(crate) fn stats(&self) -> &Stats {
@@ -362,9 +379,11 @@ impl Replica {
 /// Time since a publisher confirmed what is held: in this life of the process, or in the one that
 /// saved it on disk.
 fn confirmed_ms_ago(view: &View, now: Instant) -> Option<u64> {
+    // In this life of the process the monotonic clock tells, which nobody sets back.
     if let Some(ago) = view.confirmed(now) {
         return Some(ago.as_millis().try_into().unwrap_or(u64::MAX));
     }
+    // Only the wall clock outlives a process.
     let saved = view.saved_confirmed_ms?;
     let ago = Utc::now().timestamp_millis().saturating_sub(saved);
     // The wall clock may have been set back.

@@ -20,7 +20,9 @@ const MAX_BYTES: usize = 16 << 20;
 /// The buffers of all collections. Cloning shares them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ChangeBuffers {
+    /// The history that all revisions count in; `None` before the first load.
     epoch: Option<Epoch>,
+    /// By collection. Copied on the first write after a view took a reference.
     buffers: Arc<BTreeMap<CollectionName, ChangeBuffer>>,
     /// Grows with every change of any buffer, and so with every watermark.
     pub(crate) version: u64,
@@ -33,6 +35,7 @@ pub struct ChangeBuffer {
     before_oldest: Revision,
     /// The watermark: the revision of the newest change.
     newest: Revision,
+    /// The changes up to the watermark, without a hole.
     visible: BoundedChanges,
     /// Changes beyond the watermark.
     out_of_order: BoundedChanges,
@@ -41,7 +44,9 @@ pub struct ChangeBuffer {
 /// Changes by revision, and the bytes of their values.
 #[derive(Debug, Clone, Default)]
 struct BoundedChanges {
+    /// The changes; the map shares its nodes with the views that were taken before.
     changes: OrdMap<Revision, Arc<ReceivedChange>>,
+    /// Sum of [`ReceivedChange::size`] of all changes.
     bytes: usize,
 }
 
@@ -63,6 +68,7 @@ impl ChangeBuffers {
         }
         for visible in visible {
             match visible {
+                // A snapshot tells documents and not the changes that led to them.
                 VisibleChange::Installed => {
                     self.version += 1;
                     self.edit().values_mut().for_each(ChangeBuffer::clear);
@@ -71,6 +77,7 @@ impl ChangeBuffers {
                     let watermark = root
                         .collection(&change.collection)
                         .map_or(0, CollectionState::watermark);
+                    // A change without its value cannot be served: the buffer starts behind it.
                     if !change.lacks_value() {
                         let added = self
                             .edit()
@@ -84,6 +91,7 @@ impl ChangeBuffers {
             }
         }
         for (name, collection) in root.collections().filter(|(_name, held)| held.versioned()) {
+            // A watermark may also move by changes that the buffer cannot hold, and by a load.
             let moved = self
                 .buffers
                 .get(name)
@@ -98,6 +106,7 @@ impl ChangeBuffers {
         }
     }
 
+    /// The buffers for writing. It copies the map when a view still shares it, never the changes.
     fn edit(&mut self) -> &mut BTreeMap<CollectionName, ChangeBuffer> {
         Arc::make_mut(&mut self.buffers)
     }
@@ -119,6 +128,7 @@ impl ChangeBuffer {
             .filter_map(|(_revision, change)| change.event())
     }
 
+    /// Empties the visible part: the buffer starts again after the watermark.
     fn clear(&mut self) {
         self.visible = BoundedChanges::default();
         self.before_oldest = self.newest;
@@ -145,6 +155,7 @@ impl ChangeBuffer {
 
     /// Follows the watermark: what waited up to it becomes visible.
     fn advance(&mut self, watermark: Revision) {
+        // The watermark went back: the changes beyond it are no part of the documents any more.
         if watermark < self.newest {
             self.visible = BoundedChanges::default();
             self.before_oldest = watermark;
@@ -160,6 +171,7 @@ impl ChangeBuffer {
             self.before_oldest = first - 1;
         }
         while let Some(change) = self.out_of_order.pop_up_to(watermark) {
+            // A change before the run follows a hole: a reader could not continue from it.
             if change.revision >= first {
                 self.visible.insert(change);
             }
@@ -170,6 +182,7 @@ impl ChangeBuffer {
 }
 
 impl BoundedChanges {
+    /// Takes a change; one of the same revision is replaced.
     fn insert(&mut self, change: Arc<ReceivedChange>) {
         self.bytes += change.size();
         if let Some(old) = self.changes.insert(change.revision, change) {

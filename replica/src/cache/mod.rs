@@ -7,6 +7,7 @@
 
 mod change_buffer;
 mod swap_cell;
+mod view;
 mod writer;
 
 use std::{
@@ -23,9 +24,9 @@ use tokio::{sync::watch, time::sleep_until};
 pub use change_buffer::ChangeBuffer;
 pub(crate) use change_buffer::ChangeBuffers;
 pub(crate) use swap_cell::SwapCell;
+pub use view::View;
+pub(crate) use view::{GRACE, Gaps};
 use writer::Writer;
-
-use crate::View;
 
 /// Owner of the state of a replica.
 #[derive(Debug)]
@@ -120,6 +121,7 @@ impl Cache {
         requested_at: Option<Instant>,
     ) -> Result<Installed, InstallError> {
         self.write(|writer| {
+            // A snapshot that is refused must not leave its heads behind.
             let installed = writer.install(load, snapshot)?;
             writer.compare_heads(requested_at, heads);
             Ok(installed)
@@ -198,12 +200,14 @@ impl Cache {
     pub(crate) async fn report_states(&self) {
         let mut state_changed = self.state_changed.subscribe();
         loop {
+            // Before the view is read: a change after that wakes the loop below.
             state_changed.mark_unchanged();
             let view = self.view();
             let now = Instant::now();
             let state = view.state(now);
             self.states
                 .send_if_modified(|last| std::mem::replace(last, state) != state);
+            // A state also changes without a new view: when a grace or the confirmation runs out.
             let by_time = async {
                 match view.state_changes_after(now) {
                     Some(then) => sleep_until(then.into()).await,
@@ -225,6 +229,7 @@ impl Cache {
         let view = writer.view(now);
         let version = view.buffers.version;
         let state = (view.state(now), view.state_changes_after(now));
+        // Readers see the new view from here on; notifications follow it, never the other way.
         let freed = self.view.publish(view);
         self.feed_changed
             .send_if_modified(|last| std::mem::replace(last, version) != version);
@@ -241,6 +246,7 @@ impl Cache {
         result
     }
 
+    /// The writer. Nothing panics while it holds the lock, so the lock is never poisoned.
     fn lock(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().expect("nothing that holds it panics")
     }

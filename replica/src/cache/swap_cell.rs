@@ -15,12 +15,14 @@ const MAX_RETAINED: usize = 16;
 /// See the head of the module.
 #[derive(Debug)]
 pub(crate) struct SwapCell<T> {
+    /// What [`SwapCell::load`] gives.
     current: ArcSwap<T>,
     /// Old values that readers may still hold.
     retained: Mutex<Vec<Arc<T>>>,
 }
 
 impl<T> SwapCell<T> {
+    /// A cell that holds `first`.
     pub(crate) fn new(first: T) -> Self {
         Self {
             current: ArcSwap::from_pointee(first),
@@ -48,6 +50,7 @@ impl<T> SwapCell<T> {
         let mut freed: Vec<_> = retained
             .extract_if(.., |old| Arc::strong_count(old) == 1)
             .collect();
+        // A reader that keeps a value for long must not make this list grow without end.
         if retained.len() > MAX_RETAINED {
             freed.push(retained.remove(0));
         }

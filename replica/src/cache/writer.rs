@@ -13,7 +13,7 @@ use state::{
 };
 
 use super::{ChangeBuffers, Gap};
-use crate::view::{GRACE, View};
+use crate::cache::{GRACE, View};
 
 /// Heads that wait until the replica has reached them. Older ones could no longer make a replica
 /// current.
@@ -29,6 +29,7 @@ const STALE_AFTER_INTERVALS: f64 = 2.5;
 /// See the head of the module.
 #[derive(Debug)]
 pub(super) struct Writer {
+    /// The documents and revisions of every followed collection, and the rules that change them.
     machine: Machine,
     /// Counts the edits that events made in unversioned collections: a list that was requested
     /// before an edit is out of date.
@@ -41,16 +42,21 @@ pub(super) struct Writer {
     restored: bool,
     /// See [`View::saved_confirmed_ms`].
     saved_confirmed_ms: Option<i64>,
+    /// The newest changes of each collection. They follow the machine in [`Writer::view`].
     buffers: ChangeBuffers,
     /// Heads that are not reached yet, and when they were true.
     pending_heads: VecDeque<(Instant, Vec<Head>)>,
     /// See [`View::confirmed_at`].
     confirmed_at: Option<Instant>,
+    /// The collections that lack a revision, since when; see [`View::gaps`].
     gaps: BTreeMap<CollectionName, Gap>,
+    /// How old the confirmation may be before the state is stale; from the check-in interval.
     stale_after: Duration,
 }
 
 impl Writer {
+    /// A writer that follows these collections, holds nothing, and lets readers see that.
+    /// `check_in` is the longest time between two check-ins.
     pub(super) fn new(collections: &BTreeSet<CollectionName>, check_in: Duration) -> Self {
         Self {
             machine: Machine::new(collections),
@@ -67,6 +73,7 @@ impl Writer {
         }
     }
 
+    /// Applies the change of an event, or says why it cannot be applied now.
     pub(super) fn apply(&mut self, change: &ReceivedChange) -> Decision {
         self.machine.apply(change)
     }
@@ -75,6 +82,7 @@ impl Writer {
     pub(super) fn apply_page(&mut self, changes: &[ReceivedChange]) -> Vec<bool> {
         let mut new = Vec::with_capacity(changes.len());
         for change in changes {
+            // What is a duplicate here was delivered by an event.
             new.push(matches!(
                 self.machine.apply_record(change),
                 Decision::Applied | Decision::Superseded | Decision::Staged
@@ -83,14 +91,22 @@ impl Writer {
         new
     }
 
+    /// Begins a load, and makes every load before it invalid. While it is under way deletions are
+    /// remembered: its snapshot may still have the documents.
     pub(super) fn begin_load(&mut self) -> LoadId {
         self.machine.begin_load()
     }
 
+    /// Ends a load that failed. What is held stays.
     pub(super) fn abandon_load(&mut self, load: LoadId) {
         self.machine.abandon_load(load);
     }
 
+    /// Replaces what is held by a proven snapshot. Newer changes that came meanwhile stay.
+    ///
+    /// # Errors
+    /// When the load was superseded, or the snapshot is of another store, of an earlier history, or
+    /// behind what is held. Nothing changed then.
     pub(super) fn install(
         &mut self,
         load: LoadId,
@@ -99,6 +115,8 @@ impl Writer {
         self.machine.install(load, snapshot)
     }
 
+    /// The content of a collection differs from the publisher's at the same revision: the
+    /// collection is stale until a load replaces it.
     pub(super) fn mark_diverged(&mut self, collection: &CollectionName) {
         self.machine.mark_diverged(collection);
     }
@@ -111,13 +129,16 @@ impl Writer {
         heads: Vec<Head>,
     ) -> bool {
         let epoch = self.machine.root().epoch();
+        // Heads raise what is known to exist, and so show gaps that no event told of.
         self.machine.compare(&heads);
         let other_epoch = heads.iter().any(|head| Some(head.epoch) != epoch);
         if !other_epoch {
+            // The publishers are back in the history that is followed.
             self.refused = None;
             // Heads of an older history can no longer be reached.
             self.pending_heads
                 .retain(|(_at, heads)| heads.iter().all(|head| Some(head.epoch) == epoch));
+            // The oldest heads go: newer ones confirm more.
             if self.pending_heads.len() == MAX_PENDING_HEADS {
                 self.pending_heads.pop_front();
             }
@@ -132,10 +153,12 @@ impl Writer {
         self.confirmed_at = self.confirmed_at.max(Some(requested_at));
     }
 
+    /// Notes why the store of the publishers is refused; until heads of the own history come.
     pub(super) fn refuse(&mut self, reason: &'static str) {
         self.refused = Some(reason);
     }
 
+    /// Takes an image from disk, hidden from readers until [`Writer::open`].
     pub(super) fn restore(&mut self, image: Image, confirmed_ms: Option<i64>) {
         self.open = false;
         self.restored = true;
@@ -143,20 +166,24 @@ impl Writer {
         self.machine.restore(image);
     }
 
+    /// Lets readers see what was restored.
     pub(super) fn open(&mut self) {
         self.open = true;
     }
 
+    /// Sets a document. Returns `false` when the collection counts revisions: nothing was set then.
     pub(super) fn set_unversioned(
         &mut self,
         collection: &CollectionName,
         id: &DocumentId,
         config: &CanonicalJson,
     ) -> bool {
+        // Counted whether it succeeds or not: a list that is under way must be read again.
         self.unversioned_edits += 1;
         self.machine.add_unversioned(collection, id.clone(), config)
     }
 
+    /// Removes a document. Returns whether it was there.
     pub(super) fn remove_unversioned(
         &mut self,
         collection: &CollectionName,
@@ -166,10 +193,13 @@ impl Writer {
         self.machine.remove_unversioned(collection, id)
     }
 
+    /// See [`Cache::unversioned_edits`](super::Cache::unversioned_edits).
     pub(super) fn unversioned_edits(&self) -> u64 {
         self.unversioned_edits
     }
 
+    /// Replaces a collection by a complete list, unless an event edited a collection after
+    /// `expected_edits` was read. Returns whether it did.
     pub(super) fn replace_unversioned(
         &mut self,
         collection: &CollectionName,
@@ -185,6 +215,7 @@ impl Writer {
 
     /// The view that readers get from now on.
     pub(super) fn view(&mut self, now: Instant) -> View {
+        // Heads are reached in the order in which they came, so the oldest pending ones are first.
         while self
             .pending_heads
             .front()
@@ -194,6 +225,7 @@ impl Writer {
                 self.confirm(requested_at);
             }
         }
+        // After the changes above, so that buffers and documents of the view are of one moment.
         let visible = self.machine.take_visible();
         self.buffers.update(visible, self.machine.root());
         let root = self.machine.root().clone();
@@ -212,9 +244,12 @@ impl Writer {
     }
 
     /// Finds out which collections lack a revision that they know of.
+    ///
+    /// A gap keeps the time at which it was noticed until it is closed, so that its grace ends.
     fn note_gaps(&mut self, root: &Root, now: Instant) {
         let old = std::mem::take(&mut self.gaps);
         for (name, held) in root.collections() {
+            // A collection that was never loaded lacks everything: a load brings it, not the feed.
             if !held.loaded() || held.known() <= held.watermark() {
                 continue;
             }

@@ -36,17 +36,23 @@ pub(super) struct CloudEvent {
 /// skipped.
 #[derive(Deserialize)]
 struct DeliveredEvent<'a> {
+    /// `1.0`, else another path reads the event.
     #[serde(rename = "specversion")]
     version: &'a str,
     id: &'a str,
     source: &'a str,
+    /// Required, and not empty. A replica uses the data alone.
     #[serde(rename = "type")]
     kind: &'a str,
+    /// Media type of `data`. Sidecars write exactly `application/json`.
     #[serde(rename = "datacontenttype")]
     media_type: &'a str,
+    /// Parsed so that an invalid time is not accepted here and refused by the other path.
     #[serde(rename = "time")]
     _time: Option<DateTime<Utc>>,
+    /// The change. An event without a revision is not one, and takes the other path.
     data: ReceivedChange,
+    /// Present only in events of another form.
     data_base64: Option<IgnoredAny>,
 }
 
@@ -58,10 +64,12 @@ pub(super) fn parse_change(headers: &HeaderMap, body: &[u8]) -> Option<ReceivedC
         .get(CONTENT_TYPE)?
         .as_bytes()
         .strip_prefix(STRUCTURED.as_bytes())?;
+    // A longer media type only begins in the same way.
     if !matches!(parameters.first(), None | Some(b';')) {
         return None;
     }
     let event: DeliveredEvent<'_> = serde_json::from_slice(body).ok()?;
+    // The specification wants these attributes to be present and not empty.
     let required = [event.id, event.source, event.kind]
         .iter()
         .all(|value| !value.is_empty());
@@ -72,6 +80,7 @@ pub(super) fn parse_change(headers: &HeaderMap, body: &[u8]) -> Option<ReceivedC
 }
 
 /// Why a message is not an event.
+/// It is the reason and the error of a dropped event, and so is shown in the status.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}: {detail}")]
 pub(super) struct CloudEventError {
@@ -81,6 +90,7 @@ pub(super) struct CloudEventError {
     pub(super) detail: String,
 }
 
+/// The message is not an event, or an invalid one.
 fn not_an_event(error: impl ToString) -> CloudEventError {
     CloudEventError {
         reason: "not-a-cloudevent",
@@ -125,10 +135,12 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<CloudEvent, Cloud
         ("source", event.source()),
         ("type", event.ty()),
     ] {
+        // The SDK accepts empty attributes; the specification does not.
         if value.is_empty() {
             return Err(not_an_event(format_args!("{name} is empty")));
         }
     }
+    // An expiration that cannot be parsed is no reason to lose a change.
     let expiration = event.extension(EXPIRATION).map(ToString::to_string);
     let expiration = expiration
         .and_then(|text| DateTime::parse_from_rfc3339(&text).ok())
@@ -147,7 +159,11 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<CloudEvent, Cloud
 
 /// An event of the SDK, which compares the media type of the data byte by byte: it is lower case
 /// here.
+///
+/// # Errors
+/// When a required attribute is absent, or any attribute is invalid.
 fn event(mut members: Map<String, Value>) -> Result<Event, CloudEventError> {
+    // Media types have no case.
     if let Some(Value::String(media_type)) = members.get_mut("datacontenttype") {
         media_type.make_ascii_lowercase();
     }
@@ -155,15 +171,20 @@ fn event(mut members: Map<String, Value>) -> Result<Event, CloudEventError> {
 }
 
 /// Binary mode: the attributes as members of a structured event without data.
+///
+/// # Errors
+/// When a header is no attribute in binary mode, or is not UTF-8 after it was decoded.
 fn attributes(
     headers: &HeaderMap,
     content_type: &str,
 ) -> Result<Map<String, Value>, CloudEventError> {
     let mut members = Map::new();
     for (header, value) in headers {
+        // Other headers are not about the event.
         let Some(name) = header.as_str().strip_prefix(PREFIX) else {
             continue;
         };
+        // Those are members of the structured form; as attributes they could replace the body.
         if matches!(name, "data" | "data_base64" | "datacontenttype") {
             return Err(not_an_event(format_args!(
                 "{header} is not an attribute in binary mode"
@@ -173,6 +194,7 @@ fn attributes(
         let text = text.map_err(|error| not_an_event(format_args!("{header}: {error}")))?;
         members.insert(name.to_owned(), text.into());
     }
+    // In binary mode the media type of the message is that of the data.
     if !content_type.is_empty() {
         members.insert("datacontenttype".to_owned(), content_type.into());
     }

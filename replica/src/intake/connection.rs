@@ -7,19 +7,20 @@ use std::{
     time::Instant,
 };
 
-use crate::{
-    failure_log::{FailureLevel, FailureLog},
-    stats::Stats,
-};
+use super::Stats;
+use crate::failure_log::{FailureLevel, FailureLog};
 
 /// Notes and logs whether the source of the events can be reached.
 #[derive(Debug)]
 pub(crate) struct IntakeConnection {
+    /// Where it is noted whether the source can be reached.
     stats: Arc<Stats>,
+    /// What was logged of the current outage.
     failures: Mutex<FailureLog>,
 }
 
 impl IntakeConnection {
+    /// The connection of a process that starts now: an outage in its first seconds is no warning.
     pub(crate) fn new(stats: Arc<Stats>) -> Self {
         Self {
             stats,
@@ -28,6 +29,7 @@ impl IntakeConnection {
     }
 
     /// The source can be reached.
+    /// The first connection of a process and one after an outage are logged in other words.
     pub(crate) fn connected(&self) {
         self.stats.connected();
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
@@ -39,6 +41,7 @@ impl IntakeConnection {
     }
 
     /// The source cannot be reached; it is tried again.
+    /// It is a warning once per outage, however often it is tried.
     pub(crate) fn disconnected(&self, error: &dyn fmt::Display) {
         self.stats.disconnected();
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);

@@ -65,8 +65,10 @@ impl Default for Options {
 
 /// What the routes share.
 struct Shared {
+    /// Decides what becomes of each event.
     intake: Arc<Intake>,
     token: Option<HeaderValue>,
+    /// The answer to a sidecar that asks what to subscribe to. It never changes.
     subscriptions: Vec<Subscription>,
 }
 
@@ -74,6 +76,7 @@ struct Shared {
 /// nothing unless [`Config::events`](crate::Config::events) is [`Events::Posted`].
 pub fn scope(replica: &Replica, options: &Options) -> impl HttpServiceFactory + 'static {
     let config = replica.config();
+    // The option wins: it is about the callers of these routes alone.
     let token = options.token.as_ref().or(config.app_token.as_ref());
     let shared = Shared {
         intake: Arc::clone(replica.intake()),
@@ -86,12 +89,14 @@ pub fn scope(replica: &Replica, options: &Options) -> impl HttpServiceFactory + 
         .service(web::resource(below_prefix(ROUTE)).post(process))
 }
 
+/// A route without [`PREFIX`], because the scope adds the prefix.
 fn below_prefix(route: &'static str) -> &'static str {
     route.strip_prefix(PREFIX).unwrap_or(route)
 }
 
 /// One subscription per collection; none when events are off, or have another source.
 fn subscriptions(config: &Config, options: &Options) -> Vec<Subscription> {
+    // With another source each event would come twice.
     if !matches!(config.events, Events::Posted) {
         return Vec::new();
     }
@@ -112,6 +117,8 @@ async fn subscribe(request: HttpRequest, shared: web::Data<Shared>) -> HttpRespo
 }
 
 /// `POST /dapr/processConfigurationEvents`.
+///
+/// The answer is 200 with one of the three words of a sidecar, or 401 without the token.
 async fn process(
     request: HttpRequest,
     payload: web::Payload,
@@ -126,6 +133,8 @@ async fn process(
     HttpResponse::Ok().json(reply(outcome))
 }
 
+/// Reads the body of an event, for at most [`BODY_TIME`], and takes the event. A body that breaks
+/// off is worth sending again; one that is too large is not.
 async fn receive(intake: &Intake, headers: &HeaderMap, payload: web::Payload) -> EventOutcome {
     let mut reading = pin!(read(payload));
     // Most bodies are there with their head, and need no timer.
@@ -141,12 +150,14 @@ async fn receive(intake: &Intake, headers: &HeaderMap, payload: web::Payload) ->
             "too-large",
             format_args!("the event is larger than {MAX_BODY} bytes"),
         ),
+        // Nothing is known about an event that did not arrive whole.
         Err(error) => EventOutcome::Retry {
             reason: error.to_string(),
         },
     }
 }
 
+/// Takes the message of an event: by the fast path, else as any CloudEvent.
 async fn take(intake: &Intake, headers: &HeaderMap, body: &[u8]) -> EventOutcome {
     // Fast path: an event as sidecars deliver it is parsed in a single pass.
     if let Some(change) = cloudevent::parse_change(headers, body)
@@ -160,6 +171,7 @@ async fn take(intake: &Intake, headers: &HeaderMap, body: &[u8]) -> EventOutcome
     }
 }
 
+/// The outcome in the words of a sidecar. The reason of a retry is in the log only.
 fn reply(outcome: EventOutcome) -> EventReply {
     match outcome {
         EventOutcome::Success => EventReply::default(),
@@ -175,17 +187,22 @@ fn reply(outcome: EventOutcome) -> EventReply {
 }
 
 /// The body; `None` when it is too large.
+///
+/// # Errors
+/// When the connection ends before the body does.
 async fn read(mut payload: web::Payload) -> Result<Option<Vec<u8>>, PayloadError> {
     let mut body = Vec::new();
     let mut length = 0;
     while let Some(piece) = payload.next().await {
         let piece = piece?;
         length += piece.len();
+        // Read on and discard: a sender that is cut off gets no answer and sends the event again.
         if length <= MAX_BODY {
             body.extend_from_slice(&piece);
         } else {
             body = Vec::new();
         }
+        // Nobody sends that much by mistake.
         if length > MAX_DISCARDED {
             break;
         }
@@ -195,6 +212,7 @@ async fn read(mut payload: web::Payload) -> Result<Option<Vec<u8>>, PayloadError
 
 impl Shared {
     /// Whether the caller sent the token, if there is one.
+    /// A request without the header is as one with an empty token.
     fn authorizes(&self, request: &HttpRequest) -> bool {
         let given = request
             .headers()

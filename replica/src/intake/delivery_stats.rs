@@ -44,6 +44,7 @@ impl DeliveryStats {
         self.newest.values().find_map(fault_of)
     }
 
+    /// Remembers how a revision was delivered; the oldest of more than [`WINDOW`] is forgotten.
     fn note(&mut self, collection: &CollectionName, revision: Revision, by_event: bool) {
         let newest = self.newest.entry(collection.clone()).or_default();
         newest.insert(revision, by_event);
@@ -53,11 +54,13 @@ impl DeliveryStats {
     }
 }
 
+/// The fault that the deliveries of one collection show. Fewer than [`WINDOW`] changes show none.
 fn fault_of(newest: &BTreeMap<Revision, bool>) -> Option<IntakeFault> {
     if newest.len() < WINDOW {
         return None;
     }
     let by_feed = newest.values().filter(|by_event| !**by_event).count();
+    // One long outage and a shared group may lose the same share: only the pattern differs.
     let alternations = newest
         .values()
         .zip(newest.values().skip(1))

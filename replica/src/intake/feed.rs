@@ -6,34 +6,29 @@
 //! [`Intake`](super::Intake).
 
 use std::{
-    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use contract::feed::{CHANGE, RESYNC};
-use futures_util::StreamExt;
-use sse_stream::{Sse, SseByteStream};
+use client::{ClientError, RetryPolicy, live_feed::FeedMessage};
 use tokio::time::sleep;
 
 use super::{Intake, IntakeConnection};
-use crate::{Events, OriginError, origin::Cursor, typed::Typed};
+use crate::{Events, source::Cursor, typed::Typed};
 
 /// After a connection that stood for this long the next attempt comes soon.
 const STABLE: Duration = Duration::from_secs(5);
-const MIN_WAIT: Duration = Duration::from_millis(100);
-const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// Why a feed ended.
 #[derive(Debug, thiserror::Error)]
 enum FeedError {
+    /// The feed could not be opened, or a message of it cannot be used.
     #[error(transparent)]
-    Origin(#[from] OriginError),
+    Client(#[from] ClientError),
+    /// Nothing with revisions is held, so there is no position to start from.
     #[error("the publisher counts no revisions, so it has no live feed")]
     NoRevisions,
-    #[error("the connection of the live feed broke")]
-    Broken,
+    /// The service stopped, or the connection was lost.
     #[error("the live feed ended")]
     Ended,
 }
@@ -41,8 +36,11 @@ enum FeedError {
 /// Receives the events of a live feed.
 #[derive(Debug)]
 pub(crate) struct FeedIntake {
+    /// Decides what becomes of each change.
     pub(crate) intake: Arc<Intake>,
+    /// Tells when the first load is done: there is no position to start from before that.
     pub(crate) typed: Arc<Typed>,
+    /// Notes and logs whether the feed is connected.
     pub(crate) connection: IntakeConnection,
 }
 
@@ -53,7 +51,7 @@ impl FeedIntake {
             return std::future::pending().await;
         }
         self.typed.ready().await;
-        let mut waits = waits();
+        let mut waits = RetryPolicy::REPLICA_FEED.waits();
         loop {
             let started = Instant::now();
             match self.receive().await {
@@ -62,52 +60,42 @@ impl FeedIntake {
                 Ok(()) => self.intake.signals.request_check_in(),
                 Err(error) => self.connection.disconnected(&error),
             }
+            // A feed that breaks at once, again and again, is asked for less and less often.
             if started.elapsed() > STABLE {
-                waits = self::waits();
+                waits.reset();
             }
-            sleep(waits.next().unwrap_or(MAX_WAIT)).await;
+            sleep(waits.next_wait()).await;
         }
     }
 
     /// Receives events until the feed says that it cannot go on, or fails.
+    ///
+    /// # Errors
+    /// When the feed cannot be opened, or it ends without saying why.
     async fn receive(&self) -> Result<(), FeedError> {
         let view = self.intake.cache.view();
         let Some(epoch) = view.root().epoch() else {
             return Err(FeedError::NoRevisions);
         };
+        // From the watermarks: what is held beyond a gap comes again, and counts as a duplicate.
         let since: Cursor = view
             .root()
             .collections()
             .filter(|(_name, held)| held.versioned())
             .map(|(name, held)| (name.clone(), held.watermark()))
             .collect();
-        let response = self.intake.origin.live(&since, epoch).await?;
-        let mut feed = pin!(SseByteStream::new(response.bytes_stream()));
+        let mut feed = self.intake.source.live_feed(&since, epoch).await?;
         self.connection.connected();
         loop {
-            let Sse { event, data, .. } = feed
-                .next()
-                .await
-                .ok_or(FeedError::Ended)?
-                .map_err(|_error| FeedError::Broken)?;
-            match (event.as_deref(), data) {
-                (Some(CHANGE), Some(item)) => {
+            match feed.next_message().await? {
+                Some(FeedMessage::Change { item, .. }) => {
                     // A feed has no answer: what fails leaves a gap, which is closed.
                     drop(self.intake.receive_text("feed", &item, None).await);
                 }
-                (Some(RESYNC), _) => return Ok(()),
-                // A position, or an event of a later version.
-                _ => {}
+                // The feed cannot go on from its position: the check-in finds out why.
+                Some(FeedMessage::End { .. }) => return Ok(()),
+                None => return Err(FeedError::Ended),
             }
         }
     }
-}
-
-fn waits() -> ExponentialBackoff {
-    ExponentialBuilder::new()
-        .with_jitter()
-        .without_max_times()
-        .with_min_delay(MIN_WAIT)
-        .with_max_delay(MAX_WAIT)
-        .build()
 }

@@ -16,6 +16,7 @@ mod outcome;
 mod receive;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
+mod stats;
 mod unversioned;
 
 pub(crate) use connection::IntakeConnection;
@@ -25,4 +26,5 @@ pub use outcome::EventOutcome;
 pub(crate) use receive::Intake;
 #[cfg(feature = "redis")]
 pub(crate) use redis::RedisIntake;
+pub(crate) use stats::{Stats, StatsSnapshot};
 pub(crate) use unversioned::UnversionedIntake;

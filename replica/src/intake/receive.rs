@@ -13,8 +13,8 @@ use state::{Decision, ReceivedChange};
 use tokio::time::timeout;
 use tracing::{Instrument, Level, Span, field};
 
-use super::{EventOutcome, UnversionedIntake};
-use crate::{Config, OriginError, cache::Cache, origin::Origin, stats::Stats, sync::SyncSignals};
+use super::{EventOutcome, Stats, UnversionedIntake};
+use crate::{Config, SourceError, cache::Cache, source::PublisherSource, sync::SyncSignals};
 
 /// Time to fetch a value that an event does not include.
 pub(super) const FETCH_BUDGET: Duration = Duration::from_secs(2);
@@ -22,13 +22,21 @@ pub(super) const FETCH_BUDGET: Duration = Duration::from_secs(2);
 const MAX_ERROR_CHARS: usize = 300;
 
 /// Applies events to the cache.
+///
+/// Any number of events may be taken at the same time, in any order: the revision of each decides.
 #[derive(Debug)]
 pub(crate) struct Intake {
+    /// Which collections are followed.
     pub(crate) config: Arc<Config>,
+    /// Where changes are applied.
     pub(crate) cache: Arc<Cache>,
-    pub(crate) origin: Arc<Origin>,
+    /// Where a value is fetched that an event does not include.
+    pub(crate) source: Arc<PublisherSource>,
+    /// Counts each event by what became of it.
     pub(crate) stats: Arc<Stats>,
+    /// Wakes the loop when an event leaves a gap, or cannot be placed.
     pub(crate) signals: Arc<SyncSignals>,
+    /// Takes the events without a revision.
     pub(crate) unversioned: Arc<UnversionedIntake>,
 }
 
@@ -79,6 +87,7 @@ impl Intake {
             .await
     }
 
+    /// Takes the JSON text of an event: by the fast path, else as a value.
     async fn take_text(&self, data: &str, expiration: Option<DateTime<Utc>>) -> EventOutcome {
         match self.parse_change(data.as_bytes()) {
             Some(change) => self.take_change(&change).await,
@@ -91,22 +100,29 @@ impl Intake {
 
     /// Fast path: the data of an event that has a revision and is valid, parsed in a single pass.
     /// [`Intake::take_value`] knows what to do with all other data.
+    ///
+    /// `None` says nothing about the data: it may be valid in another form, or invalid.
     pub(super) fn parse_change(&self, data: &[u8]) -> Option<ReceivedChange> {
         serde_json::from_slice(data)
             .ok()
             .filter(|change| self.follows(change))
     }
 
+    /// Whether the collection of a change is followed.
     pub(super) fn follows(&self, change: &ReceivedChange) -> bool {
         self.config.collections.contains(&change.collection)
     }
 
     /// Takes the data of an event as it came.
+    ///
+    /// The checks have an order: that it is an object, that its collection is followed, else it is
+    /// a success, and last the types of its members.
     pub(super) async fn take_value(
         &self,
         data: Value,
         expiration: Option<DateTime<Utc>>,
     ) -> EventOutcome {
+        // Before the data is typed: data of a collection that is not followed may be of any form.
         let Some(members) = data.as_object() else {
             return self.drop_event("wrong-type", "the data is not a JSON object");
         };
@@ -117,6 +133,7 @@ impl Intake {
         let followed = named
             .parse()
             .is_ok_and(|name: CollectionName| self.config.collections.contains(&name));
+        // No error: the broker must not send the event again.
         if !followed {
             tracing::warn!(
                 collection = named,
@@ -139,10 +156,12 @@ impl Intake {
         }
     }
 
+    /// Takes valid data: as a change when it has a revision, else by the rules for events without.
     async fn take_event(&self, data: EventData, expiration: Option<DateTime<Utc>>) -> EventOutcome {
         if let Some(change) = ReceivedChange::from_event(&data) {
             return self.take_change(&change).await;
         }
+        // Without a revision no order can be known, so other rules apply.
         record_document(&data.collection, &data.id);
         match self.unversioned.take(&data, expiration).await {
             Ok(()) => EventOutcome::Success,
@@ -151,6 +170,7 @@ impl Intake {
     }
 
     /// Takes the change of an event that has a revision.
+    /// It is worth sending again only when its value could not be fetched.
     pub(super) async fn take_change(&self, change: &ReceivedChange) -> EventOutcome {
         record_document(&change.collection, &change.id);
         record_revision(change);
@@ -160,7 +180,11 @@ impl Intake {
         }
     }
 
-    async fn apply(&self, change: &ReceivedChange) -> Result<(), OriginError> {
+    /// Applies a change, fetches its value when it has none, and wakes the loop if that is needed.
+    ///
+    /// # Errors
+    /// When the value could not be fetched. The revision is known to be missing then.
+    async fn apply(&self, change: &ReceivedChange) -> Result<(), SourceError> {
         let mut decision = self.cache.apply(change);
         if decision == Decision::NeedsValue {
             // The gap that the revision leaves is closed in any case, if this attempt fails too.
@@ -171,6 +195,7 @@ impl Intake {
             decision = self.cache.apply(&record);
         }
         self.stats.count_decision(change, decision);
+        // Only after the change is in the view, so that the loop cannot miss its gap.
         let loop_looks_at_gaps = self.signals.event_handled();
         let ReceivedChange {
             collection,
@@ -180,6 +205,7 @@ impl Intake {
             ..
         } = change;
         tracing::debug!(%collection, %id, revision, %epoch, "the event of {collection}/{id} at revision {revision}: {decision:?}");
+        // At most one signal: each leads to a request that answers the others too.
         if decision == Decision::OtherEpoch {
             self.signals.other_epoch_seen();
         } else if decision == Decision::Early && self.cache.view_guard().root().loaded() {
@@ -192,20 +218,24 @@ impl Intake {
     }
 
     /// The record of a change in the log of the publisher.
-    async fn fetch(&self, change: &ReceivedChange) -> Result<ReceivedChange, OriginError> {
+    ///
+    /// # Errors
+    /// When no publisher gave it within [`FETCH_BUDGET`], or the record is another one.
+    async fn fetch(&self, change: &ReceivedChange) -> Result<ReceivedChange, SourceError> {
         let record = self
-            .origin
+            .source
             .record(&change.collection, change.epoch, change.revision);
         timeout(FETCH_BUDGET, record)
             .await
-            .unwrap_or(Err(OriginError::TooLate(FETCH_BUDGET)))
+            .unwrap_or(Err(SourceError::TooLate(FETCH_BUDGET)))
     }
 
+    /// Counts and logs an event that failed for now, and returns the answer to it.
     fn retry(
         &self,
         collection: &CollectionName,
         id: &DocumentId,
-        error: &OriginError,
+        error: &SourceError,
     ) -> EventOutcome {
         tracing::warn!(%collection, %id, "the event of {collection}/{id} could not be applied and must be sent again: {error}");
         self.stats.count(|events| events.retried += 1);
@@ -220,6 +250,7 @@ impl Intake {
         reason: &'static str,
         error: impl fmt::Display,
     ) -> EventOutcome {
+        // The text may quote what was sent, which may be large.
         let error: String = error.to_string().chars().take(MAX_ERROR_CHARS).collect();
         tracing::warn!(reason, error, "an event was dropped ({reason}): {error}");
         self.stats.dropped(reason, &error);

@@ -24,13 +24,17 @@ const MAX_WAITING: usize = 64;
 const MAX_BODY: usize = 4 << 20;
 /// Attempts at an event of an unversioned collection, which nothing else would bring soon.
 const ATTEMPTS: u32 = 3;
+/// Wait between these attempts.
 const RETRY_WAIT: Duration = Duration::from_millis(100);
 
 /// Receives the events of Redis.
 #[derive(Debug)]
 pub(crate) struct RedisIntake {
+    /// Decides what becomes of each event.
     pub(crate) intake: Arc<Intake>,
+    /// Up to where each stream was read.
     pub(crate) cursors: Arc<StreamCursors>,
+    /// Notes and logs whether Redis is connected.
     pub(crate) connection: IntakeConnection,
 }
 
@@ -41,6 +45,7 @@ impl RedisIntake {
             return std::future::pending().await;
         };
         let subscription = Subscription::Collections(self.intake.config.collections.clone());
+        // A new connection reads on from the newest cursors, not from those of the start.
         let connect = || {
             listen(
                 (**redis).clone(),
@@ -63,6 +68,7 @@ impl RedisIntake {
             match event {
                 Some(BrokerEvent::Connected(cursors)) => {
                     self.connection.connected();
+                    // Events of before may be lost: the check-in finds out what is missing.
                     self.cursors.insert_missing(cursors);
                     self.intake.signals.request_check_in();
                 }
@@ -78,14 +84,17 @@ impl RedisIntake {
                             .instrument(event_span("redis")),
                     );
                     if taking.as_mut().now_or_never().is_none() {
+                        // It waits for a publisher; the events behind it do not wait with it.
                         if waiting.len() < MAX_WAITING {
                             waiting.push(taking);
                         } else {
                             self.abandon(&collection);
                         }
                     }
+                    // After the decision: a gap that the event leaves holds the cursor back.
                     self.advance_cursor(collection, cursor);
                 }
+                // The stream was trimmed beyond the cursor: only the heads tell what is missing.
                 Some(BrokerEvent::Received(ReceivedEvent::Lost { collection, cursor })) => {
                     tracing::warn!(%collection, "the stream of {collection} may have lost events: the replica checks in");
                     self.cursors.set(collection, cursor);
@@ -104,6 +113,7 @@ impl RedisIntake {
     /// for the rest of its set: neither is saved on disk, so both would have to come again.
     fn advance_cursor(&self, collection: CollectionName, cursor: Option<String>) {
         let Some(cursor) = cursor else { return };
+        // A collection that is not followed has nothing that could be missing.
         let complete = self
             .intake
             .cache
@@ -119,6 +129,7 @@ impl RedisIntake {
     /// An event was not applied. Where revisions are counted, the gap that it leaves is known and
     /// is caught up.
     fn abandon(&self, collection: &CollectionName) {
+        // Without revisions nothing shows the gap, so the check-in reads the list again.
         let versioned = self
             .intake
             .cache
@@ -132,7 +143,11 @@ impl RedisIntake {
     }
 
     /// Takes the bare data of an event.
+    ///
+    /// An event that cannot be applied is tried up to [`ATTEMPTS`] times, then abandoned; one that
+    /// can never succeed is dropped at once.
     async fn take_body(&self, collection: CollectionName, id: Option<DocumentId>, body: Vec<u8>) {
+        // The same limit as behind a sidecar: a change is accepted from both or from none.
         if body.len() > MAX_BODY {
             self.intake.drop_event(
                 "too-large",
@@ -140,6 +155,7 @@ impl RedisIntake {
             );
             return;
         }
+        // Redis does not send an event again, so the attempts are made here.
         for _attempt in 0..ATTEMPTS {
             let outcome = match self.intake.parse_change(&body) {
                 Some(change) => self.intake.take_change(&change).await,
@@ -159,6 +175,9 @@ impl RedisIntake {
 
 /// The data of an event. Its channel gives the collection and the id that the data does not have
 /// (requirement A11).
+///
+/// # Errors
+/// When the body is not JSON.
 pub(crate) fn with_channel(
     body: &[u8],
     collection: &CollectionName,
@@ -184,7 +203,7 @@ mod tests {
     use super::*;
     use crate::{
         Replica,
-        stats::Stats,
+        intake::Stats,
         tests::{name, settings},
     };
 

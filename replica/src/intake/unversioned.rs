@@ -16,8 +16,8 @@ use chrono::{DateTime, Utc};
 use contract::{CanonicalJson, CollectionName, DocumentId, EventData, Operation};
 use tokio::{sync::Mutex, time::timeout};
 
-use super::receive::FETCH_BUDGET;
-use crate::{OriginError, cache::Cache, origin::Origin, stats::Stats, sync::SyncSignals};
+use super::{Stats, receive::FETCH_BUDGET};
+use crate::{SourceError, cache::Cache, source::PublisherSource, sync::SyncSignals};
 
 /// Time that an event may spend on a complete list.
 const LIST_BUDGET: Duration = Duration::from_secs(5);
@@ -28,9 +28,13 @@ const LIST_ATTEMPTS: usize = 3;
 /// Applies events without a revision, and loads complete lists.
 #[derive(Debug)]
 pub(crate) struct UnversionedIntake {
+    /// Where documents are set, removed and replaced.
     pub(crate) cache: Arc<Cache>,
-    pub(crate) origin: Arc<Origin>,
+    /// Where values and lists are read.
+    pub(crate) source: Arc<PublisherSource>,
+    /// Counts each event by what became of it.
     pub(crate) stats: Arc<Stats>,
+    /// Wakes the loop when the collection counts revisions after all.
     pub(crate) signals: Arc<SyncSignals>,
     /// When the newest complete list of each collection was requested. The lock is held while a
     /// list is loaded: one at a time.
@@ -39,11 +43,15 @@ pub(crate) struct UnversionedIntake {
 
 impl UnversionedIntake {
     /// Takes an event without a revision. An expired one is ignored where no revisions are counted.
+    ///
+    /// # Errors
+    /// When the value or the list that the event needs could not be read. The event is worth
+    /// sending again then.
     pub(super) async fn take(
         &self,
         data: &EventData,
         expiration: Option<DateTime<Utc>>,
-    ) -> Result<(), OriginError> {
+    ) -> Result<(), SourceError> {
         let EventData {
             collection, op, id, ..
         } = data;
@@ -52,6 +60,7 @@ impl UnversionedIntake {
             self.stats.count(|events| events.ignored += 1);
             return Ok(());
         };
+        // The change cannot be placed among the revisions, but there is one: the heads tell which.
         if held.versioned() {
             tracing::debug!(%collection, %id, "the {op:?} event of {collection}/{id} has no revision: the replica checks in");
             self.stats.count(|events| events.without_revision += 1);
@@ -73,9 +82,13 @@ impl UnversionedIntake {
 
     /// The value is `configData` if the event includes it, else the answer to `GetById`, else the
     /// one in the answer to `GetAll` (requirement A21).
-    async fn update(&self, data: &EventData) -> Result<(), OriginError> {
+    ///
+    /// # Errors
+    /// When neither the document nor the list could be read.
+    async fn update(&self, data: &EventData) -> Result<(), SourceError> {
         let EventData { collection, id, .. } = data;
         if let Some(config) = &data.config_data
+            // Fails when the collection became versioned meanwhile: then the value is fetched.
             && self.cache.set_unversioned(collection, id, config)
         {
             return Ok(());
@@ -94,11 +107,13 @@ impl UnversionedIntake {
         }
     }
 
+    /// Removes the document. When it is not held, something else may be missing too: the list of
+    /// the collection is read.
     async fn delete(
         &self,
         collection: &CollectionName,
         id: &DocumentId,
-    ) -> Result<(), OriginError> {
+    ) -> Result<(), SourceError> {
         if self.cache.remove_unversioned(collection, id) {
             tracing::debug!(%collection, %id, "{collection}/{id} was removed");
             return Ok(());
@@ -108,28 +123,34 @@ impl UnversionedIntake {
         self.load_list_in_time(collection).await
     }
 
+    /// The answer to `GetById`, within [`FETCH_BUDGET`].
     async fn fetch(
         &self,
         collection: &CollectionName,
         id: &DocumentId,
-    ) -> Result<CanonicalJson, OriginError> {
-        timeout(FETCH_BUDGET, self.origin.document(collection, id))
+    ) -> Result<CanonicalJson, SourceError> {
+        timeout(FETCH_BUDGET, self.source.document(collection, id))
             .await
-            .unwrap_or(Err(OriginError::TooLate(FETCH_BUDGET)))
+            .unwrap_or(Err(SourceError::TooLate(FETCH_BUDGET)))
     }
 
-    async fn load_list_in_time(&self, collection: &CollectionName) -> Result<(), OriginError> {
+    /// Loads the list within [`LIST_BUDGET`]: the broker waits for the answer to the event.
+    async fn load_list_in_time(&self, collection: &CollectionName) -> Result<(), SourceError> {
         timeout(LIST_BUDGET, self.load_list(collection))
             .await
-            .unwrap_or(Err(OriginError::TooLate(LIST_BUDGET)))
+            .unwrap_or(Err(SourceError::TooLate(LIST_BUDGET)))
     }
 
     /// Replaces an unversioned collection by the publisher's complete list (requirement A20:
     /// `load()`). A caller that waits while another list is loaded takes that list, if it was
     /// requested after the caller came.
-    pub(crate) async fn load_list(&self, collection: &CollectionName) -> Result<(), OriginError> {
+    ///
+    /// # Errors
+    /// When no publisher gave a complete list. What is held stays then.
+    pub(crate) async fn load_list(&self, collection: &CollectionName) -> Result<(), SourceError> {
         let called_at = Instant::now();
         let mut listed = self.listed.lock().await;
+        // The list in hand is newer than the caller: another request would bring nothing.
         if listed
             .get(collection)
             .is_some_and(|requested_at| *requested_at >= called_at)
@@ -138,8 +159,9 @@ impl UnversionedIntake {
         }
         for attempt in 1..=LIST_ATTEMPTS {
             let requested_at = Instant::now();
+            // Before the request: an event after that may be newer than the list.
             let edits = self.cache.unversioned_edits();
-            let documents = self.origin.documents(collection).await?;
+            let documents = self.source.documents(collection).await?;
             // After the last attempt the list counts, whatever events changed meanwhile.
             let expected_edits = (attempt < LIST_ATTEMPTS).then_some(edits);
             if self

@@ -39,6 +39,7 @@ impl StreamCursors {
         }
     }
 
+    /// The positions. They are valid whatever happened while the lock was held.
     fn lock(&self) -> MutexGuard<'_, BTreeMap<CollectionName, String>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -22,6 +22,7 @@ const FILE: &str = "last-known-good";
 /// The file, by its directory.
 #[derive(Debug, Clone)]
 pub(crate) struct ImageFile {
+    /// Where the file is. It is created by the first write.
     directory: PathBuf,
     /// Two processes that share the directory by mistake never write into one file.
     boot_id: String,
@@ -31,6 +32,7 @@ pub(crate) struct ImageFile {
 }
 
 impl ImageFile {
+    /// The file in `directory`, written by the process with this boot id. Nothing is read yet.
     pub(crate) fn new(directory: PathBuf, boot_id: &str) -> Self {
         Self {
             directory,
@@ -48,11 +50,13 @@ impl ImageFile {
         self.remove_partial_files()?;
         let path = self.path();
         let file = match File::open(&path) {
+            // The first start, or nothing was saved yet.
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
         match Image::read(BufReader::new(file)) {
             Ok(image) => Ok(Some(image)),
+            // The replica loads from a publisher instead; a damaged file never decides anything.
             Err(damage) => {
                 self.move_aside(&path, &damage)?;
                 Ok(None)
@@ -72,6 +76,7 @@ impl ImageFile {
                 .file_name()
                 .and_then(|name| name.to_str())
                 .unwrap_or_default();
+            // Other files in the directory belong to others.
             if name.starts_with(FILE) && name.ends_with(".new") {
                 fs::remove_file(path)?;
             }
@@ -79,6 +84,7 @@ impl ImageFile {
         Ok(())
     }
 
+    /// Renames a damaged file for a person to look at, so that it is not read again.
     fn move_aside(&self, path: &Path, damage: &ImageError) -> std::io::Result<()> {
         let aside = path.with_extension("damaged");
         fs::rename(path, &aside)?;
@@ -97,6 +103,7 @@ impl ImageFile {
         let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         fs::create_dir_all(&self.directory)?;
         let path = self.path();
+        // Beside the old file, because only within one file system a rename is a single step.
         let new = self.directory.join(format!("{FILE}.{}.new", self.boot_id));
         let written = write_durably(&new, root, meta).and_then(|()| fs::rename(&new, &path));
         if written.is_err() {
@@ -112,12 +119,15 @@ impl ImageFile {
         File::open(&self.directory)?.sync_all()
     }
 
+    /// Where the complete file is.
     fn path(&self) -> PathBuf {
         self.directory.join(FILE)
     }
 }
 
+/// Writes a new file and waits until the disk has it: only then may it replace the old one.
 fn write_durably(path: &Path, root: &Root, meta: &ImageMeta) -> std::io::Result<()> {
+    // An image is written in many small pieces.
     let mut out = BufWriter::new(File::create(path)?);
     root.write_image(meta, &mut out)?;
     out.flush()?;

@@ -20,6 +20,7 @@ use crate::{View, cache::Cache};
 const WRITE_EVERY: std::ops::Range<f64> = 22.5..30.0;
 
 /// Tells one content of a replica from another.
+/// By collection: watermark, ranges beyond it, and digest of all documents.
 type Fingerprint = (
     Option<Epoch>,
     Vec<(CollectionName, Revision, usize, Digest)>,
@@ -28,13 +29,17 @@ type Fingerprint = (
 /// Saves the configuration on disk and restores it, if there is a directory for it.
 #[derive(Debug)]
 pub(crate) struct Persistence {
+    /// What is saved, and where an image is restored to.
     pub(crate) cache: Arc<Cache>,
+    /// The positions in the streams of events. They are saved with the documents.
     pub(crate) cursors: Arc<StreamCursors>,
+    /// The file; `None` when the configuration names no directory.
     pub(crate) file: Option<ImageFile>,
 }
 
 impl Persistence {
     /// Restores what is on disk. Readers do not see it yet.
+    /// A disk that cannot be read is logged, and the replica starts without an image.
     pub(crate) async fn restore(&self) {
         let Some(file) = self.file.clone() else {
             return;
@@ -59,6 +64,7 @@ impl Persistence {
         let Some(file) = &self.file else {
             return std::future::pending().await;
         };
+        // This process has written nothing yet, so its first write always happens.
         let mut saved = None;
         loop {
             sleep(Duration::from_secs_f64(rand::random_range(WRITE_EVERY))).await;
@@ -67,17 +73,21 @@ impl Persistence {
     }
 
     /// Saves the configuration at the end of the process.
+    /// In any case, also when it did not change: the confirmation is newer.
     pub(crate) async fn save_last(&self) {
         if let Some(file) = &self.file {
             self.save(file, &mut None).await;
         }
     }
 
+    /// Saves the configuration, if it is worth it and not saved already. A failure is logged; the
+    /// next call tries again.
     async fn save(&self, file: &ImageFile, saved: &mut Option<Fingerprint>) {
         // In this order: what was read before a cursor is in the view.
         let cursors = self.cursors.snapshot();
         let view = self.cache.view();
         let current = fingerprint(&view);
+        // Without an epoch nothing tells whether an image is older than what a publisher offers.
         if !view.root().loaded()
             || view.root().epoch().is_none()
             || saved.as_ref() == Some(&current)
@@ -100,6 +110,7 @@ impl Persistence {
     }
 }
 
+/// What tells this content from another: the revisions, what is held beyond them, and a digest.
 fn fingerprint(view: &View) -> Fingerprint {
     let rows = view.root().collections().map(|(name, held)| {
         (
@@ -121,6 +132,7 @@ fn confirmed_at(view: &View) -> Option<i64> {
         .or(view.saved_confirmed_ms)
 }
 
+/// Runs work that blocks on a thread for that. A panic of the work is an error.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> std::io::Result<T> {

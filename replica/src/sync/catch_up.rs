@@ -6,23 +6,29 @@
 
 use std::{sync::Arc, time::Instant};
 
+use client::ClientError;
 use contract::Epoch;
 
 use super::{CheckIns, Loader, SyncError};
 use crate::{
-    OriginError,
+    SourceError,
     cache::Cache,
-    origin::{Cursor, Origin, Page},
-    stats::Stats,
+    intake::Stats,
+    source::{Cursor, Page, PublisherSource},
 };
 
 /// Brings missing changes.
 #[derive(Debug)]
 pub(crate) struct CatchUp {
+    /// What is held, and where pages are applied.
     pub(crate) cache: Arc<Cache>,
-    pub(crate) origin: Arc<Origin>,
+    /// Where pages are read.
+    pub(crate) source: Arc<PublisherSource>,
+    /// Counts pages and changes.
     pub(crate) stats: Arc<Stats>,
+    /// Loads where the feed cannot help.
     pub(crate) loader: Arc<Loader>,
+    /// Finds out which history the publisher is in.
     pub(crate) check_ins: Arc<CheckIns>,
 }
 
@@ -34,15 +40,33 @@ impl CatchUp {
     pub(super) async fn catch_up(&self) -> Result<(), SyncError> {
         let view = self.cache.view();
         let Some(epoch) = view.root().epoch() else {
+            // Nothing is held that a feed could continue from.
             return self.loader.load().await;
         };
         let cursor = view.root().gaps();
+        // An event closed the gap meanwhile.
         if cursor.is_empty() {
             return Ok(());
         }
         match self.read_feed(epoch, cursor).await {
-            Err(SyncError::Origin(OriginError::Gone { reason, publisher })) => {
-                if reason.as_deref() == Some("trimmed") {
+            Err(SourceError::Client(error)) => self.without_feed(error).await,
+            result => Ok(result?),
+        }
+    }
+
+    /// What is done when the feed gave no page: a load where it can help.
+    ///
+    /// # Errors
+    /// The error itself where nothing else can help, or that of the load or check-in.
+    async fn without_feed(&self, error: ClientError) -> Result<(), SyncError> {
+        match &error {
+            ClientError::Refused(refusal) if refusal.status == 410 => {
+                let Some(problem) = &refusal.problem else {
+                    // Without a reason it cannot be known what else would help.
+                    return self.load_instead(&error).await;
+                };
+                if problem.reason.as_deref() == Some("trimmed") {
+                    let publisher = &refusal.publisher;
                     tracing::info!(
                         publisher,
                         "the change log of {publisher} no longer holds the missing changes: the replica loads all documents"
@@ -53,32 +77,45 @@ impl CatchUp {
                     self.check_ins.check_in().await.map(|_checked_in| ())
                 }
             }
+            // A publisher that counts no revisions, or does not know the document: a snapshot of
+            // it does not exist either.
+            ClientError::Refused(_) if error.is_unversioned() || error.is_no_document() => {
+                Err(SourceError::from(error).into())
+            }
             // A publisher or subscriber of an older version, which has no feed.
-            Err(SyncError::Origin(OriginError::Refused { status: 404, .. })) => {
-                self.loader.load().await
-            }
-            Err(SyncError::Origin(error @ OriginError::Unusable { .. })) => {
-                tracing::warn!(
-                    "the change feed cannot be used, the replica loads all documents: {error}"
-                );
-                self.loader.load().await
-            }
-            result => result,
+            ClientError::Refused(refusal) if refusal.status == 404 => self.loader.load().await,
+            ClientError::Unusable { .. } => self.load_instead(&error).await,
+            // Another publisher was tried already, so the next attempt comes after a wait.
+            ClientError::Refused(_)
+            | ClientError::Unreachable { .. }
+            | ClientError::NoAnswer { .. }
+            | ClientError::BrokenOff { .. }
+            | ClientError::NoPublisher => Err(SourceError::from(error).into()),
         }
+    }
+
+    /// Loads because the answer of the feed cannot be used.
+    async fn load_instead(&self, error: &ClientError) -> Result<(), SyncError> {
+        tracing::warn!("the change feed cannot be used, the replica loads all documents: {error}");
+        self.loader.load().await
     }
 
     /// Reads page after page until nothing is missing, or the feed says that there is no more. The
     /// cursor is not the watermark: a change that waits for the rest of its set moves the cursor
     /// only.
-    async fn read_feed(&self, epoch: Epoch, mut cursor: Cursor) -> Result<(), SyncError> {
+    ///
+    /// # Errors
+    /// When a page could not be read. The pages before it were applied.
+    async fn read_feed(&self, epoch: Epoch, mut cursor: Cursor) -> Result<(), SourceError> {
         let started = Instant::now();
         let mut count = 0;
-        let mut page = self.origin.page(&cursor, epoch).await?;
+        let mut page = self.source.page(&cursor, epoch).await?;
         loop {
             for change in &page.changes {
                 cursor.insert(change.collection.clone(), change.revision);
             }
             let view = self.cache.view();
+            // A collection that lacks nothing any more is not asked for again.
             cursor.retain(|name, revision| {
                 let Some(held) = view.root().collection(name) else {
                     return false;
@@ -90,12 +127,13 @@ impl CatchUp {
             // The next page is requested while this one is applied.
             let next = async {
                 if page.more && !cursor.is_empty() {
-                    self.origin.page(&cursor, epoch).await.map(Some)
+                    self.source.page(&cursor, epoch).await.map(Some)
                 } else {
                     Ok(None)
                 }
             };
             let (next, new) = tokio::join!(biased; next, async { self.apply_page(&page) });
+            // Before a failure of the next page is returned: this page was applied.
             count += new;
             match next? {
                 Some(next) => page = next,

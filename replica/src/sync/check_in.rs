@@ -16,7 +16,9 @@ use contract::{
 use state::CollectionState;
 
 use super::{Loader, SyncError, SyncSignals};
-use crate::{Config, OriginError, View, cache::Cache, origin::Origin, stats::Stats, typed::Typed};
+use crate::{
+    Config, SourceError, View, cache::Cache, intake::Stats, source::PublisherSource, typed::Typed,
+};
 
 /// Refused values of all collections, and handlers, that a check-in includes: its size is limited.
 const MAX_REPORTED: usize = 50;
@@ -27,14 +29,23 @@ const RECONNECT_EVERY: Duration = Duration::from_secs(60);
 /// Checks in with the publishers.
 #[derive(Debug)]
 pub(crate) struct CheckIns {
+    /// Instance, interval, collections and tokens.
     pub(crate) config: Arc<Config>,
+    /// Tells this process from the one before it under the same name.
     pub(crate) boot_id: String,
+    /// What is reported, and what the heads are compared with.
     pub(crate) cache: Arc<Cache>,
-    pub(crate) origin: Arc<Origin>,
+    /// The publishers.
+    pub(crate) source: Arc<PublisherSource>,
+    /// Tells what is wrong with the intake.
     pub(crate) stats: Arc<Stats>,
+    /// Asks the source of events to connect again.
     pub(crate) signals: Arc<SyncSignals>,
+    /// Refused values and handlers, for the report.
     pub(crate) typed: Arc<Typed>,
+    /// Loads when the answer says that a load is needed.
     pub(crate) loader: Arc<Loader>,
+    /// What was last done about a fault of the intake.
     pub(crate) intake_monitor: Mutex<IntakeMonitor>,
 }
 
@@ -76,12 +87,13 @@ impl CheckIns {
             }
         }
         let view = self.cache.view();
+        // Before the report, which includes the same fault.
         self.watch_intake();
         let requested_at = Instant::now();
         let report = self.report(&view, requested_at);
         let token = self.config.app_token.as_ref();
-        let answer = match self.origin.check_in(view.root(), &report, token).await {
-            Err(OriginError::NotTaken(refusal)) => return Err(self.loader.refused(refusal)),
+        let answer = match self.source.check_in(view.root(), &report, token).await {
+            Err(SourceError::Install(refusal)) => return Err(self.loader.refused(refusal)),
             answer => answer?,
         };
         for collection in answer.resync.keys() {
@@ -92,6 +104,7 @@ impl CheckIns {
         let other_epoch = self
             .cache
             .compare_heads(true_at, answer.heads, answer.resync.keys());
+        // A newer history cannot be reached by changes: it is loaded whole.
         if other_epoch || self.must_load() {
             self.loader.load().await?;
         }
@@ -116,6 +129,7 @@ impl CheckIns {
         let mut capacity = MAX_REPORTED;
         let collections = view.root().collections().map(|(name, held)| {
             let refusals = self.typed.refusals(name, capacity.min(MAX_REFUSALS));
+            // The first collections get what there is: one report has a limit for all of them.
             capacity -= refusals.len();
             let report = CollectionReport {
                 epoch: view.root().epoch().filter(|_epoch| held.versioned()),
@@ -150,6 +164,7 @@ impl CheckIns {
             .intake_monitor
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
+        // A connection that was just made has had no time to deliver anything.
         let recently = monitor
             .reconnected_at
             .is_some_and(|at| at.elapsed() < RECONNECT_EVERY);

@@ -9,20 +9,24 @@ use state::{InstallError, InstallKind, LoadId};
 
 use super::SyncError;
 use crate::{
-    Config, OriginError,
+    Config, SourceError,
     cache::Cache,
-    intake::UnversionedIntake,
-    origin::{Loaded, Origin},
-    stats::Stats,
+    intake::{Stats, UnversionedIntake},
+    source::{Loaded, PublisherSource},
 };
 
 /// Loads documents from the publishers.
 #[derive(Debug)]
 pub(crate) struct Loader {
+    /// Which collections are followed.
     pub(crate) config: Arc<Config>,
+    /// Where what was loaded is installed.
     pub(crate) cache: Arc<Cache>,
-    pub(crate) origin: Arc<Origin>,
+    /// Where snapshots are read.
+    pub(crate) source: Arc<PublisherSource>,
+    /// Counts loads.
     pub(crate) stats: Arc<Stats>,
+    /// Loads lists where there are no snapshots.
     pub(crate) unversioned: Arc<UnversionedIntake>,
 }
 
@@ -35,29 +39,33 @@ impl Loader {
     pub(super) async fn load(&self) -> Result<(), SyncError> {
         let load = self.cache.begin_load();
         let loaded = self.load_snapshot(load).await;
+        // Deletions are remembered while a load is under way, and need not be any longer.
         if loaded.is_err() {
             self.cache.abandon_load(load);
         }
         match loaded {
-            Err(SyncError::Origin(OriginError::NoRevisions { .. }))
-                if self.cache.view().root().epoch().is_none() =>
+            Err(SyncError::Source(SourceError::Client(error)))
+                // A replica that holds revisions never gives them up for a list without any.
+                if error.is_unversioned() && self.cache.view().root().epoch().is_none() =>
             {
                 self.load_lists().await
             }
-            Err(
-                SyncError::Install(refusal) | SyncError::Origin(OriginError::NotTaken(refusal)),
-            ) => Err(self.refused(refusal)),
+            Err(SyncError::Install(refusal) | SyncError::Source(SourceError::Install(refusal))) => {
+                Err(self.refused(refusal))
+            }
             loaded => loaded,
         }
     }
 
+    /// Loads and installs a snapshot for a load that began. Before a failure is returned the caller
+    /// ends the load.
     async fn load_snapshot(&self, load: LoadId) -> Result<(), SyncError> {
         let requested_at = Instant::now();
         let Loaded {
             heads,
             snapshot,
             confirms,
-        } = self.origin.snapshot(self.cache.view().root()).await?;
+        } = self.source.snapshot(self.cache.view().root()).await?;
         let epoch = heads
             .first()
             .map(|head| head.epoch.to_string())
@@ -88,16 +96,21 @@ impl Loader {
 
     /// Loads the complete list of every collection: nothing else can be asked of a publisher that
     /// counts no revisions.
+    ///
+    /// # Errors
+    /// When a list could not be read. The lists before it stay.
     async fn load_lists(&self) -> Result<(), SyncError> {
         let requested_at = Instant::now();
         for collection in &self.config.collections {
             self.unversioned.load_list(collection).await?;
         }
+        // Only after all lists: what is confirmed is confirmed for every collection.
         self.cache.confirm(requested_at);
         Ok(())
     }
 
     /// Notes why the store of the publisher is refused, for the state of the replica.
+    /// Gives the error of the load.
     pub(super) fn refused(&self, refusal: InstallError) -> SyncError {
         match refusal {
             InstallError::OtherStore(_) => self.cache.refuse("other-store"),

@@ -9,6 +9,7 @@ mod catch_up;
 mod check_in;
 mod load;
 mod run;
+mod schedule;
 mod signals;
 
 pub(crate) use catch_up::CatchUp;
@@ -18,14 +19,14 @@ pub(crate) use run::SyncLoop;
 pub(crate) use signals::SyncSignals;
 use state::InstallError;
 
-use crate::OriginError;
+use crate::SourceError;
 
 /// Why a check-in, a catch-up or a load did not bring the replica into step.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SyncError {
     /// No publisher gave a usable answer.
     #[error(transparent)]
-    Origin(#[from] OriginError),
+    Source(#[from] SourceError),
     /// The answer would replace what is held by something older or foreign.
     #[error("the answer of the publisher is refused: {0}")]
     Install(#[from] InstallError),

@@ -13,29 +13,17 @@ use tokio::{
     time::{sleep_until, timeout},
 };
 
-use super::{CatchUp, CheckIns, SyncError, SyncSignals};
+use super::{
+    CatchUp, CheckIns, SyncError, SyncSignals,
+    schedule::{Schedule, wait_after},
+};
 use crate::{
     Config,
-    cache::Cache,
+    cache::{Cache, GRACE},
     failure_log::{FailureLevel, FailureLog},
-    stats::Stats,
-    view::{GRACE, Gaps},
+    intake::Stats,
 };
 
-/// How much of the check-in interval passes between two check-ins. Replicas that started together
-/// drift apart.
-const CHECK_IN_SHARE: std::ops::Range<f64> = 0.75..1.0;
-/// Wait after a failure, in seconds.
-const BACKOFF: std::ops::Range<f64> = 0.5..1.0;
-/// Longest wait that a publisher can ask for.
-const MAX_BACKOFF: Duration = Duration::from_secs(2);
-/// How much longer than it was asked to a replica waits, at most: replicas that were refused
-/// together come back apart.
-const BACKOFF_JITTER: f64 = 0.5;
-/// Check-ins that events of another history lead to are at least this far apart.
-const OTHER_EPOCH_GAP: Duration = Duration::from_secs(5);
-/// How long an early check-in waits for further changes after the first one.
-const GATHER: Duration = Duration::from_millis(300);
 /// How long what was restored from disk may catch up before readers see it as it is.
 const RESTORE_BUDGET: Duration = Duration::from_secs(2);
 
@@ -75,33 +63,22 @@ enum Phase {
     CatchingUp,
 }
 
-/// When the loop does what next.
-#[derive(Debug)]
-struct Schedule {
-    /// When the next check-in is due.
-    check_in_at: Instant,
-    /// Nothing is requested before: the last request failed.
-    not_before: Instant,
-    last_check_in: Option<Instant>,
-    /// The shortest time between two check-ins of a replica whose watermarks move; `None` when the
-    /// publisher wants no early check-ins.
-    report_after: Option<Duration>,
-    /// Whether an early check-in is part of `check_in_at`.
-    reporting: bool,
-    /// Gaps that a catch-up did not narrow: the publisher did not have what is missing, so only a
-    /// check-in can help.
-    unavailable: Gaps,
-}
-
 /// Keeps a replica in step with its publishers.
 #[derive(Debug)]
 pub(crate) struct SyncLoop {
+    /// Instance and check-in interval.
     pub(crate) config: Arc<Config>,
+    /// What is held, and what is missing.
     pub(crate) cache: Arc<Cache>,
+    /// Where the last error is shown.
     pub(crate) stats: Arc<Stats>,
+    /// What wakes the loop.
     pub(crate) signals: Arc<SyncSignals>,
+    /// Checks in, and loads when the answer says so.
     pub(crate) check_ins: Arc<CheckIns>,
+    /// Brings missing changes.
     pub(crate) catch_up: CatchUp,
+    /// What was logged of the current failure.
     pub(crate) failures: Mutex<FailureLog>,
 }
 
@@ -116,6 +93,7 @@ impl SyncLoop {
             phase = match phase {
                 Phase::Restoring => {
                     self.restore().await;
+                    // A check-in is due at once, whatever the restore brought.
                     schedule = Schedule::new(Instant::now());
                     self.signals.skip_grace();
                     Phase::Waiting
@@ -138,11 +116,13 @@ impl SyncLoop {
         if self.cache.view().open {
             return;
         }
+        // A timeout is no failure: the loop goes on with what was not reached.
         if let Ok(Err(error)) = timeout(RESTORE_BUDGET, self.catch_up_once()).await {
             tracing::debug!(
                 "the configuration that was restored from disk could not catch up yet: {error}"
             );
         }
+        // In any case: old values are better than none.
         self.cache.open();
         let instance = &self.config.instance;
         let state = self.cache.view().state(Instant::now()).as_str();
@@ -152,6 +132,7 @@ impl SyncLoop {
         );
     }
 
+    /// One check-in, and a catch-up when it showed that something is missing.
     async fn catch_up_once(&self) -> Result<(), SyncError> {
         self.check_ins.check_in().await?;
         if self.cache.view().gaps.is_empty() {
@@ -162,6 +143,8 @@ impl SyncLoop {
     }
 
     /// Waits in an idle phase until the next phase begins.
+    ///
+    /// It returns at every signal, also when the phase stays the same; the caller waits again then.
     async fn wait(
         &self,
         schedule: &mut Schedule,
@@ -174,23 +157,24 @@ impl SyncLoop {
             .view()
             .oldest_gap_except(&schedule.unavailable)
             .map(|since| (since + GRACE).max(schedule.not_before));
+        // From now on events need not signal gaps: the loop looks at all of them then.
         if catch_up_at.is_some() {
             self.signals.wait_for_grace();
         }
         let wake_at = catch_up_at.map_or(schedule.check_in_at, |at| at.min(schedule.check_in_at));
         // Once an early check-in is scheduled, further changes need not wake the loop.
-        let may_report = schedule.report_after.is_some() && !schedule.reporting;
+        let may_report = schedule.may_report();
         tokio::select! {
             // In this order: one check-in answers all signals until now.
             biased;
+            // The gap is read from the view again, so the signal itself needs nothing.
             () = self.signals.gap() => {}
             () = self.signals.check_in() => {
                 schedule.check_in_by(schedule.not_before);
                 self.signals.skip_grace();
             }
             () = self.signals.other_epoch() => {
-                let earliest = schedule.last_check_in.map(|last| last + OTHER_EPOCH_GAP);
-                schedule.check_in_by(earliest.unwrap_or(schedule.not_before));
+                schedule.check_in_for_other_epoch();
             }
             _ = feed_changed.changed(), if may_report => schedule.report_by(Instant::now()),
             () = sleep_until(wake_at.into()) => {
@@ -224,23 +208,22 @@ impl SyncLoop {
         }
     }
 
+    /// The phase `CheckingIn`: one check-in. Returns the next phase.
     async fn check_in(
         &self,
         schedule: &mut Schedule,
         feed_changed: &mut watch::Receiver<u64>,
         then_catch_up: bool,
     ) -> Phase {
-        schedule.last_check_in = Some(Instant::now());
-        schedule.reporting = false;
-        schedule.unavailable.clear();
+        schedule.check_in_begins(Instant::now());
         let result = self.check_ins.check_in().await;
         // What is missing after a start or a reconnect is not on its way.
         let needs_no_grace =
             self.signals.take_skip_grace() && !self.cache.view_guard().gaps.is_empty();
-        let share = rand::random_range(CHECK_IN_SHARE);
-        schedule.check_in_at = Instant::now() + self.config.check_in.mul_f64(share);
+        schedule.check_in_done(Instant::now(), self.config.check_in);
         match result {
             Ok(checked_in) => {
+                // Each answer says it again: a publisher may be restarted with another setting.
                 schedule.report_after = checked_in.report_after;
                 // A watermark that moved after the report was made, by events or by the load that
                 // followed, is reported early.
@@ -256,10 +239,12 @@ impl SyncLoop {
         }
     }
 
+    /// The phase `CatchingUp`: one catch-up. Returns the next phase.
     async fn catch_up(&self, schedule: &mut Schedule) -> Phase {
         let before = self.cache.view();
         let result = self.catch_up.catch_up().await;
         let after = self.cache.view();
+        // The publisher said that there is no more: asking again would bring the same.
         if result.is_ok() && before.root().gaps() == after.root().gaps() {
             schedule.unavailable.clone_from(&after.gaps);
         }
@@ -276,7 +261,8 @@ impl SyncLoop {
             self.stats.set_last_error(None);
             return self.idle_phase(schedule);
         };
-        schedule.back_off(Instant::now() + backoff(&error));
+        // The next request is a check-in, whatever failed: its answer says what is needed.
+        schedule.back_off(Instant::now() + wait_after(&error));
         let error = error.to_string();
         match failures.failed(&error, Instant::now()) {
             FailureLevel::Info => {
@@ -293,87 +279,5 @@ impl SyncLoop {
         }
         self.stats.set_last_error(Some(error));
         Phase::BackingOff
-    }
-}
-
-impl Schedule {
-    fn new(now: Instant) -> Self {
-        Self {
-            check_in_at: now,
-            not_before: now,
-            last_check_in: None,
-            report_after: None,
-            reporting: false,
-            unavailable: Gaps::default(),
-        }
-    }
-
-    /// The next check-in is at this time or earlier, but not before the wait after a failure ends.
-    fn check_in_by(&mut self, at: Instant) {
-        self.check_in_at = self.check_in_at.min(at.max(self.not_before));
-    }
-
-    /// A watermark moved: the next check-in gathers further changes for a moment, and keeps the
-    /// distance to the last one that the publisher asked for.
-    fn report_by(&mut self, now: Instant) {
-        let Some(report_after) = self.report_after else {
-            return;
-        };
-        let earliest = self.last_check_in.map_or(now, |last| last + report_after);
-        self.check_in_by((now + GATHER).max(earliest));
-        self.reporting = true;
-    }
-
-    /// The last request failed: the next one is a check-in at this time.
-    fn back_off(&mut self, until: Instant) {
-        self.not_before = until;
-        self.check_in_at = until;
-    }
-}
-
-/// How long the loop waits after a failure.
-fn backoff(error: &SyncError) -> Duration {
-    let requested = match error {
-        SyncError::Origin(error) => error.retry_after().unwrap_or_default(),
-        SyncError::Install(_) => Duration::ZERO,
-    };
-    let requested = requested
-        .min(MAX_BACKOFF)
-        .mul_f64(rand::random_range(1.0..1.0 + BACKOFF_JITTER));
-    Duration::from_secs_f64(rand::random_range(BACKOFF)).max(requested)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_early_check_in_gathers_and_keeps_the_distance_of_the_publisher() {
-        let start = Instant::now();
-        let at = |ms| start + Duration::from_millis(ms);
-        let mut schedule = Schedule {
-            check_in_at: at(10_000),
-            last_check_in: Some(start),
-            ..Schedule::new(start)
-        };
-        schedule.report_by(at(100));
-        assert_eq!(schedule.check_in_at, at(10_000), "the publisher wants none");
-        schedule.report_after = Some(Duration::from_millis(1_000));
-        schedule.report_by(at(100));
-        assert_eq!(schedule.check_in_at, at(1_000), "not sooner than asked for");
-        schedule.check_in_at = at(10_000);
-        schedule.report_by(at(2_000));
-        assert_eq!(
-            schedule.check_in_at,
-            at(2_300),
-            "further changes are gathered"
-        );
-        schedule.back_off(at(5_000));
-        schedule.report_by(at(3_000));
-        assert_eq!(
-            schedule.check_in_at,
-            at(5_000),
-            "not before the wait is over"
-        );
     }
 }

@@ -154,10 +154,10 @@ async fn a_page_with_a_gap_or_a_damaged_value_is_refused() {
         with_publisher(
             move |_path| (200, body.clone()),
             async |replica| {
-                let cursor = crate::origin::Cursor::from([(name("A"), 7)]);
+                let cursor = crate::source::Cursor::from([(name("A"), 7)]);
                 assert!(
                     replica
-                        .origin()
+                        .source()
                         .page(&cursor, EPOCH.parse().expect("an epoch"))
                         .await
                         .is_err()

@@ -76,7 +76,7 @@ async fn a_snapshot_that_is_not_proven_complete_is_refused() {
             move |_path| (200, body.clone()),
             async |replica| {
                 let root = replica.view().root().clone();
-                let error = replica.origin().snapshot(&root).await.expect_err(what);
+                let error = replica.source().snapshot(&root).await.expect_err(what);
                 assert!(!replica.view().root().loaded(), "{what}: {error}");
             },
         )

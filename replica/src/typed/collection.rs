@@ -10,12 +10,18 @@ use crate::BuildError;
 /// A live collection of values of `T`. Each call reads the newest values; a caller that needs two
 /// answers of the same moment takes a [`Snapshot`]. Cloning gives another handle.
 pub struct Collection<T> {
+    /// Where the newest projection is.
     typed: Arc<Typed>,
+    /// The index of the decoder of the collection as `T`.
     decoder: usize,
     kind: PhantomData<fn() -> T>,
 }
 
 impl<T: Send + Sync + 'static> Collection<T> {
+    /// The collection as values of `T`.
+    ///
+    /// # Errors
+    /// When the builder did not give the collection this type.
     pub(crate) fn new(typed: Arc<Typed>, name: &str) -> Result<Self, BuildError> {
         Ok(Self {
             decoder: typed.decoder::<T>(name)?,
@@ -32,6 +38,7 @@ impl<T: Send + Sync + 'static> Collection<T> {
     }
 
     /// The collection at this moment.
+    /// It does not follow later changes.
     pub fn snapshot(&self) -> Snapshot<T> {
         Snapshot::new(self.typed.projection(), self.decoder)
     }
@@ -67,10 +74,12 @@ impl<T> fmt::Debug for Collection<T> {
 #[derive(Debug, Clone)]
 pub struct Pin {
     typed: Arc<Typed>,
+    /// All typed collections at the moment of the pin.
     projection: Arc<Projection>,
 }
 
 impl Pin {
+    /// The typed collections as they are now.
     pub(crate) fn new(typed: Arc<Typed>) -> Self {
         Self {
             projection: typed.projection(),
@@ -94,6 +103,9 @@ impl Pin {
 }
 
 /// A collection at one moment, which stays as it is. Cloning is cheap.
+///
+/// It holds the values of its moment in memory for as long as it lives. Two snapshots that share
+/// values share their memory.
 pub struct Snapshot<T> {
     projection: Arc<Projection>,
     decoder: usize,
@@ -101,6 +113,7 @@ pub struct Snapshot<T> {
 }
 
 impl<T: Send + Sync + 'static> Snapshot<T> {
+    /// One collection of a projection, by the index of its decoder.
     pub(crate) fn new(projection: Arc<Projection>, decoder: usize) -> Self {
         Self {
             projection,
@@ -115,6 +128,8 @@ impl<T: Send + Sync + 'static> Snapshot<T> {
     }
 
     /// All values, by id.
+    /// The order is that of the ids as text. It costs a sort of the whole collection; a caller that
+    /// needs one value uses [`Snapshot::get`].
     pub fn iter(&self) -> impl Iterator<Item = (&DocumentId, &T)> {
         self.projection
             .by_id(self.decoder)

@@ -16,34 +16,49 @@ use serde_path_to_error::{Path, Segment};
 /// Characters that a refusal shows of its pointer and of its error: both may quote the document.
 const MAX_TEXT: usize = 200;
 
+/// Parses the canonical JSON of a document as a value of one type, which it forgets.
 type Decode = fn(&[u8]) -> Result<Arc<dyn Any + Send + Sync>, DecodeError>;
 
 /// Decodes the documents of a collection as values of one type.
+///
+/// The type is known where the decoder is made and where values are read; everything in between
+/// handles values of any type.
 pub(crate) struct TypedDecoder {
+    /// The collection whose documents it reads.
     pub(crate) collection: CollectionName,
+    /// The type of its values, to find the decoder that a reader asks for.
     pub(crate) type_id: TypeId,
+    /// The name of that type, for messages.
     pub(crate) type_name: &'static str,
+    /// The function for the type.
     decode: Decode,
 }
 
 /// Where a value does not fit, and why.
 struct DecodeError {
+    /// A JSON pointer (RFC 6901); empty for the whole document.
     pointer: String,
+    /// The error of the deserialisation.
     error: String,
 }
 
 /// A value that fits, and the revision that brought it.
+/// Cloning shares the value.
 #[derive(Clone)]
 pub(crate) struct TypedValue {
+    /// The revision of its document.
     pub(crate) revision: Revision,
+    /// The value; its type is that of the decoder.
     value: Arc<dyn Any + Send + Sync>,
 }
 
 impl TypedValue {
+    /// The value, to be kept; `None` if it is of another type.
     pub(crate) fn value<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
         Arc::clone(&self.value).downcast().ok()
     }
 
+    /// The value; `None` if it is of another type.
     pub(crate) fn as_ref<T: 'static>(&self) -> Option<&T> {
         self.value.downcast_ref()
     }
@@ -69,6 +84,7 @@ impl fmt::Debug for TypedDecoder {
 }
 
 impl TypedDecoder {
+    /// A decoder of the documents of a collection as values of `T`.
     pub(crate) fn of<T: DeserializeOwned + Send + Sync + 'static>(
         collection: CollectionName,
     ) -> Self {
@@ -81,8 +97,13 @@ impl TypedDecoder {
     }
 
     /// The value of a document, or where and why it does not fit the type.
+    ///
+    /// # Errors
+    /// When the value does not fit, or its deserialisation panics. The refusal shows at most
+    /// [`MAX_TEXT`] characters of each text.
     pub(crate) fn decode(&self, document: &Document) -> Result<TypedValue, RefusedValue> {
         let config = document.config_data();
+        // Code of the embedding service runs here, and one value must not stop the replica.
         let decoded = match catch_unwind(AssertUnwindSafe(|| (self.decode)(&config))) {
             Ok(decoded) => decoded,
             Err(_panic) => Err(DecodeError {
@@ -105,6 +126,10 @@ impl TypedDecoder {
     }
 }
 
+/// Parses JSON as a `T`.
+///
+/// # Errors
+/// Where it does not fit, and why.
 fn decode<T: DeserializeOwned + Send + Sync + 'static>(
     json: &[u8],
 ) -> Result<Arc<dyn Any + Send + Sync>, DecodeError> {
@@ -122,6 +147,7 @@ fn decode<T: DeserializeOwned + Send + Sync + 'static>(
 fn pointer(path: &Path) -> String {
     let token = |segment: &Segment| match segment {
         Segment::Seq { index } => format!("/{index}"),
+        // The two characters that a JSON pointer escapes, in this order.
         Segment::Map { key: name } | Segment::Enum { variant: name } => {
             format!("/{}", name.replace('~', "~0").replace('/', "~1"))
         }

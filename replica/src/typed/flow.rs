@@ -6,9 +6,9 @@
 //! panics has had its turn: its next resync comes later, concurrently with the others, and never
 //! delays them for longer than the patience.
 
-use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc};
 
-use backon::{BackoffBuilder, ExponentialBuilder};
+use client::{RetryPolicy, error::causes};
 use futures_util::{FutureExt, future::join_all};
 use tokio::{sync::watch, time::sleep};
 
@@ -17,12 +17,6 @@ use super::{
     decoder::shortened,
     handlers::{Notification, Progress},
 };
-use crate::error::causes;
-
-/// Wait after the first failure.
-const MIN_BACKOFF: Duration = Duration::from_millis(100);
-/// Longest wait.
-const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 impl Typed {
     /// Notifies all handlers, until `stopping`. A call is not interrupted by that: each handler
@@ -42,15 +36,18 @@ impl Typed {
                 };
                 Box::pin(flow.run())
             });
+        // Concurrently on the task of the caller: this crate spawns none.
         join_all(flows).await;
         // No handler is left; the caller waits here for the end.
         _ = stopping.subscribe().wait_for(|stopping| *stopping).await;
     }
 
     /// Resolves as soon as a newer generation than this one can be read.
+    /// A generation is newer after every load in a new history, and `None` is older than all.
     async fn newer_generation(&self, tried: Option<u64>) {
         let mut projected = self.projected();
         loop {
+            // Before the state is read: a change after that wakes the wait below.
             projected.mark_unchanged();
             let newest = self.projection();
             if newest.loaded() && Some(newest.generation()) > tried {
@@ -65,21 +62,23 @@ impl Typed {
 
 /// One handler and its place in the order of registration.
 struct HandlerFlow<'a> {
+    /// The projection, and the progress of all handlers.
     typed: &'a Typed,
+    /// The handler of this flow.
     handler: &'a Handler,
+    /// Its place in the order of registration.
     index: usize,
+    /// Turns `true` when the replica stops.
     stopping: watch::Receiver<bool>,
 }
 
 impl HandlerFlow<'_> {
     /// Notifies the handler until `stopping`.
+    ///
+    /// After a failure it waits by [`RetryPolicy::REPLICA_HANDLER`], and then the handler starts
+    /// again with a resync.
     async fn run(mut self) {
-        let delays = ExponentialBuilder::new()
-            .with_jitter()
-            .without_max_times()
-            .with_min_delay(MIN_BACKOFF)
-            .with_max_delay(MAX_BACKOFF);
-        let mut waits = delays.build();
+        let mut waits = RetryPolicy::REPLICA_HANDLER.waits();
         let mut stopping = self.stopping.clone();
         let mut handled: Option<Arc<Projection>> = None;
         loop {
@@ -88,6 +87,7 @@ impl HandlerFlow<'_> {
                 _ = self.stopping.wait_for(|stopping| *stopping) => return,
                 newest = next(self.typed, self.index, handled.as_ref()) => newest,
             };
+            // In a new generation what the handler knows is no longer valid: it starts again.
             let result = match handled
                 .take()
                 .filter(|handled| handled.generation() == newest.generation())
@@ -95,17 +95,19 @@ impl HandlerFlow<'_> {
                 Some(handled) => self.notify_changes(&handled, &newest).await,
                 None => self.resync(&newest).await,
             };
+            // Changes that were left out because of the stop must not count as handled.
             if result.is_ok() && *stopping.borrow() {
                 return;
             }
             self.note(&newest, &result);
+            // Only success moves the handler on; after a failure it has handled nothing.
             if result.is_ok() {
                 handled = Some(newest);
-                waits = delays.build();
+                waits.reset();
                 continue;
             }
-            // The iterator has no end; if it had one, the longest wait would repeat.
-            let wait = waits.next().unwrap_or(MAX_BACKOFF);
+            // A new generation ends the wait: the failure may have been about the old one.
+            let wait = waits.next_wait();
             tokio::select! {
                 _ = stopping.wait_for(|stopping| *stopping) => return,
                 () = sleep(wait) => {}
@@ -114,15 +116,22 @@ impl HandlerFlow<'_> {
         }
     }
 
+    /// Notifies the handler of everything. Later handlers may go on then, whatever the result.
     async fn resync(&self, newest: &Arc<Projection>) -> Result<(), HandlerError> {
+        // Until it succeeds the handler is not in step, whatever it knew before.
         if let Some(progress) = self.typed.handlers.progress().get_mut(self.index) {
             progress.in_step = false;
         }
         let result = self.call(Notification::Resync(Arc::clone(newest))).await;
+        // Even after a failure: a handler that fails must not hold up the others.
         self.note_tried(newest.generation());
         result
     }
 
+    /// Notifies the handler of each change between two moments, until one call fails.
+    ///
+    /// # Errors
+    /// The error of the call that failed. The changes after it were not notified.
     async fn notify_changes(
         &self,
         handled: &Projection,
@@ -131,6 +140,7 @@ impl HandlerFlow<'_> {
         let decoder = self.handler.decoder;
         let watermark = newest.watermark(decoder);
         for (id, previous, current) in newest.changes_since(handled, decoder) {
+            // The call before this one was finished; no other one begins.
             if *self.stopping.borrow() {
                 break;
             }
@@ -146,7 +156,11 @@ impl HandlerFlow<'_> {
     }
 
     /// Calls the handler. While it runs, later handlers wait for it no longer than the patience.
+    ///
+    /// # Errors
+    /// What the handler returned, or that it panicked.
     async fn call(&self, notification: Notification) -> Result<(), HandlerError> {
+        // Code of the embedding service runs here: a panic is its failure, not that of the replica.
         let call = AssertUnwindSafe(async { (self.handler.call)(notification).await });
         let mut patience = pin!(self.lose_patience());
         tokio::select! {
@@ -154,6 +168,7 @@ impl HandlerFlow<'_> {
             result = call.catch_unwind() => {
                 result.unwrap_or_else(|panic| Err(panic_message(&*panic).into()))
             }
+            // It never ends, and is only polled while the handler runs.
             () = &mut patience => Ok(()),
         }
     }
@@ -170,6 +185,7 @@ impl HandlerFlow<'_> {
         }
     }
 
+    /// Later handlers need not wait for this one in this generation.
     fn note_tried(&self, generation: u64) {
         self.typed.handlers.tried.send_modify(|all| {
             if let Some(tried) = all.get_mut(self.index) {
@@ -189,6 +205,7 @@ impl HandlerFlow<'_> {
         let Some(progress_of_this) = progress.get_mut(self.index) else {
             return;
         };
+        // After a failure the handler is where it was.
         let revision = if error.is_none() {
             newest.watermark(self.handler.decoder)
         } else {
@@ -200,6 +217,7 @@ impl HandlerFlow<'_> {
             error: error.clone(),
         };
         let before = std::mem::replace(progress_of_this, next);
+        // The log may be slow, and the status needs the lock.
         drop(progress);
         match (before.error, error) {
             (None, Some(error)) => {
@@ -230,9 +248,12 @@ async fn next(typed: &Typed, index: usize, handled: Option<&Arc<Projection>>) ->
         let newest = typed.projection();
         let generation = newest.generation();
         let ready = match handled {
+            // Nothing is new.
             Some(handled) if Arc::ptr_eq(handled, &newest) => false,
+            // Changes need not wait for other handlers.
             Some(handled) if handled.generation() == generation => true,
             _ => {
+                // A resync waits: what earlier handlers store may be referred to.
                 let earlier_tried = tried
                     .borrow()
                     .iter()
@@ -251,6 +272,7 @@ async fn next(typed: &Typed, index: usize, handled: Option<&Arc<Projection>>) ->
     }
 }
 
+/// The text of a panic, when it has one.
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic
         .downcast_ref::<&str>()

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use super::{Projection, Snapshot, Typed, TypedValue};
 
 /// Why a handler failed.
+/// Its text, with all causes, is shown in status and log; at most 200 characters of it.
 pub type HandlerError = Box<dyn Error + Send + Sync>;
 
 /// What a handler is notified of.
@@ -64,17 +65,21 @@ pub(super) enum Notification {
     },
 }
 
+/// A handler of any type: it gets the notification, and turns it into its own [`Update`].
 type Call = Box<dyn Fn(Notification) -> BoxFuture<'static, Result<(), HandlerError>> + Send + Sync>;
 
 /// A registered handler.
 pub(crate) struct Handler {
+    /// Its name, which ends with its collection. Unique in a replica.
     pub(crate) name: String,
     /// The index of its decoder.
     pub(super) decoder: usize,
+    /// The handler itself.
     pub(super) call: Call,
 }
 
 impl Handler {
+    /// A handler that gets the values of a decoder of `T`.
     pub(crate) fn new<T, F, R>(name: String, decoder: usize, handle: F) -> Self
     where
         T: Send + Sync + 'static,
@@ -92,6 +97,7 @@ impl Handler {
     }
 }
 
+/// A notification as the handler gets it.
 fn update<T: Send + Sync + 'static>(notification: Notification, decoder: usize) -> Update<T> {
     match notification {
         Notification::Resync(projection) => Update::Resync(Snapshot::new(projection, decoder)),
@@ -101,12 +107,14 @@ fn update<T: Send + Sync + 'static>(notification: Notification, decoder: usize) 
             current,
             watermark,
         } => Update::Changed(DocumentChange {
+            // By what the handler knew: it was not notified of the changes in between.
             op: match (&previous, &current) {
                 (None, _) => Operation::Create,
                 (Some(_), Some(_)) => Operation::Update,
                 (Some(_), None) => Operation::Delete,
             },
             id,
+            // A deletion leaves no value that could tell its revision.
             revision: current.as_ref().map_or(watermark, |value| value.revision),
             previous: previous.and_then(|value| value.value()),
             current: current.and_then(|value| value.value()),
@@ -121,11 +129,15 @@ impl fmt::Debug for Handler {
 }
 
 /// All handlers of a replica, in the order of registration.
+///
+/// Their progress is written by the flow of each handler, and read for status and check-in.
 #[derive(Debug, Default)]
 pub(crate) struct Handlers {
+    /// All handlers, in the order of registration.
     pub(super) all: Vec<Handler>,
     /// How long later handlers wait for one that has not tried its resync yet.
     pub(super) patience: Duration,
+    /// How far each handler is, by its place in `all`.
     progress: Mutex<Vec<Progress>>,
     /// By handler: the newest generation whose resync it has tried, or that later handlers have
     /// waited for long enough.
@@ -144,6 +156,7 @@ pub(super) struct Progress {
 }
 
 impl Handlers {
+    /// Handlers that were notified of nothing yet.
     pub(crate) fn new(all: Vec<Handler>, patience: Duration) -> Self {
         Self {
             progress: Mutex::new(vec![Progress::default(); all.len()]),
@@ -153,6 +166,7 @@ impl Handlers {
         }
     }
 
+    /// How far the handlers are. The lock is never held while a handler is called.
     pub(super) fn progress(&self) -> MutexGuard<'_, Vec<Progress>> {
         self.progress.lock().expect("nothing that holds it panics")
     }
@@ -160,10 +174,12 @@ impl Handlers {
 
 impl Typed {
     /// How handlers do, for at most `max` of them.
+    /// In the order of registration.
     pub(crate) fn handler_statuses(&self, max: usize) -> Vec<HandlerStatus> {
         let progress = self.handlers.progress();
         let mut statuses = Vec::new();
         for (handler, progress) in self.handlers.all.iter().zip(progress.iter()).take(max) {
+            // Every handler has a decoder, so this never fails.
             let Some(decoder) = self.decoders.get(handler.decoder) else {
                 continue;
             };
@@ -171,6 +187,7 @@ impl Typed {
                 name: handler.name.clone(),
                 collection: decoder.collection.clone(),
                 state: match progress {
+                    // A failure counts whatever else is true; the next success removes it.
                     Progress { error: Some(_), .. } => HandlerState::Failing,
                     Progress { in_step: true, .. } => HandlerState::InStep,
                     Progress { in_step: false, .. } => HandlerState::Waiting,

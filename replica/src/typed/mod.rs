@@ -34,7 +34,9 @@ use crate::{
 /// The typed collections and the handlers of a replica.
 #[derive(Debug, Default)]
 pub(crate) struct Typed {
+    /// One per collection and type. Other parts refer to a decoder by its index here.
     decoders: Arc<[TypedDecoder]>,
+    /// The handlers, in the order of registration.
     handlers: Handlers,
     /// Written by [`Typed::run_projection`] only.
     projection: SwapCell<Projection>,
@@ -43,6 +45,8 @@ pub(crate) struct Typed {
 }
 
 impl Typed {
+    /// Typed collections and handlers that were notified of nothing yet. `handlers` refer to
+    /// `decoders` by index.
     pub(crate) fn new(decoders: Vec<TypedDecoder>, handlers: Handlers) -> Self {
         let decoders: Arc<[TypedDecoder]> = decoders.into();
         let projection = SwapCell::new(Projection::new(Arc::clone(&decoders)));
@@ -55,6 +59,7 @@ impl Typed {
     }
 
     /// The newest projection, to be kept.
+    /// It stays as it is.
     pub(crate) fn projection(&self) -> Arc<Projection> {
         self.projection.load_full()
     }
@@ -65,6 +70,7 @@ impl Typed {
     }
 
     /// Values of a collection that do not fit their type, at most `max`.
+    /// By type, then by id: a document may be read as several types.
     pub(crate) fn refusals(&self, collection: &CollectionName, max: usize) -> Vec<RefusedValue> {
         self.projection
             .load()
@@ -75,6 +81,9 @@ impl Typed {
     }
 
     /// The index of the decoder of a collection and a type.
+    ///
+    /// # Errors
+    /// When the builder did not give the collection this type.
     fn decoder<T: 'static>(&self, collection: &str) -> Result<usize, BuildError> {
         self.decoders
             .iter()
@@ -90,6 +99,7 @@ impl Typed {
     /// Resolves as soon as everything was loaded and can be read, typed collections included.
     pub(crate) async fn ready(&self) {
         let mut projected = self.projected();
+        // Subscribed before the projection is read, so that no change is missed in between.
         while !self.projection.load().loaded() {
             if projected.changed().await.is_err() {
                 return std::future::pending().await;
@@ -103,9 +113,11 @@ impl Typed {
         loop {
             written.mark_unchanged();
             let view = cache.view();
+            // A view that is hidden or incomplete must not become values.
             if view.loaded() {
                 let before = self.projection();
                 let next = before.next(view.root()).await;
+                // First the log, then the readers: an old value has its reason in the log.
                 log_refusals(&next, &before);
                 drop(self.projection.publish(next));
                 self.projected.send_replace(());
@@ -123,6 +135,7 @@ impl Typed {
 }
 
 /// Logs the values that are refused in `next` and were not in `before`.
+/// At most [`MAX_REFUSALS`] of them have a line of their own; the others are counted in one line.
 fn log_refusals(next: &Projection, before: &Projection) {
     let refused = next.refused_since(before);
     for (decoder, refusal) in refused.iter().take(MAX_REFUSALS) {

@@ -23,6 +23,7 @@ use super::{TypedDecoder, TypedValue};
 const BYTES_PER_YIELD: usize = 256 << 10;
 
 /// A decoder by its index, and a document.
+/// The same document has one key per type that it is read as.
 type Key = (usize, DocumentId);
 
 /// Values by id. Most readers look up one value, so they are found by hash; a reader that wants them
@@ -32,8 +33,11 @@ type Values = GenericHashMap<DocumentId, TypedValue, RandomState, DefaultSharedP
 /// All typed collections at one moment. Cloning shares everything.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Projection {
+    /// The decoders of the replica.
     decoders: Arc<[TypedDecoder]>,
+    /// The newest root that was seen.
     root: Root,
+    /// Whether any root was seen.
     loaded: bool,
     /// By the index of the decoder.
     values: Vec<Values>,
@@ -45,6 +49,7 @@ pub(crate) struct Projection {
 type Pending = Result<Option<TypedValue>, RefusedValue>;
 
 impl Projection {
+    /// A projection that has seen nothing.
     pub(crate) fn new(decoders: Arc<[TypedDecoder]>) -> Self {
         Self {
             values: vec![Values::default(); decoders.len()],
@@ -54,18 +59,23 @@ impl Projection {
     }
 
     /// The projection after this root is seen.
+    /// It decodes what differs from the root that was seen before. While it decodes much, it lets
+    /// other tasks run; the caller publishes the result in one step.
     pub(crate) async fn next(&self, root: &Root) -> Self {
         let mut next = Self {
             root: root.clone(),
             loaded: true,
             ..self.clone()
         };
+        // The root is all that a replica without types needs.
         if self.decoders.is_empty() {
             return next;
         }
         let mut bytes = 0;
+        // Only what differs is decoded: the cost is that of the change, not of the collection.
         for difference in root.changes_since(&self.root) {
             for (index, decoder) in self.decoders.iter().enumerate() {
+                // One document may be read as several types, each with a value of its own.
                 if decoder.collection != *difference.collection {
                     continue;
                 }
@@ -75,6 +85,7 @@ impl Projection {
                     .transpose();
                 bytes += difference.now.map_or(0, |document| document.json().len());
                 next.pending.insert((index, difference.id.clone()), pending);
+                // The task also serves the intake, which must not wait for a large load.
                 if bytes > BYTES_PER_YIELD {
                     bytes = 0;
                     yield_now().await;
@@ -86,6 +97,7 @@ impl Projection {
     }
 
     /// Takes the pending values that are not refused and do not belong to a set of a refused one.
+    /// The others stay pending, and are looked at again after the next root.
     fn settle(&mut self) {
         let Self {
             decoders,
@@ -102,21 +114,26 @@ impl Projection {
             )
         };
         let refused = pending.iter().filter(|(_key, pending)| pending.is_err());
+        // A set is taken whole or not at all, so one refused member holds back the others.
         let suspended: BTreeSet<&str> = refused.filter_map(|(key, _refused)| set_of(key)).collect();
         let mut remaining = OrdMap::new();
         for (key, now) in std::mem::take(pending) {
+            // Most projections have no refused value, and then no set is looked up.
             let held_back =
                 !suspended.is_empty() && set_of(&key).is_some_and(|set| suspended.contains(set));
             match now {
                 Ok(now) if !held_back => {
+                    // Each decoder has its values, so this never fails.
                     let Some(values) = values.get_mut(key.0) else {
                         continue;
                     };
                     match now {
                         Some(value) => _ = values.insert(key.1, value),
+                        // A deletion always fits.
                         None => _ = values.remove(&key.1),
                     }
                 }
+                // It is tried again with the next root.
                 waiting => _ = remaining.insert(key, waiting),
             }
         }
@@ -133,24 +150,29 @@ impl Projection {
         self.root.generation()
     }
 
+    /// The history that revisions count in; `None` while they are not counted.
     pub(crate) fn epoch(&self) -> Option<Epoch> {
         self.root.epoch()
     }
 
+    /// The value of a document by the index of its decoder.
     pub(crate) fn get(&self, decoder: usize, id: &str) -> Option<&TypedValue> {
         self.values.get(decoder)?.get(id)
     }
 
+    /// The number of values of a decoder.
     pub(crate) fn len(&self, decoder: usize) -> usize {
         self.values.get(decoder).map_or(0, Values::len)
     }
 
+    /// All values of a decoder, sorted by id. It costs a sort.
     pub(crate) fn by_id(&self, decoder: usize) -> Vec<(&DocumentId, &TypedValue)> {
         let mut all: Vec<_> = self.values.get(decoder).into_iter().flatten().collect();
         all.sort_unstable_by_key(|(id, _value)| *id);
         all
     }
 
+    /// The watermark of the collection of a decoder: values that are refused count too.
     pub(crate) fn watermark(&self, decoder: usize) -> Revision {
         self.decoders
             .get(decoder)
@@ -160,6 +182,9 @@ impl Projection {
 
     /// The values of a decoder that are others than at an older moment, by revision: the value then,
     /// and the value now. Deletions come last.
+    ///
+    /// Both projections must be of the same generation: in a new one everything may differ, and
+    /// handlers get a resync instead.
     pub(crate) fn changes_since(
         &self,
         old: &Self,
@@ -185,6 +210,7 @@ impl Projection {
             .map(|id| (id.clone(), before.get(id).cloned(), now.get(id).cloned()))
             .filter(|(_id, before, now)| before != now)
             .collect();
+        // In the order in which the values were written.
         changes.sort_by_key(|(_id, _before, now)| {
             now.as_ref().map_or(Revision::MAX, |value| value.revision)
         });
@@ -202,6 +228,7 @@ impl Projection {
     }
 
     /// The values that are refused here and were not at the moment before.
+    /// A value that is refused for another reason than before counts as new.
     pub(crate) fn refused_since(&self, before: &Self) -> Vec<(&TypedDecoder, &RefusedValue)> {
         let new = self.refused().filter(|(key, refusal)| {
             !before
@@ -213,6 +240,7 @@ impl Projection {
             .collect()
     }
 
+    /// All refused values, without those that are held back with them.
     fn refused(&self) -> impl Iterator<Item = (&Key, &RefusedValue)> {
         self.pending
             .iter()

@@ -12,18 +12,24 @@ use serde_json::value::RawValue;
 /// Why a body is not a list or a record.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ListError {
+    /// Neither form, or cut off.
     #[error("it is not the JSON that was expected: {0}")]
     Json(#[from] serde_json::Error),
+    /// A value that has no canonical form: a member twice, a number out of range.
     #[error("a document in it is refused: {0}")]
     Value(#[from] contract::JsonError),
+    /// The id is the only name that a document has.
     #[error("a document in it has no id")]
     NoId,
+    /// Configuration values are objects.
     #[error("a document in it is not a JSON object")]
     NoObject,
+    /// A list of documents with revisions has no proof of completeness; a snapshot has.
     #[error("it has a head, so its publisher has revisions: a snapshot must be loaded instead")]
     Versioned,
 }
 
+/// A record in either form: the members that tell the two apart.
 #[derive(Deserialize)]
 struct Record {
     id: Option<DocumentId>,
@@ -31,6 +37,7 @@ struct Record {
     config_data: Option<CanonicalJson>,
 }
 
+/// A list in the form of this project. Its records stay unparsed, to be read one by one.
 #[derive(Deserialize)]
 struct List<'a> {
     head: Option<IgnoredAny>,
@@ -39,8 +46,12 @@ struct List<'a> {
 }
 
 /// One document: its id, when the record names it, and its value.
+///
+/// # Errors
+/// When the body is not a JSON object with a valid value.
 pub(crate) fn record(body: &[u8]) -> Result<(Option<DocumentId>, CanonicalJson), ListError> {
     let Record { id, config_data } = serde_json::from_slice(body)?;
+    // Without that member the record itself is the value, with the id as a part of it.
     let config = config_data.map_or_else(|| CanonicalJson::parse(body), Ok)?;
     if config.is_object() {
         Ok((id, config))
@@ -50,7 +61,11 @@ pub(crate) fn record(body: &[u8]) -> Result<(Option<DocumentId>, CanonicalJson),
 }
 
 /// All documents: `{"items":[…]}` or a bare array.
+///
+/// # Errors
+/// When any part of the body cannot be read, or the list has a head.
 pub(crate) fn records(body: &[u8]) -> Result<Vec<(DocumentId, CanonicalJson)>, ListError> {
+    // A bare array is the form of other publishers.
     let items = if body.trim_ascii_start().starts_with(b"[") {
         serde_json::from_slice(body)?
     } else {

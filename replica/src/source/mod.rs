@@ -5,7 +5,10 @@
 //! tried twice at the same publisher here, and nothing is remembered of an answer; when to ask
 //! again is the caller's decision.
 
-use client::{PublisherClient, Timeouts};
+use client::{
+    ClientError, PublisherClient, Timeouts,
+    live_feed::{FeedStart, LiveFeed},
+};
 use contract::{
     CanonicalJson, CollectionName, DocumentId, Epoch, Head, Revision,
     feed::Since,
@@ -14,11 +17,13 @@ use contract::{
 use reqwest::{Url, header::HeaderValue};
 use state::{ReceivedChange, Root, Snapshot};
 
-use crate::{error::OriginError, list};
-
 mod admission;
+mod document_list;
+mod error;
 mod feed;
 mod snapshot;
+
+pub use error::SourceError;
 
 /// After which revisions a delta continues, by collection: every change up to that revision was
 /// read from the feed.
@@ -47,12 +52,16 @@ pub(crate) struct Loaded {
 
 /// The publishers of a replica.
 #[derive(Debug)]
-pub(crate) struct Origin {
+pub(crate) struct PublisherSource {
+    /// The publishers, tried in turn, the one that answered last first.
     client: PublisherClient,
 }
 
-impl Origin {
+impl PublisherSource {
     /// The publishers at these URLs. `sidecar_token` is sent to sidecars only.
+    ///
+    /// # Errors
+    /// When the system has no resources for an HTTP client.
     pub(crate) fn new(
         publishers: &[Url],
         sidecar_token: Option<HeaderValue>,
@@ -65,15 +74,19 @@ impl Origin {
     /// behind what `root` had reached at the time of the request is refused: it comes from a
     /// publisher that reads an old copy, or from a store that was restored, and then the publisher
     /// knows of it by this very check-in.
+    ///
+    /// # Errors
+    /// When no publisher gave a usable answer, or its store is refused.
     pub(crate) async fn check_in(
         &self,
         root: &Root,
         report: &CheckIn,
         app_token: Option<&HeaderValue>,
-    ) -> Result<CheckInAnswer, OriginError> {
+    ) -> Result<CheckInAnswer, SourceError> {
         self.client
             .try_each(|publisher| async move {
                 let answer = publisher.check_in(report, app_token).await?;
+                // Another publisher may be further: it is tried next.
                 admission::check_heads(publisher, root, &answer.heads)?;
                 Ok(answer)
             })
@@ -81,7 +94,10 @@ impl Origin {
     }
 
     /// The next changes after a cursor.
-    pub(crate) async fn page(&self, cursor: &Cursor, epoch: Epoch) -> Result<Page, OriginError> {
+    ///
+    /// # Errors
+    /// When no publisher has a page that follows the cursor (410 where the log was trimmed).
+    pub(crate) async fn page(&self, cursor: &Cursor, epoch: Epoch) -> Result<Page, SourceError> {
         self.client
             .try_each(|publisher| feed::page(publisher, cursor, epoch))
             .await
@@ -90,46 +106,58 @@ impl Origin {
     /// All documents of the collections that `root` follows, proven complete, and the heads they
     /// belong to. Only the heads of a publisher are those of the store at that moment; another
     /// subscriber gives them by its check-in alone.
-    pub(crate) async fn snapshot(&self, root: &Root) -> Result<Loaded, OriginError> {
+    ///
+    /// # Errors
+    /// When no publisher gave a complete snapshot of the store and history of `root`.
+    pub(crate) async fn snapshot(&self, root: &Root) -> Result<Loaded, SourceError> {
         self.client
             .try_each(|publisher| snapshot::load(publisher, root))
             .await
     }
 
     /// The live feed after these revisions.
-    pub(crate) async fn live(
+    ///
+    /// # Errors
+    /// When no publisher has a feed that continues from there.
+    pub(crate) async fn live_feed(
         &self,
         since: &Cursor,
         epoch: Epoch,
-    ) -> Result<reqwest::Response, OriginError> {
-        let start = client::live_feed::FeedStart::After(since, epoch);
+    ) -> Result<LiveFeed, ClientError> {
+        let start = FeedStart::After(since, epoch);
         self.client
-            .try_each(|publisher| async move { Ok(publisher.open_live_feed(start).await?) })
+            .try_each(|publisher| publisher.live_feed(start))
             .await
     }
 
     /// One record of the change log.
+    ///
+    /// # Errors
+    /// When no publisher has it in this history, with the value that its operation requires.
     pub(crate) async fn record(
         &self,
         collection: &CollectionName,
         epoch: Epoch,
         revision: Revision,
-    ) -> Result<ReceivedChange, OriginError> {
+    ) -> Result<ReceivedChange, SourceError> {
         self.client
             .try_each(|publisher| feed::record(publisher, collection, epoch, revision))
             .await
     }
 
     /// One document of an unversioned collection (requirement A17: `GetById`).
+    ///
+    /// # Errors
+    /// When no publisher has the document, or its body has neither form.
     pub(crate) async fn document(
         &self,
         collection: &CollectionName,
         id: &DocumentId,
-    ) -> Result<CanonicalJson, OriginError> {
+    ) -> Result<CanonicalJson, SourceError> {
         self.client
             .try_each(|publisher| async move {
                 let body = publisher.document_bytes(collection, id).await?;
-                match list::record(&body).map_err(|error| publisher.unusable(error))? {
+                match document_list::record(&body).map_err(|error| publisher.unusable(error))? {
                     (Some(other), _config) if other != *id => {
                         Err(publisher.unusable("it is another document").into())
                     }
@@ -142,26 +170,30 @@ impl Origin {
     /// The head of a versioned collection, then one document of it, or that there is none. An
     /// answer of another store or of an earlier history is refused, and so is one that is behind
     /// `seen`.
+    ///
+    /// # Errors
+    /// When no publisher gave both answers, or what they offer is refused.
     #[cfg(feature = "redis")]
     pub(crate) async fn held(
         &self,
         collection: &CollectionName,
         id: &DocumentId,
         seen: Option<(Epoch, Revision)>,
-    ) -> Result<(Head, Option<contract::Document>), OriginError> {
+    ) -> Result<(Head, Option<contract::Document>), SourceError> {
         self.client
             .try_each(|publisher| async move {
                 let head = publisher.head(collection).await?;
                 let epoch = seen.map(|(epoch, _revision)| epoch);
                 admission::check_epoch(epoch, std::slice::from_ref(&head))?;
+                // In another history revisions cannot be compared.
                 if seen.is_some_and(|(epoch, seen)| epoch == head.epoch && head.revision < seen) {
                     return Err(publisher.unusable("it is behind what was seen here").into());
                 }
-                let answer = publisher.document(collection, id).await;
-                let document = match answer.map_err(OriginError::from) {
-                    Err(OriginError::NoDocument { .. }) => return Ok((head, None)),
+                let document = match publisher.document(collection, id).await {
+                    Err(error) if error.is_no_document() => return Ok((head, None)),
                     answer => answer?,
                 };
+                // The checksum is of the value, so the id is compared for itself.
                 if document.id != *id || document.config_data.crc() != document.crc {
                     return Err(publisher
                         .unusable("it is another document, or damaged")
@@ -176,14 +208,17 @@ impl Origin {
     }
 
     /// All documents of an unversioned collection (requirement A17: `GetAll`).
+    ///
+    /// # Errors
+    /// When no publisher gave a list that can be read to its end.
     pub(crate) async fn documents(
         &self,
         collection: &CollectionName,
-    ) -> Result<Vec<(DocumentId, CanonicalJson)>, OriginError> {
+    ) -> Result<Vec<(DocumentId, CanonicalJson)>, SourceError> {
         self.client
             .try_each(|publisher| async move {
                 let body = publisher.list_bytes(collection).await?;
-                Ok(list::records(&body).map_err(|error| publisher.unusable(error))?)
+                Ok(document_list::records(&body).map_err(|error| publisher.unusable(error))?)
             })
             .await
     }

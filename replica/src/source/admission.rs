@@ -6,17 +6,21 @@ use client::Endpoint;
 use contract::{Epoch, Head};
 use state::{InstallError, Root};
 
-use crate::error::OriginError;
+use crate::source::SourceError;
 
 /// Requires heads of every followed collection, of the same store, none of them behind what is
 /// held.
+///
+/// # Errors
+/// When a head is absent or behind what is held, or is of another store or an earlier history.
 pub(super) fn check_heads(
     publisher: &Endpoint,
     root: &Root,
     heads: &[Head],
-) -> Result<(), OriginError> {
+) -> Result<(), SourceError> {
     check_epoch(root.epoch(), heads)?;
     for (name, held) in root.collections() {
+        // A collection without a head would be emptied by the load that follows.
         let Some(head) = heads.iter().find(|head| head.collection == *name) else {
             return Err(publisher
                 .unusable(format_args!("{name} is not in it"))
@@ -37,8 +41,12 @@ pub(super) fn check_heads(
 }
 
 /// Requires the history `ours` or a later one of the same store. Another publisher may have it.
-pub(super) fn check_epoch(ours: Option<Epoch>, heads: &[Head]) -> Result<(), OriginError> {
+///
+/// # Errors
+/// When a head is of another store, or of an earlier history.
+pub(super) fn check_epoch(ours: Option<Epoch>, heads: &[Head]) -> Result<(), SourceError> {
     let Some(ours) = ours else { return Ok(()) };
+    // The heads of one answer are of one history, so one that differs is enough.
     let other = heads
         .iter()
         .map(|head| head.epoch)

@@ -12,7 +12,7 @@ use std::{
 use contract::{CollectionName, status::ReplicaState};
 use state::Root;
 
-use crate::cache::{ChangeBuffer, ChangeBuffers, Gap};
+use super::{ChangeBuffer, ChangeBuffers, Gap};
 
 /// How long a revision may be missing without a consequence: events overtake each other.
 pub(crate) const GRACE: Duration = Duration::from_millis(200);
@@ -23,7 +23,9 @@ pub(crate) type Gaps = BTreeMap<CollectionName, Gap>;
 /// A replica at one moment.
 #[derive(Debug, Default)]
 pub struct View {
+    /// The documents and watermarks of all followed collections.
     pub(crate) root: Root,
+    /// The newest changes of each collection, up to the watermarks of `root`.
     pub(crate) buffers: ChangeBuffers,
     /// When the newest heads were requested that this replica has reached in every collection. It
     /// is the time of the request, not of the answer: what is committed in between is not promised.
@@ -42,6 +44,7 @@ pub struct View {
     /// When a publisher last confirmed what was on disk, in milliseconds since 1970 by the wall
     /// clock of that time.
     pub(crate) saved_confirmed_ms: Option<i64>,
+    /// How old the confirmation may be before the state is stale: 2.5 check-in intervals.
     pub(crate) stale_after: Duration,
 }
 
@@ -75,9 +78,11 @@ impl View {
             .collection(name)
             .filter(|held| self.open && held.loaded())
         else {
+            // Nothing can be said about documents that nobody may read yet.
             return ReplicaState::Loading;
         };
         let gap = self.gaps.get(name);
+        // Behind is worse than stale: it is known that a revision is missing.
         if gap.is_some_and(|gap| now.saturating_duration_since(gap.since) > GRACE) {
             ReplicaState::Behind
         } else if self.refused.is_some()
@@ -107,6 +112,7 @@ impl View {
     /// source document trusts it.
     pub fn reason_of(&self, name: &CollectionName) -> Option<&'static str> {
         let held = self.root.collection(name).filter(|held| held.loaded())?;
+        // In this order: a refused store explains why nothing else is confirmed.
         if self.refused.is_some() {
             self.refused
         } else if held.diverged() {

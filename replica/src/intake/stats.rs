@@ -13,7 +13,8 @@ use contract::{
 };
 use state::{Decision, InstallKind, Installed, ReceivedChange};
 
-use crate::{Events, intake::DeliveryStats};
+use super::DeliveryStats;
+use crate::Events;
 
 /// Dropped events that are remembered.
 const MAX_DROPS: usize = 32;
@@ -25,26 +26,37 @@ pub(crate) struct Stats(Mutex<Counters>);
 /// See [`Stats`].
 #[derive(Debug, Default)]
 struct Counters {
+    /// Events by what became of them.
     events: EventCounts,
+    /// The newest [`MAX_DROPS`] dropped events, the oldest first.
     drops: VecDeque<DroppedEvent>,
+    /// Loads, pages and changes that the synchronisation brought.
     sync: SyncCounts,
+    /// How the newest changes were delivered, to find faults of the intake.
     deliveries: DeliveryStats,
     /// Whether the source of the events cannot be reached.
     disconnected: bool,
+    /// Why the last load, check-in or catch-up failed.
     last_error: Option<String>,
 }
 
 /// What the status shows of the counters.
 pub(crate) struct StatsSnapshot {
+    /// Events by what became of them, since the start of the process.
     pub(crate) events: EventCounts,
+    /// The newest dropped events, the oldest first.
     pub(crate) drops: Vec<DroppedEvent>,
+    /// What the synchronisation brought, since the start of the process.
     pub(crate) sync: SyncCounts,
+    /// What is wrong with the intake, when something is.
     pub(crate) intake: Option<IntakeFault>,
+    /// Why the last load, check-in or catch-up failed; `None` after a success.
     pub(crate) last_error: Option<String>,
 }
 
 impl Stats {
     /// Everything for the status, at one moment.
+    /// `events` is the source of the events: it decides which faults can be told.
     pub(crate) fn snapshot(&self, events: &Events) -> StatsSnapshot {
         let counters = self.lock();
         StatsSnapshot {
@@ -64,6 +76,7 @@ impl Stats {
     /// Counts an event with a revision by what became of it, and that it was delivered.
     pub(crate) fn count_decision(&self, change: &ReceivedChange, decision: Decision) {
         let mut counters = self.lock();
+        // Each decision has one counter, so that the sum is the number of events.
         let count = match decision {
             Decision::Applied => &mut counters.events.applied,
             Decision::Duplicate => &mut counters.events.duplicate,
@@ -95,10 +108,12 @@ impl Stats {
     }
 
     /// Remembers a dropped event.
+    /// `reason` is one word of a fixed list, `error` may quote the event.
     pub(crate) fn dropped(&self, reason: &str, error: &str) {
         let mut counters = self.lock();
         counters.events.dropped += 1;
         if counters.drops.len() == MAX_DROPS {
+            // The status has a limit; the counter says how many there were.
             counters.drops.pop_front();
         }
         counters.drops.push_back(DroppedEvent {
@@ -112,8 +127,10 @@ impl Stats {
     /// Returns the number of those.
     pub(crate) fn page_applied(&self, changes: &[ReceivedChange], new: &[bool]) -> u64 {
         let mut counters = self.lock();
+        // Both slices have one entry per change of the page.
         let mut count = 0;
         for (change, new) in changes.iter().zip(new) {
+            // A change that an event had brought is no sign of a faulty intake.
             if *new {
                 count += 1;
                 counters
@@ -162,6 +179,7 @@ impl Stats {
         self.lock().last_error = error;
     }
 
+    /// The counters. No lock is taken under this one, and nothing is awaited.
     fn lock(&self) -> MutexGuard<'_, Counters> {
         self.0.lock().expect("nothing that holds it panics")
     }
@@ -176,7 +194,9 @@ impl Stats {
 }
 
 impl Counters {
+    /// What is wrong with the intake, as far as it can be told for this source of events.
     fn intake_fault(&self, events: &Events) -> Option<IntakeFault> {
+        // A connection that is known to be down explains everything that was not delivered.
         let fault = if self.disconnected {
             Some(IntakeFault::Disconnected)
         } else {

@@ -5,15 +5,20 @@ use contract::{CollectionName, Epoch, FeedPage, Operation, Revision};
 use state::ReceivedChange;
 
 use super::{Cursor, Page};
-use crate::error::OriginError;
+use crate::source::SourceError;
 
 /// Reads the page after a cursor. Its changes must follow the cursor without a gap.
+///
+/// # Errors
+/// When there is no answer, the feed cannot continue from there (410), or the page has a gap, a
+/// change of another history, or a damaged one.
 pub(super) async fn page(
     publisher: &Endpoint,
     cursor: &Cursor,
     epoch: Epoch,
-) -> Result<Page, OriginError> {
+) -> Result<Page, SourceError> {
     let FeedPage::<ReceivedChange> { items, more, .. } = publisher.page(cursor, epoch).await?;
+    // By collection: a page holds the changes of several, each in its own order.
     let mut reached = cursor.clone();
     let follows = |change: &ReceivedChange| {
         let revision = reached.get_mut(&change.collection);
@@ -38,12 +43,16 @@ pub(super) async fn page(
 }
 
 /// Reads one record of the change log.
+///
+/// # Errors
+/// When there is no answer, or the record is absent or damaged.
 pub(super) async fn record(
     publisher: &Endpoint,
     collection: &CollectionName,
     epoch: Epoch,
     revision: Revision,
-) -> Result<ReceivedChange, OriginError> {
+) -> Result<ReceivedChange, SourceError> {
+    // The log gives what comes after a revision, so the one before it is asked for.
     let since = revision.saturating_sub(1);
     let FeedPage::<ReceivedChange> { items, .. } = publisher
         .collection_page(collection, since, epoch, 1)

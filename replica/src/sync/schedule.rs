@@ -1,0 +1,144 @@
+//! When the loop does what next: the time of the next check-in, and what no request is made for.
+//!
+//! It holds times and asks no clock: the caller passes the time. It makes no request.
+
+use std::time::{Duration, Instant};
+
+use client::RetryPolicy;
+
+use super::SyncError;
+use crate::{cache::Gaps, source::SourceError};
+
+/// How much of the check-in interval passes between two check-ins. Replicas that started together
+/// drift apart.
+const CHECK_IN_SHARE: std::ops::Range<f64> = 0.75..1.0;
+/// Check-ins that events of another history lead to are at least this far apart.
+const OTHER_EPOCH_GAP: Duration = Duration::from_secs(5);
+/// How long an early check-in waits for further changes after the first one.
+const GATHER: Duration = Duration::from_millis(300);
+
+/// When the loop does what next.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    /// When the next check-in is due.
+    pub(super) check_in_at: Instant,
+    /// Nothing is requested before: the last request failed.
+    pub(super) not_before: Instant,
+    /// When the last check-in began.
+    last_check_in: Option<Instant>,
+    /// The shortest time between two check-ins of a replica whose watermarks move; `None` when the
+    /// publisher wants no early check-ins.
+    pub(super) report_after: Option<Duration>,
+    /// Whether an early check-in is part of `check_in_at`.
+    reporting: bool,
+    /// Gaps that a catch-up did not narrow: the publisher did not have what is missing, so only a
+    /// check-in can help.
+    pub(super) unavailable: Gaps,
+}
+
+impl Schedule {
+    /// A check-in is due at once.
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            check_in_at: now,
+            not_before: now,
+            last_check_in: None,
+            report_after: None,
+            reporting: false,
+            unavailable: Gaps::default(),
+        }
+    }
+
+    /// A check-in begins. What the publishers did not have before may be there after it.
+    pub(super) fn check_in_begins(&mut self, now: Instant) {
+        self.last_check_in = Some(now);
+        self.reporting = false;
+        self.unavailable.clear();
+    }
+
+    /// A check-in ended, well or not: the next one is due within the interval, earlier by a random
+    /// part.
+    pub(super) fn check_in_done(&mut self, now: Instant, interval: Duration) {
+        let share = rand::random_range(CHECK_IN_SHARE);
+        self.check_in_at = now + interval.mul_f64(share);
+    }
+
+    /// An event counts in another history, which a check-in finds out about. A publisher that was
+    /// left behind may send many such events, so the distance to the last check-in is kept.
+    pub(super) fn check_in_for_other_epoch(&mut self) {
+        let earliest = self.last_check_in.map(|last| last + OTHER_EPOCH_GAP);
+        self.check_in_by(earliest.unwrap_or(self.not_before));
+    }
+
+    /// Whether a watermark that moves leads to an early check-in that is not scheduled yet.
+    pub(super) fn may_report(&self) -> bool {
+        self.report_after.is_some() && !self.reporting
+    }
+
+    /// The next check-in is at this time or earlier, but not before the wait after a failure ends.
+    pub(super) fn check_in_by(&mut self, at: Instant) {
+        self.check_in_at = self.check_in_at.min(at.max(self.not_before));
+    }
+
+    /// A watermark moved: the next check-in gathers further changes for a moment, and keeps the
+    /// distance to the last one that the publisher asked for.
+    pub(super) fn report_by(&mut self, now: Instant) {
+        let Some(report_after) = self.report_after else {
+            return;
+        };
+        let earliest = self.last_check_in.map_or(now, |last| last + report_after);
+        self.check_in_by((now + GATHER).max(earliest));
+        self.reporting = true;
+    }
+
+    /// The last request failed: the next one is a check-in at this time.
+    pub(super) fn back_off(&mut self, until: Instant) {
+        self.not_before = until;
+        self.check_in_at = until;
+    }
+}
+
+/// How long the loop waits after a failure: at least as long as the publisher asked for.
+pub(super) fn wait_after(error: &SyncError) -> Duration {
+    let mut waits = RetryPolicy::REPLICA_SYNC.waits();
+    match error {
+        SyncError::Source(SourceError::Client(error)) => waits.after(error),
+        SyncError::Source(SourceError::Install(_) | SourceError::TooLate(_))
+        | SyncError::Install(_) => waits.next_wait(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_early_check_in_gathers_and_keeps_the_distance_of_the_publisher() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut schedule = Schedule {
+            check_in_at: at(10_000),
+            last_check_in: Some(start),
+            ..Schedule::new(start)
+        };
+        schedule.report_by(at(100));
+        assert_eq!(schedule.check_in_at, at(10_000), "the publisher wants none");
+        schedule.report_after = Some(Duration::from_millis(1_000));
+        schedule.report_by(at(100));
+        assert_eq!(schedule.check_in_at, at(1_000), "not sooner than asked for");
+        schedule.check_in_at = at(10_000);
+        schedule.report_by(at(2_000));
+        assert_eq!(
+            schedule.check_in_at,
+            at(2_300),
+            "further changes are gathered"
+        );
+        schedule.back_off(at(5_000));
+        schedule.report_by(at(3_000));
+        assert_eq!(
+            schedule.check_in_at,
+            at(5_000),
+            "not before the wait is over"
+        );
+    }
+}
