@@ -12,10 +12,10 @@ use tokio::sync::mpsc;
 
 use crate::{
     Bench,
+    carrier::{Carrier, on_a_worker},
     figures::{Comparison, Durations, Row, Target, Unit},
     floor::{channel::Channel, posts::Posts, sidecars::Sidecars},
     pair::Pair,
-    way::{Way, on_a_worker},
 };
 
 /// Writes of a round, and before it.
@@ -126,7 +126,7 @@ async fn dapr(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     .concat())
 }
 
-async fn direct<F: Way>(
+async fn direct<F: Carrier>(
     bench: &Bench,
     transport: Transport,
     mut floor: F,
@@ -164,7 +164,7 @@ async fn direct<F: Way>(
 }
 
 /// One round.
-async fn sample<W: Way>(bench: &Bench, mut way: W) -> anyhow::Result<(W, Sample)> {
+async fn sample<W: Carrier>(bench: &Bench, mut way: W) -> anyhow::Result<(W, Sample)> {
     let (writes, warm_up) = (bench.sized(WRITES), bench.sized(WARM_UP));
     on_a_worker(async move {
         let mut durations = Durations::default();

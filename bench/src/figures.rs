@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ratio_is_that_of_its_rounds() {
+    fn a_ratio_is_computed_from_its_rounds() {
         let mut comparison =
             Comparison::new(1, Unit::Seconds, "ours", "floor").must(Target::AtMost(2.0));
         // A slow minute slows both down.
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_figure_alone_is_held_against_its_target() {
+    fn a_figure_without_a_ratio_is_compared_with_its_target() {
         let mut comparison = Comparison::alone(10, Unit::Bytes, "idle").must(Target::AtLeast(5.0));
         assert!(
             Comparison::alone(10, Unit::Bytes, "nothing")
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_are_of_the_nearest_rank() {
+    fn percentiles_use_the_nearest_rank() {
         let mut durations = Durations::default();
         assert_eq!(durations.at(50).to_bits(), 0.0_f64.to_bits());
         (1..=100)

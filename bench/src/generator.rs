@@ -41,7 +41,7 @@ pub(crate) enum Order {
 /// What came of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Run {
-    said: Said,
+    report: WrkReport,
     /// Seconds that the server had a processor.
     processor: f64,
 }
@@ -49,7 +49,7 @@ pub(crate) struct Run {
 /// What the script says.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Said {
+struct WrkReport {
     answered: u64,
     seconds: f64,
     busy_seconds: f64,
@@ -100,17 +100,17 @@ impl Requests {
 impl Run {
     /// Requests that were answered.
     pub(crate) fn answered(&self) -> u64 {
-        self.said.answered
+        self.report.answered
     }
 
     /// Answers a second.
     pub(crate) fn rate(&self) -> f64 {
-        self.said.answered as f64 / self.said.seconds
+        self.report.answered as f64 / self.report.seconds
     }
 
     /// Seconds of a processor that an answer took the server, whatever the generator could do.
     pub(crate) fn processor(&self) -> f64 {
-        self.processor / self.said.answered as f64
+        self.processor / self.report.answered as f64
     }
 }
 
@@ -163,22 +163,22 @@ pub(crate) async fn run(
     let line = text.lines().rfind(|line| line.starts_with('{'));
     let line = line.with_context(|| {
         format!(
-            "wrk said {text:?}, {:?}",
+            "wrk printed {text:?}, {:?}",
             String::from_utf8_lossy(&output.stderr)
         )
     })?;
-    let said: Said = serde_json::from_str(line)?;
+    let report: WrkReport = serde_json::from_str(line)?;
     ensure!(
-        said.answered > 0 && said.refused == 0 && said.broken == 0,
+        report.answered > 0 && report.refused == 0 && report.broken == 0,
         "not all went well: {line}"
     );
-    let run = Run { said, processor };
+    let run = Run { report, processor };
     bench.say(&format!(
         "{:.0} answers a second, median {:.2} ms, p99 {:.2} ms; the generator was busy for {:.0} %",
         run.rate(),
-        said.p50 * 1e3,
-        said.p99 * 1e3,
-        100.0 * said.busy_seconds / said.seconds
+        report.p50 * 1e3,
+        report.p99 * 1e3,
+        100.0 * report.busy_seconds / report.seconds
     ));
     Ok(run)
 }

@@ -5,17 +5,17 @@
 //! measured reaches a replica.
 
 mod gap;
-mod stand;
+mod testbed;
 
 use e2e::testbed::StoreKind;
-use stand::{SMALL, Stand, follower, until_current};
+use testbed::{LoadTestbed, SMALL, follower, until_current};
 use tokio::task::JoinSet;
 
 use crate::{
     Bench,
     figures::{Comparison, Row, Target, Unit},
-    fill::fill,
     floor::driver,
+    prepare::create_documents,
 };
 
 /// Documents of a collection.
@@ -41,8 +41,8 @@ async fn cold_starts(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     bench.say(&format!(
         "measure 9, filling two stores with {documents} documents"
     ));
-    let mongo = Stand::filled(StoreKind::Mongo, documents).await?;
-    let embedded = Stand::filled(StoreKind::Embedded, documents).await?;
+    let mongo = LoadTestbed::filled(StoreKind::Mongo, documents).await?;
+    let embedded = LoadTestbed::filled(StoreKind::Embedded, documents).await?;
     let database = mongo.database().await?;
     let beside = format!("the driver reads {documents} rows");
     let [mut on_mongo, mut on_embedded] = ["MongoDB", "the embedded store"].map(|store| {
@@ -75,7 +75,7 @@ async fn cold_starts(bench: &Bench) -> anyhow::Result<Vec<Row>> {
 
 async fn timed_reading(database: &mongodb::Database, documents: usize) -> anyhow::Result<f64> {
     let begun = std::time::Instant::now();
-    let read = driver::read_all(database, stand::LARGE).await?;
+    let read = driver::read_all(database, testbed::LARGE).await?;
     let took = begun.elapsed().as_secs_f64();
     anyhow::ensure!(read == documents, "{read} of {documents} rows");
     Ok(took)
@@ -84,12 +84,12 @@ async fn timed_reading(database: &mongodb::Database, documents: usize) -> anyhow
 /// A hundred at once beside one, of the same publisher.
 async fn hundreds(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let (documents, replicas) = (bench.sized(DOCUMENTS_OF_A_HUNDRED), bench.sized(REPLICAS));
-    let stand = Stand::filled(StoreKind::Embedded, 0).await?;
-    fill(&stand.publisher.api(), SMALL, documents, BYTES).await?;
+    let testbed = LoadTestbed::filled(StoreKind::Embedded, 0).await?;
+    create_documents(&testbed.publisher.api(), SMALL, documents, BYTES).await?;
     let line = format!("{replicas} cold starts at once, {documents} × 1 KiB, the embedded store");
     let mut comparison =
         Comparison::new(9, Unit::Seconds, line, "one cold start").must(Target::AtMost(20.0));
-    together(&stand, 1, documents).await?;
+    together(&testbed, 1, documents).await?;
     for round in 0..bench.rounds {
         bench.say(&format!(
             "measure 9, {replicas} at once, round {}",
@@ -97,15 +97,15 @@ async fn hundreds(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         ));
         let (all, one);
         if round % 2 == 0 {
-            one = together(&stand, 1, documents).await?;
-            all = together(&stand, replicas, documents).await?;
+            one = together(&testbed, 1, documents).await?;
+            all = together(&testbed, replicas, documents).await?;
         } else {
-            all = together(&stand, replicas, documents).await?;
-            one = together(&stand, 1, documents).await?;
+            all = together(&testbed, replicas, documents).await?;
+            one = together(&testbed, 1, documents).await?;
         }
         comparison.round(all, one);
     }
-    let refused = stand.counter("confcast_snapshots_refused_total").await?;
+    let refused = testbed.counter("confcast_snapshots_refused_total").await?;
     bench.say(&format!(
         "measure 9, {refused} loads were refused in all and came again"
     ));
@@ -114,8 +114,8 @@ async fn hundreds(bench: &Bench) -> anyhow::Result<Vec<Row>> {
 
 /// Seconds from the start of so many replicas until the last of them is current. What they hold is
 /// let go afterwards.
-async fn together(stand: &Stand, replicas: usize, documents: usize) -> anyhow::Result<f64> {
-    let new = (0..replicas).map(|number| follower(&stand.publisher, SMALL, number));
+async fn together(testbed: &LoadTestbed, replicas: usize, documents: usize) -> anyhow::Result<f64> {
+    let new = (0..replicas).map(|number| follower(&testbed.publisher, SMALL, number));
     let new: Vec<_> = new.collect::<Result<_, _>>()?;
     let (begun, mut loading) = (std::time::Instant::now(), JoinSet::new());
     for replica in new {

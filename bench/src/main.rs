@@ -7,10 +7,10 @@
 //! only a whole run says anything. `OUT` is the folder of what it writes, instead of `target/
 //! bench`.
 
+mod carrier;
 mod documents;
 mod events;
 mod figures;
-mod fill;
 mod floor;
 mod generator;
 mod http;
@@ -18,6 +18,7 @@ mod intake;
 mod loads;
 mod memory;
 mod pair;
+mod prepare;
 mod reads;
 mod replicas;
 mod report;
@@ -25,7 +26,6 @@ mod sustained;
 mod throughput;
 mod values;
 mod visible;
-mod way;
 mod writes;
 
 use std::{

@@ -26,9 +26,9 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    carrier::{Carrier, TIMEOUT},
     floor::payload::document,
     http::Http,
-    way::{TIMEOUT, Way},
 };
 
 /// Longer than any measure.
@@ -228,7 +228,7 @@ impl Pair {
     }
 }
 
-impl Way for Pair {
+impl Carrier for Pair {
     /// From the return of the commit until both replicas show it; no time at all where they were
     /// faster than that return.
     async fn once(&mut self) -> anyhow::Result<Duration> {

@@ -23,9 +23,9 @@
 //! What bounds N: open files. A process may have so many as the system allows, here one per replica
 //! and connection, and LOCAL has as many in the publisher, Redis in itself.
 
+mod counter;
 mod publisher;
 mod server;
-mod tally;
 
 use std::{
     sync::Arc,
@@ -44,7 +44,7 @@ use tokio::{
 };
 
 pub(crate) use self::publisher::run as run_publisher;
-use self::{publisher::Served, tally::Tally};
+use self::{counter::RevisionCounter, publisher::Served};
 use crate::{
     Bench,
     figures::Spread,
@@ -178,7 +178,7 @@ async fn point(
 /// Replicas that run, and their publisher.
 struct Crowd {
     served: Served,
-    tally: Arc<Tally>,
+    counter: Arc<RevisionCounter>,
     count: usize,
     // Before what they are connected to.
     _running: JoinSet<anyhow::Result<()>>,
@@ -189,7 +189,7 @@ struct Crowd {
 impl Crowd {
     async fn start(transport: Transport, count: usize) -> anyhow::Result<Self> {
         let collections = ["--collections", FREE, "--loads", "1000"];
-        let (mut servers, tally) = (Vec::new(), Arc::new(Tally::new(FREE, ID)?));
+        let (mut servers, counter) = (Vec::new(), Arc::new(RevisionCounter::new(FREE, ID)?));
         // Before anything of it, or the port may be taken.
         let local = server::Socket::open()?;
         let redis = match transport {
@@ -228,7 +228,7 @@ impl Crowd {
         let mut all = loaded.subscribe();
         let mut running = JoinSet::new();
         for replica in replicas {
-            let (places, loaded, tally) = (places.clone(), loaded.clone(), tally.clone());
+            let (places, loaded, counter) = (places.clone(), loaded.clone(), counter.clone());
             running.spawn(async move {
                 let place = places.acquire_owned().await?;
                 let handle = replica.clone();
@@ -240,7 +240,7 @@ impl Crowd {
                         .await?;
                     drop(place);
                     loaded.send_modify(|count| *count += 1);
-                    tally.follow(&handle).await
+                    counter.follow(&handle).await
                 };
                 replica.run(following).await
             });
@@ -252,7 +252,7 @@ impl Crowd {
             .with_context(|| format!("{} of {count} replicas have loaded", *loaded.borrow()))??;
         Ok(Self {
             served,
-            tally,
+            counter,
             count,
             _running: running,
             _servers: servers,
@@ -263,7 +263,7 @@ impl Crowd {
     /// One change; `None` when it did not reach all in time.
     async fn change(&self, number: u64) -> anyhow::Result<Option<Duration>> {
         // Nobody else writes, and the document was made with revision 1.
-        let mut last = self.tally.expect(number + 1, self.count);
+        let mut last = self.counter.expect(number + 1, self.count);
         let answer = self.served.api.put(FREE, ID, &document(number)).await?;
         let answered = Instant::now();
         let revision = answer.expect(200)?.json()?["revision"]

@@ -21,10 +21,10 @@ use tokio::time::timeout;
 
 use crate::{
     Bench,
+    carrier::{TIMEOUT, on_a_worker},
     figures::{Comparison, Row, Spread, Target, Unit},
     floor::{payload::document, sidecars::Sidecars},
     pair::Pair,
-    way::{TIMEOUT, on_a_worker},
 };
 
 /// Writers at once; also what our relay has in flight, and so what the floor has.

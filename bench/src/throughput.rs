@@ -33,8 +33,8 @@ use tokio::task::JoinSet;
 use crate::{
     Bench,
     figures::{Comparison, Row, Target, Unit},
-    fill::{fill, id},
     floor::driver,
+    prepare::{create_documents, id},
     values::value,
 };
 
@@ -92,7 +92,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         .for_each(|publisher| publisher.set("AURA_CONFIGURATION_EVENTS_ENABLED", "false"));
     for publisher in &mut publishers {
         publisher.start().await?;
-        fill(
+        create_documents(
             &publisher.api(),
             FREE,
             (CLIENTS * DOCUMENTS) as usize,

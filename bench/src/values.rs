@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_differ_and_are_as_long_as_asked() {
+    fn values_differ_and_have_the_requested_length() {
         let [one, other] = [value(1, 1_024).to_string(), value(2, 1_024).to_string()];
         assert_ne!(one, other);
         assert!((1_000..=1_050).contains(&one.len()), "{}", one.len());

@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Bench,
     figures::{Comparison, Durations, Row, Target, Unit},
-    fill::{fill, id},
     floor::etcd::{Client, Etcd, Watch},
+    prepare::{create_documents, id},
     values::value,
 };
 
@@ -103,8 +103,8 @@ async fn rounds(
     publisher: &Service,
     replicas: &[Replica; 2],
 ) -> anyhow::Result<Vec<Row>> {
-    let mut ours = Ours::begin(publisher, replicas).await?;
-    let mut theirs = Theirs::begin(etcd).await?;
+    let mut ours = Ours::start(publisher, replicas).await?;
+    let mut theirs = Theirs::start(etcd).await?;
     let line = "PUT sent until visible in both replicas, LOCAL, embedded store";
     let mut median = Comparison::new(
         13,
@@ -170,7 +170,7 @@ struct Ours<'a> {
 }
 
 impl<'a> Ours<'a> {
-    async fn begin(publisher: &Service, replicas: &'a [Replica; 2]) -> anyhow::Result<Self> {
+    async fn start(publisher: &Service, replicas: &'a [Replica; 2]) -> anyhow::Result<Self> {
         let (api, collection) = (publisher.api(), FREE.parse()?);
         for replica in replicas {
             let mut states = replica.states();
@@ -181,7 +181,7 @@ impl<'a> Ours<'a> {
             .await;
             drop(current.context("a replica does not load")??);
         }
-        fill(&api, FREE, DOCUMENTS as usize, BYTES).await?;
+        create_documents(&api, FREE, DOCUMENTS as usize, BYTES).await?;
         // A publisher that asked a subscriber for its routes too early asks again when there is
         // something to send.
         eventually("both replicas hear events", async || {
@@ -274,7 +274,7 @@ struct Theirs {
 }
 
 impl Theirs {
-    async fn begin(etcd: &Etcd) -> anyhow::Result<Self> {
+    async fn start(etcd: &Etcd) -> anyhow::Result<Self> {
         // One connection for all three, though ours has one for each: etcd is a little quicker so.
         let client = etcd.client().await?;
         let watches = [

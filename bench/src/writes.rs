@@ -15,8 +15,8 @@ use e2e::{
 use crate::{
     Bench,
     figures::{Comparison, Durations, Row, Target, Unit},
-    fill::{fill, id},
     floor::driver::{self, Transactions},
+    prepare::{create_documents, id},
     values::value,
 };
 
@@ -27,15 +27,15 @@ const DOCUMENTS: usize = 100;
 /// Length of a value, in bytes.
 const BYTES: usize = 300;
 
-/// The ways to write a value.
+/// The kinds to write a value.
 #[derive(Debug, Clone, Copy)]
-enum Way {
+enum WriteKind {
     Put,
     Transaction,
     Replace,
 }
 
-/// The ways, and what was written.
+/// The kinds, and what was written.
 struct Writers {
     publisher: Api,
     transactions: Transactions,
@@ -52,7 +52,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         .with("AURA_CONFIGURATION_STORE_URL", url.as_str());
     publisher.start().await?;
     let api = publisher.api();
-    fill(&api, FREE, DOCUMENTS, BYTES).await?;
+    create_documents(&api, FREE, DOCUMENTS, BYTES).await?;
     // The floor copies the newest change record: it has to be one of a PUT.
     api.put(FREE, &id(0), &value(DOCUMENTS as u64, BYTES))
         .await?
@@ -73,33 +73,33 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         put,
         "the driver, replaceOne (majority, journal)",
     );
-    let mut ways = [Way::Transaction, Way::Put, Way::Replace];
-    for way in ways {
-        writers.median(way, bench.sized(WARM_UP)).await?;
+    let mut kinds = [WriteKind::Transaction, WriteKind::Put, WriteKind::Replace];
+    for kind in kinds {
+        writers.median(kind, bench.sized(WARM_UP)).await?;
     }
     for round in 1..=bench.rounds {
         bench.say(&format!("measure 3, round {round}"));
         let (mut put, mut transaction, mut replace) = (0.0, 0.0, 0.0);
-        for way in ways {
-            let figure = match way {
-                Way::Put => &mut put,
-                Way::Transaction => &mut transaction,
-                Way::Replace => &mut replace,
+        for kind in kinds {
+            let figure = match kind {
+                WriteKind::Put => &mut put,
+                WriteKind::Transaction => &mut transaction,
+                WriteKind::Replace => &mut replace,
             };
-            *figure = writers.median(way, bench.sized(WRITES)).await?;
+            *figure = writers.median(kind, bench.sized(WRITES)).await?;
         }
         same.round(put, transaction);
         bare.round(put, replace);
         // Ours stays in the middle, so that it is right beside both, and each of them is first in
         // turn.
-        ways.reverse();
+        kinds.reverse();
     }
     Ok([same.row(), bare.row()].into_iter().flatten().collect())
 }
 
 impl Writers {
     /// Seconds from before a write is sent until its answer was read.
-    async fn median(&mut self, way: Way, writes: usize) -> anyhow::Result<f64> {
+    async fn median(&mut self, kind: WriteKind, writes: usize) -> anyhow::Result<f64> {
         let (mut durations, bare) = (Durations::default(), self.transactions.bare());
         for _each in 0..writes {
             self.written += 1;
@@ -108,14 +108,14 @@ impl Writers {
                 value(self.written, BYTES),
             );
             let sent = Instant::now();
-            match way {
-                Way::Put => drop(self.publisher.put(FREE, &id, &value).await?.expect(200)?),
-                Way::Transaction => self
+            match kind {
+                WriteKind::Put => drop(self.publisher.put(FREE, &id, &value).await?.expect(200)?),
+                WriteKind::Transaction => self
                     .transactions
                     .write(&id, &value)
                     .await
                     .context("the transaction")?,
-                Way::Replace => driver::replace(&bare, &id, &value)
+                WriteKind::Replace => driver::replace(&bare, &id, &value)
                     .await
                     .context("replaceOne")?,
             }

@@ -11,7 +11,7 @@ use redis::{
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{payload::Payload, receiver::until};
-use crate::way::Way;
+use crate::carrier::Carrier;
 
 const CHANNEL: &str = "bare";
 
@@ -63,7 +63,7 @@ impl Channel {
     }
 }
 
-impl Way for Channel {
+impl Carrier for Channel {
     async fn once(&mut self) -> anyhow::Result<Duration> {
         self.count += 1;
         let (count, arrived, began) = (self.count, &mut self.arrived, Instant::now());

@@ -13,7 +13,7 @@ use super::{
     payload::Payload,
     receiver::{Receiver, until},
 };
-use crate::way::Way;
+use crate::carrier::Carrier;
 
 /// A client and two receivers.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Posts {
     }
 }
 
-impl Way for Posts {
+impl Carrier for Posts {
     async fn once(&mut self) -> anyhow::Result<Duration> {
         self.count += 1;
         let (mut arrived, began) = (self.arrived.clone(), Instant::now());

@@ -29,7 +29,7 @@ use super::{
     payload::Payload,
     receiver::{Receiver, until},
 };
-use crate::way::{TIMEOUT, Way};
+use crate::carrier::{Carrier, TIMEOUT};
 
 /// As long as our publisher gives a sidecar.
 const PUBLISH: Duration = Duration::from_secs(2);
@@ -39,7 +39,7 @@ const TWO: &str = SCHEMA_FREE[0];
 
 /// The processes.
 #[derive(Debug)]
-struct Stand {
+struct Processes {
     payload: Payload,
     client: DaprClient<Channel>,
     // Killed before those that they call.
@@ -51,7 +51,7 @@ struct Stand {
 /// A topic with its receivers.
 #[derive(Debug)]
 pub(crate) struct Sidecars {
-    stand: Arc<Stand>,
+    processes: Arc<Processes>,
     topic: &'static str,
     arrived: Vec<watch::Receiver<u64>>,
 }
@@ -88,23 +88,23 @@ impl Sidecars {
             .connect()
             .await?;
         let arrived: Vec<_> = receivers.iter().take(2).map(Receiver::arrived).collect();
-        let stand = Stand {
+        let processes = Processes {
             payload,
             client: DaprClient::new(channel),
             _sidecars: sidecars,
             _receivers: receivers,
             _redis: redis,
         };
-        let stand = Arc::new(stand);
+        let processes = Arc::new(processes);
         let one = Self {
-            stand: stand.clone(),
+            processes: processes.clone(),
             topic: ONE,
             arrived: arrived.iter().take(1).cloned().collect(),
         };
         Ok((
             one,
             Self {
-                stand,
+                processes,
                 topic: TWO,
                 arrived,
             },
@@ -186,7 +186,7 @@ impl Sidecars {
             component,
             ttl_seconds,
             ..
-        } = &self.stand.payload;
+        } = &self.processes.payload;
         let request = PublishEventRequest {
             pubsub_name: component.clone(),
             topic: self.topic.to_owned(),
@@ -194,13 +194,17 @@ impl Sidecars {
             data_content_type: MEDIA_TYPE.to_owned(),
             metadata: HashMap::from([(TTL.to_owned(), ttl_seconds.to_string())]),
         };
-        let answer = timeout(PUBLISH, self.stand.client.clone().publish_event(request)).await;
+        let answer = timeout(
+            PUBLISH,
+            self.processes.client.clone().publish_event(request),
+        )
+        .await;
         answer.context("the bare sidecar did not answer in time")??;
         Ok(())
     }
 }
 
-impl Way for Sidecars {
+impl Carrier for Sidecars {
     async fn once(&mut self) -> anyhow::Result<Duration> {
         // Each topic has its own share of what a receiver counts, so the next count is looked up
         // each time.

@@ -14,12 +14,12 @@ use replica::Replica;
 
 use super::{
     BYTES, DOCUMENTS,
-    stand::{LARGE, Stand, follower, until_at, until_current},
+    testbed::{LARGE, LoadTestbed, follower, until_at, until_current},
 };
 use crate::{
     Bench,
     figures::{Comparison, Row, Target, Unit},
-    fill::id,
+    prepare::id,
     values::value,
 };
 
@@ -38,7 +38,7 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         bench.say(&format!(
             "measure 11, {store}, filling it with {documents} documents"
         ));
-        let stand = Stand::filled(kind, documents).await?;
+        let stand = LoadTestbed::filled(kind, documents).await?;
         let api = stand.publisher.api();
         let line = format!("gap of {missed} changes healed, {documents} × 1 KiB, {store}");
         let mut comparison =

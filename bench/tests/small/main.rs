@@ -10,7 +10,7 @@ use e2e::testbed::{dependencies, process::folder};
 use serde_json::Value;
 
 #[test]
-fn every_measure_comes_to_its_end() -> anyhow::Result<()> {
+fn every_measurement_completes() -> anyhow::Result<()> {
     let out = folder()?;
     let mut bench = Command::new(dependencies::own_program("bench")?);
     bench

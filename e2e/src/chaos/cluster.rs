@@ -276,7 +276,7 @@ impl Cluster {
                 if !program.runs() {
                     let said = program
                         .process()
-                        .map(|process| process.said())
+                        .map(|process| process.run_output())
                         .unwrap_or_default();
                     ended(&component.name, said.lines().last().unwrap_or_default());
                     if let Err(error) = component.launch(&mut program) {

@@ -109,7 +109,7 @@ impl Process {
     }
 
     /// The output of this process, without that of earlier processes in the same folder.
-    pub fn said(&self) -> String {
+    pub fn run_output(&self) -> String {
         self.output()
             .get(self.before as usize..)
             .unwrap_or_default()

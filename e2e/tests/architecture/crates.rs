@@ -91,7 +91,7 @@ fn allowed(list: &[(&str, &'static [&'static str])], package: &str) -> &'static 
 }
 
 #[test]
-fn every_crate_has_its_place_in_the_list() -> anyhow::Result<()> {
+fn every_crate_is_in_the_dependency_list() -> anyhow::Result<()> {
     for package in packages()? {
         ensure!(
             ARROWS.iter().any(|(name, _)| *name == package.name),
@@ -127,7 +127,7 @@ fn crates_depend_only_on_the_crates_that_the_list_allows() -> anyhow::Result<()>
 }
 
 #[test]
-fn servers_are_reached_from_the_crates_that_own_their_library() -> anyhow::Result<()> {
+fn only_the_owner_crates_depend_on_server_libraries() -> anyhow::Result<()> {
     for package in packages()? {
         for (library, owners) in LIBRARIES {
             let depends = package

@@ -40,7 +40,7 @@ async fn campaign(faults: usize, transport: Transport) -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_promises_hold_while_faults_rain() -> anyhow::Result<()> {
+async fn replicas_keep_their_guarantees_under_random_faults() -> anyhow::Result<()> {
     // Not tests of their own: two at once would disturb each other.
     campaign(30, Transport::Dapr).await?;
     campaign(20, Transport::PubSub).await?;

@@ -48,7 +48,8 @@ fn metadata(component: &Value) -> anyhow::Result<BTreeMap<String, String>> {
 }
 
 #[test]
-fn one_machine_and_kubernetes_differ_in_three_values_only() -> anyhow::Result<()> {
+fn the_dapr_components_differ_between_one_machine_and_kubernetes_in_three_values_only()
+-> anyhow::Result<()> {
     let [here, there] = components()?;
     ensure!(
         here["metadata"]["name"] == there["metadata"]["name"] && here["scopes"] == there["scopes"]
@@ -83,7 +84,7 @@ fn one_machine_and_kubernetes_differ_in_three_values_only() -> anyhow::Result<()
 }
 
 #[test]
-fn everybody_may_do_just_what_they_must() -> anyhow::Result<()> {
+fn each_app_has_only_the_access_that_it_needs() -> anyhow::Result<()> {
     let topics = collections()?;
     ensure!(topics.len() == 6, "{topics:?}");
     let dead_letters = BTreeSet::from([DEAD_LETTER_TOPIC.to_owned()]);
@@ -124,7 +125,7 @@ fn everybody_may_do_just_what_they_must() -> anyhow::Result<()> {
 }
 
 #[test]
-fn redis_does_not_grow_without_bounds() -> anyhow::Result<()> {
+fn redis_streams_have_a_maximum_length() -> anyhow::Result<()> {
     for component in components()? {
         let entries: u64 = metadata(&component)?["maxLenApprox"].parse()?;
         ensure!(
@@ -138,7 +139,7 @@ fn redis_does_not_grow_without_bounds() -> anyhow::Result<()> {
 /// Otherwise an event would be handed out again while it is still being delivered, or waits for its
 /// turn.
 #[test]
-fn deliveries_end_before_an_event_is_handed_out_again() -> anyhow::Result<()> {
+fn delivery_attempts_end_before_redis_redelivers_an_event() -> anyhow::Result<()> {
     let resiliency = file("dapr-config/resiliency.yaml")?;
     let resiliency = the(&resiliency, "Resiliency", None)?;
     for component in components()? {

@@ -32,7 +32,7 @@ fn arguments<'a>(instructions: &'a [String], name: &'a str) -> impl Iterator<Ite
 }
 
 #[test]
-fn what_is_copied_is_there() -> anyhow::Result<()> {
+fn every_path_that_the_dockerfile_copies_exists() -> anyhow::Result<()> {
     let (instructions, ignored) = (instructions()?, read(".dockerignore")?);
     let mut copied = 0;
     for words in arguments(&instructions, "COPY").filter(|words| !words[0].starts_with("--from=")) {
@@ -71,7 +71,7 @@ fn what_is_copied_is_there() -> anyhow::Result<()> {
 }
 
 #[test]
-fn what_is_built_is_run() -> anyhow::Result<()> {
+fn images_run_the_programs_that_they_build() -> anyhow::Result<()> {
     let instructions = instructions()?;
     let build = arguments(&instructions, "RUN")
         .find(|words| words.contains(&"cargo"))
@@ -102,7 +102,7 @@ fn what_is_built_is_run() -> anyhow::Result<()> {
 }
 
 #[test]
-fn the_toolchain_is_the_workspaces() -> anyhow::Result<()> {
+fn images_build_with_the_toolchain_of_the_workspace() -> anyhow::Result<()> {
     let (instructions, manifest) = (instructions()?, read("Cargo.toml")?);
     let version = manifest
         .split("rust-version = \"")
@@ -118,7 +118,7 @@ fn the_toolchain_is_the_workspaces() -> anyhow::Result<()> {
 }
 
 #[test]
-fn it_runs_as_the_user_that_kubernetes_expects() -> anyhow::Result<()> {
+fn images_run_as_the_user_that_kubernetes_expects() -> anyhow::Result<()> {
     let instructions = instructions()?;
     let user = arguments(&instructions, "USER")
         .next()

@@ -40,7 +40,7 @@ fn workloads(objects: &[Value]) -> anyhow::Result<[(&Value, &'static str); 2]> {
 }
 
 #[test]
-fn both_programs_have_a_sidecar() -> anyhow::Result<()> {
+fn both_workloads_have_a_sidecar() -> anyhow::Result<()> {
     let objects = kustomized()?;
     let configuration = text(the(&objects, "Configuration", None)?, "/metadata/name")?;
     let settings = at(the(&objects, "ConfigMap", None)?, "/data")?;
@@ -96,7 +96,7 @@ fn both_programs_have_a_sidecar() -> anyhow::Result<()> {
 }
 
 #[test]
-fn every_replica_is_a_consumer_group() -> anyhow::Result<()> {
+fn every_replica_has_its_own_consumer_group() -> anyhow::Result<()> {
     let objects = kustomized()?;
     let consumer = items(the(&objects, "Component", None)?, "/spec/metadata")
         .find(|item| item["name"] == "consumerID");
@@ -110,7 +110,7 @@ fn every_replica_is_a_consumer_group() -> anyhow::Result<()> {
 }
 
 #[test]
-fn pods_may_do_nothing_they_need_not() -> anyhow::Result<()> {
+fn pods_have_no_privileges_that_they_do_not_need() -> anyhow::Result<()> {
     let objects = kustomized()?;
     for (workload, _) in workloads(&objects)? {
         let name = identity(workload);
@@ -152,7 +152,7 @@ fn pods_may_do_nothing_they_need_not() -> anyhow::Result<()> {
 }
 
 #[test]
-fn pods_are_watched_and_bounded() -> anyhow::Result<()> {
+fn pods_have_probes_and_resource_limits() -> anyhow::Result<()> {
     let objects = kustomized()?;
     for (workload, _) in workloads(&objects)? {
         let (name, container) = (identity(workload), at(workload, CONTAINER)?);
@@ -180,7 +180,7 @@ fn pods_are_watched_and_bounded() -> anyhow::Result<()> {
 }
 
 #[test]
-fn selectors_find_their_pods() -> anyhow::Result<()> {
+fn selectors_match_their_pods() -> anyhow::Result<()> {
     let objects = kustomized()?;
     let pods: Vec<&Value> = workloads(&objects)?
         .iter()
@@ -237,7 +237,7 @@ fn selectors_find_their_pods() -> anyhow::Result<()> {
 }
 
 #[test]
-fn every_secret_that_is_asked_for_is_in_the_example() -> anyhow::Result<()> {
+fn every_referenced_secret_is_in_the_example() -> anyhow::Result<()> {
     let offered: BTreeSet<(String, String)> = file("deploy/kubernetes/secret.example.yaml")?
         .iter()
         .flat_map(|secret| {

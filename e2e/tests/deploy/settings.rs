@@ -31,7 +31,7 @@ fn is_ours(name: &str) -> bool {
 }
 
 #[test]
-fn on_one_machine() -> anyhow::Result<()> {
+fn the_run_file_sets_only_known_settings() -> anyhow::Result<()> {
     let run = file("dapr-config/dapr.yaml")?;
     let common = names(&run[0]["common"]["env"]);
     for app in items(&run[0], "/apps") {
@@ -48,7 +48,7 @@ fn on_one_machine() -> anyhow::Result<()> {
 }
 
 #[test]
-fn on_kubernetes() -> anyhow::Result<()> {
+fn the_manifests_set_only_known_settings() -> anyhow::Result<()> {
     let objects = kustomized()?;
     // Each program takes what concerns it from one map for all.
     let shared = names(&the(&objects, "ConfigMap", None)?["data"]);
@@ -75,7 +75,7 @@ fn on_kubernetes() -> anyhow::Result<()> {
 }
 
 #[test]
-fn in_a_container() -> anyhow::Result<()> {
+fn the_images_set_only_known_settings() -> anyhow::Result<()> {
     let dockerfile = read("Dockerfile")?;
     let given: Vec<_> = dockerfile
         .lines()

@@ -14,7 +14,7 @@ use crate::{
 const NO_OBJECTS: [&str; 2] = ["dapr-config/dapr.yaml", "dapr-config/kustomization.yaml"];
 
 #[test]
-fn kubernetes_gets_valid_objects() -> anyhow::Result<()> {
+fn kubernetes_objects_match_their_schemas() -> anyhow::Result<()> {
     let (schemas, objects) = (Schemas::read()?, kustomized()?);
     let kinds: BTreeSet<_> = objects
         .iter()
@@ -35,7 +35,7 @@ fn kubernetes_gets_valid_objects() -> anyhow::Result<()> {
 }
 
 #[test]
-fn the_example_of_the_secrets_is_valid() -> anyhow::Result<()> {
+fn the_example_secrets_match_their_schema() -> anyhow::Result<()> {
     let (schemas, secrets) = (
         Schemas::read()?,
         file("deploy/kubernetes/secret.example.yaml")?,
@@ -45,7 +45,7 @@ fn the_example_of_the_secrets_is_valid() -> anyhow::Result<()> {
 }
 
 #[test]
-fn sidecars_on_one_machine_get_valid_files() -> anyhow::Result<()> {
+fn dapr_files_for_one_machine_match_their_schemas() -> anyhow::Result<()> {
     let schemas = Schemas::read()?;
     let (components, configs) = (files("components")?, files("dapr-config")?);
     ensure!(!components.is_empty(), "no components");
@@ -65,7 +65,7 @@ fn sidecars_on_one_machine_get_valid_files() -> anyhow::Result<()> {
 /// Each is a mistake that somebody makes one day; without the mistake the object is valid, so it is
 /// the mistake that is refused.
 #[test]
-fn mistakes_are_refused() -> anyhow::Result<()> {
+fn the_schemas_reject_common_mistakes() -> anyhow::Result<()> {
     let (schemas, objects) = (Schemas::read()?, kustomized()?);
     let pod = "/spec/template/spec";
     let container = "/spec/template/spec/containers/0";

@@ -34,7 +34,7 @@ fn problem(answer: &Answer) -> Problem {
 }
 
 #[tokio::test]
-async fn documents_embedded() -> Outcome {
+async fn the_document_api_works_with_the_embedded_store() -> Outcome {
     let (_store, publisher) = quiet_publisher(StoreKind::Embedded).await?;
     documents(&publisher.api()).await?;
     let mut subscriber = Service::subscriber("reader", &[publisher.url()])?
@@ -44,7 +44,7 @@ async fn documents_embedded() -> Outcome {
 }
 
 #[tokio::test]
-async fn documents_mongo() -> Outcome {
+async fn the_document_api_works_with_mongodb() -> Outcome {
     let (_store, publisher) = quiet_publisher(StoreKind::Mongo).await?;
     documents(&publisher.api()).await
 }

@@ -36,12 +36,12 @@ async fn a_context_is_in_record_and_event_mongo() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_context_goes_straight_through_redis_embedded() -> Outcome {
+async fn a_context_is_sent_through_redis_embedded() -> Outcome {
     through_redis(StoreKind::Embedded).await
 }
 
 #[tokio::test]
-async fn a_context_goes_straight_through_redis_mongo() -> Outcome {
+async fn a_context_is_sent_through_redis_mongo() -> Outcome {
     through_redis(StoreKind::Mongo).await
 }
 

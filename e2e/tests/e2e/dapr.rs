@@ -22,7 +22,7 @@ const CLOUD_EVENT: &str = "application/cloudevents+json";
 
 /// Every event in a stream, as sidecars read it.
 async fn stream(redis: &Redis, topic: &str) -> anyhow::Result<Vec<Value>> {
-    let answer = redis.ask(&["XRANGE", topic, "-", "+"]).await?;
+    let answer = redis.command_text(&["XRANGE", topic, "-", "+"]).await?;
     let texts = answer
         .split("\r\n")
         .filter(|line| line.starts_with(r#"{""#));
@@ -51,7 +51,7 @@ fn time(value: &Value) -> anyhow::Result<DateTime<Utc>> {
 /// The example event of the source document (requirement A10 to A14), field by field, and what this
 /// project adds to it.
 #[tokio::test]
-async fn the_envelope_is_the_source_documents() -> Outcome {
+async fn the_envelope_matches_the_source_document() -> Outcome {
     let testbed = Testbed::start(StoreKind::Embedded, Transport::Dapr).await?;
     let redis = testbed.redis.as_ref().context("a redis")?;
     let channel = sample(CHANNELS)?;
@@ -156,7 +156,7 @@ async fn the_envelope_is_the_source_documents() -> Outcome {
 /// With a data limit of 0 only ids travel: the minimal body of the source document (requirement A11),
 /// and the value is fetched.
 #[tokio::test]
-async fn ids_only() -> Outcome {
+async fn ids_only_events_omit_the_value() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Dapr).await?;
     let publisher = std::mem::replace(&mut testbed.publisher, Service::publisher()?);
     testbed.publisher = publisher.with("AURA_CONFIGURATION_EVENT_DATA_LIMIT_BYTES", "0");
@@ -192,7 +192,7 @@ async fn ids_only() -> Outcome {
 
 /// A sidecar drops what has expired. The value still arrives, by the next load.
 #[tokio::test]
-async fn an_expired_event_is_not_applied() -> Outcome {
+async fn expired_events_are_not_applied() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Dapr).await?;
     let publisher = std::mem::replace(&mut testbed.publisher, Service::publisher()?);
     testbed.publisher = publisher.with("AURA_CONFIGURATION_EVENT_TTL_SECONDS", "1");
@@ -245,7 +245,7 @@ async fn an_expired_event_is_not_applied() -> Outcome {
 }
 
 #[tokio::test]
-async fn scopes_say_who_may_publish_and_subscribe() -> Outcome {
+async fn dapr_scopes_limit_publishing_and_subscribing() -> Outcome {
     let testbed = Testbed::start(StoreKind::Embedded, Transport::Dapr).await?;
     let body = || json!({"collection": FREE, "op": "Delete", "id": "a"}).to_string();
     let publisher = testbed.publisher_sidecar.as_ref().context("a sidecar")?;

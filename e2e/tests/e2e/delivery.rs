@@ -11,52 +11,52 @@ use serde_json::{Value, json};
 type Outcome = anyhow::Result<()>;
 
 #[tokio::test]
-async fn local_embedded() -> Outcome {
+async fn local_delivery_with_the_embedded_store() -> Outcome {
     suite(StoreKind::Embedded, Transport::Local).await
 }
 
 #[tokio::test]
-async fn local_mongo() -> Outcome {
+async fn local_delivery_with_mongodb() -> Outcome {
     suite(StoreKind::Mongo, Transport::Local).await
 }
 
 #[tokio::test]
-async fn dapr_embedded() -> Outcome {
+async fn dapr_delivery_with_the_embedded_store() -> Outcome {
     suite(StoreKind::Embedded, Transport::Dapr).await
 }
 
 #[tokio::test]
-async fn dapr_mongo() -> Outcome {
+async fn dapr_delivery_with_mongodb() -> Outcome {
     suite(StoreKind::Mongo, Transport::Dapr).await
 }
 
 #[tokio::test]
-async fn pub_sub_embedded() -> Outcome {
+async fn redis_pub_sub_delivery_with_the_embedded_store() -> Outcome {
     suite(StoreKind::Embedded, Transport::PubSub).await
 }
 
 #[tokio::test]
-async fn pub_sub_mongo() -> Outcome {
+async fn redis_pub_sub_delivery_with_mongodb() -> Outcome {
     suite(StoreKind::Mongo, Transport::PubSub).await
 }
 
 #[tokio::test]
-async fn streams_embedded() -> Outcome {
+async fn redis_stream_delivery_with_the_embedded_store() -> Outcome {
     suite(StoreKind::Embedded, Transport::Streams).await
 }
 
 #[tokio::test]
-async fn streams_mongo() -> Outcome {
+async fn redis_stream_delivery_with_mongodb() -> Outcome {
     suite(StoreKind::Mongo, Transport::Streams).await
 }
 
 #[tokio::test]
-async fn feed_embedded() -> Outcome {
+async fn feed_delivery_with_the_embedded_store() -> Outcome {
     suite(StoreKind::Embedded, Transport::Feed).await
 }
 
 #[tokio::test]
-async fn feed_mongo() -> Outcome {
+async fn feed_delivery_with_mongodb() -> Outcome {
     suite(StoreKind::Mongo, Transport::Feed).await
 }
 
@@ -169,7 +169,7 @@ async fn everything_came_by_event(testbed: &Testbed) -> Outcome {
 /// Whoever starts first: a subscriber waits for its publisher, and loads what was written before it
 /// came.
 #[tokio::test]
-async fn subscriber_before_and_after_the_publisher() -> Outcome {
+async fn a_subscriber_loads_when_it_starts_before_or_after_the_publisher() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Local).await?;
     testbed.subscribers[0].launch()?;
     let early = testbed.subscribers[0].api();
@@ -208,7 +208,7 @@ async fn subscriber_before_and_after_the_publisher() -> Outcome {
 /// With events switched off nothing is owed and nothing is sent; replicas live on reading the
 /// heads.
 #[tokio::test]
-async fn events_switched_off() -> Outcome {
+async fn replicas_converge_with_events_switched_off() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Local).await?;
     testbed.publisher = testbed
         .publisher

@@ -113,7 +113,7 @@ async fn mongo() -> anyhow::Result<(Store, Service, Database)> {
 }
 
 #[tokio::test]
-async fn a_restored_database_goes_on_in_a_new_epoch() -> Outcome {
+async fn a_restored_database_continues_in_a_new_epoch() -> Outcome {
     let (_store, publisher, database) = mongo().await?;
     let api = publisher.api();
     api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
@@ -164,7 +164,7 @@ async fn a_restored_database_goes_on_in_a_new_epoch() -> Outcome {
 /// A publisher that runs on remembers what it has seen committed: it writes nothing into the
 /// history that was left, and needs nobody to tell it.
 #[tokio::test]
-async fn a_publisher_notices_a_restore_by_itself() -> Outcome {
+async fn a_publisher_detects_a_restore_without_check_ins() -> Outcome {
     let (_store, publisher, database) = mongo().await?;
     let api = publisher.api();
     api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
@@ -187,7 +187,7 @@ async fn a_publisher_notices_a_restore_by_itself() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_blank_database_is_never_declared() -> Outcome {
+async fn a_blank_database_never_starts_a_new_epoch() -> Outcome {
     let (_store, publisher, database) = mongo().await?;
     let api = publisher.api();
     let virgin = Dump::of(&database).await?;
@@ -274,7 +274,7 @@ async fn no_change_carries_the_old_epoch_after_a_declaration() -> Outcome {
 /// Another publisher serves one more collection from the middle of a declaration on, which does not
 /// see the new head.
 #[tokio::test]
-async fn a_new_collection_does_not_slip_past_a_declaration() -> Outcome {
+async fn a_new_collection_does_not_bypass_an_epoch_declaration() -> Outcome {
     const FRESH: &str = "Fresh";
     let (store, publisher, database) = mongo().await?;
     let old = publisher.api().head(FREE).await?.epoch;
@@ -324,7 +324,7 @@ async fn a_new_collection_does_not_slip_past_a_declaration() -> Outcome {
 }
 
 #[tokio::test]
-async fn another_database_is_adopted() -> Outcome {
+async fn replicas_adopt_another_database_after_a_declaration() -> Outcome {
     let (_store, publisher, _database) = mongo().await?;
     let api = publisher.api();
     api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;

@@ -60,7 +60,7 @@ async fn ends_well(mut process: Process) -> Outcome {
 }
 
 #[tokio::test]
-async fn a_feature_flag_service_answers_from_memory() -> Outcome {
+async fn the_feature_flag_example_answers_from_memory() -> Outcome {
     let (publisher, process, example, _folder) = beside_publisher("feature-flags").await?;
     let api = publisher.api();
     let shows = async |status: u16, enabled: Option<bool>| {
@@ -129,7 +129,7 @@ async fn a_feature_flag_service_answers_from_memory() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_service_that_was_there_adopts_it() -> Outcome {
+async fn the_example_of_an_existing_service_adopts_confcast() -> Outcome {
     let (publisher, process, example, _folder) = beside_publisher("adopted").await?;
     let mut channel = sample(CHANNELS)?;
     let id = channel["id"].as_str().unwrap_or_default().to_owned();
@@ -160,7 +160,7 @@ async fn a_service_that_was_there_adopts_it() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_projector_is_told_everything_and_then_changes() -> Outcome {
+async fn the_projector_example_receives_all_documents_and_then_changes() -> Outcome {
     let (publisher, process, _example, folder) = beside_publisher("projector").await?;
     let api = publisher.api();
     let file = folder.path().join("flags.json");

@@ -18,7 +18,7 @@ mod two_publishers;
 type Outcome = anyhow::Result<()>;
 
 #[tokio::test]
-async fn a_sidecar_dies_between_two_writes() -> Outcome {
+async fn replicas_converge_after_a_sidecar_dies_between_two_writes() -> Outcome {
     let mut testbed = Testbed::start(StoreKind::Embedded, Transport::Dapr).await?;
     let api = testbed.publisher.api();
     api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
@@ -42,12 +42,12 @@ async fn a_sidecar_dies_between_two_writes() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_publisher_dies_between_commit_and_publish_embedded() -> Outcome {
+async fn an_event_is_sent_after_a_publisher_dies_between_commit_and_publish_embedded() -> Outcome {
     dies_between_commit_and_publish(StoreKind::Embedded).await
 }
 
 #[tokio::test]
-async fn a_publisher_dies_between_commit_and_publish_mongo() -> Outcome {
+async fn an_event_is_sent_after_a_publisher_dies_between_commit_and_publish_mongo() -> Outcome {
     dies_between_commit_and_publish(StoreKind::Mongo).await
 }
 
@@ -81,7 +81,7 @@ async fn dies_between_commit_and_publish(kind: StoreKind) -> Outcome {
 /// A lost or late answer to the commit: the write is there once, and the client was not told
 /// otherwise.
 #[tokio::test]
-async fn the_database_answers_late() -> Outcome {
+async fn a_late_database_answer_does_not_repeat_the_write() -> Outcome {
     let store = Store::start(StoreKind::Mongo).await?;
     let mongod = store.0.as_ref().context("a mongod")?;
     let mut publisher = store
@@ -132,7 +132,7 @@ async fn the_database_answers_late() -> Outcome {
 
 /// MongoDB away: writes are refused with 503 and leave nothing behind; back again: they work.
 #[tokio::test]
-async fn the_database_goes_away_and_comes_back() -> Outcome {
+async fn writes_continue_after_the_database_returns() -> Outcome {
     let mut store = Store::start(StoreKind::Mongo).await?;
     let mut publisher = store
         .publisher()?
@@ -169,7 +169,7 @@ async fn the_database_goes_away_and_comes_back() -> Outcome {
 /// A topic that the sidecar refuses: what is owed there stands in nobody's way, fresh or left
 /// behind.
 #[tokio::test]
-async fn what_cannot_be_published_holds_up_nothing() -> Outcome {
+async fn an_unpublishable_event_does_not_delay_other_events() -> Outcome {
     const REFUSED: &str = "Aaa";
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Dapr).await?;
     let publisher = std::mem::replace(&mut testbed.publisher, Service::publisher()?);
@@ -208,7 +208,7 @@ async fn what_cannot_be_published_holds_up_nothing() -> Outcome {
 /// Somebody edits documents in the database: the change log is the truth, for readers and for
 /// writers.
 #[tokio::test]
-async fn somebody_edits_the_database_by_hand() -> Outcome {
+async fn manual_database_edits_do_not_reach_readers() -> Outcome {
     let store = Store::start(StoreKind::Mongo).await?;
     let mut publisher = store
         .publisher()?
@@ -271,7 +271,7 @@ async fn somebody_edits_the_database_by_hand() -> Outcome {
 /// Small patches of large documents make a large group, and arrays of small numbers make BSON many
 /// times their text: more than fits into one command. Each fits by itself.
 #[tokio::test]
-async fn a_large_group_is_cut_to_what_fits() -> Outcome {
+async fn a_large_write_group_is_split_to_fit_a_transaction() -> Outcome {
     let store = Store::start(StoreKind::Mongo).await?;
     let mut publisher = store
         .publisher()?

@@ -60,7 +60,7 @@ async fn until(follower: &mut FeedReader, revision: Revision) -> anyhow::Result<
 }
 
 #[tokio::test]
-async fn a_stream_is_the_log_and_then_what_is_committed() -> Outcome {
+async fn a_feed_sends_the_log_and_then_new_changes() -> Outcome {
     let (_store, publisher) = publisher(StoreKind::Embedded).await?;
     let (api, url) = (publisher.api(), publisher.url());
     for n in 0..3 {
@@ -170,7 +170,7 @@ async fn refusal(url: &str, path: &str, id: Option<&str>) -> anyhow::Result<u16>
 /// Two publishers of one store: what one commits the other one tells, and a reader goes over from
 /// one to the other.
 #[tokio::test]
-async fn a_reader_goes_over_to_another_publisher_without_loss_or_repeats() -> Outcome {
+async fn a_feed_reader_can_switch_publishers_without_loss_or_repeats() -> Outcome {
     let (store, mut one) = publisher(StoreKind::Mongo).await?;
     let mut other = store
         .publisher()?
@@ -241,7 +241,7 @@ async fn a_reader_goes_over_to_another_publisher_without_loss_or_repeats() -> Ou
 }
 
 #[tokio::test]
-async fn what_cannot_go_on_says_so_and_where_to_begin_anew() -> Outcome {
+async fn a_feed_that_cannot_continue_names_the_restart_position() -> Outcome {
     let store = Store::start(StoreKind::Embedded).await?;
     let mut publisher = store
         .publisher()?

@@ -39,7 +39,7 @@ async fn status(subscriber: &Service) -> anyhow::Result<ReplicaStatus> {
 
 /// All publishers know all replicas; one that dies is shown as gone, then forgotten.
 #[tokio::test]
-async fn every_publisher_knows_the_fleet() -> Outcome {
+async fn every_publisher_lists_all_replicas() -> Outcome {
     let store = Store::start(StoreKind::Mongo).await?;
     let publisher = || {
         anyhow::Ok(
@@ -105,7 +105,7 @@ async fn every_publisher_knows_the_fleet() -> Outcome {
 /// LOCAL events reach a subscriber that no list names, by its check-in with another publisher; with
 /// a token only one that knows it.
 #[tokio::test]
-async fn a_subscriber_is_found_by_its_check_in() -> Outcome {
+async fn a_subscriber_is_discovered_by_its_check_in() -> Outcome {
     let store = Store::start(StoreKind::Mongo).await?;
     let publisher = || anyhow::Ok(store.publisher()?.with("APP_API_TOKEN", "secret"));
     let (mut one, mut other) = (publisher()?, publisher()?);
@@ -147,7 +147,7 @@ fn verify(publisher: &Service) -> anyhow::Result<(bool, String)> {
 /// A replica that was told something wrong under a right revision: the digest tells, and it is
 /// loaded anew.
 #[tokio::test]
-async fn a_replica_that_diverged_is_found_and_mended() -> Outcome {
+async fn a_diverged_replica_is_detected_and_resynchronised() -> Outcome {
     let store = Store::start(StoreKind::Embedded).await?;
     let mut publisher = store.publisher()?;
     publisher.start().await?;
@@ -207,7 +207,7 @@ async fn a_replica_that_diverged_is_found_and_mended() -> Outcome {
 /// Two sidecars with one consumer group divide the events among them: both replicas say so, and are
 /// right all the same.
 #[tokio::test]
-async fn replicas_that_compete_for_events_say_so() -> Outcome {
+async fn replicas_in_a_shared_consumer_group_report_it() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Dapr).await?;
     let redis = testbed.redis.as_ref().context("a redis")?;
     let shared: anyhow::Result<Vec<_>> = testbed
@@ -261,7 +261,7 @@ async fn replicas_that_compete_for_events_say_so() -> Outcome {
 /// A subscriber whose sidecar never came hears of everything by its check-ins, and says that it is
 /// deaf.
 #[tokio::test]
-async fn a_replica_that_hears_no_event_says_so() -> Outcome {
+async fn a_replica_that_receives_no_events_reports_it() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Local).await?;
     testbed.publisher.start().await?;
     let deaf = Service::subscriber("deaf", &[testbed.publisher.url()])?

@@ -126,7 +126,7 @@ async fn says(client: &Process, expected: &[String]) -> Outcome {
 }
 
 #[tokio::test]
-async fn javascript_follows_a_subscriber() -> Outcome {
+async fn the_javascript_client_follows_a_subscriber() -> Outcome {
     let mut pair = Pair::start().await?;
     // Node looks for packages beside the file.
     let modules = dependencies::path_of("CLIENT_MODULES")?.join("node_modules");
@@ -136,7 +136,7 @@ async fn javascript_follows_a_subscriber() -> Outcome {
 }
 
 #[tokio::test]
-async fn python_follows_a_subscriber() -> Outcome {
+async fn the_python_client_follows_a_subscriber() -> Outcome {
     Pair::start()
         .await?
         .is_followed_by("follow.py", Command::new("python3"))
@@ -144,7 +144,7 @@ async fn python_follows_a_subscriber() -> Outcome {
 }
 
 #[tokio::test]
-async fn curl_follows_a_subscriber() -> Outcome {
+async fn the_curl_client_follows_a_subscriber() -> Outcome {
     let pair = Pair::start().await?;
     let page = std::fs::read_to_string(dependencies::repository_root().join("docs/following.md"))?;
     let line = page

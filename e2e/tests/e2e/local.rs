@@ -23,7 +23,7 @@ use tokio::{
 type Outcome = anyhow::Result<()>;
 
 #[tokio::test]
-async fn a_frozen_subscriber_holds_up_nobody() -> Outcome {
+async fn a_frozen_subscriber_does_not_delay_other_subscribers() -> Outcome {
     let mut testbed = Testbed::start(StoreKind::Embedded, Transport::Local).await?;
     let api = testbed.publisher.api();
     api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
@@ -52,7 +52,7 @@ async fn a_frozen_subscriber_holds_up_nobody() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_subscriber_comes_back_with_one_more_collection() -> Outcome {
+async fn a_restarted_subscriber_receives_events_of_an_added_collection() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Local).await?;
     testbed.publisher.start().await?;
     let api = testbed.publisher.api();
@@ -84,7 +84,7 @@ async fn a_subscriber_comes_back_with_one_more_collection() -> Outcome {
 
 /// The token goes to the subscriber alone, and the password of its URL into no log.
 #[tokio::test]
-async fn a_subscriber_that_names_another_host_leads_nobody_there() -> Outcome {
+async fn a_subscriber_cannot_direct_events_to_another_host() -> Outcome {
     let (subscriber, elsewhere) = (
         TcpListener::bind("127.0.0.1:0").await?,
         std::net::TcpListener::bind("127.0.0.1:0")?,
@@ -138,7 +138,7 @@ async fn a_subscriber_that_names_another_host_leads_nobody_there() -> Outcome {
 
 /// Neither the events nor the token go to a URL that somebody else may have named.
 #[tokio::test]
-async fn events_go_to_no_loopback_but_that_of_the_one_who_names_it() -> Outcome {
+async fn events_go_to_a_loopback_address_only_on_the_host_that_names_it() -> Outcome {
     let mut publisher = Service::publisher()?
         .with("AURA_CONFIGURATION_COLLECTIONS", FREE)
         .with("APP_API_TOKEN", "secret");

@@ -17,7 +17,7 @@ use serde_json::json;
 type Outcome = anyhow::Result<()>;
 
 #[tokio::test]
-async fn old_changes_leave_the_log_embedded() -> Outcome {
+async fn old_changes_are_removed_from_the_log_embedded() -> Outcome {
     let store = Store::start(StoreKind::Embedded).await?;
     let mut publisher = trimming(store.publisher()?);
     publisher.start().await?;
@@ -26,7 +26,7 @@ async fn old_changes_leave_the_log_embedded() -> Outcome {
 }
 
 #[tokio::test]
-async fn old_changes_leave_the_log_mongo() -> Outcome {
+async fn old_changes_are_removed_from_the_log_mongo() -> Outcome {
     let store = Store::start(StoreKind::Mongo).await?;
     let (mut one, mut two) = (trimming(store.publisher()?), trimming(store.publisher()?));
     one.start().await?;
@@ -93,12 +93,12 @@ async fn since(api: &Api, since: Revision) -> anyhow::Result<FeedPage> {
 }
 
 #[tokio::test]
-async fn what_is_owed_stays_in_the_log_while_somebody_may_send_it_embedded() -> Outcome {
+async fn pending_changes_stay_in_the_log_while_events_are_on_embedded() -> Outcome {
     owed_stays(StoreKind::Embedded).await
 }
 
 #[tokio::test]
-async fn what_is_owed_stays_in_the_log_while_somebody_may_send_it_mongo() -> Outcome {
+async fn pending_changes_stay_in_the_log_while_events_are_on_mongo() -> Outcome {
     owed_stays(StoreKind::Mongo).await
 }
 
@@ -156,7 +156,7 @@ async fn owed_stays(kind: StoreKind) -> Outcome {
 
 /// A page of several collections: one with a long history does not keep the others waiting.
 #[tokio::test]
-async fn collections_share_a_page() -> Outcome {
+async fn several_collections_share_one_page_budget() -> Outcome {
     let mut publisher = Store::start(StoreKind::Embedded).await?.publisher()?;
     publisher = publisher.with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
     publisher.start().await?;

@@ -17,7 +17,7 @@ const AGENTS: &str = "AgentConfiguration";
 const AGENT: &str = "agent:7";
 
 #[tokio::test]
-async fn by_pubsub_one_document_is_followed_by_its_channel() -> Outcome {
+async fn one_document_is_followed_by_its_pub_sub_channel() -> Outcome {
     let testbed = testbed(Transport::PubSub).await?;
     let replica = replica(&testbed, "PUBSUB")?;
     replica
@@ -27,7 +27,7 @@ async fn by_pubsub_one_document_is_followed_by_its_channel() -> Outcome {
 }
 
 #[tokio::test]
-async fn by_streams_one_document_is_followed() -> Outcome {
+async fn one_document_is_followed_by_streams() -> Outcome {
     let testbed = testbed(Transport::Streams).await?;
     let replica = replica(&testbed, "STREAMS")?;
     replica
@@ -94,7 +94,7 @@ async fn follow(mut testbed: Testbed, replica: &DocumentReplica) -> Outcome {
 
     let redis = testbed.redis.as_mut().context("a Redis")?;
     ensure!(
-        redis.ask(&["PUBSUB", "NUMPAT"]).await? == ":0\r\n",
+        redis.command_text(&["PUBSUB", "NUMPAT"]).await? == ":0\r\n",
         "it listens to a pattern"
     );
     outage(redis, async || {

@@ -39,12 +39,12 @@ async fn publisher(subscriber: Option<&Service>) -> anyhow::Result<Service> {
 }
 
 #[tokio::test]
-async fn a_publisher_is_what_its_document_says() -> Outcome {
+async fn a_publisher_matches_its_openapi_document() -> Outcome {
     try_all(&publisher(None).await?).await
 }
 
 #[tokio::test]
-async fn a_subscriber_is_what_its_document_says() -> Outcome {
+async fn a_subscriber_matches_its_openapi_document() -> Outcome {
     let mut subscriber = Service::subscriber("replica", &[])?;
     let publisher = publisher(Some(&subscriber)).await?;
     subscriber.set("AURA_CONFIGURATION_API_URL", publisher.url());

@@ -25,7 +25,7 @@ const POD: &str = "configuration-subscriber-7";
 
 /// The groups of a stream. No key and no other value of the answer looks like a name here.
 async fn groups(redis: &Redis, stream: &str) -> anyhow::Result<BTreeSet<String>> {
-    let answer = redis.ask(&["XINFO", "GROUPS", stream]).await?;
+    let answer = redis.command_text(&["XINFO", "GROUPS", stream]).await?;
     let lines: Vec<_> = answer.split("\r\n").collect();
     let names = lines
         .windows(3)
@@ -95,7 +95,7 @@ fn with_verdict(report: &Value, verdict: &str) -> BTreeSet<String> {
 /// One sidecar dies and starts anew, which leaves a group behind. That one is removed, and nothing
 /// else.
 #[tokio::test]
-async fn only_groups_of_the_gone_are_removed() -> Outcome {
+async fn only_consumer_groups_of_removed_replicas_are_deleted() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Dapr).await?;
     testbed.publisher.start().await?;
     for subscriber in &mut testbed.subscribers {
@@ -124,16 +124,18 @@ async fn only_groups_of_the_gone_are_removed() -> Outcome {
         .await?
         .expect(201)?;
     eventually("there is something to read", async || {
-        ensure!(redis.ask(&["XLEN", FREE]).await? != ":0\r\n");
+        ensure!(redis.command_text(&["XLEN", FREE]).await? != ":0\r\n");
         Ok(())
     })
     .await?;
     for foreign in FOREIGN.into_iter().chain([POD]) {
-        redis.ask(&["XGROUP", "CREATE", FREE, foreign, "0"]).await?;
+        redis
+            .command_text(&["XGROUP", "CREATE", FREE, foreign, "0"])
+            .await?;
     }
     for (group, consumer) in [(POD, POD), (FOREIGN[2], "worker-1")] {
         redis
-            .ask(&[
+            .command_text(&[
                 "XREADGROUP",
                 "GROUP",
                 group,

@@ -51,7 +51,7 @@ async fn confcast(publisher: &Service, arguments: &[&str]) -> anyhow::Result<Out
 }
 
 #[tokio::test]
-async fn a_publisher_hands_out_its_schemas() -> Outcome {
+async fn a_publisher_serves_the_schemas_of_its_collections() -> Outcome {
     let publisher = publisher().await?;
     let api = publisher.api();
     let list = api.get("/v1/schemas").await?.expect(200)?.json()?;
@@ -127,7 +127,7 @@ async fn a_publisher_hands_out_its_schemas() -> Outcome {
 }
 
 #[tokio::test]
-async fn what_consumers_build_on_is_made_from_a_publisher() -> Outcome {
+async fn the_schemas_command_generates_files_from_a_publisher() -> Outcome {
     let publisher = publisher().await?;
     let out = tempfile::tempdir()?;
     let written = confcast(&publisher, &["--out", &out.path().display().to_string()]).await?;
@@ -156,7 +156,7 @@ async fn what_consumers_build_on_is_made_from_a_publisher() -> Outcome {
 }
 
 #[tokio::test]
-async fn without_node_all_but_its_types_is_there() -> Outcome {
+async fn the_schemas_command_generates_all_except_the_types_without_node() -> Outcome {
     let out = tempfile::tempdir()?;
     let mut command = Command::new(dependencies::own_program("confcast")?);
     command
@@ -188,7 +188,7 @@ async fn without_node_all_but_its_types_is_there() -> Outcome {
 /// What a sidecar made of a change is what the AsyncAPI document says of it, and its `dataschema`
 /// leads to the schema.
 #[tokio::test]
-async fn an_event_is_what_the_document_says() -> Outcome {
+async fn events_match_the_generated_asyncapi_document() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Dapr).await?;
     testbed.publisher.start().await?;
     testbed
@@ -211,7 +211,9 @@ async fn an_event_is_what_the_document_says() -> Outcome {
             .await?
             .expect(201)?;
         let event = eventually("the event is in the stream", async || {
-            let answer = redis.ask(&["XRANGE", collection, "-", "+"]).await?;
+            let answer = redis
+                .command_text(&["XRANGE", collection, "-", "+"])
+                .await?;
             let line = answer
                 .split("\r\n")
                 .find(|line| line.starts_with('{') && line.contains("specversion"));
@@ -258,7 +260,7 @@ async fn an_event_is_what_the_document_says() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_changed_schema_is_tried_on_what_is_stored() -> Outcome {
+async fn a_changed_schema_is_checked_against_stored_documents() -> Outcome {
     let publisher = publisher().await?;
     let api = publisher.api();
     let mut channel = sample(CHANNELS)?;

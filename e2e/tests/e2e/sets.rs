@@ -15,14 +15,14 @@ use serde_json::{Value, json};
 type Outcome = anyhow::Result<()>;
 
 #[tokio::test]
-async fn sets_embedded() -> Outcome {
+async fn change_sets_are_atomic_with_the_embedded_store() -> Outcome {
     let (_store, publisher) = publisher(StoreKind::Embedded).await?;
     sets(&publisher.api()).await?;
     many_at_once(&[publisher.api(), publisher.api()]).await
 }
 
 #[tokio::test]
-async fn sets_mongo() -> Outcome {
+async fn change_sets_are_atomic_with_mongodb() -> Outcome {
     let (store, one) = publisher(StoreKind::Mongo).await?;
     sets(&one.api()).await?;
     let mut two = store

@@ -42,7 +42,7 @@ async fn pair() -> anyhow::Result<(Store, Service, Service, tempfile::TempDir)> 
 }
 
 #[tokio::test]
-async fn a_cold_start_with_everything_else_down() -> Outcome {
+async fn a_replica_starts_from_disk_with_everything_else_down() -> Outcome {
     let (_store, mut publisher, mut replica, _folder) = pair().await?;
     replica.stop().await?;
     publisher.kill()?;
@@ -112,7 +112,7 @@ async fn a_damaged_file_is_moved_aside() -> Outcome {
 /// A blank database in place of the real one harms no replica, also not one that starts anew; the
 /// operator may say that it is right.
 #[tokio::test]
-async fn a_blank_database_in_place_of_the_real_one() -> Outcome {
+async fn a_blank_database_does_not_replace_the_data_of_replicas() -> Outcome {
     let (store, mut publisher, mut replica, _folder) = pair().await?;
     publisher.kill()?;
     let mut blank = store.publisher()?.with(
@@ -144,7 +144,7 @@ async fn a_blank_database_in_place_of_the_real_one() -> Outcome {
 
 /// The operator says that another store is right: `confcast restore-epoch --adopt`.
 #[tokio::test]
-async fn another_store_is_adopted_when_the_operator_says_so() -> Outcome {
+async fn another_store_is_adopted_when_the_operator_permits_it() -> Outcome {
     let (store, mut publisher, replica, _folder) = pair().await?;
     publisher.kill()?;
     let mut other = store.publisher()?.with(
@@ -199,7 +199,7 @@ async fn another_store_is_adopted_when_the_operator_says_so() -> Outcome {
 
 /// Every event is lost, and the check-in heals it from the feed, without a load.
 #[tokio::test]
-async fn lost_events_heal_by_delta() -> Outcome {
+async fn replicas_catch_up_lost_events_by_delta() -> Outcome {
     let (_store, publisher, replica, _folder) = pair().await?;
     let lost = publisher.api();
     // LOCAL does not know the replica before its first check-in was written down, and a frozen one
@@ -226,7 +226,7 @@ async fn lost_events_heal_by_delta() -> Outcome {
 
 /// What one publisher left owed is sent by another; the first one wakes up and harms nothing.
 #[tokio::test]
-async fn owed_events_of_a_frozen_publisher_are_taken_over() -> Outcome {
+async fn another_publisher_sends_the_pending_events_of_a_frozen_one() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Mongo, Transport::Dapr).await?;
     let mut other = testbed
         .store
@@ -279,7 +279,7 @@ async fn owed_events_of_a_frozen_publisher_are_taken_over() -> Outcome {
 
 /// A replica whose first publisher hangs turns to the next one within seconds.
 #[tokio::test]
-async fn a_hung_publisher_costs_seconds() -> Outcome {
+async fn a_hung_publisher_delays_replicas_by_seconds_only() -> Outcome {
     let store = Store::start(StoreKind::Mongo).await?;
     let (mut one, mut other) = (store.publisher()?, store.publisher()?);
     one.start().await?;

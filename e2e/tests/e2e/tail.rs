@@ -64,7 +64,7 @@ async fn publisher() -> anyhow::Result<Service> {
 }
 
 #[tokio::test]
-async fn it_shows_what_each_change_changed() -> Outcome {
+async fn tail_shows_the_difference_of_each_change() -> Outcome {
     let publisher = publisher().await?;
     let api = publisher.api();
     api.create(FREE, &json!({"id": "a", "name": "old", "same": true}))
@@ -125,7 +125,7 @@ async fn it_shows_what_each_change_changed() -> Outcome {
 
 /// The service is killed and the link is cut, again and again.
 #[tokio::test]
-async fn no_change_is_lost_or_shown_twice() -> Outcome {
+async fn tail_shows_every_change_exactly_once() -> Outcome {
     let mut publisher = publisher().await?;
     let link = Proxy::start("tail to publisher", publisher.port()).await?;
     let tail = Tail::start(
@@ -173,7 +173,7 @@ async fn no_change_is_lost_or_shown_twice() -> Outcome {
 }
 
 #[tokio::test]
-async fn it_says_when_it_cannot_go_on() -> Outcome {
+async fn tail_reports_why_it_cannot_continue() -> Outcome {
     let publisher = publisher().await?;
     let api = publisher.api();
     api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;

@@ -106,7 +106,7 @@ impl Up {
 }
 
 #[tokio::test]
-async fn the_first_five_minutes() -> Outcome {
+async fn run_dapr_starts_everything_and_its_suggested_commands_work() -> Outcome {
     let folder = folder()?;
     let ports = [free_port()?, free_port()?, free_port()?];
     let up = Up::start("first", folder.path(), ports).await?;
@@ -153,7 +153,7 @@ async fn the_first_five_minutes() -> Outcome {
 
 /// The commands of the quickstart work as they stand there.
 #[tokio::test]
-async fn the_command_lines_of_the_quickstart() -> Outcome {
+async fn the_quickstart_commands_work() -> Outcome {
     let folder = folder()?;
     let up = Up::start(
         "up",

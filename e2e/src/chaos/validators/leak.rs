@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_leak_is_seen_and_a_filled_cache_is_not() {
+    fn a_leak_is_reported_and_a_filled_cache_is_not() {
         let first = Sample {
             pid: 1,
             kib: 40 << 10,

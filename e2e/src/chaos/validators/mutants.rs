@@ -265,7 +265,7 @@ fn live(fault: Mutation, seed: u64, restored: bool) -> Findings {
 }
 
 #[test]
-fn a_good_replica_passes() {
+fn a_correct_replica_passes() {
     for seed in 0..6 {
         let findings = live(Mutation::Nothing, seed, seed % 2 == 1);
         assert!(
@@ -289,7 +289,7 @@ fn a_good_replica_passes() {
 }
 
 #[test]
-fn every_broken_replica_is_caught() {
+fn every_broken_replica_is_detected() {
     for (fault, promises) in [
         (
             Mutation::Unordered,
@@ -314,7 +314,7 @@ fn every_broken_replica_is_caught() {
 
 /// A publisher that says 2xx and forgets.
 #[test]
-fn a_lost_write_is_missed() {
+fn a_lost_write_is_detected() {
     let mut model = Model::new(1);
     let lost = DocumentKey {
         collection: 0,
@@ -342,7 +342,7 @@ fn a_lost_write_is_missed() {
 
 /// After a dump was put back, what was acknowledged in between may be gone, and nothing else.
 #[test]
-fn a_restore_exempts_what_it_took() {
+fn a_restore_exempts_the_lost_writes() {
     let mut model = Model::new(1);
     let (taken, safe) = (
         DocumentKey {

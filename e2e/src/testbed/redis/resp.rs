@@ -77,7 +77,7 @@ impl Client {
             stream: BufReader::new(stream),
         };
         if let Some(password) = password {
-            client.ask(&["AUTH", password]).await?;
+            client.command(&["AUTH", password]).await?;
         }
         Ok(client)
     }
@@ -86,7 +86,7 @@ impl Client {
     ///
     /// # Errors
     /// When the server does not answer, or replies with an error.
-    pub async fn ask<W: AsRef<[u8]>>(&mut self, words: &[W]) -> anyhow::Result<Reply> {
+    pub async fn command<W: AsRef<[u8]>>(&mut self, words: &[W]) -> anyhow::Result<Reply> {
         self.send(words).await?;
         self.next().await
     }
@@ -158,7 +158,7 @@ impl Listener {
     /// # Errors
     /// When the server does not answer.
     pub async fn listen(mut client: Client, command: &str, to: &str) -> anyhow::Result<Self> {
-        let confirmed = client.ask(&[command, to]).await?.into_many()?;
+        let confirmed = client.command(&[command, to]).await?.into_many()?;
         ensure!(
             confirmed.last() == Some(&Reply::Integer(1)),
             "{confirmed:?}"

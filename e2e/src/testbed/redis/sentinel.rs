@@ -71,7 +71,10 @@ impl SentinelSetup {
             .started()
             .await?;
         eventually("the replica follows", async || {
-            let info = replica.tell(&["INFO", "replication"]).await?.into_text()?;
+            let info = replica
+                .command(&["INFO", "replication"])
+                .await?
+                .into_text()?;
             ensure!(info.contains("master_link_status:up"), "{info}");
             Ok(())
         })
@@ -105,7 +108,7 @@ impl SentinelSetup {
             let replicas = watched
                 .sentinel()
                 .await?
-                .ask(&["SENTINEL", "REPLICAS", SERVICE])
+                .command(&["SENTINEL", "REPLICAS", SERVICE])
                 .await?
                 .into_many()?;
             ensure!(replicas.len() == 1, "{replicas:?}");
@@ -126,7 +129,7 @@ impl SentinelSetup {
     pub async fn fail_over(&self) -> anyhow::Result<()> {
         self.sentinel()
             .await?
-            .ask(&["SENTINEL", "FAILOVER", SERVICE])
+            .command(&["SENTINEL", "FAILOVER", SERVICE])
             .await
             .map(drop)
     }
@@ -138,7 +141,12 @@ impl SentinelSetup {
     pub async fn until_failed_over(&self) -> anyhow::Result<()> {
         eventually("the replica becomes the master", async || {
             let question = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE];
-            let address = self.sentinel().await?.ask(&question).await?.into_many()?;
+            let address = self
+                .sentinel()
+                .await?
+                .command(&question)
+                .await?
+                .into_many()?;
             let port = address
                 .into_iter()
                 .next_back()
@@ -147,7 +155,7 @@ impl SentinelSetup {
             ensure!(port == self.replica.port().to_string(), "still {port}");
             let info = self
                 .replica
-                .tell(&["INFO", "replication"])
+                .command(&["INFO", "replication"])
                 .await?
                 .into_text()?;
             ensure!(info.contains("role:master"), "{info}");

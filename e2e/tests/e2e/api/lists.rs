@@ -111,7 +111,7 @@ pub(super) async fn a_long_list_is_of_one_moment(api: &Api) -> Outcome {
     }))
     .await?;
     let mut list = api
-        .begin(&format!("/v1/collections/{FREE}/documents"))
+        .open(&format!("/v1/collections/{FREE}/documents"))
         .await?;
     let mut body = list.chunk().await?.unwrap_or_default().to_vec();
     for id in ["long-199", "long-198"] {

@@ -9,7 +9,7 @@ use super::{CLOUD_EVENT, DEAD_LETTERS, EVENTS, Outcome, stream};
 
 /// What can never succeed is dropped and does not come again; the next good event still arrives.
 #[tokio::test]
-async fn poison_is_dropped_once() -> Outcome {
+async fn an_invalid_event_is_dropped_once() -> Outcome {
     let testbed = Testbed::start(StoreKind::Embedded, Transport::Dapr).await?;
     let (redis, sidecar) = (
         testbed.redis.as_ref().context("a redis")?,
@@ -81,7 +81,7 @@ async fn poison_is_dropped_once() -> Outcome {
 
 /// What no sidecar would deliver, posted straight to the route: always 200, and the body decides.
 #[tokio::test]
-async fn every_poison_body_has_its_answer() -> Outcome {
+async fn every_invalid_event_body_has_its_documented_answer() -> Outcome {
     let testbed = Testbed::start(StoreKind::Embedded, Transport::Local).await?;
     let subscriber = testbed.subscribers[0].api();
     let event = |data: Value| {

@@ -18,7 +18,7 @@ use super::{CLOUD_EVENT, EVENTS, Outcome};
 
 /// A subscriber may reach its publisher through a sidecar, tokens and all.
 #[tokio::test]
-async fn a_publisher_behind_an_invocation_url() -> Outcome {
+async fn a_replica_reaches_a_publisher_through_a_dapr_invocation_url() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Dapr).await?;
     testbed.publisher = std::mem::replace(&mut testbed.publisher, Service::publisher()?)
         .with("DAPR_API_TOKEN", "s3cret");
@@ -58,7 +58,7 @@ async fn a_publisher_behind_an_invocation_url() -> Outcome {
 /// A publisher that follows the source document and counts no revisions drives the subscriber
 /// (requirement A10 to A14, A20 to A23): GetAll, GetById, and plain events through its sidecar.
 #[tokio::test]
-async fn a_publisher_without_revisions() -> Outcome {
+async fn a_replica_follows_a_publisher_without_revisions() -> Outcome {
     let old = OldPublisher::start().await?;
     let redis = Redis::start().await?;
     let mut sidecar = Sidecar::new(sidecar::PUBLISHER, old.port, "publisher", &redis)?;

@@ -21,7 +21,7 @@ use super::{Outcome, at, check_in, mongo, stands};
 
 /// What one publisher heard all publishers tell.
 #[tokio::test]
-async fn the_fleet_is_shared_by_all_publishers() -> Outcome {
+async fn the_replica_list_is_shared_by_all_publishers() -> Outcome {
     let store = Store::start(StoreKind::Mongo).await?;
     let forgetful =
         |publisher: Service| publisher.with("AURA_CONFIGURATION_FORGET_REPLICAS_SECONDS", "1");
@@ -84,7 +84,7 @@ async fn a_check_in_is_answered_503_without_a_database() -> Outcome {
 
 /// A subscriber that no setting names is found by what it says of itself.
 #[tokio::test]
-async fn events_go_to_those_who_checked_in() -> Outcome {
+async fn events_go_to_replicas_that_checked_in() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Local).await?;
     testbed.publisher = testbed
         .publisher
@@ -118,7 +118,7 @@ async fn events_go_to_those_who_checked_in() -> Outcome {
 
 /// As many snapshots as may be, and one more.
 #[tokio::test]
-async fn a_herd_is_let_in_a_few_at_a_time() -> Outcome {
+async fn concurrent_snapshot_requests_are_limited() -> Outcome {
     let mut publisher = Store::start(StoreKind::Embedded)
         .await?
         .publisher()?
@@ -132,8 +132,8 @@ async fn a_herd_is_let_in_a_few_at_a_time() -> Outcome {
             .expect(201)?;
     }
     let (stalls, reads) = (
-        begin(publisher.port()).await?,
-        begin(publisher.port()).await?,
+        open_stream(publisher.port()).await?,
+        open_stream(publisher.port()).await?,
     );
     let refused = api.get("/v1/snapshot").await?.expect(503)?;
     ensure!(
@@ -145,7 +145,7 @@ async fn a_herd_is_let_in_a_few_at_a_time() -> Outcome {
         rest(reads).await?.contains("\"end\":true"),
         "it was cut off"
     );
-    let second = begin(publisher.port()).await?;
+    let second = open_stream(publisher.port()).await?;
     // The first one stalls for too long, and its place is given on.
     eventually("its place is free", async || {
         api.get("/v1/snapshot").await?.expect(200).map(drop)
@@ -165,7 +165,7 @@ async fn a_herd_is_let_in_a_few_at_a_time() -> Outcome {
 }
 
 /// A snapshot that has begun; its reader takes little by itself, whatever the kernel would buffer.
-async fn begin(port: u16) -> anyhow::Result<TcpStream> {
+async fn open_stream(port: u16) -> anyhow::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(16 * 1024)?;
     let mut stream = socket.connect(([127, 0, 0, 1], port).into()).await?;

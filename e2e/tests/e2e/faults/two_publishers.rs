@@ -15,7 +15,7 @@ use super::{Outcome, every_revision_once};
 
 /// A publisher that dies inside a transaction holds the head until the server ends the transaction.
 #[tokio::test]
-async fn a_publisher_dies_inside_a_transaction() -> Outcome {
+async fn writes_continue_after_a_publisher_dies_inside_a_transaction() -> Outcome {
     let (store, mut dying, other) = two_publishers().await?;
     let mongod = store.0.as_ref().context("a mongod")?;
     mongod
@@ -55,7 +55,7 @@ async fn a_publisher_dies_inside_a_transaction() -> Outcome {
 /// Two publishers, 32 writers each, one collection: nothing acknowledged is lost and no revision is
 /// skipped or doubled.
 #[tokio::test]
-async fn two_publishers_write_one_collection() -> Outcome {
+async fn two_publishers_can_write_one_collection() -> Outcome {
     const WRITERS: usize = 32;
     const WRITES: usize = 10;
     let (_store, one, two) = two_publishers().await?;
@@ -96,7 +96,7 @@ async fn two_publishers_write_one_collection() -> Outcome {
 
 /// A publisher that leaves owed events behind: another one on the same database sends them.
 #[tokio::test]
-async fn another_publisher_sends_what_a_dead_one_owed() -> Outcome {
+async fn another_publisher_sends_the_pending_events_of_a_dead_one() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Mongo, Transport::Dapr).await?;
     // This one has no sidecar, and dies.
     let nowhere = e2e::testbed::ports::free_port()?.to_string();

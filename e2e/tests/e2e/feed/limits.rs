@@ -21,7 +21,7 @@ use super::{Outcome, of, of_path, publisher};
 
 /// Streams are bounded, and none of them holds up the end.
 #[tokio::test]
-async fn streams_have_a_limit_and_end_with_the_process() -> Outcome {
+async fn feed_streams_are_limited_and_end_with_the_process() -> Outcome {
     let (_store, mut publisher) = publisher(StoreKind::Embedded).await?;
     let url = publisher.url();
     let mut streams = Vec::new();
@@ -50,7 +50,7 @@ async fn streams_have_a_limit_and_end_with_the_process() -> Outcome {
         .expect(201)?;
     try_join_all(streams.iter_mut().map(FeedReader::change)).await?;
 
-    let stalled = begin(&publisher, &of_path("?since=0")).await?;
+    let stalled = open_stream(&publisher, &of_path("?since=0")).await?;
     let began = Instant::now();
     publisher.stop().await?;
     ensure!(
@@ -68,7 +68,7 @@ async fn streams_have_a_limit_and_end_with_the_process() -> Outcome {
 }
 
 /// A reader with little room, which reads nothing.
-async fn begin(publisher: &Service, path: &str) -> anyhow::Result<TcpStream> {
+async fn open_stream(publisher: &Service, path: &str) -> anyhow::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(4_096)?;
     let mut stream = socket
@@ -83,14 +83,14 @@ async fn begin(publisher: &Service, path: &str) -> anyhow::Result<TcpStream> {
 /// A reader that takes nothing loses its connection; one that does not hurry keeps it. Neither
 /// costs the writers anything.
 #[tokio::test]
-async fn a_reader_that_takes_nothing_is_cut_off() -> Outcome {
+async fn a_feed_reader_that_does_not_read_is_disconnected() -> Outcome {
     let (_store, mut publisher) = publisher(StoreKind::Embedded).await?;
     let api = publisher.api();
     let large = json!({"text": "x".repeat(500_000)});
     for _document in 0..40 {
         api.create(FREE, &large).await?.expect(201)?;
     }
-    let mut stalled = begin(&publisher, &of_path("?since=0")).await?;
+    let mut stalled = open_stream(&publisher, &of_path("?since=0")).await?;
     let mut quiet = FeedReader::from(&publisher.url(), &of(FREE)).await?;
     within(Duration::from_secs(60), "it is cut off", async || {
         ensure!(publisher.output().contains("1 streams were cut off"));
@@ -113,7 +113,7 @@ async fn a_reader_that_takes_nothing_is_cut_off() -> Outcome {
         "the quiet one goes on"
     );
     let began = Instant::now();
-    let _again = begin(&publisher, &of_path("?since=0")).await?;
+    let _again = open_stream(&publisher, &of_path("?since=0")).await?;
     publisher.stop().await?;
     ensure!(
         began.elapsed() < Duration::from_secs(3),

@@ -44,7 +44,7 @@ fn common(mut item: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_subscriber_tells_what_its_publisher_tells() -> Outcome {
+async fn a_subscriber_serves_the_same_feed_as_its_publisher() -> Outcome {
     let (_store, publisher, mut subscriber) = pair().await?;
     let (api, path) = (
         publisher.api(),
@@ -155,7 +155,7 @@ async fn a_subscriber_tells_what_its_publisher_tells() -> Outcome {
 /// After a start a subscriber knows no changes; one that kept its last known good goes on from
 /// there.
 #[tokio::test]
-async fn a_subscriber_that_starts_anew_tells_what_came_since() -> Outcome {
+async fn a_restarted_subscriber_serves_the_changes_since_its_stop() -> Outcome {
     let (_store, publisher, mut subscriber) = pair().await?;
     let api = publisher.api();
     api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
@@ -198,7 +198,7 @@ async fn a_subscriber_that_starts_anew_tells_what_came_since() -> Outcome {
 
 /// A replica below a subscriber that hears no events lives on its feed, and loads once.
 #[tokio::test]
-async fn a_subscriber_feeds_another_by_its_feed() -> Outcome {
+async fn a_subscriber_can_follow_the_feed_of_another() -> Outcome {
     let (_store, publisher, subscriber) = pair().await?;
     let mut below = Service::subscriber("below", &[subscriber.url()])?
         .with(

@@ -16,7 +16,7 @@ use super::{
 };
 
 /// A stage on a Redis that runs, where everybody is told the same URL.
-async fn stage_on(redis: Redis, transport: Transport, url: &str) -> anyhow::Result<Testbed> {
+async fn testbed_on(redis: Redis, transport: Transport, url: &str) -> anyhow::Result<Testbed> {
     let mut testbed = Testbed::prepare_at(StoreKind::Embedded, transport, url).await?;
     testbed.redis = Some(redis);
     Ok(testbed)
@@ -51,11 +51,11 @@ async fn until_all_say(testbed: &Testbed, why: &[&str]) -> Outcome {
 }
 
 #[tokio::test]
-async fn a_password_with_signs_of_a_url() -> Outcome {
+async fn a_percent_encoded_password_is_accepted_and_never_logged() -> Outcome {
     for transport in BOTH {
         let redis = Redis::new()?.with_password("p@ss:w/rd").started().await?;
         let url = redis.url_as("", "p%40ss%3Aw%2Frd");
-        let mut testbed = stage_on(redis, transport, &url).await?;
+        let mut testbed = testbed_on(redis, transport, &url).await?;
         up(&mut testbed).await?;
         events_arrive(&testbed).await?;
         for service in testbed.subscribers.iter().chain([&testbed.publisher]) {
@@ -70,11 +70,11 @@ async fn a_password_with_signs_of_a_url() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_wrong_password_stops_nobody() -> Outcome {
+async fn services_run_with_a_wrong_password_and_recover() -> Outcome {
     for transport in BOTH {
         let redis = Redis::new()?.with_password("right").started().await?;
         let url = redis.url_as("", "hunter2");
-        let mut testbed = stage_on(redis, transport, &url).await?;
+        let mut testbed = testbed_on(redis, transport, &url).await?;
         up_without_redis(&mut testbed).await?;
         until_all_say(
             &testbed,
@@ -87,7 +87,7 @@ async fn a_wrong_password_stops_nobody() -> Outcome {
         .await?;
         // Once the server knows that password, all is well without anybody's help.
         redis_of(&testbed)?
-            .tell(&["ACL", "SETUSER", "default", ">hunter2"])
+            .command(&["ACL", "SETUSER", "default", ">hunter2"])
             .await?;
         testbed.until_converged(FREE).await?;
         events_arrive_again(&testbed)
@@ -173,7 +173,7 @@ fn users(rights: &(String, String)) -> [String; 2] {
 const LOGINS: [&str; 2] = ["publisher:sending@", "subscriber:hearing@"];
 
 #[tokio::test]
-async fn the_least_rights_in_every_shape() -> Outcome {
+async fn the_documented_minimum_rights_suffice_in_every_topology() -> Outcome {
     for (transport, shape) in BOTH.into_iter().flat_map(|transport| {
         [Shape::Database, Shape::Sentinel, Shape::RedisCluster].map(|shape| (transport, shape))
     }) {
@@ -238,7 +238,7 @@ async fn in_one_shape(transport: Transport, shape: Shape, users: &[String]) -> O
 }
 
 #[tokio::test]
-async fn the_least_rights_are_enough_and_needed() -> Outcome {
+async fn each_documented_minimum_right_is_sufficient_and_necessary() -> Outcome {
     for transport in BOTH {
         let (publisher, subscriber) = least_rights(transport, 0);
         let users = users(&(publisher.clone(), subscriber.clone()));
@@ -249,7 +249,7 @@ async fn the_least_rights_are_enough_and_needed() -> Outcome {
             .started()
             .await?;
         let urls = LOGINS.map(|login| format!("redis://{login}{}", redis.host()));
-        let mut testbed = stage_on(redis, transport, &urls[1]).await?;
+        let mut testbed = testbed_on(redis, transport, &urls[1]).await?;
         testbed.publisher.set("AURA_REDIS_URL", &urls[0]);
         up(&mut testbed).await?;
         events_arrive(&testbed)
@@ -288,14 +288,14 @@ async fn each_is_needed(
         (commands(publisher), commands(subscriber));
     for command in of_subscriber {
         redis
-            .tell(&["ACL", "SETUSER", "subscriber", &format!("-{command}")])
+            .command(&["ACL", "SETUSER", "subscriber", &format!("-{command}")])
             .await?;
-        redis.cut().await?;
+        redis.close_connections().await?;
         until_away(testbed, true)
             .await
             .with_context(|| format!("without {command}"))?;
         redis
-            .tell(&["ACL", "SETUSER", "subscriber", &format!("+{command}")])
+            .command(&["ACL", "SETUSER", "subscriber", &format!("+{command}")])
             .await?;
         events_arrive_again(testbed)
             .await
@@ -303,7 +303,7 @@ async fn each_is_needed(
     }
     for command in of_publisher {
         redis
-            .tell(&["ACL", "SETUSER", "publisher", &format!("-{command}")])
+            .command(&["ACL", "SETUSER", "publisher", &format!("-{command}")])
             .await?;
         write_quickly(&testbed.publisher.api(), "a", 1).await?;
         eventually("the publisher says what it may not do", async || {
@@ -316,7 +316,7 @@ async fn each_is_needed(
         })
         .await?;
         redis
-            .tell(&["ACL", "SETUSER", "publisher", &format!("+{command}")])
+            .command(&["ACL", "SETUSER", "publisher", &format!("+{command}")])
             .await?;
         testbed.until_converged(FREE).await?;
         events_arrive_again(testbed).await?;
@@ -327,7 +327,7 @@ async fn each_is_needed(
 /// What Redis has refused, and to whom.
 async fn denied(redis: &Redis) -> anyhow::Result<Vec<String>> {
     let mut denied = Vec::new();
-    for entry in redis.tell(&["ACL", "LOG"]).await?.into_many()? {
+    for entry in redis.command(&["ACL", "LOG"]).await?.into_many()? {
         let fields = entry.into_many()?;
         let mut told = fields.chunks_exact(2).map(|pair| (&pair[0], &pair[1]));
         let mut field = |name: &str| {
@@ -343,15 +343,15 @@ async fn denied(redis: &Redis) -> anyhow::Result<Vec<String>> {
 }
 
 #[tokio::test]
-async fn by_tls() -> Outcome {
+async fn events_arrive_over_tls() -> Outcome {
     for transport in BOTH {
         let redis = Redis::new()?.with_tls()?.started().await?;
         let (url, authority) = redis.tls()?;
-        let mut testbed = stage_on(redis, transport, &url).await?;
+        let mut testbed = testbed_on(redis, transport, &url).await?;
         testbed.set_all("SSL_CERT_FILE", &authority);
         up(&mut testbed).await?;
         events_arrive(&testbed).await?;
-        redis_of(&testbed)?.cut().await?;
+        redis_of(&testbed)?.close_connections().await?;
         events_arrive_again(&testbed)
             .await
             .with_context(|| format!("{transport:?}"))?;
@@ -361,22 +361,22 @@ async fn by_tls() -> Outcome {
 
 /// A certificate of an authority that nobody trusts, and a port that speaks no TLS.
 #[tokio::test]
-async fn whom_nobody_trusts_hears_nothing() -> Outcome {
+async fn services_do_not_connect_to_an_untrusted_or_plain_port_by_tls() -> Outcome {
     let redis = Redis::new()?.with_tls()?.started().await?;
     let (url, _authority) = redis.tls()?;
-    let mut testbed = stage_on(redis, Transport::Streams, &url).await?;
+    let mut testbed = testbed_on(redis, Transport::Streams, &url).await?;
     up_without_redis(&mut testbed).await?;
     until_all_say(&testbed, &["certificate"]).await?;
 
     let redis = Redis::start().await?;
     let url = format!("rediss://{}", redis.host());
-    let mut testbed = stage_on(redis, Transport::PubSub, &url).await?;
+    let mut testbed = testbed_on(redis, Transport::PubSub, &url).await?;
     up_without_redis(&mut testbed).await
 }
 
 /// What cannot be meant stops the start, and names the setting without the password.
 #[tokio::test]
-async fn a_url_that_cannot_be_meant() -> Outcome {
+async fn an_invalid_redis_url_stops_the_start() -> Outcome {
     for url in [
         "http://:hunter2@127.0.0.1",
         "redis-sentinel://:hunter2@127.0.0.1",
@@ -389,7 +389,7 @@ async fn a_url_that_cannot_be_meant() -> Outcome {
         publisher.launch()?;
         let process = publisher.process()?;
         let ended = process.ended(e2e::testbed::wait::TIMEOUT).await?;
-        let said = process.said();
+        let said = process.run_output();
         ensure!(
             !ended.success() && said.contains("AURA_REDIS_URL") && !said.contains("hunter2"),
             "{ended}: {said}"

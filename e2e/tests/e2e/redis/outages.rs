@@ -31,7 +31,7 @@ async fn all_is_well(testbed: &Testbed) -> Outcome {
 }
 
 #[tokio::test]
-async fn it_is_killed_and_comes_back_empty() -> Outcome {
+async fn replicas_converge_after_redis_is_killed_and_restarts_empty() -> Outcome {
     for transport in BOTH {
         let mut testbed = warm(transport).await?;
         testbed.redis.as_mut().context("a redis")?.kill()?;
@@ -53,7 +53,7 @@ async fn it_is_killed_and_comes_back_empty() -> Outcome {
 
 /// Nothing was written while it was away: then nothing but its return ends what the status says.
 #[tokio::test]
-async fn it_is_away_and_nobody_writes() -> Outcome {
+async fn a_reconnect_without_writes_ends_the_disconnected_state() -> Outcome {
     for transport in BOTH {
         let mut testbed = warm(transport).await?;
         testbed.redis.as_mut().context("a redis")?.kill()?;
@@ -70,7 +70,7 @@ async fn it_is_away_and_nobody_writes() -> Outcome {
 }
 
 #[tokio::test]
-async fn it_comes_up_last() -> Outcome {
+async fn replicas_converge_when_redis_starts_last() -> Outcome {
     for transport in BOTH {
         let mut testbed = Testbed::prepare(StoreKind::Embedded, transport).await?;
         let redis = testbed.redis.as_mut().context("a redis")?;
@@ -92,11 +92,11 @@ async fn it_comes_up_last() -> Outcome {
 }
 
 #[tokio::test]
-async fn every_connection_is_cut_while_clients_write() -> Outcome {
+async fn replicas_converge_after_redis_closes_all_connections_during_writes() -> Outcome {
     for transport in BOTH {
         let testbed = warm(transport).await?;
         for _again in 0..5 {
-            redis_of(&testbed)?.cut().await?;
+            redis_of(&testbed)?.close_connections().await?;
             write_for(&testbed.publisher.api(), Duration::from_millis(300)).await?;
         }
         all_is_well(&testbed)
@@ -109,7 +109,7 @@ async fn every_connection_is_cut_while_clients_write() -> Outcome {
 /// The write is committed while nobody listens, and nothing is written after it: the reconnect
 /// alone brings it.
 #[tokio::test]
-async fn a_reconnect_brings_what_nobody_heard() -> Outcome {
+async fn a_reconnect_brings_changes_without_events() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::PubSub).await?;
     testbed
         .publisher
@@ -123,16 +123,16 @@ async fn a_reconnect_brings_what_nobody_heard() -> Outcome {
             "nobody has told it"
         );
     }
-    redis_of(&testbed)?.cut().await?;
+    redis_of(&testbed)?.close_connections().await?;
     testbed.until_converged(FREE).await
 }
 
 #[tokio::test]
-async fn it_is_paused() -> Outcome {
+async fn replicas_converge_after_redis_is_paused() -> Outcome {
     for transport in BOTH {
         let testbed = warm(transport).await?;
         redis_of(&testbed)?
-            .tell(&["CLIENT", "PAUSE", "3000", "ALL"])
+            .command(&["CLIENT", "PAUSE", "3000", "ALL"])
             .await?;
         write_for(&testbed.publisher.api(), Duration::from_secs(2)).await?;
         all_is_well(&testbed)
@@ -143,7 +143,7 @@ async fn it_is_paused() -> Outcome {
 }
 
 #[tokio::test]
-async fn it_is_frozen() -> Outcome {
+async fn replicas_converge_after_redis_is_frozen() -> Outcome {
     for transport in BOTH {
         let testbed = warm(transport).await?;
         let redis = redis_of(&testbed)?;
@@ -160,7 +160,7 @@ async fn it_is_frozen() -> Outcome {
 
 /// Frozen for longer than anybody waits: that is told, though no connection broke.
 #[tokio::test]
-async fn a_frozen_one_is_noticed() -> Outcome {
+async fn a_frozen_redis_is_reported_as_disconnected() -> Outcome {
     for transport in BOTH {
         let testbed = warm(transport).await?;
         let redis = redis_of(&testbed)?;
@@ -177,7 +177,7 @@ async fn a_frozen_one_is_noticed() -> Outcome {
 
 /// Nobody waits for it at the end either, whatever is owed.
 #[tokio::test]
-async fn services_stop_while_it_is_frozen() -> Outcome {
+async fn services_stop_in_time_while_redis_is_frozen() -> Outcome {
     for transport in BOTH {
         let mut testbed = warm(transport).await?;
         redis_of(&testbed)?.freeze()?;
@@ -204,11 +204,11 @@ async fn services_stop_while_it_is_frozen() -> Outcome {
 }
 
 #[tokio::test]
-async fn it_is_emptied() -> Outcome {
+async fn replicas_converge_after_redis_is_flushed() -> Outcome {
     for transport in BOTH {
         let testbed = warm(transport).await?;
         for _again in 0..3 {
-            redis_of(&testbed)?.tell(&["FLUSHALL"]).await?;
+            redis_of(&testbed)?.command(&["FLUSHALL"]).await?;
             write_for(&testbed.publisher.api(), Duration::from_millis(300)).await?;
         }
         all_is_well(&testbed)
@@ -220,7 +220,7 @@ async fn it_is_emptied() -> Outcome {
 
 /// What is owed when publisher and Redis die together is published by the publisher's next life.
 #[tokio::test]
-async fn what_is_owed_outlives_the_publisher() -> Outcome {
+async fn a_restarted_publisher_sends_its_pending_events() -> Outcome {
     for transport in BOTH {
         let mut testbed = warm(transport).await?;
         testbed.redis.as_mut().context("a redis")?.kill()?;
@@ -251,7 +251,7 @@ async fn what_is_owed_outlives_the_publisher() -> Outcome {
 
 /// Redis hangs up on a subscriber that reads too slowly, and what it had for it is gone.
 #[tokio::test]
-async fn a_slow_reader_is_cut_off() -> Outcome {
+async fn a_subscriber_that_reads_too_slowly_is_disconnected_and_converges() -> Outcome {
     let redis = Redis::new()?
         .with("client-output-buffer-limit pubsub 64kb 64kb 1")
         .started()

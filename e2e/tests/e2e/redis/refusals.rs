@@ -35,7 +35,7 @@ fn lines(testbed: &Testbed, what: &str) -> usize {
 /// A client of a cluster asks all nodes that it begins with; one that accepts and says nothing must
 /// not hold up the rest.
 #[tokio::test]
-async fn a_silent_node_holds_up_nobody() -> Outcome {
+async fn a_silent_cluster_node_does_not_delay_events() -> Outcome {
     let silent = TcpListener::bind("127.0.0.1:0")?;
     let cluster = RedisCluster::start().await?;
     let url = format!(
@@ -63,10 +63,10 @@ async fn a_silent_node_holds_up_nobody() -> Outcome {
 /// A key of another type where a stream should be: that collection lives on check-ins, the others
 /// on their events.
 #[tokio::test]
-async fn one_stream_that_cannot_be_read_silences_no_other() -> Outcome {
+async fn an_unreadable_stream_does_not_stop_the_other_streams() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Streams).await?;
     redis_of(&testbed)?
-        .tell(&[
+        .command(&[
             "SET",
             &format!("{{0__:aura-config}}:{CHANNELS}"),
             "no stream",
@@ -101,7 +101,7 @@ async fn one_stream_that_cannot_be_read_silences_no_other() -> Outcome {
     })
     .await?;
     redis_of(&testbed)?
-        .tell(&["DEL", &format!("{{0__:aura-config}}:{CHANNELS}")])
+        .command(&["DEL", &format!("{{0__:aura-config}}:{CHANNELS}")])
         .await?;
     testbed.until_converged(CHANNELS).await?;
     ensure!(
@@ -114,7 +114,7 @@ async fn one_stream_that_cannot_be_read_silences_no_other() -> Outcome {
 
 /// Who may not ask whether the connection lives is told so, which is a sign of life.
 #[tokio::test]
-async fn a_right_that_is_lacking_is_an_answer() -> Outcome {
+async fn a_denied_ping_counts_as_a_live_connection() -> Outcome {
     let redis = Redis::new()?
         .with("user listener on >secret &* -@all +psubscribe")
         .started()
@@ -133,7 +133,7 @@ async fn a_right_that_is_lacking_is_an_answer() -> Outcome {
         Ok(())
     })
     .await?;
-    let log = || redis.tell(&["ACL", "LOG"]);
+    let log = || redis.command(&["ACL", "LOG"]);
     eventually("it was asked a few times", async || {
         let refused = format!("{:?}", log().await?);
         ensure!(refused.contains("ping"), "{refused}");
@@ -157,7 +157,7 @@ async fn a_right_that_is_lacking_is_an_answer() -> Outcome {
 /// The place that is kept stays before a member of a set that waits, also when the connection was
 /// made anew meanwhile: who comes back to Redis alone reads it again.
 #[tokio::test]
-async fn a_reconnect_does_not_move_what_is_kept() -> Outcome {
+async fn a_reconnect_does_not_move_the_saved_stream_cursor() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Streams).await?;
     let kept = folder()?;
     testbed.subscribers[0].set(
@@ -179,7 +179,7 @@ async fn a_reconnect_does_not_move_what_is_kept() -> Outcome {
     testbed.publisher.kill()?;
     let redis = redis_of(&testbed)?;
     redis
-        .tell(&["XADD", &key, "*", "data", &member("one", head.revision + 1)])
+        .command(&["XADD", &key, "*", "data", &member("one", head.revision + 1)])
         .await?;
     let staged = async |subscriber: &Service| anyhow::Ok(status(subscriber).await?.events.staged);
     eventually("it waits", async || {
@@ -187,14 +187,16 @@ async fn a_reconnect_does_not_move_what_is_kept() -> Outcome {
         Ok(())
     })
     .await?;
-    redis.cut().await?;
+    redis.close_connections().await?;
     eventually("it listens again", async || {
         ensure!(redis.listeners().await? == 2, "not yet");
         Ok(())
     })
     .await?;
     // A sign that it goes on behind the member, and that this is known to it.
-    redis.tell(&["XADD", &key, "*", "data", "garbage"]).await?;
+    redis
+        .command(&["XADD", &key, "*", "data", "garbage"])
+        .await?;
     eventually("it goes on", async || {
         ensure!(
             status(&testbed.subscribers[0]).await?.events.dropped == 1,
@@ -205,7 +207,7 @@ async fn a_reconnect_does_not_move_what_is_kept() -> Outcome {
     .await?;
     testbed.subscribers[0].stop().await?;
     redis_of(&testbed)?
-        .tell(&["XADD", &key, "*", "data", &member("two", head.revision + 2)])
+        .command(&["XADD", &key, "*", "data", &member("two", head.revision + 2)])
         .await?;
     testbed.subscribers[0].launch()?;
     let api: Api = testbed.subscribers[0].api();

@@ -21,7 +21,7 @@ fn stream(collection: &str) -> String {
 
 async fn length(redis: &Redis, collection: &str) -> anyhow::Result<i64> {
     redis
-        .tell(&["XLEN", &stream(collection)])
+        .command(&["XLEN", &stream(collection)])
         .await?
         .into_integer()
 }
@@ -108,7 +108,7 @@ async fn comes_back_to_redis_alone(testbed: &mut Testbed) -> Outcome {
 /// The cursor is kept with what is held: stopped well, then killed, when the file is older than
 /// what was held.
 #[tokio::test]
-async fn a_replica_comes_back_to_redis_alone() -> Outcome {
+async fn a_replica_restarts_with_redis_alone() -> Outcome {
     let (mut testbed, _folder) = keeping(None).await?;
     testbed.subscribers[0].stop().await?;
     write(&testbed, 0..50).await?;
@@ -124,7 +124,7 @@ async fn a_replica_comes_back_to_redis_alone() -> Outcome {
 
 /// What the cursor names is gone: the publisher has the rest, at once or whenever it comes back.
 #[tokio::test]
-async fn the_cursor_was_trimmed_away() -> Outcome {
+async fn a_replica_catches_up_after_its_cursor_was_trimmed() -> Outcome {
     let (mut testbed, _folder) = keeping(Some("10")).await?;
     testbed.subscribers[0].stop().await?;
     write(&testbed, 0..400).await?;
@@ -152,7 +152,7 @@ async fn the_cursor_was_trimmed_away() -> Outcome {
 
 /// The same while it is connected, and does not read for a while.
 #[tokio::test]
-async fn the_stream_was_trimmed_past_a_frozen_replica() -> Outcome {
+async fn a_frozen_replica_catches_up_after_the_stream_was_trimmed() -> Outcome {
     let (mut testbed, _folder) = keeping(Some("10")).await?;
     testbed.subscribers[0].pause()?;
     write(&testbed, 0..400).await?;
@@ -163,7 +163,7 @@ async fn the_stream_was_trimmed_past_a_frozen_replica() -> Outcome {
 }
 
 #[tokio::test]
-async fn streams_are_deleted_and_emptied() -> Outcome {
+async fn replicas_converge_after_streams_are_deleted_and_emptied() -> Outcome {
     let testbed = Testbed::start(StoreKind::Embedded, Transport::Streams).await?;
     events_arrive(&testbed).await?;
     for command in [
@@ -171,7 +171,7 @@ async fn streams_are_deleted_and_emptied() -> Outcome {
         vec!["FLUSHALL".to_owned()],
     ] {
         let words: Vec<_> = command.iter().map(String::as_str).collect();
-        redis_of(&testbed)?.tell(&words).await?;
+        redis_of(&testbed)?.command(&words).await?;
         events_arrive(&testbed)
             .await
             .with_context(|| command.join(" "))?;
@@ -195,7 +195,7 @@ async fn streams_are_deleted_and_emptied() -> Outcome {
 /// No groups that a replica would leave behind, no keys but one per collection, and no stream
 /// without a bound.
 #[tokio::test]
-async fn nothing_else_is_left_in_redis() -> Outcome {
+async fn only_bounded_streams_remain_in_redis() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Streams).await?;
     testbed.publisher.set("AURA_REDIS_STREAM_MAX_LENGTH", "100");
     testbed.publisher.start().await?;
@@ -207,7 +207,7 @@ async fn nothing_else_is_left_in_redis() -> Outcome {
     .await?;
     testbed.until_converged(FREE).await?;
     let redis = redis_of(&testbed)?;
-    let keys = redis.tell(&["KEYS", "*"]).await?.into_many()?;
+    let keys = redis.command(&["KEYS", "*"]).await?.into_many()?;
     for key in keys {
         let key = key.into_text()?;
         ensure!(
@@ -216,7 +216,10 @@ async fn nothing_else_is_left_in_redis() -> Outcome {
                 .any(|collection| stream(collection) == key),
             "{key}"
         );
-        let groups = redis.tell(&["XINFO", "GROUPS", &key]).await?.into_many()?;
+        let groups = redis
+            .command(&["XINFO", "GROUPS", &key])
+            .await?
+            .into_many()?;
         ensure!(groups.is_empty(), "{key} has groups: {groups:?}");
     }
     let there = length(redis, FREE).await?;
@@ -227,12 +230,12 @@ async fn nothing_else_is_left_in_redis() -> Outcome {
 /// The clock of a new Redis may be behind that of the old one: then the entries of a stream that
 /// begins anew stand before the place of a reader.
 #[tokio::test]
-async fn a_stream_begins_anew_below_the_cursor() -> Outcome {
+async fn a_replica_reads_a_stream_that_restarts_below_its_cursor() -> Outcome {
     let testbed = Testbed::start(StoreKind::Embedded, Transport::Streams).await?;
     events_arrive(&testbed).await?;
     let (redis, stream) = (redis_of(&testbed)?, stream(FREE));
     redis
-        .tell(&[
+        .command(&[
             "XADD",
             &stream,
             "99999999999999-0",
@@ -248,7 +251,7 @@ async fn a_stream_begins_anew_below_the_cursor() -> Outcome {
         })
         .await?;
     }
-    redis.tell(&["DEL", &stream]).await?;
+    redis.command(&["DEL", &stream]).await?;
     events_arrive(&testbed).await?;
     // And once more where nobody has to wait for that to be noticed.
     events_arrive(&testbed).await
@@ -256,7 +259,7 @@ async fn a_stream_begins_anew_below_the_cursor() -> Outcome {
 
 /// What any other client reads, in the database of the example.
 #[tokio::test]
-async fn an_ordinary_client_reads_every_change() -> Outcome {
+async fn a_plain_stream_client_reads_every_change() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Streams).await?;
     testbed.set_all("AURA_REDIS_DATABASE", "1");
     testbed.publisher.start().await?;
@@ -269,9 +272,9 @@ async fn an_ordinary_client_reads_every_change() -> Outcome {
         .json()?;
     testbed.until_converged(CHANNELS).await?;
     let mut client = redis_of(&testbed)?.client().await?;
-    client.ask(&["SELECT", "1"]).await?;
+    client.command(&["SELECT", "1"]).await?;
     let entries = client
-        .ask(&["XRANGE", "{1__:aura-config}:ChannelConfiguration", "-", "+"])
+        .command(&["XRANGE", "{1__:aura-config}:ChannelConfiguration", "-", "+"])
         .await?
         .into_many()?;
     let entry = entries

@@ -31,7 +31,7 @@ fn compare(body: &str, mut expected: Value) -> anyhow::Result<DateTime<Utc>> {
 }
 
 #[tokio::test]
-async fn an_ordinary_client_hears_every_change() -> Outcome {
+async fn a_plain_pub_sub_client_receives_every_change() -> Outcome {
     let mut testbed = in_database_one().await?;
     up(&mut testbed).await?;
     let (redis, api) = (redis_of(&testbed)?, testbed.publisher.api());
@@ -97,7 +97,7 @@ async fn an_ordinary_client_hears_every_change() -> Outcome {
 
 /// Which collections have a channel per document is a setting.
 #[tokio::test]
-async fn any_collection_can_have_a_channel_per_document() -> Outcome {
+async fn a_collection_can_have_one_channel_per_document() -> Outcome {
     let mut testbed = in_database_one().await?;
     testbed.set_all("AURA_REDIS_CONFIGURATION_PREFIX", "a*[b]?");
     testbed.publisher.set("AURA_REDIS_DOCUMENT_CHANNELS", FREE);
@@ -127,7 +127,7 @@ async fn any_collection_can_have_a_channel_per_document() -> Outcome {
 /// The minimal body, by anybody and on either spelling of the channel, makes the replicas look,
 /// though their publisher itself says nothing.
 #[tokio::test]
-async fn the_minimal_body_of_anybody_makes_replicas_look() -> Outcome {
+async fn a_minimal_body_from_any_client_makes_replicas_check_the_heads() -> Outcome {
     let mut testbed = in_database_one().await?;
     testbed
         .publisher
@@ -161,10 +161,10 @@ async fn the_minimal_body_of_anybody_makes_replicas_look() -> Outcome {
         "1__:aura-config:ChannelConfigurationX",
         "0__:aura-config:ChannelConfiguration",
     ] {
-        client.ask(&["PUBLISH", on, &body]).await?;
+        client.command(&["PUBLISH", on, &body]).await?;
     }
     client
-        .ask(&["PUBLISH", "1__:aura-config:ChannelConfiguration", &body])
+        .command(&["PUBLISH", "1__:aura-config:ChannelConfiguration", &body])
         .await?;
     until_hinted(&testbed, hinted + 1).await?;
     for subscriber in &testbed.subscribers {
@@ -193,7 +193,7 @@ async fn until_hinted(testbed: &Testbed, times: u64) -> Outcome {
 /// What can never succeed is dropped and counted; what comes next is taken. One suite for both
 /// ways.
 #[tokio::test]
-async fn garbage_is_dropped_and_counted() -> Outcome {
+async fn invalid_messages_are_dropped_and_counted() -> Outcome {
     for transport in super::BOTH {
         let testbed = Testbed::start(StoreKind::Embedded, transport).await?;
         let mut client = redis_of(&testbed)?.client().await?;
@@ -223,12 +223,14 @@ async fn garbage_is_dropped_and_counted() -> Outcome {
                 Transport::Streams => vec![b"XADD", stream.as_bytes(), b"*", b"data", body],
                 _ => vec![b"PUBLISH", channel.as_bytes(), body],
             };
-            client.ask(&words).await?;
+            client.command(&words).await?;
         }
         let dropped = garbage.len() as u64;
         if transport == Transport::Streams {
             // Whatever else stands in the stream is not for replicas.
-            client.ask(&["XADD", &stream, "*", "other", "{}"]).await?;
+            client
+                .command(&["XADD", &stream, "*", "other", "{}"])
+                .await?;
         }
         events_arrive(&testbed).await?;
         for subscriber in &testbed.subscribers {

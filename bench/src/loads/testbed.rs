@@ -7,7 +7,7 @@ use e2e::testbed::{Store, StoreKind, mongod::Mongod, services::Service};
 use replica::{Config, Events, Replica, ReplicaState};
 
 use super::BYTES;
-use crate::{fill::fill, floor::driver};
+use crate::{floor::driver, prepare::create_documents};
 
 /// A collection that is loaded by one replica at a time.
 pub(super) const LARGE: &str = "FreeForm";
@@ -22,14 +22,14 @@ const NEVER: Duration = Duration::from_secs(3_600);
 
 /// A publisher and its store.
 #[derive(Debug)]
-pub(super) struct Stand {
+pub(super) struct LoadTestbed {
     // Before the store, so that it ends first.
     pub(super) publisher: Service,
     store: Store,
     documents: usize,
 }
 
-impl Stand {
+impl LoadTestbed {
     /// With so many documents in [`LARGE`].
     pub(super) async fn filled(kind: StoreKind, documents: usize) -> anyhow::Result<Self> {
         let store = Store::start(kind).await?;
@@ -38,7 +38,7 @@ impl Stand {
             .with("AURA_CONFIGURATION_COLLECTIONS", format!("{LARGE},{SMALL}"))
             .with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
         publisher.start().await?;
-        fill(&publisher.api(), LARGE, documents, BYTES).await?;
+        create_documents(&publisher.api(), LARGE, documents, BYTES).await?;
         Ok(Self {
             publisher,
             store,

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Something that carries one change at a time to all its receivers.
-pub(crate) trait Way: Send + 'static {
+pub(crate) trait Carrier: Send + 'static {
     /// Carries one, and gives how long that took.
     fn once(&mut self) -> impl Future<Output = anyhow::Result<Duration>> + Send;
 }

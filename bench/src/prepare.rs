@@ -9,7 +9,7 @@ use reqwest::Method;
 use crate::values::value;
 
 /// Creates so many documents with values of so many bytes; their ids are [`id`] of 0 and on.
-pub(crate) async fn fill(
+pub(crate) async fn create_documents(
     publisher: &Api,
     collection: &str,
     documents: usize,

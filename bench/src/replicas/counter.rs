@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 /// What is waited for.
 #[derive(Debug)]
-pub(super) struct Tally {
+pub(super) struct RevisionCounter {
     collection: CollectionName,
     id: DocumentId,
     /// The revision, and how many do not show it yet.
@@ -19,7 +19,7 @@ pub(super) struct Tally {
     last: watch::Sender<Option<Instant>>,
 }
 
-impl Tally {
+impl RevisionCounter {
     /// Of one document.
     pub(super) fn new(collection: &str, id: &str) -> anyhow::Result<Self> {
         let (collection, id) = (collection.parse()?, id.parse()?);
