@@ -31,7 +31,8 @@ pub(crate) fn publisher() -> anyhow::Result<Service> {
 /// # Errors
 /// When something of that fails.
 pub(crate) async fn filled(count: usize, bytes: usize) -> anyhow::Result<(Service, Head)> {
-    let (text, mut publisher) = (config(0, bytes), publisher()?);
+    let text = config(0, bytes);
+    let mut publisher = publisher()?;
     anyhow::ensure!(
         CanonicalJson::parse(text.as_bytes())?.as_str() == text,
         "a document would be stored as another one"
@@ -61,7 +62,8 @@ pub(crate) async fn write(
     config: impl Fn(usize) -> String,
 ) -> anyhow::Result<()> {
     let member = |number| {
-        let (id, config) = (id(number), config(number));
+        let id = id(number);
+        let config = config(number);
         format!(r#"{{"collection":"{FREE}","op":"{op}","id":"{id}","configData":{config}}}"#)
     };
     let set = |first: usize| {

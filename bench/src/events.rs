@@ -30,10 +30,8 @@ pub(crate) async fn measure(number: u8, bench: &Bench) -> anyhow::Result<Vec<Row
     if number == 1 {
         return dapr(bench).await;
     }
-    let (rows, more) = (
-        direct(bench, Transport::Local, Posts::start()?).await?,
-        Channel::start().await?,
-    );
+    let rows = direct(bench, Transport::Local, Posts::start()?).await?;
+    let more = Channel::start().await?;
     let rows = [rows, direct(bench, Transport::PubSub, more).await?].concat();
     // Ours follows a wait for the disk, in which the processors fall asleep; a floor follows
     // itself.
@@ -91,7 +89,8 @@ async fn dapr(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         Sidecars::start().await?,
         Pair::start(Transport::Dapr).await?,
     );
-    let (mut pair, mut both) = (Vec::new(), Vec::new());
+    let mut pair = Vec::new();
+    let mut both = Vec::new();
     for round in 0..bench.rounds {
         bench.say(&format!("events by DAPR, round {}", round + 1));
         let (ours, beside_one, beside_two);
@@ -165,7 +164,8 @@ async fn direct<F: Carrier>(
 
 /// One round.
 async fn sample<W: Carrier>(bench: &Bench, mut way: W) -> anyhow::Result<(W, Sample)> {
-    let (writes, warm_up) = (bench.sized(WRITES), bench.sized(WARM_UP));
+    let writes = bench.sized(WRITES);
+    let warm_up = bench.sized(WARM_UP);
     on_a_worker(async move {
         let mut durations = Durations::default();
         for write in 0..warm_up + writes {

@@ -147,7 +147,8 @@ impl Spread {
     pub(crate) fn of(figures: impl Iterator<Item = f64>) -> Option<Self> {
         let mut sorted: Vec<f64> = figures.collect();
         sorted.sort_by(f64::total_cmp);
-        let (least, most) = (*sorted.first()?, *sorted.last()?);
+        let least = *sorted.first()?;
+        let most = *sorted.last()?;
         let middle = sorted.len() / 2;
         let upper = *sorted.get(middle)?;
         let median = if sorted.len() % 2 == 1 {

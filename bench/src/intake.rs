@@ -94,7 +94,8 @@ async fn of_ours(
     publisher.stop().await?;
     let api = subscriber.api();
     events.warm_up(&api).await?;
-    let (url, id) = (subscriber.url(), subscriber.process()?.id());
+    let url = subscriber.url();
+    let id = subscriber.process()?.id();
     let run = generator::run(bench, (&url, id), events.rest(), processors).await?;
     let status: ReplicaStatus =
         serde_json::from_str(&api.get("/v1/status").await?.expect(200)?.body)?;

@@ -83,7 +83,8 @@ async fn timed_reading(database: &mongodb::Database, documents: usize) -> anyhow
 
 /// A hundred at once beside one, of the same publisher.
 async fn hundreds(bench: &Bench) -> anyhow::Result<Vec<Row>> {
-    let (documents, replicas) = (bench.sized(DOCUMENTS_OF_A_HUNDRED), bench.sized(REPLICAS));
+    let documents = bench.sized(DOCUMENTS_OF_A_HUNDRED);
+    let replicas = bench.sized(REPLICAS);
     let testbed = LoadTestbed::filled(StoreKind::Embedded, 0).await?;
     create_documents(&testbed.publisher.api(), SMALL, documents, BYTES).await?;
     let line = format!("{replicas} cold starts at once, {documents} × 1 KiB, the embedded store");
@@ -117,14 +118,16 @@ async fn hundreds(bench: &Bench) -> anyhow::Result<Vec<Row>> {
 async fn together(testbed: &LoadTestbed, replicas: usize, documents: usize) -> anyhow::Result<f64> {
     let new = (0..replicas).map(|number| follower(&testbed.publisher, SMALL, number));
     let new: Vec<_> = new.collect::<Result<_, _>>()?;
-    let (begun, mut loading) = (std::time::Instant::now(), JoinSet::new());
+    let begun = std::time::Instant::now();
+    let mut loading = JoinSet::new();
     for replica in new {
         loading.spawn(async move {
             let current = replica.run(until_current(&replica, documents)).await?;
             anyhow::Ok((replica, current))
         });
     }
-    let (mut kept, mut last) = (Vec::new(), begun);
+    let mut kept = Vec::new();
+    let mut last = begun;
     while let Some(loaded) = loading.join_next().await {
         let (replica, current) = loaded??;
         kept.push(replica);

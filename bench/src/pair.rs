@@ -58,7 +58,9 @@ pub(crate) struct Pair {
 impl Pair {
     /// Everything up, loaded and listening, with one document.
     pub(crate) async fn start(transport: Transport) -> anyhow::Result<Self> {
-        let (folder, listen, ports) = (folder()?, free_port()?, [free_port()?, free_port()?]);
+        let folder = folder()?;
+        let listen = free_port()?;
+        let ports = [free_port()?, free_port()?];
         let redis = if transport == Transport::Local {
             None
         } else {
@@ -110,11 +112,9 @@ impl Pair {
         });
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
         let publisher = Publisher::build(Settings::read(&options)?).await?;
-        let (changes, stop, mut running) = (
-            publisher.changes(),
-            CancellationToken::new(),
-            JoinSet::new(),
-        );
+        let changes = publisher.changes();
+        let stop = CancellationToken::new();
+        let mut running = JoinSet::new();
         running.spawn(publisher.run(stop.clone().cancelled_owned()));
         let events = redis
             .as_ref()
@@ -131,7 +131,8 @@ impl Pair {
             if transport != Transport::PubSub {
                 servers.push(Http::run(serve(replica.clone(), port)?)?);
             }
-            let (replica, stop) = (replica.clone(), stop.clone());
+            let replica = replica.clone();
+            let stop = stop.clone();
             running.spawn(async move {
                 replica.run(stop.cancelled()).await;
                 Ok(())

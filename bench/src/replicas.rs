@@ -97,13 +97,16 @@ async fn line(
     name: &str,
     files: u64,
 ) -> anyhow::Result<(String, Vec<(f64, Spread)>)> {
-    let (mut name, mut points, mut misses) = (name.to_owned(), Vec::new(), 0);
+    let mut name = name.to_owned();
+    let mut points = Vec::new();
+    let mut misses = 0;
     let mut sizes = SIZES
         .map(|(replicas, changes)| (bench.sized(replicas).max(2), changes))
         .to_vec();
     sizes.dedup_by_key(|(replicas, _changes)| *replicas);
     sizes.reverse();
-    let (mut last_good, deadline) = (0, Instant::now() + LINE);
+    let mut last_good = 0;
+    let deadline = Instant::now() + LINE;
     while let Some((replicas, changes)) = sizes.pop() {
         bench.say(&format!("{name}: {replicas} replicas"));
         let point = async {
@@ -150,7 +153,9 @@ async fn point(
     changes: usize,
 ) -> anyhow::Result<(Spread, usize)> {
     let crowd = Crowd::start(transport, count).await?;
-    let (mut taken, mut misses, mut warm) = (Vec::new(), 0, 0);
+    let mut taken = Vec::new();
+    let mut misses = 0;
+    let mut warm = 0;
     let mut number = 0;
     while taken.len() < changes {
         number += 1;
@@ -189,7 +194,8 @@ struct Crowd {
 impl Crowd {
     async fn start(transport: Transport, count: usize) -> anyhow::Result<Self> {
         let collections = ["--collections", FREE, "--loads", "1000"];
-        let (mut servers, counter) = (Vec::new(), Arc::new(RevisionCounter::new(FREE, ID)?));
+        let mut servers = Vec::new();
+        let counter = Arc::new(RevisionCounter::new(FREE, ID)?);
         // Before anything of it, or the port may be taken.
         let local = server::Socket::open()?;
         let redis = match transport {
@@ -224,11 +230,14 @@ impl Crowd {
         if redis.is_none() {
             servers.push(Http::run(local.serve(&replicas)?)?);
         }
-        let (places, loaded) = (Arc::new(Semaphore::new(LOADING)), watch::Sender::new(0));
+        let places = Arc::new(Semaphore::new(LOADING));
+        let loaded = watch::Sender::new(0);
         let mut all = loaded.subscribe();
         let mut running = JoinSet::new();
         for replica in replicas {
-            let (places, loaded, counter) = (places.clone(), loaded.clone(), counter.clone());
+            let places = places.clone();
+            let loaded = loaded.clone();
+            let counter = counter.clone();
             running.spawn(async move {
                 let place = places.acquire_owned().await?;
                 let handle = replica.clone();

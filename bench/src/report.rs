@@ -175,7 +175,8 @@ impl Report {
     /// goes.
     fn draw_ratios(&self, file: &Path) -> anyhow::Result<()> {
         let share = |row: &Row| {
-            let (judged, target) = (row.ratio.unwrap_or(row.figure), row.target?);
+            let judged = row.ratio.unwrap_or(row.figure);
+            let target = row.target?;
             Some(match target {
                 Target::AtMost(most) => (
                     judged.least / most,

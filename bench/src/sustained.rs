@@ -48,7 +48,8 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         Sidecars::start().await?,
         Pair::start(Transport::Dapr).await?,
     );
-    let (lasting, mut taken) = (bench.lasting(LASTING), Vec::new());
+    let lasting = bench.lasting(LASTING);
+    let mut taken = Vec::new();
     // Connections, pools and the writers' documents.
     let warm_up = lasting / 5;
     (one, _) = on_a_worker(one.flood(WRITERS, AHEAD, warm_up)).await?;
@@ -71,10 +72,8 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     }
     let by_events =
         Spread::of(taken.iter().map(|(ours, ..)| ours.by_events)).map_or(0.0, |share| share.median);
-    let (pair, name) = (
-        "bare sidecar pair, 64 in flight",
-        "sustained to two replicas by DAPR",
-    );
+    let pair = "bare sidecar pair, 64 in flight";
+    let name = "sustained to two replicas by DAPR";
     let name = format!("{name} ({by_events:.0} % came by events)");
     let mut target = Comparison::new(14, Unit::PerSecond, &name, pair).must(Target::AtLeast(0.8));
     let mut same = Comparison::new(
@@ -110,7 +109,9 @@ async fn flood(
     ahead: u64,
     lasting: Duration,
 ) -> anyhow::Result<(Pair, Flood)> {
-    let (before, newest, began) = (arrivals(&replica_pair), AtomicU64::new(0), Instant::now());
+    let before = arrivals(&replica_pair);
+    let newest = AtomicU64::new(0);
+    let began = Instant::now();
     let writers = (0..WRITERS).map(|writer| {
         write(&replica_pair, writer, ahead, &newest, || {
             began.elapsed() < lasting
@@ -145,11 +146,9 @@ async fn write(
     newest: &AtomicU64,
     goes_on: impl Fn() -> bool,
 ) -> anyhow::Result<u64> {
-    let (id, mut moved, mut written) = (
-        format!("w-{writer}"),
-        replica_pair.replicas.each_ref().map(Replica::feed_changed),
-        0,
-    );
+    let id = format!("w-{writer}");
+    let mut moved = replica_pair.replicas.each_ref().map(Replica::feed_changed);
+    let mut written = 0;
     while goes_on() {
         // A value that it never had, or nothing would change.
         let change = ChangeRequest::update(

@@ -69,7 +69,8 @@ struct Rates {
 }
 
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
-    let (redis, mongod) = (Redis::start().await?, Mongod::start().await?);
+    let redis = Redis::start().await?;
+    let mongod = Mongod::start().await?;
     let publisher = || {
         Ok::<_, anyhow::Error>(Service::publisher()?.with("AURA_CONFIGURATION_COLLECTIONS", FREE))
     };
@@ -188,7 +189,8 @@ async fn turns(
 ) -> anyhow::Result<[Rates; 3]> {
     let rates = async |writer: &Writer| writer.rates(bench.lasting(LASTING)).await;
     if back {
-        let (embedded, mongo) = (rates(embedded).await?, rates(mongo).await?);
+        let embedded = rates(embedded).await?;
+        let mongo = rates(mongo).await?;
         Ok([rates(source).await?, mongo, embedded])
     } else {
         Ok([
@@ -203,7 +205,8 @@ impl Writer {
     /// All clients write as fast as they are answered, from the start of the first until the last
     /// answer.
     async fn rates(&self, lasting: Duration) -> anyhow::Result<Rates> {
-        let (begun, mut clients) = (Instant::now(), JoinSet::new());
+        let begun = Instant::now();
+        let mut clients = JoinSet::new();
         for client in 0..CLIENTS {
             let writer = self.clone();
             clients.spawn(async move {

@@ -50,7 +50,8 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         .with("AURA_CONFIGURATION_EVENTS_MANAGER", "LOCAL")
         .with("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", urls.join(","));
     publisher.start().await?;
-    let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
+    let stop = CancellationToken::new();
+    let mut running = JoinSet::new();
     let replicas = [
         serve(ports[0], &publisher, &stop, &mut running)?,
         serve(ports[1], &publisher, &stop, &mut running)?,
@@ -89,7 +90,8 @@ fn serve(
     .bind(("127.0.0.1", port))?
     .run();
     running.spawn(async move { server.await.context("the server of a replica") });
-    let (followed, stopped) = (replica.clone(), stop.clone().cancelled_owned());
+    let followed = replica.clone();
+    let stopped = stop.clone().cancelled_owned();
     running.spawn(async move {
         followed.run(stopped).await;
         Ok(())
@@ -131,7 +133,8 @@ async fn rounds(
             here = ours.writes(writes).await?;
             there = theirs.writes(writes).await?;
         }
-        let ([here, answer], [there, their_answer]) = (&mut here, &mut there);
+        let [here, answer] = &mut here;
+        let [there, their_answer] = &mut there;
         median.round(here.at(50), there.at(50));
         tail.round(here.at(99), there.at(99));
         answered.round(answer.at(50), their_answer.at(50));
@@ -150,7 +153,8 @@ async fn rounds(
 
 /// What the disk takes for as much as both have to make durable, at the least.
 fn fsyncs(times: usize) -> anyhow::Result<Durations> {
-    let (folder, mut durations) = (folder()?, Durations::default());
+    let folder = folder()?;
+    let mut durations = Durations::default();
     let mut file = File::create(folder.path().join("appended"))?;
     for _each in 0..times {
         let begun = Instant::now();
@@ -171,7 +175,8 @@ struct Ours<'a> {
 
 impl<'a> Ours<'a> {
     async fn start(publisher: &Service, replicas: &'a [Replica; 2]) -> anyhow::Result<Self> {
-        let (api, collection) = (publisher.api(), FREE.parse()?);
+        let api = publisher.api();
+        let collection = FREE.parse()?;
         for replica in replicas {
             let mut states = replica.states();
             let current = timeout(
@@ -221,7 +226,8 @@ impl<'a> Ours<'a> {
         let [mut durations, mut answers] = <[Durations; 2]>::default();
         for _each in 0..writes {
             self.revision += 1;
-            let (id, value) = (id(self.revision % DOCUMENTS), value(self.revision, BYTES));
+            let id = id(self.revision % DOCUMENTS);
+            let value = value(self.revision, BYTES);
             let [(first, moved), (second, also_moved)] = &mut self.replicas;
             let sent = Instant::now();
             let written = async {
@@ -295,9 +301,11 @@ impl Theirs {
         for _each in 0..writes {
             self.revision += 1;
             let number = u64::try_from(self.revision)?;
-            let (id, value) = (id(number % DOCUMENTS), value(number, BYTES));
+            let id = id(number % DOCUMENTS);
+            let value = value(number, BYTES);
             let [first, second] = &mut self.watches;
-            let (sent, value) = (Instant::now(), value.to_string());
+            let sent = Instant::now();
+            let value = value.to_string();
             let put = async {
                 let revision = self.client.put(&id, value.as_bytes()).await?;
                 anyhow::Ok((revision, Instant::now()))

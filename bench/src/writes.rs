@@ -79,7 +79,9 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     }
     for round in 1..=bench.rounds {
         bench.say(&format!("measure 3, round {round}"));
-        let (mut put, mut transaction, mut replace) = (0.0, 0.0, 0.0);
+        let mut put = 0.0;
+        let mut transaction = 0.0;
+        let mut replace = 0.0;
         for kind in kinds {
             let figure = match kind {
                 WriteKind::Put => &mut put,
@@ -100,13 +102,12 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
 impl Writers {
     /// Seconds from before a write is sent until its answer was read.
     async fn median(&mut self, kind: WriteKind, writes: usize) -> anyhow::Result<f64> {
-        let (mut durations, bare) = (Durations::default(), self.transactions.bare());
+        let mut durations = Durations::default();
+        let bare = self.transactions.bare();
         for _each in 0..writes {
             self.written += 1;
-            let (id, value) = (
-                id(self.written % DOCUMENTS as u64),
-                value(self.written, BYTES),
-            );
+            let id = id(self.written % DOCUMENTS as u64);
+            let value = value(self.written, BYTES);
             let sent = Instant::now();
             match kind {
                 WriteKind::Put => drop(self.publisher.put(FREE, &id, &value).await?.expect(200)?),

@@ -58,7 +58,8 @@ async fn measure(testbed: &Testbed) -> anyhow::Result<(Vec<Duration>, Vec<Durati
         .await?
         .expect(201)?;
     testbed.until_same(FREE, "n").await?;
-    let (mut visible, mut answered) = (Vec::new(), Vec::new());
+    let mut visible = Vec::new();
+    let mut answered = Vec::new();
     for round in 0..WARM_UP + ROUNDS {
         let sent = Instant::now();
         let answer = publisher

@@ -35,7 +35,8 @@ impl Channel {
             .into_connection_info()?
             .set_tcp_settings(TcpSettings::default().set_nodelay(true));
         let client = Client::open(node)?;
-        let (mut arrived, mut listening) = (Vec::new(), JoinSet::new());
+        let mut arrived = Vec::new();
+        let mut listening = JoinSet::new();
         for _subscriber in 0..2 {
             let mut connection = client.get_async_pubsub().await?;
             connection.subscribe(CHANNEL).await?;
@@ -66,7 +67,9 @@ impl Channel {
 impl Carrier for Channel {
     async fn once(&mut self) -> anyhow::Result<Duration> {
         self.count += 1;
-        let (count, arrived, began) = (self.count, &mut self.arrived, Instant::now());
+        let count = self.count;
+        let arrived = &mut self.arrived;
+        let began = Instant::now();
         let arrival = async {
             until(arrived, count).await?;
             anyhow::Ok(began.elapsed())

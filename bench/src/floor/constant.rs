@@ -23,7 +23,8 @@ const WORKERS: usize = 2;
 /// # Errors
 /// When it does not start.
 pub(crate) async fn start(document: &str) -> anyhow::Result<Server> {
-    let (folder, port) = (folder()?, free_port()?);
+    let folder = folder()?;
+    let port = free_port()?;
     let file = folder.path().join("document");
     std::fs::write(&file, document)?;
     let mut command = Command::new(std::env::current_exe()?);

@@ -84,7 +84,8 @@ impl Transactions {
         collection: &str,
     ) -> anyhow::Result<Self> {
         let client = client(url).await?;
-        let (from, database) = (client.database(publishers), client.database(copy));
+        let from = client.database(publishers);
+        let database = client.database(copy);
         for name in [META, HEADS, CHANGES, collection] {
             let rows: Vec<Document> = from
                 .collection(name)

@@ -33,7 +33,9 @@ pub(crate) struct Etcd {
 impl Etcd {
     /// Starts a server and waits until it takes writes.
     pub(crate) async fn start() -> anyhow::Result<Self> {
-        let (folder, client, peer) = (folder()?, free_port()?, free_port()?);
+        let folder = folder()?;
+        let client = free_port()?;
+        let peer = free_port()?;
         let [url, peer] = [client, peer].map(|port| format!("http://127.0.0.1:{port}"));
         let mut command = Command::new(dependencies::path_of("ETCD")?);
         command

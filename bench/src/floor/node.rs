@@ -13,7 +13,8 @@ use super::server::Server;
 /// # Errors
 /// When it does not start.
 pub(crate) async fn start() -> anyhow::Result<Server> {
-    let (folder, port) = (folder()?, free_port()?);
+    let folder = folder()?;
+    let port = free_port()?;
     // Packages are looked for beside the program.
     let modules = dependencies::path_of("PEER_MODULES")?.join("node_modules");
     std::os::unix::fs::symlink(modules, folder.path().join("node_modules"))?;

@@ -63,7 +63,8 @@ impl Posts {
 impl Carrier for Posts {
     async fn once(&mut self) -> anyhow::Result<Duration> {
         self.count += 1;
-        let (mut arrived, began) = (self.arrived.clone(), Instant::now());
+        let mut arrived = self.arrived.clone();
+        let began = Instant::now();
         let arrival = async {
             until(&mut arrived, self.count).await?;
             anyhow::Ok(began.elapsed())

@@ -27,7 +27,8 @@ impl Receiver {
         // It wakes whoever waits by the same means as a replica does.
         let (sender, arrived) = watch::channel(0);
         let server = HttpServer::new(move || {
-            let (subscriptions, sender) = (subscriptions.clone(), sender.clone());
+            let subscriptions = subscriptions.clone();
+            let sender = sender.clone();
             let subscribe = move || std::future::ready(HttpResponse::Ok().json(&subscriptions));
             // The body is taken, because what was not read was not delivered.
             let take = move |_body: web::Bytes| {

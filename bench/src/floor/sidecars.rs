@@ -59,7 +59,8 @@ pub(crate) struct Sidecars {
 impl Sidecars {
     /// With one receiver, and with two.
     pub(crate) async fn start() -> anyhow::Result<(Self, Self)> {
-        let (redis, payload) = (Redis::start().await?, Payload::new()?);
+        let redis = Redis::start().await?;
+        let payload = Payload::new()?;
         let start = |topics: &[&str]| Receiver::start(&payload.component, topics);
         // The publisher's sidecar has an application as well, which wants nothing.
         let receivers = vec![start(&[ONE, TWO])?, start(&[TWO])?, start(&[])?];
@@ -126,7 +127,8 @@ impl Sidecars {
             .iter()
             .map(|arrived| *arrived.borrow())
             .collect();
-        let (published, began) = (AtomicU64::new(0), Instant::now());
+        let published = AtomicU64::new(0);
+        let began = Instant::now();
         let lane = |_lane| self.lane(&before, ahead, &published, || began.elapsed() < lasting);
         let mut publishing: FuturesUnordered<_> = (0..in_flight).map(lane).collect();
         while let Some(lane) = publishing.next().await {
@@ -213,7 +215,8 @@ impl Carrier for Sidecars {
             .iter()
             .map(|arrived| *arrived.borrow())
             .collect();
-        let (mut arrived, began) = (self.arrived.clone(), Instant::now());
+        let mut arrived = self.arrived.clone();
+        let began = Instant::now();
         let arrival = async {
             for (one, before) in arrived.iter_mut().zip(before) {
                 until(std::slice::from_mut(one), before + 1).await?;

@@ -29,7 +29,8 @@ const MISSED: usize = 10_000;
 const CLIENTS: usize = 64;
 
 pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
-    let (documents, missed) = (bench.sized(DOCUMENTS), bench.sized(MISSED));
+    let documents = bench.sized(DOCUMENTS);
+    let missed = bench.sized(MISSED);
     let mut rows = Vec::new();
     for (kind, store) in [
         (StoreKind::Mongo, "MongoDB"),
@@ -82,7 +83,8 @@ async fn change(api: &Api, round: usize, missed: usize, documents: usize) -> any
 /// Seconds from `run` until the replica holds all that is committed; it has to have come by the
 /// feed, all of it.
 async fn heal(replica: &Replica, api: &Api, missed: usize) -> anyhow::Result<f64> {
-    let (before, head) = (replica.status().sync, api.head(LARGE).await?);
+    let before = replica.status().sync;
+    let head = api.head(LARGE).await?;
     let begun = Instant::now();
     let there = replica.run(until_at(replica, head.revision)).await?;
     let after = replica.status().sync;

@@ -144,7 +144,8 @@ struct Ours {
 
 async fn of_ours(reader: &Arc<Reader>, writer: &Writer) -> anyhow::Result<Ours> {
     writer.does(Does::Write);
-    let (before, begun) = (writer.applied(), Instant::now());
+    let before = writer.applied();
+    let begun = Instant::now();
     eventually("the writer writes", async || {
         ensure!(writer.applied() > before, "not yet");
         Ok(())

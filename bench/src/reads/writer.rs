@@ -72,7 +72,9 @@ impl Writer {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let (ours, count, first) = (replica.clone(), Arc::clone(&applied), head.revision + 1);
+        let ours = replica.clone();
+        let count = Arc::clone(&applied);
+        let first = head.revision + 1;
         let run = move || {
             let write = write(&ours, &ready, first, told, &count);
             runtime.block_on(async { ours.run(write).await })
@@ -112,7 +114,8 @@ impl Writer {
         drop(does);
         let ended = tokio::task::spawn_blocking(move || thread.join()).await?;
         ended.map_err(|_panic| anyhow::anyhow!("the writer panicked"))??;
-        let (given, events) = (applied.load(Relaxed), replica.status().events);
+        let given = applied.load(Relaxed);
+        let events = replica.status().events;
         ensure!(
             events.applied == given,
             "{given} changes were given: {events:?}"
@@ -128,7 +131,8 @@ async fn write(
     mut told: watch::Receiver<Does>,
     applied: &AtomicU64,
 ) -> anyhow::Result<()> {
-    let (mut events, mut revision) = (ready.iter().cycle(), first);
+    let mut events = ready.iter().cycle();
+    let mut revision = first;
     // It fails when nobody can tell any more.
     while told.has_changed().is_ok() {
         let does = *told.borrow_and_update();

@@ -22,7 +22,8 @@ pub(super) struct RevisionCounter {
 impl RevisionCounter {
     /// Of one document.
     pub(super) fn new(collection: &str, id: &str) -> anyhow::Result<Self> {
-        let (collection, id) = (collection.parse()?, id.parse()?);
+        let collection = collection.parse()?;
+        let id = id.parse()?;
         Ok(Self {
             collection,
             id,
@@ -45,7 +46,8 @@ impl RevisionCounter {
 
     /// Follows a replica, without end.
     pub(super) async fn follow(&self, replica: &Replica) -> anyhow::Result<()> {
-        let (mut moved, mut counted) = (replica.feed_changed(), 0);
+        let mut moved = replica.feed_changed();
+        let mut counted = 0;
         loop {
             let view = replica.view();
             let held = view

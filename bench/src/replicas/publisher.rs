@@ -44,7 +44,8 @@ impl Served {
         options: &[&str],
         local: Option<(usize, u16)>,
     ) -> anyhow::Result<Self> {
-        let (folder, port) = (folder()?, free_port()?);
+        let folder = folder()?;
+        let port = free_port()?;
         let mut command = Command::new(std::env::current_exe()?);
         let (count, at) = local.unwrap_or_default();
         command
@@ -106,7 +107,8 @@ pub(crate) fn run() -> Option<ExitCode> {
         return None;
     };
     (word == WORD).then(|| {
-        let (count, port) = (count.parse().unwrap_or(0), port.parse().unwrap_or(0));
+        let count = count.parse().unwrap_or(0);
+        let port = port.parse().unwrap_or(0);
         match serve(options, count, port) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

@@ -41,7 +41,8 @@ pub(super) struct Socket {
 impl Socket {
     /// Opens it. What connects waits until somebody serves.
     pub(super) fn open() -> anyhow::Result<Self> {
-        let (port, socket) = (free_port()?, TcpSocket::new_v4()?);
+        let port = free_port()?;
+        let socket = TcpSocket::new_v4()?;
         socket.set_reuseaddr(true)?;
         socket
             .bind_device(Some(b"lo"))
@@ -113,7 +114,8 @@ fn lead(request: &mut ServiceRequest) {
 async fn answer(request: RequestBuilder) -> HttpResponse {
     let whole = async {
         let answer = request.send().await?;
-        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        let status = answer.status().as_u16();
+        let headers = answer.headers().clone();
         reqwest::Result::Ok((status, headers, answer.bytes().await?))
     };
     let Ok((status, headers, body)) = whole.await else {
@@ -132,7 +134,8 @@ async fn answer(request: RequestBuilder) -> HttpResponse {
 /// Hands requests on to a publisher and closes each connection after its answer: every replica has
 /// two clients that would keep theirs, and no process may have that many open files.
 pub(super) fn door(publisher: u16) -> anyhow::Result<(u16, Server)> {
-    let (client, port) = (Client::builder().no_proxy().build()?, free_port()?);
+    let client = Client::builder().no_proxy().build()?;
+    let port = free_port()?;
     let server = HttpServer::new(move || {
         let client = client.clone();
         let pass = move |request: HttpRequest, body: web::Bytes| {

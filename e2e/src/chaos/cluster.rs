@@ -203,7 +203,8 @@ impl Cluster {
     }
 
     fn service(&mut self, name: String, service: Service) -> ServiceEndpoint {
-        let (url, snapshots) = (service.url(), service.folder().join("snapshots"));
+        let url = service.url();
+        let snapshots = service.folder().join("snapshots");
         ServiceEndpoint {
             component: self.component(name, Program::Service(service)),
             url,

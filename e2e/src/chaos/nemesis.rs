@@ -190,7 +190,8 @@ async fn send_command(program: &Program, command: &[&str]) -> anyhow::Result<()>
 impl FaultContext<'_> {
     /// Stops a process in order and notes the result.
     async fn stop(&self, component: &Component, program: &mut Program) -> anyhow::Result<()> {
-        let (asked, since) = (self.driver.now(), Instant::now());
+        let asked = self.driver.now();
+        let since = Instant::now();
         let wrong = actions::stop(program.process().context("it does not run")?).await?;
         let stop = Stop {
             who: component.name.clone(),

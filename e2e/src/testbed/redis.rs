@@ -49,7 +49,8 @@ impl Redis {
     /// # Errors
     /// When no port is free.
     pub fn new() -> anyhow::Result<Self> {
-        let (folder, port) = (folder()?, free_port()?);
+        let folder = folder()?;
+        let port = free_port()?;
         Ok(Self {
             process: None,
             folder,
@@ -80,7 +81,8 @@ impl Redis {
     /// # Errors
     /// When no certificate can be created.
     pub fn with_tls(mut self) -> anyhow::Result<Self> {
-        let (port, certificates) = (free_port()?, Certificates::make(self.folder.path())?);
+        let port = free_port()?;
+        let certificates = Certificates::make(self.folder.path())?;
         let directives = [
             format!("tls-port {port}"),
             format!("tls-cert-file {}", certificates.certificate.display()),

@@ -58,7 +58,8 @@ fn the_dapr_components_differ_between_one_machine_and_kubernetes_in_three_values
         here["spec"]["type"] == there["spec"]["type"]
             && here["spec"]["version"] == there["spec"]["version"]
     );
-    let (here, there) = (metadata(&here)?, metadata(&there)?);
+    let here = metadata(&here)?;
+    let there = metadata(&there)?;
     let names = |of: &BTreeMap<String, String>| of.keys().cloned().collect::<BTreeSet<_>>();
     let known: BTreeSet<String> = KNOWN_METADATA.map(str::to_owned).into();
     ensure!(
@@ -156,10 +157,8 @@ fn delivery_attempts_end_before_redis_redelivers_an_event() -> anyhow::Result<()
             worst < processing,
             "{worst:?} for a delivery, handed out again after {processing:?}"
         );
-        let (depth, workers): (u32, u32) = (
-            metadata["queueDepth"].parse()?,
-            metadata["concurrency"].parse()?,
-        );
+        let depth: u32 = metadata["queueDepth"].parse()?;
+        let workers: u32 = metadata["concurrency"].parse()?;
         let wait = worst * depth / workers;
         ensure!(
             wait < processing,
@@ -182,7 +181,8 @@ fn worst(resiliency: &Value, component: &Value, direction: &str) -> anyhow::Resu
         target.get("circuitBreaker").is_none(),
         "an open breaker ends retries at once"
     );
-    let (timeout, retry) = (text(target, "/timeout")?, text(target, "/retry")?);
+    let timeout = text(target, "/timeout")?;
+    let retry = text(target, "/retry")?;
     let retry = at(resiliency, &format!("/spec/policies/retries/{retry}"))?;
     ensure!(
         retry["policy"] == "constant",
@@ -192,7 +192,9 @@ fn worst(resiliency: &Value, component: &Value, direction: &str) -> anyhow::Resu
         resiliency,
         &format!("/spec/policies/timeouts/{timeout}"),
     )?)?;
-    let retries = at(retry, "/maxRetries")?.as_u64().context("for ever")?;
+    let retries = at(retry, "/maxRetries")?
+        .as_u64()
+        .context("retries without limit")?;
     Ok((timeout + duration(text(retry, "/duration")?)?) * (1 + u32::try_from(retries)?))
 }
 
@@ -203,7 +205,7 @@ fn the_run_file_starts_a_publisher_and_two_replicas() -> anyhow::Result<()> {
         .map_err(|_| anyhow::anyhow!("one document"))?;
     ensure!(
         run["common"]["env"]["AURA_CONFIGURATION_EVENTS_MANAGER"] == "DAPR",
-        "a sidecar that nobody uses"
+        "the sidecars are not used for events"
     );
     let apps: Vec<_> = items(&run, "/apps").collect();
     let ids: Vec<_> = apps

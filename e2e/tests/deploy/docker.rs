@@ -33,7 +33,8 @@ fn arguments<'a>(instructions: &'a [String], name: &'a str) -> impl Iterator<Ite
 
 #[test]
 fn every_path_that_the_dockerfile_copies_exists() -> anyhow::Result<()> {
-    let (instructions, ignored) = (instructions()?, read(".dockerignore")?);
+    let instructions = instructions()?;
+    let ignored = read(".dockerignore")?;
     let mut copied = 0;
     for words in arguments(&instructions, "COPY").filter(|words| !words[0].starts_with("--from=")) {
         let (_to, sources) = words.split_last().context("COPY without arguments")?;
@@ -103,7 +104,8 @@ fn images_run_the_programs_that_they_build() -> anyhow::Result<()> {
 
 #[test]
 fn images_build_with_the_toolchain_of_the_workspace() -> anyhow::Result<()> {
-    let (instructions, manifest) = (instructions()?, read("Cargo.toml")?);
+    let instructions = instructions()?;
+    let manifest = read("Cargo.toml")?;
     let version = manifest
         .split("rust-version = \"")
         .nth(1)

@@ -90,7 +90,7 @@ fn both_workloads_have_a_sidecar() -> anyhow::Result<()> {
     }
     ensure!(
         settings["AURA_CONFIGURATION_EVENTS_MANAGER"] == "DAPR",
-        "a sidecar that nobody uses"
+        "the sidecars are not used for events"
     );
     Ok(())
 }
@@ -114,7 +114,8 @@ fn pods_have_no_privileges_that_they_do_not_need() -> anyhow::Result<()> {
     let objects = kustomized()?;
     for (workload, _) in workloads(&objects)? {
         let name = identity(workload);
-        let (pod, container) = (at(workload, POD)?, at(workload, CONTAINER)?);
+        let pod = at(workload, POD)?;
+        let container = at(workload, CONTAINER)?;
         ensure!(
             items(workload, "/spec/template/spec/containers").count() == 1,
             "{name}: check all containers here"
@@ -155,7 +156,8 @@ fn pods_have_no_privileges_that_they_do_not_need() -> anyhow::Result<()> {
 fn pods_have_probes_and_resource_limits() -> anyhow::Result<()> {
     let objects = kustomized()?;
     for (workload, _) in workloads(&objects)? {
-        let (name, container) = (identity(workload), at(workload, CONTAINER)?);
+        let name = identity(workload);
+        let container = at(workload, CONTAINER)?;
         // Ready is asked of the replica; alive of the process alone, lest a database that is away
         // restarts everybody.
         for (probe, path) in [
@@ -250,13 +252,13 @@ fn every_referenced_secret_is_in_the_example() -> anyhow::Result<()> {
                 .collect::<Vec<_>>()
         })
         .collect();
-    let mut asked = BTreeSet::new();
+    let mut referenced = BTreeSet::new();
     kustomized()?
         .iter()
-        .for_each(|object| secrets(object, &mut asked));
+        .for_each(|object| secrets(object, &mut referenced));
     ensure!(
-        !asked.is_empty() && asked == offered,
-        "asked for {asked:?}, offered {offered:?}"
+        !referenced.is_empty() && referenced == offered,
+        "referenced {referenced:?}, offered {offered:?}"
     );
     Ok(())
 }

@@ -75,7 +75,8 @@ impl Schemas {
     }
 
     fn schema(&self, object: &Value) -> anyhow::Result<Value> {
-        let (api_version, kind) = (text(object, "/apiVersion")?, text(object, "/kind")?);
+        let api_version = text(object, "/apiVersion")?;
+        let kind = text(object, "/kind")?;
         if let Some(schema) = self.custom.get(&(api_version.to_owned(), kind.to_owned())) {
             return Ok(schema.clone());
         }

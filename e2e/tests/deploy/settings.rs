@@ -39,7 +39,8 @@ fn the_run_file_sets_only_known_settings() -> anyhow::Result<()> {
             .as_str()
             .and_then(|path| path.rsplit('/').next())
             .context("no program")?;
-        let (known, given) = (known(program)?, names(&app["env"]));
+        let known = known(program)?;
+        let given = names(&app["env"]);
         for name in common.iter().chain(&given).filter(|name| is_ours(name)) {
             ensure!(known.contains(name), "the {program} does not know {name}");
         }
@@ -52,11 +53,12 @@ fn the_manifests_set_only_known_settings() -> anyhow::Result<()> {
     let objects = kustomized()?;
     // Each program takes what concerns it from one map for all.
     let shared = names(&the(&objects, "ConfigMap", None)?["data"]);
-    let (publisher, subscriber) = (known("publisher")?, known("subscriber")?);
+    let publisher = known("publisher")?;
+    let subscriber = known("subscriber")?;
     for name in shared.iter().filter(|name| is_ours(name)) {
         ensure!(
             publisher.contains(name) || subscriber.contains(name),
-            "nobody knows {name}"
+            "no program knows {name}"
         );
     }
     for (kind, known) in [("Deployment", publisher), ("StatefulSet", subscriber)] {
@@ -81,7 +83,8 @@ fn the_images_set_only_known_settings() -> anyhow::Result<()> {
         .lines()
         .filter_map(|line| line.strip_prefix("ENV ")?.split('=').next())
         .collect();
-    let (publisher, subscriber) = (known("publisher")?, known("subscriber")?);
+    let publisher = known("publisher")?;
+    let subscriber = known("subscriber")?;
     for name in given {
         ensure!(
             publisher.contains(name) && subscriber.contains(name),

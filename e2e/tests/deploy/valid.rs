@@ -15,7 +15,8 @@ const NO_OBJECTS: [&str; 2] = ["dapr-config/dapr.yaml", "dapr-config/kustomizati
 
 #[test]
 fn kubernetes_objects_match_their_schemas() -> anyhow::Result<()> {
-    let (schemas, objects) = (Schemas::read()?, kustomized()?);
+    let schemas = Schemas::read()?;
+    let objects = kustomized()?;
     let kinds: BTreeSet<_> = objects
         .iter()
         .filter_map(|object| object["kind"].as_str())
@@ -36,10 +37,8 @@ fn kubernetes_objects_match_their_schemas() -> anyhow::Result<()> {
 
 #[test]
 fn the_example_secrets_match_their_schema() -> anyhow::Result<()> {
-    let (schemas, secrets) = (
-        Schemas::read()?,
-        file("deploy/kubernetes/secret.example.yaml")?,
-    );
+    let schemas = Schemas::read()?;
+    let secrets = file("deploy/kubernetes/secret.example.yaml")?;
     ensure!(!secrets.is_empty(), "no secrets");
     secrets.iter().try_for_each(|secret| schemas.check(secret))
 }
@@ -47,7 +46,8 @@ fn the_example_secrets_match_their_schema() -> anyhow::Result<()> {
 #[test]
 fn dapr_files_for_one_machine_match_their_schemas() -> anyhow::Result<()> {
     let schemas = Schemas::read()?;
-    let (components, configs) = (files("components")?, files("dapr-config")?);
+    let components = files("components")?;
+    let configs = files("dapr-config")?;
     ensure!(!components.is_empty(), "no components");
     for path in components
         .union(&configs)
@@ -66,7 +66,8 @@ fn dapr_files_for_one_machine_match_their_schemas() -> anyhow::Result<()> {
 /// the mistake that is refused.
 #[test]
 fn the_schemas_reject_common_mistakes() -> anyhow::Result<()> {
-    let (schemas, objects) = (Schemas::read()?, kustomized()?);
+    let schemas = Schemas::read()?;
+    let objects = kustomized()?;
     let pod = "/spec/template/spec";
     let container = "/spec/template/spec/containers/0";
     let component = "/spec/metadata/0";

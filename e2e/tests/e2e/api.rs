@@ -1,5 +1,4 @@
-//! The document API on both stores. Nothing is sent here: events are switched off, and writes work
-//! all the same.
+//! The document API with both stores. Events are switched off; writes must work without them.
 
 use contract::{CanonicalJson, Problem};
 use e2e::{
@@ -194,7 +193,8 @@ async fn patch_and_delete(api: &Api) -> Outcome {
 async fn conditions(api: &Api) -> Outcome {
     let path = document_path(FREE, "conditional");
     let put = |name: &'static str, value: String, n: u64| {
-        let (api, path) = (api.clone(), path.clone());
+        let api = api.clone();
+        let path = path.clone();
         let headers = move |value: String| {
             vec![
                 ("content-type".to_owned(), "application/json".to_owned()),

@@ -1,5 +1,5 @@
-//! Schemas as contracts, from a running publisher: served, turned into documents and types that
-//! hold, and tried on what is stored.
+//! Schemas as contracts, from a running publisher: they are served, converted into documents and
+//! types that are correct, and checked against stored documents.
 
 use std::{env, fs, process::Output};
 
@@ -20,7 +20,7 @@ mod generated;
 
 type Outcome = anyhow::Result<()>;
 
-/// Those that have a schema.
+/// The collections that have a schema.
 fn collections() -> impl Iterator<Item = &'static str> {
     COLLECTIONS.split(',').filter(|name| *name != FREE)
 }
@@ -170,9 +170,9 @@ async fn the_schemas_command_generates_all_except_the_types_without_node() -> Ou
         .kill_on_drop(true)
         .output()
         .await?;
-    let told = String::from_utf8_lossy(&output.stderr);
+    let text = String::from_utf8_lossy(&output.stderr);
     ensure!(
-        output.status.code() == Some(1) && told.contains("Node.js"),
+        output.status.code() == Some(1) && text.contains("Node.js"),
         "{output:?}"
     );
     for file in [
@@ -185,8 +185,7 @@ async fn the_schemas_command_generates_all_except_the_types_without_node() -> Ou
     Ok(())
 }
 
-/// What a sidecar made of a change is what the AsyncAPI document says of it, and its `dataschema`
-/// leads to the schema.
+/// The event of a sidecar matches the AsyncAPI document, and its `dataschema` leads to the schema.
 #[tokio::test]
 async fn events_match_the_generated_asyncapi_document() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Dapr).await?;
@@ -197,10 +196,8 @@ async fn events_match_the_generated_asyncapi_document() -> Outcome {
         .context("a sidecar")?
         .start()
         .await?;
-    let (api, redis) = (
-        testbed.publisher.api(),
-        testbed.redis.as_ref().context("a redis")?,
-    );
+    let api = testbed.publisher.api();
+    let redis = testbed.redis.as_ref().context("a redis")?;
     let out = tempfile::tempdir()?;
     let to = out.path().display().to_string();
     let written = confcast(&testbed.publisher, &["--no-typescript", "--out", &to]).await?;
@@ -234,7 +231,8 @@ async fn events_match_the_generated_asyncapi_document() -> Outcome {
         validator
             .validate(&event)
             .map_err(|fault| anyhow::anyhow!("{}: {fault}", fault.instance_path()))?;
-        let said = &schema["components"]["schemas"][format!("{collection}Event")]["properties"];
+        let properties =
+            &schema["components"]["schemas"][format!("{collection}Event")]["properties"];
         for member in event
             .as_object()
             .into_iter()
@@ -242,8 +240,8 @@ async fn events_match_the_generated_asyncapi_document() -> Outcome {
             .map(|(member, _value)| member)
         {
             ensure!(
-                said.get(member).is_some(),
-                "the document does not speak of {member}"
+                properties.get(member).is_some(),
+                "the document has no member {member}"
             );
         }
         let urn = event["dataschema"].as_str().context("a dataschema")?;
@@ -274,9 +272,9 @@ async fn a_changed_schema_is_checked_against_stored_documents() -> Outcome {
         .display()
         .to_string();
     let same = confcast(&publisher, &["check", "--dir", &shipped_folder]).await?;
-    let told = String::from_utf8_lossy(&same.stdout).into_owned();
+    let text = String::from_utf8_lossy(&same.stdout).into_owned();
     ensure!(
-        same.status.success() && told.contains("all 3 documents pass"),
+        same.status.success() && text.contains("all 3 documents pass"),
         "{same:?}"
     );
 
@@ -309,13 +307,13 @@ async fn a_changed_schema_is_checked_against_stored_documents() -> Outcome {
         &["check", "--dir", &folder.path().display().to_string()],
     )
     .await?;
-    let told = String::from_utf8_lossy(&table.stdout).into_owned();
+    let text = String::from_utf8_lossy(&table.stdout).into_owned();
     ensure!(
-        table.status.code() == Some(1) && told.contains("channel-2") && !told.contains("channel-1"),
-        "{told}"
+        table.status.code() == Some(1) && text.contains("channel-2") && !text.contains("channel-1"),
+        "{text}"
     );
 
-    // It told the truth.
+    // The report was correct.
     let stricter = publisher.with(
         "AURA_CONFIGURATION_SCHEMAS_DIR",
         folder.path().display().to_string(),

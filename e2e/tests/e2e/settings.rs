@@ -1,4 +1,4 @@
-//! Wrong settings end a process before it does anything, and say all that is wrong.
+//! Wrong settings end a process before it does anything. The process reports all of them.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ async fn a_publisher_reports_all_settings_errors_at_once() -> Outcome {
     ] {
         ensure!(output.contains(name), "{name} is missing in: {output}");
     }
-    ensure!(!output.contains("hunter2"), "a password was shown");
+    ensure!(!output.contains("hunter2"), "the log shows a password");
     Ok(())
 }
 
@@ -98,7 +98,7 @@ async fn a_subscriber_reports_all_settings_errors_at_once() -> Outcome {
     Ok(())
 }
 
-/// The settings tables of the reference are what `--help` says: every variable, with its default.
+/// The settings tables of the reference match `--help`: every variable, with its default.
 #[test]
 fn the_reference_names_every_setting() -> Outcome {
     let page = std::fs::read_to_string(
@@ -140,7 +140,7 @@ fn the_reference_names_every_setting() -> Outcome {
                 || row.is_some_and(|row| row.contains(&format!("`{default}`")));
             ensure!(
                 shown,
-                "the reference does not say that {name} is {default:?} for the {program}"
+                "the reference does not document that {name} is {default:?} for the {program}"
             );
         }
     }
@@ -157,12 +157,15 @@ async fn unsendable_event_settings_are_refused_without_showing_passwords() -> Ou
         .with("AURA_CONFIGURATION_EVENT_TTL_SECONDS", "9000000001");
     let (code, output) = refusal(service).await?;
     ensure!(code == Some(64), "{code:?}: {output}");
-    for said in [
+    for expected in [
         "item 2: expected http:// (there is no TLS",
         "item 3: ",
         "expected at most 9000000000",
     ] {
-        ensure!(output.contains(said), "{said} is missing in: {output}");
+        ensure!(
+            output.contains(expected),
+            "{expected} is missing in: {output}"
+        );
     }
     ensure!(
         !output.contains("item 1") && !output.contains("hunter2"),

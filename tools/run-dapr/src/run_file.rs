@@ -217,7 +217,8 @@ impl RunFile {
     }
 
     fn sidecar(&self, app: &App) -> anyhow::Result<Command> {
-        let (folder, common) = (repository_root().join(FOLDER), &self.common);
+        let folder = repository_root().join(FOLDER);
+        let common = &self.common;
         let mut command = Command::new(servers::program("DAPRD")?);
         let flags: [(&str, &dyn Display); 15] = [
             ("mode", &"standalone"),

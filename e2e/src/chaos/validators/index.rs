@@ -266,9 +266,12 @@ impl<'a> WriteIndex<'a> {
         let end = asked.partition_point(|(token, _)| started(*token) <= at + 1_000);
         let line = |(token, member): &(u64, WrittenDocument)| {
             let write = self.write(*token)?;
-            let (what, writer, outcome) = (write.what, write.writer, word(write.outcome));
+            let what = write.what;
+            let writer = write.writer;
+            let outcome = word(write.outcome);
             let verb = if member.deletes { " deletes" } else { "" };
-            let (started, ended) = (write.started, write.ended.unwrap_or_default());
+            let started = write.started;
+            let ended = write.ended.unwrap_or_default();
             let revision = member
                 .revision
                 .map_or_else(|| "?".to_owned(), |revision| revision.to_string());

@@ -69,7 +69,9 @@ impl Model {
         for (key, deletes) in members {
             let revision = &mut self.store.revisions[usize::from(key.collection)];
             *revision += 1;
-            let (revision, deletes, in_set) = (*revision, *deletes, members.len() > 1);
+            let revision = *revision;
+            let deletes = *deletes;
+            let in_set = members.len() > 1;
             changes.push(Change {
                 key: *key,
                 revision,

@@ -67,7 +67,9 @@ struct MutantReplica {
 
 impl MutantReplica {
     fn new(fault: Mutation) -> Self {
-        let (documents, deleted, seen) = (BTreeMap::new(), BTreeMap::new(), Default::default());
+        let documents = BTreeMap::new();
+        let deleted = BTreeMap::new();
+        let seen = Default::default();
         Self {
             fault,
             documents,
@@ -198,12 +200,14 @@ impl Observer {
 
 /// Runs a mutant in the model and validates what it showed.
 fn live(fault: Mutation, seed: u64, restored: bool) -> Findings {
-    let (mut model, mut mutant) = (Model::new(seed), MutantReplica::new(fault));
+    let mut model = Model::new(seed);
+    let mut mutant = MutantReplica::new(fault);
     let mut observer = Observer {
         seen: Vec::new(),
         last: Box::new([None; SLOTS]),
     };
-    let (mut late, mut dump): (Vec<(Millis, Change)>, _) = (Vec::new(), None);
+    let mut late: Vec<(Millis, Change)> = Vec::new();
+    let mut dump = None;
     model.record.epochs.push((EPOCHS[0].to_owned(), 0));
     if fault == Mutation::ServesUnloaded {
         observer.observe(&mutant, 0);
@@ -344,16 +348,14 @@ fn a_lost_write_is_detected() {
 #[test]
 fn a_restore_exempts_the_lost_writes() {
     let mut model = Model::new(1);
-    let (taken, safe) = (
-        DocumentKey {
-            collection: 0,
-            number: 3,
-        },
-        DocumentKey {
-            collection: 0,
-            number: 4,
-        },
-    );
+    let taken = DocumentKey {
+        collection: 0,
+        number: 3,
+    };
+    let safe = DocumentKey {
+        collection: 0,
+        number: 4,
+    };
     model.now = 100;
     let dump = model.store.clone();
     model.now = 200;

@@ -40,7 +40,8 @@ pub struct ReplicaValidator {
 impl ReplicaValidator {
     /// Of a replica with this name; one that is `current` lacks nothing older than `staleness`.
     pub fn new(name: impl Into<String>, staleness: Millis) -> Self {
-        let (held, floors) = (Box::new([None; SLOTS]), [None; SLOTS]);
+        let held = Box::new([None; SLOTS]);
+        let floors = [None; SLOTS];
         Self {
             name: name.into(),
             staleness,
@@ -145,7 +146,8 @@ impl Check<'_, '_> {
     /// Only a database that was put back makes a replica diverge: any other reset would hide a
     /// fault of ours.
     fn resets(&mut self) {
-        let (got, life) = (self.reading.got, &self.reading.life);
+        let got = self.reading.got;
+        let life = &self.reading.life;
         let before = self.replica.about.as_ref().map(|(before, _epoch)| before);
         if before.is_none_or(|before| before.boot != life.boot || before.resets == life.resets) {
             return;
@@ -169,7 +171,8 @@ impl Check<'_, '_> {
 
     /// A watermark never goes back.
     fn watermarks(&mut self) {
-        let (before, now) = (self.replica.heads, self.reading.heads);
+        let before = self.replica.heads;
+        let now = self.reading.heads;
         self.replica.heads = now;
         let back = before.iter().zip(now).any(|(before, now)| now < *before);
         let what = back.then(|| format!("the watermarks went from {before:?} to {now:?}"));
@@ -279,7 +282,8 @@ impl Check<'_, '_> {
     /// What the watermark covers is there, and, when the replica says `current`, what was
     /// acknowledged long enough ago.
     fn nothing_lacks(&mut self) {
-        let (got, state) = (self.reading.got, self.reading.state);
+        let got = self.reading.got;
+        let state = self.reading.state;
         let era = self.index.era_of(&self.reading.epoch);
         let horizon = self
             .reading

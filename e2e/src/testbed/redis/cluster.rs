@@ -55,7 +55,8 @@ impl RedisCluster {
             nodes.push(node);
         }
         for (node, bus) in nodes.iter().zip(&buses).skip(1) {
-            let (port, bus) = (node.port().to_string(), bus.to_string());
+            let port = node.port().to_string();
+            let bus = bus.to_string();
             nodes[0]
                 .command(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus])
                 .await?;

@@ -175,10 +175,8 @@ impl Listener {
             .await
             .context("nothing was published")??
             .into_many()?;
-        let (body, channel) = (
-            message.pop().context("a body")?,
-            message.pop().context("a channel")?,
-        );
+        let body = message.pop().context("a body")?;
+        let channel = message.pop().context("a channel")?;
         Ok((channel.into_text()?, body.into_text()?))
     }
 }

@@ -79,7 +79,8 @@ impl SentinelSetup {
             Ok(())
         })
         .await?;
-        let (folder, port) = (folder()?, free_port()?);
+        let folder = folder()?;
+        let port = free_port()?;
         let mut lines = vec![
             format!("port {port}"),
             "bind 127.0.0.1".to_owned(),

@@ -1,5 +1,5 @@
-//! Redis dies, hangs, hangs up and forgets: no write waits for it, and the return of it is enough
-//! for everything to arrive. Nobody reads the heads on a schedule here.
+//! Redis dies, hangs, closes connections and loses data: no write waits for it, and after its
+//! return all changes arrive. No replica reads the heads on a schedule here.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use super::{
     BOTH, Outcome, events_arrive_again, redis_of, status, until_away, write_for, write_quickly,
 };
 
-/// A stage that has seen one event arrive.
+/// A test bed in which one event has arrived.
 async fn warm(transport: Transport) -> anyhow::Result<Testbed> {
     let testbed = Testbed::start(StoreKind::Embedded, transport).await?;
     testbed
@@ -24,7 +24,7 @@ async fn warm(transport: Transport) -> anyhow::Result<Testbed> {
     Ok(testbed)
 }
 
-async fn all_is_well(testbed: &Testbed) -> Outcome {
+async fn recovers(testbed: &Testbed) -> Outcome {
     testbed.until_converged(FREE).await?;
     events_arrive_again(testbed).await?;
     until_away(testbed, false).await
@@ -40,18 +40,18 @@ async fn replicas_converge_after_redis_is_killed_and_restarts_empty() -> Outcome
         for subscriber in &testbed.subscribers {
             ensure!(
                 subscriber.api().status_of("/readyz").await? < 300,
-                "a replica serves on without Redis"
+                "a replica keeps serving without Redis"
             );
         }
         testbed.redis.as_mut().context("a redis")?.restart().await?;
-        all_is_well(&testbed)
+        recovers(&testbed)
             .await
             .with_context(|| format!("{transport:?}"))?;
     }
     Ok(())
 }
 
-/// Nothing was written while it was away: then nothing but its return ends what the status says.
+/// Nothing is written during the outage, so only the reconnect ends the disconnected state.
 #[tokio::test]
 async fn a_reconnect_without_writes_ends_the_disconnected_state() -> Outcome {
     for transport in BOTH {
@@ -62,7 +62,7 @@ async fn a_reconnect_without_writes_ends_the_disconnected_state() -> Outcome {
         until_away(&testbed, false)
             .await
             .with_context(|| format!("{transport:?}"))?;
-        all_is_well(&testbed)
+        recovers(&testbed)
             .await
             .with_context(|| format!("{transport:?}"))?;
     }
@@ -84,7 +84,7 @@ async fn replicas_converge_when_redis_starts_last() -> Outcome {
             write_quickly(&testbed.publisher.api(), "a", number).await?;
         }
         testbed.redis.as_mut().context("a redis")?.restart().await?;
-        all_is_well(&testbed)
+        recovers(&testbed)
             .await
             .with_context(|| format!("{transport:?}"))?;
     }
@@ -99,14 +99,14 @@ async fn replicas_converge_after_redis_closes_all_connections_during_writes() ->
             redis_of(&testbed)?.close_connections().await?;
             write_for(&testbed.publisher.api(), Duration::from_millis(300)).await?;
         }
-        all_is_well(&testbed)
+        recovers(&testbed)
             .await
             .with_context(|| format!("{transport:?}"))?;
     }
     Ok(())
 }
 
-/// The write is committed while nobody listens, and nothing is written after it: the reconnect
+/// The write is committed while no replica listens, and nothing is written after it: the reconnect
 /// alone brings it.
 #[tokio::test]
 async fn a_reconnect_brings_changes_without_events() -> Outcome {
@@ -120,7 +120,7 @@ async fn a_reconnect_brings_changes_without_events() -> Outcome {
     for subscriber in &testbed.subscribers {
         ensure!(
             subscriber.api().head(FREE).await?.revision == 0,
-            "nobody has told it"
+            "a change arrived without an event"
         );
     }
     redis_of(&testbed)?.close_connections().await?;
@@ -135,7 +135,7 @@ async fn replicas_converge_after_redis_is_paused() -> Outcome {
             .command(&["CLIENT", "PAUSE", "3000", "ALL"])
             .await?;
         write_for(&testbed.publisher.api(), Duration::from_secs(2)).await?;
-        all_is_well(&testbed)
+        recovers(&testbed)
             .await
             .with_context(|| format!("{transport:?}"))?;
     }
@@ -151,14 +151,14 @@ async fn replicas_converge_after_redis_is_frozen() -> Outcome {
         let written = write_for(&testbed.publisher.api(), Duration::from_secs(5)).await;
         redis.thaw()?;
         written?;
-        all_is_well(&testbed)
+        recovers(&testbed)
             .await
             .with_context(|| format!("{transport:?}"))?;
     }
     Ok(())
 }
 
-/// Frozen for longer than anybody waits: that is told, though no connection broke.
+/// Redis is frozen for longer than any timeout. Replicas report it, though no connection broke.
 #[tokio::test]
 async fn a_frozen_redis_is_reported_as_disconnected() -> Outcome {
     for transport in BOTH {
@@ -168,14 +168,14 @@ async fn a_frozen_redis_is_reported_as_disconnected() -> Outcome {
         let noticed = until_away(&testbed, true).await;
         redis.thaw()?;
         noticed.with_context(|| format!("{transport:?}"))?;
-        all_is_well(&testbed)
+        recovers(&testbed)
             .await
             .with_context(|| format!("{transport:?}"))?;
     }
     Ok(())
 }
 
-/// Nobody waits for it at the end either, whatever is owed.
+/// No service waits for Redis at its end, whatever is pending.
 #[tokio::test]
 async fn services_stop_in_time_while_redis_is_frozen() -> Outcome {
     for transport in BOTH {
@@ -211,14 +211,15 @@ async fn replicas_converge_after_redis_is_flushed() -> Outcome {
             redis_of(&testbed)?.command(&["FLUSHALL"]).await?;
             write_for(&testbed.publisher.api(), Duration::from_millis(300)).await?;
         }
-        all_is_well(&testbed)
+        recovers(&testbed)
             .await
             .with_context(|| format!("{transport:?}"))?;
     }
     Ok(())
 }
 
-/// What is owed when publisher and Redis die together is published by the publisher's next life.
+/// Events that are pending when publisher and Redis die together are published by the next run of
+/// the publisher.
 #[tokio::test]
 async fn a_restarted_publisher_sends_its_pending_events() -> Outcome {
     for transport in BOTH {
@@ -231,15 +232,18 @@ async fn a_restarted_publisher_sends_its_pending_events() -> Outcome {
         testbed.redis.as_mut().context("a redis")?.restart().await?;
         until_away(&testbed, false).await?;
         testbed.publisher.start().await?;
-        all_is_well(&testbed)
+        recovers(&testbed)
             .await
             .with_context(|| format!("{transport:?}"))?;
         for subscriber in &testbed.subscribers {
-            eventually("nothing is lacking", async || {
-                let said = status(subscriber).await?;
+            eventually("no change is missing", async || {
+                let status = status(subscriber).await?;
                 ensure!(
-                    said.collections.iter().all(|row| row.revision == row.known),
-                    "{said:?}"
+                    status
+                        .collections
+                        .iter()
+                        .all(|row| row.revision == row.known),
+                    "{status:?}"
                 );
                 Ok(())
             })
@@ -249,7 +253,8 @@ async fn a_restarted_publisher_sends_its_pending_events() -> Outcome {
     Ok(())
 }
 
-/// Redis hangs up on a subscriber that reads too slowly, and what it had for it is gone.
+/// Redis closes the connection of a subscriber that reads too slowly, and discards its buffered
+/// messages.
 #[tokio::test]
 async fn a_subscriber_that_reads_too_slowly_is_disconnected_and_converges() -> Outcome {
     let redis = Redis::new()?
@@ -283,7 +288,7 @@ async fn a_subscriber_that_reads_too_slowly_is_disconnected_and_converges() -> O
     let listeners = redis.listeners().await;
     testbed.subscribers[0].resume()?;
     written?;
-    ensure!(listeners? == 1, "it was not cut off");
+    ensure!(listeners? == 1, "the connection was not closed");
     testbed.until_converged(FREE).await?;
     eventually("both listen again", async || {
         ensure!(redis.listeners().await? == 2, "not yet");

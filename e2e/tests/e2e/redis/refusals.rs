@@ -1,5 +1,5 @@
-//! Redis refuses one thing, or one node of it is silent: everything else goes on, and nobody makes
-//! a noise of it.
+//! Redis refuses one command, or one of its nodes is silent: everything else continues, and the log
+//! stays short.
 
 use std::net::TcpListener;
 
@@ -19,7 +19,7 @@ use serde_json::json;
 
 use super::{BOTH, Outcome, events_arrive, redis_of, status, until_away};
 
-/// Lines of the log of both sides that say so.
+/// Log lines of both services that report the failure.
 fn lines(testbed: &Testbed, what: &str) -> usize {
     let all = std::iter::once(&testbed.publisher).chain(&testbed.subscribers);
     all.map(|service| {
@@ -32,8 +32,8 @@ fn lines(testbed: &Testbed, what: &str) -> usize {
     .sum()
 }
 
-/// A client of a cluster asks all nodes that it begins with; one that accepts and says nothing must
-/// not hold up the rest.
+/// A client of a cluster contacts all its initial nodes. One that accepts a connection and sends
+/// nothing must not delay the others.
 #[tokio::test]
 async fn a_silent_cluster_node_does_not_delay_events() -> Outcome {
     let silent = TcpListener::bind("127.0.0.1:0")?;
@@ -60,8 +60,8 @@ async fn a_silent_cluster_node_does_not_delay_events() -> Outcome {
     Ok(())
 }
 
-/// A key of another type where a stream should be: that collection lives on check-ins, the others
-/// on their events.
+/// A key of another type exists in place of a stream: that collection relies on check-ins, the
+/// others on their events.
 #[tokio::test]
 async fn an_unreadable_stream_does_not_stop_the_other_streams() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Streams).await?;
@@ -74,7 +74,7 @@ async fn an_unreadable_stream_does_not_stop_the_other_streams() -> Outcome {
         .await?;
     testbed.publisher.start().await?;
     testbed.start_subscribers().await?;
-    eventually("it stands", async || {
+    eventually("the log reports the stream", async || {
         ensure!(lines(&testbed, "cannot be read") == 2, "not yet");
         Ok(())
     })
@@ -91,14 +91,17 @@ async fn an_unreadable_stream_does_not_stop_the_other_streams() -> Outcome {
         "it came and went:\n{}",
         testbed.subscribers[0].output()
     );
-    eventually("it is told once that it cannot be published", async || {
-        ensure!(
-            lines(&testbed, "cannot be published") == 1,
-            "not once:\n{}",
-            testbed.publisher.output()
-        );
-        Ok(())
-    })
+    eventually(
+        "the publisher reports once that it cannot publish",
+        async || {
+            ensure!(
+                lines(&testbed, "cannot be published") == 1,
+                "not once:\n{}",
+                testbed.publisher.output()
+            );
+            Ok(())
+        },
+    )
     .await?;
     redis_of(&testbed)?
         .command(&["DEL", &format!("{{0__:aura-config}}:{CHANNELS}")])
@@ -112,7 +115,8 @@ async fn an_unreadable_stream_does_not_stop_the_other_streams() -> Outcome {
     Ok(())
 }
 
-/// Who may not ask whether the connection lives is told so, which is a sign of life.
+/// A client without the right to `PING` receives an error, which proves that the connection is
+/// alive.
 #[tokio::test]
 async fn a_denied_ping_counts_as_a_live_connection() -> Outcome {
     let redis = Redis::new()?
@@ -134,7 +138,7 @@ async fn a_denied_ping_counts_as_a_live_connection() -> Outcome {
     })
     .await?;
     let log = || redis.command(&["ACL", "LOG"]);
-    eventually("it was asked a few times", async || {
+    eventually("the replica sends a few pings", async || {
         let refused = format!("{:?}", log().await?);
         ensure!(refused.contains("ping"), "{refused}");
         events_arrive(&testbed).await?;
@@ -154,8 +158,8 @@ async fn a_denied_ping_counts_as_a_live_connection() -> Outcome {
     Ok(())
 }
 
-/// The place that is kept stays before a member of a set that waits, also when the connection was
-/// made anew meanwhile: who comes back to Redis alone reads it again.
+/// The saved position stays before the pending member of a change set, also when the connection was
+/// restored meanwhile: a replica that restarts with Redis alone reads that member again.
 #[tokio::test]
 async fn a_reconnect_does_not_move_the_saved_stream_cursor() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Streams).await?;
@@ -175,29 +179,30 @@ async fn a_reconnect_does_not_move_the_saved_stream_cursor() -> Outcome {
         .to_string()
     };
     let key = format!("{{0__:aura-config}}:{FREE}");
-    // It has no such revisions, and would take a report of them for a sign of a restored database.
+    // The publisher has no such revisions, and would take a report of them for a sign of a restored
+    // database.
     testbed.publisher.kill()?;
     let redis = redis_of(&testbed)?;
     redis
         .command(&["XADD", &key, "*", "data", &member("one", head.revision + 1)])
         .await?;
     let staged = async |subscriber: &Service| anyhow::Ok(status(subscriber).await?.events.staged);
-    eventually("it waits", async || {
+    eventually("the member is pending", async || {
         ensure!(staged(&testbed.subscribers[0]).await? == 1, "not yet");
         Ok(())
     })
     .await?;
     redis.close_connections().await?;
-    eventually("it listens again", async || {
+    eventually("the replica listens again", async || {
         ensure!(redis.listeners().await? == 2, "not yet");
         Ok(())
     })
     .await?;
-    // A sign that it goes on behind the member, and that this is known to it.
+    // Proves that the replica reads on after the member, and that it has counted it.
     redis
         .command(&["XADD", &key, "*", "data", "garbage"])
         .await?;
-    eventually("it goes on", async || {
+    eventually("the replica continues to read", async || {
         ensure!(
             status(&testbed.subscribers[0]).await?.events.dropped == 1,
             "not yet"
@@ -211,7 +216,7 @@ async fn a_reconnect_does_not_move_the_saved_stream_cursor() -> Outcome {
         .await?;
     testbed.subscribers[0].launch()?;
     let api: Api = testbed.subscribers[0].api();
-    eventually("the set is whole, with Redis alone", async || {
+    eventually("the set is complete, with Redis alone", async || {
         for id in ["one", "two"] {
             api.document(FREE, id).await?.expect(200)?;
         }

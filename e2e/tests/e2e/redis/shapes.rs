@@ -1,4 +1,4 @@
-//! Every shape of Redis that a URL can name: a master that a sentinel watches, and a cluster.
+//! Every topology of Redis that a URL can name: a master with a sentinel, and a cluster.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ async fn replicas_converge_after_a_master_dies_during_writes() -> Outcome {
     Ok(())
 }
 
-/// The old master lives on as a replica: it answers, and is not to be listened to any more.
+/// The old master continues as a replica: it answers, but clients must no longer subscribe to it.
 #[tokio::test]
 async fn replicas_converge_after_a_master_steps_down() -> Outcome {
     for transport in BOTH {
@@ -70,8 +70,8 @@ async fn replicas_converge_after_a_master_steps_down() -> Outcome {
         until_listening(async || watched.replica.listeners().await)
             .await
             .with_context(|| format!("{transport:?}"))?;
-        // What the old master took after the replica had left it is lost with what it held; the
-        // next event tells of it.
+        // Messages that the old master received after its replica left are lost. The next event
+        // reveals the gap.
         events_arrive_again(&testbed)
             .await
             .with_context(|| format!("{transport:?}"))?;
@@ -84,8 +84,8 @@ async fn replicas_converge_after_a_master_steps_down() -> Outcome {
     Ok(())
 }
 
-/// The old master hangs until another has its place, then wakes and takes itself for the master for
-/// a moment.
+/// The old master hangs until another has replaced it. Then it resumes and acts as a master for a
+/// moment.
 #[tokio::test]
 async fn replicas_converge_after_a_master_hangs_and_resumes() -> Outcome {
     for transport in BOTH {
@@ -113,7 +113,7 @@ async fn replicas_converge_after_a_master_hangs_and_resumes() -> Outcome {
     Ok(())
 }
 
-/// Each node in turn dies and comes back, and clients write all the while.
+/// Each node in turn dies and restarts, while clients write.
 #[tokio::test]
 async fn replicas_converge_after_each_cluster_node_dies_once() -> Outcome {
     for transport in BOTH {
@@ -141,7 +141,7 @@ async fn replicas_converge_after_each_cluster_node_dies_once() -> Outcome {
     Ok(())
 }
 
-/// All streams are on one node, whatever their collections are called; and any node leads to it.
+/// All streams are on one node, whatever the names of their collections, and any node leads to it.
 #[tokio::test]
 async fn all_streams_are_in_one_slot_of_a_cluster() -> Outcome {
     let cluster = RedisCluster::start().await?;

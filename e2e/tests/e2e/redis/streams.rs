@@ -1,5 +1,5 @@
-//! What streams do beyond channels: a replica finds what it missed, by a cursor of its own and
-//! without its publisher.
+//! The additional guarantees of streams: a replica finds the events that it missed, by its own
+//! cursor and without its publisher.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{Outcome, events_arrive, redis_of, status, until_away, write_for};
 
-/// The stream of a collection: a hash tag keeps all of them on one node of a cluster.
+/// The key of the stream of a collection. A hash tag keeps all streams on one node of a cluster.
 fn stream(collection: &str) -> String {
     format!("{{0__:aura-config}}:{collection}")
 }
@@ -26,7 +26,7 @@ async fn length(redis: &Redis, collection: &str) -> anyhow::Result<i64> {
         .into_integer()
 }
 
-/// A stage whose first replica keeps what it holds in a folder.
+/// A test bed whose first replica saves its state in a folder.
 async fn keeping(length: Option<&str>) -> anyhow::Result<(Testbed, tempfile::TempDir)> {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Streams).await?;
     let folder = e2e::testbed::process::folder()?;
@@ -70,8 +70,8 @@ fn place(head: &Head) -> impl PartialEq + std::fmt::Debug + use<> {
     (head.epoch, head.revision, head.count, head.digest)
 }
 
-/// Waits until the second replica has everything, which then came through Redis; stops the
-/// publisher; and starts the first replica, which has Redis alone.
+/// Waits until the second replica has everything, which then came through Redis. Stops the
+/// publisher, and starts the first replica, which has Redis alone.
 async fn comes_back_to_redis_alone(testbed: &mut Testbed) -> Outcome {
     let truth = testbed.publisher.api().head(FREE).await?;
     eventually("all events are in the stream", async || {
@@ -87,26 +87,29 @@ async fn comes_back_to_redis_alone(testbed: &mut Testbed) -> Outcome {
     testbed.publisher.stop().await?;
     testbed.subscribers[0].start().await?;
     let api = testbed.subscribers[0].api();
-    eventually("it has everything without its publisher", async || {
-        let head = api.head(FREE).await?;
-        ensure!(
-            place(&head) == place(&truth),
-            "{head:?} instead of {truth:?}"
-        );
-        Ok(())
-    })
+    eventually(
+        "the replica has everything without its publisher",
+        async || {
+            let head = api.head(FREE).await?;
+            ensure!(
+                place(&head) == place(&truth),
+                "{head:?} instead of {truth:?}"
+            );
+            Ok(())
+        },
+    )
     .await
     .with_context(|| testbed.subscribers[0].output())?;
     let healing = status(&testbed.subscribers[0]).await?.sync;
     ensure!(
         (healing.loads, healing.pages) == (0, 0),
-        "it came by another way: {healing:?}"
+        "the changes did not come through Redis: {healing:?}"
     );
     Ok(())
 }
 
-/// The cursor is kept with what is held: stopped well, then killed, when the file is older than
-/// what was held.
+/// The cursor is saved with the state: first after an orderly stop, then after a kill, when the
+/// file is older than the state.
 #[tokio::test]
 async fn a_replica_restarts_with_redis_alone() -> Outcome {
     let (mut testbed, _folder) = keeping(None).await?;
@@ -122,7 +125,8 @@ async fn a_replica_restarts_with_redis_alone() -> Outcome {
     comes_back_to_redis_alone(&mut testbed).await
 }
 
-/// What the cursor names is gone: the publisher has the rest, at once or whenever it comes back.
+/// The entry of the cursor no longer exists. The publisher has the rest, at once or after its
+/// restart.
 #[tokio::test]
 async fn a_replica_catches_up_after_its_cursor_was_trimmed() -> Outcome {
     let (mut testbed, _folder) = keeping(Some("10")).await?;
@@ -150,7 +154,7 @@ async fn a_replica_catches_up_after_its_cursor_was_trimmed() -> Outcome {
     events_arrive(&testbed).await
 }
 
-/// The same while it is connected, and does not read for a while.
+/// The same while the replica is connected, and does not read for a while.
 #[tokio::test]
 async fn a_frozen_replica_catches_up_after_the_stream_was_trimmed() -> Outcome {
     let (mut testbed, _folder) = keeping(Some("10")).await?;
@@ -177,7 +181,7 @@ async fn replicas_converge_after_streams_are_deleted_and_emptied() -> Outcome {
             .with_context(|| command.join(" "))?;
         ensure!(
             length(redis_of(&testbed)?, FREE).await? == 1,
-            "the stream begins anew"
+            "the stream starts again"
         );
         write_for(&testbed.publisher.api(), Duration::from_millis(200)).await?;
         testbed.until_converged(FREE).await?;
@@ -186,14 +190,14 @@ async fn replicas_converge_after_streams_are_deleted_and_emptied() -> Outcome {
         let healing = status(subscriber).await?.sync;
         ensure!(
             healing.pages == 0 && healing.resets == 0,
-            "all of it came by events: {healing:?}"
+            "not all changes came by events: {healing:?}"
         );
     }
     Ok(())
 }
 
-/// No groups that a replica would leave behind, no keys but one per collection, and no stream
-/// without a bound.
+/// No consumer groups that a replica would leave behind, only one key per collection, and no stream
+/// without a maximum length.
 #[tokio::test]
 async fn only_bounded_streams_remain_in_redis() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Streams).await?;
@@ -227,13 +231,14 @@ async fn only_bounded_streams_remain_in_redis() -> Outcome {
     Ok(())
 }
 
-/// The clock of a new Redis may be behind that of the old one: then the entries of a stream that
-/// begins anew stand before the place of a reader.
+/// The clock of a new Redis may be behind that of the old one. Then the entries of a stream that
+/// starts again are before the cursor of a reader.
 #[tokio::test]
 async fn a_replica_reads_a_stream_that_restarts_below_its_cursor() -> Outcome {
     let testbed = Testbed::start(StoreKind::Embedded, Transport::Streams).await?;
     events_arrive(&testbed).await?;
-    let (redis, stream) = (redis_of(&testbed)?, stream(FREE));
+    let redis = redis_of(&testbed)?;
+    let stream = stream(FREE);
     redis
         .command(&[
             "XADD",
@@ -253,11 +258,11 @@ async fn a_replica_reads_a_stream_that_restarts_below_its_cursor() -> Outcome {
     }
     redis.command(&["DEL", &stream]).await?;
     events_arrive(&testbed).await?;
-    // And once more where nobody has to wait for that to be noticed.
+    // And once more, where no reader has to wait until the restart is detected.
     events_arrive(&testbed).await
 }
 
-/// What any other client reads, in the database of the example.
+/// The view of any other client, in the database of the example.
 #[tokio::test]
 async fn a_plain_stream_client_reads_every_change() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Streams).await?;
