@@ -1,8 +1,8 @@
-//! Measures 9 and 11: how long a replica takes until it has everything: with nothing to begin with,
-//! as one of a hundred, and with a gap.
+//! Measures 9 and 11: the time until a replica has everything: with an empty start, as one of a
+//! hundred, and with a gap.
 //!
-//! Events are off and check-ins rare, at publishers and replicas alike: nothing but what is
-//! measured reaches a replica.
+//! Events are off and check-ins are rare, at publishers and replicas alike: only the measured path
+//! reaches a replica.
 
 mod gap;
 mod testbed;
@@ -20,7 +20,7 @@ use crate::{
 
 /// Documents of a collection.
 const DOCUMENTS: usize = 100_000;
-/// Documents of the collection that a hundred load: all of them together hold it a hundred times,
+/// Documents of the collection that a hundred replicas load. Together they hold it a hundred times
 /// in this process.
 const DOCUMENTS_OF_A_HUNDRED: usize = 10_000;
 /// Length of a value, in bytes.
@@ -34,8 +34,8 @@ pub(crate) async fn measure(number: u8, bench: &Bench) -> anyhow::Result<Vec<Row
     }
 }
 
-/// From `run` of a new replica until it is current; the floor reads the same rows and looks into
-/// none, over a connection that it has already, which a new replica has not.
+/// From `run` of a new replica until it is current. The floor reads the same rows without decoding
+/// them, over an existing connection, which a new replica does not have.
 async fn cold_starts(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let documents = bench.sized(DOCUMENTS);
     bench.say(&format!(
@@ -49,7 +49,7 @@ async fn cold_starts(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         let line = format!("cold start, {documents} × 1 KiB, {store}");
         Comparison::new(9, Unit::Seconds, line, beside.as_str()).must(Target::AtMost(1.5))
     });
-    // One round more, which warms everything up.
+    // One additional round as a warm-up.
     for round in 0..=bench.rounds {
         bench.say(&format!("measure 9, round {round}"));
         let (read, from_mongo, from_embedded);
@@ -81,7 +81,7 @@ async fn timed_reading(database: &mongodb::Database, documents: usize) -> anyhow
     Ok(took)
 }
 
-/// A hundred at once beside one, of the same publisher.
+/// A hundred replicas at once compared with one, with the same publisher.
 async fn hundreds(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let documents = bench.sized(DOCUMENTS_OF_A_HUNDRED);
     let replicas = bench.sized(REPLICAS);
@@ -113,8 +113,8 @@ async fn hundreds(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     Ok(comparison.row().into_iter().collect())
 }
 
-/// Seconds from the start of so many replicas until the last of them is current. What they hold is
-/// let go afterwards.
+/// Seconds from the start of `replicas` replicas until the last of them is current. Their content
+/// is freed afterwards.
 async fn together(testbed: &LoadTestbed, replicas: usize, documents: usize) -> anyhow::Result<f64> {
     let new = (0..replicas).map(|number| follower(&testbed.publisher, SMALL, number));
     let new: Vec<_> = new.collect::<Result<_, _>>()?;

@@ -1,9 +1,9 @@
-//! Measure 13: from before a write is sent until both replicas show it, beside etcd with two
-//! watchers. One at a time.
+//! Measure 13: the time from before a write is sent until both replicas show it, compared with etcd
+//! and two watchers. One write at a time.
 //!
-//! Both are one server on one disk that answers when the write is on it, and three clients in this
-//! process: one writes and two hear of it. Ours is a publisher with its embedded store that posts
-//! to two replicas, each behind a server of its own.
+//! Each side has one server on one disk that answers when the write is durable, and three clients
+//! in this process: one writes and two receive. Our server is a publisher with its embedded store
+//! that posts to two replicas, each behind its own server.
 
 use std::{
     fs::File,
@@ -36,9 +36,9 @@ const WARM_UP: usize = 100;
 const DOCUMENTS: u64 = 100;
 /// Length of a value, in bytes.
 const BYTES: usize = 300;
-/// What is not visible after this never will be.
+/// A change that is not visible after this time counts as lost.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Replicas check in when they start and not again: what arrives, arrives by an event.
+/// Replicas check in only at their start: a change arrives by an event.
 const NEVER: Duration = Duration::from_secs(3_600);
 
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
@@ -64,7 +64,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     measured
 }
 
-/// Follows the publisher behind a server of one worker.
+/// Follows the publisher behind a server with one worker.
 fn serve(
     port: u16,
     publisher: &Service,
@@ -116,7 +116,7 @@ async fn rounds(
     );
     median = median.must(Target::AtMost(1.0));
     let mut tail = Comparison::new(13, Unit::Seconds, format!("{line}, p99"), "etcd, the same");
-    // Where the time goes: into the commit, and that into the disk.
+    // The parts of the time: the commit, and in it the disk.
     let part = "of that, until the PUT is answered, median";
     let mut answered = Comparison::new(13, Unit::Seconds, part, "etcd, until the put is answered");
     let mut disk = Comparison::new(13, Unit::Seconds, part, "append 4 KiB to a file, fdatasync");
@@ -151,7 +151,7 @@ async fn rounds(
         .collect())
 }
 
-/// What the disk takes for as much as both have to make durable, at the least.
+/// The minimum time of the disk for the bytes that both must make durable.
 fn fsyncs(times: usize) -> anyhow::Result<Durations> {
     let folder = folder()?;
     let mut durations = Durations::default();
@@ -187,8 +187,8 @@ impl<'a> Ours<'a> {
             drop(current.context("a replica does not load")??);
         }
         create_documents(&api, FREE, DOCUMENTS as usize, BYTES).await?;
-        // A publisher that asked a subscriber for its routes too early asks again when there is
-        // something to send.
+        // A publisher that read the routes of a subscriber too early reads them again when there is
+        // an event to send.
         eventually("both replicas hear events", async || {
             let before = api.head(FREE).await?.revision;
             api.put(FREE, &id(0), &value(before, BYTES))
@@ -221,7 +221,7 @@ impl<'a> Ours<'a> {
         Ok(ours)
     }
 
-    /// Until both have it, and until it was answered.
+    /// The times until both replicas show a write, and until it was answered.
     async fn writes(&mut self, writes: usize) -> anyhow::Result<[Durations; 2]> {
         let [mut durations, mut answers] = <[Durations; 2]>::default();
         for _each in 0..writes {
@@ -251,7 +251,7 @@ impl<'a> Ours<'a> {
     }
 }
 
-/// When the view of a replica held a revision.
+/// The time when the view of a replica reached a revision.
 async fn shows(
     replica: &Replica,
     moved: &mut watch::Receiver<u64>,
@@ -281,7 +281,8 @@ struct Theirs {
 
 impl Theirs {
     async fn start(etcd: &Etcd) -> anyhow::Result<Self> {
-        // One connection for all three, though ours has one for each: etcd is a little quicker so.
+        // One connection for all three, though our side has one for each: etcd is slightly faster
+        // this way.
         let client = etcd.client().await?;
         let watches = [
             client.watch("document-").await?,
@@ -295,7 +296,7 @@ impl Theirs {
         })
     }
 
-    /// Until both have it, and until it was answered.
+    /// The times until both watchers have a write, and until it was answered.
     async fn writes(&mut self, writes: usize) -> anyhow::Result<[Durations; 2]> {
         let [mut durations, mut answers] = <[Durations; 2]>::default();
         for _each in 0..writes {
@@ -323,7 +324,7 @@ impl Theirs {
     }
 }
 
-/// When a watcher had a revision.
+/// The time when a watcher reached a revision.
 async fn has(watch: &mut Watch, revision: i64) -> anyhow::Result<Instant> {
     watch.until(revision).await?;
     Ok(Instant::now())

@@ -1,8 +1,8 @@
-//! Measure 3: what a PUT on MongoDB takes, beside the same transaction by the driver alone, and
-//! beside the bare write of the source document. One at a time.
+//! Measure 3: the time of a PUT on MongoDB, compared with the same transaction by the driver alone,
+//! and with the bare write of the source document. One write at a time.
 //!
-//! Events are on and nobody subscribes: that is how a publisher comes. It clears what it owes
-//! beside the writes, as it always does, and the floor has nothing like that.
+//! Events are on without subscribers, as in the default settings. The publisher marks its pending
+//! events as published beside the writes, as always; the floor has nothing similar.
 
 use std::time::Instant;
 
@@ -27,7 +27,7 @@ const DOCUMENTS: usize = 100;
 /// Length of a value, in bytes.
 const BYTES: usize = 300;
 
-/// The kinds to write a value.
+/// The kinds of a write.
 #[derive(Debug, Clone, Copy)]
 enum WriteKind {
     Put,
@@ -35,12 +35,11 @@ enum WriteKind {
     Replace,
 }
 
-/// The kinds, and what was written.
+/// The writers, and the number of values so far.
 struct Writers {
     publisher: Api,
     transactions: Transactions,
-    /// How many values there were: no two are alike, because the same value again would be no
-    /// change.
+    /// The number of values so far: all differ, because an equal value is no change.
     written: u64,
 }
 
@@ -53,7 +52,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     publisher.start().await?;
     let api = publisher.api();
     create_documents(&api, FREE, DOCUMENTS, BYTES).await?;
-    // The floor copies the newest change record: it has to be one of a PUT.
+    // The floor copies the newest change record, which must be that of a PUT.
     api.put(FREE, &id(0), &value(DOCUMENTS as u64, BYTES))
         .await?
         .expect(200)?;
@@ -92,8 +91,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         }
         same.round(put, transaction);
         bare.round(put, replace);
-        // Ours stays in the middle, so that it is right beside both, and each of them is first in
-        // turn.
+        // Our write is in the middle, next to both floors, and each floor is first in turn.
         kinds.reverse();
     }
     Ok([same.row(), bare.row()].into_iter().flatten().collect())

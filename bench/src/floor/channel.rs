@@ -15,7 +15,7 @@ use crate::carrier::Carrier;
 
 const CHANNEL: &str = "bare";
 
-/// A connection that publishes, and two that hear it.
+/// A connection that publishes, and two that receive.
 #[derive(Debug)]
 pub(crate) struct Channel {
     publisher: MultiplexedConnection,
@@ -27,7 +27,7 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
-    /// Both are subscribed when this is done.
+    /// Starts all. Both are subscribed on return.
     pub(crate) async fn start() -> anyhow::Result<Self> {
         let redis = Redis::start().await?;
         let node = redis
@@ -44,7 +44,7 @@ impl Channel {
             arrived.push(receiver);
             listening.spawn(async move {
                 let mut messages = connection.into_on_message();
-                // The body is taken out, because what was not read was not delivered.
+                // The body is copied, because an unread message does not count as delivered.
                 while let Some(message) = messages.next().await {
                     let _body = message.get_payload_bytes().to_vec();
                     sender.send_modify(|count| *count += 1);

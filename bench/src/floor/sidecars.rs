@@ -1,7 +1,7 @@
-//! Bare sidecars: one that is published to, a Redis, and receivers with a sidecar each, with our
-//! components and nothing of ours behind them.
+//! Bare sidecars: one to publish to, a Redis, and receivers with a sidecar each. They have our
+//! components and none of our programs.
 //!
-//! Both topologies are one set of processes, told apart by topic: one receiver, or two.
+//! Both topologies use one set of processes with different topics: one receiver, or two.
 
 use std::{
     collections::HashMap,
@@ -31,9 +31,9 @@ use super::{
 };
 use crate::carrier::{Carrier, TIMEOUT};
 
-/// As long as our publisher gives a sidecar.
+/// The time limit that our publisher gives a sidecar.
 const PUBLISH: Duration = Duration::from_secs(2);
-/// The topic that one receiver hears, and the topic that two hear.
+/// The topic of one receiver, and the topic of two.
 const ONE: &str = SCHEMA_FREE[1];
 const TWO: &str = SCHEMA_FREE[0];
 
@@ -57,12 +57,12 @@ pub(crate) struct Sidecars {
 }
 
 impl Sidecars {
-    /// With one receiver, and with two.
+    /// Starts everything, for one receiver and for two.
     pub(crate) async fn start() -> anyhow::Result<(Self, Self)> {
         let redis = Redis::start().await?;
         let payload = Payload::new()?;
         let start = |topics: &[&str]| Receiver::start(&payload.component, topics);
-        // The publisher's sidecar has an application as well, which wants nothing.
+        // The publisher's sidecar has an application too, without subscriptions.
         let receivers = vec![start(&[ONE, TWO])?, start(&[TWO])?, start(&[])?];
         let mut sidecars = Vec::new();
         for (index, receiver) in receivers.iter().enumerate() {
@@ -112,10 +112,10 @@ impl Sidecars {
         ))
     }
 
-    /// Publishes with so many in flight for so long, and gives how many a second came to every
-    /// receiver, from the first publish until the last arrival. Nobody is further ahead of a
-    /// receiver than that, as with ours: a stream that outgrows its length loses what was not
-    /// read yet.
+    /// Publishes with `in_flight` concurrent calls for a duration. Returns the events per second
+    /// that reached every receiver, from the first publish until the last arrival. No publish is
+    /// further than `ahead` in front of a receiver, as with our writers: a stream that exceeds its
+    /// length loses unread events.
     pub(crate) async fn flood(
         self,
         in_flight: usize,
@@ -144,7 +144,7 @@ impl Sidecars {
                 .with_context(|| format!("of {published} events some never came"))??;
         }
         let took = began.elapsed();
-        // What came twice would have let it end too early.
+        // A duplicate would have ended the wait too early.
         for (arrived, before) in self.arrived.iter().zip(&before) {
             let came = *arrived.borrow() - before;
             ensure!(
@@ -181,7 +181,7 @@ impl Sidecars {
         Ok(())
     }
 
-    /// As our publisher does it, with the event ready made.
+    /// Publishes as our publisher does, with a prepared event.
     async fn publish(&self) -> anyhow::Result<()> {
         let Payload {
             event,
@@ -208,7 +208,7 @@ impl Sidecars {
 
 impl Carrier for Sidecars {
     async fn once(&mut self) -> anyhow::Result<Duration> {
-        // Each topic has its own share of what a receiver counts, so the next count is looked up
+        // Each topic has its own share of the counter of a receiver, so the expected count is read
         // each time.
         let before: Vec<u64> = self
             .arrived

@@ -1,7 +1,7 @@
-//! Every measure of `make bench` comes to its end and says something, at a hundredth of its size.
-//! How fast anything is, is no matter of a test.
+//! Every measure of `make bench` completes and has results, at a hundredth of its size. Speed is
+//! not tested.
 //!
-//! A test target of its own, so that nothing else wants the processor meanwhile.
+//! A test target of its own, so that no other test uses the processor meanwhile.
 
 use std::{collections::BTreeSet, process::Command};
 
@@ -40,7 +40,7 @@ fn every_measurement_completes() -> anyhow::Result<()> {
                 .is_some_and(|figure| figure > 0.0),
             "{row}"
         );
-        // What has a target is a ratio, or the idle memory, which stands alone.
+        // A row with a target has a ratio, or is the idle memory, which has no ratio.
         let judged = row["ratio"]["median"]
             .as_f64()
             .or(row["figure"]["median"].as_f64());

@@ -1,5 +1,5 @@
-//! Arrows between crates, read from `cargo metadata`: a feature makes no difference, an optional
-//! dependency is a dependency.
+//! Dependencies between crates, read from `cargo metadata`. Features make no difference: an
+//! optional dependency counts as a dependency.
 
 use std::process::Command;
 
@@ -29,7 +29,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("run-dapr", &["e2e", "client"]),
 ];
 
-/// The same for dependencies of tests alone.
+/// The same for dev-dependencies.
 const ARROWS_OF_TESTS: [(&str, &[&str]); 1] = [("e2e", &["replica"])];
 
 /// Libraries that only a few crates may depend on.
@@ -39,7 +39,7 @@ const LIBRARIES: [(&str, &[&str]); 3] = [
     ("dapr", &["publisher", "bench"]),
 ];
 
-/// Crates without input and output, and libraries that would bring some.
+/// Crates without input and output, and libraries that would add some.
 const PURE: [&str; 2] = ["contract", "state"];
 const NOT_PURE: [&str; 5] = ["tokio", "actix-web", "reqwest", "tonic", "futures-util"];
 
@@ -57,7 +57,7 @@ struct Package {
 #[derive(Deserialize)]
 struct Dependency {
     name: String,
-    /// `None`: of the library or the programs. Otherwise `dev` or `build`.
+    /// `None`: a dependency of the library or the programs. Otherwise `dev` or `build`.
     kind: Option<String>,
     /// Only dependencies inside of the workspace have a path.
     path: Option<String>,

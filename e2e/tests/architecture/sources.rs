@@ -1,5 +1,5 @@
-//! Which files may name a library or a clock, where the crate is too coarse a unit. Comments do not
-//! count.
+//! Which files may name a library or a clock, where a rule for the whole crate is too coarse.
+//! Comments do not count.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! What the Dapr files promise: who hears what, within which bounds.
+//! The guarantees of the Dapr files: who receives which events, and within which limits.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 
 use crate::manifests::{at, collections, file, items, kustomized, named_values, text, the};
 
-/// All that `pubsub.redis` and the runtime read of a component, of what we set. Others are passed
-/// over without a word.
+/// The settings of a component that `pubsub.redis` and the runtime read. They ignore unknown
+/// settings silently.
 const KNOWN_METADATA: [&str; 12] = [
     "redisHost",
     "redisPassword",
@@ -31,7 +31,7 @@ const KNOWN_METADATA: [&str; 12] = [
     "allowedTopics",
     "protectedTopics",
 ];
-/// After this a publisher sends again by itself (its manager for Dapr).
+/// After this time a publisher sends an event again by itself (its Dapr transport).
 const PUBLISHER_GIVES_UP: Duration = Duration::from_secs(2);
 
 /// The component for one machine and the one for Kubernetes.
@@ -117,7 +117,7 @@ fn each_app_has_only_the_access_that_it_needs() -> anyhow::Result<()> {
                     .into(),
             "{subscription:?}"
         );
-        // Protected: closed to whoever no list names.
+        // Protected: an app that no list names has no access.
         ensure!(
             list(&metadata["allowedTopics"]) == all && list(&metadata["protectedTopics"]) == all
         );
@@ -137,8 +137,7 @@ fn redis_streams_have_a_maximum_length() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Otherwise an event would be handed out again while it is still being delivered, or waits for its
-/// turn.
+/// Otherwise Redis would redeliver an event that is still being delivered or is still queued.
 #[test]
 fn delivery_attempts_end_before_redis_redelivers_an_event() -> anyhow::Result<()> {
     let resiliency = file("dapr-config/resiliency.yaml")?;
@@ -146,7 +145,7 @@ fn delivery_attempts_end_before_redis_redelivers_an_event() -> anyhow::Result<()
     for component in components()? {
         let worst = worst(resiliency, &component, "inbound")?;
         let metadata = metadata(&component)?;
-        // Bare milliseconds: a duration with a unit is ignored in one of them.
+        // Bare milliseconds: Dapr ignores a duration with a unit in one of the settings.
         let processing = Duration::from_millis(metadata["processingTimeout"].parse()?);
         let redeliver = Duration::from_millis(metadata["redeliverInterval"].parse()?);
         ensure!(
@@ -170,7 +169,7 @@ fn delivery_attempts_end_before_redis_redelivers_an_event() -> anyhow::Result<()
     Ok(())
 }
 
-/// How long the policies let a call through a component take: attempts × (timeout + pause).
+/// The time that the policies allow for a call through a component: attempts × (timeout + pause).
 fn worst(resiliency: &Value, component: &Value, direction: &str) -> anyhow::Result<Duration> {
     let name = text(component, "/metadata/name")?;
     let target = at(

@@ -1,5 +1,5 @@
-//! The Dockerfile builds what is there, with the toolchain that the workspace names. (Building it
-//! takes a Docker.)
+//! The Dockerfile builds existing files with the toolchain that the workspace names. (A real build
+//! needs Docker.)
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What the manifests for Kubernetes promise.
+//! The guarantees of the manifests for Kubernetes.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ const ANNOTATIONS: &str = "/spec/template/metadata/annotations";
 const POD: &str = "/spec/template/spec";
 const CONTAINER: &str = "/spec/template/spec/containers/0";
 
-/// Annotations that Dapr 1.14 knows, of those that we use. It passes over others without a word.
+/// The annotations of Dapr 1.14 that we use. Dapr ignores unknown annotations silently.
 const KNOWN_ANNOTATIONS: [&str; 14] = [
     "dapr.io/enabled",
     "dapr.io/app-id",
@@ -32,7 +32,7 @@ const KNOWN_ANNOTATIONS: [&str; 14] = [
 
 /// The publisher and the subscriber.
 fn workloads(objects: &[Value]) -> anyhow::Result<[(&Value, &'static str); 2]> {
-    // The subscriber needs names that stay: they are its consumer groups.
+    // The subscriber needs stable names: they are its consumer groups.
     Ok([
         (the(objects, "Deployment", None)?, PUBLISHER),
         (the(objects, "StatefulSet", None)?, SUBSCRIBER),
@@ -158,8 +158,8 @@ fn pods_have_probes_and_resource_limits() -> anyhow::Result<()> {
     for (workload, _) in workloads(&objects)? {
         let name = identity(workload);
         let container = at(workload, CONTAINER)?;
-        // Ready is asked of the replica; alive of the process alone, lest a database that is away
-        // restarts everybody.
+        // Readiness checks the replica. Liveness checks the process only, so that an unavailable
+        // database does not restart all pods.
         for (probe, path) in [
             ("startupProbe", "/healthz"),
             ("livenessProbe", "/healthz"),
@@ -215,7 +215,8 @@ fn selectors_match_their_pods() -> anyhow::Result<()> {
             finds(selector)
         );
     }
-    // Subscribers find the publisher by the name of its Service, which its NetworkPolicy lets them.
+    // Subscribers find the publisher by the name of its Service, and its NetworkPolicy permits
+    // their traffic.
     let url = text(
         the(&objects, "ConfigMap", None)?,
         "/data/AURA_CONFIGURATION_API_URL",
@@ -278,7 +279,7 @@ fn secrets(value: &Value, found: &mut BTreeSet<(String, String)>) {
     }
 }
 
-/// Whether labels have all that a selector asks for.
+/// Whether the labels include everything that a selector requires.
 fn matches(selector: &Value, labels: &Value) -> bool {
     selector.as_object().is_some_and(|wanted| {
         !wanted.is_empty() && wanted.iter().all(|(name, value)| labels[name] == *value)

@@ -1,5 +1,5 @@
-//! The programs know every setting that the files give them; a misspelt variable would be passed
-//! over without a word.
+//! The programs know every setting in the shipped files. A misspelt variable would be ignored
+//! silently.
 
 use std::{collections::BTreeSet, process::Command};
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::manifests::{file, items, kustomized, read, the};
 
-/// All variables that a program's manual names.
+/// All variables in the help text of a program.
 fn known(program: &str) -> anyhow::Result<BTreeSet<String>> {
     let output = Command::new(own_program(program)?).arg("--help").output()?;
     let manual = String::from_utf8(output.stdout)?;
@@ -25,7 +25,7 @@ fn known(program: &str) -> anyhow::Result<BTreeSet<String>> {
     Ok(names)
 }
 
-/// Ours to know; others, such as `POD_NAME`, may be meant for somebody else.
+/// Variables with our prefixes. Others, such as `POD_NAME`, may be for another program.
 fn is_ours(name: &str) -> bool {
     name.starts_with("AURA_") || name == "RUST_LOG"
 }
@@ -51,7 +51,7 @@ fn the_run_file_sets_only_known_settings() -> anyhow::Result<()> {
 #[test]
 fn the_manifests_set_only_known_settings() -> anyhow::Result<()> {
     let objects = kustomized()?;
-    // Each program takes what concerns it from one map for all.
+    // Each program takes its own settings from one common map.
     let shared = names(&the(&objects, "ConfigMap", None)?["data"]);
     let publisher = known("publisher")?;
     let subscriber = known("subscriber")?;

@@ -1,4 +1,4 @@
-//! Every file is what its schema says, and the check can tell.
+//! Every file matches its schema, and the check detects errors.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::{
     schemas::Schemas,
 };
 
-/// Files of the Dapr CLI and of kustomize, which are no Kubernetes objects.
+/// Files of the Dapr CLI and of kustomize, which are not Kubernetes objects.
 const NO_OBJECTS: [&str; 2] = ["dapr-config/dapr.yaml", "dapr-config/kustomization.yaml"];
 
 #[test]
@@ -62,8 +62,8 @@ fn dapr_files_for_one_machine_match_their_schemas() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Each is a mistake that somebody makes one day; without the mistake the object is valid, so it is
-/// the mistake that is refused.
+/// Each is a plausible error. Without the error the object is valid, so the check rejects the error
+/// itself.
 #[test]
 fn the_schemas_reject_common_mistakes() -> anyhow::Result<()> {
     let schemas = Schemas::read()?;

@@ -86,7 +86,7 @@ impl MutantReplica {
     /// Takes another history as it is.
     fn load(&mut self, store: &Store, now: Millis) {
         (self.documents, self.watermarks, self.epoch) =
-            (store.there.clone(), store.revisions, EPOCHS[1]);
+            (store.documents.clone(), store.revisions, EPOCHS[1]);
         self.deleted.clear();
         self.seen = store.revisions.map(|last| (1..=last).collect());
         self.confirmed = now;
@@ -257,8 +257,13 @@ fn live(fault: Mutation, seed: u64, restored: bool) -> Findings {
     for observation in &observer.seen {
         validate.validate(&index, observation, &mut findings);
     }
-    durable(&index, &held(&model.store.there), model.now, &mut findings);
-    let differs = mutant.documents != model.store.there;
+    durable(
+        &index,
+        &held(&model.store.documents),
+        model.now,
+        &mut findings,
+    );
+    let differs = mutant.documents != model.store.documents;
     let differs = differs.then(|| super::FailedCheck {
         at: model.now,
         what: "it differs".into(),
@@ -324,9 +329,9 @@ fn a_lost_write_is_detected() {
         collection: 0,
         number: 3,
     };
-    let before = model.store.there[&lost];
+    let before = model.store.documents[&lost];
     model.write(&[(lost, false)], Outcome::Acked);
-    let mut held = held(&model.store.there);
+    let mut held = held(&model.store.documents);
     let validated = |held: &DocumentTable| {
         let mut findings = Findings::default();
         durable(&WriteIndex::new(&model.record), held, 0, &mut findings);
@@ -364,7 +369,7 @@ fn a_restore_exempts_the_lost_writes() {
     model.restore(100, dump);
     model.now = 400;
     model.write(&[(safe, false)], Outcome::Acked);
-    let mut held = held(&model.store.there);
+    let mut held = held(&model.store.documents);
     let validated = |held: &DocumentTable| {
         let mut findings = Findings::default();
         durable(&WriteIndex::new(&model.record), held, 500, &mut findings);
