@@ -315,8 +315,8 @@ impl Theirs {
                 async { try_join!(put, has(first, self.revision), has(second, self.revision)) };
             let ((revision, answer), one, other) = timeout(TIMEOUT, all)
                 .await
-                .context("a put is not heard of")??;
-            ensure!(revision == self.revision, "somebody else writes there");
+                .context("a watcher did not receive a put")??;
+            ensure!(revision == self.revision, "another client wrote to etcd");
             durations.add(one.max(other) - sent);
             answers.add(answer - sent);
         }

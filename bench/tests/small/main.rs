@@ -17,10 +17,10 @@ fn every_measurement_completes() -> anyhow::Result<()> {
         .envs([("SHARE", "0.01"), ("ROUNDS", "1"), ("ONLY", "")])
         .env("OUT", out.path());
     let run = bench.output()?;
-    let said = String::from_utf8_lossy(&run.stderr);
+    let output = String::from_utf8_lossy(&run.stderr);
     ensure!(
         run.status.success(),
-        "{said}\n{}",
+        "{output}\n{}",
         String::from_utf8_lossy(&run.stdout)
     );
     let report: Value = serde_json::from_slice(&std::fs::read(out.path().join("bench.json"))?)?;
@@ -31,7 +31,7 @@ fn every_measurement_completes() -> anyhow::Result<()> {
         .collect();
     ensure!(
         measured == (1..=14).filter(|number| *number != 12).collect(),
-        "{measured:?}\n{said}"
+        "{measured:?}\n{output}"
     );
     for row in rows {
         ensure!(

@@ -25,7 +25,7 @@ app.post("/dapr/processConfigurationEvents", (request, response) => {
       applied += 1;
       break;
     default:
-      console.warn(`nobody here follows ${data.collection}`);
+      console.warn(`this subscriber does not follow ${data.collection}`);
   }
   response.json({ status: "SUCCESS" });
 });

@@ -238,7 +238,7 @@ impl Cluster {
         self.components
             .iter()
             .find(|component| component.name == name)
-            .with_context(|| format!("nobody is called {name}"))
+            .with_context(|| format!("there is no component {name}"))
     }
 
     /// Opens every link, starts every process, and waits until database, broker and sidecars are

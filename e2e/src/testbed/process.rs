@@ -141,7 +141,7 @@ impl Drop for Process {
         if std::thread::panicking() {
             #[expect(
                 clippy::print_stderr,
-                reason = "a failed test shows what its parts said"
+                reason = "a failed test shows the output of its parts"
             )]
             {
                 eprintln!("{}", self.tail());

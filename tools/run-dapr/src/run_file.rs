@@ -258,7 +258,7 @@ impl RunFile {
 /// Returns the path of one of our programs.
 pub(crate) fn beside_us(name: impl AsRef<OsStr>) -> anyhow::Result<PathBuf> {
     let path = env::current_exe()
-        .context("cannot tell where this program lies")?
+        .context("cannot find the path of this program")?
         .with_file_name(name.as_ref());
     ensure!(
         path.is_file(),

@@ -109,7 +109,10 @@ impl RedisCluster {
             .into_integer()?;
         let holds =
             |(first, last): &(u16, u16)| (i64::from(*first)..=i64::from(*last)).contains(&slot);
-        SLOTS.iter().position(holds).context("a slot nobody has")
+        SLOTS
+            .iter()
+            .position(holds)
+            .context("a slot without a node")
     }
 
     /// A URL that names all nodes.
