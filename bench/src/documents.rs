@@ -1,5 +1,5 @@
-//! A publisher process with documents in it, and a subscriber of it that hears nothing but what a
-//! measure tells it.
+//! A publisher process with documents, and a subscriber that receives only the events that a
+//! measure sends.
 
 use chrono::Utc;
 use contract::{CanonicalJson, Change, Context, Digest, Head, Operation};
@@ -10,28 +10,29 @@ use e2e::{
 use futures_util::{StreamExt, TryStreamExt, stream};
 use reqwest::Method;
 
-/// Most changes of a set.
+/// The largest number of changes in a set.
 const SET: usize = 256;
-/// Sets that are under way at once, so that the client is not what filling waits for.
+/// Concurrent sets, so that the client does not limit the speed.
 const AT_ONCE: usize = 4;
-/// What fills a document up. No escapes, because most text needs none.
+/// The text of documents. It has no characters to escape, like most text.
 const TEXT: &str = "Greet whoever calls by name, say what you can do in one sentence, and ask what they would like to know. ";
 
-/// A publisher on an embedded store. It sends no events: measures that want some make them.
+/// A publisher with an embedded store. It sends no events: a measure that needs events makes them.
 ///
 /// # Errors
-/// When no port or folder can be had.
+/// When there is no free port or no folder.
 pub(crate) fn publisher() -> anyhow::Result<Service> {
     let publisher = Service::publisher()?.with("AURA_CONFIGURATION_COLLECTIONS", FREE);
     Ok(publisher.with("AURA_CONFIGURATION_EVENTS_ENABLED", "false"))
 }
 
-/// A started one with so many documents of so many bytes, and where it stands.
+/// Starts a publisher with `documents` documents of `bytes` bytes each, and returns its head.
 ///
 /// # Errors
-/// When something of that fails.
+/// When one of these steps fails.
 pub(crate) async fn filled(count: usize, bytes: usize) -> anyhow::Result<(Service, Head)> {
-    let (text, mut publisher) = (config(0, bytes), publisher()?);
+    let text = config(0, bytes);
+    let mut publisher = publisher()?;
     anyhow::ensure!(
         CanonicalJson::parse(text.as_bytes())?.as_str() == text,
         "a document would be stored as another one"
@@ -50,10 +51,10 @@ pub(crate) async fn filled(count: usize, bytes: usize) -> anyhow::Result<(Servic
     Ok((publisher, head))
 }
 
-/// Writes documents in sets.
+/// Writes documents in change sets.
 ///
 /// # Errors
-/// When the publisher refuses one.
+/// When the publisher refuses a set.
 pub(crate) async fn write(
     api: &Api,
     op: &str,
@@ -61,7 +62,8 @@ pub(crate) async fn write(
     config: impl Fn(usize) -> String,
 ) -> anyhow::Result<()> {
     let member = |number| {
-        let (id, config) = (id(number), config(number));
+        let id = id(number);
+        let config = config(number);
         format!(r#"{{"collection":"{FREE}","op":"{op}","id":"{id}","configData":{config}}}"#)
     };
     let set = |first: usize| {
@@ -84,11 +86,11 @@ pub(crate) async fn write(
         .await
 }
 
-/// A subscriber of it whose events are posted by whoever likes, and who asks for nothing after its
-/// load: a revision that the publisher never gave would look like a restored database to it.
+/// A subscriber that accepts events from any sender and does not check in after its load: a
+/// revision that the publisher never assigned would look like a restored database.
 ///
 /// # Errors
-/// When no port or folder can be had.
+/// When there is no free port or no folder.
 pub(crate) fn subscriber(publisher: &Service) -> anyhow::Result<Service> {
     let subscriber = Service::subscriber("bench", &[publisher.url()])?
         .with("AURA_CONFIGURATION_COLLECTIONS", FREE);
@@ -101,7 +103,7 @@ pub(crate) fn id(number: usize) -> String {
     format!("document-{number:06}")
 }
 
-/// The value of a document, in so many bytes of canonical JSON, or as few as it takes.
+/// The value of a document with this many bytes of canonical JSON, or the minimum.
 pub(crate) fn config(number: usize, bytes: usize) -> String {
     let begin = format!(
         r#"{{"active":true,"labels":["bench","eu-west"],"limits":{{"perMinute":120,"ratio":0.25}},"number":{number},"text":""#
@@ -111,11 +113,11 @@ pub(crate) fn config(number: usize, bytes: usize) -> String {
     format!(r#"{begin}{text}"}}"#)
 }
 
-/// A change that no publisher made: the update of a document, so many after a head, by a request
-/// that said all that one can say of itself.
+/// A change that no publisher made: the update of a document, a number of revisions after a head,
+/// with a complete context.
 ///
 /// # Errors
-/// When it cannot be put together.
+/// When the change cannot be built.
 pub(crate) fn update(
     head: &Head,
     number: usize,
@@ -146,7 +148,8 @@ pub(crate) fn update(
     })
 }
 
-/// So many of the numbers below `documents`, in no order, and the same ones each time (splitmix64).
+/// Returns `count` of the numbers below `documents` in a pseudorandom order, always the same ones
+/// (splitmix64).
 pub(crate) fn places(documents: usize, count: usize) -> impl Iterator<Item = usize> {
     (1..=count as u64).map(move |step| {
         let mut mixed = step.wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -1,8 +1,8 @@
-//! From a commit until both replicas show it, one write at a time, beside the least that carries
-//! the same bytes as far.
+//! The time from a commit until both replicas show it, one write at a time, compared with the
+//! minimum that carries the same bytes as far.
 //!
-//! Ours begins when the commit has returned, a floor right before it sends; both end when whoever
-//! waits for the receivers was woken. Nothing else is under way meanwhile.
+//! Our time starts when the commit has returned, that of a floor right before it sends. Both end
+//! when the task that waits for the receivers is woken. Nothing else runs meanwhile.
 
 use std::{fs::File, io::Write, sync::Arc, time::Instant};
 
@@ -12,13 +12,13 @@ use tokio::sync::mpsc;
 
 use crate::{
     Bench,
+    carrier::{Carrier, on_a_worker},
     figures::{Comparison, Durations, Row, Target, Unit},
     floor::{channel::Channel, posts::Posts, sidecars::Sidecars},
     pair::Pair,
-    way::{Way, on_a_worker},
 };
 
-/// Writes of a round, and before it.
+/// Writes of a round, and of its warm-up.
 const WRITES: usize = 1_000;
 const WARM_UP: usize = 100;
 
@@ -30,13 +30,11 @@ pub(crate) async fn measure(number: u8, bench: &Bench) -> anyhow::Result<Vec<Row
     if number == 1 {
         return dapr(bench).await;
     }
-    let (rows, more) = (
-        direct(bench, Transport::Local, Posts::start()?).await?,
-        Channel::start().await?,
-    );
+    let rows = direct(bench, Transport::Local, Posts::start()?).await?;
+    let more = Channel::start().await?;
     let rows = [rows, direct(bench, Transport::PubSub, more).await?].concat();
-    // Ours follows a wait for the disk, in which the processors fall asleep; a floor follows
-    // itself.
+    // Our write follows a wait for the disk, in which the processors go to sleep. A floor has no
+    // such wait.
     let mut waking = Comparison::new(
         2,
         Unit::Seconds,
@@ -53,7 +51,7 @@ pub(crate) async fn measure(number: u8, bench: &Bench) -> anyhow::Result<Vec<Row
     Ok(rows.into_iter().chain(waking.row()).collect())
 }
 
-/// To a thread of its own and back, one at a time; each is two hand-overs.
+/// One hand-over to another thread and back at a time; each sample is two hand-overs.
 async fn hand_overs(times: usize, rested: bool) -> anyhow::Result<Durations> {
     let folder = folder()?;
     let file = Arc::new(File::create(folder.path().join("synced"))?);
@@ -91,11 +89,12 @@ async fn dapr(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         Sidecars::start().await?,
         Pair::start(Transport::Dapr).await?,
     );
-    let (mut pair, mut both) = (Vec::new(), Vec::new());
+    let mut pair = Vec::new();
+    let mut both = Vec::new();
     for round in 0..bench.rounds {
         bench.say(&format!("events by DAPR, round {}", round + 1));
         let (ours, beside_one, beside_two);
-        // Ours is next to both floors, whichever goes first.
+        // Our write is next to both floors, whichever runs first.
         if round % 2 == 0 {
             (one, beside_one) = sample(bench, one).await?;
             (replica_pair, ours) = sample(bench, replica_pair).await?;
@@ -112,7 +111,8 @@ async fn dapr(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     replica_pair.end().await?;
     let targets = [Some(Target::AtMost(1.25)), Some(Target::AtMost(2.0))];
     let rows = rows(1, &name, "bare sidecar pair", targets, &pair);
-    // How much of the ratio is that we wait for two, because that is what the system is there for.
+    // The part of the ratio that comes from waiting for two replicas, which is what the system is
+    // for.
     Ok([
         rows,
         self::rows(
@@ -126,7 +126,7 @@ async fn dapr(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     .concat())
 }
 
-async fn direct<F: Way>(
+async fn direct<F: Carrier>(
     bench: &Bench,
     transport: Transport,
     mut floor: F,
@@ -164,8 +164,9 @@ async fn direct<F: Way>(
 }
 
 /// One round.
-async fn sample<W: Way>(bench: &Bench, mut way: W) -> anyhow::Result<(W, Sample)> {
-    let (writes, warm_up) = (bench.sized(WRITES), bench.sized(WARM_UP));
+async fn sample<W: Carrier>(bench: &Bench, mut way: W) -> anyhow::Result<(W, Sample)> {
+    let writes = bench.sized(WRITES);
+    let warm_up = bench.sized(WARM_UP);
     on_a_worker(async move {
         let mut durations = Durations::default();
         for write in 0..warm_up + writes {
@@ -201,7 +202,8 @@ fn rows(
     targets.into_iter().enumerate().filter_map(row).collect()
 }
 
-/// Says so where replicas were faster than the return of the commit: those count as no time at all.
+/// Reports the share of changes that replicas showed before the commit returned: those count as
+/// zero.
 fn named(name: &str, replica_pair: &Pair, bench: &Bench) -> String {
     let writes = bench.rounds * (bench.sized(WRITES) + bench.sized(WARM_UP));
     match replica_pair.early * 100 / writes.max(1) {

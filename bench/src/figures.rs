@@ -1,4 +1,4 @@
-//! Figures and what they are held against. Pure.
+//! Figures and their targets. Pure: no clock, no input or output.
 //!
 //! Each round measures the floor and ours right after each other, so what disturbs the machine
 //! disturbs both. The ratio of a row is the median of the ratios of its rounds, never a ratio of
@@ -8,64 +8,64 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-/// What a figure counts.
+/// The unit of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Unit {
     /// Seconds.
     Seconds,
-    /// Operations a second.
+    /// Operations per second.
     PerSecond,
     /// Bytes.
     Bytes,
 }
 
-/// Median and both ends of the rounds.
+/// Median, minimum and maximum of the rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Spread {
     /// The median.
     pub(crate) median: f64,
-    /// The least.
+    /// The minimum.
     pub(crate) least: f64,
-    /// The most.
+    /// The maximum.
     pub(crate) most: f64,
 }
 
-/// What a ratio, or a figure that stands alone, must reach.
+/// The target of a ratio, or of a figure without a ratio.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Target {
-    /// It must not be more.
+    /// The upper limit.
     AtMost(f64),
-    /// It must not be less.
+    /// The lower limit.
     AtLeast(f64),
 }
 
-/// One line of the table.
+/// One row of the table.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Row {
-    /// The measure that it belongs to.
+    /// The number of its measure.
     pub(crate) measure: u8,
-    /// What was measured.
+    /// The name of the figure.
     pub(crate) ours: String,
-    /// What it is held against; empty when it stands alone.
+    /// The name of the floor or peer; empty when there is none.
     pub(crate) beside: String,
-    /// What the figures count.
+    /// The unit of the figures.
     pub(crate) unit: Unit,
     /// Our figures.
     pub(crate) figure: Spread,
-    /// Those of the floor or peer.
+    /// The figures of the floor or peer.
     pub(crate) floor: Option<Spread>,
-    /// Ours by the floor's, round by round.
+    /// Our figures divided by those of the floor, round by round.
     pub(crate) ratio: Option<Spread>,
-    /// What the ratio must reach, or the figure where there is no ratio.
+    /// The target of the ratio, or of the figure where there is no ratio.
     pub(crate) target: Option<Target>,
-    /// Whether it did.
+    /// Whether the target is reached.
     pub(crate) reached: Option<bool>,
 }
 
-/// Figures that one measure takes several times.
+/// The figures of one row, collected round by round.
 #[derive(Debug)]
 pub(crate) struct Comparison {
     measure: u8,
@@ -77,7 +77,7 @@ pub(crate) struct Comparison {
 }
 
 impl Comparison {
-    /// Ours beside a floor or peer. The target is the ratio's.
+    /// Our figure with a floor or peer. The target applies to the ratio.
     pub(crate) fn new(
         measure: u8,
         unit: Unit,
@@ -94,12 +94,12 @@ impl Comparison {
         }
     }
 
-    /// A figure with nothing beside it. The target is the figure's.
+    /// A figure without a floor. The target applies to the figure.
     pub(crate) fn alone(measure: u8, unit: Unit, ours: impl Into<String>) -> Self {
         Self::new(measure, unit, ours, "")
     }
 
-    /// The same with what it must reach.
+    /// The same row with a target.
     #[must_use]
     pub(crate) fn must(self, target: Target) -> Self {
         Self {
@@ -108,17 +108,17 @@ impl Comparison {
         }
     }
 
-    /// The figures of one round.
+    /// Adds the figures of one round.
     pub(crate) fn round(&mut self, ours: f64, floor: f64) {
         self.rounds.push((ours, Some(floor)));
     }
 
-    /// The figure of one round that stands alone.
+    /// Adds the figure of one round, where there is no floor.
     pub(crate) fn figure(&mut self, ours: f64) {
         self.rounds.push((ours, None));
     }
 
-    /// The line of the table. `None` when there was no round.
+    /// The row of the table. `None` when there was no round.
     pub(crate) fn row(self) -> Option<Row> {
         let figure = Spread::of(self.rounds.iter().map(|(ours, _floor)| *ours))?;
         let floor = Spread::of(self.rounds.iter().filter_map(|(_ours, floor)| *floor));
@@ -143,11 +143,12 @@ impl Comparison {
 }
 
 impl Spread {
-    /// `None` of nothing.
+    /// `None` when there are no values.
     pub(crate) fn of(figures: impl Iterator<Item = f64>) -> Option<Self> {
         let mut sorted: Vec<f64> = figures.collect();
         sorted.sort_by(f64::total_cmp);
-        let (least, most) = (*sorted.first()?, *sorted.last()?);
+        let least = *sorted.first()?;
+        let most = *sorted.last()?;
         let middle = sorted.len() / 2;
         let upper = *sorted.get(middle)?;
         let median = if sorted.len() % 2 == 1 {
@@ -177,12 +178,12 @@ impl Target {
 pub(crate) struct Durations(Vec<Duration>);
 
 impl Durations {
-    /// One more.
+    /// Adds a duration.
     pub(crate) fn add(&mut self, duration: Duration) {
         self.0.push(duration);
     }
 
-    /// A percentile in seconds, by the nearest rank; 0 of nothing.
+    /// A percentile in seconds, by the nearest rank; 0 when there are no durations.
     pub(crate) fn at(&mut self, percent: usize) -> f64 {
         self.0.sort_unstable();
         let rank = (self.0.len() * percent).div_ceil(100).max(1) - 1;
@@ -195,10 +196,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ratio_is_that_of_its_rounds() {
+    fn a_ratio_is_computed_from_its_rounds() {
         let mut comparison =
             Comparison::new(1, Unit::Seconds, "ours", "floor").must(Target::AtMost(2.0));
-        // A slow minute slows both down.
+        // A slow minute slows both measurements down.
         for (ours, floor) in [(2.0, 1.0), (20.0, 10.0), (3.0, 1.0)] {
             comparison.round(ours, floor);
         }
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_figure_alone_is_held_against_its_target() {
+    fn a_figure_without_a_ratio_is_compared_with_its_target() {
         let mut comparison = Comparison::alone(10, Unit::Bytes, "idle").must(Target::AtLeast(5.0));
         assert!(
             Comparison::alone(10, Unit::Bytes, "nothing")
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_are_of_the_nearest_rank() {
+    fn percentiles_use_the_nearest_rank() {
         let mut durations = Durations::default();
         assert_eq!(durations.at(50).to_bits(), 0.0_f64.to_bits());
         (1..=100)

@@ -1,5 +1,5 @@
-//! Floors and peers: the least that could do the same, from ordinary packages. Nothing here is part
-//! of the product.
+//! Floors and peers: the minimum that could do the same, from ordinary packages. Nothing here is
+//! part of the product.
 
 pub(crate) mod channel;
 pub(crate) mod constant;

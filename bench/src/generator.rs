@@ -1,6 +1,5 @@
-//! wrk, which makes the load of what is served over HTTP: one thread, 64 connections, requests that
-//! are ready before the first is sent. It says itself how busy it was, because one that has no time
-//! left would measure itself.
+//! wrk, the load generator for HTTP: one thread and 64 connections. Requests are ready before the
+//! first is sent. It reports how busy it was, because a saturated generator would measure itself.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,13 +14,13 @@ use tokio::process::Command;
 
 use crate::Bench;
 
-/// Connections, each with one request under way.
+/// Connections, each with one request in flight.
 pub(crate) const CONNECTIONS: u64 = 64;
 
-/// Linux counts in these for programs, whatever it does itself.
+/// Linux reports processor times to programs in this unit, independent of its own.
 const TICKS: f64 = 100.0;
 
-/// Requests as they go over the wire, in the file that `e2e/dependencies/wrk/requests.lua` reads.
+/// Requests in their wire form, in the file that `e2e/dependencies/wrk/requests.lua` reads.
 #[derive(Debug)]
 pub(crate) struct Requests {
     _folder: TempDir,
@@ -29,27 +28,27 @@ pub(crate) struct Requests {
     count: usize,
 }
 
-/// In which order requests are sent.
+/// The order in which requests are sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Order {
-    /// Each once, all but so many of the first; the run ends with the last.
+    /// Each request once, except the given number of first ones. The run ends with the last.
     OnceAfter(usize),
-    /// All, again and again.
+    /// All requests, repeatedly.
     Again,
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Run {
-    said: Said,
-    /// Seconds that the server had a processor.
+    report: WrkReport,
+    /// Processor time of the server, in seconds.
     processor: f64,
 }
 
-/// What the script says.
+/// The report of the script.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Said {
+struct WrkReport {
     answered: u64,
     seconds: f64,
     busy_seconds: f64,
@@ -59,21 +58,21 @@ struct Said {
     p99: f64,
 }
 
-/// Who shares a processor with whom.
+/// The assignment of processors.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Processors {
-    /// Everybody has all of them.
+    /// Generator and server share all processors.
     Shared,
-    /// The generator has one and the server has another, so that what the generator takes makes no
-    /// figures alike.
+    /// Generator and server have one processor each, so that the load of the generator does not
+    /// make figures more similar.
     Apart,
 }
 
 impl Requests {
-    /// Writes them.
+    /// Writes the requests to a file.
     ///
     /// # Errors
-    /// When they cannot be written.
+    /// When the file cannot be written.
     pub(crate) fn write(
         requests: impl Iterator<Item = anyhow::Result<Vec<u8>>>,
     ) -> anyhow::Result<Self> {
@@ -98,33 +97,35 @@ impl Requests {
 }
 
 impl Run {
-    /// Requests that were answered.
+    /// The number of answered requests.
     pub(crate) fn answered(&self) -> u64 {
-        self.said.answered
+        self.report.answered
     }
 
-    /// Answers a second.
+    /// Answers per second.
     pub(crate) fn rate(&self) -> f64 {
-        self.said.answered as f64 / self.said.seconds
+        self.report.answered as f64 / self.report.seconds
     }
 
-    /// Seconds of a processor that an answer took the server, whatever the generator could do.
+    /// Processor time of the server per answer, in seconds. It is independent of the speed of the
+    /// generator.
     pub(crate) fn processor(&self) -> f64 {
-        self.processor / self.said.answered as f64
+        self.processor / self.report.answered as f64
     }
 }
 
-/// Sends requests to a server, the process `id`, for so long. Every one must be answered well.
+/// Sends requests to the server with process id `id` for a duration. Every answer must be
+/// successful.
 ///
 /// # Errors
-/// When wrk does not run, or something was refused.
+/// When wrk does not run, or the server refused a request.
 pub(crate) async fn run(
     bench: &Bench,
     (url, id): (&str, u32),
     (requests, order): (&Requests, Order),
     processors: Processors,
 ) -> anyhow::Result<Run> {
-    // It counts in whole seconds.
+    // wrk counts in whole seconds.
     let seconds = bench.lasting(Duration::from_secs(3)).as_secs_f64().ceil();
     let mut command = wrk(processors, id).await?;
     command.args([
@@ -163,27 +164,27 @@ pub(crate) async fn run(
     let line = text.lines().rfind(|line| line.starts_with('{'));
     let line = line.with_context(|| {
         format!(
-            "wrk said {text:?}, {:?}",
+            "wrk printed {text:?}, {:?}",
             String::from_utf8_lossy(&output.stderr)
         )
     })?;
-    let said: Said = serde_json::from_str(line)?;
+    let report: WrkReport = serde_json::from_str(line)?;
     ensure!(
-        said.answered > 0 && said.refused == 0 && said.broken == 0,
+        report.answered > 0 && report.refused == 0 && report.broken == 0,
         "not all went well: {line}"
     );
-    let run = Run { said, processor };
+    let run = Run { report, processor };
     bench.say(&format!(
         "{:.0} answers a second, median {:.2} ms, p99 {:.2} ms; the generator was busy for {:.0} %",
         run.rate(),
-        said.p50 * 1e3,
-        said.p99 * 1e3,
-        100.0 * said.busy_seconds / said.seconds
+        report.p50 * 1e3,
+        report.p99 * 1e3,
+        100.0 * report.busy_seconds / report.seconds
     ));
     Ok(run)
 }
 
-/// wrk where it shall run, with the server put where that shall.
+/// The command of wrk on its processors. It also moves the server to its own.
 async fn wrk(processors: Processors, server: u32) -> anyhow::Result<Command> {
     let wrk = dependencies::path_of("WRK")?;
     let (Processors::Apart, Some((one, other))) = (processors, two_processors()?) else {
@@ -211,7 +212,7 @@ async fn wrk(processors: Processors, server: u32) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-/// The first and the last that this process may use, when there are two.
+/// The first and the last processor that this process may use, when there are at least two.
 fn two_processors() -> anyhow::Result<Option<(String, String)>> {
     let status = std::fs::read_to_string(Path::new("/proc/self/status"))?;
     let list = status
@@ -226,12 +227,11 @@ fn two_processors() -> anyhow::Result<Option<(String, String)>> {
         .map(|(one, other)| (one.to_owned(), other.to_owned())))
 }
 
-/// How long all threads of a process have had a processor, their calls of the system included
-/// (proc(5): utime and stime).
+/// Processor time of all threads of a process, including system calls (proc(5): utime and stime).
 fn processor_seconds(id: u32) -> anyhow::Result<f64> {
     let file = format!("/proc/{id}/stat");
     let stat = std::fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;
-    // The second member is the name, in parentheses, and may hold anything.
+    // The second member is the name in parentheses, which may contain any character.
     let (_name, members) = stat
         .rsplit_once(')')
         .with_context(|| format!("{file}: {stat}"))?;

@@ -1,5 +1,5 @@
-//! An HTTP server in threads of its own, which ends when it is dropped. It knows nothing of what is
-//! served.
+//! An HTTP server in its own threads, which ends when it is dropped. It knows nothing of its
+//! content.
 
 use std::thread::JoinHandle;
 
@@ -17,7 +17,7 @@ pub(crate) struct Http {
 }
 
 impl Http {
-    /// Runs it. The port is open already.
+    /// Starts the server on an open port.
     pub(crate) fn run(server: Server) -> anyhow::Result<Self> {
         let handle = server.handle();
         let thread = std::thread::Builder::new().name("http".to_owned());
@@ -33,7 +33,8 @@ impl Http {
 
 impl Drop for Http {
     fn drop(&mut self) {
-        // It is told by the call; what would be awaited is its end, and so is the thread's.
+        // The call itself stops the server. Its future would only wait for the end, as joining the
+        // thread does.
         drop(self.handle.stop(false));
         if let Some(thread) = self.thread.take() {
             drop(thread.join());

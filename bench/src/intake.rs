@@ -1,9 +1,9 @@
-//! Measures 5 and 6: events into a subscriber process, over HTTP as a sidecar posts them, beside a
-//! route that answers a constant (5) and beside a subscriber in Node.js (6).
+//! Measures 5 and 6: events into a subscriber process, over HTTP as a sidecar posts them, compared
+//! with a route that answers a constant (5) and with a subscriber in Node.js (6).
 //!
-//! Events are what a sidecar delivers of ours, each with the next revision, so that each of them is
-//! applied; the status says afterwards that it was. What is timed is the generator's run: answers
-//! by the time they took. Nothing is posted twice, and no publisher runs meanwhile.
+//! Events equal those of a sidecar, each with the next revision, so that each is applied; the
+//! status confirms it afterwards. The timed part is the run of the generator: answers per second.
+//! No event is posted twice, and no publisher runs meanwhile.
 
 use anyhow::{Context, ensure};
 use contract::{Head, event::ROUTE, status::ReplicaStatus};
@@ -26,11 +26,11 @@ use crate::{
 const DOCUMENTS: usize = 1_000;
 /// Bytes of a value.
 const BYTES: usize = 300;
-/// More than are answered while a run lasts; if not, the run ends with them.
+/// More events than are answered in a run. Otherwise the run ends with the last event.
 const EVENTS: usize = 200_000;
-/// Events before those that are measured.
+/// Events of the warm-up.
 const WARM_UP: usize = 5_000;
-/// A subscriber that says more than this says something of each event.
+/// A subscriber that logs more lines than this logs something for each event.
 const LINES: usize = 100;
 
 pub(crate) async fn measure(number: u8, bench: &Bench) -> anyhow::Result<Vec<Row>> {
@@ -44,8 +44,8 @@ pub(crate) async fn measure(number: u8, bench: &Bench) -> anyhow::Result<Vec<Row
         let beside = "actix: reads the body, answers a constant";
         (constant::start("{}").await?, beside, 0.6, Processors::Apart)
     } else {
-        // As they would run: Node.js has helpers that may use another processor, and ours has two
-        // workers.
+        // Both run as in production: helper threads of Node.js may use another processor, and our
+        // subscriber has two workers.
         (
             node::start().await?,
             "Express and the CloudEvents SDK, Node.js",
@@ -81,7 +81,7 @@ pub(crate) async fn measure(number: u8, bench: &Bench) -> anyhow::Result<Vec<Row
         .collect())
 }
 
-/// A new subscriber each time, because each event can be applied once.
+/// A new subscriber each time, because each event can be applied only once.
 async fn of_ours(
     bench: &Bench,
     events: &Events,
@@ -94,7 +94,8 @@ async fn of_ours(
     publisher.stop().await?;
     let api = subscriber.api();
     events.warm_up(&api).await?;
-    let (url, id) = (subscriber.url(), subscriber.process()?.id());
+    let url = subscriber.url();
+    let id = subscriber.process()?.id();
     let run = generator::run(bench, (&url, id), events.rest(), processors).await?;
     let status: ReplicaStatus =
         serde_json::from_str(&api.get("/v1/status").await?.expect(200)?.body)?;
@@ -102,7 +103,7 @@ async fn of_ours(
     let lines = subscriber.output().lines().count();
     ensure!(
         lines <= LINES,
-        "it said {lines} lines: {}",
+        "the log has {lines} lines: {}",
         subscriber.process()?.tail()
     );
     Ok(run)
@@ -139,8 +140,8 @@ async fn applied(api: &Api) -> anyhow::Result<u64> {
         .context("no number of events")
 }
 
-/// Whether what was answered was done. What was under way at the end was not answered, and may have
-/// been done.
+/// Checks that the answered events were applied. Events in flight at the end have no answer, and
+/// may have been applied.
 fn check(applied: u64, events: &Events, answered: u64) -> anyhow::Result<()> {
     let answered = answered + events.first.len() as u64;
     ensure!(
@@ -153,14 +154,14 @@ fn check(applied: u64, events: &Events, answered: u64) -> anyhow::Result<()> {
 /// The events of a run.
 #[derive(Debug)]
 struct Events {
-    /// The bodies of the first.
+    /// The bodies of the warm-up.
     first: Vec<Vec<u8>>,
-    /// All of them.
+    /// All bodies.
     all: Requests,
 }
 
 impl Events {
-    /// So many changes after a head.
+    /// The given number of changes after a head.
     fn of(head: &Head, first: usize, count: usize) -> anyhow::Result<Self> {
         let settings = Settings::read(&["--collections", head.collection.as_str()])?;
         let envelopes = envelopes(&settings.events.context("events are off")?);
@@ -173,9 +174,8 @@ impl Events {
         })
     }
 
-    /// Posts the first, as many at once as the generator does. It is not the generator that does
-    /// so, because it leaves what is under way at its end, and what is missing must not slow
-    /// down what is measured.
+    /// Posts the warm-up events, as concurrently as the generator. The generator itself abandons
+    /// requests in flight at its end, and the missing events must not slow down the measured ones.
     async fn warm_up(&self, api: &Api) -> anyhow::Result<()> {
         let headers = [("content-type", MEDIA_TYPE)];
         let post = async |body: &Vec<u8>| {
@@ -196,7 +196,7 @@ impl Events {
     }
 }
 
-/// As a sidecar sends it.
+/// Posts an event as a sidecar does.
 fn request(body: &[u8]) -> Vec<u8> {
     let mut request = format!(
         "POST {ROUTE} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: Go-http-client/1.1\r\nContent-Length: {}\r\n\

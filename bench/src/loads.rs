@@ -1,26 +1,26 @@
-//! Measures 9 and 11: how long a replica takes until it has everything: with nothing to begin with,
-//! as one of a hundred, and with a gap.
+//! Measures 9 and 11: the time until a replica has everything: with an empty start, as one of a
+//! hundred, and with a gap.
 //!
-//! Events are off and check-ins rare, at publishers and replicas alike: nothing but what is
-//! measured reaches a replica.
+//! Events are off and check-ins are rare, at publishers and replicas alike: only the measured path
+//! reaches a replica.
 
 mod gap;
-mod stand;
+mod testbed;
 
 use e2e::testbed::StoreKind;
-use stand::{SMALL, Stand, follower, until_current};
+use testbed::{LoadTestbed, SMALL, follower, until_current};
 use tokio::task::JoinSet;
 
 use crate::{
     Bench,
     figures::{Comparison, Row, Target, Unit},
-    fill::fill,
     floor::driver,
+    prepare::create_documents,
 };
 
 /// Documents of a collection.
 const DOCUMENTS: usize = 100_000;
-/// Documents of the collection that a hundred load: all of them together hold it a hundred times,
+/// Documents of the collection that a hundred replicas load. Together they hold it a hundred times
 /// in this process.
 const DOCUMENTS_OF_A_HUNDRED: usize = 10_000;
 /// Length of a value, in bytes.
@@ -34,22 +34,22 @@ pub(crate) async fn measure(number: u8, bench: &Bench) -> anyhow::Result<Vec<Row
     }
 }
 
-/// From `run` of a new replica until it is current; the floor reads the same rows and looks into
-/// none, over a connection that it has already, which a new replica has not.
+/// From `run` of a new replica until it is current. The floor reads the same rows without decoding
+/// them, over an existing connection, which a new replica does not have.
 async fn cold_starts(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let documents = bench.sized(DOCUMENTS);
     bench.say(&format!(
         "measure 9, filling two stores with {documents} documents"
     ));
-    let mongo = Stand::filled(StoreKind::Mongo, documents).await?;
-    let embedded = Stand::filled(StoreKind::Embedded, documents).await?;
+    let mongo = LoadTestbed::filled(StoreKind::Mongo, documents).await?;
+    let embedded = LoadTestbed::filled(StoreKind::Embedded, documents).await?;
     let database = mongo.database().await?;
     let beside = format!("the driver reads {documents} rows");
     let [mut on_mongo, mut on_embedded] = ["MongoDB", "the embedded store"].map(|store| {
         let line = format!("cold start, {documents} × 1 KiB, {store}");
         Comparison::new(9, Unit::Seconds, line, beside.as_str()).must(Target::AtMost(1.5))
     });
-    // One round more, which warms everything up.
+    // One additional round as a warm-up.
     for round in 0..=bench.rounds {
         bench.say(&format!("measure 9, round {round}"));
         let (read, from_mongo, from_embedded);
@@ -75,21 +75,22 @@ async fn cold_starts(bench: &Bench) -> anyhow::Result<Vec<Row>> {
 
 async fn timed_reading(database: &mongodb::Database, documents: usize) -> anyhow::Result<f64> {
     let begun = std::time::Instant::now();
-    let read = driver::read_all(database, stand::LARGE).await?;
+    let read = driver::read_all(database, testbed::LARGE).await?;
     let took = begun.elapsed().as_secs_f64();
     anyhow::ensure!(read == documents, "{read} of {documents} rows");
     Ok(took)
 }
 
-/// A hundred at once beside one, of the same publisher.
+/// A hundred replicas at once compared with one, with the same publisher.
 async fn hundreds(bench: &Bench) -> anyhow::Result<Vec<Row>> {
-    let (documents, replicas) = (bench.sized(DOCUMENTS_OF_A_HUNDRED), bench.sized(REPLICAS));
-    let stand = Stand::filled(StoreKind::Embedded, 0).await?;
-    fill(&stand.publisher.api(), SMALL, documents, BYTES).await?;
+    let documents = bench.sized(DOCUMENTS_OF_A_HUNDRED);
+    let replicas = bench.sized(REPLICAS);
+    let testbed = LoadTestbed::filled(StoreKind::Embedded, 0).await?;
+    create_documents(&testbed.publisher.api(), SMALL, documents, BYTES).await?;
     let line = format!("{replicas} cold starts at once, {documents} × 1 KiB, the embedded store");
     let mut comparison =
         Comparison::new(9, Unit::Seconds, line, "one cold start").must(Target::AtMost(20.0));
-    together(&stand, 1, documents).await?;
+    together(&testbed, 1, documents).await?;
     for round in 0..bench.rounds {
         bench.say(&format!(
             "measure 9, {replicas} at once, round {}",
@@ -97,34 +98,36 @@ async fn hundreds(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         ));
         let (all, one);
         if round % 2 == 0 {
-            one = together(&stand, 1, documents).await?;
-            all = together(&stand, replicas, documents).await?;
+            one = together(&testbed, 1, documents).await?;
+            all = together(&testbed, replicas, documents).await?;
         } else {
-            all = together(&stand, replicas, documents).await?;
-            one = together(&stand, 1, documents).await?;
+            all = together(&testbed, replicas, documents).await?;
+            one = together(&testbed, 1, documents).await?;
         }
         comparison.round(all, one);
     }
-    let refused = stand.counter("confcast_snapshots_refused_total").await?;
+    let refused = testbed.counter("confcast_snapshots_refused_total").await?;
     bench.say(&format!(
         "measure 9, {refused} loads were refused in all and came again"
     ));
     Ok(comparison.row().into_iter().collect())
 }
 
-/// Seconds from the start of so many replicas until the last of them is current. What they hold is
-/// let go afterwards.
-async fn together(stand: &Stand, replicas: usize, documents: usize) -> anyhow::Result<f64> {
-    let new = (0..replicas).map(|number| follower(&stand.publisher, SMALL, number));
+/// Seconds from the start of `replicas` replicas until the last of them is current. Their content
+/// is freed afterwards.
+async fn together(testbed: &LoadTestbed, replicas: usize, documents: usize) -> anyhow::Result<f64> {
+    let new = (0..replicas).map(|number| follower(&testbed.publisher, SMALL, number));
     let new: Vec<_> = new.collect::<Result<_, _>>()?;
-    let (begun, mut loading) = (std::time::Instant::now(), JoinSet::new());
+    let begun = std::time::Instant::now();
+    let mut loading = JoinSet::new();
     for replica in new {
         loading.spawn(async move {
             let current = replica.run(until_current(&replica, documents)).await?;
             anyhow::Ok((replica, current))
         });
     }
-    let (mut kept, mut last) = (Vec::new(), begun);
+    let mut kept = Vec::new();
+    let mut last = begun;
     while let Some(loaded) = loading.join_next().await {
         let (replica, current) = loaded??;
         kept.push(replica);

@@ -1,16 +1,15 @@
-//! `make bench [ONLY=1,2] [ROUNDS=5] [SHARE=1]`: how fast it is, beside a floor or a peer that is
+//! `make bench [ONLY=1,2] [ROUNDS=5] [SHARE=1]`: speed compared with a floor or a peer that is
 //! measured in the same run.
 //!
-//! Each measure is a module, prints nothing, and gives lines of one table. Floors and peers are in
-//! `floor`. Nothing is judged by a clock alone: what counts is the ratio of a round, in which both
-//! were measured right after each other. `SHARE` makes everything smaller, to see that it works;
-//! only a whole run says anything. `OUT` is the folder of what it writes, instead of `target/
-//! bench`.
+//! Each measure is a module, prints nothing, and returns rows of one table. Floors and peers are in
+//! `floor`. The result is the ratio within a round, in which both are measured right after each
+//! other, and never an absolute time. `SHARE` reduces all sizes, to test the benchmark; only a full
+//! run has valid figures. `OUT` is the output folder, instead of `target/bench`.
 
+mod carrier;
 mod documents;
 mod events;
 mod figures;
-mod fill;
 mod floor;
 mod generator;
 mod http;
@@ -18,6 +17,7 @@ mod intake;
 mod loads;
 mod memory;
 mod pair;
+mod prepare;
 mod reads;
 mod replicas;
 mod report;
@@ -25,7 +25,6 @@ mod sustained;
 mod throughput;
 mod values;
 mod visible;
-mod way;
 mod writes;
 
 use std::{
@@ -41,22 +40,22 @@ use e2e::testbed::environment::number_or;
 use indicatif::{ProgressBar, ProgressStyle};
 use report::{Failure, Report};
 
-/// How long a measure may take.
+/// The time limit of a measure.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// What every measure is told.
+/// The parameters of every measure.
 #[derive(Debug)]
 pub(crate) struct Bench {
-    /// How often each figure is taken.
+    /// The number of rounds of each figure.
     pub(crate) rounds: usize,
-    /// The share of full sizes: 1 for figures that mean something.
+    /// The share of the full sizes: 1 for valid figures.
     pub(crate) share: f64,
     bar: ProgressBar,
     lines: bool,
 }
 
 impl Bench {
-    /// So many of what would be `full`; at least one.
+    /// This share of `full`; at least one.
     pub(crate) fn sized(&self, full: usize) -> usize {
         #[expect(
             clippy::cast_possible_truncation,
@@ -67,12 +66,12 @@ impl Bench {
         part.max(1)
     }
 
-    /// So long, of what would be `full`.
+    /// This share of the duration `full`.
     pub(crate) fn lasting(&self, full: Duration) -> Duration {
         full.mul_f64(self.share).max(Duration::from_millis(100))
     }
 
-    /// Says what happens now.
+    /// Prints the current step.
     pub(crate) fn say(&self, line: &str) {
         if self.lines {
             writeln!(std::io::stderr(), "{line}").ok();
@@ -92,7 +91,7 @@ fn main() -> ExitCode {
     {
         return floor::constant::serve(rest);
     }
-    // Two workers whatever the machine has, so that figures of different machines can be compared.
+    // Two workers on every machine, so that figures of different machines can be compared.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -1,9 +1,9 @@
-//! Measure 10: resident memory of a subscriber process: when it follows an empty collection, and
-//! with 100,000 documents of 1 KiB beside the bytes of their values alone.
+//! Measure 10: resident memory of a subscriber process: with an empty collection, and with 100,000
+//! documents of 1 KiB compared with the bytes of their values alone.
 //!
-//! It is read once the subscriber stands where its publisher stands, without giving the allocator
-//! time to hand anything back. The subscriber follows the live feed, so the updates that come last
-//! go the way of events.
+//! It is read when the subscriber has reached the head of its publisher, without time for the
+//! allocator to return memory. The subscriber follows the live feed, so the last updates take the
+//! path of events.
 
 use std::time::Duration;
 
@@ -23,13 +23,13 @@ use crate::{
 const DOCUMENTS: usize = 100_000;
 /// Bytes of a value.
 const BYTES: usize = 1_024;
-/// Updates afterwards.
+/// Updates after the load.
 const UPDATES: usize = 10_000;
-/// Memory is no matter of chance: more rounds would say the same.
+/// Memory varies little: more rounds would give the same result.
 const ROUNDS: usize = 2;
-/// What an idle subscriber may take.
+/// The limit of an idle subscriber.
 const IDLE: f64 = 15.0 * 1_048_576.0;
-/// How long a load, or the updates, may take.
+/// The time limit of a load, and of the updates.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
@@ -60,7 +60,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         let status = format!("/proc/{}/status", subscriber.process()?.id());
         loaded.round(kibibytes(&status, "VmRSS:")?, payload);
         let updates = 0..bench.sized(UPDATES).min(documents);
-        // Each round's are new ones: what is as it was is no change.
+        // Each round has new values, because an equal value is no change.
         let config = |number| documents::config(number + round, BYTES);
         documents::write(&publisher.api(), "Update", updates, config).await?;
         until_same(&publisher, &subscriber).await?;
@@ -72,7 +72,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         .collect())
 }
 
-/// A subscriber that holds what its publisher holds.
+/// Starts a subscriber and waits until it has reached the head of its publisher.
 async fn started(publisher: &Service) -> anyhow::Result<Service> {
     let mut subscriber =
         documents::subscriber(publisher)?.with("AURA_CONFIGURATION_EVENTS_MANAGER", "FEED");
@@ -103,7 +103,7 @@ async fn until_same(publisher: &Service, subscriber: &Service) -> anyhow::Result
     .with_context(|| subscriber.output())
 }
 
-/// A line of a file in /proc that counts KiB, in bytes.
+/// A value in KiB from a file in /proc, in bytes.
 fn kibibytes(file: &str, name: &str) -> anyhow::Result<f64> {
     let text = std::fs::read_to_string(file).with_context(|| format!("reading {file}"))?;
     let line = text

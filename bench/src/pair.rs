@@ -1,8 +1,8 @@
-//! Ours: an embedded publisher and two replicas in this process, with all that carries events
-//! between them.
+//! The measured system: an embedded publisher and two replicas in this process, with everything
+//! that carries events between them.
 //!
-//! Embedded, because the moment of a commit is known nowhere else. Replicas load from its HTTP API
-//! and are then left to events: none checks in before the measure is over.
+//! The publisher is embedded, because the time of a commit is not visible outside. Replicas load
+//! from its HTTP API and then rely on events: none checks in before the measure is over.
 
 use std::time::{Duration, Instant};
 
@@ -26,24 +26,24 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    carrier::{Carrier, TIMEOUT},
     floor::payload::document,
     http::Http,
-    way::{TIMEOUT, Way},
 };
 
-/// Longer than any measure.
+/// Longer than every measure.
 pub(crate) const NEVER: Duration = Duration::from_secs(3_600);
 
 /// A publisher and two replicas.
 #[derive(Debug)]
 pub(crate) struct Pair {
-    /// Where changes are published.
+    /// The publisher.
     pub(crate) changes: Changes,
     /// The replicas.
     pub(crate) replicas: [Replica; 2],
     moved: [watch::Receiver<u64>; 2],
     number: u64,
-    /// How many writes were applied in both before the commit had returned.
+    /// The number of writes that both replicas applied before the commit had returned.
     pub(crate) early: usize,
     collection: CollectionName,
     id: DocumentId,
@@ -56,9 +56,11 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// Everything up, loaded and listening, with one document.
+    /// Starts everything, loaded and connected, with one document.
     pub(crate) async fn start(transport: Transport) -> anyhow::Result<Self> {
-        let (folder, listen, ports) = (folder()?, free_port()?, [free_port()?, free_port()?]);
+        let folder = folder()?;
+        let listen = free_port()?;
+        let ports = [free_port()?, free_port()?];
         let redis = if transport == Transport::Local {
             None
         } else {
@@ -110,11 +112,9 @@ impl Pair {
         });
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
         let publisher = Publisher::build(Settings::read(&options)?).await?;
-        let (changes, stop, mut running) = (
-            publisher.changes(),
-            CancellationToken::new(),
-            JoinSet::new(),
-        );
+        let changes = publisher.changes();
+        let stop = CancellationToken::new();
+        let mut running = JoinSet::new();
         running.spawn(publisher.run(stop.clone().cancelled_owned()));
         let events = redis
             .as_ref()
@@ -131,7 +131,8 @@ impl Pair {
             if transport != Transport::PubSub {
                 servers.push(Http::run(serve(replica.clone(), port)?)?);
             }
-            let (replica, stop) = (replica.clone(), stop.clone());
+            let replica = replica.clone();
+            let stop = stop.clone();
             running.spawn(async move {
                 replica.run(stop.cancelled()).await;
                 Ok(())
@@ -180,7 +181,7 @@ impl Pair {
         Ok(pair)
     }
 
-    /// Ends in order. Who drops it instead leaves threads of the publisher behind.
+    /// Stops in order. A drop without this leaves threads of the publisher behind.
     pub(crate) async fn end(mut self) -> anyhow::Result<()> {
         self.stop.cancel();
         while let Some(ended) = timeout(TIMEOUT, self.running.join_next())
@@ -192,7 +193,7 @@ impl Pair {
         Ok(())
     }
 
-    /// Waits until both replicas hold everything up to a revision.
+    /// Waits until both replicas have reached a revision.
     pub(crate) async fn until_all(&mut self, revision: u64) -> anyhow::Result<()> {
         for replica in 0..2 {
             while self.watermark(&self.replicas[replica]) < revision {
@@ -202,7 +203,7 @@ impl Pair {
         Ok(())
     }
 
-    /// Up to where a replica has everything.
+    /// The revision up to which a replica is complete.
     pub(crate) fn watermark(&self, replica: &Replica) -> u64 {
         replica
             .view()
@@ -211,7 +212,7 @@ impl Pair {
             .map_or(0, state::CollectionState::watermark)
     }
 
-    /// Whether there is such a document.
+    /// Whether the replica holds the document.
     pub(crate) fn has(&self, id: &DocumentId) -> bool {
         self.replicas[0]
             .view()
@@ -228,9 +229,9 @@ impl Pair {
     }
 }
 
-impl Way for Pair {
-    /// From the return of the commit until both replicas show it; no time at all where they were
-    /// faster than that return.
+impl Carrier for Pair {
+    /// The time from the return of the commit until both replicas show it. It is zero where they
+    /// were faster than that return.
     async fn once(&mut self) -> anyhow::Result<Duration> {
         self.number += 1;
         let change = ChangeRequest::update(FREE, self.id.as_str(), &document(self.number))?;
@@ -274,7 +275,7 @@ pub(crate) fn by_channel(url: &str) -> anyhow::Result<Events> {
     )))
 }
 
-/// A replica that loads from a publisher at this port and is then left to events.
+/// A replica that loads from a publisher at this port and then relies on events.
 pub(crate) fn replica(name: &str, publisher: u16, events: Events) -> anyhow::Result<Replica> {
     let mut config = Config::new(name, [format!("http://127.0.0.1:{publisher}")], [FREE])?;
     (config.events, config.check_in) = (events, NEVER);

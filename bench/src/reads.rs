@@ -1,5 +1,5 @@
-//! Measures 7 and 8: what is read, in the memory of a service that embeds the library (7) and over
-//! HTTP (8).
+//! Measures 7 and 8: reads in the memory of a service that embeds the library (7) and over HTTP
+//! (8).
 
 mod http;
 mod in_memory;

@@ -1,31 +1,29 @@
-//! From the answer of a PUT until all of so many replicas show it.
+//! The time from the answer of a PUT until all of N replicas show it.
 //!
-//! The replicas are instances of the library in this process, the publisher is a process of its
-//! own. So all of them share the processors of one machine, and what is drawn is what the
-//! publisher, the system and the replicas need together for one change: with N machines the part of
-//! the replicas would be there at once.
+//! The replicas are instances of the library in this process; the publisher is a process of its
+//! own. All share the processors of one machine, so the curve shows what publisher, system and
+//! replicas need together for one change. With N machines the part of the replicas would run in
+//! parallel.
 //!
-//! **Why it grows as it does.** Both lines are straight from the point on where the part that
-//! depends on N outweighs the rest, and what costs per replica makes the slope:
+//! **Shape of the curve.** Both lines are straight from the point where the part that depends on N
+//! dominates. The cost per replica is the slope:
 //!
-//! - LOCAL: one POST of the publisher each. An event is sent to all of them at once, on one task of
-//!   the publisher: a request and an answer there, two system calls at either end, a request that
-//!   is parsed, routed and answered here. Each POST has 2 s from the beginning of *all* of them; a
-//!   replica that was not reached by then is suspect, and hears of the change from the heads. So
-//!   the line ends where N POSTs take 2 s, and a good deal earlier on a busy machine. Every 10 s a
-//!   change also asks each replica anew which topics it wants, which doubles its requests: that is
-//!   the upper end of the whiskers.
-//! - Redis Pub/Sub: one PUBLISH of the publisher, whatever N is. Redis writes the event to each
-//!   connection, in one thread; here it is one read and one parsed event each. Besides, each
-//!   replica asks every 2 s whether its connection lives: N / 2 answers a second of Redis in the
-//!   background.
+//! - LOCAL: the publisher sends one POST per replica, all at once, from one task: a request and an
+//!   answer there, two system calls at either end, and a request that is parsed, routed and answered
+//!   here. All POSTs share a limit of 2 s. The circuit breaker opens for a replica that was not
+//!   reached by then, and it reads the change from the heads. So the line ends where N POSTs take 2
+//!   s, and much earlier on a busy machine. Every 10 s the publisher also reads the topics of each
+//!   replica again, which doubles its requests: that is the upper end of the whiskers.
+//! - Redis Pub/Sub: the publisher sends one PUBLISH, whatever N is. Redis writes the event to each
+//!   connection, in one thread; each replica reads and parses one event. Each replica also sends a
+//!   PING every 2 s: N / 2 answers per second of Redis in the background.
 //!
-//! What bounds N: open files. A process may have so many as the system allows, here one per replica
-//! and connection, and LOCAL has as many in the publisher, Redis in itself.
+//! Open files limit N: this process has one per replica and connection. With LOCAL the publisher
+//! has as many, and with Redis the Redis server.
 
+mod counter;
 mod publisher;
 mod server;
-mod tally;
 
 use std::{
     sync::Arc,
@@ -44,7 +42,7 @@ use tokio::{
 };
 
 pub(crate) use self::publisher::run as run_publisher;
-use self::{publisher::Served, tally::Tally};
+use self::{counter::RevisionCounter, publisher::Served};
 use crate::{
     Bench,
     figures::Spread,
@@ -54,22 +52,22 @@ use crate::{
     report::Curve,
 };
 
-/// How many replicas, and how many changes each time.
+/// Numbers of replicas, with the number of changes for each.
 const SIZES: [(usize, usize); 4] = [(10, 20), (100, 20), (1_000, 10), (10_000, 5)];
 const ID: &str = "n-0";
-/// Replicas that load at once.
+/// Replicas that load concurrently.
 const LOADING: usize = 64;
-/// Until all of them have loaded.
+/// The time limit until all have loaded.
 const LOADED: Duration = Duration::from_secs(90);
-/// What did not arrive by then comes by no event.
+/// A change that did not arrive in this time does not come by an event.
 const ARRIVAL: Duration = Duration::from_secs(5);
-/// How many changes may fail to reach all of them, per size.
+/// The number of changes per size that may fail to reach all replicas.
 const MISSES: usize = 5;
-/// Changes that reach all, one after the other, before anything is measured.
+/// Changes of the warm-up: each must reach all replicas.
 const WARM_UP: usize = 2;
-/// Each line gets so long: what is known of the smaller sizes by then is not lost.
+/// The time limit of each line. Results of smaller sizes are kept.
 const LINE: Duration = Duration::from_secs(135);
-/// Open files that a process needs besides one per replica.
+/// Open files that a process needs in addition to one per replica.
 const OTHER_FILES: u64 = 1_000;
 
 /// Measure 12.
@@ -89,21 +87,24 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Curve>> {
     }])
 }
 
-/// One way for all sizes. Where one is too many, half of it is tried, and so on: the largest that
-/// works is worth knowing.
+/// Measures one transport at all sizes. Where a size is too large, half of it is tried, and so on,
+/// to find the largest size that works.
 async fn line(
     bench: &Bench,
     transport: Transport,
     name: &str,
     files: u64,
 ) -> anyhow::Result<(String, Vec<(f64, Spread)>)> {
-    let (mut name, mut points, mut misses) = (name.to_owned(), Vec::new(), 0);
+    let mut name = name.to_owned();
+    let mut points = Vec::new();
+    let mut misses = 0;
     let mut sizes = SIZES
         .map(|(replicas, changes)| (bench.sized(replicas).max(2), changes))
         .to_vec();
     sizes.dedup_by_key(|(replicas, _changes)| *replicas);
     sizes.reverse();
-    let (mut last_good, deadline) = (0, Instant::now() + LINE);
+    let mut last_good = 0;
+    let deadline = Instant::now() + LINE;
     while let Some((replicas, changes)) = sizes.pop() {
         bench.say(&format!("{name}: {replicas} replicas"));
         let point = async {
@@ -143,14 +144,17 @@ async fn line(
     Ok((name, points))
 }
 
-/// What so many replicas need for a change, and how many changes did not reach all of them.
+/// The times of changes at this number of replicas, and the number of changes that did not reach
+/// all.
 async fn point(
     transport: Transport,
     count: usize,
     changes: usize,
 ) -> anyhow::Result<(Spread, usize)> {
     let crowd = Crowd::start(transport, count).await?;
-    let (mut taken, mut misses, mut warm) = (Vec::new(), 0, 0);
+    let mut taken = Vec::new();
+    let mut misses = 0;
+    let mut warm = 0;
     let mut number = 0;
     while taken.len() < changes {
         number += 1;
@@ -158,7 +162,7 @@ async fn point(
             Some(_took) if warm < WARM_UP => warm += 1,
             // Logarithmic axes have no zero.
             Some(took) => taken.push(took.as_secs_f64().max(1e-6)),
-            // Connections are made with the first ones, all at once.
+            // The first changes open the connections, all at once.
             None if warm < WARM_UP => {
                 ensure!(
                     number < 8,
@@ -175,12 +179,12 @@ async fn point(
     Ok((Spread::of(taken.into_iter()).context("no changes")?, misses))
 }
 
-/// Replicas that run, and their publisher.
+/// Running replicas, and their publisher.
 struct Crowd {
     served: Served,
-    tally: Arc<Tally>,
+    counter: Arc<RevisionCounter>,
     count: usize,
-    // Before what they are connected to.
+    // Dropped before the servers to which they are connected.
     _running: JoinSet<anyhow::Result<()>>,
     _servers: Vec<Http>,
     _redis: Option<Redis>,
@@ -189,8 +193,9 @@ struct Crowd {
 impl Crowd {
     async fn start(transport: Transport, count: usize) -> anyhow::Result<Self> {
         let collections = ["--collections", FREE, "--loads", "1000"];
-        let (mut servers, tally) = (Vec::new(), Arc::new(Tally::new(FREE, ID)?));
-        // Before anything of it, or the port may be taken.
+        let mut servers = Vec::new();
+        let counter = Arc::new(RevisionCounter::new(FREE, ID)?);
+        // Opened first, or another process may take the port.
         let local = server::Socket::open()?;
         let redis = match transport {
             Transport::PubSub => Some(Redis::new()?.with("maxclients 15000").started().await?),
@@ -224,23 +229,27 @@ impl Crowd {
         if redis.is_none() {
             servers.push(Http::run(local.serve(&replicas)?)?);
         }
-        let (places, loaded) = (Arc::new(Semaphore::new(LOADING)), watch::Sender::new(0));
+        let places = Arc::new(Semaphore::new(LOADING));
+        let loaded = watch::Sender::new(0);
         let mut all = loaded.subscribe();
         let mut running = JoinSet::new();
         for replica in replicas {
-            let (places, loaded, tally) = (places.clone(), loaded.clone(), tally.clone());
+            let places = places.clone();
+            let loaded = loaded.clone();
+            let counter = counter.clone();
             running.spawn(async move {
                 let place = places.acquire_owned().await?;
                 let handle = replica.clone();
                 let following = async move {
-                    // Until then it has not checked in, and would do so while changes are measured.
+                    // Before this the replica has not checked in, and would do so during a measured
+                    // change.
                     handle
                         .states()
                         .wait_for(|state| *state == ReplicaState::Current)
                         .await?;
                     drop(place);
                     loaded.send_modify(|count| *count += 1);
-                    tally.follow(&handle).await
+                    counter.follow(&handle).await
                 };
                 replica.run(following).await
             });
@@ -252,7 +261,7 @@ impl Crowd {
             .with_context(|| format!("{} of {count} replicas have loaded", *loaded.borrow()))??;
         Ok(Self {
             served,
-            tally,
+            counter,
             count,
             _running: running,
             _servers: servers,
@@ -260,10 +269,10 @@ impl Crowd {
         })
     }
 
-    /// One change; `None` when it did not reach all in time.
+    /// Writes one change. `None` when it did not reach all replicas in time.
     async fn change(&self, number: u64) -> anyhow::Result<Option<Duration>> {
-        // Nobody else writes, and the document was made with revision 1.
-        let mut last = self.tally.expect(number + 1, self.count);
+        // There is no other writer, and the document was created with revision 1.
+        let mut last = self.counter.expect(number + 1, self.count);
         let answer = self.served.api.put(FREE, ID, &document(number)).await?;
         let answered = Instant::now();
         let revision = answer.expect(200)?.json()?["revision"]
@@ -281,7 +290,7 @@ impl Crowd {
     }
 }
 
-/// As many open files as the system lets a process have.
+/// Raises the limit of open files to the maximum that the system permits.
 fn raise_open_files() -> anyhow::Result<u64> {
     let (_now, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most).context("more open files")?;

@@ -1,4 +1,4 @@
-//! What a run leaves behind: a table for people, JSON for programs, pictures.
+//! The results of a run: a table to read, JSON for programs, and pictures.
 
 use std::{fmt::Write as _, path::Path, time::Duration};
 
@@ -9,59 +9,59 @@ use serde::Serialize;
 
 use crate::figures::{Row, Spread, Target, Unit};
 
-/// Everything that was measured in one run.
+/// All results of one run.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Report {
-    /// The machine, and what else it did.
+    /// The machine, and its other load.
     pub(crate) machine: Machine,
-    /// The lines of the table, by measure.
+    /// The rows of the table, by measure.
     pub(crate) rows: Vec<Row>,
-    /// How something grows.
+    /// The curves over a size.
     pub(crate) curves: Vec<Curve>,
-    /// What could not be measured, and why.
+    /// The measures that failed, with the reasons.
     pub(crate) failures: Vec<Failure>,
 }
 
-/// Where it was measured.
+/// The machine of the run.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Machine {
     /// Processors that this process may use.
     pub(crate) processors: usize,
-    /// Load averages over one minute: at the beginning of each measure.
+    /// Load averages over one minute, at the start of each measure.
     pub(crate) load: Vec<(u8, f64)>,
     /// Rounds of each measure.
     pub(crate) rounds: usize,
-    /// The share of the full sizes that was measured.
+    /// The measured share of the full sizes.
     pub(crate) share: f64,
 }
 
-/// A figure for several sizes of something.
+/// A figure at several sizes.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Curve {
-    /// The measure that it belongs to.
+    /// The number of its measure.
     pub(crate) measure: u8,
-    /// File name without its end, and name in the JSON.
+    /// File name without extension, and name in the JSON.
     pub(crate) name: &'static str,
-    /// What is drawn.
+    /// The title.
     pub(crate) title: String,
-    /// What grows.
+    /// The name of the size.
     pub(crate) across: String,
-    /// What is measured, in seconds.
+    /// The name of the figure, in seconds.
     pub(crate) up: String,
-    /// Lines with their points.
+    /// The lines with their points.
     pub(crate) lines: Vec<(String, Vec<(f64, Spread)>)>,
 }
 
-/// A measure that did not come to its end.
+/// A measure that failed.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Failure {
-    /// Which.
+    /// The number of the measure.
     pub(crate) measure: u8,
-    /// Why.
+    /// The reason.
     pub(crate) error: String,
 }
 
@@ -171,11 +171,12 @@ impl Report {
         Ok(())
     }
 
-    /// How much of its target each ratio takes up: below the line is better, whichever way a target
-    /// goes.
+    /// The share of its target that each ratio uses: below the line is better, whether the target
+    /// is an upper or a lower limit.
     fn draw_ratios(&self, file: &Path) -> anyhow::Result<()> {
         let share = |row: &Row| {
-            let (judged, target) = (row.ratio.unwrap_or(row.figure), row.target?);
+            let judged = row.ratio.unwrap_or(row.figure);
+            let target = row.target?;
             Some(match target {
                 Target::AtMost(most) => (
                     judged.least / most,
@@ -305,7 +306,7 @@ fn times(ratio: f64) -> String {
     format!("{ratio:.2} ×")
 }
 
-/// A figure as people read it.
+/// A figure in readable form.
 fn human(unit: Unit, figure: f64) -> String {
     match unit {
         Unit::Seconds => format!("{:.3?}", Duration::from_secs_f64(figure.max(0.0))),

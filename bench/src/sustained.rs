@@ -1,10 +1,11 @@
-//! How many writes a second reach both replicas by DAPR, for as long as one likes, beside bare
-//! sidecars with as much in flight.
+//! Writes per second that reach both replicas by DAPR in continuous operation, compared with bare
+//! sidecars with as many events in flight.
 //!
-//! Ours counts from the first write until both replicas hold all of them. Writers, of ours and of
-//! the floor, wait while too much is on its way: beyond that the stream of the broker loses what
-//! was not read yet and our relay's queue overflows, so the replicas would hear from the feed what
-//! no event brought, and this is about events. How ours is without that wait has a line of its own.
+//! Our time runs from the first write until both replicas hold all of them. The writers of both
+//! sides wait while too many events are in flight. Without that wait the stream of the broker would
+//! lose unread events and the queue of our relay would overflow. Replicas would then read the
+//! missing changes from the feed, and this measure is about events. A separate row shows our figure
+//! without that wait.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -21,24 +22,24 @@ use tokio::time::timeout;
 
 use crate::{
     Bench,
+    carrier::{TIMEOUT, on_a_worker},
     figures::{Comparison, Row, Spread, Target, Unit},
     floor::{payload::document, sidecars::Sidecars},
     pair::Pair,
-    way::{TIMEOUT, on_a_worker},
 };
 
-/// Writers at once; also what our relay has in flight, and so what the floor has.
+/// Concurrent writers; also the events that our relay has in flight, and so those of the floor.
 const WRITERS: usize = 64;
 const LASTING: Duration = Duration::from_secs(5);
-/// Writes that may be ahead of a receiver: half of the relay's queue, and of the length of a
-/// stream, so that neither overflows.
+/// The lead of writes over a receiver: half of the relay's queue, and of the length of a stream, so
+/// that neither overflows.
 const AHEAD: u64 = RELAY_QUEUE as u64 / 2;
 
-/// What one round of ours gives.
+/// The result of one round of ours.
 struct Flood {
-    /// Writes a second.
+    /// Writes per second.
     rate: f64,
-    /// The share of them that came to the replicas by events first, in percent.
+    /// The share of changes that reached the replicas by events first, in percent.
     by_events: f64,
 }
 
@@ -48,8 +49,9 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         Sidecars::start().await?,
         Pair::start(Transport::Dapr).await?,
     );
-    let (lasting, mut taken) = (bench.lasting(LASTING), Vec::new());
-    // Connections, pools and the writers' documents.
+    let lasting = bench.lasting(LASTING);
+    let mut taken = Vec::new();
+    // Warms up connections, pools and the documents of the writers.
     let warm_up = lasting / 5;
     (one, _) = on_a_worker(one.flood(WRITERS, AHEAD, warm_up)).await?;
     (two, _) = on_a_worker(two.flood(WRITERS, AHEAD, warm_up)).await?;
@@ -57,7 +59,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     for round in 0..bench.rounds {
         bench.say(&format!("sustained by DAPR, round {}", round + 1));
         let (ours, pair, both);
-        // Ours is next to both floors, whichever goes first.
+        // Our round is next to both floors, whichever runs first.
         if round % 2 == 0 {
             (one, pair) = on_a_worker(one.flood(WRITERS, AHEAD, lasting)).await?;
             (replica_pair, ours) = on_a_worker(flood(replica_pair, AHEAD, lasting)).await?;
@@ -71,10 +73,8 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     }
     let by_events =
         Spread::of(taken.iter().map(|(ours, ..)| ours.by_events)).map_or(0.0, |share| share.median);
-    let (pair, name) = (
-        "bare sidecar pair, 64 in flight",
-        "sustained to two replicas by DAPR",
-    );
+    let pair = "bare sidecar pair, 64 in flight";
+    let name = "sustained to two replicas by DAPR";
     let name = format!("{name} ({by_events:.0} % came by events)");
     let mut target = Comparison::new(14, Unit::PerSecond, &name, pair).must(Target::AtLeast(0.8));
     let mut same = Comparison::new(
@@ -87,7 +87,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         target.round(ours.rate, *pair);
         same.round(ours.rate, *both);
     }
-    // Once, and last: what it leaves to be sent would disturb whatever comes after it.
+    // Once, and last: the pending events that it leaves would disturb later rounds.
     let (one, beside) = on_a_worker(one.flood(WRITERS, AHEAD, lasting)).await?;
     let (replica_pair, ours) = on_a_worker(flood(replica_pair, u64::MAX, lasting)).await?;
     drop((one, two));
@@ -104,13 +104,15 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         .collect())
 }
 
-/// Writes for so long, and waits until both replicas hold all of it.
+/// Writes for a duration, and waits until both replicas hold all changes.
 async fn flood(
     mut replica_pair: Pair,
     ahead: u64,
     lasting: Duration,
 ) -> anyhow::Result<(Pair, Flood)> {
-    let (before, newest, began) = (arrivals(&replica_pair), AtomicU64::new(0), Instant::now());
+    let before = arrivals(&replica_pair);
+    let newest = AtomicU64::new(0);
+    let began = Instant::now();
     let writers = (0..WRITERS).map(|writer| {
         write(&replica_pair, writer, ahead, &newest, || {
             began.elapsed() < lasting
@@ -137,7 +139,7 @@ async fn flood(
     Ok((replica_pair, flood))
 }
 
-/// One writer with a document of its own, one write after the other; how many it wrote.
+/// One writer with its own document, one write after the other. Returns the number of writes.
 async fn write(
     replica_pair: &Pair,
     writer: usize,
@@ -145,13 +147,11 @@ async fn write(
     newest: &AtomicU64,
     goes_on: impl Fn() -> bool,
 ) -> anyhow::Result<u64> {
-    let (id, mut moved, mut written) = (
-        format!("w-{writer}"),
-        replica_pair.replicas.each_ref().map(Replica::feed_changed),
-        0,
-    );
+    let id = format!("w-{writer}");
+    let mut moved = replica_pair.replicas.each_ref().map(Replica::feed_changed);
+    let mut written = 0;
     while goes_on() {
-        // A value that it never had, or nothing would change.
+        // A new value each time, because an equal value is no change.
         let change = ChangeRequest::update(
             FREE,
             &id,
@@ -180,7 +180,7 @@ async fn write(
     Ok(written)
 }
 
-/// How many changes came to the replicas first by an event, and first by the feed.
+/// The numbers of changes that reached the replicas first by an event, and first by the feed.
 fn arrivals(replica_pair: &Pair) -> [u64; 2] {
     let status = replica_pair.replicas.each_ref().map(Replica::status);
     let by_event = status

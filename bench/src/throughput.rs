@@ -1,12 +1,12 @@
-//! Measure 4: PUTs a second of 64 clients on one collection, on both stores, beside what the source
-//! document does: `replaceOne` (majority, journal), then one publish.
+//! Measure 4: PUTs per second of 64 clients on one collection, on both stores, compared with the
+//! procedure of the source document: `replaceOne` (majority, journal), then one publish.
 //!
-//! All of them publish to one sidecar with one Redis, and nobody subscribes. Ours answers before it
-//! has published, so what is left over is published before anything else is measured, and a second
-//! line counts the time for it.
+//! All publish to one sidecar with one Redis, without subscribers. Our publisher answers before it
+//! has published. The remaining events are published before the next measurement, and a second row
+//! includes the time for it.
 //!
-//! The sidecar and Redis take most of two processors, on both sides. What the store itself takes
-//! shows in two lines where events are off, beside `replaceOne` alone.
+//! Sidecar and Redis use most of two processors, on both sides. Two rows with events off, compared
+//! with `replaceOne` alone, show the cost of the store itself.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -33,28 +33,28 @@ use tokio::task::JoinSet;
 use crate::{
     Bench,
     figures::{Comparison, Row, Target, Unit},
-    fill::{fill, id},
     floor::driver,
+    prepare::{create_documents, id},
     values::value,
 };
 
 const CLIENTS: u64 = 64;
-/// Documents of each client, which nobody else writes.
+/// Documents of each client, which no other client writes.
 const DOCUMENTS: u64 = 16;
 /// Length of a value, in bytes.
 const BYTES: usize = 300;
 const LASTING: Duration = Duration::from_secs(3);
 const WARM_UP: Duration = Duration::from_secs(1);
-/// What is left over may take so long to be published.
+/// The time limit to publish the remaining events.
 const PUBLISHED: Duration = Duration::from_secs(60);
 
-/// Who writes.
+/// The writer under test.
 #[derive(Clone)]
 enum Writer {
-    /// Over the HTTP API of a publisher.
+    /// Writes over the HTTP API of a publisher.
     Ours { api: Api, events: bool },
-    /// As the source document: the driver, then the HTTP API of the sidecar, which is what its
-    /// clients are made for.
+    /// Writes as in the source document: with the driver, then the HTTP API of the sidecar, for
+    /// which its clients are made.
     Theirs {
         table: Collection<Document>,
         client: reqwest::Client,
@@ -62,14 +62,15 @@ enum Writer {
     },
 }
 
-/// Writes a second: until they were answered, and until all of them were published.
+/// Writes per second: until they were answered, and until all were published.
 struct Rates {
     answered: f64,
     published: f64,
 }
 
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
-    let (redis, mongod) = (Redis::start().await?, Mongod::start().await?);
+    let redis = Redis::start().await?;
+    let mongod = Mongod::start().await?;
     let publisher = || {
         Ok::<_, anyhow::Error>(Service::publisher()?.with("AURA_CONFIGURATION_COLLECTIONS", FREE))
     };
@@ -92,7 +93,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         .for_each(|publisher| publisher.set("AURA_CONFIGURATION_EVENTS_ENABLED", "false"));
     for publisher in &mut publishers {
         publisher.start().await?;
-        fill(
+        create_documents(
             &publisher.api(),
             FREE,
             (CLIENTS * DOCUMENTS) as usize,
@@ -180,7 +181,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         .collect())
 }
 
-/// One round of three writers, in this order or the other way round.
+/// One round of three writers, in this order or reversed.
 async fn turns(
     bench: &Bench,
     [source, mongo, embedded]: &[Writer; 3],
@@ -188,7 +189,8 @@ async fn turns(
 ) -> anyhow::Result<[Rates; 3]> {
     let rates = async |writer: &Writer| writer.rates(bench.lasting(LASTING)).await;
     if back {
-        let (embedded, mongo) = (rates(embedded).await?, rates(mongo).await?);
+        let embedded = rates(embedded).await?;
+        let mongo = rates(mongo).await?;
         Ok([rates(source).await?, mongo, embedded])
     } else {
         Ok([
@@ -200,10 +202,11 @@ async fn turns(
 }
 
 impl Writer {
-    /// All clients write as fast as they are answered, from the start of the first until the last
+    /// All clients write as fast as they get answers, from the start of the first until the last
     /// answer.
     async fn rates(&self, lasting: Duration) -> anyhow::Result<Rates> {
-        let (begun, mut clients) = (Instant::now(), JoinSet::new());
+        let begun = Instant::now();
+        let mut clients = JoinSet::new();
         for client in 0..CLIENTS {
             let writer = self.clone();
             clients.spawn(async move {
@@ -232,8 +235,7 @@ impl Writer {
         })
     }
 
-    /// One write of a document that is there. No two values are alike: the same value again would
-    /// be no change.
+    /// One write of an existing document. All values differ, because an equal value is no change.
     async fn write(&self, id: &str) -> anyhow::Result<()> {
         static NUMBER: AtomicU64 = AtomicU64::new(1 << 32);
         let number = NUMBER.fetch_add(1, Relaxed);
@@ -265,7 +267,7 @@ impl Writer {
                     .send()
                     .await?
                     .error_for_status()?;
-                // Read to its end, or the connection could not be used again.
+                // The body is read to its end, so that the connection can be used again.
                 answer.bytes().await?;
             }
         }
@@ -273,7 +275,7 @@ impl Writer {
     }
 }
 
-/// Waits until a publisher has published all that it ever committed.
+/// Waits until a publisher has published all its commits.
 async fn until_published(api: &Api) -> anyhow::Result<()> {
     let committed = api.head(FREE).await?.revision;
     within(PUBLISHED, "everything is published", async || {

@@ -1,14 +1,14 @@
-//! The values that measures write: as long as configuration usually is, and no two alike. Pure.
+//! The values that measures write: as long as usual configuration, and all different. Pure.
 //!
-//! The text is made of numbers that look random, so that no store can press it into nothing, and is
-//! the same in every run.
+//! The text consists of pseudorandom numbers, so that no store can compress it much, and is equal
+//! in every run.
 
 use serde_json::{Value, json};
 
-/// What a value has besides its text, in bytes, more or less.
+/// The approximate size of a value without its text, in bytes.
 const AROUND: usize = 60;
 
-/// A value of about so many bytes of JSON; another number gives another value.
+/// A value of approximately `bytes` bytes of JSON. Different numbers give different values.
 pub(crate) fn value(number: u64, bytes: usize) -> Value {
     let mut text = String::with_capacity(bytes);
     let mut seed = number;
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_differ_and_are_as_long_as_asked() {
+    fn values_differ_and_have_the_requested_length() {
         let [one, other] = [value(1, 1_024).to_string(), value(2, 1_024).to_string()];
         assert_ne!(one, other);
         assert!((1_000..=1_050).contains(&one.len()), "{}", one.len());

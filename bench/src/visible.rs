@@ -1,9 +1,9 @@
-//! Measure 13: from before a write is sent until both replicas show it, beside etcd with two
-//! watchers. One at a time.
+//! Measure 13: the time from before a write is sent until both replicas show it, compared with etcd
+//! and two watchers. One write at a time.
 //!
-//! Both are one server on one disk that answers when the write is on it, and three clients in this
-//! process: one writes and two hear of it. Ours is a publisher with its embedded store that posts
-//! to two replicas, each behind a server of its own.
+//! Each side has one server on one disk that answers when the write is durable, and three clients
+//! in this process: one writes and two receive. Our server is a publisher with its embedded store
+//! that posts to two replicas, each behind its own server.
 
 use std::{
     fs::File,
@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Bench,
     figures::{Comparison, Durations, Row, Target, Unit},
-    fill::{fill, id},
     floor::etcd::{Client, Etcd, Watch},
+    prepare::{create_documents, id},
     values::value,
 };
 
@@ -36,9 +36,9 @@ const WARM_UP: usize = 100;
 const DOCUMENTS: u64 = 100;
 /// Length of a value, in bytes.
 const BYTES: usize = 300;
-/// What is not visible after this never will be.
+/// A change that is not visible after this time counts as lost.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Replicas check in when they start and not again: what arrives, arrives by an event.
+/// Replicas check in only at their start: a change arrives by an event.
 const NEVER: Duration = Duration::from_secs(3_600);
 
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
@@ -50,7 +50,8 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         .with("AURA_CONFIGURATION_EVENTS_MANAGER", "LOCAL")
         .with("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", urls.join(","));
     publisher.start().await?;
-    let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
+    let stop = CancellationToken::new();
+    let mut running = JoinSet::new();
     let replicas = [
         serve(ports[0], &publisher, &stop, &mut running)?,
         serve(ports[1], &publisher, &stop, &mut running)?,
@@ -63,7 +64,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     measured
 }
 
-/// Follows the publisher behind a server of one worker.
+/// Follows the publisher behind a server with one worker.
 fn serve(
     port: u16,
     publisher: &Service,
@@ -89,7 +90,8 @@ fn serve(
     .bind(("127.0.0.1", port))?
     .run();
     running.spawn(async move { server.await.context("the server of a replica") });
-    let (followed, stopped) = (replica.clone(), stop.clone().cancelled_owned());
+    let followed = replica.clone();
+    let stopped = stop.clone().cancelled_owned();
     running.spawn(async move {
         followed.run(stopped).await;
         Ok(())
@@ -103,8 +105,8 @@ async fn rounds(
     publisher: &Service,
     replicas: &[Replica; 2],
 ) -> anyhow::Result<Vec<Row>> {
-    let mut ours = Ours::begin(publisher, replicas).await?;
-    let mut theirs = Theirs::begin(etcd).await?;
+    let mut ours = Ours::start(publisher, replicas).await?;
+    let mut theirs = Theirs::start(etcd).await?;
     let line = "PUT sent until visible in both replicas, LOCAL, embedded store";
     let mut median = Comparison::new(
         13,
@@ -114,7 +116,7 @@ async fn rounds(
     );
     median = median.must(Target::AtMost(1.0));
     let mut tail = Comparison::new(13, Unit::Seconds, format!("{line}, p99"), "etcd, the same");
-    // Where the time goes: into the commit, and that into the disk.
+    // The parts of the time: the commit, and in it the disk.
     let part = "of that, until the PUT is answered, median";
     let mut answered = Comparison::new(13, Unit::Seconds, part, "etcd, until the put is answered");
     let mut disk = Comparison::new(13, Unit::Seconds, part, "append 4 KiB to a file, fdatasync");
@@ -131,7 +133,8 @@ async fn rounds(
             here = ours.writes(writes).await?;
             there = theirs.writes(writes).await?;
         }
-        let ([here, answer], [there, their_answer]) = (&mut here, &mut there);
+        let [here, answer] = &mut here;
+        let [there, their_answer] = &mut there;
         median.round(here.at(50), there.at(50));
         tail.round(here.at(99), there.at(99));
         answered.round(answer.at(50), their_answer.at(50));
@@ -148,9 +151,10 @@ async fn rounds(
         .collect())
 }
 
-/// What the disk takes for as much as both have to make durable, at the least.
+/// The minimum time of the disk for the bytes that both must make durable.
 fn fsyncs(times: usize) -> anyhow::Result<Durations> {
-    let (folder, mut durations) = (folder()?, Durations::default());
+    let folder = folder()?;
+    let mut durations = Durations::default();
     let mut file = File::create(folder.path().join("appended"))?;
     for _each in 0..times {
         let begun = Instant::now();
@@ -170,8 +174,9 @@ struct Ours<'a> {
 }
 
 impl<'a> Ours<'a> {
-    async fn begin(publisher: &Service, replicas: &'a [Replica; 2]) -> anyhow::Result<Self> {
-        let (api, collection) = (publisher.api(), FREE.parse()?);
+    async fn start(publisher: &Service, replicas: &'a [Replica; 2]) -> anyhow::Result<Self> {
+        let api = publisher.api();
+        let collection = FREE.parse()?;
         for replica in replicas {
             let mut states = replica.states();
             let current = timeout(
@@ -181,9 +186,9 @@ impl<'a> Ours<'a> {
             .await;
             drop(current.context("a replica does not load")??);
         }
-        fill(&api, FREE, DOCUMENTS as usize, BYTES).await?;
-        // A publisher that asked a subscriber for its routes too early asks again when there is
-        // something to send.
+        create_documents(&api, FREE, DOCUMENTS as usize, BYTES).await?;
+        // A publisher that read the routes of a subscriber too early reads them again when there is
+        // an event to send.
         eventually("both replicas hear events", async || {
             let before = api.head(FREE).await?.revision;
             api.put(FREE, &id(0), &value(before, BYTES))
@@ -216,12 +221,13 @@ impl<'a> Ours<'a> {
         Ok(ours)
     }
 
-    /// Until both have it, and until it was answered.
+    /// The times until both replicas show a write, and until it was answered.
     async fn writes(&mut self, writes: usize) -> anyhow::Result<[Durations; 2]> {
         let [mut durations, mut answers] = <[Durations; 2]>::default();
         for _each in 0..writes {
             self.revision += 1;
-            let (id, value) = (id(self.revision % DOCUMENTS), value(self.revision, BYTES));
+            let id = id(self.revision % DOCUMENTS);
+            let value = value(self.revision, BYTES);
             let [(first, moved), (second, also_moved)] = &mut self.replicas;
             let sent = Instant::now();
             let written = async {
@@ -245,7 +251,7 @@ impl<'a> Ours<'a> {
     }
 }
 
-/// When the view of a replica held a revision.
+/// The time when the view of a replica reached a revision.
 async fn shows(
     replica: &Replica,
     moved: &mut watch::Receiver<u64>,
@@ -274,8 +280,9 @@ struct Theirs {
 }
 
 impl Theirs {
-    async fn begin(etcd: &Etcd) -> anyhow::Result<Self> {
-        // One connection for all three, though ours has one for each: etcd is a little quicker so.
+    async fn start(etcd: &Etcd) -> anyhow::Result<Self> {
+        // One connection for all three, though our side has one for each: etcd is slightly faster
+        // this way.
         let client = etcd.client().await?;
         let watches = [
             client.watch("document-").await?,
@@ -289,15 +296,17 @@ impl Theirs {
         })
     }
 
-    /// Until both have it, and until it was answered.
+    /// The times until both watchers have a write, and until it was answered.
     async fn writes(&mut self, writes: usize) -> anyhow::Result<[Durations; 2]> {
         let [mut durations, mut answers] = <[Durations; 2]>::default();
         for _each in 0..writes {
             self.revision += 1;
             let number = u64::try_from(self.revision)?;
-            let (id, value) = (id(number % DOCUMENTS), value(number, BYTES));
+            let id = id(number % DOCUMENTS);
+            let value = value(number, BYTES);
             let [first, second] = &mut self.watches;
-            let (sent, value) = (Instant::now(), value.to_string());
+            let sent = Instant::now();
+            let value = value.to_string();
             let put = async {
                 let revision = self.client.put(&id, value.as_bytes()).await?;
                 anyhow::Ok((revision, Instant::now()))
@@ -306,8 +315,8 @@ impl Theirs {
                 async { try_join!(put, has(first, self.revision), has(second, self.revision)) };
             let ((revision, answer), one, other) = timeout(TIMEOUT, all)
                 .await
-                .context("a put is not heard of")??;
-            ensure!(revision == self.revision, "somebody else writes there");
+                .context("a watcher did not receive a put")??;
+            ensure!(revision == self.revision, "another client wrote to etcd");
             durations.add(one.max(other) - sent);
             answers.add(answer - sent);
         }
@@ -315,7 +324,7 @@ impl Theirs {
     }
 }
 
-/// When a watcher had a revision.
+/// The time when a watcher reached a revision.
 async fn has(watch: &mut Watch, revision: i64) -> anyhow::Result<Instant> {
     watch.until(revision).await?;
     Ok(Instant::now())

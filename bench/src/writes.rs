@@ -1,8 +1,8 @@
-//! Measure 3: what a PUT on MongoDB takes, beside the same transaction by the driver alone, and
-//! beside the bare write of the source document. One at a time.
+//! Measure 3: the time of a PUT on MongoDB, compared with the same transaction by the driver alone,
+//! and with the bare write of the source document. One write at a time.
 //!
-//! Events are on and nobody subscribes: that is how a publisher comes. It clears what it owes
-//! beside the writes, as it always does, and the floor has nothing like that.
+//! Events are on without subscribers, as in the default settings. The publisher marks its pending
+//! events as published beside the writes, as always; the floor has nothing similar.
 
 use std::time::Instant;
 
@@ -15,8 +15,8 @@ use e2e::{
 use crate::{
     Bench,
     figures::{Comparison, Durations, Row, Target, Unit},
-    fill::{fill, id},
     floor::driver::{self, Transactions},
+    prepare::{create_documents, id},
     values::value,
 };
 
@@ -27,20 +27,19 @@ const DOCUMENTS: usize = 100;
 /// Length of a value, in bytes.
 const BYTES: usize = 300;
 
-/// The ways to write a value.
+/// The kinds of a write.
 #[derive(Debug, Clone, Copy)]
-enum Way {
+enum WriteKind {
     Put,
     Transaction,
     Replace,
 }
 
-/// The ways, and what was written.
+/// The writers, and the number of values so far.
 struct Writers {
     publisher: Api,
     transactions: Transactions,
-    /// How many values there were: no two are alike, because the same value again would be no
-    /// change.
+    /// The number of values so far: all differ, because an equal value is no change.
     written: u64,
 }
 
@@ -52,8 +51,8 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         .with("AURA_CONFIGURATION_STORE_URL", url.as_str());
     publisher.start().await?;
     let api = publisher.api();
-    fill(&api, FREE, DOCUMENTS, BYTES).await?;
-    // The floor copies the newest change record: it has to be one of a PUT.
+    create_documents(&api, FREE, DOCUMENTS, BYTES).await?;
+    // The floor copies the newest change record, which must be that of a PUT.
     api.put(FREE, &id(0), &value(DOCUMENTS as u64, BYTES))
         .await?
         .expect(200)?;
@@ -73,49 +72,49 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         put,
         "the driver, replaceOne (majority, journal)",
     );
-    let mut ways = [Way::Transaction, Way::Put, Way::Replace];
-    for way in ways {
-        writers.median(way, bench.sized(WARM_UP)).await?;
+    let mut kinds = [WriteKind::Transaction, WriteKind::Put, WriteKind::Replace];
+    for kind in kinds {
+        writers.median(kind, bench.sized(WARM_UP)).await?;
     }
     for round in 1..=bench.rounds {
         bench.say(&format!("measure 3, round {round}"));
-        let (mut put, mut transaction, mut replace) = (0.0, 0.0, 0.0);
-        for way in ways {
-            let figure = match way {
-                Way::Put => &mut put,
-                Way::Transaction => &mut transaction,
-                Way::Replace => &mut replace,
+        let mut put = 0.0;
+        let mut transaction = 0.0;
+        let mut replace = 0.0;
+        for kind in kinds {
+            let figure = match kind {
+                WriteKind::Put => &mut put,
+                WriteKind::Transaction => &mut transaction,
+                WriteKind::Replace => &mut replace,
             };
-            *figure = writers.median(way, bench.sized(WRITES)).await?;
+            *figure = writers.median(kind, bench.sized(WRITES)).await?;
         }
         same.round(put, transaction);
         bare.round(put, replace);
-        // Ours stays in the middle, so that it is right beside both, and each of them is first in
-        // turn.
-        ways.reverse();
+        // Our write is in the middle, next to both floors, and each floor is first in turn.
+        kinds.reverse();
     }
     Ok([same.row(), bare.row()].into_iter().flatten().collect())
 }
 
 impl Writers {
     /// Seconds from before a write is sent until its answer was read.
-    async fn median(&mut self, way: Way, writes: usize) -> anyhow::Result<f64> {
-        let (mut durations, bare) = (Durations::default(), self.transactions.bare());
+    async fn median(&mut self, kind: WriteKind, writes: usize) -> anyhow::Result<f64> {
+        let mut durations = Durations::default();
+        let bare = self.transactions.bare();
         for _each in 0..writes {
             self.written += 1;
-            let (id, value) = (
-                id(self.written % DOCUMENTS as u64),
-                value(self.written, BYTES),
-            );
+            let id = id(self.written % DOCUMENTS as u64);
+            let value = value(self.written, BYTES);
             let sent = Instant::now();
-            match way {
-                Way::Put => drop(self.publisher.put(FREE, &id, &value).await?.expect(200)?),
-                Way::Transaction => self
+            match kind {
+                WriteKind::Put => drop(self.publisher.put(FREE, &id, &value).await?.expect(200)?),
+                WriteKind::Transaction => self
                     .transactions
                     .write(&id, &value)
                     .await
                     .context("the transaction")?,
-                Way::Replace => driver::replace(&bare, &id, &value)
+                WriteKind::Replace => driver::replace(&bare, &id, &value)
                     .await
                     .context("replaceOne")?,
             }

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Provides the real parts that the tests run against, so that no test ever skips because one is missing.
+# Provides the real servers and tools of the tests, so that no test is skipped because one is missing.
 #
 #   provide.sh [PART...]      PART: mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds node-tools client-modules
 #                             schemathesis etcd wrk peer-modules (default: all)
 #
 # Prints one NAME=path line per part, fit for `eval`, and nothing else on stdout. A part is taken from the variable
-# NAME in the environment; else a program from PATH (daprd also from ~/.dapr/bin, where `dapr init` puts it); else it
-# is made once in the cache folder, $CONFCAST_PARTS or ${XDG_CACHE_HOME:-~/.cache}/confcast/parts.
-# Everything fetched is pinned by version and checksum, save what the operating system's own packages bring.
+# NAME in the environment, else from PATH (daprd also from ~/.dapr/bin, the folder of `dapr init`), else it is
+# created once in the cache folder, $CONFCAST_PARTS or ${XDG_CACHE_HOME:-~/.cache}/confcast/parts.
+# Every download is pinned by version and checksum, except packages of the operating system.
 #
-# It never leaves a process or an enabled service behind, and never replaces a part that works.
+# The script never leaves a process or an enabled service behind, and never replaces a part that works.
 set -euo pipefail
 
 here=$(cd "${BASH_SOURCE[0]%/*}" && pwd)
@@ -17,25 +17,25 @@ cache=${CONFCAST_PARTS:-${XDG_CACHE_HOME:-${HOME:?}/.cache}/confcast/parts}
 [[ $cache == /* ]] || cache=$PWD/$cache
 
 mongod=6.0.5
-kustomize=5.8.2 # newer ones want a Go newer than 1.26
+kustomize=5.8.2 # newer versions need a Go newer than 1.26
 kubernetes=1.37.0
 clients=$here/../../examples/clients
-# The sidecar's version has one home: the module that builds it.
+# The version of the sidecar is defined in one place: the module that builds it.
 [[ $(<"$here/daprd/go.mod") =~ github.com/dapr/dapr\ v([0-9.]+) ]] && dapr=${BASH_REMATCH[1]}
 
-# The lock file pins everything in there, by version and checksum.
+# The lock file pins all packages by version and checksum.
 node=$(sha256sum "$here/node/package-lock.json") node=${node:0:12}
 
-# So does this one. Some of its packages are built for one version of Python.
+# This file pins its packages too. Some of them are built for one version of Python.
 python=$(sha256sum "$here/python/requirements.txt") python=${python:0:12}
 
 say()  { printf 'provide.sh: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
 need() { type -P "$1" >/dev/null || fail "$part needs $2; or name an existing one with $variable"; }
 
-# --- How each part is made: in the empty folder $1, which becomes the cached one only when all of it succeeded. ---
+# --- How each part is created: in the empty folder $1, which moves to the cache only after every step succeeded. ---
 
-# A wheel is a zip file with a pinned checksum behind a registry that any machine with Python reaches.
+# A wheel is a zip file with a pinned checksum, from a registry that any machine with Python can reach.
 wheel() { # folder requirement sha256 prefix: unpacks the files below a prefix, without that prefix
   need python3 "python3 with pip (Debian: python3-pip)"
   printf '%s --hash=sha256:%s\n' "$2" "$3" >"$1/requirements"
@@ -63,8 +63,8 @@ make_mongod() {
   "$1/mongod" --version >/dev/null || fail "mongod does not run here (Debian: apt-get install libcurl4 libssl3)"
 }
 
-# Debian's redis-tools holds the server under another name: redis decides by the name it is called with. The package
-# redis-server would add a link of the right name, and a service that starts at once and at every boot.
+# Debian's redis-tools contains the server under another name: the program chooses its role by its own name. The
+# package redis-server would add a link with the right name, and a service that starts at once and at every boot.
 make_redis-server() {
   if ! type -P redis-check-rdb >/dev/null; then
     if [[ $EUID != 0 ]] || ! type -P apt-get >/dev/null; then
@@ -75,10 +75,10 @@ make_redis-server() {
       { apt-get update && apt-get install -y --no-install-recommends redis-tools; }
   fi
   ln -s "$(type -P redis-check-rdb)" "$1/redis-server" &&
-    [[ $("$1/redis-server" --version) == "Redis server"* ]] || fail "redis-server: redis-tools here holds no server; install it"
+    [[ $("$1/redis-server" --version) == "Redis server"* ]] || fail "redis-server: this redis-tools contains no server; install it"
 }
 
-# It makes the certificates of the tests. Nothing to build: what the system has, or its package.
+# openssl creates the certificates of the tests. It comes from the system or its package; there is no build.
 make_openssl() {
   if ! type -P openssl >/dev/null; then
     if [[ $EUID != 0 ]] || ! type -P apt-get >/dev/null; then
@@ -94,10 +94,10 @@ make_openssl() {
 make_daprd() {
   need go "Go 1.22 or newer"
   say "building daprd $dapr, about 3 minutes and 2 GB of Go's caches"
-  # Readonly: go.sum decides what is built. Without cgo it runs on any Linux, like the published one.
+  # Readonly: go.sum defines the build. Without cgo the program runs on any Linux, like the published one.
   CGO_ENABLED=0 GOWORK=off GOFLAGS="-mod=readonly -buildvcs=false" go -C "$here/daprd" build \
     -tags stablecomponents -trimpath -ldflags "-s -w -X github.com/dapr/dapr/pkg/buildinfo.version=$dapr" -o "$1/daprd" .
-  [[ $("$1/daprd" --version) == "$dapr" ]] || fail "daprd says it is not $dapr"
+  [[ $("$1/daprd" --version) == "$dapr" ]] || fail "daprd reports another version than $dapr"
 }
 
 make_kustomize() {
@@ -106,7 +106,7 @@ make_kustomize() {
   "$1/kustomize" version >/dev/null
 }
 
-# The strict ones only: they refuse unknown members, which is what a misspelt manifest has.
+# Strict schemas only: they reject unknown members, and so a misspelt one.
 make_kubernetes-schemas() {
   wheel "$1" "kubernetes-validate==$kubernetes" 85136d018a27b50ec7fc049d902bfa5193f5976807e6c0f408e3ab6fe078cad9 \
     "kubernetes_validate/kubernetes-json-schema/v$kubernetes-local-strict/"
@@ -121,7 +121,7 @@ make_dapr-crds() {
   install -m 644 "$module"/charts/dapr/crds/*.yaml "$1"
 }
 
-# The schema of AsyncAPI, the generator of TypeScript types, and the compiler that tries them.
+# The schema of AsyncAPI, the generator of TypeScript types, and the compiler that checks them.
 make_node-tools() {
   need npm "Node.js 20 or newer with npm (Debian: nodejs npm)"
   cp "$here"/node/package{,-lock}.json "$1"
@@ -130,24 +130,24 @@ make_node-tools() {
     fail "node-tools: the packages have another layout"
 }
 
-# What examples/clients needs of npm, as its lockfile says.
+# The npm packages of examples/clients, from its lock file.
 make_client-modules() {
   need npm "Node.js 20 or newer with npm"
   install -m 644 "$clients/package.json" "$clients/package-lock.json" "$1"
   npm --prefix "$1" ci --ignore-scripts --no-audit --no-fund
-  [[ -d $1/node_modules/eventsource ]] || fail "client-modules: npm left no eventsource behind"
+  [[ -d $1/node_modules/eventsource ]] || fail "client-modules: npm did not install eventsource"
 }
 
-# What the peer of a subscriber needs of npm (peer/server.mjs, for `make bench`), as its lockfile says.
+# The npm packages of the peer of a subscriber (peer/server.mjs, for `make bench`), from its lock file.
 make_peer-modules() {
   need npm "Node.js 20 or newer with npm"
   install -m 644 "$here"/peer/package{,-lock}.json "$1"
   npm --prefix "$1" ci --ignore-scripts --no-audit --no-fund
-  [[ -d $1/node_modules/express && -d $1/node_modules/cloudevents ]] || fail "peer-modules: npm left packages out"
+  [[ -d $1/node_modules/express && -d $1/node_modules/cloudevents ]] || fail "peer-modules: npm did not install all packages"
 }
 
-# The load generator of `make bench`. Debian's package and the library it needs, unpacked beside each other: that needs no
-# right to install anything. What starts it tells it where the library is.
+# The load generator of `make bench`: Debian's package and its library, unpacked into one folder without installing them.
+# The start script sets the path of the library.
 make_wrk() {
   type -P apt-get >/dev/null && type -P dpkg-deb >/dev/null || fail "wrk: install it, or set WRK (Debian: apt-get install wrk)"
   local package
@@ -166,11 +166,11 @@ libraries=("$here"/unpacked/usr/lib/*-linux-*)
 LD_LIBRARY_PATH=${libraries[0]}${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} exec "$here/unpacked/usr/bin/wrk" "$@"
 START
   chmod +x "$1/wrk"
-  # Asked for its version it says it, and ends with 1.
+  # `--version` prints the version and ends with 1.
   [[ $("$1/wrk" --version || true) == wrk* ]] || fail "wrk does not run here"
 }
 
-# It sends generated requests to our services. A folder for PYTHONPATH: a venv would not survive being moved.
+# schemathesis sends generated requests to our services. A folder for PYTHONPATH: a venv cannot be moved.
 make_schemathesis() {
   need python3 "Python 3.11 or newer with pip (Debian: python3-pip)"
   python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "schemathesis needs Python 3.11 or newer"
@@ -179,8 +179,8 @@ make_schemathesis() {
   PYTHONPATH=$1 python3 -m schemathesis.cli --version >/dev/null || fail "schemathesis: the packages do not run"
 }
 
-# A peer of the benchmark. Debian's package, when installed, adds a service that starts at once and at every boot: only its
-# program is taken. Fetching needs no root while there are lists of packages.
+# A peer of the benchmark. Debian's package would add a service that starts at once and at every boot, so only its
+# program is extracted. The download needs no root when the package lists exist.
 make_etcd() {
   need apt-get "Debian's apt-get to fetch it"
   need dpkg-deb "Debian's dpkg-deb to unpack it"
@@ -194,7 +194,7 @@ make_etcd() {
   "$1/etcd" --version >/dev/null || fail "etcd does not run here; install another one or set ETCD"
 }
 
-# --- Where each part is looked for ---
+# --- Where each part is searched ---
 
 usable() { [[ -d $1 && -n $folder || -f $1 && -x $1 && -z $folder ]]; }
 
@@ -205,7 +205,7 @@ provide() { # part variable folder-in-cache [program]; a part without a program 
 
   if [[ -n ${!variable:-} ]]; then
     usable "${!variable}" || fail "$variable=${!variable} is no ${folder:+folder}${program:+program}: correct it or unset it"
-    # Not resolved: Debian's redis-server is a link, and acts by the name that it is called by.
+    # The link is not resolved: Debian's redis-server is a link, and chooses its role by its name.
     found=$(cd "$(dirname "${!variable}")" && pwd)/$(basename "${!variable}")
   elif [[ -n $program ]]; then
     found=$(PATH=$PATH${HOME:+:$HOME/.dapr/bin} type -P "$program") || found=
@@ -218,7 +218,7 @@ provide() { # part variable folder-in-cache [program]; a part without a program 
   printf '%s=%q\n' "$variable" "$found"
 }
 
-# One run at a time makes parts; a second one waits and then finds them. What a killed run left behind goes first.
+# One run at a time creates parts; a second one waits and then finds them. Remains of a killed run are removed first.
 make() { # home
   need flock "flock (Debian: util-linux)"
   mkdir -p "$cache"
@@ -230,12 +230,12 @@ make() { # home
   fi
   if usable "$cached"; then return; fi
   say "providing $part"
-  making=$part new=$(mktemp -d "$cache/new.XXXXXX") # global: the trap runs when all functions are left
+  making=$part new=$(mktemp -d "$cache/new.XXXXXX") # global: the trap runs after all functions have returned
   trap 'rm -rf "$new"; say "could not provide $making"' EXIT
-  # The lock is ours alone: a helper that a build leaves running must not hold it. No `||` here: it would switch -e off.
+  # A background process of a build must not hold the lock. No `||` here: it would switch -e off.
   ( "make_$part" "$new" ) >&2 9>&-
   chmod 755 "$new"
-  rm -rf "${1:?}" # only a home without a program, such as a link into a removed package
+  rm -rf "${1:?}" # only a folder without a working program, such as a link into a removed package
   mv -T "$new" "$1"
   trap - EXIT
 }
@@ -256,6 +256,6 @@ for name; do
     etcd)               provide "$name" ETCD etcd etcd ;;
     wrk)                provide "$name" WRK wrk wrk ;;
     peer-modules)       provide "$name" PEER_MODULES "peer-modules-$(cksum <"$here/peer/package-lock.json" | tr ' ' -)" ;;
-    *) say "no part is called $name; see the head of this file"; exit 64 ;;
+    *) say "there is no part $name; see the top of this file"; exit 64 ;;
   esac
 done

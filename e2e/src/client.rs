@@ -110,7 +110,7 @@ impl Api {
     ///
     /// # Errors
     /// When there is no answer.
-    pub async fn begin(&self, path: &str) -> anyhow::Result<reqwest::Response> {
+    pub async fn open(&self, path: &str) -> anyhow::Result<reqwest::Response> {
         Ok(self.endpoint.get(path).await?)
     }
 

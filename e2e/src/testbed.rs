@@ -289,7 +289,8 @@ impl Testbed {
             return Ok(());
         };
         eventually("the replicas listen", async || {
-            let (listen, wanted) = (redis.listeners().await?, self.subscribers.len());
+            let listen = redis.listeners().await?;
+            let wanted = self.subscribers.len();
             ensure!(listen >= wanted, "{listen} of {wanted} listen");
             Ok(())
         })

@@ -1,7 +1,7 @@
-//! How long after a PUT was answered its value is visible in both replicas, on real parts: median
-//! and p99 per way that events travel.
+//! The time after the answer to a PUT until both replicas show its value, on real parts: median and
+//! p99 per transport.
 //!
-//! Writes go out one at a time. Each replica is asked over HTTP as fast as it answers, so a figure
+//! Writes go out one at a time. Each replica is polled over HTTP as fast as it answers, so a figure
 //! includes the request that saw the value. Run it from a release build with nothing else running:
 //! `make latency`.
 
@@ -58,7 +58,8 @@ async fn measure(testbed: &Testbed) -> anyhow::Result<(Vec<Duration>, Vec<Durati
         .await?
         .expect(201)?;
     testbed.until_same(FREE, "n").await?;
-    let (mut visible, mut answered) = (Vec::new(), Vec::new());
+    let mut visible = Vec::new();
+    let mut answered = Vec::new();
     for round in 0..WARM_UP + ROUNDS {
         let sent = Instant::now();
         let answer = publisher

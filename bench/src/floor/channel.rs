@@ -11,11 +11,11 @@ use redis::{
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{payload::Payload, receiver::until};
-use crate::way::Way;
+use crate::carrier::Carrier;
 
 const CHANNEL: &str = "bare";
 
-/// A connection that publishes, and two that hear it.
+/// A connection that publishes, and two that receive.
 #[derive(Debug)]
 pub(crate) struct Channel {
     publisher: MultiplexedConnection,
@@ -27,7 +27,7 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
-    /// Both are subscribed when this is done.
+    /// Starts all. Both are subscribed on return.
     pub(crate) async fn start() -> anyhow::Result<Self> {
         let redis = Redis::start().await?;
         let node = redis
@@ -35,7 +35,8 @@ impl Channel {
             .into_connection_info()?
             .set_tcp_settings(TcpSettings::default().set_nodelay(true));
         let client = Client::open(node)?;
-        let (mut arrived, mut listening) = (Vec::new(), JoinSet::new());
+        let mut arrived = Vec::new();
+        let mut listening = JoinSet::new();
         for _subscriber in 0..2 {
             let mut connection = client.get_async_pubsub().await?;
             connection.subscribe(CHANNEL).await?;
@@ -43,7 +44,7 @@ impl Channel {
             arrived.push(receiver);
             listening.spawn(async move {
                 let mut messages = connection.into_on_message();
-                // The body is taken out, because what was not read was not delivered.
+                // The body is copied, because an unread message does not count as delivered.
                 while let Some(message) = messages.next().await {
                     let _body = message.get_payload_bytes().to_vec();
                     sender.send_modify(|count| *count += 1);
@@ -63,10 +64,12 @@ impl Channel {
     }
 }
 
-impl Way for Channel {
+impl Carrier for Channel {
     async fn once(&mut self) -> anyhow::Result<Duration> {
         self.count += 1;
-        let (count, arrived, began) = (self.count, &mut self.arrived, Instant::now());
+        let count = self.count;
+        let arrived = &mut self.arrived;
+        let began = Instant::now();
         let arrival = async {
             until(arrived, count).await?;
             anyhow::Ok(began.elapsed())

@@ -1,8 +1,7 @@
-//! The floor of what is served: an actix application, as ours is one, that does nothing but answer
-//! a constant.
+//! The floor of an HTTP service: an actix application like ours that only answers a constant.
 //!
-//! It runs in a process of its own, which is this program started again. Routes are of the same
-//! form as ours, events are read to their end, and nothing is made of them.
+//! It runs as another process of this program. Its routes have the same form as ours; it reads
+//! events to their end and ignores them.
 
 use std::process::{Command, ExitCode};
 
@@ -12,18 +11,18 @@ use e2e::testbed::{ports::free_port, process::folder};
 
 use super::server::Server;
 
-/// The first argument of this program that makes it this floor; a port and a file with a document
-/// follow.
+/// The first argument that makes this program the floor. A port and a file with a document follow.
 pub(crate) const SERVE: &str = "serve-constant";
-/// As many threads as a subscriber has.
+/// The number of threads of a subscriber.
 const WORKERS: usize = 2;
 
-/// Starts it. `document` is what every document is answered with.
+/// Starts the floor. Every read of a document returns `document`.
 ///
 /// # Errors
-/// When it does not start.
+/// When the floor does not start.
 pub(crate) async fn start(document: &str) -> anyhow::Result<Server> {
-    let (folder, port) = (folder()?, free_port()?);
+    let folder = folder()?;
+    let port = free_port()?;
     let file = folder.path().join("document");
     std::fs::write(&file, document)?;
     let mut command = Command::new(std::env::current_exe()?);

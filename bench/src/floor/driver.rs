@@ -1,6 +1,6 @@
-//! The MongoDB driver by itself: the transaction of a write, the bare write of the source document,
-//! and a bare reading. It never decides, checks or converts anything: rows are taken from a
-//! publisher's database and written again.
+//! The MongoDB driver alone: the transaction of a write, the bare write of the source document, and
+//! a bare read. It never decides, checks or converts anything: it writes rows that it read from the
+//! database of a publisher.
 
 use anyhow::Context;
 use futures_util::TryStreamExt;
@@ -18,9 +18,8 @@ const HEADS: &str = "_heads";
 const CHANGES: &str = "_changes";
 const META: &str = "_meta";
 
-/// A client with the concerns and the way of finding the server that a publisher has, and room for
-/// as many connections as there are clients in any measure: the driver's own bound would hold the
-/// floor back.
+/// A client with the concerns and the server selection of a publisher, and one connection for each
+/// client of any measure: the default limit of the driver would slow the floor down.
 pub(crate) async fn client(url: &str) -> anyhow::Result<Client> {
     let mut options = ClientOptions::parse(url).await?;
     options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
@@ -34,7 +33,7 @@ pub(crate) async fn client(url: &str) -> anyhow::Result<Client> {
 /// journal.
 ///
 /// # Errors
-/// When the server refuses it.
+/// When the server refuses the write.
 pub(crate) async fn replace(
     table: &Collection<Document>,
     id: &str,
@@ -48,7 +47,7 @@ pub(crate) async fn replace(
     Ok(())
 }
 
-/// Reads every row of a collection and looks into none; how many there were.
+/// Reads every row of a collection without decoding it. Returns the number of rows.
 pub(crate) async fn read_all(database: &Database, collection: &str) -> anyhow::Result<usize> {
     let mut rows = database
         .collection::<RawDocumentBuf>(collection)
@@ -61,22 +60,22 @@ pub(crate) async fn read_all(database: &Database, collection: &str) -> anyhow::R
     Ok(read)
 }
 
-/// What a publisher does for one write, without the publisher: the same commands in the same
+/// The work of a publisher for one write, without the publisher: the same commands in the same
 /// transaction, on a database with the same rows and indexes.
 #[derive(Debug)]
 pub(crate) struct Transactions {
     database: Database,
-    /// One for all writes: that is the least. A publisher takes one out of the driver's pool for
-    /// each write.
+    /// One session for all writes, which is the minimum. A publisher takes one from the pool of the
+    /// driver for each write.
     session: ClientSession,
     collection: String,
-    /// A change record of the publisher, which is as long as its others.
+    /// A change record of the publisher, as long as its others.
     change: Document,
 }
 
 impl Transactions {
-    /// On a copy of a publisher's database in the same server. What the publisher wrote of the
-    /// collection goes along.
+    /// Prepares a copy of a publisher's database in the same server, with the rows that the
+    /// publisher wrote for the collection.
     pub(crate) async fn beside(
         url: &str,
         publishers: &str,
@@ -84,7 +83,8 @@ impl Transactions {
         collection: &str,
     ) -> anyhow::Result<Self> {
         let client = client(url).await?;
-        let (from, database) = (client.database(publishers), client.database(copy));
+        let from = client.database(publishers);
+        let database = client.database(copy);
         for name in [META, HEADS, CHANGES, collection] {
             let rows: Vec<Document> = from
                 .collection(name)
@@ -121,7 +121,7 @@ impl Transactions {
         })
     }
 
-    /// One write of a document that is there.
+    /// Writes an existing document.
     pub(crate) async fn write(&mut self, id: &str, value: &Value) -> anyhow::Result<()> {
         let this = doc! { "_id": { "$in": [id] } };
         let heads = doc! { "_id": { "$in": [&self.collection] } };
@@ -167,7 +167,7 @@ impl Transactions {
             .update_one(filter, doc! { "$set": head })
             .session(&mut *session)
             .await?;
-        anyhow::ensure!(done.matched_count == 1, "somebody else writes there");
+        anyhow::ensure!(done.matched_count == 1, "another writer changed the head");
         row.insert("revision", revision.clone());
         row.insert("configData", serialize_to_bson(value)?);
         let update = doc! { "q": { "_id": id }, "u": row, "upsert": true };
@@ -180,7 +180,7 @@ impl Transactions {
         change.insert("revision", revision);
         change.insert("id", id);
         change.insert("time", DateTime::now());
-        // Whatever a publisher still has to send is marked so.
+        // A publisher marks each event that it still has to send.
         change.insert("pending", true);
         let log: Collection<Document> = self.database.collection(CHANGES);
         log.insert_many([change]).session(&mut *session).await?;

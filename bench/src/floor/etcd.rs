@@ -1,6 +1,6 @@
-//! etcd, one node with its default durability, and as much of its API as a write and a watch need.
-//! Of the messages only what is used is written out; the numbers are those of etcd's `rpc.proto`
-//! and `kv.proto`.
+//! etcd, one node with its default durability, and the part of its API that a write and a watch
+//! need. Messages have the used fields only; the numbers are those of etcd's `rpc.proto` and
+//! `kv.proto`.
 
 use std::process::Command;
 
@@ -21,7 +21,7 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 
-/// A running server. Its data is gone with it.
+/// A running server. Its data is deleted with it.
 #[derive(Debug)]
 pub(crate) struct Etcd {
     _process: Process,
@@ -33,7 +33,9 @@ pub(crate) struct Etcd {
 impl Etcd {
     /// Starts a server and waits until it takes writes.
     pub(crate) async fn start() -> anyhow::Result<Self> {
-        let (folder, client, peer) = (folder()?, free_port()?, free_port()?);
+        let folder = folder()?;
+        let client = free_port()?;
+        let peer = free_port()?;
         let [url, peer] = [client, peer].map(|port| format!("http://127.0.0.1:{port}"));
         let mut command = Command::new(dependencies::path_of("ETCD")?);
         command
@@ -66,7 +68,7 @@ impl Etcd {
         Ok(server)
     }
 
-    /// A client with a connection of its own.
+    /// Creates a client with its own connection.
     pub(crate) async fn client(&self) -> anyhow::Result<Client> {
         Ok(Client(
             Endpoint::from_shared(self.url.clone())?
@@ -82,7 +84,7 @@ impl Etcd {
 pub(crate) struct Client(Channel);
 
 impl Client {
-    /// Writes a value; its revision.
+    /// Writes a value, and returns its revision.
     pub(crate) async fn put(&self, key: &str, value: &[u8]) -> anyhow::Result<i64> {
         let request = PutRequest {
             key: key.into(),
@@ -99,7 +101,7 @@ impl Client {
         Ok(answer.header.context("no header")?.revision)
     }
 
-    /// Watches all keys that begin like this, from now on.
+    /// Watches all keys with a prefix, from now on.
     pub(crate) async fn watch(&self, prefix: &str) -> anyhow::Result<Watch> {
         let mut end = prefix.as_bytes().to_vec();
         *end.last_mut().context("a prefix")? += 1;
@@ -114,7 +116,7 @@ impl Client {
         rpc.ready().await?;
         let path = PathAndQuery::from_static("/etcdserverpb.Watch/Watch");
         let codec = ProstCodec::<WatchRequest, WatchResponse>::default();
-        // The end of what is asked for would be the end of the watch.
+        // The end of the request stream would end the watch.
         let requests = stream::iter([request]).chain(stream::pending());
         let mut answers = rpc
             .streaming(Request::new(requests), path, codec)
@@ -126,17 +128,17 @@ impl Client {
     }
 }
 
-/// What a watcher hears.
+/// The events of a watcher.
 #[derive(Debug)]
 pub(crate) struct Watch(Streaming<WatchResponse>);
 
 impl Watch {
-    /// Waits until it was told of this revision, value and all.
+    /// Waits until the watcher received this revision with its value.
     pub(crate) async fn until(&mut self, revision: i64) -> anyhow::Result<()> {
         while let Some(answer) = self.0.message().await? {
             ensure!(!answer.canceled, "the watch was cancelled");
-            let mut told = answer.events.iter().filter_map(|event| event.kv.as_ref());
-            if told.any(|kv| kv.mod_revision >= revision && !kv.value.is_empty()) {
+            let mut events = answer.events.iter().filter_map(|event| event.kv.as_ref());
+            if events.any(|kv| kv.mod_revision >= revision && !kv.value.is_empty()) {
                 return Ok(());
             }
         }

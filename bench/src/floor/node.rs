@@ -1,4 +1,4 @@
-//! The peer of a subscriber in Node.js, as one writes it from the source document:
+//! The peer of a subscriber in Node.js, as the source document suggests it:
 //! `e2e/dependencies/peer/server.mjs`.
 
 use std::process::Command;
@@ -8,13 +8,14 @@ use e2e::testbed::{dependencies, ports::free_port, process::folder};
 
 use super::server::Server;
 
-/// Starts it: one process, because that is what Node.js is, as in production.
+/// Starts the peer: one process, as in production.
 ///
 /// # Errors
-/// When it does not start.
+/// When the peer does not start.
 pub(crate) async fn start() -> anyhow::Result<Server> {
-    let (folder, port) = (folder()?, free_port()?);
-    // Packages are looked for beside the program.
+    let folder = folder()?;
+    let port = free_port()?;
+    // Node.js searches packages in the folder of the program.
     let modules = dependencies::path_of("PEER_MODULES")?.join("node_modules");
     std::os::unix::fs::symlink(modules, folder.path().join("node_modules"))?;
     let program = folder.path().join("server.mjs");

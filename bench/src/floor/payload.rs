@@ -1,4 +1,4 @@
-//! What floors carry: byte for byte what our publisher would send for the same document. Sends
+//! The payload of floors: the same bytes that our publisher would send for the same document. Sends
 //! nothing itself.
 
 use anyhow::Context;
@@ -8,28 +8,28 @@ use e2e::testbed::FREE;
 use publisher::{Settings, bench_support::envelopes};
 use serde_json::{Value, json};
 
-/// A document of about 300 bytes that is different each time.
+/// A document of approximately 300 bytes that differs for each number.
 pub(crate) fn document(number: u64) -> Value {
     json!({ "number": number, "text": "configuration ".repeat(20) })
 }
 
-/// A change of such a document as it travels, by each way.
+/// A change of such a document in the form of each transport.
 #[derive(Debug)]
 pub(crate) struct Payload {
-    /// The CloudEvent that a sidecar is given.
+    /// The CloudEvent for a sidecar.
     pub(crate) event: Vec<u8>,
-    /// The CloudEvent that a subscriber gets.
+    /// The CloudEvent that a subscriber receives.
     pub(crate) delivered: Vec<u8>,
-    /// What is published straight to Redis.
+    /// The body that is published directly to Redis.
     pub(crate) bare: Vec<u8>,
     /// Name of the pub/sub component.
     pub(crate) component: String,
-    /// How long it is worth delivering.
+    /// The time to live of the event.
     pub(crate) ttl_seconds: u64,
 }
 
 impl Payload {
-    /// By the publisher's own defaults, so that a change of those changes the floor too.
+    /// Uses the defaults of the publisher, so that a change of those changes the floor too.
     pub(crate) fn new() -> anyhow::Result<Self> {
         let events = Settings::read(&["--collections", FREE])?
             .events
@@ -54,7 +54,7 @@ fn change() -> anyhow::Result<Change> {
         op: Operation::Update,
         id: "n-0".parse()?,
         revision: 1_000,
-        // As long as a real one.
+        // As long as a real epoch.
         epoch: Epoch {
             lineage: u32::MAX / 2,
             counter: u64::try_from(Utc::now().timestamp_millis())?,

@@ -1,4 +1,4 @@
-//! A bare POST to two receivers at once, over connections that are kept.
+//! A bare POST to two receivers at once, over connections that stay open.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use super::{
     payload::Payload,
     receiver::{Receiver, until},
 };
-use crate::way::Way;
+use crate::carrier::Carrier;
 
 /// A client and two receivers.
 #[derive(Debug)]
@@ -27,11 +27,11 @@ pub(crate) struct Posts {
 }
 
 impl Posts {
-    /// Both listen when this is done.
+    /// Starts all. Both receivers listen on return.
     pub(crate) fn start() -> anyhow::Result<Self> {
         let body = Bytes::from(Payload::new()?.delivered);
         let receivers = [Receiver::start("", &[])?, Receiver::start("", &[])?];
-        // The client is built as that of our publisher is.
+        // The client has the options of our publisher's client.
         let client = Client::builder()
             .redirect(Policy::none())
             .no_proxy()
@@ -60,15 +60,16 @@ impl Posts {
     }
 }
 
-impl Way for Posts {
+impl Carrier for Posts {
     async fn once(&mut self) -> anyhow::Result<Duration> {
         self.count += 1;
-        let (mut arrived, began) = (self.arrived.clone(), Instant::now());
+        let mut arrived = self.arrived.clone();
+        let began = Instant::now();
         let arrival = async {
             until(&mut arrived, self.count).await?;
             anyhow::Ok(began.elapsed())
         };
-        // The answers are read as well, and are no part of the time.
+        // The answers are read as well, but outside of the measured time.
         let (took, posted) = tokio::join!(
             arrival,
             try_join(self.post(&self.urls[0]), self.post(&self.urls[1]))

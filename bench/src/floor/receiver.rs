@@ -1,4 +1,4 @@
-//! A receiver that does nothing but count and say that it took what came. It never looks into it.
+//! A receiver that only counts and acknowledges messages. It never decodes them.
 
 use actix_web::{App, HttpResponse, HttpServer, web};
 use anyhow::Context;
@@ -18,18 +18,19 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
-    /// One that a sidecar subscribes to these topics for.
+    /// Starts a receiver whose sidecar subscribes to these topics.
     pub(crate) fn start(component: &str, topics: &[&str]) -> anyhow::Result<Self> {
         let port = free_port()?;
-        // The same as a subscriber of ours asks for.
+        // The same answer as that of our subscriber.
         let subscription = |topic: &&str| json!({"pubsubname": component, "topic": topic, "routes": {"default": ROUTE}, "deadLetterTopic": DEAD_LETTER_TOPIC});
         let subscriptions: Vec<_> = topics.iter().map(subscription).collect();
-        // It wakes whoever waits by the same means as a replica does.
+        // Wakes the waiting task by the same means as a replica does.
         let (sender, arrived) = watch::channel(0);
         let server = HttpServer::new(move || {
-            let (subscriptions, sender) = (subscriptions.clone(), sender.clone());
+            let subscriptions = subscriptions.clone();
+            let sender = sender.clone();
             let subscribe = move || std::future::ready(HttpResponse::Ok().json(&subscriptions));
-            // The body is taken, because what was not read was not delivered.
+            // The body is read, because an unread message does not count as delivered.
             let take = move |_body: web::Bytes| {
                 sender.send_modify(|count| *count += 1);
                 std::future::ready(HttpResponse::Ok().json(json!({"status": "SUCCESS"})))
@@ -55,13 +56,13 @@ impl Receiver {
         self.port
     }
 
-    /// How much came so far.
+    /// The number of messages so far.
     pub(crate) fn arrived(&self) -> watch::Receiver<u64> {
         self.arrived.clone()
     }
 }
 
-/// Waits until so much came to all of these.
+/// Waits until each receiver has this number of messages.
 pub(crate) async fn until(arrived: &mut [watch::Receiver<u64>], count: u64) -> anyhow::Result<()> {
     for one in arrived {
         one.wait_for(|so_far| *so_far >= count)

@@ -1,4 +1,5 @@
-//! A floor or peer that is a process of its own and listens, as ours is. It does nothing by itself.
+//! A floor or peer that is a process of its own and listens, as ours does. It has no logic of its
+//! own.
 
 use std::process::Command;
 
@@ -8,20 +9,20 @@ use e2e::{
 };
 use tempfile::TempDir;
 
-/// A running one; killed when dropped.
+/// A running process; killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
     process: Process,
-    /// Where it runs.
+    /// The folder of the process.
     _folder: TempDir,
     url: String,
 }
 
 impl Server {
-    /// Starts it in a folder, and waits until it answers.
+    /// Starts the process in a folder, and waits until it answers.
     ///
     /// # Errors
-    /// When it does not.
+    /// When it does not answer.
     pub(crate) async fn start(
         name: &str,
         port: u16,

@@ -1,7 +1,7 @@
-//! Bare sidecars: one that is published to, a Redis, and receivers with a sidecar each, with our
-//! components and nothing of ours behind them.
+//! Bare sidecars: one to publish to, a Redis, and receivers with a sidecar each. They have our
+//! components and none of our programs.
 //!
-//! Both topologies are one set of processes, told apart by topic: one receiver, or two.
+//! Both topologies use one set of processes with different topics: one receiver, or two.
 
 use std::{
     collections::HashMap,
@@ -29,17 +29,17 @@ use super::{
     payload::Payload,
     receiver::{Receiver, until},
 };
-use crate::way::{TIMEOUT, Way};
+use crate::carrier::{Carrier, TIMEOUT};
 
-/// As long as our publisher gives a sidecar.
+/// The time limit that our publisher gives a sidecar.
 const PUBLISH: Duration = Duration::from_secs(2);
-/// The topic that one receiver hears, and the topic that two hear.
+/// The topic of one receiver, and the topic of two.
 const ONE: &str = SCHEMA_FREE[1];
 const TWO: &str = SCHEMA_FREE[0];
 
 /// The processes.
 #[derive(Debug)]
-struct Stand {
+struct Processes {
     payload: Payload,
     client: DaprClient<Channel>,
     // Killed before those that they call.
@@ -51,17 +51,18 @@ struct Stand {
 /// A topic with its receivers.
 #[derive(Debug)]
 pub(crate) struct Sidecars {
-    stand: Arc<Stand>,
+    processes: Arc<Processes>,
     topic: &'static str,
     arrived: Vec<watch::Receiver<u64>>,
 }
 
 impl Sidecars {
-    /// With one receiver, and with two.
+    /// Starts everything, for one receiver and for two.
     pub(crate) async fn start() -> anyhow::Result<(Self, Self)> {
-        let (redis, payload) = (Redis::start().await?, Payload::new()?);
+        let redis = Redis::start().await?;
+        let payload = Payload::new()?;
         let start = |topics: &[&str]| Receiver::start(&payload.component, topics);
-        // The publisher's sidecar has an application as well, which wants nothing.
+        // The publisher's sidecar has an application too, without subscriptions.
         let receivers = vec![start(&[ONE, TWO])?, start(&[TWO])?, start(&[])?];
         let mut sidecars = Vec::new();
         for (index, receiver) in receivers.iter().enumerate() {
@@ -88,33 +89,33 @@ impl Sidecars {
             .connect()
             .await?;
         let arrived: Vec<_> = receivers.iter().take(2).map(Receiver::arrived).collect();
-        let stand = Stand {
+        let processes = Processes {
             payload,
             client: DaprClient::new(channel),
             _sidecars: sidecars,
             _receivers: receivers,
             _redis: redis,
         };
-        let stand = Arc::new(stand);
+        let processes = Arc::new(processes);
         let one = Self {
-            stand: stand.clone(),
+            processes: processes.clone(),
             topic: ONE,
             arrived: arrived.iter().take(1).cloned().collect(),
         };
         Ok((
             one,
             Self {
-                stand,
+                processes,
                 topic: TWO,
                 arrived,
             },
         ))
     }
 
-    /// Publishes with so many in flight for so long, and gives how many a second came to every
-    /// receiver, from the first publish until the last arrival. Nobody is further ahead of a
-    /// receiver than that, as with ours: a stream that outgrows its length loses what was not
-    /// read yet.
+    /// Publishes with `in_flight` concurrent calls for a duration. Returns the events per second
+    /// that reached every receiver, from the first publish until the last arrival. No publish is
+    /// further than `ahead` in front of a receiver, as with our writers: a stream that exceeds its
+    /// length loses unread events.
     pub(crate) async fn flood(
         self,
         in_flight: usize,
@@ -126,7 +127,8 @@ impl Sidecars {
             .iter()
             .map(|arrived| *arrived.borrow())
             .collect();
-        let (published, began) = (AtomicU64::new(0), Instant::now());
+        let published = AtomicU64::new(0);
+        let began = Instant::now();
         let lane = |_lane| self.lane(&before, ahead, &published, || began.elapsed() < lasting);
         let mut publishing: FuturesUnordered<_> = (0..in_flight).map(lane).collect();
         while let Some(lane) = publishing.next().await {
@@ -142,7 +144,7 @@ impl Sidecars {
                 .with_context(|| format!("of {published} events some never came"))??;
         }
         let took = began.elapsed();
-        // What came twice would have let it end too early.
+        // A duplicate would have ended the wait too early.
         for (arrived, before) in self.arrived.iter().zip(&before) {
             let came = *arrived.borrow() - before;
             ensure!(
@@ -179,14 +181,14 @@ impl Sidecars {
         Ok(())
     }
 
-    /// As our publisher does it, with the event ready made.
+    /// Publishes as our publisher does, with a prepared event.
     async fn publish(&self) -> anyhow::Result<()> {
         let Payload {
             event,
             component,
             ttl_seconds,
             ..
-        } = &self.stand.payload;
+        } = &self.processes.payload;
         let request = PublishEventRequest {
             pubsub_name: component.clone(),
             topic: self.topic.to_owned(),
@@ -194,22 +196,27 @@ impl Sidecars {
             data_content_type: MEDIA_TYPE.to_owned(),
             metadata: HashMap::from([(TTL.to_owned(), ttl_seconds.to_string())]),
         };
-        let answer = timeout(PUBLISH, self.stand.client.clone().publish_event(request)).await;
+        let answer = timeout(
+            PUBLISH,
+            self.processes.client.clone().publish_event(request),
+        )
+        .await;
         answer.context("the bare sidecar did not answer in time")??;
         Ok(())
     }
 }
 
-impl Way for Sidecars {
+impl Carrier for Sidecars {
     async fn once(&mut self) -> anyhow::Result<Duration> {
-        // Each topic has its own share of what a receiver counts, so the next count is looked up
+        // Each topic has its own share of the counter of a receiver, so the expected count is read
         // each time.
         let before: Vec<u64> = self
             .arrived
             .iter()
             .map(|arrived| *arrived.borrow())
             .collect();
-        let (mut arrived, began) = (self.arrived.clone(), Instant::now());
+        let mut arrived = self.arrived.clone();
+        let began = Instant::now();
         let arrival = async {
             for (one, before) in arrived.iter_mut().zip(before) {
                 until(std::slice::from_mut(one), before + 1).await?;

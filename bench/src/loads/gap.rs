@@ -1,9 +1,9 @@
-//! Measure 11: a replica that missed many changes, and heals by a delta, beside one that loads
-//! everything.
+//! Measure 11: a replica that missed many changes and catches up by a delta, compared with one that
+//! loads everything.
 //!
-//! It misses them because it does not run while they are made; then it runs again and checks in at
-//! once. What is timed is what its service waits for, so the grace that every gap is given before
-//! it is healed is in it.
+//! It misses them because it does not run meanwhile; then it runs again and checks in at once. The
+//! measured time is the time until its service is ready, so it includes the grace period before
+//! each catch-up.
 
 use std::time::Instant;
 
@@ -14,22 +14,23 @@ use replica::Replica;
 
 use super::{
     BYTES, DOCUMENTS,
-    stand::{LARGE, Stand, follower, until_at, until_current},
+    testbed::{LARGE, LoadTestbed, follower, until_at, until_current},
 };
 use crate::{
     Bench,
     figures::{Comparison, Row, Target, Unit},
-    fill::id,
+    prepare::id,
     values::value,
 };
 
-/// Changes that are missed, each of another document.
+/// Missed changes, each of another document.
 const MISSED: usize = 10_000;
-/// Clients that make them.
+/// Concurrent clients that write them.
 const CLIENTS: usize = 64;
 
 pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
-    let (documents, missed) = (bench.sized(DOCUMENTS), bench.sized(MISSED));
+    let documents = bench.sized(DOCUMENTS);
+    let missed = bench.sized(MISSED);
     let mut rows = Vec::new();
     for (kind, store) in [
         (StoreKind::Mongo, "MongoDB"),
@@ -38,7 +39,7 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         bench.say(&format!(
             "measure 11, {store}, filling it with {documents} documents"
         ));
-        let stand = Stand::filled(kind, documents).await?;
+        let stand = LoadTestbed::filled(kind, documents).await?;
         let api = stand.publisher.api();
         let line = format!("gap of {missed} changes healed, {documents} × 1 KiB, {store}");
         let mut comparison =
@@ -63,11 +64,11 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Makes the changes, each a PUT of its own: what a replica misses seldom comes in change sets.
+/// Writes the changes, each with its own PUT: missed changes rarely come in change sets.
 async fn change(api: &Api, round: usize, missed: usize, documents: usize) -> anyhow::Result<()> {
     let numbers = (0..missed).map(|number| Ok::<_, anyhow::Error>(round * missed + number));
     let write = async |number: usize| {
-        // No two values are alike, nor like those that the store was filled with.
+        // All values differ, also from those of the prepared documents.
         let value = value((documents + number) as u64, BYTES);
         api.put(LARGE, &id((number % documents) as u64), &value)
             .await?
@@ -79,10 +80,10 @@ async fn change(api: &Api, round: usize, missed: usize, documents: usize) -> any
         .await
 }
 
-/// Seconds from `run` until the replica holds all that is committed; it has to have come by the
-/// feed, all of it.
+/// Seconds from `run` until the replica holds all commits. All of them must have come by the feed.
 async fn heal(replica: &Replica, api: &Api, missed: usize) -> anyhow::Result<f64> {
-    let (before, head) = (replica.status().sync, api.head(LARGE).await?);
+    let before = replica.status().sync;
+    let head = api.head(LARGE).await?;
     let begun = Instant::now();
     let there = replica.run(until_at(replica, head.revision)).await?;
     let after = replica.status().sync;

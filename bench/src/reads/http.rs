@@ -1,8 +1,8 @@
-//! `GET` of a document at a subscriber process, beside an actix route that answers the same bytes
-//! whatever is asked.
+//! `GET` of a document at a subscriber process, compared with an actix route that always answers
+//! the same bytes.
 //!
-//! What is timed is the generator's run: answers by the time they took. Nothing is written
-//! meanwhile, and no publisher runs.
+//! The timed part is the run of the generator: answers per second. Nothing is written meanwhile,
+//! and no publisher runs.
 
 use e2e::{client::document_path, testbed::FREE};
 
@@ -13,11 +13,11 @@ use crate::{
     generator::{self, Order, Processors, Requests},
 };
 
-/// Documents that are asked for, in no order.
+/// Requested documents, in a pseudorandom order.
 const DOCUMENTS: usize = 1_000;
 /// Bytes of a value.
 const BYTES: usize = 300;
-/// Requests that are made ready, and sent again and again.
+/// Prepared requests, which are sent repeatedly.
 const REQUESTS: usize = 10_000;
 
 pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {

@@ -1,11 +1,11 @@
-//! `get` of the library at 100,000 documents while a writer changes them at full speed, beside a
-//! `HashMap` of the standard library with the same ids, which nobody can write to meanwhile.
+//! `get` of the library at 100,000 documents while a writer changes them at full speed, compared
+//! with a `HashMap` of the standard library with the same ids, which has no writer.
 //!
 //! One thread reads and one thread does everything else, so that both have a processor on a machine
-//! with two. Beside the map the other thread is as busy, with work that touches nothing that is
-//! read. Ids are read from one text in the order of the reads, so that finding out what to ask for
-//! costs both the same, and little. Timed is a whole pass, by the number of its gets; single gets
-//! are timed in passes of their own, where the clock costs about as much as what it measures.
+//! with two. In the pass over the map the other thread is equally busy, with work that touches none
+//! of the read data. Ids are read from one text in the order of the reads, so that the cost to find
+//! the next id is equal and small. A whole pass is timed and divided by its gets. Single gets are
+//! timed in separate passes, where the clock costs about as much as the get.
 
 use std::{
     collections::HashMap,
@@ -20,7 +20,7 @@ use e2e::testbed::{FREE, wait::eventually};
 use replica::{Builder, Collection, Config, Events, Replica};
 use serde::Deserialize;
 
-use super::writer::{Does, Writer};
+use super::writer::{Activity, Writer};
 use crate::{
     Bench, documents,
     figures::{Comparison, Row, Target, Unit},
@@ -34,19 +34,19 @@ const BYTES: usize = 150;
 const GETS: usize = 2_000_000;
 /// Gets that are timed one by one.
 const SINGLE: usize = 1_000_000;
-/// Gets of the pass over raw documents: their ids are made before, and take memory.
+/// Gets of the pass over raw documents: their ids are prepared, and use memory.
 const RAW: usize = 500_000;
-/// How long a load may take.
+/// The time limit of a load.
 const LOAD: Duration = Duration::from_secs(60);
 
-/// What a document is read as.
+/// The type of a decoded document.
 #[derive(Debug, Deserialize)]
 struct Small {
     number: u64,
     active: bool,
 }
 
-/// Who reads, and what.
+/// The readers under test, and their content.
 #[derive(Debug)]
 struct Reader {
     replica: Replica,
@@ -62,11 +62,11 @@ struct Reader {
 /// Gets that were timed one by one, in seconds.
 #[derive(Debug, Clone, Copy)]
 struct Single {
-    /// One in 10,000 takes longer.
+    /// One in 10,000 gets takes longer.
     p9999: f64,
     longest: f64,
-    /// How often the thread gave its processor away of itself, as one does that waits for a lock.
-    /// To be sent off is no waiting.
+    /// How often the thread gave its processor away voluntarily, as a thread does that waits for a
+    /// lock. Preemption does not count.
     waits: u64,
 }
 
@@ -75,7 +75,8 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     bench.say("filling a publisher");
     let (mut publisher, head) = documents::filled(documents, BYTES).await?;
     let config = Config::new("bench", [publisher.url()], [FREE])?;
-    // It hears what the writer says, and does not ask a publisher that knows nothing of that.
+    // The replica receives the changes of the writer, and does not contact a publisher that does
+    // not know them.
     let config = Config {
         events: Events::Posted,
         check_in: Duration::from_secs(3_600),
@@ -143,8 +144,9 @@ struct Ours {
 }
 
 async fn of_ours(reader: &Arc<Reader>, writer: &Writer) -> anyhow::Result<Ours> {
-    writer.does(Does::Write);
-    let (before, begun) = (writer.applied(), Instant::now());
+    writer.set_activity(Activity::Write);
+    let before = writer.applied();
+    let begun = Instant::now();
     eventually("the writer writes", async || {
         ensure!(writer.applied() > before, "not yet");
         Ok(())
@@ -164,7 +166,7 @@ async fn of_ours(reader: &Arc<Reader>, writer: &Writer) -> anyhow::Result<Ours> 
         .on_a_thread(|it| it.one_by_one(|id| seen(it.collection.get(id))))
         .await?;
     let applied = (writer.applied() - before) as f64 / begun.elapsed().as_secs_f64();
-    writer.does(Does::Rest);
+    writer.set_activity(Activity::Rest);
     let at_rest = reader
         .on_a_thread(|it| it.one_by_one(|id| seen(it.collection.get(id))))
         .await?;
@@ -178,18 +180,18 @@ async fn of_ours(reader: &Arc<Reader>, writer: &Writer) -> anyhow::Result<Ours> 
 }
 
 async fn of_map(reader: &Arc<Reader>, writer: &Writer) -> anyhow::Result<(f64, Single)> {
-    writer.does(Does::Other);
+    writer.set_activity(Activity::Other);
     let get = reader
         .on_a_thread(|it| it.pass(it.ids(), |id| seen(it.map.get(id).cloned())))
         .await?;
     let single = reader
         .on_a_thread(|it| it.one_by_one(|id| seen(it.map.get(id).cloned())))
         .await?;
-    writer.does(Does::Rest);
+    writer.set_activity(Activity::Rest);
     Ok((get, single))
 }
 
-/// Looks at it, as whoever gets something does.
+/// Uses the value, as a caller would.
 fn seen(small: Option<Arc<Small>>) -> bool {
     black_box(small).is_some_and(|small| small.active && small.number < u64::MAX)
 }
@@ -229,7 +231,7 @@ impl Reader {
         (0..self.order.len() / length).map(id)
     }
 
-    /// What a pass says that has a thread of its own.
+    /// The result of a pass in its own thread.
     async fn on_a_thread<T: Send + 'static>(
         self: &Arc<Self>,
         pass: impl FnOnce(&Self) -> anyhow::Result<T> + Send + 'static,
@@ -238,7 +240,7 @@ impl Reader {
         tokio::task::spawn_blocking(move || pass(&reader)).await?
     }
 
-    /// Seconds per get. A tenth is read before, so that caches hold what they would.
+    /// Seconds per get. A tenth is read first, so that caches are warm.
     fn pass<I: Copy>(
         &self,
         ids: impl ExactSizeIterator<Item = I> + Clone,
@@ -258,7 +260,7 @@ impl Reader {
     }
 
     fn one_by_one(&self, get: impl Fn(&str) -> bool) -> anyhow::Result<Single> {
-        // Written to before, so that no get waits for memory in which its time is noted.
+        // Written before, so that no get waits for a memory page for its time.
         let mut times = vec![Duration::MAX; self.single.min(self.ids().len())];
         let waits = waits()?;
         let mut begun = Instant::now();
@@ -285,7 +287,7 @@ impl Reader {
     }
 }
 
-/// How often this thread has waited in its life.
+/// The voluntary waits of this thread so far.
 fn waits() -> anyhow::Result<u64> {
     let status = std::fs::read_to_string("/proc/thread-self/status")?;
     let count = status

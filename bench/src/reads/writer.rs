@@ -1,5 +1,4 @@
-//! The thread beside a reader: everything that the replica does is done there, and so are the
-//! changes that it is given.
+//! The thread beside a reader. It does all the work of the replica, and applies the changes.
 
 use std::{
     sync::{
@@ -16,29 +15,28 @@ use tokio::{sync::watch, task::yield_now};
 
 use crate::documents;
 
-/// Changes that are made ready. Only their revisions are new when they come again.
+/// Prepared changes. Repetitions differ in their revisions only.
 const READY: usize = 10_000;
-/// Largest value in an event, as a publisher has it.
+/// The largest value in an event, as in a publisher.
 const DATA_LIMIT: usize = 49_152;
-/// Events between two looks at what is to be done.
+/// Events between two checks for a new activity.
 const STRETCH: usize = 64;
 
-/// What it does.
+/// The activity of the thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Does {
-    /// Nothing but what the replica does by itself.
+pub(super) enum Activity {
+    /// Only the work that the replica does by itself.
     Rest,
-    /// Gives the replica one change after the other, each of which readers see before the next
-    /// comes.
+    /// Gives the replica one change after the other. Readers see each before the next one comes.
     Write,
-    /// As busy with memory and text, at nothing that readers see.
+    /// Equally busy with memory and text, without effect on readers.
     Other,
 }
 
 /// The thread. It ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Writer {
-    does: watch::Sender<Does>,
+    activity: watch::Sender<Activity>,
     applied: Arc<AtomicU64>,
     replica: Replica,
     thread: JoinHandle<anyhow::Result<()>>,
@@ -48,7 +46,7 @@ impl Writer {
     /// Runs the replica from now on.
     ///
     /// # Errors
-    /// When there is no thread to be had.
+    /// When the system refuses a thread.
     pub(super) fn start(
         replica: &Replica,
         head: &Head,
@@ -65,54 +63,57 @@ impl Writer {
             .enumerate()
             .map(event)
             .collect::<Result<Vec<_>, _>>()?;
-        let (does, told) = watch::channel(Does::Rest);
+        let (activity, commands) = watch::channel(Activity::Rest);
         let applied = Arc::<AtomicU64>::default();
-        // One thread for all of it: with two, the reader would share its processor with one of
+        // One thread for everything: with two, the reader would share its processor with one of
         // them.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let (ours, count, first) = (replica.clone(), Arc::clone(&applied), head.revision + 1);
+        let ours = replica.clone();
+        let count = Arc::clone(&applied);
+        let first = head.revision + 1;
         let run = move || {
-            let write = write(&ours, &ready, first, told, &count);
+            let write = write(&ours, &ready, first, commands, &count);
             runtime.block_on(async { ours.run(write).await })
         };
         let thread = std::thread::Builder::new()
             .name("writer".to_owned())
             .spawn(run)?;
         Ok(Self {
-            does,
+            activity,
             applied,
             replica: replica.clone(),
             thread,
         })
     }
 
-    /// From now on it does something else.
-    pub(super) fn does(&self, what: Does) {
-        self.does.send_replace(what);
+    /// Changes the activity of the thread.
+    pub(super) fn set_activity(&self, what: Activity) {
+        self.activity.send_replace(what);
     }
 
-    /// Changes that were given to the replica.
+    /// The number of changes given to the replica.
     pub(super) fn applied(&self) -> u64 {
         self.applied.load(Relaxed)
     }
 
-    /// Ends it, and tells whether every change was applied.
+    /// Ends the thread, and checks that every change was applied.
     ///
     /// # Errors
-    /// When one was not.
+    /// When a change was not applied.
     pub(super) async fn end(self) -> anyhow::Result<()> {
         let Self {
-            does,
+            activity,
             applied,
             replica,
             thread,
         } = self;
-        drop(does);
+        drop(activity);
         let ended = tokio::task::spawn_blocking(move || thread.join()).await?;
         ended.map_err(|_panic| anyhow::anyhow!("the writer panicked"))??;
-        let (given, events) = (applied.load(Relaxed), replica.status().events);
+        let given = applied.load(Relaxed);
+        let events = replica.status().events;
         ensure!(
             events.applied == given,
             "{given} changes were given: {events:?}"
@@ -125,19 +126,20 @@ async fn write(
     replica: &Replica,
     ready: &[EventData],
     first: u64,
-    mut told: watch::Receiver<Does>,
+    mut commands: watch::Receiver<Activity>,
     applied: &AtomicU64,
 ) -> anyhow::Result<()> {
-    let (mut events, mut revision) = (ready.iter().cycle(), first);
-    // It fails when nobody can tell any more.
-    while told.has_changed().is_ok() {
-        let does = *told.borrow_and_update();
-        if does == Does::Rest {
-            told.changed().await.ok();
+    let mut events = ready.iter().cycle();
+    let mut revision = first;
+    // Fails when the sender is dropped.
+    while commands.has_changed().is_ok() {
+        let activity = *commands.borrow_and_update();
+        if activity == Activity::Rest {
+            commands.changed().await.ok();
             continue;
         }
         for event in events.by_ref().take(STRETCH) {
-            if does == Does::Write {
+            if activity == Activity::Write {
                 let answer = replica
                     .receive_event(
                         EventData {

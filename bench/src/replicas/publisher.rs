@@ -1,9 +1,8 @@
-//! The publisher of a measure with very many subscribers, as a process of its own: this program,
-//! started again.
+//! The publisher of a measure with thousands of subscribers, as another process of this program.
 //!
-//! The program `publisher` is told of subscribers by a variable of its environment, and no variable
-//! is longer than 128 KiB, so it can be told of a few thousand at most. What runs here is the same
-//! library, with the same threads.
+//! The program `publisher` reads its subscribers from an environment variable. A variable is
+//! limited to 128 KiB, which is enough for a few thousand only. This process uses the same library,
+//! with the same threads.
 
 use std::{
     io::Write,
@@ -23,10 +22,10 @@ use e2e::{
 };
 use publisher::{Publisher, Settings, TransportSettings};
 
-/// The first word of its command line.
+/// The first argument of its command line.
 pub(crate) const WORD: &str = "publisher-of-many";
 
-/// One that runs, with an embedded store in a folder of its own. Killed when dropped.
+/// A running publisher with an embedded store in its own folder. Killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Served {
     /// Its API.
@@ -38,13 +37,14 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    /// Starts one with these options, and waits until it is ready. Where `local` is a number and a
-    /// port, it sends to so many subscribers there ([`address`]).
+    /// Starts a publisher with these options, and waits until it is ready. Where `local` is a
+    /// number and a port, it sends to that number of subscribers there ([`address`]).
     pub(crate) async fn start(
         options: &[&str],
         local: Option<(usize, u16)>,
     ) -> anyhow::Result<Self> {
-        let (folder, port) = (folder()?, free_port()?);
+        let folder = folder()?;
+        let port = free_port()?;
         let mut command = Command::new(std::env::current_exe()?);
         let (count, at) = local.unwrap_or_default();
         command
@@ -83,9 +83,8 @@ fn common(folder: &Path, port: u16) -> Vec<String> {
         .collect()
 }
 
-/// Where a subscriber is: each has an address of the loopback to itself, and all have one port.
-/// Addresses, because base URLs are told apart by host and port alone, and one listening socket
-/// serves all addresses.
+/// The address of a subscriber: each has its own loopback address, and all have one port. Base URLs
+/// are distinguished by host and port alone, and one listening socket serves all addresses.
 pub(crate) fn address(subscriber: usize) -> anyhow::Result<Ipv4Addr> {
     let first = u32::from(Ipv4Addr::new(127, 1, 0, 0));
     Ok(Ipv4Addr::from(first + u32::try_from(subscriber)?))
@@ -99,18 +98,19 @@ pub(crate) fn subscriber(address: Ipv4Addr) -> Option<usize> {
         .ok()
 }
 
-/// Runs it, if the command line asks for it. Until it is killed.
+/// Runs the publisher until it is killed, if the command line requests it.
 pub(crate) fn run() -> Option<ExitCode> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [word, count, port, options @ ..] = words.as_slice() else {
         return None;
     };
     (word == WORD).then(|| {
-        let (count, port) = (count.parse().unwrap_or(0), port.parse().unwrap_or(0));
+        let count = count.parse().unwrap_or(0);
+        let port = port.parse().unwrap_or(0);
         match serve(options, count, port) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                // Its output is the log that the measure shows.
+                // Its output is the log that a failed measure shows.
                 writeln!(std::io::stderr(), "{error:#}").ok();
                 ExitCode::FAILURE
             }
@@ -127,7 +127,7 @@ fn serve(options: &[String], count: usize, port: u16) -> anyhow::Result<()> {
         let url = |one| Ok(format!("http://{}:{port}", address(one)?).parse()?);
         *subscribers = (0..count).map(url).collect::<anyhow::Result<_>>()?;
     }
-    // As the program `publisher` does.
+    // The same setup as in the program `publisher`.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

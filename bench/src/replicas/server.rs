@@ -1,5 +1,5 @@
-//! One HTTP server for very many replicas of this process, each at an address of its own, and a
-//! door to their publisher that keeps no connection. It decides nothing: a replica's own routes
+//! One HTTP server for thousands of replicas of this process, each at its own address, and a proxy
+//! to their publisher that keeps no connection open. It decides nothing: the routes of each replica
 //! answer.
 
 use std::{
@@ -25,12 +25,12 @@ use tokio::net::TcpSocket;
 use super::publisher::subscriber;
 use crate::pair::NEVER;
 
-/// Routes are tried one after the other, so they are a tree of this many branches.
+/// Routes are tried one after the other, so they form a tree with this number of branches.
 const BRANCHES: usize = 100;
-/// Connections that may wait to be taken; the system has a bound of its own.
+/// Connections that may wait to be accepted; the system has its own limit.
 const BACKLOG: u32 = 20_000;
 
-/// Where all of them listen: one socket for all addresses of the loopback, and for no other
+/// The listening socket of all replicas: one for all loopback addresses, and for no other
 /// interface.
 pub(super) struct Socket {
     /// The port.
@@ -39,9 +39,10 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Opens it. What connects waits until somebody serves.
+    /// Opens the socket. Connections wait until the server runs.
     pub(super) fn open() -> anyhow::Result<Self> {
-        let (port, socket) = (free_port()?, TcpSocket::new_v4()?);
+        let port = free_port()?;
+        let socket = TcpSocket::new_v4()?;
         socket.set_reuseaddr(true)?;
         socket
             .bind_device(Some(b"lo"))
@@ -83,7 +84,7 @@ impl Socket {
     }
 }
 
-/// Puts the replica of the host that was asked into the path.
+/// Adds the replica of the requested host to the path.
 fn lead(request: &mut ServiceRequest) {
     let host = request
         .headers()
@@ -109,11 +110,12 @@ fn lead(request: &mut ServiceRequest) {
     }
 }
 
-/// What a publisher answers, as far as a replica looks at it.
+/// The part of a publisher's answer that a replica reads.
 async fn answer(request: RequestBuilder) -> HttpResponse {
     let whole = async {
         let answer = request.send().await?;
-        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        let status = answer.status().as_u16();
+        let headers = answer.headers().clone();
         reqwest::Result::Ok((status, headers, answer.bytes().await?))
     };
     let Ok((status, headers, body)) = whole.await else {
@@ -129,10 +131,11 @@ async fn answer(request: RequestBuilder) -> HttpResponse {
     answer.force_close().body(body)
 }
 
-/// Hands requests on to a publisher and closes each connection after its answer: every replica has
-/// two clients that would keep theirs, and no process may have that many open files.
+/// Forwards requests to a publisher and closes each connection after its answer. Every replica has
+/// two clients that would keep theirs open, and a process may not have that many open files.
 pub(super) fn door(publisher: u16) -> anyhow::Result<(u16, Server)> {
-    let (client, port) = (Client::builder().no_proxy().build()?, free_port()?);
+    let client = Client::builder().no_proxy().build()?;
+    let port = free_port()?;
     let server = HttpServer::new(move || {
         let client = client.clone();
         let pass = move |request: HttpRequest, body: web::Bytes| {

@@ -1,7 +1,7 @@
-//! Every measure of `make bench` comes to its end and says something, at a hundredth of its size.
-//! How fast anything is, is no matter of a test.
+//! Every measure of `make bench` completes and has results, at a hundredth of its size. Speed is
+//! not tested.
 //!
-//! A test target of its own, so that nothing else wants the processor meanwhile.
+//! A test target of its own, so that no other test uses the processor meanwhile.
 
 use std::{collections::BTreeSet, process::Command};
 
@@ -10,17 +10,17 @@ use e2e::testbed::{dependencies, process::folder};
 use serde_json::Value;
 
 #[test]
-fn every_measure_comes_to_its_end() -> anyhow::Result<()> {
+fn every_measurement_completes() -> anyhow::Result<()> {
     let out = folder()?;
     let mut bench = Command::new(dependencies::own_program("bench")?);
     bench
         .envs([("SHARE", "0.01"), ("ROUNDS", "1"), ("ONLY", "")])
         .env("OUT", out.path());
     let run = bench.output()?;
-    let said = String::from_utf8_lossy(&run.stderr);
+    let output = String::from_utf8_lossy(&run.stderr);
     ensure!(
         run.status.success(),
-        "{said}\n{}",
+        "{output}\n{}",
         String::from_utf8_lossy(&run.stdout)
     );
     let report: Value = serde_json::from_slice(&std::fs::read(out.path().join("bench.json"))?)?;
@@ -31,7 +31,7 @@ fn every_measure_comes_to_its_end() -> anyhow::Result<()> {
         .collect();
     ensure!(
         measured == (1..=14).filter(|number| *number != 12).collect(),
-        "{measured:?}\n{said}"
+        "{measured:?}\n{output}"
     );
     for row in rows {
         ensure!(
@@ -40,7 +40,7 @@ fn every_measure_comes_to_its_end() -> anyhow::Result<()> {
                 .is_some_and(|figure| figure > 0.0),
             "{row}"
         );
-        // What has a target is a ratio, or the idle memory, which stands alone.
+        // A row with a target has a ratio, or is the idle memory, which has no ratio.
         let judged = row["ratio"]["median"]
             .as_f64()
             .or(row["figure"]["median"].as_f64());

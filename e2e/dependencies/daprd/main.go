@@ -1,7 +1,7 @@
 // The Dapr sidecar with the components of its stable build, built from the Go module as published.
 //
 // `go install …/daprd@version` is refused because the module replaces some of its own dependencies; a module of
-// our own may repeat them, and is then pinned by go.sum. There is no behaviour of ours in here.
+// our own can repeat them, and go.sum pins them. This module changes no behaviour.
 package main
 
 import "github.com/dapr/dapr/cmd/daprd/app"

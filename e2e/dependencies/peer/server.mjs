@@ -1,5 +1,5 @@
-// A subscriber as one writes it in Node.js from the source document: Express, the CloudEvents SDK, and a Map for each
-// collection. `make bench` measures ours beside it. It promises nothing of what ours does: whatever comes last wins.
+// A subscriber in Node.js as the source document suggests it: Express, the CloudEvents SDK, and a Map for each
+// collection. `make bench` compares ours with it. It has none of our guarantees: the last event wins.
 //
 //   PORT=8081 node server.mjs
 
@@ -25,12 +25,12 @@ app.post("/dapr/processConfigurationEvents", (request, response) => {
       applied += 1;
       break;
     default:
-      console.warn(`nobody here follows ${data.collection}`);
+      console.warn(`this subscriber does not follow ${data.collection}`);
   }
   response.json({ status: "SUCCESS" });
 });
 
-// What shows that the work was done.
+// The proof that the events were applied.
 app.get("/v1/status", (_request, response) => response.json({ events: { applied }, count: caches.FreeForm.size }));
 
 app.listen(Number(process.env.PORT), "127.0.0.1");

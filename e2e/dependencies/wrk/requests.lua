@@ -2,10 +2,10 @@
 --
 --   wrk --threads 1 --connections 64 --duration 3s --script requests.lua URL -- FILE once|again [FIRST]
 --
--- FILE has requests as they go over the wire, each after its length and a line feed. `once`: each is sent once, and the run
--- ends with the list; `again`: the list begins anew. FIRST is the place of the first to be sent, from 1.
+-- FILE has requests in their wire form, each after its length and a line feed. `once`: each is sent once, and the run ends
+-- with the list; `again`: the list is repeated. FIRST is the index of the first request, from 1.
 --
--- Requests are strings in a table before the first is sent, so that sending one costs as little as it can.
+-- Requests are strings in a table before the first is sent, so that sending one costs as little as possible.
 
 local ffi = require("ffi")
 ffi.cdef [[
@@ -39,14 +39,14 @@ function init(arguments)
   file:close()
   again = arguments[2] == "again"
   place = tonumber(arguments[3] or "1") - 1
-  -- Nothing below makes garbage.
+  -- The code below allocates no memory.
   collectgarbage()
   collectgarbage("stop")
   prepared = os.clock()
 end
 
 function request()
-  -- The first call is wrk's own, to see what a request looks like: it is not sent, so it must not count.
+  -- The first call is a test of wrk, which does not send the request: it must not count.
   if not looked then
     looked = true
     return requests[place + 1]
@@ -56,7 +56,7 @@ function request()
   if place > #requests and again then
     place = 1
   elseif place > #requests then
-    -- What is on its way now is not answered any more, and does not count.
+    -- Requests in flight are no longer answered, and do not count.
     ended = ended or seconds()
     wrk.thread:stop()
     return requests[#requests]

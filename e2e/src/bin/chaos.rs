@@ -39,7 +39,9 @@ async fn run() -> anyhow::Result<()> {
         transport,
     };
     let progress = Terminal::new(options.faults);
-    let (seed, faults, rate) = (options.seed, options.faults, options.rate);
+    let seed = options.seed;
+    let faults = options.faults;
+    let rate = options.rate;
     progress.say(&format!(
         "seed {seed} ({faults} faults, {rate} writes/s, transport {})",
         transport::name(transport)

@@ -51,7 +51,7 @@ pub struct Stop {
 /// # Errors
 /// When there is no process.
 pub async fn stop(process: &mut Process) -> anyhow::Result<Option<String>> {
-    let said = process.said();
+    let said = process.run_output();
     let up = UP.iter().any(|up| said.contains(up));
     process.signal(Signal::SIGTERM)?;
     match process.ended(ORDERLY).await {
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_end_is_orderly_or_not() {
+    fn a_process_end_is_classified_as_orderly_or_not() {
         let [well, badly, terminated, killed] = [0, 1 << 8, 15, 9].map(ExitStatus::from_raw);
         for up in [false, true] {
             assert!(

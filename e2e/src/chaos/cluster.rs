@@ -203,7 +203,8 @@ impl Cluster {
     }
 
     fn service(&mut self, name: String, service: Service) -> ServiceEndpoint {
-        let (url, snapshots) = (service.url(), service.folder().join("snapshots"));
+        let url = service.url();
+        let snapshots = service.folder().join("snapshots");
         ServiceEndpoint {
             component: self.component(name, Program::Service(service)),
             url,
@@ -237,7 +238,7 @@ impl Cluster {
         self.components
             .iter()
             .find(|component| component.name == name)
-            .with_context(|| format!("nobody is called {name}"))
+            .with_context(|| format!("there is no component {name}"))
     }
 
     /// Opens every link, starts every process, and waits until database, broker and sidecars are
@@ -276,7 +277,7 @@ impl Cluster {
                 if !program.runs() {
                     let said = program
                         .process()
-                        .map(|process| process.said())
+                        .map(|process| process.run_output())
                         .unwrap_or_default();
                     ended(&component.name, said.lines().last().unwrap_or_default());
                     if let Err(error) = component.launch(&mut program) {

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_life_begins_at_nothing() {
+    fn a_restarted_process_counts_from_zero() {
         const SENT: &str = "events_total{result=\"published\"}";
         assert_eq!(
             [

@@ -109,7 +109,8 @@ impl Driver {
         let pause =
             Duration::from_secs(CLIENTS as u64) / u32::try_from(rate.max(1)).unwrap_or(u32::MAX);
         let clients = (0..CLIENTS).map(|writer| {
-            let (apis, mut random) = ([cluster.publisher(0), cluster.publisher(1)], random.fork());
+            let apis = [cluster.publisher(0), cluster.publisher(1)];
+            let mut random = random.fork();
             async move {
                 for counter in 1.. {
                     let due = tokio::time::Instant::now() + pause;
@@ -242,7 +243,8 @@ impl Driver {
             token.to_string()
         };
         let path = format!("/v1/collections/{}/documents", key.collection());
-        let (what, method) = ("create", Method::POST);
+        let what = "create";
+        let method = Method::POST;
         Request {
             what,
             method,
@@ -256,7 +258,8 @@ impl Driver {
     /// A change set of two to five documents, of one collection or of several, all with the same
     /// token.
     fn set(&self, random: &mut Random) -> Request {
-        let (size, one_collection) = (random.between(2, 5) as usize, random.below(2) == 0);
+        let size = random.between(2, 5) as usize;
+        let one_collection = random.below(2) == 0;
         let mut keys = vec![any(random)];
         while keys.len() < size {
             let mut key = any(random);

@@ -113,14 +113,14 @@ async fn one(context: FaultContext<'_>, fault: &Fault) -> anyhow::Result<()> {
             sleep(fault.hold).await;
             program.thaw()
         }
-        FaultKind::Flush => tell(&program, &["FLUSHALL"]).await,
+        FaultKind::Flush => send_command(&program, &["FLUSHALL"]).await,
         FaultKind::HangUp => {
             // A connection that waits for events is of one type or the other.
-            tell(&program, &["CLIENT", "KILL", "TYPE", "normal"]).await?;
-            tell(&program, &["CLIENT", "KILL", "TYPE", "pubsub"]).await
+            send_command(&program, &["CLIENT", "KILL", "TYPE", "normal"]).await?;
+            send_command(&program, &["CLIENT", "KILL", "TYPE", "pubsub"]).await
         }
         FaultKind::Hush if program.runs() => {
-            tell(
+            send_command(
                 &program,
                 &[
                     "CLIENT",
@@ -174,11 +174,11 @@ async fn one(context: FaultContext<'_>, fault: &Fault) -> anyhow::Result<()> {
 
 /// Sends a command to the broker. A broker that was just started and does not answer yet has
 /// neither data nor connections, so a failure is ignored.
-async fn tell(program: &Program, command: &[&str]) -> anyhow::Result<()> {
+async fn send_command(program: &Program, command: &[&str]) -> anyhow::Result<()> {
     let Program::Redis(redis) = program else {
         bail!("not a broker")
     };
-    if let Ok(Ok(answer)) = timeout(TIMEOUT, redis.ask(command)).await {
+    if let Ok(Ok(answer)) = timeout(TIMEOUT, redis.command_text(command)).await {
         ensure!(
             !answer.starts_with('-'),
             "{command:?} was answered {answer:?}"
@@ -190,7 +190,8 @@ async fn tell(program: &Program, command: &[&str]) -> anyhow::Result<()> {
 impl FaultContext<'_> {
     /// Stops a process in order and notes the result.
     async fn stop(&self, component: &Component, program: &mut Program) -> anyhow::Result<()> {
-        let (asked, since) = (self.driver.now(), Instant::now());
+        let asked = self.driver.now();
+        let since = Instant::now();
         let wrong = actions::stop(program.process().context("it does not run")?).await?;
         let stop = Stop {
             who: component.name.clone(),

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_mode_does_what_it_says() -> anyhow::Result<()> {
+    async fn every_proxy_mode_has_its_documented_effect() -> anyhow::Result<()> {
         let (_server, port) = echo().await?;
         let proxy = Proxy::start("test", port).await?;
         let connect = async || TcpStream::connect(("127.0.0.1", proxy.port())).await;

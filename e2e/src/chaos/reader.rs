@@ -123,18 +123,15 @@ pub async fn watch(
     driver: &Driver,
     record: &Mutex<Observations>,
 ) -> Infallible {
-    let (api, component) = (
-        Api::new(member.url.clone()),
-        &cluster.components[member.component],
-    );
-    let (mut parser, mut last) = (SnapshotParser::default(), Box::new([None; SLOTS]));
-    let (mut before, anchor) = (
-        None,
-        DocumentKey {
-            collection: 0,
-            number: 0,
-        },
-    );
+    let api = Api::new(member.url.clone());
+    let component = &cluster.components[member.component];
+    let mut parser = SnapshotParser::default();
+    let mut last = Box::new([None; SLOTS]);
+    let mut before = None;
+    let anchor = DocumentKey {
+        collection: 0,
+        number: 0,
+    };
     loop {
         sleep(PAUSE).await;
         let sent = driver.now();

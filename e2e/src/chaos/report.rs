@@ -194,17 +194,22 @@ impl fmt::Display for Report {
             f,
             "arrivals        {by_event} by event, {by_feed} by the feed first; {loads} snapshots"
         )?;
-        let (restores, epochs, resets) = (self.restores, self.epochs, self.resets);
+        let restores = self.restores;
+        let epochs = self.epochs;
+        let resets = self.resets;
         writeln!(
             f,
             "histories       {restores} restores, {epochs} epochs declared, {resets} resets"
         )?;
-        let ([spoilt, noticed], from_disk) = (self.spoilt, self.from_disk);
+        let [spoilt, noticed] = self.spoilt;
+        let from_disk = self.from_disk;
         writeln!(
             f,
             "disks           {from_disk} starts from disk, {spoilt} files spoilt, {noticed} found damaged"
         )?;
-        let (stops, slowest, shifted) = (self.stops, self.slowest_stop, self.shifted);
+        let stops = self.stops;
+        let slowest = self.slowest_stop;
+        let shifted = self.shifted;
         writeln!(
             f,
             "lives           {stops} orderly ends, longest {slowest:.1?}, {shifted} with a clock that is off"

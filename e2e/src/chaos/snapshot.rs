@@ -113,7 +113,8 @@ pub async fn calm(
     component: &Component,
     first: Option<Sample>,
 ) -> Option<(Sample, Option<String>)> {
-    let (deadline, mut again) = (Instant::now() + CALM, interval(Duration::from_millis(100)));
+    let deadline = Instant::now() + CALM;
+    let mut again = interval(Duration::from_millis(100));
     loop {
         again.tick().await;
         let seen = sample(component).await?;
@@ -136,10 +137,8 @@ pub async fn count(cluster: &Cluster, sums: &Mutex<CounterSums>) -> Infallible {
         .iter()
         .map(|member| (member, &ARRIVALS[..]));
     join_all(publishers.chain(replicas).map(async |(member, counters)| {
-        let (api, component) = (
-            Api::new(member.url.clone()),
-            &cluster.components[member.component],
-        );
+        let api = Api::new(member.url.clone());
+        let component = &cluster.components[member.component];
         loop {
             let life = component.lives();
             let answer = timeout(TIMEOUT, api.get("/metrics")).await;

@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_way_has_its_name() -> anyhow::Result<()> {
+    fn every_transport_has_a_name() -> anyhow::Result<()> {
         for (known, transport) in WAYS {
             assert_eq!((name(transport), named(known)?), (known, transport));
         }

@@ -109,7 +109,7 @@ impl Process {
     }
 
     /// The output of this process, without that of earlier processes in the same folder.
-    pub fn said(&self) -> String {
+    pub fn run_output(&self) -> String {
         self.output()
             .get(self.before as usize..)
             .unwrap_or_default()
@@ -141,7 +141,7 @@ impl Drop for Process {
         if std::thread::panicking() {
             #[expect(
                 clippy::print_stderr,
-                reason = "a failed test shows what its parts said"
+                reason = "a failed test shows the output of its parts"
             )]
             {
                 eprintln!("{}", self.tail());

@@ -49,7 +49,8 @@ impl Redis {
     /// # Errors
     /// When no port is free.
     pub fn new() -> anyhow::Result<Self> {
-        let (folder, port) = (folder()?, free_port()?);
+        let folder = folder()?;
+        let port = free_port()?;
         Ok(Self {
             process: None,
             folder,
@@ -80,7 +81,8 @@ impl Redis {
     /// # Errors
     /// When no certificate can be created.
     pub fn with_tls(mut self) -> anyhow::Result<Self> {
-        let (port, certificates) = (free_port()?, Certificates::make(self.folder.path())?);
+        let port = free_port()?;
+        let certificates = Certificates::make(self.folder.path())?;
         let directives = [
             format!("tls-port {port}"),
             format!("tls-cert-file {}", certificates.certificate.display()),
@@ -134,7 +136,10 @@ impl Redis {
     /// When it does not in time.
     pub async fn until_ready(&self) -> anyhow::Result<()> {
         eventually("redis answers", async || {
-            ensure!(self.ask(&["PING"]).await? == "+PONG\r\n", "not yet");
+            ensure!(
+                self.command_text(&["PING"]).await? == "+PONG\r\n",
+                "not yet"
+            );
             Ok(())
         })
         .await
@@ -192,11 +197,11 @@ impl Redis {
     ///
     /// # Errors
     /// When the server does not answer.
-    pub async fn cut(&self) -> anyhow::Result<()> {
+    pub async fn close_connections(&self) -> anyhow::Result<()> {
         let mut client = self.client().await?;
         for kind in ["normal", "pubsub"] {
             client
-                .ask(&["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"])
+                .command(&["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"])
                 .await?;
         }
         Ok(())
@@ -210,7 +215,7 @@ impl Redis {
         let list = self
             .client()
             .await?
-            .ask(&["CLIENT", "LIST"])
+            .command(&["CLIENT", "LIST"])
             .await?
             .into_text()?;
         let waits = |line: &&str| {
@@ -273,22 +278,22 @@ impl Redis {
     /// When the server does not answer.
     pub async fn publish(&self, channel: &str, body: impl AsRef<[u8]>) -> anyhow::Result<i64> {
         let words: [&[u8]; 3] = [b"PUBLISH", channel.as_bytes(), body.as_ref()];
-        self.client().await?.ask(&words).await?.into_integer()
+        self.client().await?.command(&words).await?.into_integer()
     }
 
     /// Sends one command and returns the parsed reply.
     ///
     /// # Errors
     /// When the server does not answer, or replies with an error.
-    pub async fn tell(&self, words: &[&str]) -> anyhow::Result<Reply> {
-        self.client().await?.ask(words).await
+    pub async fn command(&self, words: &[&str]) -> anyhow::Result<Reply> {
+        self.client().await?.command(words).await
     }
 
     /// Sends one command and returns the bytes of the reply, which must fit into 64 KiB.
     ///
     /// # Errors
     /// When the server does not answer.
-    pub async fn ask(&self, words: &[&str]) -> anyhow::Result<String> {
+    pub async fn command_text(&self, words: &[&str]) -> anyhow::Result<String> {
         self.client().await?.raw(words).await
     }
 }

@@ -67,7 +67,8 @@ impl Sidecar {
         ] {
             copy_components(&source, &resources, redis)?;
         }
-        let (app_id, replica) = (app_id.to_owned(), replica.to_owned());
+        let app_id = app_id.to_owned();
+        let replica = replica.to_owned();
         Ok(Self {
             process: None,
             folder,

@@ -1,5 +1,5 @@
-//! Arrows between crates, read from `cargo metadata`: a feature makes no difference, an optional
-//! dependency is a dependency.
+//! Dependencies between crates, read from `cargo metadata`. Features make no difference: an
+//! optional dependency counts as a dependency.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,7 +22,7 @@ const LIBRARIES: [(&str, &[&str]); 3] = [
     ("dapr", &["publisher", "bench"]),
 ];
 
-/// Crates without input and output, and libraries that would bring some.
+/// Crates without input and output, and libraries that would add some.
 const PURE: [&str; 2] = ["contract", "state"];
 const NOT_PURE: [&str; 5] = ["tokio", "actix-web", "reqwest", "tonic", "futures-util"];
 
@@ -40,7 +40,7 @@ struct Package {
 #[derive(Deserialize)]
 struct Dependency {
     name: String,
-    /// `None`: of the library or the programs. Otherwise `dev` or `build`.
+    /// `None`: a dependency of the library or the programs. Otherwise `dev` or `build`.
     kind: Option<String>,
     /// Only dependencies inside of the workspace have a path.
     path: Option<String>,
@@ -141,7 +141,7 @@ fn arrows_are_read_line_by_line() {
 }
 
 #[test]
-fn servers_are_reached_from_the_crates_that_own_their_library() -> anyhow::Result<()> {
+fn only_the_owner_crates_depend_on_server_libraries() -> anyhow::Result<()> {
     for package in packages()? {
         for (library, owners) in LIBRARIES {
             let depends = package

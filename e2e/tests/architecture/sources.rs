@@ -1,5 +1,5 @@
-//! Which files may name a library or a clock, where the crate is too coarse a unit. Comments do not
-//! count.
+//! Which files may name a library or a clock, where a rule for the whole crate is too coarse.
+//! Comments do not count.
 
 use std::{
     fs,
@@ -104,7 +104,7 @@ fn names(line: &str, text: &str) -> bool {
 }
 
 #[test]
-fn a_library_is_named_only_where_the_list_allows_it() -> anyhow::Result<()> {
+fn a_library_is_used_only_where_the_list_allows_it() -> anyhow::Result<()> {
     for rule in RULES {
         for folder in rule.folders {
             for file in rust_files(Path::new(folder))? {
@@ -130,7 +130,7 @@ fn a_library_is_named_only_where_the_list_allows_it() -> anyhow::Result<()> {
 }
 
 #[test]
-fn a_text_counts_only_as_a_name_of_its_own() {
+fn a_library_name_matches_only_as_a_whole_word() {
     assert!(names("use mongodb::bson;", "mongodb::"));
     assert!(names("    let at = std::time::Instant::now();", "Instant"));
     assert!(names("std::thread::spawn(work);", "thread::spawn"));

@@ -1,7 +1,7 @@
-//! A short fault campaign on every way that events can take: what `make chaos` does for longer.
+//! A short fault campaign with every transport: `make chaos` runs a longer one.
 //!
-//! A test target of its own, so that nothing else wants the processor meanwhile. The seed is new
-//! each time, and in every failure; `SEED` repeats it.
+//! A test target of its own, so that no other test uses the processor meanwhile. The seed is new
+//! each time and is part of every failure; `SEED` repeats it.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -40,8 +40,8 @@ async fn campaign(faults: usize, transport: Transport) -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_promises_hold_while_faults_rain() -> anyhow::Result<()> {
-    // Not tests of their own: two at once would disturb each other.
+async fn replicas_keep_their_guarantees_under_random_faults() -> anyhow::Result<()> {
+    // One test, because two campaigns at once would disturb each other.
     campaign(30, Transport::Dapr).await?;
     campaign(20, Transport::PubSub).await?;
     campaign(20, Transport::Streams).await?;

@@ -1,4 +1,4 @@
-//! What the Dapr files promise: who hears what, within which bounds.
+//! The guarantees of the Dapr files: who receives which events, and within which limits.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 
 use crate::manifests::{at, collections, file, items, kustomized, named_values, text, the};
 
-/// All that `pubsub.redis` and the runtime read of a component, of what we set. Others are passed
-/// over without a word.
+/// The settings of a component that `pubsub.redis` and the runtime read. They ignore unknown
+/// settings silently.
 const KNOWN_METADATA: [&str; 12] = [
     "redisHost",
     "redisPassword",
@@ -31,7 +31,7 @@ const KNOWN_METADATA: [&str; 12] = [
     "allowedTopics",
     "protectedTopics",
 ];
-/// After this a publisher sends again by itself (its manager for Dapr).
+/// After this time a publisher sends an event again by itself (its Dapr transport).
 const PUBLISHER_GIVES_UP: Duration = Duration::from_secs(2);
 
 /// The component for one machine and the one for Kubernetes.
@@ -48,7 +48,8 @@ fn metadata(component: &Value) -> anyhow::Result<BTreeMap<String, String>> {
 }
 
 #[test]
-fn one_machine_and_kubernetes_differ_in_three_values_only() -> anyhow::Result<()> {
+fn the_dapr_components_differ_between_one_machine_and_kubernetes_in_three_values_only()
+-> anyhow::Result<()> {
     let [here, there] = components()?;
     ensure!(
         here["metadata"]["name"] == there["metadata"]["name"] && here["scopes"] == there["scopes"]
@@ -57,7 +58,8 @@ fn one_machine_and_kubernetes_differ_in_three_values_only() -> anyhow::Result<()
         here["spec"]["type"] == there["spec"]["type"]
             && here["spec"]["version"] == there["spec"]["version"]
     );
-    let (here, there) = (metadata(&here)?, metadata(&there)?);
+    let here = metadata(&here)?;
+    let there = metadata(&there)?;
     let names = |of: &BTreeMap<String, String>| of.keys().cloned().collect::<BTreeSet<_>>();
     let known: BTreeSet<String> = KNOWN_METADATA.map(str::to_owned).into();
     ensure!(
@@ -83,7 +85,7 @@ fn one_machine_and_kubernetes_differ_in_three_values_only() -> anyhow::Result<()
 }
 
 #[test]
-fn everybody_may_do_just_what_they_must() -> anyhow::Result<()> {
+fn each_app_has_only_the_access_that_it_needs() -> anyhow::Result<()> {
     let topics = collections()?;
     ensure!(topics.len() == 6, "{topics:?}");
     let dead_letters = BTreeSet::from([DEAD_LETTER_TOPIC.to_owned()]);
@@ -115,7 +117,7 @@ fn everybody_may_do_just_what_they_must() -> anyhow::Result<()> {
                     .into(),
             "{subscription:?}"
         );
-        // Protected: closed to whoever no list names.
+        // Protected: an app that no list names has no access.
         ensure!(
             list(&metadata["allowedTopics"]) == all && list(&metadata["protectedTopics"]) == all
         );
@@ -124,7 +126,7 @@ fn everybody_may_do_just_what_they_must() -> anyhow::Result<()> {
 }
 
 #[test]
-fn redis_does_not_grow_without_bounds() -> anyhow::Result<()> {
+fn redis_streams_have_a_maximum_length() -> anyhow::Result<()> {
     for component in components()? {
         let entries: u64 = metadata(&component)?["maxLenApprox"].parse()?;
         ensure!(
@@ -135,16 +137,15 @@ fn redis_does_not_grow_without_bounds() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Otherwise an event would be handed out again while it is still being delivered, or waits for its
-/// turn.
+/// Otherwise Redis would redeliver an event that is still being delivered or is still queued.
 #[test]
-fn deliveries_end_before_an_event_is_handed_out_again() -> anyhow::Result<()> {
+fn delivery_attempts_end_before_redis_redelivers_an_event() -> anyhow::Result<()> {
     let resiliency = file("dapr-config/resiliency.yaml")?;
     let resiliency = the(&resiliency, "Resiliency", None)?;
     for component in components()? {
         let worst = worst(resiliency, &component, "inbound")?;
         let metadata = metadata(&component)?;
-        // Bare milliseconds: a duration with a unit is ignored in one of them.
+        // Bare milliseconds: Dapr ignores a duration with a unit in one of the settings.
         let processing = Duration::from_millis(metadata["processingTimeout"].parse()?);
         let redeliver = Duration::from_millis(metadata["redeliverInterval"].parse()?);
         ensure!(
@@ -155,10 +156,8 @@ fn deliveries_end_before_an_event_is_handed_out_again() -> anyhow::Result<()> {
             worst < processing,
             "{worst:?} for a delivery, handed out again after {processing:?}"
         );
-        let (depth, workers): (u32, u32) = (
-            metadata["queueDepth"].parse()?,
-            metadata["concurrency"].parse()?,
-        );
+        let depth: u32 = metadata["queueDepth"].parse()?;
+        let workers: u32 = metadata["concurrency"].parse()?;
         let wait = worst * depth / workers;
         ensure!(
             wait < processing,
@@ -170,7 +169,7 @@ fn deliveries_end_before_an_event_is_handed_out_again() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How long the policies let a call through a component take: attempts × (timeout + pause).
+/// The time that the policies allow for a call through a component: attempts × (timeout + pause).
 fn worst(resiliency: &Value, component: &Value, direction: &str) -> anyhow::Result<Duration> {
     let name = text(component, "/metadata/name")?;
     let target = at(
@@ -181,7 +180,8 @@ fn worst(resiliency: &Value, component: &Value, direction: &str) -> anyhow::Resu
         target.get("circuitBreaker").is_none(),
         "an open breaker ends retries at once"
     );
-    let (timeout, retry) = (text(target, "/timeout")?, text(target, "/retry")?);
+    let timeout = text(target, "/timeout")?;
+    let retry = text(target, "/retry")?;
     let retry = at(resiliency, &format!("/spec/policies/retries/{retry}"))?;
     ensure!(
         retry["policy"] == "constant",
@@ -191,7 +191,9 @@ fn worst(resiliency: &Value, component: &Value, direction: &str) -> anyhow::Resu
         resiliency,
         &format!("/spec/policies/timeouts/{timeout}"),
     )?)?;
-    let retries = at(retry, "/maxRetries")?.as_u64().context("for ever")?;
+    let retries = at(retry, "/maxRetries")?
+        .as_u64()
+        .context("retries without limit")?;
     Ok((timeout + duration(text(retry, "/duration")?)?) * (1 + u32::try_from(retries)?))
 }
 
@@ -202,7 +204,7 @@ fn the_run_file_starts_a_publisher_and_two_replicas() -> anyhow::Result<()> {
         .map_err(|_| anyhow::anyhow!("one document"))?;
     ensure!(
         run["common"]["env"]["AURA_CONFIGURATION_EVENTS_MANAGER"] == "DAPR",
-        "a sidecar that nobody uses"
+        "the sidecars are not used for events"
     );
     let apps: Vec<_> = items(&run, "/apps").collect();
     let ids: Vec<_> = apps

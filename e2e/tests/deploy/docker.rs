@@ -1,5 +1,5 @@
-//! The Dockerfile builds what is there, with the toolchain that the workspace names. (Building it
-//! takes a Docker.)
+//! The Dockerfile builds existing files with the toolchain that the workspace names. (A real build
+//! needs Docker.)
 
 use std::collections::BTreeSet;
 
@@ -32,8 +32,9 @@ fn arguments<'a>(instructions: &'a [String], name: &'a str) -> impl Iterator<Ite
 }
 
 #[test]
-fn what_is_copied_is_there() -> anyhow::Result<()> {
-    let (instructions, ignored) = (instructions()?, read(".dockerignore")?);
+fn every_path_that_the_dockerfile_copies_exists() -> anyhow::Result<()> {
+    let instructions = instructions()?;
+    let ignored = read(".dockerignore")?;
     let mut copied = 0;
     for words in arguments(&instructions, "COPY").filter(|words| !words[0].starts_with("--from=")) {
         let (_to, sources) = words.split_last().context("COPY without arguments")?;
@@ -71,7 +72,7 @@ fn what_is_copied_is_there() -> anyhow::Result<()> {
 }
 
 #[test]
-fn what_is_built_is_run() -> anyhow::Result<()> {
+fn images_run_the_programs_that_they_build() -> anyhow::Result<()> {
     let instructions = instructions()?;
     let build = arguments(&instructions, "RUN")
         .find(|words| words.contains(&"cargo"))
@@ -102,8 +103,9 @@ fn what_is_built_is_run() -> anyhow::Result<()> {
 }
 
 #[test]
-fn the_toolchain_is_the_workspaces() -> anyhow::Result<()> {
-    let (instructions, manifest) = (instructions()?, read("Cargo.toml")?);
+fn images_build_with_the_toolchain_of_the_workspace() -> anyhow::Result<()> {
+    let instructions = instructions()?;
+    let manifest = read("Cargo.toml")?;
     let version = manifest
         .split("rust-version = \"")
         .nth(1)
@@ -118,7 +120,7 @@ fn the_toolchain_is_the_workspaces() -> anyhow::Result<()> {
 }
 
 #[test]
-fn it_runs_as_the_user_that_kubernetes_expects() -> anyhow::Result<()> {
+fn images_run_as_the_user_that_kubernetes_expects() -> anyhow::Result<()> {
     let instructions = instructions()?;
     let user = arguments(&instructions, "USER")
         .next()

@@ -1,4 +1,4 @@
-//! What the manifests for Kubernetes promise.
+//! The guarantees of the manifests for Kubernetes.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ const ANNOTATIONS: &str = "/spec/template/metadata/annotations";
 const POD: &str = "/spec/template/spec";
 const CONTAINER: &str = "/spec/template/spec/containers/0";
 
-/// Annotations that Dapr 1.14 knows, of those that we use. It passes over others without a word.
+/// The annotations of Dapr 1.14 that we use. Dapr ignores unknown annotations silently.
 const KNOWN_ANNOTATIONS: [&str; 14] = [
     "dapr.io/enabled",
     "dapr.io/app-id",
@@ -32,7 +32,7 @@ const KNOWN_ANNOTATIONS: [&str; 14] = [
 
 /// The publisher and the subscriber.
 fn workloads(objects: &[Value]) -> anyhow::Result<[(&Value, &'static str); 2]> {
-    // The subscriber needs names that stay: they are its consumer groups.
+    // The subscriber needs stable names: they are its consumer groups.
     Ok([
         (the(objects, "Deployment", None)?, PUBLISHER),
         (the(objects, "StatefulSet", None)?, SUBSCRIBER),
@@ -40,7 +40,7 @@ fn workloads(objects: &[Value]) -> anyhow::Result<[(&Value, &'static str); 2]> {
 }
 
 #[test]
-fn both_programs_have_a_sidecar() -> anyhow::Result<()> {
+fn both_workloads_have_a_sidecar() -> anyhow::Result<()> {
     let objects = kustomized()?;
     let configuration = text(the(&objects, "Configuration", None)?, "/metadata/name")?;
     let settings = at(the(&objects, "ConfigMap", None)?, "/data")?;
@@ -90,13 +90,13 @@ fn both_programs_have_a_sidecar() -> anyhow::Result<()> {
     }
     ensure!(
         settings["AURA_CONFIGURATION_EVENTS_MANAGER"] == "DAPR",
-        "a sidecar that nobody uses"
+        "the sidecars are not used for events"
     );
     Ok(())
 }
 
 #[test]
-fn every_replica_is_a_consumer_group() -> anyhow::Result<()> {
+fn every_replica_has_its_own_consumer_group() -> anyhow::Result<()> {
     let objects = kustomized()?;
     let consumer = items(the(&objects, "Component", None)?, "/spec/metadata")
         .find(|item| item["name"] == "consumerID");
@@ -110,11 +110,12 @@ fn every_replica_is_a_consumer_group() -> anyhow::Result<()> {
 }
 
 #[test]
-fn pods_may_do_nothing_they_need_not() -> anyhow::Result<()> {
+fn pods_have_no_privileges_that_they_do_not_need() -> anyhow::Result<()> {
     let objects = kustomized()?;
     for (workload, _) in workloads(&objects)? {
         let name = identity(workload);
-        let (pod, container) = (at(workload, POD)?, at(workload, CONTAINER)?);
+        let pod = at(workload, POD)?;
+        let container = at(workload, CONTAINER)?;
         ensure!(
             items(workload, "/spec/template/spec/containers").count() == 1,
             "{name}: check all containers here"
@@ -152,12 +153,13 @@ fn pods_may_do_nothing_they_need_not() -> anyhow::Result<()> {
 }
 
 #[test]
-fn pods_are_watched_and_bounded() -> anyhow::Result<()> {
+fn pods_have_probes_and_resource_limits() -> anyhow::Result<()> {
     let objects = kustomized()?;
     for (workload, _) in workloads(&objects)? {
-        let (name, container) = (identity(workload), at(workload, CONTAINER)?);
-        // Ready is asked of the replica; alive of the process alone, lest a database that is away
-        // restarts everybody.
+        let name = identity(workload);
+        let container = at(workload, CONTAINER)?;
+        // Readiness checks the replica. Liveness checks the process only, so that an unavailable
+        // database does not restart all pods.
         for (probe, path) in [
             ("startupProbe", "/healthz"),
             ("livenessProbe", "/healthz"),
@@ -180,7 +182,7 @@ fn pods_are_watched_and_bounded() -> anyhow::Result<()> {
 }
 
 #[test]
-fn selectors_find_their_pods() -> anyhow::Result<()> {
+fn selectors_match_their_pods() -> anyhow::Result<()> {
     let objects = kustomized()?;
     let pods: Vec<&Value> = workloads(&objects)?
         .iter()
@@ -213,7 +215,8 @@ fn selectors_find_their_pods() -> anyhow::Result<()> {
             finds(selector)
         );
     }
-    // Subscribers find the publisher by the name of its Service, which its NetworkPolicy lets them.
+    // Subscribers find the publisher by the name of its Service, and its NetworkPolicy permits
+    // their traffic.
     let url = text(
         the(&objects, "ConfigMap", None)?,
         "/data/AURA_CONFIGURATION_API_URL",
@@ -237,7 +240,7 @@ fn selectors_find_their_pods() -> anyhow::Result<()> {
 }
 
 #[test]
-fn every_secret_that_is_asked_for_is_in_the_example() -> anyhow::Result<()> {
+fn every_referenced_secret_is_in_the_example() -> anyhow::Result<()> {
     let offered: BTreeSet<(String, String)> = file("deploy/kubernetes/secret.example.yaml")?
         .iter()
         .flat_map(|secret| {
@@ -250,13 +253,13 @@ fn every_secret_that_is_asked_for_is_in_the_example() -> anyhow::Result<()> {
                 .collect::<Vec<_>>()
         })
         .collect();
-    let mut asked = BTreeSet::new();
+    let mut referenced = BTreeSet::new();
     kustomized()?
         .iter()
-        .for_each(|object| secrets(object, &mut asked));
+        .for_each(|object| secrets(object, &mut referenced));
     ensure!(
-        !asked.is_empty() && asked == offered,
-        "asked for {asked:?}, offered {offered:?}"
+        !referenced.is_empty() && referenced == offered,
+        "referenced {referenced:?}, offered {offered:?}"
     );
     Ok(())
 }
@@ -276,7 +279,7 @@ fn secrets(value: &Value, found: &mut BTreeSet<(String, String)>) {
     }
 }
 
-/// Whether labels have all that a selector asks for.
+/// Whether the labels include everything that a selector requires.
 fn matches(selector: &Value, labels: &Value) -> bool {
     selector.as_object().is_some_and(|wanted| {
         !wanted.is_empty() && wanted.iter().all(|(name, value)| labels[name] == *value)

@@ -1,5 +1,5 @@
-//! What is shipped for Dapr, Kubernetes and Docker: every file is valid, and they agree with each
-//! other and with the programs. Nothing is applied anywhere and nothing asks the network.
+//! The shipped files for Dapr, Kubernetes and Docker: every file is valid, and the files agree with
+//! each other and with the programs. Nothing is applied, and no test uses the network.
 
 mod manifests;
 mod schemas;

@@ -1,4 +1,4 @@
-//! Reads what is shipped.
+//! Reads the shipped files.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,7 +31,7 @@ pub(crate) fn files(folder: &str) -> anyhow::Result<BTreeSet<String>> {
         .collect()
 }
 
-/// What `kubectl apply --kustomize deploy/kubernetes` would send.
+/// The objects that `kubectl apply --kustomize deploy/kubernetes` would send.
 pub(crate) fn kustomized() -> anyhow::Result<Vec<Value>> {
     let output = Command::new(path_of("KUSTOMIZE")?)
         .args(["build", "deploy/kubernetes"])
@@ -61,21 +61,21 @@ pub(crate) fn the<'a>(
     Ok(object)
 }
 
-/// What a pointer leads to.
+/// The value at a pointer.
 pub(crate) fn at<'a>(value: &'a Value, pointer: &str) -> anyhow::Result<&'a Value> {
     value
         .pointer(pointer)
         .with_context(|| format!("no {pointer} in {}", identity(value)))
 }
 
-/// A text.
+/// The text at a pointer.
 pub(crate) fn text<'a>(value: &'a Value, pointer: &str) -> anyhow::Result<&'a str> {
     at(value, pointer)?
         .as_str()
         .with_context(|| format!("{pointer} is no text"))
 }
 
-/// The members of an object or the items of a list; nothing if it is not there.
+/// The members of an object or the items of a list; empty if there is none.
 pub(crate) fn items<'a>(value: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> {
     value
         .pointer(pointer)
@@ -84,7 +84,7 @@ pub(crate) fn items<'a>(value: &'a Value, pointer: &str) -> impl Iterator<Item =
         .flatten()
 }
 
-/// A list of `{name, value}` by names. Something else than a value is given as JSON.
+/// A list of `{name, value}` as a map. An entry without a value is returned as JSON.
 pub(crate) fn named_values(list: &Value) -> BTreeMap<String, String> {
     items(list, "")
         .filter_map(|item| {
@@ -101,7 +101,7 @@ pub(crate) fn named_values(list: &Value) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// `kind/name`, to be told in errors.
+/// `kind/name`, for error messages.
 pub(crate) fn identity(object: &Value) -> String {
     format!(
         "{}/{}",
@@ -110,7 +110,7 @@ pub(crate) fn identity(object: &Value) -> String {
     )
 }
 
-/// The six collections, by their schemas.
+/// The six collections, named after their schemas.
 pub(crate) fn collections() -> anyhow::Result<BTreeSet<String>> {
     let files = files("schemas")?;
     let names = files
@@ -125,7 +125,7 @@ pub(crate) fn read(path: impl AsRef<Path>) -> anyhow::Result<String> {
 }
 
 pub(crate) fn documents(yaml: &str) -> anyhow::Result<Vec<Value>> {
-    // Files may begin with a separator.
+    // A file may begin with a separator.
     let documents: Vec<Value> = serde_saphyr::from_multiple(yaml)?;
     Ok(documents
         .into_iter()

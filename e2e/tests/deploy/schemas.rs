@@ -1,5 +1,5 @@
-//! Strict schemas of Kubernetes objects: a member that does not exist is refused, where the API
-//! server drops it and Dapr's operator never hears of it.
+//! Strict schemas of Kubernetes objects: they reject an unknown member. The API server would drop
+//! it silently, so Dapr's operator would never receive it.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::manifests::{documents, identity, items, text};
 
-/// Where the schemas of Kubernetes refer to.
+/// The base of the references in the schemas of Kubernetes.
 const DEFINITIONS: &str = "https://kubernetes.io/api/_definitions.json";
 
 /// Schemas of all kinds that we use.
@@ -75,7 +75,8 @@ impl Schemas {
     }
 
     fn schema(&self, object: &Value) -> anyhow::Result<Value> {
-        let (api_version, kind) = (text(object, "/apiVersion")?, text(object, "/kind")?);
+        let api_version = text(object, "/apiVersion")?;
+        let kind = text(object, "/kind")?;
         if let Some(schema) = self.custom.get(&(api_version.to_owned(), kind.to_owned())) {
             return Ok(schema.clone());
         }
@@ -95,8 +96,8 @@ impl Schemas {
     }
 }
 
-/// Custom resources say what may be there; the rest is dropped by the API server, unless it is told
-/// to preserve it.
+/// The schema of a custom resource lists the permitted members. The API server drops all others,
+/// unless the schema says to preserve them.
 fn make_strict(schema: &mut Value) {
     match schema {
         Value::Object(members) => {

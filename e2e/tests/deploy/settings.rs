@@ -1,5 +1,5 @@
-//! The programs know every setting that the files give them; a misspelt variable would be passed
-//! over without a word.
+//! The programs know every setting in the shipped files. A misspelt variable would be ignored
+//! silently.
 
 use std::{collections::BTreeSet, process::Command};
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::manifests::{file, items, kustomized, read, the};
 
-/// All variables that a program's manual names.
+/// All variables in the help text of a program.
 fn known(program: &str) -> anyhow::Result<BTreeSet<String>> {
     let output = Command::new(own_program(program)?).arg("--help").output()?;
     let manual = String::from_utf8(output.stdout)?;
@@ -25,13 +25,13 @@ fn known(program: &str) -> anyhow::Result<BTreeSet<String>> {
     Ok(names)
 }
 
-/// Ours to know; others, such as `POD_NAME`, may be meant for somebody else.
+/// Variables with our prefixes. Others, such as `POD_NAME`, may be for another program.
 fn is_ours(name: &str) -> bool {
     name.starts_with("AURA_") || name == "RUST_LOG"
 }
 
 #[test]
-fn on_one_machine() -> anyhow::Result<()> {
+fn the_run_file_sets_only_known_settings() -> anyhow::Result<()> {
     let run = file("dapr-config/dapr.yaml")?;
     let common = names(&run[0]["common"]["env"]);
     for app in items(&run[0], "/apps") {
@@ -39,7 +39,8 @@ fn on_one_machine() -> anyhow::Result<()> {
             .as_str()
             .and_then(|path| path.rsplit('/').next())
             .context("no program")?;
-        let (known, given) = (known(program)?, names(&app["env"]));
+        let known = known(program)?;
+        let given = names(&app["env"]);
         for name in common.iter().chain(&given).filter(|name| is_ours(name)) {
             ensure!(known.contains(name), "the {program} does not know {name}");
         }
@@ -48,15 +49,16 @@ fn on_one_machine() -> anyhow::Result<()> {
 }
 
 #[test]
-fn on_kubernetes() -> anyhow::Result<()> {
+fn the_manifests_set_only_known_settings() -> anyhow::Result<()> {
     let objects = kustomized()?;
-    // Each program takes what concerns it from one map for all.
+    // Each program takes its own settings from one common map.
     let shared = names(&the(&objects, "ConfigMap", None)?["data"]);
-    let (publisher, subscriber) = (known("publisher")?, known("subscriber")?);
+    let publisher = known("publisher")?;
+    let subscriber = known("subscriber")?;
     for name in shared.iter().filter(|name| is_ours(name)) {
         ensure!(
             publisher.contains(name) || subscriber.contains(name),
-            "nobody knows {name}"
+            "no program knows {name}"
         );
     }
     for (kind, known) in [("Deployment", publisher), ("StatefulSet", subscriber)] {
@@ -75,13 +77,14 @@ fn on_kubernetes() -> anyhow::Result<()> {
 }
 
 #[test]
-fn in_a_container() -> anyhow::Result<()> {
+fn the_images_set_only_known_settings() -> anyhow::Result<()> {
     let dockerfile = read("Dockerfile")?;
     let given: Vec<_> = dockerfile
         .lines()
         .filter_map(|line| line.strip_prefix("ENV ")?.split('=').next())
         .collect();
-    let (publisher, subscriber) = (known("publisher")?, known("subscriber")?);
+    let publisher = known("publisher")?;
+    let subscriber = known("subscriber")?;
     for name in given {
         ensure!(
             publisher.contains(name) && subscriber.contains(name),

@@ -1,4 +1,4 @@
-//! Every file is what its schema says, and the check can tell.
+//! Every file matches its schema, and the check detects errors.
 
 use std::collections::BTreeSet;
 
@@ -10,12 +10,13 @@ use crate::{
     schemas::Schemas,
 };
 
-/// Files of the Dapr CLI and of kustomize, which are no Kubernetes objects.
+/// Files of the Dapr CLI and of kustomize, which are not Kubernetes objects.
 const NO_OBJECTS: [&str; 2] = ["dapr-config/dapr.yaml", "dapr-config/kustomization.yaml"];
 
 #[test]
-fn kubernetes_gets_valid_objects() -> anyhow::Result<()> {
-    let (schemas, objects) = (Schemas::read()?, kustomized()?);
+fn kubernetes_objects_match_their_schemas() -> anyhow::Result<()> {
+    let schemas = Schemas::read()?;
+    let objects = kustomized()?;
     let kinds: BTreeSet<_> = objects
         .iter()
         .filter_map(|object| object["kind"].as_str())
@@ -35,19 +36,18 @@ fn kubernetes_gets_valid_objects() -> anyhow::Result<()> {
 }
 
 #[test]
-fn the_example_of_the_secrets_is_valid() -> anyhow::Result<()> {
-    let (schemas, secrets) = (
-        Schemas::read()?,
-        file("deploy/kubernetes/secret.example.yaml")?,
-    );
+fn the_example_secrets_match_their_schema() -> anyhow::Result<()> {
+    let schemas = Schemas::read()?;
+    let secrets = file("deploy/kubernetes/secret.example.yaml")?;
     ensure!(!secrets.is_empty(), "no secrets");
     secrets.iter().try_for_each(|secret| schemas.check(secret))
 }
 
 #[test]
-fn sidecars_on_one_machine_get_valid_files() -> anyhow::Result<()> {
+fn dapr_files_for_one_machine_match_their_schemas() -> anyhow::Result<()> {
     let schemas = Schemas::read()?;
-    let (components, configs) = (files("components")?, files("dapr-config")?);
+    let components = files("components")?;
+    let configs = files("dapr-config")?;
     ensure!(!components.is_empty(), "no components");
     for path in components
         .union(&configs)
@@ -62,11 +62,12 @@ fn sidecars_on_one_machine_get_valid_files() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Each is a mistake that somebody makes one day; without the mistake the object is valid, so it is
-/// the mistake that is refused.
+/// Each is a plausible error. Without the error the object is valid, so the check rejects the error
+/// itself.
 #[test]
-fn mistakes_are_refused() -> anyhow::Result<()> {
-    let (schemas, objects) = (Schemas::read()?, kustomized()?);
+fn the_schemas_reject_common_mistakes() -> anyhow::Result<()> {
+    let schemas = Schemas::read()?;
+    let objects = kustomized()?;
     let pod = "/spec/template/spec";
     let container = "/spec/template/spec/containers/0";
     let component = "/spec/metadata/0";

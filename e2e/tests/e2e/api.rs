@@ -1,5 +1,4 @@
-//! The document API on both stores. Nothing is sent here: events are switched off, and writes work
-//! all the same.
+//! The document API with both stores. Events are switched off; writes must work without them.
 
 use contract::{CanonicalJson, Problem};
 use e2e::{
@@ -34,7 +33,7 @@ fn problem(answer: &Answer) -> Problem {
 }
 
 #[tokio::test]
-async fn documents_embedded() -> Outcome {
+async fn the_document_api_works_with_the_embedded_store() -> Outcome {
     let (_store, publisher) = quiet_publisher(StoreKind::Embedded).await?;
     documents(&publisher.api()).await?;
     let mut subscriber = Service::subscriber("reader", &[publisher.url()])?
@@ -44,7 +43,7 @@ async fn documents_embedded() -> Outcome {
 }
 
 #[tokio::test]
-async fn documents_mongo() -> Outcome {
+async fn the_document_api_works_with_mongodb() -> Outcome {
     let (_store, publisher) = quiet_publisher(StoreKind::Mongo).await?;
     documents(&publisher.api()).await
 }
@@ -194,7 +193,8 @@ async fn patch_and_delete(api: &Api) -> Outcome {
 async fn conditions(api: &Api) -> Outcome {
     let path = document_path(FREE, "conditional");
     let put = |name: &'static str, value: String, n: u64| {
-        let (api, path) = (api.clone(), path.clone());
+        let api = api.clone();
+        let path = path.clone();
         let headers = move |value: String| {
             vec![
                 ("content-type".to_owned(), "application/json".to_owned()),

@@ -1,5 +1,5 @@
-//! What a request says of itself: from its headers into the record, the event, and the data that
-//! travels straight through Redis.
+//! The context of a request: from its headers into the change record, the event, and the data that
+//! is published directly to Redis.
 
 use std::net::TcpListener;
 
@@ -36,16 +36,16 @@ async fn a_context_is_in_record_and_event_mongo() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_context_goes_straight_through_redis_embedded() -> Outcome {
+async fn a_context_is_sent_through_redis_embedded() -> Outcome {
     through_redis(StoreKind::Embedded).await
 }
 
 #[tokio::test]
-async fn a_context_goes_straight_through_redis_mongo() -> Outcome {
+async fn a_context_is_sent_through_redis_mongo() -> Outcome {
     through_redis(StoreKind::Mongo).await
 }
 
-/// One write, one set of two in two collections, and a write of somebody who says nothing.
+/// One write, one change set of two documents in two collections, and one write without a context.
 async fn write(api: &Api) -> Outcome {
     let channel = sample(CHANNELS)?;
     let send = async |method, path: &str, headers: &[(&str, &str)], body: Value| {
@@ -88,7 +88,7 @@ async fn write(api: &Api) -> Outcome {
     Ok(())
 }
 
-/// The records of what [`write`] wrote, in order.
+/// The change records of [`write`], in order.
 async fn records(api: &Api) -> anyhow::Result<Vec<Change>> {
     let page = api
         .get(&format!("/v1/changes?since={FREE}:0,{CHANNELS}:0"))
@@ -107,16 +107,16 @@ async fn records(api: &Api) -> anyhow::Result<Vec<Change>> {
     let raw: Value = serde_json::from_str(&page.body)?;
     let members = ["correlationId", "userId", "organisationId", "traceparent"];
     for item in raw["items"].as_array().context("items")? {
-        let said = item["collection"] == CHANNELS || item["revision"] != 3;
+        let has_context = item["collection"] == CHANNELS || item["revision"] != 3;
         let expected = ["order-66", "ada@example.org", "hectare/north", TRACE]
-            .map(|text| said.then(|| json!(text)));
+            .map(|text| has_context.then(|| json!(text)));
         let found = members.map(|member| item.get(member).cloned());
         ensure!(found == expected, "{item}");
     }
     Ok(items)
 }
 
-/// The data of an event says what its record says, but for the trace.
+/// The data of an event equals its change record, except for the trace.
 fn compare(data: &Value, record: &Change) -> Outcome {
     let context = &record.context;
     for (member, expected) in [
@@ -141,7 +141,8 @@ fn by_place(data: &Value) -> (bool, u64) {
 }
 
 async fn in_record_and_event(kind: StoreKind) -> Outcome {
-    let (store, listener) = (Store::start(kind).await?, TcpListener::bind("127.0.0.1:0")?);
+    let store = Store::start(kind).await?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
     let subscriber = format!("http://{}", listener.local_addr()?);
     let mut publisher = store
         .publisher()?
@@ -152,12 +153,12 @@ async fn in_record_and_event(kind: StoreKind) -> Outcome {
         publisher.start().await?;
         let api = publisher.api();
         write(&api).await?;
-        let mut told: Vec<Value> = Vec::new();
-        while told.len() < 4 {
-            told.push(timeout(TIMEOUT, events.recv()).await?.context("an event")?);
+        let mut received: Vec<Value> = Vec::new();
+        while received.len() < 4 {
+            received.push(timeout(TIMEOUT, events.recv()).await?.context("an event")?);
         }
-        told.sort_by_key(|event| by_place(&event["data"]));
-        for (event, record) in told.iter().zip(records(&api).await?) {
+        received.sort_by_key(|event| by_place(&event["data"]));
+        for (event, record) in received.iter().zip(records(&api).await?) {
             compare(&event["data"], &record)?;
             let context = &record.context;
             for (name, expected) in [
@@ -171,7 +172,7 @@ async fn in_record_and_event(kind: StoreKind) -> Outcome {
                 );
             }
         }
-        // It is what was stored, not what was remembered.
+        // The data comes from the store, not from the memory of the publisher that wrote it.
         publisher.stop().await?;
         publisher.start().await?;
         records(&api).await.map(drop)
@@ -182,7 +183,7 @@ async fn in_record_and_event(kind: StoreKind) -> Outcome {
     }
 }
 
-/// A subscriber that takes every event.
+/// A subscriber that accepts every event.
 fn receiver(
     events: mpsc::UnboundedSender<Value>,
     listener: TcpListener,
@@ -223,15 +224,15 @@ async fn through_redis(kind: StoreKind) -> Outcome {
         free.next().await?,
         channels.next().await?,
     ];
-    let mut told = bodies
+    let mut received = bodies
         .iter()
         .map(|(_channel, body)| serde_json::from_str(body))
         .collect::<Result<Vec<Value>, _>>()?;
-    told.sort_by_key(by_place);
-    for (data, record) in told.iter().zip(records(&api).await?) {
+    received.sort_by_key(by_place);
+    for (data, record) in received.iter().zip(records(&api).await?) {
         compare(data, &record)?;
     }
-    // Replicas take them as ever.
+    // Replicas apply these events as before.
     testbed.until_converged(FREE).await?;
     testbed.until_converged(CHANNELS).await
 }

@@ -1,5 +1,5 @@
-//! What really travels through Dapr and Redis: the envelope, its life, what is dropped, and who may
-//! do what.
+//! The events that travel through Dapr and Redis: the envelope, its lifetime, the events that are
+//! dropped, and the access rights.
 
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
@@ -20,9 +20,9 @@ const DEAD_LETTERS: &str = "configuration-dead-letter";
 const EVENTS: &str = "/dapr/processConfigurationEvents";
 const CLOUD_EVENT: &str = "application/cloudevents+json";
 
-/// Every event in a stream, as sidecars read it.
+/// Every event in a stream, in the form that sidecars read.
 async fn stream(redis: &Redis, topic: &str) -> anyhow::Result<Vec<Value>> {
-    let answer = redis.ask(&["XRANGE", topic, "-", "+"]).await?;
+    let answer = redis.command_text(&["XRANGE", topic, "-", "+"]).await?;
     let texts = answer
         .split("\r\n")
         .filter(|line| line.starts_with(r#"{""#));
@@ -48,10 +48,10 @@ fn time(value: &Value) -> anyhow::Result<DateTime<Utc>> {
     Ok(value.as_str().context("a time")?.parse()?)
 }
 
-/// The example event of the source document (requirement A10 to A14), field by field, and what this
-/// project adds to it.
+/// The example event of the source document (requirement A10 to A14), field by field, and the
+/// fields that this project adds.
 #[tokio::test]
-async fn the_envelope_is_the_source_documents() -> Outcome {
+async fn the_envelope_matches_the_source_document() -> Outcome {
     let testbed = Testbed::start(StoreKind::Embedded, Transport::Dapr).await?;
     let redis = testbed.redis.as_ref().context("a redis")?;
     let channel = sample(CHANNELS)?;
@@ -126,7 +126,8 @@ async fn the_envelope_is_the_source_documents() -> Outcome {
         schema.starts_with("urn:confcast:schema:ChannelConfiguration:") && schema.len() == 53,
         "{schema}"
     );
-    let (committed, expiration) = (time(&event["time"])?, time(&event["expiration"])?);
+    let committed = time(&event["time"])?;
+    let expiration = time(&event["expiration"])?;
     ensure!(before <= committed && committed <= after, "{committed}");
     ensure!(
         !event["expiration"]
@@ -138,7 +139,7 @@ async fn the_envelope_is_the_source_documents() -> Outcome {
     let life = (expiration - before).num_milliseconds();
     ensure!(
         (59_000..=62_000).contains(&life),
-        "60 s, cut to whole seconds: {life} ms"
+        "60 s, rounded down to whole seconds: {life} ms"
     );
 
     let crc = created.json()?["crc"].clone();
@@ -153,10 +154,10 @@ async fn the_envelope_is_the_source_documents() -> Outcome {
     Ok(())
 }
 
-/// With a data limit of 0 only ids travel: the minimal body of the source document (requirement A11),
-/// and the value is fetched.
+/// With a data limit of 0 events carry ids only: the minimal body of the source document
+/// (requirement A11). The replica fetches the value.
 #[tokio::test]
-async fn ids_only() -> Outcome {
+async fn ids_only_events_omit_the_value() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Dapr).await?;
     let publisher = std::mem::replace(&mut testbed.publisher, Service::publisher()?);
     testbed.publisher = publisher.with("AURA_CONFIGURATION_EVENT_DATA_LIMIT_BYTES", "0");
@@ -190,9 +191,9 @@ async fn ids_only() -> Outcome {
     Ok(())
 }
 
-/// A sidecar drops what has expired. The value still arrives, by the next load.
+/// A sidecar drops an expired event. The value still arrives with the next load.
 #[tokio::test]
-async fn an_expired_event_is_not_applied() -> Outcome {
+async fn expired_events_are_not_applied() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Dapr).await?;
     let publisher = std::mem::replace(&mut testbed.publisher, Service::publisher()?);
     testbed.publisher = publisher.with("AURA_CONFIGURATION_EVENT_TTL_SECONDS", "1");
@@ -217,7 +218,7 @@ async fn an_expired_event_is_not_applied() -> Outcome {
         time(&stream(redis, FREE).await?.first().context("no event")?["expiration"])
     })
     .await?;
-    eventually("it expires", async || {
+    eventually("the event expires", async || {
         ensure!(Utc::now() > expiration, "not yet");
         Ok(())
     })
@@ -245,7 +246,7 @@ async fn an_expired_event_is_not_applied() -> Outcome {
 }
 
 #[tokio::test]
-async fn scopes_say_who_may_publish_and_subscribe() -> Outcome {
+async fn dapr_scopes_limit_publishing_and_subscribing() -> Outcome {
     let testbed = Testbed::start(StoreKind::Embedded, Transport::Dapr).await?;
     let body = || json!({"collection": FREE, "op": "Delete", "id": "a"}).to_string();
     let publisher = testbed.publisher_sidecar.as_ref().context("a sidecar")?;
@@ -258,7 +259,7 @@ async fn scopes_say_who_may_publish_and_subscribe() -> Outcome {
         .await?;
     ensure!(
         status == 403,
-        "a topic nobody allowed was published: {status}"
+        "an app published to a topic outside of its scopes: {status}"
     );
     let metadata = testbed.sidecars[0].metadata().await?;
     let topics = metadata["subscriptions"]

@@ -1,5 +1,5 @@
-//! One suite for every way that events travel, on every store: what is written arrives in both
-//! replicas, by events alone.
+//! One suite for every transport and every store: each write arrives in both replicas, by events
+//! alone.
 
 use anyhow::ensure;
 use e2e::testbed::{
@@ -11,52 +11,52 @@ use serde_json::{Value, json};
 type Outcome = anyhow::Result<()>;
 
 #[tokio::test]
-async fn local_embedded() -> Outcome {
+async fn local_delivery_with_the_embedded_store() -> Outcome {
     suite(StoreKind::Embedded, Transport::Local).await
 }
 
 #[tokio::test]
-async fn local_mongo() -> Outcome {
+async fn local_delivery_with_mongodb() -> Outcome {
     suite(StoreKind::Mongo, Transport::Local).await
 }
 
 #[tokio::test]
-async fn dapr_embedded() -> Outcome {
+async fn dapr_delivery_with_the_embedded_store() -> Outcome {
     suite(StoreKind::Embedded, Transport::Dapr).await
 }
 
 #[tokio::test]
-async fn dapr_mongo() -> Outcome {
+async fn dapr_delivery_with_mongodb() -> Outcome {
     suite(StoreKind::Mongo, Transport::Dapr).await
 }
 
 #[tokio::test]
-async fn pub_sub_embedded() -> Outcome {
+async fn redis_pub_sub_delivery_with_the_embedded_store() -> Outcome {
     suite(StoreKind::Embedded, Transport::PubSub).await
 }
 
 #[tokio::test]
-async fn pub_sub_mongo() -> Outcome {
+async fn redis_pub_sub_delivery_with_mongodb() -> Outcome {
     suite(StoreKind::Mongo, Transport::PubSub).await
 }
 
 #[tokio::test]
-async fn streams_embedded() -> Outcome {
+async fn redis_stream_delivery_with_the_embedded_store() -> Outcome {
     suite(StoreKind::Embedded, Transport::Streams).await
 }
 
 #[tokio::test]
-async fn streams_mongo() -> Outcome {
+async fn redis_stream_delivery_with_mongodb() -> Outcome {
     suite(StoreKind::Mongo, Transport::Streams).await
 }
 
 #[tokio::test]
-async fn feed_embedded() -> Outcome {
+async fn feed_delivery_with_the_embedded_store() -> Outcome {
     suite(StoreKind::Embedded, Transport::Feed).await
 }
 
 #[tokio::test]
-async fn feed_mongo() -> Outcome {
+async fn feed_delivery_with_mongodb() -> Outcome {
     suite(StoreKind::Mongo, Transport::Feed).await
 }
 
@@ -106,7 +106,8 @@ async fn three_in_a_row(testbed: &Testbed) -> Outcome {
     Ok(())
 }
 
-/// Too large for an event, or with an integer that a sidecar would round: only the id travels.
+/// The value is too large for an event, or has an integer that a sidecar would round: the event
+/// carries the id only.
 async fn what_does_not_fit_is_fetched(testbed: &Testbed) -> Outcome {
     let api = testbed.publisher.api();
     api.create(FREE, &json!({"id": "large", "text": "t".repeat(1_000_000)}))
@@ -123,7 +124,7 @@ async fn what_does_not_fit_is_fetched(testbed: &Testbed) -> Outcome {
     .await?
     .expect(201)?;
     testbed.until_same(FREE, "exact").await?;
-    // Many quotes: short enough as a value, too long once it is escaped in an event.
+    // Many quotes: the value is short enough, but too long after it is escaped in an event.
     let quotes = json!({"id": "quotes", "text": "\u{1}".repeat(8_000)});
     api.create(FREE, &quotes).await?.expect(201)?;
     testbed.until_same(FREE, "quotes").await
@@ -138,8 +139,8 @@ async fn everything_came_by_event(testbed: &Testbed) -> Outcome {
             let status = api.get("/v1/status").await?.json()?;
             let events = &status["events"];
             let count = |name: &str| events[name].as_u64().unwrap_or_default();
-            // On a busy machine an event may come after the grace: then the feed was first, and the
-            // event is a duplicate.
+            // On a busy machine an event may come after the grace period. Then the feed was first,
+            // and the event is a duplicate.
             let overtaken = status["sync"]["changes"].as_u64().unwrap_or_default();
             let first = count("applied") + count("superseded");
             ensure!(
@@ -155,7 +156,7 @@ async fn everything_came_by_event(testbed: &Testbed) -> Outcome {
         })
         .await?;
         let status: Value = api.get("/v1/status").await?.json()?;
-        // A feed has no limit for a value, so nothing stays at home.
+        // A feed has no size limit for a value, so no value is omitted.
         let fetched = status["events"]["fetched"].as_u64() >= Some(2);
         ensure!(
             fetched == (testbed.transport != Transport::Feed),
@@ -166,10 +167,10 @@ async fn everything_came_by_event(testbed: &Testbed) -> Outcome {
     Ok(())
 }
 
-/// Whoever starts first: a subscriber waits for its publisher, and loads what was written before it
-/// came.
+/// The order of starts does not matter: a subscriber waits for its publisher, and loads the
+/// documents that were written before it started.
 #[tokio::test]
-async fn subscriber_before_and_after_the_publisher() -> Outcome {
+async fn a_subscriber_loads_when_it_starts_before_or_after_the_publisher() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Local).await?;
     testbed.subscribers[0].launch()?;
     let early = testbed.subscribers[0].api();
@@ -205,10 +206,10 @@ async fn subscriber_before_and_after_the_publisher() -> Outcome {
     testbed.until_same(FREE, "a").await
 }
 
-/// With events switched off nothing is owed and nothing is sent; replicas live on reading the
+/// With events switched off, no event is pending and none is sent. Replicas rely on reading the
 /// heads.
 #[tokio::test]
-async fn events_switched_off() -> Outcome {
+async fn replicas_converge_with_events_switched_off() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Local).await?;
     testbed.publisher = testbed
         .publisher

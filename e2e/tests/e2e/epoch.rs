@@ -1,5 +1,5 @@
-//! A database that was restored: replicas tell, and the store goes on under a new epoch. And the
-//! fleet that tells it.
+//! A restored database: check-ins of replicas reveal the restore, and the store continues under a
+//! new epoch.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ mod check_ins;
 
 type Outcome = anyhow::Result<()>;
 
-/// What a dump of these collections holds.
+/// The content of a dump of these collections.
 struct Dump(Vec<(&'static str, Vec<Document>)>);
 
 const TABLES: [&str; 4] = [FREE, "_changes", "_heads", "_meta"];
@@ -44,7 +44,7 @@ impl Dump {
         Ok(Self(tables))
     }
 
-    /// As mongorestore does it: table by table, and not all at once.
+    /// Restores as mongorestore does: table by table, not all at once.
     async fn restore(&self, database: &Database, tables: &[&str]) -> Outcome {
         for (name, rows) in self.0.iter().filter(|(name, _rows)| tables.contains(name)) {
             let table = database.collection::<Document>(name);
@@ -83,7 +83,7 @@ async fn stands(api: &Api, head: &Head) -> Outcome {
         .map(drop)
 }
 
-/// Waits for an epoch of the same lineage after this one.
+/// Waits for a later epoch of the same lineage.
 async fn until_after(api: &Api, epoch: Epoch) -> anyhow::Result<Epoch> {
     eventually("the epoch is declared", async || {
         let head = api.head(FREE).await?;
@@ -113,7 +113,7 @@ async fn mongo() -> anyhow::Result<(Store, Service, Database)> {
 }
 
 #[tokio::test]
-async fn a_restored_database_goes_on_in_a_new_epoch() -> Outcome {
+async fn a_restored_database_continues_in_a_new_epoch() -> Outcome {
     let (_store, publisher, database) = mongo().await?;
     let api = publisher.api();
     api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
@@ -125,16 +125,17 @@ async fn a_restored_database_goes_on_in_a_new_epoch() -> Outcome {
     api.create(FREE, &json!({"id": "b"})).await?.expect(201)?;
     let lost = api.head(FREE).await?;
 
-    // Half-way in: the documents are of one moment, the heads of another, the log of a third.
+    // The restore is half done: documents, heads and log are of three different times.
     dump.restore(&database, &[FREE]).await?;
     stands(&api, &lost).await?;
     dump.restore(&database, &[FREE, "_heads"]).await?;
     stands(&api, &lost).await?;
     eventually("the publisher waits", async || {
-        let said = publisher.output();
+        let output = publisher.output();
         ensure!(
-            said.contains("no epoch can be declared yet") && said.contains("is a restore under way?"),
-            "{said}"
+            output.contains("no epoch can be declared yet")
+                && output.contains("is a restore under way?"),
+            "{output}"
         );
         Ok(())
     })
@@ -150,7 +151,8 @@ async fn a_restored_database_goes_on_in_a_new_epoch() -> Outcome {
     ensure!(api.head(FREE).await?.revision == old.revision);
     api.put(FREE, "a", &numbered(9)).await?.expect(200)?;
 
-    // Restored to before that declaration, it does not use its number again.
+    // After a restore to a time before that declaration, the publisher does not use the same epoch
+    // number again.
     dump.restore(&database, &TABLES).await?;
     check_in(&api, "replica", at(next, 1, Digest::default()))
         .await?
@@ -161,10 +163,10 @@ async fn a_restored_database_goes_on_in_a_new_epoch() -> Outcome {
         .map(drop)
 }
 
-/// A publisher that runs on remembers what it has seen committed: it writes nothing into the
-/// history that was left, and needs nobody to tell it.
+/// A publisher that keeps running remembers the revisions that it has seen committed. It writes
+/// nothing into the old history and needs no report of a replica.
 #[tokio::test]
-async fn a_publisher_notices_a_restore_by_itself() -> Outcome {
+async fn a_publisher_detects_a_restore_without_check_ins() -> Outcome {
     let (_store, publisher, database) = mongo().await?;
     let api = publisher.api();
     api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
@@ -187,7 +189,7 @@ async fn a_publisher_notices_a_restore_by_itself() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_blank_database_is_never_declared() -> Outcome {
+async fn a_blank_database_never_starts_a_new_epoch() -> Outcome {
     let (_store, publisher, database) = mongo().await?;
     let api = publisher.api();
     let virgin = Dump::of(&database).await?;
@@ -195,7 +197,7 @@ async fn a_blank_database_is_never_declared() -> Outcome {
     let lost = api.head(FREE).await?;
     virgin.restore(&database, &TABLES).await?;
     stands(&api, &lost).await?;
-    eventually("the operator is told", async || {
+    eventually("the log informs the operator", async || {
         ensure!(
             publisher.output().contains("the store is blank"),
             "{}",
@@ -271,10 +273,10 @@ async fn no_change_carries_the_old_epoch_after_a_declaration() -> Outcome {
     Ok(())
 }
 
-/// Another publisher serves one more collection from the middle of a declaration on, which does not
-/// see the new head.
+/// Another publisher starts to serve one more collection in the middle of a declaration. The
+/// declaration does not see the new head.
 #[tokio::test]
-async fn a_new_collection_does_not_slip_past_a_declaration() -> Outcome {
+async fn a_new_collection_does_not_bypass_an_epoch_declaration() -> Outcome {
     const FRESH: &str = "Fresh";
     let (store, publisher, database) = mongo().await?;
     let old = publisher.api().head(FREE).await?.epoch;
@@ -283,10 +285,8 @@ async fn a_new_collection_does_not_slip_past_a_declaration() -> Outcome {
         .start_transaction()
         .read_concern(ReadConcern::snapshot())
         .await?;
-    let (meta, heads) = (
-        database.collection::<Document>("_meta"),
-        database.collection::<Document>("_heads"),
-    );
+    let meta = database.collection::<Document>("_meta");
+    let heads = database.collection::<Document>("_heads");
     meta.update_one(doc! {}, doc! { "$inc": { "counter": 1_i64 } })
         .session(&mut session)
         .await?;
@@ -301,8 +301,8 @@ async fn a_new_collection_does_not_slip_past_a_declaration() -> Outcome {
         .with("AURA_CONFIGURATION_COLLECTIONS", format!("{FREE},{FRESH}"));
     late.launch()?;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    // Nobody may be there yet, or it may be refused; what may not be is that it is written in the
-    // old epoch.
+    // The document may be missing, or its write may be refused. It must not be written in the old
+    // epoch.
     drop(late.api().create(FRESH, &json!({"id": "early"})).await);
     session.commit_transaction().await?;
     late.until_ready().await?;
@@ -324,7 +324,7 @@ async fn a_new_collection_does_not_slip_past_a_declaration() -> Outcome {
 }
 
 #[tokio::test]
-async fn another_database_is_adopted() -> Outcome {
+async fn replicas_adopt_another_database_after_a_declaration() -> Outcome {
     let (_store, publisher, _database) = mongo().await?;
     let api = publisher.api();
     api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;

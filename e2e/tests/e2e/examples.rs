@@ -1,5 +1,5 @@
-//! The examples, as somebody would try them: each runs beside a real publisher and does what it
-//! says.
+//! The examples as a user would try them: each runs with a real publisher and does what it
+//! documents.
 
 use std::{path::Path, process::Command};
 
@@ -30,7 +30,8 @@ async fn beside_publisher(
         format!("{FLAGS},{CHANNELS}"),
     );
     publisher.start().await?;
-    let (folder, listen) = (folder()?, format!("127.0.0.1:{}", free_port()?));
+    let folder = folder()?;
+    let listen = format!("127.0.0.1:{}", free_port()?);
     let process = start(name, &publisher.url(), &listen, folder.path())?;
     Ok((
         publisher,
@@ -60,11 +61,11 @@ async fn ends_well(mut process: Process) -> Outcome {
 }
 
 #[tokio::test]
-async fn a_feature_flag_service_answers_from_memory() -> Outcome {
+async fn the_feature_flag_example_answers_from_memory() -> Outcome {
     let (publisher, process, example, _folder) = beside_publisher("feature-flags").await?;
     let api = publisher.api();
     let shows = async |status: u16, enabled: Option<bool>| {
-        eventually("the flag is shown", async || {
+        eventually("the flag is visible", async || {
             let answer = example.get("/flags/dark-mode").await?.expect(status)?;
             let shown = if status == 200 {
                 answer.json()?["enabled"].as_bool()
@@ -81,7 +82,8 @@ async fn a_feature_flag_service_answers_from_memory() -> Outcome {
         .await?
         .expect(201)?;
     shows(200, Some(true)).await?;
-    // Its first check-in has told the publisher where it is: by now changes come by event.
+    // The first check-in gave the publisher the address of the example. From now on changes come by
+    // event.
     eventually("a change comes by event", async || {
         let number = api.head(FLAGS).await?.revision;
         api.put(
@@ -104,7 +106,7 @@ async fn a_feature_flag_service_answers_from_memory() -> Outcome {
     )
     .await?
     .expect(200)?;
-    eventually("it is refused", async || {
+    eventually("the value is refused", async || {
         let status = example.get("/status").await?;
         let refusal = &status.json()?["collections"][0]["refusals"][0];
         ensure!(
@@ -116,7 +118,7 @@ async fn a_feature_flag_service_answers_from_memory() -> Outcome {
     })
     .await?;
     shows(200, Some(false)).await?;
-    eventually("the publisher hears of it", async || {
+    eventually("the publisher receives the check-in", async || {
         let fleet = api.get("/v1/replicas").await?;
         let refusals = &fleet.json()?["replicas"][0]["collections"][FLAGS]["refusals"];
         ensure!(refusals[0]["pointer"] == "/enabled", "{}", fleet.body);
@@ -129,13 +131,13 @@ async fn a_feature_flag_service_answers_from_memory() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_service_that_was_there_adopts_it() -> Outcome {
+async fn the_example_of_an_existing_service_adopts_confcast() -> Outcome {
     let (publisher, process, example, _folder) = beside_publisher("adopted").await?;
     let mut channel = sample(CHANNELS)?;
     let id = channel["id"].as_str().unwrap_or_default().to_owned();
     let path = format!("/greet/{id}");
     let greets = async |name: &str| {
-        eventually("it greets", async || {
+        eventually("the example greets", async || {
             let answer = example.get(&path).await?.expect(200)?;
             ensure!(
                 answer.body == format!("Welcome to {name}"),
@@ -160,14 +162,14 @@ async fn a_service_that_was_there_adopts_it() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_projector_is_told_everything_and_then_changes() -> Outcome {
+async fn the_projector_example_receives_all_documents_and_then_changes() -> Outcome {
     let (publisher, process, _example, folder) = beside_publisher("projector").await?;
     let api = publisher.api();
     let file = folder.path().join("flags.json");
     let says = async |expected: Value| {
-        eventually("the file says so", async || {
-            let said: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
-            ensure!(said == expected, "{said} instead of {expected}");
+        eventually("the file has the expected content", async || {
+            let actual: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+            ensure!(actual == expected, "{actual} instead of {expected}");
             Ok(())
         })
         .await
@@ -189,10 +191,10 @@ async fn a_projector_is_told_everything_and_then_changes() -> Outcome {
     says(json!({"enabled": 0, "revision": 4, "resyncs": 1, "changes": 4})).await?;
     ends_well(process).await?;
 
-    // Another life of it is told everything.
+    // The next run of the projector receives all documents again.
     let process = start("projector", &publisher.url(), "", folder.path())?;
     says(json!({"enabled": 0, "revision": 4, "resyncs": 1, "changes": 0})).await?;
-    eventually("the publisher knows how it does", async || {
+    eventually("the publisher lists its state", async || {
         let fleet = api.get("/v1/replicas").await?;
         let handler = &fleet.json()?["replicas"][0]["handlers"][0];
         ensure!(

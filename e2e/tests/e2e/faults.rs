@@ -1,5 +1,5 @@
-//! Faults on purpose: killed, frozen and late parts. What was acknowledged arrives, once, and
-//! nobody waits for the dead.
+//! Injected faults: processes that are killed, frozen or late. Each acknowledged write arrives
+//! once, and no client waits for a dead process.
 
 use anyhow::{Context, ensure};
 use contract::FeedPage;
@@ -18,7 +18,7 @@ mod two_publishers;
 type Outcome = anyhow::Result<()>;
 
 #[tokio::test]
-async fn a_sidecar_dies_between_two_writes() -> Outcome {
+async fn replicas_converge_after_a_sidecar_dies_between_two_writes() -> Outcome {
     let mut testbed = Testbed::start(StoreKind::Embedded, Transport::Dapr).await?;
     let api = testbed.publisher.api();
     api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
@@ -42,16 +42,16 @@ async fn a_sidecar_dies_between_two_writes() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_publisher_dies_between_commit_and_publish_embedded() -> Outcome {
+async fn an_event_is_sent_after_a_publisher_dies_between_commit_and_publish_embedded() -> Outcome {
     dies_between_commit_and_publish(StoreKind::Embedded).await
 }
 
 #[tokio::test]
-async fn a_publisher_dies_between_commit_and_publish_mongo() -> Outcome {
+async fn an_event_is_sent_after_a_publisher_dies_between_commit_and_publish_mongo() -> Outcome {
     dies_between_commit_and_publish(StoreKind::Mongo).await
 }
 
-/// Without its sidecar a publisher can commit and cannot publish; then it is killed.
+/// Without its sidecar a publisher can commit but not publish. Then it is killed.
 async fn dies_between_commit_and_publish(kind: StoreKind) -> Outcome {
     let mut testbed = Testbed::prepare(kind, Transport::Dapr).await?;
     testbed.publisher.start().await?;
@@ -78,10 +78,10 @@ async fn dies_between_commit_and_publish(kind: StoreKind) -> Outcome {
     testbed.until_converged(FREE).await
 }
 
-/// A lost or late answer to the commit: the write is there once, and the client was not told
-/// otherwise.
+/// The answer to the commit is lost or late: the write exists once, and the client did not receive
+/// a contrary answer.
 #[tokio::test]
-async fn the_database_answers_late() -> Outcome {
+async fn a_late_database_answer_does_not_repeat_the_write() -> Outcome {
     let store = Store::start(StoreKind::Mongo).await?;
     let mongod = store.0.as_ref().context("a mongod")?;
     let mut publisher = store
@@ -130,9 +130,10 @@ async fn the_database_answers_late() -> Outcome {
     Ok(())
 }
 
-/// MongoDB away: writes are refused with 503 and leave nothing behind; back again: they work.
+/// Without MongoDB writes are refused with 503 and leave nothing behind. When MongoDB is back, they
+/// work.
 #[tokio::test]
-async fn the_database_goes_away_and_comes_back() -> Outcome {
+async fn writes_continue_after_the_database_returns() -> Outcome {
     let mut store = Store::start(StoreKind::Mongo).await?;
     let mut publisher = store
         .publisher()?
@@ -166,10 +167,10 @@ async fn the_database_goes_away_and_comes_back() -> Outcome {
     Ok(())
 }
 
-/// A topic that the sidecar refuses: what is owed there stands in nobody's way, fresh or left
-/// behind.
+/// The sidecar refuses a topic. The pending events of that topic do not delay other events, neither
+/// new ones nor those of an earlier run.
 #[tokio::test]
-async fn what_cannot_be_published_holds_up_nothing() -> Outcome {
+async fn an_unpublishable_event_does_not_delay_other_events() -> Outcome {
     const REFUSED: &str = "Aaa";
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Dapr).await?;
     let publisher = std::mem::replace(&mut testbed.publisher, Service::publisher()?);
@@ -205,10 +206,10 @@ async fn what_cannot_be_published_holds_up_nothing() -> Outcome {
     testbed.until_same(FREE, "fresh").await
 }
 
-/// Somebody edits documents in the database: the change log is the truth, for readers and for
+/// The operator edits documents in the database. The change log stays the truth for readers and for
 /// writers.
 #[tokio::test]
-async fn somebody_edits_the_database_by_hand() -> Outcome {
+async fn manual_database_edits_do_not_reach_readers() -> Outcome {
     let store = Store::start(StoreKind::Mongo).await?;
     let mut publisher = store
         .publisher()?
@@ -268,10 +269,10 @@ async fn somebody_edits_the_database_by_hand() -> Outcome {
     every_revision_once(&api).await.map(drop)
 }
 
-/// Small patches of large documents make a large group, and arrays of small numbers make BSON many
-/// times their text: more than fits into one command. Each fits by itself.
+/// Small patches of large documents make a large group. Arrays of small numbers are many times
+/// larger in BSON than as text. Together they exceed one command; each fits alone.
 #[tokio::test]
-async fn a_large_group_is_cut_to_what_fits() -> Outcome {
+async fn a_large_write_group_is_split_to_fit_a_transaction() -> Outcome {
     let store = Store::start(StoreKind::Mongo).await?;
     let mut publisher = store
         .publisher()?
@@ -300,7 +301,7 @@ async fn a_large_group_is_cut_to_what_fits() -> Outcome {
     Ok(())
 }
 
-/// The log holds every revision from 1 to the head exactly once; how many.
+/// Checks that the log holds every revision from 1 to the head exactly once. Returns their number.
 async fn every_revision_once(api: &Api) -> anyhow::Result<u64> {
     let head = api.head(FREE).await?;
     let mut since = 0;

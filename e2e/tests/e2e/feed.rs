@@ -1,5 +1,5 @@
-//! The live feed of publishers and subscribers: every change, once, in order, over whatever happens
-//! to connections.
+//! The live feed of publishers and subscribers: every change once and in order, whatever happens to
+//! connections.
 
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ async fn log(api: &Api, collection: &str) -> anyhow::Result<Vec<Value>> {
         .await?
         .expect(200)?;
     let feed: FeedPage<Value> = serde_json::from_str(&feed.body)?;
-    ensure!(!feed.more, "more than a page");
+    ensure!(!feed.more, "the feed has more than one page");
     Ok(feed.items)
 }
 
@@ -47,7 +47,7 @@ async fn publisher(kind: StoreKind) -> anyhow::Result<(Store, Service)> {
     Ok((store, publisher))
 }
 
-/// Reads changes until one of this revision, and gives all of them.
+/// Reads changes up to this revision, and returns all of them.
 async fn until(follower: &mut FeedReader, revision: Revision) -> anyhow::Result<Vec<Value>> {
     let mut items = Vec::new();
     loop {
@@ -60,9 +60,10 @@ async fn until(follower: &mut FeedReader, revision: Revision) -> anyhow::Result<
 }
 
 #[tokio::test]
-async fn a_stream_is_the_log_and_then_what_is_committed() -> Outcome {
+async fn a_feed_sends_the_log_and_then_new_changes() -> Outcome {
     let (_store, publisher) = publisher(StoreKind::Embedded).await?;
-    let (api, url) = (publisher.api(), publisher.url());
+    let api = publisher.api();
+    let url = publisher.url();
     for n in 0..3 {
         api.create(FREE, &numbered(n)).await?.expect(201)?;
     }
@@ -100,7 +101,7 @@ async fn a_stream_is_the_log_and_then_what_is_committed() -> Outcome {
     let free = log(&api, FREE).await?;
     ensure!(
         until(&mut from_start, 4).await? == free,
-        "the log, item by item"
+        "the stream differs from the log"
     );
     let (raw, data) = live.change().await?;
     ensure!(raw == free[3] && data.change_set.is_some(), "{raw}");
@@ -129,7 +130,7 @@ async fn a_stream_is_the_log_and_then_what_is_committed() -> Outcome {
         all.change().await?.1.change_set.is_some() && all.change().await?.1.change_set.is_some()
     );
 
-    // What it heard last goes before what the query says.
+    // The last event id that the reader received has priority over the query.
     let mut again = FeedReader::after(
         &url,
         &format!("{ALL}?since={FREE}:0"),
@@ -149,7 +150,7 @@ async fn a_stream_is_the_log_and_then_what_is_committed() -> Outcome {
     ensure!(refusal(&url, &format!("{ALL}?since=Unknown:0"), None).await? == 404);
     ensure!(
         api.get(&of_path("")).await?.status == 400,
-        "a page has to begin somewhere"
+        "a page request needs a start position"
     );
     Ok(())
 }
@@ -167,10 +168,10 @@ async fn refusal(url: &str, path: &str, id: Option<&str>) -> anyhow::Result<u16>
         .status)
 }
 
-/// Two publishers of one store: what one commits the other one tells, and a reader goes over from
-/// one to the other.
+/// Two publishers of one store: each sends the commits of the other, and a reader switches from one
+/// to the other.
 #[tokio::test]
-async fn a_reader_goes_over_to_another_publisher_without_loss_or_repeats() -> Outcome {
+async fn a_feed_reader_can_switch_publishers_without_loss_or_repeats() -> Outcome {
     let (store, mut one) = publisher(StoreKind::Mongo).await?;
     let mut other = store
         .publisher()?
@@ -190,7 +191,7 @@ async fn a_reader_goes_over_to_another_publisher_without_loss_or_repeats() -> Ou
         began.elapsed()
     );
 
-    // Half of the writers lose their publisher; the reader does as well, in the middle of it.
+    // Half of the writers lose their publisher. So does the reader, in the middle of the stream.
     let apis = [one.api(), other.api()];
     let writing = try_join_all((0..100).map(|n| {
         let api = &apis[n % 2];
@@ -198,7 +199,7 @@ async fn a_reader_goes_over_to_another_publisher_without_loss_or_repeats() -> Ou
             let written = api.create(FREE, &json!({"id": format!("n{n}")})).await;
             ensure!(
                 n % 2 == 0 || written?.status == 201,
-                "the other one is well"
+                "the other publisher accepts all writes"
             );
             anyhow::Ok(())
         }
@@ -208,7 +209,7 @@ async fn a_reader_goes_over_to_another_publisher_without_loss_or_repeats() -> Ou
         one.kill()
     };
     try_join(writing, killing).await?;
-    // What was on its way may still come; then the stream breaks off.
+    // Events that are in transit may still arrive. Then the stream breaks off.
     while let Ok((raw, _data)) = follower.change().await {
         items.push(raw);
     }
@@ -228,7 +229,7 @@ async fn a_reader_goes_over_to_another_publisher_without_loss_or_repeats() -> Ou
         log.len()
     );
 
-    // The first one comes again, and goes on for who was there before.
+    // The first publisher starts again, and continues for a reader that was connected before.
     one.start().await?;
     let mut back = FeedReader::after(&one.url(), &of(FREE), &follower.id).await?;
     other.api().delete(FREE, "last").await?.expect(200)?;
@@ -241,7 +242,7 @@ async fn a_reader_goes_over_to_another_publisher_without_loss_or_repeats() -> Ou
 }
 
 #[tokio::test]
-async fn what_cannot_go_on_says_so_and_where_to_begin_anew() -> Outcome {
+async fn a_feed_that_cannot_continue_names_the_restart_position() -> Outcome {
     let store = Store::start(StoreKind::Embedded).await?;
     let mut publisher = store
         .publisher()?
@@ -250,7 +251,8 @@ async fn what_cannot_go_on_says_so_and_where_to_begin_anew() -> Outcome {
         .with("AURA_CONFIGURATION_LOG_KEEP_HOURS", "0")
         .with("AURA_CONFIGURATION_LOG_TRIM_SECONDS", "1");
     publisher.start().await?;
-    let (api, url) = (publisher.api(), publisher.url());
+    let api = publisher.api();
+    let url = publisher.url();
     for n in 0..30 {
         api.create(FREE, &numbered(n)).await?.expect(201)?;
     }

@@ -1,4 +1,5 @@
-//! Check-ins and what follows from them: who is there, who has diverged, who hears no events.
+//! Check-ins and their results: the list of replicas, diverged replicas, and replicas that receive
+//! no events.
 
 use std::process::Command;
 
@@ -37,9 +38,9 @@ async fn status(subscriber: &Service) -> anyhow::Result<ReplicaStatus> {
     Ok(serde_json::from_str(&answer.body)?)
 }
 
-/// All publishers know all replicas; one that dies is shown as gone, then forgotten.
+/// All publishers list all replicas. A replica that dies is shown as gone and is forgotten later.
 #[tokio::test]
-async fn every_publisher_knows_the_fleet() -> Outcome {
+async fn every_publisher_lists_all_replicas() -> Outcome {
     let store = Store::start(StoreKind::Mongo).await?;
     let publisher = || {
         anyhow::Ok(
@@ -48,10 +49,12 @@ async fn every_publisher_knows_the_fleet() -> Outcome {
                 .with("AURA_CONFIGURATION_FORGET_REPLICAS_SECONDS", "6"),
         )
     };
-    let (mut one, mut other) = (publisher()?, publisher()?);
+    let mut one = publisher()?;
+    let mut other = publisher()?;
     one.start().await?;
     other.start().await?;
-    let (mut a, mut b) = (subscriber("a", &[&one])?, subscriber("b", &[&other])?);
+    let mut a = subscriber("a", &[&one])?;
+    let mut b = subscriber("b", &[&other])?;
     a.start().await?;
     b.start().await?;
     one.api()
@@ -102,19 +105,20 @@ async fn every_publisher_knows_the_fleet() -> Outcome {
     .await
 }
 
-/// LOCAL events reach a subscriber that no list names, by its check-in with another publisher; with
-/// a token only one that knows it.
+/// LOCAL events reach a subscriber that no list names, through its check-in with another publisher.
+/// With a token, only a subscriber that knows the token receives events.
 #[tokio::test]
-async fn a_subscriber_is_found_by_its_check_in() -> Outcome {
+async fn a_subscriber_is_discovered_by_its_check_in() -> Outcome {
     let store = Store::start(StoreKind::Mongo).await?;
     let publisher = || anyhow::Ok(store.publisher()?.with("APP_API_TOKEN", "secret"));
-    let (mut one, mut other) = (publisher()?, publisher()?);
+    let mut one = publisher()?;
+    let mut other = publisher()?;
     one.start().await?;
     other.start().await?;
     let mut found = subscriber("found", &[&other])?.with("APP_API_TOKEN", "secret");
-    let mut stranger = subscriber("stranger", &[&other])?.with("APP_API_TOKEN", "guessed");
+    let mut unknown = subscriber("unknown", &[&other])?.with("APP_API_TOKEN", "guessed");
     found.start().await?;
-    stranger.start().await?;
+    unknown.start().await?;
     let api = one.api();
     api.create(FREE, &json!({"id": "x"})).await?.expect(201)?;
     eventually("an event arrives", async || {
@@ -126,28 +130,29 @@ async fn a_subscriber_is_found_by_its_check_in() -> Outcome {
     })
     .await?;
     ensure!(
-        status(&stranger).await?.events.applied == 0 && !stranger.output().contains("401"),
-        "it was sent events"
+        status(&unknown).await?.events.applied == 0 && !unknown.output().contains("401"),
+        "the subscriber received events"
     );
     Ok(())
 }
 
-/// Runs `confcast verify` against a publisher; whether it found everything equal, and what it said.
+/// Runs `confcast verify` against a publisher. Returns whether it found everything equal, and its
+/// output.
 fn verify(publisher: &Service) -> anyhow::Result<(bool, String)> {
     let output = Command::new(dependencies::own_program("confcast")?)
         .args(["verify", "--wait", "2", "--publisher", &publisher.url()])
         .output()?;
-    let said = [output.stdout, output.stderr].concat();
+    let text = [output.stdout, output.stderr].concat();
     Ok((
         output.status.success(),
-        String::from_utf8_lossy(&said).into_owned(),
+        String::from_utf8_lossy(&text).into_owned(),
     ))
 }
 
-/// A replica that was told something wrong under a right revision: the digest tells, and it is
-/// loaded anew.
+/// A replica received a wrong value under a correct revision. The digest reveals it, and the
+/// replica loads again.
 #[tokio::test]
-async fn a_replica_that_diverged_is_found_and_mended() -> Outcome {
+async fn a_diverged_replica_is_detected_and_resynchronised() -> Outcome {
     let store = Store::start(StoreKind::Embedded).await?;
     let mut publisher = store.publisher()?;
     publisher.start().await?;
@@ -158,19 +163,19 @@ async fn a_replica_that_diverged_is_found_and_mended() -> Outcome {
     api.create(FREE, &numbered(1)).await?.expect(201)?;
     let head = api.head(FREE).await?;
     let held = replica.api();
-    let tell = async |data: Value| {
-        let event = json!({"specversion": "1.0", "id": "x", "source": "nobody", "type": "com.dapr.event.sent",
+    let send_event = async |data: Value| {
+        let event = json!({"specversion": "1.0", "id": "x", "source": "test", "type": "com.dapr.event.sent",
             "datacontenttype": "application/json", "data": data});
         let headers = [("content-type", "application/cloudevents+json")];
-        let told = held.send(
+        let sent = held.send(
             Method::POST,
             "/dapr/processConfigurationEvents",
             &headers,
             event.to_string(),
         );
-        told.await?.expect(200).map(drop)
+        sent.await?.expect(200).map(drop)
     };
-    tell(
+    send_event(
         json!({"collection": FREE, "op": "Create", "id": "lie", "configData": {"a": "lie"},
         "revision": head.revision + 1, "epoch": head.epoch.to_string(), "lastSet": 0}),
     )
@@ -180,15 +185,18 @@ async fn a_replica_that_diverged_is_found_and_mended() -> Outcome {
         .await?
         .expect(201)?;
     eventually("verify finds the lie", async || {
-        let (equal, said) = verify(&publisher)?;
-        ensure!(!equal && said.contains("lie"), "verify saw nothing: {said}");
+        let (equal, output) = verify(&publisher)?;
+        ensure!(
+            !equal && output.contains("lie"),
+            "verify found nothing: {output}"
+        );
         Ok(())
     })
     .await?;
 
-    // What has no revision says that something changed, and not what: the replica checks in.
-    tell(json!({"collection": FREE, "op": "Update", "id": "true"})).await?;
-    eventually("it is mended", async || {
+    // An event without a revision says only that something changed. The replica then checks in.
+    send_event(json!({"collection": FREE, "op": "Update", "id": "true"})).await?;
+    eventually("the replica loads again", async || {
         let status = status(&replica).await?;
         ensure!(
             (status.sync.resets, status.state) == (1, ReplicaState::Current),
@@ -199,15 +207,15 @@ async fn a_replica_that_diverged_is_found_and_mended() -> Outcome {
     .await?;
     replica.api().document(FREE, "lie").await?.expect(404)?;
     replica.api().document(FREE, "true").await?.expect(200)?;
-    let (equal, said) = verify(&publisher)?;
-    ensure!(equal, "{said}");
+    let (equal, output) = verify(&publisher)?;
+    ensure!(equal, "{output}");
     Ok(())
 }
 
-/// Two sidecars with one consumer group divide the events among them: both replicas say so, and are
-/// right all the same.
+/// Two sidecars with one consumer group share the events between them. Both replicas report it, and
+/// both hold the correct data.
 #[tokio::test]
-async fn replicas_that_compete_for_events_say_so() -> Outcome {
+async fn replicas_in_a_shared_consumer_group_report_it() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Dapr).await?;
     let redis = testbed.redis.as_ref().context("a redis")?;
     let shared: anyhow::Result<Vec<_>> = testbed
@@ -237,7 +245,7 @@ async fn replicas_that_compete_for_events_say_so() -> Outcome {
     }
     for subscriber in &testbed.subscribers {
         until_intake(subscriber, Some(IntakeFault::SharedConsumerGroup)).await?;
-        eventually("the log names the mend", async || {
+        eventually("the log names the remedy", async || {
             ensure!(subscriber.output().contains("consumerID"), "not yet");
             Ok(())
         })
@@ -258,36 +266,33 @@ async fn replicas_that_compete_for_events_say_so() -> Outcome {
     testbed.until_converged(FREE).await
 }
 
-/// A subscriber whose sidecar never came hears of everything by its check-ins, and says that it is
-/// deaf.
+/// A subscriber whose sidecar never started receives all changes through its check-ins, and reports
+/// that it receives no events.
 #[tokio::test]
-async fn a_replica_that_hears_no_event_says_so() -> Outcome {
+async fn a_replica_that_receives_no_events_reports_it() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Local).await?;
     testbed.publisher.start().await?;
-    let deaf = Service::subscriber("deaf", &[testbed.publisher.url()])?
+    let mut isolated = Service::subscriber("isolated", &[testbed.publisher.url()])?
         .with("AURA_CONFIGURATION_COLLECTIONS", COLLECTIONS)
         .with("AURA_CONFIGURATION_EVENTS_MANAGER", "DAPR")
-        .with("AURA_CONFIGURATION_BASE_URL", "http://192.0.2.1:8080") // so that LOCAL does not find it
+        .with("AURA_CONFIGURATION_BASE_URL", "http://192.0.2.1:8080") // unreachable for LOCAL
         .with("AURA_CONFIGURATION_CHECK_IN_SECONDS", "1");
-    let mut deaf = deaf;
-    deaf.start().await?;
+    isolated.start().await?;
     let api = testbed.publisher.api();
     api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
     for number in 0..100 {
         api.put(FREE, "a", &numbered(number)).await?.expect(200)?;
     }
-    until_intake(&deaf, Some(IntakeFault::NotReceiving)).await?;
-    eventually("it holds everything all the same", async || {
-        same(&api, &deaf.api()).await
+    until_intake(&isolated, Some(IntakeFault::NotReceiving)).await?;
+    eventually("it still holds everything", async || {
+        same(&api, &isolated.api()).await
     })
     .await
 }
 
 async fn same(publisher: &Api, subscriber: &Api) -> Outcome {
-    let (truth, held) = (
-        publisher.document(FREE, "a").await?,
-        subscriber.document(FREE, "a").await?,
-    );
+    let truth = publisher.document(FREE, "a").await?;
+    let held = subscriber.document(FREE, "a").await?;
     ensure!(
         truth.body == held.body,
         "{} instead of {}",
@@ -298,7 +303,7 @@ async fn same(publisher: &Api, subscriber: &Api) -> Outcome {
 }
 
 async fn until_intake(subscriber: &Service, expected: Option<IntakeFault>) -> Outcome {
-    eventually("the intake is judged", async || {
+    eventually("the replica reports its intake", async || {
         let status = status(subscriber).await?;
         ensure!(
             status.intake == expected,

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 type Outcome = anyhow::Result<()>;
 
-/// A publisher, and a subscriber that keeps its last known good.
+/// A publisher, and a subscriber that saves its last known good state.
 struct Pair {
     publisher: Service,
     subscriber: Service,
@@ -77,7 +77,7 @@ impl Pair {
         Ok(copy.display().to_string())
     }
 
-    /// It lists, follows, survives restarts, and prints one line per change.
+    /// The client lists, follows, survives restarts, and prints one line per change.
     async fn is_followed_by(&mut self, name: &str, mut command: Command) -> Outcome {
         command
             .arg(self.example(name)?)
@@ -98,7 +98,8 @@ impl Pair {
         expected.extend([3, 4].map(|revision| format!("Update whatsapp-es {revision}")));
         says(&client, &expected).await?;
 
-        // Without its last known good it does not know what it missed: the client reads all anew.
+        // Without a saved state the subscriber does not know which changes it missed. The client
+        // reads all documents again.
         self.subscriber.stop().await?;
         self.subscriber.unset("AURA_CONFIGURATION_SNAPSHOT_DIR");
         self.change("fifth").await?;
@@ -116,7 +117,7 @@ impl Pair {
 }
 
 async fn says(client: &Process, expected: &[String]) -> Outcome {
-    eventually("the client says what it should", async || {
+    eventually("the client prints the expected lines", async || {
         let output = client.output();
         let lines: Vec<_> = output.lines().collect();
         ensure!(lines == expected, "{lines:?} instead of {expected:?}");
@@ -126,9 +127,9 @@ async fn says(client: &Process, expected: &[String]) -> Outcome {
 }
 
 #[tokio::test]
-async fn javascript_follows_a_subscriber() -> Outcome {
+async fn the_javascript_client_follows_a_subscriber() -> Outcome {
     let mut pair = Pair::start().await?;
-    // Node looks for packages beside the file.
+    // Node searches packages in the folder of the file.
     let modules = dependencies::path_of("CLIENT_MODULES")?.join("node_modules");
     std::os::unix::fs::symlink(modules, pair.folder.path().join("node_modules"))?;
     pair.is_followed_by("follow.mjs", Command::new("node"))
@@ -136,7 +137,7 @@ async fn javascript_follows_a_subscriber() -> Outcome {
 }
 
 #[tokio::test]
-async fn python_follows_a_subscriber() -> Outcome {
+async fn the_python_client_follows_a_subscriber() -> Outcome {
     Pair::start()
         .await?
         .is_followed_by("follow.py", Command::new("python3"))
@@ -144,7 +145,7 @@ async fn python_follows_a_subscriber() -> Outcome {
 }
 
 #[tokio::test]
-async fn curl_follows_a_subscriber() -> Outcome {
+async fn the_curl_client_follows_a_subscriber() -> Outcome {
     let pair = Pair::start().await?;
     let page = std::fs::read_to_string(dependencies::repository_root().join("docs/following.md"))?;
     let line = page
@@ -157,7 +158,7 @@ async fn curl_follows_a_subscriber() -> Outcome {
         .args(["-c", &format!("exec {line}")])
         .env("NO_PROXY", "*");
     let curl = Process::start("curl", pair.folder.path(), &mut command)?;
-    eventually("it follows", async || {
+    eventually("the client follows", async || {
         ensure!(curl.output().contains("id: "), "{}", curl.output());
         Ok(())
     })

@@ -1,5 +1,5 @@
-//! Events without a broker, when a subscriber is frozen, comes back as another, or points
-//! elsewhere.
+//! Events without a broker, when a subscriber is frozen, restarts with other settings, or names
+//! another host.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use tokio::{
 type Outcome = anyhow::Result<()>;
 
 #[tokio::test]
-async fn a_frozen_subscriber_holds_up_nobody() -> Outcome {
+async fn a_frozen_subscriber_does_not_delay_other_subscribers() -> Outcome {
     let mut testbed = Testbed::start(StoreKind::Embedded, Transport::Local).await?;
     let api = testbed.publisher.api();
     api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
@@ -49,9 +49,9 @@ async fn a_frozen_subscriber_holds_up_nobody() -> Outcome {
     eventually(
         "the log says once that it began and once that it ended",
         async || {
-            let said = testbed.publisher.output();
+            let output = testbed.publisher.output();
             for line in ["does not take events", "takes events again"] {
-                ensure!(said.matches(line).count() == 1, "{line:?}: {said}");
+                ensure!(output.matches(line).count() == 1, "{line:?}: {output}");
             }
             Ok(())
         },
@@ -60,7 +60,7 @@ async fn a_frozen_subscriber_holds_up_nobody() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_subscriber_comes_back_with_one_more_collection() -> Outcome {
+async fn a_restarted_subscriber_receives_events_of_an_added_collection() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Local).await?;
     testbed.publisher.start().await?;
     let api = testbed.publisher.api();
@@ -74,7 +74,7 @@ async fn a_subscriber_comes_back_with_one_more_collection() -> Outcome {
     let id = channel["id"].as_str().unwrap_or_default().to_owned();
     api.create(CHANNELS, &channel).await?.expect(201)?;
     let held = subscriber.api();
-    eventually("it arrives", async || {
+    eventually("the change arrives", async || {
         held.document(CHANNELS, &id).await?.expect(200).map(drop)
     })
     .await?;
@@ -90,18 +90,14 @@ async fn a_subscriber_comes_back_with_one_more_collection() -> Outcome {
     until_events_arrive(&api, &subscriber).await
 }
 
-/// The token goes to the subscriber alone, and the password of its URL into no log.
+/// The token is sent to the subscriber only, and the password of its URL is in no log.
 #[tokio::test]
-async fn a_subscriber_that_names_another_host_leads_nobody_there() -> Outcome {
-    let (subscriber, elsewhere) = (
-        TcpListener::bind("127.0.0.1:0").await?,
-        std::net::TcpListener::bind("127.0.0.1:0")?,
-    );
+async fn a_subscriber_cannot_direct_events_to_another_host() -> Outcome {
+    let subscriber = TcpListener::bind("127.0.0.1:0").await?;
+    let elsewhere = std::net::TcpListener::bind("127.0.0.1:0")?;
     elsewhere.set_nonblocking(true)?;
-    let (host, route) = (
-        subscriber.local_addr()?,
-        format!("http://{}/dapr/subscribe", elsewhere.local_addr()?),
-    );
+    let host = subscriber.local_addr()?;
+    let route = format!("http://{}/dapr/subscribe", elsewhere.local_addr()?);
     let mut publisher = Service::publisher()?
         .with("AURA_CONFIGURATION_COLLECTIONS", FREE)
         .with(
@@ -117,43 +113,46 @@ async fn a_subscriber_that_names_another_host_leads_nobody_there() -> Outcome {
         .expect(201)?;
 
     let routes = json!([{"topic": FREE, "routes": {"default": route}}]).to_string();
-    let asked = answer(
+    let request = answer(
         &subscriber,
         &format!("307 Elsewhere\r\nlocation: {route}"),
         "",
     )
     .await?;
-    ensure!(asked.contains("dapr-api-token: secret"), "{asked}");
+    ensure!(request.contains("dapr-api-token: secret"), "{request}");
     for _again in 0..2 {
         answer(&subscriber, "200 OK", &routes).await?;
     }
     eventually("the route is refused", async || {
-        let said = publisher.output();
+        let output = publisher.output();
         ensure!(
-            said.contains("a route is a URL of another host") && said.contains(&host.to_string()),
-            "{said}"
+            output.contains("a route is a URL of another host")
+                && output.contains(&host.to_string()),
+            "{output}"
         );
         Ok(())
     })
     .await?;
-    ensure!(elsewhere.accept().is_err(), "somebody came");
+    ensure!(elsewhere.accept().is_err(), "the publisher connected");
     ensure!(
         !publisher.output().contains("hunter2"),
-        "a password was shown"
+        "the log shows a password"
     );
     Ok(())
 }
 
-/// Neither the events nor the token go to a URL that somebody else may have named.
+/// Neither the events nor the token go to a URL that another party may have named.
 #[tokio::test]
-async fn events_go_to_no_loopback_but_that_of_the_one_who_names_it() -> Outcome {
+async fn events_go_to_a_loopback_address_only_on_the_host_that_names_it() -> Outcome {
     let mut publisher = Service::publisher()?
         .with("AURA_CONFIGURATION_COLLECTIONS", FREE)
         .with("APP_API_TOKEN", "secret");
     publisher.start().await?;
     let api = publisher.api();
     api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
-    let (known, has_no_token, forwarded) = (listener()?, listener()?, listener()?);
+    let known = listener()?;
+    let has_no_token = listener()?;
+    let forwarded = listener()?;
     let token = ("dapr-api-token", "secret");
     let check_in = async |instance: &str,
                           listener: &std::net::TcpListener,
@@ -178,14 +177,14 @@ async fn events_go_to_no_loopback_but_that_of_the_one_who_names_it() -> Outcome 
     check_in("known", &known, &[token]).await?;
     let known = TcpListener::from_std(known)?;
     api.put(FREE, "a", &numbered(0)).await?.expect(200)?;
-    let asked = answer(&known, "200 OK", "[]").await?;
-    ensure!(asked.contains("dapr-api-token: secret"), "{asked}");
-    // The rows are read again in between.
+    let request = answer(&known, "200 OK", "[]").await?;
+    ensure!(request.contains("dapr-api-token: secret"), "{request}");
+    // The list of replicas is read again in between.
     tokio::time::sleep(Duration::from_secs(5)).await;
     api.put(FREE, "a", &numbered(1)).await?.expect(200)?;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    for nobodys in [&has_no_token, &forwarded] {
-        ensure!(nobodys.accept().is_err(), "somebody came");
+    for unused in [&has_no_token, &forwarded] {
+        ensure!(unused.accept().is_err(), "the publisher connected");
     }
     Ok(())
 }
@@ -196,7 +195,7 @@ fn listener() -> anyhow::Result<std::net::TcpListener> {
     Ok(listener)
 }
 
-/// Answers the next request, and gives it back.
+/// Answers the next request, and returns it.
 async fn answer(listener: &TcpListener, status: &str, body: &str) -> anyhow::Result<String> {
     let (mut stream, _peer) = timeout(TIMEOUT, listener.accept()).await??;
     let mut request = Vec::new();
@@ -211,8 +210,8 @@ async fn answer(listener: &TcpListener, status: &str, body: &str) -> anyhow::Res
     Ok(String::from_utf8(request)?)
 }
 
-/// Writes until it arrives: what is written before the publisher takes notice is for the heads,
-/// which nobody reads here.
+/// Writes until an event arrives. Writes before the publisher discovers the subscriber arrive by
+/// the heads, which no replica reads here.
 async fn until_events_arrive(publisher: &Api, subscriber: &Service) -> Outcome {
     let held = subscriber.api();
     eventually("new events arrive", async || {

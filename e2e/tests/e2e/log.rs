@@ -1,4 +1,4 @@
-//! The change log as it grows old, and its pages when several collections are asked for.
+//! The age limit of the change log, and its pages of several collections.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use serde_json::json;
 type Outcome = anyhow::Result<()>;
 
 #[tokio::test]
-async fn old_changes_leave_the_log_embedded() -> Outcome {
+async fn old_changes_are_removed_from_the_log_embedded() -> Outcome {
     let store = Store::start(StoreKind::Embedded).await?;
     let mut publisher = trimming(store.publisher()?);
     publisher.start().await?;
@@ -26,9 +26,10 @@ async fn old_changes_leave_the_log_embedded() -> Outcome {
 }
 
 #[tokio::test]
-async fn old_changes_leave_the_log_mongo() -> Outcome {
+async fn old_changes_are_removed_from_the_log_mongo() -> Outcome {
     let store = Store::start(StoreKind::Mongo).await?;
-    let (mut one, mut two) = (trimming(store.publisher()?), trimming(store.publisher()?));
+    let mut one = trimming(store.publisher()?);
+    let mut two = trimming(store.publisher()?);
     one.start().await?;
     two.start().await?;
     old_changes_leave(&[one.api(), two.api()]).await?;
@@ -36,7 +37,7 @@ async fn old_changes_leave_the_log_mongo() -> Outcome {
     two.stop().await
 }
 
-/// Keeps ten, and looks every second.
+/// Retains ten changes, and checks every second.
 fn trimming(publisher: Service) -> Service {
     quickly(publisher).with("AURA_CONFIGURATION_EVENTS_ENABLED", "false")
 }
@@ -50,7 +51,7 @@ fn quickly(publisher: Service) -> Service {
 
 async fn old_changes_leave(apis: &[Api; 2]) -> Outcome {
     let api = &apis[0];
-    // Everybody writes while both trim.
+    // All clients write while both publishers trim.
     for round in 0..3 {
         try_join_all((0..500).map(|n| {
             let document = json!({"id": format!("{round}-{n}")});
@@ -67,7 +68,7 @@ async fn old_changes_leave(apis: &[Api; 2]) -> Outcome {
     assert_eq!(
         (head.revision, head.count),
         (1_500, 1_500),
-        "nothing but the log is touched"
+        "trimming changed more than the log"
     );
     assert_eq!(since(api, head.oldest - 1).await?.items.len(), 10);
     let path = |since: Revision| format!("/v1/collections/{FREE}/changes?since={since}");
@@ -79,7 +80,7 @@ async fn old_changes_leave(apis: &[Api; 2]) -> Outcome {
     let head = api.head(FREE).await?;
     ensure!(
         head.revision == 1_501 && head.oldest >= 1_491,
-        "a write leaves the oldest alone: {head:?}"
+        "a write changed the oldest revision: {head:?}"
     );
     assert_eq!(api.head(CHANNELS).await?.oldest, 1);
     Ok(())
@@ -93,17 +94,17 @@ async fn since(api: &Api, since: Revision) -> anyhow::Result<FeedPage> {
 }
 
 #[tokio::test]
-async fn what_is_owed_stays_in_the_log_while_somebody_may_send_it_embedded() -> Outcome {
+async fn pending_changes_stay_in_the_log_while_events_are_on_embedded() -> Outcome {
     owed_stays(StoreKind::Embedded).await
 }
 
 #[tokio::test]
-async fn what_is_owed_stays_in_the_log_while_somebody_may_send_it_mongo() -> Outcome {
+async fn pending_changes_stay_in_the_log_while_events_are_on_mongo() -> Outcome {
     owed_stays(StoreKind::Mongo).await
 }
 
-/// What an event manager that does not work leaves owed holds the log up, until events are switched
-/// off: nobody will send it.
+/// Pending events of a transport that does not work keep their records in the log. After events are
+/// switched off no publisher will send them, and the records go.
 async fn owed_stays(kind: StoreKind) -> Outcome {
     let store = Store::start(kind).await?;
     let nowhere = free_port()?.to_string();
@@ -115,7 +116,7 @@ async fn owed_stays(kind: StoreKind) -> Outcome {
     for n in 0..30 {
         api.create(FREE, &numbered(n)).await?.expect(201)?;
     }
-    // Several rounds.
+    // Several rounds of trimming.
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert_eq!(api.head(FREE).await?.oldest, 1);
     assert_eq!(since(&api, 0).await?.items.len(), 30);
@@ -123,20 +124,23 @@ async fn owed_stays(kind: StoreKind) -> Outcome {
     publisher.stop().await?;
     let mut publisher = publisher.with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
     publisher.start().await?;
-    eventually("what nobody will send goes", async || {
-        ensure!(api.head(FREE).await?.oldest == 21);
-        Ok(())
-    })
+    eventually(
+        "events that no publisher will send are removed",
+        async || {
+            ensure!(api.head(FREE).await?.oldest == 21);
+            Ok(())
+        },
+    )
     .await?;
     assert_eq!(since(&api, 20).await?.items.len(), 10);
 
-    // Events are on again: what is still owed finds its records.
+    // Events are on again: the pending events still find their records.
     publisher.stop().await?;
     let mut publisher = publisher
         .with("AURA_CONFIGURATION_EVENTS_ENABLED", "true")
         .with("AURA_CONFIGURATION_EVENTS_MANAGER", "LOCAL");
     publisher.start().await?;
-    eventually("the log is trimmed on", async || {
+    eventually("trimming continues", async || {
         let next = api.head(FREE).await?.revision;
         api.create(FREE, &numbered(next)).await?.expect(201)?;
         ensure!(api.head(FREE).await?.oldest > 30);
@@ -154,9 +158,9 @@ async fn owed_stays(kind: StoreKind) -> Outcome {
     Ok(())
 }
 
-/// A page of several collections: one with a long history does not keep the others waiting.
+/// A page of several collections: a collection with a long history does not delay the others.
 #[tokio::test]
-async fn collections_share_a_page() -> Outcome {
+async fn several_collections_share_one_page_budget() -> Outcome {
     let mut publisher = Store::start(StoreKind::Embedded).await?.publisher()?;
     publisher = publisher.with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
     publisher.start().await?;

@@ -1,4 +1,4 @@
-//! Everything on real parts, through the front door of each program.
+//! All tests use real programs and servers, through the public interface of each program.
 
 mod api;
 mod context;

@@ -1,5 +1,5 @@
-//! A process that holds one document hears the channel of that document and nothing else (requirement
-//! A8).
+//! A process that holds one document subscribes to the channel of that document and to nothing else
+//! (requirement A8).
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const AGENTS: &str = "AgentConfiguration";
 const AGENT: &str = "agent:7";
 
 #[tokio::test]
-async fn by_pubsub_one_document_is_followed_by_its_channel() -> Outcome {
+async fn one_document_is_followed_by_its_pub_sub_channel() -> Outcome {
     let testbed = testbed(Transport::PubSub).await?;
     let replica = replica(&testbed, "PUBSUB")?;
     replica
@@ -27,7 +27,7 @@ async fn by_pubsub_one_document_is_followed_by_its_channel() -> Outcome {
 }
 
 #[tokio::test]
-async fn by_streams_one_document_is_followed() -> Outcome {
+async fn one_document_is_followed_by_streams() -> Outcome {
     let testbed = testbed(Transport::Streams).await?;
     let replica = replica(&testbed, "STREAMS")?;
     replica
@@ -36,7 +36,7 @@ async fn by_streams_one_document_is_followed() -> Outcome {
     Ok(())
 }
 
-/// Without subscribers, and with a schema for nothing.
+/// A test bed without subscribers, with a collection that has no schema.
 async fn testbed(transport: Transport) -> anyhow::Result<Testbed> {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, transport).await?;
     let schemas = tempfile::tempdir()?;
@@ -58,8 +58,8 @@ fn replica(testbed: &Testbed, delivery: &str) -> anyhow::Result<DocumentReplica>
     };
     let redis = settings.check(|_name, _what| ()).context("settings")?;
     let publishers = vec![testbed.publisher.url().parse()?];
-    // Readings are so rare that what arrives comes by an event, or because the connection was made
-    // anew.
+    // Check-ins are so rare that a change arrives by an event, or because the replica connected
+    // again.
     let check_in = Duration::from_secs(3_600);
     let config = DocumentConfig {
         collection: AGENTS.parse()?,
@@ -94,7 +94,7 @@ async fn follow(mut testbed: Testbed, replica: &DocumentReplica) -> Outcome {
 
     let redis = testbed.redis.as_mut().context("a Redis")?;
     ensure!(
-        redis.ask(&["PUBSUB", "NUMPAT"]).await? == ":0\r\n",
+        redis.command_text(&["PUBSUB", "NUMPAT"]).await? == ":0\r\n",
         "it listens to a pattern"
     );
     outage(redis, async || {
@@ -120,7 +120,7 @@ async fn outage(redis: &mut Redis, meanwhile: impl AsyncFnOnce() -> Outcome) -> 
     redis.until_ready().await
 }
 
-/// Whether it was read at all, and the number in it.
+/// Returns whether the document was read, and the number in it.
 fn held(replica: &DocumentReplica) -> anyhow::Result<(bool, Option<u64>)> {
     let held = replica.view().borrow().clone();
     let number = held

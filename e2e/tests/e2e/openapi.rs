@@ -1,9 +1,9 @@
-//! Each service is what its OpenAPI document says: schemathesis makes requests of the document, and
-//! judges every answer by it.
+//! Each service matches its OpenAPI document: schemathesis generates requests from the document,
+//! and checks every answer against it.
 //!
-//! Streams of server-sent events are kept out: no request of it names them in `Accept`, because
-//! they have no end. `feed.rs` has them. What it is told of our services is in `openapi/hooks.py`,
-//! what a check may not ask of them in `openapi/schemathesis.toml`.
+//! Streams of server-sent events are excluded, because they have no end: no request names them in
+//! `Accept`. `feed.rs` tests them. `openapi/hooks.py` describes our services to schemathesis,
+//! `openapi/schemathesis.toml` names the checks that do not apply.
 
 use std::{env, process::Stdio, time::Duration};
 
@@ -17,10 +17,10 @@ use tokio::{process::Command, time::timeout};
 
 type Outcome = anyhow::Result<()>;
 
-/// Requests for each operation, besides those that its schemas and examples lead to.
+/// Requests for each operation, in addition to those from schemas and examples.
 const EXAMPLES: &str = "40";
 
-/// With documents at the places that the examples name, and in a collection that takes any.
+/// Stores documents under the ids that the examples name, and in a collection without a schema.
 async fn publisher(subscriber: Option<&Service>) -> anyhow::Result<Service> {
     let mut publisher = Store::start(StoreKind::Embedded).await?.publisher()?;
     match subscriber {
@@ -39,12 +39,12 @@ async fn publisher(subscriber: Option<&Service>) -> anyhow::Result<Service> {
 }
 
 #[tokio::test]
-async fn a_publisher_is_what_its_document_says() -> Outcome {
+async fn a_publisher_matches_its_openapi_document() -> Outcome {
     try_all(&publisher(None).await?).await
 }
 
 #[tokio::test]
-async fn a_subscriber_is_what_its_document_says() -> Outcome {
+async fn a_subscriber_matches_its_openapi_document() -> Outcome {
     let mut subscriber = Service::subscriber("replica", &[])?;
     let publisher = publisher(Some(&subscriber)).await?;
     subscriber.set("AURA_CONFIGURATION_API_URL", publisher.url());
@@ -61,7 +61,7 @@ async fn a_subscriber_is_what_its_document_says() -> Outcome {
     try_all(&subscriber).await
 }
 
-/// Every operation of its document, and no answer that is not in it.
+/// Tries every operation of the document. No answer may be missing in the document.
 async fn try_all(service: &Service) -> Outcome {
     let document = service
         .api()
@@ -81,16 +81,15 @@ async fn try_all(service: &Service) -> Outcome {
         .map(|methods| methods.len())
         .sum();
 
-    let (ours, folder) = (
-        dependencies::repository_root().join("e2e/tests/e2e/openapi"),
-        folder()?,
-    );
+    let ours = dependencies::repository_root().join("e2e/tests/e2e/openapi");
+    let folder = folder()?;
     let modules = env::join_paths([dependencies::path_of("SCHEMATHESIS")?, ours.clone()])?;
     let mut command = Command::new("python3");
     command
         .args(["-m", "schemathesis.cli", "--config-file"])
         .arg(ours.join("schemathesis.toml"));
-    // From a file: of a document that it fetched itself, it leaves out the path that it came from.
+    // The document is read from a file: schemathesis omits the path from which it fetched a
+    // document.
     std::fs::write(folder.path().join("openapi.json"), document.to_string())?;
     command.args([
         "run",
@@ -107,7 +106,7 @@ async fn try_all(service: &Service) -> Outcome {
         "examples,coverage,fuzzing",
         "--continue-on-failure",
     ]);
-    // A document has no NUL in its keys, which a schema cannot say of keys at any depth.
+    // A document has no NUL in its keys. A schema cannot express that for keys at any depth.
     command.args(["--generation-allow-x00", "false"]);
     command.args([
         "--request-timeout",
@@ -120,7 +119,7 @@ async fn try_all(service: &Service) -> Outcome {
         .env("PYTHONPATH", modules)
         .env("SCHEMATHESIS_HOOKS", "hooks")
         .env("NO_PROXY", "*");
-    // Nothing is left behind in the repository.
+    // No file is left behind in the repository.
     command
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .current_dir(folder.path())
@@ -130,16 +129,16 @@ async fn try_all(service: &Service) -> Outcome {
         command.kill_on_drop(true).output(),
     )
     .await??;
-    let told = String::from_utf8_lossy(&output.stdout);
+    let printed = String::from_utf8_lossy(&output.stdout);
     ensure!(
         output.status.success(),
-        "{told}{}",
+        "{printed}{}",
         String::from_utf8_lossy(&output.stderr)
     );
     let all = format!("Selected: {operations}/{operations}");
     ensure!(
-        told.contains(&all) && told.contains(&format!("Tested: {operations}")),
-        "not all were tried\n{told}"
+        printed.contains(&all) && printed.contains(&format!("Tested: {operations}")),
+        "not all operations were tried\n{printed}"
     );
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! `confcast reap` beside sidecars that live and die: what it removes, and above all what it leaves
-//! alone.
+//! `confcast reap` with sidecars that start and die: the consumer groups that it removes, and above
+//! all those that it keeps.
 
 use std::{collections::BTreeSet, process::Output, time::Duration};
 
@@ -13,19 +13,19 @@ use tokio::process::Command;
 
 type Outcome = anyhow::Result<()>;
 
-/// Groups in the same streams that belong to others: one that replicas of an application share, a
-/// pod of another service, one of a client that is no sidecar.
+/// Groups of others in the same streams: one that replicas of an application share, a pod of
+/// another service, and a client that is no sidecar.
 const FOREIGN: [&str; 3] = [
     "aura-configuration-subscriber",
     "billing-0",
     "00000000-0000-4000-8000-00000000f0e1",
 ];
-/// A pod that was scaled away while an event waited for it.
+/// A pod that was removed while an event waited for it.
 const POD: &str = "configuration-subscriber-7";
 
 /// The groups of a stream. No key and no other value of the answer looks like a name here.
 async fn groups(redis: &Redis, stream: &str) -> anyhow::Result<BTreeSet<String>> {
-    let answer = redis.ask(&["XINFO", "GROUPS", stream]).await?;
+    let answer = redis.command_text(&["XINFO", "GROUPS", stream]).await?;
     let lines: Vec<_> = answer.split("\r\n").collect();
     let names = lines
         .windows(3)
@@ -34,7 +34,7 @@ async fn groups(redis: &Redis, stream: &str) -> anyhow::Result<BTreeSet<String>>
     Ok(names.collect())
 }
 
-/// Runs `confcast reap --json` while events keep coming, which live sidecars read.
+/// Runs `confcast reap --json` while live sidecars read a steady flow of events.
 async fn reap(
     testbed: &Testbed,
     publisher: &str,
@@ -92,10 +92,10 @@ fn with_verdict(report: &Value, verdict: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// One sidecar dies and starts anew, which leaves a group behind. That one is removed, and nothing
-/// else.
+/// One sidecar dies and starts with another group, so the old group is left behind. That group is
+/// removed, and nothing else.
 #[tokio::test]
-async fn only_groups_of_the_gone_are_removed() -> Outcome {
+async fn only_consumer_groups_of_removed_replicas_are_deleted() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Dapr).await?;
     testbed.publisher.start().await?;
     for subscriber in &mut testbed.subscribers {
@@ -118,22 +118,25 @@ async fn only_groups_of_the_gone_are_removed() -> Outcome {
         .context("a sidecar")?
         .start()
         .await?;
-    let (publisher, url) = (testbed.publisher.api(), testbed.publisher.url());
+    let publisher = testbed.publisher.api();
+    let url = testbed.publisher.url();
     publisher
         .create(FREE, &json!({"id": "busy"}))
         .await?
         .expect(201)?;
     eventually("there is something to read", async || {
-        ensure!(redis.ask(&["XLEN", FREE]).await? != ":0\r\n");
+        ensure!(redis.command_text(&["XLEN", FREE]).await? != ":0\r\n");
         Ok(())
     })
     .await?;
     for foreign in FOREIGN.into_iter().chain([POD]) {
-        redis.ask(&["XGROUP", "CREATE", FREE, foreign, "0"]).await?;
+        redis
+            .command_text(&["XGROUP", "CREATE", FREE, foreign, "0"])
+            .await?;
     }
     for (group, consumer) in [(POD, POD), (FOREIGN[2], "worker-1")] {
         redis
-            .ask(&[
+            .command_text(&[
                 "XREADGROUP",
                 "GROUP",
                 group,
@@ -154,8 +157,8 @@ async fn only_groups_of_the_gone_are_removed() -> Outcome {
         .expect(200)?;
     testbed.until_same(FREE, "busy").await?;
 
-    // Its replica is live, so it may only be cut off: it read last, after the pod, which belongs to
-    // nobody. Nothing is removed without being told.
+    // The replica of this group is live but may be disconnected: it read last, after the pod, which
+    // belongs to no replica. The command reports everything that it removes.
     testbed.sidecars[0].kill()?;
     let before = groups(redis, FREE).await?;
     ensure!(before.len() == 6, "{before:?}");
@@ -198,16 +201,16 @@ async fn only_groups_of_the_gone_are_removed() -> Outcome {
         "a dry run removed something"
     );
 
-    // A subscriber knows no fleet, so nothing can be judged by it.
+    // A subscriber has no list of replicas, so the command cannot decide with it.
     let (output, _report) = reap(&testbed, &testbed.subscribers[0].url(), &["--apply"]).await?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let output_text = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(
-        output.status.code() == Some(1) && said.contains("nothing was removed"),
-        "{said}"
+        output.status.code() == Some(1) && output_text.contains("nothing was removed"),
+        "{output_text}"
     );
     ensure!(
         groups(redis, FREE).await? == all,
-        "it removed what it could not judge"
+        "it removed a group without a list of replicas"
     );
 
     eventually("it is removed", async || {
@@ -227,7 +230,7 @@ async fn only_groups_of_the_gone_are_removed() -> Outcome {
     .await?;
     let left: BTreeSet<_> = all.difference(&gone).cloned().collect();
     ensure!(groups(redis, FREE).await? == left, "{left:?}");
-    // Also where the dead sidecar left nothing unread.
+    // The group is removed also where the dead sidecar left nothing unread.
     ensure!(
         !groups(redis, CHANNELS).await?.contains(&first),
         "its other groups are still there"
@@ -240,7 +243,7 @@ async fn only_groups_of_the_gone_are_removed() -> Outcome {
     testbed.until_same(FREE, "busy").await?;
     ensure!(
         groups(redis, FREE).await? == left,
-        "a live sidecar had to make its group anew"
+        "a live sidecar had to create its group again"
     );
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Events straight through Redis: what stands on the wire, what outages cost, who may do what, and
-//! every shape of Redis.
+//! Events directly through Redis: the format on the wire, the cost of outages, the access rights,
+//! and every topology of Redis.
 
 use std::time::{Duration, Instant};
 
@@ -25,10 +25,10 @@ mod wire;
 
 type Outcome = anyhow::Result<()>;
 
-/// Both ways through Redis.
+/// Both transports through Redis.
 const BOTH: [Transport; 2] = [Transport::PubSub, Transport::Streams];
 
-/// No write waits longer than this, whatever becomes of Redis.
+/// No write waits longer than this, whatever happens to Redis.
 const QUICK: Duration = Duration::from_secs(1);
 
 async fn status(subscriber: &Service) -> anyhow::Result<ReplicaStatus> {
@@ -40,7 +40,7 @@ fn redis_of(testbed: &Testbed) -> anyhow::Result<&Redis> {
     testbed.redis.as_ref().context("a redis")
 }
 
-/// One write, answered as if Redis were not there.
+/// One write, which must be answered as if Redis were not there.
 async fn write_quickly(api: &Api, id: &str, number: u64) -> Outcome {
     let began = Instant::now();
     let mut answer = api.put(FREE, id, &numbered(number)).await?;
@@ -63,12 +63,10 @@ async fn write_quickly(api: &Api, id: &str, number: u64) -> Outcome {
     Ok(())
 }
 
-/// Writes for a while, and asks for a quick answer each time.
+/// Writes for a while, and requires a quick answer each time.
 async fn write_for(api: &Api, time: Duration) -> Outcome {
-    let (began, mut pace) = (
-        Instant::now(),
-        tokio::time::interval(Duration::from_millis(20)),
-    );
+    let began = Instant::now();
+    let mut pace = tokio::time::interval(Duration::from_millis(20));
     let mut number = 0;
     while began.elapsed() < time {
         pace.tick().await;
@@ -78,7 +76,7 @@ async fn write_for(api: &Api, time: Duration) -> Outcome {
     Ok(())
 }
 
-/// Writes that need an event to get anywhere: applied by one in both replicas.
+/// Writes that only an event can deliver in time: both replicas apply an event.
 async fn events_arrive(testbed: &Testbed) -> Outcome {
     let mut before = Vec::new();
     for subscriber in &testbed.subscribers {
@@ -92,36 +90,43 @@ async fn events_arrive(testbed: &Testbed) -> Outcome {
         .expect(201)?;
     testbed.until_converged(FREE).await?;
     for (subscriber, before) in testbed.subscribers.iter().zip(before) {
-        // It is counted a moment after it shows.
-        within(Duration::from_secs(1), "it came by an event", async || {
-            let events = status(subscriber).await?.events;
-            ensure!(events.applied > before, "{events:?}");
-            Ok(())
-        })
+        // The counter follows the value by a moment.
+        within(
+            Duration::from_secs(1),
+            "the change came by an event",
+            async || {
+                let events = status(subscriber).await?.events;
+                ensure!(events.applied > before, "{events:?}");
+                Ok(())
+            },
+        )
         .await
         .with_context(|| subscriber.output())?;
     }
     Ok(())
 }
 
-/// As [`events_arrive`], soon: connections that were cut may come back only now.
+/// Like [`events_arrive`], with a wait: connections that were closed may be restored only now.
 async fn events_arrive_again(testbed: &Testbed) -> Outcome {
     eventually("events arrive again", async || events_arrive(testbed).await).await
 }
 
-/// Waits until every replica says that Redis is away, or that it is not.
+/// Waits until every replica reports that Redis is disconnected, or that it is not.
 async fn until_away(testbed: &Testbed, away: bool) -> Outcome {
     for subscriber in &testbed.subscribers {
-        eventually(&format!("it says that it is away: {away}"), async || {
-            let said = subscriber
-                .api()
-                .get("/v1/status")
-                .await?
-                .expect(200)?
-                .json()?;
-            ensure!((said["intake"] == "disconnected") == away, "{said}");
-            Ok(())
-        })
+        eventually(
+            &format!("the replica reports that Redis is away: {away}"),
+            async || {
+                let status = subscriber
+                    .api()
+                    .get("/v1/status")
+                    .await?
+                    .expect(200)?
+                    .json()?;
+                ensure!((status["intake"] == "disconnected") == away, "{status}");
+                Ok(())
+            },
+        )
         .await
         .with_context(|| subscriber.output())?;
     }

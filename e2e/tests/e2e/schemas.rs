@@ -1,5 +1,5 @@
-//! Schemas as contracts, from a running publisher: served, turned into documents and types that
-//! hold, and tried on what is stored.
+//! Schemas as contracts, from a running publisher: they are served, converted into documents and
+//! types that are correct, and checked against stored documents.
 
 use std::{env, fs, process::Output};
 
@@ -20,7 +20,7 @@ mod generated;
 
 type Outcome = anyhow::Result<()>;
 
-/// Those that have a schema.
+/// The collections that have a schema.
 fn collections() -> impl Iterator<Item = &'static str> {
     COLLECTIONS.split(',').filter(|name| *name != FREE)
 }
@@ -51,7 +51,7 @@ async fn confcast(publisher: &Service, arguments: &[&str]) -> anyhow::Result<Out
 }
 
 #[tokio::test]
-async fn a_publisher_hands_out_its_schemas() -> Outcome {
+async fn a_publisher_serves_the_schemas_of_its_collections() -> Outcome {
     let publisher = publisher().await?;
     let api = publisher.api();
     let list = api.get("/v1/schemas").await?.expect(200)?.json()?;
@@ -127,7 +127,7 @@ async fn a_publisher_hands_out_its_schemas() -> Outcome {
 }
 
 #[tokio::test]
-async fn what_consumers_build_on_is_made_from_a_publisher() -> Outcome {
+async fn the_schemas_command_generates_files_from_a_publisher() -> Outcome {
     let publisher = publisher().await?;
     let out = tempfile::tempdir()?;
     let written = confcast(&publisher, &["--out", &out.path().display().to_string()]).await?;
@@ -156,7 +156,7 @@ async fn what_consumers_build_on_is_made_from_a_publisher() -> Outcome {
 }
 
 #[tokio::test]
-async fn without_node_all_but_its_types_is_there() -> Outcome {
+async fn the_schemas_command_generates_all_except_the_types_without_node() -> Outcome {
     let out = tempfile::tempdir()?;
     let mut command = Command::new(dependencies::own_program("confcast")?);
     command
@@ -170,9 +170,9 @@ async fn without_node_all_but_its_types_is_there() -> Outcome {
         .kill_on_drop(true)
         .output()
         .await?;
-    let told = String::from_utf8_lossy(&output.stderr);
+    let text = String::from_utf8_lossy(&output.stderr);
     ensure!(
-        output.status.code() == Some(1) && told.contains("Node.js"),
+        output.status.code() == Some(1) && text.contains("Node.js"),
         "{output:?}"
     );
     for file in [
@@ -185,10 +185,9 @@ async fn without_node_all_but_its_types_is_there() -> Outcome {
     Ok(())
 }
 
-/// What a sidecar made of a change is what the AsyncAPI document says of it, and its `dataschema`
-/// leads to the schema.
+/// The event of a sidecar matches the AsyncAPI document, and its `dataschema` leads to the schema.
 #[tokio::test]
-async fn an_event_is_what_the_document_says() -> Outcome {
+async fn events_match_the_generated_asyncapi_document() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Dapr).await?;
     testbed.publisher.start().await?;
     testbed
@@ -197,10 +196,8 @@ async fn an_event_is_what_the_document_says() -> Outcome {
         .context("a sidecar")?
         .start()
         .await?;
-    let (api, redis) = (
-        testbed.publisher.api(),
-        testbed.redis.as_ref().context("a redis")?,
-    );
+    let api = testbed.publisher.api();
+    let redis = testbed.redis.as_ref().context("a redis")?;
     let out = tempfile::tempdir()?;
     let to = out.path().display().to_string();
     let written = confcast(&testbed.publisher, &["--no-typescript", "--out", &to]).await?;
@@ -211,7 +208,9 @@ async fn an_event_is_what_the_document_says() -> Outcome {
             .await?
             .expect(201)?;
         let event = eventually("the event is in the stream", async || {
-            let answer = redis.ask(&["XRANGE", collection, "-", "+"]).await?;
+            let answer = redis
+                .command_text(&["XRANGE", collection, "-", "+"])
+                .await?;
             let line = answer
                 .split("\r\n")
                 .find(|line| line.starts_with('{') && line.contains("specversion"));
@@ -232,7 +231,8 @@ async fn an_event_is_what_the_document_says() -> Outcome {
         validator
             .validate(&event)
             .map_err(|fault| anyhow::anyhow!("{}: {fault}", fault.instance_path()))?;
-        let said = &schema["components"]["schemas"][format!("{collection}Event")]["properties"];
+        let properties =
+            &schema["components"]["schemas"][format!("{collection}Event")]["properties"];
         for member in event
             .as_object()
             .into_iter()
@@ -240,8 +240,8 @@ async fn an_event_is_what_the_document_says() -> Outcome {
             .map(|(member, _value)| member)
         {
             ensure!(
-                said.get(member).is_some(),
-                "the document does not speak of {member}"
+                properties.get(member).is_some(),
+                "the document has no member {member}"
             );
         }
         let urn = event["dataschema"].as_str().context("a dataschema")?;
@@ -258,7 +258,7 @@ async fn an_event_is_what_the_document_says() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_changed_schema_is_tried_on_what_is_stored() -> Outcome {
+async fn a_changed_schema_is_checked_against_stored_documents() -> Outcome {
     let publisher = publisher().await?;
     let api = publisher.api();
     let mut channel = sample(CHANNELS)?;
@@ -272,9 +272,9 @@ async fn a_changed_schema_is_tried_on_what_is_stored() -> Outcome {
         .display()
         .to_string();
     let same = confcast(&publisher, &["check", "--dir", &shipped_folder]).await?;
-    let told = String::from_utf8_lossy(&same.stdout).into_owned();
+    let text = String::from_utf8_lossy(&same.stdout).into_owned();
     ensure!(
-        same.status.success() && told.contains("all 3 documents pass"),
+        same.status.success() && text.contains("all 3 documents pass"),
         "{same:?}"
     );
 
@@ -307,13 +307,13 @@ async fn a_changed_schema_is_tried_on_what_is_stored() -> Outcome {
         &["check", "--dir", &folder.path().display().to_string()],
     )
     .await?;
-    let told = String::from_utf8_lossy(&table.stdout).into_owned();
+    let text = String::from_utf8_lossy(&table.stdout).into_owned();
     ensure!(
-        table.status.code() == Some(1) && told.contains("channel-2") && !told.contains("channel-1"),
-        "{told}"
+        table.status.code() == Some(1) && text.contains("channel-2") && !text.contains("channel-1"),
+        "{text}"
     );
 
-    // It told the truth.
+    // The report was correct.
     let stricter = publisher.with(
         "AURA_CONFIGURATION_SCHEMAS_DIR",
         folder.path().display().to_string(),

@@ -1,4 +1,4 @@
-//! Change sets on both stores: together in the log or not there at all, whoever else writes.
+//! Change sets on both stores: complete in the log or absent, whatever other clients write.
 
 use std::collections::BTreeMap;
 
@@ -15,14 +15,14 @@ use serde_json::{Value, json};
 type Outcome = anyhow::Result<()>;
 
 #[tokio::test]
-async fn sets_embedded() -> Outcome {
+async fn change_sets_are_atomic_with_the_embedded_store() -> Outcome {
     let (_store, publisher) = publisher(StoreKind::Embedded).await?;
     sets(&publisher.api()).await?;
     many_at_once(&[publisher.api(), publisher.api()]).await
 }
 
 #[tokio::test]
-async fn sets_mongo() -> Outcome {
+async fn change_sets_are_atomic_with_mongodb() -> Outcome {
     let (store, one) = publisher(StoreKind::Mongo).await?;
     sets(&one.api()).await?;
     let mut two = store
@@ -99,7 +99,8 @@ async fn a_set_is_whole(api: &Api) -> Outcome {
     );
 
     api.put(FREE, "new", &numbered(2)).await?.expect(200)?;
-    let (free, channels) = (log(api, FREE).await?, log(api, CHANNELS).await?);
+    let free = log(api, FREE).await?;
+    let channels = log(api, CHANNELS).await?;
     let parts = json!([
         {"collection": CHANNELS, "first": 1, "last": 1}, {"collection": FREE, "first": 3, "last": 4},
     ]);
@@ -115,7 +116,7 @@ async fn a_set_is_whole(api: &Api) -> Outcome {
     assert_eq!(
         (free[4].change_set.as_ref(), free[4].last_set),
         (None, 4),
-        "what follows says which set came before"
+        "later changes name the set before them"
     );
     assert_eq!(
         (
@@ -132,7 +133,7 @@ async fn a_set_is_whole(api: &Api) -> Outcome {
     assert_eq!(
         (free[5].change_set.as_ref(), free[5].last_set),
         (None, 4),
-        "one change is no set"
+        "a single change is not a set"
     );
     assert_eq!(api.head(FREE).await?.last_set, 4);
     Ok(())
@@ -291,8 +292,8 @@ async fn limits(api: &Api) -> Outcome {
     Ok(())
 }
 
-/// Sets and single writes of two publishers at once: no gaps, every set in one piece, and each
-/// change knows the set before.
+/// Change sets and single writes of two publishers at once: no gaps, every set is contiguous, and
+/// each change names the set before it.
 async fn many_at_once(apis: &[Api; 2]) -> Outcome {
     let sets = try_join_all((0..40).map(|n| async move {
         let id = format!("many-{n}");
@@ -302,7 +303,7 @@ async fn many_at_once(apis: &[Api; 2]) -> Outcome {
         channel["configData"] = sample(CHANNELS)?;
         channel["configData"]["id"] = json!(id);
         let changes = json!([member(FREE, &id), channel, member(FREE, &format!("{id}-b"))]);
-        // Every tenth has a fault.
+        // Every tenth set is invalid.
         let fault = json!({"collection": FREE, "op": "Delete", "id": "absent"});
         let changes = if n % 10 == 0 { json!([changes[0], changes[1], fault]) } else { changes };
         post(&apis[n % 2], &changes).await.map(|answer| (n, answer.status))
@@ -330,9 +331,10 @@ async fn many_at_once(apis: &[Api; 2]) -> Outcome {
         .zip([apis[0].head(FREE).await?, apis[0].head(CHANNELS).await?])
     {
         ensure!(log.last().map(|last| last.revision) == Some(head.revision));
-        let (mut last_set, mut open) = (0, 0);
+        let mut last_set = 0;
+        let mut open = 0;
         for change in log {
-            // The changes of an open set say which one came before it.
+            // The changes of an open set name the set before it.
             if change.revision > open {
                 last_set = last_set.max(open);
             }
@@ -372,7 +374,7 @@ async fn many_at_once(apis: &[Api; 2]) -> Outcome {
             .sum::<u64>();
         ensure!(
             members[set.id.as_str()].len() as u64 == whole,
-            "a set is not in one piece: {set:?}"
+            "a set is not contiguous: {set:?}"
         );
     }
     Ok(())

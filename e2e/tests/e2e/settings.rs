@@ -1,4 +1,4 @@
-//! Wrong settings end a process before it does anything, and say all that is wrong.
+//! Wrong settings end a process before it does anything. The process reports all of them.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ async fn refusal(mut service: Service) -> anyhow::Result<(Option<i32>, String)> 
 }
 
 #[tokio::test]
-async fn a_publisher_tells_all_mistakes_at_once() -> Outcome {
+async fn a_publisher_reports_all_settings_errors_at_once() -> Outcome {
     let service = Service::publisher()?
         .with(
             "AURA_CONFIGURATION_STORE_URL",
@@ -46,12 +46,12 @@ async fn a_publisher_tells_all_mistakes_at_once() -> Outcome {
     ] {
         ensure!(output.contains(name), "{name} is missing in: {output}");
     }
-    ensure!(!output.contains("hunter2"), "a password was shown");
+    ensure!(!output.contains("hunter2"), "the log shows a password");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_ttl_that_the_sidecar_would_ignore_is_refused() -> Outcome {
+async fn an_event_ttl_below_one_second_is_refused() -> Outcome {
     for ttl in ["0", "-1", "1.5", "soon", "1m"] {
         let (code, output) =
             refusal(Service::publisher()?.with("AURA_CONFIGURATION_EVENT_TTL_SECONDS", ttl))
@@ -65,7 +65,7 @@ async fn a_ttl_that_the_sidecar_would_ignore_is_refused() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_standalone_mongod_is_refused_with_the_mend() -> Outcome {
+async fn a_standalone_mongod_is_refused_with_a_remedy() -> Outcome {
     let mongod = Mongod::start_standalone(&[]).await?;
     let url = mongod.url("confcast").replace("?replicaSet=rs0", "");
     let (code, output) =
@@ -78,7 +78,7 @@ async fn a_standalone_mongod_is_refused_with_the_mend() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_subscriber_tells_all_mistakes_at_once() -> Outcome {
+async fn a_subscriber_reports_all_settings_errors_at_once() -> Outcome {
     let service = Service::subscriber("replica-1", &["nowhere".to_owned()])?
         .with("AURA_CONFIGURATION_LISTEN", "8081")
         .with("AURA_CONFIGURATION_COLLECTIONS", "Good,_bad")
@@ -98,7 +98,7 @@ async fn a_subscriber_tells_all_mistakes_at_once() -> Outcome {
     Ok(())
 }
 
-/// The settings tables of the reference are what `--help` says: every variable, with its default.
+/// The settings tables of the reference match `--help`: every variable, with its default.
 #[test]
 fn the_reference_names_every_setting() -> Outcome {
     let page = std::fs::read_to_string(
@@ -140,7 +140,7 @@ fn the_reference_names_every_setting() -> Outcome {
                 || row.is_some_and(|row| row.contains(&format!("`{default}`")));
             ensure!(
                 shown,
-                "the reference does not say that {name} is {default:?} for the {program}"
+                "the reference does not document that {name} is {default:?} for the {program}"
             );
         }
     }
@@ -148,7 +148,7 @@ fn the_reference_names_every_setting() -> Outcome {
 }
 
 #[tokio::test]
-async fn what_a_publisher_could_not_send_is_refused_and_no_password_is_told() -> Outcome {
+async fn unsendable_event_settings_are_refused_without_showing_passwords() -> Outcome {
     let service = Service::publisher()?
         .with(
             "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS",
@@ -157,12 +157,15 @@ async fn what_a_publisher_could_not_send_is_refused_and_no_password_is_told() ->
         .with("AURA_CONFIGURATION_EVENT_TTL_SECONDS", "9000000001");
     let (code, output) = refusal(service).await?;
     ensure!(code == Some(64), "{code:?}: {output}");
-    for said in [
+    for expected in [
         "item 2: expected http:// (there is no TLS",
         "item 3: ",
         "expected at most 9000000000",
     ] {
-        ensure!(output.contains(said), "{said} is missing in: {output}");
+        ensure!(
+            output.contains(expected),
+            "{expected} is missing in: {output}"
+        );
     }
     ensure!(
         !output.contains("item 1") && !output.contains("hunter2"),

@@ -1,4 +1,4 @@
-//! Clients that begin a request and say no more: the publisher lets go of them.
+//! Clients that begin a request and then send nothing: the publisher closes their connections.
 
 use std::time::{Duration, Instant};
 
@@ -22,20 +22,18 @@ async fn a_stalled_request_does_not_hold_its_connection() -> Outcome {
     publisher.start().await?;
     let documents = format!("POST /v1/collections/{FREE}/documents");
     let delete = format!("DELETE /v1/collections/{FREE}/documents/a");
-    let (length, chunked) = (
-        "content-length: 100\r\n\r\n{\"half\":",
-        "transfer-encoding: chunked\r\n\r\n8\r\n{\"half\":\r\n",
-    );
+    let length = "content-length: 100\r\n\r\n{\"half\":";
+    let chunked = "transfer-encoding: chunked\r\n\r\n8\r\n{\"half\":\r\n";
     let stalled = [
         (documents.as_str(), length, "408"),
         (documents.as_str(), chunked, "408"),
         ("POST /v1/changes", length, "408"),
-        // What is not read is not waited for.
+        // The publisher does not wait for a body that it does not read.
         (delete.as_str(), length, "404"),
         ("POST /v1/nothing", length, "404"),
         (delete.as_str(), chunked, "408"),
         ("POST /v1/nothing", chunked, "408"),
-        // Not even the headers are whole.
+        // Not even the headers are complete.
         (documents.as_str(), "content-le", "408"),
     ];
     try_join_all(stalled.map(|(line, rest, status)| let_go(&publisher, line, rest, status)))
@@ -47,7 +45,7 @@ async fn a_stalled_request_does_not_hold_its_connection() -> Outcome {
     Ok(())
 }
 
-/// The connection is closed after an answer of this status.
+/// Checks that the connection is closed after an answer with this status.
 async fn let_go(publisher: &Service, line: &str, rest: &str, status: &str) -> Outcome {
     let began = Instant::now();
     let mut stream = TcpStream::connect(("127.0.0.1", publisher.port())).await?;

@@ -1,4 +1,4 @@
-//! What a replica does when everything else is down, wrong, or another.
+//! A replica while everything else is down, wrong, or replaced.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -18,7 +18,8 @@ async fn status(subscriber: &Service) -> anyhow::Result<ReplicaStatus> {
     Ok(serde_json::from_str(&answer.body)?)
 }
 
-/// A publisher, and a replica with a folder for its last known good, which holds document `a`.
+/// A publisher, and a replica with a folder for its last known good state, which holds document
+/// `a`.
 async fn pair() -> anyhow::Result<(Store, Service, Service, tempfile::TempDir)> {
     let store = Store::start(StoreKind::Embedded).await?;
     let mut publisher = store.publisher()?;
@@ -42,7 +43,7 @@ async fn pair() -> anyhow::Result<(Store, Service, Service, tempfile::TempDir)> 
 }
 
 #[tokio::test]
-async fn a_cold_start_with_everything_else_down() -> Outcome {
+async fn a_replica_starts_from_disk_with_everything_else_down() -> Outcome {
     let (_store, mut publisher, mut replica, _folder) = pair().await?;
     replica.stop().await?;
     publisher.kill()?;
@@ -54,15 +55,15 @@ async fn a_cold_start_with_everything_else_down() -> Outcome {
         "{:?}",
         held.headers
     );
-    let said = status(&replica).await?;
-    let collection = said.collections.first().context("a collection")?;
+    let from_disk = status(&replica).await?;
+    let collection = from_disk.collections.first().context("a collection")?;
     ensure!(
-        (said.state, collection.reason.as_deref()) == (ReplicaState::Stale, Some("from-disk")),
-        "{said:?}"
+        (from_disk.state, collection.reason.as_deref()) == (ReplicaState::Stale, Some("from-disk")),
+        "{from_disk:?}"
     );
     ensure!(
-        said.confirmed_ms_ago.is_some_and(|age| age < 60_000),
-        "its age is told: {said:?}"
+        from_disk.confirmed_ms_ago.is_some_and(|age| age < 60_000),
+        "the status has no age: {from_disk:?}"
     );
 
     publisher.start().await?;
@@ -71,13 +72,17 @@ async fn a_cold_start_with_everything_else_down() -> Outcome {
         .put(FREE, "a", &numbered(2))
         .await?
         .expect(200)?;
-    eventually("it catches up", async || {
-        let said = status(&replica).await?;
+    eventually("the replica catches up", async || {
+        let status = status(&replica).await?;
         ensure!(
-            said.state == ReplicaState::Current && said.collections[0].revision == 2,
-            "{said:?}"
+            status.state == ReplicaState::Current && status.collections[0].revision == 2,
+            "{status:?}"
         );
-        ensure!(said.sync.loads == 0, "a delta is enough: {:?}", said.sync);
+        ensure!(
+            status.sync.loads == 0,
+            "a delta is enough: {:?}",
+            status.sync
+        );
         Ok(())
     })
     .await
@@ -109,10 +114,10 @@ async fn a_damaged_file_is_moved_aside() -> Outcome {
     Ok(())
 }
 
-/// A blank database in place of the real one harms no replica, also not one that starts anew; the
-/// operator may say that it is right.
+/// A blank database in place of the real one harms no replica, not even one that restarts. The
+/// operator may declare that it is correct.
 #[tokio::test]
-async fn a_blank_database_in_place_of_the_real_one() -> Outcome {
+async fn a_blank_database_does_not_replace_the_data_of_replicas() -> Outcome {
     let (store, mut publisher, mut replica, _folder) = pair().await?;
     publisher.kill()?;
     let mut blank = store.publisher()?.with(
@@ -126,11 +131,14 @@ async fn a_blank_database_in_place_of_the_real_one() -> Outcome {
     })
     .await?;
     eventually("it refuses the other store", async || {
-        let said = status(&replica).await?;
-        let reason = said.collections.first().and_then(|row| row.reason.clone());
+        let status = status(&replica).await?;
+        let reason = status
+            .collections
+            .first()
+            .and_then(|row| row.reason.clone());
         ensure!(
-            (said.state, reason.as_deref()) == (ReplicaState::Stale, Some("other-store")),
-            "{said:?}"
+            (status.state, reason.as_deref()) == (ReplicaState::Stale, Some("other-store")),
+            "{status:?}"
         );
         Ok(())
     })
@@ -142,9 +150,9 @@ async fn a_blank_database_in_place_of_the_real_one() -> Outcome {
     Ok(())
 }
 
-/// The operator says that another store is right: `confcast restore-epoch --adopt`.
+/// The operator declares that another store is correct: `confcast restore-epoch --adopt`.
 #[tokio::test]
-async fn another_store_is_adopted_when_the_operator_says_so() -> Outcome {
+async fn another_store_is_adopted_when_the_operator_permits_it() -> Outcome {
     let (store, mut publisher, replica, _folder) = pair().await?;
     publisher.kill()?;
     let mut other = store.publisher()?.with(
@@ -197,36 +205,39 @@ async fn another_store_is_adopted_when_the_operator_says_so() -> Outcome {
     .await
 }
 
-/// Every event is lost, and the check-in heals it from the feed, without a load.
+/// Every event is lost. The replica catches up from the feed at its check-in, without a load.
 #[tokio::test]
-async fn lost_events_heal_by_delta() -> Outcome {
+async fn replicas_catch_up_lost_events_by_delta() -> Outcome {
     let (_store, publisher, replica, _folder) = pair().await?;
     let lost = publisher.api();
-    // LOCAL does not know the replica before its first check-in was written down, and a frozen one
-    // takes no event.
+    // LOCAL does not know the replica before its first check-in is stored, and a frozen replica
+    // accepts no event.
     for number in 0..1_500 {
         lost.put(FREE, "a", &numbered(number)).await?.expect(200)?;
     }
     let loads = status(&replica).await?.sync.loads;
-    eventually("it catches up", async || {
-        let (head, said) = (lost.head(FREE).await?, status(&replica).await?);
+    eventually("the replica catches up", async || {
+        let head = lost.head(FREE).await?;
+        let status = status(&replica).await?;
         ensure!(
-            said.collections[0].revision == head.revision && said.state == ReplicaState::Current,
-            "{said:?}"
+            status.collections[0].revision == head.revision
+                && status.state == ReplicaState::Current,
+            "{status:?}"
         );
         ensure!(
-            said.sync.loads == loads,
+            status.sync.loads == loads,
             "a delta is enough: {:?}",
-            said.sync
+            status.sync
         );
         Ok(())
     })
     .await
 }
 
-/// What one publisher left owed is sent by another; the first one wakes up and harms nothing.
+/// Another publisher sends the pending events of the first one. The first one resumes and does no
+/// harm.
 #[tokio::test]
-async fn owed_events_of_a_frozen_publisher_are_taken_over() -> Outcome {
+async fn another_publisher_sends_the_pending_events_of_a_frozen_one() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Mongo, Transport::Dapr).await?;
     let mut other = testbed
         .store
@@ -240,7 +251,7 @@ async fn owed_events_of_a_frozen_publisher_are_taken_over() -> Outcome {
         redis,
     )?;
     other = other.with("DAPR_GRPC_PORT", sidecar.grpc_port().to_string());
-    // The first publisher has no sidecar yet: what it commits stays owed.
+    // The first publisher has no sidecar yet: the events of its commits stay pending.
     testbed.publisher.start().await?;
     testbed.start_subscribers().await?;
     let api = testbed.publisher.api();
@@ -277,11 +288,12 @@ async fn owed_events_of_a_frozen_publisher_are_taken_over() -> Outcome {
     testbed.until_converged(FREE).await
 }
 
-/// A replica whose first publisher hangs turns to the next one within seconds.
+/// A replica whose first publisher hangs switches to the next one within seconds.
 #[tokio::test]
-async fn a_hung_publisher_costs_seconds() -> Outcome {
+async fn a_hung_publisher_delays_replicas_by_seconds_only() -> Outcome {
     let store = Store::start(StoreKind::Mongo).await?;
-    let (mut one, mut other) = (store.publisher()?, store.publisher()?);
+    let mut one = store.publisher()?;
+    let mut other = store.publisher()?;
     one.start().await?;
     other.start().await?;
     let mut replica = Service::subscriber("replica", &[one.url(), other.url()])?
@@ -297,7 +309,7 @@ async fn a_hung_publisher_costs_seconds() -> Outcome {
         .expect(201)?;
     within(
         Duration::from_secs(15),
-        "it hears of it from the other",
+        "it receives the change from the other publisher",
         async || {
             replica
                 .api()

@@ -1,4 +1,4 @@
-//! `confcast tail`: what it shows, and that it shows every change once, whatever becomes of the
+//! `confcast tail`: its output, and that it shows every change once, whatever happens to the
 //! connection.
 
 use std::{process::Command, time::Duration};
@@ -38,7 +38,7 @@ impl Tail {
         })
     }
 
-    /// Waits until it shows this, and gives all it has shown.
+    /// Waits until the output has this text, and returns the whole output.
     async fn shows(&self, what: &str) -> anyhow::Result<String> {
         eventually(&format!("tail shows {what}"), async || {
             let output = self.process.output();
@@ -64,7 +64,7 @@ async fn publisher() -> anyhow::Result<Service> {
 }
 
 #[tokio::test]
-async fn it_shows_what_each_change_changed() -> Outcome {
+async fn tail_shows_the_difference_of_each_change() -> Outcome {
     let publisher = publisher().await?;
     let api = publisher.api();
     api.create(FREE, &json!({"id": "a", "name": "old", "same": true}))
@@ -123,9 +123,9 @@ async fn it_shows_what_each_change_changed() -> Outcome {
     all.interrupt().await
 }
 
-/// The service is killed and the link is cut, again and again.
+/// The service is killed and the link is disconnected, again and again.
 #[tokio::test]
-async fn no_change_is_lost_or_shown_twice() -> Outcome {
+async fn tail_shows_every_change_exactly_once() -> Outcome {
     let mut publisher = publisher().await?;
     let link = Proxy::start("tail to publisher", publisher.port()).await?;
     let tail = Tail::start(
@@ -173,7 +173,7 @@ async fn no_change_is_lost_or_shown_twice() -> Outcome {
 }
 
 #[tokio::test]
-async fn it_says_when_it_cannot_go_on() -> Outcome {
+async fn tail_reports_why_it_cannot_continue() -> Outcome {
     let publisher = publisher().await?;
     let api = publisher.api();
     api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
@@ -199,14 +199,14 @@ async fn it_says_when_it_cannot_go_on() -> Outcome {
     api.put(FREE, "a", &numbered(7)).await?.expect(200)?;
     goes_on.shows("FreeForm/a updated at 2").await?;
     goes_on.interrupt().await?;
-    for (arguments, told) in [
+    for (arguments, message) in [
         (vec!["Unknown"], "has no collection Unknown"),
         (vec![FREE, "--since", "x"], "--since"),
     ] {
         let mut refused = Tail::start(&publisher.url(), &arguments)?;
         let status = refused.process.ended(Duration::from_secs(10)).await?;
         ensure!(
-            status.code() == Some(1) && refused.process.output().contains(told),
+            status.code() == Some(1) && refused.process.output().contains(message),
             "{}",
             refused.process.output()
         );

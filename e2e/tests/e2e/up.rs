@@ -1,4 +1,4 @@
-//! `confcast up`, as a newcomer meets it: start, try the lines that it prints, stop, start again.
+//! `confcast up` as a new user sees it: start, try the suggested commands, stop, start again.
 
 use std::{
     path::Path,
@@ -40,7 +40,7 @@ impl Up {
             process: Process::start(name, folder, &mut command)?,
             ports,
         };
-        eventually("it is up", async || {
+        eventually("the publisher is ready", async || {
             ensure!(
                 up.process.output().contains("Ctrl-C stops everything"),
                 "{}",
@@ -52,7 +52,7 @@ impl Up {
         Ok(up)
     }
 
-    /// The lines that it tells a newcomer to try, with the default ports.
+    /// The commands that it suggests to a new user, with the default ports.
     fn lines(&self) -> Vec<String> {
         let output = self.process.output();
         let lines = output
@@ -106,7 +106,7 @@ impl Up {
 }
 
 #[tokio::test]
-async fn the_first_five_minutes() -> Outcome {
+async fn run_dapr_starts_everything_and_its_suggested_commands_work() -> Outcome {
     let folder = folder()?;
     let ports = [free_port()?, free_port()?, free_port()?];
     let up = Up::start("first", folder.path(), ports).await?;
@@ -121,19 +121,19 @@ async fn the_first_five_minutes() -> Outcome {
     }
     let mut seen = 0;
     for line in &lines {
-        let said = String::from_utf8(up.try_line(line)?.stdout)?;
-        // Both replicas show what the first line changed.
+        let output = String::from_utf8(up.try_line(line)?.stdout)?;
+        // Both replicas show the change of the first command.
         seen += usize::from(
             line.contains(":808")
                 && line.ends_with("whatsapp-es")
-                && said.contains(r#""name":"Hello""#),
+                && output.contains(r#""name":"Hello""#),
         );
     }
     ensure!(seen == 2, "{lines:?}");
-    let said = up.interrupt().await?;
-    ensure!(said.contains("6 samples stored"), "{said}");
+    let output = up.interrupt().await?;
+    ensure!(output.contains("6 samples stored"), "{output}");
 
-    // What was written is there after a restart, and nothing is stored a second time.
+    // The changes are there after a restart, and the samples are not stored a second time.
     let up = Up::start("second", folder.path(), ports).await?;
     let reads = lines
         .iter()
@@ -146,14 +146,14 @@ async fn the_first_five_minutes() -> Outcome {
             "{line}"
         );
     }
-    let said = up.interrupt().await?;
-    ensure!(!said.contains("samples stored"), "{said}");
+    let output = up.interrupt().await?;
+    ensure!(!output.contains("samples stored"), "{output}");
     Ok(())
 }
 
-/// The commands of the quickstart work as they stand there.
+/// The commands of the quickstart work exactly as printed.
 #[tokio::test]
-async fn the_command_lines_of_the_quickstart() -> Outcome {
+async fn the_quickstart_commands_work() -> Outcome {
     let folder = folder()?;
     let up = Up::start(
         "up",
@@ -180,8 +180,8 @@ async fn the_command_lines_of_the_quickstart() -> Outcome {
         folder.path().display()
     );
     for command in &commands {
-        // Relative paths mean the repository, files that a command writes land in the test's
-        // folder.
+        // Relative paths refer to the repository. Files that a command writes go to the folder of
+        // the test.
         let line = format!(
             "{publisher}; ln -sfn {}/schemas schemas; {command}",
             dependencies::repository_root().display()

@@ -1,9 +1,9 @@
 //! `make run-dapr`: a publisher and two subscribers with their Dapr sidecars, on a real MongoDB and
 //! a real Redis.
 //!
-//! What runs is what `dapr-config/dapr.yaml` says: the Dapr CLI reads it where there is one, else
-//! [`run_file`] does. Data and logs are in `target/run-dapr`. Whatever was started here ends with
-//! it, in the reverse order.
+//! The processes are those of `dapr-config/dapr.yaml`: the Dapr CLI reads the file if it is
+//! installed, otherwise [`run_file`] does. Data and logs are in `target/run-dapr`. At its end this
+//! program stops everything that it started, in reverse order.
 
 mod processes;
 mod run_file;
@@ -31,7 +31,7 @@ async fn main() -> ExitCode {
 
 async fn run() -> anyhow::Result<()> {
     let file = RunFile::read()?;
-    // Before anything is touched: it may be another one of this kind that runs.
+    // Checked before anything else: another instance of this program may be running.
     let taken = file.taken_ports();
     ensure!(
         taken.is_empty(),
@@ -47,13 +47,13 @@ async fn run() -> anyhow::Result<()> {
     say("stopping");
     tokio::select! {
         () = processes.stop() => {}
-        // Asked a second time, it does not wait for them to finish; they are killed when dropped.
+        // A second signal skips the orderly stop: the processes are killed when dropped.
         _ = stop_signal() => {}
     }
     end
 }
 
-/// Starts everything and watches over it; returns only with an error.
+/// Starts and monitors everything. Returns only with an error.
 async fn up(file: &RunFile, home: &Path, processes: &mut Processes) -> anyhow::Result<()> {
     for app in &file.apps {
         app.program()?;
@@ -66,7 +66,7 @@ async fn up(file: &RunFile, home: &Path, processes: &mut Processes) -> anyhow::R
     Err(processes.any_ended().await)
 }
 
-/// Resolves when the process is asked to stop: Ctrl-C, SIGTERM, or a terminal that closes.
+/// Resolves when the process receives a request to stop: Ctrl-C, SIGTERM, or a closed terminal.
 async fn stop_signal() -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -79,7 +79,7 @@ async fn stop_signal() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One line to the terminal, which may be gone.
+/// Prints one line to the terminal, which may be closed.
 fn say(line: impl Display) {
     writeln!(std::io::stdout(), "{line}").ok();
 }

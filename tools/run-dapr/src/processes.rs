@@ -1,4 +1,4 @@
-//! All that was started, in layers: what was started last is stopped first.
+//! All started processes, in layers: the last layer is stopped first.
 
 use std::{
     fs,
@@ -17,12 +17,12 @@ use crate::say;
 
 /// How long one layer may take to finish.
 const GRACE: Duration = Duration::from_secs(20);
-/// How often it is asked whether one has ended.
+/// How often processes are checked for their end.
 const POLL: Duration = Duration::from_millis(100);
-/// Ties a program to the life of its parent, and becomes that program.
+/// The program that binds another program to the life of its parent.
 const SETPRIV: &str = "/usr/bin/setpriv";
 
-/// Everything that runs.
+/// All running processes.
 #[derive(Debug)]
 pub(crate) struct Processes {
     layers: Vec<Vec<(String, Process)>>,
@@ -30,7 +30,7 @@ pub(crate) struct Processes {
 }
 
 impl Processes {
-    /// Nothing yet; every process will have a fresh log in this folder.
+    /// Starts empty. Every process will have a new log in this folder.
     pub(crate) fn new(logs: PathBuf) -> anyhow::Result<Self> {
         if logs.exists() {
             fs::remove_dir_all(&logs).with_context(|| format!("removing {}", logs.display()))?;
@@ -46,22 +46,23 @@ impl Processes {
         &self.logs
     }
 
-    /// What is started from here on is stopped before everything else.
+    /// Begins a layer: processes that are started from now on are stopped before all others.
     pub(crate) fn next_layer(&mut self) {
         self.layers.push(vec![]);
     }
 
     pub(crate) fn start(&mut self, name: &str, command: &Command) -> anyhow::Result<()> {
-        // Ctrl-C in a terminal reaches a whole group; these are told one layer after the other.
+        // Ctrl-C in a terminal reaches a whole process group. A group of its own lets us stop one
+        // layer after the other.
         let process = Process::start(name, &self.logs, tied_to_us(command).process_group(0))?;
         self.layers
             .last_mut()
-            .context("a layer was begun")?
+            .context("no layer")?
             .push((name.to_owned(), process));
         Ok(())
     }
 
-    /// Waits for a condition, unless something ends before it is met.
+    /// Waits for a condition. Fails when a process ends first.
     pub(crate) async fn until<T, F>(
         &mut self,
         what: &str,
@@ -78,7 +79,7 @@ impl Processes {
         }
     }
 
-    /// Resolves when one ends, with its last words.
+    /// Resolves when a process ends, with its last log lines.
     pub(crate) async fn any_ended(&mut self) -> anyhow::Error {
         loop {
             for (name, process) in self.layers.iter_mut().flatten() {
@@ -93,11 +94,11 @@ impl Processes {
         }
     }
 
-    /// Asks one layer after the other to finish; what does not in time is killed.
+    /// Stops one layer after the other. A process that does not stop in time is killed.
     pub(crate) async fn stop(&mut self) {
         while let Some(layer) = self.layers.last_mut() {
             for (_, process) in layer.iter().rev() {
-                // One that cannot be told has ended.
+                // A process that cannot receive a signal has ended.
                 process.signal(Signal::SIGTERM).ok();
             }
             while let Some((name, process)) = layer.last_mut() {
@@ -111,8 +112,7 @@ impl Processes {
     }
 }
 
-/// The same command, told to stop when we end without a word (kill -9), where util-linux is there
-/// to arrange that.
+/// The same command, which is stopped when this program is killed (kill -9). This needs util-linux.
 fn tied_to_us(command: &Command) -> Command {
     let mut tied = if Path::new(SETPRIV).is_file() {
         let mut tied = Command::new(SETPRIV);

@@ -1,5 +1,5 @@
-//! `dapr-config/dapr.yaml`: what runs, with which ports. Started by the Dapr CLI where there is
-//! one, else from here.
+//! `dapr-config/dapr.yaml`: the applications and their ports. The Dapr CLI starts them if it is
+//! installed, otherwise this module does.
 
 use std::{
     collections::BTreeMap,
@@ -27,8 +27,8 @@ use crate::{processes::Processes, say, servers};
 
 const FOLDER: &str = "dapr-config";
 
-/// The whole file. A member that is not understood here is an error, so that both ways of starting
-/// mean the same.
+/// The whole file. An unknown member is an error, so that both ways of starting have the same
+/// meaning.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RunFile {
@@ -74,8 +74,7 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// The program: of the same build as this one, wherever that is, and whatever profile the file
-    /// names.
+    /// The program of the same build as this one, in its folder, whatever profile the file names.
     pub(crate) fn program(&self) -> anyhow::Result<PathBuf> {
         let named = self
             .command
@@ -89,7 +88,7 @@ impl App {
         repository_root().join(FOLDER).join(&self.app_dir_path)
     }
 
-    /// What tells a replica from others of its id.
+    /// The name that distinguishes replicas with the same application id.
     fn name(&self) -> &str {
         let given = ["AURA_CONFIGURATION_INSTANCE", "POD_NAME"]
             .iter()
@@ -107,7 +106,7 @@ impl App {
         Ok(())
     }
 
-    /// Its sidecar answers, reaches it, and has subscribed for it.
+    /// Checks that the sidecar answers, reaches its application, and has subscribed for it.
     async fn is_connected(&self) -> anyhow::Result<()> {
         let sidecar = Api::new(format!("http://127.0.0.1:{}", self.dapr_http_port));
         sidecar.get("/v1.0/healthz").await?.expect(204)?;
@@ -128,7 +127,7 @@ impl RunFile {
         serde_saphyr::from_str(&text).with_context(|| format!("reading {}", path.display()))
     }
 
-    /// The publisher and the subscribers.
+    /// Returns the publisher and the subscribers.
     pub(crate) fn publisher_and_subscribers(&self) -> anyhow::Result<(&App, Vec<&App>)> {
         let publisher = self
             .apps
@@ -144,7 +143,7 @@ impl RunFile {
         ))
     }
 
-    /// Ports that are needed and that something else has.
+    /// Returns the needed ports that another process uses.
     pub(crate) fn taken_ports(&self) -> Vec<String> {
         let ports = |app: &App| {
             [
@@ -162,7 +161,7 @@ impl RunFile {
         taken.map(|port| port.to_string()).collect()
     }
 
-    /// Starts all, and waits until they are ready and in touch.
+    /// Starts all applications, and waits until they are ready and connected.
     pub(crate) async fn start(&self, processes: &mut Processes) -> anyhow::Result<()> {
         processes.next_layer();
         if let Some(dapr) = dapr_cli() {
@@ -174,8 +173,8 @@ impl RunFile {
             command
                 .args(["run", "-f", FOLDER])
                 .current_dir(repository_root());
-            // Our other processes get none of these, but this one is the user's own and may be told
-            // where it lives.
+            // Other processes of ours get no variable of Dapr. The CLI is the user's own, and may
+            // need them to find its installation.
             command.envs(env::vars().filter(|(name, _)| name.starts_with("DAPR_")));
             processes.start("dapr", &command)?;
         } else {
@@ -185,7 +184,7 @@ impl RunFile {
             for app in &self.apps {
                 processes.start(&format!("daprd-{}", app.name()), &self.sidecar(app)?)?;
             }
-            // Services end before the sidecars through which they finish their work.
+            // Services stop before the sidecars, because they finish their work through them.
             processes.next_layer();
             for app in &self.apps {
                 processes.start(app.name(), &self.service(app)?)?;
@@ -217,7 +216,8 @@ impl RunFile {
     }
 
     fn sidecar(&self, app: &App) -> anyhow::Result<Command> {
-        let (folder, common) = (repository_root().join(FOLDER), &self.common);
+        let folder = repository_root().join(FOLDER);
+        let common = &self.common;
         let mut command = Command::new(servers::program("DAPRD")?);
         let flags: [(&str, &dyn Display); 15] = [
             ("mode", &"standalone"),
@@ -246,7 +246,7 @@ impl RunFile {
         command
             .arg("--config")
             .arg(folder.join(&common.config_file_path));
-        // Without these it asks the network who it is.
+        // Without these the sidecar looks up its own name in the network.
         command
             .env("DAPR_HOST_IP", "127.0.0.1")
             .env("POD_NAME", app.name())
@@ -255,10 +255,10 @@ impl RunFile {
     }
 }
 
-/// One of our programs.
+/// Returns the path of one of our programs.
 pub(crate) fn beside_us(name: impl AsRef<OsStr>) -> anyhow::Result<PathBuf> {
     let path = env::current_exe()
-        .context("cannot tell where this program lies")?
+        .context("cannot find the path of this program")?
         .with_file_name(name.as_ref());
     ensure!(
         path.is_file(),
@@ -268,7 +268,7 @@ pub(crate) fn beside_us(name: impl AsRef<OsStr>) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// The Dapr CLI, if it is installed and `dapr init` has given it a sidecar to run.
+/// Returns the path of the Dapr CLI, if it is installed and `dapr init` has installed a sidecar.
 fn dapr_cli() -> Option<PathBuf> {
     let on_path = env::split_paths(&env::var_os("PATH")?)
         .map(|folder| folder.join("dapr"))

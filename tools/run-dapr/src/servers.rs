@@ -1,8 +1,8 @@
-//! MongoDB and Redis on their usual ports, where `dapr-config/dapr.yaml` and
-//! `components/pubsub.yaml` look for them.
+//! MongoDB and Redis on their usual ports, which `dapr-config/dapr.yaml` and
+//! `components/pubsub.yaml` name.
 //!
-//! One that runs there already is used, if it is of use: `dapr init` leaves a Redis, and many have
-//! a MongoDB.
+//! A server that already runs there is used if it is suitable: `dapr init` leaves a Redis, and many
+//! developers have a MongoDB.
 
 use std::{
     fs,
@@ -56,7 +56,7 @@ pub(crate) async fn mongod(data: &Path, processes: &mut Processes) -> anyhow::Re
     ]);
     // A publisher that dies inside a transaction holds its locks for this long.
     command.args(["--setParameter", "transactionLifetimeLimitSeconds=3"]);
-    // Nobody else is in the set that could take over meanwhile.
+    // The set has no other member that could take over meanwhile.
     command.args([
         "--setParameter",
         "shutdownTimeoutMillisForSignaledShutdown=0",
@@ -72,7 +72,7 @@ pub(crate) async fn mongod(data: &Path, processes: &mut Processes) -> anyhow::Re
         let members =
             doc! { "_id": "rs0", "members": [{ "_id": 0, "host": format!("127.0.0.1:{MONGOD}") }] };
         let initiated = admin.run_command(doc! { "replSetInitiate": members }).await;
-        // On old data it may only not know yet that it is one.
+        // With old data it may already be initiated, and only not know it yet.
         if let Err(error) = initiated
             && !error.to_string().contains("AlreadyInitialized")
         {
@@ -104,8 +104,8 @@ async fn primary(admin: &Database) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Provides a Redis. It keeps nothing: events are hints, and a sidecar that starts anew reads every
-/// stream anew.
+/// Provides a Redis. It stores nothing: events are only notifications, and a sidecar that restarts
+/// reads every stream again.
 pub(crate) async fn redis(data: &Path, processes: &mut Processes) -> anyhow::Result<()> {
     if is_taken(REDIS).await {
         pong().await.with_context(|| {
@@ -145,13 +145,14 @@ async fn pong() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A server with its data in a folder of its own.
+/// The command of a server with its own data folder.
 fn server(part: &str, data: &Path) -> anyhow::Result<Command> {
     fs::create_dir_all(data).with_context(|| format!("making {}", data.display()))?;
     Ok(Command::new(program(part)?))
 }
 
-/// A program that `provide.sh` was asked for: these three alone, not all that the tests need.
+/// Returns the path of a program that `provide.sh` provided. The makefile requests these three
+/// only, not all parts of the tests.
 pub(crate) fn program(part: &str) -> anyhow::Result<PathBuf> {
     match std::env::var_os(part) {
         Some(path) => Ok(path.into()),

@@ -1,4 +1,4 @@
-//! What a newcomer sees: the samples are stored, and these commands show what Confcast does.
+//! The output for a new user: stores the samples, and prints commands that show what Confcast does.
 
 use std::{
     fs,
@@ -16,10 +16,10 @@ use crate::{
 };
 
 const SUFFIX: &str = ".sample.json";
-/// A sample that the examples speak of.
+/// The sample that the commands use.
 const SAMPLE: &str = "/v1/collections/ChannelConfiguration/documents/whatsapp-es";
 
-/// Stores the samples into a store that never held anything, and says what to try.
+/// Stores the samples in a store that never held a document, and prints the commands.
 pub(crate) async fn welcome(file: &RunFile, logs: &Path) -> anyhow::Result<()> {
     let (publisher, subscribers) = file.publisher_and_subscribers()?;
     let api = Api::new(publisher.url());
@@ -85,7 +85,7 @@ async fn seed(publisher: &Api) -> anyhow::Result<usize> {
     Ok(samples)
 }
 
-/// A path as short as it can be typed in the root of the repository.
+/// A path in its shortest form from the root of the repository.
 fn from_here(path: &Path) -> Display<'_> {
     path.strip_prefix(repository_root())
         .unwrap_or(path)

@@ -1,8 +1,8 @@
-//! The journal by document: what was acknowledged, in which order, and what may explain an absence.
+//! The write record by document: the acknowledged writes, their order, and what may explain an
+//! absence.
 //!
-//! Revisions count anew after a restored database, so writes are ordered by the number of restores
-//! before them first. What was under way between dump and restore may be there or not: it counts as
-//! unknown.
+//! Revisions start again after a restored database, so writes are ordered first by the number of
+//! restores before them. The outcome of a write between dump and restore is unknown.
 
 use super::{
     super::{
@@ -12,40 +12,41 @@ use super::{
     word,
 };
 
-/// Place of a write in the history of its collection: restores before it, then its revision.
+/// The position of a write in the history of its collection: number of restores before it, then its
+/// revision.
 pub type Order = (usize, u64);
 
 /// An acknowledged write of one document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AckedWrite {
-    /// Its place.
+    /// Its position.
     pub order: Order,
-    /// The request.
+    /// The token of its request.
     pub token: u64,
-    /// It deleted the document.
+    /// Whether it deleted the document.
     pub deletes: bool,
 }
 
-/// The journal, ready to be asked.
+/// The write record, indexed for queries. It never changes.
 #[derive(Debug)]
 pub struct WriteIndex<'a> {
-    /// What it was made from.
+    /// The record that was indexed.
     pub record: &'a WriteRecord,
-    /// All that was asked of a document, oldest first.
-    asked: Vec<Vec<(u64, WrittenDocument)>>,
-    /// What was acknowledged, by place.
+    /// All requests for a document, oldest first.
+    requests: Vec<Vec<(u64, WrittenDocument)>>,
+    /// The acknowledged writes, by position.
     by_order: Vec<Vec<AckedWrite>>,
-    /// When it was acknowledged, and the newest of all that was by then; by time.
+    /// The acknowledged writes by time: the time of the answer, and the newest write until then.
     by_time: Vec<Vec<(Millis, AckedWrite)>>,
 }
 
 impl<'a> WriteIndex<'a> {
-    /// Reads the journal.
+    /// Indexes the record.
     pub fn new(record: &'a WriteRecord) -> Self {
         let empty = || vec![Vec::new(); SLOTS];
         let mut index = Self {
             record,
-            asked: empty(),
+            requests: empty(),
             by_order: vec![Vec::new(); SLOTS],
             by_time: vec![Vec::new(); SLOTS],
         };
@@ -57,7 +58,7 @@ impl<'a> WriteIndex<'a> {
                 .filter(|_| write.outcome != Outcome::Refused)
             {
                 let slot = member.key.slot();
-                index.asked[slot].push((token, *member));
+                index.requests[slot].push((token, *member));
                 if let (true, Some(revision), Some(ended)) =
                     (index.is_certain(write), member.revision, write.ended)
                 {
@@ -84,7 +85,7 @@ impl<'a> WriteIndex<'a> {
         index
     }
 
-    /// Acknowledged, and not between a dump and its restore.
+    /// Whether the write was acknowledged, and not between a dump and its restore.
     fn is_certain(&self, write: &Write) -> bool {
         let ended = write.ended.unwrap_or(Millis::MAX);
         let lost = |restore: &super::super::record::Restore| {
@@ -105,7 +106,7 @@ impl<'a> WriteIndex<'a> {
         self.record.writes.get(usize::try_from(token).ok()?)
     }
 
-    /// The place of a value that was seen.
+    /// The position of a value that was seen.
     pub fn order(&self, seen: SeenValue) -> Order {
         (
             self.write(seen.token).map_or(0, |write| self.era(write)),
@@ -113,7 +114,7 @@ impl<'a> WriteIndex<'a> {
         )
     }
 
-    /// How many restores a history has behind it, when that is known.
+    /// The number of restores before a history, when it is known.
     pub fn era_of(&self, epoch: &str) -> Option<usize> {
         self.record
             .epochs
@@ -122,10 +123,9 @@ impl<'a> WriteIndex<'a> {
             .map(|(_, era)| *era)
     }
 
-    /// Whether a history had been left by then: the database was put back, and who reads this has
-    /// not heard of it yet. What such a replica shows of the new history is not promised to be
-    /// whole, and what it lacks is not to be had.
-    pub fn is_left(&self, epoch: &str, at: Millis) -> bool {
+    /// Whether a history had ended by then: the database was restored, and the replica does not
+    /// know it yet. Such a replica may show the new history in part, and cannot obtain the rest.
+    pub fn has_ended(&self, epoch: &str, at: Millis) -> bool {
         let counter = epoch
             .rsplit_once('-')
             .and_then(|(_lineage, counter)| counter.parse().ok())
@@ -141,7 +141,7 @@ impl<'a> WriteIndex<'a> {
         self.by_order[key.slot()].last().copied()
     }
 
-    /// The newest acknowledged write of a document up to a place.
+    /// The newest acknowledged write of a document up to a position.
     pub fn newest_up_to(&self, key: DocumentKey, order: Order) -> Option<AckedWrite> {
         let all = &self.by_order[key.slot()];
         all[..all.partition_point(|acked| acked.order <= order)]
@@ -157,7 +157,7 @@ impl<'a> WriteIndex<'a> {
             .map(|(_, acked)| *acked)
     }
 
-    /// Whether what is held of a document at `at` contains a write: it, or what came later.
+    /// Whether the state of a document at `at` contains a write: the write itself or a later one.
     pub fn satisfies(
         &self,
         key: DocumentKey,
@@ -172,7 +172,7 @@ impl<'a> WriteIndex<'a> {
         }
     }
 
-    /// Whether a deletion after a place (and before another) may have been done by `at`.
+    /// Whether a deletion after a position (and before another) may have happened by `at`.
     pub fn may_be_deleted(
         &self,
         key: DocumentKey,
@@ -183,7 +183,7 @@ impl<'a> WriteIndex<'a> {
         self.deletions(key, after, before, at).next().is_some()
     }
 
-    /// The requests that may have deleted a document after a place (and before another) by `at`.
+    /// The requests that may have deleted a document after a position (and before another) by `at`.
     pub fn deletions(
         &self,
         key: DocumentKey,
@@ -191,7 +191,7 @@ impl<'a> WriteIndex<'a> {
         before: Option<Order>,
         at: Millis,
     ) -> impl Iterator<Item = u64> {
-        self.asked[key.slot()]
+        self.requests[key.slot()]
             .iter()
             .filter_map(move |(token, member)| {
                 let write = self.write(*token)?;
@@ -205,10 +205,10 @@ impl<'a> WriteIndex<'a> {
             })
     }
 
-    /// Why a value cannot have been seen at `at`, if it cannot.
+    /// The reason why a value cannot have been visible at `at`, if there is one.
     pub fn unexplained(&self, key: DocumentKey, seen: SeenValue, at: Millis) -> Option<String> {
         let Some(write) = self.write(seen.token) else {
-            return Some(format!("{key} shows {seen:?}, which nobody wrote"));
+            return Some(format!("{key} shows {seen:?}, which was never written"));
         };
         let Some(member) = write
             .members
@@ -240,7 +240,8 @@ impl<'a> WriteIndex<'a> {
         ))
     }
 
-    /// The members of an acknowledged set, by its token; nothing when it is no set, or not certain.
+    /// The members of an acknowledged set, by its token. `None` when the request is no set, or is
+    /// not certain.
     pub fn set(&self, token: u64) -> Option<(Order, &'a [WrittenDocument])> {
         let write = self
             .write(token)
@@ -248,7 +249,7 @@ impl<'a> WriteIndex<'a> {
         Some(((self.era(write), 0), &write.members))
     }
 
-    /// The newest acknowledged set that a document of this place has behind it.
+    /// The newest acknowledged set of a document up to a position.
     pub fn newest_set(&self, key: DocumentKey, order: Order) -> Option<u64> {
         let all = &self.by_order[key.slot()];
         let up_to = &all[..all.partition_point(|acked| acked.order <= order)];
@@ -259,16 +260,19 @@ impl<'a> WriteIndex<'a> {
             .find(|token| self.set(*token).is_some())
     }
 
-    /// The newest requests for a document around a time, one line each.
+    /// The newest requests for a document around a time, one line each, for a report.
     pub fn history(&self, key: DocumentKey, at: Millis) -> Vec<String> {
-        let asked = &self.asked[key.slot()];
+        let requests = &self.requests[key.slot()];
         let started = |token: u64| self.write(token).map_or(0, |write| write.started);
-        let end = asked.partition_point(|(token, _)| started(*token) <= at + 1_000);
+        let end = requests.partition_point(|(token, _)| started(*token) <= at + 1_000);
         let line = |(token, member): &(u64, WrittenDocument)| {
             let write = self.write(*token)?;
-            let (what, writer, outcome) = (write.what, write.writer, word(write.outcome));
+            let what = write.what;
+            let writer = write.writer;
+            let outcome = word(write.outcome);
             let verb = if member.deletes { " deletes" } else { "" };
-            let (started, ended) = (write.started, write.ended.unwrap_or_default());
+            let started = write.started;
+            let ended = write.ended.unwrap_or_default();
             let revision = member
                 .revision
                 .map_or_else(|| "?".to_owned(), |revision| revision.to_string());
@@ -277,7 +281,7 @@ impl<'a> WriteIndex<'a> {
                 write.status
             ))
         };
-        asked[end.saturating_sub(12)..end]
+        requests[end.saturating_sub(12)..end]
             .iter()
             .filter_map(line)
             .collect()

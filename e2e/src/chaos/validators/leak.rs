@@ -1,13 +1,13 @@
-//! Whether a process grows without end: memory, threads and open files of one life, first against
-//! last.
+//! Detects unlimited growth of a process: compares memory, threads and open files at the start and
+//! at the end of one process run.
 //!
-//! Bounds are generous: caches fill and pools grow. A leak that matters passes any bound when the
-//! campaign is long.
+//! The limits are generous, because caches fill and pools grow. In a long campaign a serious leak
+//! exceeds any limit.
 
 use anyhow::Context;
 use serde::Serialize;
 
-/// What a process used at one moment.
+/// The resources of a process at one time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Sample {
     /// The process.
@@ -21,7 +21,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Of a running process.
+    /// Measures a running process.
     ///
     /// # Errors
     /// When it does not run.
@@ -49,7 +49,7 @@ impl Sample {
     }
 }
 
-/// What grew beyond reason between two moments of one life.
+/// Lists the resources that grew beyond the limits between two measurements of one process run.
 pub fn grew(first: Sample, last: Sample) -> Option<String> {
     let beyond = |first: u64, last: u64, more: u64| last > first * 2 + more;
     let grown = beyond(first.kib, last.kib, 128 << 10)
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_leak_is_seen_and_a_filled_cache_is_not() {
+    fn a_leak_is_reported_and_a_filled_cache_is_not() {
         let first = Sample {
             pid: 1,
             kib: 40 << 10,

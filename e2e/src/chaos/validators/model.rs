@@ -1,7 +1,7 @@
-//! A publisher of numbers for [`super::mutants`]: it commits, forgets to answer now and then, and
-//! can be put back to a dump.
+//! A model of a publisher for [`super::mutants`]: it commits, sometimes gives no answer, and can be
+//! restored from a dump.
 //!
-//! No process, no time of its own.
+//! It has no process and no clock of its own.
 
 use std::collections::BTreeMap;
 
@@ -21,19 +21,19 @@ pub(super) struct Change {
     pub(super) revision: u64,
     pub(super) token: u64,
     pub(super) deletes: bool,
-    /// It changed together with others.
+    /// Whether it changed together with others, in a set.
     pub(super) in_set: bool,
 }
 
-/// What a publisher holds.
+/// The state of a publisher.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Store {
     pub(super) log: Vec<Change>,
     pub(super) revisions: [u64; COLLECTIONS],
-    pub(super) there: BTreeMap<DocumentKey, SeenValue>,
+    pub(super) documents: BTreeMap<DocumentKey, SeenValue>,
 }
 
-/// What is written.
+/// The record of its writes.
 pub(super) struct Model {
     pub(super) random: Random,
     pub(super) record: WriteRecord,
@@ -56,7 +56,7 @@ impl Model {
         model
     }
 
-    /// Writes, and says so, or not.
+    /// Commits a write, and answers it or not.
     pub(super) fn write(
         &mut self,
         members: &[(DocumentKey, bool)],
@@ -69,7 +69,9 @@ impl Model {
         for (key, deletes) in members {
             let revision = &mut self.store.revisions[usize::from(key.collection)];
             *revision += 1;
-            let (revision, deletes, in_set) = (*revision, *deletes, members.len() > 1);
+            let revision = *revision;
+            let deletes = *deletes;
+            let in_set = members.len() > 1;
             changes.push(Change {
                 key: *key,
                 revision,
@@ -78,22 +80,25 @@ impl Model {
                 in_set,
             });
             match deletes {
-                true => self.store.there.remove(key),
-                false => self.store.there.insert(*key, SeenValue { revision, token }),
+                true => self.store.documents.remove(key),
+                false => self
+                    .store
+                    .documents
+                    .insert(*key, SeenValue { revision, token }),
             };
         }
         let revisions: Vec<_> = changes.iter().map(|change| change.revision).collect();
-        let told = if outcome == Outcome::Acked {
+        let confirmed = if outcome == Outcome::Acked {
             &revisions[..]
         } else {
             &[]
         };
-        self.record.end(token, self.now, 200, outcome, told);
+        self.record.end(token, self.now, 200, outcome, confirmed);
         self.store.log.extend(changes.iter().cloned());
         changes
     }
 
-    /// A put, a deletion or a set of both; one in ten is never answered.
+    /// Writes a put, a deletion or a set of both. One in ten has no answer.
     pub(super) fn any_write(&mut self) -> Vec<Change> {
         let key = |random: &mut Random| DocumentKey {
             collection: random.below(3) as u8,
@@ -105,18 +110,19 @@ impl Model {
         } else {
             Outcome::Acked
         };
-        let may_go = |key: DocumentKey| !key.is_anchor() && self.store.there.contains_key(&key);
+        let may_delete =
+            |key: DocumentKey| !key.is_anchor() && self.store.documents.contains_key(&key);
         match self.random.below(10) {
             0..2 if one != other => self.write(&[(one, false), (other, false)], outcome),
-            2..4 if one != other && may_go(other) => {
+            2..4 if one != other && may_delete(other) => {
                 self.write(&[(one, false), (other, true)], outcome)
             }
-            4..7 if may_go(one) => self.write(&[(one, true)], outcome),
+            4..7 if may_delete(one) => self.write(&[(one, true)], outcome),
             _ => self.write(&[(one, false)], outcome),
         }
     }
 
-    /// Puts a dump back.
+    /// Restores a dump.
     pub(super) fn restore(&mut self, dumped: Millis, store: Store) {
         self.store = store;
         self.record.restores.push(Restore {
@@ -127,7 +133,7 @@ impl Model {
     }
 }
 
-/// Documents as the judge wants them.
+/// Documents in the form that the validator reads.
 pub(super) fn held(documents: &BTreeMap<DocumentKey, SeenValue>) -> Box<DocumentTable> {
     let mut held: Box<DocumentTable> = Box::new([None; SLOTS]);
     documents

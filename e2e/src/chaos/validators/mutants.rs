@@ -67,7 +67,9 @@ struct MutantReplica {
 
 impl MutantReplica {
     fn new(fault: Mutation) -> Self {
-        let (documents, deleted, seen) = (BTreeMap::new(), BTreeMap::new(), Default::default());
+        let documents = BTreeMap::new();
+        let deleted = BTreeMap::new();
+        let seen = Default::default();
         Self {
             fault,
             documents,
@@ -84,7 +86,7 @@ impl MutantReplica {
     /// Takes another history as it is.
     fn load(&mut self, store: &Store, now: Millis) {
         (self.documents, self.watermarks, self.epoch) =
-            (store.there.clone(), store.revisions, EPOCHS[1]);
+            (store.documents.clone(), store.revisions, EPOCHS[1]);
         self.deleted.clear();
         self.seen = store.revisions.map(|last| (1..=last).collect());
         self.confirmed = now;
@@ -198,12 +200,14 @@ impl Observer {
 
 /// Runs a mutant in the model and validates what it showed.
 fn live(fault: Mutation, seed: u64, restored: bool) -> Findings {
-    let (mut model, mut mutant) = (Model::new(seed), MutantReplica::new(fault));
+    let mut model = Model::new(seed);
+    let mut mutant = MutantReplica::new(fault);
     let mut observer = Observer {
         seen: Vec::new(),
         last: Box::new([None; SLOTS]),
     };
-    let (mut late, mut dump): (Vec<(Millis, Change)>, _) = (Vec::new(), None);
+    let mut late: Vec<(Millis, Change)> = Vec::new();
+    let mut dump = None;
     model.record.epochs.push((EPOCHS[0].to_owned(), 0));
     if fault == Mutation::ServesUnloaded {
         observer.observe(&mutant, 0);
@@ -253,8 +257,13 @@ fn live(fault: Mutation, seed: u64, restored: bool) -> Findings {
     for observation in &observer.seen {
         validate.validate(&index, observation, &mut findings);
     }
-    durable(&index, &held(&model.store.there), model.now, &mut findings);
-    let differs = mutant.documents != model.store.there;
+    durable(
+        &index,
+        &held(&model.store.documents),
+        model.now,
+        &mut findings,
+    );
+    let differs = mutant.documents != model.store.documents;
     let differs = differs.then(|| super::FailedCheck {
         at: model.now,
         what: "it differs".into(),
@@ -265,7 +274,7 @@ fn live(fault: Mutation, seed: u64, restored: bool) -> Findings {
 }
 
 #[test]
-fn a_good_replica_passes() {
+fn a_correct_replica_passes() {
     for seed in 0..6 {
         let findings = live(Mutation::Nothing, seed, seed % 2 == 1);
         assert!(
@@ -289,7 +298,7 @@ fn a_good_replica_passes() {
 }
 
 #[test]
-fn every_broken_replica_is_caught() {
+fn every_broken_replica_is_detected() {
     for (fault, promises) in [
         (
             Mutation::Unordered,
@@ -314,15 +323,15 @@ fn every_broken_replica_is_caught() {
 
 /// A publisher that says 2xx and forgets.
 #[test]
-fn a_lost_write_is_missed() {
+fn a_lost_write_is_detected() {
     let mut model = Model::new(1);
     let lost = DocumentKey {
         collection: 0,
         number: 3,
     };
-    let before = model.store.there[&lost];
+    let before = model.store.documents[&lost];
     model.write(&[(lost, false)], Outcome::Acked);
-    let mut held = held(&model.store.there);
+    let mut held = held(&model.store.documents);
     let validated = |held: &DocumentTable| {
         let mut findings = Findings::default();
         durable(&WriteIndex::new(&model.record), held, 0, &mut findings);
@@ -342,18 +351,16 @@ fn a_lost_write_is_missed() {
 
 /// After a dump was put back, what was acknowledged in between may be gone, and nothing else.
 #[test]
-fn a_restore_exempts_what_it_took() {
+fn a_restore_exempts_the_lost_writes() {
     let mut model = Model::new(1);
-    let (taken, safe) = (
-        DocumentKey {
-            collection: 0,
-            number: 3,
-        },
-        DocumentKey {
-            collection: 0,
-            number: 4,
-        },
-    );
+    let taken = DocumentKey {
+        collection: 0,
+        number: 3,
+    };
+    let safe = DocumentKey {
+        collection: 0,
+        number: 4,
+    };
     model.now = 100;
     let dump = model.store.clone();
     model.now = 200;
@@ -362,7 +369,7 @@ fn a_restore_exempts_what_it_took() {
     model.restore(100, dump);
     model.now = 400;
     model.write(&[(safe, false)], Outcome::Acked);
-    let mut held = held(&model.store.there);
+    let mut held = held(&model.store.documents);
     let validated = |held: &DocumentTable| {
         let mut findings = Findings::default();
         durable(&WriteIndex::new(&model.record), held, 500, &mut findings);

@@ -1,7 +1,7 @@
-//! The checks of one replica's stream of readings, in the order in which they were seen.
+//! The checks of one replica's stream of observations, in the order in which they were made.
 //!
-//! It remembers what the life it looks at has shown, which is what NoRollback and NoResurrection
-//! are about.
+//! The validator remembers the newest values that the current process run has shown. NoRollback and
+//! NoResurrection compare with them.
 
 use contract::status::ReplicaState;
 
@@ -13,45 +13,46 @@ use super::{
     FailedCheck, Findings, Promise, WriteIndex,
 };
 
-/// How long after a database was put back a replica may still be found to have diverged.
-const RESTORES_ECHO: Millis = 60_000;
+/// How long after a restore of the database a replica may still be found to have diverged.
+const RESTORE_WINDOW: Millis = 60_000;
 
-/// The newest that a life has shown of a document.
+/// The newest value of a document that a process run has shown.
 #[derive(Debug, Clone, Copy)]
 struct Floor {
     seen: SeenValue,
-    /// When it was seen to be gone.
+    /// When the document was seen to be deleted.
     gone: Option<Millis>,
 }
 
-/// The judge of one replica.
+/// The validator of one replica.
 #[derive(Debug)]
 pub struct ReplicaValidator {
     name: String,
-    /// How old what a `current` replica lacks may be.
+    /// The age that a missing write may have while the replica is `current`.
     staleness: Millis,
     held: Box<DocumentTable>,
-    /// The life and the history that the floors are about.
-    about: Option<(ProcessRun, String)>,
+    /// The process run and the history to which the floors belong.
+    scope: Option<(ProcessRun, String)>,
     floors: [Option<Floor>; SLOTS],
     heads: [u64; crate::testbed::SCHEMA_FREE.len()],
 }
 
 impl ReplicaValidator {
-    /// Of a replica with this name; one that is `current` lacks nothing older than `staleness`.
+    /// Creates a validator. A replica that is `current` lacks no write older than `staleness`.
     pub fn new(name: impl Into<String>, staleness: Millis) -> Self {
-        let (held, floors) = (Box::new([None; SLOTS]), [None; SLOTS]);
+        let held = Box::new([None; SLOTS]);
+        let floors = [None; SLOTS];
         Self {
             name: name.into(),
             staleness,
             held,
-            about: None,
+            scope: None,
             floors,
             heads: Default::default(),
         }
     }
 
-    /// Judges what was seen next.
+    /// Checks the next observation.
     pub fn validate(
         &mut self,
         index: &WriteIndex<'_>,
@@ -65,7 +66,7 @@ impl ReplicaValidator {
                 findings,
                 reading,
             }
-            .all(),
+            .run(),
             Observation::Wrong { at, what } => {
                 let broken = FailedCheck {
                     at: *at,
@@ -78,7 +79,7 @@ impl ReplicaValidator {
     }
 }
 
-/// One reading before the judge.
+/// The checks of one observation.
 struct Check<'a, 'i> {
     replica: &'a mut ReplicaValidator,
     index: &'a WriteIndex<'i>,
@@ -87,48 +88,48 @@ struct Check<'a, 'i> {
 }
 
 impl Check<'_, '_> {
-    fn all(mut self) {
-        let about = Some((self.reading.life.clone(), self.reading.epoch.clone()));
-        let anew = self.replica.about != about;
-        if anew {
-            self.resets();
-            (self.replica.about, self.replica.floors) = (about, [None; SLOTS]);
+    fn run(mut self) {
+        let scope = Some((self.reading.life.clone(), self.reading.epoch.clone()));
+        let is_first = self.replica.scope != scope;
+        if is_first {
+            self.check_resets();
+            (self.replica.scope, self.replica.floors) = (scope, [None; SLOTS]);
             self.replica.heads = Default::default();
         }
         for (key, seen) in &self.reading.changed {
             self.replica.held[key.slot()] = *seen;
             if let Some(seen) = *seen {
-                self.explained(*key, seen);
+                self.check_explained(*key, seen);
             }
         }
-        self.watermarks();
-        let changed: Vec<_> = if anew {
+        self.check_watermarks();
+        let changed: Vec<_> = if is_first {
             DocumentKey::all().collect()
         } else {
             self.reading.changed.iter().map(|(key, _)| *key).collect()
         };
-        let left = self.index.is_left(&self.reading.epoch, self.reading.got);
-        for key in changed.iter().filter(|_key| !left) {
-            self.sets(*key);
+        let ended = self.index.has_ended(&self.reading.epoch, self.reading.got);
+        for key in changed.iter().filter(|_key| !ended) {
+            self.check_sets(*key);
         }
         for key in &changed {
             match self.replica.held[key.slot()] {
-                Some(seen) => self.forward(*key, seen, left),
-                None => self.gone(*key, left),
+                Some(seen) => self.check_order(*key, seen, ended),
+                None => self.check_absence(*key, ended),
             }
         }
         for key in DocumentKey::all().filter(|key| key.is_anchor()) {
             let what = || {
                 format!(
-                    "{key}, which is never deleted, is not there: {:?}",
+                    "{key}, which is never deleted, is missing: {:?}",
                     self.reading.heads
                 )
             };
             let broken = self.replica.held[key.slot()].is_none().then(what);
             self.check(Promise::NeverEmpty, key, broken);
         }
-        if !left {
-            self.nothing_lacks();
+        if !ended {
+            self.check_completeness();
         }
     }
 
@@ -142,34 +143,36 @@ impl Check<'_, '_> {
             .check(promise, broken, &self.replica.name, self.index);
     }
 
-    /// Only a database that was put back makes a replica diverge: any other reset would hide a
-    /// fault of ours.
-    fn resets(&mut self) {
-        let (got, life) = (self.reading.got, &self.reading.life);
-        let before = self.replica.about.as_ref().map(|(before, _epoch)| before);
+    /// Only a restored database makes a replica diverge. Any other reset would hide a fault of
+    /// ours.
+    fn check_resets(&mut self) {
+        let got = self.reading.got;
+        let life = &self.reading.life;
+        let before = self.replica.scope.as_ref().map(|(before, _epoch)| before);
         if before.is_none_or(|before| before.boot != life.boot || before.resets == life.resets) {
             return;
         }
         let restored = |restore: &super::super::record::Restore| {
-            restore.restored <= got && got - restore.restored < RESTORES_ECHO
+            restore.restored <= got && got - restore.restored < RESTORE_WINDOW
         };
         let broken = (!self.index.record.restores.iter().any(restored)).then(|| FailedCheck {
             at: got,
-            what: format!("a collection was reset ({life:?}) and no database had been put back"),
+            what: format!("a collection was reset ({life:?}) and no database was restored"),
             key: None,
         });
         self.findings
             .check(Promise::Explained, broken, &self.replica.name, self.index);
     }
 
-    fn explained(&mut self, key: DocumentKey, seen: SeenValue) {
+    fn check_explained(&mut self, key: DocumentKey, seen: SeenValue) {
         let broken = self.index.unexplained(key, seen, self.reading.got);
         self.check(Promise::Explained, key, broken);
     }
 
     /// A watermark never goes back.
-    fn watermarks(&mut self) {
-        let (before, now) = (self.replica.heads, self.reading.heads);
+    fn check_watermarks(&mut self) {
+        let before = self.replica.heads;
+        let now = self.reading.heads;
         self.replica.heads = now;
         let back = before.iter().zip(now).any(|(before, now)| now < *before);
         let what = back.then(|| format!("the watermarks went from {before:?} to {now:?}"));
@@ -182,15 +185,15 @@ impl Check<'_, '_> {
             .check(Promise::NoRollback, broken, &self.replica.name, self.index);
     }
 
-    /// A value may only follow an older one; after it was seen deleted, only one that was written
-    /// after that.
+    /// A value may only follow an older one. After a deletion, only a value that was written after
+    /// the deletion may follow.
     ///
-    /// In a history that was left it may follow a deletion that the next one made: both are mixed
-    /// there.
-    fn forward(&mut self, key: DocumentKey, seen: SeenValue, left: bool) {
+    /// In a history that has ended, a value may follow a deletion of the next history, because both
+    /// are mixed there.
+    fn check_order(&mut self, key: DocumentKey, seen: SeenValue, ended: bool) {
         let floor = self.replica.floors[key.slot()].replace(Floor { seen, gone: None });
         let Some(floor) = floor else { return };
-        if let Some(gone) = floor.gone.filter(|_gone| !left) {
+        if let Some(gone) = floor.gone.filter(|_gone| !ended) {
             let [before, now] = [floor.seen, seen].map(|seen| self.index.order(seen));
             let fine = now > before && self.index.may_be_deleted(key, before, Some(now), gone);
             let what = || {
@@ -209,8 +212,8 @@ impl Check<'_, '_> {
         );
     }
 
-    /// What was there goes only by a deletion.
-    fn gone(&mut self, key: DocumentKey, left: bool) {
+    /// A document disappears only by a deletion.
+    fn check_absence(&mut self, key: DocumentKey, ended: bool) {
         let got = self.reading.got;
         let Some(floor) = self.replica.floors[key.slot()]
             .as_mut()
@@ -223,21 +226,21 @@ impl Check<'_, '_> {
         let fine = self
             .index
             .may_be_deleted(key, self.index.order(seen), None, got);
-        let what = || format!("{key} is gone and nothing deleted it; it had {seen:?}");
-        if !left {
+        let what = || format!("{key} is gone without a deletion; it had {seen:?}");
+        if !ended {
             self.check(Promise::NeverEmpty, key, (!fine).then(what));
         }
     }
 
-    /// When one member of a set is there, or something later in its place, all are.
-    fn sets(&mut self, key: DocumentKey) {
+    /// When one member of a set is visible, or a later value of that document, all members are.
+    fn check_sets(&mut self, key: DocumentKey) {
         let got = self.reading.got;
         let token = match (
             self.replica.held[key.slot()],
             self.replica.floors[key.slot()],
         ) {
             (Some(seen), _) => self.index.newest_set(key, self.index.order(seen)),
-            // Gone since the last reading, and only one request can have done it.
+            // Deleted since the last observation, and only one request can have done it.
             (None, Some(floor)) if floor.gone.is_none() => {
                 let mut by = self
                     .index
@@ -251,7 +254,7 @@ impl Check<'_, '_> {
         else {
             return;
         };
-        let lacking = members.iter().find(|member| {
+        let missing = members.iter().find(|member| {
             let order = (era.0, member.revision.unwrap_or_default());
             let acked = super::index::AckedWrite {
                 order,
@@ -265,21 +268,22 @@ impl Check<'_, '_> {
                 got,
             )
         });
-        let what = |lacking: &super::super::record::WrittenDocument| {
-            let held = self.replica.held[lacking.key.slot()];
+        let what = |missing: &super::super::record::WrittenDocument| {
+            let held = self.replica.held[missing.key.slot()];
             format!(
                 "{key} shows set {token}, but {} is {held:?} and should be at {:?}",
-                lacking.key, lacking.revision
+                missing.key, missing.revision
             )
         };
-        let broken = lacking.map(what);
+        let broken = missing.map(what);
         self.check(Promise::AtomicSet, key, broken);
     }
 
-    /// What the watermark covers is there, and, when the replica says `current`, what was
-    /// acknowledged long enough ago.
-    fn nothing_lacks(&mut self) {
-        let (got, state) = (self.reading.got, self.reading.state);
+    /// Everything that the watermark covers is visible. When the replica is `current`, so is every
+    /// write that was acknowledged long enough ago.
+    fn check_completeness(&mut self) {
+        let got = self.reading.got;
+        let state = self.reading.state;
         let era = self.index.era_of(&self.reading.epoch);
         let horizon = self
             .reading
@@ -287,11 +291,11 @@ impl Check<'_, '_> {
             .saturating_sub(self.replica.staleness);
         for key in DocumentKey::all() {
             let held = self.replica.held[key.slot()];
-            let lacks =
+            let is_missing =
                 |acked: &super::index::AckedWrite| !self.index.satisfies(key, held, acked, got);
             let watermark = self.reading.heads[usize::from(key.collection)];
             let covered = era.and_then(|era| self.index.newest_up_to(key, (era, watermark)));
-            let lost = covered.filter(lacks).map(|acked| {
+            let lost = covered.filter(is_missing).map(|acked| {
                 format!(
                     "{key} is {held:?} at watermark {watermark}, but {} was acknowledged as {:?}",
                     acked.token, acked.order
@@ -300,7 +304,7 @@ impl Check<'_, '_> {
             let old = self
                 .index
                 .newest_before(key, horizon)
-                .filter(|acked| state == ReplicaState::Current && lacks(acked));
+                .filter(|acked| state == ReplicaState::Current && is_missing(acked));
             let stale = old.map(|acked| {
                 format!(
                     "`current`, but {key} is {held:?} and {} was acknowledged before {horizon} ms",

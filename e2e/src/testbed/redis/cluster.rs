@@ -44,7 +44,7 @@ impl RedisCluster {
                 .with(format!("cluster-port {bus}"))
                 .started()
                 .await?;
-            node.tell(&[
+            node.command(&[
                 "CLUSTER",
                 "ADDSLOTSRANGE",
                 &first.to_string(),
@@ -55,9 +55,10 @@ impl RedisCluster {
             nodes.push(node);
         }
         for (node, bus) in nodes.iter().zip(&buses).skip(1) {
-            let (port, bus) = (node.port().to_string(), bus.to_string());
+            let port = node.port().to_string();
+            let bus = bus.to_string();
             nodes[0]
-                .tell(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus])
+                .command(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus])
                 .await?;
         }
         let cluster = Self { nodes };
@@ -72,12 +73,12 @@ impl RedisCluster {
     pub async fn until_whole(&self) -> anyhow::Result<()> {
         eventually("the cluster is whole", async || {
             for node in &self.nodes {
-                let info = node.tell(&["CLUSTER", "INFO"]).await?.into_text()?;
+                let info = node.command(&["CLUSTER", "INFO"]).await?.into_text()?;
                 ensure!(
                     info.contains("cluster_state:ok") && info.contains("cluster_slots_ok:16384"),
                     "{info}"
                 );
-                let slots = node.tell(&["CLUSTER", "SLOTS"]).await?.into_many()?;
+                let slots = node.command(&["CLUSTER", "SLOTS"]).await?.into_many()?;
                 ensure!(slots.len() == SLOTS.len(), "{slots:?}");
             }
             Ok(())
@@ -103,12 +104,15 @@ impl RedisCluster {
     /// When the cluster does not answer.
     pub async fn holder(&self, key: &str) -> anyhow::Result<usize> {
         let slot = self.nodes[0]
-            .tell(&["CLUSTER", "KEYSLOT", key])
+            .command(&["CLUSTER", "KEYSLOT", key])
             .await?
             .into_integer()?;
         let holds =
             |(first, last): &(u16, u16)| (i64::from(*first)..=i64::from(*last)).contains(&slot);
-        SLOTS.iter().position(holds).context("a slot nobody has")
+        SLOTS
+            .iter()
+            .position(holds)
+            .context("a slot without a node")
     }
 
     /// A URL that names all nodes.

@@ -77,7 +77,7 @@ impl Client {
             stream: BufReader::new(stream),
         };
         if let Some(password) = password {
-            client.ask(&["AUTH", password]).await?;
+            client.command(&["AUTH", password]).await?;
         }
         Ok(client)
     }
@@ -86,7 +86,7 @@ impl Client {
     ///
     /// # Errors
     /// When the server does not answer, or replies with an error.
-    pub async fn ask<W: AsRef<[u8]>>(&mut self, words: &[W]) -> anyhow::Result<Reply> {
+    pub async fn command<W: AsRef<[u8]>>(&mut self, words: &[W]) -> anyhow::Result<Reply> {
         self.send(words).await?;
         self.next().await
     }
@@ -158,7 +158,7 @@ impl Listener {
     /// # Errors
     /// When the server does not answer.
     pub async fn listen(mut client: Client, command: &str, to: &str) -> anyhow::Result<Self> {
-        let confirmed = client.ask(&[command, to]).await?.into_many()?;
+        let confirmed = client.command(&[command, to]).await?.into_many()?;
         ensure!(
             confirmed.last() == Some(&Reply::Integer(1)),
             "{confirmed:?}"
@@ -175,10 +175,8 @@ impl Listener {
             .await
             .context("nothing was published")??
             .into_many()?;
-        let (body, channel) = (
-            message.pop().context("a body")?,
-            message.pop().context("a channel")?,
-        );
+        let body = message.pop().context("a body")?;
+        let channel = message.pop().context("a channel")?;
         Ok((channel.into_text()?, body.into_text()?))
     }
 }

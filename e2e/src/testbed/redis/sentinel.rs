@@ -71,12 +71,16 @@ impl SentinelSetup {
             .started()
             .await?;
         eventually("the replica follows", async || {
-            let info = replica.tell(&["INFO", "replication"]).await?.into_text()?;
+            let info = replica
+                .command(&["INFO", "replication"])
+                .await?
+                .into_text()?;
             ensure!(info.contains("master_link_status:up"), "{info}");
             Ok(())
         })
         .await?;
-        let (folder, port) = (folder()?, free_port()?);
+        let folder = folder()?;
+        let port = free_port()?;
         let mut lines = vec![
             format!("port {port}"),
             "bind 127.0.0.1".to_owned(),
@@ -105,7 +109,7 @@ impl SentinelSetup {
             let replicas = watched
                 .sentinel()
                 .await?
-                .ask(&["SENTINEL", "REPLICAS", SERVICE])
+                .command(&["SENTINEL", "REPLICAS", SERVICE])
                 .await?
                 .into_many()?;
             ensure!(replicas.len() == 1, "{replicas:?}");
@@ -126,7 +130,7 @@ impl SentinelSetup {
     pub async fn fail_over(&self) -> anyhow::Result<()> {
         self.sentinel()
             .await?
-            .ask(&["SENTINEL", "FAILOVER", SERVICE])
+            .command(&["SENTINEL", "FAILOVER", SERVICE])
             .await
             .map(drop)
     }
@@ -138,7 +142,12 @@ impl SentinelSetup {
     pub async fn until_failed_over(&self) -> anyhow::Result<()> {
         eventually("the replica becomes the master", async || {
             let question = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE];
-            let address = self.sentinel().await?.ask(&question).await?.into_many()?;
+            let address = self
+                .sentinel()
+                .await?
+                .command(&question)
+                .await?
+                .into_many()?;
             let port = address
                 .into_iter()
                 .next_back()
@@ -147,7 +156,7 @@ impl SentinelSetup {
             ensure!(port == self.replica.port().to_string(), "still {port}");
             let info = self
                 .replica
-                .tell(&["INFO", "replication"])
+                .command(&["INFO", "replication"])
                 .await?
                 .into_text()?;
             ensure!(info.contains("role:master"), "{info}");

@@ -1,4 +1,5 @@
-//! Lists, snapshots and pages of the feed: each shows one moment, is complete, and matches its head.
+//! Lists, snapshots and pages of the feed: each shows one point in time, is complete, and matches
+//! its head.
 
 use anyhow::ensure;
 use contract::{CanonicalJson, Digest, FeedPage, Operation, snapshot};
@@ -11,7 +12,8 @@ use serde_json::{Value, json};
 
 use super::{Outcome, problem};
 
-/// Lists and snapshots are of one moment, complete, and add up to their heads, while others write.
+/// While other clients write, lists and snapshots show one point in time, are complete, and match
+/// their heads.
 pub(super) async fn lists(api: &Api) -> Outcome {
     try_join_all((0..300).map(|n| async move {
         let document = json!({"id": format!("many-{n:03}"), "text": "t".repeat(1_000)});
@@ -56,11 +58,9 @@ pub(super) async fn lists(api: &Api) -> Outcome {
         .lines()
         .map(serde_json::from_str)
         .collect::<Result<_, _>>()?;
-    let (head, items, end) = (
-        &lines[0]["head"],
-        &lines[1..lines.len() - 1],
-        &lines[lines.len() - 1],
-    );
+    let head = &lines[0]["head"];
+    let items = &lines[1..lines.len() - 1];
+    let end = &lines[lines.len() - 1];
     adds_up(head, items)?;
     assert_eq!(end, &json!({"end": true, "count": items.len()}));
     assert_eq!(
@@ -100,8 +100,8 @@ pub(super) async fn lists(api: &Api) -> Outcome {
     Ok(())
 }
 
-/// Longer than all buffers on its way, so that it is still being read when the last document
-/// changes.
+/// The list is longer than all buffers on its path, so it is still being read when the last
+/// document changes.
 pub(super) async fn a_long_list_is_of_one_moment(api: &Api) -> Outcome {
     let ids: Vec<_> = (0..200).map(|n| format!("long-{n:03}")).collect();
     let text = "t".repeat(100_000);
@@ -111,7 +111,7 @@ pub(super) async fn a_long_list_is_of_one_moment(api: &Api) -> Outcome {
     }))
     .await?;
     let mut list = api
-        .begin(&format!("/v1/collections/{FREE}/documents"))
+        .open(&format!("/v1/collections/{FREE}/documents"))
         .await?;
     let mut body = list.chunk().await?.unwrap_or_default().to_vec();
     for id in ["long-199", "long-198"] {
@@ -125,7 +125,7 @@ pub(super) async fn a_long_list_is_of_one_moment(api: &Api) -> Outcome {
     let items = list["items"].as_array().cloned().unwrap_or_default();
     ensure!(
         items.iter().any(|item| item["id"] == "long-197"),
-        "it was there when the list began"
+        "the document existed when the list started"
     );
     adds_up(&list["head"], &items)
 }
@@ -135,10 +135,8 @@ fn adds_up(head: &Value, items: &[Value]) -> Outcome {
     let mut digest = Digest::default();
     for item in items {
         let config = CanonicalJson::parse(item["configData"].to_string().as_bytes())?;
-        let (id, revision) = (
-            item["id"].as_str().unwrap_or_default(),
-            item["revision"].as_u64().unwrap_or_default(),
-        );
+        let id = item["id"].as_str().unwrap_or_default();
+        let revision = item["revision"].as_u64().unwrap_or_default();
         digest = digest.with(&id.parse()?, revision, config.crc());
     }
     ensure!(
@@ -164,7 +162,7 @@ pub(super) async fn feed(api: &Api) -> Outcome {
             assert_eq!(
                 (change.revision, change.epoch),
                 (since, head.epoch),
-                "gapless"
+                "the page has a gap"
             );
             assert_eq!(change.config_data.is_none(), change.op == Operation::Delete);
             assert_eq!(

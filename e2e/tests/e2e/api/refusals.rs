@@ -1,4 +1,4 @@
-//! Requests that a service refuses, what its answer names, and the methods of each route.
+//! Requests that a service refuses, the content of the answer, and the methods of each route.
 
 use anyhow::ensure;
 use e2e::{
@@ -115,12 +115,12 @@ pub(super) async fn refusals(api: &Api) -> Outcome {
     assert_eq!(
         api.head(FREE).await?,
         before,
-        "what was refused left nothing behind"
+        "a refused request left data behind"
     );
     Ok(())
 }
 
-/// What both services say of HEAD, of a method that is not there, and of `If-None-Match`.
+/// The answers of both services to HEAD, to a method that does not exist, and to `If-None-Match`.
 pub(super) async fn methods(api: &Api) -> Outcome {
     let list = format!("/v1/collections/{FREE}/documents");
     let one = document_path(FREE, "first");
@@ -199,7 +199,7 @@ pub(super) async fn schemas(api: &Api) -> Outcome {
         (refused.kind, refused.pointer.as_deref()),
         (contract::ProblemKind::Schema, Some(""))
     );
-    // A patch is checked by what it makes.
+    // A patch is checked by its result.
     let patch = api
         .send(
             Method::PATCH,
@@ -226,7 +226,8 @@ pub(super) async fn schemas(api: &Api) -> Outcome {
 }
 
 pub(super) async fn limits(api: &Api) -> Outcome {
-    let (longest, too_long) = ("i".repeat(128), "i".repeat(129));
+    let longest = "i".repeat(128);
+    let too_long = "i".repeat(129);
     api.create(FREE, &json!({"id": longest}))
         .await?
         .expect(201)?;

@@ -1,4 +1,4 @@
-//! Events that can never be applied: dropped once, and never in the way of the next event.
+//! Events that can never be applied: each is dropped once and does not block the next event.
 
 use anyhow::{Context, ensure};
 use e2e::testbed::{FREE, StoreKind, Testbed, Transport, wait::eventually};
@@ -7,14 +7,13 @@ use serde_json::{Value, json};
 
 use super::{CLOUD_EVENT, DEAD_LETTERS, EVENTS, Outcome, stream};
 
-/// What can never succeed is dropped and does not come again; the next good event still arrives.
+/// An event that can never succeed is dropped and is not delivered again. The next valid event
+/// still arrives.
 #[tokio::test]
-async fn poison_is_dropped_once() -> Outcome {
+async fn an_invalid_event_is_dropped_once() -> Outcome {
     let testbed = Testbed::start(StoreKind::Embedded, Transport::Dapr).await?;
-    let (redis, sidecar) = (
-        testbed.redis.as_ref().context("a redis")?,
-        testbed.publisher_sidecar.as_ref().context("a sidecar")?,
-    );
+    let redis = testbed.redis.as_ref().context("a redis")?;
+    let sidecar = testbed.publisher_sidecar.as_ref().context("a sidecar")?;
     let poison = [
         json!({"collection": FREE, "op": "Replace", "id": "a"}),
         json!({"collection": FREE, "op": "Create", "id": 7}),
@@ -33,8 +32,8 @@ async fn poison_is_dropped_once() -> Outcome {
     let not_json = sidecar.publish(FREE, Some(60), "text/plain", "<config/>".to_owned());
     ensure!(not_json.await? == 204);
     let dropped = poison.len() + 1;
-    // Harmless: a collection that is not followed, or none at all, is only a warning (requirement
-    // A25).
+    // Harmless: a collection that is not followed, or no collection at all, is only a warning
+    // (requirement A25).
     for body in [
         json!({"collection": "Elsewhere", "op": "Create", "id": "a"}),
         json!({"op": "Create", "id": "a"}),
@@ -79,9 +78,10 @@ async fn poison_is_dropped_once() -> Outcome {
     Ok(())
 }
 
-/// What no sidecar would deliver, posted straight to the route: always 200, and the body decides.
+/// Events that no sidecar would deliver, posted directly to the route: the status is always 200,
+/// and the body decides.
 #[tokio::test]
-async fn every_poison_body_has_its_answer() -> Outcome {
+async fn every_invalid_event_body_has_its_documented_answer() -> Outcome {
     let testbed = Testbed::start(StoreKind::Embedded, Transport::Local).await?;
     let subscriber = testbed.subscribers[0].api();
     let event = |data: Value| {

@@ -1,4 +1,5 @@
-//! A subscriber behind sidecars whose publisher is reached by service invocation, or counts no revisions.
+//! A subscriber behind sidecars whose publisher is reached by service invocation, or counts no
+//! revisions.
 
 use std::sync::Arc;
 
@@ -16,9 +17,9 @@ use serde_json::{Value, json};
 
 use super::{CLOUD_EVENT, EVENTS, Outcome};
 
-/// A subscriber may reach its publisher through a sidecar, tokens and all.
+/// A subscriber can reach its publisher through a sidecar, with its tokens.
 #[tokio::test]
-async fn a_publisher_behind_an_invocation_url() -> Outcome {
+async fn a_replica_reaches_a_publisher_through_a_dapr_invocation_url() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Dapr).await?;
     testbed.publisher = std::mem::replace(&mut testbed.publisher, Service::publisher()?)
         .with("DAPR_API_TOKEN", "s3cret");
@@ -48,17 +49,17 @@ async fn a_publisher_behind_an_invocation_url() -> Outcome {
     );
     let mut without = subscriber("")?;
     without.launch()?;
-    eventually("it is refused", async || {
+    eventually("the value is refused", async || {
         ensure!(without.api().get("/v1/status").await?.body.contains("401"));
         Ok(())
     })
     .await
 }
 
-/// A publisher that follows the source document and counts no revisions drives the subscriber
+/// A publisher that follows the source document and counts no revisions updates the subscriber
 /// (requirement A10 to A14, A20 to A23): GetAll, GetById, and plain events through its sidecar.
 #[tokio::test]
-async fn a_publisher_without_revisions() -> Outcome {
+async fn a_replica_follows_a_publisher_without_revisions() -> Outcome {
     let old = OldPublisher::start().await?;
     let redis = Redis::start().await?;
     let mut sidecar = Sidecar::new(sidecar::PUBLISHER, old.port, "publisher", &redis)?;
@@ -107,25 +108,25 @@ async fn a_publisher_without_revisions() -> Outcome {
         "{status}"
     );
 
-    // The value comes along: no call is made for it.
+    // The value is included: the replica makes no call for it.
     send("Create", "second", Some(numbered(2))).await?;
     holds("second", Some(numbered(2))).await?;
-    // Only the id comes: it is fetched.
+    // Only the id is included: the replica fetches the value.
     old.set("first", Some(numbered(3)));
     send("Update", "first", None).await?;
     holds("first", Some(numbered(3))).await?;
-    // Deleted here and there.
+    // The document is deleted at the publisher and in the replica.
     send("Delete", "second", None).await?;
     holds("second", None).await?;
-    // It cannot be fetched, so everything is loaded.
+    // The value cannot be fetched, so the replica loads everything.
     old.set("third", Some(numbered(4)));
     send("Update", "vanished", None).await?;
     holds("third", Some(numbered(4))).await?;
-    // Not held here, so everything is loaded.
+    // The replica does not hold the document, so it loads everything.
     old.set("fourth", Some(numbered(5)));
     send("Delete", "never-seen", None).await?;
     holds("fourth", Some(numbered(5))).await?;
-    // Expired, as the envelope says: not applied.
+    // The envelope says that the event has expired: it is not applied.
     let expired = json!({"specversion": "1.0", "id": "x", "source": "s", "type": "t", "datacontenttype": "application/json",
         "expiration": "2020-01-01T00:00:00Z", "data": {"collection": FREE, "op": "Create", "id": "late", "configData": {}}});
     let headers = [("content-type", CLOUD_EVENT)];
@@ -138,8 +139,8 @@ async fn a_publisher_without_revisions() -> Outcome {
     Ok(())
 }
 
-/// A configuration API as the source document has it: records without revisions, GetAll and GetById
-/// (requirement A17).
+/// A configuration API as the source document specifies it: records without revisions, GetAll and
+/// GetById (requirement A17).
 struct OldPublisher {
     port: u16,
     documents: Arc<std::sync::Mutex<std::collections::BTreeMap<String, Value>>>,

@@ -1,4 +1,5 @@
-//! Check-ins: the list of replicas, the subscribers that it finds, and how many may load at once.
+//! Check-ins: the list of replicas, the subscribers that they reveal, and the number of concurrent
+//! loads.
 
 use anyhow::{Context, ensure};
 use contract::fleet;
@@ -19,13 +20,14 @@ use tokio::{
 
 use super::{Outcome, at, check_in, mongo, stands};
 
-/// What one publisher heard all publishers tell.
+/// A check-in with one publisher is visible at all publishers.
 #[tokio::test]
-async fn the_fleet_is_shared_by_all_publishers() -> Outcome {
+async fn the_replica_list_is_shared_by_all_publishers() -> Outcome {
     let store = Store::start(StoreKind::Mongo).await?;
     let forgetful =
         |publisher: Service| publisher.with("AURA_CONFIGURATION_FORGET_REPLICAS_SECONDS", "1");
-    let (mut one, mut two) = (store.publisher()?, store.publisher()?);
+    let mut one = store.publisher()?;
+    let mut two = store.publisher()?;
     one.start().await?;
     two.start().await?;
     let head = one.api().head(FREE).await?;
@@ -43,9 +45,9 @@ async fn the_fleet_is_shared_by_all_publishers() -> Outcome {
     };
     ensure!(
         seen(one.api()).await? == ["replica"],
-        "its own publisher knows it at once"
+        "its own publisher lists it at once"
     );
-    eventually("the other publisher knows it", async || {
+    eventually("the other publisher lists it", async || {
         ensure!(seen(two.api()).await? == ["replica"]);
         Ok(())
     })
@@ -59,7 +61,7 @@ async fn the_fleet_is_shared_by_all_publishers() -> Outcome {
     two.stop().await?;
     let mut three = forgetful(store.publisher()?);
     three.start().await?;
-    eventually("it is forgotten", async || {
+    eventually("the replica is forgotten", async || {
         ensure!(seen(three.api()).await?.is_empty());
         Ok(())
     })
@@ -82,9 +84,9 @@ async fn a_check_in_is_answered_503_without_a_database() -> Outcome {
     Ok(())
 }
 
-/// A subscriber that no setting names is found by what it says of itself.
+/// A subscriber that no setting names is discovered by its check-in.
 #[tokio::test]
-async fn events_go_to_those_who_checked_in() -> Outcome {
+async fn events_go_to_replicas_that_checked_in() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Local).await?;
     testbed.publisher = testbed
         .publisher
@@ -103,7 +105,7 @@ async fn events_go_to_those_who_checked_in() -> Outcome {
             .await?
             .expect(200)?;
     }
-    // What was written before may be known by now; this cannot be, but by an event.
+    // Earlier writes may be known by now. This one can only be known by an event.
     for number in 0..20 {
         api.put(FREE, "a", &numbered(number)).await?.expect(200)?;
     }
@@ -116,9 +118,9 @@ async fn events_go_to_those_who_checked_in() -> Outcome {
     .await
 }
 
-/// As many snapshots as may be, and one more.
+/// The permitted number of concurrent snapshots, and one more.
 #[tokio::test]
-async fn a_herd_is_let_in_a_few_at_a_time() -> Outcome {
+async fn concurrent_snapshot_requests_are_limited() -> Outcome {
     let mut publisher = Store::start(StoreKind::Embedded)
         .await?
         .publisher()?
@@ -131,10 +133,8 @@ async fn a_herd_is_let_in_a_few_at_a_time() -> Outcome {
             .await?
             .expect(201)?;
     }
-    let (stalls, reads) = (
-        begin(publisher.port()).await?,
-        begin(publisher.port()).await?,
-    );
+    let stalls = open_stream(publisher.port()).await?;
+    let reads = open_stream(publisher.port()).await?;
     let refused = api.get("/v1/snapshot").await?.expect(503)?;
     ensure!(
         refused.body.contains("loads-under-way") && refused.header("retry-after") == "1",
@@ -143,17 +143,17 @@ async fn a_herd_is_let_in_a_few_at_a_time() -> Outcome {
     );
     ensure!(
         rest(reads).await?.contains("\"end\":true"),
-        "it was cut off"
+        "the connection was closed"
     );
-    let second = begin(publisher.port()).await?;
-    // The first one stalls for too long, and its place is given on.
-    eventually("its place is free", async || {
+    let second = open_stream(publisher.port()).await?;
+    // The first reader stalls for too long, and its slot goes to another reader.
+    eventually("its slot is free", async || {
         api.get("/v1/snapshot").await?.expect(200).map(drop)
     })
     .await?;
     ensure!(
         !rest(stalls).await?.contains("\"end\":true"),
-        "it had lost its place"
+        "the snapshot had lost its slot"
     );
     drop(second);
     let metrics = api.get("/metrics").await?.expect(200)?.body;
@@ -164,8 +164,8 @@ async fn a_herd_is_let_in_a_few_at_a_time() -> Outcome {
     Ok(())
 }
 
-/// A snapshot that has begun; its reader takes little by itself, whatever the kernel would buffer.
-async fn begin(port: u16) -> anyhow::Result<TcpStream> {
+/// A snapshot that has started. Its reader receives little, whatever the kernel would buffer.
+async fn open_stream(port: u16) -> anyhow::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(16 * 1024)?;
     let mut stream = socket.connect(([127, 0, 0, 1], port).into()).await?;
@@ -182,10 +182,10 @@ async fn begin(port: u16) -> anyhow::Result<TcpStream> {
     Ok(stream)
 }
 
-/// All that still comes, whether it is whole or not.
+/// Reads the rest of the stream, complete or not.
 async fn rest(mut stream: TcpStream) -> anyhow::Result<String> {
     let mut all = Vec::new();
-    // A reader that is cut off may see a reset.
+    // A reader whose connection is closed may receive a reset.
     drop(tokio::time::timeout(TIMEOUT, stream.read_to_end(&mut all)).await?);
     Ok(String::from_utf8_lossy(&all).into_owned())
 }

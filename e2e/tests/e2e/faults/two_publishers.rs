@@ -13,9 +13,9 @@ use serde_json::json;
 
 use super::{Outcome, every_revision_once};
 
-/// A publisher that dies inside a transaction holds the head until the server ends the transaction.
+/// A publisher that dies inside a transaction locks the head until the server ends the transaction.
 #[tokio::test]
-async fn a_publisher_dies_inside_a_transaction() -> Outcome {
+async fn writes_continue_after_a_publisher_dies_inside_a_transaction() -> Outcome {
     let (store, mut dying, other) = two_publishers().await?;
     let mongod = store.0.as_ref().context("a mongod")?;
     mongod
@@ -33,17 +33,20 @@ async fn a_publisher_dies_inside_a_transaction() -> Outcome {
     };
     let (unanswered, killed) = futures_util::future::join(hanging, killing).await;
     killed?;
-    ensure!(unanswered.is_err(), "it was killed before it could answer");
+    ensure!(
+        unanswered.is_err(),
+        "the publisher answered before it was killed"
+    );
     let began = Instant::now();
     let api = other.api();
-    eventually("the other publisher writes on", async || {
+    eventually("the other publisher continues to write", async || {
         api.create(FREE, &json!({"id": "next"}))
             .await?
             .expect(201)
             .map(drop)
     })
     .await?;
-    // 3 s for the transaction, plus the server's round that looks for expired ones.
+    // 3 s for the transaction, plus the interval at which the server looks for expired ones.
     ensure!(
         began.elapsed() < Duration::from_secs(15),
         "it took {:?}",
@@ -52,10 +55,10 @@ async fn a_publisher_dies_inside_a_transaction() -> Outcome {
     every_revision_once(&api).await.map(drop)
 }
 
-/// Two publishers, 32 writers each, one collection: nothing acknowledged is lost and no revision is
-/// skipped or doubled.
+/// Two publishers with 32 writers each and one collection: no acknowledged write is lost, and no
+/// revision is skipped or used twice.
 #[tokio::test]
-async fn two_publishers_write_one_collection() -> Outcome {
+async fn two_publishers_can_write_one_collection() -> Outcome {
     const WRITERS: usize = 32;
     const WRITES: usize = 10;
     let (_store, one, two) = two_publishers().await?;
@@ -94,11 +97,11 @@ async fn two_publishers_write_one_collection() -> Outcome {
     Ok(())
 }
 
-/// A publisher that leaves owed events behind: another one on the same database sends them.
+/// A publisher leaves pending events behind. Another one on the same database sends them.
 #[tokio::test]
-async fn another_publisher_sends_what_a_dead_one_owed() -> Outcome {
+async fn another_publisher_sends_the_pending_events_of_a_dead_one() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Mongo, Transport::Dapr).await?;
-    // This one has no sidecar, and dies.
+    // This publisher has no sidecar, and dies.
     let nowhere = e2e::testbed::ports::free_port()?.to_string();
     let dapr = |publisher: Service| publisher.with("AURA_CONFIGURATION_EVENTS_MANAGER", "DAPR");
     let mut dying = dapr(testbed.store.publisher()?).with("DAPR_GRPC_PORT", nowhere);
@@ -107,7 +110,7 @@ async fn another_publisher_sends_what_a_dead_one_owed() -> Outcome {
     testbed.start_subscribers().await?;
     dying
         .api()
-        .create(FREE, &json!({"id": "owed"}))
+        .create(FREE, &json!({"id": "pending"}))
         .await?
         .expect(201)?;
     dying.kill()?;
@@ -117,14 +120,15 @@ async fn another_publisher_sends_what_a_dead_one_owed() -> Outcome {
         .context("a sidecar")?
         .start()
         .await?;
-    testbed.until_same(FREE, "owed").await
+    testbed.until_same(FREE, "pending").await
 }
 
 async fn two_publishers() -> anyhow::Result<(Store, Service, Service)> {
     let store = Store::start(StoreKind::Mongo).await?;
     let quiet = |publisher: Service| publisher.with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
-    let (mut one, mut two) = (quiet(store.publisher()?), quiet(store.publisher()?));
-    // Both at once: preparing the database is a race that both must survive.
+    let mut one = quiet(store.publisher()?);
+    let mut two = quiet(store.publisher()?);
+    // Both start at once: each must survive the race to prepare the database.
     futures_util::future::try_join(one.start(), two.start()).await?;
     Ok((store, one, two))
 }

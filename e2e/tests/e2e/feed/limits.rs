@@ -1,4 +1,4 @@
-//! Limits of streams: how many are open at once, and how long a reader may take nothing.
+//! Limits of streams: the number of open streams, and how long a reader may read nothing.
 
 use std::time::{Duration, Instant};
 
@@ -19,9 +19,9 @@ use tokio::{
 
 use super::{Outcome, of, of_path, publisher};
 
-/// Streams are bounded, and none of them holds up the end.
+/// The number of streams is limited, and none of them delays the end of the process.
 #[tokio::test]
-async fn streams_have_a_limit_and_end_with_the_process() -> Outcome {
+async fn feed_streams_are_limited_and_end_with_the_process() -> Outcome {
     let (_store, mut publisher) = publisher(StoreKind::Embedded).await?;
     let url = publisher.url();
     let mut streams = Vec::new();
@@ -39,7 +39,7 @@ async fn streams_have_a_limit_and_end_with_the_process() -> Outcome {
         "{refused:?}"
     );
     streams.truncate(1_000);
-    eventually("a place is free", async || {
+    eventually("a slot is free", async || {
         FeedReader::from(&url, &of(FREE)).await.map(drop)
     })
     .await?;
@@ -50,7 +50,7 @@ async fn streams_have_a_limit_and_end_with_the_process() -> Outcome {
         .expect(201)?;
     try_join_all(streams.iter_mut().map(FeedReader::change)).await?;
 
-    let stalled = begin(&publisher, &of_path("?since=0")).await?;
+    let stalled = open_stream(&publisher, &of_path("?since=0")).await?;
     let began = Instant::now();
     publisher.stop().await?;
     ensure!(
@@ -60,15 +60,15 @@ async fn streams_have_a_limit_and_end_with_the_process() -> Outcome {
     );
     let ended = try_join_all(streams.iter_mut().map(FeedReader::next)).await?;
     ensure!(
-        ended.iter().all(|said| matches!(said, FeedEvent::End)),
-        "a stream was broken off"
+        ended.iter().all(|event| matches!(event, FeedEvent::End)),
+        "a stream ended without its end"
     );
     drop(stalled);
     Ok(())
 }
 
-/// A reader with little room, which reads nothing.
-async fn begin(publisher: &Service, path: &str) -> anyhow::Result<TcpStream> {
+/// A reader with a small buffer that reads nothing.
+async fn open_stream(publisher: &Service, path: &str) -> anyhow::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(4_096)?;
     let mut stream = socket
@@ -80,25 +80,29 @@ async fn begin(publisher: &Service, path: &str) -> anyhow::Result<TcpStream> {
     Ok(stream)
 }
 
-/// A reader that takes nothing loses its connection; one that does not hurry keeps it. Neither
-/// costs the writers anything.
+/// A reader that reads nothing loses its connection; a slow reader keeps it. Neither delays the
+/// writers.
 #[tokio::test]
-async fn a_reader_that_takes_nothing_is_cut_off() -> Outcome {
+async fn a_feed_reader_that_does_not_read_is_disconnected() -> Outcome {
     let (_store, mut publisher) = publisher(StoreKind::Embedded).await?;
     let api = publisher.api();
     let large = json!({"text": "x".repeat(500_000)});
     for _document in 0..40 {
         api.create(FREE, &large).await?.expect(201)?;
     }
-    let mut stalled = begin(&publisher, &of_path("?since=0")).await?;
+    let mut stalled = open_stream(&publisher, &of_path("?since=0")).await?;
     let mut quiet = FeedReader::from(&publisher.url(), &of(FREE)).await?;
-    within(Duration::from_secs(60), "it is cut off", async || {
-        ensure!(publisher.output().contains("1 streams were cut off"));
-        Ok(())
-    })
+    within(
+        Duration::from_secs(60),
+        "the reader is disconnected",
+        async || {
+            ensure!(publisher.output().contains("1 streams were cut off"));
+            Ok(())
+        },
+    )
     .await?;
     let mut rest = Vec::new();
-    // What the system had taken already; then the end, or a reset.
+    // First the data that the system had buffered, then the end or a reset.
     stalled.read_to_end(&mut rest).await.ok();
     ensure!(
         rest.len() < 20_000_000 && !rest.ends_with(b"0\r\n\r\n"),
@@ -110,10 +114,10 @@ async fn a_reader_that_takes_nothing_is_cut_off() -> Outcome {
         .expect(201)?;
     ensure!(
         quiet.change().await?.1.revision == Some(41),
-        "the quiet one goes on"
+        "the slow reader continues"
     );
     let began = Instant::now();
-    let _again = begin(&publisher, &of_path("?since=0")).await?;
+    let _again = open_stream(&publisher, &of_path("?since=0")).await?;
     publisher.stop().await?;
     ensure!(
         began.elapsed() < Duration::from_secs(3),

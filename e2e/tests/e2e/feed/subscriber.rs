@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::{ALL, Outcome, log, of, of_path, refusal};
 
-/// A publisher, and a subscriber that it sends events to.
+/// A publisher, and a subscriber that receives its events.
 async fn pair() -> anyhow::Result<(Store, Service, Service)> {
     let store = Store::start(StoreKind::Embedded).await?;
     let publisher = store.publisher()?;
@@ -33,7 +33,7 @@ async fn pair() -> anyhow::Result<(Store, Service, Service)> {
     Ok((store, publisher, subscriber))
 }
 
-/// An item as every feed has it.
+/// The form of an item in every feed.
 fn common(mut item: Value) -> Value {
     for only_of_the_log in ["time", "count", "digest", "correlationId", "traceparent"] {
         item.as_object_mut()
@@ -44,12 +44,10 @@ fn common(mut item: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_subscriber_tells_what_its_publisher_tells() -> Outcome {
+async fn a_subscriber_serves_the_same_feed_as_its_publisher() -> Outcome {
     let (_store, publisher, mut subscriber) = pair().await?;
-    let (api, path) = (
-        publisher.api(),
-        format!("{ALL}?since={CHANNELS}:0,{FREE}:0"),
-    );
+    let api = publisher.api();
+    let path = format!("{ALL}?since={CHANNELS}:0,{FREE}:0");
     let mut of_publisher = FeedReader::from(&publisher.url(), &path).await?;
     let mut of_subscriber = FeedReader::from(&subscriber.url(), &path).await?;
     api.create(CHANNELS, &sample(CHANNELS)?)
@@ -77,10 +75,11 @@ async fn a_subscriber_tells_what_its_publisher_tells() -> Outcome {
             .await?
             .expect(200)?;
     }
-    let (mut truth, mut told) = (Vec::new(), Vec::new());
+    let mut truth = Vec::new();
+    let mut served = Vec::new();
     for _change in 0..api.head(FREE).await?.revision + api.head(CHANNELS).await?.revision {
         truth.push(common(of_publisher.change().await?.0));
-        told.push(of_subscriber.change().await?.0);
+        served.push(of_subscriber.change().await?.0);
     }
     ensure!(
         of_publisher.id == of_subscriber.id,
@@ -97,15 +96,16 @@ async fn a_subscriber_tells_what_its_publisher_tells() -> Outcome {
                 .collect::<Vec<_>>()
         };
         ensure!(
-            of(&told) == of(&truth),
+            of(&served) == of(&truth),
             "{name}: {:?} instead of {:?}",
-            of(&told),
+            of(&served),
             of(&truth)
         );
-        let (page, log) = (log(&subscriber.api(), name).await?, log(&api, name).await?);
+        let page = log(&subscriber.api(), name).await?;
+        let log = log(&api, name).await?;
         ensure!(
             page == log.into_iter().map(common).collect::<Vec<_>>(),
-            "the page of {name} is another"
+            "the pages of {name} differ"
         );
     }
     for (query, reason) in [("since=99", "ahead"), ("since=0&epoch=00000001-1", "epoch")] {
@@ -127,7 +127,7 @@ async fn a_subscriber_tells_what_its_publisher_tells() -> Outcome {
             == 404
     );
 
-    // Whoever comes from a replica that is further waits for a moment, and no longer.
+    // A reader that comes from a replica with a newer revision waits briefly, and no longer.
     let head = api.head(FREE).await?;
     let next = format!("{} {}", head.epoch, head.revision + 1);
     let mut early = FeedReader::after(&subscriber.url(), &of(FREE), &next).await?;
@@ -152,10 +152,10 @@ async fn a_subscriber_tells_what_its_publisher_tells() -> Outcome {
     Ok(())
 }
 
-/// After a start a subscriber knows no changes; one that kept its last known good goes on from
-/// there.
+/// After a start a subscriber has no changes to serve. One that saved its last known good state
+/// continues from there.
 #[tokio::test]
-async fn a_subscriber_that_starts_anew_tells_what_came_since() -> Outcome {
+async fn a_restarted_subscriber_serves_the_changes_since_its_stop() -> Outcome {
     let (_store, publisher, mut subscriber) = pair().await?;
     let api = publisher.api();
     api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
@@ -196,9 +196,9 @@ async fn a_subscriber_that_starts_anew_tells_what_came_since() -> Outcome {
     Ok(())
 }
 
-/// A replica below a subscriber that hears no events lives on its feed, and loads once.
+/// A replica that follows a subscriber and receives no events relies on its feed, and loads once.
 #[tokio::test]
-async fn a_subscriber_feeds_another_by_its_feed() -> Outcome {
+async fn a_subscriber_can_follow_the_feed_of_another() -> Outcome {
     let (_store, publisher, subscriber) = pair().await?;
     let mut below = Service::subscriber("below", &[subscriber.url()])?
         .with(
@@ -215,7 +215,7 @@ async fn a_subscriber_feeds_another_by_its_feed() -> Outcome {
             .expect(201)?;
     }
     let truth = publisher.api().head(FREE).await?;
-    eventually("it follows", async || {
+    eventually("the client follows", async || {
         let head = below.api().head(FREE).await?;
         ensure!(
             (head.revision, head.digest) == (truth.revision, truth.digest),
@@ -231,7 +231,7 @@ async fn a_subscriber_feeds_another_by_its_feed() -> Outcome {
     );
     ensure!(
         log(&below.api(), FREE).await? == log(&subscriber.api(), FREE).await?,
-        "and has a feed in turn"
+        "the replica serves a feed too"
     );
     Ok(())
 }

@@ -1,7 +1,7 @@
-"""What schemathesis has to know of our services: where there are documents, what a line of NDJSON is, and what no schema
-can say of a request.
+"""The description of our services for schemathesis: the ids of existing documents, the format of NDJSON, and the limits
+of requests that no schema can express.
 
-It changes what is asked, never how an answer is judged. A request that is meant to be wrong stays as it is.
+The hooks change requests, never the checks of answers. They do not change a request that is invalid on purpose.
 """
 import itertools
 import json
@@ -42,19 +42,19 @@ def small(text):
 
 def fit(case):
     if isinstance(case.body, (dict, list)):
-        # To a schema 1.0 is an integer, to us it is not; and we take none beyond 64 bits.
+        # In a schema 1.0 is an integer, in our API it is not. We accept 64 bits only.
         case.body = json.loads(json.dumps(case.body), parse_float=whole, parse_int=small)
     path, places, body = case.path, case.path_parameters, case.body
     if path in FEEDS:
         # A page needs a position, a stream does not, and both are one operation.
         case.query = {**(case.query or {}), "since": FEEDS[path]}
     if case.headers and "If-Match" in case.headers:
-        # One condition at a time.
+        # One condition per request.
         case.headers.pop("If-None-Match", None)
     if path == "/v1/replicas/{instance}" and isinstance(body, dict):
         body["instance"] = unquote(places["instance"])
     if path == "/v1/changes" and isinstance(body, dict):
-        # A document once; a value where one belongs.
+        # Each document once; a value only where the operation needs one.
         body["changes"] = list({(each["collection"], each["id"]): each for each in body["changes"]}.values())
         for each in body["changes"]:
             each["configData"] = None if each["op"] == "Delete" else each.get("configData") or {}
@@ -62,7 +62,7 @@ def fit(case):
 
 @schemathesis.hook
 def after_call(_context, case, response):
-    # What was deleted comes back, so that what follows finds something.
+    # Deleted documents are restored, so that later requests find them.
     if response.request.method == "DELETE" and response.status_code == 200:
         again = {"If-None-Match": "*"}
         requests.put(response.request.url, json={"name": "again", "id": EXAMPLE[1]}, headers=again, timeout=5)

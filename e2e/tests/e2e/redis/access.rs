@@ -1,5 +1,4 @@
-//! Who is let in: passwords, users with the least rights, TLS; and what becomes of those who are
-//! not.
+//! Access to Redis: passwords, users with minimum rights, TLS, and the services that Redis refuses.
 
 use std::collections::BTreeSet;
 
@@ -15,20 +14,20 @@ use super::{
     BOTH, Outcome, events_arrive, events_arrive_again, redis_of, until_away, write_quickly,
 };
 
-/// A stage on a Redis that runs, where everybody is told the same URL.
-async fn stage_on(redis: Redis, transport: Transport, url: &str) -> anyhow::Result<Testbed> {
+/// A test bed on a running Redis, with the same URL for all services.
+async fn testbed_on(redis: Redis, transport: Transport, url: &str) -> anyhow::Result<Testbed> {
     let mut testbed = Testbed::prepare_at(StoreKind::Embedded, transport, url).await?;
     testbed.redis = Some(redis);
     Ok(testbed)
 }
 
-async fn up(testbed: &mut Testbed) -> Outcome {
+async fn start_all(testbed: &mut Testbed) -> Outcome {
     testbed.publisher.start().await?;
     testbed.start_subscribers().await
 }
 
-/// Both services run, though Redis does not let them in.
-async fn up_without_redis(testbed: &mut Testbed) -> Outcome {
+/// Both services run, though Redis refuses them.
+async fn start_without_redis(testbed: &mut Testbed) -> Outcome {
     testbed.publisher.start().await?;
     for subscriber in &mut testbed.subscribers {
         subscriber.start().await?;
@@ -37,12 +36,12 @@ async fn up_without_redis(testbed: &mut Testbed) -> Outcome {
     until_away(testbed, true).await
 }
 
-/// All services say why Redis does not let them in.
-async fn until_all_say(testbed: &Testbed, why: &[&str]) -> Outcome {
+/// All services log why Redis refuses them.
+async fn until_all_log(testbed: &Testbed, why: &[&str]) -> Outcome {
     for service in testbed.subscribers.iter().chain([&testbed.publisher]) {
         eventually("the log says why", async || {
-            let said = service.output();
-            ensure!(why.iter().any(|why| said.contains(why)), "{said}");
+            let output = service.output();
+            ensure!(why.iter().any(|why| output.contains(why)), "{output}");
             Ok(())
         })
         .await?;
@@ -51,18 +50,18 @@ async fn until_all_say(testbed: &Testbed, why: &[&str]) -> Outcome {
 }
 
 #[tokio::test]
-async fn a_password_with_signs_of_a_url() -> Outcome {
+async fn a_percent_encoded_password_is_accepted_and_never_logged() -> Outcome {
     for transport in BOTH {
         let redis = Redis::new()?.with_password("p@ss:w/rd").started().await?;
         let url = redis.url_as("", "p%40ss%3Aw%2Frd");
-        let mut testbed = stage_on(redis, transport, &url).await?;
-        up(&mut testbed).await?;
+        let mut testbed = testbed_on(redis, transport, &url).await?;
+        start_all(&mut testbed).await?;
         events_arrive(&testbed).await?;
         for service in testbed.subscribers.iter().chain([&testbed.publisher]) {
-            let said = service.output();
+            let output = service.output();
             ensure!(
-                !said.contains("p@ss") && !said.contains("p%40ss"),
-                "a password was shown: {said}"
+                !output.contains("p@ss") && !output.contains("p%40ss"),
+                "the log shows a password: {output}"
             );
         }
     }
@@ -70,13 +69,13 @@ async fn a_password_with_signs_of_a_url() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_wrong_password_stops_nobody() -> Outcome {
+async fn services_run_with_a_wrong_password_and_recover() -> Outcome {
     for transport in BOTH {
         let redis = Redis::new()?.with_password("right").started().await?;
         let url = redis.url_as("", "hunter2");
-        let mut testbed = stage_on(redis, transport, &url).await?;
-        up_without_redis(&mut testbed).await?;
-        until_all_say(
+        let mut testbed = testbed_on(redis, transport, &url).await?;
+        start_without_redis(&mut testbed).await?;
+        until_all_log(
             &testbed,
             &[
                 "WRONGPASS",
@@ -85,9 +84,9 @@ async fn a_wrong_password_stops_nobody() -> Outcome {
             ],
         )
         .await?;
-        // Once the server knows that password, all is well without anybody's help.
+        // Once the server accepts that password, the services recover without help.
         redis_of(&testbed)?
-            .tell(&["ACL", "SETUSER", "default", ">hunter2"])
+            .command(&["ACL", "SETUSER", "default", ">hunter2"])
             .await?;
         testbed.until_converged(FREE).await?;
         events_arrive_again(&testbed)
@@ -96,7 +95,7 @@ async fn a_wrong_password_stops_nobody() -> Outcome {
         for service in testbed.subscribers.iter().chain([&testbed.publisher]) {
             ensure!(
                 !service.output().contains("hunter2"),
-                "a password was shown: {}",
+                "the log shows a password: {}",
                 service.output()
             );
         }
@@ -104,7 +103,7 @@ async fn a_wrong_password_stops_nobody() -> Outcome {
     Ok(())
 }
 
-/// The least rights that suffice, each of which is needed: those of the publisher, and those of a
+/// The minimum rights that suffice, each of which is needed: those of the publisher, and those of a
 /// subscriber.
 ///
 /// Pub/Sub, for the database 0 and the prefix aura-config:
@@ -142,13 +141,13 @@ fn least_rights(transport: Transport, database: u32) -> (String, String) {
     )
 }
 
-/// What publisher and subscriber need besides. In a cluster `+ping` is for the health of
-/// connections: events arrive without, but Redis refuses something every time.
+/// The additional rights of publisher and subscriber. In a cluster `+ping` is for the health check
+/// of connections: events arrive without it, but Redis refuses each check.
 fn more_rights(shape: Shape, transport: Transport) -> (&'static str, &'static str) {
     match (shape, transport) {
         (Shape::Database, _) => ("+select", "+select"),
         (Shape::Sentinel, _) => ("+role", "+role"),
-        // By Pub/Sub a subscriber asks one node and never the cluster.
+        // With Pub/Sub a subscriber contacts one node and never the cluster.
         (Shape::RedisCluster, Transport::PubSub) => ("+cluster|slots +ping", ""),
         (Shape::RedisCluster, _) => ("+cluster|slots +ping", "+cluster|slots +ping"),
     }
@@ -156,13 +155,13 @@ fn more_rights(shape: Shape, transport: Transport) -> (&'static str, &'static st
 
 #[derive(Debug, Clone, Copy)]
 enum Shape {
-    /// One server, another database.
+    /// One server, with another database.
     Database,
     Sentinel,
     RedisCluster,
 }
 
-/// The lines that make both users.
+/// The configuration lines that define both users.
 fn users(rights: &(String, String)) -> [String; 2] {
     [
         format!("user publisher on >sending {}", rights.0),
@@ -173,14 +172,12 @@ fn users(rights: &(String, String)) -> [String; 2] {
 const LOGINS: [&str; 2] = ["publisher:sending@", "subscriber:hearing@"];
 
 #[tokio::test]
-async fn the_least_rights_in_every_shape() -> Outcome {
+async fn the_documented_minimum_rights_suffice_in_every_topology() -> Outcome {
     for (transport, shape) in BOTH.into_iter().flat_map(|transport| {
         [Shape::Database, Shape::Sentinel, Shape::RedisCluster].map(|shape| (transport, shape))
     }) {
-        let (least, more) = (
-            least_rights(transport, u32::from(matches!(shape, Shape::Database))),
-            more_rights(shape, transport),
-        );
+        let least = least_rights(transport, u32::from(matches!(shape, Shape::Database)));
+        let more = more_rights(shape, transport);
         let users = users(&(
             format!("{} {}", least.0, more.0),
             format!("{} {}", least.1, more.1),
@@ -193,7 +190,9 @@ async fn the_least_rights_in_every_shape() -> Outcome {
 }
 
 async fn in_one_shape(transport: Transport, shape: Shape, users: &[String]) -> Outcome {
-    let (mut watched, mut cluster, mut alone) = (None, None, None);
+    let mut watched = None;
+    let mut cluster = None;
+    let mut alone = None;
     let urls = match shape {
         Shape::Database => {
             let redis = users
@@ -219,7 +218,7 @@ async fn in_one_shape(transport: Transport, shape: Shape, users: &[String]) -> O
     if matches!(shape, Shape::Database) {
         testbed.set_all("AURA_REDIS_DATABASE", "1");
     }
-    up(&mut testbed).await?;
+    start_all(&mut testbed).await?;
     let arrived = events_arrive_again(&testbed).await;
     let mut refused = BTreeSet::new();
     let nodes = cluster.iter().flat_map(|cluster| &cluster.nodes);
@@ -238,7 +237,7 @@ async fn in_one_shape(transport: Transport, shape: Shape, users: &[String]) -> O
 }
 
 #[tokio::test]
-async fn the_least_rights_are_enough_and_needed() -> Outcome {
+async fn each_documented_minimum_right_is_sufficient_and_necessary() -> Outcome {
     for transport in BOTH {
         let (publisher, subscriber) = least_rights(transport, 0);
         let users = users(&(publisher.clone(), subscriber.clone()));
@@ -249,9 +248,9 @@ async fn the_least_rights_are_enough_and_needed() -> Outcome {
             .started()
             .await?;
         let urls = LOGINS.map(|login| format!("redis://{login}{}", redis.host()));
-        let mut testbed = stage_on(redis, transport, &urls[1]).await?;
+        let mut testbed = testbed_on(redis, transport, &urls[1]).await?;
         testbed.publisher.set("AURA_REDIS_URL", &urls[0]);
-        up(&mut testbed).await?;
+        start_all(&mut testbed).await?;
         events_arrive(&testbed)
             .await
             .with_context(|| format!("{transport:?}"))?;
@@ -269,7 +268,7 @@ async fn the_least_rights_are_enough_and_needed() -> Outcome {
     Ok(())
 }
 
-/// Takes one right after the other, sees that it is missed, and gives it back.
+/// Removes one right after the other, checks that it is missed, and restores it.
 async fn each_is_needed(
     testbed: &Testbed,
     transport: Transport,
@@ -288,14 +287,14 @@ async fn each_is_needed(
         (commands(publisher), commands(subscriber));
     for command in of_subscriber {
         redis
-            .tell(&["ACL", "SETUSER", "subscriber", &format!("-{command}")])
+            .command(&["ACL", "SETUSER", "subscriber", &format!("-{command}")])
             .await?;
-        redis.cut().await?;
+        redis.close_connections().await?;
         until_away(testbed, true)
             .await
             .with_context(|| format!("without {command}"))?;
         redis
-            .tell(&["ACL", "SETUSER", "subscriber", &format!("+{command}")])
+            .command(&["ACL", "SETUSER", "subscriber", &format!("+{command}")])
             .await?;
         events_arrive_again(testbed)
             .await
@@ -303,20 +302,20 @@ async fn each_is_needed(
     }
     for command in of_publisher {
         redis
-            .tell(&["ACL", "SETUSER", "publisher", &format!("-{command}")])
+            .command(&["ACL", "SETUSER", "publisher", &format!("-{command}")])
             .await?;
         write_quickly(&testbed.publisher.api(), "a", 1).await?;
-        eventually("the publisher says what it may not do", async || {
-            let said = testbed.publisher.output();
+        eventually("the publisher logs the denied command", async || {
+            let output = testbed.publisher.output();
             ensure!(
-                said.contains("NOPERM") || said.contains("no permissions"),
-                "{transport:?}: {said}"
+                output.contains("NOPERM") || output.contains("no permissions"),
+                "{transport:?}: {output}"
             );
             Ok(())
         })
         .await?;
         redis
-            .tell(&["ACL", "SETUSER", "publisher", &format!("+{command}")])
+            .command(&["ACL", "SETUSER", "publisher", &format!("+{command}")])
             .await?;
         testbed.until_converged(FREE).await?;
         events_arrive_again(testbed).await?;
@@ -324,34 +323,35 @@ async fn each_is_needed(
     Ok(())
 }
 
-/// What Redis has refused, and to whom.
+/// The commands that Redis has refused, with their users.
 async fn denied(redis: &Redis) -> anyhow::Result<Vec<String>> {
     let mut denied = Vec::new();
-    for entry in redis.tell(&["ACL", "LOG"]).await?.into_many()? {
+    for entry in redis.command(&["ACL", "LOG"]).await?.into_many()? {
         let fields = entry.into_many()?;
-        let mut told = fields.chunks_exact(2).map(|pair| (&pair[0], &pair[1]));
+        let mut pairs = fields.chunks_exact(2).map(|pair| (&pair[0], &pair[1]));
         let mut field = |name: &str| {
-            let found = told.find(|(field, _value)| **field == Reply::Text(name.to_owned()));
+            let found = pairs.find(|(field, _value)| **field == Reply::Text(name.to_owned()));
             found
                 .context("a field of ACL LOG")
                 .and_then(|(_field, value)| value.clone().into_text())
         };
-        let (object, user) = (field("object")?, field("username")?);
+        let object = field("object")?;
+        let user = field("username")?;
         denied.push(format!("{user} {object}"));
     }
     Ok(denied)
 }
 
 #[tokio::test]
-async fn by_tls() -> Outcome {
+async fn events_arrive_over_tls() -> Outcome {
     for transport in BOTH {
         let redis = Redis::new()?.with_tls()?.started().await?;
         let (url, authority) = redis.tls()?;
-        let mut testbed = stage_on(redis, transport, &url).await?;
+        let mut testbed = testbed_on(redis, transport, &url).await?;
         testbed.set_all("SSL_CERT_FILE", &authority);
-        up(&mut testbed).await?;
+        start_all(&mut testbed).await?;
         events_arrive(&testbed).await?;
-        redis_of(&testbed)?.cut().await?;
+        redis_of(&testbed)?.close_connections().await?;
         events_arrive_again(&testbed)
             .await
             .with_context(|| format!("{transport:?}"))?;
@@ -359,24 +359,24 @@ async fn by_tls() -> Outcome {
     Ok(())
 }
 
-/// A certificate of an authority that nobody trusts, and a port that speaks no TLS.
+/// A certificate of an untrusted authority, and a port without TLS.
 #[tokio::test]
-async fn whom_nobody_trusts_hears_nothing() -> Outcome {
+async fn services_do_not_connect_to_an_untrusted_or_plain_port_by_tls() -> Outcome {
     let redis = Redis::new()?.with_tls()?.started().await?;
     let (url, _authority) = redis.tls()?;
-    let mut testbed = stage_on(redis, Transport::Streams, &url).await?;
-    up_without_redis(&mut testbed).await?;
-    until_all_say(&testbed, &["certificate"]).await?;
+    let mut testbed = testbed_on(redis, Transport::Streams, &url).await?;
+    start_without_redis(&mut testbed).await?;
+    until_all_log(&testbed, &["certificate"]).await?;
 
     let redis = Redis::start().await?;
     let url = format!("rediss://{}", redis.host());
-    let mut testbed = stage_on(redis, Transport::PubSub, &url).await?;
-    up_without_redis(&mut testbed).await
+    let mut testbed = testbed_on(redis, Transport::PubSub, &url).await?;
+    start_without_redis(&mut testbed).await
 }
 
-/// What cannot be meant stops the start, and names the setting without the password.
+/// An invalid URL stops the start. The error names the setting and not the password.
 #[tokio::test]
-async fn a_url_that_cannot_be_meant() -> Outcome {
+async fn an_invalid_redis_url_stops_the_start() -> Outcome {
     for url in [
         "http://:hunter2@127.0.0.1",
         "redis-sentinel://:hunter2@127.0.0.1",
@@ -389,10 +389,10 @@ async fn a_url_that_cannot_be_meant() -> Outcome {
         publisher.launch()?;
         let process = publisher.process()?;
         let ended = process.ended(e2e::testbed::wait::TIMEOUT).await?;
-        let said = process.said();
+        let output = process.run_output();
         ensure!(
-            !ended.success() && said.contains("AURA_REDIS_URL") && !said.contains("hunter2"),
-            "{ended}: {said}"
+            !ended.success() && output.contains("AURA_REDIS_URL") && !output.contains("hunter2"),
+            "{ended}: {output}"
         );
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! Redis dies, hangs, hangs up and forgets: no write waits for it, and the return of it is enough
-//! for everything to arrive. Nobody reads the heads on a schedule here.
+//! Redis dies, hangs, closes connections and loses data: no write waits for it, and after its
+//! return all changes arrive. No replica reads the heads on a schedule here.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use super::{
     BOTH, Outcome, events_arrive_again, redis_of, status, until_away, write_for, write_quickly,
 };
 
-/// A stage that has seen one event arrive.
+/// A test bed in which one event has arrived.
 async fn warm(transport: Transport) -> anyhow::Result<Testbed> {
     let testbed = Testbed::start(StoreKind::Embedded, transport).await?;
     testbed
@@ -24,14 +24,14 @@ async fn warm(transport: Transport) -> anyhow::Result<Testbed> {
     Ok(testbed)
 }
 
-async fn all_is_well(testbed: &Testbed) -> Outcome {
+async fn recovers(testbed: &Testbed) -> Outcome {
     testbed.until_converged(FREE).await?;
     events_arrive_again(testbed).await?;
     until_away(testbed, false).await
 }
 
 #[tokio::test]
-async fn it_is_killed_and_comes_back_empty() -> Outcome {
+async fn replicas_converge_after_redis_is_killed_and_restarts_empty() -> Outcome {
     for transport in BOTH {
         let mut testbed = warm(transport).await?;
         testbed.redis.as_mut().context("a redis")?.kill()?;
@@ -40,20 +40,20 @@ async fn it_is_killed_and_comes_back_empty() -> Outcome {
         for subscriber in &testbed.subscribers {
             ensure!(
                 subscriber.api().status_of("/readyz").await? < 300,
-                "a replica serves on without Redis"
+                "a replica keeps serving without Redis"
             );
         }
         testbed.redis.as_mut().context("a redis")?.restart().await?;
-        all_is_well(&testbed)
+        recovers(&testbed)
             .await
             .with_context(|| format!("{transport:?}"))?;
     }
     Ok(())
 }
 
-/// Nothing was written while it was away: then nothing but its return ends what the status says.
+/// Nothing is written during the outage, so only the reconnect ends the disconnected state.
 #[tokio::test]
-async fn it_is_away_and_nobody_writes() -> Outcome {
+async fn a_reconnect_without_writes_ends_the_disconnected_state() -> Outcome {
     for transport in BOTH {
         let mut testbed = warm(transport).await?;
         testbed.redis.as_mut().context("a redis")?.kill()?;
@@ -62,7 +62,7 @@ async fn it_is_away_and_nobody_writes() -> Outcome {
         until_away(&testbed, false)
             .await
             .with_context(|| format!("{transport:?}"))?;
-        all_is_well(&testbed)
+        recovers(&testbed)
             .await
             .with_context(|| format!("{transport:?}"))?;
     }
@@ -70,7 +70,7 @@ async fn it_is_away_and_nobody_writes() -> Outcome {
 }
 
 #[tokio::test]
-async fn it_comes_up_last() -> Outcome {
+async fn replicas_converge_when_redis_starts_last() -> Outcome {
     for transport in BOTH {
         let mut testbed = Testbed::prepare(StoreKind::Embedded, transport).await?;
         let redis = testbed.redis.as_mut().context("a redis")?;
@@ -84,7 +84,7 @@ async fn it_comes_up_last() -> Outcome {
             write_quickly(&testbed.publisher.api(), "a", number).await?;
         }
         testbed.redis.as_mut().context("a redis")?.restart().await?;
-        all_is_well(&testbed)
+        recovers(&testbed)
             .await
             .with_context(|| format!("{transport:?}"))?;
     }
@@ -92,24 +92,24 @@ async fn it_comes_up_last() -> Outcome {
 }
 
 #[tokio::test]
-async fn every_connection_is_cut_while_clients_write() -> Outcome {
+async fn replicas_converge_after_redis_closes_all_connections_during_writes() -> Outcome {
     for transport in BOTH {
         let testbed = warm(transport).await?;
         for _again in 0..5 {
-            redis_of(&testbed)?.cut().await?;
+            redis_of(&testbed)?.close_connections().await?;
             write_for(&testbed.publisher.api(), Duration::from_millis(300)).await?;
         }
-        all_is_well(&testbed)
+        recovers(&testbed)
             .await
             .with_context(|| format!("{transport:?}"))?;
     }
     Ok(())
 }
 
-/// The write is committed while nobody listens, and nothing is written after it: the reconnect
+/// The write is committed while no replica listens, and nothing is written after it: the reconnect
 /// alone brings it.
 #[tokio::test]
-async fn a_reconnect_brings_what_nobody_heard() -> Outcome {
+async fn a_reconnect_brings_changes_without_events() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::PubSub).await?;
     testbed
         .publisher
@@ -120,22 +120,22 @@ async fn a_reconnect_brings_what_nobody_heard() -> Outcome {
     for subscriber in &testbed.subscribers {
         ensure!(
             subscriber.api().head(FREE).await?.revision == 0,
-            "nobody has told it"
+            "a change arrived without an event"
         );
     }
-    redis_of(&testbed)?.cut().await?;
+    redis_of(&testbed)?.close_connections().await?;
     testbed.until_converged(FREE).await
 }
 
 #[tokio::test]
-async fn it_is_paused() -> Outcome {
+async fn replicas_converge_after_redis_is_paused() -> Outcome {
     for transport in BOTH {
         let testbed = warm(transport).await?;
         redis_of(&testbed)?
-            .tell(&["CLIENT", "PAUSE", "3000", "ALL"])
+            .command(&["CLIENT", "PAUSE", "3000", "ALL"])
             .await?;
         write_for(&testbed.publisher.api(), Duration::from_secs(2)).await?;
-        all_is_well(&testbed)
+        recovers(&testbed)
             .await
             .with_context(|| format!("{transport:?}"))?;
     }
@@ -143,7 +143,7 @@ async fn it_is_paused() -> Outcome {
 }
 
 #[tokio::test]
-async fn it_is_frozen() -> Outcome {
+async fn replicas_converge_after_redis_is_frozen() -> Outcome {
     for transport in BOTH {
         let testbed = warm(transport).await?;
         let redis = redis_of(&testbed)?;
@@ -151,16 +151,16 @@ async fn it_is_frozen() -> Outcome {
         let written = write_for(&testbed.publisher.api(), Duration::from_secs(5)).await;
         redis.thaw()?;
         written?;
-        all_is_well(&testbed)
+        recovers(&testbed)
             .await
             .with_context(|| format!("{transport:?}"))?;
     }
     Ok(())
 }
 
-/// Frozen for longer than anybody waits: that is told, though no connection broke.
+/// Redis is frozen for longer than any timeout. Replicas report it, though no connection broke.
 #[tokio::test]
-async fn a_frozen_one_is_noticed() -> Outcome {
+async fn a_frozen_redis_is_reported_as_disconnected() -> Outcome {
     for transport in BOTH {
         let testbed = warm(transport).await?;
         let redis = redis_of(&testbed)?;
@@ -168,16 +168,16 @@ async fn a_frozen_one_is_noticed() -> Outcome {
         let noticed = until_away(&testbed, true).await;
         redis.thaw()?;
         noticed.with_context(|| format!("{transport:?}"))?;
-        all_is_well(&testbed)
+        recovers(&testbed)
             .await
             .with_context(|| format!("{transport:?}"))?;
     }
     Ok(())
 }
 
-/// Nobody waits for it at the end either, whatever is owed.
+/// No service waits for Redis at its end, whatever is pending.
 #[tokio::test]
-async fn services_stop_while_it_is_frozen() -> Outcome {
+async fn services_stop_in_time_while_redis_is_frozen() -> Outcome {
     for transport in BOTH {
         let mut testbed = warm(transport).await?;
         redis_of(&testbed)?.freeze()?;
@@ -204,23 +204,24 @@ async fn services_stop_while_it_is_frozen() -> Outcome {
 }
 
 #[tokio::test]
-async fn it_is_emptied() -> Outcome {
+async fn replicas_converge_after_redis_is_flushed() -> Outcome {
     for transport in BOTH {
         let testbed = warm(transport).await?;
         for _again in 0..3 {
-            redis_of(&testbed)?.tell(&["FLUSHALL"]).await?;
+            redis_of(&testbed)?.command(&["FLUSHALL"]).await?;
             write_for(&testbed.publisher.api(), Duration::from_millis(300)).await?;
         }
-        all_is_well(&testbed)
+        recovers(&testbed)
             .await
             .with_context(|| format!("{transport:?}"))?;
     }
     Ok(())
 }
 
-/// What is owed when publisher and Redis die together is published by the publisher's next life.
+/// Events that are pending when publisher and Redis die together are published by the next run of
+/// the publisher.
 #[tokio::test]
-async fn what_is_owed_outlives_the_publisher() -> Outcome {
+async fn a_restarted_publisher_sends_its_pending_events() -> Outcome {
     for transport in BOTH {
         let mut testbed = warm(transport).await?;
         testbed.redis.as_mut().context("a redis")?.kill()?;
@@ -231,15 +232,18 @@ async fn what_is_owed_outlives_the_publisher() -> Outcome {
         testbed.redis.as_mut().context("a redis")?.restart().await?;
         until_away(&testbed, false).await?;
         testbed.publisher.start().await?;
-        all_is_well(&testbed)
+        recovers(&testbed)
             .await
             .with_context(|| format!("{transport:?}"))?;
         for subscriber in &testbed.subscribers {
-            eventually("nothing is lacking", async || {
-                let said = status(subscriber).await?;
+            eventually("no change is missing", async || {
+                let status = status(subscriber).await?;
                 ensure!(
-                    said.collections.iter().all(|row| row.revision == row.known),
-                    "{said:?}"
+                    status
+                        .collections
+                        .iter()
+                        .all(|row| row.revision == row.known),
+                    "{status:?}"
                 );
                 Ok(())
             })
@@ -249,9 +253,10 @@ async fn what_is_owed_outlives_the_publisher() -> Outcome {
     Ok(())
 }
 
-/// Redis hangs up on a subscriber that reads too slowly, and what it had for it is gone.
+/// Redis closes the connection of a subscriber that reads too slowly, and discards its buffered
+/// messages.
 #[tokio::test]
-async fn a_slow_reader_is_cut_off() -> Outcome {
+async fn a_subscriber_that_reads_too_slowly_is_disconnected_and_converges() -> Outcome {
     let redis = Redis::new()?
         .with("client-output-buffer-limit pubsub 64kb 64kb 1")
         .started()
@@ -283,7 +288,7 @@ async fn a_slow_reader_is_cut_off() -> Outcome {
     let listeners = redis.listeners().await;
     testbed.subscribers[0].resume()?;
     written?;
-    ensure!(listeners? == 1, "it was not cut off");
+    ensure!(listeners? == 1, "the connection was not closed");
     testbed.until_converged(FREE).await?;
     eventually("both listen again", async || {
         ensure!(redis.listeners().await? == 2, "not yet");

@@ -1,5 +1,5 @@
-//! Redis refuses one thing, or one node of it is silent: everything else goes on, and nobody makes
-//! a noise of it.
+//! Redis refuses one command, or one of its nodes is silent: everything else continues, and the log
+//! stays short.
 
 use std::net::TcpListener;
 
@@ -19,7 +19,7 @@ use serde_json::json;
 
 use super::{BOTH, Outcome, events_arrive, redis_of, status, until_away};
 
-/// Lines of the log of both sides that say so.
+/// Log lines of both services that report the failure.
 fn lines(testbed: &Testbed, what: &str) -> usize {
     let all = std::iter::once(&testbed.publisher).chain(&testbed.subscribers);
     all.map(|service| {
@@ -32,10 +32,10 @@ fn lines(testbed: &Testbed, what: &str) -> usize {
     .sum()
 }
 
-/// A client of a cluster asks all nodes that it begins with; one that accepts and says nothing must
-/// not hold up the rest.
+/// A client of a cluster contacts all its initial nodes. One that accepts a connection and sends
+/// nothing must not delay the others.
 #[tokio::test]
-async fn a_silent_node_holds_up_nobody() -> Outcome {
+async fn a_silent_cluster_node_does_not_delay_events() -> Outcome {
     let silent = TcpListener::bind("127.0.0.1:0")?;
     let cluster = RedisCluster::start().await?;
     let url = format!(
@@ -60,13 +60,13 @@ async fn a_silent_node_holds_up_nobody() -> Outcome {
     Ok(())
 }
 
-/// A key of another type where a stream should be: that collection lives on check-ins, the others
-/// on their events.
+/// A key of another type exists in place of a stream: that collection relies on check-ins, the
+/// others on their events.
 #[tokio::test]
-async fn one_stream_that_cannot_be_read_silences_no_other() -> Outcome {
+async fn an_unreadable_stream_does_not_stop_the_other_streams() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Streams).await?;
     redis_of(&testbed)?
-        .tell(&[
+        .command(&[
             "SET",
             &format!("{{0__:aura-config}}:{CHANNELS}"),
             "no stream",
@@ -74,7 +74,7 @@ async fn one_stream_that_cannot_be_read_silences_no_other() -> Outcome {
         .await?;
     testbed.publisher.start().await?;
     testbed.start_subscribers().await?;
-    eventually("it stands", async || {
+    eventually("the log reports the stream", async || {
         ensure!(lines(&testbed, "cannot be read") == 2, "not yet");
         Ok(())
     })
@@ -91,17 +91,20 @@ async fn one_stream_that_cannot_be_read_silences_no_other() -> Outcome {
         "it came and went:\n{}",
         testbed.subscribers[0].output()
     );
-    eventually("it is told once that it cannot be published", async || {
-        ensure!(
-            lines(&testbed, "cannot be published") == 1,
-            "not once:\n{}",
-            testbed.publisher.output()
-        );
-        Ok(())
-    })
+    eventually(
+        "the publisher reports once that it cannot publish",
+        async || {
+            ensure!(
+                lines(&testbed, "cannot be published") == 1,
+                "not once:\n{}",
+                testbed.publisher.output()
+            );
+            Ok(())
+        },
+    )
     .await?;
     redis_of(&testbed)?
-        .tell(&["DEL", &format!("{{0__:aura-config}}:{CHANNELS}")])
+        .command(&["DEL", &format!("{{0__:aura-config}}:{CHANNELS}")])
         .await?;
     testbed.until_converged(CHANNELS).await?;
     ensure!(
@@ -112,9 +115,10 @@ async fn one_stream_that_cannot_be_read_silences_no_other() -> Outcome {
     Ok(())
 }
 
-/// Who may not ask whether the connection lives is told so, which is a sign of life.
+/// A client without the right to `PING` receives an error, which proves that the connection is
+/// alive.
 #[tokio::test]
-async fn a_right_that_is_lacking_is_an_answer() -> Outcome {
+async fn a_denied_ping_counts_as_a_live_connection() -> Outcome {
     let redis = Redis::new()?
         .with("user listener on >secret &* -@all +psubscribe")
         .started()
@@ -133,8 +137,8 @@ async fn a_right_that_is_lacking_is_an_answer() -> Outcome {
         Ok(())
     })
     .await?;
-    let log = || redis.tell(&["ACL", "LOG"]);
-    eventually("it was asked a few times", async || {
+    let log = || redis.command(&["ACL", "LOG"]);
+    eventually("the replica sends a few pings", async || {
         let refused = format!("{:?}", log().await?);
         ensure!(refused.contains("ping"), "{refused}");
         events_arrive(&testbed).await?;
@@ -154,10 +158,10 @@ async fn a_right_that_is_lacking_is_an_answer() -> Outcome {
     Ok(())
 }
 
-/// The place that is kept stays before a member of a set that waits, also when the connection was
-/// made anew meanwhile: who comes back to Redis alone reads it again.
+/// The saved position stays before the pending member of a change set, also when the connection was
+/// restored meanwhile: a replica that restarts with Redis alone reads that member again.
 #[tokio::test]
-async fn a_reconnect_does_not_move_what_is_kept() -> Outcome {
+async fn a_reconnect_does_not_move_the_saved_stream_cursor() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Streams).await?;
     let kept = folder()?;
     testbed.subscribers[0].set(
@@ -175,27 +179,30 @@ async fn a_reconnect_does_not_move_what_is_kept() -> Outcome {
         .to_string()
     };
     let key = format!("{{0__:aura-config}}:{FREE}");
-    // It has no such revisions, and would take a report of them for a sign of a restored database.
+    // The publisher has no such revisions, and would take a report of them for a sign of a restored
+    // database.
     testbed.publisher.kill()?;
     let redis = redis_of(&testbed)?;
     redis
-        .tell(&["XADD", &key, "*", "data", &member("one", head.revision + 1)])
+        .command(&["XADD", &key, "*", "data", &member("one", head.revision + 1)])
         .await?;
     let staged = async |subscriber: &Service| anyhow::Ok(status(subscriber).await?.events.staged);
-    eventually("it waits", async || {
+    eventually("the member is pending", async || {
         ensure!(staged(&testbed.subscribers[0]).await? == 1, "not yet");
         Ok(())
     })
     .await?;
-    redis.cut().await?;
-    eventually("it listens again", async || {
+    redis.close_connections().await?;
+    eventually("the replica listens again", async || {
         ensure!(redis.listeners().await? == 2, "not yet");
         Ok(())
     })
     .await?;
-    // A sign that it goes on behind the member, and that this is known to it.
-    redis.tell(&["XADD", &key, "*", "data", "garbage"]).await?;
-    eventually("it goes on", async || {
+    // Proves that the replica reads on after the member, and that it has counted it.
+    redis
+        .command(&["XADD", &key, "*", "data", "garbage"])
+        .await?;
+    eventually("the replica continues to read", async || {
         ensure!(
             status(&testbed.subscribers[0]).await?.events.dropped == 1,
             "not yet"
@@ -205,11 +212,11 @@ async fn a_reconnect_does_not_move_what_is_kept() -> Outcome {
     .await?;
     testbed.subscribers[0].stop().await?;
     redis_of(&testbed)?
-        .tell(&["XADD", &key, "*", "data", &member("two", head.revision + 2)])
+        .command(&["XADD", &key, "*", "data", &member("two", head.revision + 2)])
         .await?;
     testbed.subscribers[0].launch()?;
     let api: Api = testbed.subscribers[0].api();
-    eventually("the set is whole, with Redis alone", async || {
+    eventually("the set is complete, with Redis alone", async || {
         for id in ["one", "two"] {
             api.document(FREE, id).await?.expect(200)?;
         }

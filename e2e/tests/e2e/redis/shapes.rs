@@ -1,4 +1,4 @@
-//! Every shape of Redis that a URL can name: a master that a sentinel watches, and a cluster.
+//! Every topology of Redis that a URL can name: a master with a sentinel, and a cluster.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ async fn until_listening<F: Future<Output = anyhow::Result<usize>>>(
 }
 
 #[tokio::test]
-async fn a_master_dies_while_clients_write() -> Outcome {
+async fn replicas_converge_after_a_master_dies_during_writes() -> Outcome {
     for (transport, password, sentinel) in [
         (Transport::PubSub, None, None),
         (Transport::Streams, Some("servers"), Some("sentinels")),
@@ -56,9 +56,9 @@ async fn a_master_dies_while_clients_write() -> Outcome {
     Ok(())
 }
 
-/// The old master lives on as a replica: it answers, and is not to be listened to any more.
+/// The old master continues as a replica: it answers, but clients must no longer subscribe to it.
 #[tokio::test]
-async fn a_master_steps_down() -> Outcome {
+async fn replicas_converge_after_a_master_steps_down() -> Outcome {
     for transport in BOTH {
         let watched = SentinelSetup::start(None, None).await?;
         let testbed = up(&watched.url(), transport).await?;
@@ -70,8 +70,8 @@ async fn a_master_steps_down() -> Outcome {
         until_listening(async || watched.replica.listeners().await)
             .await
             .with_context(|| format!("{transport:?}"))?;
-        // What the old master took after the replica had left it is lost with what it held; the
-        // next event tells of it.
+        // Messages that the old master received after its replica left are lost. The next event
+        // reveals the gap.
         events_arrive_again(&testbed)
             .await
             .with_context(|| format!("{transport:?}"))?;
@@ -84,10 +84,10 @@ async fn a_master_steps_down() -> Outcome {
     Ok(())
 }
 
-/// The old master hangs until another has its place, then wakes and takes itself for the master for
-/// a moment.
+/// The old master hangs until another has replaced it. Then it resumes and acts as a master for a
+/// moment.
 #[tokio::test]
-async fn a_master_hangs_and_wakes() -> Outcome {
+async fn replicas_converge_after_a_master_hangs_and_resumes() -> Outcome {
     for transport in BOTH {
         let watched = SentinelSetup::start(None, None).await?;
         let testbed = up(&watched.url(), transport).await?;
@@ -113,9 +113,9 @@ async fn a_master_hangs_and_wakes() -> Outcome {
     Ok(())
 }
 
-/// Each node in turn dies and comes back, and clients write all the while.
+/// Each node in turn dies and restarts, while clients write.
 #[tokio::test]
-async fn the_nodes_of_a_cluster_die_in_turn() -> Outcome {
+async fn replicas_converge_after_each_cluster_node_dies_once() -> Outcome {
     for transport in BOTH {
         let mut cluster = RedisCluster::start().await?;
         let testbed = up(&cluster.url(), transport).await?;
@@ -141,9 +141,9 @@ async fn the_nodes_of_a_cluster_die_in_turn() -> Outcome {
     Ok(())
 }
 
-/// All streams are on one node, whatever their collections are called; and any node leads to it.
+/// All streams are on one node, whatever the names of their collections, and any node leads to it.
 #[tokio::test]
-async fn the_streams_of_a_cluster_stay_together() -> Outcome {
+async fn all_streams_are_in_one_slot_of_a_cluster() -> Outcome {
     let cluster = RedisCluster::start().await?;
     let holder = cluster.holder("{0__:aura-config}:FreeForm").await?;
     let elsewhere = (holder + 1) % cluster.nodes.len();
@@ -152,7 +152,7 @@ async fn the_streams_of_a_cluster_stay_together() -> Outcome {
     until_listening(async || cluster.nodes[holder].listeners().await).await?;
     events_arrive(&testbed).await?;
     for (index, node) in cluster.nodes.iter().enumerate() {
-        let keys = node.tell(&["DBSIZE"]).await?.into_integer()?;
+        let keys = node.command(&["DBSIZE"]).await?.into_integer()?;
         ensure!(
             (keys > 0) == (index == holder),
             "node {index} has {keys} keys"

@@ -1,5 +1,5 @@
-//! What streams do beyond channels: a replica finds what it missed, by a cursor of its own and
-//! without its publisher.
+//! The additional guarantees of streams: a replica finds the events that it missed, by its own
+//! cursor and without its publisher.
 
 use std::time::Duration;
 
@@ -14,19 +14,19 @@ use serde_json::{Value, json};
 
 use super::{Outcome, events_arrive, redis_of, status, until_away, write_for};
 
-/// The stream of a collection: a hash tag keeps all of them on one node of a cluster.
+/// The key of the stream of a collection. A hash tag keeps all streams on one node of a cluster.
 fn stream(collection: &str) -> String {
     format!("{{0__:aura-config}}:{collection}")
 }
 
 async fn length(redis: &Redis, collection: &str) -> anyhow::Result<i64> {
     redis
-        .tell(&["XLEN", &stream(collection)])
+        .command(&["XLEN", &stream(collection)])
         .await?
         .into_integer()
 }
 
-/// A stage whose first replica keeps what it holds in a folder.
+/// A test bed whose first replica saves its state in a folder.
 async fn keeping(length: Option<&str>) -> anyhow::Result<(Testbed, tempfile::TempDir)> {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Streams).await?;
     let folder = e2e::testbed::process::folder()?;
@@ -70,8 +70,8 @@ fn place(head: &Head) -> impl PartialEq + std::fmt::Debug + use<> {
     (head.epoch, head.revision, head.count, head.digest)
 }
 
-/// Waits until the second replica has everything, which then came through Redis; stops the
-/// publisher; and starts the first replica, which has Redis alone.
+/// Waits until the second replica has everything, which then came through Redis. Stops the
+/// publisher, and starts the first replica, which has Redis alone.
 async fn comes_back_to_redis_alone(testbed: &mut Testbed) -> Outcome {
     let truth = testbed.publisher.api().head(FREE).await?;
     eventually("all events are in the stream", async || {
@@ -87,28 +87,31 @@ async fn comes_back_to_redis_alone(testbed: &mut Testbed) -> Outcome {
     testbed.publisher.stop().await?;
     testbed.subscribers[0].start().await?;
     let api = testbed.subscribers[0].api();
-    eventually("it has everything without its publisher", async || {
-        let head = api.head(FREE).await?;
-        ensure!(
-            place(&head) == place(&truth),
-            "{head:?} instead of {truth:?}"
-        );
-        Ok(())
-    })
+    eventually(
+        "the replica has everything without its publisher",
+        async || {
+            let head = api.head(FREE).await?;
+            ensure!(
+                place(&head) == place(&truth),
+                "{head:?} instead of {truth:?}"
+            );
+            Ok(())
+        },
+    )
     .await
     .with_context(|| testbed.subscribers[0].output())?;
     let healing = status(&testbed.subscribers[0]).await?.sync;
     ensure!(
         (healing.loads, healing.pages) == (0, 0),
-        "it came by another way: {healing:?}"
+        "the changes did not come through Redis: {healing:?}"
     );
     Ok(())
 }
 
-/// The cursor is kept with what is held: stopped well, then killed, when the file is older than
-/// what was held.
+/// The cursor is saved with the state: first after an orderly stop, then after a kill, when the
+/// file is older than the state.
 #[tokio::test]
-async fn a_replica_comes_back_to_redis_alone() -> Outcome {
+async fn a_replica_restarts_with_redis_alone() -> Outcome {
     let (mut testbed, _folder) = keeping(None).await?;
     testbed.subscribers[0].stop().await?;
     write(&testbed, 0..50).await?;
@@ -122,9 +125,10 @@ async fn a_replica_comes_back_to_redis_alone() -> Outcome {
     comes_back_to_redis_alone(&mut testbed).await
 }
 
-/// What the cursor names is gone: the publisher has the rest, at once or whenever it comes back.
+/// The entry of the cursor no longer exists. The publisher has the rest, at once or after its
+/// restart.
 #[tokio::test]
-async fn the_cursor_was_trimmed_away() -> Outcome {
+async fn a_replica_catches_up_after_its_cursor_was_trimmed() -> Outcome {
     let (mut testbed, _folder) = keeping(Some("10")).await?;
     testbed.subscribers[0].stop().await?;
     write(&testbed, 0..400).await?;
@@ -150,9 +154,9 @@ async fn the_cursor_was_trimmed_away() -> Outcome {
     events_arrive(&testbed).await
 }
 
-/// The same while it is connected, and does not read for a while.
+/// The same while the replica is connected, and does not read for a while.
 #[tokio::test]
-async fn the_stream_was_trimmed_past_a_frozen_replica() -> Outcome {
+async fn a_frozen_replica_catches_up_after_the_stream_was_trimmed() -> Outcome {
     let (mut testbed, _folder) = keeping(Some("10")).await?;
     testbed.subscribers[0].pause()?;
     write(&testbed, 0..400).await?;
@@ -163,7 +167,7 @@ async fn the_stream_was_trimmed_past_a_frozen_replica() -> Outcome {
 }
 
 #[tokio::test]
-async fn streams_are_deleted_and_emptied() -> Outcome {
+async fn replicas_converge_after_streams_are_deleted_and_emptied() -> Outcome {
     let testbed = Testbed::start(StoreKind::Embedded, Transport::Streams).await?;
     events_arrive(&testbed).await?;
     for command in [
@@ -171,13 +175,13 @@ async fn streams_are_deleted_and_emptied() -> Outcome {
         vec!["FLUSHALL".to_owned()],
     ] {
         let words: Vec<_> = command.iter().map(String::as_str).collect();
-        redis_of(&testbed)?.tell(&words).await?;
+        redis_of(&testbed)?.command(&words).await?;
         events_arrive(&testbed)
             .await
             .with_context(|| command.join(" "))?;
         ensure!(
             length(redis_of(&testbed)?, FREE).await? == 1,
-            "the stream begins anew"
+            "the stream starts again"
         );
         write_for(&testbed.publisher.api(), Duration::from_millis(200)).await?;
         testbed.until_converged(FREE).await?;
@@ -186,16 +190,16 @@ async fn streams_are_deleted_and_emptied() -> Outcome {
         let healing = status(subscriber).await?.sync;
         ensure!(
             healing.pages == 0 && healing.resets == 0,
-            "all of it came by events: {healing:?}"
+            "not all changes came by events: {healing:?}"
         );
     }
     Ok(())
 }
 
-/// No groups that a replica would leave behind, no keys but one per collection, and no stream
-/// without a bound.
+/// No consumer groups that a replica would leave behind, only one key per collection, and no stream
+/// without a maximum length.
 #[tokio::test]
-async fn nothing_else_is_left_in_redis() -> Outcome {
+async fn only_bounded_streams_remain_in_redis() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Streams).await?;
     testbed.publisher.set("AURA_REDIS_STREAM_MAX_LENGTH", "100");
     testbed.publisher.start().await?;
@@ -207,7 +211,7 @@ async fn nothing_else_is_left_in_redis() -> Outcome {
     .await?;
     testbed.until_converged(FREE).await?;
     let redis = redis_of(&testbed)?;
-    let keys = redis.tell(&["KEYS", "*"]).await?.into_many()?;
+    let keys = redis.command(&["KEYS", "*"]).await?.into_many()?;
     for key in keys {
         let key = key.into_text()?;
         ensure!(
@@ -216,7 +220,10 @@ async fn nothing_else_is_left_in_redis() -> Outcome {
                 .any(|collection| stream(collection) == key),
             "{key}"
         );
-        let groups = redis.tell(&["XINFO", "GROUPS", &key]).await?.into_many()?;
+        let groups = redis
+            .command(&["XINFO", "GROUPS", &key])
+            .await?
+            .into_many()?;
         ensure!(groups.is_empty(), "{key} has groups: {groups:?}");
     }
     let there = length(redis, FREE).await?;
@@ -224,15 +231,16 @@ async fn nothing_else_is_left_in_redis() -> Outcome {
     Ok(())
 }
 
-/// The clock of a new Redis may be behind that of the old one: then the entries of a stream that
-/// begins anew stand before the place of a reader.
+/// The clock of a new Redis may be behind that of the old one. Then the entries of a stream that
+/// starts again are before the cursor of a reader.
 #[tokio::test]
-async fn a_stream_begins_anew_below_the_cursor() -> Outcome {
+async fn a_replica_reads_a_stream_that_restarts_below_its_cursor() -> Outcome {
     let testbed = Testbed::start(StoreKind::Embedded, Transport::Streams).await?;
     events_arrive(&testbed).await?;
-    let (redis, stream) = (redis_of(&testbed)?, stream(FREE));
+    let redis = redis_of(&testbed)?;
+    let stream = stream(FREE);
     redis
-        .tell(&[
+        .command(&[
             "XADD",
             &stream,
             "99999999999999-0",
@@ -248,15 +256,15 @@ async fn a_stream_begins_anew_below_the_cursor() -> Outcome {
         })
         .await?;
     }
-    redis.tell(&["DEL", &stream]).await?;
+    redis.command(&["DEL", &stream]).await?;
     events_arrive(&testbed).await?;
-    // And once more where nobody has to wait for that to be noticed.
+    // And once more, where no reader has to wait until the restart is detected.
     events_arrive(&testbed).await
 }
 
-/// What any other client reads, in the database of the example.
+/// The view of any other client, in the database of the example.
 #[tokio::test]
-async fn an_ordinary_client_reads_every_change() -> Outcome {
+async fn a_plain_stream_client_reads_every_change() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Streams).await?;
     testbed.set_all("AURA_REDIS_DATABASE", "1");
     testbed.publisher.start().await?;
@@ -269,9 +277,9 @@ async fn an_ordinary_client_reads_every_change() -> Outcome {
         .json()?;
     testbed.until_converged(CHANNELS).await?;
     let mut client = redis_of(&testbed)?.client().await?;
-    client.ask(&["SELECT", "1"]).await?;
+    client.command(&["SELECT", "1"]).await?;
     let entries = client
-        .ask(&["XRANGE", "{1__:aura-config}:ChannelConfiguration", "-", "+"])
+        .command(&["XRANGE", "{1__:aura-config}:ChannelConfiguration", "-", "+"])
         .await?
         .into_many()?;
     let entry = entries

@@ -1,4 +1,4 @@
-//! What any other client of Redis sees, and what it may say.
+//! The view of any other client of Redis, and the messages that it may publish.
 
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
@@ -21,7 +21,7 @@ async fn up(testbed: &mut Testbed) -> Outcome {
     testbed.start_subscribers().await
 }
 
-/// Compares an event with what is expected, but for the time of its commit, which is given back.
+/// Compares an event with the expected one, except for its commit time, which is returned.
 fn compare(body: &str, mut expected: Value) -> anyhow::Result<DateTime<Utc>> {
     let event: Value = serde_json::from_str(body)?;
     let time = event["time"].clone();
@@ -31,17 +31,19 @@ fn compare(body: &str, mut expected: Value) -> anyhow::Result<DateTime<Utc>> {
 }
 
 #[tokio::test]
-async fn an_ordinary_client_hears_every_change() -> Outcome {
+async fn a_plain_pub_sub_client_receives_every_change() -> Outcome {
     let mut testbed = in_database_one().await?;
     up(&mut testbed).await?;
-    let (redis, api) = (redis_of(&testbed)?, testbed.publisher.api());
+    let redis = redis_of(&testbed)?;
+    let api = testbed.publisher.api();
     let mut channels = redis
         .listen("SUBSCRIBE", "1__:aura-config:ChannelConfiguration")
         .await?;
     let mut all = redis.listen("PSUBSCRIBE", "1__:aura-config:*").await?;
 
     let before = Utc::now();
-    let (channel, agent) = (sample(CHANNELS)?, sample(AGENTS)?);
+    let channel = sample(CHANNELS)?;
+    let agent = sample(AGENTS)?;
     let id = channel["id"].as_str().context("an id")?;
     let agent_id = agent["id"].as_str().context("an id")?;
     let created = api.create(CHANNELS, &channel).await?.expect(201)?.json()?;
@@ -62,10 +64,10 @@ async fn an_ordinary_client_hears_every_change() -> Outcome {
         "collection": CHANNELS, "op": "Delete", "id": id,
         "revision": 2, "epoch": epoch, "lastSet": 0,
     });
-    // Events of different writes are published side by side, so they may change places.
-    let mut heard = [channels.next().await?, channels.next().await?];
-    heard.sort_by_key(|(_channel, body)| body.contains(r#""Delete""#));
-    for ((on, body), expected) in heard.iter().zip([create, delete]) {
+    // Events of different writes are published concurrently, so their order may differ.
+    let mut messages = [channels.next().await?, channels.next().await?];
+    messages.sort_by_key(|(_channel, body)| body.contains(r#""Delete""#));
+    for ((on, body), expected) in messages.iter().zip([create, delete]) {
         ensure!(on == "1__:aura-config:ChannelConfiguration", "{on}");
         let time = compare(body, expected)?;
         ensure!(before <= time && time <= after, "{time}");
@@ -85,7 +87,8 @@ async fn an_ordinary_client_hears_every_change() -> Outcome {
             .all(|(on, _body)| on == "1__:aura-config:ChannelConfiguration"),
         "{everywhere:?}"
     );
-    // Both replicas take the events of every channel, also of those that have one per document.
+    // Both replicas receive the events of every channel, also of collections with one channel per
+    // document.
     testbed.until_same(CHANNELS, id).await?;
     testbed.until_same(AGENTS, agent_id).await?;
     for subscriber in &testbed.subscribers {
@@ -95,15 +98,16 @@ async fn an_ordinary_client_hears_every_change() -> Outcome {
     Ok(())
 }
 
-/// Which collections have a channel per document is a setting.
+/// A setting decides which collections have one channel per document.
 #[tokio::test]
-async fn any_collection_can_have_a_channel_per_document() -> Outcome {
+async fn a_collection_can_have_one_channel_per_document() -> Outcome {
     let mut testbed = in_database_one().await?;
     testbed.set_all("AURA_REDIS_CONFIGURATION_PREFIX", "a*[b]?");
     testbed.publisher.set("AURA_REDIS_DOCUMENT_CHANNELS", FREE);
     up(&mut testbed).await?;
     let mut all = redis_of(&testbed)?.listen("PSUBSCRIBE", "*").await?;
-    let (api, agent) = (testbed.publisher.api(), sample(AGENTS)?);
+    let api = testbed.publisher.api();
+    let agent = sample(AGENTS)?;
     api.create(FREE, &json!({"id": "one"})).await?.expect(201)?;
     ensure!(all.next().await?.0 == "1__:a*[b]?:FreeForm:one");
     api.create(AGENTS, &agent).await?.expect(201)?;
@@ -112,8 +116,8 @@ async fn any_collection_can_have_a_channel_per_document() -> Outcome {
     testbed
         .until_same(AGENTS, agent["id"].as_str().context("an id")?)
         .await?;
-    // The signs of a pattern in the prefix stand for themselves: nobody listens to what they would
-    // match.
+    // Pattern characters in the prefix are literal: no replica subscribes to the channels that they
+    // would match.
     ensure!(
         redis_of(&testbed)?
             .publish("1__:aXb?:FreeForm", r#"{"op":"Update","id":"one"}"#)
@@ -124,17 +128,19 @@ async fn any_collection_can_have_a_channel_per_document() -> Outcome {
     events_arrive(&testbed).await
 }
 
-/// The minimal body, by anybody and on either spelling of the channel, makes the replicas look,
-/// though their publisher itself says nothing.
+/// A minimal body from any client, on either form of the channel, makes the replicas read the
+/// heads, though their publisher sends nothing.
 #[tokio::test]
-async fn the_minimal_body_of_anybody_makes_replicas_look() -> Outcome {
+async fn a_minimal_body_from_any_client_makes_replicas_check_the_heads() -> Outcome {
     let mut testbed = in_database_one().await?;
     testbed
         .publisher
         .set("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
     up(&mut testbed).await?;
-    let (redis, api) = (redis_of(&testbed)?, testbed.publisher.api());
-    let (mut channel, mut hinted) = (sample(CHANNELS)?, 0);
+    let redis = redis_of(&testbed)?;
+    let api = testbed.publisher.api();
+    let mut channel = sample(CHANNELS)?;
+    let mut count = 0;
     let id = channel["id"].as_str().context("an id")?.to_owned();
     api.create(CHANNELS, &channel).await?.expect(201)?;
     let body = json!({"op": "Update", "id": id}).to_string();
@@ -144,56 +150,59 @@ async fn the_minimal_body_of_anybody_makes_replicas_look() -> Outcome {
         format!("1__:aura-config:ChannelConfiguration:{id}"),
         format!("1__:aura-configChannelConfiguration:{id}"),
     ] {
-        channel["metadata"] = json!({"told": on});
+        channel["metadata"] = json!({"channel": on});
         api.put(CHANNELS, &id, &channel).await?.expect(200)?;
         redis.publish(&on, &body).await?;
-        hinted += 1;
+        count += 1;
         testbed
             .until_converged(CHANNELS)
             .await
             .with_context(|| on.clone())?;
-        until_hinted(&testbed, hinted).await.with_context(|| on)?;
+        until_counted(&testbed, count).await.with_context(|| on)?;
     }
-    // A neighbour whose name begins alike. What is published on one connection is heard in order,
-    // so it was there before.
+    // A channel whose name has the same beginning. Messages of one connection arrive in order, so
+    // this one arrived before the next.
     let mut client = redis.client().await?;
     for on in [
         "1__:aura-config:ChannelConfigurationX",
         "0__:aura-config:ChannelConfiguration",
     ] {
-        client.ask(&["PUBLISH", on, &body]).await?;
+        client.command(&["PUBLISH", on, &body]).await?;
     }
     client
-        .ask(&["PUBLISH", "1__:aura-config:ChannelConfiguration", &body])
+        .command(&["PUBLISH", "1__:aura-config:ChannelConfiguration", &body])
         .await?;
-    until_hinted(&testbed, hinted + 1).await?;
+    until_counted(&testbed, count + 1).await?;
     for subscriber in &testbed.subscribers {
-        let said = status(subscriber).await?;
+        let status = status(subscriber).await?;
         ensure!(
-            said.events.dropped == 0 && said.events.applied == 0,
+            status.events.dropped == 0 && status.events.applied == 0,
             "{:?}",
-            said.events
+            status.events
         );
     }
     Ok(())
 }
 
-async fn until_hinted(testbed: &Testbed, times: u64) -> Outcome {
+async fn until_counted(testbed: &Testbed, times: u64) -> Outcome {
     for subscriber in &testbed.subscribers {
-        eventually(&format!("{times} hints were counted"), async || {
-            let events = status(subscriber).await?.events;
-            ensure!(events.without_revision == times, "{events:?}");
-            Ok(())
-        })
+        eventually(
+            &format!("{times} minimal bodies were counted"),
+            async || {
+                let events = status(subscriber).await?.events;
+                ensure!(events.without_revision == times, "{events:?}");
+                Ok(())
+            },
+        )
         .await?;
     }
     Ok(())
 }
 
-/// What can never succeed is dropped and counted; what comes next is taken. One suite for both
-/// ways.
+/// A message that can never succeed is dropped and counted, and the next one is applied. One suite
+/// for both transports.
 #[tokio::test]
-async fn garbage_is_dropped_and_counted() -> Outcome {
+async fn invalid_messages_are_dropped_and_counted() -> Outcome {
     for transport in super::BOTH {
         let testbed = Testbed::start(StoreKind::Embedded, transport).await?;
         let mut client = redis_of(&testbed)?.client().await?;
@@ -214,35 +223,35 @@ async fn garbage_is_dropped_and_counted() -> Outcome {
             br#"{"op":"Update","id":"a","configData":[1]}"#,
             large.as_bytes(),
         ];
-        let (channel, stream) = (
-            format!("0__:aura-config:{FREE}"),
-            format!("{{0__:aura-config}}:{FREE}"),
-        );
+        let channel = format!("0__:aura-config:{FREE}");
+        let stream = format!("{{0__:aura-config}}:{FREE}");
         for body in garbage {
             let words: Vec<&[u8]> = match transport {
                 Transport::Streams => vec![b"XADD", stream.as_bytes(), b"*", b"data", body],
                 _ => vec![b"PUBLISH", channel.as_bytes(), body],
             };
-            client.ask(&words).await?;
+            client.command(&words).await?;
         }
         let dropped = garbage.len() as u64;
         if transport == Transport::Streams {
-            // Whatever else stands in the stream is not for replicas.
-            client.ask(&["XADD", &stream, "*", "other", "{}"]).await?;
+            // Other entries of the stream are not for replicas.
+            client
+                .command(&["XADD", &stream, "*", "other", "{}"])
+                .await?;
         }
         events_arrive(&testbed).await?;
         for subscriber in &testbed.subscribers {
-            eventually("all garbage was counted", async || {
-                let said = status(subscriber).await?;
+            eventually("all invalid messages were counted", async || {
+                let status = status(subscriber).await?;
                 ensure!(
-                    said.events.dropped == dropped,
+                    status.events.dropped == dropped,
                     "{transport:?}: {:?} {:?}",
-                    said.events,
-                    said.drops
+                    status.events,
+                    status.drops
                 );
                 ensure!(
-                    said.events.without_revision == 0 && said.intake.is_none(),
-                    "{transport:?}: {said:?}"
+                    status.events.without_revision == 0 && status.intake.is_none(),
+                    "{transport:?}: {status:?}"
                 );
                 Ok(())
             })

@@ -1,4 +1,4 @@
-//! Checks of what `confcast schemas` generates, by the tools of those who would use it.
+//! Checks of the output of `confcast schemas`, with the tools of its users.
 
 use std::{fs, path::Path, process::ExitStatus};
 
@@ -9,7 +9,7 @@ use tokio::process::Command;
 
 use super::{Outcome, collections};
 
-/// The document is valid by the schema of the AsyncAPI project, which also tells what is wrong.
+/// The document is valid by the schema of the AsyncAPI project, and the check also detects errors.
 pub(super) fn asyncapi(document: &Value) -> Outcome {
     let official = dependencies::path_of("NODE_TOOLS")?
         .join("node_modules/@asyncapi/specs/schemas/3.0.0.json");
@@ -48,13 +48,13 @@ pub(super) fn asyncapi(document: &Value) -> Outcome {
             .with_context(|| format!("nothing at {pointer}"))? = wrong;
         ensure!(
             !validator.is_valid(&document),
-            "a mistake at {pointer} is not found"
+            "an error at {pointer} is not detected"
         );
     }
     Ok(())
 }
 
-/// The types take the samples, and nothing that is not there.
+/// The types accept the samples, and reject members that the schema does not have.
 pub(super) async fn typescript(folder: &Path) -> Outcome {
     for collection in collections() {
         let sample = sample(collection)?;
@@ -82,10 +82,10 @@ pub(super) async fn typescript(folder: &Path) -> Outcome {
     let good = compile(folder, &files("sample")).await?;
     ensure!(good.0.success(), "{}", good.1);
     for file in files("unknown") {
-        let (status, told) = compile(folder, &[file]).await?;
+        let (status, output) = compile(folder, &[file]).await?;
         ensure!(
-            !status.success() && told.contains("notInTheSchema"),
-            "it is not found: {told}"
+            !status.success() && output.contains("notInTheSchema"),
+            "the error is not reported: {output}"
         );
     }
     Ok(())

@@ -22,7 +22,7 @@ pub(super) const REPLICAS: TableDefinition<'_, &str, (i64, &[u8])> =
     TableDefinition::new("replicas");
 
 /// The version of the tables above.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 /// Checks the format of a file, or initialises an empty one.
 pub(super) fn prepare(database: &Database) -> anyhow::Result<()> {

@@ -21,7 +21,7 @@ use crate::store::mongo::{
 };
 
 /// The version of what is stored.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 /// Error code: the collection exists.
 const NAMESPACE_EXISTS: i32 = 48;

@@ -1,4 +1,4 @@
-//! Counts the replicas that show a change, and remembers when the last one did.
+//! Counts the replicas that show a change, and records when the last one did.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -9,20 +9,21 @@ use contract::{CollectionName, DocumentId, Revision};
 use replica::Replica;
 use tokio::sync::watch;
 
-/// What is waited for.
+/// The awaited revision of one document.
 #[derive(Debug)]
-pub(super) struct Tally {
+pub(super) struct RevisionCounter {
     collection: CollectionName,
     id: DocumentId,
-    /// The revision, and how many do not show it yet.
+    /// The revision, and the number of replicas that do not show it yet.
     awaited: Mutex<(Revision, usize)>,
     last: watch::Sender<Option<Instant>>,
 }
 
-impl Tally {
-    /// Of one document.
+impl RevisionCounter {
+    /// Creates a counter of one document.
     pub(super) fn new(collection: &str, id: &str) -> anyhow::Result<Self> {
-        let (collection, id) = (collection.parse()?, id.parse()?);
+        let collection = collection.parse()?;
+        let id = id.parse()?;
         Ok(Self {
             collection,
             id,
@@ -31,7 +32,8 @@ impl Tally {
         })
     }
 
-    /// Begins to wait until so many replicas show a revision. It says when the last one did.
+    /// Starts to wait until `replicas` replicas show a revision. The receiver gets the time of the
+    /// last one.
     pub(super) fn expect(
         &self,
         revision: Revision,
@@ -43,9 +45,10 @@ impl Tally {
         self.last.subscribe()
     }
 
-    /// Follows a replica, without end.
+    /// Follows a replica indefinitely.
     pub(super) async fn follow(&self, replica: &Replica) -> anyhow::Result<()> {
-        let (mut moved, mut counted) = (replica.feed_changed(), 0);
+        let mut moved = replica.feed_changed();
+        let mut counted = 0;
         loop {
             let view = replica.view();
             let held = view
@@ -60,10 +63,10 @@ impl Tally {
         }
     }
 
-    /// A replica shows a revision that it did not show before.
+    /// Counts a replica that shows a new revision.
     fn shows(&self, revision: Revision) {
         let mut awaited = self.awaited();
-        // One write at a time: nothing is newer than what is awaited.
+        // There is one write at a time: no revision is newer than the awaited one.
         if revision == awaited.0 && awaited.1 > 0 {
             awaited.1 -= 1;
             if awaited.1 == 0 {

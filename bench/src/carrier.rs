@@ -1,21 +1,21 @@
-//! How ways that changes travel are driven: one at a time, on a worker of the runtime.
+//! Drives the carriers of changes: one change at a time, on a worker of the runtime.
 
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::task::JoinSet;
 
-/// How long anything may take before a measure gives up.
+/// The time limit of each step, after which a measure fails.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Something that carries one change at a time to all its receivers.
-pub(crate) trait Way: Send + 'static {
-    /// Carries one, and gives how long that took.
+/// A transport that carries one change at a time to all its receivers.
+pub(crate) trait Carrier: Send + 'static {
+    /// Carries one change, and returns the time that it took.
     fn once(&mut self) -> impl Future<Output = anyhow::Result<Duration>> + Send;
 }
 
-/// Drives something on a worker: what the main thread begins has to be handed over first, which
-/// would make a floor slower than it is.
+/// Drives work on a worker thread. Work of the main thread must first be handed over to a worker,
+/// which would make a floor slower than it is.
 pub(crate) async fn on_a_worker<T: Send + 'static>(
     work: impl Future<Output = anyhow::Result<T>> + Send + 'static,
 ) -> anyhow::Result<T> {

@@ -1,5 +1,5 @@
-//! Documents that are there before a measure begins: created in change sets, which is the quickest
-//! way over HTTP.
+//! Creates the documents that must exist before a measure starts, in change sets: the fastest path
+//! over HTTP.
 
 use anyhow::Context;
 use contract::set::{ChangeRequest, ChangeSetRequest, MAX_OPERATIONS};
@@ -8,8 +8,8 @@ use reqwest::Method;
 
 use crate::values::value;
 
-/// Creates so many documents with values of so many bytes; their ids are [`id`] of 0 and on.
-pub(crate) async fn fill(
+/// Creates documents with values of `bytes` bytes. Their ids are [`id`] of the numbers from 0.
+pub(crate) async fn create_documents(
     publisher: &Api,
     collection: &str,
     documents: usize,

@@ -1,4 +1,4 @@
-//! A publisher with a collection to load, and replicas that nothing but loads and deltas reach.
+//! A publisher with a collection to load, and replicas that only loads and deltas reach.
 
 use std::time::{Duration, Instant};
 
@@ -7,30 +7,30 @@ use e2e::testbed::{Store, StoreKind, mongod::Mongod, services::Service};
 use replica::{Config, Events, Replica, ReplicaState};
 
 use super::BYTES;
-use crate::{fill::fill, floor::driver};
+use crate::{floor::driver, prepare::create_documents};
 
 /// A collection that is loaded by one replica at a time.
 pub(super) const LARGE: &str = "FreeForm";
-/// One that many load at once.
+/// A collection that many replicas load at once.
 pub(super) const SMALL: &str = "FreeFormB";
 /// The name of the publisher's database.
 const DATABASE: &str = "confcast";
-/// A replica that is not there after this never will be.
+/// The time limit of a replica to become current.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// No check-in but the first.
+/// A replica checks in only at its start.
 const NEVER: Duration = Duration::from_secs(3_600);
 
 /// A publisher and its store.
 #[derive(Debug)]
-pub(super) struct Stand {
+pub(super) struct LoadTestbed {
     // Before the store, so that it ends first.
     pub(super) publisher: Service,
     store: Store,
     documents: usize,
 }
 
-impl Stand {
-    /// With so many documents in [`LARGE`].
+impl LoadTestbed {
+    /// Starts a publisher with this number of documents in [`LARGE`].
     pub(super) async fn filled(kind: StoreKind, documents: usize) -> anyhow::Result<Self> {
         let store = Store::start(kind).await?;
         let mut publisher = store
@@ -38,7 +38,7 @@ impl Stand {
             .with("AURA_CONFIGURATION_COLLECTIONS", format!("{LARGE},{SMALL}"))
             .with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
         publisher.start().await?;
-        fill(&publisher.api(), LARGE, documents, BYTES).await?;
+        create_documents(&publisher.api(), LARGE, documents, BYTES).await?;
         Ok(Self {
             publisher,
             store,
@@ -54,7 +54,7 @@ impl Stand {
             .database(DATABASE))
     }
 
-    /// Seconds from `run` of a new replica until it is current. What it holds is let go afterwards.
+    /// Seconds from `run` of a new replica until it is current. Its content is freed afterwards.
     pub(super) async fn cold_start(&self) -> anyhow::Result<f64> {
         let replica = follower(&self.publisher, LARGE, 0)?;
         let begun = Instant::now();
@@ -62,7 +62,7 @@ impl Stand {
         Ok((current - begun).as_secs_f64())
     }
 
-    /// A counter of the publisher.
+    /// The value of a counter of the publisher.
     pub(super) async fn counter(&self, name: &str) -> anyhow::Result<u64> {
         let metrics = self
             .publisher
@@ -80,7 +80,7 @@ impl Stand {
     }
 }
 
-/// A replica of one collection, which holds nothing yet.
+/// An empty replica of one collection.
 pub(super) fn follower(
     publisher: &Service,
     collection: &str,
@@ -94,7 +94,7 @@ pub(super) fn follower(
     })?)
 }
 
-/// When a replica that runs became current; it then has to hold so many documents.
+/// The time when a running replica became current. It must then hold this number of documents.
 pub(super) async fn until_current(replica: &Replica, documents: usize) -> anyhow::Result<Instant> {
     let mut states = replica.states();
     let current = tokio::time::timeout(
@@ -117,7 +117,7 @@ pub(super) async fn until_current(replica: &Replica, documents: usize) -> anyhow
     Ok(then)
 }
 
-/// When a replica that runs has seen every revision up to this one.
+/// The time when a running replica reached this revision.
 pub(super) async fn until_at(replica: &Replica, revision: u64) -> anyhow::Result<Instant> {
     let mut moved = replica.feed_changed();
     let there = async {
