@@ -105,21 +105,22 @@ impl DirectTransport {
         let subscribers = self.subscribers.all();
         let deliveries = subscribers
             .iter()
-            .map(|subscriber| self.deliver(subscriber, &change.collection, &event));
+            .map(|subscriber| self.deliver(subscriber, change, &event));
         join_all(deliveries).await;
         Ok(())
     }
 
-    async fn deliver(&self, subscriber: &Subscriber, collection: &CollectionName, event: &Bytes) {
+    async fn deliver(&self, subscriber: &Subscriber, change: &Change, event: &Bytes) {
         let breaker = &subscriber.breaker;
         let Some(permit) = breaker.acquire() else {
             // The breaker has counted the event as missed; the replica catches up on it later.
             return;
         };
         for attempt in 1..=ATTEMPTS {
-            let sent = self.attempt(subscriber, collection, event);
+            let sent = self.attempt(subscriber, &change.collection, event);
+            // The time limit covers reading the subscriptions as well.
             let error = match timeout(ATTEMPT_TIMEOUT, sent).await {
-                Ok(Ok(Outcome::Answered)) => return report_success(subscriber, permit),
+                Ok(Ok(Outcome::Answered)) => return report_success(subscriber, change, permit),
                 // Nothing was sent, so this says nothing about the state of the subscriber: the
                 // permit is dropped without a result.
                 Ok(Ok(Outcome::NotSubscribed)) => return,
@@ -127,7 +128,7 @@ impl DirectTransport {
                 // A retry may take as long again, and all other events of the change wait for it.
                 Err(_elapsed) => {
                     let error = anyhow!("no answer in {ATTEMPT_TIMEOUT:?}");
-                    return report_failure(subscriber, permit, &error);
+                    return report_failure(subscriber, change, permit, &error);
                 }
             };
             if let Some(error) = error.downcast_ref::<reqwest::Error>() {
@@ -140,7 +141,7 @@ impl DirectTransport {
             }
             // A trial is one attempt: only a subscriber that works gets the event again.
             if attempt == ATTEMPTS || breaker.is_open() {
-                return report_failure(subscriber, permit, &error);
+                return report_failure(subscriber, change, permit, &error);
             }
             sleep(Duration::from_millis(rand::random_range(RETRY_PAUSE_MS))).await;
             // Another delivery opened the breaker meanwhile.
@@ -215,20 +216,32 @@ impl DirectTransport {
 }
 
 /// The subscriber took an event. One line when it takes events again, not one per event.
-fn report_success(subscriber: &Subscriber, permit: Permit<'_>) {
+fn report_success(subscriber: &Subscriber, change: &Change, permit: Permit<'_>) {
     if let Some(missed) = permit.succeeded() {
         info!(
             ?subscriber,
-            missed, "the subscriber takes events again; it catches up on those that it missed"
+            collection = %change.collection,
+            id = %change.id,
+            revision = change.revision,
+            missed,
+            "the subscriber takes events again; it catches up on those that it missed"
         );
     }
 }
 
 /// The subscriber did not take an event. One line when that begins, not one per event.
-fn report_failure(subscriber: &Subscriber, permit: Permit<'_>, error: &anyhow::Error) {
+fn report_failure(
+    subscriber: &Subscriber,
+    change: &Change,
+    permit: Permit<'_>,
+    error: &anyhow::Error,
+) {
     if permit.failed() {
         warn!(
             ?subscriber,
+            collection = %change.collection,
+            id = %change.id,
+            revision = change.revision,
             "the subscriber does not take events, it catches up when it compares heads: {error:#}"
         );
     }
