@@ -7,7 +7,8 @@
 //! [`EVENT_ROUTE`]: crate::event::ROUTE
 //! [`SUBSCRIBE_ROUTE`]: crate::event::SUBSCRIBE_ROUTE
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use crate::{
     CollectionName,
@@ -60,9 +61,22 @@ pub struct EventReply {
     /// What the sidecar does next.
     #[serde(default)]
     pub status: EventReplyStatus,
-    /// Why the event was not applied, for the log of the sidecar.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Why the event was not applied, for the log of the sidecar. A value that is not a text is read
+    /// as `None`, so that it does not hide the status.
+    #[serde(
+        default,
+        deserialize_with = "text_or_none",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub error: Option<String>,
+}
+
+/// Reads any JSON value and keeps a text only.
+fn text_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::String(text) => Ok(Some(text)),
+        _other => Ok(None),
+    }
 }
 
 /// What a sidecar does with an event after the answer.
@@ -77,4 +91,38 @@ pub enum EventReplyStatus {
     Retry,
     /// The sidecar sends the event to the dead letter topic, and never again here.
     Drop,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_keeps_its_status_when_its_error_is_not_a_text() {
+        for error in ["7", "null", "true", "[1]", "{\"code\": 7}"] {
+            let body = format!("{{\"status\": \"RETRY\", \"error\": {error}}}");
+            let reply: EventReply = serde_json::from_str(&body).expect("a reply");
+            let expected = EventReply {
+                status: EventReplyStatus::Retry,
+                error: None,
+            };
+            assert_eq!(reply, expected, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_reply_keeps_an_error_that_is_a_text() {
+        let body = r#"{"status": "DROP", "error": "not a change"}"#;
+        let reply: EventReply = serde_json::from_str(body).expect("a reply");
+        let expected = EventReply {
+            status: EventReplyStatus::Drop,
+            error: Some("not a change".to_owned()),
+        };
+        assert_eq!(reply, expected);
+        assert_eq!(
+            serde_json::from_str::<EventReply>("{}").expect("a reply"),
+            EventReply::default(),
+            "both are optional"
+        );
+    }
 }

@@ -49,7 +49,7 @@ pub struct Api {
     /// Writes.
     pub writer: Writer,
     /// Collections and rules.
-    pub terms: std::sync::Arc<PublisherPolicy>,
+    pub policy: std::sync::Arc<PublisherPolicy>,
     /// Replicas.
     pub fleet: crate::fleet::Fleet,
     /// Limit for snapshots.
@@ -140,12 +140,15 @@ async fn receive(
         .map(|api| api.metrics.clone());
     let is_write = !request.method().is_safe() && request.path().starts_with("/v1/c");
     if let Err((late, payload)) = body::gather_chunks(&mut request).await {
+        // The answer keeps the rest of the request until it is sent; then the server closes the
+        // connection, and does not wait for the rest.
         let refusal = late
             .error_response()
             .map_body(|_head, problem| body::holding(problem, payload));
         return Ok(request.into_response(refusal));
     }
     let answer = next.call(request).await?;
+    // Here and not in the handlers, so that writes which no handler sees are counted as well.
     if let Some(metrics) = metrics.filter(|_metrics| is_write) {
         metrics.write(answer.status().as_u16());
     }
@@ -158,7 +161,7 @@ impl Api {
         let name: CollectionName = text
             .parse()
             .map_err(|_malformed| ProblemError::unknown_collection(text))?;
-        if self.terms.collections.contains(&name) {
+        if self.policy.collections.contains(&name) {
             Ok(name)
         } else {
             Err(ProblemError::unknown_collection(text).into())

@@ -13,8 +13,8 @@
 //!
 //! # Order of the end
 //!
-//! 1. `stop`: streams and snapshots end at once, the port closes, and requests under way get a short
-//!    time to finish.
+//! 1. `stop`: streams and snapshots end at once, the port closes, and requests that have begun get
+//!    a short time to finish.
 //! 2. `no_more_requests`, when the HTTP server has ended: the writer commits what was queued, and the
 //!    fleet writes the last check-ins.
 //! 3. The relay ends when the writer has ended and everything that it committed was sent, or a time
@@ -57,7 +57,7 @@ use crate::{
 
 /// Threads that serve requests.
 const HTTP_WORKERS: usize = 2;
-/// How long requests that are under way may take at the end, in seconds.
+/// Time limit at the end for requests that have begun, in seconds.
 const HTTP_GRACE_SECONDS: u64 = 5;
 /// How long an idle connection is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
@@ -159,7 +159,7 @@ impl Publisher {
         let api = web::Data::new(Api {
             store,
             writer,
-            terms: policy,
+            policy,
             fleet,
             snapshots,
             feed,
@@ -208,7 +208,7 @@ impl Publisher {
     pub fn changes(&self) -> Changes {
         Changes::new(
             self.api.writer.clone(),
-            self.api.terms.clone(),
+            self.api.policy.clone(),
             self.api.metrics.clone(),
         )
     }

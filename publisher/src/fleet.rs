@@ -110,7 +110,9 @@ impl Fleet {
             .memory
             .try_acquire_many(bytes)
             .map_err(|_full| FleetError::Busy)?;
+        // All of it is checked before any of it is used: every client can send a check-in.
         let check_in = limits::read(instance, body)?;
+        // Before the read, so that the replica gets events even if the store cannot be read.
         self.note(&check_in, body.len(), caller);
         let points = settled_points(&check_in)
             .map(|(point, _digest)| point)
@@ -122,27 +124,22 @@ impl Fleet {
 
     /// Keeps the report, and the address of the replica where events go straight to it.
     fn note(&self, check_in: &CheckIn, bytes: usize, caller: Caller<'_>) {
-        let heard = match &self.subscribers {
+        let source = match &self.subscribers {
             Some(subscribers) => subscribers.identify(caller),
+            // Events go through a broker: nothing is sent to the address of the caller.
             None => Default::default(),
         };
         if let Some(subscribers) = &self.subscribers
             && let Some(url) = registry::base_url(check_in)
         {
-            subscribers.add(url, &heard);
+            subscribers.add(url, &source);
         }
-        let member = ReplicaRecord {
+        let record = ReplicaRecord {
             check_in: check_in.clone(),
             seen: Utc::now(),
             gone: false,
         };
-        self.registry.note(
-            ReplicaRow {
-                record: member,
-                source: heard,
-            },
-            bytes,
-        );
+        self.registry.note(ReplicaRow { record, source }, bytes);
     }
 
     fn answer(&self, check_in: &CheckIn, snapshot: &HeadsSnapshot) -> CheckInAnswer {
@@ -153,7 +150,8 @@ impl Fleet {
             .collect();
         let mut resync = BTreeMap::new();
         for (point, reported) in settled_points(check_in) {
-            // A digest that is not known here proves nothing.
+            // A digest that is not known here proves nothing: the point is of another history, was
+            // trimmed, or was not read in time.
             let Some(expected) = snapshot.digest(&point) else {
                 continue;
             };
@@ -204,6 +202,7 @@ impl Fleet {
 /// The points of the report that can be compared, with the digest that the replica has there.
 fn settled_points(check_in: &CheckIn) -> impl Iterator<Item = (HistoryPoint, contract::Digest)> {
     check_in.collections.iter().filter_map(|(name, report)| {
+        // A replica that has not loaded yet has no settled point, and nothing to compare.
         let settled = report.settled?;
         let point = HistoryPoint {
             collection: name.clone(),

@@ -208,7 +208,7 @@ impl Store {
     pub fn broken(&self) -> Option<String> {
         match self {
             Self::Embedded(store) => store.broken(),
-            // The driver reconnects by itself.
+            // The driver reconnects without help.
             Self::Mongo(_) => None,
         }
     }

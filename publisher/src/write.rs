@@ -1,4 +1,4 @@
-//! The way of a write from its request to its commit.
+//! Writes, from the request to the commit.
 //!
 //! [`change_set`] checks change requests and makes commands of them. [`queue`] takes commands from
 //! requests and from embedded units of work, [`group`] is the task that commits them in groups.

@@ -18,7 +18,7 @@ pub(super) struct Selection {
 impl Api {
     fn selected(&self, selection: &Selection) -> Result<BTreeSet<CollectionName>, ApiError> {
         match &selection.collections {
-            None => Ok(self.terms.collections.clone()),
+            None => Ok(self.policy.collections.clone()),
             Some(names) => names
                 .split(',')
                 .map(|name| self.collection(name.trim()))
@@ -58,7 +58,7 @@ pub(super) async fn head(
         .json(head))
 }
 
-/// All documents of a collection (GetAll). Head and documents are of one moment.
+/// All documents of a collection (GetAll). Head and documents are of one snapshot.
 pub(super) async fn documents(
     api: web::Data<Api>,
     name: web::Path<String>,
@@ -84,7 +84,7 @@ pub(super) async fn documents(
     }
 }
 
-/// All documents of several collections at one moment, as a replica loads them.
+/// All documents of several collections from one snapshot, as a replica loads them.
 pub(super) async fn snapshot(
     api: web::Data<Api>,
     selection: web::Query<Selection>,

@@ -45,7 +45,7 @@ pub(super) async fn create(
     let collection = api.collection(&name)?;
     let config = body.canonical(&request, JSON)?;
     let id = id_of(&config)?;
-    let done = api
+    let outcome = api
         .write(
             &request,
             collection.clone(),
@@ -54,10 +54,13 @@ pub(super) async fn create(
             Condition::Any,
         )
         .await?;
-    let location = format!("/v1/collections/{collection}/documents/{}", done.written.id);
+    let location = format!(
+        "/v1/collections/{collection}/documents/{}",
+        outcome.written.id
+    );
     Ok(answer(
         HttpResponse::Created().insert_header((header::LOCATION, location)),
-        done,
+        outcome,
     ))
 }
 
@@ -69,7 +72,7 @@ pub(super) async fn put(
 ) -> Result<HttpResponse, ApiError> {
     let (collection, id) = api.document_key(&key)?;
     let config = body.canonical(&request, JSON)?;
-    let done = api
+    let outcome = api
         .write(
             &request,
             collection,
@@ -78,13 +81,13 @@ pub(super) async fn put(
             condition(&request)?,
         )
         .await?;
-    let created = done.operation == Some(Operation::Create);
+    let created = outcome.operation == Some(Operation::Create);
     let status = if created {
         StatusCode::CREATED
     } else {
         StatusCode::OK
     };
-    Ok(answer(&mut HttpResponse::build(status), done))
+    Ok(answer(&mut HttpResponse::build(status), outcome))
 }
 
 pub(super) async fn patch(
@@ -97,7 +100,7 @@ pub(super) async fn patch(
     let patch = body.canonical(&request, "application/merge-patch+json")?;
     let patch = serde_json::from_str(patch.as_str())
         .map_err(|error| ProblemError::bad_request("body", error))?;
-    let done = api
+    let outcome = api
         .write(
             &request,
             collection,
@@ -106,7 +109,7 @@ pub(super) async fn patch(
             condition(&request)?,
         )
         .await?;
-    Ok(answer(&mut HttpResponse::Ok(), done))
+    Ok(answer(&mut HttpResponse::Ok(), outcome))
 }
 
 pub(super) async fn delete(
@@ -115,7 +118,7 @@ pub(super) async fn delete(
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let (collection, id) = api.document_key(&key)?;
-    let done = api
+    let outcome = api
         .write(
             &request,
             collection,
@@ -124,7 +127,7 @@ pub(super) async fn delete(
             condition(&request)?,
         )
         .await?;
-    Ok(answer(&mut HttpResponse::Ok(), done))
+    Ok(answer(&mut HttpResponse::Ok(), outcome))
 }
 
 impl Api {
@@ -150,6 +153,7 @@ impl Api {
 
 fn answer(response: &mut actix_web::HttpResponseBuilder, outcome: WriteOutcome) -> HttpResponse {
     let written = outcome.written;
+    // A deleted document has no checksum and so no entity tag.
     if let Some(crc) = written.crc {
         response.insert_header((header::ETAG, document::etag(written.revision, crc)));
     }
@@ -169,6 +173,7 @@ fn id_of(config: &CanonicalJson) -> Result<DocumentId, ApiError> {
     };
     let id = serde_json::from_str::<Identified>(config.as_str()).map_or(None, |body| body.id);
     match id {
+        // Version 7 (RFC 9562): generated ids sort by time.
         None => Uuid::now_v7()
             .to_string()
             .parse()
@@ -189,9 +194,11 @@ fn condition(request: &HttpRequest) -> Result<Condition, ApiError> {
     ) {
         (None, None) => Ok(Condition::Any),
         (None, Some("*")) => Ok(Condition::Absent),
+        // RFC 9110 allows entity tags here; they are of use for reads only.
         (None, Some(_)) => {
             Err(ProblemError::bad_request("If-None-Match", "a write understands * only").into())
         }
+        // Not supported together: each of them alone is enough for a write.
         (Some(_), Some(_)) => Err(ProblemError::bad_request(
             "If-Match",
             "send If-Match or If-None-Match, not both",

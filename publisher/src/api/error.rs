@@ -64,12 +64,7 @@ impl ApiError {
         WriteError::InvalidValue(error).into()
     }
 
-    /// 400: a body that is not a change set.
-    pub fn bad_set(pointer: &str, detail: impl std::fmt::Display) -> Self {
-        WriteError::invalid_change(pointer, detail).into()
-    }
-
-    /// 404: the collection has no schema, the schema has no sample, or not in the asked version.
+    /// 404: the collection has no schema, the schema has no sample, or not in the requested version.
     pub fn no_schema(detail: impl Into<String>) -> Self {
         Problem::new(ProblemKind::NoSchema, detail).into()
     }
@@ -78,11 +73,6 @@ impl ApiError {
     pub fn too_large(limit: usize) -> Self {
         let detail = format!("The body is larger than {limit} bytes");
         Problem::new(ProblemKind::TooLarge, detail).into()
-    }
-
-    /// 413: a change set beyond its limits. `index` is the first change beyond them.
-    pub fn set_too_large(index: usize) -> Self {
-        WriteError::SetTooLarge { index }.into()
     }
 
     /// 408: a body that did not arrive within `limit`.
@@ -94,22 +84,6 @@ impl ApiError {
         Problem::new(ProblemKind::BodyLate, detail).into()
     }
 
-    /// The same answer with `prefix` in front of its pointer.
-    #[must_use]
-    pub fn under(mut self, prefix: &str) -> Self {
-        if let Some(pointer) = &mut self.problem.pointer {
-            pointer.insert_str(0, prefix);
-        }
-        self
-    }
-
-    /// The same answer for one change of a set.
-    #[must_use]
-    pub fn of_member(mut self, index: usize) -> Self {
-        self.problem.index = Some(index);
-        self.under(&format!("/changes/{index}"))
-    }
-
     /// 415: a body of another media type.
     pub fn media_type(expected: &str) -> Self {
         let detail = format!("Send the body as {expected}");
@@ -118,7 +92,7 @@ impl ApiError {
             .into()
     }
 
-    /// 503: the store cannot be read at the moment.
+    /// 503: the store cannot be read now.
     pub fn store_unavailable() -> Self {
         Self::unavailable(
             ProblemKind::StoreUnavailable,

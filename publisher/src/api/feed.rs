@@ -41,56 +41,59 @@ async fn answer(
     scope: FeedScope,
     request: &HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let asked = FeedRequest::parse(request, scope)?;
-    for name in asked.collections() {
+    let feed_request = FeedRequest::parse(request, scope)?;
+    // Before the heads are read: a store takes a head that it does not have for damage.
+    for name in feed_request.collections() {
         api.collection(name.as_str())?;
     }
-    if asked.live {
-        return stream(api, asked, request).await;
+    if feed_request.live {
+        return stream(api, feed_request, request).await;
     }
-    let names: BTreeSet<_> = asked.collections().cloned().collect();
+    let names: BTreeSet<_> = feed_request.collections().cloned().collect();
     let heads = api.store.heads(&names).await.map_err(store_failed)?;
     let view = LogView {
         api,
         heads: heads.into(),
     };
-    Ok(feed::page(&view, asked, HttpResponse::Ok()).await?)
+    Ok(feed::page(&view, feed_request, HttpResponse::Ok()).await?)
 }
 
 async fn stream(
     api: web::Data<Api>,
-    asked: FeedRequest,
+    feed_request: FeedRequest,
     request: &HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let slot = api.streams.open(request).inspect_err(|_full| {
         api.metrics.streams_refused.inc();
     })?;
-    let (readings, first) = api.feed.follow().await;
+    let (heads_receiver, first) = api.feed.follow().await;
     let heads = first.heads.ok_or_else(ApiError::store_unavailable)?;
     let of_scope: Vec<_> = heads
         .iter()
-        .filter(|head| match &asked.scope {
+        .filter(|head| match &feed_request.scope {
             FeedScope::One(name) => head.collection == *name,
             FeedScope::Several => true,
         })
         .cloned()
         .collect();
     let (now, present) = at_heads(&of_scope).ok_or_else(ApiError::store_unavailable)?;
-    let start = match asked.position {
+    let start = match feed_request.position {
+        // A position without an epoch is of the present history.
         Some(FeedPosition { epoch, since }) => LiveStart {
             epoch: epoch.unwrap_or(now),
             since,
-            scope: asked.scope,
+            scope: feed_request.scope,
         },
+        // Without a position the stream begins with the next change.
         None => LiveStart {
             epoch: now,
             since: present,
-            scope: asked.scope,
+            scope: feed_request.scope,
         },
     };
     let views = LogViews {
         api,
-        readings,
+        heads_receiver,
         heads,
     };
     Ok(live::stream(views, start, slot, HttpResponse::Ok()))
@@ -128,6 +131,7 @@ impl FeedView for LogView {
         after: Revision,
         limits: FeedLimits,
     ) -> Result<ReadChanges<Change>, FeedError<anyhow::Error>> {
+        // The page is full. An empty read below would be taken for a trimmed log.
         if limits.changes == 0 || limits.bytes == 0 {
             return Ok(ReadChanges {
                 items: Vec::new(),
@@ -146,6 +150,7 @@ impl FeedView for LogView {
             .iter()
             .zip(after + 1..)
             .all(|(change, revision)| change.revision == revision);
+        // A gap: retention removed changes after the heads were read.
         if items.is_empty() || !contiguous {
             let collection = head.collection.clone();
             return Err(FeedGoneError::Trimmed {
@@ -165,7 +170,7 @@ impl FeedView for LogView {
 /// The log, as it grows.
 struct LogViews {
     api: web::Data<Api>,
-    readings: watch::Receiver<HeadsReading>,
+    heads_receiver: watch::Receiver<HeadsReading>,
     /// The newest heads that could be read.
     heads: Arc<[Head]>,
 }
@@ -183,7 +188,7 @@ impl FeedViews for LogViews {
 
     fn newest(&mut self) -> LogView {
         // A failed reading has no heads: the stream continues with the heads that it has.
-        if let Some(heads) = &self.readings.borrow_and_update().heads {
+        if let Some(heads) = &self.heads_receiver.borrow_and_update().heads {
             self.heads = heads.clone();
         }
         LogView {
@@ -193,6 +198,6 @@ impl FeedViews for LogViews {
     }
 
     async fn changed(&mut self) -> bool {
-        self.readings.changed().await.is_ok()
+        self.heads_receiver.changed().await.is_ok()
     }
 }

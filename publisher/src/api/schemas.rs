@@ -44,7 +44,7 @@ impl Api {
         let collection = self.collection(collection)?;
         let without =
             || ApiError::no_schema(format!("{collection} has no schema; it takes any object"));
-        self.terms
+        self.policy
             .rules
             .schemas
             .get(&collection)
@@ -54,7 +54,7 @@ impl Api {
 
 pub(super) async fn list(api: web::Data<Api>) -> HttpResponse {
     let listed = api
-        .terms
+        .policy
         .rules
         .schemas
         .all()

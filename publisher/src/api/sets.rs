@@ -5,7 +5,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use contract::{
-    CanonicalJson, Revision,
+    CanonicalJson, CollectionName, FormatError, Revision,
     set::{ChangeRequest, MAX_OPERATIONS, RequestOperation},
 };
 use serde::Deserialize;
@@ -14,23 +14,23 @@ use service::http::JSON;
 
 use crate::{
     api::{Api, body, body::Body, error::ApiError, origin},
-    decide::ChangeSetCommand,
+    decide::{ChangeSetCommand, WriteError},
     write::change_set::ChangeSetBuilder,
 };
 
-/// [`contract::set::ChangeSetRequest`], its members not yet read.
+/// [`contract::set::ChangeSetRequest`], its changes not yet read.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Changes<'a> {
+struct RawChangeSet<'a> {
     #[serde(borrow)]
     changes: Vec<&'a RawValue>,
 }
 
-/// [`contract::set::ChangeRequest`], not yet checked. An `expected` with a typing error must not be
-/// passed over.
+/// [`contract::set::ChangeRequest`], not yet checked. Unknown fields are refused: a misspelled
+/// `expected` would otherwise be a write without a precondition.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Member<'a> {
+struct RawChangeRequest<'a> {
     collection: String,
     op: RequestOperation,
     id: String,
@@ -44,47 +44,57 @@ pub(super) async fn commit(
     request: HttpRequest,
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
-    let set = api.members(&request, body.of_type(&request, JSON)?)?;
+    let set = api.change_set(&request, body.of_type(&request, JSON)?)?;
     Ok(HttpResponse::Ok().json(api.writer.write_set(set).await?))
 }
 
 impl Api {
-    fn members(&self, request: &HttpRequest, body: &[u8]) -> Result<ChangeSetCommand, ApiError> {
-        let Changes { changes } =
-            body::object(body).map_err(|error| ApiError::bad_set("", error))?;
+    fn change_set(&self, request: &HttpRequest, body: &[u8]) -> Result<ChangeSetCommand, ApiError> {
+        let RawChangeSet { changes } =
+            body::object(body).map_err(|error| WriteError::invalid_change("", error))?;
         if changes.is_empty() {
-            return Err(ApiError::bad_set(
-                "/changes",
-                "A set has at least one change",
-            ));
+            let detail = "A set has at least one change";
+            return Err(WriteError::invalid_change("/changes", detail).into());
         }
+        // Before any change is parsed, so that a set that is too long is refused at low cost.
         if changes.len() > MAX_OPERATIONS {
-            return Err(ApiError::set_too_large(MAX_OPERATIONS));
+            let index = MAX_OPERATIONS;
+            return Err(WriteError::SetTooLarge { index }.into());
         }
-        let (context, mut members) = (origin::context(request)?, ChangeSetBuilder::default());
-        for (index, member) in changes.into_iter().enumerate() {
-            let member = self
-                .member(member)
-                .map_err(|error| error.of_member(index))?;
-            members.add(&self.terms, &context, member)?;
+        let context = origin::context(request)?;
+        let mut set = ChangeSetBuilder::default();
+        for (index, change) in changes.into_iter().enumerate() {
+            let change = self
+                .change_request(change)
+                .map_err(|error| error.in_change_set(index))?;
+            set.add(&self.policy, &context, change)?;
         }
-        Ok(members.build())
+        Ok(set.build())
     }
 
-    fn member(&self, member: &RawValue) -> Result<ChangeRequest, ApiError> {
-        let Member {
+    /// Reads one change of a set. Pointers of errors begin at the change.
+    fn change_request(&self, change: &RawValue) -> Result<ChangeRequest, WriteError> {
+        let RawChangeRequest {
             collection,
             op,
             id,
             config_data,
             expected,
-        } = body::object(member.get().as_bytes()).map_err(|error| ApiError::bad_set("", error))?;
-        let (collection, id) = self.document_key(&(collection, id))?;
-        let config = config_data
+        } = body::object(change.get().as_bytes())
+            .map_err(|error| WriteError::invalid_change("", error))?;
+        // Checked here and not only in the builder, so that an unknown collection is reported
+        // before a fault of the id or of the value.
+        let name = collection.parse().ok();
+        let collection = name
+            .filter(|name: &CollectionName| self.policy.collections.contains(name))
+            .ok_or(WriteError::UnknownCollection(collection))?;
+        let id = id
+            .parse()
+            .map_err(|error: FormatError| WriteError::InvalidId(error))?;
+        let config_data = config_data
             .map(|config| CanonicalJson::parse(config.get().as_bytes()))
-            .transpose();
-        let config_data =
-            config.map_err(|refusal| ApiError::bad_body(refusal).under("/configData"))?;
+            .transpose()
+            .map_err(|error| WriteError::InvalidValue(error).under("/configData"))?;
         Ok(ChangeRequest {
             collection,
             op,

@@ -13,7 +13,7 @@ use contract::{
 /// known whether anything was written.
 ///
 /// JSON pointers (RFC 6901) begin at the value of the document until [`WriteError::under`] puts
-/// the way to the value in front. Inside [`WriteError::InChangeSet`] they begin at the change
+/// the pointer to the value in front. Inside [`WriteError::InChangeSet`] they begin at the change
 /// request, `/changes/<index>` of the body of a change set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -27,7 +27,7 @@ pub enum WriteError {
     /// A change request has a value where none is allowed, lacks one, or repeats a document.
     #[error("{detail}")]
     InvalidChange {
-        /// Pointer to the member at fault.
+        /// Pointer to the field at fault.
         pointer: String,
         /// The fault and its remedy.
         detail: String,

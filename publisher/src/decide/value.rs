@@ -85,7 +85,7 @@ impl Rules {
     }
 }
 
-/// The given value with the stored `metadata` members that it does not set itself (requirement
+/// The given value with the stored `metadata` fields that it does not set (requirement
 /// A18). If one of the two has no `metadata` object, there is nothing to merge and the given value
 /// is taken as it is.
 fn merge_metadata(stored: &Document, given: &CanonicalJson) -> Result<CanonicalJson, WriteError> {
@@ -94,12 +94,12 @@ fn merge_metadata(stored: &Document, given: &CanonicalJson) -> Result<CanonicalJ
         return Ok(given.clone());
     };
     let mut merged = parse(given.as_str().as_bytes())?;
-    let Some(members) = merged.as_object_mut() else {
+    let Some(fields) = merged.as_object_mut() else {
         return Ok(given.clone());
     };
-    match members.get_mut("metadata") {
+    match fields.get_mut("metadata") {
         None => {
-            members.insert("metadata".to_owned(), Value::Object(stored));
+            fields.insert("metadata".to_owned(), Value::Object(stored));
         }
         Some(Value::Object(metadata)) => {
             for (key, value) in stored {

@@ -46,7 +46,7 @@ pub(super) struct HistoryPoint {
     pub(super) revision: Revision,
 }
 
-/// The heads of all collections from one read, and the digests of the points that were asked for,
+/// The heads of all collections from one read, and the digests of the requested points,
 /// as far as they are known.
 #[derive(Debug)]
 pub(super) struct HeadsSnapshot {
@@ -135,6 +135,7 @@ impl CheckInTask {
             .await
             .filter(|count| *count > 0)
         {
+            // A set, so that a point which several replicas report is read once.
             let points = batch.iter().flat_map(|waiting| &waiting.points).collect();
             let snapshot = self.read(points).await.map(Arc::new);
             if let Err(error) = &snapshot {
@@ -166,6 +167,7 @@ impl CheckInTask {
             .into_iter()
             .map(|head| (head.collection.clone(), head))
             .collect();
+        // Before any digest is used: after a restore the cache holds digests of a lost history.
         self.digests.update(&heads);
 
         let mut past_digests = HashMap::new();
@@ -203,6 +205,7 @@ impl CheckInTask {
             .collect();
         let mut reads = std::pin::pin!(stream::iter(reads).buffer_unordered(CONCURRENT_RECORDS));
         let mut found = Vec::new();
+        // At the deadline the reads that are left are dropped, and their points are not compared.
         while let Ok(Some(read)) = timeout_at(deadline, reads.next()).await {
             found.extend(read);
         }

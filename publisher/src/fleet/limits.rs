@@ -25,7 +25,7 @@ const MAX_TEXT: usize = 1_024;
 /// # Errors
 /// [`FleetError::InvalidInstance`], or [`FleetError::InvalidCheckIn`] with the pointer at fault.
 pub(super) fn read(instance: &str, body: &[u8]) -> Result<CheckIn, FleetError> {
-    // Serde reads an array as a struct as well, member by member; a check-in is an object.
+    // Serde reads an array as a struct as well, value by value; a check-in is an object.
     if body
         .trim_ascii_start()
         .first()
@@ -39,6 +39,7 @@ pub(super) fn read(instance: &str, body: &[u8]) -> Result<CheckIn, FleetError> {
             reason: "expected 1 to 128 visible ASCII characters",
         });
     }
+    // The path is what proxies and logs show, so the body must not name another replica.
     if check_in.instance != instance {
         return Err(invalid(
             "/instance",
@@ -107,6 +108,7 @@ pub(super) fn base_url(text: &str) -> Result<Url, String> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err("expected no user and no password".to_owned());
     }
+    // Only the root is used: routes come from the subscriptions of the replica.
     url.set_path("/");
     url.set_query(None);
     url.set_fragment(None);
@@ -192,7 +194,7 @@ mod tests {
                 "{count} of {size}"
             );
         }
-        // An array with the members of a check-in in their order.
+        // An array with the values of a check-in in their order.
         assert!(read("a", br#"["a","b",null,1,null,{}]"#).is_err());
         assert!(
             read(

@@ -151,7 +151,7 @@ impl Registry {
 pub(super) struct WaitingRows {
     rows: HashMap<String, SizedRow>,
     bytes: usize,
-    /// Rows of the write that is under way: until it ends the store does not have them.
+    /// Rows of the present write: until it ends the store does not have them.
     writing: HashMap<String, SizedRow>,
 }
 
@@ -182,10 +182,11 @@ impl WaitingRows {
             .collect()
     }
 
-    /// Lets go of the rows that were written, or puts them back.
+    /// Drops the rows that were written, or puts them back.
     fn end_write(&mut self, succeeded: bool) {
         let written = std::mem::take(&mut self.writing);
         if !succeeded {
+            // `put` keeps a newer row that arrived during the write.
             for sized in written.into_values() {
                 self.put(sized.row, sized.bytes);
             }
@@ -197,12 +198,14 @@ impl WaitingRows {
     fn put(&mut self, row: ReplicaRow, bytes: usize) {
         let name = &row.record.check_in.instance;
         let old = self.rows.get(name);
+        // Check-ins of one replica may arrive out of order, on different connections.
         if old.is_some_and(|old| old.row.record.seen > row.record.seen) {
             return;
         }
         let old_bytes = old.map(|old| old.bytes);
         let total = self.bytes - old_bytes.unwrap_or(0) + bytes;
         let is_new = old_bytes.is_none();
+        // A row that replaces one of the same replica does not add to the number of rows.
         if total > WAITING_BYTES || (is_new && self.rows.len() >= MAX_REPLICAS) {
             return;
         }
@@ -263,6 +266,7 @@ impl RegistryTask {
             }
             failing = done.is_err();
         }
+        // The requests have ended, so this is the last write.
         if let Err(error) = self.registry.flush().await {
             warn!("the last check-ins were not written to the store: {error:#}");
         }
@@ -274,6 +278,7 @@ impl RegistryTask {
         let now = Instant::now();
         if now >= self.next_forget {
             self.next_forget = now + FORGET_PERIOD;
+            // A setting beyond all time means that no replica is forgotten.
             let silence = TimeDelta::from_std(self.forget_after).unwrap_or(TimeDelta::MAX);
             let before = Utc::now()
                 .checked_sub_signed(silence)
@@ -295,6 +300,7 @@ impl RegistryTask {
     }
 
     async fn read_all(&self) -> anyhow::Result<()> {
+        // Before the rows are read: a check-in during the read is counted in any case.
         self.registry.size.begin_read();
         let mut rows = self.registry.rows().await?;
         rows.retain(|row| !row.record.gone);
@@ -310,7 +316,7 @@ impl RegistryTask {
     }
 }
 
-/// Where the replica takes events, when it says so.
+/// The base URL of the replica, if it reported a valid one.
 pub(super) fn base_url(check_in: &CheckIn) -> Option<reqwest::Url> {
     limits::base_url(check_in.base_url.as_deref()?).ok()
 }

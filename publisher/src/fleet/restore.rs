@@ -115,6 +115,7 @@ impl Restore {
         let mut evidence = Evidence::default();
         for (name, report) in &check_in.collections {
             let Some(head) = snapshot.heads.get(name) else {
+                // The replica follows a collection that this publisher does not serve.
                 continue;
             };
             let Some(epoch) = report.epoch else { continue };
@@ -122,6 +123,8 @@ impl Restore {
             // A revision that the replica knows only from an event was committed as well: events
             // are sent after the commit.
             let revision = settled.max(report.revision).max(report.known);
+            // A higher counter: the declaration of that epoch was lost. A higher revision in the
+            // same epoch: changes were lost.
             if is_plausible(epoch, head.epoch) && epoch.counter > head.epoch.counter {
                 evidence.counter = evidence.counter.max(epoch.counter);
             } else if epoch == head.epoch && revision > head.revision {
@@ -138,12 +141,13 @@ impl Restore {
     pub(super) async fn declare(&self, adopt: bool) -> Result<Epoch, FleetError> {
         let declared = self.declare_on_request(adopt).await;
         if let Err(DeclareError::NotNow(error)) = &declared {
-            warn!("the operator asked for an epoch and none was declared: {error:#}");
+            warn!("the operator requested an epoch and none was declared: {error:#}");
         }
         Ok(declared?)
     }
 
     async fn declare_on_request(&self, adopt: bool) -> Result<Epoch, DeclareError> {
+        // Two declarations at the same time would both follow the same epoch, and one would fail.
         let _alone = self.0.declaring.lock().await;
         let (from, _heads) = self.confirmed_heads().await?;
         let lineage = if adopt {
@@ -151,7 +155,7 @@ impl Restore {
         } else {
             from.lineage
         };
-        // Counters of different lineages have nothing to do with each other.
+        // The counters of two lineages are independent.
         let floor = if lineage == from.lineage {
             from.counter
         } else {
@@ -209,6 +213,7 @@ impl Restore {
     /// Examines evidence. `Ok(None)` when the store has all of it.
     async fn examine(&self, evidence: &Evidence) -> Result<Option<Epoch>, DeclareError> {
         let _alone = self.0.declaring.lock().await;
+        // The evidence may come from a read of an old primary: it is compared with confirmed heads.
         let (from, heads) = self.confirmed_heads().await?;
         let lost_counter = evidence
             .ahead
@@ -235,6 +240,7 @@ impl Restore {
                     .to_owned(),
             ));
         }
+        // Other replicas may report counters beyond those of the evidence.
         let floor = Epoch {
             counter: from.counter.max(lost_counter),
             ..from
@@ -261,6 +267,7 @@ impl Restore {
             lineage,
             counter: (highest + 1).max(clock()),
         };
+        // During a restore the parts of the store do not agree; an epoch would then confirm a mix.
         verify::verify(self.store(), from).await?;
         if !self.store().declare_epoch(from, to).await? {
             let error = anyhow::anyhow!("another publisher declared an epoch first");
@@ -294,6 +301,8 @@ impl Restore {
                 () = self.heads_regressed() => {}
             }
             self.examine_what_was_added().await;
+            // Check-ins keep adding evidence; each examination writes to the store and may read
+            // all of it.
             sleep(EXAMINE_PERIOD).await;
         }
     }
@@ -314,6 +323,7 @@ impl Restore {
 
     async fn examine_what_was_added(&self) {
         let Some(evidence) = self.evidence().take() else {
+            // A notification of evidence that the last examination included.
             return;
         };
         match self.examine(&evidence).await {

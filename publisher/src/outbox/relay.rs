@@ -56,7 +56,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
 type ChangeKey = (CollectionName, Revision);
 
-/// A committed change on its way from the writer.
+/// A committed change that the writer hands to the relay.
 #[derive(Debug)]
 pub struct CommittedChange {
     /// The change.
@@ -182,6 +182,7 @@ impl Relay {
     fn send(&mut self, change: Change, span: Span, swept: bool) {
         let key = (change.collection.clone(), change.revision);
         if !self.known.insert(key.clone()) {
+            // The sweep found a change that is in flight or not yet marked.
             return;
         }
         self.in_flight += 1;
@@ -248,6 +249,7 @@ impl Relay {
     /// Marks all published changes in the store, one call at a time.
     fn mark(&mut self) {
         if self.published.is_empty() || self.marking {
+            // What is published during a call is marked by the next one, in one batch.
             return;
         }
         self.marking = true;
@@ -284,6 +286,7 @@ impl Relay {
     fn sweep(&mut self) {
         let limit = SWEPT_IN_FLIGHT.saturating_sub(self.swept_in_flight);
         if self.sweep.is_reading() || limit == 0 {
+            // The timer, or a publication that ends, begins the next read.
             return;
         }
         let store = self.store.clone();
@@ -311,13 +314,14 @@ impl Relay {
         let changes = match result {
             Ok(changes) => changes,
             Err(error) => {
+                // The timer repeats the read.
                 self.sweep.fail();
                 return warn!(%collection, "pending changes could not be read: {error:#}");
             }
         };
         let read_next = self.sweep.advance(collection, &changes, limit);
         for change in changes {
-            // The span of a change from the log ended with its process or its place in the queue.
+            // The span of a change from the log ended with its process or when it left the queue.
             self.send(change, Span::none(), true);
         }
         if read_next {
@@ -355,6 +359,7 @@ impl Relay {
         }
         // If marking fails or takes too long, the changes are published again: harmless.
         self.mark();
+        // With a time limit of its own, because the deadline may have passed.
         drop(timeout(DRAIN_TIMEOUT, self.until_marked()).await);
     }
 

@@ -24,7 +24,7 @@ use crate::store::Store;
 
 /// Changes that are removed in one step, at most: writers of the collection wait for one step.
 const STEP_CHANGES: usize = 1_000;
-/// Pause between two steps, in which waiting writers get their turn.
+/// Pause between two steps, in which waiting writers are served.
 const STEP_PAUSE: Duration = Duration::from_millis(50);
 /// A change that blocks retention for this long is reported.
 const REPORT_AFTER: Duration = Duration::from_secs(3_600);

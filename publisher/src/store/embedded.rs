@@ -41,7 +41,7 @@ pub struct Embedded {
 /// The first failure of the disk, whichever call it occurred in.
 ///
 /// After it redb refuses every write until the file is opened again. It also cannot say whether a
-/// commit that failed is in the file: redb finds out when it opens the file. So the process ends
+/// commit that failed is in the file: redb determines it when it opens the file. So the process ends
 /// and is restarted, instead of answering errors indefinitely.
 #[derive(Default)]
 struct Failure {
@@ -63,6 +63,7 @@ impl Embedded {
                 .with_context(|| format!("creating the folder {}", folder.display()))?;
             let file = folder.join("confcast.redb");
             let database = Database::create(&file).with_context(|| {
+                // Most often the file is locked by another process.
                 format!(
                     "opening {}: only one process at a time can; is another publisher using it?",
                     file.display()
@@ -95,6 +96,7 @@ impl Embedded {
         &self,
         work: impl FnOnce(&Database) -> anyhow::Result<T> + Send + 'static,
     ) -> anyhow::Result<T> {
+        // Moved into the closure: the call may outlive the request that made it.
         let database = self.database.clone();
         blocking(move || work(&database))
             .await

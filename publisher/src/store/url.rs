@@ -29,7 +29,7 @@ impl fmt::Debug for StoreUrl {
 }
 
 impl FromStr for StoreUrl {
-    /// What the URL should look like.
+    /// The expected form of the URL.
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {

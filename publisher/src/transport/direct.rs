@@ -100,34 +100,39 @@ impl DirectTransport {
     /// Sends an event to all subscribers at the same time and waits for all of them. A subscriber
     /// that fails is no error: it catches up.
     pub(super) async fn publish(&self, change: &Change) -> anyhow::Result<()> {
+        // Encoded once; all deliveries share the bytes.
         let event = Bytes::from(self.encoder.for_subscriber(change)?);
         let subscribers = self.subscribers.all();
         let deliveries = subscribers
             .iter()
-            .map(|subscriber| self.deliver(subscriber, &change.collection, &event));
+            .map(|subscriber| self.deliver(subscriber, change, &event));
         join_all(deliveries).await;
         Ok(())
     }
 
-    async fn deliver(&self, subscriber: &Subscriber, collection: &CollectionName, event: &Bytes) {
+    async fn deliver(&self, subscriber: &Subscriber, change: &Change, event: &Bytes) {
         let breaker = &subscriber.breaker;
         let Some(permit) = breaker.acquire() else {
+            // The breaker has counted the event as missed; the replica catches up on it later.
             return;
         };
         for attempt in 1..=ATTEMPTS {
-            let sent = self.attempt(subscriber, collection, event);
+            let sent = self.attempt(subscriber, &change.collection, event);
+            // The time limit covers reading the subscriptions as well.
             let error = match timeout(ATTEMPT_TIMEOUT, sent).await {
-                Ok(Ok(Outcome::Answered)) => return report_success(subscriber, permit),
+                Ok(Ok(Outcome::Answered)) => return report_success(subscriber, change, permit),
+                // Nothing was sent, so this says nothing about the state of the subscriber: the
+                // permit is dropped without a result.
                 Ok(Ok(Outcome::NotSubscribed)) => return,
                 Ok(Err(error)) => error,
-                // It may take as long again: no retry.
+                // A retry may take as long again, and all other events of the change wait for it.
                 Err(_elapsed) => {
                     let error = anyhow!("no answer in {ATTEMPT_TIMEOUT:?}");
-                    return report_failure(subscriber, permit, &error);
+                    return report_failure(subscriber, change, permit, &error);
                 }
             };
             if let Some(error) = error.downcast_ref::<reqwest::Error>() {
-                // The subscriber may have been restarted, and want other collections since.
+                // The subscriber may have been restarted with other subscriptions.
                 subscriber.forget_routes();
                 // Nothing listens: it is not running, and loads when it starts.
                 if error.is_connect() {
@@ -136,7 +141,7 @@ impl DirectTransport {
             }
             // A trial is one attempt: only a subscriber that works gets the event again.
             if attempt == ATTEMPTS || breaker.is_open() {
-                return report_failure(subscriber, permit, &error);
+                return report_failure(subscriber, change, permit, &error);
             }
             sleep(Duration::from_millis(rand::random_range(RETRY_PAUSE_MS))).await;
             // Another delivery opened the breaker meanwhile.
@@ -165,15 +170,14 @@ impl DirectTransport {
             let answer = send(request).await?;
             let status = answer.status();
             if status == StatusCode::NOT_FOUND {
+                // The second read uses the new subscriptions. If the new route does not exist
+                // either, no retry helps, and the event counts as answered.
                 subscriber.forget_routes();
                 continue;
             }
             ensure!(status.is_success(), "the subscriber answered {status}");
-            // As a sidecar reads it: an empty or unreadable body means success.
-            let reply: EventReply =
-                serde_json::from_slice(&read_body(answer).await?).unwrap_or_default();
             ensure!(
-                reply.status != EventReplyStatus::Retry,
+                reply_status(&read_body(answer).await?) != EventReplyStatus::Retry,
                 "the subscriber answered RETRY"
             );
             break;
@@ -203,6 +207,7 @@ impl DirectTransport {
         );
         let subscriptions: Vec<Subscription> = serde_json::from_slice(&read_body(answer).await?)
             .context("the answer to /dapr/subscribe is no list of subscriptions")?;
+        // A subscriber may name routes on itself only: the request carries the token.
         let routes = subscriber.own_routes(subscriptions)?;
         let route = routes.get(collection.as_str()).cloned();
         subscriber.set_routes(routes);
@@ -211,23 +216,42 @@ impl DirectTransport {
 }
 
 /// The subscriber took an event. One line when it takes events again, not one per event.
-fn report_success(subscriber: &Subscriber, permit: Permit<'_>) {
+fn report_success(subscriber: &Subscriber, change: &Change, permit: Permit<'_>) {
     if let Some(missed) = permit.succeeded() {
         info!(
             ?subscriber,
-            missed, "the subscriber takes events again; it catches up on those that it missed"
+            collection = %change.collection,
+            id = %change.id,
+            revision = change.revision,
+            missed,
+            "the subscriber takes events again; it catches up on those that it missed"
         );
     }
 }
 
 /// The subscriber did not take an event. One line when that begins, not one per event.
-fn report_failure(subscriber: &Subscriber, permit: Permit<'_>, error: &anyhow::Error) {
+fn report_failure(
+    subscriber: &Subscriber,
+    change: &Change,
+    permit: Permit<'_>,
+    error: &anyhow::Error,
+) {
     if permit.failed() {
         warn!(
             ?subscriber,
+            collection = %change.collection,
+            id = %change.id,
+            revision = change.revision,
             "the subscriber does not take events, it catches up when it compares heads: {error:#}"
         );
     }
+}
+
+/// The status in the answer to an event. As for a sidecar, an empty or unreadable body means success.
+fn reply_status(body: &[u8]) -> EventReplyStatus {
+    serde_json::from_slice::<EventReply>(body)
+        .unwrap_or_default()
+        .status
 }
 
 /// Sends a request. The error does not name the URL, which may hold a password.
@@ -244,4 +268,26 @@ async fn read_body(mut answer: Response) -> reqwest::Result<Vec<u8>> {
         body.extend_from_slice(&piece[..piece.len().min(ANSWER_BYTES - body.len())]);
     }
     Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_with_retry_is_no_success_whatever_its_error_is() {
+        for error in ["\"busy\"", "7", "null", "{\"code\": 7}"] {
+            let body = format!("{{\"status\": \"RETRY\", \"error\": {error}}}");
+            let status = reply_status(body.as_bytes());
+            assert_eq!(status, EventReplyStatus::Retry, "{error}");
+        }
+    }
+
+    #[test]
+    fn an_empty_or_unreadable_reply_means_success() {
+        for body in ["", "{}", "OK", r#"{"status": ""}"#] {
+            let status = reply_status(body.as_bytes());
+            assert_eq!(status, EventReplyStatus::Success, "{body}");
+        }
+    }
 }

@@ -50,6 +50,8 @@ impl ChangeSetBuilder {
             .as_ref()
             .map_or(0, |value| value.as_str().len());
         let write = check(policy, context, request).map_err(|error| error.in_change_set(index))?;
+        // Counted after the check, so that an invalid change is reported as such and not as too
+        // large.
         self.value_bytes += value_bytes;
         if self.value_bytes > MAX_BYTES {
             return Err(WriteError::SetTooLarge { index });
@@ -105,6 +107,7 @@ pub fn check(
     }
     let action = match (op, config_data) {
         (RequestOperation::Delete, None) => Action::Delete,
+        // Refused and not ignored: a client that sends a value probably means an Update.
         (RequestOperation::Delete, Some(_)) => {
             let detail = "A Delete has no value; leave it out";
             return Err(WriteError::invalid_change("/configData", detail));
@@ -114,7 +117,9 @@ pub fn check(
             return Err(WriteError::invalid_change("/configData", detail));
         }
         (RequestOperation::Create, Some(value)) => Action::Create(value),
+        // As PUT: the stored `metadata` member is merged (requirement A18).
         (RequestOperation::Update, Some(value)) => Action::Put(value),
+        // Parsed once here, and not at each evaluation of the group.
         (RequestOperation::Patch, Some(patch)) => Action::Patch(
             serde_json::from_str(patch.as_str())
                 .map_err(|error| WriteError::invalid_change("/configData", error))?,

@@ -75,6 +75,7 @@ impl WriterTask {
                         Some(next) => pending.push_back(next),
                         None => return Ok(()),
                     },
+                    // The queue takes no more commands; those in it are still committed.
                     () = no_more_requests.cancelled(), if !self.queue.is_closed() => {
                         self.queue.close();
                         continue;
@@ -98,7 +99,9 @@ impl WriterTask {
     async fn commit(&self, mut group: Vec<QueuedCommand>, pending: &mut VecDeque<QueuedCommand>) {
         let commands: Arc<[Command]> = group.iter().map(|queued| queued.command.clone()).collect();
         match self.store.commit(commands).await {
+            // A store may decide fewer commands than it got, but never none.
             Ok(committed) => {
+                // From the last to the first, so that the order of the commands is kept.
                 for queued in group.split_off(committed.results.len()).into_iter().rev() {
                     pending.push_front(queued);
                 }
@@ -134,6 +137,7 @@ impl WriterTask {
         let mut changes = committed.changes.into_iter();
         for (queued, result) in group.into_iter().zip(committed.results) {
             for change in changes.by_ref().take(count_changes(&result)) {
+                // The span of a change set has several revisions, and records none.
                 if let Command::Single(_) = queued.command {
                     queued.span.record("revision", change.revision);
                 }
@@ -144,7 +148,7 @@ impl WriterTask {
     }
 
     /// Gives a committed change to the relay. A change for which the relay has no memory or no
-    /// place stays pending in the log, where the sweep of the relay finds it.
+    /// free slot stays pending in the log, where the sweep of the relay finds it.
     fn hand_over(&self, change: Change, span: &Span) {
         span.in_scope(|| {
             debug!(
@@ -160,9 +164,11 @@ impl WriterTask {
             .as_ref()
             .map_or(0, |value| value.as_str().len());
         let Ok(bytes) = u32::try_from(bytes) else {
+            // No document is that large. If one were, the sweep would publish it.
             return;
         };
         let Ok(permit) = self.relay_memory.clone().try_acquire_many_owned(bytes) else {
+            // The writer does not wait for a slow transport: the sweep publishes the change.
             return;
         };
         let committed = CommittedChange {
@@ -183,6 +189,7 @@ fn take_group(pending: &mut VecDeque<QueuedCommand>) -> Vec<QueuedCommand> {
     while let Some(next) = pending.front() {
         writes += next.command.writes().len();
         bytes += size(&next.command);
+        // The first command is taken whatever its size, because it would never fit otherwise.
         if !group.is_empty() && (writes > GROUP_WRITES || bytes > GROUP_BYTES) {
             break;
         }

@@ -108,6 +108,7 @@ impl Writer {
     /// Puts a command into the queue and waits for its result.
     async fn submit(&self, command: Command, span: Span) -> WriteResult {
         let bytes = u32::try_from(size(&command)).map_err(|_too_large| WriteError::Busy)?;
+        // Refused and not awaited: a client that waits for memory would hold its request in memory.
         let memory = self
             .memory
             .clone()
@@ -126,7 +127,7 @@ impl Writer {
             Err(TrySendError::Full(_)) => return Err(WriteError::Busy),
             Err(TrySendError::Closed(_)) => return Err(WriteError::Stopping),
         }
-        // The task ended with the command in its hands: it may have been committed.
+        // The task ended before it answered: the command may have been committed.
         result.await.unwrap_or(Err(WriteError::OutcomeUnknown))
     }
 }

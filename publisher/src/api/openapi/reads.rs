@@ -44,7 +44,7 @@ pub(crate) fn document() -> ApiOperation {
 pub(crate) fn snapshot() -> ApiOperation {
     let operation = operation(
         "getSnapshot",
-        "All documents of some collections at one moment",
+        "All documents of some collections from one snapshot",
     );
     reading(of_selection(operation).problems(&[ProblemKind::LoadsUnderWay]))
         .describe(operations::SNAPSHOT)

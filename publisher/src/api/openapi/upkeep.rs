@@ -16,7 +16,7 @@ use crate::{
 };
 
 pub(crate) fn check_in() -> ApiOperation {
-    let summary = "A replica says where it is, and hears where everything stands";
+    let summary = "A replica reports its revisions and receives the current heads";
     let instance =
         json!({"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"});
     let token = json!({"type": "string"});

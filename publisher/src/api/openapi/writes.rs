@@ -24,7 +24,7 @@ const LOCATION: ApiHeader = ApiHeader {
 
 pub(crate) fn create() -> ApiOperation {
     let operation = of_collection(operation("createDocument", "Create a document"))
-        .describe("Its id is the member `id` of the body, or made up when there is none.")
+        .describe("Its id is the member `id` of the body, or generated when there is none.")
         .problems(&[ProblemKind::Exists]);
     with_value(writing(operation), JSON)
         .answer(ApiAnswer::json::<Written>(201, "It is there").with(&[LOCATION, ETAG]))
@@ -74,7 +74,7 @@ pub(crate) fn change_set() -> ApiOperation {
         ])
         .answer(ApiAnswer::json::<ChangeSetWritten>(
             200,
-            "What each member came to, in order",
+            "The new revision of each document, in order",
         ))
 }
 
@@ -92,11 +92,11 @@ fn writing(operation: ApiOperation) -> ApiOperation {
             "Ties the change to logs elsewhere",
             label(),
         )
-        .header("X-User-Id", "Who asks for it", label())
-        .header("X-Organisation-Id", "On whose behalf", label())
+        .header("X-User-Id", "The user who makes the change", label())
+        .header("X-Organisation-Id", "The organisation of the user", label())
         .header(
             "traceparent",
-            "W3C trace context; one of another form is left out",
+            "W3C trace context; an invalid one is ignored",
             trace.into(),
         )
         .problems(&[

@@ -48,6 +48,7 @@ impl DigestCache {
         if regressed {
             self.entries.clear();
         }
+        // Old digests make room for those that replicas report now.
         self.entries
             .retain(|_point, (since, _digest)| since.elapsed() < LIFETIME);
         for head in heads.values() {

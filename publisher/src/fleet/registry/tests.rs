@@ -40,14 +40,14 @@ fn the_memory_for_waiting_rows_is_bounded() {
             instance: number.to_string(),
             ..check_in.clone()
         };
-        let member = ReplicaRecord {
+        let record = ReplicaRecord {
             check_in,
             seen: Utc::now(),
             gone: false,
         };
         waiting.put(
             ReplicaRow {
-                record: member,
+                record,
                 source: CheckInSource::default(),
             },
             bytes,

@@ -29,6 +29,7 @@ pub(super) async fn verify(store: &Store, epoch: Epoch) -> anyhow::Result<()> {
     }
     for head in &documents.heads {
         let (count, digest) = sums.get(&head.collection).copied().unwrap_or_default();
+        // The digest alone would do, but a count tells the operator how much is missing.
         ensure!(
             (count, digest) == (head.count, head.digest),
             "the documents of {} do not add up to its head ({count} instead of {}): is a restore \

@@ -1,4 +1,4 @@
-//! Where the sweep of the log is: which pending changes it reads next.
+//! The position of the sweep in the log: which pending changes it reads next.
 //!
 //! It visits one collection after the other, and continues in each where it stopped, so that
 //! changes that cannot be published do not keep it from those after them. Nothing is read here.
@@ -59,13 +59,15 @@ impl Sweep {
         limit: usize,
     ) -> bool {
         self.reading = false;
-        // As many as were asked for: there may be more in this collection. They are read when there
-        // is room for them.
+        // As many as the limit: there may be more in this collection. They are read when there
+        // are free slots for them.
         if changes.len() == limit {
             let reached = changes.last().map_or(0, |change| change.revision);
             self.after.insert(collection, reached);
             return false;
         }
+        // The end of the collection. The next round begins at its start, where changes that failed
+        // may still be pending.
         self.after.insert(collection.clone(), 0);
         let following = self
             .after

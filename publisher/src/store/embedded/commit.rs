@@ -100,6 +100,7 @@ fn working_set(transaction: &WriteTransaction, group: &[Command]) -> anyhow::Res
         documents: HashMap::new(),
     };
     for write in group.iter().flat_map(Command::writes) {
+        // Reading a head parses JSON: once per collection, not once per write.
         if !working_set.heads.contains_key(&write.collection) {
             working_set.heads.insert(
                 write.collection.clone(),
@@ -132,6 +133,7 @@ fn write(
         let position = (collection, change.revision);
         let document = (collection, change.id.as_str());
         log.insert(position, serde_json::to_vec(change)?.as_slice())?;
+        // In the same transaction as the change, so that no committed change is without its event.
         if pending {
             unpublished.insert(position, change.time.timestamp_millis())?;
         }
@@ -139,6 +141,7 @@ fn write(
             Some(config) => {
                 documents.insert(document, (change.revision, config.as_str()))?;
             }
+            // A deleted document has no row: its last revision is in the log only.
             None => {
                 documents.remove(document)?;
             }

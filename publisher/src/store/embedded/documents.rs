@@ -109,6 +109,8 @@ impl DocumentRows {
                         documents,
                     }));
                 }
+                // The collection has no more documents. `after` was taken, so the next one is read
+                // from its start.
                 None => self.remaining.pop_front(),
             };
         }
@@ -131,6 +133,7 @@ fn read_chunk(
     for row in table.range::<(&str, &str)>((from, Unbounded))? {
         let (key, value) = row?;
         let (row_collection, id) = key.value();
+        // The range has no upper end: the rows of the next collection follow.
         if row_collection != name || bytes >= CHUNK_BYTES {
             break;
         }

@@ -20,11 +20,14 @@ impl Embedded {
         self.call(move |database| {
             let transaction = database.begin_write()?;
             let mut meta = transaction.open_table(META)?;
+            // Another epoch was declared since the caller read it. Dropping the transaction aborts
+            // it.
             if epoch(&meta)? != from {
                 return Ok(false);
             }
             meta.insert("lineage", u64::from(to.lineage))?;
             meta.insert("counter", to.counter)?;
+            // redb commits only when no table is open.
             drop(meta);
             // As for a group: after an error only opening the file again shows the outcome.
             transaction

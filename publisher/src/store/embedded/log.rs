@@ -58,6 +58,7 @@ impl Embedded {
                 if changes.len() == limit {
                     break;
                 }
+                // The publisher that committed it is probably publishing it now.
                 if recent.contains(&committed.value()) {
                     continue;
                 }

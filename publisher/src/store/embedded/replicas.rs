@@ -37,6 +37,7 @@ impl Embedded {
                 let (_name, row) = row?;
                 let (_seen, json) = row.value();
                 bytes += json.len();
+                // The list is held in memory and sent whole, so its size is bounded.
                 if bytes > MAX_BYTES {
                     break;
                 }

@@ -48,7 +48,7 @@ fn removable(
     limit: usize,
     events_enabled: bool,
 ) -> anyhow::Result<(Trimmed, Revision)> {
-    /// The only member of a change that is needed here.
+    /// The only field of a change that is needed here; the value is not parsed.
     #[derive(Deserialize)]
     struct CommitTime {
         time: DateTime<Utc>,
@@ -71,6 +71,7 @@ fn removable(
         let (position, change) = row?;
         let (_collection, revision) = position.value();
         let CommitTime { time } = serde_json::from_slice(change.value())?;
+        // Only a prefix is removed, so the first change that has to stay ends the search.
         if time >= before {
             break;
         }

@@ -81,10 +81,12 @@ impl Mongo {
         let decisions = match decided.context(TIMED_OUT).and_then(|in_time| in_time) {
             Ok(decisions) => decisions,
             Err(error) => {
+                // Nothing was committed, so the locks are released at once.
                 abort(&mut session).await;
                 return Err(AttemptError::before_commit(error));
             }
         };
+        // Not cut off by a time limit: from here on the outcome has to be determined.
         self.finish(&mut session, &decisions, &write_id, deadline)
             .await?;
         self.committed_heads.record(decisions.after.heads.values());
@@ -116,6 +118,7 @@ impl Mongo {
             .working_set(session, group)
             .await
             .context("reading heads and documents")?;
+        // Checked before anything is decided: a write would reuse revisions of the lost history.
         ensure!(
             !self.committed_heads.regressed(known, before.heads.values()),
             RestoredError
@@ -127,7 +130,7 @@ impl Mongo {
             .collect();
         let decisions = self.policy.rules.evaluate(before, group, Utc::now());
         // The empty transaction is committed all the same: that confirms what was read, and so the
-        // answers of the entries.
+        // results of the commands.
         if decisions.changes.is_empty() {
             return Ok(decisions);
         }
@@ -151,6 +154,7 @@ impl Mongo {
                 .session(&mut *session)
                 .await
                 .context("writing a head")?;
+            // The filter contains the revision that was read: another group has changed the head.
             ensure!(updated.matched_count == 1, ConflictError);
         }
         for command in commands.documents {
@@ -192,6 +196,7 @@ impl Mongo {
             .await?;
         let mut documents = HashMap::new();
         for (collection, ids) in wanted {
+            // One query per collection, whatever the number of documents.
             let ids: Vec<_> = ids.into_iter().collect();
             let mut found = Self::raw(self.table_at_snapshot(collection.as_str()))
                 .find(doc! { "_id": { "$in": ids } })
@@ -244,6 +249,7 @@ impl Mongo {
             if has_label(&error, mongodb::error::TRANSIENT_TRANSACTION_ERROR) {
                 return match self.is_written(decisions, write_id).await {
                     Ok(true) => Ok(()),
+                    // The transaction is gone and left no records: another attempt is safe.
                     Ok(false) => Err(AttemptError::Retry(error)),
                     Err(lost) => Err(AttemptError::Final(CommitError::OutcomeUnknown(lost))),
                 };
@@ -308,8 +314,10 @@ impl AttemptError {
         if is_transient(&error) {
             Self::Retry(error)
         } else if error.is::<RestoredError>() {
+            // Only a declared epoch helps; halves of the group would fail in the same way.
             Self::Final(CommitError::NotCommitted(error))
         } else {
+            // The command itself is the cause: the caller tries the halves of the group.
             Self::Final(CommitError::Refused(error))
         }
     }

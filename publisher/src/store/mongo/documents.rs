@@ -83,6 +83,7 @@ impl Mongo {
                 if bytes >= CHUNK_BYTES {
                     bytes = 0;
                     let full = std::mem::take(&mut rows);
+                    // The cursor was dropped: the client has closed its connection.
                     if to.send(Ok(Some((collection.clone(), full)))).await.is_err() {
                         return Ok(());
                     }

@@ -38,17 +38,17 @@ fn bson(value: Value) -> anyhow::Result<Bson> {
                 .map(bson)
                 .collect::<anyhow::Result<_>>()?,
         ),
-        Value::Object(members) => {
-            let members = members
+        Value::Object(fields) => {
+            let fields = fields
                 .into_iter()
                 .map(|(key, value)| Ok((key, bson(value)?)));
-            Bson::Document(members.collect::<anyhow::Result<_>>()?)
+            Bson::Document(fields.collect::<anyhow::Result<_>>()?)
         }
     })
 }
 
 /// The JSON text of stored BSON, without deserialising it. It is canonical except for the order of
-/// the members, which is that of the row.
+/// the fields, which is that of the row.
 ///
 /// # Errors
 /// When it holds a type that JSON does not have.
@@ -60,14 +60,14 @@ pub(super) fn to_text(document: &RawDocument) -> anyhow::Result<String> {
 
 fn write_object(document: &RawDocument, out: &mut Vec<u8>) -> anyhow::Result<()> {
     out.push(b'{');
-    for (index, member) in document.iter().enumerate() {
-        let (key, value) = member?;
+    for (index, field) in document.iter().enumerate() {
+        let (key, value) = field?;
         if index > 0 {
             out.push(b',');
         }
         write_string(key.as_str(), out)?;
         out.push(b':');
-        write(value, out).with_context(|| format!("member {:?}", key.as_str()))?;
+        write(value, out).with_context(|| format!("field {:?}", key.as_str()))?;
     }
     out.push(b'}');
     Ok(())
@@ -92,6 +92,7 @@ fn write(value: RawBsonRef<'_>, out: &mut Vec<u8>) -> anyhow::Result<()> {
         RawBsonRef::Null => out.extend_from_slice(b"null"),
         RawBsonRef::Boolean(value) => serde_json::to_writer(out, &value)?,
         RawBsonRef::String(value) => write_string(value, out)?,
+        // A publisher writes Int64 only; a person who edits a row may write Int32.
         RawBsonRef::Int32(value) => serde_json::to_writer(out, &value)?,
         RawBsonRef::Int64(value) => serde_json::to_writer(out, &value)?,
         RawBsonRef::Double(value) => {

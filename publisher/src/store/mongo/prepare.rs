@@ -33,7 +33,7 @@ impl Mongo {
         let hello = call(self.database.run_command(doc! { "hello": 1 }))
             .await
             .context("reaching MongoDB")?;
-        // A member of a replica set has a setName. A mongos has none, but says what it is. A
+        // A node of a replica set has a setName. A mongos has none, but is recognised by `msg`. A
         // standalone server has neither.
         ensure!(
             hello.contains_key("setName")
@@ -53,6 +53,7 @@ impl Mongo {
         self.insert_if_absent(META, STORE, initial)
             .await
             .context("initialising _meta")?;
+        // Read back: another publisher, also of another version, may have initialised it first.
         let meta = call(self.table(META).find_one(doc! { "_id": STORE }))
             .await
             .context("reading _meta")?
@@ -167,6 +168,7 @@ impl Mongo {
         while let Some(head) = existing.next(&mut *session).await.transpose()? {
             missing.remove(head.get_str("_id")?);
         }
+        // The usual case at a restart: nothing is written, so no other publisher is disturbed.
         if missing.is_empty() {
             session.abort_transaction().await?;
             return Ok(());

@@ -91,6 +91,8 @@ impl Mongo {
         let table = self.table_not_durable(REPLICAS);
         let before = bson::DateTime::from_millis(before.timestamp_millis());
         call(table.delete_many(doc! { "seen": { "$lt": before } })).await?;
+        // The number of rows is bounded too: replicas may restart with new names faster than old
+        // rows are forgotten.
         let first_over_limit = table
             .find_one(doc! {})
             .sort(doc! { "seen": -1 })

@@ -66,7 +66,7 @@ pub(super) fn document(row: &RawDocument) -> anyhow::Result<Document> {
 fn checked_document(row: &RawDocument) -> anyhow::Result<Document> {
     let (id, revision) = id_and_revision(row)?;
     let text = json::to_text(row.get_document("configData")?)?;
-    // Fast path: usually the members of the row are in canonical order.
+    // Fast path: usually the fields of the row are in canonical order.
     let document = if is_canonical(&text) {
         Document::from_canonical(id, revision, &text)
     } else {
@@ -95,7 +95,7 @@ pub(super) fn change_row(change: &Change, write_id: &str, pending: bool) -> anyh
         "id": change.id.as_str(),
         "time": bson::DateTime::from_millis(change.time.timestamp_millis()),
         "writeId": write_id,
-        // The change as it is returned to readers, with `configData` in canonical form. The members
+        // The change as it is returned to readers, with `configData` in canonical form. The fields
         // above are for queries only.
         "change": serde_json::to_string(change)?,
     };
@@ -111,7 +111,7 @@ pub(super) fn change(row: &RawDocument) -> anyhow::Result<Change> {
     Ok(serde_json::from_str(row.get_str("change")?)?)
 }
 
-/// A member that is a non-negative 64-bit integer.
+/// A field that is a non-negative 64-bit integer.
 pub(super) fn number(row: &Bdoc, key: &str) -> anyhow::Result<u64> {
     match row.get(key) {
         Some(Bson::Int64(number)) => Ok(u64::try_from(*number)?),

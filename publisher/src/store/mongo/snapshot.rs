@@ -109,7 +109,7 @@ impl Mongo {
     /// The document of a row; `None` if no publisher has written the row.
     ///
     /// If the row was edited by other means, the document is taken from the change log, because the
-    /// log says what was written.
+    /// log has the value that was written.
     pub(super) async fn document_of_row(
         &self,
         session: Option<&mut ClientSession>,
@@ -118,6 +118,7 @@ impl Mongo {
     ) -> anyhow::Result<Option<Document>> {
         let damage = match rows::document(row) {
             Ok(document) => return Ok(Some(document)),
+            // The row was edited by other means, or no publisher has written it.
             Err(damage) => damage,
         };
         let Ok((id, revision)) = rows::id_and_revision(row) else {
@@ -135,6 +136,7 @@ impl Mongo {
         let filter = doc! {
             "collection": collection.as_str(),
             "revision": i64::try_from(revision)?,
+            // The revision may have been edited too, and then belong to another document.
             "id": id.as_str(),
         };
         let record = match session {

@@ -29,6 +29,7 @@ impl Mongo {
             .await
             .context("reading the head")?
         else {
+            // The database was dropped. Reads report it; retention has nothing to do.
             return Ok(Trimmed::default());
         };
         let newest_removable = rows::number(&head, "revision")?.saturating_sub(keep);
@@ -77,6 +78,7 @@ impl Mongo {
         let mut last = 0;
         while found.advance().await? {
             let row = found.deserialize_current()?;
+            // Only a prefix is removed, so the first change that has to stay ends the search.
             if row.get_datetime("time")?.timestamp_millis() >= before.timestamp_millis() {
                 break;
             }

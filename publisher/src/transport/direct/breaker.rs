@@ -3,7 +3,7 @@
 //!
 //! - *closed*: events are delivered, with retries.
 //! - *open*: the subscriber did not take an event. The next delivery is let through as a trial.
-//! - *half-open*: a trial is under way. All other events are skipped and counted.
+//! - *half-open*: a trial has begun. All other events are skipped and counted.
 //!
 //! A delivery that succeeds closes the breaker, whenever it began. A delivery that fails opens it
 //! only if the breaker was closed when it began and has not changed since: a late failure says
@@ -42,12 +42,13 @@ pub(super) struct Permit<'a> {
 }
 
 impl CircuitBreaker {
-    /// A permit for one delivery. `None` when a trial is under way: the event is then counted as
+    /// A permit for one delivery. `None` during a trial: the event is then counted as
     /// missed.
     pub(super) fn acquire(&self) -> Option<Permit<'_>> {
         let mut inner = self.lock();
         let is_trial = match inner.state {
             State::Closed => false,
+            // The event itself is the trial: a subscriber needs no route for health checks.
             State::Open => {
                 inner.state = State::HalfOpen;
                 true
@@ -85,6 +86,7 @@ impl Permit<'_> {
     pub(super) fn succeeded(self) -> Option<u64> {
         let mut inner = self.breaker.lock();
         if inner.state == State::Closed {
+            // Nothing changed. A success after the breaker closed does not count anything.
             return None;
         }
         inner.state = State::Closed;
@@ -96,6 +98,7 @@ impl Permit<'_> {
     pub(super) fn failed(self) -> bool {
         let mut inner = self.breaker.lock();
         inner.missed += 1;
+        // A trial that fails leaves the breaker half-open; dropping its permit makes it open again.
         let opens = inner.state == State::Closed && inner.generation == self.generation;
         if opens {
             inner.state = State::Open;
@@ -160,7 +163,7 @@ mod tests {
         assert!(permit(&breaker).failed());
         let next = permit(&breaker);
         drop(trial);
-        assert!(breaker.acquire().is_none(), "the next trial is under way");
+        assert!(breaker.acquire().is_none(), "the next trial has begun");
         drop(next);
         assert!(breaker.acquire().is_some());
     }

@@ -21,8 +21,8 @@ use crate::store::replicas::CheckInSource;
 
 /// Subscribers that are known by their check-in alone, at most.
 const MAX_FOUND: usize = 256;
-/// How long routes are used. A subscriber that was restarted may want other collections, and does
-/// not report it.
+/// How long routes are used. A subscriber that was restarted may have other subscriptions, and
+/// does not report it.
 const ROUTES_LIFETIME: Duration = Duration::from_secs(10);
 
 /// The known subscribers. Cloning shares them.
@@ -65,8 +65,8 @@ impl SubscriberRegistry {
     }
 
     /// Adds a subscriber that just checked in, if it is trusted.
-    pub fn add(&self, base: Url, heard: &CheckInSource) {
-        if self.trust.covers(&base, heard) {
+    pub fn add(&self, base: Url, source: &CheckInSource) {
+        if self.trust.covers(&base, source) {
             self.insert(base);
         }
     }
@@ -75,8 +75,8 @@ impl SubscriberRegistry {
     /// of one that stays is kept.
     pub fn replace<'a>(&self, found: impl Iterator<Item = (Url, &'a CheckInSource)>) {
         let found: BTreeSet<_> = found
-            .filter(|(base, heard)| self.trust.covers(base, heard))
-            .map(|(base, _heard)| base)
+            .filter(|(base, source)| self.trust.covers(base, source))
+            .map(|(base, _source)| base)
             .collect();
         {
             let mut known = self
@@ -85,6 +85,7 @@ impl SubscriberRegistry {
                 .expect("no holder of this lock can panic");
             let removable = known.configured..;
             let mut index = 0..;
+            // Kept in place and not rebuilt, so that a subscriber keeps its breaker and its routes.
             known.all.retain(|subscriber| {
                 let is_removable = index.next().is_some_and(|index| removable.contains(&index));
                 let stays = !is_removable || found.contains(&subscriber.base);
@@ -125,6 +126,7 @@ impl SubscriberRegistry {
             .known
             .write()
             .expect("no holder of this lock can panic");
+        // Checked again under the write lock: another check-in may have added it in between.
         let is_full = known.all.len() - known.configured >= MAX_FOUND;
         if !is_full && known.all.iter().all(|subscriber| subscriber.base != base) {
             let subscriber = Arc::new(Subscriber::new(base));
@@ -256,19 +258,19 @@ mod tests {
         };
         let here = from([127, 0, 0, 1]);
         let elsewhere = from([10, 0, 0, 1]);
-        for (found, heard) in [
+        for (found, source) in [
             ("http://127.0.0.1:2", &here),
             ("http://localhost:3", &here),
             ("http://friend:5", &elsewhere),
         ] {
-            subscribers.add(url(found), heard);
-            subscribers.add(url(found), heard);
+            subscribers.add(url(found), source);
+            subscribers.add(url(found), source);
         }
-        for (untrusted, heard) in [
+        for (untrusted, source) in [
             ("http://elsewhere:1", &here),
             ("http://127.0.0.1:7", &elsewhere),
         ] {
-            subscribers.add(url(untrusted), heard);
+            subscribers.add(url(untrusted), source);
         }
         assert_eq!(subscribers.all().len(), 4);
         let stays = subscribers.all()[2].clone();

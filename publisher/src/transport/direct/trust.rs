@@ -80,7 +80,7 @@ impl Trust {
     }
 
     /// Whether events, with their token, may be sent to a URL that was named in such a check-in.
-    pub(super) fn covers(&self, base: &Url, heard: &CheckInSource) -> bool {
+    pub(super) fn covers(&self, base: &Url, source: &CheckInSource) -> bool {
         let Some(host) = base.host_str() else {
             return false;
         };
@@ -95,15 +95,15 @@ impl Trust {
             || bare_host
                 .parse()
                 .is_ok_and(|address: IpAddr| address.is_loopback());
-        let is_here = is_loopback && heard.loopback.as_ref() == Some(&self.loopback);
-        let token_fits = self.token.is_none() || heard.token;
+        let is_here = is_loopback && source.loopback.as_ref() == Some(&self.loopback);
+        let token_fits = self.token.is_none() || source.token;
         (is_allowed || is_here) && token_fits
     }
 }
 
 /// A name that all processes with the same loopback share, and no other process: the boot of the
 /// kernel and the network namespace. The host name is not enough, many hosts are called
-/// `localhost`. Where the system does not tell, the name is random and no other process shares it.
+/// `localhost`. Where the system does not provide it, the name is random and no other process shares it.
 fn loopback_id() -> String {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     let namespace = std::fs::read_link("/proc/self/ns/net");
@@ -117,8 +117,8 @@ fn loopback_id() -> String {
 mod tests {
     use super::*;
 
-    fn covers(trust: &Trust, base: &str, heard: &CheckInSource) -> bool {
-        trust.covers(&base.parse().expect("a URL"), heard)
+    fn covers(trust: &Trust, base: &str, source: &CheckInSource) -> bool {
+        trust.covers(&base.parse().expect("a URL"), source)
     }
 
     fn from(peer: &str) -> Caller<'static> {
@@ -143,13 +143,13 @@ mod tests {
             "http://127.9.9.9",
         ] {
             for peer in ["127.0.0.1", "127.0.0.2", "::1", "::ffff:127.0.0.1"] {
-                let heard = trust.identify(from(peer));
+                let source = trust.identify(from(peer));
                 assert!(
-                    covers(&trust, base, &heard) && covers(&same_machine, base, &heard),
+                    covers(&trust, base, &source) && covers(&same_machine, base, &source),
                     "{base} from {peer}"
                 );
                 assert!(
-                    !covers(&elsewhere, base, &heard),
+                    !covers(&elsewhere, base, &source),
                     "{base}: the loopback of another publisher"
                 );
             }
@@ -190,7 +190,7 @@ mod tests {
             "[fd00::2]:5",
         ];
         let trust = Trust::new(allowed.map(str::to_owned).into(), None);
-        let heard = trust.identify(from("10.0.0.8"));
+        let source = trust.identify(from("10.0.0.8"));
         for base in [
             "http://any",
             "http://any:9",
@@ -201,7 +201,7 @@ mod tests {
             "http://[fd00::1]:7",
             "http://[fd00::2]:5",
         ] {
-            assert!(covers(&trust, base, &heard), "{base}");
+            assert!(covers(&trust, base, &source), "{base}");
         }
         for base in [
             "http://one",
@@ -210,7 +210,7 @@ mod tests {
             "http://10.0.0.70",
             "http://[fd00::2]:6",
         ] {
-            assert!(!covers(&trust, base, &heard), "{base}");
+            assert!(!covers(&trust, base, &source), "{base}");
         }
     }
 

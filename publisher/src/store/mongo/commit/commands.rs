@@ -75,6 +75,8 @@ impl WriteCommands {
         for id in ids {
             let this = doc! { "_id": id.as_str() };
             let key = (collection.clone(), id.clone());
+            // Not in the working set after the group: it was deleted. A delete of a document that
+            // the group also created finds nothing, which is no error.
             let Some(document) = decisions.after.documents.get(&key) else {
                 deletes.push(doc! { "q": this, "limit": 1 });
                 continue;
