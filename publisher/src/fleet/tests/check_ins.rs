@@ -143,3 +143,22 @@ async fn a_check_in_after_the_end_is_refused_as_stopping() {
     let refused = batcher.snapshot(Vec::new()).await;
     assert!(matches!(refused, Err(FleetError::Stopping)), "{refused:?}");
 }
+
+/// A publisher without HTTP drops its `Fleet`; its tasks must still run until they are stopped.
+#[tokio::test]
+async fn the_tasks_run_until_the_stop_also_without_a_fleet() {
+    let mut testbed = Testbed::new().await;
+    let (replacement, _tasks) = Fleet::new(
+        testbed.store.clone(),
+        Duration::from_secs(3_600),
+        None,
+        testbed.metrics.clone(),
+    );
+    drop(std::mem::replace(&mut testbed.fleet, replacement));
+    let ended = tokio::time::timeout(Duration::from_millis(200), testbed.tasks.join_next()).await;
+    assert!(ended.is_err(), "a task ended before the stop: {ended:?}");
+    testbed.stop.cancel();
+    while let Some(ended) = testbed.tasks.join_next().await {
+        ended.expect("no panic").expect("no error");
+    }
+}
