@@ -237,18 +237,16 @@ async fn a_publisher_of_another_store_is_skipped() {
     .await;
 }
 
-/// A publisher at the revision of the returned number. It asks the replica `early` for early
-/// check-ins and no other replica. The revisions of A that each check-in reported are in the list.
-fn reporting_publisher() -> (
-    Arc<AtomicU64>,
-    Arc<Mutex<Vec<(String, u64)>>>,
-    impl Fn(&str, &[u8]) -> (u16, String),
-) {
-    let revision = Arc::new(AtomicU64::new(7));
-    let reports = Arc::<Mutex<Vec<_>>>::default();
-    let current = Arc::clone(&revision);
-    let log = Arc::clone(&reports);
-    let answer = move |path: &str, body: &[u8]| {
+/// The instances that checked in, with the revision of A that each reported.
+type Reports = Arc<Mutex<Vec<(String, u64)>>>;
+
+/// A publisher at the revision `current`. It asks the replica `early` for early
+/// check-ins and no other replica. The revisions of A that each check-in reported are added to `log`.
+fn reporting_publisher(
+    current: Arc<AtomicU64>,
+    log: Reports,
+) -> impl Fn(&str, &[u8]) -> (u16, String) {
+    move |path: &str, body: &[u8]| {
         let revision = current.load(Ordering::Relaxed);
         let Some(instance) = path.strip_prefix("/v1/replicas/") else {
             let documents = [document("x", revision, &json!({"v": revision}))];
@@ -263,13 +261,14 @@ fn reporting_publisher() -> (
             serde_json::from_str(&checked_in(revision, &[])).expect("an answer");
         answer.report_after_ms = (instance == "early").then_some(50);
         (200, serde_json::to_string(&answer).expect("json"))
-    };
-    (revision, reports, answer)
+    }
 }
 
 #[tokio::test]
 async fn a_moved_watermark_is_reported_early_if_the_publisher_asks_for_it() {
-    let (revision, reports, answer) = reporting_publisher();
+    let revision = Arc::new(AtomicU64::new(7));
+    let reports = Reports::default();
+    let answer = reporting_publisher(revision.clone(), reports.clone());
     with_listener(answer, async |url| {
         let build = |instance: &str| {
             let config = Config {
