@@ -134,7 +134,8 @@ impl IntakeFault {
                  The log has the error"
             }
             Self::NotReceiving => {
-                "none of the last changes arrived as an event. DAPR: check that the sidecar runs, that it asked for \
+                "none of the last changes arrived as an event. LOCAL: check AURA_CONFIGURATION_LOCAL_SUBSCRIBERS and \
+                 AURA_CONFIGURATION_LOCAL_ALLOW of the publisher. DAPR: check that the sidecar runs, that it asked for \
                  the subscriptions (it asks once, at its start), and that the scopes of the component name this \
                  application. REDIS: check that both sides have the same AURA_REDIS_URL, _DATABASE, \
                  _CONFIGURATION_PREFIX and _DELIVERY"

@@ -115,6 +115,12 @@ pub enum SnapshotError {
         /// The checksum that the line gives.
         crc: Crc,
     },
+    /// The last line says that it is not the end.
+    #[error("the last line is not an end line")]
+    NotTheEnd,
+    /// A head of another epoch than the first line.
+    #[error("the head of {0} belongs to another epoch than the snapshot")]
+    Epoch(CollectionName),
     /// The end line counts other items than arrived.
     #[error("the end line counts {announced} documents, but {received} arrived")]
     Count {
@@ -202,6 +208,13 @@ impl SnapshotProof {
     /// # Errors
     /// When a count or a digest disagrees.
     pub fn finish(self, end: &SnapshotEnd) -> Result<SnapshotStart, SnapshotError> {
+        if !end.end {
+            return Err(SnapshotError::NotTheEnd);
+        }
+        let mixed = |part: &&Part| part.head.epoch != self.epoch;
+        if let Some(part) = self.parts.values().find(mixed) {
+            return Err(SnapshotError::Epoch(part.head.collection.clone()));
+        }
         if end.count != self.items {
             return Err(SnapshotError::Count {
                 received: self.items,

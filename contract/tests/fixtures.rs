@@ -100,4 +100,14 @@ fn a_complete_snapshot_is_proven_and_a_changed_one_is_not() {
     let older = lines[1].replace(r#""revision":1,"#, r#""revision":9,"#);
     changed[1] = &older;
     assert!(matches!(prove(&changed), Err(SnapshotError::Digest { .. })));
+
+    let not_the_end = lines[2].replace("true", "false");
+    let mut changed = lines.clone();
+    changed[2] = &not_the_end;
+    assert_eq!(prove(&changed), Err(SnapshotError::NotTheEnd));
+
+    let mixed = lines[0].replacen("9f86d081-1", "9f86d081-2", 1);
+    let mut changed = lines.clone();
+    changed[0] = &mixed;
+    assert!(matches!(prove(&changed), Err(SnapshotError::Epoch(_))));
 }

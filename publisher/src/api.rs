@@ -21,7 +21,8 @@ use service::http::{
 };
 
 use crate::{
-    api::{error::ApiError, feed_watch::FeedWatch},
+    api::error::ApiError,
+    feed_watch::FeedWatch,
     metrics::Metrics,
     store::{DocumentCursor, PublisherPolicy, Store},
     write::queue::Writer,
@@ -32,7 +33,6 @@ mod collections;
 pub(crate) mod documents;
 pub mod error;
 mod feed;
-pub mod feed_watch;
 mod fleet;
 mod health;
 mod metrics;

@@ -37,9 +37,10 @@ use tracing::info;
 
 use crate::{
     api as routes,
-    api::{Api, feed_watch::FeedWatch},
+    api::Api,
     decide::{Rules, schemas::Schemas},
     embed::Changes,
+    feed_watch::FeedWatch,
     fleet::Fleet,
     metrics::Metrics,
     outbox::{relay, relay::Relay, retention::Retention},
@@ -190,7 +191,7 @@ impl Publisher {
         .shutdown_timeout(HTTP_GRACE_SECONDS)
         .shutdown_signal(self.supervisor.stop().cancelled_owned())
         .bind(listen)
-        .with_context(|| format!("listening on {listen} (AURA_CONFIGURATION_LISTEN)"))?;
+        .with_context(|| format!("cannot listen on {listen} (AURA_CONFIGURATION_LISTEN)"))?;
         let address = *server
             .addrs()
             .first()

@@ -24,6 +24,7 @@ mod api;
 mod app;
 mod decide;
 pub mod embed;
+mod feed_watch;
 mod fleet;
 mod metrics;
 mod outbox;

@@ -1,7 +1,7 @@
 //! The change feed from the log of the store.
 //!
 //! [`service::http::feed`] answers both forms of the feed; this module reads heads and changes. A
-//! stream reads the log itself, at the pace of its reader; [`crate::api::feed_watch`] reports new
+//! stream reads the log itself, at the pace of its reader; [`crate::feed_watch`] reports new
 //! heads.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -18,7 +18,10 @@ use service::http::feed::{
 };
 use tokio::sync::watch;
 
-use crate::api::{Api, error::ApiError, feed_watch::HeadsReading, store_failed};
+use crate::{
+    api::{Api, error::ApiError, store_failed},
+    feed_watch::HeadsReading,
+};
 
 pub(super) async fn one(
     api: web::Data<Api>,

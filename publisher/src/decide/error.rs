@@ -12,8 +12,8 @@ use contract::{
 /// The reason why nothing was written; or, with [`WriteError::OutcomeUnknown`] alone, why it is not
 /// known whether anything was written.
 ///
-/// JSON pointers (RFC 6901) begin at the value of the document until [`WriteError::under`] puts
-/// the pointer to the value in front. Inside [`WriteError::InChangeSet`] they begin at the change
+/// JSON pointers (RFC 6901) begin at the value of the document until the caller puts the pointer
+/// to the value in front. Inside [`WriteError::InChangeSet`] they begin at the change
 /// request, `/changes/<index>` of the body of a change set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

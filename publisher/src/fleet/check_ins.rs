@@ -12,6 +12,7 @@ use std::{
 };
 
 use contract::{CollectionName, Digest, Epoch, Head, Revision};
+use digest_cache::DigestCache;
 use futures_util::{StreamExt, stream};
 use rand::seq::IteratorRandom;
 use tokio::{
@@ -23,7 +24,6 @@ use tracing::{debug, warn};
 
 use super::error::FleetError;
 use crate::store::Store;
-use digest_cache::DigestCache;
 
 mod digest_cache;
 

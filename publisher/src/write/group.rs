@@ -16,8 +16,8 @@ use tracing::{Span, debug, error, warn};
 
 use super::queue::{QueuedCommand, size};
 use crate::{
-    api::feed_watch::FeedWatch,
     decide::{Command, WriteError, WriteResult},
+    feed_watch::FeedWatch,
     outbox::relay::{self, CommittedChange},
     store::{CommitError, Committed, Store},
 };

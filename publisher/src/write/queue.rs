@@ -19,8 +19,8 @@ use tracing::{Span, field, info_span};
 
 pub use super::group::WriterTask;
 use crate::{
-    api::feed_watch::FeedWatch,
     decide::{Action, ChangeSetCommand, Command, Write, WriteError, WriteOutcome, WriteResult},
+    feed_watch::FeedWatch,
     outbox::relay::CommittedChange,
     store::Store,
     write::change_set::written,

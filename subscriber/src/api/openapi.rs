@@ -1,6 +1,6 @@
 //! The OpenAPI document of the subscriber.
 //!
-//! Paths and operations come from the table of routes ([`super::table`]). `e2e` tries the document
+//! Paths and operations come from the table of routes (`super::table`). `e2e` tries the document
 //! with generated requests against a running subscriber. Nothing here decides an answer.
 
 use std::sync::LazyLock;

@@ -155,7 +155,7 @@ async fn the_writer_ends_when_another_task_breaks_the_store() {
     let (_writer, task) = writer(
         Store::Embedded(store.clone()),
         relay,
-        crate::api::feed_watch::FeedWatch::default(),
+        crate::feed_watch::FeedWatch::default(),
     );
     let mut running = tokio::task::JoinSet::new();
     running.spawn(task.run(CancellationToken::new()));
