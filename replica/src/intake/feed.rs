@@ -3,7 +3,7 @@
 //!
 //! The feed starts after the watermarks, so its events have no gap; what it can no longer give is
 //! caught up or loaded as always. It never decides what becomes of a change: see
-//! [`Intake`](super::Intake).
+//! [`Intake`].
 
 use std::{
     sync::Arc,

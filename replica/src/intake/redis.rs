@@ -2,7 +2,7 @@
 //!
 //! Redis does not keep events for a replica that was disconnected, so after each connection the
 //! replica checks in and catches up. It never decides what becomes of a change: see
-//! [`Intake`](super::Intake).
+//! [`Intake`].
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
