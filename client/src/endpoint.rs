@@ -15,7 +15,7 @@ use reqwest::{
 use tokio::time::timeout;
 
 use crate::{
-    ClientError, Refusal, Timeouts,
+    ClientError, RefusedError, Timeouts,
     answer::{MAX_ANSWER, RawAnswer},
 };
 
@@ -267,7 +267,7 @@ impl Endpoint {
                 .take(EXCERPT)
                 .collect(),
         };
-        ClientError::Refused(Box::new(Refusal {
+        ClientError::Refused(Box::new(RefusedError {
             publisher: self.name.clone(),
             status,
             retry_after: seconds.map(Duration::from_secs),

@@ -39,7 +39,7 @@ pub enum ClientError {
     },
     /// An answer whose status is not a success.
     #[error(transparent)]
-    Refused(Box<Refusal>),
+    Refused(Box<RefusedError>),
     /// An answer that is cut off, damaged, out of date, or not what was asked for. Nothing of it
     /// may be used.
     #[error("the answer of {publisher} cannot be used: {reason}")]
@@ -56,7 +56,7 @@ pub enum ClientError {
 
 /// An answer whose status is not a success.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct RefusedError {
     /// Scheme, host and port.
     pub publisher: String,
     /// HTTP status.
@@ -69,7 +69,7 @@ pub struct Refusal {
     pub excerpt: String,
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for RefusedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(problem) = &self.problem else {
             write!(f, "{} answered {}", self.publisher, self.status)?;
@@ -95,11 +95,11 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl Error for Refusal {}
+impl Error for RefusedError {}
 
 impl ClientError {
     /// The refusal, when the service answered with one.
-    pub fn refusal(&self) -> Option<&Refusal> {
+    pub fn refusal(&self) -> Option<&RefusedError> {
         match self {
             Self::Refused(refusal) => Some(refusal),
             _ => None,
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     fn refused(status: u16, problem: Option<Problem>) -> ClientError {
-        ClientError::Refused(Box::new(Refusal {
+        ClientError::Refused(Box::new(RefusedError {
             publisher: "http://p:1".to_owned(),
             status,
             retry_after: None,

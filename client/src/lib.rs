@@ -33,7 +33,7 @@ pub mod status;
 pub mod timeouts;
 
 pub use endpoint::Endpoint;
-pub use error::{ClientError, Refusal};
+pub use error::{ClientError, RefusedError};
 pub use publisher_client::{AttemptError, PublisherClient};
 pub use reqwest::Url;
 pub use retry::RetryPolicy;

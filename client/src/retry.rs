@@ -195,10 +195,10 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
-    use crate::Refusal;
+    use crate::RefusedError;
 
     fn refused(status: u16, retry_after: Option<Duration>) -> ClientError {
-        ClientError::Refused(Box::new(Refusal {
+        ClientError::Refused(Box::new(RefusedError {
             publisher: "http://p:1".to_owned(),
             status,
             retry_after,
