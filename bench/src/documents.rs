@@ -144,6 +144,7 @@ pub(crate) fn update(
         time: Utc::now(),
         count: head.count,
         digest: Digest::default(),
+        proof: None,
         context,
     })
 }

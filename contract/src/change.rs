@@ -14,6 +14,7 @@ use crate::{
     event::event_id,
     head::Head,
     ids::{CollectionName, Crc, Digest, DocumentId, Epoch, Revision},
+    proof::Proof,
 };
 
 /// The effect of a change on its document (requirement A6).
@@ -61,6 +62,9 @@ pub struct Change {
     pub count: u64,
     /// Digest of the collection after this change.
     pub digest: Digest,
+    /// Proof that `revision` was committed in `epoch`; absent where a publisher has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
     /// The context of its request; serialised as members of the same JSON object.
     #[serde(flatten)]
     pub context: Context,

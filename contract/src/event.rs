@@ -13,6 +13,7 @@ use crate::{
     change::{Change, ChangeSet, Operation},
     context::Context,
     ids::{CollectionName, Crc, DocumentId, Epoch, Revision},
+    proof::Proof,
 };
 
 /// `source` of every event (requirement A14): the publisher's app id.
@@ -86,6 +87,13 @@ pub struct EventData {
     /// See [`Change::change_set`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change_set: Option<ChangeSet>,
+    /// See [`Change::proof`]. Another form of it counts as absent.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::proof::lenient"
+    )]
+    pub proof: Option<Proof>,
     /// The context of the request, without the trace context, which is an attribute of the envelope
     /// (requirement B2).
     #[serde(flatten)]
@@ -111,6 +119,7 @@ impl EventData {
             epoch: Some(change.epoch),
             last_set: Some(change.last_set),
             change_set: change.change_set.clone(),
+            proof: change.proof,
             context: change.context.untraced(),
         }
     }

@@ -298,6 +298,7 @@ mod tests {
         let head = Head {
             revision: 9,
             oldest: 5,
+            proof: None,
             ..Head::empty(name("A"), epoch)
         };
         let reason = |since, epoch| check(&head, since, epoch).err().map(|gone| gone.reason());

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{CollectionName, Digest, Epoch, Revision};
+use crate::{
+    ids::{CollectionName, Digest, Epoch, Revision},
+    proof::Proof,
+};
 
 /// The head of a collection. It is committed with every change, and replicas compare their own state
 /// with it.
@@ -25,6 +28,9 @@ pub struct Head {
     pub last_set: Revision,
     /// Oldest revision that the change log still holds; `revision` + 1 when the log is empty.
     pub oldest: Revision,
+    /// Proof that `revision` was committed in `epoch`; absent where a publisher has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
 }
 
 impl Head {
@@ -38,6 +44,7 @@ impl Head {
             digest: Digest::default(),
             last_set: 0,
             oldest: 1,
+            proof: None,
         }
     }
 

@@ -335,7 +335,7 @@ impl fmt::Debug for Digest {
 }
 
 /// Parses a string without copying it first.
-fn read<'de, D: Deserializer<'de>, T: FromStr<Err = FormatError>>(
+pub(crate) fn read<'de, D: Deserializer<'de>, T: FromStr<Err = FormatError>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     struct Text<T>(PhantomData<T>);

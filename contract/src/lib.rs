@@ -25,6 +25,7 @@ pub mod head;
 pub mod ids;
 pub mod listing;
 pub mod problem;
+pub mod proof;
 #[cfg(feature = "utoipa")]
 pub mod schema;
 pub mod set;
@@ -40,3 +41,4 @@ pub use event::EventData;
 pub use head::{Head, Heads};
 pub use ids::{CollectionName, Crc, Digest, DocumentId, Epoch, FormatError, Revision};
 pub use problem::{Problem, ProblemKind};
+pub use proof::Proof;

@@ -18,6 +18,7 @@ pub mod change_set;
 pub mod command;
 pub mod error;
 pub mod schemas;
+mod secret;
 mod value;
 mod working_set;
 
@@ -25,6 +26,7 @@ pub use change_set::ChangeSetCommand;
 pub use command::{Action, Command, Condition, Write};
 pub use error::WriteError;
 use schemas::Schemas;
+pub use secret::{StoreIdentity, StoreSecret};
 pub use working_set::{DocumentKey, WorkingSet};
 
 /// Limit for the new values of one group, in bytes as they are stored. A store writes a group in

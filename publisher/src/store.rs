@@ -14,6 +14,7 @@ use chrono::{DateTime, Utc};
 use contract::{Change, CollectionName, Document, DocumentId, Head, Revision};
 
 use crate::decide::{Command, WriteResult};
+pub use crate::decide::{StoreIdentity, StoreSecret};
 
 mod commit_error;
 pub mod committed_heads;

@@ -102,6 +102,7 @@ fn change(revision: Revision, documents: u64) -> ReceivedChange {
         config: Some(config(revision)),
         last_set: 0,
         change_set: None,
+        proof: None,
     }
 }
 

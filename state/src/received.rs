@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use contract::{
     CanonicalJson, Change, ChangeSet, CollectionName, Crc, Document, DocumentId, Epoch, EventData,
-    Operation, Revision,
+    Operation, Proof, Revision,
 };
 use serde::Deserialize;
 
@@ -34,6 +34,8 @@ pub struct ReceivedChange {
     pub last_set: Revision,
     /// The change set. The change becomes visible together with the other parts of it.
     pub change_set: Option<Arc<ChangeSet>>,
+    /// See [`Change::proof`]. Nothing here checks it.
+    pub proof: Option<Proof>,
 }
 
 /// The members of event data that the machine uses.
@@ -49,6 +51,9 @@ struct RawChange {
     epoch: Epoch,
     last_set: Option<Revision>,
     change_set: Option<ChangeSet>,
+    // A member that decides nothing: another form of it must not cost the change.
+    #[serde(default, deserialize_with = "contract::proof::lenient")]
+    proof: Option<Proof>,
 }
 
 impl TryFrom<RawChange> for ReceivedChange {
@@ -72,6 +77,7 @@ impl TryFrom<RawChange> for ReceivedChange {
             op: raw.op,
             config: intact(raw.config_data, raw.crc),
             last_set: raw.last_set.unwrap_or(0),
+            proof: raw.proof,
         })
     }
 }
@@ -118,6 +124,7 @@ impl ReceivedChange {
             config: intact(data.config_data.clone(), data.crc),
             last_set: data.last_set.unwrap_or(0),
             change_set: membership(data.change_set.clone(), &data.collection, revision),
+            proof: data.proof,
         })
     }
 
@@ -132,6 +139,7 @@ impl ReceivedChange {
             op: change.op,
             config: intact(change.config_data, change.crc),
             last_set: change.last_set,
+            proof: change.proof,
         }
     }
 
@@ -160,6 +168,7 @@ impl ReceivedChange {
             epoch: Some(self.epoch),
             last_set: Some(self.last_set),
             change_set: self.change_set.as_deref().cloned(),
+            proof: self.proof,
             // Replicas do not keep the context of a request.
             context: contract::Context::default(),
         })

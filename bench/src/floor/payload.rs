@@ -66,6 +66,7 @@ fn change() -> anyhow::Result<Change> {
         time: Utc::now(),
         count: 1,
         digest: Digest::default(),
+        proof: None,
         context: contract::Context::default(),
     })
 }

@@ -35,6 +35,7 @@ fn empty_store() -> WorkingSet {
     let heads = BTreeMap::from([(name(), Head::empty(name(), EPOCH))]);
     WorkingSet {
         epoch: EPOCH,
+        secret: StoreSecret::from_bytes(&[7; 32]).expect("32 bytes"),
         heads,
         documents: HashMap::new(),
     }

@@ -11,7 +11,7 @@ use contract::{
     CanonicalJson, Change, CollectionName, Document, DocumentId, Epoch, Head, Operation,
 };
 
-use crate::decide::{ChangeSetCommand, Write, WriteError};
+use crate::decide::{ChangeSetCommand, StoreSecret, Write, WriteError};
 
 /// The key of a document: its collection and its id.
 pub type DocumentKey = (CollectionName, DocumentId);
@@ -22,6 +22,8 @@ pub type DocumentKey = (CollectionName, DocumentId);
 pub struct WorkingSet {
     /// The epoch of the store.
     pub epoch: Epoch,
+    /// The secret of the store, which proves its changes.
+    pub secret: StoreSecret,
     /// Heads by collection.
     pub heads: BTreeMap<CollectionName, Head>,
     /// Existing documents by key.
@@ -33,6 +35,7 @@ impl WorkingSet {
     pub(super) fn copy_for(&self, set: &ChangeSetCommand) -> Self {
         let mut copy = Self {
             epoch: self.epoch,
+            secret: self.secret.clone(),
             heads: BTreeMap::new(),
             documents: HashMap::new(),
         };
@@ -104,6 +107,10 @@ impl WorkingSet {
                 .digest
                 .without(replaced.id(), replaced.revision(), replaced.crc());
         }
+        let proof = self
+            .secret
+            .prove(self.epoch, &write.collection, head.revision, crc);
+        head.proof = Some(proof);
         Ok(Change {
             collection: write.collection.clone(),
             op: operation,
@@ -117,6 +124,7 @@ impl WorkingSet {
             time: now,
             count: head.count,
             digest: head.digest,
+            proof: Some(proof),
             context: write.context.clone(),
         })
     }

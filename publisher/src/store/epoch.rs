@@ -4,9 +4,20 @@
 
 use contract::Epoch;
 
-use crate::store::Store;
+use crate::store::{Store, StoreIdentity};
 
 impl Store {
+    /// Epoch and secret of the store.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn identity(&self) -> anyhow::Result<StoreIdentity> {
+        match self {
+            Self::Embedded(store) => store.identity().await,
+            Self::Mongo(store) => store.identity().await,
+        }
+    }
+
     /// Makes a small write that only the true primary can confirm. A read that begins after it sees
     /// everything that was committed before it.
     ///
@@ -20,7 +31,8 @@ impl Store {
         }
     }
 
-    /// Replaces the epoch `from` with the epoch `to`, durably. `false` if the store was not in
+    /// Replaces the epoch `from` with the epoch `to`, durably, and proves every head in it: the new
+    /// epoch is then evidence too, should its declaration be lost. `false` if the store was not in
     /// `from`. No change that is committed later carries `from`.
     ///
     /// # Errors

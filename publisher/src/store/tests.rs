@@ -3,31 +3,35 @@
 use std::collections::BTreeSet;
 
 use chrono::Utc;
-use contract::CollectionName;
+use contract::{CollectionName, Epoch};
 
 use super::*;
 use crate::decide::{Action, Condition, Rules, Write, schemas::Schemas};
 
-/// A publisher whose clock is an hour ahead commits a change and stops before it publishes it.
-#[tokio::test]
-async fn a_change_with_a_commit_time_in_the_future_is_pending() {
-    let folder = tempfile::TempDir::new().expect("a folder");
-    let name: CollectionName = "A".parse().expect("a name");
+/// A blank store with the collection `A`.
+async fn blank(folder: &tempfile::TempDir) -> Store {
     let rules = Rules {
         schemas: Schemas::default(),
         document_limit: 1_000,
     };
     let policy = PublisherPolicy {
-        collections: BTreeSet::from([name.clone()]),
+        collections: BTreeSet::from([name()]),
         rules,
         events_enabled: true,
     };
-    let store = Store::open(&StoreUrl::Embedded(folder.path().into()), Arc::new(policy))
+    Store::open(&StoreUrl::Embedded(folder.path().into()), Arc::new(policy))
         .await
-        .expect("a store");
+        .expect("a store")
+}
+
+fn name() -> CollectionName {
+    "A".parse().expect("a name")
+}
+
+async fn create(store: &Store, id: &str) {
     let write = Write {
-        collection: name.clone(),
-        id: "x".parse().expect("an id"),
+        collection: name(),
+        id: id.parse().expect("an id"),
         action: Action::Create(contract::CanonicalJson::parse(b"{}").expect("json")),
         condition: Condition::Any,
         context: contract::Context::default(),
@@ -36,6 +40,55 @@ async fn a_change_with_a_commit_time_in_the_future_is_pending() {
         .commit(Arc::from([Command::Single(write)]))
         .await
         .expect("committed");
+}
+
+/// The head of `A`, after its proof was checked.
+async fn proven_head(store: &Store) -> Head {
+    let StoreIdentity { epoch, secret } = store.identity().await.expect("an identity");
+    let head = store.heads(&BTreeSet::from([name()])).await.expect("heads");
+    let head = head.into_iter().next().expect("a head");
+    let proof = head.proof.expect("a proof");
+    assert_eq!(head.epoch, epoch);
+    assert!(secret.verifies(epoch, &name(), head.revision, &proof));
+    head
+}
+
+#[tokio::test]
+async fn heads_and_records_have_proofs_also_after_an_epoch_was_declared() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let store = blank(&folder).await;
+    assert_eq!(proven_head(&store).await.revision, 0);
+    create(&store, "x").await;
+    let head = proven_head(&store).await;
+    let record = store
+        .changes(&name(), 0, 9, usize::MAX)
+        .await
+        .expect("a log")
+        .remove(0);
+    assert_eq!(
+        (head.revision, head.proof),
+        (record.revision, record.proof),
+        "head and record prove the same"
+    );
+    let next = Epoch {
+        counter: head.epoch.counter + 1,
+        ..head.epoch
+    };
+    assert!(store.declare_epoch(head.epoch, next).await.expect("asked"));
+    let declared = proven_head(&store).await;
+    assert_eq!((declared.epoch, declared.revision), (next, head.revision));
+    assert_eq!(
+        declared.proof.map(|proof| proof.crc),
+        head.proof.map(|proof| proof.crc)
+    );
+}
+
+/// A publisher whose clock is an hour ahead commits a change and stops before it publishes it.
+#[tokio::test]
+async fn a_change_with_a_commit_time_in_the_future_is_pending() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let store = blank(&folder).await;
+    create(&store, "x").await;
     let second = chrono::TimeDelta::seconds(1);
     for (now, found) in [
         (Utc::now(), 0),
@@ -43,7 +96,7 @@ async fn a_change_with_a_commit_time_in_the_future_is_pending() {
         (Utc::now() + second * 3_600, 1),
     ] {
         let pending = store
-            .pending(&name, 0, now - second * 60..now + second * 60, 9)
+            .pending(&name(), 0, now - second * 60..now + second * 60, 9)
             .await
             .expect("a log");
         assert_eq!(pending.len(), found, "{now}");

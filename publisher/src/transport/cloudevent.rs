@@ -218,6 +218,7 @@ mod tests {
             time: Utc::now(),
             count: 1,
             digest: Digest::default(),
+            proof: None,
             context: context.expect("valid"),
         };
         for (event, sidecar) in [

@@ -322,6 +322,7 @@ mod tests {
             config,
             last_set: 0,
             change_set: None,
+            proof: None,
         }
     }
 

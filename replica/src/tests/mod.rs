@@ -214,6 +214,7 @@ fn change(text: &str, revision: u64, value: Option<Value>) -> Change {
         time: chrono::DateTime::UNIX_EPOCH,
         count: 1,
         digest: Digest::default(),
+        proof: None,
         context: contract::Context::default(),
     }
 }

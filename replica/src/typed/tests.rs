@@ -142,6 +142,7 @@ impl World {
                 config,
                 last_set: last_set[collection],
                 change_set: set.clone(),
+                proof: None,
             };
             let decision = self.machine.apply(&change);
             assert!(

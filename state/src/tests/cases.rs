@@ -335,6 +335,7 @@ fn a_record_of_the_feed_equals_its_event() {
         time: Default::default(),
         count: 1,
         digest: Digest::default(),
+        proof: None,
         context: contract::Context::default(),
     };
     let event = contract::EventData::new(&record, usize::MAX);

@@ -219,6 +219,7 @@ impl Model {
             config,
             last_set,
             change_set,
+            proof: None,
         });
         log.states.push(state);
     }

@@ -242,6 +242,7 @@ fn example(contract: &Contract) -> anyhow::Result<Option<Value>> {
         }),
         last_set: Some(0),
         change_set: None,
+        proof: None,
         context: contract::Context::default(),
     };
     Ok(Some(serde_json::to_value(change)?))

@@ -117,6 +117,7 @@ mod tests {
             time: chrono::Utc::now(),
             count: 0,
             digest: Digest::default(),
+            proof: None,
             context: RequestContext::default(),
         }
     }

@@ -20,7 +20,7 @@ use crate::{
         CommitError, Committed,
         embedded::{
             Embedded,
-            tables::{CHANGES, DOCUMENTS, HEADS, META, PENDING, document, epoch, head},
+            tables::{CHANGES, DOCUMENTS, HEADS, PENDING, document, head, identity_in},
         },
     },
 };
@@ -91,11 +91,12 @@ impl Embedded {
 
 /// The heads and documents that a group concerns.
 fn working_set(transaction: &WriteTransaction, group: &[Command]) -> anyhow::Result<WorkingSet> {
-    let epoch = epoch(&transaction.open_table(META)?)?;
+    let identity = identity_in(transaction)?;
     let heads = transaction.open_table(HEADS)?;
     let documents = transaction.open_table(DOCUMENTS)?;
     let mut working_set = WorkingSet {
-        epoch,
+        epoch: identity.epoch,
+        secret: identity.secret.clone(),
         heads: BTreeMap::new(),
         documents: HashMap::new(),
     };
@@ -104,7 +105,7 @@ fn working_set(transaction: &WriteTransaction, group: &[Command]) -> anyhow::Res
         if !working_set.heads.contains_key(&write.collection) {
             working_set.heads.insert(
                 write.collection.clone(),
-                head(&heads, &write.collection, epoch)?,
+                head(&heads, &write.collection, &identity)?,
             );
         }
         if let Some(row) = documents.get((write.collection.as_str(), write.id.as_str()))? {

@@ -18,7 +18,7 @@ use crate::store::{
     document_cursor::{CHUNK_BYTES, Rows},
     embedded::{
         Embedded,
-        tables::{DOCUMENTS, META, document, epoch, heads},
+        tables::{DOCUMENTS, document, heads},
     },
 };
 
@@ -28,8 +28,11 @@ impl Embedded {
         collections: &BTreeSet<CollectionName>,
     ) -> anyhow::Result<Vec<Head>> {
         let collections = collections.clone();
-        self.call(move |database| heads(&database.begin_read()?, &collections))
-            .await
+        self.call(move |database| {
+            let (_epoch, heads) = heads(&database.begin_read()?, &collections)?;
+            Ok(heads)
+        })
+        .await
     }
 
     pub(in crate::store) async fn document(
@@ -55,8 +58,7 @@ impl Embedded {
         let collections = collections.clone();
         self.call(move |database| {
             let transaction = database.begin_read()?;
-            let heads = heads(&transaction, &collections)?;
-            let epoch = epoch(&transaction.open_table(META)?)?;
+            let (epoch, heads) = heads(&transaction, &collections)?;
             let rows = DocumentRows {
                 store,
                 transaction: Arc::new(transaction),

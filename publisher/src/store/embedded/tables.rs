@@ -4,10 +4,14 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, ensure};
 use contract::{CollectionName, Document, DocumentId, Epoch, Head, Revision};
-use redb::{Database, ReadTransaction, ReadableTable, TableDefinition};
+use redb::{Database, ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
+
+use crate::store::{StoreIdentity, StoreSecret};
 
 /// The numbers `lineage`, `counter` and `format`.
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// The secret of the store, under the key `secret`.
+pub(super) const SECRET: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("secret");
 /// Head as JSON, by collection.
 pub(super) const HEADS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("heads");
 /// Revision and canonical JSON, by collection and id.
@@ -22,7 +26,7 @@ pub(super) const REPLICAS: TableDefinition<'_, &str, (i64, &[u8])> =
     TableDefinition::new("replicas");
 
 /// The version of the tables above.
-const FORMAT: u64 = 2;
+const FORMAT: u64 = 3;
 
 /// Checks the format of a file, or initialises an empty one.
 pub(super) fn prepare(database: &Database) -> anyhow::Result<()> {
@@ -40,6 +44,9 @@ pub(super) fn prepare(database: &Database) -> anyhow::Result<()> {
                 meta.insert("format", FORMAT)?;
                 meta.insert("lineage", u64::from(rand::random::<u32>()))?;
                 meta.insert("counter", 1)?;
+                transaction
+                    .open_table(SECRET)?
+                    .insert("secret", StoreSecret::generate().as_bytes().as_slice())?;
             }
         }
         // A read transaction cannot open a table that was never created.
@@ -60,6 +67,26 @@ pub(super) fn epoch(meta: &impl ReadableTable<&'static str, u64>) -> anyhow::Res
     })
 }
 
+/// Epoch and secret of the store, in a transaction that writes.
+pub(super) fn identity_in(transaction: &WriteTransaction) -> anyhow::Result<StoreIdentity> {
+    identity(
+        &transaction.open_table(META)?,
+        &transaction.open_table(SECRET)?,
+    )
+}
+
+/// Epoch and secret of the store.
+pub(super) fn identity(
+    meta: &impl ReadableTable<&'static str, u64>,
+    secret: &impl ReadableTable<&'static str, &'static [u8]>,
+) -> anyhow::Result<StoreIdentity> {
+    let bytes = secret.get("secret")?.context("the table secret is empty")?;
+    Ok(StoreIdentity {
+        epoch: epoch(meta)?,
+        secret: StoreSecret::from_bytes(bytes.value())?,
+    })
+}
+
 fn number(meta: &impl ReadableTable<&'static str, u64>, key: &'static str) -> anyhow::Result<u64> {
     let number = meta
         .get(key)?
@@ -71,29 +98,38 @@ fn number(meta: &impl ReadableTable<&'static str, u64>, key: &'static str) -> an
 pub(super) fn head(
     heads: &impl ReadableTable<&'static str, &'static [u8]>,
     collection: &CollectionName,
-    epoch: Epoch,
+    identity: &StoreIdentity,
 ) -> anyhow::Result<Head> {
+    let StoreIdentity { epoch, secret } = identity;
     match heads.get(collection.as_str())? {
-        // The row has the epoch of its last change; the store may be in a later one.
+        // The row may lack the present epoch only in a file that was edited by other means.
         Some(head) => Ok(Head {
-            epoch,
+            epoch: *epoch,
             ..serde_json::from_slice(head.value())?
         }),
-        None => Ok(Head::empty(collection.clone(), epoch)),
+        // No change was committed, which is true of every blank collection: nothing is stored.
+        None => Ok(Head {
+            proof: Some(secret.prove(*epoch, collection, 0, None)),
+            ..Head::empty(collection.clone(), *epoch)
+        }),
     }
 }
 
-/// The heads of some collections, ordered by name.
+/// The epoch, and the heads of some collections, ordered by name.
 pub(super) fn heads(
     transaction: &ReadTransaction,
     collections: &BTreeSet<CollectionName>,
-) -> anyhow::Result<Vec<Head>> {
-    let epoch = epoch(&transaction.open_table(META)?)?;
+) -> anyhow::Result<(Epoch, Vec<Head>)> {
+    let identity = identity(
+        &transaction.open_table(META)?,
+        &transaction.open_table(SECRET)?,
+    )?;
     let heads = transaction.open_table(HEADS)?;
-    collections
+    let heads = collections
         .iter()
-        .map(|name| head(&heads, name, epoch))
-        .collect()
+        .map(|name| head(&heads, name, &identity))
+        .collect::<anyhow::Result<_>>()?;
+    Ok((identity.epoch, heads))
 }
 
 /// The document of a row in [`DOCUMENTS`].

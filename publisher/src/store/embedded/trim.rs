@@ -10,7 +10,7 @@ use crate::store::{
     Trimmed,
     embedded::{
         Embedded,
-        tables::{CHANGES, HEADS, META, PENDING, epoch, head},
+        tables::{CHANGES, HEADS, META, PENDING, SECRET, head, identity, identity_in},
     },
 };
 
@@ -59,7 +59,10 @@ fn removable(
     let head = head(
         &transaction.open_table(HEADS)?,
         collection,
-        epoch(&transaction.open_table(META)?)?,
+        &identity(
+            &transaction.open_table(META)?,
+            &transaction.open_table(SECRET)?,
+        )?,
     )?;
     let mut trimmed = Trimmed::default();
     let mut last = 0;
@@ -91,7 +94,7 @@ fn remove(database: &Database, collection: &CollectionName, last: Revision) -> a
     {
         // Read again in this transaction: a group may have changed the head since.
         let mut heads = transaction.open_table(HEADS)?;
-        let current = head(&heads, collection, epoch(&transaction.open_table(META)?)?)?;
+        let current = head(&heads, collection, &identity_in(&transaction)?)?;
         let trimmed = Head {
             oldest: current.oldest.max(last + 1),
             ..current

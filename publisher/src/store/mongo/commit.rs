@@ -190,9 +190,9 @@ impl Mongo {
                 .or_default()
                 .insert(write.id.as_str());
         }
-        let epoch = self.epoch_in(session).await?;
+        let identity = self.identity_in(session).await?;
         let heads = self
-            .heads_in(session, epoch, wanted.keys().copied())
+            .heads_in(session, &identity, wanted.keys().copied())
             .await?;
         let mut documents = HashMap::new();
         for (collection, ids) in wanted {
@@ -212,7 +212,8 @@ impl Mongo {
             }
         }
         Ok(WorkingSet {
-            epoch,
+            epoch: identity.epoch,
+            secret: identity.secret,
             heads: heads
                 .into_iter()
                 .map(|head| (head.collection.clone(), head))

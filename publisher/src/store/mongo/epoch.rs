@@ -12,7 +12,7 @@ use mongodb::{ClientSession, bson::doc, error::TRANSIENT_TRANSACTION_ERROR, opti
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::store::mongo::{
-    CALL_TIMEOUT, HEADS, META, Mongo, STORE, TIMED_OUT, call, durable, has_label,
+    CALL_TIMEOUT, HEADS, META, Mongo, STORE, TIMED_OUT, call, durable, has_label, rows,
 };
 
 /// Time limit of a declaration with all its attempts: groups that write the heads conflict with it.
@@ -88,12 +88,32 @@ impl Mongo {
             return Ok(false);
         }
         // Snapshot transactions conflict only over documents that both write, and a group only
-        // reads `_meta`. Every group writes a head, so writing all heads makes it conflict.
-        let touch = doc! { "$set": { "declared": i64::try_from(to.counter)? } };
-        self.table(HEADS)
-            .update_many(doc! {}, touch)
+        // reads `_meta`. Every group writes a head, so writing all heads makes it conflict. Each one
+        // is proven in the new epoch.
+        let identity = self.identity_in(session).await?;
+        let mut heads = Vec::new();
+        let mut stored = self
+            .table_at_snapshot(HEADS)
+            .find(doc! {})
             .session(&mut *session)
             .await?;
+        while let Some(row) = stored.next(&mut *session).await.transpose()? {
+            heads.push(rows::head(&row, &identity)?);
+        }
+        for head in heads {
+            let head = identity.secret.prove_head(head, to);
+            let proven = doc! {
+                "declared": i64::try_from(to.counter)?,
+                "proof": head.proof.map(|proof| proof.to_string()),
+            };
+            self.table(HEADS)
+                .update_one(
+                    doc! { "_id": head.collection.as_str() },
+                    doc! { "$set": proven },
+                )
+                .session(&mut *session)
+                .await?;
+        }
         session.commit_transaction().await?;
         Ok(true)
     }

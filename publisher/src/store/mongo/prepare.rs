@@ -15,13 +15,16 @@ use mongodb::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::store::mongo::{
-    CALL_TIMEOUT, CHANGES, HEADS, META, Mongo, STORE, TIMED_OUT, call, durable, epoch, has_label,
-    is_code, replicas::REPLICAS, rows,
+use crate::store::{
+    StoreSecret,
+    mongo::{
+        CALL_TIMEOUT, CHANGES, HEADS, META, Mongo, STORE, TIMED_OUT, call, durable, epoch,
+        has_label, is_code, replicas::REPLICAS, rows,
+    },
 };
 
 /// The version of what is stored.
-const FORMAT: i64 = 2;
+const FORMAT: i64 = 3;
 
 /// Error code: the collection exists.
 const NAMESPACE_EXISTS: i32 = 48;
@@ -49,7 +52,13 @@ impl Mongo {
     pub(super) async fn prepare(&self) -> anyhow::Result<()> {
         // A random lineage distinguishes this store from every other one.
         let lineage = i64::from(rand::random::<u32>());
-        let initial = doc! { "lineage": lineage, "counter": 1_i64, "format": FORMAT };
+        // Lineage and secret in one insert: they belong to one store.
+        let initial = doc! {
+            "lineage": lineage,
+            "counter": 1_i64,
+            "format": FORMAT,
+            "secret": rows::secret_row(&StoreSecret::generate()),
+        };
         self.insert_if_absent(META, STORE, initial)
             .await
             .context("initialising _meta")?;

@@ -4,11 +4,12 @@
 
 use anyhow::{Context, bail, ensure};
 use contract::{
-    CanonicalJson, Change, Document, DocumentId, Epoch, Head, Revision, canonical::is_canonical,
+    CanonicalJson, Change, CollectionName, Document, DocumentId, Epoch, Head, Revision,
+    canonical::is_canonical,
 };
-use mongodb::bson::{self, Bson, Document as Bdoc, RawDocument, doc};
+use mongodb::bson::{self, Binary, Bson, Document as Bdoc, RawDocument, doc, spec::BinarySubtype};
 
-use crate::store::mongo::json;
+use crate::store::{StoreIdentity, StoreSecret, mongo::json};
 
 /// The head of a collection without any change. `_id`, its name, has to be added.
 pub(super) fn initial_head() -> Bdoc {
@@ -23,25 +24,60 @@ pub(super) fn initial_head() -> Bdoc {
 
 /// What a group updates in a head. `oldest` belongs to retention and is left alone.
 pub(super) fn head_row(head: &Head) -> anyhow::Result<Bdoc> {
-    Ok(doc! {
+    let mut row = doc! {
         "revision": i64::try_from(head.revision)?,
         "count": i64::try_from(head.count)?,
         "digest": head.digest.to_string(),
         "lastSet": i64::try_from(head.last_set)?,
-    })
+    };
+    // Every committed head has one.
+    if let Some(proof) = head.proof {
+        row.insert("proof", proof.to_string());
+    }
+    Ok(row)
 }
 
 /// The head of a row, in the epoch of the store.
-pub(super) fn head(row: &Bdoc, epoch: Epoch) -> anyhow::Result<Head> {
+pub(super) fn head(row: &Bdoc, identity: &StoreIdentity) -> anyhow::Result<Head> {
+    let StoreIdentity { epoch, secret } = identity;
+    let collection: CollectionName = row.get_str("_id")?.parse()?;
+    let revision = number(row, "revision")?;
+    let proof = match row.get_str("proof") {
+        Ok(proof) => Some(proof.parse()?),
+        // No change was committed, which is true of every blank collection.
+        Err(_absent) if revision == 0 => Some(secret.prove(*epoch, &collection, 0, None)),
+        // The row was edited by other means. A proof is never made when a row is read.
+        Err(_absent) => None,
+    };
     Ok(Head {
-        collection: row.get_str("_id")?.parse()?,
-        epoch,
-        revision: number(row, "revision")?,
+        collection,
+        epoch: *epoch,
+        revision,
         count: number(row, "count")?,
         digest: row.get_str("digest")?.parse()?,
         last_set: number(row, "lastSet")?,
         oldest: number(row, "oldest")?,
+        proof,
     })
+}
+
+/// Epoch and secret of the row in `_meta`.
+pub(super) fn identity(meta: &Bdoc) -> anyhow::Result<StoreIdentity> {
+    Ok(StoreIdentity {
+        epoch: Epoch {
+            lineage: u32::try_from(meta.get_i64("lineage")?)?,
+            counter: number(meta, "counter")?,
+        },
+        secret: StoreSecret::from_bytes(meta.get_binary_generic("secret")?)?,
+    })
+}
+
+/// The secret of a store, as it is in `_meta`.
+pub(super) fn secret_row(secret: &StoreSecret) -> Binary {
+    Binary {
+        subtype: BinarySubtype::Generic,
+        bytes: secret.as_bytes().to_vec(),
+    }
 }
 
 /// The row of a document.

@@ -11,9 +11,13 @@ use mongodb::{
 use tokio::time::timeout;
 use tracing::warn;
 
-use crate::store::mongo::{
-    CALL_TIMEOUT, CHANGES, HEADS, META, Mongo, STORE, TIMED_OUT, call, rows,
+use crate::store::{
+    StoreIdentity,
+    mongo::{CALL_TIMEOUT, CHANGES, HEADS, META, Mongo, STORE, TIMED_OUT, call, rows},
 };
+
+const META_IS_EMPTY: &str =
+    "_meta is empty: was the database dropped while this publisher was running?";
 
 impl Mongo {
     pub(in crate::store) async fn heads(
@@ -57,34 +61,41 @@ impl Mongo {
         collections: &BTreeSet<CollectionName>,
     ) -> anyhow::Result<(Epoch, Vec<Head>)> {
         let read = async {
-            let epoch = self.epoch_in(session).await?;
-            let heads = self.heads_in(session, epoch, collections.iter()).await?;
-            anyhow::Ok((epoch, heads))
+            let identity = self.identity_in(session).await?;
+            let heads = self
+                .heads_in(session, &identity, collections.iter())
+                .await?;
+            anyhow::Ok((identity.epoch, heads))
         };
         timeout(CALL_TIMEOUT, read).await.context(TIMED_OUT)?
     }
 
-    /// The epoch, read in a snapshot session or a transaction.
-    pub(super) async fn epoch_in(&self, session: &mut ClientSession) -> anyhow::Result<Epoch> {
+    pub(in crate::store) async fn identity(&self) -> anyhow::Result<StoreIdentity> {
+        let meta = call(self.table(META).find_one(doc! { "_id": STORE }))
+            .await
+            .context("reading _meta")?;
+        rows::identity(&meta.context(META_IS_EMPTY)?)
+    }
+
+    /// Epoch and secret, read in a snapshot session or a transaction.
+    pub(super) async fn identity_in(
+        &self,
+        session: &mut ClientSession,
+    ) -> anyhow::Result<StoreIdentity> {
         let meta = self
             .table_at_snapshot(META)
             .find_one(doc! { "_id": STORE })
             .session(session)
             .await?
-            .context(
-                "_meta is empty: was the database dropped while this publisher was running?",
-            )?;
-        Ok(Epoch {
-            lineage: u32::try_from(meta.get_i64("lineage")?)?,
-            counter: rows::number(&meta, "counter")?,
-        })
+            .context(META_IS_EMPTY)?;
+        rows::identity(&meta)
     }
 
     /// Heads, read in a snapshot session or a transaction, ordered by collection.
     pub(super) async fn heads_in(
         &self,
         session: &mut ClientSession,
-        epoch: Epoch,
+        identity: &StoreIdentity,
         collections: impl Iterator<Item = &CollectionName>,
     ) -> anyhow::Result<Vec<Head>> {
         let names: Vec<_> = collections.map(CollectionName::as_str).collect();
@@ -96,7 +107,7 @@ impl Mongo {
             .await?;
         let mut heads = Vec::new();
         while let Some(row) = found.next(session).await.transpose()? {
-            heads.push(rows::head(&row, epoch)?);
+            heads.push(rows::head(&row, identity)?);
         }
         // An absent head must not pass for an empty collection: heads exist from the start.
         ensure!(

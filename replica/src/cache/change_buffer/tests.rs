@@ -36,6 +36,7 @@ fn change(revision: Revision) -> ReceivedChange {
         }),
         last_set: 0,
         change_set: None,
+        proof: None,
     }
 }
 

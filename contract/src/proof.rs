@@ -1,0 +1,111 @@
+//! The proof that a revision was committed: a text that only the store can make and check.
+//!
+//! Every head and every change has one. A replica keeps the proof of the highest revision that it
+//! knows and hands it back in its check-ins, so that a store which was restored can tell a lost
+//! change from a claim. Nothing here makes or checks a proof: that needs the secret of the store.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::ids::{Crc, FormatError};
+
+/// Length of the authentication code, in bytes: HMAC-SHA256, truncated (RFC 2104 section 5).
+pub const CODE_BYTES: usize = 16;
+
+/// The proof of one committed revision: 40 lower-case hexadecimal digits, the checksum of the value
+/// (zeros when there is none) and the authentication code over epoch, collection, revision and
+/// checksum. Only the publishers of the store look into it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(into = "String")]
+pub struct Proof {
+    /// Checksum of the value of the change; 0 for a deletion, and where there is no change.
+    pub crc: Crc,
+    /// The authentication code.
+    pub code: [u8; CODE_BYTES],
+}
+
+impl FromStr for Proof {
+    type Err = FormatError;
+
+    fn from_str(text: &str) -> Result<Self, FormatError> {
+        let parse = || {
+            let (crc, digits) = text.split_at_checked(8)?;
+            let valid = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+            if digits.len() != 2 * CODE_BYTES || !digits.bytes().all(valid) {
+                return None;
+            }
+            let code = u128::from_str_radix(digits, 16).ok()?.to_be_bytes();
+            Some(Self {
+                crc: crc.parse().ok()?,
+                code,
+            })
+        };
+        parse().ok_or_else(|| FormatError::new("proof", text, "40 lower-case hexadecimal digits"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Proof {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        crate::ids::read(deserializer)
+    }
+}
+
+/// Reads an optional proof where it decides nothing: another form of it counts as absent.
+///
+/// # Errors
+/// When the member is not JSON.
+pub fn lenient<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Proof>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Given {
+        Proof(Proof),
+        Other(serde::de::IgnoredAny),
+    }
+    Ok(match Given::deserialize(deserializer)? {
+        Given::Proof(proof) => Some(proof),
+        Given::Other(_) => None,
+    })
+}
+
+impl From<Proof> for String {
+    fn from(proof: Proof) -> Self {
+        proof.to_string()
+    }
+}
+
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{:032x}", self.crc, u128::from_be_bytes(self.code))
+    }
+}
+
+impl fmt::Debug for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proof_has_one_text_form() {
+        let text = "00c0ffee000102030405060708090a0b0c0d0e0f";
+        let proof: Proof = text.parse().expect("valid");
+        assert_eq!((proof.crc, proof.code[15]), (Crc(0x00c0_ffee), 15));
+        assert_eq!(proof.to_string(), text);
+        let long = format!("{text}0");
+        for bad in [
+            "",
+            &text[1..],
+            &long,
+            &text.to_uppercase(),
+            &text.replace('0', "+"),
+        ] {
+            assert!(bad.parse::<Proof>().is_err(), "{bad}");
+        }
+        assert!("é".repeat(20).parse::<Proof>().is_err(), "not ASCII");
+    }
+}
