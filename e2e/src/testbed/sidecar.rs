@@ -34,6 +34,7 @@ pub struct Sidecar {
     replica: String,
     http: u16,
     grpc: u16,
+    internal: u16,
     resources: PathBuf,
     api_token: Option<String>,
 }
@@ -77,6 +78,7 @@ impl Sidecar {
             replica,
             http: free_port()?,
             grpc: free_port()?,
+            internal: free_port()?,
             resources,
             api_token: None,
         })
@@ -119,7 +121,7 @@ impl Sidecar {
         ]);
         command.args([
             "--dapr-internal-grpc-port",
-            &free_port()?.to_string(),
+            &self.internal.to_string(),
             "--enable-metrics=false",
         ]);
         command.args([
@@ -291,6 +293,11 @@ impl Sidecar {
     /// Its gRPC port.
     pub fn grpc_port(&self) -> u16 {
         self.grpc
+    }
+
+    /// Its internal port, at which other sidecars invoke its application.
+    pub fn internal_port(&self) -> u16 {
+        self.internal
     }
 
     /// The whole log file of the sidecar.

@@ -10,9 +10,9 @@ use e2e::testbed::{
 use reqwest::Method;
 use serde_json::{Value, json};
 
-mod unversioned;
-
+mod access;
 mod poison;
+mod unversioned;
 
 type Outcome = anyhow::Result<()>;
 

@@ -2,15 +2,19 @@
 //! a real Redis.
 //!
 //! The processes are those of `dapr-config/dapr.yaml`: the Dapr CLI reads the file if it is
-//! installed, otherwise [`run_file`] does. Data and logs are in `target/run-dapr`. At its end this
-//! program stops everything that it started, in reverse order.
+//! installed, otherwise [`run_file`] does. At its end this program stops everything that it started,
+//! in reverse order.
+//!
+//! The database is in `data`, beside the last known good configurations of the replicas: removing
+//! the folder removes both, so no replica holds documents of a database that is gone. Logs
+//! and the folder of Redis, which stores nothing, are in `target/run-dapr`.
 
 mod processes;
 mod run_file;
 mod servers;
 mod welcome;
 
-use std::{fmt::Display, io::Write, path::Path, process::ExitCode};
+use std::{fmt::Display, io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, ensure};
 use e2e::testbed::dependencies::repository_root;
@@ -38,11 +42,10 @@ async fn run() -> anyhow::Result<()> {
         "something listens on port {} already: stop it",
         taken.join(", ")
     );
-    let home = repository_root().join("target/run-dapr");
-    let mut processes = Processes::new(home.join("logs"))?;
+    let mut processes = Processes::new(scratch().join("logs"))?;
     let end = tokio::select! {
         stopped = stop_signal() => stopped,
-        failed = up(&file, &home, &mut processes) => failed,
+        failed = up(&file, &mut processes) => failed,
     };
     say("stopping");
     tokio::select! {
@@ -54,16 +57,21 @@ async fn run() -> anyhow::Result<()> {
 }
 
 /// Starts and monitors everything. Returns only with an error.
-async fn up(file: &RunFile, home: &Path, processes: &mut Processes) -> anyhow::Result<()> {
+async fn up(file: &RunFile, processes: &mut Processes) -> anyhow::Result<()> {
     for app in &file.apps {
         app.program()?;
     }
 
-    servers::mongod(&home.join("mongod"), processes).await?;
-    servers::redis(&home.join("redis"), processes).await?;
+    servers::mongod(&repository_root().join("data/mongod"), processes).await?;
+    servers::redis(&scratch().join("redis"), processes).await?;
     file.start(processes).await.context("the services")?;
     welcome::welcome(file, processes.logs()).await?;
     Err(processes.any_ended().await)
+}
+
+/// The folder of what may be lost.
+fn scratch() -> PathBuf {
+    repository_root().join("target/run-dapr")
 }
 
 /// Resolves when the process receives a request to stop: Ctrl-C, SIGTERM, or a closed terminal.

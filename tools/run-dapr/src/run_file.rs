@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use contract::status::{ReplicaState, ReplicaStatus};
 use e2e::{
     client::Api,
     testbed::{
@@ -106,16 +107,41 @@ impl App {
         Ok(())
     }
 
-    /// Checks that the sidecar answers, reaches its application, and has subscribed for it.
+    /// Checks that a subscriber has what the publisher has. Being ready is less: a replica is also
+    /// ready with its last known good configuration, which may be of another database.
+    pub(crate) async fn is_current(&self) -> anyhow::Result<()> {
+        let answer = Api::new(self.url()).get("/v1/status").await?.expect(200)?;
+        let status: ReplicaStatus = serde_json::from_str(&answer.body)?;
+        ensure!(
+            status.state == ReplicaState::Current,
+            "its state is {}{}",
+            status.state.as_str(),
+            status
+                .last_error
+                .map(|error| format!(": {error}"))
+                .unwrap_or_default()
+        );
+        Ok(())
+    }
+
+    /// Checks that the sidecar answers, and has subscribed for its application.
+    ///
+    /// `/v1.0/healthz` is not asked: it also waits for services of Dapr that nothing here needs,
+    /// for example the scheduler of a newer version. A subscription shows that the sidecar reached
+    /// its application.
     async fn is_connected(&self) -> anyhow::Result<()> {
         let sidecar = Api::new(format!("http://127.0.0.1:{}", self.dapr_http_port));
-        sidecar.get("/v1.0/healthz").await?.expect(204)?;
+        sidecar.get("/v1.0/healthz/outbound").await?.expect(204)?;
         let metadata = sidecar.get("/v1.0/metadata").await?.json()?;
         let subscribed = metadata["subscriptions"]
             .as_array()
             .is_some_and(|topics| !topics.is_empty());
-        ensure!(subscribed || self.app_id != SUBSCRIBER, "no subscriptions");
+        ensure!(subscribed || !self.is_subscriber(), "no subscriptions");
         Ok(())
+    }
+
+    fn is_subscriber(&self) -> bool {
+        self.app_id == SUBSCRIBER
     }
 }
 
@@ -138,7 +164,7 @@ impl RunFile {
             publisher,
             self.apps
                 .iter()
-                .filter(|app| app.app_id == SUBSCRIBER)
+                .filter(|app| app.is_subscriber())
                 .collect(),
         ))
     }
@@ -161,7 +187,8 @@ impl RunFile {
         taken.map(|port| port.to_string()).collect()
     }
 
-    /// Starts all applications, and waits until they are ready and connected.
+    /// Starts all applications, and waits until they are ready and connected, and the replicas
+    /// current.
     pub(crate) async fn start(&self, processes: &mut Processes) -> anyhow::Result<()> {
         processes.next_layer();
         if let Some(dapr) = dapr_cli() {
@@ -199,6 +226,15 @@ impl RunFile {
                     app.is_connected()
                 })
                 .await?;
+        }
+        for app in self.apps.iter().filter(|app| app.is_subscriber()) {
+            processes
+                .until(&format!("{} is current", app.name()), || app.is_current())
+                .await
+                .context(
+                    "a replica that holds documents of another database keeps them: remove the \
+                     folder `data` if they are not needed",
+                )?;
         }
         Ok(())
     }
