@@ -17,9 +17,10 @@ use crate::manifests::{at, collections, file, items, kustomized, named_values, t
 
 /// The settings of a component that `pubsub.redis` and the runtime read. They ignore unknown
 /// settings silently.
-const KNOWN_METADATA: [&str; 12] = [
+const KNOWN_METADATA: [&str; 13] = [
     "redisHost",
     "redisPassword",
+    "enableTLS",
     "consumerID",
     "maxLenApprox",
     "concurrency",
@@ -48,7 +49,7 @@ fn metadata(component: &Value) -> anyhow::Result<BTreeMap<String, String>> {
 }
 
 #[test]
-fn the_dapr_components_differ_between_one_machine_and_kubernetes_in_three_values_only()
+fn the_dapr_components_differ_between_one_machine_and_kubernetes_in_four_values_only()
 -> anyhow::Result<()> {
     let [here, there] = components()?;
     ensure!(
@@ -73,7 +74,7 @@ fn the_dapr_components_differ_between_one_machine_and_kubernetes_in_three_values
         .filter(|name| here[*name] != there[*name])
         .collect();
     ensure!(
-        differ == ["consumerID", "redisHost", "redisPassword"],
+        differ == ["consumerID", "enableTLS", "redisHost", "redisPassword"],
         "{differ:?} differ"
     );
     ensure!(

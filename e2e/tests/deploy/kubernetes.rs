@@ -13,7 +13,7 @@ const POD: &str = "/spec/template/spec";
 const CONTAINER: &str = "/spec/template/spec/containers/0";
 
 /// The annotations of Dapr 1.14 that we use. Dapr ignores unknown annotations silently.
-const KNOWN_ANNOTATIONS: [&str; 14] = [
+const KNOWN_ANNOTATIONS: [&str; 16] = [
     "dapr.io/enabled",
     "dapr.io/app-id",
     "dapr.io/app-port",
@@ -28,6 +28,8 @@ const KNOWN_ANNOTATIONS: [&str; 14] = [
     "dapr.io/sidecar-cpu-request",
     "dapr.io/sidecar-memory-request",
     "dapr.io/sidecar-memory-limit",
+    "dapr.io/api-token-secret",
+    "dapr.io/app-token-secret",
 ];
 
 /// The publisher and the subscriber.
@@ -174,6 +176,8 @@ fn pods_have_probes_and_resource_limits() -> anyhow::Result<()> {
             "/resources/requests/cpu",
             "/resources/requests/memory",
             "/resources/limits/memory",
+            "/resources/requests/ephemeral-storage",
+            "/resources/limits/ephemeral-storage",
         ] {
             at(container, resource).with_context(|| name.clone())?;
         }
@@ -227,7 +231,7 @@ fn selectors_match_their_pods() -> anyhow::Result<()> {
         .context("another port")?;
     the(&objects, "Service", Some(host))?;
     let mut allowed = items(
-        the(&objects, "NetworkPolicy", None)?,
+        the(&objects, "NetworkPolicy", Some(host))?,
         "/spec/ingress/0/from",
     );
     let labels = at(
@@ -264,13 +268,81 @@ fn every_referenced_secret_is_in_the_example() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Collects every `secretKeyRef`.
+/// Any pod of the cluster could otherwise read from a subscriber, and post events to it.
+#[test]
+fn every_pod_admits_callers_by_label_only() -> anyhow::Result<()> {
+    let objects = kustomized()?;
+    for (workload, _) in workloads(&objects)? {
+        let policy = the(
+            &objects,
+            "NetworkPolicy",
+            workload["metadata"]["name"].as_str(),
+        )?;
+        ensure!(policy["spec"]["policyTypes"] == json!(["Ingress"]));
+        for rule in items(policy, "/spec/ingress") {
+            ensure!(rule["ports"] == json!([{ "port": 8080 }]), "other ports");
+            let peers: Vec<_> = items(rule, "/from").collect();
+            ensure!(!peers.is_empty(), "{} admits all", identity(policy));
+            for peer in peers {
+                at(peer, "/podSelector/matchLabels").with_context(|| identity(policy))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The sidecar and the application prove themselves to each other. Dapr gives the tokens to the
+/// sidecar only.
+#[test]
+fn application_and_sidecar_share_their_tokens() -> anyhow::Result<()> {
+    let objects = kustomized()?;
+    for (workload, _) in workloads(&objects)? {
+        for (annotation, variable) in [
+            ("dapr.io/api-token-secret", "DAPR_API_TOKEN"),
+            ("dapr.io/app-token-secret", "APP_API_TOKEN"),
+        ] {
+            let secret = &at(workload, ANNOTATIONS)?[annotation];
+            let value = items(at(workload, CONTAINER)?, "/env")
+                .find(|item| item["name"] == variable)
+                .with_context(|| format!("{}: no {variable}", identity(workload)))?;
+            ensure!(
+                value["valueFrom"]["secretKeyRef"] == json!({ "name": secret, "key": "token" }),
+                "{}: {annotation} is {secret}, {variable} is {value}",
+                identity(workload)
+            );
+        }
+    }
+    Ok(())
+}
+
+/// `latest` is another program tomorrow.
+#[test]
+fn images_are_named_by_the_version_of_the_workspace() -> anyhow::Result<()> {
+    for (workload, _) in workloads(&kustomized()?)? {
+        let image = text(at(workload, CONTAINER)?, "/image")?;
+        let version = image.split_once(':').map(|(_name, tag)| tag);
+        ensure!(version == Some(env!("CARGO_PKG_VERSION")), "{image}");
+    }
+    Ok(())
+}
+
+/// Collects every `secretKeyRef`, every mounted secret, and every secret that an annotation of Dapr
+/// names.
 fn secrets(value: &Value, found: &mut BTreeSet<(String, String)>) {
     match value {
         Value::Object(members) => {
             if let Some(reference) = members.get("secretKeyRef") {
                 let part = |name: &str| reference[name].as_str().unwrap_or_default().to_owned();
                 found.insert((part("name"), part("key")));
+            }
+            for (name, value) in members {
+                let secret = value.as_str().unwrap_or_default().to_owned();
+                if name.starts_with("dapr.io/") && name.ends_with("-token-secret") {
+                    found.insert((secret, "token".to_owned()));
+                } else if name == "secretName" {
+                    // A folder with one file.
+                    found.insert((secret, "ca.crt".to_owned()));
+                }
             }
             members.values().for_each(|member| secrets(member, found));
         }

@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use crate::{
-    manifests::{file, files, identity, kustomized, the},
+    manifests::{file, files, identity, kustomized},
     schemas::Schemas,
 };
 
@@ -133,7 +133,10 @@ fn the_schemas_reject_common_mistakes() -> anyhow::Result<()> {
             json!("2"),
         ),
     ] {
-        let object = the(&objects, kind, None)?;
+        let object = objects
+            .iter()
+            .find(|object| object["kind"] == kind)
+            .with_context(|| format!("no {kind}"))?;
         schemas.check(object).context("before the mistake")?;
         let mut mistaken = object.clone();
         let place = mistaken.pointer_mut(within).and_then(Value::as_object_mut);

@@ -162,10 +162,7 @@ impl RunFile {
             .context("no publisher in the run file")?;
         Ok((
             publisher,
-            self.apps
-                .iter()
-                .filter(|app| app.is_subscriber())
-                .collect(),
+            self.apps.iter().filter(|app| app.is_subscriber()).collect(),
         ))
     }
 
