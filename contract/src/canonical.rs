@@ -11,11 +11,14 @@ use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{MapAccess, SeqAccess, Visitor},
 };
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 
 mod check;
+mod number;
+mod value;
 
 pub use check::is_canonical;
+pub use value::{PlainValue, value};
 
 use crate::ids::Crc;
 
@@ -30,7 +33,8 @@ const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_991.0;
 /// Members are sorted by UTF-16 code units, strings escape only what they must escape, and a number is
 /// - its digits, when its token has neither fraction nor exponent and fits `i64` (also beyond 2^53;
 ///   `-0` becomes `0`);
-/// - else the nearest double in the form of ECMAScript (RFC 8785 section 3.2.2.3).
+/// - else the nearest double in the form of ECMAScript (RFC 8785 section 3.2.2.3). A number that
+///   is not the same again within the 17 digits of a double is refused.
 #[derive(Clone)]
 pub struct CanonicalJson(Arc<RawValue>);
 
@@ -49,9 +53,10 @@ impl CanonicalJson {
     ///
     /// # Errors
     /// Refuses text that is not JSON, duplicate keys, NUL in a key, lone surrogates, nesting beyond
-    /// [`MAX_DEPTH`], numbers that are not finite, and integers beyond `i64` unless they
-    /// already are the canonical digits of a double (`1e20` is written `100000000000000000000`,
-    /// and must be readable again).
+    /// [`MAX_DEPTH`], and numbers that a double does not hold: those beyond its range, decimals
+    /// with digits that it cannot give back, and integers beyond `i64` unless they already are the
+    /// canonical digits of a double (`1e20` is written `100000000000000000000`, and must be readable
+    /// again).
     pub fn parse(json: &[u8]) -> Result<Self, JsonError> {
         let raw: &RawValue = serde_json::from_slice(json)
             .map_err(|error| JsonError::at(&Path::Root, not_json(&error)))?;
@@ -82,6 +87,22 @@ impl CanonicalJson {
     /// The canonical text.
     pub fn as_str(&self) -> &str {
         self.0.get()
+    }
+
+    /// The canonical form of a value in memory.
+    ///
+    /// # Errors
+    /// As [`CanonicalJson::parse`].
+    pub fn of(value: &Value) -> Result<Self, JsonError> {
+        Self::parse(value.to_string().as_bytes())
+    }
+
+    /// The value in memory, see [`value()`].
+    ///
+    /// # Errors
+    /// When a text that was taken with [`CanonicalJson::from_canonical`] cannot be read.
+    pub fn to_value(&self) -> serde_json::Result<Value> {
+        value(self.as_str().as_bytes())
     }
 
     /// CRC-32C over the canonical text.
@@ -251,22 +272,7 @@ fn write_string(text: &str, path: &Path<'_>, out: &mut String) -> Result<(), Jso
 }
 
 fn write_number(token: &str, path: &Path<'_>, out: &mut String) -> Result<(), JsonError> {
-    let is_integer = !token.contains(['.', 'e', 'E']);
-    if is_integer && let Ok(integer) = token.parse::<i64>() {
-        out.push_str(&integer.to_string());
-        return Ok(());
-    }
-    let number: f64 = token
-        .parse()
-        .map_err(|_| JsonError::at(path, "not a number"))?;
-    let digits =
-        double(number).ok_or_else(|| JsonError::at(path, "number beyond the range of a double"))?;
-    if is_integer && digits != token {
-        return Err(JsonError::at(
-            path,
-            "integer beyond 64 bits would lose digits: send it as a string",
-        ));
-    }
+    let digits = number::canonical(token).map_err(|reason| JsonError::at(path, reason))?;
     out.push_str(&digits);
     Ok(())
 }

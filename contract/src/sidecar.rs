@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::{
     CollectionName,
+    canonical::PlainValue,
     event::{DEAD_LETTER_TOPIC, ROUTE},
 };
 
@@ -73,7 +74,7 @@ pub struct EventReply {
 
 /// Reads any JSON value and keeps a text only.
 fn text_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    match Value::deserialize(deserializer)? {
+    match PlainValue::deserialize(deserializer)?.0 {
         Value::String(text) => Ok(Some(text)),
         _other => Ok(None),
     }

@@ -1,8 +1,7 @@
 //! `confcast get`: prints one document.
 
 use anyhow::Context;
-use contract::{CollectionName, DocumentId};
-use serde_json::Value;
+use contract::{CollectionName, DocumentId, canonical};
 
 use crate::{output, target::Target};
 
@@ -25,7 +24,7 @@ impl Get {
         let publisher = self.target.endpoint()?;
         let body = publisher.document_bytes(&self.collection, &self.id).await?;
         // Not as a typed document: everything that the publisher sends is shown.
-        let document: Value = serde_json::from_slice(&body).context("the document is not JSON")?;
+        let document = canonical::value(&body).context("the document is not JSON")?;
         output::json(if self.json {
             &document
         } else {

@@ -5,7 +5,9 @@ use actix_web::{
     http::{StatusCode, header},
     web,
 };
-use contract::{CanonicalJson, CollectionName, DocumentId, Operation, document};
+use contract::{
+    CanonicalJson, CollectionName, DocumentId, Operation, canonical::PlainValue, document,
+};
 use service::http::{JSON, etag, header_text, problem::ProblemError};
 use uuid::Uuid;
 
@@ -98,7 +100,8 @@ pub(super) async fn patch(
 ) -> Result<HttpResponse, ApiError> {
     let (collection, id) = api.document_key(&key)?;
     let patch = body.canonical(&request, "application/merge-patch+json")?;
-    let patch = serde_json::from_str(patch.as_str())
+    let patch = patch
+        .to_value()
         .map_err(|error| ProblemError::bad_request("body", error))?;
     let outcome = api
         .write(
@@ -164,7 +167,7 @@ fn answer(response: &mut actix_web::HttpResponseBuilder, outcome: WriteOutcome) 
 fn id_of(config: &CanonicalJson) -> Result<DocumentId, ApiError> {
     #[derive(serde::Deserialize)]
     struct Identified {
-        id: Option<serde_json::Value>,
+        id: Option<PlainValue>,
     }
     let wrong = |detail: String| {
         contract::Problem::new(contract::ProblemKind::BadBody, detail)
@@ -178,7 +181,7 @@ fn id_of(config: &CanonicalJson) -> Result<DocumentId, ApiError> {
             .to_string()
             .parse()
             .map_err(|error: contract::FormatError| wrong(error.to_string())),
-        Some(serde_json::Value::String(id)) => id
+        Some(PlainValue(serde_json::Value::String(id))) => id
             .parse()
             .map_err(|error: contract::FormatError| wrong(error.to_string())),
         Some(_other) => Err(wrong("An id is a string".to_owned())),

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fs, io::ErrorKind, path::Path};
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
-use contract::CollectionName;
+use contract::{CollectionName, canonical};
 use jsonschema::Validator;
 use serde_json::{Value, value::RawValue};
 use sha2::{Digest, Sha256};
@@ -120,7 +120,7 @@ impl Schema {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(error).context("its sample"),
         };
-        let schema: Value = serde_json::from_slice(&bytes)?;
+        let schema = canonical::value(&bytes)?;
         ensure!(schema.is_object(), "a schema is a JSON object");
         let validator = jsonschema::options()
             .should_validate_formats(true)

@@ -2,7 +2,7 @@
 //!
 //! Nothing is changed here: a value is computed, or refused with a pointer to the fault.
 
-use contract::{CanonicalJson, Document};
+use contract::{CanonicalJson, Document, canonical};
 use serde_json::Value;
 
 use crate::decide::{Action, Condition, Rules, Write, WriteError};
@@ -42,7 +42,7 @@ impl Rules {
             (Action::Patch(patch), Some(stored)) => {
                 let mut value = parse(&stored.config_data())?;
                 json_patch::merge(&mut value, patch);
-                canonical(&value)?
+                canonical_of(&value)?
             }
             (Action::Delete, Some(_)) => return Ok(None),
             (Action::Put(_) | Action::Patch(_) | Action::Delete, None) => {
@@ -108,7 +108,7 @@ fn merge_metadata(stored: &Document, given: &CanonicalJson) -> Result<CanonicalJ
         }
         Some(_not_an_object) => return Ok(given.clone()),
     }
-    canonical(&merged)
+    canonical_of(&merged)
 }
 
 /// An upper bound for the size of a value as BSON, in bytes.
@@ -123,9 +123,9 @@ pub(super) fn stored_size(value: &CanonicalJson) -> usize {
 }
 
 fn parse(json: &[u8]) -> Result<Value, WriteError> {
-    serde_json::from_slice(json).map_err(|error| WriteError::Unreadable(error.to_string()))
+    canonical::value(json).map_err(|error| WriteError::Unreadable(error.to_string()))
 }
 
-fn canonical(value: &Value) -> Result<CanonicalJson, WriteError> {
-    CanonicalJson::parse(value.to_string().as_bytes()).map_err(WriteError::InvalidValue)
+fn canonical_of(value: &Value) -> Result<CanonicalJson, WriteError> {
+    CanonicalJson::of(value).map_err(WriteError::InvalidValue)
 }

@@ -121,7 +121,8 @@ pub fn check(
         (RequestOperation::Update, Some(value)) => Action::Put(value),
         // Parsed once here, and not at each evaluation of the group.
         (RequestOperation::Patch, Some(patch)) => Action::Patch(
-            serde_json::from_str(patch.as_str())
+            patch
+                .to_value()
                 .map_err(|error| WriteError::invalid_change("/configData", error))?,
         ),
     };

@@ -5,5 +5,6 @@ mod faults;
 mod spans;
 mod testbed;
 mod unit_of_work;
+mod values;
 
 type Outcome = anyhow::Result<()>;

@@ -81,7 +81,7 @@ fn subscriber_of(
     let server = HttpServer::new(move || {
         let events = events.clone();
         let take = move |body: web::Bytes| {
-            let event: Value = serde_json::from_slice(&body).expect("json");
+            let event = contract::canonical::value(&body).expect("json");
             drop(events.send(event));
             async { HttpResponse::Ok().json(json!({"status": "SUCCESS"})) }
         };
@@ -126,6 +126,23 @@ impl Testbed {
             .text()
             .await?;
         Ok(serde_json::from_str::<FeedPage>(&page)?.items)
+    }
+
+    /// Sends a request to the API, with these headers; the status and the text of the answer.
+    pub(super) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> anyhow::Result<(u16, String)> {
+        let url = format!("{}{path}", self.url);
+        let mut request = self.client.request(method.parse()?, url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = request.body(body.to_owned()).send().await?;
+        Ok((answer.status().as_u16(), answer.text().await?))
     }
 
     /// A document as HTTP returns it; `None` when it does not exist.

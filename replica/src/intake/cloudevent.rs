@@ -9,8 +9,8 @@
 
 use actix_web::http::header::{CONTENT_TYPE, HeaderMap};
 use chrono::{DateTime, Utc};
-use cloudevents::{AttributesReader, Event};
-use contract::event::EXPIRATION;
+use cloudevents::{AttributesReader, Data, Event};
+use contract::{canonical, event::EXPIRATION};
 use percent_encoding::percent_decode;
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value};
@@ -113,8 +113,11 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<CloudEvent, Cloud
         .unwrap_or_default()
         .trim()
         .to_ascii_lowercase();
-    let mut event = if media_type == STRUCTURED {
-        event(serde_json::from_slice(body).map_err(not_an_event)?)?
+    let event = if media_type == STRUCTURED {
+        return match canonical::value(body).map_err(not_an_event)? {
+            Value::Object(members) => structured(members),
+            _other => Err(not_an_event("the body is not a JSON object")),
+        };
     } else if media_type.starts_with(CLOUDEVENTS) {
         // Batches, and formats other than JSON.
         return Err(CloudEventError {
@@ -130,6 +133,39 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<CloudEvent, Cloud
             "neither the media type nor the headers are those of a CloudEvent",
         ));
     };
+    parts(event)
+}
+
+/// An event in structured mode. The SDK would take a member of the data for one of its own JSON
+/// library's, so it gets data without members, and the data is put back.
+fn structured(mut members: Map<String, Value>) -> Result<CloudEvent, CloudEventError> {
+    let data = members
+        .get_mut("data")
+        .filter(|data| data.is_object() || data.is_array());
+    let data = data.map(|data| {
+        let without_members = if data.is_object() {
+            Value::Object(Map::new())
+        } else {
+            Value::Array(Vec::new())
+        };
+        std::mem::replace(data, without_members)
+    });
+    if members.contains_key("data_base64") {
+        // As bytes, so that this module reads them.
+        members.insert(
+            "datacontenttype".to_owned(),
+            "application/octet-stream".into(),
+        );
+    }
+    let mut event = parts(event(members)?)?;
+    if let Some(data) = data {
+        event.data = data;
+    }
+    Ok(event)
+}
+
+/// What a replica uses of an event that has all that it must have.
+fn parts(mut event: Event) -> Result<CloudEvent, CloudEventError> {
     for (name, value) in [
         ("id", event.id()),
         ("source", event.source()),
@@ -146,7 +182,12 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<CloudEvent, Cloud
         .and_then(|text| DateTime::parse_from_rfc3339(&text).ok())
         .map(DateTime::<Utc>::from);
     let (_content_type, _schema, data) = event.take_data();
-    let data = data.map(Value::try_from).transpose();
+    let data = data.map(|data| match data {
+        Data::Binary(json) => canonical::value(&json),
+        Data::String(json) => canonical::value(json.as_bytes()),
+        Data::Json(value) => Ok(value),
+    });
+    let data = data.transpose();
     let data = data.map_err(|error| CloudEventError {
         reason: "wrong-type",
         detail: format!("the data is not JSON: {error}"),
@@ -308,6 +349,30 @@ mod tests {
             assert_ne!(odd, body);
             assert_eq!(parse_change(&headers, odd.as_bytes()), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_member_with_a_name_of_the_json_library_is_data_like_any_other() {
+        let data = r#"{"a":{"$serde_json::private::RawValue":"[1]"}}"#;
+        let base64 = "eyJhIjp7IiRzZXJkZV9qc29uOjpwcml2YXRlOjpSYXdWYWx1ZSI6IlsxXSJ9fQ==";
+        for member in [
+            format!(r#""data":{data}"#),
+            format!(r#""data_base64":"{base64}""#),
+        ] {
+            let body =
+                format!(r#"{{"specversion":"1.0","id":"1","source":"s","type":"t",{member}}}"#);
+            let event = check(&[("content-type", STRUCTURED)], &body).expect("an event");
+            assert_eq!(event.data.to_string(), data, "{member}");
+        }
+        let attributes = [
+            ("ce-specversion", "1.0"),
+            ("ce-id", "1"),
+            ("ce-source", "s"),
+            ("ce-type", "t"),
+            ("content-type", "application/json"),
+        ];
+        let event = check(&attributes, data).expect("an event");
+        assert_eq!(event.data.to_string(), data);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use contract::{CollectionName, DocumentId, EventData};
+use contract::{CollectionName, DocumentId, EventData, canonical};
 use serde_json::Value;
 use state::{Decision, ReceivedChange};
 use tokio::time::timeout;
@@ -91,7 +91,7 @@ impl Intake {
     async fn take_text(&self, data: &str, expiration: Option<DateTime<Utc>>) -> EventOutcome {
         match self.parse_change(data.as_bytes()) {
             Some(change) => self.take_change(&change).await,
-            None => match serde_json::from_str(data) {
+            None => match canonical::value(data.as_bytes()) {
                 Ok(data) => self.take_value(data, expiration).await,
                 Err(error) => self.drop_event("not-json", error),
             },

@@ -7,7 +7,7 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use broker::{BrokerEvent, ReceivedEvent, Subscription, listen};
-use contract::{CollectionName, DocumentId};
+use contract::{CollectionName, DocumentId, canonical};
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use serde_json::Value;
 use state::CollectionState;
@@ -183,7 +183,7 @@ pub(crate) fn with_channel(
     collection: &CollectionName,
     id: Option<&DocumentId>,
 ) -> Result<Value, serde_json::Error> {
-    let mut data: Value = serde_json::from_slice(body)?;
+    let mut data = canonical::value(body)?;
     if let Value::Object(members) = &mut data {
         members
             .entry("collection")

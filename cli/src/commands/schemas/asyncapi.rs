@@ -5,7 +5,7 @@
 //! events (a body with `op` and `id` only); these are not described.
 
 use anyhow::Context;
-use contract::{CanonicalJson, Epoch, EventData, Operation, event};
+use contract::{CanonicalJson, Epoch, EventData, Operation, canonical, event};
 use serde_json::{Map, Value, json};
 
 use super::{shape::draft_7, source::Contract};
@@ -245,7 +245,7 @@ fn example(contract: &Contract) -> anyhow::Result<Option<Value>> {
         proof: None,
         context: contract::Context::default(),
     };
-    Ok(Some(serde_json::to_value(change)?))
+    Ok(Some(canonical::value(&serde_json::to_vec(&change)?)?))
 }
 
 /// The same change in a CloudEvent.

@@ -12,7 +12,6 @@ use client::Endpoint;
 use contract::{CollectionName, DocumentId, Revision, snapshot::SnapshotItem};
 use jsonschema::Validator;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::source::{self, Contract};
 use crate::{output, progress::ProgressLine, target::Target};
@@ -178,7 +177,7 @@ impl Report {
             config_data,
             ..
         } = item;
-        let document: Value = serde_json::from_str(config_data.as_str()).context("a document")?;
+        let document = config_data.to_value().context("a document")?;
         let before = self.faults.len();
         self.faults
             .extend(validator.iter_errors(&document).map(|fault| Fault {

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, anyhow, ensure};
 use client::Endpoint;
-use contract::CollectionName;
+use contract::{CollectionName, canonical};
 use jsonschema::Validator;
 use serde_json::Value;
 
@@ -41,8 +41,8 @@ impl Contract {
         text: String,
         sample: Option<String>,
     ) -> anyhow::Result<Self> {
-        let schema: Value =
-            serde_json::from_str(&text).with_context(|| format!("the schema of {collection}"))?;
+        let schema = canonical::value(text.as_bytes())
+            .with_context(|| format!("the schema of {collection}"))?;
         ensure!(
             schema.is_object(),
             "the schema of {collection} is not a JSON object"
@@ -50,7 +50,7 @@ impl Contract {
         let sample = sample
             .map(|text| {
                 anyhow::Ok(Sample {
-                    value: serde_json::from_str(&text)?,
+                    value: canonical::value(text.as_bytes())?,
                     text,
                 })
             })

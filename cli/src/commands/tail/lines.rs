@@ -5,7 +5,6 @@ use std::fmt::Write;
 use console::Style;
 use contract::{CanonicalJson, EventData, Operation};
 use serde::Deserialize;
-use serde_json::Value;
 use similar::{ChangeTag, TextDiff};
 
 use super::documents::Before;
@@ -112,7 +111,7 @@ impl LinePrinter {
 
 /// One member per line, each ending in a line feed.
 fn pretty(config: &CanonicalJson) -> String {
-    let value: Option<Value> = serde_json::from_str(config.as_str()).ok();
+    let value = config.to_value().ok();
     let pretty = value.and_then(|value| serde_json::to_string_pretty(&value).ok());
     pretty.unwrap_or_else(|| config.as_str().to_owned()) + "\n"
 }

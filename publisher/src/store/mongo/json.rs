@@ -4,7 +4,7 @@
 //! JSON does not have are an error: a publisher never writes them.
 
 use anyhow::{Context, bail};
-use contract::canonical::double;
+use contract::canonical::{self, double};
 use mongodb::bson::{Bson, Document, RawBsonRef, RawDocument};
 use serde_json::Value;
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 /// # Errors
 /// When the text is not a JSON object.
 pub(super) fn to_bson(config: &[u8]) -> anyhow::Result<Document> {
-    match bson(serde_json::from_slice(config)?)? {
+    match bson(canonical::value(config)?)? {
         Bson::Document(document) => Ok(document),
         other => bail!("a document is an object, not {other}"),
     }
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn numbers_and_unusual_keys_are_kept() {
-        let text = r#"{"":1,"$set":{"a.b":[9007199254740993,-9223372036854775808,1e20,1e300,0.1,-0,1e2]},"ü":null}"#;
+        let text = r#"{"":1,"$numberLong":"1","$oid":{"$date":{"$serde_json::private::RawValue":"[1]"}},"$set":{"a.b":[9007199254740993,-9223372036854775808,1e20,1e300,0.1,-0,1e2]},"ü":null}"#;
         assert_eq!(
             round_trip(text),
             CanonicalJson::parse(text.as_bytes()).expect("json")

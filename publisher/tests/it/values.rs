@@ -1,0 +1,139 @@
+//! Values come back as they were written, on every way in and out, or are refused with a pointer.
+
+use serde_json::json;
+
+use super::{
+    Outcome,
+    testbed::{SKILLS, Testbed, with_publisher},
+};
+
+/// Keys that mean something to a library or to a database, in canonical form.
+const UNUSUAL: &str = concat!(
+    r#"{"$__toml_private_datetime":"1979-05-27","$date":{"$numberLong":"1"},"#,
+    r#""$oid":"0123456789abcdef01234567","$serde_json::private::Number":"1","#,
+    r#""a":{"$serde_json::private::RawValue":"[1]"},"a.b":{"$set":1},"#,
+    r#""list":[{"$serde_json::private::Number":"2"}],"n":1}"#
+);
+
+fn document(id: &str) -> String {
+    format!("/v1/collections/{SKILLS}/documents/{id}")
+}
+
+async fn write(testbed: &Testbed, method: &str, path: &str, body: &str) -> anyhow::Result<u16> {
+    Ok(testbed.send(method, path, &[], body).await?.0)
+}
+
+#[tokio::test]
+async fn no_key_of_a_document_has_a_meaning() -> Outcome {
+    with_publisher(&[], async |testbed| {
+        let create = [("if-none-match", "*")];
+        let put = testbed
+            .send("PUT", &document("put"), &create, UNUSUAL)
+            .await?;
+        assert_eq!(put.0, 201, "{}", put.1);
+        let set = json!({"changes": [
+            {"collection": SKILLS, "op": "Create", "id": "set", "configData": {"m": {}, "n": 1}},
+            {"collection": SKILLS, "op": "Create", "id": "other", "configData": {}},
+        ]});
+        let set = set.to_string().replace(r#"{"m":{},"n":1}"#, UNUSUAL);
+        assert_eq!(write(testbed, "POST", "/v1/changes", &set).await?, 200);
+        let with_metadata = UNUSUAL.replace(
+            r#""n":1"#,
+            r#""metadata":{"x":{"$serde_json::private::RawValue":"{}"}},"n":1"#,
+        );
+        assert_eq!(
+            write(testbed, "PUT", &document("set"), &with_metadata).await?,
+            200
+        );
+        // The members that these writes do not name stay as they are.
+        let patch = r#"{"n":2,"p":{"$serde_json::private::RawValue":"[2]"}}"#;
+        for id in ["put", "set"] {
+            assert_eq!(write(testbed, "PATCH", &document(id), patch).await?, 200);
+        }
+        assert_eq!(write(testbed, "PUT", &document("set"), UNUSUAL).await?, 200);
+
+        let patched = UNUSUAL.replace(
+            r#""n":1"#,
+            r#""n":2,"p":{"$serde_json::private::RawValue":"[2]"}"#,
+        );
+        let metadata = UNUSUAL.replace(
+            r#""n":1"#,
+            r#""metadata":{"x":{"$serde_json::private::RawValue":"{}"}},"n":1"#,
+        );
+        for path in [
+            document("put"),
+            format!("/v1/collections/{SKILLS}/documents"),
+            format!("/v1/snapshot?collections={SKILLS}"),
+            format!("/v1/collections/{SKILLS}/changes?since=0"),
+        ] {
+            let (_status, text) = testbed.send("GET", &path, &[], "").await?;
+            assert!(text.contains(&patched), "{path}: {text}");
+        }
+        let (_status, text) = testbed.send("GET", &document("set"), &[], "").await?;
+        assert!(text.contains(&metadata), "{text}");
+        let event = loop {
+            let event = testbed.event().await?;
+            if event["data"]["id"] == "put" && event["data"]["op"] == "Update" {
+                break event;
+            }
+        };
+        assert_eq!(event["data"]["configData"].to_string(), patched);
+        Ok(())
+    })
+    .await
+}
+
+/// `{"a":1}` patched with a text that is meant for the JSON library is not the value in the text.
+#[tokio::test]
+async fn a_schema_sees_the_document_that_is_stored() -> Outcome {
+    let schemas = tempfile::tempdir()?;
+    let schema = r#"{"properties": {"a": {"type": "array"}}}"#;
+    std::fs::write(schemas.path().join(format!("{SKILLS}.schema.json")), schema)?;
+    let folder = schemas.path().display().to_string();
+    with_publisher(&["--schemas-dir", &folder], async |testbed| {
+        let hidden = r#"{"a":{"$serde_json::private::RawValue":"[1]"}}"#;
+        let (status, problem) = testbed
+            .send("PUT", &document("x"), &[("if-none-match", "*")], hidden)
+            .await?;
+        assert_eq!(status, 422, "{problem}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_number_that_would_come_back_as_another_is_refused_on_every_way_in() -> Outcome {
+    with_publisher(&[], async |testbed| {
+        let create = [("if-none-match", "*")];
+        let documents = format!("/v1/collections/{SKILLS}/documents");
+        let good = r#"{"n":[0.1,0.30000000000000004,9223372036854775807,1e300,5e-324]}"#;
+        assert_eq!(
+            testbed
+                .send("PUT", &document("x"), &create, good)
+                .await?
+                .0,
+            201
+        );
+        let text = testbed.send("GET", &document("x"), &[], "").await?.1;
+        assert!(text.contains("[0.1,0.30000000000000004,9223372036854775807,1e+300,5e-324]"));
+        for number in ["3.141592653589793238", "1e400", "1e-400", "18446744073709551617"] {
+            let value = format!(r#"{{"n":[{number}]}}"#);
+            let set = format!(
+                r#"{{"changes":[{{"collection":"{SKILLS}","op":"Patch","id":"x","configData":{value}}}]}}"#
+            );
+            for (method, path, body) in [
+                ("POST", &documents, &value),
+                ("PUT", &document("x"), &value),
+                ("PATCH", &document("x"), &value),
+                ("POST", &"/v1/changes".to_owned(), &set),
+            ] {
+                let (status, problem) = testbed.send(method, path, &[], body).await?;
+                assert_eq!(status, 400, "{method} {path}: {problem}");
+                assert!(problem.contains("/n/0"), "{problem}");
+                assert!(problem.contains("string"), "{problem}");
+            }
+        }
+        Ok(())
+    })
+    .await
+}
