@@ -21,6 +21,8 @@ pub mod committed_heads;
 mod document_cursor;
 mod embedded;
 mod epoch;
+// Each backend uses the part that it needs.
+pub mod integrity;
 mod mongo;
 pub mod replicas;
 mod url;
