@@ -3,11 +3,20 @@ import { EventSource } from 'eventsource' // browsers have it built in
 
 const [base, collection] = process.argv.slice(2)
 const url = `${base}/v1/collections/${collection}`
+const pause = () => new Promise((resolve) => setTimeout(resolve, 1000))
 
+// Tries until there is an answer: the service may be away, or starting (503).
 async function list() {
-  const { head, items } = await (await fetch(`${url}/documents`)).json()
-  for (const { id, revision } of items) console.log('have', id, revision)
-  return `${head.epoch} ${head.revision}`
+  for (;;) {
+    const answer = await fetch(`${url}/documents`).catch((error) => console.error(`${url}: ${error.cause ?? error}`))
+    if (answer?.ok) {
+      const { head, items } = await answer.json()
+      for (const { id, revision } of items) console.log('have', id, revision)
+      return `${head.epoch} ${head.revision}`
+    }
+    if (answer) console.error(`${url}: ${(await answer.json()).detail}`)
+    await pause()
+  }
 }
 
 let position = await list()
@@ -22,11 +31,11 @@ function follow() {
   })
   source.addEventListener('resync', ({ lastEventId }) => {
     position = lastEventId // the stream goes on from there by itself
-    list().catch(() => {})
+    list()
   })
   source.addEventListener('error', () => {
     // It comes back by itself when the connection breaks, and not when the answer is 503: the service is starting.
-    if (source.readyState === EventSource.CLOSED) setTimeout(follow, 1000)
+    if (source.readyState === EventSource.CLOSED) pause().then(follow)
   })
 }
 

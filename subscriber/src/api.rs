@@ -77,7 +77,11 @@ pub fn configure(config: &mut ServiceConfig, api: &Api) {
     let scope = web::scope("").service(replica::actix::scope(&api.replica, &api.dapr));
     config
         .app_data(web::Data::new(api.clone()))
-        .service(routes::add(scope, table()).wrap(middleware::from_fn(answer_methods)))
+        .service(
+            routes::add(scope, table())
+                .wrap(middleware::from_fn(answer_methods))
+                .wrap(middleware::from_fn(headers::complete_refusals)),
+        )
         .default_service(web::to(no_such_route));
 }
 

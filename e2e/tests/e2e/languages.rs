@@ -78,13 +78,27 @@ impl Pair {
     }
 
     /// The client lists, follows, survives restarts, and prints one line per change.
-    async fn is_followed_by(&mut self, name: &str, mut command: Command) -> Outcome {
+    ///
+    /// It starts while the subscriber is away. `away` is what it then says, if it says anything.
+    async fn is_followed_by(
+        &mut self,
+        name: &str,
+        mut command: Command,
+        away: Option<&str>,
+    ) -> Outcome {
         command
             .arg(self.example(name)?)
             .arg(self.subscriber.url())
             .arg(CHANNELS)
             .env("NO_PROXY", "*");
+        self.subscriber.stop().await?;
         let client = Process::start(name, self.folder.path(), &mut command)?;
+        eventually("the client finds nobody", async || {
+            ensure!(away.is_none_or(|text| client.output().contains(text)));
+            Ok(())
+        })
+        .await?;
+        self.subscriber.start().await?;
         let mut expected = vec!["have whatsapp-es 1".to_owned()];
         says(&client, &expected).await?;
         self.change("second").await?;
@@ -119,7 +133,11 @@ impl Pair {
 async fn says(client: &Process, expected: &[String]) -> Outcome {
     eventually("the client prints the expected lines", async || {
         let output = client.output();
-        let lines: Vec<_> = output.lines().collect();
+        // What begins with a URL is on standard error: the service was away.
+        let lines: Vec<_> = output
+            .lines()
+            .filter(|line| !line.starts_with("http://"))
+            .collect();
         ensure!(lines == expected, "{lines:?} instead of {expected:?}");
         Ok(())
     })
@@ -132,7 +150,7 @@ async fn the_javascript_client_follows_a_subscriber() -> Outcome {
     // Node searches packages in the folder of the file.
     let modules = dependencies::path_of("CLIENT_MODULES")?.join("node_modules");
     std::os::unix::fs::symlink(modules, pair.folder.path().join("node_modules"))?;
-    pair.is_followed_by("follow.mjs", Command::new("node"))
+    pair.is_followed_by("follow.mjs", Command::new("node"), Some("ECONNREFUSED"))
         .await
 }
 
@@ -140,7 +158,7 @@ async fn the_javascript_client_follows_a_subscriber() -> Outcome {
 async fn the_python_client_follows_a_subscriber() -> Outcome {
     Pair::start()
         .await?
-        .is_followed_by("follow.py", Command::new("python3"))
+        .is_followed_by("follow.py", Command::new("python3"), None)
         .await
 }
 

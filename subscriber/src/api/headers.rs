@@ -1,15 +1,22 @@
 //! The headers of every read: which revision the data has, and how far it may be trusted.
 //!
-//! They are made from the view that the body is made from, so that they never contradict it.
+//! They are made from the view that the body is made from, so that they never contradict it. A read
+//! that was refused gets them afterwards, in one place: [`complete_refusals`].
 
 use std::time::Instant;
 
 use actix_web::{
-    HttpResponse, HttpResponseBuilder,
-    http::header::{HeaderName, HeaderValue},
+    Error, HttpResponse, HttpResponseBuilder,
+    body::BoxBody,
+    dev::{ServiceRequest, ServiceResponse},
+    http::header::{HeaderMap, HeaderName, HeaderValue},
+    middleware::Next,
+    web,
 };
 use contract::{CollectionName, status::ReplicaState};
 use replica::{RawCollection as Collection, View};
+
+use super::Api;
 
 /// The revision of the data: `<epoch>-<watermark>` for one collection, the epoch for several (their
 /// heads are in the body), `unversioned` when there is no epoch.
@@ -19,6 +26,9 @@ const STATE: HeaderName = HeaderName::from_static("confcast-state");
 
 /// Value of [`REVISION`] for a collection whose publisher has no revisions.
 pub(super) const UNVERSIONED: &str = "unversioned";
+
+/// The paths of reads begin with one of these.
+const READS: [&str; 3] = ["/v1/collections", "/v1/snapshot", "/v1/changes"];
 
 /// Begins the answer of a read of one collection.
 pub(super) fn of_collection(
@@ -43,4 +53,33 @@ fn answer(revision: Option<String>, state: ReplicaState) -> HttpResponseBuilder 
         .insert_header((REVISION, revision.unwrap_or_else(|| UNVERSIONED.to_owned())))
         .insert_header((STATE, HeaderValue::from_static(state.as_str())));
     answer
+}
+
+/// Middleware: gives the headers to the answer of a read that a handler refused before it had a
+/// collection (an unknown name, a wrong parameter, nothing loaded yet). They are those of all
+/// collections.
+///
+/// # Errors
+/// As the inner services.
+pub(super) async fn complete_refusals(
+    request: ServiceRequest,
+    next: Next<BoxBody>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let reads = READS.iter().any(|read| request.path().starts_with(read));
+    let mut response = next.call(request).await?;
+    if reads && !response.headers().contains_key(STATE) {
+        let api = response.request().app_data::<web::Data<Api>>();
+        if let Some(view) = api.map(|api| api.replica.view()) {
+            insert(response.headers_mut(), of_all(&view).finish().headers());
+        }
+    }
+    Ok(response)
+}
+
+fn insert(headers: &mut HeaderMap, more: &HeaderMap) {
+    for name in [REVISION, STATE] {
+        if let Some(value) = more.get(&name) {
+            headers.insert(name, value.clone());
+        }
+    }
 }

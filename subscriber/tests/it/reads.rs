@@ -19,6 +19,10 @@ async fn every_read_is_answered_503_before_the_first_load() {
             ] {
                 let answer = subscriber.fetch(path).await;
                 assert_eq!(header(&answer, "retry-after"), "1");
+                if path.starts_with("/v1/") {
+                    assert_eq!(header(&answer, "confcast-revision"), "unversioned");
+                    assert_eq!(header(&answer, "confcast-state"), "loading");
+                }
                 problem(answer, 503, "loading").await;
             }
             problem(
@@ -69,6 +73,33 @@ async fn every_read_is_answered_503_before_the_first_load() {
             assert_eq!(subscriptions, json!([]));
         },
     )
+    .await;
+}
+
+/// A reader that looks at the state only must not have to know why it was refused.
+#[tokio::test]
+async fn a_refused_read_has_the_headers_of_a_read() {
+    check(&[], publisher(7, 30), async |subscriber| {
+        subscriber.reaches(ReplicaState::Current).await;
+        for (path, status, revision) in [
+            ("/v1/collections/A/documents/none", 404, "0f86d081-1-7"),
+            ("/v1/collections/Unknown/documents/x", 404, "0f86d081-1"),
+            ("/v1/collections/A/documents/..%2f", 400, "0f86d081-1"),
+            ("/v1/collections/Unknown", 404, "0f86d081-1"),
+            ("/v1/collections/Unknown/documents", 404, "0f86d081-1"),
+            ("/v1/snapshot?collections=Unknown", 404, "0f86d081-1"),
+            ("/v1/changes?since=nothing", 400, "0f86d081-1"),
+            ("/v1/collections/A/changes?since=x", 400, "0f86d081-1"),
+        ] {
+            let answer = subscriber.fetch(path).await;
+            assert_eq!(answer.status(), status, "{path}");
+            assert_eq!(header(&answer, "confcast-revision"), revision, "{path}");
+            assert_eq!(header(&answer, "confcast-state"), "current", "{path}");
+        }
+        let posted = subscriber.client.post(subscriber.url("/v1/collections/A"));
+        let answer = posted.send().await.expect("an answer");
+        assert_eq!(header(&answer, "confcast-state"), "current");
+    })
     .await;
 }
 
