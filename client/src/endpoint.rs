@@ -6,7 +6,7 @@
 
 use std::{fmt::Display, time::Duration};
 
-use contract::Problem;
+use contract::{Problem, SecretUrl, secret_url};
 use reqwest::{
     Client, Method, RequestBuilder, Response, Url,
     header::{HeaderValue, RETRY_AFTER},
@@ -29,8 +29,10 @@ const EXCERPT: usize = 200;
 /// One base URL of the API. Cheap to clone: clones share their connections.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
-    /// The URL without a slash at its end.
-    base: String,
+    /// The URL without a slash at its end; it may hold a password.
+    base: SecretUrl<String>,
+    /// The URL as it may be shown.
+    shown: String,
     /// What may be shown of it: no path, no credentials.
     name: String,
     /// Whether a sidecar answers there and passes requests on.
@@ -97,8 +99,10 @@ impl Endpoint {
         clients: Clients,
         sidecar_token: Option<HeaderValue>,
     ) -> Self {
+        let text = base.as_str().trim_end_matches('/');
         Self {
-            base: base.as_str().trim_end_matches('/').to_owned(),
+            shown: secret_url::redacted(text),
+            base: SecretUrl::of_parsed(text.to_owned()),
             name: base.origin().ascii_serialization(),
             invoked: base.path().starts_with(INVOCATION),
             clients,
@@ -107,9 +111,9 @@ impl Endpoint {
         }
     }
 
-    /// The base URL without a slash at its end. A path begins with one and is appended.
+    /// The base URL without a slash at its end and without user and password: for messages.
     pub fn base(&self) -> &str {
-        &self.base
+        &self.shown
     }
 
     /// Scheme, host and port: what messages show.
@@ -169,21 +173,22 @@ impl Endpoint {
 
     /// A request of the API; `path` begins with a slash. Nothing is sent yet.
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.clients
-            .ordinary
-            .request(method, format!("{}{path}", self.base))
+        self.clients.ordinary.request(method, self.url(path))
     }
 
     /// A request that may make the publisher read its whole store.
     pub(crate) fn maintenance_request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.clients
-            .maintenance
-            .request(method, format!("{}{path}", self.base))
+        self.clients.maintenance.request(method, self.url(path))
     }
 
     /// A request for a live feed.
     pub(crate) fn stream_request(&self, path: &str) -> RequestBuilder {
-        self.clients.streams.get(format!("{}{path}", self.base))
+        self.clients.streams.get(self.url(path))
+    }
+
+    /// The URL of a path, with the credentials of the base URL.
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base.expose())
     }
 
     /// Sends a request that changes nothing, and gives the answer if it is a success.

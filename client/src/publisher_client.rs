@@ -5,7 +5,8 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use reqwest::{Url, header::HeaderValue};
+use contract::SecretUrl;
+use reqwest::header::HeaderValue;
 
 use crate::{ClientError, Endpoint, Timeouts, endpoint::Clients};
 
@@ -39,7 +40,7 @@ impl PublisherClient {
     /// # Errors
     /// When the system has no resources for an HTTP client.
     pub fn new(
-        bases: &[Url],
+        bases: &[SecretUrl],
         timeouts: Timeouts,
         sidecar_token: Option<HeaderValue>,
     ) -> Result<Self, reqwest::Error> {
@@ -47,7 +48,12 @@ impl PublisherClient {
         let endpoints = bases
             .iter()
             .map(|base| {
-                Endpoint::with_clients(base, timeouts, clients.clone(), sidecar_token.clone())
+                Endpoint::with_clients(
+                    base.expose(),
+                    timeouts,
+                    clients.clone(),
+                    sidecar_token.clone(),
+                )
             })
             .collect();
         Ok(Self {
@@ -104,9 +110,11 @@ mod tests {
     use super::*;
 
     fn client(count: usize) -> PublisherClient {
-        let bases: Vec<Url> = (0..count)
+        let bases: Vec<SecretUrl> = (0..count)
             .map(|number| {
-                Url::parse(&format!("http://127.0.0.1:{}", number + 1)).expect("a valid URL")
+                format!("http://127.0.0.1:{}", number + 1)
+                    .parse()
+                    .expect("a valid URL")
             })
             .collect();
         PublisherClient::new(&bases, Timeouts::REPLICA, None).expect("a client")

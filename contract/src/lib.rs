@@ -7,7 +7,8 @@
 //! - [`head`], [`snapshot`]: the head of a collection, and a complete copy with its proof;
 //! - [`feed`], [`event`], [`sidecar`]: how changes reach a replica;
 //! - [`fleet`], [`status`]: check-ins and the status of a replica;
-//! - [`problem`]: every error answer.
+//! - [`problem`]: every error answer;
+//! - [`text`], [`secret_url`], [`environment`]: what all programs show and read alike.
 //!
 //! With the feature `utoipa`, the types describe themselves as JSON Schemas for OpenAPI documents.
 //!
@@ -18,6 +19,7 @@ pub mod canonical;
 pub mod change;
 pub mod context;
 pub mod document;
+pub mod environment;
 pub mod event;
 pub mod feed;
 pub mod fleet;
@@ -28,10 +30,12 @@ pub mod problem;
 pub mod proof;
 #[cfg(feature = "utoipa")]
 pub mod schema;
+pub mod secret_url;
 pub mod set;
 pub mod sidecar;
 pub mod snapshot;
 pub mod status;
+pub mod text;
 
 pub use canonical::{CanonicalJson, JsonError};
 pub use change::{Change, ChangeSet, FeedPage, Operation, SetPart};
@@ -42,3 +46,4 @@ pub use head::{Head, Heads};
 pub use ids::{CollectionName, Crc, Digest, DocumentId, Epoch, FormatError, Revision};
 pub use problem::{Problem, ProblemKind};
 pub use proof::Proof;
+pub use secret_url::SecretUrl;

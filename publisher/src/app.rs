@@ -33,7 +33,7 @@ use service::{
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     api as routes,
@@ -249,6 +249,13 @@ impl Publisher {
 }
 
 fn policy(settings: &Settings) -> anyhow::Result<PublisherPolicy> {
+    if !settings.schemas_dir.exists() {
+        warn!(
+            folder = %settings.schemas_dir.display(),
+            "there is no folder of schemas (AURA_CONFIGURATION_SCHEMAS_DIR): documents of every \
+             collection are taken unchecked"
+        );
+    }
     let rules = Rules {
         schemas: Schemas::read(&settings.schemas_dir)?,
         document_limit: settings.document_limit,
@@ -281,6 +288,7 @@ fn transport(events: Events, policy: Arc<PublisherPolicy>) -> anyhow::Result<Tra
             allowed,
             api_token,
         } => {
+            let subscribers = subscribers.iter().map(|url| url.expose().clone()).collect();
             let subscribers = SubscriberRegistry::new(subscribers, allowed, api_token);
             Transport::Direct(DirectTransport::new(subscribers, encoder)?)
         }

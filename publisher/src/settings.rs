@@ -5,10 +5,8 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::Parser;
-use contract::CollectionName;
-use reqwest::Url;
-use service::runtime::settings::SettingsError;
+use contract::{CollectionName, SecretUrl};
+use service::runtime::settings::{self, ReadError, SettingsError};
 
 pub use self::arguments::Args;
 use crate::{outbox::retention::RetentionPolicy, store::StoreUrl};
@@ -64,7 +62,7 @@ pub enum TransportSettings {
     /// `LOCAL`: known subscribers.
     Local {
         /// Their base URLs.
-        subscribers: Vec<Url>,
+        subscribers: Vec<SecretUrl>,
         /// Hosts besides loopback whose replicas get events, `host` or `host:port` in lower case.
         allowed: BTreeSet<String>,
         /// The token that they expect.
@@ -104,8 +102,12 @@ impl Settings {
     /// All mistakes, one line each.
     pub fn read(options: &[&str]) -> Result<Self, SettingsError> {
         let arguments = std::iter::once(&"publisher").chain(options);
-        Args::try_parse_from(arguments)
-            .map_err(|error| SettingsError(vec![error.to_string()]))?
-            .check()
+        settings::read(arguments, Args::check).map_err(|error| match error {
+            ReadError::Settings(errors) => errors,
+            ReadError::CommandLine(error) => SettingsError(vec![error.to_string()]),
+        })
     }
 }
+
+#[cfg(test)]
+mod tests;

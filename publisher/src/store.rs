@@ -58,7 +58,7 @@ impl Store {
             StoreUrl::Embedded(folder) => embedded::Embedded::open(folder, policy)
                 .await
                 .map(Self::Embedded),
-            StoreUrl::Mongo { url, database } => mongo::Mongo::open(url, database, policy)
+            StoreUrl::Mongo { url, database } => mongo::Mongo::open(url.expose(), database, policy)
                 .await
                 .map(Self::Mongo),
         }

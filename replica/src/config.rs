@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-use contract::CollectionName;
+use contract::{CollectionName, SecretUrl, secret_url};
 
 use crate::{BuildError, HeaderValue, Url};
 
@@ -18,7 +18,7 @@ pub struct Config {
     /// The collections it follows.
     pub collections: BTreeSet<CollectionName>,
     /// Base URLs of the publishers, tried in turn. A path in it (a Dapr invocation URL) is kept.
-    pub publishers: Vec<Url>,
+    pub publishers: Vec<SecretUrl>,
     /// Base URL of this replica, when publishers and operators may know it.
     pub base_url: Option<Url>,
     /// The longest time between two check-ins.
@@ -94,9 +94,11 @@ impl Config {
 ///
 /// # Errors
 /// When the text is no such URL.
-fn publisher_url(text: &str) -> Result<Url, BuildError> {
-    Url::parse(text)
+fn publisher_url(text: &str) -> Result<SecretUrl, BuildError> {
+    let is_usable = |url: &Url| url.has_host() && url.scheme().starts_with("http");
+    text.trim()
+        .parse()
         .ok()
-        .filter(|url| url.has_host() && url.scheme().starts_with("http"))
-        .ok_or_else(|| BuildError::Publisher(text.to_owned()))
+        .filter(|url: &SecretUrl| is_usable(url.expose()))
+        .ok_or_else(|| BuildError::Publisher(secret_url::redacted(text)))
 }

@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use crate::{
-    SourceError, Url,
+    SecretUrl, SourceError,
     failure_log::{FailureLevel, FailureLog},
     intake::redis::with_channel,
     source::PublisherSource,
@@ -46,7 +46,7 @@ pub struct DocumentConfig {
     pub id: DocumentId,
     /// Base URLs of publishers, tried in turn. Not of subscribers: only a publisher decides what the
     /// document is.
-    pub publishers: Vec<Url>,
+    pub publishers: Vec<SecretUrl>,
     /// The longest time between two readings.
     pub check_in: Duration,
     /// The source of its events.

@@ -104,7 +104,7 @@ pub use broker;
 pub use builder::{BuildError, Builder};
 pub use cache::{ChangeBuffer, View};
 pub use config::{Config, Events};
-pub use contract::{DocumentId, Operation, status::ReplicaState};
+pub use contract::{DocumentId, Operation, SecretUrl, status::ReplicaState};
 pub use intake::EventOutcome;
 #[cfg(feature = "actix")]
 pub use intake::dapr as actix;

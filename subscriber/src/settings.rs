@@ -6,9 +6,11 @@
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
-use contract::{CollectionName, DocumentId};
+use contract::{CollectionName, DocumentId, SecretUrl, secret_url::SecretUrlError};
 use replica::{Events, HeaderValue, Url, broker::settings as redis};
-use service::runtime::settings::{SettingChecks, SettingsError, boolean, listed, or, positive};
+use service::runtime::settings::{
+    self, SettingChecks, SettingsError, boolean, listed, or, positive,
+};
 
 const EVENTS_ENABLED: &str = "true";
 const EVENTS_MANAGER: &str = "LOCAL";
@@ -169,7 +171,7 @@ pub struct Settings {
     /// Address to listen on.
     pub listen: SocketAddr,
     /// URLs of publishers, in the order in which they are tried.
-    pub publishers: Vec<Url>,
+    pub publishers: Vec<SecretUrl>,
     /// Collections to follow.
     pub collections: BTreeSet<CollectionName>,
     /// Longest time between two check-ins.
@@ -305,24 +307,14 @@ fn instance(checks: &mut SettingChecks, text: &str) -> Option<Option<String>> {
         .map(|name| Some(name.to_string()))
 }
 
-/// A token; `None` when an error was recorded. The error does not contain the token.
+/// A token as the value of a header; `None` when an error was recorded.
 fn token(checks: &mut SettingChecks, name: &str, text: &str) -> Option<Option<HeaderValue>> {
-    if text.is_empty() {
+    let Some(token) = settings::token(checks, name, text)? else {
         return Some(None);
-    }
-    match HeaderValue::from_str(text) {
-        Ok(mut token) => {
-            token.set_sensitive(true);
-            Some(Some(token))
-        }
-        Err(_not_a_header) => {
-            checks.error(
-                name,
-                "…: it cannot be sent in a header, expected visible ASCII",
-            );
-            None
-        }
-    }
+    };
+    let mut value = HeaderValue::from_str(&token).ok()?;
+    value.set_sensitive(true);
+    Some(Some(value))
 }
 
 /// The URL of the replica; `None` when an error was recorded. The error does not contain the URL,
@@ -369,29 +361,32 @@ fn collections(checks: &mut SettingChecks, text: &str) -> Option<BTreeSet<Collec
 }
 
 /// URLs of publishers. A URL may contain a password, so an error names the position in the list.
-fn publishers(checks: &mut SettingChecks, text: &str) -> Option<Vec<Url>> {
+fn publishers(checks: &mut SettingChecks, text: &str) -> Option<Vec<SecretUrl>> {
     let name = "AURA_CONFIGURATION_API_URL";
     let mut read = Vec::new();
     for (index, item) in listed(text).enumerate() {
-        let wrong = match Url::parse(item) {
-            Ok(url) if url.scheme() != "http" => {
-                "expected http:// (a sidecar or a mesh adds TLS)".to_owned()
-            }
-            Ok(url) if url.query().is_some() || url.fragment().is_some() => {
-                "expected no ? and no #".to_owned()
-            }
-            Ok(url) => {
-                read.push(url);
-                continue;
-            }
-            Err(error) => error.to_string(),
-        };
-        checks.error(name, format_args!("item {}: {wrong}", index + 1));
+        match publisher(item) {
+            Ok(url) => read.push(url),
+            Err(wrong) => checks.error(name, format_args!("item {}: {wrong}", index + 1)),
+        }
     }
     if listed(text).next().is_none() {
         checks.error(name, format_args!("{text:?}: expected at least one URL"));
     }
     Some(read)
+}
+
+fn publisher(text: &str) -> Result<SecretUrl, SecretUrlError> {
+    let url: SecretUrl = text.parse()?;
+    let wrong = |reason: &str| Err(SecretUrlError::Form(reason.to_owned()));
+    let parsed = url.expose();
+    if parsed.scheme() != "http" {
+        return wrong("expected http:// (a sidecar or a mesh adds TLS)");
+    }
+    if parsed.query().is_some() || parsed.fragment().is_some() {
+        return wrong("expected no ? and no #");
+    }
+    Ok(url)
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! From texts to [`Settings`]. Every setting is checked, so that the operator sees all mistakes
 //! together. No mistake shows a value that may hold a secret.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-use reqwest::Url;
-use service::runtime::settings::{SettingChecks, SettingsError, boolean, listed, or, positive};
+use contract::{SecretUrl, secret_url::SecretUrlError};
+use service::runtime::settings::{
+    SettingChecks, SettingsError, boolean, listed, or, positive, token,
+};
 
 use super::{
     Events, Settings, TransportSettings,
@@ -16,7 +18,7 @@ use super::{
         SCHEMAS_DIR, STORE_URL,
     },
 };
-use crate::outbox::retention::RetentionPolicy;
+use crate::{decide::schemas::Schemas, outbox::retention::RetentionPolicy, store::StoreUrl};
 
 /// Largest document that any setting allows, in bytes.
 const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
@@ -43,8 +45,10 @@ impl Args {
     fn settings(&self, checks: &mut SettingChecks) -> Option<Settings> {
         // A store URL may hold a password: the mistake is reported without the value.
         let store = or(&self.store_url, STORE_URL)
-            .parse()
-            .map_err(|reason| checks.error("AURA_CONFIGURATION_STORE_URL", reason))
+            .parse::<StoreUrl>()
+            .map_err(|reason| {
+                checks.error("AURA_CONFIGURATION_STORE_URL", format_args!("…: {reason}"));
+            })
             .ok();
         let listen = checks.parse("AURA_CONFIGURATION_LISTEN", or(&self.listen, LISTEN));
         let collections = list(
@@ -52,6 +56,11 @@ impl Args {
             "AURA_CONFIGURATION_COLLECTIONS",
             or(&self.collections, COLLECTIONS),
         );
+        if collections.as_ref().is_some_and(BTreeSet::is_empty) {
+            let reason = format_args!("{:?}: expected at least one collection", self.collections);
+            checks.error("AURA_CONFIGURATION_COLLECTIONS", reason);
+        }
+        let schemas_dir = self.schemas_dir(checks);
         let document_limit = number(
             checks,
             "AURA_CONFIGURATION_DOCUMENT_LIMIT_BYTES",
@@ -82,13 +91,33 @@ impl Args {
             store: store?,
             listen: listen?,
             collections: collections?,
-            schemas_dir: or(&self.schemas_dir, SCHEMAS_DIR).into(),
+            schemas_dir: schemas_dir?,
             document_limit: document_limit?,
             forget_replicas: Duration::from_secs(forget_seconds?),
             snapshot_slots: snapshot_slots?,
             log_keep: log_keep?,
             events: if enabled? { Some(events?) } else { None },
         })
+    }
+
+    /// The folder of the schemas, whose files are read here once so that a wrong one is a mistake as
+    /// any other. Only the default may be absent: a folder that was named and is not there would
+    /// switch the check of documents off.
+    fn schemas_dir(&self, checks: &mut SettingChecks) -> Option<PathBuf> {
+        let name = "AURA_CONFIGURATION_SCHEMAS_DIR";
+        let given = or(&self.schemas_dir, SCHEMAS_DIR);
+        let folder = PathBuf::from(given);
+        if given != SCHEMAS_DIR && !folder.is_dir() {
+            checks.error(name, format_args!("{given:?}: there is no such folder"));
+            return None;
+        }
+        match Schemas::read(&folder) {
+            Ok(_valid) => Some(folder),
+            Err(error) => {
+                checks.error(name, format_args!("{given:?}: {error:#}"));
+                None
+            }
+        }
     }
 
     fn log_keep(&self, checks: &mut SettingChecks) -> Option<RetentionPolicy> {
@@ -152,21 +181,22 @@ impl Args {
 
     fn dapr(&self, checks: &mut SettingChecks) -> Option<TransportSettings> {
         let port = or(&self.dapr_grpc_port, DAPR_GRPC_PORT);
-        let port: u16 = checks.parse("DAPR_GRPC_PORT", port)?;
+        let port: Option<u16> = checks.parse("DAPR_GRPC_PORT", port);
+        let api_token = token(checks, "DAPR_API_TOKEN", &self.dapr_api_token);
         Some(TransportSettings::Dapr {
-            endpoint: format!("http://127.0.0.1:{port}"),
-            api_token: secret(&self.dapr_api_token),
+            endpoint: format!("http://127.0.0.1:{}", port?),
+            api_token: api_token?,
         })
     }
 
     fn local(&self, checks: &mut SettingChecks) -> Option<TransportSettings> {
-        let subscribers = subscribers(checks, &self.local_subscribers)?;
+        let subscribers = subscribers(checks, &self.local_subscribers);
+        let allowed = allowed(checks, &self.local_allow);
+        let api_token = token(checks, "APP_API_TOKEN", &self.app_api_token);
         Some(TransportSettings::Local {
-            subscribers: subscribers.into_iter().collect(),
-            allowed: listed(&self.local_allow)
-                .map(str::to_ascii_lowercase)
-                .collect(),
-            api_token: secret(&self.app_api_token),
+            subscribers: subscribers?.into_iter().collect(),
+            allowed: allowed?,
+            api_token: api_token?,
         })
     }
 
@@ -212,7 +242,7 @@ where
 
 /// URLs of subscribers. A URL may hold a password, so a mistake names its position in the list and
 /// not the value.
-fn subscribers(checks: &mut SettingChecks, text: &str) -> Option<BTreeSet<Url>> {
+fn subscribers(checks: &mut SettingChecks, text: &str) -> Option<BTreeSet<SecretUrl>> {
     let entries: Vec<_> = listed(text)
         .enumerate()
         .map(|(index, entry)| {
@@ -227,12 +257,31 @@ fn subscribers(checks: &mut SettingChecks, text: &str) -> Option<BTreeSet<Url>> 
     entries.into_iter().collect()
 }
 
-fn subscriber(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| error.to_string())?;
-    if url.scheme() != "http" {
-        return Err("expected http:// (there is no TLS here, a mesh adds it)".to_owned());
+fn subscriber(text: &str) -> Result<SecretUrl, SecretUrlError> {
+    let url: SecretUrl = text.parse()?;
+    if url.expose().scheme() != "http" {
+        let reason = "expected http:// (there is no TLS here, a mesh adds it)";
+        return Err(SecretUrlError::Form(reason.to_owned()));
     }
     Ok(url)
+}
+
+/// Hosts, `HOST` or `HOST:PORT`, in lower case. A URL here would never match a host.
+fn allowed(checks: &mut SettingChecks, text: &str) -> Option<BTreeSet<String>> {
+    let entries: Vec<_> = listed(text)
+        .map(|entry| {
+            let host = format!("http://{entry}/").parse::<SecretUrl>().ok();
+            let is_host = !entry.contains(['/', '?', '#', '@', '\\'])
+                && host.is_some_and(|url| url.expose().has_host());
+            let read = if is_host {
+                Ok(entry.to_ascii_lowercase())
+            } else {
+                Err("expected HOST or HOST:PORT")
+            };
+            checks.check("AURA_CONFIGURATION_LOCAL_ALLOW", entry, read)
+        })
+        .collect();
+    entries.into_iter().collect()
 }
 
 /// A whole number from 1 to `max`.
@@ -251,8 +300,4 @@ fn at_most<T: TryFrom<u64>>(max: u64, text: &str) -> Result<T, String> {
         .ok()
         .filter(|_converted| number <= max)
         .ok_or_else(|| format!("expected at most {max}"))
-}
-
-fn secret(text: &str) -> Option<String> {
-    (!text.is_empty()).then(|| text.to_owned())
 }

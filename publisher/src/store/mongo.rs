@@ -11,12 +11,13 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
+use contract::SecretUrl;
 use mongodb::{
     Client, ClientSession, Database,
     bson::{Document as Bdoc, RawDocumentBuf, doc},
     options::{
-        Acknowledgment, ClientOptions, CollectionOptions, ReadConcern, ReadPreference,
-        SelectionCriteria, WriteConcern,
+        Acknowledgment, ClientOptions, CollectionOptions, ConnectionString, ReadConcern,
+        ReadPreference, SelectionCriteria, WriteConcern,
     },
 };
 use tokio::{
@@ -133,6 +134,27 @@ impl Mongo {
     async fn snapshot_session(&self) -> anyhow::Result<ClientSession> {
         call(self.client.start_session().snapshot(true)).await
     }
+}
+
+/// Has the driver check the form of a URL; nothing is resolved or connected. The reason has no part of
+/// the URL beyond the names of its parameters.
+pub(super) fn check_url(url: &SecretUrl<String>) -> Result<(), String> {
+    let Err(error) = ConnectionString::parse(url.expose()) else {
+        return Ok(());
+    };
+    // The driver repeats some parts of a URL, and a password may be in any of them.
+    let reason = error.to_string();
+    let parts = url
+        .expose()
+        .split(['/', ':', '@', '?', '&', '=', '#', ','])
+        .skip(2);
+    let is_shown = |part: &str| !part.is_empty() && reason.contains(part);
+    Err(if parts.clone().any(is_shown) {
+        "the MongoDB driver cannot read it: check hosts, ports, %-encoding and parameters"
+            .to_owned()
+    } else {
+        reason
+    })
 }
 
 /// The options of the client. What the guarantees of the store depend on is not configurable.

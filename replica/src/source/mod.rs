@@ -10,11 +10,11 @@ use client::{
     live_feed::{FeedStart, LiveFeed},
 };
 use contract::{
-    CanonicalJson, CollectionName, DocumentId, Epoch, Head, Revision,
+    CanonicalJson, CollectionName, DocumentId, Epoch, Head, Revision, SecretUrl,
     feed::Since,
     fleet::{CheckIn, CheckInAnswer},
 };
-use reqwest::{Url, header::HeaderValue};
+use reqwest::header::HeaderValue;
 use state::{ReceivedChange, Root, Snapshot};
 
 mod admission;
@@ -63,7 +63,7 @@ impl PublisherSource {
     /// # Errors
     /// When the system has no resources for an HTTP client.
     pub(crate) fn new(
-        publishers: &[Url],
+        publishers: &[SecretUrl],
         sidecar_token: Option<HeaderValue>,
     ) -> Result<Self, reqwest::Error> {
         let client = PublisherClient::new(publishers, Timeouts::REPLICA, sidecar_token)?;

@@ -78,6 +78,7 @@ fn nobody() -> Url {
 }
 
 pub(crate) fn settings(publishers: Vec<Url>) -> Config {
+    let publishers = publishers.into_iter().map(Into::into).collect();
     Config {
         instance: "test".to_owned(),
         collections: BTreeSet::from(["A", "B"].map(name)),

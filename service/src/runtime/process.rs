@@ -4,9 +4,14 @@
 //! a flag or a setting is wrong. No other code ends the process.
 
 use clap::Parser;
-use tracing::{error, info};
+use contract::environment;
+use tracing::{error, info, warn};
 
-use super::{limits, settings::SettingsError, telemetry};
+use super::{
+    limits,
+    settings::{self, ReadError, SettingsError},
+    telemetry,
+};
 
 /// Exit code after a failure: a task failed, or something could not be opened.
 pub const EXIT_FAILURE: i32 = 1;
@@ -26,26 +31,63 @@ pub async fn run<O: Parser, S>(
     check: impl FnOnce(O) -> Result<S, SettingsError>,
     serve: impl AsyncFnOnce(S) -> anyhow::Result<()>,
 ) {
-    let options = O::try_parse().unwrap_or_else(|error| {
-        // `--help` and `--version` arrive here as well; they are printed to standard output.
-        let wrong = error.use_stderr();
-        match error.print() {
-            Ok(()) if !wrong => std::process::exit(0),
-            _ => std::process::exit(EXIT_USAGE),
-        }
-    });
     // Before the settings are checked: their errors are log lines.
-    telemetry::init();
-    let settings = check(options).unwrap_or_else(|errors| {
-        error!("{errors}");
-        std::process::exit(EXIT_USAGE);
-    });
+    let wrong_filter = telemetry::init().err();
+    let mut wrong = Vec::from_iter(wrong_filter);
+    let settings = match settings::read(std::env::args_os(), check) {
+        Ok(settings) => Some(settings),
+        Err(ReadError::CommandLine(error)) => {
+            // `--help` and `--version` arrive here as well; they are printed to standard output.
+            let usage = error.use_stderr();
+            match error.print() {
+                Ok(()) if !usage => std::process::exit(0),
+                _ => std::process::exit(EXIT_USAGE),
+            }
+        }
+        Err(ReadError::Settings(SettingsError(errors))) => {
+            wrong.extend(errors);
+            None
+        }
+    };
+    warn_of_misspelt_names();
+    let settings = match settings {
+        Some(settings) if wrong.is_empty() => settings,
+        _ => refuse(name, &wrong),
+    };
     limits::raise_open_files();
     match serve(settings).await {
         Ok(()) => info!("the {name} has stopped"),
         Err(error) => {
+            // Found where a file that a setting names was read, before anything was opened.
+            if let Some(SettingsError(wrong)) = error.downcast_ref() {
+                refuse(name, wrong);
+            }
             error!("the {name} has failed: {error:#}");
             std::process::exit(EXIT_FAILURE);
+        }
+    }
+}
+
+/// Ends the process because of wrong settings, one line for each.
+fn refuse(name: &str, wrong: &[String]) -> ! {
+    for error in wrong {
+        error!("wrong setting: {error}");
+    }
+    let plural = if wrong.len() == 1 {
+        "setting is"
+    } else {
+        "settings are"
+    };
+    error!("the {name} does not start: {} {plural} wrong", wrong.len());
+    std::process::exit(EXIT_USAGE);
+}
+
+/// A misspelt name would leave its setting at the default without a word.
+fn warn_of_misspelt_names() {
+    for (name, _value) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if let Some(meant) = environment::misspelt(&name) {
+            warn!("the environment variable {name} is not read by any program; was {meant} meant?");
         }
     }
 }

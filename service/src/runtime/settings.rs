@@ -1,10 +1,18 @@
 //! Checks of settings: all errors are reported at once, before anything starts.
 //!
-//! Programs take every setting as text (clap reads flags and environment) and hand each text to
-//! [`SettingChecks`], which continues after the first error. It never prints a value that the
-//! caller marks as secret, and it never reads the environment itself.
+//! Programs take every setting as text. [`read`] has clap read flags and environment, trims every
+//! text, and refuses those that no setting can have. The program then hands each text to
+//! [`SettingChecks`], which continues after the first error. No value that the caller marks as
+//! secret is printed, and nothing is opened.
 
-use std::{fmt, str::FromStr};
+use std::{ffi::OsString, fmt, str::FromStr};
+
+use clap::{ArgMatches, Parser, parser::ValueSource};
+use contract::text::is_hidden;
+
+mod text_parser;
+
+use self::text_parser::TrimmedText;
 
 /// Collects errors while settings are read.
 #[derive(Debug, Default)]
@@ -16,6 +24,84 @@ pub struct SettingChecks {
 /// Every setting that is wrong, as one line each: `NAME="value": what was expected`.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub struct SettingsError(pub Vec<String>);
+
+/// Why the command line and the environment give no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The command line cannot be parsed, or asks for help.
+    #[error(transparent)]
+    CommandLine(#[from] clap::Error),
+    /// Settings are wrong.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+}
+
+/// Reads the settings of a program: the texts of flags and environment, trimmed, then `check`.
+///
+/// The one place that says what the text of every setting may be: UTF-8, without control and other
+/// hidden characters. White space around it is removed, because secrets that are mounted as files
+/// end in a line feed. An empty text counts as unset; one that is white space alone is refused,
+/// because a store or a token was meant to be there.
+///
+/// # Errors
+/// All mistakes together. For a text that is refused here, `check` is not heard.
+pub fn read<O: Parser, S>(
+    arguments: impl IntoIterator<Item: Into<OsString> + Clone>,
+    check: impl FnOnce(O) -> Result<S, SettingsError>,
+) -> Result<S, ReadError> {
+    let command = O::command().mut_args(|argument| {
+        if argument.get_action().takes_values() {
+            argument.value_parser(TrimmedText)
+        } else {
+            argument
+        }
+    });
+    let mut matches = command.clone().try_get_matches_from(arguments)?;
+    let mut errors = Vec::new();
+    let mut refused = Vec::new();
+    for argument in command.get_arguments() {
+        let Some(wrong) = wrong_text(&matches, argument.get_id().as_str()) else {
+            continue;
+        };
+        let variable = argument.get_env().and_then(|name| name.to_str());
+        let name = variable.unwrap_or(argument.get_id().as_str());
+        errors.push(format!("{name}=…: {wrong}"));
+        refused.push(format!("{name}="));
+    }
+    let options = O::from_arg_matches_mut(&mut matches)?;
+    let SettingsError(further) = match check(options) {
+        Ok(settings) if errors.is_empty() => return Ok(settings),
+        Ok(_incomplete) => SettingsError(Vec::new()),
+        Err(further) => further,
+    };
+    let is_new = |error: &String| !refused.iter().any(|name| error.starts_with(name));
+    errors.extend(further.into_iter().filter(is_new));
+    Err(SettingsError(errors).into())
+}
+
+/// What is wrong with the text of an argument, if it was given. The value is never repeated.
+fn wrong_text(matches: &ArgMatches, id: &str) -> Option<String> {
+    if matches.value_source(id) == Some(ValueSource::DefaultValue) {
+        return None;
+    }
+    // Arguments of another type, as `--help`, have no text.
+    for raw in matches.try_get_raw(id).ok()?? {
+        let Some(text) = raw.to_str() else {
+            return Some("expected UTF-8".to_owned());
+        };
+        let trimmed = text.trim();
+        if trimmed.is_empty() && !text.is_empty() {
+            return Some("it is white space alone".to_owned());
+        }
+        if let Some(hidden) = trimmed.chars().find(|character| is_hidden(*character)) {
+            return Some(format!(
+                "the character U+{:04X} is not allowed",
+                u32::from(hidden)
+            ));
+        }
+    }
+    None
+}
 
 impl fmt::Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -74,6 +160,25 @@ impl SettingChecks {
     }
 }
 
+/// A token, which is sent in a header. `Some(None)` when it is unset, `None` when an error was
+/// recorded; the error does not contain the token.
+pub fn token(checks: &mut SettingChecks, name: &str, text: &str) -> Option<Option<String>> {
+    if text.is_empty() {
+        return Some(None);
+    }
+    if !text
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() || byte == b' ')
+    {
+        checks.error(
+            name,
+            "…: it cannot be sent in a header, expected visible ASCII",
+        );
+        return None;
+    }
+    Some(Some(text.to_owned()))
+}
+
 /// The text, or the default when the text is empty. An empty value counts as unset because many
 /// deployment tools cannot omit a variable.
 pub fn or<'a>(text: &'a str, default: &'a str) -> &'a str {
@@ -126,6 +231,68 @@ mod tests {
         assert!(
             errors[0].starts_with("PORT=") && errors[1].starts_with("TTL="),
             "{errors:?}"
+        );
+    }
+
+    #[derive(Parser)]
+    struct Options {
+        #[arg(long, env = "TEST_ONLY_STORE", default_value = "file:data")]
+        store: String,
+        #[arg(long, env = "TEST_ONLY_TOKEN", default_value = "")]
+        token: String,
+        #[arg(long, env = "TEST_ONLY_PORT", default_value = "1")]
+        port: String,
+    }
+
+    fn options(arguments: &[&str]) -> Result<(String, String, u16), Vec<String>> {
+        let read = read(
+            std::iter::once(&"program").chain(arguments),
+            |options: Options| {
+                let mut checks = SettingChecks::default();
+                let port = checks.parse("TEST_ONLY_PORT", &options.port);
+                let token = token(&mut checks, "TEST_ONLY_TOKEN", &options.token);
+                let settings = (|| Some((options.store, token?.unwrap_or_default(), port?)))();
+                checks.finish(settings)
+            },
+        );
+        read.map_err(|error| match error {
+            ReadError::Settings(SettingsError(errors)) => errors,
+            ReadError::CommandLine(error) => vec![error.to_string()],
+        })
+    }
+
+    #[test]
+    fn white_space_around_a_value_is_removed() {
+        let read = options(&[
+            "--store",
+            "file:data\n",
+            "--token",
+            " tok \r\n",
+            "--port= 80 ",
+        ]);
+        assert_eq!(read, Ok(("file:data".to_owned(), "tok".to_owned(), 80)));
+        // An empty value counts as unset, which the check decides.
+        assert_eq!(
+            options(&["--token="]).map(|(_, token, _)| token),
+            Ok(String::new())
+        );
+    }
+
+    #[test]
+    fn texts_that_no_setting_can_have_are_refused_with_all_other_mistakes() {
+        let errors = options(&["--store", "file:a\nb", "--token", " \n", "--port", "x"]);
+        let errors = errors.expect_err("three mistakes");
+        assert_eq!(errors.len(), 3, "{errors:?}");
+        assert_eq!(
+            errors[0],
+            "TEST_ONLY_STORE=…: the character U+000A is not allowed"
+        );
+        assert_eq!(errors[1], "TEST_ONLY_TOKEN=…: it is white space alone");
+        assert!(errors[2].starts_with("TEST_ONLY_PORT=\"x\""), "{errors:?}");
+        let errors = options(&["--port", "\u{feff}80"]).expect_err("a hidden character");
+        assert_eq!(
+            errors,
+            ["TEST_ONLY_PORT=…: the character U+FEFF is not allowed"]
         );
     }
 }

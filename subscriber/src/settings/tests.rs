@@ -93,3 +93,37 @@ fn all_errors_are_reported_at_once_and_without_secrets() {
     assert!(matches!(settings.events, Events::Redis(_)) && !settings.by_publisher);
     assert!(!format!("{settings:?}").contains("secret"));
 }
+
+#[test]
+fn every_variable_is_a_known_name() {
+    use clap::CommandFactory;
+    use contract::environment;
+
+    for argument in Options::command().get_arguments() {
+        let name = argument
+            .get_env()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        let is_own = name.starts_with(environment::PREFIX);
+        assert!(!is_own || environment::NAMES.contains(&name), "{name}");
+    }
+}
+
+#[test]
+fn no_form_of_the_settings_shows_the_password_of_a_publisher() {
+    let settings = check(&["--api-url=http://u:hunter2@h:1/v1.0/invoke/a/method"]);
+    let shown = format!("{:?}", settings.expect("valid"));
+    assert!(
+        shown.contains("http://…@h:1/v1.0") && !shown.contains("hunter2"),
+        "{shown}"
+    );
+    for wrong in [
+        "http://u:hunter/2@h",
+        "http://u:hunter?2@h",
+        "http://u:hunter2@",
+        "u:hunter2@h",
+    ] {
+        let errors = check(&["--api-url", wrong]).expect_err(wrong).concat();
+        assert!(!errors.contains("hunter"), "{errors}");
+    }
+}

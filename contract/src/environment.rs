@@ -1,0 +1,104 @@
+//! The names of all environment variables that the programs read, so that each program can name a
+//! variable that none of them reads.
+//!
+//! Values are never seen here, and nothing here reads the environment.
+
+/// Every variable whose name begins with [`PREFIX`] and that a program of this project reads.
+pub const NAMES: [&str; 29] = [
+    "AURA_CONFIGURATION_API_URL",
+    "AURA_CONFIGURATION_BASE_URL",
+    "AURA_CONFIGURATION_CHECK_IN_SECONDS",
+    "AURA_CONFIGURATION_COLLECTIONS",
+    "AURA_CONFIGURATION_DOCUMENT_LIMIT_BYTES",
+    "AURA_CONFIGURATION_EVENTS_ENABLED",
+    "AURA_CONFIGURATION_EVENTS_MANAGER",
+    "AURA_CONFIGURATION_EVENT_DATA_LIMIT_BYTES",
+    "AURA_CONFIGURATION_EVENT_TTL_SECONDS",
+    "AURA_CONFIGURATION_FORGET_REPLICAS_SECONDS",
+    "AURA_CONFIGURATION_INSTANCE",
+    "AURA_CONFIGURATION_LISTEN",
+    "AURA_CONFIGURATION_LOADS",
+    "AURA_CONFIGURATION_LOCAL_ALLOW",
+    "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS",
+    "AURA_CONFIGURATION_LOG_KEEP_CHANGES",
+    "AURA_CONFIGURATION_LOG_KEEP_HOURS",
+    "AURA_CONFIGURATION_LOG_TRIM_SECONDS",
+    "AURA_CONFIGURATION_READY_WHEN_STALE",
+    "AURA_CONFIGURATION_SCHEMAS_DIR",
+    "AURA_CONFIGURATION_SNAPSHOT_DIR",
+    "AURA_CONFIGURATION_STORE_URL",
+    "AURA_DAPR_CONFIGURATION_PUBSUB_NAME",
+    "AURA_REDIS_CONFIGURATION_PREFIX",
+    "AURA_REDIS_DATABASE",
+    "AURA_REDIS_DELIVERY",
+    "AURA_REDIS_DOCUMENT_CHANNELS",
+    "AURA_REDIS_STREAM_MAX_LENGTH",
+    "AURA_REDIS_URL",
+];
+/// How the names of this project begin.
+pub const PREFIX: &str = "AURA_";
+
+/// The name that was probably meant by a variable that no program reads. `None` for a variable that
+/// is read, that is of another project, or that Kubernetes made of the name of a Service.
+pub fn misspelt(name: &str) -> Option<&'static str> {
+    let upper = name.to_ascii_uppercase();
+    if !upper.starts_with(PREFIX) || NAMES.contains(&name) || is_service_link(&upper) {
+        return None;
+    }
+    NAMES
+        .into_iter()
+        .min_by_key(|known| strsim::damerau_levenshtein(known, &upper))
+}
+
+/// Kubernetes gives each container such variables for each Service of its namespace, so a Service
+/// `aura-configuration-api` makes `AURA_CONFIGURATION_API_SERVICE_HOST` and further names.
+fn is_service_link(name: &str) -> bool {
+    // `_PORT_80_TCP`, and with `_PROTO`, `_PORT` or `_ADDR` after it.
+    let is_port = name.split("_PORT_").skip(1).any(|rest| {
+        let number = rest.split('_').next().unwrap_or_default();
+        number.parse::<u16>().is_ok()
+    });
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.ends_with("_PORT")
+        || is_port
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_name_gets_the_nearest_known_one() {
+        for (given, meant) in [
+            (
+                "AURA_CONFIGURATION_STORE_ULR",
+                "AURA_CONFIGURATION_STORE_URL",
+            ),
+            ("AURA_CONFIG_STORE_URL", "AURA_CONFIGURATION_STORE_URL"),
+            ("aura_configuration_listen", "AURA_CONFIGURATION_LISTEN"),
+            ("AURA_REDIS_DB", "AURA_REDIS_URL"),
+        ] {
+            assert_eq!(misspelt(given), Some(meant), "{given}");
+        }
+    }
+
+    #[test]
+    fn names_that_are_read_or_are_of_others_are_no_mistake() {
+        for name in NAMES {
+            assert_eq!(misspelt(name), None);
+        }
+        for name in [
+            "PATH",
+            "AURAL_LEVEL",
+            "AURA_CONFIGURATION_API_SERVICE_HOST",
+            "AURA_CONFIGURATION_API_SERVICE_PORT_HTTP",
+            "AURA_CONFIGURATION_API_PORT",
+            "AURA_CONFIGURATION_API_PORT_80_TCP",
+            "AURA_CONFIGURATION_API_PORT_80_TCP_ADDR",
+            "AURA_CONFIGURATION_API_PORT_80_TCP_PORT",
+        ] {
+            assert_eq!(misspelt(name), None, "{name}");
+        }
+    }
+}

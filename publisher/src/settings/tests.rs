@@ -1,0 +1,95 @@
+//! The publisher checks all settings at once, before anything is opened.
+
+use clap::CommandFactory;
+use contract::environment;
+
+use super::*;
+
+fn mistakes(options: &[&str]) -> Vec<String> {
+    let Err(SettingsError(mistakes)) = Settings::read(options) else {
+        panic!("{options:?} was taken");
+    };
+    mistakes
+}
+
+#[test]
+fn a_store_url_from_a_file_names_the_same_store() {
+    let read = Settings::read(&["--store-url", "file:data\n"]).expect("valid settings");
+    assert_eq!(format!("{:?}", read.store), "file:data");
+    let url = "mongodb://u:p@a:1/conf\r\n";
+    let read = Settings::read(&["--store-url", url]).expect("valid settings");
+    assert_eq!(format!("{:?}", read.store), "mongodb://…@a:1/conf");
+}
+
+#[test]
+fn a_token_is_trimmed_or_refused() {
+    let token = |given: &str| {
+        let read = Settings::read(&["--app-api-token", given])?;
+        match read.events.map(|events| events.transport) {
+            Some(TransportSettings::Local { api_token, .. }) => Ok(api_token),
+            _ => panic!("LOCAL is the default"),
+        }
+    };
+    assert_eq!(token(" tok\n"), Ok(Some("tok".to_owned())));
+    assert_eq!(token(""), Ok(None));
+    for wrong in ["\n", "a\nb", "sécret", "a\u{200b}b"] {
+        let SettingsError(mistakes) = token(wrong).expect_err(wrong);
+        assert!(mistakes[0].starts_with("APP_API_TOKEN="), "{mistakes:?}");
+        assert!(!mistakes[0].contains("cret"), "{mistakes:?}");
+    }
+}
+
+#[test]
+fn every_mistake_is_found_before_the_store_is_opened() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("A.schema.json"), "[]").expect("a file");
+    let schemas = folder.path().to_str().expect("UTF-8");
+    let mistakes = mistakes(&[
+        "--store-url=mongodb://u:hunter/2@h/db",
+        "--collections=,",
+        "--schemas-dir",
+        schemas,
+        "--local-allow=http://host,fine:1",
+        "--app-api-token=é",
+        "--local-subscribers=http://u:hunter/2@h",
+        "--listen=1",
+    ]);
+    for name in [
+        "AURA_CONFIGURATION_STORE_URL",
+        "AURA_CONFIGURATION_COLLECTIONS",
+        "AURA_CONFIGURATION_SCHEMAS_DIR",
+        "AURA_CONFIGURATION_LOCAL_ALLOW",
+        "APP_API_TOKEN",
+        "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS",
+        "AURA_CONFIGURATION_LISTEN",
+    ] {
+        let of_name = |mistake: &&String| mistake.starts_with(&format!("{name}="));
+        assert_eq!(
+            mistakes.iter().filter(of_name).count(),
+            1,
+            "{name}: {mistakes:#?}"
+        );
+    }
+    assert!(!mistakes.concat().contains("hunter"), "{mistakes:?}");
+}
+
+#[test]
+fn a_folder_of_schemas_that_was_named_must_exist() {
+    let mistakes = mistakes(&["--schemas-dir", "/no/such/folder"]);
+    assert_eq!(
+        mistakes,
+        ["AURA_CONFIGURATION_SCHEMAS_DIR=\"/no/such/folder\": there is no such folder"]
+    );
+}
+
+#[test]
+fn every_variable_is_a_known_name() {
+    for argument in Args::command().get_arguments() {
+        let name = argument
+            .get_env()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        let is_own = name.starts_with(environment::PREFIX);
+        assert!(!is_own || environment::NAMES.contains(&name), "{name}");
+    }
+}
