@@ -24,7 +24,7 @@ use crate::{
     api::error::ApiError,
     feed_watch::FeedWatch,
     metrics::Metrics,
-    store::{DocumentCursor, PublisherPolicy, Store},
+    store::{DocumentCursor, PublisherPolicy, Store, integrity},
     write::queue::Writer,
 };
 
@@ -181,8 +181,13 @@ impl Api {
     }
 }
 
-/// The answer 503 for a store that cannot be read. The failure is logged here.
+/// The answer for a store that cannot be read: 500 with the name of what is damaged in it, else 503.
+/// The failure is logged here, damage by the store.
 fn store_failed(error: anyhow::Error) -> ApiError {
+    if integrity::is_damage(&error) {
+        tracing::debug!("a request was answered 500: {error:#}");
+        return ApiError::damaged(error.root_cause().to_string());
+    }
     tracing::warn!("the store could not be read, the request was answered 503: {error:#}");
     ApiError::store_unavailable()
 }

@@ -18,10 +18,10 @@ pub use crate::decide::{StoreIdentity, StoreSecret};
 
 mod commit_error;
 pub mod committed_heads;
+pub mod damage;
 mod document_cursor;
 mod embedded;
 mod epoch;
-// Each backend uses the part that it needs.
 pub mod integrity;
 mod mongo;
 pub mod replicas;
@@ -29,6 +29,7 @@ mod url;
 
 pub use commit_error::CommitError;
 use committed_heads::CommittedHeads;
+use damage::DamageRegister;
 pub use document_cursor::{Chunk, DocumentCursor};
 pub use url::StoreUrl;
 
@@ -230,6 +231,14 @@ impl Store {
         match self {
             Self::Embedded(_) => None,
             Self::Mongo(store) => Some(store.committed_heads()),
+        }
+    }
+
+    /// The damaged rows that this process knows of.
+    pub fn damage(&self) -> &DamageRegister {
+        match self {
+            Self::Embedded(store) => store.damage(),
+            Self::Mongo(store) => store.damage(),
         }
     }
 

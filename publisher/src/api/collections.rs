@@ -66,7 +66,7 @@ pub(super) async fn documents(
 ) -> Result<HttpResponse, ApiError> {
     let collection = api.collection(&name)?;
     let format = ListFormat::accepted(header_text(&request, header::ACCEPT)?.as_deref());
-    let reading = api
+    let mut reading = api
         .store
         .documents(&BTreeSet::from([collection]))
         .await
@@ -80,7 +80,10 @@ pub(super) async fn documents(
     response.insert_header((header::VARY, "Accept"));
     match etag::not_modified(&request, &mut response, &etag) {
         Some(not_modified) => Ok(not_modified),
-        None => Ok(stream::list(response, reading, format)),
+        None => {
+            reading.begin().await.map_err(store_failed)?;
+            Ok(stream::list(response, reading, format))
+        }
     }
 }
 
@@ -94,6 +97,7 @@ pub(super) async fn snapshot(
         api.metrics.snapshots_refused.inc();
         return Err(ApiError::loads_under_way());
     };
-    let reading = api.store.documents(&selected).await.map_err(store_failed)?;
+    let mut reading = api.store.documents(&selected).await.map_err(store_failed)?;
+    reading.begin().await.map_err(store_failed)?;
     Ok(stream::snapshot(reading, slot).await)
 }

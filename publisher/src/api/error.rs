@@ -92,6 +92,11 @@ impl ApiError {
             .into()
     }
 
+    /// 500: something stored is damaged. `detail` names it.
+    pub fn damaged(detail: impl Into<String>) -> Self {
+        Problem::new(ProblemKind::Unreadable, detail).into()
+    }
+
     /// 503: the store cannot be read now.
     pub fn store_unavailable() -> Self {
         Self::unavailable(

@@ -1,6 +1,6 @@
 //! Why a group of writes was not committed, or not provably.
 
-use crate::decide::WriteError;
+use crate::{decide::WriteError, store::integrity};
 
 /// Why a group was not, or not provably, committed. The source says which step failed.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,10 @@ impl CommitError {
     /// The error that every command of the group is answered with.
     pub fn answer(&self) -> WriteError {
         match self {
+            // Another attempt does not help: something stored is damaged, and the client learns what.
+            Self::Refused(cause) if integrity::is_damage(cause) => {
+                WriteError::Unreadable(cause.root_cause().to_string())
+            }
             Self::NotCommitted(_) | Self::Refused(_) => WriteError::NotCommitted,
             Self::OutcomeUnknown(_) => WriteError::OutcomeUnknown,
         }

@@ -16,7 +16,7 @@ use anyhow::Context;
 use redb::{Database, StorageError, TableError, TransactionError};
 use tokio_util::sync::CancellationToken;
 
-use crate::store::PublisherPolicy;
+use crate::store::{PublisherPolicy, damage::DamageRegister};
 
 mod commit;
 mod documents;
@@ -36,6 +36,7 @@ pub struct Embedded {
     database: Arc<Database>,
     policy: Arc<PublisherPolicy>,
     failure: Arc<Failure>,
+    damage: Arc<DamageRegister>,
 }
 
 /// The first failure of the disk, whichever call it occurred in.
@@ -74,6 +75,7 @@ impl Embedded {
                 database: Arc::new(database),
                 policy,
                 failure: Arc::default(),
+                damage: Arc::default(),
             })
         })
         .await
@@ -81,6 +83,10 @@ impl Embedded {
 
     pub(super) fn policy(&self) -> &PublisherPolicy {
         &self.policy
+    }
+
+    pub(super) fn damage(&self) -> &DamageRegister {
+        &self.damage
     }
 
     pub(super) fn broken(&self) -> Option<String> {

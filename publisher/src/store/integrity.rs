@@ -8,7 +8,7 @@
 //!
 //! Both backends use this module; nothing here reads or writes a store.
 
-use contract::{Change, CollectionName, Crc, Digest, Document, DocumentId, Head, Revision};
+use contract::{Change, CollectionName, Crc, Digest, Document, DocumentId, Epoch, Head, Revision};
 
 /// The first part of every text that a checksum is computed over. Another form gets another number.
 const VERSION: &str = "confcast-row-1";
@@ -88,6 +88,16 @@ pub struct DamagedDocument {
     pub damage: Damage,
 }
 
+/// A head that cannot be read, and that no record of the change log tells.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the stored head of {collection} is damaged and the change log does not tell it: {damage}")]
+pub struct DamagedHead {
+    /// Its collection.
+    pub collection: CollectionName,
+    /// What is wrong with its row.
+    pub damage: Damage,
+}
+
 /// A record of the change log that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the record of revision {revision} in the change log of {collection} is damaged: {damage}")]
@@ -115,6 +125,16 @@ pub struct SumMismatch {
     pub count: u64,
     /// How many documents the head stands for.
     pub expected: u64,
+}
+
+/// Whether an error of the store means that something stored is damaged: another attempt gives the
+/// same error, and [`anyhow::Error::root_cause`] names what is damaged.
+pub fn is_damage(error: &anyhow::Error) -> bool {
+    let cause = error.root_cause();
+    cause.is::<DamagedDocument>()
+        || cause.is::<DamagedHead>()
+        || cause.is::<DamagedRecord>()
+        || cause.is::<SumMismatch>()
 }
 
 /// Number and digest of the documents that were read of a collection.
@@ -223,6 +243,22 @@ pub fn examine(
     }
 }
 
+/// The head after a change, by its record: what the newest record tells of a head that is damaged.
+/// `oldest` is the first revision that the log holds.
+pub fn head_of_record(record: &Change, oldest: Revision, epoch: Epoch) -> Head {
+    Head {
+        collection: record.collection.clone(),
+        epoch,
+        revision: record.revision,
+        count: record.count,
+        digest: record.digest,
+        last_set: last_set_after(record),
+        oldest,
+        // A proof is of one epoch.
+        proof: record.proof.filter(|_proof| record.epoch == epoch),
+    }
+}
+
 /// The head that documents and the newest record prove together.
 ///
 /// `stored` is the head as it is stored, if it can be read. Its proof is kept where it belongs to the
@@ -267,7 +303,7 @@ fn last_set_after(record: &Change) -> Revision {
 
 #[cfg(test)]
 mod tests {
-    use contract::{CanonicalJson, Context, Epoch, Operation};
+    use contract::{CanonicalJson, Context, Operation};
 
     use super::*;
 

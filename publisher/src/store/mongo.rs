@@ -1,12 +1,13 @@
 //! The MongoDB store. Nothing outside this module speaks to MongoDB.
 //!
-//! Documents are native BSON `{_id, revision, crc, configData}` in collections named like the
+//! Documents are native BSON `{_id, revision, crc, rowCrc, configData}` in collections named like the
 //! configuration collections. Beside them are `_heads`, `_changes`, `_replicas` and `_meta`. A
 //! group is one transaction. The head documents serialise writers, whichever publisher they belong
 //! to. Transactions need a replica set; one node is enough.
 //!
 //! `prepare` initialises a database, `commit` writes groups, `snapshot`, `documents` and `log`
-//! read, `trim`, `replicas` and `epoch` write the rest; `rows` and `json` say how it is stored.
+//! read, `verify` says what is true of a damaged row, `trim`, `replicas` and `epoch` write the rest;
+//! `rows` and `json` say how it is stored.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,7 +27,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use crate::store::{PublisherPolicy, committed_heads::CommittedHeads};
+use crate::store::{PublisherPolicy, committed_heads::CommittedHeads, damage::DamageRegister};
 
 mod commit;
 mod documents;
@@ -37,7 +38,10 @@ mod prepare;
 mod replicas;
 mod rows;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod trim;
+mod verify;
 
 pub(super) use documents::DocumentRows;
 
@@ -62,6 +66,7 @@ pub struct Mongo {
     client: Client,
     policy: Arc<PublisherPolicy>,
     committed_heads: Arc<CommittedHeads>,
+    damage: Arc<DamageRegister>,
     /// The runtime of the task that reads rows ahead. A request runs on a runtime of one thread,
     /// where reading ahead would compete with it.
     runtime: Handle,
@@ -80,6 +85,7 @@ impl Mongo {
             client,
             policy,
             committed_heads: Arc::default(),
+            damage: Arc::default(),
             runtime: Handle::current(),
         };
         store.require_transactions().await?;
@@ -93,6 +99,10 @@ impl Mongo {
 
     pub(super) fn committed_heads(&self) -> &CommittedHeads {
         &self.committed_heads
+    }
+
+    pub(super) fn damage(&self) -> &DamageRegister {
+        &self.damage
     }
 
     pub(super) async fn ping(&self) -> anyhow::Result<()> {

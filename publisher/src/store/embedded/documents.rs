@@ -65,11 +65,7 @@ impl Embedded {
                 remaining: collections.into_iter().collect(),
                 after: None,
             };
-            Ok(DocumentCursor {
-                epoch,
-                heads,
-                rows: Rows::Embedded(rows),
-            })
+            Ok(DocumentCursor::new(epoch, heads, Rows::Embedded(rows)))
         })
         .await
     }
@@ -109,6 +105,7 @@ impl DocumentRows {
                     return Ok(Some(Chunk {
                         collection,
                         documents,
+                        damaged: None,
                     }));
                 }
                 // The collection has no more documents. `after` was taken, so the next one is read

@@ -97,6 +97,7 @@ async fn store() -> (Embedded, Arc<AtomicBool>) {
     let store = Embedded {
         database: Arc::new(database),
         policy,
+        damage: Arc::default(),
         failure: Arc::default(),
     };
     store.commit(group()).await.expect("committed");

@@ -12,8 +12,12 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use chrono::Utc;
-use contract::CollectionName;
-use mongodb::{ClientSession, bson::doc, options::ReadConcern};
+use contract::{CollectionName, Document, DocumentId, Revision};
+use mongodb::{
+    ClientSession,
+    bson::{Bson, doc},
+    options::ReadConcern,
+};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::debug;
 use uuid::Uuid;
@@ -25,6 +29,7 @@ use crate::{
         committed_heads::HeadPositions,
         mongo::{
             CALL_TIMEOUT, CHANGES, HEADS, Mongo, TIMED_OUT, call, call_until, durable, has_label,
+            rows, snapshot::StoreGone,
         },
     },
 };
@@ -37,6 +42,17 @@ use commands::WriteCommands;
 const GROUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time limit of aborting a transaction: the server does it too, later.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What the rows of the heads hold that a group read.
+type StoredHeads = BTreeMap<CollectionName, StoredHead>;
+
+/// The row of a head as it was read.
+struct StoredHead {
+    /// Its revision, also when it is none: the filter of the update.
+    revision: Bson,
+    /// It is not what a publisher wrote: the update replaces all of it.
+    damaged: bool,
+}
 
 impl Mongo {
     pub(in crate::store) async fn commit(
@@ -114,7 +130,7 @@ impl Mongo {
             .write_concern(durable())
             .await
             .context("starting a transaction")?;
-        let before = self
+        let (before, head_rows) = self
             .working_set(session, group)
             .await
             .context("reading heads and documents")?;
@@ -123,11 +139,6 @@ impl Mongo {
             !self.committed_heads.regressed(known, before.heads.values()),
             RestoredError
         );
-        let revisions: BTreeMap<_, _> = before
-            .heads
-            .values()
-            .map(|head| (head.collection.clone(), head.revision))
-            .collect();
         let decisions = self.policy.rules.evaluate(before, group, Utc::now());
         // The empty transaction is committed all the same: that confirms what was read, and so the
         // results of the commands.
@@ -135,7 +146,7 @@ impl Mongo {
             return Ok(decisions);
         }
         let commands =
-            WriteCommands::new(&decisions, &revisions, write_id, self.policy.events_enabled)?;
+            WriteCommands::new(&decisions, &head_rows, write_id, self.policy.events_enabled)?;
         self.write(session, commands).await?;
         Ok(decisions)
     }
@@ -182,44 +193,107 @@ impl Mongo {
         &self,
         session: &mut ClientSession,
         group: &[Command],
-    ) -> anyhow::Result<WorkingSet> {
-        let mut wanted = BTreeMap::<&CollectionName, BTreeSet<&str>>::new();
+    ) -> anyhow::Result<(WorkingSet, StoredHeads)> {
+        let mut wanted = BTreeMap::<&CollectionName, BTreeSet<&DocumentId>>::new();
         for write in group.iter().flat_map(Command::writes) {
             wanted
                 .entry(&write.collection)
                 .or_default()
-                .insert(write.id.as_str());
+                .insert(&write.id);
         }
         let identity = self.identity_in(session).await?;
-        let heads = self
-            .heads_in(session, &identity, wanted.keys().copied())
+        let head_rows = self
+            .head_rows_in(session, &identity, wanted.keys().copied())
             .await?;
         let mut documents = HashMap::new();
         for (collection, ids) in wanted {
-            // One query per collection, whatever the number of documents.
-            let ids: Vec<_> = ids.into_iter().collect();
-            let mut found = Self::raw(self.table_at_snapshot(collection.as_str()))
-                .find(doc! { "_id": { "$in": ids } })
-                .session(&mut *session)
-                .await?;
-            while found.advance(session).await? {
-                if let Some(document) = self
-                    .document_of_row(Some(&mut *session), collection, found.current())
-                    .await?
-                {
-                    documents.insert((collection.clone(), document.id().clone()), document);
-                }
-            }
+            let found = self.touched_documents(session, collection, ids).await?;
+            documents.extend(
+                found
+                    .into_iter()
+                    .map(|document| ((collection.clone(), document.id().clone()), document)),
+            );
         }
-        Ok(WorkingSet {
+        let mut heads = BTreeMap::new();
+        let mut stored = BTreeMap::new();
+        for row in head_rows {
+            let name = row.head.collection.clone();
+            let of_row = StoredHead {
+                revision: row.stored_revision,
+                damaged: row.damaged,
+            };
+            stored.insert(name.clone(), of_row);
+            heads.insert(name, row.head);
+        }
+        let working_set = WorkingSet {
             epoch: identity.epoch,
             secret: identity.secret,
-            heads: heads
-                .into_iter()
-                .map(|head| (head.collection.clone(), head))
-                .collect(),
+            heads,
             documents,
-        })
+        };
+        Ok((working_set, stored))
+    }
+
+    /// Those of some documents that exist.
+    async fn touched_documents(
+        &self,
+        session: &mut ClientSession,
+        collection: &CollectionName,
+        mut ids: BTreeSet<&DocumentId>,
+    ) -> anyhow::Result<Vec<Document>> {
+        // One query per collection, whatever the number of documents.
+        let keys: Vec<_> = ids.iter().map(|id| id.as_str()).collect();
+        let mut found = Self::raw(self.table_at_snapshot(collection.as_str()))
+            .find(doc! { "_id": { "$in": keys } })
+            .session(&mut *session)
+            .await?;
+        let mut documents = Vec::new();
+        while let Some(row) = found.next(&mut *session).await.transpose()? {
+            let id = rows::id(&row).context("MongoDB answered a row that was not asked for")?;
+            ids.remove(&id);
+            let document = self
+                .document_of_row(
+                    Some(&mut *session),
+                    collection,
+                    &id,
+                    Some(&row),
+                    Revision::MAX,
+                )
+                .await?;
+            documents.extend(document);
+        }
+        // A row that is gone: without this a new document would be counted twice in the head.
+        for id in self.ids_in_log(session, collection, ids).await? {
+            let document = self
+                .document_of_row(Some(&mut *session), collection, &id, None, Revision::MAX)
+                .await?;
+            documents.extend(document);
+        }
+        Ok(documents)
+    }
+
+    /// Those of some ids without a row that the log has. A new id is in no record, so a single query
+    /// is usual.
+    async fn ids_in_log(
+        &self,
+        session: &mut ClientSession,
+        collection: &CollectionName,
+        ids: BTreeSet<&DocumentId>,
+    ) -> anyhow::Result<BTreeSet<DocumentId>> {
+        if ids.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let keys: Vec<_> = ids.iter().map(|id| id.as_str()).collect();
+        let found = self
+            .table_at_snapshot(CHANGES)
+            .distinct(
+                "id",
+                doc! { "collection": collection.as_str(), "id": { "$in": keys } },
+            )
+            .session(session)
+            .await?;
+        let found = found.iter().filter_map(|id| id.as_str()?.parse().ok());
+        Ok(found.collect())
     }
 
     /// Commits the transaction. If the answer is lost, determines the outcome: repeats the commit,
@@ -314,8 +388,9 @@ impl AttemptError {
     fn before_commit(error: anyhow::Error) -> Self {
         if is_transient(&error) {
             Self::Retry(error)
-        } else if error.is::<RestoredError>() {
-            // Only a declared epoch helps; halves of the group would fail in the same way.
+        } else if error.is::<RestoredError>() || error.is::<StoreGone>() {
+            // Only a declared epoch or a database helps; halves of the group would fail in the same
+            // way.
             Self::Final(CommitError::NotCommitted(error))
         } else {
             // The command itself is the cause: the caller tries the halves of the group.

@@ -3,20 +3,22 @@
 //! A task of its own reads rows ahead: while one chunk is converted to documents and sent, the
 //! database is at the next. It is at most [`CHUNKS_AHEAD`] chunks ahead, and ends with the cursor.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context;
-use contract::CollectionName;
+use contract::{CollectionName, Document, Revision};
 use mongodb::{
     ClientSession,
-    bson::{RawDocumentBuf, doc},
+    bson::{RawDocument, RawDocumentBuf, doc},
 };
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 
 use crate::store::{
     Chunk, DocumentCursor,
+    damage::Outcome,
     document_cursor::{CHUNK_BYTES, Rows},
-    mongo::{CALL_TIMEOUT, Mongo, TIMED_OUT},
+    integrity::{Damage, DamagedDocument},
+    mongo::{CALL_TIMEOUT, Mongo, TIMED_OUT, rows},
 };
 
 /// Chunks that may wait to be sent: approximately one batch, so that there is something to send
@@ -35,6 +37,8 @@ type RowsRead = anyhow::Result<Option<(CollectionName, Vec<RawDocumentBuf>)>>;
 pub(in crate::store) struct DocumentRows {
     store: Mongo,
     rows: mpsc::Receiver<RowsRead>,
+    /// The collections, with the revisions of their heads in the snapshot.
+    revisions: BTreeMap<CollectionName, Revision>,
     /// Dropping this ends the task that reads, and its session.
     _reader: JoinSet<()>,
 }
@@ -49,12 +53,16 @@ impl Mongo {
             .epoch_and_heads(&mut session, collections)
             .await
             .context("reading heads")?;
-        let rows = DocumentRows::new(self.clone(), session, collections);
-        Ok(DocumentCursor {
+        let revisions = heads
+            .iter()
+            .map(|head| (head.collection.clone(), head.revision))
+            .collect();
+        let rows = DocumentRows::new(self.clone(), session, revisions);
+        Ok(DocumentCursor::new(
             epoch,
             heads,
-            rows: Rows::Mongo(Box::new(rows)),
-        })
+            Rows::Mongo(Box::new(rows)),
+        ))
     }
 
     /// Sends the rows of the collections, until the receiver is dropped.
@@ -98,10 +106,14 @@ impl Mongo {
 }
 
 impl DocumentRows {
-    fn new(store: Mongo, session: ClientSession, collections: &BTreeSet<CollectionName>) -> Self {
+    fn new(
+        store: Mongo,
+        session: ClientSession,
+        revisions: BTreeMap<CollectionName, Revision>,
+    ) -> Self {
         let (sender, rows) = mpsc::channel(CHUNKS_AHEAD);
         let source = store.clone();
-        let collections = collections.clone();
+        let collections = revisions.keys().cloned().collect();
         let read = async move {
             let result = source.read_rows(session, collections, &sender).await;
             // If the receiver was dropped, nobody waits for the end.
@@ -112,29 +124,64 @@ impl DocumentRows {
         Self {
             store,
             rows,
+            revisions,
             _reader: reader,
         }
     }
 
     pub(in crate::store) async fn next(&mut self) -> anyhow::Result<Option<Chunk>> {
         // No time limit here: the task that reads has one for each call to the database.
-        while let Some((collection, rows)) =
-            self.rows.recv().await.context("rows are missing")??
-        {
-            let mut documents = Vec::with_capacity(rows.len());
-            for row in &rows {
-                // The session is with the task that reads. A record of the log never changes, so
-                // it need not be read in the session.
-                documents.extend(self.store.document_of_row(None, &collection, row).await?);
-            }
-            // Empty if no publisher has written any of the rows.
-            if !documents.is_empty() {
-                return Ok(Some(Chunk {
-                    collection,
-                    documents,
-                }));
+        let Some((collection, rows)) = self.rows.recv().await.context("rows are missing")?? else {
+            return Ok(None);
+        };
+        let up_to = self.revisions.get(&collection).copied().unwrap_or(0);
+        let mut chunk = Chunk {
+            documents: Vec::with_capacity(rows.len()),
+            damaged: None,
+            collection,
+        };
+        for row in &rows {
+            let document = self.store.document_in_list(&chunk.collection, row, up_to);
+            match document.await {
+                Ok(document) => chunk.documents.extend(document),
+                // Whether it is a document at all is told by the head, when all rows were read.
+                Err(error) => {
+                    let damaged = error.downcast::<DamagedDocument>()?;
+                    chunk.damaged.get_or_insert(damaged);
+                }
             }
         }
-        Ok(None)
+        Ok(Some(chunk))
+    }
+}
+
+impl Mongo {
+    /// The document of a row of a list.
+    async fn document_in_list(
+        &self,
+        collection: &CollectionName,
+        row: &RawDocument,
+        up_to: Revision,
+    ) -> anyhow::Result<Option<Document>> {
+        let Ok(id) = rows::id(row) else {
+            self.report_stray(collection, row);
+            return Ok(None);
+        };
+        // The session is with the task that reads. A record of the log never changes, so it need
+        // not be read in the session.
+        self.document_of_row(None, collection, &id, Some(row), up_to)
+            .await
+    }
+
+    fn report_stray(&self, collection: &CollectionName, row: &RawDocument) {
+        let key = row.get("_id").ok().flatten();
+        // The key may be of any type and length.
+        let key: String = format!("{key:?}").chars().take(100).collect();
+        self.damage.report(
+            collection,
+            &key,
+            Outcome::Ignored,
+            format_args!("a row is ignored: {}", Damage::Stray),
+        );
     }
 }

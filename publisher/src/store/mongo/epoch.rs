@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::store::mongo::{
     CALL_TIMEOUT, HEADS, META, Mongo, STORE, TIMED_OUT, call, durable, has_label, rows,
+    verify::HeadRow,
 };
 
 /// Time limit of a declaration with all its attempts: groups that write the heads conflict with it.
@@ -91,21 +92,29 @@ impl Mongo {
         // reads `_meta`. Every group writes a head, so writing all heads makes it conflict. Each one
         // is proven in the new epoch.
         let identity = self.identity_in(session).await?;
-        let mut heads = Vec::new();
-        let mut stored = self
+        let mut stored = Vec::new();
+        let mut found = self
             .table_at_snapshot(HEADS)
             .find(doc! {})
             .session(&mut *session)
             .await?;
-        while let Some(row) = stored.next(&mut *session).await.transpose()? {
-            heads.push(rows::head(&row, &identity)?);
+        while let Some(row) = found.next(&mut *session).await.transpose()? {
+            stored.push(row);
         }
-        for head in heads {
-            let head = identity.secret.prove_head(head, to);
-            let proven = doc! {
-                "declared": i64::try_from(to.counter)?,
-                "proof": head.proof.map(|proof| proof.to_string()),
+        for row in stored {
+            // A row of another type is none of ours.
+            let Some(name) = row.get_str("_id").ok().and_then(|name| name.parse().ok()) else {
+                continue;
             };
+            let HeadRow { head, damaged, .. } =
+                self.head_of_row(session, &name, &identity, &row).await?;
+            let head = identity.secret.prove_head(head, to);
+            let mut proven = if damaged {
+                rows::whole_head_row(&head)?
+            } else {
+                doc! { "proof": head.proof.map(|proof| proof.to_string()) }
+            };
+            proven.insert("declared", i64::try_from(to.counter)?);
             self.table(HEADS)
                 .update_one(
                     doc! { "_id": head.collection.as_str() },

@@ -18,7 +18,9 @@ impl Mongo {
         limit: usize,
         bytes: usize,
     ) -> anyhow::Result<Vec<Change>> {
-        self.read_log(after(collection, since), limit, bytes).await
+        let filter = after(collection, since);
+        self.read_log(collection, filter, limit, bytes, Damaged::End)
+            .await
     }
 
     pub(in crate::store) async fn pending(
@@ -39,18 +41,20 @@ impl Mongo {
                 doc! { "time": { "$gte": end } },
             ],
         );
-        self.read_log(filter, limit, usize::MAX).await
+        self.read_log(collection, filter, limit, usize::MAX, Damaged::Skip)
+            .await
     }
 
     async fn read_log(
         &self,
+        collection: &CollectionName,
         filter: Bdoc,
         limit: usize,
         bytes: usize,
+        damaged: Damaged,
     ) -> anyhow::Result<Vec<Change>> {
         let read = async {
-            let mut found = self
-                .table(CHANGES)
+            let mut found = Self::raw(self.table(CHANGES))
                 .find(filter)
                 .sort(doc! { "revision": 1 })
                 .limit(i64::try_from(limit)?)
@@ -60,7 +64,15 @@ impl Mongo {
             // Checked before the next one, so that a large change is returned too.
             while read < bytes && found.advance().await? {
                 read += found.current().as_bytes().len();
-                changes.push(rows::change(found.current())?);
+                match rows::change(collection, found.current()) {
+                    Ok(change) => changes.push(change),
+                    Err(record) => {
+                        self.report_record(collection, &record);
+                        if let Damaged::End = damaged {
+                            break;
+                        }
+                    }
+                }
             }
             Ok(changes)
         };
@@ -88,6 +100,15 @@ impl Mongo {
         }
         Ok(())
     }
+}
+
+/// What a damaged record does to a reading of the log.
+#[derive(Debug, Clone, Copy)]
+enum Damaged {
+    /// The reading ends before it: a page has no gap, and a reader that finds nothing loads.
+    End,
+    /// It is left out: it cannot be published.
+    Skip,
 }
 
 /// Selects the changes of a collection after a revision.

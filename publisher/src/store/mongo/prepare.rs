@@ -3,7 +3,7 @@
 //! Several publishers may do this at the same time, so every step tolerates that another publisher
 //! has done it.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, ensure};
 use contract::CollectionName;
@@ -163,11 +163,11 @@ impl Mongo {
             .read_concern(ReadConcern::snapshot())
             .write_concern(durable())
             .await?;
-        let mut missing: BTreeSet<_> = self
+        let mut missing: BTreeMap<_, _> = self
             .policy
             .collections
             .iter()
-            .map(CollectionName::as_str)
+            .map(|name| (name.as_str(), name))
             .collect();
         let mut existing = self
             .table_at_snapshot(HEADS)
@@ -175,7 +175,8 @@ impl Mongo {
             .session(&mut *session)
             .await?;
         while let Some(head) = existing.next(&mut *session).await.transpose()? {
-            missing.remove(head.get_str("_id")?);
+            // A row of another type is none of ours.
+            missing.remove(head.get_str("_id").unwrap_or_default());
         }
         // The usual case at a restart: nothing is written, so no other publisher is disturbed.
         if missing.is_empty() {
@@ -195,11 +196,10 @@ impl Mongo {
             updated.matched_count == 1,
             "_meta is empty: is the database being restored?"
         );
-        let heads = missing.into_iter().map(|name| {
-            let mut head = rows::initial_head();
-            head.insert("_id", name);
-            head
-        });
+        let heads = missing
+            .into_values()
+            .map(rows::initial_head)
+            .collect::<anyhow::Result<Vec<_>>>()?;
         self.table(HEADS)
             .insert_many(heads)
             .session(&mut *session)

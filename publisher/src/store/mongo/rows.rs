@@ -1,25 +1,39 @@
 //! The rows of `_heads`, `_changes` and the collections of documents, and their conversion.
 //!
-//! Numbers are 64-bit integers. Nothing is read from or sent to the database here.
+//! Numbers are 64-bit integers. Each row has a checksum over what a reader relies on; reading a row
+//! that is not what a publisher wrote gives its [`Damage`]. Nothing is read from or sent to the
+//! database here.
 
-use anyhow::{Context, bail, ensure};
+use anyhow::bail;
 use contract::{
-    CanonicalJson, Change, CollectionName, Document, DocumentId, Epoch, Head, Revision,
+    CanonicalJson, Change, CollectionName, Crc, Document, DocumentId, Epoch, Head, Revision,
     canonical::is_canonical,
 };
-use mongodb::bson::{self, Binary, Bson, Document as Bdoc, RawDocument, doc, spec::BinarySubtype};
+use mongodb::bson::{
+    self, Binary, Bson, Document as Bdoc, RawBsonRef, RawDocument, doc, spec::BinarySubtype,
+};
 
-use crate::store::{StoreIdentity, StoreSecret, mongo::json};
+use crate::store::{
+    StoreIdentity, StoreSecret,
+    integrity::{Damage, DamagedRecord, document_checksum, text_checksum},
+    mongo::json,
+};
 
-/// The head of a collection without any change. `_id`, its name, has to be added.
-pub(super) fn initial_head() -> Bdoc {
-    doc! {
-        "revision": 0_i64,
-        "count": 0_i64,
-        "digest": contract::Digest::default().to_string(),
-        "lastSet": 0_i64,
-        "oldest": 1_i64,
-    }
+/// The kind of row of a record, in its checksum.
+const RECORD: &str = "change";
+
+/// The row of a collection without any change.
+pub(super) fn initial_head(collection: &CollectionName) -> anyhow::Result<Bdoc> {
+    // The epoch is not stored in a head.
+    let epoch = Epoch {
+        lineage: 0,
+        counter: 0,
+    };
+    let blank = Head::empty(collection.clone(), epoch);
+    let mut row = head_row(&blank)?;
+    row.insert("_id", collection.as_str());
+    row.insert("oldest", 1_i64);
+    Ok(row)
 }
 
 /// What a group updates in a head. `oldest` belongs to retention and is left alone.
@@ -29,6 +43,7 @@ pub(super) fn head_row(head: &Head) -> anyhow::Result<Bdoc> {
         "count": i64::try_from(head.count)?,
         "digest": head.digest.to_string(),
         "lastSet": i64::try_from(head.last_set)?,
+        "headCrc": head_checksum(head).to_string(),
     };
     // Every committed head has one.
     if let Some(proof) = head.proof {
@@ -37,28 +52,63 @@ pub(super) fn head_row(head: &Head) -> anyhow::Result<Bdoc> {
     Ok(row)
 }
 
-/// The head of a row, in the epoch of the store.
-pub(super) fn head(row: &Bdoc, identity: &StoreIdentity) -> anyhow::Result<Head> {
-    let StoreIdentity { epoch, secret } = identity;
-    let collection: CollectionName = row.get_str("_id")?.parse()?;
-    let revision = number(row, "revision")?;
-    let proof = match row.get_str("proof") {
-        Ok(proof) => Some(proof.parse()?),
-        // No change was committed, which is true of every blank collection.
-        Err(_absent) if revision == 0 => Some(secret.prove(*epoch, &collection, 0, None)),
-        // The row was edited by other means. A proof is never made when a row is read.
-        Err(_absent) => None,
-    };
-    Ok(Head {
+/// What replaces a head whose row is damaged: all of it.
+pub(super) fn whole_head_row(head: &Head) -> anyhow::Result<Bdoc> {
+    let mut row = head_row(head)?;
+    row.insert("oldest", i64::try_from(head.oldest)?);
+    Ok(row)
+}
+
+/// The checksum of a head. `oldest` is not part of it, because retention moves it alone, and the
+/// proof has a code of its own.
+fn head_checksum(head: &Head) -> Crc {
+    let Head {
         collection,
-        epoch: *epoch,
         revision,
-        count: number(row, "count")?,
-        digest: row.get_str("digest")?.parse()?,
-        last_set: number(row, "lastSet")?,
-        oldest: number(row, "oldest")?,
-        proof,
-    })
+        count,
+        digest,
+        last_set,
+        ..
+    } = head;
+    text_checksum(
+        "head",
+        &format!("{collection}\n{revision}\n{count}\n{digest}\n{last_set}"),
+    )
+}
+
+/// The head of a row, in the epoch of the store.
+///
+/// # Errors
+/// The damage of a row that is not what a publisher wrote.
+pub(super) fn head(
+    row: &Bdoc,
+    collection: &CollectionName,
+    identity: &StoreIdentity,
+) -> Result<Head, Damage> {
+    let StoreIdentity { epoch, secret } = identity;
+    let read = || -> anyhow::Result<Head> {
+        let revision = number(row, "revision")?;
+        let proof = match row.get_str("proof") {
+            Ok(proof) => Some(proof.parse()?),
+            // No change was committed, which is true of every blank collection.
+            Err(_absent) if revision == 0 => Some(secret.prove(*epoch, collection, 0, None)),
+            // The row was edited by other means. A proof is never made when a row is read.
+            Err(_absent) => None,
+        };
+        Ok(Head {
+            collection: collection.clone(),
+            epoch: *epoch,
+            revision,
+            count: number(row, "count")?,
+            digest: row.get_str("digest")?.parse()?,
+            last_set: number(row, "lastSet")?,
+            oldest: number(row, "oldest")?,
+            proof,
+        })
+    };
+    let head = read().map_err(malformed)?;
+    fits(row.get_str("headCrc"), head_checksum(&head))?;
+    Ok(head)
 }
 
 /// Epoch and secret of the row in `_meta`.
@@ -80,60 +130,91 @@ pub(super) fn secret_row(secret: &StoreSecret) -> Binary {
     }
 }
 
-/// The row of a document.
-pub(super) fn document_row(document: &Document) -> anyhow::Result<Bdoc> {
+/// The row of a document. `rowCrc` covers collection, id, revision and value; `crc` is that of the
+/// value, which the entity tag has.
+pub(super) fn document_row(
+    collection: &CollectionName,
+    document: &Document,
+) -> anyhow::Result<Bdoc> {
     Ok(doc! {
         "_id": document.id().as_str(),
         "revision": i64::try_from(document.revision())?,
         "crc": document.crc().to_string(),
+        "rowCrc": document_checksum(collection, document).to_string(),
         "configData": json::to_bson(&document.config_data())?,
     })
+}
+
+/// The id that a row is stored under.
+///
+/// # Errors
+/// [`Damage::Stray`] when it is not the id of a document.
+pub(super) fn id(row: &RawDocument) -> Result<DocumentId, Damage> {
+    let id = row.get_str("_id").map_err(|_other_type| Damage::Stray)?;
+    id.parse().map_err(|_malformed| Damage::Stray)
 }
 
 /// The document of a row.
 ///
 /// # Errors
-/// When the row is not what a publisher writes, or its `crc` does not fit its value.
-pub(super) fn document(row: &RawDocument) -> anyhow::Result<Document> {
-    let id = row.get_str("_id")?;
-    checked_document(row).with_context(|| format!("the stored document {id}"))
-}
-
-fn checked_document(row: &RawDocument) -> anyhow::Result<Document> {
-    let (id, revision) = id_and_revision(row)?;
-    let text = json::to_text(row.get_document("configData")?)?;
-    // Fast path: usually the fields of the row are in canonical order.
-    let document = if is_canonical(&text) {
-        Document::from_canonical(id, revision, &text)
-    } else {
-        Document::new(id, revision, &CanonicalJson::parse(text.as_bytes())?)
+/// The damage of a row that is not what a publisher wrote.
+pub(super) fn document(collection: &CollectionName, row: &RawDocument) -> Result<Document, Damage> {
+    let id = id(row)?;
+    let read = || -> anyhow::Result<Document> {
+        let revision = revision(row)?;
+        let text = json::to_text(row.get_document("configData")?)?;
+        // Fast path: usually the fields of the row are in canonical order.
+        Ok(if is_canonical(&text) {
+            Document::from_canonical(id, revision, &text)
+        } else {
+            Document::new(id, revision, &CanonicalJson::parse(text.as_bytes())?)
+        })
     };
-    ensure!(
-        row.get_str("crc")? == document.crc().to_string(),
-        "its checksum does not fit its value: was it edited by other means?"
-    );
+    let document = read().map_err(malformed)?;
+    fits(row.get_str("crc"), document.crc())?;
+    fits(
+        row.get_str("rowCrc"),
+        document_checksum(collection, &document),
+    )?;
     Ok(document)
 }
 
-/// The document and the revision that a row belongs to, even if its value is damaged.
-pub(super) fn id_and_revision(row: &RawDocument) -> anyhow::Result<(DocumentId, Revision)> {
-    let id = row.get_str("_id")?.parse()?;
-    let revision = row.get_i64("revision")?.try_into()?;
-    Ok((id, revision))
+/// The revision of a row or a record.
+pub(super) fn revision(row: &RawDocument) -> anyhow::Result<Revision> {
+    match row.get("revision")? {
+        Some(RawBsonRef::Int64(revision)) => Ok(revision.try_into()?),
+        other => bail!("revision is {other:?}, not a 64-bit integer"),
+    }
+}
+
+/// Compares a stored checksum with that of what was read.
+fn fits<E>(stored: Result<&str, E>, computed: Crc) -> Result<(), Damage> {
+    match stored {
+        Ok(stored) if stored == computed.to_string() => Ok(()),
+        _absent_or_other => Err(Damage::Checksum),
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is given to `map_err`")]
+fn malformed(error: anyhow::Error) -> Damage {
+    // The text may hold a stored value of any length.
+    Damage::Malformed(format!("{error:#}").chars().take(200).collect())
 }
 
 /// The record of a change in the log. `write_id` identifies the attempt that writes it; `pending` =
 /// the change has to be published.
 pub(super) fn change_row(change: &Change, write_id: &str, pending: bool) -> anyhow::Result<Bdoc> {
+    let text = serde_json::to_string(change)?;
     let mut row = doc! {
         "collection": change.collection.as_str(),
         "revision": i64::try_from(change.revision)?,
         "id": change.id.as_str(),
         "time": bson::DateTime::from_millis(change.time.timestamp_millis()),
         "writeId": write_id,
+        "recordCrc": text_checksum(RECORD, &text).to_string(),
         // The change as it is returned to readers, with `configData` in canonical form. The fields
         // above are for queries only.
-        "change": serde_json::to_string(change)?,
+        "change": text,
     };
     // Absent and not false otherwise, so that the record is not in the partial index.
     if pending {
@@ -142,9 +223,40 @@ pub(super) fn change_row(change: &Change, write_id: &str, pending: bool) -> anyh
     Ok(row)
 }
 
-/// The change of a record.
-pub(super) fn change(row: &RawDocument) -> anyhow::Result<Change> {
-    Ok(serde_json::from_str(row.get_str("change")?)?)
+/// The change of a record in the log of a collection.
+///
+/// # Errors
+/// The damage of a record that is not what a publisher wrote.
+pub(super) fn change(
+    collection: &CollectionName,
+    row: &RawDocument,
+) -> Result<Change, DamagedRecord> {
+    // Only for the error: a number of any type, or 0.
+    let key = match row.get("revision") {
+        Ok(Some(RawBsonRef::Int32(number))) => i64::from(number),
+        Ok(Some(RawBsonRef::Int64(number))) => number,
+        _other => 0,
+    };
+    checked_change(collection, row).map_err(|damage| DamagedRecord {
+        collection: collection.clone(),
+        revision: key.try_into().unwrap_or(0),
+        damage,
+    })
+}
+
+fn checked_change(collection: &CollectionName, row: &RawDocument) -> Result<Change, Damage> {
+    let read = || anyhow::Ok((revision(row)?, row.get_str("change")?));
+    let (revision, text) = read().map_err(malformed)?;
+    fits(row.get_str("recordCrc"), text_checksum(RECORD, text))?;
+    let change: Change =
+        serde_json::from_str(text).map_err(|error| malformed(anyhow::Error::from(error)))?;
+    // The text is right; the fields beside it, by which it was found, may have been edited.
+    if (&change.collection, change.revision) != (collection, revision)
+        || row.get_str("id").ok() != Some(change.id.as_str())
+    {
+        return Err(Damage::Checksum);
+    }
+    Ok(change)
 }
 
 /// A field that is a non-negative 64-bit integer.

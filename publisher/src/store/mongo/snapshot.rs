@@ -1,23 +1,26 @@
 //! Reading epoch, heads and single documents.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, ensure};
-use contract::{CollectionName, Document, DocumentId, Epoch, Head};
-use mongodb::{
-    ClientSession,
-    bson::{RawDocument, doc},
-};
+use contract::{CollectionName, Document, DocumentId, Epoch, Head, Revision};
+use mongodb::{ClientSession, bson::doc};
 use tokio::time::timeout;
-use tracing::warn;
 
 use crate::store::{
     StoreIdentity,
-    mongo::{CALL_TIMEOUT, CHANGES, HEADS, META, Mongo, STORE, TIMED_OUT, call, rows},
+    mongo::{CALL_TIMEOUT, HEADS, META, Mongo, STORE, TIMED_OUT, call, rows, verify::HeadRow},
 };
 
 const META_IS_EMPTY: &str =
     "_meta is empty: was the database dropped while this publisher was running?";
+const HEADS_ARE_MISSING: &str =
+    "_heads lacks a collection: was the database dropped while this publisher was running?";
+
+/// The database lacks what it had when this publisher opened it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct StoreGone(pub(super) &'static str);
 
 impl Mongo {
     pub(in crate::store) async fn heads(
@@ -45,13 +48,12 @@ impl Mongo {
         id: &DocumentId,
     ) -> anyhow::Result<Option<Document>> {
         let table = Self::raw(self.table(collection.as_str()));
-        match call(table.find_one(doc! { "_id": id.as_str() }))
+        let row = call(table.find_one(doc! { "_id": id.as_str() }))
             .await
-            .context("reading a document")?
-        {
-            Some(row) => self.document_of_row(None, collection, &row).await,
-            None => Ok(None),
-        }
+            .context("reading a document")?;
+        // Also without a row: the log tells a row that is gone from a document that never was.
+        self.document_of_row(None, collection, id, row.as_deref(), Revision::MAX)
+            .await
     }
 
     /// Epoch and heads, read in the session within the usual time limit.
@@ -74,7 +76,7 @@ impl Mongo {
         let meta = call(self.table(META).find_one(doc! { "_id": STORE }))
             .await
             .context("reading _meta")?;
-        rows::identity(&meta.context(META_IS_EMPTY)?)
+        rows::identity(&meta.ok_or(StoreGone(META_IS_EMPTY))?)
     }
 
     /// Epoch and secret, read in a snapshot session or a transaction.
@@ -87,7 +89,7 @@ impl Mongo {
             .find_one(doc! { "_id": STORE })
             .session(session)
             .await?
-            .context(META_IS_EMPTY)?;
+            .ok_or(StoreGone(META_IS_EMPTY))?;
         rows::identity(&meta)
     }
 
@@ -98,79 +100,37 @@ impl Mongo {
         identity: &StoreIdentity,
         collections: impl Iterator<Item = &CollectionName>,
     ) -> anyhow::Result<Vec<Head>> {
-        let names: Vec<_> = collections.map(CollectionName::as_str).collect();
+        let rows = self.head_rows_in(session, identity, collections).await?;
+        Ok(rows.into_iter().map(|row| row.head).collect())
+    }
+
+    /// As [`Self::heads_in`], with what a write needs to know of the rows.
+    pub(super) async fn head_rows_in(
+        &self,
+        session: &mut ClientSession,
+        identity: &StoreIdentity,
+        collections: impl Iterator<Item = &CollectionName>,
+    ) -> anyhow::Result<Vec<HeadRow>> {
+        let names: BTreeMap<_, _> = collections.map(|name| (name.as_str(), name)).collect();
+        let keys: Vec<_> = names.keys().copied().collect();
         let mut found = self
             .table_at_snapshot(HEADS)
-            .find(doc! { "_id": { "$in": &names } })
+            .find(doc! { "_id": { "$in": keys } })
             .sort(doc! { "_id": 1 })
             .session(&mut *session)
             .await?;
-        let mut heads = Vec::new();
-        while let Some(row) = found.next(session).await.transpose()? {
-            heads.push(rows::head(&row, identity)?);
+        let mut stored = Vec::new();
+        while let Some(row) = found.next(&mut *session).await.transpose()? {
+            stored.push(row);
         }
         // An absent head must not pass for an empty collection: heads exist from the start.
-        ensure!(
-            heads.len() == names.len(),
-            "_heads lacks a collection: was the database dropped while this publisher was running?"
-        );
+        ensure!(stored.len() == names.len(), StoreGone(HEADS_ARE_MISSING));
+        let mut heads = Vec::with_capacity(stored.len());
+        for row in stored {
+            let name = row.get_str("_id").ok().and_then(|name| names.get(name));
+            let name = name.context("MongoDB answered a head that was not asked for")?;
+            heads.push(self.head_of_row(session, name, identity, &row).await?);
+        }
         Ok(heads)
-    }
-
-    /// The document of a row; `None` if no publisher has written the row.
-    ///
-    /// If the row was edited by other means, the document is taken from the change log, because the
-    /// log has the value that was written.
-    pub(super) async fn document_of_row(
-        &self,
-        session: Option<&mut ClientSession>,
-        collection: &CollectionName,
-        row: &RawDocument,
-    ) -> anyhow::Result<Option<Document>> {
-        let damage = match rows::document(row) {
-            Ok(document) => return Ok(Some(document)),
-            // The row was edited by other means, or no publisher has written it.
-            Err(damage) => damage,
-        };
-        let Ok((id, revision)) = rows::id_and_revision(row) else {
-            warn!(
-                %collection,
-                "a row of the store is ignored because no publisher has written it: {damage:#}"
-            );
-            return Ok(None);
-        };
-        warn!(
-            %collection, %id, revision,
-            "a document is read from the change log because its row was changed by other means: \
-             {damage:#}"
-        );
-        let filter = doc! {
-            "collection": collection.as_str(),
-            "revision": i64::try_from(revision)?,
-            // The revision may have been edited too, and then belong to another document.
-            "id": id.as_str(),
-        };
-        let record = match session {
-            // Within a transaction every read has to be part of it.
-            Some(session) => {
-                Self::raw(self.table_at_snapshot(CHANGES))
-                    .find_one(filter)
-                    .session(session)
-                    .await?
-            }
-            None => call(Self::raw(self.table(CHANGES)).find_one(filter)).await?,
-        };
-        let record = record.with_context(|| {
-            format!(
-                "the change log no longer contains revision {revision} of {collection}, from which \
-                 {id} could be read: restore the value that belongs to the crc of the row (replicas \
-                 still have it)"
-            )
-        });
-        let change = rows::change(&record.context(damage)?)?;
-        let config = change
-            .config_data
-            .context("the change log contains a deletion at the revision of the row")?;
-        Ok(Some(Document::new(id, revision, &config)))
     }
 }

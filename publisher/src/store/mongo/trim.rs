@@ -79,15 +79,23 @@ impl Mongo {
         while found.advance().await? {
             let row = found.deserialize_current()?;
             // Only a prefix is removed, so the first change that has to stay ends the search.
-            if row.get_datetime("time")?.timestamp_millis() >= before.timestamp_millis() {
+            // A damaged record has no time that counts, and is worth nothing.
+            let recent = row
+                .get_datetime("time")
+                .is_ok_and(|time| time.timestamp_millis() >= before.timestamp_millis());
+            if recent {
                 break;
             }
             if self.policy.events_enabled && row.contains_key("pending") {
                 trimmed.blocked_by = Some(rows::number(&row, "revision")?);
                 break;
             }
+            let Ok(revision) = row.get_i64("revision") else {
+                // Not a record of a publisher: it is removed with the records around it.
+                continue;
+            };
             trimmed.changes += 1;
-            last = row.get_i64("revision")?;
+            last = revision;
         }
         Ok((trimmed, last))
     }

@@ -4,9 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use contract::{CollectionName, DocumentId, Revision};
+use contract::{CollectionName, DocumentId};
 use mongodb::bson::{Document as Bdoc, doc};
 
+use super::StoredHeads;
 use crate::{decide::Decisions, store::mongo::rows};
 
 /// Bytes of documents in one command, approximately: well below the 16 MiB, with keys, that a
@@ -24,14 +25,14 @@ pub(super) struct WriteCommands {
 }
 
 impl WriteCommands {
-    /// The commands for the decisions of a group. `revisions` are those of the heads before it;
+    /// The commands for the decisions of a group. `stored` are the heads before it, as they are stored;
     /// `pending` = the changes have to be published.
     ///
     /// # Errors
     /// When a number does not fit into BSON, or a document is not an object.
     pub(super) fn new(
         decisions: &Decisions,
-        revisions: &BTreeMap<CollectionName, Revision>,
+        stored: &StoredHeads,
         write_id: &str,
         pending: bool,
     ) -> anyhow::Result<Self> {
@@ -52,11 +53,14 @@ impl WriteCommands {
         }
         for (collection, ids) in changed {
             let head = &decisions.after.heads[collection];
-            let before = i64::try_from(revisions[collection])?;
-            let filter = doc! { "_id": collection.as_str(), "revision": before };
-            commands
-                .heads
-                .push((filter, doc! { "$set": rows::head_row(head)? }));
+            let before = &stored[collection];
+            let filter = doc! { "_id": collection.as_str(), "revision": before.revision.clone() };
+            let row = if before.damaged {
+                rows::whole_head_row(head)?
+            } else {
+                rows::head_row(head)?
+            };
+            commands.heads.push((filter, doc! { "$set": row }));
             commands.write_documents(decisions, collection, ids)?;
         }
         Ok(commands)
@@ -81,7 +85,7 @@ impl WriteCommands {
                 deletes.push(doc! { "q": this, "limit": 1 });
                 continue;
             };
-            let row = rows::document_row(document)?;
+            let row = rows::document_row(collection, document)?;
             bytes += row.to_vec()?.len();
             if bytes > COMMAND_BYTES && !updates.is_empty() {
                 let full = std::mem::take(&mut updates);

@@ -1,0 +1,275 @@
+//! Rows that were changed by other means, on a real server: each concerns its own document only.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use contract::{CanonicalJson, CollectionName, Context, Document};
+use e2e::testbed::mongod::Mongod;
+use mongodb::{
+    Database,
+    bson::{Document as Bdoc, doc},
+};
+
+use crate::{
+    decide::{Action, Command, Condition, Rules, Write, WriteError, schemas::Schemas},
+    store::{
+        PublisherPolicy, Store, StoreUrl,
+        integrity::{DamagedDocument, SumMismatch},
+    },
+};
+
+type Outcome = anyhow::Result<()>;
+
+fn name() -> CollectionName {
+    "A".parse().expect("a name")
+}
+
+/// A store with the documents `a`, `b` and `c`, each with the value `{"n": 1}`.
+struct Bed {
+    store: Store,
+    database: Database,
+}
+
+impl Bed {
+    async fn new(server: &Mongod, database: &str) -> anyhow::Result<Self> {
+        let policy = PublisherPolicy {
+            collections: BTreeSet::from([name()]),
+            rules: Rules {
+                schemas: Schemas::default(),
+                document_limit: 1_000,
+            },
+            events_enabled: true,
+        };
+        let url = StoreUrl::Mongo {
+            url: server.url(database).parse()?,
+            database: database.to_owned(),
+        };
+        let store = Store::open(&url, Arc::new(policy)).await?;
+        let bed = Self {
+            store,
+            database: server.database(database).await?,
+        };
+        for id in ["a", "b", "c"] {
+            bed.put(id, 1).await?.expect("a new document");
+        }
+        Ok(bed)
+    }
+
+    async fn put(&self, id: &str, n: u32) -> anyhow::Result<Result<(), WriteError>> {
+        let value = CanonicalJson::parse(format!(r#"{{"n":{n}}}"#).as_bytes()).expect("json");
+        let write = Write {
+            collection: name(),
+            id: id.parse()?,
+            action: if n == 1 {
+                Action::Create(value)
+            } else {
+                Action::Put(value)
+            },
+            condition: Condition::Any,
+            context: Context::default(),
+        };
+        Ok(
+            match self.store.commit(Arc::from([Command::Single(write)])).await {
+                Ok(committed) => {
+                    let result = committed.results.into_iter().next().expect("a result");
+                    result.map(drop)
+                }
+                Err(error) => Err(error.answer()),
+            },
+        )
+    }
+
+    async fn get(&self, id: &str) -> anyhow::Result<Option<String>> {
+        let document = self.store.document(&name(), &id.parse()?).await?;
+        Ok(document.map(|document| text(&document)))
+    }
+
+    async fn list(&self) -> anyhow::Result<Vec<String>> {
+        let mut cursor = self.store.documents(&BTreeSet::from([name()])).await?;
+        let mut found = Vec::new();
+        while let Some(chunk) = cursor.next().await? {
+            found.extend(chunk.documents.iter().map(|document| {
+                format!(
+                    "{}@{} {}",
+                    document.id(),
+                    document.revision(),
+                    text(document)
+                )
+            }));
+        }
+        Ok(found)
+    }
+
+    /// Changes a row by hand.
+    async fn spoil(&self, table: &str, filter: Bdoc, update: Bdoc) -> Outcome {
+        let rows = self.database.collection::<Bdoc>(table);
+        let updated = rows.update_one(filter, update).await?;
+        anyhow::ensure!(updated.modified_count == 1, "nothing was changed");
+        Ok(())
+    }
+
+    async fn row(&self, id: &str) -> anyhow::Result<Bdoc> {
+        let rows = self.database.collection::<Bdoc>("A");
+        let row = rows.find_one(doc! { "_id": id }).await?;
+        row.ok_or_else(|| anyhow::anyhow!("no row {id}"))
+    }
+}
+
+fn text(document: &Document) -> String {
+    String::from_utf8_lossy(&document.config_data()).into_owned()
+}
+
+const ALL: [&str; 3] = [r#"a@1 {"n":1}"#, r#"b@2 {"n":1}"#, r#"c@3 {"n":1}"#];
+
+#[tokio::test]
+async fn a_row_that_was_changed_by_hand_is_read_from_the_log_and_mended_by_the_next_write()
+-> Outcome {
+    let server = Mongod::start().await?;
+    for (case, update) in [
+        doc! { "$set": { "configData.n": 666_i64 } },
+        doc! { "$set": { "revision": 1_i64 } },
+        doc! { "$set": { "revision": 99_i64 } },
+        // Another type: MongoDB counts it as the same number.
+        doc! { "$set": { "revision": 2_i32 } },
+        doc! { "$set": { "revision": 2.0 } },
+        doc! { "$set": { "revision": "2" } },
+        doc! { "$unset": { "revision": "" } },
+        doc! { "$unset": { "configData": "" } },
+        doc! { "$set": { "crc": 5_i32 } },
+        doc! { "$unset": { "rowCrc": "" } },
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let bed = Bed::new(&server, &format!("changed{case}")).await?;
+        let whole = bed.row("b").await?;
+        bed.spoil("A", doc! { "_id": "b" }, update.clone()).await?;
+        assert_eq!(
+            bed.get("b").await?.as_deref(),
+            Some(r#"{"n":1}"#),
+            "{update}"
+        );
+        assert_eq!(bed.list().await?, ALL, "{update}");
+        assert_eq!(bed.put("b", 2).await?, Ok(()), "{update}");
+        let mended = bed.row("b").await?;
+        assert_eq!(mended.get_i64("revision")?, 4, "{update}");
+        assert_eq!(mended.len(), whole.len(), "{update}");
+        assert_eq!(bed.list().await?[1], r#"b@4 {"n":2}"#, "{update}");
+        assert_eq!(bed.store.damage().summary().from_log, 1, "{update}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_row_that_no_publisher_wrote_hides_no_other_document() -> Outcome {
+    let server = Mongod::start().await?;
+    let bed = Bed::new(&server, "stray").await?;
+    let rows = bed.database.collection::<Bdoc>("A");
+    for stray in [
+        doc! { "_id": 7_i32, "revision": 5_i64, "configData": {} },
+        doc! { "_id": "bb", "revision": 2_i64, "configData": {} },
+        doc! { "_id": "not an id/", "revision": 2_i64 },
+        doc! { "_id": { "a": 1 } },
+    ] {
+        rows.insert_one(stray).await?;
+    }
+    assert_eq!(bed.list().await?, ALL);
+    // Nothing tells whether it was a document, so it is refused and not absent.
+    let error = bed.get("bb").await.expect_err("a damaged row");
+    assert!(error.is::<DamagedDocument>(), "{error:#}");
+    assert!(error.to_string().contains(r#""bb" of A"#), "{error:#}");
+    assert_eq!(bed.put("c", 2).await?, Ok(()), "another document");
+    let refused = bed.put("bb", 2).await?.expect_err("a damaged row");
+    assert_eq!(refused.kind(), contract::ProblemKind::Unreadable);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_document_whose_row_is_gone_is_no_absent_document() -> Outcome {
+    let server = Mongod::start().await?;
+    let bed = Bed::new(&server, "gone").await?;
+    let rows = bed.database.collection::<Bdoc>("A");
+    rows.delete_one(doc! { "_id": "b" }).await?;
+    assert_eq!(bed.get("b").await?.as_deref(), Some(r#"{"n":1}"#));
+    let error = bed.list().await.expect_err("a document is missing");
+    assert!(error.is::<SumMismatch>(), "{error:#}");
+    assert_eq!(bed.get("never").await?, None);
+    // The next write brings the row back, and counts the document once.
+    assert_eq!(bed.put("b", 2).await?, Ok(()));
+    assert_eq!(bed.list().await?[1], r#"b@4 {"n":2}"#);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_damaged_row_without_a_record_is_refused_alone_and_by_name() -> Outcome {
+    let server = Mongod::start().await?;
+    let bed = Bed::new(&server, "alone").await?;
+    let log = bed.database.collection::<Bdoc>("_changes");
+    log.delete_one(doc! { "id": "b" }).await?;
+    assert_eq!(bed.list().await?, ALL, "the row is whole");
+    let spoilt = doc! { "$set": { "configData.n": 666_i64 } };
+    bed.spoil("A", doc! { "_id": "b" }, spoilt).await?;
+    for error in [
+        bed.get("b").await.expect_err("a damaged row"),
+        bed.list().await.expect_err("a damaged row"),
+    ] {
+        assert!(error.is::<DamagedDocument>(), "{error:#}");
+        assert!(error.to_string().contains(r#""b" of A"#), "{error:#}");
+    }
+    assert_eq!(bed.get("a").await?.as_deref(), Some(r#"{"n":1}"#));
+    assert_eq!(bed.store.damage().summary().refused, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_head_that_was_changed_by_hand_is_taken_from_the_log_and_mended_by_the_next_write()
+-> Outcome {
+    let server = Mongod::start().await?;
+    for (case, update) in [
+        doc! { "$set": { "revision": 77_i64 } },
+        doc! { "$set": { "revision": 3_i32 } },
+        doc! { "$set": { "count": 0_i64 } },
+        doc! { "$unset": { "digest": "" } },
+        doc! { "$set": { "revision": "three" } },
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let bed = Bed::new(&server, &format!("head{case}")).await?;
+        let before = bed.store.heads(&BTreeSet::from([name()])).await?;
+        bed.spoil("_heads", doc! { "_id": "A" }, update.clone())
+            .await?;
+        assert_eq!(
+            bed.store.heads(&BTreeSet::from([name()])).await?,
+            before,
+            "{update}"
+        );
+        assert_eq!(bed.list().await?, ALL, "{update}");
+        assert_eq!(bed.put("b", 2).await?, Ok(()), "{update}");
+        let head = bed.store.heads(&BTreeSet::from([name()])).await?.remove(0);
+        assert_eq!(
+            (head.revision, head.count, head.oldest),
+            (4, 3, 1),
+            "{update}"
+        );
+        assert_eq!(bed.list().await?.len(), 3, "{update}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_damaged_record_ends_a_page_of_the_log_and_is_not_published() -> Outcome {
+    let server = Mongod::start().await?;
+    let bed = Bed::new(&server, "record").await?;
+    let spoilt = doc! { "$set": { "change": "{}" } };
+    bed.spoil("_changes", doc! { "revision": 2_i64 }, spoilt)
+        .await?;
+    let read = async |since| bed.store.changes(&name(), since, 9, usize::MAX).await;
+    assert_eq!(read(0).await?.len(), 1);
+    assert_eq!(read(1).await?.len(), 0);
+    assert_eq!(read(2).await?.len(), 1);
+    let far = chrono::Utc::now() + chrono::TimeDelta::hours(1);
+    let pending = bed.store.pending(&name(), 0, far..far, 9).await?;
+    assert_eq!(pending.len(), 2);
+    assert_eq!(bed.list().await?, ALL);
+    Ok(())
+}
