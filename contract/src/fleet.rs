@@ -11,11 +11,14 @@ use serde::{Deserialize, Serialize};
 use crate::{
     head::Head,
     ids::{CollectionName, Digest, Epoch, Revision},
+    proof::Proof,
     status::{HandlerStatus, RefusedValue, ReplicaState},
 };
 
 /// Longest name of a replica, in bytes.
 pub const MAX_INSTANCE: usize = 128;
+/// Longest interval between two check-ins, in milliseconds: a day.
+pub const MAX_INTERVAL_MS: u64 = 86_400_000;
 /// Largest body of a check-in, in bytes.
 pub const MAX_CHECK_IN: usize = 256 * 1024;
 
@@ -44,8 +47,9 @@ pub struct CheckIn {
         schema(max_length = 256, pattern = "^http://[a-z0-9.-]+(:[0-9]{1,4})?$")
     )]
     pub base_url: Option<String>,
-    /// The longest time between two of its check-ins, in milliseconds. After three intervals without
-    /// one, the replica counts as gone.
+    /// The longest time between two of its check-ins, in milliseconds: from 1 to
+    /// [`MAX_INTERVAL_MS`]. After three intervals without one, the replica counts as gone.
+    #[cfg_attr(feature = "utoipa", schema(minimum = 1, maximum = 86_400_000))]
     pub interval_ms: u64,
     /// The fault of its intake, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,8 +72,19 @@ pub struct CollectionReport {
     pub epoch: Option<Epoch>,
     /// The watermark: the replica has seen every revision up to this one.
     pub revision: Revision,
-    /// The highest revision that the replica knows to exist.
+    /// The highest revision of which the replica holds a proof, or its watermark if that is higher.
     pub known: Revision,
+    /// The proof of `known` in `epoch`, as a head or a change had it. A report that is ahead of the
+    /// store is evidence of a restore only with a valid one.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::proof::lenient"
+    )]
+    pub proof: Option<Proof>,
+    /// A revision above `known` that only an event without a proof has named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed: Option<Revision>,
     /// The newest settled point, for the comparison of digests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled: Option<SettledPoint>,
@@ -175,6 +190,8 @@ pub struct CheckInAnswer {
 pub enum ResyncReason {
     /// Its digest at a settled revision differs from the digest of the publisher.
     Diverged,
+    /// It holds or knows of a revision that was never committed: a wrong event was the cause.
+    Unproven,
 }
 
 /// Body of `GET /v1/replicas`.
@@ -204,9 +221,15 @@ pub struct ReplicaRecord {
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RestoreEpochRequest {
-    /// Adopt the lineage that the replicas report, so that they accept this store in place of theirs.
-    #[serde(default)]
-    pub adopt: bool,
+    /// Adopt the lineage of these eight hexadecimal digits, so that the replicas which follow it
+    /// accept this store in place of theirs. One that no live replica reports is refused; the answer
+    /// names those that are reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopt: Option<String>,
+    /// The highest counter that a lost history may have used; the new one is higher. At most a day,
+    /// in milliseconds, after the clock of the publisher.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counter: Option<u64>,
 }
 
 /// Answer to `POST /v1/epoch`.

@@ -164,6 +164,10 @@ pub struct EventCounts {
     pub superseded: u64,
     /// The event belongs to another epoch.
     pub other_epoch: u64,
+    /// The event named revisions far beyond those that a publisher confirmed. The publisher was asked;
+    /// what it confirmed came by the feed.
+    #[serde(default)]
+    pub unconfirmed: u64,
     /// The event arrived before the first load and waits for it.
     pub early: u64,
     /// The change waits for the rest of its change set, or for an earlier change set.

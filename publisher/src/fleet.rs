@@ -10,9 +10,12 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chrono::Utc;
-use contract::fleet::{
-    CheckIn, CheckInAnswer, EpochDeclared, ReplicaList, ReplicaRecord, RestoreEpochRequest,
-    ResyncReason,
+use contract::{
+    CollectionName,
+    fleet::{
+        CheckIn, CheckInAnswer, EpochDeclared, ReplicaList, ReplicaRecord, RestoreEpochRequest,
+        ResyncReason,
+    },
 };
 use tokio::sync::Semaphore;
 use tracing::error;
@@ -23,7 +26,7 @@ pub use self::{
 use self::{
     check_ins::{CheckInBatcher, HeadsSnapshot, HistoryPoint},
     registry::Registry,
-    restore::Restore,
+    restore::{Restore, claims::Claim},
 };
 use crate::{
     metrics::Metrics,
@@ -118,8 +121,13 @@ impl Fleet {
             .map(|(point, _digest)| point)
             .collect();
         let snapshot = self.check_ins.snapshot(points).await?;
-        self.restore.compare(&check_in, &snapshot);
-        Ok(self.answer(&check_in, &snapshot))
+        let unproven = self.restore.compare(&check_in, &snapshot).await;
+        let answer = self.answer(&check_in, &snapshot, &unproven);
+        if !unproven.is_empty() {
+            // The list of replicas shows nothing that was never committed.
+            self.note(&without_claims(check_in, &unproven), body.len(), caller);
+        }
+        Ok(answer)
     }
 
     /// Keeps the report, and the address of the replica where events go straight to it.
@@ -142,13 +150,22 @@ impl Fleet {
         self.registry.note(ReplicaRow { record, source }, bytes);
     }
 
-    fn answer(&self, check_in: &CheckIn, snapshot: &HeadsSnapshot) -> CheckInAnswer {
+    fn answer(
+        &self,
+        check_in: &CheckIn,
+        snapshot: &HeadsSnapshot,
+        unproven: &BTreeMap<CollectionName, Claim>,
+    ) -> CheckInAnswer {
         let heads = check_in
             .collections
             .keys()
             .filter_map(|name| snapshot.heads.get(name).cloned())
             .collect();
-        let mut resync = BTreeMap::new();
+        let mut resync: BTreeMap<_, _> = unproven
+            .values()
+            .filter(|claim| claim.is_refuted())
+            .map(|claim| (claim.collection.clone(), ResyncReason::Unproven))
+            .collect();
         for (point, reported) in settled_points(check_in) {
             // A digest that is not known here proves nothing: the point is of another history, was
             // trimmed, or was not read in time.
@@ -194,9 +211,22 @@ impl Fleet {
     /// [`FleetError::NotDeclared`] when no epoch can be declared for this store,
     /// [`FleetError::NotDeclaredNow`] when the store is not ready for it.
     pub async fn declare(&self, request: RestoreEpochRequest) -> Result<EpochDeclared, FleetError> {
-        let epoch = self.restore.declare(request.adopt).await?;
+        let epoch = self.restore.declare(request).await?;
         Ok(EpochDeclared { epoch })
     }
+}
+
+/// The report without the revisions that were never committed.
+fn without_claims(mut check_in: CheckIn, unproven: &BTreeMap<CollectionName, Claim>) -> CheckIn {
+    for (name, claim) in unproven {
+        if let Some(report) = check_in.collections.get_mut(name) {
+            report.known = report.known.min(claim.committed());
+            report.revision = report.revision.min(claim.committed());
+            report.claimed = None;
+            report.proof = None;
+        }
+    }
+    check_in
 }
 
 /// The points of the report that can be compared, with the digest that the replica has there.

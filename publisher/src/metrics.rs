@@ -18,6 +18,8 @@ pub struct Metrics {
     pub diverged: Counter,
     /// Epochs that this publisher declared.
     pub epochs_declared: Counter,
+    /// Reports of replicas that were ahead of the store without a valid proof.
+    pub unproven_claims: Counter,
     /// Snapshots that were refused because the limit of snapshots was reached.
     pub snapshots_refused: Counter,
     /// Feed streams that were refused because the limit of streams was reached.
@@ -54,6 +56,11 @@ impl Metrics {
             "epochs_declared",
             "Epochs that this publisher declared after a restore",
             self.epochs_declared.clone(),
+        );
+        registry.register(
+            "claims_unproven",
+            "Reports of replicas that were ahead of the store without a valid proof, and were ignored",
+            self.unproven_claims.clone(),
         );
         registry.register(
             "snapshots_refused",

@@ -22,7 +22,10 @@ use crate::{
     BuildError, Collection, Config, EventOutcome, Pin, View,
     cache::Cache,
     failure_log::FailureLog,
-    intake::{FeedIntake, Intake, IntakeConnection, Stats, StatsSnapshot, UnversionedIntake},
+    intake::{
+        FeedIntake, Intake, IntakeConnection, Stats, StatsSnapshot, UnconfirmedClaims,
+        UnversionedIntake,
+    },
     persist::{ImageFile, Persistence, StreamCursors},
     source::PublisherSource,
     sync::{CatchUp, CheckIns, IntakeMonitor, Loader, SyncLoop, SyncSignals},
@@ -85,6 +88,7 @@ impl Replica {
         let signals = Arc::new(SyncSignals::default());
         let cursors = Arc::new(StreamCursors::default());
         let typed = Arc::new(typed);
+        let claims = Arc::new(UnconfirmedClaims::default());
         let unversioned = Arc::new(UnversionedIntake {
             cache: Arc::clone(&cache),
             source: Arc::clone(&source),
@@ -98,6 +102,7 @@ impl Replica {
             source: Arc::clone(&source),
             stats: Arc::clone(&stats),
             signals: Arc::clone(&signals),
+            claims: Arc::clone(&claims),
             unversioned: Arc::clone(&unversioned),
         });
         let feed = FeedIntake {
@@ -125,6 +130,7 @@ impl Replica {
             source: Arc::clone(&source),
             stats: Arc::clone(&stats),
             signals: Arc::clone(&signals),
+            claims,
             typed: Arc::clone(&typed),
             loader: Arc::clone(&loader),
             intake_monitor: Mutex::new(IntakeMonitor::default()),

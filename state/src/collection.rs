@@ -3,7 +3,7 @@
 //! This module keeps the bookkeeping and decides nothing; see [`crate::machine`]. It never looks at
 //! another collection, so it knows nothing about the parts of a change set elsewhere.
 
-use contract::{Crc, Digest, Document, DocumentId, Revision, fleet::SettledPoint};
+use contract::{Crc, Digest, Document, DocumentId, Proof, Revision, fleet::SettledPoint};
 use imbl::OrdMap;
 use rangemap::RangeInclusiveSet;
 
@@ -43,7 +43,18 @@ pub struct CollectionState {
     pub(crate) diverged: bool,
     /// The newest revision at which the digest could be compared, with the digest there.
     pub(crate) last_settled: Option<SettledPoint>,
+    /// The highest revision that a publisher confirmed, by a head or in the feed.
+    pub(crate) confirmed: Revision,
+    /// The highest revision of which a proof is held, and the proof.
+    pub(crate) proven: Option<(Revision, Proof)>,
+    /// The revision of its publisher, after the publisher found that what is held was never
+    /// committed; until a load.
+    pub(crate) refuted: Option<Revision>,
 }
+
+/// An event may be this many revisions beyond what a publisher confirmed. What it says of later ones
+/// is confirmed first: a wrong event could otherwise keep a replica behind for ever.
+pub(crate) const MAX_LEAD: Revision = 1_024;
 
 impl CollectionState {
     /// A live document.
@@ -116,6 +127,38 @@ impl CollectionState {
         self.beyond
             .get(&(revision + 1))
             .map_or(revision, |range| *range.end())
+    }
+
+    /// The highest revision of which a proof is held, and the proof.
+    pub fn proven(&self) -> Option<(Revision, Proof)> {
+        self.proven
+    }
+
+    /// The revision of the publisher that found out that what is held was never committed; `None`
+    /// when that is not so. The next load replaces the collection, also by an older revision.
+    pub fn refuted(&self) -> Option<Revision> {
+        self.refuted
+    }
+
+    /// Whether a revision is so far beyond everything that a publisher confirmed that an event alone
+    /// does not show it to exist.
+    pub(crate) fn is_far(&self, revision: Revision) -> bool {
+        revision > self.watermark.max(self.confirmed).saturating_add(MAX_LEAD)
+    }
+
+    /// Notes that a publisher confirmed a revision, and its proof.
+    pub(crate) fn confirm(&mut self, revision: Revision, proof: Option<Proof>) {
+        self.confirmed = self.confirmed.max(revision);
+        self.note_proof(revision, proof);
+    }
+
+    /// Keeps the proof of a revision, unless one of a later revision is held.
+    pub(crate) fn note_proof(&mut self, revision: Revision, proof: Option<Proof>) {
+        if let Some(proof) = proof
+            && self.proven.is_none_or(|(held, _proof)| held <= revision)
+        {
+            self.proven = Some((revision, proof));
+        }
     }
 
     /// Whether its digest differed from the digest of the publisher; the next load resets it.
@@ -202,6 +245,7 @@ impl CollectionState {
             }
         }
         self.see(change.revision);
+        self.note_proof(change.revision, change.proof);
         self.note_settled();
     }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use contract::{
-    CollectionName, Digest, Document, DocumentId, Epoch, Revision, fleet::SettledPoint,
+    CollectionName, Digest, Document, DocumentId, Epoch, Proof, Revision, fleet::SettledPoint,
     snapshot::SnapshotItem,
 };
 use serde::{Deserialize, Serialize};
@@ -81,6 +81,9 @@ struct Bookkeeping {
     beyond: Vec<(Revision, Revision)>,
     tombstones: BTreeMap<DocumentId, Revision>,
     settled: Option<SettledPoint>,
+    /// After a restart the proof may be the only evidence that a database was restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    proven: Option<(Revision, Proof)>,
     count: u64,
     digest: Digest,
 }
@@ -174,6 +177,7 @@ impl Bookkeeping {
                 .map(|(id, revision)| (id.clone(), *revision))
                 .collect(),
             settled: held.last_settled,
+            proven: held.proven,
             count: held.count(),
             digest: held.digest,
         }
@@ -197,6 +201,7 @@ impl Bookkeeping {
             .collect();
         collection.known = collection.highest();
         collection.last_settled = self.settled;
+        collection.proven = self.proven;
         collection
     }
 }

@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use contract::{CanonicalJson, CollectionName, Document, DocumentId, Head, Revision};
+use contract::{CanonicalJson, CollectionName, Document, DocumentId, Head, Revision, SetPart};
 
 use crate::{
     collection::CollectionState,
@@ -115,6 +115,9 @@ impl Machine {
             Some(_ours) if !collection.versioned => return Decision::Early,
             Some(_ours) => {}
         }
+        if self.is_unconfirmed(collection, change) {
+            return Decision::Unconfirmed;
+        }
         // A deletion counts as well: its tombstone has the newer revision.
         let superseded = collection.held(&change.id) > change.revision;
         // The order of these checks matters: the cheap and final ones come first.
@@ -147,7 +150,10 @@ impl Machine {
         let decision = self.decide(change);
         match decision {
             Decision::Early => self.keep_early(change),
-            Decision::Duplicate | Decision::OtherEpoch | Decision::NotFollowed => {}
+            Decision::Duplicate
+            | Decision::OtherEpoch
+            | Decision::NotFollowed
+            | Decision::Unconfirmed => {}
             // The change cannot be kept, but its revision is now known to be missing.
             Decision::NeedsValue | Decision::NoCapacity => self.note_known_set(change),
             Decision::Staged => {
@@ -155,6 +161,7 @@ impl Machine {
                 if let Some(collection) = self.root.collections.get_mut(&change.collection) {
                     collection.staged.make_capacity(change);
                     collection.staged.insert(change);
+                    collection.note_proof(change.revision, change.proof);
                 }
             }
             Decision::Applied | Decision::Superseded => {
@@ -173,15 +180,41 @@ impl Machine {
     pub fn apply_record(&mut self, record: &ReceivedChange) -> Decision {
         if self.root.epoch == Some(record.epoch)
             && let Some(collection) = self.root.collections.get_mut(&record.collection)
-            && collection
+        {
+            collection.confirm(record.revision, record.proof);
+            if collection
                 .staged
                 .get(record.revision)
                 .is_some_and(|waiting| waiting != record)
-        {
-            // An event said something else about this revision. The log is right.
-            collection.staged.remove(record.revision);
+            {
+                // An event said something else about this revision. The log is right.
+                collection.staged.remove(record.revision);
+            }
+            // A set is committed as a whole, so its last revisions exist too.
+            for part in record.change_set.iter().flat_map(|set| &set.parts) {
+                if let Some(collection) = self.root.collections.get_mut(&part.collection) {
+                    collection.confirmed = collection.confirmed.max(part.last);
+                }
+            }
         }
         self.apply(record)
+    }
+
+    /// Whether a change names revisions that an event alone does not show to exist: its own, the end
+    /// of a part of its set, or a last set that is not before it.
+    fn is_unconfirmed(&self, collection: &CollectionState, change: &ReceivedChange) -> bool {
+        let far_part = |part: &SetPart| {
+            self.root
+                .collection(&part.collection)
+                .is_some_and(|collection| collection.versioned && collection.is_far(part.last))
+        };
+        collection.is_far(change.revision)
+            || change.last_set >= change.revision
+            || change
+                .change_set
+                .iter()
+                .flat_map(|set| &set.parts)
+                .any(far_part)
     }
 
     /// Keeps a change until its collection is loaded.
@@ -285,6 +318,9 @@ impl Machine {
     /// missing ones.
     fn note_known_set(&mut self, change: &ReceivedChange) {
         self.note_known(&change.collection, change.revision);
+        if let Some(collection) = self.root.collections.get_mut(&change.collection) {
+            collection.note_proof(change.revision, change.proof);
+        }
         for part in change.change_set.iter().flat_map(|set| &set.parts) {
             self.note_known(&part.collection, part.last);
         }
@@ -310,6 +346,7 @@ impl Machine {
             if self.root.epoch == Some(head.epoch) {
                 // A head names a revision that exists, even if no event of it ever arrives.
                 collection.known = collection.known.max(head.revision);
+                collection.confirm(head.revision, head.proof);
                 lacks |= collection.watermark < head.revision;
             } else {
                 lacks = true;
@@ -333,6 +370,23 @@ impl Machine {
             .filter(|collection| collection.versioned)
         {
             collection.diverged = true;
+        }
+    }
+
+    /// Marks a collection that holds or knows of a revision which was never committed: its publisher
+    /// has checked the proof. `head` is the revision of the publisher.
+    ///
+    /// The next load whose snapshot is not older than `head` replaces the whole collection, whatever
+    /// revision is held. This is a reset, as for a diverged collection.
+    pub fn mark_refuted(&mut self, name: &CollectionName, head: Revision) {
+        self.mark_diverged(name);
+        if let Some(collection) = self
+            .root
+            .collections
+            .get_mut(name)
+            .filter(|collection| collection.diverged)
+        {
+            collection.refuted = Some(head);
         }
     }
 

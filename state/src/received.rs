@@ -104,6 +104,9 @@ pub enum Decision {
     Early,
     /// The collection is not followed.
     NotFollowed,
+    /// The change is so far beyond what a publisher confirmed, or names such revisions, that the
+    /// publisher has to be asked first. Nothing changed.
+    Unconfirmed,
     /// The value is needed and was not included. The revision is marked as known; nothing else
     /// changed.
     NeedsValue,

@@ -223,6 +223,7 @@ impl Part {
             .map(|document| (document.id().clone(), document))
             .collect();
         collection.digest = self.head.digest;
+        collection.confirm(self.head.revision, self.head.proof);
         collection.see_all(self.head.revision);
         collection.note_settled();
         collection
@@ -232,6 +233,12 @@ impl Part {
     /// `diverged_at` is the watermark of a diverged collection when the load began.
     fn catch_up(self, held: &mut CollectionState, diverged_at: Option<Revision>) {
         let at = self.head.revision;
+        // Nothing of it was committed with certainty, so nothing of it is kept. What comes later is
+        // in the feed.
+        if held.refuted.is_some_and(|head| head <= at) {
+            *held = self.into_collection();
+            return;
+        }
         let suffices = match diverged_at {
             // Every change above the snapshot arrived after the load began, so the tombstones of
             // all deletions among them still exist. They can be applied over the snapshot, also
@@ -242,6 +249,7 @@ impl Part {
         };
         // What is held is at least as new as the snapshot: nothing to install.
         if held.versioned && suffices {
+            held.confirm(at, self.head.proof);
             return held.prune_tombstones();
         }
         let mut next = self.into_collection();
@@ -263,6 +271,10 @@ impl Part {
         }
         // A revision that exists does not stop existing because the snapshot is older.
         next.known = next.known.max(held.known);
+        next.confirmed = next.confirmed.max(held.confirmed);
+        if let Some((revision, proof)) = held.proven.filter(|_proven| !held.diverged) {
+            next.note_proof(revision, Some(proof));
+        }
         // The seen revisions are carried over and not derived from the documents: a superseded
         // change leaves no document.
         next.beyond = held.beyond.clone();

@@ -131,7 +131,9 @@ mod tests {
             "schemas check --dir schemas --publisher http://a:1 --json",
             "schemas check schemas/ChannelConfiguration.schema.json",
             "restore-epoch",
-            "restore-epoch --adopt --yes",
+            "restore-epoch --adopt",
+            "restore-epoch --adopt 1a2b3c4d --yes",
+            "restore-epoch --counter 1900000000000",
         ] {
             Confcast::try_parse_from(format!("confcast {line}").split(' ')).expect(line);
         }

@@ -16,21 +16,28 @@ use crate::{output, target::Target};
 /// are two cases:
 ///
 /// The database was restored from a dump. Publishers detect this themselves when a replica checks
-/// in that has seen more than the store holds. Without --adopt this command does the same at once,
-/// for instance when no replica is left that could report it.
+/// in that can prove more than the store holds. Without --adopt this command does the same at once,
+/// for instance when no replica is left that could report it. Where no replica can prove an epoch
+/// that was lost, --counter says how high its counter may have been.
 ///
 /// The publisher uses another database, or a blank one. Replicas then report `other-store` and keep
 /// their values. First check that the store URL is right. If this store is meant to replace what
 /// the replicas hold, --adopt makes it a continuation of the history that they follow, so that they
-/// load it, even if it is empty.
+/// load it, even if it is empty. It names that history by its lineage, the first part of the epoch
+/// that `confcast status` shows for them; without a name the lineages are listed.
 ///
 /// The publisher refuses while documents and heads do not agree, for instance in the middle
 /// of a restore. Try again later.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RestoreEpoch {
-    /// Make replicas of another store load this one; asks for confirmation
-    #[arg(long)]
-    adopt: bool,
+    /// Make the replicas that follow this lineage of another store load this one; asks for
+    /// confirmation
+    #[arg(long, value_name = "LINEAGE", num_args = 0..=1, default_missing_value = "")]
+    adopt: Option<String>,
+    /// The highest counter that a lost epoch may have had, at most a day (in milliseconds) after the
+    /// clock of the publisher
+    #[arg(long, value_name = "COUNTER")]
+    counter: Option<u64>,
     /// Do not ask for confirmation; required with --adopt where there is no terminal
     #[arg(long, requires = "adopt")]
     yes: bool,
@@ -44,7 +51,13 @@ pub(crate) struct RestoreEpoch {
 impl RestoreEpoch {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let publisher = self.target.endpoint()?;
-        if self.adopt && !self.yes {
+        // Without a name nothing is adopted: the publisher answers with the lineages.
+        if self
+            .adopt
+            .as_deref()
+            .is_some_and(|lineage| !lineage.is_empty())
+            && !self.yes
+        {
             let stdin = io::stdin();
             ensure!(
                 stdin.is_terminal(),
@@ -52,7 +65,11 @@ impl RestoreEpoch {
             );
             confirm(&publisher, stdin.lock())?;
         }
-        let declared = declare(&publisher, self.adopt).await?;
+        let request = RestoreEpochRequest {
+            adopt: self.adopt,
+            counter: self.counter,
+        };
+        let declared = declare(&publisher, &request).await?;
         if self.json {
             return output::json(&declared);
         }
@@ -76,10 +93,11 @@ fn confirm(publisher: &Endpoint, mut answer: impl BufRead) -> anyhow::Result<()>
     Ok(())
 }
 
-async fn declare(publisher: &Endpoint, adopt: bool) -> anyhow::Result<EpochDeclared> {
-    let declared = publisher
-        .declare_epoch(&RestoreEpochRequest { adopt })
-        .await;
+async fn declare(
+    publisher: &Endpoint,
+    request: &RestoreEpochRequest,
+) -> anyhow::Result<EpochDeclared> {
+    let declared = publisher.declare_epoch(request).await;
     declared.map_err(|error| crate::commands::explained(publisher, error, "POST /v1/epoch"))
 }
 
@@ -91,11 +109,15 @@ mod tests {
     #[tokio::test]
     async fn a_publisher_declares_an_epoch_or_refuses() {
         let publisher = FakePublisher::start().await;
-        let declared = declare(&publisher.endpoint(), true)
+        let adopt = RestoreEpochRequest {
+            adopt: Some("1a2b3c4d".to_owned()),
+            counter: Some(7),
+        };
+        let declared = declare(&publisher.endpoint(), &adopt)
             .await
             .expect("declared");
         assert_eq!(declared.epoch.to_string(), "00000001-2");
-        let refused = declare(&publisher.endpoint(), false)
+        let refused = declare(&publisher.endpoint(), &RestoreEpochRequest::default())
             .await
             .expect_err("too soon")
             .to_string();
@@ -105,10 +127,7 @@ mod tests {
         );
         assert_eq!(
             publisher.epoch_requests(),
-            [
-                RestoreEpochRequest { adopt: true },
-                RestoreEpochRequest { adopt: false }
-            ]
+            [adopt, RestoreEpochRequest::default()]
         );
     }
 

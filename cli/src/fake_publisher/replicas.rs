@@ -45,6 +45,8 @@ pub(crate) fn record(instance: &str, url: Option<&str>, revision: u64) -> Replic
         }),
         revision,
         known: revision,
+        proof: None,
+        claimed: None,
         settled: Some(SettledPoint {
             revision,
             digest: contract::Digest::default(),

@@ -7,7 +7,9 @@ use anyhow::{Context, ensure};
 use contract::{Digest, Epoch, FeedPage, Head};
 use e2e::{
     client::{Answer, Api},
-    testbed::{FREE, Store, StoreKind, numbered, services::Service, wait::eventually},
+    testbed::{
+        FREE, Store, StoreKind, Testbed, Transport, numbered, services::Service, wait::eventually,
+    },
 };
 use futures_util::{TryStreamExt, future::join};
 use mongodb::{
@@ -76,8 +78,15 @@ fn at(epoch: Epoch, revision: u64, digest: Digest) -> Value {
     json!({ "epoch": epoch, "revision": revision, "known": revision, "settled": settled, "state": "current" })
 }
 
+/// The report of a replica that has reached this head and holds its proof.
+fn proven(head: &Head) -> Value {
+    let mut report = at(head.epoch, head.revision, head.digest);
+    report["proof"] = json!(head.proof);
+    report
+}
+
 async fn stands(api: &Api, head: &Head) -> Outcome {
-    check_in(api, "replica", at(head.epoch, head.revision, head.digest))
+    check_in(api, "replica", proven(head))
         .await?
         .expect(200)
         .map(drop)
@@ -148,15 +157,14 @@ async fn a_restored_database_continues_in_a_new_epoch() -> Outcome {
     let next = until_after(&api, old.epoch)
         .await
         .with_context(|| publisher.output())?;
-    ensure!(api.head(FREE).await?.revision == old.revision);
+    let declared = api.head(FREE).await?;
+    ensure!(declared.revision == old.revision);
     api.put(FREE, "a", &numbered(9)).await?.expect(200)?;
 
     // After a restore to a time before that declaration, the publisher does not use the same epoch
     // number again.
     dump.restore(&database, &TABLES).await?;
-    check_in(&api, "replica", at(next, 1, Digest::default()))
-        .await?
-        .expect(200)?;
+    stands(&api, &declared).await?;
     until_after(&api, next)
         .await
         .with_context(|| publisher.output())
@@ -273,6 +281,91 @@ async fn no_change_carries_the_old_epoch_after_a_declaration() -> Outcome {
     Ok(())
 }
 
+/// One check-in of a stranger, or one forged event, declared a new epoch for the whole fleet.
+#[tokio::test]
+async fn forged_check_ins_and_events_change_no_epoch() -> Outcome {
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Local).await?;
+    testbed.publisher.start().await?;
+    testbed.start_subscribers().await?;
+    let api = testbed.publisher.api();
+    api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
+    let head = api.head(FREE).await?;
+    let held = testbed.subscribers[0].api();
+    eventually("the event is applied", async || {
+        held.document(FREE, "a").await?.expect(200).map(drop)
+    })
+    .await?;
+
+    let later = Epoch {
+        counter: head.epoch.counter + 1,
+        ..head.epoch
+    };
+    for mut claim in [
+        at(head.epoch, 999_999, Digest(1)),
+        at(later, head.revision, head.digest),
+        at(
+            Epoch {
+                counter: (1 << 63) - 2,
+                ..later
+            },
+            1,
+            Digest(1),
+        ),
+    ] {
+        claim["proof"] = json!(head.proof);
+        check_in(&api, "stranger", claim).await?.expect(200)?;
+    }
+    let forged = json!({
+        "specversion": "1.0", "id": "forged", "source": "stranger", "type": "com.dapr.event.sent",
+        "datacontenttype": "application/json",
+        "data": {
+            "collection": FREE, "op": "Update", "id": "a", "revision": 999_999,
+            "epoch": head.epoch, "configData": {"id": "a", "forged": true},
+        },
+    });
+    held.send(
+        Method::POST,
+        "/dapr/processConfigurationEvents",
+        &[("content-type", "application/cloudevents+json")],
+        forged.to_string(),
+    )
+    .await?
+    .expect(200)?;
+    eventually("the replica drops the forged event", async || {
+        let status = held.get("/v1/status").await?.json()?;
+        ensure!(status["events"]["unconfirmed"] == 1, "{status}");
+        ensure!(status["drops"][0]["reason"] == "unconfirmed", "{status}");
+        ensure!(status["state"] == "current", "{status}");
+        Ok(())
+    })
+    .await?;
+    api.put(FREE, "a", &numbered(2)).await?.expect(200)?;
+    let now = api.head(FREE).await?;
+    ensure!(
+        (now.epoch, now.revision) == (head.epoch, head.revision + 1),
+        "{now:?} after {head:?}"
+    );
+    eventually("the replica follows", async || {
+        let status = held.get("/v1/status").await?.json()?;
+        ensure!(
+            status["collections"][0]["revision"] == now.revision,
+            "{status}"
+        );
+        Ok(())
+    })
+    .await?;
+    let metrics = api.get("/metrics").await?.expect(200)?.body;
+    ensure!(
+        metrics.contains("confcast_epochs_declared_total 0\n"),
+        "{metrics}"
+    );
+    ensure!(
+        metrics.contains("confcast_claims_unproven_total 3\n"),
+        "{metrics}"
+    );
+    Ok(())
+}
+
 /// Another publisher starts to serve one more collection in the middle of a declaration. The
 /// declaration does not see the new head.
 #[tokio::test]
@@ -329,8 +422,13 @@ async fn replicas_adopt_another_database_after_a_declaration() -> Outcome {
     let api = publisher.api();
     api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
     let ours = api.head(FREE).await?.epoch;
+    let theirs = Epoch {
+        lineage: ours.lineage ^ 1,
+        counter: 3,
+    };
     let adopt = async || {
-        api.send(Method::POST, "/v1/epoch", &[], r#"{"adopt":true}"#)
+        let body = json!({ "adopt": format!("{:08x}", theirs.lineage) });
+        api.send(Method::POST, "/v1/epoch", &[], body.to_string())
             .await
     };
     ensure!(
@@ -340,10 +438,6 @@ async fn replicas_adopt_another_database_after_a_declaration() -> Outcome {
             .body
             .contains("nothing to adopt")
     );
-    let theirs = Epoch {
-        lineage: ours.lineage ^ 1,
-        counter: 3,
-    };
     check_in(&api, "replica", at(theirs, 7, Digest(1)))
         .await?
         .expect(200)?;

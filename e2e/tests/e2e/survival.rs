@@ -174,12 +174,15 @@ async fn another_store_is_adopted_when_the_operator_permits_it() -> Outcome {
         Ok(())
     })
     .await?;
+    let held = status(&replica).await?.epoch.context("an epoch")?;
+    let lineage = format!("{:08x}", held.lineage);
     let adopt = || {
         let mut confcast = std::process::Command::new(dependencies::own_program("confcast")?);
         let output = confcast
             .args([
                 "restore-epoch",
                 "--adopt",
+                &lineage,
                 "--yes",
                 "--publisher",
                 &publisher.url(),

@@ -146,8 +146,11 @@ mod tests {
     #[test]
     fn an_array_is_refused_where_an_object_is_expected() {
         assert_eq!(
-            object::<RestoreEpochRequest>(b" {\"adopt\": true}").expect("an object"),
-            RestoreEpochRequest { adopt: true }
+            object::<RestoreEpochRequest>(b" {\"adopt\": \"1a2b3c4d\"}").expect("an object"),
+            RestoreEpochRequest {
+                adopt: Some("1a2b3c4d".to_owned()),
+                counter: None,
+            }
         );
         for wrong in ["[]", "[true]", "{\"adpot\": true}", "true", ""] {
             object::<RestoreEpochRequest>(wrong.as_bytes()).expect_err(wrong);

@@ -136,7 +136,9 @@ impl From<FleetError> for ApiError {
             FleetError::Stopping => ProblemKind::Stopping,
             FleetError::StoreUnavailable => ProblemKind::StoreUnavailable,
             FleetError::InvalidInstance { .. } => ProblemKind::BadRequest,
-            FleetError::InvalidCheckIn { .. } => ProblemKind::BadBody,
+            FleetError::InvalidCheckIn { .. } | FleetError::InvalidEpochRequest { .. } => {
+                ProblemKind::BadBody
+            }
             FleetError::NotDeclared(_) => ProblemKind::NotDeclared,
             FleetError::NotDeclaredNow(_) => ProblemKind::NotDeclaredNow,
         };
@@ -144,6 +146,7 @@ impl From<FleetError> for ApiError {
         match error {
             FleetError::InvalidInstance { .. } => problem.field("instance").into(),
             FleetError::InvalidCheckIn { pointer, .. } => problem.at(pointer).into(),
+            FleetError::InvalidEpochRequest { pointer, .. } => problem.at(pointer).into(),
             _ => problem.into(),
         }
     }

@@ -63,7 +63,10 @@ pub(super) async fn declare(api: web::Data<Api>, body: Body) -> Result<HttpRespo
     let request = request.map_err(|error| {
         Problem::new(
             contract::ProblemKind::BadBody,
-            format!("The body is not {{\"adopt\": true|false}}: {error}"),
+            format!(
+                "The body is not {{\"adopt\": \"<lineage>\", \"counter\": <number>}} (both optional): \
+                 {error}"
+            ),
         )
         .at("")
     })?;

@@ -29,6 +29,14 @@ pub enum FleetError {
         /// What is expected.
         reason: String,
     },
+    /// A member of the request for a new epoch is out of bounds.
+    #[error("{reason}")]
+    InvalidEpochRequest {
+        /// JSON pointer (RFC 6901) to the value at fault.
+        pointer: &'static str,
+        /// What is expected.
+        reason: String,
+    },
     /// No epoch can be declared for this store; a repetition of the request does not help.
     #[error("{0}")]
     NotDeclared(String),

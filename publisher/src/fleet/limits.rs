@@ -2,7 +2,7 @@
 //! before any of it is used. Nothing here is stored or logged.
 
 use contract::{
-    fleet::{CheckIn, CollectionReport, MAX_INSTANCE},
+    fleet::{CheckIn, CollectionReport, MAX_INSTANCE, MAX_INTERVAL_MS},
     status::{HandlerStatus, MAX_REFUSALS},
 };
 use reqwest::Url;
@@ -54,6 +54,10 @@ pub(super) fn read(instance: &str, body: &[u8]) -> Result<CheckIn, FleetError> {
     }
     if let Some(url) = &check_in.base_url {
         base_url(url).map_err(|reason| invalid("/baseUrl", reason))?;
+    }
+    if !(1..=MAX_INTERVAL_MS).contains(&check_in.interval_ms) {
+        let reason = format_args!("expected 1 to {MAX_INTERVAL_MS} milliseconds");
+        return Err(invalid("/intervalMs", reason));
     }
     if check_in.collections.len() > MAX_COLLECTIONS {
         let reason = format_args!("expected at most {MAX_COLLECTIONS} collections");
@@ -151,6 +155,9 @@ mod tests {
                 "/baseUrl",
             ),
             ("1,", "-1,", ""),
+            ("1,", "0,", "/intervalMs"),
+            ("1,", "86400001,", "/intervalMs"),
+            ("1,", "18446744073709551615,", "/intervalMs"),
         ] {
             let error = read("a", good.replacen(from, to, 1).as_bytes()).expect_err(to);
             assert!(

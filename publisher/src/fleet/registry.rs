@@ -13,7 +13,7 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use contract::fleet::{CheckIn, ReplicaRecord};
+use contract::fleet::{CheckIn, MAX_INTERVAL_MS, ReplicaRecord};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -322,12 +322,12 @@ pub(super) fn base_url(check_in: &CheckIn) -> Option<reqwest::Url> {
 }
 
 fn is_gone(record: &ReplicaRecord, now: DateTime<Utc>) -> bool {
-    let silence = record.check_in.interval_ms.saturating_mul(SILENT_INTERVALS);
-    // A replica may report any interval, also one beyond all time.
-    let silence = i64::try_from(silence)
+    // A row may be older than the bound on intervals.
+    let interval_ms = record.check_in.interval_ms.min(MAX_INTERVAL_MS);
+    let silence = i64::try_from(interval_ms * SILENT_INTERVALS)
         .ok()
         .and_then(TimeDelta::try_milliseconds)
-        .unwrap_or(TimeDelta::MAX)
+        .unwrap_or(MIN_SILENCE)
         .max(MIN_SILENCE);
     now.signed_duration_since(record.seen) > silence
 }

@@ -5,33 +5,42 @@
 //! since 1970. A history that was declared and then lost with its database, before any replica
 //! reported it, therefore shares its epoch with no other.
 //!
-//! A replica that is ahead of the head is only evidence of a restore. It is checked after a write
-//! that only the primary can confirm. An epoch is declared when documents, heads and log agree
-//! ([`verify`]); during a restore they do not. For a blank store no epoch is declared without the
-//! operator, because the replicas still hold what the store lost.
+//! A replica that is ahead of the head is evidence of a restore only with a proof that this store
+//! made ([`claims`]); whatever else it says is ignored. Evidence is checked after a write that only
+//! the primary can confirm. An epoch is declared when documents, heads and log agree ([`verify`]);
+//! during a restore they do not. For a blank store no epoch is declared without the operator,
+//! because the replicas still hold what the store lost.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::ensure;
 use chrono::Utc;
-use contract::{CollectionName, Epoch, Head, Revision, fleet::CheckIn};
+use contract::{
+    CollectionName, Epoch, Head, Revision,
+    fleet::{CheckIn, CollectionReport, ReplicaRecord, RestoreEpochRequest},
+};
 use tokio::{sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use self::claims::{Claim, Secrets, UnprovenLog};
 use super::{check_ins::HeadsSnapshot, error::FleetError, registry::Registry};
-use crate::{metrics::Metrics, store::Store};
+use crate::{
+    metrics::Metrics,
+    store::{Store, StoreIdentity},
+};
 
+pub(super) mod claims;
 mod verify;
 
 /// Time between two examinations of evidence.
 const EXAMINE_PERIOD: Duration = Duration::from_secs(5);
-/// A counter that is further than this beyond the counter of the store, or beyond the clock (a day
-/// in milliseconds), is not taken as one of our epochs: it would use up the numbers.
+/// A counter without a proof that is further than this beyond the clock (a day in milliseconds) is
+/// not used: it would use up the numbers.
 const MAX_COUNTER_LEAD: u64 = 86_400_000;
 /// The largest counter that every store can hold.
 const MAX_COUNTER: u64 = i64::MAX as u64;
@@ -39,6 +48,14 @@ const MAX_COUNTER: u64 = i64::MAX as u64;
 /// Why no epoch was declared.
 #[derive(Debug, thiserror::Error)]
 enum DeclareError {
+    /// The request is out of bounds.
+    #[error("{reason}")]
+    Invalid {
+        /// JSON pointer to the value at fault.
+        pointer: &'static str,
+        /// What is expected.
+        reason: String,
+    },
     /// A repetition does not help.
     #[error("{0}")]
     Impossible(String),
@@ -50,19 +67,22 @@ enum DeclareError {
 impl From<DeclareError> for FleetError {
     fn from(error: DeclareError) -> Self {
         match error {
+            DeclareError::Invalid { pointer, reason } => {
+                Self::InvalidEpochRequest { pointer, reason }
+            }
             DeclareError::Impossible(reason) => Self::NotDeclared(reason),
             DeclareError::NotNow(error) => Self::NotDeclaredNow(error),
         }
     }
 }
 
-/// Revisions and epochs of this lineage that a replica reported, or that this publisher has seen
+/// Revisions and epochs of this lineage that a replica proved, or that this publisher has seen
 /// committed, and that the store does not have.
 #[derive(Debug, Clone, Default)]
 struct Evidence {
-    /// The highest counter of the lineage that was reported.
+    /// The highest counter of the lineage that was proven.
     counter: u64,
-    /// The highest revision of each collection that was reported, and its epoch.
+    /// The highest revision of each collection that was proven, and its epoch.
     ahead: BTreeMap<CollectionName, (Epoch, Revision)>,
 }
 
@@ -77,6 +97,8 @@ struct Shared {
     evidence_added: Notify,
     /// One declaration at a time.
     declaring: tokio::sync::Mutex<()>,
+    secrets: Secrets,
+    unproven: UnprovenLog,
     metrics: Arc<Metrics>,
 }
 
@@ -104,122 +126,169 @@ impl Restore {
             evidence: Mutex::default(),
             evidence_added: Notify::new(),
             declaring: tokio::sync::Mutex::default(),
+            secrets: Secrets::default(),
+            unproven: UnprovenLog::default(),
             metrics,
         }));
         (restore.clone(), RestoreTask(restore))
     }
 
-    /// Adds evidence when the report of a replica is beyond the heads, which were read after the
-    /// report came.
-    pub(super) fn compare(&self, check_in: &CheckIn, snapshot: &HeadsSnapshot) {
+    /// Compares a report with the heads, which were read after it came. What is ahead of them and
+    /// proven becomes evidence; what is ahead and not proven is counted, and returned by collection.
+    pub(super) async fn compare(
+        &self,
+        check_in: &CheckIn,
+        snapshot: &HeadsSnapshot,
+    ) -> BTreeMap<CollectionName, Claim> {
+        let ahead: Vec<_> = check_in
+            .collections
+            .iter()
+            // A collection that this publisher does not serve has no head.
+            .filter_map(|(name, report)| Claim::of(name, report, snapshot.heads.get(name)?))
+            .collect();
+        if ahead.is_empty() {
+            return BTreeMap::new();
+        }
+        let Some(secret) = self.0.secrets.get(self.store()).await else {
+            // Without the secret nothing can be told from anything else.
+            return BTreeMap::new();
+        };
         let mut evidence = Evidence::default();
-        for (name, report) in &check_in.collections {
-            let Some(head) = snapshot.heads.get(name) else {
-                // The replica follows a collection that this publisher does not serve.
-                continue;
-            };
-            let Some(epoch) = report.epoch else { continue };
-            let settled = report.settled.map_or(0, |settled| settled.revision);
-            // A revision that the replica knows only from an event was committed as well: events
-            // are sent after the commit.
-            let revision = settled.max(report.revision).max(report.known);
-            // A higher counter: the declaration of that epoch was lost. A higher revision in the
-            // same epoch: changes were lost.
-            if is_plausible(epoch, head.epoch) && epoch.counter > head.epoch.counter {
+        let mut unproven = BTreeMap::new();
+        for mut claim in ahead {
+            if claim.verify(&secret) {
+                let Claim { epoch, known, .. } = claim;
                 evidence.counter = evidence.counter.max(epoch.counter);
-            } else if epoch == head.epoch && revision > head.revision {
-                evidence.ahead.insert(name.clone(), (epoch, revision));
+                evidence.ahead.insert(claim.collection, (epoch, known));
+            } else {
+                unproven.insert(claim.collection.clone(), claim);
             }
         }
-        if evidence.counter > 0 || !evidence.ahead.is_empty() {
+        if !evidence.ahead.is_empty() {
             self.add(evidence);
         }
+        if !unproven.is_empty() {
+            self.0.metrics.unproven_claims.inc();
+            self.0.unproven.note(&check_in.instance);
+        }
+        unproven
     }
 
-    /// Declares an epoch because the operator asks for it. With `adopt` the store takes over the
-    /// lineage that the replicas report.
-    pub(super) async fn declare(&self, adopt: bool) -> Result<Epoch, FleetError> {
-        let declared = self.declare_on_request(adopt).await;
+    /// Declares an epoch because the operator asks for it.
+    pub(super) async fn declare(&self, request: RestoreEpochRequest) -> Result<Epoch, FleetError> {
+        let declared = self.declare_on_request(request).await;
         if let Err(DeclareError::NotNow(error)) = &declared {
             warn!("the operator requested an epoch and none was declared: {error:#}");
         }
         Ok(declared?)
     }
 
-    async fn declare_on_request(&self, adopt: bool) -> Result<Epoch, DeclareError> {
+    async fn declare_on_request(
+        &self,
+        request: RestoreEpochRequest,
+    ) -> Result<Epoch, DeclareError> {
         // Two declarations at the same time would both follow the same epoch, and one would fail.
         let _alone = self.0.declaring.lock().await;
-        let (from, _heads) = self.confirmed_heads().await?;
-        let lineage = if adopt {
-            self.foreign_lineage(from).await?
-        } else {
-            from.lineage
+        // By hand a counter may be named that no replica can prove, and never one that uses up the
+        // numbers.
+        let limit = clock().saturating_add(MAX_COUNTER_LEAD);
+        let counter = request.counter.unwrap_or(0);
+        if counter > limit {
+            return Err(DeclareError::Invalid {
+                pointer: "/counter",
+                reason: format!(
+                    "expected at most {limit}: a day, in milliseconds, after the clock of this \
+                     publisher"
+                ),
+            });
+        }
+        let (identity, _heads) = self.confirmed_heads().await?;
+        let from = identity.epoch;
+        let Some(lineage) = request.adopt else {
+            let highest = self.highest_proven(&identity).await?;
+            return self
+                .declare_after(from, from.lineage, highest.max(counter))
+                .await;
         };
-        // The counters of two lineages are independent.
-        let floor = if lineage == from.lineage {
-            from.counter
-        } else {
-            0
-        };
-        // Any counter counts here, also an implausible one: it may have been declared under a clock
-        // far ahead and then lost by the restore. The operator vouches for it.
-        let counts = |epoch: Epoch| epoch.lineage == lineage && epoch.counter < MAX_COUNTER;
-        let highest = self.highest_reported(floor, counts).await?;
-        self.declare_after(from, lineage, highest).await
+        let foreign = self.foreign_lineage(from, &lineage).await?;
+        // Another store made the proofs of the other lineage, so its counters have bounds instead.
+        let highest = foreign
+            .iter()
+            .map(|epoch| epoch.counter)
+            .filter(|counter| *counter <= limit)
+            .fold(counter, u64::max);
+        self.declare_after(from, foreign[0].lineage, highest).await
     }
 
-    /// The only lineage besides ours that replicas follow.
-    async fn foreign_lineage(&self, ours: Epoch) -> Result<u32, DeclareError> {
+    /// The epochs of a lineage that live replicas report: at least one.
+    async fn foreign_lineage(&self, ours: Epoch, named: &str) -> Result<Vec<Epoch>, DeclareError> {
         let mut foreign = self.reported_epochs().await?;
         foreign.retain(|epoch| epoch.lineage != ours.lineage);
-        foreign.sort_unstable();
-        foreign.dedup_by_key(|epoch| epoch.lineage);
-        match foreign[..] {
-            [one] => Ok(one.lineage),
-            [] => Err(DeclareError::Impossible(
-                "No live replica reports another lineage: there is nothing to adopt. Wait until the \
-                 replicas have checked in here"
-                    .to_owned(),
-            )),
-            _ => Err(DeclareError::Impossible(format!(
-                "Replicas report several other lineages, and only one can be adopted: {foreign:?}. \
-                 Stop the replicas that belong to other stores"
-            ))),
+        let lineages: BTreeSet<_> = foreign
+            .iter()
+            .map(|epoch| format!("{:08x}", epoch.lineage))
+            .collect();
+        foreign.retain(|epoch| format!("{:08x}", epoch.lineage) == named);
+        if !foreign.is_empty() {
+            return Ok(foreign);
         }
+        Err(DeclareError::Impossible(if lineages.is_empty() {
+            "No live replica reports another lineage: there is nothing to adopt. Wait until the \
+             replicas have checked in here"
+                .to_owned()
+        } else {
+            let lineages: Vec<_> = lineages.into_iter().collect();
+            format!(
+                "No live replica reports the lineage {named:?}. Name one of those that they report: \
+                 {}. Check first to which store it belongs",
+                lineages.join(", ")
+            )
+        }))
     }
 
-    /// The highest counter among `floor` and the reported epochs that count.
-    async fn highest_reported(
-        &self,
-        floor: u64,
-        counts: impl Fn(Epoch) -> bool,
-    ) -> anyhow::Result<u64> {
-        let reported = self.reported_epochs().await?.into_iter();
-        Ok(reported
-            .filter(|epoch| counts(*epoch))
-            .map(|epoch| epoch.counter)
-            .fold(floor, u64::max))
+    /// The highest counter of our lineage: that of the store, or one that a live replica proves.
+    async fn highest_proven(&self, identity: &StoreIdentity) -> anyhow::Result<u64> {
+        let StoreIdentity { epoch, secret, .. } = identity;
+        let proven = |name: &CollectionName, report: &CollectionReport| {
+            let reported = report.epoch?;
+            let proof = report.proof?;
+            (reported.lineage == epoch.lineage
+                && secret.verifies(reported, name, report.known, &proof))
+            .then_some(reported.counter)
+        };
+        let mut highest = epoch.counter;
+        for record in self.live_records().await? {
+            for (name, report) in &record.check_in.collections {
+                highest = highest.max(proven(name, report).unwrap_or(0));
+            }
+        }
+        Ok(highest)
     }
 
     /// The epochs that live replicas report.
     async fn reported_epochs(&self) -> anyhow::Result<Vec<Epoch>> {
-        let records = self.0.registry.records().await?.into_iter();
-        let reports = records
-            .filter(|record| !record.gone)
-            .flat_map(|record| record.check_in.collections.into_values());
+        let records = self.live_records().await?.into_iter();
+        let reports = records.flat_map(|record| record.check_in.collections.into_values());
         Ok(reports.filter_map(|report| report.epoch).collect())
+    }
+
+    async fn live_records(&self) -> anyhow::Result<Vec<ReplicaRecord>> {
+        let mut records = self.0.registry.records().await?;
+        records.retain(|record| !record.gone);
+        Ok(records)
     }
 
     /// Examines evidence. `Ok(None)` when the store has all of it.
     async fn examine(&self, evidence: &Evidence) -> Result<Option<Epoch>, DeclareError> {
         let _alone = self.0.declaring.lock().await;
         // The evidence may come from a read of an old primary: it is compared with confirmed heads.
-        let (from, heads) = self.confirmed_heads().await?;
+        let (identity, heads) = self.confirmed_heads().await?;
+        let from = identity.epoch;
         let lost_counter = evidence
             .ahead
             .values()
             .map(|(epoch, _revision)| *epoch)
-            .filter(|epoch| is_plausible(*epoch, from))
+            .filter(|epoch| epoch.lineage == from.lineage)
             .map(|epoch| epoch.counter)
             .fold(evidence.counter, u64::max);
         let lost_revisions = heads.iter().any(|head| {
@@ -240,13 +309,8 @@ impl Restore {
                     .to_owned(),
             ));
         }
-        // Other replicas may report counters beyond those of the evidence.
-        let floor = Epoch {
-            counter: from.counter.max(lost_counter),
-            ..from
-        };
-        let counts = |epoch| is_plausible(epoch, floor);
-        let highest = self.highest_reported(floor.counter, counts).await?;
+        // Other replicas may prove counters beyond those of the evidence.
+        let highest = self.highest_proven(&identity).await?.max(lost_counter);
         let declared = self.declare_after(from, from.lineage, highest).await?;
         Ok(Some(declared))
     }
@@ -281,13 +345,17 @@ impl Restore {
         Ok(to)
     }
 
-    /// Epoch and heads that are not the past: the primary has just confirmed a write.
-    async fn confirmed_heads(&self) -> anyhow::Result<(Epoch, Vec<Head>)> {
+    /// Identity and heads that are not the past: the primary has just confirmed a write.
+    async fn confirmed_heads(&self) -> anyhow::Result<(StoreIdentity, Vec<Head>)> {
         self.store().confirm_primary().await?;
+        let identity = self.store().identity().await?;
         let collections = &self.store().policy().collections;
         let heads = self.store().heads(collections).await?;
-        let first = heads.first().context("no collections")?;
-        Ok((first.epoch, heads))
+        ensure!(
+            heads.iter().all(|head| head.epoch == identity.epoch),
+            "another epoch was declared meanwhile"
+        );
+        Ok((identity, heads))
     }
 
     fn store(&self) -> &Store {
@@ -333,7 +401,9 @@ impl Restore {
                  has all of it, so the store was not restored"
             ),
             // A replica that is still ahead reports it again.
-            Err(DeclareError::Impossible(reason)) => error!("{reason}"),
+            Err(error @ (DeclareError::Impossible(_) | DeclareError::Invalid { .. })) => {
+                error!("{error}");
+            }
             Err(DeclareError::NotNow(error)) => {
                 warn!(
                     "replicas are ahead of this store and no epoch can be declared yet, will be \
@@ -362,12 +432,6 @@ impl Restore {
             .lock()
             .expect("no holder of this lock can panic")
     }
-}
-
-/// Whether a reported epoch can be an epoch of our own future that a restore removed.
-fn is_plausible(reported: Epoch, ours: Epoch) -> bool {
-    let limit = ours.counter.max(clock()).saturating_add(MAX_COUNTER_LEAD);
-    reported.lineage == ours.lineage && reported.counter <= limit
 }
 
 /// Milliseconds since 1970; 0 before.

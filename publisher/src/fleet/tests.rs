@@ -145,6 +145,23 @@ impl Testbed {
             .expect("checked in")
     }
 
+    /// Asserts that no epoch is declared for a moment. What was added as evidence is examined at
+    /// once.
+    async fn declares_nothing(&self, epoch: Epoch) {
+        let waits = async {
+            loop {
+                assert_eq!(self.head(FREE).await.epoch, epoch);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        assert!(
+            tokio::time::timeout(Duration::from_secs(1), waits)
+                .await
+                .is_err()
+        );
+        assert_eq!(self.metrics.epochs_declared.get(), 0);
+    }
+
     /// Waits for an epoch of the same lineage after this one.
     async fn until_declared(&self, after: Epoch) -> Epoch {
         let declared = async {
@@ -186,4 +203,11 @@ fn report(epoch: Epoch, revision: Revision, digest: Digest) -> serde_json::Value
         "epoch": epoch, "revision": revision, "known": revision, "state": "current",
         "settled": { "revision": revision, "digest": digest },
     })
+}
+
+/// The report of a replica that has reached this head and holds its proof.
+fn proven(head: &Head) -> serde_json::Value {
+    let mut report = report(head.epoch, head.revision, head.digest);
+    report["proof"] = json!(head.proof);
+    report
 }

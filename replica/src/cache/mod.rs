@@ -11,13 +11,16 @@ mod view;
 mod writer;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     ops::Deref,
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
-use contract::{CanonicalJson, CollectionName, DocumentId, Head, Revision, status::ReplicaState};
+use contract::{
+    CanonicalJson, CollectionName, DocumentId, Head, Revision, fleet::ResyncReason,
+    status::ReplicaState,
+};
 use state::{Decision, Image, InstallError, Installed, LoadId, ReceivedChange, Snapshot};
 use tokio::{sync::watch, time::sleep_until};
 
@@ -128,17 +131,23 @@ impl Cache {
         })
     }
 
-    /// Takes over the heads of a check-in, and which collections the publisher found to have
-    /// diverged. Returns whether the heads are of another history than what is held.
-    pub(crate) fn compare_heads<'a>(
+    /// Takes over the heads of a check-in, and which collections have to be loaded again, and why.
+    /// Returns whether the heads are of another history than what is held.
+    pub(crate) fn compare_heads(
         &self,
         requested_at: Option<Instant>,
         heads: Vec<Head>,
-        diverged: impl IntoIterator<Item = &'a CollectionName>,
+        resync: &BTreeMap<CollectionName, ResyncReason>,
     ) -> bool {
         self.write(|writer| {
-            for collection in diverged {
-                writer.mark_diverged(collection);
+            for (collection, reason) in resync {
+                let head = heads.iter().find(|head| head.collection == *collection);
+                match (reason, head) {
+                    (ResyncReason::Unproven, Some(head)) => {
+                        writer.mark_refuted(collection, head.revision);
+                    }
+                    _ => writer.mark_diverged(collection),
+                }
             }
             writer.compare_heads(requested_at, heads)
         })

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use contract::{CanonicalJson, CollectionName, DocumentId, Head};
+use contract::{CanonicalJson, CollectionName, DocumentId, Head, Revision};
 use state::{
     Decision, Image, InstallError, Installed, LoadId, Machine, ReceivedChange, Root, Snapshot,
 };
@@ -119,6 +119,12 @@ impl Writer {
     /// collection is stale until a load replaces it.
     pub(super) fn mark_diverged(&mut self, collection: &CollectionName) {
         self.machine.mark_diverged(collection);
+    }
+
+    /// A collection has a revision that was never committed: it is stale until a load that is not
+    /// older than the revision `head` replaces it.
+    pub(super) fn mark_refuted(&mut self, collection: &CollectionName, head: Revision) {
+        self.machine.mark_refuted(collection, head);
     }
 
     /// Takes over heads that were true at `requested_at`. Returns whether they are of another

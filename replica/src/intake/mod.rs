@@ -17,6 +17,7 @@ mod receive;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 mod stats;
+mod unconfirmed;
 mod unversioned;
 
 pub(crate) use connection::IntakeConnection;
@@ -27,4 +28,5 @@ pub(crate) use receive::Intake;
 #[cfg(feature = "redis")]
 pub(crate) use redis::RedisIntake;
 pub(crate) use stats::{Stats, StatsSnapshot};
+pub(crate) use unconfirmed::{UnconfirmedClaims, drop_refuted};
 pub(crate) use unversioned::UnversionedIntake;

@@ -13,7 +13,7 @@ use state::{Decision, ReceivedChange};
 use tokio::time::timeout;
 use tracing::{Instrument, Level, Span, field};
 
-use super::{EventOutcome, Stats, UnversionedIntake};
+use super::{EventOutcome, Stats, UnconfirmedClaims, UnversionedIntake};
 use crate::{Config, SourceError, cache::Cache, source::PublisherSource, sync::SyncSignals};
 
 /// Time to fetch a value that an event does not include.
@@ -36,6 +36,8 @@ pub(crate) struct Intake {
     pub(crate) stats: Arc<Stats>,
     /// Wakes the loop when an event leaves a gap, or cannot be placed.
     pub(crate) signals: Arc<SyncSignals>,
+    /// Keeps what events said about revisions that no publisher confirmed.
+    pub(crate) claims: Arc<UnconfirmedClaims>,
     /// Takes the events without a revision.
     pub(crate) unversioned: Arc<UnversionedIntake>,
 }
@@ -208,6 +210,9 @@ impl Intake {
         // At most one signal: each leads to a request that answers the others too.
         if decision == Decision::OtherEpoch {
             self.signals.other_epoch_seen();
+        } else if decision == Decision::Unconfirmed {
+            self.claims.note(change);
+            self.signals.unconfirmed_seen();
         } else if decision == Decision::Early && self.cache.view_guard().root().loaded() {
             // A publisher that counted no revisions does so now.
             self.signals.request_check_in();

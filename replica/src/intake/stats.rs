@@ -82,6 +82,7 @@ impl Stats {
             Decision::Duplicate => &mut counters.events.duplicate,
             Decision::Superseded => &mut counters.events.superseded,
             Decision::OtherEpoch => &mut counters.events.other_epoch,
+            Decision::Unconfirmed => &mut counters.events.unconfirmed,
             Decision::Early => &mut counters.events.early,
             // A change that the staging has no capacity for comes by the feed.
             Decision::Staged | Decision::NoCapacity => &mut counters.events.staged,
@@ -110,8 +111,13 @@ impl Stats {
     /// Remembers a dropped event.
     /// `reason` is one word of a fixed list, `error` may quote the event.
     pub(crate) fn dropped(&self, reason: &str, error: &str) {
+        self.lock().events.dropped += 1;
+        self.refuted(reason, error);
+    }
+
+    /// Remembers events that were answered and counted before, and are dropped now.
+    pub(crate) fn refuted(&self, reason: &str, error: &str) {
         let mut counters = self.lock();
-        counters.events.dropped += 1;
         if counters.drops.len() == MAX_DROPS {
             // The status has a limit; the counter says how many there were.
             counters.drops.pop_front();

@@ -2,14 +2,17 @@
 //!
 //! A blank store, another store or an earlier history never replaces the held documents.
 
+use std::collections::BTreeMap;
+
 use client::Endpoint;
-use contract::{Epoch, Head};
+use contract::{CollectionName, Epoch, Head, fleet::ResyncReason};
 use state::{InstallError, Root};
 
 use crate::source::SourceError;
 
 /// Requires heads of every followed collection, of the same store, none of them behind what is
-/// held.
+/// held. A collection that `resync` names as unproven, now or before, may be ahead of its head: what
+/// it holds was never committed.
 ///
 /// # Errors
 /// When a head is absent or behind what is held, or is of another store or an earlier history.
@@ -17,6 +20,7 @@ pub(super) fn check_heads(
     publisher: &Endpoint,
     root: &Root,
     heads: &[Head],
+    resync: &BTreeMap<CollectionName, ResyncReason>,
 ) -> Result<(), SourceError> {
     check_epoch(root.epoch(), heads)?;
     for (name, held) in root.collections() {
@@ -27,12 +31,16 @@ pub(super) fn check_heads(
                 .into());
         };
         // In a newer history revisions may be lower.
-        if Some(head.epoch) == root.epoch() && head.revision < held.watermark() {
+        let needed = match (held.refuted(), resync.get(name)) {
+            (_, Some(ResyncReason::Unproven)) => 0,
+            (Some(refuted), _) => refuted,
+            (None, _) => held.watermark(),
+        };
+        if Some(head.epoch) == root.epoch() && head.revision < needed {
             return Err(publisher
                 .unusable(format_args!(
                     "{name} is at revision {} there, and at {} here",
-                    head.revision,
-                    held.watermark()
+                    head.revision, needed
                 ))
                 .into());
         }

@@ -87,7 +87,7 @@ impl PublisherSource {
             .try_each(|publisher| async move {
                 let answer = publisher.check_in(report, app_token).await?;
                 // Another publisher may be further: it is tried next.
-                admission::check_heads(publisher, root, &answer.heads)?;
+                admission::check_heads(publisher, root, &answer.heads, &answer.resync)?;
                 Ok(answer)
             })
             .await

@@ -1,5 +1,7 @@
 //! A full load: a snapshot of all followed collections, proven complete.
 
+use std::collections::BTreeMap;
+
 use client::Endpoint;
 use contract::snapshot::SnapshotLine;
 use state::{Root, Snapshot, snapshot::SnapshotBuilder};
@@ -22,7 +24,7 @@ pub(super) async fn load(publisher: &Endpoint, root: &Root) -> Result<Loaded, So
         let reason = "it holds changes beyond a gap, so its snapshot is not of one moment";
         return Err(publisher.unusable(reason).into());
     }
-    admission::check_heads(publisher, root, &lines.start.heads)?;
+    admission::check_heads(publisher, root, &lines.start.heads, &BTreeMap::new())?;
     let heads = lines.start.heads.clone();
     let mut builder: SnapshotBuilder = Snapshot::begin(lines.start.clone());
     while let Some((line, _bytes)) = lines.next_line().await? {

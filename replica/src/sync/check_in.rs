@@ -10,14 +10,18 @@ use std::{
 };
 
 use contract::{
-    fleet::{CheckIn, CollectionReport, IntakeFault},
+    fleet::{CheckIn, CollectionReport, IntakeFault, MAX_INTERVAL_MS, ResyncReason},
     status::MAX_REFUSALS,
 };
 use state::CollectionState;
 
 use super::{Loader, SyncError, SyncSignals};
 use crate::{
-    Config, SourceError, View, cache::Cache, intake::Stats, source::PublisherSource, typed::Typed,
+    Config, SourceError, View,
+    cache::Cache,
+    intake::{Stats, UnconfirmedClaims, drop_refuted},
+    source::PublisherSource,
+    typed::Typed,
 };
 
 /// Refused values of all collections, and handlers, that a check-in includes: its size is limited.
@@ -41,6 +45,8 @@ pub(crate) struct CheckIns {
     pub(crate) stats: Arc<Stats>,
     /// Asks the source of events to connect again.
     pub(crate) signals: Arc<SyncSignals>,
+    /// What events said about revisions that no publisher confirmed.
+    pub(crate) claims: Arc<UnconfirmedClaims>,
     /// Refused values and handlers, for the report.
     pub(crate) typed: Arc<Typed>,
     /// Loads when the answer says that a load is needed.
@@ -89,21 +95,37 @@ impl CheckIns {
         let view = self.cache.view();
         // Before the report, which includes the same fault.
         self.watch_intake();
+        // Claims that come during the request are decided by the next one.
+        let claims = self.claims.take();
         let requested_at = Instant::now();
         let report = self.report(&view, requested_at);
         let token = self.config.app_token.as_ref();
         let answer = match self.source.check_in(view.root(), &report, token).await {
-            Err(SourceError::Install(refusal)) => return Err(self.loader.refused(refusal)),
-            answer => answer?,
+            Ok(answer) => answer,
+            Err(error) => {
+                self.claims.put_back(claims);
+                return Err(match error {
+                    SourceError::Install(refusal) => self.loader.refused(refusal),
+                    error => error.into(),
+                });
+            }
         };
-        for collection in answer.resync.keys() {
-            tracing::error!(%collection, "the content of {collection} differs from the publisher's at the same revision: it is loaded again");
+        drop_refuted(claims, &answer.heads, &self.stats);
+        for (collection, reason) in &answer.resync {
+            match reason {
+                ResyncReason::Diverged => {
+                    tracing::error!(%collection, "the content of {collection} differs from the publisher's at the same revision: it is loaded again");
+                }
+                ResyncReason::Unproven => {
+                    tracing::error!(%collection, "{collection} has a revision that was never committed, from a wrong event: it is loaded again");
+                }
+            }
         }
         // The heads were true that long before they were requested.
         let true_at = requested_at.checked_sub(Duration::from_millis(answer.age));
         let other_epoch = self
             .cache
-            .compare_heads(true_at, answer.heads, answer.resync.keys());
+            .compare_heads(true_at, answer.heads, &answer.resync);
         // A newer history cannot be reached by changes: it is loaded whole.
         if other_epoch || self.must_load() {
             self.loader.load().await?;
@@ -131,10 +153,17 @@ impl CheckIns {
             let refusals = self.typed.refusals(name, capacity.min(MAX_REFUSALS));
             // The first collections get what there is: one report has a limit for all of them.
             capacity -= refusals.len();
+            // What no proof shows to exist is told apart: the publisher takes it for no evidence.
+            let proven = held
+                .proven()
+                .filter(|(revision, _proof)| *revision >= held.watermark());
+            let known = proven.map_or(held.watermark(), |(revision, _proof)| revision);
             let report = CollectionReport {
                 epoch: view.root().epoch().filter(|_epoch| held.versioned()),
                 revision: held.watermark(),
-                known: held.known(),
+                known,
+                proof: proven.map(|(_revision, proof)| proof),
+                claimed: Some(held.known()).filter(|claimed| *claimed > known),
                 settled: held.last_settled(),
                 state: view.state_of(name, now),
                 reason: view.reason_of(name).map(str::to_owned),
@@ -149,7 +178,10 @@ impl CheckIns {
                 .base_url
                 .as_ref()
                 .map(|url| url.as_str().trim_end_matches('/').to_owned()),
-            interval_ms: config.check_in.as_millis().try_into().unwrap_or(u64::MAX),
+            // A service that embeds the replica may configure any interval.
+            interval_ms: u64::try_from(config.check_in.as_millis())
+                .unwrap_or(MAX_INTERVAL_MS)
+                .clamp(1, MAX_INTERVAL_MS),
             intake: self.stats.intake_fault(&config.events),
             collections: collections.collect(),
             handlers: self.typed.handler_statuses(MAX_REPORTED),

@@ -176,6 +176,9 @@ impl SyncLoop {
             () = self.signals.other_epoch() => {
                 schedule.check_in_for_other_epoch();
             }
+            () = self.signals.unconfirmed() => {
+                schedule.check_in_for_unconfirmed();
+            }
             _ = feed_changed.changed(), if may_report => schedule.report_by(Instant::now()),
             () = sleep_until(wake_at.into()) => {
                 let now = Instant::now();

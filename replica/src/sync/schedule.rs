@@ -14,6 +14,9 @@ use crate::{cache::Gaps, source::SourceError};
 const CHECK_IN_SHARE: std::ops::Range<f64> = 0.75..1.0;
 /// Check-ins that events of another history lead to are at least this far apart.
 const OTHER_EPOCH_GAP: Duration = Duration::from_secs(5);
+/// Check-ins that unconfirmed revisions lead to are at least this far apart, where the publisher asks
+/// for no other distance.
+const UNCONFIRMED_GAP: Duration = Duration::from_secs(1);
 /// How long an early check-in waits for further changes after the first one.
 const GATHER: Duration = Duration::from_millis(300);
 
@@ -67,6 +70,14 @@ impl Schedule {
     /// left behind may send many such events, so the distance to the last check-in is kept.
     pub(super) fn check_in_for_other_epoch(&mut self) {
         let earliest = self.last_check_in.map(|last| last + OTHER_EPOCH_GAP);
+        self.check_in_by(earliest.unwrap_or(self.not_before));
+    }
+
+    /// An event named revisions that no publisher has confirmed. Anyone may have sent it, so all that
+    /// come within the distance of early check-ins lead to one check-in together.
+    pub(super) fn check_in_for_unconfirmed(&mut self) {
+        let distance = self.report_after.unwrap_or(UNCONFIRMED_GAP);
+        let earliest = self.last_check_in.map(|last| last + distance);
         self.check_in_by(earliest.unwrap_or(self.not_before));
     }
 

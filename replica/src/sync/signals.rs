@@ -14,6 +14,8 @@ pub(crate) struct SyncSignals {
     check_in: Notify,
     /// An event counts in another history.
     other_epoch: Notify,
+    /// An event named revisions that no publisher has confirmed.
+    unconfirmed: Notify,
     /// Changes come and events do not: the source of events must connect again.
     reconnect: Notify,
     /// No event has come since the replica started or a check-in was requested: what is missing is
@@ -37,6 +39,11 @@ impl SyncSignals {
     /// An event counts in another history.
     pub(crate) fn other_epoch_seen(&self) {
         self.other_epoch.notify_one();
+    }
+
+    /// An event named revisions that no publisher has confirmed.
+    pub(crate) fn unconfirmed_seen(&self) {
+        self.unconfirmed.notify_one();
     }
 
     /// The source of events must connect again.
@@ -92,6 +99,11 @@ impl SyncSignals {
     /// Resolves after [`SyncSignals::other_epoch_seen`].
     pub(crate) async fn other_epoch(&self) {
         self.other_epoch.notified().await;
+    }
+
+    /// Resolves after [`SyncSignals::unconfirmed_seen`].
+    pub(crate) async fn unconfirmed(&self) {
+        self.unconfirmed.notified().await;
     }
 
     /// Resolves after [`SyncSignals::request_reconnect`].

@@ -2,6 +2,7 @@
 
 mod catch_up;
 mod check_in;
+mod claims;
 mod events;
 mod handlers;
 mod load;

@@ -9,7 +9,10 @@ use super::{
     model::{Model, id, name, value},
     world::{World, machine},
 };
-use crate::{Decision, InstallError, InstallKind, Installed, Machine, ReceivedChange, Snapshot};
+use crate::{
+    CollectionState, Decision, InstallError, InstallKind, Installed, Machine, ReceivedChange,
+    Snapshot, VisibleChange, collection::MAX_LEAD,
+};
 
 const A: u8 = 1;
 
@@ -279,21 +282,127 @@ fn a_reset_is_not_delayed_by_new_changes() {
 fn a_record_replaces_a_staged_event() {
     let mut world = World::loaded(A, three_documents());
     world.models[0].commit(0, 1, false);
-    let record = world.models[0].change(0, 4).clone();
+    world.models[0].commit(0, 2, false);
+    let [first, record] = [4, 5].map(|revision| world.models[0].change(0, revision).clone());
     let wrong = ReceivedChange {
-        last_set: 77,
+        last_set: 4,
         ..record.clone()
     };
     assert_eq!(world.machine.apply(&wrong), Decision::Staged);
     assert_eq!(world.machine.apply(&record), Decision::Duplicate);
     assert_eq!(world.machine.apply_record(&record), Decision::Applied);
+    assert_eq!(world.machine.apply_record(&first), Decision::Applied);
     assert!(
         world
             .machine
             .root()
             .collection(name(0))
-            .is_some_and(|held| held.settled() && held.watermark() == 4)
+            .is_some_and(|held| held.settled() && held.watermark() == 5)
     );
+}
+
+/// An honest burst beyond the bound: the head of a publisher, or the feed, confirms it.
+#[test]
+fn a_far_change_is_applied_after_a_publisher_confirmed_it() {
+    let mut world = World::loaded(A, three_documents());
+    let far = ReceivedChange {
+        revision: 3 + MAX_LEAD + 1,
+        ..world.models[0].change(0, 3).clone()
+    };
+    let before = world.machine.root().clone();
+    assert_eq!(world.machine.apply(&far), Decision::Unconfirmed);
+    assert_eq!(world.held(0).map(CollectionState::known), Some(3));
+    assert!(
+        world
+            .machine
+            .take_visible()
+            .iter()
+            .all(|visible| !matches!(visible, VisibleChange::Change(change) if **change == far))
+    );
+    let nearest = ReceivedChange {
+        revision: far.revision - 1,
+        ..far.clone()
+    };
+    assert_eq!(world.machine.decide(&nearest), Decision::Applied);
+    let head = contract::Head {
+        revision: far.revision,
+        ..contract::Head::empty(name(0).clone(), far.epoch)
+    };
+    assert!(world.machine.compare(&[head]), "the feed brings the rest");
+    assert_eq!(world.machine.apply(&far), Decision::Applied);
+
+    // A record of the feed needs no head.
+    let mut machine = Machine::new(&[name(0).clone()].into());
+    machine.root = before;
+    assert_eq!(machine.apply_record(&far), Decision::Applied);
+}
+
+/// The publisher found that what is held was never committed: the load goes back.
+#[test]
+fn a_refuted_collection_is_replaced_by_an_older_snapshot() {
+    let mut world = World::loaded(A, three_documents());
+    let forged = ReceivedChange {
+        revision: 4,
+        ..world.models[0].change(0, 3).clone()
+    };
+    assert_eq!(world.machine.apply(&forged), Decision::Applied);
+    world.machine.mark_refuted(name(0), 3);
+    let generation = world.machine.begin_load();
+    let older = world.models[0].snapshot([2, 0, 0], &world.machine);
+    world.machine.install(generation, older).expect("installed");
+    let held = world.held(0).expect("followed");
+    assert_eq!(
+        held.watermark(),
+        4,
+        "older than the publisher: nothing is replaced"
+    );
+    let generation = world.machine.begin_load();
+    let snapshot = world.models[0].snapshot([3, 0, 0], &world.machine);
+    let installed = world.machine.install(generation, snapshot);
+    assert_eq!(installed.map(|installed| installed.resets), Ok(1));
+    let held = world.held(0).expect("followed");
+    assert_eq!(
+        (held.watermark(), held.known(), held.last_settled()),
+        (3, 3, Some(world.models[0].settled(0, 3)))
+    );
+    assert!(held.refuted().is_none() && !held.diverged());
+}
+
+#[test]
+fn the_proof_of_the_highest_revision_is_kept() {
+    let proof = |number: u32| Some(format!("{number:040x}").parse().expect("a proof"));
+    let mut world = World::loaded(A, three_documents());
+    world.models[0].commit(0, 1, false);
+    world.models[0].commit(0, 2, false);
+    let change = |world: &World, revision| ReceivedChange {
+        proof: proof(revision as u32),
+        ..world.models[0].change(0, revision).clone()
+    };
+    let [first, second] = [4, 5].map(|revision| change(&world, revision));
+    let proven = |world: &World| world.held(0).and_then(CollectionState::proven);
+    assert_eq!(proven(&world), None);
+    // It came without its value, and still shows that its revision was committed.
+    let valueless = ReceivedChange {
+        config: None,
+        ..second.clone()
+    };
+    assert_eq!(world.machine.apply(&valueless), Decision::NeedsValue);
+    assert_eq!(proven(&world), proof(5).map(|proof| (5, proof)));
+    world.machine.apply(&first);
+    assert_eq!(proven(&world), proof(5).map(|proof| (5, proof)));
+    // The proof of a head is that of the store.
+    let mut head = world.models[0].heads([5, 0, 0]).remove(0);
+    head.proof = proof(6);
+    world.machine.compare(&[head]);
+    assert_eq!(proven(&world), proof(6).map(|proof| (5, proof)));
+
+    let mut image = Vec::new();
+    let root = world.machine.root();
+    root.write_image(&crate::image::ImageMeta::default(), &mut image)
+        .expect("written");
+    let image = crate::Image::read(&image[..]).expect("intact");
+    let restored = image.root().collection(name(0)).expect("held");
+    assert_eq!(restored.proven(), proof(6).map(|proof| (5, proof)));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::{
 
 /// The kinds of steps that a property mixes; a letter that appears twice is twice as likely.
 ///
-/// c commit, s set, d deliver, b begin load, e end load, l lose load, v late answer, p page, h
+/// c commit, s set, d deliver, f forge, b begin load, e end load, l lose load, v late answer, p page, h
 /// heads, x `mark_diverged`, n new epoch, r restart, i pin.
 type Mix = &'static [u8];
 
@@ -40,6 +40,11 @@ fn step(mix: Mix, number: u64) -> Step {
             back: take(12),
             without_value: take(8) == 7,
             old: take(8) == 7,
+        },
+        b'f' => Step::Forge {
+            collection: collection(&mut take),
+            lead: 1 + take(300) as u64,
+            kind: take(5),
         },
         b'b' => Step::BeginLoad,
         b'e' => Step::EndLoad {
@@ -97,7 +102,7 @@ fn by_delta() -> impl Strategy<Value = Option<usize>> {
 proptest! {
     #![proptest_config(cases(40_000))]
     #[test]
-    fn sets_events_and_deltas(followed in followed(), steps in histories(b"ccccssddddddddddph", 36), catch_up in by_delta()) {
+    fn sets_events_and_deltas(followed in followed(), steps in histories(b"ccccssddddddddddphf", 36), catch_up in by_delta()) {
         live(followed, steps, catch_up);
     }
 }
@@ -105,7 +110,7 @@ proptest! {
 proptest! {
     #![proptest_config(cases(30_000))]
     #[test]
-    fn loads_beside_events(followed in followed(), steps in histories(b"ccccsdddddddddbbbeeelvpxi", 40), catch_up in by_delta()) {
+    fn loads_beside_events(followed in followed(), steps in histories(b"ccccsdddddddddbbbeeelvpxif", 40), catch_up in by_delta()) {
         live(followed, steps, catch_up);
     }
 }
@@ -113,7 +118,7 @@ proptest! {
 proptest! {
     #![proptest_config(cases(20_000))]
     #[test]
-    fn restarts_from_an_image(followed in followed(), steps in histories(b"cccssdddddddbbeeprrh", 36), catch_up in by_delta()) {
+    fn restarts_from_an_image(followed in followed(), steps in histories(b"cccssdddddddbbeeprrhf", 36), catch_up in by_delta()) {
         live(followed, steps, catch_up);
     }
 }
@@ -121,7 +126,7 @@ proptest! {
 proptest! {
     #![proptest_config(cases(15_000))]
     #[test]
-    fn restored_stores(followed in followed(), steps in histories(b"cccsddddddbbbeeeepnnxrih", 44), catch_up in by_delta()) {
+    fn restored_stores(followed in followed(), steps in histories(b"cccsddddddbbbeeeepnnxrihf", 44), catch_up in by_delta()) {
         live(followed, steps, catch_up);
     }
 }
@@ -137,7 +142,7 @@ proptest! {
 proptest! {
     #![proptest_config(cases(5_000))]
     #[test]
-    fn before_the_first_load(followed in followed(), steps in histories(b"cccsdddddddbbeepr", 40), catch_up in by_delta()) {
+    fn before_the_first_load(followed in followed(), steps in histories(b"cccsdddddddbbeeprf", 40), catch_up in by_delta()) {
         let mut world = World::new(followed);
         steps.into_iter().for_each(|step| world.step(step));
         world.converges(catch_up);

@@ -1,6 +1,10 @@
 //! A machine, the models of all epochs, and every property that must hold after each step.
 
-use contract::{CollectionName, Digest, Revision, fleet::SettledPoint};
+use std::sync::Arc;
+
+use contract::{
+    ChangeSet, CollectionName, Digest, Operation, Revision, SetPart, fleet::SettledPoint,
+};
 
 use super::{
     differences::Follower,
@@ -8,7 +12,7 @@ use super::{
 };
 use crate::{
     CollectionState, Decision, Image, InstallError, InstallKind, LoadId, Machine, ReceivedChange,
-    Root,
+    Root, collection::MAX_LEAD,
 };
 
 /// A step of a history. Numbers are taken modulo the number of possibilities.
@@ -23,6 +27,13 @@ pub(crate) enum Step {
         back: usize,
         without_value: bool,
         old: bool,
+    },
+    /// An event arrives that nobody has committed, and that names revisions far beyond those that
+    /// exist, or another epoch.
+    Forge {
+        collection: usize,
+        lead: Revision,
+        kind: usize,
     },
     BeginLoad,
     /// The answer to the newest load arrives, from a publisher that may lag or still be in the
@@ -134,6 +145,11 @@ impl World {
                     self.deliver(&change);
                 }
             }
+            Step::Forge {
+                collection,
+                lead,
+                kind,
+            } => self.forge(collection, lead, kind),
             Step::BeginLoad => {
                 self.overtaken = self.load.take().or(self.overtaken.take());
                 self.load = Some(self.machine.begin_load());
@@ -224,6 +240,66 @@ impl World {
         }
         self.check();
         decided
+    }
+
+    /// Delivers an event that nobody has committed; nothing may change.
+    fn forge(&mut self, collection: usize, lead: Revision, kind: usize) {
+        let epoch = self.machine.root().epoch().unwrap_or(self.models[0].epoch);
+        let far = self.held(collection).map_or(0, CollectionState::known);
+        // Also far from what a later load brings.
+        let far = far + MAX_LEAD + 10_000 + lead;
+        let near = self.held(collection).map_or(0, CollectionState::watermark) + 1;
+        let part = |revision, last| SetPart {
+            collection: name(collection).clone(),
+            first: revision,
+            last,
+        };
+        let mut forged = ReceivedChange {
+            collection: name(collection).clone(),
+            id: id(0).clone(),
+            epoch,
+            revision: near,
+            op: Operation::Update,
+            config: Some(value(collection, 3, 255).clone()),
+            last_set: 0,
+            change_set: None,
+            proof: None,
+        };
+        match kind {
+            0 => forged.revision = far,
+            1 => forged.revision = Revision::MAX,
+            2 => forged.last_set = near + lead - 1,
+            3 => {
+                let parts = vec![part(near, far)];
+                let id = "forged".to_owned();
+                forged.change_set = Some(Arc::new(ChangeSet { id, parts }));
+            }
+            _ => forged.epoch.counter += 1_000 + lead,
+        }
+        let state = |machine: &Machine| -> Vec<_> {
+            let collections = machine.root().collections();
+            collections
+                .map(|(_name, held)| {
+                    (
+                        (held.watermark(), held.known(), held.staged()),
+                        (held.beyond.clone(), held.digest(), held.proven()),
+                    )
+                })
+                .collect()
+        };
+        let before = state(&self.machine);
+        let decision = self.machine.apply(&forged);
+        assert!(
+            matches!(
+                decision,
+                Decision::Unconfirmed
+                    | Decision::OtherEpoch
+                    | Decision::Early
+                    | Decision::NotFollowed
+            ),
+            "{decision:?}: {forged:?}"
+        );
+        assert_eq!(state(&self.machine), before, "{forged:?}");
     }
 
     /// Delivers some changes in the order of the feed, from where the last page ended. Returns

@@ -123,6 +123,7 @@ impl Collector for Scrape {
             ("superseded", events.superseded),
             ("staged", events.staged),
             ("other_epoch", events.other_epoch),
+            ("unconfirmed", events.unconfirmed),
             ("early", events.early),
             ("ignored", events.ignored),
             ("without-revision", events.without_revision),

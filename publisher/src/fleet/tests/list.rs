@@ -8,6 +8,7 @@ use super::*;
 #[tokio::test]
 async fn the_newest_check_in_is_listed_at_once_and_after_a_restart() {
     let testbed = Testbed::new().await;
+    testbed.put(FREE, "a", 1).await;
     let epoch = testbed.head(FREE).await.epoch;
     for revision in 0..2 {
         testbed

@@ -14,18 +14,13 @@ async fn a_restored_store_continues_in_a_new_epoch() {
     let testbed = testbed.restored(&dump).await;
     assert_eq!(testbed.head(FREE).await, old);
 
-    testbed
-        .check_in("r", report(old.epoch, old.revision, old.digest))
-        .await;
-    testbed
-        .check_in("r", report(old.epoch, lost.revision, lost.digest))
-        .await;
+    testbed.check_in("r", proven(&old)).await;
+    testbed.check_in("r", proven(&lost)).await;
     let next = testbed.until_declared(old.epoch).await;
     assert_eq!(testbed.metrics.epochs_declared.get(), 1);
     // The same report again, in the old epoch, is no evidence of another restore.
-    testbed
-        .check_in("r", report(old.epoch, lost.revision, lost.digest))
-        .await;
+    testbed.check_in("r", proven(&lost)).await;
+    let declared = testbed.head(FREE).await;
     testbed.put(FREE, "c", 3).await;
     let log = testbed
         .store
@@ -34,118 +29,169 @@ async fn a_restored_store_continues_in_a_new_epoch() {
         .expect("a log");
     assert!(!log.is_empty() && log.iter().all(|change| change.epoch == next));
 
-    // Restored once more, to before the declaration: replicas of the later history report it.
+    // Restored once more, to before the declaration: replicas of the later history prove it, also
+    // those that have no change of it.
     let testbed = testbed.restored(&dump).await;
     assert_eq!(testbed.head(FREE).await.epoch, old.epoch);
-    testbed
-        .check_in("r", report(next, 1, Digest::default()))
-        .await;
+    testbed.check_in("r", proven(&declared)).await;
     testbed.until_declared(next).await;
 
     // And where no replica reports it: a lost history shares its epoch with no other.
     let testbed = testbed.restored(&dump).await;
-    testbed
-        .check_in("r", report(old.epoch, lost.revision, lost.digest))
-        .await;
+    testbed.check_in("r", proven(&lost)).await;
     assert!(follows(testbed.until_declared(old.epoch).await, next));
 }
 
+/// One check-in of a stranger declared a new epoch for the whole fleet, again and again.
 #[tokio::test]
-async fn an_implausible_epoch_and_a_blank_store_declare_nothing() {
+async fn what_a_client_says_of_itself_declares_nothing() {
     let testbed = Testbed::new().await;
-    let epoch = testbed.head(FREE).await.epoch;
-    // A blank store has less than every replica.
-    testbed.check_in("r", report(epoch, 5, Digest(1))).await;
-    testbed
-        .check_in(
-            "r",
+    testbed.put(FREE, "a", 1).await;
+    testbed.put(OTHER, "a", 1).await;
+    testbed.put(OTHER, "a", 2).await;
+    let past = testbed.head(FREE).await;
+    let other = testbed.head(OTHER).await;
+    testbed.put(FREE, "a", 2).await;
+    let head = testbed.head(FREE).await;
+    let later = Epoch {
+        counter: head.epoch.counter + 1,
+        ..head.epoch
+    };
+    let with = |mut report: serde_json::Value, proof: Option<contract::Proof>| {
+        report["proof"] = json!(proof);
+        report
+    };
+    let far = report(head.epoch, 999_999, Digest(1));
+    let in_later = report(later, head.revision, head.digest);
+    let guessed = "0123456789012345678901234567890123456789".parse().ok();
+    let mut known = report(head.epoch, head.revision, head.digest);
+    known["known"] = json!(999_999);
+    for (claim, resync) in [
+        // The watermark itself is ahead, and nothing says that it is wrong.
+        (far.clone(), None),
+        (with(far.clone(), guessed), Some(ResyncReason::Unproven)),
+        // A proof of another revision, of another collection, or of another epoch.
+        (with(far.clone(), head.proof), Some(ResyncReason::Unproven)),
+        (
+            with(known.clone(), past.proof),
+            Some(ResyncReason::Unproven),
+        ),
+        (with(far, other.proof), Some(ResyncReason::Unproven)),
+        (known, Some(ResyncReason::Unproven)),
+        (in_later.clone(), None),
+        (with(in_later, head.proof), None),
+        (
             report(
                 Epoch {
-                    counter: 2,
-                    ..epoch
+                    counter: (1 << 63) - 2,
+                    ..later
                 },
-                5,
+                1,
                 Digest(1),
             ),
-        )
-        .await;
-    let waits = async {
-        loop {
-            assert_eq!(testbed.head(FREE).await.epoch, epoch);
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    assert!(
-        tokio::time::timeout(Duration::from_secs(1), waits)
-            .await
-            .is_err()
-    );
-    // The operator may declare one.
+            None,
+        ),
+    ] {
+        let answer = testbed.check_in("stranger", claim.clone()).await;
+        assert_eq!(answer.resync.get(&name(FREE)), resync.as_ref(), "{claim}");
+        let listed = testbed.fleet.list().await.expect("a fleet").replicas;
+        let shown = &listed[0].check_in.collections[&name(FREE)];
+        assert!(
+            shown.revision <= head.revision && shown.known <= head.revision,
+            "the list shows what was never committed: {shown:?}"
+        );
+    }
+    testbed.declares_nothing(head.epoch).await;
+    assert_eq!(testbed.metrics.unproven_claims.get(), 9);
+}
+
+/// A true proof beside false numbers proves what it proves, and no more.
+#[tokio::test]
+async fn a_proof_of_what_the_store_has_is_no_evidence() {
+    let testbed = Testbed::new().await;
+    testbed.put(FREE, "a", 1).await;
+    let head = testbed.head(FREE).await;
+    let mut claim = report(head.epoch, 999_999, Digest(1));
+    claim["known"] = json!(head.revision);
+    claim["proof"] = json!(head.proof);
+    testbed.check_in("stranger", claim).await;
+    testbed.declares_nothing(head.epoch).await;
+}
+
+#[tokio::test]
+async fn a_blank_store_declares_nothing_without_the_operator() {
+    let testbed = Testbed::new().await;
+    let (blank, testbed) = testbed.dump().await;
+    testbed.put(FREE, "a", 1).await;
+    let lost = testbed.head(FREE).await;
+    // A blank store has less than every replica.
+    let testbed = testbed.restored(&blank).await;
+    testbed.check_in("r", proven(&lost)).await;
+    testbed.declares_nothing(lost.epoch).await;
     let declared = testbed
         .fleet
         .declare(RestoreEpochRequest::default())
         .await
         .expect("declared");
-    assert!(follows(
-        declared.epoch,
-        Epoch {
-            counter: 2,
-            ..epoch
-        }
-    ));
-    // A counter that no store can have reached is ignored.
+    assert!(follows(declared.epoch, lost.epoch));
+}
+
+fn milliseconds(days: u64) -> u64 {
+    u64::try_from(Utc::now().timestamp_millis()).expect("after 1970") + days * 86_400_000
+}
+
+#[tokio::test]
+async fn the_operator_names_a_counter_within_a_day_of_the_clock() {
+    let testbed = Testbed::new().await;
     testbed.put(FREE, "a", 1).await;
-    testbed
-        .check_in(
-            "r",
-            report(
-                Epoch {
-                    counter: u64::MAX,
-                    ..epoch
-                },
-                1,
-                Digest(1),
-            ),
-        )
-        .await;
-    let again = testbed
-        .fleet
-        .declare(RestoreEpochRequest::default())
-        .await
-        .expect("declared")
-        .epoch;
-    assert!(follows(again, declared.epoch) && again.counter < u64::MAX / 4);
+    let epoch = testbed.head(FREE).await.epoch;
+    // No replica can use the counters up: this one proves nothing.
+    for counter in [milliseconds(3_650), (1 << 63) - 2, u64::MAX] {
+        let forged = Epoch { counter, ..epoch };
+        testbed.check_in("r", report(forged, 1, Digest(1))).await;
+        let declared = testbed
+            .fleet
+            .declare(RestoreEpochRequest::default())
+            .await
+            .expect("declared")
+            .epoch;
+        assert!(declared.counter < milliseconds(1), "{declared}");
+    }
+    let by_hand = |counter| RestoreEpochRequest {
+        counter: Some(counter),
+        ..RestoreEpochRequest::default()
+    };
+    for counter in [milliseconds(2), u64::MAX] {
+        let refused = testbed.fleet.declare(by_hand(counter)).await;
+        let problem = ApiError::from(refused.expect_err("out of bounds")).problem;
+        assert_eq!(
+            (problem.status, problem.pointer.as_deref()),
+            (400, Some("/counter"))
+        );
+    }
+    let counter = milliseconds(0) + 3_600_000;
+    let declared = testbed.fleet.declare(by_hand(counter)).await;
+    assert_eq!(declared.expect("declared").epoch.counter, counter + 1);
 }
 
 /// An epoch that was declared while the clock was years ahead, and then lost with its database.
 #[tokio::test]
-async fn an_epoch_that_the_operator_asks_for_is_after_every_reported_one() {
+async fn an_epoch_that_the_operator_asks_for_is_after_every_proven_one() {
     let testbed = Testbed::new().await;
     testbed.put(FREE, "a", 1).await;
+    let (dump, testbed) = testbed.dump().await;
     let epoch = testbed.head(FREE).await.epoch;
-    let years = 10 * 365 * 86_400_000;
-    let lost = Epoch {
-        counter: u64::try_from(Utc::now().timestamp_millis()).expect("after 1970") + years,
+    let years = Epoch {
+        counter: milliseconds(3_650),
         ..epoch
     };
-    testbed.check_in("r", report(lost, 1, Digest(1))).await;
-    let implausible = Epoch {
-        counter: u64::MAX,
-        ..epoch
-    };
-    testbed
-        .check_in("s", report(implausible, 1, Digest(1)))
-        .await;
-    let declared = testbed
-        .fleet
-        .declare(RestoreEpochRequest::default())
-        .await
-        .expect("declared")
-        .epoch;
-    assert!(
-        follows(declared, lost) && declared.counter < lost.counter + years,
-        "{declared}"
-    );
+    let declared = testbed.store.declare_epoch(epoch, years).await;
+    assert!(declared.expect("declared"));
+    let lost = testbed.head(FREE).await;
+    let testbed = testbed.restored(&dump).await;
+    testbed.check_in("r", proven(&lost)).await;
+    let declared = testbed.until_declared(years).await;
+    assert_eq!(declared.counter, years.counter + 1);
 }
 
 #[tokio::test]
@@ -157,41 +203,46 @@ async fn another_store_takes_over_the_lineage_of_the_replicas() {
         lineage: ours.lineage ^ 5,
         counter: 4,
     };
-    let adopt = RestoreEpochRequest { adopt: true };
-    let status = |answer: Result<EpochDeclared, FleetError>| {
-        answer.map_err(|error| ApiError::from(error).problem.status)
+    let adopt = |lineage: u32| RestoreEpochRequest {
+        adopt: Some(format!("{lineage:08x}")),
+        ..RestoreEpochRequest::default()
     };
-    assert_eq!(status(testbed.fleet.declare(adopt.clone()).await), Err(409));
+    let refused = async |lineage| {
+        let refused = testbed.fleet.declare(adopt(lineage)).await;
+        let problem = ApiError::from(refused.expect_err("refused")).problem;
+        assert_eq!(problem.status, 409);
+        problem.detail
+    };
+    assert!(refused(theirs.lineage).await.contains("nothing to adopt"));
     testbed.check_in("one", report(theirs, 9, Digest(1))).await;
-    testbed
-        .check_in(
-            "two",
-            report(
-                Epoch {
-                    counter: 3,
-                    ..theirs
-                },
-                9,
-                Digest(1),
-            ),
-        )
-        .await;
-    testbed
-        .check_in(
-            "other",
-            report(
-                Epoch {
-                    lineage: ours.lineage ^ 6,
-                    counter: 1,
-                },
-                9,
-                Digest(1),
-            ),
-        )
-        .await;
-    assert_eq!(status(testbed.fleet.declare(adopt.clone()).await), Err(409));
-    testbed.check_in("other", report(ours, 1, Digest(1))).await;
-    let declared = testbed.fleet.declare(adopt).await.expect("declared");
-    assert!(follows(declared.epoch, theirs));
-    assert_eq!(testbed.head(FREE).await.epoch, declared.epoch);
+    let ahead = Epoch {
+        counter: milliseconds(0) + 3_600_000,
+        ..theirs
+    };
+    let used_up = Epoch {
+        counter: (1 << 63) - 2,
+        ..theirs
+    };
+    for (instance, epoch) in [("two", ahead), ("stranger", used_up)] {
+        testbed
+            .check_in(instance, report(epoch, 9, Digest(1)))
+            .await;
+    }
+    // A report alone does not say which lineage is taken over.
+    let other = Epoch {
+        lineage: ours.lineage ^ 6,
+        counter: 1,
+    };
+    testbed.check_in("other", report(other, 9, Digest(1))).await;
+    let listed = refused(ours.lineage).await;
+    for epoch in [theirs, other] {
+        assert!(
+            listed.contains(&format!("{:08x}", epoch.lineage)),
+            "{listed}"
+        );
+    }
+    let declared = testbed.fleet.declare(adopt(theirs.lineage)).await;
+    let declared = declared.expect("declared").epoch;
+    assert_eq!(declared.counter, ahead.counter + 1);
+    assert_eq!(testbed.head(FREE).await.epoch, declared);
 }
