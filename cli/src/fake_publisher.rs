@@ -190,6 +190,7 @@ async fn put(
         id: document.id().clone(),
         revision: document.revision(),
         crc: Some(document.crc()),
+        changed: true,
     };
     store.documents.insert(key, document);
     HttpResponse::Ok().json(written)

@@ -130,6 +130,14 @@ pub struct Written {
     /// Checksum of the value; absent after a deletion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crc: Option<Crc>,
+    /// Whether the write changed the document; `false` when it had this value already.
+    #[serde(default = "changed")]
+    pub changed: bool,
+}
+
+/// A publisher that does not say so changed the document.
+fn changed() -> bool {
+    true
 }
 
 /// Entity tag of a document: `"<revision>-<crc>"`, quotes included.

@@ -44,6 +44,19 @@ pub struct Problem {
     /// Which member of a change set is at fault, from 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<usize>,
+    /// Each rule of the schema that the document breaks, at most 20.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<Violation>,
+}
+
+/// One fault of several in a body (RFC 9457 section 3).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct Violation {
+    /// JSON pointer (RFC 6901) to the value at fault.
+    pub pointer: String,
+    /// The fault in words.
+    pub detail: String,
 }
 
 impl Problem {
@@ -59,6 +72,7 @@ impl Problem {
             etag: None,
             reason: None,
             index: None,
+            errors: Vec::new(),
         }
     }
 

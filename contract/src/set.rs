@@ -16,6 +16,10 @@ pub const MAX_OPERATIONS: usize = 256;
 /// Largest size of all values of a change set, in bytes.
 pub const MAX_BYTES: usize = 4 << 20;
 
+/// Header of a PUT: `exact` gives the document exactly the value of the body, `merge` (as without
+/// the header) keeps the stored members of `metadata` that the body does not name.
+pub const WRITE_HEADER: &str = "Confcast-Write";
+
 /// Body of `POST /v1/changes`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
@@ -152,8 +156,10 @@ impl ChangeRequest {
 pub enum RequestOperation {
     /// The document is new.
     Create,
-    /// The document gets a new value.
+    /// The document gets a new value; its stored `metadata` is merged.
     Update,
+    /// The document gets exactly this value.
+    Replace,
     /// The document is patched (RFC 7396).
     Patch,
     /// The document is deleted.

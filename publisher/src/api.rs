@@ -164,7 +164,7 @@ impl Api {
         if self.policy.collections.contains(&name) {
             Ok(name)
         } else {
-            Err(ProblemError::unknown_collection(text).into())
+            Err(ProblemError::unknown_collection_among(text, &self.policy.collections).into())
         }
     }
 

@@ -44,6 +44,7 @@ use crate::{
     fleet::Fleet,
     metrics::Metrics,
     outbox::{relay, relay::Relay, retention::Retention},
+    schema_folder,
     settings::{Events, Settings, TransportSettings},
     store::{PublisherPolicy, Store},
     transport::{
@@ -256,13 +257,14 @@ fn policy(settings: &Settings) -> anyhow::Result<PublisherPolicy> {
              collection are taken unchecked"
         );
     }
-    let rules = Rules {
-        schemas: Schemas::read(&settings.schemas_dir)?,
-        document_limit: settings.document_limit,
-    };
+    let schemas = schema_folder::read(&settings.schemas_dir)?;
     // A collection that has a schema file is served as well.
     let mut collections = settings.collections.clone();
-    collections.extend(rules.schemas.collections().cloned());
+    collections.extend(schemas.keys().cloned());
+    let rules = Rules {
+        schemas: Schemas::new(schemas),
+        document_limit: settings.document_limit,
+    };
     Ok(PublisherPolicy {
         collections,
         rules,

@@ -8,12 +8,12 @@
 //! own: a refused command does not affect its neighbours. A change set is one command, see
 //! [`ChangeSetCommand`].
 //!
-//! Nothing here reads or writes a store, knows HTTP or logs. (The JSON Schemas are read from files
-//! once, when the publisher starts.)
+//! Nothing here reads or writes a store or a file, knows HTTP or logs.
 
 use chrono::{DateTime, Utc};
 use contract::{Change, Document, Operation, Written};
 
+mod ahead;
 pub mod change_set;
 pub mod command;
 pub mod error;
@@ -22,11 +22,13 @@ mod secret;
 mod value;
 mod working_set;
 
+pub use ahead::Checked;
 pub use change_set::ChangeSetCommand;
 pub use command::{Action, Command, Condition, Write};
 pub use error::WriteError;
 use schemas::Schemas;
 pub use secret::{StoreIdentity, StoreSecret};
+pub use value::IN_TRANSACTION_BYTES;
 pub use working_set::{DocumentKey, WorkingSet};
 
 /// Limit for the new values of one group, in bytes as they are stored. A store writes a group in
@@ -127,6 +129,7 @@ impl Rules {
                         id: write.id.clone(),
                         revision: stored.revision(),
                         crc: Some(stored.crc()),
+                        changed: false,
                     },
                 });
             }
@@ -141,6 +144,7 @@ impl Rules {
                 id: change.id.clone(),
                 revision: change.revision,
                 crc: change.crc,
+                changed: true,
             },
         };
         changes.push(change);

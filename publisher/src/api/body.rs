@@ -21,7 +21,7 @@ use serde::Deserialize;
 use service::http::{header_text, problem::ProblemError};
 use tokio::time::timeout;
 
-use crate::api::{BODY_LIMIT, error::ApiError};
+use crate::api::{Api, BODY_LIMIT, error::ApiError};
 
 /// How long a whole body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(10);
@@ -55,7 +55,7 @@ impl Body {
         &self,
         request: &HttpRequest,
         media_type: &str,
-    ) -> Result<&[u8], ApiError> {
+    ) -> Result<&Bytes, ApiError> {
         let given = header_text(request, header::CONTENT_TYPE)?;
         let given = given
             .as_deref()
@@ -71,12 +71,18 @@ impl Body {
     }
 
     /// The body as a canonical JSON value.
-    pub(super) fn canonical(
+    pub(super) async fn canonical(
         &self,
+        api: &Api,
         request: &HttpRequest,
         media_type: &str,
     ) -> Result<CanonicalJson, ApiError> {
-        CanonicalJson::parse(self.of_type(request, media_type)?).map_err(ApiError::bad_body)
+        let json = self.of_type(request, media_type)?.clone();
+        api.writer
+            .large_work()
+            .run(json.len(), move || CanonicalJson::parse(&json))
+            .await?
+            .map_err(ApiError::bad_body)
     }
 }
 

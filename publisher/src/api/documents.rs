@@ -45,7 +45,7 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
     let collection = api.collection(&name)?;
-    let config = body.canonical(&request, JSON)?;
+    let config = body.canonical(&api, &request, JSON).await?;
     let id = id_of(&config)?;
     let outcome = api
         .write(
@@ -73,15 +73,14 @@ pub(super) async fn put(
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
     let (collection, id) = api.document_key(&key)?;
-    let config = body.canonical(&request, JSON)?;
+    let config = body.canonical(&api, &request, JSON).await?;
+    let action = if is_exact(&request)? {
+        Action::Replace(config)
+    } else {
+        Action::Put(config)
+    };
     let outcome = api
-        .write(
-            &request,
-            collection,
-            id,
-            Action::Put(config),
-            condition(&request)?,
-        )
+        .write(&request, collection, id, action, condition(&request)?)
         .await?;
     let created = outcome.operation == Some(Operation::Create);
     let status = if created {
@@ -99,10 +98,8 @@ pub(super) async fn patch(
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
     let (collection, id) = api.document_key(&key)?;
-    let patch = body.canonical(&request, "application/merge-patch+json")?;
-    let patch = patch
-        .to_value()
-        .map_err(|error| ProblemError::bad_request("body", error))?;
+    let media_type = "application/merge-patch+json";
+    let patch = body.canonical(&api, &request, media_type).await?;
     let outcome = api
         .write(
             &request,
@@ -149,6 +146,7 @@ impl Api {
             action,
             condition,
             context,
+            checked: None,
         };
         Ok(self.writer.write(write).await?)
     }
@@ -185,6 +183,19 @@ fn id_of(config: &CanonicalJson) -> Result<DocumentId, ApiError> {
             .parse()
             .map_err(|error: contract::FormatError| wrong(error.to_string())),
         Some(_other) => Err(wrong("An id is a string".to_owned())),
+    }
+}
+
+/// Whether a PUT replaces the document exactly, and does not merge its `metadata`.
+fn is_exact(request: &HttpRequest) -> Result<bool, ApiError> {
+    match header_text(request, contract::set::WRITE_HEADER)?.as_deref() {
+        None | Some("merge") => Ok(false),
+        Some("exact") => Ok(true),
+        Some(_other) => Err(ProblemError::bad_request(
+            contract::set::WRITE_HEADER,
+            "expected exact or merge",
+        )
+        .into()),
     }
 }
 

@@ -54,6 +54,7 @@ impl From<WriteError> for ApiError {
         problem.pointer = error.pointer();
         problem.etag = error.etag().map(str::to_owned);
         problem.index = error.index();
+        problem.errors = error.violations();
         problem.into()
     }
 }

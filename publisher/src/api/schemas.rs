@@ -3,6 +3,8 @@
 //!
 //! Only the schemas in force are served. Earlier versions are not kept, and HTTP changes none.
 
+use std::sync::Arc;
+
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use contract::CollectionName;
@@ -40,7 +42,7 @@ pub(super) struct Version {
 }
 
 impl Api {
-    fn schema(&self, collection: &str) -> Result<&Schema, ApiError> {
+    fn schema(&self, collection: &str) -> Result<Arc<Schema>, ApiError> {
         let collection = self.collection(collection)?;
         let without =
             || ApiError::no_schema(format!("{collection} has no schema; it takes any object"));
@@ -53,18 +55,14 @@ impl Api {
 }
 
 pub(super) async fn list(api: web::Data<Api>) -> HttpResponse {
-    let listed = api
-        .policy
-        .rules
-        .schemas
-        .all()
-        .map(|(collection, schema)| ListedSchema {
-            collection,
-            urn: &schema.urn,
-            title: schema.title.as_deref(),
-            description: schema.description.as_deref(),
-            sample: schema.sample.is_some(),
-        });
+    let schemas = api.policy.rules.schemas.all();
+    let listed = schemas.iter().map(|(collection, schema)| ListedSchema {
+        collection,
+        urn: &schema.urn,
+        title: schema.title.as_deref(),
+        description: schema.description.as_deref(),
+        sample: schema.sample.is_some(),
+    });
     HttpResponse::Ok().json(SchemaList {
         schemas: listed.collect(),
     })
@@ -91,7 +89,8 @@ pub(super) async fn sample(
     collection: web::Path<String>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let sample = api.schema(&collection)?.sample.as_ref();
+    let schema = api.schema(&collection)?;
+    let sample = schema.sample.as_ref();
     let sample =
         sample.ok_or_else(|| ApiError::no_schema(format!("{collection} has no sample")))?;
     Ok(answer(&request, JSON, sample))

@@ -5,7 +5,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use contract::{
-    CanonicalJson, CollectionName, FormatError, Revision,
+    CanonicalJson, CollectionName, Context, FormatError, Revision,
     set::{ChangeRequest, MAX_OPERATIONS, RequestOperation},
 };
 use serde::Deserialize;
@@ -15,6 +15,7 @@ use service::http::JSON;
 use crate::{
     api::{Api, body, body::Body, error::ApiError, origin},
     decide::{ChangeSetCommand, WriteError},
+    store::PublisherPolicy,
     write::change_set::ChangeSetBuilder,
 };
 
@@ -44,63 +45,72 @@ pub(super) async fn commit(
     request: HttpRequest,
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
-    let set = api.change_set(&request, body.of_type(&request, JSON)?)?;
+    let json = body.of_type(&request, JSON)?.clone();
+    let context = origin::context(&request)?;
+    let policy = api.policy.clone();
+    let set = api
+        .writer
+        .large_work()
+        .run(json.len(), move || change_set(&policy, &context, &json))
+        .await??;
     Ok(HttpResponse::Ok().json(api.writer.write_set(set).await?))
 }
 
-impl Api {
-    fn change_set(&self, request: &HttpRequest, body: &[u8]) -> Result<ChangeSetCommand, ApiError> {
-        let RawChangeSet { changes } =
-            body::object(body).map_err(|error| WriteError::invalid_change("", error))?;
-        if changes.is_empty() {
-            let detail = "A set has at least one change";
-            return Err(WriteError::invalid_change("/changes", detail).into());
-        }
-        // Before any change is parsed, so that a set that is too long is refused at low cost.
-        if changes.len() > MAX_OPERATIONS {
-            let index = MAX_OPERATIONS;
-            return Err(WriteError::SetTooLarge { index }.into());
-        }
-        let context = origin::context(request)?;
-        let mut set = ChangeSetBuilder::default();
-        for (index, change) in changes.into_iter().enumerate() {
-            let change = self
-                .change_request(change)
-                .map_err(|error| error.in_change_set(index))?;
-            set.add(&self.policy, &context, change)?;
-        }
-        Ok(set.build())
+fn change_set(
+    policy: &PublisherPolicy,
+    context: &Context,
+    body: &[u8],
+) -> Result<ChangeSetCommand, WriteError> {
+    let RawChangeSet { changes } =
+        body::object(body).map_err(|error| WriteError::invalid_change("", error))?;
+    if changes.is_empty() {
+        let detail = "A set has at least one change";
+        return Err(WriteError::invalid_change("/changes", detail));
     }
+    // Before any change is parsed, so that a set that is too long is refused at low cost.
+    if changes.len() > MAX_OPERATIONS {
+        let index = MAX_OPERATIONS;
+        return Err(WriteError::SetTooLarge { index });
+    }
+    let mut set = ChangeSetBuilder::default();
+    for (index, change) in changes.into_iter().enumerate() {
+        let change = change_request(policy, change).map_err(|error| error.in_change_set(index))?;
+        set.add(policy, context, change)?;
+    }
+    Ok(set.build())
+}
 
-    /// Reads one change of a set. Pointers of errors begin at the change.
-    fn change_request(&self, change: &RawValue) -> Result<ChangeRequest, WriteError> {
-        let RawChangeRequest {
-            collection,
-            op,
-            id,
-            config_data,
-            expected,
-        } = body::object(change.get().as_bytes())
-            .map_err(|error| WriteError::invalid_change("", error))?;
-        // Checked here and not only in the builder, so that an unknown collection is reported
-        // before a fault of the id or of the value.
-        let name = collection.parse().ok();
-        let collection = name
-            .filter(|name: &CollectionName| self.policy.collections.contains(name))
-            .ok_or(WriteError::UnknownCollection(collection))?;
-        let id = id
-            .parse()
-            .map_err(|error: FormatError| WriteError::InvalidId(error))?;
-        let config_data = config_data
-            .map(|config| CanonicalJson::parse(config.get().as_bytes()))
-            .transpose()
-            .map_err(|error| WriteError::InvalidValue(error).under("/configData"))?;
-        Ok(ChangeRequest {
-            collection,
-            op,
-            id,
-            config_data,
-            expected,
-        })
-    }
+/// Reads one change of a set. Pointers of errors begin at the change.
+fn change_request(
+    policy: &PublisherPolicy,
+    change: &RawValue,
+) -> Result<ChangeRequest, WriteError> {
+    let RawChangeRequest {
+        collection,
+        op,
+        id,
+        config_data,
+        expected,
+    } = body::object(change.get().as_bytes())
+        .map_err(|error| WriteError::invalid_change("", error))?;
+    // Checked here and not only in the builder, so that an unknown collection is reported
+    // before a fault of the id or of the value.
+    let name = collection.parse().ok();
+    let collection = name
+        .filter(|name: &CollectionName| policy.collections.contains(name))
+        .ok_or(WriteError::UnknownCollection(collection))?;
+    let id = id
+        .parse()
+        .map_err(|error: FormatError| WriteError::InvalidId(error))?;
+    let config_data = config_data
+        .map(|config| CanonicalJson::parse(config.get().as_bytes()))
+        .transpose()
+        .map_err(|error| WriteError::InvalidValue(error).under("/configData"))?;
+    Ok(ChangeRequest {
+        collection,
+        op,
+        id,
+        config_data,
+        expected,
+    })
 }

@@ -4,9 +4,8 @@
 //! decided by [`Rules::evaluate`](super::Rules::evaluate).
 
 use contract::{CanonicalJson, CollectionName, Context, Crc, DocumentId, Revision};
-use serde_json::Value;
 
-use crate::decide::{ChangeSetCommand, DocumentKey};
+use crate::decide::{ChangeSetCommand, Checked, DocumentKey};
 
 /// The unit that waits in the queue and is accepted or refused as a whole.
 #[derive(Debug, Clone)]
@@ -25,6 +24,14 @@ impl Command {
             Self::ChangeSet(set) => &set.writes,
         }
     }
+
+    /// The writes of the command, in order.
+    pub fn writes_mut(&mut self) -> &mut [Write] {
+        match self {
+            Self::Single(write) => std::slice::from_mut(write),
+            Self::ChangeSet(set) => &mut set.writes,
+        }
+    }
 }
 
 /// A write of one document.
@@ -40,9 +47,28 @@ pub struct Write {
     pub condition: Condition,
     /// User, organisation and correlation of the request; part of the change record.
     pub context: Context,
+    /// The value that was checked before the transaction, if one was.
+    pub checked: Option<Checked>,
 }
 
 impl Write {
+    /// A write whose value was not checked before the transaction.
+    pub fn new(
+        (collection, id): DocumentKey,
+        action: Action,
+        condition: Condition,
+        context: Context,
+    ) -> Self {
+        Self {
+            collection,
+            id,
+            action,
+            condition,
+            context,
+            checked: None,
+        }
+    }
+
     /// The key of its document.
     pub fn key(&self) -> DocumentKey {
         (self.collection.clone(), self.id.clone())
@@ -57,10 +83,24 @@ pub enum Action {
     /// Gives the document a new value. The stored `metadata` member is merged with the given one,
     /// all other members are replaced. Makes a new document only with [`Condition::Absent`].
     Put(CanonicalJson),
+    /// Gives the document exactly this value. Makes a new document only with [`Condition::Absent`].
+    Replace(CanonicalJson),
     /// Applies a JSON merge patch (RFC 7396) to the stored value.
-    Patch(Value),
+    Patch(CanonicalJson),
     /// Deletes the document.
     Delete,
+}
+
+impl Action {
+    /// Bytes of the value or of the patch that was given.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Create(given) | Self::Put(given) | Self::Replace(given) | Self::Patch(given) => {
+                given.as_str().len()
+            }
+            Self::Delete => 0,
+        }
+    }
 }
 
 /// The precondition of a write (RFC 9110 section 13.1).

@@ -6,6 +6,7 @@
 
 use contract::{
     CollectionName, DocumentId, FormatError, JsonError, ProblemKind,
+    problem::Violation,
     set::{ChangeRequestError, MAX_BYTES, MAX_OPERATIONS},
 };
 
@@ -75,16 +76,20 @@ pub enum WriteError {
         index: usize,
     },
     /// The JSON Schema of the collection refuses the document.
-    #[error("{detail}")]
+    #[error("{}", schema_detail(violations, *more))]
     Schema {
-        /// Pointer to the value at fault.
-        pointer: String,
-        /// The rule of the schema that is broken.
-        detail: String,
+        /// The rules of the schema that are broken: the first ones, at least one.
+        violations: Vec<Violation>,
+        /// Whether there are more.
+        more: bool,
     },
     /// The stored document cannot be decoded.
     #[error("{0}")]
     Unreadable(String),
+    /// The document changed between the check of the new value and the transaction. The writer tries
+    /// again.
+    #[error("The document changes too often to be written now; nothing was written, try again")]
+    Outdated,
     /// The queue of writes is full.
     #[error("Too many writes are waiting; nothing was written")]
     Busy,
@@ -131,9 +136,12 @@ impl WriteError {
     #[must_use]
     pub(crate) fn under(mut self, prefix: &str) -> Self {
         match &mut self {
-            Self::InvalidChange { pointer, .. }
-            | Self::InvalidValue(JsonError { pointer, .. })
-            | Self::Schema { pointer, .. } => pointer.insert_str(0, prefix),
+            Self::InvalidChange { pointer, .. } | Self::InvalidValue(JsonError { pointer, .. }) => {
+                pointer.insert_str(0, prefix)
+            }
+            Self::Schema { violations, .. } => violations
+                .iter_mut()
+                .for_each(|violation| violation.pointer.insert_str(0, prefix)),
             _ => {}
         }
         self
@@ -170,7 +178,7 @@ impl WriteError {
             Self::SetTooLarge { .. } => ProblemKind::SetTooLarge,
             Self::Schema { .. } => ProblemKind::Schema,
             Self::Unreadable(_) => ProblemKind::Unreadable,
-            Self::Busy => ProblemKind::Busy,
+            Self::Busy | Self::Outdated => ProblemKind::Busy,
             Self::Stopping => ProblemKind::Stopping,
             Self::NotCommitted => ProblemKind::NotCommitted,
             Self::OutcomeUnknown => ProblemKind::OutcomeUnknown,
@@ -189,14 +197,35 @@ impl WriteError {
     /// JSON pointer (RFC 6901) to the value at fault.
     pub fn pointer(&self) -> Option<String> {
         match self {
-            Self::InvalidChange { pointer, .. }
-            | Self::InvalidValue(JsonError { pointer, .. })
-            | Self::Schema { pointer, .. } => Some(pointer.clone()),
+            Self::InvalidChange { pointer, .. } | Self::InvalidValue(JsonError { pointer, .. }) => {
+                Some(pointer.clone())
+            }
+            Self::Schema { violations, .. } => violations
+                .first()
+                .map(|violation| violation.pointer.clone()),
             Self::SetTooLarge { .. } => Some("/changes".to_owned()),
             Self::InChangeSet { index, error } => error
                 .pointer()
                 .map(|pointer| format!("/changes/{index}{pointer}")),
             _ => None,
+        }
+    }
+
+    /// The broken rules of a schema, with pointers as [`WriteError::pointer`]; empty for all other
+    /// errors.
+    pub fn violations(&self) -> Vec<Violation> {
+        match self {
+            Self::Schema { violations, .. } => violations.clone(),
+            Self::InChangeSet { index, error } => {
+                let mut violations = error.violations();
+                for violation in &mut violations {
+                    violation
+                        .pointer
+                        .insert_str(0, &format!("/changes/{index}"));
+                }
+                violations
+            }
+            _ => Vec::new(),
         }
     }
 
@@ -221,6 +250,22 @@ impl From<ChangeRequestError> for WriteError {
             ChangeRequestError::Value(error) => Self::InvalidValue(error).under("/configData"),
         }
     }
+}
+
+/// All violations in one line. The first has its pointer in the problem.
+fn schema_detail(violations: &[Violation], more: bool) -> String {
+    let lines = violations.iter().enumerate().map(|(index, violation)| {
+        if index == 0 {
+            violation.detail.clone()
+        } else {
+            format!("{}: {}", violation.pointer, violation.detail)
+        }
+    });
+    let mut text = lines.collect::<Vec<_>>().join("; ");
+    if more {
+        text.push_str("; and more");
+    }
+    text
 }
 
 fn condition_failed(etag: Option<&str>) -> String {

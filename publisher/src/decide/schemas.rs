@@ -1,31 +1,40 @@
 //! JSON Schemas of the collections, against which every new value is checked.
 //!
-//! A collection without a schema takes any object. Schemas, and the samples in the same folder, are
-//! read once, when the publisher starts; nothing is fetched from the network. A sample is only
-//! served by the API: it is not checked, and nothing is checked against it.
+//! A collection without a schema takes any object. The schemas in force are replaced as a whole while
+//! the publisher runs. Nothing is read from files or from the network here. A sample is only served
+//! by the API: it is not checked, and nothing is checked against it.
 
-use std::{collections::BTreeMap, fs, io::ErrorKind, path::Path};
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Context, ensure};
+use arc_swap::ArcSwap;
 use bytes::Bytes;
-use contract::{CollectionName, canonical};
-use jsonschema::Validator;
+use contract::{CollectionName, canonical, problem::Violation};
+use jsonschema::{ValidationError, Validator, error::ValidationErrorKind};
 use serde_json::{Value, value::RawValue};
+use service::nearest::nearest;
 use sha2::{Digest, Sha256};
 
+use super::value::IN_TRANSACTION_BYTES;
 use crate::decide::WriteError;
 
-const SUFFIX: &str = ".schema.json";
-const SAMPLE_SUFFIX: &str = ".sample.json";
+/// Most violations that a refusal names.
+const VIOLATIONS: usize = 20;
+/// Most characters of a violation: it names members, and so quotes the document.
+const VIOLATION_CHARS: usize = 300;
 
-/// The schemas of all collections that have one, by collection.
+/// Schemas by collection.
+pub type SchemaMap = BTreeMap<CollectionName, Arc<Schema>>;
+
+/// The schemas in force, of all collections that have one.
 #[derive(Debug, Default)]
-pub struct Schemas(BTreeMap<CollectionName, Schema>);
+pub struct Schemas(ArcSwap<SchemaMap>);
 
 /// The schema of a collection.
 #[derive(Debug)]
 pub struct Schema {
     validator: Validator,
+    document: Value,
     /// Name of this version of the schema:
     /// `urn:confcast:schema:{collection}:{first 12 hex digits of its sha-256}`.
     pub urn: String,
@@ -35,110 +44,141 @@ pub struct Schema {
     pub description: Option<String>,
     /// The file, byte for byte. The digits in the URN are of this text.
     pub text: Bytes,
-    /// An example document, if the folder has a `{Collection}.sample.json`.
+    /// An example document, if there is one.
     pub sample: Option<Bytes>,
 }
 
 impl Schemas {
-    /// Reads every `{Collection}.schema.json` of a folder. A folder that does not exist has no
-    /// schemas.
-    ///
-    /// # Errors
-    /// When a file cannot be read, is not named after a collection, or is not a JSON Schema.
-    pub fn read(folder: &Path) -> anyhow::Result<Self> {
-        let mut schemas = BTreeMap::new();
-        if !folder.exists() {
-            return Ok(Self(schemas));
-        }
-        for entry in folder
-            .read_dir()
-            .with_context(|| format!("reading {}", folder.display()))?
-        {
-            let path = entry?.path();
-            let Some(name) = path
-                .file_name()
-                .and_then(|name| name.to_str()?.strip_suffix(SUFFIX))
-            else {
-                continue;
-            };
-            let collection = name
-                .parse()
-                .with_context(|| format!("the name of {}", path.display()))?;
-            let schema = Schema::read(&collection, &path)
-                .with_context(|| format!("the schema {}", path.display()))?;
-            schemas.insert(collection, schema);
-        }
-        Ok(Self(schemas))
+    /// These schemas are in force.
+    pub fn new(schemas: SchemaMap) -> Self {
+        Self(ArcSwap::from_pointee(schemas))
     }
 
-    /// The collections that have a schema.
-    pub fn collections(&self) -> impl Iterator<Item = &CollectionName> {
-        self.0.keys()
+    /// Puts other schemas in force. A write that is under way may still be checked against the
+    /// earlier ones.
+    pub fn replace(&self, schemas: SchemaMap) {
+        self.0.store(Arc::new(schemas));
     }
 
     /// The schema of a collection, if it has one.
-    pub fn get(&self, collection: &CollectionName) -> Option<&Schema> {
-        self.0.get(collection)
+    pub fn get(&self, collection: &CollectionName) -> Option<Arc<Schema>> {
+        self.0.load().get(collection).cloned()
     }
 
     /// All schemas, by collection.
-    pub fn all(&self) -> impl Iterator<Item = (&CollectionName, &Schema)> {
-        self.0.iter()
-    }
-
-    /// [`Schema::urn`] of a collection; `dataschema` of its events.
-    pub fn urn(&self, collection: &CollectionName) -> Option<&str> {
-        self.0.get(collection).map(|schema| schema.urn.as_str())
+    pub fn all(&self) -> Arc<SchemaMap> {
+        self.0.load_full()
     }
 
     /// Checks a document against the schema of its collection.
     ///
     /// # Errors
-    /// [`WriteError::Schema`] with a pointer to the first fault.
+    /// [`WriteError::Schema`] with each violation.
     pub fn check(&self, collection: &CollectionName, document: &Value) -> Result<(), WriteError> {
-        let Some(schema) = self.0.get(collection) else {
-            return Ok(());
-        };
-        schema.validator.validate(document).map_err(|fault| {
-            // The value at fault may be large or private, so the text does not repeat it.
-            WriteError::Schema {
-                pointer: fault.instance_path().to_string(),
-                detail: fault.masked_with("the value").to_string(),
-            }
-        })
+        match self.get(collection) {
+            Some(schema) => schema.check(document),
+            None => Ok(()),
+        }
     }
 }
 
 impl Schema {
-    fn read(collection: &CollectionName, path: &Path) -> anyhow::Result<Self> {
-        let bytes = fs::read(path)?;
-        let sample = match fs::read(path.with_file_name(format!("{collection}{SAMPLE_SUFFIX}"))) {
-            Ok(sample) => {
-                let _: &RawValue = serde_json::from_slice(&sample).context("its sample")?;
-                Some(sample.into())
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(error).context("its sample"),
-        };
-        let schema = canonical::value(&bytes)?;
-        ensure!(schema.is_object(), "a schema is a JSON object");
+    /// Compiles a schema.
+    ///
+    /// # Errors
+    /// When the text is not a JSON Schema, or the sample is not JSON.
+    pub fn new(
+        collection: &CollectionName,
+        text: Bytes,
+        sample: Option<Bytes>,
+    ) -> anyhow::Result<Self> {
+        if let Some(sample) = &sample {
+            let _: &RawValue = serde_json::from_slice(sample).context("its sample")?;
+        }
+        let document = canonical::value(&text)?;
+        ensure!(document.is_object(), "a schema is a JSON object");
         let validator = jsonschema::options()
             .should_validate_formats(true)
-            .build(&schema)?;
-        let text = |keyword| {
-            schema
+            .build(&document)?;
+        let member = |keyword| {
+            document
                 .get(keyword)
                 .and_then(Value::as_str)
                 .map(str::to_owned)
         };
         Ok(Self {
             validator,
-            urn: format!("urn:confcast:schema:{collection}:{}", digits(&bytes)),
-            title: text("title"),
-            description: text("description"),
-            text: bytes.into(),
+            urn: format!("urn:confcast:schema:{collection}:{}", digits(&text)),
+            title: member("title"),
+            description: member("description"),
+            document,
+            text,
             sample,
         })
+    }
+
+    /// Checks a document.
+    ///
+    /// # Errors
+    /// [`WriteError::Schema`] with each violation; of a large document the first only, because all
+    /// of them may take much memory.
+    pub fn check(&self, document: &Value) -> Result<(), WriteError> {
+        let Err(first) = self.validator.validate(document) else {
+            return Ok(());
+        };
+        let size = document.to_string().len();
+        if size > IN_TRANSACTION_BYTES {
+            return Err(WriteError::Schema {
+                violations: vec![self.violation(&first)],
+                more: true,
+            });
+        }
+        let mut faults = self.validator.iter_errors(document);
+        let violations = faults
+            .by_ref()
+            .take(VIOLATIONS)
+            .map(|fault| self.violation(&fault))
+            .collect();
+        Err(WriteError::Schema {
+            violations,
+            more: faults.next().is_some(),
+        })
+    }
+
+    /// The violation in words. The value at fault may be large or private, so the text does not
+    /// repeat it.
+    fn violation(&self, fault: &ValidationError<'_>) -> Violation {
+        let text = fault.masked_with("the value").to_string();
+        let mut detail: String = text.chars().take(VIOLATION_CHARS).collect();
+        if let ValidationErrorKind::AdditionalProperties { unexpected }
+        | ValidationErrorKind::UnevaluatedProperties { unexpected } = fault.kind()
+        {
+            let known = self.members_beside(fault.schema_path().as_str());
+            let meant = unexpected
+                .iter()
+                .take(VIOLATIONS)
+                .filter_map(|name| Some((name, nearest(name, known.iter().map(String::as_str))?)));
+            for (name, meant) in meant {
+                detail.push_str(&format!("; {name:?} is probably {meant:?}"));
+            }
+        }
+        Violation {
+            pointer: fault.instance_path().to_string(),
+            detail,
+        }
+    }
+
+    /// The names of the members that the schema of an object knows, of which a keyword has this
+    /// path.
+    fn members_beside(&self, keyword_path: &str) -> Vec<String> {
+        let parent = keyword_path
+            .rsplit_once('/')
+            .map_or("", |(parent, _keyword)| parent);
+        self.document
+            .pointer(parent)
+            .and_then(|schema| schema.get("properties")?.as_object())
+            .map(|members| members.keys().cloned().collect())
+            .unwrap_or_default()
     }
 }
 
@@ -149,4 +189,57 @@ pub fn digits(text: &[u8]) -> String {
         .take(6)
         .map(|byte| format!("{byte:02x}"))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn violations(document: &Value) -> Vec<(String, String)> {
+        let schema = json!({
+            "properties": {
+                "retries": {"type": "integer"},
+                "deep": {"properties": {"name": {"type": "string"}}, "additionalProperties": false},
+            },
+            "required": ["retries"],
+            "additionalProperties": false,
+        });
+        let name = "A".parse().expect("a name");
+        let schema = Schema::new(&name, schema.to_string().into(), None).expect("a schema");
+        match schema.check(document) {
+            Err(WriteError::Schema { violations, .. }) => violations
+                .into_iter()
+                .map(|violation| (violation.pointer, violation.detail))
+                .collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_all_violations_and_the_nearest_name_of_a_typing_error() {
+        let found = violations(&json!({"retrys": 3, "deep": {"Name": "x", "name": 1}}));
+        let pointers: Vec<_> = found.iter().map(|(pointer, _detail)| &**pointer).collect();
+        assert_eq!(found.len(), 4, "{found:?}");
+        assert!(pointers.contains(&"/deep/name"), "{found:?}");
+        let details: String = found.iter().map(|(_pointer, detail)| &**detail).collect();
+        assert!(
+            details.contains(r#""retrys" is probably "retries""#),
+            "{details}"
+        );
+        assert!(
+            details.contains(r#""Name" is probably "name""#),
+            "{details}"
+        );
+    }
+
+    #[test]
+    fn a_refusal_is_bounded() {
+        let many: serde_json::Map<_, _> = (0..500).map(|n| (format!("x{n}"), json!(n))).collect();
+        let found = violations(&Value::Object(many));
+        assert!(found.iter().all(|(_pointer, detail)| detail.len() < 1_000));
+        let large = json!({"x": "y".repeat(IN_TRANSACTION_BYTES)});
+        assert_eq!(violations(&large).len(), 1);
+    }
 }

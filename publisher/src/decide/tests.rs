@@ -52,6 +52,7 @@ fn write_one(document: &str, action: Action, condition: Condition) -> Write {
         action,
         condition,
         context: Context::default(),
+        checked: None,
     }
 }
 
@@ -88,7 +89,11 @@ fn each_write_sees_the_effects_of_the_writes_before_it() {
             Action::Put(config(json!({"n": 4}))),
             Condition::At(1, None),
         ),
-        write("a", Action::Patch(json!({"m": 5})), Condition::At(2, None)),
+        write(
+            "a",
+            Action::Patch(config(json!({"m": 5}))),
+            Condition::At(2, None),
+        ),
         write("a", Action::Delete, Condition::Any),
         write("a", Action::Delete, Condition::Any),
         write("a", Action::Put(config(json!({"n": 6}))), Condition::Absent),
@@ -153,8 +158,12 @@ fn a_merged_document_is_checked_as_a_whole() {
     let group = [
         create("a", json!({"metadata": {"one": long}})),
         put("a", json!({"metadata": {"two": long}})),
-        write("a", Action::Patch(json!({"id": "b"})), Condition::Any),
-        write("a", Action::Patch(json!("text")), Condition::Any),
+        write(
+            "a",
+            Action::Patch(config(json!({"id": "b"}))),
+            Condition::Any,
+        ),
+        write("a", Action::Patch(config(json!("text"))), Condition::Any),
         put("a", json!({"metadata": null})),
     ];
     let decisions = rules().evaluate(empty_store(), &group, Utc::now());

@@ -2,10 +2,14 @@
 //!
 //! Nothing is changed here: a value is computed, or refused with a pointer to the fault.
 
-use contract::{CanonicalJson, Document, canonical};
+use contract::{CanonicalJson, CollectionName, Document, DocumentId, canonical};
 use serde_json::Value;
 
-use crate::decide::{Action, Condition, Rules, Write, WriteError};
+use crate::decide::{Action, Checked, Condition, Rules, Write, WriteError};
+
+/// Largest sum of the stored and the given value that is evaluated inside a transaction. Anything
+/// larger is evaluated before, so that it does not delay the writes of others.
+pub const IN_TRANSACTION_BYTES: usize = 64 << 10;
 
 /// Largest document as BSON. MongoDB stores at most 16 MiB; the rest is for the fields around the
 /// value.
@@ -20,13 +24,14 @@ impl Rules {
     ///
     /// # Errors
     /// When the write does not match the presence of the document, or the new value breaks a
-    /// constraint.
+    /// constraint. [`WriteError::Outdated`] when the value has to be evaluated before the
+    /// transaction, again, because the document changed since.
     pub(super) fn next_value(
         &self,
         write: &Write,
         stored: Option<&Document>,
     ) -> Result<Option<CanonicalJson>, WriteError> {
-        let value = match (&write.action, stored) {
+        match (&write.action, stored) {
             (Action::Create(_), Some(stored)) => {
                 return Err(WriteError::Exists {
                     collection: write.collection.clone(),
@@ -34,31 +39,45 @@ impl Rules {
                     etag: stored.etag(),
                 });
             }
-            (Action::Create(value), None) => value.clone(),
-            (Action::Put(value), Some(stored)) => merge_metadata(stored, value)?,
+            (Action::Delete, Some(_)) => return Ok(None),
             // Only an explicit condition turns a PUT into a creation: a PUT to an id with a typing
             // error is refused.
-            (Action::Put(value), None) if write.condition == Condition::Absent => value.clone(),
-            (Action::Patch(patch), Some(stored)) => {
-                let mut value = parse(&stored.config_data())?;
-                json_patch::merge(&mut value, patch);
-                canonical_of(&value)?
+            (Action::Put(_) | Action::Replace(_), None) if write.condition == Condition::Absent => {
             }
-            (Action::Delete, Some(_)) => return Ok(None),
-            (Action::Put(_) | Action::Patch(_) | Action::Delete, None) => {
+            (Action::Create(_), None) => {}
+            (_, Some(_)) => {}
+            (_, None) => {
                 return Err(WriteError::NoData {
                     collection: write.collection.clone(),
                     id: write.id.clone(),
                 });
             }
+        }
+        if let Some(checked) = &write.checked
+            && let Some(value) = checked.value_for(stored)
+        {
+            return Ok(Some(value.clone()));
+        }
+        let size = write.action.size() + stored.map_or(0, |stored| stored.config_data().len());
+        let in_transaction = matches!(write.checked, Some(Checked::InTransaction));
+        if write.needs_stored() && size > IN_TRANSACTION_BYTES && !in_transaction {
+            return Err(WriteError::Outdated);
+        }
+        let Some(value) = value_of(&write.action, stored)? else {
+            return Ok(None);
         };
-        // A merged value is checked as a whole: each part may be valid and the sum not.
-        self.check(write, &value)?;
+        self.check(&write.collection, &write.id, &value)?;
         Ok(Some(value))
     }
 
-    /// Checks size, form and schema of a new value.
-    fn check(&self, write: &Write, value: &CanonicalJson) -> Result<(), WriteError> {
+    /// Checks size, form and schema of a new value. A merged value is checked as a whole: each part
+    /// may be valid and the sum not.
+    pub(super) fn check(
+        &self,
+        collection: &CollectionName,
+        id: &DocumentId,
+        value: &CanonicalJson,
+    ) -> Result<(), WriteError> {
         if value.as_str().len() > self.document_limit {
             return Err(WriteError::TooLarge {
                 limit: self.document_limit,
@@ -74,15 +93,35 @@ impl Rules {
             return Err(WriteError::invalid_value("", "A document is a JSON object"));
         }
         // An `id` member is optional, but it must not contradict the key of the document.
-        if document.get("id").is_some_and(|id| id != write.id.as_str()) {
+        if document.get("id").is_some_and(|given| given != id.as_str()) {
             let reason = format!(
                 "The id in the body must be {:?}, as in the path, or be left out",
-                write.id
+                id
             );
             return Err(WriteError::invalid_value("/id", reason));
         }
-        self.schemas.check(&write.collection, &document)
+        self.schemas.check(collection, &document)
     }
+}
+
+/// The value that an action gives to its document, not yet checked; `None` for a deletion.
+pub(super) fn value_of(
+    action: &Action,
+    stored: Option<&Document>,
+) -> Result<Option<CanonicalJson>, WriteError> {
+    Ok(match (action, stored) {
+        (Action::Create(value) | Action::Replace(value), _) | (Action::Put(value), None) => {
+            Some(value.clone())
+        }
+        (Action::Put(value), Some(stored)) => Some(merge_metadata(stored, value)?),
+        (Action::Patch(patch), stored) => {
+            let mut value =
+                stored.map_or(Ok(Value::Null), |stored| parse(&stored.config_data()))?;
+            json_patch::merge(&mut value, &parse(patch.as_str().as_bytes())?);
+            Some(canonical_of(&value)?)
+        }
+        (Action::Delete, _) => None,
+    })
 }
 
 /// The given value with the stored `metadata` fields that it does not set (requirement

@@ -106,7 +106,7 @@ impl Testbed {
     async fn put(&self, collection: &str, id: &str, number: u64) {
         let config =
             CanonicalJson::parse(json!({ "n": number }).to_string().as_bytes()).expect("json");
-        let action = Action::Patch(serde_json::from_str(config.as_str()).expect("json"));
+        let action = Action::Patch(config.clone());
         let create = Action::Create(config);
         for action in [create, action] {
             let id = id.parse().expect("an id");
@@ -117,6 +117,7 @@ impl Testbed {
                 action,
                 condition,
                 context: contract::Context::default(),
+                checked: None,
             };
             let committed = self
                 .store

@@ -18,7 +18,7 @@ use super::{
         SCHEMAS_DIR, STORE_URL,
     },
 };
-use crate::{decide::schemas::Schemas, outbox::retention::RetentionPolicy, store::StoreUrl};
+use crate::{outbox::retention::RetentionPolicy, schema_folder, store::StoreUrl};
 
 /// Largest document that any setting allows, in bytes.
 const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
@@ -111,7 +111,7 @@ impl Args {
             checks.error(name, format_args!("{given:?}: there is no such folder"));
             return None;
         }
-        match Schemas::read(&folder) {
+        match schema_folder::read(&folder) {
             Ok(_valid) => Some(folder),
             Err(error) => {
                 checks.error(name, format_args!("{given:?}: {error:#}"));

@@ -35,6 +35,7 @@ async fn create(store: &Store, id: &str) {
         action: Action::Create(contract::CanonicalJson::parse(b"{}").expect("json")),
         condition: Condition::Any,
         context: contract::Context::default(),
+        checked: None,
     };
     store
         .commit(Arc::from([Command::Single(write)]))

@@ -79,6 +79,7 @@ impl EventEncoder {
         change: &Change,
         added: Option<AddedBySidecar<'_>>,
     ) -> anyhow::Result<Vec<u8>> {
+        let schema = self.policy.rules.schemas.get(&change.collection);
         self.bounded(|data_limit| {
             let data =
                 EventData::new(change, data_limit).through(&self.pub_sub_name, self.ttl_seconds);
@@ -90,7 +91,7 @@ impl EventEncoder {
                 subject: change.id.as_str(),
                 time: change.time,
                 datacontenttype: "application/json",
-                dataschema: self.policy.rules.schemas.urn(&change.collection),
+                dataschema: schema.as_ref().map(|schema| schema.urn.as_str()),
                 sequence: format!("{:020}", change.revision),
                 partitionkey: change.id.as_str(),
                 correlationid: change.context.correlation_id(),

@@ -119,12 +119,8 @@ pub fn check(
         (RequestOperation::Create, Some(value)) => Action::Create(value),
         // As PUT: the stored `metadata` member is merged (requirement A18).
         (RequestOperation::Update, Some(value)) => Action::Put(value),
-        // Parsed once here, and not at each evaluation of the group.
-        (RequestOperation::Patch, Some(patch)) => Action::Patch(
-            patch
-                .to_value()
-                .map_err(|error| WriteError::invalid_change("/configData", error))?,
-        ),
+        (RequestOperation::Replace, Some(value)) => Action::Replace(value),
+        (RequestOperation::Patch, Some(patch)) => Action::Patch(patch),
     };
     let condition = match expected {
         None => Condition::Any,
@@ -138,6 +134,7 @@ pub fn check(
         action,
         condition,
         context: context.clone(),
+        checked: None,
     })
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug, error, warn};
 
-use super::queue::{QueuedCommand, size};
+use super::{ahead::size, queue::QueuedCommand};
 use crate::{
     decide::{Command, WriteError, WriteResult},
     feed_watch::FeedWatch,

@@ -4,12 +4,9 @@
 //! nothing was done yet, and not when memory ends. A command that is in the queue is processed to
 //! its end, whether its client still waits or not.
 
-use std::sync::Arc;
-
 use contract::set::ChangeSetWritten;
 use tokio::{
     sync::{
-        OwnedSemaphorePermit, Semaphore,
         mpsc::{self, error::TrySendError},
         oneshot,
     },
@@ -19,19 +16,22 @@ use tracing::{Span, field, info_span};
 
 pub use super::group::WriterTask;
 use crate::{
-    decide::{Action, ChangeSetCommand, Command, Write, WriteError, WriteOutcome, WriteResult},
+    decide::{ChangeSetCommand, Checked, Command, Write, WriteError, WriteOutcome, WriteResult},
     feed_watch::FeedWatch,
     outbox::relay::CommittedChange,
     store::Store,
-    write::change_set::written,
+    write::{
+        ahead::{Ahead, Memory, size},
+        change_set::written,
+        large_work::LargeWork,
+    },
 };
 
 /// Most commands in the queue.
 const QUEUE: usize = 4_096;
-/// Most bytes of values in the queue.
-const QUEUE_BYTES: usize = 64 << 20;
-/// Memory that a write takes besides its value: a set of deletions is not small.
-const WRITE_BYTES: usize = 256;
+/// Attempts for a command whose documents change between the check and the transaction. In the last
+/// one the transaction checks.
+const ATTEMPTS: usize = 5;
 
 /// A command in the queue.
 pub(super) struct QueuedCommand {
@@ -40,22 +40,22 @@ pub(super) struct QueuedCommand {
     pub(super) span: Span,
     pub(super) answer: oneshot::Sender<WriteResult>,
     pub(super) queued_at: Instant,
-    /// Its share of [`QUEUE_BYTES`].
-    _memory: OwnedSemaphorePermit,
+    /// Its share of the memory of the queue.
+    _memory: Memory,
 }
 
 /// The handle through which requests and units of work write. Clones share the queue.
 #[derive(Clone)]
 pub struct Writer {
     queue: mpsc::Sender<QueuedCommand>,
-    memory: Arc<Semaphore>,
+    ahead: Ahead,
 }
 
 impl std::fmt::Debug for Writer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Writer")
             .field("free_commands", &self.queue.capacity())
-            .field("free_bytes", &self.memory.available_permits())
+            .field("free_bytes", &self.ahead.free_bytes())
             .finish()
     }
 }
@@ -70,12 +70,17 @@ pub fn writer(
     let (sender, receiver) = mpsc::channel(QUEUE);
     let writer = Writer {
         queue: sender,
-        memory: Arc::new(Semaphore::new(QUEUE_BYTES)),
+        ahead: Ahead::new(store.clone()),
     };
     (writer, WriterTask::new(store, receiver, relay, feed))
 }
 
 impl Writer {
+    /// Where large values are parsed and checked.
+    pub fn large_work(&self) -> &LargeWork {
+        self.ahead.large_work()
+    }
+
     /// Writes one document and waits for the outcome.
     ///
     /// # Errors
@@ -105,15 +110,30 @@ impl Writer {
         Ok(written(id, keys, outcomes))
     }
 
+    /// Checks a command, puts it into the queue and waits for its result; again when its document
+    /// changed in between.
+    async fn submit(&self, mut command: Command, span: Span) -> WriteResult {
+        let mut attempt = 1;
+        loop {
+            let mut memory = vec![self.ahead.reserve(size(&command))?];
+            if attempt < ATTEMPTS {
+                let all = attempt > 1;
+                self.ahead.check(&mut command, all, &mut memory).await?;
+            } else {
+                for write in command.writes_mut() {
+                    write.checked = Some(Checked::InTransaction);
+                }
+            }
+            let result = self.enqueue(command.clone(), memory, span.clone()).await;
+            match result {
+                Err(error) if *error.cause() == WriteError::Outdated => attempt += 1,
+                result => return result,
+            }
+        }
+    }
+
     /// Puts a command into the queue and waits for its result.
-    async fn submit(&self, command: Command, span: Span) -> WriteResult {
-        let bytes = u32::try_from(size(&command)).map_err(|_too_large| WriteError::Busy)?;
-        // Refused and not awaited: a client that waits for memory would hold its request in memory.
-        let memory = self
-            .memory
-            .clone()
-            .try_acquire_many_owned(bytes)
-            .map_err(|_full| WriteError::Busy)?;
+    async fn enqueue(&self, command: Command, memory: Memory, span: Span) -> WriteResult {
         let (answer, result) = oneshot::channel();
         let queued = QueuedCommand {
             command,
@@ -129,23 +149,5 @@ impl Writer {
         }
         // The task ended before it answered: the command may have been committed.
         result.await.unwrap_or(Err(WriteError::OutcomeUnknown))
-    }
-}
-
-/// Memory that a command takes in the queue and in a group, in bytes.
-pub(super) fn size(command: &Command) -> usize {
-    command
-        .writes()
-        .iter()
-        .map(|write| WRITE_BYTES + value_size(&write.action))
-        .sum()
-}
-
-fn value_size(action: &Action) -> usize {
-    match action {
-        Action::Create(value) | Action::Put(value) => value.as_str().len(),
-        // The value that a patch makes is not known yet, so the size of the patch is used.
-        Action::Patch(patch) => patch.to_string().len(),
-        Action::Delete => 0,
     }
 }

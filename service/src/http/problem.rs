@@ -16,6 +16,8 @@ use actix_web::{
 };
 use contract::{CollectionName, DocumentId, Problem, ProblemKind, problem::MEDIA_TYPE};
 
+use crate::nearest::nearest;
+
 /// Value of `Retry-After`: seconds after which a request that was answered 503 may be sent again.
 const RETRY_SECONDS: u64 = 1;
 
@@ -53,6 +55,19 @@ impl ProblemError {
         Problem::new(ProblemKind::UnknownCollection, detail)
             .field("collection")
             .into()
+    }
+
+    /// 404 `unknown-collection` with the name that was probably meant, of those that are served here.
+    pub fn unknown_collection_among<'a>(
+        name: &str,
+        served: impl IntoIterator<Item = &'a CollectionName>,
+    ) -> Self {
+        let mut error = Self::unknown_collection(name);
+        let served = served.into_iter().map(CollectionName::as_str);
+        if let Some(meant) = nearest(name, served) {
+            error.0.detail = format!("There is no collection {name:?} here; did you mean {meant}?");
+        }
+        error
     }
 
     /// 404 `no-data`: the document does not exist (requirement A18).

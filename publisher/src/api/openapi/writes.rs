@@ -2,7 +2,7 @@
 
 use contract::{
     CanonicalJson, ProblemKind, Written,
-    set::{ChangeSetRequest, ChangeSetWritten},
+    set::{ChangeSetRequest, ChangeSetWritten, WRITE_HEADER},
 };
 use serde_json::json;
 use service::http::{
@@ -33,7 +33,12 @@ pub(crate) fn create() -> ApiOperation {
 pub(crate) fn put() -> ApiOperation {
     let summary = "Replace a document; its `metadata` is merged";
     let operation = of_document(operation("putDocument", summary))
-        .describe("With `If-None-Match: *` it is created.");
+        .describe("With `If-None-Match: *` it is created.")
+        .header(
+            WRITE_HEADER,
+            "`exact` replaces the whole document, `merge` (the default) merges its `metadata`",
+            ApiSchema::from(json!({"type": "string", "enum": ["exact", "merge"]})),
+        );
     with_value(conditional(writing(operation)), JSON)
         .answer(ApiAnswer::json::<Written>(200, "It has this value").with(&[ETAG]))
         .answer(ApiAnswer::json::<Written>(201, "It is there").with(&[ETAG]))

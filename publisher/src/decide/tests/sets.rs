@@ -224,7 +224,7 @@ fn an_expected_revision_is_compared_with_the_state_before_the_set() {
             create("a", json!({})),
             set([
                 creating("b"),
-                write_one("a", Action::Patch(json!({"n": 1})), condition),
+                write_one("a", Action::Patch(config(json!({"n": 1}))), condition),
             ]),
         ];
         let decisions = rules().evaluate(empty_store(), &group, Utc::now());
@@ -249,9 +249,14 @@ fn a_set_whose_patched_values_exceed_the_limit_is_refused() {
             .evaluate(after, &[create(document, large.clone())], Utc::now())
             .after;
     }
-    let patches = documents
-        .iter()
-        .map(|id| write_one(id, Action::Patch(json!({"n": 1})), Condition::Any));
+    let patch = |id: &String| write_one(id, Action::Patch(config(json!({"n": 1}))), Condition::Any);
+    let patches = documents.iter().map(|id| {
+        let mut write = patch(id);
+        let stored = after.documents.get(&write.key());
+        write.checked = rules.check_ahead(&write, stored).expect("valid");
+        write
+    });
+    let patches: Vec<_> = patches.collect();
     let decisions = rules.evaluate(after, &[set(patches)], Utc::now());
     assert_eq!(
         *refused(&decisions, 0),

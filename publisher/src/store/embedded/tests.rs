@@ -68,6 +68,7 @@ fn group() -> Arc<[Command]> {
         action: Action::Create(config),
         condition: Condition::Any,
         context: contract::Context::default(),
+        checked: None,
     };
     Arc::from([Command::Single(write)])
 }

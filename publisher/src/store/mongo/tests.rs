@@ -66,6 +66,7 @@ impl Bed {
             },
             condition: Condition::Any,
             context: Context::default(),
+            checked: None,
         };
         Ok(
             match self.store.commit(Arc::from([Command::Single(write)])).await {

@@ -1,0 +1,90 @@
+//! What can be decided about a write before its transaction.
+//!
+//! The group of a transaction is evaluated by one task, so whatever needs nothing of the transaction
+//! is evaluated in the request: a value that is refused, and the cost of a large value, then delay
+//! nobody else. A value that was checked here is taken in the transaction as it is, while the
+//! document is still the one that it was made of.
+
+use contract::{CanonicalJson, Crc, Document, Revision};
+
+use super::value::value_of;
+use crate::decide::{Action, Condition, Rules, Write, WriteError, check_condition};
+
+/// What was found out before the transaction.
+#[derive(Debug, Clone)]
+pub enum Checked {
+    /// The value is valid.
+    Valid {
+        /// The new value.
+        value: CanonicalJson,
+        /// The document that the value was made of; `None` when it depends on no document.
+        made_of: Option<(Revision, Crc)>,
+    },
+    /// The document changed each time between check and transaction, so the transaction checks,
+    /// whatever the size.
+    InTransaction,
+}
+
+impl Checked {
+    /// The value, if it is still the value of the write.
+    pub(super) fn value_for(&self, stored: Option<&Document>) -> Option<&CanonicalJson> {
+        let Self::Valid { value, made_of } = self else {
+            return None;
+        };
+        let stored = stored.map(|stored| (stored.revision(), stored.crc()));
+        (made_of.is_none() || *made_of == stored).then_some(value)
+    }
+
+    /// Bytes that the value takes besides those of the write.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Valid {
+                value,
+                made_of: Some(_),
+            } => value.as_str().len(),
+            _ => 0,
+        }
+    }
+}
+
+impl Write {
+    /// Whether the new value depends on the stored document.
+    pub fn needs_stored(&self) -> bool {
+        match self.action {
+            Action::Patch(_) => true,
+            Action::Put(_) => self.condition != Condition::Absent,
+            Action::Create(_) | Action::Replace(_) | Action::Delete => false,
+        }
+    }
+}
+
+impl Rules {
+    /// Evaluates a write before its transaction, with the document as it is stored now; it is used
+    /// only where [`Write::needs_stored`]. `None` leaves everything to the transaction.
+    ///
+    /// # Errors
+    /// When the new value breaks a constraint.
+    pub fn check_ahead(
+        &self,
+        write: &Write,
+        stored: Option<&Document>,
+    ) -> Result<Option<Checked>, WriteError> {
+        let made_of = match stored.filter(|_stored| write.needs_stored()) {
+            // The transaction refuses the write, at no cost.
+            None if write.needs_stored() => return Ok(None),
+            None => None,
+            Some(stored) if check_condition(write.condition, Some(stored)).is_err() => {
+                return Ok(None);
+            }
+            Some(stored) => Some(stored),
+        };
+        let Some(value) = value_of(&write.action, made_of)? else {
+            return Ok(None);
+        };
+        self.check(&write.collection, &write.id, &value)?;
+        Ok(Some(Checked::Valid {
+            value,
+            made_of: made_of.map(|stored| (stored.revision(), stored.crc())),
+        }))
+    }
+}

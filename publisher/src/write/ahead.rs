@@ -1,0 +1,155 @@
+//! The check of a command before it waits in the queue, and the memory that it takes.
+//!
+//! What is refused here never reaches the task that commits. The rules themselves are in
+//! [`crate::decide`].
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::large_work::LargeWork;
+use crate::{
+    decide::{Command, IN_TRANSACTION_BYTES, Write, WriteError},
+    store::Store,
+};
+
+/// Most bytes of large values in the queue, and as many of small ones: a flood of large values
+/// leaves room for the others.
+const LANE_BYTES: usize = 32 << 20;
+/// Memory that a write takes besides its value: a set of deletions is not small.
+const WRITE_BYTES: usize = 256;
+
+/// Checks commands before they wait. Clones share the memory.
+#[derive(Debug, Clone)]
+pub(super) struct Ahead {
+    store: Store,
+    large_work: LargeWork,
+    small: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+}
+
+/// A command's share of the memory of the queue.
+pub(super) type Memory = Vec<OwnedSemaphorePermit>;
+
+impl Ahead {
+    pub(super) fn new(store: Store) -> Self {
+        Self {
+            store,
+            large_work: LargeWork::default(),
+            small: Arc::new(Semaphore::new(LANE_BYTES)),
+            large: Arc::new(Semaphore::new(LANE_BYTES)),
+        }
+    }
+
+    pub(super) fn large_work(&self) -> &LargeWork {
+        &self.large_work
+    }
+
+    /// Free bytes, for small and for large values.
+    pub(super) fn free_bytes(&self) -> [usize; 2] {
+        [&self.small, &self.large].map(|lane| lane.available_permits())
+    }
+
+    /// Memory for a command as it was given.
+    ///
+    /// # Errors
+    /// [`WriteError::Busy`]. It is refused and not awaited: a client that waits for memory would hold
+    /// its request in memory.
+    pub(super) fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, WriteError> {
+        let lane = if bytes > IN_TRANSACTION_BYTES {
+            &self.large
+        } else {
+            &self.small
+        };
+        let bytes = u32::try_from(bytes).map_err(|_too_large| WriteError::Busy)?;
+        lane.clone()
+            .try_acquire_many_owned(bytes)
+            .map_err(|_full| WriteError::Busy)
+    }
+
+    /// Checks each write of a command, with its document as it is stored now if its value depends on
+    /// it. `all` leaves no value to the transaction.
+    ///
+    /// # Errors
+    /// The first refusal; in a change set with its position.
+    pub(super) async fn check(
+        &self,
+        command: &mut Command,
+        all: bool,
+        memory: &mut Memory,
+    ) -> Result<(), WriteError> {
+        let in_set = matches!(command, Command::ChangeSet(_));
+        for (index, write) in command.writes_mut().iter_mut().enumerate() {
+            self.check_write(write, all, memory)
+                .await
+                .map_err(|error| {
+                    if in_set {
+                        error.under("/configData").in_change_set(index)
+                    } else {
+                        error
+                    }
+                })?;
+        }
+        Ok(())
+    }
+
+    async fn check_write(
+        &self,
+        write: &mut Write,
+        all: bool,
+        memory: &mut Memory,
+    ) -> Result<(), WriteError> {
+        let mut bytes = write.action.size();
+        let mut stored = None;
+        if write.needs_stored() {
+            // Without a schema the rest of the check is small, unless a value is large; the
+            // transaction then asks for this one.
+            let schemas = &self.store.policy().rules.schemas;
+            let has_schema = schemas.get(&write.collection).is_some();
+            if !all && !has_schema && bytes <= IN_TRANSACTION_BYTES {
+                return Ok(());
+            }
+            stored = self.read(write).await?;
+            bytes += stored
+                .as_ref()
+                .map_or(0, |stored| stored.config_data().len());
+            // For the value that is made of both.
+            memory.push(self.reserve(bytes)?);
+        }
+        let store = self.store.clone();
+        let unchecked = write.clone();
+        write.checked = self
+            .large_work
+            .run(bytes, move || {
+                store
+                    .policy()
+                    .rules
+                    .check_ahead(&unchecked, stored.as_ref())
+            })
+            .await??;
+        Ok(())
+    }
+
+    async fn read(&self, write: &Write) -> Result<Option<contract::Document>, WriteError> {
+        let read = self.store.document(&write.collection, &write.id).await;
+        read.map_err(|error| {
+            tracing::warn!(
+                collection = %write.collection,
+                id = %write.id,
+                "the stored document could not be read before a write, which is answered 503: {error:#}"
+            );
+            WriteError::NotCommitted
+        })
+    }
+}
+
+/// Memory that a command takes in the queue and in a group, in bytes.
+pub(super) fn size(command: &Command) -> usize {
+    let writes = command.writes().iter();
+    writes
+        .map(|write| {
+            let made = write.checked.as_ref().map_or(0, |checked| checked.size());
+            WRITE_BYTES + write.action.size() + made
+        })
+        .sum()
+}

@@ -1,0 +1,120 @@
+//! Which writes the task that commits never sees, and what happens when a document changes between
+//! the check and the transaction. The store is an embedded one.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use contract::{CanonicalJson, CollectionName, Context, ProblemKind};
+use serde_json::{Value, json};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::queue::{Writer, WriterTask, writer};
+use crate::{
+    decide::{
+        Action, ChangeSetCommand, Command, Condition, Rules, Write,
+        schemas::{Schema, SchemaMap, Schemas},
+    },
+    feed_watch::FeedWatch,
+    store::{PublisherPolicy, Store, StoreUrl},
+};
+
+fn name() -> CollectionName {
+    "A".parse().expect("a name")
+}
+
+fn config(value: &Value) -> CanonicalJson {
+    CanonicalJson::of(value).expect("canonical")
+}
+
+fn write(id: &str, action: Action, condition: Condition) -> Write {
+    let key = (name(), id.parse().expect("an id"));
+    Write::new(key, action, condition, Context::default())
+}
+
+/// A writer whose task does not run, on a store with the document `x`.
+async fn idle(stored: &Value) -> (tempfile::TempDir, Writer, WriterTask) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let schema = json!({"properties": {"n": {"type": "integer"}}});
+    let schema = Schema::new(&name(), schema.to_string().into(), None).expect("a schema");
+    let policy = PublisherPolicy {
+        collections: BTreeSet::from([name()]),
+        rules: Rules {
+            schemas: Schemas::new(SchemaMap::from([(name(), Arc::new(schema))])),
+            document_limit: 4 << 20,
+        },
+        events_enabled: false,
+    };
+    let store = Store::open(&StoreUrl::Embedded(folder.path().into()), Arc::new(policy))
+        .await
+        .expect("a store");
+    let create = write("x", Action::Create(config(stored)), Condition::Any);
+    let committed = store.commit(Arc::from([Command::Single(create)])).await;
+    assert!(committed.expect("committed").results[0].is_ok());
+    let (relay, _changes) = mpsc::channel(1);
+    let (writer, task) = writer(store, relay, FeedWatch::default());
+    (folder, writer, task)
+}
+
+/// The task commits the writes of everybody, so a refused value must not take its time.
+#[tokio::test]
+async fn a_refused_value_never_reaches_the_task_that_commits() {
+    let large = "y".repeat(800_000);
+    for filler in ["", &large] {
+        let (_folder, writer, _task) = idle(&json!({"n": 1, "x": filler})).await;
+        let bad = config(&json!({"n": "no", "x": filler}));
+        let refused = [
+            write("new", Action::Create(bad.clone()), Condition::Any),
+            write("new", Action::Put(bad.clone()), Condition::Absent),
+            write("x", Action::Put(bad.clone()), Condition::Any),
+            write("x", Action::Replace(bad.clone()), Condition::Any),
+            write("x", Action::Patch(bad), Condition::Present),
+            write(
+                "x",
+                Action::Patch(config(&json!({"n": "no"}))),
+                Condition::Any,
+            ),
+        ];
+        for write in refused {
+            let set = ChangeSetCommand {
+                id: "s".to_owned(),
+                writes: vec![write.clone()],
+            };
+            let limit = Duration::from_secs(30);
+            let single = timeout(limit, writer.write(write))
+                .await
+                .expect("an answer");
+            assert_eq!(single.expect_err("refused").kind(), ProblemKind::Schema);
+            let set = timeout(limit, writer.write_set(set))
+                .await
+                .expect("an answer");
+            let error = set.expect_err("refused");
+            assert_eq!(error.pointer().as_deref(), Some("/changes/0/configData/n"));
+        }
+    }
+}
+
+/// Each of these patches is checked against a document that another one may replace before it.
+#[tokio::test]
+async fn patches_of_one_large_document_at_the_same_time_are_all_applied() {
+    let (_folder, writer, task) = idle(&json!({"x": "y".repeat(100_000)})).await;
+    let stop = CancellationToken::new();
+    let mut running = tokio::task::JoinSet::new();
+    running.spawn(task.run(stop.clone()));
+    let patch = |n: u8| {
+        let patch = config(&json!({ format!("m{n}"): n }));
+        writer.write(write("x", Action::Patch(patch), Condition::Any))
+    };
+    // More than there are attempts.
+    let outcomes = futures_util::future::join_all((0..20).map(patch)).await;
+    let revisions = outcomes
+        .into_iter()
+        .map(|outcome| outcome.expect("written").written.revision);
+    assert_eq!(revisions.collect::<BTreeSet<_>>(), (2..22).collect());
+    stop.cancel();
+    running
+        .join_all()
+        .await
+        .pop()
+        .expect("a task")
+        .expect("a clean end");
+}
