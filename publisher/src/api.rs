@@ -34,7 +34,7 @@ pub(crate) mod documents;
 pub mod error;
 mod feed;
 mod fleet;
-mod health;
+pub(crate) mod health;
 mod metrics;
 pub mod openapi;
 mod origin;
@@ -60,6 +60,8 @@ pub struct Api {
     pub streams: StreamSlots,
     /// Counters.
     pub metrics: std::sync::Arc<Metrics>,
+    /// Whether the store can be read and written.
+    pub readiness: health::Readiness,
 }
 
 /// Longest request body in bytes: a document or a set in any encoding, with capacity for white space

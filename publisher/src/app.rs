@@ -6,7 +6,8 @@
 //!
 //! 1. Schemas and policy, then the transport: wrong settings end the start before anything runs.
 //!    No transport connects here; a sidecar or a Redis may start later.
-//! 2. The store. A start waits for it, because nothing works without it.
+//! 2. The store. A MongoDB that does not answer at once is waited for by a task; the process is not
+//!    ready meanwhile.
 //! 3. The tasks: the feed watcher, then the relay and the writer that feeds it, then retention, the
 //!    fleet and the snapshot slots.
 //! 4. The port, last: a replica that connects finds everything running.
@@ -37,7 +38,7 @@ use tracing::{info, warn};
 
 use crate::{
     api as routes,
-    api::Api,
+    api::{Api, health::Readiness},
     decide::{Rules, schemas::Schemas},
     embed::Changes,
     feed_watch::FeedWatch,
@@ -112,7 +113,7 @@ impl Publisher {
         info!(
             store = store_name,
             events_enabled = transport.is_some(),
-            "the store is open"
+            "the store is configured"
         );
 
         // 3. The tasks. `stop` ends a task at once; `no_more_requests` lets it finish its work.
@@ -121,6 +122,17 @@ impl Publisher {
         let no_more_requests = CancellationToken::new();
         let metrics = Arc::<Metrics>::default();
 
+        supervisor.spawn("store", {
+            let (store, stop) = (store.clone(), stop.clone());
+            async move {
+                // Requests get 503 until it is open; see the health routes.
+                if let Some(opened) = stop.run_until_cancelled(store.until_open()).await {
+                    opened.context("opening the store")?;
+                    stop.cancelled().await;
+                }
+                Ok(())
+            }
+        });
         let feed = FeedWatch::default();
         let feed_task = feed
             .clone()
@@ -131,7 +143,10 @@ impl Publisher {
 
         let (relay_sender, changes) = mpsc::channel(relay::QUEUE);
         let (writer, writer_task) = writer(store.clone(), relay_sender, feed.clone());
-        supervisor.spawn("writer", writer_task.run(no_more_requests.clone()));
+        supervisor.spawn(
+            "writer",
+            writer_task.run(stop.clone(), no_more_requests.clone()),
+        );
         if let Some(transport) = transport {
             let relay = Relay::new(store.clone(), transport, changes, metrics.clone())?;
             supervisor.spawn("relay", relay.run());
@@ -167,6 +182,7 @@ impl Publisher {
             feed,
             streams,
             metrics,
+            readiness: Readiness::default(),
         });
         Ok(Self {
             api,

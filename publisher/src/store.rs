@@ -51,9 +51,12 @@ pub enum Store {
 impl Store {
     /// Opens the store, and initialises it if it is empty.
     ///
+    /// A MongoDB that does not answer is no error: until [`Self::until_open`] has opened it, every call
+    /// fails and says why.
+    ///
     /// # Errors
-    /// When the store cannot be reached or opened, has an unknown format, or is a MongoDB without
-    /// transactions.
+    /// When waiting does not help: the folder cannot be opened, the store has an unknown format, or
+    /// MongoDB refuses the credentials or has no transactions.
     pub async fn open(url: &StoreUrl, policy: Arc<PublisherPolicy>) -> anyhow::Result<Self> {
         match url {
             StoreUrl::Embedded(folder) => embedded::Embedded::open(folder, policy)
@@ -63,6 +66,29 @@ impl Store {
                 .await
                 .map(Self::Mongo),
         }
+    }
+
+    /// Opens a store that did not answer at the start, as soon as it answers.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn until_open(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Embedded(_) => Ok(()),
+            Self::Mongo(store) => store.until_open().await,
+        }
+    }
+
+    /// Checks that the store can be read and written: it is open, answers, and has its epoch and all
+    /// heads.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub async fn check(&self) -> anyhow::Result<()> {
+        if let Some(reason) = self.broken() {
+            anyhow::bail!(reason);
+        }
+        self.heads(&self.policy().collections).await.map(drop)
     }
 
     /// The policy that the store was opened with.
@@ -84,7 +110,10 @@ impl Store {
     pub async fn commit(&self, group: Arc<[Command]>) -> Result<Committed, CommitError> {
         match self {
             Self::Embedded(store) => store.commit(group).await,
-            Self::Mongo(store) => store.commit(&group).await,
+            Self::Mongo(store) => {
+                let store = store.opened().map_err(CommitError::NotCommitted)?;
+                store.commit(&group).await
+            }
         }
     }
 
@@ -95,7 +124,7 @@ impl Store {
     pub async fn heads(&self, collections: &BTreeSet<CollectionName>) -> anyhow::Result<Vec<Head>> {
         match self {
             Self::Embedded(store) => store.heads(collections).await,
-            Self::Mongo(store) => store.heads(collections).await,
+            Self::Mongo(store) => store.opened()?.heads(collections).await,
         }
     }
 
@@ -110,7 +139,7 @@ impl Store {
     ) -> anyhow::Result<Option<Document>> {
         match self {
             Self::Embedded(store) => store.document(collection, id).await,
-            Self::Mongo(store) => store.document(collection, id).await,
+            Self::Mongo(store) => store.opened()?.document(collection, id).await,
         }
     }
 
@@ -124,7 +153,7 @@ impl Store {
     ) -> anyhow::Result<DocumentCursor> {
         match self {
             Self::Embedded(store) => store.documents(collections).await,
-            Self::Mongo(store) => store.documents(collections).await,
+            Self::Mongo(store) => store.opened()?.documents(collections).await,
         }
     }
 
@@ -144,7 +173,12 @@ impl Store {
     ) -> anyhow::Result<Vec<Change>> {
         match self {
             Self::Embedded(store) => store.changes(collection, since, limit, bytes).await,
-            Self::Mongo(store) => store.changes(collection, since, limit, bytes).await,
+            Self::Mongo(store) => {
+                store
+                    .opened()?
+                    .changes(collection, since, limit, bytes)
+                    .await
+            }
         }
     }
 
@@ -165,7 +199,12 @@ impl Store {
     ) -> anyhow::Result<Vec<Change>> {
         match self {
             Self::Embedded(store) => store.pending(collection, since, recent, limit).await,
-            Self::Mongo(store) => store.pending(collection, since, recent, limit).await,
+            Self::Mongo(store) => {
+                store
+                    .opened()?
+                    .pending(collection, since, recent, limit)
+                    .await
+            }
         }
     }
 
@@ -181,7 +220,7 @@ impl Store {
     ) -> anyhow::Result<()> {
         match self {
             Self::Embedded(store) => store.mark_published(published).await,
-            Self::Mongo(store) => store.mark_published(published).await,
+            Self::Mongo(store) => store.opened()?.mark_published(published).await,
         }
     }
 
@@ -204,7 +243,7 @@ impl Store {
     ) -> anyhow::Result<Trimmed> {
         match self {
             Self::Embedded(store) => store.trim(collection, keep, before, limit).await,
-            Self::Mongo(store) => store.trim(collection, keep, before, limit).await,
+            Self::Mongo(store) => store.opened()?.trim(collection, keep, before, limit).await,
         }
     }
 
@@ -239,19 +278,6 @@ impl Store {
         match self {
             Self::Embedded(store) => store.damage(),
             Self::Mongo(store) => store.damage(),
-        }
-    }
-
-    /// Checks that the store answers.
-    ///
-    /// # Errors
-    /// When the store does not answer, or is [`Store::broken`].
-    pub async fn ping(&self) -> anyhow::Result<()> {
-        match self {
-            Self::Embedded(store) => store
-                .broken()
-                .map_or(Ok(()), |reason| Err(anyhow::anyhow!(reason))),
-            Self::Mongo(store) => store.ping().await,
         }
     }
 }

@@ -1,14 +1,130 @@
 //! Answers for orchestrators: whether the process can do its work, and what it offers.
 
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
 use actix_web::{HttpResponse, web};
+use contract::{Problem, ProblemKind};
+use serde::Serialize;
 use service::http::health;
+use tokio::time::timeout;
 
-use crate::api::{Api, error::ApiError, openapi, store_failed};
+use crate::{
+    api::{Api, error::ApiError, openapi},
+    store::{Store, damage::DamageSummary, integrity},
+};
 
-/// `GET /readyz`: the store answers.
+/// Time limit of the answer: a Dapr sidecar gives up after 500 ms.
+const ANSWER_TIME: Duration = Duration::from_millis(400);
+/// How long a store that does not answer in this time still counts as ready: a busy store is slow at
+/// times.
+const TRUST: Duration = Duration::from_secs(3);
+
+/// Whether the store can be read and written, as checks have found it.
+#[derive(Debug, Default)]
+pub struct Readiness {
+    /// One check at a time, however many ask.
+    checking: tokio::sync::Mutex<()>,
+    last: Mutex<LastCheck>,
+}
+
+#[derive(Debug, Default)]
+struct LastCheck {
+    succeeded: Option<Instant>,
+    failure: Option<String>,
+}
+
+impl Readiness {
+    /// Checks the store, within [`ANSWER_TIME`].
+    ///
+    /// # Errors
+    /// Why it cannot be read or written.
+    async fn check(&self, store: &Store) -> Result<(), String> {
+        if let Ok(_alone) = self.checking.try_lock() {
+            match timeout(ANSWER_TIME, store.check()).await {
+                Ok(Ok(())) => {
+                    *self.last() = LastCheck {
+                        succeeded: Some(Instant::now()),
+                        failure: None,
+                    };
+                }
+                // A damaged head concerns one collection; everything else works.
+                Ok(Err(damage)) if integrity::is_damage(&damage) => {
+                    *self.last() = LastCheck {
+                        succeeded: Some(Instant::now()),
+                        failure: None,
+                    };
+                }
+                Ok(Err(error)) => {
+                    tracing::debug!("the store is not ready: {error:#}");
+                    *self.last() = LastCheck {
+                        succeeded: None,
+                        failure: Some(error.root_cause().to_string()),
+                    };
+                }
+                Err(_elapsed) => {}
+            }
+        }
+        let last = self.last();
+        if let Some(failure) = &last.failure {
+            return Err(failure.clone());
+        }
+        match last.succeeded {
+            Some(at) if at.elapsed() < TRUST => Ok(()),
+            _ => Err("it does not answer in time".to_owned()),
+        }
+    }
+
+    fn last(&self) -> std::sync::MutexGuard<'_, LastCheck> {
+        // No code that holds the lock leaves the value half changed.
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Body of a ready publisher with damaged rows.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Degraded {
+    /// Always `degraded`.
+    status: &'static str,
+    /// In words.
+    detail: String,
+    /// Rows whose document is taken from the change log.
+    from_log: usize,
+    /// Rows that are no documents.
+    ignored: usize,
+    /// Rows that are refused.
+    refused: usize,
+}
+
+impl Degraded {
+    fn new(damage: &DamageSummary) -> Option<Self> {
+        let (collection, key) = damage.example.as_ref()?;
+        Some(Self {
+            status: "degraded",
+            detail: format!(
+                "The store has damaged rows, for example {key:?} in {collection}; `confcast repair` \
+                 shows them"
+            ),
+            from_log: damage.from_log,
+            ignored: damage.ignored,
+            refused: damage.refused,
+        })
+    }
+}
+
+/// `GET /readyz`: the store can be read and written. 204; 200 with a body if rows of it are damaged.
 pub(super) async fn readyz(api: web::Data<Api>) -> Result<HttpResponse, ApiError> {
-    api.store.ping().await.map_err(store_failed)?;
-    Ok(health::ready())
+    if let Err(reason) = api.readiness.check(&api.store).await {
+        let detail = format!("The store cannot be read or written: {reason}");
+        return Err(Problem::new(ProblemKind::StoreUnavailable, detail).into());
+    }
+    Ok(match Degraded::new(&api.store.damage().summary()) {
+        Some(degraded) => HttpResponse::Ok().json(degraded),
+        None => health::ready(),
+    })
 }
 
 /// `GET /openapi.json`: the routes of this service.

@@ -14,7 +14,7 @@ impl Store {
     pub async fn identity(&self) -> anyhow::Result<StoreIdentity> {
         match self {
             Self::Embedded(store) => store.identity().await,
-            Self::Mongo(store) => store.identity().await,
+            Self::Mongo(store) => store.opened()?.identity().await,
         }
     }
 
@@ -27,7 +27,7 @@ impl Store {
         match self {
             // Only this process has the file open, so no other writer exists.
             Self::Embedded(_) => Ok(()),
-            Self::Mongo(store) => store.confirm_primary().await,
+            Self::Mongo(store) => store.opened()?.confirm_primary().await,
         }
     }
 
@@ -40,7 +40,7 @@ impl Store {
     pub async fn declare_epoch(&self, from: Epoch, to: Epoch) -> anyhow::Result<bool> {
         match self {
             Self::Embedded(store) => store.declare_epoch(from, to).await,
-            Self::Mongo(store) => store.declare_epoch(from, to).await,
+            Self::Mongo(store) => store.opened()?.declare_epoch(from, to).await,
         }
     }
 }

@@ -5,7 +5,7 @@
 //! group is one transaction. The head documents serialise writers, whichever publisher they belong
 //! to. Transactions need a replica set; one node is enough.
 //!
-//! `prepare` initialises a database, `commit` writes groups, `snapshot`, `documents` and `log`
+//! `opening` waits for a server and `prepare` initialises a database, `commit` writes groups, `snapshot`, `documents` and `log`
 //! read, `verify` says what is true of a damaged row, `trim`, `replicas` and `epoch` write the rest;
 //! `rows` and `json` say how it is stored.
 
@@ -15,7 +15,7 @@ use anyhow::Context;
 use contract::SecretUrl;
 use mongodb::{
     Client, ClientSession, Database,
-    bson::{Document as Bdoc, RawDocumentBuf, doc},
+    bson::{Document as Bdoc, RawDocumentBuf},
     options::{
         Acknowledgment, ClientOptions, CollectionOptions, ConnectionString, ReadConcern,
         ReadPreference, SelectionCriteria, WriteConcern,
@@ -27,13 +27,17 @@ use tokio::{
 };
 use tracing::warn;
 
-use crate::store::{PublisherPolicy, committed_heads::CommittedHeads, damage::DamageRegister};
+use crate::store::{
+    PublisherPolicy, committed_heads::CommittedHeads, damage::DamageRegister,
+    mongo::opening::Opening,
+};
 
 mod commit;
 mod documents;
 mod epoch;
 mod json;
 mod log;
+mod opening;
 mod prepare;
 mod replicas;
 mod rows;
@@ -67,6 +71,7 @@ pub struct Mongo {
     policy: Arc<PublisherPolicy>,
     committed_heads: Arc<CommittedHeads>,
     damage: Arc<DamageRegister>,
+    opening: Arc<Opening>,
     /// The runtime of the task that reads rows ahead. A request runs on a runtime of one thread,
     /// where reading ahead would compete with it.
     runtime: Handle,
@@ -86,10 +91,10 @@ impl Mongo {
             policy,
             committed_heads: Arc::default(),
             damage: Arc::default(),
+            opening: Arc::default(),
             runtime: Handle::current(),
         };
-        store.require_transactions().await?;
-        store.prepare().await.context("preparing the database")?;
+        store.try_to_open().await?;
         Ok(store)
     }
 
@@ -103,12 +108,6 @@ impl Mongo {
 
     pub(super) fn damage(&self) -> &DamageRegister {
         &self.damage
-    }
-
-    pub(super) async fn ping(&self) -> anyhow::Result<()> {
-        call(self.database.run_command(doc! { "ping": 1 }))
-            .await
-            .map(drop)
     }
 
     /// A collection of the database, read at majority and written at [`durable`].

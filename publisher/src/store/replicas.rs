@@ -47,7 +47,7 @@ impl Store {
     pub async fn put_replicas(&self, rows: Vec<ReplicaRow>) -> anyhow::Result<()> {
         match self {
             Self::Embedded(store) => store.put_replicas(rows).await,
-            Self::Mongo(store) => store.put_replicas(&rows).await,
+            Self::Mongo(store) => store.opened()?.put_replicas(&rows).await,
         }
     }
 
@@ -59,7 +59,7 @@ impl Store {
     pub async fn replicas(&self) -> anyhow::Result<Vec<ReplicaRow>> {
         match self {
             Self::Embedded(store) => store.replicas().await,
-            Self::Mongo(store) => store.replicas().await,
+            Self::Mongo(store) => store.opened()?.replicas().await,
         }
     }
 
@@ -71,7 +71,7 @@ impl Store {
     pub async fn forget_replicas(&self, before: DateTime<Utc>) -> anyhow::Result<()> {
         match self {
             Self::Embedded(store) => store.forget_replicas(before).await,
-            Self::Mongo(store) => store.forget_replicas(before).await,
+            Self::Mongo(store) => store.opened()?.forget_replicas(before).await,
         }
     }
 }

@@ -6,11 +6,18 @@
 //! command does not affect the others; a change set is never divided. The task does not decide what
 //! a write does; [`crate::decide`] does.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use anyhow::bail;
 use contract::Change;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug, error, warn};
 
@@ -29,6 +36,10 @@ const GROUP_BYTES: usize = 4 << 20;
 /// A command that waited longer than this is not tried any more.
 const QUEUE_TIME: Duration = Duration::from_secs(5);
 
+/// How long the store may take for writes after the process was asked to stop: less than requests
+/// that have begun are given.
+const STOP_TIME: Duration = Duration::from_secs(3);
+
 /// The task of a [`Writer`](super::queue::Writer).
 pub struct WriterTask {
     store: Store,
@@ -37,6 +48,8 @@ pub struct WriterTask {
     /// Bytes of values that may wait for the relay.
     relay_memory: Arc<Semaphore>,
     feed: FeedWatch,
+    /// When writes are given up, after the process was asked to stop.
+    give_up: OnceLock<Instant>,
 }
 
 impl WriterTask {
@@ -52,14 +65,21 @@ impl WriterTask {
             relay,
             relay_memory: Arc::new(Semaphore::new(relay::QUEUE_BYTES)),
             feed,
+            give_up: OnceLock::new(),
         }
     }
 
-    /// Commits groups until `no_more_requests` is cancelled, then the commands that still wait.
+    /// Commits groups until `no_more_requests` is cancelled, then the commands that still wait. What
+    /// the store has not committed [`STOP_TIME`] after `stop` is given up, so that every caller is
+    /// answered while connections are open.
     ///
     /// # Errors
     /// When this process can no longer write to the store.
-    pub async fn run(mut self, no_more_requests: CancellationToken) -> anyhow::Result<()> {
+    pub async fn run(
+        mut self,
+        stop: CancellationToken,
+        no_more_requests: CancellationToken,
+    ) -> anyhow::Result<()> {
         // Commands that did not fit into a group begin the next one.
         let mut pending = VecDeque::new();
         loop {
@@ -89,16 +109,34 @@ impl WriterTask {
             }
             let group = refuse_late(take_group(&mut pending));
             if !group.is_empty() {
-                self.commit(group, &mut pending).await;
+                self.commit(group, &mut pending, &stop).await;
             }
         }
     }
 
     /// Commits a group and answers its commands. Those that did not fit into the transaction are
     /// put back in front of `pending`.
-    async fn commit(&self, mut group: Vec<QueuedCommand>, pending: &mut VecDeque<QueuedCommand>) {
+    async fn commit(
+        &self,
+        mut group: Vec<QueuedCommand>,
+        pending: &mut VecDeque<QueuedCommand>,
+        stop: &CancellationToken,
+    ) {
+        if self.give_up.get().is_some_and(|at| Instant::now() >= *at) {
+            for queued in group {
+                answer(queued, Err(WriteError::Stopping));
+            }
+            return;
+        }
         let commands: Arc<[Command]> = group.iter().map(|queued| queued.command.clone()).collect();
-        match self.store.commit(commands).await {
+        let committed = tokio::select! {
+            biased;
+            committed = self.store.commit(commands) => committed,
+            () = self.until_given_up(stop) => Err(CommitError::OutcomeUnknown(anyhow::anyhow!(
+                "the publisher stops and the store did not answer in time"
+            ))),
+        };
+        match committed {
             // A store may decide fewer commands than it got, but never none.
             Ok(committed) => {
                 // From the last to the first, so that the order of the commands is kept.
@@ -115,8 +153,8 @@ impl WriterTask {
                     "the store refused a group of writes; its halves are tried separately: {error:#}"
                 );
                 let second = group.split_off(group.len() / 2);
-                Box::pin(self.commit(group, pending)).await;
-                Box::pin(self.commit(second, pending)).await;
+                Box::pin(self.commit(group, pending, stop)).await;
+                Box::pin(self.commit(second, pending, stop)).await;
             }
             Err(error) => {
                 log_failure(&error, group.len());
@@ -125,6 +163,13 @@ impl WriterTask {
                 }
             }
         }
+    }
+
+    /// Waits until [`STOP_TIME`] after `stop`.
+    async fn until_given_up(&self, stop: &CancellationToken) {
+        stop.cancelled().await;
+        let at = self.give_up.get_or_init(|| Instant::now() + STOP_TIME);
+        sleep_until(*at).await;
     }
 
     /// Sends the changes of a committed group to the relay, and its results to the callers.

@@ -99,7 +99,7 @@ async fn patches_of_one_large_document_at_the_same_time_are_all_applied() {
     let (_folder, writer, task) = idle(&json!({"x": "y".repeat(100_000)})).await;
     let stop = CancellationToken::new();
     let mut running = tokio::task::JoinSet::new();
-    running.spawn(task.run(stop.clone()));
+    running.spawn(task.run(CancellationToken::new(), stop.clone()));
     let patch = |n: u8| {
         let patch = config(&json!({ format!("m{n}"): n }));
         writer.write(write("x", Action::Patch(patch), Condition::Any))

@@ -2,6 +2,7 @@
 //! and one subscriber.
 
 mod faults;
+mod mongo;
 mod spans;
 mod testbed;
 mod unit_of_work;

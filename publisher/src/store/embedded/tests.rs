@@ -145,7 +145,7 @@ async fn a_disk_that_fails_in_any_call_breaks_the_store() {
             store.broken().is_some(),
             "{name} failed and the store is not broken"
         );
-        assert!(Store::Embedded(store).ping().await.is_err(), "{name}");
+        assert!(Store::Embedded(store).check().await.is_err(), "{name}");
     }
 }
 
@@ -160,7 +160,7 @@ async fn the_writer_ends_when_another_task_breaks_the_store() {
         crate::feed_watch::FeedWatch::default(),
     );
     let mut running = tokio::task::JoinSet::new();
-    running.spawn(task.run(CancellationToken::new()));
+    running.spawn(task.run(CancellationToken::new(), CancellationToken::new()));
     fails.store(true, Relaxed);
     assert!(store.mark_published(&[(name(), 1)]).await.is_err());
     let ended = tokio::time::timeout(std::time::Duration::from_secs(10), running.join_next())

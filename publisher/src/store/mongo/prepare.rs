@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, ensure};
-use contract::CollectionName;
+use contract::{CollectionName, Revision};
 use mongodb::{
     ClientSession, IndexModel,
     bson::{Document as Bdoc, doc},
@@ -14,12 +14,15 @@ use mongodb::{
     options::{IndexOptions, ReadConcern},
 };
 use tokio::time::{Instant, sleep, timeout};
+use tracing::warn;
 
 use crate::store::{
-    StoreSecret,
+    StoreIdentity, StoreSecret,
+    integrity::head_of_record,
     mongo::{
         CALL_TIMEOUT, CHANGES, HEADS, META, Mongo, STORE, TIMED_OUT, call, durable, epoch,
-        has_label, is_code, replicas::REPLICAS, rows,
+        has_label, is_code, opening::CannotOpenError, replicas::REPLICAS, rows,
+        verify::up_to_filter,
     },
 };
 
@@ -36,20 +39,28 @@ impl Mongo {
         let hello = call(self.database.run_command(doc! { "hello": 1 }))
             .await
             .context("reaching MongoDB")?;
+        ensure!(
+            !hello.get_bool("isreplicaset").unwrap_or(false),
+            "the replica set of this MongoDB is not initiated: run `mongosh --eval 'rs.initiate()'`"
+        );
         // A node of a replica set has a setName. A mongos has none, but is recognised by `msg`. A
         // standalone server has neither.
         ensure!(
             hello.contains_key("setName")
                 || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid"),
-            "this MongoDB is a standalone server, which has no transactions. A replica set of one \
-             node is enough: start it with `mongod --replSet rs0` and run \
-             `mongosh --eval 'rs.initiate()'` once"
+            CannotOpenError(
+                "this MongoDB is a standalone server, which has no transactions. A replica set of \
+                 one node is enough: start it with `mongod --replSet rs0` and run `mongosh --eval \
+                 'rs.initiate()'` once"
+                    .to_owned()
+            )
         );
         Ok(())
     }
 
     /// Creates what is missing.
     pub(super) async fn prepare(&self) -> anyhow::Result<()> {
+        self.refuse_remains().await?;
         // A random lineage distinguishes this store from every other one.
         let lineage = i64::from(rand::random::<u32>());
         // Lineage and secret in one insert: they belong to one store.
@@ -70,13 +81,30 @@ impl Mongo {
         let format = meta.get_i64("format")?;
         ensure!(
             format == FORMAT,
-            "the format of the store is {format}; this version reads only {FORMAT}"
+            CannotOpenError(format!(
+                "the format of the store is {format}; this version reads only {FORMAT}"
+            ))
         );
         self.create_collections().await?;
         self.create_missing_heads()
             .await
             .context("creating heads")?;
         self.create_indexes().await.context("creating indexes")
+    }
+
+    /// A database with heads or a change log, but without `_meta`, was restored or dropped in part. A
+    /// new lineage would make it another store.
+    async fn refuse_remains(&self) -> anyhow::Result<()> {
+        let any = async |table: &str| anyhow::Ok(call(self.table(table).find_one(doc! {})).await?);
+        // Before `_meta`: another publisher that initialises the database writes `_meta` first.
+        let remains = any(CHANGES).await?.is_some() || any(HEADS).await?.is_some();
+        let meta = call(self.table(META).find_one(doc! { "_id": STORE })).await?;
+        ensure!(
+            meta.is_some() || !remains,
+            "the database has heads or a change log, but no _meta: is a restore under way? Restore \
+             all of it, or drop it to begin with an empty store"
+        );
+        Ok(())
     }
 
     /// Creates the collections now: older servers cannot create one within a transaction, and newer
@@ -196,15 +224,59 @@ impl Mongo {
             updated.matched_count == 1,
             "_meta is empty: is the database being restored?"
         );
-        let heads = missing
-            .into_values()
-            .map(rows::initial_head)
-            .collect::<anyhow::Result<Vec<_>>>()?;
+        let identity = self.identity_in(session).await?;
+        let mut heads = Vec::with_capacity(missing.len());
+        for name in missing.into_values() {
+            heads.push(self.absent_head(session, &identity, name).await?);
+        }
         self.table(HEADS)
             .insert_many(heads)
             .session(&mut *session)
             .await?;
         session.commit_transaction().await?;
         Ok(())
+    }
+
+    /// The head of a collection that has none: that of a new collection, or the one that the change
+    /// log tells.
+    async fn absent_head(
+        &self,
+        session: &mut ClientSession,
+        identity: &StoreIdentity,
+        name: &CollectionName,
+    ) -> anyhow::Result<Bdoc> {
+        let all = doc! { "collection": name.as_str(), "revision": up_to_filter(Revision::MAX) };
+        let Some(newest) = self
+            .newest_record(Some(&mut *session), name, all.clone())
+            .await?
+        else {
+            let document = self
+                .table_at_snapshot(name.as_str())
+                .find_one(doc! {})
+                .session(session)
+                .await?;
+            // A blank head would hide the documents and use their revisions again.
+            ensure!(
+                document.is_none(),
+                "the collection {name} has documents, but neither a head nor a change log: is a \
+                 restore under way? Restore all of it, or drop the collection"
+            );
+            return rows::initial_head(name);
+        };
+        let oldest = self
+            .table_at_snapshot(CHANGES)
+            .find_one(all)
+            .sort(doc! { "revision": 1 })
+            .session(session)
+            .await?;
+        let oldest = oldest.map_or(Ok(newest.revision), |row| rows::number(&row, "revision"))?;
+        warn!(
+            collection = %name, revision = newest.revision,
+            "the head of {name} was gone and is made again of the newest record of the change log"
+        );
+        let head = head_of_record(&newest, oldest, identity.epoch);
+        let mut row = rows::whole_head_row(&head)?;
+        row.insert("_id", name.as_str());
+        Ok(row)
     }
 }

@@ -52,8 +52,14 @@ impl Mongo {
             .await
             .context("reading a document")?;
         // Also without a row: the log tells a row that is gone from a document that never was.
-        self.document_of_row(None, collection, id, row.as_deref(), Revision::MAX)
-            .await
+        let document = self
+            .document_of_row(None, collection, id, row.as_deref(), Revision::MAX)
+            .await?;
+        if document.is_none() {
+            // Absent only where its collection is there: a dropped database has no document either.
+            self.heads(&BTreeSet::from([collection.clone()])).await?;
+        }
+        Ok(document)
     }
 
     /// Epoch and heads, read in the session within the usual time limit.
