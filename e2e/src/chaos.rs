@@ -1,9 +1,9 @@
 //! The fault campaign: real processes are killed, frozen, cut off and restored while clients write
-//! and readers read, and validators check the seven promises against what was written and what was
+//! and readers read, and validators check the promises against what was written and what was
 //! seen.
 //!
 //! [`cluster`] holds the processes and the links, [`schedule`] plans the faults, [`nemesis`] injects
-//! them and notes its [`actions`]. [`driver`] writes and keeps the [`record`], [`reader`] reads and
+//! them and notes its [`actions`]; [`forge`] is what strangers send. [`driver`] writes and keeps the [`record`], [`reader`] reads and
 //! keeps its [`observations`]. [`validators`] are pure. Nothing here knows how the product keeps a
 //! promise.
 
@@ -14,6 +14,7 @@ pub mod cluster;
 pub mod component;
 pub mod counts;
 pub mod driver;
+pub mod forge;
 pub mod nemesis;
 pub mod observations;
 pub mod proxy;

@@ -26,7 +26,9 @@ use super::{
     report::Report,
     schedule::{Fault, Targets, plan},
     snapshot, transport,
-    validators::{FailedCheck, Promise, ReplicaValidator, Sample, WriteIndex, durable, grew},
+    validators::{
+        FailedCheck, Promise, ReplicaValidator, Sample, WriteIndex, durable, epoch_explained, grew,
+    },
 };
 use crate::testbed::{Transport, wait::within};
 
@@ -273,6 +275,8 @@ impl<'a, P: Progress> Campaign<'a, P> {
         });
         findings.check(Promise::Converges, broken, "every replica", &index);
         durable(&index, &truth.held, at, findings);
+        let epoch = truth.start.epoch.to_string();
+        epoch_explained(&index, &epoch, at, findings);
         for (validate, record) in self.validators.iter_mut().zip(records) {
             let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
             for observation in &record.observations {
@@ -320,7 +324,6 @@ impl<'a, P: Progress> Campaign<'a, P> {
         self.validated = actions.stops.len();
         // Only after this round was validated, because a restore may lie between two of its views
         // with this epoch.
-        let epoch = truth.start.epoch.to_string();
         if !record.epochs.iter().any(|(known, _)| *known == epoch) {
             record.epochs.push((epoch, record.restores.len()));
         }

@@ -18,6 +18,7 @@ use super::{
     cluster::Cluster,
     component::{Component, Program},
     driver::Driver,
+    forge,
     proxy::Mode,
     record::Restore,
     restore::Dump,
@@ -99,6 +100,12 @@ async fn one(context: FaultContext<'_>, fault: &Fault) -> anyhow::Result<()> {
     let component = cluster.find(&fault.target)?;
     if fault.kind == FaultKind::Restore {
         return restore(cluster, driver, component, fault.hold).await;
+    }
+    if matches!(
+        fault.kind,
+        FaultKind::ForgedEvent | FaultKind::ForgedCheckIn
+    ) {
+        return forge::send(cluster, fault).await;
     }
     let mut program = component.program.lock().await;
     match fault.kind {

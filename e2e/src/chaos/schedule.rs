@@ -40,11 +40,15 @@ pub enum FaultKind {
     Stop,
     /// SIGKILL, and a start with a wall clock that is one hour off, for a while.
     Clock,
+    /// A replica receives an event that nobody committed, with revisions that do not exist.
+    ForgedEvent,
+    /// A publisher receives a check-in that claims revisions or an epoch that do not exist.
+    ForgedCheckIn,
 }
 
 impl FaultKind {
     /// Weight, and shortest and longest duration in milliseconds.
-    const ALL: [(u64, (Self, u64, u64)); 13] = [
+    const ALL: [(u64, (Self, u64, u64)); 15] = [
         (30, (Self::Kill, 0, 2_500)),
         (20, (Self::Freeze, 500, 6_000)),
         (11, (Self::Cut, 0, 2_500)),
@@ -58,6 +62,8 @@ impl FaultKind {
         (6, (Self::Restore, 500, 3_000)),
         (12, (Self::Stop, 0, 2_500)),
         (6, (Self::Clock, 1_500, 6_000)),
+        (6, (Self::ForgedEvent, 0, 0)),
+        (6, (Self::ForgedCheckIn, 0, 0)),
     ];
 
     fn hits_link(self) -> bool {
@@ -126,7 +132,8 @@ impl Targets {
             FaultKind::Stop | FaultKind::Clock => [named("publisher"), named("replica")].concat(),
             FaultKind::Restore => named("mongod"),
             FaultKind::Flush | FaultKind::HangUp | FaultKind::Hush => named("redis"),
-            FaultKind::Spoil => named("replica"),
+            FaultKind::Spoil | FaultKind::ForgedEvent => named("replica"),
+            FaultKind::ForgedCheckIn => named("publisher"),
             kind if kind.hits_link() => self.links.clone(),
             _ => self.components.clone(),
         }

@@ -1,4 +1,4 @@
-//! The seven promises as checks of what was written and what was seen.
+//! The promises as checks of what was written and what was seen.
 //!
 //! Nothing here does I/O or knows how the observations were made, so the same validators check
 //! replicas that break a promise on purpose (`mutants`). A round is validated when all its outcomes
@@ -50,11 +50,13 @@ pub enum Promise {
     NoPanic,
     /// After SIGTERM a service exits with success and in time, whatever else is unavailable.
     OrderlyEnd,
+    /// No epoch is declared where no database was restored.
+    NoFalseEpoch,
 }
 
 impl Promise {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::NoLostAck,
         Self::Converges,
         Self::NoRollback,
@@ -66,6 +68,7 @@ impl Promise {
         Self::Leak,
         Self::NoPanic,
         Self::OrderlyEnd,
+        Self::NoFalseEpoch,
     ];
 }
 
@@ -182,6 +185,17 @@ pub fn durable(
             findings.check(Promise::Explained, broken, "publisher", index);
         }
     }
+}
+
+/// NoFalseEpoch at rest: the epoch of the publisher is one that was seen before, or there was a
+/// restore since.
+pub fn epoch_explained(index: &WriteIndex<'_>, epoch: &str, at: Millis, findings: &mut Findings) {
+    let broken = index.false_epoch(epoch).map(|what| FailedCheck {
+        at,
+        what,
+        key: None,
+    });
+    findings.check(Promise::NoFalseEpoch, broken, "publisher", index);
 }
 
 /// Short names of outcomes for a line of history.

@@ -324,7 +324,8 @@ impl Restore {
     ) -> Result<Epoch, DeclareError> {
         if highest >= MAX_COUNTER {
             return Err(DeclareError::Impossible(format!(
-                "There is no counter after {highest}"
+                "There is no counter after {highest}. Export the documents, import them into a new \
+                 store, and restart the replicas without what they have on disk"
             )));
         }
         let to = Epoch {

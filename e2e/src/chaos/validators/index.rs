@@ -123,6 +123,23 @@ impl<'a> WriteIndex<'a> {
             .map(|(_, era)| *era)
     }
 
+    /// What is wrong with an epoch that was not seen before: another epoch was seen after the same
+    /// number of restores.
+    pub fn false_epoch(&self, epoch: &str) -> Option<String> {
+        if self.era_of(epoch).is_some() {
+            return None;
+        }
+        let restores = self.record.restores.len();
+        let (before, _) = self
+            .record
+            .epochs
+            .iter()
+            .find(|(_, era)| *era == restores)?;
+        Some(format!(
+            "epoch {epoch} was declared after {before} without a restore ({restores} restores until now)"
+        ))
+    }
+
     /// Whether a history had ended by then: the database was restored, and the replica does not
     /// know it yet. Such a replica may show the new history in part, and cannot obtain the rest.
     pub fn has_ended(&self, epoch: &str, at: Millis) -> bool {

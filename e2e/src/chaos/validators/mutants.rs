@@ -13,7 +13,7 @@ use super::{
         observations::{DocumentTable, Observation, ProcessRun, SeenValue, ServedView},
         record::{DocumentKey, Millis, Outcome, SLOTS},
     },
-    Findings, Promise, ReplicaValidator, WriteIndex, durable,
+    Findings, Promise, ReplicaValidator, WriteIndex, durable, epoch_explained,
     model::{Change, Model, Store, held},
 };
 use crate::testbed::SCHEMA_FREE;
@@ -382,4 +382,22 @@ fn a_restore_exempts_the_lost_writes() {
         [Promise::NoLostAck],
         "what the dump holds must be there"
     );
+}
+
+/// A publisher that believes a forged report.
+#[test]
+fn an_epoch_without_a_restore_is_detected() {
+    let mut model = Model::new(1);
+    let validated = |model: &Model, epoch: &str| {
+        let mut findings = Findings::default();
+        epoch_explained(&WriteIndex::new(&model.record), epoch, 0, &mut findings);
+        findings.broken()
+    };
+    assert_eq!(validated(&model, EPOCHS[0]), [], "the first one");
+    model.record.epochs.push((EPOCHS[0].to_owned(), 0));
+    assert_eq!(validated(&model, EPOCHS[0]), []);
+    assert_eq!(validated(&model, EPOCHS[1]), [Promise::NoFalseEpoch]);
+    let dump = model.store.clone();
+    model.restore(0, dump);
+    assert_eq!(validated(&model, EPOCHS[1]), [], "there was a restore");
 }
