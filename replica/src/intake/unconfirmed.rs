@@ -69,8 +69,8 @@ pub(crate) fn drop_refuted(claims: Claims, heads: &[Head], stats: &Stats) {
             continue;
         }
         let error = format!(
-            "{events} events of {collection} named revisions up to {highest}, and the publisher is \
-             at {revision}"
+            "events of {collection} named revisions up to {highest} (number of events: {events}), and \
+             the publisher is at {revision}"
         );
         tracing::warn!(%collection, events, highest, revision, "events were dropped (unconfirmed): {error}");
         stats.refuted("unconfirmed", &error);
