@@ -6,7 +6,7 @@
 
 use std::{fmt::Display, time::Duration};
 
-use contract::{Problem, SecretUrl, secret_url};
+use contract::{Problem, SecretUrl, secret_url, snapshot::INSTANCE};
 use reqwest::{
     Client, Method, RequestBuilder, Response, Url,
     header::{HeaderValue, RETRY_AFTER},
@@ -43,6 +43,8 @@ pub struct Endpoint {
     timeouts: Timeouts,
     /// Sent only where a sidecar answers.
     sidecar_token: Option<HeaderValue>,
+    /// The name of the replica that asks.
+    instance: Option<HeaderValue>,
 }
 
 /// Connections. Answers of each kind may be silent for another time.
@@ -108,7 +110,15 @@ impl Endpoint {
             clients,
             timeouts,
             sidecar_token,
+            instance: None,
         }
+    }
+
+    /// The same, for requests of the replica with this name: the other side gives each replica its
+    /// turn.
+    pub(crate) fn named(mut self, instance: HeaderValue) -> Self {
+        self.instance = Some(instance);
+        self
     }
 
     /// The base URL without a slash at its end and without user and password: for messages.
@@ -173,7 +183,11 @@ impl Endpoint {
 
     /// A request of the API; `path` begins with a slash. Nothing is sent yet.
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.clients.ordinary.request(method, self.url(path))
+        let request = self.clients.ordinary.request(method, self.url(path));
+        match &self.instance {
+            Some(instance) => request.header(INSTANCE, instance),
+            None => request,
+        }
     }
 
     /// A request that may make the publisher read its whole store.

@@ -62,6 +62,17 @@ impl PublisherClient {
         })
     }
 
+    /// The same, for requests of the replica with this name. A name that is no header value is left
+    /// out.
+    #[must_use]
+    pub fn named(mut self, instance: &str) -> Self {
+        if let Ok(instance) = HeaderValue::from_str(instance) {
+            let named = |endpoint: Endpoint| endpoint.named(instance.clone());
+            self.endpoints = self.endpoints.into_iter().map(named).collect();
+        }
+        self
+    }
+
     /// The endpoints, in the order in which they were given.
     pub fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints

@@ -19,6 +19,10 @@ use crate::{
 /// snapshot belongs to no single moment: readers may use it, and no replica may load it.
 pub const SETTLED: &str = "confcast-settled";
 
+/// Request header with the name of the replica that asks, as in its check-ins. A hint: it tells apart
+/// the replicas behind one address, so that each gets its turn.
+pub const INSTANCE: &str = "confcast-instance";
+
 /// First line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]

@@ -4,7 +4,7 @@
 //! What the subscriber answers in the same way is in [`service::http`].
 
 use actix_web::{
-    Error, ResponseError,
+    Error,
     body::BoxBody,
     dev::{ServiceRequest, ServiceResponse},
     middleware::{self, Next},
@@ -12,7 +12,7 @@ use actix_web::{
 };
 use contract::{CollectionName, DocumentId};
 use service::http::{
-    health as shared,
+    bodies, health as shared,
     methods::{answer_methods, no_such_route},
     problem::ProblemError,
     routes::{self, ApiRoute},
@@ -24,7 +24,7 @@ use crate::{
     api::error::ApiError,
     feed_watch::FeedWatch,
     metrics::Metrics,
-    store::{DocumentCursor, PublisherPolicy, Store, integrity},
+    store::{PublisherPolicy, Store, integrity},
     write::queue::Writer,
 };
 
@@ -53,7 +53,9 @@ pub struct Api {
     /// Replicas.
     pub fleet: crate::fleet::Fleet,
     /// Limit for snapshots.
-    pub snapshots: SnapshotSlots<DocumentCursor>,
+    pub snapshots: SnapshotSlots,
+    /// Limit for lists.
+    pub lists: SnapshotSlots,
     /// New heads for live streams.
     pub feed: FeedWatch,
     /// Limit for live streams.
@@ -72,9 +74,9 @@ const BODY_LIMIT: usize = 8 << 20;
 pub fn configure(config: &mut ServiceConfig) {
     let routes = routes::add(web::scope(""), table())
         .wrap(middleware::from_fn(answer_methods))
-        .wrap(middleware::from_fn(receive));
+        .wrap(middleware::from_fn(bodies::receive))
+        .wrap(middleware::from_fn(count_writes));
     config
-        .app_data(web::PayloadConfig::new(BODY_LIMIT))
         .app_data(
             web::QueryConfig::default()
                 .error_handler(|error, _request| ProblemError::unreadable(error).into()),
@@ -88,7 +90,7 @@ pub fn configure(config: &mut ServiceConfig) {
 }
 
 /// All routes, in the order in which actix-web tries them.
-fn table() -> Vec<ApiRoute> {
+pub(crate) fn table() -> Vec<ApiRoute> {
     use openapi::{reads, upkeep, writes};
     let documents = "/v1/collections/{collection}/documents";
     let document = "/v1/collections/{collection}/documents/{id}";
@@ -101,17 +103,17 @@ fn table() -> Vec<ApiRoute> {
         ),
         ApiRoute::get("/v1/snapshot", collections::snapshot, reads::snapshot),
         ApiRoute::get("/v1/changes", feed::all, reads::feed),
-        ApiRoute::post("/v1/changes", sets::commit, writes::change_set),
+        ApiRoute::post("/v1/changes", sets::commit, writes::change_set).body_limit(BODY_LIMIT),
         ApiRoute::get(
             "/v1/collections/{collection}/changes",
             feed::one,
             reads::feed_of_collection,
         ),
         ApiRoute::get(documents, collections::documents, reads::documents),
-        ApiRoute::post(documents, documents::create, writes::create),
+        ApiRoute::post(documents, documents::create, writes::create).body_limit(BODY_LIMIT),
         ApiRoute::get(document, documents::get, reads::document),
-        ApiRoute::put(document, documents::put, writes::put),
-        ApiRoute::patch(document, documents::patch, writes::patch),
+        ApiRoute::put(document, documents::put, writes::put).body_limit(BODY_LIMIT),
+        ApiRoute::patch(document, documents::patch, writes::patch).body_limit(BODY_LIMIT),
         ApiRoute::delete(document, documents::delete, writes::delete),
         ApiRoute::get("/v1/replicas", fleet::list, upkeep::replicas),
         ApiRoute::put("/v1/replicas/{instance}", fleet::check_in, upkeep::check_in)
@@ -131,24 +133,15 @@ fn table() -> Vec<ApiRoute> {
     ]
 }
 
-/// Middleware around all routes: it receives a body that comes in chunks, and counts writes by the
-/// status of their answer.
-async fn receive(
-    mut request: ServiceRequest,
+/// Middleware around all routes: it counts writes by the status of their answer.
+async fn count_writes(
+    request: ServiceRequest,
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let metrics = request
         .app_data::<web::Data<Api>>()
         .map(|api| api.metrics.clone());
     let is_write = !request.method().is_safe() && request.path().starts_with("/v1/c");
-    if let Err((late, payload)) = body::gather_chunks(&mut request).await {
-        // The answer keeps the rest of the request until it is sent; then the server closes the
-        // connection, and does not wait for the rest.
-        let refusal = late
-            .error_response()
-            .map_body(|_head, problem| body::holding(problem, payload));
-        return Ok(request.into_response(refusal));
-    }
     let answer = next.call(request).await?;
     // Here and not in the handlers, so that writes which no handler sees are counted as well.
     if let Some(metrics) = metrics.filter(|_metrics| is_write) {

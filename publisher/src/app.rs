@@ -21,16 +21,19 @@
 //! 3. The relay ends when the writer has ended and everything that it committed was sent, or a time
 //!    limit is over. Events that are left are sent after the next start.
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, sync::Arc};
 
-use actix_web::{App, HttpServer, dev::Server, web};
+use actix_web::{App, dev::Server, web};
 use anyhow::Context;
 use service::{
     http::{
+        bodies::{Bodies, BodyLimits},
+        connections::{ConnectionLimits, Connections},
+        server,
         snapshot_slots::SnapshotSlots,
-        stream_slots::{MAX_STREAMS, PeerConnection, StreamSlots},
+        stream_slots::{MAX_STREAMS, StreamSlots},
     },
-    runtime::tasks::Supervisor,
+    runtime::{limits::max_connections, tasks::Supervisor},
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -58,21 +61,14 @@ use crate::{
     write::queue::writer,
 };
 
-/// Threads that serve requests.
-const HTTP_WORKERS: usize = 2;
-/// Time limit at the end for requests that have begun, in seconds.
-const HTTP_GRACE_SECONDS: u64 = 5;
-/// How long an idle connection is kept.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// How long the headers of a request may take to arrive; the body has a limit of its own.
-const HEADERS_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a client may take to close a connection, or to send a body that is not read.
-const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Lists that are sent at the same time.
+const LISTS: usize = 32;
 
 /// A publisher whose store is open and whose tasks run; its port is open if it has one. Call
 /// [`Publisher::run`] to serve and to end in order.
 pub struct Publisher {
     api: web::Data<Api>,
+    connections: Connections,
     http: Option<(SocketAddr, Server)>,
     no_more_requests: CancellationToken,
     supervisor: Supervisor,
@@ -138,8 +134,11 @@ impl Publisher {
             .clone()
             .run(store.clone(), policy.collections.clone(), stop.clone());
         supervisor.spawn("feed", feed_task);
-        let streams = StreamSlots::new(MAX_STREAMS, stop.clone());
-        supervisor.spawn("streams", streams.clone().run());
+        let connections = Connections::new(ConnectionLimits::with_max(max_connections()));
+        supervisor.spawn("connections", connections.clone().run(stop.clone()));
+        // Streams never take the last connections.
+        let max_streams = MAX_STREAMS.min(connections.limits().max / 2);
+        let streams = StreamSlots::new(max_streams, stop.clone());
 
         let (relay_sender, changes) = mpsc::channel(relay::QUEUE);
         let (writer, writer_task) = writer(store.clone(), relay_sender, feed.clone());
@@ -171,7 +170,6 @@ impl Publisher {
         supervisor.spawn("restore", fleet_tasks.restore.run(no_more_requests.clone()));
 
         let snapshots = SnapshotSlots::new(settings.snapshot_slots);
-        supervisor.spawn("snapshots", snapshots.clone().run(stop));
 
         let api = web::Data::new(Api {
             store,
@@ -179,6 +177,7 @@ impl Publisher {
             policy,
             fleet,
             snapshots,
+            lists: SnapshotSlots::new(LISTS),
             feed,
             streams,
             metrics,
@@ -186,6 +185,7 @@ impl Publisher {
         });
         Ok(Self {
             api,
+            connections,
             http: None,
             no_more_requests,
             supervisor,
@@ -195,25 +195,22 @@ impl Publisher {
     /// 4. The port.
     fn listen(&mut self, listen: SocketAddr) -> anyhow::Result<()> {
         let api = self.api.clone();
-        let server = HttpServer::new(move || {
+        let bodies = web::Data::new(Bodies::new(BodyLimits::default(), &routes::table(), &[]));
+        let app = move || {
             App::new()
                 .app_data(api.clone())
+                .app_data(bodies.clone())
                 .configure(routes::configure)
-        })
-        .workers(HTTP_WORKERS)
-        .on_connect(PeerConnection::remember)
-        .keep_alive(KEEP_ALIVE)
-        .client_request_timeout(HEADERS_TIMEOUT)
-        .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-        .shutdown_timeout(HTTP_GRACE_SECONDS)
-        .shutdown_signal(self.supervisor.stop().cancelled_owned())
-        .bind(listen)
-        .with_context(|| format!("cannot listen on {listen} (AURA_CONFIGURATION_LISTEN)"))?;
-        let address = *server
-            .addrs()
-            .first()
-            .context("the server is bound to no address")?;
-        self.http = Some((address, server.run()));
+        };
+        let stop = self.supervisor.stop();
+        let bound = server::listen(listen).and_then(|listener| {
+            let address = listener.local_addr()?;
+            let server = server::serve(listener, self.connections.clone(), stop, app)?;
+            Ok((address, server))
+        });
+        let http = bound
+            .with_context(|| format!("cannot listen on {listen} (AURA_CONFIGURATION_LISTEN)"))?;
+        self.http = Some(http);
         Ok(())
     }
 
@@ -238,6 +235,7 @@ impl Publisher {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let Self {
             api,
+            connections: _,
             http,
             no_more_requests,
             mut supervisor,

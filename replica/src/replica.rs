@@ -77,10 +77,8 @@ impl Replica {
 
     /// A replica with typed collections and handlers.
     pub(crate) fn with_types(config: Config, typed: Typed) -> Result<Self, reqwest::Error> {
-        let source = Arc::new(PublisherSource::new(
-            &config.publishers,
-            config.sidecar_token.clone(),
-        )?);
+        let source = PublisherSource::new(&config.publishers, config.sidecar_token.clone())?;
+        let source = Arc::new(source.named(&config.instance));
         let config = Arc::new(config);
         let boot_id = format!("{:032x}", rand::random::<u128>());
         let cache = Arc::new(Cache::new(&config.collections, config.check_in));

@@ -6,6 +6,8 @@
 //! | [`methods`] | HEAD, 405 with `Allow`, 404 `no-such-route` |
 //! | [`problem`] | error answers: RFC 9457 problems |
 //! | [`etag`] | entity tags and conditional reads: 304 |
+//! | [`bodies`] | bodies of requests: limits in bytes, in time, and of all together |
+//! | [`server`], [`connections`] | the server, its sockets, and how slow a peer may be |
 //! | [`feed`] | the change feed as pages and as a live stream |
 //! | [`frames`] | lists and snapshots, document by document |
 //! | [`stream_slots`], [`snapshot_slots`] | limits for streams and snapshots |
@@ -18,6 +20,8 @@ use actix_web::HttpRequest;
 
 use problem::ProblemError;
 
+pub mod bodies;
+pub mod connections;
 pub mod etag;
 pub mod feed;
 pub mod frames;
@@ -26,6 +30,7 @@ pub mod methods;
 pub mod openapi;
 pub mod problem;
 pub mod routes;
+pub mod server;
 pub mod snapshot_slots;
 pub mod stream_slots;
 

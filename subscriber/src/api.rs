@@ -12,13 +12,15 @@ use actix_web::{
     middleware,
     web::{self, ServiceConfig},
 };
-use contract::event;
+use contract::{event, fleet::MAX_CHECK_IN};
 use replica::{Replica, View, actix::Options};
 use service::http::{
+    bodies::{self, Bodies, BodyLimits},
     health as shared,
     methods::{answer_methods, no_such_route},
     problem::ProblemError,
     routes::{self, ApiRoute},
+    snapshot_slots::SnapshotSlots,
     stream_slots::StreamSlots,
 };
 
@@ -35,6 +37,11 @@ pub mod metrics;
 pub mod openapi;
 mod stream;
 
+/// Snapshots that are sent at the same time: each keeps an old view.
+const SNAPSHOTS: usize = 16;
+/// Lists that are sent at the same time.
+const LISTS: usize = 32;
+
 /// What handlers share. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Api {
@@ -42,6 +49,11 @@ pub struct Api {
     dapr: Options,
     ready_when_stale: bool,
     streams: StreamSlots,
+    /// Limit for snapshots.
+    snapshots: SnapshotSlots,
+    /// Limit for lists.
+    lists: SnapshotSlots,
+    bodies: web::Data<Bodies>,
 }
 
 impl Api {
@@ -55,6 +67,14 @@ impl Api {
             },
             ready_when_stale: settings.ready_when_stale,
             streams,
+            snapshots: SnapshotSlots::new(SNAPSHOTS),
+            lists: SnapshotSlots::new(LISTS),
+            // The route of events answers a body that is too large like any other event.
+            bodies: web::Data::new(Bodies::new(
+                BodyLimits::default(),
+                &table(),
+                &[event::ROUTE],
+            )),
         }
     }
 
@@ -77,10 +97,12 @@ pub fn configure(config: &mut ServiceConfig, api: &Api) {
     let scope = web::scope("").service(replica::actix::scope(&api.replica, &api.dapr));
     config
         .app_data(web::Data::new(api.clone()))
+        .app_data(api.bodies.clone())
         .service(
             routes::add(scope, table())
                 .wrap(middleware::from_fn(answer_methods))
-                .wrap(middleware::from_fn(headers::complete_refusals)),
+                .wrap(middleware::from_fn(headers::complete_refusals))
+                .wrap(middleware::from_fn(bodies::receive)),
         )
         .default_service(web::to(no_such_route));
 }
@@ -114,7 +136,8 @@ fn table() -> Vec<ApiRoute> {
             reads::feed_of_collection,
         ),
         ApiRoute::get("/v1/snapshot", collections::snapshot, reads::snapshot),
-        ApiRoute::put("/v1/replicas/{instance}", fleet::check_in, upkeep::check_in),
+        ApiRoute::put("/v1/replicas/{instance}", fleet::check_in, upkeep::check_in)
+            .body_limit(MAX_CHECK_IN),
         ApiRoute::get("/v1/status", health::status, upkeep::status),
         ApiRoute::get("/openapi.json", health::openapi, upkeep::openapi),
         ApiRoute::get("/metrics", metrics::metrics, upkeep::metrics),

@@ -4,28 +4,24 @@
 //! All tasks start here and run under one supervisor: when the server or the replica ends, the
 //! process ends. No other module spawns a task.
 
-use std::{
-    future::Future,
-    net::{SocketAddr, TcpListener},
-};
+use std::{future::Future, net::SocketAddr};
 
-use actix_web::{App as HttpApp, HttpServer, dev::Server};
+use actix_web::{App as HttpApp, dev::Server};
 use anyhow::Context;
 use replica::{Config, Replica, Url};
 use service::{
-    http::stream_slots::{MAX_STREAMS, PeerConnection, StreamSlots},
-    runtime::tasks::Supervisor,
+    http::{
+        connections::{ConnectionLimits, Connections},
+        server,
+        stream_slots::{MAX_STREAMS, StreamSlots},
+    },
+    runtime::{limits::max_connections, tasks::Supervisor},
 };
 
 use crate::{
     api::{self, Api},
     settings::Settings,
 };
-
-/// Threads that serve requests. Reads come from memory, so two are enough.
-const WORKERS: usize = 2;
-/// Seconds that open requests have to finish at the stop; less than the grace of the supervisor.
-const SHUTDOWN_SECONDS: u64 = 5;
 
 /// A subscriber with an open port that does not serve yet.
 pub struct App {
@@ -41,7 +37,7 @@ impl App {
     /// # Errors
     /// When the port cannot be opened, or the HTTP client cannot be created.
     pub fn build(settings: Settings) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(settings.listen).with_context(|| {
+        let listener = server::listen(settings.listen).with_context(|| {
             format!(
                 "cannot listen on {} (AURA_CONFIGURATION_LISTEN)",
                 settings.listen
@@ -68,19 +64,15 @@ impl App {
         })
         .context("cannot create an HTTP client")?;
         let mut supervisor = Supervisor::default();
-        let streams = StreamSlots::new(MAX_STREAMS, supervisor.stop());
-        supervisor.spawn("streams", streams.clone().run());
+        let connections = Connections::new(ConnectionLimits::with_max(max_connections()));
+        supervisor.spawn("connections", connections.clone().run(supervisor.stop()));
+        // Streams never take the last connections.
+        let max_streams = MAX_STREAMS.min(connections.limits().max / 2);
+        let streams = StreamSlots::new(max_streams, supervisor.stop());
         let api = Api::new(replica.clone(), &settings, streams);
-        let server = HttpServer::new(move || {
-            HttpApp::new().configure(|config| api::configure(config, &api))
-        })
-        .workers(WORKERS)
-        .on_connect(PeerConnection::remember)
-        .shutdown_timeout(SHUTDOWN_SECONDS)
-        .shutdown_signal(supervisor.stop().cancelled_owned())
-        .listen(listener)
-        .context("cannot serve")?
-        .run();
+        let app = move || HttpApp::new().configure(|config| api::configure(config, &api));
+        let server =
+            server::serve(listener, connections, supervisor.stop(), app).context("cannot serve")?;
         Ok(Self {
             address,
             server,

@@ -1,51 +1,23 @@
-//! Bodies of requests, limited in bytes and in time, so that no client holds a connection by sending
-//! nothing.
-//!
-//! Nothing here interprets a body.
+//! Bodies of requests: what media type and which JSON they are. [`service::http::bodies`] receives
+//! them, within its limits. Nothing here knows what a body means.
 
-use std::time::Duration;
-
-use actix_web::{
-    FromRequest, HttpMessage, HttpRequest,
-    body::{BoxBody, MessageBody, SizedStream},
-    dev::{Payload, ServiceRequest},
-    http::header,
-    web::{Bytes, BytesMut},
-};
+use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header, web::Bytes};
 use contract::CanonicalJson;
-use futures_util::{
-    future::{FutureExt, LocalBoxFuture},
-    stream::{StreamExt, once},
-};
 use serde::Deserialize;
-use service::http::{header_text, problem::ProblemError};
-use tokio::time::timeout;
+use service::http::{bodies, header_text};
 
-use crate::api::{Api, BODY_LIMIT, error::ApiError};
-
-/// How long a whole body may take to arrive.
-const BODY_TIME: Duration = Duration::from_secs(10);
+use crate::api::{Api, error::ApiError};
 
 /// The whole body of a request.
 pub(super) struct Body(Bytes);
 
 impl FromRequest for Body {
-    type Error = ApiError;
-    type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
+    type Error = actix_web::Error;
+    type Future = std::future::Ready<Result<Self, actix_web::Error>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let reading = timeout(BODY_TIME, Bytes::from_request(request, payload));
-        async move {
-            match reading.await {
-                Ok(Ok(body)) => Ok(Self(body)),
-                Ok(Err(error)) if error.as_response_error().status_code().as_u16() == 413 => {
-                    Err(ApiError::too_large(BODY_LIMIT))
-                }
-                Ok(Err(error)) => Err(ProblemError::bad_request("body", error).into()),
-                Err(_elapsed) => Err(ApiError::body_late(BODY_TIME)),
-            }
-        }
-        .boxed_local()
+        let body = bodies::Body::from_request(request, payload).into_inner();
+        std::future::ready(body.map(|bodies::Body(body)| Self(body)))
     }
 }
 
@@ -96,51 +68,6 @@ pub(crate) fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Resu
         return Err(serde::de::Error::custom("expected an object"));
     }
     serde_json::from_slice(json)
-}
-
-/// Receives a body that comes in chunks before a handler runs. The server would wait without a limit
-/// for the rest of a body in chunks that no handler reads; a body of known length it discards itself.
-///
-/// # Errors
-/// 408 or 413, with the rest of the body.
-pub(super) async fn gather_chunks(request: &mut ServiceRequest) -> Result<(), (ApiError, Payload)> {
-    if !request.headers().contains_key(header::TRANSFER_ENCODING) {
-        return Ok(());
-    }
-    let mut payload = request.take_payload();
-    let mut body = BytesMut::new();
-    let reading = async {
-        while let Some(chunk) = payload.next().await {
-            body.extend_from_slice(
-                &chunk.map_err(|error| ProblemError::bad_request("body", error))?,
-            );
-            if body.len() > BODY_LIMIT {
-                return Err(ApiError::too_large(BODY_LIMIT));
-            }
-        }
-        Ok(())
-    };
-    match timeout(BODY_TIME, reading).await {
-        Ok(Ok(())) => {
-            request.set_payload(Payload::from(body.freeze()));
-            Ok(())
-        }
-        Ok(Err(refused)) => Err((refused, payload)),
-        Err(_elapsed) => Err((ApiError::body_late(BODY_TIME), payload)),
-    }
-}
-
-/// A body of an answer that keeps the rest of the request until it is sent; then the server closes
-/// the connection.
-pub(super) fn holding(answer: BoxBody, payload: Payload) -> BoxBody {
-    let bytes = answer.try_into_bytes().unwrap_or_default();
-    let length = bytes.len() as u64;
-    let whole = once(async move { Ok::<_, actix_web::Error>(bytes) });
-    let body = Box::pin(whole.map(move |chunk| {
-        let _until_sent = &payload;
-        chunk
-    }));
-    SizedStream::new(length, body).boxed()
 }
 
 #[cfg(test)]

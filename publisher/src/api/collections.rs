@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use contract::{CollectionName, Heads, listing::ListFormat};
 use serde::Deserialize;
-use service::http::{etag, header_text, problem::ProblemError};
+use service::http::{etag, header_text, problem::ProblemError, snapshot_slots::Asker};
 
 use crate::api::{Api, error::ApiError, store_failed, stream};
 
@@ -66,6 +66,10 @@ pub(super) async fn documents(
 ) -> Result<HttpResponse, ApiError> {
     let collection = api.collection(&name)?;
     let format = ListFormat::accepted(header_text(&request, header::ACCEPT)?.as_deref());
+    let Some(slot) = api.lists.open(Asker::of(&request)).await else {
+        api.metrics.snapshots_refused.inc();
+        return Err(ProblemError::lists_under_way().into());
+    };
     let mut reading = api
         .store
         .documents(&BTreeSet::from([collection]))
@@ -82,7 +86,7 @@ pub(super) async fn documents(
         Some(not_modified) => Ok(not_modified),
         None => {
             reading.begin().await.map_err(store_failed)?;
-            Ok(stream::list(response, reading, format))
+            Ok(stream::list(response, reading, slot, format))
         }
     }
 }
@@ -91,13 +95,14 @@ pub(super) async fn documents(
 pub(super) async fn snapshot(
     api: web::Data<Api>,
     selection: web::Query<Selection>,
+    request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let selected = api.selected(&selection)?;
-    let Some(slot) = api.snapshots.open().await else {
+    let Some(slot) = api.snapshots.open(Asker::of(&request)).await else {
         api.metrics.snapshots_refused.inc();
-        return Err(ApiError::loads_under_way());
+        return Err(ProblemError::loads_under_way().into());
     };
     let mut reading = api.store.documents(&selected).await.map_err(store_failed)?;
     reading.begin().await.map_err(store_failed)?;
-    Ok(stream::snapshot(reading, slot).await)
+    Ok(stream::snapshot(reading, slot))
 }

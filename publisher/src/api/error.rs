@@ -5,8 +5,6 @@
 //! `impl From<…> for ApiError` here. Nothing here logs: a refusal is for the client to read, and a
 //! failure of the publisher is logged where it happens.
 
-use std::time::Duration;
-
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
 use contract::{JsonError, Problem, ProblemKind};
 use service::http::problem::{self, ProblemError};
@@ -70,21 +68,6 @@ impl ApiError {
         Problem::new(ProblemKind::NoSchema, detail).into()
     }
 
-    /// 413: a body larger than `limit` bytes.
-    pub fn too_large(limit: usize) -> Self {
-        let detail = format!("The body is larger than {limit} bytes");
-        Problem::new(ProblemKind::TooLarge, detail).into()
-    }
-
-    /// 408: a body that did not arrive within `limit`.
-    pub fn body_late(limit: Duration) -> Self {
-        let detail = format!(
-            "The body did not arrive within {} s; nothing was done",
-            limit.as_secs()
-        );
-        Problem::new(ProblemKind::BodyLate, detail).into()
-    }
-
     /// 415: a body of another media type.
     pub fn media_type(expected: &str) -> Self {
         let detail = format!("Send the body as {expected}");
@@ -103,14 +86,6 @@ impl ApiError {
         Self::unavailable(
             ProblemKind::StoreUnavailable,
             "The store does not answer; try again",
-        )
-    }
-
-    /// 503: as many snapshots are being sent as the limit allows.
-    pub fn loads_under_way() -> Self {
-        Self::unavailable(
-            ProblemKind::LoadsUnderWay,
-            "Other replicas are loading; try again",
         )
     }
 

@@ -50,7 +50,7 @@ async fn answer(
         api.collection(name.as_str())?;
     }
     if feed_request.live {
-        return stream(api, feed_request, request).await;
+        return stream(api, feed_request).await;
     }
     let names: BTreeSet<_> = feed_request.collections().cloned().collect();
     let heads = api.store.heads(&names).await.map_err(store_failed)?;
@@ -61,12 +61,8 @@ async fn answer(
     Ok(feed::page(&view, feed_request, HttpResponse::Ok()).await?)
 }
 
-async fn stream(
-    api: web::Data<Api>,
-    feed_request: FeedRequest,
-    request: &HttpRequest,
-) -> Result<HttpResponse, ApiError> {
-    let slot = api.streams.open(request).inspect_err(|_full| {
+async fn stream(api: web::Data<Api>, feed_request: FeedRequest) -> Result<HttpResponse, ApiError> {
+    let slot = api.streams.open().inspect_err(|_full| {
         api.metrics.streams_refused.inc();
     })?;
     let (heads_receiver, first) = api.feed.follow().await;

@@ -1,16 +1,12 @@
 //! Replicas: their check-ins, the list of them, and the new epoch that an operator declares after a
 //! restore of the store.
 
-use actix_web::{
-    HttpRequest, HttpResponse,
-    http::header,
-    web::{self, Bytes},
-};
+use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use contract::{
     Problem,
     fleet::{MAX_CHECK_IN, RestoreEpochRequest},
 };
-use service::http::problem::ProblemError;
+use service::http::bodies::Body;
 
 use crate::{
     api::{Api, body, error::ApiError, store_failed},
@@ -20,17 +16,15 @@ use crate::{
 /// Longest body of these routes, in bytes.
 pub(super) const LIMIT: usize = MAX_CHECK_IN;
 
-type Body = Result<Bytes, actix_web::Error>;
-
 pub(super) async fn check_in(
     api: web::Data<Api>,
     instance: web::Path<String>,
     request: HttpRequest,
-    body: Body,
+    Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
     let answer = api
         .fleet
-        .check_in(&instance, &read(body)?, caller(&request))
+        .check_in(&instance, &body, caller(&request))
         .await?;
     Ok(HttpResponse::Ok().json(answer))
 }
@@ -53,8 +47,10 @@ pub(super) async fn list(api: web::Data<Api>) -> Result<HttpResponse, ApiError> 
 }
 
 /// An empty body stands for the default request.
-pub(super) async fn declare(api: web::Data<Api>, body: Body) -> Result<HttpResponse, ApiError> {
-    let body = read(body)?;
+pub(super) async fn declare(
+    api: web::Data<Api>,
+    Body(body): Body,
+) -> Result<HttpResponse, ApiError> {
     let request = if body.is_empty() {
         Ok(RestoreEpochRequest::default())
     } else {
@@ -71,13 +67,4 @@ pub(super) async fn declare(api: web::Data<Api>, body: Body) -> Result<HttpRespo
         .at("")
     })?;
     Ok(HttpResponse::Ok().json(api.fleet.declare(request).await?))
-}
-
-fn read(body: Body) -> Result<Bytes, ApiError> {
-    body.map_err(
-        |error| match error.as_response_error().status_code().as_u16() {
-            413 => ApiError::too_large(LIMIT),
-            _ => ProblemError::bad_request("body", error).into(),
-        },
-    )
 }

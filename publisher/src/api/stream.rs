@@ -9,46 +9,23 @@ use contract::{
 use futures_util::stream;
 use service::http::{
     frames::DocumentFrames,
-    snapshot_slots::{SnapshotSlot, SnapshotSource},
+    snapshot_slots::{LONGEST, SnapshotSlot},
 };
 
-use crate::store::{Chunk, DocumentCursor};
-
-impl SnapshotSource for DocumentCursor {
-    type Chunk = Chunk;
-
-    async fn next(&mut self) -> anyhow::Result<Option<Chunk>> {
-        Self::next(self).await
-    }
-}
-
-/// Where the pieces come from.
-enum Source {
-    /// A list reads the store without a slot: it is one collection.
-    Own(DocumentCursor),
-    /// A snapshot reads the store through its slot.
-    Slot(SnapshotSlot<DocumentCursor>),
-}
-
-impl Source {
-    async fn next(&mut self) -> anyhow::Result<Option<Chunk>> {
-        match self {
-            Self::Own(reading) => reading.next().await,
-            Self::Slot(slot) => slot.next().await,
-        }
-    }
-}
+use crate::store::DocumentCursor;
 
 /// A list of the one collection of a reading.
 pub(super) fn list(
     mut response: HttpResponseBuilder,
     reading: DocumentCursor,
+    slot: SnapshotSlot,
     format: ListFormat,
 ) -> HttpResponse {
     let mut first = Vec::new();
     let frames = DocumentFrames::list(format, reading.heads.first(), &mut first);
     let body = Body {
-        source: Source::Own(reading),
+        reading,
+        slot,
         frames,
         out: first,
     };
@@ -56,19 +33,16 @@ pub(super) fn list(
 }
 
 /// A snapshot of all collections of a reading.
-pub(super) async fn snapshot(
-    reading: DocumentCursor,
-    slot: SnapshotSlot<DocumentCursor>,
-) -> HttpResponse {
+pub(super) fn snapshot(reading: DocumentCursor, slot: SnapshotSlot) -> HttpResponse {
     let mut first = Vec::new();
     let start = SnapshotStart {
         epoch: reading.epoch,
         heads: reading.heads.clone(),
     };
     let frames = DocumentFrames::snapshot(&start, &mut first);
-    slot.hold(reading).await;
     let body = Body {
-        source: Source::Slot(slot),
+        reading,
+        slot,
         frames,
         out: first,
     };
@@ -77,7 +51,8 @@ pub(super) async fn snapshot(
 
 /// The rest of an answer.
 struct Body {
-    source: Source,
+    reading: DocumentCursor,
+    slot: SnapshotSlot,
     frames: DocumentFrames,
     /// What is written and not sent yet.
     out: Vec<u8>,
@@ -89,7 +64,14 @@ impl Body {
             let Some(mut body) = body else {
                 return Ok(None);
             };
-            match body.source.next().await {
+            if body.slot.is_over() {
+                tracing::warn!(
+                    "a list or a snapshot was cut off: its reader did not take it within {} s",
+                    LONGEST.as_secs()
+                );
+                return Err(actix_web::error::ErrorServiceUnavailable("cut off"));
+            }
+            match body.reading.next().await {
                 Ok(Some(piece)) => {
                     for document in &piece.documents {
                         body.frames

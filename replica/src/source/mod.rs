@@ -70,6 +70,13 @@ impl PublisherSource {
         Ok(Self { client })
     }
 
+    /// The same, for the replica with this name.
+    pub(crate) fn named(self, instance: &str) -> Self {
+        Self {
+            client: self.client.named(instance),
+        }
+    }
+
     /// Reports the state of this replica, and gives the heads of all collections. An answer that is
     /// behind what `root` had reached at the time of the request is refused: it comes from a
     /// publisher that reads an old copy, or from a store that was restored, and then the publisher

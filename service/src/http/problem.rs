@@ -82,6 +82,18 @@ impl ProblemError {
         Problem::new(ProblemKind::StreamsFull, detail).into()
     }
 
+    /// 503 `loads-under-way`: as many snapshots are being sent as the limit allows.
+    pub fn loads_under_way() -> Self {
+        let detail = "Other replicas are loading; try again";
+        Problem::new(ProblemKind::LoadsUnderWay, detail).into()
+    }
+
+    /// 503 `loads-under-way`: as many lists are being sent as the limit allows.
+    pub fn lists_under_way() -> Self {
+        let detail = "As many lists are being sent as the limit allows; try again";
+        Problem::new(ProblemKind::LoadsUnderWay, detail).into()
+    }
+
     /// The problem.
     pub fn problem(&self) -> &Problem {
         &self.0

@@ -5,7 +5,10 @@
 
 use actix_web::{FromRequest, Handler, Responder, Route, Scope, http::Method, web};
 
-use super::openapi::{ApiDocument, ApiOperation};
+use super::{
+    bodies::UNREAD_LIMIT,
+    openapi::{ApiDocument, ApiOperation},
+};
 
 /// A method of a path: its handler, and its description. The description is a function, because the
 /// document is built once and routes are built for every worker.
@@ -15,8 +18,8 @@ pub struct ApiRoute {
     path: &'static str,
     /// `None` when another scope serves the route.
     route: Option<Route>,
-    /// In bytes; `None` is the default of actix-web.
-    body_limit: Option<usize>,
+    /// In bytes.
+    body_limit: usize,
     operation: fn() -> ApiOperation,
 }
 
@@ -38,7 +41,7 @@ macro_rules! constructors {
                 method: Method::from_bytes($upper.as_bytes()).expect("a method"),
                 path,
                 route: Some(route.to(handler)),
-                body_limit: None,
+                body_limit: UNREAD_LIMIT,
                 operation,
             }
         }
@@ -60,17 +63,22 @@ impl ApiRoute {
             method,
             path,
             route: None,
-            body_limit: None,
+            body_limit: UNREAD_LIMIT,
             operation,
         }
     }
 
-    /// The same, with a limit for the body in bytes. It holds for all methods of the path. A larger
-    /// body is refused while it is read.
+    /// The same, with a limit for the body in bytes; [`super::bodies`] applies it. The largest limit
+    /// of a path holds for all of its methods.
     #[must_use]
     pub fn body_limit(mut self, bytes: usize) -> Self {
-        self.body_limit = Some(bytes);
+        self.body_limit = bytes;
         self
+    }
+
+    /// The limit for the body, in bytes.
+    pub fn limit(&self) -> usize {
+        self.body_limit
     }
 
     /// The method.
@@ -89,15 +97,12 @@ impl ApiRoute {
 pub fn add(mut scope: Scope, table: Vec<ApiRoute>) -> Scope {
     let served = table
         .into_iter()
-        .filter_map(|each| Some((each.path, each.body_limit, each.route?)));
+        .filter_map(|each| Some((each.path, each.route?)));
     let mut served = served.peekable();
     // One resource per path: only then does actix-web answer 405 for a method that the path lacks.
-    while let Some((path, limit, route)) = served.next() {
+    while let Some((path, route)) = served.next() {
         let mut resource = web::resource(path).route(route);
-        if let Some(limit) = limit {
-            resource = resource.app_data(web::PayloadConfig::new(limit));
-        }
-        while let Some((_path, _limit, route)) = served.next_if(|(next, ..)| *next == path) {
+        while let Some((_path, route)) = served.next_if(|(next, _route)| *next == path) {
             resource = resource.route(route);
         }
         scope = scope.service(resource);

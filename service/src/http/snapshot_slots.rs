@@ -1,329 +1,321 @@
-//! A limit for snapshots that are sent at the same time: it protects the store from a thundering
-//! herd of replicas that all load at once.
+//! A limit for long answers that are sent at the same time: snapshots, which many replicas may want
+//! at once, and lists. Each holds a session of the store, old pages of its file, or an old view.
 //!
-//! A request that finds no free slot is queued for a short time, so that a slot is used again as
-//! soon as it is free; then it is answered 503. A slot belongs to a reader that reads: a reader that
-//! stalls loses the slot, so that dead readers do not block the others. The slot owns the snapshot,
-//! because an open snapshot holds a session of the store or keeps old pages of its file, and the
-//! connection of a dead reader may stay open for 15 minutes. Nothing here knows HTTP or a store.
+//! A request that finds no free slot is queued for a short time; then it is answered 503. Slots go
+//! round: the address that holds fewest comes first, and then the replica that has asked for the
+//! longest time without an answer, also over several requests. So a client that takes a slot, ends
+//! the connection and comes again never keeps the others from one. A reader that stalls loses its
+//! connection, and with it the slot ([`super::connections`]); no answer holds a slot for longer than
+//! [`LONGEST`]. Nothing here knows a store.
 
 use std::{
-    collections::BTreeMap,
-    future::Future,
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context, ensure};
+use actix_web::HttpRequest;
+use contract::fleet::MAX_INSTANCE;
 use tokio::{
     sync::Notify,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{Instant, timeout},
 };
-use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
-/// A reader that takes nothing for this long has stalled.
-const STALLED: Duration = Duration::from_secs(10);
-/// Interval at which stalled readers are searched.
-const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest time that a request is queued: replicas give up on an answer that does not begin within
 /// 2 s.
 const QUEUED: Duration = Duration::from_millis(1_500);
+/// Longest time of one answer, however fast its reader is: old pages are kept for no longer.
+pub const LONGEST: Duration = Duration::from_secs(600);
+/// How long a request that was answered 503 is remembered, so that the next one of that replica keeps
+/// its place.
+const REMEMBERED: Duration = Duration::from_secs(30);
+/// Most requests that are queued, and most that are remembered.
+const MAX_QUEUED: usize = 1_024;
 
-/// Text of the error and of the log line when a reader lost its slot.
-const SLOT_LOST: &str = "its reader stalled for 10 s and lost its slot";
-
-/// An open snapshot of a store. It may hold a session or old pages, so it is dropped as soon as its
-/// reader is done or stalls.
-pub trait SnapshotSource: Send + 'static {
-    /// Some documents.
-    type Chunk;
-
-    /// The next documents; `None` after the last.
-    ///
-    /// # Errors
-    /// When the store fails; the snapshot is then over.
-    fn next(&mut self) -> impl Future<Output = anyhow::Result<Option<Self::Chunk>>>;
+/// The client that wants a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Asker {
+    /// Its address.
+    address: IpAddr,
+    /// What it calls itself. Only a hint: it tells apart the replicas behind one address.
+    name: Option<String>,
 }
 
-/// The slots of all snapshots. Clones share them.
-///
-/// [`SnapshotSlots::run`] must run as a task of the process: otherwise a stalled reader loses its slot
-/// only when another request needs it.
-#[derive(Debug)]
-pub struct SnapshotSlots<S> {
-    /// Most snapshots at the same time.
-    max: usize,
-    readers: Arc<Mutex<Readers<S>>>,
-    /// Notified when a slot may be free.
-    freed: Arc<Notify>,
-}
-
-// Derived, it would require `S: Clone`.
-impl<S> Clone for SnapshotSlots<S> {
-    fn clone(&self) -> Self {
+impl Asker {
+    /// The client of a request.
+    pub fn of(request: &HttpRequest) -> Self {
+        let name = request
+            .headers()
+            .get(contract::snapshot::INSTANCE)
+            .and_then(|name| name.to_str().ok())
+            .filter(|name| name.len() <= MAX_INSTANCE);
         Self {
-            max: self.max,
-            readers: self.readers.clone(),
-            freed: self.freed.clone(),
+            address: request
+                .peer_addr()
+                .map_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), |peer| {
+                    peer.ip().to_canonical()
+                }),
+            name: name.map(str::to_owned),
         }
     }
 }
 
-/// The readers of all snapshots.
+/// The slots of all answers of a kind. Clones share them.
+#[derive(Debug, Clone)]
+pub struct SnapshotSlots(Arc<Shared>);
+
 #[derive(Debug)]
-struct Readers<S> {
+struct Shared {
+    queue: Mutex<Queue>,
+    /// Notified when the first in the queue may have changed.
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct Queue {
+    free: usize,
     next_id: u64,
-    by_id: BTreeMap<u64, Reader<S>>,
+    waiting: BTreeMap<u64, Asker>,
+    /// Since when each client has asked, without a slot since.
+    asking: HashMap<Asker, Asking>,
+    /// Slots in use by address.
+    held: HashMap<IpAddr, usize>,
 }
 
-/// One reader.
-#[derive(Debug)]
-struct Reader<S> {
-    /// When the reader last took a piece, or began to wait for one.
-    active_at: Instant,
-    source: SharedSource<S>,
+#[derive(Debug, Clone, Copy)]
+struct Asking {
+    since: Instant,
+    last: Instant,
 }
 
-/// Locked while a piece is read; `None` before the snapshot begins and after the slot is lost.
-type SharedSource<S> = Arc<tokio::sync::Mutex<Option<S>>>;
-
-/// The slot of one snapshot. Dropping it frees the slot.
+/// The slot of one answer. Dropping it frees the slot.
 #[derive(Debug)]
-pub struct SnapshotSlot<S> {
+pub struct SnapshotSlot {
+    shared: Arc<Shared>,
+    address: IpAddr,
+    until: Instant,
+}
+
+/// A place in the queue. Dropping it leaves the queue.
+struct Ticket<'a> {
+    shared: &'a Arc<Shared>,
     id: u64,
-    source: SharedSource<S>,
-    readers: Arc<Mutex<Readers<S>>>,
-    freed: Arc<Notify>,
 }
 
-impl<S: SnapshotSource> SnapshotSlots<S> {
+impl SnapshotSlots {
     /// `max` slots.
     pub fn new(max: usize) -> Self {
-        let readers = Readers {
-            next_id: 0,
-            by_id: BTreeMap::new(),
-        };
-        Self {
-            max,
-            readers: Arc::new(Mutex::new(readers)),
-            freed: Arc::default(),
-        }
+        Self(Arc::new(Shared {
+            queue: Mutex::new(Queue {
+                free: max,
+                next_id: 0,
+                waiting: BTreeMap::new(),
+                asking: HashMap::new(),
+                held: HashMap::new(),
+            }),
+            changed: Notify::new(),
+        }))
     }
 
-    /// A slot, as soon as one is free; `None` when none was free for 1.5 s. The caller then answers 503
-    /// with `Retry-After`, and the replica tries again.
-    pub async fn open(&self) -> Option<SnapshotSlot<S>> {
-        let queued = async {
+    /// A slot, as soon as it is this client's turn; `None` when that takes more than 1.5 s. The caller
+    /// then answers 503 with `Retry-After`, and the replica tries again.
+    pub async fn open(&self, asker: Asker) -> Option<SnapshotSlot> {
+        let shared = &self.0;
+        let id = shared.queue().join(asker, Instant::now())?;
+        let ticket = Ticket { shared, id };
+        let turn = async {
             loop {
-                if let Some(slot) = self.try_open() {
-                    return slot;
+                // Before the queue is looked at, so that no change is missed.
+                let mut changed = std::pin::pin!(shared.changed.notified());
+                changed.as_mut().enable();
+                if let Some(address) = shared.queue().take(id) {
+                    return SnapshotSlot {
+                        shared: shared.clone(),
+                        address,
+                        until: Instant::now() + LONGEST,
+                    };
                 }
-                self.freed.notified().await;
+                changed.await;
             }
         };
-        timeout(QUEUED, queued).await.ok()
+        let slot = timeout(QUEUED, turn).await.ok();
+        drop(ticket);
+        slot
     }
 
-    /// A slot, unless all are in use by readers that read.
-    fn try_open(&self) -> Option<SnapshotSlot<S>> {
-        let mut readers = lock(&self.readers);
-        readers.cut_stalled();
-        if readers.by_id.len() >= self.max {
+    /// Slots in use.
+    pub fn in_use(&self) -> usize {
+        self.0.queue().held.values().sum()
+    }
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().expect("no holder of this lock can panic")
+    }
+}
+
+impl Queue {
+    /// A place in the queue; `None` when it is full.
+    fn join(&mut self, asker: Asker, now: Instant) -> Option<u64> {
+        if self.waiting.len() >= MAX_QUEUED {
             return None;
         }
-        let id = readers.next_id;
-        readers.next_id += 1;
-        let source = SharedSource::default();
-        readers.by_id.insert(
-            id,
-            Reader {
-                active_at: Instant::now(),
-                source: source.clone(),
-            },
-        );
-        Some(SnapshotSlot {
-            id,
-            source,
-            readers: self.readers.clone(),
-            freed: self.freed.clone(),
-        })
-    }
-
-    /// Takes slots from stalled readers until `stop` is cancelled.
-    ///
-    /// # Errors
-    /// Never; the supervisor needs the signature.
-    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut ticks = interval(CHECK_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            lock(&self.readers).cut_stalled();
-            self.freed.notify_one();
+        if self.asking.len() >= MAX_QUEUED {
+            self.asking
+                .retain(|_asker, asking| now - asking.last < REMEMBERED);
         }
-        Ok(())
-    }
-}
-
-impl<S> Readers<S> {
-    /// Takes the slots from stalled readers and closes their snapshots.
-    fn cut_stalled(&mut self) {
-        self.by_id.retain(|_id, reader| {
-            if reader.active_at.elapsed() < STALLED {
-                return true;
+        if let Some(asking) = self.asking.get_mut(&asker) {
+            if now - asking.last >= REMEMBERED {
+                asking.since = now;
             }
-            // A locked source means that the store is slow, not the reader.
-            let Ok(mut source) = reader.source.try_lock() else {
-                return true;
+            asking.last = now;
+        } else if self.asking.len() < MAX_QUEUED {
+            let asking = Asking {
+                since: now,
+                last: now,
             };
-            warn!("a snapshot was cut off: {SLOT_LOST}");
-            *source = None;
-            false
-        });
-    }
-}
-
-impl<S: SnapshotSource> SnapshotSlot<S> {
-    /// Puts the snapshot into the slot. It is opened after the slot was taken, so no more snapshots are
-    /// open than there are slots.
-    ///
-    /// [`SnapshotSlot::next`] reads it from now on.
-    pub async fn hold(&self, source: S) {
-        *self.source.lock().await = Some(source);
-    }
-
-    /// The next documents; `None` after the last.
-    ///
-    /// # Errors
-    /// When the store fails, or when the reader stalled and lost the slot.
-    pub async fn next(&self) -> anyhow::Result<Option<S::Chunk>> {
-        let mut source = self.source.lock().await;
-        // Checked under the lock, so that the slot cannot be lost while the store is read.
-        ensure!(self.reader_is_active(), SLOT_LOST);
-        let piece = source
-            .as_mut()
-            .context("the slot holds no snapshot")?
-            .next()
-            .await;
-        // The time that the store took does not count as time of the reader.
-        self.reader_is_active();
-        piece
-    }
-
-    /// Starts the clock of the reader again. `false` means that it lost the slot.
-    fn reader_is_active(&self) -> bool {
-        match lock(&self.readers).by_id.get_mut(&self.id) {
-            Some(reader) => {
-                reader.active_at = Instant::now();
-                true
-            }
-            None => false,
+            self.asking.insert(asker.clone(), asking);
         }
+        let id = self.next_id;
+        self.next_id += 1;
+        self.waiting.insert(id, asker);
+        Some(id)
+    }
+
+    /// Takes a slot for this place in the queue, if it is the first and a slot is free.
+    fn take(&mut self, id: u64) -> Option<IpAddr> {
+        if self.free == 0 {
+            return None;
+        }
+        let first = self.waiting.iter().min_by_key(|(id, asker)| {
+            let held = self.held.get(&asker.address).copied().unwrap_or(0);
+            let since = self.asking.get(*asker).map(|asking| asking.since);
+            // A client that is not remembered comes last.
+            (held, since.is_none(), since, **id)
+        });
+        if first.is_none_or(|(first, _asker)| *first != id) {
+            return None;
+        }
+        let asker = self.waiting.remove(&id)?;
+        self.asking.remove(&asker);
+        self.free -= 1;
+        *self.held.entry(asker.address).or_default() += 1;
+        Some(asker.address)
     }
 }
 
-impl<S> Drop for SnapshotSlot<S> {
+impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        lock(&self.readers).by_id.remove(&self.id);
-        self.freed.notify_one();
+        self.shared.queue().waiting.remove(&self.id);
+        // The next one is the first now, and more than one slot may be free.
+        self.shared.changed.notify_waiters();
     }
 }
 
-/// Locks the readers. Nobody holds the lock across an await.
-fn lock<S>(readers: &Mutex<Readers<S>>) -> MutexGuard<'_, Readers<S>> {
-    readers.lock().expect("no holder of this lock can panic")
+impl SnapshotSlot {
+    /// Whether the answer has had the slot for too long and has to end.
+    pub fn is_over(&self) -> bool {
+        Instant::now() >= self.until
+    }
+}
+
+impl Drop for SnapshotSlot {
+    fn drop(&mut self) {
+        let mut queue = self.shared.queue();
+        queue.free += 1;
+        if let Some(held) = queue.held.get_mut(&self.address) {
+            *held -= 1;
+            if *held == 0 {
+                queue.held.remove(&self.address);
+            }
+        }
+        drop(queue);
+        self.shared.changed.notify_waiters();
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A snapshot without an end.
-    struct Endless;
-
-    impl SnapshotSource for Endless {
-        type Chunk = ();
-
-        async fn next(&mut self) -> anyhow::Result<Option<()>> {
-            Ok(Some(()))
+    fn asker(last: u8, name: &str) -> Asker {
+        Asker {
+            address: [10, 0, 0, last].into(),
+            name: Some(name.to_owned()),
         }
-    }
-
-    fn stall(slots: &SnapshotSlots<Endless>, slot: &SnapshotSlot<Endless>) {
-        let long_ago = Instant::now()
-            .checked_sub(STALLED)
-            .expect("a machine that is up for longer");
-        lock(&slots.readers)
-            .by_id
-            .get_mut(&slot.id)
-            .expect("its slot")
-            .active_at = long_ago;
-    }
-
-    #[test]
-    fn a_stalled_reader_loses_its_slot_and_no_other_reader_does() {
-        let slots = SnapshotSlots::new(2);
-        let reading = slots.try_open().expect("a slot");
-        let stalled = slots.try_open().expect("a slot");
-        assert!(slots.try_open().is_none());
-        stall(&slots, &stalled);
-        let next = slots.try_open().expect("the slot of the stalled reader");
-        assert!(slots.try_open().is_none());
-        assert!(reading.reader_is_active() && next.reader_is_active());
-        assert!(!stalled.reader_is_active());
-        drop(stalled);
-        assert!(
-            slots.try_open().is_none(),
-            "a lost slot is not freed a second time"
-        );
-        drop(next);
-        assert!(slots.try_open().is_some());
     }
 
     #[tokio::test]
     async fn a_request_without_a_slot_is_queued_for_a_limited_time() {
-        let slots = SnapshotSlots::<Endless>::new(1);
-        let first = slots.open().await.expect("a slot");
-        let (second, ()) = tokio::join!(slots.open(), async { drop(first) });
+        let slots = SnapshotSlots::new(1);
+        let first = slots.open(asker(1, "a")).await.expect("a slot");
+        let (second, ()) = tokio::join!(slots.open(asker(1, "b")), async { drop(first) });
         let second = second.expect("the slot that became free");
         assert!(
-            slots.open().await.is_none(),
+            slots.open(asker(1, "c")).await.is_none(),
             "a request is not queued indefinitely"
         );
         drop(second);
         assert!(
-            slots.open().await.is_some(),
+            slots.open(asker(1, "d")).await.is_some(),
             "a request that gave up took no slot"
         );
+        assert_eq!(slots.in_use(), 0);
     }
 
-    /// Also when no other request comes, and the connection of the stalled reader stays open.
-    #[tokio::test]
-    async fn the_snapshot_of_a_stalled_reader_is_closed() {
-        let slots = SnapshotSlots::new(2);
-        let reading = slots.try_open().expect("a slot");
-        let stalled = slots.try_open().expect("a slot");
-        for slot in [&reading, &stalled] {
-            slot.hold(Endless).await;
+    /// 40 clients of one address take a slot, end at once and come again with another name. A replica
+    /// of the same address gets a slot after those that asked before it.
+    #[test]
+    fn clients_that_come_again_and_again_keep_no_replica_from_a_slot() {
+        let slots = SnapshotSlots::new(1);
+        let mut queue = slots.0.queue();
+        let mut now = Instant::now();
+        let mut names = 0..;
+        let mut name = || format!("forged-{}", names.next().expect("endless"));
+        for _client in 0..40 {
+            queue.join(asker(1, &name()), now);
         }
-        let stop = CancellationToken::new();
-        let mut running = tokio::task::JoinSet::new();
-        running.spawn(slots.clone().run(stop.clone()));
-        stall(&slots, &stalled);
-        let closed = async {
-            while stalled.source.lock().await.is_some() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+        now += Duration::from_millis(1);
+        let mut honest = queue.join(asker(1, "honest"), now).expect("a place");
+        let mut grants = 0;
+        loop {
+            now += Duration::from_millis(1);
+            // The honest replica gives up after 1.5 s and asks again; it keeps its place.
+            if grants == 20 {
+                queue.waiting.remove(&honest);
+                honest = queue.join(asker(1, "honest"), now).expect("a place");
             }
-        };
-        timeout(Duration::from_secs(10), closed)
-            .await
-            .expect("it is closed in time");
-        assert!(stalled.next().await.is_err());
-        assert!(
-            reading.next().await.is_ok() && reading.source.lock().await.is_some(),
-            "the other reader continues"
-        );
-        stop.cancel();
-        assert!(running.join_all().await.iter().all(Result::is_ok));
+            let ids: Vec<_> = queue.waiting.keys().copied().collect();
+            let (id, address) = ids
+                .into_iter()
+                .find_map(|id| Some((id, queue.take(id)?)))
+                .expect("someone is first");
+            if id == honest {
+                break;
+            }
+            grants += 1;
+            assert!(grants <= 40, "the honest replica was never first");
+            queue.free += 1;
+            queue.held.remove(&address);
+            queue.join(asker(1, &name()), now);
+        }
+        assert_eq!(grants, 40);
+    }
+
+    #[test]
+    fn an_address_without_a_slot_comes_before_one_that_holds_some() {
+        let slots = SnapshotSlots::new(2);
+        let mut queue = slots.0.queue();
+        let now = Instant::now();
+        let first = queue.join(asker(1, "a"), now).expect("a place");
+        let second = queue.join(asker(1, "b"), now).expect("a place");
+        let other = queue
+            .join(asker(2, "c"), now + Duration::from_secs(1))
+            .expect("a place");
+        assert!(queue.take(first).is_some());
+        assert!(queue.take(second).is_none(), "its address holds a slot");
+        assert!(queue.take(other).is_some());
     }
 }

@@ -15,3 +15,25 @@ pub fn raise_open_files() {
         tracing::debug!("the limit of open files could not be raised and stays as it is: {error}");
     }
 }
+
+/// Most connections of the server of this process.
+const MAX_CONNECTIONS: usize = 20_000;
+/// Open files for everything but connections of the server: the store, publishers, Redis, the
+/// runtime; and connections that are closed, until their tasks end.
+const OTHER_FILES: usize = 40;
+/// Fewest connections, however few files may be open.
+const MIN_CONNECTIONS: usize = 8;
+
+/// How many connections the server of this process may have: what the limit of open files leaves.
+/// Call it after [`raise_open_files`].
+pub fn max_connections() -> usize {
+    let files = getrlimit(Resource::Nofile).current;
+    // No limit is more than enough.
+    let files = files.map_or(usize::MAX, |files| {
+        usize::try_from(files).unwrap_or(usize::MAX)
+    });
+    // A quarter is left for what grows with the load: connections to stores and to subscribers.
+    (files / 4 * 3)
+        .min(files.saturating_sub(OTHER_FILES))
+        .clamp(MIN_CONNECTIONS, MAX_CONNECTIONS)
+}

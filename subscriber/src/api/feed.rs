@@ -81,7 +81,7 @@ async fn answer(
             scope: asked.scope,
         },
     };
-    let slot = api.streams.open(request)?;
+    let slot = api.streams.open()?;
     let views = MemoryViews {
         moved: api.replica.feed_changed(),
         replica: api.replica.clone(),

@@ -3,13 +3,16 @@
 //!
 //! It holds one piece at a time, however long the answer is, and takes no lock.
 
-use std::{collections::VecDeque, convert::Infallible, sync::Arc};
+use std::{collections::VecDeque, io, sync::Arc};
 
 use bytes::Bytes;
 use contract::{CollectionName, DocumentId};
 use futures_util::{Stream, stream};
 use replica::View;
-use service::http::frames::DocumentFrames;
+use service::http::{
+    frames::DocumentFrames,
+    snapshot_slots::{LONGEST, SnapshotSlot},
+};
 
 /// A piece ends with the first document that reaches this size, in bytes.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -23,6 +26,7 @@ pub(super) struct Pieces {
     /// `None` after the last piece.
     frames: Option<DocumentFrames>,
     out: Vec<u8>,
+    slot: SnapshotSlot,
 }
 
 impl Pieces {
@@ -32,6 +36,7 @@ impl Pieces {
         collections: impl IntoIterator<Item = CollectionName>,
         frames: DocumentFrames,
         begun: Vec<u8>,
+        slot: SnapshotSlot,
     ) -> Self {
         Self {
             view,
@@ -39,20 +44,28 @@ impl Pieces {
             after: None,
             frames: Some(frames),
             out: begun,
+            slot,
         }
     }
 
     /// The pieces as the body of an answer.
-    pub(super) fn into_stream(self) -> impl Stream<Item = Result<Bytes, Infallible>> {
-        stream::iter(self.map(Ok))
+    pub(super) fn into_stream(self) -> impl Stream<Item = Result<Bytes, io::Error>> {
+        stream::iter(self)
     }
 }
 
 impl Iterator for Pieces {
-    type Item = Bytes;
+    type Item = io::Result<Bytes>;
 
-    fn next(&mut self) -> Option<Bytes> {
+    fn next(&mut self) -> Option<io::Result<Bytes>> {
         let frames = self.frames.as_mut()?;
+        if self.slot.is_over() {
+            tracing::warn!(
+                "a list or a snapshot was cut off: its reader did not take it within {} s",
+                LONGEST.as_secs()
+            );
+            return Some(Err(io::ErrorKind::TimedOut.into()));
+        }
         while let Some(name) = self.collections.front() {
             let held = self.view.root().collection(name);
             let after = self.after.take();
@@ -63,12 +76,12 @@ impl Iterator for Pieces {
                 frames.document(name, document, &mut self.out);
                 if self.out.len() >= PIECE_BYTES {
                     self.after = Some(document.id().clone());
-                    return Some(std::mem::take(&mut self.out).into());
+                    return Some(Ok(std::mem::take(&mut self.out).into()));
                 }
             }
             self.collections.pop_front();
         }
         self.frames.take()?.close(&mut self.out);
-        Some(std::mem::take(&mut self.out).into())
+        Some(Ok(std::mem::take(&mut self.out).into()))
     }
 }

@@ -32,7 +32,8 @@ pub(crate) fn head() -> ApiOperation {
 }
 
 pub(crate) fn documents() -> ApiOperation {
-    let operation = of_collection(operation("listDocuments", "All documents of a collection"));
+    let operation = of_collection(operation("listDocuments", "All documents of a collection"))
+        .problems(&[ProblemKind::LoadsUnderWay]);
     cached(reading(operation), &[ETAG, VARY]).answer(operations::documents())
 }
 

@@ -27,7 +27,8 @@ pub(crate) fn head() -> ApiOperation {
 }
 
 pub(crate) fn documents() -> ApiOperation {
-    let operation = operation("listDocuments", "All documents of a collection");
+    let operation = operation("listDocuments", "All documents of a collection")
+        .problems(&[ProblemKind::LoadsUnderWay]);
     cached(
         of_collection(operation),
         &[&[ETAG, VARY][..], &READ_HEADERS].concat(),
@@ -48,7 +49,11 @@ pub(crate) fn snapshot() -> ApiOperation {
         "All documents of some collections at one moment",
     ))
     .describe(operations::SNAPSHOT)
-    .problems(&[ProblemKind::BadRequest, ProblemKind::Unversioned])
+    .problems(&[
+        ProblemKind::BadRequest,
+        ProblemKind::Unversioned,
+        ProblemKind::LoadsUnderWay,
+    ])
     .answer(operations::snapshot().with(&[SETTLED]).with(&READ_HEADERS))
 }
 

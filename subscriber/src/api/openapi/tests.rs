@@ -33,7 +33,6 @@ const OF_PUBLISHER: &[ProblemKind] = &[
     ProblemKind::NotCommitted,
     ProblemKind::OutcomeUnknown,
     ProblemKind::StoreUnavailable,
-    ProblemKind::LoadsUnderWay,
     ProblemKind::NotDeclaredNow,
 ];
 /// Kinds that belong to no operation: the description of the document names them.

@@ -1,0 +1,146 @@
+//! The HTTP server of both services: the same limits and the same end, however a service is built.
+//!
+//! It is the server of actix-web ([`actix_web::HttpServer`]) with sockets of its own
+//! ([`super::connections`]): that type has no way to limit how slowly a peer reads. Routes and
+//! handlers are unchanged.
+
+use std::{
+    future::ready,
+    io,
+    net::{SocketAddr, TcpListener},
+    time::Duration,
+};
+
+use actix_http::{HttpService, Protocol, Request, Response};
+use actix_service::{
+    IntoServiceFactory, Service, ServiceFactory, apply_fn_factory, fn_service, map_config,
+};
+use actix_web::{
+    Error,
+    body::{BodySize, BoxBody, MessageBody},
+    dev::{AppConfig, Server, ServiceResponse},
+    rt::net::TcpStream,
+    web::Bytes,
+};
+use tokio::net::TcpSocket;
+use tokio_util::sync::CancellationToken;
+
+use super::connections::{Connection, Connections, Serving, io::WatchedIo};
+
+/// Threads that serve requests.
+const WORKERS: usize = 2;
+/// Time limit at the end for requests that have begun, in seconds; less than the grace of the
+/// supervisor.
+const GRACE_SECONDS: u64 = 5;
+/// How long a client may take to close a connection, or to send a body that is not read.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Connections that the kernel keeps before they are accepted.
+const BACKLOG: u32 = 1_024;
+
+/// Opens a port. Port 0 takes a free one.
+///
+/// # Errors
+/// When the address cannot be used.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // The port of a process that has just ended can be used again.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)?.into_std()
+}
+
+/// The server of an application, until `stop`. It serves while it is awaited.
+///
+/// # Errors
+/// When the listener cannot be used.
+pub fn serve<F, I, S>(
+    listener: TcpListener,
+    connections: Connections,
+    stop: CancellationToken,
+    app: F,
+) -> io::Result<Server>
+where
+    F: Fn() -> I + Clone + Send + 'static,
+    I: IntoServiceFactory<S, Request>,
+    S: ServiceFactory<
+            Request,
+            Config = AppConfig,
+            Response = ServiceResponse<BoxBody>,
+            Error = Error,
+            InitError = (),
+        > + 'static,
+    S::Service: 'static,
+{
+    let builder = Server::build();
+    let ending = builder.graceful_shutdown_signal();
+    let limits = *connections.limits();
+    let address = listener.local_addr()?;
+    let factory = move || {
+        let ending = ending.clone();
+        let connections = connections.clone();
+        // The host of the configuration is used by no handler.
+        let app = map_config(app(), |()| AppConfig::default());
+        let app = apply_fn_factory(app, |request: Request, app: &S::Service| {
+            let connection = request.conn_data::<Connection>().cloned();
+            let serving = connection.map(|connection| connection.serve());
+            let answer = app.call(request);
+            async move {
+                let answer: Response<BoxBody> = answer.await?.into();
+                Ok::<_, Error>(answer.map_body(|_head, body| Served {
+                    body,
+                    _until_sent: serving,
+                }))
+            }
+        });
+        let http = HttpService::build()
+            .graceful_shutdown_signal(move || {
+                let ending = ending.clone();
+                async move { ending.notified().await }
+            })
+            .keep_alive(limits.idle)
+            .client_request_timeout(limits.head)
+            .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+            .local_addr(address)
+            .on_connect_ext(|io: &WatchedIo, extensions| io.remember(extensions))
+            .finish(app);
+        let accept = fn_service(move |stream: TcpStream| {
+            let peer = stream.peer_addr().ok();
+            let io = WatchedIo::accept(stream, &connections);
+            ready(
+                io.map(|io| (io, Protocol::Http1, peer))
+                    .map_err(actix_http::error::DispatchError::Io),
+            )
+        });
+        actix_service::ServiceFactoryExt::and_then(accept, http)
+    };
+    Ok(builder
+        .workers(WORKERS)
+        .shutdown_timeout(GRACE_SECONDS)
+        .shutdown_signal(stop.cancelled_owned())
+        .listen("http", listener, factory)?
+        .run())
+}
+
+/// The body of an answer. The request is being served until it is dropped.
+struct Served {
+    body: BoxBody,
+    _until_sent: Option<Serving>,
+}
+
+impl MessageBody for Served {
+    type Error = <BoxBody as MessageBody>::Error;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(
+        self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Bytes, Self::Error>>> {
+        std::pin::Pin::new(&mut self.get_mut().body).poll_next(context)
+    }
+}
