@@ -106,6 +106,8 @@ pub enum ProblemKind {
     BadSet,
     /// The token of the caller is missing or wrong.
     Unauthorized,
+    /// The request comes from a web page of another origin, which may not do this.
+    ForeignOrigin,
     /// Nothing is served at the path.
     NoSuchRoute,
     /// The collection is not served here.
@@ -118,6 +120,8 @@ pub enum ProblemKind {
     Unversioned,
     /// The path does not have the method.
     MethodNotAllowed,
+    /// The route has none of the media types that the client accepts.
+    NotAcceptable,
     /// The body did not arrive within its time limit.
     BodyLate,
     /// The document to be created exists.
@@ -134,6 +138,8 @@ pub enum ProblemKind {
     SetTooLarge,
     /// The body has another media type than the route takes.
     MediaType,
+    /// The request is for a host name that this service does not have.
+    UnknownHost,
     /// The document does not match the JSON Schema of its collection.
     Schema,
     /// A stored document cannot be decoded.
@@ -169,12 +175,14 @@ impl ProblemKind {
         Self::BadBody,
         Self::BadSet,
         Self::Unauthorized,
+        Self::ForeignOrigin,
         Self::NoSuchRoute,
         Self::UnknownCollection,
         Self::NoSchema,
         Self::NoData,
         Self::Unversioned,
         Self::MethodNotAllowed,
+        Self::NotAcceptable,
         Self::BodyLate,
         Self::Exists,
         Self::NotDeclared,
@@ -183,6 +191,7 @@ impl ProblemKind {
         Self::TooLarge,
         Self::SetTooLarge,
         Self::MediaType,
+        Self::UnknownHost,
         Self::Schema,
         Self::Unreadable,
         Self::Busy,
@@ -218,12 +227,14 @@ impl ProblemKind {
             Self::BadBody => ("bad-body", 400, "The body cannot be read"),
             Self::BadSet => ("bad-set", 400, "The change set is not valid"),
             Self::Unauthorized => ("unauthorized", 401, "Unauthorized"),
+            Self::ForeignOrigin => ("foreign-origin", 403, "Not for pages of this origin"),
             Self::NoSuchRoute => ("no-such-route", 404, "No such route"),
             Self::UnknownCollection => ("unknown-collection", 404, "Unknown collection"),
             Self::NoSchema => ("no-schema", 404, "No such schema"),
             Self::NoData => ("no-data", 404, "No such document"),
             Self::Unversioned => ("unversioned", 404, "No revisions"),
             Self::MethodNotAllowed => ("method-not-allowed", 405, "Method not allowed"),
+            Self::NotAcceptable => ("not-acceptable", 406, "No acceptable media type"),
             Self::BodyLate => ("body-late", 408, "The body is late"),
             Self::Exists => ("exists", 409, "The document exists already"),
             Self::NotDeclared => ("not-declared", 409, "No epoch was declared"),
@@ -232,6 +243,7 @@ impl ProblemKind {
             Self::TooLarge => ("too-large", 413, "The body is too large"),
             Self::SetTooLarge => ("set-too-large", 413, "The change set is too large"),
             Self::MediaType => ("media-type", 415, "Unsupported media type"),
+            Self::UnknownHost => ("unknown-host", 421, "Not a name of this service"),
             Self::Schema => (
                 "schema",
                 422,

@@ -3,16 +3,21 @@
 //!
 //! What the subscriber answers in the same way is in [`service::http`].
 
+use std::rc::Rc;
+
 use actix_web::{
     Error,
     body::BoxBody,
     dev::{ServiceRequest, ServiceResponse},
-    middleware::{self, Next},
+    middleware::{Next, from_fn},
     web::{self, ServiceConfig},
 };
 use contract::{CollectionName, DocumentId};
 use service::http::{
-    bodies, health as shared,
+    bodies,
+    framing::frame_answers,
+    guard::{GuardSettings, guard},
+    health as shared,
     methods::{answer_methods, no_such_route},
     problem::ProblemError,
     routes::{self, ApiRoute},
@@ -70,12 +75,18 @@ pub struct Api {
 /// and escapes.
 const BODY_LIMIT: usize = 8 << 20;
 
-/// Adds all routes.
-pub fn configure(config: &mut ServiceConfig) {
+/// Adds all routes, behind the guard.
+pub fn configure(config: &mut ServiceConfig, settings: &GuardSettings) {
+    let settings = Rc::new(settings.clone());
+    // The last one is the outermost: a refused body in chunks is received as well.
     let routes = routes::add(web::scope(""), table())
-        .wrap(middleware::from_fn(answer_methods))
-        .wrap(middleware::from_fn(bodies::receive))
-        .wrap(middleware::from_fn(count_writes));
+        .wrap(from_fn(answer_methods))
+        .wrap(from_fn(move |request, next| {
+            guard(Rc::clone(&settings), request, next)
+        }))
+        .wrap(from_fn(bodies::receive))
+        .wrap(from_fn(count_writes))
+        .wrap(from_fn(frame_answers));
     config
         .app_data(
             web::QueryConfig::default()

@@ -29,6 +29,7 @@ use service::{
     http::{
         bodies::{Bodies, BodyLimits},
         connections::{ConnectionLimits, Connections},
+        guard::{GuardSettings, warn_when_open},
         server,
         snapshot_slots::SnapshotSlots,
         stream_slots::{MAX_STREAMS, StreamSlots},
@@ -64,6 +65,9 @@ use crate::{
 /// Lists that are sent at the same time.
 const LISTS: usize = 32;
 
+/// What a peer can do that reaches the port: the publisher knows no users.
+const PEERS: &str = "every peer can read and change all documents, and declare a new epoch";
+
 /// A publisher whose store is open and whose tasks run; its port is open if it has one. Call
 /// [`Publisher::run`] to serve and to end in order.
 pub struct Publisher {
@@ -82,8 +86,9 @@ impl Publisher {
     /// be opened.
     pub async fn build(settings: Settings) -> anyhow::Result<Self> {
         let listen = settings.listen;
+        let guard = settings.guard.clone();
         let mut publisher = Self::without_http(settings).await?;
-        publisher.listen(listen)?;
+        publisher.listen(listen, guard)?;
         Ok(publisher)
     }
 
@@ -193,14 +198,14 @@ impl Publisher {
     }
 
     /// 4. The port.
-    fn listen(&mut self, listen: SocketAddr) -> anyhow::Result<()> {
+    fn listen(&mut self, listen: SocketAddr, guard: GuardSettings) -> anyhow::Result<()> {
         let api = self.api.clone();
         let bodies = web::Data::new(Bodies::new(BodyLimits::default(), &routes::table(), &[]));
         let app = move || {
             App::new()
                 .app_data(api.clone())
                 .app_data(bodies.clone())
-                .configure(routes::configure)
+                .configure(|config| routes::configure(config, &guard))
         };
         let stop = self.supervisor.stop();
         let bound = server::listen(listen).and_then(|listener| {
@@ -245,7 +250,10 @@ impl Publisher {
         drop(api);
         let stop = supervisor.stop();
         match &http {
-            Some((address, _server)) => info!(%address, "the publisher is up"),
+            Some((address, _server)) => {
+                warn_when_open("publisher", *address, PEERS);
+                info!(%address, "the publisher is up");
+            }
             None => info!("the publisher is up, without HTTP"),
         }
         supervisor.spawn("http server", async move {

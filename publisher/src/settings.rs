@@ -6,7 +6,10 @@
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 use contract::{CollectionName, SecretUrl};
-use service::runtime::settings::{self, ReadError, SettingsError};
+use service::{
+    http::guard::GuardSettings,
+    runtime::settings::{self, ReadError, SettingsError},
+};
 
 pub use self::arguments::Args;
 use crate::{outbox::retention::RetentionPolicy, store::StoreUrl};
@@ -21,6 +24,8 @@ pub struct Settings {
     pub store: StoreUrl,
     /// Address of the HTTP API.
     pub listen: SocketAddr,
+    /// Which names and origins of the HTTP API are known.
+    pub guard: GuardSettings,
     /// The collections, without those that have only a schema.
     pub collections: BTreeSet<CollectionName>,
     /// Folder of the schemas.

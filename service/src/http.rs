@@ -3,7 +3,9 @@
 //! | module | content |
 //! |---|---|
 //! | [`routes`] | one table of routes, for the router and for the OpenAPI document |
-//! | [`methods`] | HEAD, 405 with `Allow`, 404 `no-such-route` |
+//! | [`guard`] | refuses requests of foreign web pages, and host names that are not known; CORS |
+//! | [`framing`] | answers to HEAD, and to HTTP/1.0 clients |
+//! | [`methods`] | HEAD as GET, 405 with `Allow`, 404 `no-such-route` |
 //! | [`problem`] | error answers: RFC 9457 problems |
 //! | [`etag`] | entity tags and conditional reads: 304 |
 //! | [`bodies`] | bodies of requests: limits in bytes, in time, and of all together |
@@ -25,11 +27,14 @@ pub mod connections;
 pub mod etag;
 pub mod feed;
 pub mod frames;
+pub mod framing;
+pub mod guard;
 pub mod health;
 pub mod methods;
 pub mod openapi;
 pub mod problem;
 pub mod routes;
+mod rules;
 pub mod server;
 pub mod snapshot_slots;
 pub mod stream_slots;

@@ -5,17 +5,19 @@
 //! follow this one, [`health`] and [`metrics`] orchestrators and operators. The routes for a sidecar
 //! or a publisher with `LOCAL` are in `replica::actix`. Handlers decide nothing about changes.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use actix_web::{
     http::Method,
-    middleware,
+    middleware::from_fn,
     web::{self, ServiceConfig},
 };
 use contract::{event, fleet::MAX_CHECK_IN};
 use replica::{Replica, View, actix::Options};
 use service::http::{
     bodies::{self, Bodies, BodyLimits},
+    framing::frame_answers,
+    guard::{GuardSettings, guard},
     health as shared,
     methods::{answer_methods, no_such_route},
     problem::ProblemError,
@@ -54,6 +56,7 @@ pub struct Api {
     /// Limit for lists.
     lists: SnapshotSlots,
     bodies: web::Data<Bodies>,
+    guard: GuardSettings,
 }
 
 impl Api {
@@ -75,6 +78,7 @@ impl Api {
                 &table(),
                 &[event::ROUTE],
             )),
+            guard: settings.guard.clone(),
         }
     }
 
@@ -92,18 +96,22 @@ impl Api {
     }
 }
 
-/// Adds all routes.
+/// Adds all routes, behind the guard.
 pub fn configure(config: &mut ServiceConfig, api: &Api) {
+    let settings = Rc::new(api.guard.clone());
     let scope = web::scope("").service(replica::actix::scope(&api.replica, &api.dapr));
+    let routes = routes::add(scope, table())
+        .wrap(from_fn(answer_methods))
+        .wrap(from_fn(headers::complete_refusals))
+        .wrap(from_fn(move |request, next| {
+            guard(Rc::clone(&settings), request, next)
+        }))
+        .wrap(from_fn(bodies::receive))
+        .wrap(from_fn(frame_answers));
     config
         .app_data(web::Data::new(api.clone()))
         .app_data(api.bodies.clone())
-        .service(
-            routes::add(scope, table())
-                .wrap(middleware::from_fn(answer_methods))
-                .wrap(middleware::from_fn(headers::complete_refusals))
-                .wrap(middleware::from_fn(bodies::receive)),
-        )
+        .service(routes)
         .default_service(web::to(no_such_route));
 }
 

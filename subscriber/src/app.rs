@@ -12,6 +12,7 @@ use replica::{Config, Replica, Url};
 use service::{
     http::{
         connections::{ConnectionLimits, Connections},
+        guard::warn_when_open,
         server,
         stream_slots::{MAX_STREAMS, StreamSlots},
     },
@@ -22,6 +23,10 @@ use crate::{
     api::{self, Api},
     settings::Settings,
 };
+
+/// What a peer can do that reaches the port, without a token of the sidecar.
+const PEERS: &str = "every peer can read all documents, and post events, which change what this \
+                     replica answers until it compares itself with its publisher";
 
 /// A subscriber with an open port that does not serve yet.
 pub struct App {
@@ -69,6 +74,9 @@ impl App {
         // Streams never take the last connections.
         let max_streams = MAX_STREAMS.min(connections.limits().max / 2);
         let streams = StreamSlots::new(max_streams, supervisor.stop());
+        if settings.app_api_token.is_none() {
+            warn_when_open("subscriber", address, PEERS);
+        }
         let api = Api::new(replica.clone(), &settings, streams);
         let app = move || HttpApp::new().configure(|config| api::configure(config, &api));
         let server =

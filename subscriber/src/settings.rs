@@ -8,8 +8,9 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration}
 use clap::Parser;
 use contract::{CollectionName, DocumentId, SecretUrl, secret_url::SecretUrlError};
 use replica::{Events, HeaderValue, Url, broker::settings as redis};
-use service::runtime::settings::{
-    self, SettingChecks, SettingsError, boolean, listed, or, positive,
+use service::{
+    http::guard::{GuardArgs, GuardSettings},
+    runtime::settings::{self, SettingChecks, SettingsError, boolean, listed, or, positive},
 };
 
 const EVENTS_ENABLED: &str = "true";
@@ -70,6 +71,9 @@ pub struct Options {
     /// Address and port to listen on. Port 0 takes a free port.
     #[arg(long, env = "AURA_CONFIGURATION_LISTEN", value_name = "ADDRESS:PORT", default_value = LISTEN)]
     listen: String,
+
+    #[command(flatten)]
+    guard: GuardArgs,
 
     /// URLs of publishers, separated by commas. They are tried in this order. The invocation URL of
     /// a Dapr sidecar works as well, for example
@@ -170,6 +174,9 @@ pub struct Settings {
     pub pubsub_name: String,
     /// Address to listen on.
     pub listen: SocketAddr,
+    /// Which names and origins of the HTTP API are known: those of the settings, and the host of
+    /// the base URL.
+    pub guard: GuardSettings,
     /// URLs of publishers, in the order in which they are tried.
     pub publishers: Vec<SecretUrl>,
     /// Collections to follow.
@@ -208,6 +215,7 @@ impl Options {
         let manager = or(&self.events_manager, EVENTS_MANAGER).to_ascii_uppercase();
         let events = self.events(&mut checks, &manager);
         let listen = checks.parse("AURA_CONFIGURATION_LISTEN", or(&self.listen, LISTEN));
+        let guard = self.guard.check(&mut checks);
         let publishers = publishers(&mut checks, or(&self.api_url, API_URL));
         let collections = collections(&mut checks, or(&self.collections, COLLECTIONS));
         let seconds = or(&self.check_in_seconds, CHECK_IN_SECONDS);
@@ -238,6 +246,11 @@ impl Options {
                 by_publisher: manager == "LOCAL",
                 pubsub_name: or(&self.pubsub_name, PUBSUB_NAME).to_owned(),
                 listen: listen?,
+                // A publisher posts events to the base URL, so its host is a name of this service.
+                guard: match base_url.as_ref().and_then(Option::as_ref) {
+                    Some(url) => guard?.known_as(url.host_str().unwrap_or_default()),
+                    None => guard?,
+                },
                 publishers: publishers?,
                 collections: collections?,
                 check_in: Duration::from_secs(seconds?),

@@ -1,10 +1,10 @@
 //! Bodies of requests: what media type and which JSON they are. [`service::http::bodies`] receives
 //! them, within its limits. Nothing here knows what a body means.
 
-use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header, web::Bytes};
+use actix_web::{FromRequest, HttpRequest, dev::Payload, web::Bytes};
 use contract::CanonicalJson;
 use serde::Deserialize;
-use service::http::{bodies, header_text};
+use service::http::bodies;
 
 use crate::api::{Api, error::ApiError};
 
@@ -22,34 +22,14 @@ impl FromRequest for Body {
 }
 
 impl Body {
-    /// The body, if the request names this media type or none.
-    pub(super) fn of_type(
-        &self,
-        request: &HttpRequest,
-        media_type: &str,
-    ) -> Result<&Bytes, ApiError> {
-        let given = header_text(request, header::CONTENT_TYPE)?;
-        let given = given
-            .as_deref()
-            .and_then(|given| given.split(';').next())
-            .map(str::trim);
-        // curl sends the media type of forms unless it is told otherwise, so it counts as none.
-        let accepted = [media_type, "application/x-www-form-urlencoded"];
-        if given.is_some_and(|given| !accepted.iter().any(|each| given.eq_ignore_ascii_case(each)))
-        {
-            return Err(ApiError::media_type(media_type));
-        }
-        Ok(&self.0)
+    /// The bytes. Cloning them is cheap.
+    pub(super) fn bytes(&self) -> &Bytes {
+        &self.0
     }
 
     /// The body as a canonical JSON value.
-    pub(super) async fn canonical(
-        &self,
-        api: &Api,
-        request: &HttpRequest,
-        media_type: &str,
-    ) -> Result<CanonicalJson, ApiError> {
-        let json = self.of_type(request, media_type)?.clone();
+    pub(super) async fn canonical(&self, api: &Api) -> Result<CanonicalJson, ApiError> {
+        let json = self.0.clone();
         api.writer
             .large_work()
             .run(json.len(), move || CanonicalJson::parse(&json))

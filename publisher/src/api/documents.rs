@@ -8,7 +8,7 @@ use actix_web::{
 use contract::{
     CanonicalJson, CollectionName, DocumentId, Operation, canonical::PlainValue, document,
 };
-use service::http::{JSON, etag, header_text, problem::ProblemError};
+use service::http::{etag, header_text, problem::ProblemError};
 use uuid::Uuid;
 
 use crate::{
@@ -45,7 +45,7 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
     let collection = api.collection(&name)?;
-    let config = body.canonical(&api, &request, JSON).await?;
+    let config = body.canonical(&api).await?;
     let id = id_of(&config)?;
     let outcome = api
         .write(
@@ -73,7 +73,7 @@ pub(super) async fn put(
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
     let (collection, id) = api.document_key(&key)?;
-    let config = body.canonical(&api, &request, JSON).await?;
+    let config = body.canonical(&api).await?;
     let action = if is_exact(&request)? {
         Action::Replace(config)
     } else {
@@ -98,8 +98,7 @@ pub(super) async fn patch(
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
     let (collection, id) = api.document_key(&key)?;
-    let media_type = "application/merge-patch+json";
-    let patch = body.canonical(&api, &request, media_type).await?;
+    let patch = body.canonical(&api).await?;
     let outcome = api
         .write(
             &request,

@@ -68,14 +68,6 @@ impl ApiError {
         Problem::new(ProblemKind::NoSchema, detail).into()
     }
 
-    /// 415: a body of another media type.
-    pub fn media_type(expected: &str) -> Self {
-        let detail = format!("Send the body as {expected}");
-        Problem::new(ProblemKind::MediaType, detail)
-            .field("Content-Type")
-            .into()
-    }
-
     /// 500: something stored is damaged. `detail` names it.
     pub fn damaged(detail: impl Into<String>) -> Self {
         Problem::new(ProblemKind::Unreadable, detail).into()

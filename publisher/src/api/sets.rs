@@ -10,7 +10,6 @@ use contract::{
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use service::http::JSON;
 
 use crate::{
     api::{Api, body, body::Body, error::ApiError, origin},
@@ -45,7 +44,7 @@ pub(super) async fn commit(
     request: HttpRequest,
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
-    let json = body.of_type(&request, JSON)?.clone();
+    let json = body.bytes().clone();
     let context = origin::context(&request)?;
     let policy = api.policy.clone();
     let set = api

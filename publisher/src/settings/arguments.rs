@@ -5,6 +5,7 @@
 //! counts as unset. Values of settings that may hold a secret are not shown by `--help`.
 
 use clap::Parser;
+use service::http::guard::GuardArgs;
 
 pub(super) const STORE_URL: &str = "file:data";
 pub(super) const LISTEN: &str = "127.0.0.1:8080";
@@ -46,6 +47,9 @@ pub struct Args {
     /// free port, which is in the log.
     #[arg(long, env = "AURA_CONFIGURATION_LISTEN", default_value = LISTEN)]
     pub(super) listen: String,
+
+    #[command(flatten)]
+    pub(super) guard: GuardArgs,
 
     /// Names of the collections, separated by commas.
     ///

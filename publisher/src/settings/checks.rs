@@ -51,6 +51,7 @@ impl Args {
             })
             .ok();
         let listen = checks.parse("AURA_CONFIGURATION_LISTEN", or(&self.listen, LISTEN));
+        let guard = self.guard.check(checks);
         let collections = list(
             checks,
             "AURA_CONFIGURATION_COLLECTIONS",
@@ -90,6 +91,7 @@ impl Args {
         Some(Settings {
             store: store?,
             listen: listen?,
+            guard: guard?,
             collections: collections?,
             schemas_dir: schemas_dir?,
             document_limit: document_limit?,

@@ -1,18 +1,16 @@
 //! Methods and paths that a service does not have, and HEAD.
 //!
-//! HEAD is answered like GET, without the body. A method that a path does not have is answered 405
+//! HEAD is answered like GET; [`super::framing`] leaves out the body. A method that a path does not have is answered 405
 //! with `Allow`, a path that does not exist 404; both with a problem. No route is defined here.
 
 use actix_web::{
     Error, HttpRequest, HttpResponse, ResponseError,
-    body::{BodySize, BodyStream, BoxBody, MessageBody},
+    body::BoxBody,
     dev::{ServiceRequest, ServiceResponse},
     http::{Method, StatusCode, header::ALLOW},
     middleware::Next,
-    web::Bytes,
 };
 use contract::{Problem, ProblemKind};
-use futures_util::stream;
 
 use super::problem::{ProblemError, respond};
 
@@ -24,9 +22,8 @@ pub async fn answer_methods(
     mut request: ServiceRequest,
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    // The handlers know GET only; the server leaves out the body of the answer to HEAD.
-    let head = request.method() == Method::HEAD;
-    if head {
+    // The handlers know GET only.
+    if request.method() == Method::HEAD {
         request.head_mut().method = Method::GET;
     }
     let answer = next.call(request).await?;
@@ -40,14 +37,7 @@ pub async fn answer_methods(
         let refusal = method_not_allowed(&allow);
         return Ok(answer.into_response(refusal));
     }
-    // The server leaves out the body of an answer to HEAD. It would read a stream to its end to do
-    // so, and a live stream has no end.
-    Ok(answer.map_body(|_head, body| match body.size() {
-        BodySize::Stream if head => {
-            BodyStream::new(stream::empty::<Result<Bytes, Error>>()).boxed()
-        }
-        _ => body,
-    }))
+    Ok(answer)
 }
 
 fn method_not_allowed(allow: &str) -> HttpResponse {

@@ -1,13 +1,20 @@
 //! One table of routes for a service: the router and the OpenAPI document are both made from it, so
 //! that neither has a route which the other lacks.
 //!
-//! The table says which handler a route has; it contains no logic of a handler.
+//! The table says which handler a route has; it contains no logic of a handler. What every request
+//! of a route must keep is derived from its description ([`super::rules`]).
 
-use actix_web::{FromRequest, Handler, Responder, Route, Scope, http::Method, web};
+use std::rc::Rc;
+
+use actix_web::{
+    FromRequest, Handler, Responder, Route, Scope, http::Method, middleware::from_fn, web,
+};
+use contract::ProblemKind;
 
 use super::{
     bodies::UNREAD_LIMIT,
     openapi::{ApiDocument, ApiOperation},
+    rules::{RouteRules, keep_rules},
 };
 
 /// A method of a path: its handler, and its description. The description is a function, because the
@@ -95,17 +102,32 @@ impl ApiRoute {
 /// Adds the routes to a scope, in the order of the table: actix-web tries paths in this order.
 /// Routes of one path must be neighbours in the table.
 pub fn add(mut scope: Scope, table: Vec<ApiRoute>) -> Scope {
-    let served = table
-        .into_iter()
-        .filter_map(|each| Some((each.path, each.route?)));
-    let mut served = served.peekable();
+    let mut served = table.into_iter().peekable();
     // One resource per path: only then does actix-web answer 405 for a method that the path lacks.
-    while let Some((path, route)) = served.next() {
-        let mut resource = web::resource(path).route(route);
-        while let Some((_path, route)) = served.next_if(|(next, _route)| *next == path) {
+    while let Some(first) = served.next() {
+        let mut resource = web::resource(first.path);
+        let path = first.path;
+        let mut rules = Vec::new();
+        let mut next = Some(first);
+        while let Some(ApiRoute {
+            method,
+            route: Some(route),
+            operation,
+            ..
+        }) = next
+        {
             resource = resource.route(route);
+            rules.push(RouteRules::of(method, &operation()));
+            next = served.next_if(|next| next.path == path);
         }
-        scope = scope.service(resource);
+        if rules.is_empty() {
+            // Another scope serves the route.
+            continue;
+        }
+        let rules: Rc<[RouteRules]> = rules.into();
+        scope = scope.service(resource.wrap(from_fn(move |request, next| {
+            keep_rules(Rc::clone(&rules), request, next)
+        })));
     }
     scope
 }
@@ -114,6 +136,20 @@ pub fn add(mut scope: Scope, table: Vec<ApiRoute>) -> Scope {
 pub fn describe(document: ApiDocument, table: &[ApiRoute]) -> ApiDocument {
     table.iter().fold(document, |document, route| {
         let method = route.method.as_str().to_ascii_lowercase();
-        document.operation(&method, route.path, (route.operation)())
+        document.operation(&method, route.path, guarded(route))
     })
+}
+
+/// The operation of a route, with the problems of the guard and of the rules.
+fn guarded(route: &ApiRoute) -> ApiOperation {
+    let operation = (route.operation)().problems(&[
+        ProblemKind::BadRequest,
+        ProblemKind::ForeignOrigin,
+        ProblemKind::UnknownHost,
+    ]);
+    if route.method.is_safe() || route.route.is_none() {
+        operation
+    } else {
+        operation.problems(&[ProblemKind::MediaType, ProblemKind::ConditionFailed])
+    }
 }

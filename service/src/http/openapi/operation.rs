@@ -199,9 +199,26 @@ impl ApiOperation {
     #[must_use]
     pub fn problems(mut self, kinds: &[ProblemKind]) -> Self {
         for kind in kinds {
-            self.problems.entry(kind.status()).or_default().push(*kind);
+            let known = self.problems.entry(kind.status()).or_default();
+            if !known.contains(kind) {
+                known.push(*kind);
+            }
         }
         self
+    }
+
+    /// The media types of the body; none when the operation takes no body.
+    pub(in crate::http) fn media_types(&self) -> Vec<String> {
+        let content = self.value.get("requestBody").map(|body| &body["content"]);
+        let content = content.and_then(Value::as_object);
+        content.map_or_else(Vec::new, |types| types.keys().cloned().collect())
+    }
+
+    /// The names of the parameters at a location: `path`, `query` or `header`.
+    pub(in crate::http) fn names(&self, location: &str) -> Vec<String> {
+        let at = self.parameters.iter().filter(|each| each["in"] == location);
+        at.filter_map(|each| each["name"].as_str().map(str::to_owned))
+            .collect()
     }
 
     /// The operation as JSON. Adds the schemas that it refers to.

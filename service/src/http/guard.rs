@@ -1,0 +1,213 @@
+//! The guard before all routes of a service: it refuses what web pages send without the consent of
+//! the user.
+//!
+//! A page in any browser can send requests to a loopback address or to a private network. It cannot
+//! send a `Host` of its choice, and it cannot leave out `Origin` of a write. So a name in `Host` that
+//! is not a name of the service is refused with 421 (DNS rebinding), and a foreign `Origin` or
+//! `Sec-Fetch-Site` with 403. Media types, which make a browser ask first, are checked per route in
+//! [`super::rules`]. The reasons are in `docs/decisions/0014-requests-of-browsers.md`.
+//!
+//! The guard knows no route and authenticates nobody. Sources: RFC 9110 sections 7.2 and 7.4, RFC
+//! 6454, Fetch Metadata Request Headers (W3C), the CORS protocol of the Fetch standard (WHATWG).
+
+use std::{net::SocketAddr, rc::Rc};
+
+use actix_web::{
+    Error, HttpResponse, ResponseError,
+    body::BoxBody,
+    dev::{ServiceRequest, ServiceResponse},
+    http::{
+        Method, header,
+        header::{HeaderMap, HeaderValue},
+    },
+    middleware::Next,
+};
+use contract::{Problem, ProblemKind};
+
+use self::names::{Host, Origin};
+use super::problem::ProblemError;
+
+mod names;
+mod settings;
+
+pub use self::settings::{ALLOWED_HOSTS, CORS_ORIGINS, GuardArgs, GuardSettings};
+
+/// Headers of an answer that a page of a listed origin may read.
+const EXPOSED: &str =
+    "etag, retry-after, location, confcast-revision, confcast-state, confcast-settled";
+/// Headers that a page of a listed origin may send with a read.
+const ALLOWED: &str = "accept, if-match, if-none-match, last-event-id, traceparent";
+/// How long a browser may remember the answer to a preflight, in seconds.
+const PREFLIGHT_SECONDS: &str = "600";
+
+/// Middleware: passes a request on, or refuses it. It belongs outside of everything that decides or
+/// answers.
+///
+/// # Errors
+/// As the inner services.
+pub async fn guard(
+    settings: Rc<GuardSettings>,
+    request: ServiceRequest,
+    next: Next<BoxBody>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let reader = match settings.judge(&request) {
+        Ok(Verdict::Pass) => None,
+        Ok(Verdict::Reader(origin)) => Some(origin),
+        Ok(Verdict::Preflight(origin)) => {
+            let mut answer = request.into_response(preflight());
+            settings.add_headers(answer.headers_mut(), Some(origin));
+            return Ok(answer);
+        }
+        Err(problem) => {
+            let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+            let mut refusal = ProblemError::from(problem).error_response();
+            if chunked {
+                // The rest of the body is not read, so the connection cannot be used again.
+                refusal
+                    .head_mut()
+                    .set_connection_type(actix_web::http::ConnectionType::Close);
+            }
+            settings.add_headers(refusal.headers_mut(), None);
+            return Ok(request.into_response(refusal));
+        }
+    };
+    let mut answer = next.call(request).await?;
+    settings.add_headers(answer.headers_mut(), reader);
+    Ok(answer)
+}
+
+/// What becomes of a request that is not refused.
+#[derive(Debug)]
+enum Verdict {
+    /// The routes answer it.
+    Pass,
+    /// The routes answer it, and a page of this origin may read the answer.
+    Reader(HeaderValue),
+    /// A browser asks whether a page of this origin may send a read.
+    Preflight(HeaderValue),
+}
+
+impl GuardSettings {
+    /// Decides about a request from its head alone.
+    ///
+    /// # Errors
+    /// 400 `bad-request`, 403 `foreign-origin`, 421 `unknown-host`.
+    fn judge(&self, request: &ServiceRequest) -> Result<Verdict, Problem> {
+        let headers = request.headers();
+        let host = self.host(request)?;
+        let Some(given) = headers.get(header::ORIGIN) else {
+            return match foreign_fetch(request) {
+                false => Ok(Verdict::Pass),
+                true => Err(foreign(
+                    "Sec-Fetch-Site",
+                    "A page of another site sent this request".to_owned(),
+                )),
+            };
+        };
+        let origin = given
+            .to_str()
+            .ok()
+            .and_then(|text| text.parse::<Origin>().ok());
+        let same = |origin: &Origin| host.as_ref().is_some_and(|host| origin.is_of(host));
+        if origin.as_ref().is_some_and(same) {
+            return Ok(Verdict::Pass);
+        }
+        let listed = origin.is_some_and(|origin| self.origins.contains(&origin));
+        if !listed {
+            let detail = format!(
+                "A page of the origin {} may not use this service; add the origin to {CORS_ORIGINS} to let its pages read",
+                String::from_utf8_lossy(given.as_bytes()).escape_debug()
+            );
+            return Err(foreign("Origin", detail));
+        }
+        let asked = headers.get(header::ACCESS_CONTROL_REQUEST_METHOD);
+        if let Some(method) = asked.filter(|_method| request.method() == Method::OPTIONS) {
+            if [&b"GET"[..], b"HEAD"].contains(&method.as_bytes()) {
+                return Ok(Verdict::Preflight(given.clone()));
+            }
+        } else if request.method().is_safe() {
+            return Ok(Verdict::Reader(given.clone()));
+        }
+        let detail = format!("{CORS_ORIGINS} lets pages read and not write");
+        Err(foreign("Origin", detail))
+    }
+
+    /// The host that the request is for; `None` when an HTTP/1.0 client names none, which no browser
+    /// does.
+    fn host(&self, request: &ServiceRequest) -> Result<Option<Host>, Problem> {
+        // A target with a host overrides `Host` (RFC 9112 section 3.2.2).
+        let named = match request.uri().authority() {
+            Some(authority) => authority.as_str(),
+            None => match request.headers().get(header::HOST) {
+                Some(host) => host.to_str().unwrap_or("\u{fffd}"),
+                None => return Ok(None),
+            },
+        };
+        let host: Host = named.parse().map_err(|_malformed| {
+            Problem::new(ProblemKind::BadRequest, "expected HOST or HOST:PORT").field("Host")
+        })?;
+        if host.is_address_or_loopback() || self.hosts.iter().any(|known| known.matches(&host)) {
+            return Ok(Some(host));
+        }
+        let detail = format!(
+            "{:?} is not known as a name of this service; add it to {ALLOWED_HOSTS}",
+            host.name()
+        );
+        Err(Problem::new(ProblemKind::UnknownHost, detail).field("Host"))
+    }
+
+    /// Adds the headers of the CORS protocol. Nothing without listed origins.
+    fn add_headers(&self, headers: &mut HeaderMap, reader: Option<HeaderValue>) {
+        if self.origins.is_empty() {
+            return;
+        }
+        headers.append(header::VARY, HeaderValue::from_static("Origin"));
+        if let Some(origin) = reader {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(
+                header::ACCESS_CONTROL_EXPOSE_HEADERS,
+                HeaderValue::from_static(EXPOSED),
+            );
+        }
+    }
+}
+
+/// Whether a browser says that a page of another site or origin causes the request. A link that a
+/// user follows is none: its page does not get the answer.
+fn foreign_fetch(request: &ServiceRequest) -> bool {
+    let headers = request.headers();
+    let is = |name: &str, expected: &[u8]| {
+        headers
+            .get(name)
+            .is_some_and(|value| value.as_bytes() == expected)
+    };
+    let own = is("sec-fetch-site", b"same-origin") || is("sec-fetch-site", b"none");
+    let link = request.method().is_safe()
+        && is("sec-fetch-mode", b"navigate")
+        && is("sec-fetch-dest", b"document");
+    headers.contains_key("sec-fetch-site") && !own && !link
+}
+
+fn foreign(field: &str, detail: String) -> Problem {
+    Problem::new(ProblemKind::ForeignOrigin, detail).field(field)
+}
+
+fn preflight() -> HttpResponse {
+    HttpResponse::NoContent()
+        .insert_header((header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD"))
+        .insert_header((header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED))
+        .insert_header((header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_SECONDS))
+        .finish()
+}
+
+/// Logs one warning when other hosts can reach a service that asks for no credential. `peers` says
+/// what they can do.
+pub fn warn_when_open(service: &str, address: SocketAddr, peers: &str) {
+    if !address.ip().is_loopback() {
+        tracing::warn!(
+            %address,
+            "the {service} listens on {address}, beyond this host, and asks for no credential: {peers}; \
+             let only trusted peers reach the port (network policy, mesh, or a proxy that authenticates)"
+        );
+    }
+}

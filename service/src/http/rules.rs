@@ -1,0 +1,188 @@
+//! What every request of a route must keep, derived from the description of the route: one rule for
+//! all routes, before any handler.
+//!
+//! - A query parameter that the description does not name, or that is given twice, is refused: a
+//!   misspelled one would silently widen a read or change the meaning of a write.
+//! - A change has one of the media types of the route. None of them is a type that a web page may
+//!   send without asking first (Fetch standard, CORS-safelisted `Content-Type`), and a missing type
+//!   counts as such a type.
+//! - A body with a content coding is refused (RFC 9110 section 8.4), because none is decoded.
+//! - A condition that the route does not evaluate is refused and not ignored (RFC 9110 section 13).
+//!
+//! Nothing here reads a body.
+
+use std::{collections::BTreeSet, rc::Rc};
+
+use actix_web::{
+    Error, ResponseError,
+    body::BoxBody,
+    dev::{ServiceRequest, ServiceResponse},
+    http::{
+        Method,
+        header::{
+            ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, IF_MATCH,
+            IF_NONE_MATCH, TRANSFER_ENCODING,
+        },
+    },
+    middleware::Next,
+    web::Query,
+};
+use contract::{Problem, ProblemKind};
+
+use super::{header_text, openapi::ApiOperation, problem::ProblemError};
+
+/// The rules of one method of a path.
+#[derive(Debug)]
+pub(super) struct RouteRules {
+    method: Method,
+    /// Names of the query parameters.
+    query: Vec<String>,
+    /// Media types of the body; empty when the method takes no body.
+    media_types: Vec<String>,
+    /// Names of the headers, as the description writes them.
+    headers: Vec<String>,
+}
+
+impl RouteRules {
+    pub(super) fn of(method: Method, operation: &ApiOperation) -> Self {
+        Self {
+            method,
+            query: operation.names("query"),
+            media_types: operation.media_types(),
+            headers: operation.names("header"),
+        }
+    }
+
+    /// # Errors
+    /// 400 `bad-request`, 412 `condition-failed`, 415 `media-type`.
+    fn check(&self, request: &ServiceRequest) -> Result<(), ProblemError> {
+        self.check_query(request.query_string())?;
+        if self.method.is_safe() {
+            return Ok(());
+        }
+        self.check_media_type(request)?;
+        self.check_coding(request)?;
+        self.check_conditions(request)
+    }
+
+    fn check_query(&self, query: &str) -> Result<(), ProblemError> {
+        if query.is_empty() {
+            return Ok(());
+        }
+        let pairs = Query::<Vec<(String, String)>>::from_query(query)
+            .map_err(ProblemError::unreadable)?
+            .into_inner();
+        let mut seen = BTreeSet::new();
+        for (name, _value) in &pairs {
+            if !self.query.contains(name) {
+                let known = match self.query.as_slice() {
+                    [] => "none".to_owned(),
+                    known => known.join(", "),
+                };
+                let detail = format!("unknown query parameter; known here: {known}");
+                return Err(ProblemError::bad_request(name, detail));
+            }
+            if !seen.insert(name) {
+                let detail = "the query parameter is given more than once";
+                return Err(ProblemError::bad_request(name, detail));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_media_type(&self, request: &ServiceRequest) -> Result<(), ProblemError> {
+        // A POST without a body changes state as well, and needs no consent of the user.
+        let must_have_one = self.method == Method::POST || has_body(request);
+        if self.media_types.is_empty() || !must_have_one {
+            return Ok(());
+        }
+        let given = header_text(request.request(), CONTENT_TYPE)?.unwrap_or_default();
+        let essence = given.split(';').next().unwrap_or_default().trim();
+        if self
+            .media_types
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(essence))
+        {
+            return Ok(());
+        }
+        let expected = self.media_types.join(" or ");
+        let detail = format!("Send the body as {expected}");
+        Err(Problem::new(ProblemKind::MediaType, detail)
+            .field("Content-Type")
+            .into())
+    }
+
+    fn check_coding(&self, request: &ServiceRequest) -> Result<(), ProblemError> {
+        match header_text(request.request(), CONTENT_ENCODING)? {
+            Some(coding) if !coding.trim().eq_ignore_ascii_case("identity") => {
+                let detail = "Send the body without a content coding";
+                Err(Problem::new(ProblemKind::MediaType, detail)
+                    .field("Content-Encoding")
+                    .into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_conditions(&self, request: &ServiceRequest) -> Result<(), ProblemError> {
+        for condition in [IF_MATCH, IF_NONE_MATCH] {
+            let name = condition.as_str();
+            let evaluated = self
+                .headers
+                .iter()
+                .any(|known| known.eq_ignore_ascii_case(name));
+            if request.headers().contains_key(&condition) && !evaluated {
+                let title = if condition == IF_MATCH {
+                    "If-Match"
+                } else {
+                    "If-None-Match"
+                };
+                let detail = format!(
+                    "{title} is not evaluated for {} here; nothing was done",
+                    self.method
+                );
+                return Err(Problem::new(ProblemKind::ConditionFailed, detail)
+                    .field(title)
+                    .into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the request has a body. actix-web takes a length of 0 for none.
+fn has_body(request: &ServiceRequest) -> bool {
+    let headers = request.headers();
+    let length = headers.get(CONTENT_LENGTH);
+    headers.contains_key(TRANSFER_ENCODING) || length.is_some_and(|length| length != "0")
+}
+
+/// Middleware of one path: refuses a request that does not keep the rules of its method. A method
+/// without rules is answered 405 by the path.
+///
+/// # Errors
+/// As the inner service.
+pub(super) async fn keep_rules(
+    rules: Rc<[RouteRules]>,
+    request: ServiceRequest,
+    next: Next<BoxBody>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let rule = rules.iter().find(|rule| rule.method == *request.method());
+    let Some(Err(refused)) = rule.map(|rule| rule.check(&request)) else {
+        return next.call(request).await;
+    };
+    let mut answer = refused.error_response();
+    if refused.problem().field.as_deref() == Some("Content-Encoding") {
+        // RFC 9110 section 12.5.3: what the route would accept.
+        answer
+            .headers_mut()
+            .insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
+    if request.headers().contains_key(TRANSFER_ENCODING) {
+        // The rest of the body may not be read, so the connection cannot be used again.
+        answer
+            .head_mut()
+            .set_connection_type(actix_web::http::ConnectionType::Close);
+    }
+    Ok(request.into_response(answer))
+}
