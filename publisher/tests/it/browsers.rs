@@ -3,7 +3,7 @@
 
 use super::{
     Outcome,
-    testbed::{SKILLS, with_publisher},
+    testbed::{Answer, SKILLS, with_publisher},
 };
 
 const LIST: &str = "/v1/collections/Skills/documents";
@@ -158,7 +158,7 @@ async fn only_names_of_the_service_are_accepted_as_its_host() -> Outcome {
                 "PUT /v1/collections HTTP/1.1",
             ] {
                 let text = format!("{line}\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-                let answer = super::testbed::Answer::read(&publisher.raw(&text).await?)?;
+                let answer = Answer::read(&publisher.raw(&text).await?)?;
                 match expected {
                     "200" => assert!(![400, 421].contains(&answer.status), "{host} {line}"),
                     kind => assert_eq!(answer.problem(), kind, "{host} {line} {answer:?}"),
@@ -167,7 +167,7 @@ async fn only_names_of_the_service_are_accepted_as_its_host() -> Outcome {
         }
         // The host of the target wins over the header (RFC 9112 section 3.2.2).
         let text = "GET http://evil.example/v1/collections HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-        let answer = super::testbed::Answer::read(&publisher.raw(text).await?)?;
+        let answer = Answer::read(&publisher.raw(text).await?)?;
         assert_eq!((answer.status, answer.problem().as_str()), (421, "unknown-host"));
         Ok(())
     })
@@ -181,6 +181,7 @@ async fn clients_that_are_no_browsers_and_pages_of_the_own_origin_are_served() -
             "",
             "Origin: http://localhost\r\nSec-Fetch-Site: same-origin\r\n",
             // Behind a proxy that takes off TLS.
+            "Origin: https://localhost\r\n",
             "Sec-Fetch-Site: none\r\nSec-Fetch-Mode: navigate\r\n",
             "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n",
         ] {

@@ -12,7 +12,7 @@ use actix_web::{
     HttpRequest, HttpResponse,
     dev::HttpServiceFactory,
     error::PayloadError,
-    http::header::{CONTENT_TYPE, HeaderMap},
+    http::header::{CONTENT_TYPE, HeaderMap, ORIGIN},
     web,
 };
 use contract::{
@@ -118,12 +118,16 @@ async fn subscribe(request: HttpRequest, shared: web::Data<Shared>) -> HttpRespo
 
 /// `POST /dapr/processConfigurationEvents`.
 ///
-/// The answer is 200 with one of the three words of a sidecar, or 401 without the token.
+/// The answer is 200 with one of the three words of a sidecar, 401 without the token, or 403 for a
+/// browser.
 async fn process(
     request: HttpRequest,
     payload: web::Payload,
     shared: web::Data<Shared>,
 ) -> HttpResponse {
+    if from_browser(request.headers()) {
+        return forbidden();
+    }
     if !shared.authorizes(&request) {
         return unauthorized();
     }
@@ -224,6 +228,22 @@ impl Shared {
             .as_ref()
             .is_none_or(|token| token.as_bytes().ct_eq(given).into())
     }
+}
+
+/// Whether a browser sent the request for a web page: every browser adds `Origin` to a POST. A
+/// sidecar and a publisher send neither header. A page must not change what a replica holds, also in
+/// a service that mounts these routes and has no guard of its own.
+fn from_browser(headers: &HeaderMap) -> bool {
+    headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site")
+}
+
+/// No event is lost: this is never the answer to a sidecar.
+fn forbidden() -> HttpResponse {
+    let detail = "Events come from a sidecar or a publisher, and not from a web page";
+    let problem = Problem::new(ProblemKind::ForeignOrigin, detail).field("Origin");
+    HttpResponse::Forbidden()
+        .insert_header((CONTENT_TYPE, MEDIA_TYPE))
+        .json(problem)
 }
 
 /// A sidecar takes 401 for a failure that may pass and sends the event again, so a mistyped token
