@@ -4,11 +4,13 @@
 //! Values are never seen here, and nothing here reads the environment.
 
 /// Every variable whose name begins with [`PREFIX`] and that a program of this project reads.
-pub const NAMES: [&str; 29] = [
+pub const NAMES: [&str; 31] = [
+    "AURA_CONFIGURATION_ALLOWED_HOSTS",
     "AURA_CONFIGURATION_API_URL",
     "AURA_CONFIGURATION_BASE_URL",
     "AURA_CONFIGURATION_CHECK_IN_SECONDS",
     "AURA_CONFIGURATION_COLLECTIONS",
+    "AURA_CONFIGURATION_CORS_ORIGINS",
     "AURA_CONFIGURATION_DOCUMENT_LIMIT_BYTES",
     "AURA_CONFIGURATION_EVENTS_ENABLED",
     "AURA_CONFIGURATION_EVENTS_MANAGER",

@@ -142,11 +142,14 @@ pub fn describe(document: ApiDocument, table: &[ApiRoute]) -> ApiDocument {
 
 /// The operation of a route, with the problems of the guard and of the rules.
 fn guarded(route: &ApiRoute) -> ApiOperation {
-    let operation = (route.operation)().problems(&[
+    let mut operation = (route.operation)().problems(&[
         ProblemKind::BadRequest,
         ProblemKind::ForeignOrigin,
         ProblemKind::UnknownHost,
     ]);
+    if operation.is_negotiated() {
+        operation = operation.problems(&[ProblemKind::NotAcceptable]);
+    }
     if route.method.is_safe() || route.route.is_none() {
         operation
     } else {

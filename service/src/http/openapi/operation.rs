@@ -214,6 +214,12 @@ impl ApiOperation {
         content.map_or_else(Vec::new, |types| types.keys().cloned().collect())
     }
 
+    /// Whether a client can choose among media types of the answer.
+    pub(in crate::http) fn is_negotiated(&self) -> bool {
+        let success = self.answers.get(&200);
+        success.is_some_and(|answer| answer.content.len() > 1)
+    }
+
     /// The names of the parameters at a location: `path`, `query` or `header`.
     pub(in crate::http) fn names(&self, location: &str) -> Vec<String> {
         let at = self.parameters.iter().filter(|each| each["in"] == location);
