@@ -88,6 +88,9 @@ impl Store {
         if let Some(reason) = self.broken() {
             anyhow::bail!(reason);
         }
+        if let Self::Embedded(store) = self {
+            store.check_file()?;
+        }
         self.heads(&self.policy().collections).await.map(drop)
     }
 

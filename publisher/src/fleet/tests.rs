@@ -92,14 +92,14 @@ impl Testbed {
     /// A restart of the process, with this dump in place of the file.
     async fn restored(self, file: &[u8]) -> Self {
         let folder = self.closed().await;
-        std::fs::write(folder.path().join("confcast.redb"), file).expect("restored");
+        std::fs::write(folder.path().join("confcast.sqlite"), file).expect("restored");
         Self::on(folder).await
     }
 
     /// A dump of the file, taken while the process restarts.
     async fn dump(self) -> (Vec<u8>, Self) {
         let folder = self.closed().await;
-        let file = std::fs::read(folder.path().join("confcast.redb")).expect("a file");
+        let file = std::fs::read(folder.path().join("confcast.sqlite")).expect("a file");
         (file, Self::on(folder).await)
     }
 

@@ -106,7 +106,11 @@ impl DocumentCursor {
                 Rows::Mongo(rows) => rows.next().await?,
             };
             let Some(mut chunk) = chunk else {
-                self.check()?;
+                self.check().inspect_err(|error| {
+                    if let Rows::Embedded(rows) = &self.rows {
+                        rows.note(error);
+                    }
+                })?;
                 self.ended = true;
                 break;
             };

@@ -1,28 +1,40 @@
-//! The embedded store: one redb file. It is the default and needs no server.
+//! The embedded store: one SQLite file. It is the default and needs no server.
 //!
-//! Only one process at a time can have the file open. Every call runs on the blocking thread pool,
-//! because redb waits for the disk. A group is one transaction and one fsync.
+//! Only one process at a time has the folder. A group is one transaction, and its answer is given
+//! after its sync. Every call runs on the blocking thread pool, because SQLite waits for the disk; no
+//! transaction outlives its call, so no reader can keep the write-ahead log from being reused.
 //!
-//! `tables` says what is in the file; `commit` writes groups, `documents` and `log` read, `trim`,
+//! `folder` opens, `connections` runs transactions, `failure` says what an error means, `tables` and
+//! `rows` say what is in the file; `commit` writes groups, `documents` and `log` read, `trim`,
 //! `replicas` and `epoch` write the rest.
 
-use std::{
-    fmt,
-    path::Path,
-    sync::{Arc, OnceLock},
-};
+use std::{fmt, path::Path, sync::Arc};
 
 use anyhow::Context;
-use redb::{Database, StorageError, TableError, TransactionError};
-use tokio_util::sync::CancellationToken;
+use rusqlite::Transaction;
 
-use crate::store::{PublisherPolicy, damage::DamageRegister};
+use crate::store::{
+    CommitError, PublisherPolicy,
+    damage::DamageRegister,
+    embedded::{
+        absence::Absence,
+        connections::{Connections, Durability, End},
+        failure::Failure,
+        open_lists::OpenLists,
+    },
+};
 
+mod absence;
 mod commit;
+mod connections;
 mod documents;
 mod epoch;
+mod failure;
+mod folder;
 mod log;
+mod open_lists;
 mod replicas;
+mod rows;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -32,22 +44,17 @@ pub(super) use documents::DocumentRows;
 
 /// The open file. Cloning shares it.
 #[derive(Clone)]
-pub struct Embedded {
-    database: Arc<Database>,
-    policy: Arc<PublisherPolicy>,
-    failure: Arc<Failure>,
-    damage: Arc<DamageRegister>,
-}
+pub struct Embedded(Arc<Inner>);
 
-/// The first failure of the disk, whichever call it occurred in.
-///
-/// After it redb refuses every write until the file is opened again. It also cannot say whether a
-/// commit that failed is in the file: redb determines it when it opens the file. So the process ends
-/// and is restarted, instead of answering errors indefinitely.
-#[derive(Default)]
-struct Failure {
-    reason: OnceLock<String>,
-    occurred: CancellationToken,
+struct Inner {
+    policy: Arc<PublisherPolicy>,
+    connections: Connections,
+    failure: Failure,
+    damage: DamageRegister,
+    absence: Absence,
+    lists: OpenLists,
+    /// Released last, when all connections are closed.
+    _lock: folder::Lock,
 }
 
 impl fmt::Debug for Embedded {
@@ -57,97 +64,130 @@ impl fmt::Debug for Embedded {
 }
 
 impl Embedded {
+    /// Opens the store of a folder, or makes one, and reads all of it once: what is damaged is known
+    /// from the start.
     pub(super) async fn open(folder: &Path, policy: Arc<PublisherPolicy>) -> anyhow::Result<Self> {
         let folder = folder.to_owned();
         blocking(move || {
-            std::fs::create_dir_all(&folder)
-                .with_context(|| format!("creating the folder {}", folder.display()))?;
-            let file = folder.join("confcast.redb");
-            let database = Database::create(&file).with_context(|| {
-                // Most often the file is locked by another process.
-                format!(
-                    "opening {}: only one process at a time can; is another publisher using it?",
-                    file.display()
-                )
-            })?;
-            tables::prepare(&database).with_context(|| format!("reading {}", file.display()))?;
-            Ok(Self {
-                database: Arc::new(database),
+            let lock = folder::Lock::acquire(&folder)?;
+            let file = folder::prepare(&folder)?;
+            let store = Self(Arc::new(Inner {
+                connections: Connections::open(&file)
+                    .map_err(|error| failure::at_start(&file, error))?,
                 policy,
-                failure: Arc::default(),
-                damage: Arc::default(),
-            })
+                failure: Failure::default(),
+                damage: DamageRegister::default(),
+                absence: Absence::default(),
+                lists: OpenLists::default(),
+                _lock: lock,
+            }));
+            store
+                .prepare()
+                .map_err(|error| failure::at_start(&file, error))?;
+            Ok(store)
         })
         .await
     }
 
+    /// Adds the heads of new collections, and reads all documents.
+    fn prepare(&self) -> anyhow::Result<()> {
+        let collections = &self.0.policy.collections;
+        self.0
+            .connections
+            .write_blocking(Durability::Synced, |transaction| {
+                tables::check_format(transaction)?;
+                tables::add_heads(transaction, collections)?;
+                Ok(End::Commit(()))
+            })?;
+        for collection in collections {
+            let checked = self
+                .0
+                .connections
+                .read_blocking(|transaction| self.check_collection(transaction, collection));
+            // A damaged collection keeps no other one from being served.
+            if let Err(error) = checked {
+                self.note(&error);
+                tracing::error!(
+                    "the documents of {collection} in the embedded store are not all readable: \
+                     {error:#}"
+                );
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn policy(&self) -> &PublisherPolicy {
-        &self.policy
+        &self.0.policy
     }
 
     pub(super) fn damage(&self) -> &DamageRegister {
-        &self.damage
+        &self.0.damage
     }
 
     pub(super) fn broken(&self) -> Option<String> {
-        self.failure.reason.get().cloned()
+        self.0.failure.broken()
     }
 
     pub(super) async fn until_broken(&self) {
-        self.failure.occurred.cancelled().await;
+        self.0.failure.until_broken().await;
     }
 
-    /// Runs a call on the blocking thread pool, and notices a disk that failed.
-    async fn call<T: Send + 'static>(
+    /// # Errors
+    /// When the disk failed, or the file is damaged beyond single rows.
+    pub(super) fn check_file(&self) -> anyhow::Result<()> {
+        self.0.failure.check()
+    }
+
+    /// Runs a call in a read transaction of its own.
+    async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Database) -> anyhow::Result<T> + Send + 'static,
+        work: impl FnOnce(&Self, &Transaction<'_>) -> anyhow::Result<T> + Send + 'static,
     ) -> anyhow::Result<T> {
         // Moved into the closure: the call may outlive the request that made it.
-        let database = self.database.clone();
-        blocking(move || work(&database))
+        let store = self.clone();
+        let lease = self.0.connections.reader().await?;
+        let done = blocking(move || {
+            let mut lease = lease;
+            let transaction = lease.read()?;
+            work(&store, &transaction)
+        })
+        .await;
+        done.inspect_err(|error| self.note(error))
+    }
+
+    /// Runs a call in a write transaction, and commits it unless the call says otherwise.
+    async fn write<T: Send + 'static>(
+        &self,
+        durability: Durability,
+        work: impl FnOnce(&Self, &Transaction<'_>) -> anyhow::Result<End<T>> + Send + 'static,
+    ) -> Result<T, CommitError> {
+        let store = self.clone();
+        let lease = self
+            .0
+            .connections
+            .writer()
             .await
-            .inspect_err(|error| self.check_disk(error))
+            .map_err(CommitError::NotCommitted)?;
+        let done = tokio::task::spawn_blocking(move || {
+            let mut lease = lease;
+            let written = lease.write(durability, |transaction| work(&store, transaction));
+            // Whatever becomes of the write, the write-ahead log has its bound.
+            store.0.connections.bound_wal(&lease);
+            written
+        })
+        .await;
+        // A panic may have occurred before or after the commit.
+        let done = done.unwrap_or_else(|panic| Err(CommitError::OutcomeUnknown(panic.into())));
+        done.inspect_err(|error| match error {
+            CommitError::OutcomeUnknown(cause) => self.0.failure.record(cause),
+            CommitError::NotCommitted(cause) | CommitError::Refused(cause) => self.note(cause),
+        })
     }
 
-    /// Records the failure if the error means that the disk failed.
-    fn check_disk(&self, error: &anyhow::Error) {
-        if disk_failed(error) {
-            self.record_failure(error);
-        }
-    }
-
-    fn record_failure(&self, error: &anyhow::Error) {
-        // The first failure is the cause; the ones after it are its consequences.
-        self.failure
-            .reason
-            .get_or_init(|| format!("the embedded store failed on its disk: {error:#}"));
-        self.failure.occurred.cancel();
-    }
-}
-
-/// Whether redb reports that the disk failed, in this call or in an earlier one. After either it
-/// refuses every write.
-fn disk_failed(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(storage_error)
-        .any(|error| matches!(error, StorageError::Io(_) | StorageError::PreviousIo))
-}
-
-/// The storage error that an error of redb is or contains. redb does not give it as the source.
-fn storage_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a StorageError> {
-    if let Some(error) = error.downcast_ref::<StorageError>() {
-        return Some(error);
-    }
-    if let Some(TableError::Storage(error)) = error.downcast_ref::<TableError>() {
-        return Some(error);
-    }
-    if let Some(TransactionError::Storage(error)) = error.downcast_ref::<TransactionError>() {
-        return Some(error);
-    }
-    match error.downcast_ref::<redb::CommitError>() {
-        Some(redb::CommitError::Storage(error)) => Some(error),
-        _ => None,
+    /// Records what an error says about disk and file.
+    fn note(&self, error: &anyhow::Error) {
+        self.0.failure.note(error);
+        self.0.absence.note(error);
     }
 }
 

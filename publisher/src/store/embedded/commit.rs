@@ -1,8 +1,8 @@
 //! Committing a group: read what it concerns, evaluate it and write the result, in one
 //! transaction.
 //!
-//! redb allows one write transaction at a time, so no group is evaluated against heads that another
-//! one is changing.
+//! There is one writing connection, so no group is evaluated against heads that another one is
+//! changing.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -11,17 +11,20 @@ use std::{
 
 use anyhow::Context;
 use chrono::Utc;
-use contract::Change;
-use redb::{ReadableTable, WriteTransaction};
+use contract::{Change, Document};
+use rusqlite::{Transaction, params};
 
 use crate::{
-    decide::{Command, Decisions, DocumentKey, WorkingSet},
+    decide::{Command, DocumentKey, WorkingSet},
     store::{
         CommitError, Committed,
         embedded::{
             Embedded,
-            tables::{CHANGES, DOCUMENTS, HEADS, PENDING, document, head, identity_in},
+            connections::{Durability, End},
+            open_lists::Image,
+            rows, tables,
         },
+        integrity::is_damage,
     },
 };
 
@@ -30,131 +33,138 @@ impl Embedded {
         &self,
         group: Arc<[Command]>,
     ) -> Result<Committed, CommitError> {
-        let store = self.clone();
-        let committed = tokio::task::spawn_blocking(move || store.commit_blocking(&group)).await;
-        // A panic may have occurred before or after the commit.
-        committed.unwrap_or_else(|panic| Err(self.outcome_unknown(panic.into())))
-    }
-
-    fn commit_blocking(&self, group: &[Command]) -> Result<Committed, CommitError> {
-        let (transaction, decisions) = self
-            .decide_and_write(group)
-            .inspect_err(|error| self.check_disk(error))
-            .map_err(CommitError::NotCommitted)?;
-        if let Some(transaction) = transaction {
-            // The pages may have reached the disk before the error. Only opening the file again
-            // shows whether the commit is in it, so the process has to end.
-            transaction
-                .commit()
-                .context("committing the transaction")
-                .map_err(|error| self.outcome_unknown(error))?;
+        let committed = self
+            .write(Durability::Synced, move |store, transaction| {
+                store.decide_and_write(transaction, &group)
+            })
+            .await;
+        match committed {
+            Ok((committed, _ended)) => Ok(committed),
+            // Mostly it concerns one document, and the rest of the group can be committed.
+            Err(CommitError::NotCommitted(error)) if is_damage(&error) => {
+                Err(CommitError::Refused(error))
+            }
+            Err(error) => Err(error),
         }
-        Ok(Committed {
-            results: decisions.results,
-            changes: decisions.changes,
-        })
     }
 
-    /// Evaluates a group and writes what it changes. The transaction is still to be committed;
-    /// `None` if nothing changed.
+    /// Evaluates a group and writes what it changes. The guard is to be held until the commit ended.
     fn decide_and_write(
         &self,
+        transaction: &Transaction<'_>,
         group: &[Command],
-    ) -> anyhow::Result<(Option<WriteTransaction>, Decisions)> {
-        let transaction = self
-            .database
-            .begin_write()
-            .context("beginning the transaction")?;
-        let before = working_set(&transaction, group).context("reading heads and documents")?;
-        let decisions = self.policy.rules.evaluate(before, group, Utc::now());
-        // A commit would cost an fsync for nothing.
-        if decisions.changes.is_empty() {
-            transaction.abort().context("aborting the transaction")?;
-            return Ok((None, decisions));
+    ) -> anyhow::Result<End<(Committed, Option<impl Drop + Send + use<>>)>> {
+        let policy = &self.0.policy;
+        let before = self
+            .working_set(transaction, group)
+            .context("reading heads and documents")?;
+        let documents = before.documents.clone();
+        let decisions = policy.rules.evaluate(before, group, Utc::now());
+        let (changes, after) = (decisions.changes, decisions.after);
+        // A commit would cost a sync for nothing.
+        if changes.is_empty() {
+            let committed = Committed {
+                results: decisions.results,
+                changes,
+            };
+            return Ok(End::RollBack((committed, None)));
         }
-        write(
-            &transaction,
-            &decisions.changes,
-            &decisions.after,
-            self.policy.events_enabled,
-        )
-        .context("writing the changes")?;
-        Ok((Some(transaction), decisions))
+        write(transaction, &changes, &after, policy.events_enabled)
+            .context("writing the changes")?;
+        let ended = self.0.lists.replace(images(documents, &changes));
+        let committed = Committed {
+            results: decisions.results,
+            changes,
+        };
+        Ok(End::Commit((committed, Some(ended))))
     }
 
-    /// After this error the store is broken: see [`Embedded::broken`].
-    pub(super) fn outcome_unknown(&self, error: anyhow::Error) -> CommitError {
-        self.record_failure(&error);
-        CommitError::OutcomeUnknown(error)
+    /// The heads and documents that a group concerns.
+    fn working_set(
+        &self,
+        transaction: &Transaction<'_>,
+        group: &[Command],
+    ) -> anyhow::Result<WorkingSet> {
+        let identity = tables::identity(transaction)?;
+        let mut working_set = WorkingSet {
+            epoch: identity.epoch,
+            secret: identity.secret.clone(),
+            heads: BTreeMap::new(),
+            documents: HashMap::new(),
+        };
+        for write in group.iter().flat_map(Command::writes) {
+            // Reading a head parses JSON: once per collection, not once per write.
+            if !working_set.heads.contains_key(&write.collection) {
+                working_set.heads.insert(
+                    write.collection.clone(),
+                    self.head(transaction, &write.collection, &identity)?,
+                );
+            }
+            if let Some(document) = self.row(transaction, &write.collection, &write.id)? {
+                let key: DocumentKey = (write.collection.clone(), write.id.clone());
+                working_set.documents.insert(key, document);
+            }
+        }
+        Ok(working_set)
     }
 }
 
-/// The heads and documents that a group concerns.
-fn working_set(transaction: &WriteTransaction, group: &[Command]) -> anyhow::Result<WorkingSet> {
-    let identity = identity_in(transaction)?;
-    let heads = transaction.open_table(HEADS)?;
-    let documents = transaction.open_table(DOCUMENTS)?;
-    let mut working_set = WorkingSet {
-        epoch: identity.epoch,
-        secret: identity.secret.clone(),
-        heads: BTreeMap::new(),
-        documents: HashMap::new(),
-    };
-    for write in group.iter().flat_map(Command::writes) {
-        // Reading a head parses JSON: once per collection, not once per write.
-        if !working_set.heads.contains_key(&write.collection) {
-            working_set.heads.insert(
-                write.collection.clone(),
-                head(&heads, &write.collection, &identity)?,
-            );
-        }
-        if let Some(row) = documents.get((write.collection.as_str(), write.id.as_str()))? {
-            let key: DocumentKey = (write.collection.clone(), write.id.clone());
-            working_set
-                .documents
-                .insert(key, document(write.id.clone(), row.value()));
-        }
-    }
-    Ok(working_set)
+/// What the changes of a group replace: each document as it was before the group.
+fn images(mut before: HashMap<DocumentKey, Document>, changes: &[Change]) -> Vec<Image> {
+    let mut seen = BTreeSet::new();
+    changes
+        .iter()
+        .filter_map(|change| {
+            let key = (change.collection.clone(), change.id.clone());
+            seen.insert(key.clone()).then(|| Image {
+                document: before.remove(&key),
+                key,
+                replaced_by: change.revision,
+            })
+        })
+        .collect()
 }
 
 /// Writes log, documents and heads. `pending` = the changes have to be published.
 fn write(
-    transaction: &WriteTransaction,
+    transaction: &Transaction<'_>,
     changes: &[Change],
     after: &WorkingSet,
     pending: bool,
 ) -> anyhow::Result<()> {
-    let mut heads = transaction.open_table(HEADS)?;
-    let mut documents = transaction.open_table(DOCUMENTS)?;
-    let mut log = transaction.open_table(CHANGES)?;
-    let mut unpublished = transaction.open_table(PENDING)?;
     for change in changes {
-        let collection = change.collection.as_str();
-        let position = (collection, change.revision);
-        let document = (collection, change.id.as_str());
-        log.insert(position, serde_json::to_vec(change)?.as_slice())?;
+        rows::put_record(transaction, change)?;
         // In the same transaction as the change, so that no committed change is without its event.
         if pending {
-            unpublished.insert(position, change.time.timestamp_millis())?;
+            transaction
+                .prepare_cached(
+                    "INSERT INTO pending (collection, revision, time) VALUES (?1, ?2, ?3)",
+                )?
+                .execute(params![
+                    change.collection.as_str(),
+                    change.revision,
+                    change.time.timestamp_millis()
+                ])?;
         }
+        let (collection, id) = (&change.collection, &change.id);
         match &change.config_data {
             Some(config) => {
-                documents.insert(document, (change.revision, config.as_str()))?;
+                rows::put_document(
+                    transaction,
+                    collection,
+                    id,
+                    change.revision,
+                    config.as_str(),
+                )?;
             }
             // A deleted document has no row: its last revision is in the log only.
-            None => {
-                documents.remove(document)?;
-            }
+            None => rows::remove_document(transaction, collection, id)?,
         }
     }
     // Once per collection, not once per change.
     let changed: BTreeSet<_> = changes.iter().map(|change| &change.collection).collect();
     for name in changed {
-        heads.insert(
-            name.as_str(),
-            serde_json::to_vec(&after.heads[name])?.as_slice(),
-        )?;
+        tables::put_head(transaction, &after.heads[name])?;
     }
     Ok(())
 }

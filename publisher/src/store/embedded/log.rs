@@ -2,14 +2,19 @@
 
 use std::ops::Range;
 
-use anyhow::Context;
+use anyhow::ensure;
 use chrono::{DateTime, Utc};
 use contract::{Change, CollectionName, Revision};
-use redb::ReadableDatabase;
+use rusqlite::params;
+use tracing::warn;
 
-use crate::store::embedded::{
-    Embedded,
-    tables::{CHANGES, PENDING, after},
+use crate::store::{
+    embedded::{
+        Embedded,
+        connections::{Durability, End},
+        rows, tables,
+    },
+    integrity::{Damage, DamagedRecord},
 };
 
 impl Embedded {
@@ -21,18 +26,29 @@ impl Embedded {
         bytes: usize,
     ) -> anyhow::Result<Vec<Change>> {
         let collection = collection.clone();
-        self.call(move |database| {
-            let log = database.begin_read()?.open_table(CHANGES)?;
+        self.read(move |store, transaction| {
+            let head = store.head(transaction, &collection, &tables::identity(transaction)?)?;
+            let mut statement = transaction.prepare_cached(
+                "SELECT revision, crc, record FROM changes
+                 WHERE collection = ?1 AND revision > ?2 ORDER BY revision",
+            )?;
+            let since = since.min(i64::MAX.unsigned_abs());
+            let mut rows = statement.query(params![collection.as_str(), since])?;
             let mut changes = Vec::new();
             let mut read = 0;
-            for row in log.range(after(&collection, since))?.take(limit) {
-                let (_position, change) = row?;
-                changes.push(serde_json::from_slice(change.value())?);
+            // A record that is gone is told from the end of the log.
+            let mut expected = (since + 1).max(head.oldest);
+            while changes.len() < limit && (changes.is_empty() || read < bytes) {
+                let record = match rows.next()? {
+                    Some(row) => rows::record(&collection, row)?,
+                    None if expected > head.revision => break,
+                    None => return Err(missing(&collection, expected).into()),
+                };
+                ensure!(record.revision == expected, missing(&collection, expected));
                 // Checked after the first one, so that a large change is returned too.
-                read += change.value().len();
-                if read >= bytes {
-                    break;
-                }
+                read += record_bytes(&record);
+                expected += 1;
+                changes.push(record);
             }
             Ok(changes)
         })
@@ -48,47 +64,63 @@ impl Embedded {
     ) -> anyhow::Result<Vec<Change>> {
         let collection = collection.clone();
         let recent = recent.start.timestamp_millis()..recent.end.timestamp_millis();
-        self.call(move |database| {
-            let transaction = database.begin_read()?;
-            let pending = transaction.open_table(PENDING)?;
-            let log = transaction.open_table(CHANGES)?;
+        self.read(move |_store, transaction| {
+            let mut statement = transaction.prepare_cached(
+                "SELECT pending.revision, crc, record, time FROM pending
+                 LEFT JOIN changes USING (collection, revision)
+                 WHERE collection = ?1 AND pending.revision > ?2
+                 AND NOT (time >= ?3 AND time < ?4) ORDER BY pending.revision",
+            )?;
+            // The publisher that committed a recent one is probably publishing it now.
+            let since = since.min(i64::MAX.unsigned_abs());
+            let arguments = params![collection.as_str(), since, recent.start, recent.end];
+            let mut rows = statement.query(arguments)?;
             let mut changes = Vec::new();
-            for row in pending.range(after(&collection, since))? {
-                let (position, committed) = row?;
-                if changes.len() == limit {
-                    break;
+            while changes.len() < limit
+                && let Some(row) = rows.next()?
+            {
+                match rows::record(&collection, row) {
+                    Ok(change) => changes.push(change),
+                    // It must not keep the changes after it from being published. Replicas learn of
+                    // it by the heads.
+                    Err(damaged) => warn!("a pending change cannot be published: {damaged}"),
                 }
-                // The publisher that committed it is probably publishing it now.
-                if recent.contains(&committed.value()) {
-                    continue;
-                }
-                let change = log
-                    .get(position.value())?
-                    .context("a pending change is not in the log")?;
-                changes.push(serde_json::from_slice(change.value())?);
             }
             Ok(changes)
         })
         .await
     }
 
+    /// Not worth a sync of its own: the next group makes it durable. If it is lost, an event is only
+    /// published twice.
     pub(in crate::store) async fn mark_published(
         &self,
         published: &[(CollectionName, Revision)],
     ) -> anyhow::Result<()> {
         let published = published.to_vec();
-        self.call(move |database| {
-            let mut transaction = database.begin_write()?;
-            // Not worth an fsync of its own: the next group makes it durable. If it is lost, an
-            // event is only published twice.
-            transaction.set_durability(redb::Durability::None)?;
-            let mut pending = transaction.open_table(PENDING)?;
+        let marked = self.write(Durability::Later, move |_store, transaction| {
+            let mut statement = transaction
+                .prepare_cached("DELETE FROM pending WHERE collection = ?1 AND revision = ?2")?;
             for (collection, revision) in &published {
-                pending.remove((collection.as_str(), *revision))?;
+                statement.execute(params![collection.as_str(), revision])?;
             }
-            drop(pending);
-            Ok(transaction.commit()?)
-        })
-        .await
+            Ok(End::Commit(()))
+        });
+        Ok(marked.await?)
     }
+}
+
+fn missing(collection: &CollectionName, revision: Revision) -> DamagedRecord {
+    DamagedRecord {
+        collection: collection.clone(),
+        revision,
+        damage: Damage::Missing,
+    }
+}
+
+/// About how long the record is: the value is most of it.
+fn record_bytes(change: &Change) -> usize {
+    const BESIDES: usize = 400;
+    let value = change.config_data.as_ref();
+    BESIDES + value.map_or(0, |value| value.as_str().len())
 }

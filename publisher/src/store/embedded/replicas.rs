@@ -1,47 +1,54 @@
 //! Rows of replicas in the embedded store.
 //!
-//! Rows are not worth an fsync of their own. [`Embedded::forget_replicas`], which runs in
-//! intervals, makes them durable and lets redb reuse the pages of replaced rows.
+//! Rows are not worth a sync of their own: the next group makes them durable.
 
 use chrono::{DateTime, Utc};
-use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata};
+use rusqlite::{OptionalExtension, params};
 
 use crate::store::{
-    embedded::{Embedded, tables::REPLICAS},
+    embedded::{
+        Embedded,
+        connections::{Durability, End},
+    },
     replicas::{MAX_BYTES, MAX_REPLICAS, ReplicaRow},
 };
 
 impl Embedded {
     pub(in crate::store) async fn put_replicas(&self, rows: Vec<ReplicaRow>) -> anyhow::Result<()> {
-        self.call(move |database| {
-            let mut transaction = database.begin_write()?;
-            transaction.set_durability(redb::Durability::None)?;
-            let mut table = transaction.open_table(REPLICAS)?;
+        let written = self.write(Durability::Later, move |_store, transaction| {
+            let mut statement = transaction.prepare_cached(
+                "INSERT INTO replicas (name, seen, record) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (name) DO UPDATE SET seen = excluded.seen, record = excluded.record
+                 WHERE excluded.seen >= replicas.seen",
+            )?;
             for row in &rows {
-                let json = serde_json::to_vec(row)?;
-                let name = row.record.check_in.instance.as_str();
-                table.insert(name, (row.record.seen.timestamp_millis(), json.as_slice()))?;
+                statement.execute(params![
+                    row.record.check_in.instance.as_str(),
+                    row.record.seen.timestamp_millis(),
+                    serde_json::to_string(row)?,
+                ])?;
             }
-            drop(table);
-            Ok(transaction.commit()?)
-        })
-        .await
+            Ok(End::Commit(()))
+        });
+        Ok(written.await?)
     }
 
     pub(in crate::store) async fn replicas(&self) -> anyhow::Result<Vec<ReplicaRow>> {
-        self.call(move |database| {
-            let table = database.begin_read()?.open_table(REPLICAS)?;
+        self.read(move |_store, transaction| {
+            let mut statement =
+                transaction.prepare_cached("SELECT record FROM replicas ORDER BY name LIMIT ?1")?;
+            let mut found = statement.query([MAX_REPLICAS])?;
             let mut rows = Vec::new();
             let mut bytes = 0;
-            for row in table.iter()?.take(MAX_REPLICAS) {
-                let (_name, row) = row?;
-                let (_seen, json) = row.value();
-                bytes += json.len();
+            while let Some(row) = found.next()? {
+                let text = row.get_ref(0)?.as_bytes()?;
+                bytes += text.len();
                 // The list is held in memory and sent whole, so its size is bounded.
                 if bytes > MAX_BYTES {
                     break;
                 }
-                rows.push(serde_json::from_slice(json)?);
+                // A damaged row is written again by the next check-in.
+                rows.extend(serde_json::from_slice::<ReplicaRow>(text));
             }
             Ok(rows)
         })
@@ -52,26 +59,22 @@ impl Embedded {
         &self,
         before: DateTime<Utc>,
     ) -> anyhow::Result<()> {
-        self.call(move |database| {
-            // Without replicas there is nothing to forget, and no reason to make a writer wait for
-            // an fsync.
-            if database.begin_read()?.open_table(REPLICAS)?.is_empty()? {
-                return Ok(());
-            }
-            let transaction = database.begin_write()?;
-            let mut table = transaction.open_table(REPLICAS)?;
-            let mut seen: Vec<i64> = table
-                .iter()?
-                .map(|row| row.map(|(_name, row)| row.value().0))
-                .collect::<Result<_, _>>()?;
-            seen.sort_unstable_by(|one, other| other.cmp(one));
+        let forgotten = self.write(Durability::Later, move |_store, transaction| {
             // The newest row above the limit, and every row that is not newer, is removed.
-            let over_limit = seen.get(MAX_REPLICAS).map_or(i64::MIN, |oldest| oldest + 1);
+            let over_limit: Option<i64> = transaction
+                .prepare_cached("SELECT seen FROM replicas ORDER BY seen DESC LIMIT 1 OFFSET ?1")?
+                .query_row([MAX_REPLICAS], |row| row.get(0))
+                .optional()?;
+            let over_limit = over_limit.map_or(i64::MIN, |newest| newest.saturating_add(1));
             let before = before.timestamp_millis().max(over_limit);
-            table.retain(|_name, (seen, _row)| seen >= before)?;
-            drop(table);
-            Ok(transaction.commit()?)
-        })
-        .await
+            let removed = transaction
+                .prepare_cached("DELETE FROM replicas WHERE seen < ?1")?
+                .execute([before])?;
+            Ok(match removed {
+                0 => End::RollBack(()),
+                _ => End::Commit(()),
+            })
+        });
+        Ok(forgotten.await?)
     }
 }

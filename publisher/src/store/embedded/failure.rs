@@ -1,0 +1,127 @@
+//! What an error of SQLite means for the store, in words.
+//!
+//! A failed disk ends the process: SQLite cannot say whether a commit that failed is in the file, and
+//! opening the file again shows it. A damaged file does not: what can be read is served.
+
+use std::{path::Path, sync::OnceLock};
+
+use rusqlite::ErrorCode;
+use tokio_util::sync::CancellationToken;
+
+/// The first failure of disk and file, whichever call it occurred in.
+#[derive(Default)]
+pub(super) struct Failure {
+    /// Why this process has to end.
+    broken: OnceLock<String>,
+    occurred: CancellationToken,
+    /// Why parts of the file cannot be read.
+    damaged: OnceLock<String>,
+}
+
+impl Failure {
+    pub(super) fn broken(&self) -> Option<String> {
+        self.broken.get().cloned()
+    }
+
+    pub(super) async fn until_broken(&self) {
+        self.occurred.cancelled().await;
+    }
+
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        match self.broken.get().or(self.damaged.get()) {
+            Some(reason) => Err(anyhow::anyhow!("{reason}")),
+            None => Ok(()),
+        }
+    }
+
+    /// The store is broken.
+    pub(super) fn record(&self, error: &anyhow::Error) {
+        // The first failure is the cause; the ones after it are its consequences.
+        self.broken
+            .get_or_init(|| format!("the embedded store failed on its disk: {error:#}"));
+        self.occurred.cancel();
+    }
+
+    /// Finds out what an error says about disk and file.
+    pub(super) fn note(&self, error: &anyhow::Error) {
+        match cause(error) {
+            Some(Cause::Disk) => self.record(error),
+            Some(Cause::Damaged) => {
+                let mut first = false;
+                let reason = self.damaged.get_or_init(|| {
+                    first = true;
+                    format!("the file of the embedded store is damaged: {error:#}")
+                });
+                if first {
+                    tracing::error!("{reason}; restore a backup");
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What an error says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// The disk failed, or the file was removed or made read-only.
+    Disk,
+    /// Nothing more can be written; nothing was.
+    Full,
+    /// Pages of the file are not what SQLite wrote.
+    Damaged,
+    /// The file is no database of SQLite.
+    Foreign,
+    /// Another program writes to the file.
+    Busy,
+}
+
+fn cause(error: &anyhow::Error) -> Option<Cause> {
+    error
+        .chain()
+        .filter_map(|error| error.downcast_ref::<rusqlite::Error>())
+        .find_map(cause_of)
+}
+
+fn cause_of(error: &rusqlite::Error) -> Option<Cause> {
+    match error.sqlite_error_code()? {
+        ErrorCode::SystemIoFailure
+        | ErrorCode::CannotOpen
+        | ErrorCode::ReadOnly
+        | ErrorCode::PermissionDenied => Some(Cause::Disk),
+        ErrorCode::DiskFull => Some(Cause::Full),
+        ErrorCode::DatabaseCorrupt => Some(Cause::Damaged),
+        ErrorCode::NotADatabase => Some(Cause::Foreign),
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Some(Cause::Busy),
+        _ => None,
+    }
+}
+
+pub(super) fn is_full(error: &rusqlite::Error) -> bool {
+    cause_of(error) == Some(Cause::Full)
+}
+
+/// The words for an error that keeps the store from being opened.
+pub(super) fn at_start(file: &Path, error: anyhow::Error) -> anyhow::Error {
+    let file = file.display();
+    let words = match cause(&error) {
+        Some(Cause::Disk) => format!(
+            "{file} cannot be read and written: check the permissions of file and folder, and \
+             whether the file system is read-only or fails"
+        ),
+        Some(Cause::Full) => format!("the disk of {file} is full"),
+        Some(Cause::Damaged) => format!(
+            "{file} is damaged: it was cut or overwritten; restore a backup, or start with another \
+             folder"
+        ),
+        Some(Cause::Foreign) => format!(
+            "{file} is not a database of SQLite: it was overwritten or is another file; restore a \
+             backup, or start with another folder"
+        ),
+        Some(Cause::Busy) => {
+            format!("{file} is locked by another program that writes to it; stop that program")
+        }
+        None => format!("reading {file}"),
+    };
+    error.context(words)
+}

@@ -1,0 +1,424 @@
+//! Reading the rows of documents and records: each is verified, and a damaged document is read from
+//! the change log.
+
+use std::{borrow::Cow, collections::BTreeSet};
+
+use contract::{Change, CollectionName, Document, DocumentId, Epoch, Head, Revision};
+use rusqlite::{OptionalExtension, Row, Transaction, params, types::ValueRef};
+use serde::Deserialize;
+
+use crate::store::{
+    StoreIdentity,
+    damage::Outcome,
+    embedded::{Embedded, tables},
+    integrity::{
+        Damage, DamagedDocument, DamagedRecord, DocumentSum, Verdict, examine, head_of_record,
+        row_checksum, text_checksum,
+    },
+};
+
+/// Some documents of a collection, ordered by id.
+pub(super) struct Piece {
+    pub(super) documents: Vec<Document>,
+    /// The id that the piece ends with; `None` if it ends with the collection.
+    pub(super) last: Option<DocumentId>,
+    /// The first row that cannot be read.
+    pub(super) damaged: Option<DamagedDocument>,
+}
+
+impl Embedded {
+    /// One document; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// [`DamagedDocument`], and when its absence is not proven.
+    pub(super) fn row(
+        &self,
+        transaction: &Transaction<'_>,
+        collection: &CollectionName,
+        id: &DocumentId,
+    ) -> anyhow::Result<Option<Document>> {
+        let row = transaction
+            .prepare_cached(
+                "SELECT id, revision, crc, value FROM documents WHERE collection = ?1 AND id = ?2",
+            )?
+            .query_row([collection.as_str(), id.as_str()], |row| {
+                Ok(document(collection, row))
+            })
+            .optional()?;
+        match row {
+            Some((_id, row)) => self.whole(transaction, collection, id.as_str(), row),
+            None => match self.0.absence.check(collection) {
+                Ok(()) => Ok(None),
+                Err(unproven) => self.absent(transaction, collection, id, unproven),
+            },
+        }
+    }
+
+    /// The documents after an id, until their values reach `bytes`.
+    pub(super) fn piece(
+        &self,
+        transaction: &Transaction<'_>,
+        collection: &CollectionName,
+        after: Option<&DocumentId>,
+        bytes: usize,
+    ) -> anyhow::Result<Piece> {
+        let mut statement = transaction.prepare_cached(
+            "SELECT id, revision, crc, value FROM documents
+             WHERE collection = ?1 AND id > ?2 ORDER BY id",
+        )?;
+        // No id is empty, so the empty id is before the first.
+        let after = after.map_or("", DocumentId::as_str);
+        let mut rows = statement.query([collection.as_str(), after])?;
+        let mut documents: Vec<Document> = Vec::new();
+        let mut damaged = None;
+        let mut read = 0;
+        while let Some(row) = rows.next()? {
+            let (id, row) = document(collection, row);
+            let document = match self.whole(transaction, collection, &id, row) {
+                Ok(Some(document)) => document,
+                Ok(None) => continue,
+                Err(error) => {
+                    self.note(&error);
+                    damaged.get_or_insert(error.downcast::<DamagedDocument>()?);
+                    continue;
+                }
+            };
+            read += document.json().len();
+            documents.push(document);
+            if read >= bytes {
+                let last = documents.last().map(|document| document.id().clone());
+                return Ok(Piece {
+                    documents,
+                    last,
+                    damaged,
+                });
+            }
+        }
+        Ok(Piece {
+            documents,
+            last: None,
+            damaged,
+        })
+    }
+
+    /// Reads all documents of a collection, and compares them with its head.
+    ///
+    /// # Errors
+    /// When one of them cannot be read, or they do not add up to the head.
+    pub(super) fn check_collection(
+        &self,
+        transaction: &Transaction<'_>,
+        collection: &CollectionName,
+    ) -> anyhow::Result<()> {
+        const BYTES: usize = 1 << 20;
+        let identity = tables::identity(transaction)?;
+        let head = self.head(transaction, collection, &identity)?;
+        let mut damaged = None;
+        let mut sum = DocumentSum::default();
+        let mut after = None;
+        loop {
+            let piece = self.piece(transaction, collection, after.as_ref(), BYTES)?;
+            piece
+                .documents
+                .iter()
+                .for_each(|document| sum.add(document));
+            damaged = damaged.or(piece.damaged);
+            after = piece.last;
+            if after.is_none() {
+                break;
+            }
+        }
+        match (sum.check(&head), damaged) {
+            (Ok(()), _) => {
+                self.0.absence.proven(collection);
+                Ok(())
+            }
+            (Err(_), Some(damaged)) => Err(damaged.into()),
+            (Err(mismatch), None) => Err(mismatch.into()),
+        }
+    }
+
+    /// The document of a row, or by the change log where the row is damaged.
+    fn whole(
+        &self,
+        transaction: &Transaction<'_>,
+        collection: &CollectionName,
+        id: &str,
+        row: Result<Document, Damage>,
+    ) -> anyhow::Result<Option<Document>> {
+        let damage = match row {
+            Ok(document) => return Ok(Some(document)),
+            Err(damage) => damage,
+        };
+        let verdict = match id.parse::<DocumentId>() {
+            Ok(id) => {
+                let (newest, complete) = self.newest_record(transaction, collection, &id)?;
+                examine(Some(Err(damage)), newest.as_ref(), complete)
+            }
+            Err(_stray) => Verdict::Unrecoverable(damage),
+        };
+        let register = &self.0.damage;
+        match verdict {
+            Verdict::FromLog(document, damage) => {
+                let detail = format!(
+                    "a document is read from the change log, because its row is damaged: {damage}; \
+                     its next write replaces the row"
+                );
+                register.report(collection, id, Outcome::FromLog, detail);
+                Ok(Some(document))
+            }
+            Verdict::Whole(document) => Ok(Some(document)),
+            Verdict::DeletedByLog(damage) => {
+                let detail = format!("the row of a deleted document is ignored: {damage}");
+                register.report(collection, id, Outcome::Ignored, detail);
+                Ok(None)
+            }
+            Verdict::Absent => Ok(None),
+            Verdict::Unrecoverable(damage) => {
+                let damaged = DamagedDocument {
+                    collection: collection.clone(),
+                    id: id.to_owned(),
+                    damage,
+                };
+                register.report(collection, id, Outcome::Refused, &damaged);
+                Err(damaged.into())
+            }
+        }
+    }
+
+    /// A document without a row in a collection that may lack one: by the change log, or the error
+    /// `unproven`.
+    fn absent(
+        &self,
+        transaction: &Transaction<'_>,
+        collection: &CollectionName,
+        id: &DocumentId,
+        unproven: anyhow::Error,
+    ) -> anyhow::Result<Option<Document>> {
+        let (newest, complete) = self.newest_record(transaction, collection, id)?;
+        match (&newest, examine(None, newest.as_ref(), complete)) {
+            (_, Verdict::FromLog(document, damage)) => {
+                let detail = format!("a document is read from the change log: {damage}");
+                let register = &self.0.damage;
+                register.report(collection, id.as_str(), Outcome::FromLog, detail);
+                Ok(Some(document))
+            }
+            // The log has its deletion, and nothing newer.
+            (Some(_deleted), Verdict::Absent) if complete => Ok(None),
+            _unknown => Err(unproven),
+        }
+    }
+
+    /// The head of a collection; by its newest record where the stored one is damaged.
+    ///
+    /// # Errors
+    /// [`DamagedHead`](crate::store::integrity::DamagedHead)
+    pub(super) fn head(
+        &self,
+        transaction: &Transaction<'_>,
+        collection: &CollectionName,
+        identity: &StoreIdentity,
+    ) -> anyhow::Result<Head> {
+        let damaged = match tables::head(transaction, collection, identity)? {
+            Ok(head) => return Ok(head),
+            Err(damaged) => damaged,
+        };
+        let end = |order: &str| {
+            let sql = format!(
+                "SELECT revision, crc, record FROM changes WHERE collection = ?1
+                 ORDER BY revision {order} LIMIT 1"
+            );
+            let mut statement = transaction.prepare_cached(&sql)?;
+            let row = statement.query_row([collection.as_str()], |row| Ok(record(collection, row)));
+            row.optional()
+        };
+        let (Some(Ok(oldest)), Some(Ok(newest))) = (end("ASC")?, end("DESC")?) else {
+            let register = &self.0.damage;
+            register.report(collection, "", Outcome::Refused, &damaged);
+            return Err(damaged.into());
+        };
+        let detail = format!(
+            "the head is read from the newest change, because its row is damaged: {}; the next \
+             write replaces the row",
+            damaged.damage
+        );
+        let register = &self.0.damage;
+        register.report(collection, "", Outcome::FromLog, detail);
+        Ok(head_of_record(&newest, oldest.revision, identity.epoch))
+    }
+
+    /// The heads of some collections, ordered by name.
+    pub(super) fn heads_of(
+        &self,
+        transaction: &Transaction<'_>,
+        collections: &BTreeSet<CollectionName>,
+    ) -> anyhow::Result<(Epoch, Vec<Head>)> {
+        let identity = tables::identity(transaction)?;
+        let heads = collections
+            .iter()
+            .map(|name| self.head(transaction, name, &identity))
+            .collect::<anyhow::Result<_>>()?;
+        Ok((identity.epoch, heads))
+    }
+
+    /// The newest whole record of a document, and whether the log has every revision after it, so
+    /// that no newer record of the document can be missing. It reads the log from its end: only a
+    /// damaged row needs it.
+    fn newest_record(
+        &self,
+        transaction: &Transaction<'_>,
+        collection: &CollectionName,
+        id: &DocumentId,
+    ) -> anyhow::Result<(Option<Change>, bool)> {
+        #[derive(Deserialize)]
+        struct Key<'a> {
+            #[serde(borrow)]
+            id: Cow<'a, str>,
+        }
+        let head = self.head(transaction, collection, &tables::identity(transaction)?)?;
+        let mut statement = transaction.prepare_cached(
+            "SELECT revision, crc, record FROM changes
+             WHERE collection = ?1 ORDER BY revision DESC",
+        )?;
+        let mut rows = statement.query([collection.as_str()])?;
+        let mut expected = head.revision;
+        while let Some(row) = rows.next()? {
+            // After a record that is damaged or gone nothing older is proven to be the newest.
+            let Ok((revision, text)) = record_text(collection, row) else {
+                break;
+            };
+            let Ok(key) = serde_json::from_str::<Key<'_>>(text) else {
+                break;
+            };
+            if revision != expected {
+                break;
+            }
+            if key.id == id.as_str() {
+                let record = record(collection, row).ok();
+                let whole = record.is_some();
+                return Ok((record, whole));
+            }
+            expected = expected.saturating_sub(1);
+        }
+        Ok((None, false))
+    }
+}
+
+/// The document of a row `id, revision, crc, value`, and the id as it is stored.
+fn document(collection: &CollectionName, row: &Row<'_>) -> (String, Result<Document, Damage>) {
+    // Any column may have any type: the type of a value is part of what can be damaged.
+    let id = match row.get_ref(0) {
+        Ok(ValueRef::Text(id)) => String::from_utf8_lossy(id).into_owned(),
+        _other => String::new(),
+    };
+    let read = || {
+        let revision: Revision = row.get(1).ok()?;
+        let crc: u32 = row.get(2).ok()?;
+        let value = row.get_ref(3).ok()?.as_blob().ok()?;
+        Some((revision, crc, value))
+    };
+    let document = match (id.parse::<DocumentId>(), read()) {
+        (Err(_), _) => Err(Damage::Stray),
+        (_, None) => Err(Damage::Malformed("a column has another type".to_owned())),
+        (Ok(id), Some((revision, crc, value))) => match std::str::from_utf8(value) {
+            Ok(text) if row_checksum(collection, &id, revision, value).0 == crc => {
+                Ok(Document::from_canonical(id, revision, text))
+            }
+            _damaged => Err(Damage::Checksum),
+        },
+    };
+    (id, document)
+}
+
+/// Writes the row of a document.
+pub(super) fn put_document(
+    transaction: &Transaction<'_>,
+    collection: &CollectionName,
+    id: &DocumentId,
+    revision: Revision,
+    value: &str,
+) -> anyhow::Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT OR REPLACE INTO documents (collection, id, revision, crc, value)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![
+            collection.as_str(),
+            id.as_str(),
+            revision,
+            row_checksum(collection, id, revision, value.as_bytes()).0,
+            value.as_bytes(),
+        ])?;
+    Ok(())
+}
+
+/// Removes the row of a document.
+pub(super) fn remove_document(
+    transaction: &Transaction<'_>,
+    collection: &CollectionName,
+    id: &DocumentId,
+) -> anyhow::Result<()> {
+    transaction
+        .prepare_cached("DELETE FROM documents WHERE collection = ?1 AND id = ?2")?
+        .execute([collection.as_str(), id.as_str()])?;
+    Ok(())
+}
+
+/// Writes a record of the change log.
+pub(super) fn put_record(transaction: &Transaction<'_>, change: &Change) -> anyhow::Result<()> {
+    let text = serde_json::to_string(change)?;
+    transaction
+        .prepare_cached(
+            "INSERT INTO changes (collection, revision, crc, record) VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![
+            change.collection.as_str(),
+            change.revision,
+            record_crc(&text),
+            text
+        ])?;
+    Ok(())
+}
+
+/// The verified text of a record, from a row that begins with `revision, crc, record`.
+pub(super) fn record_text<'a>(
+    collection: &CollectionName,
+    row: &'a Row<'_>,
+) -> Result<(Revision, &'a str), DamagedRecord> {
+    let revision = row.get(0).unwrap_or_default();
+    let read = || {
+        let crc: u32 = row.get(1).ok()?;
+        let text = row.get_ref(2).ok()?.as_str().ok()?;
+        (record_crc(text) == crc).then_some(text)
+    };
+    match read() {
+        Some(text) => Ok((revision, text)),
+        None => Err(DamagedRecord {
+            collection: collection.clone(),
+            revision,
+            damage: Damage::Checksum,
+        }),
+    }
+}
+
+/// The change of a record, from a row that begins with `revision, crc, record`.
+pub(super) fn record(collection: &CollectionName, row: &Row<'_>) -> Result<Change, DamagedRecord> {
+    let (revision, text) = record_text(collection, row)?;
+    let damaged = |damage| DamagedRecord {
+        collection: collection.clone(),
+        revision,
+        damage,
+    };
+    let change: Change = serde_json::from_str(text)
+        .map_err(|error| damaged(Damage::Malformed(error.to_string())))?;
+    // The text is right, and the key by which it was found is not.
+    if change.revision != revision || change.collection != *collection {
+        return Err(damaged(Damage::Checksum));
+    }
+    Ok(change)
+}
+
+fn record_crc(text: &str) -> u32 {
+    text_checksum("change", text).0
+}

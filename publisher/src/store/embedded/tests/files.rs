@@ -1,0 +1,305 @@
+//! Files that are damaged, foreign, locked or full, and what is said about them.
+
+use std::os::unix::fs::PermissionsExt;
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use super::*;
+
+fn folder() -> tempfile::TempDir {
+    tempfile::TempDir::new().expect("a folder")
+}
+
+#[tokio::test]
+async fn a_second_process_is_told_that_the_folder_is_in_use() {
+    let folder = folder();
+    let store = open(folder.path()).await.expect("a store");
+    let words = refusal(folder.path()).await;
+    assert!(words.contains("in use by another process"), "{words}");
+    drop(store);
+    open(folder.path()).await.expect("the lock was released");
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_used_is_refused_with_its_cause() {
+    let folder = folder();
+    let file = folder.path().join("file");
+    fs::write(&file, "").expect("written");
+    let words = refusal(&file.join("folder")).await;
+    assert!(words.contains("creating the folder"), "{words}");
+    assert!(words.contains("Not a directory"), "{words}");
+
+    let former = folder.path().join("former");
+    fs::create_dir(&former).expect("made");
+    fs::write(former.join("confcast.redb"), "redb").expect("written");
+    let words = refusal(&former).await;
+    assert!(words.contains("earlier version"), "{words}");
+
+    for (content, cause) in [
+        (Vec::new(), "is empty"),
+        (vec![b'x'; 100_000], "is not a database of SQLite"),
+    ] {
+        let folder = folder.path().join(cause.replace(' ', "-"));
+        fs::create_dir(&folder).expect("made");
+        fs::write(folder.join(FILE), content).expect("written");
+        let words = refusal(&folder).await;
+        assert!(words.contains(cause), "{words}");
+        assert!(!words.contains("another process"), "{words}");
+    }
+}
+
+#[tokio::test]
+async fn only_the_owner_can_read_the_store() {
+    let parent = folder();
+    let folder = parent.path().join("data");
+    let store = open(&folder).await.expect("a store");
+    fill(&store, 1, 0, 1).await;
+    let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+    assert_eq!(mode(&folder), 0o700);
+    for file in fs::read_dir(&folder).expect("a folder") {
+        let path = file.expect("a file").path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+    drop(store);
+    fs::set_permissions(folder.join(FILE), fs::Permissions::from_mode(0o644)).expect("set");
+    let _store = open(&folder).await.expect("a store");
+    assert_eq!(mode(&folder.join(FILE)), 0o600);
+}
+
+#[tokio::test]
+async fn a_write_without_space_is_refused_and_the_next_one_succeeds() {
+    let folder = folder();
+    let store = open(folder.path()).await.expect("a store");
+    fill(&store, 1, 0, 1).await;
+    let limit = async |pages: u32| {
+        let lease = store.0.connections.writer().await.expect("the writer");
+        lease.set_max_page_count(pages);
+    };
+    limit(1).await;
+    let group: Arc<[_]> = (0..64)
+        .map(|document| put(&format!("e{document}"), 0, 5_000))
+        .collect();
+    let refused = store.commit(group.clone()).await;
+    assert!(
+        matches!(refused, Err(CommitError::NotCommitted(_))),
+        "{refused:?}"
+    );
+    assert_eq!(store.broken(), None);
+    assert_eq!(list(&store).await.expect("a list").len(), 1);
+    limit(1_000_000).await;
+    store.commit(group).await.expect("committed");
+    assert_eq!(list(&store).await.expect("a list").len(), 65);
+}
+
+/// A store with documents of which some are in the log too.
+async fn whole_file() -> (Vec<u8>, Vec<Document>) {
+    let folder = folder();
+    let store = open(folder.path()).await.expect("a store");
+    fill(&store, 200, 0, 300).await;
+    fill(&store, 100, 1, 900).await;
+    let kept = 60;
+    let now = Utc::now() + chrono::TimeDelta::hours(1);
+    let all: Vec<_> = (1..=300).map(|revision| (name(), revision)).collect();
+    store.mark_published(&all).await.expect("marked");
+    store
+        .trim(&name(), kept, now, 1_000)
+        .await
+        .expect("trimmed");
+    let documents = list(&store).await.expect("a list");
+    drop(store);
+    let file = fs::read(folder.path().join(FILE)).expect("a file");
+    (file, documents)
+}
+
+/// Opens a file and reads everything. Whatever can be read has to be right. The number of calls that
+/// failed.
+async fn read_all(file: &[u8], expected: &[Document]) -> usize {
+    let folder = folder();
+    fs::write(folder.path().join(FILE), file).expect("written");
+    let store = match open(folder.path()).await {
+        Ok(store) => store,
+        Err(error) => return not_a_panic(&error),
+    };
+    let mut failed = 0;
+    match list(&store).await {
+        Ok(documents) => assert_eq!(documents, expected, "a wrong list"),
+        Err(error) => failed += not_a_panic(&error),
+    }
+    for document in expected {
+        match store.document(&name(), document.id()).await {
+            Ok(read) => assert_eq!(read.as_ref(), Some(document), "a wrong document"),
+            Err(error) => failed += not_a_panic(&error),
+        }
+    }
+    match store.changes(&name(), 240, 1_000, usize::MAX).await {
+        Ok(changes) => {
+            let revisions: Vec<_> = changes.iter().map(|change| change.revision).collect();
+            assert_eq!(revisions, (241..=300).collect::<Vec<_>>());
+            for change in changes {
+                let logged = change.config_data.expect("a value");
+                let document = Document::new(change.id, change.revision, &logged);
+                assert!(expected.contains(&document), "a wrong record");
+            }
+        }
+        Err(error) => failed += not_a_panic(&error),
+    }
+    failed
+}
+
+fn not_a_panic(error: &anyhow::Error) -> usize {
+    let words = format!("{error:#}");
+    assert!(!words.contains("panicked"), "{words}");
+    1
+}
+
+#[tokio::test]
+async fn a_flipped_byte_never_gives_a_wrong_value() {
+    let (file, documents) = whole_file().await;
+    assert_eq!(read_all(&file, &documents).await, 0);
+    let mut random = StdRng::seed_from_u64(7);
+    let mut unnoticed = 0;
+    for _ in 0..200 {
+        let mut file = file.clone();
+        let at = random.random_range(0..file.len());
+        let bit = random.random_range(0..8);
+        file[at] ^= 1 << bit;
+        println!("byte {at}, bit {bit}");
+        unnoticed += usize::from(read_all(&file, &documents).await == 0);
+    }
+    // Free space of pages, `pending`, `replicas`, and rows that are read from the log.
+    assert!(
+        unnoticed > 0,
+        "one damaged row keeps everything from being read"
+    );
+}
+
+#[tokio::test]
+async fn a_cut_file_never_gives_a_wrong_value() {
+    let (file, documents) = whole_file().await;
+    for part in 0..20 {
+        let length = file.len() * part / 20;
+        println!("{length} bytes");
+        assert!(read_all(&file[..length], &documents).await > 0);
+    }
+}
+
+/// Changes rows by other means.
+async fn spoil(store: &Embedded, sql: &'static str) {
+    let spoilt = store.write(Durability::Synced, move |_store, transaction| {
+        transaction.execute_batch(sql)?;
+        Ok(End::Commit(()))
+    });
+    spoilt.await.expect("spoilt");
+}
+
+#[tokio::test]
+async fn a_damaged_row_is_read_from_the_log_and_replaced_by_the_next_write() {
+    let folder = folder();
+    let store = open(folder.path()).await.expect("a store");
+    fill(&store, 3, 0, 10).await;
+    let documents = list(&store).await.expect("a list");
+    spoil(
+        &store,
+        "UPDATE documents SET value = CAST('{}' AS BLOB) WHERE id = 'd00001'",
+    )
+    .await;
+    assert_eq!(list(&store).await.expect("a list"), documents);
+    let id = documents[1].id();
+    let read = store.document(&name(), id).await.expect("read");
+    assert_eq!(read.as_ref(), Some(&documents[1]));
+    // The rules see the value of the log, so the head stays right.
+    fill(&store, 2, 2, 10).await;
+    spoil(&store, "DELETE FROM changes").await;
+    let head = store.heads(&names()).await.expect("heads").remove(0);
+    assert_eq!(
+        (head.count, list(&store).await.expect("a list").len()),
+        (3, 3)
+    );
+
+    // Without a record the row alone is refused, by name, and no list omits it.
+    spoil(
+        &store,
+        "UPDATE documents SET revision = 77 WHERE id = 'd00001'",
+    )
+    .await;
+    let refused = store.document(&name(), id).await.expect_err("refused");
+    assert!(refused.to_string().contains("\"d00001\" of A"), "{refused}");
+    list(&store).await.expect_err("a list without it is wrong");
+    let other = store.document(&name(), documents[2].id()).await;
+    assert_eq!(other.expect("read").as_ref(), Some(&documents[2]));
+    let refused = store.commit(Arc::from([put("d00001", 3, 1)])).await;
+    assert!(
+        matches!(refused, Err(CommitError::Refused(_))),
+        "{refused:?}"
+    );
+    // Absence is not proven either until all documents were read.
+    let absent = "absent".parse().expect("an id");
+    store
+        .document(&name(), &absent)
+        .await
+        .expect_err("unproven");
+}
+
+#[tokio::test]
+async fn a_row_that_vanished_is_not_absent() {
+    let folder = folder();
+    let store = open(folder.path()).await.expect("a store");
+    fill(&store, 3, 0, 10).await;
+    let documents = list(&store).await.expect("a list");
+    let id = documents[1].id();
+    spoil(&store, "DELETE FROM documents WHERE id = 'd00001'").await;
+    drop(store);
+    let store = open(folder.path()).await.expect("the rest is served");
+    let read = store.document(&name(), id).await.expect("by the log");
+    assert_eq!(read.as_ref(), Some(&documents[1]));
+    list(&store).await.expect_err("a wrong list");
+    spoil(&store, "DELETE FROM changes").await;
+    store.document(&name(), id).await.expect_err("unproven");
+}
+
+#[tokio::test]
+async fn a_damaged_head_is_read_from_the_log_and_replaced_by_the_next_write() {
+    let folder = folder();
+    let store = open(folder.path()).await.expect("a store");
+    fill(&store, 3, 0, 10).await;
+    let heads = store.heads(&names()).await.expect("heads");
+    for sql in [
+        "UPDATE heads SET head = replace(head, '\"count\":3', '\"count\":4')",
+        "DELETE FROM heads",
+    ] {
+        spoil(&store, sql).await;
+        assert_eq!(store.heads(&names()).await.expect("heads"), heads, "{sql}");
+        list(&store).await.expect("a list");
+    }
+    fill(&store, 2, 1, 10).await;
+    spoil(&store, "DELETE FROM changes").await;
+    assert_eq!(store.heads(&names()).await.expect("heads")[0].revision, 5);
+    spoil(&store, "DELETE FROM heads").await;
+    store
+        .heads(&names())
+        .await
+        .expect_err("an empty collection");
+    let refused = store.commit(Arc::from([put("x", 0, 1)])).await;
+    assert!(
+        matches!(refused, Err(CommitError::Refused(_))),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_synced_write_is_synced_also_after_one_that_was_not() {
+    let folder = folder();
+    let store = open(folder.path()).await.expect("a store");
+    for (durability, expected) in [
+        (Durability::Later, 1),
+        (Durability::Synced, 2),
+        (Durability::Later, 1),
+        (Durability::Synced, 2),
+    ] {
+        let level = store.write(durability, |_store, transaction| {
+            let level = transaction.query_row("PRAGMA synchronous", [], |row| row.get(0))?;
+            Ok(End::RollBack::<i64>(level))
+        });
+        assert_eq!(level.await.expect("read"), expected);
+    }
+}
