@@ -4,6 +4,7 @@
 //! `client`), `reap` to Redis as well, and never links the services: `up` starts the programs that
 //! are in the same folder. Results go to standard output, everything else to standard error.
 
+mod author;
 mod commands;
 #[cfg(test)]
 mod fake_publisher;

@@ -3,11 +3,11 @@
 use bytes::BytesMut;
 use contract::{
     CanonicalJson, CollectionName, Crc, DocumentId, Revision, Written, listing::NDJSON,
-    snapshot::SnapshotEnd,
+    set::WRITE_HEADER, snapshot::SnapshotEnd,
 };
 use reqwest::{
     Method, RequestBuilder,
-    header::{ACCEPT, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH},
+    header::{ACCEPT, CONTENT_TYPE, HeaderValue, IF_MATCH, IF_NONE_MATCH},
 };
 use serde::Deserialize;
 
@@ -31,6 +31,22 @@ pub enum Condition {
     At(Revision),
 }
 
+/// How documents are written through an endpoint.
+#[derive(Debug, Clone, Default)]
+pub struct WriteOptions {
+    /// A PUT gives the document exactly its body, and does not merge `metadata`.
+    pub exact: bool,
+    /// The user who writes; visible ASCII.
+    pub user: Option<HeaderValue>,
+    /// Why.
+    pub reason: Option<HeaderValue>,
+}
+
+/// A text as the value of a header, as UTF-8; none when it has control characters.
+pub fn header_value(text: &str) -> Option<HeaderValue> {
+    HeaderValue::from_bytes(text.as_bytes()).ok()
+}
+
 /// A document of a versioned collection.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -51,6 +67,13 @@ pub fn document_path(collection: &CollectionName, id: &DocumentId) -> String {
 }
 
 impl Endpoint {
+    /// The same endpoint, whose writes of documents have these options.
+    #[must_use]
+    pub fn writing(mut self, options: WriteOptions) -> Self {
+        self.write_options = options;
+        self
+    }
+
     /// One document as the service sends it.
     ///
     /// # Errors
@@ -115,10 +138,13 @@ impl Endpoint {
         value: &[u8],
         condition: Condition,
     ) -> Result<Written, ClientError> {
-        let request = self
+        let mut request = self
             .request(Method::PUT, &document_path(collection, id))
             .header(CONTENT_TYPE, JSON)
             .body(value.to_vec());
+        if self.write_options.exact {
+            request = request.header(WRITE_HEADER, "exact");
+        }
         self.write(request, condition).await
     }
 
@@ -179,9 +205,15 @@ impl Endpoint {
     /// Sends a write under a condition.
     async fn write(
         &self,
-        request: RequestBuilder,
+        mut request: RequestBuilder,
         condition: Condition,
     ) -> Result<Written, ClientError> {
+        let WriteOptions { user, reason, .. } = &self.write_options;
+        for (name, value) in [("X-User-Id", user), ("X-Change-Reason", reason)] {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
+        }
         let request = match condition {
             // The service requires that a document exists unless the request says otherwise.
             Condition::Present => request,

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use crate::{
     ClientError, RefusedError, Timeouts,
     answer::{MAX_ANSWER, RawAnswer},
+    documents::WriteOptions,
 };
 
 /// Header of a sidecar's token, and of an application's.
@@ -45,6 +46,8 @@ pub struct Endpoint {
     sidecar_token: Option<HeaderValue>,
     /// The name of the replica that asks.
     instance: Option<HeaderValue>,
+    /// How documents are written.
+    pub(crate) write_options: WriteOptions,
 }
 
 /// Connections. Answers of each kind may be silent for another time.
@@ -111,6 +114,7 @@ impl Endpoint {
             timeouts,
             sidecar_token,
             instance: None,
+            write_options: WriteOptions::default(),
         }
     }
 

@@ -13,6 +13,9 @@ use crate::ids::FormatError;
 /// Longest correlation id, user id and organisation id, in bytes.
 pub const MAX_LEN: usize = 128;
 
+/// Longest reason of a change, in bytes.
+pub const MAX_REASON: usize = 512;
+
 /// The context of a request. Each part is optional. Cloning shares the texts.
 ///
 /// Stored and received contexts are read leniently: a part that is not a text of the right form
@@ -49,6 +52,13 @@ pub struct Context {
     )]
     #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>))]
     traceparent: Option<Arc<str>>,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "lenient_reason"
+    )]
+    #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>, min_length = 1, max_length = 512))]
+    reason: Option<Arc<str>>,
 }
 
 impl Context {
@@ -81,6 +91,22 @@ impl Context {
     pub fn with_organisation_id(self, text: &str) -> Result<Self, FormatError> {
         Ok(Self {
             organisation_id: Some(checked("organisation id", text)?),
+            ..self
+        })
+    }
+
+    /// The same context with the reason of the change: 1 to 512 bytes of text without control
+    /// characters.
+    ///
+    /// # Errors
+    /// When it has another form.
+    pub fn with_reason(self, text: &str) -> Result<Self, FormatError> {
+        if !is_reason(text) {
+            let expected = "1 to 512 bytes without control characters";
+            return Err(FormatError::new("reason", text, expected));
+        }
+        Ok(Self {
+            reason: Some(text.into()),
             ..self
         })
     }
@@ -129,6 +155,11 @@ impl Context {
         self.organisation_id.as_deref()
     }
 
+    /// Why the change was made, in the words of the user.
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
+
     /// The trace of the request.
     pub fn traceparent(&self) -> Option<&str> {
         self.traceparent.as_deref()
@@ -149,6 +180,10 @@ fn checked(what: &'static str, text: &str) -> Result<Arc<str>, FormatError> {
 
 fn is_label(text: &str) -> bool {
     (1..=MAX_LEN).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn is_reason(text: &str) -> bool {
+    (1..=MAX_REASON).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
 fn is_traceparent(text: &str) -> bool {
@@ -189,6 +224,12 @@ fn lenient_label<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Ar
     text(deserializer, is_label)
 }
 
+fn lenient_reason<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Arc<str>>, D::Error> {
+    text(deserializer, is_reason)
+}
+
 fn lenient_traceparent<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Arc<str>>, D::Error> {
@@ -200,6 +241,17 @@ mod tests {
     use super::*;
 
     const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn a_reason_is_a_text_of_one_line() {
+        for good in ["x", "Rückbau nach Störung 7", &"x".repeat(512)] {
+            let context = Context::default().with_reason(good).expect(good);
+            assert_eq!(context.reason(), Some(good));
+        }
+        for bad in ["", "a\nb", "\u{1b}[1m", &"x".repeat(513)] {
+            assert!(Context::default().with_reason(bad).is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn labels_are_accepted_up_to_their_limits() {

@@ -3,7 +3,7 @@
 use client::documents::Condition;
 use contract::{CollectionName, DocumentId, Revision};
 
-use crate::{output, target::Target};
+use crate::{author::Author, output, target::Target};
 
 /// Delete a document
 #[derive(Debug, clap::Args)]
@@ -16,6 +16,8 @@ pub(crate) struct Delete {
     #[arg(long, value_name = "REVISION")]
     if_match: Option<Revision>,
     #[command(flatten)]
+    author: Author,
+    #[command(flatten)]
     target: Target,
 }
 
@@ -25,11 +27,12 @@ impl Delete {
             collection,
             id,
             if_match,
+            author,
             target,
         } = self;
         let condition = if_match.map_or(Condition::Present, Condition::At);
-        let written = target
-            .endpoint()?
+        let written = author
+            .writing(target.endpoint()?, false)
             .delete(&collection, &id, condition)
             .await?;
         Ok(output::result(format_args!(

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::{output, progress::ProgressLine, target::Target};
+use crate::{author::Author, output, progress::ProgressLine, target::Target};
 
 /// Writes that are in flight at once.
 const IN_FLIGHT: usize = 16;
@@ -23,13 +23,19 @@ const IN_FLIGHT: usize = 16;
 /// Create or update documents from newline-delimited JSON
 ///
 /// Reads what `export` writes, or lines of {"collection":…,"id":…,"configData":{…}}. Documents that
-/// are not in the file stay as they are; the member `metadata` is merged, as by `put`. Refused lines
-/// are reported by number and the others are written; the exit code is 0 only if all were written.
+/// are not in the file stay as they are. Each document in it becomes exactly what the file has, so an
+/// import restores what `export` wrote; with --merge the stored members of `metadata` stay. Refused
+/// lines are reported by number and the others are written; the exit code is 0 only if all were written.
 /// Importing again is safe: a document that already has the value of the file is not changed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Import {
     /// File to read, or - for standard input
     file: PathBuf,
+    /// Keep the stored members of `metadata` that the file does not have, as `put` does
+    #[arg(long)]
+    merge: bool,
+    #[command(flatten)]
+    author: Author,
     #[command(flatten)]
     target: Target,
 }
@@ -47,6 +53,8 @@ struct Entry {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Outcome {
     written: u64,
+    /// Of those, the documents that had the value already.
+    unchanged: u64,
     /// Line and reason.
     refused: Vec<(usize, String)>,
 }
@@ -63,10 +71,12 @@ struct Reading {
 
 impl Import {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let outcome = import(&self.target.endpoint()?, &self.file).await?;
+        let publisher = self.author.writing(self.target.endpoint()?, !self.merge);
+        let outcome = import(&publisher, &self.file).await?;
         output::note(format_args!(
-            "{} documents written, {} lines refused",
+            "{} documents written, {} of them unchanged, {} lines refused",
             outcome.written,
+            outcome.unchanged,
             outcome.refused.len()
         ));
         if !outcome.refused.is_empty() {
@@ -109,7 +119,7 @@ async fn import(publisher: &Endpoint, file: &Path) -> anyhow::Result<Outcome> {
                             .map(|outcome| (number, outcome))
                             .with_context(|| format!("stopped at line {number}"))
                     }
-                    Ok(None) => Ok((number, Ok(false))),
+                    Ok(None) => Ok((number, Ok(None))),
                     Err(reason) => Ok((number, Err(reason))),
                 }
             }
@@ -117,7 +127,10 @@ async fn import(publisher: &Endpoint, file: &Path) -> anyhow::Result<Outcome> {
         let mut writes = std::pin::pin!(writes.buffer_unordered(IN_FLIGHT));
         while let Some((line, written)) = writes.try_next().await? {
             match written {
-                Ok(written) => outcome.written += u64::from(written),
+                Ok(written) => {
+                    outcome.written += u64::from(written.is_some());
+                    outcome.unchanged += u64::from(written == Some(false));
+                }
                 Err(reason) => {
                     progress.note(format_args!("line {line}: {reason}"));
                     outcome.refused.push((line, reason));
@@ -131,11 +144,14 @@ async fn import(publisher: &Endpoint, file: &Path) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
+/// Whether the document changed; none for a line without a document.
+type LineOutcome = Result<Option<bool>, String>;
+
 /// A publisher that refuses one document gives a result for its line. Any other failure is an error
 /// that ends the import: the next write would fail in the same way.
-fn outcome_of(written: Result<Written, ClientError>) -> Result<Result<bool, String>, ClientError> {
+fn outcome_of(written: Result<Written, ClientError>) -> Result<LineOutcome, ClientError> {
     match written {
-        Ok(_written) => Ok(Ok(true)),
+        Ok(written) => Ok(Ok(Some(written.changed))),
         Err(error)
             if error
                 .status()

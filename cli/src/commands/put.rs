@@ -7,12 +7,13 @@ use client::documents::Condition;
 use contract::{CollectionName, DocumentId, Revision};
 use tokio::io::AsyncReadExt;
 
-use crate::{output, target::Target};
+use crate::{author::Author, output, target::Target};
 
 /// Create or update a document
 ///
 /// The whole document is replaced, except its member `metadata`, which is merged with the stored
-/// one.
+/// one. With --exact the document becomes exactly the file, also if that removes members of
+/// `metadata`: that is how an older file is written back.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Put {
     /// Collection of the document
@@ -24,6 +25,11 @@ pub(crate) struct Put {
     /// Write only if the document is at this revision
     #[arg(long, value_name = "REVISION")]
     if_match: Option<Revision>,
+    /// Do not merge `metadata`: the document becomes exactly the file
+    #[arg(long)]
+    exact: bool,
+    #[command(flatten)]
+    author: Author,
     #[command(flatten)]
     target: Target,
 }
@@ -35,6 +41,8 @@ impl Put {
             id,
             file,
             if_match,
+            exact,
+            author,
             target,
         } = self;
         let mut value = Vec::new();
@@ -43,7 +51,7 @@ impl Put {
             .read_to_end(&mut value)
             .await
             .with_context(|| format!("cannot read {}", file.display()))?;
-        let publisher = target.endpoint()?;
+        let publisher = author.writing(target.endpoint()?, exact);
         let written = match if_match {
             Some(revision) => {
                 let condition = Condition::At(revision);
@@ -52,7 +60,12 @@ impl Put {
             None => publisher.put_or_create(&collection, &id, &value).await?,
         };
         Ok(output::result(format_args!(
-            "{collection}/{id} is at revision {}",
+            "{collection}/{id} {} at revision {}",
+            if written.changed {
+                "is"
+            } else {
+                "is unchanged"
+            },
             written.revision
         ))?)
     }

@@ -10,6 +10,9 @@ use service::http::{header_text, problem::ProblemError};
 
 use crate::api::error::ApiError;
 
+/// Header with the reason of a change.
+const REASON: &str = "X-Change-Reason";
+
 type With = fn(Context, &str) -> Result<Context, FormatError>;
 
 /// The context from the headers of a request.
@@ -28,6 +31,17 @@ pub(super) fn context(request: &HttpRequest) -> Result<Context, ApiError> {
             };
             context = with(context, &text).map_err(refused)?;
         }
+    }
+    if let Some(text) = request.headers().get(REASON) {
+        let refused = |_malformed| {
+            ProblemError::bad_request(
+                REASON,
+                "expected 1 to 512 bytes of UTF-8 without control characters",
+            )
+        };
+        // Not only ASCII: a reason is written by people.
+        let text = String::from_utf8_lossy(text.as_bytes());
+        context = context.with_reason(&text).map_err(refused)?;
     }
     // W3C Trace Context: a receiver ignores a malformed header.
     let traceparent = request

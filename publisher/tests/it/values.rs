@@ -137,3 +137,39 @@ async fn a_number_that_would_come_back_as_another_is_refused_on_every_way_in() -
     })
     .await
 }
+
+#[tokio::test]
+async fn an_older_value_is_written_back_exactly_and_its_change_says_by_whom_and_why() -> Outcome {
+    with_publisher(&[], async |testbed| {
+        let create = [("if-none-match", "*")];
+        let old = r#"{"metadata":{"a":1},"n":1}"#;
+        let put = testbed.send("PUT", &document("x"), &create, old).await?;
+        assert!(put.1.contains(r#""changed":true"#), "{}", put.1);
+        let patch = r#"{"metadata":{"b":2}}"#;
+        assert_eq!(write(testbed, "PATCH", &document("x"), patch).await?, 200);
+        // The merge keeps what was added.
+        let merged = testbed.send("PUT", &document("x"), &[], old).await?;
+        assert!(merged.1.contains(r#""changed":false"#), "{}", merged.1);
+        let exact = [
+            ("confcast-write", "exact"),
+            ("x-user-id", "ada"),
+            ("x-change-reason", "Rückbau 7"),
+        ];
+        let restored = testbed.send("PUT", &document("x"), &exact, old).await?;
+        assert!(restored.1.contains(r#""changed":true"#), "{}", restored.1);
+        let now = testbed.send("GET", &document("x"), &[], "").await?.1;
+        assert!(now.contains(old), "{now}");
+        let again = testbed.send("PUT", &document("x"), &exact, old).await?;
+        assert!(again.1.contains(r#""changed":false"#), "{}", again.1);
+        let log = testbed.log(SKILLS).await?;
+        let last = &log[log.len() - 1];
+        assert_eq!(log.len(), 3);
+        assert_eq!(last.context.user_id(), Some("ada"));
+        assert_eq!(last.context.reason(), Some("Rückbau 7"));
+        let unknown = [("confcast-write", "exactly")];
+        let refused = testbed.send("PUT", &document("x"), &unknown, old).await?;
+        assert_eq!(refused.0, 400, "{}", refused.1);
+        Ok(())
+    })
+    .await
+}

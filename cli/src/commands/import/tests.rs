@@ -34,6 +34,7 @@ async fn an_export_is_imported() {
         (
             Outcome {
                 written: 100,
+                unchanged: 0,
                 refused: vec![]
             },
             100

@@ -63,6 +63,12 @@ impl LinePrinter {
         if let Some(set) = &data.change_set {
             write!(text, " in set {}", set.id)?;
         }
+        if let Some(user) = data.context.user_id() {
+            write!(text, " by {user}")?;
+        }
+        if let Some(reason) = data.context.reason() {
+            write!(text, ": {reason:?}")?;
+        }
         match (before, &data.config_data) {
             (Before::Unknown, Some(now)) => pretty(now)
                 .lines()

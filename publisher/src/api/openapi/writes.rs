@@ -100,6 +100,11 @@ fn writing(operation: ApiOperation) -> ApiOperation {
         .header("X-User-Id", "The user who makes the change", label())
         .header("X-Organisation-Id", "The organisation of the user", label())
         .header(
+            "X-Change-Reason",
+            "Why the change is made",
+            json!({"type": "string", "minLength": 1, "maxLength": 512}).into(),
+        )
+        .header(
             "traceparent",
             "W3C trace context; an invalid one is ignored",
             trace.into(),

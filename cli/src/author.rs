@@ -1,0 +1,53 @@
+//! The user and the reason that the writes of a command carry.
+//!
+//! They are stored in the change and are not verified by anybody.
+
+use client::{
+    Endpoint,
+    documents::{WriteOptions, header_value},
+};
+
+/// In whose name a command writes
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Author {
+    /// The user in the change record; the login name when it is not given
+    #[arg(long, value_name = "NAME", value_parser = user)]
+    user: Option<String>,
+    /// Why the change is made; it is stored in the change record
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    reason: Option<String>,
+}
+
+impl Author {
+    /// The endpoint, whose writes carry user and reason. `exact`: a PUT does not merge `metadata`.
+    pub(crate) fn writing(&self, endpoint: Endpoint, exact: bool) -> Endpoint {
+        let user = self.user.clone().or_else(login_name);
+        endpoint.writing(WriteOptions {
+            exact,
+            user: user.as_deref().and_then(header_value),
+            reason: self.reason.as_deref().and_then(header_value),
+        })
+    }
+}
+
+/// The login name; none when the environment has none that can be a user id.
+fn login_name() -> Option<String> {
+    ["USER", "LOGNAME"]
+        .iter()
+        .filter_map(|name| std::env::var(name).ok())
+        .find_map(|name| user(&name).ok())
+}
+
+fn user(text: &str) -> Result<String, String> {
+    contract::Context::default()
+        .with_user_id(text)
+        .map(|_valid| text.to_owned())
+        .map_err(|_malformed| "expected 1 to 128 visible ASCII characters".to_owned())
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    contract::Context::default()
+        .with_reason(text)
+        .map(|_valid| text.to_owned())
+        .map_err(|_malformed| "expected 1 to 512 bytes without line breaks".to_owned())
+}
