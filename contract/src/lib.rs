@@ -28,6 +28,7 @@ pub mod ids;
 pub mod listing;
 pub mod problem;
 pub mod proof;
+pub mod repair;
 #[cfg(feature = "utoipa")]
 pub mod schema;
 pub mod secret_url;

@@ -43,6 +43,7 @@ pub(crate) mod health;
 mod metrics;
 pub mod openapi;
 mod origin;
+mod repair;
 pub(crate) mod schemas;
 mod sets;
 mod stream;
@@ -67,6 +68,8 @@ pub struct Api {
     pub streams: StreamSlots,
     /// Counters.
     pub metrics: std::sync::Arc<Metrics>,
+    /// Held by the one repair that may run.
+    pub repairing: tokio::sync::Mutex<()>,
     /// Whether the store can be read and written.
     pub readiness: health::Readiness,
 }
@@ -130,6 +133,7 @@ pub(crate) fn table() -> Vec<ApiRoute> {
         ApiRoute::put("/v1/replicas/{instance}", fleet::check_in, upkeep::check_in)
             .body_limit(fleet::LIMIT),
         ApiRoute::post("/v1/epoch", fleet::declare, upkeep::declare).body_limit(fleet::LIMIT),
+        ApiRoute::post("/v1/repair", repair::repair, upkeep::repair).body_limit(fleet::LIMIT),
         ApiRoute::get("/v1/schemas", schemas::list, reads::schemas),
         ApiRoute::get("/v1/schemas/{collection}", schemas::get, reads::schema),
         ApiRoute::get(

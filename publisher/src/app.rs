@@ -49,6 +49,7 @@ use crate::{
     fleet::Fleet,
     metrics::Metrics,
     outbox::{relay, relay::Relay, retention::Retention},
+    repair::Scrub,
     schema_folder,
     settings::{Events, Settings, TransportSettings},
     store::{PublisherPolicy, Store},
@@ -158,6 +159,9 @@ impl Publisher {
         let retention = Retention::new(store.clone(), settings.log_keep);
         supervisor.spawn("retention", retention.run(stop.clone()));
 
+        let scrub = Scrub::new(store.clone(), settings.scrub_rows_per_second);
+        supervisor.spawn("scrub", scrub.run(stop.clone()));
+
         let (fleet, fleet_tasks) = Fleet::new(
             store.clone(),
             settings.forget_replicas,
@@ -186,6 +190,7 @@ impl Publisher {
             feed,
             streams,
             metrics,
+            repairing: tokio::sync::Mutex::default(),
             readiness: Readiness::default(),
         });
         Ok(Self {

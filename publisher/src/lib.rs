@@ -29,6 +29,7 @@ mod fleet;
 mod metrics;
 mod outbox;
 mod policy;
+mod repair;
 mod schema_folder;
 mod settings;
 mod store;

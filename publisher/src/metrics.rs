@@ -8,6 +8,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::store::damage::DamageSummary;
+
 type Label = [(&'static str, &'static str); 1];
 type StatusLabel = [(&'static str, u16); 1];
 
@@ -45,7 +47,11 @@ impl Metrics {
     ///
     /// # Errors
     /// Never in practice: writing to a string does not fail.
-    pub fn text(&self, replicas: Option<&[ReplicaRecord]>) -> Result<String, std::fmt::Error> {
+    pub fn text(
+        &self,
+        replicas: Option<&[ReplicaRecord]>,
+        damage: &DamageSummary,
+    ) -> Result<String, std::fmt::Error> {
         let mut registry = Registry::with_prefix("confcast");
         registry.register(
             "replicas_diverged",
@@ -82,6 +88,11 @@ impl Metrics {
             "Writes that were answered, by HTTP status",
             self.writes.clone(),
         );
+        registry.register(
+            "damaged_rows",
+            "Damaged rows of the store that this publisher knows of, by what readers get",
+            by_outcome(damage),
+        );
         if let Some(replicas) = replicas {
             registry.register(
                 "replicas",
@@ -98,6 +109,19 @@ impl Metrics {
         encode(&mut text, &registry)?;
         Ok(text)
     }
+}
+
+fn by_outcome(damage: &DamageSummary) -> Family<Label, Gauge> {
+    let family = Family::<Label, Gauge>::default();
+    for (outcome, rows) in [
+        ("from_log", damage.from_log),
+        ("ignored", damage.ignored),
+        ("refused", damage.refused),
+    ] {
+        let rows = i64::try_from(rows).unwrap_or(i64::MAX);
+        family.get_or_create(&[("outcome", outcome)]).set(rows);
+    }
+    family
 }
 
 fn by_state(replicas: &[ReplicaRecord]) -> Family<Label, Gauge> {

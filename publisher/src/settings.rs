@@ -36,6 +36,8 @@ pub struct Settings {
     pub forget_replicas: Duration,
     /// Snapshots that are sent at the same time.
     pub snapshot_slots: usize,
+    /// Rows that the scrub reads in a second; 0 = it does not run.
+    pub scrub_rows_per_second: u32,
     /// What the change log keeps.
     pub log_keep: RetentionPolicy,
     /// How events are sent; `None` when no events are sent.

@@ -24,6 +24,7 @@ mod embedded;
 mod epoch;
 pub mod integrity;
 mod mongo;
+pub mod repair;
 pub mod replicas;
 mod url;
 

@@ -8,6 +8,7 @@ mod import;
 mod list;
 mod put;
 mod reap;
+mod repair;
 mod restore_epoch;
 mod schemas;
 mod status;
@@ -43,6 +44,7 @@ enum Command {
     Tail(tail::Tail),
     Verify(verify::Verify),
     Reap(reap::Reap),
+    Repair(repair::Repair),
     Schemas(schemas::SchemasCommand),
     RestoreEpoch(restore_epoch::RestoreEpoch),
     #[command(hide = true)]
@@ -63,6 +65,7 @@ impl Confcast {
             Command::Tail(command) => command.run().await,
             Command::Verify(command) => command.run().await,
             Command::Reap(command) => command.run().await,
+            Command::Repair(command) => command.run().await,
             Command::Schemas(command) => command.run().await,
             Command::RestoreEpoch(command) => command.run().await,
             Command::WithParent(command) => command.run(),
@@ -126,6 +129,8 @@ mod tests {
             "verify --subscriber http://127.0.0.1:8081,http://127.0.0.1:8082 --wait 30 --json",
             "reap",
             "reap --redis-url rediss://user:secret@redis:6380/1 --groups a-*,b-* --groups c-* --idle-seconds 60 --apply --json",
+            "repair",
+            "repair ChannelConfiguration SkillConfiguration --yes --discard --json",
             "schemas",
             "schemas --out contracts --dir schemas --no-typescript",
             "schemas check --dir schemas --publisher http://a:1 --json",
@@ -153,6 +158,7 @@ mod tests {
             ("delete ChannelConfiguration a --if-match new", "--if-match"),
             ("tail --op upsert", "create, update or delete"),
             ("restore-epoch --yes", "--adopt"),
+            ("repair --discard", "--yes"),
             ("schemas check --dir a b.schema.json", "--dir"),
             ("reap --groups *", "every group"),
             ("reap --idle-seconds 0", "1.."),

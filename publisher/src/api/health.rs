@@ -6,8 +6,7 @@ use std::{
 };
 
 use actix_web::{HttpResponse, web};
-use contract::{Problem, ProblemKind};
-use serde::Serialize;
+use contract::{Problem, ProblemKind, repair::DegradedStore};
 use service::http::health;
 use tokio::time::timeout;
 
@@ -83,36 +82,18 @@ impl Readiness {
     }
 }
 
-/// Body of a ready publisher with damaged rows.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Degraded {
-    /// Always `degraded`.
-    status: &'static str,
-    /// In words.
-    detail: String,
-    /// Rows whose document is taken from the change log.
-    from_log: usize,
-    /// Rows that are no documents.
-    ignored: usize,
-    /// Rows that are refused.
-    refused: usize,
-}
-
-impl Degraded {
-    fn new(damage: &DamageSummary) -> Option<Self> {
-        let (collection, key) = damage.example.as_ref()?;
-        Some(Self {
-            status: "degraded",
-            detail: format!(
-                "The store has damaged rows, for example {key:?} in {collection}; `confcast repair` \
-                 shows them"
-            ),
-            from_log: damage.from_log,
-            ignored: damage.ignored,
-            refused: damage.refused,
-        })
-    }
+fn degraded(damage: &DamageSummary) -> Option<DegradedStore> {
+    let (collection, key) = damage.example.as_ref()?;
+    Some(DegradedStore {
+        status: "degraded".to_owned(),
+        detail: format!(
+            "The store has damaged rows, for example {key:?} in {collection}; `confcast repair` shows \
+             them"
+        ),
+        from_log: damage.from_log,
+        ignored: damage.ignored,
+        refused: damage.refused,
+    })
 }
 
 /// `GET /readyz`: the store can be read and written. 204; 200 with a body if rows of it are damaged.
@@ -121,8 +102,8 @@ pub(super) async fn readyz(api: web::Data<Api>) -> Result<HttpResponse, ApiError
         let detail = format!("The store cannot be read or written: {reason}");
         return Err(Problem::new(ProblemKind::StoreUnavailable, detail).into());
     }
-    Ok(match Degraded::new(&api.store.damage().summary()) {
-        Some(degraded) => HttpResponse::Ok().json(degraded),
+    Ok(match degraded(&api.store.damage().summary()) {
+        Some(body) => HttpResponse::Ok().json(body),
         None => health::ready(),
     })
 }

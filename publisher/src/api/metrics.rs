@@ -10,5 +10,6 @@ use crate::api::Api;
 pub(super) async fn metrics(api: web::Data<Api>) -> HttpResponse {
     let fleet = api.fleet.list().await.ok();
     let replicas = fleet.as_ref().map(|fleet| fleet.replicas.as_slice());
-    health::metrics(api.metrics.text(replicas))
+    let damage = api.store.damage().summary();
+    health::metrics(api.metrics.text(replicas, &damage))
 }

@@ -23,6 +23,7 @@ pub(super) const DAPR_GRPC_PORT: &str = "50001";
 pub(super) const REDIS_STREAM_MAX_LENGTH: &str = "10000";
 pub(super) const REDIS_DOCUMENT_CHANNELS: &str = "AgentConfiguration";
 pub(super) const FORGET_REPLICAS_SECONDS: &str = "3600";
+pub(super) const SCRUB_ROWS_PER_SECOND: &str = "200";
 pub(super) const LOADS: &str = "8";
 pub(super) const LOCAL_SUBSCRIBERS: &str = "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS";
 /// The six collections of the source document (requirement A5).
@@ -141,6 +142,13 @@ pub struct Args {
     /// replicas are gone.
     #[arg(long, env = "AURA_CONFIGURATION_FORGET_REPLICAS_SECONDS", default_value = FORGET_REPLICAS_SECONDS)]
     pub(super) forget_replicas_seconds: String,
+
+    /// Rows of the store that are checked in a second, in the background, from 0 to 1000000.
+    ///
+    /// All rows are checked once an hour at most; 0 checks none. A damaged row is logged and shown at
+    /// `/readyz`. Raise it for millions of documents; lower it to spare the database.
+    #[arg(long, env = "AURA_CONFIGURATION_SCRUB_ROWS_PER_SECOND", default_value = SCRUB_ROWS_PER_SECOND)]
+    pub(super) scrub_rows_per_second: String,
 
     /// Snapshots that are sent at the same time, from 1 to 1000.
     ///

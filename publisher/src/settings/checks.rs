@@ -15,7 +15,7 @@ use super::{
         EVENT_DATA_LIMIT_BYTES, EVENT_TTL_SECONDS, EVENTS_ENABLED, EVENTS_MANAGER,
         FORGET_REPLICAS_SECONDS, LISTEN, LOADS, LOCAL_SUBSCRIBERS, LOG_KEEP_CHANGES,
         LOG_KEEP_HOURS, LOG_TRIM_SECONDS, REDIS_DOCUMENT_CHANNELS, REDIS_STREAM_MAX_LENGTH,
-        SCHEMAS_DIR, STORE_URL,
+        SCHEMAS_DIR, SCRUB_ROWS_PER_SECOND, STORE_URL,
     },
 };
 use crate::{outbox::retention::RetentionPolicy, schema_folder, store::StoreUrl};
@@ -27,6 +27,8 @@ const MAX_TRIM_SECONDS: u64 = 86_400;
 /// A sidecar counts the time to live of an event in nanoseconds, in 64 bits.
 const MAX_TTL_SECONDS: u64 = 9_000_000_000;
 /// Each snapshot holds a session of the store and a part of its answer.
+/// Most rows that the scrub may read in a second.
+const MAX_SCRUB_ROWS: u32 = 1_000_000;
 const MAX_SNAPSHOTS: u64 = 1_000;
 
 impl Args {
@@ -81,6 +83,16 @@ impl Args {
             or(&self.forget_replicas_seconds, FORGET_REPLICAS_SECONDS),
             u64::MAX,
         );
+        let scrub = or(&self.scrub_rows_per_second, SCRUB_ROWS_PER_SECOND);
+        let scrub_rows_per_second = checks.check(
+            "AURA_CONFIGURATION_SCRUB_ROWS_PER_SECOND",
+            scrub,
+            scrub
+                .parse()
+                .ok()
+                .filter(|rows: &u32| *rows <= MAX_SCRUB_ROWS)
+                .ok_or("expected a whole number from 0 to 1000000"),
+        );
         let snapshot_slots = number(
             checks,
             "AURA_CONFIGURATION_LOADS",
@@ -97,6 +109,7 @@ impl Args {
             document_limit: document_limit?,
             forget_replicas: Duration::from_secs(forget_seconds?),
             snapshot_slots: snapshot_slots?,
+            scrub_rows_per_second: scrub_rows_per_second?,
             log_keep: log_keep?,
             events: if enabled? { Some(events?) } else { None },
         })

@@ -155,14 +155,6 @@ impl DocumentSum {
             .with(document.id(), document.revision(), document.crc());
     }
 
-    /// Removes a document that was added.
-    pub fn remove(&mut self, document: &Document) {
-        self.count = self.count.wrapping_sub(1);
-        self.digest = self
-            .digest
-            .without(document.id(), document.revision(), document.crc());
-    }
-
     /// Compares the sum with the head of the same snapshot.
     ///
     /// # Errors
@@ -271,14 +263,12 @@ pub fn rebuild_head(
     oldest: Option<Revision>,
 ) -> Head {
     let logged = newest.map_or(0, |record| record.revision);
-    // A log that was trimmed up to its end has no record, and the stored revision is all there is.
-    let revision = match newest {
-        Some(_) => logged.max(newest_row),
-        None => stored.revision.max(newest_row),
-    };
+    // Never back: a revision that was seen is not used again.
+    let revision = stored.revision.max(newest_row).max(logged);
+    // A proof is of one epoch: that of a record may be of an earlier one.
     let proof = match newest {
-        Some(record) if record.revision == revision => record.proof,
-        _ if stored.revision == revision => stored.proof,
+        _ if stored.revision == revision && stored.proof.is_some() => stored.proof,
+        Some(record) if (record.revision, record.epoch) == (revision, stored.epoch) => record.proof,
         _ => None,
     };
     Head {
@@ -286,7 +276,10 @@ pub fn rebuild_head(
         count: sum.count,
         digest: sum.digest,
         last_set: newest.map_or(stored.last_set, last_set_after).min(revision),
-        oldest: oldest.unwrap_or(revision + 1),
+        // A log that does not reach the revision begins after it.
+        oldest: oldest
+            .filter(|_oldest| logged == revision)
+            .unwrap_or(revision + 1),
         proof,
         ..stored
     }
@@ -429,7 +422,5 @@ mod tests {
         };
         let head = rebuild_head(trimmed, sum, None, 7, None);
         assert_eq!((head.revision, head.oldest), (20, 21));
-        sum.remove(&document(7, "{}"));
-        assert_eq!(sum, DocumentSum::default());
     }
 }

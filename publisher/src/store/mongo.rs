@@ -6,7 +6,7 @@
 //! to. Transactions need a replica set; one node is enough.
 //!
 //! `opening` waits for a server and `prepare` initialises a database, `commit` writes groups, `snapshot`, `documents` and `log`
-//! read, `verify` says what is true of a damaged row, `trim`, `replicas` and `epoch` write the rest;
+//! read, `verify` says what is true of a damaged row, `repair` makes it so, `trim`, `replicas` and `epoch` write the rest;
 //! `rows` and `json` say how it is stored.
 
 use std::{sync::Arc, time::Duration};
@@ -39,6 +39,7 @@ mod json;
 mod log;
 mod opening;
 mod prepare;
+mod repair;
 mod replicas;
 mod rows;
 mod snapshot;

@@ -3,6 +3,7 @@
 use contract::{
     ProblemKind,
     fleet::{CheckIn, CheckInAnswer, EpochDeclared, ReplicaList, RestoreEpochRequest},
+    repair::{DegradedStore, RepairReport, RepairRequest},
 };
 use serde_json::json;
 use service::http::{
@@ -59,6 +60,17 @@ pub(crate) fn declare() -> ApiOperation {
         .answer(ApiAnswer::json::<EpochDeclared>(200, "The new epoch"))
 }
 
+pub(crate) fn repair() -> ApiOperation {
+    let summary = "Finds damaged rows, and makes them true from the change log";
+    let operation = operation("repairStore", summary)
+        .body(JSON, false, ApiSchema::received::<RepairRequest>())
+        .problems(&[ProblemKind::BadBody, ProblemKind::Busy]);
+    reading(operation).answer(ApiAnswer::json::<RepairReport>(
+        200,
+        "What was found and done",
+    ))
+}
+
 pub(crate) fn metrics() -> ApiOperation {
     operations::metrics(operation("getMetrics", "What is counted"))
 }
@@ -68,7 +80,11 @@ pub(crate) fn healthz() -> ApiOperation {
 }
 
 pub(crate) fn readyz() -> ApiOperation {
-    operations::positive(reading(operation("isReady", "It can do its work")))
+    let operation = operations::positive(reading(operation("isReady", "It can do its work")));
+    operation.answer(ApiAnswer::json::<DegradedStore>(
+        200,
+        "It can do its work, and its store has damaged rows",
+    ))
 }
 
 pub(crate) fn openapi() -> ApiOperation {

@@ -30,7 +30,7 @@ use crate::store::{
 const FORMAT: i64 = 3;
 
 /// Error code: the collection exists.
-const NAMESPACE_EXISTS: i32 = 48;
+pub(super) const NAMESPACE_EXISTS: i32 = 48;
 /// Error code: a document with this key exists.
 const DUPLICATE_KEY: i32 = 11_000;
 

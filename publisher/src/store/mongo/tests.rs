@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use contract::{CanonicalJson, CollectionName, Context, Document};
+use contract::{
+    CanonicalJson, CollectionName, Context, Document,
+    repair::{CollectionRepair, RepairRequest, RepairState},
+};
 use e2e::testbed::mongod::Mongod;
 use mongodb::{
     Database,
@@ -11,6 +14,7 @@ use mongodb::{
 
 use crate::{
     decide::{Action, Command, Condition, Rules, Write, WriteError, schemas::Schemas},
+    repair::{Scrub, repair},
     store::{
         PublisherPolicy, Store, StoreUrl,
         integrity::{DamagedDocument, SumMismatch},
@@ -98,6 +102,16 @@ impl Bed {
             }));
         }
         Ok(found)
+    }
+
+    async fn repair(&self, apply: bool, discard: bool) -> anyhow::Result<(CollectionRepair, bool)> {
+        let request = RepairRequest {
+            apply,
+            discard,
+            collections: Vec::new(),
+        };
+        let repaired = repair(&self.store, &name(), &request).await?;
+        Ok((repaired.report, repaired.needs_epoch))
     }
 
     /// Changes a row by hand.
@@ -272,5 +286,122 @@ async fn a_damaged_record_ends_a_page_of_the_log_and_is_not_published() -> Outco
     let pending = bed.store.pending(&name(), 0, far..far, 9).await?;
     assert_eq!(pending.len(), 2);
     assert_eq!(bed.list().await?, ALL);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_repair_makes_rows_true_from_the_log_and_a_dry_run_writes_nothing() -> Outcome {
+    let server = Mongod::start().await?;
+    let bed = Bed::new(&server, "repair").await?;
+    assert_eq!(bed.repair(true, false).await?.0.state, RepairState::Whole);
+    let before = bed.store.heads(&BTreeSet::from([name()])).await?;
+    let rows = bed.database.collection::<Bdoc>("A");
+    rows.insert_one(doc! { "_id": 7_i32, "revision": 5_i64 })
+        .await?;
+    rows.insert_one(doc! { "_id": "bb", "revision": 5_i64 })
+        .await?;
+    rows.delete_one(doc! { "_id": "a" }).await?;
+    let spoilt = doc! { "$set": { "configData.n": 666_i64 } };
+    bed.spoil("A", doc! { "_id": "b" }, spoilt).await?;
+    bed.spoil(
+        "A",
+        doc! { "_id": "c" },
+        doc! { "$set": { "revision": 1_i32 } },
+    )
+    .await?;
+    bed.spoil(
+        "_heads",
+        doc! { "_id": "A" },
+        doc! { "$set": { "count": 9_i64 } },
+    )
+    .await?;
+    let (dry, _) = bed.repair(false, false).await?;
+    assert_eq!(dry.state, RepairState::Repairable, "{dry:?}");
+    assert_eq!((dry.from_log.count, dry.stray.count), (3, 2), "{dry:?}");
+    assert_eq!(
+        bed.repair(false, false).await?.0,
+        dry,
+        "nothing was written"
+    );
+
+    let (applied, needs_epoch) = bed.repair(true, false).await?;
+    assert_eq!(applied.state, RepairState::Repaired, "{applied:?}");
+    assert!(!needs_epoch, "replicas have what the log says");
+    assert_eq!(applied.head_before, None);
+    assert_eq!(applied.head_after.as_ref(), before.first());
+    assert_eq!(bed.list().await?, ALL);
+    assert_eq!(bed.store.heads(&BTreeSet::from([name()])).await?, before);
+    assert_eq!(bed.repair(false, false).await?.0.state, RepairState::Whole);
+    let aside = bed.database.collection::<Bdoc>("_damaged");
+    assert_eq!(aside.count_documents(doc! {}).await?, 2);
+    assert_eq!(bed.put("a", 2).await?, Ok(()));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_nothing_tells_is_reported_and_moved_aside_only_on_request() -> Outcome {
+    let server = Mongod::start().await?;
+    let bed = Bed::new(&server, "discard").await?;
+    let log = bed.database.collection::<Bdoc>("_changes");
+    log.delete_one(doc! { "id": "b" }).await?;
+    let spoilt = doc! { "$set": { "configData.n": 666_i64 } };
+    bed.spoil("A", doc! { "_id": "b" }, spoilt).await?;
+    let (reported, _) = bed.repair(true, false).await?;
+    assert_eq!(reported.state, RepairState::Unrecoverable, "{reported:?}");
+    assert_eq!(reported.unrecoverable.named[0].id, "b");
+    assert!(bed.get("b").await.is_err() && bed.get("a").await.is_ok());
+
+    let (discarded, needs_epoch) = bed.repair(true, true).await?;
+    assert_eq!(discarded.state, RepairState::Repaired, "{discarded:?}");
+    assert!(needs_epoch, "replicas hold the document");
+    assert_eq!(bed.list().await?, [ALL[0], ALL[2]]);
+    assert_eq!(bed.get("b").await?, None);
+    assert_eq!(bed.put("b", 1).await?, Ok(()));
+    let head = bed.store.heads(&BTreeSet::from([name()])).await?.remove(0);
+    assert_eq!((head.revision, head.count), (4, 3));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_damaged_record_is_left_behind_by_a_repair() -> Outcome {
+    let server = Mongod::start().await?;
+    let bed = Bed::new(&server, "records").await?;
+    let spoilt = doc! { "$set": { "change": "{}" } };
+    bed.spoil("_changes", doc! { "revision": 2_i64 }, spoilt)
+        .await?;
+    let (repaired, needs_epoch) = bed.repair(true, false).await?;
+    assert_eq!(repaired.state, RepairState::Repaired, "{repaired:?}");
+    assert_eq!((repaired.records.count, needs_epoch), (1, false));
+    let head = bed.store.heads(&BTreeSet::from([name()])).await?.remove(0);
+    assert_eq!(head.oldest, 3, "the log begins after it");
+    assert_eq!(bed.list().await?, ALL);
+    assert_eq!(bed.repair(false, false).await?.0.state, RepairState::Whole);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_scrub_finds_damage_that_nobody_reads_and_forgets_what_was_mended() -> Outcome {
+    let server = Mongod::start().await?;
+    let bed = Bed::new(&server, "scrub").await?;
+    let scrub = Scrub::new(bed.store.clone(), 1_000_000);
+    scrub.pass(&name()).await?;
+    assert_eq!(bed.store.damage().summary().example, None);
+    bed.spoil(
+        "A",
+        doc! { "_id": "c" },
+        doc! { "$set": { "revision": 1_i32 } },
+    )
+    .await?;
+    scrub.pass(&name()).await?;
+    assert_eq!(bed.store.damage().summary().from_log, 1);
+    bed.repair(true, false).await?;
+    let rows = bed.database.collection::<Bdoc>("A");
+    rows.delete_one(doc! { "_id": "a" }).await?;
+    scrub.pass(&name()).await?;
+    let summary = bed.store.damage().summary();
+    assert_eq!((summary.from_log, summary.refused), (0, 1), "a row is gone");
+    bed.repair(true, false).await?;
+    scrub.pass(&name()).await?;
+    assert_eq!(bed.store.damage().summary().example, None);
     Ok(())
 }

@@ -1,0 +1,371 @@
+//! Repair and scrub: finds rows, records and heads that are not what was committed, and makes them
+//! true from the change log.
+//!
+//! A value is never guessed: what nothing tells is reported, and moved aside only if the operator
+//! says so. Each write of the store proves itself what it writes, so a collection may be written
+//! meanwhile; a head is replaced only if it is still the one that was read.
+
+use std::collections::BTreeMap;
+
+use contract::{
+    Change, CollectionName, DocumentId, Head, Revision,
+    repair::{CollectionRepair, DamagedRow, DamagedRows, RepairRequest, RepairState},
+};
+use tracing::{info, warn};
+
+use crate::store::{
+    Store,
+    integrity::{Damage, DocumentSum, Verdict, head_of_record, rebuild_head},
+    repair::{RowKey, StoredHead},
+};
+
+mod scrub;
+
+pub use scrub::Scrub;
+
+/// Rows or records that are read at once.
+const PAGE: u32 = 500;
+/// Bytes of records that are read at once.
+const PAGE_BYTES: usize = 4 << 20;
+/// How often a collection that is written meanwhile is read again.
+const ATTEMPTS: usize = 3;
+
+/// The result for one collection.
+pub struct Repaired {
+    /// What was found and done.
+    pub report: CollectionRepair,
+    /// Replicas may hold other content at the same revision, so an epoch has to be declared.
+    pub needs_epoch: bool,
+}
+
+/// Examines a collection, and repairs it if the request says so.
+///
+/// # Errors
+/// When the store cannot be read or written.
+pub async fn repair(
+    store: &Store,
+    collection: &CollectionName,
+    request: &RepairRequest,
+) -> anyhow::Result<Repaired> {
+    for _attempt in 0..ATTEMPTS {
+        let examination = Examination::new(store, collection, request);
+        if let Some(repaired) = examination.run().await? {
+            let report = &repaired.report;
+            if report.state != RepairState::Whole {
+                warn!(
+                    %collection, state = ?report.state, applied = request.apply,
+                    from_log = report.from_log.count, stray = report.stray.count,
+                    unrecoverable = report.unrecoverable.count, records = report.records.count,
+                    "a repair found damage in {collection}"
+                );
+            }
+            return Ok(repaired);
+        }
+        info!(%collection, "{collection} was written while it was examined; it is examined again");
+    }
+    Ok(Repaired {
+        report: Examination::new(store, collection, request).report(RepairState::Busy),
+        needs_epoch: false,
+    })
+}
+
+/// What the change log has.
+#[derive(Default)]
+struct LogState {
+    /// The newest revision of each document, and whether it was deleted.
+    documents: BTreeMap<DocumentId, (Revision, bool)>,
+    newest: Option<Change>,
+    /// The first revision from which every record is whole.
+    oldest: Option<Revision>,
+}
+
+struct Examination<'a> {
+    store: &'a Store,
+    collection: &'a CollectionName,
+    request: &'a RepairRequest,
+    log: LogState,
+    sum: DocumentSum,
+    newest_row: Revision,
+    rows: u64,
+    from_log: DamagedRows,
+    stray: DamagedRows,
+    unrecoverable: DamagedRows,
+    records: DamagedRows,
+    /// Rows that nothing tells.
+    lost: Vec<(RowKey, DamagedRow)>,
+    head_before: Option<Head>,
+    head_after: Option<Head>,
+}
+
+impl<'a> Examination<'a> {
+    fn new(store: &'a Store, collection: &'a CollectionName, request: &'a RepairRequest) -> Self {
+        Self {
+            store,
+            collection,
+            request,
+            log: LogState::default(),
+            sum: DocumentSum::default(),
+            newest_row: 0,
+            rows: 0,
+            from_log: DamagedRows::default(),
+            stray: DamagedRows::default(),
+            unrecoverable: DamagedRows::default(),
+            records: DamagedRows::default(),
+            lost: Vec::new(),
+            head_before: None,
+            head_after: None,
+        }
+    }
+
+    /// `None` when the collection was written meanwhile.
+    async fn run(mut self) -> anyhow::Result<Option<Repaired>> {
+        let stored = self.store.stored_head(self.collection).await?;
+        self.head_before = stored.clone().and_then(Result::ok);
+        self.read_log().await?;
+        self.read_rows().await?;
+        let now = self.store.stored_head(self.collection).await?;
+        // Compared without `oldest`, which retention moves.
+        if revision(&now) != revision(&stored) {
+            return Ok(None);
+        }
+        self.settle_head(&now).await
+    }
+
+    async fn read_log(&mut self) -> anyhow::Result<()> {
+        let head = self.head_before.as_ref();
+        let has_head = head.is_some();
+        let mut since = head.map_or(0, |head| head.oldest.saturating_sub(1));
+        let end = head.map_or(0, |head| head.revision);
+        let mut oldest = None;
+        loop {
+            let page = self
+                .store
+                .changes(self.collection, since, PAGE as usize, PAGE_BYTES)
+                .await?;
+            let Some(first) = page.first() else {
+                if since >= end {
+                    break;
+                }
+                // A page ends before a damaged record.
+                since += 1;
+                self.damaged_record(since, "it is damaged");
+                oldest = None;
+                continue;
+            };
+            if first.revision != since + 1 && (has_head || since > 0) {
+                self.damaged_record(since + 1, "it is gone");
+                oldest = None;
+            }
+            let mut expected = first.revision;
+            for change in page {
+                if change.revision != expected {
+                    self.damaged_record(expected, "it is gone");
+                    oldest = None;
+                }
+                expected = change.revision + 1;
+                since = change.revision;
+                oldest.get_or_insert(change.revision);
+                let entry = (change.revision, change.config_data.is_none());
+                self.log.documents.insert(change.id.clone(), entry);
+                self.log.newest = Some(change);
+            }
+        }
+        self.log.oldest = oldest;
+        Ok(())
+    }
+
+    fn damaged_record(&mut self, revision: Revision, damage: &str) {
+        self.records.add(DamagedRow {
+            id: format!("revision {revision}"),
+            damage: damage.to_owned(),
+            revision: Some(revision),
+        });
+    }
+
+    async fn read_rows(&mut self) -> anyhow::Result<()> {
+        let mut after: Option<RowKey> = None;
+        loop {
+            let page = self
+                .store
+                .stored_rows(self.collection, after.as_ref(), PAGE)
+                .await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.key.clone());
+            for row in page {
+                self.rows += 1;
+                let Some(id) = row.id else {
+                    self.remove_stray(&row.key, Damage::Stray.to_string())
+                        .await?;
+                    continue;
+                };
+                let logged = self.log.documents.remove(&id);
+                match row.document {
+                    Ok(document)
+                        if logged.is_none_or(|(logged, _)| logged <= document.revision()) =>
+                    {
+                        self.newest_row = self.newest_row.max(document.revision());
+                        self.sum.add(&document);
+                    }
+                    _damaged_or_older => self.settle(&id, Some(row.key)).await?,
+                }
+            }
+        }
+        // Documents that the log has and no row.
+        let gone = std::mem::take(&mut self.log.documents);
+        for (id, (_revision, deleted)) in gone {
+            if !deleted {
+                self.settle(&id, None).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn settle(&mut self, id: &DocumentId, key: Option<RowKey>) -> anyhow::Result<()> {
+        let verdict = if self.request.apply {
+            self.store.restore_row(self.collection, id).await?
+        } else {
+            self.store.examine_row(self.collection, id).await?
+        };
+        let named = |damage: &Damage, revision| DamagedRow {
+            id: id.to_string(),
+            damage: damage.to_string(),
+            revision,
+        };
+        match verdict {
+            Verdict::Absent => {}
+            Verdict::Whole(document) => {
+                self.newest_row = self.newest_row.max(document.revision());
+                self.sum.add(&document);
+            }
+            Verdict::FromLog(document, damage) => {
+                self.newest_row = self.newest_row.max(document.revision());
+                self.sum.add(&document);
+                self.from_log.add(named(&damage, Some(document.revision())));
+            }
+            Verdict::DeletedByLog(damage) => self.from_log.add(named(&damage, None)),
+            Verdict::Unrecoverable(damage) => {
+                let row = named(&damage, None);
+                match key {
+                    Some(key) => self.lost.push((key, row)),
+                    None => self.unrecoverable.add(row),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn remove_stray(&mut self, key: &RowKey, damage: String) -> anyhow::Result<()> {
+        if self.request.apply {
+            self.store.set_row_aside(self.collection, key).await?;
+        }
+        self.stray.add(DamagedRow {
+            id: key.to_string(),
+            damage,
+            revision: None,
+        });
+        Ok(())
+    }
+
+    async fn settle_head(mut self, stored: &StoredHead) -> anyhow::Result<Option<Repaired>> {
+        // A damaged head is told by the newest record.
+        let told = match (&self.head_before, &self.log.newest) {
+            (Some(head), _) => Some((head.count, head.digest)),
+            (None, Some(newest)) => Some((newest.count, newest.digest)),
+            (None, None) => None,
+        };
+        let adds_up = told == Some((self.sum.count, self.sum.digest));
+        let lost = std::mem::take(&mut self.lost);
+        for (key, row) in lost {
+            // A row that the head does not stand for is no document.
+            if adds_up || self.request.discard {
+                self.remove_stray(&key, row.damage).await?;
+            } else {
+                self.unrecoverable.add(row);
+            }
+        }
+        let damaged = self.from_log.count + self.stray.count + self.records.count > 0;
+        if self.unrecoverable.count > 0 && !adds_up {
+            return Ok(Some(self.done(RepairState::Unrecoverable, false)));
+        }
+        let head = self.head(stored).await?;
+        let wrong = stored.as_ref().and_then(|stored| stored.as_ref().ok()) != Some(&head);
+        self.head_after = Some(head.clone());
+        if wrong && self.request.apply && !self.store.replace_head(stored, &head).await? {
+            return Ok(None);
+        }
+        let state = match (damaged || wrong, self.request.apply) {
+            (false, _) => RepairState::Whole,
+            (true, true) => RepairState::Repaired,
+            (true, false) => RepairState::Repairable,
+        };
+        // Replicas hold what the newest record says.
+        let known = self.log.newest.as_ref().is_some_and(|newest| {
+            (newest.revision, newest.count, newest.digest)
+                == (head.revision, head.count, head.digest)
+        });
+        let same = self.head_before.as_ref().is_some_and(|before| {
+            (before.revision, before.count, before.digest)
+                == (head.revision, head.count, head.digest)
+        });
+        // Only a new epoch proves a head whose proof is gone.
+        let unproven = head.revision > 0 && head.proof.is_none();
+        let needs_epoch = wrong && ((!known && !same) || unproven);
+        Ok(Some(self.done(state, needs_epoch)))
+    }
+
+    /// The head that rows and log prove.
+    async fn head(&self, stored: &StoredHead) -> anyhow::Result<Head> {
+        let base = match stored {
+            Some(Ok(head)) => head.clone(),
+            _damaged_or_gone => {
+                let epoch = self.store.identity().await?.epoch;
+                match &self.log.newest {
+                    Some(newest) => head_of_record(newest, newest.revision, epoch),
+                    None => Head::empty(self.collection.clone(), epoch),
+                }
+            }
+        };
+        let trimmed = base.oldest;
+        let head = rebuild_head(
+            base,
+            self.sum,
+            self.log.newest.as_ref(),
+            self.newest_row,
+            self.log.oldest,
+        );
+        // The log of a whole head may begin later than its `oldest` only after a damaged record.
+        let oldest = if matches!(stored, Some(Ok(_))) && self.records.count == 0 {
+            trimmed
+        } else {
+            head.oldest
+        };
+        Ok(Head { oldest, ..head })
+    }
+
+    fn done(self, state: RepairState, needs_epoch: bool) -> Repaired {
+        Repaired {
+            report: self.report(state),
+            needs_epoch,
+        }
+    }
+
+    fn report(self, state: RepairState) -> CollectionRepair {
+        CollectionRepair {
+            collection: self.collection.clone(),
+            state,
+            rows: self.rows,
+            from_log: self.from_log,
+            stray: self.stray,
+            unrecoverable: self.unrecoverable,
+            records: self.records,
+            head_before: self.head_before,
+            head_after: self.head_after,
+        }
+    }
+}
+
+fn revision(head: &StoredHead) -> Option<Revision> {
+    head.as_ref()
+        .and_then(|head| head.as_ref().ok())
+        .map(|head| head.revision)
+}

@@ -1,0 +1,153 @@
+//! The scrub: reads all rows slowly, so that damage is known before a reader needs the row.
+//!
+//! It never writes. What it finds is logged once for each row, counted, and shown by `/readyz`.
+
+use std::time::{Duration, Instant};
+
+use contract::CollectionName;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::store::{
+    Store,
+    damage::Outcome,
+    integrity::{Damage, DocumentSum},
+    repair::{NotSupportedError, RowKey, StoredHead, StoredRow},
+};
+
+/// Rows that are read at once.
+const PAGE: u32 = 100;
+/// Time from the begin of a pass to the begin of the next, at least.
+const PASS: Duration = Duration::from_secs(3_600);
+/// Pause after a failed reading.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// Reads all rows of a store, pass by pass.
+pub struct Scrub {
+    store: Store,
+    rows_per_second: u32,
+}
+
+impl Scrub {
+    /// A scrub that reads at most so many rows in a second; 0 means none.
+    pub fn new(store: Store, rows_per_second: u32) -> Self {
+        Self {
+            store,
+            rows_per_second,
+        }
+    }
+
+    /// Reads until `stop` is cancelled.
+    ///
+    /// # Errors
+    /// Never; the supervisor expects this signature.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        if self.rows_per_second > 0 {
+            stop.run_until_cancelled(self.passes()).await;
+        }
+        stop.cancelled().await;
+        Ok(())
+    }
+
+    async fn passes(&self) {
+        loop {
+            let start = Instant::now();
+            for collection in &self.store.policy().collections {
+                while let Err(error) = self.pass(collection).await {
+                    if error.is::<NotSupportedError>() {
+                        return;
+                    }
+                    // Readiness and every reader say so too.
+                    debug!(%collection, "rows cannot be checked now: {error:#}");
+                    sleep(RETRY).await;
+                }
+            }
+            sleep(PASS.saturating_sub(start.elapsed())).await;
+        }
+    }
+
+    /// Reads all rows of one collection and compares them with its head.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn pass(&self, collection: &CollectionName) -> anyhow::Result<()> {
+        let start = Instant::now();
+        let before = self.store.stored_head(collection).await?;
+        let mut sum = DocumentSum::default();
+        let mut after: Option<RowKey> = None;
+        loop {
+            let page = self
+                .store
+                .stored_rows(collection, after.as_ref(), PAGE)
+                .await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.key.clone());
+            let rows = u32::try_from(page.len()).unwrap_or(PAGE);
+            for row in page {
+                self.check(collection, row, &mut sum).await?;
+            }
+            let pause = f64::from(rows) / f64::from(self.rows_per_second.max(1));
+            sleep(Duration::from_secs_f64(pause)).await;
+        }
+        let head = self.store.stored_head(collection).await?;
+        self.compare(collection, &before, &head, sum);
+        self.store.damage().end_pass(collection, start);
+        Ok(())
+    }
+
+    async fn check(
+        &self,
+        collection: &CollectionName,
+        row: StoredRow,
+        sum: &mut DocumentSum,
+    ) -> anyhow::Result<()> {
+        let document = match (row.document, row.id) {
+            (Ok(document), _) => Some(document),
+            // A reader of this document finds the same, and the store reports it.
+            (Err(_damage), Some(id)) => match self.store.document(collection, &id).await {
+                Ok(document) => document,
+                Err(error) if crate::store::integrity::is_damage(&error) => None,
+                Err(error) => return Err(error),
+            },
+            (Err(_damage), None) => {
+                self.store.damage().report(
+                    collection,
+                    &row.key.to_string(),
+                    Outcome::Ignored,
+                    format_args!("a row is ignored: {}", Damage::Stray),
+                );
+                None
+            }
+        };
+        if let Some(document) = document {
+            sum.add(&document);
+        }
+        Ok(())
+    }
+
+    fn compare(
+        &self,
+        collection: &CollectionName,
+        before: &StoredHead,
+        head: &StoredHead,
+        sum: DocumentSum,
+    ) {
+        let (Some(Ok(before)), Some(Ok(head))) = (before, head) else {
+            // A damaged head is reported by every reader of it.
+            return;
+        };
+        // What was written meanwhile may be in the sum or not.
+        if before.revision != head.revision {
+            return;
+        }
+        if let Err(mismatch) = sum.check(head) {
+            self.store.damage().report(
+                collection,
+                "all rows",
+                Outcome::Refused,
+                format_args!("{mismatch}; see `confcast repair`"),
+            );
+        }
+    }
+}

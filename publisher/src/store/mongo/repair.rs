@@ -1,0 +1,262 @@
+//! Rows as they are stored, and the transactions that make a row or a head true again.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use contract::{CollectionName, DocumentId, Head, Revision};
+use mongodb::{
+    ClientSession,
+    bson::{Bson, Document as Bdoc, RawDocumentBuf, doc},
+    error::{TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT},
+    options::ReadConcern,
+};
+use tokio::time::{Instant, sleep, timeout};
+use uuid::Uuid;
+
+use crate::store::{
+    integrity::Verdict,
+    mongo::{
+        CALL_TIMEOUT, HEADS, Mongo, TIMED_OUT, call, durable, epoch::DECLARE_TIMEOUT, has_label,
+        is_code, prepare::NAMESPACE_EXISTS, rows,
+    },
+    repair::{RowKey, StoredHead, StoredRow},
+};
+
+/// Rows that a repair moved aside, as they were.
+const DAMAGED: &str = "_damaged";
+
+impl Mongo {
+    pub(in crate::store) async fn stored_rows(
+        &self,
+        collection: &CollectionName,
+        after: Option<&RowKey>,
+        limit: u32,
+    ) -> anyhow::Result<Vec<StoredRow>> {
+        let table = Self::raw(self.table(collection.as_str()));
+        let mut find = table
+            .find(doc! {})
+            .sort(doc! { "_id": 1 })
+            .limit(i64::from(limit) + 1)
+            .batch_size(limit + 1);
+        let after = after.map(bson_key).transpose()?;
+        if let Some(after) = &after {
+            // A filter with `$gt` would find keys of the same type only.
+            find = find
+                .min(doc! { "_id": after.clone() })
+                .hint(mongodb::options::Hint::Keys(doc! { "_id": 1 }));
+        }
+        let read = async {
+            let mut cursor = find.await?;
+            let mut found = Vec::new();
+            while cursor.advance().await? {
+                found.push(cursor.current().to_owned());
+            }
+            Ok(found)
+        };
+        let mut stored = Vec::new();
+        for row in call(read).await.context("reading rows")? {
+            let key = key_of(&row)?;
+            // The bound of an index includes the row itself.
+            if after.as_ref() == Some(&key) || stored.len() == limit as usize {
+                continue;
+            }
+            stored.push(StoredRow {
+                key: row_key(key)?,
+                id: rows::id(&row).ok(),
+                document: rows::document(collection, &row),
+            });
+        }
+        Ok(stored)
+    }
+
+    pub(in crate::store) async fn examine_row(
+        &self,
+        collection: &CollectionName,
+        id: &DocumentId,
+    ) -> anyhow::Result<Verdict> {
+        let table = Self::raw(self.table(collection.as_str()));
+        let row = call(table.find_one(doc! { "_id": id.as_str() })).await?;
+        self.verdict_of(None, collection, id, row).await
+    }
+
+    async fn verdict_of(
+        &self,
+        session: Option<&mut ClientSession>,
+        collection: &CollectionName,
+        id: &DocumentId,
+        row: Option<RawDocumentBuf>,
+    ) -> anyhow::Result<Verdict> {
+        let revision = row.as_ref().and_then(|row| rows::revision(row).ok());
+        let read = row.as_ref().map(|row| rows::document(collection, row));
+        self.verdict(session, collection, id, read, revision, Revision::MAX)
+            .await
+    }
+
+    pub(in crate::store) async fn restore_row(
+        &self,
+        collection: &CollectionName,
+        id: &DocumentId,
+    ) -> anyhow::Result<Verdict> {
+        self.in_transaction(async |session| {
+            let this = doc! { "_id": id.as_str() };
+            let row = Self::raw(self.table_at_snapshot(collection.as_str()))
+                .find_one(this.clone())
+                .session(&mut *session)
+                .await?;
+            let verdict = self
+                .verdict_of(Some(&mut *session), collection, id, row)
+                .await?;
+            let table = self.table(collection.as_str());
+            match &verdict {
+                Verdict::FromLog(document, _damage) => {
+                    let row = rows::document_row(collection, document)?;
+                    table
+                        .replace_one(this, row)
+                        .upsert(true)
+                        .session(session)
+                        .await?;
+                }
+                Verdict::DeletedByLog(_damage) => {
+                    table.delete_one(this).session(session).await?;
+                }
+                Verdict::Whole(_) | Verdict::Absent | Verdict::Unrecoverable(_) => {}
+            }
+            Ok(verdict)
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn set_row_aside(
+        &self,
+        collection: &CollectionName,
+        key: &RowKey,
+    ) -> anyhow::Result<()> {
+        // Older servers cannot create a collection within a transaction.
+        if let Err(error) = call(self.database.create_collection(DAMAGED)).await {
+            anyhow::ensure!(is_code(&error, NAMESPACE_EXISTS), error);
+        }
+        let this = doc! { "_id": { "$eq": bson_key(key)? } };
+        self.in_transaction(async |session| {
+            let row = self
+                .table_at_snapshot(collection.as_str())
+                .find_one(this.clone())
+                .session(&mut *session)
+                .await?;
+            let Some(row) = row else { return Ok(()) };
+            let aside = doc! {
+                "_id": Uuid::now_v7().to_string(),
+                "collection": collection.as_str(),
+                "row": row,
+            };
+            self.table(DAMAGED)
+                .insert_one(aside)
+                .session(&mut *session)
+                .await?;
+            self.table(collection.as_str())
+                .delete_one(this.clone())
+                .session(session)
+                .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn stored_head(
+        &self,
+        collection: &CollectionName,
+    ) -> anyhow::Result<StoredHead> {
+        let identity = self.identity().await?;
+        let row = call(
+            self.table(HEADS)
+                .find_one(doc! { "_id": collection.as_str() }),
+        )
+        .await?;
+        Ok(row.map(|row| rows::head(&row, collection, &identity)))
+    }
+
+    pub(in crate::store) async fn replace_head(
+        &self,
+        read: &StoredHead,
+        head: &Head,
+    ) -> anyhow::Result<bool> {
+        let this = doc! { "_id": head.collection.as_str() };
+        let row = rows::whole_head_row(head)?;
+        self.in_transaction(async |session| {
+            let identity = self.identity_in(session).await?;
+            let stored: Option<Bdoc> = self
+                .table_at_snapshot(HEADS)
+                .find_one(this.clone())
+                .session(&mut *session)
+                .await?;
+            let stored: StoredHead =
+                stored.map(|row| rows::head(&row, &head.collection, &identity));
+            if stored != *read {
+                return Ok(false);
+            }
+            self.table(HEADS)
+                .update_one(this.clone(), doc! { "$set": row.clone() })
+                .upsert(true)
+                .session(session)
+                .await?;
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Runs reads and writes that may be repeated in a transaction, until it is committed.
+    async fn in_transaction<T>(
+        &self,
+        work: impl AsyncFn(&mut ClientSession) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let deadline = Instant::now() + DECLARE_TIMEOUT;
+        loop {
+            let mut session = call(self.client.start_session()).await?;
+            let attempt = async {
+                session
+                    .start_transaction()
+                    .read_concern(ReadConcern::snapshot())
+                    .write_concern(durable())
+                    .await?;
+                let done = work(&mut session).await?;
+                session.commit_transaction().await?;
+                anyhow::Ok(done)
+            };
+            // Dropping the session before the commit aborts the transaction.
+            match timeout(CALL_TIMEOUT, attempt).await.context(TIMED_OUT) {
+                Ok(Err(error))
+                    if [
+                        TRANSIENT_TRANSACTION_ERROR,
+                        UNKNOWN_TRANSACTION_COMMIT_RESULT,
+                    ]
+                    .iter()
+                    .any(|label| has_label(&error, label))
+                        && Instant::now() < deadline =>
+                {
+                    sleep(Duration::from_millis(rand::random_range(1..=50))).await;
+                }
+                attempt => return attempt?,
+            }
+        }
+    }
+}
+
+fn key_of(row: &RawDocumentBuf) -> anyhow::Result<Bson> {
+    let key = row.get("_id")?.context("a row without _id")?;
+    Ok(Bson::try_from(key)?)
+}
+
+fn row_key(key: Bson) -> anyhow::Result<RowKey> {
+    let shown = match &key {
+        Bson::String(id) => id.chars().take(100).collect(),
+        other => other.to_string().chars().take(100).collect(),
+    };
+    Ok(RowKey {
+        bytes: doc! { "_id": key }.to_vec()?,
+        shown,
+    })
+}
+
+fn bson_key(key: &RowKey) -> anyhow::Result<Bson> {
+    let mut key = Bdoc::from_reader(key.bytes.as_slice())?;
+    key.remove("_id").context("a key without _id")
+}
