@@ -6,7 +6,10 @@
 use std::borrow::Cow;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{SeqAccess, Visitor},
+};
 
 use crate::{
     canonical::CanonicalJson,
@@ -15,6 +18,7 @@ use crate::{
     head::Head,
     ids::{CollectionName, Crc, Digest, DocumentId, Epoch, Revision},
     proof::Proof,
+    set::MAX_OPERATIONS,
 };
 
 /// The effect of a change on its document (requirement A6).
@@ -86,8 +90,50 @@ impl Change {
 pub struct ChangeSet {
     /// Id of the set.
     pub id: String,
-    /// Its revisions, one run per collection.
+    /// Its revisions, one run per collection; as many as a set has changes at most. More are refused
+    /// while they are read.
+    #[serde(deserialize_with = "read_parts")]
+    #[cfg_attr(feature = "utoipa", schema(max_items = 256))]
     pub parts: Vec<SetPart>,
+}
+
+impl ChangeSet {
+    /// Bytes of memory that it takes, approximately.
+    pub fn size(&self) -> usize {
+        let names: usize = self
+            .parts
+            .iter()
+            .map(|part| part.collection.as_str().len())
+            .sum();
+        self.id.len() + self.parts.len() * size_of::<SetPart>() + names
+    }
+}
+
+fn read_parts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SetPart>, D::Error> {
+    struct Parts;
+
+    impl<'de> Visitor<'de> for Parts {
+        type Value = Vec<SetPart>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "at most {MAX_OPERATIONS} parts of a change set")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Self::Value, A::Error> {
+            let mut read = Vec::new();
+            while let Some(part) = parts.next_element()? {
+                if read.len() == MAX_OPERATIONS {
+                    return Err(serde::de::Error::custom(format_args!(
+                        "more than {MAX_OPERATIONS} parts of a change set"
+                    )));
+                }
+                read.push(part);
+            }
+            Ok(read)
+        }
+    }
+
+    deserializer.deserialize_seq(Parts)
 }
 
 /// A run of revisions of one collection.
@@ -164,5 +210,16 @@ mod tests {
             "{text}"
         );
         assert_eq!(serde_json::from_str::<Change>(&text).expect("read"), change);
+    }
+
+    #[test]
+    fn a_set_with_more_parts_than_a_set_can_have_is_refused_while_it_is_read() {
+        for (count, fits) in [(256, true), (257, false), (95_000, false)] {
+            let part = r#"{"collection":"A","first":1,"last":1}"#;
+            let json = format!(r#"{{"id":"s","parts":[{}]}}"#, vec![part; count].join(","));
+            let read = serde_json::from_str::<ChangeSet>(&json);
+            assert_eq!(read.is_ok(), fits, "{count}");
+            assert!(read.is_ok_and(|set| set.size() > 256 * 30) == fits);
+        }
     }
 }

@@ -13,16 +13,19 @@ use actix_web::{
     web::{self, ServiceConfig},
 };
 use contract::{CollectionName, DocumentId};
-use service::http::{
-    bodies,
-    framing::frame_answers,
-    guard::{GuardSettings, guard},
-    health as shared,
-    methods::{answer_methods, no_such_route},
-    problem::ProblemError,
-    routes::{self, ApiRoute},
-    snapshot_slots::SnapshotSlots,
-    stream_slots::StreamSlots,
+use service::{
+    http::{
+        bodies,
+        framing::frame_answers,
+        guard::{GuardSettings, guard},
+        health as shared,
+        methods::{answer_methods, no_such_route},
+        problem::ProblemError,
+        routes::{self, ApiRoute},
+        snapshot_slots::SnapshotSlots,
+        stream_slots::StreamSlots,
+    },
+    runtime::log_rate::LogRate,
 };
 
 use crate::{
@@ -198,6 +201,11 @@ fn store_failed(error: anyhow::Error) -> ApiError {
         tracing::debug!("a request was answered 500: {error:#}");
         return ApiError::damaged(error.root_cause().to_string());
     }
-    tracing::warn!("the store could not be read, the request was answered 503: {error:#}");
+    static FAILURES: LogRate = LogRate::new();
+    if let Some(left_out) = FAILURES.due() {
+        tracing::warn!(
+            "the store could not be read, the request was answered 503: {error:#}{left_out}"
+        );
+    }
     ApiError::store_unavailable()
 }

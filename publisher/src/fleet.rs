@@ -17,7 +17,7 @@ use contract::{
         ResyncReason,
     },
 };
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 use tracing::error;
 
 pub use self::{
@@ -36,6 +36,7 @@ use crate::{
 
 mod check_ins;
 mod error;
+mod known;
 mod limits;
 mod pacing;
 mod registry;
@@ -117,12 +118,14 @@ impl Fleet {
         let check_in = limits::read(instance, body)?;
         // Before the read, so that the replica gets events even if the store cannot be read.
         self.note(&check_in, body.len(), caller);
+        let known = self.registry.known();
+        let is_known = known.checked_in(&check_in.instance, &check_in.boot_id);
         let points = settled_points(&check_in)
             .map(|(point, _digest)| point)
             .collect();
         let snapshot = self.check_ins.snapshot(points).await?;
         let unproven = self.restore.compare(&check_in, &snapshot).await;
-        let answer = self.answer(&check_in, &snapshot, &unproven);
+        let answer = self.answer(&check_in, &snapshot, &unproven, is_known);
         if !unproven.is_empty() {
             // The list of replicas shows nothing that was never committed.
             self.note(&without_claims(check_in, &unproven), body.len(), caller);
@@ -142,8 +145,9 @@ impl Fleet {
         {
             subscribers.add(url, &source);
         }
+        let (check_in, bytes) = limits::kept(check_in, bytes);
         let record = ReplicaRecord {
-            check_in: check_in.clone(),
+            check_in,
             seen: Utc::now(),
             gone: false,
         };
@@ -155,6 +159,7 @@ impl Fleet {
         check_in: &CheckIn,
         snapshot: &HeadsSnapshot,
         unproven: &BTreeMap<CollectionName, Claim>,
+        is_known: bool,
     ) -> CheckInAnswer {
         let heads = check_in
             .collections
@@ -175,15 +180,23 @@ impl Fleet {
             if reported == expected {
                 continue;
             }
-            self.metrics.diverged.inc();
-            error!(
-                instance = check_in.instance,
-                collection = %point.collection,
-                revision = point.revision,
-                "replica {} has diverged in {}: its digest is not the digest of the change log. It \
-                 loads the collection again",
-                check_in.instance, point.collection,
-            );
+            // Anyone can report a wrong digest under a new name: it is loaded again, and is no alarm.
+            if is_known
+                && self
+                    .registry
+                    .known()
+                    .may_alarm(&check_in.instance, Instant::now())
+            {
+                self.metrics.diverged.inc();
+                error!(
+                    instance = check_in.instance,
+                    collection = %point.collection,
+                    revision = point.revision,
+                    "replica {} has diverged in {}: its digest is not the digest of the change \
+                     log. It loads the collection again",
+                    check_in.instance, point.collection,
+                );
+            }
             resync.insert(point.collection, ResyncReason::Diverged);
         }
         CheckInAnswer {

@@ -3,6 +3,7 @@
 //! Nothing in this module knows HTTP or configuration documents.
 
 pub mod limits;
+pub mod log_rate;
 pub mod process;
 pub mod settings;
 pub mod tasks;

@@ -191,11 +191,16 @@ impl ReceivedChange {
         self.op != Operation::Delete && self.config.is_none()
     }
 
-    /// Size of the value, in bytes.
+    /// Bytes of memory that the change takes, approximately: everything that a peer can make larger
+    /// counts, and a change without a value is not free.
     pub fn size(&self) -> usize {
-        self.config
-            .as_ref()
-            .map_or(0, |config| config.as_str().len())
+        let config = self.config.as_ref();
+        let set = self.change_set.as_deref();
+        size_of::<Self>()
+            + self.id.as_str().len()
+            + self.collection.as_str().len()
+            + config.map_or(0, |config| config.as_str().len())
+            + set.map_or(0, ChangeSet::size)
     }
 }
 

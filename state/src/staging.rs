@@ -10,7 +10,7 @@ use crate::received::ReceivedChange;
 
 /// Largest number of staged changes per collection.
 pub(crate) const MAX_CHANGES: usize = 4_096;
-/// Largest size of the values of staged changes per collection, in bytes. A whole change set always
+/// Largest size of the staged changes per collection, in bytes. A whole change set always
 /// fits (see [`contract::set::MAX_BYTES`]).
 pub(crate) const MAX_BYTES: usize = 16 << 20;
 
@@ -24,7 +24,7 @@ pub(crate) const MAX_BYTES: usize = 16 << 20;
 pub(crate) struct Staging {
     /// By revision, so that the lowest and the highest are found at once.
     changes: OrdMap<Revision, ReceivedChange>,
-    /// Size of the values of `changes`.
+    /// Size of `changes`.
     bytes: usize,
 }
 

@@ -7,9 +7,12 @@ use contract::{
     snapshot::SnapshotStart,
 };
 use futures_util::stream;
-use service::http::{
-    frames::DocumentFrames,
-    snapshot_slots::{LONGEST, SnapshotSlot},
+use service::{
+    http::{
+        frames::DocumentFrames,
+        snapshot_slots::{LONGEST, SnapshotSlot},
+    },
+    runtime::log_rate::LogRate,
 };
 
 use crate::store::DocumentCursor;
@@ -87,7 +90,10 @@ impl Body {
                 // The answer ends without its last line, which tells the reader that it is not
                 // complete.
                 Err(error) => {
-                    tracing::warn!("a list or a snapshot was cut off: {error:#}");
+                    static FAILURES: LogRate = LogRate::new();
+                    if let Some(left_out) = FAILURES.due() {
+                        tracing::warn!("a list or a snapshot was cut off: {error:#}{left_out}");
+                    }
                     Err(actix_web::error::ErrorServiceUnavailable("cut off"))
                 }
             }

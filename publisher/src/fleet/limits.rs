@@ -17,6 +17,8 @@ const MAX_REASON: usize = 256;
 const MAX_BASE_URL: usize = 256;
 /// Handlers in one check-in.
 const MAX_HANDLERS: usize = 64;
+/// Bytes of a check-in up to which all of it is kept.
+const MAX_KEPT: usize = 16 << 10;
 /// Longest name, pointer or error of a refused value or a handler, in bytes.
 const MAX_TEXT: usize = 1_024;
 
@@ -72,6 +74,24 @@ pub(super) fn read(instance: &str, body: &[u8]) -> Result<CheckIn, FleetError> {
         return Err(invalid("/handlers", reason));
     }
     Ok(check_in)
+}
+
+/// What is kept of a check-in of this many bytes, and for how many bytes it counts: the texts of a
+/// fat one are left out. The replica itself shows them in its status.
+pub(super) fn kept(check_in: &CheckIn, bytes: usize) -> (CheckIn, usize) {
+    let mut check_in = check_in.clone();
+    if bytes <= MAX_KEPT {
+        return (check_in, bytes);
+    }
+    for handler in &mut check_in.handlers {
+        handler.error = None;
+    }
+    for report in check_in.collections.values_mut() {
+        report.refusals.clear();
+        report.refusals.shrink_to_fit();
+    }
+    let bytes = serde_json::to_vec(&check_in).map_or(bytes, |json| json.len());
+    (check_in, bytes)
 }
 
 fn check_report(pointer: &str, report: &CollectionReport) -> Result<(), FleetError> {

@@ -18,7 +18,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{limits, pacing::FleetSize};
+use super::{
+    known::{FLEET_BYTES, KnownReplicas},
+    limits,
+    pacing::FleetSize,
+};
 use crate::{
     store::{
         Store,
@@ -34,8 +38,6 @@ const COUNT_PERIOD: Duration = Duration::from_secs(10);
 /// The same where events go straight to subscribers: a replica that checked in with another
 /// publisher gets events of this one after at most this time.
 const DISCOVER_PERIOD: Duration = Duration::from_secs(2);
-/// Bytes of records that may wait to be written.
-const WAITING_BYTES: usize = 64 << 20;
 /// A replica is gone after this many of its intervals in silence, and never sooner than
 /// [`MIN_SILENCE`].
 const SILENT_INTERVALS: u64 = 3;
@@ -59,6 +61,7 @@ pub(super) struct Registry {
     store: Store,
     waiting: Arc<Mutex<WaitingRows>>,
     size: Arc<FleetSize>,
+    known: Arc<KnownReplicas>,
 }
 
 impl Registry {
@@ -68,6 +71,7 @@ impl Registry {
             store,
             waiting: Arc::default(),
             size: Arc::default(),
+            known: Arc::default(),
         }
     }
 
@@ -81,10 +85,19 @@ impl Registry {
         self.size.get()
     }
 
-    /// Notes a check-in, which had this many bytes as a request.
+    /// The replicas that are known.
+    pub(super) fn known(&self) -> &KnownReplicas {
+        &self.known
+    }
+
+    /// Notes a check-in, which counts for this many bytes. Beyond the bounds the replica is answered
+    /// and not listed: a huge fleet must not exhaust the memory.
     pub(super) fn note(&self, row: ReplicaRow, bytes: usize) {
-        self.size.note(&row.record.check_in.instance);
-        self.waiting().put(row, bytes);
+        let instance = &row.record.check_in.instance;
+        self.size.note(instance);
+        if self.known.admit(instance, bytes) {
+            self.waiting().put(row, bytes);
+        }
     }
 
     /// All replicas that any publisher of the store knows, by name.
@@ -120,11 +133,15 @@ impl Registry {
         for row in &mut rows {
             row.record.gone = is_gone(&row.record, now);
         }
+        // The replicas that were known first stay, whatever their names are.
+        if rows.len() > MAX_REPLICAS {
+            rows.sort_by_cached_key(|row| self.known.place(&row.record.check_in.instance));
+            rows.truncate(MAX_REPLICAS);
+        }
         rows.sort_unstable_by(|one, other| {
             let name = &one.record.check_in.instance;
             name.cmp(&other.record.check_in.instance)
         });
-        rows.truncate(MAX_REPLICAS);
         Ok(rows)
     }
 
@@ -206,7 +223,7 @@ impl WaitingRows {
         let total = self.bytes - old_bytes.unwrap_or(0) + bytes;
         let is_new = old_bytes.is_none();
         // A row that replaces one of the same replica does not add to the number of rows.
-        if total > WAITING_BYTES || (is_new && self.rows.len() >= MAX_REPLICAS) {
+        if total > FLEET_BYTES || (is_new && self.rows.len() >= MAX_REPLICAS) {
             return;
         }
         self.bytes = total;
@@ -302,7 +319,18 @@ impl RegistryTask {
     async fn read_all(&self) -> anyhow::Result<()> {
         // Before the rows are read: a check-in during the read is counted in any case.
         self.registry.size.begin_read();
+        self.registry.known.begin_read();
         let mut rows = self.registry.rows().await?;
+        for row in &rows {
+            // After a restart those of the store are known before any new name.
+            let instance = &row.record.check_in.instance;
+            if self.registry.known.place(instance) == u64::MAX {
+                let bytes = serde_json::to_vec(row).map_or(0, |json| json.len());
+                self.registry.known.admit(instance, bytes);
+            }
+        }
+        let names = rows.iter().map(|row| row.record.check_in.instance.as_str());
+        self.registry.known.end_read(names);
         rows.retain(|row| !row.record.gone);
         let names = rows.iter().map(|row| row.record.check_in.instance.clone());
         self.registry.size.end_read(names);

@@ -25,6 +25,7 @@ use futures_util::{
     future::{BoxFuture, FutureExt},
     stream::{FuturesUnordered, StreamExt},
 };
+use service::runtime::log_rate::LogRate;
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
     time::{Instant, Interval, MissedTickBehavior, interval, timeout, timeout_at},
@@ -47,6 +48,8 @@ const IN_FLIGHT: usize = 64;
 /// for queued changes.
 const SWEPT_IN_FLIGHT: usize = 32;
 const MARK_INTERVAL: Duration = Duration::from_millis(100);
+/// Pause after a call that could not mark changes.
+const MARK_PAUSE: Duration = Duration::from_secs(1);
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// A change that is pending for longer than this is left to the sweep: its publisher stopped, had
 /// no room for it in the queue, or could not publish it.
@@ -104,6 +107,8 @@ pub struct Relay {
     /// Changes that are to be marked.
     published: Vec<ChangeKey>,
     marking: bool,
+    /// Nothing is marked before: the last call failed.
+    mark_after: Instant,
     sweep: Sweep,
     /// Collections of which the last change could not be published.
     failing: BTreeSet<CollectionName>,
@@ -132,6 +137,7 @@ impl Relay {
             swept_in_flight: 0,
             published: Vec::new(),
             marking: false,
+            mark_after: Instant::now(),
             failing: BTreeSet::new(),
             metrics,
         })
@@ -248,7 +254,7 @@ impl Relay {
 
     /// Marks all published changes in the store, one call at a time.
     fn mark(&mut self) {
-        if self.published.is_empty() || self.marking {
+        if self.published.is_empty() || self.marking || Instant::now() < self.mark_after {
             // What is published during a call is marked by the next one, in one batch.
             return;
         }
@@ -272,11 +278,15 @@ impl Relay {
             }
             // They stay known and are marked the next time.
             Err(error) => {
-                warn!(
-                    changes = keys.len(),
-                    "published changes could not be marked in the store and will be marked later: \
-                     {error:#}"
-                );
+                static FAILURES: LogRate = LogRate::new();
+                if let Some(left_out) = FAILURES.due() {
+                    warn!(
+                        changes = keys.len(),
+                        "published changes could not be marked in the store and will be marked \
+                         later: {error:#}{left_out}"
+                    );
+                }
+                self.mark_after = Instant::now() + MARK_PAUSE;
                 self.published.extend(keys);
             }
         }
@@ -316,7 +326,11 @@ impl Relay {
             Err(error) => {
                 // The timer repeats the read.
                 self.sweep.fail();
-                return warn!(%collection, "pending changes could not be read: {error:#}");
+                static FAILURES: LogRate = LogRate::new();
+                if let Some(left_out) = FAILURES.due() {
+                    warn!(%collection, "pending changes could not be read: {error:#}{left_out}");
+                }
+                return;
             }
         };
         let read_next = self.sweep.advance(collection, &changes, limit);
@@ -334,6 +348,7 @@ impl Relay {
         let deadline = Instant::now() + DRAIN_TIMEOUT;
         // Collections that failed before get one more chance.
         self.failing.clear();
+        self.mark_after = Instant::now();
         loop {
             // After a failure nothing more is taken from the queue: the transport is probably
             // unavailable, and the process should not wait for it.

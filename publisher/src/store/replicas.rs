@@ -13,7 +13,7 @@ use crate::store::Store;
 /// check in for the longest time are forgotten.
 pub const MAX_REPLICAS: usize = 20_000;
 /// Bytes of rows that a request reads.
-pub(super) const MAX_BYTES: usize = 64 << 20;
+pub(super) const MAX_BYTES: usize = 24 << 20;
 
 /// A replica as the store keeps it: one JSON object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +51,7 @@ impl Store {
         }
     }
 
-    /// All rows, at most [`MAX_REPLICAS`] and about 64 MiB. MongoDB returns the latest check-ins
+    /// All rows, at most [`MAX_REPLICAS`] and about 24 MiB. MongoDB returns the latest check-ins
     /// first; the embedded store, which never has too many, orders by name.
     ///
     /// # Errors

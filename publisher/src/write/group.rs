@@ -14,6 +14,7 @@ use std::{
 
 use anyhow::bail;
 use contract::Change;
+use service::runtime::log_rate::LogRate;
 use tokio::{
     sync::{Semaphore, mpsc},
     time::{Instant, sleep_until},
@@ -271,19 +272,25 @@ fn count_changes(result: &WriteResult) -> usize {
         .count()
 }
 
+/// Rate of the lines about failed groups: on a full disk every group fails.
+static FAILURES: LogRate = LogRate::new();
+
 fn log_failure(error: &CommitError, commands: usize) {
+    let Some(left_out) = FAILURES.due() else {
+        return;
+    };
     match error {
         CommitError::NotCommitted(_) => {
             warn!(
                 commands,
-                "a group of writes was not committed and is answered 503: {error}: {:#}",
+                "a group of writes was not committed and is answered 503: {error}: {:#}{left_out}",
                 error.cause()
             );
         }
         CommitError::Refused(_) | CommitError::OutcomeUnknown(_) => {
             error!(
                 commands,
-                "a group of writes failed in the store and is answered 503: {error}: {:#}",
+                "a group of writes failed in the store and is answered 503: {error}: {:#}{left_out}",
                 error.cause()
             );
         }

@@ -170,7 +170,7 @@ impl SyncLoop {
             // The gap is read from the view again, so the signal itself needs nothing.
             () = self.signals.gap() => {}
             () = self.signals.check_in() => {
-                schedule.check_in_by(schedule.not_before);
+                schedule.check_in_for_hint();
                 self.signals.skip_grace();
             }
             () = self.signals.other_epoch() => {

@@ -17,6 +17,8 @@ const OTHER_EPOCH_GAP: Duration = Duration::from_secs(5);
 /// Check-ins that unconfirmed revisions lead to are at least this far apart, where the publisher asks
 /// for no other distance.
 const UNCONFIRMED_GAP: Duration = Duration::from_secs(1);
+/// Check-ins that hints lead to are at least this far apart.
+const HINT_GAP: Duration = Duration::from_millis(500);
 /// How long an early check-in waits for further changes after the first one.
 const GATHER: Duration = Duration::from_millis(300);
 
@@ -70,6 +72,18 @@ impl Schedule {
     /// left behind may send many such events, so the distance to the last check-in is kept.
     pub(super) fn check_in_for_other_epoch(&mut self) {
         let earliest = self.last_check_in.map(|last| last + OTHER_EPOCH_GAP);
+        self.check_in_by(earliest.unwrap_or(self.not_before));
+    }
+
+    /// Something may have changed, by a hint: an event without a revision, or a source of events that
+    /// connected again. Anyone may repeat it, so all hints within the distance of early check-ins lead
+    /// to one check-in together.
+    pub(super) fn check_in_for_hint(&mut self) {
+        let distance = self
+            .report_after
+            .unwrap_or(HINT_GAP)
+            .clamp(HINT_GAP, OTHER_EPOCH_GAP);
+        let earliest = self.last_check_in.map(|last| last + distance);
         self.check_in_by(earliest.unwrap_or(self.not_before));
     }
 
@@ -151,5 +165,22 @@ mod tests {
             at(5_000),
             "not before the wait is over"
         );
+    }
+
+    #[test]
+    fn a_flood_of_hints_leads_to_two_check_ins_a_second_at_most() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start);
+        let mut check_ins = 0;
+        for ms in 0..3_000 {
+            let now = start + Duration::from_millis(ms);
+            schedule.check_in_for_hint();
+            if now >= schedule.check_in_at {
+                schedule.check_in_begins(now);
+                schedule.check_in_done(now, Duration::from_secs(10));
+                check_ins += 1;
+            }
+        }
+        assert_eq!(check_ins, 6);
     }
 }

@@ -57,7 +57,7 @@ fn the_memory_for_waiting_rows_is_bounded() {
     };
     assert_eq!(put(0, 10), (1, 10));
     assert_eq!(put(0, 20), (1, 20));
-    assert_eq!(put(1, WAITING_BYTES), (1, 20));
+    assert_eq!(put(1, FLEET_BYTES), (1, 20));
     for number in 1..MAX_REPLICAS + 10 {
         put(number, 1);
     }

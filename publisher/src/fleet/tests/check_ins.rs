@@ -44,7 +44,8 @@ async fn a_digest_is_compared_at_every_revision_of_the_log() {
         other.resync.is_empty(),
         "a point of another history is not compared"
     );
-    assert_eq!(testbed.metrics.diverged.get(), 3);
+    // One replica raises one alarm in a minute, however often it reports.
+    assert_eq!(testbed.metrics.diverged.get(), 1);
 }
 
 /// A fleet reports more points than the cache holds and one batch reads.

@@ -127,7 +127,23 @@ impl SubscriberRegistry {
             .write()
             .expect("no holder of this lock can panic");
         // Checked again under the write lock: another check-in may have added it in between.
-        let is_full = known.all.len() - known.configured >= MAX_FOUND;
+        if known.all.iter().any(|subscriber| subscriber.base == base) {
+            return;
+        }
+        let mut is_full = known.all.len() - known.configured >= MAX_FOUND;
+        // A URL that takes no events, as a forged one, gives its place to a new one.
+        if is_full {
+            let dead = known
+                .all
+                .iter()
+                .skip(known.configured)
+                .position(|found| found.breaker.is_open());
+            if let Some(index) = dead {
+                let index = known.configured + index;
+                known.all.remove(index);
+                is_full = false;
+            }
+        }
         if !is_full && known.all.iter().all(|subscriber| subscriber.base != base) {
             let subscriber = Arc::new(Subscriber::new(base));
             info!(?subscriber, "the subscriber checked in and gets events");
