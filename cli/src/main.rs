@@ -8,6 +8,7 @@ mod author;
 mod commands;
 #[cfg(test)]
 mod fake_publisher;
+mod input;
 mod output;
 mod progress;
 mod target;
@@ -16,6 +17,14 @@ use clap::Parser;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
+    for (name, _value) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if let Some(meant) = contract::environment::misspelt(&name) {
+            output::note(format_args!(
+                "confcast: the environment variable {name} is not read by any program; was {meant} meant?"
+            ));
+        }
+    }
     let result = commands::Confcast::parse().run().await;
     // Not by return: that would wait for a pending read of standard input, whose result nothing
     // needs.

@@ -1,43 +1,110 @@
 //! What a command prints: results on standard output, notes and errors on standard error, tables
 //! for people.
+//!
+//! Everything passes through here, and text of others is escaped here: a reason, a name or a value
+//! can neither control the terminal nor begin a line. JSON stays JSON of the same value.
 
 use std::{fmt::Display, io};
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, Color, ContentArrangement, presets};
+use contract::text::Escaped;
 use serde::Serialize;
 
 /// Writes a line of the result. Unlike `println!` it does not panic when the reader has closed the
 /// pipe, as `head` does.
 pub(crate) fn result(line: impl Display) -> io::Result<()> {
-    writeln(io::stdout().lock(), line)
+    writeln(io::stdout().lock(), Escaped(line))
+}
+
+/// Writes lines of the result whose line feeds and colours are those of this program.
+pub(crate) fn result_lines(lines: &str) -> io::Result<()> {
+    writeln(io::stdout().lock(), shown(lines))
+}
+
+/// Writes a table of the result.
+pub(crate) fn result_table(table: &Table) -> io::Result<()> {
+    result_lines(&table.to_string())
 }
 
 /// Writes a line beside the result.
 pub(crate) fn note(line: impl Display) {
     // Without standard error there is no other place to report to.
-    writeln(io::stderr().lock(), line).ok();
+    writeln(io::stderr().lock(), Escaped(line)).ok();
+}
+
+/// Writes a line beside the result whose colours are those of this program.
+pub(crate) fn coloured_note(line: &str) {
+    writeln(io::stderr().lock(), shown(line)).ok();
 }
 
 /// Writes a value as indented JSON.
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    Ok(result(serde_json::to_string_pretty(value)?)?)
+    Ok(result_lines(&serde_json::to_string_pretty(value)?)?)
+}
+
+/// A table whose cells are text of others.
+pub(crate) struct Table(comfy_table::Table);
+
+/// A cell: text, escaped.
+pub(crate) struct Cell(comfy_table::Cell);
+
+impl<T: Display> From<T> for Cell {
+    fn from(text: T) -> Self {
+        Self(comfy_table::Cell::new(Escaped(text)))
+    }
+}
+
+/// A cell in colour, only on a terminal, and not when `NO_COLOR` is set.
+pub(crate) fn coloured(text: &str, colour: Color) -> Cell {
+    let Cell(cell) = text.into();
+    Cell(if console::colors_enabled() {
+        cell.fg(colour)
+    } else {
+        cell
+    })
+}
+
+impl Table {
+    /// Adds a row.
+    pub(crate) fn add_row<C: Into<Cell>>(&mut self, cells: impl IntoIterator<Item = C>) {
+        self.0.add_row(cells.into_iter().map(|cell| cell.into().0));
+    }
+
+    /// Aligns columns of numbers.
+    pub(crate) fn align_right(&mut self, columns: impl IntoIterator<Item = usize>) {
+        for column in columns {
+            if let Some(column) = self.0.column_mut(column) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Display for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 /// An empty table in the style of all commands.
 pub(crate) fn table<const N: usize>(header: [&str; N]) -> Table {
-    let mut table = Table::new();
+    let mut table = comfy_table::Table::new();
     table
         .load_style(presets::UTF8_FULL_CONDENSED)
         .set_header(header);
-    table
+    Table(table)
 }
 
 /// An empty table that wraps its cells to the width of the terminal; anywhere else its lines are as
 /// long as they need to be.
 pub(crate) fn wrapping_table<const N: usize>(header: [&str; N]) -> Table {
-    let mut table = table(header);
+    let Table(mut table) = table(header);
     table.set_content_arrangement(ContentArrangement::Dynamic);
-    table
+    Table(table)
 }
 
 /// Prints the error, if there is one, with its causes, and gives the exit code. A reader that has
@@ -56,6 +123,65 @@ pub(crate) fn exit_code(result: anyhow::Result<()>) -> i32 {
     1
 }
 
+/// Escapes all hidden characters except line feeds and the sequences that set a colour.
+fn shown(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for (at, line) in text.split('\n').enumerate() {
+        if at > 0 {
+            shown.push('\n');
+        }
+        let mut parts = line.split("\u{1b}[");
+        shown += &Escaped(parts.next().unwrap_or_default()).to_string();
+        for part in parts {
+            let end = part.find(|character: char| !matches!(character, '0'..='9' | ';'));
+            let is_colour = end.is_some_and(|end| part[end..].starts_with('m'));
+            shown += if is_colour { "\u{1b}[" } else { "\\u001b[" };
+            shown += &Escaped(part).to_string();
+        }
+    }
+    shown
+}
+
 fn writeln(mut to: impl io::Write, line: impl Display) -> io::Result<()> {
     writeln!(to, "{line}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_others_cannot_control_the_terminal() {
+        let mut all = table(["reason"]);
+        all.add_row(["\u{1b}[2J\nforged\u{9b}2J\u{202e}"]);
+        let text = all.to_string();
+        assert!(
+            text.contains("\\u001b[2J\\nforged\\u009b2J\\u202e"),
+            "{text}"
+        );
+        assert_eq!(shown(&text), text);
+    }
+
+    #[test]
+    fn lines_keep_their_colours_and_nothing_else() {
+        assert_eq!(
+            shown("\u{1b}[1;31mred\u{1b}[0m\n\u{1b}[2J\u{1b}]0;title\u{7}\u{85}"),
+            "\u{1b}[1;31mred\u{1b}[0m\n\\u001b[2J\\u001b]0;title\\u0007\\u0085"
+        );
+    }
+
+    #[test]
+    fn escaped_json_has_the_same_value() {
+        let value = serde_json::json!({"a": "\u{7f}\u{9b}\u{202e}\n\u{1b}"});
+        let text = serde_json::to_string_pretty(&value).expect("json");
+        let printed = shown(&text);
+        assert!(
+            printed.contains("\\u202e") && printed.contains('\n'),
+            "{printed}"
+        );
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&printed).ok(),
+            Some(value)
+        );
+    }
 }

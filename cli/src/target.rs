@@ -1,6 +1,11 @@
-//! Which services a command talks to, as the command line names them.
+//! Which services a command talks to, as the command line names them. A URL may hold a password, so
+//! no error and no help text shows what was given.
 
-use client::{Endpoint, Timeouts, Url};
+use std::ffi::OsStr;
+
+use clap::{Arg, Command, builder::TypedValueParser, error::ErrorKind};
+use client::{Endpoint, Timeouts};
+use contract::SecretUrl;
 
 /// Which publisher a command talks to.
 #[derive(Debug, clap::Args)]
@@ -10,10 +15,11 @@ pub(crate) struct Target {
         long,
         value_name = "URL",
         env = "AURA_CONFIGURATION_API_URL",
+        hide_env_values = true,
         default_value = "http://127.0.0.1:8080",
-        value_parser = first_url
+        value_parser = FirstUrl
     )]
-    publisher: Url,
+    publisher: SecretUrl,
 }
 
 /// Which replicas a command asks itself.
@@ -24,10 +30,11 @@ pub(crate) struct Subscribers {
         long = "subscriber",
         value_name = "URL",
         env = "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS",
+        hide_env_values = true,
         value_delimiter = ',',
-        value_parser = service_url
+        value_parser = ServiceUrl
     )]
-    pub(crate) named: Vec<Url>,
+    pub(crate) named: Vec<SecretUrl>,
 }
 
 impl Target {
@@ -50,25 +57,69 @@ impl Subscribers {
         }
         ["http://127.0.0.1:8081", "http://127.0.0.1:8082"]
             .into_iter()
-            .map(|url| endpoint(&Url::parse(url)?))
+            .map(|url| endpoint(&url.parse()?))
             .collect()
     }
 }
 
 /// A client of one service.
-pub(crate) fn endpoint(base: &Url) -> anyhow::Result<Endpoint> {
-    Ok(Endpoint::new(base, Timeouts::COMMAND)?)
+pub(crate) fn endpoint(base: &SecretUrl) -> anyhow::Result<Endpoint> {
+    Ok(Endpoint::new(base.expose(), Timeouts::COMMAND)?)
 }
 
-/// The first of a list of URLs separated by commas.
-pub(crate) fn first_url(list: &str) -> Result<Url, String> {
-    service_url(list.split(',').next().unwrap_or_default())
+/// Parses a URL that paths can be appended to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ServiceUrl;
+
+/// Parses the first of a list of URLs separated by commas.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FirstUrl;
+
+impl TypedValueParser for ServiceUrl {
+    type Value = SecretUrl;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<SecretUrl, clap::Error> {
+        let text = value.to_str().unwrap_or_default().trim();
+        service_url(text).map_err(|reason| {
+            // Made by hand: the error that clap makes of a parser's error repeats the value.
+            let name = argument.map(Arg::to_string).unwrap_or_default();
+            let variable = argument.and_then(|argument| argument.get_env()?.to_str());
+            let variable = variable
+                .map(|name| format!(" ({name})"))
+                .unwrap_or_default();
+            let text = format!("invalid value for '{name}'{variable}: {reason}\n");
+            clap::Error::raw(ErrorKind::ValueValidation, text).with_cmd(command)
+        })
+    }
+}
+
+impl TypedValueParser for FirstUrl {
+    type Value = SecretUrl;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<SecretUrl, clap::Error> {
+        let first = value.to_str().and_then(|list| list.split(',').next());
+        ServiceUrl.parse_ref(command, argument, first.unwrap_or_default().as_ref())
+    }
 }
 
 /// A URL that paths can be appended to.
-pub(crate) fn service_url(text: &str) -> Result<Url, String> {
-    match Url::parse(text.trim()) {
-        Ok(url) if url.scheme() == "http" && url.query().is_none() => Ok(url),
-        _ => Err("expected a URL like http://127.0.0.1:8080".to_owned()),
+pub(crate) fn service_url(text: &str) -> Result<SecretUrl, String> {
+    let expected = "expected a URL like http://127.0.0.1:8080";
+    let url: SecretUrl = text
+        .parse()
+        .map_err(|reason| format!("{expected}: {reason}"))?;
+    if url.expose().scheme() != "http" || url.expose().query().is_some() {
+        return Err(expected.to_owned());
     }
+    Ok(url)
 }

@@ -8,7 +8,7 @@
 //! - [`feed`], [`event`], [`sidecar`]: how changes reach a replica;
 //! - [`fleet`], [`status`]: check-ins and the status of a replica;
 //! - [`problem`]: every error answer;
-//! - [`text`], [`secret_url`], [`environment`]: what all programs show and read alike.
+//! - [`text`], [`secret_url`], [`environment`], [`json_file`]: what all programs show and read alike.
 //!
 //! With the feature `utoipa`, the types describe themselves as JSON Schemas for OpenAPI documents.
 //!
@@ -25,6 +25,7 @@ pub mod feed;
 pub mod fleet;
 pub mod head;
 pub mod ids;
+pub mod json_file;
 pub mod listing;
 pub mod problem;
 pub mod proof;

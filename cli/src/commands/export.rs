@@ -1,13 +1,13 @@
 //! `confcast export`: collections as newline-delimited JSON, all of one moment, proven complete.
 
 use std::{
-    io::{BufWriter, Write},
+    io::{BufWriter, IsTerminal, Write},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, ensure};
 use client::Endpoint;
-use contract::CollectionName;
+use contract::{CollectionName, text::Escaped};
 use tempfile::NamedTempFile;
 
 use crate::{output, target::Target};
@@ -36,13 +36,30 @@ impl Export {
                 let count = to_file(&publisher, &self.collections, &path).await?;
                 output::note(format_args!("{count} documents are in {}", path.display()));
             }
-            None => _ = copy(&publisher, &self.collections, std::io::stdout().lock()).await?,
+            None => {
+                let stdout = std::io::stdout();
+                let form = if stdout.is_terminal() {
+                    Form::Terminal
+                } else {
+                    Form::Bytes
+                };
+                copy(&publisher, &self.collections, stdout.lock(), form).await?;
+            }
         }
         Ok(())
     }
 }
 
-/// Writes a temporary file first, so that an incomplete export never has the name of a complete
+/// How lines are written.
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    /// As the publisher sends them.
+    Bytes,
+    /// With hidden characters escaped, which is JSON of the same value.
+    Terminal,
+}
+
+/// Writes a temporary file first, readable by its owner alone (mode 0600), so that an incomplete export never has the name of a complete
 /// one. Gives the number of documents.
 async fn to_file(
     publisher: &Endpoint,
@@ -60,7 +77,7 @@ async fn to_file(
         .unwrap_or(Path::new("."));
     let writing = || format!("cannot write {}", path.display());
     let file = NamedTempFile::new_in(folder).with_context(writing)?;
-    let count = copy(publisher, collections, &file).await?;
+    let count = copy(publisher, collections, &file, Form::Bytes).await?;
     file.as_file().sync_all().with_context(writing)?;
     file.persist(path).with_context(writing)?;
     Ok(count)
@@ -71,6 +88,7 @@ async fn copy(
     publisher: &Endpoint,
     collections: &[CollectionName],
     to: impl Write,
+    form: Form,
 ) -> anyhow::Result<u64> {
     let mut names = collections.to_vec();
     if names.is_empty() {
@@ -79,19 +97,22 @@ async fn copy(
     }
     let mut to = BufWriter::new(to);
     let mut snapshot = publisher.snapshot(&names).await?.proven();
-    write_line(&mut to, snapshot.first_line())?;
+    write_line(&mut to, snapshot.first_line(), form)?;
     while let Some(record) = snapshot.next_record().await? {
-        write_line(&mut to, &record.line)?;
+        write_line(&mut to, &record.line, form)?;
     }
     let complete = snapshot.finish()?;
     // Last of all: this line says to the reader that the export is complete.
-    write_line(&mut to, &complete.line)?;
+    write_line(&mut to, &complete.line, form)?;
     to.flush()?;
     Ok(complete.documents)
 }
 
-fn write_line(to: &mut impl Write, line: &[u8]) -> std::io::Result<()> {
-    to.write_all(line)?;
+fn write_line(to: &mut impl Write, line: &[u8], form: Form) -> std::io::Result<()> {
+    match form {
+        Form::Bytes => to.write_all(line)?,
+        Form::Terminal => write!(to, "{}", Escaped(String::from_utf8_lossy(line)))?,
+    }
     to.write_all(b"\n")
 }
 

@@ -9,13 +9,17 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use client::{ClientError, Endpoint, RetryPolicy, retry};
-use contract::{CollectionName, DocumentId, Written, snapshot::SnapshotEnd};
+use contract::{
+    CollectionName, DocumentId, Written,
+    json_file::{self, Expected, JsonFileError},
+    snapshot::SnapshotEnd,
+};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::{author::Author, output, progress::ProgressLine, target::Target};
+use crate::{author::Author, input, output, progress::ProgressLine, target::Target};
 
 /// Writes that are in flight at once.
 const IN_FLIGHT: usize = 16;
@@ -59,10 +63,21 @@ struct Outcome {
     refused: Vec<(usize, String)>,
 }
 
+/// The members that tell the lines of an export apart.
+#[derive(Debug, Default, Deserialize)]
+struct Markers {
+    collection: Option<IgnoredAny>,
+    epoch: Option<IgnoredAny>,
+    heads: Option<IgnoredAny>,
+    end: Option<IgnoredAny>,
+}
+
 /// The state of reading the lines in their order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Reading {
     line: usize,
+    /// Whether no line had any text.
+    is_blank: bool,
     documents: u64,
     is_export: bool,
     ended: Option<u64>,
@@ -97,10 +112,17 @@ async fn import(publisher: &Endpoint, file: &Path) -> anyhow::Result<Outcome> {
         .filter(std::fs::Metadata::is_file)
         .map(|metadata| metadata.len());
     let progress = ProgressLine::bytes(length);
-    let lines = BufReader::new(super::open(file).await?).split(b'\n');
-    let lines = stream::try_unfold(lines, |mut lines| async {
+    let reading_file = || format!("reading {}", file.display());
+    let mut lines = BufReader::new(input::open(file).await?).split(b'\n');
+    // A file of another kind is refused as a whole, and not line by line.
+    let first = lines.next_segment().await.with_context(reading_file)?;
+    let first = json_file::first_line(&first.unwrap_or_default())
+        .with_context(|| format!("cannot use {}", file.display()))?
+        .to_vec();
+    let further = stream::try_unfold(lines, |mut lines| async {
         Ok::<_, io::Error>(lines.next_segment().await?.map(|line| (line, lines)))
     });
+    let lines = stream::once(async { Ok(first) }).chain(further);
 
     let mut reading = Reading::default();
     let mut outcome = Outcome::default();
@@ -112,7 +134,7 @@ async fn import(publisher: &Endpoint, file: &Path) -> anyhow::Result<Outcome> {
             });
             let number = reading.line;
             async move {
-                match entry.with_context(|| format!("reading {}", file.display()))? {
+                match entry.with_context(reading_file)? {
                     Ok(Some(entry)) => {
                         let written = write(publisher, &entry).await;
                         outcome_of(written)
@@ -140,7 +162,9 @@ async fn import(publisher: &Endpoint, file: &Path) -> anyhow::Result<Outcome> {
         }
     }
     progress.finish();
-    reading.finish()?;
+    reading
+        .finish()
+        .with_context(|| format!("cannot use {}", file.display()))?;
     Ok(outcome)
 }
 
@@ -173,22 +197,40 @@ async fn write(publisher: &Endpoint, entry: &Entry) -> Result<Written, ClientErr
         .await
 }
 
+impl Default for Reading {
+    fn default() -> Self {
+        Self {
+            line: 0,
+            is_blank: true,
+            documents: 0,
+            is_export: false,
+            ended: None,
+            seen: HashMap::new(),
+        }
+    }
+}
+
 impl Reading {
-    /// Reads the next line, and gives its document if it has one.
+    /// Reads the next line, and gives its document if it has one. The first and the last line of an
+    /// export are known by their members, whose order a tool such as `jq -S` may have changed.
     fn take(&mut self, line: &[u8]) -> Result<Option<Entry>, String> {
         self.line += 1;
         if line.trim_ascii().is_empty() {
             return Ok(None);
         }
-        if self.line == 1 && line.starts_with(br#"{"epoch""#) {
-            self.is_export = true;
-            return Ok(None);
-        }
-        if self.is_export && line.starts_with(br#"{"end""#) {
-            let SnapshotEnd { count, .. } =
-                serde_json::from_slice(line).map_err(|error| in_line(&error))?;
-            self.ended = Some(count);
-            return Ok(None);
+        self.is_blank = false;
+        let markers: Markers = serde_json::from_slice(line).unwrap_or_default();
+        if markers.collection.is_none() {
+            if self.documents == 0 && markers.epoch.is_some() && markers.heads.is_some() {
+                self.is_export = true;
+                return Ok(None);
+            }
+            if self.is_export && markers.end.is_some() {
+                let SnapshotEnd { count, .. } =
+                    serde_json::from_slice(line).map_err(|error| in_line(&error))?;
+                self.ended = Some(count);
+                return Ok(None);
+            }
         }
         self.documents += 1;
         let entry: Entry = serde_json::from_slice(line).map_err(|error| in_line(&error))?;
@@ -207,6 +249,9 @@ impl Reading {
 
     /// Whether an export was read to its end line.
     fn finish(&self) -> anyhow::Result<()> {
+        if self.is_blank {
+            bail!(JsonFileError::Empty(Expected::Lines));
+        }
         match self.ended {
             None if self.is_export => Err(anyhow!(
                 "the file is an export that was cut off: its end line is missing"

@@ -2,7 +2,6 @@
 
 use anyhow::Context;
 use client::Endpoint;
-use comfy_table::CellAlignment;
 use contract::{CollectionName, Crc, DocumentId, Revision};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -55,12 +54,8 @@ impl List {
                 row.size.to_string(),
             ]);
         }
-        for numbers in [1, 3] {
-            if let Some(column) = table.column_mut(numbers) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-        }
-        Ok(output::result(table)?)
+        table.align_right([1, 3]);
+        Ok(output::result_table(&table)?)
     }
 }
 

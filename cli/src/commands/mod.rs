@@ -16,12 +16,8 @@ mod tail;
 mod up;
 mod verify;
 
-use std::path::Path;
-
-use anyhow::Context;
 use clap::{Parser, Subcommand};
 use client::{ClientError, Endpoint};
-use tokio::{fs::File, io::AsyncRead};
 
 /// Configuration that is the same in every replica: run it, change it, and check its state
 #[derive(Debug, Parser)]
@@ -73,16 +69,6 @@ impl Confcast {
     }
 }
 
-/// Opens a file that a command was given; `-` is standard input.
-async fn open(path: &Path) -> anyhow::Result<Box<dyn AsyncRead + Unpin>> {
-    if path == Path::new("-") {
-        return Ok(Box::new(tokio::io::stdin()));
-    }
-    Ok(Box::new(File::open(path).await.with_context(|| {
-        format!("cannot open {}", path.display())
-    })?))
-}
-
 /// The error of a request that a service does not support, with the reason in words; any other error
 /// unchanged.
 fn explained(service: &Endpoint, error: ClientError, route: &str) -> anyhow::Error {
@@ -107,6 +93,23 @@ mod tests {
     #[test]
     fn arguments_are_consistent() {
         Confcast::command().debug_assert();
+    }
+
+    #[test]
+    fn help_shows_the_value_of_no_variable_and_all_names_are_known() {
+        use contract::environment::{NAMES, PREFIX};
+
+        let mut commands = vec![Confcast::command()];
+        while let Some(command) = commands.pop() {
+            for argument in command.get_arguments() {
+                let Some(name) = argument.get_env().and_then(|name| name.to_str()) else {
+                    continue;
+                };
+                assert!(argument.is_hide_env_values_set(), "{name}");
+                assert!(!name.starts_with(PREFIX) || NAMES.contains(&name), "{name}");
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
     }
 
     #[test]
@@ -153,6 +156,15 @@ mod tests {
                 "list ChannelConfiguration --publisher 127.0.0.1:8080",
                 "expected a URL like",
             ),
+            (
+                "status --publisher http://user:hunter/2@host",
+                "'--publisher <URL>' (AURA_CONFIGURATION_API_URL): expected a URL like",
+            ),
+            ("tail --url http://user:hunter2@", "--url"),
+            (
+                "status --subscriber ftp://user:hunter2@host",
+                "--subscriber",
+            ),
             ("put ChannelConfiguration a", "<FILE>"),
             ("up --publisher-port 0", "1..=65535"),
             ("delete ChannelConfiguration a --if-match new", "--if-match"),
@@ -166,6 +178,7 @@ mod tests {
             let error =
                 Confcast::try_parse_from(format!("confcast {line}").split(' ')).expect_err(line);
             assert!(error.to_string().contains(text), "{line}: {error}");
+            assert!(!error.to_string().contains("hunter"), "{line}: {error}");
         }
     }
 }

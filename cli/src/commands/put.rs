@@ -2,12 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
 use client::documents::Condition;
 use contract::{CollectionName, DocumentId, Revision};
-use tokio::io::AsyncReadExt;
 
-use crate::{author::Author, output, target::Target};
+use crate::{author::Author, input, output, target::Target};
 
 /// Create or update a document
 ///
@@ -45,19 +43,15 @@ impl Put {
             author,
             target,
         } = self;
-        let mut value = Vec::new();
-        super::open(&file)
-            .await?
-            .read_to_end(&mut value)
-            .await
-            .with_context(|| format!("cannot read {}", file.display()))?;
+        let value = input::object(&file).await?;
+        let value = value.as_bytes();
         let publisher = author.writing(target.endpoint()?, exact);
         let written = match if_match {
             Some(revision) => {
                 let condition = Condition::At(revision);
-                publisher.put(&collection, &id, &value, condition).await?
+                publisher.put(&collection, &id, value, condition).await?
             }
-            None => publisher.put_or_create(&collection, &id, &value).await?,
+            None => publisher.put_or_create(&collection, &id, value).await?,
         };
         Ok(output::result(format_args!(
             "{collection}/{id} {} at revision {}",

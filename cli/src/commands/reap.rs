@@ -12,7 +12,6 @@ use broker::{
     groups::{self, GroupRemoval},
 };
 use client::Endpoint;
-use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
 use self::{
@@ -92,6 +91,7 @@ impl Reap {
         // password.
         let address: Address = self
             .redis_url
+            .trim()
             .parse()
             .context("--redis-url (AURA_REDIS_URL)")?;
         let connecting = || format!("cannot reach {address:?}; nothing was removed");
@@ -111,7 +111,7 @@ impl Reap {
         if self.json {
             output::json(&report)?;
         } else {
-            output::result(report.table())?;
+            output::result_table(&report.table())?;
             output::result(report.summary())?;
         }
         ensure!(
@@ -221,7 +221,7 @@ async fn remove(
 }
 
 impl Report {
-    fn table(&self) -> Table {
+    fn table(&self) -> output::Table {
         let mut table = output::table([
             "group",
             "verdict",
@@ -246,11 +246,7 @@ impl Report {
                 group.reason.clone(),
             ]);
         }
-        for numbers in 2..=5 {
-            if let Some(column) = table.column_mut(numbers) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-        }
+        table.align_right(2..=5);
         table
     }
 

@@ -79,7 +79,7 @@ impl Status {
         if self.json {
             output::json(&report)?;
         } else if self.collections {
-            output::result(report.head_table())?;
+            output::result_table(&report.head_table())?;
             report.print_replicas(&report.collection_table())?;
         } else {
             output::result(report.summary())?;
@@ -138,9 +138,9 @@ impl Report {
 
     /// Prints a table of the replicas and the remedies of their faults; nothing when the publisher
     /// did not give its replicas.
-    fn print_replicas(&self, table: &comfy_table::Table) -> anyhow::Result<()> {
+    fn print_replicas(&self, table: &output::Table) -> anyhow::Result<()> {
         if self.has_replicas() {
-            output::result(table)?;
+            output::result_table(table)?;
         }
         let rows = self.replica_rows();
         for remedy in reasons::remedies(intake_faults(&rows)) {

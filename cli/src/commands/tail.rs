@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use client::{
-    Endpoint, RetryPolicy, Url,
+    Endpoint, RetryPolicy,
     live_feed::{FeedMessage, FeedStart, LiveFeed},
     retry,
 };
 use contract::{
-    CollectionName, DocumentId, EventData, Operation,
+    CollectionName, DocumentId, EventData, Operation, SecretUrl,
     feed::{self, FeedScope, Since, StreamEnd},
 };
 use tokio::{
@@ -27,7 +27,7 @@ use tokio::{
 use self::{documents::Documents, lines::LinePrinter};
 use crate::{
     output,
-    target::{endpoint, first_url},
+    target::{FirstUrl, endpoint},
 };
 
 /// A connection that lasted this long was a good one: the next attempt follows soon.
@@ -64,9 +64,10 @@ pub(crate) struct Tail {
         value_name = "URL",
         env = "AURA_CONFIGURATION_API_URL",
         default_value = "http://127.0.0.1:8080",
-        value_parser = first_url
+        hide_env_values = true,
+        value_parser = FirstUrl
     )]
-    url: Url,
+    url: SecretUrl,
 }
 
 fn operation(text: &str) -> Result<Operation, &'static str> {
@@ -235,7 +236,7 @@ impl Tail {
         }
         let before = documents.replace(&data);
         if self.ops.is_empty() || self.ops.contains(&data.op) {
-            output::result(lines.of(item, &data, &before)?)?;
+            output::result_lines(&lines.of(item, &data, &before)?)?;
         }
         Ok(())
     }

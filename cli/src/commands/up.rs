@@ -12,7 +12,7 @@ pub(super) mod with_parent;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use client::{ClientError, Endpoint, RetryPolicy, Url};
+use client::{ClientError, Endpoint, RetryPolicy};
 use futures_util::future::try_join_all;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -121,7 +121,7 @@ impl Up {
         let services = self
             .ports()
             .into_iter()
-            .map(|port| endpoint(&Url::parse(&url(port))?))
+            .map(|port| endpoint(&url(port).parse()?))
             .collect::<anyhow::Result<Vec<_>>>()?;
         try_join_all(services.iter().map(ready)).await?;
         let publisher = &services[0];
@@ -139,7 +139,7 @@ impl Up {
             subscribers.join(" and "),
             self.data.display()
         ))?;
-        output::result(try_this(publisher, &subscribers).await)?;
+        output::result_lines(&try_this(publisher, &subscribers).await)?;
         Ok(())
     }
 

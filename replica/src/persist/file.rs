@@ -5,8 +5,9 @@
 //! Nothing here decides what becomes of the content.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{BufReader, BufWriter, ErrorKind, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -127,8 +128,14 @@ impl ImageFile {
 
 /// Writes a new file and waits until the disk has it: only then may it replace the old one.
 fn write_durably(path: &Path, root: &Root, meta: &ImageMeta) -> std::io::Result<()> {
+    // The configuration may hold secrets of others: only the user of the process reads the file.
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
     // An image is written in many small pieces.
-    let mut out = BufWriter::new(File::create(path)?);
+    let mut out = BufWriter::new(file);
     root.write_image(meta, &mut out)?;
     out.flush()?;
     out.get_ref().sync_all()

@@ -78,6 +78,15 @@ async fn an_image_catches_up_by_the_feed_before_readers_see_it() {
 }
 
 #[tokio::test]
+async fn only_the_user_of_the_process_reads_the_file() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let directory = saved_image().await;
+    let file = std::fs::metadata(directory.path().join("last-known-good")).expect("a file");
+    assert_eq!(file.permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
 async fn a_damaged_file_is_moved_aside_and_not_used() {
     let directory = saved_image().await;
     let file = directory.path().join("last-known-good");

@@ -93,7 +93,51 @@ async fn an_export_that_is_cut_off_is_an_error() {
     let error = import(&publisher.endpoint(), file(&cut).path())
         .await
         .expect_err("cut");
-    assert!(error.to_string().contains("end line is missing"), "{error}");
+    assert!(
+        format!("{error:#}").contains("end line is missing"),
+        "{error:#}"
+    );
+}
+
+#[tokio::test]
+async fn an_export_whose_members_were_sorted_is_complete() {
+    let publisher = FakePublisher::start().await;
+    let sorted = format!(
+        "\u{feff}{{\"heads\":[],\"epoch\":\"0f86d081-1\"}}\n{}{{\"count\":1,\"end\":true}}\n",
+        r#"{"configData":{},"collection":"ChannelConfiguration","id":"a"}"#.to_owned() + "\n"
+    );
+    let outcome = import(&publisher.endpoint(), file(&sorted).path())
+        .await
+        .expect("imported");
+    assert_eq!((outcome.written, outcome.refused), (1, vec![]));
+    // A document may have members of these names itself.
+    let own = r#"{"collection":"ChannelConfiguration","id":"b","configData":{},"end":true,"epoch":1,"heads":[]}"#;
+    let outcome = import(&publisher.endpoint(), file(own).path())
+        .await
+        .expect("imported");
+    assert_eq!(outcome.written, 1);
+}
+
+#[tokio::test]
+async fn a_file_of_another_kind_is_named_and_nothing_is_written() {
+    let publisher = FakePublisher::start().await;
+    for (text, named) in [
+        ("", "is empty"),
+        ("\n \n", "is empty"),
+        ("[{}]", "a JSON array"),
+        ("collection: A\n", "looks like YAML"),
+        (
+            "{\n  \"collection\": \"A\"\n}\n",
+            "spread over several lines",
+        ),
+        ("{\0}\0", "UTF-16"),
+    ] {
+        let error = import(&publisher.endpoint(), file(text).path())
+            .await
+            .expect_err(named);
+        assert!(format!("{error:#}").contains(named), "{error:#}");
+    }
+    assert_eq!(publisher.documents(), 0);
 }
 
 #[tokio::test]

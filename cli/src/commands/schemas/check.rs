@@ -125,7 +125,7 @@ impl Report {
                 why,
             ]);
         }
-        Ok(output::result(table)?)
+        Ok(output::result_table(&table)?)
     }
 }
 

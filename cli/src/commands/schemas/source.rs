@@ -15,6 +15,8 @@ use contract::{CollectionName, canonical};
 use jsonschema::Validator;
 use serde_json::Value;
 
+use crate::input;
+
 pub(super) const SCHEMA: &str = ".schema.json";
 pub(super) const SAMPLE: &str = ".sample.json";
 
@@ -103,14 +105,12 @@ pub(super) fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<Contract>> {
         let collection: CollectionName = name
             .parse()
             .with_context(|| format!("the name of {}", path.display()))?;
-        let text =
-            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = input::object_now(path)?;
         let sample_path = path.with_file_name(format!("{collection}{SAMPLE}"));
         let sample = sample_path
             .exists()
-            .then(|| fs::read_to_string(&sample_path))
-            .transpose();
-        let sample = sample.with_context(|| format!("cannot read {}", sample_path.display()))?;
+            .then(|| input::object_now(&sample_path))
+            .transpose()?;
         let earlier = contracts.insert(
             collection.clone(),
             Contract::new(collection.clone(), text, sample)?,

@@ -1,14 +1,13 @@
 //! The long form (`--collections`): a row per collection of the publisher, and a row per replica
 //! and collection.
 
-use comfy_table::Table;
 use contract::Head;
 
 use super::{
     Report,
     replica::{CollectionView, ReplicaView},
 };
-use crate::output;
+use crate::output::{self, Table};
 
 impl Report {
     /// The heads of the publisher.

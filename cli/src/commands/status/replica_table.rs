@@ -1,13 +1,13 @@
 //! The short form: one line about the publisher, then one row per replica.
 
-use comfy_table::{Cell, Color, Table};
+use comfy_table::Color;
 use contract::status::ReplicaState;
 
 use super::{
     Report, reasons,
     replica::{Overall, ReplicaView},
 };
-use crate::output;
+use crate::output::{self, Cell, Table, coloured};
 
 impl Report {
     /// The number of replicas, how many of them are current, and the publisher with its heads.
@@ -60,27 +60,17 @@ fn row(replica: &ReplicaView) -> [Cell; 6] {
     let overall = replica.overall();
     let events = match (replica.intake_fault, &replica.error) {
         (Some(fault), _) => coloured(fault.as_str(), Color::Yellow),
-        (None, Some(_error)) => Cell::new("?"),
-        (None, None) => Cell::new("ok"),
+        (None, Some(_error)) => "?".into(),
+        (None, None) => "ok".into(),
     };
     [
-        Cell::new(&replica.name),
+        (&replica.name).into(),
         coloured(overall.as_str(), colour(overall)),
-        Cell::new(replica.lag()),
+        replica.lag().into(),
         events,
-        Cell::new(&replica.last_seen),
-        Cell::new(reasons::reason(replica)),
+        (&replica.last_seen).into(),
+        reasons::reason(replica).into(),
     ]
-}
-
-/// In colour only on a terminal, and not when `NO_COLOR` is set.
-fn coloured(text: &str, colour: Color) -> Cell {
-    let cell = Cell::new(text);
-    if console::colors_enabled() {
-        cell.fg(colour)
-    } else {
-        cell
-    }
 }
 
 fn colour(overall: Overall) -> Color {

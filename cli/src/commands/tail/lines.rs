@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use console::Style;
-use contract::{CanonicalJson, EventData, Operation};
+use contract::{CanonicalJson, EventData, Operation, text::Escaped};
 use serde::Deserialize;
 use similar::{ChangeTag, TextDiff};
 
@@ -61,7 +61,7 @@ impl LinePrinter {
             self.paint(&Style::new().bold(), &document),
         )?;
         if let Some(set) = &data.change_set {
-            write!(text, " in set {}", set.id)?;
+            write!(text, " in set {}", Escaped(&set.id))?;
         }
         if let Some(user) = data.context.user_id() {
             write!(text, " by {user}")?;
@@ -72,7 +72,7 @@ impl LinePrinter {
         match (before, &data.config_data) {
             (Before::Unknown, Some(now)) => pretty(now)
                 .lines()
-                .for_each(|line| text += &format!("\n    {line}")),
+                .for_each(|line| text += &format!("\n    {}", Escaped(line))),
             (Before::Unknown, None) => {}
             (Before::Nothing, now) => {
                 self.diff("", &now.as_ref().map(pretty).unwrap_or_default(), &mut text)
@@ -110,7 +110,7 @@ impl LinePrinter {
         style
             .clone()
             .force_styling(self.colour)
-            .apply_to(text)
+            .apply_to(Escaped(text))
             .to_string()
     }
 }

@@ -83,10 +83,9 @@ impl Children {
                 process.stderr.take().map(|pipe| Box::new(pipe) as _),
             ];
             pipes.extend(
-                outputs
-                    .into_iter()
-                    .flatten()
-                    .map(|pipe| copy_lines(prefix.clone(), pipe, output::note)),
+                outputs.into_iter().flatten().map(|pipe| {
+                    copy_lines(prefix.clone(), pipe, |line| output::coloured_note(&line))
+                }),
             );
         }
         async { _ = join_all(pipes).await }

@@ -12,6 +12,8 @@ use contract::{
 };
 use serde::Deserialize;
 
+use crate::input;
+
 const SUFFIX: &str = ".sample.json";
 
 /// Stores the samples, and gives their number. A store in which anything was ever written is not
@@ -66,9 +68,9 @@ fn samples(folder: &Path) -> anyhow::Result<Vec<ChangeRequest>> {
             continue;
         };
         let sample = || -> anyhow::Result<ChangeRequest> {
-            let json = fs::read(&path)?;
-            let WithId { id } = serde_json::from_slice(&json)?;
-            let config_data = Some(CanonicalJson::parse(&json)?);
+            let json = input::object_now(&path)?;
+            let WithId { id } = serde_json::from_str(&json)?;
+            let config_data = Some(CanonicalJson::parse(json.as_bytes())?);
             Ok(ChangeRequest {
                 collection: name.parse()?,
                 op: RequestOperation::Create,

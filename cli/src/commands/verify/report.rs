@@ -90,8 +90,8 @@ impl Report {
         } in &self.replicas
         {
             match outcome {
-                Outcome::Skipped(reason) => _ = table.add_row([replica, "", "skipped", reason]),
-                Outcome::Error(_) => _ = table.add_row([replica, "", "unproven"]),
+                Outcome::Skipped(reason) => table.add_row([replica, "", "skipped", reason]),
+                Outcome::Error(_) => table.add_row([replica, "", "unproven"]),
                 Outcome::Collections(rows) => {
                     for row in rows {
                         table.add_row([
@@ -109,7 +109,7 @@ impl Report {
                 }
             }
         }
-        output::result(table)?;
+        output::result_table(&table)?;
         self.print_differences()
     }
 
@@ -149,7 +149,7 @@ impl Report {
             }
         }
         if !table.is_empty() {
-            output::result(table)?;
+            output::result_table(&table)?;
         }
         unlisted.iter().try_for_each(output::result)?;
         Ok(())
