@@ -51,6 +51,9 @@ pub async fn repair(
         let examination = Examination::new(store, collection, request);
         if let Some(repaired) = examination.run().await? {
             let report = &repaired.report;
+            if report.state == RepairState::Repaired {
+                store.check_absence(collection).await?;
+            }
             if report.state != RepairState::Whole {
                 warn!(
                     %collection, state = ?report.state, applied = request.apply,

@@ -13,7 +13,7 @@ use crate::store::{
     Store,
     damage::Outcome,
     integrity::{Damage, DocumentSum},
-    repair::{NotSupportedError, RowKey, StoredHead, StoredRow},
+    repair::{RowKey, StoredHead, StoredRow},
 };
 
 /// Rows that are read at once.
@@ -55,9 +55,6 @@ impl Scrub {
             let start = Instant::now();
             for collection in &self.store.policy().collections {
                 while let Err(error) = self.pass(collection).await {
-                    if error.is::<NotSupportedError>() {
-                        return;
-                    }
                     // Readiness and every reader say so too.
                     debug!(%collection, "rows cannot be checked now: {error:#}");
                     sleep(RETRY).await;

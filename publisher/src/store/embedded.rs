@@ -33,6 +33,7 @@ mod failure;
 mod folder;
 mod log;
 mod open_lists;
+mod repair;
 mod replicas;
 mod rows;
 mod tables;

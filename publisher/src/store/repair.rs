@@ -39,11 +39,6 @@ pub struct StoredRow {
 /// A head as it is stored; `None` if it is gone.
 pub type StoredHead = Option<Result<Head, Damage>>;
 
-/// The backend cannot do this.
-#[derive(Debug, thiserror::Error)]
-#[error("this store cannot be repaired yet")]
-pub struct NotSupportedError;
-
 impl Store {
     /// The rows of a collection after a key, in the order of keys, at most `limit`.
     ///
@@ -56,7 +51,7 @@ impl Store {
         limit: u32,
     ) -> anyhow::Result<Vec<StoredRow>> {
         match self {
-            Self::Embedded(_) => Err(NotSupportedError.into()),
+            Self::Embedded(store) => store.stored_rows(collection, after, limit).await,
             Self::Mongo(store) => store.opened()?.stored_rows(collection, after, limit).await,
         }
     }
@@ -71,7 +66,7 @@ impl Store {
         id: &DocumentId,
     ) -> anyhow::Result<Verdict> {
         match self {
-            Self::Embedded(_) => Err(NotSupportedError.into()),
+            Self::Embedded(store) => store.examine_row(collection, id).await,
             Self::Mongo(store) => store.opened()?.examine_row(collection, id).await,
         }
     }
@@ -86,7 +81,7 @@ impl Store {
         id: &DocumentId,
     ) -> anyhow::Result<Verdict> {
         match self {
-            Self::Embedded(_) => Err(NotSupportedError.into()),
+            Self::Embedded(store) => store.restore_row(collection, id).await,
             Self::Mongo(store) => store.opened()?.restore_row(collection, id).await,
         }
     }
@@ -101,7 +96,7 @@ impl Store {
         key: &RowKey,
     ) -> anyhow::Result<()> {
         match self {
-            Self::Embedded(_) => Err(NotSupportedError.into()),
+            Self::Embedded(store) => store.set_row_aside(collection, key).await,
             Self::Mongo(store) => store.opened()?.set_row_aside(collection, key).await,
         }
     }
@@ -112,7 +107,7 @@ impl Store {
     /// When the store cannot be read.
     pub async fn stored_head(&self, collection: &CollectionName) -> anyhow::Result<StoredHead> {
         match self {
-            Self::Embedded(_) => Err(NotSupportedError.into()),
+            Self::Embedded(store) => store.stored_head(collection).await,
             Self::Mongo(store) => store.opened()?.stored_head(collection).await,
         }
     }
@@ -123,8 +118,20 @@ impl Store {
     /// When the store cannot be written.
     pub async fn replace_head(&self, read: &StoredHead, head: &Head) -> anyhow::Result<bool> {
         match self {
-            Self::Embedded(_) => Err(NotSupportedError.into()),
+            Self::Embedded(store) => store.replace_head(read, head).await,
             Self::Mongo(store) => store.opened()?.replace_head(read, head).await,
+        }
+    }
+
+    /// Checks a collection after a repair, so that a document without a row is absent again.
+    ///
+    /// # Errors
+    /// When the collection is still damaged.
+    pub async fn check_absence(&self, collection: &CollectionName) -> anyhow::Result<()> {
+        match self {
+            Self::Embedded(store) => store.check_absence(collection).await,
+            // It looks at the log for every absent document.
+            Self::Mongo(_) => Ok(()),
         }
     }
 }

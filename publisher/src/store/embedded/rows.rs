@@ -264,7 +264,7 @@ impl Embedded {
     /// The newest whole record of a document, and whether the log has every revision after it, so
     /// that no newer record of the document can be missing. It reads the log from its end: only a
     /// damaged row needs it.
-    fn newest_record(
+    pub(super) fn newest_record(
         &self,
         transaction: &Transaction<'_>,
         collection: &CollectionName,
@@ -305,7 +305,10 @@ impl Embedded {
 }
 
 /// The document of a row `id, revision, crc, value`, and the id as it is stored.
-fn document(collection: &CollectionName, row: &Row<'_>) -> (String, Result<Document, Damage>) {
+pub(super) fn document(
+    collection: &CollectionName,
+    row: &Row<'_>,
+) -> (String, Result<Document, Damage>) {
     // Any column may have any type: the type of a value is part of what can be damaged.
     let id = match row.get_ref(0) {
         Ok(ValueRef::Text(id)) => String::from_utf8_lossy(id).into_owned(),

@@ -15,6 +15,7 @@ use crate::{
 mod children;
 mod files;
 mod lists;
+mod repair;
 
 const FILE: &str = "confcast.sqlite";
 
