@@ -187,7 +187,7 @@ pub fn durable(
     }
 }
 
-/// NoFalseEpoch at rest: the epoch of the publisher is one that was seen before, or there was a
+/// Epochs at rest: the epoch of the publisher is one that was seen before, or there was a
 /// restore since.
 pub fn epoch_explained(index: &WriteIndex<'_>, epoch: &str, at: Millis, findings: &mut Findings) {
     let broken = index.false_epoch(epoch).map(|what| FailedCheck {
