@@ -37,6 +37,11 @@ pub const NAMES: [&str; 31] = [
     "AURA_REDIS_STREAM_MAX_LENGTH",
     "AURA_REDIS_URL",
 ];
+/// The collections of publishers and subscribers that are not told otherwise: the six of the source
+/// document (requirement A5).
+pub const COLLECTIONS: &str = "ChannelConfiguration,ApplicationConfiguration,SkillConfiguration,\
+    TvSectionsConfiguration,PresetConfiguration,AgentConfiguration";
+
 /// How the names of this project begin.
 pub const PREFIX: &str = "AURA_";
 

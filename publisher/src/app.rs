@@ -25,6 +25,7 @@ use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use actix_web::{App, dev::Server, web};
 use anyhow::Context;
+use contract::CollectionName;
 use service::{
     http::{
         bodies::{Bodies, BodyLimits},
@@ -50,7 +51,7 @@ use crate::{
     metrics::Metrics,
     outbox::{relay, relay::Relay, retention::Retention},
     repair::Scrub,
-    schema_folder,
+    schema_folder::{self, SchemaWatch},
     settings::{Events, Settings, TransportSettings},
     store::{PublisherPolicy, Store},
     transport::{
@@ -178,6 +179,9 @@ impl Publisher {
         );
         supervisor.spawn("restore", fleet_tasks.restore.run(no_more_requests.clone()));
 
+        let schema_watch = SchemaWatch::new(settings.schemas_dir, store.clone());
+        supervisor.spawn("schemas", schema_watch.run(stop.clone()));
+
         let snapshots = SnapshotSlots::new(settings.snapshot_slots);
 
         let api = web::Data::new(Api {
@@ -285,6 +289,12 @@ fn policy(settings: &Settings) -> anyhow::Result<PublisherPolicy> {
         );
     }
     let schemas = schema_folder::read(&settings.schemas_dir)?;
+    let names: Vec<_> = schemas.keys().map(CollectionName::as_str).collect();
+    info!(
+        folder = %settings.schemas_dir.display(),
+        collections = names.join(","),
+        "these collections have schemas; every other one takes any object"
+    );
     // A collection that has a schema file is served as well.
     let mut collections = settings.collections.clone();
     collections.extend(schemas.keys().cloned());

@@ -18,8 +18,7 @@ const EVENTS_MANAGER: &str = "LOCAL";
 const PUBSUB_NAME: &str = "pubsub-config";
 const LISTEN: &str = "127.0.0.1:8081";
 const API_URL: &str = "http://127.0.0.1:8080";
-const COLLECTIONS: &str = "ChannelConfiguration,ApplicationConfiguration,SkillConfiguration,TvSectionsConfiguration,\
-                           PresetConfiguration,AgentConfiguration";
+const COLLECTIONS: &str = contract::environment::COLLECTIONS;
 const CHECK_IN_SECONDS: &str = "10";
 const READY_WHEN_STALE: &str = "true";
 /// Longest base URL that a publisher accepts, in bytes.

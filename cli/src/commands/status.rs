@@ -143,6 +143,14 @@ impl Report {
             output::result_table(table)?;
         }
         let rows = self.replica_rows();
+        let unfollowed = self.unfollowed(&rows);
+        if !unfollowed.is_empty() {
+            output::result(format_args!(
+                "No replica follows {}: start the subscribers with it in \
+                 AURA_CONFIGURATION_COLLECTIONS",
+                unfollowed.join(", ")
+            ))?;
+        }
         for remedy in reasons::remedies(intake_faults(&rows)) {
             output::result(remedy)?;
         }
@@ -172,6 +180,9 @@ impl Report {
         for replica in rows.iter().filter(|replica| replica.gone) {
             failures.push(format!("{} is gone", replica.name));
         }
+        for collection in self.unfollowed(&rows) {
+            failures.push(format!("no replica follows {collection}"));
+        }
         if rows.is_empty() && self.has_replicas() {
             failures.push("no replica has checked in".to_owned());
         }
@@ -179,6 +190,28 @@ impl Report {
             failures.push(format!("{name} is {}", fault.as_str()));
         }
         failures
+    }
+
+    /// The collections of the publisher that no replica follows, as far as the replicas say what they
+    /// follow.
+    fn unfollowed(&self, rows: &[ReplicaView]) -> Vec<&str> {
+        let live = || {
+            rows.iter()
+                .filter(|replica| replica.error.is_none() && !replica.gone)
+        };
+        if live().next().is_none() {
+            return Vec::new();
+        }
+        let is_followed = |head: &&Head| {
+            live()
+                .flat_map(|replica| &replica.collections)
+                .any(|followed| followed.name == head.collection)
+        };
+        let heads = self.heads().iter();
+        heads
+            .filter(|head| !is_followed(head))
+            .map(|head| head.collection.as_str())
+            .collect()
     }
 
     fn heads(&self) -> &[Head] {

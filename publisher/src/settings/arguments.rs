@@ -27,8 +27,7 @@ pub(super) const SCRUB_ROWS_PER_SECOND: &str = "200";
 pub(super) const LOADS: &str = "8";
 pub(super) const LOCAL_SUBSCRIBERS: &str = "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS";
 /// The six collections of the source document (requirement A5).
-pub(super) const COLLECTIONS: &str = "ChannelConfiguration,ApplicationConfiguration,SkillConfiguration,\
-    TvSectionsConfiguration,PresetConfiguration,AgentConfiguration";
+pub(super) const COLLECTIONS: &str = contract::environment::COLLECTIONS;
 
 /// The configuration API: stores configuration and publishes an event for every committed change.
 #[derive(Debug, Parser)]

@@ -214,6 +214,14 @@ impl Testbed {
     ) -> anyhow::Result<(u16, String)> {
         let url = format!("{}{path}", self.url);
         let mut request = self.client.request(method.parse()?, url);
+        if !body.is_empty() {
+            let kind = if method == "PATCH" {
+                "merge-patch+json"
+            } else {
+                "json"
+            };
+            request = request.header("content-type", format!("application/{kind}"));
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

@@ -173,3 +173,38 @@ async fn an_older_value_is_written_back_exactly_and_its_change_says_by_whom_and_
     })
     .await
 }
+
+#[tokio::test]
+async fn a_changed_schema_comes_into_force_without_a_restart() -> Outcome {
+    let schemas = tempfile::tempdir()?;
+    let path = schemas.path().join(format!("{SKILLS}.schema.json"));
+    let schema = |kind: &str| json!({"properties": {"n": {"type": kind}}}).to_string();
+    std::fs::write(&path, schema("integer"))?;
+    let folder = schemas.path().display().to_string();
+    with_publisher(&["--schemas-dir", &folder], async |testbed| {
+        let create = [("if-none-match", "*")];
+        let put = testbed
+            .send("PUT", &document("x"), &create, r#"{"n":1}"#)
+            .await?;
+        assert_eq!(put.0, 201, "{}", put.1);
+        std::fs::write(&path, schema("string"))?;
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+        let mut tick = tokio::time::interval(std::time::Duration::from_millis(50));
+        loop {
+            let text = testbed
+                .send("PUT", &document("x"), &[], r#"{"n":"a"}"#)
+                .await?;
+            if text.0 == 200 {
+                break;
+            }
+            anyhow::ensure!(tokio::time::Instant::now() < deadline, "{}", text.1);
+            tick.tick().await;
+        }
+        let number = testbed
+            .send("PUT", &document("x"), &[], r#"{"n":2}"#)
+            .await?;
+        assert_eq!(number.0, 422, "{}", number.1);
+        Ok(())
+    })
+    .await
+}

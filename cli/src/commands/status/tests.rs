@@ -85,6 +85,23 @@ fn healthy_means_current_and_equal() {
 }
 
 #[test]
+fn a_collection_that_no_replica_follows_is_named() {
+    let mut report = report(ReplicaState::Current, 7, 0);
+    assert!(report.unfollowed(&report.replica_rows()).is_empty());
+    let ReplyResult::Answer(heads) = &mut report.publisher.result else {
+        panic!("the publisher answered");
+    };
+    heads.heads.push(Head {
+        collection: "Mine".parse().expect("a name"),
+        ..heads.heads[0].clone()
+    });
+    let rows = report.replica_rows();
+    assert_eq!(report.unfollowed(&rows), ["Mine"]);
+    assert!(report.failures(false).is_empty());
+    assert_eq!(report.failures(true), ["no replica follows Mine"]);
+}
+
+#[test]
 fn a_healthy_replica_is_one_row_without_a_reason() {
     let report = report(ReplicaState::Current, 7, 0);
     assert_eq!(
