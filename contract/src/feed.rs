@@ -220,18 +220,6 @@ pub fn at_heads(heads: &[Head]) -> Option<(Epoch, Since)> {
     Some((heads.first()?.epoch, since))
 }
 
-/// Whether an `Accept` header asks for the live form.
-pub fn wants_stream(accept: Option<&str>) -> bool {
-    accept.is_some_and(|accept| {
-        let ranges = accept
-            .split(',')
-            .map(|range| range.split(';').next().unwrap_or_default().trim());
-        ranges
-            .into_iter()
-            .any(|range| range.eq_ignore_ascii_case(EVENT_STREAM))
-    })
-}
-
 /// The first frame of a stream: a position and no event.
 pub fn start_frame(id: &str) -> String {
     format!("retry: {RETRY_MS}\nid: {id}\n\n")
@@ -317,13 +305,5 @@ mod tests {
             ),
             Some("epoch")
         );
-    }
-
-    #[test]
-    fn an_accept_header_that_names_the_stream_asks_for_it() {
-        assert!(wants_stream(Some(
-            "application/json, Text/Event-Stream; q=0.9"
-        )));
-        assert!(!wants_stream(Some("*/*")) && !wants_stream(None));
     }
 }

@@ -21,17 +21,6 @@ pub enum ListFormat {
 }
 
 impl ListFormat {
-    /// The format that an `Accept` header asks for: newline-delimited JSON when it names it, else JSON.
-    pub fn accepted(accept: Option<&str>) -> Self {
-        let names_ndjson =
-            |accept: &str| accept.contains(NDJSON) || accept.contains("application/ndjson");
-        if accept.is_some_and(names_ndjson) {
-            Self::NdJson
-        } else {
-            Self::Json
-        }
-    }
-
     /// Its media type.
     pub fn media_type(self) -> &'static str {
         match self {

@@ -11,7 +11,7 @@
 //! Nothing here reads or writes a store or a file, knows HTTP or logs.
 
 use chrono::{DateTime, Utc};
-use contract::{Change, Document, Operation, Written};
+use contract::{Change, Crc, Document, Operation, Revision, Written};
 
 mod ahead;
 pub mod change_set;
@@ -118,7 +118,7 @@ impl Rules {
         changes: &mut Vec<Change>,
     ) -> Result<WriteOutcome, WriteError> {
         let stored = working_set.documents.get(&write.key());
-        check_condition(write.condition, stored)?;
+        check_condition(&write.condition, stored)?;
         let new_value = self.next_value(write, stored)?;
         let operation = match (stored, &new_value) {
             // The document has this value already. A retry of a client must not make a revision.
@@ -153,15 +153,21 @@ impl Rules {
 }
 
 /// Compares the precondition of a write with the stored document (RFC 9110 section 13.1).
-fn check_condition(condition: Condition, stored: Option<&Document>) -> Result<(), WriteError> {
+fn check_condition(condition: &Condition, stored: Option<&Document>) -> Result<(), WriteError> {
+    let is_at = |revision: Revision, crc: Option<Crc>| {
+        stored.is_some_and(|stored| {
+            // Without a checksum the revision alone decides.
+            stored.revision() == revision && crc.is_none_or(|crc| crc == stored.crc())
+        })
+    };
     let holds = match condition {
         Condition::Any => true,
         Condition::Absent => stored.is_none(),
         Condition::Present => stored.is_some(),
-        Condition::At(revision, crc) => stored.is_some_and(|stored| {
-            // Without a checksum the revision alone decides.
-            stored.revision() == revision && crc.is_none_or(|crc| crc == stored.crc())
-        }),
+        Condition::At(revision, crc) => is_at(*revision, *crc),
+        Condition::OneOf(expected) => expected
+            .iter()
+            .any(|(revision, crc)| is_at(*revision, *crc)),
     };
     if holds {
         Ok(())

@@ -7,6 +7,7 @@
 //! | [`framing`] | answers to HEAD, and to HTTP/1.0 clients |
 //! | [`methods`] | HEAD as GET, 405 with `Allow`, 404 `no-such-route` |
 //! | [`problem`] | error answers: RFC 9457 problems |
+//! | [`accept`] | which media type a client prefers |
 //! | [`etag`] | entity tags and conditional reads: 304 |
 //! | [`bodies`] | bodies of requests: limits in bytes, in time, and of all together |
 //! | [`server`], [`connections`] | the server, its sockets, and how slow a peer may be |
@@ -22,6 +23,7 @@ use actix_web::HttpRequest;
 
 use problem::ProblemError;
 
+pub mod accept;
 pub mod bodies;
 pub mod connections;
 pub mod etag;

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
-use contract::{CollectionName, Heads, listing::ListFormat};
+use contract::{CollectionName, Heads};
 use serde::Deserialize;
-use service::http::{etag, header_text, problem::ProblemError, snapshot_slots::Asker};
+use service::http::{etag, problem::ProblemError, snapshot_slots::Asker};
 
 use crate::api::{Api, error::ApiError, store_failed, stream};
 
@@ -42,6 +42,7 @@ pub(super) async fn heads(
 pub(super) async fn head(
     api: web::Data<Api>,
     name: web::Path<String>,
+    request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let collection = api.collection(&name)?;
     let heads = api
@@ -53,9 +54,11 @@ pub(super) async fn head(
         .into_iter()
         .next()
         .ok_or_else(|| ProblemError::unknown_collection(&name))?;
-    Ok(HttpResponse::Ok()
-        .insert_header((header::ETAG, head.etag()))
-        .json(head))
+    let mut response = HttpResponse::Ok();
+    match etag::conditional(&request, &mut response, &etag::of_head(&head)) {
+        Some(answered) => Ok(answered),
+        None => Ok(response.json(head)),
+    }
 }
 
 /// All documents of a collection (GetAll). Head and documents are of one snapshot.
@@ -65,7 +68,7 @@ pub(super) async fn documents(
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let collection = api.collection(&name)?;
-    let format = ListFormat::accepted(header_text(&request, header::ACCEPT)?.as_deref());
+    let format = etag::list_format(&request)?;
     let Some(slot) = api.lists.open(Asker::of(&request)).await else {
         api.metrics.snapshots_refused.inc();
         return Err(ProblemError::lists_under_way().into());
@@ -82,8 +85,8 @@ pub(super) async fn documents(
     let etag = etag::of_list(&format!("{}-{}", head.epoch, head.revision), format);
     let mut response = HttpResponse::Ok();
     response.insert_header((header::VARY, "Accept"));
-    match etag::not_modified(&request, &mut response, &etag) {
-        Some(not_modified) => Ok(not_modified),
+    match etag::conditional(&request, &mut response, &etag) {
+        Some(answered) => Ok(answered),
         None => {
             reading.begin().await.map_err(store_failed)?;
             Ok(stream::list(response, reading, slot, format))

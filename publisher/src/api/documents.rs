@@ -6,9 +6,14 @@ use actix_web::{
     web,
 };
 use contract::{
-    CanonicalJson, CollectionName, DocumentId, Operation, canonical::PlainValue, document,
+    CanonicalJson, CollectionName, Crc, DocumentId, Operation, Revision, canonical::PlainValue,
+    document,
 };
-use service::http::{etag, header_text, problem::ProblemError};
+use service::http::{
+    etag::{self, Tags},
+    header_text,
+    problem::ProblemError,
+};
 use uuid::Uuid;
 
 use crate::{
@@ -31,8 +36,8 @@ pub(super) async fn get(
         .map_err(store_failed)?;
     let document = document.ok_or_else(|| ProblemError::no_data(&collection, &id))?;
     let mut response = HttpResponse::Ok();
-    if let Some(not_modified) = etag::not_modified(&request, &mut response, &document.etag()) {
-        return Ok(not_modified);
+    if let Some(answered) = etag::conditional(&request, &mut response, &document.etag()) {
+        return Ok(answered);
     }
     response.content_type(header::ContentType::json());
     Ok(response.body(document.json().clone()))
@@ -198,17 +203,17 @@ fn is_exact(request: &HttpRequest) -> Result<bool, ApiError> {
     }
 }
 
-/// `If-Match: "<revision>"`, `"<revision>-<crc>"` or `*`; `If-None-Match: *` (RFC 9110 section
-/// 13.1).
+/// `If-Match` with entity tags, with `"<revision>"`, or `*`; `If-None-Match: *` (RFC 9110 section
+/// 13.1). A tag that is none of a document matches nothing.
 fn condition(request: &HttpRequest) -> Result<Condition, ApiError> {
     match (
-        header_text(request, header::IF_MATCH)?.as_deref(),
-        header_text(request, header::IF_NONE_MATCH)?.as_deref(),
+        Tags::of(request, header::IF_MATCH)?,
+        Tags::of(request, header::IF_NONE_MATCH)?,
     ) {
         (None, None) => Ok(Condition::Any),
-        (None, Some("*")) => Ok(Condition::Absent),
+        (None, Some(Tags::Any)) => Ok(Condition::Absent),
         // RFC 9110 allows entity tags here; they are of use for reads only.
-        (None, Some(_)) => {
+        (None, Some(Tags::Listed(_))) => {
             Err(ProblemError::bad_request("If-None-Match", "a write understands * only").into())
         }
         // Not supported together: each of them alone is enough for a write.
@@ -217,29 +222,18 @@ fn condition(request: &HttpRequest) -> Result<Condition, ApiError> {
             "send If-Match or If-None-Match, not both",
         )
         .into()),
-        (Some("*"), None) => Ok(Condition::Present),
-        (Some(tag), None) => {
-            let expected = || {
-                ProblemError::bad_request(
-                    "If-Match",
-                    "expected one \"<revision>\", one \"<revision>-<crc>\", or *",
-                )
-            };
-            let tag = tag
-                .strip_prefix('"')
-                .and_then(|tag| tag.strip_suffix('"'))
-                .ok_or_else(expected)?;
-            let (revision, crc) = tag
-                .split_once('-')
-                .map_or((tag, None), |(revision, crc)| (revision, Some(crc)));
-            let crc = crc
-                .map(str::parse)
-                .transpose()
-                .map_err(|_malformed| expected())?;
-            Ok(Condition::At(
-                revision.parse().map_err(|_malformed| expected())?,
-                crc,
-            ))
+        (Some(Tags::Any), None) => Ok(Condition::Present),
+        (Some(Tags::Listed(tags)), None) => {
+            let tags = tags.iter().filter_map(|tag| revision_of(tag));
+            Ok(Condition::OneOf(tags.collect()))
         }
+    }
+}
+
+/// The revision, and the checksum if there is one, of the entity tag of a document.
+fn revision_of(opaque: &str) -> Option<(Revision, Option<Crc>)> {
+    match opaque.split_once('-') {
+        None => Some((opaque.parse().ok()?, None)),
+        Some((revision, crc)) => Some((revision.parse().ok()?, Some(crc.parse().ok()?))),
     }
 }

@@ -99,6 +99,6 @@ pub(super) async fn sample(
 fn answer(request: &HttpRequest, media_type: &str, text: &Bytes) -> HttpResponse {
     let etag = format!("\"{}\"", digits(text));
     let mut response = HttpResponse::Ok();
-    etag::not_modified(request, &mut response, &etag)
+    etag::conditional(request, &mut response, &etag)
         .unwrap_or_else(|| response.content_type(media_type).body(text.clone()))
 }

@@ -73,7 +73,7 @@ impl Rules {
             // The transaction refuses the write, at no cost.
             None if write.needs_stored() => return Ok(None),
             None => None,
-            Some(stored) if check_condition(write.condition, Some(stored)).is_err() => {
+            Some(stored) if check_condition(&write.condition, Some(stored)).is_err() => {
                 return Ok(None);
             }
             Some(stored) => Some(stored),

@@ -104,7 +104,7 @@ impl Action {
 }
 
 /// The precondition of a write (RFC 9110 section 13.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
     /// No precondition.
     Any,
@@ -114,4 +114,6 @@ pub enum Condition {
     Present,
     /// `If-Match: "<revision>"` or `"<revision>-<crc>"`: the document is at this revision.
     At(Revision, Option<Crc>),
+    /// `If-Match` with a list: the document is at one of these. None matches when it is empty.
+    OneOf(Vec<(Revision, Option<Crc>)>),
 }

@@ -3,6 +3,7 @@
 
 mod browsers;
 mod faults;
+mod http;
 mod mongo;
 mod spans;
 mod testbed;

@@ -1,16 +1,21 @@
-//! Entity tags: the tag of a list, and the answer 304 for a client that has the content already
-//! (RFC 9110 sections 8.8.3 and 13.1.2).
+//! Entity tags: tags of answers, tags in conditions, and the answers 304 and 412 to a read (RFC 9110
+//! sections 8.8.3 and 13).
 //!
-//! Conditions of writes (`If-Match`) are not handled here: a write decides them in its transaction.
+//! Conditions of writes are only read here: a write decides them in its transaction.
 
 use actix_web::{
-    HttpRequest, HttpResponse, HttpResponseBuilder,
+    HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError,
     http::{
         StatusCode,
-        header::{ETAG, EntityTag, Header, IF_NONE_MATCH, IfNoneMatch},
+        header::{ETAG, HeaderName, IF_MATCH, IF_NONE_MATCH},
     },
 };
-use contract::listing::ListFormat;
+use contract::{
+    Head, Problem, ProblemKind,
+    listing::{ListFormat, NDJSON},
+};
+
+use super::{JSON, accept::preferred, header_text, problem::ProblemError};
 
 /// Entity tag of a list of documents. `version` is different for different content.
 ///
@@ -22,13 +27,49 @@ pub fn of_list(version: &str, format: ListFormat) -> String {
     }
 }
 
-/// Adds `ETag` to an answer. The tag is in the answer 304 as well (RFC 9110 section 15.4.5). `Some` is the finished answer 304: the client has the content already.
-pub fn not_modified(
+/// The format of a list that the client prefers.
+///
+/// # Errors
+/// 406 `not-acceptable`.
+pub fn list_format(request: &HttpRequest) -> Result<ListFormat, ProblemError> {
+    let offers: &[&[&str]] = &[&[JSON], &[NDJSON, "application/ndjson"]];
+    Ok(match preferred(request, offers)? {
+        0 => ListFormat::Json,
+        _ => ListFormat::NdJson,
+    })
+}
+
+/// Entity tag of the answer with one head. The oldest revision moves without the newest one.
+pub fn of_head(head: &Head) -> String {
+    let Head {
+        epoch,
+        revision,
+        oldest,
+        digest,
+        ..
+    } = head;
+    format!("\"{epoch}-{revision}-{oldest}-{digest}\"")
+}
+
+/// Adds `ETag` to an answer, and evaluates the conditions of a read. `Some` is the finished answer:
+/// 412 when `If-Match` does not name the tag, 304 when `If-None-Match` does. The tag is in both (RFC
+/// 9110 sections 13.2.2 and 15.4.5).
+pub fn conditional(
     request: &HttpRequest,
     answer: &mut HttpResponseBuilder,
     etag: &str,
 ) -> Option<HttpResponse> {
     answer.insert_header((ETAG, etag));
+    let expected = match Tags::of(request, IF_MATCH) {
+        Ok(expected) => expected,
+        Err(malformed) => return Some(malformed.error_response()),
+    };
+    if expected.is_some_and(|tags| !tags.contains(etag.trim_matches('"'))) {
+        let detail = "What is here has another entity tag";
+        let mut problem = Problem::new(ProblemKind::ConditionFailed, detail).field("If-Match");
+        problem.etag = Some(etag.to_owned());
+        return Some(ProblemError::from(problem).error_response());
+    }
     if is_known(request, etag) {
         Some(answer.status(StatusCode::NOT_MODIFIED).finish())
     } else {
@@ -36,17 +77,87 @@ pub fn not_modified(
     }
 }
 
-/// Whether `If-None-Match` names the tag, by weak comparison (RFC 9110 section 13.1.2). A condition that cannot be read is no condition.
+/// Most entity tags of one condition.
+const MAX_TAGS: usize = 64;
+/// What compressing proxies add inside of an entity tag.
+const CODING_SUFFIXES: [&str; 3] = ["-gzip", "-br", "-zstd"];
+
+/// Entity tags of a condition. Only the text between the quotes is kept: a proxy that compresses
+/// makes a strong tag weak or adds a suffix, and the content that it stands for is the same.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Tags {
+    /// `*`.
+    Any,
+    /// At least one tag.
+    Listed(Vec<String>),
+}
+
+impl Tags {
+    /// The tags of a header; `None` when the request does not have it.
+    ///
+    /// # Errors
+    /// 400 `bad-request` when it is no list of entity tags (RFC 9110 section 8.8.3), or too long a
+    /// one.
+    pub fn of(request: &HttpRequest, name: HeaderName) -> Result<Option<Self>, ProblemError> {
+        let Some(text) = header_text(request, &name)? else {
+            return Ok(None);
+        };
+        let tags = Self::parse(&text).ok_or_else(|| {
+            let field = if name == IF_MATCH {
+                "If-Match"
+            } else {
+                "If-None-Match"
+            };
+            let detail = format!("expected * or at most {MAX_TAGS} entity tags in quotes");
+            ProblemError::bad_request(field, detail)
+        })?;
+        Ok(Some(tags))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        if text == "*" {
+            return Some(Self::Any);
+        }
+        let mut listed = Vec::new();
+        let mut rest = text;
+        loop {
+            let quoted = rest.strip_prefix("W/").unwrap_or(rest).strip_prefix('"')?;
+            let (opaque, after) = quoted.split_once('"')?;
+            let suffix = CODING_SUFFIXES
+                .iter()
+                .find_map(|suffix| opaque.strip_suffix(suffix));
+            listed.push(suffix.unwrap_or(opaque).to_owned());
+            let after = after.trim_start();
+            if listed.len() > MAX_TAGS {
+                return None;
+            }
+            if after.is_empty() {
+                return Some(Self::Listed(listed));
+            }
+            // Empty elements of a list are skipped (RFC 9110 section 5.6.1.2).
+            rest = after
+                .strip_prefix(',')?
+                .trim_start_matches([',', ' ', '\t']);
+            if rest.is_empty() {
+                return Some(Self::Listed(listed));
+            }
+        }
+    }
+
+    fn contains(&self, opaque: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Listed(tags) => tags.iter().any(|tag| tag == opaque),
+        }
+    }
+}
+
+/// Whether `If-None-Match` names the tag. A condition that cannot be read is no condition: the whole
+/// answer is right for every client.
 fn is_known(request: &HttpRequest, etag: &str) -> bool {
-    // Most reads have no condition, and need not parse the tag.
-    if !request.headers().contains_key(IF_NONE_MATCH) {
-        return false;
-    }
-    match (IfNoneMatch::parse(request), etag.parse::<EntityTag>()) {
-        (Ok(IfNoneMatch::Any), _) => true,
-        (Ok(IfNoneMatch::Items(tags)), Ok(etag)) => tags.iter().any(|tag| tag.weak_eq(&etag)),
-        _ => false,
-    }
+    let known = Tags::of(request, IF_NONE_MATCH).ok().flatten();
+    known.is_some_and(|tags| tags.contains(etag.trim_matches('"')))
 }
 
 #[cfg(test)]
@@ -63,13 +174,32 @@ mod tests {
             ("\"6-a\", W/\"7-a\"", true),
             ("*", true),
             ("\"6-a\"", false),
+            ("\"7-a-gzip\"", true),
+            ("W/\"6-a\" ,, \"7-a\",", true),
             ("7-a", false),
+            ("\"7-a\" \"7-a\"", false),
             ("", false),
         ] {
             let request = TestRequest::default().insert_header((IF_NONE_MATCH, condition));
             let mut answer = HttpResponse::Ok();
-            let found = not_modified(&request.to_http_request(), &mut answer, "\"7-a\"");
+            let found = conditional(&request.to_http_request(), &mut answer, "\"7-a\"");
             assert_eq!(found.is_some(), known, "{condition}");
+        }
+    }
+
+    #[test]
+    fn a_read_with_another_expected_tag_is_refused() {
+        for (condition, status) in [
+            ("\"7-a\"", None),
+            ("*", None),
+            ("\"6-a\", W/\"7-a\"", None),
+            ("\"6-a\"", Some(StatusCode::PRECONDITION_FAILED)),
+            ("7-a", Some(StatusCode::BAD_REQUEST)),
+        ] {
+            let request = TestRequest::default().insert_header((IF_MATCH, condition));
+            let mut answer = HttpResponse::Ok();
+            let found = conditional(&request.to_http_request(), &mut answer, "\"7-a\"");
+            assert_eq!(found.map(|found| found.status()), status, "{condition}");
         }
     }
 

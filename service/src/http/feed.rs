@@ -8,14 +8,14 @@
 
 use std::{collections::BTreeMap, convert::Infallible, future::Future};
 
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, http::header::ACCEPT, web::Query};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web::Query};
 use contract::{
     Change, CollectionName, Epoch, EventData, FeedPage, Head, Revision,
-    feed::{self, FeedGoneError, FeedScope, PAGE, PAGE_BYTES, PageBudget, Since},
+    feed::{self, EVENT_STREAM, FeedGoneError, FeedScope, PAGE, PAGE_BYTES, PageBudget, Since},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{header_text, problem::ProblemError};
+use super::{JSON, accept::preferred, header_text, problem::ProblemError};
 
 pub mod live;
 
@@ -64,7 +64,7 @@ impl FeedRequest {
             epoch,
             limit,
         } = query.map_err(unreadable_query)?.into_inner();
-        let live = feed::wants_stream(header_text(request, ACCEPT)?.as_deref());
+        let live = preferred(request, &[&[JSON], &[EVENT_STREAM]])? == 1;
         let mut position = None;
         // A client that reconnects sends the id of its last event together with the old query.
         if live && let Some(id) = header_text(request, "Last-Event-ID")?.filter(|id| !id.is_empty())

@@ -21,8 +21,9 @@ use tracing_subscriber::{
 };
 
 /// The filter without `RUST_LOG`. The HTTP server logs the start of every worker at INFO; the
-/// services log one line of their own instead.
-const DEFAULT_FILTER: &str = "info,actix_server=warn";
+/// services log one line of their own instead. Its HTTP parser logs every malformed request as an
+/// error, which any peer can cause.
+const DEFAULT_FILTER: &str = "info,actix_server=warn,actix_http::h1::dispatcher=off";
 const VARIABLE: &str = "RUST_LOG";
 
 /// Starts logging. Call it once, before anything else logs.

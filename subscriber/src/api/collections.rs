@@ -9,14 +9,10 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use actix_web::{
-    HttpRequest, HttpResponse,
-    http::header::{ACCEPT, VARY},
-    web,
-};
+use actix_web::{HttpRequest, HttpResponse, http::header::VARY, web};
 use contract::{
     CollectionName, Head, Heads,
-    listing::{ListFormat, NDJSON},
+    listing::NDJSON,
     snapshot::{SETTLED, SnapshotStart},
 };
 use replica::{ChangeBuffer, RawCollection as Collection, View};
@@ -34,14 +30,18 @@ struct Selection {
 /// `GET /v1/collections`: the heads of all followed collections.
 ///
 /// # Errors
-/// 503 `loading`.
-pub async fn heads(api: web::Data<Api>) -> Result<HttpResponse, ProblemError> {
+/// 503 `loading`, 404 `unknown-collection`.
+pub async fn heads(
+    request: HttpRequest,
+    api: web::Data<Api>,
+) -> Result<HttpResponse, ProblemError> {
     let view = api.loaded()?;
-    let heads = view
-        .root()
-        .collections()
-        .filter_map(|(name, held)| head_of(&view, name, held))
-        .collect();
+    let names = selected(&view, &request)?;
+    let held = names.iter().filter_map(|name| {
+        let held = view.root().collection(name)?;
+        head_of(&view, name, held)
+    });
+    let heads = held.collect();
     Ok(headers::of_all(&view).json(Heads { heads }))
 }
 
@@ -50,13 +50,18 @@ pub async fn heads(api: web::Data<Api>) -> Result<HttpResponse, ProblemError> {
 /// # Errors
 /// 503 `loading`, 404 `unknown-collection`, 404 `unversioned`.
 pub async fn head(
+    request: HttpRequest,
     api: web::Data<Api>,
     path: web::Path<String>,
 ) -> Result<HttpResponse, ProblemError> {
     let view = api.loaded()?;
     let (name, held) = followed(&view, &path)?;
     let head = head_of(&view, &name, held).ok_or_else(|| error::unversioned(name.as_str()))?;
-    Ok(headers::of_collection(&view, &name, held).json(head))
+    let mut answer = headers::of_collection(&view, &name, held);
+    match etag::conditional(&request, &mut answer, &etag::of_head(&head)) {
+        Some(answered) => Ok(answered),
+        None => Ok(answer.json(head)),
+    }
 }
 
 /// `GET /v1/collections/{collection}/documents`: all documents, as JSON or as newline-delimited
@@ -72,17 +77,12 @@ pub async fn documents(
     let view = api.loaded()?;
     let (name, held) = followed(&view, &path)?;
     let head = head_of(&view, &name, held);
-    let accepted: Vec<_> = request
-        .headers()
-        .get_all(ACCEPT)
-        .filter_map(|line| line.to_str().ok())
-        .collect();
-    let format = ListFormat::accepted(Some(&accepted.join(", ")));
+    let format = etag::list_format(&request)?;
     let etag = etag::of_list(&version(head.as_ref(), held), format);
     let mut answer = headers::of_collection(&view, &name, held);
     answer.insert_header((VARY, "Accept"));
-    if let Some(not_modified) = etag::not_modified(&request, &mut answer, &etag) {
-        return Ok(not_modified);
+    if let Some(answered) = etag::conditional(&request, &mut answer, &etag) {
+        return Ok(answered);
     }
     let mut begun = Vec::new();
     let frames = DocumentFrames::list(format, head.as_ref(), &mut begun);
@@ -116,19 +116,7 @@ pub async fn snapshot(
     api: web::Data<Api>,
 ) -> Result<HttpResponse, ProblemError> {
     let view = api.loaded()?;
-    let selection = web::Query::<Selection>::from_query(request.query_string())
-        .map_err(|error| ProblemError::bad_request("collections", error))?;
-    let names: BTreeSet<CollectionName> = match &selection.collections {
-        Some(listed) => listed
-            .split(',')
-            .map(|name| followed(&view, name).map(|(name, _held)| name))
-            .collect::<Result<_, _>>()?,
-        None => view
-            .root()
-            .collections()
-            .map(|(name, _held)| name.clone())
-            .collect(),
-    };
+    let names = selected(&view, &request)?;
     let mut heads = Vec::with_capacity(names.len());
     let mut settled = true;
     for name in &names {
@@ -146,6 +134,23 @@ pub async fn snapshot(
     let mut answer = headers::of_all(&view);
     answer.insert_header((SETTLED, if settled { "true" } else { "false" }));
     Ok(answer.content_type(NDJSON).streaming(pieces.into_stream()))
+}
+
+/// The collections that the query selects; all followed ones without it.
+fn selected(view: &View, request: &HttpRequest) -> Result<BTreeSet<CollectionName>, ProblemError> {
+    let selection = web::Query::<Selection>::from_query(request.query_string())
+        .map_err(|error| ProblemError::bad_request("collections", error))?;
+    match &selection.collections {
+        Some(listed) => listed
+            .split(',')
+            .map(|name| followed(view, name.trim()).map(|(name, _held)| name))
+            .collect(),
+        None => Ok(view
+            .root()
+            .collections()
+            .map(|(name, _held)| name.clone())
+            .collect()),
+    }
 }
 
 /// A followed collection. A text that is not the name of a collection is answered like an unknown

@@ -37,8 +37,8 @@ pub async fn get(
     let Some(document) = held.get(&id) else {
         return Ok(respond(answer, ProblemError::no_data(&name, &id).problem()));
     };
-    if let Some(not_modified) = etag::not_modified(&request, &mut answer, &document.etag()) {
-        return Ok(not_modified);
+    if let Some(answered) = etag::conditional(&request, &mut answer, &document.etag()) {
+        return Ok(answered);
     }
     answer.insert_header((CONTENT_TYPE, HeaderValue::from_static(JSON)));
     Ok(answer.body(document.json().clone()))

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use contract::{
     fleet::IntakeFault,
     status::{CollectionStatus, ReplicaState},
@@ -16,17 +16,20 @@ use prometheus_client::{
     registry::Registry,
 };
 use replica::Replica;
-use service::http::health;
+use service::http::{health, problem::ProblemError};
 
 use super::Api;
 
 /// `GET /metrics`.
-pub async fn metrics(api: web::Data<Api>) -> HttpResponse {
+pub async fn metrics(
+    request: HttpRequest,
+    api: web::Data<Api>,
+) -> Result<HttpResponse, ProblemError> {
     let mut registry = Registry::with_prefix("confcast_subscriber");
     registry.register_collector(Box::new(Scrape(api.replica.clone())));
     let mut body = String::new();
     let encoded = text::encode(&mut body, &registry);
-    health::metrics(encoded.map(|()| body))
+    health::metrics(&request, encoded.map(|()| body))
 }
 
 #[derive(Debug)]

@@ -24,11 +24,8 @@ pub(crate) fn heads() -> ApiOperation {
 }
 
 pub(crate) fn head() -> ApiOperation {
-    reading(of_collection(operation(
-        "getHead",
-        "Where a collection stands",
-    )))
-    .answer(operations::head().with(&[ETAG]))
+    let operation = of_collection(operation("getHead", "Where a collection stands"));
+    cached(reading(operation), &[ETAG]).answer(operations::head().with(&[ETAG]))
 }
 
 pub(crate) fn documents() -> ApiOperation {

@@ -25,6 +25,11 @@ const LOCATION: ApiHeader = ApiHeader {
 pub(crate) fn create() -> ApiOperation {
     let operation = of_collection(operation("createDocument", "Create a document"))
         .describe("Its id is the member `id` of the body, or generated when there is none.")
+        .header(
+            "If-None-Match",
+            "A document is only created where there is none, with `*` and without",
+            json!({"type": "string"}).into(),
+        )
         .problems(&[ProblemKind::Exists]);
     with_value(writing(operation), JSON)
         .answer(ApiAnswer::json::<Written>(201, "It is there").with(&[LOCATION, ETAG]))
@@ -131,7 +136,7 @@ fn with_value(operation: ApiOperation, media_type: &str) -> ApiOperation {
 
 /// The same operation, with the conditions of a write.
 fn conditional(operation: ApiOperation) -> ApiOperation {
-    let tag = json!({"type": "string", "pattern": r#"^"[0-9]{1,19}(-[0-9a-f]{8})?"$"#, "examples": ["\"1\""]});
+    let tag = json!({"type": "string", "pattern": r#"^(W/)?"[0-9]{1,19}(-[0-9a-f]{8})?"(, *(W/)?"[0-9]{1,19}(-[0-9a-f]{8})?")*$"#, "examples": ["\"1\""]});
     let tag = json!({"anyOf": [tag, {"type": "string", "const": "*"}]});
     let any = json!({"type": "string", "const": "*"});
     operation

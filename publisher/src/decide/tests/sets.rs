@@ -224,7 +224,11 @@ fn an_expected_revision_is_compared_with_the_state_before_the_set() {
             create("a", json!({})),
             set([
                 creating("b"),
-                write_one("a", Action::Patch(config(json!({"n": 1}))), condition),
+                write_one(
+                    "a",
+                    Action::Patch(config(json!({"n": 1}))),
+                    condition.clone(),
+                ),
             ]),
         ];
         let decisions = rules().evaluate(empty_store(), &group, Utc::now());

@@ -80,8 +80,9 @@ pub fn stream(
     };
     answer
         .insert_header((VARY, "Accept"))
-        .insert_header((CACHE_CONTROL, "no-store"))
-        // nginx and other proxies pass on each frame at once.
+        .insert_header((CACHE_CONTROL, "no-store, no-transform"))
+        // A proxy that compresses would keep frames until its buffer is full (RFC 9111 section
+        // 5.2.2.6). nginx and other proxies pass on each frame at once.
         .insert_header(("X-Accel-Buffering", "no"))
         .content_type(EVENT_STREAM)
         .streaming(slot.stream(first, live))

@@ -14,7 +14,10 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::{ApiAnswer, ApiHeader, ApiOperation, ApiSchema, ETAG, VARY};
-use crate::http::{JSON, health::METRICS_MEDIA_TYPE};
+use crate::http::{
+    JSON,
+    health::{METRICS_MEDIA_TYPE, TEXT_MEDIA_TYPE},
+};
 
 /// The same operation, for one collection.
 pub fn of_collection(operation: ApiOperation) -> ApiOperation {
@@ -49,8 +52,14 @@ pub fn cached(operation: ApiOperation, headers: &[ApiHeader]) -> ApiOperation {
         .header(
             "If-None-Match",
             "Entity tags that the caller has, or `*`",
+            tags.clone().into(),
+        )
+        .header(
+            "If-Match",
+            "Entity tags of which the answer must have one, or `*`",
             tags.into(),
         )
+        .problems(&[ProblemKind::ConditionFailed])
         .answer(ApiAnswer::empty(304, "The caller has the content already").with(headers))
 }
 
@@ -159,8 +168,13 @@ where
 pub fn metrics(operation: ApiOperation) -> ApiOperation {
     let text = json!({"type": "string"});
     operation.answer(
-        ApiAnswer::empty(200, "Metrics in OpenMetrics format")
-            .content(METRICS_MEDIA_TYPE, text.into()),
+        ApiAnswer::empty(
+            200,
+            "Metrics, in OpenMetrics format where `Accept` asks for it",
+        )
+        .content(TEXT_MEDIA_TYPE, text.clone().into())
+        .content(METRICS_MEDIA_TYPE, text.into())
+        .with(&[VARY]),
     )
 }
 

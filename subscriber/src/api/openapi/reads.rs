@@ -16,14 +16,15 @@ const SETTLED: ApiHeader = ApiHeader {
 };
 
 pub(crate) fn heads() -> ApiOperation {
-    operation("getHeads", "Where the collections stand")
+    of_selection(operation("getHeads", "Where the collections stand"))
         .answer(operations::heads().with(&READ_HEADERS))
 }
 
 pub(crate) fn head() -> ApiOperation {
-    of_collection(operation("getHead", "Where a collection stands"))
-        .problems(&[ProblemKind::Unversioned])
-        .answer(operations::head().with(&READ_HEADERS))
+    let operation = of_collection(operation("getHead", "Where a collection stands"))
+        .problems(&[ProblemKind::Unversioned]);
+    cached(operation, &[&[ETAG][..], &READ_HEADERS].concat())
+        .answer(operations::head().with(&[ETAG]).with(&READ_HEADERS))
 }
 
 pub(crate) fn documents() -> ApiOperation {
