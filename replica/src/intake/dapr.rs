@@ -246,9 +246,29 @@ fn forbidden() -> HttpResponse {
         .json(problem)
 }
 
+/// Time between two warnings of a wrong token: a sidecar repeats an event without end.
+const TOKEN_WARNING: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Says which values differ, at most once in [`TOKEN_WARNING`]; only the time is remembered.
+fn warn_of_token() {
+    static LAST: std::sync::Mutex<Option<std::time::Instant>> = std::sync::Mutex::new(None);
+    let mut last = LAST
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    if last.is_none_or(|last| last.elapsed() >= TOKEN_WARNING) {
+        *last = Some(std::time::Instant::now());
+        tracing::warn!(
+            "a caller of /dapr/* was refused with 401: its {TOKEN_HEADER} is missing or is not the \
+             token of this replica; events do not arrive until APP_API_TOKEN is the same for the \
+             replica and for its sidecar or publisher"
+        );
+    }
+}
+
 /// A sidecar takes 401 for a failure that may pass and sends the event again, so a mistyped token
 /// loses no event.
 fn unauthorized() -> HttpResponse {
+    warn_of_token();
     let detail = "The header dapr-api-token must carry the APP_API_TOKEN of this subscriber";
     let problem = Problem::new(ProblemKind::Unauthorized, detail).field(TOKEN_HEADER);
     HttpResponse::Unauthorized()
