@@ -392,10 +392,8 @@ async fn beyond_the_bound_those_that_wait_longest_for_their_peer_are_closed() {
     }
 }
 
-/// Runs only as a child process of the test below, with few file descriptors.
-#[tokio::test]
-#[ignore = "the child process of another test"]
-async fn child_with_few_descriptors() {
+/// A server until the process is killed: the part of the next test that needs its own process.
+async fn serve_until_killed() {
     let limits = ConnectionLimits {
         max: max_connections(),
         ..ConnectionLimits::with_max(0)
@@ -406,14 +404,22 @@ async fn child_with_few_descriptors() {
     std::future::pending::<()>().await;
 }
 
+/// The child process is this test again, with few file descriptors.
 #[tokio::test]
 async fn with_64_descriptors_an_honest_request_gets_through_a_flood_of_connections() {
+    const CHILD: &str = "CONFCAST_TEST_CHILD";
+    if std::env::var_os(CHILD).is_some() {
+        return serve_until_killed().await;
+    }
+    let name = "with_64_descriptors_an_honest_request_gets_through_a_flood_of_connections";
     let mut child = Command::new("sh")
         .args([
             "-c",
-            "ulimit -n 64 && exec \"$0\" --ignored --exact child_with_few_descriptors --nocapture",
+            "ulimit -n 64 && exec \"$0\" --exact \"$1\" --nocapture",
         ])
         .arg(std::env::current_exe().expect("this test"))
+        .arg(name)
+        .env(CHILD, "1")
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()

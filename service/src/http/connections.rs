@@ -22,8 +22,10 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use incoming::BodyLength;
 use progress::{Phase, Progress};
 
+pub(super) mod incoming;
 pub mod io;
 mod progress;
 
@@ -122,10 +124,18 @@ impl State {
 pub struct Connection(Arc<State>);
 
 impl Connection {
-    /// A request was received; its answer is complete when the result is dropped.
-    pub(super) fn serve(&self) -> Serving {
-        self.0.progress().enter(Phase::Serving, Instant::now());
+    /// The head of a request was received; its answer is complete when the result is dropped.
+    pub(super) fn serve(&self, body: BodyLength) -> Serving {
+        let mut progress = self.0.progress();
+        progress.enter(Phase::Serving, Instant::now());
+        progress.incoming.begin_body(body);
+        drop(progress);
         Serving(self.clone())
+    }
+
+    /// The server has read the body of the current request to its end.
+    pub(super) fn end_body(&self) {
+        self.0.progress().incoming.end_body();
     }
 
     /// The body of a request is read until the result is dropped: meanwhile the connection waits for
@@ -142,7 +152,13 @@ pub(super) struct Serving(Connection);
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        self.0.0.progress().enter(Phase::Idle, Instant::now());
+        let state = &self.0.0;
+        let mut progress = state.progress();
+        progress.enter(Phase::Idle, Instant::now());
+        progress.incoming.end_answer();
+        drop(progress);
+        // The next request may have been held back.
+        state.waker.wake();
     }
 }
 

@@ -1,8 +1,5 @@
-//! How answers are framed on a connection: what HTTP/1.0 clients, HEAD and pipelined requests need.
-//!
-//! actix-web keeps the method and the version of the request that it read *last*, also while an
-//! earlier one is being answered. So the answer to HEAD must not depend on what the server knows: it
-//! has no body here already. The content of answers is not looked at.
+//! How answers are framed on a connection: what HTTP/1.0 clients and HEAD need. The content of
+//! answers is not looked at.
 
 use std::convert::Infallible;
 

@@ -8,10 +8,12 @@ use std::{
     future::ready,
     io,
     net::{SocketAddr, TcpListener},
+    pin::Pin,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use actix_http::{HttpService, Protocol, Request, Response};
+use actix_http::{HttpMessage, HttpService, Payload, Protocol, Request, Response};
 use actix_service::{
     IntoServiceFactory, Service, ServiceFactory, apply_fn_factory, fn_service, map_config,
 };
@@ -19,13 +21,15 @@ use actix_web::{
     Error,
     body::{BodySize, BoxBody, MessageBody},
     dev::{AppConfig, Server, ServiceResponse},
+    http::header::CONTENT_LENGTH,
     rt::net::TcpStream,
     web::Bytes,
 };
+use futures_util::{Stream, stream::poll_fn};
 use tokio::net::TcpSocket;
 use tokio_util::sync::CancellationToken;
 
-use super::connections::{Connection, Connections, Serving, io::WatchedIo};
+use super::connections::{Connection, Connections, Serving, incoming::BodyLength, io::WatchedIo};
 
 /// Threads that serve requests.
 const WORKERS: usize = 2;
@@ -83,9 +87,9 @@ where
         let connections = connections.clone();
         // The host of the configuration is used by no handler.
         let app = map_config(app(), |()| AppConfig::default());
-        let app = apply_fn_factory(app, |request: Request, app: &S::Service| {
+        let app = apply_fn_factory(app, |mut request: Request, app: &S::Service| {
             let connection = request.conn_data::<Connection>().cloned();
-            let serving = connection.map(|connection| connection.serve());
+            let serving = connection.map(|connection| begin(&connection, &mut request));
             let answer = app.call(request);
             async move {
                 let answer: Response<BoxBody> = answer.await?.into();
@@ -124,6 +128,28 @@ where
         .run())
 }
 
+/// A request begins. Where its body is chunked only the reader of the body knows where it ends.
+fn begin(connection: &Connection, request: &mut Request) -> Serving {
+    let length = request.headers().get(CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.trim().parse().ok());
+    if !request.chunked().unwrap_or(false) {
+        return connection.serve(BodyLength::Known(length.unwrap_or(0)));
+    }
+    let reader = connection.clone();
+    let mut body = request.take_payload();
+    let payload = poll_fn(move |context| {
+        let piece = ready!(Pin::new(&mut body).poll_next(context));
+        if piece.is_none() {
+            reader.end_body();
+        }
+        Poll::Ready(piece)
+    });
+    *request.payload() = Payload::Stream {
+        payload: Box::pin(payload),
+    };
+    connection.serve(BodyLength::Chunked)
+}
+
 /// The body of an answer. The request is being served until it is dropped.
 struct Served {
     body: BoxBody,
@@ -138,9 +164,9 @@ impl MessageBody for Served {
     }
 
     fn poll_next(
-        self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<Bytes, Self::Error>>> {
-        std::pin::Pin::new(&mut self.get_mut().body).poll_next(context)
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Pin::new(&mut self.get_mut().body).poll_next(context)
     }
 }

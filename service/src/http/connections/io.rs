@@ -1,24 +1,26 @@
 //! The socket of a connection, with deadlines: reads and writes fail when the peer is late.
 //!
 //! The HTTP server reads and writes through it. An error ends the task of the connection, whatever
-//! it waits for. Nothing here knows what the bytes say.
+//! it waits for. Bytes of the next request are held back until the answer to the current one is
+//! complete ([`super::incoming`]). Nothing here changes a byte.
 
 use std::{
-    io,
+    io, mem,
     net::IpAddr,
     pin::Pin,
     sync::atomic::Ordering,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use actix_web::{dev::Extensions, rt::net::TcpStream};
+use bytes::{Buf, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep},
 };
 
-use super::{Connection, Connections, Place};
+use super::{Connection, Connections, Place, incoming::Piece};
 
 /// Bytes that the kernel keeps of an answer, before its reader is waited for. It bounds the memory of
 /// a connection, and a reader that stalls is noticed after this many bytes.
@@ -32,6 +34,10 @@ pub struct WatchedIo {
     stream: TcpStream,
     place: Place,
     timer: Pin<Box<Sleep>>,
+    /// What was received and held back: at most one read.
+    held: BytesMut,
+    /// Whether the server has to look at what it has before it gets more.
+    pauses: bool,
 }
 
 impl WatchedIo {
@@ -49,6 +55,8 @@ impl WatchedIo {
             stream,
             place,
             timer: Box::pin(sleep(FAR)),
+            held: BytesMut::new(),
+            pauses: false,
         })
     }
 
@@ -72,6 +80,57 @@ impl WatchedIo {
         false
     }
 
+    /// Hands over what was received, up to a place where a request may end.
+    fn poll_piece(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        if self.held.is_empty() {
+            ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        } else {
+            let length = self.held.len().min(buffer.remaining());
+            buffer.put_slice(&self.held[..length]);
+            self.held.advance(length);
+        }
+        let received = &buffer.filled()[before..];
+        if received.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut progress = self.place.state.progress();
+        progress.received(Instant::now());
+        let Piece { length, may_end } = progress.incoming.piece(received);
+        drop(progress);
+        if length < received.len() {
+            let rest = mem::take(&mut self.held);
+            self.held.extend_from_slice(&received[length..]);
+            self.held.unsplit(rest);
+            buffer.set_filled(before + length);
+        }
+        self.pauses = may_end;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Hands over nothing, but notices when the peer has closed the connection. After a pause the
+    /// server asks again.
+    fn poll_ahead(&mut self, context: &mut Context<'_>, pauses: bool) -> Poll<io::Result<()>> {
+        if self.held.is_empty() {
+            let mut next = [0];
+            let mut next = ReadBuf::new(&mut next);
+            match ready!(self.stream.poll_peek(context, &mut next)) {
+                Ok(0) if !pauses => return Poll::Ready(Ok(())),
+                Ok(_bytes) => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        if pauses {
+            context.waker().wake_by_ref();
+        }
+        // Without a pause the end of the answer wakes the task.
+        Poll::Pending
+    }
+
     /// # Errors
     /// When the connection was closed in favour of another one, or at the stop of the process.
     fn check_open(&self, context: &Context<'_>) -> io::Result<()> {
@@ -92,11 +151,13 @@ impl AsyncRead for WatchedIo {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.check_open(context)?;
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut this.stream).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            this.place.state.progress().received(Instant::now());
-        }
+        let complete = this.place.state.progress().incoming.is_complete();
+        let pauses = mem::take(&mut this.pauses);
+        let read = if complete || pauses {
+            this.poll_ahead(context, pauses)
+        } else {
+            this.poll_piece(context, buffer)
+        };
         if read.is_ready() {
             return read;
         }

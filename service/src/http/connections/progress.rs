@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::ConnectionLimits;
+use super::{ConnectionLimits, incoming::Incoming};
 
 /// What a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub(super) enum Phase {
 /// The progress of one connection.
 #[derive(Debug)]
 pub(super) struct Progress {
+    /// What of a request the server may see.
+    pub(super) incoming: Incoming,
     phase: Phase,
     /// Since when it is in this phase.
     since: Instant,
@@ -36,6 +38,7 @@ pub(super) struct Progress {
 impl Progress {
     pub(super) fn new(now: Instant) -> Self {
         Self {
+            incoming: Incoming::default(),
             phase: Phase::Idle,
             since: now,
             blocked_since: None,
