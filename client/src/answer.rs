@@ -60,6 +60,6 @@ impl Endpoint {
         limit: usize,
     ) -> Result<T, ClientError> {
         let body = self.body(response, limit).await?;
-        serde_json::from_slice(&body).map_err(|error| self.unusable(error))
+        contract::objects::from_slice(&body).map_err(|error| self.unusable(error))
     }
 }

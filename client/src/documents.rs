@@ -247,8 +247,8 @@ impl ListReader {
             }
             if line.starts_with(br#"{"end""#) {
                 let endpoint = self.lines.endpoint();
-                let SnapshotEnd { count, .. } =
-                    serde_json::from_slice(&line).map_err(|error| endpoint.unusable(error))?;
+                let SnapshotEnd { count, .. } = contract::objects::from_slice(&line)
+                    .map_err(|error| endpoint.unusable(error))?;
                 return if count == self.received {
                     Ok(None)
                 } else {

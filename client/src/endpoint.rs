@@ -281,7 +281,7 @@ impl Endpoint {
             .and_then(|value| value.to_str().ok()?.parse().ok());
         // A body that cannot be read says nothing, and the status is known already.
         let body = self.body(response, MAX_ANSWER).await.unwrap_or_default();
-        let problem: Option<Problem> = serde_json::from_slice(&body).ok();
+        let problem: Option<Problem> = contract::objects::from_slice(&body).ok();
         // A problem has a text of its own; any other body may be the page of a proxy.
         let excerpt = match &problem {
             Some(_) => String::new(),

@@ -126,7 +126,7 @@ impl LiveFeed {
                 }
             } else {
                 FeedMessage::End {
-                    end: serde_json::from_str(&data)
+                    end: contract::objects::from_str(&data)
                         .map_err(|error| self.endpoint.unusable(error))?,
                     position,
                 }

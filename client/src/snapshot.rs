@@ -56,7 +56,7 @@ impl Endpoint {
         let mut lines = Lines::new(self, response);
         let first = lines.next_line().await?;
         let first = first.ok_or_else(|| self.unusable("the snapshot is empty"))?;
-        let start = serde_json::from_slice(&first)
+        let start = contract::objects::from_slice(&first)
             .map_err(|error| self.unusable(format_args!("the first line: {error}")))?;
         Ok(SnapshotLines {
             start,

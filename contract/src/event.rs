@@ -7,9 +7,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use crate::{
-    canonical::CanonicalJson,
+    canonical::{CanonicalJson, PlainValue},
     change::{Change, ChangeSet, Operation},
     context::Context,
     ids::{CollectionName, Crc, DocumentId, Epoch, Revision},
@@ -61,18 +62,27 @@ pub struct EventData {
     /// The new value. Absent on Delete, and when it is too large or a sidecar would change its numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_data: Option<CanonicalJson>,
-    /// The publish metadata, repeated in the data (requirement A13). All values are strings. Replicas
-    /// ignore it.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    /// The publish metadata, repeated in the data (requirement A13). All values are strings; of
+    /// another form, a value counts as absent. Replicas ignore it.
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "texts_alone"
+    )]
     pub metadata: BTreeMap<String, String>,
     /// The Dapr component that published the event (requirement A10).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pub_sub_name: Option<String>,
-    /// Checksum of the new value. Other publishers may leave it empty, which counts as absent.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "empty_is_none"
+        deserialize_with = "crate::proof::lenient"
+    )]
+    pub pub_sub_name: Option<String>,
+    /// Checksum of the new value. Other publishers may leave it empty, or have a checksum of their
+    /// own: every other form counts as absent.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::proof::lenient"
     )]
     pub crc: Option<Crc>,
     /// Its position in the collection.
@@ -140,11 +150,18 @@ pub fn event_id(change: &Change) -> String {
     format!("{}:{}:{}", change.collection, change.epoch, change.revision)
 }
 
-fn empty_is_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Crc>, D::Error> {
-    match Option::<String>::deserialize(deserializer)? {
-        Some(text) if !text.is_empty() => text.parse().map(Some).map_err(serde::de::Error::custom),
-        _ => Ok(None),
-    }
+/// Reads an object and keeps its members that are texts. Every other value is an empty map.
+fn texts_alone<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    let Value::Object(members) = PlainValue::deserialize(deserializer)?.0 else {
+        return Ok(BTreeMap::new());
+    };
+    let texts = members.into_iter().filter_map(|(name, value)| match value {
+        Value::String(text) => Some((name, text)),
+        _other => None,
+    });
+    Ok(texts.collect())
 }
 
 #[cfg(test)]
@@ -180,6 +197,27 @@ mod tests {
                     .as_deref(),
                 Some(r#"{"n":1.5}"#)
             );
+        }
+    }
+
+    /// Members that decide nothing must not cost a change.
+    #[test]
+    fn metadata_and_checksum_of_any_form_are_accepted() {
+        for (metadata, crc) in [
+            (
+                r#"{"ttlInSeconds":60,"x":null,"y":{"z":1},"a":"b"}"#,
+                "\"6A4D3F2E\"",
+            ),
+            ("7", "7"),
+            ("null", "null"),
+            (r#"["a"]"#, r#"{"crc32":"6a4d3f2e"}"#),
+        ] {
+            let body = format!(
+                r#"{{"collection":"A","op":"Update","id":"a","metadata":{metadata},"pubSubName":{metadata},"crc":{crc}}}"#
+            );
+            let data: EventData = serde_json::from_str(&body).expect("understood");
+            assert_eq!((data.crc, &data.pub_sub_name), (None, &None), "{body}");
+            assert!(data.metadata.len() <= 1, "{:?}", data.metadata);
         }
     }
 

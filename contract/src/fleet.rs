@@ -3,7 +3,7 @@
 //! It is heartbeat, fleet view and anti-entropy in one request. A check-in reports the progress of a
 //! replica and never changes a document.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -174,6 +174,10 @@ pub struct CheckInAnswer {
     /// Age of `heads` in milliseconds; 0 from a publisher.
     #[serde(default)]
     pub age: u64,
+    /// Collections whose digest is not the digest of their revision: a subscriber that lacks a
+    /// change holds later ones already. A publisher has none.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unsettled: BTreeSet<CollectionName>,
     /// The shortest time in milliseconds between two check-ins of a replica whose revisions move.
     /// Absent when early check-ins are not wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]

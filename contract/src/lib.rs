@@ -27,6 +27,7 @@ pub mod head;
 pub mod ids;
 pub mod json_file;
 pub mod listing;
+pub mod objects;
 pub mod problem;
 pub mod proof;
 pub mod repair;

@@ -51,19 +51,24 @@ impl<'de> Deserialize<'de> for Proof {
     }
 }
 
-/// Reads an optional proof where it decides nothing: another form of it counts as absent.
+/// Reads a member that decides nothing: every form that is not a `T` counts as absent, so that it
+/// costs nothing more.
 ///
 /// # Errors
-/// When the member is not JSON.
-pub fn lenient<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Proof>, D::Error> {
+/// When the text is not JSON.
+pub fn lenient<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Given {
-        Proof(Proof),
+    enum Given<T> {
+        Right(T),
         Other(serde::de::IgnoredAny),
     }
     Ok(match Given::deserialize(deserializer)? {
-        Given::Proof(proof) => Some(proof),
+        Given::Right(value) => Some(value),
         Given::Other(_) => None,
     })
 }

@@ -80,6 +80,25 @@ fn text_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Str
     }
 }
 
+/// Body of the answer to a bulk of events.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct BulkReply {
+    /// One result for each entry. A sidecar sends an entry again that has none.
+    pub statuses: Vec<EntryReply>,
+}
+
+/// The result for one entry of a bulk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct EntryReply {
+    /// The entry.
+    pub entry_id: String,
+    /// What the sidecar does next with it.
+    pub status: EventReplyStatus,
+}
+
 /// What a sidecar does with an event after the answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]

@@ -76,9 +76,9 @@ impl SnapshotLine {
     /// When it is neither an item nor the end.
     pub fn parse(line: &[u8]) -> Result<Self, serde_json::Error> {
         if line.starts_with(br#"{"end""#) {
-            serde_json::from_slice(line).map(Self::End)
+            crate::objects::from_slice(line).map(Self::End)
         } else {
-            serde_json::from_slice(line).map(Self::Item)
+            crate::objects::from_slice(line).map(Self::Item)
         }
     }
 }

@@ -213,4 +213,7 @@ pub struct DroppedEvent {
     pub reason: String,
     /// The error, in words.
     pub error: String,
+    /// Id and source of the event, as far as it could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<String>,
 }

@@ -203,6 +203,7 @@ impl Fleet {
             report_after_ms: Some(pacing::report_after_ms(self.registry.size())),
             heads,
             age: 0,
+            unsettled: Default::default(),
             resync,
         }
     }

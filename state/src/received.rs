@@ -46,6 +46,7 @@ struct RawChange {
     op: Operation,
     id: DocumentId,
     config_data: Option<CanonicalJson>,
+    #[serde(default, deserialize_with = "contract::proof::lenient")]
     crc: Option<Crc>,
     revision: Revision,
     epoch: Epoch,
@@ -124,7 +125,8 @@ impl ReceivedChange {
             epoch: data.epoch?,
             revision,
             op: data.op,
-            config: intact(data.config_data.clone(), data.crc),
+            // A document is a JSON object: another value counts as missing, and is fetched.
+            config: intact(data.config_data.clone(), data.crc).filter(CanonicalJson::is_object),
             last_set: data.last_set.unwrap_or(0),
             change_set: membership(data.change_set.clone(), &data.collection, revision),
             proof: data.proof,

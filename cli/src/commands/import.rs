@@ -227,13 +227,13 @@ impl Reading {
             }
             if self.is_export && markers.end.is_some() {
                 let SnapshotEnd { count, .. } =
-                    serde_json::from_slice(line).map_err(|error| in_line(&error))?;
+                    contract::objects::from_slice(line).map_err(|error| in_line(&error))?;
                 self.ended = Some(count);
                 return Ok(None);
             }
         }
         self.documents += 1;
-        let entry: Entry = serde_json::from_slice(line).map_err(|error| in_line(&error))?;
+        let entry: Entry = contract::objects::from_slice(line).map_err(|error| in_line(&error))?;
         // With several writes in flight it would be undefined which of the two is written last.
         match self
             .seen

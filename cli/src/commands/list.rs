@@ -64,7 +64,7 @@ async fn rows(publisher: &Endpoint, collection: &CollectionName) -> anyhow::Resu
     let mut list = publisher.list(collection).await?;
     let mut rows = Vec::new();
     while let Some(line) = list.next_document().await? {
-        let item: Item<'_> = serde_json::from_slice(&line).context("a line of the list")?;
+        let item: Item<'_> = contract::objects::from_slice(&line).context("a line of the list")?;
         rows.push(Row {
             id: item.id,
             revision: item.revision,

@@ -22,7 +22,7 @@ pub fn value(json: &[u8]) -> serde_json::Result<Value> {
 }
 
 /// A [`Value`] as part of a type that is deserialised.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct PlainValue(pub Value);
 
 impl<'de> Deserialize<'de> for PlainValue {

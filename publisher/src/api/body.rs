@@ -3,7 +3,6 @@
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload, web::Bytes};
 use contract::CanonicalJson;
-use serde::Deserialize;
 use service::http::bodies;
 
 use crate::api::{Api, error::ApiError};
@@ -35,38 +34,5 @@ impl Body {
             .run(json.len(), move || CanonicalJson::parse(&json))
             .await?
             .map_err(ApiError::bad_body)
-    }
-}
-
-/// Reads a JSON object. serde would also accept an array with the members in their order.
-pub(crate) fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Result<T> {
-    if json
-        .trim_ascii_start()
-        .first()
-        .is_some_and(|first| *first != b'{')
-    {
-        return Err(serde::de::Error::custom("expected an object"));
-    }
-    serde_json::from_slice(json)
-}
-
-#[cfg(test)]
-mod tests {
-    use contract::fleet::RestoreEpochRequest;
-
-    use super::*;
-
-    #[test]
-    fn an_array_is_refused_where_an_object_is_expected() {
-        assert_eq!(
-            object::<RestoreEpochRequest>(b" {\"adopt\": \"1a2b3c4d\"}").expect("an object"),
-            RestoreEpochRequest {
-                adopt: Some("1a2b3c4d".to_owned()),
-                counter: None,
-            }
-        );
-        for wrong in ["[]", "[true]", "{\"adpot\": true}", "true", ""] {
-            object::<RestoreEpochRequest>(wrong.as_bytes()).expect_err(wrong);
-        }
     }
 }

@@ -9,7 +9,7 @@ use contract::{
 use service::http::bodies::Body;
 
 use crate::{
-    api::{Api, body, error::ApiError, store_failed},
+    api::{Api, error::ApiError, store_failed},
     transport::direct::{TOKEN, trust::Caller},
 };
 
@@ -54,7 +54,7 @@ pub(super) async fn declare(
     let request = if body.is_empty() {
         Ok(RestoreEpochRequest::default())
     } else {
-        body::object(&body)
+        contract::objects::from_slice(&body)
     };
     let request = request.map_err(|error| {
         Problem::new(

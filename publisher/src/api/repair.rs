@@ -11,7 +11,7 @@ use contract::{
 use service::http::bodies::Body;
 
 use crate::{
-    api::{Api, body, error::ApiError, store_failed},
+    api::{Api, error::ApiError, store_failed},
     repair,
 };
 
@@ -23,7 +23,7 @@ pub(super) async fn repair(
     let request = if body.is_empty() {
         Ok(RepairRequest::default())
     } else {
-        body::object::<RepairRequest>(&body)
+        contract::objects::from_slice::<RepairRequest>(&body)
     };
     let request = request.map_err(|error| {
         let detail = format!(

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    api::{Api, body, body::Body, error::ApiError, origin},
+    api::{Api, body::Body, error::ApiError, origin},
     decide::{ChangeSetCommand, WriteError},
     store::PublisherPolicy,
     write::change_set::ChangeSetBuilder,
@@ -60,8 +60,8 @@ fn change_set(
     context: &Context,
     body: &[u8],
 ) -> Result<ChangeSetCommand, WriteError> {
-    let RawChangeSet { changes } =
-        body::object(body).map_err(|error| WriteError::invalid_change("", error))?;
+    let RawChangeSet { changes } = contract::objects::from_slice(body)
+        .map_err(|error| WriteError::invalid_change("", error))?;
     if changes.is_empty() {
         let detail = "A set has at least one change";
         return Err(WriteError::invalid_change("/changes", detail));
@@ -90,7 +90,7 @@ fn change_request(
         id,
         config_data,
         expected,
-    } = body::object(change.get().as_bytes())
+    } = contract::objects::from_slice(change.get().as_bytes())
         .map_err(|error| WriteError::invalid_change("", error))?;
     // Checked here and not only in the builder, so that an unknown collection is reported
     // before a fault of the id or of the value.

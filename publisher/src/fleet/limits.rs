@@ -3,6 +3,7 @@
 
 use contract::{
     fleet::{CheckIn, CollectionReport, MAX_INSTANCE, MAX_INTERVAL_MS},
+    objects,
     status::{HandlerStatus, MAX_REFUSALS},
 };
 use reqwest::Url;
@@ -27,15 +28,7 @@ const MAX_TEXT: usize = 1_024;
 /// # Errors
 /// [`FleetError::InvalidInstance`], or [`FleetError::InvalidCheckIn`] with the pointer at fault.
 pub(super) fn read(instance: &str, body: &[u8]) -> Result<CheckIn, FleetError> {
-    // Serde reads an array as a struct as well, value by value; a check-in is an object.
-    if body
-        .trim_ascii_start()
-        .first()
-        .is_some_and(|first| *first != b'{')
-    {
-        return Err(invalid("", "expected an object"));
-    }
-    let check_in: CheckIn = serde_json::from_slice(body).map_err(|error| invalid("", error))?;
+    let check_in: CheckIn = objects::from_slice(body).map_err(|error| invalid("", error))?;
     if !is_name(instance) {
         return Err(FleetError::InvalidInstance {
             reason: "expected 1 to 128 visible ASCII characters",

@@ -205,8 +205,9 @@ impl DirectTransport {
             "the subscriber answered {status} to {}",
             event::SUBSCRIBE_ROUTE
         );
-        let subscriptions: Vec<Subscription> = serde_json::from_slice(&read_body(answer).await?)
-            .context("the answer to /dapr/subscribe is no list of subscriptions")?;
+        let subscriptions: Vec<Subscription> =
+            contract::objects::from_slice(&read_body(answer).await?)
+                .context("the answer to /dapr/subscribe is no list of subscriptions")?;
         // A subscriber may name routes on itself only: the request carries the token.
         let routes = subscriber.own_routes(subscriptions)?;
         let route = routes.get(collection.as_str()).cloned();
@@ -249,7 +250,7 @@ fn report_failure(
 
 /// The status in the answer to an event. As for a sidecar, an empty or unreadable body means success.
 fn reply_status(body: &[u8]) -> EventReplyStatus {
-    serde_json::from_slice::<EventReply>(body)
+    contract::objects::from_slice::<EventReply>(body)
         .unwrap_or_default()
         .status
 }

@@ -133,13 +133,24 @@ impl Cache {
 
     /// Takes over the heads of a check-in, and which collections have to be loaded again, and why.
     /// Returns whether the heads are of another history than what is held.
+    ///
+    /// The digests are compared here too, whatever `resync` says: a replica that follows a
+    /// subscriber has nobody else who does it. The digest of a collection in `unsettled` is not that
+    /// of its revision.
     pub(crate) fn compare_heads(
         &self,
         requested_at: Option<Instant>,
         heads: Vec<Head>,
         resync: &BTreeMap<CollectionName, ResyncReason>,
+        unsettled: &BTreeSet<CollectionName>,
     ) -> bool {
         self.write(|writer| {
+            for head in heads
+                .iter()
+                .filter(|head| !unsettled.contains(&head.collection))
+            {
+                writer.compare_digest(head);
+            }
             for (collection, reason) in resync {
                 let head = heads.iter().find(|head| head.collection == *collection);
                 match (reason, head) {

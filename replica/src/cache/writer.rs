@@ -115,6 +115,28 @@ impl Writer {
         self.machine.install(load, snapshot)
     }
 
+    /// Marks a collection as diverged whose digest differs from the digest of its source at the same
+    /// revision. The point that is compared is the newest at which nothing was missing or staged.
+    pub(super) fn compare_digest(&mut self, head: &Head) {
+        let root = self.machine.root();
+        let Some(held) = root.collection(&head.collection) else {
+            return;
+        };
+        let comparable = root.epoch() == Some(head.epoch) && !held.diverged();
+        let differs = held.last_settled().is_some_and(|settled| {
+            settled.revision == head.revision && settled.digest != head.digest
+        });
+        if comparable && differs {
+            let Head {
+                collection,
+                revision,
+                ..
+            } = head;
+            tracing::error!(%collection, revision, "the content of {collection} differs from that of its source at revision {revision}: it is loaded again");
+            self.machine.mark_diverged(collection);
+        }
+    }
+
     /// The content of a collection differs from the publisher's at the same revision: the
     /// collection is stale until a load replaces it.
     pub(super) fn mark_diverged(&mut self, collection: &CollectionName) {

@@ -3,9 +3,13 @@
 //! An event as sidecars deliver it is parsed in a single pass ([`parse_change`]). Every other event,
 //! and every invalid one, becomes one JSON object, which the CloudEvents SDK reads ([`read`]). This
 //! module adds what the SDK does not do: media types in any case, batches are recognised,
-//! percent-encoded headers, and required attributes that are not empty. It never reads trace
-//! context, so that may be empty or all zeros. Source: CloudEvents 1.0, its JSON format and its HTTP
-//! protocol binding.
+//! percent-encoded headers, and required attributes that are not empty. An attribute that decides
+//! nothing never costs the event: one of another form is left out. It never reads trace context, so
+//! that may be empty or all zeros. Source: CloudEvents 1.0, its JSON format and its HTTP protocol
+//! binding.
+//!
+//! Data may be an event again, or a text: an event that was published as plain JSON, that was read
+//! raw, or that has the media type `text/json`. [`opened`] opens it.
 
 use actix_web::http::header::{CONTENT_TYPE, HeaderMap};
 use chrono::{DateTime, Utc};
@@ -22,10 +26,26 @@ const STRUCTURED: &str = "application/cloudevents+json";
 const CLOUDEVENTS: &str = "application/cloudevents";
 /// Prefix of the headers that carry the attributes in binary mode.
 const PREFIX: &str = "ce-";
+/// Members that are read, whatever form they have: a wrong one is an error.
+const REQUIRED: [&str; 7] = [
+    "specversion",
+    "id",
+    "source",
+    "type",
+    "datacontenttype",
+    "data",
+    "data_base64",
+];
+/// How many events may be inside each other.
+const MAX_ENVELOPES: usize = 2;
+/// Longest part of a name that a log shows.
+const MAX_NAME_CHARS: usize = 128;
 
 /// The parts of an event that a replica uses.
 #[derive(Debug, PartialEq)]
 pub(super) struct CloudEvent {
+    /// Its id and source, for logs.
+    pub(super) name: String,
     /// Its data; null when there is none.
     pub(super) data: Value,
     /// Until when it is worth delivering. One that cannot be parsed is no limit.
@@ -47,9 +67,6 @@ struct DeliveredEvent<'a> {
     /// Media type of `data`. Sidecars write exactly `application/json`.
     #[serde(rename = "datacontenttype")]
     media_type: &'a str,
-    /// Parsed so that an invalid time is not accepted here and refused by the other path.
-    #[serde(rename = "time")]
-    _time: Option<DateTime<Utc>>,
     /// The change. An event without a revision is not one, and takes the other path.
     data: ReceivedChange,
     /// Present only in events of another form.
@@ -68,7 +85,7 @@ pub(super) fn parse_change(headers: &HeaderMap, body: &[u8]) -> Option<ReceivedC
     if !matches!(parameters.first(), None | Some(b';')) {
         return None;
     }
-    let event: DeliveredEvent<'_> = serde_json::from_slice(body).ok()?;
+    let event: DeliveredEvent<'_> = contract::objects::from_slice(body).ok()?;
     // The specification wants these attributes to be present and not empty.
     let required = [event.id, event.source, event.kind]
         .iter()
@@ -88,6 +105,8 @@ pub(super) struct CloudEventError {
     pub(super) reason: &'static str,
     /// The error in full.
     pub(super) detail: String,
+    /// Id and source of the event, as far as it has them.
+    pub(super) name: Option<String>,
 }
 
 /// The message is not an event, or an invalid one.
@@ -95,6 +114,7 @@ fn not_an_event(error: impl ToString) -> CloudEventError {
     CloudEventError {
         reason: "not-a-cloudevent",
         detail: error.to_string(),
+        name: None,
     }
 }
 
@@ -115,7 +135,7 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<CloudEvent, Cloud
         .to_ascii_lowercase();
     let event = if media_type == STRUCTURED {
         return match canonical::value(body).map_err(not_an_event)? {
-            Value::Object(members) => structured(members),
+            Value::Object(members) => opened(structured(members)?),
             _other => Err(not_an_event("the body is not a JSON object")),
         };
     } else if media_type.starts_with(CLOUDEVENTS) {
@@ -123,22 +143,81 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<CloudEvent, Cloud
         return Err(CloudEventError {
             reason: "unsolicited-format",
             detail: format!("the media type {media_type} is not supported"),
+            name: None,
         });
     } else if headers.contains_key("ce-specversion") {
-        let mut event = event(attributes(headers, content_type)?)?;
+        let members = attributes(headers, content_type)?;
+        let name = name_of(&members);
+        let mut event = event(members)?;
         event.set_data_unchecked(body.to_vec());
-        event
+        (event, name)
     } else {
         return Err(not_an_event(
             "neither the media type nor the headers are those of a CloudEvent",
         ));
     };
-    parts(event)
+    let (event, name) = event;
+    opened(parts(event, name)?)
+}
+
+/// Reads one entry of a bulk of events: a CloudEvent in JSON.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn entry(event: Value) -> Result<CloudEvent, CloudEventError> {
+    match event {
+        Value::Object(members) => opened(structured(members)?),
+        _other => Err(not_an_event("the entry is not a JSON object")),
+    }
+}
+
+/// The event whose data is not an event and not a text: at most two envelopes are opened.
+///
+/// # Errors
+/// When an inner event is invalid.
+fn opened(mut event: CloudEvent) -> Result<CloudEvent, CloudEventError> {
+    for _envelope in 0..MAX_ENVELOPES {
+        // JSON that a sidecar took for a text, because of its media type.
+        if let Value::String(text) = &event.data
+            && let Ok(data @ Value::Object(_)) = canonical::value(text.as_bytes())
+        {
+            event.data = data;
+        }
+        let is_event = event.data.get("specversion").is_some()
+            && event.data.get("collection").is_none()
+            && (event.data.get("data").is_some() || event.data.get("data_base64").is_some());
+        let Value::Object(members) = &mut event.data else {
+            return Ok(event);
+        };
+        if !is_event {
+            return Ok(event);
+        }
+        let inner = structured(std::mem::take(members))?;
+        event = CloudEvent {
+            // The envelope that was written last knows until when delivering is worth it.
+            expiration: event.expiration.or(inner.expiration),
+            ..inner
+        };
+    }
+    Ok(event)
+}
+
+/// Id and source of an event, for logs; what is not a text is left out.
+fn name_of(members: &Map<String, Value>) -> String {
+    let text = |name: &str| {
+        let text = members.get(name).and_then(Value::as_str);
+        text.unwrap_or("?")
+            .chars()
+            .take(MAX_NAME_CHARS)
+            .collect::<String>()
+    };
+    format!("{} of {}", text("id"), text("source"))
 }
 
 /// An event in structured mode. The SDK would take a member of the data for one of its own JSON
 /// library's, so it gets data without members, and the data is put back.
 fn structured(mut members: Map<String, Value>) -> Result<CloudEvent, CloudEventError> {
+    let name = name_of(&members);
     let data = members
         .get_mut("data")
         .filter(|data| data.is_object() || data.is_array());
@@ -157,7 +236,11 @@ fn structured(mut members: Map<String, Value>) -> Result<CloudEvent, CloudEventE
             "application/octet-stream".into(),
         );
     }
-    let mut event = parts(event(members)?)?;
+    let named = |error| CloudEventError {
+        name: Some(name.clone()),
+        ..error
+    };
+    let mut event = parts(event(members).map_err(named)?, name.clone()).map_err(named)?;
     if let Some(data) = data {
         event.data = data;
     }
@@ -165,15 +248,15 @@ fn structured(mut members: Map<String, Value>) -> Result<CloudEvent, CloudEventE
 }
 
 /// What a replica uses of an event that has all that it must have.
-fn parts(mut event: Event) -> Result<CloudEvent, CloudEventError> {
-    for (name, value) in [
+fn parts(mut event: Event, name: String) -> Result<CloudEvent, CloudEventError> {
+    for (attribute, value) in [
         ("id", event.id()),
         ("source", event.source()),
         ("type", event.ty()),
     ] {
         // The SDK accepts empty attributes; the specification does not.
         if value.is_empty() {
-            return Err(not_an_event(format_args!("{name} is empty")));
+            return Err(not_an_event(format_args!("{attribute} is empty")));
         }
     }
     // An expiration that cannot be parsed is no reason to lose a change.
@@ -191,8 +274,10 @@ fn parts(mut event: Event) -> Result<CloudEvent, CloudEventError> {
     let data = data.map_err(|error| CloudEventError {
         reason: "wrong-type",
         detail: format!("the data is not JSON: {error}"),
+        name: Some(name.clone()),
     })?;
     Ok(CloudEvent {
+        name,
         data: data.unwrap_or_default(),
         expiration,
     })
@@ -208,7 +293,23 @@ fn event(mut members: Map<String, Value>) -> Result<Event, CloudEventError> {
     if let Some(Value::String(media_type)) = members.get_mut("datacontenttype") {
         media_type.make_ascii_lowercase();
     }
+    members.retain(|name, value| REQUIRED.contains(&name.as_str()) || is_harmless(name, value));
     serde_json::from_value(Value::Object(members)).map_err(not_an_event)
+}
+
+/// Whether the SDK reads an attribute that is not required. It refuses the whole event for a time
+/// that is none, for a URI that is none, and for an extension that is a float, null or nested.
+fn is_harmless(name: &str, value: &Value) -> bool {
+    match (name, value) {
+        ("time", value) => value
+            .as_str()
+            .is_some_and(|text| DateTime::parse_from_rfc3339(text).is_ok()),
+        // Nothing here uses it.
+        ("dataschema" | "subject", _) => false,
+        (_, Value::String(_) | Value::Bool(_)) => true,
+        (_, Value::Number(number)) => number.is_i64(),
+        (_, Value::Null | Value::Array(_) | Value::Object(_)) => false,
+    }
 }
 
 /// Binary mode: the attributes as members of a structured event without data.
@@ -275,6 +376,7 @@ mod tests {
     fn structured_mode_is_read_in_every_form() {
         let body = r#"{"specversion":"1.0","id":"1","source":"s","type":"t","data":{"a":1}}"#;
         let expected = Ok(CloudEvent {
+            name: "1 of s".to_owned(),
             data: json!({"a": 1}),
             expiration: None,
         });
@@ -340,7 +442,6 @@ mod tests {
             (r#""topic":"T""#, r#""id":"2""#),
             (r#""id":"1""#, r#""id":"""#),
             (r#""source":"s","#, ""),
-            (r#""time":"2024"#, r#""time":"noon"#),
             (r#""revision":7,"#, ""),
             (r#"{"a":1}"#, "[1]"),
             (r#""op":"Update""#, r#""op":"update""#),
@@ -373,6 +474,74 @@ mod tests {
         ];
         let event = check(&attributes, data).expect("an event");
         assert_eq!(event.data.to_string(), data);
+    }
+
+    #[test]
+    fn an_attribute_that_decides_nothing_costs_no_event() {
+        for (member, value) in [
+            ("time", json!("noon")),
+            ("time", json!(7)),
+            ("time", Value::Null),
+            ("dataschema", json!("not a uri")),
+            ("subject", json!({})),
+            ("extension", json!({"a": 1})),
+            ("extension", json!(1.5)),
+            ("extension", json!([1])),
+            ("extension", json!(18_446_744_073_709_551_615_u64)),
+            ("extension", Value::Null),
+            ("traceparent", Value::Null),
+        ] {
+            let read = structured(|event| event[member] = value.clone());
+            assert_eq!(
+                read.map(|event| event.data),
+                Ok(json!({"a": 1})),
+                "{member}: {value}"
+            );
+        }
+    }
+
+    #[test]
+    fn data_that_is_an_event_or_a_text_is_opened() {
+        let inner = json!({"specversion": "1.0", "id": "inner", "source": "s", "type": "t", "data": {"a": 1}});
+        let opened =
+            |change: &dyn Fn(&mut Value)| structured(change).map(|event| (event.name, event.data));
+        let expected = Ok(("inner of s".to_owned(), json!({"a": 1})));
+        assert_eq!(opened(&|event| event["data"] = inner.clone()), expected);
+        // A raw subscription: the sidecar wraps the bytes of the event that it read.
+        let raw = "eyJzcGVjdmVyc2lvbiI6IjEuMCIsImlkIjoiaW5uZXIiLCJzb3VyY2UiOiJzIiwidHlwZSI6InQiLCJkYXRhIjp7ImEiOjF9fQ==";
+        let wrap = |event: &mut Value| {
+            event["data_base64"] = json!(raw);
+            event.as_object_mut().expect("an object").remove("data");
+        };
+        assert_eq!(opened(&wrap), expected);
+        for media_type in [
+            "text/json",
+            "text/plain",
+            "application/vnd.x+json",
+            "application/json",
+        ] {
+            let text = structured(|event| {
+                event["datacontenttype"] = json!(media_type);
+                event["data"] = json!(r#"{"a":1}"#);
+            });
+            assert_eq!(
+                text.map(|event| event.data),
+                Ok(json!({"a": 1})),
+                "{media_type}"
+            );
+        }
+        // A document of a collection may have members of such names: its data names a collection.
+        let data = json!({"collection": "A", "specversion": "1.0", "data": {}});
+        let read = structured(|event| event["data"] = data.clone());
+        assert_eq!(read.map(|event| event.data), Ok(data));
+        // No depth is without a limit.
+        let mut deep = inner.clone();
+        for _ in 0..10 {
+            deep =
+                json!({"specversion": "1.0", "id": "1", "source": "s", "type": "t", "data": deep});
+        }
+        let read = structured(|event| event["data"] = deep);
+        assert!(read.is_ok_and(|event| event.data.get("specversion").is_some()));
     }
 
     #[test]
@@ -464,8 +633,6 @@ mod tests {
             ("type", json!("")),
             ("id", json!(5)),
             ("specversion", json!("9")),
-            ("time", json!("noon")),
-            ("extension", json!({})),
             ("data_base64", json!("e30=")),
         ] {
             assert_eq!(

@@ -17,16 +17,23 @@ use actix_web::{
 };
 use contract::{
     Problem, ProblemKind,
+    canonical::PlainValue,
     event::{ROUTE, SUBSCRIBE_ROUTE},
+    objects,
     problem::MEDIA_TYPE,
-    sidecar::{EventReply, EventReplyStatus, Subscription},
+    sidecar::{BulkReply, EntryReply, EventReply, EventReplyStatus, Subscription},
 };
 use futures_util::{FutureExt, StreamExt};
+use serde::Deserialize;
 use subtle::ConstantTimeEq;
 use tokio::time::timeout;
 use tracing::Instrument;
 
-use super::{EventOutcome, Intake, cloudevent, receive::event_span};
+use super::{
+    EventOutcome, Intake,
+    cloudevent::{self, CloudEvent, CloudEventError},
+    receive::event_span,
+};
 use crate::{Config, Events, HeaderValue, Replica};
 
 /// Where the routes are.
@@ -72,8 +79,11 @@ struct Shared {
     subscriptions: Vec<Subscription>,
 }
 
-/// The two routes below `/dapr`, for [`App::service`](actix_web::App::service). They subscribe to
-/// nothing unless [`Config::events`](crate::Config::events) is [`Events::Posted`].
+/// The two routes below `/dapr`, for [`App::service`](actix_web::App::service).
+///
+/// Events are received only where [`Config::events`](crate::Config::events) is [`Events::Posted`]:
+/// elsewhere they have another source, and the route for them does not exist. The route for the
+/// subscriptions is always there, because a sidecar asks once in its life; it names none then.
 pub fn scope(replica: &Replica, options: &Options) -> impl HttpServiceFactory + 'static {
     let config = replica.config();
     // The option wins: it is about the callers of these routes alone.
@@ -83,10 +93,14 @@ pub fn scope(replica: &Replica, options: &Options) -> impl HttpServiceFactory + 
         token: token.cloned(),
         subscriptions: subscriptions(config, options),
     };
-    web::scope(PREFIX)
+    let scope = web::scope(PREFIX)
         .app_data(web::Data::new(shared))
-        .service(web::resource(below_prefix(SUBSCRIBE_ROUTE)).get(subscribe))
-        .service(web::resource(below_prefix(ROUTE)).post(process))
+        .service(web::resource(below_prefix(SUBSCRIBE_ROUTE)).get(subscribe));
+    if matches!(config.events, Events::Posted) {
+        scope.service(web::resource(below_prefix(ROUTE)).post(process))
+    } else {
+        scope
+    }
 }
 
 /// A route without [`PREFIX`], because the scope adds the prefix.
@@ -131,15 +145,26 @@ async fn process(
     if !shared.authorizes(&request) {
         return unauthorized();
     }
-    let outcome = receive(&shared.intake, request.headers(), payload)
+    let received = receive(&shared.intake, request.headers(), payload)
         .instrument(event_span("dapr"))
         .await;
-    HttpResponse::Ok().json(reply(outcome))
+    match received {
+        Received::Event(outcome) => HttpResponse::Ok().json(reply(outcome)),
+        Received::Bulk(statuses) => HttpResponse::Ok().json(BulkReply { statuses }),
+    }
+}
+
+/// What became of a message.
+enum Received {
+    /// It was one event.
+    Event(EventOutcome),
+    /// It was a bulk, with these results of its entries.
+    Bulk(Vec<EntryReply>),
 }
 
 /// Reads the body of an event, for at most [`BODY_TIME`], and takes the event. A body that breaks
 /// off is worth sending again; one that is too large is not.
-async fn receive(intake: &Intake, headers: &HeaderMap, payload: web::Payload) -> EventOutcome {
+async fn receive(intake: &Intake, headers: &HeaderMap, payload: web::Payload) -> Received {
     let mut reading = pin!(read(payload));
     // Most bodies are there with their head, and need no timer.
     let body = match reading.as_mut().now_or_never() {
@@ -148,8 +173,8 @@ async fn receive(intake: &Intake, headers: &HeaderMap, payload: web::Payload) ->
             .await
             .unwrap_or_else(|late| Err(PayloadError::Io(late.into()))),
     };
-    match body {
-        Ok(Some(body)) => take(intake, headers, &body).await,
+    Received::Event(match body {
+        Ok(Some(body)) => return take(intake, headers, &body).await,
         Ok(None) => intake.drop_event(
             "too-large",
             format_args!("the event is larger than {MAX_BODY} bytes"),
@@ -158,21 +183,68 @@ async fn receive(intake: &Intake, headers: &HeaderMap, payload: web::Payload) ->
         Err(error) => EventOutcome::Retry {
             reason: error.to_string(),
         },
-    }
+    })
 }
 
 /// Takes the message of an event: by the fast path, else as any CloudEvent.
-async fn take(intake: &Intake, headers: &HeaderMap, body: &[u8]) -> EventOutcome {
+async fn take(intake: &Intake, headers: &HeaderMap, body: &[u8]) -> Received {
     // Fast path: an event as sidecars deliver it is parsed in a single pass.
     if let Some(change) = cloudevent::parse_change(headers, body)
         && intake.follows(&change)
     {
-        return intake.take_change(&change).await;
+        return Received::Event(intake.take_change(&change).await);
     }
-    match cloudevent::read(headers, body) {
-        Ok(event) => intake.take_value(event.data, event.expiration).await,
-        Err(error) => intake.drop_event(error.reason, error.detail),
+    if let Some(bulk) = bulk(headers, body) {
+        let mut statuses = Vec::with_capacity(bulk.entries.len());
+        // One after the other: the entries of a topic have an order.
+        for BulkEntry { entry_id, event } in bulk.entries {
+            let outcome = take_event(intake, cloudevent::entry(event.0)).await;
+            let status = reply(outcome).status;
+            statuses.push(EntryReply { entry_id, status });
+        }
+        return Received::Bulk(statuses);
     }
+    Received::Event(take_event(intake, cloudevent::read(headers, body)).await)
+}
+
+/// Takes an event that was read, or drops what is none.
+async fn take_event(intake: &Intake, event: Result<CloudEvent, CloudEventError>) -> EventOutcome {
+    match event {
+        Ok(event) => {
+            let name = Some(event.name.as_str());
+            intake.take_named(event.data, event.expiration, name).await
+        }
+        Err(error) => intake.drop_named(error.name.as_deref(), error.reason, error.detail),
+    }
+}
+
+/// Several events in one message, as a sidecar sends them to a bulk subscription.
+#[derive(Deserialize)]
+struct Bulk {
+    entries: Vec<BulkEntry>,
+}
+
+/// One event of a bulk.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct BulkEntry {
+    entry_id: String,
+    #[serde(default)]
+    event: PlainValue,
+}
+
+/// The bulk that a message is; `None` for every other message.
+fn bulk(headers: &HeaderMap, body: &[u8]) -> Option<Bulk> {
+    let media_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    // A sidecar sends bulks as plain JSON, and single events as CloudEvents.
+    let is_json = media_type
+        .split(';')
+        .next()
+        .is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"));
+    if !is_json || headers.contains_key("ce-specversion") {
+        return None;
+    }
+    objects::from_slice(body).ok()
 }
 
 /// The outcome in the words of a sidecar. The reason of a retry is in the log only.

@@ -7,8 +7,9 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use contract::{CollectionName, DocumentId, EventData, canonical};
-use serde_json::Value;
+use contract::{CollectionName, DocumentId, EventData, Operation, canonical};
+use serde::Deserialize;
+use serde_json::{Map, Value};
 use state::{Decision, ReceivedChange};
 use tokio::time::timeout;
 use tracing::{Instrument, Level, Span, field};
@@ -105,7 +106,7 @@ impl Intake {
     ///
     /// `None` says nothing about the data: it may be valid in another form, or invalid.
     pub(super) fn parse_change(&self, data: &[u8]) -> Option<ReceivedChange> {
-        serde_json::from_slice(data)
+        contract::objects::from_slice(data)
             .ok()
             .filter(|change| self.follows(change))
     }
@@ -124,9 +125,22 @@ impl Intake {
         data: Value,
         expiration: Option<DateTime<Utc>>,
     ) -> EventOutcome {
+        self.take_named(data, expiration, None).await
+    }
+
+    /// As [`Intake::take_value`], of an event whose id and source are known.
+    pub(super) async fn take_named(
+        &self,
+        mut data: Value,
+        expiration: Option<DateTime<Utc>>,
+        event: Option<&str>,
+    ) -> EventOutcome {
+        let named_event = event.unwrap_or("without a name");
         // Before the data is typed: data of a collection that is not followed may be of any form.
-        let Some(members) = data.as_object() else {
-            return self.drop_event("wrong-type", "the data is not a JSON object");
+        let members = match &mut data {
+            Value::Object(members) => members,
+            Value::Null => return self.ignore(event, "has no data"),
+            _other => return self.drop_named(event, "wrong-type", "the data is not a JSON object"),
         };
         let named = members
             .get("collection")
@@ -137,12 +151,30 @@ impl Intake {
             .is_ok_and(|name: CollectionName| self.config.collections.contains(&name));
         // No error: the broker must not send the event again.
         if !followed {
+            if named.is_empty() {
+                return self.ignore(event, "names no collection");
+            }
             tracing::warn!(
                 collection = named,
-                "an event of the collection {named:?} is ignored: this replica does not follow the collection"
+                event,
+                "the event {named_event} of the collection {named:?} is ignored: this replica does not follow the collection"
             );
             self.stats.count(|events| events.ignored += 1);
             return EventOutcome::Success;
+        }
+        // The rules of the source document hold for events without a revision alone.
+        if members.get("revision").is_none_or(Value::is_null) {
+            let known = members
+                .get("op")
+                .is_some_and(|op| Operation::deserialize(op).is_ok());
+            if !known {
+                return self.ignore(event, "has no op that is known (requirement A23)");
+            }
+            // An empty value means that the subscriber reads the document (requirement A12).
+            let given = members.get("configData").and_then(Value::as_object);
+            if given.is_none_or(Map::is_empty) {
+                members.remove("configData");
+            }
         }
         match serde_json::from_value::<EventData>(data) {
             Ok(data)
@@ -151,11 +183,20 @@ impl Intake {
                     .as_ref()
                     .is_some_and(|config| !config.is_object()) =>
             {
-                self.drop_event("wrong-type", "configData is not a JSON object")
+                self.drop_named(event, "wrong-type", "configData is not a JSON object")
             }
             Ok(data) => self.take_event(data, expiration).await,
-            Err(error) => self.drop_event("wrong-type", error),
+            Err(error) => self.drop_named(event, "wrong-type", error),
         }
+    }
+
+    /// Counts and logs an event that says nothing about a document. That is no error: the source
+    /// document answers such an event like one that was applied (requirement A23, A25).
+    fn ignore(&self, event: Option<&str>, why: &str) -> EventOutcome {
+        let named = event.unwrap_or("without a name");
+        tracing::warn!(event, "the event {named} is ignored: it {why}");
+        self.stats.count(|events| events.ignored += 1);
+        EventOutcome::Success
     }
 
     /// Takes valid data: as a change when it has a revision, else by the rules for events without.
@@ -255,10 +296,26 @@ impl Intake {
         reason: &'static str,
         error: impl fmt::Display,
     ) -> EventOutcome {
+        self.drop_named(None, reason, error)
+    }
+
+    /// As [`Intake::drop_event`], of an event whose id and source are known.
+    pub(super) fn drop_named(
+        &self,
+        event: Option<&str>,
+        reason: &'static str,
+        error: impl fmt::Display,
+    ) -> EventOutcome {
         // The text may quote what was sent, which may be large.
         let error: String = error.to_string().chars().take(MAX_ERROR_CHARS).collect();
-        tracing::warn!(reason, error, "an event was dropped ({reason}): {error}");
-        self.stats.dropped(reason, &error);
+        let named = event.unwrap_or("without a name");
+        tracing::warn!(
+            reason,
+            error,
+            event,
+            "the event {named} was dropped ({reason}): {error}"
+        );
+        self.stats.dropped(reason, &error, event);
         EventOutcome::Drop { reason, error }
     }
 }

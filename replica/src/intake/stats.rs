@@ -110,13 +110,13 @@ impl Stats {
 
     /// Remembers a dropped event.
     /// `reason` is one word of a fixed list, `error` may quote the event.
-    pub(crate) fn dropped(&self, reason: &str, error: &str) {
+    pub(crate) fn dropped(&self, reason: &str, error: &str, event: Option<&str>) {
         self.lock().events.dropped += 1;
-        self.refuted(reason, error);
+        self.refuted(reason, error, event);
     }
 
     /// Remembers events that were answered and counted before, and are dropped now.
-    pub(crate) fn refuted(&self, reason: &str, error: &str) {
+    pub(crate) fn refuted(&self, reason: &str, error: &str, event: Option<&str>) {
         let mut counters = self.lock();
         if counters.drops.len() == MAX_DROPS {
             // The status has a limit; the counter says how many there were.
@@ -126,6 +126,7 @@ impl Stats {
             time: Utc::now(),
             reason: reason.to_owned(),
             error: error.to_owned(),
+            event: event.map(str::to_owned),
         });
     }
 

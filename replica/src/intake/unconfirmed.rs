@@ -73,6 +73,6 @@ pub(crate) fn drop_refuted(claims: Claims, heads: &[Head], stats: &Stats) {
              the publisher is at {revision}"
         );
         tracing::warn!(%collection, events, highest, revision, "events were dropped (unconfirmed): {error}");
-        stats.refuted("unconfirmed", &error);
+        stats.refuted("unconfirmed", &error, None);
     }
 }

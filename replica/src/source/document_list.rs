@@ -50,7 +50,7 @@ struct List<'a> {
 /// # Errors
 /// When the body is not a JSON object with a valid value.
 pub(crate) fn record(body: &[u8]) -> Result<(Option<DocumentId>, CanonicalJson), ListError> {
-    let Record { id, config_data } = serde_json::from_slice(body)?;
+    let Record { id, config_data } = contract::objects::from_slice(body)?;
     // Without that member the record itself is the value, with the id as a part of it.
     let config = config_data.map_or_else(|| CanonicalJson::parse(body), Ok)?;
     if config.is_object() {
@@ -67,9 +67,9 @@ pub(crate) fn record(body: &[u8]) -> Result<(Option<DocumentId>, CanonicalJson),
 pub(crate) fn records(body: &[u8]) -> Result<Vec<(DocumentId, CanonicalJson)>, ListError> {
     // A bare array is the form of other publishers.
     let items = if body.trim_ascii_start().starts_with(b"[") {
-        serde_json::from_slice(body)?
+        contract::objects::from_slice(body)?
     } else {
-        match serde_json::from_slice(body)? {
+        match contract::objects::from_slice(body)? {
             List { head: Some(_), .. } => return Err(ListError::Versioned),
             List { head: None, items } => items,
         }

@@ -123,9 +123,9 @@ impl CheckIns {
         }
         // The heads were true that long before they were requested.
         let true_at = requested_at.checked_sub(Duration::from_millis(answer.age));
-        let other_epoch = self
-            .cache
-            .compare_heads(true_at, answer.heads, &answer.resync);
+        let other_epoch =
+            self.cache
+                .compare_heads(true_at, answer.heads, &answer.resync, &answer.unsettled);
         // A newer history cannot be reached by changes: it is loaded whole.
         if other_epoch || self.must_load() {
             self.loader.load().await?;

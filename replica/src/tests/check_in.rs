@@ -99,6 +99,75 @@ async fn a_collection_that_diverged_is_loaded_again_and_counted() {
     .await;
 }
 
+/// A replica that follows a subscriber has nobody who compares the digests for it.
+#[tokio::test]
+async fn a_replica_compares_the_digests_by_itself() {
+    let (right, wrong) = (
+        document("x", 7, &json!({"v": 7})),
+        document("x", 7, &json!({"v": "wrong"})),
+    );
+    let heads = vec![
+        head("A", EPOCH, 7, std::slice::from_ref(&right)),
+        head("B", EPOCH, 0, &[]),
+    ];
+    let loads = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&loads);
+    let answer = move |path: &str| match path {
+        // As a subscriber answers: it orders no load.
+        "/v1/replicas/test" => {
+            let answer = CheckInAnswer {
+                report_after_ms: None,
+                heads: heads.clone(),
+                age: 0,
+                unsettled: Default::default(),
+                resync: Default::default(),
+            };
+            (200, serde_json::to_string(&answer).expect("json"))
+        }
+        _ if counted.fetch_add(1, Ordering::Relaxed) == 0 => {
+            (200, snapshot_of(EPOCH, 7, std::slice::from_ref(&wrong)))
+        }
+        _ => (200, snapshot_of(EPOCH, 7, std::slice::from_ref(&right))),
+    };
+    with_publisher(answer, async |replica| {
+        following(
+            &replica,
+            eventually("loaded again", || replica.status().sync.resets == 1),
+        )
+        .await;
+        assert_eq!(held(&replica, "x").as_deref(), Some(r#"{"v":7}"#));
+        // Equal digests are no alarm.
+        replica.check_ins().check_in().await.expect("an answer");
+        assert_eq!(
+            (loads.load(Ordering::Relaxed), replica.status().sync.resets),
+            (2, 1)
+        );
+    })
+    .await;
+}
+
+/// A subscriber with a gap holds later changes already, so the digest of its head is not that of
+/// its revision.
+#[tokio::test]
+async fn the_digest_of_an_unsettled_source_is_no_alarm() {
+    let right = document("x", 7, &json!({"v": 7}));
+    let answer = move |path: &str| match path {
+        "/v1/replicas/test" => (200, checked_in(7, &[])),
+        _ => (200, snapshot_of(EPOCH, 7, std::slice::from_ref(&right))),
+    };
+    with_publisher(answer, async |replica| {
+        following(
+            &replica,
+            eventually("loaded", || replica.view().root().loaded()),
+        )
+        .await;
+        replica.check_ins().check_in().await.expect("an answer");
+        assert_eq!(replica.status().sync.resets, 0);
+        assert_eq!(replica.status().state, ReplicaState::Current);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn the_age_of_an_answer_counts_before_its_request() {
     let answer = move |path: &str| match path {

@@ -49,6 +49,7 @@ impl Publisher {
                 report_after_ms: Some(50),
                 heads: vec![head, head_of_b()],
                 age: 0,
+                unsettled: Default::default(),
                 resync: resync.into_iter().collect(),
             };
             *self.last.lock().expect("not poisoned") = Some(check_in);

@@ -125,9 +125,12 @@ async fn invalid_events_are_dropped_and_at_most_32_are_remembered() {
     let invalid = [
         (json!("text"), "wrong-type"),
         (json!([1]), "wrong-type"),
-        (json!({"collection": "A"}), "wrong-type"),
         (
-            json!({"collection": "A", "op": "update", "id": "x"}),
+            json!({"collection": "A", "op": "update", "id": "x", "revision": 1}),
+            "wrong-type",
+        ),
+        (
+            json!({"collection": "A", "op": "Update", "id": {}}),
             "wrong-type",
         ),
         (
@@ -139,7 +142,7 @@ async fn invalid_events_are_dropped_and_at_most_32_are_remembered() {
             "wrong-type",
         ),
         (
-            json!({"collection": "A", "op": "Update", "id": "x", "configData": 5}),
+            json!({"collection": "A", "op": "Update", "id": "x", "configData": 5, "revision": 1}),
             "wrong-type",
         ),
         (
@@ -160,6 +163,10 @@ async fn invalid_events_are_dropped_and_at_most_32_are_remembered() {
         json!({}),
         json!({"collection": 5}),
         json!({"collection": "Unknown", "op": 7}),
+        // Of an event without a revision the source document says so (requirement A23).
+        json!({"collection": "A"}),
+        json!({"collection": "A", "op": "update", "id": "x"}),
+        Value::Null,
     ] {
         assert_eq!(replica.receive(ignored, None).await, EventOutcome::Success);
     }
@@ -170,7 +177,7 @@ async fn invalid_events_are_dropped_and_at_most_32_are_remembered() {
             status.events.ignored,
             status.drops.len()
         ),
-        (40, 3, 32)
+        (40, 6, 32)
     );
     assert!(status.drops.iter().all(|drop| drop.error.len() <= 300));
 }

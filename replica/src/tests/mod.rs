@@ -241,6 +241,8 @@ fn checked_in(revision: u64, resync: &[&str]) -> String {
         report_after_ms: None,
         heads,
         age: 0,
+        // The heads have no documents: their digests say nothing.
+        unsettled: [name("A")].into(),
         resync,
     })
     .expect("json")

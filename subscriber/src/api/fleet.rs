@@ -2,8 +2,8 @@
 //! of its last confirmation.
 //!
 //! The age adds up from level to level, so a chain is never more current than its first link.
-//! Nothing is remembered of the caller and its body is not read: only a publisher has the log that
-//! could tell whether a replica has diverged.
+//! Nothing is remembered of the caller and its body is not read: the caller compares its digests with
+//! these heads by itself.
 
 use std::time::Instant;
 
@@ -27,7 +27,14 @@ pub async fn check_in(api: web::Data<Api>) -> Result<HttpResponse, ProblemError>
         .collections()
         .filter_map(|(name, held)| head_of(&view, name, held))
         .collect();
+    let unsettled = view
+        .root()
+        .collections()
+        .filter(|(_name, held)| !held.settled())
+        .map(|(name, _held)| name.clone())
+        .collect();
     Ok(HttpResponse::Ok().json(CheckInAnswer {
+        unsettled,
         report_after_ms: None,
         heads,
         age: age.unwrap_or(u64::MAX),

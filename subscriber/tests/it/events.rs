@@ -158,3 +158,68 @@ async fn a_token_protects_the_routes_of_a_sidecar_and_no_other() {
     )
     .await;
 }
+
+/// A bulk subscription: a result for each entry, in one message.
+#[tokio::test]
+async fn each_entry_of_a_bulk_has_its_own_result() {
+    check(&[], publisher(7, 30), async |subscriber| {
+        subscriber.reaches(ReplicaState::Current).await;
+        let event = |id: &str, data: Value| -> Value {
+            let mut event: Value = serde_json::from_str(&envelope(data)).expect("json");
+            event["id"] = json!(id);
+            event
+        };
+        let bulk = json!({"id": "b", "type": "com.dapr.event.sent.bulk", "topic": "A", "pubsubname": "p", "metadata": {},
+            "entries": [
+                {"entryId": "1", "event": event("1", update("x", 8, &json!({"v": 8}))), "metadata": {}},
+                {"entryId": "2", "event": event("2", json!({"collection": "A", "op": "Update", "id": {}}))},
+                {"entryId": "3", "event": "text"},
+                {"entryId": "4", "event": event("4", json!({"op": "Update", "id": "x"}))},
+                {"entryId": "5"}]});
+        let answer = subscriber.post(&[("content-type", "application/json")], bulk.to_string()).await;
+        let entry = |id: &str, status: &str| json!({"entryId": id, "status": status});
+        assert_eq!(
+            answer,
+            json!({"statuses": [entry("1", "SUCCESS"), entry("2", "DROP"), entry("3", "DROP"),
+                entry("4", "SUCCESS"), entry("5", "DROP")]})
+        );
+        let answer = subscriber.fetch("/v1/collections/A/documents/x").await;
+        assert_eq!(answer.json::<Value>().await.expect("json")["configData"], json!({"v": 8}));
+        let drops = subscriber.status().await.drops;
+        assert_eq!(drops[0].event.as_deref(), Some("2 of test"));
+    })
+    .await;
+}
+
+/// What a sidecar makes of an event that was published as plain JSON, or read raw.
+#[tokio::test]
+async fn an_event_inside_an_event_is_applied() {
+    check(&[], publisher(7, 30), async |subscriber| {
+        subscriber.reaches(ReplicaState::Current).await;
+        let inner: Value =
+            serde_json::from_str(&envelope(update("x", 8, &json!({"v": 8})))).expect("json");
+        assert_eq!(subscriber.event(inner).await, json!({"status": "SUCCESS"}));
+        let answer = subscriber.fetch("/v1/collections/A/documents/x").await;
+        assert_eq!(
+            answer.json::<Value>().await.expect("json")["configData"],
+            json!({"v": 8})
+        );
+        let mut odd: Value =
+            serde_json::from_str(&envelope(update("x", 9, &json!({"v": 9})))).expect("json");
+        odd["time"] = json!("noon");
+        odd["weight"] = json!(1.5);
+        odd["nested"] = json!({"a": 1});
+        odd["data"]["metadata"] = json!({"ttlInSeconds": 60, "x": null});
+        odd["data"]["crc"] = json!(7);
+        let answer = subscriber
+            .post(&[("content-type", STRUCTURED)], odd.to_string())
+            .await;
+        assert_eq!(answer, json!({"status": "SUCCESS"}));
+        let answer = subscriber.fetch("/v1/collections/A/documents/x").await;
+        assert_eq!(
+            answer.json::<Value>().await.expect("json")["configData"],
+            json!({"v": 9})
+        );
+    })
+    .await;
+}

@@ -71,6 +71,10 @@ async fn every_read_is_answered_503_before_the_first_load() {
                 .await
                 .expect("json");
             assert_eq!(subscriptions, json!([]));
+            // Nobody who is told of no topic has a reason to post events.
+            let posted = subscriber.client.post(subscriber.url(EVENTS));
+            let posted = posted.header("content-type", STRUCTURED).body("{}");
+            assert_eq!(posted.send().await.expect("an answer").status(), 404);
         },
     )
     .await;

@@ -38,7 +38,7 @@ impl Documents {
                 revision,
                 config_data,
                 ..
-            } = serde_json::from_slice(&line).context("a line of the list")?;
+            } = contract::objects::from_slice(&line).context("a line of the list")?;
             if ids.is_empty() || ids.contains(&id) {
                 self.0
                     .insert((name.clone(), id), (revision, Some(config_data)));

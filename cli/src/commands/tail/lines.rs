@@ -50,7 +50,7 @@ impl LinePrinter {
             Operation::Delete => self.paint(&Style::new().red(), "deleted"),
         };
         let mut text = String::new();
-        if let CommitTime { time: Some(time) } = serde_json::from_str(item)? {
+        if let CommitTime { time: Some(time) } = contract::objects::from_str(item)? {
             write!(text, "{} ", self.paint(&Style::new().dim(), &time))?;
         }
         let document = format!("{}/{}", data.collection, data.id);

@@ -74,7 +74,7 @@ pub(super) async fn read(
         // The item has its canonical form since it was parsed: only the line has the bytes that
         // were sent.
         let ValueAsSent { config_data } =
-            serde_json::from_slice(&record.line).context("a line of the snapshot")?;
+            contract::objects::from_slice(&record.line).context("a line of the snapshot")?;
         let mut hasher = DefaultHasher::new();
         hasher.write(config_data.get().as_bytes());
         let stamp = Stamp {

@@ -15,10 +15,10 @@ async fn an_invalid_event_is_dropped_once() -> Outcome {
     let redis = testbed.redis.as_ref().context("a redis")?;
     let sidecar = testbed.publisher_sidecar.as_ref().context("a sidecar")?;
     let poison = [
-        json!({"collection": FREE, "op": "Replace", "id": "a"}),
+        json!({"collection": FREE, "op": "Replace", "id": "a", "revision": 1, "epoch": "00000001-1"}),
         json!({"collection": FREE, "op": "Create", "id": 7}),
         json!({"collection": FREE, "op": "Create", "id": "a", "revision": "first", "epoch": "x"}),
-        json!({"collection": FREE, "op": "Create", "id": "a", "configData": [1]}),
+        json!({"collection": FREE, "op": "Create", "id": "a", "configData": [1], "revision": 1, "epoch": "00000001-1"}),
         json!("not an object"),
     ];
     for body in &poison {
@@ -37,6 +37,8 @@ async fn an_invalid_event_is_dropped_once() -> Outcome {
     for body in [
         json!({"collection": "Elsewhere", "op": "Create", "id": "a"}),
         json!({"op": "Create", "id": "a"}),
+        // Without a revision an unknown op is a warning too (requirement A23).
+        json!({"collection": FREE, "op": "Replace", "id": "a"}),
     ] {
         ensure!(
             sidecar
@@ -65,7 +67,7 @@ async fn an_invalid_event_is_dropped_once() -> Outcome {
         let status = subscriber.api().get("/v1/status").await?.json()?;
         ensure!(status["events"]["dropped"] == json!(dropped), "{status}");
         ensure!(
-            status["events"]["ignored"] == json!(2) && status["events"]["retried"] == json!(0),
+            status["events"]["ignored"] == json!(3) && status["events"]["retried"] == json!(0),
             "{status}"
         );
         ensure!(
@@ -120,8 +122,15 @@ async fn every_invalid_event_body_has_its_documented_answer() -> Outcome {
             "an unknown op",
             CLOUD_EVENT,
             event(json!({"collection": FREE, "op": "Upsert", "id": "a"})),
+            "SUCCESS",
+        ),
+        (
+            "an unknown op with a revision",
+            CLOUD_EVENT,
+            event(json!({"collection": FREE, "op": "Upsert", "id": "a", "revision": 1})),
             "DROP",
         ),
+        ("no data", CLOUD_EVENT, event(Value::Null), "SUCCESS"),
         (
             "an unknown collection",
             CLOUD_EVENT,
