@@ -3,7 +3,8 @@
 //! seen.
 //!
 //! [`cluster`] holds the processes and the links, [`schedule`] plans the faults, [`nemesis`] injects
-//! them and notes its [`actions`]; [`forge`] is what strangers send. [`driver`] writes and keeps the [`record`], [`reader`] reads and
+//! them and notes its [`actions`]; [`forge`] is what strangers send, [`damage`] what
+//! changes rows, [`stall`] who asks and does not read. [`driver`] writes and keeps the [`record`], [`reader`] reads and
 //! keeps its [`observations`]. [`validators`] are pure. Nothing here knows how the product keeps a
 //! promise.
 
@@ -13,6 +14,7 @@ pub mod clock;
 pub mod cluster;
 pub mod component;
 pub mod counts;
+pub mod damage;
 pub mod driver;
 pub mod forge;
 pub mod nemesis;
@@ -25,5 +27,6 @@ pub mod report;
 pub mod restore;
 pub mod schedule;
 pub mod snapshot;
+pub mod stall;
 pub mod transport;
 pub mod validators;

@@ -23,10 +23,23 @@ const KEPT: &str = "last-known-good";
 pub struct Actions {
     /// Orderly stops.
     pub stops: Vec<Stop>,
+    /// Readers that stalled.
+    pub stalls: Vec<Stall>,
     /// Files with last known good values that were truncated or garbled.
     pub spoilt: usize,
     /// Runs with a shifted wall clock.
     pub shifted: usize,
+}
+
+/// Readers that stalled at one service.
+#[derive(Debug, Clone, Serialize)]
+pub struct Stall {
+    /// Name of the component.
+    pub who: String,
+    /// When they began.
+    pub at: Millis,
+    /// What was wrong with their end, if anything.
+    pub wrong: Option<String>,
 }
 
 /// One orderly stop.

@@ -17,6 +17,7 @@ use super::{
     clock,
     cluster::{CHECK_IN, Cluster},
     counts::CounterSums,
+    damage,
     driver::Driver,
     nemesis::{self, FaultContext},
     observations::Observations,
@@ -28,6 +29,7 @@ use super::{
     snapshot, transport,
     validators::{
         FailedCheck, Promise, ReplicaValidator, Sample, WriteIndex, durable, epoch_explained, grew,
+        spoilt_row,
     },
 };
 use crate::testbed::{Transport, wait::within};
@@ -147,6 +149,8 @@ struct Campaign<'a, P> {
     actions: Mutex<Actions>,
     /// How many of the orderly stops were validated.
     validated: usize,
+    /// How many of the stalled readers were validated.
+    stalls: usize,
     report: Report,
 }
 
@@ -186,6 +190,7 @@ impl<'a, P: Progress> Campaign<'a, P> {
             samples,
             actions,
             validated: 0,
+            stalls: 0,
             report,
         }
     }
@@ -239,6 +244,7 @@ impl<'a, P: Progress> Campaign<'a, P> {
     async fn settle(&mut self, records: &[Mutex<Observations>]) -> anyhow::Result<()> {
         let silence = self.driver.gate.write().await;
         self.cluster.mend().await?;
+        damage::repair(self.cluster, self.driver).await?;
         let mended = Instant::now();
         let same = within(
             CONVERGES,
@@ -277,6 +283,9 @@ impl<'a, P: Progress> Campaign<'a, P> {
         durable(&index, &truth.held, at, findings);
         let epoch = truth.start.epoch.to_string();
         epoch_explained(&index, &epoch, at, findings);
+        for probe in &record.probes {
+            spoilt_row(&index, probe, findings);
+        }
         for (validate, record) in self.validators.iter_mut().zip(records) {
             let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
             for observation in &record.observations {
@@ -322,6 +331,19 @@ impl<'a, P: Progress> Campaign<'a, P> {
             findings.check(Promise::OrderlyEnd, broken, &stop.who, &index);
         }
         self.validated = actions.stops.len();
+        for stall in &actions.stalls[self.stalls..] {
+            let broken = stall.wrong.clone().map(|what| FailedCheck {
+                at: stall.at,
+                what,
+                key: None,
+            });
+            findings.check(Promise::StalledReaderEnds, broken, &stall.who, &index);
+        }
+        self.stalls = actions.stalls.len();
+        // As the observations.
+        if findings.violations.is_empty() {
+            record.probes.clear();
+        }
         // Only after this round was validated, because a restore may lie between two of its views
         // with this epoch.
         if !record.epochs.iter().any(|(known, _)| *known == epoch) {

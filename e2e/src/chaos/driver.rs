@@ -99,6 +99,19 @@ impl Driver {
         Ok(())
     }
 
+    /// Writes a document anew, whatever is stored.
+    pub async fn replace(&self, api: &Api, key: DocumentKey) {
+        let request = Request {
+            what: "put",
+            method: Method::PUT,
+            path: document_path(key.collection(), &key.id()),
+            headers: vec![],
+            members: vec![(key, false)],
+            body: Box::new(|token: Value| token.to_string()),
+        };
+        self.send(api, CLIENTS, 0, request).await;
+    }
+
     /// Writes without end, `rate` requests per second in all.
     pub async fn run(
         &self,

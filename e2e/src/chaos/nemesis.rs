@@ -13,16 +13,18 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{sleep, timeout};
 
 use super::{
-    actions::{self, Actions, Stop},
+    actions::{self, Actions, Stall, Stop},
     clock,
     cluster::Cluster,
     component::{Component, Program},
+    damage,
     driver::Driver,
     forge,
     proxy::Mode,
     record::Restore,
     restore::Dump,
     schedule::{Fault, FaultKind},
+    stall,
 };
 
 /// Faults in effect at once.
@@ -107,8 +109,23 @@ async fn one(context: FaultContext<'_>, fault: &Fault) -> anyhow::Result<()> {
     ) {
         return forge::send(cluster, fault).await;
     }
+    if fault.kind == FaultKind::SpoiltRow {
+        return if component.name == "mongod" {
+            damage::in_database(cluster, driver, component, fault).await
+        } else {
+            damage::in_file(cluster, driver, component, fault).await
+        };
+    }
     let mut program = component.program.lock().await;
     match fault.kind {
+        FaultKind::StalledReaders if program.runs() => {
+            let port = program.service()?.port();
+            let at = driver.now();
+            let wrong = stall::stall(port, fault.hold).await?;
+            let who = component.name.clone();
+            actions().stalls.push(Stall { who, at, wrong });
+            Ok(())
+        }
         FaultKind::Kill => {
             program.kill()?;
             sleep(fault.hold).await;

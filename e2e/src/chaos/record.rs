@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 
+use super::observations::SeenValue;
 use crate::testbed::SCHEMA_FREE;
 
 /// Milliseconds since the campaign began.
@@ -123,6 +124,45 @@ pub struct Restore {
     pub ended: u64,
 }
 
+/// A row of the store that was changed by other means than a publisher.
+#[derive(Debug, Clone, Serialize)]
+pub struct SpoiltRow {
+    /// The document, or one beside the row that nobody wrote.
+    pub key: DocumentKey,
+    /// When.
+    pub at: Millis,
+    /// What was done.
+    pub what: String,
+    /// What a reader would see of it, which was never committed; `None` if the row cannot be read.
+    pub wrong: Option<SeenValue>,
+}
+
+/// A document that was read through a publisher while its row was spoilt.
+#[derive(Debug, Clone, Serialize)]
+pub struct Probe {
+    /// The document.
+    pub key: DocumentKey,
+    /// When the request was sent.
+    pub sent: Millis,
+    /// When its answer arrived.
+    pub got: Millis,
+    /// The path of the request.
+    pub path: String,
+    /// The answer.
+    pub answer: ProbeAnswer,
+}
+
+/// An answer to a probe.
+#[derive(Debug, Clone, Serialize)]
+pub enum ProbeAnswer {
+    /// A value, or that there is none.
+    Value(Option<SeenValue>),
+    /// It says that a row is damaged, and which.
+    Named,
+    /// Another answer.
+    Other(String),
+}
+
 /// All requests. The token of a request is its index.
 #[derive(Debug, Default, Serialize)]
 pub struct WriteRecord {
@@ -132,6 +172,10 @@ pub struct WriteRecord {
     pub restores: Vec<Restore>,
     /// The number of restores before each epoch, as far as it was observed.
     pub epochs: Vec<(String, usize)>,
+    /// The rows that were spoilt.
+    pub spoilt: Vec<SpoiltRow>,
+    /// What publishers answered meanwhile, of this round.
+    pub probes: Vec<Probe>,
 }
 
 impl WriteRecord {

@@ -62,6 +62,10 @@ pub struct Report {
     pub spoilt: [usize; 2],
     /// Runs that began with the values on disk.
     pub from_disk: usize,
+    /// Rows of the store that were spoilt.
+    pub spoilt_rows: usize,
+    /// How often readers stalled.
+    pub stalls: usize,
     /// Number of views.
     pub observations: u64,
     /// Time until replicas equalled the publisher, by round.
@@ -92,6 +96,7 @@ impl Report {
         self.sets = acked().filter(|write| write.members.len() > 1).count();
         self.changes = acked().map(|write| write.members.len()).sum();
         self.restores = record.restores.len();
+        self.spoilt_rows = record.spoilt.len();
         let mut epochs = BTreeSet::new();
         for record in records {
             let record = record.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,6 +111,7 @@ impl Report {
     /// Counts actions; `said` is the whole output of each replica.
     pub fn count_actions(&mut self, actions: &Actions, said: &[String]) {
         self.stops = actions.stops.len();
+        self.stalls = actions.stalls.len();
         self.slowest_stop = actions
             .stops
             .iter()
@@ -214,6 +220,9 @@ impl fmt::Display for Report {
             f,
             "lives           {stops} orderly ends, longest {slowest:.1?}, {shifted} with a clock that is off"
         )?;
+        let (rows, stalls) = (self.spoilt_rows, self.stalls);
+        writeln!(f, "store           {rows} rows spoilt")?;
+        writeln!(f, "stalls          readers stalled {stalls} times")?;
         writeln!(f, "observations    {}", self.observations)?;
         writeln!(
             f,

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{cluster::Cluster, random::Random};
+use super::{cluster::Cluster, random::Random, stall};
+
+/// How long stalled readers are left alone, in milliseconds.
+const STALLED: u64 = stall::DEADLINE.as_millis() as u64;
 
 /// Kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -44,11 +47,15 @@ pub enum FaultKind {
     ForgedEvent,
     /// A publisher receives a check-in that claims revisions or an epoch that do not exist.
     ForgedCheckIn,
+    /// A row of the store is changed by other means than a publisher.
+    SpoiltRow,
+    /// Readers ask a publisher or a replica for much and take nothing.
+    StalledReaders,
 }
 
 impl FaultKind {
     /// Weight, and shortest and longest duration in milliseconds.
-    const ALL: [(u64, (Self, u64, u64)); 15] = [
+    const ALL: [(u64, (Self, u64, u64)); 17] = [
         (30, (Self::Kill, 0, 2_500)),
         (20, (Self::Freeze, 500, 6_000)),
         (11, (Self::Cut, 0, 2_500)),
@@ -64,6 +71,8 @@ impl FaultKind {
         (6, (Self::Clock, 1_500, 6_000)),
         (6, (Self::ForgedEvent, 0, 0)),
         (6, (Self::ForgedCheckIn, 0, 0)),
+        (8, (Self::SpoiltRow, 0, 0)),
+        (3, (Self::StalledReaders, STALLED, STALLED)),
     ];
 
     fn hits_link(self) -> bool {
@@ -134,6 +143,10 @@ impl Targets {
             FaultKind::Flush | FaultKind::HangUp | FaultKind::Hush => named("redis"),
             FaultKind::Spoil | FaultKind::ForgedEvent => named("replica"),
             FaultKind::ForgedCheckIn => named("publisher"),
+            // The rows are in the database, or in the file of the publisher.
+            FaultKind::SpoiltRow if named("mongod").is_empty() => named("publisher"),
+            FaultKind::SpoiltRow => named("mongod"),
+            FaultKind::StalledReaders => [named("publisher"), named("replica")].concat(),
             kind if kind.hits_link() => self.links.clone(),
             _ => self.components.clone(),
         }

@@ -98,13 +98,14 @@ async fn documents(api: &Api) -> anyhow::Result<(String, Vec<String>)> {
 /// The resources of a process, and the line of its output that reports a panic.
 async fn sample(component: &Component) -> Option<(Sample, Option<String>)> {
     let mut program = component.program.lock().await;
+    let folder = program.service().ok().map(|own| own.folder().join("data"));
     let process = program.process()?;
     let panicked = process
         .output()
         .lines()
         .find(|line| line.contains("panicked at "))
         .map(str::to_owned);
-    Some((Sample::of(process.id()).ok()?, panicked))
+    Some((Sample::of(process.id(), folder.as_deref()).ok()?, panicked))
 }
 
 /// As `sample`. A process that uses more than at `first` is sampled again for a while: after a

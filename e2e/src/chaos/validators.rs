@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use super::{
     observations::DocumentTable,
-    record::{DocumentKey, Millis, Outcome},
+    record::{DocumentKey, Millis, Outcome, Probe, ProbeAnswer},
 };
 
 /// What is checked.
@@ -52,11 +52,15 @@ pub enum Promise {
     OrderlyEnd,
     /// No epoch is declared where no database was restored.
     NoFalseEpoch,
+    /// What was changed in the store by other means than a publisher is never seen.
+    NoSpoiltValue,
+    /// A reader that takes nothing is disconnected in time.
+    StalledReaderEnds,
 }
 
 impl Promise {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::NoLostAck,
         Self::Converges,
         Self::NoRollback,
@@ -69,6 +73,8 @@ impl Promise {
         Self::NoPanic,
         Self::OrderlyEnd,
         Self::NoFalseEpoch,
+        Self::NoSpoiltValue,
+        Self::StalledReaderEnds,
     ];
 }
 
@@ -183,8 +189,40 @@ pub fn durable(
                 key: Some(key),
             });
             findings.check(Promise::Explained, broken, "publisher", index);
+            let broken = index.spoilt(key, seen).map(|what| FailedCheck {
+                at,
+                what,
+                key: Some(key),
+            });
+            findings.check(Promise::NoSpoiltValue, broken, "publisher", index);
         }
     }
+}
+
+/// What a publisher answered while a row was spoilt: the committed value, or the name of the row.
+pub fn spoilt_row(index: &WriteIndex<'_>, probe: &Probe, findings: &mut Findings) {
+    let Probe { key, got, .. } = *probe;
+    let what = match &probe.answer {
+        ProbeAnswer::Named => None,
+        ProbeAnswer::Other(what) => Some(format!("{key} was answered {what}")),
+        ProbeAnswer::Value(held) => {
+            let wrong = held.and_then(|seen| {
+                let spoilt = index.spoilt(key, seen);
+                spoilt.or_else(|| index.unexplained(key, seen, got))
+            });
+            wrong.or_else(|| {
+                let acked = index.newest_before(key, probe.sent)?;
+                (!index.satisfies(key, *held, &acked, got))
+                    .then(|| format!("{key} is {held:?}, but {} was acknowledged", acked.token))
+            })
+        }
+    };
+    let broken = what.map(|what| FailedCheck {
+        at: got,
+        what: format!("{what} ({})", probe.path),
+        key: Some(key),
+    });
+    findings.check(Promise::NoSpoiltValue, broken, "publisher", index);
 }
 
 /// Epochs at rest: the epoch of the publisher is one that was seen before, or there was a

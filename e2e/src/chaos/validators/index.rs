@@ -222,6 +222,16 @@ impl<'a> WriteIndex<'a> {
             })
     }
 
+    /// Says that a value is in a row that was changed by other means than a publisher.
+    pub fn spoilt(&self, key: DocumentKey, seen: SeenValue) -> Option<String> {
+        let mut rows = self.record.spoilt.iter();
+        let row = rows.find(|row| row.key == key && row.wrong == Some(seen))?;
+        Some(format!(
+            "{key} shows {seen:?}, which was put into its row at {} ms ({})",
+            row.at, row.what
+        ))
+    }
+
     /// The reason why a value cannot have been visible at `at`, if there is one.
     pub fn unexplained(&self, key: DocumentKey, seen: SeenValue, at: Millis) -> Option<String> {
         let Some(write) = self.write(seen.token) else {

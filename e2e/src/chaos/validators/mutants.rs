@@ -11,10 +11,11 @@ use contract::status::ReplicaState;
 use super::{
     super::{
         observations::{DocumentTable, Observation, ProcessRun, SeenValue, ServedView},
-        record::{DocumentKey, Millis, Outcome, SLOTS},
+        record::{DocumentKey, Millis, Outcome, Probe, ProbeAnswer, SLOTS, SpoiltRow},
     },
     Findings, Promise, ReplicaValidator, WriteIndex, durable, epoch_explained,
     model::{Change, Model, Store, held},
+    spoilt_row,
 };
 use crate::testbed::SCHEMA_FREE;
 
@@ -400,4 +401,55 @@ fn an_epoch_without_a_restore_is_detected() {
     let dump = model.store.clone();
     model.restore(0, dump);
     assert_eq!(validated(&model, EPOCHS[1]), [], "there was a restore");
+}
+
+/// A publisher that shows a row as it is stored, or leaves it out, instead of what was committed.
+#[test]
+fn a_spoilt_row_that_is_shown_is_detected() {
+    let mut model = Model::new(1);
+    let key = DocumentKey {
+        collection: 0,
+        number: 3,
+    };
+    model.write(&[(key, false)], Outcome::Acked);
+    let stored = model.store.documents[&key];
+    let wrong = SeenValue {
+        revision: stored.revision + 1_000,
+        ..stored
+    };
+    model.record.spoilt.push(SpoiltRow {
+        key,
+        at: model.now,
+        what: "Revision".to_owned(),
+        wrong: Some(wrong),
+    });
+    let later = model.now + 1_000;
+    let probed = |answer: ProbeAnswer| {
+        let (sent, got, path) = (later, later, "/".to_owned());
+        let probe = Probe {
+            key,
+            sent,
+            got,
+            path,
+            answer,
+        };
+        let mut findings = Findings::default();
+        spoilt_row(&WriteIndex::new(&model.record), &probe, &mut findings);
+        findings.broken()
+    };
+    let value = ProbeAnswer::Value;
+    assert_eq!(probed(value(Some(stored))), [], "from the log");
+    assert_eq!(probed(ProbeAnswer::Named), [], "by name");
+    for answer in [
+        value(Some(wrong)),
+        value(None),
+        ProbeAnswer::Other("500".to_owned()),
+    ] {
+        assert_eq!(probed(answer), [Promise::NoSpoiltValue]);
+    }
+    let mut held = held(&model.store.documents);
+    held[key.slot()] = Some(wrong);
+    let mut findings = Findings::default();
+    durable(&WriteIndex::new(&model.record), &held, later, &mut findings);
+    assert!(findings.broken().contains(&Promise::NoSpoiltValue));
 }

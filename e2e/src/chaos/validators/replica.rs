@@ -167,6 +167,8 @@ impl Check<'_, '_> {
     fn check_explained(&mut self, key: DocumentKey, seen: SeenValue) {
         let broken = self.index.unexplained(key, seen, self.reading.got);
         self.check(Promise::Explained, key, broken);
+        let broken = self.index.spoilt(key, seen);
+        self.check(Promise::NoSpoiltValue, key, broken);
     }
 
     /// A watermark never goes back.
