@@ -48,6 +48,6 @@ impl Embedded {
             )?;
             Ok(End::Commit(true))
         });
-        Ok(declared.await.context("declaring the new epoch")?)
+        declared.await.context("declaring the new epoch")
     }
 }

@@ -1,6 +1,6 @@
 //! The embedded store on real files: faults of disk and file, and readers that take their time.
 
-use std::{collections::BTreeSet, fs, path::Path, time::Duration};
+use std::{collections::BTreeSet, fs, io::Write as _, path::Path, time::Duration};
 
 use chrono::Utc;
 use contract::{CanonicalJson, CollectionName, Document};
@@ -90,4 +90,11 @@ async fn list(store: &Embedded) -> anyhow::Result<Vec<Document>> {
 fn replica() -> ReplicaRow {
     let row = r#"{"instance":"a","bootId":"b","intervalMs":1,"collections":{},"seen":"2026-01-01T00:00:00Z","gone":false}"#;
     serde_json::from_str(row).expect("a row")
+}
+
+/// A line of the test, also for the process that runs it.
+fn say(line: &str) {
+    let mut out = std::io::stdout();
+    writeln!(out, "{line}").expect("written");
+    out.flush().expect("flushed");
 }

@@ -1,7 +1,7 @@
 //! Processes of their own: killed under load, and with a disk that takes no more.
 
 use std::{
-    io::{BufRead, BufReader, Write as _},
+    io::{BufRead, BufReader},
     process::{Child, Command as Process, Stdio},
 };
 
@@ -55,8 +55,7 @@ async fn commits_until_it_is_killed() {
             .collect();
         let committed = store.commit(group).await.expect("committed");
         let revision = committed.changes.last().expect("a change").revision;
-        println!("acknowledged {revision}");
-        std::io::stdout().flush().expect("flushed");
+        say(&format!("acknowledged {revision}"));
     }
 }
 
@@ -135,7 +134,7 @@ async fn calls_on_a_failing_disk() {
         error.to_string().contains("failed on its disk"),
         "{error:#}"
     );
-    println!("done");
+    say("done");
 }
 
 #[tokio::test]
@@ -160,4 +159,44 @@ async fn a_disk_that_fails_in_any_call_breaks_the_store_and_ends_the_writer() {
         assert!(list(&store).await.expect("a list").len() >= 3);
         fill(&store, 1, 2, 1).await;
     }
+}
+
+/// Run it by hand with the variable on a file system of a few MiB, for example a tmpfs.
+#[tokio::test]
+#[ignore = "it needs a small file system, which needs a mount"]
+async fn a_full_disk_refuses_writes_and_ends_nothing() {
+    let folder = std::env::var_os(FOLDER).expect("a folder");
+    let folder = Path::new(&folder);
+    let store = open(folder).await.expect("a store");
+    let mut acknowledged = 0;
+    let mut refused = 0;
+    let ballast = folder.join("ballast");
+    for number in 0.. {
+        let group: Arc<[_]> = Arc::from([put(&format!("d{number}"), 0, 9_000)]);
+        match store.commit(group).await {
+            Ok(committed) => acknowledged = committed.changes[0].revision,
+            Err(CommitError::NotCommitted(error)) => {
+                say(&format!("{error:#}"));
+                refused += 1;
+            }
+            Err(error) => panic!("{:#}", error.cause()),
+        }
+        match refused {
+            0 if number == 30 => {
+                let mut rest = fs::File::create(&ballast).expect("made");
+                while rest.write_all(&[0; 4096]).is_ok() {}
+            }
+            20 => fs::remove_file(&ballast).unwrap_or_default(),
+            _ => {}
+        }
+        if refused >= 20 && number > 120 {
+            break;
+        }
+    }
+    assert_eq!(store.broken(), None);
+    let documents = list(&store).await.expect("a list").len();
+    assert_eq!(u64::try_from(documents).expect("few"), acknowledged);
+    drop(store);
+    let store = open(folder).await.expect("a store");
+    assert_eq!(list(&store).await.expect("a list").len(), documents);
 }

@@ -163,7 +163,7 @@ async fn a_flipped_byte_never_gives_a_wrong_value() {
         let at = random.random_range(0..file.len());
         let bit = random.random_range(0..8);
         file[at] ^= 1 << bit;
-        println!("byte {at}, bit {bit}");
+        say(&format!("byte {at}, bit {bit}"));
         unnoticed += usize::from(read_all(&file, &documents).await == 0);
     }
     // Free space of pages, `pending`, `replicas`, and rows that are read from the log.
@@ -178,7 +178,7 @@ async fn a_cut_file_never_gives_a_wrong_value() {
     let (file, documents) = whole_file().await;
     for part in 0..20 {
         let length = file.len() * part / 20;
-        println!("{length} bytes");
+        say(&format!("{length} bytes"));
         assert!(read_all(&file[..length], &documents).await > 0);
     }
 }

@@ -66,3 +66,30 @@ async fn a_list_is_one_snapshot_while_writers_commit() {
     };
     tokio::join!(writing, reading);
 }
+
+/// Another program reads the file in one long transaction.
+#[tokio::test]
+async fn the_log_shrinks_again_after_a_long_read_of_another_program() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let store = open(folder.path()).await.expect("a store");
+    fill(&store, 64, 0, 5_000).await;
+    let mut other = rusqlite::Connection::open(folder.path().join(FILE)).expect("opened");
+    let reading = other.transaction().expect("begun");
+    reading
+        .query_row("SELECT count(*) FROM documents", [], |row| {
+            row.get::<_, i64>(0)
+        })
+        .expect("read");
+    let mut number = 1;
+    while wal_bytes(folder.path()) <= WAL_LIMIT {
+        fill(&store, 64, number, 5_000).await;
+        number += 1;
+    }
+    // Writes go on, and the log is reused as soon as the other program lets it.
+    fill(&store, 64, number, 5_000).await;
+    reading.commit().expect("ended");
+    fill(&store, 64, number + 1, 5_000).await;
+    fill(&store, 64, number + 2, 5_000).await;
+    let wal = wal_bytes(folder.path());
+    assert!(wal <= WAL_LIMIT, "{wal}");
+}
