@@ -92,6 +92,12 @@ fn replica() -> ReplicaRow {
     serde_json::from_str(row).expect("a row")
 }
 
+/// Leaves the store this many pages, or as many as it has.
+async fn limit(store: &Embedded, pages: u32) {
+    let lease = store.0.connections.writer().await.expect("the writer");
+    lease.set_max_page_count(pages);
+}
+
 /// A line of the test, also for the process that runs it.
 fn say(line: &str) {
     let mut out = std::io::stdout();

@@ -2,16 +2,31 @@
 
 use std::{
     io::{BufRead, BufReader},
+    path::PathBuf,
     process::{Child, Command as Process, Stdio},
 };
 
 use super::*;
-use crate::write::queue::writer;
+use crate::{
+    decide::WriteError,
+    outbox::relay::Relay,
+    transport::{
+        Transport,
+        cloudevent::EventEncoder,
+        direct::{DirectTransport, SubscriberRegistry},
+    },
+    write::queue::writer,
+};
 
 /// The folder of a child's store.
 const FOLDER: &str = "CONFCAST_TEST_FOLDER";
 /// The call that a child makes on the full disk.
 const CALL: &str = "CONFCAST_TEST_CALL";
+
+/// The folder, in a process that [`child`] started. Elsewhere the test has nothing to do.
+fn folder_of_child() -> Option<PathBuf> {
+    std::env::var_os(FOLDER).map(PathBuf::from)
+}
 
 /// Runs one test of this program in another process that ignores SIGXFSZ, so that a write beyond the
 /// limit fails like one to a broken disk.
@@ -24,7 +39,7 @@ fn child(test: &str, folder: &Path, call: &str) -> Child {
             "--exact",
             &format!("store::embedded::tests::children::{test}"),
         ])
-        .args(["--ignored", "--nocapture"])
+        .arg("--nocapture")
         .env(FOLDER, folder)
         .env(CALL, call)
         .stdout(Stdio::piped())
@@ -32,11 +47,13 @@ fn child(test: &str, folder: &Path, call: &str) -> Child {
         .expect("a child")
 }
 
+/// Another test runs and kills it.
 #[tokio::test]
-#[ignore = "another test runs and kills it"]
 async fn commits_until_it_is_killed() {
-    let folder = std::env::var_os(FOLDER).expect("a folder");
-    let store = open(Path::new(&folder)).await.expect("a store");
+    let Some(folder) = folder_of_child() else {
+        return;
+    };
+    let store = open(&folder).await.expect("a store");
     if store.heads(&names()).await.expect("heads")[0].revision == 0 {
         let all: Arc<[_]> = (0..50)
             .map(|document| put(&format!("d{document}"), 0, 1))
@@ -89,12 +106,13 @@ async fn a_killed_process_loses_nothing_that_was_acknowledged() {
     }
 }
 
-/// One call on a disk that fails. It breaks the store, and that ends the writer.
+/// One call on a disk that fails. It breaks the store, and that ends the writer. Another test runs it.
 #[tokio::test]
-#[ignore = "another test runs it with a limit of the size of files"]
 async fn calls_on_a_failing_disk() {
-    let folder = std::env::var_os(FOLDER).expect("a folder");
-    let store = open(Path::new(&folder)).await.expect("a store");
+    let Some(folder) = folder_of_child() else {
+        return;
+    };
+    let store = open(&folder).await.expect("a store");
     fill(&store, 3, 0, 10).await;
     let (relay, _changes) = tokio::sync::mpsc::channel(1);
     let (_writer, task) = writer(
@@ -103,6 +121,8 @@ async fn calls_on_a_failing_disk() {
         crate::feed_watch::FeedWatch::default(),
     );
     store.put_replicas(vec![replica()]).await.expect("written");
+    let published = [(name(), 1), (name(), 2)];
+    store.mark_published(&published).await.expect("marked");
     let limited = Process::new("prlimit")
         .args(["--fsize=100", "--pid", &std::process::id().to_string()])
         .status();
@@ -112,7 +132,11 @@ async fn calls_on_a_failing_disk() {
             let error = store.commit(Arc::from([put("x", 0, 1)])).await;
             matches!(error, Err(CommitError::OutcomeUnknown(_)))
         }
-        "mark_published" => store.mark_published(&[(name(), 1)]).await.is_err(),
+        "mark_published" => store.mark_published(&[(name(), 3)]).await.is_err(),
+        "trim" => {
+            let later = Utc::now() + chrono::TimeDelta::hours(1);
+            store.trim(&name(), 1, later, 1_000).await.is_err()
+        }
         "put_replicas" => store.put_replicas(vec![replica()]).await.is_err(),
         "forget_replicas" => store.forget_replicas(Utc::now()).await.is_err(),
         "declare_epoch" => {
@@ -142,6 +166,7 @@ async fn a_disk_that_fails_in_any_call_breaks_the_store_and_ends_the_writer() {
     for call in [
         "commit",
         "mark_published",
+        "trim",
         "put_replicas",
         "forget_replicas",
         "declare_epoch",
@@ -161,42 +186,89 @@ async fn a_disk_that_fails_in_any_call_breaks_the_store_and_ends_the_writer() {
     }
 }
 
-/// Run it by hand with the variable on a file system of a few MiB, for example a tmpfs.
+/// Refused writes and marks, with all log lines on the output. Another test runs it.
 #[tokio::test]
-#[ignore = "it needs a small file system, which needs a mount"]
-async fn a_full_disk_refuses_writes_and_ends_nothing() {
-    let folder = std::env::var_os(FOLDER).expect("a folder");
-    let folder = Path::new(&folder);
-    let store = open(folder).await.expect("a store");
-    let mut acknowledged = 0;
-    let mut refused = 0;
-    let ballast = folder.join("ballast");
-    for number in 0.. {
-        let group: Arc<[_]> = Arc::from([put(&format!("d{number}"), 0, 9_000)]);
-        match store.commit(group).await {
-            Ok(committed) => acknowledged = committed.changes[0].revision,
-            Err(CommitError::NotCommitted(error)) => {
-                say(&format!("{error:#}"));
-                refused += 1;
-            }
-            Err(error) => panic!("{:#}", error.cause()),
+async fn writes_on_a_full_disk() {
+    let Some(folder) = folder_of_child() else {
+        return;
+    };
+    tracing_subscriber::fmt().with_ansi(false).init();
+    let store = open(&folder).await.expect("a store");
+    // Marking a change only frees pages, so a limit of pages alone would not refuse it.
+    let other = rusqlite::Connection::open(folder.join(FILE)).expect("opened");
+    let trigger = "CREATE TRIGGER full BEFORE DELETE ON pending
+                   BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END";
+    other.execute_batch(trigger).expect("created");
+    let (sender, changes) = tokio::sync::mpsc::channel(16);
+    let (writer, task) = writer(
+        Store::Embedded(store.clone()),
+        sender,
+        crate::feed_watch::FeedWatch::default(),
+    );
+    let encoder = EventEncoder {
+        pub_sub_name: "configuration".to_owned(),
+        ttl_seconds: 60,
+        data_limit: 10_000,
+        policy: policy(),
+    };
+    let subscribers = SubscriberRegistry::new(Vec::new(), BTreeSet::new(), None);
+    let transport = DirectTransport::new(subscribers, encoder).expect("a transport");
+    let relay = Relay::new(
+        Store::Embedded(store.clone()),
+        Transport::Direct(transport),
+        changes,
+        Arc::default(),
+    );
+    let stop = CancellationToken::new();
+    let writes = async {
+        writer.write(write("whole", 1)).await.expect("committed");
+        limit(&store, 1).await;
+        for number in 0..1_000 {
+            let refused = writer.write(write(&format!("d{number}"), 9_000)).await;
+            assert!(
+                matches!(refused, Err(WriteError::NotCommitted)),
+                "{refused:?}"
+            );
         }
-        match refused {
-            0 if number == 30 => {
-                let mut rest = fs::File::create(&ballast).expect("made");
-                while rest.write_all(&[0; 4096]).is_ok() {}
-            }
-            20 => fs::remove_file(&ballast).unwrap_or_default(),
-            _ => {}
-        }
-        if refused >= 20 && number > 120 {
-            break;
-        }
-    }
+        // Long enough for some attempts to mark the change.
+        let seconds = Duration::from_secs(3);
+        let ended = tokio::time::timeout(seconds, store.until_broken()).await;
+        ended.expect_err("the store is not broken");
+        limit(&store, 1_000_000).await;
+        other.execute_batch("DROP TRIGGER full").expect("dropped");
+        writer.write(write("after", 9_000)).await.expect("space");
+        stop.cancel();
+    };
+    let run = task.run(stop.clone(), stop.clone());
+    let relay = relay.expect("a relay").run();
+    let (ended, (), relayed) = tokio::join!(run, writes, relay);
+    ended.expect("the writer");
+    relayed.expect("the relay");
     assert_eq!(store.broken(), None);
-    let documents = list(&store).await.expect("a list").len();
-    assert_eq!(u64::try_from(documents).expect("few"), acknowledged);
-    drop(store);
-    let store = open(folder).await.expect("a store");
-    assert_eq!(list(&store).await.expect("a list").len(), documents);
+    assert_eq!(list(&store).await.expect("a list").len(), 2);
+    drop((writer, store));
+    let store = open(&folder).await.expect("a store");
+    assert_eq!(list(&store).await.expect("a list").len(), 2);
+    say("done");
+}
+
+fn write(id: &str, bytes: usize) -> Write {
+    match put(id, 0, bytes) {
+        Command::Single(write) => write,
+        Command::ChangeSet(_) => unreachable!("it is one write"),
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_writes_ends_nothing_and_writes_few_log_lines() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let child = child("writes_on_a_full_disk", folder.path(), "");
+    let output = child.wait_with_output().expect("ended");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("done"), "{text}");
+    let lines = |words| text.lines().filter(|line| line.contains(words)).count();
+    assert!(lines("was not committed") > 0, "{text}");
+    assert!(lines("could not be marked") > 0, "{text}");
+    let all = lines(" WARN ") + lines(" ERROR ") + lines(" INFO ");
+    assert!(all <= 10, "{all} lines: {text}");
 }

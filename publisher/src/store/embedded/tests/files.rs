@@ -71,11 +71,7 @@ async fn a_write_without_space_is_refused_and_the_next_one_succeeds() {
     let folder = folder();
     let store = open(folder.path()).await.expect("a store");
     fill(&store, 1, 0, 1).await;
-    let limit = async |pages: u32| {
-        let lease = store.0.connections.writer().await.expect("the writer");
-        lease.set_max_page_count(pages);
-    };
-    limit(1).await;
+    limit(&store, 1).await;
     let group: Arc<[_]> = (0..64)
         .map(|document| put(&format!("e{document}"), 0, 5_000))
         .collect();
@@ -86,9 +82,24 @@ async fn a_write_without_space_is_refused_and_the_next_one_succeeds() {
     );
     assert_eq!(store.broken(), None);
     assert_eq!(list(&store).await.expect("a list").len(), 1);
-    limit(1_000_000).await;
+    limit(&store, 1_000_000).await;
     store.commit(group).await.expect("committed");
     assert_eq!(list(&store).await.expect("a list").len(), 65);
+}
+
+/// An error of the disk, as SQLite reports it for a page that cannot be read.
+#[tokio::test]
+async fn a_read_that_fails_on_the_disk_breaks_the_store() {
+    let folder = folder();
+    let store = open(folder.path()).await.expect("a store");
+    let read = store.read(|_store, _transaction| {
+        let error = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_READ);
+        Err::<(), _>(rusqlite::Error::SqliteFailure(error, None).into())
+    });
+    read.await.expect_err("failed");
+    let reason = store.broken().expect("it is broken");
+    assert!(reason.contains("failed on its disk"), "{reason}");
+    assert!(Store::Embedded(store).check().await.is_err());
 }
 
 /// A store with documents of which some are in the log too.
