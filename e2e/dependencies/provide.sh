@@ -2,7 +2,7 @@
 # Provides the real servers and tools of the tests, so that no test is skipped because one is missing.
 #
 #   provide.sh [PART...]      PART: mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds node-tools client-modules
-#                             schemathesis etcd wrk peer-modules (default: all)
+#                             schemathesis etcd wrk peer-modules promtool (default: all)
 #
 # Prints one NAME=path line per part, fit for `eval`, and nothing else on stdout. A part is taken from the variable
 # NAME in the environment, else from PATH (daprd also from ~/.dapr/bin, the folder of `dapr init`), else it is
@@ -179,6 +179,20 @@ make_schemathesis() {
   PYTHONPATH=$1 python3 -m schemathesis.cli --version >/dev/null || fail "schemathesis: the packages do not run"
 }
 
+# promtool checks the metrics of both services. It is in the package of the server, of which only this program is kept.
+make_promtool() {
+  type -P apt-get >/dev/null && type -P dpkg-deb >/dev/null || fail "promtool: install it, or set PROMTOOL (Debian: apt-get install prometheus)"
+  (
+    cd "$1"
+    apt-get download -q prometheus || { [[ $EUID == 0 ]] && apt-get update && apt-get download -q prometheus; } ||
+      fail "promtool: apt-get has no package prometheus; install promtool or set PROMTOOL"
+    dpkg-deb -x prometheus_*.deb unpacked
+    mv unpacked/usr/bin/promtool promtool
+    rm -rf unpacked prometheus_*.deb
+  )
+  "$1/promtool" --version >/dev/null || fail "promtool does not run here; install another one or set PROMTOOL"
+}
+
 # A peer of the benchmark. Debian's package would add a service that starts at once and at every boot, so only its
 # program is extracted. The download needs no root when the package lists exist.
 make_etcd() {
@@ -240,7 +254,7 @@ make() { # home
   trap - EXIT
 }
 
-[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds node-tools client-modules schemathesis etcd wrk peer-modules
+[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds node-tools client-modules schemathesis etcd wrk peer-modules promtool
 for name; do
   case $name in
     mongod)             provide "$name" MONGOD "mongod-$mongod" mongod ;;
@@ -255,6 +269,7 @@ for name; do
     schemathesis)       provide "$name" SCHEMATHESIS "schemathesis-$python-$(python3 -V 2>/dev/null | tr -cd '0-9.')" ;;
     etcd)               provide "$name" ETCD etcd etcd ;;
     wrk)                provide "$name" WRK wrk wrk ;;
+    promtool)           provide "$name" PROMTOOL promtool promtool ;;
     peer-modules)       provide "$name" PEER_MODULES "peer-modules-$(cksum <"$here/peer/package-lock.json" | tr ' ' -)" ;;
     *) say "there is no part $name; see the top of this file"; exit 64 ;;
   esac

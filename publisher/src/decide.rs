@@ -154,27 +154,30 @@ impl Rules {
 
 /// Compares the precondition of a write with the stored document (RFC 9110 section 13.1).
 fn check_condition(condition: &Condition, stored: Option<&Document>) -> Result<(), WriteError> {
-    let is_at = |revision: Revision, crc: Option<Crc>| {
-        stored.is_some_and(|stored| {
-            // Without a checksum the revision alone decides.
-            stored.revision() == revision && crc.is_none_or(|crc| crc == stored.crc())
-        })
-    };
-    let holds = match condition {
-        Condition::Any => true,
-        Condition::Absent => stored.is_none(),
-        Condition::Present => stored.is_some(),
-        Condition::At(revision, crc) => is_at(*revision, *crc),
-        Condition::OneOf(expected) => expected
-            .iter()
-            .any(|(revision, crc)| is_at(*revision, *crc)),
-    };
-    if holds {
+    if holds(condition, stored) {
         Ok(())
     } else {
         Err(WriteError::ConditionFailed {
             etag: stored.map(Document::etag),
         })
+    }
+}
+
+fn holds(condition: &Condition, stored: Option<&Document>) -> bool {
+    let is_at = |(revision, crc): &(Revision, Option<Crc>)| {
+        stored.is_some_and(|stored| {
+            // Without a checksum the revision alone decides.
+            stored.revision() == *revision && crc.is_none_or(|crc| crc == stored.crc())
+        })
+    };
+    match condition {
+        Condition::Any => true,
+        Condition::Absent => stored.is_none(),
+        Condition::Present => stored.is_some(),
+        Condition::At(revision, crc) => is_at(&(*revision, *crc)),
+        Condition::OneOf(expected) => expected.iter().any(is_at),
+        Condition::NoneOf(known) => !known.iter().any(is_at),
+        Condition::Both(conditions) => conditions.iter().all(|each| holds(each, stored)),
     }
 }
 

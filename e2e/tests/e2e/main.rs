@@ -12,6 +12,7 @@ mod fleet;
 mod languages;
 mod local;
 mod log;
+mod metrics;
 mod one_document;
 mod openapi;
 mod reap;

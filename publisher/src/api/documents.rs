@@ -203,31 +203,26 @@ fn is_exact(request: &HttpRequest) -> Result<bool, ApiError> {
     }
 }
 
-/// `If-Match` with entity tags, with `"<revision>"`, or `*`; `If-None-Match: *` (RFC 9110 section
-/// 13.1). A tag that is none of a document matches nothing.
+/// `If-Match` and `If-None-Match` with entity tags, with `"<revision>"`, or `*` (RFC 9110 section
+/// 13.1); where both are sent both must hold (section 13.2.2). A tag that is none of a document
+/// matches nothing.
 fn condition(request: &HttpRequest) -> Result<Condition, ApiError> {
-    match (
-        Tags::of(request, header::IF_MATCH)?,
-        Tags::of(request, header::IF_NONE_MATCH)?,
-    ) {
-        (None, None) => Ok(Condition::Any),
-        (None, Some(Tags::Any)) => Ok(Condition::Absent),
-        // RFC 9110 allows entity tags here; they are of use for reads only.
-        (None, Some(Tags::Listed(_))) => {
-            Err(ProblemError::bad_request("If-None-Match", "a write understands * only").into())
-        }
-        // Not supported together: each of them alone is enough for a write.
-        (Some(_), Some(_)) => Err(ProblemError::bad_request(
-            "If-Match",
-            "send If-Match or If-None-Match, not both",
-        )
-        .into()),
-        (Some(Tags::Any), None) => Ok(Condition::Present),
-        (Some(Tags::Listed(tags)), None) => {
-            let tags = tags.iter().filter_map(|tag| revision_of(tag));
-            Ok(Condition::OneOf(tags.collect()))
-        }
-    }
+    let expected = Tags::of(request, header::IF_MATCH)?.map(|tags| match tags {
+        Tags::Any => Condition::Present,
+        Tags::Listed(tags) => Condition::OneOf(revisions_of(&tags)),
+    });
+    let known = Tags::of(request, header::IF_NONE_MATCH)?.map(|tags| match tags {
+        Tags::Any => Condition::Absent,
+        Tags::Listed(tags) => Condition::NoneOf(revisions_of(&tags)),
+    });
+    Ok(match (expected, known) {
+        (Some(expected), Some(known)) => Condition::Both(Box::new([expected, known])),
+        (one, other) => one.or(other).unwrap_or(Condition::Any),
+    })
+}
+
+fn revisions_of(tags: &[String]) -> Vec<(Revision, Option<Crc>)> {
+    tags.iter().filter_map(|tag| revision_of(tag)).collect()
 }
 
 /// The revision, and the checksum if there is one, of the entity tag of a document.

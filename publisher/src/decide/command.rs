@@ -116,4 +116,8 @@ pub enum Condition {
     At(Revision, Option<Crc>),
     /// `If-Match` with a list: the document is at one of these. None matches when it is empty.
     OneOf(Vec<(Revision, Option<Crc>)>),
+    /// `If-None-Match` with a list: the document does not exist, or is at none of these.
+    NoneOf(Vec<(Revision, Option<Crc>)>),
+    /// Both fields: both hold (RFC 9110 section 13.2.2).
+    Both(Box<[Condition; 2]>),
 }
