@@ -9,5 +9,7 @@ mod spans;
 mod testbed;
 mod unit_of_work;
 mod values;
+#[path = "../../../service/tests/wire/mod.rs"]
+mod wire;
 
 type Outcome = anyhow::Result<()>;

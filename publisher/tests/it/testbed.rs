@@ -9,57 +9,13 @@ use publisher::{
     embed::{ChangeRequest, Changes, Context},
 };
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    sync::mpsc,
-    time::timeout,
-};
+use tokio::{sync::mpsc, time::timeout};
 
-use super::Outcome;
+pub(super) use super::wire::Answer;
+use super::{Outcome, wire};
 
 pub(super) const SKILLS: &str = "Skills";
 pub(super) const AGENTS: &str = "Agents";
-
-/// An answer that pauses for this long has ended.
-const QUIET: Duration = Duration::from_secs(3);
-
-/// One answer, as it came.
-#[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) head: String,
-    pub(super) body: String,
-}
-
-impl Answer {
-    pub(super) fn read(text: &str) -> anyhow::Result<Self> {
-        let (head, body) = text
-            .split_once("\r\n\r\n")
-            .ok_or_else(|| anyhow::anyhow!("no answer: {text:?}"))?;
-        Ok(Self {
-            status: head.split(' ').nth(1).unwrap_or_default().parse()?,
-            head: head.to_owned(),
-            body: body.to_owned(),
-        })
-    }
-
-    /// All lines of a header, joined.
-    pub(super) fn header(&self, name: &str) -> Option<String> {
-        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
-        let values: Vec<_> = lines
-            .filter(|(known, _value)| known.eq_ignore_ascii_case(name))
-            .map(|(_known, value)| value)
-            .collect();
-        (!values.is_empty()).then(|| values.join(", "))
-    }
-
-    /// The last part of the type of a problem; empty for another answer.
-    pub(super) fn problem(&self) -> String {
-        let problem: Value = serde_json::from_str(&self.body).unwrap_or_default();
-        let kind = problem["type"].as_str().unwrap_or_default();
-        kind.trim_start_matches("urn:confcast:problem:").to_owned()
-    }
-}
 
 /// A running publisher, as a test uses it.
 pub(super) struct Testbed {
@@ -145,35 +101,24 @@ fn subscriber_of(
 }
 
 impl Testbed {
-    /// Sends a request as it is written, with its final blank line and body, and gives everything
-    /// that comes until the connection ends or nothing more comes for `QUIET`.
-    pub(super) async fn raw(&self, request: &str) -> anyhow::Result<String> {
-        let address = self.url.trim_start_matches("http://");
-        let mut connection = tokio::net::TcpStream::connect(address).await?;
-        connection.write_all(request.as_bytes()).await?;
-        let mut answer = Vec::new();
-        while let Ok(read) = timeout(QUIET, connection.read_buf(&mut answer)).await {
-            if read? == 0 {
-                break;
-            }
-        }
-        Ok(String::from_utf8(answer)?)
+    /// The address of its API.
+    pub(super) fn address(&self) -> &str {
+        self.url.trim_start_matches("http://")
     }
 
-    /// Sends one request over HTTP/1.1 and gives the whole answer. The headers end with CRLF each.
+    /// As [`wire::raw`].
+    pub(super) async fn raw(&self, request: &str) -> anyhow::Result<String> {
+        wire::raw(self.address(), request).await
+    }
+
+    /// As [`wire::ask`].
     pub(super) async fn ask(
         &self,
         line: &str,
         headers: &str,
         body: &str,
     ) -> anyhow::Result<Answer> {
-        let length = body.len();
-        let text = self
-            .raw(&format!(
-                "{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
-            ))
-            .await?;
-        Answer::read(&text)
+        wire::ask(self.address(), line, headers, body).await
     }
 
     /// Waits for the next event.

@@ -24,7 +24,10 @@ use tokio::sync::oneshot;
 mod browsers;
 mod chain;
 mod events;
+mod http;
 mod reads;
+#[path = "../../../service/tests/wire/mod.rs"]
+mod wire;
 
 const EPOCH: &str = "0f86d081-1";
 const EVENTS: &str = "/dapr/processConfigurationEvents";
