@@ -19,6 +19,8 @@ use crate::{
 pub const MAX_INSTANCE: usize = 128;
 /// Longest interval between two check-ins, in milliseconds: a day.
 pub const MAX_INTERVAL_MS: u64 = 86_400_000;
+/// Largest number of collections that a replica follows because its publishers serve them.
+pub const MAX_SERVED: usize = 256;
 /// Largest body of a check-in, in bytes.
 pub const MAX_CHECK_IN: usize = 256 * 1024;
 
@@ -56,6 +58,9 @@ pub struct CheckIn {
     pub intake: Option<IntakeFault>,
     /// Its progress, by collection.
     pub collections: BTreeMap<CollectionName, CollectionReport>,
+    /// See [`crate::status::ReplicaStatus::topics_not_subscribed`].
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub topics_not_subscribed: BTreeSet<CollectionName>,
     /// See [`crate::status::ReplicaStatus::handlers`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub handlers: Vec<HandlerStatus>,
@@ -171,6 +176,10 @@ impl IntakeFault {
 pub struct CheckInAnswer {
     /// Heads of the reported collections; a collection that is not served here is absent.
     pub heads: Vec<Head>,
+    /// All collections that are served here. A replica that follows what is served learns of new
+    /// ones by it. Absent from an older publisher.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub served: BTreeSet<CollectionName>,
     /// Age of `heads` in milliseconds; 0 from a publisher.
     #[serde(default)]
     pub age: u64,

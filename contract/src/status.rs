@@ -1,5 +1,7 @@
 //! The status of a replica: body of `GET /v1/status`. Nothing here measures or counts.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +69,10 @@ pub struct ReplicaStatus {
     /// The fault of the intake, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intake: Option<IntakeFault>,
+    /// Topics of followed collections that the sidecar has not subscribed to: it asked before the
+    /// collections were known, and asks once in its life. Restart the sidecar.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub topics_not_subscribed: BTreeSet<CollectionName>,
     /// Loads and catch-ups since the start.
     #[serde(default)]
     pub sync: SyncCounts,

@@ -202,6 +202,7 @@ impl Fleet {
         CheckInAnswer {
             report_after_ms: Some(pacing::report_after_ms(self.registry.size())),
             heads,
+            served: snapshot.heads.keys().cloned().collect(),
             age: 0,
             unsettled: Default::default(),
             resync,

@@ -15,8 +15,11 @@ pub(crate) const CHECK_IN: Duration = Duration::from_secs(10);
 pub struct Config {
     /// Name of the replica in status and logs.
     pub instance: String,
-    /// The collections it follows.
+    /// The collections it follows; with [`Follow::Served`] those of a publisher that cannot say
+    /// which it serves.
     pub collections: BTreeSet<CollectionName>,
+    /// Whether other collections are followed too.
+    pub follow: Follow,
     /// Base URLs of the publishers, tried in turn. A path in it (a Dapr invocation URL) is kept.
     pub publishers: Vec<SecretUrl>,
     /// Base URL of this replica, when publishers and operators may know it.
@@ -34,6 +37,17 @@ pub struct Config {
     /// check-in carries it, so that a publisher which posts events itself can tell a subscriber
     /// from any other process that opened a port. Mark it sensitive.
     pub app_token: Option<HeaderValue>,
+}
+
+/// Which collections are followed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Follow {
+    /// Those of [`Config::collections`] and no other.
+    #[default]
+    Named,
+    /// Every collection that the publishers serve, also one that they serve later; at most
+    /// [`contract::fleet::MAX_SERVED`]. One that was loaded stays until the end of the process.
+    Served,
 }
 
 /// The source of events.
@@ -54,6 +68,14 @@ pub enum Events {
 }
 
 impl Config {
+    /// The collections that are followed before a publisher was asked.
+    pub(crate) fn known(&self) -> BTreeSet<CollectionName> {
+        match self.follow {
+            Follow::Named => self.collections.clone(),
+            Follow::Served => BTreeSet::new(),
+        }
+    }
+
     /// The common case: changes come by the publisher's live feed, nothing is saved on disk, no
     /// tokens. A publisher serves at most 1,024 live feeds: with more replicas set
     /// [`Config::events`], or follow a subscriber.
@@ -79,6 +101,7 @@ impl Config {
         Ok(Self {
             instance: instance.into(),
             collections,
+            follow: Follow::Named,
             publishers,
             base_url: None,
             check_in: CHECK_IN,

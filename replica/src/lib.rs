@@ -103,7 +103,7 @@ mod typed;
 pub use broker;
 pub use builder::{BuildError, Builder};
 pub use cache::{ChangeBuffer, View};
-pub use config::{Config, Events};
+pub use config::{Config, Events, Follow};
 pub use contract::{DocumentId, Operation, SecretUrl, status::ReplicaState};
 pub use intake::EventOutcome;
 #[cfg(feature = "actix")]

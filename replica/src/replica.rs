@@ -81,7 +81,7 @@ impl Replica {
         let source = Arc::new(source.named(&config.instance));
         let config = Arc::new(config);
         let boot_id = format!("{:032x}", rand::random::<u128>());
-        let cache = Arc::new(Cache::new(&config.collections, config.check_in));
+        let cache = Arc::new(Cache::new(&config.known(), config.check_in));
         let stats = Arc::new(Stats::default());
         let signals = Arc::new(SyncSignals::default());
         let cursors = Arc::new(StreamCursors::default());
@@ -151,6 +151,7 @@ impl Replica {
         };
         let persistence = Persistence {
             cache: Arc::clone(&cache),
+            follow: config.follow,
             cursors,
             file: config
                 .snapshot_dir
@@ -347,6 +348,7 @@ impl Replica {
             drops,
             boot_id: parts.boot_id.clone(),
             intake,
+            topics_not_subscribed: parts.stats.topics_not_subscribed(view.root()),
             sync,
             last_error,
             handlers: parts.typed.handler_statuses(usize::MAX),

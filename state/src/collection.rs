@@ -37,6 +37,9 @@ pub struct CollectionState {
     pub(crate) digest: Digest,
     /// Whether a load or an image has filled the collection.
     pub(crate) loaded: bool,
+    /// Whether it joined after the first load and is not loaded yet. What is held of the other
+    /// collections can be read meanwhile.
+    pub(crate) joining: bool,
     /// Whether its publisher counts revisions.
     pub(crate) versioned: bool,
     /// Whether the digest of the publisher differed at the same revision.
@@ -80,6 +83,11 @@ impl CollectionState {
     /// Number of live documents.
     pub fn count(&self) -> u64 {
         self.documents.len() as u64
+    }
+
+    /// Whether it joined after the first load and is not loaded yet.
+    pub fn joining(&self) -> bool {
+        self.joining
     }
 
     /// The watermark: every revision up to this one was seen.

@@ -116,6 +116,13 @@ fn end_line(count: u64, sum: &Xxh3) -> String {
     )
 }
 
+impl Image {
+    /// The collections that it has.
+    pub fn collections(&self) -> impl Iterator<Item = &CollectionName> {
+        self.root.collections.keys()
+    }
+}
+
 impl Root {
     /// Writes all versioned collections.
     ///

@@ -415,6 +415,44 @@ impl Machine {
         true
     }
 
+    /// Follows these collections too; the next load brings them. Before the first load they are as
+    /// those of [`Machine::new`], later they join (see [`CollectionState::joining`]). A collection
+    /// that is not loaded and not among them is given up. Never removes one that was loaded.
+    ///
+    /// Follows at most `max` collections, and returns the names that it has no place for.
+    pub fn follow(
+        &mut self,
+        served: &BTreeSet<CollectionName>,
+        max: usize,
+    ) -> BTreeSet<CollectionName> {
+        let given_up = |(name, held): &(&CollectionName, &CollectionState)| {
+            !held.loaded && !served.contains(*name)
+        };
+        let before = self.root.collections.clone();
+        for (name, _held) in before.iter().filter(given_up) {
+            self.root.collections.remove(name);
+        }
+        let joining = self.root.epoch.is_some();
+        let mut left_out = BTreeSet::new();
+        for name in served {
+            if self.root.collections.contains_key(name) {
+                continue;
+            }
+            if self.root.collections.len() < max {
+                let held = CollectionState {
+                    joining,
+                    ..CollectionState::default()
+                };
+                self.root.collections.insert(name.clone(), held);
+            } else {
+                left_out.insert(name.clone());
+            }
+        }
+        // A set that waited for a part which is not coming any more waits no longer.
+        self.settle();
+        left_out
+    }
+
     /// Begins a load of all followed collections. It makes every load before it invalid.
     pub fn begin_load(&mut self) -> LoadId {
         self.generation += 1;

@@ -43,12 +43,15 @@ impl Root {
         self.epoch
     }
 
-    /// Whether every followed collection was loaded at least once. Before that there is nothing to
-    /// serve.
+    /// Whether every collection that is followed from the beginning was loaded at least once, and
+    /// there is one. Before that there is nothing to serve. A collection that joined later holds up
+    /// no reader of the others.
     pub fn loaded(&self) -> bool {
-        self.collections
-            .values()
-            .all(|collection| collection.loaded)
+        !self.collections.is_empty()
+            && self
+                .collections
+                .values()
+                .all(|collection| collection.loaded || collection.joining)
     }
 
     /// A followed collection.

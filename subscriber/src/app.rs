@@ -56,6 +56,7 @@ impl App {
         let replica = Replica::new(Config {
             instance,
             collections: settings.collections.clone(),
+            follow: settings.follow,
             publishers: settings.publishers.clone(),
             base_url: settings.base_url.clone().or_else(|| reachable_at(address)),
             check_in: settings.check_in,

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration}
 
 use clap::Parser;
 use contract::{CollectionName, DocumentId, SecretUrl, secret_url::SecretUrlError};
-use replica::{Events, HeaderValue, Url, broker::settings as redis};
+use replica::{Events, Follow, HeaderValue, Url, broker::settings as redis};
 use service::{
     http::guard::{GuardArgs, GuardSettings},
     runtime::settings::{self, SettingChecks, SettingsError, boolean, listed, or, positive},
@@ -80,9 +80,17 @@ pub struct Options {
     #[arg(long, env = "AURA_CONFIGURATION_API_URL", value_name = "URLS", default_value = API_URL, hide_env_values = true)]
     api_url: String,
 
-    /// The collections to follow, separated by commas. Each is also the name of a topic. A sidecar
-    /// reads the list of topics only when it starts, so restart it after a collection was added.
-    #[arg(long, env = "AURA_CONFIGURATION_COLLECTIONS", value_name = "NAMES", default_value = COLLECTIONS)]
+    /// The collections to follow, separated by commas. When it is not set, the replica follows every
+    /// collection that its publishers serve, and learns of a new one at a check-in. Each is also the
+    /// name of a topic. A sidecar reads the list of topics only when it starts, so restart it after a
+    /// collection was added.
+    #[arg(
+        long,
+        env = "AURA_CONFIGURATION_COLLECTIONS",
+        value_name = "NAMES",
+        default_value = "",
+        hide_default_value = true
+    )]
     collections: String,
 
     /// Longest time between two check-ins at the publisher, in seconds, from 1 to 3600. A replica
@@ -180,6 +188,8 @@ pub struct Settings {
     pub publishers: Vec<SecretUrl>,
     /// Collections to follow.
     pub collections: BTreeSet<CollectionName>,
+    /// Whether every collection that publishers serve is followed instead: the setting is empty.
+    pub follow: Follow,
     /// Longest time between two check-ins.
     pub check_in: Duration,
     /// Name of the replica, if it is set.
@@ -252,6 +262,11 @@ impl Options {
                 },
                 publishers: publishers?,
                 collections: collections?,
+                follow: if self.collections.trim().is_empty() {
+                    Follow::Served
+                } else {
+                    Follow::Named
+                },
                 check_in: Duration::from_secs(seconds?),
                 instance: instance?,
                 base_url: base_url?,

@@ -151,6 +151,16 @@ impl Report {
                 unfollowed.join(", ")
             ))?;
         }
+        for replica in rows.iter().filter(|replica| !replica.gone) {
+            if !replica.topics_not_subscribed.is_empty() {
+                output::result(format_args!(
+                    "The sidecar of {} has not subscribed to {}: restart the sidecar; changes \
+                     arrive with the check-ins until then",
+                    replica.name,
+                    replica.topics_not_subscribed.join(", ")
+                ))?;
+            }
+        }
         for remedy in reasons::remedies(intake_faults(&rows)) {
             output::result(remedy)?;
         }

@@ -9,10 +9,7 @@ mod ports;
 mod seed;
 pub(super) mod with_parent;
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use client::{ClientError, Endpoint, RetryPolicy};
@@ -82,8 +79,6 @@ impl Up {
     fn start(&self, schemas: &Path) -> anyhow::Result<Children> {
         let publisher = url(self.publisher_port);
         let subscribers: Vec<String> = self.subscriber_ports.iter().copied().map(url).collect();
-        // The publisher serves them without being told; the subscribers have to follow them.
-        let collections = collections(schemas)?;
         let mut children = Children::default();
         children.start(
             "publisher",
@@ -115,7 +110,8 @@ impl Up {
                     ("AURA_CONFIGURATION_EVENTS_MANAGER", "LOCAL".to_owned()),
                     ("AURA_CONFIGURATION_LISTEN", listen(*port)),
                     ("AURA_CONFIGURATION_INSTANCE", name.clone()),
-                    ("AURA_CONFIGURATION_COLLECTIONS", collections.clone()),
+                    // Empty: the subscribers follow what the publisher serves, also those of schemas.
+                    ("AURA_CONFIGURATION_COLLECTIONS", String::new()),
                 ],
             )?;
         }
@@ -170,28 +166,6 @@ impl Up {
                 "there is no folder `schemas` here or above this program: name it with --schemas DIR",
             )
     }
-}
-
-/// The collections that the publisher serves: those of its settings, and those that have a schema.
-fn collections(schemas: &Path) -> anyhow::Result<String> {
-    let configured = std::env::var("AURA_CONFIGURATION_COLLECTIONS").unwrap_or_default();
-    let configured = if configured.trim().is_empty() {
-        contract::environment::COLLECTIONS
-    } else {
-        &configured
-    };
-    let mut names: BTreeSet<String> = configured
-        .split(',')
-        .map(|name| name.trim().to_owned())
-        .collect();
-    for entry in schemas.read_dir().context("reading the schemas")? {
-        let file = entry?.file_name();
-        let name = file
-            .to_str()
-            .and_then(|name| name.strip_suffix(".schema.json"));
-        names.extend(name.map(str::to_owned));
-    }
-    Ok(Vec::from_iter(names).join(","))
 }
 
 /// Commands that work as they are printed.
@@ -251,18 +225,4 @@ fn url(port: u16) -> String {
 
 fn listen(port: u16) -> String {
     format!("127.0.0.1:{port}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_collection_that_has_only_a_schema_is_followed_too() {
-        let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join("Mine.schema.json"), "{}").expect("written");
-        let names = collections(folder.path()).expect("names");
-        let names: Vec<_> = names.split(',').collect();
-        assert!(names.contains(&"Mine"), "{names:?}");
-    }
 }

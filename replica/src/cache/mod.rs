@@ -174,6 +174,12 @@ impl Cache {
         self.write(|writer| writer.refuse(reason));
     }
 
+    /// Follows these collections too, and gives up those that join and are not among them. Returns
+    /// the names that there is no place for.
+    pub(crate) fn follow(&self, served: &BTreeSet<CollectionName>) -> BTreeSet<CollectionName> {
+        self.write(|writer| writer.follow(served))
+    }
+
     /// Takes an image from disk. Readers do not see it before [`Cache::open`]. `confirmed_ms` is
     /// when a publisher last confirmed it, in milliseconds since 1970.
     pub(crate) fn restore(&self, image: Image, confirmed_ms: Option<i64>) {

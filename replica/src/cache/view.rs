@@ -95,13 +95,14 @@ impl View {
         }
     }
 
-    /// The worst state of all followed collections.
+    /// The worst state of all followed collections; of one that joined later once it is loaded.
     pub fn state(&self, now: Instant) -> ReplicaState {
         self.root
             .collections()
+            .filter(|(_name, held)| !held.joining())
             .map(|(name, _held)| self.state_of(name, now))
             .max_by_key(|state| severity(*state))
-            .unwrap_or(ReplicaState::Current)
+            .unwrap_or(ReplicaState::Loading)
     }
 
     /// What readers of a collection must know besides its state: `diverged`, `unversioned`,

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use contract::{CanonicalJson, CollectionName, DocumentId, Head, Revision};
+use contract::{CanonicalJson, CollectionName, DocumentId, Head, Revision, fleet::MAX_SERVED};
 use state::{
     Decision, Image, InstallError, Installed, LoadId, Machine, ReceivedChange, Root, Snapshot,
 };
@@ -186,6 +186,11 @@ impl Writer {
         self.refused = Some(reason);
     }
 
+    /// Follows these collections too; see [`Machine::follow`].
+    pub(super) fn follow(&mut self, served: &BTreeSet<CollectionName>) -> BTreeSet<CollectionName> {
+        self.machine.follow(served, MAX_SERVED)
+    }
+
     /// Takes an image from disk, hidden from readers until [`Writer::open`].
     pub(super) fn restore(&mut self, image: Image, confirmed_ms: Option<i64>) {
         self.open = false;
@@ -303,7 +308,8 @@ impl Writer {
 
 /// Whether a replica has seen everything that these heads name, in every collection that it follows.
 fn reached(root: &Root, heads: &[Head]) -> bool {
-    root.collections().all(|(name, held)| {
+    let mut loading_or_loaded = root.collections().filter(|(_name, held)| !held.joining());
+    loading_or_loaded.all(|(name, held)| {
         heads.iter().any(|head| {
             head.collection == *name
                 && Some(head.epoch) == root.epoch()

@@ -6,7 +6,7 @@
 //! that could refuse. The answer is about the event alone; no reader of the configuration and no
 //! handler has an influence on it. Source: Dapr pub/sub API reference; requirement A24.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, pin::pin, sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -16,7 +16,7 @@ use actix_web::{
     web,
 };
 use contract::{
-    Problem, ProblemKind,
+    CollectionName, Problem, ProblemKind,
     canonical::PlainValue,
     event::{ROUTE, SUBSCRIBE_ROUTE},
     objects,
@@ -34,7 +34,7 @@ use super::{
     cloudevent::{self, CloudEvent, CloudEventError},
     receive::event_span,
 };
-use crate::{Config, Events, HeaderValue, Replica};
+use crate::{Events, Follow, HeaderValue, Replica};
 
 /// Where the routes are.
 const PREFIX: &str = "/dapr";
@@ -49,6 +49,8 @@ const MAX_DISCARDED: usize = 64 * 1024 * 1024;
 /// How long an event may take to arrive: a sender that hangs must not hold its connection
 /// indefinitely.
 const BODY_TIME: Duration = Duration::from_secs(10);
+/// How long a sidecar that asks for its subscriptions may wait for the first answer of a publisher.
+const DISCOVERY_TIME: Duration = Duration::from_secs(5);
 
 /// Options of the routes.
 #[derive(Debug, Clone)]
@@ -75,8 +77,8 @@ struct Shared {
     /// Decides what becomes of each event.
     intake: Arc<Intake>,
     token: Option<HeaderValue>,
-    /// The answer to a sidecar that asks what to subscribe to. It never changes.
-    subscriptions: Vec<Subscription>,
+    /// Name of the component that is subscribed at.
+    pubsub_name: String,
 }
 
 /// The two routes below `/dapr`, for [`App::service`](actix_web::App::service).
@@ -91,7 +93,7 @@ pub fn scope(replica: &Replica, options: &Options) -> impl HttpServiceFactory + 
     let shared = Shared {
         intake: Arc::clone(replica.intake()),
         token: token.cloned(),
-        subscriptions: subscriptions(config, options),
+        pubsub_name: options.pubsub_name.clone(),
     };
     let scope = web::scope(PREFIX)
         .app_data(web::Data::new(shared))
@@ -108,26 +110,50 @@ fn below_prefix(route: &'static str) -> &'static str {
     route.strip_prefix(PREFIX).unwrap_or(route)
 }
 
-/// One subscription per collection; none when events are off, or have another source.
-fn subscriptions(config: &Config, options: &Options) -> Vec<Subscription> {
-    // With another source each event would come twice.
-    if !matches!(config.events, Events::Posted) {
-        return Vec::new();
+/// The followed collections. Where a publisher has to be asked for them first, this waits for the
+/// answer, or for an image from disk, for at most [`DISCOVERY_TIME`].
+async fn topics(intake: &Intake) -> BTreeSet<CollectionName> {
+    let mut written = intake.cache.written();
+    let known = async {
+        while intake
+            .cache
+            .view_guard()
+            .root()
+            .collections()
+            .next()
+            .is_none()
+        {
+            if written.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    if intake.config.follow == Follow::Served && timeout(DISCOVERY_TIME, known).await.is_err() {
+        tracing::warn!(
+            "a sidecar asked for its subscriptions and no publisher has said yet what it serves: \
+             the sidecar subscribes to no topic until it is restarted"
+        );
     }
-    config
-        .collections
-        .iter()
-        .map(|collection| Subscription::new(&options.pubsub_name, collection))
-        .collect()
+    let view = intake.cache.view();
+    let followed = view.root().collections().map(|(name, _held)| name.clone());
+    followed.collect()
 }
 
-/// `GET /dapr/subscribe`. A sidecar asks once in its life, so this depends on nothing and never
-/// fails.
+/// `GET /dapr/subscribe`: one subscription per collection; none when events are off, or have another
+/// source. A sidecar asks once in its life, so this never fails.
 async fn subscribe(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
     if !shared.authorizes(&request) {
         return unauthorized();
     }
-    HttpResponse::Ok().json(&shared.subscriptions)
+    // With another source each event would come twice.
+    if !matches!(shared.intake.config.events, Events::Posted) {
+        return HttpResponse::Ok().json(Vec::<Subscription>::new());
+    }
+    let topics = topics(&shared.intake).await;
+    let subscription = |topic| Subscription::new(&shared.pubsub_name, topic);
+    let subscriptions: Vec<Subscription> = topics.iter().map(subscription).collect();
+    shared.intake.stats.subscribed(topics);
+    HttpResponse::Ok().json(subscriptions)
 }
 
 /// `POST /dapr/processConfigurationEvents`.

@@ -87,7 +87,12 @@ impl FeedIntake {
         let mut feed = self.intake.source.live_feed(&since, epoch).await?;
         self.connection.connected();
         loop {
-            match feed.next_message().await? {
+            let message = tokio::select! {
+                message = feed.next_message() => message?,
+                // A collection joined, or events do not come: the next feed begins with all of them.
+                () = self.intake.signals.reconnect() => return Ok(()),
+            };
+            match message {
                 Some(FeedMessage::Change { item, .. }) => {
                     // A feed has no answer: what fails leaves a gap, which is closed.
                     drop(self.intake.receive_text("feed", &item, None).await);

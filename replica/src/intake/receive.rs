@@ -15,7 +15,9 @@ use tokio::time::timeout;
 use tracing::{Instrument, Level, Span, field};
 
 use super::{EventOutcome, Stats, UnconfirmedClaims, UnversionedIntake};
-use crate::{Config, SourceError, cache::Cache, source::PublisherSource, sync::SyncSignals};
+use crate::{
+    Config, Follow, SourceError, cache::Cache, source::PublisherSource, sync::SyncSignals,
+};
 
 /// Time to fetch a value that an event does not include.
 pub(super) const FETCH_BUDGET: Duration = Duration::from_secs(2);
@@ -111,9 +113,18 @@ impl Intake {
             .filter(|change| self.follows(change))
     }
 
+    /// Whether a collection is followed.
+    fn followed(&self, collection: &CollectionName) -> bool {
+        self.cache
+            .view_guard()
+            .root()
+            .collection(collection)
+            .is_some()
+    }
+
     /// Whether the collection of a change is followed.
     pub(super) fn follows(&self, change: &ReceivedChange) -> bool {
-        self.config.collections.contains(&change.collection)
+        self.followed(&change.collection)
     }
 
     /// Takes the data of an event as it came.
@@ -148,8 +159,14 @@ impl Intake {
             .unwrap_or_default();
         let followed = named
             .parse()
-            .is_ok_and(|name: CollectionName| self.config.collections.contains(&name));
+            .is_ok_and(|name: CollectionName| self.followed(&name));
         // No error: the broker must not send the event again.
+        if !followed && self.config.follow == Follow::Served {
+            // The check-in says whether the publisher serves it.
+            self.signals.request_check_in();
+            self.stats.count(|events| events.ignored += 1);
+            return EventOutcome::Success;
+        }
         if !followed {
             if named.is_empty() {
                 return self.ignore(event, "names no collection");

@@ -44,14 +44,22 @@ impl RedisIntake {
         let Events::Redis(redis) = &self.intake.config.events else {
             return std::future::pending().await;
         };
-        let subscription = Subscription::Collections(self.intake.config.collections.clone());
-        // A new connection reads on from the newest cursors, not from those of the start.
+        let cache = &self.intake.cache;
+        // Before a publisher was asked there may be nothing to listen to.
+        let mut written = cache.written();
+        while cache.view_guard().root().collections().next().is_none() {
+            if written.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+        drop(written);
+        // A new connection is of the collections that are followed now, and reads on from the
+        // newest cursors.
         let connect = || {
-            listen(
-                (**redis).clone(),
-                subscription.clone(),
-                self.cursors.snapshot(),
-            )
+            let view = cache.view();
+            let followed = view.root().collections().map(|(name, _held)| name.clone());
+            let subscription = Subscription::Collections(followed.collect());
+            listen((**redis).clone(), subscription, self.cursors.snapshot())
         };
         let mut received = pin!(connect());
         let mut waiting = FuturesUnordered::new();

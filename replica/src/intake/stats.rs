@@ -2,16 +2,17 @@
 //! keeps a replica in step is in `sync::signals`.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::{Mutex, MutexGuard},
 };
 
 use chrono::Utc;
 use contract::{
+    CollectionName,
     fleet::IntakeFault,
     status::{DroppedEvent, EventCounts, SyncCounts},
 };
-use state::{Decision, InstallKind, Installed, ReceivedChange};
+use state::{Decision, InstallKind, Installed, ReceivedChange, Root};
 
 use super::DeliveryStats;
 use crate::Events;
@@ -36,6 +37,8 @@ struct Counters {
     deliveries: DeliveryStats,
     /// Whether the source of the events cannot be reached.
     disconnected: bool,
+    /// The topics that a sidecar was last told to subscribe to; `None` before it asked.
+    topics: Option<BTreeSet<CollectionName>>,
     /// Why the last load, check-in or catch-up failed.
     last_error: Option<String>,
 }
@@ -159,6 +162,25 @@ impl Stats {
             // In a new history revisions count from the start.
             counters.deliveries.clear();
         }
+    }
+
+    /// Notes which topics a sidecar was told to subscribe to.
+    #[cfg(any(test, feature = "actix"))]
+    pub(crate) fn subscribed(&self, topics: BTreeSet<CollectionName>) {
+        self.lock().topics = Some(topics);
+    }
+
+    /// Topics of followed collections that a sidecar which asked was not told of.
+    pub(crate) fn topics_not_subscribed(&self, root: &Root) -> BTreeSet<CollectionName> {
+        let counters = self.lock();
+        let Some(topics) = &counters.topics else {
+            return BTreeSet::new();
+        };
+        let followed = root.collections().map(|(name, _held)| name);
+        followed
+            .filter(|name| !topics.contains(*name))
+            .cloned()
+            .collect()
     }
 
     /// Notes that the source of the events can be reached.

@@ -14,7 +14,7 @@ use state::image::ImageMeta;
 use tokio::{task::spawn_blocking, time::sleep};
 
 use super::{StreamCursors, file::ImageFile};
-use crate::{View, cache::Cache};
+use crate::{Follow, View, cache::Cache};
 
 /// Shortest time between two writes, in seconds; replicas that started together drift apart.
 const WRITE_EVERY: std::ops::Range<f64> = 22.5..30.0;
@@ -31,6 +31,8 @@ type Fingerprint = (
 pub(crate) struct Persistence {
     /// What is saved, and where an image is restored to.
     pub(crate) cache: Arc<Cache>,
+    /// Whether the collections of an image are followed because it has them.
+    pub(crate) follow: Follow,
     /// The positions in the streams of events. They are saved with the documents.
     pub(crate) cursors: Arc<StreamCursors>,
     /// The file; `None` when the configuration names no directory.
@@ -56,6 +58,10 @@ impl Persistence {
         };
         let meta = image.meta().clone();
         self.cursors.restore(meta.cursors);
+        if self.follow == Follow::Served {
+            // What was served before counts until a publisher answers.
+            self.cache.follow(&image.collections().cloned().collect());
+        }
         self.cache.restore(image, meta.confirmed_ms);
     }
 

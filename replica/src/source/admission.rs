@@ -24,6 +24,10 @@ pub(super) fn check_heads(
 ) -> Result<(), SourceError> {
     check_epoch(root.epoch(), heads)?;
     for (name, held) in root.collections() {
+        // It holds nothing that could be emptied, and another publisher may not serve it yet.
+        if held.joining() {
+            continue;
+        }
         // A collection without a head would be emptied by the load that follows.
         let Some(head) = heads.iter().find(|head| head.collection == *name) else {
             return Err(publisher

@@ -5,6 +5,8 @@
 //! tried twice at the same publisher here, and nothing is remembered of an answer; when to ask
 //! again is the caller's decision.
 
+use std::collections::BTreeSet;
+
 use client::{
     ClientError, PublisherClient, Timeouts,
     live_feed::{FeedStart, LiveFeed},
@@ -98,6 +100,18 @@ impl PublisherSource {
                 Ok(answer)
             })
             .await
+    }
+
+    /// The collections that the publishers serve.
+    ///
+    /// # Errors
+    /// When no publisher gave a usable answer.
+    pub(crate) async fn served(&self) -> Result<BTreeSet<CollectionName>, ClientError> {
+        let heads = self
+            .client
+            .try_each(async |publisher| publisher.heads().await)
+            .await?;
+        Ok(heads.into_iter().map(|head| head.collection).collect())
     }
 
     /// The next changes after a cursor.

@@ -5,19 +5,21 @@
 //! a document by itself.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use contract::{
-    fleet::{CheckIn, CollectionReport, IntakeFault, MAX_INTERVAL_MS, ResyncReason},
+    CollectionName,
+    fleet::{CheckIn, CollectionReport, IntakeFault, MAX_INTERVAL_MS, MAX_SERVED, ResyncReason},
     status::MAX_REFUSALS,
 };
-use state::CollectionState;
+use state::{CollectionState, Root};
 
-use super::{Loader, SyncError, SyncSignals};
+use super::{Loader, SyncError, SyncSignals, load::listed};
 use crate::{
-    Config, SourceError, View,
+    Config, Follow, SourceError, View,
     cache::Cache,
     intake::{Stats, UnconfirmedClaims, drop_refuted},
     source::PublisherSource,
@@ -72,6 +74,10 @@ pub(crate) struct IntakeMonitor {
     logged: Option<IntakeFault>,
     /// When a reconnect was last requested.
     reconnected_at: Option<Instant>,
+    /// Topics that the sidecar has not subscribed to, as they were last logged.
+    topics: BTreeSet<CollectionName>,
+    /// Served collections for which there is no place, as they were last logged.
+    left_out: BTreeSet<CollectionName>,
 }
 
 impl CheckIns {
@@ -86,6 +92,9 @@ impl CheckIns {
     /// When no publisher gave a usable answer, or its store is refused.
     pub(crate) async fn check_in(&self) -> Result<CheckedIn, SyncError> {
         if self.cache.view().root().epoch().is_none() {
+            if !self.loader.discover().await? {
+                return Ok(CheckedIn::default());
+            }
             self.loader.load().await?;
             if self.cache.view().root().epoch().is_none() {
                 // A publisher without revisions knows no check-ins.
@@ -126,14 +135,72 @@ impl CheckIns {
         let other_epoch =
             self.cache
                 .compare_heads(true_at, answer.heads, &answer.resync, &answer.unsettled);
+        let joins = self.follow(&answer.served);
         // A newer history cannot be reached by changes: it is loaded whole.
         if other_epoch || self.must_load() {
             self.loader.load().await?;
+        }
+        if joins {
+            // Connections of before bring no events of the new collections.
+            self.signals.request_reconnect();
         }
         Ok(CheckedIn {
             report_after: answer.report_after_ms.map(Duration::from_millis),
             reported_version: view.buffers.version,
         })
+    }
+
+    /// Follows what the publisher serves, if that is wanted. Returns whether a collection joins:
+    /// the next load brings it.
+    fn follow(&self, served: &BTreeSet<CollectionName>) -> bool {
+        // An older publisher does not say what it serves.
+        if self.config.follow == Follow::Named || served.is_empty() {
+            return false;
+        }
+        let joins_in = |root: &Root| -> BTreeSet<CollectionName> {
+            let joins = root.collections().filter(|(_name, held)| held.joining());
+            joins.map(|(name, _held)| name.clone()).collect()
+        };
+        let before = self.cache.view();
+        let known = |name: &CollectionName| before.root().collection(name).is_some();
+        let joins_before = joins_in(before.root());
+        // Most answers name nothing new, and change nothing.
+        if joins_before.is_empty() && served.iter().all(known) {
+            return false;
+        }
+        let left_out = self.cache.follow(served);
+        let after = self.cache.view();
+        let joins = joins_in(after.root());
+        let mut monitor = self
+            .intake_monitor
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let new = listed(joins.difference(&joins_before));
+        if !new.is_empty() {
+            tracing::info!(
+                "the publisher serves collections that are new here, they are followed: {new}"
+            );
+        }
+        if left_out != monitor.left_out {
+            let names = listed(&left_out);
+            if !names.is_empty() {
+                tracing::warn!(
+                    "{MAX_SERVED} collections are followed, which is the limit; not followed: {names}"
+                );
+            }
+            monitor.left_out = left_out;
+        }
+        let topics = self.stats.topics_not_subscribed(after.root());
+        if topics != monitor.topics {
+            let names = listed(&topics);
+            if !names.is_empty() {
+                tracing::warn!(
+                    "the sidecar has not subscribed to the topics {names}: it asks once in its life, restart it; changes of these collections arrive with the check-ins until then"
+                );
+            }
+            monitor.topics = topics;
+        }
+        !joins.is_empty()
     }
 
     /// Whether a collection is not loaded, or has diverged.
@@ -184,6 +251,7 @@ impl CheckIns {
                 .clamp(1, MAX_INTERVAL_MS),
             intake: self.stats.intake_fault(&config.events),
             collections: collections.collect(),
+            topics_not_subscribed: self.stats.topics_not_subscribed(view.root()),
             handlers: self.typed.handler_statuses(MAX_REPORTED),
         }
     }

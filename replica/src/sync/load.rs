@@ -5,11 +5,12 @@
 
 use std::{sync::Arc, time::Instant};
 
+use contract::CollectionName;
 use state::{InstallError, InstallKind, LoadId};
 
 use super::SyncError;
 use crate::{
-    Config, SourceError,
+    Config, Follow, SourceError,
     cache::Cache,
     intake::{Stats, UnversionedIntake},
     source::{Loaded, PublisherSource},
@@ -18,7 +19,7 @@ use crate::{
 /// Loads documents from the publishers.
 #[derive(Debug)]
 pub(crate) struct Loader {
-    /// Which collections are followed.
+    /// Which collections are followed where the publisher cannot say which it serves.
     pub(crate) config: Arc<Config>,
     /// Where what was loaded is installed.
     pub(crate) cache: Arc<Cache>,
@@ -31,6 +32,37 @@ pub(crate) struct Loader {
 }
 
 impl Loader {
+    /// Follows what the publishers serve, if that is wanted and nothing is followed yet. A publisher
+    /// without revisions has no list of its collections; those of the configuration are followed.
+    /// Returns whether a collection is followed.
+    ///
+    /// # Errors
+    /// When no publisher gave a usable answer.
+    pub(super) async fn discover(&self) -> Result<bool, SyncError> {
+        let before = self.cache.view();
+        // What was found out before counts only once it is loaded: the answer may have been of
+        // another service.
+        if self.config.follow == Follow::Served
+            && before
+                .root()
+                .collections()
+                .all(|(_name, held)| !held.loaded())
+        {
+            let served = match self.source.served().await {
+                Err(error) if error.is_unversioned() => self.config.collections.clone(),
+                served => served.map_err(SourceError::from)?,
+            };
+            let known = before.root().collections().map(|(name, _held)| name);
+            if !known.eq(&served) {
+                let names = listed(&served);
+                tracing::info!("the replica follows what its publisher serves: {names}");
+                self.cache.follow(&served);
+            }
+        }
+        Ok(self.config.follow == Follow::Named
+            || self.cache.view().root().collections().next().is_some())
+    }
+
     /// Loads all followed collections: by a snapshot, or by lists where the publisher counts no
     /// revisions and nothing with revisions is held.
     ///
@@ -101,7 +133,8 @@ impl Loader {
     /// When a list could not be read. The lists before it stay.
     async fn load_lists(&self) -> Result<(), SyncError> {
         let requested_at = Instant::now();
-        for collection in &self.config.collections {
+        let view = self.cache.view();
+        for (collection, _held) in view.root().collections() {
             self.unversioned.load_list(collection).await?;
         }
         // Only after all lists: what is confirmed is confirmed for every collection.
@@ -120,4 +153,10 @@ impl Loader {
         }
         refusal.into()
     }
+}
+
+/// Names for a log line.
+pub(super) fn listed<'a>(names: impl IntoIterator<Item = &'a CollectionName>) -> String {
+    let names: Vec<&str> = names.into_iter().map(CollectionName::as_str).collect();
+    names.join(", ")
 }

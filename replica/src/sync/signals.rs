@@ -16,7 +16,8 @@ pub(crate) struct SyncSignals {
     other_epoch: Notify,
     /// An event named revisions that no publisher has confirmed.
     unconfirmed: Notify,
-    /// Changes come and events do not: the source of events must connect again.
+    /// Changes come and events do not, or a collection joined: the source of events must connect
+    /// again.
     reconnect: Notify,
     /// No event has come since the replica started or a check-in was requested: what is missing is
     /// not on its way, and needs no grace.
@@ -107,7 +108,6 @@ impl SyncSignals {
     }
 
     /// Resolves after [`SyncSignals::request_reconnect`].
-    #[cfg(feature = "redis")]
     pub(crate) async fn reconnect(&self) {
         self.reconnect.notified().await;
     }

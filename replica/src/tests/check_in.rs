@@ -118,6 +118,7 @@ async fn a_replica_compares_the_digests_by_itself() {
             let answer = CheckInAnswer {
                 report_after_ms: None,
                 heads: heads.clone(),
+                served: BTreeSet::new(),
                 age: 0,
                 unsettled: Default::default(),
                 resync: Default::default(),

@@ -48,6 +48,7 @@ impl Publisher {
             let answer = CheckInAnswer {
                 report_after_ms: Some(50),
                 heads: vec![head, head_of_b()],
+                served: BTreeSet::new(),
                 age: 0,
                 unsettled: Default::default(),
                 resync: resync.into_iter().collect(),

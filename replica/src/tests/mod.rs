@@ -4,6 +4,7 @@ mod catch_up;
 mod check_in;
 mod claims;
 mod events;
+mod follow;
 mod handlers;
 mod load;
 mod persistence;
@@ -83,6 +84,7 @@ pub(crate) fn settings(publishers: Vec<Url>) -> Config {
     Config {
         instance: "test".to_owned(),
         collections: BTreeSet::from(["A", "B"].map(name)),
+        follow: crate::Follow::Named,
         publishers,
         base_url: None,
         check_in: Duration::from_secs(600),
@@ -240,6 +242,7 @@ fn checked_in(revision: u64, resync: &[&str]) -> String {
     serde_json::to_string(&contract::fleet::CheckInAnswer {
         report_after_ms: None,
         heads,
+        served: BTreeSet::new(),
         age: 0,
         // The heads have no documents: their digests say nothing.
         unsettled: [name("A")].into(),

@@ -148,6 +148,7 @@ fn selected(view: &View, request: &HttpRequest) -> Result<BTreeSet<CollectionNam
         None => Ok(view
             .root()
             .collections()
+            .filter(|(_name, held)| !held.joining())
             .map(|(name, _held)| name.clone())
             .collect()),
     }
@@ -163,7 +164,11 @@ pub(super) fn followed<'a>(
         .parse()
         .ok()
         .and_then(|name: CollectionName| Some((name.clone(), view.root().collection(&name)?)));
-    known.ok_or_else(|| ProblemError::unknown_collection(name))
+    match known {
+        // "Does not exist" and "not loaded yet" must never look the same.
+        Some((_name, held)) if held.joining() => Err(error::loading()),
+        known => known.ok_or_else(|| ProblemError::unknown_collection(name)),
+    }
 }
 
 /// The head of a followed collection, at its watermark. Documents after a gap are included already,

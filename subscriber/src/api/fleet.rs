@@ -22,6 +22,11 @@ pub async fn check_in(api: web::Data<Api>) -> Result<HttpResponse, ProblemError>
     let age = view
         .confirmed(Instant::now())
         .map(|age| age.as_millis().try_into().unwrap_or(u64::MAX));
+    let loaded = view
+        .root()
+        .collections()
+        .filter(|(_name, held)| held.loaded());
+    let served = loaded.map(|(name, _held)| name.clone()).collect();
     let heads = view
         .root()
         .collections()
@@ -37,6 +42,7 @@ pub async fn check_in(api: web::Data<Api>) -> Result<HttpResponse, ProblemError>
         unsettled,
         report_after_ms: None,
         heads,
+        served,
         age: age.unwrap_or(u64::MAX),
         resync: Default::default(),
     }))

@@ -31,6 +31,9 @@ fn an_empty_value_counts_as_unset() {
         (settings.publishers.len(), settings.check_in),
         (1, Duration::from_secs(10))
     );
+    assert_eq!(settings.follow, Follow::Served);
+    let named = check(&["--collections=A"]).expect("valid settings");
+    assert_eq!(named.follow, Follow::Named);
     assert!(settings.by_publisher && matches!(settings.events, Events::Posted));
     assert!(
         settings.app_api_token.is_none()

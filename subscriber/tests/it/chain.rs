@@ -9,6 +9,7 @@ async fn chained(subscriber: &Subscriber, test: impl AsyncFnOnce(&replica::Repli
     let replica = replica::Replica::new(replica::Config {
         instance: "below".to_owned(),
         collections: ["A", "B"].map(|name| name.parse().expect("a name")).into(),
+        follow: replica::Follow::Named,
         publishers: vec![subscriber.url("").parse().expect("a URL")],
         base_url: None,
         check_in: Duration::from_secs(10),

@@ -3,6 +3,8 @@
 //! The facts come from its last check-in with the publisher, or from the replica itself; both are
 //! brought into the same form here. No service is asked here, and no document is compared.
 
+use std::collections::BTreeSet;
+
 use std::{fmt, time::SystemTime};
 
 use contract::{
@@ -25,6 +27,8 @@ pub(super) struct ReplicaView {
     /// Why it did not answer.
     pub(super) error: Option<String>,
     pub(super) intake_fault: Option<IntakeFault>,
+    /// Topics that its sidecar has not subscribed to.
+    pub(super) topics_not_subscribed: Vec<String>,
     pub(super) collections: Vec<CollectionView>,
 }
 
@@ -69,6 +73,11 @@ pub(super) enum Lag {
     Revisions(Revision, usize),
 }
 
+/// The names of collections, as text.
+fn names(collections: &BTreeSet<CollectionName>) -> Vec<String> {
+    collections.iter().map(CollectionName::to_string).collect()
+}
+
 impl ReplicaView {
     /// A replica as it was at its last check-in.
     pub(super) fn checked_in(record: &ReplicaRecord, heads: &[Head]) -> Self {
@@ -101,6 +110,7 @@ impl ReplicaView {
             gone: record.gone,
             error: None,
             intake_fault: check_in.intake,
+            topics_not_subscribed: names(&check_in.topics_not_subscribed),
             collections: collections.collect(),
         }
     }
@@ -117,6 +127,7 @@ impl ReplicaView {
                     gone: false,
                     error: Some(error.clone()),
                     intake_fault: None,
+                    topics_not_subscribed: vec![],
                     collections: vec![],
                 };
             }
@@ -146,6 +157,7 @@ impl ReplicaView {
             gone: false,
             error: None,
             intake_fault: status.intake,
+            topics_not_subscribed: names(&status.topics_not_subscribed),
             collections: collections.collect(),
         }
     }

@@ -42,6 +42,7 @@ fn report(state: ReplicaState, revision: u64, digest: u64) -> Report {
         drops: vec![],
         boot_id: String::new(),
         intake: None,
+        topics_not_subscribed: Default::default(),
         sync: Default::default(),
         last_error: None,
         handlers: vec![],

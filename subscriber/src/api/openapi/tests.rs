@@ -41,6 +41,7 @@ async fn every_route_of_the_table_is_served() {
     let replica = Replica::new(Config {
         instance: "here".to_owned(),
         collections: ["A".parse().expect("a name")].into(),
+        follow: replica::Follow::Named,
         publishers: Vec::new(),
         base_url: None,
         check_in: Duration::from_secs(10),
