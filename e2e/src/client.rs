@@ -68,7 +68,7 @@ impl Api {
         }
     }
 
-    /// Sends a request.
+    /// Sends a request. A body without a media type is sent as JSON.
     ///
     /// # Errors
     /// When there is no answer.
@@ -79,9 +79,18 @@ impl Api {
         headers: &[(&str, &str)],
         body: impl Into<Vec<u8>>,
     ) -> anyhow::Result<Answer> {
+        // A service takes a change of state with a media type only.
+        let mut headers = headers.to_vec();
+        let is_typed = headers
+            .iter()
+            .any(|(name, _value)| name.eq_ignore_ascii_case("content-type"));
+        let changes = [Method::POST, Method::PUT, Method::PATCH].contains(&method);
+        if changes && !is_typed {
+            headers.push(("content-type", "application/json"));
+        }
         let answer = self
             .endpoint
-            .exchange(method, path, headers, body.into(), MAX_ANSWER)
+            .exchange(method, path, &headers, body.into(), MAX_ANSWER)
             .await?;
         Ok(Answer {
             status: answer.status,

@@ -71,7 +71,7 @@ async fn create_and_read(api: &Api) -> Outcome {
     let config = CanonicalJson::parse(r#"{"a":[100,"ü"],"b":1.5,"id":"first"}"#.as_bytes())?;
     assert_eq!(
         created.json()?,
-        json!({"id": "first", "revision": 1, "crc": config.crc()})
+        json!({"id": "first", "revision": 1, "crc": config.crc(), "changed": true})
     );
 
     let read = api.document(FREE, "first").await?.expect(200)?;
@@ -183,7 +183,7 @@ async fn patch_and_delete(api: &Api) -> Outcome {
     let deleted = api.delete(FREE, "patched").await?.expect(200)?.json()?;
     assert_eq!(
         deleted,
-        json!({"id": "patched", "revision": before.revision + 1})
+        json!({"id": "patched", "revision": before.revision + 1, "changed": true})
     );
     api.document(FREE, "patched").await?.expect(404)?;
     api.delete(FREE, "patched").await?.expect(404)?;

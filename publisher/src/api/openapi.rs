@@ -33,7 +33,7 @@ pub fn document() -> Bytes {
 
 fn whole() -> Value {
     routes::describe(
-        ApiDocument::new("Confcast publisher", DESCRIPTION),
+        ApiDocument::new("Confcast publisher", DESCRIPTION, "http://127.0.0.1:8080"),
         &table(),
     )
     .finish()

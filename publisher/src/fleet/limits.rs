@@ -2,6 +2,7 @@
 //! before any of it is used. Nothing here is stored or logged.
 
 use contract::{
+    Revision,
     fleet::{CheckIn, CollectionReport, MAX_INSTANCE, MAX_INTERVAL_MS},
     objects,
     status::{HandlerStatus, MAX_REFUSALS},
@@ -63,7 +64,7 @@ pub(super) fn read(instance: &str, body: &[u8]) -> Result<CheckIn, FleetError> {
     }
     if check_in.handlers.len() > MAX_HANDLERS || !check_in.handlers.iter().all(handler_fits) {
         let reason =
-            format_args!("expected at most {MAX_HANDLERS} with texts of at most {MAX_TEXT} bytes");
+            format_args!("expected at most {MAX_HANDLERS} with texts of at most {MAX_TEXT} bytes, and revisions of 63 bits");
         return Err(invalid("/handlers", reason));
     }
     Ok(check_in)
@@ -87,7 +88,20 @@ pub(super) fn kept(check_in: &CheckIn, bytes: usize) -> (CheckIn, usize) {
     (check_in, bytes)
 }
 
+/// Stores hold 63 bits of a revision.
+fn is_revision(revision: Revision) -> bool {
+    i64::try_from(revision).is_ok()
+}
+
 fn check_report(pointer: &str, report: &CollectionReport) -> Result<(), FleetError> {
+    let settled = report.settled.map_or(0, |settled| settled.revision);
+    let claimed = report.claimed.unwrap_or(0);
+    let mut revisions = vec![report.revision, report.known, settled, claimed];
+    revisions.extend(report.refusals.iter().map(|refusal| refusal.revision));
+    if !revisions.into_iter().all(is_revision) {
+        let reason = format_args!("expected revisions of at most {}", i64::MAX);
+        return Err(invalid(pointer, reason));
+    }
     let reason = report.reason.as_deref().unwrap_or_default();
     if reason.len() > MAX_REASON {
         let reason = format_args!("expected at most {MAX_REASON} bytes");
@@ -106,7 +120,7 @@ fn check_report(pointer: &str, report: &CollectionReport) -> Result<(), FleetErr
 }
 
 fn handler_fits(handler: &HandlerStatus) -> bool {
-    is_short(&handler.name) && handler.error.as_deref().is_none_or(is_short)
+    is_revision(handler.revision) && is_short(&handler.name) && handler.error.as_deref().is_none_or(is_short)
 }
 
 /// The root of a replica's URL. Every client that lists the replicas reads it, so it must not hold a

@@ -2,7 +2,7 @@
 //! 12.5.1). No body is made here.
 
 use actix_web::{HttpRequest, http::header::ACCEPT};
-use contract::{Problem, ProblemKind};
+use contract::{Problem, ProblemKind, problem::MEDIA_TYPE};
 
 use super::{header_text, problem::ProblemError};
 
@@ -16,6 +16,8 @@ use super::{header_text, problem::ProblemError};
 /// ASCII.
 pub fn preferred(request: &HttpRequest, offers: &[&[&str]]) -> Result<usize, ProblemError> {
     match header_text(request, ACCEPT)? {
+        // A generated client names the type of problems alone where it has no type for an answer.
+        Some(accept) if accept.contains(MEDIA_TYPE) => Ok(choose(&accept, offers).unwrap_or(0)),
         Some(accept) if !accept.trim().is_empty() => choose(&accept, offers).ok_or_else(|| {
             let names: Vec<_> = offers.iter().filter_map(|names| names.first()).collect();
             let names: Vec<&str> = names.into_iter().copied().collect();

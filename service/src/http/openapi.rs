@@ -42,6 +42,8 @@ pub const RETRY_AFTER: ApiHeader = ApiHeader {
 pub struct ApiDocument {
     /// Title, version, description and license.
     info: Value,
+    /// The URL that generated clients use unless they are told another one.
+    server: String,
     /// By path, then by method in lower case.
     paths: BTreeMap<String, Map<String, Value>>,
     schemas: NamedSchemas,
@@ -53,11 +55,14 @@ pub struct ApiDocument {
 
 impl ApiDocument {
     /// A document without operations.
-    pub fn new(title: &str, description: &str) -> Self {
+    ///
+    /// `server` is the URL of the service with its default settings.
+    pub fn new(title: &str, description: &str, server: &str) -> Self {
         let license = json!({"name": "Apache-2.0", "identifier": "Apache-2.0"});
         let version = env!("CARGO_PKG_VERSION");
         Self {
             info: json!({"title": title, "version": version, "description": description, "license": license}),
+            server: server.to_owned(),
             paths: BTreeMap::new(),
             schemas: NamedSchemas::new(),
             received: NamedSchemas::new(),
@@ -93,7 +98,8 @@ impl ApiDocument {
         self.schemas.extend(self.received);
         self.components
             .insert("schemas".to_owned(), json!(self.schemas));
-        json!({"openapi": "3.1.0", "info": self.info, "paths": self.paths, "components": self.components})
+        let server = json!({"url": self.server, "description": "The default settings"});
+        json!({"openapi": "3.1.0", "info": self.info, "servers": [server], "paths": self.paths, "components": self.components})
     }
 }
 
@@ -103,7 +109,7 @@ pub fn problem_kinds(document: &Value) -> HashSet<ProblemKind> {
     let mut kinds = HashSet::new();
     visit(document, &mut |value| {
         let named = value
-            .pointer("/properties/type/enum")
+            .get(operation::PROBLEM_TYPES)
             .and_then(Value::as_array);
         for urn in named.into_iter().flatten().filter_map(Value::as_str) {
             kinds.extend(urn.parse::<ProblemKind>().ok());

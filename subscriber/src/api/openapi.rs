@@ -47,7 +47,7 @@ pub fn document() -> Bytes {
 }
 
 fn whole() -> Value {
-    let document = ApiDocument::new("Confcast subscriber", DESCRIPTION);
+    let document = ApiDocument::new("Confcast subscriber", DESCRIPTION, "http://127.0.0.1:8081");
     routes::describe(dapr::add_token(document), &table()).finish()
 }
 

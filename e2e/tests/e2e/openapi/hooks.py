@@ -7,6 +7,7 @@ import itertools
 import json
 from urllib.parse import unquote
 
+import jsonschema_rs
 import requests
 import schemathesis
 
@@ -16,8 +17,8 @@ turns = itertools.count()
 
 
 @schemathesis.deserializer("application/x-ndjson")
-def lines(_context, response):
-    return [json.loads(line) for line in response.content.splitlines()]
+def text(_context, response):
+    return response.content.decode()
 
 
 @schemathesis.hook
@@ -53,11 +54,41 @@ def fit(case):
         case.headers.pop("If-None-Match", None)
     if path == "/v1/replicas/{instance}" and isinstance(body, dict):
         body["instance"] = unquote(places["instance"])
+        if "baseUrl" in body:
+            # No pattern says which numbers are ports, and which texts are addresses.
+            body["baseUrl"] = "http://127.0.0.1:65535"
     if path == "/v1/changes" and isinstance(body, dict):
         # Each document once; a value only where the operation needs one.
         body["changes"] = list({(each["collection"], each["id"]): each for each in body["changes"]}.values())
         for each in body["changes"]:
             each["configData"] = None if each["op"] == "Delete" else each.get("configData") or {}
+
+
+@schemathesis.check
+def lines(_context, response, case):
+    """Each line of newline-delimited JSON has the schema that the document has for lines."""
+    if response.headers.get("content-type", [""])[0] != "application/x-ndjson":
+        return
+    media = case.operation.definition.raw["responses"]["200"]["content"]["application/x-ndjson"]
+    document = case.operation.schema.raw_schema
+    schema = {"components": document["components"], **media["schema"]["x-line"]}
+    validator = jsonschema_rs.validator_for(schema)
+    for line in response.content.splitlines():
+        validator.validate(json.loads(line))
+
+
+@schemathesis.check
+def problem_type(_context, response, case):
+    """The document names the types of problems that an answer may be."""
+    if response.headers.get("content-type", [""])[0] != "application/problem+json":
+        return
+    problem = response.json()
+    answers = case.operation.definition.raw["responses"]
+    named = answers.get(str(response.status_code), {}).get("x-problem-types", [])
+    # These belong to no operation: the description of the document names them.
+    named = [*named, *(f"urn:confcast:problem:{kind}" for kind in ("no-such-route", "method-not-allowed"))]
+    assert problem["type"] in named, f"{problem['type']} is not among {named}"
+    assert problem["status"] == response.status_code, problem
 
 
 @schemathesis.hook

@@ -299,7 +299,7 @@ async fn a_plain_stream_client_reads_every_change() -> Outcome {
     let expected = json!({
         "collection": CHANNELS, "op": "Create", "id": created["id"], "configData": sample(CHANNELS)?,
         "crc": created["crc"], "revision": 1, "epoch": api.head(CHANNELS).await?.epoch.to_string(), "lastSet": 0,
-        "time": event["time"],
+        "time": event["time"], "proof": api.head(CHANNELS).await?.proof,
     });
     ensure!(
         event == expected && event["time"].is_string(),

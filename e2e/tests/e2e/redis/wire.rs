@@ -217,10 +217,10 @@ async fn invalid_messages_are_dropped_and_counted() -> Outcome {
             b"\xff\xfe{}",
             b"[1]",
             br#""text""#,
-            br#"{"op":"Update"}"#,
-            br#"{"op":"Upsert","id":"a"}"#,
+            br#"{"op":"Update","revision":1}"#,
+            br#"{"op":"Upsert","id":"a","revision":1}"#,
             br#"{"op":"Update","id":7}"#,
-            br#"{"op":"Update","id":"a","configData":[1]}"#,
+            br#"{"op":"Update","id":"a","revision":1,"configData":[1]}"#,
             large.as_bytes(),
         ];
         let channel = format!("0__:aura-config:{FREE}");

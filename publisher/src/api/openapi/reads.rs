@@ -79,8 +79,10 @@ pub(crate) fn schema() -> ApiOperation {
         json!({"type": "string"}).into(),
     )
     .problems(&[ProblemKind::NoSchema]);
-    let answer = ApiAnswer::empty(200, "The schema, byte for byte as it was given")
-        .content("application/schema+json", json!({"type": "object"}).into());
+    let answer = ApiAnswer::empty(200, "The schema, byte for byte as it was given").content(
+        "application/schema+json",
+        json!({"type": "object", "additionalProperties": true}).into(),
+    );
     cached(operation, &[ETAG]).answer(answer.with(&[ETAG]))
 }
 

@@ -49,7 +49,7 @@ pub(crate) fn replicas() -> ApiOperation {
 pub(crate) fn declare() -> ApiOperation {
     let summary = "The store was restored: everything counts in a new epoch from now on";
     operation("declareEpoch", summary)
-        .body(JSON, false, ApiSchema::received::<RestoreEpochRequest>())
+        .body(JSON, true, ApiSchema::received::<RestoreEpochRequest>())
         .problems(&[
             ProblemKind::BadBody,
             ProblemKind::NotDeclared,
@@ -63,8 +63,12 @@ pub(crate) fn declare() -> ApiOperation {
 pub(crate) fn repair() -> ApiOperation {
     let summary = "Finds damaged rows, and makes them true from the change log";
     let operation = operation("repairStore", summary)
-        .body(JSON, false, ApiSchema::received::<RepairRequest>())
-        .problems(&[ProblemKind::BadBody, ProblemKind::Busy]);
+        .body(JSON, true, ApiSchema::received::<RepairRequest>())
+        .problems(&[
+            ProblemKind::BadBody,
+            ProblemKind::Busy,
+            ProblemKind::UnknownCollection,
+        ]);
     reading(operation).answer(ApiAnswer::json::<RepairReport>(
         200,
         "What was found and done",

@@ -14,6 +14,9 @@ use super::{
 };
 use crate::http::JSON;
 
+/// Extension member of an answer: the values that `type` of its problem may have.
+pub(super) const PROBLEM_TYPES: &str = "x-problem-types";
+
 /// A header of an answer; it means the same in every answer.
 #[derive(Debug, Clone, Copy)]
 pub struct ApiHeader {
@@ -35,6 +38,8 @@ pub struct ApiAnswer {
     /// By name.
     headers: Map<String, Value>,
     schemas: NamedSchemas,
+    /// The values that `type` of a problem may have; empty when the answer is no problem.
+    problem_types: Vec<String>,
 }
 
 impl ApiAnswer {
@@ -46,6 +51,7 @@ impl ApiAnswer {
             content: Map::new(),
             headers: Map::new(),
             schemas: NamedSchemas::new(),
+            problem_types: Vec::new(),
         }
     }
 
@@ -252,6 +258,10 @@ impl ApiOperation {
                     response[member] = map.into();
                 }
             }
+            if !answer.problem_types.is_empty() {
+                // An extension and not a schema of its own: generators would make a type of each.
+                response[PROBLEM_TYPES] = answer.problem_types.into();
+            }
             responses.insert(status.to_string(), response);
         }
         value.insert("parameters".to_owned(), parameters.into());
@@ -268,9 +278,9 @@ fn problem(status: u16, kinds: &[ProblemKind]) -> ApiAnswer {
         .iter()
         .map(|kind| format!("`{}`", kind.as_str()))
         .collect();
-    let mut schema = ApiSchema::of::<Problem>();
-    schema.value["properties"] = json!({"type": {"enum": types}, "status": {"const": status}});
-    let answer = ApiAnswer::empty(status, names.join(", ")).content(MEDIA_TYPE, schema);
+    let mut answer =
+        ApiAnswer::empty(status, names.join(", ")).content(MEDIA_TYPE, ApiSchema::of::<Problem>());
+    answer.problem_types = types;
     match status {
         // As `problem::respond` does.
         503 => answer.with(&[RETRY_AFTER]),

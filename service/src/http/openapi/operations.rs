@@ -45,9 +45,12 @@ pub fn of_selection(operation: ApiOperation) -> ApiOperation {
         .problems(&[ProblemKind::UnknownCollection])
 }
 
+/// One or some entity tags, or `*` (RFC 9110 section 13.1).
+const TAGS: &str = r#"^(\*|(W/)?"[!#-~]{0,40}"(, (W/)?"[!#-~]{0,40}"){0,9})$"#;
+
 /// The same operation, with the answer 304 for a client that has the content already.
 pub fn cached(operation: ApiOperation, headers: &[ApiHeader]) -> ApiOperation {
-    let tags = json!({"type": "string"});
+    let tags = json!({"type": "string", "pattern": TAGS, "examples": ["*"]});
     operation
         .header(
             "If-None-Match",
@@ -185,6 +188,6 @@ pub fn positive(operation: ApiOperation) -> ApiOperation {
 
 /// `GET /openapi.json`.
 pub fn openapi(operation: ApiOperation) -> ApiOperation {
-    let object = json!({"type": "object"});
+    let object = json!({"type": "object", "additionalProperties": true});
     operation.answer(ApiAnswer::empty(200, "OpenAPI 3.1").content(JSON, object.into()))
 }

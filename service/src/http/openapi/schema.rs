@@ -69,10 +69,13 @@ impl ApiSchema {
 
     /// The same object, of which the service always sends these members, although a reader of it
     /// accepts it without them.
+    ///
+    /// The named schema itself says so: many generators pass over members beside a reference.
     #[must_use]
-    pub fn always_with(mut self, members: &[&str]) -> Self {
-        // OpenAPI 3.1 allows members beside a reference; both apply.
-        self.value["required"] = json!(members);
+    pub fn always_with<T: ToSchema>(mut self, members: &[&str]) -> Self {
+        if let Some(schema) = self.named.get_mut(&*T::name()) {
+            schema["required"] = json!(members);
+        }
         self
     }
 
@@ -85,13 +88,18 @@ impl ApiSchema {
         }
     }
 
-    /// The schema of newline-delimited JSON, each line of which has one of these schemas. A schema
-    /// cannot describe lines, so they are items of an array (as in OpenAPI 3.2).
+    /// The schema of newline-delimited JSON, each line of which has one of these schemas.
+    ///
+    /// OpenAPI 3.1 cannot describe lines: the answer is bytes for it, and an extension member has the
+    /// schema of a line. An array would make generated clients read the answer as one JSON text.
     pub fn lines<const N: usize>(lines: [Self; N]) -> Self {
         let named = lines.iter().flat_map(|line| line.named.clone()).collect();
         let one_of: Vec<_> = lines.into_iter().map(|line| line.value).collect();
         Self {
-            value: json!({"type": "array", "items": {"oneOf": one_of}, "description": "One item per line"}),
+            value: json!({
+                "type": "string", "format": "binary", "description": "One JSON text per line",
+                "x-line": {"oneOf": one_of},
+            }),
             named,
         }
     }
@@ -115,7 +123,7 @@ fn corrected(schema: &RefOr<utoipa::openapi::Schema>, nulls: Nulls) -> Value {
 }
 
 /// Corrects what the derive cannot know: an optional member is absent, not null, in what the service
-/// sends; an alias of a number is a number; numbers have 64 bits.
+/// sends; an alias of a number is a number; numbers without a sign have 63 bits.
 fn correct(value: &mut Value, nulls: Nulls) {
     match value {
         Value::Object(members) => {
@@ -155,7 +163,9 @@ fn correct(value: &mut Value, nulls: Nulls) {
                 .get("format")
                 .is_some_and(|format| format == "uint64")
             {
-                members.insert("maximum".to_owned(), u64::MAX.into());
+                // Stores hold 63 bits, and generators read a greater maximum as a negative number.
+                members.insert("format".to_owned(), "int64".into());
+                members.insert("maximum".to_owned(), i64::MAX.into());
             }
             members.values_mut().for_each(|value| correct(value, nulls));
         }

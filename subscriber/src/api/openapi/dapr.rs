@@ -22,7 +22,7 @@ pub(super) fn add_token(document: ApiDocument) -> ApiDocument {
 
 pub(crate) fn subscribe() -> ApiOperation {
     // A sidecar accepts subscriptions without these members; this service sends all of them.
-    let subscription = ApiSchema::of::<Subscription>().always_with(&[
+    let subscription = ApiSchema::of::<Subscription>().always_with::<Subscription>(&[
         "pubsubname",
         "topic",
         "routes",
@@ -41,8 +41,9 @@ pub(crate) fn process() -> ApiOperation {
         "type": "object",
         "description": "A CloudEvent; its `data` is an `EventData`",
         "required": ["specversion", "id", "source", "type", "data"],
+        "additionalProperties": true,
     }));
-    let reply = ApiSchema::of::<EventReply>().always_with(&["status"]);
+    let reply = ApiSchema::of::<EventReply>().always_with::<EventReply>(&["status"]);
     let answer = ApiAnswer::empty(
         200,
         "The result for the event. The status is always 200; the sidecar reads the result in the body",

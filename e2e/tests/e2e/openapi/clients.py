@@ -1,0 +1,146 @@
+"""Two generated clients make every call of a service, and every real answer is held against the document of the service.
+
+clients.py KIND URL DOCUMENT: KIND is publisher or subscriber. The packages `attrs_client` (openapi-python-client) and
+`pydantic_client` (openapi-generator) were generated from DOCUMENT and are on PYTHONPATH, with what they import.
+
+schemathesis tries what a service does with any request. Here it is the other way round: whether a client that knows the
+document only can read what the service says. The service has documents, and a replica that checks in.
+"""
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import jsonschema_rs
+
+import attrs_client
+import pydantic_client
+
+KIND, URL, DOCUMENT = sys.argv[1:]
+COLLECTION, ID = "ChannelConfiguration", "whatsapp-es"
+document = json.loads(Path(DOCUMENT).read_text())
+operations = {
+    operation["operationId"]: operation for methods in document["paths"].values() for operation in methods.values()
+}
+called = {"attrs": set(), "pydantic": set()}
+
+
+def snake(name):
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
+
+
+def matches_document(name, status, media_type, body):
+    """The answer has a status, a media type and a body that the document names for the operation."""
+    answers = operations[name]["responses"]
+    assert str(status) in answers, f"{name}: {status} is not described: {body[:200]}"
+    content = answers[str(status)].get("content", {})
+    if not content:
+        assert not body, f"{name}: a body where none is described"
+        return
+    described = {media.split(";")[0].strip(): entry for media, entry in content.items()}
+    media_type = media_type.split(";")[0].strip()
+    assert media_type in described, f"{name}: {media_type} is not among {list(described)}"
+    schema = described[media_type]["schema"]
+    if media_type.endswith("json") and "ndjson" not in media_type:
+        jsonschema_rs.validator_for({"components": document["components"], **schema}).validate(json.loads(body))
+    elif "x-line" in schema:
+        validator = jsonschema_rs.validator_for({"components": document["components"], **schema["x-line"]})
+        for line in body.splitlines():
+            validator.validate(json.loads(line))
+
+
+def model(name, value):
+    """An object of the client of openapi-python-client."""
+    return getattr(importlib.import_module("attrs_client.models"), name).from_dict(value)
+
+
+def with_attrs(name, *path, expected=200, body=None, **parameters):
+    module = importlib.import_module(f"attrs_client.api.default.{snake(name)}")
+    if body is not None:
+        parameters["body"] = model(*body)
+    client = attrs_client.Client(base_url=URL)
+    answer = module.sync_detailed(*path, client=client, **parameters)
+    assert answer.status_code == expected, f"{name}: {answer.status_code} {answer.content[:300]}"
+    matches_document(name, answer.status_code, answer.headers.get("content-type", ""), answer.content)
+    called["attrs"].add(name)
+    return answer.parsed
+
+
+def with_pydantic(name, *path, expected=200, body=None, **parameters):
+    api = pydantic_client.DefaultApi(pydantic_client.ApiClient(pydantic_client.Configuration(host=URL)))
+    given = list(path)
+    if body is not None:
+        kind, value = body
+        # This generator has no type for a document: any dictionary is one.
+        given.append(value if kind == "ConfigData" else getattr(pydantic_client, kind).from_dict(value))
+    answer = getattr(api, f"{snake(name)}_with_http_info")(*given, **parameters)
+    assert answer.status_code == expected, f"{name}: {answer.status_code} {answer.raw_data[:300]}"
+    media_type = answer.headers.get("content-type", "") if answer.headers else ""
+    matches_document(name, answer.status_code, media_type, answer.raw_data)
+    called["pydantic"].add(name)
+    return answer.data
+
+
+def reads(call):
+    heads = call("getHeads")
+    assert COLLECTION in {head.collection for head in heads.heads}
+    assert call("getHead", COLLECTION).collection == COLLECTION
+    assert ID in {item.id for item in call("listDocuments", COLLECTION).items}
+    assert call("getDocument", COLLECTION, ID).id == ID
+    call("getSnapshot")
+    call("getChanges", since=f"{COLLECTION}:{revision(heads)}")
+    call("getChangesOfCollection", COLLECTION, since=str(revision(heads)))
+    call("getMetrics")
+    call("getOpenapi")
+    for name in ("isAlive", "isReady"):
+        call(name, expected=204)
+
+
+def revision(heads):
+    [head] = [head for head in heads.heads if head.collection == COLLECTION]
+    return head.revision
+
+
+def publisher(call, prefix):
+    reads(call)
+    assert COLLECTION in {each.collection for each in call("listSchemas").schemas}
+    call("getSchema", COLLECTION)
+    call("getSample", COLLECTION)
+    value = json.loads(json.dumps(SAMPLE))
+    value["id"] = f"{prefix}-made"
+    document = ("ConfigData", value)
+    assert call("createDocument", COLLECTION, body=document, expected=201).id == value["id"]
+    call("putDocument", COLLECTION, value["id"], body=document, if_match="*", x_user_id="u-1")
+    call("patchDocument", COLLECTION, value["id"], body=("ConfigData", {"name": "patched"}))
+    change = {"collection": COLLECTION, "op": "Patch", "id": value["id"], "configData": {"name": "in a set"}}
+    call("commitChangeSet", body=("ChangeSetRequest", {"changes": [change]}))
+    call("deleteDocument", COLLECTION, value["id"])
+    report = {"instance": prefix, "bootId": "b", "baseUrl": "http://127.0.0.1:65535", "intervalMs": 1000,
+              "collections": {}}
+    call("checkIn", prefix, body=("CheckIn", report))
+    urls = {replica.base_url for replica in call("listReplicas").replicas}
+    assert "http://127.0.0.1:65535" in urls, urls
+    call("declareEpoch", body=("RestoreEpochRequest", {}))
+
+
+def subscriber(call, prefix):
+    reads(call)
+    call("getStatus")
+    call("subscribe")
+    event = {"collection": COLLECTION, "op": "Update", "id": ID}
+    if call is with_attrs:
+        body = ("EventData", event)
+    else:
+        body = ("ConfigData", {"specversion": "1.0", "id": prefix, "source": "test", "type": "t", "data": event})
+    call("processEvent", body=body)
+    call("hearHeads", prefix)
+
+
+SAMPLE = json.loads((Path(__file__).resolve().parents[4] / f"schemas/{COLLECTION}.sample.json").read_text())
+everything = {"publisher": publisher, "subscriber": subscriber}[KIND]
+everything(with_attrs, "attrs")
+everything(with_pydantic, "pydantic")
+for client, names in called.items():
+    missing = set(operations) - names
+    assert not missing, f"{client} did not call {missing}"
+print(f"{len(operations)} operations, each called by {len(called)} clients")
