@@ -4,7 +4,7 @@
 //! Values are never seen here, and nothing here reads the environment.
 
 /// Every variable whose name begins with [`PREFIX`] and that a program of this project reads.
-pub const NAMES: [&str; 31] = [
+pub const NAMES: [&str; 32] = [
     "AURA_CONFIGURATION_ALLOWED_HOSTS",
     "AURA_CONFIGURATION_API_URL",
     "AURA_CONFIGURATION_BASE_URL",
@@ -27,6 +27,7 @@ pub const NAMES: [&str; 31] = [
     "AURA_CONFIGURATION_LOG_TRIM_SECONDS",
     "AURA_CONFIGURATION_READY_WHEN_STALE",
     "AURA_CONFIGURATION_SCHEMAS_DIR",
+    "AURA_CONFIGURATION_SCRUB_ROWS_PER_SECOND",
     "AURA_CONFIGURATION_SNAPSHOT_DIR",
     "AURA_CONFIGURATION_STORE_URL",
     "AURA_DAPR_CONFIGURATION_PUBSUB_NAME",

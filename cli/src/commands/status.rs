@@ -41,7 +41,8 @@ use crate::{
 /// `error`.
 ///
 /// The exit code is 0 only if the publisher and all replicas answer, every collection of every
-/// replica is `current`, and no digest differs. A replica that is gone (silent for more than three
+/// replica is `current`, no digest differs, and no service refuses a value or has a failing
+/// handler; those are printed below the table with the place and the error. A replica that is gone (silent for more than three
 /// check-in intervals, for instance because it was scaled away) and one that events do not reach
 /// (disconnected, not-receiving, shared-consumer-group: changes arrive with its check-ins) are
 /// shown, and are failures only with --strict.
@@ -159,6 +160,9 @@ impl Report {
                     replica.name,
                     replica.topics_not_subscribed.join(", ")
                 ))?;
+            }
+            for line in &replica.unusable {
+                output::result(format_args!("{}: {line}", replica.name))?;
             }
         }
         for remedy in reasons::remedies(intake_faults(&rows)) {

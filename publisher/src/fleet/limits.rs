@@ -63,8 +63,9 @@ pub(super) fn read(instance: &str, body: &[u8]) -> Result<CheckIn, FleetError> {
         check_report(&format!("/collections/{name}"), report)?;
     }
     if check_in.handlers.len() > MAX_HANDLERS || !check_in.handlers.iter().all(handler_fits) {
-        let reason =
-            format_args!("expected at most {MAX_HANDLERS} with texts of at most {MAX_TEXT} bytes, and revisions of 63 bits");
+        let reason = format_args!(
+            "expected at most {MAX_HANDLERS} with texts of at most {MAX_TEXT} bytes, and revisions of 63 bits"
+        );
         return Err(invalid("/handlers", reason));
     }
     Ok(check_in)
@@ -120,7 +121,9 @@ fn check_report(pointer: &str, report: &CollectionReport) -> Result<(), FleetErr
 }
 
 fn handler_fits(handler: &HandlerStatus) -> bool {
-    is_revision(handler.revision) && is_short(&handler.name) && handler.error.as_deref().is_none_or(is_short)
+    is_revision(handler.revision)
+        && is_short(&handler.name)
+        && handler.error.as_deref().is_none_or(is_short)
 }
 
 /// The root of a replica's URL. Every client that lists the replicas reads it, so it must not hold a

@@ -38,6 +38,12 @@ pub(super) fn reason(replica: &ReplicaView) -> String {
     if replica.collections.is_empty() {
         reasons.push("it follows no collection".to_owned());
     }
+    if !replica.unusable.is_empty() {
+        let number = replica.unusable.len();
+        reasons.push(format!(
+            "{number} refused or failing in its service, see below"
+        ));
+    }
     if let Some(fault) = replica.intake_fault {
         reasons.push(format!("events: {}, see below", fault.as_str()));
     }

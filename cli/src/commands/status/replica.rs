@@ -10,7 +10,7 @@ use std::{fmt, time::SystemTime};
 use contract::{
     CollectionName, Epoch, Head, Revision,
     fleet::{IntakeFault, ReplicaRecord},
-    status::{ReplicaState, ReplicaStatus},
+    status::{HandlerState, HandlerStatus, RefusedValue, ReplicaState, ReplicaStatus},
 };
 
 use super::reply::{Reply, ReplyResult};
@@ -30,6 +30,9 @@ pub(super) struct ReplicaView {
     /// Topics that its sidecar has not subscribed to.
     pub(super) topics_not_subscribed: Vec<String>,
     pub(super) collections: Vec<CollectionView>,
+    /// What the replica holds and its service cannot use: refused values and failing handlers, one
+    /// line for each.
+    pub(super) unusable: Vec<String>,
 }
 
 /// One collection of a replica.
@@ -112,6 +115,10 @@ impl ReplicaView {
             intake_fault: check_in.intake,
             topics_not_subscribed: names(&check_in.topics_not_subscribed),
             collections: collections.collect(),
+            unusable: unusable(
+                (check_in.collections.iter()).map(|(name, report)| (name, &report.refusals[..])),
+                &check_in.handlers,
+            ),
         }
     }
 
@@ -129,6 +136,7 @@ impl ReplicaView {
                     intake_fault: None,
                     topics_not_subscribed: vec![],
                     collections: vec![],
+                    unusable: vec![],
                 };
             }
         };
@@ -159,6 +167,10 @@ impl ReplicaView {
             intake_fault: status.intake,
             topics_not_subscribed: names(&status.topics_not_subscribed),
             collections: collections.collect(),
+            unusable: unusable(
+                (status.collections.iter()).map(|row| (&row.collection, &row.refusals[..])),
+                &status.handlers,
+            ),
         }
     }
 
@@ -213,12 +225,21 @@ impl ReplicaView {
             .collections
             .iter()
             .filter(|collection| !collection.is_healthy());
-        unhealthy
+        let mut failures: Vec<String> = unhealthy
             .map(|collection| {
                 let verdict = collection.verdict();
                 format!("{} of {} is {verdict}", collection.name, self.name)
             })
-            .collect()
+            .collect();
+        match self.unusable.len() {
+            0 => {}
+            1 => failures.push(format!("{}: {}", self.name, self.unusable[0])),
+            many => failures.push(format!(
+                "{} has {many} refused values and failing handlers",
+                self.name
+            )),
+        }
+        failures
     }
 
     /// The fault of its intake, while it is live.
@@ -267,6 +288,29 @@ impl fmt::Display for Lag {
             }
         }
     }
+}
+
+/// One line for each refused value and each failing handler.
+fn unusable<'a>(
+    refusals: impl Iterator<Item = (&'a CollectionName, &'a [RefusedValue])>,
+    handlers: &[HandlerStatus],
+) -> Vec<String> {
+    let refused = refusals.flat_map(|(collection, refusals)| {
+        refusals.iter().map(move |refusal| {
+            format!(
+                "{collection}/{} at revision {} is refused at {:?}: {}",
+                refusal.id, refusal.revision, refusal.pointer, refusal.error
+            )
+        })
+    });
+    let failing = handlers
+        .iter()
+        .filter(|handler| handler.state == HandlerState::Failing)
+        .map(|handler| {
+            let error = handler.error.as_deref().unwrap_or("it gave no error");
+            format!("the handler {} fails: {error}", handler.name)
+        });
+    refused.chain(failing).collect()
 }
 
 fn severity(state: ReplicaState) -> u8 {

@@ -3,7 +3,7 @@
 use contract::{
     CollectionName,
     fleet::ReplicaRecord,
-    status::{CollectionStatus, ReplicaState},
+    status::{CollectionStatus, HandlerState, HandlerStatus, RefusedValue, ReplicaState},
 };
 
 use super::{reply::ReplyResult, *};
@@ -83,6 +83,53 @@ fn healthy_means_current_and_equal() {
         failures(ReplicaState::Stale, 7, 0),
         ["A of subscriber-1 is stale"]
     );
+}
+
+#[test]
+fn refused_values_and_failing_handlers_are_failures() {
+    let refusal = RefusedValue {
+        id: "a".parse().expect("an id"),
+        revision: 7,
+        pointer: "/port".to_owned(),
+        error: "expected a number".to_owned(),
+    };
+    let handler = |state| HandlerStatus {
+        name: "A".to_owned(),
+        collection: "A".parse().expect("a name"),
+        state,
+        revision: 0,
+        error: Some("no disk".to_owned()),
+    };
+    let refused = "subscriber-1: A/a at revision 7 is refused at \"/port\": expected a number";
+
+    let mut asked = report(ReplicaState::Current, 7, 0);
+    let ReplyResult::Answer(status) = &mut asked.replicas[0].result else {
+        panic!("the replica answered");
+    };
+    status.handlers = vec![handler(HandlerState::Waiting)];
+    assert!(asked.failures(true).is_empty(), "a handler that waits");
+    let ReplyResult::Answer(status) = &mut asked.replicas[0].result else {
+        panic!("the replica answered");
+    };
+    status.collections[0].refusals = vec![refusal.clone()];
+    assert_eq!(asked.failures(false), [refused]);
+    let row = row_of(&asked, "subscriber-1");
+    assert!(row.contains("1 refused or failing in its service"), "{row}");
+
+    let mut listed = record("one", None, 1);
+    listed.check_in.handlers = vec![handler(HandlerState::Failing)];
+    let view = ReplicaView::checked_in(&listed, &[]);
+    assert_eq!(view.failures(), ["one: the handler A fails: no disk"]);
+    for report in listed.check_in.collections.values_mut() {
+        report.refusals = vec![refusal.clone()];
+    }
+    let view = ReplicaView::checked_in(&listed, &[]);
+    assert_eq!(
+        view.failures(),
+        ["one has 2 refused values and failing handlers"]
+    );
+    listed.gone = true;
+    assert!(ReplicaView::checked_in(&listed, &[]).failures().is_empty());
 }
 
 #[test]
