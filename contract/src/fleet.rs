@@ -248,6 +248,10 @@ pub struct RestoreEpochRequest {
     /// in milliseconds, after the clock of the publisher.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counter: Option<u64>,
+    /// Begin a new lineage, because the counters of this one are near their end. The replicas of the
+    /// store follow it. Refused while there are counters for more than ten years.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub renew: bool,
 }
 
 /// Answer to `POST /v1/epoch`.

@@ -171,6 +171,52 @@ pub struct Epoch {
     pub counter: u64,
 }
 
+impl Epoch {
+    /// The lineage alone, as it is written in an epoch.
+    pub fn lineage_name(self) -> Lineage {
+        Lineage(self.lineage)
+    }
+}
+
+/// The lineage of an [`Epoch`], alone: 8 lower-case hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(into = "String")]
+pub struct Lineage(pub u32);
+
+impl FromStr for Lineage {
+    type Err = FormatError;
+
+    fn from_str(text: &str) -> Result<Self, FormatError> {
+        hex(text, 8)
+            .map(|number| Self(number as u32))
+            .ok_or_else(|| FormatError::new("lineage", text, "8 lower-case hexadecimal digits"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Lineage {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        read(deserializer)
+    }
+}
+
+impl From<Lineage> for String {
+    fn from(lineage: Lineage) -> Self {
+        lineage.to_string()
+    }
+}
+
+impl fmt::Display for Lineage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
+impl fmt::Debug for Lineage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl FromStr for Epoch {
     type Err = FormatError;
 

@@ -17,7 +17,7 @@ use crate::{
     canonical::CanonicalJson,
     document::Document,
     head::Head,
-    ids::{CollectionName, Crc, Digest, DocumentId, Epoch, Revision},
+    ids::{CollectionName, Crc, Digest, DocumentId, Epoch, Lineage, Revision},
     proof::Proof,
 };
 
@@ -42,6 +42,7 @@ texts! {
     CollectionName, "^[A-Za-z][A-Za-z0-9_]{0,63}$", "ChannelConfiguration", "A letter, then at most 63 of A-Z a-z 0-9 _";
     DocumentId, "^(?!\\.{1,2}$)[A-Za-z0-9._:-]{1,128}$", "whatsapp-es", "1 to 128 of A-Z a-z 0-9 . _ : - but not . or ..";
     Epoch, "^[0-9a-f]{8}-[1-9][0-9]{0,18}$", "9f86d081-1", "Which history a revision counts in: 8 hexadecimal digits, a dash, and a number from 1";
+    Lineage, "^[0-9a-f]{8}$", "9f86d081", "The first part of an epoch";
     Crc, "^[0-9a-f]{8}$", "6a4d3f2e", "CRC-32C of the canonical value";
     Proof, "^[0-9a-f]{40}$", "6a4d3f2e000102030405060708090a0b0c0d0e0f", "Proof that a revision was committed; hand it back as it is";
     Digest, "^[0-9a-f]{16}$", "0000000000000000", "Sum over the live documents, in any order";

@@ -344,6 +344,7 @@ impl Machine {
                 continue;
             };
             if self.root.epoch == Some(head.epoch) {
+                self.root.replaces.clone_from(&head.replaces);
                 // A head names a revision that exists, even if no event of it ever arrives.
                 collection.known = collection.known.max(head.revision);
                 collection.confirm(head.revision, head.proof);

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use contract::{ChangeSet, CollectionName, Document, DocumentId, Epoch, Revision};
+use contract::{ChangeSet, CollectionName, Document, DocumentId, Epoch, Replaced, Revision};
 use imbl::{OrdMap, ordmap::DiffItem};
 
 use crate::{collection::CollectionState, sets::RecentSets};
@@ -15,6 +15,8 @@ use crate::{collection::CollectionState, sets::RecentSets};
 pub struct Root {
     /// The epoch of all revisions; `None` before the first load, and without revisions.
     pub(crate) epoch: Option<Epoch>,
+    /// The lineages that the store had before, as its heads last named them. Not on the disk.
+    pub(crate) replaces: Replaced,
     /// One entry per followed collection, from the beginning.
     pub(crate) collections: OrdMap<CollectionName, CollectionState>,
     /// Number of replacements of the whole state.
@@ -41,6 +43,12 @@ impl Root {
     /// The epoch; `None` until the first load.
     pub fn epoch(&self) -> Option<Epoch> {
         self.epoch
+    }
+
+    /// The lineages that the store of the epoch had before: a replica that follows this one has to
+    /// know them as well.
+    pub fn replaces(&self) -> &Replaced {
+        &self.replaces
     }
 
     /// Whether every collection that is followed from the beginning was loaded at least once, and

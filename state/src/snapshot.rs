@@ -60,8 +60,8 @@ pub enum InstallError {
     /// A newer load has begun.
     #[error("a newer load has begun")]
     Superseded,
-    /// The snapshot comes from a store of another lineage: a blank store, or one that replaced the
-    /// store.
+    /// The snapshot comes from a store of another lineage that does not replace the one that is
+    /// followed: a blank store, or one that took the place of the store.
     #[error("it comes from another store (epoch {0}); the last good values stay")]
     OtherStore(Epoch),
     /// The snapshot belongs to an older epoch.
@@ -147,6 +147,9 @@ pub(crate) fn install(
 ) -> Result<Installed, InstallError> {
     let how = admit(root, floor, &snapshot)?;
     // From here on nothing can fail, so the state is never left half installed.
+    if let Some(part) = snapshot.parts.values().next() {
+        root.replaces.clone_from(&part.head.replaces);
+    }
     let mut resets = 0;
     for (name, part) in snapshot.parts {
         let diverged_at = diverged_at.get(&name).copied();
@@ -166,8 +169,8 @@ pub(crate) fn install(
 
 /// Decides whether a snapshot may be installed, without changing anything.
 ///
-/// A blank store never replaces what is held: only a later epoch of the same store may replace the
-/// state. Such an epoch may be empty: a publisher declares it after it verified its store, and a
+/// A blank store never replaces what is held: only a later epoch of the same store, or a lineage that
+/// replaces the one that is followed, may replace the state. Such an epoch may be empty: a publisher declares it after it verified its store, and a
 /// blank store has another lineage.
 fn admit(
     root: &Root,
@@ -192,9 +195,15 @@ fn admit(
             Ok(InstallKind::Replaced)
         };
     };
-    // The lineage says which store it is, the counter how often it was restored.
+    // The lineage says which store it is, the counter how often it was restored. Where a store
+    // renewed its lineage, the counter of the new one has no relation to ours.
     if theirs.lineage != ours.lineage {
-        Err(InstallError::OtherStore(theirs))
+        let renewed = |part: &Part| part.head.replaces.includes(ours);
+        if snapshot.parts.values().all(renewed) {
+            Ok(InstallKind::Replaced)
+        } else {
+            Err(InstallError::OtherStore(theirs))
+        }
     } else if theirs.counter < ours.counter {
         Err(InstallError::OlderEpoch(theirs))
     } else if theirs != ours {

@@ -26,6 +26,10 @@ use crate::{output, target::Target};
 /// load it, even if it is empty. It names that history by its lineage, the first part of the epoch
 /// that `confcast status` shows for them; without a name the lineages are listed.
 ///
+/// A counter may also be near its end, because a clock was wrong or was set by hand. Where no counter
+/// is left, --renew begins a new lineage. It records the one that it replaces, so that the replicas
+/// that follow it load the store; replicas of other stores still refuse it.
+///
 /// The publisher refuses while documents and heads do not agree, for instance in the middle
 /// of a restore. Try again later.
 #[derive(Debug, clap::Args)]
@@ -38,6 +42,10 @@ pub(crate) struct RestoreEpoch {
     /// clock of the publisher
     #[arg(long, value_name = "COUNTER")]
     counter: Option<u64>,
+    /// Begin a new lineage because the counters of this one are near their end; the replicas of the
+    /// store follow it
+    #[arg(long, conflicts_with_all = ["adopt", "counter"])]
+    renew: bool,
     /// Do not ask for confirmation; required with --adopt where there is no terminal
     #[arg(long, requires = "adopt")]
     yes: bool,
@@ -68,6 +76,7 @@ impl RestoreEpoch {
         let request = RestoreEpochRequest {
             adopt: self.adopt,
             counter: self.counter,
+            renew: self.renew,
         };
         let declared = declare(&publisher, &request).await?;
         if self.json {
@@ -112,6 +121,7 @@ mod tests {
         let adopt = RestoreEpochRequest {
             adopt: Some("1a2b3c4d".to_owned()),
             counter: Some(7),
+            renew: false,
         };
         let declared = declare(&publisher.endpoint(), &adopt)
             .await

@@ -7,20 +7,22 @@
 
 use std::fmt;
 
-use contract::{CollectionName, Crc, Epoch, Head, Proof, Revision, proof::CODE_BYTES};
+use contract::{CollectionName, Crc, Epoch, Head, Proof, Replaced, Revision, proof::CODE_BYTES};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 /// The first part of every message. Another form of the message gets another number.
 const VERSION: &str = "confcast-proof-1";
 
-/// Epoch and secret of a store: what a transaction reads before anything else.
+/// Epoch, secret and earlier lineages of a store: what a transaction reads before anything else.
 #[derive(Debug, Clone)]
 pub struct StoreIdentity {
     /// The epoch that the store is in.
     pub epoch: Epoch,
     /// The secret that it was created with.
     pub secret: StoreSecret,
+    /// The lineages that it had before.
+    pub replaces: Replaced,
 }
 
 /// 32 random bytes that a store was created with.

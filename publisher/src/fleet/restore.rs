@@ -44,6 +44,9 @@ const EXAMINE_PERIOD: Duration = Duration::from_secs(5);
 const MAX_COUNTER_LEAD: u64 = 86_400_000;
 /// The largest counter that every store can hold.
 const MAX_COUNTER: u64 = i64::MAX as u64;
+/// A lineage is renewed only when its counter is further than this beyond the clock (ten years in
+/// milliseconds): before, the clock reaches it.
+const RENEWAL_LEAD: u64 = 10 * 365 * 86_400_000;
 
 /// Why no epoch was declared.
 #[derive(Debug, thiserror::Error)]
@@ -202,8 +205,19 @@ impl Restore {
                 ),
             });
         }
+        if request.renew && (request.adopt.is_some() || request.counter.is_some()) {
+            return Err(DeclareError::Invalid {
+                pointer: "/renew",
+                reason: "expected no \"adopt\" and no \"counter\" beside it: a renewal begins a \
+                         lineage of its own"
+                    .to_owned(),
+            });
+        }
         let (identity, _heads) = self.confirmed_heads().await?;
         let from = identity.epoch;
+        if request.renew {
+            return self.renew(&identity).await;
+        }
         let Some(lineage) = request.adopt else {
             let highest = self.highest_proven(&identity).await?;
             return self
@@ -218,6 +232,30 @@ impl Restore {
             .filter(|counter| *counter <= limit)
             .fold(counter, u64::max);
         self.declare_after(from, foreign[0].lineage, highest).await
+    }
+
+    /// Begins a new lineage, which the replicas of the present one follow because its heads name it.
+    async fn renew(&self, identity: &StoreIdentity) -> Result<Epoch, DeclareError> {
+        // A replica may prove a counter that was lost with a database.
+        let highest = self.highest_proven(identity).await?;
+        if highest <= clock().saturating_add(RENEWAL_LEAD) {
+            return Err(DeclareError::Impossible(format!(
+                "The counter {highest} is not near the end: a lineage is renewed when its counter is \
+                 more than ten years, in milliseconds, after the clock of this publisher. After a \
+                 restore send POST /v1/epoch without \"renew\""
+            )));
+        }
+        let from = identity.epoch;
+        let lineage = loop {
+            let drawn = Epoch {
+                lineage: rand::random(),
+                counter: 1,
+            };
+            if drawn.lineage != from.lineage && !identity.replaces.includes(drawn) {
+                break drawn.lineage;
+            }
+        };
+        self.declare_after(from, lineage, 0).await
     }
 
     /// The epochs of a lineage that live replicas report: at least one.
@@ -324,8 +362,9 @@ impl Restore {
     ) -> Result<Epoch, DeclareError> {
         if highest >= MAX_COUNTER {
             return Err(DeclareError::Impossible(format!(
-                "There is no counter after {highest}. Export the documents, import them into a new \
-                 store, and restart the replicas without what they have on disk"
+                "There is no counter after {highest}. Begin a new lineage, which the replicas of this \
+                 store follow: send POST /v1/epoch with {{\"renew\": true}}, or run `confcast \
+                 restore-epoch --renew`"
             )));
         }
         let to = Epoch {
@@ -339,9 +378,14 @@ impl Restore {
             return Err(DeclareError::NotNow(error));
         }
         self.0.metrics.epochs_declared.inc();
+        let reason = if from.lineage == to.lineage {
+            "this store was restored"
+        } else {
+            "the operator changed the lineage of this store"
+        };
         warn!(
             %from, %to,
-            "epoch {to} was declared because this store was restored: every replica loads again"
+            "epoch {to} was declared because {reason}: every replica loads again"
         );
         Ok(to)
     }

@@ -8,7 +8,9 @@
 //!
 //! Both backends use this module; nothing here reads or writes a store.
 
-use contract::{Change, CollectionName, Crc, Digest, Document, DocumentId, Epoch, Head, Revision};
+use contract::{
+    Change, CollectionName, Crc, Digest, Document, DocumentId, Epoch, Head, Replaced, Revision,
+};
 
 /// The first part of every text that a checksum is computed over. Another form gets another number.
 const VERSION: &str = "confcast-row-1";
@@ -236,7 +238,7 @@ pub fn examine(
 }
 
 /// The head after a change, by its record: what the newest record tells of a head that is damaged.
-/// `oldest` is the first revision that the log holds.
+/// `oldest` is the first revision that the log holds. A record does not tell the earlier lineages.
 pub fn head_of_record(record: &Change, oldest: Revision, epoch: Epoch) -> Head {
     Head {
         collection: record.collection.clone(),
@@ -248,6 +250,7 @@ pub fn head_of_record(record: &Change, oldest: Revision, epoch: Epoch) -> Head {
         oldest,
         // A proof is of one epoch.
         proof: record.proof.filter(|_proof| record.epoch == epoch),
+        replaces: Replaced::default(),
     }
 }
 

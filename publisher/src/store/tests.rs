@@ -45,7 +45,7 @@ async fn create(store: &Store, id: &str) {
 
 /// The head of `A`, after its proof was checked.
 async fn proven_head(store: &Store) -> Head {
-    let StoreIdentity { epoch, secret } = store.identity().await.expect("an identity");
+    let StoreIdentity { epoch, secret, .. } = store.identity().await.expect("an identity");
     let head = store.heads(&BTreeSet::from([name()])).await.expect("heads");
     let head = head.into_iter().next().expect("a head");
     let proof = head.proof.expect("a proof");
@@ -82,6 +82,33 @@ async fn heads_and_records_have_proofs_also_after_an_epoch_was_declared() {
         declared.proof.map(|proof| proof.crc),
         head.proof.map(|proof| proof.crc)
     );
+}
+
+/// The counter is at its end; the process restarts after the renewal.
+#[tokio::test]
+async fn a_store_with_another_lineage_names_the_one_before_it() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let store = blank(&folder).await;
+    create(&store, "x").await;
+    let first = proven_head(&store).await;
+    assert!(first.replaces.is_empty());
+    let last = Epoch {
+        counter: i64::MAX as u64,
+        ..first.epoch
+    };
+    assert!(store.declare_epoch(first.epoch, last).await.expect("asked"));
+    let renewed = Epoch {
+        lineage: first.epoch.lineage ^ 1,
+        counter: 5,
+    };
+    assert!(store.declare_epoch(last, renewed).await.expect("asked"));
+    drop(store);
+    let store = blank(&folder).await;
+    let head = proven_head(&store).await;
+    assert_eq!((head.epoch, head.revision), (renewed, first.revision));
+    assert!(head.replaces.includes(last) && !head.replaces.includes(renewed));
+    create(&store, "y").await;
+    assert!(proven_head(&store).await.replaces.includes(last));
 }
 
 /// A publisher whose clock is an hour ahead commits a change and stops before it publishes it.

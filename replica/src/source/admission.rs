@@ -52,24 +52,24 @@ pub(super) fn check_heads(
     Ok(())
 }
 
-/// Requires the history `ours` or a later one of the same store. Another publisher may have it.
+/// Requires the history `ours`, a later one of the same store, or one of a lineage that replaces ours.
+/// Another publisher may have it.
 ///
 /// # Errors
 /// When a head is of another store, or of an earlier history.
 pub(super) fn check_epoch(ours: Option<Epoch>, heads: &[Head]) -> Result<(), SourceError> {
     let Some(ours) = ours else { return Ok(()) };
     // The heads of one answer are of one history, so one that differs is enough.
-    let other = heads
-        .iter()
-        .map(|head| head.epoch)
-        .find(|epoch| *epoch != ours);
-    match other {
-        Some(theirs) if theirs.lineage != ours.lineage => {
-            Err(InstallError::OtherStore(theirs).into())
+    let Some(other) = heads.iter().find(|head| head.epoch != ours) else {
+        return Ok(());
+    };
+    let theirs = other.epoch;
+    if theirs.lineage != ours.lineage {
+        if !other.replaces.includes(ours) {
+            return Err(InstallError::OtherStore(theirs).into());
         }
-        Some(theirs) if theirs.counter < ours.counter => {
-            Err(InstallError::OlderEpoch(theirs).into())
-        }
-        _ => Ok(()),
+    } else if theirs.counter < ours.counter {
+        return Err(InstallError::OlderEpoch(theirs).into());
     }
+    Ok(())
 }

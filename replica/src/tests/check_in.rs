@@ -307,6 +307,61 @@ async fn a_publisher_of_another_store_is_skipped() {
     .await;
 }
 
+/// The replica was away during the renewal: it starts with the image of the lineage before.
+#[tokio::test]
+async fn a_renewed_lineage_is_followed_and_another_one_is_not() {
+    let lineages = Arc::new(Mutex::new(r#"["0f86d082"]"#));
+    let offered = Arc::clone(&lineages);
+    let answer = move |path: &str| {
+        let renewed = "22222222-1";
+        let body = match path {
+            "/v1/replicas/test" => heads_of(renewed, 7),
+            _ => snapshot_of(renewed, 7, &[document("x", 7, &json!({"v": 8}))]),
+        };
+        let lineages = *offered.lock().expect("not poisoned");
+        let named = format!(r#""oldest":1,"replaces":{lineages}}}"#);
+        (200, body.replace(r#""oldest":1}"#, &named))
+    };
+    let old = snapshot_of(EPOCH, 7, &[document("x", 7, &json!({"v": 7}))]);
+    let mut image = Vec::new();
+    with_publisher(
+        move |_path| (200, old.clone()),
+        async |replica| {
+            following(&replica, eventually("loaded", || replica.view().loaded())).await;
+            replica
+                .view()
+                .root()
+                .write_image(&state::image::ImageMeta::default(), &mut image)
+                .expect("written");
+        },
+    )
+    .await;
+    with_publisher(answer, async |replica| {
+        let image = state::Image::read(image.as_slice()).expect("intact");
+        replica.cache().restore(image, None);
+        replica.cache().open();
+        let refused = replica.check_ins().check_in().await;
+        refused.expect_err("it replaces another lineage");
+        assert_eq!(
+            replica.status().collections[0].reason.as_deref(),
+            Some("other-store")
+        );
+        assert_eq!(held(&replica, "x").as_deref(), Some(r#"{"v":7}"#));
+        *lineages.lock().expect("not poisoned") = r#"["0f86d082","0f86d081"]"#;
+        for _again in 0..2 {
+            replica.check_ins().check_in().await.expect("followed");
+        }
+        assert_eq!(
+            (replica.status().state, held(&replica, "x").as_deref()),
+            (ReplicaState::Current, Some(r#"{"v":8}"#))
+        );
+        // Replicas that follow this one have to learn of it as well.
+        let ours = EPOCH.parse().expect("an epoch");
+        assert!(replica.view().root().replaces().includes(ours));
+    })
+    .await;
+}
+
 /// The instances that checked in, with the revision of A that each reported.
 type Reports = Arc<Mutex<Vec<(String, u64)>>>;
 

@@ -1,7 +1,7 @@
 //! Single cases: loads, epochs that ended, and collections without revisions.
 
 use contract::{
-    CanonicalJson, Change, Crc, Digest, DocumentId, Epoch, Head, Operation, Revision,
+    CanonicalJson, Change, Crc, Digest, DocumentId, Epoch, Head, Operation, Replaced, Revision,
     fleet::SettledPoint, snapshot,
 };
 
@@ -94,6 +94,35 @@ fn another_store_or_an_older_epoch_never_replaces_good_data() {
         ..model.change(0, 1).clone()
     };
     assert_eq!(machine.apply(&event), Decision::OtherEpoch);
+}
+
+/// The counter of the new lineage has no relation to the old one.
+#[test]
+fn a_lineage_that_replaces_the_held_one_is_followed_and_no_other() {
+    let mut model = three_documents();
+    let mut machine = World::loaded(A, model.clone()).machine;
+    let ours = model.epoch;
+    let [other, renewed] = [8, 9].map(|lineage| Epoch {
+        lineage,
+        counter: 1,
+    });
+    model.replaces = Replaced::default().after(other, renewed);
+    assert_eq!(
+        attempt(&mut machine, &model, renewed),
+        Err(InstallError::OtherStore(renewed)),
+        "it replaces another lineage"
+    );
+    model.replaces = Replaced::default().after(ours, renewed);
+    let installed = attempt(&mut machine, &model, renewed).expect("followed");
+    assert_eq!(installed.how, InstallKind::Replaced);
+    assert_eq!(machine.root().epoch(), Some(renewed));
+    assert!(machine.root().replaces().includes(ours));
+    model.replaces = Replaced::default();
+    assert_eq!(
+        attempt(&mut machine, &model, ours),
+        Err(InstallError::OtherStore(ours)),
+        "the replaced lineage does not come back"
+    );
 }
 
 #[test]

@@ -4,8 +4,8 @@
 use std::sync::{Arc, LazyLock};
 
 use contract::{
-    CanonicalJson, ChangeSet, CollectionName, Digest, DocumentId, Epoch, Head, Operation, Revision,
-    SetPart, fleet::SettledPoint, snapshot,
+    CanonicalJson, ChangeSet, CollectionName, Digest, DocumentId, Epoch, Head, Operation, Replaced,
+    Revision, SetPart, fleet::SettledPoint, snapshot,
 };
 
 use crate::{Machine, ReceivedChange, Snapshot};
@@ -81,6 +81,7 @@ pub(crate) struct Request {
 #[derive(Debug, Clone)]
 pub(crate) struct Model {
     pub(crate) epoch: Epoch,
+    pub(crate) replaces: Replaced,
     pub(crate) logs: Vec<Log>,
     pub(crate) sets: Vec<Arc<ChangeSet>>,
     /// The revisions of all collections after each commit: the possible moments of a snapshot.
@@ -98,6 +99,7 @@ impl Model {
                 lineage: 7,
                 counter: 1,
             },
+            replaces: Replaced::default(),
             logs: vec![log; COLLECTIONS],
             sets: Vec::new(),
             moments: vec![[0; COLLECTIONS]],
@@ -250,6 +252,7 @@ impl Model {
                 count,
                 digest: state.digest,
                 last_set: state.last_set,
+                replaces: self.replaces.clone(),
                 ..empty
             }
         };

@@ -180,6 +180,7 @@ pub(super) fn head_of(view: &View, name: &CollectionName, held: &Collection) -> 
         revision: held.watermark(),
         count: held.count(),
         digest: held.digest(),
+        replaces: view.root().replaces().clone(),
         oldest: view
             .changes(name)
             .map_or(held.watermark() + 1, ChangeBuffer::oldest),

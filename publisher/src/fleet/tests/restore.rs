@@ -246,3 +246,55 @@ async fn another_store_takes_over_the_lineage_of_the_replicas() {
     assert_eq!(declared.counter, ahead.counter + 1);
     assert_eq!(testbed.head(FREE).await.epoch, declared);
 }
+
+/// The counter was set by hand; a renewal is the way out, and only then.
+#[tokio::test]
+async fn a_lineage_is_renewed_when_its_counters_are_near_their_end() {
+    let testbed = Testbed::new().await;
+    testbed.put(FREE, "a", 1).await;
+    let renew = || RestoreEpochRequest {
+        renew: true,
+        ..RestoreEpochRequest::default()
+    };
+    let refused = async |request| {
+        let refused = testbed.fleet.declare(request).await;
+        ApiError::from(refused.expect_err("refused")).problem
+    };
+    let problem = refused(renew()).await;
+    assert_eq!(problem.status, 409);
+    assert!(problem.detail.contains("not near the end"), "{problem:?}");
+    let mixed = RestoreEpochRequest {
+        counter: Some(1),
+        ..renew()
+    };
+    let problem = refused(mixed).await;
+    assert_eq!(
+        (problem.status, problem.pointer.as_deref()),
+        (400, Some("/renew"))
+    );
+
+    let first = testbed.head(FREE).await.epoch;
+    let last = Epoch {
+        counter: i64::MAX as u64,
+        ..first
+    };
+    let declared = testbed.store.declare_epoch(first, last).await;
+    assert!(declared.expect("declared"));
+    let before = testbed.head(FREE).await;
+    testbed.check_in("r", proven(&before)).await;
+    let problem = refused(RestoreEpochRequest::default()).await;
+    assert_eq!(problem.status, 409);
+    assert!(problem.detail.contains("--renew"), "{problem:?}");
+
+    let renewed = testbed.fleet.declare(renew()).await.expect("renewed").epoch;
+    assert_ne!(renewed.lineage, last.lineage);
+    assert!(renewed.counter <= milliseconds(0), "{renewed}");
+    let head = testbed.head(FREE).await;
+    assert_eq!((head.epoch, head.revision), (renewed, before.revision));
+    // A replica of the lineage before it learns that this one replaces it, and is no evidence.
+    let answer = testbed.check_in("r", proven(&before)).await;
+    assert!(answer.heads[0].replaces.includes(last));
+    assert_eq!(testbed.metrics.unproven_claims.get(), 0);
+    testbed.put(FREE, "b", 1).await;
+    assert_eq!(refused(renew()).await.status, 409);
+}

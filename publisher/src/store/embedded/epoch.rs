@@ -44,6 +44,7 @@ impl Embedded {
                 &StoreIdentity {
                     epoch: to,
                     secret: before.secret,
+                    replaces: before.replaces.after(from, to),
                 },
             )?;
             Ok(End::Commit(true))

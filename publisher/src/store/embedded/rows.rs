@@ -244,7 +244,10 @@ impl Embedded {
         );
         let register = &self.0.damage;
         register.report(collection, "", Outcome::FromLog, detail);
-        Ok(head_of_record(&newest, oldest.revision, identity.epoch))
+        Ok(Head {
+            replaces: identity.replaces.clone(),
+            ..head_of_record(&newest, oldest.revision, identity.epoch)
+        })
     }
 
     /// The heads of some collections, ordered by name.

@@ -5,7 +5,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context, ensure};
-use contract::{CollectionName, Epoch, Head};
+use contract::{CollectionName, Epoch, Head, Replaced};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::store::{
@@ -24,7 +24,8 @@ const FORMAT: u64 = 3;
 const SCHEMA: &str = "
 CREATE TABLE store (
   one INTEGER PRIMARY KEY CHECK (one = 1), format INTEGER NOT NULL, lineage INTEGER NOT NULL,
-  counter INTEGER NOT NULL, secret BLOB NOT NULL, crc INTEGER NOT NULL);
+  counter INTEGER NOT NULL, secret BLOB NOT NULL, replaces TEXT NOT NULL,
+  crc INTEGER NOT NULL);
 CREATE TABLE heads (
   collection TEXT NOT NULL, crc INTEGER NOT NULL, head TEXT NOT NULL,
   PRIMARY KEY (collection)) WITHOUT ROWID;
@@ -59,6 +60,7 @@ pub(super) fn create(file: &Path) -> anyhow::Result<()> {
             counter: 1,
         },
         secret: StoreSecret::generate(),
+        replaces: Replaced::default(),
     };
     put_identity(&transaction, &identity)?;
     transaction.commit()?;
@@ -101,50 +103,66 @@ pub(super) fn add_heads(
     Ok(())
 }
 
-/// Epoch and secret of the store.
+/// The identity of the store.
 pub(super) fn identity(transaction: &Transaction<'_>) -> anyhow::Result<StoreIdentity> {
-    let (epoch, secret, crc) = transaction
-        .prepare_cached("SELECT lineage, counter, secret, crc FROM store WHERE one = 1")?
+    let (epoch, secret, replaces, crc) = transaction
+        .prepare_cached("SELECT lineage, counter, secret, replaces, crc FROM store WHERE one = 1")?
         .query_row([], |row| {
             let epoch = Epoch {
                 lineage: row.get(0)?,
                 counter: row.get(1)?,
             };
-            Ok((epoch, row.get::<_, Vec<u8>>(2)?, row.get::<_, u32>(3)?))
+            let secret: Vec<u8> = row.get(2)?;
+            Ok((
+                epoch,
+                secret,
+                row.get::<_, String>(3)?,
+                row.get::<_, u32>(4)?,
+            ))
         })
         .context("reading the identity of the store")?;
     let identity = StoreIdentity {
         epoch,
         secret: StoreSecret::from_bytes(&secret)?,
+        replaces: serde_json::from_str(&replaces)
+            .context("the identity of the store is damaged: restore a backup")?,
     };
     ensure!(
-        crc == identity_crc(&identity),
+        crc == identity_crc(&identity)?,
         "the identity of the store is damaged: restore a backup"
     );
     Ok(identity)
 }
 
-/// Replaces epoch and secret of the store.
+/// Replaces the identity of the store.
 pub(super) fn put_identity(
     transaction: &Transaction<'_>,
     identity: &StoreIdentity,
 ) -> anyhow::Result<()> {
     transaction.execute(
-        "INSERT OR REPLACE INTO store (one, format, lineage, counter, secret, crc)
-         VALUES (1, ?1, ?2, ?3, ?4, ?5)",
+        "INSERT OR REPLACE INTO store (one, format, lineage, counter, secret, replaces, crc)
+         VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6)",
         params![
             FORMAT,
             identity.epoch.lineage,
             identity.epoch.counter,
             identity.secret.as_bytes(),
-            identity_crc(identity),
+            serde_json::to_string(&identity.replaces)?,
+            identity_crc(identity)?,
         ],
     )?;
     Ok(())
 }
 
-fn identity_crc(StoreIdentity { epoch, secret }: &StoreIdentity) -> u32 {
-    text_checksum("identity", &format!("{epoch}\n{:?}", secret.as_bytes())).0
+fn identity_crc(identity: &StoreIdentity) -> anyhow::Result<u32> {
+    let StoreIdentity {
+        epoch,
+        secret,
+        replaces,
+    } = identity;
+    let replaces = serde_json::to_string(replaces)?;
+    let text = format!("{epoch}\n{:?}\n{replaces}", secret.as_bytes());
+    Ok(text_checksum("identity", &text).0)
 }
 
 /// The stored head of a collection, in the epoch of the store. Opening the store writes the head of
@@ -172,9 +190,10 @@ pub(super) fn head(
         (crc == head_crc(text) && head.collection == *collection).then_some(head)
     };
     Ok(match read() {
-        // The row may lack the present epoch only in a file that was edited by other means.
+        // Both belong to the store: the row may lack the present ones.
         Some(head) => Ok(Head {
             epoch: identity.epoch,
+            replaces: identity.replaces.clone(),
             ..head
         }),
         None => Err(damaged(Damage::Checksum)),
@@ -194,7 +213,8 @@ fn head_crc(text: &str) -> u32 {
 }
 
 /// The head of a collection without a change.
-fn blank(collection: &CollectionName, StoreIdentity { epoch, secret }: &StoreIdentity) -> Head {
+fn blank(collection: &CollectionName, identity: &StoreIdentity) -> Head {
+    let StoreIdentity { epoch, secret, .. } = identity;
     Head {
         proof: Some(secret.prove(*epoch, collection, 0, None)),
         ..Head::empty(collection.clone(), *epoch)

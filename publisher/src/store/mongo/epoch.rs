@@ -77,7 +77,13 @@ impl Mongo {
             "lineage": i64::from(from.lineage),
             "counter": i64::try_from(from.counter)?,
         };
-        let new = doc! { "lineage": i64::from(to.lineage), "counter": i64::try_from(to.counter)? };
+        // Of the same snapshot: another declaration conflicts over the row that both write.
+        let identity = self.identity_in(session).await?;
+        let new = doc! {
+            "lineage": i64::from(to.lineage),
+            "counter": i64::try_from(to.counter)?,
+            "replaces": rows::replaces(&identity.replaces.after(from, to))?,
+        };
         let updated = self
             .table(META)
             .update_one(old, doc! { "$set": new })
@@ -91,7 +97,6 @@ impl Mongo {
         // Snapshot transactions conflict only over documents that both write, and a group only
         // reads `_meta`. Every group writes a head, so writing all heads makes it conflict. Each one
         // is proven in the new epoch.
-        let identity = self.identity_in(session).await?;
         let mut stored = Vec::new();
         let mut found = self
             .table_at_snapshot(HEADS)

@@ -6,8 +6,8 @@
 
 use anyhow::bail;
 use contract::{
-    CanonicalJson, Change, CollectionName, Crc, Document, DocumentId, Epoch, Head, Revision,
-    canonical::is_canonical,
+    CanonicalJson, Change, CollectionName, Crc, Document, DocumentId, Epoch, Head, Replaced,
+    Revision, canonical::is_canonical,
 };
 use mongodb::bson::{
     self, Binary, Bson, Document as Bdoc, RawBsonRef, RawDocument, doc, spec::BinarySubtype,
@@ -85,7 +85,11 @@ pub(super) fn head(
     collection: &CollectionName,
     identity: &StoreIdentity,
 ) -> Result<Head, Damage> {
-    let StoreIdentity { epoch, secret } = identity;
+    let StoreIdentity {
+        epoch,
+        secret,
+        replaces,
+    } = identity;
     let read = || -> anyhow::Result<Head> {
         let revision = number(row, "revision")?;
         let proof = match row.get_str("proof") {
@@ -104,6 +108,7 @@ pub(super) fn head(
             last_set: number(row, "lastSet")?,
             oldest: number(row, "oldest")?,
             proof,
+            replaces: replaces.clone(),
         })
     };
     let head = read().map_err(malformed)?;
@@ -111,15 +116,26 @@ pub(super) fn head(
     Ok(head)
 }
 
-/// Epoch and secret of the row in `_meta`.
+/// The identity of the store, from the row in `_meta`.
 pub(super) fn identity(meta: &Bdoc) -> anyhow::Result<StoreIdentity> {
+    let replaces = match meta.get("replaces") {
+        Some(lineages) => bson::deserialize_from_bson(lineages.clone())?,
+        // The store always had the same lineage.
+        None => Replaced::default(),
+    };
     Ok(StoreIdentity {
         epoch: Epoch {
             lineage: u32::try_from(meta.get_i64("lineage")?)?,
             counter: number(meta, "counter")?,
         },
         secret: StoreSecret::from_bytes(meta.get_binary_generic("secret")?)?,
+        replaces,
     })
+}
+
+/// The earlier lineages of a store, as they are in `_meta`.
+pub(super) fn replaces(replaced: &Replaced) -> anyhow::Result<Bson> {
+    Ok(bson::serialize_to_bson(replaced)?)
 }
 
 /// The secret of a store, as it is in `_meta`.

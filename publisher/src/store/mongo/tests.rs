@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use contract::{
-    CanonicalJson, CollectionName, Context, Document,
+    CanonicalJson, CollectionName, Context, Document, Epoch, Head,
     repair::{CollectionRepair, RepairRequest, RepairState},
 };
 use e2e::testbed::mongod::Mongod;
@@ -403,5 +403,36 @@ async fn the_scrub_finds_damage_that_nobody_reads_and_forgets_what_was_mended() 
     bed.repair(true, false).await?;
     scrub.pass(&name()).await?;
     assert_eq!(bed.store.damage().summary().example, None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_database_with_another_lineage_names_the_one_before_it() -> Outcome {
+    let server = Mongod::start().await?;
+    let bed = Bed::new(&server, "renewed").await?;
+    let head = async || -> anyhow::Result<Head> {
+        let heads = bed.store.heads(&BTreeSet::from([name()])).await?;
+        Ok(heads.into_iter().next().expect("a head"))
+    };
+    let first = head().await?;
+    assert!(first.replaces.is_empty());
+    let renewed = Epoch {
+        lineage: first.epoch.lineage ^ 1,
+        counter: 5,
+    };
+    assert!(bed.store.declare_epoch(first.epoch, renewed).await?);
+    bed.put("d", 1).await?.expect("a new document");
+    let second = head().await?;
+    assert_eq!(
+        (second.epoch, second.revision),
+        (renewed, first.revision + 1)
+    );
+    assert!(second.replaces.includes(first.epoch));
+    // A head that is read from the log names it as well.
+    let damage = doc! { "$set": { "count": 99_i64 } };
+    let heads = bed.database.collection::<Bdoc>("_heads");
+    heads.update_one(doc! { "_id": "A" }, damage).await?;
+    let read = head().await?;
+    assert_eq!((read.count, read.replaces), (4, second.replaces));
     Ok(())
 }

@@ -279,7 +279,10 @@ impl Mongo {
         );
         // An `oldest` that cannot be read is corrected by retention and by a repair.
         let oldest = rows::number(row, "oldest").unwrap_or(record.revision);
-        let head = head_of_record(&record, oldest.min(record.revision + 1), identity.epoch);
+        let head = Head {
+            replaces: identity.replaces.clone(),
+            ..head_of_record(&record, oldest.min(record.revision + 1), identity.epoch)
+        };
         Ok(HeadRow {
             head,
             stored_revision,
