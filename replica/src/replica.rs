@@ -350,7 +350,8 @@ impl Replica {
             intake,
             topics_not_subscribed: parts.stats.topics_not_subscribed(view.root()),
             sync,
-            last_error,
+            // What is not loaded for lack of a publisher is an error as long as it is not served.
+            last_error: last_error.or_else(|| view.unserved.values().next().cloned()),
             handlers: parts.typed.handler_statuses(usize::MAX),
         }
     }

@@ -111,7 +111,8 @@ impl SnapshotBuilder {
     /// Ends with the last line: proves that nothing is missing, damaged or repeated.
     ///
     /// # Errors
-    /// When counts or digests disagree, or a collection that `root` follows is absent.
+    /// When counts or digests disagree, or a collection that `root` has loaded is absent, or
+    /// all are.
     pub fn complete(mut self, end: &SnapshotEnd, root: &Root) -> Result<Snapshot, SnapshotError> {
         let SnapshotStart { epoch, heads } = self.proof.finish(end)?;
         let mut part = |head: Head| {
@@ -120,13 +121,15 @@ impl SnapshotBuilder {
         };
         let parts: BTreeMap<_, _> = heads.into_iter().map(&mut part).collect();
         // Heads prove the collections that they name; a collection that they do not name would lose
-        // all its documents.
+        // all its documents. One that is not loaded has none to lose, but a snapshot of none at all
+        // is no load.
+        let nothing = parts.is_empty();
         match root
             .collections
-            .keys()
-            .find(|name| !parts.contains_key(*name))
+            .iter()
+            .find(|(name, held)| (held.loaded || nothing) && !parts.contains_key(*name))
         {
-            Some(missing) => Err(SnapshotError::Missing(missing.clone())),
+            Some((missing, _held)) => Err(SnapshotError::Missing(missing.clone())),
             None => Ok(Snapshot { epoch, parts }),
         }
     }

@@ -94,6 +94,21 @@ impl Api {
             Err(error::loading())
         }
     }
+
+    /// The newest view, for a read of one collection: another one may be loading.
+    ///
+    /// # Errors
+    /// 503 `loading` before the collection was loaded; for a name that is not followed, before all
+    /// were.
+    fn loaded_of(&self, collection: &str) -> Result<Arc<View>, ProblemError> {
+        let view = self.replica.view();
+        let of_name = collection.parse().is_ok_and(|name| view.loaded_of(&name));
+        if of_name || view.loaded() {
+            Ok(view)
+        } else {
+            Err(error::loading())
+        }
+    }
 }
 
 /// Adds all routes, behind the guard.

@@ -169,6 +169,12 @@ impl Cache {
         self.write(|writer| writer.confirm(requested_at));
     }
 
+    /// Notes which collections no publisher serves, and what a publisher said of each. A load is made
+    /// for one of them only after heads of it came.
+    pub(crate) fn note_unserved(&self, unserved: BTreeMap<CollectionName, String>) {
+        self.write(|writer| writer.note_unserved(unserved));
+    }
+
     /// Notes why the store of the publishers is refused: `other-store` or `older-epoch`.
     pub(crate) fn refuse(&self, reason: &'static str) {
         self.write(|writer| writer.refuse(reason));

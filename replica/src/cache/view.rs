@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -36,6 +37,9 @@ pub struct View {
     pub(crate) gaps: Gaps,
     /// Why the store of the publishers is refused: `other-store` or `older-epoch`.
     pub(crate) refused: Option<&'static str>,
+    /// The collections that are not loaded because no publisher serves them, each with what a
+    /// publisher said.
+    pub(crate) unserved: Arc<BTreeMap<CollectionName, String>>,
     /// Whether readers may see it. What was restored from disk is held back for a moment, in which
     /// it may catch up.
     pub(crate) open: bool,
@@ -63,6 +67,12 @@ impl View {
     /// Whether every followed collection was loaded, and readers may see it.
     pub fn loaded(&self) -> bool {
         self.open && self.root.loaded()
+    }
+
+    /// Whether readers may see this collection: it is followed and was loaded. The others may be
+    /// loading.
+    pub fn loaded_of(&self, name: &CollectionName) -> bool {
+        self.open && self.root.collection(name).is_some_and(|held| held.loaded())
     }
 
     /// Time since a publisher confirmed what is held; `None` before the first time.
@@ -106,13 +116,19 @@ impl View {
     }
 
     /// What readers of a collection must know besides its state: `diverged`, `unversioned`,
-    /// `from-disk`, `other-store` or `older-epoch`.
+    /// `from-disk`, `other-store` or `older-epoch`; `unknown-collection` where no publisher serves it.
     ///
     /// An `unversioned` collection has a publisher that counts no revisions. It is current while
     /// its complete list was read in time; what events changed in between is trusted as the
     /// source document trusts it.
     pub fn reason_of(&self, name: &CollectionName) -> Option<&'static str> {
-        let held = self.root.collection(name).filter(|held| held.loaded())?;
+        let held = self.root.collection(name)?;
+        if !held.loaded() {
+            return self
+                .unserved
+                .contains_key(name)
+                .then_some("unknown-collection");
+        }
         // In this order: a refused store explains why nothing else is confirmed.
         if self.refused.is_some() {
             self.refused

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -36,6 +37,8 @@ pub(super) struct Writer {
     unversioned_edits: u64,
     /// See [`View::refused`].
     refused: Option<&'static str>,
+    /// See [`View::unserved`].
+    unserved: Arc<BTreeMap<CollectionName, String>>,
     /// See [`View::open`].
     open: bool,
     /// See [`View::restored`].
@@ -62,6 +65,7 @@ impl Writer {
             machine: Machine::new(collections),
             unversioned_edits: 0,
             refused: None,
+            unserved: Arc::default(),
             open: true,
             restored: false,
             saved_confirmed_ms: None,
@@ -157,6 +161,15 @@ impl Writer {
         heads: Vec<Head>,
     ) -> bool {
         let epoch = self.machine.root().epoch();
+        // A publisher serves it now.
+        if heads
+            .iter()
+            .any(|head| self.unserved.contains_key(&head.collection))
+        {
+            let is_served =
+                |name: &CollectionName| heads.iter().any(|head| head.collection == *name);
+            Arc::make_mut(&mut self.unserved).retain(|name, _reason| !is_served(name));
+        }
         // Heads raise what is known to exist, and so show gaps that no event told of.
         self.machine.compare(&heads);
         let other_epoch = heads.iter().any(|head| Some(head.epoch) != epoch);
@@ -189,6 +202,11 @@ impl Writer {
     /// Follows these collections too; see [`Machine::follow`].
     pub(super) fn follow(&mut self, served: &BTreeSet<CollectionName>) -> BTreeSet<CollectionName> {
         self.machine.follow(served, MAX_SERVED)
+    }
+
+    /// Notes which collections no publisher serves, and what a publisher said of each.
+    pub(super) fn note_unserved(&mut self, unserved: BTreeMap<CollectionName, String>) {
+        self.unserved = Arc::new(unserved);
     }
 
     /// Takes an image from disk, hidden from readers until [`Writer::open`].
@@ -269,6 +287,7 @@ impl Writer {
             confirmed_at: self.confirmed_at,
             gaps: self.gaps.clone(),
             refused: self.refused,
+            unserved: Arc::clone(&self.unserved),
             open: self.open,
             restored: self.restored,
             saved_confirmed_ms: self.saved_confirmed_ms,
@@ -306,10 +325,11 @@ impl Writer {
     }
 }
 
-/// Whether a replica has seen everything that these heads name, in every collection that it follows.
+/// Whether a replica has seen everything that these heads name, in every collection that it has
+/// loaded.
 fn reached(root: &Root, heads: &[Head]) -> bool {
-    let mut loading_or_loaded = root.collections().filter(|(_name, held)| !held.joining());
-    loading_or_loaded.all(|(name, held)| {
+    let mut loaded = root.collections().filter(|(_name, held)| held.loaded());
+    loaded.all(|(name, held)| {
         heads.iter().any(|head| {
             head.collection == *name
                 && Some(head.epoch) == root.epoch()

@@ -94,10 +94,8 @@ impl Persistence {
         let view = self.cache.view();
         let current = fingerprint(&view);
         // Without an epoch nothing tells whether an image is older than what a publisher offers.
-        if !view.root().loaded()
-            || view.root().epoch().is_none()
-            || saved.as_ref() == Some(&current)
-        {
+        // A collection that is not loaded is not in the image and does not keep the others out.
+        if view.root().epoch().is_none() || saved.as_ref() == Some(&current) {
             return;
         }
         let meta = ImageMeta {

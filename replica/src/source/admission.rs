@@ -6,21 +6,22 @@ use std::collections::BTreeMap;
 
 use client::Endpoint;
 use contract::{CollectionName, Epoch, Head, fleet::ResyncReason};
-use state::{InstallError, Root};
+use state::{CollectionState, InstallError, Root};
 
 use crate::source::SourceError;
 
-/// Requires heads of every followed collection, of the same store, none of them behind what is
+/// Requires heads of the collections `needed`, of the same store, none of them behind what is
 /// held. A collection that `resync` names as unproven, now or before, may be ahead of its head: what
 /// it holds was never committed.
 ///
 /// # Errors
-/// When a head is absent or behind what is held, or is of another store or an earlier history.
+/// When a needed head, or that of a loaded collection, is absent, or a head is behind what is held, or is of another store or an earlier history.
 pub(super) fn check_heads(
     publisher: &Endpoint,
     root: &Root,
     heads: &[Head],
     resync: &BTreeMap<CollectionName, ResyncReason>,
+    needed: impl Fn(&CollectionName, &CollectionState) -> bool,
 ) -> Result<(), SourceError> {
     check_epoch(root.epoch(), heads)?;
     for (name, held) in root.collections() {
@@ -28,11 +29,14 @@ pub(super) fn check_heads(
         if held.joining() {
             continue;
         }
-        // A collection without a head would be emptied by the load that follows.
         let Some(head) = heads.iter().find(|head| head.collection == *name) else {
-            return Err(publisher
-                .unusable(format_args!("{name} is not in it"))
-                .into());
+            // A loaded collection without a head would be emptied by the load that follows.
+            if held.loaded() || needed(name, held) {
+                return Err(publisher
+                    .unusable(format_args!("{name} is not in it"))
+                    .into());
+            }
+            continue;
         };
         // In a newer history revisions may be lower.
         let needed = match (held.refuted(), resync.get(name)) {

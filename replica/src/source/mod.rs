@@ -5,19 +5,19 @@
 //! tried twice at the same publisher here, and nothing is remembered of an answer; when to ask
 //! again is the caller's decision.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use client::{
     ClientError, PublisherClient, Timeouts,
     live_feed::{FeedStart, LiveFeed},
 };
 use contract::{
-    CanonicalJson, CollectionName, DocumentId, Epoch, Head, Revision, SecretUrl,
+    CanonicalJson, CollectionName, DocumentId, Epoch, Head, ProblemKind, Revision, SecretUrl,
     feed::Since,
     fleet::{CheckIn, CheckInAnswer},
 };
 use reqwest::header::HeaderValue;
-use state::{ReceivedChange, Root, Snapshot};
+use state::{CollectionState, ReceivedChange, Root, Snapshot};
 
 mod admission;
 mod document_list;
@@ -50,6 +50,9 @@ pub(crate) struct Loaded {
     /// Whether it comes from a publisher, so that the heads are those of the store at the time of
     /// the request.
     pub(crate) confirms: bool,
+    /// The followed collections that are not in it because no publisher serves them, each with what
+    /// a publisher said.
+    pub(crate) unserved: BTreeMap<CollectionName, String>,
 }
 
 /// The publishers of a replica.
@@ -96,7 +99,9 @@ impl PublisherSource {
             .try_each(|publisher| async move {
                 let answer = publisher.check_in(report, app_token).await?;
                 // Another publisher may be further: it is tried next.
-                admission::check_heads(publisher, root, &answer.heads, &answer.resync)?;
+                // One that is not loaded may be unknown there, which the load finds out.
+                let loaded = |_name: &_, held: &CollectionState| held.loaded();
+                admission::check_heads(publisher, root, &answer.heads, &answer.resync, loaded)?;
                 Ok(answer)
             })
             .await
@@ -128,12 +133,25 @@ impl PublisherSource {
     /// belong to. Only the heads of a publisher are those of the store at that moment; another
     /// subscriber gives them by its check-in alone.
     ///
+    /// A collection that no publisher serves does not hold up the others, unless it is loaded here.
+    ///
     /// # Errors
     /// When no publisher gave a complete snapshot of the store and history of `root`.
     pub(crate) async fn snapshot(&self, root: &Root) -> Result<Loaded, SourceError> {
-        self.client
+        let all = self
+            .client
             .try_each(|publisher| snapshot::load(publisher, root))
-            .await
+            .await;
+        match &all {
+            Err(SourceError::Client(refusal))
+                if refusal.kind() == Some(ProblemKind::UnknownCollection) =>
+            {
+                self.client
+                    .try_each(|publisher| snapshot::load_served(publisher, root, refusal))
+                    .await
+            }
+            _ => all,
+        }
     }
 
     /// The live feed after these revisions.

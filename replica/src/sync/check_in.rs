@@ -15,7 +15,7 @@ use contract::{
     fleet::{CheckIn, CollectionReport, IntakeFault, MAX_INTERVAL_MS, MAX_SERVED, ResyncReason},
     status::MAX_REFUSALS,
 };
-use state::{CollectionState, Root};
+use state::Root;
 
 use super::{Loader, SyncError, SyncSignals, load::listed};
 use crate::{
@@ -203,13 +203,12 @@ impl CheckIns {
         !joins.is_empty()
     }
 
-    /// Whether a collection is not loaded, or has diverged.
+    /// Whether a collection is not loaded although a publisher may serve it, or has diverged.
     fn must_load(&self) -> bool {
         let view = self.cache.view();
-        let must_load = |held: &CollectionState| !held.loaded() || held.diverged();
-        view.root()
-            .collections()
-            .any(|(_name, held)| must_load(held))
+        view.root().collections().any(|(name, held)| {
+            (!held.loaded() && !view.unserved.contains_key(name)) || held.diverged()
+        })
     }
 
     /// The body of the check-in.

@@ -97,6 +97,7 @@ impl Loader {
             heads,
             snapshot,
             confirms,
+            unserved,
         } = self.source.snapshot(self.cache.view().root()).await?;
         let epoch = heads
             .first()
@@ -106,6 +107,14 @@ impl Loader {
             self.cache
                 .install(load, snapshot, heads, confirms.then_some(requested_at))?;
         self.stats.installed(&installed);
+        let known = self.cache.view();
+        for (collection, reason) in &unserved {
+            // It is known while no heads of the collection come.
+            if !known.unserved.contains_key(collection) {
+                tracing::warn!(%collection, "the replica loads without {collection} and goes on: {reason}");
+            }
+        }
+        self.cache.note_unserved(unserved);
         let took_ms = requested_at.elapsed().as_millis();
         match installed.how {
             InstallKind::Replaced => {

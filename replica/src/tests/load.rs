@@ -224,3 +224,83 @@ async fn an_unknown_collection_is_no_sign_of_a_publisher_without_revisions() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_collection_that_no_publisher_serves_is_named_and_does_not_hold_up_the_others() {
+    let detail = "There is no collection \"B\" here; add it to AURA_CONFIGURATION_COLLECTIONS.";
+    let problem = Problem::new(contract::ProblemKind::UnknownCollection, detail);
+    let problem = serde_json::to_string(&problem).expect("json");
+    let documents = [document("x", 7, &json!({"v": 7}))];
+    let both = snapshot_of(EPOCH, 7, &documents);
+    // The publisher serves A alone, until it is restarted.
+    let serves_both = Arc::new(AtomicBool::new(false));
+    let restarted = Arc::clone(&serves_both);
+    let loads = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&loads);
+    let answer = move |path: &str| {
+        let all = restarted.load(Ordering::Relaxed);
+        let without_b = |heads: String| {
+            let mut answer: Value = serde_json::from_str(&heads).expect("json");
+            answer["heads"]
+                .as_array_mut()
+                .expect("heads")
+                .retain(|head| all || head["collection"] == "A");
+            answer.to_string()
+        };
+        match path {
+            "/v1/snapshot?collections=A,B" if !all => (404, problem.clone()),
+            "/v1/snapshot?collections=A,B" => (200, both.clone()),
+            "/v1/snapshot?collections=A" => {
+                counted.fetch_add(1, Ordering::Relaxed);
+                let (start, rest) = both.split_once('\n').expect("lines");
+                (200, format!("{}\n{rest}", without_b(start.to_owned())))
+            }
+            "/v1/collections" => (200, without_b(heads_of(EPOCH, 7))),
+            _ => (200, without_b(checked_in(7, &[]))),
+        }
+    };
+    with_listener(
+        move |path, _body| answer(path),
+        async |url| {
+            let replica = Replica::new(Config {
+                check_in: Duration::from_millis(100),
+                ..settings(vec![nobody(), url])
+            })
+            .expect("a client");
+            let row = |name: &str| {
+                let status = replica.status();
+                let row =
+                    |row: &&contract::status::CollectionStatus| row.collection.as_str() == name;
+                let row = status.collections.iter().find(row).expect("a row");
+                (row.state, row.reason.clone())
+            };
+            following(&replica, async {
+                eventually("A is current", || row("A").0 == ReplicaState::Current).await;
+                assert_eq!(held(&replica, "x").as_deref(), Some(r#"{"v":7}"#));
+                let of_b = (ReplicaState::Loading, Some("unknown-collection".to_owned()));
+                assert_eq!(row("B"), of_b);
+                let confirmed = replica.view().confirmed_at;
+                eventually("check-ins go on to confirm A", || {
+                    replica.view().confirmed_at > confirmed
+                })
+                .await;
+                let error = replica.status().last_error.expect("an error");
+                assert!(error.contains("no publisher serves B"), "{error}");
+                assert!(error.contains("Unknown collection (404)"), "{error}");
+                assert!(error.contains(detail), "{error}");
+                assert_eq!(
+                    loads.load(Ordering::Relaxed),
+                    1,
+                    "one load, not one per check-in"
+                );
+                // It is served later: the replica takes it up by itself.
+                serves_both.store(true, Ordering::Relaxed);
+                eventually("B is current", || row("B").0 == ReplicaState::Current).await;
+                eventually("no error", || replica.status().last_error.is_none()).await;
+                assert!(replica.view().loaded());
+            })
+            .await;
+        },
+    )
+    .await;
+}

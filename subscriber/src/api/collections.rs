@@ -54,7 +54,7 @@ pub async fn head(
     api: web::Data<Api>,
     path: web::Path<String>,
 ) -> Result<HttpResponse, ProblemError> {
-    let view = api.loaded()?;
+    let view = api.loaded_of(&path)?;
     let (name, held) = followed(&view, &path)?;
     let head = head_of(&view, &name, held).ok_or_else(|| error::unversioned(name.as_str()))?;
     let mut answer = headers::of_collection(&view, &name, held);
@@ -74,7 +74,7 @@ pub async fn documents(
     api: web::Data<Api>,
     path: web::Path<String>,
 ) -> Result<HttpResponse, ProblemError> {
-    let view = api.loaded()?;
+    let view = api.loaded_of(&path)?;
     let (name, held) = followed(&view, &path)?;
     let head = head_of(&view, &name, held);
     let format = etag::list_format(&request)?;

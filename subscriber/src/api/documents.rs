@@ -25,10 +25,12 @@ pub async fn get(
     path: web::Path<(String, String)>,
 ) -> Result<HttpResponse, ProblemError> {
     let view = api.replica.view_guard();
-    if !view.loaded() {
+    let read = followed(&view, &path.0);
+    // Another collection may be loading.
+    if !matches!(&read, Ok((name, _held)) if view.loaded_of(name)) && !view.loaded() {
         return Err(error::loading());
     }
-    let (name, held) = followed(&view, &path.0)?;
+    let (name, held) = read?;
     let id: DocumentId = path
         .1
         .parse()

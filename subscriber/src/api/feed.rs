@@ -34,7 +34,7 @@ pub(super) async fn one(
     api: web::Data<Api>,
     path: web::Path<String>,
 ) -> Result<HttpResponse, ProblemError> {
-    let view = api.loaded()?;
+    let view = api.loaded_of(&path)?;
     let name = versioned(&view, &path)?;
     answer(&request, &api, view, FeedScope::One(name)).await
 }

@@ -74,6 +74,10 @@ fn collection_reason(collection: &CollectionView) -> Option<&'static str> {
         (Some("from-disk"), _) => {
             "it serves the values of its disk until a publisher confirms them: can it reach one?"
         }
+        (Some("unknown-collection"), _) => {
+            "no publisher serves it, and the other collections are loaded without it: correct its \
+             name, or serve it (AURA_CONFIGURATION_COLLECTIONS)"
+        }
         (_other, ReplicaState::Loading) => {
             "nothing is loaded yet: can it reach the publisher? Its log has the error"
         }
