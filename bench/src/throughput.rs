@@ -52,7 +52,7 @@ const PUBLISHED: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 enum Writer {
     /// Writes over the HTTP API of a publisher.
-    Ours { api: Api, events: bool },
+    Ours { api: Box<Api>, events: bool },
     /// Writes as in the source document: with the driver, then the HTTP API of the sidecar, for
     /// which its clients are made.
     Theirs {
@@ -121,15 +121,18 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let loud = [
         theirs(Some(publish)),
         Writer::Ours {
-            api: mongo,
+            api: Box::new(mongo),
             events: true,
         },
         Writer::Ours {
-            api: embedded,
+            api: Box::new(embedded),
             events: true,
         },
     ];
-    let silent = [silent_mongo, silent_embedded].map(|api| Writer::Ours { api, events: false });
+    let silent = [silent_mongo, silent_embedded].map(|api| Writer::Ours {
+        api: Box::new(api),
+        events: false,
+    });
     let [silent_mongo, silent_embedded] = silent;
     let silent = [theirs(None), silent_mongo, silent_embedded];
 

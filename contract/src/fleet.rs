@@ -63,6 +63,7 @@ pub struct CheckIn {
     pub collections: BTreeMap<CollectionName, CollectionReport>,
     /// See [`crate::status::ReplicaStatus::topics_not_subscribed`].
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[cfg_attr(feature = "utoipa", schema(value_type = Vec<CollectionName>))]
     pub topics_not_subscribed: BTreeSet<CollectionName>,
     /// See [`crate::status::ReplicaStatus::handlers`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -85,11 +86,7 @@ pub struct CollectionReport {
     pub known: Revision,
     /// The proof of `known` in `epoch`, as a head or a change had it. A report that is ahead of the
     /// store is evidence of a restore only with a valid one.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "crate::proof::lenient"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<Proof>,
     /// A revision above `known` that only an event without a proof has named.
     #[serde(default, skip_serializing_if = "Option::is_none")]

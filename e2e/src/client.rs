@@ -86,7 +86,12 @@ impl Api {
             .any(|(name, _value)| name.eq_ignore_ascii_case("content-type"));
         let changes = [Method::POST, Method::PUT, Method::PATCH].contains(&method);
         if changes && !is_typed {
-            headers.push(("content-type", "application/json"));
+            let media_type = if method == Method::PATCH {
+                "application/merge-patch+json"
+            } else {
+                "application/json"
+            };
+            headers.push(("content-type", media_type));
         }
         let answer = self
             .endpoint

@@ -89,7 +89,7 @@ impl DocumentCursor {
     ///
     /// # Errors
     /// When the store fails, or the documents are not those of a head: a
-    /// [`DamagedDocument`](super::integrity::DamagedDocument) or a
+    /// [`DamagedDocument`] or a
     /// [`SumMismatch`](super::integrity::SumMismatch). The cursor must not be used any more:
     /// documents would be missing.
     pub async fn next(&mut self) -> anyhow::Result<Option<Chunk>> {

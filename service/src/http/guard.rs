@@ -5,7 +5,7 @@
 //! send a `Host` of its choice, and it cannot leave out `Origin` of a write. So a name in `Host` that
 //! is not a name of the service is refused with 421 (DNS rebinding), and a foreign `Origin` or
 //! `Sec-Fetch-Site` with 403. Media types, which make a browser ask first, are checked per route in
-//! [`super::rules`]. The reasons are in `docs/decisions/0018-requests-of-browsers.md`.
+//! `rules`. The reasons are in `docs/decisions/0018-requests-of-browsers.md`.
 //!
 //! The guard knows no route and authenticates nobody. Sources: RFC 9110 sections 7.2 and 7.4, RFC
 //! 6454, Fetch Metadata Request Headers (W3C), the CORS protocol of the Fetch standard (WHATWG).

@@ -2,7 +2,7 @@
 //! that neither has a route which the other lacks.
 //!
 //! The table says which handler a route has; it contains no logic of a handler. What every request
-//! of a route must keep is derived from its description ([`super::rules`]).
+//! of a route must keep is derived from its description (`rules`).
 
 use std::rc::Rc;
 

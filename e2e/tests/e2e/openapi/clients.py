@@ -120,6 +120,7 @@ def publisher(call, prefix):
     call("checkIn", prefix, body=("CheckIn", report))
     urls = {replica.base_url for replica in call("listReplicas").replicas}
     assert "http://127.0.0.1:65535" in urls, urls
+    call("repairStore", body=("RepairRequest", {}))
     call("declareEpoch", body=("RestoreEpochRequest", {}))
 
 

@@ -23,7 +23,15 @@ async fn up(testbed: &mut Testbed) -> Outcome {
 
 /// Compares an event with the expected one, except for its commit time, which is returned.
 fn compare(body: &str, mut expected: Value) -> anyhow::Result<DateTime<Utc>> {
-    let event: Value = serde_json::from_str(body)?;
+    let mut event: Value = serde_json::from_str(body)?;
+    let proof = event
+        .as_object_mut()
+        .and_then(|event| event.remove("proof"));
+    let proof = proof.context("a proof")?;
+    ensure!(
+        proof.as_str().is_some_and(|proof| proof.len() == 40),
+        "{proof}"
+    );
     let time = event["time"].clone();
     expected["time"] = time.clone();
     ensure!(event == expected, "{event}\ninstead of\n{expected}");

@@ -137,10 +137,8 @@ fn with_value(operation: ApiOperation, media_type: &str) -> ApiOperation {
 /// The same operation, with the conditions of a write.
 fn conditional(operation: ApiOperation) -> ApiOperation {
     // Plain texts: generators leave out an operation whose header is a choice or a constant.
-    let tag =
-        r#"^(\*|(W/)?"[0-9]{1,19}(-[0-9a-f]{8})?"(, (W/)?"[0-9]{1,19}(-[0-9a-f]{8})?"){0,9})$"#;
-    let tag = json!({"type": "string", "pattern": tag, "examples": ["\"1\""]});
-    let any = json!({"type": "string", "pattern": "^[*]$", "maxLength": 1, "examples": ["*"]});
+    let tag = json!({"type": "string", "examples": ["\"1\""]});
+    let any = json!({"type": "string", "examples": ["*"]});
     operation
         .header(
             "If-Match",

@@ -2,7 +2,7 @@
 //!
 //! The HTTP server reads and writes through it. An error ends the task of the connection, whatever
 //! it waits for. Bytes of the next request are held back until the answer to the current one is
-//! complete ([`super::incoming`]). Nothing here changes a byte.
+//! complete (`incoming`). Nothing here changes a byte.
 
 use std::{
     io, mem,

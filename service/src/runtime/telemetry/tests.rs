@@ -64,7 +64,7 @@ fn a_misspelt_level_is_refused_and_filters_are_taken() {
         "WARN",
         "off",
         "debug,publisher=trace, replica::sync=warn",
-        "info,[request{id=1,of=2}]=debug",
+        "info,[request{id=1}]=debug",
         "info,",
     ] {
         assert!(filter(right).is_ok(), "{right:?}");

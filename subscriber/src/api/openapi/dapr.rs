@@ -50,6 +50,11 @@ pub(crate) fn process() -> ApiOperation {
     );
     secured(ApiOperation::new("processEvent", "Receive an event, as a structured or a binary CloudEvent"))
         .describe("An event that cannot be read, or is larger than 4 MiB, is dropped; the sidecar sends it to the dead letter topic.")
+        .header(
+            "ce-id",
+            "Binary mode: the id of the event, one of the attributes that are headers there",
+            json!({"type": "string"}).into(),
+        )
         .body("application/cloudevents+json", true, envelope)
         .body(JSON, true, ApiSchema::received::<EventData>())
         .answer(answer.content(JSON, reply))
