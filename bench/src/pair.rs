@@ -79,7 +79,8 @@ impl Pair {
             }
         }
         let store = format!("file:{}", folder.path().join("data").display());
-        let none = folder.path().join("no-schemas").display().to_string();
+        // The folder is there and has no schemas.
+        let none = folder.path().display().to_string();
         let mut options = words([
             "--collections",
             FREE,
