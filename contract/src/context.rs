@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::ids::FormatError;
+use crate::{ids::FormatError, lenient};
 
 /// Longest correlation id, user id and organisation id, in bytes.
 pub const MAX_LEN: usize = 128;
@@ -203,37 +203,27 @@ fn is_traceparent(text: &str) -> bool {
         && not_zero(parent)
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Given {
-    Text(Arc<str>),
-    Other(IgnoredAny),
-}
-
-fn text<'de, D: Deserializer<'de>>(
+fn valid<'de, D: Deserializer<'de>>(
     deserializer: D,
-    valid: fn(&str) -> bool,
+    is_valid: fn(&str) -> bool,
 ) -> Result<Option<Arc<str>>, D::Error> {
-    Ok(match Given::deserialize(deserializer)? {
-        Given::Text(text) => Some(text).filter(|text| valid(text)),
-        Given::Other(IgnoredAny) => None,
-    })
+    lenient::matching(deserializer, |text| is_valid(text).then(|| text.into()))
 }
 
 fn lenient_label<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Arc<str>>, D::Error> {
-    text(deserializer, is_label)
+    valid(deserializer, is_label)
 }
 
 fn lenient_reason<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Arc<str>>, D::Error> {
-    text(deserializer, is_reason)
+    valid(deserializer, is_reason)
 }
 
 fn lenient_traceparent<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Arc<str>>, D::Error> {
-    text(deserializer, is_traceparent)
+    valid(deserializer, is_traceparent)
 }
 
 #[cfg(test)]

@@ -74,7 +74,7 @@ pub struct EventData {
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "crate::proof::lenient"
+        deserialize_with = "crate::lenient::text"
     )]
     pub pub_sub_name: Option<String>,
     /// Checksum of the new value. Other publishers may leave it empty, or have a checksum of their
@@ -82,7 +82,7 @@ pub struct EventData {
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "crate::proof::lenient"
+        deserialize_with = "crate::lenient::text"
     )]
     pub crc: Option<Crc>,
     /// Its position in the collection.
@@ -101,7 +101,7 @@ pub struct EventData {
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "crate::proof::lenient"
+        deserialize_with = "crate::lenient::text"
     )]
     pub proof: Option<Proof>,
     /// The context of the request, without the trace context, which is an attribute of the envelope

@@ -26,6 +26,7 @@ pub mod fleet;
 pub mod head;
 pub mod ids;
 pub mod json_file;
+pub mod lenient;
 pub mod listing;
 pub mod objects;
 pub mod problem;

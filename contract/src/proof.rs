@@ -51,28 +51,6 @@ impl<'de> Deserialize<'de> for Proof {
     }
 }
 
-/// Reads a member that decides nothing: every form that is not a `T` counts as absent, so that it
-/// costs nothing more.
-///
-/// # Errors
-/// When the text is not JSON.
-pub fn lenient<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
-where
-    T: Deserialize<'de>,
-    D: Deserializer<'de>,
-{
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Given<T> {
-        Right(T),
-        Other(serde::de::IgnoredAny),
-    }
-    Ok(match Given::deserialize(deserializer)? {
-        Given::Right(value) => Some(value),
-        Given::Other(_) => None,
-    })
-}
-
 impl From<Proof> for String {
     fn from(proof: Proof) -> Self {
         proof.to_string()

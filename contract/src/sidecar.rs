@@ -7,12 +7,10 @@
 //! [`EVENT_ROUTE`]: crate::event::ROUTE
 //! [`SUBSCRIBE_ROUTE`]: crate::event::SUBSCRIBE_ROUTE
 
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     CollectionName,
-    canonical::PlainValue,
     event::{DEAD_LETTER_TOPIC, ROUTE},
 };
 
@@ -66,18 +64,10 @@ pub struct EventReply {
     /// as `None`, so that it does not hide the status.
     #[serde(
         default,
-        deserialize_with = "text_or_none",
+        deserialize_with = "crate::lenient::text",
         skip_serializing_if = "Option::is_none"
     )]
     pub error: Option<String>,
-}
-
-/// Reads any JSON value and keeps a text only.
-fn text_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    match PlainValue::deserialize(deserializer)?.0 {
-        Value::String(text) => Ok(Some(text)),
-        _other => Ok(None),
-    }
 }
 
 /// Body of the answer to a bulk of events.

@@ -46,14 +46,14 @@ struct RawChange {
     op: Operation,
     id: DocumentId,
     config_data: Option<CanonicalJson>,
-    #[serde(default, deserialize_with = "contract::proof::lenient")]
+    #[serde(default, deserialize_with = "contract::lenient::text")]
     crc: Option<Crc>,
     revision: Revision,
     epoch: Epoch,
     last_set: Option<Revision>,
     change_set: Option<ChangeSet>,
     // A member that decides nothing: another form of it must not cost the change.
-    #[serde(default, deserialize_with = "contract::proof::lenient")]
+    #[serde(default, deserialize_with = "contract::lenient::text")]
     proof: Option<Proof>,
 }
 

@@ -116,12 +116,8 @@ async fn a_replica_compares_the_digests_by_itself() {
         // As a subscriber answers: it orders no load.
         "/v1/replicas/test" => {
             let answer = CheckInAnswer {
-                report_after_ms: None,
                 heads: heads.clone(),
-                served: BTreeSet::new(),
-                age: 0,
-                unsettled: Default::default(),
-                resync: Default::default(),
+                ..Default::default()
             };
             (200, serde_json::to_string(&answer).expect("json"))
         }

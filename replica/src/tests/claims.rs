@@ -48,10 +48,8 @@ impl Publisher {
             let answer = CheckInAnswer {
                 report_after_ms: Some(50),
                 heads: vec![head, head_of_b()],
-                served: BTreeSet::new(),
-                age: 0,
-                unsettled: Default::default(),
                 resync: resync.into_iter().collect(),
+                ..Default::default()
             };
             *self.last.lock().expect("not poisoned") = Some(check_in);
             self.check_ins.fetch_add(1, Ordering::Relaxed);

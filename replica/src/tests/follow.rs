@@ -19,12 +19,9 @@ fn publisher(also_b: Arc<AtomicUsize>) -> impl Fn(&str, &[u8]) -> (u16, String) 
             ),
             "/v1/replicas/test" => {
                 let answer = contract::fleet::CheckInAnswer {
-                    report_after_ms: None,
                     served: heads(0).into_iter().map(|head| head.collection).collect(),
                     heads: heads(0),
-                    age: 0,
-                    resync: Default::default(),
-                    unsettled: Default::default(),
+                    ..Default::default()
                 };
                 (200, serde_json::to_string(&answer).expect("json"))
             }

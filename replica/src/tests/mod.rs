@@ -240,13 +240,11 @@ fn checked_in(revision: u64, resync: &[&str]) -> String {
         .map(|text| (name(text), contract::fleet::ResyncReason::Diverged))
         .collect();
     serde_json::to_string(&contract::fleet::CheckInAnswer {
-        report_after_ms: None,
         heads,
-        served: BTreeSet::new(),
-        age: 0,
         // The heads have no documents: their digests say nothing.
         unsettled: [name("A")].into(),
         resync,
+        ..Default::default()
     })
     .expect("json")
 }
