@@ -45,6 +45,7 @@ mod rows;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod transaction;
 mod trim;
 mod verify;
 

@@ -4,20 +4,15 @@
 //! epoch can commit after it. A head that is created at the same time is not visible to it;
 //! `create_missing_heads` therefore conflicts with it over `_meta`.
 
-use std::time::Duration;
-
 use anyhow::{Context, ensure};
 use contract::Epoch;
-use mongodb::{ClientSession, bson::doc, error::TRANSIENT_TRANSACTION_ERROR, options::ReadConcern};
-use tokio::time::{Instant, sleep, timeout};
+use mongodb::{ClientSession, bson::doc, error::TRANSIENT_TRANSACTION_ERROR};
 
 use crate::store::mongo::{
-    CALL_TIMEOUT, HEADS, META, Mongo, STORE, TIMED_OUT, call, durable, has_label, rows,
+    HEADS, META, Mongo, STORE, call, rows,
+    transaction::{self, Attempts},
     verify::HeadRow,
 };
-
-/// Time limit of a declaration with all its attempts: groups that write the heads conflict with it.
-pub(super) const DECLARE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Mongo {
     pub(in crate::store) async fn confirm_primary(&self) -> anyhow::Result<()> {
@@ -38,24 +33,15 @@ impl Mongo {
         from: Epoch,
         to: Epoch,
     ) -> anyhow::Result<bool> {
-        let deadline = Instant::now() + DECLARE_TIMEOUT;
+        // A group was writing a head. Another attempt is safe: if this one was committed after all, the
+        // next one finds another epoch and returns `false`. After an unknown outcome the caller reads
+        // the epoch and tries again.
+        let attempts = Attempts::repeated_on(&[TRANSIENT_TRANSACTION_ERROR]);
         loop {
             let mut session = call(self.client.start_session()).await?;
-            let attempt = timeout(CALL_TIMEOUT, self.try_to_declare(&mut session, from, to))
-                .await
-                .context(TIMED_OUT);
-            match attempt.and_then(|in_time| in_time) {
-                // A group was writing a head. Another attempt is safe: if this one was committed
-                // after all, the next one finds another epoch and returns `false`. The pause is
-                // random, so that the same two transactions do not collide again.
-                Err(error)
-                    if has_label(&error, TRANSIENT_TRANSACTION_ERROR)
-                        && Instant::now() < deadline =>
-                {
-                    sleep(Duration::from_millis(rand::random_range(1..=50))).await;
-                }
-                // An unknown outcome too: the caller reads the epoch and tries again.
-                attempt => return attempt,
+            let attempt = self.try_to_declare(&mut session, from, to);
+            if let Some(ended) = attempts.attempt(attempt).await {
+                return ended;
             }
         }
     }
@@ -67,11 +53,7 @@ impl Mongo {
         from: Epoch,
         to: Epoch,
     ) -> anyhow::Result<bool> {
-        session
-            .start_transaction()
-            .read_concern(ReadConcern::snapshot())
-            .write_concern(durable())
-            .await?;
+        transaction::start(session).await?;
         let old = doc! {
             "_id": STORE,
             "lineage": i64::from(from.lineage),

@@ -3,7 +3,7 @@
 //! Several publishers may do this at the same time, so every step tolerates that another publisher
 //! has done it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use anyhow::{Context, ensure};
 use contract::{CollectionName, Revision};
@@ -11,17 +11,19 @@ use mongodb::{
     ClientSession, IndexModel,
     bson::{Document as Bdoc, doc},
     error::{TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT},
-    options::{IndexOptions, ReadConcern},
+    options::IndexOptions,
 };
-use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
 use crate::store::{
     StoreIdentity, StoreSecret,
     integrity::head_of_record,
     mongo::{
-        CALL_TIMEOUT, CHANGES, HEADS, META, Mongo, STORE, TIMED_OUT, call, durable, epoch,
-        has_label, is_code, opening::CannotOpenError, replicas::REPLICAS, rows,
+        CHANGES, HEADS, META, Mongo, STORE, call, is_code,
+        opening::CannotOpenError,
+        replicas::REPLICAS,
+        rows,
+        transaction::{self, Attempts},
         verify::up_to_filter,
     },
 };
@@ -160,37 +162,22 @@ impl Mongo {
     }
 
     async fn create_missing_heads(&self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + epoch::DECLARE_TIMEOUT;
+        // Also when the outcome is unknown: the next attempt finds the heads, or creates them.
+        let attempts = Attempts::repeated_on(&[
+            TRANSIENT_TRANSACTION_ERROR,
+            UNKNOWN_TRANSACTION_COMMIT_RESULT,
+        ]);
         loop {
             let mut session = call(self.client.start_session()).await?;
-            let attempt = timeout(CALL_TIMEOUT, self.try_to_create_heads(&mut session))
-                .await
-                .context(TIMED_OUT);
-            match attempt.and_then(|in_time| in_time) {
-                // Also when the outcome is unknown: the next attempt finds the heads, or creates
-                // them.
-                Err(error)
-                    if [
-                        TRANSIENT_TRANSACTION_ERROR,
-                        UNKNOWN_TRANSACTION_COMMIT_RESULT,
-                    ]
-                    .iter()
-                    .any(|label| has_label(&error, label))
-                        && Instant::now() < deadline =>
-                {
-                    sleep(Duration::from_millis(rand::random_range(1..=50))).await;
-                }
-                attempt => return attempt,
+            let attempt = self.try_to_create_heads(&mut session);
+            if let Some(ended) = attempts.attempt(attempt).await {
+                return ended;
             }
         }
     }
 
     async fn try_to_create_heads(&self, session: &mut ClientSession) -> anyhow::Result<()> {
-        session
-            .start_transaction()
-            .read_concern(ReadConcern::snapshot())
-            .write_concern(durable())
-            .await?;
+        transaction::start(session).await?;
         let mut missing: BTreeMap<_, _> = self
             .policy
             .collections

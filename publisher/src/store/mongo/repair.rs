@@ -1,23 +1,21 @@
 //! Rows as they are stored, and the transactions that make a row or a head true again.
 
-use std::time::Duration;
-
 use anyhow::Context;
 use contract::{CollectionName, DocumentId, Head, Revision};
 use mongodb::{
     ClientSession,
     bson::{Bson, Document as Bdoc, RawDocumentBuf, doc},
     error::{TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT},
-    options::ReadConcern,
 };
-use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use crate::store::{
     integrity::Verdict,
     mongo::{
-        CALL_TIMEOUT, HEADS, Mongo, TIMED_OUT, call, durable, epoch::DECLARE_TIMEOUT, has_label,
-        is_code, prepare::NAMESPACE_EXISTS, rows,
+        HEADS, Mongo, call, is_code,
+        prepare::NAMESPACE_EXISTS,
+        rows,
+        transaction::{self, Attempts},
     },
     repair::{RowKey, StoredHead, StoredRow},
 };
@@ -208,33 +206,20 @@ impl Mongo {
         &self,
         work: impl AsyncFn(&mut ClientSession) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
-        let deadline = Instant::now() + DECLARE_TIMEOUT;
+        let attempts = Attempts::repeated_on(&[
+            TRANSIENT_TRANSACTION_ERROR,
+            UNKNOWN_TRANSACTION_COMMIT_RESULT,
+        ]);
         loop {
             let mut session = call(self.client.start_session()).await?;
             let attempt = async {
-                session
-                    .start_transaction()
-                    .read_concern(ReadConcern::snapshot())
-                    .write_concern(durable())
-                    .await?;
+                transaction::start(&mut session).await?;
                 let done = work(&mut session).await?;
                 session.commit_transaction().await?;
                 anyhow::Ok(done)
             };
-            // Dropping the session before the commit aborts the transaction.
-            match timeout(CALL_TIMEOUT, attempt).await.context(TIMED_OUT) {
-                Ok(Err(error))
-                    if [
-                        TRANSIENT_TRANSACTION_ERROR,
-                        UNKNOWN_TRANSACTION_COMMIT_RESULT,
-                    ]
-                    .iter()
-                    .any(|label| has_label(&error, label))
-                        && Instant::now() < deadline =>
-                {
-                    sleep(Duration::from_millis(rand::random_range(1..=50))).await;
-                }
-                attempt => return attempt?,
+            if let Some(ended) = attempts.attempt(attempt).await {
+                return ended;
             }
         }
     }

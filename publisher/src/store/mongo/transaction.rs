@@ -1,0 +1,65 @@
+//! Snapshot transactions that are tried again while they conflict with others.
+//!
+//! What a transaction reads and writes is the caller's; a group of writes has a loop of its own
+//! (`commit`), because its outcome must be known.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use mongodb::{ClientSession, options::ReadConcern};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::store::mongo::{CALL_TIMEOUT, TIMED_OUT, durable, has_label};
+
+/// Time limit of a transaction with all its attempts: groups that write the same rows conflict with
+/// it.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The attempts of one transaction, each in a session of its own. A session that is dropped before
+/// the commit aborts its transaction.
+pub(super) struct Attempts {
+    /// After it, the next attempt is the last.
+    deadline: Instant,
+    /// An attempt that ended with an error of one of these labels of the driver is repeated.
+    repeated: &'static [&'static str],
+}
+
+impl Attempts {
+    /// Begins; the time limit of all attempts counts from now.
+    pub(super) fn repeated_on(repeated: &'static [&'static str]) -> Self {
+        Self {
+            deadline: Instant::now() + TRANSACTION_TIMEOUT,
+            repeated,
+        }
+    }
+
+    /// Makes an attempt. `None` when it conflicted and another one should be made, after a pause
+    /// that was made here: a random one, so that the same two transactions do not collide again.
+    pub(super) async fn attempt<T>(
+        &self,
+        attempt: impl Future<Output = anyhow::Result<T>>,
+    ) -> Option<anyhow::Result<T>> {
+        let ended = timeout(CALL_TIMEOUT, attempt).await.context(TIMED_OUT);
+        let ended = ended.and_then(|in_time| in_time);
+        let conflicted = ended
+            .as_ref()
+            .is_err_and(|error| self.repeated.iter().any(|label| has_label(error, label)));
+        if !conflicted || Instant::now() >= self.deadline {
+            return Some(ended);
+        }
+        sleep(Duration::from_millis(rand::random_range(1..=50))).await;
+        None
+    }
+}
+
+/// Starts a transaction that reads from one snapshot and is acknowledged when it is durable.
+///
+/// # Errors
+/// As the driver.
+pub(super) async fn start(session: &mut ClientSession) -> mongodb::error::Result<()> {
+    session
+        .start_transaction()
+        .read_concern(ReadConcern::snapshot())
+        .write_concern(durable())
+        .await
+}
