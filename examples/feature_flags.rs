@@ -22,7 +22,7 @@ use replica::{
 use serde::{Deserialize, Serialize};
 
 /// What a document of the collection is. One that is anything else is refused, and the last good
-/// one stays.
+/// one stays, if there was one.
 #[derive(Debug, Serialize, Deserialize)]
 struct Flag {
     enabled: bool,
@@ -64,7 +64,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(replica.run(server).await?)
 }
 
-/// Nothing is known before the first load, so no flag is reported as off.
+/// Nothing is known before the first load, and not everything when values of it were refused: no flag
+/// is reported as off then.
 async fn flag(
     id: web::Path<String>,
     flags: web::Data<Collection<Flag>>,
@@ -72,7 +73,7 @@ async fn flag(
 ) -> HttpResponse {
     match flags.get(id.as_str()) {
         Some(flag) => HttpResponse::Ok().json(&*flag),
-        None if replica.view().loaded() => HttpResponse::NotFound().finish(),
+        None if replica.readiness().is_ok() => HttpResponse::NotFound().finish(),
         None => HttpResponse::ServiceUnavailable().finish(),
     }
 }

@@ -142,7 +142,7 @@ impl Pair {
         for replica in &replicas {
             timeout(TIMEOUT, replica.ready())
                 .await
-                .context("a replica does not load")?;
+                .context("a replica does not load")??;
         }
         for sidecar in &mut sidecars {
             sidecar.start().await?;

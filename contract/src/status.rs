@@ -13,13 +13,18 @@ use crate::{
 /// Largest number of refused values that a status lists per collection.
 pub const MAX_REFUSALS: usize = 20;
 
-/// How complete and how fresh the data of a replica is. Computed on each read, never stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// How complete and how fresh the data of a replica is. Computed on each read, never stored. The
+/// worst state is the least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ReplicaState {
     /// The first load is not complete; there is nothing to serve.
     Loading,
+    /// The service reads the documents as a type of its own, and of at least one document it has
+    /// never had a value: the value was refused, or held back with a refused one of its change set.
+    /// It is worse than the next two, because readiness depends on it, whatever they say.
+    Partial,
     /// A revision that is known to exist has been missing for longer than the grace period (200 ms).
     Behind,
     /// No publisher has confirmed the replica for 2.5 check-in intervals; it serves the last known
@@ -30,10 +35,20 @@ pub enum ReplicaState {
 }
 
 impl ReplicaState {
+    /// Every state, the worst first.
+    pub const ALL: [Self; 5] = [
+        Self::Loading,
+        Self::Partial,
+        Self::Behind,
+        Self::Stale,
+        Self::Current,
+    ];
+
     /// The name on the wire and in the `Confcast-State` header.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Loading => "loading",
+            Self::Partial => "partial",
             Self::Behind => "behind",
             Self::Stale => "stale",
             Self::Current => "current",

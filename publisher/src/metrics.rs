@@ -1,7 +1,10 @@
 //! The metrics of a publisher, and their text for Prometheus. Labels come from short fixed lists,
 //! never from a request. Nothing is stored: counters begin at 0 when the process starts.
 
-use contract::fleet::{IntakeFault, ReplicaRecord};
+use contract::{
+    fleet::{IntakeFault, ReplicaRecord},
+    status::ReplicaState,
+};
 use prometheus_client::{
     encoding::text::encode,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -127,7 +130,8 @@ fn by_outcome(damage: &DamageSummary) -> Family<Label, Gauge> {
 fn by_state(replicas: &[ReplicaRecord]) -> Family<Label, Gauge> {
     let family = Family::<Label, Gauge>::default();
     // A state without a replica is 0 and not absent, so that an alert can compare it.
-    for state in ["current", "behind", "stale", "loading", "gone"] {
+    let states = ReplicaState::ALL.map(ReplicaState::as_str);
+    for state in states.into_iter().chain(["gone"]) {
         family.get_or_create(&[("state", state)]).set(0);
     }
     for replica in replicas {
@@ -136,7 +140,7 @@ fn by_state(replicas: &[ReplicaRecord]) -> Family<Label, Gauge> {
             .collections
             .values()
             .map(|report| report.state)
-            .min_by_key(|state| *state as u8);
+            .min();
         let state = match worst {
             _ if replica.gone => "gone",
             Some(state) => state.as_str(),

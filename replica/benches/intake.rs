@@ -206,7 +206,8 @@ async fn loaded() -> Replica {
     let server = server.run();
     let handle = server.handle();
     let (ended, ()) = tokio::join!(server, async {
-        replica.run(replica.ready()).await;
+        let ready = replica.run(replica.ready()).await;
+        ready.expect("every value fits");
         handle.stop(false).await;
     });
     ended.expect("a server that ends well");

@@ -9,7 +9,7 @@ use contract::{CollectionName, FormatError};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    Config, HandlerError, Replica, Update,
+    Config, FirstLoad, HandlerError, Replica, Update,
     typed::{Handler, Handlers, Typed, TypedDecoder},
 };
 
@@ -77,6 +77,8 @@ pub struct Builder {
     handlers: Vec<Handler>,
     /// See [`Builder::patience`].
     patience: Duration,
+    /// See [`Builder::first_load`].
+    first_load: FirstLoad,
 }
 
 impl Builder {
@@ -87,6 +89,7 @@ impl Builder {
             decoders: Vec::new(),
             handlers: Vec::new(),
             patience: PATIENCE,
+            first_load: FirstLoad::default(),
         }
     }
 
@@ -163,6 +166,13 @@ impl Builder {
         self
     }
 
+    /// What the first load must bring before [`Replica::ready`] succeeds: by default a value of every
+    /// document that is read as a type.
+    pub fn first_load(mut self, first_load: FirstLoad) -> Self {
+        self.first_load = first_load;
+        self
+    }
+
     /// The replica. It does nothing until [`Replica::run`].
     ///
     /// # Errors
@@ -171,7 +181,7 @@ impl Builder {
         let handlers = Handlers::new(self.handlers, self.patience);
         Ok(Replica::with_types(
             self.config,
-            Typed::new(self.decoders, handlers),
+            Typed::new(self.decoders, handlers, self.first_load),
         )?)
     }
 

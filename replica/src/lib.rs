@@ -26,11 +26,12 @@
 //!
 //!     // The replica follows until this future ends; a service would serve here until it is stopped.
 //!     let service = async {
-//!         replica.ready().await;
+//!         // An error when documents do not fit the type; it names them.
+//!         replica.ready().await?;
 //!         println!("dark mode: {}", flags.get("dark-mode").is_some_and(|flag| flag.enabled));
-//!         tokio::signal::ctrl_c().await
+//!         Ok(tokio::signal::ctrl_c().await?)
 //!     };
-//!     Ok(replica.run(service).await?)
+//!     replica.run(service).await
 //! }
 //! ```
 //!
@@ -112,7 +113,10 @@ pub use replica::Replica;
 pub use reqwest::{Url, header::HeaderValue};
 pub use source::SourceError;
 pub use state::{CollectionState as RawCollection, Root};
-pub use typed::{Collection, DocumentChange, HandlerError, Pin, Snapshot, Update};
+pub use typed::{
+    Collection, DocumentChange, FirstLoad, HandlerError, NotReady, PartialLoad, Pin, Snapshot,
+    Update,
+};
 
 #[cfg(test)]
 mod tests;

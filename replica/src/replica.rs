@@ -19,7 +19,7 @@ use serde_json::Value;
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
-    BuildError, Collection, Config, EventOutcome, Pin, View,
+    BuildError, Collection, Config, EventOutcome, NotReady, Pin, View,
     cache::Cache,
     failure_log::FailureLog,
     intake::{
@@ -86,6 +86,7 @@ impl Replica {
         let signals = Arc::new(SyncSignals::default());
         let cursors = Arc::new(StreamCursors::default());
         let typed = Arc::new(typed);
+        cache.note_typed(typed.reach_at_start());
         let claims = Arc::new(UnconfirmedClaims::default());
         let unversioned = Arc::new(UnversionedIntake {
             cache: Arc::clone(&cache),
@@ -301,8 +302,24 @@ impl Replica {
 
     /// Resolves as soon as everything was loaded and can be read, typed collections included.
     /// [`Replica::run`] has to run meanwhile.
-    pub async fn ready(&self) {
-        self.0.typed.ready().await;
+    ///
+    /// # Errors
+    /// [`NotReady::Partial`] when loaded values do not fit their types, unless
+    /// [`Builder::first_load`](crate::Builder::first_load) allows that. The replica goes on: a
+    /// service that wants to wait for the correction waits in [`Replica::states`] for another state
+    /// than [`ReplicaState::Partial`].
+    pub async fn ready(&self) -> Result<(), NotReady> {
+        self.0.typed.loaded().await;
+        self.readiness()
+    }
+
+    /// As [`Replica::ready`], at this moment: for the readiness route of a service. Once it
+    /// succeeded it succeeds for the life of the replica.
+    ///
+    /// # Errors
+    /// When the first load is not complete, or as [`Replica::ready`].
+    pub fn readiness(&self) -> Result<(), NotReady> {
+        self.0.typed.readiness()
     }
 
     /// The configuration of the replica.

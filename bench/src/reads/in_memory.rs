@@ -86,7 +86,7 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let writer = Writer::start(&replica, &head, documents, BYTES)?;
     tokio::time::timeout(LOAD, replica.ready())
         .await
-        .context("it did not load in time")?;
+        .context("it did not load in time")??;
     publisher.stop().await?;
     let reader = Arc::new(Reader::new(bench, replica, documents)?);
 

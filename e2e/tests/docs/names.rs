@@ -31,12 +31,7 @@ fn every_problem_type_is_described_with_its_status() -> anyhow::Result<()> {
 fn every_state_and_every_intake_fault_has_a_remedy() -> anyhow::Result<()> {
     let states = read("docs/operations/states.md")?;
     let remedies = read("docs/troubleshooting.md")?;
-    for state in [
-        ReplicaState::Loading,
-        ReplicaState::Behind,
-        ReplicaState::Stale,
-        ReplicaState::Current,
-    ] {
+    for state in ReplicaState::ALL {
         let name = format!("`{}`", state.as_str());
         ensure!(
             states.contains(&name),

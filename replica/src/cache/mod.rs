@@ -28,7 +28,7 @@ pub use change_buffer::ChangeBuffer;
 pub(crate) use change_buffer::ChangeBuffers;
 pub(crate) use swap_cell::SwapCell;
 pub use view::View;
-pub(crate) use view::{GRACE, Gaps};
+pub(crate) use view::{GRACE, Gaps, TypedReach};
 use writer::Writer;
 
 /// Owner of the state of a replica.
@@ -173,6 +173,13 @@ impl Cache {
     /// for one of them only after heads of it came.
     pub(crate) fn note_unserved(&self, unserved: BTreeMap<CollectionName, String>) {
         self.write(|writer| writer.note_unserved(unserved));
+    }
+
+    /// Notes what typed readers can read, if that is new: the state depends on it.
+    pub(crate) fn note_typed(&self, typed: TypedReach) {
+        if *self.view_guard().typed != typed {
+            self.write(|writer| writer.note_typed(typed));
+        }
     }
 
     /// Notes why the store of the publishers is refused: `other-store` or `older-epoch`.

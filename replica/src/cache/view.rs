@@ -5,7 +5,7 @@
 //! from the same view.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,6 +20,16 @@ pub(crate) const GRACE: Duration = Duration::from_millis(200);
 
 /// The collections that lack a revision which they know of.
 pub(crate) type Gaps = BTreeMap<CollectionName, Gap>;
+
+/// How far the service can read documents as values of its types, as far as the state depends on it.
+/// Collections without a type are in neither set.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct TypedReach {
+    /// The collections whose first values cannot be read yet.
+    pub(crate) unread: BTreeSet<CollectionName>,
+    /// The collections with documents of which the service has never had a value.
+    pub(crate) partial: BTreeSet<CollectionName>,
+}
 
 /// A replica at one moment.
 #[derive(Debug, Default)]
@@ -40,6 +50,8 @@ pub struct View {
     /// The collections that are not loaded because no publisher serves them, each with what a
     /// publisher said.
     pub(crate) unserved: Arc<BTreeMap<CollectionName, String>>,
+    /// What typed readers can read. It may be of an earlier root: values are decoded after the swap.
+    pub(crate) typed: Arc<TypedReach>,
     /// Whether readers may see it. What was restored from disk is held back for a moment, in which
     /// it may catch up.
     pub(crate) open: bool,
@@ -91,6 +103,13 @@ impl View {
             // Nothing can be said about documents that nobody may read yet.
             return ReplicaState::Loading;
         };
+        // The service reads values: documents that it cannot read yet are not loaded for it.
+        if self.typed.unread.contains(name) {
+            return ReplicaState::Loading;
+        }
+        if self.typed.partial.contains(name) {
+            return ReplicaState::Partial;
+        }
         let gap = self.gaps.get(name);
         // Behind is worse than stale: it is known that a revision is missing.
         if gap.is_some_and(|gap| now.saturating_duration_since(gap.since) > GRACE) {
@@ -111,7 +130,7 @@ impl View {
             .collections()
             .filter(|(_name, held)| !held.joining())
             .map(|(name, _held)| self.state_of(name, now))
-            .max_by_key(|state| severity(*state))
+            .min()
             .unwrap_or(ReplicaState::Loading)
     }
 
@@ -163,16 +182,6 @@ impl View {
             .filter(|(name, gap)| except.get(*name) != Some(gap))
             .map(|(_name, gap)| gap.since)
             .min()
-    }
-}
-
-/// The order of states, the best first.
-fn severity(state: ReplicaState) -> u8 {
-    match state {
-        ReplicaState::Current => 0,
-        ReplicaState::Stale => 1,
-        ReplicaState::Behind => 2,
-        ReplicaState::Loading => 3,
     }
 }
 

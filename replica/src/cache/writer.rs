@@ -14,7 +14,7 @@ use state::{
 };
 
 use super::{ChangeBuffers, Gap};
-use crate::cache::{GRACE, View};
+use crate::cache::{GRACE, TypedReach, View};
 
 /// Heads that wait until the replica has reached them. Older ones could no longer make a replica
 /// current.
@@ -39,6 +39,8 @@ pub(super) struct Writer {
     refused: Option<&'static str>,
     /// See [`View::unserved`].
     unserved: Arc<BTreeMap<CollectionName, String>>,
+    /// See [`View::typed`].
+    typed: Arc<TypedReach>,
     /// See [`View::open`].
     open: bool,
     /// See [`View::restored`].
@@ -66,6 +68,7 @@ impl Writer {
             unversioned_edits: 0,
             refused: None,
             unserved: Arc::default(),
+            typed: Arc::default(),
             open: true,
             restored: false,
             saved_confirmed_ms: None,
@@ -204,6 +207,11 @@ impl Writer {
         self.machine.follow(served, MAX_SERVED)
     }
 
+    /// Notes what typed readers can read.
+    pub(super) fn note_typed(&mut self, typed: TypedReach) {
+        self.typed = Arc::new(typed);
+    }
+
     /// Notes which collections no publisher serves, and what a publisher said of each.
     pub(super) fn note_unserved(&mut self, unserved: BTreeMap<CollectionName, String>) {
         self.unserved = Arc::new(unserved);
@@ -288,6 +296,7 @@ impl Writer {
             gaps: self.gaps.clone(),
             refused: self.refused,
             unserved: Arc::clone(&self.unserved),
+            typed: Arc::clone(&self.typed),
             open: self.open,
             restored: self.restored,
             saved_confirmed_ms: self.saved_confirmed_ms,

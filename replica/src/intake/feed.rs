@@ -50,7 +50,7 @@ impl FeedIntake {
         if !matches!(self.intake.config.events, Events::Feed) {
             return std::future::pending().await;
         }
-        self.typed.ready().await;
+        self.typed.loaded().await;
         let mut waits = RetryPolicy::REPLICA_FEED.waits();
         loop {
             let started = Instant::now();

@@ -422,7 +422,7 @@ async fn a_value_that_does_not_fit_is_reported_and_the_last_good_one_stays() {
         let replica = builder.and_then(Builder::build).expect("a replica");
         let flags: Collection<Flag> = replica.collection("A").expect("it is typed");
         following(&replica, async {
-            replica.ready().await;
+            replica.ready().await.expect("every value fits");
             let (pin, snapshot) = (replica.pin(), flags.snapshot());
             send(&replica, "Update", "x", 8, Some(json!({"v": "eight"}))).await;
             let refusals = || replica.status().collections[0].refusals.clone();
@@ -543,7 +543,7 @@ async fn a_pin_shows_a_set_whole_or_not_at_all() {
             };
             (value("A"), value("B"))
         };
-        replica.ready().await;
+        replica.ready().await.expect("every value fits");
         assert_eq!(shown(), (Some(7), None));
         for number in 1..20 {
             set(number, json!(number)).await;

@@ -8,6 +8,7 @@ mod follow;
 mod handlers;
 mod load;
 mod persistence;
+mod refusals;
 #[cfg(feature = "actix")]
 mod routes;
 mod unversioned;

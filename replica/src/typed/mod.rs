@@ -2,7 +2,8 @@
 //!
 //! Every followed collection that has a type is projected from the same view and published in one
 //! step ([`projection`]), so a pin is consistent over all of them. A value that does not fit its
-//! type ([`decoder`]) is refused: the last good one stays. Handlers are notified of each change
+//! type ([`decoder`]) is refused: the last good one stays, if there was one. A first load with refused
+//! values is no success unless the service says so (`readiness`). Handlers are notified of each change
 //! ([`handlers`], `flow`). Reading never waits and never fails; raw reads and digests do not depend
 //! on anything here.
 
@@ -11,11 +12,12 @@ mod decoder;
 mod flow;
 mod handlers;
 mod projection;
+mod readiness;
 
-use std::{any::TypeId, sync::Arc};
+use std::{any::TypeId, collections::BTreeSet, fmt, sync::Arc};
 
 use contract::{
-    CollectionName,
+    CollectionName, Revision,
     status::{MAX_REFUSALS, RefusedValue},
 };
 use tokio::sync::watch;
@@ -25,10 +27,11 @@ pub(crate) use decoder::{TypedDecoder, TypedValue};
 pub use handlers::{DocumentChange, HandlerError, Update};
 pub(crate) use handlers::{Handler, Handlers};
 pub(crate) use projection::Projection;
+pub use readiness::{FirstLoad, NotReady, PartialLoad};
 
 use crate::{
     BuildError,
-    cache::{Cache, SwapCell},
+    cache::{Cache, SwapCell, TypedReach},
 };
 
 /// The typed collections and the handlers of a replica.
@@ -42,12 +45,18 @@ pub(crate) struct Typed {
     projection: SwapCell<Projection>,
     /// Notified after each swap.
     projected: watch::Sender<()>,
+    /// What the first load must bring before the replica is ready.
+    first_load: FirstLoad,
 }
 
 impl Typed {
     /// Typed collections and handlers that were notified of nothing yet. `handlers` refer to
     /// `decoders` by index.
-    pub(crate) fn new(decoders: Vec<TypedDecoder>, handlers: Handlers) -> Self {
+    pub(crate) fn new(
+        decoders: Vec<TypedDecoder>,
+        handlers: Handlers,
+        first_load: FirstLoad,
+    ) -> Self {
         let decoders: Arc<[TypedDecoder]> = decoders.into();
         let projection = SwapCell::new(Projection::new(Arc::clone(&decoders)));
         Self {
@@ -55,6 +64,17 @@ impl Typed {
             handlers,
             projection,
             projected: watch::Sender::default(),
+            first_load,
+        }
+    }
+
+    /// What typed readers can read before anything was projected: nothing.
+    pub(crate) fn reach_at_start(&self) -> TypedReach {
+        TypedReach {
+            unread: (self.decoders.iter())
+                .map(|decoder| decoder.collection.clone())
+                .collect(),
+            partial: BTreeSet::new(),
         }
     }
 
@@ -96,14 +116,31 @@ impl Typed {
             })
     }
 
-    /// Resolves as soon as everything was loaded and can be read, typed collections included.
-    pub(crate) async fn ready(&self) {
+    /// Resolves as soon as everything was loaded and can be read, typed collections included, whether
+    /// their values fit or not.
+    pub(crate) async fn loaded(&self) {
         let mut projected = self.projected();
         // Subscribed before the projection is read, so that no change is missed in between.
         while !self.projection.load().loaded() {
             if projected.changed().await.is_err() {
                 return std::future::pending().await;
             }
+        }
+    }
+
+    /// Whether the first load has brought what it must.
+    ///
+    /// # Errors
+    /// When it is not complete, or when values of it were refused and that is not allowed.
+    pub(crate) fn readiness(&self) -> Result<(), NotReady> {
+        let projection = self.projection.load();
+        if !projection.loaded() {
+            return Err(NotReady::Loading);
+        }
+        match self.first_load {
+            FirstLoad::Partial => Ok(()),
+            FirstLoad::Whole if projection.was_whole() => Ok(()),
+            FirstLoad::Whole => Err(NotReady::partial(&projection)),
         }
     }
 
@@ -119,7 +156,13 @@ impl Typed {
                 let next = before.next(view.root()).await;
                 // First the log, then the readers: an old value has its reason in the log.
                 log_refusals(&next, &before);
+                let reach = TypedReach {
+                    unread: BTreeSet::new(),
+                    partial: next.partial(),
+                };
                 drop(self.projection.publish(next));
+                // After the values, so that no state promises what cannot be read yet.
+                cache.note_typed(reach);
                 self.projected.send_replace(());
                 if self.decoders.is_empty() {
                     // Without types nothing reads the projection: no change need wake this.
@@ -138,23 +181,40 @@ impl Typed {
 /// At most [`MAX_REFUSALS`] of them have a line of their own; the others are counted in one line.
 fn log_refusals(next: &Projection, before: &Projection) {
     let refused = next.refused_since(before);
-    for (decoder, refusal) in refused.iter().take(MAX_REFUSALS) {
+    for new in refused.iter().take(MAX_REFUSALS) {
         let RefusedValue {
             id,
             revision,
             pointer,
             ..
-        } = refusal;
-        let collection = &decoder.collection;
+        } = new.refusal;
+        let collection = &new.decoder.collection;
         tracing::warn!(
             %collection, %id, revision, pointer,
-            "the value of {collection}/{id} at revision {revision} does not fit {} at {pointer:?}, the last good value stays",
-            decoder.type_name
+            "the value of {collection}/{id} at revision {revision} does not fit {} at {pointer:?}, {}",
+            new.decoder.type_name,
+            Consequence(new.earlier)
         );
     }
-    let more = refused.len().saturating_sub(MAX_REFUSALS);
-    if more > 0 {
-        tracing::warn!("{more} further values do not fit their types, the last good values stay");
+    let further = refused.get(MAX_REFUSALS..).unwrap_or_default();
+    if !further.is_empty() {
+        let stay = further.iter().filter(|new| new.earlier.is_some()).count();
+        tracing::warn!(
+            "{} further values do not fit their types: the last good values of {stay} of these documents stay, the others have no value",
+            further.len()
+        );
+    }
+}
+
+/// What follows for a document whose value is refused; with the revision of its last good value.
+struct Consequence(Option<Revision>);
+
+impl fmt::Display for Consequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(revision) => write!(f, "the last good value stays (revision {revision})"),
+            None => f.write_str("the document has no value, because it never had one that fits"),
+        }
     }
 }
 

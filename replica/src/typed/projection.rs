@@ -39,6 +39,9 @@ pub(crate) struct Projection {
     root: Root,
     /// Whether any root was seen.
     loaded: bool,
+    /// Whether there was a moment at which every document had a value. It stays: a new document
+    /// whose value is refused does not end the readiness of a service that works.
+    was_whole: bool,
     /// By the index of the decoder.
     values: Vec<Values>,
     /// Values of the root that are not taken: refused, or held back with their set.
@@ -47,6 +50,17 @@ pub(crate) struct Projection {
 
 /// The new value of a document, `None` when it was deleted; or why it is refused.
 type Pending = Result<Option<TypedValue>, RefusedValue>;
+
+/// A value that is refused now and was not before.
+#[derive(Debug)]
+pub(crate) struct NewRefusal<'a> {
+    /// The type that it does not fit.
+    pub(crate) decoder: &'a TypedDecoder,
+    /// Where it does not fit.
+    pub(crate) refusal: &'a RefusedValue,
+    /// The revision of the value that stays in its place; `None` when there was never one.
+    pub(crate) earlier: Option<Revision>,
+}
 
 impl Projection {
     /// A projection that has seen nothing.
@@ -69,6 +83,7 @@ impl Projection {
         };
         // The root is all that a replica without types needs.
         if self.decoders.is_empty() {
+            next.was_whole = true;
             return next;
         }
         let mut bytes = 0;
@@ -93,6 +108,8 @@ impl Projection {
             }
         }
         next.settle();
+        let whole = next.without_value().next().is_none();
+        next.was_whole |= whole;
         next
     }
 
@@ -143,6 +160,37 @@ impl Projection {
     /// Whether a loaded root was seen.
     pub(crate) fn loaded(&self) -> bool {
         self.loaded
+    }
+
+    /// Whether there was a moment at which every document had a value.
+    pub(crate) fn was_whole(&self) -> bool {
+        self.was_whole
+    }
+
+    /// The collections with documents that have never had a value: refused, or held back with their
+    /// set.
+    pub(crate) fn partial(&self) -> BTreeSet<CollectionName> {
+        self.without_value()
+            .filter_map(|((decoder, _id), _pending)| self.decoders.get(*decoder))
+            .map(|decoder| decoder.collection.clone())
+            .collect()
+    }
+
+    /// The refused values of documents that have never had a value, each with its decoder.
+    pub(crate) fn refused_without_value(
+        &self,
+    ) -> impl Iterator<Item = (&TypedDecoder, &RefusedValue)> {
+        self.without_value()
+            .filter_map(|((decoder, _id), pending)| {
+                Some((self.decoders.get(*decoder)?, pending.as_ref().err()?))
+            })
+    }
+
+    /// What is pending of documents that have never had a value. A deletion takes nothing from them.
+    fn without_value(&self) -> impl Iterator<Item = (&Key, &Pending)> {
+        self.pending.iter().filter(|((decoder, id), pending)| {
+            !matches!(pending, Ok(None)) && self.get(*decoder, id.as_str()).is_none()
+        })
     }
 
     /// See [`Root::generation`].
@@ -229,15 +277,21 @@ impl Projection {
 
     /// The values that are refused here and were not at the moment before.
     /// A value that is refused for another reason than before counts as new.
-    pub(crate) fn refused_since(&self, before: &Self) -> Vec<(&TypedDecoder, &RefusedValue)> {
+    pub(crate) fn refused_since(&self, before: &Self) -> Vec<NewRefusal<'_>> {
         let new = self.refused().filter(|(key, refusal)| {
             !before
                 .pending
                 .get(*key)
                 .is_some_and(|before| before.as_ref().err() == Some(*refusal))
         });
-        new.filter_map(|((decoder, _id), refusal)| Some((self.decoders.get(*decoder)?, refusal)))
-            .collect()
+        new.filter_map(|((decoder, id), refusal)| {
+            Some(NewRefusal {
+                decoder: self.decoders.get(*decoder)?,
+                refusal,
+                earlier: self.get(*decoder, id.as_str()).map(|value| value.revision),
+            })
+        })
+        .collect()
     }
 
     /// All refused values, without those that are held back with them.

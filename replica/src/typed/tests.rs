@@ -279,6 +279,49 @@ fn a_refusal_has_a_pointer_and_an_error() {
 }
 
 #[test]
+fn a_refusal_says_that_the_last_good_value_stays_only_when_there_was_one() {
+    let mut world = World::new();
+    let start = Projection::new(decoders());
+    world.commit(vec![(0, 1, Some(None))]);
+    let refused = projected(&start, world.machine.root());
+    let consequence = |projection: &Projection, before: &Projection| {
+        let new = projection.refused_since(before);
+        super::Consequence(new[0].earlier).to_string()
+    };
+    assert_eq!(
+        consequence(&refused, &start),
+        "the document has no value, because it never had one that fits"
+    );
+    assert!(!refused.was_whole());
+    world.commit(vec![(0, 1, Some(Some(2)))]);
+    let good = projected(&refused, world.machine.root());
+    assert!(good.was_whole());
+    world.commit(vec![(0, 1, Some(None))]);
+    let refused = projected(&good, world.machine.root());
+    assert_eq!(
+        consequence(&refused, &good),
+        "the last good value stays (revision 2)"
+    );
+    assert!(refused.partial().is_empty());
+}
+
+#[test]
+fn a_member_that_is_held_back_and_never_had_a_value_makes_its_collection_partial() {
+    let mut world = World::new();
+    world.commit(vec![(0, 0, Some(None)), (1, 0, Some(Some(1)))]);
+    let projection = projected(&Projection::new(decoders()), world.machine.root());
+    assert_eq!(projection.partial(), BTreeSet::from([name("A"), name("B")]));
+    let refused: Vec<_> = projection.refused_without_value().collect();
+    assert_eq!(refused.len(), 1, "only one is refused: {refused:?}");
+    // A deletion that is held back takes nothing from a document that had a value.
+    world.commit(vec![(0, 0, Some(Some(1)))]);
+    let projection = projected(&projection, world.machine.root());
+    world.commit(vec![(0, 0, None), (1, 0, Some(None))]);
+    let projection = projected(&projection, world.machine.root());
+    assert!(projection.partial().is_empty());
+}
+
+#[test]
 fn a_set_with_a_refused_member_is_held_back_until_the_member_fits() {
     let mut world = World::new();
     for document in 0..3 {

@@ -78,13 +78,7 @@ impl Collector for Scrape {
             per_collection(rows, |row| row.staged),
         )?;
 
-        let states = [
-            ReplicaState::Loading,
-            ReplicaState::Behind,
-            ReplicaState::Stale,
-            ReplicaState::Current,
-        ]
-        .map(|state| {
+        let states = ReplicaState::ALL.map(|state| {
             (
                 Some(state.as_str().to_owned()),
                 u64::from(status.state == state),

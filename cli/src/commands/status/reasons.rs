@@ -81,6 +81,10 @@ fn collection_reason(collection: &CollectionView) -> Option<&'static str> {
         (_other, ReplicaState::Loading) => {
             "nothing is loaded yet: can it reach the publisher? Its log has the error"
         }
+        (_other, ReplicaState::Partial) => {
+            "its service has never had a value of some documents, because they do not fit its type: \
+             correct the documents or the type"
+        }
         (_other, ReplicaState::Behind) => {
             "it lacks revisions that it knows of and reads them from the publisher: if this stays, \
              its log has the error"

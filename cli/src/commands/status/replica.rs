@@ -183,11 +183,7 @@ impl ReplicaView {
             Overall::Different
         } else {
             let states = self.collections.iter().map(|collection| collection.state);
-            Overall::State(
-                states
-                    .max_by_key(|state| severity(*state))
-                    .unwrap_or(ReplicaState::Current),
-            )
+            Overall::State(states.min().unwrap_or(ReplicaState::Current))
         }
     }
 
@@ -311,15 +307,6 @@ fn unusable<'a>(
             format!("the handler {} fails: {error}", handler.name)
         });
     refused.chain(failing).collect()
-}
-
-fn severity(state: ReplicaState) -> u8 {
-    match state {
-        ReplicaState::Current => 0,
-        ReplicaState::Stale => 1,
-        ReplicaState::Behind => 2,
-        ReplicaState::Loading => 3,
-    }
 }
 
 fn lag(epoch: Option<Epoch>, revision: Revision, head: Option<&Head>) -> Option<Revision> {

@@ -77,9 +77,9 @@ fn colour(overall: Overall) -> Color {
     match overall {
         Overall::State(ReplicaState::Current) => Color::Green,
         Overall::State(ReplicaState::Stale | ReplicaState::Behind) => Color::Yellow,
-        Overall::State(ReplicaState::Loading) | Overall::Different | Overall::Unreachable => {
-            Color::Red
-        }
+        Overall::State(ReplicaState::Loading | ReplicaState::Partial)
+        | Overall::Different
+        | Overall::Unreachable => Color::Red,
         Overall::Gone => Color::DarkGrey,
     }
 }
