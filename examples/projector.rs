@@ -59,6 +59,11 @@ impl Projection {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
+    // First of all: until then both signals end the process at once.
+    let (mut interrupt, mut terminate) = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    );
     tracing_subscriber::fmt().init();
     let setting =
         |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_unset| default.to_owned());
@@ -89,10 +94,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
         })?
         .build()?;
 
-    let (mut interrupt, mut terminate) = (
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::terminate())?,
-    );
     let stop = async {
         tokio::select! {
             _ = interrupt.recv() => {}

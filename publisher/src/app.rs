@@ -83,6 +83,9 @@ pub struct Publisher {
 impl Publisher {
     /// Opens the store and the port. Port 0 takes a free one.
     ///
+    /// Dropping the future ends the start: tasks that were started end, and what the store has is
+    /// whole. A service that embeds the publisher does so when it is asked to stop meanwhile.
+    ///
     /// # Errors
     /// When the schemas or the settings of the transport are wrong, or the store or the port cannot
     /// be opened.

@@ -1,6 +1,6 @@
 //! The subscriber process: settings, then [`subscriber::app::App`] until SIGTERM or SIGINT.
 
-use service::runtime::{process, tasks};
+use service::runtime::{process, tasks::StopSignals};
 use subscriber::{
     app::App,
     settings::{Options, Settings},
@@ -8,9 +8,15 @@ use subscriber::{
 
 #[tokio::main]
 async fn main() {
-    process::run("subscriber", |options: Options| options.settings(), serve).await;
+    process::run(
+        "subscriber",
+        |options: Options| options.settings(),
+        async |settings: Settings| App::build(settings),
+        serve,
+    )
+    .await;
 }
 
-async fn serve(settings: Settings) -> anyhow::Result<()> {
-    App::build(settings)?.run(tasks::asked_to_stop()).await
+async fn serve(app: App, mut signals: StopSignals) -> anyhow::Result<()> {
+    app.run(signals.received()).await
 }

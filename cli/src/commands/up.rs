@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use client::{ClientError, Endpoint, RetryPolicy};
 use futures_util::future::try_join_all;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::children::Children;
 use crate::{output, target::endpoint};
@@ -50,13 +50,15 @@ pub(crate) struct Up {
 
 impl Up {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
+        // Before any child: a stop at any moment stops the children in order.
+        let mut signals = StopSignals::install()?;
         let schemas = self.schemas_folder()?;
         ports::are_free(&self.ports())?;
         let mut children = self.start(&schemas)?;
         let log = children.log();
         let life = async {
             let end = tokio::select! {
-                stopped = stop_signal() => stopped,
+                () = signals.received() => Ok(()),
                 ended = children.any_ended() => Err(ended),
                 failed = async {
                     // The services go on after the welcome, so this branch ends only with an error.
@@ -65,7 +67,7 @@ impl Up {
                 } => failed,
             };
             // A second signal ends the children at once.
-            children.stop(stop_signal()).await;
+            children.stop(signals.received()).await;
             end
         };
         tokio::join!(life, log).0
@@ -208,15 +210,27 @@ async fn ready(service: &Endpoint) -> anyhow::Result<()> {
         .with_context(|| format!("{} did not become ready", service.base()))
 }
 
-/// Resolves when the process is asked to stop: SIGTERM or SIGINT (Ctrl-C).
-async fn stop_signal() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The requests to stop: SIGTERM and SIGINT (Ctrl-C). Neither ends the process by itself any more.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn install() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
-    Ok(())
+
+    /// Resolves at the next signal, also when it came between two calls.
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 fn url(port: u16) -> String {

@@ -3,18 +3,17 @@
 //!
 //! The nemesis writes it; the validators and the report read it.
 
-use std::{fs, os::unix::process::ExitStatusExt, path::Path, process::ExitStatus, time::Duration};
+use std::{fs, path::Path, process::ExitStatus, time::Duration};
 
+use anyhow::ensure;
 use nix::sys::signal::Signal;
 use serde::Serialize;
 
 use super::record::Millis;
-use crate::testbed::process::Process;
+use crate::testbed::{process::Process, wait::eventually};
 
 /// A supervisor gives its tasks 10 s.
 const ORDERLY: Duration = Duration::from_secs(12);
-/// Log texts from which on a publisher or a subscriber handles signals.
-const UP: [&str; 2] = ["the publisher is up", " listens on "];
 /// The file with the last known good values of a replica.
 const KEPT: &str = "last-known-good";
 
@@ -62,13 +61,18 @@ pub struct Stop {
 /// process itself is not frozen, because the caller holds its lock.
 ///
 /// # Errors
-/// When there is no process.
+/// When there is no process, or it logs nothing.
 pub async fn stop(process: &mut Process) -> anyhow::Result<Option<String>> {
-    let said = process.run_output();
-    let up = UP.iter().any(|up| said.contains(up));
+    // A service handles signals before its first log line. Before that it may not have reached its
+    // own code yet, and no program can handle a signal then.
+    let started = async || {
+        ensure!(!process.run_output().is_empty(), "nothing is logged");
+        Ok(())
+    };
+    eventually("the service logs its start", started).await?;
     process.signal(Signal::SIGTERM)?;
     match process.ended(ORDERLY).await {
-        Ok(status) => Ok(wrong(status, up).map(|what| format!("{what}\n{}", process.tail()))),
+        Ok(status) => Ok(wrong(status).map(|what| format!("{what}\n{}", process.tail()))),
         Err(error) => {
             process.kill()?;
             Ok(Some(format!("{error:#}")))
@@ -76,11 +80,9 @@ pub async fn stop(process: &mut Process) -> anyhow::Result<Option<String>> {
     }
 }
 
-/// What is wrong with the exit status of a service that did, or did not, handle signals already.
-fn wrong(status: ExitStatus, up: bool) -> Option<String> {
-    // The signal came before its handler was installed. There was nothing to finish yet.
-    let early = !up && status.signal() == Some(Signal::SIGTERM as i32);
-    (!status.success() && !early).then(|| format!("asked to stop, it ended with {status}"))
+/// What is wrong with the exit status of a service that was asked to stop.
+fn wrong(status: ExitStatus) -> Option<String> {
+    (!status.success()).then(|| format!("asked to stop, it ended with {status}"))
 }
 
 /// Truncates or garbles every file of a folder, if the folder exists. Returns whether the file that
@@ -126,18 +128,16 @@ pub fn starts(output: &str) -> (usize, usize) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
     use super::*;
 
     #[test]
-    fn a_process_end_is_classified_as_orderly_or_not() {
+    fn only_an_end_with_success_is_orderly() {
         let [well, badly, terminated, killed] = [0, 1 << 8, 15, 9].map(ExitStatus::from_raw);
-        for up in [false, true] {
-            assert!(
-                wrong(well, up).is_none()
-                    && wrong(badly, up).is_some()
-                    && wrong(killed, up).is_some()
-            );
-            assert_eq!(wrong(terminated, up).is_some(), up);
+        assert_eq!(wrong(well), None);
+        for status in [badly, terminated, killed] {
+            assert!(wrong(status).is_some(), "{status}");
         }
     }
 }

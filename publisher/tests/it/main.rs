@@ -4,8 +4,11 @@
 mod browsers;
 mod faults;
 mod http;
+#[path = "../../../service/tests/life/mod.rs"]
+mod life;
 mod mongo;
 mod spans;
+mod starts;
 mod testbed;
 mod unit_of_work;
 mod values;

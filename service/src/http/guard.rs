@@ -203,7 +203,7 @@ fn preflight() -> HttpResponse {
 /// Logs one warning when other hosts can reach a service that asks for no credential. `peers` says
 /// what they can do.
 pub fn warn_when_open(service: &str, address: SocketAddr, peers: &str) {
-    if !address.ip().is_loopback() {
+    if !address.ip().to_canonical().is_loopback() {
         tracing::warn!(
             %address,
             "the {service} listens on {address}, beyond this host, and asks for no credential: {peers}; \

@@ -1,7 +1,7 @@
 //! The life of a service process, from the command line to the exit code.
 //!
-//! This is the only place that knows exit codes: 0 after a clean stop, 1 after a failure, 64 when
-//! a flag or a setting is wrong. No other code ends the process.
+//! This is the only place that knows exit codes: 0 after a clean stop, also during the start, 1
+//! after a failure, 64 when a flag or a setting is wrong. No other code ends the process.
 
 use clap::Parser;
 use contract::environment;
@@ -10,6 +10,7 @@ use tracing::{error, info, warn};
 use super::{
     limits,
     settings::{self, ReadError, SettingsError},
+    tasks::StopSignals,
     telemetry,
 };
 
@@ -18,19 +19,23 @@ pub const EXIT_FAILURE: i32 = 1;
 /// Exit code when a flag or a setting is wrong: `EX_USAGE` of `sysexits.h`.
 pub const EXIT_USAGE: i32 = 64;
 
-/// Runs a service: reads the command line, checks the settings, and awaits `serve`.
+/// Runs a service: reads the command line, checks the settings, and awaits `start`, then `serve`.
 ///
-/// `check` turns the command line into settings and opens nothing; `serve` opens stores and ports and
-/// returns after a clean stop.
+/// `check` turns the command line into settings and opens nothing. `start` opens stores and ports;
+/// it is dropped at any of its awaits when the process is asked to stop, which is a clean stop too.
+/// `serve` returns after a clean stop, which [`StopSignals`] asks for.
 ///
 /// `name` stands in log lines ("the publisher has stopped"). After a success it returns, and `main`
-/// ends with exit code 0. After a failure the process ends at once: a blocking call that hangs must
-/// not keep it alive.
-pub async fn run<O: Parser, S>(
+/// ends with exit code 0. After a failure, and after a stop during the start, the process ends at
+/// once: a blocking call that hangs must not keep it alive.
+pub async fn run<O: Parser, S, R>(
     name: &str,
     check: impl FnOnce(O) -> Result<S, SettingsError>,
-    serve: impl AsyncFnOnce(S) -> anyhow::Result<()>,
+    start: impl AsyncFnOnce(S) -> anyhow::Result<R>,
+    serve: impl AsyncFnOnce(R, StopSignals) -> anyhow::Result<()>,
 ) {
+    // Before the first log line: who has seen one may rely on an orderly stop.
+    let signals = StopSignals::install();
     // Before the settings are checked: their errors are log lines.
     let wrong_filter = telemetry::init().err();
     let mut wrong = Vec::from_iter(wrong_filter);
@@ -55,7 +60,26 @@ pub async fn run<O: Parser, S>(
         _ => refuse(name, &wrong),
     };
     limits::raise_open_files();
-    match serve(settings).await {
+    let mut signals = signals.unwrap_or_else(|error| {
+        error!("the {name} does not start: it cannot receive SIGTERM and SIGINT: {error}");
+        std::process::exit(EXIT_FAILURE);
+    });
+    info!("the {name} starts");
+    let started = tokio::select! {
+        biased;
+        () = signals.received() => {
+            // Nothing was accepted that has to be finished, and both stores survive an end at any
+            // moment.
+            info!("the {name} has stopped: it was asked to while it was starting");
+            std::process::exit(0);
+        }
+        started = start(settings) => started,
+    };
+    let served = match started {
+        Ok(started) => serve(started, signals).await,
+        Err(error) => Err(error),
+    };
+    match served {
         Ok(()) => info!("the {name} has stopped"),
         Err(error) => {
             // Found where a file that a setting names was read, before anything was opened.

@@ -3,11 +3,11 @@
 //! A task that panics, or that ends before the process stops, ends the process: a process with a
 //! dead task must never look healthy. Nothing else in the services spawns a task.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, io, time::Duration};
 
 use anyhow::{Context, anyhow};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     task::JoinSet,
     time::timeout,
 };
@@ -85,18 +85,35 @@ impl Supervisor {
     }
 }
 
-/// Resolves when the process is asked to stop: SIGTERM (orchestrators) or SIGINT (Ctrl-C).
-pub async fn asked_to_stop() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        // Handlers cannot be installed: the default action of the signals ends the process.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The requests to stop that this process receives: SIGTERM (orchestrators) and SIGINT (Ctrl-C).
+///
+/// Until it exists, the default action of both signals ends the process in the middle of its work.
+/// So a process makes it first of all, and awaits it while it starts and while it serves.
+#[derive(Debug)]
+pub struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// Receives both signals from now on. Neither ends the process by itself any more, also after
+    /// the value is dropped.
+    ///
+    /// # Errors
+    /// When a handler cannot be installed.
+    pub fn install() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Resolves at the next signal, also when it came between two calls.
+    pub async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 

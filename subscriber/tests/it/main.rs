@@ -25,7 +25,10 @@ mod browsers;
 mod chain;
 mod events;
 mod http;
+#[path = "../../../service/tests/life/mod.rs"]
+mod life;
 mod reads;
+mod starts;
 #[path = "../../../service/tests/wire/mod.rs"]
 mod wire;
 

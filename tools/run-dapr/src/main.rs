@@ -18,7 +18,7 @@ use std::{fmt::Display, io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, ensure};
 use e2e::testbed::dependencies::repository_root;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{processes::Processes, run_file::RunFile};
 
@@ -34,6 +34,8 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> anyhow::Result<()> {
+    // Before any process: a stop at any moment stops the processes in order.
+    let mut signals = StopSignals::install()?;
     let file = RunFile::read()?;
     // Checked before anything else: another instance of this program may be running.
     let taken = file.taken_ports();
@@ -44,14 +46,14 @@ async fn run() -> anyhow::Result<()> {
     );
     let mut processes = Processes::new(scratch().join("logs"))?;
     let end = tokio::select! {
-        stopped = stop_signal() => stopped,
+        () = signals.received() => Ok(()),
         failed = up(&file, &mut processes) => failed,
     };
     say("stopping");
     tokio::select! {
         () = processes.stop() => {}
         // A second signal skips the orderly stop: the processes are killed when dropped.
-        _ = stop_signal() => {}
+        () = signals.received() => {}
     }
     end
 }
@@ -74,17 +76,31 @@ fn scratch() -> PathBuf {
     repository_root().join("target/run-dapr")
 }
 
-/// Resolves when the process receives a request to stop: Ctrl-C, SIGTERM, or a closed terminal.
-async fn stop_signal() -> anyhow::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        _ = hangup.recv() => {}
+/// The requests to stop: Ctrl-C, SIGTERM, and a closed terminal. None of them ends the process by
+/// itself any more.
+struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl StopSignals {
+    fn install() -> anyhow::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
-    Ok(())
+
+    /// Resolves at the next signal, also when it came between two calls.
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
 }
 
 /// Prints one line to the terminal, which may be closed.

@@ -1,0 +1,104 @@
+//! The publisher as a process: what it says at its start, and how it ends when it is asked to stop
+//! before it serves.
+
+use std::{net::TcpListener, time::Duration};
+
+use anyhow::ensure;
+
+use super::{Outcome, life::Life};
+
+const PUBLISHER: &str = env!("CARGO_BIN_EXE_publisher");
+/// Much less than an orderly end may take: nothing has to be finished.
+const AT_ONCE: Duration = Duration::from_secs(5);
+
+fn start(store: &str, flags: &[&str]) -> anyhow::Result<Life> {
+    let fixed = ["--store-url", store, "--collections", "Skills"];
+    Life::start(PUBLISHER, &[&fixed, flags].concat())
+}
+
+#[tokio::test]
+async fn a_publisher_that_is_asked_to_stop_while_it_starts_ends_with_success_at_once() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let embedded = format!("file:{}", folder.path().display());
+    // Accepts connections and never answers, as a frozen server does.
+    let silent = TcpListener::bind("127.0.0.1:0")?;
+    let frozen = format!("mongodb://{}/c?replicaSet=rs0", silent.local_addr()?);
+    let closed = {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        format!("mongodb://{}/c?replicaSet=rs0", listener.local_addr()?)
+    };
+    for (store, line) in [
+        (&embedded, ""),
+        (&frozen, ""),
+        (&frozen, "these collections have schemas"),
+        (&frozen, "waits for MongoDB"),
+        (&closed, ""),
+        (&closed, "waits for MongoDB"),
+        (&embedded, "is up"),
+    ] {
+        for signal in ["TERM", "INT", "TERM"] {
+            let mut publisher = start(store, &["--listen", "127.0.0.1:0"])?;
+            publisher.until(line).await?;
+            publisher.signal(signal).await?;
+            let (code, log) = publisher.ended(AT_ONCE).await?;
+            ensure!(
+                code == Some(0) && log.contains("the publisher has stopped"),
+                "{signal} after {line:?}: {code:?}\n{log}"
+            );
+        }
+    }
+    // What a stopped start left can be opened.
+    let mut publisher = start(&embedded, &["--listen", "127.0.0.1:0"])?;
+    publisher.until("is up").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_publisher_that_others_can_reach_says_what_they_can_do() -> Outcome {
+    let warning = "every peer can read and change all documents, and declare a new epoch";
+    for (listen, warns) in [
+        ("127.0.0.1:0", false),
+        ("[::1]:0", false),
+        ("0.0.0.0:0", true),
+    ] {
+        let folder = tempfile::tempdir()?;
+        let store = format!("file:{}", folder.path().display());
+        let mut publisher = start(&store, &["--listen", listen])?;
+        let log = publisher.until("the publisher is up").await?;
+        let lines: Vec<_> = log.lines().filter(|line| line.contains(warning)).collect();
+        ensure!(lines.len() == usize::from(warns), "{listen}:\n{log}");
+        let is_complete = |line: &&str| {
+            line.contains("WARN")
+                && line.contains("beyond this host")
+                && line.contains("trusted peers")
+        };
+        ensure!(lines.iter().all(is_complete), "{log}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn wrong_names_and_origins_are_refused_before_the_store_is_opened() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let store = folder.path().join("store");
+    let url = format!("file:{}", store.display());
+    let flags = [
+        "--allowed-hosts=config.example,*.svc,https://a.example,b:80",
+        "--cors-origins=https://good.example,admin.example,https://c.example/,*",
+    ];
+    let (code, log) = start(&url, &flags)?.ended(AT_ONCE).await?;
+    ensure!(code == Some(64), "{code:?}\n{log}");
+    let mistakes = [
+        r#"AURA_CONFIGURATION_ALLOWED_HOSTS="https://a.example": expected host names without a port"#,
+        r#"AURA_CONFIGURATION_ALLOWED_HOSTS="b:80": expected host names without a port"#,
+        r#"AURA_CONFIGURATION_CORS_ORIGINS="admin.example": expected SCHEME://HOST"#,
+        r#"AURA_CONFIGURATION_CORS_ORIGINS="https://c.example/": expected SCHEME://HOST"#,
+        r#"AURA_CONFIGURATION_CORS_ORIGINS="*": expected SCHEME://HOST"#,
+    ];
+    for mistake in mistakes {
+        ensure!(log.contains(mistake), "{mistake}\n{log}");
+    }
+    ensure!(log.contains("5 settings are wrong"), "{log}");
+    ensure!(!store.exists(), "the store was opened");
+    Ok(())
+}

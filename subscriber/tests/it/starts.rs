@@ -1,0 +1,71 @@
+//! The subscriber as a process: what it says at its start, and how it ends when it is asked to stop
+//! before it serves.
+
+use std::time::Duration;
+
+use super::life::Life;
+
+const SUBSCRIBER: &str = env!("CARGO_BIN_EXE_subscriber");
+/// Much less than an orderly end may take: nothing has to be finished.
+const AT_ONCE: Duration = Duration::from_secs(5);
+
+/// Nothing listens at the URL of its publisher.
+fn start(flags: &[&str]) -> Life {
+    let fixed = ["--api-url", "http://127.0.0.1:9", "--collections", "A"];
+    Life::start(SUBSCRIBER, &[&fixed, flags].concat()).expect("it starts")
+}
+
+#[tokio::test]
+async fn a_subscriber_that_is_asked_to_stop_while_it_starts_ends_with_success_at_once() {
+    for line in ["", "", "", "listens on"] {
+        for signal in ["TERM", "INT", "TERM"] {
+            let mut subscriber = start(&["--listen", "127.0.0.1:0"]);
+            subscriber.until(line).await.expect("a line");
+            subscriber.signal(signal).await.expect("it runs");
+            let (code, log) = subscriber.ended(AT_ONCE).await.expect("an end in time");
+            assert!(
+                code == Some(0) && log.contains("the subscriber has stopped"),
+                "{signal} after {line:?}: {code:?}\n{log}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_subscriber_that_others_can_reach_without_a_token_says_what_they_can_do() {
+    let warning = "every peer can read all documents, and post events";
+    for (flags, warns) in [
+        (["--listen=127.0.0.1:0", "--app-api-token="], false),
+        (["--listen=[::1]:0", "--app-api-token="], false),
+        (["--listen=0.0.0.0:0", "--app-api-token="], true),
+        (["--listen=0.0.0.0:0", "--app-api-token=secret"], false),
+    ] {
+        let mut subscriber = start(&flags);
+        let log = subscriber.until("listens on http").await.expect("a line");
+        let lines: Vec<_> = log.lines().filter(|line| line.contains(warning)).collect();
+        assert_eq!(lines.len(), usize::from(warns), "{flags:?}:\n{log}");
+        for line in lines {
+            assert!(
+                line.contains("WARN")
+                    && line.contains("beyond this host")
+                    && line.contains("trusted peers"),
+                "{line}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn wrong_names_and_origins_are_refused_before_the_port_is_opened() {
+    let subscriber = start(&["--allowed-hosts=a:80,b", "--cors-origins=admin.example"]);
+    let (code, log) = subscriber.ended(AT_ONCE).await.expect("an end");
+    assert_eq!(code, Some(64), "{log}");
+    for mistake in [
+        r#"AURA_CONFIGURATION_ALLOWED_HOSTS="a:80": expected host names without a port"#,
+        r#"AURA_CONFIGURATION_CORS_ORIGINS="admin.example": expected SCHEME://HOST"#,
+        "2 settings are wrong",
+    ] {
+        assert!(log.contains(mistake), "{mistake}\n{log}");
+    }
+    assert!(!log.contains("listens on"), "{log}");
+}
