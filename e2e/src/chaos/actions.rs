@@ -30,7 +30,7 @@ pub struct Actions {
     pub shifted: usize,
 }
 
-/// Readers that stalled at one service.
+/// Readers that stalled at one service, which waited for them.
 #[derive(Debug, Clone, Serialize)]
 pub struct Stall {
     /// Name of the component.

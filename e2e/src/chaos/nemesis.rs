@@ -24,7 +24,7 @@ use super::{
     record::Restore,
     restore::Dump,
     schedule::{Fault, FaultKind},
-    stall,
+    stall::{self, Stalled},
 };
 
 /// Faults in effect at once.
@@ -121,7 +121,11 @@ async fn one(context: FaultContext<'_>, fault: &Fault) -> anyhow::Result<()> {
         FaultKind::StalledReaders if program.runs() => {
             let port = program.service()?.port();
             let at = driver.now();
-            let wrong = stall::stall(port, fault.hold).await?;
+            let wrong = match stall::stall(port).await? {
+                Stalled::Ended => None,
+                Stalled::Kept(wrong) => Some(wrong),
+                Stalled::NeverBlocked => return Ok(()),
+            };
             let who = component.name.clone();
             actions().stalls.push(Stall { who, at, wrong });
             Ok(())
