@@ -1,5 +1,5 @@
-//! What the benchmark needs besides the public interface: the exact bytes of events, to send the
-//! same bytes without a publisher, and the limit of the relay.
+//! What the benchmarks need besides the public interface: the exact bytes of events, to send the same
+//! bytes without a publisher, the limit of the relay, and the proofs of changes.
 //!
 //! Nothing of the product uses this module.
 
@@ -12,6 +12,7 @@ use crate::{
 };
 pub use crate::{
     outbox::relay::QUEUE as RELAY_QUEUE,
+    store::StoreSecret,
     transport::cloudevent::{EventEncoder, MEDIA_TYPE},
 };
 
