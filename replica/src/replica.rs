@@ -23,7 +23,7 @@ use crate::{
     cache::Cache,
     failure_log::FailureLog,
     intake::{
-        FeedIntake, Intake, IntakeConnection, Stats, StatsSnapshot, UnconfirmedClaims,
+        EventSource, FeedIntake, Intake, IntakeConnection, Stats, StatsSnapshot, UnconfirmedClaims,
         UnversionedIntake,
     },
     persist::{ImageFile, Persistence, StreamCursors},
@@ -242,7 +242,7 @@ impl Replica {
     ) -> EventOutcome {
         self.0
             .intake
-            .receive_text("service", data, expiration)
+            .receive_text(EventSource::Service, data, expiration)
             .await
     }
 

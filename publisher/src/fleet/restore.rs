@@ -158,7 +158,7 @@ impl Restore {
         };
         let mut evidence = Evidence::default();
         let mut unproven = BTreeMap::new();
-        for mut claim in ahead {
+        for claim in ahead {
             if claim.verify(&secret) {
                 let Claim { epoch, known, .. } = claim;
                 evidence.counter = evidence.counter.max(epoch.counter);

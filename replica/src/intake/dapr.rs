@@ -30,7 +30,7 @@ use tokio::time::timeout;
 use tracing::Instrument;
 
 use super::{
-    EventOutcome, Intake,
+    EventOutcome, EventSource, Intake,
     cloudevent::{self, CloudEvent, CloudEventError},
     receive::event_span,
 };
@@ -171,8 +171,9 @@ async fn process(
     if !shared.authorizes(&request) {
         return unauthorized();
     }
-    let received = receive(&shared.intake, request.headers(), payload)
-        .instrument(event_span("dapr"))
+    let source = EventSource::Posted(request.peer_addr().map(|peer| peer.ip().to_canonical()));
+    let received = receive(&shared.intake, source, request.headers(), payload)
+        .instrument(event_span(source))
         .await;
     match received {
         Received::Event(outcome) => HttpResponse::Ok().json(reply(outcome)),
@@ -190,7 +191,12 @@ enum Received {
 
 /// Reads the body of an event, for at most [`BODY_TIME`], and takes the event. A body that breaks
 /// off is worth sending again; one that is too large is not.
-async fn receive(intake: &Intake, headers: &HeaderMap, payload: web::Payload) -> Received {
+async fn receive(
+    intake: &Intake,
+    source: EventSource,
+    headers: &HeaderMap,
+    payload: web::Payload,
+) -> Received {
     let mut reading = pin!(read(payload));
     // Most bodies are there with their head, and need no timer.
     let body = match reading.as_mut().now_or_never() {
@@ -200,7 +206,7 @@ async fn receive(intake: &Intake, headers: &HeaderMap, payload: web::Payload) ->
             .unwrap_or_else(|late| Err(PayloadError::Io(late.into()))),
     };
     Received::Event(match body {
-        Ok(Some(body)) => return take(intake, headers, &body).await,
+        Ok(Some(body)) => return take(intake, source, headers, &body).await,
         Ok(None) => intake.drop_event(
             "too-large",
             format_args!("the event is larger than {MAX_BODY} bytes"),
@@ -213,32 +219,38 @@ async fn receive(intake: &Intake, headers: &HeaderMap, payload: web::Payload) ->
 }
 
 /// Takes the message of an event: by the fast path, else as any CloudEvent.
-async fn take(intake: &Intake, headers: &HeaderMap, body: &[u8]) -> Received {
+async fn take(intake: &Intake, source: EventSource, headers: &HeaderMap, body: &[u8]) -> Received {
     // Fast path: an event as sidecars deliver it is parsed in a single pass.
     if let Some(change) = cloudevent::parse_change(headers, body)
         && intake.follows(&change)
     {
-        return Received::Event(intake.take_change(&change).await);
+        return Received::Event(intake.take_change(source, &change).await);
     }
     if let Some(bulk) = bulk(headers, body) {
         let mut statuses = Vec::with_capacity(bulk.entries.len());
         // One after the other: the entries of a topic have an order.
         for BulkEntry { entry_id, event } in bulk.entries {
-            let outcome = take_event(intake, cloudevent::entry(event.0)).await;
+            let outcome = take_event(intake, source, cloudevent::entry(event.0)).await;
             let status = reply(outcome).status;
             statuses.push(EntryReply { entry_id, status });
         }
         return Received::Bulk(statuses);
     }
-    Received::Event(take_event(intake, cloudevent::read(headers, body)).await)
+    Received::Event(take_event(intake, source, cloudevent::read(headers, body)).await)
 }
 
 /// Takes an event that was read, or drops what is none.
-async fn take_event(intake: &Intake, event: Result<CloudEvent, CloudEventError>) -> EventOutcome {
+async fn take_event(
+    intake: &Intake,
+    source: EventSource,
+    event: Result<CloudEvent, CloudEventError>,
+) -> EventOutcome {
     match event {
         Ok(event) => {
             let name = Some(event.name.as_str());
-            intake.take_named(event.data, event.expiration, name).await
+            intake
+                .take_named(source, event.data, event.expiration, name)
+                .await
         }
         Err(error) => intake.drop_named(error.name.as_deref(), error.reason, error.detail),
     }

@@ -13,7 +13,7 @@ use std::{
 use client::{ClientError, RetryPolicy, live_feed::FeedMessage};
 use tokio::time::sleep;
 
-use super::{Intake, IntakeConnection};
+use super::{EventSource, Intake, IntakeConnection};
 use crate::{Events, source::Cursor, typed::Typed};
 
 /// After a connection that stood for this long the next attempt comes soon.
@@ -95,7 +95,11 @@ impl FeedIntake {
             match message {
                 Some(FeedMessage::Change { item, .. }) => {
                     // A feed has no answer: what fails leaves a gap, which is closed.
-                    drop(self.intake.receive_text("feed", &item, None).await);
+                    drop(
+                        self.intake
+                            .receive_text(EventSource::Feed, &item, None)
+                            .await,
+                    );
                 }
                 // The feed cannot go on from its position: the check-in finds out why.
                 Some(FeedMessage::End { .. }) => return Ok(()),

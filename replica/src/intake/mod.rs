@@ -11,6 +11,7 @@ mod connection;
 #[cfg(feature = "actix")]
 pub mod dapr;
 mod delivery_stats;
+mod event_source;
 mod feed;
 mod outcome;
 mod receive;
@@ -22,6 +23,7 @@ mod unversioned;
 
 pub(crate) use connection::IntakeConnection;
 pub(crate) use delivery_stats::DeliveryStats;
+pub(crate) use event_source::EventSource;
 pub(crate) use feed::FeedIntake;
 pub use outcome::EventOutcome;
 pub(crate) use receive::Intake;

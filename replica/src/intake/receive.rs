@@ -4,7 +4,11 @@
 //! value is missing, the change log of the publisher is asked. No event changes the history that is
 //! followed, and the answer to an event does not depend on any reader or handler.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use chrono::{DateTime, Utc};
 use contract::{CollectionName, DocumentId, EventData, Operation, canonical};
@@ -14,7 +18,7 @@ use state::{Decision, ReceivedChange};
 use tokio::time::timeout;
 use tracing::{Instrument, Level, Span, field};
 
-use super::{EventOutcome, Stats, UnconfirmedClaims, UnversionedIntake};
+use super::{EventOutcome, EventSource, Stats, UnconfirmedClaims, UnversionedIntake};
 use crate::{
     Config, Follow, SourceError, cache::Cache, source::PublisherSource, sync::SyncSignals,
 };
@@ -47,10 +51,10 @@ pub(crate) struct Intake {
 
 /// The span of one event, from its arrival to its answer. Its collection, id and revision are
 /// recorded as soon as they are known. It costs one comparison while its level is off.
-pub(crate) fn event_span(source: &'static str) -> Span {
+pub(crate) fn event_span(source: EventSource) -> Span {
     tracing::debug_span!(
         "event",
-        source,
+        source = source.as_str(),
         collection = field::Empty,
         id = field::Empty,
         revision = field::Empty
@@ -61,11 +65,11 @@ impl Intake {
     /// See [`Replica::receive_text`](crate::Replica::receive_text).
     pub(crate) async fn receive_text(
         &self,
-        source: &'static str,
+        source: EventSource,
         data: &str,
         expiration: Option<DateTime<Utc>>,
     ) -> EventOutcome {
-        self.take_text(data, expiration)
+        self.take_text(source, data, expiration)
             .instrument(event_span(source))
             .await
     }
@@ -76,8 +80,9 @@ impl Intake {
         data: Value,
         expiration: Option<DateTime<Utc>>,
     ) -> EventOutcome {
-        self.take_value(data, expiration)
-            .instrument(event_span("service"))
+        let source = EventSource::Service;
+        self.take_value(source, data, expiration)
+            .instrument(event_span(source))
             .await
     }
 
@@ -87,17 +92,23 @@ impl Intake {
         data: EventData,
         expiration: Option<DateTime<Utc>>,
     ) -> EventOutcome {
-        self.take_event(data, expiration)
-            .instrument(event_span("service"))
+        let source = EventSource::Service;
+        self.take_event(source, data, expiration)
+            .instrument(event_span(source))
             .await
     }
 
     /// Takes the JSON text of an event: by the fast path, else as a value.
-    async fn take_text(&self, data: &str, expiration: Option<DateTime<Utc>>) -> EventOutcome {
+    async fn take_text(
+        &self,
+        source: EventSource,
+        data: &str,
+        expiration: Option<DateTime<Utc>>,
+    ) -> EventOutcome {
         match self.parse_change(data.as_bytes()) {
-            Some(change) => self.take_change(&change).await,
+            Some(change) => self.take_change(source, &change).await,
             None => match canonical::value(data.as_bytes()) {
-                Ok(data) => self.take_value(data, expiration).await,
+                Ok(data) => self.take_value(source, data, expiration).await,
                 Err(error) => self.drop_event("not-json", error),
             },
         }
@@ -133,15 +144,17 @@ impl Intake {
     /// a success, and last the types of its members.
     pub(super) async fn take_value(
         &self,
+        source: EventSource,
         data: Value,
         expiration: Option<DateTime<Utc>>,
     ) -> EventOutcome {
-        self.take_named(data, expiration, None).await
+        self.take_named(source, data, expiration, None).await
     }
 
     /// As [`Intake::take_value`], of an event whose id and source are known.
     pub(super) async fn take_named(
         &self,
+        source: EventSource,
         mut data: Value,
         expiration: Option<DateTime<Utc>>,
         event: Option<&str>,
@@ -202,7 +215,7 @@ impl Intake {
             {
                 self.drop_named(event, "wrong-type", "configData is not a JSON object")
             }
-            Ok(data) => self.take_event(data, expiration).await,
+            Ok(data) => self.take_event(source, data, expiration).await,
             Err(error) => self.drop_named(event, "wrong-type", error),
         }
     }
@@ -217,9 +230,14 @@ impl Intake {
     }
 
     /// Takes valid data: as a change when it has a revision, else by the rules for events without.
-    async fn take_event(&self, data: EventData, expiration: Option<DateTime<Utc>>) -> EventOutcome {
+    async fn take_event(
+        &self,
+        source: EventSource,
+        data: EventData,
+        expiration: Option<DateTime<Utc>>,
+    ) -> EventOutcome {
         if let Some(change) = ReceivedChange::from_event(&data) {
-            return self.take_change(&change).await;
+            return self.take_change(source, &change).await;
         }
         // Without a revision no order can be known, so other rules apply.
         record_document(&data.collection, &data.id);
@@ -231,10 +249,14 @@ impl Intake {
 
     /// Takes the change of an event that has a revision.
     /// It is worth sending again only when its value could not be fetched.
-    pub(super) async fn take_change(&self, change: &ReceivedChange) -> EventOutcome {
+    pub(super) async fn take_change(
+        &self,
+        source: EventSource,
+        change: &ReceivedChange,
+    ) -> EventOutcome {
         record_document(&change.collection, &change.id);
         record_revision(change);
-        match self.apply(change).await {
+        match self.apply(source, change).await {
             Ok(()) => EventOutcome::Success,
             Err(error) => self.retry(&change.collection, &change.id, &error),
         }
@@ -244,8 +266,12 @@ impl Intake {
     ///
     /// # Errors
     /// When the value could not be fetched. The revision is known to be missing then.
-    async fn apply(&self, change: &ReceivedChange) -> Result<(), SourceError> {
-        let mut decision = self.cache.apply(change);
+    async fn apply(&self, source: EventSource, change: &ReceivedChange) -> Result<(), SourceError> {
+        let mut decision = if self.holds_back(source, change) {
+            Decision::Unconfirmed
+        } else {
+            self.cache.apply(change)
+        };
         if decision == Decision::NeedsValue {
             // The gap that the revision leaves is closed in any case, if this attempt fails too.
             self.stats.delivered(change);
@@ -254,7 +280,7 @@ impl Intake {
             self.stats.count(|events| events.fetched += 1);
             decision = self.cache.apply(&record);
         }
-        self.stats.count_decision(change, decision);
+        self.stats.count_decision(change, decision, source);
         // Only after the change is in the view, so that the loop cannot miss its gap.
         let loop_looks_at_gaps = self.signals.event_handled();
         let ReceivedChange {
@@ -278,6 +304,19 @@ impl Intake {
             self.signals.gap_found();
         }
         Ok(())
+    }
+
+    /// Whether a change waits for a check-in, because an event of its collection was wrong lately.
+    /// The live feed is the log of a publisher, and what was seen before changes nothing.
+    fn holds_back(&self, source: EventSource, change: &ReceivedChange) -> bool {
+        source != EventSource::Feed
+            && self.claims.holds_back(&change.collection, Instant::now())
+            && self
+                .cache
+                .view_guard()
+                .root()
+                .collection(&change.collection)
+                .is_some_and(|held| held.versioned() && change.revision > held.watermark())
     }
 
     /// The record of a change in the log of the publisher.

@@ -14,7 +14,7 @@ use state::CollectionState;
 use tokio::time::sleep;
 use tracing::Instrument;
 
-use super::{EventOutcome, Intake, IntakeConnection, receive::event_span};
+use super::{EventOutcome, EventSource, Intake, IntakeConnection, receive::event_span};
 use crate::{Events, persist::StreamCursors};
 
 /// Events that may wait for a value at once. Further ones are abandoned, and catch-up brings their
@@ -89,7 +89,7 @@ impl RedisIntake {
                     // What can be decided at once is decided in the order in which it came.
                     let mut taking = Box::pin(
                         self.take_body(collection.clone(), id, body)
-                            .instrument(event_span("redis")),
+                            .instrument(event_span(EventSource::Redis)),
                     );
                     if taking.as_mut().now_or_never().is_none() {
                         // It waits for a publisher; the events behind it do not wait with it.
@@ -166,9 +166,9 @@ impl RedisIntake {
         // Redis does not send an event again, so the attempts are made here.
         for _attempt in 0..ATTEMPTS {
             let outcome = match self.intake.parse_change(&body) {
-                Some(change) => self.intake.take_change(&change).await,
+                Some(change) => self.intake.take_change(EventSource::Redis, &change).await,
                 None => match with_channel(&body, &collection, id.as_ref()) {
-                    Ok(data) => self.intake.take_value(data, None).await,
+                    Ok(data) => self.intake.take_value(EventSource::Redis, data, None).await,
                     Err(error) => self.intake.drop_event("not-json", error),
                 },
             };

@@ -14,7 +14,7 @@ use contract::{
 };
 use state::{Decision, InstallKind, Installed, ReceivedChange, Root};
 
-use super::DeliveryStats;
+use super::{DeliveryStats, EventSource, event_source::RecentSources};
 use crate::Events;
 
 /// Dropped events that are remembered.
@@ -35,6 +35,8 @@ struct Counters {
     sync: SyncCounts,
     /// How the newest changes were delivered, to find faults of the intake.
     deliveries: DeliveryStats,
+    /// From where the newest events of each collection came.
+    sources: RecentSources,
     /// Whether the source of the events cannot be reached.
     disconnected: bool,
     /// The topics that a sidecar was last told to subscribe to; `None` before it asked.
@@ -77,8 +79,16 @@ impl Stats {
     }
 
     /// Counts an event with a revision by what became of it, and that it was delivered.
-    pub(crate) fn count_decision(&self, change: &ReceivedChange, decision: Decision) {
+    pub(crate) fn count_decision(
+        &self,
+        change: &ReceivedChange,
+        decision: Decision,
+        source: EventSource,
+    ) {
         let mut counters = self.lock();
+        if decision != Decision::NotFollowed {
+            counters.sources.note(&change.collection, source);
+        }
         // Each decision has one counter, so that the sum is the number of events.
         let count = match decision {
             Decision::Applied => &mut counters.events.applied,
@@ -102,6 +112,16 @@ impl Stats {
                 .deliveries
                 .by_event(&change.collection, change.revision);
         }
+    }
+
+    /// From where the newest events of a collection came, for a log line.
+    pub(crate) fn sources_of(&self, collection: &CollectionName) -> String {
+        self.lock().sources.of(collection)
+    }
+
+    /// A check-in was answered: events of before the one before it are forgotten.
+    pub(crate) fn checked_in(&self) {
+        self.lock().sources.age();
     }
 
     /// Notes that an event delivered a revision, whose value must be fetched.

@@ -121,20 +121,15 @@ impl CheckIns {
         };
         drop_refuted(claims, &answer.heads, &self.stats);
         for (collection, reason) in &answer.resync {
-            match reason {
-                ResyncReason::Diverged => {
-                    tracing::error!(%collection, "the content of {collection} differs from the publisher's at the same revision: it is loaded again");
-                }
-                ResyncReason::Unproven => {
-                    tracing::error!(%collection, "{collection} has a revision that was never committed, from a wrong event: it is loaded again");
-                }
-            }
+            self.note_resync(view.root(), collection, *reason);
         }
         // The heads were true that long before they were requested.
         let true_at = requested_at.checked_sub(Duration::from_millis(answer.age));
         let other_epoch =
             self.cache
                 .compare_heads(true_at, answer.heads, &answer.resync, &answer.unsettled);
+        self.hold_back_diverged(Instant::now());
+        self.stats.checked_in();
         let joins = self.follow(&answer.served);
         // A newer history cannot be reached by changes: it is loaded whole.
         if other_epoch || self.must_load() {
@@ -148,6 +143,35 @@ impl CheckIns {
             report_after: answer.report_after_ms.map(Duration::from_millis),
             reported_version: view.buffers.version,
         })
+    }
+
+    /// Logs why a collection is loaded again, and from where its newest events came: one of them was
+    /// probably wrong.
+    fn note_resync(&self, root: &Root, collection: &CollectionName, reason: ResyncReason) {
+        let sources = self.stats.sources_of(collection);
+        match reason {
+            ResyncReason::Diverged => {
+                tracing::error!(%collection, sources, "the content of {collection} differs from the publisher's at the same revision: it is loaded again (its newest events came from: {sources})");
+            }
+            ResyncReason::Unproven => {
+                let revision = root.collection(collection).map_or(0, |held| held.known());
+                tracing::error!(%collection, revision, sources, "{collection} has a revision that was never committed, from a wrong event up to revision {revision}: it is loaded again (its newest events came from: {sources})");
+                let error = format!(
+                    "an event of {collection} up to revision {revision} was never committed; the newest came from: {sources}"
+                );
+                self.stats.refuted("unconfirmed", &error, None);
+            }
+        }
+    }
+
+    /// The events of a collection that has diverged wait for check-ins for a while: one of them may
+    /// have been wrong, and others would lead to one load after the other.
+    fn hold_back_diverged(&self, now: Instant) {
+        for (collection, held) in self.cache.view_guard().root().collections() {
+            if held.diverged() {
+                self.claims.hold_back(collection, now);
+            }
+        }
     }
 
     /// Follows what the publisher serves, if that is wanted. Returns whether a collection joins:

@@ -19,6 +19,8 @@ struct Publisher {
     revision: AtomicU64,
     check_ins: AtomicUsize,
     last: Mutex<Option<CheckIn>>,
+    /// Whether it is a subscriber: it has no secret, and checks no proof.
+    is_subscriber: bool,
 }
 
 impl Publisher {
@@ -43,7 +45,9 @@ impl Publisher {
             let head = self.proven_head();
             let row = &check_in.collections[&name("A")];
             // As a publisher answers: a proof that it did not make refutes the revision.
-            let wrong = row.known > head.revision && row.proof != proof(row.known as u32);
+            let wrong = !self.is_subscriber
+                && row.known > head.revision
+                && row.proof != proof(row.known as u32);
             let resync = wrong.then(|| (name("A"), ResyncReason::Unproven));
             let answer = CheckInAnswer {
                 report_after_ms: Some(50),
@@ -156,22 +160,100 @@ async fn an_honest_burst_converges_by_one_check_in() {
     .await;
 }
 
-/// A wrong event beside the watermark is applied; the publisher finds out by its proof.
+/// A wrong event beside the watermark is applied; the publisher finds out by its proof, or because it
+/// has none.
 #[tokio::test]
-async fn a_revision_with_a_wrong_proof_is_loaded_again() {
+async fn a_wrong_event_beside_the_watermark_is_corrected_by_the_next_check_in() {
+    for wrong in [None, Some("f".repeat(40))] {
+        let publisher = Publisher::at(7);
+        with(&publisher, async |replica| {
+            eventually("loaded", || replica.view().root().loaded()).await;
+            eventually("checked in", || publisher.reported().is_some()).await;
+            let mut forged = event("Update", "x", 8, Some(json!({"v": "forged"})));
+            forged["proof"] = json!(wrong);
+            let before = publisher.check_ins.load(Ordering::Relaxed);
+            assert_eq!(replica.receive(forged, None).await, EventOutcome::Success);
+            assert_eq!(held(&replica, "x").as_deref(), Some(r#"{"v":"forged"}"#));
+            eventually("loaded again", || replica.status().sync.resets == 1).await;
+            // One may have been under way.
+            let check_ins = publisher.check_ins.load(Ordering::Relaxed) - before;
+            assert!(check_ins <= 2, "{check_ins} check-ins for one event");
+            assert_eq!((held(&replica, "x"), watermark(&replica)), (None, 7));
+            let drops = replica.status().drops;
+            assert_eq!(drops.len(), 1, "{drops:?}");
+            assert_eq!(drops[0].reason, "unconfirmed");
+            assert_eq!(
+                drops[0].error,
+                "an event of A up to revision 8 was never committed; the newest came from: the \
+                 service itself"
+            );
+            eventually("current", || {
+                replica.status().state == ReplicaState::Current
+            })
+            .await;
+        })
+        .await;
+    }
+}
+
+/// Each wrong event made the replica load all documents.
+#[tokio::test]
+async fn wrong_events_in_series_lead_to_one_load_and_true_ones_still_arrive() {
     let publisher = Publisher::at(7);
     with(&publisher, async |replica| {
         eventually("loaded", || replica.view().root().loaded()).await;
-        let mut forged = event("Update", "x", 8, Some(json!({"v": "forged"})));
-        forged["proof"] = json!("f".repeat(40));
-        assert_eq!(replica.receive(forged, None).await, EventOutcome::Success);
-        assert_eq!(held(&replica, "x").as_deref(), Some(r#"{"v":"forged"}"#));
+        eventually("checked in", || publisher.reported().is_some()).await;
+        let forged = |revision| event("Update", "x", revision, Some(json!({"v": "forged"})));
+        assert_eq!(
+            replica.receive(forged(8), None).await,
+            EventOutcome::Success
+        );
         eventually("loaded again", || replica.status().sync.resets == 1).await;
-        assert_eq!((held(&replica, "x"), watermark(&replica)), (None, 7));
-        eventually("current", || {
-            replica.status().state == ReplicaState::Current
+        let before = publisher.check_ins.load(Ordering::Relaxed);
+        for revision in 8..108 {
+            let sent = forged(revision);
+            assert_eq!(replica.receive(sent, None).await, EventOutcome::Success);
+            assert_eq!(held(&replica, "x"), None, "shown before it is confirmed");
+        }
+        assert_eq!(replica.status().events.unconfirmed, 100);
+        eventually("dropped", || replica.status().drops.len() > 1).await;
+        let check_ins = publisher.check_ins.load(Ordering::Relaxed) - before;
+        assert!(check_ins < 10, "{check_ins} check-ins for 100 events");
+        publisher.revision.store(9, Ordering::Relaxed);
+        for revision in [8, 9] {
+            let data = event("Delete", "x", revision, None);
+            assert_eq!(replica.receive(data, None).await, EventOutcome::Success);
+        }
+        eventually("caught up", || watermark(&replica) == 9).await;
+        assert_eq!(
+            (replica.status().sync.resets, held(&replica, "x")),
+            (1, None)
+        );
+    })
+    .await;
+}
+
+/// A subscriber finds nothing out by a proof, and its digest is compared at the same revision only.
+#[tokio::test]
+async fn behind_a_subscriber_the_next_committed_change_corrects_a_wrong_event() {
+    let subscriber = Arc::new(Publisher {
+        revision: AtomicU64::new(7),
+        is_subscriber: true,
+        ..Publisher::default()
+    });
+    with(&subscriber, async |replica| {
+        eventually("loaded", || replica.view().root().loaded()).await;
+        eventually("checked in", || subscriber.reported().is_some()).await;
+        let forged = event("Update", "x", 8, Some(json!({"v": "forged"})));
+        assert_eq!(replica.receive(forged, None).await, EventOutcome::Success);
+        eventually("the check-in fails", || {
+            replica.status().last_error.is_some()
         })
         .await;
+        assert_eq!(replica.status().sync.resets, 0);
+        subscriber.revision.store(8, Ordering::Relaxed);
+        eventually("loaded again", || replica.status().sync.resets == 1).await;
+        assert_eq!((held(&replica, "x"), watermark(&replica)), (None, 8));
     })
     .await;
 }

@@ -30,12 +30,8 @@ pub(in crate::fleet) struct Claim {
     /// The revision that its proof is of.
     pub(super) known: Revision,
     proof: Option<Proof>,
-    /// The revision up to which the replica says that it has seen everything.
-    watermark: Revision,
     /// Epoch and revision of the head.
     head: (Epoch, Revision),
-    /// Whether a proof was given that this store did not make.
-    is_wrong: bool,
 }
 
 impl Claim {
@@ -48,40 +44,41 @@ impl Claim {
         head: &Head,
     ) -> Option<Self> {
         let epoch = report.epoch?;
-        let settled = report.settled.map_or(0, |settled| settled.revision);
-        let watermark = report.revision.max(settled);
-        let highest = watermark.max(report.known).max(report.claimed.unwrap_or(0));
+        let highest = [
+            report.revision,
+            report.known,
+            report.settled.map_or(0, |settled| settled.revision),
+            report.claimed.unwrap_or(0),
+        ]
+        .into_iter()
+        .max()
+        .unwrap_or(0);
         let later_epoch = epoch.lineage == head.epoch.lineage && epoch.counter > head.epoch.counter;
         (later_epoch || (epoch == head.epoch && highest > head.revision)).then(|| Self {
             collection: collection.clone(),
             epoch,
             known: report.known,
             proof: report.proof,
-            watermark,
             head: (head.epoch, head.revision),
-            is_wrong: false,
         })
     }
 
     /// Whether it is proven that the store lost something: the proof is of this store and is itself
     /// ahead of the head.
-    pub(super) fn verify(&mut self, secret: &StoreSecret) -> bool {
-        let Some(proof) = self.proof else {
-            return false;
-        };
-        let valid = secret.verifies(self.epoch, &self.collection, self.known, &proof);
-        self.is_wrong = !valid;
-        valid && (self.epoch, self.known) > self.head
+    pub(super) fn verify(&self, secret: &StoreSecret) -> bool {
+        self.proof.is_some_and(|proof| {
+            secret.verifies(self.epoch, &self.collection, self.known, &proof)
+                && (self.epoch, self.known) > self.head
+        })
     }
 
-    /// Whether the replica has to load the collection again, because what it claims was certainly
-    /// never committed: its proof is wrong, or it knows of a revision that only an event named.
+    /// Whether the replica has to load the collection again, because what it claims without a proof
+    /// was never committed: every committed change has one, and a replica keeps that of the highest
+    /// revision that it has seen. Only an event that nobody committed has none, or a wrong one.
     ///
-    /// A replica that has seen revisions which the head does not have, and has no proof at all,
-    /// keeps them: the store may have been restored.
+    /// A later epoch is refuted by no load: the replica keeps what it holds, and an operator decides.
     pub(in crate::fleet) fn is_refuted(&self) -> bool {
-        let (epoch, revision) = self.head;
-        self.epoch == epoch && (self.is_wrong || self.watermark <= revision)
+        self.epoch == self.head.0
     }
 
     /// The highest revision that may be shown for the replica.

@@ -67,8 +67,8 @@ async fn what_a_client_says_of_itself_declares_nothing() {
     let mut known = report(head.epoch, head.revision, head.digest);
     known["known"] = json!(999_999);
     for (claim, resync) in [
-        // The watermark itself is ahead, and nothing says that it is wrong.
-        (far.clone(), None),
+        // The watermark itself is ahead, and no proof is given.
+        (far.clone(), Some(ResyncReason::Unproven)),
         (with(far.clone(), guessed), Some(ResyncReason::Unproven)),
         // A proof of another revision, of another collection, or of another epoch.
         (with(far.clone(), head.proof), Some(ResyncReason::Unproven)),
