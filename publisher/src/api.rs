@@ -171,14 +171,7 @@ async fn count_writes(
 impl Api {
     /// A collection that this publisher serves.
     fn collection(&self, text: &str) -> Result<CollectionName, ApiError> {
-        let name: CollectionName = text
-            .parse()
-            .map_err(|_malformed| ProblemError::unknown_collection(text))?;
-        if self.policy.collections.contains(&name) {
-            Ok(name)
-        } else {
-            Err(ProblemError::unknown_collection_among(text, &self.policy.collections).into())
-        }
+        Ok(self.policy.collections.find(text)?)
     }
 
     /// A document of a collection that this publisher serves; it need not exist.

@@ -24,8 +24,8 @@
 use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use actix_web::{App, dev::Server, web};
-use anyhow::Context;
-use contract::CollectionName;
+use anyhow::{Context, ensure};
+use contract::{CollectionName, fleet::MAX_SERVED};
 use service::{
     http::{
         bodies::{Bodies, BodyLimits},
@@ -53,7 +53,7 @@ use crate::{
     repair::Scrub,
     schema_folder::{self, SchemaWatch},
     settings::{Events, Settings, TransportSettings},
-    store::{PublisherPolicy, Store},
+    store::{PublisherPolicy, ServedCollections, Store},
     transport::{
         Transport,
         cloudevent::EventEncoder,
@@ -134,15 +134,14 @@ impl Publisher {
                 // Requests get 503 until it is open; see the health routes.
                 if let Some(opened) = stop.run_until_cancelled(store.until_open()).await {
                     opened.context("opening the store")?;
+                    warn_of_unserved(&store).await;
                     stop.cancelled().await;
                 }
                 Ok(())
             }
         });
         let feed = FeedWatch::default();
-        let feed_task = feed
-            .clone()
-            .run(store.clone(), policy.collections.clone(), stop.clone());
+        let feed_task = feed.clone().run(store.clone(), stop.clone());
         supervisor.spawn("feed", feed_task);
         let connections = Connections::new(ConnectionLimits::with_max(max_connections()));
         supervisor.spawn("connections", connections.clone().run(stop.clone()));
@@ -283,6 +282,31 @@ impl Publisher {
     }
 }
 
+/// Documents do not disappear when their collection is no longer served, but nobody can read them.
+async fn warn_of_unserved(store: &Store) {
+    let served = store.policy().collections.all();
+    match store.written_collections().await {
+        Ok(written) => {
+            let unserved: Vec<_> = written
+                .difference(&served)
+                .map(CollectionName::as_str)
+                .collect();
+            if !unserved.is_empty() {
+                warn!(
+                    "the store has collections that this publisher does not serve: {}. Their \
+                     documents stay; a schema, or AURA_CONFIGURATION_COLLECTIONS, serves them again",
+                    unserved.join(", ")
+                );
+            }
+        }
+        Err(error) => {
+            warn!(
+                "it is not known whether the store has collections that are not served: {error:#}"
+            );
+        }
+    }
+}
+
 fn policy(settings: &Settings) -> anyhow::Result<PublisherPolicy> {
     if !settings.schemas_dir.exists() {
         warn!(
@@ -301,6 +325,16 @@ fn policy(settings: &Settings) -> anyhow::Result<PublisherPolicy> {
     // A collection that has a schema file is served as well.
     let mut collections = settings.collections.clone();
     collections.extend(schemas.keys().cloned());
+    ensure!(
+        collections.len() <= MAX_SERVED,
+        "{} collections are configured or have a schema; a publisher serves at most {MAX_SERVED}",
+        collections.len()
+    );
+    let collections = if settings.collections_grow {
+        ServedCollections::growing(collections)
+    } else {
+        ServedCollections::fixed(collections)
+    };
     let rules = Rules {
         schemas: Schemas::new(schemas),
         document_limit: settings.document_limit,

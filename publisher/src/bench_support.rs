@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use crate::{
     decide::{Rules, schemas::Schemas},
     settings::Events,
-    store::PublisherPolicy,
+    store::{PublisherPolicy, ServedCollections},
 };
 pub use crate::{
     outbox::relay::QUEUE as RELAY_QUEUE,
@@ -23,7 +23,7 @@ pub fn envelopes(events: &Events) -> EventEncoder {
         ttl_seconds: events.ttl_seconds,
         data_limit: events.data_limit,
         policy: Arc::new(PublisherPolicy {
-            collections: BTreeSet::new(),
+            collections: ServedCollections::fixed(BTreeSet::new()),
             rules: Rules {
                 schemas: Schemas::default(),
                 document_limit: 1 << 20,

@@ -5,7 +5,6 @@
 //! reads the changes from the log itself.
 
 use std::{
-    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -13,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use contract::{CollectionName, Head};
+use contract::Head;
 use tokio::{
     sync::{Notify, watch},
     time::sleep,
@@ -64,16 +63,11 @@ impl FeedWatch {
         (readings, reading)
     }
 
-    /// Reads the heads of these collections while a stream is open, until `stop` is cancelled.
+    /// Reads the heads of all collections while a stream is open, until `stop` is cancelled.
     ///
     /// # Errors
     /// Never; the supervisor needs the signature.
-    pub async fn run(
-        self,
-        store: Store,
-        collections: BTreeSet<CollectionName>,
-        stop: CancellationToken,
-    ) -> anyhow::Result<()> {
+    pub async fn run(self, store: Store, stop: CancellationToken) -> anyhow::Result<()> {
         let Shared {
             readings,
             begun,
@@ -91,7 +85,7 @@ impl FeedWatch {
                 () = sleep(POLL), if readings.receiver_count() > 0 => {}
             }
             let number = begun.fetch_add(1, Ordering::SeqCst) + 1;
-            let heads = match store.heads(&collections).await {
+            let heads = match store.heads(&store.policy().collections.all()).await {
                 Ok(heads) => {
                     if std::mem::take(&mut failing) {
                         info!("the heads of the store can be read again; live streams continue");

@@ -1,20 +1,79 @@
-//! What a publisher is configured to serve and to enforce. It is fixed for the life of the process.
+//! What a publisher is configured to serve and to enforce. The collections may grow while it runs,
+//! and schemas may change; the rest is fixed for the life of the process.
 //!
-//! It holds no state and decides nothing; [`crate::decide`] applies its rules.
+//! It does no I/O and decides nothing about a write; [`crate::decide`] applies its rules.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
+use arc_swap::ArcSwap;
 use contract::CollectionName;
+use service::nearest::unknown_collection;
 
-use crate::decide::Rules;
+use crate::decide::{Rules, WriteError};
 
 /// The collections of a publisher, the rules of their documents, and whether changes are published.
 #[derive(Debug)]
 pub struct PublisherPolicy {
     /// The collections that the publisher serves.
-    pub collections: BTreeSet<CollectionName>,
+    pub collections: ServedCollections,
     /// What every document must satisfy.
     pub rules: Rules,
     /// Whether a committed change is marked as pending, to be published as an event.
     pub events_enabled: bool,
+}
+
+/// The collections that a publisher serves. None is ever removed, so a reader that began with a set
+/// of them is served to its end.
+#[derive(Debug)]
+pub struct ServedCollections {
+    names: ArcSwap<BTreeSet<CollectionName>>,
+    /// Whether a schema that is added to the folder while the publisher runs adds its collection.
+    grow: bool,
+}
+
+impl ServedCollections {
+    /// Exactly these, for the life of the process.
+    pub fn fixed(names: BTreeSet<CollectionName>) -> Self {
+        Self {
+            names: ArcSwap::from_pointee(names),
+            grow: false,
+        }
+    }
+
+    /// These, and every one whose schema is added later.
+    pub fn growing(names: BTreeSet<CollectionName>) -> Self {
+        Self {
+            grow: true,
+            ..Self::fixed(names)
+        }
+    }
+
+    /// Whether a schema that is added later adds its collection.
+    pub fn grow(&self) -> bool {
+        self.grow
+    }
+
+    /// All of them at this moment.
+    pub fn all(&self) -> Arc<BTreeSet<CollectionName>> {
+        self.names.load_full()
+    }
+
+    /// The collection of this name, if it is served.
+    ///
+    /// # Errors
+    /// [`WriteError::UnknownCollection`], with the name that was probably meant.
+    pub fn find(&self, name: &str) -> Result<CollectionName, WriteError> {
+        let served = self.names.load();
+        let found = name.parse().ok();
+        found
+            .filter(|name: &CollectionName| served.contains(name))
+            .ok_or_else(|| WriteError::UnknownCollection(unknown_collection(name, &**served)))
+    }
+
+    /// Serves these too. Their schemas are in force, and the store has their heads: see
+    /// [`crate::store::Store::add_collections`].
+    pub(crate) fn add(&self, names: &BTreeSet<CollectionName>) {
+        self.names
+            .rcu(|served| served.union(names).cloned().collect::<BTreeSet<_>>());
+    }
 }

@@ -1,67 +1,101 @@
 //! The folder of the schemas: one file `{Collection}.schema.json` for each collection, and samples.
 //!
-//! It is read at the start and then watched: a changed schema comes into force without a restart. A
-//! file that cannot be used, or that is gone, leaves the earlier schema in force. Nothing is decided
-//! about a write here.
+//! It is read at the start and then watched (`watch`). Nothing is decided about a write here, and
+//! nothing is written to the folder.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    io::ErrorKind,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, io::ErrorKind, path::Path, sync::Arc};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use bytes::Bytes;
-use contract::{CollectionName, canonical};
-use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use contract::CollectionName;
 
-use crate::{
-    decide::schemas::{Schema, SchemaMap},
-    store::Store,
-};
+pub use self::watch::SchemaWatch;
+use crate::decide::schemas::{Schema, SchemaMap};
+
+mod watch;
 
 const SUFFIX: &str = ".schema.json";
 const SAMPLE_SUFFIX: &str = ".sample.json";
-/// Time between two looks at the folder.
-const INTERVAL: Duration = Duration::from_secs(3);
 
 /// Reads every schema of a folder. A folder that does not exist has no schemas.
 ///
 /// # Errors
-/// When a file cannot be read, is not named after a collection, or is not a JSON Schema.
+/// When the folder cannot be read; or all files that cannot be read, are not named after a
+/// collection, or are not a JSON Schema.
 pub fn read(folder: &Path) -> anyhow::Result<SchemaMap> {
-    read_changed(folder, &SchemaMap::new())
+    let Reading { schemas, faults } = read_changed(folder, &SchemaMap::new())?;
+    if !faults.is_empty() {
+        bail!(Fault::all(&faults));
+    }
+    Ok(schemas)
 }
 
-/// As [`read`]; a schema whose file did not change is the known one.
-fn read_changed(folder: &Path, known: &SchemaMap) -> anyhow::Result<SchemaMap> {
-    let mut schemas = SchemaMap::new();
-    if !folder.exists() {
-        return Ok(schemas);
+/// The content of the folder.
+struct Reading {
+    schemas: SchemaMap,
+    faults: Vec<Fault>,
+}
+
+/// A file that cannot be used.
+struct Fault {
+    /// The collection that it is named after.
+    collection: Option<CollectionName>,
+    reason: anyhow::Error,
+}
+
+impl Fault {
+    /// All of them in one text.
+    fn all(faults: &[Self]) -> String {
+        let reasons: Vec<_> = faults
+            .iter()
+            .map(|fault| format!("{:#}", fault.reason))
+            .collect();
+        reasons.join("; ")
     }
-    for entry in folder
-        .read_dir()
-        .with_context(|| format!("reading {}", folder.display()))?
-    {
-        let path = entry?.path();
+}
+
+/// Reads the folder. A schema whose file did not change is the known one. A file that cannot be used
+/// does not affect the others.
+///
+/// # Errors
+/// When the folder cannot be read.
+fn read_changed(folder: &Path, known: &SchemaMap) -> anyhow::Result<Reading> {
+    let mut reading = Reading {
+        schemas: SchemaMap::new(),
+        faults: Vec::new(),
+    };
+    if !folder.exists() {
+        return Ok(reading);
+    }
+    let reading_folder = || format!("reading {}", folder.display());
+    for entry in folder.read_dir().with_context(reading_folder)? {
+        let path = entry.with_context(reading_folder)?.path();
         let Some(name) = path
             .file_name()
             .and_then(|name| name.to_str()?.strip_suffix(SUFFIX))
         else {
             continue;
         };
-        let collection = name
-            .parse()
-            .with_context(|| format!("the name of {}", path.display()))?;
-        let schema = read_schema(&collection, &path, known)
-            .with_context(|| format!("the schema {}", path.display()))?;
-        schemas.insert(collection, schema);
+        let collection = match name.parse::<CollectionName>() {
+            Ok(collection) => collection,
+            Err(error) => {
+                reading.faults.push(Fault {
+                    collection: None,
+                    reason: anyhow::Error::from(error)
+                        .context(format!("the name of {}", path.display())),
+                });
+                continue;
+            }
+        };
+        match read_schema(&collection, &path, known) {
+            Ok(schema) => _ = reading.schemas.insert(collection, schema),
+            Err(reason) => reading.faults.push(Fault {
+                collection: Some(collection),
+                reason: reason.context(format!("the schema {}", path.display())),
+            }),
+        }
     }
-    Ok(schemas)
+    Ok(reading)
 }
 
 fn read_schema(
@@ -81,144 +115,27 @@ fn read_schema(
     }
 }
 
-/// Puts changed schemas in force, and logs how many stored documents each of them refuses.
-#[derive(Debug)]
-pub struct SchemaWatch {
-    folder: PathBuf,
-    store: Store,
-    /// The last warning, so that it is not repeated at each look.
-    warned: Option<String>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl SchemaWatch {
-    /// Watches the folder for a store.
-    pub fn new(folder: PathBuf, store: Store) -> Self {
-        Self {
-            folder,
-            store,
-            warned: None,
-        }
-    }
-
-    /// Looks at the folder until `stop` is cancelled.
-    ///
-    /// # Errors
-    /// Never: what cannot be read is logged, and the earlier schemas stay in force.
-    pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut ticks = tokio::time::interval(INTERVAL);
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                _tick = ticks.tick() => {}
-            }
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = self.look() => {}
-            }
-        }
-    }
-
-    async fn look(&mut self) {
-        let in_force = self.store.policy().rules.schemas.all();
-        let (folder, known) = (self.folder.clone(), in_force.clone());
-        let read = tokio::task::spawn_blocking(move || read_changed(&folder, &known)).await;
-        let mut found = match read.map_err(anyhow::Error::from).and_then(|read| read) {
-            Ok(found) => found,
-            Err(error) => {
-                return self.warn(format!(
-                    "the schemas cannot be read, the earlier ones stay in force: {error:#}"
-                ));
-            }
+    #[test]
+    fn a_file_that_cannot_be_used_affects_no_other_and_each_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, text: &str| {
+            fs::write(folder.path().join(name), text).expect("written");
         };
-        let store = self.store.clone();
-        let served = &store.policy().collections;
-        let not_served: Vec<_> = found
-            .keys()
-            .filter(|name| !served.contains(*name))
-            .map(CollectionName::as_str)
-            .collect();
-        let gone: Vec<_> = in_force
-            .keys()
-            .filter(|name| !found.contains_key(*name))
-            .map(CollectionName::as_str)
-            .collect();
-        if !not_served.is_empty() || !gone.is_empty() {
-            let [new, gone] = [not_served, gone].map(|names| names.join(", "));
-            self.warn(format!(
-                "the folder of schemas has other collections than this publisher serves; a restart \
-                 is needed (new: {new:?}, gone: {gone:?})"
-            ));
-        } else {
-            self.warned = None;
+        write("Good.schema.json", r#"{"type": "object"}"#);
+        write("Torn.schema.json", r#"{"type": "#);
+        write("Wrong.schema.json", r#"{"type": 7}"#);
+        write("_bad name.schema.json", "{}");
+        let reading = read_changed(folder.path(), &SchemaMap::new()).expect("read");
+        let names: Vec<_> = reading.schemas.keys().map(CollectionName::as_str).collect();
+        assert_eq!(names, ["Good"]);
+        let error = read(folder.path()).expect_err("three faults").to_string();
+        for file in ["Torn", "Wrong", "_bad name"] {
+            assert!(error.contains(&format!("{file}.schema.json")), "{error}");
         }
-        found.retain(|name, _schema| served.contains(name));
-        let mut next = SchemaMap::clone(&in_force);
-        let mut changed = Vec::new();
-        for (collection, schema) in found {
-            match in_force.get(&collection) {
-                Some(known) if Arc::ptr_eq(known, &schema) => {}
-                _ => {
-                    changed.push((collection.clone(), schema.clone()));
-                    next.insert(collection, schema);
-                }
-            }
-        }
-        if changed.is_empty() {
-            return;
-        }
-        self.store.policy().rules.schemas.replace(next);
-        for (collection, schema) in changed {
-            match self.refused(&collection, &schema).await {
-                Ok((0, checked)) => info!(
-                    %collection, urn = schema.urn,
-                    "a changed schema is in force; all {checked} stored documents fit it"
-                ),
-                Ok((refused, checked)) => warn!(
-                    %collection, urn = schema.urn,
-                    "a changed schema is in force; it refuses {refused} of {checked} stored \
-                     documents, which `confcast schemas check` names"
-                ),
-                Err(error) => warn!(
-                    %collection, urn = schema.urn,
-                    "a changed schema is in force; the stored documents could not be checked: \
-                     {error:#}"
-                ),
-            }
-        }
-    }
-
-    /// How many stored documents a schema refuses, and how many there are.
-    async fn refused(
-        &self,
-        collection: &CollectionName,
-        schema: &Arc<Schema>,
-    ) -> anyhow::Result<(u64, u64)> {
-        let only = BTreeSet::from([collection.clone()]);
-        let mut documents = self.store.documents(&only).await?;
-        let (mut refused, mut checked) = (0, 0);
-        while let Some(chunk) = documents.next().await? {
-            let schema = schema.clone();
-            let texts: Vec<_> = chunk
-                .documents
-                .iter()
-                .map(|document| document.config_data().to_vec())
-                .collect();
-            checked += texts.len() as u64;
-            refused += tokio::task::spawn_blocking(move || {
-                let is_refused = |json: &&Vec<u8>| {
-                    canonical::value(json).map_or(true, |value| schema.check(&value).is_err())
-                };
-                texts.iter().filter(is_refused).count() as u64
-            })
-            .await?;
-        }
-        Ok((refused, checked))
-    }
-
-    fn warn(&mut self, warning: String) {
-        if self.warned.as_ref() != Some(&warning) {
-            warn!(folder = %self.folder.display(), "{warning}");
-            self.warned = Some(warning);
-        }
+        assert!(!error.contains("Good"), "{error}");
     }
 }

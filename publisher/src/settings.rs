@@ -28,6 +28,9 @@ pub struct Settings {
     pub guard: GuardSettings,
     /// The collections, without those that have only a schema.
     pub collections: BTreeSet<CollectionName>,
+    /// Whether a collection whose schema is added while the publisher runs is served: not where the
+    /// operator names the collections, which are then fixed until a restart.
+    pub collections_grow: bool,
     /// Folder of the schemas.
     pub schemas_dir: PathBuf,
     /// Largest document, in bytes.

@@ -34,7 +34,7 @@ use damage::DamageRegister;
 pub use document_cursor::{Chunk, DocumentCursor};
 pub use url::StoreUrl;
 
-pub use crate::policy::PublisherPolicy;
+pub use crate::policy::{PublisherPolicy, ServedCollections};
 
 /// The open store. Cloning shares the file or the connections.
 ///
@@ -92,7 +92,7 @@ impl Store {
         if let Self::Embedded(store) = self {
             store.check_file()?;
         }
-        self.heads(&self.policy().collections).await.map(drop)
+        self.heads(&self.policy().collections.all()).await.map(drop)
     }
 
     /// The policy that the store was opened with.
@@ -100,6 +100,32 @@ impl Store {
         match self {
             Self::Embedded(store) => store.policy(),
             Self::Mongo(store) => store.policy(),
+        }
+    }
+
+    /// Makes the heads of collections that are new to the store, so that they can be served. What the
+    /// store has already stays as it is.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn add_collections(
+        &self,
+        collections: &BTreeSet<CollectionName>,
+    ) -> anyhow::Result<()> {
+        match self {
+            Self::Embedded(store) => store.add_collections(collections).await,
+            Self::Mongo(store) => store.opened()?.add_collections(collections).await,
+        }
+    }
+
+    /// The collections of the store that were ever written, also those that are not served.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn written_collections(&self) -> anyhow::Result<BTreeSet<CollectionName>> {
+        match self {
+            Self::Embedded(store) => store.written_collections().await,
+            Self::Mongo(store) => store.opened()?.written_collections().await,
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! It is only ever part of a text: nothing is decided with it.
 
+use contract::CollectionName;
+
 /// Longest name that is compared; the cost grows with the square.
 const LONGEST: usize = 128;
 
@@ -20,6 +22,20 @@ pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
         .filter(|(distance, name)| *distance <= name.chars().count() / 3)
         .min()
         .map(|(_distance, name)| name)
+}
+
+/// What a client is told of a collection that is not among these; with the name that was probably
+/// meant, if there is one. Publisher and subscriber say the same.
+pub fn unknown_collection<'a>(
+    name: &str,
+    served: impl IntoIterator<Item = &'a CollectionName>,
+) -> String {
+    match nearest(name, served.into_iter().map(CollectionName::as_str)) {
+        Some(meant) => format!("There is no collection {name:?} here; did you mean {meant}?"),
+        None => format!(
+            "There is no collection {name:?} here; add it to AURA_CONFIGURATION_COLLECTIONS."
+        ),
+    }
 }
 
 #[cfg(test)]

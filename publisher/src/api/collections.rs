@@ -18,7 +18,7 @@ pub(super) struct Selection {
 impl Api {
     fn selected(&self, selection: &Selection) -> Result<BTreeSet<CollectionName>, ApiError> {
         match &selection.collections {
-            None => Ok(self.policy.collections.clone()),
+            None => Ok(BTreeSet::clone(&self.policy.collections.all())),
             Some(names) => names
                 .split(',')
                 .map(|name| self.collection(name.trim()))
@@ -53,7 +53,7 @@ pub(super) async fn head(
     let head = heads
         .into_iter()
         .next()
-        .ok_or_else(|| ProblemError::unknown_collection(&name))?;
+        .ok_or_else(|| ProblemError::unknown_collection(&name, []))?;
     let mut response = HttpResponse::Ok();
     match etag::conditional(&request, &mut response, &etag::of_head(&head)) {
         Some(answered) => Ok(answered),
@@ -81,7 +81,7 @@ pub(super) async fn documents(
     let head = reading
         .heads
         .first()
-        .ok_or_else(|| ProblemError::unknown_collection(&name))?;
+        .ok_or_else(|| ProblemError::unknown_collection(&name, []))?;
     let etag = etag::of_list(&format!("{}-{}", head.epoch, head.revision), format);
     let mut response = HttpResponse::Ok();
     response.insert_header((header::VARY, "Accept"));

@@ -63,7 +63,7 @@ pub(super) async fn repair(
 
 fn selected(api: &Api, request: &RepairRequest) -> Result<BTreeSet<CollectionName>, ApiError> {
     if request.collections.is_empty() {
-        return Ok(api.policy.collections.clone());
+        return Ok(BTreeSet::clone(&api.policy.collections.all()));
     }
     let names = request.collections.iter();
     names.map(|name| api.collection(name.as_str())).collect()

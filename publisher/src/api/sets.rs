@@ -5,7 +5,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use contract::{
-    CanonicalJson, CollectionName, Context, FormatError, Revision,
+    CanonicalJson, Context, FormatError, Revision,
     set::{ChangeRequest, MAX_OPERATIONS, RequestOperation},
 };
 use serde::Deserialize;
@@ -94,10 +94,7 @@ fn change_request(
         .map_err(|error| WriteError::invalid_change("", error))?;
     // Checked here and not only in the builder, so that an unknown collection is reported
     // before a fault of the id or of the value.
-    let name = collection.parse().ok();
-    let collection = name
-        .filter(|name: &CollectionName| policy.collections.contains(name))
-        .ok_or(WriteError::UnknownCollection(collection))?;
+    let collection = policy.collections.find(&collection)?;
     let id = id
         .parse()
         .map_err(|error: FormatError| WriteError::InvalidId(error))?;

@@ -9,6 +9,7 @@ use contract::{
     problem::Violation,
     set::{ChangeRequestError, MAX_BYTES, MAX_OPERATIONS},
 };
+use service::nearest::unknown_collection;
 
 /// The reason why nothing was written; or, with [`WriteError::OutcomeUnknown`] alone, why it is not
 /// known whether anything was written.
@@ -19,8 +20,9 @@ use contract::{
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// The publisher does not serve the collection. Holds the name as it was given.
-    #[error("There is no collection {0:?} here; add it to AURA_CONFIGURATION_COLLECTIONS.")]
+    /// The publisher does not serve the collection. Holds the name as it was given, and the one that
+    /// was probably meant, in words: see [`service::nearest::unknown_collection`].
+    #[error("{0}")]
     UnknownCollection(String),
     /// The document id has no valid form.
     #[error(transparent)]
@@ -244,7 +246,7 @@ impl From<ChangeRequestError> for WriteError {
         match error {
             // A name of the wrong form is not a collection of this publisher either.
             ChangeRequestError::Collection(error) => {
-                Self::UnknownCollection(error.given().to_owned())
+                Self::UnknownCollection(unknown_collection(error.given(), []))
             }
             ChangeRequestError::Id(error) => Self::InvalidId(error),
             ChangeRequestError::Value(error) => Self::InvalidValue(error).under("/configData"),

@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use contract::{
     CanonicalJson, Change, CollectionName, Document, DocumentId, Epoch, Head, Operation,
 };
+use service::nearest::unknown_collection;
 
 use crate::decide::{ChangeSetCommand, StoreSecret, Write, WriteError};
 
@@ -83,7 +84,9 @@ impl WorkingSet {
         now: DateTime<Utc>,
     ) -> Result<Change, WriteError> {
         let Some(head) = self.heads.get_mut(&write.collection) else {
-            return Err(WriteError::UnknownCollection(write.collection.to_string()));
+            // The collections that were read are no list of what is served.
+            let detail = unknown_collection(write.collection.as_str(), []);
+            return Err(WriteError::UnknownCollection(detail));
         };
         let key = write.key();
         head.revision += 1;

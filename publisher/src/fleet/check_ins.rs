@@ -165,7 +165,10 @@ impl CheckInTask {
         &mut self,
         points: BTreeSet<&HistoryPoint>,
     ) -> anyhow::Result<HeadsSnapshot> {
-        let heads = self.store.heads(&self.store.policy().collections).await?;
+        let heads = self
+            .store
+            .heads(&self.store.policy().collections.all())
+            .await?;
         let heads: BTreeMap<_, _> = heads
             .into_iter()
             .map(|head| (head.collection.clone(), head))

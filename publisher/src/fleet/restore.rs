@@ -394,7 +394,7 @@ impl Restore {
     async fn confirmed_heads(&self) -> anyhow::Result<(StoreIdentity, Vec<Head>)> {
         self.store().confirm_primary().await?;
         let identity = self.store().identity().await?;
-        let collections = &self.store().policy().collections;
+        let collections = &self.store().policy().collections.all();
         let heads = self.store().heads(collections).await?;
         ensure!(
             heads.iter().all(|head| head.epoch == identity.epoch),

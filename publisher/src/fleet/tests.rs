@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     decide::{Action, Condition, Rules, Write, schemas::Schemas},
-    store::{PublisherPolicy, StoreUrl},
+    store::{PublisherPolicy, ServedCollections, StoreUrl},
 };
 
 mod check_ins;
@@ -47,7 +47,7 @@ impl Testbed {
             document_limit: 1_000_000,
         };
         let policy = Arc::new(PublisherPolicy {
-            collections,
+            collections: ServedCollections::fixed(collections),
             rules,
             events_enabled: false,
         });

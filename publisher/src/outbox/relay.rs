@@ -127,7 +127,7 @@ impl Relay {
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<Self> {
         Ok(Self {
-            sweep: Sweep::new(&store.policy().collections)?,
+            sweep: Sweep::new(&store.policy().collections.all())?,
             store,
             transport: Arc::new(transport),
             changes,
@@ -300,6 +300,7 @@ impl Relay {
             return;
         }
         let store = self.store.clone();
+        self.sweep.add(&store.policy().collections.all());
         let (collection, after) = self.sweep.begin();
         let read = async move {
             let now = Utc::now();

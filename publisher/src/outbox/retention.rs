@@ -148,7 +148,7 @@ impl Retention {
 
     async fn round(&mut self) -> anyhow::Result<()> {
         let store = self.store.clone();
-        for collection in &store.policy().collections {
+        for collection in store.policy().collections.all().iter() {
             let blocked_by = self
                 .trim(collection)
                 .await

@@ -53,7 +53,7 @@ impl Scrub {
     async fn passes(&self) {
         loop {
             let start = Instant::now();
-            for collection in &self.store.policy().collections {
+            for collection in self.store.policy().collections.all().iter() {
                 while let Err(error) = self.pass(collection).await {
                     // Readiness and every reader say so too.
                     debug!(%collection, "rows cannot be checked now: {error:#}");

@@ -53,14 +53,17 @@ pub struct Args {
 
     /// Names of the collections, separated by commas.
     ///
-    /// A collection that has a schema file is served as well. All publishers of a store need the
-    /// same collections.
+    /// A collection that has a schema file is served as well. When this is not set, so is one whose
+    /// schema file is added while the publisher runs; else the collections are fixed until a restart.
+    /// All publishers of a store need the same collections.
     #[arg(long, env = "AURA_CONFIGURATION_COLLECTIONS", default_value = COLLECTIONS)]
     pub(super) collections: String,
 
     /// Folder with the JSON Schemas, one file `{Collection}.schema.json` for each collection.
     ///
-    /// A collection without a schema takes any JSON object.
+    /// A collection without a schema takes any JSON object. The folder is read every 3 s: a changed
+    /// schema comes into force, and a new one adds its collection. When a file is removed its schema
+    /// stays in force until a restart.
     #[arg(long, env = "AURA_CONFIGURATION_SCHEMAS_DIR", default_value = SCHEMAS_DIR)]
     pub(super) schemas_dir: String,
 

@@ -105,6 +105,7 @@ impl Args {
             listen: listen?,
             guard: guard?,
             collections: collections?,
+            collections_grow: or(&self.collections, COLLECTIONS) == COLLECTIONS,
             schemas_dir: schemas_dir?,
             document_limit: document_limit?,
             forget_replicas: Duration::from_secs(forget_seconds?),

@@ -8,9 +8,10 @@
 //! `rows` say what is in the file; `commit` writes groups, `documents` and `log` read, `trim`,
 //! `replicas` and `epoch` write the rest.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{collections::BTreeSet, fmt, path::Path, sync::Arc};
 
 use anyhow::Context;
+use contract::CollectionName;
 use rusqlite::Transaction;
 
 use crate::store::{
@@ -92,7 +93,7 @@ impl Embedded {
 
     /// Adds the heads of new collections, and reads all documents.
     fn prepare(&self) -> anyhow::Result<()> {
-        let collections = &self.0.policy.collections;
+        let collections = &*self.0.policy.collections.all();
         self.0
             .connections
             .write_blocking(Durability::Synced, |transaction| {
@@ -105,16 +106,40 @@ impl Embedded {
                 .0
                 .connections
                 .read_blocking(|transaction| self.check_collection(transaction, collection));
-            // A damaged collection keeps no other one from being served.
-            if let Err(error) = checked {
-                self.note(&error);
-                tracing::error!(
-                    "the documents of {collection} in the embedded store are not all readable: \
-                     {error:#}"
-                );
-            }
+            self.note_damage(collection, checked);
         }
         Ok(())
+    }
+
+    /// As [`Self::prepare`], for collections that are served from now on.
+    pub(super) async fn add_collections(
+        &self,
+        collections: &BTreeSet<CollectionName>,
+    ) -> anyhow::Result<()> {
+        let added = collections.clone();
+        self.write(Durability::Synced, move |_store, transaction| {
+            tables::add_heads(transaction, &added)?;
+            Ok(End::Commit(()))
+        })
+        .await?;
+        // One that was served before has documents.
+        for collection in collections {
+            let name = collection.clone();
+            let checked =
+                self.read(move |store, transaction| store.check_collection(transaction, &name));
+            self.note_damage(collection, checked.await);
+        }
+        Ok(())
+    }
+
+    /// A damaged collection keeps no other one from being served.
+    fn note_damage(&self, collection: &CollectionName, checked: anyhow::Result<()>) {
+        if let Err(error) = checked {
+            self.note(&error);
+            tracing::error!(
+                "the documents of {collection} in the embedded store are not all readable: {error:#}"
+            );
+        }
     }
 
     pub(super) fn policy(&self) -> &PublisherPolicy {

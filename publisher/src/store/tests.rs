@@ -15,7 +15,7 @@ async fn blank(folder: &tempfile::TempDir) -> Store {
         document_limit: 1_000,
     };
     let policy = PublisherPolicy {
-        collections: BTreeSet::from([name()]),
+        collections: ServedCollections::fixed(BTreeSet::from([name()])),
         rules,
         events_enabled: true,
     };

@@ -168,7 +168,10 @@ mod tests {
     use contract::{CanonicalJson, ChangeSet, Digest, Epoch, Operation, SetPart};
 
     use super::*;
-    use crate::decide::{Rules, schemas::Schemas};
+    use crate::{
+        decide::{Rules, schemas::Schemas},
+        store::ServedCollections,
+    };
 
     const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -179,7 +182,7 @@ mod tests {
             document_limit: 1 << 20,
         };
         let policy = Arc::new(PublisherPolicy {
-            collections: BTreeSet::new(),
+            collections: ServedCollections::fixed(BTreeSet::new()),
             rules,
             events_enabled: true,
         });

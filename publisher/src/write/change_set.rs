@@ -102,9 +102,7 @@ pub fn check(
         config_data,
         expected,
     } = request;
-    if !policy.collections.contains(&collection) {
-        return Err(WriteError::UnknownCollection(collection.to_string()));
-    }
+    let collection = policy.collections.find(collection.as_str())?;
     let action = match (op, config_data) {
         (RequestOperation::Delete, None) => Action::Delete,
         // Refused and not ignored: a client that sends a value probably means an Update.

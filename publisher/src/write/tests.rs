@@ -15,7 +15,7 @@ use crate::{
         schemas::{Schema, SchemaMap, Schemas},
     },
     feed_watch::FeedWatch,
-    store::{PublisherPolicy, Store, StoreUrl},
+    store::{PublisherPolicy, ServedCollections, Store, StoreUrl},
 };
 
 fn name() -> CollectionName {
@@ -37,7 +37,7 @@ async fn idle(stored: &Value) -> (tempfile::TempDir, Writer, WriterTask) {
     let schema = json!({"properties": {"n": {"type": "integer"}}});
     let schema = Schema::new(&name(), schema.to_string().into(), None).expect("a schema");
     let policy = PublisherPolicy {
-        collections: BTreeSet::from([name()]),
+        collections: ServedCollections::fixed(BTreeSet::from([name()])),
         rules: Rules {
             schemas: Schemas::new(SchemaMap::from([(name(), Arc::new(schema))])),
             document_limit: 4 << 20,

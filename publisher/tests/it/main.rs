@@ -6,7 +6,9 @@ mod faults;
 mod http;
 #[path = "../../../service/tests/life/mod.rs"]
 mod life;
+mod log;
 mod mongo;
+mod served;
 mod spans;
 mod starts;
 mod testbed;

@@ -16,7 +16,7 @@ use actix_web::{
 };
 use contract::{CollectionName, DocumentId, Problem, ProblemKind, problem::MEDIA_TYPE};
 
-use crate::nearest::nearest;
+use crate::nearest::unknown_collection;
 
 /// Value of `Retry-After`: seconds after which a request that was answered 503 may be sent again.
 const RETRY_SECONDS: u64 = 1;
@@ -47,27 +47,15 @@ impl ProblemError {
         .into()
     }
 
-    /// 404 `unknown-collection`: the collection is not served here.
-    pub fn unknown_collection(name: &str) -> Self {
-        let detail = format!(
-            "There is no collection {name:?} here; add it to AURA_CONFIGURATION_COLLECTIONS."
-        );
-        Problem::new(ProblemKind::UnknownCollection, detail)
-            .field("collection")
-            .into()
-    }
-
-    /// 404 `unknown-collection` with the name that was probably meant, of those that are served here.
-    pub fn unknown_collection_among<'a>(
+    /// 404 `unknown-collection`: the collection is none of those that are served here.
+    pub fn unknown_collection<'a>(
         name: &str,
         served: impl IntoIterator<Item = &'a CollectionName>,
     ) -> Self {
-        let mut error = Self::unknown_collection(name);
-        let served = served.into_iter().map(CollectionName::as_str);
-        if let Some(meant) = nearest(name, served) {
-            error.0.detail = format!("There is no collection {name:?} here; did you mean {meant}?");
-        }
-        error
+        let detail = unknown_collection(name, served);
+        Problem::new(ProblemKind::UnknownCollection, detail)
+            .field("collection")
+            .into()
     }
 
     /// 404 `no-data`: the document does not exist (requirement A18).

@@ -167,7 +167,10 @@ pub(super) fn followed<'a>(
     match known {
         // "Does not exist" and "not loaded yet" must never look the same.
         Some((_name, held)) if held.joining() => Err(error::loading()),
-        known => known.ok_or_else(|| ProblemError::unknown_collection(name)),
+        known => known.ok_or_else(|| {
+            let names = view.root().collections().map(|(name, _held)| name);
+            ProblemError::unknown_collection(name, names)
+        }),
     }
 }
 

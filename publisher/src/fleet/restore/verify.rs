@@ -14,7 +14,7 @@ use crate::store::Store;
 /// # Errors
 /// What does not agree, or that the store cannot be read, or is in another epoch.
 pub(super) async fn verify(store: &Store, epoch: Epoch) -> anyhow::Result<()> {
-    let mut documents = store.documents(&store.policy().collections).await?;
+    let mut documents = store.documents(&store.policy().collections.all()).await?;
     ensure!(
         documents.epoch == epoch,
         "another epoch was declared meanwhile"

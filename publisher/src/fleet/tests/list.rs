@@ -61,7 +61,7 @@ async fn the_newest_check_in_is_listed_at_once_and_after_a_restart() {
 async fn a_check_in_is_listed_before_its_row_is_written() {
     let folder = TempDir::new().expect("a folder");
     let policy = Arc::new(PublisherPolicy {
-        collections: BTreeSet::from([name(FREE)]),
+        collections: ServedCollections::fixed(BTreeSet::from([name(FREE)])),
         rules: Rules {
             schemas: Schemas::default(),
             document_limit: 1_000,

@@ -32,6 +32,15 @@ impl Sweep {
         })
     }
 
+    /// Visits these collections too.
+    pub(super) fn add(&mut self, collections: &BTreeSet<CollectionName>) {
+        for name in collections {
+            if !self.after.contains_key(name) {
+                self.after.insert(name.clone(), 0);
+            }
+        }
+    }
+
     /// Whether a read has begun and not ended.
     pub(super) fn is_reading(&self) -> bool {
         self.reading
@@ -137,6 +146,17 @@ mod tests {
         // The end of the last one ends the round.
         assert!(!sweep.advance(name("B"), &[], 2));
         assert_eq!(sweep.begin(), (name("A"), 0));
+    }
+
+    #[test]
+    fn a_collection_that_is_added_is_visited_in_the_next_round() {
+        let mut sweep = Sweep::new(&BTreeSet::from([name("B")])).expect("collections");
+        sweep.begin();
+        sweep.add(&BTreeSet::from([name("A"), name("B")]));
+        assert!(!sweep.advance(name("B"), &[], 2), "the last of the round");
+        assert_eq!(sweep.begin(), (name("A"), 0));
+        assert!(sweep.advance(name("A"), &[], 2));
+        assert_eq!(sweep.begin(), (name("B"), 0));
     }
 
     #[test]

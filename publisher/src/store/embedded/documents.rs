@@ -17,6 +17,28 @@ use crate::store::{
 };
 
 impl Embedded {
+    pub(in crate::store) async fn written_collections(
+        &self,
+    ) -> anyhow::Result<BTreeSet<CollectionName>> {
+        self.read(|_store, transaction| {
+            let mut heads = transaction.prepare_cached("SELECT collection, head FROM heads")?;
+            let heads = heads.query_map([], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+            })?;
+            let mut written = BTreeSet::new();
+            for head in heads {
+                let (name, head) = head?;
+                // What a damaged head was of is not known.
+                let blank = serde_json::from_str(&head).is_ok_and(|head: Head| head.revision == 0);
+                if !blank {
+                    written.insert(name.parse()?);
+                }
+            }
+            Ok(written)
+        })
+        .await
+    }
+
     pub(in crate::store) async fn heads(
         &self,
         collections: &BTreeSet<CollectionName>,

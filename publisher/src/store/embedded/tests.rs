@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     decide::{Action, Command, Condition, Rules, Write, schemas::Schemas},
-    store::{Store, replicas::ReplicaRow},
+    store::{ServedCollections, Store, replicas::ReplicaRow},
 };
 
 mod children;
@@ -33,7 +33,7 @@ fn policy() -> Arc<PublisherPolicy> {
         document_limit: 10_000,
     };
     Arc::new(PublisherPolicy {
-        collections: names(),
+        collections: ServedCollections::fixed(names()),
         rules,
         events_enabled: true,
     })

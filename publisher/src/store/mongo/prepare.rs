@@ -3,7 +3,7 @@
 //! Several publishers may do this at the same time, so every step tolerates that another publisher
 //! has done it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, ensure};
 use contract::{CollectionName, Revision};
@@ -87,10 +87,8 @@ impl Mongo {
                 "the format of the store is {format}; this version reads only {FORMAT}"
             ))
         );
-        self.create_collections().await?;
-        self.create_missing_heads()
-            .await
-            .context("creating heads")?;
+        self.create_table(HEADS).await?;
+        self.add_collections(&self.policy.collections.all()).await?;
         self.create_indexes().await.context("creating indexes")
     }
 
@@ -109,14 +107,24 @@ impl Mongo {
         Ok(())
     }
 
-    /// Creates the collections now: older servers cannot create one within a transaction, and newer
-    /// ones take a lock for it.
-    async fn create_collections(&self) -> anyhow::Result<()> {
-        let configured = self.policy.collections.iter().map(CollectionName::as_str);
-        for name in configured.chain([HEADS]) {
-            if let Err(error) = call(self.database.create_collection(name)).await {
-                ensure!(is_code(&error, NAMESPACE_EXISTS), error);
-            }
+    /// Creates what these collections lack, so that they can be served.
+    pub(in crate::store) async fn add_collections(
+        &self,
+        collections: &BTreeSet<CollectionName>,
+    ) -> anyhow::Result<()> {
+        for name in collections {
+            self.create_table(name.as_str()).await?;
+        }
+        self.create_missing_heads(collections)
+            .await
+            .context("creating heads")
+    }
+
+    /// Creates a collection of the database now: older servers cannot create one within a
+    /// transaction, and newer ones take a lock for it.
+    async fn create_table(&self, name: &str) -> anyhow::Result<()> {
+        if let Err(error) = call(self.database.create_collection(name)).await {
+            ensure!(is_code(&error, NAMESPACE_EXISTS), error);
         }
         Ok(())
     }
@@ -161,7 +169,10 @@ impl Mongo {
         }
     }
 
-    async fn create_missing_heads(&self) -> anyhow::Result<()> {
+    async fn create_missing_heads(
+        &self,
+        collections: &BTreeSet<CollectionName>,
+    ) -> anyhow::Result<()> {
         // Also when the outcome is unknown: the next attempt finds the heads, or creates them.
         let attempts = Attempts::repeated_on(&[
             TRANSIENT_TRANSACTION_ERROR,
@@ -169,18 +180,20 @@ impl Mongo {
         ]);
         loop {
             let mut session = call(self.client.start_session()).await?;
-            let attempt = self.try_to_create_heads(&mut session);
+            let attempt = self.try_to_create_heads(&mut session, collections);
             if let Some(ended) = attempts.attempt(attempt).await {
                 return ended;
             }
         }
     }
 
-    async fn try_to_create_heads(&self, session: &mut ClientSession) -> anyhow::Result<()> {
+    async fn try_to_create_heads(
+        &self,
+        session: &mut ClientSession,
+        collections: &BTreeSet<CollectionName>,
+    ) -> anyhow::Result<()> {
         transaction::start(session).await?;
-        let mut missing: BTreeMap<_, _> = self
-            .policy
-            .collections
+        let mut missing: BTreeMap<_, _> = collections
             .iter()
             .map(|name| (name.as_str(), name))
             .collect();

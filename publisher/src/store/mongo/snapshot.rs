@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, ensure};
 use contract::{CollectionName, Document, DocumentId, Epoch, Head, Revision};
+use futures_util::TryStreamExt;
 use mongodb::{ClientSession, bson::doc};
 use tokio::time::timeout;
 
@@ -40,6 +41,16 @@ impl Mongo {
             self.committed_heads.record(&heads);
         }
         Ok(heads)
+    }
+
+    pub(in crate::store) async fn written_collections(
+        &self,
+    ) -> anyhow::Result<BTreeSet<CollectionName>> {
+        let rows = call(self.table(HEADS).find(doc! { "revision": { "$gt": 0 } })).await?;
+        let rows: Vec<_> = call(rows.try_collect::<Vec<_>>()).await?;
+        // A row of another type is none of ours.
+        let names = rows.iter().filter_map(|row| row.get_str("_id").ok());
+        Ok(names.filter_map(|name| name.parse().ok()).collect())
     }
 
     pub(in crate::store) async fn document(

@@ -16,7 +16,7 @@ use crate::{
     decide::{Action, Command, Condition, Rules, Write, WriteError, schemas::Schemas},
     repair::{Scrub, repair},
     store::{
-        PublisherPolicy, Store, StoreUrl,
+        PublisherPolicy, ServedCollections, Store, StoreUrl,
         integrity::{DamagedDocument, SumMismatch},
     },
 };
@@ -36,7 +36,7 @@ struct Bed {
 impl Bed {
     async fn new(server: &Mongod, database: &str) -> anyhow::Result<Self> {
         let policy = PublisherPolicy {
-            collections: BTreeSet::from([name()]),
+            collections: ServedCollections::fixed(BTreeSet::from([name()])),
             rules: Rules {
                 schemas: Schemas::default(),
                 document_limit: 1_000,
