@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Provides the real servers and tools of the tests, so that no test is skipped because one is missing.
 #
-#   provide.sh [PART...]      PART: mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds node-tools client-modules
-#                             schemathesis client-generators etcd wrk peer-modules promtool (default: all)
+#   provide.sh [PART...]      PART: mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds node-tools openapi-types
+#                             client-modules schemathesis client-generators etcd wrk peer-modules promtool (default: all)
 #
 # Prints one NAME=path line per part, fit for `eval`, and nothing else on stdout. A part is taken from the variable
 # NAME in the environment, else from PATH (daprd also from ~/.dapr/bin, the folder of `dapr init`), else it is
@@ -23,8 +23,9 @@ clients=$here/../../examples/clients
 # The version of the sidecar is defined in one place: the module that builds it.
 [[ $(<"$here/daprd/go.mod") =~ github.com/dapr/dapr\ v([0-9.]+) ]] && dapr=${BASH_REMATCH[1]}
 
-# The lock file pins all packages by version and checksum.
+# The lock files pin all packages by version and checksum.
 node=$(sha256sum "$here/node/package-lock.json") node=${node:0:12}
+openapi=$(sha256sum "$here/openapi-types/package-lock.json") openapi=${openapi:0:12}
 
 # This file pins its packages too. Some of them are built for one version of Python.
 python=$(sha256sum "$here/python/requirements.txt") python=${python:0:12}
@@ -122,13 +123,22 @@ make_dapr-crds() {
   install -m 644 "$module"/charts/dapr/crds/*.yaml "$1"
 }
 
-# The schema of AsyncAPI, the generator of TypeScript types, and the compiler that checks them.
+# The schema of AsyncAPI, the generator of TypeScript types of a JSON Schema, and the compiler that checks them.
 make_node-tools() {
   need npm "Node.js 20 or newer with npm (Debian: nodejs npm)"
   cp "$here"/node/package{,-lock}.json "$1"
   npm ci --prefix "$1" --ignore-scripts --no-audit --no-fund --loglevel=error
   [[ -x $1/node_modules/.bin/tsc && -f $1/node_modules/@asyncapi/specs/schemas/3.0.0.json ]] ||
     fail "node-tools: the packages have another layout"
+}
+
+# The generator of TypeScript types of an OpenAPI document. It works with TypeScript 5 only, so it has its own compiler.
+make_openapi-types() {
+  need npm "Node.js 20 or newer with npm"
+  install -m 644 "$here"/openapi-types/package{,-lock}.json "$1"
+  npm ci --prefix "$1" --ignore-scripts --no-audit --no-fund --loglevel=error
+  [[ -x $1/node_modules/.bin/openapi-typescript && -x $1/node_modules/.bin/tsc ]] ||
+    fail "openapi-types: the packages have another layout"
 }
 
 # The npm packages of examples/clients, from its lock file.
@@ -265,7 +275,7 @@ make() { # home
   trap - EXIT
 }
 
-[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds node-tools client-modules schemathesis client-generators etcd wrk peer-modules promtool
+[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds node-tools openapi-types client-modules schemathesis client-generators etcd wrk peer-modules promtool
 for name; do
   case $name in
     mongod)             provide "$name" MONGOD "mongod-$mongod" mongod ;;
@@ -276,6 +286,7 @@ for name; do
     kubernetes-schemas) provide "$name" KUBERNETES_SCHEMAS "kubernetes-schemas-$kubernetes" ;;
     dapr-crds)          provide "$name" DAPR_CRDS "dapr-crds-$dapr" ;;
     node-tools)         provide "$name" NODE_TOOLS "node-tools-$node" ;;
+    openapi-types)      provide "$name" OPENAPI_TYPES "openapi-types-$openapi" ;;
     client-modules)     provide "$name" CLIENT_MODULES "client-modules-$(cksum <"$clients/package-lock.json" | tr ' ' -)" ;;
     schemathesis)       provide "$name" SCHEMATHESIS "schemathesis-$python-$(python3 -V 2>/dev/null | tr -cd '0-9.')" ;;
     client-generators)  provide "$name" CLIENT_GENERATORS "client-generators-$generators-$(python3 -V 2>/dev/null | tr -cd '0-9.')" ;;

@@ -15,6 +15,8 @@ use e2e::testbed::{
 use serde_json::{Value, json};
 use tokio::{process::Command, time::timeout};
 
+mod typescript;
+
 type Outcome = anyhow::Result<()>;
 
 /// Requests for each operation, in addition to those from schemas and examples.
