@@ -24,6 +24,21 @@ pub const PUBLISHER: &str = "aura-configuration-api";
 /// App id of every subscriber.
 pub const SUBSCRIBER: &str = "aura-configuration-subscriber";
 
+/// Which address an app id has: the sidecar itself. Without it a sidecar asks by multicast DNS, which
+/// needs an interface besides loopback. The component of Kubernetes takes any address, and is the
+/// only other one in the stable build of the sidecar.
+const NAME_RESOLUTION: &str = "\
+kind: Configuration
+metadata:
+  name: tests
+spec:
+  nameResolution:
+    component: kubernetes
+    version: v1
+    configuration:
+      template: 127.0.0.1:{{.Port}}
+";
+
 /// A sidecar, running or stopped. Its ports stay the same over restarts.
 #[derive(Debug)]
 pub struct Sidecar {
@@ -68,6 +83,7 @@ impl Sidecar {
         ] {
             copy_components(&source, &resources, redis)?;
         }
+        std::fs::write(folder.path().join("names.yaml"), NAME_RESOLUTION)?;
         let app_id = app_id.to_owned();
         let replica = replica.to_owned();
         Ok(Self {
@@ -133,7 +149,9 @@ impl Sidecar {
         command.arg("--resources-path").arg(&self.resources);
         command
             .arg("--config")
-            .arg(dependencies::repository_root().join("dapr-config/config.yaml"));
+            .arg(dependencies::repository_root().join("dapr-config/config.yaml"))
+            .arg("--config")
+            .arg(self.folder.path().join("names.yaml"));
         command
             .env("DAPR_HOST_IP", "127.0.0.1")
             .env("POD_NAME", &self.replica)
