@@ -24,4 +24,5 @@ mod settings;
 mod stalled;
 mod survival;
 mod tail;
+mod undo;
 mod up;

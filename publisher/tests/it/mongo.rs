@@ -1,6 +1,9 @@
 //! A publisher whose MongoDB is away, frozen or dropped, with a real server.
 
-use std::time::{Duration, Instant};
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, ensure};
 use e2e::testbed::{mongod::Mongod, wait::eventually};
@@ -9,7 +12,7 @@ use mongodb::bson::{Document, doc};
 use nix::sys::signal::Signal;
 use publisher::{Publisher, Settings};
 use serde_json::json;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::timeout};
 
 use super::{Outcome, testbed::SKILLS};
 
@@ -175,6 +178,42 @@ async fn a_head_that_is_gone_is_made_of_the_log_at_the_next_start() -> Outcome {
             "{list}"
         );
         ensure!(client.create("c").await? == 201);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_probe_is_answered_in_its_time_while_the_database_is_frozen() -> Outcome {
+    /// `timeoutSeconds` of the probes of the manifests.
+    const PROBE_TIME: Duration = Duration::from_secs(2);
+    let mut server = Mongod::start().await?;
+    let (running, url) = publisher(&server, "probed").await?;
+    let client = Client::new(url);
+    let freeze = server.process().context("a process")?;
+    let late = Cell::new(0);
+    run(running, async {
+        let probe = async |path| {
+            let answer = timeout(PROBE_TIME, client.get(path)).await;
+            late.set(late.get() + usize::from(answer.is_err()));
+            anyhow::Ok(answer??.0)
+        };
+        ensure!(client.create("a").await? == 201);
+        freeze.signal(Signal::SIGSTOP)?;
+        let unready = eventually("the publisher is not ready", async || {
+            ensure!(probe("/healthz").await? == 204, "the process is well");
+            ensure!(probe("/readyz").await? == 503);
+            Ok(())
+        })
+        .await;
+        freeze.signal(Signal::SIGCONT)?;
+        unready?;
+        eventually("the publisher is ready again", async || {
+            ensure!(probe("/readyz").await? == 204);
+            Ok(())
+        })
+        .await?;
+        ensure!(late.get() == 0, "{late:?} probes were late");
         Ok(())
     })
     .await

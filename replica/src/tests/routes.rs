@@ -54,6 +54,21 @@ async fn a_sidecar_gets_one_subscription_per_followed_collection() {
 }
 
 #[actix_web::test]
+async fn events_can_be_posted_only_where_they_are_posted() {
+    let post = || TestRequest::post().uri("/dapr/processConfigurationEvents");
+    let posted = answered(settings(Vec::new()), &Options::default(), post()).await;
+    assert_eq!(posted.0, 200, "{}", posted.1);
+    for events in [Events::None, Events::Feed] {
+        let config = Config {
+            events,
+            ..settings(Vec::new())
+        };
+        let answer = answered(config, &Options::default(), post()).await;
+        assert_eq!(answer.0, 404, "{}", answer.1);
+    }
+}
+
+#[actix_web::test]
 async fn the_token_of_the_replica_is_the_default() {
     let token = |text: &'static str| crate::HeaderValue::from_static(text);
     let config = Config {

@@ -64,11 +64,16 @@ async fn up(file: &RunFile, processes: &mut Processes) -> anyhow::Result<()> {
         app.program()?;
     }
 
-    servers::mongod(&repository_root().join("data/mongod"), processes).await?;
+    servers::mongod(&data().join("mongod"), processes).await?;
     servers::redis(&scratch().join("redis"), processes).await?;
     file.start(processes).await.context("the services")?;
     welcome::welcome(file, processes.logs()).await?;
     Err(processes.any_ended().await)
+}
+
+/// The folder of the database and of what the replicas keep.
+fn data() -> PathBuf {
+    repository_root().join("data")
 }
 
 /// The folder of what may be lost.

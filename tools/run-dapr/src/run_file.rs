@@ -111,17 +111,7 @@ impl App {
     /// ready with its last known good configuration, which may be of another database.
     pub(crate) async fn is_current(&self) -> anyhow::Result<()> {
         let answer = Api::new(self.url()).get("/v1/status").await?.expect(200)?;
-        let status: ReplicaStatus = serde_json::from_str(&answer.body)?;
-        ensure!(
-            status.state == ReplicaState::Current,
-            "its state is {}{}",
-            status.state.as_str(),
-            status
-                .last_error
-                .map(|error| format!(": {error}"))
-                .unwrap_or_default()
-        );
-        Ok(())
+        current(&serde_json::from_str(&answer.body)?)
     }
 
     /// Checks that the sidecar answers, and has subscribed for its application.
@@ -143,6 +133,18 @@ impl App {
     fn is_subscriber(&self) -> bool {
         self.app_id == SUBSCRIBER
     }
+}
+
+/// Checks that a replica with this status has what the publisher has.
+fn current(status: &ReplicaStatus) -> anyhow::Result<()> {
+    let error = status.last_error.as_ref();
+    ensure!(
+        status.state == ReplicaState::Current,
+        "its state is {}{}",
+        status.state.as_str(),
+        error.map(|error| format!(": {error}")).unwrap_or_default()
+    );
+    Ok(())
 }
 
 impl RunFile {
@@ -311,4 +313,37 @@ fn dapr_cli() -> Option<PathBuf> {
         .join(".dapr/bin/daprd")
         .is_file()
         .then_some(on_path)
+}
+
+#[cfg(test)]
+mod tests {
+    use contract::status::EventCounts;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_replicas_keep_their_data_beside_the_database() {
+        let file = RunFile::read().expect("the run file");
+        let (_publisher, subscribers) = file.publisher_and_subscribers().expect("apps");
+        assert_eq!(subscribers.len(), 2);
+        for app in subscribers {
+            let home = fs::canonicalize(app.folder()).expect("a folder");
+            let kept = home.join(&app.env["AURA_CONFIGURATION_SNAPSHOT_DIR"]);
+            assert!(kept.starts_with(crate::data()), "{}", kept.display());
+        }
+    }
+
+    #[test]
+    fn a_replica_with_documents_of_another_database_is_not_up() {
+        for (state, up) in [("current", true), ("stale", false), ("loading", false)] {
+            let status = json!({
+                "instance": "subscriber-1", "state": state, "collections": [], "drops": [],
+                "events": EventCounts::default(),
+                "lastError": "the publisher has another store",
+            });
+            let status = serde_json::from_value(status).expect("a status");
+            assert_eq!(current(&status).is_ok(), up, "{state}");
+        }
+    }
 }

@@ -84,6 +84,24 @@ async fn refused_lines_are_named_and_the_others_are_written() {
 }
 
 #[tokio::test]
+async fn an_array_where_a_document_belongs_is_refused() {
+    let publisher = FakePublisher::start().await;
+    // The members of a document in the order in which it is declared.
+    for array in [
+        r#"["ChannelConfiguration","b",{}]"#,
+        r#"["ChannelConfiguration","b",1,"00000000",{}]"#,
+        r#"{"collection":"ChannelConfiguration","id":"b","configData":[1]}"#,
+    ] {
+        let lines = format!("{}{array}\n", line("a", "{}"));
+        let outcome = import(&publisher.endpoint(), file(&lines).path())
+            .await
+            .expect("read to the end");
+        let refused: Vec<usize> = outcome.refused.iter().map(|(line, _)| *line).collect();
+        assert_eq!((outcome.written, refused), (1, vec![2]), "{array}");
+    }
+}
+
+#[tokio::test]
 async fn an_export_that_is_cut_off_is_an_error() {
     let publisher = FakePublisher::start().await;
     let cut = format!(
