@@ -79,14 +79,19 @@ impl From<DeclareError> for FleetError {
     }
 }
 
-/// Revisions and epochs of this lineage that a replica proved, or that this publisher has seen
-/// committed, and that the store does not have.
-#[derive(Debug, Clone, Default)]
-struct Evidence {
-    /// The highest counter of the lineage that was proven.
-    counter: u64,
-    /// The highest revision of each collection that was proven, and its epoch.
-    ahead: BTreeMap<CollectionName, (Epoch, Revision)>,
+/// The highest revision of each collection, and its epoch, that a replica proved or that this
+/// publisher has seen committed, and that the store does not have.
+type Evidence = BTreeMap<CollectionName, (Epoch, Revision)>;
+
+/// The highest counter of a lineage that was proven. The store may have begun another lineage since
+/// the evidence was added, whose counters have no relation to those of before.
+fn highest_counter(evidence: &Evidence, lineage: u32) -> u64 {
+    let epochs = evidence.values().map(|(epoch, _revision)| *epoch);
+    let of_lineage = epochs.filter(|epoch| epoch.lineage == lineage);
+    of_lineage
+        .map(|epoch| epoch.counter)
+        .max()
+        .unwrap_or_default()
 }
 
 /// Collects evidence of a restore and declares epochs. Cloning shares it.
@@ -161,13 +166,12 @@ impl Restore {
         for claim in ahead {
             if claim.verify(&secret) {
                 let Claim { epoch, known, .. } = claim;
-                evidence.counter = evidence.counter.max(epoch.counter);
-                evidence.ahead.insert(claim.collection, (epoch, known));
+                evidence.insert(claim.collection, (epoch, known));
             } else {
                 unproven.insert(claim.collection.clone(), claim);
             }
         }
-        if !evidence.ahead.is_empty() {
+        if !evidence.is_empty() {
             self.add(evidence);
         }
         if !unproven.is_empty() {
@@ -322,16 +326,9 @@ impl Restore {
         // The evidence may come from a read of an old primary: it is compared with confirmed heads.
         let (identity, heads) = self.confirmed_heads().await?;
         let from = identity.epoch;
-        let lost_counter = evidence
-            .ahead
-            .values()
-            .map(|(epoch, _revision)| *epoch)
-            .filter(|epoch| epoch.lineage == from.lineage)
-            .map(|epoch| epoch.counter)
-            .fold(evidence.counter, u64::max);
+        let lost_counter = highest_counter(evidence, from.lineage);
         let lost_revisions = heads.iter().any(|head| {
             evidence
-                .ahead
                 .get(&head.collection)
                 .is_some_and(|(epoch, revision)| *epoch == from && *revision > head.revision)
         });
@@ -428,10 +425,7 @@ impl Restore {
             return std::future::pending().await;
         };
         committed.until_regressed().await;
-        self.add(Evidence {
-            counter: 0,
-            ahead: committed.positions(),
-        });
+        self.add(committed.positions());
     }
 
     async fn examine_what_was_added(&self) {
@@ -463,9 +457,8 @@ impl Restore {
     fn add(&self, new: Evidence) {
         let mut evidence = self.evidence();
         let evidence = evidence.get_or_insert_default();
-        evidence.counter = evidence.counter.max(new.counter);
-        for (name, position) in new.ahead {
-            let highest = evidence.ahead.entry(name).or_insert(position);
+        for (name, position) in new {
+            let highest = evidence.entry(name).or_insert(position);
             *highest = position.max(*highest);
         }
         self.0.evidence_added.notify_one();
@@ -482,4 +475,24 @@ impl Restore {
 /// Milliseconds since 1970; 0 before.
 fn clock() -> u64 {
     Utc::now().timestamp_millis().try_into().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Evidence waited while an operator renewed the lineage: the counter of the old one began an
+    /// epoch of the new one.
+    #[test]
+    fn a_counter_of_another_lineage_is_no_evidence() {
+        let name = |text: &str| text.parse::<CollectionName>().expect("a name");
+        let epoch = |lineage, counter| Epoch { lineage, counter };
+        let evidence = Evidence::from([
+            (name("A"), (epoch(1, i64::MAX as u64), 9)),
+            (name("B"), (epoch(2, 5), 9)),
+            (name("C"), (epoch(2, 4), 9)),
+        ]);
+        assert_eq!(highest_counter(&evidence, 2), 5);
+        assert_eq!(highest_counter(&evidence, 3), 0);
+    }
 }
