@@ -23,7 +23,7 @@ pub(crate) fn result_lines(lines: &str) -> io::Result<()> {
 
 /// Writes a table of the result.
 pub(crate) fn result_table(table: &Table) -> io::Result<()> {
-    result_lines(&table.to_string())
+    result_lines(&table.text())
 }
 
 /// Writes a line beside the result.
@@ -42,7 +42,7 @@ pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(result_lines(&serde_json::to_string_pretty(value)?)?)
 }
 
-/// A table whose cells are text of others.
+/// A table whose cells are text of others. It is no `Display`: a line of the result has no line feeds.
 pub(crate) struct Table(comfy_table::Table);
 
 /// A cell: text, escaped.
@@ -82,11 +82,10 @@ impl Table {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
-}
 
-impl Display for Table {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
+    /// The table as it is printed.
+    pub(crate) fn text(&self) -> String {
+        self.0.to_string()
     }
 }
 
@@ -154,7 +153,7 @@ mod tests {
     fn text_of_others_cannot_control_the_terminal() {
         let mut all = table(["reason"]);
         all.add_row(["\u{1b}[2J\nforged\u{9b}2J\u{202e}"]);
-        let text = all.to_string();
+        let text = all.text();
         assert!(
             text.contains("\\u001b[2J\\nforged\\u009b2J\\u202e"),
             "{text}"

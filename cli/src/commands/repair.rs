@@ -106,7 +106,7 @@ fn print(report: &RepairReport) -> anyhow::Result<()> {
             head(it),
         ]);
     }
-    output::result(table)?;
+    output::result_table(&table)?;
     for it in &report.collections {
         let lists = [
             ("from the log", &it.from_log),

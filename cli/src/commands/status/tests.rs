@@ -62,7 +62,7 @@ fn report(state: ReplicaState, revision: u64, digest: u64) -> Report {
 
 /// The row of a replica in the short form.
 fn row_of(report: &Report, name: &str) -> String {
-    let table = report.replica_table().to_string();
+    let table = report.replica_table().text();
     let mut rows = table.lines().filter(|line| line.contains(name));
     rows.next().expect("a row of the replica").to_owned()
 }
@@ -232,7 +232,7 @@ fn unreachable_replicas_are_shown() {
         result: ReplyResult::Error("cannot reach it".to_owned()),
     });
     assert_eq!(report.failures(false), ["http://gone does not answer"]);
-    let table = report.collection_table().to_string();
+    let table = report.collection_table().text();
     assert!(
         table.contains("7/7") && table.contains("unreachable") && table.contains("cannot reach it"),
         "{table}"
@@ -287,7 +287,7 @@ async fn replicas_are_those_that_checked_in() {
         report.failures(true),
         ["old is gone", "two is not-receiving"]
     );
-    let table = report.collection_table().to_string();
+    let table = report.collection_table().text();
     assert!(
         table.contains("http://one:1")
             && table.contains("0 s ago")
@@ -366,7 +366,8 @@ async fn named_replicas_are_asked_and_an_older_publisher_is_supported() {
     );
     assert!(report.has_replicas());
     for table in [report.replica_table(), report.collection_table()] {
-        assert!(table.to_string().contains("fake-replica"), "{table}");
+        let text = table.text();
+        assert!(text.contains("fake-replica"), "{text}");
     }
 }
 
