@@ -27,6 +27,8 @@ pub struct Metrics {
     pub unproven_claims: Counter,
     /// Snapshots that were refused because the limit of snapshots was reached.
     pub snapshots_refused: Counter,
+    /// Lists that were refused because the limit of lists was reached.
+    pub lists_refused: Counter,
     /// Feed streams that were refused because the limit of streams was reached.
     pub streams_refused: Counter,
     events: Family<Label, Counter>,
@@ -75,6 +77,11 @@ impl Metrics {
             "snapshots_refused",
             "Snapshots refused because the limit of concurrent snapshots was reached",
             self.snapshots_refused.clone(),
+        );
+        registry.register(
+            "lists_refused",
+            "Lists refused because the limit of concurrent lists was reached",
+            self.lists_refused.clone(),
         );
         registry.register(
             "streams_refused",

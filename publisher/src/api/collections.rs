@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use contract::{CollectionName, Heads};
 use serde::Deserialize;
-use service::http::{etag, problem::ProblemError, snapshot_slots::Asker};
+use service::http::{etag, problem::ProblemError, snapshot_slots::Client};
 
 use crate::api::{Api, error::ApiError, store_failed, stream};
 
@@ -69,8 +69,8 @@ pub(super) async fn documents(
 ) -> Result<HttpResponse, ApiError> {
     let collection = api.collection(&name)?;
     let format = etag::list_format(&request)?;
-    let Some(slot) = api.lists.open(Asker::of(&request)).await else {
-        api.metrics.snapshots_refused.inc();
+    let Some(slot) = api.lists.open(Client::of(&request)).await else {
+        api.metrics.lists_refused.inc();
         return Err(ProblemError::lists_under_way().into());
     };
     let mut reading = api
@@ -101,7 +101,7 @@ pub(super) async fn snapshot(
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let selected = api.selected(&selection)?;
-    let Some(slot) = api.snapshots.open(Asker::of(&request)).await else {
+    let Some(slot) = api.snapshots.open(Client::of(&request)).await else {
         api.metrics.snapshots_refused.inc();
         return Err(ProblemError::loads_under_way().into());
     };

@@ -8,10 +8,7 @@ use contract::{
 };
 use futures_util::stream;
 use service::{
-    http::{
-        frames::DocumentFrames,
-        snapshot_slots::{LONGEST, SnapshotSlot},
-    },
+    http::{frames::DocumentFrames, snapshot_slots::SnapshotSlot},
     runtime::log_rate::LogRate,
 };
 
@@ -67,13 +64,7 @@ impl Body {
             let Some(mut body) = body else {
                 return Ok(None);
             };
-            if body.slot.is_over() {
-                tracing::warn!(
-                    "a list or a snapshot was cut off: its reader did not take it within {} s",
-                    LONGEST.as_secs()
-                );
-                return Err(actix_web::error::ErrorServiceUnavailable("cut off"));
-            }
+            body.slot.check()?;
             match body.reading.next().await {
                 Ok(Some(piece)) => {
                     for document in &piece.documents {
@@ -87,8 +78,7 @@ impl Body {
                     body.frames.close(&mut body.out);
                     Ok(Some((Bytes::from(body.out), None)))
                 }
-                // The answer ends without its last line, which tells the reader that it is not
-                // complete.
+                // The answer ends without its last line, so the reader knows that it is not complete.
                 Err(error) => {
                     static FAILURES: LogRate = LogRate::new();
                     if let Some(left_out) = FAILURES.due() {

@@ -1,15 +1,16 @@
 //! A limit for long answers that are sent at the same time: snapshots, which many replicas may want
 //! at once, and lists. Each holds a session of the store, old pages of its file, or an old view.
 //!
-//! A request that finds no free slot is queued for a short time; then it is answered 503. Slots go
-//! round: the address that holds fewest comes first, and then the replica that has asked for the
-//! longest time without an answer, also over several requests. So a client that takes a slot, ends
-//! the connection and comes again never keeps the others from one. A reader that stalls loses its
-//! connection, and with it the slot ([`super::connections`]); no answer holds a slot for longer than
-//! [`LONGEST`]. Nothing here knows a store.
+//! A request that finds no free slot is queued for a short time; then it is answered 503. A slot that
+//! becomes free is given to one request: the address that holds fewest comes first, and then the
+//! replica that has asked for the longest time without an answer, also over several requests. So a
+//! client that takes a slot, ends the connection and comes again never keeps the others from one. A
+//! reader that stalls loses its connection, and with it the slot ([`super::connections`]); no answer
+//! holds a slot for longer than [`LONGEST`]. Nothing here knows a store.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
+    io,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -18,7 +19,7 @@ use std::{
 use actix_web::HttpRequest;
 use contract::fleet::MAX_INSTANCE;
 use tokio::{
-    sync::Notify,
+    sync::oneshot,
     time::{Instant, timeout},
 };
 
@@ -33,17 +34,17 @@ const REMEMBERED: Duration = Duration::from_secs(30);
 /// Most requests that are queued, and most that are remembered.
 const MAX_QUEUED: usize = 1_024;
 
-/// The client that wants a slot.
+/// The client of a request for a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Asker {
+pub struct Client {
     /// Its address.
     address: IpAddr,
     /// What it calls itself. Only a hint: it tells apart the replicas behind one address.
     name: Option<String>,
 }
 
-impl Asker {
-    /// The client of a request.
+impl Client {
+    /// The client that sent the request.
     pub fn of(request: &HttpRequest) -> Self {
         let name = request
             .headers()
@@ -63,24 +64,23 @@ impl Asker {
 
 /// The slots of all answers of a kind. Clones share them.
 #[derive(Debug, Clone)]
-pub struct SnapshotSlots(Arc<Shared>);
-
-#[derive(Debug)]
-struct Shared {
-    queue: Mutex<Queue>,
-    /// Notified when the first in the queue may have changed.
-    changed: Notify,
-}
+pub struct SnapshotSlots(Arc<Mutex<Queue>>);
 
 #[derive(Debug)]
 struct Queue {
     free: usize,
-    next_id: u64,
-    waiting: BTreeMap<u64, Asker>,
+    /// Requests without a slot, in the order of arrival. While there are some, no slot is free.
+    waiting: Vec<Waiting>,
     /// Since when each client has asked, without a slot since.
-    asking: HashMap<Asker, Asking>,
+    asking: HashMap<Client, Asking>,
     /// Slots in use by address.
     held: HashMap<IpAddr, usize>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    client: Client,
+    slot: oneshot::Sender<SnapshotSlot>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -89,84 +89,69 @@ struct Asking {
     last: Instant,
 }
 
-/// The slot of one answer. Dropping it frees the slot.
+/// The slot of one answer. Dropping it gives it to the next request.
 #[derive(Debug)]
 pub struct SnapshotSlot {
-    shared: Arc<Shared>,
+    slots: SnapshotSlots,
     address: IpAddr,
     until: Instant,
-}
-
-/// A place in the queue. Dropping it leaves the queue.
-struct Ticket<'a> {
-    shared: &'a Arc<Shared>,
-    id: u64,
 }
 
 impl SnapshotSlots {
     /// `max` slots.
     pub fn new(max: usize) -> Self {
-        Self(Arc::new(Shared {
-            queue: Mutex::new(Queue {
-                free: max,
-                next_id: 0,
-                waiting: BTreeMap::new(),
-                asking: HashMap::new(),
-                held: HashMap::new(),
-            }),
-            changed: Notify::new(),
-        }))
+        Self(Arc::new(Mutex::new(Queue {
+            free: max,
+            waiting: Vec::new(),
+            asking: HashMap::new(),
+            held: HashMap::new(),
+        })))
     }
 
-    /// A slot, as soon as it is this client's turn; `None` when that takes more than 1.5 s. The caller
+    /// A slot, as soon as this client comes first; `None` when that takes more than 1.5 s. The caller
     /// then answers 503 with `Retry-After`, and the replica tries again.
-    pub async fn open(&self, asker: Asker) -> Option<SnapshotSlot> {
-        let shared = &self.0;
-        let id = shared.queue().join(asker, Instant::now())?;
-        let ticket = Ticket { shared, id };
-        let turn = async {
-            loop {
-                // Before the queue is looked at, so that no change is missed.
-                let mut changed = std::pin::pin!(shared.changed.notified());
-                changed.as_mut().enable();
-                if let Some(address) = shared.queue().take(id) {
-                    return SnapshotSlot {
-                        shared: shared.clone(),
-                        address,
-                        until: Instant::now() + LONGEST,
-                    };
-                }
-                changed.await;
-            }
-        };
-        let slot = timeout(QUEUED, turn).await.ok();
-        drop(ticket);
-        slot
+    pub async fn open(&self, client: Client) -> Option<SnapshotSlot> {
+        let slot = self.queue().join(client, Instant::now())?;
+        self.give_free_slots();
+        // A slot that comes after the deadline is dropped, and so given to the next request.
+        timeout(QUEUED, slot).await.ok()?.ok()
     }
 
-    /// Slots in use.
-    pub fn in_use(&self) -> usize {
-        self.0.queue().held.values().sum()
+    /// Gives the free slots to the requests that come first. Each is chosen once and only it is woken.
+    fn give_free_slots(&self) {
+        loop {
+            let Some(first) = self.queue().first() else {
+                return;
+            };
+            let slot = SnapshotSlot {
+                slots: self.clone(),
+                address: first.client.address,
+                until: Instant::now() + LONGEST,
+            };
+            // If the request has just ended, the slot is dropped here, while the queue is not locked.
+            drop(first.slot.send(slot));
+        }
     }
-}
 
-impl Shared {
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().expect("no holder of this lock can panic")
+        self.0.lock().expect("no holder of this lock can panic")
     }
 }
 
 impl Queue {
     /// A place in the queue; `None` when it is full.
-    fn join(&mut self, asker: Asker, now: Instant) -> Option<u64> {
+    fn join(&mut self, client: Client, now: Instant) -> Option<oneshot::Receiver<SnapshotSlot>> {
+        if self.waiting.len() >= MAX_QUEUED {
+            self.forget_ended();
+        }
         if self.waiting.len() >= MAX_QUEUED {
             return None;
         }
         if self.asking.len() >= MAX_QUEUED {
             self.asking
-                .retain(|_asker, asking| now - asking.last < REMEMBERED);
+                .retain(|_client, asking| now - asking.last < REMEMBERED);
         }
-        if let Some(asking) = self.asking.get_mut(&asker) {
+        if let Some(asking) = self.asking.get_mut(&client) {
             if now - asking.last >= REMEMBERED {
                 asking.since = now;
             }
@@ -176,72 +161,89 @@ impl Queue {
                 since: now,
                 last: now,
             };
-            self.asking.insert(asker.clone(), asking);
+            self.asking.insert(client.clone(), asking);
         }
-        let id = self.next_id;
-        self.next_id += 1;
-        self.waiting.insert(id, asker);
-        Some(id)
+        let (slot, place) = oneshot::channel();
+        self.waiting.push(Waiting { client, slot });
+        Some(place)
     }
 
-    /// Takes a slot for this place in the queue, if it is the first and a slot is free.
-    fn take(&mut self, id: u64) -> Option<IpAddr> {
+    /// Takes a slot for the request that comes first; `None` if no slot is free or no request waits.
+    fn first(&mut self) -> Option<Waiting> {
         if self.free == 0 {
             return None;
         }
-        let first = self.waiting.iter().min_by_key(|(id, asker)| {
-            let held = self.held.get(&asker.address).copied().unwrap_or(0);
-            let since = self.asking.get(*asker).map(|asking| asking.since);
+        self.forget_ended();
+        let waiting = self.waiting.iter().enumerate();
+        let (first, _waiting) = waiting.min_by_key(|(place, Waiting { client, .. })| {
+            let held = self.held.get(&client.address).copied().unwrap_or(0);
+            let since = self.asking.get(client).map(|asking| asking.since);
             // A client that is not remembered comes last.
-            (held, since.is_none(), since, **id)
-        });
-        if first.is_none_or(|(first, _asker)| *first != id) {
-            return None;
-        }
-        let asker = self.waiting.remove(&id)?;
-        self.asking.remove(&asker);
+            (held, since.is_none(), since, *place)
+        })?;
+        let first = self.waiting.remove(first);
+        self.asking.remove(&first.client);
         self.free -= 1;
-        *self.held.entry(asker.address).or_default() += 1;
-        Some(asker.address)
+        *self.held.entry(first.client.address).or_default() += 1;
+        Some(first)
     }
-}
 
-impl Drop for Ticket<'_> {
-    fn drop(&mut self) {
-        self.shared.queue().waiting.remove(&self.id);
-        // The next one is the first now, and more than one slot may be free.
-        self.shared.changed.notify_waiters();
+    /// Takes a slot back.
+    fn take_back(&mut self, address: IpAddr) {
+        self.free += 1;
+        if let Some(held) = self.held.get_mut(&address) {
+            *held -= 1;
+            if *held == 0 {
+                self.held.remove(&address);
+            }
+        }
+    }
+
+    /// Removes the requests that have ended or were answered 503.
+    fn forget_ended(&mut self) {
+        self.waiting.retain(|waiting| !waiting.slot.is_closed());
     }
 }
 
 impl SnapshotSlot {
-    /// Whether the answer has had the slot for too long and has to end.
-    pub fn is_over(&self) -> bool {
-        Instant::now() >= self.until
+    /// Checks that the answer may go on.
+    ///
+    /// # Errors
+    /// `TimedOut`, also in the log, when the answer has had the slot for [`LONGEST`] and has to end.
+    pub fn check(&self) -> io::Result<()> {
+        if Instant::now() < self.until {
+            return Ok(());
+        }
+        tracing::warn!(
+            "a list or a snapshot was cut off: its reader did not take it within {} s",
+            LONGEST.as_secs()
+        );
+        Err(io::ErrorKind::TimedOut.into())
     }
 }
 
 impl Drop for SnapshotSlot {
     fn drop(&mut self) {
-        let mut queue = self.shared.queue();
-        queue.free += 1;
-        if let Some(held) = queue.held.get_mut(&self.address) {
-            *held -= 1;
-            if *held == 0 {
-                queue.held.remove(&self.address);
-            }
-        }
-        drop(queue);
-        self.shared.changed.notify_waiters();
+        self.slots.queue().take_back(self.address);
+        self.slots.give_free_slots();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        pin::pin,
+        sync::atomic::{AtomicUsize, Ordering},
+        task::{Context, Poll, Wake, Waker},
+    };
+
+    use futures_util::future::join_all;
+    use tokio::task::unconstrained;
+
     use super::*;
 
-    fn asker(last: u8, name: &str) -> Asker {
-        Asker {
+    fn client(last: u8, name: &str) -> Client {
+        Client {
             address: [10, 0, 0, last].into(),
             name: Some(name.to_owned()),
         }
@@ -250,19 +252,80 @@ mod tests {
     #[tokio::test]
     async fn a_request_without_a_slot_is_queued_for_a_limited_time() {
         let slots = SnapshotSlots::new(1);
-        let first = slots.open(asker(1, "a")).await.expect("a slot");
-        let (second, ()) = tokio::join!(slots.open(asker(1, "b")), async { drop(first) });
+        let first = slots.open(client(1, "a")).await.expect("a slot");
+        let (second, ()) = tokio::join!(slots.open(client(1, "b")), async { drop(first) });
         let second = second.expect("the slot that became free");
         assert!(
-            slots.open(asker(1, "c")).await.is_none(),
+            slots.open(client(1, "c")).await.is_none(),
             "a request is not queued indefinitely"
         );
         drop(second);
         assert!(
-            slots.open(asker(1, "d")).await.is_some(),
+            slots.open(client(1, "d")).await.is_some(),
             "a request that gave up took no slot"
         );
-        assert_eq!(slots.in_use(), 0);
+        assert!(slots.queue().held.is_empty());
+    }
+
+    /// How often one of the tasks that share it was woken.
+    #[derive(Default)]
+    struct WakeUps(AtomicUsize);
+
+    impl Wake for WakeUps {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_free_slot_wakes_one_of_a_thousand_requests() {
+        let slots = SnapshotSlots::new(1);
+        let mut slot = slots.open(client(1, "first")).await;
+        let wake_ups = Arc::new(WakeUps::default());
+        let waker = Waker::from(wake_ups.clone());
+        let mut context = Context::from_waker(&waker);
+        let mut waiting: Vec<_> = (0..1_000)
+            .map(|number| Box::pin(unconstrained(slots.open(client(1, &number.to_string())))))
+            .collect();
+        for request in &mut waiting {
+            assert!(request.as_mut().poll(&mut context).is_pending());
+        }
+        // Some end before they have a slot; each of the others is the next one once.
+        waiting.drain(500..);
+        for (number, mut request) in waiting.into_iter().enumerate() {
+            drop(slot.take());
+            assert_eq!(wake_ups.0.load(Ordering::Relaxed), number + 1);
+            let Poll::Ready(given) = request.as_mut().poll(&mut context) else {
+                panic!("request {number} is the first");
+            };
+            slot = given;
+        }
+        drop(slot);
+        assert_eq!(slots.queue().free, 1);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_ends_with_a_slot_not_yet_taken_gives_it_to_the_next() {
+        let slots = SnapshotSlots::new(1);
+        let slot = slots.open(client(1, "a")).await;
+        let mut context = Context::from_waker(Waker::noop());
+        let mut ends = Box::pin(slots.open(client(1, "b")));
+        let mut next = pin!(slots.open(client(1, "c")));
+        assert!(ends.as_mut().poll(&mut context).is_pending());
+        assert!(next.as_mut().poll(&mut context).is_pending());
+        drop(slot);
+        drop(ends);
+        assert!(next.await.is_some());
+    }
+
+    #[tokio::test]
+    async fn requests_that_ended_take_no_place_in_the_queue() {
+        let slots = SnapshotSlots::new(1);
+        let _slot = slots.open(client(1, "a")).await;
+        let many = (0..MAX_QUEUED).map(|_number| slots.open(client(1, "b")));
+        let given = join_all(many).await;
+        assert!(given.iter().all(Option::is_none));
+        assert!(slots.queue().join(client(1, "c"), Instant::now()).is_some());
     }
 
     /// 40 clients of one address take a slot, end at once and come again with another name. A replica
@@ -270,52 +333,50 @@ mod tests {
     #[test]
     fn clients_that_come_again_and_again_keep_no_replica_from_a_slot() {
         let slots = SnapshotSlots::new(1);
-        let mut queue = slots.0.queue();
+        let mut queue = slots.queue();
         let mut now = Instant::now();
         let mut names = 0..;
         let mut name = || format!("forged-{}", names.next().expect("endless"));
+        let mut places = Vec::new();
         for _client in 0..40 {
-            queue.join(asker(1, &name()), now);
+            places.push(queue.join(client(1, &name()), now));
         }
         now += Duration::from_millis(1);
-        let mut honest = queue.join(asker(1, "honest"), now).expect("a place");
+        let mut replica = queue.join(client(1, "replica"), now).expect("a place");
         let mut grants = 0;
         loop {
             now += Duration::from_millis(1);
-            // The honest replica gives up after 1.5 s and asks again; it keeps its place.
+            // The replica gives up after 1.5 s and asks again; it keeps its place.
             if grants == 20 {
-                queue.waiting.remove(&honest);
-                honest = queue.join(asker(1, "honest"), now).expect("a place");
+                drop(replica);
+                replica = queue.join(client(1, "replica"), now).expect("a place");
             }
-            let ids: Vec<_> = queue.waiting.keys().copied().collect();
-            let (id, address) = ids
-                .into_iter()
-                .find_map(|id| Some((id, queue.take(id)?)))
-                .expect("someone is first");
-            if id == honest {
+            let first = queue.first().expect("one is first").client;
+            if first == client(1, "replica") {
                 break;
             }
             grants += 1;
-            assert!(grants <= 40, "the honest replica was never first");
-            queue.free += 1;
-            queue.held.remove(&address);
-            queue.join(asker(1, &name()), now);
+            assert!(grants <= 40, "the replica was never first");
+            queue.take_back(first.address);
+            places.push(queue.join(client(1, &name()), now));
         }
         assert_eq!(grants, 40);
+        drop(replica);
     }
 
     #[test]
     fn an_address_without_a_slot_comes_before_one_that_holds_some() {
         let slots = SnapshotSlots::new(2);
-        let mut queue = slots.0.queue();
+        let mut queue = slots.queue();
         let now = Instant::now();
-        let first = queue.join(asker(1, "a"), now).expect("a place");
-        let second = queue.join(asker(1, "b"), now).expect("a place");
-        let other = queue
-            .join(asker(2, "c"), now + Duration::from_secs(1))
+        let _first = queue.join(client(1, "a"), now).expect("a place");
+        let _second = queue.join(client(1, "b"), now).expect("a place");
+        let _other = queue
+            .join(client(2, "c"), now + Duration::from_secs(1))
             .expect("a place");
-        assert!(queue.take(first).is_some());
-        assert!(queue.take(second).is_none(), "its address holds a slot");
-        assert!(queue.take(other).is_some());
+        let mut first = || queue.first().map(|waiting| waiting.client);
+        assert_eq!(first(), Some(client(1, "a")));
+        assert_eq!(first(), Some(client(2, "c")), "1 holds a slot");
+        assert_eq!(first(), None, "no slot is free");
     }
 }

@@ -17,7 +17,7 @@ use contract::{
 };
 use replica::{ChangeBuffer, RawCollection as Collection, View};
 use serde::Deserialize;
-use service::http::{etag, frames::DocumentFrames, problem::ProblemError, snapshot_slots::Asker};
+use service::http::{etag, frames::DocumentFrames, problem::ProblemError, snapshot_slots::Client};
 
 use super::{Api, error, headers, stream};
 
@@ -86,7 +86,7 @@ pub async fn documents(
     }
     let mut begun = Vec::new();
     let frames = DocumentFrames::list(format, head.as_ref(), &mut begun);
-    let slot = api.lists.open(Asker::of(&request)).await;
+    let slot = api.lists.open(Client::of(&request)).await;
     let slot = slot.ok_or_else(ProblemError::lists_under_way)?;
     let pieces = stream::Pieces::new(Arc::clone(&view), [name], frames, begun, slot);
     Ok(answer
@@ -128,7 +128,7 @@ pub async fn snapshot(
     let epoch = view.root().epoch().ok_or_else(error::loading)?;
     let mut begun = Vec::new();
     let frames = DocumentFrames::snapshot(&SnapshotStart { epoch, heads }, &mut begun);
-    let slot = api.snapshots.open(Asker::of(&request)).await;
+    let slot = api.snapshots.open(Client::of(&request)).await;
     let slot = slot.ok_or_else(ProblemError::loads_under_way)?;
     let pieces = stream::Pieces::new(Arc::clone(&view), names, frames, begun, slot);
     let mut answer = headers::of_all(&view);

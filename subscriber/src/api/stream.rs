@@ -9,10 +9,7 @@ use bytes::Bytes;
 use contract::{CollectionName, DocumentId};
 use futures_util::{Stream, stream};
 use replica::View;
-use service::http::{
-    frames::DocumentFrames,
-    snapshot_slots::{LONGEST, SnapshotSlot},
-};
+use service::http::{frames::DocumentFrames, snapshot_slots::SnapshotSlot};
 
 /// A piece ends with the first document that reaches this size, in bytes.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -59,12 +56,8 @@ impl Iterator for Pieces {
 
     fn next(&mut self) -> Option<io::Result<Bytes>> {
         let frames = self.frames.as_mut()?;
-        if self.slot.is_over() {
-            tracing::warn!(
-                "a list or a snapshot was cut off: its reader did not take it within {} s",
-                LONGEST.as_secs()
-            );
-            return Some(Err(io::ErrorKind::TimedOut.into()));
+        if let Err(over) = self.slot.check() {
+            return Some(Err(over));
         }
         while let Some(name) = self.collections.front() {
             let held = self.view.root().collection(name);
