@@ -4,6 +4,7 @@
 use actix_web::{FromRequest, HttpRequest, dev::Payload, web::Bytes};
 use contract::CanonicalJson;
 use service::http::bodies;
+use tokio::time::Instant;
 
 use crate::api::{Api, error::ApiError};
 
@@ -31,7 +32,9 @@ impl Body {
         let json = self.0.clone();
         api.writer
             .large_work()
-            .run(json.len(), move || CanonicalJson::parse(&json))
+            .run(Instant::now(), json.len(), move || {
+                CanonicalJson::parse(&json)
+            })
             .await?
             .map_err(ApiError::bad_body)
     }

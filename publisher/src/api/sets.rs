@@ -10,6 +10,7 @@ use contract::{
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use crate::{
     api::{Api, body::Body, error::ApiError, origin},
@@ -50,7 +51,9 @@ pub(super) async fn commit(
     let set = api
         .writer
         .large_work()
-        .run(json.len(), move || change_set(&policy, &context, &json))
+        .run(Instant::now(), json.len(), move || {
+            change_set(&policy, &context, &json)
+        })
         .await??;
     Ok(HttpResponse::Ok().json(api.writer.write_set(set).await?))
 }

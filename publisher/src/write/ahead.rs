@@ -5,12 +5,16 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use service::runtime::log_rate::LogRate;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 use super::large_work::LargeWork;
 use crate::{
     decide::{Command, IN_TRANSACTION_BYTES, Write, WriteError},
-    store::Store,
+    store::{Store, integrity},
 };
 
 /// Most bytes of large values in the queue, and as many of small ones: a flood of large values
@@ -68,7 +72,7 @@ impl Ahead {
     }
 
     /// Checks each write of a command, with its document as it is stored now if its value depends on
-    /// it. `all` leaves no value to the transaction.
+    /// it. `all` leaves no value to the transaction; `since` is the time at which the command came.
     ///
     /// # Errors
     /// The first refusal; in a change set with its position.
@@ -76,11 +80,12 @@ impl Ahead {
         &self,
         command: &mut Command,
         all: bool,
+        since: Instant,
         memory: &mut Memory,
     ) -> Result<(), WriteError> {
         let in_set = matches!(command, Command::ChangeSet(_));
         for (index, write) in command.writes_mut().iter_mut().enumerate() {
-            self.check_write(write, all, memory)
+            self.check_write(write, all, since, memory)
                 .await
                 .map_err(|error| {
                     if in_set {
@@ -97,6 +102,7 @@ impl Ahead {
         &self,
         write: &mut Write,
         all: bool,
+        since: Instant,
         memory: &mut Memory,
     ) -> Result<(), WriteError> {
         let mut bytes = write.action.size();
@@ -120,7 +126,7 @@ impl Ahead {
         let unchecked = write.clone();
         write.checked = self
             .large_work
-            .run(bytes, move || {
+            .run(since, bytes, move || {
                 store
                     .policy()
                     .rules
@@ -133,11 +139,18 @@ impl Ahead {
     async fn read(&self, write: &Write) -> Result<Option<contract::Document>, WriteError> {
         let read = self.store.document(&write.collection, &write.id).await;
         read.map_err(|error| {
-            tracing::warn!(
-                collection = %write.collection,
-                id = %write.id,
-                "the stored document could not be read before a write, which is answered 503: {error:#}"
-            );
+            if integrity::is_damage(&error) {
+                return WriteError::Unreadable(error.root_cause().to_string());
+            }
+            static FAILURES: LogRate = LogRate::new();
+            if let Some(left_out) = FAILURES.due() {
+                tracing::warn!(
+                    collection = %write.collection,
+                    id = %write.id,
+                    "the stored document could not be read before a write, which is answered 503: \
+                     {error:#}{left_out}"
+                );
+            }
             WriteError::NotCommitted
         })
     }

@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug, error, warn};
 
-use super::{ahead::size, queue::QueuedCommand};
+use super::{QUEUE_TIME, ahead::size, queue::QueuedCommand};
 use crate::{
     decide::{Command, WriteError, WriteResult},
     feed_watch::FeedWatch,
@@ -34,9 +34,6 @@ use crate::{
 const GROUP_WRITES: usize = 256;
 /// Most bytes of values in a group.
 const GROUP_BYTES: usize = 4 << 20;
-/// A command that waited longer than this is not tried any more.
-const QUEUE_TIME: Duration = Duration::from_secs(5);
-
 /// How long the store may take for writes after the process was asked to stop: less than requests
 /// that have begun are given.
 const STOP_TIME: Duration = Duration::from_secs(3);

@@ -113,12 +113,15 @@ impl Writer {
     /// Checks a command, puts it into the queue and waits for its result; again when its document
     /// changed in between.
     async fn submit(&self, mut command: Command, span: Span) -> WriteResult {
+        let since = Instant::now();
         let mut attempt = 1;
         loop {
             let mut memory = vec![self.ahead.reserve(size(&command))?];
             if attempt < ATTEMPTS {
                 let all = attempt > 1;
-                self.ahead.check(&mut command, all, &mut memory).await?;
+                self.ahead
+                    .check(&mut command, all, since, &mut memory)
+                    .await?;
             } else {
                 for write in command.writes_mut() {
                     write.checked = Some(Checked::InTransaction);

@@ -93,6 +93,21 @@ async fn a_refused_value_never_reaches_the_task_that_commits() {
     }
 }
 
+/// The check before the queue reads the stored document, as the transaction does.
+#[tokio::test]
+async fn a_write_that_needs_a_damaged_document_is_refused_as_the_transaction_refuses_it() {
+    let (folder, writer, _task) = idle(&json!({"n": 1})).await;
+    let file = rusqlite::Connection::open(folder.path().join("confcast.sqlite"));
+    file.expect("the file")
+        .execute_batch("UPDATE documents SET crc = 0; UPDATE changes SET crc = 0")
+        .expect("changed by hand");
+    let patch = Action::Patch(config(&json!({"n": 2})));
+    let refused = writer.write(write("x", patch, Condition::Any)).await;
+    let error = refused.expect_err("refused");
+    assert_eq!(error.kind(), ProblemKind::Unreadable, "{error}");
+    assert!(error.to_string().contains('x'), "{error}");
+}
+
 /// Each of these patches is checked against a document that another one may replace before it.
 #[tokio::test]
 async fn patches_of_one_large_document_at_the_same_time_are_all_applied() {
