@@ -63,7 +63,7 @@ pub struct CheckIn {
     pub collections: BTreeMap<CollectionName, CollectionReport>,
     /// See [`crate::status::ReplicaStatus::topics_not_subscribed`].
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    #[cfg_attr(feature = "utoipa", schema(value_type = Vec<CollectionName>))]
+    #[cfg_attr(feature = "utoipa", schema(value_type = Vec<CollectionName>, max_items = 256))]
     pub topics_not_subscribed: BTreeSet<CollectionName>,
     /// See [`crate::status::ReplicaStatus::handlers`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -11,7 +11,7 @@ use reqwest::Url;
 
 use super::error::FleetError;
 
-/// Collections in one check-in.
+/// Collections in one check-in, and topics that are not subscribed.
 const MAX_COLLECTIONS: usize = 256;
 /// Longest reason of a collection's state, in bytes.
 const MAX_REASON: usize = 256;
@@ -59,6 +59,10 @@ pub(super) fn read(instance: &str, body: &[u8]) -> Result<CheckIn, FleetError> {
         let reason = format_args!("expected at most {MAX_COLLECTIONS} collections");
         return Err(invalid("/collections", reason));
     }
+    if check_in.topics_not_subscribed.len() > MAX_COLLECTIONS {
+        let reason = format_args!("expected at most {MAX_COLLECTIONS} collections");
+        return Err(invalid("/topicsNotSubscribed", reason));
+    }
     for (name, report) in &check_in.collections {
         check_report(&format!("/collections/{name}"), report)?;
     }
@@ -72,7 +76,7 @@ pub(super) fn read(instance: &str, body: &[u8]) -> Result<CheckIn, FleetError> {
 }
 
 /// What is kept of a check-in of this many bytes, and for how many bytes it counts: the texts of a
-/// fat one are left out. The replica itself shows them in its status.
+/// large one are left out. The replica itself shows them in its status.
 pub(super) fn kept(check_in: &CheckIn, bytes: usize) -> (CheckIn, usize) {
     let mut check_in = check_in.clone();
     if bytes <= MAX_KEPT {
@@ -212,6 +216,14 @@ mod tests {
                 fits,
                 "{count} of {size}"
             );
+        }
+        for (count, fits) in [(256, true), (257, false)] {
+            let names: Vec<_> = (0..count).map(|number| format!("C{number}")).collect();
+            let body = good.replace(
+                r#""intervalMs""#,
+                &format!(r#""topicsNotSubscribed":{names:?},"intervalMs""#),
+            );
+            assert_eq!(read("a", body.as_bytes()).is_ok(), fits, "{count} topics");
         }
         for (count, size, fits) in [(20, 1_024, true), (21, 1, false), (1, 1_025, false)] {
             let refusal = format!(
