@@ -5,7 +5,7 @@
 
 use std::{fmt, marker::PhantomData, str::FromStr};
 
-use serde::{Deserialize, Deserializer, Serialize, de::Visitor};
+use serde::{Deserializer, Serialize, de::Visitor};
 use smol_str::SmolStr;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -72,19 +72,7 @@ impl FromStr for CollectionName {
     }
 }
 
-impl<'de> Deserialize<'de> for CollectionName {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        read(deserializer)
-    }
-}
-
 impl fmt::Display for CollectionName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for CollectionName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -140,19 +128,7 @@ impl FromStr for DocumentId {
     }
 }
 
-impl<'de> Deserialize<'de> for DocumentId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        read(deserializer)
-    }
-}
-
 impl fmt::Display for DocumentId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for DocumentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -162,8 +138,7 @@ impl fmt::Debug for DocumentId {
 ///
 /// The lineage is generated once, when a store is initialised; the counter is then 1. When a restored
 /// database is declared, the counter grows to at least the milliseconds since 1970.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch {
     /// Eight random hexadecimal digits that identify the store.
     pub lineage: u32,
@@ -179,8 +154,7 @@ impl Epoch {
 }
 
 /// The lineage of an [`Epoch`], alone: 8 lower-case hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Lineage(pub u32);
 
 impl FromStr for Lineage {
@@ -193,27 +167,9 @@ impl FromStr for Lineage {
     }
 }
 
-impl<'de> Deserialize<'de> for Lineage {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        read(deserializer)
-    }
-}
-
-impl From<Lineage> for String {
-    fn from(lineage: Lineage) -> Self {
-        lineage.to_string()
-    }
-}
-
 impl fmt::Display for Lineage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:08x}", self.0)
-    }
-}
-
-impl fmt::Debug for Lineage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 
@@ -242,34 +198,15 @@ impl FromStr for Epoch {
     }
 }
 
-impl<'de> Deserialize<'de> for Epoch {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        read(deserializer)
-    }
-}
-
-impl From<Epoch> for String {
-    fn from(epoch: Epoch) -> Self {
-        epoch.to_string()
-    }
-}
-
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:08x}-{}", self.lineage, self.counter)
     }
 }
 
-impl fmt::Debug for Epoch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 /// CRC-32C of a canonical JSON text, written as 8 lower-case hexadecimal digits. It detects damage
 /// and says nothing about order.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Crc(pub u32);
 
 impl Crc {
@@ -289,27 +226,9 @@ impl FromStr for Crc {
     }
 }
 
-impl<'de> Deserialize<'de> for Crc {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        read(deserializer)
-    }
-}
-
-impl From<Crc> for String {
-    fn from(crc: Crc) -> Self {
-        crc.to_string()
-    }
-}
-
 impl fmt::Display for Crc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:08x}", self.0)
-    }
-}
-
-impl fmt::Debug for Crc {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 
@@ -318,8 +237,7 @@ impl fmt::Debug for Crc {
 /// Each document contributes XXH3-64 (seed 0) of `id ‖ 0x00 ‖ revision u64 LE ‖ crc u32 LE`;
 /// contributions are added and subtracted with wrapping arithmetic, so publisher and replica can
 /// both keep it incrementally.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
-#[serde(into = "String")]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Digest(pub u64);
 
 impl Digest {
@@ -356,29 +274,45 @@ impl FromStr for Digest {
     }
 }
 
-impl<'de> Deserialize<'de> for Digest {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        read(deserializer)
-    }
-}
-
-impl From<Digest> for String {
-    fn from(digest: Digest) -> Self {
-        digest.to_string()
-    }
-}
-
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
     }
 }
 
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
+/// Types that are strings of the protocol: read with `FromStr`, and shown with `Display` in messages
+/// too. `numbers` are written with `Display`.
+macro_rules! strings {
+    ($($name:ty),*; numbers: $($number:ty),*) => {
+        $(
+            impl<'de> serde::Deserialize<'de> for $name {
+                fn deserialize<D: serde::Deserializer<'de>>(
+                    deserializer: D,
+                ) -> Result<Self, D::Error> {
+                    crate::ids::read(deserializer)
+                }
+            }
+
+            impl std::fmt::Debug for $name {
+                fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    std::fmt::Display::fmt(self, f)
+                }
+            }
+        )*
+        $(
+            $crate::ids::strings!($number; numbers:);
+
+            impl serde::Serialize for $number {
+                fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                    serializer.collect_str(self)
+                }
+            }
+        )*
+    };
 }
+pub(crate) use strings;
+
+strings!(CollectionName, DocumentId; numbers: Lineage, Epoch, Crc, Digest);
 
 /// Parses a string without copying it first.
 pub(crate) fn read<'de, D: Deserializer<'de>, T: FromStr<Err = FormatError>>(

@@ -6,9 +6,7 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Deserializer, Serialize};
-
-use crate::ids::{Crc, FormatError};
+use crate::ids::{Crc, FormatError, strings};
 
 /// Length of the authentication code, in bytes: HMAC-SHA256, truncated (RFC 2104 section 5).
 pub const CODE_BYTES: usize = 16;
@@ -16,14 +14,15 @@ pub const CODE_BYTES: usize = 16;
 /// The proof of one committed revision: 40 lower-case hexadecimal digits, the checksum of the value
 /// (zeros when there is none) and the authentication code over epoch, collection, revision and
 /// checksum. Only the publishers of the store look into it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Proof {
     /// Checksum of the value of the change; 0 for a deletion, and where there is no change.
     pub crc: Crc,
     /// The authentication code.
     pub code: [u8; CODE_BYTES],
 }
+
+strings!(; numbers: Proof);
 
 impl FromStr for Proof {
     type Err = FormatError;
@@ -45,27 +44,9 @@ impl FromStr for Proof {
     }
 }
 
-impl<'de> Deserialize<'de> for Proof {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        crate::ids::read(deserializer)
-    }
-}
-
-impl From<Proof> for String {
-    fn from(proof: Proof) -> Self {
-        proof.to_string()
-    }
-}
-
 impl fmt::Display for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{:032x}", self.crc, u128::from_be_bytes(self.code))
-    }
-}
-
-impl fmt::Debug for Proof {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 
