@@ -146,6 +146,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn small_check_ins_are_bounded_by_their_number() {
+        let known = KnownReplicas::default();
+        for number in 0..MAX_REPLICAS {
+            assert!(known.admit(&number.to_string(), 1));
+        }
+        assert!(!known.admit("new", 1) && known.admit("0", 2));
+    }
+
+    #[test]
     fn fat_check_ins_of_new_names_push_no_known_replica_out() {
         let known = KnownReplicas::default();
         for number in 0..200 {

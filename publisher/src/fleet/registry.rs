@@ -18,11 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{
-    known::{FLEET_BYTES, KnownReplicas},
-    limits,
-    pacing::FleetSize,
-};
+use super::{known::KnownReplicas, limits, pacing::FleetSize};
 use crate::{
     store::{
         Store,
@@ -96,7 +92,7 @@ impl Registry {
         let instance = &row.record.check_in.instance;
         self.size.note(instance);
         if self.known.admit(instance, bytes) {
-            self.waiting().put(row, bytes);
+            self.waiting().put(row);
         }
     }
 
@@ -163,40 +159,26 @@ impl Registry {
     }
 }
 
-/// Rows that are not written yet, the newest of each replica.
+/// Rows that are not written yet, the newest of each replica. Only those of known replicas come
+/// here, so [`KnownReplicas`] bounds them.
 #[derive(Debug, Default)]
 pub(super) struct WaitingRows {
-    rows: HashMap<String, SizedRow>,
-    bytes: usize,
+    rows: HashMap<String, ReplicaRow>,
     /// Rows of the present write: until it ends the store does not have them.
-    writing: HashMap<String, SizedRow>,
-}
-
-/// A row, and the bytes that it counts for.
-#[derive(Debug)]
-struct SizedRow {
-    row: ReplicaRow,
-    bytes: usize,
+    writing: HashMap<String, ReplicaRow>,
 }
 
 impl WaitingRows {
     /// All rows; of one replica the older first.
     fn all(&self) -> Vec<ReplicaRow> {
-        self.writing
-            .values()
-            .chain(self.rows.values())
-            .map(|sized| sized.row.clone())
-            .collect()
+        let rows = self.writing.values().chain(self.rows.values());
+        rows.cloned().collect()
     }
 
     /// Takes all rows for a write. They are still in [`Self::all`] until [`Self::end_write`].
     fn begin_write(&mut self) -> Vec<ReplicaRow> {
-        self.bytes = 0;
         self.writing = std::mem::take(&mut self.rows);
-        self.writing
-            .values()
-            .map(|sized| sized.row.clone())
-            .collect()
+        self.writing.values().cloned().collect()
     }
 
     /// Drops the rows that were written, or puts them back.
@@ -204,30 +186,20 @@ impl WaitingRows {
         let written = std::mem::take(&mut self.writing);
         if !succeeded {
             // `put` keeps a newer row that arrived during the write.
-            for sized in written.into_values() {
-                self.put(sized.row, sized.bytes);
+            for row in written.into_values() {
+                self.put(row);
             }
         }
     }
 
-    /// Keeps the row, unless a newer one of that replica waits. Beyond the bounds the replica is
-    /// answered and not listed: a huge fleet must not exhaust the memory.
-    fn put(&mut self, row: ReplicaRow, bytes: usize) {
+    /// Keeps the row, unless a newer one of that replica waits: check-ins of one replica may arrive out
+    /// of order, on different connections.
+    fn put(&mut self, row: ReplicaRow) {
         let name = &row.record.check_in.instance;
-        let old = self.rows.get(name);
-        // Check-ins of one replica may arrive out of order, on different connections.
-        if old.is_some_and(|old| old.row.record.seen > row.record.seen) {
-            return;
+        let waits = self.rows.get(name);
+        if waits.is_none_or(|waits| waits.record.seen <= row.record.seen) {
+            self.rows.insert(name.clone(), row);
         }
-        let old_bytes = old.map(|old| old.bytes);
-        let total = self.bytes - old_bytes.unwrap_or(0) + bytes;
-        let is_new = old_bytes.is_none();
-        // A row that replaces one of the same replica does not add to the number of rows.
-        if total > FLEET_BYTES || (is_new && self.rows.len() >= MAX_REPLICAS) {
-            return;
-        }
-        self.bytes = total;
-        self.rows.insert(name.clone(), SizedRow { row, bytes });
     }
 }
 
