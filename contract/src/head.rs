@@ -95,11 +95,6 @@ impl Head {
             replaces: Replaced::default(),
         }
     }
-
-    /// Entity tag of the collection at this revision: `"<epoch>-<revision>"`, quotes included.
-    pub fn etag(&self) -> String {
-        format!("\"{}-{}\"", self.epoch, self.revision)
-    }
 }
 
 /// Body of `GET /v1/collections`: the requested heads of one moment.

@@ -62,7 +62,8 @@ pub async fn guard(
             let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
             let mut refusal = ProblemError::from(problem).error_response();
             if chunked {
-                // The rest of the body is not read, so the connection cannot be used again.
+                // Where the handler reads the body itself, nothing has read it: the connection cannot
+                // be used again.
                 refusal
                     .head_mut()
                     .set_connection_type(actix_web::http::ConnectionType::Close);

@@ -178,11 +178,5 @@ pub(super) async fn keep_rules(
             .headers_mut()
             .insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
-    if request.headers().contains_key(TRANSFER_ENCODING) {
-        // The rest of the body may not be read, so the connection cannot be used again.
-        answer
-            .head_mut()
-            .set_connection_type(actix_web::http::ConnectionType::Close);
-    }
     Ok(request.into_response(answer))
 }

@@ -79,11 +79,6 @@ impl StreamSlots {
         }
         Ok(slot)
     }
-
-    /// The number of open streams, for metrics.
-    pub fn count(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
-    }
 }
 
 impl StreamSlot {
