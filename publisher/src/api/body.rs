@@ -1,41 +1,43 @@
-//! Bodies of requests: what media type and which JSON they are. [`service::http::bodies`] receives
-//! them, within its limits. Nothing here knows what a body means.
+//! Bodies of requests as JSON. [`service::http::bodies`] receives them, within its limits. Nothing here
+//! knows what a body means.
 
-use actix_web::{FromRequest, HttpRequest, dev::Payload, web::Bytes};
-use contract::CanonicalJson;
-use service::http::bodies;
+use actix_web::web::Bytes;
+use contract::{CanonicalJson, Problem, ProblemKind, objects};
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::api::{Api, error::ApiError};
 
-/// The whole body of a request.
-pub(super) struct Body(Bytes);
-
-impl FromRequest for Body {
-    type Error = actix_web::Error;
-    type Future = std::future::Ready<Result<Self, actix_web::Error>>;
-
-    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let body = bodies::Body::from_request(request, payload).into_inner();
-        std::future::ready(body.map(|bodies::Body(body)| Self(body)))
-    }
-}
-
-impl Body {
-    /// The bytes. Cloning them is cheap.
-    pub(super) fn bytes(&self) -> &Bytes {
-        &self.0
-    }
-
-    /// The body as a canonical JSON value.
-    pub(super) async fn canonical(&self, api: &Api) -> Result<CanonicalJson, ApiError> {
-        let json = self.0.clone();
-        api.writer
+impl Api {
+    /// A body as a canonical JSON value.
+    ///
+    /// # Errors
+    /// 400 `bad-body`, 503 `busy`.
+    pub(super) async fn canonical(&self, body: Bytes) -> Result<CanonicalJson, ApiError> {
+        self.writer
             .large_work()
-            .run(Instant::now(), json.len(), move || {
-                CanonicalJson::parse(&json)
+            .run(Instant::now(), body.len(), move || {
+                CanonicalJson::parse(&body)
             })
             .await?
             .map_err(ApiError::bad_body)
     }
+}
+
+/// The request in a body; an empty body stands for the default request. `members` are those of the
+/// request, as a client writes them.
+///
+/// # Errors
+/// 400 `bad-body`, with the members.
+pub(super) fn optional_request<T: Default + DeserializeOwned>(
+    body: &[u8],
+    members: &str,
+) -> Result<T, ApiError> {
+    if body.is_empty() {
+        return Ok(T::default());
+    }
+    objects::from_slice(body).map_err(|error| {
+        let detail = format!("The body is not {{{members}}} (all optional): {error}");
+        Problem::new(ProblemKind::BadBody, detail).at("").into()
+    })
 }

@@ -10,6 +10,7 @@ use contract::{
     document,
 };
 use service::http::{
+    bodies::Body,
     etag::{self, Tags},
     header_text,
     problem::ProblemError,
@@ -17,7 +18,7 @@ use service::http::{
 use uuid::Uuid;
 
 use crate::{
-    api::{Api, body::Body, error::ApiError, origin, store_failed},
+    api::{Api, error::ApiError, origin, store_failed},
     decide::{Action, Condition, Write, WriteOutcome},
 };
 
@@ -47,10 +48,10 @@ pub(super) async fn create(
     api: web::Data<Api>,
     name: web::Path<String>,
     request: HttpRequest,
-    body: Body,
+    Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
     let collection = api.collection(&name)?;
-    let config = body.canonical(&api).await?;
+    let config = api.canonical(body).await?;
     let id = id_of(&config)?;
     let outcome = api
         .write(
@@ -75,10 +76,10 @@ pub(super) async fn put(
     api: web::Data<Api>,
     key: KeyPath,
     request: HttpRequest,
-    body: Body,
+    Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
     let (collection, id) = api.document_key(&key)?;
-    let config = body.canonical(&api).await?;
+    let config = api.canonical(body).await?;
     let action = if is_exact(&request)? {
         Action::Replace(config)
     } else {
@@ -100,10 +101,10 @@ pub(super) async fn patch(
     api: web::Data<Api>,
     key: KeyPath,
     request: HttpRequest,
-    body: Body,
+    Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
     let (collection, id) = api.document_key(&key)?;
-    let patch = body.canonical(&api).await?;
+    let patch = api.canonical(body).await?;
     let outcome = api
         .write(
             &request,

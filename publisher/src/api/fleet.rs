@@ -2,14 +2,11 @@
 //! restore of the store.
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
-use contract::{
-    Problem,
-    fleet::{MAX_CHECK_IN, RestoreEpochRequest},
-};
+use contract::fleet::MAX_CHECK_IN;
 use service::http::bodies::Body;
 
 use crate::{
-    api::{Api, error::ApiError, store_failed},
+    api::{Api, body::optional_request, error::ApiError, store_failed},
     transport::direct::{TOKEN, trust::Caller},
 };
 
@@ -46,25 +43,13 @@ pub(super) async fn list(api: web::Data<Api>) -> Result<HttpResponse, ApiError> 
     Ok(HttpResponse::Ok().json(api.fleet.list().await.map_err(store_failed)?))
 }
 
-/// An empty body stands for the default request.
 pub(super) async fn declare(
     api: web::Data<Api>,
     Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
-    let request = if body.is_empty() {
-        Ok(RestoreEpochRequest::default())
-    } else {
-        contract::objects::from_slice(&body)
-    };
-    let request = request.map_err(|error| {
-        Problem::new(
-            contract::ProblemKind::BadBody,
-            format!(
-                "The body is not {{\"adopt\": \"<lineage>\", \"counter\": <number>}} (both optional): \
-                 {error}"
-            ),
-        )
-        .at("")
-    })?;
+    let request = optional_request(
+        &body,
+        r#""adopt": "<lineage>", "counter": <number>, "renew": true|false"#,
+    )?;
     Ok(HttpResponse::Ok().json(api.fleet.declare(request).await?))
 }

@@ -11,27 +11,19 @@ use contract::{
 use service::http::bodies::Body;
 
 use crate::{
-    api::{Api, error::ApiError, store_failed},
+    api::{Api, body::optional_request, error::ApiError, store_failed},
     repair,
 };
 
-/// An empty body stands for the default request, which only reports.
+/// The default request only reports.
 pub(super) async fn repair(
     api: web::Data<Api>,
     Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
-    let request = if body.is_empty() {
-        Ok(RepairRequest::default())
-    } else {
-        contract::objects::from_slice::<RepairRequest>(&body)
-    };
-    let request = request.map_err(|error| {
-        let detail = format!(
-            "The body is not {{\"apply\": true|false, \"discard\": true|false, \"collections\": \
-             [\"<name>\"]}} (all optional): {error}"
-        );
-        Problem::new(ProblemKind::BadBody, detail).at("")
-    })?;
+    let request: RepairRequest = optional_request(
+        &body,
+        r#""apply": true|false, "discard": true|false, "collections": ["<name>"]"#,
+    )?;
     let collections = selected(&api, &request)?;
     // Each reads the whole store.
     let Ok(_alone) = api.repairing.try_lock() else {

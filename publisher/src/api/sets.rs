@@ -10,10 +10,11 @@ use contract::{
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use service::http::bodies::Body;
 use tokio::time::Instant;
 
 use crate::{
-    api::{Api, body::Body, error::ApiError, origin},
+    api::{Api, error::ApiError, origin},
     decide::{ChangeSetCommand, WriteError},
     store::PublisherPolicy,
     write::change_set::ChangeSetBuilder,
@@ -43,9 +44,8 @@ struct RawChangeRequest<'a> {
 pub(super) async fn commit(
     api: web::Data<Api>,
     request: HttpRequest,
-    body: Body,
+    Body(json): Body,
 ) -> Result<HttpResponse, ApiError> {
-    let json = body.bytes().clone();
     let context = origin::context(&request)?;
     let policy = api.policy.clone();
     let set = api
