@@ -16,7 +16,6 @@ use contract::{CollectionName, Document, DocumentId, Revision};
 use mongodb::{
     ClientSession,
     bson::{Bson, doc},
-    options::ReadConcern,
 };
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::debug;
@@ -28,8 +27,8 @@ use crate::{
         CommitError, Committed,
         committed_heads::HeadPositions,
         mongo::{
-            CALL_TIMEOUT, CHANGES, HEADS, Mongo, TIMED_OUT, call, call_until, durable, has_label,
-            rows, snapshot::StoreGone,
+            CALL_TIMEOUT, CHANGES, HEADS, Mongo, TIMED_OUT, call, call_until, has_label, rows,
+            snapshot::StoreGone, transaction,
         },
     },
 };
@@ -124,10 +123,7 @@ impl Mongo {
         write_id: &str,
         known: &HeadPositions,
     ) -> anyhow::Result<Decisions> {
-        session
-            .start_transaction()
-            .read_concern(ReadConcern::snapshot())
-            .write_concern(durable())
+        transaction::start(session)
             .await
             .context("starting a transaction")?;
         let (before, head_rows) = self
