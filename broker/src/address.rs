@@ -8,12 +8,13 @@
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
+use contract::{SecretUrl, secret_url::SecretUrlError};
 use redis::{ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
 use url::Url;
 
 /// A checked address. Parsing it connects to nothing, so a wrong host is found when it connects.
 ///
-/// `Debug` gives scheme, host and port only, so an address can be logged.
+/// `Debug` gives the URL without its secrets, so an address can be logged.
 #[derive(Clone)]
 pub struct Address {
     pub(crate) kind: Topology,
@@ -24,8 +25,8 @@ pub struct Address {
     pub(crate) tls: bool,
     /// Login and database for the servers that have the events.
     pub(crate) login: RedisConnectionInfo,
-    /// The form without secrets, for logs.
-    shown: String,
+    /// What was given, for logs.
+    url: SecretUrl,
 }
 
 /// How the servers are found.
@@ -43,8 +44,8 @@ pub(crate) enum Topology {
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
     /// The text is not a URL.
-    #[error("{0}")]
-    NoUrl(#[from] url::ParseError),
+    #[error(transparent)]
+    NoUrl(#[from] SecretUrlError),
     /// The scheme is unknown.
     #[error(
         "expected redis://, rediss://, redis+unix://, redis-cluster://, rediss-cluster://, redis-sentinel:// or \
@@ -71,7 +72,7 @@ pub enum AddressError {
 
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown)
+        fmt::Debug::fmt(&self.url, f)
     }
 }
 
@@ -79,7 +80,8 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let url = Url::parse(text)?;
+        let given: SecretUrl = text.parse()?;
+        let url = given.expose().clone();
         let (plain, kind) = match url.scheme() {
             scheme @ ("redis" | "rediss" | "redis+unix") => (scheme.to_owned(), None),
             scheme => match scheme.split_once('-') {
@@ -89,7 +91,6 @@ impl FromStr for Address {
                 _ => return Err(AddressError::Scheme),
             },
         };
-        let shown = shown(&url);
         // The Redis client parses the URL of one server itself.
         let Some(cluster) = kind else {
             let node = url.into_connection_info()?;
@@ -99,7 +100,7 @@ impl FromStr for Address {
                 nodes: vec![node],
                 tls: plain == "rediss",
                 login,
-                shown,
+                url: given,
             });
         };
         if url.host_str().is_none_or(str::is_empty) {
@@ -113,7 +114,9 @@ impl FromStr for Address {
         first.set_query(None);
         // The client accepts the plain scheme only, and `Url::set_scheme` cannot change between
         // special and other schemes.
-        let first: Url = first.as_str().replacen(url.scheme(), &plain, 1).parse()?;
+        let first = first.as_str().replacen(url.scheme(), &plain, 1);
+        let first: SecretUrl = first.parse()?;
+        let first = first.expose();
         let login = first
             .clone()
             .into_connection_info()?
@@ -124,7 +127,8 @@ impl FromStr for Address {
         for node in &parameters.nodes {
             let (host, port) = node.rsplit_once(':').ok_or(AddressError::Node)?;
             let mut url = first.clone();
-            url.set_host(Some(host))?;
+            url.set_host(Some(host))
+                .map_err(|_no_host| AddressError::Node)?;
             url.set_port(Some(port.parse().map_err(|_no_number| AddressError::Node)?))
                 .map_err(|()| AddressError::Node)?;
             urls.push(url);
@@ -150,7 +154,7 @@ impl FromStr for Address {
             nodes,
             tls: plain == "rediss",
             login,
-            shown,
+            url: given,
         })
     }
 }
@@ -226,19 +230,6 @@ impl Parameters {
     }
 }
 
-/// Scheme, host and port. All other parts may be secret.
-fn shown(url: &Url) -> String {
-    let port = url
-        .port()
-        .map(|port| format!(":{port}"))
-        .unwrap_or_default();
-    format!(
-        "{}://{}{port}",
-        url.scheme(),
-        url.host_str().unwrap_or_default()
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -279,7 +270,7 @@ mod tests {
     #[test]
     fn an_error_names_the_cause_without_the_password() {
         for (wrong, why) in [
-            ("127.0.0.1:6379", "relative URL"),
+            ("127.0.0.1:6379", "expected a url"),
             ("http://:secret@127.0.0.1", "expected redis://"),
             (
                 "redis-cluster://:secret@a:1?nodes=b:2",
@@ -293,6 +284,9 @@ mod tests {
             ),
             ("redis-sentinel://:secret@a:1", "sentinelServiceName"),
             ("redis://:secret@a:1/x", "database"),
+            ("redis://user:se/secret@a:1", "%2f"),
+            ("redis://user:secret @a:1", "%20"),
+            ("redis://user:secret@a:port", "port"),
         ] {
             let error = wrong.parse::<Address>().expect_err(wrong).to_string();
             assert!(
@@ -302,7 +296,12 @@ mod tests {
             assert!(!error.contains("secret"), "{error}");
         }
         let address: Address = "redis://user:secret@a:1/2".parse().expect("an address");
-        assert_eq!(format!("{address:?}"), "redis://a:1");
+        assert_eq!(format!("{address:?}"), "redis://…@a:1/2");
+        let address: Address =
+            "redis-sentinel://a:1?sentinelServiceName=main&sentinelPassword=secret"
+                .parse()
+                .expect("an address");
+        assert_eq!(format!("{address:?}"), "redis-sentinel://a:1");
     }
 
     #[test]

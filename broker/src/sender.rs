@@ -70,6 +70,11 @@ impl Sender {
         }
     }
 
+    /// Where it sends to, for messages.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
     /// Publishes to the channel of the collection or of one of its documents (requirement A7, A8).
     ///
     /// # Errors

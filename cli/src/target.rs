@@ -17,7 +17,7 @@ pub(crate) struct Target {
         env = "AURA_CONFIGURATION_API_URL",
         hide_env_values = true,
         default_value = "http://127.0.0.1:8080",
-        value_parser = FirstUrl
+        value_parser = Unshown(first_url)
     )]
     publisher: SecretUrl,
 }
@@ -32,7 +32,7 @@ pub(crate) struct Subscribers {
         env = "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS",
         hide_env_values = true,
         value_delimiter = ',',
-        value_parser = ServiceUrl
+        value_parser = Unshown(service_url)
     )]
     pub(crate) named: Vec<SecretUrl>,
 }
@@ -67,26 +67,22 @@ pub(crate) fn endpoint(base: &SecretUrl) -> anyhow::Result<Endpoint> {
     Ok(Endpoint::new(base.expose(), Timeouts::COMMAND)?)
 }
 
-/// Parses a URL that paths can be appended to.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ServiceUrl;
+/// Parses an argument that may hold a password. An error never repeats the value, as one of clap
+/// does.
+#[derive(Clone, Copy)]
+pub(crate) struct Unshown<T>(pub(crate) fn(&str) -> Result<T, String>);
 
-/// Parses the first of a list of URLs separated by commas.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct FirstUrl;
-
-impl TypedValueParser for ServiceUrl {
-    type Value = SecretUrl;
+impl<T: Clone + Send + Sync + 'static> TypedValueParser for Unshown<T> {
+    type Value = T;
 
     fn parse_ref(
         &self,
         command: &Command,
         argument: Option<&Arg>,
         value: &OsStr,
-    ) -> Result<SecretUrl, clap::Error> {
-        let text = value.to_str().unwrap_or_default().trim();
-        service_url(text).map_err(|reason| {
-            // Made by hand: the error that clap makes of a parser's error repeats the value.
+    ) -> Result<T, clap::Error> {
+        let Self(parse) = self;
+        parse(value.to_str().unwrap_or_default().trim()).map_err(|reason| {
             let name = argument.map(Arg::to_string).unwrap_or_default();
             let variable = argument.and_then(|argument| argument.get_env()?.to_str());
             let variable = variable
@@ -98,18 +94,9 @@ impl TypedValueParser for ServiceUrl {
     }
 }
 
-impl TypedValueParser for FirstUrl {
-    type Value = SecretUrl;
-
-    fn parse_ref(
-        &self,
-        command: &Command,
-        argument: Option<&Arg>,
-        value: &OsStr,
-    ) -> Result<SecretUrl, clap::Error> {
-        let first = value.to_str().and_then(|list| list.split(',').next());
-        ServiceUrl.parse_ref(command, argument, first.unwrap_or_default().as_ref())
-    }
+/// The first of a list of URLs separated by commas.
+pub(crate) fn first_url(list: &str) -> Result<SecretUrl, String> {
+    service_url(list.split(',').next().unwrap_or_default().trim())
 }
 
 /// A URL that paths can be appended to.

@@ -364,7 +364,6 @@ fn transport(events: Events, policy: Arc<PublisherPolicy>) -> anyhow::Result<Tra
             allowed,
             api_token,
         } => {
-            let subscribers = subscribers.iter().map(|url| url.expose().clone()).collect();
             let subscribers = SubscriberRegistry::new(subscribers, allowed, api_token);
             Transport::Direct(DirectTransport::new(subscribers, encoder)?)
         }

@@ -2,12 +2,80 @@
 //!
 //! A failure is logged as a warning when it is new, and at debug level while it lasts. In the first
 //! seconds of a process a failure is normal, because its peers start too: it is logged as
-//! information then, and as a warning only when it outlasts these seconds. Nothing here logs.
+//! information then, and as a warning only when it outlasts these seconds.
+//!
+//! A line that each event or request of a peer can cause has a rate ([`LogRate`]), because the
+//! service that embeds a replica may have none. Nothing here logs.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 /// How long the peers of a process may take to start.
 const START_PERIOD: Duration = Duration::from_secs(10);
+
+/// The rate of one kind of line. A `static` next to the line holds it.
+#[derive(Debug)]
+pub(crate) struct LogRate {
+    period: Duration,
+    lines: Mutex<Lines>,
+}
+
+#[derive(Debug)]
+struct Lines {
+    last: Option<Instant>,
+    left_out: u64,
+}
+
+/// How many lines of a kind were left out since the last one. It is shown at the end of a line:
+/// nothing when there are none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LeftOut(u64);
+
+impl LogRate {
+    /// At most one line in 5 s.
+    pub(crate) const fn new() -> Self {
+        Self::every(Duration::from_secs(5))
+    }
+
+    /// At most one line in this time.
+    pub(crate) const fn every(period: Duration) -> Self {
+        Self {
+            period,
+            lines: Mutex::new(Lines {
+                last: None,
+                left_out: 0,
+            }),
+        }
+    }
+
+    /// Whether the line is logged now.
+    pub(crate) fn due(&self) -> Option<LeftOut> {
+        self.due_at(Instant::now())
+    }
+
+    fn due_at(&self, now: Instant) -> Option<LeftOut> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = |last: Instant| now.saturating_duration_since(last) < self.period;
+        if lines.last.is_some_and(recent) {
+            lines.left_out += 1;
+            return None;
+        }
+        lines.last = Some(now);
+        Some(LeftOut(std::mem::take(&mut lines.left_out)))
+    }
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            count => write!(f, " ({count} such lines were left out since the last one)"),
+        }
+    }
+}
 
 /// The level of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +161,18 @@ mod tests {
         assert_eq!(log.failed("damaged", later), FailureLevel::Warn);
         assert!(log.succeeded());
         assert!(!log.succeeded());
+    }
+
+    #[test]
+    fn a_flood_is_one_line_in_a_period_which_counts_the_others() {
+        let rate = LogRate::new();
+        let start = Instant::now();
+        assert_eq!(rate.due_at(start), Some(LeftOut(0)));
+        for _ in 0..1_000 {
+            assert_eq!(rate.due_at(start), None);
+        }
+        let next = rate.due_at(start + rate.period).expect("it is due");
+        assert!(next.to_string().contains("1000"), "{next}");
     }
 
     #[test]

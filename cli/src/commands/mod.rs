@@ -148,6 +148,21 @@ mod tests {
     }
 
     #[test]
+    fn a_parsed_command_does_not_show_a_password() {
+        for line in [
+            "status --publisher http://user:hunter2@host --subscriber http://user:hunter2@a,http://b",
+            "tail --url http://user:hunter2@host",
+            "reap --redis-url redis://user:hunter2@redis",
+            "reap --redis-url redis-sentinel://a?sentinelServiceName=m&sentinelPassword=hunter2",
+        ] {
+            let line = format!("confcast {line}");
+            let parsed = Confcast::try_parse_from(line.split(' ')).expect("a command");
+            let shown = format!("{parsed:?}");
+            assert!(!shown.contains("hunter"), "{shown}");
+        }
+    }
+
+    #[test]
     fn errors_name_the_argument_and_the_remedy() {
         for (line, text) in [
             ("get channel/x a", "a letter, then at most 63"),
@@ -173,6 +188,14 @@ mod tests {
             ("repair --discard", "--yes"),
             ("schemas check --dir a b.schema.json", "--dir"),
             ("reap --groups *", "every group"),
+            (
+                "reap --redis-url redis://user:hunter/2@redis",
+                "AURA_REDIS_URL",
+            ),
+            (
+                "reap --redis-url redis://user:hunter2@redis/x",
+                "AURA_REDIS_URL",
+            ),
             ("reap --idle-seconds 0", "1.."),
         ] {
             let error =

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, ensure};
 use broker::{
-    ANSWER, Address, Connection,
+    ANSWER, Address, AddressError, Connection,
     groups::{self, GroupRemoval},
 };
 use client::Endpoint;
@@ -18,7 +18,10 @@ use self::{
     names::Pattern,
     verdict::{GroupVerdict, Judged, Observation, Rule, judge},
 };
-use crate::{output, target::Target};
+use crate::{
+    output,
+    target::{Target, Unshown},
+};
 
 /// Between the two observations. A sidecar that has just created its group reads from it within
 /// milliseconds.
@@ -53,9 +56,10 @@ pub(crate) struct Reap {
         value_name = "URL",
         env = "AURA_REDIS_URL",
         hide_env_values = true,
-        default_value = "redis://127.0.0.1:6379"
+        default_value = "redis://127.0.0.1:6379",
+        value_parser = Unshown(redis_address)
     )]
-    redis_url: String,
+    redis_url: Address,
     /// Names of groups of single replicas besides UUIDs, for instance configuration-subscriber-*;
     /// * stands for one or more characters
     #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
@@ -80,6 +84,11 @@ struct Report {
     groups: Vec<Judged>,
 }
 
+fn redis_address(text: &str) -> Result<Address, String> {
+    text.parse()
+        .map_err(|error: AddressError| error.to_string())
+}
+
 impl Reap {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let publisher = self.target.endpoint()?;
@@ -87,13 +96,7 @@ impl Reap {
             patterns: self.groups,
             idle: Duration::from_secs(self.idle_seconds.into()),
         };
-        // Not by the parser of the command line, which would print the wrong value, and with it a
-        // password.
-        let address: Address = self
-            .redis_url
-            .trim()
-            .parse()
-            .context("--redis-url (AURA_REDIS_URL)")?;
+        let address = self.redis_url;
         let connecting = || format!("cannot reach {address:?}; nothing was removed");
         let mut redis = address.connect(ANSWER).await.with_context(connecting)?;
         let (observation, mut judged) = observe_twice(&publisher, &mut redis, &rule)

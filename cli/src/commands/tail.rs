@@ -27,7 +27,7 @@ use tokio::{
 use self::{documents::Documents, lines::LinePrinter};
 use crate::{
     output,
-    target::{FirstUrl, endpoint},
+    target::{Unshown, endpoint, first_url},
 };
 
 /// A connection that lasted this long was a good one: the next attempt follows soon.
@@ -65,7 +65,7 @@ pub(crate) struct Tail {
         env = "AURA_CONFIGURATION_API_URL",
         default_value = "http://127.0.0.1:8080",
         hide_env_values = true,
-        value_parser = FirstUrl
+        value_parser = Unshown(first_url)
     )]
     url: SecretUrl,
 }

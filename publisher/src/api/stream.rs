@@ -82,7 +82,17 @@ impl Body {
                 Err(error) => {
                     static FAILURES: LogRate = LogRate::new();
                     if let Some(left_out) = FAILURES.due() {
-                        tracing::warn!("a list or a snapshot was cut off: {error:#}{left_out}");
+                        let of: Vec<_> = body
+                            .reading
+                            .heads
+                            .iter()
+                            .map(|head| head.collection.as_str())
+                            .collect();
+                        tracing::warn!(
+                            collections = of.len(),
+                            "a list or a snapshot of {} was cut off: {error:#}{left_out}",
+                            of.join(", "),
+                        );
                     }
                     Err(actix_web::error::ErrorServiceUnavailable("cut off"))
                 }

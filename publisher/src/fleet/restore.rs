@@ -436,15 +436,20 @@ impl Restore {
         match self.examine(&evidence).await {
             Ok(Some(_declared)) => {}
             Ok(None) => info!(
+                ?evidence,
                 "a replica or this publisher was ahead of the heads that were read; the primary \
                  has all of it, so the store was not restored"
             ),
             // A replica that is still ahead reports it again.
             Err(error @ (DeclareError::Impossible(_) | DeclareError::Invalid { .. })) => {
-                error!("{error}");
+                error!(
+                    ?evidence,
+                    "replicas are ahead of this store and no epoch is declared: {error}"
+                );
             }
             Err(DeclareError::NotNow(error)) => {
                 warn!(
+                    ?evidence,
                     "replicas are ahead of this store and no epoch can be declared yet, will be \
                      tried again: {error:#}"
                 );

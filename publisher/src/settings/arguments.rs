@@ -30,7 +30,8 @@ pub(super) const LOCAL_SUBSCRIBERS: &str = "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS
 pub(super) const COLLECTIONS: &str = contract::environment::COLLECTIONS;
 
 /// The configuration API: stores configuration and publishes an event for every committed change.
-#[derive(Debug, Parser)]
+// Without `Debug`: the texts hold passwords and tokens.
+#[derive(Parser)]
 #[command(name = "publisher", version)]
 pub struct Args {
     /// Where the configuration is stored: `file:DIR`, or `mongodb://HOST/DATABASE`.

@@ -22,6 +22,35 @@ fn a_store_url_from_a_file_names_the_same_store() {
 }
 
 #[test]
+fn settings_are_shown_without_a_secret() {
+    let mut shown = String::new();
+    for options in [
+        &[
+            "--store-url=mongodb://user:hunter2@a:1,b:2/conf",
+            "--events-manager=LOCAL",
+            "--local-subscribers=http://user:hunter2@host:1/,http://hunter2@other",
+            "--app-api-token=hunter2",
+        ][..],
+        &["--events-manager=DAPR", "--dapr-api-token=hunter2"],
+        &[
+            "--events-manager=REDIS",
+            "--redis-url=redis://user:hunter2@redis:1/0",
+        ],
+        &[
+            "--events-manager=REDIS",
+            "--redis-url=rediss-sentinel://a:1?sentinelServiceName=m&sentinelPassword=hunter2",
+        ],
+    ] {
+        let read = Settings::read(options).expect("valid settings");
+        shown.push_str(&format!("{read:?}\n"));
+    }
+    assert!(!shown.contains("hunter"), "{shown}");
+    for host in ["a:1,b:2", "redis:1", "rediss-sentinel://a:1"] {
+        assert!(shown.contains(host), "{host}: {shown}");
+    }
+}
+
+#[test]
 fn a_token_is_trimmed_or_refused() {
     let token = |given: &str| {
         let read = Settings::read(&["--app-api-token", given])?;

@@ -10,7 +10,7 @@ use anyhow::Context;
 use contract::{Change, event};
 use dapr::dapr::proto::runtime::v1::{PublishEventRequest, dapr_client::DaprClient};
 use tonic::{
-    Request, Status,
+    Code, Request, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
@@ -27,6 +27,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct DaprTransport {
     client: DaprClient<InterceptedService<Channel, ApiToken>>,
+    /// Where the sidecar listens, for messages.
+    endpoint: String,
     encoder: EventEncoder,
 }
 
@@ -41,9 +43,8 @@ impl DaprTransport {
         api_token: Option<&str>,
         encoder: EventEncoder,
     ) -> anyhow::Result<Self> {
-        let endpoint =
-            Endpoint::from_shared(endpoint).context("the gRPC endpoint of the sidecar")?;
-        let channel = endpoint
+        let channel = Endpoint::from_shared(endpoint.clone())
+            .context("the gRPC endpoint of the sidecar")?
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(PUBLISH_TIMEOUT)
             .tcp_nodelay(true)
@@ -54,6 +55,7 @@ impl DaprTransport {
             .context("DAPR_API_TOKEN is not visible ASCII")?;
         Ok(Self {
             client: DaprClient::with_interceptor(channel, ApiToken(token)),
+            endpoint,
             encoder,
         })
     }
@@ -79,10 +81,31 @@ impl DaprTransport {
         let mut client = self.client.clone();
         // The timeout of the channel does not cover the time to connect.
         let answer = tokio::time::timeout(PUBLISH_TIMEOUT, client.publish_event(request)).await;
+        let endpoint = &self.endpoint;
         answer
-            .context("the sidecar did not answer in time")?
+            .with_context(|| {
+                format!("the sidecar at {endpoint} did not answer within {PUBLISH_TIMEOUT:?}")
+            })?
             .map(drop)
-            .context("the sidecar refused the event")
+            .map_err(|status| {
+                let what = failure(status.code());
+                anyhow::Error::new(status).context(format!("the sidecar at {endpoint} {what}"))
+            })
+    }
+}
+
+/// What the code of a failed publish says, and what to look at.
+fn failure(code: Code) -> &'static str {
+    match code {
+        Code::Unauthenticated => {
+            "refused the token: DAPR_API_TOKEN must be the same for sidecar and publisher"
+        }
+        Code::Unavailable => "cannot be reached or stops",
+        Code::DeadlineExceeded | Code::Cancelled => "did not answer in time",
+        Code::NotFound | Code::InvalidArgument | Code::FailedPrecondition => {
+            "refused the event: AURA_CONFIGURATION_PUBSUB_NAME must name a pub/sub component of it"
+        }
+        _ => "could not publish the event",
     }
 }
 

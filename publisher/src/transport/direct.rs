@@ -15,12 +15,12 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, ensure};
 use bytes::Bytes;
 use contract::{
-    Change, CollectionName, event,
+    Change, CollectionName, Problem, SecretUrl, event,
     sidecar::{EventReply, EventReplyStatus, Subscription},
 };
 use futures_util::future::join_all;
 use reqwest::{
-    Client, RequestBuilder, Response, StatusCode, Url,
+    Client, RequestBuilder, Response, StatusCode,
     header::{HeaderMap, HeaderValue},
     redirect::Policy,
 };
@@ -164,7 +164,7 @@ impl DirectTransport {
             };
             let request = self
                 .client
-                .post(route)
+                .post(route.expose().clone())
                 .header("content-type", cloudevent::MEDIA_TYPE)
                 .body(event.clone());
             let answer = send(request).await?;
@@ -175,7 +175,9 @@ impl DirectTransport {
                 subscriber.forget_routes();
                 continue;
             }
-            ensure!(status.is_success(), "the subscriber answered {status}");
+            if !status.is_success() {
+                return Err(refusal("an event", answer).await);
+            }
             ensure!(
                 reply_status(&read_body(answer).await?) != EventReplyStatus::Retry,
                 "the subscriber answered RETRY"
@@ -191,20 +193,17 @@ impl DirectTransport {
         &self,
         subscriber: &Subscriber,
         collection: &CollectionName,
-    ) -> anyhow::Result<Option<Url>> {
+    ) -> anyhow::Result<Option<SecretUrl>> {
         match subscriber.route(collection) {
             Route::To(route) => return Ok(Some(route)),
             Route::NotSubscribed => return Ok(None),
             Route::Unknown => {}
         }
-        let url = subscriber.base.join(event::SUBSCRIBE_ROUTE)?;
+        let url = subscriber.base.expose().join(event::SUBSCRIBE_ROUTE)?;
         let answer = send(self.client.get(url)).await?;
-        let status = answer.status();
-        ensure!(
-            status.is_success(),
-            "the subscriber answered {status} to {}",
-            event::SUBSCRIBE_ROUTE
-        );
+        if !answer.status().is_success() {
+            return Err(refusal(event::SUBSCRIBE_ROUTE, answer).await);
+        }
         let subscriptions: Vec<Subscription> =
             contract::objects::from_slice(&read_body(answer).await?)
                 .context("the answer to /dapr/subscribe is no list of subscriptions")?;
@@ -258,6 +257,17 @@ fn reply_status(body: &[u8]) -> EventReplyStatus {
 /// Sends a request. The error does not name the URL, which may hold a password.
 async fn send(request: RequestBuilder) -> reqwest::Result<Response> {
     request.send().await.map_err(reqwest::Error::without_url)
+}
+
+/// Why an answer is not a success: the reason that the subscriber gives, where it gives one.
+async fn refusal(to: &str, answer: Response) -> anyhow::Error {
+    let status = answer.status();
+    // Nothing is lost when the body cannot be read: the status is known.
+    let body = read_body(answer).await.unwrap_or_default();
+    let reason = contract::objects::from_slice::<Problem>(&body)
+        .map(|problem| format!(": {}", problem.detail))
+        .unwrap_or_default();
+    anyhow!("the subscriber answered {status} to {to}{reason}")
 }
 
 /// The first [`ANSWER_BYTES`] of a body, which is all of an expected one.

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 
+use anyhow::Context;
 use broker::{Delivery, Sender};
 use contract::{Change, CollectionName};
 
@@ -49,13 +50,13 @@ impl RedisTransport {
     pub(super) async fn publish(&self, change: &Change) -> anyhow::Result<()> {
         let body = self.encoder.without_envelope(change)?;
         let collection = &change.collection;
-        match self.delivery {
+        let sent = match self.delivery {
             Delivery::PubSub => {
                 let id = self.by_document.contains(collection).then_some(&change.id);
-                self.sender.publish(collection, id, &body).await?;
+                self.sender.publish(collection, id, &body).await
             }
-            Delivery::Streams => self.sender.append(collection, &body, self.keep).await?,
-        }
-        Ok(())
+            Delivery::Streams => self.sender.append(collection, &body, self.keep).await,
+        };
+        sent.with_context(|| format!("sending to Redis at {:?}", self.sender.address()))
     }
 }

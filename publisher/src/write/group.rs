@@ -155,7 +155,7 @@ impl WriterTask {
                 Box::pin(self.commit(second, pending, stop)).await;
             }
             Err(error) => {
-                log_failure(&error, group.len());
+                log_failure(&error, &group);
                 for queued in group {
                     answer(queued, Err(error.answer()));
                 }
@@ -272,22 +272,32 @@ fn count_changes(result: &WriteResult) -> usize {
 /// Rate of the lines about failed groups: on a full disk every group fails.
 static FAILURES: LogRate = LogRate::new();
 
-fn log_failure(error: &CommitError, commands: usize) {
+fn log_failure(error: &CommitError, group: &[QueuedCommand]) {
     let Some(left_out) = FAILURES.due() else {
         return;
     };
+    let commands = group.len();
+    let mut writes = group.iter().flat_map(|queued| queued.command.writes());
+    let first = writes
+        .next()
+        .map(|write| format!("{}/{}", write.collection, write.id))
+        .unwrap_or_default();
     match error {
         CommitError::NotCommitted(_) => {
             warn!(
                 commands,
-                "a group of writes was not committed and is answered 503: {error}: {:#}{left_out}",
+                first,
+                "a group of writes that begins with {first} was not committed and is answered 503: \
+                 {error}: {:#}{left_out}",
                 error.cause()
             );
         }
         CommitError::Refused(_) | CommitError::OutcomeUnknown(_) => {
             error!(
                 commands,
-                "a group of writes failed in the store and is answered 503: {error}: {:#}{left_out}",
+                first,
+                "a group of writes that begins with {first} failed in the store and is answered \
+                 503: {error}: {:#}{left_out}",
                 error.cause()
             );
         }

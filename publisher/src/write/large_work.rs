@@ -51,6 +51,7 @@ impl LargeWork {
         .await
         .map_err(|panic| {
             tracing::error!(
+                bytes,
                 "the check of a large value failed, the write is answered 503: {panic}"
             );
             WriteError::NotCommitted

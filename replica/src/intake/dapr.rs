@@ -34,7 +34,7 @@ use super::{
     cloudevent::{self, CloudEvent, CloudEventError},
     receive::event_span,
 };
-use crate::{Events, Follow, HeaderValue, Replica};
+use crate::{Events, Follow, HeaderValue, Replica, failure_log::LogRate};
 
 /// Where the routes are.
 const PREFIX: &str = "/dapr";
@@ -129,10 +129,13 @@ async fn topics(intake: &Intake) -> BTreeSet<CollectionName> {
         }
     };
     if intake.config.follow == Follow::Served && timeout(DISCOVERY_TIME, known).await.is_err() {
-        tracing::warn!(
-            "a sidecar asked for its subscriptions and no publisher has said yet what it serves: \
-             the sidecar subscribes to no topic until it is restarted"
-        );
+        static LINES: LogRate = LogRate::new();
+        if let Some(left_out) = LINES.due() {
+            tracing::warn!(
+                "a sidecar asked for its subscriptions and no publisher has said yet what it \
+                 serves: the sidecar subscribes to no topic until it is restarted{left_out}"
+            );
+        }
     }
     let view = intake.cache.view();
     let followed = view.root().collections().map(|(name, _held)| name.clone());
@@ -356,21 +359,14 @@ fn forbidden() -> HttpResponse {
         .json(problem)
 }
 
-/// Time between two warnings of a wrong token: a sidecar repeats an event without end.
-const TOKEN_WARNING: std::time::Duration = std::time::Duration::from_secs(60);
-
-/// Says which values differ, at most once in [`TOKEN_WARNING`]; only the time is remembered.
+/// Says which values differ, at most once a minute: a sidecar repeats an event without end.
 fn warn_of_token() {
-    static LAST: std::sync::Mutex<Option<std::time::Instant>> = std::sync::Mutex::new(None);
-    let mut last = LAST
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
-    if last.is_none_or(|last| last.elapsed() >= TOKEN_WARNING) {
-        *last = Some(std::time::Instant::now());
+    static LINES: LogRate = LogRate::every(Duration::from_secs(60));
+    if let Some(left_out) = LINES.due() {
         tracing::warn!(
             "a caller of /dapr/* was refused with 401: its {TOKEN_HEADER} is missing or is not the \
              token of this replica; events do not arrive until APP_API_TOKEN is the same for the \
-             replica and for its sidecar or publisher"
+             replica and for its sidecar or publisher{left_out}"
         );
     }
 }

@@ -20,7 +20,8 @@ use tracing::{Instrument, Level, Span, field};
 
 use super::{EventOutcome, EventSource, Stats, UnconfirmedClaims, UnversionedIntake};
 use crate::{
-    Config, Follow, SourceError, cache::Cache, source::PublisherSource, sync::SyncSignals,
+    Config, Follow, SourceError, cache::Cache, failure_log::LogRate, source::PublisherSource,
+    sync::SyncSignals,
 };
 
 /// Time to fetch a value that an event does not include.
@@ -184,11 +185,15 @@ impl Intake {
             if named.is_empty() {
                 return self.ignore(event, "names no collection");
             }
-            tracing::warn!(
-                collection = named,
-                event,
-                "the event {named_event} of the collection {named:?} is ignored: this replica does not follow the collection"
-            );
+            static LINES: LogRate = LogRate::new();
+            if let Some(left_out) = LINES.due() {
+                let named: String = named.chars().take(MAX_ERROR_CHARS).collect();
+                tracing::warn!(
+                    collection = named,
+                    event,
+                    "the event {named_event} of the collection {named:?} is ignored: this replica does not follow the collection{left_out}"
+                );
+            }
             self.stats.count(|events| events.ignored += 1);
             return EventOutcome::Success;
         }
@@ -224,7 +229,10 @@ impl Intake {
     /// document answers such an event like one that was applied (requirement A23, A25).
     fn ignore(&self, event: Option<&str>, why: &str) -> EventOutcome {
         let named = event.unwrap_or("without a name");
-        tracing::warn!(event, "the event {named} is ignored: it {why}");
+        static LINES: LogRate = LogRate::new();
+        if let Some(left_out) = LINES.due() {
+            tracing::warn!(event, "the event {named} is ignored: it {why}{left_out}");
+        }
         self.stats.count(|events| events.ignored += 1);
         EventOutcome::Success
     }
@@ -339,7 +347,10 @@ impl Intake {
         id: &DocumentId,
         error: &SourceError,
     ) -> EventOutcome {
-        tracing::warn!(%collection, %id, "the event of {collection}/{id} could not be applied and must be sent again: {error}");
+        static LINES: LogRate = LogRate::new();
+        if let Some(left_out) = LINES.due() {
+            tracing::warn!(%collection, %id, "the event of {collection}/{id} could not be applied and must be sent again: {error}{left_out}");
+        }
         self.stats.count(|events| events.retried += 1);
         EventOutcome::Retry {
             reason: error.to_string(),
@@ -365,12 +376,15 @@ impl Intake {
         // The text may quote what was sent, which may be large.
         let error: String = error.to_string().chars().take(MAX_ERROR_CHARS).collect();
         let named = event.unwrap_or("without a name");
-        tracing::warn!(
-            reason,
-            error,
-            event,
-            "the event {named} was dropped ({reason}): {error}"
-        );
+        static LINES: LogRate = LogRate::new();
+        if let Some(left_out) = LINES.due() {
+            tracing::warn!(
+                reason,
+                error,
+                event,
+                "the event {named} was dropped ({reason}): {error}{left_out}"
+            );
+        }
         self.stats.dropped(reason, &error, event);
         EventOutcome::Drop { reason, error }
     }

@@ -111,7 +111,9 @@ impl RedisIntake {
                 Some(BrokerEvent::Received(ReceivedEvent::Refused { collection, error })) => {
                     tracing::warn!(%collection, "the stream of {collection} cannot be read, its changes come with the check-ins: {error}");
                 }
-                Some(BrokerEvent::Disconnected(error)) => self.connection.disconnected(&error),
+                Some(BrokerEvent::Disconnected(error)) => self
+                    .connection
+                    .disconnected(&format_args!("Redis at {:?}: {error}", redis.address)),
                 None => return,
             }
         }

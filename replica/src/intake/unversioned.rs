@@ -17,7 +17,9 @@ use contract::{CanonicalJson, CollectionName, DocumentId, EventData, Operation};
 use tokio::{sync::Mutex, time::timeout};
 
 use super::{Stats, receive::FETCH_BUDGET};
-use crate::{SourceError, cache::Cache, source::PublisherSource, sync::SyncSignals};
+use crate::{
+    SourceError, cache::Cache, failure_log::LogRate, source::PublisherSource, sync::SyncSignals,
+};
 
 /// Time that an event may spend on a complete list.
 const LIST_BUDGET: Duration = Duration::from_secs(5);
@@ -101,7 +103,10 @@ impl UnversionedIntake {
                 Ok(())
             }
             Err(error) => {
-                tracing::warn!(%collection, %id, "{collection}/{id} could not be fetched, the list of its collection is read: {error}");
+                static LINES: LogRate = LogRate::new();
+                if let Some(left_out) = LINES.due() {
+                    tracing::warn!(%collection, %id, "{collection}/{id} could not be fetched, the list of its collection is read: {error}{left_out}");
+                }
                 self.load_list_in_time(collection).await
             }
         }
@@ -119,7 +124,10 @@ impl UnversionedIntake {
             return Ok(());
         }
         // Something is different here than at the publisher.
-        tracing::warn!(%collection, %id, "{collection}/{id} was deleted but is not held here, the list of its collection is read");
+        static LINES: LogRate = LogRate::new();
+        if let Some(left_out) = LINES.due() {
+            tracing::warn!(%collection, %id, "{collection}/{id} was deleted but is not held here, the list of its collection is read{left_out}");
+        }
         self.load_list_in_time(collection).await
     }
 

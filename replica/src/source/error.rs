@@ -15,7 +15,7 @@ use state::InstallError;
 pub enum SourceError {
     /// No answer, an answer that is not a success, or one that cannot be used. Nothing of it was
     /// used.
-    #[error(transparent)]
+    #[error("{}", named(.0))]
     Client(#[from] ClientError),
     /// The publisher offers another store, or an earlier history.
     #[error("what the publisher offers is not installed: {0}")]
@@ -23,6 +23,14 @@ pub enum SourceError {
     /// The time that the caller allowed has passed.
     #[error("no publisher answered within {0:?}")]
     TooLate(Duration),
+}
+
+/// The text of an error with the publisher that caused it: a problem does not name it.
+fn named(error: &ClientError) -> String {
+    match error.refusal().filter(|refusal| refusal.problem.is_some()) {
+        Some(refusal) => format!("{} answered: {error}", refusal.publisher),
+        None => error.to_string(),
+    }
 }
 
 impl AttemptError for SourceError {

@@ -27,7 +27,7 @@ use tokio::{
 /// 2 s.
 const QUEUED: Duration = Duration::from_millis(1_500);
 /// Longest time of one answer, however fast its reader is: old pages are kept for no longer.
-pub const LONGEST: Duration = Duration::from_secs(600);
+const LONGEST: Duration = Duration::from_secs(600);
 /// How long a request that was answered 503 is remembered, so that the next one of that replica keeps
 /// its place.
 const REMEMBERED: Duration = Duration::from_secs(30);
@@ -215,7 +215,9 @@ impl SnapshotSlot {
             return Ok(());
         }
         tracing::warn!(
-            "a list or a snapshot was cut off: its reader did not take it within {} s",
+            peer = %self.address,
+            "the list or snapshot for {} was cut off: the peer did not take it within {} s",
+            self.address,
             LONGEST.as_secs()
         );
         Err(io::ErrorKind::TimedOut.into())

@@ -1,8 +1,9 @@
 //! Logging: one line per event on standard error, filtered by `RUST_LOG`.
 //!
 //! Nothing is logged to standard output: it stays free for results. A value of others cannot end a
-//! line or reach the terminal as a control: every message and every field is escaped here, so no
-//! call has to remember it.
+//! line or reach the terminal as a control, and no peer can fill the disk with lines: every message
+//! and every field is escaped here, and every line has a rate ([`rate`]), so no call has to remember
+//! it.
 
 use std::{
     fmt::{self, Write},
@@ -16,9 +17,11 @@ use tracing_subscriber::{
     field::{MakeExt, RecordFields},
     fmt::{
         FormatFields,
-        format::{Writer, debug_fn},
+        format::{Format, Writer, debug_fn},
     },
 };
+
+mod rate;
 
 /// The filter without `RUST_LOG`. The HTTP server logs the start of every worker at INFO; the
 /// services log one line of their own instead. Its HTTP parser logs every malformed request as an
@@ -40,11 +43,13 @@ pub fn init() -> Result<(), String> {
         Ok(filter) => (filter, Ok(())),
         Err(wrong) => (EnvFilter::new(DEFAULT_FILTER), Err(wrong)),
     };
+    let ansi = std::io::stderr().is_terminal();
+    let format = Format::default().with_target(false).with_ansi(ansi);
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
+        .with_ansi(ansi)
+        .event_format(rate::Rated::new(format))
         .fmt_fields(EscapedFields)
         .init();
     outcome

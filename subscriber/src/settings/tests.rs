@@ -44,6 +44,23 @@ fn an_empty_value_counts_as_unset() {
 }
 
 #[test]
+fn settings_are_shown_without_a_secret() {
+    let settings = check(&[
+        "--events-manager=REDIS",
+        "--redis-url=redis://user:hunter2@redis:1/0",
+        "--api-url=http://user:hunter2@host:1,http://hunter2@other",
+        "--app-api-token=hunter2",
+        "--dapr-api-token=hunter2",
+    ]);
+    let shown = format!("{:?}", settings.expect("valid settings"));
+    assert!(!shown.contains("hunter"), "{shown}");
+    assert!(
+        shown.contains("redis:1") && shown.contains("host:1"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn all_errors_are_reported_at_once_and_without_secrets() {
     let errors = check(&[
         "--events-enabled=yes",

@@ -6,9 +6,9 @@ use anyhow::ensure;
 use chrono::{DateTime, Utc};
 use contract::{Change, CollectionName, Revision};
 use rusqlite::params;
-use tracing::warn;
 
 use crate::store::{
+    damage::Outcome,
     embedded::{
         Embedded,
         connections::{Durability, End},
@@ -64,7 +64,7 @@ impl Embedded {
     ) -> anyhow::Result<Vec<Change>> {
         let collection = collection.clone();
         let recent = recent.start.timestamp_millis()..recent.end.timestamp_millis();
-        self.read(move |_store, transaction| {
+        self.read(move |store, transaction| {
             let mut statement = transaction.prepare_cached(
                 "SELECT pending.revision, crc, record, time FROM pending
                  LEFT JOIN changes USING (collection, revision)
@@ -83,7 +83,12 @@ impl Embedded {
                     Ok(change) => changes.push(change),
                     // It must not keep the changes after it from being published. Replicas learn of
                     // it by the heads.
-                    Err(damaged) => warn!("a pending change cannot be published: {damaged}"),
+                    Err(damaged) => store.0.damage.report(
+                        &collection,
+                        &format!("record {}", damaged.revision),
+                        Outcome::Ignored,
+                        format_args!("a pending change cannot be published: {damaged}"),
+                    ),
                 }
             }
             Ok(changes)

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use contract::{CollectionName, sidecar::Subscription};
+use contract::{CollectionName, SecretUrl, sidecar::Subscription};
 use reqwest::Url;
 use tracing::info;
 
@@ -43,7 +43,11 @@ struct Known {
 impl SubscriberRegistry {
     /// The subscribers of the settings; the hosts besides loopback from which others may check in
     /// (`host` or `host:port`, in lower case); and the token that all of them expect.
-    pub fn new(configured: Vec<Url>, allowed: BTreeSet<String>, token: Option<String>) -> Self {
+    pub fn new(
+        configured: Vec<SecretUrl>,
+        allowed: BTreeSet<String>,
+        token: Option<String>,
+    ) -> Self {
         let all: Vec<_> = configured
             .into_iter()
             .map(|base| Arc::new(Subscriber::new(base)))
@@ -67,7 +71,7 @@ impl SubscriberRegistry {
     /// Adds a subscriber that just checked in, if it is trusted.
     pub fn add(&self, base: Url, source: &CheckInSource) {
         if self.trust.covers(&base, source) {
-            self.insert(base);
+            self.insert(base.into());
         }
     }
 
@@ -76,7 +80,7 @@ impl SubscriberRegistry {
     pub fn replace<'a>(&self, found: impl Iterator<Item = (Url, &'a CheckInSource)>) {
         let found: BTreeSet<_> = found
             .filter(|(base, source)| self.trust.covers(base, source))
-            .map(|(base, _source)| base)
+            .map(|(base, _source)| SecretUrl::from(base))
             .collect();
         {
             let mut known = self
@@ -117,7 +121,7 @@ impl SubscriberRegistry {
         self.trust.token()
     }
 
-    fn insert(&self, base: Url) {
+    fn insert(&self, base: SecretUrl) {
         // Most are known already; a check-in must not wait for a lock that excludes deliveries.
         if self.all().iter().any(|subscriber| subscriber.base == base) {
             return;
@@ -154,7 +158,7 @@ impl SubscriberRegistry {
 
 /// A subscriber, by the root of its URL.
 pub(super) struct Subscriber {
-    pub(super) base: Url,
+    pub(super) base: SecretUrl,
     routes: Mutex<Option<KnownRoutes>>,
     pub(super) breaker: CircuitBreaker,
 }
@@ -162,14 +166,14 @@ pub(super) struct Subscriber {
 /// The answer of a subscriber to `/dapr/subscribe`.
 struct KnownRoutes {
     read_at: Instant,
-    by_collection: HashMap<String, Url>,
+    by_collection: HashMap<String, SecretUrl>,
 }
 
 /// What is known about the route of a collection.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Route {
     /// Events of the collection are posted here.
-    To(Url),
+    To(SecretUrl),
     /// The subscriber does not subscribe to the collection.
     NotSubscribed,
     /// The subscriptions were not read yet, or are too old.
@@ -177,7 +181,7 @@ pub(super) enum Route {
 }
 
 impl Subscriber {
-    fn new(base: Url) -> Self {
+    fn new(base: SecretUrl) -> Self {
         Self {
             base,
             routes: Mutex::default(),
@@ -205,17 +209,19 @@ impl Subscriber {
     pub(super) fn own_routes(
         &self,
         subscriptions: Vec<Subscription>,
-    ) -> anyhow::Result<HashMap<String, Url>> {
+    ) -> anyhow::Result<HashMap<String, SecretUrl>> {
         let mut by_collection = HashMap::new();
         for subscription in subscriptions {
-            let route = self.own_url(&subscription.routes.default)?;
+            let route = self
+                .own_url(&subscription.routes.default)
+                .with_context(|| format!("the route of the topic {:?}", subscription.topic))?;
             by_collection.insert(subscription.topic, route);
         }
         Ok(by_collection)
     }
 
     /// Keeps the routes, for a limited time.
-    pub(super) fn set_routes(&self, by_collection: HashMap<String, Url>) {
+    pub(super) fn set_routes(&self, by_collection: HashMap<String, SecretUrl>) {
         *self.routes() = Some(KnownRoutes {
             read_at: Instant::now(),
             by_collection,
@@ -227,13 +233,14 @@ impl Subscriber {
         *self.routes() = None;
     }
 
-    fn own_url(&self, route: &str) -> anyhow::Result<Url> {
-        let url = self.base.join(route).context("a route is no URL")?;
+    fn own_url(&self, route: &str) -> anyhow::Result<SecretUrl> {
+        let base = self.base.expose();
+        let url = base.join(route).context("a route is no URL")?;
         ensure!(
-            url.origin() == self.base.origin(),
+            url.origin() == base.origin(),
             "a route is a URL of another host"
         );
-        Ok(url)
+        Ok(url.into())
     }
 
     fn routes(&self) -> MutexGuard<'_, Option<KnownRoutes>> {
@@ -246,8 +253,9 @@ impl Subscriber {
 /// Host and port only: the URL may hold a password.
 impl fmt::Debug for Subscriber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let port = self.base.port_or_known_default().unwrap_or_default();
-        write!(f, "{}:{port}", self.base.host_str().unwrap_or_default())
+        let base = self.base.expose();
+        let port = base.port_or_known_default().unwrap_or_default();
+        write!(f, "{}:{port}", base.host_str().unwrap_or_default())
     }
 }
 
@@ -262,7 +270,7 @@ mod tests {
     #[test]
     fn a_replica_that_checks_in_gets_events_from_loopback_and_from_allowed_hosts() {
         let subscribers = SubscriberRegistry::new(
-            vec![url("http://set:1")],
+            vec![url("http://set:1").into()],
             BTreeSet::from(["friend".to_owned()]),
             None,
         );
@@ -291,7 +299,7 @@ mod tests {
         assert_eq!(subscribers.all().len(), 4);
         let stays = subscribers.all()[2].clone();
         let rows = [
-            (stays.base.clone(), &here),
+            (stays.base.expose().clone(), &here),
             (url("http://127.0.0.1:8"), &elsewhere),
             (url("http://127.0.0.1:9"), &here),
         ];
@@ -309,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_route_of_another_host_is_refused() {
-        let subscriber = Subscriber::new(url("http://one:1"));
+        let subscriber = Subscriber::new(url("http://user:secret@one:1").into());
         let collection: CollectionName = "A".parse().expect("a name");
         let subscription = |route: &str| {
             let mut subscription = Subscription::new("pubsub", &collection);
@@ -323,8 +331,11 @@ mod tests {
         }
         let routes = subscriber.own_routes(subscription("/events"));
         subscriber.set_routes(routes.expect("routes of the subscriber"));
-        let expected = Route::To(url("http://one:1/events"));
-        assert_eq!(subscriber.route(&collection), expected);
+        let route = subscriber.route(&collection);
+        let shown = format!("{subscriber:?} {route:?}");
+        assert!(!shown.contains("secret"), "{shown}");
+        let expected = Route::To(url("http://user:secret@one:1/events").into());
+        assert_eq!(route, expected);
         let other: CollectionName = "B".parse().expect("a name");
         assert_eq!(subscriber.route(&other), Route::NotSubscribed);
         subscriber.forget_routes();

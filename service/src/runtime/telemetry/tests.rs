@@ -49,6 +49,31 @@ fn text_of_others_cannot_forge_a_line_or_control_a_terminal() {
 }
 
 #[test]
+fn a_line_that_is_repeated_without_end_is_written_a_few_times() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(Level::DEBUG)
+        .with_writer(move || writer.clone())
+        .event_format(rate::Rated::new(Format::default().with_ansi(false)))
+        .fmt_fields(EscapedFields)
+        .finish();
+    tracing::subscriber::with_default(subscriber, || {
+        for number in 0..1_000 {
+            tracing::warn!(number, "a stranger sent what is refused");
+            tracing::debug!("asked for");
+        }
+        tracing::warn!("another line");
+    });
+    let text = String::from_utf8(lines.0.lock().expect("lines").clone()).expect("UTF-8");
+    let count = |what| text.lines().filter(|line| line.contains(what)).count();
+    assert!((1..100).contains(&count("a stranger")), "{text}");
+    assert_eq!(count("asked for"), 1_000);
+    assert_eq!(count("another line"), 1);
+    assert!(!text.contains("\n\n"), "no empty lines");
+}
+
+#[test]
 fn a_misspelt_level_is_refused_and_filters_are_taken() {
     for wrong in ["infoo", "info,publisher=wran", "6x", "publisher", "a=b=c"] {
         let error = filter(wrong).expect_err(wrong);
