@@ -6,13 +6,14 @@
 //! No event is posted twice, and no publisher runs meanwhile.
 
 use anyhow::{Context, ensure};
-use contract::{Head, event::ROUTE, status::ReplicaStatus};
+use contract::{
+    Head,
+    event::{MEDIA_TYPE, ROUTE},
+    status::ReplicaStatus,
+};
 use e2e::{client::Api, testbed::services::Service};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use publisher::{
-    Settings,
-    bench_support::{MEDIA_TYPE, envelopes},
-};
+use publisher::{Settings, bench_support::envelopes};
 use reqwest::Method;
 
 use crate::{

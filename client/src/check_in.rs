@@ -1,9 +1,12 @@
 //! The check-in: a replica reports its state, and the publisher answers with the heads.
 
-use contract::fleet::{CheckIn, CheckInAnswer};
+use contract::{
+    fleet::{CheckIn, CheckInAnswer},
+    sidecar::TOKEN_HEADER,
+};
 use reqwest::{Method, header::HeaderValue};
 
-use crate::{ClientError, Endpoint, endpoint::API_TOKEN};
+use crate::{ClientError, Endpoint};
 
 impl Endpoint {
     /// Checks in. `app_token` proves to the publisher that events may be sent to this replica.
@@ -21,7 +24,7 @@ impl Endpoint {
         if let Some(token) = app_token
             && !self.is_invoked()
         {
-            request = request.header(API_TOKEN, token);
+            request = request.header(TOKEN_HEADER, token);
         }
         self.json(self.send_write(request).await?).await
     }

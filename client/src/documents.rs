@@ -2,8 +2,11 @@
 
 use bytes::BytesMut;
 use contract::{
-    CanonicalJson, CollectionName, Crc, DocumentId, Revision, Written, listing::NDJSON,
-    set::WRITE_HEADER, snapshot::SnapshotEnd,
+    CanonicalJson, CollectionName, Crc, DocumentId, Revision, Written,
+    document::{JSON, MERGE_PATCH},
+    listing::NDJSON,
+    set::WRITE_HEADER,
+    snapshot::SnapshotEnd,
 };
 use reqwest::{
     Method, RequestBuilder,
@@ -16,9 +19,6 @@ use crate::{
     answer::{MAX_ANSWER, MAX_LIST},
     lines::Lines,
 };
-
-const JSON: &str = "application/json";
-const MERGE_PATCH: &str = "application/merge-patch+json";
 
 /// Under which condition a write happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 
 use std::{fmt::Display, time::Duration};
 
-use contract::{Problem, SecretUrl, secret_url, snapshot::INSTANCE};
+use contract::{Problem, SecretUrl, secret_url, sidecar::TOKEN_HEADER, snapshot::INSTANCE};
 use reqwest::{
     Client, Method, RequestBuilder, Response, Url,
     header::{HeaderValue, RETRY_AFTER},
@@ -20,8 +20,6 @@ use crate::{
     documents::WriteOptions,
 };
 
-/// Header of a sidecar's token, and of an application's.
-pub(crate) const API_TOKEN: &str = "dapr-api-token";
 /// How the path of a Dapr invocation URL begins.
 const INVOCATION: &str = "/v1.0/invoke/";
 /// Characters of a foreign error body that an error shows.
@@ -254,7 +252,7 @@ impl Endpoint {
         if self.invoked
             && let Some(token) = &self.sidecar_token
         {
-            request = request.header(API_TOKEN, token);
+            request = request.header(TOKEN_HEADER, token);
         }
         match timeout(limit, request.send()).await {
             Ok(Ok(response)) => Ok(response),

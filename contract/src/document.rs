@@ -14,6 +14,11 @@ use crate::{
     ids::{CollectionName, Crc, DocumentId, Revision},
 };
 
+/// Media type of a document, and of most other bodies.
+pub const JSON: &str = "application/json";
+/// Media type of a change of some members of a document (RFC 7396).
+pub const MERGE_PATCH: &str = "application/merge-patch+json";
+
 /// One revision of one document. Cloning shares the buffer.
 ///
 /// It is one pointer wide, because the persistent maps of a replica copy some of their entries with

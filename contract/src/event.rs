@@ -21,6 +21,8 @@ use crate::{
 pub const SOURCE: &str = "aura-configuration-api";
 /// `type` of every event (requirement A14).
 pub const TYPE: &str = "com.dapr.event.sent";
+/// Media type of an event in structured mode (CloudEvents 1.0, JSON event format).
+pub const MEDIA_TYPE: &str = "application/cloudevents+json";
 /// Publish metadata: time to live of an event, in whole seconds (requirement F9).
 pub const TTL: &str = "ttlInSeconds";
 /// The route that receives events (requirement A24).

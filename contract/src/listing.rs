@@ -6,7 +6,7 @@
 
 use std::io::Write;
 
-use crate::{Document, Head, snapshot};
+use crate::{Document, Head, document::JSON, snapshot};
 
 /// Media type of newline-delimited JSON.
 pub const NDJSON: &str = "application/x-ndjson";
@@ -24,7 +24,7 @@ impl ListFormat {
     /// Its media type.
     pub fn media_type(self) -> &'static str {
         match self {
-            Self::Json => "application/json",
+            Self::Json => JSON,
             Self::NdJson => NDJSON,
         }
     }

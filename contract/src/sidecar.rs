@@ -14,6 +14,9 @@ use crate::{
     event::{DEAD_LETTER_TOPIC, ROUTE},
 };
 
+/// The header with the API token of a sidecar, or of its application: Dapr calls both so.
+pub const TOKEN_HEADER: &str = "dapr-api-token";
+
 /// One item of the answer to `GET /dapr/subscribe`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]

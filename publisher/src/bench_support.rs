@@ -11,9 +11,7 @@ use crate::{
     store::{PublisherPolicy, ServedCollections},
 };
 pub use crate::{
-    outbox::relay::QUEUE as RELAY_QUEUE,
-    store::StoreSecret,
-    transport::cloudevent::{EventEncoder, MEDIA_TYPE},
+    outbox::relay::QUEUE as RELAY_QUEUE, store::StoreSecret, transport::cloudevent::EventEncoder,
 };
 
 /// Makes the events that a publisher with these settings and without schemas sends.

@@ -7,7 +7,10 @@ use std::{fs, io::ErrorKind, path::Path, sync::Arc};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use contract::CollectionName;
+use contract::{
+    CollectionName,
+    json_file::{self, JsonFileError},
+};
 
 pub use self::watch::SchemaWatch;
 use crate::decide::schemas::{Schema, SchemaMap};
@@ -103,9 +106,9 @@ fn read_schema(
     path: &Path,
     known: &SchemaMap,
 ) -> anyhow::Result<Arc<Schema>> {
-    let text = Bytes::from(fs::read(path)?);
+    let text = object(&fs::read(path)?)?;
     let sample = match fs::read(path.with_file_name(format!("{collection}{SAMPLE_SUFFIX}"))) {
-        Ok(sample) => Some(Bytes::from(sample)),
+        Ok(sample) => Some(object(&sample).context("its sample")?),
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(error).context("its sample"),
     };
@@ -113,6 +116,12 @@ fn read_schema(
         Some(schema) if schema.text == text && schema.sample == sample => Ok(schema.clone()),
         _ => Ok(Arc::new(Schema::new(collection, text, sample)?)),
     }
+}
+
+/// The text of a file that has to be one JSON object. A byte order mark is no part of it, so that
+/// the same schema has the same name with and without one.
+fn object(file: &[u8]) -> Result<Bytes, JsonFileError> {
+    json_file::object(file).map(|text| Bytes::copy_from_slice(text.as_bytes()))
 }
 
 #[cfg(test)]

@@ -41,8 +41,7 @@ pub mod server;
 pub mod snapshot_slots;
 pub mod stream_slots;
 
-/// Media type of most bodies.
-pub const JSON: &str = "application/json";
+pub use contract::document::JSON;
 
 /// A header of a request; `None` when the request does not have it. Several lines of one header are
 /// one list (RFC 9110 section 5.3).

@@ -3,9 +3,8 @@
 use std::time::{Duration, Instant};
 
 use actix_web::web::Bytes;
-use contract::event::ROUTE;
+use contract::event::{MEDIA_TYPE, ROUTE};
 use futures_util::future::try_join;
-use publisher::bench_support::MEDIA_TYPE;
 use reqwest::{Client, redirect::Policy};
 use tokio::sync::watch;
 

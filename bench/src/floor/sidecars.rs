@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use contract::event::TTL;
+use contract::event::{MEDIA_TYPE, TTL};
 use dapr::dapr::proto::runtime::v1::{PublishEventRequest, dapr_client::DaprClient};
 use e2e::testbed::{
     SCHEMA_FREE,
@@ -21,7 +21,6 @@ use e2e::testbed::{
     sidecar::{self, Sidecar},
 };
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use publisher::bench_support::MEDIA_TYPE;
 use tokio::{sync::watch, time::timeout};
 use tonic::transport::{Channel, Endpoint};
 

@@ -2,12 +2,12 @@
 //! restore of the store.
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
-use contract::fleet::MAX_CHECK_IN;
+use contract::{fleet::MAX_CHECK_IN, sidecar::TOKEN_HEADER};
 use service::http::bodies::Body;
 
 use crate::{
     api::{Api, body::optional_request, error::ApiError, store_failed},
-    transport::direct::{TOKEN, trust::Caller},
+    transport::direct::trust::Caller,
 };
 
 /// Longest body of these routes, in bytes.
@@ -35,7 +35,7 @@ fn caller(request: &HttpRequest) -> Caller<'_> {
             .peer_addr()
             .filter(|_peer| !forwarded)
             .map(|peer| peer.ip()),
-        token: headers.get(TOKEN).map(header::HeaderValue::as_bytes),
+        token: headers.get(TOKEN_HEADER).map(header::HeaderValue::as_bytes),
     }
 }
 

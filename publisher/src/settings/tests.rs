@@ -103,6 +103,60 @@ fn every_mistake_is_found_before_the_store_is_opened() {
 }
 
 #[test]
+fn every_schema_file_that_is_none_is_named_with_what_it_is() {
+    let utf16: Vec<u8> = "{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, bytes: &[u8]| {
+        std::fs::write(folder.path().join(name), bytes).expect("a file");
+    };
+    let files: [(&str, &[u8], &str); 7] = [
+        (
+            "Empty.schema.json",
+            b"",
+            "the file is empty: expected one JSON object",
+        ),
+        ("Wide.schema.json", &utf16, "in UTF-16: expected UTF-8"),
+        ("Yaml.schema.json", b"type: object\n", "looks like YAML"),
+        ("Array.schema.json", b"[]", "a JSON array"),
+        ("Cut.schema.json", b"{\"type\":", "EOF"),
+        (
+            "Fine.sample.json",
+            b"- a\n",
+            "its sample: the file looks like YAML",
+        ),
+        ("1.schema.json", b"{}", "a letter"),
+    ];
+    for (name, bytes, _named) in files {
+        write(name, bytes);
+    }
+    write("Fine.schema.json", b"{}");
+    let schemas = folder.path().to_str().expect("UTF-8");
+    let [mistake] = &mistakes(&["--schemas-dir", schemas])[..] else {
+        panic!("one setting is wrong");
+    };
+    for (name, _bytes, named) in files {
+        assert!(mistake.contains(named), "{name}: {mistake}");
+    }
+    for (name, _bytes, _named) in files {
+        std::fs::remove_file(folder.path().join(name)).expect("the file");
+    }
+    let urn = |bytes: &[u8]| {
+        write("Fine.schema.json", bytes);
+        let read = crate::schema_folder::read(folder.path()).expect("a folder of schemas");
+        read.values()
+            .map(|schema| schema.urn.clone())
+            .collect::<Vec<_>>()
+    };
+    let marked = urn(b"\xef\xbb\xbf{\"type\":\"object\"}");
+    assert_eq!(
+        marked,
+        urn(b"{\"type\":\"object\"}"),
+        "a byte order mark is taken"
+    );
+    assert_eq!(marked.len(), 1);
+}
+
+#[test]
 fn a_folder_of_schemas_that_was_named_must_exist() {
     let mistakes = mistakes(&["--schemas-dir", "/no/such/folder"]);
     assert_eq!(

@@ -9,13 +9,10 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use contract::{Change, EventData, event};
+use contract::{Change, EventData, document::JSON, event};
 use serde::Serialize;
 
 use crate::store::PublisherPolicy;
-
-/// Media type of an event in structured mode.
-pub const MEDIA_TYPE: &str = "application/cloudevents+json";
 
 /// Writes the events of changes.
 #[derive(Debug)]
@@ -31,7 +28,7 @@ pub struct EventEncoder {
 }
 
 impl EventEncoder {
-    /// The event of a change, as a sidecar takes it: JSON of media type [`MEDIA_TYPE`].
+    /// The event of a change, as a sidecar takes it: JSON of media type [`event::MEDIA_TYPE`].
     ///
     /// # Errors
     /// When it cannot be written, which no committed change should cause.
@@ -90,7 +87,7 @@ impl EventEncoder {
                 kind: event::TYPE,
                 subject: change.id.as_str(),
                 time: change.time,
-                datacontenttype: "application/json",
+                datacontenttype: JSON,
                 dataschema: schema.as_ref().map(|schema| schema.urn.as_str()),
                 sequence: format!("{:020}", change.revision),
                 partitionkey: change.id.as_str(),

@@ -7,7 +7,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use anyhow::Context;
-use contract::{Change, event};
+use contract::{Change, event, sidecar};
 use dapr::dapr::proto::runtime::v1::{PublishEventRequest, dapr_client::DaprClient};
 use tonic::{
     Code, Request, Status,
@@ -16,7 +16,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::transport::cloudevent::{self, EventEncoder};
+use crate::transport::cloudevent::EventEncoder;
 
 /// Time limit of one publish, including what the sidecar and the broker do for it.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -65,7 +65,7 @@ impl DaprTransport {
             pubsub_name: self.encoder.pub_sub_name.clone(),
             topic: change.collection.to_string(),
             data: self.encoder.for_sidecar(change)?,
-            data_content_type: cloudevent::MEDIA_TYPE.to_owned(),
+            data_content_type: event::MEDIA_TYPE.to_owned(),
             // Only as request metadata does the TTL become `expiration` (requirement F9).
             metadata: HashMap::from([(
                 event::TTL.to_owned(),
@@ -128,7 +128,7 @@ impl Interceptor for ApiToken {
         if let Some(token) = &self.0 {
             request
                 .metadata_mut()
-                .insert("dapr-api-token", token.clone());
+                .insert(sidecar::TOKEN_HEADER, token.clone());
         }
         Ok(request)
     }

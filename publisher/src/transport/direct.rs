@@ -16,7 +16,7 @@ use anyhow::{Context, anyhow, ensure};
 use bytes::Bytes;
 use contract::{
     Change, CollectionName, Problem, SecretUrl, event,
-    sidecar::{EventReply, EventReplyStatus, Subscription},
+    sidecar::{EventReply, EventReplyStatus, Subscription, TOKEN_HEADER},
 };
 use futures_util::future::join_all;
 use reqwest::{
@@ -32,14 +32,11 @@ use self::{
     breaker::Permit,
     registry::{Route, Subscriber},
 };
-use crate::transport::cloudevent::{self, EventEncoder};
+use crate::transport::cloudevent::EventEncoder;
 
 mod breaker;
 mod registry;
 pub mod trust;
-
-/// The header with the token of the subscribers.
-pub const TOKEN: &str = "dapr-api-token";
 
 /// How often an event is sent to a subscriber that fails or answers RETRY.
 const ATTEMPTS: u32 = 3;
@@ -67,7 +64,7 @@ enum Outcome {
 }
 
 impl DirectTransport {
-    /// A transport to these subscribers. Their token is sent as [`TOKEN`] with every request.
+    /// A transport to these subscribers. Their token is sent as [`TOKEN_HEADER`] with every request.
     ///
     /// # Errors
     /// When the HTTP client cannot be created, or the token cannot be sent in a header.
@@ -78,7 +75,7 @@ impl DirectTransport {
                 .parse()
                 .context("APP_API_TOKEN is not visible ASCII")?;
             token.set_sensitive(true);
-            headers.insert(TOKEN, token);
+            headers.insert(TOKEN_HEADER, token);
         }
         // Every request carries the token, so no redirect and no proxy may get one.
         let client = Client::builder()
@@ -165,7 +162,7 @@ impl DirectTransport {
             let request = self
                 .client
                 .post(route.expose().clone())
-                .header("content-type", cloudevent::MEDIA_TYPE)
+                .header("content-type", event::MEDIA_TYPE)
                 .body(event.clone());
             let answer = send(request).await?;
             let status = answer.status();

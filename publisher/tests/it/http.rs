@@ -54,6 +54,101 @@ async fn the_reads_keep_to_http() -> Outcome {
 }
 
 #[tokio::test]
+async fn every_400_names_the_field_or_the_place_in_the_body() -> Outcome {
+    let changes = |changes: &str| format!(r#"{{"changes":[{changes}]}}"#);
+    let no_op = changes(r#"{"collection":"Skills","id":"a"}"#);
+    let bad_op = changes(r#"{"collection":"Skills","op":"Upsert","id":"a"}"#);
+    let bad_id = changes(r#"{"collection":"Skills","op":"Delete","id":"a/b"}"#);
+    let no_value = changes(r#"{"collection":"Skills","op":"Create","id":"a"}"#);
+    let twice = changes(
+        r#"{"collection":"Skills","op":"Delete","id":"x"},{"collection":"Skills","op":"Delete","id":"x"}"#,
+    );
+    let post = format!("POST {LIST}");
+    let put = format!("PUT {DOCUMENT}");
+    let patch = format!("PATCH {DOCUMENT}");
+    let set = "POST /v1/changes";
+    let replica = "PUT /v1/replicas/r";
+    let feed = "GET /v1/collections/Skills/changes";
+    let condition = format!("{JSON}If-Match: 7\r\n");
+    let correlation = format!("{JSON}X-Correlation-Id: a b\r\n");
+    let check_in = |members: &str| {
+        format!(r#"{{"instance":"r","bootId":"b","intervalMs":1000,"collections":{{}}{members}}}"#)
+    };
+    let bad_url = check_in(r#","baseUrl":"ftp://h""#);
+    let other_instance = check_in("").replace(r#""r""#, r#""s""#);
+    let cases: &[wire::Refused<'_>] = &[
+        (&post, JSON, "", ("pointer", "")),
+        (&post, JSON, "[]", ("pointer", "")),
+        (&post, JSON, "a: 1", ("pointer", "")),
+        (&post, JSON, r#"{"a":{"b":1e999}}"#, ("pointer", "/a/b")),
+        (&post, JSON, r#"{"id":7}"#, ("pointer", "/id")),
+        (&post, JSON, r#"{"id":"a/b"}"#, ("pointer", "/id")),
+        (&put, JSON, r#"{"id":"y"}"#, ("pointer", "/id")),
+        (&put, JSON, "\u{feff}[]", ("pointer", "")),
+        (&put, &condition, "{}", ("field", "If-Match")),
+        (&put, &correlation, "{}", ("field", "X-Correlation-Id")),
+        (&patch, JSON, "7", ("pointer", "")),
+        (
+            "GET /v1/collections/Skills/documents/a%20b",
+            "",
+            "",
+            ("field", "id"),
+        ),
+        (&format!("GET {LIST}?limit=x"), "", "", ("field", "limit")),
+        (
+            "GET /v1/snapshot?collections=a&collections=b",
+            "",
+            "",
+            ("field", "collections"),
+        ),
+        (feed, "", "", ("field", "since")),
+        (&format!("{feed}?since=x"), "", "", ("field", "since")),
+        (
+            &format!("{feed}?since=0&limit=0"),
+            "",
+            "",
+            ("field", "limit"),
+        ),
+        ("GET /v1/changes?since=Skills", "", "", ("field", "since")),
+        (set, JSON, "{}", ("pointer", "/changes")),
+        (set, JSON, r#"{"changes":7}"#, ("pointer", "/changes")),
+        (set, JSON, r#"{"changes":[]}"#, ("pointer", "/changes")),
+        (set, JSON, &no_op, ("pointer", "/changes/0/op")),
+        (set, JSON, &bad_op, ("pointer", "/changes/0/op")),
+        (set, JSON, &bad_id, ("pointer", "/changes/0/id")),
+        (set, JSON, &no_value, ("pointer", "/changes/0/configData")),
+        (set, JSON, &twice, ("pointer", "/changes/1")),
+        (replica, JSON, "{}", ("pointer", "/instance")),
+        (replica, JSON, &bad_url, ("pointer", "/baseUrl")),
+        (replica, JSON, &other_instance, ("pointer", "/instance")),
+        ("POST /v1/epoch", JSON, "[]", ("pointer", "")),
+        (
+            "POST /v1/epoch",
+            JSON,
+            r#"{"counter":"x"}"#,
+            ("pointer", "/counter"),
+        ),
+        (
+            "POST /v1/epoch",
+            JSON,
+            r#"{"adopt":"x"}"#,
+            ("pointer", "/adopt"),
+        ),
+        (
+            "POST /v1/repair",
+            JSON,
+            r#"{"apply":7}"#,
+            ("pointer", "/apply"),
+        ),
+    ];
+    with_publisher(&[], async |publisher| {
+        create(publisher).await?;
+        wire::refusals_name_the_culprit(publisher.address(), cases).await
+    })
+    .await
+}
+
+#[tokio::test]
 async fn an_unknown_query_parameter_of_a_write_is_refused_by_name() -> Outcome {
     with_publisher(&[], async |publisher| {
         create(publisher).await?;

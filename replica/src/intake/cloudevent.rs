@@ -14,14 +14,18 @@
 use actix_web::http::header::{CONTENT_TYPE, HeaderMap};
 use chrono::{DateTime, Utc};
 use cloudevents::{AttributesReader, Data, Event};
-use contract::{canonical, event::EXPIRATION};
+use contract::{
+    canonical,
+    document::JSON,
+    event::{EXPIRATION, MEDIA_TYPE as STRUCTURED},
+};
 use percent_encoding::percent_decode;
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value};
 use state::ReceivedChange;
 
-/// Media type of one event in structured mode.
-const STRUCTURED: &str = "application/cloudevents+json";
+/// The header that a message in binary mode has.
+pub(super) const SPEC_VERSION: &str = "ce-specversion";
 /// Prefix of the media types of CloudEvents in any format.
 const CLOUDEVENTS: &str = "application/cloudevents";
 /// Prefix of the headers that carry the attributes in binary mode.
@@ -90,9 +94,8 @@ pub(super) fn parse_change(headers: &HeaderMap, body: &[u8]) -> Option<ReceivedC
     let required = [event.id, event.source, event.kind]
         .iter()
         .all(|value| !value.is_empty());
-    let as_delivered = event.version == "1.0"
-        && event.media_type == "application/json"
-        && event.data_base64.is_none();
+    let as_delivered =
+        event.version == "1.0" && event.media_type == JSON && event.data_base64.is_none();
     (required && as_delivered).then_some(event.data)
 }
 
@@ -145,7 +148,7 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<CloudEvent, Cloud
             detail: format!("the media type {media_type} is not supported"),
             name: None,
         });
-    } else if headers.contains_key("ce-specversion") {
+    } else if headers.contains_key(SPEC_VERSION) {
         let members = attributes(headers, content_type)?;
         let name = name_of(&members);
         let mut event = event(members)?;

@@ -18,10 +18,11 @@ use actix_web::{
 use contract::{
     CollectionName, Problem, ProblemKind,
     canonical::PlainValue,
+    document::JSON,
     event::{ROUTE, SUBSCRIBE_ROUTE},
     objects,
     problem::MEDIA_TYPE,
-    sidecar::{BulkReply, EntryReply, EventReply, EventReplyStatus, Subscription},
+    sidecar::{BulkReply, EntryReply, EventReply, EventReplyStatus, Subscription, TOKEN_HEADER},
 };
 use futures_util::{FutureExt, StreamExt};
 use serde::Deserialize;
@@ -38,8 +39,6 @@ use crate::{Events, Follow, HeaderValue, Replica, failure_log::LogRate};
 
 /// Where the routes are.
 const PREFIX: &str = "/dapr";
-/// The header that carries the token of the caller.
-const TOKEN_HEADER: &str = "dapr-api-token";
 /// Largest event that is read, in bytes: the limit of a sidecar.
 const MAX_BODY: usize = 4 * 1024 * 1024;
 /// A larger event is read and discarded up to this size, so that its sender gets the answer; beyond
@@ -281,8 +280,8 @@ fn bulk(headers: &HeaderMap, body: &[u8]) -> Option<Bulk> {
     let is_json = media_type
         .split(';')
         .next()
-        .is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"));
-    if !is_json || headers.contains_key("ce-specversion") {
+        .is_some_and(|essence| essence.trim().eq_ignore_ascii_case(JSON));
+    if !is_json || headers.contains_key(cloudevent::SPEC_VERSION) {
         return None;
     }
     objects::from_slice(body).ok()
@@ -375,7 +374,8 @@ fn warn_of_token() {
 /// loses no event.
 fn unauthorized() -> HttpResponse {
     warn_of_token();
-    let detail = "The header dapr-api-token must carry the APP_API_TOKEN of this subscriber";
+    let detail =
+        format!("The header {TOKEN_HEADER} must carry the APP_API_TOKEN of this subscriber");
     let problem = Problem::new(ProblemKind::Unauthorized, detail).field(TOKEN_HEADER);
     HttpResponse::Unauthorized()
         .insert_header((CONTENT_TYPE, MEDIA_TYPE))

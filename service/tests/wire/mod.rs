@@ -97,6 +97,30 @@ pub(crate) async fn keeps_to_http(
     check_bodies(address).await
 }
 
+/// A request that is answered 400: its line, its headers with CRLF each, its body, and the member of
+/// the problem that names the culprit (`field` or `pointer`) with its value.
+pub(crate) type Refused<'a> = (&'a str, &'a str, &'a str, (&'a str, &'a str));
+
+/// Requires that each refusal names what is wrong, and says in words why.
+pub(crate) async fn refusals_name_the_culprit(
+    address: &str,
+    refused: &[Refused<'_>],
+) -> anyhow::Result<()> {
+    let mut wrong = Vec::new();
+    for (line, headers, body, (member, named)) in refused {
+        let answer = ask(address, line, headers, body).await?;
+        let problem: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        eprintln!("DETAIL {line} {body}: {detail}");
+        if answer.status != 400 || problem[*member] != **named || detail.is_empty() {
+            let status = answer.status;
+            wrong.push(format!("{line} {body}: {status} {problem}, not {named:?}"));
+        }
+    }
+    anyhow::ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
 /// HTTP/1.0, HEAD, and requests that arrive while another one is being answered.
 async fn check_framing(address: &str, path: &str) -> anyhow::Result<()> {
     let old = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");

@@ -27,3 +27,51 @@ async fn the_reads_keep_to_http() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn every_400_names_the_field() {
+    let feed = "GET /v1/collections/A/changes";
+    let cases: &[wire::Refused<'_>] = &[
+        (
+            "GET /v1/collections/A/documents/a%20b",
+            "",
+            "",
+            ("field", "id"),
+        ),
+        (
+            "GET /v1/collections/A/documents?limit=x",
+            "",
+            "",
+            ("field", "limit"),
+        ),
+        (
+            "GET /v1/snapshot?collections=a&collections=b",
+            "",
+            "",
+            ("field", "collections"),
+        ),
+        ("GET /v1/status?x=1", "", "", ("field", "x")),
+        (feed, "", "", ("field", "since")),
+        (
+            "GET /v1/collections/A/changes?since=x",
+            "",
+            "",
+            ("field", "since"),
+        ),
+        (
+            "GET /v1/collections/A/changes?since=0&limit=0",
+            "",
+            "",
+            ("field", "limit"),
+        ),
+        ("GET /v1/changes?since=A", "", "", ("field", "since")),
+    ];
+    check(&[], publisher(7, 0), async |subscriber| {
+        subscriber.reaches(ReplicaState::Current).await;
+        let address = subscriber.address.to_string();
+        wire::refusals_name_the_culprit(&address, cases)
+            .await
+            .expect("answers");
+    })
+    .await;
+}

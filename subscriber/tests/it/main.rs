@@ -28,6 +28,7 @@ mod http;
 #[path = "../../../service/tests/life/mod.rs"]
 mod life;
 mod reads;
+mod refusals;
 mod starts;
 #[path = "../../../service/tests/wire/mod.rs"]
 mod wire;
@@ -117,6 +118,7 @@ async fn check(
     answer: impl Fn(&str) -> Option<(u16, String)> + Send + Sync + 'static,
     test: impl AsyncFnOnce(&Subscriber),
 ) {
+    refusals::keep_log();
     let answer = Arc::new(answer);
     let publisher = HttpServer::new(move || {
         let answer = Arc::clone(&answer);

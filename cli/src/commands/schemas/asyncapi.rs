@@ -5,7 +5,7 @@
 //! events (a body with `op` and `id` only); these are not described.
 
 use anyhow::Context;
-use contract::{CanonicalJson, Epoch, EventData, Operation, canonical, event};
+use contract::{CanonicalJson, Epoch, EventData, Operation, canonical, document::JSON, event};
 use serde_json::{Map, Value, json};
 
 use super::{shape::draft_7, source::Contract};
@@ -28,14 +28,18 @@ pub(super) fn document(contracts: &[Contract]) -> anyhow::Result<Value> {
         schemas.insert(name.to_owned(), schema);
         schemas.insert(format!("{name}Change"), change_schema(name, &home));
         schemas.insert(format!("{name}Event"), event_schema(name));
-        let media_type = "application/cloudevents+json";
         messages.insert(
             format!("{name}Event"),
-            message(name, "Event", media_type, change.as_ref().map(delivered)),
+            message(
+                name,
+                "Event",
+                event::MEDIA_TYPE,
+                change.as_ref().map(delivered),
+            ),
         );
         messages.insert(
             format!("{name}Change"),
-            message(name, "Change", "application/json", change),
+            message(name, "Change", JSON, change),
         );
 
         let redis = format!("{{database}}__:{{prefix}}:{name}");
@@ -67,7 +71,7 @@ pub(super) fn document(contracts: &[Contract]) -> anyhow::Result<Value> {
             "description": "One event for each committed change of a configuration document. Events may be lost, repeated and \
                 out of order; `revision` numbers the changes of a collection without gaps, so a consumer can detect this.",
         },
-        "defaultContentType": "application/json",
+        "defaultContentType": JSON,
         "servers": {
             "dapr": {
                 "host": "127.0.0.1:3500",
@@ -195,7 +199,7 @@ fn event_schema(name: &str) -> Value {
             "type": {"const": event::TYPE},
             "subject": text("Id of the document."),
             "time": {"type": "string", "format": "date-time", "description": "Time of the commit."},
-            "datacontenttype": {"const": "application/json"},
+            "datacontenttype": {"const": JSON},
             "dataschema": {
                 "type": "string",
                 "pattern": format!("^urn:confcast:schema:{name}:[0-9a-f]{{12}}$"),

@@ -38,6 +38,9 @@ pub(super) fn reason(replica: &ReplicaView) -> String {
     if replica.collections.is_empty() {
         reasons.push("it follows no collection".to_owned());
     }
+    if let Some(error) = &replica.last_error {
+        reasons.push(format!("its last request to a publisher failed: {error}"));
+    }
     if !replica.unusable.is_empty() {
         let number = replica.unusable.len();
         reasons.push(format!(

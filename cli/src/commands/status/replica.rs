@@ -26,6 +26,8 @@ pub(super) struct ReplicaView {
     pub(super) gone: bool,
     /// Why it did not answer.
     pub(super) error: Option<String>,
+    /// Why its last load or check-in failed; known only when the replica was asked directly.
+    pub(super) last_error: Option<String>,
     pub(super) intake_fault: Option<IntakeFault>,
     /// Topics that its sidecar has not subscribed to.
     pub(super) topics_not_subscribed: Vec<String>,
@@ -112,6 +114,7 @@ impl ReplicaView {
             last_seen: ago(record),
             gone: record.gone,
             error: None,
+            last_error: None,
             intake_fault: check_in.intake,
             topics_not_subscribed: names(&check_in.topics_not_subscribed),
             collections: collections.collect(),
@@ -133,6 +136,7 @@ impl ReplicaView {
                     last_seen: "-".to_owned(),
                     gone: false,
                     error: Some(error.clone()),
+                    last_error: None,
                     intake_fault: None,
                     topics_not_subscribed: vec![],
                     collections: vec![],
@@ -164,6 +168,7 @@ impl ReplicaView {
             last_seen: "now".to_owned(),
             gone: false,
             error: None,
+            last_error: status.last_error.clone(),
             intake_fault: status.intake,
             topics_not_subscribed: names(&status.topics_not_subscribed),
             collections: collections.collect(),

@@ -225,6 +225,22 @@ fn a_reason_names_its_collections_and_the_remedy() {
 }
 
 #[test]
+fn the_words_of_a_publisher_that_refuses_a_replica_are_shown() {
+    let mut report = report(ReplicaState::Loading, 0, 0);
+    let ReplyResult::Answer(status) = &mut report.replicas[0].result else {
+        panic!("the replica answered");
+    };
+    let error = "http://p answered: Unauthorized (401): the token is wrong\u{1b}[2J";
+    status.last_error = Some(error.to_owned());
+    let row = row_of(&report, "subscriber-1");
+    assert!(
+        row.contains("Unauthorized (401): the token is wrong"),
+        "{row}"
+    );
+    assert!(!row.contains('\u{1b}'), "{row}");
+}
+
+#[test]
 fn unreachable_replicas_are_shown() {
     let mut report = report(ReplicaState::Current, 7, 0);
     report.replicas.push(Reply {

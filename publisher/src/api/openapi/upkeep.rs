@@ -4,6 +4,7 @@ use contract::{
     ProblemKind,
     fleet::{CheckIn, CheckInAnswer, EpochDeclared, ReplicaList, RestoreEpochRequest},
     repair::{DegradedStore, RepairReport, RepairRequest},
+    sidecar::TOKEN_HEADER,
 };
 use serde_json::json;
 use service::http::{
@@ -11,10 +12,7 @@ use service::http::{
     openapi::{ApiAnswer, ApiOperation, ApiSchema, operations},
 };
 
-use crate::{
-    api::openapi::{operation, reading},
-    transport::direct::TOKEN,
-};
+use crate::api::openapi::{operation, reading};
 
 pub(crate) fn check_in() -> ApiOperation {
     let summary = "A replica reports its revisions and receives the current heads";
@@ -28,7 +26,7 @@ pub(crate) fn check_in() -> ApiOperation {
             instance.into(),
         )
         .header(
-            TOKEN,
+            TOKEN_HEADER,
             "The token by which `LOCAL` knows its subscribers",
             token.into(),
         )

@@ -2,6 +2,7 @@
 
 use contract::{
     CanonicalJson, ProblemKind, Written,
+    document::MERGE_PATCH,
     set::{ChangeSetRequest, ChangeSetWritten, WRITE_HEADER},
 };
 use serde_json::json;
@@ -52,11 +53,8 @@ pub(crate) fn put() -> ApiOperation {
 pub(crate) fn patch() -> ApiOperation {
     let summary = "Change members of a document (RFC 7396)";
     let operation = of_document(operation("patchDocument", summary));
-    with_value(
-        conditional(writing(operation)),
-        "application/merge-patch+json",
-    )
-    .answer(ApiAnswer::json::<Written>(200, "It has this value").with(&[ETAG]))
+    with_value(conditional(writing(operation)), MERGE_PATCH)
+        .answer(ApiAnswer::json::<Written>(200, "It has this value").with(&[ETAG]))
 }
 
 pub(crate) fn delete() -> ApiOperation {

@@ -3,7 +3,8 @@
 
 use contract::{
     EventData, ProblemKind,
-    sidecar::{EventReply, Subscription},
+    event::MEDIA_TYPE,
+    sidecar::{EventReply, Subscription, TOKEN_HEADER},
 };
 use serde_json::json;
 use service::http::{
@@ -17,7 +18,7 @@ const TOKEN: &str = "daprApiToken";
 /// Adds the token that the operations may require.
 pub(super) fn add_token(document: ApiDocument) -> ApiDocument {
     let description = "The `APP_API_TOKEN` of this subscriber, where it has one";
-    document.token(TOKEN, "dapr-api-token", description)
+    document.token(TOKEN, TOKEN_HEADER, description)
 }
 
 pub(crate) fn subscribe() -> ApiOperation {
@@ -55,7 +56,7 @@ pub(crate) fn process() -> ApiOperation {
             "Binary mode: the id of the event, one of the attributes that are headers there",
             json!({"type": "string"}).into(),
         )
-        .body("application/cloudevents+json", true, envelope)
+        .body(MEDIA_TYPE, true, envelope)
         .body(JSON, true, ApiSchema::received::<EventData>())
         .answer(answer.content(JSON, reply))
 }
