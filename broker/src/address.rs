@@ -276,7 +276,7 @@ mod tests {
                 "redis-cluster://:secret@a:1?nodes=b:2",
                 "not known here: nodes",
             ),
-            ("redis-cluster://user:1?secret@a:1", "not known here"),
+            ("redis-cluster://user:1?secret@a:1", "%3f"),
             ("redis-cluster://:secret@a:1?node=b", "host:port"),
             (
                 "redis-cluster://:secret@a:1?sentinelServiceName=main",

@@ -280,7 +280,53 @@ async fn read_body(mut answer: Response) -> reqwest::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use contract::ProblemKind;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
     use super::*;
+    use crate::{Settings, bench_support::envelopes};
+
+    #[tokio::test]
+    async fn the_reason_of_a_refusal_is_passed_on_without_the_secrets() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let problem = Problem::new(ProblemKind::Unauthorized, "APP_API_TOKEN differs");
+        let answer = async {
+            let (mut connection, _peer) = listener.accept().await.expect("a request");
+            let read = connection.read(&mut [0; 4_096]).await.expect("read");
+            assert!(read > 0);
+            let body = serde_json::to_string(&problem).expect("json");
+            let head = format!(
+                "HTTP/1.1 401 Unauthorized\r\nContent-Length: {}",
+                body.len()
+            );
+            let whole = format!("{head}\r\n\r\n{body}");
+            connection.write_all(whole.as_bytes()).await.expect("sent");
+        };
+        let base = format!("http://user:hunter2@{address}")
+            .parse()
+            .expect("a URL");
+        let token = Some("hunter2".to_owned());
+        let subscribers = SubscriberRegistry::new(vec![base], BTreeSet::new(), token);
+        let settings = Settings::read(&[]).expect("the defaults");
+        let encoder = envelopes(&settings.events.expect("events"));
+        let transport = DirectTransport::new(subscribers.clone(), encoder).expect("a client");
+        let subscriber = &subscribers.all()[0];
+        let collection = "A".parse().expect("a name");
+        let (route, ()) = tokio::join!(transport.route(subscriber, &collection), answer);
+        let error = format!("{:#}", route.expect_err("refused"));
+        assert!(
+            error.contains("401 Unauthorized to /dapr/subscribe: APP_API_TOKEN differs"),
+            "{error}"
+        );
+        let shown = format!("{error} {subscriber:?} {transport:?}");
+        assert!(!shown.contains("hunter"), "{shown}");
+    }
 
     #[test]
     fn a_reply_with_retry_is_no_success_whatever_its_error_is() {

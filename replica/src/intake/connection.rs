@@ -7,6 +7,8 @@ use std::{
     time::Instant,
 };
 
+use contract::text::Escaped;
+
 use super::Stats;
 use crate::failure_log::{FailureLevel, FailureLog};
 
@@ -45,6 +47,7 @@ impl IntakeConnection {
     pub(crate) fn disconnected(&self, error: &dyn fmt::Display) {
         self.stats.disconnected();
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let error = Escaped(error);
         // All errors of one outage count as the same failure: it is logged once.
         match failures.failed("disconnected", Instant::now()) {
             FailureLevel::Info => {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use contract::{CollectionName, DocumentId, EventData, Operation, canonical};
+use contract::{CollectionName, DocumentId, EventData, Operation, canonical, text::Escaped};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use state::{Decision, ReceivedChange};
@@ -160,7 +160,7 @@ impl Intake {
         expiration: Option<DateTime<Utc>>,
         event: Option<&str>,
     ) -> EventOutcome {
-        let named_event = event.unwrap_or("without a name");
+        let named_event = Escaped(event.unwrap_or("without a name"));
         // Before the data is typed: data of a collection that is not followed may be of any form.
         let members = match &mut data {
             Value::Object(members) => members,
@@ -228,7 +228,7 @@ impl Intake {
     /// Counts and logs an event that says nothing about a document. That is no error: the source
     /// document answers such an event like one that was applied (requirement A23, A25).
     fn ignore(&self, event: Option<&str>, why: &str) -> EventOutcome {
-        let named = event.unwrap_or("without a name");
+        let named = Escaped(event.unwrap_or("without a name"));
         static LINES: LogRate = LogRate::new();
         if let Some(left_out) = LINES.due() {
             tracing::warn!(event, "the event {named} is ignored: it {why}{left_out}");
@@ -375,14 +375,15 @@ impl Intake {
     ) -> EventOutcome {
         // The text may quote what was sent, which may be large.
         let error: String = error.to_string().chars().take(MAX_ERROR_CHARS).collect();
-        let named = event.unwrap_or("without a name");
+        let named = Escaped(event.unwrap_or("without a name"));
         static LINES: LogRate = LogRate::new();
         if let Some(left_out) = LINES.due() {
+            let shown = Escaped(&error);
             tracing::warn!(
                 reason,
                 error,
                 event,
-                "the event {named} was dropped ({reason}): {error}{left_out}"
+                "the event {named} was dropped ({reason}): {shown}{left_out}"
             );
         }
         self.stats.dropped(reason, &error, event);

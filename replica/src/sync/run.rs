@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use contract::text::Escaped;
 use tokio::{
     sync::watch,
     time::{sleep_until, timeout},
@@ -267,17 +268,19 @@ impl SyncLoop {
         // The next request is a check-in, whatever failed: its answer says what is needed.
         schedule.back_off(Instant::now() + wait_after(&error));
         let error = error.to_string();
+        // A publisher is another program, whose words may hold anything.
+        let shown = Escaped(&error);
         match failures.failed(&error, Instant::now()) {
             FailureLevel::Info => {
-                tracing::info!("the replica waits for its publisher and tries again: {error}");
+                tracing::info!("the replica waits for its publisher and tries again: {shown}");
             }
             FailureLevel::Warn => {
                 tracing::warn!(
-                    "the replica is out of step with its publisher and tries again: {error}"
+                    "the replica is out of step with its publisher and tries again: {shown}"
                 );
             }
             FailureLevel::Debug => {
-                tracing::debug!("the replica is still out of step with its publisher: {error}");
+                tracing::debug!("the replica is still out of step with its publisher: {shown}");
             }
         }
         self.stats.set_last_error(Some(error));

@@ -111,7 +111,6 @@ pub(crate) async fn refusals_name_the_culprit(
         let answer = ask(address, line, headers, body).await?;
         let problem: Value = serde_json::from_str(&answer.body).unwrap_or_default();
         let detail = problem["detail"].as_str().unwrap_or_default();
-        eprintln!("DETAIL {line} {body}: {detail}");
         if answer.status != 400 || problem[*member] != **named || detail.is_empty() {
             let status = answer.status;
             wrong.push(format!("{line} {body}: {status} {problem}, not {named:?}"));

@@ -59,7 +59,7 @@ async fn every_400_names_the_field() {
             ("field", "since"),
         ),
         (
-            "GET /v1/collections/A/changes?since=0&limit=0",
+            "GET /v1/collections/A/changes?since=7&limit=x",
             "",
             "",
             ("field", "limit"),
