@@ -24,10 +24,11 @@ run-dapr: ## The same with MongoDB, Redis and Dapr sidecars; missing servers are
 	servers=$$(e2e/dependencies/provide.sh mongod redis-server daprd) && set -a && eval "$$servers" && \
 	exec $(TARGET)/$(DAPR_PROFILE:dev=debug)/run-dapr
 
+# The tests need no network. ALONE is a command that runs them without one: .ci/loopback.
 test: check ## The checks, then every test; MongoDB, Redis and Dapr are provided, no test is skipped
-	cargo build --workspace --locked
+	cargo build --workspace --all-targets --locked
 	e2e/dependencies/provide.sh
-	cargo test --workspace --locked -- --include-ignored
+	$(ALONE) cargo test --workspace --locked -- --include-ignored
 
 # Also RATE (writes per second) and VIA (dapr, pubsub, streams, local or feed): make passes variables on to the program.
 chaos: ## A fault campaign: processes are killed, frozen and cut off under load, promises are checked: FAULTS=100 [SEED=s]
