@@ -90,7 +90,6 @@ async fn an_array_where_a_document_belongs_is_refused() {
     for array in [
         r#"["ChannelConfiguration","b",{}]"#,
         r#"["ChannelConfiguration","b",1,"00000000",{}]"#,
-        r#"{"collection":"ChannelConfiguration","id":"b","configData":[1]}"#,
     ] {
         let lines = format!("{}{array}\n", line("a", "{}"));
         let outcome = import(&publisher.endpoint(), file(&lines).path())
