@@ -103,6 +103,8 @@ impl Replica {
             signals: Arc::clone(&signals),
             claims: Arc::clone(&claims),
             unversioned: Arc::clone(&unversioned),
+            #[cfg(feature = "actix")]
+            large_events: tokio::sync::Semaphore::new(crate::actix::LARGE_EVENTS),
         });
         let feed = FeedIntake {
             intake: Arc::clone(&intake),

@@ -13,7 +13,7 @@ use std::{
 };
 
 use actix_web::{App, HttpResponse, middleware::from_fn, web};
-use futures_util::stream;
+use futures_util::stream::{self, StreamExt};
 use service::{
     http::{
         bodies::{self, Bodies, Body, BodyLimits},
@@ -104,7 +104,20 @@ fn table() -> Vec<ApiRoute> {
         ApiRoute::get("/silent", silent, described),
         ApiRoute::get("/large", large, described),
         ApiRoute::put("/length", length, described).body_limit(8_192),
+        ApiRoute::put("/streamed", streamed, described).body_limit(8_192),
     ]
+}
+
+/// A handler that reads its body itself, as the routes of a library do.
+async fn streamed(mut payload: web::Payload) -> String {
+    let mut length = 0;
+    while let Some(piece) = payload.next().await {
+        match piece {
+            Ok(piece) => length += piece.len(),
+            Err(error) => return format!("again: {error:?}"),
+        }
+    }
+    length.to_string()
 }
 
 fn short() -> ConnectionLimits {
@@ -136,7 +149,7 @@ fn start(limits: ConnectionLimits, body_limits: BodyLimits) -> Running {
     let stop = CancellationToken::new();
     let answers = Arc::new(AtomicUsize::new(0));
     let count = web::Data::new(answers.clone());
-    let received = web::Data::new(Bodies::new(body_limits, &table(), &[]));
+    let received = web::Data::new(Bodies::new(body_limits, &table(), &["/streamed"]));
     let server = server::serve(listener, connections.clone(), stop.clone(), move || {
         App::new()
             .app_data(count.clone())
@@ -331,35 +344,67 @@ async fn a_body_that_trickles_and_a_body_that_never_ends_are_refused() {
 #[tokio::test]
 async fn all_bodies_share_one_budget_and_short_ones_need_none_of_it() {
     let server = start(short(), short_bodies());
-    let begin = format!(
-        "PUT /length HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 8000\r\n\r\n{}",
-        "x".repeat(2_000)
-    );
-    let mut first = send(&server, &begin).await;
-    // The first has the whole budget, sooner or later; what comes second is refused.
-    let mut second = send(&server, &begin).await;
-    let short_one =
-        "PUT /length HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc";
-    assert!(
-        rest(&mut send(&server, short_one).await)
-            .await
-            .ends_with('3')
-    );
-    let (mut one, mut other) = ([0; 12], [0; 12]);
-    let (answer, received) = tokio::select! {
-        read = first.read_exact(&mut one) => { read.expect("an answer"); (one, &mut second) }
-        read = second.read_exact(&mut other) => { read.expect("an answer"); (other, &mut first) }
+    let begin = |path: &str| {
+        let head = "HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length";
+        format!("PUT {path} {head}: 8000\r\n\r\n{}", "x".repeat(2_000))
     };
-    assert_eq!(&answer, b"HTTP/1.1 503");
-    received.write_all(&[b'x'; 6_000]).await.expect("sent");
-    assert!(
-        rest(received).await.ends_with("8000"),
-        "the other one is received"
-    );
-    // The share is free again, also after a body that broke off.
-    let mut third = send(&server, &begin).await;
-    third.write_all(&[b'x'; 6_000]).await.expect("sent");
-    assert!(rest(&mut third).await.ends_with("8000"));
+    // Also the bodies that their handlers read.
+    for paths in [
+        ["/length"; 2],
+        ["/streamed"; 2],
+        ["/length", "/streamed"],
+        ["/streamed", "/length"],
+    ] {
+        let [first, second] = paths;
+        let mut first = send(&server, &begin(first)).await;
+        // The first has the whole budget, sooner or later; what comes second is refused.
+        let mut second = send(&server, &begin(second)).await;
+        for path in paths {
+            let short_one = format!(
+                "PUT {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc"
+            );
+            let answer = rest(&mut send(&server, &short_one).await).await;
+            assert!(answer.ends_with('3'), "{paths:?}: {answer}");
+        }
+        let (mut one, mut other) = ([0; 12], [0; 12]);
+        let (refused, received) = tokio::select! {
+            read = first.read_exact(&mut one) => { read.expect("an answer"); (&mut first, &mut second) }
+            read = second.read_exact(&mut other) => { read.expect("an answer"); (&mut second, &mut first) }
+        };
+        received.write_all(&[b'x'; 6_000]).await.expect("sent");
+        let answer = rest(received).await;
+        assert!(answer.ends_with("8000"), "{paths:?}: {answer}");
+        let answer = rest(refused).await;
+        let is_busy = answer.contains("are under way") || answer.contains("Busy");
+        assert!(is_busy, "{paths:?}: {answer}");
+        // The share is free again, also after a body that broke off.
+        let mut third = send(&server, &begin(paths[0])).await;
+        third.write_all(&[b'x'; 6_000]).await.expect("sent");
+        assert!(rest(&mut third).await.ends_with("8000"), "{paths:?}");
+    }
+}
+
+/// A share is no place to rest: at a handler that reads its body itself, too.
+#[tokio::test]
+async fn a_body_with_a_share_that_stalls_is_refused_at_every_route() {
+    let limits = BodyLimits {
+        time: DEADLINE,
+        ..short_bodies()
+    };
+    let server = start(short(), limits);
+    for path in ["/length", "/streamed"] {
+        let begin = format!(
+            "PUT {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 8000\r\n\r\n{}",
+            "x".repeat(2_000)
+        );
+        let begun = Instant::now();
+        let answer = rest(&mut send(&server, &begin).await).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 408") || answer.contains("again: "),
+            "{path}: {answer}"
+        );
+        assert!(begun.elapsed() < DEADLINE / 2, "{path}");
+    }
 }
 
 #[tokio::test]

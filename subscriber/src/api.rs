@@ -13,7 +13,10 @@ use actix_web::{
     web::{self, ServiceConfig},
 };
 use contract::{event, fleet::MAX_CHECK_IN};
-use replica::{Replica, View, actix::Options};
+use replica::{
+    Replica, View,
+    actix::{MAX_EVENT, Options},
+};
 use service::http::{
     bodies::{self, Bodies, BodyLimits},
     framing::frame_answers,
@@ -72,7 +75,7 @@ impl Api {
             streams,
             snapshots: SnapshotSlots::new(SNAPSHOTS),
             lists: SnapshotSlots::new(LISTS),
-            // The route of events answers a body that is too large like any other event.
+            // The route of events answers a body that is too large or late like any other event.
             bodies: web::Data::new(Bodies::new(
                 BodyLimits::default(),
                 &table(),
@@ -135,7 +138,7 @@ fn table() -> Vec<ApiRoute> {
     use openapi::{dapr, reads, upkeep};
     vec![
         ApiRoute::described(Method::GET, event::SUBSCRIBE_ROUTE, dapr::subscribe),
-        ApiRoute::described(Method::POST, event::ROUTE, dapr::process),
+        ApiRoute::described(Method::POST, event::ROUTE, dapr::process).body_limit(MAX_EVENT),
         ApiRoute::get(
             "/v1/collections/{collection}/documents/{id}",
             documents::get,

@@ -27,7 +27,10 @@ use contract::{
 use futures_util::{FutureExt, StreamExt};
 use serde::Deserialize;
 use subtle::ConstantTimeEq;
-use tokio::time::timeout;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 use tracing::Instrument;
 
 use super::{
@@ -40,7 +43,11 @@ use crate::{Events, Follow, HeaderValue, Replica, failure_log::LogRate};
 /// Where the routes are.
 const PREFIX: &str = "/dapr";
 /// Largest event that is read, in bytes: the limit of a sidecar.
-const MAX_BODY: usize = 4 * 1024 * 1024;
+pub const MAX_EVENT: usize = 4 * 1024 * 1024;
+/// A longer event is large, in bytes.
+const LARGE: usize = 64 * 1024;
+/// Large events that are read or taken at the same time. A sidecar delivers 10 at a time.
+pub(crate) const LARGE_EVENTS: usize = 16;
 /// A larger event is read and discarded up to this size, so that its sender gets the answer; beyond
 /// it the connection ends.
 const MAX_DISCARDED: usize = 64 * 1024 * 1024;
@@ -192,14 +199,15 @@ enum Received {
 }
 
 /// Reads the body of an event, for at most [`BODY_TIME`], and takes the event. A body that breaks
-/// off is worth sending again; one that is too large is not.
+/// off, or finds no place, is worth sending again; one that is too large is not.
 async fn receive(
     intake: &Intake,
     source: EventSource,
     headers: &HeaderMap,
     payload: web::Payload,
 ) -> Received {
-    let mut reading = pin!(read(payload));
+    let mut place = None;
+    let mut reading = pin!(read(payload, &intake.large_events, &mut place));
     // Most bodies are there with their head, and need no timer.
     let body = match reading.as_mut().now_or_never() {
         Some(body) => body,
@@ -211,7 +219,7 @@ async fn receive(
         Ok(Some(body)) => return take(intake, source, headers, &body).await,
         Ok(None) => intake.drop_event(
             "too-large",
-            format_args!("the event is larger than {MAX_BODY} bytes"),
+            format_args!("the event is larger than {MAX_EVENT} bytes"),
         ),
         // Nothing is known about an event that did not arrive whole.
         Err(error) => EventOutcome::Retry {
@@ -302,18 +310,27 @@ fn reply(outcome: EventOutcome) -> EventReply {
     }
 }
 
-/// The body; `None` when it is too large.
+/// The body; `None` when it is too large. A large one waits for one of the `places`, and leaves it in
+/// `place`.
 ///
 /// # Errors
 /// When the connection ends before the body does.
-async fn read(mut payload: web::Payload) -> Result<Option<Vec<u8>>, PayloadError> {
+async fn read<'a>(
+    mut payload: web::Payload,
+    places: &'a Semaphore,
+    place: &mut Option<SemaphorePermit<'a>>,
+) -> Result<Option<Vec<u8>>, PayloadError> {
     let mut body = Vec::new();
     let mut length = 0;
     while let Some(piece) = payload.next().await {
         let piece = piece?;
         length += piece.len();
+        if length > LARGE && place.is_none() {
+            // The semaphore is never closed.
+            *place = places.acquire().await.ok();
+        }
         // Read on and discard: a sender that is cut off gets no answer and sends the event again.
-        if length <= MAX_BODY {
+        if length <= MAX_EVENT {
             body.extend_from_slice(&piece);
         } else {
             body = Vec::new();
@@ -323,7 +340,7 @@ async fn read(mut payload: web::Payload) -> Result<Option<Vec<u8>>, PayloadError
             break;
         }
     }
-    Ok((length <= MAX_BODY).then_some(body))
+    Ok((length <= MAX_EVENT).then_some(body))
 }
 
 impl Shared {

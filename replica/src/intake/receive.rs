@@ -15,6 +15,8 @@ use contract::{CollectionName, DocumentId, EventData, Operation, canonical, text
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use state::{Decision, ReceivedChange};
+#[cfg(feature = "actix")]
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{Instrument, Level, Span, field};
 
@@ -48,6 +50,10 @@ pub(crate) struct Intake {
     pub(crate) claims: Arc<UnconfirmedClaims>,
     /// Takes the events without a revision.
     pub(crate) unversioned: Arc<UnversionedIntake>,
+    /// Places for large events that are posted: they bound the memory of all bodies together, also
+    /// in a service without a limit of its own.
+    #[cfg(feature = "actix")]
+    pub(crate) large_events: Semaphore,
 }
 
 /// The span of one event, from its arrival to its answer. Its collection, id and revision are

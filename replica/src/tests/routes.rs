@@ -95,3 +95,32 @@ async fn the_token_of_the_replica_is_the_default() {
         );
     }
 }
+
+/// Also in a service that bounds no bodies itself.
+#[actix_web::test]
+async fn large_events_wait_for_a_place_and_small_ones_do_not() {
+    let replica = Replica::new(settings(Vec::new())).expect("a client");
+    let app = init_service(App::new().service(scope(&replica, &Options::default()))).await;
+    let post = |bytes: usize| {
+        let request = TestRequest::post()
+            .uri(contract::event::ROUTE)
+            .insert_header(("content-type", "application/cloudevents+json"))
+            .set_payload("x".repeat(bytes));
+        call_service(&app, request.to_request())
+    };
+    let places = &replica.intake().large_events;
+    let taken = places.try_acquire_many(crate::actix::LARGE_EVENTS as u32);
+    let taken = taken.expect("no event is under way");
+    let mut large = std::pin::pin!(post(100 << 10));
+    assert!(futures_util::poll!(&mut large).is_pending());
+    let small = read_body(post(1_000).await).await;
+    assert!(String::from_utf8_lossy(&small).contains("DROP"));
+    drop(taken);
+    let large = read_body(large.await).await;
+    assert!(String::from_utf8_lossy(&large).contains("DROP"));
+    assert_eq!(
+        places.available_permits(),
+        crate::actix::LARGE_EVENTS,
+        "an event that was answered has no place"
+    );
+}

@@ -6,11 +6,15 @@
 //!
 //! The first 64 KiB of a body are free: their number is limited by the number of connections. A
 //! longer body then waits for its whole share of the budget, so that the bodies that have one can
-//! finish, and has to arrive at a minimum rate while it holds the share.
+//! finish, and has to arrive at a minimum rate while it holds the share. A handler that reads its
+//! body itself reads it through the same rule ([`Arrival`]), and sees a refusal as a body that broke
+//! off.
 
 use std::{
     collections::HashMap,
     future::{Ready, ready},
+    io,
+    rc::Rc,
     sync::Arc,
     time::Duration,
 };
@@ -25,13 +29,17 @@ use actix_web::{
     web::{Bytes, BytesMut, Data},
 };
 use contract::{Problem, ProblemKind};
-use futures_util::stream::{StreamExt, once};
+use futures_util::stream::{StreamExt, once, unfold};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{Mutex, OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{connections::Connection, problem::ProblemError, routes::ApiRoute};
+use super::{
+    connections::{Connection, ReadingBody},
+    problem::ProblemError,
+    routes::ApiRoute,
+};
 
 /// Longest body of a route that does not say otherwise, in bytes. Its handler reads none.
 pub const UNREAD_LIMIT: usize = 64 << 10;
@@ -73,7 +81,7 @@ pub struct Bodies {
     /// Longest body by the pattern of the path.
     by_pattern: Arc<HashMap<String, usize>>,
     /// Patterns whose handler reads the body itself.
-    unread: Arc<[&'static str]>,
+    streamed: Arc<[&'static str]>,
     budget: Arc<Semaphore>,
 }
 
@@ -92,18 +100,23 @@ impl FromRequest for Body {
 }
 
 /// Why a body is refused.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 enum Refusal {
+    #[error("it is too large")]
     TooLarge,
+    #[error("it did not arrive in time")]
     Late,
+    #[error("too many bytes of request bodies are under way")]
     Busy,
+    #[error(transparent)]
     Broken(PayloadError),
 }
 
 impl Bodies {
-    /// For the routes of a table. The handlers of the patterns `unread` read their bodies themselves:
-    /// for routes of a library, which has limits of its own.
-    pub fn new(limits: BodyLimits, table: &[ApiRoute], unread: &[&'static str]) -> Self {
+    /// For the routes of a table. The handlers of the patterns `streamed` read their bodies
+    /// themselves, and decide about the length: for routes of a library. The limit of such a route
+    /// is what its handler keeps of a body at most.
+    pub fn new(limits: BodyLimits, table: &[ApiRoute], streamed: &[&'static str]) -> Self {
         let mut by_pattern = HashMap::new();
         for route in table {
             let limit = by_pattern.entry(route.path().to_owned()).or_default();
@@ -112,53 +125,8 @@ impl Bodies {
         Self {
             limits,
             by_pattern: Arc::new(by_pattern),
-            unread: unread.into(),
+            streamed: streamed.into(),
             budget: Arc::new(Semaphore::new(limits.budget)),
-        }
-    }
-
-    /// Reads a body of at most `limit` bytes.
-    async fn read(
-        &self,
-        payload: &mut Payload,
-        declared: Option<usize>,
-        limit: usize,
-    ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Refusal> {
-        // Before anything is read.
-        if declared.is_some_and(|declared| declared > limit) {
-            return Err(Refusal::TooLarge);
-        }
-        let BodyLimits {
-            time,
-            free,
-            stalled,
-            rate,
-            ..
-        } = self.limits;
-        // The wait for a share is no fault of the client, so the time begins again after it.
-        let mut begun = Instant::now();
-        let mut body = BytesMut::new();
-        let mut share = None;
-        loop {
-            let mut deadline = begun + time;
-            if share.is_some() {
-                let earned = Duration::from_secs_f64(body.len() as f64 / f64::from(rate));
-                deadline = deadline.min(begun + stalled + earned);
-            }
-            let piece = match timeout_at(deadline, payload.next()).await {
-                Ok(Some(piece)) => piece.map_err(Refusal::Broken)?,
-                Ok(None) => return Ok((body.freeze(), share)),
-                Err(_elapsed) => return Err(Refusal::Late),
-            };
-            body.extend_from_slice(&piece);
-            if body.len() > limit {
-                return Err(Refusal::TooLarge);
-            }
-            if body.len() > free && share.is_none() {
-                // The length of a body in chunks is not known before its end.
-                share = Some(self.share(declared.unwrap_or(limit)).await?);
-                begun = Instant::now();
-            }
         }
     }
 
@@ -171,6 +139,79 @@ impl Bodies {
             // The semaphore is never closed.
             Ok(Err(_)) | Err(_) => Err(Refusal::Busy),
         }
+    }
+}
+
+/// A body that arrives. It holds its share of the budget until it is dropped.
+struct Arrival {
+    bodies: Data<Bodies>,
+    payload: Payload,
+    /// In bytes; `None` for a body in chunks.
+    declared: Option<usize>,
+    /// What is kept of the body at most, in bytes.
+    limit: usize,
+    begun: Instant,
+    length: usize,
+    share: Option<OwnedSemaphorePermit>,
+    /// Until the body has arrived.
+    reading: Option<ReadingBody>,
+    refused: bool,
+}
+
+impl Arrival {
+    /// The next piece; `None` after the last one. After an error there is none.
+    async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
+        let piece = self.piece().await;
+        if !matches!(piece, Ok(Some(_))) {
+            self.reading = None;
+        }
+        self.refused |= piece.is_err();
+        piece
+    }
+
+    async fn piece(&mut self) -> Result<Option<Bytes>, Refusal> {
+        let BodyLimits {
+            time,
+            free,
+            stalled,
+            rate,
+            ..
+        } = self.bodies.limits;
+        let mut deadline = self.begun + time;
+        if self.share.is_some() {
+            let earned = Duration::from_secs_f64(self.length as f64 / f64::from(rate));
+            deadline = deadline.min(self.begun + stalled + earned);
+        }
+        let piece = match timeout_at(deadline, self.payload.next()).await {
+            Ok(Some(piece)) => piece.map_err(Refusal::Broken)?,
+            Ok(None) => return Ok(None),
+            Err(_elapsed) => return Err(Refusal::Late),
+        };
+        self.length += piece.len();
+        if self.length > free && self.share.is_none() {
+            // The length of a body in chunks is not known before its end.
+            let share = self.declared.unwrap_or(self.limit).min(self.limit);
+            self.share = Some(self.bodies.share(share).await?);
+            // The wait for a share is no fault of the client.
+            self.begun = Instant::now();
+        }
+        Ok(Some(piece))
+    }
+
+    /// The whole body.
+    async fn whole(&mut self) -> Result<Bytes, Refusal> {
+        // Before anything is read.
+        if self.declared.is_some_and(|declared| declared > self.limit) {
+            return Err(Refusal::TooLarge);
+        }
+        let mut body = BytesMut::new();
+        while let Some(piece) = self.next().await? {
+            body.extend_from_slice(&piece);
+            if body.len() > self.limit {
+                return Err(Refusal::TooLarge);
+            }
+        }
+        Ok(body.freeze())
     }
 }
 
@@ -188,46 +229,71 @@ pub async fn receive(
         .get(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse().ok());
     let is_empty = !headers.contains_key(header::TRANSFER_ENCODING) && declared.unwrap_or(0) == 0;
-    let Some(bodies) = request.app_data::<Data<Bodies>>().cloned() else {
+    let bodies = request.app_data::<Data<Bodies>>().cloned();
+    let Some(bodies) = bodies.filter(|_bodies| !is_empty) else {
         return next.call(request).await;
     };
-    let pattern = if is_empty {
-        None
-    } else {
-        Some(request.match_pattern().unwrap_or_default())
+    let pattern = request.match_pattern().unwrap_or_default();
+    let limit = bodies.by_pattern.get(&pattern).copied();
+    let streamed = bodies.streamed.contains(&pattern.as_str());
+    let connection = request.request().conn_data::<Connection>();
+    let mut arrival = Arrival {
+        bodies,
+        declared,
+        limit: limit.unwrap_or(UNREAD_LIMIT),
+        begun: Instant::now(),
+        length: 0,
+        share: None,
+        reading: connection.map(Connection::read_body),
+        refused: false,
+        payload: request.take_payload(),
     };
-    let Some(pattern) = pattern.filter(|pattern| !bodies.unread.contains(&pattern.as_str())) else {
-        return next.call(request).await;
-    };
-    let limit = bodies
-        .by_pattern
-        .get(&pattern)
-        .copied()
-        .unwrap_or(UNREAD_LIMIT);
-    let waiting = request
-        .request()
-        .conn_data::<Connection>()
-        .map(Connection::read_body);
-    let mut payload = request.take_payload();
-    let read = bodies.read(&mut payload, declared, limit).await;
-    drop(waiting);
-    match read {
-        Ok((body, share)) => {
+    if streamed {
+        return answer_while_read(arrival, request, next).await;
+    }
+    match arrival.whole().await {
+        Ok(body) => {
             request.extensions_mut().insert(Body(body));
             let answer = next.call(request).await;
             // The memory of the body, and of what the handler made of it, is free now.
-            drop(share);
+            drop(arrival);
             answer
         }
-        // The answer keeps the rest of the request until it is sent; then the server closes the
-        // connection, and does not wait for the rest.
         Err(refusal) => {
-            let problem = bodies.problem(refusal, limit);
-            let refusal = problem
-                .error_response()
-                .map_body(|_head, problem| holding(problem, payload));
-            Ok(request.into_response(refusal))
+            let refusal = arrival.bodies.problem(refusal, arrival.limit);
+            let answer = refusal.error_response();
+            Ok(request.into_response(answer.map_body(|_head, body| holding(body, arrival))))
         }
+    }
+}
+
+/// Gives a body to a handler that reads it itself.
+async fn answer_while_read(
+    arrival: Arrival,
+    mut request: ServiceRequest,
+    next: Next<BoxBody>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    // The handler drops what it reads before it ends; the share is held until it has ended.
+    let arrival = Rc::new(Mutex::new(arrival));
+    let pieces = unfold(Rc::clone(&arrival), async |arrival| {
+        let piece = arrival.lock().await.next().await.transpose()?;
+        Some((piece.map_err(broken_off), arrival))
+    });
+    request.set_payload(Payload::Stream {
+        payload: Box::pin(pieces),
+    });
+    let answer = next.call(request).await?;
+    Ok(match Rc::into_inner(arrival).map(Mutex::into_inner) {
+        Some(arrival) if arrival.refused => answer.map_body(|_head, body| holding(body, arrival)),
+        _whole_or_still_read => answer,
+    })
+}
+
+/// A refusal for a handler that reads its body itself.
+fn broken_off(refusal: Refusal) -> PayloadError {
+    match refusal {
+        Refusal::Broken(error) => error,
+        other => PayloadError::Io(io::Error::other(other)),
     }
 }
 
@@ -258,13 +324,17 @@ impl Bodies {
     }
 }
 
-/// A body of an answer that keeps the rest of the request until it is sent.
-fn holding(answer: BoxBody, payload: Payload) -> BoxBody {
+/// A body of an answer that keeps the rest of the request until it is sent. Then the server closes
+/// the connection, and does not wait for the rest.
+fn holding(answer: BoxBody, mut arrival: Arrival) -> BoxBody {
+    // Its bytes are free at once.
+    arrival.share = None;
+    arrival.reading = None;
     let bytes = answer.try_into_bytes().unwrap_or_default();
     let length = bytes.len() as u64;
     let whole = once(async move { Ok::<_, Error>(bytes) });
     let body = Box::pin(whole.map(move |chunk| {
-        let _until_sent = &payload;
+        let _until_sent = &arrival;
         chunk
     }));
     SizedStream::new(length, body).boxed()

@@ -1,6 +1,11 @@
 //! Events that a sidecar posts: which are applied, dropped, ignored or sent again, and the token that
 //! protects the routes of a sidecar.
 
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
 use super::*;
 
 #[tokio::test]
@@ -220,6 +225,34 @@ async fn an_event_inside_an_event_is_applied() {
             answer.json::<Value>().await.expect("json")["configData"],
             json!({"v": 9})
         );
+    })
+    .await;
+}
+
+/// The bodies of events share the budget of all bodies, with its rate.
+#[tokio::test]
+async fn a_large_event_that_stalls_is_asked_for_again_before_it_blocks_others() {
+    check(&[], publisher(7, 0), async |subscriber| {
+        let mut peer = TcpStream::connect(subscriber.address)
+            .await
+            .expect("connected");
+        let head = format!(
+            "POST {EVENTS} HTTP/1.1\r\nHost: x\r\nContent-Type: {STRUCTURED}\r\n\
+             Content-Length: 4000000\r\n\r\n"
+        );
+        peer.write_all(head.as_bytes()).await.expect("sent");
+        peer.write_all(&[b'x'; 100 << 10]).await.expect("sent");
+        let begun = Instant::now();
+        let mut answer = Vec::new();
+        let read = peer.read_to_end(&mut answer);
+        let read = tokio::time::timeout(Duration::from_secs(20), read).await;
+        // The connection ends with the answer: the rest of the body is not waited for.
+        read.expect("in time").ok();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.contains("RETRY"), "{answer}");
+        // A body without a share has 10 s.
+        assert!(begun.elapsed() < Duration::from_secs(9));
     })
     .await;
 }
