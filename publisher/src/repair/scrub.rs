@@ -138,7 +138,9 @@ impl Scrub {
         if before.revision != head.revision {
             return;
         }
-        if let Err(mismatch) = sum.check(head) {
+        let checked = sum.check(head);
+        self.store.note_sum(collection, checked.clone());
+        if let Err(mismatch) = checked {
             self.store.damage().report(
                 collection,
                 "all rows",

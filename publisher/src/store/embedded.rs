@@ -5,7 +5,7 @@
 //! transaction outlives its call, so no reader can keep the write-ahead log from being reused.
 //!
 //! `folder` opens, `connections` runs transactions, `failure` says what an error means, `tables` and
-//! `rows` say what is in the file; `commit` writes groups, `documents` and `log` read, `trim`,
+//! `rows` say what is in the file, `whole_log` how much of the log is proven; `commit` writes groups, `documents` and `log` read, `trim`,
 //! `replicas` and `epoch` write the rest.
 
 use std::{collections::BTreeSet, fmt, path::Path, sync::Arc};
@@ -22,6 +22,7 @@ use crate::store::{
         connections::{Connections, Durability, End},
         failure::Failure,
         open_lists::OpenLists,
+        whole_log::WholeLog,
     },
 };
 
@@ -41,6 +42,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod trim;
+mod whole_log;
 
 pub(super) use documents::DocumentRows;
 
@@ -54,6 +56,7 @@ struct Inner {
     failure: Failure,
     damage: DamageRegister,
     absence: Absence,
+    whole_log: WholeLog,
     lists: OpenLists,
     /// Released last, when all connections are closed.
     _lock: folder::Lock,
@@ -66,8 +69,8 @@ impl fmt::Debug for Embedded {
 }
 
 impl Embedded {
-    /// Opens the store of a folder, or makes one, and reads all of it once: what is damaged is known
-    /// from the start.
+    /// Opens the store of a folder, or makes one. Identity and heads are read and verified; documents
+    /// are verified when they are read, and by the scrub.
     pub(super) async fn open(folder: &Path, policy: Arc<PublisherPolicy>) -> anyhow::Result<Self> {
         let folder = folder.to_owned();
         blocking(move || {
@@ -80,6 +83,7 @@ impl Embedded {
                 failure: Failure::default(),
                 damage: DamageRegister::default(),
                 absence: Absence::default(),
+                whole_log: WholeLog::default(),
                 lists: OpenLists::default(),
                 _lock: lock,
             }));
@@ -91,22 +95,31 @@ impl Embedded {
         .await
     }
 
-    /// Adds the heads of new collections, and reads all documents.
+    /// Adds the heads of new collections, and reads all heads.
     fn prepare(&self) -> anyhow::Result<()> {
         let collections = &*self.0.policy.collections.all();
-        self.0
-            .connections
-            .write_blocking(Durability::Synced, |transaction| {
-                tables::check_format(transaction)?;
-                tables::add_heads(transaction, collections)?;
-                Ok(End::Commit(()))
-            })?;
+        let connections = &self.0.connections;
+        connections.write_blocking(Durability::Synced, |transaction| {
+            tables::check_format(transaction)?;
+            tables::add_heads(transaction, collections)?;
+            Ok(End::Commit(()))
+        })?;
+        let indexed = connections.write_blocking(Durability::Synced, |transaction| {
+            tables::index_log(transaction)?;
+            Ok(End::Commit(()))
+        });
+        if let Err(error) = indexed {
+            // Without it all answers are the same.
+            self.note(&error);
+            tracing::error!(
+                "the change log of the embedded store has no index by document, so each read of a \
+                 damaged or absent document reads all of it: {error:#}"
+            );
+        }
         for collection in collections {
-            let checked = self
-                .0
-                .connections
-                .read_blocking(|transaction| self.check_collection(transaction, collection));
-            self.note_damage(collection, checked);
+            let read =
+                connections.read_blocking(|transaction| self.check_head(transaction, collection));
+            self.note_damage(collection, read);
         }
         Ok(())
     }
@@ -122,22 +135,30 @@ impl Embedded {
             Ok(End::Commit(()))
         })
         .await?;
-        // One that was served before has documents.
+        // One that was served before has a head.
         for collection in collections {
             let name = collection.clone();
-            let checked =
-                self.read(move |store, transaction| store.check_collection(transaction, &name));
-            self.note_damage(collection, checked.await);
+            let read = self.read(move |store, transaction| store.check_head(transaction, &name));
+            self.note_damage(collection, read.await);
         }
         Ok(())
     }
 
+    fn check_head(
+        &self,
+        transaction: &Transaction<'_>,
+        collection: &CollectionName,
+    ) -> anyhow::Result<()> {
+        let identity = tables::identity(transaction)?;
+        self.head(transaction, collection, &identity).map(drop)
+    }
+
     /// A damaged collection keeps no other one from being served.
-    fn note_damage(&self, collection: &CollectionName, checked: anyhow::Result<()>) {
-        if let Err(error) = checked {
+    fn note_damage(&self, collection: &CollectionName, read: anyhow::Result<()>) {
+        if let Err(error) = read {
             self.note(&error);
             tracing::error!(
-                "the documents of {collection} in the embedded store are not all readable: {error:#}"
+                "the head of {collection} in the embedded store is not readable: {error:#}"
             );
         }
     }

@@ -7,7 +7,7 @@ use contract::{CollectionName, Document, DocumentId, Head};
 
 use crate::store::{
     Store,
-    integrity::{Damage, Verdict},
+    integrity::{Damage, SumMismatch, Verdict},
 };
 
 /// The key of a stored row, of any type.
@@ -132,6 +132,16 @@ impl Store {
             Self::Embedded(store) => store.check_absence(collection).await,
             // It looks at the log for every absent document.
             Self::Mongo(_) => Ok(()),
+        }
+    }
+
+    /// Says what a pass over all rows of a collection showed. Until one adds up again, a document
+    /// without a row is not taken for absent.
+    pub fn note_sum(&self, collection: &CollectionName, sum: Result<(), SumMismatch>) {
+        match self {
+            Self::Embedded(store) => store.note_sum(collection, sum),
+            // It looks at the log for every absent document.
+            Self::Mongo(_) => {}
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::store::{
         connections::{Durability, End},
         rows, tables,
     },
-    integrity::{Verdict, examine},
+    integrity::{SumMismatch, Verdict},
     repair::{RowKey, StoredHead, StoredRow},
 };
 
@@ -56,11 +56,11 @@ impl Embedded {
         id: &DocumentId,
     ) -> anyhow::Result<Verdict> {
         let (name, id) = (collection.clone(), id.clone());
-        self.read(move |store, transaction| store.verdict(transaction, &name, &id))
+        self.read(move |store, transaction| store.stored_verdict(transaction, &name, &id))
             .await
     }
 
-    fn verdict(
+    fn stored_verdict(
         &self,
         transaction: &Transaction<'_>,
         collection: &CollectionName,
@@ -71,11 +71,11 @@ impl Embedded {
                 "SELECT id, revision, crc, value FROM documents WHERE collection = ?1 AND id = ?2",
             )?
             .query_row([collection.as_str(), id.as_str()], |row| {
-                Ok(rows::document(collection, row).1)
+                Ok((rows::document(collection, row).1, rows::revision(row)))
             })
             .optional()?;
-        let (newest, complete) = self.newest_record(transaction, collection, id)?;
-        Ok(examine(row, newest.as_ref(), complete))
+        let (row, revision) = row.map_or((None, None), |(row, revision)| (Some(row), revision));
+        self.verdict(transaction, collection, id, row, revision)
     }
 
     pub(in crate::store) async fn restore_row(
@@ -85,7 +85,7 @@ impl Embedded {
     ) -> anyhow::Result<Verdict> {
         let (name, id) = (collection.clone(), id.clone());
         let restored = self.write(Durability::Synced, move |store, transaction| {
-            let verdict = store.verdict(transaction, &name, &id)?;
+            let verdict = store.stored_verdict(transaction, &name, &id)?;
             match &verdict {
                 Verdict::FromLog(document, _damage) => {
                     let value = document.config_data();
@@ -152,6 +152,18 @@ impl Embedded {
             Ok(End::Commit(true))
         });
         Ok(replaced.await?)
+    }
+
+    /// A pass over all rows of a collection ended: whether it may lack a row.
+    pub(in crate::store) fn note_sum(
+        &self,
+        collection: &CollectionName,
+        sum: Result<(), SumMismatch>,
+    ) {
+        match sum {
+            Ok(()) => self.0.absence.proven(collection),
+            Err(mismatch) => self.note(&mismatch.into()),
+        }
     }
 
     /// Reads a collection after a repair: if it adds up, a document without a row is absent again.

@@ -1,11 +1,10 @@
 //! Reading the rows of documents and records: each is verified, and a damaged document is read from
 //! the change log.
 
-use std::{borrow::Cow, collections::BTreeSet};
+use std::collections::BTreeSet;
 
 use contract::{Change, CollectionName, Document, DocumentId, Epoch, Head, Revision};
 use rusqlite::{OptionalExtension, Row, Transaction, params, types::ValueRef};
-use serde::Deserialize;
 
 use crate::store::{
     StoreIdentity,
@@ -42,15 +41,15 @@ impl Embedded {
                 "SELECT id, revision, crc, value FROM documents WHERE collection = ?1 AND id = ?2",
             )?
             .query_row([collection.as_str(), id.as_str()], |row| {
-                Ok(document(collection, row))
+                Ok((document(collection, row).1, revision(row)))
             })
             .optional()?;
         match row {
-            Some((_id, row)) => self.whole(transaction, collection, id.as_str(), row),
-            None => match self.0.absence.check(collection) {
-                Ok(()) => Ok(None),
-                Err(unproven) => self.absent(transaction, collection, id, unproven),
-            },
+            Some((Ok(document), _revision)) => Ok(Some(document)),
+            Some((Err(damage), revision)) => {
+                self.repaired(transaction, collection, id.as_str(), damage, revision)
+            }
+            None => self.absent(transaction, collection, id),
         }
     }
 
@@ -73,14 +72,20 @@ impl Embedded {
         let mut damaged = None;
         let mut read = 0;
         while let Some(row) = rows.next()? {
-            let (id, row) = document(collection, row);
-            let document = match self.whole(transaction, collection, &id, row) {
-                Ok(Some(document)) => document,
-                Ok(None) => continue,
-                Err(error) => {
-                    self.note(&error);
-                    damaged.get_or_insert(error.downcast::<DamagedDocument>()?);
-                    continue;
+            let (id, read_document) = document(collection, row);
+            let document = match read_document {
+                Ok(document) => document,
+                Err(damage) => {
+                    let revision = revision(row);
+                    match self.repaired(transaction, collection, &id, damage, revision) {
+                        Ok(Some(document)) => document,
+                        Ok(None) => continue,
+                        Err(error) => {
+                            self.note(&error);
+                            damaged.get_or_insert(error.downcast::<DamagedDocument>()?);
+                            continue;
+                        }
+                    }
                 }
             };
             read += document.json().len();
@@ -138,23 +143,37 @@ impl Embedded {
         }
     }
 
-    /// The document of a row, or by the change log where the row is damaged.
-    fn whole(
+    /// What is true of a document, by its row and the change log. `revision` is that of the row, as far
+    /// as it can be read.
+    pub(super) fn verdict(
+        &self,
+        transaction: &Transaction<'_>,
+        collection: &CollectionName,
+        id: &DocumentId,
+        row: Option<Result<Document, Damage>>,
+        revision: Option<Revision>,
+    ) -> anyhow::Result<Verdict> {
+        let newest = self.newest_record(transaction, collection, id)?;
+        let is_newest = match &newest {
+            None => false,
+            // The row and the log name the same revision.
+            Some(record) if revision == Some(record.revision) => true,
+            Some(record) => self.is_newest(transaction, record)?,
+        };
+        Ok(examine(row, newest.as_ref(), is_newest))
+    }
+
+    /// The document of a damaged row, by the change log.
+    fn repaired(
         &self,
         transaction: &Transaction<'_>,
         collection: &CollectionName,
         id: &str,
-        row: Result<Document, Damage>,
+        damage: Damage,
+        revision: Option<Revision>,
     ) -> anyhow::Result<Option<Document>> {
-        let damage = match row {
-            Ok(document) => return Ok(Some(document)),
-            Err(damage) => damage,
-        };
         let verdict = match id.parse::<DocumentId>() {
-            Ok(id) => {
-                let (newest, complete) = self.newest_record(transaction, collection, &id)?;
-                examine(Some(Err(damage)), newest.as_ref(), complete)
-            }
+            Ok(id) => self.verdict(transaction, collection, &id, Some(Err(damage)), revision)?,
             Err(_stray) => Verdict::Unrecoverable(damage),
         };
         let register = &self.0.damage;
@@ -174,38 +193,52 @@ impl Embedded {
                 Ok(None)
             }
             Verdict::Absent => Ok(None),
-            Verdict::Unrecoverable(damage) => {
-                let damaged = DamagedDocument {
-                    collection: collection.clone(),
-                    id: id.to_owned(),
-                    damage,
-                };
-                register.report(collection, id, Outcome::Refused, &damaged);
-                Err(damaged.into())
-            }
+            Verdict::Unrecoverable(damage) => Err(self.refused(collection, id, damage).into()),
         }
     }
 
-    /// A document without a row in a collection that may lack one: by the change log, or the error
-    /// `unproven`.
+    fn refused(&self, collection: &CollectionName, id: &str, damage: Damage) -> DamagedDocument {
+        let damaged = DamagedDocument {
+            collection: collection.clone(),
+            id: id.to_owned(),
+            damage,
+        };
+        let register = &self.0.damage;
+        register.report(collection, id, Outcome::Refused, &damaged);
+        damaged
+    }
+
+    /// A document without a row: by the change log, if that has it.
+    ///
+    /// # Errors
+    /// When the collection may lack a row and nothing says that it is not this one.
     fn absent(
         &self,
         transaction: &Transaction<'_>,
         collection: &CollectionName,
         id: &DocumentId,
-        unproven: anyhow::Error,
     ) -> anyhow::Result<Option<Document>> {
-        let (newest, complete) = self.newest_record(transaction, collection, id)?;
-        match (&newest, examine(None, newest.as_ref(), complete)) {
-            (_, Verdict::FromLog(document, damage)) => {
+        let newest = self.newest_record(transaction, collection, id)?;
+        let proven = self.0.absence.check(collection);
+        let record = match (newest, proven) {
+            (None, proven) => return proven.map(|()| None),
+            (Some(record), Ok(())) if record.config_data.is_none() => return Ok(None),
+            (Some(record), _) => record,
+        };
+        let is_newest = self.is_newest(transaction, &record)?;
+        match examine(None, Some(&record), is_newest) {
+            Verdict::FromLog(document, damage) => {
                 let detail = format!("a document is read from the change log: {damage}");
                 let register = &self.0.damage;
                 register.report(collection, id.as_str(), Outcome::FromLog, detail);
                 Ok(Some(document))
             }
-            // The log has its deletion, and nothing newer.
-            (Some(_deleted), Verdict::Absent) if complete => Ok(None),
-            _unknown => Err(unproven),
+            Verdict::Unrecoverable(damage) => {
+                Err(self.refused(collection, id.as_str(), damage).into())
+            }
+            // The log has its deletion.
+            _absent if is_newest => Ok(None),
+            _unproven => self.0.absence.check(collection).map(|()| None),
         }
     }
 
@@ -264,47 +297,37 @@ impl Embedded {
         Ok((identity.epoch, heads))
     }
 
-    /// The newest whole record of a document, and whether the log has every revision after it, so
-    /// that no newer record of the document can be missing. It reads the log from its end: only a
-    /// damaged row needs it.
+    /// The newest record of a document, if that is whole. [`Self::is_newest`] says whether a newer one
+    /// may have been lost.
     pub(super) fn newest_record(
         &self,
         transaction: &Transaction<'_>,
         collection: &CollectionName,
         id: &DocumentId,
-    ) -> anyhow::Result<(Option<Change>, bool)> {
-        #[derive(Deserialize)]
-        struct Key<'a> {
-            #[serde(borrow)]
-            id: Cow<'a, str>,
-        }
-        let head = self.head(transaction, collection, &tables::identity(transaction)?)?;
-        let mut statement = transaction.prepare_cached(
-            "SELECT revision, crc, record FROM changes
-             WHERE collection = ?1 ORDER BY revision DESC",
-        )?;
-        let mut rows = statement.query([collection.as_str()])?;
-        let mut expected = head.revision;
-        while let Some(row) = rows.next()? {
-            // After a record that is damaged or gone nothing older is proven to be the newest.
-            let Ok((revision, text)) = record_text(collection, row) else {
-                break;
-            };
-            let Ok(key) = serde_json::from_str::<Key<'_>>(text) else {
-                break;
-            };
-            if revision != expected {
-                break;
-            }
-            if key.id == id.as_str() {
-                let record = record(collection, row).ok();
-                let whole = record.is_some();
-                return Ok((record, whole));
-            }
-            expected = expected.saturating_sub(1);
-        }
-        Ok((None, false))
+    ) -> anyhow::Result<Option<Change>> {
+        let newest = tables::newest_of_document(transaction)?
+            .query_row([collection.as_str(), id.as_str()], |row| {
+                Ok(record(collection, row))
+            })
+            .optional()?;
+        // An index is no proof.
+        Ok(newest
+            .and_then(Result::ok)
+            .filter(|record| record.id == *id))
     }
+
+    /// Whether no newer record of the same document can be missing.
+    fn is_newest(&self, transaction: &Transaction<'_>, record: &Change) -> anyhow::Result<bool> {
+        let collection = &record.collection;
+        let head = self.head(transaction, collection, &tables::identity(transaction)?)?;
+        let log = &self.0.whole_log;
+        log.is_whole(transaction, collection, record.revision, head.revision)
+    }
+}
+
+/// The revision of a row `id, revision, …`, as far as it can be read.
+pub(super) fn revision(row: &Row<'_>) -> Option<Revision> {
+    row.get(1).ok()
 }
 
 /// The document of a row `id, revision, crc, value`, and the id as it is stored.

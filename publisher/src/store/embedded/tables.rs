@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context, ensure};
 use contract::{CollectionName, Epoch, Head, Replaced};
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{CachedStatement, OptionalExtension, Transaction, params};
 
 use crate::store::{
     StoreIdentity, StoreSecret,
@@ -44,6 +44,12 @@ CREATE TABLE replicas (
 CREATE INDEX replicas_seen ON replicas (seen);
 ";
 
+/// Finds the records of a document. The id is computed from the record itself, so that no edit by hand
+/// separates them; text that is no JSON has none.
+const LOG_INDEX: &str = "
+CREATE INDEX IF NOT EXISTS changes_by_document ON changes (
+  collection, CASE WHEN json_valid(record) THEN json_extract(record, '$.id') END, revision)";
+
 /// Makes a store with a new identity in an empty file.
 pub(super) fn create(file: &Path) -> anyhow::Result<()> {
     let mut connection = connections::writer(file)?;
@@ -80,6 +86,28 @@ pub(super) fn check_format(transaction: &Transaction<'_>) -> anyhow::Result<()> 
         "the format of the store is {format}; this version reads only {FORMAT}"
     );
     Ok(())
+}
+
+/// Makes the index of the log where it is missing: in a new file, and in one of an earlier version.
+pub(super) fn index_log(transaction: &Transaction<'_>) -> anyhow::Result<()> {
+    Ok(transaction.execute_batch(LOG_INDEX)?)
+}
+
+/// The statement that finds the newest record of a document by collection and id: `revision, crc,
+/// record`.
+pub(super) fn newest_of_document<'a>(
+    transaction: &'a Transaction<'_>,
+) -> rusqlite::Result<CachedStatement<'a>> {
+    let prepare = |by: &str| {
+        transaction.prepare_cached(&format!(
+            "SELECT revision, crc, record FROM changes {by} WHERE collection = ?1
+             AND CASE WHEN json_valid(record) THEN json_extract(record, '$.id') END = ?2
+             ORDER BY revision DESC LIMIT 1"
+        ))
+    };
+    // SQLite itself would read the log from its end, because the key is in that order. Without the
+    // index there is no other way.
+    prepare("INDEXED BY changes_by_document").or_else(|_no_index| prepare(""))
 }
 
 /// Writes the heads of collections that are new, so that a head which is absent later is damage.

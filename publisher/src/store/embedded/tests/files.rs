@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::*;
+use crate::store::damage::DamageSummary;
 
 fn folder() -> tempfile::TempDir {
     tempfile::TempDir::new().expect("a folder")
@@ -266,6 +267,108 @@ async fn a_row_that_vanished_is_not_absent() {
     list(&store).await.expect_err("a wrong list");
     spoil(&store, "DELETE FROM changes").await;
     store.document(&name(), id).await.expect_err("unproven");
+}
+
+/// The time to open a store does not grow with its documents.
+#[tokio::test]
+async fn opening_verifies_heads_and_leaves_documents_to_readers_and_the_scrub() {
+    let folder = folder();
+    let store = open(folder.path()).await.expect("a store");
+    fill(&store, 4, 0, 10).await;
+    let documents = list(&store).await.expect("a list");
+    spoil(
+        &store,
+        "UPDATE documents SET value = CAST('{}' AS BLOB) WHERE id = 'd00001';
+         DELETE FROM documents WHERE id = 'd00002';
+         UPDATE heads SET crc = 1",
+    )
+    .await;
+    drop(store);
+    let store = open(folder.path()).await.expect("a store");
+    let known = |store: &Embedded| store.damage().summary();
+    assert_eq!(known(&store).from_log, 1, "the head, at once");
+    assert_eq!(known(&store).example, Some((name(), String::new())));
+    for (number, document) in documents.iter().enumerate() {
+        let read = store.document(&name(), document.id()).await.expect("read");
+        assert_eq!(read.as_ref(), Some(document), "{number}");
+    }
+    assert_eq!(known(&store).from_log, 3, "by readers");
+    // The first write makes the head true, so that the scrub has one to compare with.
+    fill(&store, 1, 1, 10).await;
+    spoil(&store, "DELETE FROM changes").await;
+    drop(store);
+    let store = open(folder.path()).await.expect("a store");
+    assert_eq!(known(&store), DamageSummary::default());
+    let whole = Store::Embedded(store.clone());
+    let scrub = crate::repair::Scrub::new(whole, 1_000_000);
+    scrub.pass(&name()).await.expect("a pass");
+    assert_eq!(known(&store).refused, 2, "by the scrub: a row, and the sum");
+    let gone = documents[2].id();
+    store.document(&name(), gone).await.expect_err("unproven");
+}
+
+#[tokio::test]
+async fn the_record_of_a_damaged_row_is_found_by_an_index_also_in_a_file_without_one() {
+    let statement = async |store: &Embedded| {
+        let prepared = store.read(|_store, transaction| {
+            let statement = tables::newest_of_document(transaction)?;
+            Ok(statement.expanded_sql().expect("a text"))
+        });
+        prepared.await.expect("prepared")
+    };
+    let folder = folder();
+    let store = open(folder.path()).await.expect("a store");
+    fill(&store, 2, 0, 10).await;
+    spoil(
+        &store,
+        "DROP INDEX changes_by_document; DELETE FROM documents WHERE id = 'd00001'",
+    )
+    .await;
+    let id = "d00001".parse().expect("an id");
+    let read = store.document(&name(), &id).await;
+    assert!(read.expect("by the log").is_some(), "without the index");
+    assert!(!statement(&store).await.contains("INDEXED BY"));
+    drop(store);
+    let store = open(folder.path()).await.expect("a store");
+    // SQLite refuses the words where it cannot use the index.
+    assert!(statement(&store).await.contains("INDEXED BY"));
+    // Text that is no JSON has no id, and keeps nothing from being written.
+    spoil(&store, "UPDATE changes SET record = 'x' WHERE revision = 1").await;
+}
+
+/// A row that does not name its revision needs the log to be whole after the record of its document.
+#[tokio::test]
+async fn a_record_is_the_newest_only_where_the_log_is_whole_after_it() {
+    let folder = folder();
+    let store = open(folder.path()).await.expect("a store");
+    fill(&store, 4, 0, 10).await;
+    let documents = list(&store).await.expect("a list");
+    let read = async |number: usize| store.document(&name(), documents[number].id()).await;
+    spoil(&store, "UPDATE documents SET revision = 'x'").await;
+    for _again in 0..2 {
+        let by_log = read(2).await.expect("by the log");
+        assert_eq!(by_log.as_ref(), Some(&documents[2]));
+    }
+    // Older than what was read of the log before.
+    spoil(&store, "UPDATE changes SET crc = 1 WHERE revision = 2").await;
+    for _again in 0..2 {
+        read(0)
+            .await
+            .expect_err("revision 2 may be of this document");
+        assert_eq!(
+            read(3).await.expect("by the log").as_ref(),
+            Some(&documents[3])
+        );
+    }
+    // Newer than that.
+    let changed = store.commit(Arc::from([put("d00003", 1, 1)])).await;
+    assert_eq!(changed.expect("committed").changes.len(), 1);
+    spoil(&store, "DELETE FROM changes WHERE revision = 5").await;
+    for _again in 0..2 {
+        read(2)
+            .await
+            .expect_err("revision 5 may be of this document");
+    }
 }
 
 #[tokio::test]
