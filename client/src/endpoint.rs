@@ -55,6 +55,8 @@ pub(crate) struct Clients {
     ordinary: Client,
     /// For answers that may need the whole store to be read first.
     maintenance: Client,
+    /// For the reports of repairs.
+    repair: Client,
     /// For live feeds, which are silent between two changes.
     streams: Client,
 }
@@ -76,6 +78,7 @@ impl Clients {
         Ok(Self {
             ordinary: client(timeouts.idle)?,
             maintenance: client(timeouts.maintenance)?,
+            repair: client(timeouts.repair)?,
             streams: client(timeouts.silence)?,
         })
     }
@@ -197,6 +200,11 @@ impl Endpoint {
         self.clients.maintenance.request(method, self.url(path))
     }
 
+    /// A request for a repair.
+    pub(crate) fn repair_request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.clients.repair.request(method, self.url(path))
+    }
+
     /// A request for a live feed.
     pub(crate) fn stream_request(&self, path: &str) -> RequestBuilder {
         self.clients.streams.get(self.url(path))
@@ -226,6 +234,14 @@ impl Endpoint {
         request: RequestBuilder,
     ) -> Result<Response, ClientError> {
         self.success(request, self.timeouts.maintenance).await
+    }
+
+    /// Sends a request for a repair, and gives the answer if it is a success.
+    pub(crate) async fn send_repair(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<Response, ClientError> {
+        self.success(request, self.timeouts.repair).await
     }
 
     /// Sends a request, and gives the answer if it is a success. Its head arrives within `limit`.

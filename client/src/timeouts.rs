@@ -16,6 +16,9 @@ pub struct Timeouts {
     pub write: Duration,
     /// Until the answer arrives to a request that may make the publisher read its whole store.
     pub maintenance: Duration,
+    /// Until the report of a repair arrives, which reads all rows and the whole log, and writes each
+    /// row that it restores on its own.
+    pub repair: Duration,
     /// Longest silence of a live feed, which sends a keep-alive every 5 s.
     pub silence: Duration,
 }
@@ -28,6 +31,7 @@ impl Timeouts {
         read: Duration::from_secs(2),
         write: Duration::from_secs(2),
         maintenance: Duration::from_secs(60),
+        repair: Duration::from_secs(1_800),
         silence: Duration::from_secs(12),
     };
 
@@ -38,6 +42,7 @@ impl Timeouts {
         read: Duration::from_secs(2),
         write: Duration::from_secs(8),
         maintenance: Duration::from_secs(60),
+        repair: Duration::from_secs(1_800),
         silence: Duration::from_secs(15),
     };
 
@@ -49,6 +54,7 @@ impl Timeouts {
         read: Duration::from_secs(120),
         write: Duration::from_secs(120),
         maintenance: Duration::from_secs(120),
+        repair: Duration::from_secs(120),
         silence: Duration::from_secs(120),
     };
 }

@@ -71,8 +71,8 @@ pub struct Api {
     pub streams: StreamSlots,
     /// Counters.
     pub metrics: std::sync::Arc<Metrics>,
-    /// Held by the one repair that may run.
-    pub repairing: tokio::sync::Mutex<()>,
+    /// Repairs, one at a time.
+    pub repairs: crate::repair::Repairs,
     /// Whether the store can be read and written.
     pub readiness: health::Readiness,
 }

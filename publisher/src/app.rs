@@ -50,7 +50,7 @@ use crate::{
     fleet::Fleet,
     metrics::Metrics,
     outbox::{relay, relay::Relay, retention::Retention},
-    repair::Scrub,
+    repair::{Scrub, repairs},
     schema_folder::{self, SchemaWatch},
     settings::{Events, Settings, TransportSettings},
     store::{PublisherPolicy, ServedCollections, Store},
@@ -181,6 +181,9 @@ impl Publisher {
         );
         supervisor.spawn("restore", fleet_tasks.restore.run(no_more_requests.clone()));
 
+        let (repairs, repair_task) = repairs(store.clone(), fleet.clone());
+        supervisor.spawn("repair", repair_task.run(stop.clone()));
+
         let schema_watch = SchemaWatch::new(settings.schemas_dir, store.clone());
         supervisor.spawn("schemas", schema_watch.run(stop.clone()));
 
@@ -196,7 +199,7 @@ impl Publisher {
             feed,
             streams,
             metrics,
-            repairing: tokio::sync::Mutex::default(),
+            repairs,
             readiness: Readiness::default(),
         });
         Ok(Self {

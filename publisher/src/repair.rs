@@ -20,8 +20,10 @@ use crate::store::{
 };
 
 mod scrub;
+mod task;
 
 pub use scrub::Scrub;
+pub use task::{Repairs, repairs};
 
 /// Rows or records that are read at once.
 const PAGE: u32 = 500;

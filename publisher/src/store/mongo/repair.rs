@@ -23,6 +23,32 @@ use crate::store::{
 /// Rows that a repair moved aside, as they were.
 const DAMAGED: &str = "_damaged";
 
+/// Runs reads and writes that may be repeated in a transaction, until it is committed: a
+/// `Result` with what they give. A macro, because the compiler does not prove the future of an async
+/// closure to be `Send`.
+macro_rules! in_transaction {
+    ($store:expr, |$session:ident| $work:block) => {{
+        let attempts = Attempts::repeated_on(&[
+            TRANSIENT_TRANSACTION_ERROR,
+            UNKNOWN_TRANSACTION_COMMIT_RESULT,
+        ]);
+        loop {
+            let mut session = call($store.client.start_session()).await?;
+            let attempt = async {
+                transaction::start(&mut session).await?;
+                let $session = &mut session;
+                let done: anyhow::Result<_> = async { $work }.await;
+                let done = done?;
+                session.commit_transaction().await?;
+                anyhow::Ok(done)
+            };
+            if let Some(ended) = attempts.attempt(attempt).await {
+                break ended;
+            }
+        }
+    }};
+}
+
 impl Mongo {
     pub(in crate::store) async fn stored_rows(
         &self,
@@ -95,7 +121,7 @@ impl Mongo {
         collection: &CollectionName,
         id: &DocumentId,
     ) -> anyhow::Result<Verdict> {
-        self.in_transaction(async |session| {
+        in_transaction!(self, |session| {
             let this = doc! { "_id": id.as_str() };
             let row = Self::raw(self.table_at_snapshot(collection.as_str()))
                 .find_one(this.clone())
@@ -121,7 +147,6 @@ impl Mongo {
             }
             Ok(verdict)
         })
-        .await
     }
 
     pub(in crate::store) async fn set_row_aside(
@@ -134,7 +159,7 @@ impl Mongo {
             anyhow::ensure!(is_code(&error, NAMESPACE_EXISTS), error);
         }
         let this = doc! { "_id": { "$eq": bson_key(key)? } };
-        self.in_transaction(async |session| {
+        in_transaction!(self, |session| {
             let row = self
                 .table_at_snapshot(collection.as_str())
                 .find_one(this.clone())
@@ -156,7 +181,6 @@ impl Mongo {
                 .await?;
             Ok(())
         })
-        .await
     }
 
     pub(in crate::store) async fn stored_head(
@@ -179,7 +203,7 @@ impl Mongo {
     ) -> anyhow::Result<bool> {
         let this = doc! { "_id": head.collection.as_str() };
         let row = rows::whole_head_row(head)?;
-        self.in_transaction(async |session| {
+        in_transaction!(self, |session| {
             let identity = self.identity_in(session).await?;
             let stored: Option<Bdoc> = self
                 .table_at_snapshot(HEADS)
@@ -198,30 +222,6 @@ impl Mongo {
                 .await?;
             Ok(true)
         })
-        .await
-    }
-
-    /// Runs reads and writes that may be repeated in a transaction, until it is committed.
-    async fn in_transaction<T>(
-        &self,
-        work: impl AsyncFn(&mut ClientSession) -> anyhow::Result<T>,
-    ) -> anyhow::Result<T> {
-        let attempts = Attempts::repeated_on(&[
-            TRANSIENT_TRANSACTION_ERROR,
-            UNKNOWN_TRANSACTION_COMMIT_RESULT,
-        ]);
-        loop {
-            let mut session = call(self.client.start_session()).await?;
-            let attempt = async {
-                transaction::start(&mut session).await?;
-                let done = work(&mut session).await?;
-                session.commit_transaction().await?;
-                anyhow::Ok(done)
-            };
-            if let Some(ended) = attempts.attempt(attempt).await {
-                return ended;
-            }
-        }
     }
 }
 
