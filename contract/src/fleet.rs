@@ -209,12 +209,18 @@ pub enum ResyncReason {
     Unproven,
 }
 
-/// Body of `GET /v1/replicas`.
+/// Most replicas of one page of `GET /v1/replicas`.
+pub const REPLICA_PAGE: usize = 1_000;
+
+/// Body of `GET /v1/replicas`: all replicas, or the page after a name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct ReplicaList {
     /// The replicas that checked in with any publisher of this store, by name.
     pub replicas: Vec<ReplicaRecord>,
+    /// The next page is `?after=` this name; absent on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// The record of a replica at the publishers.

@@ -17,7 +17,10 @@ use contract::{
         ResyncReason,
     },
 };
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time::Instant,
+};
 use tracing::error;
 
 pub use self::{
@@ -42,6 +45,8 @@ mod pacing;
 mod registry;
 mod restore;
 
+/// A page of replicas ends with the one with which it reaches this many bytes.
+const PAGE_BYTES: usize = 1 << 20;
 /// Bytes of check-ins that may wait for their answer.
 const WAITING_BYTES: usize = 32 << 20;
 
@@ -55,6 +60,8 @@ pub struct Fleet {
     metrics: Arc<Metrics>,
     /// Bytes for check-ins that wait for their answer.
     memory: Arc<Semaphore>,
+    /// Held while all records are read for one page.
+    paging: Arc<Mutex<()>>,
 }
 
 /// The tasks that have to run for a [`Fleet`].
@@ -92,6 +99,7 @@ impl Fleet {
             subscribers,
             metrics,
             memory: Arc::new(Semaphore::new(WAITING_BYTES)),
+            paging: Arc::default(),
         };
         (fleet, tasks)
     }
@@ -215,8 +223,39 @@ impl Fleet {
     /// # Errors
     /// When the store cannot be read.
     pub async fn list(&self) -> anyhow::Result<ReplicaList> {
+        let _alone = self.paging.lock().await;
         Ok(ReplicaList {
             replicas: self.registry.records().await?,
+            next: None,
+        })
+    }
+
+    /// The replicas after a name, at most `limit` and about [`PAGE_BYTES`].
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn page(&self, after: Option<&str>, limit: usize) -> anyhow::Result<ReplicaList> {
+        // All records of the fleet are in memory once, and not once for each caller.
+        let _alone = self.paging.lock().await;
+        let records = self.registry.records().await?;
+        let mut rest = records
+            .into_iter()
+            .skip_while(|record| {
+                after.is_some_and(|after| record.check_in.instance.as_str() <= after)
+            })
+            .peekable();
+        let mut replicas: Vec<ReplicaRecord> = Vec::new();
+        let mut bytes = 0;
+        while let Some(record) =
+            rest.next_if(|_record| replicas.len() < limit && bytes < PAGE_BYTES)
+        {
+            bytes += serde_json::to_vec(&record)?.len();
+            replicas.push(record);
+        }
+        let next = replicas.last().filter(|_last| rest.peek().is_some());
+        Ok(ReplicaList {
+            next: next.map(|last| last.check_in.instance.clone()),
+            replicas,
         })
     }
 

@@ -27,7 +27,10 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 impl FakePublisher {
     /// Lists these replicas from now on.
     pub(crate) fn has_replicas(&self, replicas: Vec<ReplicaRecord>) {
-        self.store.lock().expect("no panic").replicas = Some(ReplicaList { replicas });
+        self.store.lock().expect("no panic").replicas = Some(ReplicaList {
+            replicas,
+            next: None,
+        });
     }
 
     /// The requests for a new epoch.
@@ -79,12 +82,28 @@ pub(crate) fn gone(instance: &str, url: Option<&str>) -> ReplicaRecord {
     record
 }
 
-async fn replicas(request: HttpRequest, store: Data<Mutex<Store>>) -> HttpResponse {
-    let replicas = store.lock().expect("no panic").replicas.clone();
-    match replicas {
-        Some(replicas) => HttpResponse::Ok().json(replicas),
-        None => missing_route(&request),
+/// One replica a page, so that every command follows pages.
+async fn replicas(
+    request: HttpRequest,
+    query: web::Query<BTreeMap<String, String>>,
+    store: Data<Mutex<Store>>,
+) -> HttpResponse {
+    let Some(list) = store.lock().expect("no panic").replicas.clone() else {
+        return missing_route(&request);
+    };
+    let name = |record: &ReplicaRecord| record.check_in.instance.clone();
+    let mut rest = list.replicas;
+    if let Some(after) = query.get("after") {
+        let last = rest.iter().position(|record| name(record) == *after);
+        rest.drain(..=last.expect("a name of the page before"));
     }
+    let is_last = rest.len() <= 1;
+    rest.truncate(1);
+    let next = rest.first().filter(|_one| !is_last).map(name);
+    HttpResponse::Ok().json(ReplicaList {
+        replicas: rest,
+        next,
+    })
 }
 
 /// Refuses the second request.

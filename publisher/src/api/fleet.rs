@@ -2,7 +2,11 @@
 //! restore of the store.
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
-use contract::{fleet::MAX_CHECK_IN, sidecar::TOKEN_HEADER};
+use contract::{
+    fleet::{MAX_CHECK_IN, REPLICA_PAGE},
+    sidecar::TOKEN_HEADER,
+};
+use serde::Deserialize;
 use service::http::bodies::Body;
 
 use crate::{
@@ -39,8 +43,22 @@ fn caller(request: &HttpRequest) -> Caller<'_> {
     }
 }
 
-pub(super) async fn list(api: web::Data<Api>) -> Result<HttpResponse, ApiError> {
-    Ok(HttpResponse::Ok().json(api.fleet.list().await.map_err(store_failed)?))
+/// Query of the list of replicas.
+#[derive(Debug, Deserialize)]
+pub(super) struct PageQuery {
+    /// The name that the page before ended with.
+    after: Option<String>,
+    /// Most replicas of the page; a number above the maximum counts as the maximum.
+    limit: Option<usize>,
+}
+
+pub(super) async fn list(
+    api: web::Data<Api>,
+    query: web::Query<PageQuery>,
+) -> Result<HttpResponse, ApiError> {
+    let limit = query.limit.unwrap_or(REPLICA_PAGE).clamp(1, REPLICA_PAGE);
+    let page = api.fleet.page(query.after.as_deref(), limit).await;
+    Ok(HttpResponse::Ok().json(page.map_err(store_failed)?))
 }
 
 pub(super) async fn declare(

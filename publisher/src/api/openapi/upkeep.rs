@@ -2,7 +2,9 @@
 
 use contract::{
     ProblemKind,
-    fleet::{CheckIn, CheckInAnswer, EpochDeclared, ReplicaList, RestoreEpochRequest},
+    fleet::{
+        CheckIn, CheckInAnswer, EpochDeclared, REPLICA_PAGE, ReplicaList, RestoreEpochRequest,
+    },
     repair::{DegradedStore, RepairReport, RepairRequest},
     sidecar::TOKEN_HEADER,
 };
@@ -40,8 +42,20 @@ pub(crate) fn check_in() -> ApiOperation {
 
 pub(crate) fn replicas() -> ApiOperation {
     let summary = "All replicas, as every publisher of the store knows them";
+    let limit = json!({"type": "integer", "minimum": 1, "maximum": REPLICA_PAGE});
     reading(operation("listReplicas", summary))
-        .answer(ApiAnswer::json::<ReplicaList>(200, "By name"))
+        .query(
+            "after",
+            "The name that the page before ended with: its `next`",
+            json!({"type": "string"}).into(),
+        )
+        .query(
+            "limit",
+            "Most replicas of a page; a number above the maximum counts as the maximum",
+            limit.into(),
+        )
+        .problems(&[ProblemKind::BadRequest])
+        .answer(ApiAnswer::json::<ReplicaList>(200, "A page, by name"))
 }
 
 pub(crate) fn declare() -> ApiOperation {

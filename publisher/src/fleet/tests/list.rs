@@ -84,3 +84,32 @@ async fn a_check_in_is_listed_before_its_row_is_written() {
     assert_eq!(list.replicas[0].check_in.instance, "a");
     assert_eq!(store.replicas().await.expect("rows"), []);
 }
+
+#[tokio::test]
+async fn pages_hold_each_replica_once_in_the_order_of_names() {
+    let testbed = Testbed::new().await;
+    let epoch = testbed.head(FREE).await.epoch;
+    let names: Vec<String> = (0..5).map(|number| format!("r{number}")).collect();
+    for name in &names {
+        let report = report(epoch, 0, Digest::default());
+        testbed.check_in(name, report).await;
+    }
+    for limit in [1, 2, 5, 1_000] {
+        let mut seen = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let page = testbed.fleet.page(after.as_deref(), limit).await;
+            let page = page.expect("a page");
+            assert!((1..=limit).contains(&page.replicas.len()), "{limit}");
+            let listed = page.replicas.into_iter();
+            seen.extend(listed.map(|record| record.check_in.instance));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen, names, "{limit}");
+    }
+    let beyond = testbed.fleet.page(Some("r4"), 10).await.expect("a page");
+    assert_eq!((beyond.replicas.len(), beyond.next), (0, None));
+}
