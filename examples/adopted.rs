@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_unset| default.to_owned());
     let listen = setting("LISTEN", "127.0.0.1:8090");
     let config = Config {
-        events: Events::Posted,
+        events: Events::Local,
         base_url: Some(format!("http://{listen}").parse()?),
         ..Config::new(
             &listen,

@@ -41,7 +41,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     );
 
     let mut config = Config::new(&listen, [publisher], ["FeatureFlags"])?;
-    config.events = Events::Posted;
+    config.events = Events::Local;
     config.base_url = Some(format!("http://{listen}").parse()?);
     let replica = Builder::new(config)
         .collection::<Flag>("FeatureFlags")?

@@ -3,16 +3,19 @@
 //! It is heartbeat, fleet view and anti-entropy in one request. A check-in reports the progress of a
 //! replica and never changes a document.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    str::FromStr,
+};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     head::Head,
-    ids::{CollectionName, Digest, Epoch, Revision},
+    ids::{CollectionName, Digest, Epoch, FormatError, Revision},
     proof::Proof,
-    status::{HandlerStatus, RefusedValue, ReplicaState},
+    status::{HandlerState, HandlerStatus, RefusedValue, ReplicaState, is_zero},
 };
 
 /// Longest name of a replica, in bytes.
@@ -69,6 +72,37 @@ pub struct CheckIn {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "utoipa", schema(max_items = 64))]
     pub handlers: Vec<HandlerStatus>,
+    /// The exact number of failing handlers; 0 from an older replica.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failing_handlers: u64,
+    /// See [`crate::status::ReplicaStatus::last_error`]; at most 200 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "utoipa", schema(max_length = 1024))]
+    pub last_error: Option<String>,
+    /// The transport of its events, where it knows. Another value counts as absent.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::lenient::text"
+    )]
+    pub transport: Option<Transport>,
+}
+
+impl CheckIn {
+    /// The number of failing handlers; an older replica only lists them.
+    pub fn failing_handlers(&self) -> u64 {
+        let failing = |handler: &&HandlerStatus| handler.state == HandlerState::Failing;
+        let listed = self.handlers.iter().filter(failing).count() as u64;
+        self.failing_handlers.max(listed)
+    }
+
+    /// The number of refused values in all collections; an older replica only lists them.
+    pub fn refused_values(&self) -> u64 {
+        self.collections
+            .values()
+            .map(|report| report.refused_values.max(report.refusals.len() as u64))
+            .fold(0, u64::saturating_add)
+    }
 }
 
 /// The progress of a replica in one collection.
@@ -103,6 +137,9 @@ pub struct CollectionReport {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "utoipa", schema(max_items = 20))]
     pub refusals: Vec<RefusedValue>,
+    /// See [`crate::status::CollectionStatus::refused_values`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub refused_values: u64,
 }
 
 /// A moment at which the replica had seen nothing beyond its watermark and staged nothing. Its digest
@@ -147,26 +184,97 @@ impl IntakeFault {
         }
     }
 
-    /// The meaning of the fault and its remedy, in words.
-    pub fn remedy(self) -> &'static str {
-        match self {
-            Self::Disconnected => {
+    /// The meaning of the fault and its remedy for this transport, in words. `names_url` says
+    /// whether the replica tells the publishers a URL. Where the transport is not known the text
+    /// has the remedies of all.
+    pub fn remedy(self, transport: Option<Transport>, names_url: bool) -> &'static str {
+        use Transport::{Dapr, Feed, Local, Redis};
+        match (self, transport) {
+            (Self::Disconnected, Some(Redis)) => {
+                "the source of events cannot be reached; changes arrive with the check-ins. Check that the Redis \
+                 server runs, AURA_REDIS_URL, and the rights of its user. The log of the replica has the error"
+            }
+            (Self::Disconnected, Some(Feed)) => {
+                "the source of events cannot be reached; changes arrive with the check-ins. Check that a publisher \
+                 answers at AURA_CONFIGURATION_API_URL. The log of the replica has the error"
+            }
+            (Self::Disconnected, _) => {
                 "the source of events cannot be reached; changes arrive with the check-ins. REDIS: check that the \
                  server runs, AURA_REDIS_URL, and the rights of its user. FEED: check that a publisher answers. \
                  The log has the error"
             }
-            Self::NotReceiving => {
-                "none of the last changes arrived as an event. LOCAL: check AURA_CONFIGURATION_LOCAL_SUBSCRIBERS and \
-                 AURA_CONFIGURATION_LOCAL_ALLOW of the publisher. DAPR: check that the sidecar runs, that it asked for \
+            (Self::NotReceiving, Some(Local)) if !names_url => {
+                "the publisher has no URL to post events to: the subscriber listens on all addresses of its host \
+                 and names none, so changes arrive with its check-ins. Set AURA_CONFIGURATION_BASE_URL of the \
+                 subscriber to the URL at which the publisher reaches it, for example http://10.0.0.7:8081, and \
+                 allow that address with AURA_CONFIGURATION_LOCAL_ALLOW of the publisher"
+            }
+            (Self::NotReceiving, Some(Local)) => {
+                "none of the last changes arrived as an event. Check that the publisher has \
+                 AURA_CONFIGURATION_EVENTS_MANAGER=LOCAL too, that it reaches the base URL of the subscriber \
+                 (AURA_CONFIGURATION_BASE_URL), that it allows the address \
+                 (AURA_CONFIGURATION_LOCAL_SUBSCRIBERS or AURA_CONFIGURATION_LOCAL_ALLOW), and that both have the \
+                 same APP_API_TOKEN"
+            }
+            (Self::NotReceiving, Some(Dapr)) => {
+                "none of the last changes arrived as an event. Check that the sidecar runs, that it asked for the \
+                 subscriptions (it asks once, at its start), and that the scopes of the component name this \
+                 application"
+            }
+            (Self::NotReceiving, Some(Redis)) => {
+                "none of the last changes arrived as an event. Check that publisher and replica have the same \
+                 AURA_REDIS_URL, _DATABASE, _CONFIGURATION_PREFIX and _DELIVERY"
+            }
+            (Self::NotReceiving, Some(Feed)) => {
+                "none of the last changes arrived by the live feed. Check that no proxy between the replica and \
+                 AURA_CONFIGURATION_API_URL holds back answers (text/event-stream)"
+            }
+            (Self::NotReceiving, None) => {
+                "none of the last changes arrived as an event. LOCAL: check AURA_CONFIGURATION_BASE_URL of the \
+                 subscriber, and AURA_CONFIGURATION_LOCAL_SUBSCRIBERS and AURA_CONFIGURATION_LOCAL_ALLOW of the \
+                 publisher. DAPR: check that the sidecar runs, that it asked for \
                  the subscriptions (it asks once, at its start), and that the scopes of the component name this \
                  application. REDIS: check that both sides have the same AURA_REDIS_URL, _DATABASE, \
                  _CONFIGURATION_PREFIX and _DELIVERY"
             }
-            Self::SharedConsumerGroup => {
+            (Self::SharedConsumerGroup, _) => {
                 "several replicas share one consumer group, so each event reaches only one of them. Give each \
                  sidecar its own group: consumerID {podName} on Kubernetes, {uuid} elsewhere, in the metadata of \
                  the pub/sub component"
             }
+        }
+    }
+}
+
+/// How events travel to a replica: the value of `AURA_CONFIGURATION_EVENTS_MANAGER`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Transport {
+    /// A publisher posts them.
+    Local,
+    /// A sidecar posts them.
+    Dapr,
+    /// The replica reads them from Redis.
+    Redis,
+    /// The replica follows the live feed.
+    Feed,
+}
+
+impl FromStr for Transport {
+    type Err = FormatError;
+
+    fn from_str(text: &str) -> Result<Self, FormatError> {
+        match text {
+            "LOCAL" => Ok(Self::Local),
+            "DAPR" => Ok(Self::Dapr),
+            "REDIS" => Ok(Self::Redis),
+            "FEED" => Ok(Self::Feed),
+            _ => Err(FormatError::new(
+                "transport",
+                text,
+                "LOCAL, DAPR, REDIS or FEED",
+            )),
         }
     }
 }

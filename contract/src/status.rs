@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    fleet::IntakeFault,
+    fleet::{IntakeFault, Transport},
     ids::{CollectionName, Digest, DocumentId, Epoch, Revision},
 };
 
@@ -81,6 +81,17 @@ pub struct ReplicaStatus {
     /// Identifies one run of the process.
     #[serde(default)]
     pub boot_id: String,
+    /// URL that it tells the publishers. Without one, no publisher can post events to it, except one
+    /// that names it in its settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_url: Option<String>,
+    /// The transport of its events, where it knows; see [`Transport`].
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::lenient::text"
+    )]
+    pub transport: Option<Transport>,
     /// The fault of the intake, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intake: Option<IntakeFault>,
@@ -125,9 +136,18 @@ pub struct CollectionStatus {
     /// Values that do not fit the type of the service, by id; at most [`MAX_REFUSALS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refusals: Vec<RefusedValue>,
+    /// The exact number of values that do not fit; 0 from an older replica.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub refused_values: u64,
 }
 
-/// A value that does not fit the type of the service. The service keeps the last value that did fit.
+/// Whether a number is left out of the JSON: it is 0.
+pub(crate) fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// A value that does not fit the type of the service. The service keeps the last value that did fit,
+/// if there was one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct RefusedValue {

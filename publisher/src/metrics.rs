@@ -2,7 +2,7 @@
 //! never from a request. Nothing is stored: counters begin at 0 when the process starts.
 
 use contract::{
-    fleet::{IntakeFault, ReplicaRecord},
+    fleet::{CheckIn, IntakeFault, ReplicaRecord},
     status::ReplicaState,
 };
 use prometheus_client::{
@@ -114,6 +114,23 @@ impl Metrics {
                 "Live replicas that report a fault in the delivery of events, by fault",
                 by_intake_fault(replicas),
             );
+            registry.register(
+                "replicas_refused_values",
+                "Values that do not fit the type of a service, over all live replicas",
+                over_live(replicas, CheckIn::refused_values),
+            );
+            registry.register(
+                "replicas_failing_handlers",
+                "Failing handlers of services, over all live replicas",
+                over_live(replicas, CheckIn::failing_handlers),
+            );
+            registry.register(
+                "replicas_last_error",
+                "Live replicas whose last load or check-in failed",
+                over_live(replicas, |check_in| {
+                    u64::from(check_in.last_error.is_some())
+                }),
+            );
         }
         let mut text = String::new();
         encode(&mut text, &registry)?;
@@ -159,6 +176,17 @@ fn by_state(replicas: &[ReplicaRecord]) -> Family<Label, Gauge> {
     family
 }
 
+/// The sum of a number that live replicas report.
+fn over_live(replicas: &[ReplicaRecord], number: impl Fn(&CheckIn) -> u64) -> Gauge {
+    let live = replicas.iter().filter(|replica| !replica.gone);
+    let sum = live
+        .map(|replica| number(&replica.check_in))
+        .fold(0, u64::saturating_add);
+    let gauge = Gauge::default();
+    gauge.set(i64::try_from(sum).unwrap_or(i64::MAX));
+    gauge
+}
+
 fn by_intake_fault(replicas: &[ReplicaRecord]) -> Family<Label, Gauge> {
     let family = Family::<Label, Gauge>::default();
     for fault in IntakeFault::ALL {
@@ -170,4 +198,39 @@ fn by_intake_fault(replicas: &[ReplicaRecord]) -> Family<Label, Gauge> {
         }
     }
     family
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_services_cannot_use_is_summed_over_live_replicas() {
+        let replica = |extra: &str, gone: bool| -> ReplicaRecord {
+            let refusal = r#"{"id":"x","revision":1,"pointer":"","error":"e"}"#;
+            let text = format!(
+                r#"{{"instance":"a","bootId":"b","intervalMs":1,"seen":"2026-01-01T00:00:00Z","gone":{gone},
+                "collections":{{"A":{{"revision":1,"known":1,"state":"partial","refusals":[{refusal}]{extra}}}}},
+                "handlers":[{{"name":"A","collection":"A","state":"failing","revision":1}}],"lastError":"e"}}"#
+            );
+            serde_json::from_str(&text).expect("a record")
+        };
+        // The first one is of an older version, which has no exact numbers.
+        let replicas = [
+            replica("", false),
+            replica(r#","refusedValues":1002"#, false),
+            replica("", true),
+        ];
+        let text = Metrics::default()
+            .text(Some(&replicas), &DamageSummary::default())
+            .expect("text");
+        for line in [
+            "confcast_replicas_refused_values 1003\n",
+            "confcast_replicas_failing_handlers 2\n",
+            "confcast_replicas_last_error 2\n",
+            "confcast_replicas{state=\"partial\"} 2\n",
+        ] {
+            assert!(text.contains(line), "{line} {text}");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-use contract::{CollectionName, SecretUrl, secret_url};
+use contract::{CollectionName, SecretUrl, fleet::Transport, secret_url};
 
 use crate::{BuildError, HeaderValue, Url};
 
@@ -55,11 +55,15 @@ pub enum Follow {
 pub enum Events {
     /// None: a check-in notices changes.
     None,
-    /// The service that embeds the replica passes them ([`Replica::receive`]): a sidecar or a
-    /// publisher posts them.
+    /// The service that embeds the replica passes them ([`Replica::receive`]), from a source of its
+    /// own; or a sidecar or a publisher posts them, and the service does not know which.
     ///
     /// [`Replica::receive`]: crate::Replica::receive
     Posted,
+    /// A sidecar posts them (transport `DAPR`), to the routes of the feature `actix`.
+    Dapr,
+    /// A publisher posts them (transport `LOCAL`), to the same routes at [`Config::base_url`].
+    Local,
     /// The live feed of the publishers, or of another subscriber.
     Feed,
     /// Redis, without a sidecar.
@@ -67,7 +71,33 @@ pub enum Events {
     Redis(Box<broker::RedisConfig>),
 }
 
+impl Events {
+    /// Whether they come to the service, which passes them on.
+    #[cfg(any(test, feature = "actix"))]
+    pub(crate) fn are_posted(&self) -> bool {
+        matches!(self, Self::Posted | Self::Dapr | Self::Local)
+    }
+
+    /// Their transport, as far as it is known.
+    pub(crate) fn transport(&self) -> Option<Transport> {
+        match self {
+            Self::None | Self::Posted => None,
+            Self::Dapr => Some(Transport::Dapr),
+            Self::Local => Some(Transport::Local),
+            Self::Feed => Some(Transport::Feed),
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => Some(Transport::Redis),
+        }
+    }
+}
+
 impl Config {
+    /// The base URL as check-ins and status name it.
+    pub(crate) fn named_url(&self) -> Option<String> {
+        let url = self.base_url.as_ref()?;
+        Some(url.as_str().trim_end_matches('/').to_owned())
+    }
+
     /// The collections that are followed before a publisher was asked.
     pub(crate) fn known(&self) -> BTreeSet<CollectionName> {
         match self.follow {

@@ -349,6 +349,7 @@ impl Replica {
                 count: held.count(),
                 digest: held.digest(),
                 refusals: parts.typed.refusals(name, MAX_REFUSALS),
+                refused_values: parts.typed.refused_values(name),
             });
         let StatsSnapshot {
             events,
@@ -356,7 +357,7 @@ impl Replica {
             sync,
             intake,
             last_error,
-        } = parts.stats.snapshot(&parts.config.events);
+        } = parts.stats.snapshot(&parts.config);
         ReplicaStatus {
             instance: parts.config.instance.clone(),
             state: view.state(now),
@@ -366,12 +367,13 @@ impl Replica {
             events,
             drops,
             boot_id: parts.boot_id.clone(),
+            base_url: parts.config.named_url(),
+            transport: parts.config.events.transport(),
             intake,
             topics_not_subscribed: parts.stats.topics_not_subscribed(view.root()),
             sync,
-            // What is not loaded for lack of a publisher is an error as long as it is not served.
-            last_error: last_error.or_else(|| view.unserved.values().next().cloned()),
-            handlers: parts.typed.handler_statuses(usize::MAX),
+            last_error: view.last_error(last_error),
+            handlers: parts.typed.handler_statuses(),
         }
     }
 

@@ -4,11 +4,14 @@
 //! All tasks start here and run under one supervisor: when the server or the replica ends, the
 //! process ends. No other module spawns a task.
 
-use std::{future::Future, net::SocketAddr};
+use std::{
+    future::Future,
+    net::{IpAddr, SocketAddr},
+};
 
 use actix_web::{App as HttpApp, dev::Server};
 use anyhow::Context;
-use replica::{Config, Replica, Url};
+use replica::{Config, Events, Replica, SecretUrl, Url};
 use service::{
     http::{
         connections::{ConnectionLimits, Connections},
@@ -78,6 +81,9 @@ impl App {
         if settings.app_api_token.is_none() {
             warn_when_open("subscriber", address, PEERS);
         }
+        if let Some(unreachable) = unreachable(&settings, address) {
+            tracing::warn!("{unreachable}");
+        }
         let api = Api::new(replica.clone(), &settings, streams);
         let app = move || HttpApp::new().configure(|config| api::configure(config, &api));
         let server =
@@ -131,5 +137,80 @@ fn reachable_at(address: SocketAddr) -> Option<Url> {
         None
     } else {
         Url::parse(&format!("http://{address}")).ok()
+    }
+}
+
+/// The reason why no publisher can post events to this subscriber, and the remedy, when the settings
+/// and the address show it. An address of this host alone says nothing to a publisher on another.
+fn unreachable(settings: &Settings, address: SocketAddr) -> Option<String> {
+    if !matches!(settings.events, Events::Local) || settings.base_url.is_some() {
+        return None;
+    }
+    let is_local = |url: &SecretUrl| {
+        let host = url.expose().host_str().unwrap_or_default();
+        host == "localhost"
+            || (host.trim_matches(['[', ']']).parse::<IpAddr>()).is_ok_and(|ip| ip.is_loopback())
+    };
+    let problem = if address.ip().is_unspecified() {
+        "stands for all addresses of the host, so no publisher knows where to post LOCAL events"
+    } else if address.ip().is_loopback() && !settings.publishers.iter().any(is_local) {
+        "is reached from this host alone, so a publisher on another host cannot post LOCAL events"
+    } else {
+        return None;
+    };
+    // The name of the host, where it has one that may be known to others.
+    let host = match settings.host_name.as_str() {
+        "localhost" => "10.0.0.7",
+        name => name,
+    };
+    let port = address.port();
+    Some(format!(
+        "the subscriber listens on {address}, which {problem}; changes arrive with its check-ins. Set \
+         AURA_CONFIGURATION_BASE_URL to the URL at which the publisher reaches it, for example \
+         http://{host}:{port}, and allow that address with AURA_CONFIGURATION_LOCAL_ALLOW of the publisher \
+         (or name the URL in its AURA_CONFIGURATION_LOCAL_SUBSCRIBERS)"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::settings::Options;
+
+    #[test]
+    fn a_subscriber_that_no_publisher_can_reach_names_the_setting() {
+        let notice = |address: &str, flags: &[&str]| {
+            let options = Options::parse_from([&["subscriber"], flags].concat());
+            let settings = options.settings().expect("valid settings");
+            unreachable(&settings, address.parse().expect("an address"))
+        };
+        let far = ["--api-url", "http://10.0.0.1:8080"];
+        for (address, flags) in [
+            ("0.0.0.0:8081", &[][..]),
+            ("[::]:8081", &far[..]),
+            ("127.0.0.1:8081", &far),
+        ] {
+            let text = notice(address, flags).unwrap_or_default();
+            assert!(
+                text.contains(&format!("listens on {address}, "))
+                    && text.contains("AURA_CONFIGURATION_BASE_URL")
+                    && text.contains(":8081, and allow"),
+                "{address}: {text}"
+            );
+        }
+        let named = ["--base-url", "http://10.0.0.7:8081"];
+        for (address, flags) in [
+            ("127.0.0.1:8081", &[][..]),
+            ("[::1]:8081", &["--api-url", "http://[::1]:8080"]),
+            ("10.0.0.7:8081", &far),
+            ("0.0.0.0:8081", &named),
+            ("0.0.0.0:8081", &["--events-manager", "DAPR"]),
+            ("0.0.0.0:8081", &["--events-manager", "FEED"]),
+            ("0.0.0.0:8081", &["--events-enabled", "false"]),
+        ] {
+            assert_eq!(notice(address, flags), None, "{address} {flags:?}");
+        }
     }
 }

@@ -289,7 +289,8 @@ impl Options {
     /// The source of events; `None` when an error was recorded.
     fn events(&self, checks: &mut SettingChecks, manager: &str) -> Option<Events> {
         match manager {
-            "LOCAL" | "DAPR" => Some(Events::Posted),
+            "LOCAL" => Some(Events::Local),
+            "DAPR" => Some(Events::Dapr),
             "FEED" => Some(Events::Feed),
             "REDIS" => {
                 let redis = redis::RedisSettings {

@@ -9,15 +9,11 @@ mod reply;
 
 use anyhow::ensure;
 use client::Endpoint;
-use contract::{
-    Head, Heads,
-    fleet::{IntakeFault, ReplicaList},
-    status::ReplicaStatus,
-};
+use contract::{Head, Heads, fleet::ReplicaList, status::ReplicaStatus};
 use futures_util::future::join_all;
 use serde::Serialize;
 
-use self::{replica::ReplicaView, reply::Reply};
+use self::{reasons::IntakeRemedy, replica::ReplicaView, reply::Reply};
 use crate::{
     output,
     target::{Subscribers, Target},
@@ -26,7 +22,7 @@ use crate::{
 /// Show the state of the publisher and of every replica
 ///
 /// Prints one line about the publisher and one row per replica: its state (current, stale, behind,
-/// loading, different from the publisher, gone, unreachable), its lag in revisions over all
+/// partial, loading, different from the publisher, gone, unreachable), its lag in revisions over all
 /// collections, whether events reach it, when it was last seen, and the reason and the remedy when
 /// something is not well. --collections prints a row per replica and collection instead.
 ///
@@ -41,11 +37,12 @@ use crate::{
 /// `error`.
 ///
 /// The exit code is 0 only if the publisher and all replicas answer, every collection of every
-/// replica is `current`, no digest differs, and no service refuses a value or has a failing
-/// handler; those are printed below the table with the place and the error. A replica that is gone (silent for more than three
-/// check-in intervals, for instance because it was scaled away) and one that events do not reach
-/// (disconnected, not-receiving, shared-consumer-group: changes arrive with its check-ins) are
-/// shown, and are failures only with --strict.
+/// replica is `current`, no digest differs, no service refuses a value or has a failing handler, and
+/// the last load or check-in of each replica succeeded; what failed is printed below the table with
+/// the place and the error. A replica that is gone (silent for more than three check-in intervals,
+/// for instance because it was scaled away) and one that events do not reach (disconnected,
+/// not-receiving, shared-consumer-group: changes arrive with its check-ins) are shown, and are
+/// failures only with --strict.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Status {
     #[command(flatten)]
@@ -161,7 +158,7 @@ impl Report {
                     replica.topics_not_subscribed.join(", ")
                 ))?;
             }
-            for line in &replica.unusable {
+            for line in &replica.unusable.lines {
                 output::result(format_args!("{}: {line}", replica.name))?;
             }
         }
@@ -200,8 +197,8 @@ impl Report {
         if rows.is_empty() && self.has_replicas() {
             failures.push("no replica has checked in".to_owned());
         }
-        for (fault, name) in intake_faults(&rows) {
-            failures.push(format!("{name} is {}", fault.as_str()));
+        for faulty in intake_faults(&rows) {
+            failures.push(format!("{} is {}", faulty.replica, faulty.fault.as_str()));
         }
         failures
     }
@@ -234,9 +231,14 @@ impl Report {
 }
 
 /// The live replicas that events do not reach as they should.
-fn intake_faults(rows: &[ReplicaView]) -> impl Iterator<Item = (IntakeFault, &str)> {
-    rows.iter()
-        .filter_map(|replica| Some((replica.live_intake_fault()?, replica.name.as_str())))
+fn intake_faults(rows: &[ReplicaView]) -> impl Iterator<Item = IntakeRemedy<'_>> {
+    rows.iter().filter_map(|replica| {
+        Some(IntakeRemedy {
+            replica: &replica.name,
+            fault: replica.live_intake_fault()?,
+            remedy: replica.remedy?,
+        })
+    })
 }
 
 #[cfg(test)]

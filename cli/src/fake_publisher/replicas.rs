@@ -57,6 +57,7 @@ pub(crate) fn record(instance: &str, url: Option<&str>, revision: u64) -> Replic
         state: ReplicaState::Current,
         reason: None,
         refusals: Vec::new(),
+        refused_values: 0,
     };
     ReplicaRecord {
         check_in: CheckIn {
@@ -68,6 +69,9 @@ pub(crate) fn record(instance: &str, url: Option<&str>, revision: u64) -> Replic
             collections: BTreeMap::from([(collection(), report)]),
             topics_not_subscribed: Default::default(),
             handlers: Vec::new(),
+            failing_handlers: 0,
+            last_error: None,
+            transport: None,
         },
         seen: std::time::SystemTime::now().into(),
         gone: false,
@@ -145,10 +149,13 @@ async fn status(store: Data<Mutex<Store>>) -> HttpResponse {
             count: head.count,
             digest: head.digest,
             refusals: vec![],
+            refused_values: 0,
         }],
         events: Default::default(),
         drops: vec![],
         boot_id: String::new(),
+        base_url: None,
+        transport: None,
         intake: None,
         topics_not_subscribed: Default::default(),
         sync: Default::default(),

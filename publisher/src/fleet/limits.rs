@@ -72,6 +72,14 @@ pub(super) fn read(instance: &str, body: &[u8]) -> Result<CheckIn, FleetError> {
         );
         return Err(invalid("/handlers", reason));
     }
+    if !is_revision(check_in.failing_handlers) {
+        let reason = format_args!("expected at most {}", i64::MAX);
+        return Err(invalid("/failingHandlers", reason));
+    }
+    if !check_in.last_error.as_deref().is_none_or(is_short) {
+        let reason = format_args!("expected at most {MAX_TEXT} bytes");
+        return Err(invalid("/lastError", reason));
+    }
     Ok(check_in)
 }
 
@@ -101,10 +109,11 @@ fn is_revision(revision: Revision) -> bool {
 fn check_report(pointer: &str, report: &CollectionReport) -> Result<(), FleetError> {
     let settled = report.settled.map_or(0, |settled| settled.revision);
     let claimed = report.claimed.unwrap_or(0);
-    let mut revisions = vec![report.revision, report.known, settled, claimed];
+    let refused = report.refused_values;
+    let mut revisions = vec![report.revision, report.known, settled, claimed, refused];
     revisions.extend(report.refusals.iter().map(|refusal| refusal.revision));
     if !revisions.into_iter().all(is_revision) {
-        let reason = format_args!("expected revisions of at most {}", i64::MAX);
+        let reason = format_args!("expected revisions and numbers of at most {}", i64::MAX);
         return Err(invalid(pointer, reason));
     }
     let reason = report.reason.as_deref().unwrap_or_default();
@@ -192,6 +201,16 @@ mod tests {
             ("1,", "0,", "/intervalMs"),
             ("1,", "86400001,", "/intervalMs"),
             ("1,", "18446744073709551615,", "/intervalMs"),
+            (
+                "1,",
+                r#"1,"failingHandlers":9223372036854775808,"#,
+                "/failingHandlers",
+            ),
+            (
+                "1,",
+                &format!(r#"1,"lastError":"{}","#, "e".repeat(1_025)),
+                "/lastError",
+            ),
         ] {
             let error = read("a", good.replacen(from, to, 1).as_bytes()).expect_err(to);
             assert!(

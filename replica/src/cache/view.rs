@@ -162,6 +162,12 @@ impl View {
         }
     }
 
+    /// The error that the status shows: that of the last request, if it failed.
+    pub(crate) fn last_error(&self, of_request: Option<String>) -> Option<String> {
+        // What is not loaded for lack of a publisher is an error as long as it is not served.
+        of_request.or_else(|| self.unserved.values().next().cloned())
+    }
+
     /// When time alone may change the state.
     pub(crate) fn state_changes_after(&self, now: Instant) -> Option<Instant> {
         let stale = self

@@ -38,7 +38,7 @@ use super::{
     cloudevent::{self, CloudEvent, CloudEventError},
     receive::event_span,
 };
-use crate::{Events, Follow, HeaderValue, Replica, failure_log::LogRate};
+use crate::{Follow, HeaderValue, Replica, failure_log::LogRate};
 
 /// Where the routes are.
 const PREFIX: &str = "/dapr";
@@ -89,7 +89,9 @@ struct Shared {
 
 /// The two routes below `/dapr`, for [`App::service`](actix_web::App::service).
 ///
-/// Events are received only where [`Config::events`](crate::Config::events) is [`Events::Posted`]:
+/// Events are received only where [`Config::events`](crate::Config::events) is
+/// [`Events::Local`](crate::Events::Local), [`Events::Dapr`](crate::Events::Dapr) or
+/// [`Events::Posted`](crate::Events::Posted):
 /// elsewhere they have another source, and the route for them does not exist. The route for the
 /// subscriptions is always there, because a sidecar asks once in its life; it names none then.
 pub fn scope(replica: &Replica, options: &Options) -> impl HttpServiceFactory + 'static {
@@ -104,7 +106,7 @@ pub fn scope(replica: &Replica, options: &Options) -> impl HttpServiceFactory + 
     let scope = web::scope(PREFIX)
         .app_data(web::Data::new(shared))
         .service(web::resource(below_prefix(SUBSCRIBE_ROUTE)).get(subscribe));
-    if matches!(config.events, Events::Posted) {
+    if config.events.are_posted() {
         scope.service(web::resource(below_prefix(ROUTE)).post(process))
     } else {
         scope
@@ -155,7 +157,7 @@ async fn subscribe(request: HttpRequest, shared: web::Data<Shared>) -> HttpRespo
         return unauthorized();
     }
     // With another source each event would come twice.
-    if !matches!(shared.intake.config.events, Events::Posted) {
+    if !shared.intake.config.events.are_posted() {
         return HttpResponse::Ok().json(Vec::<Subscription>::new());
     }
     let topics = topics(&shared.intake).await;

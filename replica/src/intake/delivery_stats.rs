@@ -44,6 +44,12 @@ impl DeliveryStats {
         self.newest.values().find_map(fault_of)
     }
 
+    /// Whether changes arrived, and none of those that are remembered by an event.
+    pub(crate) fn none_by_event(&self) -> bool {
+        let mut all = self.newest.values().flat_map(BTreeMap::values).peekable();
+        all.peek().is_some() && all.all(|by_event| !by_event)
+    }
+
     /// Remembers how a revision was delivered; the oldest of more than [`WINDOW`] is forgotten.
     fn note(&mut self, collection: &CollectionName, revision: Revision, by_event: bool) {
         let newest = self.newest.entry(collection.clone()).or_default();

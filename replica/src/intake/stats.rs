@@ -15,7 +15,7 @@ use contract::{
 use state::{Decision, InstallKind, Installed, ReceivedChange, Root};
 
 use super::{DeliveryStats, EventSource, event_source::RecentSources};
-use crate::Events;
+use crate::{Config, Events};
 
 /// Dropped events that are remembered.
 const MAX_DROPS: usize = 32;
@@ -61,14 +61,14 @@ pub(crate) struct StatsSnapshot {
 
 impl Stats {
     /// Everything for the status, at one moment.
-    /// `events` is the source of the events: it decides which faults can be told.
-    pub(crate) fn snapshot(&self, events: &Events) -> StatsSnapshot {
+    /// `config` has the source of the events: it decides which faults can be told.
+    pub(crate) fn snapshot(&self, config: &Config) -> StatsSnapshot {
         let counters = self.lock();
         StatsSnapshot {
             events: counters.events.clone(),
             drops: counters.drops.iter().cloned().collect(),
             sync: counters.sync.clone(),
-            intake: counters.intake_fault(events),
+            intake: counters.intake_fault(config),
             last_error: counters.last_error.clone(),
         }
     }
@@ -219,8 +219,13 @@ impl Stats {
     }
 
     /// What is wrong with the way events come, when something is.
-    pub(crate) fn intake_fault(&self, events: &Events) -> Option<IntakeFault> {
-        self.lock().intake_fault(events)
+    pub(crate) fn intake_fault(&self, config: &Config) -> Option<IntakeFault> {
+        self.lock().intake_fault(config)
+    }
+
+    /// Why the last load, check-in or catch-up failed; `None` after a success.
+    pub(crate) fn last_error(&self) -> Option<String> {
+        self.lock().last_error.clone()
     }
 
     /// Why the last load, check-in or catch-up failed; `None` after a success.
@@ -244,17 +249,23 @@ impl Stats {
 
 impl Counters {
     /// What is wrong with the intake, as far as it can be told for this source of events.
-    fn intake_fault(&self, events: &Events) -> Option<IntakeFault> {
+    fn intake_fault(&self, config: &Config) -> Option<IntakeFault> {
         // A connection that is known to be down explains everything that was not delivered.
         let fault = if self.disconnected {
             Some(IntakeFault::Disconnected)
         } else {
             self.deliveries.fault()
         };
-        match events {
+        match &config.events {
             // No events are expected, so nothing can be wrong with them.
             Events::None => None,
-            Events::Posted => fault,
+            Events::Posted | Events::Dapr => fault,
+            // A publisher that knows no URL of the replica cannot post to it, unless its settings
+            // name the replica: then the first event proves it. So one lost change is enough.
+            Events::Local if config.base_url.is_none() && self.deliveries.none_by_event() => {
+                Some(IntakeFault::NotReceiving)
+            }
+            Events::Local => fault,
             // Each replica has a connection of its own and competes with no other; outages leave
             // the same pattern as competition does.
             Events::Feed => fault.filter(|fault| *fault != IntakeFault::SharedConsumerGroup),

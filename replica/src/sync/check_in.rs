@@ -13,7 +13,7 @@ use std::{
 use contract::{
     CollectionName,
     fleet::{CheckIn, CollectionReport, IntakeFault, MAX_INTERVAL_MS, MAX_SERVED, ResyncReason},
-    status::MAX_REFUSALS,
+    status::{HandlerState, HandlerStatus, MAX_REFUSALS},
 };
 use state::Root;
 
@@ -28,6 +28,8 @@ use crate::{
 
 /// Refused values of all collections, and handlers, that a check-in includes: its size is limited.
 const MAX_REPORTED: usize = 50;
+/// Characters of an error that a check-in includes.
+const MAX_ERROR: usize = 200;
 /// A source of events that delivers nothing is asked to connect again at most this often: where no
 /// events are sent it would not help.
 const RECONNECT_EVERY: Duration = Duration::from_secs(60);
@@ -65,6 +67,8 @@ pub(crate) struct CheckedIn {
     pub(crate) report_after: Option<Duration>,
     /// Version of the changes that the report includes; see [`Cache::feed_changed`].
     pub(crate) reported_version: u64,
+    /// Whether the report has an error, which is over now: the check-in succeeded.
+    pub(crate) reported_error: bool,
 }
 
 /// What was last done about a fault of the intake.
@@ -142,6 +146,7 @@ impl CheckIns {
         Ok(CheckedIn {
             report_after: answer.report_after_ms.map(Duration::from_millis),
             reported_version: view.buffers.version,
+            reported_error: self.stats.last_error().is_some(),
         })
     }
 
@@ -258,31 +263,43 @@ impl CheckIns {
                 state: view.state_of(name, now),
                 reason: view.reason_of(name).map(str::to_owned),
                 refusals,
+                refused_values: self.typed.refused_values(name),
             };
             (name.clone(), report)
         });
+        let mut handlers = self.typed.handler_statuses();
+        let is_failing = |handler: &HandlerStatus| handler.state == HandlerState::Failing;
+        let failing_handlers = handlers
+            .iter()
+            .filter(|handler| is_failing(handler))
+            .count() as u64;
+        // Failing ones first: a report has a limit.
+        handlers.sort_by_key(|handler| !is_failing(handler));
+        handlers.truncate(MAX_REPORTED);
         CheckIn {
             instance: config.instance.clone(),
             boot_id: self.boot_id.clone(),
-            base_url: config
-                .base_url
-                .as_ref()
-                .map(|url| url.as_str().trim_end_matches('/').to_owned()),
+            base_url: config.named_url(),
             // A service that embeds the replica may configure any interval.
             interval_ms: u64::try_from(config.check_in.as_millis())
                 .unwrap_or(MAX_INTERVAL_MS)
                 .clamp(1, MAX_INTERVAL_MS),
-            intake: self.stats.intake_fault(&config.events),
+            intake: self.stats.intake_fault(config),
             collections: collections.collect(),
             topics_not_subscribed: self.stats.topics_not_subscribed(view.root()),
-            handlers: self.typed.handler_statuses(MAX_REPORTED),
+            handlers,
+            failing_handlers,
+            last_error: view
+                .last_error(self.stats.last_error())
+                .map(|error| error.chars().take(MAX_ERROR).collect()),
+            transport: config.events.transport(),
         }
     }
 
     /// Logs a fault of the intake when it begins and when it ends. A source of events that delivers
     /// nothing is asked to connect again.
     fn watch_intake(&self) {
-        let fault = self.stats.intake_fault(&self.config.events);
+        let fault = self.stats.intake_fault(&self.config);
         let mut monitor = self
             .intake_monitor
             .lock()
@@ -301,7 +318,10 @@ impl CheckIns {
                     fault = fault.as_str(),
                     "the intake of events is faulty ({}): {}",
                     fault.as_str(),
-                    fault.remedy()
+                    fault.remedy(
+                        self.config.events.transport(),
+                        self.config.base_url.is_some()
+                    )
                 );
             }
             None if monitor.logged.is_some() => {

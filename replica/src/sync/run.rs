@@ -231,7 +231,9 @@ impl SyncLoop {
                 schedule.report_after = checked_in.report_after;
                 // A watermark that moved after the report was made, by events or by the load that
                 // followed, is reported early.
-                if *feed_changed.borrow_and_update() != checked_in.reported_version {
+                // An error that was reported and is over is, too: the list of replicas shows it.
+                let moved = *feed_changed.borrow_and_update() != checked_in.reported_version;
+                if moved || checked_in.reported_error {
                     schedule.report_by(Instant::now());
                 }
                 if then_catch_up || needs_no_grace {

@@ -437,3 +437,105 @@ async fn a_moved_watermark_is_reported_early_if_the_publisher_asks_for_it() {
     })
     .await;
 }
+
+/// Runs `test` with a replica of these settings that gets every change by the feed alone: revision 8
+/// of A. The first check-in fails.
+async fn without_events(
+    change: impl FnOnce(Config) -> Config,
+    test: impl AsyncFnOnce(Replica, Arc<Mutex<Vec<CheckIn>>>),
+) {
+    let received = Arc::new(Mutex::new(Vec::new()));
+    let reports = Arc::clone(&received);
+    let asked = AtomicUsize::new(0);
+    let answer = move |path: &str, body: &[u8]| {
+        if path.starts_with("/v1/snapshot") {
+            return (
+                200,
+                snapshot_of(EPOCH, 7, &[document("x", 7, &json!({"v": 7}))]),
+            );
+        }
+        if path.contains("/changes") {
+            let of_a = self::change("x", 8, Some(json!({"v": 8})));
+            return (200, feed_of(vec![of_a], false));
+        }
+        reports
+            .lock()
+            .expect("not poisoned")
+            .push(serde_json::from_slice::<CheckIn>(body).expect("a check-in"));
+        match asked.fetch_add(1, Ordering::Relaxed) {
+            0 => (503, String::new()),
+            _ => (200, checked_in(8, &[])),
+        }
+    };
+    with_listener(answer, async |url| {
+        let config = Config {
+            check_in: Duration::from_millis(40),
+            ..settings(vec![url])
+        };
+        let replica = Replica::new(change(config)).expect("a client");
+        following(&replica, test(replica.clone(), received)).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_local_replica_that_names_no_url_reports_after_one_lost_change_that_it_is_not_reached() {
+    use contract::fleet::{IntakeFault, Transport};
+    let local = |config: Config| Config {
+        events: Events::Local,
+        ..config
+    };
+    without_events(local, async |replica, received| {
+        eventually("reported", || {
+            let received = received.lock().expect("not poisoned");
+            received.last().is_some_and(|report| {
+                (report.intake, report.transport, report.base_url.is_none())
+                    == (
+                        Some(IntakeFault::NotReceiving),
+                        Some(Transport::Local),
+                        true,
+                    )
+            })
+        })
+        .await;
+        // The settings of the publisher may name the replica: an event proves that it is reached.
+        let event = event("Update", "x", 9, Some(json!({"v": 9})));
+        assert_eq!(replica.receive(event, None).await, EventOutcome::Success);
+        assert_eq!(replica.status().intake, None);
+    })
+    .await;
+    let reachable = |config: Config| Config {
+        base_url: Some(nobody()),
+        ..local(config)
+    };
+    without_events(reachable, async |replica, _received| {
+        eventually("caught up", || {
+            held(&replica, "x").as_deref() == Some(r#"{"v":8}"#)
+        })
+        .await;
+        assert_eq!(
+            replica.status().intake,
+            None,
+            "one change may be lost on the way"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_error_is_reported_until_a_request_succeeds() {
+    without_events(std::convert::identity, async |_replica, received| {
+        let reported = || {
+            let received = received.lock().expect("not poisoned");
+            let errors = received.iter().map(|report| report.last_error.clone());
+            errors.collect::<Vec<_>>()
+        };
+        eventually("reported and over", || {
+            matches!(&reported()[..], [None, Some(_), .., None])
+        })
+        .await;
+        let error = reported().remove(1).unwrap_or_default();
+        assert!(error.contains("503"), "{error}");
+    })
+    .await;
+}

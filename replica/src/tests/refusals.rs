@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use serde::Deserialize;
 
 use super::*;
-use crate::{Builder, Collection, FirstLoad, NotReady};
+use crate::{Builder, Collection, FirstLoad, NotReady, Update};
 
 /// Documents of the first load whose values do not fit.
 const REFUSED: usize = 1_002;
@@ -39,8 +39,9 @@ async fn with_flags(
         (200, checked_in(revision, &[]))
     };
     with_listener(answer, async |url| {
+        // Long enough for a slow machine: a replica is stale after 2.5 intervals.
         let config = Config {
-            check_in: Duration::from_millis(50),
+            check_in: Duration::from_secs(2),
             ..settings(vec![url])
         };
         let replica = Builder::new(config)
@@ -107,6 +108,64 @@ async fn a_first_load_of_which_nothing_fits_is_partial_and_not_ready() {
             reports
                 .last()
                 .is_some_and(|report| report["collections"]["A"]["state"] == "partial")
+        })
+        .await;
+        let of_a = replica.status().collections.remove(0);
+        assert_eq!((of_a.refused_values, of_a.refusals.len()), (refused, 20));
+        let reported = reports.lock().expect("not poisoned").last().cloned();
+        let of_a = reported.map(|mut report| report["collections"]["A"].take());
+        assert!(
+            of_a.as_ref().is_some_and(|of_a| of_a["refusedValues"] == refused
+                && of_a["refusals"].as_array().is_some_and(|listed| listed.len() == 20)),
+            "the number is exact, whatever is listed: {of_a:?}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn failing_handlers_are_counted_and_listed_first() {
+    let reports = Reports::default();
+    let log = Arc::clone(&reports);
+    let answer = move |path: &str, body: &[u8]| {
+        if path.starts_with("/v1/snapshot") {
+            return (200, snapshot_of(EPOCH, 7, &[]));
+        }
+        let report: Value = serde_json::from_slice(body).expect("a report");
+        log.lock().expect("not poisoned").push(report);
+        (200, checked_in(7, &[]))
+    };
+    with_listener(answer, async |url| {
+        let config = Config {
+            check_in: Duration::from_millis(50),
+            ..settings(vec![url])
+        };
+        let mut builder = Builder::new(config);
+        // More than a report has room for; the last two fail.
+        for number in 0..60 {
+            let result = move |_update: Update<Flag>| {
+                std::future::ready(if number < 58 {
+                    Ok(())
+                } else {
+                    Err("no".into())
+                })
+            };
+            builder = builder
+                .handler(&format!("H{number}A"), result)
+                .expect("a handler");
+        }
+        let replica = builder.build().expect("a replica");
+        following(&replica, async {
+            eventually("reported", || {
+                let reports = reports.lock().expect("not poisoned");
+                reports.last().is_some_and(|report| {
+                    report["failingHandlers"] == 2
+                        && report["handlers"][0]["name"] == "H58A"
+                        && report["handlers"][1]["name"] == "H59A"
+                        && report["handlers"].as_array().map(Vec::len) == Some(50)
+                })
+            })
+            .await;
         })
         .await;
     })

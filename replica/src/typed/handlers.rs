@@ -173,12 +173,11 @@ impl Handlers {
 }
 
 impl Typed {
-    /// How handlers do, for at most `max` of them.
-    /// In the order of registration.
-    pub(crate) fn handler_statuses(&self, max: usize) -> Vec<HandlerStatus> {
+    /// How handlers do, in the order of registration.
+    pub(crate) fn handler_statuses(&self) -> Vec<HandlerStatus> {
         let progress = self.handlers.progress();
         let mut statuses = Vec::new();
-        for (handler, progress) in self.handlers.all.iter().zip(progress.iter()).take(max) {
+        for (handler, progress) in self.handlers.all.iter().zip(progress.iter()) {
             // Every handler has a decoder, so this never fails.
             let Some(decoder) = self.decoders.get(handler.decoder) else {
                 continue;

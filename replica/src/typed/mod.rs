@@ -100,6 +100,11 @@ impl Typed {
             .collect()
     }
 
+    /// The number of values of a collection that do not fit their type.
+    pub(crate) fn refused_values(&self, collection: &CollectionName) -> u64 {
+        self.projection.load().refusals(collection).count() as u64
+    }
+
     /// The index of the decoder of a collection and a type.
     ///
     /// # Errors

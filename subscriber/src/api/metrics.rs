@@ -7,7 +7,7 @@ use std::fmt;
 use actix_web::{HttpRequest, HttpResponse, web};
 use contract::{
     fleet::IntakeFault,
-    status::{CollectionStatus, ReplicaState},
+    status::{CollectionStatus, HandlerState, HandlerStatus, ReplicaState},
 };
 use prometheus_client::{
     collector::Collector,
@@ -76,6 +76,30 @@ impl Collector for Scrape {
             "Changes that wait for the rest of their change set",
             "collection",
             per_collection(rows, |row| row.staged),
+        )?;
+
+        gauges(
+            &mut out,
+            "refused_values",
+            "Values that do not fit the type of the service",
+            "collection",
+            per_collection(rows, |row| row.refused_values),
+        )?;
+        let is_failing = |handler: &&HandlerStatus| handler.state == HandlerState::Failing;
+        let failing = status.handlers.iter().filter(is_failing).count() as u64;
+        gauges(
+            &mut out,
+            "failing_handlers",
+            "Failing handlers of the service",
+            "",
+            [(None, failing)],
+        )?;
+        gauges(
+            &mut out,
+            "last_error",
+            "1 while the last load or check-in failed, or a collection is not served",
+            "",
+            [(None, u64::from(status.last_error.is_some()))],
         )?;
 
         let states = ReplicaState::ALL.map(|state| {

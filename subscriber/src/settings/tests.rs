@@ -34,7 +34,7 @@ fn an_empty_value_counts_as_unset() {
     assert_eq!(settings.follow, Follow::Served);
     let named = check(&["--collections=A"]).expect("valid settings");
     assert_eq!(named.follow, Follow::Named);
-    assert!(settings.by_publisher && matches!(settings.events, Events::Posted));
+    assert!(settings.by_publisher && matches!(settings.events, Events::Local));
     assert!(
         settings.app_api_token.is_none()
             && settings.base_url.is_none()

@@ -13,7 +13,7 @@ async fn chained(subscriber: &Subscriber, test: impl AsyncFnOnce(&replica::Repli
         publishers: vec![subscriber.url("").parse().expect("a URL")],
         base_url: None,
         check_in: Duration::from_secs(10),
-        events: replica::Events::Posted,
+        events: replica::Events::Local,
         snapshot_dir: None,
         sidecar_token: None,
         app_token: None,

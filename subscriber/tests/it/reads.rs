@@ -36,6 +36,25 @@ async fn every_read_is_answered_503_before_the_first_load() {
                 subscriber.event(update("x", 1, &json!({}))).await,
                 json!({"status": "SUCCESS"})
             );
+            let metrics = async || {
+                let answer = subscriber.fetch("/metrics").await;
+                answer.text().await.expect("text")
+            };
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while !metrics()
+                .await
+                .contains("\nconfcast_subscriber_last_error 1\n")
+            {
+                assert!(Instant::now() < deadline, "{}", metrics().await);
+            }
+            let metrics = metrics().await;
+            for line in [
+                r#"confcast_subscriber_refused_values{collection="A"} 0"#,
+                "confcast_subscriber_failing_handlers 0",
+                r#"confcast_subscriber_state{state="partial"} 0"#,
+            ] {
+                assert!(metrics.contains(line), "{line}: {metrics}");
+            }
             let status = subscriber.status().await;
             assert_eq!(
                 (status.state, status.events.early),

@@ -41,8 +41,8 @@ pub(super) fn reason(replica: &ReplicaView) -> String {
     if let Some(error) = &replica.last_error {
         reasons.push(format!("its last request to a publisher failed: {error}"));
     }
-    if !replica.unusable.is_empty() {
-        let number = replica.unusable.len();
+    if replica.unusable.number > 0 {
+        let number = replica.unusable.number;
         reasons.push(format!(
             "{number} refused or failing in its service, see below"
         ));
@@ -101,15 +101,28 @@ fn collection_reason(collection: &CollectionView) -> Option<&'static str> {
     })
 }
 
-/// The remedies of intake faults, one line per kind of fault with the names of the replicas.
-pub(super) fn remedies<'a>(faults: impl Iterator<Item = (IntakeFault, &'a str)>) -> Vec<String> {
-    let mut by_fault: BTreeMap<&str, (IntakeFault, Vec<&str>)> = BTreeMap::new();
-    for (fault, replica) in faults {
-        let entry = by_fault.entry(fault.as_str()).or_insert((fault, vec![]));
-        entry.1.push(replica);
+/// The remedies of intake faults, one line per fault and transport with the names of the replicas.
+pub(super) fn remedies<'a>(faults: impl Iterator<Item = IntakeRemedy<'a>>) -> Vec<String> {
+    let mut by_remedy: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    for IntakeRemedy {
+        replica,
+        fault,
+        remedy,
+    } in faults
+    {
+        let replicas = by_remedy.entry((fault.as_str(), remedy)).or_default();
+        replicas.push(replica);
     }
-    by_fault
+    by_remedy
         .into_iter()
-        .map(|(word, (fault, names))| format!("{word}: {}: {}", names.join(", "), fault.remedy()))
+        .map(|((fault, remedy), names)| format!("{fault}: {}: {remedy}", names.join(", ")))
         .collect()
+}
+
+/// The intake fault of a live replica, and its remedy.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct IntakeRemedy<'a> {
+    pub(super) replica: &'a str,
+    pub(super) fault: IntakeFault,
+    pub(super) remedy: &'static str,
 }

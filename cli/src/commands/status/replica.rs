@@ -26,15 +26,25 @@ pub(super) struct ReplicaView {
     pub(super) gone: bool,
     /// Why it did not answer.
     pub(super) error: Option<String>,
-    /// Why its last load or check-in failed; known only when the replica was asked directly.
-    pub(super) last_error: Option<String>,
     pub(super) intake_fault: Option<IntakeFault>,
+    /// The remedy of that fault, for the transport of this replica.
+    pub(super) remedy: Option<&'static str>,
     /// Topics that its sidecar has not subscribed to.
     pub(super) topics_not_subscribed: Vec<String>,
     pub(super) collections: Vec<CollectionView>,
-    /// What the replica holds and its service cannot use: refused values and failing handlers, one
-    /// line for each.
-    pub(super) unusable: Vec<String>,
+    /// What the replica holds and its service cannot use: refused values and failing handlers.
+    pub(super) unusable: Unusable,
+    /// Why its last load or check-in failed, or which collection no publisher serves.
+    pub(super) last_error: Option<String>,
+}
+
+/// What a replica holds and its service cannot use.
+#[derive(Debug, Default)]
+pub(super) struct Unusable {
+    /// One line for each that is listed, and one for those that are not.
+    pub(super) lines: Vec<String>,
+    /// How many there are.
+    pub(super) number: u64,
 }
 
 /// One collection of a replica.
@@ -114,14 +124,18 @@ impl ReplicaView {
             last_seen: ago(record),
             gone: record.gone,
             error: None,
-            last_error: None,
             intake_fault: check_in.intake,
+            remedy: (check_in.intake)
+                .map(|fault| fault.remedy(check_in.transport, check_in.base_url.is_some())),
             topics_not_subscribed: names(&check_in.topics_not_subscribed),
             collections: collections.collect(),
-            unusable: unusable(
-                (check_in.collections.iter()).map(|(name, report)| (name, &report.refusals[..])),
+            unusable: Unusable::new(
+                (check_in.collections.iter())
+                    .map(|(name, report)| (name, &report.refusals[..], report.refused_values)),
                 &check_in.handlers,
+                check_in.failing_handlers,
             ),
+            last_error: check_in.last_error.clone(),
         }
     }
 
@@ -136,11 +150,12 @@ impl ReplicaView {
                     last_seen: "-".to_owned(),
                     gone: false,
                     error: Some(error.clone()),
-                    last_error: None,
                     intake_fault: None,
+                    remedy: None,
                     topics_not_subscribed: vec![],
                     collections: vec![],
-                    unusable: vec![],
+                    unusable: Unusable::default(),
+                    last_error: None,
                 };
             }
         };
@@ -168,14 +183,18 @@ impl ReplicaView {
             last_seen: "now".to_owned(),
             gone: false,
             error: None,
-            last_error: status.last_error.clone(),
             intake_fault: status.intake,
+            remedy: (status.intake)
+                .map(|fault| fault.remedy(status.transport, status.base_url.is_some())),
             topics_not_subscribed: names(&status.topics_not_subscribed),
             collections: collections.collect(),
-            unusable: unusable(
-                (status.collections.iter()).map(|row| (&row.collection, &row.refusals[..])),
+            unusable: Unusable::new(
+                (status.collections.iter())
+                    .map(|row| (&row.collection, &row.refusals[..], row.refused_values)),
                 &status.handlers,
+                0,
             ),
+            last_error: status.last_error.clone(),
         }
     }
 
@@ -232,13 +251,16 @@ impl ReplicaView {
                 format!("{} of {} is {verdict}", collection.name, self.name)
             })
             .collect();
-        match self.unusable.len() {
-            0 => {}
-            1 => failures.push(format!("{}: {}", self.name, self.unusable[0])),
-            many => failures.push(format!(
+        match (self.unusable.number, &self.unusable.lines[..]) {
+            (0, _) => {}
+            (1, [line]) => failures.push(format!("{}: {line}", self.name)),
+            (many, _) => failures.push(format!(
                 "{} has {many} refused values and failing handlers",
                 self.name
             )),
+        }
+        if let Some(error) = &self.last_error {
+            failures.push(format!("the last request of {} failed: {error}", self.name));
         }
         failures
     }
@@ -291,27 +313,55 @@ impl fmt::Display for Lag {
     }
 }
 
-/// One line for each refused value and each failing handler.
-fn unusable<'a>(
-    refusals: impl Iterator<Item = (&'a CollectionName, &'a [RefusedValue])>,
-    handlers: &[HandlerStatus],
-) -> Vec<String> {
-    let refused = refusals.flat_map(|(collection, refusals)| {
-        refusals.iter().map(move |refusal| {
-            format!(
-                "{collection}/{} at revision {} is refused at {:?}: {}",
-                refusal.id, refusal.revision, refusal.pointer, refusal.error
-            )
-        })
-    });
-    let failing = handlers
-        .iter()
-        .filter(|handler| handler.state == HandlerState::Failing)
-        .map(|handler| {
-            let error = handler.error.as_deref().unwrap_or("it gave no error");
-            format!("the handler {} fails: {error}", handler.name)
+impl Unusable {
+    /// From the listed refusals of each collection with their exact number, and from the listed
+    /// handlers with the exact number of failing ones; a number is 0 from an older replica.
+    fn new<'a>(
+        refusals: impl Iterator<Item = (&'a CollectionName, &'a [RefusedValue], u64)>,
+        handlers: &[HandlerStatus],
+        failing: u64,
+    ) -> Self {
+        let mut all = Self::default();
+        for (collection, refusals, number) in refusals {
+            let lines = refusals.iter().map(|refusal| {
+                format!(
+                    "{collection}/{} at revision {} is refused at {:?}: {}",
+                    refusal.id, refusal.revision, refusal.pointer, refusal.error
+                )
+            });
+            all.add(lines, number, |more| {
+                format!("{more} more refused values of {collection}")
+            });
+        }
+        let lines = handlers
+            .iter()
+            .filter(|handler| handler.state == HandlerState::Failing)
+            .map(|handler| {
+                let error = handler.error.as_deref().unwrap_or("it gave no error");
+                format!("the handler {} fails: {error}", handler.name)
+            });
+        all.add(lines, failing, |more| {
+            format!("{more} more failing handlers")
         });
-    refused.chain(failing).collect()
+        all
+    }
+
+    /// Adds a line for each that is listed, and one for those that are not.
+    fn add(
+        &mut self,
+        lines: impl Iterator<Item = String>,
+        number: u64,
+        unlisted: impl Fn(u64) -> String,
+    ) {
+        let before = self.lines.len();
+        self.lines.extend(lines);
+        let listed = (self.lines.len() - before) as u64;
+        self.number = self.number.saturating_add(number.max(listed));
+        let more = number.saturating_sub(listed);
+        if more > 0 {
+            self.lines.push(format!("and {}", unlisted(more)));
+        }
+    }
 }
 
 fn lag(epoch: Option<Epoch>, revision: Revision, head: Option<&Head>) -> Option<Revision> {

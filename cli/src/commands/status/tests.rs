@@ -2,7 +2,7 @@
 
 use contract::{
     CollectionName,
-    fleet::ReplicaRecord,
+    fleet::{IntakeFault, ReplicaRecord, Transport},
     status::{CollectionStatus, HandlerState, HandlerStatus, RefusedValue, ReplicaState},
 };
 
@@ -31,6 +31,7 @@ fn report(state: ReplicaState, revision: u64, digest: u64) -> Report {
         count: 1,
         digest: contract::Digest(digest),
         refusals: vec![],
+        refused_values: 0,
     };
     let status = ReplicaStatus {
         instance: "subscriber-1".to_owned(),
@@ -41,6 +42,8 @@ fn report(state: ReplicaState, revision: u64, digest: u64) -> Report {
         events: Default::default(),
         drops: vec![],
         boot_id: String::new(),
+        base_url: None,
+        transport: None,
         intake: None,
         topics_not_subscribed: Default::default(),
         sync: Default::default(),
@@ -130,6 +133,102 @@ fn refused_values_and_failing_handlers_are_failures() {
     );
     listed.gone = true;
     assert!(ReplicaView::checked_in(&listed, &[]).failures().is_empty());
+}
+
+#[test]
+fn what_a_report_has_no_room_for_is_counted() {
+    let mut listed = record("one", None, 1);
+    listed.check_in.failing_handlers = 2;
+    for report in listed.check_in.collections.values_mut() {
+        report.refused_values = 1_002;
+        report.refusals = vec![RefusedValue {
+            id: "a".parse().expect("an id"),
+            revision: 7,
+            pointer: String::new(),
+            error: "no object".to_owned(),
+        }];
+    }
+    let view = ReplicaView::checked_in(&listed, &[]);
+    assert_eq!(
+        view.unusable.lines,
+        [
+            "ChannelConfiguration/a at revision 7 is refused at \"\": no object",
+            "and 1001 more refused values of ChannelConfiguration",
+            "and 2 more failing handlers",
+        ]
+    );
+    assert_eq!(
+        view.failures(),
+        ["one has 1004 refused values and failing handlers"]
+    );
+    assert!(reasons::reason(&view).contains("1004 refused or failing"));
+}
+
+#[test]
+fn a_partial_state_and_a_last_error_are_failures() {
+    let mut asked = report(ReplicaState::Partial, 7, 0);
+    let row = row_of(&asked, "subscriber-1");
+    assert!(
+        row.contains("partial") && row.contains("never had a value"),
+        "{row}"
+    );
+    assert_eq!(asked.failures(false), ["A of subscriber-1 is partial"]);
+    let ReplyResult::Answer(status) = &mut asked.replicas[0].result else {
+        panic!("the replica answered");
+    };
+    status.collections[0].state = ReplicaState::Current;
+    status.last_error = Some("no route".to_owned());
+    assert_eq!(
+        asked.failures(false),
+        ["the last request of subscriber-1 failed: no route"]
+    );
+    let row = row_of(&asked, "subscriber-1");
+    assert!(row.contains("its last request"), "{row}");
+
+    let mut listed = record("one", None, 1);
+    listed.check_in.last_error = Some("no route".to_owned());
+    assert_eq!(
+        ReplicaView::checked_in(&listed, &[]).failures(),
+        ["the last request of one failed: no route"]
+    );
+}
+
+#[test]
+fn the_remedy_of_an_intake_fault_fits_the_transport() {
+    let deaf = |name: &str, url: Option<&str>, transport| {
+        let mut record = record(name, url, 1);
+        record.check_in.intake = Some(IntakeFault::NotReceiving);
+        record.check_in.transport = transport;
+        ReplicaView::checked_in(&record, &[])
+    };
+    let remedies = |rows: &[ReplicaView]| reasons::remedies(intake_faults(rows)).join("\n");
+    let everywhere = remedies(&[
+        deaf("one", None, Some(Transport::Local)),
+        deaf("two", None, Some(Transport::Local)),
+    ]);
+    assert!(
+        everywhere.starts_with("not-receiving: one, two: ")
+            && everywhere.contains("Set AURA_CONFIGURATION_BASE_URL")
+            && everywhere.lines().count() == 1,
+        "{everywhere}"
+    );
+    let reached = remedies(&[deaf("one", Some("http://h:1"), Some(Transport::Local))]);
+    assert!(
+        reached.contains("AURA_CONFIGURATION_LOCAL_ALLOW") && !reached.contains("Redis"),
+        "{reached}"
+    );
+    let dapr = remedies(&[deaf("one", None, Some(Transport::Dapr))]);
+    assert!(
+        dapr.contains("sidecar") && !dapr.contains("AURA_CONFIGURATION_BASE_URL"),
+        "{dapr}"
+    );
+    let older = remedies(&[deaf("one", None, None)]);
+    assert!(
+        ["LOCAL:", "DAPR:", "REDIS:"]
+            .iter()
+            .all(|name| older.contains(name)),
+        "{older}"
+    );
 }
 
 #[test]
