@@ -16,7 +16,6 @@ mod log;
 mod metrics;
 mod one_document;
 mod openapi;
-mod reachable;
 mod reap;
 mod redis;
 mod schemas;
