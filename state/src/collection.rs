@@ -60,6 +60,20 @@ pub struct CollectionState {
 pub(crate) const MAX_LEAD: Revision = 1_024;
 
 impl CollectionState {
+    /// Keeps the documents and nothing of their revisions, which do not count in the history that
+    /// begins. Its first load of that history replaces them, at whatever revision.
+    pub(crate) fn outlive_history(&mut self) {
+        *self = Self {
+            documents: std::mem::take(&mut self.documents),
+            digest: self.digest,
+            loaded: self.loaded,
+            versioned: self.versioned,
+            diverged: self.versioned,
+            refuted: self.versioned.then_some(0),
+            ..Self::default()
+        };
+    }
+
     /// A live document.
     pub fn get(&self, id: &DocumentId) -> Option<&Document> {
         self.documents.get(id)

@@ -4,7 +4,7 @@
 //! missing; [`crate::Machine::install`] replaces the state. A snapshot that is cut off or damaged is
 //! never installed, not even in part.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use contract::{
     CollectionName, Document, Epoch, Head, Revision,
@@ -113,7 +113,21 @@ impl SnapshotBuilder {
     /// # Errors
     /// When counts or digests disagree, or a collection that `root` has loaded is absent, or
     /// all are.
-    pub fn complete(mut self, end: &SnapshotEnd, root: &Root) -> Result<Snapshot, SnapshotError> {
+    pub fn complete(self, end: &SnapshotEnd, root: &Root) -> Result<Snapshot, SnapshotError> {
+        self.complete_without(end, root, &BTreeSet::new())
+    }
+
+    /// As [`Self::complete`]; the collections `unserved` may be absent, because the source does not
+    /// serve them. What is held of them stays.
+    ///
+    /// # Errors
+    /// As [`Self::complete`].
+    pub fn complete_without(
+        mut self,
+        end: &SnapshotEnd,
+        root: &Root,
+        unserved: &BTreeSet<CollectionName>,
+    ) -> Result<Snapshot, SnapshotError> {
         let SnapshotStart { epoch, heads } = self.proof.finish(end)?;
         let mut part = |head: Head| {
             let documents = self.documents.remove(&head.collection).unwrap_or_default();
@@ -124,11 +138,10 @@ impl SnapshotBuilder {
         // all its documents. One that is not loaded has none to lose, but a snapshot of none at all
         // is no load.
         let nothing = parts.is_empty();
-        match root
-            .collections
-            .iter()
-            .find(|(name, held)| (held.loaded || nothing) && !parts.contains_key(*name))
-        {
+        match root.collections.iter().find(|(name, held)| {
+            let wanted = held.loaded && !unserved.contains(*name);
+            (wanted || nothing) && !parts.contains_key(*name)
+        }) {
             Some((missing, _held)) => Err(SnapshotError::Missing(missing.clone())),
             None => Ok(Snapshot { epoch, parts }),
         }
@@ -154,6 +167,19 @@ pub(crate) fn install(
         root.replaces.clone_from(&part.head.replaces);
     }
     let mut resets = 0;
+    if how == InstallKind::Replaced {
+        let absent: Vec<_> = root
+            .collections
+            .iter()
+            .filter(|(name, held)| held.loaded && !snapshot.parts.contains_key(*name))
+            .map(|(name, _held)| name.clone())
+            .collect();
+        for name in absent {
+            if let Some(held) = root.collections.get_mut(&name) {
+                held.outlive_history();
+            }
+        }
+    }
     for (name, part) in snapshot.parts {
         let diverged_at = diverged_at.get(&name).copied();
         if let Some(held) = root.collections.get_mut(&name) {

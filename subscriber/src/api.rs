@@ -91,7 +91,7 @@ impl Api {
     /// 503 `loading` before the first load.
     fn loaded(&self) -> Result<Arc<View>, ProblemError> {
         let view = self.replica.view();
-        if view.loaded() {
+        if view.loaded_as_served() {
             Ok(view)
         } else {
             Err(error::loading())
@@ -102,11 +102,11 @@ impl Api {
     ///
     /// # Errors
     /// 503 `loading` before the collection was loaded; for a name that is not followed, before all
-    /// were.
+    /// were that a publisher serves.
     fn loaded_of(&self, collection: &str) -> Result<Arc<View>, ProblemError> {
         let view = self.replica.view();
         let of_name = collection.parse().is_ok_and(|name| view.loaded_of(&name));
-        if of_name || view.loaded() {
+        if of_name || view.loaded_as_served() {
             Ok(view)
         } else {
             Err(error::loading())

@@ -24,11 +24,22 @@ struct Up {
 
 impl Up {
     async fn start(name: &str, folder: &Path, ports: [u16; 3]) -> anyhow::Result<Self> {
+        Self::start_with(&[], name, folder, ports).await
+    }
+
+    /// As [`Self::start`], with additional options.
+    async fn start_with(
+        options: &[&str],
+        name: &str,
+        folder: &Path,
+        ports: [u16; 3],
+    ) -> anyhow::Result<Self> {
         let mut command = Command::new(dependencies::own_program("confcast")?);
         command
             .current_dir(dependencies::repository_root())
             .args(["up", "--data"])
-            .arg(folder.join("data"));
+            .arg(folder.join("data"))
+            .args(options);
         command.args(["--publisher-port", &ports[0].to_string()]);
         command.args([
             "--subscriber-port",
@@ -188,6 +199,59 @@ async fn the_quickstart_commands_work() -> Outcome {
         );
         up.try_line(&line)?;
     }
+    up.interrupt().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_schema_of_ones_own_is_served_and_followed_also_when_it_is_added_later() -> Outcome {
+    let folder = folder()?;
+    let schemas = folder.path().join("mine");
+    std::fs::create_dir(&schemas)?;
+    let add = |collection: &str| {
+        let path = schemas.join(format!("{collection}.schema.json"));
+        std::fs::write(path, r#"{"type": "object", "required": ["mode"]}"#)
+    };
+    add("DoorConfiguration")?;
+    let ports = [free_port()?, free_port()?, free_port()?];
+    let folder_of_schemas = schemas.display().to_string();
+    let options = ["--schemas", &folder_of_schemas];
+    let up = Up::start_with(&options, "own", folder.path(), ports).await?;
+    let client = reqwest::Client::new();
+    let url = |port: u16, rest: &str| format!("http://127.0.0.1:{port}/v1/{rest}");
+    for collection in ["DoorConfiguration", "LampConfiguration"] {
+        // The second one is new to a publisher that runs.
+        add(collection)?;
+        let documents = format!("collections/{collection}/documents");
+        let create = async |body: &str| {
+            let request = client.post(url(ports[0], &documents));
+            let request = request.header("content-type", "application/json");
+            anyhow::Ok(request.body(body.to_owned()).send().await?.status())
+        };
+        eventually("the collection is served", async || {
+            let status = create(r#"{"id": "front", "mode": "closed"}"#).await?;
+            ensure!(status == 201, "{status}");
+            Ok(())
+        })
+        .await?;
+        let status = create(r#"{"id": "back"}"#).await?;
+        ensure!(status == 422, "its documents are checked: {status}");
+        for port in &ports[1..] {
+            eventually("a subscriber follows it", async || {
+                let read = client.get(url(*port, &format!("{documents}/front")));
+                let answer = read.send().await?.error_for_status()?;
+                let text = answer.text().await?;
+                ensure!(text.contains(r#""mode":"closed""#), "{text}");
+                Ok(())
+            })
+            .await?;
+        }
+    }
+    let status = format!(
+        "confcast status --strict --publisher http://127.0.0.1:{} --subscriber http://127.0.0.1:{},http://127.0.0.1:{}",
+        ports[0], ports[1], ports[2]
+    );
+    eventually("all is well", async || up.try_line(&status).map(drop)).await?;
     up.interrupt().await?;
     Ok(())
 }

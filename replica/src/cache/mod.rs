@@ -27,6 +27,7 @@ use tokio::{sync::watch, time::sleep_until};
 pub use change_buffer::ChangeBuffer;
 pub(crate) use change_buffer::ChangeBuffers;
 pub(crate) use swap_cell::SwapCell;
+pub(crate) use view::Unserved;
 pub use view::View;
 pub(crate) use view::{GRACE, Gaps, TypedReach};
 use writer::Writer;
@@ -169,8 +170,8 @@ impl Cache {
         self.write(|writer| writer.confirm(requested_at));
     }
 
-    /// Notes which collections no publisher serves, and what a publisher said of each. A load is made
-    /// for one of them only after heads of it came.
+    /// Notes which collections no publisher serves, all of them, and what a publisher said of each. A
+    /// load is made for one of them only after heads of it came.
     pub(crate) fn note_unserved(&self, unserved: BTreeMap<CollectionName, String>) {
         self.write(|writer| writer.note_unserved(unserved));
     }
@@ -180,6 +181,11 @@ impl Cache {
         if *self.view_guard().typed != typed {
             self.write(|writer| writer.note_typed(typed));
         }
+    }
+
+    /// Notes that no publisher serves these loaded collections any more, besides those that are known.
+    pub(crate) fn note_withdrawn(&self, withdrawn: BTreeMap<CollectionName, String>) {
+        self.write(|writer| writer.note_withdrawn(withdrawn));
     }
 
     /// Notes why the store of the publishers is refused: `other-store` or `older-epoch`.

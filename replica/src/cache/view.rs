@@ -31,6 +31,15 @@ pub(crate) struct TypedReach {
     pub(crate) partial: BTreeSet<CollectionName>,
 }
 
+/// A followed collection that no publisher serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unserved {
+    /// What a publisher said.
+    pub(crate) reason: String,
+    /// As [`View::confirmed_at`], of this collection; `None` also where it is not loaded.
+    pub(crate) confirmed_at: Option<Instant>,
+}
+
 /// A replica at one moment.
 #[derive(Debug, Default)]
 pub struct View {
@@ -38,7 +47,8 @@ pub struct View {
     pub(crate) root: Root,
     /// The newest changes of each collection, up to the watermarks of `root`.
     pub(crate) buffers: ChangeBuffers,
-    /// When the newest heads were requested that this replica has reached in every collection. It
+    /// When the newest heads were requested that this replica has reached in every collection which
+    /// a publisher serves. It
     /// is the time of the request, not of the answer: what is committed in between is not promised.
     /// (`Instant` stands still while a Linux machine is suspended. After it wakes, the replica is
     /// stale only when the next check-in fails.)
@@ -47,9 +57,8 @@ pub struct View {
     pub(crate) gaps: Gaps,
     /// Why the store of the publishers is refused: `other-store` or `older-epoch`.
     pub(crate) refused: Option<&'static str>,
-    /// The collections that are not loaded because no publisher serves them, each with what a
-    /// publisher said.
-    pub(crate) unserved: Arc<BTreeMap<CollectionName, String>>,
+    /// The followed collections that no publisher serves. What was loaded of them before stays.
+    pub(crate) unserved: Arc<BTreeMap<CollectionName, Unserved>>,
     /// What typed readers can read. It may be of an earlier root: values are decoded after the swap.
     pub(crate) typed: Arc<TypedReach>,
     /// Whether readers may see it. What was restored from disk is held back for a moment, in which
@@ -81,6 +90,17 @@ impl View {
         self.open && self.root.loaded()
     }
 
+    /// Whether every followed collection that a publisher serves was loaded, at least one, and readers
+    /// may see them: what can be read then is all that there is.
+    pub fn loaded_as_served(&self) -> bool {
+        let mut collections = self.root.collections();
+        self.open
+            && self.root.collections().any(|(_name, held)| held.loaded())
+            && collections.all(|(name, held)| {
+                held.loaded() || held.joining() || self.unserved.contains_key(name)
+            })
+    }
+
     /// Whether readers may see this collection: it is followed and was loaded. The others may be
     /// loading.
     pub fn loaded_of(&self, name: &CollectionName) -> bool {
@@ -89,8 +109,12 @@ impl View {
 
     /// Time since a publisher confirmed what is held; `None` before the first time.
     pub fn confirmed(&self, now: Instant) -> Option<Duration> {
-        self.confirmed_at
-            .map(|at| now.saturating_duration_since(at))
+        since(self.confirmed_at, now)
+    }
+
+    /// Whether a publisher serves this followed collection, as far as is known.
+    pub fn is_served(&self, name: &CollectionName) -> bool {
+        !self.unserved.contains_key(name)
     }
 
     /// State of one followed collection.
@@ -111,12 +135,16 @@ impl View {
             return ReplicaState::Partial;
         }
         let gap = self.gaps.get(name);
+        let confirmed = match self.unserved.get(name) {
+            Some(unserved) => since(unserved.confirmed_at, now),
+            None => self.confirmed(now),
+        };
         // Behind is worse than stale: it is known that a revision is missing.
         if gap.is_some_and(|gap| now.saturating_duration_since(gap.since) > GRACE) {
             ReplicaState::Behind
         } else if self.refused.is_some()
             || held.diverged()
-            || self.confirmed(now).is_none_or(|ago| ago > self.stale_after)
+            || confirmed.is_none_or(|ago| ago > self.stale_after)
         {
             ReplicaState::Stale
         } else {
@@ -142,15 +170,15 @@ impl View {
     /// source document trusts it.
     pub fn reason_of(&self, name: &CollectionName) -> Option<&'static str> {
         let held = self.root.collection(name)?;
+        let unserved = (!self.is_served(name)).then_some("unknown-collection");
         if !held.loaded() {
-            return self
-                .unserved
-                .contains_key(name)
-                .then_some("unknown-collection");
+            return unserved;
         }
         // In this order: a refused store explains why nothing else is confirmed.
         if self.refused.is_some() {
             self.refused
+        } else if unserved.is_some() {
+            unserved
         } else if held.diverged() {
             Some("diverged")
         } else if !held.versioned() {
@@ -164,8 +192,9 @@ impl View {
 
     /// The error that the status shows: that of the last request, if it failed.
     pub(crate) fn last_error(&self, of_request: Option<String>) -> Option<String> {
-        // What is not loaded for lack of a publisher is an error as long as it is not served.
-        of_request.or_else(|| self.unserved.values().next().cloned())
+        // What no publisher serves is an error as long as it is not served.
+        let unserved = self.unserved.values().next();
+        of_request.or_else(|| unserved.map(|unserved| unserved.reason.clone()))
     }
 
     /// When time alone may change the state.
@@ -173,10 +202,14 @@ impl View {
         let stale = self
             .confirmed_at
             .and_then(|at| just_after(at, self.stale_after));
+        let withdrawn = self.unserved.values();
+        let withdrawn = withdrawn.filter_map(|unserved| unserved.confirmed_at);
+        let withdrawn = withdrawn.filter_map(|at| just_after(at, self.stale_after));
         self.gaps
             .values()
             .filter_map(|gap| just_after(gap.since, GRACE))
             .chain(stale)
+            .chain(withdrawn)
             .filter(|at| *at > now)
             .min()
     }
@@ -189,6 +222,10 @@ impl View {
             .map(|(_name, gap)| gap.since)
             .min()
     }
+}
+
+fn since(at: Option<Instant>, now: Instant) -> Option<Duration> {
+    at.map(|at| now.saturating_duration_since(at))
 }
 
 /// Both limits of the state are passed only when more time than the limit has passed.

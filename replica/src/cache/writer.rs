@@ -14,7 +14,7 @@ use state::{
 };
 
 use super::{ChangeBuffers, Gap};
-use crate::cache::{GRACE, TypedReach, View};
+use crate::cache::{GRACE, TypedReach, Unserved, View};
 
 /// Heads that wait until the replica has reached them. Older ones could no longer make a replica
 /// current.
@@ -38,7 +38,7 @@ pub(super) struct Writer {
     /// See [`View::refused`].
     refused: Option<&'static str>,
     /// See [`View::unserved`].
-    unserved: Arc<BTreeMap<CollectionName, String>>,
+    unserved: Arc<BTreeMap<CollectionName, Unserved>>,
     /// See [`View::typed`].
     typed: Arc<TypedReach>,
     /// See [`View::open`].
@@ -171,7 +171,13 @@ impl Writer {
         {
             let is_served =
                 |name: &CollectionName| heads.iter().any(|head| head.collection == *name);
-            Arc::make_mut(&mut self.unserved).retain(|name, _reason| !is_served(name));
+            let unserved = Arc::make_mut(&mut self.unserved);
+            let before = unserved.len();
+            unserved.retain(|name, _unserved| !is_served(name));
+            // Heads without it do not confirm it.
+            if unserved.len() < before {
+                self.pending_heads.clear();
+            }
         }
         // Heads raise what is known to exist, and so show gaps that no event told of.
         self.machine.compare(&heads);
@@ -212,9 +218,39 @@ impl Writer {
         self.typed = Arc::new(typed);
     }
 
-    /// Notes which collections no publisher serves, and what a publisher said of each.
+    /// Notes which collections no publisher serves, all of them, and what a publisher said of each.
     pub(super) fn note_unserved(&mut self, unserved: BTreeMap<CollectionName, String>) {
-        self.unserved = Arc::new(unserved);
+        let noted: BTreeMap<_, _> = unserved
+            .into_iter()
+            .map(|(name, reason)| (name.clone(), self.unserved(&name, reason)))
+            .collect();
+        // As in `compare_heads`.
+        if self.unserved.keys().any(|name| !noted.contains_key(name)) {
+            self.pending_heads.clear();
+        }
+        self.unserved = Arc::new(noted);
+    }
+
+    /// Notes that no publisher serves these loaded collections any more, besides those that are known.
+    pub(super) fn note_withdrawn(&mut self, withdrawn: BTreeMap<CollectionName, String>) {
+        for (name, reason) in withdrawn {
+            let unserved = self.unserved(&name, reason);
+            Arc::make_mut(&mut self.unserved).insert(name, unserved);
+        }
+    }
+
+    /// A collection that no publisher serves keeps the time at which it was last confirmed.
+    fn unserved(&self, name: &CollectionName, reason: String) -> Unserved {
+        let loaded = self.machine.root().collection(name);
+        let loaded = loaded.is_some_and(|held| held.loaded());
+        let confirmed_at = match self.unserved.get(name) {
+            Some(before) => before.confirmed_at,
+            None => self.confirmed_at.filter(|_at| loaded),
+        };
+        Unserved {
+            reason,
+            confirmed_at,
+        }
     }
 
     /// Takes an image from disk, hidden from readers until [`Writer::open`].
@@ -278,7 +314,7 @@ impl Writer {
         while self
             .pending_heads
             .front()
-            .is_some_and(|(_at, heads)| reached(self.machine.root(), heads))
+            .is_some_and(|(_at, heads)| reached(self.machine.root(), &self.unserved, heads))
         {
             if let Some((requested_at, _heads)) = self.pending_heads.pop_front() {
                 self.confirm(requested_at);
@@ -310,8 +346,12 @@ impl Writer {
     fn note_gaps(&mut self, root: &Root, now: Instant) {
         let old = std::mem::take(&mut self.gaps);
         for (name, held) in root.collections() {
-            // A collection that was never loaded lacks everything: a load brings it, not the feed.
-            if !held.loaded() || held.known() <= held.watermark() {
+            // A collection that was never loaded lacks everything: a load brings it, not the feed. What
+            // no publisher serves cannot be had.
+            if !held.loaded()
+                || held.known() <= held.watermark()
+                || self.unserved.contains_key(name)
+            {
                 continue;
             }
             // The mark stays until the watermark has passed it: only then is the next gap a new one.
@@ -335,9 +375,11 @@ impl Writer {
 }
 
 /// Whether a replica has seen everything that these heads name, in every collection that it has
-/// loaded.
-fn reached(root: &Root, heads: &[Head]) -> bool {
-    let mut loaded = root.collections().filter(|(_name, held)| held.loaded());
+/// loaded and a publisher serves.
+fn reached(root: &Root, unserved: &BTreeMap<CollectionName, Unserved>, heads: &[Head]) -> bool {
+    let mut loaded = root
+        .collections()
+        .filter(|(name, held)| held.loaded() && !unserved.contains_key(*name));
     loaded.all(|(name, held)| {
         heads.iter().any(|head| {
             head.collection == *name

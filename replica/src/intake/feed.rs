@@ -81,7 +81,7 @@ impl FeedIntake {
         let since: Cursor = view
             .root()
             .collections()
-            .filter(|(_name, held)| held.versioned())
+            .filter(|(name, held)| held.versioned() && view.is_served(name))
             .map(|(name, held)| (name.clone(), held.watermark()))
             .collect();
         let mut feed = self.intake.source.live_feed(&since, epoch).await?;

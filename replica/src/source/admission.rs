@@ -15,7 +15,8 @@ use crate::source::SourceError;
 /// it holds was never committed.
 ///
 /// # Errors
-/// When a needed head, or that of a loaded collection, is absent, or a head is behind what is held, or is of another store or an earlier history.
+/// When a needed head is absent, or a head is behind what is held, or is of another store or an earlier
+/// history.
 pub(super) fn check_heads(
     publisher: &Endpoint,
     root: &Root,
@@ -30,8 +31,7 @@ pub(super) fn check_heads(
             continue;
         }
         let Some(head) = heads.iter().find(|head| head.collection == *name) else {
-            // A loaded collection without a head would be emptied by the load that follows.
-            if held.loaded() || needed(name, held) {
+            if needed(name, held) {
                 return Err(publisher
                     .unusable(format_args!("{name} is not in it"))
                     .into());

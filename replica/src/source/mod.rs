@@ -5,7 +5,10 @@
 //! tried twice at the same publisher here, and nothing is remembered of an answer; when to ask
 //! again is the caller's decision.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, PoisonError},
+};
 
 use client::{
     ClientError, PublisherClient, Timeouts,
@@ -55,6 +58,12 @@ pub(crate) struct Loaded {
     pub(crate) unserved: BTreeMap<CollectionName, String>,
 }
 
+/// Whether a publisher says that it does not serve a collection. An older one does not say what it
+/// serves.
+pub(crate) fn withdrawn(answer: &CheckInAnswer, name: &CollectionName) -> bool {
+    !answer.served.is_empty() && !answer.served.contains(name)
+}
+
 /// The publishers of a replica.
 #[derive(Debug)]
 pub(crate) struct PublisherSource {
@@ -87,6 +96,9 @@ impl PublisherSource {
     /// publisher that reads an old copy, or from a store that was restored, and then the publisher
     /// knows of it by this very check-in.
     ///
+    /// An answer without a loaded collection is used where no publisher has a better one, and only
+    /// where it says itself that the collection is not served: see [`withdrawn`].
+    ///
     /// # Errors
     /// When no publisher gave a usable answer, or its store is refused.
     pub(crate) async fn check_in(
@@ -95,16 +107,33 @@ impl PublisherSource {
         report: &CheckIn,
         app_token: Option<&HeaderValue>,
     ) -> Result<CheckInAnswer, SourceError> {
-        self.client
+        let partial = Mutex::new(None);
+        let partial_of = &partial;
+        let whole = self
+            .client
             .try_each(|publisher| async move {
                 let answer = publisher.check_in(report, app_token).await?;
-                // Another publisher may be further: it is tried next.
+                let check = |needed: &dyn Fn(&CollectionName, &CollectionState) -> bool| {
+                    admission::check_heads(publisher, root, &answer.heads, &answer.resync, needed)
+                };
+                // Another publisher may be further, or serve more: it is tried next.
                 // One that is not loaded may be unknown there, which the load finds out.
-                let loaded = |_name: &_, held: &CollectionState| held.loaded();
-                admission::check_heads(publisher, root, &answer.heads, &answer.resync, loaded)?;
-                Ok(answer)
+                let Err(error) = check(&|_name, held| held.loaded()) else {
+                    return Ok(answer);
+                };
+                let served = |name: &CollectionName| !withdrawn(&answer, name);
+                if check(&|name, held| held.loaded() && served(name)).is_ok() {
+                    let mut partial = partial_of.lock().unwrap_or_else(PoisonError::into_inner);
+                    partial.get_or_insert(answer);
+                }
+                Err(error)
             })
-            .await
+            .await;
+        let partial = partial.into_inner();
+        match (whole, partial.unwrap_or_else(PoisonError::into_inner)) {
+            (Err(_lacks_a_collection), Some(partial)) => Ok(partial),
+            (whole, _) => whole,
+        }
     }
 
     /// The collections that the publishers serve.
@@ -133,7 +162,8 @@ impl PublisherSource {
     /// belong to. Only the heads of a publisher are those of the store at that moment; another
     /// subscriber gives them by its check-in alone.
     ///
-    /// A collection that no publisher serves does not hold up the others, unless it is loaded here.
+    /// A collection that no publisher serves does not hold up the others. A publisher that serves what
+    /// is loaded here is preferred.
     ///
     /// # Errors
     /// When no publisher gave a complete snapshot of the store and history of `root`.
@@ -146,9 +176,17 @@ impl PublisherSource {
             Err(SourceError::Client(refusal))
                 if refusal.kind() == Some(ProblemKind::UnknownCollection) =>
             {
-                self.client
-                    .try_each(|publisher| snapshot::load_served(publisher, root, refusal))
-                    .await
+                let load = async |and_all_loaded| {
+                    self.client
+                        .try_each(|publisher| {
+                            snapshot::load_served(publisher, root, refusal, and_all_loaded)
+                        })
+                        .await
+                };
+                match load(true).await {
+                    Err(_lacks_a_collection) => load(false).await,
+                    loaded => loaded,
+                }
             }
             _ => all,
         }

@@ -20,22 +20,25 @@ pub(super) async fn load(publisher: &Endpoint, root: &Root) -> Result<Loaded, So
 }
 
 /// Reads a snapshot of the followed collections that the publisher serves, after no publisher served
-/// all of them: `refusal` is what they said. The others are in [`Loaded::unserved`].
+/// all of them: `refusal` is what they said. The others are in [`Loaded::unserved`]. With
+/// `and_all_loaded` none of them may be loaded here.
 ///
 /// # Errors
-/// As [`load`]; also when a collection that is not served is loaded here, or none is served.
+/// As [`load`]; also when none is served.
 pub(super) async fn load_served(
     publisher: &Endpoint,
     root: &Root,
     refusal: &ClientError,
+    and_all_loaded: bool,
 ) -> Result<Loaded, SourceError> {
     let heads = publisher.heads().await?;
     let is_served = |name: &CollectionName| heads.iter().any(|head| head.collection == *name);
     let (served, unserved): (Vec<_>, Vec<_>) = root
         .collections()
         .partition(|(name, _held)| is_served(name));
-    // What is held is not given up, and nothing is no load: the publisher says itself what is wrong.
-    if served.is_empty() || unserved.iter().any(|(_name, held)| held.loaded()) {
+    // Nothing is no load: the publisher says itself what is wrong.
+    let lacks_loaded = and_all_loaded && unserved.iter().any(|(_name, held)| held.loaded());
+    if served.is_empty() || lacks_loaded {
         return load(publisher, root).await;
     }
     let names = served.into_iter().map(|(name, _held)| name).collect();
@@ -80,8 +83,10 @@ async fn read(
                 .map_err(|error| publisher.unusable(error))?,
             // The end line proves that nothing is missing; without it nothing is used.
             SnapshotLine::End(end) => {
+                let unserved = root.collections().map(|(name, _held)| name);
+                let unserved = unserved.filter(|name| !names.contains(name)).cloned();
                 let snapshot = builder
-                    .complete(&end, root)
+                    .complete_without(&end, root, &unserved.collect())
                     .map_err(|error| publisher.unusable(error))?;
                 return Ok(Loaded {
                     heads,

@@ -43,7 +43,9 @@ impl CatchUp {
             // Nothing is held that a feed could continue from.
             return self.loader.load().await;
         };
-        let cursor = view.root().gaps();
+        let mut cursor = view.root().gaps();
+        // A publisher refuses the feed of several collections for one that it does not serve.
+        cursor.retain(|name, _revision| view.is_served(name));
         // An event closed the gap meanwhile.
         if cursor.is_empty() {
             return Ok(());

@@ -5,14 +5,17 @@
 //! a document by itself.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use contract::{
     CollectionName,
-    fleet::{CheckIn, CollectionReport, IntakeFault, MAX_INTERVAL_MS, MAX_SERVED, ResyncReason},
+    fleet::{
+        CheckIn, CheckInAnswer, CollectionReport, IntakeFault, MAX_INTERVAL_MS, MAX_SERVED,
+        ResyncReason,
+    },
     status::{HandlerState, HandlerStatus, MAX_REFUSALS},
 };
 use state::Root;
@@ -22,7 +25,7 @@ use crate::{
     Config, Follow, SourceError, View,
     cache::Cache,
     intake::{Stats, UnconfirmedClaims, drop_refuted},
-    source::PublisherSource,
+    source::{PublisherSource, withdrawn},
     typed::Typed,
 };
 
@@ -127,6 +130,7 @@ impl CheckIns {
         for (collection, reason) in &answer.resync {
             self.note_resync(view.root(), collection, *reason);
         }
+        self.note_withdrawn(&view, &answer);
         // The heads were true that long before they were requested.
         let true_at = requested_at.checked_sub(Duration::from_millis(answer.age));
         let other_epoch =
@@ -134,7 +138,7 @@ impl CheckIns {
                 .compare_heads(true_at, answer.heads, &answer.resync, &answer.unsettled);
         self.hold_back_diverged(Instant::now());
         self.stats.checked_in();
-        let joins = self.follow(&answer.served);
+        let joins = self.follow(&answer.served) | self.returned(&view);
         // A newer history cannot be reached by changes: it is loaded whole.
         if other_epoch || self.must_load() {
             self.loader.load().await?;
@@ -177,6 +181,51 @@ impl CheckIns {
                 self.claims.hold_back(collection, now);
             }
         }
+    }
+
+    /// Notes the loaded collections that the publisher does not serve. They keep what they hold, and
+    /// the others go on.
+    fn note_withdrawn(&self, view: &View, answer: &CheckInAnswer) {
+        let reason = |name: &CollectionName| {
+            format!(
+                "no publisher serves {name} any more, its last values stay: serve it by its schema \
+                 or by AURA_CONFIGURATION_COLLECTIONS"
+            )
+        };
+        let withdrawn: BTreeMap<_, _> = view
+            .root()
+            .collections()
+            .filter(|(name, held)| held.loaded() && withdrawn(answer, name))
+            .map(|(name, _held)| (name.clone(), reason(name)))
+            .collect();
+        let new: BTreeMap<_, _> = withdrawn
+            .into_iter()
+            .filter(|(name, _reason)| view.is_served(name))
+            .collect();
+        for (collection, reason) in &new {
+            tracing::warn!(%collection, "{reason}");
+        }
+        if !new.is_empty() {
+            self.cache.note_withdrawn(new);
+        }
+    }
+
+    /// Whether a collection is served again that was loaded before; `before` is of the time of the
+    /// request.
+    fn returned(&self, before: &View) -> bool {
+        let now = self.cache.view();
+        let is_back = |name: &&CollectionName| {
+            now.is_served(name)
+                && now
+                    .root()
+                    .collection(name)
+                    .is_some_and(|held| held.loaded())
+        };
+        let names = listed(before.unserved.keys().filter(is_back));
+        if !names.is_empty() {
+            tracing::info!("a publisher serves these collections again: {names}");
+        }
+        !names.is_empty()
     }
 
     /// Follows what the publisher serves, if that is wanted. Returns whether a collection joins:
@@ -235,9 +284,9 @@ impl CheckIns {
     /// Whether a collection is not loaded although a publisher may serve it, or has diverged.
     fn must_load(&self) -> bool {
         let view = self.cache.view();
-        view.root().collections().any(|(name, held)| {
-            (!held.loaded() && !view.unserved.contains_key(name)) || held.diverged()
-        })
+        view.root()
+            .collections()
+            .any(|(name, held)| view.is_served(name) && (!held.loaded() || held.diverged()))
     }
 
     /// The body of the check-in.

@@ -103,10 +103,6 @@ impl Loader {
             .first()
             .map(|head| head.epoch.to_string())
             .unwrap_or_default();
-        let installed =
-            self.cache
-                .install(load, snapshot, heads, confirms.then_some(requested_at))?;
-        self.stats.installed(&installed);
         let known = self.cache.view();
         for (collection, reason) in &unserved {
             // It is known while no heads of the collection come.
@@ -114,7 +110,12 @@ impl Loader {
                 tracing::warn!(%collection, "the replica loads without {collection} and goes on: {reason}");
             }
         }
+        // Before what is installed confirms the others.
         self.cache.note_unserved(unserved);
+        let installed =
+            self.cache
+                .install(load, snapshot, heads, confirms.then_some(requested_at))?;
+        self.stats.installed(&installed);
         let took_ms = requested_at.elapsed().as_millis();
         match installed.how {
             InstallKind::Replaced => {

@@ -12,6 +12,7 @@ mod refusals;
 #[cfg(feature = "actix")]
 mod routes;
 mod unversioned;
+mod withdrawn;
 
 use std::{
     collections::BTreeSet,

@@ -148,13 +148,13 @@ fn selected(view: &View, request: &HttpRequest) -> Result<BTreeSet<CollectionNam
         None => Ok(view
             .root()
             .collections()
-            .filter(|(_name, held)| !held.joining())
+            .filter(|(_name, held)| held.loaded())
             .map(|(name, _held)| name.clone())
             .collect()),
     }
 }
 
-/// A followed collection. A text that is not the name of a collection is answered like an unknown
+/// A followed collection that is loaded, of a view in which all are that a publisher serves. A text that is not the name of a collection is answered like an unknown
 /// name.
 pub(super) fn followed<'a>(
     view: &'a View,
@@ -167,10 +167,16 @@ pub(super) fn followed<'a>(
     match known {
         // "Does not exist" and "not loaded yet" must never look the same.
         Some((_name, held)) if held.joining() => Err(error::loading()),
-        known => known.ok_or_else(|| {
-            let names = view.root().collections().map(|(name, _held)| name);
-            ProblemError::unknown_collection(name, names)
-        }),
+        // What no publisher serves does not exist here either.
+        Some((name, held)) if held.loaded() => Ok((name, held)),
+        _ => {
+            let loaded = view
+                .root()
+                .collections()
+                .filter(|(_name, held)| held.loaded());
+            let names = loaded.map(|(name, _held)| name);
+            Err(ProblemError::unknown_collection(name, names))
+        }
     }
 }
 

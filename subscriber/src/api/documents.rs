@@ -27,7 +27,7 @@ pub async fn get(
     let view = api.replica.view_guard();
     let read = followed(&view, &path.0);
     // Another collection may be loading.
-    if !matches!(&read, Ok((name, _held)) if view.loaded_of(name)) && !view.loaded() {
+    if !matches!(&read, Ok((name, _held)) if view.loaded_of(name)) && !view.loaded_as_served() {
         return Err(error::loading());
     }
     let (name, held) = read?;

@@ -25,17 +25,19 @@ pub async fn check_in(api: web::Data<Api>) -> Result<HttpResponse, ProblemError>
     let loaded = view
         .root()
         .collections()
-        .filter(|(_name, held)| held.loaded());
+        .filter(|(name, held)| held.loaded() && view.is_served(name));
     let served = loaded.map(|(name, _held)| name.clone()).collect();
     let heads = view
         .root()
         .collections()
+        // What no publisher serves is confirmed by nobody, so no replica below is told of it.
+        .filter(|(name, _held)| view.is_served(name))
         .filter_map(|(name, held)| head_of(&view, name, held))
         .collect();
     let unsettled = view
         .root()
         .collections()
-        .filter(|(_name, held)| !held.settled())
+        .filter(|(_name, held)| held.loaded() && !held.settled())
         .map(|(name, _held)| name.clone())
         .collect();
     Ok(HttpResponse::Ok().json(CheckInAnswer {

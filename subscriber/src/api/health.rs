@@ -9,12 +9,16 @@ use service::http::{health, problem::ProblemError};
 use super::{Api, error, openapi};
 
 /// `GET /readyz`: the replica has something to serve. Stale values are served, so a stale replica is
-/// ready unless a setting says otherwise.
+/// ready unless a setting says otherwise. One that lacks a collection which its settings name is not
+/// ready, although the others can be read: a wrong name ends a rollout and not a service.
 ///
 /// # Errors
 /// 503 `loading`, 503 `stale`.
 pub async fn readyz(api: web::Data<Api>) -> Result<HttpResponse, ProblemError> {
-    let view = api.loaded()?;
+    let view = api.replica.view();
+    if !view.loaded() {
+        return Err(error::loading());
+    }
     if !api.ready_when_stale && view.state(Instant::now()) == ReplicaState::Stale {
         return Err(error::stale());
     }

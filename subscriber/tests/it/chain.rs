@@ -4,11 +4,23 @@ use std::{future::Future, sync::Mutex};
 
 use super::*;
 
-/// Runs `test` beside a replica that follows a subscriber.
+/// Runs `test` beside a replica that follows a subscriber, once all of A and B is current there.
 async fn chained(subscriber: &Subscriber, test: impl AsyncFnOnce(&replica::Replica)) {
+    let current = |status: &ReplicaStatus| status.state == ReplicaState::Current;
+    chained_until(subscriber, ["A", "B"], current, test).await;
+}
+
+/// Runs `test` beside a replica that follows these collections of a subscriber, once its status is
+/// as wanted.
+async fn chained_until(
+    subscriber: &Subscriber,
+    collections: [&str; 2],
+    wanted: impl Fn(&ReplicaStatus) -> bool,
+    test: impl AsyncFnOnce(&replica::Replica),
+) {
     let replica = replica::Replica::new(replica::Config {
         instance: "below".to_owned(),
-        collections: ["A", "B"].map(|name| name.parse().expect("a name")).into(),
+        collections: collections.map(|name| name.parse().expect("a name")).into(),
         follow: replica::Follow::Named,
         publishers: vec![subscriber.url("").parse().expect("a URL")],
         base_url: None,
@@ -22,7 +34,7 @@ async fn chained(subscriber: &Subscriber, test: impl AsyncFnOnce(&replica::Repli
     let done: std::pin::Pin<Box<dyn Future<Output = ()>>> = Box::pin(async {
         let deadline = Instant::now() + Duration::from_secs(10);
         let mut tick = tokio::time::interval(Duration::from_millis(5));
-        while replica.status().state != ReplicaState::Current {
+        while !wanted(&replica.status()) {
             assert!(
                 Instant::now() < deadline,
                 "not in time: {:?}",
@@ -101,5 +113,95 @@ async fn a_publisher_without_revisions_drives_the_whole_chain() {
         })
         .await;
     })
+    .await;
+}
+
+/// A publisher that serves Skills alone; what it says of B is a problem.
+fn publisher_of_skills() -> impl Fn(&str) -> Option<(u16, String)> {
+    let both = publisher(7, 1);
+    let without_b = |text: &str| {
+        let mut text = text.to_owned();
+        // The order of members tells the lines of a snapshot apart.
+        if text.contains("\"heads\"") {
+            let mut value: Value = serde_json::from_str(&text).expect("json");
+            let heads = value.get_mut("heads").and_then(Value::as_array_mut);
+            heads
+                .expect("heads")
+                .retain(|head| head["collection"] != "B");
+            text = value.to_string();
+        }
+        text.replace("\"A\"", "\"Skills\"")
+    };
+    let (_status, snapshot) = both("/v1/snapshot?collections=A,B").expect("an answer");
+    let (_status, heads) = both("/v1/collections").expect("an answer");
+    let lines: Vec<_> = snapshot.lines().map(without_b).collect();
+    let snapshot = lines.join("\n") + "\n";
+    let heads = without_b(&heads);
+    let unknown = Problem::new(ProblemKind::UnknownCollection, "There is no collection B");
+    let unknown = serde_json::to_string(&unknown).expect("json");
+    move |path| match path {
+        "/v1/snapshot?collections=B,Skills" => Some((404, unknown.clone())),
+        "/v1/snapshot?collections=Skills" => Some((200, snapshot.clone())),
+        "/v1/collections" => Some((200, heads.clone())),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn what_no_publisher_serves_is_unknown_here_and_below_and_holds_up_nothing() {
+    check(
+        &["--collections=B,Skills"],
+        publisher_of_skills(),
+        async |subscriber| {
+            let deadline = Instant::now() + Duration::from_secs(10);
+            let mut tick = tokio::time::interval(Duration::from_millis(5));
+            while subscriber.fetch("/v1/collections").await.status() != 200 {
+                assert!(Instant::now() < deadline, "{:?}", subscriber.status().await);
+                tick.tick().await;
+            }
+            for path in [
+                "/v1/collections/B",
+                "/v1/collections/B/documents",
+                "/v1/collections/B/documents/x",
+                "/v1/collections/B/changes?since=0",
+                "/v1/snapshot?collections=B,Skills",
+            ] {
+                problem(subscriber.fetch(path).await, 404, "unknown-collection").await;
+            }
+            let answer: Value = subscriber
+                .fetch("/v1/collections/Skils")
+                .await
+                .json()
+                .await
+                .expect("json");
+            let detail = answer["detail"].as_str().unwrap_or_default();
+            assert!(detail.contains("did you mean Skills?"), "{detail}");
+            for path in ["/v1/snapshot", "/v1/collections/Skills/documents/x"] {
+                assert_eq!(subscriber.fetch(path).await.status(), 200, "{path}");
+            }
+            // A wrong name in the settings ends a rollout.
+            problem(subscriber.fetch("/readyz").await, 503, "loading").await;
+            let of = |status: &ReplicaStatus, name: &str| {
+                let row = status
+                    .collections
+                    .iter()
+                    .find(|row| row.collection.as_str() == name);
+                let row = row.expect("a row");
+                (row.state, row.reason.clone(), row.count)
+            };
+            let of_b = (
+                ReplicaState::Loading,
+                Some("unknown-collection".to_owned()),
+                0,
+            );
+            assert_eq!(of(&subscriber.status().await, "B"), of_b);
+            let of_skills = (ReplicaState::Current, None, 2);
+            let loaded = |status: &ReplicaStatus| of(status, "Skills") == of_skills;
+            chained_until(subscriber, ["B", "Skills"], loaded, async |below| {
+                assert_eq!(of(&below.status(), "B"), of_b);
+            })
+            .await;
+        },
+    )
     .await;
 }

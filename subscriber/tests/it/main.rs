@@ -12,7 +12,7 @@ use std::{
 use actix_web::{HttpRequest, HttpResponse, HttpServer, http::StatusCode, web};
 use clap::Parser;
 use contract::{
-    CanonicalJson, Digest, Document, Head, Heads, Problem, listing,
+    CanonicalJson, Digest, Document, Head, Heads, Problem, ProblemKind, listing,
     snapshot::SnapshotStart,
     status::{ReplicaState, ReplicaStatus},
 };
@@ -141,11 +141,13 @@ async fn check(
     let fixed = [
         "subscriber",
         "--listen=127.0.0.1:0",
-        "--collections=A,B",
         "--host-name=here",
         &url,
     ];
-    let options = Options::try_parse_from(fixed.iter().chain(flags)).expect("known flags");
+    let named = flags.iter().any(|flag| flag.starts_with("--collections"));
+    let collections: &[&str] = if named { &[] } else { &["--collections=A,B"] };
+    let all = fixed.iter().chain(collections).chain(flags);
+    let options = Options::try_parse_from(all).expect("known flags");
     let app = App::build(options.settings().expect("good settings")).expect("a port");
     let subscriber = Subscriber {
         address: app.address(),

@@ -77,6 +77,10 @@ fn collection_reason(collection: &CollectionView) -> Option<&'static str> {
         (Some("from-disk"), _) => {
             "it serves the values of its disk until a publisher confirms them: can it reach one?"
         }
+        (Some("unknown-collection"), ReplicaState::Stale | ReplicaState::Current) => {
+            "no publisher serves it any more, and its last values stay: serve it by its schema or by \
+             AURA_CONFIGURATION_COLLECTIONS"
+        }
         (Some("unknown-collection"), _) => {
             "no publisher serves it, and the other collections are loaded without it: correct its \
              name, or serve it (AURA_CONFIGURATION_COLLECTIONS)"
