@@ -18,11 +18,8 @@ use clap::Parser;
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     for (name, _value) in std::env::vars_os() {
-        let name = name.to_string_lossy();
-        if let Some(meant) = contract::environment::misspelt(&name) {
-            output::note(format_args!(
-                "confcast: the environment variable {name} is not read by any program; was {meant} meant?"
-            ));
+        if let Some(warning) = contract::environment::warning(&name.to_string_lossy()) {
+            output::note(format_args!("confcast: {warning}"));
         }
     }
     let result = commands::Confcast::parse().run().await;

@@ -3,6 +3,8 @@
 //!
 //! Values are never seen here, and nothing here reads the environment.
 
+use crate::text::nearest::nearest;
+
 /// Every variable whose name begins with [`PREFIX`] and that a program of this project reads.
 pub const NAMES: [&str; 32] = [
     "AURA_CONFIGURATION_ALLOWED_HOSTS",
@@ -46,16 +48,19 @@ pub const COLLECTIONS: &str = "ChannelConfiguration,ApplicationConfiguration,Ski
 /// How the names of this project begin.
 pub const PREFIX: &str = "AURA_";
 
-/// The name that was probably meant by a variable that no program reads. `None` for a variable that
-/// is read, that is of another project, or that Kubernetes made of the name of a Service.
-pub fn misspelt(name: &str) -> Option<&'static str> {
+/// What to say of a variable that no program reads, with the name that was probably meant, if one is
+/// near. `None` for a variable that is read, that is of another project, or that Kubernetes made of
+/// the name of a Service.
+pub fn warning(name: &str) -> Option<String> {
     let upper = name.to_ascii_uppercase();
     if !upper.starts_with(PREFIX) || NAMES.contains(&name) || is_service_link(&upper) {
         return None;
     }
-    NAMES
-        .into_iter()
-        .min_by_key(|known| strsim::damerau_levenshtein(known, &upper))
+    let unread = format!("the environment variable {name} is not read by any program");
+    Some(match nearest(name, NAMES) {
+        Some(meant) => format!("{unread}; was {meant} meant?"),
+        None => unread,
+    })
 }
 
 /// Kubernetes gives each container such variables for each Service of its namespace, so a Service
@@ -87,14 +92,24 @@ mod tests {
             ("aura_configuration_listen", "AURA_CONFIGURATION_LISTEN"),
             ("AURA_REDIS_DB", "AURA_REDIS_URL"),
         ] {
-            assert_eq!(misspelt(given), Some(meant), "{given}");
+            let warning = warning(given).expect(given);
+            assert!(
+                warning.ends_with(&format!("was {meant} meant?")),
+                "{warning}"
+            );
         }
+    }
+
+    #[test]
+    fn a_name_that_is_like_no_other_gets_no_suggestion() {
+        let text = warning("AURA_SOMETHING_ELSE_ALTOGETHER").expect("a warning");
+        assert!(text.ends_with("is not read by any program"), "{text}");
     }
 
     #[test]
     fn names_that_are_read_or_are_of_others_are_no_mistake() {
         for name in NAMES {
-            assert_eq!(misspelt(name), None);
+            assert_eq!(warning(name), None);
         }
         for name in [
             "PATH",
@@ -106,7 +121,7 @@ mod tests {
             "AURA_CONFIGURATION_API_PORT_80_TCP_ADDR",
             "AURA_CONFIGURATION_API_PORT_80_TCP_PORT",
         ] {
-            assert_eq!(misspelt(name), None, "{name}");
+            assert_eq!(warning(name), None, "{name}");
         }
     }
 }

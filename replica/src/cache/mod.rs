@@ -146,12 +146,6 @@ impl Cache {
         unsettled: &BTreeSet<CollectionName>,
     ) -> bool {
         self.write(|writer| {
-            for head in heads
-                .iter()
-                .filter(|head| !unsettled.contains(&head.collection))
-            {
-                writer.compare_digest(head);
-            }
             for (collection, reason) in resync {
                 let head = heads.iter().find(|head| head.collection == *collection);
                 match (reason, head) {
@@ -160,6 +154,13 @@ impl Cache {
                     }
                     _ => writer.mark_diverged(collection),
                 }
+            }
+            // After what the publisher compared, which is known and in the log.
+            for head in heads
+                .iter()
+                .filter(|head| !unsettled.contains(&head.collection))
+            {
+                writer.compare_digest(head);
             }
             writer.compare_heads(requested_at, heads)
         })

@@ -109,9 +109,8 @@ fn refuse(name: &str, wrong: &[String]) -> ! {
 /// A misspelt name would leave its setting at the default without a word.
 fn warn_of_misspelt_names() {
     for (name, _value) in std::env::vars_os() {
-        let name = name.to_string_lossy();
-        if let Some(meant) = environment::misspelt(&name) {
-            warn!("the environment variable {name} is not read by any program; was {meant} meant?");
+        if let Some(warning) = environment::warning(&name.to_string_lossy()) {
+            warn!("{warning}");
         }
     }
 }
