@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::store::{
     Store,
-    integrity::{Damage, DocumentSum, Verdict, head_of_record, rebuild_head},
+    integrity::{Damage, DamagedRecord, DocumentSum, Verdict, head_of_record, rebuild_head},
     repair::{RowKey, StoredHead},
 };
 
@@ -142,11 +142,33 @@ impl<'a> Examination<'a> {
         let mut since = head.map_or(0, |head| head.oldest.saturating_sub(1));
         let end = head.map_or(0, |head| head.revision);
         let mut oldest = None;
+        let mut limit = PAGE as usize;
         loop {
-            let page = self
+            let read = self
                 .store
-                .changes(self.collection, since, PAGE as usize, PAGE_BYTES)
-                .await?;
+                .changes(self.collection, since, limit, PAGE_BYTES)
+                .await;
+            let damaged = read.as_ref().err().and_then(damaged_revision);
+            let page = match (read, damaged) {
+                (Ok(page), _) => page,
+                // A page that would have it is refused: the records before it are read first.
+                (Err(damaged), Some(revision)) => {
+                    let before = revision.saturating_sub(since + 1);
+                    let before = usize::try_from(before).unwrap_or(usize::MAX);
+                    if before > 0 && limit > 1 {
+                        // Fewer each time: a record between may be gone as well.
+                        limit = if before < limit { before } else { limit / 2 };
+                        continue;
+                    }
+                    tracing::debug!(
+                        since,
+                        "the next record of the change log is damaged: {damaged}"
+                    );
+                    Vec::new()
+                }
+                (Err(error), None) => return Err(error),
+            };
+            limit = PAGE as usize;
             let Some(first) = page.first() else {
                 if since >= end {
                     break;
@@ -367,6 +389,12 @@ impl<'a> Examination<'a> {
             head_after: self.head_after,
         }
     }
+}
+
+/// The revision of the record that an error of the change log names.
+fn damaged_revision(error: &anyhow::Error) -> Option<Revision> {
+    let record = error.root_cause().downcast_ref::<DamagedRecord>()?;
+    Some(record.revision)
 }
 
 fn revision(head: &StoredHead) -> Option<Revision> {
