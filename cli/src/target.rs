@@ -101,12 +101,6 @@ pub(crate) fn first_url(list: &str) -> Result<SecretUrl, String> {
 
 /// A URL that paths can be appended to.
 pub(crate) fn service_url(text: &str) -> Result<SecretUrl, String> {
-    let expected = "expected a URL like http://127.0.0.1:8080";
-    let url: SecretUrl = text
-        .parse()
-        .map_err(|reason| format!("{expected}: {reason}"))?;
-    if url.expose().scheme() != "http" || url.expose().query().is_some() {
-        return Err(expected.to_owned());
-    }
-    Ok(url)
+    SecretUrl::http_base(text)
+        .map_err(|reason| format!("expected a URL like http://127.0.0.1:8080: {reason}"))
 }

@@ -1,7 +1,7 @@
 //! URLs that may hold a user name and a password. Such a URL is never shown as it is: not by `Debug`,
 //! not by `Display`, and not by the error of a text that is no URL.
 //!
-//! Nothing here knows schemes or connects.
+//! Nothing here connects.
 
 use std::{fmt, str::FromStr};
 
@@ -29,6 +29,12 @@ pub enum SecretUrlError {
         "an @ is after the host: in user and password write %40 for @, %3A for :, %2F for /, %3F for ? and %23 for #"
     )]
     UserInfo,
+    /// Another scheme than HTTP.
+    #[error("expected http:// (there is no TLS here, a sidecar or a mesh adds it)")]
+    NoHttp,
+    /// Parameters or a fragment, to which no path can be appended.
+    #[error("expected no ? and no #")]
+    Parameters,
     /// The URL cannot be parsed (the reason of the parser, which has no part of the URL).
     #[error("{0}")]
     Form(String),
@@ -44,6 +50,23 @@ impl<U> SecretUrl<U> {
 impl From<Url> for SecretUrl {
     fn from(url: Url) -> Self {
         Self(url)
+    }
+}
+
+impl SecretUrl {
+    /// The base URL of a service, to which paths are appended.
+    ///
+    /// # Errors
+    /// When the text is no URL, or not one of a service: no program of this project uses TLS itself.
+    pub fn http_base(text: &str) -> Result<Self, SecretUrlError> {
+        let url: Self = text.parse()?;
+        if url.0.scheme() != "http" {
+            return Err(SecretUrlError::NoHttp);
+        }
+        if url.0.query().is_some() || url.0.fragment().is_some() {
+            return Err(SecretUrlError::Parameters);
+        }
+        Ok(url)
     }
 }
 
@@ -146,6 +169,20 @@ mod tests {
         assert_eq!(url.expose().password(), Some("p%2F"));
         let hosts: SecretUrl<String> = "mongodb://a:1,b:2/db?replicaSet=r".parse().expect("valid");
         assert_eq!(hosts.to_string(), "mongodb://a:1,b:2/db");
+    }
+
+    #[test]
+    fn the_base_of_a_service_is_http_without_parameters() {
+        assert!(SecretUrl::http_base("http://u:p@h:1/a/b").is_ok());
+        for (text, expected) in [
+            ("https://h", SecretUrlError::NoHttp),
+            ("httpx://h", SecretUrlError::NoHttp),
+            ("http://h/?a=b", SecretUrlError::Parameters),
+            ("http://h/#a", SecretUrlError::Parameters),
+        ] {
+            assert_eq!(SecretUrl::http_base(text), Err(expected), "{text}");
+        }
+        assert!(SecretUrl::http_base("http://").is_err());
     }
 
     #[test]

@@ -143,15 +143,11 @@ impl Config {
     }
 }
 
-/// The URL of a publisher: HTTP or HTTPS, with a host.
+/// The URL of a publisher.
 ///
 /// # Errors
-/// When the text is no such URL.
+/// When the text is not the base URL of a service.
 fn publisher_url(text: &str) -> Result<SecretUrl, BuildError> {
-    let is_usable = |url: &Url| url.has_host() && url.scheme().starts_with("http");
-    text.trim()
-        .parse()
-        .ok()
-        .filter(|url: &SecretUrl| is_usable(url.expose()))
-        .ok_or_else(|| BuildError::Publisher(secret_url::redacted(text)))
+    SecretUrl::http_base(text.trim())
+        .map_err(|_reason| BuildError::Publisher(secret_url::redacted(text)))
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-use contract::{SecretUrl, secret_url::SecretUrlError};
+use contract::SecretUrl;
 use service::runtime::settings::{
     SettingChecks, SettingsError, boolean, listed, or, positive, token,
 };
@@ -26,9 +26,9 @@ const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
 const MAX_TRIM_SECONDS: u64 = 86_400;
 /// A sidecar counts the time to live of an event in nanoseconds, in 64 bits.
 const MAX_TTL_SECONDS: u64 = 9_000_000_000;
-/// Each snapshot holds a session of the store and a part of its answer.
 /// Most rows that the scrub may read in a second.
 const MAX_SCRUB_ROWS: u32 = 1_000_000;
+/// Most snapshots at the same time: each holds a session of the store and a part of its answer.
 const MAX_SNAPSHOTS: u64 = 1_000;
 
 impl Args {
@@ -262,7 +262,7 @@ fn subscribers(checks: &mut SettingChecks, text: &str) -> Option<BTreeSet<Secret
     let entries: Vec<_> = listed(text)
         .enumerate()
         .map(|(index, entry)| {
-            subscriber(entry)
+            SecretUrl::http_base(entry)
                 .map_err(|reason| {
                     let reason = format_args!("item {}: {reason}", index + 1);
                     checks.error(LOCAL_SUBSCRIBERS, reason);
@@ -271,15 +271,6 @@ fn subscribers(checks: &mut SettingChecks, text: &str) -> Option<BTreeSet<Secret
         })
         .collect();
     entries.into_iter().collect()
-}
-
-fn subscriber(text: &str) -> Result<SecretUrl, SecretUrlError> {
-    let url: SecretUrl = text.parse()?;
-    if url.expose().scheme() != "http" {
-        let reason = "expected http:// (there is no TLS here, a mesh adds it)";
-        return Err(SecretUrlError::Form(reason.to_owned()));
-    }
-    Ok(url)
 }
 
 /// Hosts, `HOST` or `HOST:PORT`, in lower case. A URL here would never match a host.

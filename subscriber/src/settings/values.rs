@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use contract::{CollectionName, DocumentId, SecretUrl, secret_url::SecretUrlError};
+use contract::{CollectionName, DocumentId, SecretUrl};
 use replica::{HeaderValue, Url};
 use service::runtime::settings::{self, SettingChecks, listed, positive};
 
@@ -97,7 +97,7 @@ pub(super) fn publishers(checks: &mut SettingChecks, text: &str) -> Option<Vec<S
     let name = "AURA_CONFIGURATION_API_URL";
     let mut read = Vec::new();
     for (index, item) in listed(text).enumerate() {
-        match publisher(item) {
+        match SecretUrl::http_base(item) {
             Ok(url) => read.push(url),
             Err(wrong) => checks.error(name, format_args!("item {}: {wrong}", index + 1)),
         }
@@ -106,17 +106,4 @@ pub(super) fn publishers(checks: &mut SettingChecks, text: &str) -> Option<Vec<S
         checks.error(name, format_args!("{text:?}: expected at least one URL"));
     }
     Some(read)
-}
-
-fn publisher(text: &str) -> Result<SecretUrl, SecretUrlError> {
-    let url: SecretUrl = text.parse()?;
-    let wrong = |reason: &str| Err(SecretUrlError::Form(reason.to_owned()));
-    let parsed = url.expose();
-    if parsed.scheme() != "http" {
-        return wrong("expected http:// (a sidecar or a mesh adds TLS)");
-    }
-    if parsed.query().is_some() || parsed.fragment().is_some() {
-        return wrong("expected no ? and no #");
-    }
-    Ok(url)
 }
