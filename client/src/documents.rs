@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use contract::{
-    CanonicalJson, CollectionName, Crc, DocumentId, Revision, Written,
+    CanonicalJson, CollectionName, Crc, DocumentId, Revision, Written, context,
     document::{JSON, MERGE_PATCH},
     listing::NDJSON,
     set::WRITE_HEADER,
@@ -209,7 +209,7 @@ impl Endpoint {
         condition: Condition,
     ) -> Result<Written, ClientError> {
         let WriteOptions { user, reason, .. } = &self.write_options;
-        for (name, value) in [("X-User-Id", user), ("X-Change-Reason", reason)] {
+        for (name, value) in [(context::USER_ID, user), (context::CHANGE_REASON, reason)] {
             if let Some(value) = value {
                 request = request.header(name, value);
             }

@@ -10,6 +10,15 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{ids::FormatError, lenient};
 
+/// Header of a request: ties the change to logs elsewhere.
+pub const CORRELATION_ID: &str = "X-Correlation-Id";
+/// Header of a request: the user who makes the change.
+pub const USER_ID: &str = "X-User-Id";
+/// Header of a request: the organisation of the user.
+pub const ORGANISATION_ID: &str = "X-Organisation-Id";
+/// Header of a request: why the change is made.
+pub const CHANGE_REASON: &str = "X-Change-Reason";
+
 /// Longest correlation id, user id and organisation id, in bytes.
 pub const MAX_LEN: usize = 128;
 

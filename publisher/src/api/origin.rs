@@ -5,22 +5,19 @@
 //! request without them.
 
 use actix_web::HttpRequest;
-use contract::{Context, FormatError, event};
+use contract::{Context, FormatError, context, event};
 use service::http::{header_text, problem::ProblemError};
 
 use crate::api::error::ApiError;
-
-/// Header with the reason of a change.
-const REASON: &str = "X-Change-Reason";
 
 type With = fn(Context, &str) -> Result<Context, FormatError>;
 
 /// The context from the headers of a request.
 pub(super) fn context(request: &HttpRequest) -> Result<Context, ApiError> {
     let ids: [(&str, With); 3] = [
-        ("X-Correlation-Id", Context::with_correlation_id),
-        ("X-User-Id", Context::with_user_id),
-        ("X-Organisation-Id", Context::with_organisation_id),
+        (context::CORRELATION_ID, Context::with_correlation_id),
+        (context::USER_ID, Context::with_user_id),
+        (context::ORGANISATION_ID, Context::with_organisation_id),
     ];
     let mut context = Context::default();
     for (header, with) in ids {
@@ -32,10 +29,10 @@ pub(super) fn context(request: &HttpRequest) -> Result<Context, ApiError> {
             context = with(context, &text).map_err(refused)?;
         }
     }
-    if let Some(text) = request.headers().get(REASON) {
+    if let Some(text) = request.headers().get(context::CHANGE_REASON) {
         let refused = |_malformed| {
             ProblemError::bad_request(
-                REASON,
+                context::CHANGE_REASON,
                 "expected 1 to 512 bytes of UTF-8 without control characters",
             )
         };

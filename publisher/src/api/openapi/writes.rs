@@ -1,7 +1,7 @@
 //! Operations that write documents.
 
 use contract::{
-    CanonicalJson, ProblemKind, Written,
+    CanonicalJson, ProblemKind, Written, context,
     document::MERGE_PATCH,
     set::{ChangeSetRequest, ChangeSetWritten, WRITE_HEADER},
 };
@@ -14,8 +14,6 @@ use service::http::{
     },
 };
 
-use crate::api::openapi::operation;
-
 /// Path of a new document.
 const LOCATION: ApiHeader = ApiHeader {
     name: "Location",
@@ -24,7 +22,7 @@ const LOCATION: ApiHeader = ApiHeader {
 };
 
 pub(crate) fn create() -> ApiOperation {
-    let operation = of_collection(operation("createDocument", "Create a document"))
+    let operation = of_collection(ApiOperation::new("createDocument", "Create a document"))
         .describe("Its id is the member `id` of the body, or generated when there is none.")
         .header(
             "If-None-Match",
@@ -38,7 +36,7 @@ pub(crate) fn create() -> ApiOperation {
 
 pub(crate) fn put() -> ApiOperation {
     let summary = "Replace a document; its `metadata` is merged";
-    let operation = of_document(operation("putDocument", summary))
+    let operation = of_document(ApiOperation::new("putDocument", summary))
         .describe("With `If-None-Match: *` it is created.")
         .header(
             WRITE_HEADER,
@@ -52,13 +50,13 @@ pub(crate) fn put() -> ApiOperation {
 
 pub(crate) fn patch() -> ApiOperation {
     let summary = "Change members of a document (RFC 7396)";
-    let operation = of_document(operation("patchDocument", summary));
+    let operation = of_document(ApiOperation::new("patchDocument", summary));
     with_value(conditional(writing(operation)), MERGE_PATCH)
         .answer(ApiAnswer::json::<Written>(200, "It has this value").with(&[ETAG]))
 }
 
 pub(crate) fn delete() -> ApiOperation {
-    let operation = of_document(operation("deleteDocument", "Delete a document"));
+    let operation = of_document(ApiOperation::new("deleteDocument", "Delete a document"));
     conditional(writing(operation)).answer(ApiAnswer::json::<Written>(
         200,
         "It is gone since this revision; there is no `crc`",
@@ -67,7 +65,7 @@ pub(crate) fn delete() -> ApiOperation {
 
 pub(crate) fn change_set() -> ApiOperation {
     let summary = "Change several documents together, or none";
-    writing(operation("commitChangeSet", summary))
+    writing(ApiOperation::new("commitChangeSet", summary))
         .body(JSON, true, ApiSchema::received::<ChangeSetRequest>())
         .problems(&[
             ProblemKind::BadSet,
@@ -96,14 +94,18 @@ fn writing(operation: ApiOperation) -> ApiOperation {
     let trace = json!({"type": "string"});
     operation
         .header(
-            "X-Correlation-Id",
+            context::CORRELATION_ID,
             "Ties the change to logs elsewhere",
             label(),
         )
-        .header("X-User-Id", "The user who makes the change", label())
-        .header("X-Organisation-Id", "The organisation of the user", label())
+        .header(context::USER_ID, "The user who makes the change", label())
         .header(
-            "X-Change-Reason",
+            context::ORGANISATION_ID,
+            "The organisation of the user",
+            label(),
+        )
+        .header(
+            context::CHANGE_REASON,
             "Why the change is made",
             json!({"type": "string", "minLength": 1, "maxLength": 512}).into(),
         )
