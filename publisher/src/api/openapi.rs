@@ -39,15 +39,6 @@ fn whole() -> Value {
     .finish()
 }
 
-/// Any request may have a body that is too large, late or broken, even when no handler reads it.
-fn operation(id: &str, summary: &str) -> ApiOperation {
-    ApiOperation::new(id, summary).problems(&[
-        ProblemKind::BadRequest,
-        ProblemKind::BodyLate,
-        ProblemKind::TooLarge,
-    ])
-}
-
 /// The same operation, which reads the store.
 fn reading(operation: ApiOperation) -> ApiOperation {
     operation.problems(&[ProblemKind::StoreUnavailable])

@@ -24,7 +24,6 @@ use actix_web::{
     body::{BoxBody, MessageBody, SizedStream},
     dev::{Payload, ServiceRequest, ServiceResponse},
     error::PayloadError,
-    http::header,
     middleware::Next,
     web::{Bytes, BytesMut, Data},
 };
@@ -36,7 +35,7 @@ use tokio::{
 };
 
 use super::{
-    connections::{Connection, ReadingBody},
+    connections::{Connection, ReadingBody, incoming::BodyLength},
     problem::ProblemError,
     routes::ApiRoute,
 };
@@ -224,13 +223,12 @@ pub async fn receive(
     mut request: ServiceRequest,
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let headers = request.headers();
-    let declared = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse().ok());
-    let is_empty = !headers.contains_key(header::TRANSFER_ENCODING) && declared.unwrap_or(0) == 0;
+    let declared = match BodyLength::of(request.headers()) {
+        BodyLength::Known(length) => Some(usize::try_from(length).unwrap_or(usize::MAX)),
+        BodyLength::Chunked => None,
+    };
     let bodies = request.app_data::<Data<Bodies>>().cloned();
-    let Some(bodies) = bodies.filter(|_bodies| !is_empty) else {
+    let Some(bodies) = bodies.filter(|_bodies| declared != Some(0)) else {
         return next.call(request).await;
     };
     let pattern = request.match_pattern().unwrap_or_default();
@@ -307,8 +305,8 @@ impl Bodies {
             Refusal::Late => (
                 ProblemKind::BodyLate,
                 format!(
-                    "The body did not arrive within {} s, or more slowly than {} bytes a second; \
-                     nothing was done",
+                    "The body did not arrive within {} s, or arrived more slowly than {} bytes a \
+                     second; nothing was done",
                     self.limits.time.as_secs(),
                     self.limits.rate
                 ),

@@ -77,6 +77,15 @@ pub fn conditional(
     }
 }
 
+/// The name of a condition, as problems write it.
+pub(super) fn condition_title(name: &HeaderName) -> &'static str {
+    if *name == IF_MATCH {
+        "If-Match"
+    } else {
+        "If-None-Match"
+    }
+}
+
 /// Most entity tags of one condition.
 const MAX_TAGS: usize = 64;
 /// What compressing proxies add inside of an entity tag.
@@ -103,13 +112,8 @@ impl Tags {
             return Ok(None);
         };
         let tags = Self::parse(&text).ok_or_else(|| {
-            let field = if name == IF_MATCH {
-                "If-Match"
-            } else {
-                "If-None-Match"
-            };
             let detail = format!("expected * or at most {MAX_TAGS} entity tags in quotes");
-            ProblemError::bad_request(field, detail)
+            ProblemError::bad_request(condition_title(&name), detail)
         })?;
         Ok(Some(tags))
     }

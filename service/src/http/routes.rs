@@ -140,13 +140,21 @@ pub fn describe(document: ApiDocument, table: &[ApiRoute]) -> ApiDocument {
     })
 }
 
-/// The operation of a route, with the problems of the guard and of the rules.
+/// The operation of a route, with the problems of the guard, of the bodies and of the rules. Any
+/// request may have a body, also where no handler reads it.
 fn guarded(route: &ApiRoute) -> ApiOperation {
     let mut operation = (route.operation)().problems(&[
         ProblemKind::BadRequest,
         ProblemKind::ForeignOrigin,
         ProblemKind::UnknownHost,
     ]);
+    if route.route.is_some() {
+        operation = operation.problems(&[
+            ProblemKind::BodyLate,
+            ProblemKind::TooLarge,
+            ProblemKind::Busy,
+        ]);
+    }
     if operation.is_negotiated() {
         operation = operation.problems(&[ProblemKind::NotAcceptable]);
     }

@@ -20,8 +20,7 @@ use actix_web::{
     http::{
         Method,
         header::{
-            ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, IF_MATCH,
-            IF_NONE_MATCH, TRANSFER_ENCODING,
+            ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, IF_MATCH, IF_NONE_MATCH,
         },
     },
     middleware::Next,
@@ -29,7 +28,10 @@ use actix_web::{
 };
 use contract::{Problem, ProblemKind};
 
-use super::{header_text, openapi::ApiOperation, problem::ProblemError};
+use super::{
+    connections::incoming::BodyLength, etag::condition_title, header_text, openapi::ApiOperation,
+    problem::ProblemError,
+};
 
 /// The rules of one method of a path.
 #[derive(Debug)]
@@ -92,7 +94,8 @@ impl RouteRules {
 
     fn check_media_type(&self, request: &ServiceRequest) -> Result<(), ProblemError> {
         // A POST without a body changes state as well, and needs no consent of the user.
-        let must_have_one = self.method == Method::POST || has_body(request);
+        let must_have_one = self.method == Method::POST
+            || BodyLength::of(request.headers()) != BodyLength::Known(0);
         if self.media_types.is_empty() || !must_have_one {
             return Ok(());
         }
@@ -132,11 +135,7 @@ impl RouteRules {
                 .iter()
                 .any(|known| known.eq_ignore_ascii_case(name));
             if request.headers().contains_key(&condition) && !evaluated {
-                let title = if condition == IF_MATCH {
-                    "If-Match"
-                } else {
-                    "If-None-Match"
-                };
+                let title = condition_title(&condition);
                 let detail = format!(
                     "{title} is not evaluated for {} here; nothing was done",
                     self.method
@@ -148,13 +147,6 @@ impl RouteRules {
         }
         Ok(())
     }
-}
-
-/// Whether the request has a body. actix-web takes a length of 0 for none.
-fn has_body(request: &ServiceRequest) -> bool {
-    let headers = request.headers();
-    let length = headers.get(CONTENT_LENGTH);
-    headers.contains_key(TRANSFER_ENCODING) || length.is_some_and(|length| length != "0")
 }
 
 /// Middleware of one path: refuses a request that does not keep the rules of its method. A method

@@ -21,7 +21,6 @@ use actix_web::{
     Error,
     body::{BodySize, BoxBody, MessageBody},
     dev::{AppConfig, Server, ServiceResponse},
-    http::header::CONTENT_LENGTH,
     rt::net::TcpStream,
     web::Bytes,
 };
@@ -130,10 +129,9 @@ where
 
 /// A request begins. Where its body is chunked only the reader of the body knows where it ends.
 fn begin(connection: &Connection, request: &mut Request) -> Serving {
-    let length = request.headers().get(CONTENT_LENGTH);
-    let length = length.and_then(|length| length.to_str().ok()?.trim().parse().ok());
-    if !request.chunked().unwrap_or(false) {
-        return connection.serve(BodyLength::Known(length.unwrap_or(0)));
+    let length = BodyLength::of(request.headers());
+    if length != BodyLength::Chunked {
+        return connection.serve(length);
     }
     let reader = connection.clone();
     let mut body = request.take_payload();
@@ -147,7 +145,7 @@ fn begin(connection: &Connection, request: &mut Request) -> Serving {
     *request.payload() = Payload::Stream {
         payload: Box::pin(payload),
     };
-    connection.serve(BodyLength::Chunked)
+    connection.serve(length)
 }
 
 /// The body of an answer. The request is being served until it is dropped.

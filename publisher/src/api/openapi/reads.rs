@@ -10,13 +10,10 @@ use service::http::{
     },
 };
 
-use crate::api::{
-    openapi::{operation, reading},
-    schemas::SchemaList,
-};
+use crate::api::{openapi::reading, schemas::SchemaList};
 
 pub(crate) fn heads() -> ApiOperation {
-    reading(of_selection(operation(
+    reading(of_selection(ApiOperation::new(
         "getHeads",
         "Where the collections stand",
     )))
@@ -24,23 +21,26 @@ pub(crate) fn heads() -> ApiOperation {
 }
 
 pub(crate) fn head() -> ApiOperation {
-    let operation = of_collection(operation("getHead", "Where a collection stands"));
+    let operation = of_collection(ApiOperation::new("getHead", "Where a collection stands"));
     cached(reading(operation), &[ETAG]).answer(operations::head().with(&[ETAG]))
 }
 
 pub(crate) fn documents() -> ApiOperation {
-    let operation = of_collection(operation("listDocuments", "All documents of a collection"))
-        .problems(&[ProblemKind::LoadsUnderWay]);
+    let operation = of_collection(ApiOperation::new(
+        "listDocuments",
+        "All documents of a collection",
+    ))
+    .problems(&[ProblemKind::LoadsUnderWay]);
     cached(reading(operation), &[ETAG, VARY]).answer(operations::documents())
 }
 
 pub(crate) fn document() -> ApiOperation {
-    let operation = of_document(operation("getDocument", "A document"));
+    let operation = of_document(ApiOperation::new("getDocument", "A document"));
     cached(reading(operation), &[ETAG]).answer(operations::document())
 }
 
 pub(crate) fn snapshot() -> ApiOperation {
-    let operation = operation(
+    let operation = ApiOperation::new(
         "getSnapshot",
         "All documents of some collections from one snapshot",
     );
@@ -50,26 +50,23 @@ pub(crate) fn snapshot() -> ApiOperation {
 }
 
 pub(crate) fn feed() -> ApiOperation {
-    let operation = operation("getChanges", "Changes of several collections");
+    let operation = ApiOperation::new("getChanges", "Changes of several collections");
     operations::feed::<Change>(reading(operation), &[])
 }
 
 pub(crate) fn feed_of_collection() -> ApiOperation {
-    let operation = operation("getChangesOfCollection", "Changes of a collection");
+    let operation = ApiOperation::new("getChangesOfCollection", "Changes of a collection");
     operations::feed_of_collection::<Change>(reading(operation), &[])
 }
 
 pub(crate) fn schemas() -> ApiOperation {
-    operation("listSchemas", "The collections that have a schema").answer(ApiAnswer::json::<
-        SchemaList<'static>,
-    >(
-        200,
-        "By name of the collection",
-    ))
+    ApiOperation::new("listSchemas", "The collections that have a schema").answer(
+        ApiAnswer::json::<SchemaList<'static>>(200, "By name of the collection"),
+    )
 }
 
 pub(crate) fn schema() -> ApiOperation {
-    let operation = of_collection(operation(
+    let operation = of_collection(ApiOperation::new(
         "getSchema",
         "The schema in force of a collection",
     ))
@@ -87,7 +84,7 @@ pub(crate) fn schema() -> ApiOperation {
 }
 
 pub(crate) fn sample() -> ApiOperation {
-    let operation = of_collection(operation("getSample", "A document as an example"))
+    let operation = of_collection(ApiOperation::new("getSample", "A document as an example"))
         .problems(&[ProblemKind::NoSchema]);
     let answer =
         ApiAnswer::empty(200, "The sample beside the schema").content(JSON, json!({}).into());

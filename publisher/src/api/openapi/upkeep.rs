@@ -14,14 +14,14 @@ use service::http::{
     openapi::{ApiAnswer, ApiOperation, ApiSchema, operations},
 };
 
-use crate::api::openapi::{operation, reading};
+use crate::api::openapi::reading;
 
 pub(crate) fn check_in() -> ApiOperation {
     let summary = "A replica reports its revisions and receives the current heads";
     let instance =
         json!({"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"});
     let token = json!({"type": "string"});
-    let operation = operation("checkIn", summary)
+    let operation = ApiOperation::new("checkIn", summary)
         .path(
             "instance",
             "Name of the replica, the same as in the body",
@@ -43,7 +43,7 @@ pub(crate) fn check_in() -> ApiOperation {
 pub(crate) fn replicas() -> ApiOperation {
     let summary = "All replicas, as every publisher of the store knows them";
     let limit = json!({"type": "integer", "minimum": 1, "maximum": REPLICA_PAGE});
-    reading(operation("listReplicas", summary))
+    reading(ApiOperation::new("listReplicas", summary))
         .query(
             "after",
             "The name that the page before ended with: its `next`",
@@ -60,7 +60,7 @@ pub(crate) fn replicas() -> ApiOperation {
 
 pub(crate) fn declare() -> ApiOperation {
     let summary = "The store was restored: everything counts in a new epoch from now on";
-    operation("declareEpoch", summary)
+    ApiOperation::new("declareEpoch", summary)
         .body(JSON, true, ApiSchema::received::<RestoreEpochRequest>())
         .problems(&[
             ProblemKind::BadBody,
@@ -74,7 +74,7 @@ pub(crate) fn declare() -> ApiOperation {
 
 pub(crate) fn repair() -> ApiOperation {
     let summary = "Finds damaged rows, and makes them true from the change log";
-    let operation = operation("repairStore", summary)
+    let operation = ApiOperation::new("repairStore", summary)
         .body(JSON, true, ApiSchema::received::<RepairRequest>())
         .problems(&[
             ProblemKind::BadBody,
@@ -88,15 +88,16 @@ pub(crate) fn repair() -> ApiOperation {
 }
 
 pub(crate) fn metrics() -> ApiOperation {
-    operations::metrics(operation("getMetrics", "What is counted"))
+    operations::metrics(ApiOperation::new("getMetrics", "What is counted"))
 }
 
 pub(crate) fn healthz() -> ApiOperation {
-    operations::positive(operation("isAlive", "The process answers"))
+    operations::positive(ApiOperation::new("isAlive", "The process answers"))
 }
 
 pub(crate) fn readyz() -> ApiOperation {
-    let operation = operations::positive(reading(operation("isReady", "It can do its work")));
+    let operation =
+        operations::positive(reading(ApiOperation::new("isReady", "It can do its work")));
     operation.answer(ApiAnswer::json::<DegradedStore>(
         200,
         "It can do its work, and its store has damaged rows",
@@ -104,5 +105,5 @@ pub(crate) fn readyz() -> ApiOperation {
 }
 
 pub(crate) fn openapi() -> ApiOperation {
-    operations::openapi(operation("getOpenapi", "This document"))
+    operations::openapi(ApiOperation::new("getOpenapi", "This document"))
 }

@@ -7,6 +7,8 @@
 //! 9.3.2: answers come in the order of the requests). Nothing is parsed or refused here: all bytes
 //! reach the server unchanged and in order. Pure.
 
+use actix_web::http::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
+
 /// How the length of the body of a request is known (RFC 9112 section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::http) enum BodyLength {
@@ -14,6 +16,19 @@ pub(in crate::http) enum BodyLength {
     Known(u64),
     /// Chunks: the end is in the body.
     Chunked,
+}
+
+impl BodyLength {
+    /// The length that the head of a request declares. The server has refused every transfer coding
+    /// but `chunked`, and every length that is no number.
+    pub(in crate::http) fn of(headers: &HeaderMap) -> Self {
+        if headers.contains_key(TRANSFER_ENCODING) {
+            return Self::Chunked;
+        }
+        let length = headers.get(CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.trim().parse().ok());
+        Self::Known(length.unwrap_or(0))
+    }
 }
 
 /// What of the current request the server has not seen yet.
