@@ -73,11 +73,11 @@ struct Markers {
 }
 
 /// The state of reading the lines in their order.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Reading {
     line: usize,
-    /// Whether no line had any text.
-    is_blank: bool,
+    /// Whether a line had any text.
+    has_text: bool,
     documents: u64,
     is_export: bool,
     ended: Option<u64>,
@@ -197,19 +197,6 @@ async fn write(publisher: &Endpoint, entry: &Entry) -> Result<Written, ClientErr
         .await
 }
 
-impl Default for Reading {
-    fn default() -> Self {
-        Self {
-            line: 0,
-            is_blank: true,
-            documents: 0,
-            is_export: false,
-            ended: None,
-            seen: HashMap::new(),
-        }
-    }
-}
-
 impl Reading {
     /// Reads the next line, and gives its document if it has one. The first and the last line of an
     /// export are known by their members, whose order a tool such as `jq -S` may have changed.
@@ -218,7 +205,7 @@ impl Reading {
         if line.trim_ascii().is_empty() {
             return Ok(None);
         }
-        self.is_blank = false;
+        self.has_text = true;
         let markers: Markers = serde_json::from_slice(line).unwrap_or_default();
         if markers.collection.is_none() {
             if self.documents == 0 && markers.epoch.is_some() && markers.heads.is_some() {
@@ -249,7 +236,7 @@ impl Reading {
 
     /// Whether an export was read to its end line.
     fn finish(&self) -> anyhow::Result<()> {
-        if self.is_blank {
+        if !self.has_text {
             bail!(JsonFileError::Empty(Expected::Lines));
         }
         match self.ended {

@@ -145,14 +145,7 @@ impl Api {
         condition: Condition,
     ) -> Result<WriteOutcome, ApiError> {
         let context = origin::context(request)?;
-        let write = Write {
-            collection,
-            id,
-            action,
-            condition,
-            context,
-            checked: None,
-        };
+        let write = Write::new((collection, id), action, condition, context);
         Ok(self.writer.write(write).await?)
     }
 }

@@ -43,24 +43,18 @@ impl Readiness {
     async fn check(&self, store: &Store) -> Result<(), String> {
         if let Ok(_alone) = self.checking.try_lock() {
             match timeout(ANSWER_TIME, store.check()).await {
-                Ok(Ok(())) => {
-                    *self.last() = LastCheck {
-                        succeeded: Some(Instant::now()),
-                        failure: None,
-                    };
-                }
                 // A damaged head concerns one collection; everything else works.
-                Ok(Err(damage)) if integrity::is_damage(&damage) => {
-                    *self.last() = LastCheck {
-                        succeeded: Some(Instant::now()),
-                        failure: None,
-                    };
-                }
-                Ok(Err(error)) => {
+                Ok(Err(error)) if !integrity::is_damage(&error) => {
                     tracing::debug!("the store is not ready: {error:#}");
                     *self.last() = LastCheck {
                         succeeded: None,
                         failure: Some(error.root_cause().to_string()),
+                    };
+                }
+                Ok(_works) => {
+                    *self.last() = LastCheck {
+                        succeeded: Some(Instant::now()),
+                        failure: None,
                     };
                 }
                 Err(_elapsed) => {}

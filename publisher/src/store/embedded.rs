@@ -99,12 +99,12 @@ impl Embedded {
     fn prepare(&self) -> anyhow::Result<()> {
         let collections = &*self.0.policy.collections.all();
         let connections = &self.0.connections;
-        connections.write_blocking(Durability::Synced, |transaction| {
+        connections.write_blocking(|transaction| {
             tables::check_format(transaction)?;
             tables::add_heads(transaction, collections)?;
             Ok(End::Commit(()))
         })?;
-        let indexed = connections.write_blocking(Durability::Synced, |transaction| {
+        let indexed = connections.write_blocking(|transaction| {
             tables::index_log(transaction)?;
             Ok(End::Commit(()))
         });

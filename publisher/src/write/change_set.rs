@@ -126,14 +126,12 @@ pub fn check(
         Some(0) => Condition::Absent,
         Some(revision) => Condition::At(revision, None),
     };
-    Ok(Write {
-        collection,
-        id,
+    Ok(Write::new(
+        (collection, id),
         action,
         condition,
-        context: context.clone(),
-        checked: None,
-    })
+        context.clone(),
+    ))
 }
 
 /// The answer to a change set: the revision of each document, in the order of the request.

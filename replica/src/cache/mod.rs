@@ -85,6 +85,17 @@ impl Cache {
         self.written.subscribe()
     }
 
+    /// Waits until a collection is followed; `false` when the cache ends before.
+    pub(crate) async fn until_followed(&self) -> bool {
+        let mut written = self.written();
+        while self.view_guard().root().collections().next().is_none() {
+            if written.changed().await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
     /// The state as [`Cache::report_states`] reports it.
     pub(crate) fn states(&self) -> watch::Receiver<ReplicaState> {
         self.states.subscribe()

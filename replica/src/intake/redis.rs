@@ -46,13 +46,9 @@ impl RedisIntake {
         };
         let cache = &self.intake.cache;
         // Before a publisher was asked there may be nothing to listen to.
-        let mut written = cache.written();
-        while cache.view_guard().root().collections().next().is_none() {
-            if written.changed().await.is_err() {
-                return std::future::pending().await;
-            }
+        if !cache.until_followed().await {
+            return std::future::pending().await;
         }
-        drop(written);
         // A new connection is of the collections that are followed now, and reads on from the
         // newest cursors.
         let connect = || {

@@ -92,11 +92,10 @@ impl Connections {
     /// Before anything else uses the store.
     pub(super) fn write_blocking<T>(
         &self,
-        durability: Durability,
         work: impl FnOnce(&Transaction<'_>) -> anyhow::Result<End<T>>,
     ) -> anyhow::Result<T> {
         let mut lease = Pool::lease_free(&self.writer)?;
-        Ok(lease.write(durability, work)?)
+        Ok(lease.write(Durability::Synced, work)?)
     }
 
     /// Empties the write-ahead log if it is too long. Without this, reads that overlap all the time
@@ -150,7 +149,7 @@ fn open(file: &Path) -> anyhow::Result<Connection> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     // A memory map turns an error of the disk into the end of the process.
     connection.pragma_update(None, "mmap_size", 0)?;
-    // A page whose cells overlap is told from a whole one when it is read.
+    // A page whose cells overlap is recognised when it is read.
     connection.pragma_update(None, "cell_size_check", true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "foreign_keys", false)?;
