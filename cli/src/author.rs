@@ -1,13 +1,13 @@
 //! The user and the reason that the writes of a command carry.
 //!
-//! They are stored in the change and are not verified by anybody.
+//! They are stored in the change and are not verified.
 
 use client::{
     Endpoint,
     documents::{WriteOptions, header_value},
 };
 
-/// In whose name a command writes
+/// The user and the reason of the writes of a command
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Author {
     /// The user in the change record; the login name when it is not given

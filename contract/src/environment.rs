@@ -1,7 +1,7 @@
 //! The names of all environment variables that the programs read, so that each program can name a
 //! variable that none of them reads.
 //!
-//! Values are never seen here, and nothing here reads the environment.
+//! Nothing here reads the environment or handles a value.
 
 use crate::text::nearest::nearest;
 

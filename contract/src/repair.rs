@@ -20,7 +20,7 @@ pub struct RepairRequest {
     /// Write what was found to be true; otherwise only report it.
     #[serde(default)]
     pub apply: bool,
-    /// Also move damaged rows aside whose value nothing tells. Their documents are lost in the store.
+    /// Also move damaged rows aside whose value the change log does not have. Their documents are lost in the store.
     #[serde(default)]
     pub discard: bool,
     /// The collections; empty means all.
@@ -37,7 +37,7 @@ pub struct RepairReport {
     pub applied: bool,
     /// The collections, by name.
     pub collections: Vec<CollectionRepair>,
-    /// The epoch that was declared, because content that replicas may have changed.
+    /// The epoch that was declared, because content that replicas may hold was changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
     /// Why no epoch could be declared although one is needed.
@@ -56,11 +56,11 @@ pub struct CollectionRepair {
     pub state: RepairState,
     /// Rows that were read.
     pub rows: u64,
-    /// Rows that the change log tells, restored or deleted.
+    /// Rows that were restored or deleted by the change log.
     pub from_log: DamagedRows,
     /// Rows that are no documents, moved aside.
     pub stray: DamagedRows,
-    /// Damaged rows that nothing tells.
+    /// Damaged rows whose value the change log does not have.
     pub unrecoverable: DamagedRows,
     /// Records of the change log that are damaged or gone. The log begins after the last of them.
     pub records: DamagedRows,
@@ -83,7 +83,7 @@ pub enum RepairState {
     Repairable,
     /// Everything that was damaged was mended.
     Repaired,
-    /// Something is damaged that nothing tells. Everything else was mended, if it was applied.
+    /// Something is damaged that the change log does not have. Everything else was mended, if it was applied.
     Unrecoverable,
     /// The collection was written while it was read. Nothing is known; try again.
     Busy,

@@ -19,8 +19,8 @@ use crate::{
 /// snapshot belongs to no single moment: readers may use it, and no replica may load it.
 pub const SETTLED: &str = "confcast-settled";
 
-/// Request header with the name of the replica that asks, as in its check-ins. A hint: it tells apart
-/// the replicas behind one address, so that each gets its turn.
+/// Request header with the name of the replica that asks, as in its check-ins. A hint: it
+/// distinguishes the replicas behind one address, so that each gets a slot.
 pub const INSTANCE: &str = "confcast-instance";
 
 /// First line.

@@ -8,8 +8,8 @@
 //!    No transport connects here; a sidecar or a Redis may start later.
 //! 2. The store. A MongoDB that does not answer at once is waited for by a task; the process is not
 //!    ready meanwhile.
-//! 3. The tasks: the feed watcher, then the relay and the writer that feeds it, then retention, the
-//!    fleet and the snapshot slots.
+//! 3. The tasks: the store, the feed watcher, the relay and the writer that feeds it, retention, the
+//!    scrub, the fleet, the schemas and the connections.
 //! 4. The port, last: a replica that connects finds everything running.
 //!
 //! # Order of the end

@@ -1,8 +1,8 @@
-//! Repair and scrub: finds rows, records and heads that are not what was committed, and makes them
-//! true from the change log.
+//! Repair and scrub: finds rows, records and heads that are not what was committed, and restores
+//! them from the change log.
 //!
-//! A value is never guessed: what nothing tells is reported, and moved aside only if the operator
-//! says so. Each write of the store proves itself what it writes, so a collection may be written
+//! A value is never guessed: a row whose value the log does not have is reported, and moved aside only
+//! if the operator asks for it. Each write of the store proves itself what it writes, so a collection may be written
 //! meanwhile; a head is replaced only if it is still the one that was read.
 
 use std::collections::BTreeMap;
@@ -96,7 +96,7 @@ struct Examination<'a> {
     stray: DamagedRows,
     unrecoverable: DamagedRows,
     records: DamagedRows,
-    /// Rows that nothing tells.
+    /// Rows whose value the change log does not have.
     lost: Vec<(RowKey, DamagedRow)>,
     head_before: Option<Head>,
     head_after: Option<Head>,
@@ -294,13 +294,13 @@ impl<'a> Examination<'a> {
     }
 
     async fn settle_head(mut self, stored: &StoredHead) -> anyhow::Result<Option<Repaired>> {
-        // A damaged head is told by the newest record.
-        let told = match (&self.head_before, &self.log.newest) {
+        // A damaged head is read from the newest record.
+        let committed = match (&self.head_before, &self.log.newest) {
             (Some(head), _) => Some((head.count, head.digest)),
             (None, Some(newest)) => Some((newest.count, newest.digest)),
             (None, None) => None,
         };
-        let adds_up = told == Some((self.sum.count, self.sum.digest));
+        let adds_up = committed == Some((self.sum.count, self.sum.digest));
         let lost = std::mem::take(&mut self.lost);
         for (key, row) in lost {
             // A row that the head does not stand for is no document.

@@ -1,5 +1,5 @@
 //! A peer that is slow, silent or greedy, over real sockets: its connection ends, what its request
-//! holds is dropped, and an honest request is answered.
+//! holds is dropped, and a regular request is answered.
 
 use std::{
     io::Write,
@@ -191,7 +191,7 @@ async fn rest(peer: &mut TcpStream) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Whether an honest request is answered.
+/// Whether a regular request is answered.
 async fn is_served(server: &Running) -> bool {
     let mut peer = send(
         server,
@@ -451,12 +451,12 @@ async fn serve_until_killed() {
 
 /// The child process is this test again, with few file descriptors.
 #[tokio::test]
-async fn with_64_descriptors_an_honest_request_gets_through_a_flood_of_connections() {
+async fn with_64_descriptors_a_regular_request_gets_through_a_flood_of_connections() {
     const CHILD: &str = "CONFCAST_TEST_CHILD";
     if std::env::var_os(CHILD).is_some() {
         return serve_until_killed().await;
     }
-    let name = "with_64_descriptors_an_honest_request_gets_through_a_flood_of_connections";
+    let name = "with_64_descriptors_a_regular_request_gets_through_a_flood_of_connections";
     let mut child = Command::new("sh")
         .args([
             "-c",
@@ -486,10 +486,10 @@ async fn with_64_descriptors_an_honest_request_gets_through_a_flood_of_connectio
         flood.push(peer);
         if number % 10 == 0 {
             let asked = async {
-                let mut honest = TcpStream::connect(address).await.ok()?;
+                let mut regular = TcpStream::connect(address).await.ok()?;
                 let request = b"GET /ok HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-                honest.write_all(request).await.ok()?;
-                Some(rest(&mut honest).await)
+                regular.write_all(request).await.ok()?;
+                Some(rest(&mut regular).await)
             };
             let answer = asked.await;
             if !answer.is_some_and(|answer| answer.ends_with("fine")) {
@@ -499,5 +499,5 @@ async fn with_64_descriptors_an_honest_request_gets_through_a_flood_of_connectio
     }
     child.kill().expect("ended");
     child.wait().expect("ended");
-    assert_eq!(failed, [] as [i32; 0], "honest requests without an answer");
+    assert_eq!(failed, [] as [i32; 0], "regular requests without an answer");
 }

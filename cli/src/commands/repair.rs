@@ -1,5 +1,5 @@
-//! `confcast repair`: makes damaged rows and heads of a store true from its change log. The publisher
-//! does it; this command asks and shows.
+//! `confcast repair`: restores damaged rows and heads of a store from its change log. The publisher
+//! does it; this command sends the request and shows the report.
 
 use contract::{
     CollectionName,

@@ -1,7 +1,7 @@
 //! JSON texts as values in memory, without members of a private meaning.
 //!
 //! `serde_json` exchanges raw texts and numbers with itself as objects with a private member name,
-//! such as `$serde_json::private::RawValue`, and its `Value` takes such a member of anybody's JSON
+//! such as `$serde_json::private::RawValue`, and its `Value` takes such a member of foreign JSON
 //! for its own. Here every member is a member. This is the only way from foreign JSON to a
 //! [`Value`]: no other code deserialises one. Nothing here checks that the text is canonical.
 

@@ -2,7 +2,7 @@
 //!
 //! The group of a transaction is evaluated by one task, so whatever needs nothing of the transaction
 //! is evaluated in the request: a value that is refused, and the cost of a large value, then delay
-//! nobody else. A value that was checked here is taken in the transaction as it is, while the
+//! no other write. A value that was checked here is taken in the transaction as it is, while the
 //! document is still the one that it was made of.
 
 use contract::{CanonicalJson, Crc, Document, Revision};

@@ -156,8 +156,8 @@ mod tests {
             ..proof
         };
         assert!(!secret.verifies(EPOCH, &a, 12, &crc), "another value");
-        let stranger = StoreSecret::generate();
-        assert!(!stranger.verifies(EPOCH, &a, 12, &proof), "another store");
+        let other = StoreSecret::generate();
+        assert!(!other.verifies(EPOCH, &a, 12, &proof), "another store");
     }
 
     #[test]

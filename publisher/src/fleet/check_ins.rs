@@ -154,7 +154,7 @@ impl CheckInTask {
                 );
             }
         }
-        // A publisher without HTTP has nobody that can send a check-in, so its queue is closed from
+        // A publisher without HTTP gets no check-in, so its queue is closed from
         // the beginning. A task that ends before the stop would end the process.
         no_more_requests.cancelled().await;
         Ok(())

@@ -1,6 +1,6 @@
 //! Which replicas are known, since when, and how much memory their records take.
 //!
-//! Everyone can send a check-in with a new name. A replica that is known keeps its place in the list
+//! Any client can send a check-in with a new name. A replica that is known keeps its place in the list
 //! and its alarms, whatever comes after it: beyond the bounds the newest names are refused, never the
 //! ones that sort last. Nothing here is stored; after a restart the replicas of the store are known.
 
@@ -155,27 +155,27 @@ mod tests {
     }
 
     #[test]
-    fn fat_check_ins_of_new_names_push_no_known_replica_out() {
+    fn large_check_ins_of_new_names_push_no_known_replica_out() {
         let known = KnownReplicas::default();
         for number in 0..200 {
-            assert!(known.admit(&format!("honest-{number}"), 1_000));
+            assert!(known.admit(&format!("known-{number}"), 1_000));
         }
-        let fat = 64 << 10;
+        let large = 64 << 10;
         let admitted = (0..5_000)
-            .filter(|number| known.admit(&format!("aaa-{number}"), fat))
+            .filter(|number| known.admit(&format!("aaa-{number}"), large))
             .count();
-        assert!(admitted * fat < FLEET_BYTES && admitted > 200);
+        assert!(admitted * large < FLEET_BYTES && admitted > 200);
         for number in 0..200 {
-            assert!(known.admit(&format!("honest-{number}"), 1_000), "{number}");
+            assert!(known.admit(&format!("known-{number}"), 1_000), "{number}");
         }
-        assert!(known.place("honest-199") < known.place("aaa-0"));
+        assert!(known.place("known-199") < known.place("aaa-0"));
         known.begin_read();
-        assert!(known.admit("honest-0", 1_000));
-        known.end_read(["honest-1"].into_iter());
+        assert!(known.admit("known-0", 1_000));
+        known.end_read(["known-1"].into_iter());
         assert_eq!(known.place("aaa-0"), u64::MAX, "silent names are forgotten");
-        assert!(known.place("honest-1") < known.place("new"));
+        assert!(known.place("known-1") < known.place("new"));
         assert!(
-            known.admit("honest-2", FLEET_BYTES / 2),
+            known.admit("known-2", FLEET_BYTES / 2),
             "their bytes are free"
         );
     }

@@ -158,7 +158,7 @@ impl Restore {
             return BTreeMap::new();
         }
         let Some(secret) = self.0.secrets.get(self.store()).await else {
-            // Without the secret nothing can be told from anything else.
+            // Without the secret no claim can be verified.
             return BTreeMap::new();
         };
         let mut evidence = Evidence::default();

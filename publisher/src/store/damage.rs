@@ -23,7 +23,7 @@ pub enum Outcome {
     FromLog,
     /// It is no document, and readers do not see it.
     Ignored,
-    /// Nothing tells the truth: readers get an error that names it.
+    /// The change log does not have it: readers get an error that names it.
     Refused,
 }
 

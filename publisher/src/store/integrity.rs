@@ -4,7 +4,7 @@
 //! checksum of its collection, id, revision and value, and each read compares it. A row that does
 //! not fit is damaged: its document is taken from the newest record of the change log, else this
 //! document alone is refused by name ([`DamagedDocument`]). A value is never guessed. The documents
-//! of a whole collection are also compared with its head, which tells a row that is gone.
+//! of a whole collection are also compared with its head, which shows that a row is gone.
 //!
 //! Both backends use this module; nothing here reads or writes a store.
 
@@ -90,9 +90,9 @@ pub struct DamagedDocument {
     pub damage: Damage,
 }
 
-/// A head that cannot be read, and that no record of the change log tells.
+/// A head that cannot be read, and of which the change log has no record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the stored head of {collection} is damaged and the change log does not tell it: {damage}")]
+#[error("the stored head of {collection} is damaged and the change log does not have it: {damage}")]
 pub struct DamagedHead {
     /// Its collection.
     pub collection: CollectionName,
@@ -237,8 +237,8 @@ pub fn examine(
     }
 }
 
-/// The head after a change, by its record: what the newest record tells of a head that is damaged.
-/// `oldest` is the first revision that the log holds. A record does not tell the earlier lineages.
+/// The head after a change, by its record: what the newest record has of a head that is damaged.
+/// `oldest` is the first revision that the log holds. A record does not have the earlier lineages.
 pub fn head_of_record(record: &Change, oldest: Revision, epoch: Epoch) -> Head {
     Head {
         collection: record.collection.clone(),

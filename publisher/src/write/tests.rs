@@ -55,7 +55,7 @@ async fn idle(stored: &Value) -> (tempfile::TempDir, Writer, WriterTask) {
     (folder, writer, task)
 }
 
-/// The task commits the writes of everybody, so a refused value must not take its time.
+/// The task commits the writes of all clients, so a refused value must not take its time.
 #[tokio::test]
 async fn a_refused_value_never_reaches_the_task_that_commits() {
     let large = "y".repeat(800_000);

@@ -121,22 +121,8 @@ fn below_prefix(route: &'static str) -> &'static str {
 /// The followed collections. Where a publisher has to be asked for them first, this waits for the
 /// answer, or for an image from disk, for at most [`DISCOVERY_TIME`].
 async fn topics(intake: &Intake) -> BTreeSet<CollectionName> {
-    let mut written = intake.cache.written();
-    let known = async {
-        while intake
-            .cache
-            .view_guard()
-            .root()
-            .collections()
-            .next()
-            .is_none()
-        {
-            if written.changed().await.is_err() {
-                return;
-            }
-        }
-    };
-    if intake.config.follow == Follow::Served && timeout(DISCOVERY_TIME, known).await.is_err() {
+    let known = timeout(DISCOVERY_TIME, intake.cache.until_followed());
+    if intake.config.follow == Follow::Served && known.await.is_err() {
         static LINES: LogRate = LogRate::new();
         if let Some(left_out) = LINES.due() {
             tracing::warn!(
@@ -337,7 +323,7 @@ async fn read<'a>(
         } else {
             body = Vec::new();
         }
-        // Nobody sends that much by mistake.
+        // No client sends that much by mistake.
         if length > MAX_DISCARDED {
             break;
         }

@@ -141,7 +141,7 @@ async fn a_far_revision_is_neither_shown_nor_reported() {
 
 /// Events were lost and the next ones are far: one check-in confirms them, and the feed brings all.
 #[tokio::test]
-async fn an_honest_burst_converges_by_one_check_in() {
+async fn a_committed_burst_converges_by_one_check_in() {
     let publisher = Publisher::at(0);
     with(&publisher, async |replica| {
         eventually("loaded", || replica.view().root().loaded()).await;

@@ -69,7 +69,7 @@ impl ConnectionLimits {
 
 /// The open connections of a server. Cloning shares them.
 ///
-/// [`Connections::run`] must run as a task of the process: it ends answers that nobody takes when the
+/// [`Connections::run`] must run as a task of the process: it ends answers that no reader takes when the
 /// process stops.
 #[derive(Debug, Clone)]
 pub struct Connections(Arc<Shared>);

@@ -7,7 +7,7 @@
 //! `Sec-Fetch-Site` with 403. Media types, which make a browser ask first, are checked per route in
 //! `rules`. The reasons are in `docs/decisions/0018-requests-of-browsers.md`.
 //!
-//! The guard knows no route and authenticates nobody. Sources: RFC 9110 sections 7.2 and 7.4, RFC
+//! The guard knows no route and authenticates no client. Sources: RFC 9110 sections 7.2 and 7.4, RFC
 //! 6454, Fetch Metadata Request Headers (W3C), the CORS protocol of the Fetch standard (WHATWG).
 
 use std::{net::SocketAddr, rc::Rc};

@@ -37,7 +37,7 @@ pub fn openapi(document: Bytes) -> HttpResponse {
 }
 
 /// Answer of `GET /metrics`, with the text that was encoded in the OpenMetrics format: in that format
-/// for a scraper that asks for it, and in the text format of Prometheus for everybody else.
+/// for a scraper that asks for it, and in the text format of Prometheus for all others.
 ///
 /// # Errors
 /// 406 `not-acceptable`.

@@ -39,7 +39,7 @@ const MAX_QUEUED: usize = 1_024;
 pub struct Client {
     /// Its address.
     address: IpAddr,
-    /// What it calls itself. Only a hint: it tells apart the replicas behind one address.
+    /// Its name by its own account. Only a hint: it distinguishes the replicas behind one address.
     name: Option<String>,
 }
 

@@ -106,7 +106,7 @@ fn refuse(name: &str, wrong: &[String]) -> ! {
     std::process::exit(EXIT_USAGE);
 }
 
-/// A misspelt name would leave its setting at the default without a word.
+/// Without these lines the setting of a misspelt name would have its default unnoticed.
 fn warn_of_misspelt_names() {
     for (name, _value) in std::env::vars_os() {
         if let Some(warning) = environment::warning(&name.to_string_lossy()) {

@@ -44,7 +44,8 @@ pub enum ReadError {
 /// because a store or a token was meant to be there.
 ///
 /// # Errors
-/// All mistakes together. For a text that is refused here, `check` is not heard.
+/// All mistakes together. For a text that is refused here, the mistakes of `check` are
+/// left out.
 pub fn read<O: Parser, S>(
     arguments: impl IntoIterator<Item: Into<OsString> + Clone>,
     check: impl FnOnce(O) -> Result<S, SettingsError>,

@@ -62,17 +62,17 @@ fn another_store_or_an_older_epoch_never_replaces_good_data() {
             ..model.epoch
         },
     );
-    let stranger = Epoch {
+    let foreign = Epoch {
         lineage: 8,
         counter: 9,
     };
     assert_eq!(
-        attempt(&mut machine, &model, stranger),
-        Err(InstallError::OtherStore(stranger))
+        attempt(&mut machine, &model, foreign),
+        Err(InstallError::OtherStore(foreign))
     );
     assert_eq!(
-        attempt(&mut machine, &Model::new(), stranger),
-        Err(InstallError::OtherStore(stranger))
+        attempt(&mut machine, &Model::new(), foreign),
+        Err(InstallError::OtherStore(foreign))
     );
     assert_eq!(
         machine.root().collection(name(0)).map(|held| held.count()),
@@ -330,7 +330,7 @@ fn a_record_replaces_a_staged_event() {
     );
 }
 
-/// An honest burst beyond the bound: the head of a publisher, or the feed, confirms it.
+/// A committed burst beyond the bound: the head of a publisher, or the feed, confirms it.
 #[test]
 fn a_far_change_is_applied_after_a_publisher_confirmed_it() {
     let mut world = World::loaded(A, three_documents());

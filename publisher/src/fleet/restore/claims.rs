@@ -1,7 +1,7 @@
 //! What a replica claims beyond the heads of the store, and whether it is proven.
 //!
-//! Only a proof that this store made counts: any client can send a check-in, and a replica may have
-//! been told anything. A claim without a proof costs one check, a count, and a log line at a bounded
+//! Only a proof that this store made counts: any client can send a check-in, and a replica may hold
+//! forged claims. A claim without a proof costs one check, a count, and a log line at a bounded
 //! rate. Nothing here declares anything.
 
 use std::{

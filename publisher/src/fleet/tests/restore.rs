@@ -42,7 +42,7 @@ async fn a_restored_store_continues_in_a_new_epoch() {
     assert!(follows(testbed.until_declared(old.epoch).await, next));
 }
 
-/// One check-in of a stranger declared a new epoch for the whole fleet, again and again.
+/// One check-in of an unknown client declared a new epoch for the whole fleet, again and again.
 #[tokio::test]
 async fn what_a_client_says_of_itself_declares_nothing() {
     let testbed = Testbed::new().await;
@@ -92,7 +92,7 @@ async fn what_a_client_says_of_itself_declares_nothing() {
             None,
         ),
     ] {
-        let answer = testbed.check_in("stranger", claim.clone()).await;
+        let answer = testbed.check_in("unknown", claim.clone()).await;
         assert_eq!(answer.resync.get(&name(FREE)), resync.as_ref(), "{claim}");
         let listed = testbed.fleet.list().await.expect("a fleet").replicas;
         let shown = &listed[0].check_in.collections[&name(FREE)];
@@ -114,7 +114,7 @@ async fn a_proof_of_what_the_store_has_is_no_evidence() {
     let mut claim = report(head.epoch, 999_999, Digest(1));
     claim["known"] = json!(head.revision);
     claim["proof"] = json!(head.proof);
-    testbed.check_in("stranger", claim).await;
+    testbed.check_in("unknown", claim).await;
     testbed.declares_nothing(head.epoch).await;
 }
 
@@ -223,7 +223,7 @@ async fn another_store_takes_over_the_lineage_of_the_replicas() {
         counter: (1 << 63) - 2,
         ..theirs
     };
-    for (instance, epoch) in [("two", ahead), ("stranger", used_up)] {
+    for (instance, epoch) in [("two", ahead), ("unknown", used_up)] {
         testbed
             .check_in(instance, report(epoch, 9, Digest(1)))
             .await;

@@ -36,7 +36,7 @@ impl Embedded {
             let mut rows = statement.query(params![collection.as_str(), since])?;
             let mut changes = Vec::new();
             let mut read = 0;
-            // A record that is gone is told from the end of the log.
+            // A record that is gone differs from the end of the log.
             let mut expected = (since + 1).max(head.oldest);
             while changes.len() < limit && (changes.is_empty() || read < bytes) {
                 let record = match rows.next()? {

@@ -84,7 +84,7 @@ fn removable(
                 }
                 revision
             }
-            // Nobody can read it, so it must not keep the ones after it for ever.
+            // It cannot be read, so it must not keep the ones after it for ever.
             Err(damaged) => damaged.revision,
         };
         trimmed.changes += 1;

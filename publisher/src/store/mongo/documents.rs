@@ -116,7 +116,7 @@ impl DocumentRows {
         let collections = revisions.keys().cloned().collect();
         let read = async move {
             let result = source.read_rows(session, collections, &sender).await;
-            // If the receiver was dropped, nobody waits for the end.
+            // If the receiver was dropped, no task waits for the end.
             drop(sender.send(result.map(|()| None)).await);
         };
         let mut reader = JoinSet::new();
@@ -144,7 +144,7 @@ impl DocumentRows {
             let document = self.store.document_in_list(&chunk.collection, row, up_to);
             match document.await {
                 Ok(document) => chunk.documents.extend(document),
-                // Whether it is a document at all is told by the head, when all rows were read.
+                // Whether it is a document at all follows from the head, when all rows were read.
                 Err(error) => {
                     let damaged = error.downcast::<DamagedDocument>()?;
                     chunk.damaged.get_or_insert(damaged);

@@ -237,8 +237,8 @@ impl Mongo {
         Ok(())
     }
 
-    /// The head of a collection that has none: that of a new collection, or the one that the change
-    /// log tells.
+    /// The head of a collection that has none: that of a new collection, or the one of the
+    /// newest record in the change log.
     async fn absent_head(
         &self,
         session: &mut ClientSession,

@@ -62,7 +62,7 @@ impl Mongo {
         let row = call(table.find_one(doc! { "_id": id.as_str() }))
             .await
             .context("reading a document")?;
-        // Also without a row: the log tells a row that is gone from a document that never was.
+        // Also without a row: by the log a row that is gone differs from a document that never was.
         let document = self
             .document_of_row(None, collection, id, row.as_deref(), Revision::MAX)
             .await?;

@@ -188,7 +188,7 @@ async fn a_row_that_no_publisher_wrote_hides_no_other_document() -> Outcome {
         rows.insert_one(stray).await?;
     }
     assert_eq!(bed.list().await?, ALL);
-    // Nothing tells whether it was a document, so it is refused and not absent.
+    // It is unknown whether it was a document, so it is refused and not absent.
     let error = bed.get("bb").await.expect_err("a damaged row");
     assert!(error.is::<DamagedDocument>(), "{error:#}");
     assert!(error.to_string().contains(r#""bb" of A"#), "{error:#}");
@@ -380,7 +380,7 @@ async fn a_damaged_record_is_left_behind_by_a_repair() -> Outcome {
 }
 
 #[tokio::test]
-async fn the_scrub_finds_damage_that_nobody_reads_and_forgets_what_was_mended() -> Outcome {
+async fn the_scrub_finds_damage_without_a_reader_and_forgets_what_was_mended() -> Outcome {
     let server = Mongod::start().await?;
     let bed = Bed::new(&server, "scrub").await?;
     let scrub = Scrub::new(bed.store.clone(), 1_000_000);

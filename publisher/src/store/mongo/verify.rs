@@ -33,7 +33,7 @@ impl Mongo {
     /// that the reader may see.
     ///
     /// # Errors
-    /// [`DamagedDocument`] when the row is damaged and the log does not tell its document.
+    /// [`DamagedDocument`] when the row is damaged and the log does not have its document.
     pub(super) async fn document_of_row(
         &self,
         session: Option<&mut ClientSession>,
@@ -228,7 +228,7 @@ impl Mongo {
     /// The head of a row. A damaged one is taken from the newest record of the log.
     ///
     /// # Errors
-    /// [`DamagedHead`] when the log does not tell it.
+    /// [`DamagedHead`] when the log does not have it.
     pub(super) async fn head_of_row(
         &self,
         session: &mut ClientSession,
@@ -258,7 +258,7 @@ impl Mongo {
                 "",
                 Outcome::Refused,
                 format_args!(
-                    "the stored head is damaged ({damage}) and the change log does not tell it: \
+                    "the stored head is damaged ({damage}) and the change log does not have it: \
                      the collection cannot be read or written; see `confcast repair`"
                 ),
             );
