@@ -296,8 +296,9 @@ fn log_failure(error: &CommitError, group: &[QueuedCommand]) {
             error!(
                 commands,
                 first,
-                "a group of writes that begins with {first} failed in the store and is answered \
-                 503: {error}: {:#}{left_out}",
+                "a group of writes that begins with {first} failed in the store and is answered {}: \
+                 {error}: {:#}{left_out}",
+                error.answer().kind().status(),
                 error.cause()
             );
         }
