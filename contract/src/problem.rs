@@ -122,6 +122,8 @@ pub enum ProblemKind {
     MethodNotAllowed,
     /// The route has none of the media types that the client accepts.
     NotAcceptable,
+    /// The head of a request did not arrive within its time limit.
+    HeadLate,
     /// The body did not arrive within its time limit.
     BodyLate,
     /// The document to be created exists.
@@ -140,6 +142,8 @@ pub enum ProblemKind {
     MediaType,
     /// The request is for a host name that this service does not have.
     UnknownHost,
+    /// The head of a request is over its size limit.
+    HeadTooLarge,
     /// The document does not match the JSON Schema of its collection.
     Schema,
     /// A stored document cannot be decoded.
@@ -183,6 +187,7 @@ impl ProblemKind {
         Self::Unversioned,
         Self::MethodNotAllowed,
         Self::NotAcceptable,
+        Self::HeadLate,
         Self::BodyLate,
         Self::Exists,
         Self::NotDeclared,
@@ -192,6 +197,7 @@ impl ProblemKind {
         Self::SetTooLarge,
         Self::MediaType,
         Self::UnknownHost,
+        Self::HeadTooLarge,
         Self::Schema,
         Self::Unreadable,
         Self::Busy,
@@ -235,6 +241,12 @@ impl ProblemKind {
             Self::Unversioned => ("unversioned", 404, "No revisions"),
             Self::MethodNotAllowed => ("method-not-allowed", 405, "Method not allowed"),
             Self::NotAcceptable => ("not-acceptable", 406, "No acceptable media type"),
+            Self::HeadLate => ("head-late", 408, "The request is late"),
+            Self::HeadTooLarge => (
+                "head-too-large",
+                431,
+                "The head of the request is too large",
+            ),
             Self::BodyLate => ("body-late", 408, "The body is late"),
             Self::Exists => ("exists", 409, "The document exists already"),
             Self::NotDeclared => ("not-declared", 409, "No epoch was declared"),

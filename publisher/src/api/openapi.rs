@@ -22,8 +22,8 @@ pub(super) mod writes;
 const DESCRIPTION: &str = "Configuration in collections of JSON documents: reads, conditional writes, the change feed, and the \
     fleet of replicas.\n\nRefusals are `application/problem+json` (RFC 9457) with a stable `type`; the answers below name the \
     kinds. Every path answers HEAD where it answers GET, and any other method with 405 `method-not-allowed` and `Allow`; every \
-    other path answers 404 `no-such-route`. What is no HTTP request, or has more than 128 KiB of headers, is no problem: the \
-    web server refuses it and closes the connection.";
+    other path answers 404 `no-such-route`. What is no HTTP request is answered 400 \
+    `bad-request`, a head that is late 408 `head-late`, one above 128 KiB 431 `head-too-large`; then the connection is closed.";
 
 /// The document as JSON text.
 pub fn document() -> Bytes {

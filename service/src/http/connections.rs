@@ -28,6 +28,7 @@ use progress::{Phase, Progress};
 pub(super) mod incoming;
 pub mod io;
 mod progress;
+mod refusal;
 
 /// Interval of the log line about closed connections.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
@@ -128,6 +129,7 @@ impl Connection {
     pub(super) fn serve(&self, body: BodyLength) -> Serving {
         let mut progress = self.0.progress();
         progress.enter(Phase::Serving, Instant::now());
+        progress.is_answered = true;
         progress.incoming.begin_body(body);
         drop(progress);
         Serving(self.clone())

@@ -15,7 +15,12 @@ const OF_SUBSCRIBER: &[ProblemKind] = &[
     ProblemKind::Stale,
 ];
 /// Kinds that belong to no operation: the description of the document names them.
-const OF_NO_OPERATION: &[ProblemKind] = &[ProblemKind::NoSuchRoute, ProblemKind::MethodNotAllowed];
+const OF_NO_OPERATION: &[ProblemKind] = &[
+    ProblemKind::NoSuchRoute,
+    ProblemKind::MethodNotAllowed,
+    ProblemKind::HeadLate,
+    ProblemKind::HeadTooLarge,
+];
 
 #[test]
 fn a_route_is_in_the_table_once_and_its_path_is_described() {

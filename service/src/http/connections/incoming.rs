@@ -51,6 +51,8 @@ pub(super) struct Incoming {
     has_text: bool,
     /// Whether the current line is blank so far.
     is_blank: bool,
+    /// The first byte of the newest text: of a method, where a request begins.
+    first: u8,
 }
 
 impl Default for Incoming {
@@ -59,6 +61,7 @@ impl Default for Incoming {
             rest: Rest::Lines,
             has_text: false,
             is_blank: true,
+            first: 0,
         }
     }
 }
@@ -94,6 +97,12 @@ impl Incoming {
     /// Whether the server has the whole request, and waits for its answer.
     pub(super) fn is_complete(&self) -> bool {
         self.rest == Rest::Nothing
+    }
+
+    /// Whether the request that comes in may be a HEAD, whose answer never has a body. No other method
+    /// begins with its letter.
+    pub(super) fn may_be_head(&self) -> bool {
+        self.first == b'H'
     }
 
     /// How many of the received bytes are handed over.
@@ -133,7 +142,12 @@ impl Incoming {
             }
             b'\n' => self.is_blank = true,
             b'\r' => {}
-            _ => (self.has_text, self.is_blank) = (true, false),
+            _ => {
+                if !self.has_text {
+                    self.first = byte;
+                }
+                (self.has_text, self.is_blank) = (true, false);
+            }
         }
         false
     }

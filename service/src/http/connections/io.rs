@@ -2,7 +2,8 @@
 //!
 //! The HTTP server reads and writes through it. An error ends the task of the connection, whatever
 //! it waits for. Bytes of the next request are held back until the answer to the current one is
-//! complete (`incoming`). Nothing here changes a byte.
+//! complete (`incoming`). Nothing here changes a byte, except of the answers that the server gives to a
+//! request that it cannot read (`refusal`).
 
 use std::{
     io, mem,
@@ -14,13 +15,13 @@ use std::{
 };
 
 use actix_web::{dev::Extensions, rt::net::TcpStream};
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep},
 };
 
-use super::{Connection, Connections, Place, incoming::Piece};
+use super::{Connection, Connections, Place, incoming::Piece, refusal};
 
 /// Bytes that the kernel keeps of an answer, before its reader is waited for. It bounds the memory of
 /// a connection, and a reader that stalls is noticed after this many bytes.
@@ -38,6 +39,15 @@ pub struct WatchedIo {
     held: BytesMut,
     /// Whether the server has to look at what it has before it gets more.
     pauses: bool,
+    refusal: Option<Refusal>,
+}
+
+/// What is sent in place of an answer of the server.
+#[derive(Debug)]
+struct Refusal {
+    rest: Bytes,
+    /// Length of the answer that it replaces.
+    replaces: usize,
 }
 
 impl WatchedIo {
@@ -57,6 +67,7 @@ impl WatchedIo {
             timer: Box::pin(sleep(FAR)),
             held: BytesMut::new(),
             pauses: false,
+            refusal: None,
         })
     }
 
@@ -131,6 +142,17 @@ impl WatchedIo {
         Poll::Pending
     }
 
+    /// Has a problem sent in place of these bytes if they are an answer of the server itself.
+    fn explain(&mut self, bytes: &[u8]) {
+        let progress = self.place.state.progress();
+        if !progress.is_answered && !progress.incoming.may_be_head() {
+            self.refusal = refusal::with_problem(bytes).map(|rest| Refusal {
+                rest,
+                replaces: bytes.len(),
+            });
+        }
+    }
+
     /// # Errors
     /// When the connection was closed in favour of another one, or at the stop of the process.
     fn check_open(&self, context: &Context<'_>) -> io::Result<()> {
@@ -186,23 +208,40 @@ impl AsyncWrite for WatchedIo {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.check_open(context)?;
+        if this.refusal.is_none() {
+            this.explain(bytes);
+        }
         let limits = *this.place.connections.limits();
-        let written = Pin::new(&mut this.stream).poll_write(context, bytes);
-        let now = Instant::now();
-        match written {
-            Poll::Ready(Ok(count)) => {
-                this.place.state.progress().taken(count, now, &limits);
-                Poll::Ready(Ok(count))
-            }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => {
-                let deadline = this.place.state.progress().blocked(now, &limits);
-                if this.is_late(deadline, context) {
-                    let closed = &this.place.connections.0.closed;
-                    closed.stalled_readers.fetch_add(1, Ordering::Relaxed);
-                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        loop {
+            let piece = this.refusal.as_ref().map_or(bytes, |refusal| &refusal.rest);
+            let written = Pin::new(&mut this.stream).poll_write(context, piece);
+            let now = Instant::now();
+            match written {
+                Poll::Ready(Ok(count)) => {
+                    this.place.state.progress().taken(count, now, &limits);
+                    let Some(refusal) = &mut this.refusal else {
+                        return Poll::Ready(Ok(count));
+                    };
+                    refusal.rest.advance(count);
+                    if count == 0 {
+                        return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                    }
+                    if refusal.rest.is_empty() {
+                        let count = refusal.replaces;
+                        this.refusal = None;
+                        return Poll::Ready(Ok(count));
+                    }
                 }
-                Poll::Pending
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    let deadline = this.place.state.progress().blocked(now, &limits);
+                    if this.is_late(deadline, context) {
+                        let closed = &this.place.connections.0.closed;
+                        closed.stalled_readers.fetch_add(1, Ordering::Relaxed);
+                        return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                    }
+                    return Poll::Pending;
+                }
             }
         }
     }
@@ -210,7 +249,10 @@ impl AsyncWrite for WatchedIo {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.check_open(context)?;
-        Pin::new(&mut this.stream).poll_flush(context)
+        ready!(Pin::new(&mut this.stream).poll_flush(context))?;
+        // The server has handed over everything before it asks for this.
+        this.place.state.progress().flushed();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -25,6 +25,9 @@ pub(super) struct Progress {
     /// What of a request the server may see.
     pub(super) incoming: Incoming,
     phase: Phase,
+    /// Whether bytes of an answer of the service may be on their way to the socket. Nothing else is
+    /// sent then.
+    pub(super) is_answered: bool,
     /// Since when it is in this phase.
     since: Instant,
     /// Since when a piece of an answer waits to be taken.
@@ -40,6 +43,7 @@ impl Progress {
         Self {
             incoming: Incoming::default(),
             phase: Phase::Idle,
+            is_answered: false,
             since: now,
             blocked_since: None,
             debt: Duration::ZERO,
@@ -91,6 +95,11 @@ impl Progress {
         let earned = bytes as f64 / f64::from(limits.rate);
         self.debt = self.debt.saturating_sub(Duration::from_secs_f64(earned));
         self.taken_at = now;
+    }
+
+    /// Everything that was to be sent is with the socket.
+    pub(super) fn flushed(&mut self) {
+        self.is_answered = matches!(self.phase, Phase::Body | Phase::Serving);
     }
 
     /// Whether a piece of an answer waits to be taken.

@@ -31,7 +31,12 @@ const OF_PUBLISHER: &[ProblemKind] = &[
     ProblemKind::NotDeclaredNow,
 ];
 /// Kinds that belong to no operation: the description of the document names them.
-const OF_NO_OPERATION: &[ProblemKind] = &[ProblemKind::NoSuchRoute, ProblemKind::MethodNotAllowed];
+const OF_NO_OPERATION: &[ProblemKind] = &[
+    ProblemKind::NoSuchRoute,
+    ProblemKind::MethodNotAllowed,
+    ProblemKind::HeadLate,
+    ProblemKind::HeadTooLarge,
+];
 
 #[actix_web::test]
 async fn every_route_of_the_table_is_served() {
