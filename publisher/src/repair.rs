@@ -36,7 +36,8 @@ const ATTEMPTS: usize = 3;
 pub struct Repaired {
     /// What was found and done.
     pub report: CollectionRepair,
-    /// Replicas may hold other content at the same revision, so an epoch has to be declared.
+    /// The head has no proof, because replicas may hold other content at the same revision or because
+    /// its proof is gone: an epoch has to be declared, which proves it. Until then each repair says so.
     pub needs_epoch: bool,
 }
 
@@ -314,30 +315,34 @@ impl<'a> Examination<'a> {
         if self.unrecoverable.count > 0 && !adds_up {
             return Ok(Some(self.done(RepairState::Unrecoverable, false)));
         }
-        let head = self.head(stored).await?;
+        let mut head = self.head(stored).await?;
+        let holds = |revision, count, digest| {
+            (revision, count, digest) == (head.revision, head.count, head.digest)
+        };
+        // Replicas hold what the newest record says, or what the head said.
+        let known = self.log.newest.as_ref();
+        let known = known.is_some_and(|newest| holds(newest.revision, newest.count, newest.digest));
+        let same = self.head_before.as_ref();
+        let same = same.is_some_and(|before| holds(before.revision, before.count, before.digest));
+        if !known && !same {
+            // No record leads to this content. A head without a proof is never taken for one that
+            // replicas have reached, and says so also after a stop of the process.
+            head.proof = None;
+            head.oldest = head.revision + 1;
+        }
+        let unproven = head.revision > 0 && head.proof.is_none();
         let wrong = stored.as_ref().and_then(|stored| stored.as_ref().ok()) != Some(&head);
         self.head_after = Some(head.clone());
         if wrong && self.request.apply && !self.store.replace_head(stored, &head).await? {
             return Ok(None);
         }
-        let state = match (damaged || wrong, self.request.apply) {
+        let state = match (damaged || wrong || unproven, self.request.apply) {
             (false, _) => RepairState::Whole,
             (true, true) => RepairState::Repaired,
             (true, false) => RepairState::Repairable,
         };
-        // Replicas hold what the newest record says.
-        let known = self.log.newest.as_ref().is_some_and(|newest| {
-            (newest.revision, newest.count, newest.digest)
-                == (head.revision, head.count, head.digest)
-        });
-        let same = self.head_before.as_ref().is_some_and(|before| {
-            (before.revision, before.count, before.digest)
-                == (head.revision, head.count, head.digest)
-        });
         // Only a new epoch proves a head whose proof is gone.
-        let unproven = head.revision > 0 && head.proof.is_none();
-        let needs_epoch = wrong && ((!known && !same) || unproven);
-        Ok(Some(self.done(state, needs_epoch)))
+        Ok(Some(self.done(state, unproven)))
     }
 
     /// The head that rows and log prove.

@@ -25,7 +25,7 @@ use contract::{
 };
 use tokio::{sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use self::claims::{Claim, Secrets, UnprovenLog};
 use super::{check_ins::HeadsSnapshot, error::FleetError, registry::Registry};
@@ -114,14 +114,16 @@ struct Shared {
 pub struct RestoreTask(Restore);
 
 impl RestoreTask {
-    /// Examines evidence until `stop`.
+    /// Declares the epoch that a repair before this start left undeclared, and examines evidence until
+    /// `stop`.
     ///
     /// # Errors
     /// Never; the signature is the supervisor's.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let Self(restore) = self;
+        let work = async { tokio::join!(restore.examine_all(), restore.finish_repair()) };
         // It may be cut off anywhere: a declaration is a single transaction of the store.
-        stop.run_until_cancelled(restore.examine_all()).await;
+        stop.run_until_cancelled(work).await;
         Ok(())
     }
 }
@@ -376,7 +378,7 @@ impl Restore {
         }
         self.0.metrics.epochs_declared.inc();
         let reason = if from.lineage == to.lineage {
-            "this store was restored"
+            "this store was restored or repaired"
         } else {
             "the operator changed the lineage of this store"
         };
@@ -415,6 +417,52 @@ impl Restore {
             // all of it.
             sleep(EXAMINE_PERIOD).await;
         }
+    }
+
+    /// Declares the epoch of a repair whose process stopped before it did. Tried until it is declared.
+    async fn finish_repair(&self) {
+        let mut reported = false;
+        loop {
+            match self.has_unproven_head().await {
+                Ok(false) => return,
+                Ok(true) => match self.declare_for_repair().await {
+                    Err(error) if !reported => {
+                        reported = true;
+                        warn!(
+                            "a repair of this store ended before its epoch was declared, and none can \
+                             be declared yet, will be tried again: {error:#}"
+                        );
+                    }
+                    _declared_or_reported => {}
+                },
+                // Readiness says why.
+                Err(error) => debug!("the heads cannot be examined yet: {error:#}"),
+            }
+            sleep(EXAMINE_PERIOD).await;
+        }
+    }
+
+    async fn has_unproven_head(&self) -> anyhow::Result<bool> {
+        let collections = self.store().policy().collections.all();
+        Ok(self
+            .store()
+            .heads(&collections)
+            .await?
+            .iter()
+            .any(is_unproven))
+    }
+
+    /// Declares an epoch if a head has no proof. Another declaration may have been made since it was
+    /// read.
+    async fn declare_for_repair(&self) -> Result<(), DeclareError> {
+        let _alone = self.0.declaring.lock().await;
+        let (identity, heads) = self.confirmed_heads().await?;
+        if heads.iter().any(is_unproven) {
+            let from = identity.epoch;
+            let highest = self.highest_proven(&identity).await?;
+            self.declare_after(from, from.lineage, highest).await?;
+        }
+        Ok(())
     }
 
     /// Waits until heads that this publisher read are behind what it has seen committed, and adds
@@ -475,6 +523,12 @@ impl Restore {
             .lock()
             .expect("no holder of this lock can panic")
     }
+}
+
+/// Whether a repair changed what the head stands for and no epoch was declared since: until then the
+/// head has no proof (`crate::repair`).
+fn is_unproven(head: &Head) -> bool {
+    head.revision > 0 && head.proof.is_none()
 }
 
 /// Milliseconds since 1970; 0 before.

@@ -215,8 +215,12 @@ impl Mongo {
             if stored != *read {
                 return Ok(false);
             }
+            let mut update = doc! { "$set": row.clone() };
+            if head.proof.is_none() {
+                update.insert("$unset", doc! { "proof": "" });
+            }
             self.table(HEADS)
-                .update_one(this.clone(), doc! { "$set": row.clone() })
+                .update_one(this.clone(), update)
                 .upsert(true)
                 .session(session)
                 .await?;
