@@ -29,7 +29,7 @@ use serde::Deserialize;
 use subtle::ConstantTimeEq;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 use tracing::Instrument;
 
@@ -55,6 +55,11 @@ const MAX_DISCARDED: usize = 64 * 1024 * 1024;
 /// How long an event may take to arrive: a sender that hangs must not hold its connection
 /// indefinitely.
 const BODY_TIME: Duration = Duration::from_secs(10);
+/// Entries of a bulk that are taken. A sidecar sends 100 unless its subscription says otherwise.
+pub(crate) const MAX_ENTRIES: usize = 1_000;
+/// How long the entries of a bulk may take together: a broker delivers again what is not answered in
+/// its time (Redis: 15 s).
+const BULK_TIME: Duration = Duration::from_secs(10);
 /// How long a sidecar that asks for its subscriptions may wait for the first answer of a publisher.
 const DISCOVERY_TIME: Duration = Duration::from_secs(5);
 
@@ -225,16 +230,43 @@ async fn take(intake: &Intake, source: EventSource, headers: &HeaderMap, body: &
         return Received::Event(intake.take_change(source, &change).await);
     }
     if let Some(bulk) = bulk(headers, body) {
-        let mut statuses = Vec::with_capacity(bulk.entries.len());
-        // One after the other: the entries of a topic have an order.
-        for BulkEntry { entry_id, event } in bulk.entries {
-            let outcome = take_event(intake, source, cloudevent::entry(event.0)).await;
-            let status = reply(outcome).status;
-            statuses.push(EntryReply { entry_id, status });
-        }
-        return Received::Bulk(statuses);
+        let deadline = Instant::now() + BULK_TIME;
+        return Received::Bulk(take_bulk(intake, source, bulk, deadline).await);
     }
     Received::Event(take_event(intake, source, cloudevent::read(headers, body)).await)
+}
+
+/// Takes the entries of a bulk until the deadline, at most [`MAX_ENTRIES`]. The others are answered
+/// `RETRY`, so that one message costs no more than that.
+pub(crate) async fn take_bulk(
+    intake: &Intake,
+    source: EventSource,
+    bulk: Bulk,
+    deadline: Instant,
+) -> Vec<EntryReply> {
+    let mut statuses = Vec::with_capacity(bulk.entries.len());
+    let mut left = 0;
+    // One after the other: the entries of a topic have an order.
+    for BulkEntry { entry_id, event } in bulk.entries {
+        let taken = if statuses.len() < MAX_ENTRIES && Instant::now() < deadline {
+            let taking = take_event(intake, source, cloudevent::entry(event.0));
+            timeout_at(deadline, taking).await.ok()
+        } else {
+            None
+        };
+        let status = match taken {
+            Some(outcome) => reply(outcome).status,
+            None => {
+                left += 1;
+                EventReplyStatus::Retry
+            }
+        };
+        statuses.push(EntryReply { entry_id, status });
+    }
+    if left > 0 {
+        intake.retry_entries(left, statuses.len());
+    }
+    statuses
 }
 
 /// Takes an event that was read, or drops what is none.
@@ -256,7 +288,7 @@ async fn take_event(
 
 /// Several events in one message, as a sidecar sends them to a bulk subscription.
 #[derive(Deserialize)]
-struct Bulk {
+pub(crate) struct Bulk {
     entries: Vec<BulkEntry>,
 }
 

@@ -363,6 +363,21 @@ impl Intake {
         }
     }
 
+    /// Counts and logs the entries of a bulk that are too many or came too late, and must be sent
+    /// again.
+    #[cfg(feature = "actix")]
+    pub(super) fn retry_entries(&self, left: u64, entries: usize) {
+        static LINES: LogRate = LogRate::new();
+        if let Some(left_out) = LINES.due() {
+            tracing::warn!(
+                left,
+                entries,
+                "{left} of {entries} events of a bulk were not taken in its time and number, and must be sent again{left_out}"
+            );
+        }
+        self.stats.count(|events| events.retried += left);
+    }
+
     /// Counts and remembers an event that can never succeed, and returns the answer to it.
     pub(crate) fn drop_event(
         &self,

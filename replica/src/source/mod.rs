@@ -21,6 +21,7 @@ use contract::{
 };
 use reqwest::header::HeaderValue;
 use state::{CollectionState, ReceivedChange, Root, Snapshot};
+use tokio::sync::Semaphore;
 
 mod admission;
 mod document_list;
@@ -64,11 +65,17 @@ pub(crate) fn withdrawn(answer: &CheckInAnswer, name: &CollectionName) -> bool {
     !answer.served.is_empty() && !answer.served.contains(name)
 }
 
+/// Values of events that are requested at the same time: whoever can send events must not be able to
+/// send as many requests to the publishers.
+pub(crate) const VALUE_REQUESTS: usize = 16;
+
 /// The publishers of a replica.
 #[derive(Debug)]
 pub(crate) struct PublisherSource {
     /// The publishers, tried in turn, the one that answered last first.
     client: PublisherClient,
+    /// Places for [`VALUE_REQUESTS`]. A caller waits for one within its own time limit.
+    pub(crate) value_requests: Semaphore,
 }
 
 impl PublisherSource {
@@ -81,13 +88,17 @@ impl PublisherSource {
         sidecar_token: Option<HeaderValue>,
     ) -> Result<Self, reqwest::Error> {
         let client = PublisherClient::new(publishers, Timeouts::REPLICA, sidecar_token)?;
-        Ok(Self { client })
+        Ok(Self {
+            client,
+            value_requests: Semaphore::new(VALUE_REQUESTS),
+        })
     }
 
     /// The same, for the replica with this name.
     pub(crate) fn named(self, instance: &str) -> Self {
         Self {
             client: self.client.named(instance),
+            ..self
         }
     }
 
@@ -207,7 +218,7 @@ impl PublisherSource {
             .await
     }
 
-    /// One record of the change log.
+    /// One record of the change log, for an event. At most [`VALUE_REQUESTS`] at the same time.
     ///
     /// # Errors
     /// When no publisher has it in this history, with the value that its operation requires.
@@ -217,12 +228,15 @@ impl PublisherSource {
         epoch: Epoch,
         revision: Revision,
     ) -> Result<ReceivedChange, SourceError> {
+        // The semaphore is never closed.
+        let _place = self.value_requests.acquire().await.ok();
         self.client
             .try_each(|publisher| feed::record(publisher, collection, epoch, revision))
             .await
     }
 
-    /// One document of an unversioned collection (requirement A17: `GetById`).
+    /// One document of an unversioned collection (requirement A17: `GetById`), for an event. At most
+    /// [`VALUE_REQUESTS`] at the same time.
     ///
     /// # Errors
     /// When no publisher has the document, or its body has neither form.
@@ -231,6 +245,8 @@ impl PublisherSource {
         collection: &CollectionName,
         id: &DocumentId,
     ) -> Result<CanonicalJson, SourceError> {
+        // The semaphore is never closed.
+        let _place = self.value_requests.acquire().await.ok();
         self.client
             .try_each(|publisher| async move {
                 let body = publisher.document_bytes(collection, id).await?;

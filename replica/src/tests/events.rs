@@ -4,7 +4,7 @@ use super::*;
 
 /// A publisher whose collection A is at the returned revision, with a change log that holds
 /// revision 8 only.
-fn at_revision_8() -> (Arc<AtomicU64>, impl Fn(&str) -> (u16, String)) {
+pub(super) fn at_revision_8() -> (Arc<AtomicU64>, impl Fn(&str) -> (u16, String)) {
     let feed = feed_of(vec![change("x", 8, Some(json!({"v": 8})))], false);
     let revision = Arc::new(AtomicU64::new(7));
     let now = Arc::clone(&revision);
@@ -80,6 +80,35 @@ async fn events_are_applied_counted_by_decision_and_fetched() {
             ..EventCounts::default()
         };
         assert_eq!(counts(&replica), expected);
+    })
+    .await;
+}
+
+/// Whoever can send events must not be able to send as many requests to the publishers.
+#[tokio::test]
+async fn an_event_waits_for_a_place_before_its_value_is_requested() {
+    let (_revision, answer) = at_revision_8();
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&requests);
+    let answer = move |path: &str| {
+        if path.contains("limit=1") {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+        answer(path)
+    };
+    with_publisher(answer, async |replica| {
+        let loaded = eventually("loaded", || replica.view().root().loaded());
+        following(&replica, loaded).await;
+        let places = &replica.intake().source.value_requests;
+        let taken = places.acquire_many(crate::source::VALUE_REQUESTS as u32);
+        let taken = taken.await.expect("no value is requested");
+        let near = || replica.receive(event("Update", "x", 8, None), None);
+        let outcome = near().await;
+        assert!(matches!(outcome, EventOutcome::Retry { .. }), "{outcome:?}");
+        assert_eq!(requests.load(Ordering::Relaxed), 0);
+        drop(taken);
+        assert_eq!(near().await, EventOutcome::Success);
+        assert_eq!(requests.load(Ordering::Relaxed), 1);
     })
     .await;
 }

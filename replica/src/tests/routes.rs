@@ -2,8 +2,14 @@
 
 use actix_web::test::{TestRequest, call_service, init_service, read_body};
 
-use super::*;
-use crate::actix::{Options, scope};
+use contract::sidecar::{BulkReply, EntryReply, EventReplyStatus};
+
+use super::{events::at_revision_8, *};
+use crate::{
+    actix::{MAX_ENTRIES, Options, scope, take_bulk},
+    intake::EventSource,
+    source::VALUE_REQUESTS,
+};
 
 /// What a request is answered by an application that has a route of its own.
 async fn answered(config: Config, options: &Options, request: TestRequest) -> (u16, String) {
@@ -123,4 +129,63 @@ async fn large_events_wait_for_a_place_and_small_ones_do_not() {
         crate::actix::LARGE_EVENTS,
         "an event that was answered has no place"
     );
+}
+
+/// A bulk of events that are no CloudEvents.
+fn bulk_of(entries: usize, event: &Value) -> Value {
+    let entries: Vec<_> = (0..entries)
+        .map(|entry| json!({"entryId": entry.to_string(), "event": event}))
+        .collect();
+    json!({ "entries": entries })
+}
+
+#[actix_web::test]
+async fn the_entries_of_a_bulk_that_are_too_many_are_asked_for_again() {
+    let replica = Replica::new(settings(Vec::new())).expect("a client");
+    let app = init_service(App::new().service(scope(&replica, &Options::default()))).await;
+    let entries = MAX_ENTRIES + 2;
+    let request = TestRequest::post()
+        .uri(contract::event::ROUTE)
+        .insert_header(("content-type", "application/json"))
+        .set_payload(bulk_of(entries, &json!("text")).to_string());
+    let answer = read_body(call_service(&app, request.to_request()).await).await;
+    let answer: BulkReply = serde_json::from_slice(&answer).expect("a reply to a bulk");
+    assert_eq!(answer.statuses.len(), entries, "each entry has a result");
+    let (taken, left) = answer.statuses.split_at(MAX_ENTRIES);
+    let all = |entries: &[EntryReply], status| entries.iter().all(|entry| entry.status == status);
+    assert!(all(taken, EventReplyStatus::Drop) && all(left, EventReplyStatus::Retry));
+    assert_eq!(counts(&replica).retried, 2);
+}
+
+/// Each event of a bulk may wait for a value, one after the other.
+#[tokio::test]
+async fn a_bulk_has_one_deadline_for_all_of_its_entries() {
+    with_publisher(at_revision_8().1, async |replica| {
+        let loaded = eventually("loaded", || replica.view().root().loaded());
+        following(&replica, loaded).await;
+        let intake = replica.intake();
+        // No value can be requested.
+        let taken = intake
+            .source
+            .value_requests
+            .acquire_many(VALUE_REQUESTS as u32);
+        let taken = taken.await.expect("places");
+        let event = json!({"specversion": "1.0", "id": "1", "source": "test", "type": "t",
+            "datacontenttype": "application/json", "data": event("Update", "x", 8, None)});
+        let take = async |entries, time| {
+            let bulk = serde_json::from_value(bulk_of(entries, &event)).expect("a bulk");
+            let deadline = tokio::time::Instant::now() + time;
+            take_bulk(intake, EventSource::Service, bulk, deadline).await
+        };
+        let begun = Instant::now();
+        let statuses = take(20, Duration::from_millis(100)).await;
+        assert!(begun.elapsed() < Duration::from_secs(2));
+        assert_eq!(statuses.len(), 20);
+        let retried = |entry: &EntryReply| entry.status == EventReplyStatus::Retry;
+        assert!(statuses.iter().all(retried));
+        drop(taken);
+        let statuses = take(1, Duration::from_secs(10)).await;
+        assert_eq!(statuses[0].status, EventReplyStatus::Success);
+    })
+    .await;
 }
