@@ -5,7 +5,7 @@
 //! if the operator asks for it. Each write of the store proves itself what it writes, so a collection may be written
 //! meanwhile; a head is replaced only if it is still the one that was read.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
 use contract::{
     Change, CollectionName, DocumentId, Head, Revision,
@@ -27,7 +27,7 @@ pub use task::{Repairs, repairs};
 
 /// Rows or records that are read at once.
 const PAGE: u32 = 500;
-/// Bytes of records that are read at once.
+/// Bytes of rows or records that are read at once.
 const PAGE_BYTES: usize = 4 << 20;
 /// How often a collection that is written meanwhile is read again.
 const ATTEMPTS: usize = 3;
@@ -56,6 +56,10 @@ pub async fn repair(
             let report = &repaired.report;
             if report.state == RepairState::Repaired {
                 store.check_absence(collection).await?;
+            }
+            if matches!(report.state, RepairState::Repaired | RepairState::Whole) {
+                // Head, rows and log were examined.
+                store.damage().end_pass(collection, Instant::now());
             }
             if report.state != RepairState::Whole {
                 warn!(
@@ -215,7 +219,7 @@ impl<'a> Examination<'a> {
         loop {
             let page = self
                 .store
-                .stored_rows(self.collection, after.as_ref(), PAGE)
+                .stored_rows(self.collection, after.as_ref(), PAGE, PAGE_BYTES)
                 .await?;
             let Some(last) = page.last() else { break };
             after = Some(last.key.clone());

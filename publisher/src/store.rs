@@ -32,6 +32,7 @@ pub use commit_error::CommitError;
 use committed_heads::CommittedHeads;
 use damage::DamageRegister;
 pub use document_cursor::{Chunk, DocumentCursor};
+use integrity::DamagedRecord;
 pub use url::StoreUrl;
 
 pub use crate::policy::{PublisherPolicy, ServedCollections};
@@ -210,7 +211,7 @@ impl Store {
     }
 
     /// The pending changes of a collection after the revision `since` whose commit time is outside
-    /// `recent`, ordered by revision, at most `limit`.
+    /// `recent`, ordered by revision. At most `limit` records are read; a damaged one is left out.
     ///
     /// A commit time after `recent` comes from a publisher with a wrong clock; such a change is
     /// returned too.
@@ -223,7 +224,7 @@ impl Store {
         since: Revision,
         recent: Range<DateTime<Utc>>,
         limit: usize,
-    ) -> anyhow::Result<Vec<Change>> {
+    ) -> anyhow::Result<PendingPage> {
         match self {
             Self::Embedded(store) => store.pending(collection, since, recent, limit).await,
             Self::Mongo(store) => {
@@ -317,6 +318,49 @@ pub struct Committed {
     pub results: Vec<WriteResult>,
     /// The committed changes.
     pub changes: Vec<Change>,
+}
+
+/// A page of pending changes.
+#[derive(Debug, Default)]
+pub struct PendingPage {
+    /// Those that can be published, ordered by revision.
+    pub changes: Vec<Change>,
+    /// The next page begins after this revision; `None` after the last page.
+    pub next: Option<Revision>,
+}
+
+impl PendingPage {
+    /// The page that was read after `since`, of at most `limit` rows.
+    fn new(read: LogRows, since: Revision, limit: usize) -> Self {
+        // A row whose revision cannot be read must not keep the next page at this one.
+        let reached = read.last.max(since.saturating_add(1));
+        Self {
+            changes: read.changes,
+            next: (read.rows >= limit).then_some(reached),
+        }
+    }
+}
+
+/// Rows of the change log that were read, in order.
+#[derive(Debug, Default)]
+struct LogRows {
+    /// The whole ones.
+    changes: Vec<Change>,
+    /// How many were read, damaged ones included.
+    rows: usize,
+    /// The revision of the last one; 0 if that cannot be read.
+    last: Revision,
+}
+
+impl LogRows {
+    fn add(&mut self, row: Result<Change, DamagedRecord>) {
+        self.rows += 1;
+        self.last = match &row {
+            Ok(change) => change.revision,
+            Err(damaged) => damaged.revision,
+        };
+        self.changes.extend(row);
+    }
 }
 
 /// What [`Store::trim`] did.

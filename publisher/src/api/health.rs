@@ -77,11 +77,11 @@ impl Readiness {
 }
 
 fn degraded(damage: &DamageSummary) -> Option<DegradedStore> {
-    let (collection, key) = damage.example.as_ref()?;
+    let (collection, part) = damage.example.as_ref()?;
     Some(DegradedStore {
         status: "degraded".to_owned(),
         detail: format!(
-            "The store has damaged rows, for example {key:?} in {collection}; `confcast repair` shows \
+            "The store has damaged rows, for example {part} of {collection}; `confcast repair` shows \
              them"
         ),
         from_log: damage.from_log,

@@ -32,7 +32,11 @@ use tokio::{
 };
 use tracing::{Instrument, Span, debug, info, warn};
 
-use crate::{metrics::Metrics, store::Store, transport::Transport};
+use crate::{
+    metrics::Metrics,
+    store::{PendingPage, Store},
+    transport::Transport,
+};
 
 mod sweep;
 
@@ -84,11 +88,10 @@ enum Finished {
         keys: Vec<ChangeKey>,
         result: anyhow::Result<()>,
     },
-    /// Reading up to `limit` pending changes.
+    /// Reading pending changes.
     Sweep {
         collection: CollectionName,
-        limit: usize,
-        result: anyhow::Result<Vec<Change>>,
+        result: anyhow::Result<PendingPage>,
     },
 }
 
@@ -176,11 +179,7 @@ impl Relay {
                 result,
             } => self.finish_publish(key, &id, swept, result),
             Finished::Mark { keys, result } => self.finish_mark(keys, result),
-            Finished::Sweep {
-                collection,
-                limit,
-                result,
-            } => self.finish_sweep(collection, limit, result),
+            Finished::Sweep { collection, result } => self.finish_sweep(collection, result),
         }
     }
 
@@ -307,23 +306,14 @@ impl Relay {
             // The publisher that committed a recent change is probably publishing it right now.
             let recent = now - UNPUBLISHED_AFTER..now + UNPUBLISHED_AFTER;
             let result = store.pending(&collection, after, recent, limit).await;
-            Finished::Sweep {
-                collection,
-                limit,
-                result,
-            }
+            Finished::Sweep { collection, result }
         };
         self.operations.push(read.boxed());
     }
 
-    fn finish_sweep(
-        &mut self,
-        collection: CollectionName,
-        limit: usize,
-        result: anyhow::Result<Vec<Change>>,
-    ) {
-        let changes = match result {
-            Ok(changes) => changes,
+    fn finish_sweep(&mut self, collection: CollectionName, result: anyhow::Result<PendingPage>) {
+        let page = match result {
+            Ok(page) => page,
             Err(error) => {
                 // The timer repeats the read.
                 self.sweep.fail();
@@ -334,8 +324,8 @@ impl Relay {
                 return;
             }
         };
-        let read_next = self.sweep.advance(collection, &changes, limit);
-        for change in changes {
+        let read_next = self.sweep.advance(collection, page.next);
+        for change in page.changes {
             // The span of a change from the log ended with its process or when it left the queue.
             self.send(change, Span::none(), true);
         }

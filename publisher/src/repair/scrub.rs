@@ -11,13 +11,15 @@ use tracing::debug;
 
 use crate::store::{
     Store,
-    damage::Outcome,
-    integrity::{Damage, DocumentSum},
+    damage::{DamagedPart, Outcome},
+    integrity::{Damage, DocumentSum, is_damage},
     repair::{RowKey, StoredHead, StoredRow},
 };
 
 /// Rows that are read at once.
 const PAGE: u32 = 100;
+/// Bytes of rows that are read at once.
+const PAGE_BYTES: usize = 4 << 20;
 /// Time from the begin of a pass to the begin of the next, at least.
 const PASS: Duration = Duration::from_secs(3_600);
 /// Pause after a failed reading.
@@ -64,7 +66,8 @@ impl Scrub {
         }
     }
 
-    /// Reads all rows of one collection and compares them with its head.
+    /// Reads all rows of one collection and compares them with its head. Records of the change log that
+    /// are known to be damaged are read again.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -76,7 +79,7 @@ impl Scrub {
         loop {
             let page = self
                 .store
-                .stored_rows(collection, after.as_ref(), PAGE)
+                .stored_rows(collection, after.as_ref(), PAGE, PAGE_BYTES)
                 .await?;
             let Some(last) = page.last() else { break };
             after = Some(last.key.clone());
@@ -89,6 +92,8 @@ impl Scrub {
         }
         let head = self.store.stored_head(collection).await?;
         self.compare(collection, &before, &head, sum);
+        self.check_head(collection, &head).await?;
+        self.check_records(collection, &head).await?;
         self.store.damage().end_pass(collection, start);
         Ok(())
     }
@@ -104,13 +109,13 @@ impl Scrub {
             // A reader of this document finds the same, and the store reports it.
             (Err(_damage), Some(id)) => match self.store.document(collection, &id).await {
                 Ok(document) => document,
-                Err(error) if crate::store::integrity::is_damage(&error) => None,
+                Err(error) if is_damage(&error) => None,
                 Err(error) => return Err(error),
             },
             (Err(_damage), None) => {
                 self.store.damage().report(
                     collection,
-                    &row.key.to_string(),
+                    DamagedPart::Row(row.key.to_string()),
                     Outcome::Ignored,
                     format_args!("a row is ignored: {}", Damage::Stray),
                 );
@@ -119,6 +124,53 @@ impl Scrub {
         };
         if let Some(document) = document {
             sum.add(&document);
+        }
+        Ok(())
+    }
+
+    async fn check_head(
+        &self,
+        collection: &CollectionName,
+        head: &StoredHead,
+    ) -> anyhow::Result<()> {
+        match head {
+            // A reader of the head finds the same, and the store reports it.
+            Some(Err(_damage)) => {
+                let read = self.store.heads(&[collection.clone()].into()).await;
+                ignore_damage(read)
+            }
+            Some(Ok(head)) if head.revision > 0 && head.proof.is_none() => {
+                self.store.damage().report(
+                    collection,
+                    DamagedPart::Head,
+                    Outcome::Ignored,
+                    "it has no proof, because a repair changed its content and no epoch was declared \
+                     since, or because it was edited: replicas that hold other content load it again \
+                     at their next check-in; `confcast repair --yes` declares an epoch",
+                );
+                Ok(())
+            }
+            _whole_or_gone => Ok(()),
+        }
+    }
+
+    async fn check_records(
+        &self,
+        collection: &CollectionName,
+        head: &StoredHead,
+    ) -> anyhow::Result<()> {
+        let oldest = match head {
+            Some(Ok(head)) => head.oldest,
+            _damaged_or_gone => 0,
+        };
+        for revision in self.store.damage().records(collection) {
+            // Nobody reads a record before the oldest.
+            if revision >= oldest {
+                let since = revision.saturating_sub(1);
+                let read = self.store.changes(collection, since, 1, 1).await;
+                // The store reports it.
+                ignore_damage(read)?;
+            }
         }
         Ok(())
     }
@@ -143,10 +195,19 @@ impl Scrub {
         if let Err(mismatch) = checked {
             self.store.damage().report(
                 collection,
-                "all rows",
+                DamagedPart::Rows,
                 Outcome::Refused,
                 format_args!("{mismatch}; see `confcast repair`"),
             );
         }
+    }
+}
+
+/// # Errors
+/// As the reading, unless something stored is damaged.
+fn ignore_damage<T>(read: anyhow::Result<T>) -> anyhow::Result<()> {
+    match read {
+        Err(error) if !is_damage(&error) => Err(error),
+        _read_or_damaged => Ok(()),
     }
 }

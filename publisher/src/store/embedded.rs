@@ -231,8 +231,11 @@ impl Embedded {
         })
     }
 
-    /// Records what an error says about disk and file.
+    /// Records what an error says about disk, file and rows.
     fn note(&self, error: &anyhow::Error) {
+        if let Some(record) = error.root_cause().downcast_ref() {
+            self.0.damage.report_record(record);
+        }
         self.0.failure.note(error);
         self.0.absence.note(error);
     }

@@ -40,7 +40,8 @@ pub struct StoredRow {
 pub type StoredHead = Option<Result<Head, Damage>>;
 
 impl Store {
-    /// The rows of a collection after a key, in the order of keys, at most `limit`.
+    /// The rows of a collection after a key, in the order of keys: at most `limit`, and none after the
+    /// one with which they reach `bytes`; at least one if there is one.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -49,10 +50,14 @@ impl Store {
         collection: &CollectionName,
         after: Option<&RowKey>,
         limit: u32,
+        bytes: usize,
     ) -> anyhow::Result<Vec<StoredRow>> {
         match self {
-            Self::Embedded(store) => store.stored_rows(collection, after, limit).await,
-            Self::Mongo(store) => store.opened()?.stored_rows(collection, after, limit).await,
+            Self::Embedded(store) => store.stored_rows(collection, after, limit, bytes).await,
+            Self::Mongo(store) => {
+                let store = store.opened()?;
+                store.stored_rows(collection, after, limit, bytes).await
+            }
         }
     }
 

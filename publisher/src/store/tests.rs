@@ -127,6 +127,6 @@ async fn a_change_with_a_commit_time_in_the_future_is_pending() {
             .pending(&name(), 0, now - second * 60..now + second * 60, 9)
             .await
             .expect("a log");
-        assert_eq!(pending.len(), found, "{now}");
+        assert_eq!(pending.changes.len(), found, "{now}");
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
-use contract::{Change, CollectionName, Revision};
+use contract::{CollectionName, Revision};
 
 /// The position of the sweep.
 pub(super) struct Sweep {
@@ -59,19 +59,12 @@ impl Sweep {
         self.reading = false;
     }
 
-    /// Ends a read of at most `limit` changes. Returns whether another collection is to be read in
+    /// Ends a read. `next` is the revision after which there may be more in this collection: they are
+    /// read when there are free slots for them. Returns whether another collection is to be read in
     /// this round.
-    pub(super) fn advance(
-        &mut self,
-        collection: CollectionName,
-        changes: &[Change],
-        limit: usize,
-    ) -> bool {
+    pub(super) fn advance(&mut self, collection: CollectionName, next: Option<Revision>) -> bool {
         self.reading = false;
-        // As many as the limit: there may be more in this collection. They are read when there
-        // are free slots for them.
-        if changes.len() == limit {
-            let reached = changes.last().map_or(0, |change| change.revision);
+        if let Some(reached) = next {
             self.after.insert(collection, reached);
             return false;
         }
@@ -101,34 +94,10 @@ impl Sweep {
 
 #[cfg(test)]
 mod tests {
-    use contract::{Context as RequestContext, Digest, Epoch, Operation};
-
     use super::*;
 
     fn name(text: &str) -> CollectionName {
         text.parse().expect("a name")
-    }
-
-    fn change(collection: &str, revision: Revision) -> Change {
-        Change {
-            collection: name(collection),
-            op: Operation::Delete,
-            id: "x".parse().expect("an id"),
-            revision,
-            epoch: Epoch {
-                lineage: 1,
-                counter: 1,
-            },
-            last_set: 0,
-            crc: None,
-            config_data: None,
-            change_set: None,
-            time: chrono::Utc::now(),
-            count: 0,
-            digest: Digest::default(),
-            proof: None,
-            context: RequestContext::default(),
-        }
     }
 
     #[test]
@@ -137,14 +106,14 @@ mod tests {
         assert_eq!(sweep.begin(), (name("A"), 0));
         assert!(sweep.is_reading());
         // A full read: the rest of the collection is read later.
-        assert!(!sweep.advance(name("A"), &[change("A", 3), change("A", 7)], 2));
+        assert!(!sweep.advance(name("A"), Some(7)));
         assert!(!sweep.is_reading());
         assert_eq!(sweep.begin(), (name("A"), 7));
         // The end of the collection: the next one follows in the same round.
-        assert!(sweep.advance(name("A"), &[change("A", 9)], 2));
+        assert!(sweep.advance(name("A"), None));
         assert_eq!(sweep.begin(), (name("B"), 0));
         // The end of the last one ends the round.
-        assert!(!sweep.advance(name("B"), &[], 2));
+        assert!(!sweep.advance(name("B"), None));
         assert_eq!(sweep.begin(), (name("A"), 0));
     }
 
@@ -153,9 +122,9 @@ mod tests {
         let mut sweep = Sweep::new(&BTreeSet::from([name("B")])).expect("collections");
         sweep.begin();
         sweep.add(&BTreeSet::from([name("A"), name("B")]));
-        assert!(!sweep.advance(name("B"), &[], 2), "the last of the round");
+        assert!(!sweep.advance(name("B"), None), "the last of the round");
         assert_eq!(sweep.begin(), (name("A"), 0));
-        assert!(sweep.advance(name("A"), &[], 2));
+        assert!(sweep.advance(name("A"), None));
         assert_eq!(sweep.begin(), (name("B"), 0));
     }
 
@@ -163,7 +132,7 @@ mod tests {
     fn a_read_that_failed_is_repeated_at_the_same_position() {
         let mut sweep = Sweep::new(&BTreeSet::from([name("A")])).expect("collections");
         sweep.begin();
-        assert!(!sweep.advance(name("A"), &[change("A", 5)], 1));
+        assert!(!sweep.advance(name("A"), Some(5)));
         assert_eq!(sweep.begin(), (name("A"), 5));
         sweep.fail();
         assert!(!sweep.is_reading());

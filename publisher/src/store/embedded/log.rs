@@ -8,7 +8,7 @@ use contract::{Change, CollectionName, Revision};
 use rusqlite::params;
 
 use crate::store::{
-    damage::Outcome,
+    LogRows, PendingPage,
     embedded::{
         Embedded,
         connections::{Durability, End},
@@ -61,7 +61,7 @@ impl Embedded {
         since: Revision,
         recent: Range<DateTime<Utc>>,
         limit: usize,
-    ) -> anyhow::Result<Vec<Change>> {
+    ) -> anyhow::Result<PendingPage> {
         let collection = collection.clone();
         let recent = recent.start.timestamp_millis()..recent.end.timestamp_millis();
         self.read(move |store, transaction| {
@@ -69,29 +69,23 @@ impl Embedded {
                 "SELECT pending.revision, crc, record, time FROM pending
                  LEFT JOIN changes USING (collection, revision)
                  WHERE collection = ?1 AND pending.revision > ?2
-                 AND NOT (time >= ?3 AND time < ?4) ORDER BY pending.revision",
+                 AND NOT (time >= ?3 AND time < ?4) ORDER BY pending.revision LIMIT ?5",
             )?;
             // The publisher that committed a recent one is probably publishing it now.
             let since = since.min(i64::MAX.unsigned_abs());
-            let arguments = params![collection.as_str(), since, recent.start, recent.end];
+            let arguments = params![collection.as_str(), since, recent.start, recent.end, limit];
             let mut rows = statement.query(arguments)?;
-            let mut changes = Vec::new();
-            while changes.len() < limit
-                && let Some(row) = rows.next()?
-            {
-                match rows::record(&collection, row) {
-                    Ok(change) => changes.push(change),
-                    // It must not keep the changes after it from being published. Replicas learn of
-                    // it by the heads.
-                    Err(damaged) => store.0.damage.report(
-                        &collection,
-                        &format!("record {}", damaged.revision),
-                        Outcome::Ignored,
-                        format_args!("a pending change cannot be published: {damaged}"),
-                    ),
+            let mut read = LogRows::default();
+            while let Some(row) = rows.next()? {
+                let change = rows::record(&collection, row);
+                // It must not keep the changes after it from being published. Replicas learn of it by
+                // the heads.
+                if let Err(damaged) = &change {
+                    store.0.damage.report_record(damaged);
                 }
+                read.add(change);
             }
-            Ok(changes)
+            Ok(PendingPage::new(read, since, limit))
         })
         .await
     }

@@ -23,10 +23,11 @@ impl Embedded {
         collection: &CollectionName,
         after: Option<&RowKey>,
         limit: u32,
+        bytes: usize,
     ) -> anyhow::Result<Vec<StoredRow>> {
         let (name, after) = (collection.clone(), after.cloned());
         self.read(move |_store, transaction| {
-            let (from, bytes) = match &after {
+            let (from, key) = match &after {
                 None => ("id >= CAST(?2 AS TEXT)", &[][..]),
                 Some(key) if is_text(key) => ("id > CAST(?2 AS TEXT)", value(key)),
                 Some(key) => ("id > ?2", value(key)),
@@ -35,9 +36,13 @@ impl Embedded {
                 "SELECT id, revision, crc, value FROM documents
                  WHERE collection = ?1 AND {from} ORDER BY id LIMIT ?3"
             ))?;
-            let mut found = statement.query(params![name.as_str(), bytes, limit])?;
+            let mut found = statement.query(params![name.as_str(), key, limit])?;
             let mut stored = Vec::new();
-            while let Some(row) = found.next()? {
+            let mut read = 0;
+            while read < bytes
+                && let Some(row) = found.next()?
+            {
+                read += rows::bytes(row)?;
                 let (id, document) = rows::document(&name, row);
                 stored.push(StoredRow {
                     key: row_key(row)?,

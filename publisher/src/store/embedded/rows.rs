@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension, Row, Transaction, params, types::ValueRef};
 
 use crate::store::{
     StoreIdentity,
-    damage::Outcome,
+    damage::{DamagedPart, Outcome},
     embedded::{Embedded, tables},
     integrity::{
         Damage, DamagedDocument, DamagedRecord, DocumentSum, Verdict, examine, head_of_record,
@@ -176,36 +176,7 @@ impl Embedded {
             Ok(id) => self.verdict(transaction, collection, &id, Some(Err(damage)), revision)?,
             Err(_stray) => Verdict::Unrecoverable(damage),
         };
-        let register = &self.0.damage;
-        match verdict {
-            Verdict::FromLog(document, damage) => {
-                let detail = format!(
-                    "a document is read from the change log, because its row is damaged: {damage}; \
-                     its next write replaces the row"
-                );
-                register.report(collection, id, Outcome::FromLog, detail);
-                Ok(Some(document))
-            }
-            Verdict::Whole(document) => Ok(Some(document)),
-            Verdict::DeletedByLog(damage) => {
-                let detail = format!("the row of a deleted document is ignored: {damage}");
-                register.report(collection, id, Outcome::Ignored, detail);
-                Ok(None)
-            }
-            Verdict::Absent => Ok(None),
-            Verdict::Unrecoverable(damage) => Err(self.refused(collection, id, damage).into()),
-        }
-    }
-
-    fn refused(&self, collection: &CollectionName, id: &str, damage: Damage) -> DamagedDocument {
-        let damaged = DamagedDocument {
-            collection: collection.clone(),
-            id: id.to_owned(),
-            damage,
-        };
-        let register = &self.0.damage;
-        register.report(collection, id, Outcome::Refused, &damaged);
-        damaged
+        Ok(self.0.damage.settle(collection, id, verdict)?)
     }
 
     /// A document without a row: by the change log, if that has it.
@@ -227,14 +198,8 @@ impl Embedded {
         };
         let is_newest = self.is_newest(transaction, &record)?;
         match examine(None, Some(&record), is_newest) {
-            Verdict::FromLog(document, damage) => {
-                let detail = format!("a document is read from the change log: {damage}");
-                let register = &self.0.damage;
-                register.report(collection, id.as_str(), Outcome::FromLog, detail);
-                Ok(Some(document))
-            }
-            Verdict::Unrecoverable(damage) => {
-                Err(self.refused(collection, id.as_str(), damage).into())
+            verdict @ (Verdict::FromLog(..) | Verdict::Unrecoverable(_)) => {
+                Ok(self.0.damage.settle(collection, id.as_str(), verdict)?)
             }
             // The log has its deletion.
             _absent if is_newest => Ok(None),
@@ -267,7 +232,7 @@ impl Embedded {
         };
         let (Some(Ok(oldest)), Some(Ok(newest))) = (end("ASC")?, end("DESC")?) else {
             let register = &self.0.damage;
-            register.report(collection, "", Outcome::Refused, &damaged);
+            register.report(collection, DamagedPart::Head, Outcome::Refused, &damaged);
             return Err(damaged.into());
         };
         let detail = format!(
@@ -276,7 +241,7 @@ impl Embedded {
             damaged.damage
         );
         let register = &self.0.damage;
-        register.report(collection, "", Outcome::FromLog, detail);
+        register.report(collection, DamagedPart::Head, Outcome::FromLog, detail);
         Ok(Head {
             replaces: identity.replaces.clone(),
             ..head_of_record(&newest, oldest.revision, identity.epoch)
@@ -328,6 +293,19 @@ impl Embedded {
 /// The revision of a row `id, revision, …`, as far as it can be read.
 pub(super) fn revision(row: &Row<'_>) -> Option<Revision> {
     row.get(1).ok()
+}
+
+/// About how many bytes a row takes: those of its texts and blobs.
+pub(super) fn bytes(row: &Row<'_>) -> rusqlite::Result<usize> {
+    let columns = row.as_ref().column_count();
+    (0..columns)
+        .map(|column| {
+            Ok(match row.get_ref(column)? {
+                ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
+                _null_or_number => 0,
+            })
+        })
+        .sum()
 }
 
 /// The document of a row `id, revision, crc, value`, and the id as it is stored.

@@ -15,7 +15,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 
 use crate::store::{
     Chunk, DocumentCursor,
-    damage::Outcome,
+    damage::{DamagedPart, Outcome},
     document_cursor::{CHUNK_BYTES, Rows},
     integrity::{Damage, DamagedDocument},
     mongo::{CALL_TIMEOUT, Mongo, TIMED_OUT, rows},
@@ -179,7 +179,7 @@ impl Mongo {
         let key: String = format!("{key:?}").chars().take(100).collect();
         self.damage.report(
             collection,
-            &key,
+            DamagedPart::Row(key),
             Outcome::Ignored,
             format_args!("a row is ignored: {}", Damage::Stray),
         );

@@ -8,7 +8,10 @@ use contract::{Change, CollectionName, Revision};
 use mongodb::bson::{self, Document as Bdoc, doc};
 use tokio::time::timeout;
 
-use crate::store::mongo::{CALL_TIMEOUT, CHANGES, Mongo, TIMED_OUT, call, rows};
+use crate::store::{
+    LogRows, PendingPage,
+    mongo::{CALL_TIMEOUT, CHANGES, Mongo, TIMED_OUT, call, rows},
+};
 
 impl Mongo {
     pub(in crate::store) async fn changes(
@@ -19,8 +22,10 @@ impl Mongo {
         bytes: usize,
     ) -> anyhow::Result<Vec<Change>> {
         let filter = after(collection, since);
-        self.read_log(collection, filter, limit, bytes, Damaged::End)
-            .await
+        let read = self
+            .read_log(collection, filter, limit, bytes, Damaged::End)
+            .await?;
+        Ok(read.changes)
     }
 
     pub(in crate::store) async fn pending(
@@ -29,7 +34,7 @@ impl Mongo {
         since: Revision,
         recent: Range<DateTime<Utc>>,
         limit: usize,
-    ) -> anyhow::Result<Vec<Change>> {
+    ) -> anyhow::Result<PendingPage> {
         let start = bson::DateTime::from_millis(recent.start.timestamp_millis());
         let end = bson::DateTime::from_millis(recent.end.timestamp_millis());
         let mut filter = after(collection, since);
@@ -41,8 +46,10 @@ impl Mongo {
                 doc! { "time": { "$gte": end } },
             ],
         );
-        self.read_log(collection, filter, limit, usize::MAX, Damaged::Skip)
-            .await
+        let read = self
+            .read_log(collection, filter, limit, usize::MAX, Damaged::Skip)
+            .await?;
+        Ok(PendingPage::new(read, since, limit))
     }
 
     async fn read_log(
@@ -52,29 +59,28 @@ impl Mongo {
         limit: usize,
         bytes: usize,
         damaged: Damaged,
-    ) -> anyhow::Result<Vec<Change>> {
+    ) -> anyhow::Result<LogRows> {
         let read = async {
             let mut found = Self::raw(self.table(CHANGES))
                 .find(filter)
                 .sort(doc! { "revision": 1 })
                 .limit(i64::try_from(limit)?)
                 .await?;
-            let mut changes = Vec::new();
+            let mut rows = LogRows::default();
             let mut read = 0;
             // Checked before the next one, so that a large change is returned too.
             while read < bytes && found.advance().await? {
                 read += found.current().as_bytes().len();
-                match rows::change(collection, found.current()) {
-                    Ok(change) => changes.push(change),
-                    Err(record) => {
-                        self.report_record(collection, &record);
-                        if let Damaged::End = damaged {
-                            break;
-                        }
+                let change = rows::change(collection, found.current());
+                if let Err(record) = &change {
+                    self.damage.report_record(record);
+                    if let Damaged::End = damaged {
+                        break;
                     }
                 }
+                rows.add(change);
             }
-            Ok(changes)
+            Ok(rows)
         };
         timeout(CALL_TIMEOUT, read).await.context(TIMED_OUT)?
     }

@@ -55,6 +55,7 @@ impl Mongo {
         collection: &CollectionName,
         after: Option<&RowKey>,
         limit: u32,
+        bytes: usize,
     ) -> anyhow::Result<Vec<StoredRow>> {
         let table = Self::raw(self.table(collection.as_str()));
         let mut find = table
@@ -62,27 +63,36 @@ impl Mongo {
             .sort(doc! { "_id": 1 })
             .limit(i64::from(limit) + 1)
             .batch_size(limit + 1);
-        let after = after.map(bson_key).transpose()?;
-        if let Some(after) = &after {
+        let last = after.map(|key| RawDocumentBuf::from_bytes(key.bytes.clone()));
+        let last = last.transpose()?;
+        if let Some(after) = after.map(bson_key).transpose()? {
             // A filter with `$gt` would find keys of the same type only.
             find = find
-                .min(doc! { "_id": after.clone() })
+                .min(doc! { "_id": after })
                 .hint(mongodb::options::Hint::Keys(doc! { "_id": 1 }));
         }
         let read = async {
             let mut cursor = find.await?;
             let mut found = Vec::new();
-            while cursor.advance().await? {
-                found.push(cursor.current().to_owned());
+            let mut read = 0;
+            while read < bytes && cursor.advance().await? {
+                let row = cursor.current().to_owned();
+                // The bound of an index includes the row itself.
+                if let Some(last) = &last
+                    && row.get("_id")? == last.get("_id")?
+                {
+                    continue;
+                }
+                read += row.as_bytes().len();
+                found.push(row);
             }
             Ok(found)
         };
         let mut stored = Vec::new();
         for row in call(read).await.context("reading rows")? {
             let key = key_of(&row)?;
-            // The bound of an index includes the row itself.
-            if after.as_ref() == Some(&key) || stored.len() == limit as usize {
-                continue;
+            if stored.len() == limit as usize {
+                break;
             }
             stored.push(StoredRow {
                 key: row_key(key)?,

@@ -284,7 +284,12 @@ async fn a_damaged_record_ends_a_page_of_the_log_and_is_not_published() -> Outco
     assert_eq!(read(2).await?.len(), 1);
     let far = chrono::Utc::now() + chrono::TimeDelta::hours(1);
     let pending = bed.store.pending(&name(), 0, far..far, 9).await?;
-    assert_eq!(pending.len(), 2);
+    assert_eq!((pending.changes.len(), pending.next), (2, None));
+    // Damaged records at the begin do not hide those after them.
+    let second = bed.store.pending(&name(), 1, far..far, 1).await?;
+    assert_eq!((second.changes.len(), second.next), (0, Some(2)));
+    let third = bed.store.pending(&name(), 2, far..far, 1).await?;
+    assert_eq!((third.changes.len(), third.next), (1, Some(3)));
     assert_eq!(bed.list().await?, ALL);
     Ok(())
 }
@@ -403,6 +408,101 @@ async fn the_scrub_finds_damage_without_a_reader_and_forgets_what_was_mended() -
     bed.repair(true, false).await?;
     scrub.pass(&name()).await?;
     assert_eq!(bed.store.damage().summary().example, None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_damaged_record_or_head_is_known_until_it_is_repaired() -> Outcome {
+    let server = Mongod::start().await?;
+    let bed = Bed::new(&server, "known").await?;
+    let spoilt = doc! { "$set": { "change": "{}" } };
+    bed.spoil("_changes", doc! { "revision": 2_i64 }, spoilt)
+        .await?;
+    let spoilt = doc! { "$set": { "count": 9_i64 } };
+    bed.spoil("_heads", doc! { "_id": "A" }, spoilt).await?;
+    bed.store.changes(&name(), 1, 1, 1).await?;
+    let scrub = Scrub::new(bed.store.clone(), 1_000_000);
+    let known = || {
+        let damage = bed.store.damage().summary();
+        (damage.from_log, damage.ignored, damage.refused)
+    };
+    for _pass in 0..2 {
+        scrub.pass(&name()).await?;
+        assert_eq!(known(), (1, 1, 0), "the head, and the record");
+    }
+    bed.repair(true, false).await?;
+    assert_eq!(known(), (0, 0, 0));
+    scrub.pass(&name()).await?;
+    assert_eq!(known(), (0, 0, 0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_page_of_rows_ends_when_they_reach_its_bytes() -> Outcome {
+    let server = Mongod::start().await?;
+    let bed = Bed::new(&server, "pages").await?;
+    let mut keys = Vec::new();
+    loop {
+        let page = bed.store.stored_rows(&name(), keys.last(), 500, 1).await?;
+        if page.is_empty() {
+            break;
+        }
+        assert_eq!(page.len(), 1);
+        keys.extend(page.into_iter().map(|row| row.key));
+    }
+    assert_eq!(keys.len(), 3, "none is read twice or left out");
+    Ok(())
+}
+
+/// A read of a deleted document read up to 16 of its old values.
+#[tokio::test]
+async fn a_read_of_a_deleted_document_reads_one_record() -> Outcome {
+    let server = Mongod::start().await?;
+    let bed = Bed::new(&server, "deleted").await?;
+    for n in 2..6 {
+        bed.put("b", n).await?.expect("changed");
+    }
+    let rows = bed.database.collection::<Bdoc>("A");
+    rows.delete_one(doc! { "_id": "b" }).await?;
+    bed.database.run_command(doc! { "profile": 2_i32 }).await?;
+    assert_eq!(bed.get("b").await?.as_deref(), Some(r#"{"n":5}"#));
+    bed.database.run_command(doc! { "profile": 0_i32 }).await?;
+    let profile = bed.database.collection::<Bdoc>("system.profile");
+    let reads = doc! { "command.find": "_changes" };
+    let read = profile.find_one(reads).await?;
+    let read = read.ok_or_else(|| anyhow::anyhow!("no read of the log"))?;
+    assert_eq!(read.get_i32("nreturned")?, 1, "{read}");
+    Ok(())
+}
+
+/// A replaced head without a proof keeps none of before.
+#[tokio::test]
+async fn a_head_whose_content_a_repair_changed_has_no_proof_until_an_epoch_is_declared() -> Outcome
+{
+    let server = Mongod::start().await?;
+    let bed = Bed::new(&server, "unproven").await?;
+    let head = async || -> anyhow::Result<Head> {
+        let heads = bed.store.heads(&BTreeSet::from([name()])).await?;
+        Ok(heads.into_iter().next().expect("a head"))
+    };
+    let log = bed.database.collection::<Bdoc>("_changes");
+    log.delete_one(doc! { "id": "b" }).await?;
+    let spoilt = doc! { "$set": { "configData.n": 666_i64 } };
+    bed.spoil("A", doc! { "_id": "b" }, spoilt).await?;
+    let before = head().await?;
+    assert!(bed.repair(true, true).await?.1);
+    let after = head().await?;
+    assert_eq!((after.revision, after.proof), (before.revision, None));
+    assert_eq!(after.oldest, after.revision + 1, "no record leads to it");
+    let (again, needs_epoch) = bed.repair(true, false).await?;
+    assert!(needs_epoch, "until it is declared: {again:?}");
+    let next = Epoch {
+        counter: before.epoch.counter + 1,
+        ..before.epoch
+    };
+    assert!(bed.store.declare_epoch(before.epoch, next).await?);
+    assert!(head().await?.proof.is_some());
+    assert_eq!(bed.repair(true, false).await?.0.state, RepairState::Whole);
     Ok(())
 }
 

@@ -12,13 +12,13 @@ use mongodb::{
 
 use crate::store::{
     StoreIdentity,
-    damage::Outcome,
-    integrity::{Damage, DamagedDocument, DamagedHead, Verdict, examine, head_of_record},
+    damage::{DamagedPart, Outcome},
+    integrity::{Damage, DamagedHead, Verdict, examine, head_of_record},
     mongo::{CHANGES, HEADS, Mongo, call, rows},
 };
 
 /// Damaged records at the end of the log, or of the history of a document, that are passed over.
-const MAX_DAMAGED_RECORDS: i64 = 16;
+const MAX_DAMAGED_RECORDS: u64 = 16;
 
 /// A head, and what its row has as its revision: the filter of a later write.
 pub(super) struct HeadRow {
@@ -51,58 +51,7 @@ impl Mongo {
         let verdict = self
             .verdict(session, collection, id, read, revision, up_to)
             .await?;
-        self.settle(collection, id, verdict)
-    }
-
-    /// What a reader gets by a verdict. Damage is reported.
-    fn settle(
-        &self,
-        collection: &CollectionName,
-        id: &DocumentId,
-        verdict: Verdict,
-    ) -> anyhow::Result<Option<Document>> {
-        let report = |outcome, damage: &Damage, follows| {
-            self.damage.report(
-                collection,
-                id.as_str(),
-                outcome,
-                format_args!("a stored document is damaged ({damage}): {follows}"),
-            );
-        };
-        match verdict {
-            Verdict::Whole(document) => Ok(Some(document)),
-            Verdict::Absent => Ok(None),
-            Verdict::FromLog(document, damage) => {
-                report(
-                    Outcome::FromLog,
-                    &damage,
-                    "readers get it from the change log, and the next write or `confcast repair` \
-                     makes the row true",
-                );
-                Ok(Some(document))
-            }
-            Verdict::DeletedByLog(damage) => {
-                report(
-                    Outcome::Ignored,
-                    &damage,
-                    "it was deleted by the change log, and its row is ignored",
-                );
-                Ok(None)
-            }
-            Verdict::Unrecoverable(damage) => {
-                report(
-                    Outcome::Refused,
-                    &damage,
-                    "the change log does not have its value, so it is refused; see `confcast repair`",
-                );
-                Err(DamagedDocument {
-                    collection: collection.clone(),
-                    id: id.to_string(),
-                    damage,
-                }
-                .into())
-            }
-        }
+        Ok(self.damage.settle(collection, id.as_str(), verdict)?)
     }
 
     /// Compares what was read of a row with the newest record of its document. `revision` is the
@@ -136,47 +85,32 @@ impl Mongo {
         Ok(examine(row, newest.as_ref(), complete))
     }
 
-    /// The newest whole record that a filter finds.
+    /// The newest whole record that a filter finds. No record before it is read.
     pub(super) async fn newest_record(
         &self,
-        session: Option<&mut ClientSession>,
+        mut session: Option<&mut ClientSession>,
         collection: &CollectionName,
         filter: Bdoc,
     ) -> anyhow::Result<Option<Change>> {
-        let newest_first = doc! { "revision": -1 };
-        let mut found = Vec::new();
-        match session {
-            // Within a transaction every read has to be part of it.
-            Some(session) => {
-                let mut cursor = Self::raw(self.table_at_snapshot(CHANGES))
-                    .find(filter)
-                    .sort(newest_first)
-                    .limit(MAX_DAMAGED_RECORDS)
-                    .session(&mut *session)
-                    .await?;
-                while let Some(row) = cursor.next(session).await.transpose()? {
-                    found.push(row);
-                }
-            }
-            None => {
-                let read = async {
-                    let mut cursor = Self::raw(self.table(CHANGES))
-                        .find(filter)
-                        .sort(newest_first)
-                        .limit(MAX_DAMAGED_RECORDS)
-                        .await?;
-                    while cursor.advance().await? {
-                        found.push(cursor.current().to_owned());
-                    }
-                    Ok(())
-                };
-                call(read).await.context("reading the change log")?;
-            }
-        }
-        for row in found {
+        for damaged_records in 0..MAX_DAMAGED_RECORDS {
+            let table = match session {
+                // Within a transaction every read has to be part of it.
+                Some(_) => self.table_at_snapshot(CHANGES),
+                None => self.table(CHANGES),
+            };
+            let table = Self::raw(table);
+            let newest = table
+                .find_one(filter.clone())
+                .sort(doc! { "revision": -1 })
+                .skip(damaged_records);
+            let row = match session.as_deref_mut() {
+                Some(session) => newest.session(session).await?,
+                None => call(newest).await.context("reading the change log")?,
+            };
+            let Some(row) = row else { return Ok(None) };
             match rows::change(collection, &row) {
                 Ok(change) => return Ok(Some(change)),
-                Err(damaged) => self.report_record(collection, &damaged),
+                Err(damaged) => self.damage.report_record(&damaged),
             }
         }
         Ok(None)
@@ -255,7 +189,7 @@ impl Mongo {
         let Some(record) = newest else {
             self.damage.report(
                 collection,
-                "",
+                DamagedPart::Head,
                 Outcome::Refused,
                 format_args!(
                     "the stored head is damaged ({damage}) and the change log does not have it: \
@@ -270,7 +204,7 @@ impl Mongo {
         };
         self.damage.report(
             collection,
-            "",
+            DamagedPart::Head,
             Outcome::FromLog,
             format_args!(
                 "the stored head is damaged ({damage}): it is taken from the change log, and the \
@@ -288,22 +222,6 @@ impl Mongo {
             stored_revision,
             damaged: true,
         })
-    }
-
-    /// Reports a record that is not what a publisher wrote.
-    pub(super) fn report_record(
-        &self,
-        collection: &CollectionName,
-        damaged: &crate::store::integrity::DamagedRecord,
-    ) {
-        self.damage.report(
-            collection,
-            &format!("record {}", damaged.revision),
-            Outcome::Ignored,
-            format_args!(
-                "{damaged}: the feed ends before it, so replicas that need it load the collection"
-            ),
-        );
     }
 }
 

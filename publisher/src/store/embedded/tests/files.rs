@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::*;
-use crate::store::damage::DamageSummary;
+use crate::store::damage::{DamageSummary, DamagedPart};
 
 fn folder() -> tempfile::TempDir {
     tempfile::TempDir::new().expect("a folder")
@@ -287,7 +287,7 @@ async fn opening_verifies_heads_and_leaves_documents_to_readers_and_the_scrub() 
     let store = open(folder.path()).await.expect("a store");
     let known = |store: &Embedded| store.damage().summary();
     assert_eq!(known(&store).from_log, 1, "the head, at once");
-    assert_eq!(known(&store).example, Some((name(), String::new())));
+    assert_eq!(known(&store).example, Some((name(), DamagedPart::Head)));
     for (number, document) in documents.iter().enumerate() {
         let read = store.document(&name(), document.id()).await.expect("read");
         assert_eq!(read.as_ref(), Some(document), "{number}");

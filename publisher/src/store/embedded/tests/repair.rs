@@ -72,3 +72,88 @@ async fn a_repair_leaves_damaged_and_missing_records_behind() {
     }
     assert_eq!(list(&store).await.expect("a list"), before);
 }
+
+/// A page of rows had a number and no bytes: 500 rows of 4 MiB were read at once.
+#[tokio::test]
+async fn a_page_of_rows_ends_when_they_reach_its_bytes() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let store = open(folder.path()).await.expect("a store");
+    fill(&store, 7, 0, 1_000).await;
+    let file = Connection::open(folder.path().join(FILE)).expect("the file");
+    file.execute_batch("INSERT INTO documents VALUES ('A', x'00', 1, 1, x'7b7d')")
+        .expect("a row that no publisher wrote");
+    let whole = Store::Embedded(store);
+    let mut keys = Vec::new();
+    loop {
+        let page = whole.stored_rows(&name(), keys.last(), 500, 2_000).await;
+        let page = page.expect("rows");
+        if page.is_empty() {
+            break;
+        }
+        assert!(page.len() <= 2, "{}", page.len());
+        keys.extend(page.into_iter().map(|row| row.key));
+    }
+    assert_eq!(keys.len(), 8, "none is read twice or left out");
+}
+
+/// A pass of the scrub removed what it did not examine, and the store was healthy again.
+#[tokio::test]
+async fn a_damaged_record_or_head_is_known_until_it_is_repaired() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let store = open(folder.path()).await.expect("a store");
+    fill(&store, 5, 0, 10).await;
+    let file = Connection::open(folder.path().join(FILE)).expect("the file");
+    file.execute_batch("UPDATE changes SET crc = 1 WHERE revision = 2; UPDATE heads SET crc = 1")
+        .expect("changed by hand");
+    let whole = Store::Embedded(store.clone());
+    let scrub = crate::repair::Scrub::new(whole.clone(), 1_000_000);
+    let known = || {
+        let damage = store.damage().summary();
+        (damage.from_log, damage.ignored, damage.refused)
+    };
+    scrub.pass(&name()).await.expect("a pass");
+    assert_eq!(known(), (1, 0, 0), "the scrub reads the head");
+    let read = store.changes(&name(), 1, 1, 1).await;
+    read.expect_err("a damaged record");
+    assert_eq!(known(), (1, 1, 0), "a reader of the log finds it");
+    for _pass in 0..2 {
+        scrub.pass(&name()).await.expect("a pass");
+        assert_eq!(known(), (1, 1, 0));
+    }
+    let request = RepairRequest {
+        apply: true,
+        ..RepairRequest::default()
+    };
+    let repaired = repair(&whole, &name(), &request).await.expect("a report");
+    assert_eq!(repaired.report.state, RepairState::Repaired);
+    assert_eq!(known(), (0, 0, 0));
+    scrub.pass(&name()).await.expect("a pass");
+    assert_eq!(known(), (0, 0, 0));
+}
+
+/// Damaged records are part of a page, so that the sweep goes on after them.
+#[tokio::test]
+async fn damaged_pending_records_do_not_hide_later_ones() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let store = open(folder.path()).await.expect("a store");
+    fill(&store, 5, 0, 10).await;
+    let file = Connection::open(folder.path().join(FILE)).expect("the file");
+    file.execute_batch("UPDATE changes SET crc = 1 WHERE revision <= 3")
+        .expect("changed by hand");
+    let far = Utc::now() + chrono::TimeDelta::hours(1);
+    let page = async |since| {
+        store
+            .pending(&name(), since, far..far, 2)
+            .await
+            .expect("a page")
+    };
+    let revisions = |page: &crate::store::PendingPage| -> Vec<_> {
+        page.changes.iter().map(|change| change.revision).collect()
+    };
+    let first = page(0).await;
+    assert_eq!((revisions(&first), first.next), (vec![], Some(2)));
+    let second = page(2).await;
+    assert_eq!((revisions(&second), second.next), (vec![4], Some(4)));
+    let third = page(4).await;
+    assert_eq!((revisions(&third), third.next), (vec![5], None));
+}
