@@ -16,6 +16,7 @@ use crate::{
 
 mod check_ins;
 mod list;
+mod repair;
 mod restore;
 
 const FREE: &str = "FreeForm";

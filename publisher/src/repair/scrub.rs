@@ -146,7 +146,8 @@ impl Scrub {
                     Outcome::Ignored,
                     "it has no proof, because a repair changed its content and no epoch was declared \
                      since, or because it was edited: replicas that hold other content load it again \
-                     at their next check-in; `confcast repair --yes` declares an epoch",
+                     at their next check-in; `confcast repair --yes` or a start of the publisher \
+                     declares the epoch",
                 );
                 Ok(())
             }

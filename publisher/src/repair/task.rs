@@ -12,6 +12,7 @@ use contract::{
 use futures_util::FutureExt;
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
 
 use crate::{fleet::Fleet, store::Store};
 
@@ -94,7 +95,8 @@ impl RepairTask {
     async fn take_orders(&mut self) {
         while let Some(order) = self.orders.recv().await {
             let report = self.repair(&order.request, &order.collections).await;
-            // The client may be gone; what was found is in the log.
+            log_end(&order.collections, &report);
+            // The client may be gone; what became of its request is in the log.
             order.report.send(report).ok();
         }
     }
@@ -111,12 +113,21 @@ impl RepairTask {
             epoch_failure: None,
         };
         let mut needs_epoch = false;
+        let mut failed = Ok(());
         for collection in collections {
             // Boxed, because the compiler does not prove a future of this depth to be `Send`.
             let repaired = super::repair(&self.store, collection, request).boxed();
-            let repaired = repaired.await?;
-            needs_epoch |= repaired.needs_epoch;
-            report.collections.push(repaired.report);
+            match repaired.await {
+                Ok(repaired) => {
+                    needs_epoch |= repaired.needs_epoch;
+                    report.collections.push(repaired.report);
+                }
+                // The collections before it may need an epoch all the same.
+                Err(error) => {
+                    failed = Err(error.context(format!("repairing {collection}")));
+                    break;
+                }
+            }
         }
         if request.apply && needs_epoch {
             match self.fleet.declare(RestoreEpochRequest::default()).await {
@@ -124,6 +135,26 @@ impl RepairTask {
                 Err(error) => report.epoch_failure = Some(error.to_string()),
             }
         }
-        Ok(report)
+        failed.map(|()| report)
+    }
+}
+
+fn log_end(collections: &BTreeSet<CollectionName>, report: &anyhow::Result<RepairReport>) {
+    let number = collections.len();
+    match report {
+        Ok(report) => {
+            let states = report.collections.iter();
+            let states: Vec<_> = states
+                .map(|repaired| format!("{} {:?}", repaired.collection, repaired.state))
+                .collect();
+            info!(
+                applied = report.applied,
+                epoch = report.epoch.map(display),
+                epoch_failure = report.epoch_failure,
+                "a repair of {number} collections has ended: {}",
+                states.join(", ")
+            );
+        }
+        Err(error) => error!("a repair of {number} collections has failed: {error:#}"),
     }
 }

@@ -8,6 +8,7 @@ mod http;
 mod life;
 mod log;
 mod mongo;
+mod repairs;
 mod served;
 mod spans;
 mod starts;
