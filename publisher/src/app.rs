@@ -361,7 +361,10 @@ fn transport(events: Events, policy: Arc<PublisherPolicy>) -> anyhow::Result<Tra
         TransportSettings::Dapr {
             endpoint,
             api_token,
-        } => Transport::Dapr(DaprTransport::new(endpoint, api_token.as_deref(), encoder)?),
+        } => {
+            let dapr = DaprTransport::new(endpoint, api_token.as_deref(), encoder)?;
+            Transport::Dapr(Box::new(dapr))
+        }
         TransportSettings::Local {
             subscribers,
             allowed,

@@ -14,7 +14,7 @@ pub mod redis;
 #[derive(Debug)]
 pub enum Transport {
     /// `DAPR`: through the Dapr sidecar.
-    Dapr(dapr::DaprTransport),
+    Dapr(Box<dapr::DaprTransport>),
     /// `LOCAL`: posted to subscribers that are known by address.
     Direct(direct::DirectTransport),
     /// `REDIS`: through Redis, without a sidecar.

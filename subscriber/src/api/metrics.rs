@@ -234,8 +234,11 @@ fn encode<M: EncodeMetric>(
 ) -> fmt::Result {
     let mut family = out.encode_descriptor(name, help, None, kind)?;
     for (of, metric) in samples {
-        let labels: Vec<_> = of.map(|of| (label, of)).into_iter().collect();
-        metric.encode(family.encode_family(&labels)?)?;
+        match of {
+            Some(of) => metric.encode(family.encode_family(&[(label, of)])?)?,
+            // A metric without a label has one sample. As a family it would get empty braces.
+            None => return metric.encode(family),
+        }
     }
     Ok(())
 }

@@ -237,7 +237,7 @@ async fn a_large_event_that_stalls_is_asked_for_again_before_it_blocks_others() 
             .await
             .expect("connected");
         let head = format!(
-            "POST {EVENTS} HTTP/1.1\r\nHost: x\r\nContent-Type: {STRUCTURED}\r\n\
+            "POST {EVENTS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {STRUCTURED}\r\n\
              Content-Length: 4000000\r\n\r\n"
         );
         peer.write_all(head.as_bytes()).await.expect("sent");
