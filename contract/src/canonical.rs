@@ -180,6 +180,12 @@ fn not_json(error: &serde_json::Error) -> String {
     format!("not a JSON value: {error}")
 }
 
+/// A name as a part of a JSON pointer: the two characters that it escapes, in this order (RFC 6901
+/// section 3).
+pub(crate) fn pointer_token(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
 /// The place of the writer in the value, as a linked list on the stack. It is formatted as a JSON
 /// pointer only when there is an error.
 enum Path<'a> {
@@ -195,7 +201,7 @@ impl Path<'_> {
             Path::Member(parent, key) => {
                 parent.write(pointer);
                 pointer.push('/');
-                pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
+                pointer.push_str(&pointer_token(key));
             }
             Path::Element(parent, index) => {
                 parent.write(pointer);

@@ -11,6 +11,9 @@ use serde::{
     Deserialize, Deserializer,
     de::{DeserializeSeed, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor},
 };
+use serde_path_to_error::{Path, Segment};
+
+use crate::canonical::{JsonError, pointer_token};
 
 /// Reads a JSON text.
 ///
@@ -21,6 +24,40 @@ pub fn from_slice<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Result<
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let value = T::deserialize(Objects(&mut deserializer))?;
     deserializer.end().map(|()| value)
+}
+
+/// As [`from_slice`], with the place of the fault.
+///
+/// # Errors
+/// As [`from_slice`]. The pointer names the value that does not fit its type, the value that lacks a
+/// member, or the member that is not known. It is empty when the text is not JSON.
+pub fn from_slice_located<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, JsonError> {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let read = serde_path_to_error::deserialize(Objects(&mut deserializer));
+    let (pointer, error) = match read {
+        Ok(value) => match deserializer.end() {
+            Ok(()) => return Ok(value),
+            Err(error) => (String::new(), error),
+        },
+        Err(error) if error.inner().is_data() => (pointer(error.path()), error.into_inner()),
+        Err(error) => (String::new(), error.into_inner()),
+    };
+    Err(JsonError {
+        pointer,
+        reason: error.to_string(),
+    })
+}
+
+/// A path of serde as a JSON pointer (RFC 6901).
+pub fn pointer(path: &Path) -> String {
+    let token = |segment: &Segment| match segment {
+        Segment::Seq { index } => format!("/{index}"),
+        Segment::Map { key: name } | Segment::Enum { variant: name } => {
+            format!("/{}", pointer_token(name))
+        }
+        Segment::Unknown => String::new(),
+    };
+    path.iter().map(token).collect()
 }
 
 /// As [`from_slice`], of a text that is known to be UTF-8.
@@ -277,6 +314,36 @@ mod tests {
         assert!(from_str::<RestoreEpochRequest>("[]").is_err());
         assert!(from_str::<RestoreEpochRequest>(r#"{"adpot": true}"#).is_err());
         assert!(from_str::<Vec<Head>>("[[]]").is_err(), "a list is a list");
+    }
+
+    #[test]
+    fn a_fault_is_located() {
+        let check_in = |members: &str| {
+            let json = format!(r#"{{"instance":"a","bootId":"b","intervalMs":1,{members}}}"#);
+            from_slice_located::<CheckIn>(json.as_bytes()).map_err(|error| error.pointer)
+        };
+        for (members, pointer) in [
+            (r#""collections":7"#, "/collections"),
+            (r#""collections":{"A":[]}"#, "/collections/A"),
+            (r#""collections":{"A":{}}"#, "/collections/A"),
+            (
+                r#""collections":{"A":{"revision":"x"}}"#,
+                "/collections/A/revision",
+            ),
+            (r#""collections":{},"baseUrl":7"#, "/baseUrl"),
+            (
+                r#""collections":{},"handlers":[{"name":7}]"#,
+                "/handlers/0/name",
+            ),
+            (r#""known":1"#, ""),
+            (r#""collections":{"A":x}"#, ""),
+            (r#""collections":{}}"#, ""),
+        ] {
+            assert_eq!(check_in(members), Err(pointer.to_owned()), "{members}");
+        }
+        assert!(check_in(r#""collections":{}"#).is_ok());
+        let unknown = from_slice_located::<RestoreEpochRequest>(br#"{"a/~":7}"#);
+        assert_eq!(unknown.expect_err("refused").pointer, "/a~1~0");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! knows what a body means.
 
 use actix_web::web::Bytes;
-use contract::{CanonicalJson, Problem, ProblemKind, objects};
+use contract::{CanonicalJson, JsonError, Problem, ProblemKind, objects};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
@@ -28,7 +28,7 @@ impl Api {
 /// request, as a client writes them.
 ///
 /// # Errors
-/// 400 `bad-body`, with the members.
+/// 400 `bad-body`, with the members and the place of the fault.
 pub(super) fn optional_request<T: Default + DeserializeOwned>(
     body: &[u8],
     members: &str,
@@ -36,8 +36,10 @@ pub(super) fn optional_request<T: Default + DeserializeOwned>(
     if body.is_empty() {
         return Ok(T::default());
     }
-    objects::from_slice(body).map_err(|error| {
-        let detail = format!("The body is not {{{members}}} (all optional): {error}");
-        Problem::new(ProblemKind::BadBody, detail).at("").into()
+    objects::from_slice_located(body).map_err(|JsonError { pointer, reason }| {
+        let detail = format!("The body is not {{{members}}} (all optional): {reason}");
+        Problem::new(ProblemKind::BadBody, detail)
+            .at(pointer)
+            .into()
     })
 }

@@ -5,7 +5,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use contract::{
-    CanonicalJson, Context, FormatError, Revision,
+    CanonicalJson, Context, FormatError, JsonError, Revision, objects,
     set::{ChangeRequest, MAX_OPERATIONS, RequestOperation},
 };
 use serde::Deserialize;
@@ -63,8 +63,7 @@ fn change_set(
     context: &Context,
     body: &[u8],
 ) -> Result<ChangeSetCommand, WriteError> {
-    let RawChangeSet { changes } = contract::objects::from_slice(body)
-        .map_err(|error| WriteError::invalid_change("", error))?;
+    let RawChangeSet { changes } = read(body)?;
     if changes.is_empty() {
         let detail = "A set has at least one change";
         return Err(WriteError::invalid_change("/changes", detail));
@@ -82,6 +81,11 @@ fn change_set(
     Ok(set.build())
 }
 
+fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, WriteError> {
+    objects::from_slice_located(json)
+        .map_err(|JsonError { pointer, reason }| WriteError::invalid_change(pointer, reason))
+}
+
 /// Reads one change of a set. Pointers of errors begin at the change.
 fn change_request(
     policy: &PublisherPolicy,
@@ -93,8 +97,7 @@ fn change_request(
         id,
         config_data,
         expected,
-    } = contract::objects::from_slice(change.get().as_bytes())
-        .map_err(|error| WriteError::invalid_change("", error))?;
+    } = read(change.get().as_bytes())?;
     // Checked here and not only in the builder, so that an unknown collection is reported
     // before a fault of the id or of the value.
     let collection = policy.collections.find(&collection)?;

@@ -2,7 +2,7 @@
 //! before any of it is used. Nothing here is stored or logged.
 
 use contract::{
-    Revision,
+    JsonError, Revision,
     fleet::{CheckIn, CollectionReport, MAX_INSTANCE, MAX_INTERVAL_MS},
     objects,
     status::{HandlerStatus, MAX_REFUSALS},
@@ -29,7 +29,8 @@ const MAX_TEXT: usize = 1_024;
 /// # Errors
 /// [`FleetError::InvalidInstance`], or [`FleetError::InvalidCheckIn`] with the pointer at fault.
 pub(super) fn read(instance: &str, body: &[u8]) -> Result<CheckIn, FleetError> {
-    let check_in: CheckIn = objects::from_slice(body).map_err(|error| invalid("", error))?;
+    let check_in: CheckIn = objects::from_slice_located(body)
+        .map_err(|JsonError { pointer, reason }| invalid(&pointer, reason))?;
     if !is_name(instance) {
         return Err(FleetError::InvalidInstance {
             reason: "expected 1 to 128 visible ASCII characters",
@@ -197,7 +198,7 @@ mod tests {
                 &format!("http://{}:1", "h".repeat(256)),
                 "/baseUrl",
             ),
-            ("1,", "-1,", ""),
+            ("1,", "-1,", "/intervalMs"),
             ("1,", "0,", "/intervalMs"),
             ("1,", "86400001,", "/intervalMs"),
             ("1,", "18446744073709551615,", "/intervalMs"),

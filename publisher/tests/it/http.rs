@@ -76,6 +76,7 @@ async fn every_400_names_the_field_or_the_place_in_the_body() -> Outcome {
         format!(r#"{{"instance":"r","bootId":"b","intervalMs":1000,"collections":{{}}{members}}}"#)
     };
     let bad_url = check_in(r#","baseUrl":"ftp://h""#);
+    let bad_revision = check_in("").replace("{}", r#"{"A":{"revision":"x"}}"#);
     let other_instance = check_in("").replace(r#""r""#, r#""s""#);
     let cases: &[wire::Refused<'_>] = &[
         (&post, JSON, "", ("pointer", "")),
@@ -112,24 +113,41 @@ async fn every_400_names_the_field_or_the_place_in_the_body() -> Outcome {
         ),
         ("GET /v1/changes?since=Skills", "", "", ("field", "since")),
         (set, JSON, "{}", ("pointer", "")),
-        (set, JSON, r#"{"changes":7}"#, ("pointer", "")),
+        (set, JSON, r#"{"changes":7}"#, ("pointer", "/changes")),
         (set, JSON, r#"{"changes":[]}"#, ("pointer", "/changes")),
         (set, JSON, &no_op, ("pointer", "/changes/0")),
-        (set, JSON, &bad_op, ("pointer", "/changes/0")),
+        (set, JSON, &bad_op, ("pointer", "/changes/0/op")),
         (set, JSON, &bad_id, ("field", "id")),
         (set, JSON, &no_value, ("pointer", "/changes/0/configData")),
         (set, JSON, &twice, ("pointer", "/changes/1/id")),
         (replica, JSON, "{}", ("pointer", "")),
         (replica, JSON, &bad_url, ("pointer", "/baseUrl")),
+        (
+            replica,
+            JSON,
+            &bad_revision,
+            ("pointer", "/collections/A/revision"),
+        ),
         (replica, JSON, &other_instance, ("pointer", "/instance")),
         ("POST /v1/epoch", JSON, "[]", ("pointer", "")),
         (
             "POST /v1/epoch",
             JSON,
             r#"{"counter":"x"}"#,
-            ("pointer", ""),
+            ("pointer", "/counter"),
         ),
-        ("POST /v1/repair", JSON, r#"{"apply":7}"#, ("pointer", "")),
+        (
+            "POST /v1/repair",
+            JSON,
+            r#"{"apply":7}"#,
+            ("pointer", "/apply"),
+        ),
+        (
+            "POST /v1/repair",
+            JSON,
+            r#"{"collections":["Skills",7]}"#,
+            ("pointer", "/collections/1"),
+        ),
     ];
     with_publisher(&[], async |publisher| {
         create(publisher).await?;

@@ -9,9 +9,8 @@ use std::{
     sync::Arc,
 };
 
-use contract::{CollectionName, Document, Revision, status::RefusedValue};
+use contract::{CollectionName, Document, Revision, objects, status::RefusedValue};
 use serde::de::DeserializeOwned;
-use serde_path_to_error::{Path, Segment};
 
 /// Characters that a refusal shows of its pointer and of its error: both may quote the document.
 const MAX_TEXT: usize = 200;
@@ -137,23 +136,10 @@ fn decode<T: DeserializeOwned + Send + Sync + 'static>(
     {
         Ok(value) => Ok(Arc::new(value)),
         Err(error) => Err(DecodeError {
-            pointer: pointer(error.path()),
+            pointer: objects::pointer(error.path()),
             error: error.inner().to_string(),
         }),
     }
-}
-
-/// The path as a JSON pointer (RFC 6901).
-fn pointer(path: &Path) -> String {
-    let token = |segment: &Segment| match segment {
-        Segment::Seq { index } => format!("/{index}"),
-        // The two characters that a JSON pointer escapes, in this order.
-        Segment::Map { key: name } | Segment::Enum { variant: name } => {
-            format!("/{}", name.replace('~', "~0").replace('/', "~1"))
-        }
-        Segment::Unknown => String::new(),
-    };
-    path.iter().map(token).collect()
 }
 
 /// At most [`MAX_TEXT`] characters of a text.
