@@ -51,7 +51,7 @@ use crate::{
     metrics::Metrics,
     outbox::{relay, relay::Relay, retention::Retention},
     repair::{Scrub, repairs},
-    schema_folder::{self, SchemaWatch},
+    schema_folder::SchemaWatch,
     settings::{Events, Settings, TransportSettings},
     store::{PublisherPolicy, ServedCollections, Store},
     transport::{
@@ -318,7 +318,7 @@ fn policy(settings: &Settings) -> anyhow::Result<PublisherPolicy> {
              collection are taken unchecked"
         );
     }
-    let schemas = schema_folder::read(&settings.schemas_dir)?;
+    let schemas = settings.schemas.clone();
     let names: Vec<_> = schemas.keys().map(CollectionName::as_str).collect();
     info!(
         folder = %settings.schemas_dir.display(),

@@ -1,7 +1,7 @@
 //! Settings: environment variables, each also a flag, all checked before anything starts.
 //!
 //! [`Args`] are the texts and their help, [`Settings`] the checked values. Secrets are never shown.
-//! Nothing here opens or connects.
+//! Nothing here connects, and only the folder of schemas is read.
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -12,7 +12,7 @@ use service::{
 };
 
 pub use self::arguments::Args;
-use crate::{outbox::retention::RetentionPolicy, store::StoreUrl};
+use crate::{decide::schemas::SchemaMap, outbox::retention::RetentionPolicy, store::StoreUrl};
 
 mod arguments;
 mod checks;
@@ -33,6 +33,8 @@ pub struct Settings {
     pub collections_grow: bool,
     /// Folder of the schemas.
     pub schemas_dir: PathBuf,
+    /// The schemas in it.
+    pub schemas: SchemaMap,
     /// Largest document, in bytes.
     pub document_limit: usize,
     /// Silence after which a replica is removed from the list of replicas.

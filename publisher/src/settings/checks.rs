@@ -18,7 +18,9 @@ use super::{
         SCHEMAS_DIR, SCRUB_ROWS_PER_SECOND, STORE_URL,
     },
 };
-use crate::{outbox::retention::RetentionPolicy, schema_folder, store::StoreUrl};
+use crate::{
+    decide::schemas::SchemaMap, outbox::retention::RetentionPolicy, schema_folder, store::StoreUrl,
+};
 
 /// Largest document that any setting allows, in bytes.
 const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
@@ -63,7 +65,7 @@ impl Args {
             let reason = format_args!("{:?}: expected at least one collection", self.collections);
             checks.error("AURA_CONFIGURATION_COLLECTIONS", reason);
         }
-        let schemas_dir = self.schemas_dir(checks);
+        let schemas = self.schemas(checks);
         let document_limit = number(
             checks,
             "AURA_CONFIGURATION_DOCUMENT_LIMIT_BYTES",
@@ -100,13 +102,15 @@ impl Args {
             MAX_SNAPSHOTS,
         );
         let events = self.events(checks);
+        let (schemas_dir, schemas) = schemas?;
         Some(Settings {
             store: store?,
             listen: listen?,
             guard: guard?,
             collections: collections?,
             collections_grow: or(&self.collections, COLLECTIONS) == COLLECTIONS,
-            schemas_dir: schemas_dir?,
+            schemas_dir,
+            schemas,
             document_limit: document_limit?,
             forget_replicas: Duration::from_secs(forget_seconds?),
             snapshot_slots: snapshot_slots?,
@@ -116,10 +120,10 @@ impl Args {
         })
     }
 
-    /// The folder of the schemas, whose files are read here once so that a wrong one is a mistake as
-    /// any other. Only the default may be absent: a folder that was named and is not there would
+    /// The folder of the schemas, and the schemas: they are read here, so that a wrong one is a mistake
+    /// as any other. Only the default may be absent: a folder that was named and is not there would
     /// switch the check of documents off.
-    fn schemas_dir(&self, checks: &mut SettingChecks) -> Option<PathBuf> {
+    fn schemas(&self, checks: &mut SettingChecks) -> Option<(PathBuf, SchemaMap)> {
         let name = "AURA_CONFIGURATION_SCHEMAS_DIR";
         let given = or(&self.schemas_dir, SCHEMAS_DIR);
         let folder = PathBuf::from(given);
@@ -128,7 +132,7 @@ impl Args {
             return None;
         }
         match schema_folder::read(&folder) {
-            Ok(_valid) => Some(folder),
+            Ok(schemas) => Some((folder, schemas)),
             Err(error) => {
                 checks.error(name, format_args!("{given:?}: {error:#}"));
                 None
