@@ -10,7 +10,7 @@ use client::{
 /// The user and the reason of the writes of a command
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Author {
-    /// The user in the change record; the login name when it is not given
+    /// The user in the change record; USER or LOGNAME of the environment when it is not given
     #[arg(long, value_name = "NAME", value_parser = user)]
     user: Option<String>,
     /// Why the change is made; it is stored in the change record
