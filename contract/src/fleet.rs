@@ -261,6 +261,25 @@ pub enum Transport {
     Feed,
 }
 
+impl Transport {
+    /// What follows from topics that a replica named too late, and the remedy, in words. `None` for a
+    /// transport that no sidecar posts: a publisher asks for the topics again before it posts.
+    pub fn late_topics(transport: Option<Self>) -> Option<&'static str> {
+        match transport {
+            Some(Self::Dapr) => Some(
+                "the sidecar has not subscribed to them, because it asks once in its life: restart the \
+                 sidecar; their changes arrive with the check-ins until then",
+            ),
+            None => Some(
+                "a sidecar has not subscribed to them, because it asks once in its life: where a sidecar \
+                 posts the events, restart it; their changes arrive with the check-ins until then. A \
+                 publisher asks again by itself",
+            ),
+            Some(Self::Local | Self::Redis | Self::Feed) => None,
+        }
+    }
+}
+
 impl FromStr for Transport {
     type Err = FormatError;
 

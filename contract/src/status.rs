@@ -96,7 +96,8 @@ pub struct ReplicaStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intake: Option<IntakeFault>,
     /// Topics of followed collections that the sidecar has not subscribed to: it asked before the
-    /// collections were known, and asks once in its life. Restart the sidecar.
+    /// collections were known, and asks once in its life. Restart the sidecar. Empty where no sidecar
+    /// posts the events.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub topics_not_subscribed: BTreeSet<CollectionName>,
     /// Loads and catch-ups since the start.

@@ -134,7 +134,7 @@ impl Publisher {
                 // Requests get 503 until it is open; see the health routes.
                 if let Some(opened) = stop.run_until_cancelled(store.until_open()).await {
                     opened.context("opening the store")?;
-                    warn_of_unserved(&store).await;
+                    warn_of_collections(&store).await;
                     stop.cancelled().await;
                 }
                 Ok(())
@@ -285,26 +285,18 @@ impl Publisher {
     }
 }
 
-/// Documents do not disappear when their collection is no longer served, but nobody can read them.
-async fn warn_of_unserved(store: &Store) {
-    let served = store.policy().collections.all();
+/// Warns of what a wrong folder of schemas does to the collections that the store has.
+async fn warn_of_collections(store: &Store) {
     match store.written_collections().await {
         Ok(written) => {
-            let unserved: Vec<_> = written
-                .difference(&served)
-                .map(CollectionName::as_str)
-                .collect();
-            if !unserved.is_empty() {
-                warn!(
-                    "the store has collections that this publisher does not serve: {}. Their \
-                     documents stay; a schema, or AURA_CONFIGURATION_COLLECTIONS, serves them again",
-                    unserved.join(", ")
-                );
+            for line in store.policy().warnings(&written) {
+                warn!("{line}");
             }
         }
         Err(error) => {
             warn!(
-                "it is not known whether the store has collections that are not served: {error:#}"
+                "it is not known whether the store has collections that are not served or have no \
+                 schema: {error:#}"
             );
         }
     }

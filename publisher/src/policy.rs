@@ -22,6 +22,38 @@ pub struct PublisherPolicy {
     pub events_enabled: bool,
 }
 
+impl PublisherPolicy {
+    /// What is wrong for the collections that the store was `written` with, one line each. Documents do
+    /// not disappear when their collection is no longer served, but nobody can read them; and without
+    /// its schema nothing is refused any more. Either may be a wrong folder of schemas.
+    pub(crate) fn warnings(&self, written: &BTreeSet<CollectionName>) -> Vec<String> {
+        let served = self.collections.all();
+        let schemas = self.rules.schemas.all();
+        let unserved = listed(written.difference(&served));
+        let unchecked = (written.intersection(&served)).filter(|name| !schemas.contains_key(*name));
+        let unchecked = listed(unchecked);
+        let mut lines = Vec::new();
+        if !unserved.is_empty() {
+            lines.push(format!(
+                "the store has collections that this publisher does not serve: {unserved}. Their \
+                 documents stay; a schema, or AURA_CONFIGURATION_COLLECTIONS, serves them again"
+            ));
+        }
+        if !unchecked.is_empty() {
+            lines.push(format!(
+                "the store has collections without a schema: {unchecked}. Every object is taken as \
+                 their document; a file in AURA_CONFIGURATION_SCHEMAS_DIR sets the rules"
+            ));
+        }
+        lines
+    }
+}
+
+fn listed<'a>(names: impl Iterator<Item = &'a CollectionName>) -> String {
+    let names: Vec<_> = names.map(CollectionName::as_str).collect();
+    names.join(", ")
+}
+
 /// The collections that a publisher serves. None is ever removed, so a reader that began with a set
 /// of them is served to its end.
 #[derive(Debug)]
@@ -75,5 +107,32 @@ impl ServedCollections {
     pub(crate) fn add(&self, names: &BTreeSet<CollectionName>) {
         self.names
             .rcu(|served| served.union(names).cloned().collect::<BTreeSet<_>>());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::schemas::{SchemaMap, Schemas};
+
+    #[test]
+    fn collections_that_lost_their_schema_or_are_not_served_are_named() {
+        let names = |names: &[&str]| -> BTreeSet<CollectionName> {
+            let names = names.iter().map(|name| name.parse().expect("a name"));
+            names.collect()
+        };
+        let policy = PublisherPolicy {
+            collections: ServedCollections::fixed(names(&["Blank", "Skills"])),
+            rules: Rules {
+                schemas: Schemas::new(SchemaMap::new()),
+                document_limit: 1,
+            },
+            events_enabled: false,
+        };
+        let lines = policy.warnings(&names(&["Doors", "Skills"]));
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].contains("does not serve: Doors."), "{lines:?}");
+        assert!(lines[1].contains("without a schema: Skills."), "{lines:?}");
+        assert_eq!(policy.warnings(&names(&[])), Vec::<String>::new());
     }
 }

@@ -370,7 +370,9 @@ impl Replica {
             base_url: parts.config.named_url(),
             transport: parts.config.events.transport(),
             intake,
-            topics_not_subscribed: parts.stats.topics_not_subscribed(view.root()),
+            topics_not_subscribed: parts
+                .stats
+                .topics_not_subscribed(&parts.config, view.root()),
             sync,
             last_error: view.last_error(last_error),
             handlers: parts.typed.handler_statuses(),

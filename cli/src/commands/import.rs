@@ -14,7 +14,7 @@ use contract::{
     json_file::{self, Expected, JsonFileError},
     snapshot::SnapshotEnd,
 };
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -31,6 +31,9 @@ const IN_FLIGHT: usize = 16;
 /// import restores what `export` wrote; with --merge the stored members of `metadata` stay. Refused
 /// lines are reported by number and the others are written; the exit code is 0 only if all were written.
 /// Importing again is safe: a document that already has the value of the file is not changed.
+///
+/// A file is checked before the first write: nothing is written of an export that was cut off. What
+/// comes from a pipe cannot be checked before; the error says how many documents were written.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Import {
     /// File to read, or - for standard input
@@ -105,27 +108,74 @@ impl Import {
     }
 }
 
+/// A file that can be read twice is checked as a whole before the first write.
 async fn import(publisher: &Endpoint, file: &Path) -> anyhow::Result<Outcome> {
     let length = tokio::fs::metadata(file)
         .await
         .ok()
-        .filter(std::fs::Metadata::is_file)
+        .filter(|metadata| metadata.is_file() && file != Path::new("-"))
         .map(|metadata| metadata.len());
+    if length.is_some() {
+        check(file).await.context("nothing was written")?;
+    }
     let progress = ProgressLine::bytes(length);
-    let reading_file = || format!("reading {}", file.display());
+    let mut outcome = Outcome::default();
+    let imported = write_all(publisher, file, &progress, &mut outcome).await;
+    progress.finish();
+    // Writes that were in flight when it stopped are not counted.
+    match (imported, outcome.written) {
+        (Ok(()), _) => Ok(outcome),
+        (Err(error), 0) => Err(error),
+        (Err(error), written) => Err(error.context(format!(
+            "at least {written} documents were written before the import stopped, and importing \
+             again is safe"
+        ))),
+    }
+}
+
+/// Whether the file is what an import takes: for an export, whether it is whole. A line that is
+/// refused does not hold up the others, so it is no error here.
+async fn check(file: &Path) -> anyhow::Result<()> {
+    let mut reading = Reading::default();
+    let mut lines = std::pin::pin!(lines(file).await?);
+    while let Some(line) = lines.try_next().await.with_context(|| reading_file(file))? {
+        // The import reports it.
+        let _line_is_refused = reading.take(&line).is_err();
+    }
+    reading.finish().with_context(|| cannot_use(file))
+}
+
+/// The lines of a file. One of another kind is refused as a whole, and not line by line.
+async fn lines(file: &Path) -> anyhow::Result<impl Stream<Item = io::Result<Vec<u8>>> + use<>> {
     let mut lines = BufReader::new(input::open(file).await?).split(b'\n');
-    // A file of another kind is refused as a whole, and not line by line.
-    let first = lines.next_segment().await.with_context(reading_file)?;
+    let first = lines.next_segment().await;
+    let first = first.with_context(|| reading_file(file))?;
     let first = json_file::first_line(&first.unwrap_or_default())
-        .with_context(|| format!("cannot use {}", file.display()))?
+        .with_context(|| cannot_use(file))?
         .to_vec();
     let further = stream::try_unfold(lines, |mut lines| async {
         Ok::<_, io::Error>(lines.next_segment().await?.map(|line| (line, lines)))
     });
-    let lines = stream::once(async { Ok(first) }).chain(further);
+    Ok(stream::once(async { Ok(first) }).chain(further))
+}
 
+fn reading_file(file: &Path) -> String {
+    format!("reading {}", file.display())
+}
+
+fn cannot_use(file: &Path) -> String {
+    format!("cannot use {}", file.display())
+}
+
+/// Writes the document of each line, several at a time.
+async fn write_all(
+    publisher: &Endpoint,
+    file: &Path,
+    progress: &ProgressLine,
+    outcome: &mut Outcome,
+) -> anyhow::Result<()> {
+    let lines = lines(file).await?;
     let mut reading = Reading::default();
-    let mut outcome = Outcome::default();
     {
         let writes = lines.map(|line| {
             let entry = line.map(|line| {
@@ -134,7 +184,7 @@ async fn import(publisher: &Endpoint, file: &Path) -> anyhow::Result<Outcome> {
             });
             let number = reading.line;
             async move {
-                match entry.with_context(reading_file)? {
+                match entry.with_context(|| reading_file(file))? {
                     Ok(Some(entry)) => {
                         let written = write(publisher, &entry).await;
                         outcome_of(written)
@@ -161,11 +211,7 @@ async fn import(publisher: &Endpoint, file: &Path) -> anyhow::Result<Outcome> {
             progress.report(format!("{} documents written", outcome.written));
         }
     }
-    progress.finish();
-    reading
-        .finish()
-        .with_context(|| format!("cannot use {}", file.display()))?;
-    Ok(outcome)
+    reading.finish().with_context(|| cannot_use(file))
 }
 
 /// Whether the document changed; none for a line without a document.

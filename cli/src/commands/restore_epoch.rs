@@ -1,12 +1,18 @@
 //! `confcast restore-epoch`: declares that the store of a publisher was replaced. It never changes a
 //! document.
 
+mod effect;
+
 use std::io::{self, BufRead, IsTerminal};
 
 use anyhow::{Context, ensure};
 use client::Endpoint;
-use contract::fleet::{EpochDeclared, RestoreEpochRequest};
+use contract::{
+    Head,
+    fleet::{EpochDeclared, RestoreEpochRequest},
+};
 
+use self::effect::Effect;
 use crate::{output, target::Target};
 
 /// Begin a new epoch after the database was replaced
@@ -23,19 +29,20 @@ use crate::{output, target::Target};
 /// The publisher uses another database, or a blank one. Replicas then report `other-store` and keep
 /// their values. First check that the store URL is right. If this store is meant to replace what
 /// the replicas hold, --adopt makes it a continuation of the history that they follow, so that they
-/// load it, even if it is empty. It names that history by its lineage, the first part of the epoch
-/// that `confcast status` shows for them; without a name the lineages are listed.
+/// load it, even if it is empty. It names that history by its lineage, the first part of an epoch;
+/// --adopt without a name declares nothing and lists the lineages of the replicas.
 ///
 /// A counter may also be near its end, because a clock was wrong or was set by hand. Where no counter
 /// is left, --renew begins a new lineage. It records the one that it replaces, so that the replicas
 /// that follow it load the store; replicas of other stores still refuse it.
 ///
-/// The publisher refuses while documents and heads do not agree, for instance in the middle
-/// of a restore. Try again later.
+/// Without --yes the command first shows the store and which replicas will load it or refuse it, and
+/// asks; where there is no terminal it then declares nothing, and the exit code is 1. The publisher
+/// refuses while documents and heads do not agree, for instance in the middle of a restore. Try again
+/// later.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RestoreEpoch {
-    /// Make the replicas that follow this lineage of another store load this one; asks for
-    /// confirmation
+    /// Make the replicas that follow this lineage of another store load this one
     #[arg(long, value_name = "LINEAGE", num_args = 0..=1, default_missing_value = "")]
     adopt: Option<String>,
     /// The highest counter that a lost epoch may have had, at most a day (in milliseconds) after the
@@ -46,8 +53,8 @@ pub(crate) struct RestoreEpoch {
     /// store follow it
     #[arg(long, conflicts_with_all = ["adopt", "counter"])]
     renew: bool,
-    /// Do not ask for confirmation; required with --adopt where there is no terminal
-    #[arg(long, requires = "adopt")]
+    /// Do not ask for confirmation; required where there is no terminal
+    #[arg(long)]
     yes: bool,
     /// Print JSON instead of a sentence
     #[arg(long)]
@@ -59,19 +66,25 @@ pub(crate) struct RestoreEpoch {
 impl RestoreEpoch {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let publisher = self.target.endpoint()?;
-        // Without a name nothing is adopted: the publisher answers with the lineages.
-        if self
-            .adopt
-            .as_deref()
-            .is_some_and(|lineage| !lineage.is_empty())
-            && !self.yes
-        {
+        let (heads, effect) = gather(&publisher, self.adopt.as_deref()).await?;
+        // Without a name nothing is adopted, and the lineages are listed.
+        if self.adopt.as_deref() == Some("") {
+            for line in effect.lines() {
+                output::result(line)?;
+            }
+            return Ok(());
+        }
+        if !self.yes {
+            for line in preview(&publisher, &heads, &effect) {
+                output::note(line);
+            }
             let stdin = io::stdin();
             ensure!(
                 stdin.is_terminal(),
-                "--adopt requires --yes where there is no terminal for the confirmation"
+                "nothing was done: --yes declares the epoch where there is no terminal for the \
+                 confirmation"
             );
-            confirm(&publisher, stdin.lock())?;
+            confirm(stdin.lock())?;
         }
         let request = RestoreEpochRequest {
             adopt: self.adopt,
@@ -82,18 +95,45 @@ impl RestoreEpoch {
         if self.json {
             return output::json(&declared);
         }
-        Ok(output::result(format_args!(
-            "the epoch is now {}; each replica loads the store at its next check-in",
-            declared.epoch
-        ))?)
+        output::result(format_args!("the epoch is now {}", declared.epoch))?;
+        for line in effect.lines() {
+            output::result(line)?;
+        }
+        Ok(())
     }
 }
 
-fn confirm(publisher: &Endpoint, mut answer: impl BufRead) -> anyhow::Result<()> {
-    output::note(format_args!(
-        "Every replica will replace its documents with those in the store of {}. Type yes to continue:",
+/// The heads of the store, and what the new epoch will do to the replicas.
+async fn gather(publisher: &Endpoint, adopt: Option<&str>) -> anyhow::Result<(Vec<Head>, Effect)> {
+    let heads = publisher.heads().await?;
+    // An older publisher does not list its replicas.
+    let replicas = publisher.replicas().await?;
+    let replicas = replicas.map_or_else(Vec::new, |list| list.replicas);
+    let effect = Effect::new(&heads, adopt, &replicas);
+    Ok((heads, effect))
+}
+
+/// What will be done, and to which replicas.
+fn preview(publisher: &Endpoint, heads: &[Head], effect: &Effect) -> Vec<String> {
+    let documents: u64 = heads.iter().map(|head| head.count).sum();
+    let mut lines = vec![format!(
+        "the store of {} has {documents} documents. A new epoch ends its history: positions of the \
+         change feed before it are no longer valid, and replicas get exactly these documents",
         publisher.base()
-    ));
+    )];
+    lines.extend(effect.lines());
+    if effect.shows_no_loss() {
+        lines.push(
+            "no replica has seen more than this store has: nothing shows that its database was \
+             restored or replaced"
+                .to_owned(),
+        );
+    }
+    lines
+}
+
+fn confirm(mut answer: impl BufRead) -> anyhow::Result<()> {
+    output::note("Type yes to declare the epoch:");
     let mut line = String::new();
     answer
         .read_line(&mut line)
@@ -142,11 +182,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_yes_confirms() {
-        let endpoint = FakePublisher::start().await.endpoint();
-        confirm(&endpoint, &b"yes\n"[..]).expect("confirmed");
+    async fn the_preview_says_when_nothing_shows_a_loss() {
+        use crate::fake_publisher::replicas::record;
+        let publisher = FakePublisher::start().await;
+        publisher.has_replicas(vec![record("a", None, 0)]);
+        let endpoint = publisher.endpoint();
+        let (heads, effect) = gather(&endpoint, None).await.expect("answers");
+        let lines = preview(&endpoint, &heads, &effect).join("\n");
+        assert!(
+            lines.contains("check-in: a") && lines.contains("nothing shows"),
+            "{lines}"
+        );
+        assert_eq!(publisher.epoch_requests(), []);
+    }
+
+    #[test]
+    fn only_yes_confirms() {
+        confirm(&b"yes\n"[..]).expect("confirmed");
         for answer in ["", "y\n", "no\n"] {
-            let error = confirm(&endpoint, answer.as_bytes()).expect_err(answer);
+            let error = confirm(answer.as_bytes()).expect_err(answer);
             assert_eq!(error.to_string(), "nothing was done");
         }
     }

@@ -6,6 +6,7 @@ mod reasons;
 mod replica;
 mod replica_table;
 mod reply;
+mod unusable;
 
 use anyhow::ensure;
 use client::Endpoint;
@@ -150,13 +151,8 @@ impl Report {
             ))?;
         }
         for replica in rows.iter().filter(|replica| !replica.gone) {
-            if !replica.topics_not_subscribed.is_empty() {
-                output::result(format_args!(
-                    "The sidecar of {} has not subscribed to {}: restart the sidecar; changes \
-                     arrive with the check-ins until then",
-                    replica.name,
-                    replica.topics_not_subscribed.join(", ")
-                ))?;
+            if let Some(line) = replica.late_topics_line() {
+                output::result(line)?;
             }
             for line in &replica.unusable.lines {
                 output::result(format_args!("{}: {line}", replica.name))?;

@@ -48,6 +48,15 @@ const MAX_COUNTER: u64 = i64::MAX as u64;
 /// milliseconds): before, the clock reaches it.
 const RENEWAL_LEAD: u64 = 10 * 365 * 86_400_000;
 
+/// Why an epoch is declared, for the log.
+#[derive(Debug, Clone, Copy)]
+enum Cause {
+    /// The store lacks what was committed, or its heads were made again.
+    Evidence,
+    /// An operator or a repair asked for it.
+    Request,
+}
+
 /// Why no epoch was declared.
 #[derive(Debug, thiserror::Error)]
 enum DeclareError {
@@ -227,7 +236,7 @@ impl Restore {
         let Some(lineage) = request.adopt else {
             let highest = self.highest_proven(&identity).await?;
             return self
-                .declare_after(from, from.lineage, highest.max(counter))
+                .declare_after(from, from.lineage, highest.max(counter), Cause::Request)
                 .await;
         };
         let foreign = self.foreign_lineage(from, &lineage).await?;
@@ -237,7 +246,8 @@ impl Restore {
             .map(|epoch| epoch.counter)
             .filter(|counter| *counter <= limit)
             .fold(counter, u64::max);
-        self.declare_after(from, foreign[0].lineage, highest).await
+        self.declare_after(from, foreign[0].lineage, highest, Cause::Request)
+            .await
     }
 
     /// Begins a new lineage, which the replicas of the present one follow because its heads name it.
@@ -261,7 +271,7 @@ impl Restore {
                 break drawn.lineage;
             }
         };
-        self.declare_after(from, lineage, 0).await
+        self.declare_after(from, lineage, 0, Cause::Request).await
     }
 
     /// The epochs of a lineage that live replicas report: at least one.
@@ -348,7 +358,9 @@ impl Restore {
         }
         // Other replicas may prove counters beyond those of the evidence.
         let highest = self.highest_proven(&identity).await?.max(lost_counter);
-        let declared = self.declare_after(from, from.lineage, highest).await?;
+        let declared = self
+            .declare_after(from, from.lineage, highest, Cause::Evidence)
+            .await?;
         Ok(Some(declared))
     }
 
@@ -358,6 +370,7 @@ impl Restore {
         from: Epoch,
         lineage: u32,
         highest: u64,
+        cause: Cause,
     ) -> Result<Epoch, DeclareError> {
         if highest >= MAX_COUNTER {
             return Err(DeclareError::Impossible(format!(
@@ -377,10 +390,12 @@ impl Restore {
             return Err(DeclareError::NotNow(error));
         }
         self.0.metrics.epochs_declared.inc();
-        let reason = if from.lineage == to.lineage {
-            "this store was restored or repaired"
-        } else {
-            "the operator changed the lineage of this store"
+        let reason = match cause {
+            Cause::Evidence => "this store was restored or repaired",
+            Cause::Request if from.lineage == to.lineage => {
+                "POST /v1/epoch or a repair requested it"
+            }
+            Cause::Request => "POST /v1/epoch changed the lineage of this store",
         };
         warn!(
             %from, %to,
@@ -460,7 +475,8 @@ impl Restore {
         if heads.iter().any(is_unproven) {
             let from = identity.epoch;
             let highest = self.highest_proven(&identity).await?;
-            self.declare_after(from, from.lineage, highest).await?;
+            self.declare_after(from, from.lineage, highest, Cause::Evidence)
+                .await?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use std::{
 use chrono::Utc;
 use contract::{
     CollectionName,
-    fleet::IntakeFault,
+    fleet::{IntakeFault, Transport},
     status::{DroppedEvent, EventCounts, SyncCounts},
 };
 use state::{Decision, InstallKind, Installed, ReceivedChange, Root};
@@ -190,8 +190,16 @@ impl Stats {
         self.lock().topics = Some(topics);
     }
 
-    /// Topics of followed collections that a sidecar which asked was not told of.
-    pub(crate) fn topics_not_subscribed(&self, root: &Root) -> BTreeSet<CollectionName> {
+    /// Topics of followed collections that a sidecar which asked was not told of; none where no
+    /// sidecar is the source of the events.
+    pub(crate) fn topics_not_subscribed(
+        &self,
+        config: &Config,
+        root: &Root,
+    ) -> BTreeSet<CollectionName> {
+        if Transport::late_topics(config.events.transport()).is_none() {
+            return BTreeSet::new();
+        }
         let counters = self.lock();
         let Some(topics) = &counters.topics else {
             return BTreeSet::new();

@@ -14,7 +14,7 @@ use contract::{
     CollectionName,
     fleet::{
         CheckIn, CheckInAnswer, CollectionReport, IntakeFault, MAX_INTERVAL_MS, MAX_SERVED,
-        ResyncReason,
+        ResyncReason, Transport,
     },
     status::{HandlerState, HandlerStatus, MAX_REFUSALS},
 };
@@ -268,12 +268,13 @@ impl CheckIns {
             }
             monitor.left_out = left_out;
         }
-        let topics = self.stats.topics_not_subscribed(after.root());
+        let topics = self.stats.topics_not_subscribed(&self.config, after.root());
         if topics != monitor.topics {
             let names = listed(&topics);
-            if !names.is_empty() {
+            let remedy = Transport::late_topics(self.config.events.transport());
+            if let Some(remedy) = remedy.filter(|_remedy| !names.is_empty()) {
                 tracing::warn!(
-                    "the sidecar has not subscribed to the topics {names}: it asks once in its life, restart it; changes of these collections arrive with the check-ins until then"
+                    "the topics {names} were not known when they were asked for: {remedy}"
                 );
             }
             monitor.topics = topics;
@@ -335,7 +336,7 @@ impl CheckIns {
                 .clamp(1, MAX_INTERVAL_MS),
             intake: self.stats.intake_fault(config),
             collections: collections.collect(),
-            topics_not_subscribed: self.stats.topics_not_subscribed(view.root()),
+            topics_not_subscribed: self.stats.topics_not_subscribed(config, view.root()),
             handlers,
             failing_handlers,
             last_error: view

@@ -101,19 +101,52 @@ async fn an_array_where_a_document_belongs_is_refused() {
 }
 
 #[tokio::test]
-async fn an_export_that_is_cut_off_is_an_error() {
+async fn nothing_of_an_export_that_is_not_whole_is_written() {
     let publisher = FakePublisher::start().await;
+    let start = format!(
+        "{{\"epoch\":\"0f86d081-1\",\"heads\":[]}}\n{}",
+        line("a", "{}")
+    );
+    for (rest, named) in [
+        ("", "end line is missing"),
+        ("{\"collection\":\"Chan", "end line is missing"),
+        (
+            "{\"end\":true,\"count\":2}\n",
+            "a damaged export: 2 documents",
+        ),
+    ] {
+        let cut = file(&format!("{start}{rest}"));
+        let error = import(&publisher.endpoint(), cut.path()).await;
+        let error = format!("{:#}", error.expect_err(named));
+        assert!(
+            error.starts_with("nothing was written: cannot use") && error.contains(named),
+            "{error}"
+        );
+    }
+    assert_eq!(publisher.documents(), 0);
+}
+
+/// A pipe is read once, so its documents are written before its end is seen.
+#[tokio::test]
+async fn a_pipe_that_is_cut_off_says_what_was_written() {
+    use std::os::fd::AsRawFd;
+    let publisher = FakePublisher::start().await;
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
     let cut = format!(
         "{{\"epoch\":\"0f86d081-1\",\"heads\":[]}}\n{}",
         line("a", "{}")
     );
-    let error = import(&publisher.endpoint(), file(&cut).path())
-        .await
-        .expect_err("cut");
+    writer.write_all(cut.as_bytes()).expect("it fits");
+    let path = format!("/dev/fd/{}", reader.as_raw_fd());
+    drop(writer);
+    let error = import(&publisher.endpoint(), Path::new(&path)).await;
+    let error = format!("{:#}", error.expect_err("cut"));
     assert!(
-        format!("{error:#}").contains("end line is missing"),
-        "{error:#}"
+        error.starts_with("at least 1 documents were written")
+            && error.contains("end line is missing"),
+        "{error}"
     );
+    assert_eq!(publisher.documents(), 1);
 }
 
 #[tokio::test]

@@ -102,7 +102,10 @@ fn row_without_collection(replica: &ReplicaView) -> [String; 11] {
             cells[4] = "unreachable".to_owned();
             cells[10].clone_from(error);
         }
-        None => cells[10] = "follows no collection".to_owned(),
+        None => {
+            cells[4] = replica.overall().as_str().to_owned();
+            cells[10] = "follows no collection".to_owned();
+        }
     }
     cells
 }

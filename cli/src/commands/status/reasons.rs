@@ -36,7 +36,11 @@ pub(super) fn reason(replica: &ReplicaView) -> String {
         })
         .collect();
     if replica.collections.is_empty() {
-        reasons.push("it follows no collection".to_owned());
+        reasons.push(
+            "nothing is loaded yet: it follows no collection until a publisher has named those that \
+             it serves"
+                .to_owned(),
+        );
     }
     if let Some(error) = &replica.last_error {
         reasons.push(format!("its last request to a publisher failed: {error}"));

@@ -9,11 +9,14 @@ use std::{fmt, time::SystemTime};
 
 use contract::{
     CollectionName, Epoch, Head, Revision,
-    fleet::{IntakeFault, ReplicaRecord},
-    status::{HandlerState, HandlerStatus, RefusedValue, ReplicaState, ReplicaStatus},
+    fleet::{IntakeFault, ReplicaRecord, Transport},
+    status::{ReplicaState, ReplicaStatus},
 };
 
-use super::reply::{Reply, ReplyResult};
+use super::{
+    reply::{Reply, ReplyResult},
+    unusable::Unusable,
+};
 
 /// A replica as the tables show it.
 #[derive(Debug)]
@@ -26,9 +29,13 @@ pub(super) struct ReplicaView {
     pub(super) gone: bool,
     /// Why it did not answer.
     pub(super) error: Option<String>,
+    /// The worst state that it reports, of itself or of a collection.
+    pub(super) state: ReplicaState,
     pub(super) intake_fault: Option<IntakeFault>,
     /// The remedy of that fault, for the transport of this replica.
     pub(super) remedy: Option<&'static str>,
+    /// What follows from the topics that its sidecar has not subscribed to, where it has one.
+    pub(super) late_topics: Option<&'static str>,
     /// Topics that its sidecar has not subscribed to.
     pub(super) topics_not_subscribed: Vec<String>,
     pub(super) collections: Vec<CollectionView>,
@@ -36,15 +43,6 @@ pub(super) struct ReplicaView {
     pub(super) unusable: Unusable,
     /// Why its last load or check-in failed, or which collection no publisher serves.
     pub(super) last_error: Option<String>,
-}
-
-/// What a replica holds and its service cannot use.
-#[derive(Debug, Default)]
-pub(super) struct Unusable {
-    /// One line for each that is listed, and one for those that are not.
-    pub(super) lines: Vec<String>,
-    /// How many there are.
-    pub(super) number: u64,
 }
 
 /// One collection of a replica.
@@ -124,9 +122,14 @@ impl ReplicaView {
             last_seen: ago(record),
             gone: record.gone,
             error: None,
+            // A check-in has no state of its own. One without collections comes before the first load.
+            state: (check_in.collections.values().map(|report| report.state))
+                .min()
+                .unwrap_or(ReplicaState::Loading),
             intake_fault: check_in.intake,
             remedy: (check_in.intake)
                 .map(|fault| fault.remedy(check_in.transport, check_in.base_url.is_some())),
+            late_topics: Transport::late_topics(check_in.transport),
             topics_not_subscribed: names(&check_in.topics_not_subscribed),
             collections: collections.collect(),
             unusable: Unusable::new(
@@ -150,8 +153,10 @@ impl ReplicaView {
                     last_seen: "-".to_owned(),
                     gone: false,
                     error: Some(error.clone()),
+                    state: ReplicaState::Loading,
                     intake_fault: None,
                     remedy: None,
+                    late_topics: None,
                     topics_not_subscribed: vec![],
                     collections: vec![],
                     unusable: Unusable::default(),
@@ -183,9 +188,12 @@ impl ReplicaView {
             last_seen: "now".to_owned(),
             gone: false,
             error: None,
+            state: (status.collections.iter().map(|row| row.state))
+                .fold(status.state, ReplicaState::min),
             intake_fault: status.intake,
             remedy: (status.intake)
                 .map(|fault| fault.remedy(status.transport, status.base_url.is_some())),
+            late_topics: Transport::late_topics(status.transport),
             topics_not_subscribed: names(&status.topics_not_subscribed),
             collections: collections.collect(),
             unusable: Unusable::new(
@@ -206,14 +214,14 @@ impl ReplicaView {
         } else if self.collections.iter().any(CollectionView::is_different) {
             Overall::Different
         } else {
-            let states = self.collections.iter().map(|collection| collection.state);
-            Overall::State(states.min().unwrap_or(ReplicaState::Current))
+            Overall::State(self.state)
         }
     }
 
     /// Revisions behind the publisher, over all collections.
     pub(super) fn lag(&self) -> Lag {
-        if self.error.is_some() {
+        // A replica that follows nothing yet lacks everything, and it is not known how much that is.
+        if self.error.is_some() || self.collections.is_empty() {
             return Lag::Unknown;
         }
         let mut revisions = 0;
@@ -251,6 +259,10 @@ impl ReplicaView {
                 format!("{} of {} is {verdict}", collection.name, self.name)
             })
             .collect();
+        // With a collection that is not healthy, that one is the reason.
+        if failures.is_empty() && self.state != ReplicaState::Current {
+            failures.push(format!("{} is {}", self.name, self.state.as_str()));
+        }
         match (self.unusable.number, &self.unusable.lines[..]) {
             (0, _) => {}
             (1, [line]) => failures.push(format!("{}: {line}", self.name)),
@@ -263,6 +275,13 @@ impl ReplicaView {
             failures.push(format!("the last request of {} failed: {error}", self.name));
         }
         failures
+    }
+
+    /// The topics that its sidecar has not subscribed to, and the remedy.
+    pub(super) fn late_topics_line(&self) -> Option<String> {
+        let topics = self.topics_not_subscribed.join(", ");
+        let remedy = self.late_topics.filter(|_remedy| !topics.is_empty())?;
+        Some(format!("{}: {topics}: {remedy}", self.name))
     }
 
     /// The fault of its intake, while it is live.
@@ -309,57 +328,6 @@ impl fmt::Display for Lag {
             Self::Revisions(revisions, collections) => {
                 write!(f, "{revisions} in {collections} collections")
             }
-        }
-    }
-}
-
-impl Unusable {
-    /// From the listed refusals of each collection with their exact number, and from the listed
-    /// handlers with the exact number of failing ones; a number is 0 from an older replica.
-    fn new<'a>(
-        refusals: impl Iterator<Item = (&'a CollectionName, &'a [RefusedValue], u64)>,
-        handlers: &[HandlerStatus],
-        failing: u64,
-    ) -> Self {
-        let mut all = Self::default();
-        for (collection, refusals, number) in refusals {
-            let lines = refusals.iter().map(|refusal| {
-                format!(
-                    "{collection}/{} at revision {} is refused at {:?}: {}",
-                    refusal.id, refusal.revision, refusal.pointer, refusal.error
-                )
-            });
-            all.add(lines, number, |more| {
-                format!("{more} more refused values of {collection}")
-            });
-        }
-        let lines = handlers
-            .iter()
-            .filter(|handler| handler.state == HandlerState::Failing)
-            .map(|handler| {
-                let error = handler.error.as_deref().unwrap_or("it gave no error");
-                format!("the handler {} fails: {error}", handler.name)
-            });
-        all.add(lines, failing, |more| {
-            format!("{more} more failing handlers")
-        });
-        all
-    }
-
-    /// Adds a line for each that is listed, and one for those that are not.
-    fn add(
-        &mut self,
-        lines: impl Iterator<Item = String>,
-        number: u64,
-        unlisted: impl Fn(u64) -> String,
-    ) {
-        let before = self.lines.len();
-        self.lines.extend(lines);
-        let listed = (self.lines.len() - before) as u64;
-        self.number = self.number.saturating_add(number.max(listed));
-        let more = number.saturating_sub(listed);
-        if more > 0 {
-            self.lines.push(format!("and {}", unlisted(more)));
         }
     }
 }

@@ -88,6 +88,55 @@ fn healthy_means_current_and_equal() {
     );
 }
 
+/// Before a publisher has named its collections a replica has no row that could say `loading`.
+#[test]
+fn a_replica_that_has_loaded_nothing_is_loading_and_a_failure() {
+    let mut asked = report(ReplicaState::Loading, 0, 0);
+    let ReplyResult::Answer(status) = &mut asked.replicas[0].result else {
+        panic!("the replica answered");
+    };
+    status.collections.clear();
+    let mut empty = record("subscriber-1", None, 0);
+    empty.check_in.collections.clear();
+    let listed = Report {
+        replica_list: Some(Reply {
+            url: "http://p".to_owned(),
+            result: ReplyResult::Answer(ReplicaList {
+                replicas: vec![empty],
+                next: None,
+            }),
+        }),
+        replicas: vec![],
+        ..report(ReplicaState::Current, 7, 0)
+    };
+    for report in [asked, listed] {
+        assert!(report.summary().starts_with("1 replica, 0 current; "));
+        let row = row_of(&report, "subscriber-1");
+        assert!(row.contains("loading") && row.contains('?'), "{row}");
+        let long = report.collection_table().text();
+        assert!(long.contains("loading"), "{long}");
+        assert_eq!(report.failures(false), ["subscriber-1 is loading"]);
+    }
+}
+
+#[test]
+fn only_a_replica_with_a_sidecar_is_told_to_restart_it() {
+    let line = |transport| {
+        let mut record = record("subscriber-1", None, 7);
+        record.check_in.transport = transport;
+        record.check_in.topics_not_subscribed = ["B".parse().expect("a name")].into();
+        ReplicaView::checked_in(&record, &[]).late_topics_line()
+    };
+    let of_sidecar = line(Some(Transport::Dapr)).expect("a line");
+    assert!(
+        of_sidecar.starts_with("subscriber-1: B: the sidecar"),
+        "{of_sidecar}"
+    );
+    assert!(line(None).is_some_and(|line| line.contains("where a sidecar posts")));
+    // An older replica names topics with every transport.
+    assert_eq!(line(Some(Transport::Local)), None);
+}
+
 #[test]
 fn refused_values_and_failing_handlers_are_failures() {
     let refusal = RefusedValue {
