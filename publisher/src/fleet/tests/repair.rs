@@ -43,6 +43,55 @@ impl Testbed {
     }
 }
 
+/// Records of the log may be left that a repair lets the log begin after: they say nothing more of a
+/// document that was moved aside.
+#[tokio::test]
+async fn what_a_repair_moved_aside_is_absent_whatever_the_log_lacked() {
+    for lacks in [
+        // All records of the document; one between them and the end; the newest one.
+        "DELETE FROM changes WHERE revision = 1;",
+        "DELETE FROM changes WHERE revision = 2;",
+        "UPDATE changes SET crc = 1 WHERE revision = 2;",
+        "DELETE FROM changes WHERE revision = 3;",
+        "UPDATE changes SET crc = 1 WHERE revision = 3;",
+        "DELETE FROM changes WHERE revision > 1;",
+        "DELETE FROM changes;",
+    ] {
+        let mut testbed = Testbed::new().await;
+        for id in ["a", "b", "c"] {
+            testbed.put(FREE, id, 1).await;
+        }
+        let before = testbed.head(FREE).await;
+        assert_eq!(before.revision, 3);
+        let file = testbed.folder.path().join("confcast.sqlite");
+        let file = Connection::open(file).expect("the file");
+        let spoil = "UPDATE documents SET value = x'7b7d', revision = 77 WHERE id = 'a';";
+        file.execute_batch(&format!("{spoil}{lacks}"))
+            .expect("changed by hand");
+        let report = testbed.repair().await;
+        let state = report.collections[0].state;
+        assert_eq!(state, RepairState::Repaired, "{lacks} {report:?}");
+        assert_eq!(report.epoch_failure, None, "{lacks}");
+        let epoch = report.epoch.expect("declared");
+        assert!(follows(epoch, before.epoch), "{lacks}");
+        let head = testbed.head(FREE).await;
+        let place = (head.epoch, head.revision, head.count);
+        assert_eq!(place, (epoch, before.revision, 2), "{lacks}");
+        let get = async |id: &str| {
+            let id = id.parse().expect("an id");
+            let document = testbed.store.document(&name(FREE), &id).await;
+            document.unwrap_or_else(|error| panic!("{lacks} {id}: {error:#}"))
+        };
+        assert_eq!(get("a").await, None, "{lacks}");
+        assert!(get("b").await.is_some() && get("c").await.is_some());
+        testbed.put(FREE, "a", 2).await;
+        assert!(get("a").await.is_some(), "{lacks}");
+        let again = testbed.repair().await;
+        let state = again.collections[0].state;
+        assert_eq!((state, again.epoch), (RepairState::Whole, None), "{lacks}");
+    }
+}
+
 #[tokio::test]
 async fn a_repair_that_discards_a_document_declares_an_epoch() {
     let mut testbed = Testbed::with_a_lost_document().await;

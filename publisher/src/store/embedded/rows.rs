@@ -160,6 +160,13 @@ impl Embedded {
             Some(record) if revision == Some(record.revision) => true,
             Some(record) => self.is_newest(transaction, record)?,
         };
+        let left_behind = match &newest {
+            Some(record) if row.is_none() && !is_newest => {
+                self.is_left_behind(transaction, record)?
+            }
+            _other => false,
+        };
+        let newest = newest.filter(|_record| !left_behind);
         Ok(examine(row, newest.as_ref(), is_newest))
     }
 
@@ -197,6 +204,9 @@ impl Embedded {
             (Some(record), _) => record,
         };
         let is_newest = self.is_newest(transaction, &record)?;
+        if !is_newest && self.is_left_behind(transaction, &record)? {
+            return self.0.absence.check(collection).map(|()| None);
+        }
         match examine(None, Some(&record), is_newest) {
             verdict @ (Verdict::FromLog(..) | Verdict::Unrecoverable(_)) => {
                 Ok(self.0.damage.settle(collection, id.as_str(), verdict)?)
@@ -287,6 +297,18 @@ impl Embedded {
         let head = self.head(transaction, collection, &tables::identity(transaction)?)?;
         let log = &self.0.whole_log;
         log.is_whole(transaction, collection, record.revision, head.revision)
+    }
+
+    /// Whether a repair let the log begin after a record. A record that is not proven to be the newest
+    /// of its document then says nothing of a document without a row: the row may have been moved aside.
+    fn is_left_behind(
+        &self,
+        transaction: &Transaction<'_>,
+        record: &Change,
+    ) -> anyhow::Result<bool> {
+        let identity = tables::identity(transaction)?;
+        let head = self.head(transaction, &record.collection, &identity)?;
+        Ok(record.revision < head.oldest)
     }
 }
 

@@ -368,6 +368,26 @@ async fn what_nothing_tells_is_reported_and_moved_aside_only_on_request() -> Out
 }
 
 #[tokio::test]
+async fn what_a_repair_moved_aside_is_absent_although_the_log_has_a_record_of_it() -> Outcome {
+    let server = Mongod::start().await?;
+    let bed = Bed::new(&server, "left-behind").await?;
+    let log = bed.database.collection::<Bdoc>("_changes");
+    log.delete_one(doc! { "id": "c" }).await?;
+    // Neither the row nor the log, which lacks its end, says what the document is.
+    let spoilt = doc! { "$set": { "configData.n": 666_i64, "revision": 77_i64 } };
+    bed.spoil("A", doc! { "_id": "a" }, spoilt).await?;
+    let (reported, _) = bed.repair(true, false).await?;
+    assert_eq!(reported.state, RepairState::Unrecoverable, "{reported:?}");
+    let (discarded, needs_epoch) = bed.repair(true, true).await?;
+    assert_eq!(discarded.state, RepairState::Repaired, "{discarded:?}");
+    assert!(needs_epoch, "replicas hold the document");
+    assert_eq!(bed.get("a").await?, None);
+    assert_eq!(bed.put("a", 1).await?, Ok(()));
+    assert!(bed.get("a").await?.is_some());
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_damaged_record_is_left_behind_by_a_repair() -> Outcome {
     let server = Mongod::start().await?;
     let bed = Bed::new(&server, "records").await?;

@@ -78,10 +78,18 @@ impl Mongo {
             // The row and the log name the same revision.
             Some(record) if revision == Some(record.revision) => true,
             Some(record) => {
+                let session = session.as_deref_mut();
                 self.is_log_complete(session, collection, record.revision, up_to)
                     .await?
             }
         };
+        let left_behind = match &newest {
+            Some(record) if row.is_none() && !complete => {
+                self.is_left_behind(session, collection, record).await?
+            }
+            _other => false,
+        };
+        let newest = newest.filter(|_record| !left_behind);
         Ok(examine(row, newest.as_ref(), complete))
     }
 
@@ -157,6 +165,28 @@ impl Mongo {
             None => call(self.table(CHANGES).count_documents(between)).await?,
         };
         Ok(newest >= after && count == newest - after)
+    }
+
+    /// Whether a repair let the log begin after a record. A record that is not proven to be the newest
+    /// of its document then says nothing of a document without a row: the row may have been moved aside.
+    async fn is_left_behind(
+        &self,
+        session: Option<&mut ClientSession>,
+        collection: &CollectionName,
+        record: &Change,
+    ) -> anyhow::Result<bool> {
+        let this_head = doc! { "_id": collection.as_str() };
+        let head = match session {
+            Some(session) => {
+                self.table_at_snapshot(HEADS)
+                    .find_one(this_head)
+                    .session(session)
+                    .await?
+            }
+            None => call(self.table(HEADS).find_one(this_head)).await?,
+        };
+        let oldest = head.and_then(|head| rows::number(&head, "oldest").ok());
+        Ok(oldest.is_some_and(|oldest| record.revision < oldest))
     }
 
     /// The head of a row. A damaged one is taken from the newest record of the log.
