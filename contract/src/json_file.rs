@@ -21,7 +21,7 @@ pub enum JsonFileError {
     #[error("the file is not UTF-8 from byte {0}")]
     NotUtf8(usize),
     /// A JSON array.
-    #[error("the file is a JSON array: expected {0}")]
+    #[error("the file is a JSON array: expected {0}{remedy}", remedy = .0.of_array())]
     Array(Expected),
     /// A JSON text that is no object.
     #[error("the file is a JSON value that is no object: expected {0}")]
@@ -36,7 +36,7 @@ pub enum JsonFileError {
     #[error("the file has several JSON values, one after the other: expected {0}")]
     Several(Expected),
     /// An object over several lines where each line is one.
-    #[error("an object is spread over several lines: expected {0}")]
+    #[error("an object is spread over several lines: expected {0} (`jq -c .` writes that)")]
     Spread(Expected),
 }
 
@@ -49,11 +49,21 @@ pub enum Expected {
     Lines,
 }
 
+impl Expected {
+    /// How to make it of an array, if a command does.
+    fn of_array(self) -> &'static str {
+        match self {
+            Self::Object => "",
+            Self::Lines => " (`jq -c '.[]'` writes that)",
+        }
+    }
+}
+
 impl std::fmt::Display for Expected {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Object => "one JSON object",
-            Self::Lines => "one JSON object in each line (`jq -c` writes that)",
+            Self::Lines => "one JSON object in each line",
         })
     }
 }

@@ -13,7 +13,8 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use contract::fleet::{CheckIn, MAX_INTERVAL_MS, ReplicaRecord};
+use contract::fleet::{CheckIn, MAX_INTERVAL_MS, ReplicaRecord, Transport};
+use service::runtime::log_rate::LogRate;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -38,6 +39,9 @@ const DISCOVER_PERIOD: Duration = Duration::from_secs(2);
 /// [`MIN_SILENCE`].
 const SILENT_INTERVALS: u64 = 3;
 const MIN_SILENCE: TimeDelta = TimeDelta::seconds(3);
+
+/// Limits the lines about subscribers that get no events.
+static REFUSED: LogRate = LogRate::new();
 
 /// Time between two bulk writes of the records that wait.
 ///
@@ -245,12 +249,14 @@ impl RegistryTask {
             let done = self.round().await;
             // One line when the failure begins and one when it ends, not one per round.
             match &done {
+                // A round without a row asks the store nothing, so it proves nothing.
+                Ok(false) => continue,
                 Err(error) if !failing => {
                     warn!(
                         "replica records cannot be written or read, will be tried again: {error:#}"
                     );
                 }
-                Ok(()) if failing => info!("replica records are written and read again"),
+                Ok(true) if failing => info!("replica records are written and read again"),
                 _ => {}
             }
             failing = done.is_err();
@@ -262,7 +268,8 @@ impl RegistryTask {
         Ok(())
     }
 
-    async fn round(&mut self) -> anyhow::Result<()> {
+    /// Returns whether the store was read.
+    async fn round(&mut self) -> anyhow::Result<bool> {
         self.registry.flush().await?;
         let now = Instant::now();
         if now >= self.next_forget {
@@ -277,8 +284,9 @@ impl RegistryTask {
         if now >= self.next_read {
             self.next_read = now + self.read_period();
             self.read_all().await?;
+            return Ok(true);
         }
-        Ok(())
+        Ok(false)
     }
 
     fn read_period(&self) -> Duration {
@@ -307,6 +315,20 @@ impl RegistryTask {
         let names = rows.iter().map(|row| row.record.check_in.instance.clone());
         self.registry.size.end_read(names);
         if let Some(subscribers) = &self.subscribers {
+            // A replica with another transport expects no events of this publisher.
+            let expects_events = |row: &&ReplicaRow| {
+                matches!(row.record.check_in.transport, None | Some(Transport::Local))
+            };
+            let expecting = rows.iter().filter(expects_events);
+            let refused = subscribers.newly_refused(
+                expecting.filter_map(|row| Some((base_url(&row.record.check_in)?, &row.source))),
+            );
+            for line in refused {
+                // Who checks in chooses the URL, so the number of lines has no other limit.
+                if let Some(left_out) = REFUSED.due() {
+                    warn!("{line}{left_out}");
+                }
+            }
             subscribers.replace(
                 rows.iter()
                     .filter_map(|row| Some((base_url(&row.record.check_in)?, &row.source))),

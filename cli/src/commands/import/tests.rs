@@ -174,7 +174,10 @@ async fn a_file_of_another_kind_is_named_and_nothing_is_written() {
     for (text, named) in [
         ("", "is empty"),
         ("\n \n", "is empty"),
-        ("[{}]", "a JSON array"),
+        (
+            "[{}]",
+            "one JSON object in each line (`jq -c '.[]'` writes that)",
+        ),
         ("collection: A\n", "looks like YAML"),
         (
             "{\n  \"collection\": \"A\"\n}\n",

@@ -43,7 +43,7 @@ pub(super) fn reason(replica: &ReplicaView) -> String {
         );
     }
     if let Some(error) = &replica.last_error {
-        reasons.push(format!("its last request to a publisher failed: {error}"));
+        reasons.push(format!("it reports an error: {error}"));
     }
     if replica.unusable.number > 0 {
         let number = replica.unusable.number;

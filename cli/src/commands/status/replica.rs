@@ -272,7 +272,7 @@ impl ReplicaView {
             )),
         }
         if let Some(error) = &self.last_error {
-            failures.push(format!("the last request of {} failed: {error}", self.name));
+            failures.push(format!("{} reports an error: {error}", self.name));
         }
         failures
     }

@@ -225,20 +225,21 @@ fn a_partial_state_and_a_last_error_are_failures() {
     let ReplyResult::Answer(status) = &mut asked.replicas[0].result else {
         panic!("the replica answered");
     };
+    status.state = ReplicaState::Current;
     status.collections[0].state = ReplicaState::Current;
     status.last_error = Some("no route".to_owned());
     assert_eq!(
         asked.failures(false),
-        ["the last request of subscriber-1 failed: no route"]
+        ["subscriber-1 reports an error: no route"]
     );
     let row = row_of(&asked, "subscriber-1");
-    assert!(row.contains("its last request"), "{row}");
+    assert!(row.contains("it reports an error: no route"), "{row}");
 
     let mut listed = record("one", None, 1);
     listed.check_in.last_error = Some("no route".to_owned());
     assert_eq!(
         ReplicaView::checked_in(&listed, &[]).failures(),
-        ["the last request of one failed: no route"]
+        ["one reports an error: no route"]
     );
 }
 

@@ -15,7 +15,7 @@ use tracing::info;
 
 use super::{
     breaker::CircuitBreaker,
-    trust::{Caller, Trust},
+    trust::{Caller, Refusal, Trust},
 };
 use crate::store::replicas::CheckInSource;
 
@@ -30,6 +30,8 @@ const ROUTES_LIFETIME: Duration = Duration::from_secs(10);
 pub struct SubscriberRegistry {
     known: Arc<RwLock<Known>>,
     trust: Arc<Trust>,
+    /// Live subscribers that are refused, so that each is reported once.
+    refused: Arc<Mutex<BTreeSet<SecretUrl>>>,
 }
 
 #[derive(Debug)]
@@ -59,6 +61,7 @@ impl SubscriberRegistry {
         Self {
             known: Arc::new(RwLock::new(known)),
             trust: Arc::new(Trust::new(allowed, token)),
+            refused: Arc::default(),
         }
     }
 
@@ -105,6 +108,40 @@ impl SubscriberRegistry {
         for base in found {
             self.insert(base);
         }
+    }
+
+    /// A line for each of these live subscribers that gets no events here, and was not among those of
+    /// the call before.
+    pub fn newly_refused<'a>(
+        &self,
+        found: impl Iterator<Item = (Url, &'a CheckInSource)>,
+    ) -> Vec<String> {
+        let known = self.all();
+        let mut lines = Vec::new();
+        let mut refused = BTreeSet::new();
+        let mut before = self.refused.lock().expect("no holder of this lock panics");
+        for (base, source) in found {
+            let refusal = match self.trust.refusal(&base, source) {
+                // Another publisher posts to it.
+                None | Some(Refusal::OtherLoopback) => continue,
+                Some(refusal) => refusal,
+            };
+            let base = SecretUrl::from(base);
+            // The settings name it.
+            if known.iter().any(|subscriber| subscriber.base == base) {
+                continue;
+            }
+            if !before.contains(&base) && !refused.contains(&base) {
+                let subscriber = Subscriber::new(base.clone());
+                lines.push(format!(
+                    "the subscriber {subscriber:?} checks in and gets no events of this publisher: \
+                     {refusal}. Changes reach it with its check-ins"
+                ));
+            }
+            refused.insert(base);
+        }
+        *before = refused;
+        lines
     }
 
     /// All subscribers, for one event.
@@ -313,6 +350,54 @@ mod tests {
         assert_eq!(subscribers.all().len(), 1 + MAX_FOUND);
         subscribers.replace(std::iter::empty());
         assert_eq!(subscribers.all().len(), 1, "the settings stay");
+    }
+
+    #[test]
+    fn a_subscriber_that_checks_in_and_gets_no_events_is_named_once_with_the_remedy() {
+        let registry = |token: Option<&str>| {
+            SubscriberRegistry::new(
+                vec![url("http://set:1").into()],
+                BTreeSet::from(["friend".to_owned()]),
+                token.map(str::to_owned),
+            )
+        };
+        let open = registry(None);
+        let source = open.identify(Caller {
+            peer: Some([10, 0, 0, 1].into()),
+            token: None,
+        });
+        let elsewhere = CheckInSource {
+            loopback: Some("another".to_owned()),
+            token: false,
+        };
+        let rows = || {
+            let refused = [("http://user:secret@other:2", &source)];
+            let fine = [
+                ("http://set:1", &source),
+                ("http://friend:5", &source),
+                ("http://127.0.0.1:7", &elsewhere),
+            ];
+            let all = refused.into_iter().chain(fine);
+            all.map(|(base, source)| (url(base), source))
+        };
+        let lines = open.newly_refused(rows());
+        let [line] = &lines[..] else {
+            panic!("{lines:?}");
+        };
+        assert!(
+            line.contains("other:2 checks in and gets no events")
+                && line.contains("AURA_CONFIGURATION_LOCAL_ALLOW")
+                && !line.contains("secret"),
+            "{line}"
+        );
+        assert_eq!(open.newly_refused(rows()), Vec::<String>::new());
+        open.newly_refused(std::iter::empty());
+        assert_eq!(open.newly_refused(rows()).len(), 1, "it came back");
+        let lines = registry(Some("t")).newly_refused(rows());
+        assert!(
+            lines[1].contains("friend:5") && lines[1].contains("APP_API_TOKEN"),
+            "{lines:?}"
+        );
     }
 
     #[test]

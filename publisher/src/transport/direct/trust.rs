@@ -81,8 +81,13 @@ impl Trust {
 
     /// Whether events, with their token, may be sent to a URL that was named in such a check-in.
     pub(super) fn covers(&self, base: &Url, source: &CheckInSource) -> bool {
+        self.refusal(base, source).is_none()
+    }
+
+    /// Why no events may be sent there, with the remedy; `None` where they may.
+    pub(super) fn refusal(&self, base: &Url, source: &CheckInSource) -> Option<Refusal> {
         let Some(host) = base.host_str() else {
-            return false;
+            return Some(Refusal::NotAllowed);
         };
         // IPv6 hosts of URLs are in brackets; the settings may have them with or without.
         let bare_host = host.trim_matches(['[', ']']);
@@ -97,8 +102,28 @@ impl Trust {
                 .is_ok_and(|address: IpAddr| address.is_loopback());
         let is_here = is_loopback && source.loopback.as_ref() == Some(&self.loopback);
         let token_fits = self.token.is_none() || source.token;
-        (is_allowed || is_here) && token_fits
+        if is_allowed || is_here {
+            (!token_fits).then_some(Refusal::OtherToken)
+        } else if is_loopback && source.loopback.is_some() {
+            Some(Refusal::OtherLoopback)
+        } else {
+            Some(Refusal::NotAllowed)
+        }
     }
+}
+
+/// Why a subscriber that checked in gets no events of this publisher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    /// Its host is not of the settings.
+    #[error("its host is not in AURA_CONFIGURATION_LOCAL_ALLOW of this publisher")]
+    NotAllowed,
+    /// It checked in over the loopback of another publisher, which posts to it.
+    #[error("it is on the loopback of another publisher")]
+    OtherLoopback,
+    /// Its check-in did not carry the token.
+    #[error("its check-in did not carry the APP_API_TOKEN of this publisher: both need the same")]
+    OtherToken,
 }
 
 /// A name that all processes with the same loopback share, and no other process: the boot of the
