@@ -435,25 +435,30 @@ async fn the_scrub_finds_damage_without_a_reader_and_forgets_what_was_mended() -
 async fn a_damaged_record_or_head_is_known_until_it_is_repaired() -> Outcome {
     let server = Mongod::start().await?;
     let bed = Bed::new(&server, "known").await?;
-    let spoilt = doc! { "$set": { "change": "{}" } };
-    bed.spoil("_changes", doc! { "revision": 2_i64 }, spoilt)
-        .await?;
-    let spoilt = doc! { "$set": { "count": 9_i64 } };
-    bed.spoil("_heads", doc! { "_id": "A" }, spoilt).await?;
-    bed.store.changes(&name(), 1, 1, 1).await?;
     let scrub = Scrub::new(bed.store.clone(), 1_000_000);
     let known = || {
         let damage = bed.store.damage().summary();
         (damage.from_log, damage.ignored, damage.refused)
     };
-    for _pass in 0..2 {
+    let record = (
+        "_changes",
+        doc! { "revision": 2_i64 },
+        doc! { "change": "{}" },
+    );
+    let head = ("_heads", doc! { "_id": "A" }, doc! { "count": 9_i64 });
+    for ((table, row, change), expected) in [(head, (1, 0, 0)), (record, (0, 1, 0))] {
+        bed.spoil(table, row, doc! { "$set": change }).await?;
+        // A reader of the log finds a record; the scrub reads the head itself.
+        bed.store.changes(&name(), 1, 1, 1).await?;
+        for _pass in 0..2 {
+            scrub.pass(&name()).await?;
+            assert_eq!(known(), expected, "{table}");
+        }
+        bed.repair(true, false).await?;
+        assert_eq!(known(), (0, 0, 0), "{table}");
         scrub.pass(&name()).await?;
-        assert_eq!(known(), (1, 1, 0), "the head, and the record");
+        assert_eq!(known(), (0, 0, 0), "{table}");
     }
-    bed.repair(true, false).await?;
-    assert_eq!(known(), (0, 0, 0));
-    scrub.pass(&name()).await?;
-    assert_eq!(known(), (0, 0, 0));
     Ok(())
 }
 

@@ -103,32 +103,33 @@ async fn a_damaged_record_or_head_is_known_until_it_is_repaired() {
     let store = open(folder.path()).await.expect("a store");
     fill(&store, 5, 0, 10).await;
     let file = Connection::open(folder.path().join(FILE)).expect("the file");
-    file.execute_batch("UPDATE changes SET crc = 1 WHERE revision = 2; UPDATE heads SET crc = 1")
-        .expect("changed by hand");
     let whole = Store::Embedded(store.clone());
     let scrub = crate::repair::Scrub::new(whole.clone(), 1_000_000);
     let known = || {
         let damage = store.damage().summary();
         (damage.from_log, damage.ignored, damage.refused)
     };
-    scrub.pass(&name()).await.expect("a pass");
-    assert_eq!(known(), (1, 0, 0), "the scrub reads the head");
-    let read = store.changes(&name(), 1, 1, 1).await;
-    read.expect_err("a damaged record");
-    assert_eq!(known(), (1, 1, 0), "a reader of the log finds it");
-    for _pass in 0..2 {
+    for (damage, expected) in [
+        ("UPDATE heads SET crc = 1", (1, 0, 0)),
+        ("UPDATE changes SET crc = 1 WHERE revision = 2", (0, 1, 0)),
+    ] {
+        file.execute_batch(damage).expect("changed by hand");
+        // A reader of the log finds a record; the scrub reads the head itself.
+        store.changes(&name(), 1, 1, 1).await.ok();
+        for _pass in 0..2 {
+            scrub.pass(&name()).await.expect("a pass");
+            assert_eq!(known(), expected, "{damage}");
+        }
+        let request = RepairRequest {
+            apply: true,
+            ..RepairRequest::default()
+        };
+        let repaired = repair(&whole, &name(), &request).await.expect("a report");
+        assert_eq!(repaired.report.state, RepairState::Repaired);
+        assert_eq!(known(), (0, 0, 0), "{damage}");
         scrub.pass(&name()).await.expect("a pass");
-        assert_eq!(known(), (1, 1, 0));
+        assert_eq!(known(), (0, 0, 0), "{damage}");
     }
-    let request = RepairRequest {
-        apply: true,
-        ..RepairRequest::default()
-    };
-    let repaired = repair(&whole, &name(), &request).await.expect("a report");
-    assert_eq!(repaired.report.state, RepairState::Repaired);
-    assert_eq!(known(), (0, 0, 0));
-    scrub.pass(&name()).await.expect("a pass");
-    assert_eq!(known(), (0, 0, 0));
 }
 
 /// Damaged records are part of a page, so that the sweep goes on after them.
