@@ -21,7 +21,7 @@ pub(crate) struct Export {
     /// Collections to write; all when none is named
     #[arg(value_name = "COLLECTION")]
     collections: Vec<CollectionName>,
-    /// File to write, instead of standard output
+    /// File to write, or - for standard output, which is the default
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
@@ -31,9 +31,9 @@ pub(crate) struct Export {
 impl Export {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let publisher = self.target.endpoint()?;
-        match self.output {
+        match self.file() {
             Some(path) => {
-                let count = to_file(&publisher, &self.collections, &path).await?;
+                let count = to_file(&publisher, &self.collections, path).await?;
                 output::note(format_args!("{count} documents are in {}", path.display()));
             }
             None => {
@@ -47,6 +47,13 @@ impl Export {
             }
         }
         Ok(())
+    }
+
+    /// The file to write; none for standard output.
+    fn file(&self) -> Option<&Path> {
+        self.output
+            .as_deref()
+            .filter(|path| *path != Path::new("-"))
     }
 }
 
@@ -120,6 +127,22 @@ fn write_line(to: &mut impl Write, line: &[u8], form: Form) -> std::io::Result<(
 mod tests {
     use super::*;
     use crate::fake_publisher::{Cut, FakePublisher};
+
+    #[test]
+    fn a_dash_is_standard_output() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            export: Export,
+        }
+        let file = |output: &str| {
+            let line = <Line as clap::Parser>::try_parse_from(["export", "-o", output]);
+            let line = line.ok().expect("a command");
+            line.export.file().map(Path::to_path_buf)
+        };
+        assert_eq!(file("-"), None);
+        assert_eq!(file("./-"), Some("./-".into()));
+    }
 
     #[tokio::test]
     async fn only_a_complete_export_gets_its_name() {

@@ -245,7 +245,8 @@ async fn write(publisher: &Endpoint, entry: &Entry) -> Result<Written, ClientErr
 
 impl Reading {
     /// Reads the next line, and gives its document if it has one. The first and the last line of an
-    /// export are known by their members, whose order a tool such as `jq -S` may have changed.
+    /// export are known by their members wherever they stand: a tool such as `sort` or `jq -S` may have
+    /// changed the order of lines and members.
     fn take(&mut self, line: &[u8]) -> Result<Option<Entry>, String> {
         self.line += 1;
         if line.trim_ascii().is_empty() {
@@ -254,11 +255,11 @@ impl Reading {
         self.has_text = true;
         let markers: Markers = serde_json::from_slice(line).unwrap_or_default();
         if markers.collection.is_none() {
-            if self.documents == 0 && markers.epoch.is_some() && markers.heads.is_some() {
+            if markers.epoch.is_some() && markers.heads.is_some() {
                 self.is_export = true;
                 return Ok(None);
             }
-            if self.is_export && markers.end.is_some() {
+            if markers.end.is_some() {
                 let SnapshotEnd { count, .. } =
                     contract::objects::from_slice(line).map_err(|error| in_line(&error))?;
                 self.ended = Some(count);

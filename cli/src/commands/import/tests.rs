@@ -160,6 +160,15 @@ async fn an_export_whose_members_were_sorted_is_complete() {
         .await
         .expect("imported");
     assert_eq!((outcome.written, outcome.refused), (1, vec![]));
+    // The lines in another order, as `sort` writes them.
+    let mut lines: Vec<&str> = sorted.trim_start_matches('\u{feff}').lines().collect();
+    lines.sort_unstable();
+    for lines in [&lines[..], &[lines[2], lines[1], lines[0]]] {
+        let outcome = import(&publisher.endpoint(), file(&lines.join("\n")).path())
+            .await
+            .expect("imported");
+        assert_eq!((outcome.written, outcome.refused), (1, vec![]));
+    }
     // A document may have members of these names itself.
     let own = r#"{"collection":"ChannelConfiguration","id":"b","configData":{},"end":true,"epoch":1,"heads":[]}"#;
     let outcome = import(&publisher.endpoint(), file(own).path())
