@@ -5,7 +5,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 use super::{Outcome, log::log, testbed::with_publisher};
 
 #[tokio::test]
-async fn the_log_has_the_end_of_a_repair_whose_client_went_away() -> Outcome {
+async fn the_log_has_the_end_of_a_repair_whose_client_reads_no_answer() -> Outcome {
     let log = log();
     with_publisher(&[], async |publisher| {
         let body = r#"{"collections":["Agents"]}"#;
@@ -16,9 +16,10 @@ async fn the_log_has_the_end_of_a_repair_whose_client_went_away() -> Outcome {
         );
         let mut client = TcpStream::connect(publisher.address()).await?;
         client.write_all(request.as_bytes()).await?;
-        drop(client);
         let end = "a repair of 1 collections has ended: Agents Whole";
-        log.line(&[end, "applied=false"]).await
+        let ended = log.line(&[end, "applied=false"]).await;
+        drop(client);
+        ended
     })
     .await
 }
