@@ -3,15 +3,14 @@
 use publisher::{Args, Publisher};
 use service::runtime::{process, tasks::StopSignals};
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() {
-    process::run(
+fn main() {
+    process::run_to_end(
         "publisher",
+        Some(2),
         |args: Args| args.check(),
         Publisher::build,
         serve,
-    )
-    .await;
+    );
 }
 
 async fn serve(publisher: Publisher, mut signals: StopSignals) -> anyhow::Result<()> {

@@ -3,7 +3,7 @@
 //! It is read at the start and then watched (`watch`). Nothing is decided about a write here, and
 //! nothing is written to the folder.
 
-use std::{fs, io::ErrorKind, path::Path, sync::Arc};
+use std::{io::ErrorKind, path::Path, sync::Arc};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use contract::{
     CollectionName,
     json_file::{self, JsonFileError},
 };
+use service::runtime::regular_file;
 
 pub use self::watch::SchemaWatch;
 use crate::decide::schemas::{Schema, SchemaMap};
@@ -19,6 +20,8 @@ mod watch;
 
 const SUFFIX: &str = ".schema.json";
 const SAMPLE_SUFFIX: &str = ".sample.json";
+/// Most bytes of a schema, and of a sample.
+const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// Reads every schema of a folder. A folder that does not exist has no schemas.
 ///
@@ -106,8 +109,9 @@ fn read_schema(
     path: &Path,
     known: &SchemaMap,
 ) -> anyhow::Result<Arc<Schema>> {
-    let text = object(&fs::read(path)?)?;
-    let sample = match fs::read(path.with_file_name(format!("{collection}{SAMPLE_SUFFIX}"))) {
+    let text = object(&regular_file::read(path, MAX_FILE_BYTES)?)?;
+    let sample = path.with_file_name(format!("{collection}{SAMPLE_SUFFIX}"));
+    let sample = match regular_file::read(&sample, MAX_FILE_BYTES) {
         Ok(sample) => Some(object(&sample).context("its sample")?),
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(error).context("its sample"),
@@ -126,7 +130,53 @@ fn object(file: &[u8]) -> Result<Bytes, JsonFileError> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs::{self, File},
+        process::Command,
+    };
+
     use super::*;
+
+    #[test]
+    fn only_regular_files_of_a_bounded_size_are_read_and_each_other_one_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        let write = |name: &str| fs::write(path(name), "{}").expect("written");
+        for name in ["Good.schema.json", "Sampled.schema.json"] {
+            write(name);
+        }
+        for name in ["Pipe.schema.json", "Sampled.sample.json"] {
+            let made = Command::new("mkfifo").arg(path(name)).status();
+            assert!(made.expect("mkfifo").success());
+        }
+        std::os::unix::fs::symlink("/dev/zero", path("Device.schema.json")).expect("a link");
+        fs::create_dir(path("Folder.schema.json")).expect("a folder");
+        // A file without blocks: it is large and takes no space.
+        let large = File::create(path("Large.schema.json")).expect("a file");
+        large.set_len(1 << 40).expect("a size");
+        // In a thread, so that a read that waits fails the test.
+        let (sender, read) = std::sync::mpsc::channel();
+        let read_folder = folder.path().to_owned();
+        std::thread::spawn(move || sender.send(read_changed(&read_folder, &SchemaMap::new())));
+        let reading = read.recv_timeout(std::time::Duration::from_secs(10));
+        let reading = reading.expect("no wait for a pipe").expect("a folder");
+        let names: Vec<_> = reading.schemas.keys().map(CollectionName::as_str).collect();
+        assert_eq!(names, ["Good"]);
+        let faults = Fault::all(&reading.faults);
+        for (file, reason) in [
+            ("Pipe", "no regular file"),
+            ("Sampled", "its sample: it is no regular file"),
+            ("Device", "no regular file"),
+            ("Folder", "no regular file"),
+            ("Large", "larger than 4194304 bytes"),
+        ] {
+            let fault = faults.split("; ").find(|fault| fault.contains(file));
+            assert!(
+                fault.is_some_and(|fault| fault.contains(reason)),
+                "{faults}"
+            );
+        }
+    }
 
     #[test]
     fn a_file_that_cannot_be_used_affects_no_other_and_each_is_named() {

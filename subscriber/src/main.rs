@@ -6,15 +6,14 @@ use subscriber::{
     settings::{Options, Settings},
 };
 
-#[tokio::main]
-async fn main() {
-    process::run(
+fn main() {
+    process::run_to_end(
         "subscriber",
+        None,
         |options: Options| options.settings(),
         async |settings: Settings| App::build(settings),
         serve,
-    )
-    .await;
+    );
 }
 
 async fn serve(app: App, mut signals: StopSignals) -> anyhow::Result<()> {

@@ -3,7 +3,8 @@
 
 use std::{net::TcpListener, time::Duration};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
+use tokio::process::Command;
 
 use super::{Outcome, life::Life};
 
@@ -100,5 +101,44 @@ async fn wrong_names_and_origins_are_refused_before_the_store_is_opened() -> Out
     }
     ensure!(log.contains("5 settings are wrong"), "{log}");
     ensure!(!store.exists(), "the store was opened");
+    Ok(())
+}
+
+/// The look at the folder waited for ever without a log line, and the process did not end.
+#[tokio::test]
+async fn a_named_pipe_among_the_schemas_is_named_and_delays_no_end() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let schemas = folder.path().join("schemas");
+    std::fs::create_dir(&schemas)?;
+    let store = format!("file:{}", folder.path().join("data").display());
+    let of_schemas = ["--schemas-dir", schemas.to_str().context("UTF-8")?];
+    let flags = [&["--listen", "127.0.0.1:0"], &of_schemas[..]].concat();
+    let mut publisher = start(&store, &flags)?;
+    publisher.until("is up").await?;
+    let pipe = schemas.join("Pipe.schema.json");
+    let made = Command::new("mkfifo").arg(&pipe).status().await?;
+    ensure!(made.success(), "no pipe");
+    let log = publisher.until("Pipe.schema.json").await?;
+    ensure!(log.contains("no regular file"), "{log}");
+    publisher.signal("TERM").await?;
+    let (code, log) = publisher.ended(Duration::from_secs(15)).await?;
+    ensure!(code == Some(0), "{code:?}\n{log}");
+    Ok(())
+}
+
+/// The signal that the limit for the size of a file sends ended the process.
+#[tokio::test]
+async fn the_signal_of_a_limit_of_file_sizes_ends_no_publisher() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let store = format!("file:{}", folder.path().display());
+    let mut publisher = start(&store, &["--listen", "127.0.0.1:0"])?;
+    publisher.until("is up").await?;
+    publisher.signal("XFSZ").await?;
+    publisher.signal("TERM").await?;
+    let (code, log) = publisher.ended(Duration::from_secs(15)).await?;
+    ensure!(
+        code == Some(0) && log.contains("the publisher has stopped"),
+        "{code:?}\n{log}"
+    );
     Ok(())
 }

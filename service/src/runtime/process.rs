@@ -3,6 +3,8 @@
 //! This is the only place that knows exit codes: 0 after a clean stop, also during the start, 1
 //! after a failure, 64 when a flag or a setting is wrong. No other code ends the process.
 
+use std::time::{Duration, Instant};
+
 use clap::Parser;
 use contract::environment;
 use tracing::{error, info, warn};
@@ -19,6 +21,46 @@ pub const EXIT_FAILURE: i32 = 1;
 /// Exit code when a flag or a setting is wrong: `EX_USAGE` of `sysexits.h`.
 pub const EXIT_USAGE: i32 = 64;
 
+/// How long the end of the process waits for calls that block a thread, for example of a file system
+/// that does not answer.
+const BLOCKING_GRACE: Duration = Duration::from_secs(5);
+
+/// Runs a service to its end, in a runtime with a number of threads (`None`: one for each processor).
+/// Calls that block a thread are waited for until a time limit; without it one that never returns
+/// would keep the process alive after its end.
+///
+/// See [`run`] for the arguments.
+pub fn run_to_end<O: Parser, S, R>(
+    name: &str,
+    threads: Option<usize>,
+    check: impl FnOnce(O) -> Result<S, SettingsError>,
+    start: impl AsyncFnOnce(S) -> anyhow::Result<R>,
+    serve: impl AsyncFnOnce(R, StopSignals) -> anyhow::Result<()>,
+) {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = threads {
+        runtime.worker_threads(threads);
+    }
+    let runtime = match runtime.enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            // No log yet.
+            eprintln!("the {name} does not start: its threads cannot be started: {error}");
+            std::process::exit(EXIT_FAILURE);
+        }
+    };
+    runtime.block_on(run(name, check, start, serve));
+    let stopped = Instant::now();
+    runtime.shutdown_timeout(BLOCKING_GRACE);
+    if stopped.elapsed() >= BLOCKING_GRACE {
+        warn!(
+            "the {name} ends although a blocking call, for example to a file system, has not \
+             returned within {} s",
+            BLOCKING_GRACE.as_secs()
+        );
+    }
+}
+
 /// Runs a service: reads the command line, checks the settings, and awaits `start`, then `serve`.
 ///
 /// `check` turns the command line into settings and opens nothing. `start` opens stores and ports;
@@ -28,7 +70,7 @@ pub const EXIT_USAGE: i32 = 64;
 /// `name` stands in log lines ("the publisher has stopped"). After a success it returns, and `main`
 /// ends with exit code 0. After a failure, and after a stop during the start, the process ends at
 /// once: a blocking call that hangs must not keep it alive.
-pub async fn run<O: Parser, S, R>(
+async fn run<O: Parser, S, R>(
     name: &str,
     check: impl FnOnce(O) -> Result<S, SettingsError>,
     start: impl AsyncFnOnce(S) -> anyhow::Result<R>,

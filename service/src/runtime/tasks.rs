@@ -89,14 +89,21 @@ impl Supervisor {
 ///
 /// Until it exists, the default action of both signals ends the process in the middle of its work.
 /// So a process makes it first of all, and awaits it while it starts and while it serves.
+/// SIGXFSZ is handled as well and asks for nothing: the write that passed the limit of a file's size
+/// fails with `EFBIG`, as one on a full disk does.
 #[derive(Debug)]
 pub struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
+    /// Never read: while it is handled it does not end the process.
+    _file_size: Signal,
 }
 
+/// A file would pass the limit of the process for the size of a file (`RLIMIT_FSIZE`).
+const FILE_SIZE: SignalKind = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+
 impl StopSignals {
-    /// Receives both signals from now on. Neither ends the process by itself any more, also after
+    /// Receives the signals from now on. None ends the process by itself any more, also after
     /// the value is dropped.
     ///
     /// # Errors
@@ -105,6 +112,7 @@ impl StopSignals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            _file_size: signal(FILE_SIZE)?,
         })
     }
 
