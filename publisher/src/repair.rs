@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::store::{
     Store,
-    integrity::{Damage, DamagedRecord, DocumentSum, Verdict, head_of_record, rebuild_head},
+    integrity::{Damage, DamagedHead, DocumentSum, Verdict, head_of_record, rebuild_head},
     repair::{RowKey, StoredHead},
 };
 
@@ -147,33 +147,17 @@ impl<'a> Examination<'a> {
         let mut since = head.map_or(0, |head| head.oldest.saturating_sub(1));
         let end = head.map_or(0, |head| head.revision);
         let mut oldest = None;
-        let mut limit = PAGE as usize;
         loop {
             let read = self
                 .store
-                .changes(self.collection, since, limit, PAGE_BYTES)
+                .changes(self.collection, since, PAGE as usize, PAGE_BYTES)
                 .await;
-            let damaged = read.as_ref().err().and_then(damaged_revision);
-            let page = match (read, damaged) {
-                (Ok(page), _) => page,
-                // A page that would have it is refused: the records before it are read first.
-                (Err(damaged), Some(revision)) => {
-                    let before = revision.saturating_sub(since + 1);
-                    let before = usize::try_from(before).unwrap_or(usize::MAX);
-                    if before > 0 && limit > 1 {
-                        // Fewer each time: a record between may be gone as well.
-                        limit = if before < limit { before } else { limit / 2 };
-                        continue;
-                    }
-                    tracing::debug!(
-                        since,
-                        "the next record of the change log is damaged: {damaged}"
-                    );
-                    Vec::new()
-                }
-                (Err(error), None) => return Err(error),
+            let page = match read {
+                Ok(page) => page,
+                // No record tells what the head was.
+                Err(error) if error.root_cause().is::<DamagedHead>() => Vec::new(),
+                Err(error) => return Err(error),
             };
-            limit = PAGE as usize;
             let Some(first) = page.first() else {
                 if since >= end {
                     break;
@@ -299,13 +283,8 @@ impl<'a> Examination<'a> {
     }
 
     async fn settle_head(mut self, stored: &StoredHead) -> anyhow::Result<Option<Repaired>> {
-        // A damaged head is read from the newest record.
-        let committed = match (&self.head_before, &self.log.newest) {
-            (Some(head), _) => Some((head.count, head.digest)),
-            (None, Some(newest)) => Some((newest.count, newest.digest)),
-            (None, None) => None,
-        };
-        let adds_up = committed == Some((self.sum.count, self.sum.digest));
+        let committed = self.committed();
+        let adds_up = committed == Some(self.sum);
         let lost = std::mem::take(&mut self.lost);
         for (key, row) in lost {
             // A row that the head does not stand for is no document.
@@ -314,6 +293,32 @@ impl<'a> Examination<'a> {
             } else {
                 self.unrecoverable.add(row);
             }
+        }
+        // Rows alone do not tell what was committed.
+        if self.head_before.is_none() && self.log.newest.is_none() && !self.request.discard {
+            self.unrecoverable.add(DamagedRow {
+                id: "(head)".to_owned(),
+                damage: "neither its row nor the change log tells what was committed: restore a \
+                         backup. With --discard the rows that are there become the collection"
+                    .to_owned(),
+                revision: None,
+            });
+        }
+        // The id of a row that is gone with its record is nowhere: only the sum tells that it was there.
+        if let Some(committed) = committed
+            && !adds_up
+            && self.unrecoverable.count == 0
+            && !self.request.discard
+        {
+            self.unrecoverable.add(DamagedRow {
+                id: "(unknown)".to_owned(),
+                damage: format!(
+                    "rows and change log have {} documents that do not add up to the {} of the \
+                     newest head or record: the row of a document may be gone with its record",
+                    self.sum.count, committed.count
+                ),
+                revision: None,
+            });
         }
         let damaged = self.from_log.count + self.stray.count + self.records.count > 0;
         if self.unrecoverable.count > 0 && !adds_up {
@@ -347,6 +352,22 @@ impl<'a> Examination<'a> {
         };
         // Only a new epoch proves a head whose proof is gone.
         Ok(Some(self.done(state, unproven)))
+    }
+
+    /// What was committed last, by the newer one of head and newest record. `None` where rows are newer
+    /// than both.
+    fn committed(&self) -> Option<DocumentSum> {
+        let head = self.head_before.as_ref();
+        let head = head.map(|head| (head.revision, head.count, head.digest));
+        let record = self.log.newest.as_ref();
+        let record = record.map(|record| (record.revision, record.count, record.digest));
+        let newest = match (head, record) {
+            (Some(head), Some(record)) if record.0 > head.0 => Some(record),
+            (head, record) => head.or(record),
+        };
+        newest
+            .filter(|(revision, _count, _digest)| *revision >= self.newest_row)
+            .map(|(_revision, count, digest)| DocumentSum { count, digest })
     }
 
     /// The head that rows and log prove.
@@ -398,12 +419,6 @@ impl<'a> Examination<'a> {
             head_after: self.head_after,
         }
     }
-}
-
-/// The revision of the record that an error of the change log names.
-fn damaged_revision(error: &anyhow::Error) -> Option<Revision> {
-    let record = error.root_cause().downcast_ref::<DamagedRecord>()?;
-    Some(record.revision)
 }
 
 fn revision(head: &StoredHead) -> Option<Revision> {

@@ -88,7 +88,7 @@ impl Store {
     /// Why it cannot.
     pub async fn check(&self) -> anyhow::Result<()> {
         if let Self::Embedded(store) = self {
-            store.check_file()?;
+            store.check_file().await?;
         }
         self.heads(&self.policy().collections.all()).await.map(drop)
     }
@@ -225,15 +225,28 @@ impl Store {
         recent: Range<DateTime<Utc>>,
         limit: usize,
     ) -> anyhow::Result<PendingPage> {
-        match self {
-            Self::Embedded(store) => store.pending(collection, since, recent, limit).await,
+        let page = match self {
+            Self::Embedded(store) => store.pending(collection, since, recent, limit).await?,
             Self::Mongo(store) => {
                 store
                     .opened()?
                     .pending(collection, since, recent, limit)
-                    .await
+                    .await?
+            }
+        };
+        if !page.damaged.is_empty() {
+            // A repair lets the log begin after damaged records: then nobody reads them.
+            let oldest = match self.stored_head(collection).await? {
+                Some(Ok(head)) => head.oldest,
+                _damaged_or_gone => 0,
+            };
+            for damaged in &page.damaged {
+                if damaged.revision >= oldest {
+                    self.damage().report_record(damaged);
+                }
             }
         }
+        Ok(page)
     }
 
     /// Records that changes were published: they are no longer pending.
@@ -325,6 +338,8 @@ pub struct Committed {
 pub struct PendingPage {
     /// Those that can be published, ordered by revision.
     pub changes: Vec<Change>,
+    /// Those that cannot be read. They must not keep the changes after them from being published.
+    damaged: Vec<DamagedRecord>,
     /// The next page begins after this revision; `None` after the last page.
     pub next: Option<Revision>,
 }
@@ -336,6 +351,7 @@ impl PendingPage {
         let reached = read.last.max(since.saturating_add(1));
         Self {
             changes: read.changes,
+            damaged: read.damaged,
             next: (read.rows >= limit).then_some(reached),
         }
     }
@@ -346,6 +362,8 @@ impl PendingPage {
 struct LogRows {
     /// The whole ones.
     changes: Vec<Change>,
+    /// The others.
+    damaged: Vec<DamagedRecord>,
     /// How many were read, damaged ones included.
     rows: usize,
     /// The revision of the last one; 0 if that cannot be read.
@@ -355,11 +373,16 @@ struct LogRows {
 impl LogRows {
     fn add(&mut self, row: Result<Change, DamagedRecord>) {
         self.rows += 1;
-        self.last = match &row {
-            Ok(change) => change.revision,
-            Err(damaged) => damaged.revision,
-        };
-        self.changes.extend(row);
+        match row {
+            Ok(change) => {
+                self.last = change.revision;
+                self.changes.push(change);
+            }
+            Err(damaged) => {
+                self.last = damaged.revision;
+                self.damaged.push(damaged);
+            }
+        }
     }
 }
 

@@ -77,8 +77,8 @@ fn advice(report: &RepairReport) -> String {
     } else if any(RepairState::Repairable) {
         "the store has damaged rows; --yes mends them".to_owned()
     } else {
-        "the store has damaged rows that its change log cannot restore; --yes --discard moves them \
-         aside, then write those documents again"
+        "the store lacks what its change log cannot restore: restore a backup, or give it up with \
+         --yes --discard, then write those documents again"
             .to_owned()
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::{
     api::{Api, error::ApiError, openapi},
-    store::{Store, damage::DamageSummary, integrity},
+    store::{Store, damage::DamageSummary},
 };
 
 /// Time limit of the answer: a Dapr sidecar gives up after 500 ms.
@@ -43,8 +43,7 @@ impl Readiness {
     async fn check(&self, store: &Store) -> Result<(), String> {
         if let Ok(_alone) = self.checking.try_lock() {
             match timeout(ANSWER_TIME, store.check()).await {
-                // A damaged head concerns one collection; everything else works.
-                Ok(Err(error)) if !integrity::is_damage(&error) => {
+                Ok(Err(error)) => {
                     tracing::debug!("the store is not ready: {error:#}");
                     *self.last() = LastCheck {
                         succeeded: None,

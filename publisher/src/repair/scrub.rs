@@ -12,7 +12,7 @@ use tracing::debug;
 use crate::store::{
     Store,
     damage::{DamagedPart, Outcome},
-    integrity::{Damage, DocumentSum, is_damage},
+    integrity::{Damage, DocumentSum, SumMismatch, is_damage},
     repair::{RowKey, StoredHead, StoredRow},
 };
 
@@ -24,6 +24,35 @@ const PAGE_BYTES: usize = 4 << 20;
 const PASS: Duration = Duration::from_secs(3_600);
 /// Pause after a failed reading.
 const RETRY: Duration = Duration::from_secs(10);
+
+/// Which rows are taken as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RowsFrom {
+    /// Those that fit their checksums.
+    Rows,
+    /// None: the newest record of each document in the change log is compared.
+    Log,
+}
+
+/// All rows of a collection, and its head before and after they were read.
+struct RowsRead {
+    before: StoredHead,
+    after: StoredHead,
+    sum: DocumentSum,
+}
+
+impl RowsRead {
+    /// Whether the rows add up to the head. `None` where that is not known: what was written meanwhile
+    /// may be in the sum or not, and a damaged head is reported by every reader of it.
+    fn checked(&self) -> Option<Result<(), SumMismatch>> {
+        match (&self.before, &self.after) {
+            (Some(Ok(before)), Some(Ok(after))) if before.revision == after.revision => {
+                Some(self.sum.check(after))
+            }
+            _written_or_damaged => None,
+        }
+    }
+}
 
 /// Reads all rows of a store, pass by pass.
 pub struct Scrub {
@@ -73,6 +102,20 @@ impl Scrub {
     /// When the store cannot be read.
     pub async fn pass(&self, collection: &CollectionName) -> anyhow::Result<()> {
         let start = Instant::now();
+        let mut read = self.read(collection, RowsFrom::Rows).await?;
+        // A row that fits its checksum may be an earlier one.
+        if let Some(Err(_mismatch)) = read.checked() {
+            read = self.read(collection, RowsFrom::Log).await?;
+        }
+        self.compare(collection, &read);
+        self.check_head(collection, &read.after).await?;
+        self.check_records(collection, &read.after).await?;
+        self.store.damage().end_pass(collection, start);
+        Ok(())
+    }
+
+    /// Reads all rows once.
+    async fn read(&self, collection: &CollectionName, from: RowsFrom) -> anyhow::Result<RowsRead> {
         let before = self.store.stored_head(collection).await?;
         let mut sum = DocumentSum::default();
         let mut after: Option<RowKey> = None;
@@ -85,26 +128,29 @@ impl Scrub {
             after = Some(last.key.clone());
             let rows = u32::try_from(page.len()).unwrap_or(PAGE);
             for row in page {
-                self.check(collection, row, &mut sum).await?;
+                self.check(collection, row, from, &mut sum).await?;
             }
             let pause = f64::from(rows) / f64::from(self.rows_per_second.max(1));
             sleep(Duration::from_secs_f64(pause)).await;
         }
-        let head = self.store.stored_head(collection).await?;
-        self.compare(collection, &before, &head, sum);
-        self.check_head(collection, &head).await?;
-        self.check_records(collection, &head).await?;
-        self.store.damage().end_pass(collection, start);
-        Ok(())
+        let after = self.store.stored_head(collection).await?;
+        Ok(RowsRead { before, after, sum })
     }
 
     async fn check(
         &self,
         collection: &CollectionName,
         row: StoredRow,
+        from: RowsFrom,
         sum: &mut DocumentSum,
     ) -> anyhow::Result<()> {
         let document = match (row.document, row.id) {
+            (Ok(_document), Some(id)) if from == RowsFrom::Log => {
+                let verdict = self.store.examine_row(collection, &id).await?;
+                let settled = self.store.damage().settle(collection, id.as_str(), verdict);
+                // What is refused was reported.
+                settled.unwrap_or_default()
+            }
             (Ok(document), _) => Some(document),
             // A reader of this document finds the same, and the store reports it.
             (Err(_damage), Some(id)) => match self.store.document(collection, &id).await {
@@ -176,30 +222,13 @@ impl Scrub {
         Ok(())
     }
 
-    fn compare(
-        &self,
-        collection: &CollectionName,
-        before: &StoredHead,
-        head: &StoredHead,
-        sum: DocumentSum,
-    ) {
-        let (Some(Ok(before)), Some(Ok(head))) = (before, head) else {
-            // A damaged head is reported by every reader of it.
+    fn compare(&self, collection: &CollectionName, read: &RowsRead) {
+        let Some(checked) = read.checked() else {
             return;
         };
-        // What was written meanwhile may be in the sum or not.
-        if before.revision != head.revision {
-            return;
-        }
-        let checked = sum.check(head);
         self.store.note_sum(collection, checked.clone());
         if let Err(mismatch) = checked {
-            self.store.damage().report(
-                collection,
-                DamagedPart::Rows,
-                Outcome::Refused,
-                format_args!("{mismatch}; see `confcast repair`"),
-            );
+            self.store.damage().report_sum(&mismatch);
         }
     }
 }

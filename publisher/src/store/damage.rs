@@ -11,10 +11,10 @@ use std::{
     time::Instant,
 };
 
-use contract::{CollectionName, Document, Revision};
+use contract::{CollectionName, Document, Head, Revision};
 use tracing::{error, warn};
 
-use super::integrity::{Damage, DamagedDocument, DamagedRecord, Verdict};
+use super::integrity::{Damage, DamagedDocument, DamagedRecord, SumMismatch, Verdict};
 
 /// Rows that are remembered. Beyond it a row is neither logged nor counted: the store as a whole is
 /// then at fault.
@@ -175,6 +175,33 @@ impl DamageRegister {
                 })
             }
         }
+    }
+
+    /// Whether rows of a collection are known to be damaged, or not to add up. A row that fits its
+    /// checksum may be an earlier one then, and is compared with the change log.
+    pub fn has_damaged_rows(&self, collection: &CollectionName) -> bool {
+        let rows = self.lock();
+        rows.keys().any(|(of, part)| {
+            of == collection && matches!(part, DamagedPart::Rows | DamagedPart::Row(_))
+        })
+    }
+
+    /// All documents of some collections were read and add up to their heads.
+    pub fn add_up(&self, heads: &[Head]) {
+        let mut rows = self.lock();
+        for head in heads {
+            rows.remove(&(head.collection.clone(), DamagedPart::Rows));
+        }
+    }
+
+    /// The documents that were read of a collection do not add up to its head.
+    pub fn report_sum(&self, mismatch: &SumMismatch) {
+        self.report(
+            &mismatch.collection,
+            DamagedPart::Rows,
+            Outcome::Refused,
+            format_args!("{mismatch}; see `confcast repair`"),
+        );
     }
 
     /// The records of a collection that are known to be damaged.

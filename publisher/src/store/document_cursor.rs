@@ -106,11 +106,12 @@ impl DocumentCursor {
                 Rows::Mongo(rows) => rows.next().await?,
             };
             let Some(mut chunk) = chunk else {
-                self.check().inspect_err(|error| {
-                    if let Rows::Embedded(rows) = &self.rows {
-                        rows.note(error);
-                    }
-                })?;
+                let checked = self.check();
+                match &self.rows {
+                    Rows::Embedded(rows) => rows.note(&self.heads, &checked),
+                    Rows::Mongo(rows) => rows.note(&self.heads, &checked),
+                }
+                checked?;
                 self.ended = true;
                 break;
             };

@@ -179,9 +179,20 @@ impl Embedded {
         self.0.failure.until_broken().await;
     }
 
+    /// Where the last write was refused because the disk is full, another one is attempted.
+    ///
     /// # Errors
-    /// When the disk failed, or the file is damaged beyond single rows.
-    pub(super) fn check_file(&self) -> anyhow::Result<()> {
+    /// When the disk failed or is full, or the file is damaged beyond single rows.
+    pub(super) async fn check_file(&self) -> anyhow::Result<()> {
+        if self.0.failure.probe() {
+            let probe = self.write(Durability::Synced, |_store, transaction| {
+                // The same content as before: it takes a page of the write-ahead log.
+                tables::put_identity(transaction, &tables::identity(transaction)?)?;
+                Ok(End::Commit(()))
+            });
+            // The outcome is recorded.
+            drop(probe.await);
+        }
         self.0.failure.check()
     }
 
@@ -217,7 +228,14 @@ impl Embedded {
             .map_err(CommitError::NotCommitted)?;
         let done = tokio::task::spawn_blocking(move || {
             let mut lease = lease;
-            let written = lease.write(durability, |transaction| work(&store, transaction));
+            let mut commits = false;
+            let written = lease.write(durability, |transaction| {
+                work(&store, transaction)
+                    .inspect(|end| commits = matches!(end, End::Commit(_result)))
+            });
+            if commits && written.is_ok() {
+                store.0.failure.wrote();
+            }
             // Whatever becomes of the write, the write-ahead log has its bound.
             store.0.connections.bound_wal(&lease);
             written
@@ -235,6 +253,9 @@ impl Embedded {
     fn note(&self, error: &anyhow::Error) {
         if let Some(record) = error.root_cause().downcast_ref() {
             self.0.damage.report_record(record);
+        }
+        if let Some(mismatch) = error.root_cause().downcast_ref() {
+            self.0.damage.report_sum(mismatch);
         }
         self.0.failure.note(error);
         self.0.absence.note(error);

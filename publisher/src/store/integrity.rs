@@ -92,7 +92,10 @@ pub struct DamagedDocument {
 
 /// A head that cannot be read, and of which the change log has no record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the stored head of {collection} is damaged and the change log does not have it: {damage}")]
+#[error(
+    "the stored head of {collection} is damaged and the change log does not have it: {damage}; \
+     restore a backup, or see `confcast repair`"
+)]
 pub struct DamagedHead {
     /// Its collection.
     pub collection: CollectionName,

@@ -130,8 +130,11 @@ impl DocumentRows {
         Ok(None)
     }
 
-    /// The documents do not add up to the heads.
-    pub(in crate::store) fn note(&self, error: &anyhow::Error) {
-        self.store.note(error);
+    /// All documents were read: whether they add up to the heads.
+    pub(in crate::store) fn note(&self, heads: &[Head], checked: &anyhow::Result<()>) {
+        match checked {
+            Ok(()) => self.store.0.damage.add_up(heads),
+            Err(error) => self.store.note(error),
+        }
     }
 }

@@ -3,10 +3,17 @@
 //! A failed disk ends the process: SQLite cannot say whether a commit that failed is in the file, and
 //! opening the file again shows it. A damaged file does not: what can be read is served.
 
-use std::{path::Path, sync::OnceLock};
+use std::{
+    path::Path,
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
 
 use rusqlite::ErrorCode;
 use tokio_util::sync::CancellationToken;
+
+/// Time from one attempt to write to a full disk to the next, at least, where nothing else writes.
+const PROBE: Duration = Duration::from_secs(3);
 
 /// The first failure of disk and file, whichever call it occurred in.
 #[derive(Default)]
@@ -16,6 +23,8 @@ pub(super) struct Failure {
     occurred: CancellationToken,
     /// Why parts of the file cannot be read.
     damaged: OnceLock<String>,
+    /// Why the last write was refused, and when one was last attempted. A success removes it.
+    full: Mutex<Option<(String, Instant)>>,
 }
 
 impl Failure {
@@ -28,10 +37,37 @@ impl Failure {
     }
 
     pub(super) fn check(&self) -> anyhow::Result<()> {
-        match self.broken.get().or(self.damaged.get()) {
-            Some(reason) => Err(anyhow::anyhow!("{reason}")),
+        let full = self.full().as_ref().map(|(reason, _at)| reason.clone());
+        match self
+            .broken()
+            .or_else(|| self.damaged.get().cloned())
+            .or(full)
+        {
+            Some(reason) => Err(anyhow::anyhow!(reason)),
             None => Ok(()),
         }
+    }
+
+    /// A write was committed.
+    pub(super) fn wrote(&self) {
+        *self.full() = None;
+    }
+
+    /// Whether a write has to be attempted to find out whether there is space again. One caller at a
+    /// time is told so.
+    pub(super) fn probe(&self) -> bool {
+        match &mut *self.full() {
+            Some((_reason, at)) if at.elapsed() >= PROBE => {
+                *at = Instant::now();
+                true
+            }
+            _not_full_or_too_early => false,
+        }
+    }
+
+    fn full(&self) -> MutexGuard<'_, Option<(String, Instant)>> {
+        // No code that holds the lock leaves the value half changed.
+        self.full.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The store is broken.
@@ -55,6 +91,10 @@ impl Failure {
                 if first {
                     tracing::error!("{reason}; restore a backup");
                 }
+            }
+            Some(Cause::Full) => {
+                let reason = format!("the disk of the embedded store is full: {error:#}");
+                *self.full() = Some((reason, Instant::now()));
             }
             _ => {}
         }

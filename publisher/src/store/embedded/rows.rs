@@ -11,8 +11,8 @@ use crate::store::{
     damage::{DamagedPart, Outcome},
     embedded::{Embedded, tables},
     integrity::{
-        Damage, DamagedDocument, DamagedRecord, DocumentSum, Verdict, examine, head_of_record,
-        row_checksum, text_checksum,
+        Damage, DamagedDocument, DamagedHead, DamagedRecord, DocumentSum, Verdict, examine,
+        head_of_record, row_checksum, text_checksum,
     },
 };
 
@@ -45,9 +45,10 @@ impl Embedded {
             })
             .optional()?;
         match row {
-            Some((Ok(document), _revision)) => Ok(Some(document)),
+            Some((Ok(document), _revision)) => self.current(transaction, collection, document),
             Some((Err(damage), revision)) => {
-                self.repaired(transaction, collection, id.as_str(), damage, revision)
+                let read = Err(damage);
+                self.repaired(transaction, collection, id.as_str(), read, revision)
             }
             None => self.absent(transaction, collection, id),
         }
@@ -70,14 +71,21 @@ impl Embedded {
         let mut rows = statement.query([collection.as_str(), after])?;
         let mut documents: Vec<Document> = Vec::new();
         let mut damaged = None;
+        // A list of whole rows does not ask the log for each.
+        let doubtful = self.0.damage.has_damaged_rows(collection);
         let mut read = 0;
         while let Some(row) = rows.next()? {
             let (id, read_document) = document(collection, row);
             let document = match read_document {
-                Ok(document) => document,
-                Err(damage) => {
-                    let revision = revision(row);
-                    match self.repaired(transaction, collection, &id, damage, revision) {
+                Ok(document) if !doubtful => document,
+                read => {
+                    let read = match read {
+                        Ok(document) => self.current(transaction, collection, document),
+                        damaged => {
+                            self.repaired(transaction, collection, &id, damaged, revision(row))
+                        }
+                    };
+                    match read {
                         Ok(Some(document)) => document,
                         Ok(None) => continue,
                         Err(error) => {
@@ -170,18 +178,37 @@ impl Embedded {
         Ok(examine(row, newest.as_ref(), is_newest))
     }
 
-    /// The document of a damaged row, by the change log.
+    /// The document of a row that fits its checksum. Where the log has a newer record, the row is an
+    /// earlier one, for example of a page that was not written, and the log decides.
+    fn current(
+        &self,
+        transaction: &Transaction<'_>,
+        collection: &CollectionName,
+        document: Document,
+    ) -> anyhow::Result<Option<Document>> {
+        let revision = document.revision();
+        match tables::newest_revision(transaction, collection, document.id())? {
+            Some(newest) if newest > revision => {
+                let id = document.id().to_string();
+                self.repaired(transaction, collection, &id, Ok(document), Some(revision))
+            }
+            _same_or_trimmed => Ok(Some(document)),
+        }
+    }
+
+    /// The document of a damaged or earlier row, by the change log.
     fn repaired(
         &self,
         transaction: &Transaction<'_>,
         collection: &CollectionName,
         id: &str,
-        damage: Damage,
+        read: Result<Document, Damage>,
         revision: Option<Revision>,
     ) -> anyhow::Result<Option<Document>> {
-        let verdict = match id.parse::<DocumentId>() {
-            Ok(id) => self.verdict(transaction, collection, &id, Some(Err(damage)), revision)?,
-            Err(_stray) => Verdict::Unrecoverable(damage),
+        let verdict = match (id.parse::<DocumentId>(), read) {
+            (Ok(id), read) => self.verdict(transaction, collection, &id, Some(read), revision)?,
+            (Err(_stray), Ok(document)) => Verdict::Whole(document),
+            (Err(_stray), Err(damage)) => Verdict::Unrecoverable(damage),
         };
         Ok(self.0.damage.settle(collection, id, verdict)?)
     }
@@ -220,7 +247,7 @@ impl Embedded {
     /// The head of a collection; by its newest record where the stored one is damaged.
     ///
     /// # Errors
-    /// [`DamagedHead`](crate::store::integrity::DamagedHead)
+    /// [`DamagedHead`]
     pub(super) fn head(
         &self,
         transaction: &Transaction<'_>,
@@ -294,7 +321,12 @@ impl Embedded {
     /// Whether no newer record of the same document can be missing.
     fn is_newest(&self, transaction: &Transaction<'_>, record: &Change) -> anyhow::Result<bool> {
         let collection = &record.collection;
-        let head = self.head(transaction, collection, &tables::identity(transaction)?)?;
+        let head = self.head(transaction, collection, &tables::identity(transaction)?);
+        let head = match head {
+            // Nothing tells where the log ends.
+            Err(error) if error.root_cause().is::<DamagedHead>() => return Ok(false),
+            head => head?,
+        };
         let log = &self.0.whole_log;
         log.is_whole(transaction, collection, record.revision, head.revision)
     }

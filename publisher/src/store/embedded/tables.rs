@@ -5,7 +5,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context, ensure};
-use contract::{CollectionName, Epoch, Head, Replaced};
+use contract::{CollectionName, DocumentId, Epoch, Head, Replaced, Revision};
 use rusqlite::{CachedStatement, OptionalExtension, Transaction, params};
 
 use crate::store::{
@@ -108,6 +108,27 @@ pub(super) fn newest_of_document<'a>(
     // SQLite itself would read the log from its end, because the key is in that order. Without the
     // index there is no other way.
     prepare("INDEXED BY changes_by_document").or_else(|_no_index| prepare(""))
+}
+
+/// The newest revision that the index of the log has of a document. It is as cheap as a look-up of a
+/// row. `None` when there is no record of it, or no index.
+pub(super) fn newest_revision(
+    transaction: &Transaction<'_>,
+    collection: &CollectionName,
+    id: &DocumentId,
+) -> rusqlite::Result<Option<Revision>> {
+    let statement = transaction.prepare_cached(
+        "SELECT revision FROM changes INDEXED BY changes_by_document WHERE collection = ?1
+         AND CASE WHEN json_valid(record) THEN json_extract(record, '$.id') END = ?2
+         ORDER BY revision DESC LIMIT 1",
+    );
+    // Without an index this is the whole log for each read of a document.
+    let Ok(mut statement) = statement else {
+        return Ok(None);
+    };
+    statement
+        .query_row([collection.as_str(), id.as_str()], |row| row.get(0))
+        .optional()
 }
 
 /// Writes the heads of collections that are new, so that a head which is absent later is damage.

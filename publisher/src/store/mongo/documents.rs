@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context;
-use contract::{CollectionName, Document, Revision};
+use contract::{CollectionName, Document, Head, Revision};
 use mongodb::{
     ClientSession,
     bson::{RawDocument, RawDocumentBuf, doc},
@@ -152,6 +152,19 @@ impl DocumentRows {
             }
         }
         Ok(Some(chunk))
+    }
+
+    /// All documents were read: whether they add up to the heads.
+    pub(in crate::store) fn note(&self, heads: &[Head], checked: &anyhow::Result<()>) {
+        let damage = &self.store.damage;
+        match checked {
+            Ok(()) => damage.add_up(heads),
+            Err(error) => {
+                if let Some(mismatch) = error.root_cause().downcast_ref() {
+                    damage.report_sum(mismatch);
+                }
+            }
+        }
     }
 }
 

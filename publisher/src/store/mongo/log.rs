@@ -72,11 +72,9 @@ impl Mongo {
             while read < bytes && found.advance().await? {
                 read += found.current().as_bytes().len();
                 let change = rows::change(collection, found.current());
-                if let Err(record) = &change {
+                if let (Err(record), Damaged::End) = (&change, damaged) {
                     self.damage.report_record(record);
-                    if let Damaged::End = damaged {
-                        break;
-                    }
+                    break;
                 }
                 rows.add(change);
             }

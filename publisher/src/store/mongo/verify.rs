@@ -42,9 +42,11 @@ impl Mongo {
         row: Option<&RawDocument>,
         up_to: Revision,
     ) -> anyhow::Result<Option<Document>> {
-        // Fast path: the log is read for damaged rows only.
+        // Fast path: the log is read for damaged rows, and where another row is known to be damaged.
         let read = match row.map(|row| rows::document(collection, row)) {
-            Some(Ok(document)) => return Ok(Some(document)),
+            Some(Ok(document)) if !self.damage.has_damaged_rows(collection) => {
+                return Ok(Some(document));
+            }
             other => other,
         };
         let revision = row.and_then(|row| rows::revision(row).ok());

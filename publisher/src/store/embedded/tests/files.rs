@@ -417,3 +417,76 @@ async fn a_synced_write_is_synced_also_after_one_that_was_not() {
         assert_eq!(level.await.expect("read"), expected);
     }
 }
+
+/// Every write was refused, and the store was ready.
+#[tokio::test]
+async fn a_full_disk_is_not_ready_until_a_write_succeeds() {
+    let folder = folder();
+    let store = open(folder.path()).await.expect("a store");
+    fill(&store, 1, 0, 10).await;
+    let ready = Store::Embedded(store.clone());
+    let full = async || {
+        limit(&store, 1).await;
+        let mut number = 0;
+        // Until no free page is left.
+        while store
+            .commit(Arc::from([put(&format!("x{number}"), 1, 9_000)]))
+            .await
+            .is_ok()
+        {
+            number += 1;
+        }
+        let refused = ready.check().await.expect_err("it is full");
+        assert!(refused.to_string().contains("is full"), "{refused}");
+    };
+    full().await;
+    limit(&store, 1_000_000).await;
+    ready.check().await.expect_err("nobody has written");
+    fill(&store, 1, 2, 9_000).await;
+    ready.check().await.expect("a write succeeded");
+    // Where nobody writes the check finds out.
+    full().await;
+    limit(&store, 1_000_000).await;
+    let mut ticks = tokio::time::interval(Duration::from_millis(100));
+    let found = async {
+        while ready.check().await.is_err() {
+            ticks.tick().await;
+        }
+    };
+    let found = tokio::time::timeout(Duration::from_secs(20), found).await;
+    found.expect("it is ready again");
+    list(&store).await.expect("it adds up");
+}
+
+/// A repair failed, because the log cannot be read without a head.
+#[tokio::test]
+async fn a_head_that_nothing_tells_is_not_ready_and_is_made_of_the_rows_on_request() {
+    let folder = folder();
+    let store = open(folder.path()).await.expect("a store");
+    fill(&store, 3, 0, 10).await;
+    let documents = list(&store).await.expect("a list");
+    spoil(&store, "DELETE FROM heads; DELETE FROM changes").await;
+    let whole = Store::Embedded(store.clone());
+    let refused = whole.check().await.expect_err("no head");
+    assert!(
+        refused.to_string().contains("restore a backup"),
+        "{refused}"
+    );
+    let run = async |discard| {
+        let request = contract::repair::RepairRequest {
+            apply: true,
+            discard,
+            ..contract::repair::RepairRequest::default()
+        };
+        let repaired = crate::repair::repair(&whole, &name(), &request).await;
+        repaired.expect("a report")
+    };
+    let report = run(false).await.report;
+    let named = &report.unrecoverable.named[0].damage;
+    assert!(named.contains("restore a backup"), "{report:?}");
+    whole.check().await.expect_err("nothing was done");
+    let taken = run(true).await;
+    assert!(taken.needs_epoch, "{:?}", taken.report);
+    whole.check().await.expect("a head");
+    assert_eq!(list(&store).await.expect("a list"), documents);
+}

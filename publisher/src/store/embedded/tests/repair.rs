@@ -115,7 +115,8 @@ async fn a_damaged_record_or_head_is_known_until_it_is_repaired() {
     ] {
         file.execute_batch(damage).expect("changed by hand");
         // A reader of the log finds a record; the scrub reads the head itself.
-        store.changes(&name(), 1, 1, 1).await.ok();
+        let read = store.changes(&name(), 1, 1, 1).await;
+        read.expect("a page, which ends before a damaged record");
         for _pass in 0..2 {
             scrub.pass(&name()).await.expect("a pass");
             assert_eq!(known(), expected, "{damage}");
@@ -127,6 +128,10 @@ async fn a_damaged_record_or_head_is_known_until_it_is_repaired() {
         let repaired = repair(&whole, &name(), &request).await.expect("a report");
         assert_eq!(repaired.report.state, RepairState::Repaired);
         assert_eq!(known(), (0, 0, 0), "{damage}");
+        // The relay reads it again and again, because it cannot be published.
+        let far = Utc::now() + chrono::TimeDelta::hours(1);
+        let pending = whole.pending(&name(), 0, far..far, 9).await;
+        pending.expect("a page");
         scrub.pass(&name()).await.expect("a pass");
         assert_eq!(known(), (0, 0, 0), "{damage}");
     }
@@ -157,4 +162,97 @@ async fn damaged_pending_records_do_not_hide_later_ones() {
     assert_eq!((revisions(&second), second.next), (vec![4], Some(4)));
     let third = page(4).await;
     assert_eq!((revisions(&third), third.next), (vec![5], None));
+}
+
+/// It was repaired to a head without the document, and answered 404, although nobody asked to discard.
+#[tokio::test]
+async fn a_row_that_is_gone_with_its_record_is_given_up_only_on_request() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let store = open(folder.path()).await.expect("a store");
+    fill(&store, 5, 0, 10).await;
+    let file = Connection::open(folder.path().join(FILE)).expect("the file");
+    file.execute_batch(
+        "DELETE FROM documents WHERE id = 'd00001'; DELETE FROM changes WHERE revision <= 3",
+    )
+    .expect("changed by hand");
+    list(&store).await.expect_err("a document is gone");
+    let id = "d00001".parse().expect("an id");
+    let whole = Store::Embedded(store.clone());
+    let run = async |apply, discard| {
+        let request = RepairRequest {
+            apply,
+            discard,
+            ..RepairRequest::default()
+        };
+        repair(&whole, &name(), &request).await.expect("a report")
+    };
+    for apply in [false, true, true] {
+        let refused = run(apply, false).await;
+        let report = refused.report;
+        assert_eq!(report.state, RepairState::Unrecoverable, "{report:?}");
+        let named = &report.unrecoverable.named[0].damage;
+        assert!(named.contains("4 documents"), "{named}");
+        assert!(!refused.needs_epoch);
+        store.document(&name(), &id).await.expect_err("not absent");
+        list(&store).await.expect_err("no list without it");
+    }
+    let discarded = run(true, true).await;
+    assert_eq!(discarded.report.state, RepairState::Repaired);
+    assert!(discarded.needs_epoch, "replicas hold the document");
+    assert_eq!(store.document(&name(), &id).await.expect("read"), None);
+    assert_eq!(list(&store).await.expect("a list").len(), 4);
+}
+
+/// It was answered with 200, also after a list had found that the rows do not add up.
+#[tokio::test]
+async fn an_earlier_row_that_fits_its_checksum_is_read_from_the_log() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let store = open(folder.path()).await.expect("a store");
+    fill(&store, 3, 0, 10).await;
+    let file = Connection::open(folder.path().join(FILE)).expect("the file");
+    file.execute_batch("CREATE TABLE earlier AS SELECT * FROM documents WHERE id < 'd00002'")
+        .expect("copied");
+    fill(&store, 3, 2, 10).await;
+    let deletion = Command::Single(Write {
+        collection: name(),
+        id: "d00001".parse().expect("an id"),
+        action: Action::Delete,
+        condition: Condition::Any,
+        context: contract::Context::default(),
+        checked: None,
+    });
+    store.commit(Arc::from([deletion])).await.expect("deleted");
+    let documents = list(&store).await.expect("a list");
+    file.execute_batch("INSERT OR REPLACE INTO documents SELECT * FROM earlier")
+        .expect("earlier rows");
+    // Before anything else has read the rows.
+    for (id, expected) in [("d00000", Some(&documents[0])), ("d00001", None)] {
+        let read = store.document(&name(), &id.parse().expect("an id")).await;
+        assert_eq!(read.expect("read").as_ref(), expected, "{id}");
+    }
+    drop(store);
+    // A new process, and the scrub alone.
+    let store = open(folder.path()).await.expect("a store");
+    let scrub = crate::repair::Scrub::new(Store::Embedded(store.clone()), 1_000_000);
+    scrub.pass(&name()).await.expect("a pass");
+    let summary = store.damage().summary();
+    assert_eq!(
+        (summary.from_log, summary.ignored, summary.refused),
+        (1, 1, 0)
+    );
+    assert_eq!(list(&store).await.expect("a list"), documents);
+    // A new process: the first list finds that the rows do not add up, and the next one reads the log.
+    drop((scrub, store));
+    let store = open(folder.path()).await.expect("a store");
+    list(&store).await.expect_err("they do not add up");
+    assert_eq!(store.damage().summary().refused, 1);
+    assert_eq!(list(&store).await.expect("a list"), documents);
+    assert_eq!(store.damage().summary().refused, 0);
+    // A write does not build on an earlier value.
+    drop(store);
+    let store = open(folder.path()).await.expect("a store");
+    let written = store.commit(Arc::from([put("d00000", 3, 10)])).await;
+    assert_eq!(written.expect("committed").changes.len(), 1);
+    list(&store).await.expect_err("the deleted row is there");
+    assert_eq!(list(&store).await.expect("a list").len(), 2);
 }
