@@ -146,7 +146,10 @@ async fn read_all(file: &[u8], expected: &[Document]) -> usize {
     match store.changes(&name(), 240, 1_000, usize::MAX).await {
         Ok(changes) => {
             let revisions: Vec<_> = changes.iter().map(|change| change.revision).collect();
-            assert_eq!(revisions, (241..=300).collect::<Vec<_>>());
+            // A page ends before a damaged record.
+            let whole: Vec<_> = (241..=300).collect();
+            assert!(whole.starts_with(&revisions), "{revisions:?}");
+            failed += usize::from(revisions != whole);
             for change in changes {
                 let logged = change.config_data.expect("a value");
                 let document = Document::new(change.id, change.revision, &logged);

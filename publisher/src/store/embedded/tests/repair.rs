@@ -253,6 +253,6 @@ async fn an_earlier_row_that_fits_its_checksum_is_read_from_the_log() {
     let store = open(folder.path()).await.expect("a store");
     let written = store.commit(Arc::from([put("d00000", 3, 10)])).await;
     assert_eq!(written.expect("committed").changes.len(), 1);
-    list(&store).await.expect_err("the deleted row is there");
+    // The write found the row, so the list reads the log.
     assert_eq!(list(&store).await.expect("a list").len(), 2);
 }
