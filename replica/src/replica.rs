@@ -123,6 +123,7 @@ impl Replica {
             source: Arc::clone(&source),
             stats: Arc::clone(&stats),
             unversioned,
+            refused: Mutex::default(),
         });
         let check_ins = Arc::new(CheckIns {
             config: Arc::clone(&config),

@@ -43,6 +43,8 @@ struct Counters {
     topics: Option<BTreeSet<CollectionName>>,
     /// Why the last load, check-in or catch-up failed.
     last_error: Option<String>,
+    /// Why the last load left out a collection.
+    refused_load: Option<String>,
 }
 
 /// What the status shows of the counters.
@@ -69,7 +71,7 @@ impl Stats {
             drops: counters.drops.iter().cloned().collect(),
             sync: counters.sync.clone(),
             intake: counters.intake_fault(config),
-            last_error: counters.last_error.clone(),
+            last_error: counters.last_error(),
         }
     }
 
@@ -231,9 +233,20 @@ impl Stats {
         self.lock().intake_fault(config)
     }
 
-    /// Why the last load, check-in or catch-up failed; `None` after a success.
+    /// Why the last load, check-in or catch-up failed, or why a collection is left out of loads;
+    /// `None` after a success.
     pub(crate) fn last_error(&self) -> Option<String> {
-        self.lock().last_error.clone()
+        self.lock().last_error()
+    }
+
+    /// Whether the last load, check-in or catch-up failed as a whole.
+    pub(crate) fn request_failed(&self) -> bool {
+        self.lock().last_error.is_some()
+    }
+
+    /// Why the last load left out a collection; `None` when it was whole.
+    pub(crate) fn set_refused_load(&self, reason: Option<String>) {
+        self.lock().refused_load = reason;
     }
 
     /// Why the last load, check-in or catch-up failed; `None` after a success.
@@ -256,6 +269,12 @@ impl Stats {
 }
 
 impl Counters {
+    /// The failure of the last request; else what a load left out.
+    fn last_error(&self) -> Option<String> {
+        let error = self.last_error.as_ref();
+        error.or(self.refused_load.as_ref()).cloned()
+    }
+
     /// What is wrong with the intake, as far as it can be told for this source of events.
     fn intake_fault(&self, config: &Config) -> Option<IntakeFault> {
         // A connection that is known to be down explains everything that was not delivered.

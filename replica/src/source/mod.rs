@@ -57,6 +57,9 @@ pub(crate) struct Loaded {
     /// The followed collections that are not in it because no publisher serves them, each with what
     /// a publisher said.
     pub(crate) unserved: BTreeMap<CollectionName, String>,
+    /// The followed collections that are not in it because no publisher gives all of their documents,
+    /// each with what a publisher said.
+    pub(crate) refused: BTreeMap<CollectionName, String>,
 }
 
 /// Whether a publisher says that it does not serve a collection. An older one does not say what it
@@ -173,8 +176,8 @@ impl PublisherSource {
     /// belong to. Only the heads of a publisher are those of the store at that moment; another
     /// subscriber gives them by its check-in alone.
     ///
-    /// A collection that no publisher serves does not hold up the others. A publisher that serves what
-    /// is loaded here is preferred.
+    /// A collection that no publisher serves, or whose documents no publisher gives, does not hold up
+    /// the others. A publisher that serves what is loaded here is preferred.
     ///
     /// # Errors
     /// When no publisher gave a complete snapshot of the store and history of `root`.
@@ -183,7 +186,7 @@ impl PublisherSource {
             .client
             .try_each(|publisher| snapshot::load(publisher, root))
             .await;
-        match &all {
+        let served = match &all {
             Err(SourceError::Client(refusal))
                 if refusal.kind() == Some(ProblemKind::UnknownCollection) =>
             {
@@ -200,6 +203,50 @@ impl PublisherSource {
                 }
             }
             _ => all,
+        };
+        match served {
+            Err(error)
+                if snapshot::may_be_of_one_collection(&error)
+                    && root.collections().nth(1).is_some() =>
+            {
+                let whole = self
+                    .client
+                    .try_each(|publisher| snapshot::load_whole(publisher, root))
+                    .await;
+                whole.map_err(|_none_is_whole| error)
+            }
+            served => served,
+        }
+    }
+
+    /// Why no publisher gives a collection for itself; `None` when one gives it whole.
+    ///
+    /// # Errors
+    /// When no publisher said something about the collection.
+    pub(crate) async fn refusal_of(
+        &self,
+        root: &Root,
+        name: &CollectionName,
+    ) -> Result<Option<SourceError>, SourceError> {
+        let refusal = Mutex::new(None);
+        let refusal_of = &refusal;
+        let whole = self
+            .client
+            .try_each(|publisher| async move {
+                let Some(error) = snapshot::refusal_of(publisher, root, name).await? else {
+                    return Ok(());
+                };
+                let silence = publisher.unusable(&error);
+                let mut first = refusal_of.lock().unwrap_or_else(PoisonError::into_inner);
+                first.get_or_insert(error);
+                Err(SourceError::from(silence))
+            })
+            .await;
+        let refusal = refusal.into_inner();
+        match (whole, refusal.unwrap_or_else(PoisonError::into_inner)) {
+            (Ok(()), _) => Ok(None),
+            (Err(_), Some(refusal)) => Ok(Some(refusal)),
+            (Err(error), None) => Err(error),
         }
     }
 

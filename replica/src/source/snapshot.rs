@@ -1,10 +1,10 @@
 //! A full load: a snapshot of all followed collections, proven complete; of those that a publisher
-//! serves where no publisher serves all of them.
+//! serves, and whose documents it can give, where no publisher gives all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use client::{ClientError, Endpoint};
-use contract::{CollectionName, snapshot::SnapshotLine};
+use contract::{CollectionName, ProblemKind, snapshot::SnapshotLine};
 use state::{CollectionState, Root, Snapshot, snapshot::SnapshotBuilder};
 
 use super::{Loaded, admission};
@@ -53,6 +53,95 @@ pub(super) async fn load_served(
     })
 }
 
+/// Whether a failed load may be the fault of one collection: the publisher answered, and refused or
+/// did not finish what it has stored.
+pub(super) fn may_be_of_one_collection(error: &SourceError) -> bool {
+    match error {
+        SourceError::Client(error) => match error {
+            // A publisher that breaks off before its first bytes are sent closes the connection.
+            ClientError::Unreachable { cause, .. } => !cause.is_connect() && !cause.is_timeout(),
+            ClientError::BrokenOff { .. } | ClientError::Unusable { .. } => true,
+            ClientError::Refused(_) => matches!(
+                error.kind(),
+                Some(ProblemKind::Unreadable | ProblemKind::UnknownCollection)
+            ),
+            ClientError::NoAnswer { .. } | ClientError::NoPublisher => false,
+        },
+        SourceError::Install(_) | SourceError::TooLate(_) => false,
+    }
+}
+
+/// Why a publisher does not give one collection for itself; `None` when it gives it whole. Nothing
+/// is kept of it.
+///
+/// # Errors
+/// When the failure says nothing about the collection.
+pub(super) async fn refusal_of(
+    publisher: &Endpoint,
+    root: &Root,
+    name: &CollectionName,
+) -> Result<Option<SourceError>, SourceError> {
+    match read(publisher, root, &BTreeSet::from([name])).await {
+        Ok(loaded) if loaded.heads.len() == 1 => Ok(None),
+        Ok(_more) => Err(publisher
+            .unusable("it has collections that were not asked for")
+            .into()),
+        Err(error) if may_be_of_one_collection(&error) => Ok(Some(error)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads a snapshot of the followed collections that the publisher gives whole, after it did not give
+/// all of them. Each is asked for by itself first, which tells the others; the snapshot is still of
+/// one moment. The others are in [`Loaded::unserved`] and [`Loaded::refused`].
+///
+/// # Errors
+/// As [`load`]; when none is whole, or all are, which the next attempt finds; when the history is
+/// another one and a loaded collection would be left behind in the old one.
+pub(super) async fn load_whole(publisher: &Endpoint, root: &Root) -> Result<Loaded, SourceError> {
+    let mut whole = BTreeSet::new();
+    let (mut unserved, mut refused) = (BTreeMap::new(), BTreeMap::new());
+    let mut first = None;
+    for (name, _held) in root.collections() {
+        let Some(error) = refusal_of(publisher, root, name).await? else {
+            whole.insert(name);
+            continue;
+        };
+        match &error {
+            SourceError::Client(client)
+                if client.kind() == Some(ProblemKind::UnknownCollection) =>
+            {
+                unserved.insert(name.clone(), format!("no publisher serves {name}: {error}"));
+            }
+            _refused => {
+                refused.insert(name.clone(), format!("{name} cannot be loaded: {error}"));
+            }
+        }
+        first.get_or_insert(error);
+    }
+    if let (true, Some(error)) = (whole.is_empty(), first) {
+        return Err(error);
+    }
+    let loaded = read(publisher, root, &whole).await?;
+    let same_history = loaded
+        .heads
+        .first()
+        .is_none_or(|head| root.epoch().is_none_or(|epoch| epoch == head.epoch));
+    let is_loaded = |name: &CollectionName| root.collection(name).is_some_and(|held| held.loaded());
+    if let Some(reason) = refused
+        .iter()
+        .find(|(name, _reason)| !same_history && is_loaded(name))
+        .map(|(_name, reason)| reason)
+    {
+        return Err(publisher.unusable(reason).into());
+    }
+    Ok(Loaded {
+        unserved,
+        refused,
+        ..loaded
+    })
+}
+
 /// Reads a snapshot of these collections to its end line. Its heads are checked first, so that nothing is read of a
 /// store that would be refused.
 ///
@@ -93,6 +182,7 @@ async fn read(
                     snapshot,
                     confirms,
                     unserved: BTreeMap::new(),
+                    refused: BTreeMap::new(),
                 });
             }
         }

@@ -45,7 +45,8 @@ impl CatchUp {
         };
         let mut cursor = view.root().gaps();
         // A publisher refuses the feed of several collections for one that it does not serve.
-        cursor.retain(|name, _revision| view.is_served(name));
+        // What a load was refused a moment ago does not hold up the others.
+        cursor.retain(|name, _revision| view.is_served(name) && !self.loader.is_held_back(name));
         // An event closed the gap meanwhile.
         if cursor.is_empty() {
             return Ok(());

@@ -140,8 +140,10 @@ impl CheckIns {
         self.stats.checked_in();
         let joins = self.follow(&answer.served) | self.returned(&view);
         // A newer history cannot be reached by changes: it is loaded whole.
-        if other_epoch || self.must_load() {
+        if other_epoch {
             self.loader.load().await?;
+        } else if self.loader.is_due() {
+            self.loader.load_missing().await?;
         }
         if joins {
             // Connections of before bring no events of the new collections.
@@ -150,7 +152,7 @@ impl CheckIns {
         Ok(CheckedIn {
             report_after: answer.report_after_ms.map(Duration::from_millis),
             reported_version: view.buffers.version,
-            reported_error: self.stats.last_error().is_some(),
+            reported_error: self.stats.request_failed(),
         })
     }
 
@@ -280,14 +282,6 @@ impl CheckIns {
             monitor.topics = topics;
         }
         !joins.is_empty()
-    }
-
-    /// Whether a collection is not loaded although a publisher may serve it, or has diverged.
-    fn must_load(&self) -> bool {
-        let view = self.cache.view();
-        view.root()
-            .collections()
-            .any(|(name, held)| view.is_served(name) && (!held.loaded() || held.diverged()))
     }
 
     /// The body of the check-in.

@@ -1,20 +1,38 @@
 //! Loads: all documents of all followed collections, proven complete, installed in one step.
 //!
-//! A failed load costs nothing that is held. Only the loop calls this, so there is one load at a
+//! A collection that no publisher serves, or gives whole, does not hold up the others. A failed load
+//! costs nothing that is held. Only the loop calls this, so there is one load at a
 //! time.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
-use contract::CollectionName;
-use state::{InstallError, InstallKind, LoadId};
+use contract::{CollectionName, text::Escaped};
+use state::{CollectionState, InstallError, InstallKind, LoadId};
 
 use super::SyncError;
 use crate::{
-    Config, Follow, SourceError,
+    Config, Follow, SourceError, View,
     cache::Cache,
     intake::{Stats, UnversionedIntake},
     source::{Loaded, PublisherSource},
 };
+
+/// How long a collection whose documents were refused is not asked for again: each attempt may read
+/// all of it.
+const REFUSED_FOR: Duration = Duration::from_secs(30);
+
+/// The collections that the last load left out because no publisher gave all of their documents.
+#[derive(Debug, Default)]
+pub(crate) struct RefusedLoads {
+    /// Each with what a publisher said.
+    reasons: BTreeMap<CollectionName, String>,
+    /// When they are asked for again.
+    retry_at: Option<Instant>,
+}
 
 /// Loads documents from the publishers.
 #[derive(Debug)]
@@ -29,6 +47,8 @@ pub(crate) struct Loader {
     pub(crate) stats: Arc<Stats>,
     /// Loads lists where there are no snapshots.
     pub(crate) unversioned: Arc<UnversionedIntake>,
+    /// What the last load left out.
+    pub(crate) refused: Mutex<RefusedLoads>,
 }
 
 impl Loader {
@@ -63,8 +83,93 @@ impl Loader {
             || self.cache.view().root().collections().next().is_some())
     }
 
+    /// Whether a collection was refused a moment ago, so that it is not asked for now.
+    pub(super) fn is_held_back(&self, name: &CollectionName) -> bool {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.reasons.contains_key(name) && refused.retry_at.is_some_and(|at| Instant::now() < at)
+    }
+
+    /// Whether a collection was refused by the last load, and is still not what the publishers have.
+    fn is_refused(&self, name: &CollectionName) -> bool {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.reasons.contains_key(name)
+    }
+
+    /// Whether a load is due: for a collection that a publisher may serve, that is not loaded, has
+    /// diverged, or was refused while changes of it were missing; and that is not held back.
+    pub(super) fn is_due(&self) -> bool {
+        let missing = self.missing(&self.cache.view());
+        if !missing.iter().any(|name| self.is_refused(name)) {
+            // Events or the feed brought what was left out.
+            self.note_refused(BTreeMap::new());
+        }
+        missing.iter().any(|name| !self.is_held_back(name))
+    }
+
+    /// The served collections that only a load makes whole, as far as is known.
+    fn missing(&self, view: &View) -> Vec<CollectionName> {
+        let of_load = |name: &CollectionName, held: &CollectionState| {
+            let gap = view.gaps.contains_key(name) && self.is_refused(name);
+            view.is_served(name) && (!held.loaded() || held.diverged() || gap)
+        };
+        let collections = view.root().collections();
+        collections
+            .filter(|(name, held)| of_load(name, held))
+            .map(|(name, _held)| name.clone())
+            .collect()
+    }
+
+    /// Asks for the collections that the last load left out, each by itself, where a load could bring
+    /// nothing else. Returns whether all of them are refused again: then a load is not worth it.
+    async fn refused_again(&self) -> bool {
+        let view = self.cache.view();
+        let missing = self.missing(&view);
+        if missing.is_empty() || !missing.iter().all(|name| self.is_refused(name)) {
+            return false;
+        }
+        let mut reasons = BTreeMap::new();
+        for name in missing {
+            let Ok(Some(refusal)) = self.source.refusal_of(view.root(), &name).await else {
+                return false;
+            };
+            reasons.insert(name.clone(), format!("{name} cannot be loaded: {refusal}"));
+        }
+        self.note_refused(reasons);
+        true
+    }
+
+    /// Notes what a load left out, for the state of the replica and for the next load.
+    fn note_refused(&self, reasons: BTreeMap<CollectionName, String>) {
+        self.stats
+            .set_refused_load(reasons.values().next().cloned());
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        for (collection, reason) in &reasons {
+            if !refused.reasons.contains_key(collection) {
+                let reason = Escaped(reason);
+                tracing::warn!(%collection, "the replica goes on without a load of {collection} and asks for it again: {reason}");
+            }
+        }
+        *refused = RefusedLoads {
+            reasons,
+            retry_at: Some(Instant::now() + REFUSED_FOR),
+        };
+    }
+
+    /// Loads what only a load makes whole; see [`Self::is_due`].
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub(super) async fn load_missing(&self) -> Result<(), SyncError> {
+        if self.refused_again().await {
+            Ok(())
+        } else {
+            self.load().await
+        }
+    }
+
     /// Loads all followed collections: by a snapshot, or by lists where the publisher counts no
-    /// revisions and nothing with revisions is held.
+    /// revisions and nothing with revisions is held. A collection that no publisher gives whole does
+    /// not hold up the others: it is left out, shown as the last error, and asked for again later.
     ///
     /// # Errors
     /// When no publisher gave a complete answer, or its store is refused.
@@ -98,6 +203,7 @@ impl Loader {
             snapshot,
             confirms,
             unserved,
+            refused,
         } = self.source.snapshot(self.cache.view().root()).await?;
         let epoch = heads
             .first()
@@ -116,6 +222,7 @@ impl Loader {
             self.cache
                 .install(load, snapshot, heads, confirms.then_some(requested_at))?;
         self.stats.installed(&installed);
+        self.note_refused(refused);
         let took_ms = requested_at.elapsed().as_millis();
         match installed.how {
             InstallKind::Replaced => {

@@ -304,3 +304,68 @@ async fn a_collection_that_no_publisher_serves_is_named_and_does_not_hold_up_the
     )
     .await;
 }
+
+/// One document of B is refused: a load of both collections brought neither.
+#[tokio::test]
+async fn a_collection_with_a_refused_document_is_named_and_does_not_hold_up_the_others() {
+    let detail = "the stored document b of B is damaged and the change log does not have it";
+    let problem = Problem::new(contract::ProblemKind::Unreadable, detail);
+    let problem = serde_json::to_string(&problem).expect("json");
+    let both = snapshot_of(EPOCH, 7, &[document("x", 7, &json!({"v": 7}))]);
+    let (start, rest) = both.split_once('\n').expect("lines");
+    let mut start: Value = serde_json::from_str(start).expect("json");
+    let heads = start["heads"].as_array_mut().expect("heads");
+    heads.retain(|head| head["collection"] == "A");
+    let only_a = format!("{start}\n{rest}");
+    // Broken off, or refused before the first byte.
+    for broken in [
+        (200, both[..both.len() - 10].to_owned()),
+        (500, problem.clone()),
+    ] {
+        let loads = Arc::new(AtomicUsize::new(0));
+        let (counted, problem, only_a) = (Arc::clone(&loads), problem.clone(), only_a.clone());
+        let answer = move |path: &str, _body: &[u8]| match path {
+            "/v1/snapshot?collections=A,B" => {
+                counted.fetch_add(1, Ordering::Relaxed);
+                broken.clone()
+            }
+            "/v1/snapshot?collections=A" => (200, only_a.clone()),
+            "/v1/snapshot?collections=B" => (500, problem.clone()),
+            _ => (200, checked_in(7, &[])),
+        };
+        with_listener(answer, async |url| {
+            let replica = Replica::new(Config {
+                check_in: Duration::from_millis(50),
+                ..settings(vec![url])
+            })
+            .expect("a client");
+            let state = |name: &str| {
+                let status = replica.status();
+                let mut rows = status.collections.iter();
+                let row = rows.find(|row| row.collection.as_str() == name);
+                row.expect("a row").state
+            };
+            following(&replica, async {
+                eventually("A is current", || state("A") == ReplicaState::Current).await;
+                assert_eq!(held(&replica, "x").as_deref(), Some(r#"{"v":7}"#));
+                assert_eq!(state("B"), ReplicaState::Loading);
+                let confirmed = replica.view().confirmed_at;
+                eventually("check-ins go on to confirm A", || {
+                    replica.view().confirmed_at > confirmed
+                })
+                .await;
+                let error = replica.status().last_error.expect("an error");
+                assert!(error.contains("B cannot be loaded"), "{error}");
+                assert!(error.contains(detail), "{error}");
+                assert!(!error.contains("is it running"), "{error}");
+                assert_eq!(
+                    loads.load(Ordering::Relaxed),
+                    1,
+                    "not one load per check-in"
+                );
+            })
+            .await;
+        })
+        .await;
+    }
+}
