@@ -23,6 +23,7 @@ use mongodb::{
 };
 use tokio::{
     runtime::Handle,
+    sync::RwLock,
     time::{Instant, timeout_at},
 };
 use tracing::warn;
@@ -63,6 +64,10 @@ const STORE: &str = "store";
 /// Time limit of one call to the database.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long a group waits for a declaration of this publisher, and a declaration for its groups. After
+/// that both go on: the transactions decide.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(2);
+
 const TIMED_OUT: &str = "MongoDB did not answer in time";
 
 /// The open database. Cloning shares the connections.
@@ -74,6 +79,10 @@ pub struct Mongo {
     committed_heads: Arc<CommittedHeads>,
     damage: Arc<DamageRegister>,
     opening: Arc<Opening>,
+    /// Held shared by each attempt of a group, and alone by a declaration of an epoch: the groups of
+    /// this publisher make room for it, as it writes every head. Of other publishers it says nothing,
+    /// so nobody waits for it longer than [`ROOM_TIMEOUT`].
+    declaring: Arc<RwLock<()>>,
     /// The runtime of the task that reads rows ahead. A request runs on a runtime of one thread,
     /// where reading ahead would compete with it.
     runtime: Handle,
@@ -94,6 +103,7 @@ impl Mongo {
             committed_heads: Arc::default(),
             damage: Arc::default(),
             opening: Arc::default(),
+            declaring: Arc::default(),
             runtime: Handle::current(),
         };
         store.try_to_open().await?;

@@ -17,7 +17,7 @@ use mongodb::{
     ClientSession,
     bson::{Bson, doc},
 };
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::debug;
 use uuid::Uuid;
 
@@ -27,8 +27,8 @@ use crate::{
         CommitError, Committed,
         committed_heads::HeadPositions,
         mongo::{
-            CALL_TIMEOUT, CHANGES, HEADS, Mongo, TIMED_OUT, call, call_until, has_label, rows,
-            snapshot::StoreGone, transaction,
+            CALL_TIMEOUT, CHANGES, HEADS, Mongo, ROOM_TIMEOUT, TIMED_OUT, call, call_until,
+            has_label, rows, snapshot::StoreGone, transaction,
         },
     },
 };
@@ -60,7 +60,10 @@ impl Mongo {
     ) -> Result<Committed, CommitError> {
         let deadline = Instant::now() + GROUP_TIMEOUT;
         loop {
-            match self.attempt(group, deadline).await {
+            let room = timeout(ROOM_TIMEOUT, self.declaring.read()).await;
+            let attempt = self.attempt(group, deadline).await;
+            drop(room);
+            match attempt {
                 Ok(committed) => return Ok(committed),
                 Err(AttemptError::Retry(error)) if Instant::now() >= deadline => {
                     return Err(CommitError::NotCommitted(error));

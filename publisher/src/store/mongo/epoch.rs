@@ -2,14 +2,16 @@
 //!
 //! The transaction that declares it also writes every head, so that no group that read the old
 //! epoch can commit after it. A head that is created at the same time is not visible to it;
-//! `create_missing_heads` therefore conflicts with it over `_meta`.
+//! `create_missing_heads` therefore conflicts with it over `_meta`. The groups of this publisher wait
+//! for it a moment, because in their stream it would conflict again and again.
 
 use anyhow::{Context, ensure};
 use contract::Epoch;
 use mongodb::{ClientSession, bson::doc, error::TRANSIENT_TRANSACTION_ERROR};
+use tokio::time::timeout;
 
 use crate::store::mongo::{
-    HEADS, META, Mongo, STORE, call, rows,
+    HEADS, META, Mongo, ROOM_TIMEOUT, STORE, call, rows,
     transaction::{self, Attempts},
     verify::HeadRow,
 };
@@ -33,6 +35,8 @@ impl Mongo {
         from: Epoch,
         to: Epoch,
     ) -> anyhow::Result<bool> {
+        // A stream of groups would conflict with each attempt.
+        let _room = timeout(ROOM_TIMEOUT, self.declaring.write()).await;
         // A group was writing a head. Another attempt is safe: if this one was committed after all, the
         // next one finds another epoch and returns `false`. After an unknown outcome the caller reads
         // the epoch and tries again.
