@@ -286,23 +286,21 @@ impl Options {
 }
 
 impl Options {
-    /// The source of events; `None` when an error was recorded.
+    /// The source of events; `None` when an error was recorded. The settings of Redis are checked
+    /// with every source: a mistake would show only on the day it is selected.
     fn events(&self, checks: &mut SettingChecks, manager: &str) -> Option<Events> {
+        let redis = redis::RedisSettings {
+            url: &self.redis_url,
+            database: &self.redis_database,
+            prefix: &self.redis_prefix,
+            delivery: &self.redis_delivery,
+        };
+        let redis = redis.check(|name, what| checks.error(name, what));
         match manager {
             "LOCAL" => Some(Events::Local),
             "DAPR" => Some(Events::Dapr),
             "FEED" => Some(Events::Feed),
-            "REDIS" => {
-                let redis = redis::RedisSettings {
-                    url: &self.redis_url,
-                    database: &self.redis_database,
-                    prefix: &self.redis_prefix,
-                    delivery: &self.redis_delivery,
-                };
-                redis
-                    .check(|name, what| checks.error(name, what))
-                    .map(|redis| Events::Redis(Box::new(redis)))
-            }
+            "REDIS" => redis.map(|redis| Events::Redis(Box::new(redis))),
             _ => {
                 let what = format_args!(
                     "{:?}: expected LOCAL, DAPR, REDIS or FEED",

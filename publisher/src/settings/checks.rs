@@ -184,13 +184,17 @@ impl Args {
         })
     }
 
-    /// Only the settings of the selected transport are checked: the others may be unusable here.
+    /// The settings of all transports are checked: a mistake in one that is not selected would show
+    /// only on the day it is.
     fn transport(&self, checks: &mut SettingChecks) -> Option<TransportSettings> {
         let name = or(&self.events_manager, EVENTS_MANAGER);
+        let dapr = self.dapr(checks);
+        let local = self.local(checks);
+        let redis = self.redis(checks);
         match name.to_ascii_uppercase().as_str() {
-            "DAPR" => self.dapr(checks),
-            "LOCAL" => self.local(checks),
-            "REDIS" => self.redis(checks),
+            "DAPR" => dapr,
+            "LOCAL" => local,
+            "REDIS" => redis,
             _ => {
                 let reason = format_args!("{name:?}: expected LOCAL, DAPR or REDIS");
                 checks.error("AURA_CONFIGURATION_EVENTS_MANAGER", reason);

@@ -82,6 +82,11 @@ fn every_mistake_is_found_before_the_store_is_opened() {
         "--app-api-token=é",
         "--local-subscribers=http://u:hunter/2@h",
         "--listen=1",
+        // Of transports that are not selected.
+        "--dapr-grpc-port=x",
+        "--redis-database=-1",
+        "--redis-stream-max-length=0",
+        "--redis-document-channels=a b",
     ]);
     for name in [
         "AURA_CONFIGURATION_STORE_URL",
@@ -91,6 +96,10 @@ fn every_mistake_is_found_before_the_store_is_opened() {
         "APP_API_TOKEN",
         "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS",
         "AURA_CONFIGURATION_LISTEN",
+        "DAPR_GRPC_PORT",
+        "AURA_REDIS_DATABASE",
+        "AURA_REDIS_STREAM_MAX_LENGTH",
+        "AURA_REDIS_DOCUMENT_CHANNELS",
     ] {
         let of_name = |mistake: &&String| mistake.starts_with(&format!("{name}="));
         assert_eq!(

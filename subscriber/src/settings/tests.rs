@@ -94,16 +94,20 @@ fn all_errors_are_reported_at_once_and_without_secrets() {
     assert_eq!(errors.len(), 10);
     assert!(!errors.concat().contains("secret"));
     assert!(check(&["--check-in-seconds=3601"]).is_err());
-    let errors = check(&[
-        "--events-manager=REDIS",
-        "--redis-url=http://:secret@h",
-        "--redis-delivery=POST",
-    ]);
-    let errors = errors.expect_err("two are wrong");
-    assert!(
-        errors.len() == 2 && !errors.concat().contains("secret"),
-        "{errors:?}"
-    );
+    // Also of a transport that is not selected.
+    for source in ["REDIS", "LOCAL", "DAPR", "FEED"] {
+        let manager = format!("--events-manager={source}");
+        let errors = check(&[
+            &manager,
+            "--redis-url=http://:secret@h",
+            "--redis-delivery=POST",
+        ]);
+        let errors = errors.expect_err("two are wrong");
+        assert!(
+            errors.len() == 2 && !errors.concat().contains("secret"),
+            "{source}: {errors:?}"
+        );
+    }
     let settings = check(&[
         "--app-api-token=secret",
         "--events-manager=redis",
