@@ -17,6 +17,7 @@ mod metrics;
 mod one_document;
 mod openapi;
 mod reap;
+mod repair;
 mod redis;
 mod schemas;
 mod sets;
