@@ -86,6 +86,7 @@ impl Cache {
     }
 
     /// Waits until a collection is followed; `false` when the cache ends before.
+    #[cfg(any(feature = "actix", feature = "redis"))]
     pub(crate) async fn until_followed(&self) -> bool {
         let mut written = self.written();
         while self.view_guard().root().collections().next().is_none() {
