@@ -433,7 +433,7 @@ async fn a_full_disk_is_not_ready_until_a_write_succeeds() {
         let mut number = 0;
         // Until no free page is left.
         while store
-            .commit(Arc::from([put(&format!("x{number}"), 1, 9_000)]))
+            .commit(Arc::from([put(&format!("x{number}"), 0, 9_000)]))
             .await
             .is_ok()
         {
