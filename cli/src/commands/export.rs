@@ -137,7 +137,7 @@ mod tests {
         }
         let file = |output: &str| {
             let line = <Line as clap::Parser>::try_parse_from(["export", "-o", output]);
-            let line = line.ok().expect("a command");
+            let line = line.expect("a command");
             line.export.file().map(Path::to_path_buf)
         };
         assert_eq!(file("-"), None);

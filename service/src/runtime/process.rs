@@ -3,7 +3,10 @@
 //! This is the only place that knows exit codes: 0 after a clean stop, also during the start, 1
 //! after a failure, 64 when a flag or a setting is wrong. No other code ends the process.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::{self, Write},
+    time::{Duration, Instant},
+};
 
 use clap::Parser;
 use contract::environment;
@@ -45,7 +48,8 @@ pub fn run_to_end<O: Parser, S, R>(
         Ok(runtime) => runtime,
         Err(error) => {
             // No log yet.
-            eprintln!("the {name} does not start: its threads cannot be started: {error}");
+            let line = format!("the {name} does not start: its threads cannot be started: {error}");
+            writeln!(io::stderr(), "{line}").ok();
             std::process::exit(EXIT_FAILURE);
         }
     };
