@@ -157,7 +157,10 @@ mod tests {
         // In a thread, so that a read that waits fails the test.
         let (sender, read) = std::sync::mpsc::channel();
         let read_folder = folder.path().to_owned();
-        std::thread::spawn(move || sender.send(read_changed(&read_folder, &SchemaMap::new())));
+        let thread = std::thread::Builder::new();
+        let begun =
+            thread.spawn(move || sender.send(read_changed(&read_folder, &SchemaMap::new())));
+        begun.expect("a thread");
         let reading = read.recv_timeout(std::time::Duration::from_secs(10));
         let reading = reading.expect("no wait for a pipe").expect("a folder");
         let names: Vec<_> = reading.schemas.keys().map(CollectionName::as_str).collect();
