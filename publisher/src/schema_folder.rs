@@ -154,15 +154,17 @@ mod tests {
         // A file without blocks: it is large and takes no space.
         let large = File::create(path("Large.schema.json")).expect("a file");
         large.set_len(1 << 40).expect("a size");
-        // In a thread, so that a read that waits fails the test.
-        let (sender, read) = std::sync::mpsc::channel();
+        // Apart, so that a read that waits fails the test, and the test does not wait for it.
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let read_folder = folder.path().to_owned();
-        let thread = std::thread::Builder::new();
-        let begun =
-            thread.spawn(move || sender.send(read_changed(&read_folder, &SchemaMap::new())));
-        begun.expect("a thread");
-        let reading = read.recv_timeout(std::time::Duration::from_secs(10));
-        let reading = reading.expect("no wait for a pipe").expect("a folder");
+        let read =
+            || tokio::task::spawn_blocking(move || read_changed(&read_folder, &SchemaMap::new()));
+        let reading = runtime.block_on(async {
+            tokio::time::timeout(std::time::Duration::from_secs(10), read()).await
+        });
+        runtime.shutdown_background();
+        let reading = reading.expect("no wait for a pipe").expect("no panic");
+        let reading = reading.expect("a folder");
         let names: Vec<_> = reading.schemas.keys().map(CollectionName::as_str).collect();
         assert_eq!(names, ["Good"]);
         let faults = Fault::all(&reading.faults);

@@ -7,7 +7,7 @@
 //! The first 64 KiB of a body are free: their number is limited by the number of connections. A
 //! longer body then waits for its whole share of the budget, so that the bodies that have one can
 //! finish, and has to arrive at a minimum rate while it holds the share. A handler that reads its
-//! body itself reads it through the same rule ([`Arrival`]), and sees a refusal as a body that broke
+//! body itself reads it through the same rule (`Arrival`), and sees a refusal as a body that broke
 //! off.
 
 use std::{

@@ -6,7 +6,7 @@
 //! replica that has asked for the longest time without an answer, also over several requests. So a
 //! client that takes a slot, ends the connection and comes again never keeps the others from one. A
 //! reader that stalls loses its connection, and with it the slot ([`super::connections`]); no answer
-//! holds a slot for longer than [`LONGEST`]. Nothing here knows a store.
+//! holds a slot for longer than `LONGEST`. Nothing here knows a store.
 
 use std::{
     collections::HashMap,
@@ -209,7 +209,7 @@ impl SnapshotSlot {
     /// Checks that the answer may go on.
     ///
     /// # Errors
-    /// `TimedOut`, also in the log, when the answer has had the slot for [`LONGEST`] and has to end.
+    /// `TimedOut`, also in the log, when the answer has had the slot for `LONGEST` and has to end.
     pub fn check(&self) -> io::Result<()> {
         if Instant::now() < self.until {
             return Ok(());

@@ -32,7 +32,7 @@ const BLOCKING_GRACE: Duration = Duration::from_secs(5);
 /// Calls that block a thread are waited for until a time limit; without it one that never returns
 /// would keep the process alive after its end.
 ///
-/// See [`run`] for the arguments.
+/// See `run` for the arguments.
 pub fn run_to_end<O: Parser, S, R>(
     name: &str,
     threads: Option<usize>,

@@ -2,7 +2,7 @@
 //!
 //! Nothing is logged to standard output: it stays free for results. A value of others cannot end a
 //! line or reach the terminal as a control, and no peer can fill the disk with lines: every message
-//! and every field is escaped here, and every line has a rate ([`rate`]), so no call has to remember
+//! and every field is escaped here, and every line has a rate (`rate`), so no call has to remember
 //! it.
 
 use std::{

@@ -33,7 +33,7 @@ impl Mongo {
     /// that the reader may see.
     ///
     /// # Errors
-    /// [`DamagedDocument`] when the row is damaged and the log does not have its document.
+    /// [`crate::store::integrity::DamagedDocument`] when the row is damaged and the log does not have its document.
     pub(super) async fn document_of_row(
         &self,
         session: Option<&mut ClientSession>,
