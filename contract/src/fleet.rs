@@ -85,6 +85,7 @@ pub struct CheckIn {
         skip_serializing_if = "Option::is_none",
         deserialize_with = "crate::lenient::text"
     )]
+    #[cfg_attr(feature = "utoipa", schema(value_type = Option<serde_json::Value>))]
     pub transport: Option<Transport>,
 }
 

@@ -211,12 +211,12 @@ async fn a_set_with_a_fault_leaves_nothing(api: &Api) -> Outcome {
         (
             json!({"collection": FREE, "op": "Upsert", "id": "a", "configData": {}}),
             400,
-            Some(""),
+            Some("/op"),
         ),
         (
             json!({"collection": FREE, "op": "Delete", "id": "old", "expectd": 1}),
             400,
-            Some(""),
+            Some("/expectd"),
         ),
     ] {
         let answer = post(api, &json!([good, fault])).await?.expect(status)?;

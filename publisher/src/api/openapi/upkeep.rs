@@ -2,9 +2,7 @@
 
 use contract::{
     ProblemKind,
-    fleet::{
-        CheckIn, CheckInAnswer, EpochDeclared, REPLICA_PAGE, ReplicaList, RestoreEpochRequest,
-    },
+    fleet::{CheckIn, CheckInAnswer, EpochDeclared, ReplicaList, RestoreEpochRequest},
     repair::{DegradedStore, RepairReport, RepairRequest},
     sidecar::TOKEN_HEADER,
 };
@@ -42,7 +40,7 @@ pub(crate) fn check_in() -> ApiOperation {
 
 pub(crate) fn replicas() -> ApiOperation {
     let summary = "All replicas, as every publisher of the store knows them";
-    let limit = json!({"type": "integer", "minimum": 1, "maximum": REPLICA_PAGE});
+    let limit = json!({"type": "integer", "minimum": 0});
     reading(ApiOperation::new("listReplicas", summary))
         .query(
             "after",
@@ -51,7 +49,7 @@ pub(crate) fn replicas() -> ApiOperation {
         )
         .query(
             "limit",
-            "Most replicas of a page; a number above the maximum counts as the maximum",
+            "Most replicas of a page; 0 counts as 1, more than 1,000 as 1,000",
             limit.into(),
         )
         .problems(&[ProblemKind::BadRequest])
