@@ -10,7 +10,7 @@ async fn the_log_has_the_end_of_a_repair_whose_client_reads_no_answer() -> Outco
     with_publisher(&[], async |publisher| {
         let body = r#"{"collections":["Agents"]}"#;
         let request = format!(
-            "POST /v1/repair HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+            "POST /v1/repair HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
