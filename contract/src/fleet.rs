@@ -15,7 +15,7 @@ use crate::{
     head::Head,
     ids::{CollectionName, Digest, Epoch, FormatError, Revision},
     proof::Proof,
-    status::{HandlerState, HandlerStatus, RefusedValue, ReplicaState, is_zero},
+    status::{HandlerStatus, RefusedValue, ReplicaState, is_zero},
 };
 
 /// Longest name of a replica, in bytes.
@@ -92,8 +92,8 @@ pub struct CheckIn {
 impl CheckIn {
     /// The number of failing handlers; an older replica only lists them.
     pub fn failing_handlers(&self) -> u64 {
-        let failing = |handler: &&HandlerStatus| handler.state == HandlerState::Failing;
-        let listed = self.handlers.iter().filter(failing).count() as u64;
+        let failing = self.handlers.iter().filter(|handler| handler.is_failing());
+        let listed = failing.count() as u64;
         self.failing_handlers.max(listed)
     }
 

@@ -179,6 +179,13 @@ pub struct HandlerStatus {
     pub error: Option<String>,
 }
 
+impl HandlerStatus {
+    /// Whether it failed and has not succeeded since.
+    pub fn is_failing(&self) -> bool {
+        self.state == HandlerState::Failing
+    }
+}
+
 /// The state of a handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]

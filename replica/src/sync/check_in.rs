@@ -16,7 +16,7 @@ use contract::{
         CheckIn, CheckInAnswer, CollectionReport, IntakeFault, MAX_INTERVAL_MS, MAX_SERVED,
         ResyncReason, Transport,
     },
-    status::{HandlerState, HandlerStatus, MAX_REFUSALS},
+    status::MAX_REFUSALS,
 };
 use state::Root;
 
@@ -312,13 +312,10 @@ impl CheckIns {
             (name.clone(), report)
         });
         let mut handlers = self.typed.handler_statuses();
-        let is_failing = |handler: &HandlerStatus| handler.state == HandlerState::Failing;
-        let failing_handlers = handlers
-            .iter()
-            .filter(|handler| is_failing(handler))
-            .count() as u64;
+        let failing = handlers.iter().filter(|handler| handler.is_failing());
+        let failing_handlers = failing.count() as u64;
         // Failing ones first: a report has a limit.
-        handlers.sort_by_key(|handler| !is_failing(handler));
+        handlers.sort_by_key(|handler| !handler.is_failing());
         handlers.truncate(MAX_REPORTED);
         CheckIn {
             instance: config.instance.clone(),

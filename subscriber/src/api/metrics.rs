@@ -7,7 +7,7 @@ use std::fmt;
 use actix_web::{HttpRequest, HttpResponse, web};
 use contract::{
     fleet::IntakeFault,
-    status::{CollectionStatus, HandlerState, HandlerStatus, ReplicaState},
+    status::{CollectionStatus, ReplicaState},
 };
 use prometheus_client::{
     collector::Collector,
@@ -85,8 +85,11 @@ impl Collector for Scrape {
             "collection",
             per_collection(rows, |row| row.refused_values),
         )?;
-        let is_failing = |handler: &&HandlerStatus| handler.state == HandlerState::Failing;
-        let failing = status.handlers.iter().filter(is_failing).count() as u64;
+        let failing = status
+            .handlers
+            .iter()
+            .filter(|handler| handler.is_failing());
+        let failing = failing.count() as u64;
         gauges(
             &mut out,
             "failing_handlers",

@@ -3,7 +3,7 @@
 
 use contract::{
     CollectionName,
-    status::{HandlerState, HandlerStatus, RefusedValue},
+    status::{HandlerStatus, RefusedValue},
 };
 
 /// What a replica holds and its service cannot use.
@@ -37,7 +37,7 @@ impl Unusable {
         }
         let lines = handlers
             .iter()
-            .filter(|handler| handler.state == HandlerState::Failing)
+            .filter(|handler| handler.is_failing())
             .map(|handler| {
                 let error = handler.error.as_deref().unwrap_or("it gave no error");
                 format!("the handler {} fails: {error}", handler.name)
