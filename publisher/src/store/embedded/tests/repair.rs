@@ -6,13 +6,19 @@ use rusqlite::Connection;
 use super::*;
 use crate::repair::repair;
 
-#[tokio::test]
-async fn a_repair_makes_rows_and_the_head_true_from_the_log() {
+/// A store with documents of that many bytes, and its file for changes by hand.
+async fn filled(documents: usize, bytes: usize) -> (tempfile::TempDir, Embedded, Connection) {
     let folder = tempfile::TempDir::new().expect("a folder");
     let store = open(folder.path()).await.expect("a store");
-    fill(&store, 5, 0, 10).await;
-    let before = list(&store).await.expect("a list");
+    fill(&store, documents, 0, bytes).await;
     let file = Connection::open(folder.path().join(FILE)).expect("the file");
+    (folder, store, file)
+}
+
+#[tokio::test]
+async fn a_repair_makes_rows_and_the_head_true_from_the_log() {
+    let (_folder, store, file) = filled(5, 10).await;
+    let before = list(&store).await.expect("a list");
     file.execute_batch(
         "UPDATE documents SET revision = 99 WHERE id = 'd00001';
          UPDATE documents SET value = x'7b7d' WHERE id = 'd00002';
@@ -43,11 +49,8 @@ async fn a_repair_makes_rows_and_the_head_true_from_the_log() {
 
 #[tokio::test]
 async fn a_repair_leaves_damaged_and_missing_records_behind() {
-    let folder = tempfile::TempDir::new().expect("a folder");
-    let store = open(folder.path()).await.expect("a store");
-    fill(&store, 5, 0, 10).await;
+    let (_folder, store, file) = filled(5, 10).await;
     let before = list(&store).await.expect("a list");
-    let file = Connection::open(folder.path().join(FILE)).expect("the file");
     file.execute_batch(
         "DELETE FROM changes WHERE revision = 2; UPDATE changes SET crc = 1 WHERE revision = 3;",
     )
@@ -76,10 +79,7 @@ async fn a_repair_leaves_damaged_and_missing_records_behind() {
 /// A page of rows had a number and no bytes: 500 rows of 4 MiB were read at once.
 #[tokio::test]
 async fn a_page_of_rows_ends_when_they_reach_its_bytes() {
-    let folder = tempfile::TempDir::new().expect("a folder");
-    let store = open(folder.path()).await.expect("a store");
-    fill(&store, 7, 0, 1_000).await;
-    let file = Connection::open(folder.path().join(FILE)).expect("the file");
+    let (_folder, store, file) = filled(7, 1_000).await;
     file.execute_batch("INSERT INTO documents VALUES ('A', x'00', 1, 1, x'7b7d')")
         .expect("a row that no publisher wrote");
     let whole = Store::Embedded(store);
@@ -99,10 +99,7 @@ async fn a_page_of_rows_ends_when_they_reach_its_bytes() {
 /// A pass of the scrub removed what it did not examine, and the store was healthy again.
 #[tokio::test]
 async fn a_damaged_record_or_head_is_known_until_it_is_repaired() {
-    let folder = tempfile::TempDir::new().expect("a folder");
-    let store = open(folder.path()).await.expect("a store");
-    fill(&store, 5, 0, 10).await;
-    let file = Connection::open(folder.path().join(FILE)).expect("the file");
+    let (_folder, store, file) = filled(5, 10).await;
     let whole = Store::Embedded(store.clone());
     let scrub = crate::repair::Scrub::new(whole.clone(), 1_000_000);
     let known = || {
@@ -140,10 +137,7 @@ async fn a_damaged_record_or_head_is_known_until_it_is_repaired() {
 /// Damaged records are part of a page, so that the sweep goes on after them.
 #[tokio::test]
 async fn damaged_pending_records_do_not_hide_later_ones() {
-    let folder = tempfile::TempDir::new().expect("a folder");
-    let store = open(folder.path()).await.expect("a store");
-    fill(&store, 5, 0, 10).await;
-    let file = Connection::open(folder.path().join(FILE)).expect("the file");
+    let (_folder, store, file) = filled(5, 10).await;
     file.execute_batch("UPDATE changes SET crc = 1 WHERE revision <= 3")
         .expect("changed by hand");
     let far = Utc::now() + chrono::TimeDelta::hours(1);
@@ -167,10 +161,7 @@ async fn damaged_pending_records_do_not_hide_later_ones() {
 /// It was repaired to a head without the document, and answered 404, although nobody asked to discard.
 #[tokio::test]
 async fn a_row_that_is_gone_with_its_record_is_given_up_only_on_request() {
-    let folder = tempfile::TempDir::new().expect("a folder");
-    let store = open(folder.path()).await.expect("a store");
-    fill(&store, 5, 0, 10).await;
-    let file = Connection::open(folder.path().join(FILE)).expect("the file");
+    let (_folder, store, file) = filled(5, 10).await;
     file.execute_batch(
         "DELETE FROM documents WHERE id = 'd00001'; DELETE FROM changes WHERE revision <= 3",
     )
@@ -206,10 +197,7 @@ async fn a_row_that_is_gone_with_its_record_is_given_up_only_on_request() {
 /// It was answered with 200, also after a list had found that the rows do not add up.
 #[tokio::test]
 async fn an_earlier_row_that_fits_its_checksum_is_read_from_the_log() {
-    let folder = tempfile::TempDir::new().expect("a folder");
-    let store = open(folder.path()).await.expect("a store");
-    fill(&store, 3, 0, 10).await;
-    let file = Connection::open(folder.path().join(FILE)).expect("the file");
+    let (folder, store, file) = filled(3, 10).await;
     file.execute_batch("CREATE TABLE earlier AS SELECT * FROM documents WHERE id < 'd00002'")
         .expect("copied");
     fill(&store, 3, 2, 10).await;
