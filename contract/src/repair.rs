@@ -20,7 +20,8 @@ pub struct RepairRequest {
     /// Write what was found to be true; otherwise only report it.
     #[serde(default)]
     pub apply: bool,
-    /// Also move damaged rows aside whose value the change log does not have. Their documents are lost in the store.
+    /// Also move damaged rows aside whose value the change log does not have. Their documents are lost
+    /// in the store.
     #[serde(default)]
     pub discard: bool,
     /// The collections; empty means all.

@@ -49,8 +49,9 @@ impl PublisherPolicy {
     }
 }
 
-fn listed<'a>(names: impl Iterator<Item = &'a CollectionName>) -> String {
-    let names: Vec<_> = names.map(CollectionName::as_str).collect();
+/// Names for a log line.
+pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a CollectionName>) -> String {
+    let names: Vec<_> = names.into_iter().map(CollectionName::as_str).collect();
     names.join(", ")
 }
 

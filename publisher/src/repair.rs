@@ -2,8 +2,8 @@
 //! them from the change log.
 //!
 //! A value is never guessed: a row whose value the log does not have is reported, and moved aside only
-//! if the operator asks for it. Each write of the store proves itself what it writes, so a collection may be written
-//! meanwhile; a head is replaced only if it is still the one that was read.
+//! if the operator asks for it. Each write of the store proves itself what it writes, so a collection
+//! may be written meanwhile; a head is replaced only if it is still the one that was read.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -15,7 +15,9 @@ use tracing::{info, warn};
 
 use crate::store::{
     Store,
-    integrity::{Damage, DamagedHead, DocumentSum, Verdict, head_of_record, rebuild_head},
+    integrity::{
+        Damage, DamagedHead, DocumentSum, Verdict, head_of_record, is_unproven, rebuild_head,
+    },
     repair::{RowKey, StoredHead},
 };
 
@@ -339,7 +341,7 @@ impl<'a> Examination<'a> {
             head.proof = None;
             head.oldest = head.revision + 1;
         }
-        let unproven = head.revision > 0 && head.proof.is_none();
+        let unproven = is_unproven(&head);
         let wrong = stored.as_ref().and_then(|stored| stored.as_ref().ok()) != Some(&head);
         self.head_after = Some(head.clone());
         if wrong && self.request.apply && !self.store.replace_head(stored, &head).await? {

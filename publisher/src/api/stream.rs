@@ -12,7 +12,7 @@ use service::{
     runtime::log_rate::LogRate,
 };
 
-use crate::store::DocumentCursor;
+use crate::{policy::listed, store::DocumentCursor};
 
 /// A list of the one collection of a reading.
 pub(super) fn list(
@@ -82,16 +82,11 @@ impl Body {
                 Err(error) => {
                     static FAILURES: LogRate = LogRate::new();
                     if let Some(left_out) = FAILURES.due() {
-                        let of: Vec<_> = body
-                            .reading
-                            .heads
-                            .iter()
-                            .map(|head| head.collection.as_str())
-                            .collect();
+                        let heads = &body.reading.heads;
                         tracing::warn!(
-                            collections = of.len(),
+                            collections = heads.len(),
                             "a list or a snapshot of {} was cut off: {error:#}{left_out}",
-                            of.join(", "),
+                            listed(heads.iter().map(|head| &head.collection)),
                         );
                     }
                     Err(actix_web::error::ErrorServiceUnavailable("cut off"))

@@ -31,7 +31,7 @@ use self::claims::{Claim, Secrets, UnprovenLog};
 use super::{check_ins::HeadsSnapshot, error::FleetError, registry::Registry};
 use crate::{
     metrics::Metrics,
-    store::{Store, StoreIdentity},
+    store::{Store, StoreIdentity, integrity::is_unproven},
 };
 
 pub(super) mod claims;
@@ -539,12 +539,6 @@ impl Restore {
             .lock()
             .expect("no holder of this lock can panic")
     }
-}
-
-/// Whether a repair changed what the head stands for and no epoch was declared since: until then the
-/// head has no proof (`crate::repair`).
-fn is_unproven(head: &Head) -> bool {
-    head.revision > 0 && head.proof.is_none()
 }
 
 /// Milliseconds since 1970; 0 before.

@@ -9,17 +9,16 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::PAGE_BYTES;
 use crate::store::{
     Store,
     damage::{DamagedPart, Outcome},
-    integrity::{Damage, DocumentSum, SumMismatch, is_damage},
+    integrity::{Damage, DocumentSum, SumMismatch, is_damage, is_unproven},
     repair::{RowKey, StoredHead, StoredRow},
 };
 
 /// Rows that are read at once.
 const PAGE: u32 = 100;
-/// Bytes of rows that are read at once.
-const PAGE_BYTES: usize = 4 << 20;
 /// Time from the begin of a pass to the begin of the next, at least.
 const PASS: Duration = Duration::from_secs(3_600);
 /// Pause after a failed reading.
@@ -185,7 +184,7 @@ impl Scrub {
                 let read = self.store.heads(&[collection.clone()].into()).await;
                 ignore_damage(read)
             }
-            Some(Ok(head)) if head.revision > 0 && head.proof.is_none() => {
+            Some(Ok(head)) if is_unproven(head) => {
                 self.store.damage().report(
                     collection,
                     DamagedPart::Head,

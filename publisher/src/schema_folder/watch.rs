@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::{Fault, Reading, read_changed};
 use crate::{
     decide::schemas::{Schema, SchemaMap},
+    policy::listed,
     store::Store,
 };
 
@@ -130,14 +131,9 @@ impl SchemaWatch {
             return BTreeSet::new();
         }
         let room = MAX_SERVED.saturating_sub(served.len());
-        let (added, left_out): (Vec<_>, Vec<_>) = new
-            .into_iter()
-            .enumerate()
-            .partition(|(index, _name)| *index < room);
-        let [added, left_out] = [added, left_out].map(|names| {
-            let names = names.into_iter().map(|(_index, name)| name);
-            names.collect::<BTreeSet<_>>()
-        });
+        let mut new = new.into_iter();
+        let added: BTreeSet<_> = new.by_ref().take(room).collect();
+        let left_out: BTreeSet<_> = new.collect();
         if !left_out.is_empty() {
             warnings.push(format!(
                 "{MAX_SERVED} collections are served, which is the limit; not served: {}",
@@ -243,10 +239,4 @@ fn left_in_force(in_force: &SchemaMap, reading: &Reading) -> Vec<String> {
         ));
     }
     warnings
-}
-
-/// Names for a log line.
-fn listed<'a>(names: impl IntoIterator<Item = &'a CollectionName>) -> String {
-    let names: Vec<_> = names.into_iter().map(CollectionName::as_str).collect();
-    names.join(", ")
 }

@@ -5,8 +5,8 @@
 //! transaction outlives its call, so no reader can keep the write-ahead log from being reused.
 //!
 //! `folder` opens, `connections` runs transactions, `failure` says what an error means, `tables` and
-//! `rows` say what is in the file, `whole_log` how much of the log is proven; `commit` writes groups, `documents` and `log` read, `trim`,
-//! `replicas` and `epoch` write the rest.
+//! `rows` say what is in the file, `whole_log` how much of the log is proven; `commit` writes groups,
+//! `documents` and `log` read, `trim`, `replicas` and `epoch` write the rest.
 
 use std::{collections::BTreeSet, fmt, path::Path, sync::Arc};
 

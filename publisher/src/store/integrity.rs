@@ -240,6 +240,12 @@ pub fn examine(
     }
 }
 
+/// Whether no epoch was declared since a repair changed what the head stands for: until then the head
+/// has no proof. A collection without changes never has one.
+pub fn is_unproven(head: &Head) -> bool {
+    head.revision > 0 && head.proof.is_none()
+}
+
 /// The head after a change, by its record: what the newest record has of a head that is damaged.
 /// `oldest` is the first revision that the log holds. A record does not have the earlier lineages.
 pub fn head_of_record(record: &Change, oldest: Revision, epoch: Epoch) -> Head {

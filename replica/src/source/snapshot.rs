@@ -142,8 +142,8 @@ pub(super) async fn load_whole(publisher: &Endpoint, root: &Root) -> Result<Load
     })
 }
 
-/// Reads a snapshot of these collections to its end line. Its heads are checked first, so that nothing is read of a
-/// store that would be refused.
+/// Reads a snapshot of these collections to its end line. Its heads are checked first, so that nothing
+/// is read of a store that would be refused.
 ///
 /// # Errors
 /// When there is no answer, the heads are not admitted, the snapshot of a subscriber is not of one

@@ -80,7 +80,7 @@ async fn run<O: Parser, S, R>(
     start: impl AsyncFnOnce(S) -> anyhow::Result<R>,
     serve: impl AsyncFnOnce(R, StopSignals) -> anyhow::Result<()>,
 ) {
-    // Before the first log line: who has seen one may rely on an orderly stop.
+    // Before the first log line: from then on a stop is orderly.
     let signals = StopSignals::install();
     // Before the settings are checked: their errors are log lines.
     let wrong_filter = telemetry::init().err();

@@ -154,8 +154,8 @@ fn selected(view: &View, request: &HttpRequest) -> Result<BTreeSet<CollectionNam
     }
 }
 
-/// A followed collection that is loaded, of a view in which all are that a publisher serves. A text that is not the name of a collection is answered like an unknown
-/// name.
+/// A followed collection that is loaded, of a view in which all are that a publisher serves. A text
+/// that is not the name of a collection is answered like an unknown name.
 pub(super) fn followed<'a>(
     view: &'a View,
     name: &str,

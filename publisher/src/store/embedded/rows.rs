@@ -75,25 +75,19 @@ impl Embedded {
         let doubtful = self.0.damage.has_damaged_rows(collection);
         let mut read = 0;
         while let Some(row) = rows.next()? {
-            let (id, read_document) = document(collection, row);
-            let document = match read_document {
-                Ok(document) if !doubtful => document,
-                read => {
-                    let read = match read {
-                        Ok(document) => self.current(transaction, collection, document),
-                        damaged => {
-                            self.repaired(transaction, collection, &id, damaged, revision(row))
-                        }
-                    };
-                    match read {
-                        Ok(Some(document)) => document,
-                        Ok(None) => continue,
-                        Err(error) => {
-                            self.note(&error);
-                            damaged.get_or_insert(error.downcast::<DamagedDocument>()?);
-                            continue;
-                        }
-                    }
+            let (id, stored) = document(collection, row);
+            let document = match stored {
+                Ok(document) if !doubtful => Ok(Some(document)),
+                Ok(document) => self.current(transaction, collection, document),
+                stored => self.repaired(transaction, collection, &id, stored, revision(row)),
+            };
+            let document = match document {
+                Ok(Some(document)) => document,
+                Ok(None) => continue,
+                Err(error) => {
+                    self.note(&error);
+                    damaged.get_or_insert(error.downcast::<DamagedDocument>()?);
+                    continue;
                 }
             };
             read += document.json().len();

@@ -44,11 +44,9 @@ CREATE TABLE replicas (
 CREATE INDEX replicas_seen ON replicas (seen);
 ";
 
-/// Finds the records of a document. The id is computed from the record itself, so that no edit by hand
-/// separates them; text that is no JSON has none.
-const LOG_INDEX: &str = "
-CREATE INDEX IF NOT EXISTS changes_by_document ON changes (
-  collection, CASE WHEN json_valid(record) THEN json_extract(record, '$.id') END, revision)";
+/// The id of the document of a record. It is computed from the record itself, so that no edit by hand
+/// separates them; text that is no JSON has none. The index is of this very expression.
+const RECORD_ID: &str = "CASE WHEN json_valid(record) THEN json_extract(record, '$.id') END";
 
 /// Makes a store with a new identity in an empty file.
 pub(super) fn create(file: &Path) -> anyhow::Result<()> {
@@ -90,7 +88,20 @@ pub(super) fn check_format(transaction: &Transaction<'_>) -> anyhow::Result<()> 
 
 /// Makes the index of the log where it is missing: in a new file, and in one of an earlier version.
 pub(super) fn index_log(transaction: &Transaction<'_>) -> anyhow::Result<()> {
-    Ok(transaction.execute_batch(LOG_INDEX)?)
+    Ok(transaction.execute_batch(&format!(
+        "CREATE INDEX IF NOT EXISTS changes_by_document ON changes (
+           collection, {RECORD_ID}, revision)"
+    ))?)
+}
+
+/// Uses the index of the log, or fails without it.
+const BY_DOCUMENT: &str = "INDEXED BY changes_by_document";
+
+fn newest_by_id(columns: &str, by: &str) -> String {
+    format!(
+        "SELECT {columns} FROM changes {by} WHERE collection = ?1 AND {RECORD_ID} = ?2
+         ORDER BY revision DESC LIMIT 1"
+    )
 }
 
 /// The statement that finds the newest record of a document by collection and id: `revision, crc,
@@ -98,16 +109,11 @@ pub(super) fn index_log(transaction: &Transaction<'_>) -> anyhow::Result<()> {
 pub(super) fn newest_of_document<'a>(
     transaction: &'a Transaction<'_>,
 ) -> rusqlite::Result<CachedStatement<'a>> {
-    let prepare = |by: &str| {
-        transaction.prepare_cached(&format!(
-            "SELECT revision, crc, record FROM changes {by} WHERE collection = ?1
-             AND CASE WHEN json_valid(record) THEN json_extract(record, '$.id') END = ?2
-             ORDER BY revision DESC LIMIT 1"
-        ))
-    };
+    let columns = "revision, crc, record";
+    let prepare = |by| transaction.prepare_cached(&newest_by_id(columns, by));
     // SQLite itself would read the log from its end, because the key is in that order. Without the
     // index there is no other way.
-    prepare("INDEXED BY changes_by_document").or_else(|_no_index| prepare(""))
+    prepare(BY_DOCUMENT).or_else(|_no_index| prepare(""))
 }
 
 /// The newest revision that the index of the log has of a document. It is as cheap as a look-up of a
@@ -117,11 +123,7 @@ pub(super) fn newest_revision(
     collection: &CollectionName,
     id: &DocumentId,
 ) -> rusqlite::Result<Option<Revision>> {
-    let statement = transaction.prepare_cached(
-        "SELECT revision FROM changes INDEXED BY changes_by_document WHERE collection = ?1
-         AND CASE WHEN json_valid(record) THEN json_extract(record, '$.id') END = ?2
-         ORDER BY revision DESC LIMIT 1",
-    );
+    let statement = transaction.prepare_cached(&newest_by_id("revision", BY_DOCUMENT));
     // Without an index this is the whole log for each read of a document.
     let Ok(mut statement) = statement else {
         return Ok(None);

@@ -33,7 +33,8 @@ impl Mongo {
     /// that the reader may see.
     ///
     /// # Errors
-    /// [`crate::store::integrity::DamagedDocument`] when the row is damaged and the log does not have its document.
+    /// [`crate::store::integrity::DamagedDocument`] when the row is damaged and the log does not have
+    /// its document.
     pub(super) async fn document_of_row(
         &self,
         session: Option<&mut ClientSession>,
@@ -126,6 +127,24 @@ impl Mongo {
         Ok(None)
     }
 
+    /// The row of a head, as it is stored.
+    async fn head_row(
+        &self,
+        session: Option<&mut ClientSession>,
+        collection: &CollectionName,
+    ) -> anyhow::Result<Option<Bdoc>> {
+        let this_head = doc! { "_id": collection.as_str() };
+        Ok(match session {
+            Some(session) => {
+                self.table_at_snapshot(HEADS)
+                    .find_one(this_head)
+                    .session(session)
+                    .await?
+            }
+            None => call(self.table(HEADS).find_one(this_head)).await?,
+        })
+    }
+
     /// Whether the log has every revision after `after`, up to the head or to `up_to`.
     async fn is_log_complete(
         &self,
@@ -134,18 +153,8 @@ impl Mongo {
         after: Revision,
         up_to: Revision,
     ) -> anyhow::Result<bool> {
-        let name = collection.as_str();
         let newest = if up_to == Revision::MAX {
-            let this_head = doc! { "_id": name };
-            let head = match session.as_deref_mut() {
-                Some(session) => {
-                    self.table_at_snapshot(HEADS)
-                        .find_one(this_head)
-                        .session(session)
-                        .await?
-                }
-                None => call(self.table(HEADS).find_one(this_head)).await?,
-            };
+            let head = self.head_row(session.as_deref_mut(), collection).await?;
             match head.map(|head| rows::number(&head, "revision")) {
                 Some(Ok(revision)) => revision,
                 _damaged_or_absent => return Ok(false),
@@ -154,7 +163,7 @@ impl Mongo {
             up_to
         };
         let between = doc! {
-            "collection": name,
+            "collection": collection.as_str(),
             "revision": { "$gt": i64::try_from(after)?, "$lte": i64::try_from(newest)? },
         };
         let count = match session {
@@ -177,16 +186,7 @@ impl Mongo {
         collection: &CollectionName,
         record: &Change,
     ) -> anyhow::Result<bool> {
-        let this_head = doc! { "_id": collection.as_str() };
-        let head = match session {
-            Some(session) => {
-                self.table_at_snapshot(HEADS)
-                    .find_one(this_head)
-                    .session(session)
-                    .await?
-            }
-            None => call(self.table(HEADS).find_one(this_head)).await?,
-        };
+        let head = self.head_row(session, collection).await?;
         let oldest = head.and_then(|head| rows::number(&head, "oldest").ok());
         Ok(oldest.is_some_and(|oldest| record.revision < oldest))
     }
