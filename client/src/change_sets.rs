@@ -18,6 +18,7 @@ impl Endpoint {
         let request = self
             .maintenance_request(Method::POST, "/v1/changes")
             .json(set);
-        self.json(self.send_maintenance(request).await?).await
+        let response = self.send_maintenance(self.authored(request)).await?;
+        self.json(response).await
     }
 }

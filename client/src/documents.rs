@@ -9,7 +9,7 @@ use contract::{
     snapshot::SnapshotEnd,
 };
 use reqwest::{
-    Method, RequestBuilder,
+    Method, RequestBuilder, Response,
     header::{ACCEPT, CONTENT_TYPE, HeaderValue, IF_MATCH, IF_NONE_MATCH},
 };
 use serde::Deserialize;
@@ -120,10 +120,7 @@ impl Endpoint {
             .request(Method::GET, &path)
             .header(ACCEPT, format!("{NDJSON}, */*"));
         let response = self.send_read(request).await?;
-        Ok(ListReader {
-            lines: Lines::new(self, response),
-            received: 0,
-        })
+        Ok(ListReader::new(self, response))
     }
 
     /// Writes the value of a document. The bytes are sent as they are.
@@ -205,15 +202,10 @@ impl Endpoint {
     /// Sends a write under a condition.
     async fn write(
         &self,
-        mut request: RequestBuilder,
+        request: RequestBuilder,
         condition: Condition,
     ) -> Result<Written, ClientError> {
-        let WriteOptions { user, reason, .. } = &self.write_options;
-        for (name, value) in [(context::USER_ID, user), (context::CHANGE_REASON, reason)] {
-            if let Some(value) = value {
-                request = request.header(name, value);
-            }
-        }
+        let request = self.authored(request);
         let request = match condition {
             // The service requires that a document exists unless the request says otherwise.
             Condition::Present => request,
@@ -221,6 +213,17 @@ impl Endpoint {
             Condition::At(revision) => request.header(IF_MATCH, format!("\"{revision}\"")),
         };
         self.json(self.send_write(request).await?).await
+    }
+
+    /// The same request, with the user and the reason of the write.
+    pub(crate) fn authored(&self, mut request: RequestBuilder) -> RequestBuilder {
+        let WriteOptions { user, reason, .. } = &self.write_options;
+        for (name, value) in [(context::USER_ID, user), (context::CHANGE_REASON, reason)] {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
+        }
+        request
     }
 }
 
@@ -235,6 +238,13 @@ pub struct ListReader {
 }
 
 impl ListReader {
+    pub(crate) fn new(endpoint: &Endpoint, response: Response) -> Self {
+        Self {
+            lines: Lines::new(endpoint, response),
+            received: 0,
+        }
+    }
+
     /// The line of the next document; `None` after an end line that counts all that arrived.
     ///
     /// # Errors

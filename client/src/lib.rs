@@ -7,7 +7,8 @@
 //! Reading order: [`Endpoint`] (one base URL, and how a request is sent), [`PublisherClient`]
 //! (several endpoints of the same publisher), [`ClientError`], [`retry`], then one module per
 //! subject: [`heads`], [`documents`], [`change_sets`], [`snapshot`], [`feed`], [`live_feed`],
-//! [`check_in`], [`replicas`], [`status`], [`schemas`], [`epoch`], [`repair`].
+//! [`check_in`], [`replicas`], [`status`], [`schemas`], [`epoch`], [`repair`], [`history`],
+//! [`rollback`].
 //!
 //! This crate holds no documents, keeps no state between two requests except which endpoint
 //! answered last, and never repeats a request unless its caller runs it through [`retry`]. It never
@@ -22,12 +23,14 @@ pub mod epoch;
 pub mod error;
 pub mod feed;
 pub mod heads;
+pub mod history;
 pub mod lines;
 pub mod live_feed;
 pub mod publisher_client;
 pub mod repair;
 pub mod replicas;
 pub mod retry;
+pub mod rollback;
 pub mod schemas;
 pub mod snapshot;
 pub mod status;

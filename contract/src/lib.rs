@@ -4,6 +4,7 @@
 //! - [`ids`]: validated names and numbers; [`canonical`]: the canonical form of a JSON value;
 //! - [`document`], [`listing`]: documents and lists of documents;
 //! - [`change`], [`context`], [`set`]: the change log, the context of a request, change sets;
+//! - [`history`], [`rollback`], [`named_snapshot`]: the past of documents, and the way back to it;
 //! - [`head`], [`snapshot`]: the head of a collection, and a complete copy with its proof;
 //! - [`feed`], [`event`], [`sidecar`]: how changes reach a replica;
 //! - [`fleet`], [`status`]: check-ins and the status of a replica;
@@ -24,14 +25,17 @@ pub mod event;
 pub mod feed;
 pub mod fleet;
 pub mod head;
+pub mod history;
 pub mod ids;
 pub mod json_file;
 pub mod lenient;
 pub mod listing;
+pub mod named_snapshot;
 pub mod objects;
 pub mod problem;
 pub mod proof;
 pub mod repair;
+pub mod rollback;
 #[cfg(feature = "utoipa")]
 pub mod schema;
 pub mod secret_url;

@@ -8,6 +8,13 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
+use crate::{
+    canonical::CanonicalJson,
+    document::Document,
+    history::ChangeNote,
+    ids::{Crc, Revision},
+};
+
 /// Media type of a [`Problem`].
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
@@ -38,6 +45,22 @@ pub struct Problem {
     /// Entity tag of the stored document, when a condition failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etag: Option<String>,
+    /// The document that is there, when a condition failed or a document to be created exists; `null`
+    /// when none is there.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
+    #[cfg_attr(feature = "utoipa", schema(value_type = Option<CurrentDocument>))]
+    pub current: Option<Current>,
+    /// The change that the request conflicts with, when it is known: the newest of the document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_change: Option<Box<ChangeNote>>,
+    /// The oldest revision of the collection that can still be answered, when an older one was asked
+    /// for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<Revision>,
     /// Why a feed cannot continue: `trimmed`, `epoch` or `ahead`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -47,6 +70,57 @@ pub struct Problem {
     /// Each rule of the schema that the document breaks, at most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<Violation>,
+}
+
+/// Largest value that a problem repeats, in bytes of JSON.
+pub const MAX_CURRENT: usize = 64 << 10;
+
+/// What is there now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Current {
+    /// Nothing; serialised as `null`.
+    Absent,
+    /// This document.
+    Document(CurrentDocument),
+}
+
+/// A document that is there now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct CurrentDocument {
+    /// Its revision.
+    pub revision: Revision,
+    /// Checksum of its value.
+    pub crc: Crc,
+    /// Its value; absent above 64 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_data: Option<CanonicalJson>,
+}
+
+impl Current {
+    /// What is stored.
+    pub fn of(stored: Option<&Document>) -> Self {
+        let Some(stored) = stored else {
+            return Self::Absent;
+        };
+        let value = stored.config_data();
+        let config_data = (value.len() <= MAX_CURRENT)
+            .then(|| String::from_utf8(value.to_vec()).ok())
+            .flatten()
+            .and_then(|text| CanonicalJson::from_canonical(text).ok());
+        Self::Document(CurrentDocument {
+            revision: stored.revision(),
+            crc: stored.crc(),
+            config_data,
+        })
+    }
+}
+
+/// A member that is there says something, also if it is `null`.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Current>, D::Error> {
+    Current::deserialize(deserializer).map(Some)
 }
 
 /// One fault of several in a body (RFC 9457 section 3).
@@ -70,6 +144,9 @@ impl Problem {
             pointer: None,
             field: None,
             etag: None,
+            current: None,
+            last_change: None,
+            oldest: None,
             reason: None,
             index: None,
             errors: Vec::new(),
@@ -116,6 +193,12 @@ pub enum ProblemKind {
     NoSchema,
     /// The document does not exist (requirement A18).
     NoData,
+    /// The collection does not have the requested revision yet.
+    NoRevision,
+    /// No snapshot has the name.
+    NoSnapshot,
+    /// The change log has no change set of this id.
+    NoSet,
     /// The publisher of the collection has no revisions, so there is no head.
     Unversioned,
     /// The path does not have the method.
@@ -128,10 +211,18 @@ pub enum ProblemKind {
     BodyLate,
     /// The document to be created exists.
     Exists,
+    /// Documents of the change set were changed since.
+    ChangedSince,
+    /// A snapshot of this name exists.
+    SnapshotExists,
+    /// As many snapshots exist as the limit allows.
+    SnapshotsFull,
     /// A new epoch is not possible for this store.
     NotDeclared,
     /// The feed cannot continue from the given position without a gap.
     FeedGone,
+    /// The state of the requested time is no longer kept.
+    NotKept,
     /// The document is not at the expected revision.
     ConditionFailed,
     /// The document or the body is over its size limit.
@@ -184,14 +275,21 @@ impl ProblemKind {
         Self::UnknownCollection,
         Self::NoSchema,
         Self::NoData,
+        Self::NoRevision,
+        Self::NoSnapshot,
+        Self::NoSet,
         Self::Unversioned,
         Self::MethodNotAllowed,
         Self::NotAcceptable,
         Self::HeadLate,
         Self::BodyLate,
         Self::Exists,
+        Self::ChangedSince,
+        Self::SnapshotExists,
+        Self::SnapshotsFull,
         Self::NotDeclared,
         Self::FeedGone,
+        Self::NotKept,
         Self::ConditionFailed,
         Self::TooLarge,
         Self::SetTooLarge,
@@ -238,6 +336,9 @@ impl ProblemKind {
             Self::UnknownCollection => ("unknown-collection", 404, "Unknown collection"),
             Self::NoSchema => ("no-schema", 404, "No such schema"),
             Self::NoData => ("no-data", 404, "No such document"),
+            Self::NoRevision => ("no-revision", 404, "No such revision"),
+            Self::NoSnapshot => ("no-snapshot", 404, "No such snapshot"),
+            Self::NoSet => ("no-set", 404, "No such change set"),
             Self::Unversioned => ("unversioned", 404, "No revisions"),
             Self::MethodNotAllowed => ("method-not-allowed", 405, "Method not allowed"),
             Self::NotAcceptable => ("not-acceptable", 406, "No acceptable media type"),
@@ -249,8 +350,12 @@ impl ProblemKind {
             ),
             Self::BodyLate => ("body-late", 408, "The body is late"),
             Self::Exists => ("exists", 409, "The document exists already"),
+            Self::ChangedSince => ("changed-since", 409, "Documents were changed since"),
+            Self::SnapshotExists => ("snapshot-exists", 409, "The snapshot exists already"),
+            Self::SnapshotsFull => ("snapshots-full", 409, "Too many snapshots"),
             Self::NotDeclared => ("not-declared", 409, "No epoch was declared"),
             Self::FeedGone => ("feed-gone", 410, "The feed cannot continue from there"),
+            Self::NotKept => ("not-kept", 410, "The past is not kept"),
             Self::ConditionFailed => ("condition-failed", 412, "The condition does not hold"),
             Self::TooLarge => ("too-large", 413, "The body is too large"),
             Self::SetTooLarge => ("set-too-large", 413, "The change set is too large"),

@@ -17,6 +17,7 @@ use crate::{
     canonical::CanonicalJson,
     document::Document,
     head::Head,
+    history::SnapshotName,
     ids::{CollectionName, Crc, Digest, DocumentId, Epoch, Lineage, Revision},
     proof::Proof,
 };
@@ -45,6 +46,7 @@ texts! {
     Lineage, "^[0-9a-f]{8}$", "9f86d081", "The first part of an epoch";
     Crc, "^[0-9a-f]{8}$", "6a4d3f2e", "CRC-32C of the canonical value";
     Proof, "^[0-9a-f]{40}$", "6a4d3f2e000102030405060708090a0b0c0d0e0f", "Proof that a revision was committed; hand it back as it is";
+    SnapshotName, "^(?!\\.{1,2}$)[A-Za-z0-9._-]{1,64}$", "before-release-7", "1 to 64 of A-Z a-z 0-9 . _ - but not . or ..";
     Digest, "^[0-9a-f]{16}$", "0000000000000000", "Sum over the live documents, in any order";
 }
 

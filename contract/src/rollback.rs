@@ -1,0 +1,138 @@
+//! Rollbacks: documents get a value back that they had before. A rollback is a normal change set.
+//!
+//! Nothing here decides what a rollback writes.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    change::Operation,
+    history::{Difference, Point, SnapshotName},
+    ids::{CollectionName, DocumentId, Revision},
+};
+
+/// Body of the rollback of a document or of a collection: exactly one of `toRevision`, `at` and
+/// `toSnapshot`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct RollbackRequest {
+    /// Back to what was after this revision of the collection; 0 = before its first change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_revision: Option<Revision>,
+    /// Back to what was at this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<DateTime<Utc>>,
+    /// Back to what this named snapshot has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_snapshot: Option<SnapshotName>,
+    /// Of a document: the revision that it must have; 0 = it must not exist. Of a collection: the
+    /// revision after which none of the documents was changed. A dry run answers it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<Revision>,
+    /// Of a collection: these documents only; all of them when it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "utoipa", schema(min_items = 1, max_items = 256))]
+    pub ids: Option<Vec<DocumentId>>,
+    /// Whether the answer only shows what the rollback would do.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+}
+
+impl RollbackRequest {
+    /// A rollback to this point.
+    pub fn to(point: Point) -> Self {
+        let mut request = Self::default();
+        match point {
+            Point::Revision(revision) => request.to_revision = Some(revision),
+            Point::Time(time) => request.at = Some(time),
+            Point::Snapshot(name) => request.to_snapshot = Some(name),
+        }
+        request
+    }
+
+    /// The point; `None` unless exactly one is given.
+    pub fn point(&self) -> Option<Point> {
+        match (self.to_revision, self.at, &self.to_snapshot) {
+            (Some(revision), None, None) => Some(Point::Revision(revision)),
+            (None, Some(time), None) => Some(Point::Time(time)),
+            (None, None, Some(name)) => Some(Point::Snapshot(name.clone())),
+            _none_or_several => None,
+        }
+    }
+}
+
+/// Body of `POST /v1/sets/{setId}/rollback`; may be absent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct SetRollbackRequest {
+    /// Whether the answer only shows what the rollback would do.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+}
+
+/// Answer to a rollback: what it did, or would do in a dry run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Rollback {
+    /// Id of the change set that was written; absent in a dry run, and when nothing had to change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The revision of the collection that it goes back to; absent for a change set, each document of
+    /// which goes back to a revision of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_revision: Option<Revision>,
+    /// The `expected` of a request that does exactly what this dry run shows. Absent for a change
+    /// set, whose changes have to be the newest ones of their documents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<Revision>,
+    /// The documents that change, by collection and id; empty when all have the value of then.
+    pub items: Vec<RollbackItem>,
+}
+
+/// A document that a rollback changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct RollbackItem {
+    /// The collection.
+    pub collection: CollectionName,
+    /// The document.
+    pub id: DocumentId,
+    /// The effect: Create brings a deleted document back, Delete removes one that did not exist then.
+    pub op: Operation,
+    /// The revision that the rollback replaces; absent when the document does not exist now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<Revision>,
+    /// The revision that gave the document the value that comes back; absent on Delete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Revision>,
+    /// The revision that the rollback made; absent in a dry run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<Revision>,
+    /// What changes: `before` is the value of now, `after` the value of then.
+    pub diff: Vec<Difference>,
+    /// Whether `diff` leaves differences out, because there are too many.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub diff_truncated: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_has_exactly_one_point() {
+        let read = |json| serde_json::from_str::<RollbackRequest>(json).expect(json);
+        let revision = read(r#"{"toRevision":0,"expected":7,"dryRun":true}"#);
+        assert_eq!(revision.point(), Some(Point::Revision(0)));
+        for none in ["{}", r#"{"toRevision":1,"toSnapshot":"a"}"#] {
+            assert_eq!(read(none).point(), None, "{none}");
+        }
+        let name = Point::Snapshot("a".parse().expect("a name"));
+        assert_eq!(RollbackRequest::to(name.clone()).point(), Some(name));
+        assert!(serde_json::from_str::<RollbackRequest>(r#"{"to":1}"#).is_err());
+    }
+}
