@@ -6,8 +6,9 @@
 
 use std::{fmt::Display, io};
 
+use client::{ClientError, RefusedError};
 use comfy_table::{CellAlignment, Color, ContentArrangement, presets};
-use contract::text::Escaped;
+use contract::{problem::Violation, text::Escaped};
 use serde::Serialize;
 
 /// Writes a line of the result. Unlike `println!` it does not panic when the reader has closed the
@@ -118,8 +119,49 @@ pub(crate) fn exit_code(result: anyhow::Result<()>) -> i32 {
     if error.chain().any(is_broken_pipe) {
         return 0;
     }
-    note(format_args!("confcast: {error:#}"));
+    note(format_args!("confcast: {}", causes(&error)));
+    for violation in violations(&error) {
+        // The pointer to a whole document is empty and would read as a mistake.
+        let place = match violation.pointer.as_str() {
+            "" => "(document)",
+            pointer => pointer,
+        };
+        note(format_args!("  {place}: {}", violation.detail));
+    }
     1
+}
+
+/// The refusal among the causes of an error.
+fn refusal(error: &anyhow::Error) -> Option<&RefusedError> {
+    error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<ClientError>())?
+        .refusal()
+}
+
+/// The rules of a schema that the refused document breaks; each gets a line of its own.
+fn violations(error: &anyhow::Error) -> &[Violation] {
+    refusal(error)
+        .and_then(|refusal| refusal.problem.as_ref())
+        .map_or(&[], |problem| &problem.errors)
+}
+
+/// An error with its causes in one line, without the violations that follow it.
+fn causes(error: &anyhow::Error) -> String {
+    let Some(problem) = refusal(error)
+        .and_then(|refusal| refusal.problem.as_ref())
+        .filter(|problem| !problem.errors.is_empty())
+    else {
+        return format!("{error:#}");
+    };
+    let causes = error.chain().map(|cause| {
+        if cause.is::<ClientError>() {
+            format!("{} ({})", problem.title, problem.status)
+        } else {
+            cause.to_string()
+        }
+    });
+    causes.collect::<Vec<_>>().join(": ")
 }
 
 /// Escapes all hidden characters except line feeds and the sequences that set a colour.
@@ -167,6 +209,32 @@ mod tests {
             shown("\u{1b}[1;31mred\u{1b}[0m\n\u{1b}[2J\u{1b}]0;title\u{7}\u{85}"),
             "\u{1b}[1;31mred\u{1b}[0m\n\\u001b[2J\\u001b]0;title\\u0007\\u0085"
         );
+    }
+
+    #[test]
+    fn a_refusal_leaves_its_violations_to_lines_of_their_own() {
+        let violation = |pointer: &str| Violation {
+            pointer: pointer.to_owned(),
+            detail: format!("fault of {pointer:?}"),
+        };
+        let mut problem = contract::Problem::new(contract::ProblemKind::Schema, "both in a row");
+        problem.errors = vec![violation("/level"), violation("")];
+        let refused = ClientError::Refused(Box::new(RefusedError {
+            publisher: "http://p:1".to_owned(),
+            status: 422,
+            retry_after: None,
+            problem: Some(problem),
+            excerpt: String::new(),
+        }));
+        let error = anyhow::Error::new(refused).context("file.json");
+        assert_eq!(
+            causes(&error),
+            "file.json: The schema of the collection refuses the document (422)"
+        );
+        assert_eq!(violations(&error).len(), 2);
+        let other = anyhow::anyhow!("inner").context("outer");
+        assert_eq!(causes(&other), "outer: inner");
+        assert!(violations(&other).is_empty());
     }
 
     #[test]

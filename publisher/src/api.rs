@@ -19,7 +19,7 @@ use service::{
         framing::frame_answers,
         guard::{GuardSettings, guard},
         health as shared,
-        methods::{answer_methods, no_such_route},
+        methods::{Role, answer_methods, no_such_route},
         problem::ProblemError,
         routes::{self, ApiRoute},
         snapshot_slots::SnapshotSlots,
@@ -93,7 +93,12 @@ pub fn configure(config: &mut ServiceConfig, settings: &GuardSettings) {
         .wrap(from_fn(bodies::receive))
         .wrap(from_fn(count_writes))
         .wrap(from_fn(frame_answers));
+    let role = Role {
+        service: "publisher",
+        elsewhere: None,
+    };
     config
+        .app_data(web::Data::new(role))
         .app_data(
             web::QueryConfig::default()
                 .error_handler(|error, _request| ProblemError::unreadable(error).into()),

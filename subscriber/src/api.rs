@@ -22,7 +22,7 @@ use service::http::{
     framing::frame_answers,
     guard::{GuardSettings, guard},
     health as shared,
-    methods::{answer_methods, no_such_route},
+    methods::{Role, answer_methods, no_such_route},
     problem::ProblemError,
     routes::{self, ApiRoute},
     snapshot_slots::SnapshotSlots,
@@ -60,6 +60,7 @@ pub struct Api {
     lists: SnapshotSlots,
     bodies: web::Data<Bodies>,
     guard: GuardSettings,
+    role: web::Data<Role>,
 }
 
 impl Api {
@@ -82,6 +83,7 @@ impl Api {
                 &[event::ROUTE],
             )),
             guard: settings.guard.clone(),
+            role: web::Data::new(role(settings)),
         }
     }
 
@@ -114,6 +116,18 @@ impl Api {
     }
 }
 
+/// What is said of a request that only a publisher answers; the URL is shown without a password.
+fn role(settings: &Settings) -> Role {
+    let publisher = settings.publishers.first();
+    let publisher = publisher.map_or_else(String::new, |url| format!(" ({url})"));
+    Role {
+        service: "subscriber",
+        elsewhere: Some(format!(
+            "This is a subscriber, which answers reads only: ask its publisher{publisher}"
+        )),
+    }
+}
+
 /// Adds all routes, behind the guard.
 pub fn configure(config: &mut ServiceConfig, api: &Api) {
     let settings = Rc::new(api.guard.clone());
@@ -129,6 +143,7 @@ pub fn configure(config: &mut ServiceConfig, api: &Api) {
     config
         .app_data(web::Data::new(api.clone()))
         .app_data(api.bodies.clone())
+        .app_data(api.role.clone())
         .service(routes)
         .default_service(web::to(no_such_route));
 }

@@ -9,10 +9,21 @@ use actix_web::{
     dev::{ServiceRequest, ServiceResponse},
     http::{Method, StatusCode, header::ALLOW},
     middleware::Next,
+    web::Data,
 };
 use contract::{Problem, ProblemKind};
 
 use super::problem::{ProblemError, respond};
+
+/// Which service of the two this is, as application data: what it does not answer, the other one
+/// may. Without it the answers name no service.
+#[derive(Debug, Clone)]
+pub struct Role {
+    /// `publisher` or `subscriber`.
+    pub service: &'static str,
+    /// Where the requests that it does not answer belong, as a sentence; it holds no secret.
+    pub elsewhere: Option<String>,
+}
 
 /// Middleware around all routes of a service.
 ///
@@ -34,17 +45,16 @@ pub async fn answer_methods(
             .get(ALLOW)
             .and_then(|allow| allow.to_str().ok());
         let allow = allow.unwrap_or_default().replace("GET", "GET, HEAD");
-        let refusal = method_not_allowed(&allow);
+        let role = answer.request().app_data::<Data<Role>>();
+        let refusal = method_not_allowed(&allow, role.map(|role| &***role));
         return Ok(answer.into_response(refusal));
     }
     Ok(answer)
 }
 
-fn method_not_allowed(allow: &str) -> HttpResponse {
-    let problem = Problem::new(
-        ProblemKind::MethodNotAllowed,
-        format!("Send one of {allow}"),
-    );
+fn method_not_allowed(allow: &str, role: Option<&Role>) -> HttpResponse {
+    let detail = with_elsewhere(format!("Send one of {allow}"), role);
+    let problem = Problem::new(ProblemKind::MethodNotAllowed, detail);
     let mut answer = HttpResponse::Ok();
     answer.insert_header((ALLOW, allow));
     respond(answer, &problem)
@@ -52,10 +62,17 @@ fn method_not_allowed(allow: &str) -> HttpResponse {
 
 /// Default service: the answer for a path that does not exist.
 pub async fn no_such_route(request: HttpRequest) -> HttpResponse {
-    let detail = format!(
-        "{} {} is not part of the API",
-        request.method(),
-        request.path()
-    );
+    let (method, path) = (request.method(), request.path());
+    let role = request.app_data::<Data<Role>>().map(|role| &***role);
+    let service = role.map_or_else(String::new, |role| format!(" of a {}", role.service));
+    let detail = format!("{method} {path} is not part of the API{service}");
+    let detail = with_elsewhere(detail, role);
     ProblemError::from(Problem::new(ProblemKind::NoSuchRoute, detail)).error_response()
+}
+
+fn with_elsewhere(detail: String, role: Option<&Role>) -> String {
+    match role.and_then(|role| role.elsewhere.as_ref()) {
+        Some(elsewhere) => format!("{detail}. {elsewhere}"),
+        None => detail,
+    }
 }

@@ -110,3 +110,26 @@ async fn a_sidecar_without_the_token_leaves_a_line_with_the_remedy() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_request_that_only_a_publisher_answers_is_told_which_one() {
+    check(&[], publisher(7, 0), async |subscriber| {
+        for (method, path, status) in [
+            (reqwest::Method::PUT, "/v1/collections/A/documents/a", 405),
+            (reqwest::Method::POST, "/v1/repair", 404),
+        ] {
+            let request = subscriber.client.request(method, subscriber.url(path));
+            let answer = request.json(&json!({})).send().await.expect("an answer");
+            assert_eq!(answer.status(), status, "{path}");
+            let problem: Problem = answer.json().await.expect("a problem");
+            assert!(
+                problem.detail.contains("This is a subscriber")
+                    && problem
+                        .detail
+                        .contains("ask its publisher (http://127.0.0.1:"),
+                "{problem:?}"
+            );
+        }
+    })
+    .await;
+}
