@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use contract::{
-    CanonicalJson, CollectionName, Crc, DocumentId, Revision, Written, context,
+    CanonicalJson, CollectionName, Crc, DocumentId, Expected, Revision, Written, context,
     document::{JSON, MERGE_PATCH},
     listing::NDJSON,
     set::WRITE_HEADER,
@@ -10,7 +10,7 @@ use contract::{
 };
 use reqwest::{
     Method, RequestBuilder, Response,
-    header::{ACCEPT, CONTENT_TYPE, HeaderValue, IF_MATCH, IF_NONE_MATCH},
+    header::{ACCEPT, CONTENT_TYPE, HeaderValue},
 };
 use serde::Deserialize;
 
@@ -19,17 +19,6 @@ use crate::{
     answer::{MAX_ANSWER, MAX_LIST},
     lines::Lines,
 };
-
-/// Under which condition a write happens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Condition {
-    /// The document exists, at any revision.
-    Present,
-    /// The document does not exist.
-    Absent,
-    /// The document is at this revision.
-    At(Revision),
-}
 
 /// How documents are written through an endpoint.
 #[derive(Debug, Clone, Default)]
@@ -127,13 +116,13 @@ impl Endpoint {
     ///
     /// # Errors
     /// When there is no answer, the condition does not hold (412, or 404 for
-    /// [`Condition::Present`]), or the publisher refuses the value.
+    /// [`Expected::Any`]), or the publisher refuses the value.
     pub async fn put(
         &self,
         collection: &CollectionName,
         id: &DocumentId,
         value: &[u8],
-        condition: Condition,
+        expected: &Expected,
     ) -> Result<Written, ClientError> {
         let mut request = self
             .request(Method::PUT, &document_path(collection, id))
@@ -142,7 +131,7 @@ impl Endpoint {
         if self.write_options.exact {
             request = request.header(WRITE_HEADER, "exact");
         }
-        self.write(request, condition).await
+        self.write(request, expected).await
     }
 
     /// Writes the value of a document, whether it exists or not.
@@ -155,16 +144,16 @@ impl Endpoint {
         id: &DocumentId,
         value: &[u8],
     ) -> Result<Written, ClientError> {
-        match self.put(collection, id, value, Condition::Present).await {
+        match self.put(collection, id, value, &Expected::Any).await {
             Err(error) if error.status() == Some(404) => {}
             result => return result,
         }
-        match self.put(collection, id, value, Condition::Absent).await {
+        match self.put(collection, id, value, &Expected::Absent).await {
             // Another client created it between the two requests.
             Err(error) if error.status() == Some(412) => {}
             result => return result,
         }
-        self.put(collection, id, value, Condition::Present).await
+        self.put(collection, id, value, &Expected::Any).await
     }
 
     /// Applies a merge patch (RFC 7396) to a document.
@@ -176,13 +165,13 @@ impl Endpoint {
         collection: &CollectionName,
         id: &DocumentId,
         patch: &[u8],
-        condition: Condition,
+        expected: &Expected,
     ) -> Result<Written, ClientError> {
         let request = self
             .request(Method::PATCH, &document_path(collection, id))
             .header(CONTENT_TYPE, MERGE_PATCH)
             .body(patch.to_vec());
-        self.write(request, condition).await
+        self.write(request, expected).await
     }
 
     /// Deletes a document.
@@ -193,25 +182,22 @@ impl Endpoint {
         &self,
         collection: &CollectionName,
         id: &DocumentId,
-        condition: Condition,
+        expected: &Expected,
     ) -> Result<Written, ClientError> {
         let request = self.request(Method::DELETE, &document_path(collection, id));
-        self.write(request, condition).await
+        self.write(request, expected).await
     }
 
     /// Sends a write under a condition.
     async fn write(
         &self,
         request: RequestBuilder,
-        condition: Condition,
+        expected: &Expected,
     ) -> Result<Written, ClientError> {
-        let request = self.authored(request);
-        let request = match condition {
-            // The service requires that a document exists unless the request says otherwise.
-            Condition::Present => request,
-            Condition::Absent => request.header(IF_NONE_MATCH, "*"),
-            Condition::At(revision) => request.header(IF_MATCH, format!("\"{revision}\"")),
-        };
+        let mut request = self.authored(request);
+        for (name, value) in expected.fields() {
+            request = request.header(name, value);
+        }
         self.json(self.send_write(request).await?).await
     }
 

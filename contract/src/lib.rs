@@ -3,7 +3,8 @@
 //! Reading order:
 //! - [`ids`]: validated names and numbers; [`canonical`]: the canonical form of a JSON value;
 //! - [`document`], [`listing`]: documents and lists of documents;
-//! - [`change`], [`context`], [`set`]: the change log, the context of a request, change sets;
+//! - [`change`], [`context`], [`set`], [`expected`]: the change log, the context of a request, change
+//!   sets, and conditions of writes;
 //! - [`history`], [`rollback`], [`named_snapshot`]: the past of documents, and the way back to it;
 //! - [`head`], [`snapshot`]: the head of a collection, and a complete copy with its proof;
 //! - [`feed`], [`event`], [`sidecar`]: how changes reach a replica;
@@ -22,6 +23,7 @@ pub mod context;
 pub mod document;
 pub mod environment;
 pub mod event;
+pub mod expected;
 pub mod feed;
 pub mod fleet;
 pub mod head;
@@ -50,6 +52,7 @@ pub use change::{Change, ChangeSet, FeedPage, Operation, SetPart};
 pub use context::Context;
 pub use document::{Document, Written};
 pub use event::EventData;
+pub use expected::{Expected, Version};
 pub use head::{Head, Heads, Replaced};
 pub use ids::{CollectionName, Crc, Digest, DocumentId, Epoch, FormatError, Lineage, Revision};
 pub use problem::{Problem, ProblemKind};

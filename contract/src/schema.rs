@@ -9,13 +9,14 @@ use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
         RefOr,
-        schema::{AdditionalProperties, ObjectBuilder, Schema, Type},
+        schema::{AdditionalProperties, ObjectBuilder, OneOfBuilder, Schema, Type},
     },
 };
 
 use crate::{
     canonical::CanonicalJson,
     document::Document,
+    expected::Expected,
     head::Head,
     history::SnapshotName,
     ids::{CollectionName, Crc, Digest, DocumentId, Epoch, Lineage, Revision},
@@ -49,6 +50,27 @@ texts! {
     SnapshotName, "^(?!\\.{1,2}$)[A-Za-z0-9._-]{1,64}$", "before-release-7", "1 to 64 of A-Z a-z 0-9 . _ - but not . or ..";
     Digest, "^[0-9a-f]{16}$", "0000000000000000", "Sum over the live documents, in any order";
 }
+
+impl PartialSchema for Expected {
+    fn schema() -> RefOr<Schema> {
+        let revision = ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .minimum(Some(0))
+            .description(Some("The document has this revision; 0: it does not exist"));
+        let text = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .pattern(Some("^(any|absent|present|[0-9]{1,19}(-[0-9a-f]{8})?)$"))
+            .description(Some(
+                "`<revision>-<crc>` is the entity tag without its quotes",
+            ));
+        let forms = OneOfBuilder::new().item(revision).item(text);
+        forms
+            .description(Some("The state that the document must have"))
+            .into()
+    }
+}
+
+impl ToSchema for Expected {}
 
 impl PartialSchema for CanonicalJson {
     fn schema() -> RefOr<Schema> {

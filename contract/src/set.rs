@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     canonical::{CanonicalJson, JsonError},
+    expected::Expected,
     ids::{CollectionName, DocumentId, FormatError, Revision},
 };
 
@@ -44,9 +45,9 @@ pub struct ChangeRequest {
     /// The value, or the merge patch; absent on Delete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_data: Option<CanonicalJson>,
-    /// The revision that the document must have; 0 = it must not exist; missing = any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expected: Option<Revision>,
+    /// The state that the document must have; any when it is missing.
+    #[serde(default, skip_serializing_if = "Expected::is_any")]
+    pub expected: Expected,
 }
 
 /// Why a change request cannot be built.
@@ -111,9 +112,14 @@ impl ChangeRequest {
 
     /// The same request on the condition that the document has this revision; 0 = does not exist.
     #[must_use]
-    pub fn expecting(mut self, revision: Revision) -> Self {
-        self.expected = Some(revision);
-        self
+    pub fn expecting(self, revision: Revision) -> Self {
+        self.when(Expected::revision(revision))
+    }
+
+    /// The same request on the condition that the document has this state.
+    #[must_use]
+    pub fn when(self, expected: Expected) -> Self {
+        Self { expected, ..self }
     }
 
     fn named(op: RequestOperation, collection: &str, id: &str) -> Result<Self, ChangeRequestError> {
@@ -124,7 +130,7 @@ impl ChangeRequest {
             op,
             id,
             config_data: None,
-            expected: None,
+            expected: Expected::Any,
         })
     }
 

@@ -38,6 +38,7 @@ use crate::{
 
 pub(crate) mod body;
 mod collections;
+mod conflict;
 pub(crate) mod documents;
 pub mod error;
 mod feed;

@@ -11,7 +11,7 @@
 //! Nothing here reads or writes a store or a file, knows HTTP or logs.
 
 use chrono::{DateTime, Utc};
-use contract::{Change, Crc, Document, Operation, Revision, Written};
+use contract::{Change, Document, Expected, Operation, Written};
 
 mod ahead;
 pub mod change_set;
@@ -24,7 +24,7 @@ mod working_set;
 
 pub use ahead::Checked;
 pub use change_set::ChangeSetCommand;
-pub use command::{Action, Command, Condition, Write};
+pub use command::{Action, Command, Write};
 pub use error::WriteError;
 use schemas::Schemas;
 pub use secret::{StoreIdentity, StoreSecret};
@@ -118,7 +118,7 @@ impl Rules {
         changes: &mut Vec<Change>,
     ) -> Result<WriteOutcome, WriteError> {
         let stored = working_set.documents.get(&write.key());
-        check_condition(&write.condition, stored)?;
+        check_expected(&write.expected, stored)?;
         let new_value = self.next_value(write, stored)?;
         let operation = match (stored, &new_value) {
             // The document has this value already. A retry of a client must not make a revision.
@@ -152,32 +152,14 @@ impl Rules {
     }
 }
 
-/// Compares the precondition of a write with the stored document (RFC 9110 section 13.1).
-fn check_condition(condition: &Condition, stored: Option<&Document>) -> Result<(), WriteError> {
-    if holds(condition, stored) {
+/// Compares the expected state of a document with the stored one (RFC 9110 section 13.1).
+fn check_expected(expected: &Expected, stored: Option<&Document>) -> Result<(), WriteError> {
+    if expected.holds(stored.map(|stored| (stored.revision(), stored.crc()))) {
         Ok(())
     } else {
         Err(WriteError::ConditionFailed {
-            etag: stored.map(Document::etag),
+            stored: stored.cloned(),
         })
-    }
-}
-
-fn holds(condition: &Condition, stored: Option<&Document>) -> bool {
-    let is_at = |(revision, crc): &(Revision, Option<Crc>)| {
-        stored.is_some_and(|stored| {
-            // Without a checksum the revision alone decides.
-            stored.revision() == *revision && crc.is_none_or(|crc| crc == stored.crc())
-        })
-    };
-    match condition {
-        Condition::Any => true,
-        Condition::Absent => stored.is_none(),
-        Condition::Present => stored.is_some(),
-        Condition::At(revision, crc) => is_at(&(*revision, *crc)),
-        Condition::OneOf(expected) => expected.iter().any(is_at),
-        Condition::NoneOf(known) => !known.iter().any(is_at),
-        Condition::Both(conditions) => conditions.iter().all(|each| holds(each, stored)),
     }
 }
 

@@ -1,7 +1,6 @@
 //! `confcast delete`: deletes one document.
 
-use client::documents::Condition;
-use contract::{CollectionName, DocumentId, Revision};
+use contract::{CollectionName, DocumentId, Expected, Revision};
 
 use crate::{author::Author, output, target::Target};
 
@@ -30,10 +29,10 @@ impl Delete {
             author,
             target,
         } = self;
-        let condition = if_match.map_or(Condition::Present, Condition::At);
+        let expected = if_match.map_or(Expected::Any, Expected::revision);
         let written = author
             .writing(target.endpoint()?, false)
-            .delete(&collection, &id, condition)
+            .delete(&collection, &id, &expected)
             .await?;
         Ok(output::result(format_args!(
             "{collection}/{id} was deleted by revision {}",

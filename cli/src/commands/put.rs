@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use client::documents::Condition;
-use contract::{CollectionName, DocumentId, Revision};
+use contract::{CollectionName, DocumentId, Expected, Revision};
 
 use crate::{author::Author, input, output, target::Target};
 
@@ -48,8 +47,8 @@ impl Put {
         let publisher = author.writing(target.endpoint()?, exact);
         let written = match if_match {
             Some(revision) => {
-                let condition = Condition::At(revision);
-                publisher.put(&collection, &id, value, condition).await?
+                let expected = Expected::revision(revision);
+                publisher.put(&collection, &id, value, &expected).await?
             }
             None => publisher.put_or_create(&collection, &id, value).await?,
         };

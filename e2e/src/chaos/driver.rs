@@ -303,7 +303,7 @@ impl Driver {
                     op: *op,
                     id: key.id().parse().ok()?,
                     config_data: value.filter(|_| *op != RequestOperation::Delete),
-                    expected: None,
+                    expected: contract::Expected::Any,
                 })
             });
             serde_json::to_string(&ChangeSetRequest {

@@ -6,12 +6,12 @@ use actix_web::{
     web,
 };
 use contract::{
-    CanonicalJson, CollectionName, Crc, DocumentId, Operation, Revision, canonical::PlainValue,
+    CanonicalJson, CollectionName, DocumentId, Expected, Operation, Version, canonical::PlainValue,
     document,
 };
 use service::http::{
     bodies::Body,
-    etag::{self, Tags},
+    etag::{self, Tag, Tags},
     header_text,
     problem::ProblemError,
 };
@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::{
     api::{Api, error::ApiError, origin, store_failed},
-    decide::{Action, Condition, Write, WriteOutcome},
+    decide::{Action, Write, WriteOutcome},
 };
 
 type KeyPath = web::Path<(String, String)>;
@@ -59,7 +59,7 @@ pub(super) async fn create(
             collection.clone(),
             id,
             Action::Create(config),
-            Condition::Any,
+            Expected::Any,
         )
         .await?;
     let location = format!(
@@ -86,7 +86,7 @@ pub(super) async fn put(
         Action::Put(config)
     };
     let outcome = api
-        .write(&request, collection, id, action, condition(&request)?)
+        .write(&request, collection, id, action, expected(&request)?)
         .await?;
     let created = outcome.operation == Some(Operation::Create);
     let status = if created {
@@ -111,7 +111,7 @@ pub(super) async fn patch(
             collection,
             id,
             Action::Patch(patch),
-            condition(&request)?,
+            expected(&request)?,
         )
         .await?;
     Ok(answer(&mut HttpResponse::Ok(), outcome))
@@ -129,7 +129,7 @@ pub(super) async fn delete(
             collection,
             id,
             Action::Delete,
-            condition(&request)?,
+            expected(&request)?,
         )
         .await?;
     Ok(answer(&mut HttpResponse::Ok(), outcome))
@@ -142,11 +142,15 @@ impl Api {
         collection: CollectionName,
         id: DocumentId,
         action: Action,
-        condition: Condition,
+        expected: Expected,
     ) -> Result<WriteOutcome, ApiError> {
         let context = origin::context(request)?;
-        let write = Write::new((collection, id), action, condition, context);
-        Ok(self.writer.write(write).await?)
+        let key = (collection, id);
+        let write = Write::new(key.clone(), action, expected, context);
+        match self.writer.write(write).await {
+            Ok(outcome) => Ok(outcome),
+            Err(error) => Err(self.refusal(error, &[key]).await),
+        }
     }
 }
 
@@ -197,32 +201,26 @@ fn is_exact(request: &HttpRequest) -> Result<bool, ApiError> {
     }
 }
 
-/// `If-Match` and `If-None-Match` with entity tags, with `"<revision>"`, or `*` (RFC 9110 section
-/// 13.1); where both are sent both must hold (section 13.2.2). A tag that is none of a document
-/// matches nothing.
-fn condition(request: &HttpRequest) -> Result<Condition, ApiError> {
-    let expected = Tags::of(request, header::IF_MATCH)?.map(|tags| match tags {
-        Tags::Any => Condition::Present,
-        Tags::Listed(tags) => Condition::OneOf(revisions_of(&tags)),
+/// The expected state of `If-Match` and `If-None-Match`: entity tags, `"<revision>"`, or `*` (RFC 9110
+/// section 13.1); where both are sent both must hold (section 13.2.2). A tag that is none of a
+/// document matches nothing.
+fn expected(request: &HttpRequest) -> Result<Expected, ApiError> {
+    let matched = Tags::of(request, header::IF_MATCH)?.map(|tags| match tags {
+        Tags::Any => Expected::Present,
+        // Compared strongly (section 13.1.1): a weak tag matches nothing.
+        Tags::Listed(tags) => Expected::OneOf(versions(tags.iter().filter(|tag| !tag.is_weak))),
     });
     let known = Tags::of(request, header::IF_NONE_MATCH)?.map(|tags| match tags {
-        Tags::Any => Condition::Absent,
-        Tags::Listed(tags) => Condition::NoneOf(revisions_of(&tags)),
+        Tags::Any => Expected::Absent,
+        Tags::Listed(tags) => Expected::NoneOf(versions(&tags)),
     });
-    Ok(match (expected, known) {
-        (Some(expected), Some(known)) => Condition::Both(Box::new([expected, known])),
-        (one, other) => one.or(other).unwrap_or(Condition::Any),
+    Ok(match (matched, known) {
+        (Some(matched), Some(known)) => Expected::Both(Box::new([matched, known])),
+        (one, other) => one.or(other).unwrap_or_default(),
     })
 }
 
-fn revisions_of(tags: &[String]) -> Vec<(Revision, Option<Crc>)> {
-    tags.iter().filter_map(|tag| revision_of(tag)).collect()
-}
-
-/// The revision, and the checksum if there is one, of the entity tag of a document.
-fn revision_of(opaque: &str) -> Option<(Revision, Option<Crc>)> {
-    match opaque.split_once('-') {
-        None => Some((opaque.parse().ok()?, None)),
-        Some((revision, crc)) => Some((revision.parse().ok()?, Some(crc.parse().ok()?))),
-    }
+fn versions<'a>(tags: impl IntoIterator<Item = &'a Tag>) -> Vec<Version> {
+    let tags = tags.into_iter();
+    tags.filter_map(|tag| tag.opaque.parse().ok()).collect()
 }

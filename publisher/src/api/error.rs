@@ -6,7 +6,7 @@
 //! failure of the publisher is logged where it happens.
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
-use contract::{JsonError, Problem, ProblemKind};
+use contract::{JsonError, Problem, ProblemKind, problem::Current};
 use service::http::problem::{self, ProblemError};
 
 use crate::{decide::WriteError, fleet::FleetError};
@@ -50,7 +50,8 @@ impl From<WriteError> for ApiError {
             _ => None,
         };
         problem.pointer = error.pointer();
-        problem.etag = error.etag().map(str::to_owned);
+        problem.etag = error.etag();
+        problem.current = error.stored().map(Current::of);
         problem.index = error.index();
         problem.errors = error.violations();
         problem.into()
@@ -122,7 +123,7 @@ impl From<FleetError> for ApiError {
 
 #[cfg(test)]
 mod tests {
-    use contract::set::ChangeRequest;
+    use contract::{Crc, Document, set::ChangeRequest};
     use serde_json::json;
 
     use super::*;
@@ -156,7 +157,7 @@ mod tests {
         let exists = WriteError::Exists {
             collection: "Skills".parse().expect("a name"),
             id: "a".parse().expect("an id"),
-            etag: "\"1-0\"".to_owned(),
+            stored: Document::from_canonical("a".parse().expect("an id"), 1, "{}"),
         };
         let answer = ApiError::from(exists).error_response();
         assert_eq!(answer.status(), StatusCode::CONFLICT);
@@ -165,7 +166,7 @@ mod tests {
                 .headers()
                 .get("ETag")
                 .and_then(|etag| etag.to_str().ok()),
-            Some("\"1-0\"")
+            Some(&*format!("\"1-{}\"", Crc::of(b"{}")))
         );
     }
 

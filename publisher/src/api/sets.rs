@@ -5,7 +5,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use contract::{
-    CanonicalJson, Context, FormatError, JsonError, Revision, objects,
+    CanonicalJson, Context, Expected, FormatError, JsonError, objects,
     set::{ChangeRequest, MAX_OPERATIONS, RequestOperation},
 };
 use serde::Deserialize;
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::{
     api::{Api, error::ApiError, origin},
-    decide::{ChangeSetCommand, WriteError},
+    decide::{ChangeSetCommand, Write, WriteError},
     store::PublisherPolicy,
     write::change_set::ChangeSetBuilder,
 };
@@ -38,7 +38,8 @@ struct RawChangeRequest<'a> {
     id: String,
     #[serde(borrow)]
     config_data: Option<&'a RawValue>,
-    expected: Option<Revision>,
+    #[serde(default)]
+    expected: Expected,
 }
 
 pub(super) async fn commit(
@@ -55,7 +56,11 @@ pub(super) async fn commit(
             change_set(&policy, &context, &json)
         })
         .await??;
-    Ok(HttpResponse::Ok().json(api.writer.write_set(set).await?))
+    let keys: Vec<_> = set.writes.iter().map(Write::key).collect();
+    match api.writer.write_set(set).await {
+        Ok(written) => Ok(HttpResponse::Ok().json(written)),
+        Err(error) => Err(api.refusal(error, &keys).await),
+    }
 }
 
 fn change_set(

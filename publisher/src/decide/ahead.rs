@@ -5,10 +5,10 @@
 //! no other write. A value that was checked here is taken in the transaction as it is, while the
 //! document is still the one that it was made of.
 
-use contract::{CanonicalJson, Crc, Document, Revision};
+use contract::{CanonicalJson, Crc, Document, Expected, Revision};
 
 use super::value::value_of;
-use crate::decide::{Action, Condition, Rules, Write, WriteError, check_condition};
+use crate::decide::{Action, Rules, Write, WriteError, check_expected};
 
 /// What was found out before the transaction.
 #[derive(Debug, Clone)]
@@ -52,7 +52,7 @@ impl Write {
     pub fn needs_stored(&self) -> bool {
         match self.action {
             Action::Patch(_) => true,
-            Action::Put(_) => self.condition != Condition::Absent,
+            Action::Put(_) => self.expected != Expected::Absent,
             Action::Create(_) | Action::Replace(_) | Action::Delete => false,
         }
     }
@@ -73,7 +73,7 @@ impl Rules {
             // The transaction refuses the write, at no cost.
             None if write.needs_stored() => return Ok(None),
             None => None,
-            Some(stored) if check_condition(&write.condition, Some(stored)).is_err() => {
+            Some(stored) if check_expected(&write.expected, Some(stored)).is_err() => {
                 return Ok(None);
             }
             Some(stored) => Some(stored),

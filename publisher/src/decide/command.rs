@@ -3,7 +3,7 @@
 //! A command is data only. It was read and checked for its form before; whether it may happen is
 //! decided by [`Rules::evaluate`](super::Rules::evaluate).
 
-use contract::{CanonicalJson, CollectionName, Context, Crc, DocumentId, Revision};
+use contract::{CanonicalJson, CollectionName, Context, DocumentId, Expected};
 
 use crate::decide::{ChangeSetCommand, Checked, DocumentKey};
 
@@ -43,8 +43,8 @@ pub struct Write {
     pub id: DocumentId,
     /// The requested effect on the document.
     pub action: Action,
-    /// The precondition.
-    pub condition: Condition,
+    /// The state that the document must have.
+    pub expected: Expected,
     /// User, organisation and correlation of the request; part of the change record.
     pub context: Context,
     /// The value that was checked before the transaction, if one was.
@@ -56,14 +56,14 @@ impl Write {
     pub fn new(
         (collection, id): DocumentKey,
         action: Action,
-        condition: Condition,
+        expected: Expected,
         context: Context,
     ) -> Self {
         Self {
             collection,
             id,
             action,
-            condition,
+            expected,
             context,
             checked: None,
         }
@@ -81,9 +81,9 @@ pub enum Action {
     /// Makes a new document; refused when the document exists.
     Create(CanonicalJson),
     /// Gives the document a new value. The stored `metadata` member is merged with the given one,
-    /// all other members are replaced. Makes a new document only with [`Condition::Absent`].
+    /// all other members are replaced. Makes a new document only with [`Expected::Absent`].
     Put(CanonicalJson),
-    /// Gives the document exactly this value. Makes a new document only with [`Condition::Absent`].
+    /// Gives the document exactly this value. Makes a new document only with [`Expected::Absent`].
     Replace(CanonicalJson),
     /// Applies a JSON merge patch (RFC 7396) to the stored value.
     Patch(CanonicalJson),
@@ -101,23 +101,4 @@ impl Action {
             Self::Delete => 0,
         }
     }
-}
-
-/// The precondition of a write (RFC 9110 section 13.1).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Condition {
-    /// No precondition.
-    Any,
-    /// `If-None-Match: *`: the document does not exist.
-    Absent,
-    /// `If-Match: *`: the document exists.
-    Present,
-    /// `If-Match: "<revision>"` or `"<revision>-<crc>"`: the document is at this revision.
-    At(Revision, Option<Crc>),
-    /// `If-Match` with a list: the document is at one of these. None matches when it is empty.
-    OneOf(Vec<(Revision, Option<Crc>)>),
-    /// `If-None-Match` with a list: the document does not exist, or is at none of these.
-    NoneOf(Vec<(Revision, Option<Crc>)>),
-    /// Both fields: both hold (RFC 9110 section 13.2.2).
-    Both(Box<[Condition; 2]>),
 }

@@ -5,7 +5,7 @@
 //! the entry of the problem list that clients see, and `api::error` makes the HTTP answer of it.
 
 use contract::{
-    CollectionName, DocumentId, FormatError, JsonError, ProblemKind,
+    CollectionName, Document, DocumentId, FormatError, JsonError, ProblemKind,
     problem::Violation,
     set::{ChangeRequestError, MAX_BYTES, MAX_OPERATIONS},
 };
@@ -53,14 +53,14 @@ pub enum WriteError {
         collection: CollectionName,
         /// The document.
         id: DocumentId,
-        /// Entity tag of the stored document.
-        etag: String,
+        /// The stored document.
+        stored: Document,
     },
     /// The precondition of the write does not hold.
-    #[error("{}", condition_failed(etag.as_deref()))]
+    #[error("{}", condition_failed(stored.as_ref()))]
     ConditionFailed {
-        /// Entity tag of the stored document; `None` when the document does not exist.
-        etag: Option<String>,
+        /// The stored document; `None` when the document does not exist.
+        stored: Option<Document>,
     },
     /// The document is larger than `limit` bytes.
     #[error("The document is larger than {limit} bytes")]
@@ -231,13 +231,19 @@ impl WriteError {
         }
     }
 
-    /// Entity tag of the stored document, when the document is not in the expected state.
-    pub fn etag(&self) -> Option<&str> {
+    /// What is stored, when the document is not in the expected state; the inner `None` stands for a
+    /// document that does not exist.
+    pub fn stored(&self) -> Option<Option<&Document>> {
         match self.cause() {
-            Self::Exists { etag, .. } => Some(etag),
-            Self::ConditionFailed { etag } => etag.as_deref(),
+            Self::Exists { stored, .. } => Some(Some(stored)),
+            Self::ConditionFailed { stored } => Some(stored.as_ref()),
             _ => None,
         }
+    }
+
+    /// Entity tag of the stored document, when the document is not in the expected state.
+    pub fn etag(&self) -> Option<String> {
+        self.stored().flatten().map(Document::etag)
     }
 }
 
@@ -270,8 +276,8 @@ fn schema_detail(violations: &[Violation], more: bool) -> String {
     text
 }
 
-fn condition_failed(etag: Option<&str>) -> String {
-    match etag {
+fn condition_failed(stored: Option<&Document>) -> String {
+    match stored.map(Document::etag) {
         Some(etag) => format!("The document is at {etag}; read it again before you decide"),
         None => "The document does not exist".to_owned(),
     }
@@ -294,11 +300,20 @@ mod tests {
 
     #[test]
     fn a_condition_that_failed_names_the_stored_document() {
-        let etag = Some("\"7-00000001\"".to_owned());
-        let stored = WriteError::ConditionFailed { etag };
-        assert_eq!(stored.etag(), Some("\"7-00000001\""));
-        assert!(stored.to_string().contains("\"7-00000001\""));
-        let absent = WriteError::ConditionFailed { etag: None };
+        let document = Document::from_canonical("a".parse().expect("an id"), 7, "{}");
+        let etag = document.etag();
+        let error = WriteError::ConditionFailed {
+            stored: Some(document.clone()),
+        };
+        assert_eq!(error.etag(), Some(etag.clone()));
+        assert_eq!(error.in_change_set(1).stored(), Some(Some(&document)));
+        let stored = Some(document);
+        assert!(
+            WriteError::ConditionFailed { stored }
+                .to_string()
+                .contains(&etag)
+        );
+        let absent = WriteError::ConditionFailed { stored: None };
         assert_eq!(absent.to_string(), "The document does not exist");
     }
 }

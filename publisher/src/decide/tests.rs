@@ -45,27 +45,27 @@ fn config(value: Value) -> CanonicalJson {
     CanonicalJson::parse(value.to_string().as_bytes()).expect("json")
 }
 
-fn write_one(document: &str, action: Action, condition: Condition) -> Write {
+fn write_one(document: &str, action: Action, expected: Expected) -> Write {
     Write {
         collection: name(),
         id: id(document),
         action,
-        condition,
+        expected,
         context: Context::default(),
         checked: None,
     }
 }
 
-fn write(document: &str, action: Action, condition: Condition) -> Command {
-    Command::Single(write_one(document, action, condition))
+fn write(document: &str, action: Action, expected: Expected) -> Command {
+    Command::Single(write_one(document, action, expected))
 }
 
 fn create(document: &str, value: Value) -> Command {
-    write(document, Action::Create(config(value)), Condition::Any)
+    write(document, Action::Create(config(value)), Expected::Any)
 }
 
 fn put(document: &str, value: Value) -> Command {
-    write(document, Action::Put(config(value)), Condition::Any)
+    write(document, Action::Put(config(value)), Expected::Any)
 }
 
 /// The problem of each command that was refused; `None` for each that was accepted.
@@ -87,16 +87,16 @@ fn each_write_sees_the_effects_of_the_writes_before_it() {
         write(
             "a",
             Action::Put(config(json!({"n": 4}))),
-            Condition::At(1, None),
+            Expected::revision(1),
         ),
         write(
             "a",
             Action::Patch(config(json!({"m": 5}))),
-            Condition::At(2, None),
+            Expected::revision(2),
         ),
-        write("a", Action::Delete, Condition::Any),
-        write("a", Action::Delete, Condition::Any),
-        write("a", Action::Put(config(json!({"n": 6}))), Condition::Absent),
+        write("a", Action::Delete, Expected::Any),
+        write("a", Action::Delete, Expected::Any),
+        write("a", Action::Put(config(json!({"n": 6}))), Expected::Absent),
     ];
     let decisions = rules().evaluate(empty_store(), &group, Utc::now());
     assert_eq!(
@@ -161,9 +161,9 @@ fn a_merged_document_is_checked_as_a_whole() {
         write(
             "a",
             Action::Patch(config(json!({"id": "b"}))),
-            Condition::Any,
+            Expected::Any,
         ),
-        write("a", Action::Patch(config(json!("text"))), Condition::Any),
+        write("a", Action::Patch(config(json!("text"))), Expected::Any),
         put("a", json!({"metadata": null})),
     ];
     let decisions = rules().evaluate(empty_store(), &group, Utc::now());
@@ -204,7 +204,7 @@ proptest! {
         let writes: Vec<_> = requests.iter().map(|request| match request {
             Request::Create(d, n) => create(&d.to_string(), json!({ "n": n })),
             Request::Put(d, n) => put(&d.to_string(), json!({ "n": n })),
-            Request::Delete(d) => write(&d.to_string(), Action::Delete, Condition::Any),
+            Request::Delete(d) => write(&d.to_string(), Action::Delete, Expected::Any),
         }).collect();
         let now = Utc::now();
         let whole = rules().evaluate(empty_store(), &writes, now);

@@ -2,10 +2,10 @@
 //!
 //! Nothing is changed here: a value is computed, or refused with a pointer to the fault.
 
-use contract::{CanonicalJson, CollectionName, Document, DocumentId, canonical};
+use contract::{CanonicalJson, CollectionName, Document, DocumentId, Expected, canonical};
 use serde_json::Value;
 
-use crate::decide::{Action, Checked, Condition, Rules, Write, WriteError};
+use crate::decide::{Action, Checked, Rules, Write, WriteError};
 
 /// Largest sum of the stored and the given value that is evaluated inside a transaction. Anything
 /// larger is evaluated before, so that it does not delay the writes of others.
@@ -36,14 +36,13 @@ impl Rules {
                 return Err(WriteError::Exists {
                     collection: write.collection.clone(),
                     id: write.id.clone(),
-                    etag: stored.etag(),
+                    stored: stored.clone(),
                 });
             }
             (Action::Delete, Some(_)) => return Ok(None),
             // Only an explicit condition turns a PUT into a creation: a PUT to an id with a typing
             // error is refused.
-            (Action::Put(_) | Action::Replace(_), None) if write.condition == Condition::Absent => {
-            }
+            (Action::Put(_) | Action::Replace(_), None) if write.expected == Expected::Absent => {}
             (Action::Create(_), None) => {}
             (_, Some(_)) => {}
             (_, None) => {

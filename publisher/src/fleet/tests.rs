@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use contract::{CanonicalJson, CollectionName, Digest, Epoch, Head, Revision};
+use contract::{CanonicalJson, CollectionName, Digest, Epoch, Expected, Head, Revision};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
-    decide::{Action, Condition, Rules, Write, schemas::Schemas},
+    decide::{Action, Rules, Write, schemas::Schemas},
     store::{PublisherPolicy, ServedCollections, StoreUrl},
 };
 
@@ -111,12 +111,12 @@ impl Testbed {
         let create = Action::Create(config);
         for action in [create, action] {
             let id = id.parse().expect("an id");
-            let condition = Condition::Any;
+            let expected = Expected::Any;
             let write = Write {
                 collection: name(collection),
                 id,
                 action,
-                condition,
+                expected,
                 context: contract::Context::default(),
                 checked: None,
             };

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use chrono::Utc;
-use contract::{CollectionName, Epoch};
+use contract::{CollectionName, Epoch, Expected};
 
 use super::*;
-use crate::decide::{Action, Condition, Rules, Write, schemas::Schemas};
+use crate::decide::{Action, Rules, Write, schemas::Schemas};
 
 /// A blank store with the collection `A`.
 async fn blank(folder: &tempfile::TempDir) -> Store {
@@ -33,7 +33,7 @@ async fn create(store: &Store, id: &str) {
         collection: name(),
         id: id.parse().expect("an id"),
         action: Action::Create(contract::CanonicalJson::parse(b"{}").expect("json")),
-        condition: Condition::Any,
+        expected: Expected::Any,
         context: contract::Context::default(),
         checked: None,
     };

@@ -16,7 +16,7 @@ use contract::{
 use uuid::Uuid;
 
 use crate::{
-    decide::{Action, ChangeSetCommand, Condition, DocumentKey, Write, WriteError, WriteOutcome},
+    decide::{Action, ChangeSetCommand, DocumentKey, Write, WriteError, WriteOutcome},
     store::PublisherPolicy,
 };
 
@@ -120,16 +120,10 @@ pub fn check(
         (RequestOperation::Replace, Some(value)) => Action::Replace(value),
         (RequestOperation::Patch, Some(patch)) => Action::Patch(patch),
     };
-    let condition = match expected {
-        None => Condition::Any,
-        // Revision 0 is that of a document that was never written.
-        Some(0) => Condition::Absent,
-        Some(revision) => Condition::At(revision, None),
-    };
     Ok(Write::new(
         (collection, id),
         action,
-        condition,
+        expected,
         context.clone(),
     ))
 }

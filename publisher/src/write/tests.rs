@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use contract::{CanonicalJson, CollectionName, Context, ProblemKind};
+use contract::{CanonicalJson, CollectionName, Context, Expected, ProblemKind};
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::queue::{Writer, WriterTask, writer};
 use crate::{
     decide::{
-        Action, ChangeSetCommand, Command, Condition, Rules, Write,
+        Action, ChangeSetCommand, Command, Rules, Write,
         schemas::{Schema, SchemaMap, Schemas},
     },
     feed_watch::FeedWatch,
@@ -26,9 +26,9 @@ fn config(value: &Value) -> CanonicalJson {
     CanonicalJson::of(value).expect("canonical")
 }
 
-fn write(id: &str, action: Action, condition: Condition) -> Write {
+fn write(id: &str, action: Action, expected: Expected) -> Write {
     let key = (name(), id.parse().expect("an id"));
-    Write::new(key, action, condition, Context::default())
+    Write::new(key, action, expected, Context::default())
 }
 
 /// A writer whose task does not run, on a store with the document `x`.
@@ -47,7 +47,7 @@ async fn idle(stored: &Value) -> (tempfile::TempDir, Writer, WriterTask) {
     let store = Store::open(&StoreUrl::Embedded(folder.path().into()), Arc::new(policy))
         .await
         .expect("a store");
-    let create = write("x", Action::Create(config(stored)), Condition::Any);
+    let create = write("x", Action::Create(config(stored)), Expected::Any);
     let committed = store.commit(Arc::from([Command::Single(create)])).await;
     assert!(committed.expect("committed").results[0].is_ok());
     let (relay, _changes) = mpsc::channel(1);
@@ -63,15 +63,15 @@ async fn a_refused_value_never_reaches_the_task_that_commits() {
         let (_folder, writer, _task) = idle(&json!({"n": 1, "x": filler})).await;
         let bad = config(&json!({"n": "no", "x": filler}));
         let refused = [
-            write("new", Action::Create(bad.clone()), Condition::Any),
-            write("new", Action::Put(bad.clone()), Condition::Absent),
-            write("x", Action::Put(bad.clone()), Condition::Any),
-            write("x", Action::Replace(bad.clone()), Condition::Any),
-            write("x", Action::Patch(bad), Condition::Present),
+            write("new", Action::Create(bad.clone()), Expected::Any),
+            write("new", Action::Put(bad.clone()), Expected::Absent),
+            write("x", Action::Put(bad.clone()), Expected::Any),
+            write("x", Action::Replace(bad.clone()), Expected::Any),
+            write("x", Action::Patch(bad), Expected::Present),
             write(
                 "x",
                 Action::Patch(config(&json!({"n": "no"}))),
-                Condition::Any,
+                Expected::Any,
             ),
         ];
         for write in refused {
@@ -102,7 +102,7 @@ async fn a_write_that_needs_a_damaged_document_is_refused_as_the_transaction_ref
         .execute_batch("UPDATE documents SET crc = 0; UPDATE changes SET crc = 0")
         .expect("changed by hand");
     let patch = Action::Patch(config(&json!({"n": 2})));
-    let refused = writer.write(write("x", patch, Condition::Any)).await;
+    let refused = writer.write(write("x", patch, Expected::Any)).await;
     let error = refused.expect_err("refused");
     assert_eq!(error.kind(), ProblemKind::Unreadable, "{error}");
     assert!(error.to_string().contains('x'), "{error}");
@@ -117,7 +117,7 @@ async fn patches_of_one_large_document_at_the_same_time_are_all_applied() {
     running.spawn(task.run(CancellationToken::new(), stop.clone()));
     let patch = |n: u8| {
         let patch = config(&json!({ format!("m{n}"): n }));
-        writer.write(write("x", Action::Patch(patch), Condition::Any))
+        writer.write(write("x", Action::Patch(patch), Expected::Any))
     };
     // More than there are attempts.
     let outcomes = futures_util::future::join_all((0..20).map(patch)).await;

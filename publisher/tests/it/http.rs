@@ -1,7 +1,7 @@
 //! The publisher as an HTTP server: RFC 9110 to 9112 at its routes, with requests as they are on the
 //! wire.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     Outcome,
@@ -183,7 +183,8 @@ async fn an_unknown_query_parameter_of_a_write_is_refused_by_name() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_condition_of_a_write_may_be_a_list_and_weak_and_is_never_ignored() -> Outcome {
+async fn a_condition_of_a_write_may_be_a_list_and_is_compared_strongly_and_never_ignored() -> Outcome
+{
     with_publisher(&[], async |publisher| {
         create(publisher).await?;
         let put = async |condition: &str, value: u8| {
@@ -207,8 +208,10 @@ async fn a_condition_of_a_write_may_be_a_list_and_weak_and_is_never_ignored() ->
             .await?
             .header("etag")
             .unwrap_or_default();
+        // A weak tag never matches `If-Match` (RFC 9110 section 13.1.1).
+        assert_eq!(put(&format!("W/{etag}"), 9).await?.status, 412);
         for (value, condition) in [
-            (2, (|etag| format!("W/{etag}")) as fn(&str) -> String),
+            (2, (|etag| format!("W/\"1\", {etag}")) as fn(&str) -> String),
             (3, |etag| format!("\"7\", {etag}")),
             (5, |etag| format!("{}-gzip\"", etag.trim_end_matches('"'))),
         ] {
@@ -249,6 +252,66 @@ async fn a_condition_of_a_write_may_be_a_list_and_weak_and_is_never_ignored() ->
             .ask(&format!("POST {LIST}"), &headers, body)
             .await?;
         assert_eq!(created.status, 201);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_failed_condition_answers_what_is_there_and_which_change_made_it() -> Outcome {
+    with_publisher(&[], async |publisher| {
+        create(publisher).await?;
+        let author = "X-User-Id: ada\r\nX-Change-Reason: a typing error\r\n";
+        let line = format!("PUT {DOCUMENT}");
+        let headers = format!("{JSON}{author}");
+        let put = publisher.ask(&line, &headers, r#"{"v":2}"#).await?;
+        assert_eq!(put.status, 200);
+
+        let set = |expected: &str| {
+            let other = r#"{"collection":"Skills","op":"Create","id":"other","configData":{}}"#;
+            let change = r#"{"collection":"Skills","op":"Delete","id":"x","expected""#;
+            format!(r#"{{"changes":[{other},{change}:{expected}}}]}}"#)
+        };
+        let stale = format!("{JSON}If-Match: \"1\"\r\n");
+        let refused = [
+            publisher.ask(&line, &stale, r#"{"v":3}"#).await?,
+            publisher.ask("POST /v1/changes", JSON, &set("1")).await?,
+            publisher
+                .ask("POST /v1/changes", JSON, &set("\"absent\""))
+                .await?,
+            publisher
+                .ask("POST /v1/changes", JSON, &set("\"2-00000000\""))
+                .await?,
+        ];
+        for (case, answer) in refused.iter().enumerate() {
+            assert_eq!(answer.status, 412, "{answer:?}");
+            let problem: Value = serde_json::from_str(&answer.body)?;
+            assert_eq!(problem["current"]["revision"], 2, "{problem}");
+            assert_eq!(
+                problem["current"]["configData"],
+                json!({"v": 2}),
+                "{problem}"
+            );
+            let change = &problem["lastChange"];
+            assert_eq!(change["userId"], "ada", "{problem}");
+            assert_eq!(change["reason"], "a typing error", "{problem}");
+            assert_eq!(change["op"], "Update", "{problem}");
+            let index = if case == 0 { Value::Null } else { json!(1) };
+            assert_eq!(problem["index"], index, "{problem}");
+        }
+        let exists = format!("{JSON}If-None-Match: *\r\n");
+        let answer = publisher.ask(&line, &exists, r#"{"v":3}"#).await?;
+        let problem: Value = serde_json::from_str(&answer.body)?;
+        assert_eq!(problem["current"]["revision"], 2, "{problem}");
+
+        let line = format!("PUT {LIST}/missing");
+        let answer = publisher.ask(&line, &stale, "{}").await?;
+        let problem: Value = serde_json::from_str(&answer.body)?;
+        assert!(problem["current"].is_null() && problem.get("current").is_some());
+
+        let present = set("\"present\"");
+        let answer = publisher.ask("POST /v1/changes", JSON, &present).await?;
+        assert_eq!(answer.status, 200, "{answer:?}");
         Ok(())
     })
     .await

@@ -64,7 +64,7 @@ pub fn conditional(
         Ok(expected) => expected,
         Err(malformed) => return Some(malformed.error_response()),
     };
-    if expected.is_some_and(|tags| !tags.contains(etag.trim_matches('"'))) {
+    if expected.is_some_and(|tags| !tags.contains_strongly(etag.trim_matches('"'))) {
         let detail = "What is here has another entity tag";
         let mut problem = Problem::new(ProblemKind::ConditionFailed, detail).field("If-Match");
         problem.etag = Some(etag.to_owned());
@@ -91,14 +91,24 @@ const MAX_TAGS: usize = 64;
 /// What compressing proxies add inside of an entity tag.
 const CODING_SUFFIXES: [&str; 3] = ["-gzip", "-br", "-zstd"];
 
-/// Entity tags of a condition. Only the text between the quotes is kept: a proxy that compresses
-/// makes a strong tag weak or adds a suffix, and the content that it stands for is the same.
+/// Entity tags of a condition.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Tags {
     /// `*`.
     Any,
     /// At least one tag.
-    Listed(Vec<String>),
+    Listed(Vec<Tag>),
+}
+
+/// One entity tag of a condition.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Tag {
+    /// The text between the quotes, without the suffix that a compressing proxy adds: the content that
+    /// it stands for is the same.
+    pub opaque: String,
+    /// Whether it is a weak tag. It never matches where tags are compared strongly (RFC 9110 section
+    /// 8.8.3.2).
+    pub is_weak: bool,
 }
 
 impl Tags {
@@ -126,12 +136,16 @@ impl Tags {
         let mut listed = Vec::new();
         let mut rest = text;
         loop {
-            let quoted = rest.strip_prefix("W/").unwrap_or(rest).strip_prefix('"')?;
+            let weak = rest.strip_prefix("W/");
+            let quoted = weak.unwrap_or(rest).strip_prefix('"')?;
             let (opaque, after) = quoted.split_once('"')?;
             let suffix = CODING_SUFFIXES
                 .iter()
                 .find_map(|suffix| opaque.strip_suffix(suffix));
-            listed.push(suffix.unwrap_or(opaque).to_owned());
+            listed.push(Tag {
+                opaque: suffix.unwrap_or(opaque).to_owned(),
+                is_weak: weak.is_some(),
+            });
             let after = after.trim_start();
             if listed.len() > MAX_TAGS {
                 return None;
@@ -149,10 +163,20 @@ impl Tags {
         }
     }
 
-    fn contains(&self, opaque: &str) -> bool {
+    /// The weak comparison, for `If-None-Match` (RFC 9110 section 13.1.2).
+    fn contains_weakly(&self, opaque: &str) -> bool {
         match self {
             Self::Any => true,
-            Self::Listed(tags) => tags.iter().any(|tag| tag == opaque),
+            Self::Listed(tags) => tags.iter().any(|tag| tag.opaque == opaque),
+        }
+    }
+
+    /// The strong comparison, for `If-Match` (RFC 9110 section 13.1.1). Every tag of this API is
+    /// strong.
+    fn contains_strongly(&self, opaque: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Listed(tags) => tags.iter().any(|tag| !tag.is_weak && tag.opaque == opaque),
         }
     }
 }
@@ -161,7 +185,7 @@ impl Tags {
 /// answer is right for every client.
 fn is_known(request: &HttpRequest, etag: &str) -> bool {
     let known = Tags::of(request, IF_NONE_MATCH).ok().flatten();
-    known.is_some_and(|tags| tags.contains(etag.trim_matches('"')))
+    known.is_some_and(|tags| tags.contains_weakly(etag.trim_matches('"')))
 }
 
 #[cfg(test)]
@@ -171,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_condition_matches_weakly_and_a_malformed_one_does_not() {
+    fn if_none_match_compares_weakly_and_a_malformed_one_does_not_match() {
         for (condition, known) in [
             ("\"7-a\"", true),
             ("W/\"7-a\"", true),
@@ -192,11 +216,12 @@ mod tests {
     }
 
     #[test]
-    fn a_read_with_another_expected_tag_is_refused() {
+    fn a_read_whose_expected_tags_do_not_match_strongly_is_refused() {
         for (condition, status) in [
             ("\"7-a\"", None),
             ("*", None),
-            ("\"6-a\", W/\"7-a\"", None),
+            ("\"6-a\", \"7-a-gzip\"", None),
+            ("\"6-a\", W/\"7-a\"", Some(StatusCode::PRECONDITION_FAILED)),
             ("\"6-a\"", Some(StatusCode::PRECONDITION_FAILED)),
             ("7-a", Some(StatusCode::BAD_REQUEST)),
         ] {

@@ -76,7 +76,7 @@ fn samples(folder: &Path) -> anyhow::Result<Vec<ChangeRequest>> {
                 op: RequestOperation::Create,
                 id,
                 config_data,
-                expected: None,
+                expected: contract::Expected::Any,
             })
         };
         samples.push(sample().with_context(|| format!("cannot use {}", path.display()))?);
@@ -86,8 +86,6 @@ fn samples(folder: &Path) -> anyhow::Result<Vec<ChangeRequest>> {
 
 #[cfg(test)]
 mod tests {
-    use client::documents::Condition;
-
     use super::*;
     use crate::fake_publisher::FakePublisher;
 
@@ -104,7 +102,7 @@ mod tests {
         let id = "whatsapp-es".parse().expect("valid");
         publisher
             .endpoint()
-            .put(&name, &id, b"{}", Condition::Present)
+            .put(&name, &id, b"{}", &contract::Expected::Any)
             .await
             .expect("a change by a user");
         assert_eq!(

@@ -27,11 +27,11 @@ fn set(writes: impl IntoIterator<Item = Write>) -> Command {
 }
 
 fn creating(document: &str) -> Write {
-    write_one(document, Action::Create(config(json!({}))), Condition::Any)
+    write_one(document, Action::Create(config(json!({}))), Expected::Any)
 }
 
 fn putting(document: &str, value: Value) -> Write {
-    write_one(document, Action::Put(config(value)), Condition::Any)
+    write_one(document, Action::Put(config(value)), Expected::Any)
 }
 
 fn elsewhere(write: Write) -> Write {
@@ -85,7 +85,7 @@ fn changes_of_a_set_name_its_parts_and_every_change_names_the_last_set() {
         create("between", json!({})),
         set([
             creating("c"),
-            write_one("a", Action::Delete, Condition::At(2, None)),
+            write_one("a", Action::Delete, Expected::revision(2)),
         ]),
         create("after", json!({})),
     ];
@@ -172,7 +172,7 @@ fn the_pointer_of_a_refused_write_begins_at_the_body_of_the_set() {
             write_one(
                 "b",
                 Action::Create(config(json!({"id": "c"}))),
-                Condition::Any,
+                Expected::Any,
             )
         }]),
     ];
@@ -214,10 +214,10 @@ fn a_set_with_one_effective_change_has_no_marks() {
 #[test]
 fn an_expected_revision_is_compared_with_the_state_before_the_set() {
     let conditions = [
-        (Condition::Any, None),
-        (Condition::At(1, None), None),
-        (Condition::At(2, None), Some(ProblemKind::ConditionFailed)),
-        (Condition::Absent, Some(ProblemKind::ConditionFailed)),
+        (Expected::Any, None),
+        (Expected::revision(1), None),
+        (Expected::revision(2), Some(ProblemKind::ConditionFailed)),
+        (Expected::Absent, Some(ProblemKind::ConditionFailed)),
     ];
     for (condition, problem) in conditions {
         let group = [
@@ -234,7 +234,7 @@ fn an_expected_revision_is_compared_with_the_state_before_the_set() {
         let decisions = rules().evaluate(empty_store(), &group, Utc::now());
         assert_eq!(problems(&decisions), [None, problem], "{condition:?}");
     }
-    let create_only = write_one("new", Action::Put(config(json!({}))), Condition::Absent);
+    let create_only = write_one("new", Action::Put(config(json!({}))), Expected::Absent);
     let decisions = rules().evaluate(empty_store(), &[set([create_only])], Utc::now());
     assert_eq!(problems(&decisions), [None]);
 }
@@ -253,7 +253,7 @@ fn a_set_whose_patched_values_exceed_the_limit_is_refused() {
             .evaluate(after, &[create(document, large.clone())], Utc::now())
             .after;
     }
-    let patch = |id: &String| write_one(id, Action::Patch(config(json!({"n": 1}))), Condition::Any);
+    let patch = |id: &String| write_one(id, Action::Patch(config(json!({"n": 1}))), Expected::Any);
     let patches = documents.iter().map(|id| {
         let mut write = patch(id);
         let stored = after.documents.get(&write.key());
@@ -277,7 +277,7 @@ fn a_group_never_ends_within_a_set() {
     };
     // Two bytes of text each, and seventeen more when stored.
     let numbers = json!({ "n": vec![1; 100_000] });
-    let large = |id: &str| write_one(id, Action::Create(config(numbers.clone())), Condition::Any);
+    let large = |id: &str| write_one(id, Action::Create(config(numbers.clone())), Expected::Any);
     let group = [
         set([large("a"), large("b"), large("c"), large("d")]),
         create("e", json!({})),

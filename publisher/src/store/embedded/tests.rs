@@ -3,12 +3,12 @@
 use std::{collections::BTreeSet, fs, io::Write as _, path::Path, time::Duration};
 
 use chrono::Utc;
-use contract::{CanonicalJson, CollectionName, Document};
+use contract::{CanonicalJson, CollectionName, Document, Expected};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
-    decide::{Action, Command, Condition, Rules, Write, schemas::Schemas},
+    decide::{Action, Command, Rules, Write, schemas::Schemas},
     store::{ServedCollections, Store, replicas::ReplicaRow},
 };
 
@@ -60,7 +60,7 @@ fn put(id: &str, number: usize, bytes: usize) -> Command {
             0 => Action::Create(config),
             _ => Action::Put(config),
         },
-        condition: Condition::Any,
+        expected: Expected::Any,
         context: contract::Context::default(),
         checked: None,
     })

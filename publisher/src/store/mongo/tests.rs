@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use contract::{
-    CanonicalJson, CollectionName, Context, Document, Epoch, Head,
+    CanonicalJson, CollectionName, Context, Document, Epoch, Expected, Head,
     repair::{CollectionRepair, RepairRequest, RepairState},
 };
 use e2e::testbed::mongod::Mongod;
@@ -13,7 +13,7 @@ use mongodb::{
 };
 
 use crate::{
-    decide::{Action, Command, Condition, Rules, Write, WriteError, schemas::Schemas},
+    decide::{Action, Command, Rules, Write, WriteError, schemas::Schemas},
     repair::{Scrub, repair},
     store::{
         PublisherPolicy, ServedCollections, Store, StoreUrl,
@@ -68,7 +68,7 @@ impl Bed {
             } else {
                 Action::Put(value)
             },
-            condition: Condition::Any,
+            expected: Expected::Any,
             context: Context::default(),
             checked: None,
         };

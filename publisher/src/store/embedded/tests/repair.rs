@@ -205,7 +205,7 @@ async fn an_earlier_row_that_fits_its_checksum_is_read_from_the_log() {
         collection: name(),
         id: "d00001".parse().expect("an id"),
         action: Action::Delete,
-        condition: Condition::Any,
+        expected: Expected::Any,
         context: contract::Context::default(),
         checked: None,
     });
