@@ -43,6 +43,8 @@ pub const TRACEPARENT: &str = "traceparent";
 pub const TRACE_ID: &str = "traceid";
 /// Extension attribute that the sidecar adds: the time after which it no longer delivers the event.
 pub const EXPIRATION: &str = "expiration";
+/// Extension attribute that the sidecar adds: the topic, which is the name of the collection.
+pub const TOPIC: &str = "topic";
 /// Largest event in bytes: the size that every intermediary must forward (CloudEvents 1.0, size
 /// limits).
 pub const MAX_BYTES: usize = 64 * 1024;
@@ -145,6 +147,17 @@ impl EventData {
         self.pub_sub_name = Some(pub_sub_name.to_owned());
         self
     }
+}
+
+/// The data of an id-only event (requirement D1): the id of the document, and nothing else.
+///
+/// Which collection it is of is known from its topic or channel. It says that the document may have
+/// changed, and not how: the receiver reads the document, or the feed of the collection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdOnlyData {
+    /// The document.
+    pub id: DocumentId,
 }
 
 /// The `id` of the event of a change. It is the same for every attempt to send it.

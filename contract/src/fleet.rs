@@ -321,6 +321,10 @@ pub struct CheckInAnswer {
     /// Absent when early check-ins are not wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report_after_ms: Option<u64>,
+    /// Collections without a topic: no event tells of their changes, so a replica that receives none
+    /// has no fault.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub without_topic: BTreeSet<CollectionName>,
     /// Collections that have to be loaded again, and why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub resync: BTreeMap<CollectionName, ResyncReason>,

@@ -337,7 +337,11 @@ fn policy(settings: &Settings) -> anyhow::Result<PublisherPolicy> {
     Ok(PublisherPolicy {
         collections,
         rules,
-        events_enabled: settings.events.is_some(),
+        broadcast: settings
+            .events
+            .as_ref()
+            .map(|events| events.broadcast.clone())
+            .unwrap_or_default(),
     })
 }
 

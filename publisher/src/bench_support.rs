@@ -26,7 +26,7 @@ pub fn envelopes(events: &Events) -> EventEncoder {
                 schemas: Schemas::default(),
                 document_limit: 1 << 20,
             },
-            events_enabled: true,
+            broadcast: crate::policy::Broadcast::all(),
         }),
     }
 }

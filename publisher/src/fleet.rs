@@ -7,7 +7,11 @@
 //! and it has bounds (`limits`, `pacing`). No HTTP type is named here; the API turns a
 //! [`FleetError`] into an answer.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use chrono::Utc;
 use contract::{
@@ -58,6 +62,8 @@ pub struct Fleet {
     restore: Restore,
     subscribers: Option<SubscriberRegistry>,
     metrics: Arc<Metrics>,
+    /// The collections without a topic, for the answers.
+    without_topic: BTreeSet<CollectionName>,
     /// Bytes for check-ins that wait for their answer.
     memory: Arc<Semaphore>,
     /// Held while all records are read for one page.
@@ -84,6 +90,7 @@ impl Fleet {
         subscribers: Option<SubscriberRegistry>,
         metrics: Arc<Metrics>,
     ) -> (Self, FleetTasks) {
+        let without_topic = store.policy().broadcast.without_topic();
         let (check_ins, check_in_task) = CheckInBatcher::new(store.clone());
         let registry = Registry::new(store);
         let (restore, restore_task) = Restore::new(registry.clone(), metrics.clone());
@@ -98,6 +105,7 @@ impl Fleet {
             restore,
             subscribers,
             metrics,
+            without_topic,
             memory: Arc::new(Semaphore::new(WAITING_BYTES)),
             paging: Arc::default(),
         };
@@ -213,6 +221,7 @@ impl Fleet {
             served: snapshot.heads.keys().cloned().collect(),
             age: 0,
             unsettled: Default::default(),
+            without_topic: self.without_topic.clone(),
             resync,
         }
     }

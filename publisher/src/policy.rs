@@ -18,8 +18,71 @@ pub struct PublisherPolicy {
     pub collections: ServedCollections,
     /// What every document must satisfy.
     pub rules: Rules,
-    /// Whether a committed change is marked as pending, to be published as an event.
-    pub events_enabled: bool,
+    /// Of which collections changes are published, and how much of them.
+    pub broadcast: Broadcast,
+}
+
+/// Of which collections committed changes are marked as pending, to be published as events, and how
+/// much an event says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Broadcast {
+    /// Events are switched off.
+    #[default]
+    Off,
+    /// Every collection has a topic, except these.
+    On {
+        /// Collections without a topic: nothing is published for them, and none of their changes is
+        /// pending (requirement D2).
+        without_topic: BTreeSet<CollectionName>,
+        /// Collections whose events are id-only (requirement D1).
+        id_only: IdOnly,
+    },
+}
+
+/// The collections whose events are id-only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdOnly {
+    /// All of them, also those that are served later.
+    All,
+    /// These.
+    Named(BTreeSet<CollectionName>),
+}
+
+impl Broadcast {
+    /// Whole events of all collections.
+    pub fn all() -> Self {
+        Self::On {
+            without_topic: BTreeSet::new(),
+            id_only: IdOnly::Named(BTreeSet::new()),
+        }
+    }
+
+    /// Whether the changes of a collection are published.
+    pub fn publishes(&self, collection: &CollectionName) -> bool {
+        match self {
+            Self::Off => false,
+            Self::On { without_topic, .. } => !without_topic.contains(collection),
+        }
+    }
+
+    /// The collections that have no topic while others have one.
+    pub fn without_topic(&self) -> BTreeSet<CollectionName> {
+        match self {
+            Self::Off => BTreeSet::new(),
+            Self::On { without_topic, .. } => without_topic.clone(),
+        }
+    }
+
+    /// Whether the events of a collection have nothing but the id of the document.
+    pub fn is_id_only(&self, collection: &CollectionName) -> bool {
+        match self {
+            Self::Off => false,
+            Self::On { id_only, .. } => match id_only {
+                IdOnly::All => true,
+                IdOnly::Named(named) => named.contains(collection),
+            },
+        }
+    }
 }
 
 impl PublisherPolicy {
@@ -128,7 +191,7 @@ mod tests {
                 schemas: Schemas::new(SchemaMap::new()),
                 document_limit: 1,
             },
-            events_enabled: false,
+            broadcast: Broadcast::Off,
         };
         let lines = policy.warnings(&names(&["Doors", "Skills"]));
         assert_eq!(lines.len(), 2, "{lines:?}");

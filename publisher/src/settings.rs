@@ -12,7 +12,10 @@ use service::{
 };
 
 pub use self::arguments::Args;
-use crate::{decide::schemas::SchemaMap, outbox::retention::RetentionPolicy, store::StoreUrl};
+use crate::{
+    decide::schemas::SchemaMap, outbox::retention::RetentionPolicy, policy::Broadcast,
+    store::StoreUrl,
+};
 
 mod arguments;
 mod checks;
@@ -60,6 +63,8 @@ pub struct Events {
     pub ttl_seconds: u64,
     /// Largest `configData` inside an event, in bytes.
     pub data_limit: usize,
+    /// Of which collections changes are published, and how much of them.
+    pub broadcast: Broadcast,
 }
 
 /// What a transport needs; one variant for each value of `AURA_CONFIGURATION_EVENTS_MANAGER`.

@@ -14,7 +14,7 @@ use std::{
 use broker::{BrokerEvent, ReceivedEvent, Subscription, listen};
 use client::RetryPolicy;
 use contract::{
-    CollectionName, Document, DocumentId, Epoch, EventData, Operation, Revision,
+    CollectionName, Document, DocumentId, Epoch, EventData, Operation, Revision, canonical,
     status::ReplicaState,
 };
 use futures_util::StreamExt;
@@ -26,7 +26,7 @@ use tokio::{
 use crate::{
     SecretUrl, SourceError,
     failure_log::{FailureLevel, FailureLog},
-    intake::redis::with_channel,
+    intake::{is_id_only, redis::with_channel},
     source::PublisherSource,
 };
 
@@ -169,10 +169,7 @@ impl DocumentReplica {
     fn must_read(&self, event: Option<BrokerEvent>) -> bool {
         match event {
             Some(BrokerEvent::Received(ReceivedEvent::Event { id, body, .. })) => {
-                let decision = match self.event(id, &body) {
-                    Some(event) => decide(&self.view.borrow(), event),
-                    None => Decision::Ignore,
-                };
+                let decision = self.decision(id, &body).unwrap_or(Decision::Ignore);
                 match decision {
                     Decision::Ignore => false,
                     Decision::Read => true,
@@ -203,13 +200,19 @@ impl DocumentReplica {
         }
     }
 
-    /// The event, if it is of this document.
+    /// What becomes of an event, if it is of this document.
     /// Its channel gives what the data leaves out.
-    fn event(&self, channel: Option<DocumentId>, body: &[u8]) -> Option<EventData> {
+    fn decision(&self, channel: Option<DocumentId>, body: &[u8]) -> Option<Decision> {
         let DocumentConfig { collection, id, .. } = &self.config;
-        let data = with_channel(body, collection, channel.as_ref()).ok()?;
+        let data = canonical::value(body).ok()?;
+        // It says that the document may have changed, and not how (requirement D1).
+        if is_id_only(&data) {
+            return (data["id"] == id.as_str()).then_some(Decision::Read);
+        }
+        let data = with_channel(data, collection, channel.as_ref());
         let event: EventData = serde_json::from_value(data).ok()?;
-        (event.collection == *collection && event.id == *id).then_some(event)
+        let is_of_this = event.collection == *collection && event.id == *id;
+        is_of_this.then(|| decide(&self.view.borrow(), event))
     }
 
     /// Reads the document. A blank or foreign store, an older history and an old copy are refused:

@@ -12,7 +12,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use contract::{
-    EventData,
+    CollectionName, DocumentId, EventData,
     status::{CollectionStatus, MAX_REFUSALS, ReplicaState, ReplicaStatus},
 };
 use serde_json::Value;
@@ -94,6 +94,7 @@ impl Replica {
             stats: Arc::clone(&stats),
             signals: Arc::clone(&signals),
             listed: tokio::sync::Mutex::new(BTreeMap::new()),
+            reading: tokio::sync::Mutex::new(()),
         });
         let intake = Arc::new(Intake {
             config: Arc::clone(&config),
@@ -143,6 +144,7 @@ impl Replica {
             stats: Arc::clone(&stats),
             loader,
             check_ins: Arc::clone(&check_ins),
+            signals: Arc::clone(&signals),
         };
         let sync = SyncLoop {
             config: Arc::clone(&config),
@@ -256,6 +258,17 @@ impl Replica {
         expiration: Option<DateTime<Utc>>,
     ) -> EventOutcome {
         self.0.intake.receive_event(data, expiration).await
+    }
+
+    /// As [`Replica::receive`], of an event that has nothing but the id of the document (requirement
+    /// D1); `collection` is that of its topic.
+    pub async fn receive_id(
+        &self,
+        collection: &CollectionName,
+        id: &DocumentId,
+        expiration: Option<DateTime<Utc>>,
+    ) -> EventOutcome {
+        self.0.intake.receive_id(collection, id, expiration).await
     }
 
     /// Counts and remembers an event that can never succeed, and returns the answer to it. For

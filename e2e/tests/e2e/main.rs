@@ -10,6 +10,7 @@ mod examples;
 mod faults;
 mod feed;
 mod fleet;
+mod id_only;
 mod languages;
 mod local;
 mod log;

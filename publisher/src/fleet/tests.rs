@@ -50,7 +50,7 @@ impl Testbed {
         let policy = Arc::new(PublisherPolicy {
             collections: ServedCollections::fixed(collections),
             rules,
-            events_enabled: false,
+            broadcast: crate::policy::Broadcast::Off,
         });
         let store = open(&StoreUrl::Embedded(folder.path().into()), policy).await;
         let metrics = Arc::<Metrics>::default();

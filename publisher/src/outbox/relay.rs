@@ -301,7 +301,13 @@ impl Relay {
         let store = self.store.clone();
         self.sweep.add(&store.policy().collections.all());
         let (collection, after) = self.sweep.begin();
+        // Changes that were pending when the collection had a topic stay as they are.
+        let has_topic = store.policy().broadcast.publishes(&collection);
         let read = async move {
+            if !has_topic {
+                let result = Ok(PendingPage::default());
+                return Finished::Sweep { collection, result };
+            }
             let now = Utc::now();
             // The publisher that committed a recent change is probably publishing it right now.
             let recent = now - UNPUBLISHED_AFTER..now + UNPUBLISHED_AFTER;

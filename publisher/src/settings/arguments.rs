@@ -26,6 +26,8 @@ pub(super) const FORGET_REPLICAS_SECONDS: &str = "3600";
 pub(super) const SCRUB_ROWS_PER_SECOND: &str = "200";
 pub(super) const LOADS: &str = "8";
 pub(super) const LOCAL_SUBSCRIBERS: &str = "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS";
+pub(super) const ID_ONLY_COLLECTIONS: &str = "AURA_CONFIGURATION_ID_ONLY_COLLECTIONS";
+pub(super) const NO_TOPIC_COLLECTIONS: &str = "AURA_CONFIGURATION_NO_TOPIC_COLLECTIONS";
 /// The six collections of the source document (requirement A5).
 pub(super) const COLLECTIONS: &str = contract::environment::COLLECTIONS;
 
@@ -119,6 +121,32 @@ pub struct Args {
     /// and the broker takes larger messages; lower it when the broker takes only smaller ones.
     #[arg(long, env = "AURA_CONFIGURATION_EVENT_DATA_LIMIT_BYTES", default_value = EVENT_DATA_LIMIT_BYTES)]
     pub(super) event_data_limit_bytes: String,
+
+    /// Collections whose events have nothing but the id of the document, separated by commas; `*` is
+    /// all collections.
+    ///
+    /// No value, no user and no revision is on the bus then; a receiver reads the document by its id.
+    /// Set it when the broker must not see configuration, or for consumers that know this form.
+    /// Replicas catch up from the feed at each event.
+    #[arg(
+        long,
+        env = ID_ONLY_COLLECTIONS,
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(super) id_only_collections: String,
+
+    /// Collections without a topic, separated by commas: no event is sent for their changes.
+    ///
+    /// Replicas find these changes when they check in, or follow the feed. Every other collection has
+    /// the topic of its name.
+    #[arg(
+        long,
+        env = NO_TOPIC_COLLECTIONS,
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(super) no_topic_collections: String,
 
     /// LOCAL: base URLs of subscribers, separated by commas.
     ///

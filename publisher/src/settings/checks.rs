@@ -3,7 +3,8 @@
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-use contract::SecretUrl;
+use contract::{CollectionName, SecretUrl};
+use service::nearest::unknown_collection;
 use service::runtime::settings::{
     SettingChecks, SettingsError, boolean, listed, or, positive, token,
 };
@@ -13,13 +14,18 @@ use super::{
     arguments::{
         Args, COLLECTIONS, DAPR_GRPC_PORT, DAPR_PUBSUB_NAME, DOCUMENT_LIMIT_BYTES,
         EVENT_DATA_LIMIT_BYTES, EVENT_TTL_SECONDS, EVENTS_ENABLED, EVENTS_MANAGER,
-        FORGET_REPLICAS_SECONDS, LISTEN, LOADS, LOCAL_SUBSCRIBERS, LOG_KEEP_CHANGES,
-        LOG_KEEP_HOURS, LOG_TRIM_SECONDS, REDIS_DOCUMENT_CHANNELS, REDIS_STREAM_MAX_LENGTH,
-        SCHEMAS_DIR, SCRUB_ROWS_PER_SECOND, STORE_URL,
+        FORGET_REPLICAS_SECONDS, ID_ONLY_COLLECTIONS, LISTEN, LOADS, LOCAL_SUBSCRIBERS,
+        LOG_KEEP_CHANGES, LOG_KEEP_HOURS, LOG_TRIM_SECONDS, NO_TOPIC_COLLECTIONS,
+        REDIS_DOCUMENT_CHANNELS, REDIS_STREAM_MAX_LENGTH, SCHEMAS_DIR, SCRUB_ROWS_PER_SECOND,
+        STORE_URL,
     },
 };
 use crate::{
-    decide::schemas::SchemaMap, outbox::retention::RetentionPolicy, schema_folder, store::StoreUrl,
+    decide::schemas::SchemaMap,
+    outbox::retention::RetentionPolicy,
+    policy::{Broadcast, IdOnly},
+    schema_folder,
+    store::StoreUrl,
 };
 
 /// Largest document that any setting allows, in bytes.
@@ -103,6 +109,10 @@ impl Args {
         );
         let events = self.events(checks);
         let (schemas_dir, schemas) = schemas?;
+        if let (Some(collections), Some(events)) = (&collections, &events) {
+            let served = collections.iter().chain(schemas.keys()).cloned().collect();
+            check_served(checks, &events.broadcast, &served);
+        }
         Some(Settings {
             store: store?,
             listen: listen?,
@@ -175,12 +185,26 @@ impl Args {
             "AURA_CONFIGURATION_EVENT_DATA_LIMIT_BYTES",
             or(&self.event_data_limit_bytes, EVENT_DATA_LIMIT_BYTES),
         );
+        let broadcast = self.broadcast(checks);
         let transport = self.transport(checks);
         Some(Events {
             transport: transport?,
             pub_sub_name: or(&self.dapr_pubsub_name, DAPR_PUBSUB_NAME).to_owned(),
             ttl_seconds: ttl_seconds?,
             data_limit: data_limit?,
+            broadcast: broadcast?,
+        })
+    }
+
+    fn broadcast(&self, checks: &mut SettingChecks) -> Option<Broadcast> {
+        let id_only = match self.id_only_collections.as_str() {
+            "*" => Some(IdOnly::All),
+            named => list(checks, ID_ONLY_COLLECTIONS, named).map(IdOnly::Named),
+        };
+        let without_topic = list(checks, NO_TOPIC_COLLECTIONS, &self.no_topic_collections);
+        Some(Broadcast::On {
+            without_topic: without_topic?,
+            id_only: id_only?,
         })
     }
 
@@ -248,6 +272,32 @@ impl Args {
             keep: keep?,
             by_document: by_document?,
         })
+    }
+}
+
+/// A name that is not served is a mistake: a misspelt one would put values and users on a bus that
+/// must not have them.
+fn check_served(
+    checks: &mut SettingChecks,
+    broadcast: &Broadcast,
+    served: &BTreeSet<CollectionName>,
+) {
+    let Broadcast::On {
+        without_topic,
+        id_only,
+    } = broadcast
+    else {
+        return;
+    };
+    let mut check = |setting: &str, named: &BTreeSet<CollectionName>| {
+        for name in named.difference(served) {
+            let reason = unknown_collection(name.as_str(), served);
+            checks.error(setting, format_args!("{:?}: {reason}", name.as_str()));
+        }
+    };
+    check(NO_TOPIC_COLLECTIONS, without_topic);
+    if let IdOnly::Named(named) = id_only {
+        check(ID_ONLY_COLLECTIONS, named);
     }
 }
 

@@ -185,3 +185,19 @@ fn every_variable_is_a_known_name() {
         assert!(!is_own || environment::NAMES.contains(&name), "{name}");
     }
 }
+
+#[test]
+fn a_collection_that_is_not_served_is_a_mistake_in_the_lists_of_events() {
+    for setting in ["id-only", "no-topic"] {
+        let option = format!("--{setting}-collections=Skill,Skills");
+        let mistakes = mistakes(&["--collections=Skills", "--schemas-dir=", &option]);
+        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+        let name = setting.replace('-', "_").to_uppercase();
+        let expected = format!("AURA_CONFIGURATION_{name}_COLLECTIONS=\"Skill\": ");
+        assert!(mistakes[0].starts_with(&expected), "{mistakes:?}");
+        assert!(mistakes[0].contains("Skills"), "{mistakes:?}");
+    }
+    let read = Settings::read(&["--id-only-collections=*"]).expect("valid settings");
+    let broadcast = read.events.expect("events").broadcast;
+    assert!(broadcast.is_id_only(&"Later".parse().expect("a name")));
+}

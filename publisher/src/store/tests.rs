@@ -6,7 +6,10 @@ use chrono::Utc;
 use contract::{CollectionName, Epoch, Expected};
 
 use super::*;
-use crate::decide::{Action, Rules, Write, schemas::Schemas};
+use crate::{
+    decide::{Action, Rules, Write, schemas::Schemas},
+    policy::{Broadcast, IdOnly},
+};
 
 /// A blank store with the collection `A`.
 async fn blank(folder: &tempfile::TempDir) -> Store {
@@ -17,7 +20,7 @@ async fn blank(folder: &tempfile::TempDir) -> Store {
     let policy = PublisherPolicy {
         collections: ServedCollections::fixed(BTreeSet::from([name()])),
         rules,
-        events_enabled: true,
+        broadcast: Broadcast::all(),
     };
     Store::open(&StoreUrl::Embedded(folder.path().into()), Arc::new(policy))
         .await
@@ -109,6 +112,42 @@ async fn a_store_with_another_lineage_names_the_one_before_it() {
     assert!(head.replaces.includes(last) && !head.replaces.includes(renewed));
     create(&store, "y").await;
     assert!(proven_head(&store).await.replaces.includes(last));
+}
+
+/// The setting may come and go: what has no topic is not pending, and stays so (requirement D2).
+#[tokio::test]
+async fn a_change_of_a_collection_without_a_topic_is_not_pending() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let opened = async |broadcast| {
+        let policy = PublisherPolicy {
+            collections: ServedCollections::fixed(BTreeSet::from([name()])),
+            rules: Rules {
+                schemas: Schemas::default(),
+                document_limit: 1_000,
+            },
+            broadcast,
+        };
+        Store::open(&StoreUrl::Embedded(folder.path().into()), Arc::new(policy))
+            .await
+            .expect("a store")
+    };
+    let pending = async |store: &Store| {
+        let recent = Utc::now()..Utc::now();
+        let page = store.pending(&name(), 0, recent, 10).await.expect("a page");
+        let revisions = page.changes.iter().map(|change| change.revision);
+        revisions.collect::<Vec<_>>()
+    };
+    let silent = Broadcast::On {
+        without_topic: [name()].into(),
+        id_only: IdOnly::All,
+    };
+    let store = opened(silent).await;
+    create(&store, "x").await;
+    assert_eq!(pending(&store).await, [0_u64; 0]);
+    drop(store);
+    let store = opened(Broadcast::all()).await;
+    create(&store, "y").await;
+    assert_eq!(pending(&store).await, [2]);
 }
 
 /// A publisher whose clock is an hour ahead commits a change and stops before it publishes it.

@@ -1,5 +1,6 @@
 //! The CloudEvent around a change: exactly the envelope of the source document (requirement A10 to
-//! A14), and small.
+//! A14), and small. For an id-only collection it has the attributes that CloudEvents requires, with
+//! `time` and `datacontenttype`, and the id (requirement D1).
 //!
 //! It is written from the change in a single pass; the tests read it with the CloudEvents SDK. The
 //! members that a sidecar adds (`topic`, `pubsubname`, `expiration`) are omitted, except where there
@@ -9,8 +10,14 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use contract::{Change, EventData, document::JSON, event};
+use contract::{
+    Change, CollectionName, EventData,
+    document::JSON,
+    event::{self, IdOnlyData},
+};
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
 
 use crate::store::PublisherPolicy;
 
@@ -34,6 +41,11 @@ impl EventEncoder {
     /// When it cannot be written, which no committed change should cause.
     pub fn for_sidecar(&self, change: &Change) -> anyhow::Result<Vec<u8>> {
         self.structured(change, None)
+    }
+
+    /// Whether the events of a collection have nothing but the id.
+    pub fn is_id_only(&self, collection: &CollectionName) -> bool {
+        self.policy.broadcast.is_id_only(collection)
     }
 
     /// The event as a sidecar delivers it: with the members that a sidecar adds.
@@ -62,6 +74,9 @@ impl EventEncoder {
     /// # Errors
     /// As [`EventEncoder::for_sidecar`].
     pub fn without_envelope(&self, change: &Change) -> anyhow::Result<Vec<u8>> {
+        if self.is_id_only(&change.collection) {
+            return serde_json::to_vec(&id_only_data(change)).context("writing the id");
+        }
         self.bounded(|data_limit| {
             let bare = BareEvent {
                 data: EventData::new(change, data_limit),
@@ -76,6 +91,19 @@ impl EventEncoder {
         change: &Change,
         added: Option<AddedBySidecar<'_>>,
     ) -> anyhow::Result<Vec<u8>> {
+        if self.is_id_only(&change.collection) {
+            let event = IdOnlyEvent {
+                specversion: "1.0",
+                id: opaque_event_id(change),
+                source: event::SOURCE,
+                kind: event::TYPE,
+                time: change.time,
+                datacontenttype: JSON,
+                added,
+                data: id_only_data(change),
+            };
+            return serde_json::to_vec(&event).context("writing the event");
+        }
         let schema = self.policy.rules.schemas.get(&change.collection);
         self.bounded(|data_limit| {
             let data =
@@ -141,6 +169,38 @@ struct StructuredEvent<'a> {
     data: EventData,
 }
 
+/// An id-only event in structured mode: `id`, `source`, `specversion` and `type` are required;
+/// `datacontenttype` says how `data` is read, and `time` lets a consumer measure the delay. Subject,
+/// partition key, sequence, schema, correlation and trace are left out.
+#[derive(Serialize)]
+struct IdOnlyEvent<'a> {
+    specversion: &'static str,
+    id: Uuid,
+    source: &'static str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    time: DateTime<Utc>,
+    datacontenttype: &'static str,
+    #[serde(flatten)]
+    added: Option<AddedBySidecar<'a>>,
+    data: IdOnlyData,
+}
+
+fn id_only_data(change: &Change) -> IdOnlyData {
+    IdOnlyData {
+        id: change.id.clone(),
+    }
+}
+
+/// The `id` of an id-only event: the same for every attempt to send it, and without the revision that
+/// [`event::event_id`] has. A UUID of version 8 (RFC 9562 section 5.8).
+fn opaque_event_id(change: &Change) -> Uuid {
+    let hash = Sha256::digest(event::event_id(change));
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+}
+
 /// The members that a sidecar adds.
 #[derive(Clone, Copy, Serialize)]
 struct AddedBySidecar<'a> {
@@ -181,7 +241,7 @@ mod tests {
         let policy = Arc::new(PublisherPolicy {
             collections: ServedCollections::fixed(BTreeSet::new()),
             rules,
-            events_enabled: true,
+            broadcast: crate::policy::Broadcast::all(),
         });
         let encoder = EventEncoder {
             pub_sub_name: "pubsub-config".into(),

@@ -72,7 +72,12 @@ impl DaprTransport {
                 self.encoder.ttl_seconds.to_string(),
             )]),
         });
-        if let Some(traceparent) = change.context.traceparent() {
+        // The sidecar would put the trace into the envelope of an id-only event.
+        let traceparent = change
+            .context
+            .traceparent()
+            .filter(|_trace| !self.encoder.is_id_only(&change.collection));
+        if let Some(traceparent) = traceparent {
             request
                 .metadata_mut()
                 .insert(event::TRACEPARENT, traceparent.parse()?);

@@ -202,6 +202,10 @@ impl WriterTask {
                 "a change is committed",
             );
         });
+        // The change is not pending, so nothing else publishes it either (requirement D2).
+        if !self.store.policy().broadcast.publishes(&change.collection) {
+            return;
+        }
         let bytes = change
             .config_data
             .as_ref()

@@ -42,7 +42,7 @@ async fn idle(stored: &Value) -> (tempfile::TempDir, Writer, WriterTask) {
             schemas: Schemas::new(SchemaMap::from([(name(), Arc::new(schema))])),
             document_limit: 4 << 20,
         },
-        events_enabled: false,
+        broadcast: crate::policy::Broadcast::Off,
     };
     let store = Store::open(&StoreUrl::Embedded(folder.path().into()), Arc::new(policy))
         .await

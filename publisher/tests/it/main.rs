@@ -4,6 +4,7 @@
 mod browsers;
 mod faults;
 mod http;
+mod id_only;
 #[path = "../../../service/tests/life/mod.rs"]
 mod life;
 mod log;

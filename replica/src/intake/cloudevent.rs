@@ -17,7 +17,7 @@ use cloudevents::{AttributesReader, Data, Event};
 use contract::{
     canonical,
     document::JSON,
-    event::{EXPIRATION, MEDIA_TYPE as STRUCTURED},
+    event::{EXPIRATION, MEDIA_TYPE as STRUCTURED, TOPIC},
 };
 use percent_encoding::percent_decode;
 use serde::{Deserialize, de::IgnoredAny};
@@ -52,6 +52,8 @@ pub(super) struct CloudEvent {
     pub(super) name: String,
     /// Its data; null when there is none.
     pub(super) data: Value,
+    /// The topic, as a sidecar adds it.
+    pub(super) topic: Option<String>,
     /// Until when it is worth delivering. One that cannot be parsed is no limit.
     pub(super) expiration: Option<DateTime<Utc>>,
 }
@@ -199,6 +201,7 @@ fn opened(mut event: CloudEvent) -> Result<CloudEvent, CloudEventError> {
         event = CloudEvent {
             // The envelope that was written last knows until when delivering is worth it.
             expiration: event.expiration.or(inner.expiration),
+            topic: event.topic.or(inner.topic),
             ..inner
         };
     }
@@ -267,6 +270,7 @@ fn parts(mut event: Event, name: String) -> Result<CloudEvent, CloudEventError> 
     let expiration = expiration
         .and_then(|text| DateTime::parse_from_rfc3339(&text).ok())
         .map(DateTime::<Utc>::from);
+    let topic = event.extension(TOPIC).map(ToString::to_string);
     let (_content_type, _schema, data) = event.take_data();
     let data = data.map(|data| match data {
         Data::Binary(json) => canonical::value(&json),
@@ -282,6 +286,7 @@ fn parts(mut event: Event, name: String) -> Result<CloudEvent, CloudEventError> 
     Ok(CloudEvent {
         name,
         data: data.unwrap_or_default(),
+        topic,
         expiration,
     })
 }
@@ -381,6 +386,7 @@ mod tests {
         let expected = Ok(CloudEvent {
             name: "1 of s".to_owned(),
             data: json!({"a": 1}),
+            topic: None,
             expiration: None,
         });
         for media_type in [

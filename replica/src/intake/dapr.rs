@@ -36,6 +36,7 @@ use tracing::Instrument;
 use super::{
     EventOutcome, EventSource, Intake,
     cloudevent::{self, CloudEvent, CloudEventError},
+    id_only::is_id_only,
     receive::event_span,
 };
 use crate::{Follow, HeaderValue, Replica, failure_log::LogRate};
@@ -278,6 +279,13 @@ async fn take_event(
     match event {
         Ok(event) => {
             let name = Some(event.name.as_str());
+            if is_id_only(&event.data)
+                && let Some(topic) = &event.topic
+            {
+                return intake
+                    .take_id_only(topic, event.data, event.expiration, name)
+                    .await;
+            }
             intake
                 .take_named(source, event.data, event.expiration, name)
                 .await

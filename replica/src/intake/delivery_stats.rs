@@ -4,7 +4,7 @@
 //! It decides nothing about any change; the fault that it finds is for status, log, metric and
 //! check-in. No clock, no I/O.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use contract::{CollectionName, Revision, fleet::IntakeFault};
 
@@ -21,6 +21,8 @@ const ALTERNATIONS: usize = 8;
 pub(crate) struct DeliveryStats {
     /// By revision: whether an event delivered it.
     newest: BTreeMap<CollectionName, BTreeMap<Revision, bool>>,
+    /// Collections whose publisher sends no events.
+    silent: BTreeSet<CollectionName>,
 }
 
 impl DeliveryStats {
@@ -32,6 +34,21 @@ impl DeliveryStats {
     /// The feed delivered a change before any event did.
     pub(crate) fn by_feed(&mut self, collection: &CollectionName, revision: Revision) {
         self.note(collection, revision, false);
+    }
+
+    /// An event announced a change that the feed had delivered. One that is not remembered stays so.
+    pub(crate) fn late_event(&mut self, collection: &CollectionName, revision: Revision) {
+        let newest = self.newest.get_mut(collection);
+        if let Some(by_event) = newest.and_then(|newest| newest.get_mut(&revision)) {
+            *by_event = true;
+        }
+    }
+
+    /// These collections have no events: that none comes is no fault.
+    pub(crate) fn expect_none_of(&mut self, collections: BTreeSet<CollectionName>) {
+        self.newest
+            .retain(|name, _newest| !collections.contains(name));
+        self.silent = collections;
     }
 
     /// Forgets everything: in a new history revisions count from the start.
@@ -52,6 +69,9 @@ impl DeliveryStats {
 
     /// Remembers how a revision was delivered; the oldest of more than [`WINDOW`] is forgotten.
     fn note(&mut self, collection: &CollectionName, revision: Revision, by_event: bool) {
+        if self.silent.contains(collection) {
+            return;
+        }
         let newest = self.newest.entry(collection.clone()).or_default();
         newest.insert(revision, by_event);
         if newest.len() > WINDOW {
@@ -116,6 +136,27 @@ mod tests {
             fault(&"l".repeat(64)),
             None,
             "a late event is still an event"
+        );
+    }
+
+    #[test]
+    fn a_collection_without_a_topic_has_no_fault() {
+        let mut stats = DeliveryStats::default();
+        let name: CollectionName = "A".parse().expect("a name");
+        let by_feed = |stats: &mut DeliveryStats| {
+            (1..=64).for_each(|revision| stats.by_feed(&name, revision));
+        };
+        by_feed(&mut stats);
+        assert_eq!(stats.fault(), Some(IntakeFault::NotReceiving));
+        stats.expect_none_of([name.clone()].into());
+        by_feed(&mut stats);
+        assert_eq!((stats.fault(), stats.none_by_event()), (None, false));
+        stats.expect_none_of(BTreeSet::new());
+        by_feed(&mut stats);
+        assert_eq!(
+            stats.fault(),
+            Some(IntakeFault::NotReceiving),
+            "it has a topic again"
         );
     }
 

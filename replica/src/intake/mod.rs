@@ -13,6 +13,7 @@ pub mod dapr;
 mod delivery_stats;
 mod event_source;
 mod feed;
+mod id_only;
 mod outcome;
 mod receive;
 #[cfg(feature = "redis")]
@@ -25,6 +26,8 @@ pub(crate) use connection::IntakeConnection;
 pub(crate) use delivery_stats::DeliveryStats;
 pub(crate) use event_source::EventSource;
 pub(crate) use feed::FeedIntake;
+#[cfg(feature = "redis")]
+pub(crate) use id_only::is_id_only;
 pub use outcome::EventOutcome;
 pub(crate) use receive::Intake;
 #[cfg(feature = "redis")]

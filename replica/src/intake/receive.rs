@@ -166,7 +166,6 @@ impl Intake {
         expiration: Option<DateTime<Utc>>,
         event: Option<&str>,
     ) -> EventOutcome {
-        let named_event = Escaped(event.unwrap_or("without a name"));
         // Before the data is typed: data of a collection that is not followed may be of any form.
         let members = match &mut data {
             Value::Object(members) => members,
@@ -177,31 +176,8 @@ impl Intake {
             .get("collection")
             .and_then(Value::as_str)
             .unwrap_or_default();
-        let followed = named
-            .parse()
-            .is_ok_and(|name: CollectionName| self.followed(&name));
-        // No error: the broker must not send the event again.
-        if !followed && self.config.follow == Follow::Served {
-            // The check-in says whether the publisher serves it.
-            self.signals.request_check_in();
-            self.stats.count(|events| events.ignored += 1);
-            return EventOutcome::Success;
-        }
-        if !followed {
-            if named.is_empty() {
-                return self.ignore(event, "names no collection");
-            }
-            static LINES: LogRate = LogRate::new();
-            if let Some(left_out) = LINES.due() {
-                let named: String = named.chars().take(MAX_ERROR_CHARS).collect();
-                tracing::warn!(
-                    collection = named,
-                    event,
-                    "the event {named_event} of the collection {named:?} is ignored: this replica does not follow the collection{left_out}"
-                );
-            }
-            self.stats.count(|events| events.ignored += 1);
-            return EventOutcome::Success;
+        if let Err(ignored) = self.find_followed(named, event) {
+            return ignored;
         }
         // The rules of the source document hold for events without a revision alone.
         if members.get("revision").is_none_or(Value::is_null) {
@@ -229,6 +205,40 @@ impl Intake {
             Ok(data) => self.take_event(source, data, expiration).await,
             Err(error) => self.drop_named(event, "wrong-type", error),
         }
+    }
+
+    /// The collection that an event names, if it is followed. Else the answer to the event, which is no
+    /// error: the broker must not send the event again.
+    pub(super) fn find_followed(
+        &self,
+        named: &str,
+        event: Option<&str>,
+    ) -> Result<CollectionName, EventOutcome> {
+        let name = named.parse().ok();
+        if let Some(name) = name.filter(|name| self.followed(name)) {
+            return Ok(name);
+        }
+        if self.config.follow == Follow::Served {
+            // The check-in says whether the publisher serves it.
+            self.signals.request_check_in();
+            self.stats.count(|events| events.ignored += 1);
+            return Err(EventOutcome::Success);
+        }
+        if named.is_empty() {
+            return Err(self.ignore(event, "names no collection"));
+        }
+        static LINES: LogRate = LogRate::new();
+        if let Some(left_out) = LINES.due() {
+            let named_event = Escaped(event.unwrap_or("without a name"));
+            let named: String = named.chars().take(MAX_ERROR_CHARS).collect();
+            tracing::warn!(
+                collection = named,
+                event,
+                "the event {named_event} of the collection {named:?} is ignored: this replica does not follow the collection{left_out}"
+            );
+        }
+        self.stats.count(|events| events.ignored += 1);
+        Err(EventOutcome::Success)
     }
 
     /// Counts and logs an event that says nothing about a document. That is no error: the source
@@ -347,7 +357,7 @@ impl Intake {
     }
 
     /// Counts and logs an event that failed for now, and returns the answer to it.
-    fn retry(
+    pub(super) fn retry(
         &self,
         collection: &CollectionName,
         id: &DocumentId,
@@ -413,7 +423,7 @@ impl Intake {
 }
 
 /// Names the document in the span of the event.
-fn record_document(collection: &CollectionName, id: &DocumentId) {
+pub(super) fn record_document(collection: &CollectionName, id: &DocumentId) {
     if tracing::enabled!(Level::DEBUG) {
         let span = Span::current();
         span.record("collection", field::display(collection));

@@ -14,7 +14,9 @@ use state::CollectionState;
 use tokio::time::sleep;
 use tracing::Instrument;
 
-use super::{EventOutcome, EventSource, Intake, IntakeConnection, receive::event_span};
+use super::{
+    EventOutcome, EventSource, Intake, IntakeConnection, id_only::is_id_only, receive::event_span,
+};
 use crate::{Events, persist::StreamCursors};
 
 /// Events that may wait for a value at once. Further ones are abandoned, and catch-up brings their
@@ -165,8 +167,16 @@ impl RedisIntake {
         for _attempt in 0..ATTEMPTS {
             let outcome = match self.intake.parse_change(&body) {
                 Some(change) => self.intake.take_change(EventSource::Redis, &change).await,
-                None => match with_channel(&body, &collection, id.as_ref()) {
-                    Ok(data) => self.intake.take_value(EventSource::Redis, data, None).await,
+                None => match canonical::value(&body) {
+                    Ok(data) if is_id_only(&data) => {
+                        self.intake
+                            .take_id_only(collection.as_str(), data, None, None)
+                            .await
+                    }
+                    Ok(data) => {
+                        let data = with_channel(data, &collection, id.as_ref());
+                        self.intake.take_value(EventSource::Redis, data, None).await
+                    }
                     Err(error) => self.intake.drop_event("not-json", error),
                 },
             };
@@ -181,15 +191,11 @@ impl RedisIntake {
 
 /// The data of an event. Its channel gives the collection and the id that the data does not have
 /// (requirement A11).
-///
-/// # Errors
-/// When the body is not JSON.
 pub(crate) fn with_channel(
-    body: &[u8],
+    mut data: Value,
     collection: &CollectionName,
     id: Option<&DocumentId>,
-) -> Result<Value, serde_json::Error> {
-    let mut data = canonical::value(body)?;
+) -> Value {
     if let Value::Object(members) = &mut data {
         members
             .entry("collection")
@@ -198,7 +204,7 @@ pub(crate) fn with_channel(
             members.entry("id").or_insert_with(|| id.as_str().into());
         }
     }
-    Ok(data)
+    data
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::{
 
 use chrono::Utc;
 use contract::{
-    CollectionName,
+    CollectionName, Revision,
     fleet::{IntakeFault, Transport},
     status::{DroppedEvent, EventCounts, SyncCounts},
 };
@@ -121,9 +121,12 @@ impl Stats {
         self.lock().sources.of(collection)
     }
 
-    /// A check-in was answered: events of before the one before it are forgotten.
-    pub(crate) fn checked_in(&self) {
-        self.lock().sources.age();
+    /// A check-in was answered: events of before the one before it are forgotten. No events are
+    /// expected of the collections `without_topic`.
+    pub(crate) fn checked_in(&self, without_topic: BTreeSet<CollectionName>) {
+        let mut counters = self.lock();
+        counters.sources.age();
+        counters.deliveries.expect_none_of(without_topic);
     }
 
     /// Notes that an event delivered a revision, whose value must be fetched.
@@ -155,9 +158,25 @@ impl Stats {
         });
     }
 
-    /// Counts a page of the change feed; `new` says which of its changes no event had brought.
-    /// Returns the number of those.
-    pub(crate) fn page_applied(&self, changes: &[ReceivedChange], new: &[bool]) -> u64 {
+    /// Counts an id-only event, which announced a change of a collection. `held` is the revision of
+    /// the document here: where the feed had brought it before, the event was only late.
+    pub(crate) fn announced(&self, collection: &CollectionName, held: Option<Revision>) {
+        let mut counters = self.lock();
+        counters.events.without_revision += 1;
+        if let Some(revision) = held {
+            counters.deliveries.late_event(collection, revision);
+        }
+    }
+
+    /// Counts a page of the change feed; `new` says which of its changes no event had brought, and
+    /// `announced` in which collections id-only events announced them. Returns the number of those
+    /// that are new.
+    pub(crate) fn page_applied(
+        &self,
+        changes: &[ReceivedChange],
+        new: &[bool],
+        announced: &BTreeSet<CollectionName>,
+    ) -> u64 {
         let mut counters = self.lock();
         // Both slices have one entry per change of the page.
         let mut count = 0;
@@ -165,9 +184,12 @@ impl Stats {
             // A change that an event had brought is no sign of a faulty intake.
             if *new {
                 count += 1;
-                counters
-                    .deliveries
-                    .by_feed(&change.collection, change.revision);
+                let (collection, revision) = (&change.collection, change.revision);
+                if announced.contains(collection) {
+                    counters.deliveries.by_event(collection, revision);
+                } else {
+                    counters.deliveries.by_feed(collection, revision);
+                }
             }
         }
         counters.sync.pages += 1;

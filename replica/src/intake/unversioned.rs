@@ -41,6 +41,8 @@ pub(crate) struct UnversionedIntake {
     /// When the newest complete list of each collection was requested. The lock is held while a
     /// list is loaded: one at a time.
     pub(crate) listed: Mutex<BTreeMap<CollectionName, Instant>>,
+    /// Held while the document of an id-only event is read.
+    pub(crate) reading: Mutex<()>,
 }
 
 impl UnversionedIntake {
@@ -69,9 +71,7 @@ impl UnversionedIntake {
             self.signals.request_check_in();
             return Ok(());
         }
-        if expiration.is_some_and(|until| until <= Utc::now()) {
-            tracing::debug!(%collection, %id, "the {op:?} event of {collection}/{id} came after its expiration and is ignored");
-            self.stats.count(|events| events.expired += 1);
+        if self.is_expired(collection, id, expiration) {
             return Ok(());
         }
         match op {
@@ -80,6 +80,66 @@ impl UnversionedIntake {
         }
         self.stats.count(|events| events.applied += 1);
         Ok(())
+    }
+
+    /// Takes an id-only event: the document is read by its id. Where no publisher has it and it is not
+    /// held either, nothing is to be done (requirement D5). One document is read after the other, so
+    /// that an older answer never replaces a newer one, whatever the order of the events.
+    ///
+    /// # Errors
+    /// As [`UnversionedIntake::take`].
+    pub(super) async fn take_id(
+        &self,
+        collection: &CollectionName,
+        id: &DocumentId,
+        expiration: Option<DateTime<Utc>>,
+    ) -> Result<(), SourceError> {
+        if self.is_expired(collection, id, expiration) {
+            return Ok(());
+        }
+        let in_turn = async {
+            let _turn = self.reading.lock().await;
+            match self.source.document(collection, id).await {
+                Ok(config) => {
+                    self.stats.count(|events| events.fetched += 1);
+                    // If it fails, the collection became versioned meanwhile.
+                    self.cache.set_unversioned(collection, id, &config);
+                    Ok(true)
+                }
+                Err(SourceError::Client(error)) if error.status() == Some(404) => {
+                    let is_held = self.cache.view().root().get(collection, id).is_some();
+                    // A 404 without that word may be of a proxy: the list tells.
+                    let is_settled = !is_held
+                        || (error.is_no_document()
+                            && self.cache.remove_unversioned(collection, id));
+                    Ok(is_settled)
+                }
+                Err(error) => Err(error),
+            }
+        };
+        let is_settled = timeout(FETCH_BUDGET, in_turn)
+            .await
+            .unwrap_or(Err(SourceError::TooLate(FETCH_BUDGET)))?;
+        if !is_settled {
+            self.load_list_in_time(collection).await?;
+        }
+        self.stats.count(|events| events.applied += 1);
+        Ok(())
+    }
+
+    /// Whether an event came after its expiration. It is counted, and logged.
+    fn is_expired(
+        &self,
+        collection: &CollectionName,
+        id: &DocumentId,
+        expiration: Option<DateTime<Utc>>,
+    ) -> bool {
+        let expired = expiration.is_some_and(|until| until <= Utc::now());
+        if expired {
+            tracing::debug!(%collection, %id, "the event of {collection}/{id} came after its expiration and is ignored");
+            self.stats.count(|events| events.expired += 1);
+        }
+        expired
     }
 
     /// The value is `configData` if the event includes it, else the answer to `GetById`, else the

@@ -4,12 +4,12 @@
 //! Only the loop calls this, so there is one catch-up at a time. A failure costs nothing that is
 //! held.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use client::ClientError;
-use contract::Epoch;
+use contract::{CollectionName, Epoch};
 
-use super::{CheckIns, Loader, SyncError};
+use super::{CheckIns, Loader, SyncError, SyncSignals};
 use crate::{
     SourceError,
     cache::Cache,
@@ -30,10 +30,12 @@ pub(crate) struct CatchUp {
     pub(crate) loader: Arc<Loader>,
     /// Finds out which history the publisher is in.
     pub(crate) check_ins: Arc<CheckIns>,
+    /// Which collections have a change that an event did not describe.
+    pub(crate) signals: Arc<SyncSignals>,
 }
 
 impl CatchUp {
-    /// Brings what is missing in any collection.
+    /// Brings what is missing in any collection, and what is new in those of id-only events.
     ///
     /// # Errors
     /// When no publisher gave a usable answer, or its store is refused. What came until then stays.
@@ -44,6 +46,18 @@ impl CatchUp {
             return self.loader.load().await;
         };
         let mut cursor = view.root().gaps();
+        // Before the request: an event after that leads to another catch-up.
+        let mut changed = self.signals.take_changed();
+        changed.retain(|name| {
+            let held = view.root().collection(name);
+            let watermark = held
+                .filter(|held| held.loaded() && held.versioned())
+                .map(|held| held.watermark());
+            watermark.is_some_and(|watermark| {
+                cursor.entry(name.clone()).or_insert(watermark);
+                true
+            })
+        });
         // A publisher refuses the feed of several collections for one that it does not serve.
         // What a load was refused a moment ago does not hold up the others.
         cursor.retain(|name, _revision| view.is_served(name) && !self.loader.is_held_back(name));
@@ -51,9 +65,15 @@ impl CatchUp {
         if cursor.is_empty() {
             return Ok(());
         }
-        match self.read_feed(epoch, cursor).await {
+        match self.read_feed(epoch, cursor, &mut changed).await {
             Err(SourceError::Client(error)) => self.without_feed(error).await,
-            result => Ok(result?),
+            result => {
+                // An event that came twice, or before its change: the heads tell which.
+                if result.is_ok() && !changed.is_empty() {
+                    self.signals.request_check_in();
+                }
+                Ok(result?)
+            }
         }
     }
 
@@ -107,19 +127,32 @@ impl CatchUp {
     /// cursor is not the watermark: a change that waits for the rest of its set moves the cursor
     /// only.
     ///
+    /// `changed` are collections that are read to the end of their feed. Those stay in it of which no
+    /// change came.
+    ///
     /// # Errors
     /// When a page could not be read. The pages before it were applied.
-    async fn read_feed(&self, epoch: Epoch, mut cursor: Cursor) -> Result<(), SourceError> {
+    async fn read_feed(
+        &self,
+        epoch: Epoch,
+        mut cursor: Cursor,
+        changed: &mut BTreeSet<CollectionName>,
+    ) -> Result<(), SourceError> {
         let started = Instant::now();
+        let hinted = changed.clone();
         let mut count = 0;
         let mut page = self.source.page(&cursor, epoch).await?;
         loop {
             for change in &page.changes {
                 cursor.insert(change.collection.clone(), change.revision);
+                changed.remove(&change.collection);
             }
             let view = self.cache.view();
             // A collection that lacks nothing any more is not asked for again.
             cursor.retain(|name, revision| {
+                if hinted.contains(name) && page.more {
+                    return true;
+                }
                 let Some(held) = view.root().collection(name) else {
                     return false;
                 };
@@ -135,7 +168,9 @@ impl CatchUp {
                     Ok(None)
                 }
             };
-            let (next, new) = tokio::join!(biased; next, async { self.apply_page(&page) });
+            let (next, new) = tokio::join!(biased; next, async {
+                self.apply_page(&page, &hinted)
+            });
             // Before a failure of the next page is returned: this page was applied.
             count += new;
             match next? {
@@ -153,8 +188,9 @@ impl CatchUp {
     }
 
     /// Applies a page. Returns the number of its changes that no event had brought.
-    fn apply_page(&self, page: &Page) -> u64 {
+    /// Those of the `hinted` collections were announced by one.
+    fn apply_page(&self, page: &Page, hinted: &BTreeSet<CollectionName>) -> u64 {
         let new = self.cache.apply_page(&page.changes);
-        self.stats.page_applied(&page.changes, &new)
+        self.stats.page_applied(&page.changes, &new, hinted)
     }
 }

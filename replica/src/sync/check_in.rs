@@ -137,7 +137,7 @@ impl CheckIns {
             self.cache
                 .compare_heads(true_at, answer.heads, &answer.resync, &answer.unsettled);
         self.hold_back_diverged(Instant::now());
-        self.stats.checked_in();
+        self.stats.checked_in(answer.without_topic);
         let joins = self.follow(&answer.served) | self.returned(&view);
         // A newer history cannot be reached by changes: it is loaded whole.
         if other_epoch {

@@ -162,6 +162,7 @@ impl SyncLoop {
         if catch_up_at.is_some() {
             self.signals.wait_for_grace();
         }
+        let catch_up_at = catch_up_at.into_iter().chain(schedule.changed_at).min();
         let wake_at = catch_up_at.map_or(schedule.check_in_at, |at| at.min(schedule.check_in_at));
         // Once an early check-in is scheduled, further changes need not wake the loop.
         let may_report = schedule.may_report();
@@ -179,6 +180,13 @@ impl SyncLoop {
             }
             () = self.signals.unconfirmed() => {
                 schedule.check_in_for_unconfirmed();
+            }
+            // Once a catch-up is scheduled, further events need not wake the loop.
+            () = self.signals.until_changed(), if schedule.changed_at.is_none() => {
+                // A catch-up may have answered the event meanwhile.
+                if self.signals.any_changed() {
+                    schedule.catch_up_for_changed(Instant::now());
+                }
             }
             _ = feed_changed.changed(), if may_report => schedule.report_by(Instant::now()),
             () = sleep_until(wake_at.into()) => {
@@ -249,6 +257,7 @@ impl SyncLoop {
     async fn catch_up(&self, schedule: &mut Schedule) -> Phase {
         let before = self.cache.view();
         let result = self.catch_up.catch_up().await;
+        schedule.catch_up_done(Instant::now());
         let after = self.cache.view();
         // The publisher said that there is no more: asking again would bring the same.
         if result.is_ok() && before.root().gaps() == after.root().gaps() {

@@ -19,6 +19,8 @@ const OTHER_EPOCH_GAP: Duration = Duration::from_secs(5);
 const UNCONFIRMED_GAP: Duration = Duration::from_secs(1);
 /// Check-ins that hints lead to are at least this far apart.
 const HINT_GAP: Duration = Duration::from_millis(500);
+/// Catch-ups that id-only events lead to are at least this far apart. Anyone may repeat such an event.
+const CHANGED_GAP: Duration = Duration::from_millis(50);
 /// How long an early check-in waits for further changes after the first one.
 const GATHER: Duration = Duration::from_millis(300);
 
@@ -36,6 +38,10 @@ pub(super) struct Schedule {
     pub(super) report_after: Option<Duration>,
     /// Whether an early check-in is part of `check_in_at`.
     reporting: bool,
+    /// When a catch-up is due because of id-only events, if one is.
+    pub(super) changed_at: Option<Instant>,
+    /// When the last catch-up ended.
+    last_catch_up: Option<Instant>,
     /// Gaps that a catch-up did not narrow: the publisher did not have what is missing, so only a
     /// check-in can help.
     pub(super) unavailable: Gaps,
@@ -50,6 +56,8 @@ impl Schedule {
             last_check_in: None,
             report_after: None,
             reporting: false,
+            changed_at: None,
+            last_catch_up: None,
             unavailable: Gaps::default(),
         }
     }
@@ -120,10 +128,24 @@ impl Schedule {
         self.reporting = true;
     }
 
+    /// An id-only event came: the feed is read at once, or a moment after the last catch-up.
+    pub(super) fn catch_up_for_changed(&mut self, now: Instant) {
+        let earliest = self.last_catch_up.map_or(now, |last| last + CHANGED_GAP);
+        self.changed_at = Some(now.max(earliest).max(self.not_before));
+    }
+
+    /// A catch-up ended, well or not.
+    pub(super) fn catch_up_done(&mut self, now: Instant) {
+        self.last_catch_up = Some(now);
+        self.changed_at = None;
+    }
+
     /// The last request failed: the next one is a check-in at this time.
     pub(super) fn back_off(&mut self, until: Instant) {
         self.not_before = until;
         self.check_in_at = until;
+        // The heads in its answer tell of all changes until then.
+        self.changed_at = None;
     }
 }
 
@@ -169,6 +191,23 @@ mod tests {
             at(5_000),
             "not before the wait is over"
         );
+    }
+
+    #[test]
+    fn id_only_events_lead_to_catch_ups_that_keep_a_distance() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut schedule = Schedule::new(start);
+        schedule.catch_up_for_changed(at(10));
+        assert_eq!(schedule.changed_at, Some(at(10)), "the first one at once");
+        schedule.catch_up_done(at(15));
+        assert_eq!(schedule.changed_at, None);
+        schedule.catch_up_for_changed(at(16));
+        assert_eq!(schedule.changed_at, Some(at(65)));
+        schedule.back_off(at(500));
+        assert_eq!(schedule.changed_at, None, "a check-in comes first");
+        schedule.catch_up_for_changed(at(20));
+        assert_eq!(schedule.changed_at, Some(at(500)));
     }
 
     #[test]

@@ -1,7 +1,14 @@
 //! What wakes and steers the loop that keeps a replica in step. Nothing here is shown in a status.
 
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering, fence},
+    },
+};
 
+use contract::CollectionName;
 use tokio::sync::Notify;
 
 /// Signals of the intake to the loop, and whether the loop waits. A signal
@@ -16,6 +23,11 @@ pub(crate) struct SyncSignals {
     other_epoch: Notify,
     /// An event named revisions that no publisher has confirmed.
     unconfirmed: Notify,
+    /// A document of a collection changed, and the event did not say how.
+    hint: Notify,
+    /// The collections of such events since the last catch-up. They are followed, so their number is
+    /// bounded.
+    hinted: Mutex<BTreeSet<CollectionName>>,
     /// Changes come and events do not, or a collection joined: the source of events must connect
     /// again.
     reconnect: Notify,
@@ -45,6 +57,27 @@ impl SyncSignals {
     /// An event named revisions that no publisher has confirmed.
     pub(crate) fn unconfirmed_seen(&self) {
         self.unconfirmed.notify_one();
+    }
+
+    /// A followed collection has a change that an event did not describe: its feed must be read.
+    pub(crate) fn changed(&self, collection: &CollectionName) {
+        self.hinted().insert(collection.clone());
+        self.hint.notify_one();
+    }
+
+    /// The collections of [`SyncSignals::changed`] since this was last asked.
+    pub(crate) fn take_changed(&self) -> BTreeSet<CollectionName> {
+        std::mem::take(&mut *self.hinted())
+    }
+
+    /// Whether [`SyncSignals::take_changed`] would give any.
+    pub(crate) fn any_changed(&self) -> bool {
+        !self.hinted().is_empty()
+    }
+
+    /// Nothing is awaited under the lock, and a set is whole at any time.
+    fn hinted(&self) -> MutexGuard<'_, BTreeSet<CollectionName>> {
+        self.hinted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The source of events must connect again.
@@ -105,6 +138,11 @@ impl SyncSignals {
     /// Resolves after [`SyncSignals::unconfirmed_seen`].
     pub(crate) async fn unconfirmed(&self) {
         self.unconfirmed.notified().await;
+    }
+
+    /// Resolves after [`SyncSignals::changed`].
+    pub(crate) async fn until_changed(&self) {
+        self.hint.notified().await;
     }
 
     /// Resolves after [`SyncSignals::request_reconnect`].

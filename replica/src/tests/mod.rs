@@ -6,6 +6,7 @@ mod claims;
 mod events;
 mod follow;
 mod handlers;
+mod id_only;
 mod load;
 mod persistence;
 mod refusals;

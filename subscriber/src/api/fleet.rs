@@ -46,6 +46,7 @@ pub async fn check_in(api: web::Data<Api>) -> Result<HttpResponse, ProblemError>
         heads,
         served,
         age: age.unwrap_or(u64::MAX),
+        without_topic: Default::default(),
         resync: Default::default(),
     }))
 }

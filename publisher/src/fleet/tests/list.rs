@@ -66,7 +66,7 @@ async fn a_check_in_is_listed_before_its_row_is_written() {
             schemas: Schemas::default(),
             document_limit: 1_000,
         },
-        events_enabled: false,
+        broadcast: crate::policy::Broadcast::Off,
     });
     let store = open(&StoreUrl::Embedded(folder.path().into()), policy).await;
     let forget_after = Duration::from_secs(60);

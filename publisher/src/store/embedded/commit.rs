@@ -16,6 +16,7 @@ use rusqlite::{Transaction, params};
 
 use crate::{
     decide::{Command, DocumentKey, WorkingSet},
+    policy::Broadcast,
     store::{
         CommitError, Committed,
         embedded::{
@@ -69,8 +70,7 @@ impl Embedded {
             };
             return Ok(End::RollBack((committed, None)));
         }
-        write(transaction, &changes, &after, policy.events_enabled)
-            .context("writing the changes")?;
+        write(transaction, &changes, &after, &policy.broadcast).context("writing the changes")?;
         let ended = self.0.lists.replace(images(documents, &changes));
         let committed = Committed {
             results: decisions.results,
@@ -125,17 +125,17 @@ fn images(mut before: HashMap<DocumentKey, Document>, changes: &[Change]) -> Vec
         .collect()
 }
 
-/// Writes log, documents and heads. `pending` = the changes have to be published.
+/// Writes log, documents and heads. `broadcast` says which changes are pending.
 fn write(
     transaction: &Transaction<'_>,
     changes: &[Change],
     after: &WorkingSet,
-    pending: bool,
+    broadcast: &Broadcast,
 ) -> anyhow::Result<()> {
     for change in changes {
         rows::put_record(transaction, change)?;
         // In the same transaction as the change, so that no committed change is without its event.
-        if pending {
+        if broadcast.publishes(&change.collection) {
             transaction
                 .prepare_cached(
                     "INSERT INTO pending (collection, revision, time) VALUES (?1, ?2, ?3)",

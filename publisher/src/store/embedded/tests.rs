@@ -35,7 +35,7 @@ fn policy() -> Arc<PublisherPolicy> {
     Arc::new(PublisherPolicy {
         collections: ServedCollections::fixed(names()),
         rules,
-        events_enabled: true,
+        broadcast: crate::policy::Broadcast::all(),
     })
 }
 

@@ -28,7 +28,7 @@ impl Embedded {
         let name = collection.clone();
         let (trimmed, last) = self
             .read(move |store, transaction| {
-                let pending = store.0.policy.events_enabled;
+                let pending = store.0.policy.broadcast.publishes(&name);
                 removable(store, transaction, &name, keep, before, limit, pending)
                     .context("finding changes to remove")
             })

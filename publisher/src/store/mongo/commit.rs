@@ -145,7 +145,7 @@ impl Mongo {
             return Ok(decisions);
         }
         let commands =
-            WriteCommands::new(&decisions, &head_rows, write_id, self.policy.events_enabled)?;
+            WriteCommands::new(&decisions, &head_rows, write_id, &self.policy.broadcast)?;
         self.write(session, commands).await?;
         Ok(decisions)
     }

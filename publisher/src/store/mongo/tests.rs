@@ -41,7 +41,7 @@ impl Bed {
                 schemas: Schemas::default(),
                 document_limit: 1_000,
             },
-            events_enabled: true,
+            broadcast: crate::policy::Broadcast::all(),
         };
         let url = StoreUrl::Mongo {
             url: server.url(database).parse()?,

@@ -66,6 +66,7 @@ impl Mongo {
         before: DateTime<Utc>,
         limit: usize,
     ) -> anyhow::Result<(Trimmed, i64)> {
+        let has_topic = self.policy.broadcast.publishes(collection);
         let collection = collection.as_str();
         let mut found = self
             .table(CHANGES)
@@ -86,7 +87,7 @@ impl Mongo {
             if recent {
                 break;
             }
-            if self.policy.events_enabled && row.contains_key("pending") {
+            if has_topic && row.contains_key("pending") {
                 trimmed.blocked_by = Some(rows::number(&row, "revision")?);
                 break;
             }

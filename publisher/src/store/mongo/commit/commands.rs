@@ -8,7 +8,7 @@ use contract::{CollectionName, DocumentId};
 use mongodb::bson::{Document as Bdoc, doc};
 
 use super::StoredHeads;
-use crate::{decide::Decisions, store::mongo::rows};
+use crate::{decide::Decisions, policy::Broadcast, store::mongo::rows};
 
 /// Bytes of documents in one command, approximately: well below the 16 MiB, with keys, that a
 /// command may have.
@@ -26,7 +26,7 @@ pub(super) struct WriteCommands {
 
 impl WriteCommands {
     /// The commands for the decisions of a group. `stored` are the heads before it, as they are stored;
-    /// `pending` = the changes have to be published.
+    /// `broadcast` says which changes are pending.
     ///
     /// # Errors
     /// When a number does not fit into BSON, or a document is not an object.
@@ -34,7 +34,7 @@ impl WriteCommands {
         decisions: &Decisions,
         stored: &StoredHeads,
         write_id: &str,
-        pending: bool,
+        broadcast: &Broadcast,
     ) -> anyhow::Result<Self> {
         let mut changed = BTreeMap::<&CollectionName, BTreeSet<&DocumentId>>::new();
         let mut commands = Self {
@@ -47,6 +47,7 @@ impl WriteCommands {
                 .entry(&change.collection)
                 .or_default()
                 .insert(&change.id);
+            let pending = broadcast.publishes(&change.collection);
             commands
                 .changes
                 .push(rows::change_row(change, write_id, pending)?);
