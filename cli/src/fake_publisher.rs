@@ -2,6 +2,7 @@
 //! documents in memory, answers that can be cut off.
 
 mod change_sets;
+mod history;
 mod lists;
 pub(crate) mod replicas;
 
@@ -56,6 +57,8 @@ struct Store {
     /// It is an older publisher, without change sets.
     no_change_sets: bool,
     snapshots: u32,
+    /// Number of changes in its history.
+    history: u64,
 }
 
 impl FakePublisher {
@@ -77,6 +80,7 @@ impl FakePublisher {
                 )
                 .configure(replicas::routes)
                 .configure(change_sets::routes)
+                .configure(history::routes)
                 .default_service(web::to(no_such_route))
         })
         .workers(1)

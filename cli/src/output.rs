@@ -128,7 +128,18 @@ pub(crate) fn exit_code(result: anyhow::Result<()>) -> i32 {
         };
         note(format_args!("  {place}: {}", violation.detail));
     }
-    1
+    // As of clap for arguments that cannot be used.
+    if error.is::<CannotCompare>() { 2 } else { 1 }
+}
+
+/// The context of an error of a command that says by exit code 1 that two things are different.
+#[derive(Debug)]
+pub(crate) struct CannotCompare;
+
+impl Display for CannotCompare {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("cannot compare")
+    }
 }
 
 /// The refusal among the causes of an error.

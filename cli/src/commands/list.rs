@@ -2,13 +2,14 @@
 
 use anyhow::Context;
 use client::Endpoint;
-use contract::{CollectionName, Crc, DocumentId, Revision};
+use contract::{CollectionName, Crc, DocumentId, Revision, history::Point};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::point::AtPoint;
 use crate::{output, target::Target};
 
-/// List the documents of a collection: id, revision, crc, size in bytes
+/// List the documents of a collection, as it is or as it was: id, revision, crc, size in bytes
 #[derive(Debug, clap::Args)]
 pub(crate) struct List {
     /// Collection to list
@@ -16,6 +17,8 @@ pub(crate) struct List {
     /// Print a JSON array instead of a table
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    at: AtPoint,
     #[command(flatten)]
     target: Target,
 }
@@ -41,7 +44,12 @@ struct Item<'a> {
 
 impl List {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let rows = rows(&self.target.endpoint()?, &self.collection).await?;
+        let rows = rows(
+            &self.target.endpoint()?,
+            &self.collection,
+            self.at.point().as_ref(),
+        )
+        .await?;
         if self.json {
             return output::json(&rows);
         }
@@ -60,8 +68,15 @@ impl List {
 }
 
 /// Reads the list as it arrives; a list that is not complete is an error.
-async fn rows(publisher: &Endpoint, collection: &CollectionName) -> anyhow::Result<Vec<Row>> {
-    let mut list = publisher.list(collection).await?;
+async fn rows(
+    publisher: &Endpoint,
+    collection: &CollectionName,
+    point: Option<&Point>,
+) -> anyhow::Result<Vec<Row>> {
+    let mut list = match point {
+        None => publisher.list(collection).await?,
+        Some(point) => publisher.list_at(collection, point).await?,
+    };
     let mut rows = Vec::new();
     while let Some(line) = list.next_document().await? {
         let item: Item<'_> = contract::objects::from_slice(&line).context("a line of the list")?;
@@ -90,13 +105,13 @@ mod tests {
             .put_or_create(&name, &id, br#"{ "b": 1 }"#)
             .await
             .expect("written");
-        let rows = rows(&endpoint, &name).await.expect("a list");
+        let rows = rows(&endpoint, &name, None).await.expect("a list");
         let [row] = &rows[..] else { panic!("{rows:?}") };
         assert_eq!((row.id.as_str(), row.revision, row.size), ("a", 1, 7));
 
         for cut in [Cut::Connection, Cut::EndLine] {
             publisher.cut(cut);
-            super::rows(&endpoint, &name).await.expect_err("cut");
+            super::rows(&endpoint, &name, None).await.expect_err("cut");
         }
     }
 }

@@ -1,16 +1,24 @@
-//! The commands, one file each. A command parses its arguments, talks to services through `client`,
+//! The commands, one file each, and what several of them share: points of the past, differences and
+//! the confirmation. A command parses its arguments, talks to services through `client`,
 //! and prints a result; it keeps nothing.
 
+mod confirmation;
 mod delete;
+mod diff;
+pub(crate) mod differences;
 mod export;
 mod get;
+mod history;
 mod import;
 mod list;
+mod point;
 mod put;
 mod reap;
 mod repair;
 mod restore_epoch;
+mod rollback;
 mod schemas;
+mod snapshot;
 mod status;
 mod tail;
 mod up;
@@ -18,6 +26,7 @@ mod verify;
 
 use clap::{Parser, Subcommand};
 use client::{ClientError, Endpoint};
+use contract::Operation;
 
 /// Configuration that is the same in every replica: run it, change it, and check its state
 #[derive(Debug, Parser)]
@@ -30,6 +39,7 @@ pub(crate) struct Confcast {
 #[derive(Debug, Subcommand)]
 enum Command {
     Up(up::Up),
+    #[command(visible_alias = "show")]
     Get(get::Get),
     Put(put::Put),
     Delete(delete::Delete),
@@ -38,6 +48,10 @@ enum Command {
     Import(import::Import),
     Status(status::Status),
     Tail(tail::Tail),
+    History(history::History),
+    Diff(diff::DiffCommand),
+    Rollback(rollback::RollbackCommand),
+    Snapshot(snapshot::SnapshotCommand),
     Verify(verify::Verify),
     Reap(reap::Reap),
     Repair(repair::Repair),
@@ -59,6 +73,10 @@ impl Confcast {
             Command::Import(command) => command.run().await,
             Command::Status(command) => command.run().await,
             Command::Tail(command) => command.run().await,
+            Command::History(command) => command.run().await,
+            Command::Diff(command) => command.run().await,
+            Command::Rollback(command) => command.run().await,
+            Command::Snapshot(command) => command.run().await,
             Command::Verify(command) => command.run().await,
             Command::Reap(command) => command.run().await,
             Command::Repair(command) => command.run().await,
@@ -66,6 +84,16 @@ impl Confcast {
             Command::RestoreEpoch(command) => command.run().await,
             Command::WithParent(command) => command.run(),
         }
+    }
+}
+
+/// The kind of a change, as an option names it.
+fn operation(text: &str) -> Result<Operation, &'static str> {
+    match text.to_ascii_lowercase().as_str() {
+        "create" => Ok(Operation::Create),
+        "update" => Ok(Operation::Update),
+        "delete" => Ok(Operation::Delete),
+        _ => Err("expected create, update or delete"),
     }
 }
 
@@ -120,6 +148,24 @@ mod tests {
             "put ChannelConfiguration whatsapp-es - --if-match 3",
             "delete ChannelConfiguration whatsapp-es --if-match 3",
             "list ChannelConfiguration --json",
+            "show ChannelConfiguration whatsapp-es --revision 41",
+            "show ChannelConfiguration whatsapp-es --at -15m",
+            "list ChannelConfiguration --snapshot monday",
+            "history",
+            "history ChannelConfiguration whatsapp-es --diff --limit 0",
+            "history --user ada --op update --from 2h --to 2026-11-28T09:00:00Z --text x --set s --json",
+            "diff ChannelConfiguration/whatsapp-es@41 @44",
+            "diff ChannelConfiguration@2h --json",
+            "diff @snapshot:monday",
+            "diff ChannelConfiguration --other http://b:8080",
+            "rollback ChannelConfiguration whatsapp-es --to-revision 41",
+            "rollback ChannelConfiguration --at -15m --yes --reason incident",
+            "rollback ChannelConfiguration --to-snapshot monday --dry-run --json",
+            "rollback --set 0190b6a1 --yes",
+            "snapshot create monday --reason release",
+            "snapshot list --json",
+            "snapshot show monday",
+            "snapshot delete monday",
             "export",
             "export ChannelConfiguration SkillConfiguration -o all.ndjson",
             "import all.ndjson",
@@ -187,6 +233,15 @@ mod tests {
             ("tail --op upsert", "create, update or delete"),
             ("restore-epoch --renew --adopt", "--adopt"),
             ("repair --discard", "--yes"),
+            ("history --from yesterday", "2h 30m ago"),
+            ("show A a --revision 1 --at 15m", "cannot be used with"),
+            ("diff A@yesterday", "snapshot:NAME"),
+            ("diff A --other http://user:hunter/2@host", "--other"),
+            ("rollback A a", "--to-revision"),
+            ("rollback A --to-revision 1 --at 15m", "cannot be used with"),
+            ("rollback A --set s", "cannot be used with"),
+            ("rollback --to-revision 1", "<COLLECTION>"),
+            ("snapshot create a/b", "1 to 64"),
             ("schemas check --dir a b.schema.json", "--dir"),
             ("reap --groups *", "every group"),
             (

@@ -3,9 +3,6 @@
 
 mod effect;
 
-use std::io::{self, BufRead, IsTerminal};
-
-use anyhow::{Context, ensure};
 use client::Endpoint;
 use contract::{
     Head,
@@ -13,6 +10,7 @@ use contract::{
 };
 
 use self::effect::Effect;
+use super::confirmation;
 use crate::{output, target::Target};
 
 /// Begin a new epoch after the database was replaced
@@ -78,13 +76,7 @@ impl RestoreEpoch {
             for line in preview(&publisher, &heads, &effect) {
                 output::note(line);
             }
-            let stdin = io::stdin();
-            ensure!(
-                stdin.is_terminal(),
-                "nothing was done: --yes declares the epoch where there is no terminal for the \
-                 confirmation"
-            );
-            confirm(stdin.lock())?;
+            confirmation::ask("declare the epoch")?;
         }
         let request = RestoreEpochRequest {
             adopt: self.adopt,
@@ -130,16 +122,6 @@ fn preview(publisher: &Endpoint, heads: &[Head], effect: &Effect) -> Vec<String>
         );
     }
     lines
-}
-
-fn confirm(mut answer: impl BufRead) -> anyhow::Result<()> {
-    output::note("Type yes to declare the epoch:");
-    let mut line = String::new();
-    answer
-        .read_line(&mut line)
-        .context("cannot read the answer")?;
-    ensure!(line.trim() == "yes", "nothing was done");
-    Ok(())
 }
 
 async fn declare(
@@ -194,14 +176,5 @@ mod tests {
             "{lines}"
         );
         assert_eq!(publisher.epoch_requests(), []);
-    }
-
-    #[test]
-    fn only_yes_confirms() {
-        confirm(&b"yes\n"[..]).expect("confirmed");
-        for answer in ["", "y\n", "no\n"] {
-            let error = confirm(answer.as_bytes()).expect_err(answer);
-            assert_eq!(error.to_string(), "nothing was done");
-        }
     }
 }

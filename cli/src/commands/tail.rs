@@ -25,6 +25,7 @@ use tokio::{
 };
 
 use self::{documents::Documents, lines::LinePrinter};
+use super::operation;
 use crate::{
     output,
     target::{Unshown, endpoint, first_url},
@@ -68,15 +69,6 @@ pub(crate) struct Tail {
         value_parser = Unshown(first_url)
     )]
     url: SecretUrl,
-}
-
-fn operation(text: &str) -> Result<Operation, &'static str> {
-    match text.to_ascii_lowercase().as_str() {
-        "create" => Ok(Operation::Create),
-        "update" => Ok(Operation::Update),
-        "delete" => Ok(Operation::Delete),
-        _ => Err("expected create, update or delete"),
-    }
 }
 
 /// Where a tail is, and what it knows.

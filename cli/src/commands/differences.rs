@@ -1,0 +1,106 @@
+//! Differences of values, and the changes that made them, in words and in tables for people.
+//!
+//! Values are shown as JSON in one line; a long one was cut by the publisher, or is cut here.
+
+use contract::{
+    CanonicalJson,
+    history::{ChangeNote, Difference},
+};
+
+use super::point::shown_time;
+
+/// Differences that a cell of a table names.
+const IN_A_CELL: usize = 3;
+/// Longest value in a cell, in characters.
+const VALUE_CHARS: usize = 40;
+
+/// The differences of one document, a line each: `/enabled: true → false`.
+pub(super) fn lines(differences: &[Difference], truncated: bool) -> Vec<String> {
+    let each = differences.iter().map(|difference| {
+        let [before, after] = values(difference, usize::MAX);
+        format!("{}: {before} → {after}", place(&difference.pointer))
+    });
+    let more = truncated.then(|| "and more differences, which are not listed".to_owned());
+    each.chain(more).collect()
+}
+
+/// The first differences of one document, for a cell.
+pub(super) fn in_short(differences: &[Difference], truncated: bool) -> String {
+    let shown = differences.iter().take(IN_A_CELL).map(|difference| {
+        let [before, after] = values(difference, VALUE_CHARS);
+        format!("{} {before} → {after}", place(&difference.pointer))
+    });
+    let mut text = shown.collect::<Vec<_>>().join("; ");
+    let more = differences.len().saturating_sub(IN_A_CELL);
+    if truncated {
+        text += &format!("; and more than {more} more");
+    } else if more > 0 {
+        text += &format!("; and {more} more");
+    }
+    text
+}
+
+/// The value before and after a difference; `-` where there is none.
+pub(super) fn values(difference: &Difference, characters: usize) -> [String; 2] {
+    [&difference.before, &difference.after].map(|value| cut(value.as_ref(), characters))
+}
+
+/// A JSON pointer; the pointer to a whole document is empty and would read as a mistake.
+pub(super) fn place(pointer: &str) -> &str {
+    if pointer.is_empty() {
+        "(document)"
+    } else {
+        pointer
+    }
+}
+
+fn cut(value: Option<&CanonicalJson>, characters: usize) -> String {
+    let Some(value) = value else {
+        return "-".to_owned();
+    };
+    let text = value.as_str();
+    match text.char_indices().nth(characters) {
+        Some((end, _character)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// A change in words: which user made it, when and why.
+pub(crate) fn author(change: &ChangeNote) -> String {
+    let user = change.context.user_id().unwrap_or("an unnamed user");
+    let time = shown_time(change.time);
+    let reason = change.context.reason();
+    let reason = reason.map_or_else(String::new, |reason| format!(": {reason:?}"));
+    format!(
+        "{}/{} was changed by {user} at revision {} ({time}){reason}",
+        change.collection, change.id, change.revision
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use contract::history::difference;
+
+    use super::*;
+
+    fn json(text: &str) -> CanonicalJson {
+        CanonicalJson::parse(text.as_bytes()).expect("JSON")
+    }
+
+    #[test]
+    fn a_cell_names_the_first_differences_and_counts_the_others() {
+        let before = json(r#"{"a":1,"b":2,"c":3,"d":4,"e":5}"#);
+        let after = json(&format!(r#"{{"a":"{}","e":5}}"#, "x".repeat(99)));
+        let diff = difference(Some(&before), Some(&after));
+        let text = in_short(&diff.differences, diff.truncated);
+        let long = "x".repeat(VALUE_CHARS - 1);
+        assert_eq!(
+            text,
+            format!("/a 1 → \"{long}…; /b 2 → -; /c 3 → -; and 1 more")
+        );
+        let all = lines(&diff.differences, true);
+        assert_eq!((all.len(), all[1].as_str()), (5, "/b: 2 → -"));
+        let created = difference(None, Some(&json("{}"))).differences;
+        assert_eq!(lines(&created, false), ["(document): - → {}"]);
+    }
+}

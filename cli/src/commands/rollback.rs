@@ -1,0 +1,280 @@
+//! `confcast rollback`: documents get a value back that they had. It shows first what would change,
+//! and then changes exactly that or nothing.
+
+mod parts;
+
+use chrono::{DateTime, Utc};
+use client::{ClientError, Endpoint};
+use contract::{
+    CollectionName, DocumentId, ProblemKind, Revision,
+    history::{Point, SnapshotName},
+    rollback::{Rollback, RollbackItem, RollbackRequest, SetRollbackRequest},
+};
+
+use super::{confirmation, differences, point};
+use crate::{author::Author, output, target::Target};
+
+/// Give documents the values back that they had, or undo a change set
+///
+/// Of one document, of a collection, or of all documents that a change set changed together. A document
+/// that was deleted since is created again, and one that was created since is deleted. `metadata` is
+/// not merged. The rollback is a change like any other: it has a revision, reaches every replica, and
+/// can be rolled back itself.
+///
+/// It first shows the documents that would change, with the value of now and the value of then, and
+/// asks; where there is no terminal it then changes nothing, and the exit code is 1. It is refused when
+/// one of these documents was changed after they were shown, and names the user who did it.
+///
+/// At most 256 documents change together. More documents of a collection change in several parts, each
+/// of them as a whole; the preview says so. A part that is refused ends the rollback, and the same
+/// command continues it.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("to").required(true))]
+pub(crate) struct RollbackCommand {
+    /// Collection that is rolled back
+    #[arg(
+        value_name = "COLLECTION",
+        required_unless_present = "set",
+        conflicts_with = "set"
+    )]
+    collection: Option<CollectionName>,
+    /// Document that is rolled back; all of the collection when none is named
+    #[arg(value_name = "ID")]
+    id: Option<DocumentId>,
+    /// Back to what was after this revision of the collection
+    #[arg(long, value_name = "REVISION", group = "to")]
+    to_revision: Option<Revision>,
+    /// Back to what was at this time: 2026-11-28T09:00:00Z, 2026-11-28, 15m or '2h 30m ago'
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = point::time,
+        allow_hyphen_values = true,
+        group = "to"
+    )]
+    at: Option<DateTime<Utc>>,
+    /// Back to what this named snapshot has
+    #[arg(long, value_name = "NAME", group = "to")]
+    to_snapshot: Option<SnapshotName>,
+    /// Undo this change set, whose documents may be in several collections
+    #[arg(long, value_name = "SET", group = "to")]
+    set: Option<String>,
+    /// Only show what would change
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
+    /// Do not ask for confirmation; required where there is no terminal
+    #[arg(long)]
+    yes: bool,
+    /// Print the answer of the publisher as JSON; of a rollback in several parts, one line for each
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    author: Author,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// What is rolled back.
+#[derive(Debug, Clone)]
+enum Subject {
+    Document(CollectionName, DocumentId, Point),
+    /// These documents of a collection; all without a list.
+    Collection(CollectionName, Point, Option<Vec<DocumentId>>),
+    Set(String),
+}
+
+/// A rollback that was shown, and what has to hold for it to do exactly that.
+#[derive(Debug)]
+struct Preview {
+    subject: Subject,
+    rollback: Rollback,
+}
+
+impl RollbackCommand {
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        let publisher = self.author.writing(self.target.endpoint()?, false);
+        let previews = previews(&publisher, self.subject()?).await?;
+        let documents: usize = previews.iter().map(|it| it.rollback.items.len()).sum();
+        if self.json && (self.dry_run || documents == 0) {
+            return print_json(previews.iter().map(|preview| &preview.rollback));
+        }
+        if documents == 0 {
+            return Ok(output::result(
+                "nothing to roll back: the documents have these values now",
+            )?);
+        }
+        if !self.json {
+            for preview in &previews {
+                output::result_table(&table(&preview.rollback.items))?;
+            }
+        }
+        if previews.len() > 1 {
+            output::note(format_args!(
+                "{documents} documents change in {} parts, because a change set has at most 256 \
+                 documents and 4 MiB; each part is changed as a whole",
+                previews.len()
+            ));
+        }
+        if self.dry_run {
+            return Ok(());
+        }
+        if !self.yes {
+            confirmation::ask(&format!("change {}", counted(documents)))?;
+        }
+        let done = parts::apply(&publisher, previews).await?;
+        if self.json {
+            return print_json(&done);
+        }
+        for rollback in &done {
+            output::result(written(rollback))?;
+        }
+        Ok(())
+    }
+
+    fn subject(&self) -> anyhow::Result<Subject> {
+        if let Some(set) = &self.set {
+            return Ok(Subject::Set(set.clone()));
+        }
+        let revision = self.to_revision.map(Point::Revision);
+        let point = revision
+            .or_else(|| self.at.map(Point::Time))
+            .or_else(|| self.to_snapshot.clone().map(Point::Snapshot));
+        // The parser has required both.
+        match (&self.collection, point, &self.id) {
+            (Some(collection), Some(point), Some(id)) => {
+                Ok(Subject::Document(collection.clone(), id.clone(), point))
+            }
+            (Some(collection), Some(point), None) => {
+                Ok(Subject::Collection(collection.clone(), point, None))
+            }
+            _missing => anyhow::bail!("give a collection and a point of its past, or --set"),
+        }
+    }
+}
+
+impl Subject {
+    /// Shows what the rollback would do (`expected` is none), or does it.
+    async fn send(
+        &self,
+        publisher: &Endpoint,
+        shown: Option<&Rollback>,
+    ) -> Result<Rollback, ClientError> {
+        let dry_run = shown.is_none();
+        let request = |point: &Point, ids: Option<&Vec<DocumentId>>| RollbackRequest {
+            expected: shown.and_then(|shown| shown.expected),
+            ids: ids.cloned(),
+            dry_run,
+            ..RollbackRequest::to(point.clone())
+        };
+        match self {
+            Self::Document(collection, id, point) => {
+                publisher
+                    .rollback_document(collection, id, &request(point, None))
+                    .await
+            }
+            Self::Collection(collection, point, ids) => {
+                publisher
+                    .rollback_collection(collection, &request(point, ids.as_ref()))
+                    .await
+            }
+            Self::Set(set) => {
+                publisher
+                    .rollback_set(set, &SetRollbackRequest { dry_run })
+                    .await
+            }
+        }
+    }
+}
+
+/// What would change, in one part if a change set can have it all.
+async fn previews(publisher: &Endpoint, subject: Subject) -> anyhow::Result<Vec<Preview>> {
+    match subject.send(publisher, None).await {
+        Ok(rollback) => Ok(vec![Preview { subject, rollback }]),
+        Err(error) => match subject {
+            Subject::Collection(collection, point, None)
+                if error.kind() == Some(ProblemKind::SetTooLarge) =>
+            {
+                parts::divided(publisher, &collection, &point).await
+            }
+            _subject => Err(super::explained(publisher, error, "POST …/rollback")),
+        },
+    }
+}
+
+fn print_json<'a>(answers: impl IntoIterator<Item = &'a Rollback>) -> anyhow::Result<()> {
+    for answer in answers {
+        output::result(serde_json::to_string(answer)?)?;
+    }
+    Ok(())
+}
+
+/// The documents that change, with a row for each place that is different.
+fn table(items: &[RollbackItem]) -> output::Table {
+    let mut table = output::wrapping_table(["document", "effect", "at", "now", "then"]);
+    for item in items {
+        let mut document = format!("{}/{}", item.collection, item.id);
+        let mut effect = format!("{:?}", item.op);
+        for difference in &item.diff {
+            let [now, then] = differences::values(difference, usize::MAX);
+            let at = differences::place(&difference.pointer).to_owned();
+            // A document is named in its first row.
+            table.add_row([
+                std::mem::take(&mut document),
+                std::mem::take(&mut effect),
+                at,
+                now,
+                then,
+            ]);
+        }
+        if item.diff_truncated || item.diff.is_empty() {
+            let more = "and more, which is not listed".to_owned();
+            table.add_row([document, effect, more, String::new(), String::new()]);
+        }
+    }
+    table
+}
+
+/// What a rollback did, in one line.
+fn written(rollback: &Rollback) -> String {
+    let documents = counted(rollback.items.len());
+    let set = rollback.id.as_deref().unwrap_or("?");
+    match rollback.items.as_slice() {
+        [item] => format!(
+            "{}/{} was rolled back at revision {}; `confcast rollback --set {set}` undoes it",
+            item.collection,
+            item.id,
+            item.revision.unwrap_or_default()
+        ),
+        _several => format!(
+            "{documents} were rolled back in the change set {set}; `confcast rollback --set \
+             {set}` undoes it"
+        ),
+    }
+}
+
+fn counted(documents: usize) -> String {
+    match documents {
+        1 => "1 document".to_owned(),
+        number => format!("{number} documents"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_preview_names_each_document_once_and_each_difference() {
+        let json = r#"{"toRevision":3,"expected":7,"items":[
+            {"collection":"A","id":"a","op":"Update","replaced":7,"restored":2,"diff":[
+                {"pointer":"/level","before":9,"after":3},{"pointer":"/name","before":"x"}]},
+            {"collection":"A","id":"b","op":"Delete","replaced":6,"diff":[
+                {"pointer":"","before":{}}]}]}"#;
+        let rollback: Rollback = serde_json::from_str(json).expect("an answer");
+        let text = table(&rollback.items).text();
+        for (shown, times) in [("A/a", 1), ("/level", 1), ("\"x\"", 1), ("(document)", 1)] {
+            assert_eq!(text.matches(shown).count(), times, "{shown}: {text}");
+        }
+        assert!(text.contains("Delete"), "{text}");
+    }
+}
