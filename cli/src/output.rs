@@ -8,8 +8,13 @@ use std::{fmt::Display, io};
 
 use client::{ClientError, RefusedError};
 use comfy_table::{CellAlignment, Color, ContentArrangement, presets};
-use contract::{problem::Violation, text::Escaped};
+use contract::{
+    problem::{Current, Violation},
+    text::Escaped,
+};
 use serde::Serialize;
+
+use crate::commands::differences::author;
 
 /// Writes a line of the result. Unlike `println!` it does not panic when the reader has closed the
 /// pipe, as `head` does.
@@ -128,6 +133,9 @@ pub(crate) fn exit_code(result: anyhow::Result<()>) -> i32 {
         };
         note(format_args!("  {place}: {}", violation.detail));
     }
+    for line in conflict(&error) {
+        coloured_note(&line);
+    }
     // As of clap for arguments that cannot be used.
     if error.is::<CannotCompare>() { 2 } else { 1 }
 }
@@ -155,6 +163,36 @@ fn violations(error: &anyhow::Error) -> &[Violation] {
     refusal(error)
         .and_then(|refusal| refusal.problem.as_ref())
         .map_or(&[], |problem| &problem.errors)
+}
+
+/// What a write conflicts with: the change that was made since, and the document that is there now.
+fn conflict(error: &anyhow::Error) -> Vec<String> {
+    let Some(problem) = refusal(error).and_then(|refusal| refusal.problem.as_ref()) else {
+        return Vec::new();
+    };
+    let mut lines = Vec::new();
+    if let Some(change) = &problem.last_change {
+        lines.push(format!("  {}", Escaped(author(change))));
+    }
+    match &problem.current {
+        Some(Current::Absent) => lines.push("  there is no such document now".to_owned()),
+        Some(Current::Document(document)) => {
+            lines.push(format!(
+                "  there is now, at revision {}:",
+                document.revision
+            ));
+            let value = document
+                .config_data
+                .as_ref()
+                .and_then(|it| it.to_value().ok());
+            let pretty = value.and_then(|value| serde_json::to_string_pretty(&value).ok());
+            let pretty =
+                pretty.unwrap_or_else(|| "a large document, which `get` prints".to_owned());
+            lines.extend(pretty.lines().map(|line| format!("    {line}")));
+        }
+        None => {}
+    }
+    lines
 }
 
 /// An error with its causes in one line, without the violations that follow it.
@@ -246,6 +284,35 @@ mod tests {
         let other = anyhow::anyhow!("inner").context("outer");
         assert_eq!(causes(&other), "outer: inner");
         assert!(violations(&other).is_empty());
+    }
+
+    #[test]
+    fn a_conflict_shows_what_is_there_now_and_which_change_made_it() {
+        let problem = r#"{"type":"urn:confcast:problem:condition-failed","title":"t","status":412,
+            "detail":"d","current":{"revision":8,"crc":"00000000","configData":{"a":1}},
+            "lastChange":{"collection":"A","id":"a","revision":8,"epoch":"00000001-1","op":"Update",
+                "time":"2026-11-28T09:00:00Z","userId":"ada"}}"#;
+        let shown = |json: &str| {
+            conflict(&anyhow::Error::new(ClientError::Refused(Box::new(
+                RefusedError {
+                    publisher: "http://p:1".to_owned(),
+                    status: 412,
+                    retry_after: None,
+                    problem: Some(serde_json::from_str(json).expect("a problem")),
+                    excerpt: String::new(),
+                },
+            ))))
+        };
+        let lines = shown(problem);
+        assert_eq!(
+            lines[0],
+            "  A/a was changed by ada at revision 8 (2026-11-28T09:00:00.000Z)"
+        );
+        assert_eq!(lines[1], "  there is now, at revision 8:");
+        assert_eq!(lines[2..], ["    {", "      \"a\": 1", "    }"]);
+        let absent = r#"{"type":"urn:confcast:problem:condition-failed","title":"t","status":412,
+            "detail":"d","current":null}"#;
+        assert_eq!(shown(absent), ["  there is no such document now"]);
     }
 
     #[test]

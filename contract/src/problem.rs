@@ -76,13 +76,21 @@ pub struct Problem {
 pub const MAX_CURRENT: usize = 64 << 10;
 
 /// What is there now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Current {
     /// Nothing; serialised as `null`.
     Absent,
     /// This document.
     Document(CurrentDocument),
+}
+
+// Not derived: an untagged enum buffers what it reads, and a value is read from its own text.
+impl<'de> Deserialize<'de> for Current {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let document = Option::<CurrentDocument>::deserialize(deserializer)?;
+        Ok(document.map_or(Self::Absent, Self::Document))
+    }
 }
 
 /// A document that is there now.
@@ -430,6 +438,21 @@ mod tests {
         }
         let names: BTreeSet<_> = ProblemKind::ALL.iter().map(|kind| kind.as_str()).collect();
         assert_eq!(names.len(), ProblemKind::ALL.len());
+    }
+
+    #[test]
+    fn what_is_there_now_is_read_back() {
+        let document = CurrentDocument {
+            revision: 8,
+            crc: Crc(7),
+            config_data: Some(CanonicalJson::parse(br#"{"a":1.50}"#).expect("JSON")),
+        };
+        for current in [Current::Document(document), Current::Absent] {
+            let mut problem = Problem::new(ProblemKind::ConditionFailed, "it changed");
+            problem.current = Some(current);
+            let json = serde_json::to_string(&problem).expect("json");
+            assert_eq!(serde_json::from_str::<Problem>(&json).ok(), Some(problem));
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `confcast delete`: deletes one document.
 
-use contract::{CollectionName, DocumentId, Expected, Revision};
+use contract::{CollectionName, DocumentId, Expected};
 
 use crate::{author::Author, output, target::Target};
 
@@ -11,9 +11,15 @@ pub(crate) struct Delete {
     collection: CollectionName,
     /// Id of the document
     id: DocumentId,
-    /// Delete only if the document is at this revision
-    #[arg(long, value_name = "REVISION")]
-    if_match: Option<Revision>,
+    /// Delete only if the document is in this state: any, present, its revision, or its tag
+    /// (REVISION-CRC)
+    #[arg(
+        long,
+        value_name = "STATE",
+        visible_alias = "if-match",
+        default_value = "any"
+    )]
+    expect: Expected,
     #[command(flatten)]
     author: Author,
     #[command(flatten)]
@@ -25,14 +31,13 @@ impl Delete {
         let Self {
             collection,
             id,
-            if_match,
+            expect,
             author,
             target,
         } = self;
-        let expected = if_match.map_or(Expected::Any, Expected::revision);
         let written = author
             .writing(target.endpoint()?, false)
-            .delete(&collection, &id, &expected)
+            .delete(&collection, &id, &expect)
             .await?;
         Ok(output::result(format_args!(
             "{collection}/{id} was deleted by revision {}",

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use contract::{CollectionName, DocumentId, Expected, Revision};
+use contract::{CollectionName, DocumentId, Expected};
 
 use crate::{author::Author, input, output, target::Target};
 
@@ -11,6 +11,8 @@ use crate::{author::Author, input, output, target::Target};
 /// The whole document is replaced, except its member `metadata`, which is merged with the stored
 /// one. With --exact the document becomes exactly the file, also if that removes members of
 /// `metadata`: that is how an older file is written back.
+///
+/// A write that --expect refuses prints what is there now, and which change made it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Put {
     /// Collection of the document
@@ -19,9 +21,15 @@ pub(crate) struct Put {
     id: DocumentId,
     /// File with a JSON object, or - for standard input
     file: PathBuf,
-    /// Write only if the document is at this revision
-    #[arg(long, value_name = "REVISION")]
-    if_match: Option<Revision>,
+    /// Write only if the document is in this state: any, absent, present, its revision, or its tag
+    /// (REVISION-CRC)
+    #[arg(
+        long,
+        value_name = "STATE",
+        visible_alias = "if-match",
+        default_value = "any"
+    )]
+    expect: Expected,
     /// Do not merge `metadata`: the document becomes exactly the file
     #[arg(long)]
     exact: bool,
@@ -37,7 +45,7 @@ impl Put {
             collection,
             id,
             file,
-            if_match,
+            expect,
             exact,
             author,
             target,
@@ -45,12 +53,10 @@ impl Put {
         let value = input::object(&file).await?;
         let value = value.as_bytes();
         let publisher = author.writing(target.endpoint()?, exact);
-        let written = match if_match {
-            Some(revision) => {
-                let expected = Expected::revision(revision);
-                publisher.put(&collection, &id, value, &expected).await?
-            }
-            None => publisher.put_or_create(&collection, &id, value).await?,
+        // PUT alone requires a document that exists.
+        let written = match expect {
+            Expected::Any => publisher.put_or_create(&collection, &id, value).await?,
+            expected => publisher.put(&collection, &id, value, &expected).await?,
         };
         Ok(output::result(format_args!(
             "{collection}/{id} {} at revision {}",
