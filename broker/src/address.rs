@@ -160,6 +160,11 @@ impl FromStr for Address {
 }
 
 impl Address {
+    /// Whether it is the address of a cluster.
+    pub fn is_cluster(&self) -> bool {
+        matches!(self.kind, Topology::Cluster)
+    }
+
     /// The same address with this database, for `AURA_REDIS_DATABASE`. The URL may repeat the number. A cluster has database 0 only; there the number is a
     /// part of the names only.
     ///

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use rand::seq::SliceRandom;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, FromRedisValue, RetryMethod, TlsMode,
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, RetryMethod,
+    TlsMode,
     aio::{MultiplexedConnection, PubSub},
     cluster::ClusterClientBuilder,
     cluster_async::ClusterConnection,
@@ -48,10 +49,20 @@ impl BrokerError {
     /// Whether the connection cannot be used any more. A refused command, for example one without
     /// the right for it, says nothing about the connection; a server that no longer accepts writes
     /// must be left.
-    pub(crate) fn ends_the_connection(&self) -> bool {
+    pub fn ends_the_connection(&self) -> bool {
         match self {
             Self::Redis(error) => !matches!(error.retry_method(), RetryMethod::NoRetry),
             Self::Timeout | Self::Unavailable | Self::Closed => true,
+        }
+    }
+
+    /// Whether Redis answered that it did not execute the command.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Redis(error) => {
+                matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension)
+            }
+            Self::Timeout | Self::Unavailable | Self::Closed => false,
         }
     }
 }

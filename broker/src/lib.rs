@@ -1,9 +1,10 @@
 //! Redis as a broker of events: its address ([`Address`]), the names of channels and streams
-//! ([`Names`]), sending ([`Sender`]), receiving ([`listen`], by [`pubsub`] or [`streams`]), the
+//! ([`Names`]), one shared connection ([`Link`]), sending ([`Sender`]), receiving ([`listen`], by [`pubsub`] or [`streams`]), the
 //! [`settings`] that both ends share, and the consumer groups that Dapr creates ([`groups`]).
 //!
-//! This is the only crate that names the Redis client. It carries bytes: it never parses an event
-//! and never decides about one. It logs nothing; each error is returned or reported.
+//! This is the only crate that connects to Redis; `journal` sends commands of its own over a
+//! [`Link`]. It carries bytes: it never parses an event and never decides about one. It logs nothing;
+//! each error is returned or reported.
 //!
 //! Two deliveries exist. With Pub/Sub an event reaches the listeners that are connected at that
 //! moment. With streams Redis keeps the newest events, and a listener continues from its position.
@@ -11,6 +12,7 @@
 mod address;
 mod connection;
 pub mod groups;
+mod link;
 mod listening;
 mod names;
 pub mod pubsub;
@@ -28,6 +30,7 @@ pub use address::{Address, AddressError};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 pub use connection::{BrokerError, Connection};
 use contract::{CollectionName, DocumentId};
+pub use link::{Lease, Link};
 pub use listening::{BrokerEvent, listen};
 pub use names::{Channel, Names, Prefix, PrefixError};
 pub use sender::Sender;
