@@ -17,8 +17,13 @@ const OF_TESTS: &str = "(tests)";
 
 /// Libraries that only a few crates may depend on.
 const LIBRARIES: [(&str, &[&str]); 3] = [
-    ("mongodb", &["publisher", "e2e", "bench", "run-dapr"]),
-    ("redis", &["broker", "bench"]),
+    // `journal` projects into a collection of its own, which is no store of configuration.
+    (
+        "mongodb",
+        &["publisher", "journal", "e2e", "bench", "run-dapr"],
+    ),
+    // `journal` sends commands of its own, over connections of `broker`.
+    ("redis", &["broker", "journal", "bench"]),
     ("dapr", &["publisher", "bench"]),
 ];
 

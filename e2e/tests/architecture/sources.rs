@@ -25,6 +25,7 @@ const PRODUCT: &[&str] = &[
     "contract/src",
     "state/src",
     "broker/src",
+    "journal/src",
     "client/src",
     "service/src",
     "replica/src",
@@ -33,11 +34,11 @@ const PRODUCT: &[&str] = &[
     "cli/src",
 ];
 
-const RULES: [Rule; 4] = [
+const RULES: [Rule; 5] = [
     Rule {
-        folders: &["publisher/src"],
+        folders: &["publisher/src", "journal/src"],
         texts: &["mongodb::"],
-        allowed: &["publisher/src/store/mongo"],
+        allowed: &["publisher/src/store/mongo", "journal/src/mongo.rs"],
         advice: "add what you need to the store's own interface",
     },
     Rule {
@@ -45,6 +46,12 @@ const RULES: [Rule; 4] = [
         texts: &["dapr::dapr::"],
         allowed: &["publisher/src/transport/dapr.rs"],
         advice: "send through the transport",
+    },
+    Rule {
+        folders: &["journal/src"],
+        texts: &["Client", "ConnectionManager", "ConnectionInfo"],
+        allowed: &[],
+        advice: "connect through `broker`, which knows addresses, TLS and Sentinels",
     },
     Rule {
         folders: &["contract/src", "state/src"],

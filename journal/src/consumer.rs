@@ -1,0 +1,353 @@
+//! A consumer of a group: it reads events, gives them to a projection, and acknowledges what the
+//! projection has stored. An entry that no attempt can process goes to a bounded list.
+//!
+//! Its connection is its own, because a blocking read holds up every other command. It never
+//! acknowledges an entry before the projection returned, and never gives up: it returns only errors
+//! that are logged and tried again.
+
+mod delivery;
+mod maintenance;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use broker::{ANSWER, Address, BrokerError, Connection};
+use contract::text::Escaped;
+use redis::{
+    cmd,
+    streams::{StreamAutoClaimReply, StreamId, StreamReadReply},
+};
+use tokio::time::{Instant, sleep};
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+pub use delivery::{DeadEntry, Delivered};
+
+use crate::{
+    Aggregate, AggregateId, GroupName, Journal, JournalError,
+    consumer::delivery::{bury, decode},
+};
+
+/// Most entries in one batch.
+const AT_ONCE: usize = 64;
+/// How long a read waits for entries.
+const BLOCK: Duration = Duration::from_secs(2);
+/// Most ids of aggregates in one page of the list.
+const IDS: usize = 256;
+
+/// How a consumer behaves.
+#[derive(Debug, Clone, Copy)]
+pub struct ConsumerOptions {
+    /// An entry that another consumer has not acknowledged for this time is taken over.
+    pub take_over_after: Duration,
+    /// A consumer that has nothing pending and has not read for this time is removed from the group.
+    pub remove_after: Duration,
+    /// Whether events that all groups have acknowledged are removed from the stream of all events.
+    pub trim: bool,
+}
+
+impl Default for ConsumerOptions {
+    fn default() -> Self {
+        Self {
+            take_over_after: Duration::from_secs(30),
+            remove_after: Duration::from_secs(600),
+            trim: true,
+        }
+    }
+}
+
+/// What a consumer feeds. Both calls must be idempotent: events are delivered at least once.
+pub trait Projection<A: Aggregate>: Sync {
+    /// Stores the effect of events. They may have been stored before, and events before them may be
+    /// missing. Returns the events that can never be stored; the others are acknowledged.
+    fn project(
+        &self,
+        events: &[Delivered<A::Event>],
+    ) -> impl Future<Output = Result<Vec<Rejected>, ProjectionError>> + Send;
+
+    /// Stores the effect of all events of one aggregate, read from the journal.
+    fn catch_up(
+        &self,
+        id: &AggregateId,
+    ) -> impl Future<Output = Result<(), ProjectionError>> + Send;
+}
+
+/// An event that a projection can never store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// Its position.
+    pub position: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A projection is unavailable; the same events are given to it again later.
+#[derive(Debug, thiserror::Error)]
+pub enum ProjectionError {
+    /// The journal failed.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The store of the projection failed.
+    #[error("the store of the projection is unavailable: {0}")]
+    Store(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A consumer of one group. Its name is unique, so two processes never share what is pending.
+#[derive(Debug)]
+pub struct Consumer<A> {
+    journal: Journal<A>,
+    address: Address,
+    group: GroupName,
+    name: String,
+    options: ConsumerOptions,
+}
+
+impl<A: Aggregate> Consumer<A> {
+    /// A consumer of a group. It connects when it runs.
+    pub fn new(journal: Journal<A>, group: GroupName, options: ConsumerOptions) -> Self {
+        Self {
+            address: journal.link().address().clone(),
+            journal,
+            group,
+            name: format!("{}-{}", std::process::id(), Uuid::new_v4().simple()),
+            options,
+        }
+    }
+
+    /// Its name in the group.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Feeds a projection, without end. It may be dropped at any of its awaits: what was not
+    /// acknowledged is taken over by another consumer, or by the next one of this process.
+    pub async fn run(&self, projection: &impl Projection<A>) {
+        let mut waits = waits();
+        loop {
+            let since = Instant::now();
+            let Err(failed) = self.serve(projection).await;
+            // A consumer that worked for a while begins with short waits again.
+            if since.elapsed() > Duration::from_secs(30) {
+                waits = self::waits();
+            }
+            let wait = waits.next().unwrap_or(Duration::from_secs(5));
+            warn!(
+                journal = %self.journal.name(),
+                group = %self.group,
+                wait_ms = wait.as_millis() as u64,
+                "the consumer of the journal failed and begins again: {}",
+                Escaped(&failed)
+            );
+            sleep(wait).await;
+        }
+    }
+
+    /// Feeds a projection until something fails.
+    async fn serve(&self, projection: &impl Projection<A>) -> Result<Never, ProjectionError> {
+        if !self.journal.prepare_group(&self.group).await? {
+            // Events of aggregates may have been trimmed before the group was made.
+            self.catch_up_all(projection).await?;
+            self.journal.mark_caught_up(&self.group).await?;
+        }
+        let connected = self.address.connect(BLOCK + ANSWER).await;
+        let mut connection = connected.map_err(JournalError::Unavailable)?;
+        let mut maintained = None::<Instant>;
+        loop {
+            let due = self.options.take_over_after / 2;
+            if maintained.is_none_or(|at| at.elapsed() >= due) {
+                self.maintain(&mut connection, projection).await?;
+                maintained = Some(Instant::now());
+            }
+            let entries = self.read(&mut connection).await?;
+            self.process(&mut connection, projection, entries).await?;
+        }
+    }
+
+    /// Brings a projection up to date with every aggregate of the journal, without the stream of all
+    /// events. Repeating it is harmless.
+    ///
+    /// # Errors
+    /// When the journal or the projection is unavailable.
+    pub async fn catch_up_all(
+        &self,
+        projection: &impl Projection<A>,
+    ) -> Result<(), ProjectionError> {
+        let mut cursor = 0_u64;
+        let mut count = 0_u64;
+        loop {
+            let mut command = cmd("HSCAN");
+            command.arg(self.journal.keys().versions()).arg(cursor);
+            command.arg("COUNT").arg(IDS);
+            let page: (u64, BTreeMap<String, String>) = self.journal.ask(&command).await?;
+            for id in page.1.keys() {
+                // Only this crate writes ids; another text is not an aggregate.
+                let Ok(id) = id.parse() else { continue };
+                projection.catch_up(&id).await?;
+                count += 1;
+            }
+            cursor = page.0;
+            if cursor == 0 {
+                break;
+            }
+        }
+        info!(
+            journal = %self.journal.name(),
+            group = %self.group,
+            aggregates = count,
+            "the projection of the journal is caught up with all aggregates"
+        );
+        Ok(())
+    }
+
+    /// The next entries, after a wait of at most [`BLOCK`].
+    async fn read(&self, connection: &mut Connection) -> Result<Vec<StreamId>, JournalError> {
+        let mut command = cmd("XREADGROUP");
+        command.arg("GROUP").arg(self.group.as_str());
+        command.arg(&self.name).arg("COUNT").arg(AT_ONCE);
+        command.arg("BLOCK").arg(BLOCK.as_millis() as u64);
+        command.arg("STREAMS").arg(self.journal.keys().events());
+        command.arg(">");
+        let read: Option<StreamReadReply> = ask(connection, &command).await?;
+        let streams = read.into_iter().flat_map(|read| read.keys);
+        Ok(streams.flat_map(|stream| stream.ids).collect())
+    }
+
+    /// Takes over what other consumers left, removes consumers that ended, and trims the stream.
+    async fn maintain(
+        &self,
+        connection: &mut Connection,
+        projection: &impl Projection<A>,
+    ) -> Result<(), ProjectionError> {
+        let mut from = "0-0".to_owned();
+        loop {
+            let mut command = cmd("XAUTOCLAIM");
+            command.arg(self.journal.keys().events());
+            command.arg(self.group.as_str()).arg(&self.name);
+            command.arg(self.options.take_over_after.as_millis() as u64);
+            command.arg(&from).arg("COUNT").arg(AT_ONCE);
+            let claimed: StreamAutoClaimReply = ask(connection, &command).await?;
+            if !claimed.deleted_ids.is_empty() || claimed.invalid_entries {
+                // Another program removed entries that were pending; the aggregates still have
+                // their events.
+                warn!(
+                    journal = %self.journal.name(),
+                    group = %self.group,
+                    "entries of the journal were removed before they were acknowledged: every \
+                     aggregate is read again"
+                );
+                self.catch_up_all(projection).await?;
+            }
+            self.process(connection, projection, claimed.claimed)
+                .await?;
+            from = claimed.next_stream_id;
+            if from == "0-0" {
+                break;
+            }
+        }
+        self.journal
+            .remove_idle_consumers(&self.group, self.options.remove_after)
+            .await?;
+        if self.options.trim {
+            self.journal.trim().await?;
+        }
+        Ok(())
+    }
+
+    /// Gives entries to the projection, and acknowledges them when it has stored them.
+    async fn process(
+        &self,
+        connection: &mut Connection,
+        projection: &impl Projection<A>,
+        entries: Vec<StreamId>,
+    ) -> Result<(), ProjectionError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let mut events = Vec::with_capacity(entries.len());
+        let mut rejected = BTreeMap::new();
+        for entry in &entries {
+            match decode::<A::Event>(entry) {
+                Ok(event) => events.push(event),
+                Err(reason) => drop(rejected.insert(entry.id.clone(), reason)),
+            }
+        }
+        let refused = self.until_stored(projection, &events).await;
+        rejected.extend(refused.into_iter().map(|it| (it.position, it.reason)));
+        let events_key = self.journal.keys().events();
+        let dead_key = self.journal.keys().dead(&self.group);
+        let mut acknowledge = cmd("XACK");
+        acknowledge.arg(&events_key).arg(self.group.as_str());
+        let mut stored = 0;
+        for entry in &entries {
+            let Some(reason) = rejected.get(&entry.id) else {
+                acknowledge.arg(&entry.id);
+                stored += 1;
+                continue;
+            };
+            error!(
+                journal = %self.journal.name(),
+                group = %self.group,
+                position = %entry.id,
+                "an entry of the journal cannot be processed and is kept in the list of dead \
+                 entries: {}",
+                Escaped(reason)
+            );
+            let command = bury(&events_key, &dead_key, &self.group, entry, reason);
+            ask::<u64>(connection, &command).await?;
+        }
+        if stored > 0 {
+            ask::<u64>(connection, &acknowledge).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives events to the projection until it has stored them. No further entries are read
+    /// meanwhile, so nothing piles up here.
+    async fn until_stored(
+        &self,
+        projection: &impl Projection<A>,
+        events: &[Delivered<A::Event>],
+    ) -> Vec<Rejected> {
+        if events.is_empty() {
+            return Vec::new();
+        }
+        let mut waits = waits();
+        loop {
+            let failed = match projection.project(events).await {
+                Ok(rejected) => return rejected,
+                Err(failed) => failed,
+            };
+            let wait = waits.next().unwrap_or(Duration::from_secs(5));
+            warn!(
+                journal = %self.journal.name(),
+                group = %self.group,
+                events = events.len(),
+                wait_ms = wait.as_millis() as u64,
+                "events of the journal are not projected yet and are tried again: {}",
+                Escaped(&failed)
+            );
+            sleep(wait).await;
+        }
+    }
+}
+
+/// A value that is never made: the consumer ends with an error only.
+enum Never {}
+
+async fn ask<T: redis::FromRedisValue>(
+    connection: &mut Connection,
+    command: &redis::Cmd,
+) -> Result<T, JournalError> {
+    let answer: Result<T, BrokerError> = connection.ask(command).await;
+    answer.map_err(JournalError::Unavailable)
+}
+
+/// Waits between attempts: 0.1 s, doubling up to 5 s, without end.
+fn waits() -> ExponentialBackoff {
+    ExponentialBuilder::new()
+        .with_jitter()
+        .without_max_times()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(5))
+        .build()
+}

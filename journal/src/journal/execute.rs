@@ -1,0 +1,179 @@
+//! One command: replay, decide, append, and again after a conflict. Nothing is applied before it is
+//! stored, so a conflict leaves nothing to undo (requirement E5).
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    Aggregate, AggregateId, AppendId, ExecuteError, Journal, JournalError, Loaded,
+    journal::replay::require_time,
+};
+
+/// How often a command is decided again after a conflict. The caller then gets the conflict.
+const RETRIES: usize = 24;
+/// Time limit of one command, without the time of the append that is under way when it is reached.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// What a command did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Executed<A: Aggregate> {
+    /// The aggregate after the last event of the command.
+    pub aggregate: Loaded<A>,
+    /// Its events; none when the command changed nothing.
+    pub events: Vec<A::Event>,
+    /// Whether it had been executed before, with the same id.
+    pub repeated: bool,
+}
+
+impl<A: Aggregate> Journal<A> {
+    /// Creates an aggregate by its first command.
+    ///
+    /// # Errors
+    /// [`JournalError::AlreadyExists`] when it exists, unless `append` created it.
+    pub async fn create(
+        &self,
+        id: &AggregateId,
+        append: &AppendId,
+        command: &A::Command,
+    ) -> Result<Executed<A>, ExecuteError<A::Error>> {
+        let absent = Loaded::<A>::absent(id.clone());
+        let events = absent
+            .state
+            .decide(command)
+            .map_err(ExecuteError::Refused)?;
+        match self.append(id, 0, append, &events).await {
+            Ok(stored) if stored.repeated => self.earlier(id, append, 0).await,
+            Ok(_stored) => Ok(applied(absent, events)),
+            Err(JournalError::Conflict { id, .. }) => Err(JournalError::AlreadyExists(id).into()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Executes a command on an aggregate that exists. After a conflict the command is decided again,
+    /// a bounded number of times.
+    ///
+    /// A command with the id of one that was executed before is not executed again: the result is the
+    /// aggregate as it was after it.
+    ///
+    /// # Errors
+    /// [`ExecuteError::Refused`] when the aggregate refuses it, [`JournalError::NotFound`], and
+    /// [`JournalError::Conflict`] when others were always faster.
+    pub async fn execute(
+        &self,
+        id: &AggregateId,
+        append: &AppendId,
+        command: &A::Command,
+    ) -> Result<Executed<A>, ExecuteError<A::Error>> {
+        let deadline = Instant::now() + LIMIT;
+        let mut waits = ExponentialBuilder::new()
+            .with_jitter()
+            .with_max_times(RETRIES)
+            .with_min_delay(Duration::from_millis(1))
+            .with_max_delay(Duration::from_millis(50))
+            .build();
+        let mut loaded = Loaded::<A>::absent(id.clone());
+        loop {
+            if let Some(before) = self.find(&mut loaded, append, deadline).await? {
+                return self.earlier(id, append, before).await;
+            }
+            if loaded.version == 0 {
+                return Err(JournalError::NotFound(id.clone()).into());
+            }
+            let events = loaded
+                .state
+                .decide(command)
+                .map_err(ExecuteError::Refused)?;
+            if events.is_empty() {
+                return Ok(applied(loaded, events));
+            }
+            match self.append(id, loaded.version, append, &events).await {
+                Ok(stored) if stored.repeated => {
+                    return self.earlier(id, append, loaded.version).await;
+                }
+                Ok(_stored) => return Ok(applied(loaded, events)),
+                Err(error @ JournalError::Conflict { .. }) => match waits.next() {
+                    Some(wait) => sleep(wait).await,
+                    None => return Err(error.into()),
+                },
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Reads the newer events of an aggregate. If one of them is of the append, the result is the
+    /// version before it.
+    async fn find(
+        &self,
+        loaded: &mut Loaded<A>,
+        append: &AppendId,
+        deadline: Instant,
+    ) -> Result<Option<u64>, JournalError> {
+        loop {
+            require_time(deadline)?;
+            let page = self.page(&loaded.id, loaded.version, u64::MAX).await?;
+            let found = page.events.iter().find(|event| event.append == *append);
+            if let Some(first) = found {
+                return Ok(Some(first.version - 1));
+            }
+            loaded.advance(&page.events);
+            page.failed.map_or(Ok(()), Err)?;
+            if !page.more {
+                break;
+            }
+        }
+        if loaded.version == 0 {
+            self.require_absent(&loaded.id).await?;
+        }
+        Ok(None)
+    }
+
+    /// The result of an append that was stored after version `before`.
+    async fn earlier(
+        &self,
+        id: &AggregateId,
+        append: &AppendId,
+        before: u64,
+    ) -> Result<Executed<A>, ExecuteError<A::Error>> {
+        let mut aggregate = match before {
+            0 => Loaded::absent(id.clone()),
+            _ => {
+                let earlier = self.load_at(id, before).await?;
+                earlier.ok_or_else(|| JournalError::NotFound(id.clone()))?
+            }
+        };
+        let mut events = Vec::new();
+        // An append may be longer than a page.
+        loop {
+            let page = self.page(id, aggregate.version, u64::MAX).await?;
+            let read = page.events.len();
+            let same = page.events.into_iter();
+            let same: Vec<_> = same.take_while(|event| event.append == *append).collect();
+            aggregate.advance(&same);
+            let is_all = same.len() < read || !page.more;
+            events.extend(same.into_iter().map(|recorded| recorded.event));
+            if is_all {
+                break;
+            }
+        }
+        Ok(Executed {
+            aggregate,
+            events,
+            repeated: true,
+        })
+    }
+}
+
+/// The aggregate with events that were stored after it.
+fn applied<A: Aggregate>(mut aggregate: Loaded<A>, events: Vec<A::Event>) -> Executed<A> {
+    for event in &events {
+        aggregate.state.apply(event);
+        aggregate.version += 1;
+    }
+    Executed {
+        aggregate,
+        events,
+        repeated: false,
+    }
+}

@@ -1,0 +1,8 @@
+//! The journal with a real Redis and a real MongoDB.
+
+#[path = "../../examples/bank/account.rs"]
+mod account;
+mod appends;
+mod testbed;
+
+type Outcome = anyhow::Result<()>;
