@@ -24,8 +24,10 @@ mod embedded;
 mod epoch;
 pub mod integrity;
 mod mongo;
+pub mod past;
 pub mod repair;
 pub mod replicas;
+pub mod snapshots;
 mod url;
 
 pub use commit_error::CommitError;
@@ -269,7 +271,8 @@ impl Store {
     ///
     /// A change is removed when it is not among the newest `keep`, was committed before `before`,
     /// and is not pending. Only a prefix of the log is removed: nothing after the first change that
-    /// stays. The `oldest` of the head is raised before the records are removed, or together with
+    /// stays. What past states need of them stays as base records: see [`past`]. The `oldest` of the
+    /// head is raised before the records are removed, or together with
     /// them. Where events are disabled no change counts as pending, because this publisher will
     /// never publish it.
     ///
@@ -386,11 +389,16 @@ impl LogRows {
     }
 }
 
+/// Bytes of records that one step of [`Store::trim`] removes, approximately.
+const TRIM_BYTES: usize = 4 << 20;
+
 /// What [`Store::trim`] did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Trimmed {
     /// How many changes were removed.
     pub changes: usize,
+    /// Whether more may be removed at once: a step is bounded.
+    pub more: bool,
     /// The first change that is old enough to be removed and stays because it is pending.
     pub blocked_by: Option<Revision>,
 }

@@ -178,8 +178,7 @@ impl Retention {
                 .trim(collection, self.policy.changes, before, STEP_CHANGES)
                 .await?;
             removed += trimmed.changes;
-            // A step that is not full was the last.
-            if trimmed.changes < STEP_CHANGES {
+            if !trimmed.more {
                 break trimmed.blocked_by;
             }
             sleep(STEP_PAUSE).await;

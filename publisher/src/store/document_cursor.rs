@@ -12,6 +12,7 @@ use crate::store::{
     embedded,
     integrity::{DamagedDocument, DocumentSum},
     mongo,
+    past::PastRows,
 };
 
 /// Approximate number of bytes of documents in a [`Chunk`]. One document more may be included.
@@ -37,8 +38,10 @@ pub struct DocumentCursor {
 #[derive(Debug)]
 pub(super) enum Rows {
     Embedded(embedded::DocumentRows),
-    /// Boxed because it is much larger than the other variant.
+    /// Boxed because it is much larger than the other variants.
     Mongo(Box<mongo::DocumentRows>),
+    /// A state of the past.
+    Past(Box<PastRows>),
 }
 
 /// Some documents of one collection, ordered by id.
@@ -104,12 +107,15 @@ impl DocumentCursor {
             let chunk = match &mut self.rows {
                 Rows::Embedded(rows) => rows.next().await?,
                 Rows::Mongo(rows) => rows.next().await?,
+                Rows::Past(rows) => rows.next().await?,
             };
             let Some(mut chunk) = chunk else {
                 let checked = self.check();
                 match &self.rows {
                     Rows::Embedded(rows) => rows.note(&self.heads, &checked),
                     Rows::Mongo(rows) => rows.note(&self.heads, &checked),
+                    // The rows of today have no part in it.
+                    Rows::Past(_) => {}
                 }
                 checked?;
                 self.ended = true;

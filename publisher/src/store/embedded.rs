@@ -6,7 +6,8 @@
 //!
 //! `folder` opens, `connections` runs transactions, `failure` says what an error means, `tables` and
 //! `rows` say what is in the file, `whole_log` how much of the log is proven; `commit` writes groups,
-//! `documents` and `log` read, `trim`, `replicas` and `epoch` write the rest.
+//! `documents`, `log` and `past` read, `trim`, `bases`, `snapshots`, `replicas` and `epoch` write the
+//! rest.
 
 use std::{collections::BTreeSet, fmt, path::Path, sync::Arc};
 
@@ -27,6 +28,7 @@ use crate::store::{
 };
 
 mod absence;
+mod bases;
 mod commit;
 mod connections;
 mod documents;
@@ -35,9 +37,11 @@ mod failure;
 mod folder;
 mod log;
 mod open_lists;
+mod past;
 mod repair;
 mod replicas;
 mod rows;
+mod snapshots;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -102,6 +106,7 @@ impl Embedded {
         connections.write_blocking(|transaction| {
             tables::check_format(transaction)?;
             tables::add_heads(transaction, collections)?;
+            tables::add_past(transaction)?;
             Ok(End::Commit(()))
         })?;
         let indexed = connections.write_blocking(|transaction| {

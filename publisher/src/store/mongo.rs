@@ -1,12 +1,12 @@
 //! The MongoDB store. Nothing outside this module speaks to MongoDB.
 //!
 //! Documents are native BSON `{_id, revision, crc, rowCrc, configData}` in collections named like the
-//! configuration collections. Beside them are `_heads`, `_changes`, `_replicas` and `_meta`. A
-//! group is one transaction. The head documents serialise writers, whichever publisher they belong
+//! configuration collections. Beside them are `_heads`, `_changes`, `_bases`, `_coverage`,
+//! `_snapshots`, `_replicas` and `_meta`. A group is one transaction. The head documents serialise writers, whichever publisher they belong
 //! to. Transactions need a replica set; one node is enough.
 //!
-//! `opening` waits for a server and `prepare` initialises a database, `commit` writes groups, `snapshot`, `documents` and `log`
-//! read, `verify` says what is true of a damaged row, `repair` makes it so, `trim`, `replicas` and `epoch` write the rest;
+//! `opening` waits for a server and `prepare` initialises a database, `commit` writes groups, `snapshot`, `documents`, `log`
+//! and `past` read, `verify` says what is true of a damaged row, `repair` makes it so, `trim`, `bases`, `snapshots`, `replicas` and `epoch` write the rest;
 //! `rows` and `json` say how it is stored.
 
 use std::{sync::Arc, time::Duration};
@@ -33,17 +33,20 @@ use crate::store::{
     mongo::opening::Opening,
 };
 
+mod bases;
 mod commit;
 mod documents;
 mod epoch;
 mod json;
 mod log;
 mod opening;
+mod past;
 mod prepare;
 mod repair;
 mod replicas;
 mod rows;
 mod snapshot;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 mod transaction;
@@ -56,6 +59,12 @@ pub(super) use documents::DocumentRows;
 const HEADS: &str = "_heads";
 /// The change log of all collections.
 const CHANGES: &str = "_changes";
+/// Base records: what past states need of records that were removed.
+const BASES: &str = "_bases";
+/// What the base records of each collection cover. `_id` is the name of the collection.
+const COVERAGE: &str = "_coverage";
+/// The named snapshots. `_id` is the name.
+const SNAPSHOTS: &str = "_snapshots";
 /// One document with the epoch and the format of the store.
 const META: &str = "_meta";
 /// `_id` of the document in [`META`].

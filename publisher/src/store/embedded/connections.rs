@@ -24,7 +24,7 @@ const READERS: usize = 8;
 /// How long a connection waits for a lock of another program, for example of a backup.
 const BUSY: Duration = Duration::from_secs(1);
 /// Prepared statements that a connection keeps. There are fewer.
-const STATEMENTS: usize = 32;
+const STATEMENTS: usize = 64;
 /// Length of the write-ahead log at which it is emptied by force, in bytes. SQLite itself reuses it
 /// after 1000 pages (8 MiB), except while reads overlap all the time.
 pub(super) const WAL_LIMIT: u64 = 32 << 20;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use contract::{Change, CollectionName, Document, DocumentId, Epoch, Head, Revision};
 use rusqlite::{OptionalExtension, Row, Transaction, params, types::ValueRef};
+use serde::de::DeserializeOwned;
 
 use crate::store::{
     StoreIdentity,
@@ -14,6 +15,7 @@ use crate::store::{
         Damage, DamagedDocument, DamagedHead, DamagedRecord, DocumentSum, Verdict, examine,
         head_of_record, row_checksum, text_checksum,
     },
+    past::ValueRecord,
 };
 
 /// Some documents of a collection, ordered by id.
@@ -425,13 +427,15 @@ pub(super) fn put_record(transaction: &Transaction<'_>, change: &Change) -> anyh
     let text = serde_json::to_string(change)?;
     transaction
         .prepare_cached(
-            "INSERT INTO changes (collection, revision, crc, record) VALUES (?1, ?2, ?3, ?4)",
+            "INSERT INTO changes (collection, revision, crc, record, set_id)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
         )?
         .execute(params![
             change.collection.as_str(),
             change.revision,
             record_crc(&text),
-            text
+            text,
+            change.change_set.as_ref().map(|set| &set.id),
         ])?;
     Ok(())
 }
@@ -459,21 +463,42 @@ pub(super) fn record_text<'a>(
 
 /// The change of a record, from a row that begins with `revision, crc, record`.
 pub(super) fn record(collection: &CollectionName, row: &Row<'_>) -> Result<Change, DamagedRecord> {
+    checked_record(collection, row, |change: &Change| {
+        (change.revision, &change.collection)
+    })
+}
+
+/// As [`record`], as far as a state needs it; also of a base record.
+pub(super) fn value_record(
+    collection: &CollectionName,
+    row: &Row<'_>,
+) -> Result<ValueRecord, DamagedRecord> {
+    checked_record(collection, row, |record: &ValueRecord| {
+        (record.revision, &record.collection)
+    })
+}
+
+/// The record of a row whose text has the key by which it was found.
+fn checked_record<T: DeserializeOwned>(
+    collection: &CollectionName,
+    row: &Row<'_>,
+    key: impl FnOnce(&T) -> (Revision, &CollectionName),
+) -> Result<T, DamagedRecord> {
     let (revision, text) = record_text(collection, row)?;
     let damaged = |damage| DamagedRecord {
         collection: collection.clone(),
         revision,
         damage,
     };
-    let change: Change = serde_json::from_str(text)
+    let record: T = serde_json::from_str(text)
         .map_err(|error| damaged(Damage::Malformed(error.to_string())))?;
     // The text is right, and the key by which it was found is not.
-    if change.revision != revision || change.collection != *collection {
+    if key(&record) != (revision, collection) {
         return Err(damaged(Damage::Checksum));
     }
-    Ok(change)
+    Ok(record)
 }
 
-fn record_crc(text: &str) -> u32 {
+pub(super) fn record_crc(text: &str) -> u32 {
     text_checksum("change", text).0
 }

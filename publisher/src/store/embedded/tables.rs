@@ -12,7 +12,17 @@ use crate::store::{
     StoreIdentity, StoreSecret,
     embedded::connections,
     integrity::{Damage, DamagedHead, text_checksum},
+    past::bases::Coverage,
 };
+
+/// The id of the document of a record. It is computed from the record itself, so that no edit by hand
+/// separates them; text that is no JSON has none. The index is of this very expression.
+macro_rules! record_id {
+    () => {
+        "CASE WHEN json_valid(record) THEN json_extract(record, '$.id') END"
+    };
+}
+const RECORD_ID: &str = record_id!();
 
 /// The version of the tables below.
 const FORMAT: u64 = 3;
@@ -44,9 +54,42 @@ CREATE TABLE replicas (
 CREATE INDEX replicas_seen ON replicas (seen);
 ";
 
-/// The id of the document of a record. It is computed from the record itself, so that no edit by hand
-/// separates them; text that is no JSON has none. The index is of this very expression.
-const RECORD_ID: &str = "CASE WHEN json_valid(record) THEN json_extract(record, '$.id') END";
+/// What the past needs: base records, what they cover, and named snapshots. `deleted` is 1 where the
+/// record is a deletion.
+const PAST: &str = "
+CREATE TABLE IF NOT EXISTS bases (
+  collection TEXT NOT NULL, id TEXT NOT NULL, revision INTEGER NOT NULL, deleted INTEGER NOT NULL,
+  crc INTEGER NOT NULL, record TEXT NOT NULL,
+  PRIMARY KEY (collection, id, revision)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS coverage (
+  collection TEXT NOT NULL, crc INTEGER NOT NULL, coverage TEXT NOT NULL,
+  PRIMARY KEY (collection)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS snapshots (
+  name TEXT NOT NULL, crc INTEGER NOT NULL, snapshot TEXT NOT NULL,
+  PRIMARY KEY (name)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS changes_by_set ON changes (set_id) WHERE set_id IS NOT NULL;
+";
+
+/// The newest revision of each document after an id, after a revision and at or before another one, in
+/// the change log. It reads the index only.
+pub(super) const NEWEST_IN_LOG: &str = concat!(
+    "SELECT ",
+    record_id!(),
+    ", max(revision) FROM changes
+     WHERE collection = ?1 AND revision > ?2 AND revision <= ?3 AND ",
+    record_id!(),
+    " > ?4
+     GROUP BY ",
+    record_id!(),
+    " ORDER BY ",
+    record_id!(),
+    " LIMIT ?5"
+);
+
+/// As [`NEWEST_IN_LOG`], of the base records.
+pub(super) const NEWEST_IN_BASES: &str = "SELECT id, max(revision) FROM bases
+     WHERE collection = ?1 AND revision > ?2 AND revision <= ?3 AND id > ?4
+     GROUP BY id ORDER BY id LIMIT ?5";
 
 /// Makes a store with a new identity in an empty file.
 pub(super) fn create(file: &Path) -> anyhow::Result<()> {
@@ -86,6 +129,25 @@ pub(super) fn check_format(transaction: &Transaction<'_>) -> anyhow::Result<()> 
     Ok(())
 }
 
+/// Makes the tables of the past where they are missing: in a new file, and in one of an earlier
+/// version.
+pub(super) fn add_past(transaction: &Transaction<'_>) -> anyhow::Result<()> {
+    let has_sets: bool = transaction.query_row(
+        "SELECT EXISTS (SELECT 1 FROM pragma_table_info('changes') WHERE name = 'set_id')",
+        [],
+        |row| row.get(0),
+    )?;
+    if !has_sets {
+        // A column and not an expression, so that a write of a single document computes nothing.
+        transaction.execute_batch(
+            "ALTER TABLE changes ADD COLUMN set_id TEXT;
+             UPDATE changes SET set_id = json_extract(record, '$.changeSet.id')
+             WHERE json_valid(record) AND json_extract(record, '$.changeSet.id') IS NOT NULL;",
+        )?;
+    }
+    Ok(transaction.execute_batch(PAST)?)
+}
+
 /// Makes the index of the log where it is missing: in a new file, and in one of an earlier version.
 pub(super) fn index_log(transaction: &Transaction<'_>) -> anyhow::Result<()> {
     Ok(transaction.execute_batch(&format!(
@@ -114,6 +176,59 @@ pub(super) fn newest_of_document<'a>(
     // SQLite itself would read the log from its end, because the key is in that order. Without the
     // index there is no other way.
     prepare(BY_DOCUMENT).or_else(|_no_index| prepare(""))
+}
+
+/// The statement that finds the records of a document before a revision and after another one, the
+/// newest first, by collection, first revision, id and second revision: `revision, crc, record`.
+pub(super) fn records_of_document<'a>(
+    transaction: &'a Transaction<'_>,
+) -> rusqlite::Result<CachedStatement<'a>> {
+    let prepare = |by| {
+        transaction.prepare_cached(&format!(
+            "SELECT revision, crc, record FROM changes {by}
+             WHERE collection = ?1 AND revision < ?2 AND {RECORD_ID} = ?3 AND revision > ?4
+             ORDER BY revision DESC"
+        ))
+    };
+    prepare(BY_DOCUMENT).or_else(|_no_index| prepare(""))
+}
+
+/// What the base records of a collection cover. A row that is damaged covers nothing.
+pub(super) fn coverage(
+    transaction: &Transaction<'_>,
+    collection: &CollectionName,
+) -> anyhow::Result<Coverage> {
+    let row = transaction
+        .prepare_cached("SELECT crc, coverage FROM coverage WHERE collection = ?1")?
+        .query_row([collection.as_str()], |row| {
+            Ok((row.get::<_, u32>(0)?, row.get::<_, String>(1)?))
+        })
+        .optional()?;
+    let whole = row.filter(|(crc, text)| *crc == coverage_crc(collection, text));
+    let coverage = whole.and_then(|(_crc, text)| serde_json::from_str(&text).ok());
+    Ok(coverage.unwrap_or_default())
+}
+
+pub(super) fn put_coverage(
+    transaction: &Transaction<'_>,
+    collection: &CollectionName,
+    coverage: &Coverage,
+) -> anyhow::Result<()> {
+    let text = serde_json::to_string(coverage)?;
+    transaction
+        .prepare_cached(
+            "INSERT OR REPLACE INTO coverage (collection, crc, coverage) VALUES (?1, ?2, ?3)",
+        )?
+        .execute(params![
+            collection.as_str(),
+            coverage_crc(collection, &text),
+            text
+        ])?;
+    Ok(())
+}
+
+fn coverage_crc(collection: &CollectionName, text: &str) -> u32 {
+    text_checksum(&format!("coverage {collection}"), text).0
 }
 
 /// The newest revision that the index of the log has of a document. It is as cheap as a look-up of a

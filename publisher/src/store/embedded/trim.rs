@@ -1,4 +1,5 @@
-//! Removing the oldest changes of the embedded store: records and head change in one transaction.
+//! Removing the oldest changes of the embedded store: records, base records and head change in one
+//! transaction.
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
@@ -7,7 +8,7 @@ use rusqlite::{Transaction, params};
 use serde::Deserialize;
 
 use crate::store::{
-    Trimmed,
+    TRIM_BYTES, Trimmed,
     embedded::{
         Embedded,
         connections::{Durability, End},
@@ -23,6 +24,8 @@ impl Embedded {
         before: DateTime<Utc>,
         limit: usize,
     ) -> anyhow::Result<Trimmed> {
+        self.cover(collection).await?;
+        self.sweep(collection).await?;
         // Found in a read transaction, which does not block writers. A change that may be removed now
         // may be removed later too, because no change becomes pending again.
         let name = collection.clone();
@@ -64,6 +67,7 @@ fn removable(
     let newest_removable = head.revision.saturating_sub(keep);
     let mut trimmed = Trimmed::default();
     let mut last = 0;
+    let mut bytes = 0;
     let mut statement = transaction.prepare_cached(
         "SELECT changes.revision, crc, record, time FROM changes
          LEFT JOIN pending USING (collection, revision)
@@ -89,6 +93,12 @@ fn removable(
         };
         trimmed.changes += 1;
         last = revision;
+        // Some of it is copied before it is removed.
+        bytes += rows::bytes(row)?;
+        trimmed.more = trimmed.changes >= limit || bytes >= TRIM_BYTES;
+        if trimmed.more {
+            break;
+        }
     }
     Ok((trimmed, last))
 }
@@ -106,6 +116,7 @@ fn remove(
         oldest: current.oldest.max(last + 1),
         ..current
     };
+    store.make_bases(transaction, collection, last)?;
     tables::put_head(transaction, &trimmed)?;
     // Where events are disabled a pending change is removed too. Without its record it could not be
     // published when events are enabled again.

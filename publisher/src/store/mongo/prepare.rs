@@ -19,7 +19,7 @@ use crate::store::{
     StoreIdentity, StoreSecret,
     integrity::head_of_record,
     mongo::{
-        CHANGES, HEADS, META, Mongo, STORE, call, is_code,
+        BASES, CHANGES, COVERAGE, HEADS, META, Mongo, SNAPSHOTS, STORE, call, is_code,
         opening::CannotOpenError,
         replicas::REPLICAS,
         rows,
@@ -87,7 +87,9 @@ impl Mongo {
                 "the format of the store is {format}; this version reads only {FORMAT}"
             ))
         );
-        self.create_table(HEADS).await?;
+        for table in [HEADS, BASES, COVERAGE, SNAPSHOTS] {
+            self.create_table(table).await?;
+        }
         self.add_collections(&self.policy.collections.all()).await?;
         self.create_indexes().await.context("creating indexes")
     }
@@ -135,6 +137,9 @@ impl Mongo {
         let only_pending = IndexOptions::builder()
             .partial_filter_expression(doc! { "pending": true })
             .build();
+        let only_sets = IndexOptions::builder()
+            .partial_filter_expression(doc! { "set": { "$exists": true } })
+            .build();
         let indexes = [
             // Reading the log in order. Unique, so that no revision can be written twice.
             IndexModel::builder()
@@ -146,12 +151,22 @@ impl Mongo {
                 .keys(doc! { "pending": 1, "collection": 1, "revision": 1 })
                 .options(only_pending)
                 .build(),
-            // The history of one document, for people.
+            // The changes of a change set.
+            IndexModel::builder()
+                .keys(doc! { "set": 1 })
+                .options(only_sets)
+                .build(),
+            // The history and the past of one document.
             IndexModel::builder()
                 .keys(doc! { "collection": 1, "id": 1, "revision": 1 })
                 .build(),
         ];
         call(self.table(CHANGES).create_indexes(indexes)).await?;
+        let of_document = IndexModel::builder()
+            .keys(doc! { "collection": 1, "id": 1, "revision": 1 })
+            .options(IndexOptions::builder().unique(true).build())
+            .build();
+        call(self.table(BASES).create_index(of_document)).await?;
         let seen = IndexModel::builder().keys(doc! { "seen": 1 }).build();
         call(self.table(REPLICAS).create_index(seen)).await?;
         Ok(())

@@ -12,11 +12,13 @@ use contract::{
 use mongodb::bson::{
     self, Binary, Bson, Document as Bdoc, RawBsonRef, RawDocument, doc, spec::BinarySubtype,
 };
+use serde::de::DeserializeOwned;
 
 use crate::store::{
     StoreIdentity, StoreSecret,
     integrity::{Damage, DamagedRecord, document_checksum, text_checksum},
     mongo::json,
+    past::ValueRecord,
 };
 
 /// The kind of row of a record, in its checksum.
@@ -232,7 +234,10 @@ pub(super) fn change_row(change: &Change, write_id: &str, pending: bool) -> anyh
         // above are for queries only.
         "change": text,
     };
-    // Absent and not false otherwise, so that the record is not in the partial index.
+    // Each is absent otherwise, so that the record is not in a partial index.
+    if let Some(set) = &change.change_set {
+        row.insert("set", set.id.as_str());
+    }
     if pending {
         row.insert("pending", true);
     }
@@ -247,32 +252,81 @@ pub(super) fn change(
     collection: &CollectionName,
     row: &RawDocument,
 ) -> Result<Change, DamagedRecord> {
-    // Only for the error: a number of any type, or 0.
-    let key = match row.get("revision") {
-        Ok(Some(RawBsonRef::Int32(number))) => i64::from(number),
-        Ok(Some(RawBsonRef::Int64(number))) => number,
-        _other => 0,
-    };
-    checked_change(collection, row).map_err(|damage| DamagedRecord {
-        collection: collection.clone(),
-        revision: key.try_into().unwrap_or(0),
-        damage,
+    checked_record(collection, row, |change: &Change| {
+        (&change.collection, change.revision, &change.id)
     })
 }
 
-fn checked_change(collection: &CollectionName, row: &RawDocument) -> Result<Change, Damage> {
-    let read = || anyhow::Ok((revision(row)?, row.get_str("change")?));
-    let (revision, text) = read().map_err(malformed)?;
-    fits(row.get_str("recordCrc"), text_checksum(RECORD, text))?;
-    let change: Change =
-        serde_json::from_str(text).map_err(|error| malformed(anyhow::Error::from(error)))?;
-    // The text is right; the fields beside it, by which it was found, may have been edited.
-    if (&change.collection, change.revision) != (collection, revision)
-        || row.get_str("id").ok() != Some(change.id.as_str())
-    {
-        return Err(Damage::Checksum);
+/// As [`change`], as far as a state needs it; also of a base record.
+///
+/// # Errors
+/// As [`change`].
+pub(super) fn value_record(
+    collection: &CollectionName,
+    row: &RawDocument,
+) -> Result<ValueRecord, DamagedRecord> {
+    checked_record(collection, row, |record: &ValueRecord| {
+        (&record.collection, record.revision, &record.id)
+    })
+}
+
+/// The record of a row whose text has the key by which it was found.
+fn checked_record<T: DeserializeOwned>(
+    collection: &CollectionName,
+    row: &RawDocument,
+    key: impl FnOnce(&T) -> (&CollectionName, Revision, &DocumentId),
+) -> Result<T, DamagedRecord> {
+    let checked = || -> Result<T, Damage> {
+        let read = || anyhow::Ok((revision(row)?, row.get_str("change")?));
+        let (revision, text) = read().map_err(malformed)?;
+        fits(row.get_str("recordCrc"), text_checksum(RECORD, text))?;
+        let record: T =
+            serde_json::from_str(text).map_err(|error| malformed(anyhow::Error::from(error)))?;
+        // The text is right; the fields beside it, by which it was found, may have been edited.
+        let (of_collection, of_revision, id) = key(&record);
+        if (of_collection, of_revision) != (collection, revision)
+            || row.get_str("id").ok() != Some(id.as_str())
+        {
+            return Err(Damage::Checksum);
+        }
+        Ok(record)
+    };
+    checked().map_err(|damage| {
+        // A number of any type, or 0.
+        let key = match row.get("revision") {
+            Ok(Some(RawBsonRef::Int32(number))) => i64::from(number),
+            Ok(Some(RawBsonRef::Int64(number))) => number,
+            _other => 0,
+        };
+        DamagedRecord {
+            collection: collection.clone(),
+            revision: key.try_into().unwrap_or(0),
+            damage,
+        }
+    })
+}
+
+/// The row of a base record: of a record of the log, the same text.
+pub(super) fn base_row(
+    collection: &CollectionName,
+    id: &DocumentId,
+    revision: Revision,
+    deleted: bool,
+    text: &str,
+) -> Bdoc {
+    doc! {
+        "collection": collection.as_str(),
+        "id": id.as_str(),
+        "revision": as_number(revision),
+        "deleted": deleted,
+        "recordCrc": text_checksum(RECORD, text).to_string(),
+        "change": text,
     }
-    Ok(change)
+}
+
+/// A revision as it is stored. None is greater than the largest that can be.
+pub(super) fn as_number(revision: Revision) -> i64 {
+    i64::try_from(revision).unwrap_or(i64::MAX)
 }
 
 /// A field that is a non-negative 64-bit integer.

@@ -1,0 +1,308 @@
+//! Reading the past: states of collections, and steps of their history.
+//!
+//! Each call is one read transaction, so the log, the base records and what is kept belong together.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use contract::{
+    CanonicalJson, Change, CollectionName, Document, DocumentId, Revision, history::HistoryFilter,
+};
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use crate::store::{
+    document_cursor::CHUNK_BYTES,
+    embedded::{Embedded, rows, tables},
+    past::{
+        PastPiece, PastPoint, PastView, ValueRecord,
+        history::{self, Step, StepLimits},
+    },
+};
+
+/// Documents that are looked for in one call, at most, also where most of them do not exist.
+const PIECE_IDS: usize = 1_000;
+
+impl Embedded {
+    pub(in crate::store) async fn past_view(
+        &self,
+        collection: &CollectionName,
+    ) -> anyhow::Result<PastView> {
+        let name = collection.clone();
+        self.read(move |store, transaction| store.view(transaction, &name))
+            .await
+    }
+
+    pub(super) fn view(
+        &self,
+        transaction: &Transaction<'_>,
+        collection: &CollectionName,
+    ) -> anyhow::Result<PastView> {
+        Ok(PastView {
+            head: self.head(transaction, collection, &tables::identity(transaction)?)?,
+            coverage: tables::coverage(transaction, collection)?,
+        })
+    }
+
+    /// The revision up to which base records have all that the state at a revision needs.
+    ///
+    /// # Errors
+    /// [`PastError::NotKept`](crate::store::past::PastError::NotKept) unless the state is kept.
+    fn check_kept(
+        &self,
+        transaction: &Transaction<'_>,
+        collection: &CollectionName,
+        revision: Revision,
+    ) -> anyhow::Result<Revision> {
+        let view = self.view(transaction, collection)?;
+        let is_pinned = || {
+            let pins = self.pins(transaction, collection)?;
+            anyhow::Ok(pins.contains(&revision) && view.keeps_pinned(revision))
+        };
+        if view.keeps(revision) || is_pinned()? {
+            return Ok(view.coverage.covered);
+        }
+        Err(view.not_kept().into())
+    }
+
+    pub(in crate::store) async fn document_at(
+        &self,
+        point: &PastPoint,
+        id: &DocumentId,
+    ) -> anyhow::Result<Option<Document>> {
+        let (point, id) = (point.clone(), id.clone());
+        self.read(move |store, transaction| {
+            let collection = &point.collection;
+            let covered = store.check_kept(transaction, collection, point.revision)?;
+            let record = newest_at(transaction, collection, &id, covered, point.revision)?;
+            Ok(record.and_then(|record| record.document()))
+        })
+        .await
+    }
+
+    /// The value of a document at a revision, if that is kept.
+    pub(in crate::store) async fn value_at(
+        &self,
+        collection: &CollectionName,
+        id: &DocumentId,
+        revision: Revision,
+    ) -> anyhow::Result<Option<CanonicalJson>> {
+        let (collection, id) = (collection.clone(), id.clone());
+        self.read(move |store, transaction| {
+            let view = store.view(transaction, &collection)?;
+            // Every later record of the document is in the log too.
+            let trimmed = view.head.oldest.saturating_sub(1);
+            let logged = newest_in_log(transaction, &collection, &id, trimmed, revision)?;
+            let record = match logged {
+                Some(record) => Some(record),
+                None => {
+                    let covered = store.check_kept(transaction, &collection, revision)?;
+                    newest_at(transaction, &collection, &id, covered, revision)?
+                }
+            };
+            Ok(record.and_then(|record| record.config_data))
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn past_piece(
+        &self,
+        point: &PastPoint,
+        after: Option<&DocumentId>,
+    ) -> anyhow::Result<PastPiece> {
+        let (point, after) = (point.clone(), after.cloned());
+        self.read(move |store, transaction| {
+            let covered = store.check_kept(transaction, &point.collection, point.revision)?;
+            piece(transaction, &point, covered, after.as_ref())
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn history_step(
+        &self,
+        collection: &CollectionName,
+        before: Revision,
+        filter: &Arc<HistoryFilter>,
+        limits: StepLimits,
+    ) -> anyhow::Result<Step> {
+        let (collection, filter) = (collection.clone(), filter.clone());
+        self.read(move |store, transaction| {
+            let mut statement = match &filter.id {
+                Some(_) => tables::records_of_document(transaction)?,
+                None => transaction.prepare_cached(
+                    "SELECT revision, crc, record FROM changes
+                     WHERE collection = ?1 AND revision < ?2 AND revision > ?3
+                     ORDER BY revision DESC",
+                )?,
+            };
+            let before = before.min(i64::MAX.unsigned_abs());
+            let view = store.view(transaction, &collection)?;
+            // A repair may leave records before it, of which some are lost.
+            let trimmed = view.head.oldest.saturating_sub(1);
+            let name = collection.as_str();
+            let mut rows = match &filter.id {
+                Some(id) => statement.query(params![name, before, id.as_str(), trimmed])?,
+                None => statement.query(params![name, before, trimmed])?,
+            };
+            let mut step = Step::default();
+            while let Some(row) = rows.next()? {
+                step.records += 1;
+                step.bytes += rows::bytes(row)?;
+                let read = rows::record_text(&collection, row);
+                let read = read.and_then(|(revision, text)| {
+                    step.reached = revision;
+                    // Text that is no record is reported as damaged.
+                    let fits = history::fits(&filter, text).unwrap_or(true);
+                    fits.then(|| rows::record(&collection, row)).transpose()
+                });
+                match read {
+                    Ok(change) => step.found.extend(change),
+                    Err(damaged) => {
+                        step.reached = damaged.revision;
+                        store.0.damage.report_record(&damaged);
+                    }
+                }
+                if limits.reached_by(&step) {
+                    return Ok(step);
+                }
+            }
+            step.reached = 0;
+            Ok(step)
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn records_of_set(&self, set: &str) -> anyhow::Result<Vec<Change>> {
+        let set = set.to_owned();
+        self.read(move |store, transaction| {
+            let mut statement = transaction.prepare_cached(
+                "SELECT revision, crc, record, collection FROM changes WHERE set_id = ?1
+                 ORDER BY collection, revision LIMIT ?2",
+            )?;
+            let mut rows = statement.query(params![set, contract::set::MAX_OPERATIONS])?;
+            let mut changes = Vec::new();
+            while let Some(row) = rows.next()? {
+                let collection: CollectionName = row.get::<_, String>(3)?.parse()?;
+                match rows::record(&collection, row) {
+                    // An index is no proof.
+                    Ok(change) => {
+                        let of = change.change_set.as_ref();
+                        changes.extend(of.is_some_and(|of| of.id == set).then_some(change));
+                    }
+                    Err(damaged) => store.0.damage.report_record(&damaged),
+                }
+            }
+            Ok(changes)
+        })
+        .await
+    }
+}
+
+/// The newest record of a document at or before a revision: of the log after `covered`, else a base
+/// record.
+fn newest_at(
+    transaction: &Transaction<'_>,
+    collection: &CollectionName,
+    id: &DocumentId,
+    covered: Revision,
+    revision: Revision,
+) -> anyhow::Result<Option<ValueRecord>> {
+    if let Some(record) = newest_in_log(transaction, collection, id, covered, revision)? {
+        return Ok(Some(record));
+    }
+    let record = transaction
+        .prepare_cached(
+            "SELECT revision, crc, record FROM bases
+             WHERE collection = ?1 AND revision <= ?2 AND id = ?3 ORDER BY revision DESC LIMIT 1",
+        )?
+        .query_row(
+            params![collection.as_str(), revision.min(covered), id.as_str()],
+            |row| Ok(rows::value_record(collection, row)),
+        )
+        .optional()?
+        .transpose()?;
+    Ok(record.filter(|record| record.id == *id))
+}
+
+/// The newest record of a document in the log, after a revision and at or before another one.
+fn newest_in_log(
+    transaction: &Transaction<'_>,
+    collection: &CollectionName,
+    id: &DocumentId,
+    after: Revision,
+    revision: Revision,
+) -> anyhow::Result<Option<ValueRecord>> {
+    if revision <= after {
+        return Ok(None);
+    }
+    let record = tables::records_of_document(transaction)?
+        .query_row(
+            params![
+                collection.as_str(),
+                revision.saturating_add(1),
+                id.as_str(),
+                after
+            ],
+            |row| Ok(rows::value_record(collection, row)),
+        )
+        .optional()?
+        .transpose()?;
+    Ok(record.filter(|record| record.id == *id))
+}
+
+/// The documents of a state after an id.
+fn piece(
+    transaction: &Transaction<'_>,
+    point: &PastPoint,
+    covered: Revision,
+    after: Option<&DocumentId>,
+) -> anyhow::Result<PastPiece> {
+    // No id is empty, so the empty id is before the first.
+    let after = after.map_or("", DocumentId::as_str);
+    let of = point.collection.as_str();
+    let mut newest = BTreeMap::<String, Revision>::new();
+    // Where one of the two lists ends early, the other is used no further.
+    let mut end = None::<String>;
+    for (sql, from, to) in [
+        (tables::NEWEST_IN_LOG, covered, point.revision),
+        (tables::NEWEST_IN_BASES, 0, point.revision.min(covered)),
+    ] {
+        let mut statement = transaction.prepare_cached(sql)?;
+        let mut found = statement.query(params![of, from, to, after, PIECE_IDS])?;
+        let mut read = 0;
+        let mut last = None;
+        while let Some(row) = found.next()? {
+            let (id, revision): (String, Revision) = (row.get(0)?, row.get(1)?);
+            read += 1;
+            last = Some(id.clone());
+            let known = newest.entry(id).or_default();
+            *known = revision.max(*known);
+        }
+        if read == PIECE_IDS {
+            end = end.into_iter().chain(last).min();
+        }
+    }
+    let mut documents = Vec::new();
+    let mut bytes = 0;
+    for (id, _revision) in newest {
+        if end.as_ref().is_some_and(|end| id > *end) {
+            break;
+        }
+        let id: DocumentId = id.parse()?;
+        let record = newest_at(transaction, &point.collection, &id, covered, point.revision)?;
+        let Some(document) = record.and_then(|record| record.document()) else {
+            continue;
+        };
+        bytes += document.json().len();
+        documents.push(document);
+        if bytes >= CHUNK_BYTES {
+            return Ok(PastPiece {
+                documents,
+                last: Some(id),
+            });
+        }
+    }
+    Ok(PastPiece {
+        documents,
+        last: end.map(|end| end.parse()).transpose()?,
+    })
+}

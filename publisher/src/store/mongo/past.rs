@@ -1,0 +1,385 @@
+//! Reading the past: states of collections, and steps of their history.
+//!
+//! Head, coverage, log and base records are read in one snapshot session, so they belong together
+//! while another publisher trims the log.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use anyhow::Context;
+use contract::{
+    CanonicalJson, Change, CollectionName, Document, DocumentId, Revision, history::HistoryFilter,
+};
+use mongodb::{
+    ClientSession,
+    bson::{Document as Bdoc, RawDocumentBuf, doc},
+};
+use tokio::time::timeout;
+
+use crate::store::{
+    document_cursor::CHUNK_BYTES,
+    mongo::{
+        BASES, CALL_TIMEOUT, CHANGES, Mongo, TIMED_OUT,
+        bases::CoverageRow,
+        rows::{self, as_number},
+    },
+    past::{
+        PastPiece, PastPoint, PastView, ValueRecord,
+        history::{self, Step, StepLimits},
+    },
+};
+
+/// Documents that are looked for in one call, at most, also where most of them do not exist.
+const PIECE_IDS: usize = 1_000;
+/// Records that are read at once: of these, most are of documents of one piece.
+const RECORDS_AT_ONCE: usize = 64;
+
+/// One call in a snapshot session of its own, within the usual time limit.
+macro_rules! in_snapshot {
+    ($store:expr, |$session:ident| $work:block) => {{
+        let mut session = $store.snapshot_session().await?;
+        let work = async {
+            let $session = &mut session;
+            $work
+        };
+        let done: anyhow::Result<_> = timeout(CALL_TIMEOUT, work).await.context(TIMED_OUT)?;
+        done
+    }};
+}
+
+impl Mongo {
+    pub(in crate::store) async fn past_view(
+        &self,
+        collection: &CollectionName,
+    ) -> anyhow::Result<PastView> {
+        in_snapshot!(self, |session| { self.view_in(session, collection).await })
+    }
+
+    /// What a collection keeps of its past, in a snapshot session or a transaction.
+    pub(super) async fn view_in(
+        &self,
+        session: &mut ClientSession,
+        collection: &CollectionName,
+    ) -> anyhow::Result<PastView> {
+        let identity = self.identity_in(session).await?;
+        let heads = self.heads_in(session, &identity, [collection].into_iter());
+        let head = heads
+            .await?
+            .into_iter()
+            .next()
+            .context("no head was read")?;
+        let CoverageRow { coverage, .. } = self.coverage_in(session, collection).await?;
+        Ok(PastView { head, coverage })
+    }
+
+    /// The revision up to which base records have all that the state at a revision needs.
+    ///
+    /// # Errors
+    /// [`PastError::NotKept`](crate::store::past::PastError::NotKept) unless the state is kept.
+    async fn check_kept(
+        &self,
+        session: &mut ClientSession,
+        collection: &CollectionName,
+        revision: Revision,
+    ) -> anyhow::Result<Revision> {
+        let view = self.view_in(session, collection).await?;
+        let is_kept = view.keeps(revision)
+            || view.keeps_pinned(revision)
+                && self.pins_in(session, collection).await?.contains(&revision);
+        if is_kept {
+            return Ok(view.coverage.covered);
+        }
+        Err(view.not_kept().into())
+    }
+
+    pub(in crate::store) async fn document_at(
+        &self,
+        point: &PastPoint,
+        id: &DocumentId,
+    ) -> anyhow::Result<Option<Document>> {
+        let (collection, revision) = (&point.collection, point.revision);
+        in_snapshot!(self, |session| {
+            let covered = self.check_kept(session, collection, revision).await?;
+            let newest = self.newest_at(session, collection, id, covered, revision);
+            Ok(newest.await?.and_then(|record| record.document()))
+        })
+    }
+
+    /// The value of a document at a revision, if that is kept.
+    pub(in crate::store) async fn value_at(
+        &self,
+        collection: &CollectionName,
+        id: &DocumentId,
+        revision: Revision,
+    ) -> anyhow::Result<Option<CanonicalJson>> {
+        in_snapshot!(self, |session| {
+            let view = self.view_in(session, collection).await?;
+            // Every later record of the document is in the log too.
+            let trimmed = view.head.oldest.saturating_sub(1);
+            let in_log = of_document(collection, id, trimmed, revision);
+            let mut record = self.newest_in(session, CHANGES, collection, in_log).await?;
+            if record.is_none() {
+                let covered = self.check_kept(session, collection, revision).await?;
+                record = self
+                    .newest_at(session, collection, id, covered, revision)
+                    .await?;
+            }
+            Ok(record.and_then(|record| record.config_data))
+        })
+    }
+
+    /// The newest record of a document at or before a revision: of the log after `covered`, else a
+    /// base record.
+    async fn newest_at(
+        &self,
+        session: &mut ClientSession,
+        collection: &CollectionName,
+        id: &DocumentId,
+        covered: Revision,
+        revision: Revision,
+    ) -> anyhow::Result<Option<ValueRecord>> {
+        let in_log = of_document(collection, id, covered, revision);
+        let found = self.newest_in(session, CHANGES, collection, in_log).await?;
+        if found.is_some() {
+            return Ok(found);
+        }
+        let in_bases = of_document(collection, id, 0, revision.min(covered));
+        self.newest_in(session, BASES, collection, in_bases).await
+    }
+
+    async fn newest_in(
+        &self,
+        session: &mut ClientSession,
+        table: &str,
+        collection: &CollectionName,
+        filter: Bdoc,
+    ) -> anyhow::Result<Option<ValueRecord>> {
+        let row = Self::raw(self.table_at_snapshot(table))
+            .find_one(filter)
+            .sort(doc! { "revision": -1 })
+            .session(session)
+            .await?;
+        let record = row.map(|row| rows::value_record(collection, &row));
+        Ok(record.transpose()?)
+    }
+
+    pub(in crate::store) async fn past_piece(
+        &self,
+        point: &PastPoint,
+        after: Option<&DocumentId>,
+    ) -> anyhow::Result<PastPiece> {
+        let collection = &point.collection;
+        in_snapshot!(self, |session| {
+            let covered = self.check_kept(session, collection, point.revision).await?;
+            let mut newest = BTreeMap::new();
+            // Where one of the two lists ends early, the other is used no further.
+            let mut end = None;
+            for (table, from, to) in [
+                (CHANGES, covered, point.revision),
+                (BASES, 0, point.revision.min(covered)),
+            ] {
+                let listed = self.newest_of_ids(session, table, collection, after, (from, to));
+                let (found, last) = listed.await?;
+                for (id, revision) in found {
+                    let known = newest.entry(id).or_insert((revision, table));
+                    if known.0 < revision {
+                        *known = (revision, table);
+                    }
+                }
+                end = end.into_iter().chain(last).min();
+            }
+            let newest: Vec<_> = newest
+                .into_iter()
+                .filter(|(id, _newest)| end.as_ref().is_none_or(|end| id <= end))
+                .collect();
+            let mut piece = PastPiece::default();
+            let mut bytes = 0;
+            for some in newest.chunks(RECORDS_AT_ONCE) {
+                let mut records = BTreeMap::new();
+                for table in [CHANGES, BASES] {
+                    let of_table = some.iter().filter(|(_id, (_revision, of))| *of == table);
+                    let keys: Vec<_> = of_table
+                        .map(|(id, (revision, _of))| (id, *revision))
+                        .collect();
+                    self.read_records(session, table, collection, &keys, &mut records)
+                        .await?;
+                }
+                let last = some.last().map(|(id, _newest)| id.clone());
+                for record in records.into_values() {
+                    let document: Option<Document> = record.document();
+                    bytes += document.as_ref().map_or(0, |it| it.json().len());
+                    piece.documents.extend(document);
+                }
+                if bytes >= CHUNK_BYTES {
+                    piece.last = last;
+                    return Ok(piece);
+                }
+            }
+            piece.last = end;
+            Ok(piece)
+        })
+    }
+
+    /// The newest revision of each document after an id, in a range of revisions (its first one not
+    /// included), and the last id if there are more.
+    async fn newest_of_ids(
+        &self,
+        session: &mut ClientSession,
+        table: &str,
+        collection: &CollectionName,
+        after: Option<&DocumentId>,
+        (from, to): (Revision, Revision),
+    ) -> anyhow::Result<(BTreeMap<DocumentId, Revision>, Option<DocumentId>)> {
+        let mut newest = BTreeMap::<DocumentId, Revision>::new();
+        if from >= to {
+            return Ok((newest, None));
+        }
+        let filter = doc! {
+            "collection": collection.as_str(),
+            "id": { "$gt": after.map_or("", DocumentId::as_str) },
+            "revision": { "$gt": as_number(from), "$lte": as_number(to) },
+        };
+        // Only the index is read.
+        let mut found = self
+            .table_at_snapshot(table)
+            .find(filter)
+            .projection(doc! { "_id": 0, "id": 1, "revision": 1 })
+            .sort(doc! { "collection": 1, "id": 1, "revision": 1 })
+            .session(&mut *session)
+            .await?;
+        while found.advance(session).await? {
+            let row = found.current();
+            let (id, revision) = (row.get_str("id")?.parse()?, rows::revision(row)?);
+            if newest.len() == PIECE_IDS && !newest.contains_key(&id) {
+                let last = newest.keys().next_back().cloned();
+                return Ok((newest, last));
+            }
+            newest.insert(id, revision);
+        }
+        Ok((newest, None))
+    }
+
+    async fn read_records(
+        &self,
+        session: &mut ClientSession,
+        table: &str,
+        collection: &CollectionName,
+        keys: &[(&DocumentId, Revision)],
+        records: &mut BTreeMap<DocumentId, ValueRecord>,
+    ) -> anyhow::Result<()> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let revisions: Vec<_> = keys
+            .iter()
+            .map(|(_id, revision)| as_number(*revision))
+            .collect();
+        let ids: Vec<_> = keys.iter().map(|(id, _revision)| id.as_str()).collect();
+        // By the key of the table.
+        let mut filter = doc! { "collection": collection.as_str() };
+        if table == BASES {
+            filter.insert("id", doc! { "$in": ids });
+        }
+        filter.insert("revision", doc! { "$in": revisions });
+        let mut found = Self::raw(self.table_at_snapshot(table))
+            .find(filter)
+            .session(&mut *session)
+            .await?;
+        while found.advance(session).await? {
+            let record = rows::value_record(collection, found.current())?;
+            // Another document may have a record of one of these revisions only in a damaged store.
+            if keys.contains(&(&record.id, record.revision)) {
+                records.insert(record.id.clone(), record);
+            }
+        }
+        anyhow::ensure!(
+            keys.iter().all(|(id, _revision)| records.contains_key(*id)),
+            "records of {collection} are missing that an index has"
+        );
+        Ok(())
+    }
+
+    pub(in crate::store) async fn history_step(
+        &self,
+        collection: &CollectionName,
+        before: Revision,
+        filter: &Arc<HistoryFilter>,
+        limits: StepLimits,
+    ) -> anyhow::Result<Step> {
+        let view = self.past_view(collection).await?;
+        // A repair may leave records before it, of which some are lost.
+        let oldest = as_number(view.head.oldest);
+        let mut selected = doc! {
+            "collection": collection.as_str(),
+            "revision": { "$gte": oldest, "$lt": as_number(before) },
+        };
+        if let Some(id) = &filter.id {
+            selected.insert("id", id.as_str());
+        }
+        let read = async {
+            let mut found = Self::raw(self.table(CHANGES))
+                .find(selected)
+                .sort(doc! { "revision": -1 })
+                .limit(i64::try_from(limits.records)?)
+                .await?;
+            let mut step = Step::default();
+            while found.advance().await? {
+                let row = found.current();
+                step.records += 1;
+                step.bytes += row.as_bytes().len();
+                step.reached = rows::revision(row).unwrap_or(step.reached);
+                // A row without the text of a record is reported as damaged.
+                let text = row.get_str("change").unwrap_or_default();
+                if history::fits(filter, text).unwrap_or(true) {
+                    match rows::change(collection, row) {
+                        Ok(change) => step.found.push(change),
+                        Err(damaged) => self.damage.report_record(&damaged),
+                    }
+                }
+                if limits.reached_by(&step) {
+                    return Ok(step);
+                }
+            }
+            step.reached = 0;
+            anyhow::Ok(step)
+        };
+        timeout(CALL_TIMEOUT, read).await.context(TIMED_OUT)?
+    }
+
+    pub(in crate::store) async fn records_of_set(&self, set: &str) -> anyhow::Result<Vec<Change>> {
+        let read = async {
+            let mut found = Self::raw(self.table(CHANGES))
+                .find(doc! { "set": set })
+                .limit(i64::try_from(contract::set::MAX_OPERATIONS)?)
+                .await?;
+            let mut changes = Vec::new();
+            while found.advance().await? {
+                let row: RawDocumentBuf = found.current().to_owned();
+                let collection = row.get_str("collection")?.parse()?;
+                match rows::change(&collection, &row) {
+                    // An index is no proof.
+                    Ok(change) => {
+                        let of = change.change_set.as_ref();
+                        changes.extend(of.is_some_and(|of| of.id == set).then_some(change));
+                    }
+                    Err(damaged) => self.damage.report_record(&damaged),
+                }
+            }
+            anyhow::Ok(changes)
+        };
+        timeout(CALL_TIMEOUT, read).await.context(TIMED_OUT)?
+    }
+}
+
+/// Selects the records of a document after a revision and at or before another one.
+fn of_document(
+    collection: &CollectionName,
+    id: &DocumentId,
+    after: Revision,
+    to: Revision,
+) -> Bdoc {
+    doc! {
+        "collection": collection.as_str(),
+        "id": id.as_str(),
+        "revision": { "$gt": as_number(after), "$lte": as_number(to) },
+    }
+}

@@ -1,0 +1,132 @@
+//! Named snapshots in MongoDB. Each is one document of `_snapshots`.
+//!
+//! A snapshot is made in one transaction with the coverage of each collection: where another publisher
+//! makes base records at the same time, one of the two waits for the other.
+
+use std::collections::BTreeSet;
+
+use contract::{
+    CollectionName, Revision,
+    history::SnapshotName,
+    named_snapshot::{MAX_SNAPSHOTS, NamedSnapshot},
+};
+use mongodb::{ClientSession, bson::doc, error::TRANSIENT_TRANSACTION_ERROR};
+
+use crate::store::{
+    integrity::text_checksum,
+    mongo::{
+        Mongo, SNAPSHOTS, call,
+        transaction::{self, Attempts},
+    },
+    past::bases,
+    snapshots::{SnapshotError, collections_of},
+};
+
+impl Mongo {
+    pub(in crate::store) async fn create_snapshot(
+        &self,
+        snapshot: NamedSnapshot,
+        collections: &BTreeSet<CollectionName>,
+    ) -> Result<NamedSnapshot, SnapshotError> {
+        // A commit without an answer is not repeated: the name would be taken by the first attempt.
+        let attempts = Attempts::repeated_on(&[TRANSIENT_TRANSACTION_ERROR]);
+        loop {
+            let mut session = call(self.client.start_session()).await?;
+            let attempt = self.try_to_create_snapshot(&mut session, &snapshot, collections);
+            if let Some(ended) = attempts.attempt(attempt).await {
+                return ended?;
+            }
+        }
+    }
+
+    async fn try_to_create_snapshot(
+        &self,
+        session: &mut ClientSession,
+        snapshot: &NamedSnapshot,
+        collections: &BTreeSet<CollectionName>,
+    ) -> anyhow::Result<Result<NamedSnapshot, SnapshotError>> {
+        transaction::start(session).await?;
+        let known = self.snapshots_in(session).await?;
+        if known.iter().any(|known| known.name == snapshot.name) {
+            return Ok(Err(SnapshotError::Exists(snapshot.name.clone())));
+        }
+        if known.len() >= MAX_SNAPSHOTS {
+            return Ok(Err(SnapshotError::Full));
+        }
+        let mut heads = Vec::new();
+        for collection in collections {
+            let view = self.view_in(session, collection).await?;
+            if !view.keeps(view.head.revision) {
+                return Ok(Err(SnapshotError::Past(view.not_kept())));
+            }
+            let row = self.coverage_in(session, collection).await?;
+            // The same coverage again, so that nobody changes it at the same time.
+            self.put_coverage_in(session, collection, &row, &row.coverage)
+                .await?;
+            heads.push(view.head);
+        }
+        let created = NamedSnapshot {
+            collections: collections_of(&heads),
+            ..snapshot.clone()
+        };
+        let text = serde_json::to_string(&created)?;
+        let row = doc! {
+            "_id": created.name.as_str(),
+            "crc": text_checksum("snapshot", &text).to_string(),
+            "snapshot": text,
+        };
+        self.table(SNAPSHOTS)
+            .insert_one(row)
+            .session(&mut *session)
+            .await?;
+        session.commit_transaction().await?;
+        Ok(Ok(created))
+    }
+
+    pub(in crate::store) async fn snapshots(&self) -> anyhow::Result<Vec<NamedSnapshot>> {
+        let mut session = self.snapshot_session().await?;
+        let read = self.snapshots_in(&mut session);
+        tokio::time::timeout(super::CALL_TIMEOUT, read).await?
+    }
+
+    /// All named snapshots, by name, in a snapshot session or a transaction.
+    async fn snapshots_in(
+        &self,
+        session: &mut ClientSession,
+    ) -> anyhow::Result<Vec<NamedSnapshot>> {
+        let mut found = self
+            .table_at_snapshot(SNAPSHOTS)
+            .find(doc! {})
+            .sort(doc! { "_id": 1 })
+            .session(&mut *session)
+            .await?;
+        let mut snapshots = Vec::new();
+        while let Some(row) = found.next(&mut *session).await.transpose()? {
+            let (name, text) = (row.get_str("_id")?, row.get_str("snapshot")?);
+            let crc = text_checksum("snapshot", text).to_string();
+            let is_whole = row.get_str("crc").is_ok_and(|stored| stored == crc);
+            anyhow::ensure!(is_whole, "the named snapshot {name:?} is damaged");
+            snapshots.push(serde_json::from_str(text)?);
+        }
+        Ok(snapshots)
+    }
+
+    pub(in crate::store) async fn delete_snapshot(
+        &self,
+        name: &SnapshotName,
+    ) -> anyhow::Result<bool> {
+        let table = self.table(SNAPSHOTS);
+        let deleted = call(table.delete_one(doc! { "_id": name.as_str() })).await?;
+        Ok(deleted.deleted_count > 0)
+    }
+
+    /// The revisions of a collection that named snapshots pin.
+    pub(super) async fn pins_in(
+        &self,
+        session: &mut ClientSession,
+        collection: &CollectionName,
+    ) -> anyhow::Result<BTreeSet<Revision>> {
+        let pins = bases::pins_of(&self.snapshots_in(session).await?, collection);
+        Ok(pins.into_iter().map(|pin| pin.revision).collect())
+    }
+}

@@ -1,0 +1,510 @@
+//! The history of documents: which changes were made, the newest first.
+//!
+//! A page reads a bounded part of the log, whatever is asked for, so it may be empty and still say
+//! where the next one begins. The changes of several collections are merged by the time of their
+//! commit; within a collection the order is always that of the revisions.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt,
+    str::FromStr,
+    sync::Arc,
+};
+
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use contract::{
+    CanonicalJson, Change, CollectionName, Operation, Revision, history::HistoryFilter,
+};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::store::{Store, past::PastError};
+
+/// Records that are read for one page, at most.
+const PAGE_RECORDS: usize = 4_000;
+/// Bytes of records that are read for one page, approximately.
+const PAGE_READ_BYTES: usize = 4 << 20;
+/// Bytes of the values of one page, approximately. One item more may be included.
+const PAGE_VALUE_BYTES: usize = 1 << 20;
+/// Records that one call of a store reads, at most: writers of MongoDB do not wait for it, but other
+/// readers of this process do.
+const STEP_RECORDS: usize = 1_000;
+
+/// Which history is asked for.
+#[derive(Debug, Clone)]
+pub struct HistoryQuery {
+    /// The collections.
+    pub collections: BTreeSet<CollectionName>,
+    /// Which of their changes.
+    pub filter: HistoryFilter,
+    /// Where the page begins; `None` = with the newest change.
+    pub before: Option<HistoryCursor>,
+    /// Items of the page, at most.
+    pub limit: usize,
+}
+
+/// Where a page of history begins: for each collection the revision before which it goes on.
+///
+/// As text it is `A.12,B.7`. A collection that is not named has nothing more.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HistoryCursor(BTreeMap<CollectionName, Revision>);
+
+impl fmt::Display for HistoryCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (collection, before)) in self.0.iter().enumerate() {
+            let separator = if index > 0 { "," } else { "" };
+            write!(f, "{separator}{collection}.{before}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A text that is no cursor of a page of history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not the `next` of a page of history")]
+pub struct CursorError;
+
+impl FromStr for HistoryCursor {
+    type Err = CursorError;
+
+    fn from_str(text: &str) -> Result<Self, CursorError> {
+        let position = |part: &str| {
+            let (collection, before) = part.rsplit_once('.').ok_or(CursorError)?;
+            let collection = collection.parse().map_err(|_error| CursorError)?;
+            Ok((collection, before.parse().map_err(|_error| CursorError)?))
+        };
+        text.split(',')
+            .map(position)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+/// A page of history, the newest change first.
+#[derive(Debug, Default)]
+pub struct HistoryPage {
+    /// The changes.
+    pub items: Vec<HistoryChange>,
+    /// Where the next page begins; `None` after the last page.
+    pub next: Option<HistoryCursor>,
+}
+
+/// A change with the value that it replaced.
+#[derive(Debug)]
+pub struct HistoryChange {
+    /// The change.
+    pub change: Change,
+    /// What was there before it.
+    pub previous: Previous,
+}
+
+/// The value of a document before a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Previous {
+    /// The document did not exist.
+    Absent,
+    /// Its value.
+    Value(CanonicalJson),
+    /// The value is not kept.
+    NotKept,
+}
+
+/// Newest changes of one collection, as a step reads them.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Step {
+    /// Those that fit the filter, the newest first.
+    pub(in crate::store) found: Vec<Change>,
+    /// Every record from this revision on was read; 0 = the whole log.
+    pub(in crate::store) reached: Revision,
+    pub(in crate::store) records: usize,
+    pub(in crate::store) bytes: usize,
+}
+
+/// What a step may read.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::store) struct StepLimits {
+    pub(in crate::store) records: usize,
+    pub(in crate::store) bytes: usize,
+    /// Changes that fit.
+    pub(in crate::store) found: usize,
+}
+
+impl StepLimits {
+    pub(in crate::store) fn reached_by(&self, step: &Step) -> bool {
+        step.records >= self.records || step.bytes >= self.bytes || step.found.len() >= self.found
+    }
+}
+
+/// The members of a record that the filter needs; the value is not parsed.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Filtered<'a> {
+    op: Operation,
+    time: DateTime<Utc>,
+    #[serde(borrow)]
+    config_data: Option<&'a RawValue>,
+    #[serde(default)]
+    user_id: Option<String>,
+}
+
+/// Whether a record, by its text, is one that is asked for. The document and the change set are
+/// looked up by an index and not compared here.
+///
+/// # Errors
+/// When the text is no record.
+pub(in crate::store) fn fits(filter: &HistoryFilter, record: &str) -> serde_json::Result<bool> {
+    let HistoryFilter {
+        id: _,
+        user,
+        op,
+        from,
+        to,
+        text,
+        set: _,
+    } = filter;
+    if user.is_none() && op.is_none() && from.is_none() && to.is_none() && text.is_none() {
+        return Ok(true);
+    }
+    let read: Filtered<'_> = serde_json::from_str(record)?;
+    let has_text = |text: &String| {
+        let value = read.config_data.map(RawValue::get);
+        value.is_some_and(|value| value.contains(text.as_str()))
+    };
+    Ok((user.is_none() || *user == read.user_id)
+        && op.is_none_or(|op| op == read.op)
+        && from.is_none_or(|from| read.time >= from)
+        && to.is_none_or(|to| read.time < to)
+        && text.as_ref().is_none_or(has_text))
+}
+
+/// One collection while a page is read.
+struct Source {
+    collection: CollectionName,
+    /// The next step reads before this revision; 0 = nothing is left.
+    before: Revision,
+    /// Changes that were read and are not part of the page yet.
+    ahead: VecDeque<Change>,
+}
+
+impl Source {
+    /// Where the next page begins.
+    fn position(&self) -> Revision {
+        self.ahead
+            .front()
+            .map_or(self.before, |next| next.revision + 1)
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ahead.is_empty() && self.before == 0
+    }
+}
+
+impl Store {
+    /// A page of the history of documents.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn history(&self, query: &HistoryQuery) -> Result<HistoryPage, PastError> {
+        let mut sources = Vec::new();
+        for collection in &query.collections {
+            let before = match &query.before {
+                Some(cursor) => cursor.0.get(collection).copied().unwrap_or(0),
+                None => Revision::MAX,
+            };
+            sources.push(Source {
+                collection: collection.clone(),
+                before,
+                ahead: VecDeque::new(),
+            });
+        }
+        let merged = self.merge(&mut sources, query).await?;
+        let mut page = self.with_previous(merged).await?;
+        // What did not fit by its size is read again for the next page.
+        for change in page.left.drain(..).rev() {
+            let source = sources
+                .iter_mut()
+                .find(|it| it.collection == change.collection);
+            let source = source.context("a change of another collection")?;
+            source.ahead.push_front(change);
+        }
+        let positions = sources.iter().filter(|source| !source.has_ended());
+        let positions: BTreeMap<_, _> = positions
+            .map(|source| (source.collection.clone(), source.position()))
+            .collect();
+        Ok(HistoryPage {
+            items: page.items,
+            next: (!positions.is_empty()).then_some(HistoryCursor(positions)),
+        })
+    }
+
+    /// The next changes of all sources, by the time of their commit.
+    async fn merge(
+        &self,
+        sources: &mut [Source],
+        query: &HistoryQuery,
+    ) -> anyhow::Result<Vec<Change>> {
+        let filter = Arc::new(query.filter.clone());
+        let mut left = StepLimits {
+            records: PAGE_RECORDS,
+            bytes: PAGE_READ_BYTES,
+            found: query.limit.max(1),
+        };
+        // A source is read a little at a time: most of what is read ahead belongs to later pages.
+        let at_once = (left.found / sources.len().max(1)).max(4);
+        let mut merged = Vec::new();
+        let mut bytes = 0;
+        'page: while merged.len() < left.found && bytes < PAGE_VALUE_BYTES {
+            for source in sources.iter_mut() {
+                while source.ahead.is_empty() && source.before > 0 {
+                    if left.records == 0 || left.bytes == 0 {
+                        break 'page;
+                    }
+                    let limits = StepLimits {
+                        records: left.records.min(STEP_RECORDS),
+                        bytes: left.bytes,
+                        found: at_once,
+                    };
+                    let step = self.step(source, &filter, limits).await?;
+                    left.records = left.records.saturating_sub(step.records);
+                    left.bytes = left.bytes.saturating_sub(step.bytes);
+                    source.before = step.reached;
+                    source.ahead = step.found.into();
+                }
+            }
+            let newest = sources
+                .iter_mut()
+                .filter_map(|source| {
+                    let next = source.ahead.front()?;
+                    Some(((next.time, next.collection.clone(), next.revision), source))
+                })
+                .max_by(|(a, _), (b, _)| a.cmp(b));
+            let Some(change) = newest.and_then(|(_key, source)| source.ahead.pop_front()) else {
+                break;
+            };
+            bytes += change
+                .config_data
+                .as_ref()
+                .map_or(0, |it| it.as_str().len());
+            merged.push(change);
+        }
+        Ok(merged)
+    }
+
+    async fn step(
+        &self,
+        source: &Source,
+        filter: &Arc<HistoryFilter>,
+        limits: StepLimits,
+    ) -> anyhow::Result<Step> {
+        if let Some(set) = &filter.set {
+            return self.step_in_set(source, filter, set).await;
+        }
+        let (collection, before) = (&source.collection, source.before);
+        match self {
+            Self::Embedded(store) => store.history_step(collection, before, filter, limits).await,
+            Self::Mongo(store) => {
+                let store = store.opened()?;
+                store.history_step(collection, before, filter, limits).await
+            }
+        }
+    }
+
+    /// A change set is small, so all of it is one step.
+    async fn step_in_set(
+        &self,
+        source: &Source,
+        filter: &HistoryFilter,
+        set: &str,
+    ) -> anyhow::Result<Step> {
+        let mut step = Step::default();
+        for change in self.records_of_set(set).await? {
+            let is_asked = change.collection == source.collection
+                && change.revision < source.before
+                && filter.id.as_ref().is_none_or(|id| *id == change.id);
+            let record = serde_json::to_string(&change)?;
+            step.records += 1;
+            step.bytes += record.len();
+            if is_asked && fits(filter, &record)? {
+                step.found.push(change);
+            }
+        }
+        step.found
+            .sort_by_key(|change| std::cmp::Reverse(change.revision));
+        Ok(step)
+    }
+
+    /// Adds to each change the value before it, until the values are too large for one page.
+    async fn with_previous(&self, changes: Vec<Change>) -> Result<Sized, PastError> {
+        let mut page = Sized::default();
+        let mut bytes = 0;
+        let mut changes = VecDeque::from(changes);
+        while let Some(change) = changes.pop_front() {
+            if bytes >= PAGE_VALUE_BYTES {
+                changes.push_front(change);
+                break;
+            }
+            let previous = self.previous(&change).await?;
+            bytes += change
+                .config_data
+                .as_ref()
+                .map_or(0, |it| it.as_str().len());
+            if let Previous::Value(value) = &previous {
+                bytes += value.as_str().len();
+            }
+            page.items.push(HistoryChange { change, previous });
+        }
+        page.left = changes.into();
+        Ok(page)
+    }
+
+    /// The value of the document of a change before that change.
+    async fn previous(&self, change: &Change) -> Result<Previous, PastError> {
+        // Its record says it: no older one has to be kept for this.
+        if change.op == Operation::Create {
+            return Ok(Previous::Absent);
+        }
+        let before = change.revision.saturating_sub(1);
+        let (collection, id) = (&change.collection, &change.id);
+        let found = match self {
+            Self::Embedded(store) => store.value_at(collection, id, before).await,
+            Self::Mongo(store) => store.opened()?.value_at(collection, id, before).await,
+        };
+        match found.map_err(PastError::from) {
+            Ok(Some(value)) => Ok(Previous::Value(value)),
+            // The change says that there was a value.
+            Ok(None) | Err(PastError::NotKept { .. }) => Ok(Previous::NotKept),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All changes of a change set, ordered by collection and revision; none when no record of it is
+    /// in the log.
+    ///
+    /// # Errors
+    /// [`PastError::NotKept`] when only some of them are in the log.
+    pub async fn set(&self, set: &str) -> Result<Vec<Change>, PastError> {
+        let mut changes = self.records_of_set(set).await?;
+        changes.sort_by(|a, b| (&a.collection, a.revision).cmp(&(&b.collection, b.revision)));
+        let Some(parts) = changes.first().and_then(|first| first.change_set.clone()) else {
+            return Ok(changes);
+        };
+        for part in parts.parts {
+            let found = changes.iter().filter(|it| it.collection == part.collection);
+            if found.count() as u64 != (part.last + 1).saturating_sub(part.first) {
+                return Err(self.past_view(&part.collection).await?.not_kept());
+            }
+        }
+        Ok(changes)
+    }
+
+    /// The records of a change set that are in the log.
+    async fn records_of_set(&self, set: &str) -> anyhow::Result<Vec<Change>> {
+        match self {
+            Self::Embedded(store) => store.records_of_set(set).await,
+            Self::Mongo(store) => store.opened()?.records_of_set(set).await,
+        }
+    }
+}
+
+/// Changes that fit into a page by the size of their values, and those that do not.
+#[derive(Default)]
+struct Sized {
+    items: Vec<HistoryChange>,
+    left: Vec<Change>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_read_as_it_is_written_and_anything_else_is_refused() {
+        let text = "Agents.12,Skills.7";
+        let cursor: HistoryCursor = text.parse().expect("a cursor");
+        assert_eq!(cursor.to_string(), text);
+        for bad in [
+            "",
+            "Skills",
+            "Skills.",
+            ".7",
+            "Skills.-1",
+            "Skills.7,",
+            "a b.7",
+        ] {
+            assert_eq!(bad.parse::<HistoryCursor>(), Err(CursorError), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_filter_reads_members_of_the_record_and_not_of_the_value() {
+        let record = r#"{"collection":"A","op":"Update","id":"a","revision":7,"epoch":"00000001-1","lastSet":0,"configData":{"op":"Create","text":"red","userId":"u-2"},"crc":"00000000","time":"2026-11-21T09:00:00Z","count":1,"digest":"0000000000000000","userId":"u-1"}"#;
+        let time = |text: &str| Some(text.parse().expect("a time"));
+        let none = HistoryFilter::default();
+        for (filter, expected) in [
+            (
+                HistoryFilter {
+                    user: Some("u-1".into()),
+                    ..none.clone()
+                },
+                true,
+            ),
+            (
+                HistoryFilter {
+                    user: Some("u-2".into()),
+                    ..none.clone()
+                },
+                false,
+            ),
+            (
+                HistoryFilter {
+                    op: Some(Operation::Update),
+                    ..none.clone()
+                },
+                true,
+            ),
+            (
+                HistoryFilter {
+                    op: Some(Operation::Create),
+                    ..none.clone()
+                },
+                false,
+            ),
+            (
+                HistoryFilter {
+                    text: Some("red".into()),
+                    ..none.clone()
+                },
+                true,
+            ),
+            (
+                HistoryFilter {
+                    text: Some("u-1".into()),
+                    ..none.clone()
+                },
+                false,
+            ),
+            (
+                HistoryFilter {
+                    from: time("2026-11-21T09:00:00Z"),
+                    ..none.clone()
+                },
+                true,
+            ),
+            (
+                HistoryFilter {
+                    to: time("2026-11-21T09:00:00Z"),
+                    ..none.clone()
+                },
+                false,
+            ),
+            (none, true),
+        ] {
+            assert_eq!(
+                fits(&filter, record).expect("a record"),
+                expected,
+                "{filter:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! The past of a store against a model that keeps every state.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use chrono::{TimeDelta, Utc};
+use contract::{
+    CanonicalJson, CollectionName, Context, DocumentId, Expected, Revision,
+    history::{HistoryFilter, Point, SnapshotName},
+};
+use proptest::prelude::*;
+
+use super::history::{HistoryQuery, Previous};
+use crate::{
+    decide::{Action, ChangeSetCommand, Command, Rules, Write, schemas::Schemas},
+    policy::Broadcast,
+    store::{PublisherPolicy, ServedCollections, Store, StoreUrl, past::PastError},
+};
+
+/// A state: the value and the revision of each document.
+type State = BTreeMap<String, (Revision, String)>;
+
+pub(in crate::store) fn name() -> CollectionName {
+    "A".parse().expect("a name")
+}
+
+pub(in crate::store) fn policy() -> Arc<PublisherPolicy> {
+    Arc::new(PublisherPolicy {
+        collections: ServedCollections::fixed(BTreeSet::from([name()])),
+        rules: Rules {
+            schemas: Schemas::default(),
+            document_limit: 1_000_000,
+        },
+        broadcast: Broadcast::Off,
+    })
+}
+
+fn id(number: u8) -> DocumentId {
+    format!("d{number}").parse().expect("an id")
+}
+
+fn write(number: u8, action: Action) -> Write {
+    Write {
+        collection: name(),
+        id: id(number),
+        action,
+        expected: Expected::Any,
+        context: Context::default(),
+        checked: None,
+    }
+}
+
+/// What a test does with a store.
+#[derive(Debug, Clone)]
+pub(in crate::store) enum Step {
+    Put(u8),
+    Delete(u8),
+    /// All of these in one change set.
+    Set(BTreeSet<u8>),
+    /// Leaves this many changes in the log, and removes a few in a step.
+    Trim(u8),
+    Pin(u8),
+    Unpin(u8),
+}
+
+pub(in crate::store) fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => (0..6u8).prop_map(Step::Put),
+        3 => (0..6u8).prop_map(Step::Delete),
+        1 => prop::collection::btree_set(0..6u8, 1..4).prop_map(Step::Set),
+        2 => (0..8u8).prop_map(Step::Trim),
+        2 => (0..3u8).prop_map(Step::Pin),
+        1 => (0..3u8).prop_map(Step::Unpin),
+    ];
+    prop::collection::vec(step, 1..50)
+}
+
+/// A store, and every state that it ever had.
+pub(in crate::store) struct Model {
+    pub(in crate::store) store: Store,
+    states: Vec<State>,
+    pins: BTreeMap<SnapshotName, Revision>,
+}
+
+impl Model {
+    pub(in crate::store) fn new(store: Store) -> Self {
+        Self {
+            store,
+            states: vec![State::new()],
+            pins: BTreeMap::new(),
+        }
+    }
+
+    fn revision(&self) -> Revision {
+        self.states.len() as Revision - 1
+    }
+
+    async fn commit(&mut self, command: Command) {
+        let committed = self.store.commit(Arc::from([command])).await;
+        for change in committed.expect("committed").changes {
+            let mut state = self.states.last().cloned().expect("a state");
+            match &change.config_data {
+                Some(value) => {
+                    let value = (change.revision, value.as_str().to_owned());
+                    state.insert(change.id.to_string(), value);
+                }
+                None => drop(state.remove(change.id.as_str())),
+            }
+            self.states.push(state);
+            assert_eq!(change.revision, self.revision());
+        }
+    }
+
+    fn put(&self, number: u8) -> Write {
+        let text = format!(r#"{{"n":{}}}"#, self.revision());
+        let value = CanonicalJson::parse(text.as_bytes()).expect("json");
+        let now = self.states.last().expect("a state");
+        let action = if now.contains_key(id(number).as_str()) {
+            Action::Put(value)
+        } else {
+            Action::Create(value)
+        };
+        write(number, action)
+    }
+
+    pub(in crate::store) async fn step(&mut self, step: Step) {
+        match step {
+            Step::Put(number) => {
+                let put = self.put(number);
+                self.commit(Command::Single(put)).await;
+            }
+            // A document that does not exist gives no change.
+            Step::Delete(number) => {
+                self.commit(Command::Single(write(number, Action::Delete)))
+                    .await;
+            }
+            Step::Set(numbers) => {
+                let writes = numbers.into_iter().map(|number| self.put(number));
+                let writes = writes.collect();
+                let id = format!("set-{}", self.revision());
+                let set = ChangeSetCommand { id, writes };
+                self.commit(Command::ChangeSet(set)).await;
+            }
+            Step::Trim(keep) => {
+                let before = Utc::now() + TimeDelta::hours(1);
+                while (self.store.trim(&name(), keep.into(), before, 3).await)
+                    .expect("trimmed")
+                    .more
+                {}
+            }
+            Step::Pin(number) => {
+                let pin = snapshot_name(number);
+                let made = (self.store)
+                    .create_snapshot(pin.clone(), Context::default(), Utc::now())
+                    .await;
+                assert_eq!(made.is_err(), self.pins.contains_key(&pin), "{made:?}");
+                let revision = self.revision();
+                self.pins.entry(pin).or_insert(revision);
+            }
+            Step::Unpin(number) => {
+                let pin = snapshot_name(number);
+                let deleted = self.store.delete_snapshot(&pin).await.expect("asked");
+                assert_eq!(deleted, self.pins.remove(&pin).is_some());
+            }
+        }
+    }
+
+    /// Every state is exactly what it was or not kept, and what has to be kept is.
+    pub(in crate::store) async fn check(&self) {
+        let head = self
+            .store
+            .heads(&BTreeSet::from([name()]))
+            .await
+            .expect("heads")
+            .remove(0);
+        for (revision, state) in (0..).zip(&self.states) {
+            let must_be_kept = revision + 1 >= head.oldest
+                || revision == 0
+                || self.pins.values().any(|pin| *pin == revision);
+            match self.state(&Point::Revision(revision)).await {
+                Ok(found) => assert_eq!(found, *state, "{revision} of {head:?}"),
+                Err(PastError::NotKept { oldest, .. }) => {
+                    assert!(
+                        !must_be_kept,
+                        "{revision} {oldest} {head:?} {:?}",
+                        self.pins
+                    );
+                    assert_eq!(oldest, head.oldest - 1);
+                }
+                Err(error) => panic!("{revision}: {error:?}"),
+            }
+        }
+        for (pin, revision) in &self.pins {
+            let found = self
+                .state(&Point::Snapshot(pin.clone()))
+                .await
+                .expect("kept");
+            assert_eq!(
+                found,
+                self.states[usize::try_from(*revision).expect("small")]
+            );
+        }
+        let ahead = Point::Revision(self.revision() + 1);
+        assert!(matches!(
+            self.state(&ahead).await,
+            Err(PastError::Ahead { .. })
+        ));
+        self.check_history(head.oldest).await;
+    }
+
+    /// The state at a point: the list, after each document was compared with it.
+    async fn state(&self, point: &Point) -> Result<State, PastError> {
+        let point = self.store.resolve(&name(), point).await?;
+        let mut state = State::new();
+        let mut cursor = self.store.documents_at(&point).await?;
+        while let Some(chunk) = cursor.next().await? {
+            for document in chunk.documents {
+                let value = String::from_utf8(document.config_data().to_vec()).expect("text");
+                let id = document.id().to_string();
+                assert!(state.insert(id, (document.revision(), value)).is_none());
+            }
+        }
+        assert_eq!(point.count, state.len() as u64);
+        for number in 0..6 {
+            let document = self.store.document_at(&point, &id(number)).await?;
+            let listed = state
+                .get(id(number).as_str())
+                .map(|(revision, _value)| *revision);
+            assert_eq!(document.map(|it| it.revision()), listed);
+        }
+        Ok(state)
+    }
+
+    async fn check_history(&self, oldest: Revision) {
+        for of in [None, Some(id(1))] {
+            let mut query = HistoryQuery {
+                collections: BTreeSet::from([name()]),
+                filter: HistoryFilter {
+                    id: of.clone(),
+                    ..HistoryFilter::default()
+                },
+                before: None,
+                limit: 4,
+            };
+            let mut found = Vec::new();
+            loop {
+                let page = self.store.history(&query).await.expect("a page");
+                for item in page.items {
+                    let revision = item.change.revision;
+                    let before = usize::try_from(revision).expect("small") - 1;
+                    let before = self.states[before].get(item.change.id.as_str());
+                    match (&item.previous, before) {
+                        (Previous::Absent, None) => {}
+                        (Previous::Value(value), Some((_revision, before))) => {
+                            assert_eq!(value.as_str(), before);
+                        }
+                        other => panic!("{revision}: {other:?}"),
+                    }
+                    found.push(revision);
+                }
+                let Some(next) = page.next else { break };
+                query.before = Some(next.to_string().parse().expect("a cursor"));
+            }
+            let is_asked = |revision: &Revision| {
+                let state = |revision: Revision| {
+                    self.states[usize::try_from(revision).expect("small")].get("d1")
+                };
+                of.is_none() || state(*revision) != state(*revision - 1)
+            };
+            let expected: Vec<_> = (oldest..=self.revision()).rev().filter(is_asked).collect();
+            assert_eq!(found, expected, "{of:?}");
+        }
+    }
+}
+
+fn snapshot_name(number: u8) -> SnapshotName {
+    format!("s{number}").parse().expect("a name")
+}
+
+async fn embedded(folder: &tempfile::TempDir) -> Store {
+    let url = StoreUrl::Embedded(folder.path().into());
+    Store::open(&url, policy()).await.expect("a store")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn every_state_is_exact_or_not_kept(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let folder = tempfile::TempDir::new().expect("a folder");
+            let mut model = Model::new(embedded(&folder).await);
+            for step in steps {
+                model.step(step).await;
+            }
+            model.check().await;
+        });
+    }
+}
