@@ -8,7 +8,7 @@
 //! (several endpoints of the same publisher), [`ClientError`], [`retry`], then one module per
 //! subject: [`heads`], [`documents`], [`change_sets`], [`snapshot`], [`feed`], [`live_feed`],
 //! [`check_in`], [`replicas`], [`status`], [`schemas`], [`epoch`], [`repair`], [`history`],
-//! [`rollback`].
+//! [`rollback`], [`dead_letters`].
 //!
 //! This crate holds no documents, keeps no state between two requests except which endpoint
 //! answered last, and never repeats a request unless its caller runs it through [`retry`]. It never
@@ -17,6 +17,7 @@
 pub mod answer;
 pub mod change_sets;
 pub mod check_in;
+pub mod dead_letters;
 pub mod documents;
 pub mod endpoint;
 pub mod epoch;

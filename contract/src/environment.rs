@@ -6,7 +6,7 @@
 use crate::text::nearest::nearest;
 
 /// Every variable whose name begins with [`PREFIX`] and that a program of this project reads.
-pub const NAMES: [&str; 34] = [
+pub const NAMES: [&str; 35] = [
     "AURA_CONFIGURATION_ALLOWED_HOSTS",
     "AURA_CONFIGURATION_API_URL",
     "AURA_CONFIGURATION_BASE_URL",
@@ -35,6 +35,7 @@ pub const NAMES: [&str; 34] = [
     "AURA_CONFIGURATION_SNAPSHOT_DIR",
     "AURA_CONFIGURATION_STORE_URL",
     "AURA_DAPR_CONFIGURATION_PUBSUB_NAME",
+    "AURA_DAPR_DEAD_LETTERS_PUBSUB_NAME",
     "AURA_REDIS_CONFIGURATION_PREFIX",
     "AURA_REDIS_DATABASE",
     "AURA_REDIS_DELIVERY",

@@ -166,7 +166,7 @@ pub fn event_id(change: &Change) -> String {
 }
 
 /// Reads an object and keeps its members that are texts. Every other value is an empty map.
-fn texts_alone<'de, D: Deserializer<'de>>(
+pub(crate) fn texts_alone<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<String, String>, D::Error> {
     let Value::Object(members) = PlainValue::deserialize(deserializer)?.0 else {

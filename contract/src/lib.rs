@@ -9,6 +9,7 @@
 //! - [`head`], [`snapshot`]: the head of a collection, and a complete copy with its proof;
 //! - [`feed`], [`event`], [`sidecar`]: how changes reach a replica;
 //! - [`fleet`], [`status`]: check-ins and the status of a replica;
+//! - [`dead_letter`]: events that no replica took;
 //! - [`problem`]: every error answer;
 //! - [`text`], [`secret_url`], [`environment`], [`json_file`]: what all programs show and read alike.
 //!
@@ -20,6 +21,7 @@
 pub mod canonical;
 pub mod change;
 pub mod context;
+pub mod dead_letter;
 pub mod document;
 pub mod environment;
 pub mod event;

@@ -207,6 +207,8 @@ pub enum ProblemKind {
     NoSnapshot,
     /// The change log has no change set of this id.
     NoSet,
+    /// The publisher keeps no such dead letter.
+    NoDeadLetter,
     /// The publisher of the collection has no revisions, so there is no head.
     Unversioned,
     /// The path does not have the method.
@@ -225,6 +227,8 @@ pub enum ProblemKind {
     SnapshotExists,
     /// As many snapshots exist as the limit allows.
     SnapshotsFull,
+    /// The dead letter cannot be sent again.
+    NotReplayable,
     /// A new epoch is not possible for this store.
     NotDeclared,
     /// The feed cannot continue from the given position without a gap.
@@ -286,6 +290,7 @@ impl ProblemKind {
         Self::NoRevision,
         Self::NoSnapshot,
         Self::NoSet,
+        Self::NoDeadLetter,
         Self::Unversioned,
         Self::MethodNotAllowed,
         Self::NotAcceptable,
@@ -295,6 +300,7 @@ impl ProblemKind {
         Self::ChangedSince,
         Self::SnapshotExists,
         Self::SnapshotsFull,
+        Self::NotReplayable,
         Self::NotDeclared,
         Self::FeedGone,
         Self::NotKept,
@@ -347,6 +353,7 @@ impl ProblemKind {
             Self::NoRevision => ("no-revision", 404, "No such revision"),
             Self::NoSnapshot => ("no-snapshot", 404, "No such snapshot"),
             Self::NoSet => ("no-set", 404, "No such change set"),
+            Self::NoDeadLetter => ("no-dead-letter", 404, "No such dead letter"),
             Self::Unversioned => ("unversioned", 404, "No revisions"),
             Self::MethodNotAllowed => ("method-not-allowed", 405, "Method not allowed"),
             Self::NotAcceptable => ("not-acceptable", 406, "No acceptable media type"),
@@ -361,6 +368,7 @@ impl ProblemKind {
             Self::ChangedSince => ("changed-since", 409, "Documents were changed since"),
             Self::SnapshotExists => ("snapshot-exists", 409, "The snapshot exists already"),
             Self::SnapshotsFull => ("snapshots-full", 409, "Too many snapshots"),
+            Self::NotReplayable => ("not-replayable", 409, "The dead letter stays as it is"),
             Self::NotDeclared => ("not-declared", 409, "No epoch was declared"),
             Self::FeedGone => ("feed-gone", 410, "The feed cannot continue from there"),
             Self::NotKept => ("not-kept", 410, "The past is not kept"),

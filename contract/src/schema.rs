@@ -15,6 +15,7 @@ use utoipa::{
 
 use crate::{
     canonical::CanonicalJson,
+    dead_letter::DeadLetterId,
     document::Document,
     expected::Expected,
     head::Head,
@@ -48,6 +49,7 @@ texts! {
     Crc, "^[0-9a-f]{8}$", "6a4d3f2e", "CRC-32C of the canonical value";
     Proof, "^[0-9a-f]{40}$", "6a4d3f2e000102030405060708090a0b0c0d0e0f", "Proof that a revision was committed; hand it back as it is";
     SnapshotName, "^(?!\\.{1,2}$)[A-Za-z0-9._-]{1,64}$", "before-release-7", "1 to 64 of A-Z a-z 0-9 . _ - but not . or ..";
+    DeadLetterId, "^[0-9a-f]{32}$", "9f86d081884c7d659a2feaa0c55ad015", "Name of a dead letter";
     Digest, "^[0-9a-f]{16}$", "0000000000000000", "Sum over the live documents, in any order";
 }
 

@@ -7,11 +7,13 @@
 //! [`EVENT_ROUTE`]: crate::event::ROUTE
 //! [`SUBSCRIBE_ROUTE`]: crate::event::SUBSCRIBE_ROUTE
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CollectionName,
-    event::{DEAD_LETTER_TOPIC, ROUTE},
+    CollectionName, dead_letter,
+    event::{self, DEAD_LETTER_TOPIC, ROUTE},
 };
 
 /// The header with the API token of a sidecar, or of its application: Dapr calls both so.
@@ -32,6 +34,14 @@ pub struct Subscription {
     /// The topic that gets the events which were answered with DROP.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub dead_letter_topic: String,
+    /// Metadata of the subscription. All values are texts: a sidecar refuses the whole list otherwise.
+    /// Of another form, a value counts as absent.
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "event::texts_alone"
+    )]
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// Where events of a topic are posted.
@@ -52,6 +62,21 @@ impl Subscription {
                 default: ROUTE.to_owned(),
             },
             dead_letter_topic: DEAD_LETTER_TOPIC.to_owned(),
+            metadata: BTreeMap::new(),
+        }
+    }
+
+    /// The subscription of a publisher to the dead letter topic, which is read raw: a dead letter keeps
+    /// its `expiration`, and a sidecar drops an expired event (requirement F5).
+    pub fn of_dead_letters(pubsub_name: &str) -> Self {
+        Self {
+            pubsub_name: pubsub_name.to_owned(),
+            topic: DEAD_LETTER_TOPIC.to_owned(),
+            routes: Routes {
+                default: dead_letter::ROUTE.to_owned(),
+            },
+            dead_letter_topic: String::new(),
+            metadata: BTreeMap::from([("rawPayload".to_owned(), "true".to_owned())]),
         }
     }
 }

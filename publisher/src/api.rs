@@ -12,7 +12,11 @@ use actix_web::{
     middleware::{Next, from_fn},
     web::{self, ServiceConfig},
 };
-use contract::{CollectionName, DocumentId};
+use contract::{
+    CollectionName, DocumentId,
+    dead_letter::{self, MAX_REPORT},
+    event,
+};
 use service::{
     http::{
         bodies,
@@ -39,6 +43,7 @@ use crate::{
 pub(crate) mod body;
 mod collections;
 mod conflict;
+mod dead_letters;
 pub(crate) mod documents;
 pub mod error;
 mod feed;
@@ -50,6 +55,7 @@ mod origin;
 mod repair;
 pub(crate) mod schemas;
 mod sets;
+pub(crate) mod sidecar;
 mod stream;
 
 /// What handlers share.
@@ -70,6 +76,10 @@ pub struct Api {
     pub feed: FeedWatch,
     /// Limit for live streams.
     pub streams: StreamSlots,
+    /// Dead letters.
+    pub dead_letters: crate::dead_letters::DeadLetters,
+    /// The sidecar that calls this publisher, with the transport `DAPR`.
+    pub sidecar: Option<sidecar::SidecarAccess>,
     /// Counters.
     pub metrics: std::sync::Arc<Metrics>,
     /// Repairs, one at a time.
@@ -114,9 +124,11 @@ pub fn configure(config: &mut ServiceConfig, settings: &GuardSettings) {
 
 /// All routes, in the order in which actix-web tries them.
 pub(crate) fn table() -> Vec<ApiRoute> {
-    use openapi::{reads, upkeep, writes};
+    use openapi::{letters, reads, upkeep, writes};
     let documents = "/v1/collections/{collection}/documents";
     let document = "/v1/collections/{collection}/documents/{id}";
+    let letters_path = "/v1/dead-letters";
+    let letter = "/v1/dead-letters/{id}";
     vec![
         ApiRoute::get("/v1/collections", collections::heads, reads::heads),
         ApiRoute::get(
@@ -143,6 +155,27 @@ pub(crate) fn table() -> Vec<ApiRoute> {
             .body_limit(fleet::LIMIT),
         ApiRoute::post("/v1/epoch", fleet::declare, upkeep::declare).body_limit(fleet::LIMIT),
         ApiRoute::post("/v1/repair", repair::repair, upkeep::repair).body_limit(fleet::LIMIT),
+        ApiRoute::get(letters_path, dead_letters::list, letters::list),
+        ApiRoute::post(letters_path, dead_letters::report, letters::report).body_limit(MAX_REPORT),
+        ApiRoute::delete(
+            letters_path,
+            dead_letters::discard_all,
+            letters::discard_all,
+        ),
+        ApiRoute::get(letter, dead_letters::get, letters::get),
+        ApiRoute::delete(letter, dead_letters::discard, letters::discard),
+        ApiRoute::post(
+            "/v1/dead-letters/{id}/replay",
+            dead_letters::replay,
+            letters::replay,
+        ),
+        ApiRoute::get(
+            event::SUBSCRIBE_ROUTE,
+            sidecar::subscribe,
+            letters::subscribe,
+        ),
+        ApiRoute::post(dead_letter::ROUTE, sidecar::receive, letters::receive)
+            .body_limit(BODY_LIMIT),
         ApiRoute::get("/v1/schemas", schemas::list, reads::schemas),
         ApiRoute::get("/v1/schemas/{collection}", schemas::get, reads::schema),
         ApiRoute::get(

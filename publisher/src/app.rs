@@ -43,7 +43,8 @@ use tracing::{info, warn};
 
 use crate::{
     api as routes,
-    api::{Api, health::Readiness},
+    api::{Api, health::Readiness, sidecar::SidecarAccess},
+    dead_letters::DeadLetters,
     decide::{Rules, schemas::Schemas},
     embed::Changes,
     feed_watch::FeedWatch,
@@ -105,11 +106,14 @@ impl Publisher {
     pub async fn without_http(settings: Settings) -> anyhow::Result<Self> {
         // 1. What may be written, and the transport.
         let policy = Arc::new(policy(&settings)?);
+        let sidecar = settings.events.as_ref().and_then(sidecar);
         let transport = match settings.events {
-            Some(events) => Some(transport(events, policy.clone()).context("the transport")?),
+            Some(events) => Some(Arc::new(
+                transport(events, policy.clone()).context("the transport")?,
+            )),
             None => None,
         };
-        let subscribers = transport.as_ref().and_then(Transport::subscribers);
+        let subscribers = transport.as_deref().and_then(Transport::subscribers);
 
         // 2. The store.
         let store_name = format!("{:?}", settings.store);
@@ -155,6 +159,7 @@ impl Publisher {
             "writer",
             writer_task.run(stop.clone(), no_more_requests.clone()),
         );
+        let dead_letters = DeadLetters::new(store.clone(), transport.clone(), metrics.clone());
         if let Some(transport) = transport {
             let relay = Relay::new(store.clone(), transport, changes, metrics.clone())?;
             supervisor.spawn("relay", relay.run());
@@ -198,6 +203,8 @@ impl Publisher {
             lists: SnapshotSlots::new(LISTS),
             feed,
             streams,
+            dead_letters,
+            sidecar,
             metrics,
             repairs,
             readiness: Readiness::default(),
@@ -345,6 +352,21 @@ fn policy(settings: &Settings) -> anyhow::Result<PublisherPolicy> {
     })
 }
 
+/// The sidecar that delivers dead letters.
+fn sidecar(events: &Events) -> Option<SidecarAccess> {
+    match &events.transport {
+        TransportSettings::Dapr {
+            dead_letters,
+            app_token,
+            ..
+        } => Some(SidecarAccess {
+            pubsub_name: dead_letters.clone(),
+            token: app_token.clone(),
+        }),
+        TransportSettings::Local { .. } | TransportSettings::Redis { .. } => None,
+    }
+}
+
 fn transport(events: Events, policy: Arc<PublisherPolicy>) -> anyhow::Result<Transport> {
     info!(transport = ?events.transport, "events are enabled");
     let encoder = EventEncoder {
@@ -357,6 +379,7 @@ fn transport(events: Events, policy: Arc<PublisherPolicy>) -> anyhow::Result<Tra
         TransportSettings::Dapr {
             endpoint,
             api_token,
+            ..
         } => {
             let dapr = DaprTransport::new(endpoint, api_token.as_deref(), encoder)?;
             Transport::Dapr(Box::new(dapr))

@@ -2,6 +2,7 @@
 //! never from a request. Nothing is stored: counters begin at 0 when the process starts.
 
 use contract::{
+    dead_letter::DeadLetterReason,
     fleet::{CheckIn, IntakeFault, ReplicaRecord},
     status::ReplicaState,
 };
@@ -11,7 +12,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::store::damage::DamageSummary;
+use crate::store::{damage::DamageSummary, dead_letters::LetterCounts};
 
 type Label = [(&'static str, &'static str); 1];
 type StatusLabel = [(&'static str, u16); 1];
@@ -31,6 +32,11 @@ pub struct Metrics {
     pub lists_refused: Counter,
     /// Feed streams that were refused because the limit of streams was reached.
     pub streams_refused: Counter,
+    /// Dead letters that had to go for newer ones.
+    pub dead_letters_evicted: Counter,
+    /// Dead letters whose event was sent again.
+    pub dead_letters_replayed: Counter,
+    dead_letters_added: Family<Label, Counter>,
     events: Family<Label, Counter>,
     writes: Family<StatusLabel, Counter>,
 }
@@ -42,13 +48,21 @@ impl Metrics {
         self.events.get_or_create(&[("result", result)]).inc();
     }
 
+    /// Counts a new dead letter by its reason.
+    pub fn dead_letter(&self, reason: DeadLetterReason) {
+        let reason = reason.as_str();
+        self.dead_letters_added
+            .get_or_create(&[("reason", reason)])
+            .inc();
+    }
+
     /// Counts a write by the HTTP status of its answer.
     pub fn write(&self, status: u16) {
         self.writes.get_or_create(&[("status", status)]).inc();
     }
 
-    /// The text in the OpenMetrics format, with the replicas by state. `replicas` is `None` when the
-    /// store does not answer; the metrics of replicas are then omitted.
+    /// The text in the OpenMetrics format, with the replicas by state. `replicas` and `letters` are
+    /// `None` when the store does not answer; their metrics are then omitted.
     ///
     /// # Errors
     /// Never in practice: writing to a string does not fail.
@@ -56,6 +70,7 @@ impl Metrics {
         &self,
         replicas: Option<&[ReplicaRecord]>,
         damage: &DamageSummary,
+        letters: Option<LetterCounts>,
     ) -> Result<String, std::fmt::Error> {
         let mut registry = Registry::with_prefix("confcast");
         registry.register(
@@ -103,6 +118,28 @@ impl Metrics {
             "Damaged rows of the store that this publisher knows of, by what readers get",
             by_outcome(damage),
         );
+        registry.register(
+            "dead_letters_added",
+            "New dead letters, by reason",
+            self.dead_letters_added.clone(),
+        );
+        registry.register(
+            "dead_letters_evicted",
+            "Dead letters that were removed because the store keeps no more",
+            self.dead_letters_evicted.clone(),
+        );
+        registry.register(
+            "dead_letters_replayed",
+            "Dead letters whose event was sent again",
+            self.dead_letters_replayed.clone(),
+        );
+        if let Some(letters) = letters {
+            registry.register(
+                "dead_letters",
+                "Dead letters that the store keeps, by state: open or replayed",
+                by_letter_state(letters),
+            );
+        }
         if let Some(replicas) = replicas {
             registry.register(
                 "replicas",
@@ -147,6 +184,16 @@ fn by_outcome(damage: &DamageSummary) -> Family<Label, Gauge> {
     ] {
         let rows = i64::try_from(rows).unwrap_or(i64::MAX);
         family.get_or_create(&[("outcome", outcome)]).set(rows);
+    }
+    family
+}
+
+fn by_letter_state(letters: LetterCounts) -> Family<Label, Gauge> {
+    let family = Family::<Label, Gauge>::default();
+    let replayed = letters.kept.saturating_sub(letters.open);
+    for (state, count) in [("open", letters.open), ("replayed", replayed)] {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        family.get_or_create(&[("state", state)]).set(count);
     }
     family
 }
@@ -222,7 +269,7 @@ mod tests {
             replica("", true),
         ];
         let text = Metrics::default()
-            .text(Some(&replicas), &DamageSummary::default())
+            .text(Some(&replicas), &DamageSummary::default(), None)
             .expect("text");
         for line in [
             "confcast_replicas_refused_values 1003\n",

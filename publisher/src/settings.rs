@@ -75,6 +75,10 @@ pub enum TransportSettings {
         endpoint: String,
         /// The token that it expects.
         api_token: Option<String>,
+        /// The component with which it reads the dead letter topic.
+        dead_letters: String,
+        /// The token that it sends.
+        app_token: Option<String>,
     },
     /// `LOCAL`: known subscribers.
     Local {

@@ -4,8 +4,8 @@
 //! become durable together or not at all, and a reader of the log sees revisions in order, without
 //! a gap. The store decides nothing about a write; [`crate::decide`] does.
 //!
-//! [`Store`] below lists the calls. Those for replicas are in [`replicas`], those for the epoch in
-//! `epoch.rs`. Each call stands here and in both backends: a trait would add a fourth list of the
+//! [`Store`] below lists the calls. Those for replicas are in [`replicas`], for dead letters in
+//! [`dead_letters`], for the epoch in `epoch.rs`. Each call stands here and in both backends: a trait would add a fourth list of the
 //! same signatures and save none.
 
 use std::{collections::BTreeSet, ops::Range, sync::Arc};
@@ -19,6 +19,7 @@ pub use crate::decide::{StoreIdentity, StoreSecret};
 mod commit_error;
 pub mod committed_heads;
 pub mod damage;
+pub mod dead_letters;
 mod document_cursor;
 mod embedded;
 mod epoch;

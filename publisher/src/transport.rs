@@ -5,9 +5,12 @@
 
 use contract::Change;
 
+use original::OriginalEvent;
+
 pub mod cloudevent;
 pub mod dapr;
 pub mod direct;
+pub mod original;
 pub mod redis;
 
 /// The transport that `AURA_CONFIGURATION_EVENTS_MANAGER` selects (requirement A2).
@@ -39,6 +42,18 @@ impl Transport {
             Self::Dapr(dapr) => dapr.publish(change).await,
             Self::Direct(direct) => direct.publish(change).await,
             Self::Redis(redis) => redis.publish(change).await,
+        }
+    }
+
+    /// Makes one attempt to send an event again that has no revision, with a new time to live.
+    ///
+    /// # Errors
+    /// As [`Self::publish`].
+    pub async fn send_original(&self, original: &OriginalEvent) -> anyhow::Result<()> {
+        match self {
+            Self::Dapr(dapr) => dapr.send_original(original).await,
+            Self::Direct(direct) => direct.send_original(original).await,
+            Self::Redis(redis) => redis.send_original(original).await,
         }
     }
 }

@@ -23,8 +23,8 @@ use crate::{
     cache::Cache,
     failure_log::FailureLog,
     intake::{
-        EventSource, FeedIntake, Intake, IntakeConnection, Stats, StatsSnapshot, UnconfirmedClaims,
-        UnversionedIntake,
+        DropReports, EventSource, FeedIntake, Intake, IntakeConnection, Stats, StatsSnapshot,
+        UnconfirmedClaims, UnversionedIntake,
     },
     persist::{ImageFile, Persistence, StreamCursors},
     source::PublisherSource,
@@ -104,6 +104,7 @@ impl Replica {
             signals: Arc::clone(&signals),
             claims: Arc::clone(&claims),
             unversioned: Arc::clone(&unversioned),
+            reports: Arc::new(DropReports::new(&config, Arc::clone(&source))),
             #[cfg(feature = "actix")]
             large_events: tokio::sync::Semaphore::new(crate::actix::LARGE_EVENTS),
         });
@@ -204,6 +205,7 @@ impl Replica {
                 parts.typed.run_projection(&parts.cache),
                 parts.cache.report_states(),
                 Box::pin(parts.feed.run()),
+                Box::pin(parts.intake.reports.run()),
                 redis
             );
             std::future::pending::<Infallible>().await

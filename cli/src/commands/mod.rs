@@ -3,6 +3,7 @@
 //! and prints a result; it keeps nothing.
 
 mod confirmation;
+mod dead_letters;
 mod delete;
 mod diff;
 pub(crate) mod differences;
@@ -55,6 +56,7 @@ enum Command {
     Verify(verify::Verify),
     Reap(reap::Reap),
     Repair(repair::Repair),
+    DeadLetters(dead_letters::DeadLetters),
     Schemas(schemas::SchemasCommand),
     RestoreEpoch(restore_epoch::RestoreEpoch),
     #[command(hide = true)]
@@ -80,6 +82,7 @@ impl Confcast {
             Command::Verify(command) => command.run().await,
             Command::Reap(command) => command.run().await,
             Command::Repair(command) => command.run().await,
+            Command::DeadLetters(command) => command.run().await,
             Command::Schemas(command) => command.run().await,
             Command::RestoreEpoch(command) => command.run().await,
             Command::WithParent(command) => command.run(),
@@ -182,6 +185,11 @@ mod tests {
             "reap",
             "reap --redis-url rediss://user:secret@redis:6380/1 --groups a-*,b-* --groups c-* --idle-seconds 60 --apply --json",
             "repair",
+            "dead-letters list --collection ChannelConfiguration --reason dropped --open --limit 20 --json",
+            "dead-letters show 9f86d081884c7d659a2feaa0c55ad015 --json",
+            "dead-letters replay 9f86d081884c7d659a2feaa0c55ad015 --yes",
+            "dead-letters discard --replayed --yes --json",
+            "dead-letters discard --all",
             "repair ChannelConfiguration SkillConfiguration --yes --discard --json",
             "schemas",
             "schemas --out contracts --dir schemas --no-typescript",
@@ -248,6 +256,12 @@ mod tests {
             ("rollback A --set s", "cannot be used with"),
             ("rollback --to-revision 1", "<COLLECTION>"),
             ("snapshot create a/b", "1 to 64"),
+            (
+                "dead-letters list --reason lost",
+                "dropped, expired or not-taken",
+            ),
+            ("dead-letters show 9f86", "32 lower-case"),
+            ("dead-letters discard --all --open", "--open"),
             ("schemas check --dir a b.schema.json", "--dir"),
             ("reap --groups *", "every group"),
             (

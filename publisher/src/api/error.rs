@@ -9,7 +9,7 @@ use actix_web::{HttpResponse, ResponseError, http::StatusCode};
 use contract::{JsonError, Problem, ProblemKind, problem::Current};
 use service::http::problem::{self, ProblemError};
 
-use crate::{decide::WriteError, fleet::FleetError};
+use crate::{dead_letters::DeadLetterError, decide::WriteError, fleet::FleetError};
 
 /// An error answer: a [`Problem`] with the headers that belong to it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -94,6 +94,24 @@ impl ResponseError for ApiError {
 
     fn error_response(&self) -> HttpResponse {
         problem::respond(HttpResponse::Ok(), &self.problem)
+    }
+}
+
+/// The answer to what is refused of dead letters; the detail is the text of the error.
+impl From<DeadLetterError> for ApiError {
+    fn from(error: DeadLetterError) -> Self {
+        let kind = match &error {
+            DeadLetterError::Busy | DeadLetterError::NotSent(_) => ProblemKind::Busy,
+            DeadLetterError::Unknown(_) => ProblemKind::NoDeadLetter,
+            DeadLetterError::InvalidReport { .. } => ProblemKind::BadBody,
+            DeadLetterError::NotReplayable(_) => ProblemKind::NotReplayable,
+            DeadLetterError::Store(_) => return Self::store_unavailable(),
+        };
+        let problem = Problem::new(kind, error.to_string());
+        match error {
+            DeadLetterError::InvalidReport { pointer, .. } => problem.at(pointer).into(),
+            _ => problem.into(),
+        }
     }
 }
 

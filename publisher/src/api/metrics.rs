@@ -6,7 +6,7 @@ use service::http::{health, problem::ProblemError};
 use crate::api::Api;
 
 /// The counters of this process, and the replicas. Without an answer of the store, the numbers of
-/// replicas are left out.
+/// replicas and dead letters are left out.
 pub(super) async fn metrics(
     request: HttpRequest,
     api: web::Data<Api>,
@@ -14,5 +14,6 @@ pub(super) async fn metrics(
     let fleet = api.fleet.list().await.ok();
     let replicas = fleet.as_ref().map(|fleet| fleet.replicas.as_slice());
     let damage = api.store.damage().summary();
-    health::metrics(&request, api.metrics.text(replicas, &damage))
+    let letters = api.dead_letters.counts().await;
+    health::metrics(&request, api.metrics.text(replicas, &damage, letters))
 }

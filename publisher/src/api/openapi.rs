@@ -15,6 +15,7 @@ use service::http::{
 
 use crate::api::table;
 
+pub(super) mod letters;
 pub(super) mod reads;
 pub(super) mod upkeep;
 pub(super) mod writes;
@@ -33,7 +34,11 @@ pub fn document() -> Bytes {
 
 fn whole() -> Value {
     routes::describe(
-        ApiDocument::new("Confcast publisher", DESCRIPTION, "http://127.0.0.1:8080"),
+        letters::add_token(ApiDocument::new(
+            "Confcast publisher",
+            DESCRIPTION,
+            "http://127.0.0.1:8080",
+        )),
         &table(),
     )
     .finish()

@@ -125,14 +125,14 @@ impl Relay {
     /// When the store serves no collection.
     pub fn new(
         store: Store,
-        transport: Transport,
+        transport: Arc<Transport>,
         changes: mpsc::Receiver<CommittedChange>,
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<Self> {
         Ok(Self {
             sweep: Sweep::new(&store.policy().collections.all())?,
             store,
-            transport: Arc::new(transport),
+            transport,
             changes,
             operations: FuturesUnordered::new(),
             known: HashSet::new(),

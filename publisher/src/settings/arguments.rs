@@ -19,6 +19,7 @@ pub(super) const EVENTS_MANAGER: &str = "LOCAL";
 pub(super) const EVENT_TTL_SECONDS: &str = "60";
 pub(super) const EVENT_DATA_LIMIT_BYTES: &str = "49152";
 pub(super) const DAPR_PUBSUB_NAME: &str = "pubsub-config";
+pub(super) const DAPR_DEAD_LETTERS: &str = "pubsub-config-dead-letters";
 pub(super) const DAPR_GRPC_PORT: &str = "50001";
 pub(super) const REDIS_STREAM_MAX_LENGTH: &str = "10000";
 pub(super) const REDIS_DOCUMENT_CHANNELS: &str = "AgentConfiguration";
@@ -195,6 +196,13 @@ pub struct Args {
     #[arg(long, env = "AURA_DAPR_CONFIGURATION_PUBSUB_NAME", default_value = DAPR_PUBSUB_NAME)]
     pub(super) dapr_pubsub_name: String,
 
+    /// DAPR: name of the pub/sub component with which the sidecar reads the dead letter topic.
+    ///
+    /// All publishers of a store share one consumer group there (components/dead-letters.yaml), so
+    /// that each dead letter comes once. Without the component no dead letter of a sidecar is kept.
+    #[arg(long, env = "AURA_DAPR_DEAD_LETTERS_PUBSUB_NAME", default_value = DAPR_DEAD_LETTERS)]
+    pub(super) dapr_dead_letters: String,
+
     /// DAPR: port of the gRPC API of the sidecar on 127.0.0.1.
     ///
     /// Dapr sets the variable; set it only when the sidecar is not started by Dapr.
@@ -253,10 +261,12 @@ pub struct Args {
     #[arg(long, env = "AURA_REDIS_DOCUMENT_CHANNELS", default_value = REDIS_DOCUMENT_CHANNELS)]
     pub(super) redis_document_channels: String,
 
-    /// LOCAL: token that the subscribers expect from the publisher.
+    /// LOCAL: token that the subscribers expect from the publisher. DAPR: token that the publisher
+    /// expects from its sidecar.
     ///
-    /// It is sent as `dapr-api-token`. Set it to the `APP_API_TOKEN` of the subscribers; a replica
-    /// then gets events only if its check-ins carry the token.
+    /// It is sent as `dapr-api-token`. With LOCAL, set it to the `APP_API_TOKEN` of the subscribers; a
+    /// replica then gets events only if its check-ins carry the token. With DAPR, set it to the
+    /// application token of the sidecar, which then alone delivers dead letters.
     #[arg(
         long,
         env = "APP_API_TOKEN",

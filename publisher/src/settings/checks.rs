@@ -12,12 +12,12 @@ use service::runtime::settings::{
 use super::{
     Events, Settings, TransportSettings,
     arguments::{
-        Args, COLLECTIONS, DAPR_GRPC_PORT, DAPR_PUBSUB_NAME, DOCUMENT_LIMIT_BYTES,
-        EVENT_DATA_LIMIT_BYTES, EVENT_TTL_SECONDS, EVENTS_ENABLED, EVENTS_MANAGER,
-        FORGET_REPLICAS_SECONDS, ID_ONLY_COLLECTIONS, LISTEN, LOADS, LOCAL_SUBSCRIBERS,
-        LOG_KEEP_CHANGES, LOG_KEEP_HOURS, LOG_TRIM_SECONDS, NO_TOPIC_COLLECTIONS,
-        REDIS_DOCUMENT_CHANNELS, REDIS_STREAM_MAX_LENGTH, SCHEMAS_DIR, SCRUB_ROWS_PER_SECOND,
-        STORE_URL,
+        Args, COLLECTIONS, DAPR_DEAD_LETTERS, DAPR_GRPC_PORT, DAPR_PUBSUB_NAME,
+        DOCUMENT_LIMIT_BYTES, EVENT_DATA_LIMIT_BYTES, EVENT_TTL_SECONDS, EVENTS_ENABLED,
+        EVENTS_MANAGER, FORGET_REPLICAS_SECONDS, ID_ONLY_COLLECTIONS, LISTEN, LOADS,
+        LOCAL_SUBSCRIBERS, LOG_KEEP_CHANGES, LOG_KEEP_HOURS, LOG_TRIM_SECONDS,
+        NO_TOPIC_COLLECTIONS, REDIS_DOCUMENT_CHANNELS, REDIS_STREAM_MAX_LENGTH, SCHEMAS_DIR,
+        SCRUB_ROWS_PER_SECOND, STORE_URL,
     },
 };
 use crate::{
@@ -234,6 +234,9 @@ impl Args {
         Some(TransportSettings::Dapr {
             endpoint: format!("http://127.0.0.1:{}", port?),
             api_token: api_token?,
+            dead_letters: or(&self.dapr_dead_letters, DAPR_DEAD_LETTERS).to_owned(),
+            // A mistake in it is reported with the settings of LOCAL.
+            app_token: Some(self.app_api_token.clone()).filter(|token| !token.is_empty()),
         })
     }
 

@@ -6,8 +6,8 @@
 //!
 //! `folder` opens, `connections` runs transactions, `failure` says what an error means, `tables` and
 //! `rows` say what is in the file, `whole_log` how much of the log is proven; `commit` writes groups,
-//! `documents`, `log` and `past` read, `trim`, `bases`, `snapshots`, `replicas` and `epoch` write the
-//! rest.
+//! `documents`, `log` and `past` read, `trim`, `bases`, `snapshots`, `replicas`, `dead_letters` and
+//! `epoch` write the rest.
 
 use std::{collections::BTreeSet, fmt, path::Path, sync::Arc};
 
@@ -31,6 +31,7 @@ mod absence;
 mod bases;
 mod commit;
 mod connections;
+mod dead_letters;
 mod documents;
 mod epoch;
 mod failure;
@@ -119,6 +120,17 @@ impl Embedded {
             tracing::error!(
                 "the change log of the embedded store has no index by document, so each read of a \
                  damaged or absent document reads all of it: {error:#}"
+            );
+        }
+        let made = connections.write_blocking(|transaction| {
+            dead_letters::create_table(transaction)?;
+            Ok(End::Commit(()))
+        });
+        if let Err(error) = made {
+            // Everything else works without it.
+            self.note(&error);
+            tracing::error!(
+                "the embedded store has no table of dead letters, so none is kept: {error:#}"
             );
         }
         for collection in collections {

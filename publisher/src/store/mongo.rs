@@ -2,11 +2,11 @@
 //!
 //! Documents are native BSON `{_id, revision, crc, rowCrc, configData}` in collections named like the
 //! configuration collections. Beside them are `_heads`, `_changes`, `_bases`, `_coverage`,
-//! `_snapshots`, `_replicas` and `_meta`. A group is one transaction. The head documents serialise writers, whichever publisher they belong
+//! `_snapshots`, `_replicas`, `_dead_letters` and `_meta`. A group is one transaction. The head documents serialise writers, whichever publisher they belong
 //! to. Transactions need a replica set; one node is enough.
 //!
 //! `opening` waits for a server and `prepare` initialises a database, `commit` writes groups, `snapshot`, `documents`, `log`
-//! and `past` read, `verify` says what is true of a damaged row, `repair` makes it so, `trim`, `bases`, `snapshots`, `replicas` and `epoch` write the rest;
+//! and `past` read, `verify` says what is true of a damaged row, `repair` makes it so, `trim`, `bases`, `snapshots`, `replicas`, `dead_letters` and `epoch` write the rest;
 //! `rows` and `json` say how it is stored.
 
 use std::{sync::Arc, time::Duration};
@@ -35,6 +35,7 @@ use crate::store::{
 
 mod bases;
 mod commit;
+mod dead_letters;
 mod documents;
 mod epoch;
 mod json;

@@ -53,11 +53,7 @@ impl EventEncoder {
     /// # Errors
     /// As [`EventEncoder::for_sidecar`], and when the time to live ends beyond the last date.
     pub fn for_subscriber(&self, change: &Change) -> anyhow::Result<Vec<u8>> {
-        let ttl = TimeDelta::try_seconds(i64::try_from(self.ttl_seconds)?)
-            .context("the time to live of the event is too long")?;
-        let expiration = Utc::now()
-            .checked_add_signed(ttl)
-            .context("the time to live of the event is too long")?;
+        let expiration = self.expiration()?;
         let expiration = expiration.to_rfc3339_opts(SecondsFormat::Secs, true);
         let topic = change.collection.as_str();
         let added = AddedBySidecar {
@@ -66,6 +62,18 @@ impl EventEncoder {
             expiration: &expiration,
         };
         self.structured(change, Some(added))
+    }
+
+    /// Until when an event is worth delivering that is sent now.
+    ///
+    /// # Errors
+    /// When the time to live ends beyond the last date.
+    pub fn expiration(&self) -> anyhow::Result<DateTime<Utc>> {
+        let ttl = TimeDelta::try_seconds(i64::try_from(self.ttl_seconds)?)
+            .context("the time to live of the event is too long")?;
+        Utc::now()
+            .checked_add_signed(ttl)
+            .context("the time to live of the event is too long")
     }
 
     /// The data of the event and its time, without an envelope, as Redis carries it (requirement

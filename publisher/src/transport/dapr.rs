@@ -7,7 +7,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use anyhow::Context;
-use contract::{Change, event, sidecar};
+use contract::{Change, CollectionName, event, sidecar};
 use dapr::dapr::proto::runtime::v1::{PublishEventRequest, dapr_client::DaprClient};
 use tonic::{
     Code, Request, Status,
@@ -16,7 +16,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::transport::cloudevent::EventEncoder;
+use crate::transport::{cloudevent::EventEncoder, original::OriginalEvent};
 
 /// Time limit of one publish, including what the sidecar and the broker do for it.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -61,17 +61,7 @@ impl DaprTransport {
     }
 
     pub(super) async fn publish(&self, change: &Change) -> anyhow::Result<()> {
-        let mut request = Request::new(PublishEventRequest {
-            pubsub_name: self.encoder.pub_sub_name.clone(),
-            topic: change.collection.to_string(),
-            data: self.encoder.for_sidecar(change)?,
-            data_content_type: event::MEDIA_TYPE.to_owned(),
-            // Only as request metadata does the TTL become `expiration` (requirement F9).
-            metadata: HashMap::from([(
-                event::TTL.to_owned(),
-                self.encoder.ttl_seconds.to_string(),
-            )]),
-        });
+        let mut request = self.request(&change.collection, self.encoder.for_sidecar(change)?);
         // The sidecar would put the trace into the envelope of an id-only event.
         let traceparent = change
             .context
@@ -82,6 +72,30 @@ impl DaprTransport {
                 .metadata_mut()
                 .insert(event::TRACEPARENT, traceparent.parse()?);
         }
+        self.send(request).await
+    }
+
+    /// See [`super::Transport::send_original`].
+    pub(super) async fn send_original(&self, original: &OriginalEvent) -> anyhow::Result<()> {
+        let request = self.request(&original.collection, original.for_sidecar()?);
+        self.send(request).await
+    }
+
+    fn request(&self, topic: &CollectionName, data: Vec<u8>) -> Request<PublishEventRequest> {
+        Request::new(PublishEventRequest {
+            pubsub_name: self.encoder.pub_sub_name.clone(),
+            topic: topic.to_string(),
+            data,
+            data_content_type: event::MEDIA_TYPE.to_owned(),
+            // Only as request metadata does the TTL become `expiration` (requirement F9).
+            metadata: HashMap::from([(
+                event::TTL.to_owned(),
+                self.encoder.ttl_seconds.to_string(),
+            )]),
+        })
+    }
+
+    async fn send(&self, request: Request<PublishEventRequest>) -> anyhow::Result<()> {
         // The client takes `&mut self`; a clone shares its connection.
         let mut client = self.client.clone();
         // The timeout of the channel does not cover the time to connect.

@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, ensure};
 use bytes::Bytes;
 use contract::{
-    Change, CollectionName, Problem, SecretUrl, event,
+    Change, CollectionName, DocumentId, Problem, Revision, SecretUrl, event,
     sidecar::{EventReply, EventReplyStatus, Subscription, TOKEN_HEADER},
 };
 use futures_util::future::join_all;
@@ -32,7 +32,7 @@ use self::{
     breaker::Permit,
     registry::{Route, Subscriber},
 };
-use crate::transport::cloudevent::EventEncoder;
+use crate::transport::{cloudevent::EventEncoder, original::OriginalEvent};
 
 mod breaker;
 mod registry;
@@ -53,6 +53,15 @@ pub struct DirectTransport {
     client: Client,
     encoder: EventEncoder,
     subscribers: SubscriberRegistry,
+}
+
+/// What an event is about.
+#[derive(Debug, Clone, Copy)]
+struct Subject<'a> {
+    collection: &'a CollectionName,
+    id: &'a DocumentId,
+    /// `None` for an event without a revision.
+    revision: Option<Revision>,
 }
 
 /// The end of an attempt that did not fail.
@@ -99,25 +108,47 @@ impl DirectTransport {
     pub(super) async fn publish(&self, change: &Change) -> anyhow::Result<()> {
         // Encoded once; all deliveries share the bytes.
         let event = Bytes::from(self.encoder.for_subscriber(change)?);
-        let subscribers = self.subscribers.all();
-        let deliveries = subscribers
-            .iter()
-            .map(|subscriber| self.deliver(subscriber, change, &event));
-        join_all(deliveries).await;
+        let subject = Subject {
+            collection: &change.collection,
+            id: &change.id,
+            revision: Some(change.revision),
+        };
+        self.deliver_to_all(subject, &event).await;
         Ok(())
     }
 
-    async fn deliver(&self, subscriber: &Subscriber, change: &Change, event: &Bytes) {
+    /// See [`super::Transport::send_original`]. A subscriber that fails is no error here either.
+    pub(super) async fn send_original(&self, original: &OriginalEvent) -> anyhow::Result<()> {
+        let expiration = self.encoder.expiration()?;
+        let event = original.for_subscriber(&self.encoder.pub_sub_name, expiration)?;
+        let subject = Subject {
+            collection: &original.collection,
+            id: &original.id,
+            revision: None,
+        };
+        self.deliver_to_all(subject, &Bytes::from(event)).await;
+        Ok(())
+    }
+
+    async fn deliver_to_all(&self, subject: Subject<'_>, event: &Bytes) {
+        let subscribers = self.subscribers.all();
+        let deliveries = subscribers
+            .iter()
+            .map(|subscriber| self.deliver(subscriber, subject, event));
+        join_all(deliveries).await;
+    }
+
+    async fn deliver(&self, subscriber: &Subscriber, subject: Subject<'_>, event: &Bytes) {
         let breaker = &subscriber.breaker;
         let Some(permit) = breaker.acquire() else {
             // The breaker has counted the event as missed; the replica catches up on it later.
             return;
         };
         for attempt in 1..=ATTEMPTS {
-            let sent = self.attempt(subscriber, &change.collection, event);
+            let sent = self.attempt(subscriber, subject.collection, event);
             // The time limit covers reading the subscriptions as well.
             let error = match timeout(ATTEMPT_TIMEOUT, sent).await {
-                Ok(Ok(Outcome::Answered)) => return report_success(subscriber, change, permit),
+                Ok(Ok(Outcome::Answered)) => return report_success(subscriber, subject, permit),
                 // Nothing was sent, so this says nothing about the state of the subscriber: the
                 // permit is dropped without a result.
                 Ok(Ok(Outcome::NotSubscribed)) => return,
@@ -125,7 +156,7 @@ impl DirectTransport {
                 // A retry may take as long again, and all other events of the change wait for it.
                 Err(_elapsed) => {
                     let error = anyhow!("no answer in {ATTEMPT_TIMEOUT:?}");
-                    return report_failure(subscriber, change, permit, &error);
+                    return report_failure(subscriber, subject, permit, &error);
                 }
             };
             if let Some(error) = error.downcast_ref::<reqwest::Error>() {
@@ -138,7 +169,7 @@ impl DirectTransport {
             }
             // A trial is one attempt: only a subscriber that works gets the event again.
             if attempt == ATTEMPTS || breaker.is_open() {
-                return report_failure(subscriber, change, permit, &error);
+                return report_failure(subscriber, subject, permit, &error);
             }
             sleep(Duration::from_millis(rand::random_range(RETRY_PAUSE_MS))).await;
             // Another delivery opened the breaker meanwhile.
@@ -213,13 +244,13 @@ impl DirectTransport {
 }
 
 /// The subscriber took an event. One line when it takes events again, not one per event.
-fn report_success(subscriber: &Subscriber, change: &Change, permit: Permit<'_>) {
+fn report_success(subscriber: &Subscriber, subject: Subject<'_>, permit: Permit<'_>) {
     if let Some(missed) = permit.succeeded() {
         info!(
             ?subscriber,
-            collection = %change.collection,
-            id = %change.id,
-            revision = change.revision,
+            collection = %subject.collection,
+            id = %subject.id,
+            revision = subject.revision,
             missed,
             "the subscriber takes events again; it catches up on those that it missed"
         );
@@ -229,16 +260,16 @@ fn report_success(subscriber: &Subscriber, change: &Change, permit: Permit<'_>) 
 /// The subscriber did not take an event. One line when that begins, not one per event.
 fn report_failure(
     subscriber: &Subscriber,
-    change: &Change,
+    subject: Subject<'_>,
     permit: Permit<'_>,
     error: &anyhow::Error,
 ) {
     if permit.failed() {
         warn!(
             ?subscriber,
-            collection = %change.collection,
-            id = %change.id,
-            revision = change.revision,
+            collection = %subject.collection,
+            id = %subject.id,
+            revision = subject.revision,
             "the subscriber does not take events, it catches up when it compares heads: {error:#}"
         );
     }

@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 
 use anyhow::Context;
 use broker::{Delivery, Sender};
-use contract::{Change, CollectionName};
+use contract::{Change, CollectionName, DocumentId};
 
-use crate::transport::cloudevent::EventEncoder;
+use crate::transport::{cloudevent::EventEncoder, original::OriginalEvent};
 
 /// Publishes events through Redis.
 #[derive(Debug)]
@@ -49,13 +49,27 @@ impl RedisTransport {
 
     pub(super) async fn publish(&self, change: &Change) -> anyhow::Result<()> {
         let body = self.encoder.without_envelope(change)?;
-        let collection = &change.collection;
+        self.send(&change.collection, &change.id, &body).await
+    }
+
+    /// See [`super::Transport::send_original`].
+    pub(super) async fn send_original(&self, original: &OriginalEvent) -> anyhow::Result<()> {
+        let body = original.without_envelope()?;
+        self.send(&original.collection, &original.id, &body).await
+    }
+
+    async fn send(
+        &self,
+        collection: &CollectionName,
+        id: &DocumentId,
+        body: &[u8],
+    ) -> anyhow::Result<()> {
         let sent = match self.delivery {
             Delivery::PubSub => {
-                let id = self.by_document.contains(collection).then_some(&change.id);
-                self.sender.publish(collection, id, &body).await
+                let id = self.by_document.contains(collection).then_some(id);
+                self.sender.publish(collection, id, body).await
             }
-            Delivery::Streams => self.sender.append(collection, &body, self.keep).await,
+            Delivery::Streams => self.sender.append(collection, body, self.keep).await,
         };
         sent.with_context(|| format!("sending to Redis at {:?}", self.sender.address()))
     }

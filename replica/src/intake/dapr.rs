@@ -210,7 +210,13 @@ async fn receive(
             .unwrap_or_else(|late| Err(PayloadError::Io(late.into()))),
     };
     Received::Event(match body {
-        Ok(Some(body)) => return take(intake, source, headers, &body).await,
+        Ok(Some(body)) => {
+            let received = take(intake, source, headers, &body).await;
+            if let Received::Event(outcome) = &received {
+                intake.report_drop(outcome, &body, None);
+            }
+            return received;
+        }
         Ok(None) => intake.drop_event(
             "too-large",
             format_args!("the event is larger than {MAX_EVENT} bytes"),
@@ -250,8 +256,13 @@ pub(crate) async fn take_bulk(
     // One after the other: the entries of a topic have an order.
     for BulkEntry { entry_id, event } in bulk.entries {
         let taken = if statuses.len() < MAX_ENTRIES && Instant::now() < deadline {
+            let original = event.0.to_string();
             let taking = take_event(intake, source, cloudevent::entry(event.0));
-            timeout_at(deadline, taking).await.ok()
+            let taken = timeout_at(deadline, taking).await.ok();
+            if let Some(outcome) = &taken {
+                intake.report_drop(outcome, original.as_bytes(), None);
+            }
+            taken
         } else {
             None
         };

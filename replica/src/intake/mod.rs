@@ -11,6 +11,7 @@ mod connection;
 #[cfg(feature = "actix")]
 pub mod dapr;
 mod delivery_stats;
+mod drop_reports;
 mod event_source;
 mod feed;
 mod id_only;
@@ -24,6 +25,7 @@ mod unversioned;
 
 pub(crate) use connection::IntakeConnection;
 pub(crate) use delivery_stats::DeliveryStats;
+pub(crate) use drop_reports::DropReports;
 pub(crate) use event_source::EventSource;
 pub(crate) use feed::FeedIntake;
 #[cfg(feature = "redis")]

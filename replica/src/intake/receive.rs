@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{Instrument, Level, Span, field};
 
-use super::{EventOutcome, EventSource, Stats, UnconfirmedClaims, UnversionedIntake};
+use super::{DropReports, EventOutcome, EventSource, Stats, UnconfirmedClaims, UnversionedIntake};
 use crate::{
     Config, Follow, SourceError, cache::Cache, failure_log::LogRate, source::PublisherSource,
     sync::SyncSignals,
@@ -50,6 +50,8 @@ pub(crate) struct Intake {
     pub(crate) claims: Arc<UnconfirmedClaims>,
     /// Takes the events without a revision.
     pub(crate) unversioned: Arc<UnversionedIntake>,
+    /// Reports dropped events to the publisher.
+    pub(crate) reports: Arc<DropReports>,
     /// Places for large events that are posted: they bound the memory of all bodies together, also
     /// in a service without a limit of its own.
     #[cfg(feature = "actix")]
@@ -76,9 +78,12 @@ impl Intake {
         data: &str,
         expiration: Option<DateTime<Utc>>,
     ) -> EventOutcome {
-        self.take_text(source, data, expiration)
+        let outcome = self
+            .take_text(source, data, expiration)
             .instrument(event_span(source))
-            .await
+            .await;
+        self.report_drop(&outcome, data.as_bytes(), None);
+        outcome
     }
 
     /// See [`Replica::receive`](crate::Replica::receive).
@@ -386,6 +391,19 @@ impl Intake {
             );
         }
         self.stats.count(|events| events.retried += left);
+    }
+
+    /// Reports an event to the publisher if it was dropped. `original` is what arrived.
+    pub(super) fn report_drop(
+        &self,
+        outcome: &EventOutcome,
+        original: &[u8],
+        collection: Option<&CollectionName>,
+    ) {
+        if let EventOutcome::Drop { reason, error } = outcome {
+            let topic = collection.map(CollectionName::as_str);
+            self.reports.report(reason, error, original, topic);
+        }
     }
 
     /// Counts and remembers an event that can never succeed, and returns the answer to it.

@@ -157,10 +157,11 @@ impl RedisIntake {
     async fn take_body(&self, collection: CollectionName, id: Option<DocumentId>, body: Vec<u8>) {
         // The same limit as behind a sidecar: a change is accepted from both or from none.
         if body.len() > MAX_BODY {
-            self.intake.drop_event(
+            let outcome = self.intake.drop_event(
                 "too-large",
                 format_args!("the event is larger than {MAX_BODY} bytes"),
             );
+            self.intake.report_drop(&outcome, &body, Some(&collection));
             return;
         }
         // Redis does not send an event again, so the attempts are made here.
@@ -180,6 +181,7 @@ impl RedisIntake {
                     Err(error) => self.intake.drop_event("not-json", error),
                 },
             };
+            self.intake.report_drop(&outcome, &body, Some(&collection));
             match outcome {
                 EventOutcome::Retry { .. } => sleep(RETRY_WAIT).await,
                 EventOutcome::Success | EventOutcome::Drop { .. } => return,

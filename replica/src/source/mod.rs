@@ -16,6 +16,7 @@ use client::{
 };
 use contract::{
     CanonicalJson, CollectionName, DocumentId, Epoch, Head, ProblemKind, Revision, SecretUrl,
+    dead_letter::DeadLetterReport,
     feed::Since,
     fleet::{CheckIn, CheckInAnswer},
 };
@@ -148,6 +149,22 @@ impl PublisherSource {
             (Err(_lacks_a_collection), Some(partial)) => Ok(partial),
             (whole, _) => whole,
         }
+    }
+
+    /// Reports an event that was dropped, to the first publisher that keeps it.
+    ///
+    /// # Errors
+    /// When no publisher keeps it.
+    pub(crate) async fn report_dead_letter(
+        &self,
+        report: &DeadLetterReport,
+    ) -> Result<(), SourceError> {
+        self.client
+            .try_each(async |publisher| {
+                let kept = publisher.report_dead_letter(report).await;
+                kept.map(drop).map_err(SourceError::from)
+            })
+            .await
     }
 
     /// The collections that the publishers serve.

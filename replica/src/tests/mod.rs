@@ -3,6 +3,7 @@
 mod catch_up;
 mod check_in;
 mod claims;
+mod drop_reports;
 mod events;
 mod follow;
 mod handlers;

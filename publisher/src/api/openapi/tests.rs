@@ -9,14 +9,12 @@ use super::*;
 
 /// Kinds that only a subscriber sends.
 const OF_SUBSCRIBER: &[ProblemKind] = &[
-    ProblemKind::Unauthorized,
     ProblemKind::Unversioned,
     ProblemKind::Loading,
     ProblemKind::Stale,
 ];
 /// Kinds that belong to no operation: the description of the document names them.
 const OF_NO_OPERATION: &[ProblemKind] = &[
-    ProblemKind::NoSuchRoute,
     ProblemKind::MethodNotAllowed,
     ProblemKind::HeadLate,
     ProblemKind::HeadTooLarge,

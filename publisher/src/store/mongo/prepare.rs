@@ -19,7 +19,9 @@ use crate::store::{
     StoreIdentity, StoreSecret,
     integrity::head_of_record,
     mongo::{
-        BASES, CHANGES, COVERAGE, HEADS, META, Mongo, SNAPSHOTS, STORE, call, is_code,
+        BASES, CHANGES, COVERAGE, HEADS, META, Mongo, SNAPSHOTS, STORE, call,
+        dead_letters::DEAD_LETTERS,
+        is_code,
         opening::CannotOpenError,
         replicas::REPLICAS,
         rows,
@@ -34,7 +36,7 @@ const FORMAT: i64 = 3;
 /// Error code: the collection exists.
 pub(super) const NAMESPACE_EXISTS: i32 = 48;
 /// Error code: a document with this key exists.
-const DUPLICATE_KEY: i32 = 11_000;
+pub(super) const DUPLICATE_KEY: i32 = 11_000;
 
 impl Mongo {
     pub(super) async fn require_transactions(&self) -> anyhow::Result<()> {
@@ -169,6 +171,10 @@ impl Mongo {
         call(self.table(BASES).create_index(of_document)).await?;
         let seen = IndexModel::builder().keys(doc! { "seen": 1 }).build();
         call(self.table(REPLICAS).create_index(seen)).await?;
+        let order = IndexModel::builder()
+            .keys(doc! { "open": -1, "last": -1, "_id": -1 })
+            .build();
+        call(self.table(DEAD_LETTERS).create_index(order)).await?;
         Ok(())
     }
 

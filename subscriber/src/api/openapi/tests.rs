@@ -20,6 +20,8 @@ const OF_PUBLISHER: &[ProblemKind] = &[
     ProblemKind::BadSet,
     ProblemKind::NoSchema,
     ProblemKind::Exists,
+    ProblemKind::NoDeadLetter,
+    ProblemKind::NotReplayable,
     ProblemKind::NotDeclared,
     ProblemKind::SetTooLarge,
     ProblemKind::Schema,

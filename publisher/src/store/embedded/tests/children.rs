@@ -215,7 +215,7 @@ async fn writes_on_a_full_disk() {
     let transport = DirectTransport::new(subscribers, encoder).expect("a transport");
     let relay = Relay::new(
         Store::Embedded(store.clone()),
-        Transport::Direct(transport),
+        Arc::new(Transport::Direct(transport)),
         changes,
         Arc::default(),
     );

@@ -1,0 +1,144 @@
+//! Dead letters: the list, one of them, the report of a replica, sending again and discarding.
+
+use actix_web::{HttpResponse, web};
+use contract::{
+    JsonError, Problem, ProblemKind,
+    dead_letter::{
+        DeadLetterAccepted, DeadLetterId, DeadLetterReport, DeadLettersDiscarded, PAGE,
+        ReplayRequest,
+    },
+    objects,
+};
+use serde::Deserialize;
+use service::http::{bodies::Body, problem::ProblemError};
+
+use crate::{
+    api::{Api, body::optional_request, error::ApiError, store_failed},
+    dead_letters::{DeadLetterError, LetterCursor, LetterFilter},
+};
+
+/// Query of the list, and of the request that discards letters. Everything is text, so that a mistake
+/// names its parameter.
+#[derive(Debug, Deserialize)]
+pub(super) struct LetterQuery {
+    collection: Option<String>,
+    reason: Option<String>,
+    replayed: Option<String>,
+    /// The list only.
+    before: Option<String>,
+    /// The list only: most letters of the page.
+    limit: Option<usize>,
+    /// The request that discards only: `true` stands for a filter.
+    all: Option<String>,
+}
+
+impl LetterQuery {
+    /// A collection need not be served: letters of a collection that was served once are kept.
+    fn filter(&self) -> Result<LetterFilter, ProblemError> {
+        Ok(LetterFilter {
+            collection: parsed("collection", self.collection.as_deref())?,
+            reason: parsed("reason", self.reason.as_deref())?,
+            replayed: parsed("replayed", self.replayed.as_deref())?,
+        })
+    }
+}
+
+fn parsed<T: std::str::FromStr>(name: &str, text: Option<&str>) -> Result<Option<T>, ProblemError>
+where
+    T::Err: std::fmt::Display,
+{
+    text.map(str::parse)
+        .transpose()
+        .map_err(|error| ProblemError::bad_request(name, error))
+}
+
+pub(super) async fn list(
+    api: web::Data<Api>,
+    query: web::Query<LetterQuery>,
+) -> Result<HttpResponse, ApiError> {
+    let before = query.before.as_deref().map(|text| {
+        let cursor = LetterCursor::parse(text);
+        cursor.ok_or_else(|| ProblemError::bad_request("before", "expected `next` of a page"))
+    });
+    let limit = query.limit.unwrap_or(PAGE).clamp(1, PAGE);
+    let page = api
+        .dead_letters
+        .page(&query.filter()?, before.transpose()?, limit)
+        .await;
+    Ok(HttpResponse::Ok().json(page.map_err(refused)?))
+}
+
+pub(super) async fn get(
+    api: web::Data<Api>,
+    id: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    let letter = api.dead_letters.get(letter_id(&id)?).await;
+    Ok(HttpResponse::Ok().json(letter.map_err(refused)?))
+}
+
+pub(super) async fn report(
+    api: web::Data<Api>,
+    Body(body): Body,
+) -> Result<HttpResponse, ApiError> {
+    let report: DeadLetterReport =
+        objects::from_slice_located(&body).map_err(|JsonError { pointer, reason }| {
+            let detail = format!("The body is not the report of a dropped event: {reason}");
+            Problem::new(ProblemKind::BadBody, detail).at(pointer)
+        })?;
+    let id = api
+        .dead_letters
+        .add_reported(report)
+        .await
+        .map_err(refused)?;
+    Ok(HttpResponse::Ok().json(DeadLetterAccepted { id }))
+}
+
+pub(super) async fn discard(
+    api: web::Data<Api>,
+    id: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    let id = letter_id(&id)?;
+    api.dead_letters.discard(id).await.map_err(refused)?;
+    Ok(HttpResponse::Ok().json(DeadLetterAccepted { id }))
+}
+
+pub(super) async fn discard_all(
+    api: web::Data<Api>,
+    query: web::Query<LetterQuery>,
+) -> Result<HttpResponse, ApiError> {
+    let filter = query.filter()?;
+    let all = parsed("all", query.all.as_deref())?.unwrap_or(false);
+    let is_filtered =
+        filter.collection.is_some() || filter.reason.is_some() || filter.replayed.is_some();
+    if !is_filtered && !all {
+        let detail = "Nothing was discarded: give a filter, or all=true for all dead letters";
+        return Err(ProblemError::bad_request("all", detail).into());
+    }
+    let discarded = api.dead_letters.discard_all(&filter).await;
+    Ok(HttpResponse::Ok().json(DeadLettersDiscarded {
+        discarded: discarded.map_err(refused)?,
+    }))
+}
+
+pub(super) async fn replay(
+    api: web::Data<Api>,
+    id: web::Path<String>,
+    Body(body): Body,
+) -> Result<HttpResponse, ApiError> {
+    let ReplayRequest {} = optional_request(&body, "")?;
+    let replayed = api.dead_letters.replay(letter_id(&id)?).await;
+    Ok(HttpResponse::Ok().json(replayed.map_err(refused)?))
+}
+
+fn letter_id(text: &str) -> Result<DeadLetterId, ProblemError> {
+    text.parse()
+        .map_err(|error| ProblemError::bad_request("id", error))
+}
+
+/// A failure of the store is logged here.
+fn refused(error: DeadLetterError) -> ApiError {
+    match error {
+        DeadLetterError::Store(error) => store_failed(error),
+        refusal => refusal.into(),
+    }
+}

@@ -1,0 +1,312 @@
+//! Dead letters: events that no replica took are kept with reason, time and original, until an
+//! operator sends them again or discards them.
+//!
+//! A letter arrives from the sidecar, which reads the dead letter topic, or from the replica that
+//! dropped the event ([`arrival`]). Both are one letter. Everything in it is a claim of another
+//! process: it is bounded and shown, and decides nothing. What is sent again is the change of the
+//! change log, never a copy of it ([`replay`]). Nothing here changes a document.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use contract::{
+    CollectionName,
+    dead_letter::{
+        DeadLetter, DeadLetterId, DeadLetterList, DeadLetterReason, DeadLetterReplayed,
+        DeadLetterReport, Original, Replayed,
+    },
+    text::Escaped,
+};
+use futures_util::FutureExt;
+use service::runtime::log_rate::LogRate;
+use tokio::sync::Semaphore;
+use tracing::warn;
+
+use crate::{
+    metrics::Metrics,
+    store::{
+        Store,
+        dead_letters::{LetterCounts, StoredLetter},
+    },
+    transport::Transport,
+};
+
+mod arrival;
+mod error;
+mod replay;
+
+use arrival::{Arrival, merged};
+pub use error::DeadLetterError;
+use replay::{Plan, plan};
+
+/// Arrivals that are stored at the same time. Above it a sidecar delivers again later, and a replica
+/// loses its report: a flood of letters leaves the store to the writes.
+const ARRIVALS: usize = 8;
+
+/// The dead letters of a store. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct DeadLetters {
+    store: Store,
+    transport: Option<Arc<Transport>>,
+    metrics: Arc<Metrics>,
+    places: Arc<Semaphore>,
+}
+
+/// Which letters a request is about.
+#[derive(Debug, Clone, Default)]
+pub struct LetterFilter {
+    /// Those whose event names this collection.
+    pub collection: Option<CollectionName>,
+    /// Those with this reason.
+    pub reason: Option<DeadLetterReason>,
+    /// Those that were sent again since they arrived last, or those that were not.
+    pub replayed: Option<bool>,
+}
+
+impl LetterFilter {
+    fn selects(&self, letter: &DeadLetter) -> bool {
+        let of_collection = (self.collection.as_ref())
+            .is_none_or(|collection| letter.event.collection.as_ref() == Some(collection));
+        of_collection
+            && self.reason.is_none_or(|reason| letter.reason == reason)
+            && self
+                .replayed
+                .is_none_or(|replayed| letter.is_open() != replayed)
+    }
+}
+
+/// Where a page of letters begins: after the letter with this time and name. As text:
+/// `<milliseconds>-<name>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LetterCursor(i64, DeadLetterId);
+
+impl LetterCursor {
+    fn of(letter: &DeadLetter) -> Self {
+        Self(letter.last.timestamp_millis(), letter.id)
+    }
+
+    /// The cursor of a text; `None` when it is none.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (time, id) = text.rsplit_once('-')?;
+        Some(Self(time.parse().ok()?, id.parse().ok()?))
+    }
+}
+
+impl DeadLetters {
+    /// The dead letters of a store. `transport` sends them again.
+    pub fn new(store: Store, transport: Option<Arc<Transport>>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            store,
+            transport,
+            metrics,
+            places: Arc::new(Semaphore::new(ARRIVALS)),
+        }
+    }
+
+    /// Keeps an event that a sidecar moved to the dead letter topic: the bytes of the topic.
+    ///
+    /// # Errors
+    /// When it is not stored: too many arrive, or the store does not answer.
+    pub async fn add_moved(&self, original: &[u8]) -> Result<DeadLetterId, DeadLetterError> {
+        self.add(Arrival::moved(original, now())).await
+    }
+
+    /// Keeps an event that a replica dropped.
+    ///
+    /// # Errors
+    /// As [`Self::add_moved`], and when the report is not valid.
+    pub async fn add_reported(
+        &self,
+        report: DeadLetterReport,
+    ) -> Result<DeadLetterId, DeadLetterError> {
+        self.add(Arrival::reported(report, now())?).await
+    }
+
+    async fn add(&self, arrival: Arrival) -> Result<DeadLetterId, DeadLetterError> {
+        let _place = self
+            .places
+            .try_acquire()
+            .map_err(|_full| DeadLetterError::Busy)?;
+        let id = arrival.id;
+        let merge = move |stored| Some(merged(stored, &arrival));
+        let changed = self.store.change_dead_letter(id, merge).await?;
+        self.metrics.dead_letters_evicted.inc_by(changed.evicted);
+        if let Some(letter) = changed.letter.filter(|_letter| changed.is_new) {
+            self.metrics.dead_letter(letter.reason);
+            log(&letter);
+        }
+        Ok(id)
+    }
+
+    /// A page of letters without their originals, the one that arrived last first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn page(
+        &self,
+        filter: &LetterFilter,
+        before: Option<LetterCursor>,
+        limit: usize,
+    ) -> Result<DeadLetterList, DeadLetterError> {
+        // The bounds of the store make this a short list.
+        let all = self.store.dead_letters().await?;
+        let count = |letters: usize| u64::try_from(letters).unwrap_or(u64::MAX);
+        let kept = count(all.len());
+        let open = count(all.iter().filter(|letter| letter.is_open()).count());
+        let mut rest = all.into_iter().filter(|letter| {
+            before.is_none_or(|before| LetterCursor::of(letter) < before) && filter.selects(letter)
+        });
+        let items: Vec<_> = rest.by_ref().take(limit).collect();
+        let next = match (rest.next(), items.last()) {
+            (Some(_further), Some(last)) => {
+                let LetterCursor(time, id) = LetterCursor::of(last);
+                Some(format!("{time}-{id}"))
+            }
+            _end => None,
+        };
+        Ok(DeadLetterList {
+            items,
+            next,
+            kept,
+            open,
+        })
+    }
+
+    /// A letter with its original.
+    ///
+    /// # Errors
+    /// When there is none, or the store cannot be read.
+    pub async fn get(&self, id: DeadLetterId) -> Result<DeadLetter, DeadLetterError> {
+        let stored = self.store.dead_letter(id).await?;
+        let stored = stored.ok_or(DeadLetterError::Unknown(id))?;
+        Ok(DeadLetter {
+            original: Original::of(&stored.original),
+            ..stored.letter
+        })
+    }
+
+    /// How many letters there are; `None` when the store does not answer.
+    pub async fn counts(&self) -> Option<LetterCounts> {
+        self.store.dead_letter_counts().await.ok()
+    }
+
+    /// Removes a letter.
+    ///
+    /// # Errors
+    /// When there is none, or the store cannot be written.
+    pub async fn discard(&self, id: DeadLetterId) -> Result<(), DeadLetterError> {
+        match self.store.remove_dead_letters(vec![id]).await? {
+            0 => Err(DeadLetterError::Unknown(id)),
+            _removed => Ok(()),
+        }
+    }
+
+    /// Removes the letters that a filter selects, and says how many they were.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn discard_all(&self, filter: &LetterFilter) -> Result<u64, DeadLetterError> {
+        let letters = self.store.dead_letters().await?;
+        let selected = letters.iter().filter(|letter| filter.selects(letter));
+        let ids = selected.map(|letter| letter.id).collect();
+        Ok(self.store.remove_dead_letters(ids).await?)
+    }
+
+    /// Sends the event of a letter again, through the transport and with a new time to live. The
+    /// letter stays, and says when that was.
+    ///
+    /// # Errors
+    /// When there is no such letter, its event cannot be sent again, or the transport does not take
+    /// it.
+    pub async fn replay(&self, id: DeadLetterId) -> Result<DeadLetterReplayed, DeadLetterError> {
+        let stored = self.store.dead_letter(id).await?;
+        let stored = stored.ok_or(DeadLetterError::Unknown(id))?;
+        let transport = self.transport.as_ref().ok_or_else(|| {
+            DeadLetterError::NotReplayable("this publisher sends no events".to_owned())
+        })?;
+        let served = &self.store.policy().collections.all();
+        let plan = plan(&stored, served).map_err(DeadLetterError::NotReplayable)?;
+        self.check_broadcast(&plan)?;
+        let sent = match plan {
+            Plan::Change {
+                collection,
+                epoch,
+                revision,
+            } => {
+                let before = revision.saturating_sub(1);
+                let found = self.store.changes(&collection, before, 1, 1).await?;
+                let change = (found.into_iter().next())
+                    .filter(|change| change.revision == revision && change.epoch == epoch);
+                let change = change.ok_or_else(|| {
+                    DeadLetterError::NotReplayable(format!(
+                        "the change log of {collection} has no revision {revision} of the epoch \
+                         {epoch}: it was trimmed, or the event is of another store"
+                    ))
+                })?;
+                // Boxed, because the futures of the clients are nested almost as deep as the
+                // compiler allows.
+                let sent = transport.publish(&change).boxed().await;
+                sent.map_err(DeadLetterError::NotSent)?;
+                Replayed::Change
+            }
+            Plan::Original(original) => {
+                let sent = transport.send_original(&original).boxed().await;
+                sent.map_err(DeadLetterError::NotSent)?;
+                Replayed::Original
+            }
+        };
+        self.metrics.dead_letters_replayed.inc();
+        let time = now();
+        let mark = move |stored: Option<StoredLetter>| {
+            let mut stored = stored?;
+            stored.letter.replayed = Some(time.max(stored.letter.last));
+            stored.letter.replays = stored.letter.replays.saturating_add(1);
+            Some(stored)
+        };
+        let marked = self.store.change_dead_letter(id, mark).await?;
+        Ok(DeadLetterReplayed {
+            sent,
+            // It was discarded meanwhile: it was sent all the same.
+            letter: marked.letter.unwrap_or(stored.letter),
+        })
+    }
+
+    /// Nothing is sent again that this publisher would not send.
+    fn check_broadcast(&self, plan: &Plan) -> Result<(), DeadLetterError> {
+        let broadcast = &self.store.policy().broadcast;
+        let collection = plan.collection();
+        let refused = if !broadcast.publishes(collection) {
+            "sends no events of"
+        } else if plan.has_value() && broadcast.is_id_only(collection) {
+            "sends no values in the events of"
+        } else {
+            return Ok(());
+        };
+        Err(DeadLetterError::NotReplayable(format!(
+            "this publisher {refused} {collection}"
+        )))
+    }
+}
+
+/// As exact as both stores keep it.
+fn now() -> DateTime<Utc> {
+    let now = Utc::now();
+    DateTime::from_timestamp_millis(now.timestamp_millis()).unwrap_or(now)
+}
+
+fn log(letter: &DeadLetter) {
+    static LETTERS: LogRate = LogRate::new();
+    if let Some(left_out) = LETTERS.due() {
+        let id = letter.id;
+        let reason = letter.reason.as_str();
+        let detail = letter.detail.as_deref().unwrap_or("no reason is known");
+        warn!(
+            %id, reason,
+            "an event became the dead letter {id} ({reason}): {}{left_out}",
+            Escaped(detail)
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! What is sent when a dead letter is replayed. Pure.
+//!
+//! An event with a revision is never sent as the letter has it: the change log has what is true, and
+//! a replica that has the revision ignores it. An event without a revision is in no log, so its
+//! original is sent.
+
+use std::collections::BTreeSet;
+
+use contract::{CollectionName, Epoch, EventData, Revision, canonical, text::Escaped};
+use serde_json::Value;
+
+use crate::{store::dead_letters::StoredLetter, transport::original::OriginalEvent};
+
+/// What is sent.
+#[derive(Debug, PartialEq)]
+pub(super) enum Plan {
+    /// The event of a change of the log.
+    Change {
+        collection: CollectionName,
+        epoch: Epoch,
+        revision: Revision,
+    },
+    /// The original.
+    Original(OriginalEvent),
+}
+
+impl Plan {
+    /// Whose event is sent.
+    pub(super) fn collection(&self) -> &CollectionName {
+        match self {
+            Self::Change { collection, .. } => collection,
+            Self::Original(original) => &original.collection,
+        }
+    }
+
+    /// Whether an original with a value is sent. The event of a change has what the settings allow.
+    pub(super) fn has_value(&self) -> bool {
+        match self {
+            Self::Change { .. } => false,
+            Self::Original(original) => original.data.get("configData").is_some(),
+        }
+    }
+}
+
+/// What to send for a letter, or why nothing can be sent.
+///
+/// # Errors
+/// The reason, for an operator.
+pub(super) fn plan(
+    stored: &StoredLetter,
+    served: &BTreeSet<CollectionName>,
+) -> Result<Plan, String> {
+    let event = &stored.letter.event;
+    let is_served = |collection: &CollectionName| {
+        if served.contains(collection) {
+            Ok(())
+        } else {
+            Err(format!("this publisher does not serve {collection}"))
+        }
+    };
+    if let (Some(collection), Some(epoch), Some(revision)) =
+        (&event.collection, event.epoch, event.revision)
+    {
+        is_served(collection)?;
+        return Ok(Plan::Change {
+            collection: collection.clone(),
+            epoch,
+            revision,
+        });
+    }
+    if stored.letter.truncated {
+        return Err("only a part of the original is kept".to_owned());
+    }
+    let mut message = match canonical::value(&stored.original) {
+        Ok(Value::Object(members)) => members,
+        Ok(_other) => return Err("the original is not a JSON object".to_owned()),
+        Err(error) => return Err(format!("the original is not JSON: {error}")),
+    };
+    let (envelope, data) = if message.contains_key("specversion") {
+        let data = message.remove("data");
+        (Some(message), data.unwrap_or_default())
+    } else {
+        (None, Value::Object(message))
+    };
+    let read: EventData = serde_json::from_value(data.clone()).map_err(|error| {
+        format!(
+            "its data is no event of a collection: {}",
+            Escaped(contract::dead_letter::short(&error.to_string()))
+        )
+    })?;
+    if read.revision.is_some() || read.epoch.is_some() {
+        return Err(
+            "its data has a revision without an epoch, or an epoch without a revision".into(),
+        );
+    }
+    is_served(&read.collection)?;
+    Ok(Plan::Original(OriginalEvent {
+        collection: read.collection,
+        id: read.id,
+        envelope,
+        data,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
+    use serde_json::json;
+
+    use super::*;
+    use crate::dead_letters::arrival::{Arrival, merged};
+
+    fn planned(original: &Value) -> Result<Plan, String> {
+        let arrival = Arrival::moved(original.to_string().as_bytes(), Utc::now());
+        let served = BTreeSet::from(["A".parse().expect("a name")]);
+        plan(&merged(None, &arrival), &served)
+    }
+
+    fn event(data: Value) -> Value {
+        json!({"specversion": "1.0", "id": "1", "source": "s", "type": "t", "expiration": "x", "data": data})
+    }
+
+    #[test]
+    fn an_event_with_a_revision_is_read_from_the_log() {
+        let data = json!({"collection": "A", "op": "Create", "id": 7, "revision": 3, "epoch": "00000001-1"});
+        let expected = Plan::Change {
+            collection: "A".parse().expect("a name"),
+            epoch: "00000001-1".parse().expect("an epoch"),
+            revision: 3,
+        };
+        // The rest of it may be damaged.
+        assert_eq!(planned(&event(data.clone())), Ok(expected));
+        assert!(matches!(planned(&data), Ok(Plan::Change { .. })), "bare");
+    }
+
+    #[test]
+    fn an_event_without_a_revision_is_sent_as_it_was() {
+        let data = json!({"collection": "A", "op": "Create", "id": "a", "more": 1.5});
+        for (message, enveloped) in [(event(data.clone()), true), (data.clone(), false)] {
+            match planned(&message) {
+                Ok(Plan::Original(original)) => {
+                    assert_eq!(original.data, data);
+                    assert_eq!(original.envelope.is_some(), enveloped);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_no_replica_could_read_is_refused_in_words() {
+        for (message, reason) in [
+            (json!("<config/>"), "not a JSON object"),
+            (event(json!("<config/>")), "no event of a collection"),
+            (
+                event(json!({"collection": "A", "op": "Create", "id": 7})),
+                "no event of a collection",
+            ),
+            (
+                event(json!({"collection": "B", "op": "Create", "id": "a"})),
+                "does not serve B",
+            ),
+            (
+                event(json!({"collection": "A", "op": "Create", "id": "a", "revision": 1})),
+                "without an epoch",
+            ),
+            (
+                event(
+                    json!({"collection": "A", "op": "Create", "id": "a", "configData": {"a": "x".repeat(70_000)}}),
+                ),
+                "only a part",
+            ),
+        ] {
+            let refused = planned(&message).expect_err(reason);
+            assert!(refused.contains(reason), "{reason}: {refused}");
+        }
+    }
+}
