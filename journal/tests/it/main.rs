@@ -3,6 +3,8 @@
 #[path = "../../examples/bank/account.rs"]
 mod account;
 mod appends;
+mod bank;
+mod projection;
 mod testbed;
 
 type Outcome = anyhow::Result<()>;
