@@ -10,7 +10,7 @@
 //! - [`feed`], [`event`], [`sidecar`]: how changes reach a replica;
 //! - [`fleet`], [`status`]: check-ins and the status of a replica;
 //! - [`dead_letter`]: events that no replica took;
-//! - [`problem`]: every error answer;
+//! - [`references`]: what a document refers to, by its schema; [`problem`]: every error answer;
 //! - [`text`], [`secret_url`], [`environment`], [`json_file`]: what all programs show and read alike.
 //!
 //! With the feature `utoipa`, the types describe themselves as JSON Schemas for OpenAPI documents.
@@ -38,6 +38,7 @@ pub mod named_snapshot;
 pub mod objects;
 pub mod problem;
 pub mod proof;
+pub mod references;
 pub mod repair;
 pub mod rollback;
 #[cfg(feature = "utoipa")]

@@ -13,6 +13,7 @@ use crate::{
     document::Document,
     history::ChangeNote,
     ids::{Crc, Revision},
+    references::DanglingReference,
 };
 
 /// Media type of a [`Problem`].
@@ -70,6 +71,9 @@ pub struct Problem {
     /// Each rule of the schema that the document breaks, at most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<Violation>,
+    /// References that the refused write would leave without their document, at most 20.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub references: Vec<DanglingReference>,
 }
 
 /// Largest value that a problem repeats, in bytes of JSON.
@@ -158,6 +162,7 @@ impl Problem {
             reason: None,
             index: None,
             errors: Vec::new(),
+            references: Vec::new(),
         }
     }
 
@@ -229,6 +234,8 @@ pub enum ProblemKind {
     SnapshotsFull,
     /// The dead letter cannot be sent again.
     NotReplayable,
+    /// The write would leave a reference to a document that does not exist.
+    DanglingReference,
     /// A new epoch is not possible for this store.
     NotDeclared,
     /// The feed cannot continue from the given position without a gap.
@@ -301,6 +308,7 @@ impl ProblemKind {
         Self::SnapshotExists,
         Self::SnapshotsFull,
         Self::NotReplayable,
+        Self::DanglingReference,
         Self::NotDeclared,
         Self::FeedGone,
         Self::NotKept,
@@ -369,6 +377,11 @@ impl ProblemKind {
             Self::SnapshotExists => ("snapshot-exists", 409, "The snapshot exists already"),
             Self::SnapshotsFull => ("snapshots-full", 409, "Too many snapshots"),
             Self::NotReplayable => ("not-replayable", 409, "The dead letter stays as it is"),
+            Self::DanglingReference => (
+                "dangling-reference",
+                409,
+                "A reference would be without its document",
+            ),
             Self::NotDeclared => ("not-declared", 409, "No epoch was declared"),
             Self::FeedGone => ("feed-gone", 410, "The feed cannot continue from there"),
             Self::NotKept => ("not-kept", 410, "The past is not kept"),

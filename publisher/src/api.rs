@@ -52,6 +52,7 @@ pub(crate) mod health;
 mod metrics;
 pub mod openapi;
 mod origin;
+mod referrers;
 mod repair;
 pub(crate) mod schemas;
 mod sets;
@@ -150,6 +151,11 @@ pub(crate) fn table() -> Vec<ApiRoute> {
         ApiRoute::put(document, documents::put, writes::put).body_limit(BODY_LIMIT),
         ApiRoute::patch(document, documents::patch, writes::patch).body_limit(BODY_LIMIT),
         ApiRoute::delete(document, documents::delete, writes::delete),
+        ApiRoute::get(
+            "/v1/collections/{collection}/documents/{id}/referrers",
+            referrers::get,
+            reads::referrers,
+        ),
         ApiRoute::get("/v1/replicas", fleet::list, upkeep::replicas),
         ApiRoute::put("/v1/replicas/{instance}", fleet::check_in, upkeep::check_in)
             .body_limit(fleet::LIMIT),

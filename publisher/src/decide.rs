@@ -10,6 +10,8 @@
 //!
 //! Nothing here reads or writes a store or a file, knows HTTP or logs.
 
+use std::collections::{BTreeSet, HashSet};
+
 use chrono::{DateTime, Utc};
 use contract::{Change, Document, Expected, Operation, Written};
 
@@ -17,6 +19,7 @@ mod ahead;
 pub mod change_set;
 pub mod command;
 pub mod error;
+pub mod references;
 pub mod schemas;
 mod secret;
 mod value;
@@ -26,6 +29,7 @@ pub use ahead::Checked;
 pub use change_set::ChangeSetCommand;
 pub use command::{Action, Command, Write};
 pub use error::WriteError;
+use references::ReferenceCheck;
 use schemas::Schemas;
 pub use secret::{StoreIdentity, StoreSecret};
 pub use value::IN_TRANSACTION_BYTES;
@@ -60,6 +64,9 @@ pub struct Decisions {
     pub changes: Vec<Change>,
     /// Heads and documents after the changes.
     pub after: WorkingSet,
+    /// Documents that the changes do not touch and that must not be deleted at the same time,
+    /// because references to them were added.
+    pub referred: BTreeSet<DocumentKey>,
 }
 
 /// The constraints on every document.
@@ -73,28 +80,52 @@ pub struct Rules {
 
 impl Rules {
     /// Evaluates a group of commands in order, each with `now` as the time of its changes. It stops
-    /// early when the new values are enough for one transaction; the first command always fits.
+    /// early when the new values are enough for one transaction; the first command always fits. It
+    /// also stops before a command for which `working_set` lacks facts: see [`Self::wanted`].
     pub fn evaluate(
         &self,
         working_set: WorkingSet,
         group: &[Command],
         now: DateTime<Utc>,
     ) -> Decisions {
+        let mut references = ReferenceCheck::new(self.schemas.all(), group);
+        let mut decisions = self.evaluate_with(working_set, group, now, &mut references);
+        let changes = decisions.changes.iter();
+        let changed: HashSet<_> = changes
+            .map(|change| (change.collection.clone(), change.id.clone()))
+            .collect();
+        decisions.referred = references.referred(&changed);
+        decisions
+    }
+
+    fn evaluate_with(
+        &self,
+        working_set: WorkingSet,
+        group: &[Command],
+        now: DateTime<Utc>,
+        references: &mut ReferenceCheck,
+    ) -> Decisions {
         let mut after = working_set;
         let mut changes = Vec::new();
         let mut results = Vec::with_capacity(group.len());
         let mut stored_bytes = 0;
         for command in group {
-            if stored_bytes >= GROUP_STORED_BYTES {
+            if stored_bytes >= GROUP_STORED_BYTES || references.is_full() {
                 break;
             }
             let changes_before = changes.len();
-            results.push(match command {
+            let result = match command {
                 Command::Single(write) => self
-                    .write(&mut after, write, now, &mut changes)
+                    .single(&mut after, write, now, &mut changes, references)
                     .map(|outcome| vec![outcome]),
-                Command::ChangeSet(set) => self.change_set(&mut after, set, now, &mut changes),
-            });
+                Command::ChangeSet(set) => {
+                    self.change_set(&mut after, set, now, &mut changes, references)
+                }
+            };
+            if references.lacks_facts() {
+                break;
+            }
+            results.push(result);
             stored_bytes += changes[changes_before..]
                 .iter()
                 .filter_map(|change| change.config_data.as_ref())
@@ -105,7 +136,30 @@ impl Rules {
             results,
             changes,
             after,
+            referred: BTreeSet::new(),
         }
+    }
+
+    /// Decides a command of one write.
+    fn single(
+        &self,
+        working_set: &mut WorkingSet,
+        write: &Write,
+        now: DateTime<Utc>,
+        changes: &mut Vec<Change>,
+        references: &mut ReferenceCheck,
+    ) -> Result<WriteOutcome, WriteError> {
+        if !references.concerns(write) {
+            return self.write(working_set, write, now, changes);
+        }
+        let writes = std::slice::from_ref(write);
+        let mut trial = working_set.copy_for(writes);
+        let mut own_changes = Vec::new();
+        let outcome = self.write(&mut trial, write, now, &mut own_changes)?;
+        references.check(working_set, &trial, writes, false)?;
+        working_set.adopt(trial, writes);
+        changes.append(&mut own_changes);
+        Ok(outcome)
     }
 
     /// Decides one write. If it is accepted, its change is applied to the working set and appended

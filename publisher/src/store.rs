@@ -11,9 +11,11 @@
 use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
 use chrono::{DateTime, Utc};
-use contract::{Change, CollectionName, Document, DocumentId, Head, Revision};
+use contract::{
+    Change, CollectionName, Document, DocumentId, Head, Revision, references::Referrer,
+};
 
-use crate::decide::{Command, WriteResult};
+use crate::decide::{Command, DocumentKey, WriteResult};
 pub use crate::decide::{StoreIdentity, StoreSecret};
 
 mod commit_error;
@@ -26,6 +28,7 @@ mod epoch;
 pub mod integrity;
 mod mongo;
 pub mod past;
+mod references;
 pub mod repair;
 pub mod replicas;
 pub mod snapshots;
@@ -185,6 +188,19 @@ impl Store {
         match self {
             Self::Embedded(store) => store.documents(collections).await,
             Self::Mongo(store) => store.opened()?.documents(collections).await,
+        }
+    }
+
+    /// The documents that refer to a document, which need not exist, ordered by collection and id. At
+    /// most `limit` of them, each with at most 20 places, and any of them if there are more. All documents of the collections are read
+    /// whose schemas refer to its collection.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn referrers(&self, key: DocumentKey, limit: usize) -> anyhow::Result<Vec<Referrer>> {
+        match self {
+            Self::Embedded(store) => store.referrers(key, limit).await,
+            Self::Mongo(store) => store.opened()?.referrers(key, limit).await,
         }
     }
 

@@ -54,6 +54,7 @@ impl From<WriteError> for ApiError {
         problem.current = error.stored().map(Current::of);
         problem.index = error.index();
         problem.errors = error.violations();
+        problem.references = error.references().to_vec();
         problem.into()
     }
 }

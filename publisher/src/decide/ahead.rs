@@ -5,7 +5,9 @@
 //! no other write. A value that was checked here is taken in the transaction as it is, while the
 //! document is still the one that it was made of.
 
-use contract::{CanonicalJson, Crc, Document, Expected, Revision};
+use std::sync::Arc;
+
+use contract::{CanonicalJson, Crc, Document, Expected, Revision, references::Reference};
 
 use super::value::value_of;
 use crate::decide::{Action, Rules, Write, WriteError, check_expected};
@@ -19,6 +21,8 @@ pub enum Checked {
         value: CanonicalJson,
         /// The document that the value was made of; `None` when it depends on no document.
         made_of: Option<(Revision, Crc)>,
+        /// What the value refers to.
+        references: Arc<[Reference]>,
     },
     /// The document changed each time between check and transaction, so the transaction checks,
     /// whatever the size.
@@ -28,11 +32,23 @@ pub enum Checked {
 impl Checked {
     /// The value, if it is still the value of the write.
     pub(super) fn value_for(&self, stored: Option<&Document>) -> Option<&CanonicalJson> {
-        let Self::Valid { value, made_of } = self else {
+        let Self::Valid { value, made_of, .. } = self else {
             return None;
         };
         let stored = stored.map(|stored| (stored.revision(), stored.crc()));
         (made_of.is_none() || *made_of == stored).then_some(value)
+    }
+
+    /// The references of a value, if this is the one that was checked.
+    pub(super) fn references_of(&self, value: &[u8]) -> Option<Arc<[Reference]>> {
+        match self {
+            Self::Valid {
+                value: checked,
+                references,
+                ..
+            } if checked.as_str().as_bytes() == value => Some(references.clone()),
+            _other => None,
+        }
     }
 
     /// Bytes that the value takes besides those of the write.
@@ -41,6 +57,7 @@ impl Checked {
             Self::Valid {
                 value,
                 made_of: Some(_),
+                ..
             } => value.as_str().len(),
             _ => 0,
         }
@@ -81,8 +98,9 @@ impl Rules {
         let Some(value) = value_of(&write.action, made_of)? else {
             return Ok(None);
         };
-        self.check(&write.collection, &write.id, &value)?;
+        let references = self.check(&write.collection, &write.id, &value)?;
         Ok(Some(Checked::Valid {
+            references: references.into(),
             value,
             made_of: made_of.map(|stored| (stored.revision(), stored.crc())),
         }))

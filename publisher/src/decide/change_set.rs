@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use contract::{Change, ChangeSet, CollectionName, SetPart, set::MAX_BYTES};
 
-use crate::decide::{Rules, WorkingSet, Write, WriteError, WriteResult};
+use crate::decide::{
+    Rules, WorkingSet, Write, WriteError, WriteResult, references::ReferenceCheck,
+};
 
 /// Writes that happen together. No document is in it twice: the check of the request ensures it.
 #[derive(Debug, Clone)]
@@ -29,8 +31,9 @@ impl Rules {
         set: &ChangeSetCommand,
         now: DateTime<Utc>,
         changes: &mut Vec<Change>,
+        references: &mut ReferenceCheck,
     ) -> WriteResult {
-        let mut trial = working_set.copy_for(set);
+        let mut trial = working_set.copy_for(&set.writes);
         let mut set_changes = Vec::new();
         let mut outcomes = Vec::with_capacity(set.writes.len());
         let mut value_bytes = 0;
@@ -51,11 +54,14 @@ impl Rules {
                 return Err(WriteError::SetTooLarge { index });
             }
         }
+        if set.writes.iter().any(|write| references.concerns(write)) {
+            references.check(working_set, &trial, &set.writes, true)?;
+        }
         // A set with a single effective change needs no marks: it is a change like any other.
         if set_changes.len() > 1 {
             mark(&set.id, &mut set_changes, &mut trial);
         }
-        working_set.adopt(trial, set);
+        working_set.adopt(trial, &set.writes);
         changes.append(&mut set_changes);
         Ok(outcomes)
     }

@@ -7,9 +7,12 @@
 use contract::{
     CollectionName, Document, DocumentId, FormatError, JsonError, ProblemKind,
     problem::Violation,
+    references::DanglingReference,
     set::{ChangeRequestError, MAX_BYTES, MAX_OPERATIONS},
 };
 use service::nearest::unknown_collection;
+
+use super::references;
 
 /// The reason why nothing was written; or, with [`WriteError::OutcomeUnknown`] alone, why it is not
 /// known whether anything was written.
@@ -71,7 +74,7 @@ pub enum WriteError {
     /// The change set is larger than a replica applies in one step.
     #[error(
         "A change set has at most {MAX_OPERATIONS} changes, and its values have at most \
-         {MAX_BYTES} bytes together; split it into two sets"
+         {MAX_BYTES} bytes and 10000 new references together; split it into two sets"
     )]
     SetTooLarge {
         /// The first change beyond a limit, from 0.
@@ -84,6 +87,17 @@ pub enum WriteError {
         violations: Vec<Violation>,
         /// Whether there are more.
         more: bool,
+    },
+    /// The write would leave references to documents that do not exist: it adds them, or it deletes
+    /// what is in use.
+    #[error("{}", references::detail(references, *more))]
+    DanglingReference {
+        /// The first ones, at least one.
+        references: Vec<DanglingReference>,
+        /// Whether there are more.
+        more: bool,
+        /// Pointer to the value at fault, from the body of the request; `None` for a deletion.
+        pointer: Option<String>,
     },
     /// The stored document cannot be decoded.
     #[error("{0}")]
@@ -179,6 +193,7 @@ impl WriteError {
             Self::TooLarge { .. } => ProblemKind::TooLarge,
             Self::SetTooLarge { .. } => ProblemKind::SetTooLarge,
             Self::Schema { .. } => ProblemKind::Schema,
+            Self::DanglingReference { .. } => ProblemKind::DanglingReference,
             Self::Unreadable(_) => ProblemKind::Unreadable,
             Self::Busy | Self::Outdated => ProblemKind::Busy,
             Self::Stopping => ProblemKind::Stopping,
@@ -192,6 +207,7 @@ impl WriteError {
     pub fn index(&self) -> Option<usize> {
         match self {
             Self::InChangeSet { index, .. } | Self::SetTooLarge { index } => Some(*index),
+            Self::DanglingReference { references, .. } => references.first()?.index,
             _ => None,
         }
     }
@@ -206,6 +222,7 @@ impl WriteError {
                 .first()
                 .map(|violation| violation.pointer.clone()),
             Self::SetTooLarge { .. } => Some("/changes".to_owned()),
+            Self::DanglingReference { pointer, .. } => pointer.clone(),
             Self::InChangeSet { index, error } => error
                 .pointer()
                 .map(|pointer| format!("/changes/{index}{pointer}")),
@@ -228,6 +245,14 @@ impl WriteError {
                 violations
             }
             _ => Vec::new(),
+        }
+    }
+
+    /// The references that would be without their documents; empty for all other errors.
+    pub fn references(&self) -> &[DanglingReference] {
+        match self.cause() {
+            Self::DanglingReference { references, .. } => references,
+            _ => &[],
         }
     }
 

@@ -9,7 +9,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use anyhow::{Context, ensure};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use contract::{CollectionName, canonical, problem::Violation};
+use contract::{
+    CollectionName, canonical,
+    problem::Violation,
+    references::{KEYWORD, Reference, ReferenceRules},
+};
 use jsonschema::{ValidationError, Validator, error::ValidationErrorKind};
 use serde_json::{Value, value::RawValue};
 use service::nearest::nearest;
@@ -20,6 +24,8 @@ use crate::decide::WriteError;
 
 /// Most violations that a refusal names.
 const VIOLATIONS: usize = 20;
+/// Most references of a document: each one costs a look-up when it is written.
+const REFERENCES: usize = 1_000;
 /// Most characters of a violation: it names members, and so quotes the document.
 const VIOLATION_CHARS: usize = 300;
 
@@ -35,6 +41,7 @@ pub struct Schemas(ArcSwap<SchemaMap>);
 pub struct Schema {
     validator: Validator,
     document: Value,
+    references: Option<ReferenceRules>,
     /// Name of this version of the schema:
     /// `urn:confcast:schema:{collection}:{first 12 hex digits of its sha-256}`.
     pub urn: String,
@@ -70,15 +77,31 @@ impl Schemas {
         self.0.load_full()
     }
 
-    /// Checks a document against the schema of its collection.
+    /// Checks a document against the schema of its collection, and gives its references to others.
     ///
     /// # Errors
     /// [`WriteError::Schema`] with each violation.
-    pub fn check(&self, collection: &CollectionName, document: &Value) -> Result<(), WriteError> {
-        match self.get(collection) {
-            Some(schema) => schema.check(document),
-            None => Ok(()),
+    pub fn check(
+        &self,
+        collection: &CollectionName,
+        document: &Value,
+    ) -> Result<Vec<Reference>, WriteError> {
+        let Some(schema) = self.get(collection) else {
+            return Ok(Vec::new());
+        };
+        schema.check(document)?;
+        let references = schema.references_of(document);
+        if references.len() > REFERENCES {
+            let violation = Violation {
+                pointer: references[REFERENCES].pointer.clone(),
+                detail: format!("a document has at most {REFERENCES} references to others"),
+            };
+            return Err(WriteError::Schema {
+                violations: vec![violation],
+                more: false,
+            });
         }
+        Ok(references)
     }
 }
 
@@ -100,6 +123,7 @@ impl Schema {
         let validator = jsonschema::options()
             .should_validate_formats(true)
             .build(&document)?;
+        let references = ReferenceRules::of_schema(&document)?;
         let member = |keyword| {
             document
                 .get(keyword)
@@ -112,8 +136,31 @@ impl Schema {
             title: member("title"),
             description: member("description"),
             document,
+            references,
             text,
             sample,
+        })
+    }
+
+    /// Where its documents refer to others, if they do.
+    pub fn references(&self) -> Option<&ReferenceRules> {
+        self.references.as_ref()
+    }
+
+    /// The references of a document. Where the schema has alternatives, only those that the document
+    /// matches count.
+    pub fn references_of(&self, document: &Value) -> Vec<Reference> {
+        let Some(rules) = &self.references else {
+            return Vec::new();
+        };
+        rules.references(document, || {
+            let evaluation = self.validator.evaluate(document);
+            let annotations = evaluation.iter_annotations().filter_map(|found| {
+                let target = found.annotations.value().get(KEYWORD)?.as_str()?;
+                Some((found.instance_location.to_string(), target.to_owned()))
+            });
+            let valid = evaluation.is_valid();
+            valid.then(|| annotations.collect())
         })
     }
 

@@ -38,6 +38,7 @@ fn empty_store() -> WorkingSet {
         secret: StoreSecret::from_bytes(&[7; 32]).expect("32 bytes"),
         heads,
         documents: HashMap::new(),
+        facts: crate::decide::references::Facts::default(),
     }
 }
 
@@ -226,4 +227,5 @@ proptest! {
     }
 }
 
+mod references;
 mod sets;

@@ -2,7 +2,9 @@
 //!
 //! Nothing is changed here: a value is computed, or refused with a pointer to the fault.
 
-use contract::{CanonicalJson, CollectionName, Document, DocumentId, Expected, canonical};
+use contract::{
+    CanonicalJson, CollectionName, Document, DocumentId, Expected, canonical, references::Reference,
+};
 use serde_json::Value;
 
 use crate::decide::{Action, Checked, Rules, Write, WriteError};
@@ -69,14 +71,14 @@ impl Rules {
         Ok(Some(value))
     }
 
-    /// Checks size, form and schema of a new value. A merged value is checked as a whole: each part
+    /// Checks size, form and schema of a new value, and gives its references. A merged value is checked as a whole: each part
     /// may be valid and the sum not.
     pub(super) fn check(
         &self,
         collection: &CollectionName,
         id: &DocumentId,
         value: &CanonicalJson,
-    ) -> Result<(), WriteError> {
+    ) -> Result<Vec<Reference>, WriteError> {
         if value.as_str().len() > self.document_limit {
             return Err(WriteError::TooLarge {
                 limit: self.document_limit,

@@ -12,7 +12,7 @@ use contract::{
 };
 use service::nearest::unknown_collection;
 
-use crate::decide::{ChangeSetCommand, StoreSecret, Write, WriteError};
+use crate::decide::{StoreSecret, Write, WriteError, references::Facts};
 
 /// The key of a document: its collection and its id.
 pub type DocumentKey = (CollectionName, DocumentId);
@@ -29,18 +29,21 @@ pub struct WorkingSet {
     pub heads: BTreeMap<CollectionName, Head>,
     /// Existing documents by key.
     pub documents: HashMap<DocumentKey, Document>,
+    /// What is known of other documents.
+    pub facts: Facts,
 }
 
 impl WorkingSet {
-    /// A copy of the heads and documents that a change set touches.
-    pub(super) fn copy_for(&self, set: &ChangeSetCommand) -> Self {
+    /// A copy of the heads and documents that some writes touch.
+    pub(super) fn copy_for(&self, writes: &[Write]) -> Self {
         let mut copy = Self {
             epoch: self.epoch,
             secret: self.secret.clone(),
             heads: BTreeMap::new(),
             documents: HashMap::new(),
+            facts: Facts::default(),
         };
-        for write in &set.writes {
+        for write in writes {
             if let Some(head) = self.heads.get(&write.collection) {
                 copy.heads
                     .entry(write.collection.clone())
@@ -54,15 +57,15 @@ impl WorkingSet {
         copy
     }
 
-    /// Replaces the heads and documents of a change set by those of the copy it was evaluated on.
-    pub(super) fn adopt(&mut self, mut copy: Self, set: &ChangeSetCommand) {
-        for write in &set.writes {
+    /// Replaces the heads and documents of some writes by those of the copy they were evaluated on.
+    pub(super) fn adopt(&mut self, mut copy: Self, writes: &[Write]) {
+        for write in writes {
             let key = write.key();
             match copy.documents.remove(&key) {
                 Some(document) => {
                     self.documents.insert(key, document);
                 }
-                // The set deleted the document.
+                // The document was deleted.
                 None => {
                     self.documents.remove(&key);
                 }

@@ -39,6 +39,7 @@ mod folder;
 mod log;
 mod open_lists;
 mod past;
+mod references;
 mod repair;
 mod replicas;
 mod rows;

@@ -43,6 +43,7 @@ mod log;
 mod opening;
 mod past;
 mod prepare;
+mod references;
 mod repair;
 mod replicas;
 mod rows;

@@ -9,6 +9,7 @@ mod id_only;
 mod life;
 mod log;
 mod mongo;
+mod references;
 mod repairs;
 mod served;
 mod spans;

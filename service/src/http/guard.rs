@@ -58,9 +58,9 @@ pub async fn guard(
             settings.add_headers(answer.headers_mut(), Some(origin));
             return Ok(answer);
         }
-        Err(problem) => {
+        Err(refused) => {
             let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
-            let mut refusal = ProblemError::from(problem).error_response();
+            let mut refusal = refused.error_response();
             if chunked {
                 // Where the handler reads the body itself, nothing has read it: the connection cannot
                 // be used again.
@@ -93,7 +93,7 @@ impl GuardSettings {
     ///
     /// # Errors
     /// 400 `bad-request`, 403 `foreign-origin`, 421 `unknown-host`.
-    fn judge(&self, request: &ServiceRequest) -> Result<Verdict, Problem> {
+    fn judge(&self, request: &ServiceRequest) -> Result<Verdict, ProblemError> {
         let headers = request.headers();
         let host = self.host(request)?;
         let Some(given) = headers.get(header::ORIGIN) else {
@@ -135,7 +135,7 @@ impl GuardSettings {
 
     /// The host that the request is for; `None` when an HTTP/1.0 client names none, which no browser
     /// does.
-    fn host(&self, request: &ServiceRequest) -> Result<Option<Host>, Problem> {
+    fn host(&self, request: &ServiceRequest) -> Result<Option<Host>, ProblemError> {
         // A target with a host overrides `Host` (RFC 9112 section 3.2.2).
         let named = match request.uri().authority() {
             Some(authority) => authority.as_str(),
@@ -145,7 +145,8 @@ impl GuardSettings {
             },
         };
         let host: Host = named.parse().map_err(|_malformed| {
-            Problem::new(ProblemKind::BadRequest, "expected HOST or HOST:PORT").field("Host")
+            let problem = Problem::new(ProblemKind::BadRequest, "expected HOST or HOST:PORT");
+            ProblemError::from(problem.field("Host"))
         })?;
         if host.is_address_or_loopback() || self.hosts.iter().any(|known| known.matches(&host)) {
             return Ok(Some(host));
@@ -154,7 +155,8 @@ impl GuardSettings {
             "{:?} is not known as a name of this service; add it to {ALLOWED_HOSTS}",
             host.name()
         );
-        Err(Problem::new(ProblemKind::UnknownHost, detail).field("Host"))
+        let problem = Problem::new(ProblemKind::UnknownHost, detail);
+        Err(problem.field("Host").into())
     }
 
     /// Adds the headers of the CORS protocol. Nothing without listed origins.
@@ -189,8 +191,9 @@ fn foreign_fetch(request: &ServiceRequest) -> bool {
     headers.contains_key("sec-fetch-site") && !own && !link
 }
 
-fn foreign(field: &str, detail: String) -> Problem {
-    Problem::new(ProblemKind::ForeignOrigin, detail).field(field)
+fn foreign(field: &str, detail: String) -> ProblemError {
+    let problem = Problem::new(ProblemKind::ForeignOrigin, detail);
+    problem.field(field).into()
 }
 
 fn preflight() -> HttpResponse {

@@ -1,11 +1,11 @@
 //! Operations that read: collections, documents, snapshots, the feed and the schemas.
 
-use contract::{Change, ProblemKind};
+use contract::{Change, DocumentId, ProblemKind, references::Referrers};
 use serde_json::json;
 use service::http::{
     JSON,
     openapi::{
-        ApiAnswer, ApiOperation, ETAG, VARY,
+        ApiAnswer, ApiOperation, ApiSchema, ETAG, VARY,
         operations::{self, cached, of_collection, of_document, of_selection},
     },
 };
@@ -37,6 +37,20 @@ pub(crate) fn documents() -> ApiOperation {
 pub(crate) fn document() -> ApiOperation {
     let operation = of_document(ApiOperation::new("getDocument", "A document"));
     cached(reading(operation), &[ETAG]).answer(operations::document())
+}
+
+pub(crate) fn referrers() -> ApiOperation {
+    let operation = of_collection(ApiOperation::new(
+        "getReferrers",
+        "The documents that refer to a document",
+    ))
+    .path("id", "Id of the document", ApiSchema::of::<DocumentId>())
+    .describe("By `x-ref` of the schemas in force. The document need not exist.")
+    .problems(&[ProblemKind::LoadsUnderWay, ProblemKind::Unreadable]);
+    reading(operation).answer(ApiAnswer::json::<Referrers>(
+        200,
+        "By collection and id; at most 1000 places",
+    ))
 }
 
 pub(crate) fn snapshot() -> ApiOperation {

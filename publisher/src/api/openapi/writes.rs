@@ -115,6 +115,7 @@ fn writing(operation: ApiOperation) -> ApiOperation {
             trace.into(),
         )
         .problems(&[
+            ProblemKind::DanglingReference,
             ProblemKind::Unreadable,
             ProblemKind::Busy,
             ProblemKind::Stopping,

@@ -15,7 +15,7 @@ use contract::{Change, Document};
 use rusqlite::{Transaction, params};
 
 use crate::{
-    decide::{Command, DocumentKey, WorkingSet},
+    decide::{Command, DocumentKey, WorkingSet, references::Facts},
     policy::Broadcast,
     store::{
         CommitError, Committed,
@@ -56,11 +56,18 @@ impl Embedded {
         group: &[Command],
     ) -> anyhow::Result<End<(Committed, Option<impl Drop + Send + use<>>)>> {
         let policy = &self.0.policy;
-        let before = self
+        let mut before = self
             .working_set(transaction, group)
             .context("reading heads and documents")?;
         let documents = before.documents.clone();
-        let decisions = policy.rules.evaluate(before, group, Utc::now());
+        let now = Utc::now();
+        let wanted = policy.rules.wanted(&before, group, now);
+        if !wanted.is_empty() {
+            before.facts = self
+                .facts(transaction, wanted)
+                .context("reading references")?;
+        }
+        let decisions = policy.rules.evaluate(before, group, now);
         let (changes, after) = (decisions.changes, decisions.after);
         // A commit would cost a sync for nothing.
         if changes.is_empty() {
@@ -91,6 +98,7 @@ impl Embedded {
             secret: identity.secret.clone(),
             heads: BTreeMap::new(),
             documents: HashMap::new(),
+            facts: Facts::default(),
         };
         for write in group.iter().flat_map(Command::writes) {
             // Reading a head parses JSON: once per collection, not once per write.

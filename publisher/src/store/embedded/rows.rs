@@ -77,13 +77,7 @@ impl Embedded {
         let doubtful = self.0.damage.has_damaged_rows(collection);
         let mut read = 0;
         while let Some(row) = rows.next()? {
-            let (id, stored) = document(collection, row);
-            let document = match stored {
-                Ok(document) if !doubtful => Ok(Some(document)),
-                Ok(document) => self.current(transaction, collection, document),
-                stored => self.repaired(transaction, collection, &id, stored, revision(row)),
-            };
-            let document = match document {
+            let document = match self.listed(transaction, collection, row, doubtful) {
                 Ok(Some(document)) => document,
                 Ok(None) => continue,
                 Err(error) => {
@@ -108,6 +102,26 @@ impl Embedded {
             last: None,
             damaged,
         })
+    }
+
+    /// The document of a row `id, revision, crc, value` of a list. `doubtful` = rows of the collection
+    /// are known to be damaged, so the log is asked about each.
+    ///
+    /// # Errors
+    /// [`DamagedDocument`]
+    pub(super) fn listed(
+        &self,
+        transaction: &Transaction<'_>,
+        collection: &CollectionName,
+        row: &Row<'_>,
+        doubtful: bool,
+    ) -> anyhow::Result<Option<Document>> {
+        let (id, stored) = document(collection, row);
+        match stored {
+            Ok(document) if !doubtful => Ok(Some(document)),
+            Ok(document) => self.current(transaction, collection, document),
+            stored => self.repaired(transaction, collection, &id, stored, revision(row)),
+        }
     }
 
     /// Reads all documents of a collection, and compares them with its head.

@@ -22,7 +22,7 @@ use tracing::debug;
 use uuid::Uuid;
 
 use crate::{
-    decide::{Command, Decisions, WorkingSet},
+    decide::{Command, Decisions, DocumentKey, WorkingSet, references::Facts},
     store::{
         CommitError, Committed,
         committed_heads::HeadPositions,
@@ -129,7 +129,7 @@ impl Mongo {
         transaction::start(session)
             .await
             .context("starting a transaction")?;
-        let (before, head_rows) = self
+        let (mut before, head_rows) = self
             .working_set(session, group)
             .await
             .context("reading heads and documents")?;
@@ -138,7 +138,15 @@ impl Mongo {
             !self.committed_heads.regressed(known, before.heads.values()),
             RestoredError
         );
-        let decisions = self.policy.rules.evaluate(before, group, Utc::now());
+        let now = Utc::now();
+        let wanted = self.policy.rules.wanted(&before, group, now);
+        if !wanted.is_empty() {
+            before.facts = self
+                .facts(session, wanted)
+                .await
+                .context("reading references")?;
+        }
+        let decisions = self.policy.rules.evaluate(before, group, now);
         // The empty transaction is committed all the same: that confirms what was read, and so the
         // results of the commands.
         if decisions.changes.is_empty() {
@@ -146,7 +154,8 @@ impl Mongo {
         }
         let commands =
             WriteCommands::new(&decisions, &head_rows, write_id, &self.policy.broadcast)?;
-        self.write(session, commands).await?;
+        self.write(session, commands, &decisions.referred, write_id)
+            .await?;
         Ok(decisions)
     }
 
@@ -154,6 +163,8 @@ impl Mongo {
         &self,
         session: &mut ClientSession,
         commands: WriteCommands,
+        referred: &BTreeSet<DocumentKey>,
+        write_id: &str,
     ) -> anyhow::Result<()> {
         // Heads first: two groups that write the same collection conflict here, before either has
         // written documents.
@@ -167,6 +178,7 @@ impl Mongo {
             // The filter contains the revision that was read: another group has changed the head.
             ensure!(updated.matched_count == 1, ConflictError);
         }
+        self.mark_referred(session, referred, write_id).await?;
         for command in commands.documents {
             let answer = self
                 .database
@@ -229,6 +241,7 @@ impl Mongo {
             secret: identity.secret,
             heads,
             documents,
+            facts: Facts::default(),
         };
         Ok((working_set, stored))
     }

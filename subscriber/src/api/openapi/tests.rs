@@ -22,6 +22,7 @@ const OF_PUBLISHER: &[ProblemKind] = &[
     ProblemKind::Exists,
     ProblemKind::NoDeadLetter,
     ProblemKind::NotReplayable,
+    ProblemKind::DanglingReference,
     ProblemKind::NotDeclared,
     ProblemKind::SetTooLarge,
     ProblemKind::Schema,

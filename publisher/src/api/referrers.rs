@@ -1,0 +1,29 @@
+//! What refers to a document, by the schemas in force.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use contract::references::Referrers;
+use service::http::{problem::ProblemError, snapshot_slots::Client};
+
+use crate::api::{Api, error::ApiError, store_failed};
+
+/// Most places that an answer names.
+pub(super) const LIMIT: usize = 1_000;
+
+/// The document need not exist: then these are the references without a document.
+pub(super) async fn get(
+    api: web::Data<Api>,
+    key: web::Path<(String, String)>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    let key = api.document_key(&key)?;
+    // It reads whole collections, as a list does.
+    let Some(_slot) = api.lists.open(Client::of(&request)).await else {
+        api.metrics.lists_refused.inc();
+        return Err(ProblemError::lists_under_way().into());
+    };
+    let found = api.store.referrers(key, LIMIT + 1).await;
+    let mut items = found.map_err(store_failed)?;
+    let more = items.len() > LIMIT;
+    items.truncate(LIMIT);
+    Ok(HttpResponse::Ok().json(Referrers { items, more }))
+}
