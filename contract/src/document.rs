@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    canonical::CanonicalJson,
+    canonical::{CanonicalJson, JsonError},
     ids::{CollectionName, Crc, DocumentId, Revision},
 };
 
@@ -88,6 +88,15 @@ impl Document {
     /// The canonical `configData`.
     pub fn config_data(&self) -> Bytes {
         self.0.json.slice(self.0.config_at..self.0.json.len() - 1)
+    }
+
+    /// Its value.
+    ///
+    /// # Errors
+    /// When the text that it was made of is no JSON.
+    pub fn value(&self) -> Result<CanonicalJson, JsonError> {
+        let text = String::from_utf8_lossy(&self.config_data()).into_owned();
+        CanonicalJson::from_canonical(text)
     }
 
     /// The line of a snapshot, with its line feed: `{"collection":…,"id":…,…}\n`.

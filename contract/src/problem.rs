@@ -117,11 +117,8 @@ impl Current {
         let Some(stored) = stored else {
             return Self::Absent;
         };
-        let value = stored.config_data();
-        let config_data = (value.len() <= MAX_CURRENT)
-            .then(|| String::from_utf8(value.to_vec()).ok())
-            .flatten()
-            .and_then(|text| CanonicalJson::from_canonical(text).ok());
+        let is_shown = stored.config_data().len() <= MAX_CURRENT;
+        let config_data = is_shown.then(|| stored.value().ok()).flatten();
         Self::Document(CurrentDocument {
             revision: stored.revision(),
             crc: stored.crc(),

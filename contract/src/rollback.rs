@@ -34,6 +34,10 @@ pub struct RollbackRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "utoipa", schema(min_items = 1, max_items = 256))]
     pub ids: Option<Vec<DocumentId>>,
+    /// Of a collection: when more documents would change than a change set may have, change only the
+    /// first ones, by id, and answer `more`. The same request again goes on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
     /// Whether the answer only shows what the rollback would do.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
@@ -62,7 +66,7 @@ impl RollbackRequest {
     }
 }
 
-/// Body of `POST /v1/sets/{setId}/rollback`; may be absent.
+/// Body of `POST /v1/sets/{set}/rollback`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -77,19 +81,24 @@ pub struct SetRollbackRequest {
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Rollback {
-    /// Id of the change set that was written; absent in a dry run, and when nothing had to change.
+    /// Id of the change set that was written; absent in a dry run, and when fewer than two documents
+    /// had to change: a change of one document is in no set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// The revision of the collection that it goes back to; absent for a change set, each document of
     /// which goes back to a revision of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_revision: Option<Revision>,
-    /// The `expected` of a request that does exactly what this dry run shows. Absent for a change
-    /// set, whose changes have to be the newest ones of their documents.
+    /// The `expected` of a request that does exactly what this dry run shows; after a rollback with
+    /// `expected`, that of the next one. Absent for a change set, whose changes have to be the newest
+    /// ones of their documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<Revision>,
     /// The documents that change, by collection and id; empty when all have the value of then.
     pub items: Vec<RollbackItem>,
+    /// Whether more documents have another value than then; only with `partial`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
 }
 
 /// A document that a rollback changes.

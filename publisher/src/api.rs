@@ -49,14 +49,18 @@ pub mod error;
 mod feed;
 mod fleet;
 pub(crate) mod health;
+mod history;
 mod metrics;
 pub mod openapi;
 mod origin;
+mod past;
 mod referrers;
 mod repair;
+mod rollback;
 pub(crate) mod schemas;
 mod sets;
 pub(crate) mod sidecar;
+mod snapshots;
 mod stream;
 
 /// What handlers share.
@@ -73,6 +77,8 @@ pub struct Api {
     pub snapshots: SnapshotSlots,
     /// Limit for lists.
     pub lists: SnapshotSlots,
+    /// Limit for pages of history and for rollbacks.
+    pub histories: SnapshotSlots,
     /// New heads for live streams.
     pub feed: FeedWatch,
     /// Limit for live streams.
@@ -125,7 +131,7 @@ pub fn configure(config: &mut ServiceConfig, settings: &GuardSettings) {
 
 /// All routes, in the order in which actix-web tries them.
 pub(crate) fn table() -> Vec<ApiRoute> {
-    use openapi::{letters, reads, upkeep, writes};
+    use openapi::{letters, past as of_past, reads, upkeep, writes};
     let documents = "/v1/collections/{collection}/documents";
     let document = "/v1/collections/{collection}/documents/{id}";
     let letters_path = "/v1/dead-letters";
@@ -145,6 +151,17 @@ pub(crate) fn table() -> Vec<ApiRoute> {
             feed::one,
             reads::feed_of_collection,
         ),
+        ApiRoute::get(
+            "/v1/collections/{collection}/history",
+            history::of_collection,
+            of_past::history_of_collection,
+        ),
+        ApiRoute::post(
+            "/v1/collections/{collection}/rollback",
+            rollback::of_collection,
+            of_past::rollback_of_collection,
+        )
+        .body_limit(rollback::LIMIT),
         ApiRoute::get(documents, collections::documents, reads::documents),
         ApiRoute::post(documents, documents::create, writes::create).body_limit(BODY_LIMIT),
         ApiRoute::get(document, documents::get, reads::document),
@@ -155,6 +172,40 @@ pub(crate) fn table() -> Vec<ApiRoute> {
             "/v1/collections/{collection}/documents/{id}/referrers",
             referrers::get,
             reads::referrers,
+        ),
+        ApiRoute::get(
+            "/v1/collections/{collection}/documents/{id}/history",
+            history::of_document,
+            of_past::history_of_document,
+        ),
+        ApiRoute::post(
+            "/v1/collections/{collection}/documents/{id}/rollback",
+            rollback::of_document,
+            of_past::rollback_of_document,
+        )
+        .body_limit(rollback::LIMIT),
+        ApiRoute::get("/v1/history", history::of_store, of_past::history),
+        ApiRoute::post(
+            "/v1/sets/{set}/rollback",
+            rollback::of_set,
+            of_past::rollback_of_set,
+        )
+        .body_limit(rollback::LIMIT),
+        ApiRoute::get("/v1/snapshots", snapshots::list, of_past::snapshots),
+        ApiRoute::get(
+            "/v1/snapshots/{name}",
+            snapshots::get,
+            of_past::named_snapshot,
+        ),
+        ApiRoute::put(
+            "/v1/snapshots/{name}",
+            snapshots::create,
+            of_past::create_snapshot,
+        ),
+        ApiRoute::delete(
+            "/v1/snapshots/{name}",
+            snapshots::delete,
+            of_past::delete_snapshot,
         ),
         ApiRoute::get("/v1/replicas", fleet::list, upkeep::replicas),
         ApiRoute::put("/v1/replicas/{instance}", fleet::check_in, upkeep::check_in)
@@ -204,7 +255,8 @@ async fn count_writes(
     let metrics = request
         .app_data::<web::Data<Api>>()
         .map(|api| api.metrics.clone());
-    let is_write = !request.method().is_safe() && request.path().starts_with("/v1/c");
+    let is_write = !request.method().is_safe()
+        && (request.path().starts_with("/v1/c") || request.path().starts_with("/v1/sets/"));
     let answer = next.call(request).await?;
     // Here and not in the handlers, so that writes which no handler sees are counted as well.
     if let Some(metrics) = metrics.filter(|_metrics| is_write) {

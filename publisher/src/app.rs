@@ -67,6 +67,8 @@ use crate::{
 
 /// Lists that are sent at the same time.
 const LISTS: usize = 32;
+/// Pages of history that are read, and rollbacks that are planned, at the same time.
+const HISTORIES: usize = 8;
 
 /// What a peer can do that reaches the port: the publisher knows no users.
 const PEERS: &str = "every peer can read and change all documents, and declare a new epoch";
@@ -201,6 +203,7 @@ impl Publisher {
             fleet,
             snapshots,
             lists: SnapshotSlots::new(LISTS),
+            histories: SnapshotSlots::new(HISTORIES),
             feed,
             streams,
             dead_letters,

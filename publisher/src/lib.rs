@@ -31,6 +31,7 @@ mod metrics;
 mod outbox;
 mod policy;
 mod repair;
+mod rollback;
 mod schema_folder;
 mod settings;
 mod store;

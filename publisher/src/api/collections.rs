@@ -7,7 +7,7 @@ use contract::{CollectionName, Heads};
 use serde::Deserialize;
 use service::http::{etag, problem::ProblemError, snapshot_slots::Client};
 
-use crate::api::{Api, error::ApiError, store_failed, stream};
+use crate::api::{Api, error::ApiError, past, store_failed, stream};
 
 /// `?collections=a,b`; all collections when it is absent.
 #[derive(Debug, Deserialize)]
@@ -65,14 +65,19 @@ pub(super) async fn head(
 pub(super) async fn documents(
     api: web::Data<Api>,
     name: web::Path<String>,
+    point: web::Query<past::PointQuery>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let collection = api.collection(&name)?;
     let format = etag::list_format(&request)?;
+    let point = point.point()?;
     let Some(slot) = api.lists.open(Client::of(&request)).await else {
         api.metrics.lists_refused.inc();
         return Err(ProblemError::lists_under_way().into());
     };
+    if let Some(point) = point {
+        return past::documents(&api, &request, &collection, &point, slot, format).await;
+    }
     let mut reading = api
         .store
         .documents(&BTreeSet::from([collection]))

@@ -18,7 +18,7 @@ use service::http::{
 use uuid::Uuid;
 
 use crate::{
-    api::{Api, error::ApiError, origin, store_failed},
+    api::{Api, error::ApiError, origin, past, store_failed},
     decide::{Action, Write, WriteOutcome},
 };
 
@@ -27,9 +27,13 @@ type KeyPath = web::Path<(String, String)>;
 pub(super) async fn get(
     api: web::Data<Api>,
     key: KeyPath,
+    point: web::Query<past::PointQuery>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let (collection, id) = api.document_key(&key)?;
+    if let Some(point) = point.point()? {
+        return past::document(&api, &request, (collection, id), &point).await;
+    }
     let document = api
         .store
         .document(&collection, &id)

@@ -16,6 +16,7 @@ use service::http::{
 use crate::api::table;
 
 pub(super) mod letters;
+pub(super) mod past;
 pub(super) mod reads;
 pub(super) mod upkeep;
 pub(super) mod writes;

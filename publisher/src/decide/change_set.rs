@@ -7,19 +7,21 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use contract::{Change, ChangeSet, CollectionName, SetPart, set::MAX_BYTES};
+use contract::{Change, ChangeSet, CollectionName, Revision, SetPart, set::MAX_BYTES};
 
 use crate::decide::{
     Rules, WorkingSet, Write, WriteError, WriteResult, references::ReferenceCheck,
 };
 
 /// Writes that happen together. No document is in it twice: the check of the request ensures it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ChangeSetCommand {
     /// Id of the set.
     pub id: String,
     /// The writes, in order.
     pub writes: Vec<Write>,
+    /// The revisions that collections of the writes must have, where any is required.
+    pub expected_heads: BTreeMap<CollectionName, Revision>,
 }
 
 impl Rules {
@@ -33,6 +35,16 @@ impl Rules {
         changes: &mut Vec<Change>,
         references: &mut ReferenceCheck,
     ) -> WriteResult {
+        for (collection, expected) in &set.expected_heads {
+            let head = working_set.heads.get(collection);
+            if let Some(head) = head.filter(|head| head.revision != *expected) {
+                return Err(WriteError::HeadMoved {
+                    collection: collection.clone(),
+                    revision: head.revision,
+                    expected: *expected,
+                });
+            }
+        }
         let mut trial = working_set.copy_for(&set.writes);
         let mut set_changes = Vec::new();
         let mut outcomes = Vec::with_capacity(set.writes.len());

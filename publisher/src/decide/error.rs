@@ -5,7 +5,7 @@
 //! the entry of the problem list that clients see, and `api::error` makes the HTTP answer of it.
 
 use contract::{
-    CollectionName, Document, DocumentId, FormatError, JsonError, ProblemKind,
+    CollectionName, Document, DocumentId, FormatError, JsonError, ProblemKind, Revision,
     problem::Violation,
     references::DanglingReference,
     set::{ChangeRequestError, MAX_BYTES, MAX_OPERATIONS},
@@ -64,6 +64,19 @@ pub enum WriteError {
     ConditionFailed {
         /// The stored document; `None` when the document does not exist.
         stored: Option<Document>,
+    },
+    /// The collection was changed since the revision that the set expects.
+    #[error(
+        "{collection} was changed since: it is at revision {revision}, not {expected}; read what \
+         changed before you decide"
+    )]
+    HeadMoved {
+        /// The collection.
+        collection: CollectionName,
+        /// Its newest revision.
+        revision: Revision,
+        /// The expected one.
+        expected: Revision,
     },
     /// The document is larger than `limit` bytes.
     #[error("The document is larger than {limit} bytes")]
@@ -189,7 +202,7 @@ impl WriteError {
             Self::InvalidValue(_) => ProblemKind::BadBody,
             Self::NoData { .. } => ProblemKind::NoData,
             Self::Exists { .. } => ProblemKind::Exists,
-            Self::ConditionFailed { .. } => ProblemKind::ConditionFailed,
+            Self::ConditionFailed { .. } | Self::HeadMoved { .. } => ProblemKind::ConditionFailed,
             Self::TooLarge { .. } => ProblemKind::TooLarge,
             Self::SetTooLarge { .. } => ProblemKind::SetTooLarge,
             Self::Schema { .. } => ProblemKind::Schema,

@@ -76,6 +76,7 @@ impl ChangeSetBuilder {
         ChangeSetCommand {
             id: new_id(),
             writes: self.writes,
+            ..ChangeSetCommand::default()
         }
     }
 }

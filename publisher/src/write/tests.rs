@@ -78,6 +78,7 @@ async fn a_refused_value_never_reaches_the_task_that_commits() {
             let set = ChangeSetCommand {
                 id: "s".to_owned(),
                 writes: vec![write.clone()],
+                ..ChangeSetCommand::default()
             };
             let limit = Duration::from_secs(30);
             let single = timeout(limit, writer.write(write))

@@ -9,6 +9,7 @@ mod id_only;
 mod life;
 mod log;
 mod mongo;
+mod past;
 mod references;
 mod repairs;
 mod served;

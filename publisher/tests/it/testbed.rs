@@ -36,8 +36,6 @@ pub(super) async fn with_publisher(
     let store = format!("file:{}", folder.path().display());
     let collections = format!("{SKILLS},{AGENTS}");
     let mut all = vec![
-        "--store-url",
-        &store,
         "--listen",
         "127.0.0.1:0",
         "--events-manager",
@@ -48,6 +46,9 @@ pub(super) async fn with_publisher(
     // A test may name its own, or leave them to the folder of schemas with an empty text.
     if !options.contains(&"--collections") {
         all.extend(["--collections", &collections]);
+    }
+    if !options.contains(&"--store-url") {
+        all.extend(["--store-url", &store]);
     }
     all.extend(options);
     let publisher = Publisher::build(Settings::read(&all)?).await?;

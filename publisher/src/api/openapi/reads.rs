@@ -10,7 +10,10 @@ use service::http::{
     },
 };
 
-use crate::api::{openapi::reading, schemas::SchemaList};
+use crate::api::{
+    openapi::{past, reading},
+    schemas::SchemaList,
+};
 
 pub(crate) fn heads() -> ApiOperation {
     reading(of_selection(ApiOperation::new(
@@ -31,12 +34,14 @@ pub(crate) fn documents() -> ApiOperation {
         "All documents of a collection",
     ))
     .problems(&[ProblemKind::LoadsUnderWay]);
-    cached(reading(operation), &[ETAG, VARY]).answer(operations::documents())
+    let answer = operations::documents().may_have(past::STATE);
+    cached(reading(past::also_past(operation)), &[ETAG, VARY]).answer(answer)
 }
 
 pub(crate) fn document() -> ApiOperation {
     let operation = of_document(ApiOperation::new("getDocument", "A document"));
-    cached(reading(operation), &[ETAG]).answer(operations::document())
+    let answer = operations::document().may_have(past::STATE);
+    cached(reading(past::also_past(operation)), &[ETAG]).answer(answer)
 }
 
 pub(crate) fn referrers() -> ApiOperation {

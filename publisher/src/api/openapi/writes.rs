@@ -85,7 +85,19 @@ pub(crate) fn change_set() -> ApiOperation {
 }
 
 /// The same operation, with the headers and problems of every write.
-fn writing(operation: ApiOperation) -> ApiOperation {
+pub(super) fn writing(operation: ApiOperation) -> ApiOperation {
+    authored(operation).problems(&[
+        ProblemKind::DanglingReference,
+        ProblemKind::Unreadable,
+        ProblemKind::Busy,
+        ProblemKind::Stopping,
+        ProblemKind::NotCommitted,
+        ProblemKind::OutcomeUnknown,
+    ])
+}
+
+/// The same operation, with the headers that say by which user and why.
+pub(super) fn authored(operation: ApiOperation) -> ApiOperation {
     let label = || {
         ApiSchema::from(
             json!({"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"}),
@@ -114,14 +126,6 @@ fn writing(operation: ApiOperation) -> ApiOperation {
             "W3C trace context; an invalid one is ignored",
             trace.into(),
         )
-        .problems(&[
-            ProblemKind::DanglingReference,
-            ProblemKind::Unreadable,
-            ProblemKind::Busy,
-            ProblemKind::Stopping,
-            ProblemKind::NotCommitted,
-            ProblemKind::OutcomeUnknown,
-        ])
 }
 
 /// The same operation, with a document as its body.

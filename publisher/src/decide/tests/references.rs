@@ -142,6 +142,7 @@ fn set<const N: usize>(writes: [Write; N]) -> Command {
     Command::ChangeSet(ChangeSetCommand {
         id: "set".to_owned(),
         writes: writes.into(),
+        ..ChangeSetCommand::default()
     })
 }
 
@@ -367,7 +368,11 @@ proptest! {
             }
             expected.push(!refused);
             all.push(if in_set {
-                Command::ChangeSet(ChangeSetCommand { id: "set".to_owned(), writes: made })
+                Command::ChangeSet(ChangeSetCommand {
+                    id: "set".to_owned(),
+                    writes: made,
+                    ..ChangeSetCommand::default()
+                })
             } else {
                 Command::Single(made[0].clone())
             });

@@ -23,6 +23,7 @@ fn set(writes: impl IntoIterator<Item = Write>) -> Command {
     Command::ChangeSet(ChangeSetCommand {
         id: ID.to_owned(),
         writes: writes.into_iter().collect(),
+        ..ChangeSetCommand::default()
     })
 }
 

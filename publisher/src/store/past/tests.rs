@@ -140,7 +140,11 @@ impl Model {
                 let writes = numbers.into_iter().map(|number| self.put(number));
                 let writes = writes.collect();
                 let id = format!("set-{}", self.revision());
-                let set = ChangeSetCommand { id, writes };
+                let set = ChangeSetCommand {
+                    id,
+                    writes,
+                    ..ChangeSetCommand::default()
+                };
                 self.commit(Command::ChangeSet(set)).await;
             }
             Step::Trim(keep) => {

@@ -1,0 +1,153 @@
+//! Documents as they were: the answers to reads with `revision`, `at` or `snapshot`.
+
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, http::header};
+use contract::{
+    CollectionName, Problem, ProblemKind,
+    history::{COUNT_HEADER, DIGEST_HEADER, Point, REVISION_HEADER},
+    listing::ListFormat,
+};
+use serde::Deserialize;
+use service::http::{etag, problem::ProblemError, snapshot_slots::SnapshotSlot};
+
+use crate::{
+    api::{Api, error::ApiError, stream},
+    decide::DocumentKey,
+    store::past::{PastError, PastPoint},
+};
+
+/// The parameters of a read of the past. At most one of them is given.
+#[derive(Debug, Deserialize)]
+pub(super) struct PointQuery {
+    revision: Option<String>,
+    at: Option<String>,
+    snapshot: Option<String>,
+}
+
+impl PointQuery {
+    /// The point; `None` = the present.
+    ///
+    /// # Errors
+    /// 400 `bad-request`, which names the parameter.
+    pub(super) fn point(&self) -> Result<Option<Point>, ApiError> {
+        let Self {
+            revision,
+            at,
+            snapshot,
+        } = self;
+        Ok(match (revision, at, snapshot) {
+            (None, None, None) => None,
+            (Some(revision), None, None) => {
+                Some(Point::Revision(revision.parse().map_err(|_error| {
+                    ProblemError::bad_request("revision", "expected a number from 0")
+                })?))
+            }
+            (None, Some(time), None) => Some(Point::Time(instant("at", time)?)),
+            (None, None, Some(name)) => {
+                Some(Point::Snapshot(name.parse().map_err(|error| {
+                    ProblemError::bad_request("snapshot", error)
+                })?))
+            }
+            (_, Some(_), _) => return Err(several("at")),
+            (Some(_), None, Some(_)) => return Err(several("snapshot")),
+        })
+    }
+}
+
+fn several(field: &str) -> ApiError {
+    let detail = "revision, at and snapshot exclude each other";
+    ProblemError::bad_request(field, detail).into()
+}
+
+/// A time of a request.
+///
+/// # Errors
+/// 400 `bad-request`, which names the parameter.
+pub(super) fn instant(
+    field: &str,
+    text: &str,
+) -> Result<chrono::DateTime<chrono::Utc>, ProblemError> {
+    text.parse().map_err(|_error| {
+        let detail = "expected a time with its offset (RFC 3339), in a URL with %2B for +: \
+                      2026-11-28T09:00:00Z";
+        ProblemError::bad_request(field, detail)
+    })
+}
+
+/// One document as it was.
+pub(super) async fn document(
+    api: &Api,
+    request: &HttpRequest,
+    (collection, id): DocumentKey,
+    point: &Point,
+) -> Result<HttpResponse, ApiError> {
+    let past = api.store.resolve(&collection, point).await?;
+    let document = api.store.document_at(&past, &id).await?;
+    let document = document.ok_or_else(|| {
+        let detail = format!(
+            "{collection} with id: {id} did not exist at revision {}",
+            past.revision
+        );
+        Problem::new(ProblemKind::NoData, detail).field("id")
+    })?;
+    let mut response = answer(point, &past);
+    if let Some(answered) = etag::conditional(request, &mut response, &document.etag()) {
+        return Ok(answered);
+    }
+    response.content_type(header::ContentType::json());
+    Ok(response.body(document.json().clone()))
+}
+
+/// All documents of a collection as they were.
+pub(super) async fn documents(
+    api: &Api,
+    request: &HttpRequest,
+    collection: &CollectionName,
+    point: &Point,
+    slot: SnapshotSlot,
+    format: ListFormat,
+) -> Result<HttpResponse, ApiError> {
+    let past = api.store.resolve(collection, point).await?;
+    let mut response = answer(point, &past);
+    response.insert_header((header::VARY, "Accept"));
+    // Not the tag of the list of the present: the heads in them are not the same bytes.
+    let version = format!("{}-{}-past", past.epoch, past.revision);
+    let etag = etag::of_list(&version, format);
+    if let Some(answered) = etag::conditional(request, &mut response, &etag) {
+        return Ok(answered);
+    }
+    let reading = api.store.documents_at(&past).await?;
+    Ok(stream::list(response, reading, slot, format))
+}
+
+/// An answer with the headers of the state that it shows.
+fn answer(point: &Point, past: &PastPoint) -> HttpResponseBuilder {
+    let caching = match point {
+        // A restored database gives a revision another meaning, so not for long.
+        Point::Revision(_) => "private, max-age=60",
+        // The newest change before a time may not be committed yet, and a name may be used again.
+        Point::Time(_) | Point::Snapshot(_) => "private, no-cache",
+    };
+    let mut answer = HttpResponse::Ok();
+    answer
+        .insert_header((header::CACHE_CONTROL, caching))
+        .insert_header((REVISION_HEADER, format!("{}-{}", past.epoch, past.revision)))
+        .insert_header((DIGEST_HEADER, past.digest.to_string()))
+        .insert_header((COUNT_HEADER, past.count.to_string()));
+    answer
+}
+
+impl From<PastError> for ApiError {
+    fn from(error: PastError) -> Self {
+        let detail = error.to_string();
+        match error {
+            PastError::NotKept { oldest, .. } => Problem {
+                oldest: Some(oldest),
+                ..Problem::new(ProblemKind::NotKept, detail)
+            }
+            .into(),
+            PastError::Ahead { .. } => Problem::new(ProblemKind::NoRevision, detail).into(),
+            PastError::NoSnapshot(_) => Problem::new(ProblemKind::NoSnapshot, detail).into(),
+            PastError::Store(error) => super::store_failed(error),
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Rollbacks of a document, of a collection and of a change set.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use contract::{
+    Context, JsonError, Problem, ProblemKind,
+    context::MAX_LEN,
+    history::Point,
+    objects,
+    problem::Current,
+    rollback::{Rollback, RollbackRequest, SetRollbackRequest},
+    set::MAX_OPERATIONS,
+};
+use service::http::{bodies::Body, problem::ProblemError};
+
+use crate::{
+    api::{Api, body::optional_request, error::ApiError, origin},
+    rollback::{Conflict, Plan, Restriction, RollbackError, Rollbacks},
+};
+
+/// Longest body in bytes: 256 ids.
+pub(super) const LIMIT: usize = 64 << 10;
+
+pub(super) async fn of_document(
+    api: web::Data<Api>,
+    key: web::Path<(String, String)>,
+    request: HttpRequest,
+    Body(body): Body,
+) -> Result<HttpResponse, ApiError> {
+    let key = api.document_key(&key)?;
+    let rollback = read(&body)?;
+    for (pointer, is_given) in [
+        ("/ids", rollback.ids.is_some()),
+        ("/partial", rollback.partial),
+    ] {
+        if is_given {
+            let detail = "Only the rollback of a collection has this member";
+            return Err(bad_body(pointer, detail));
+        }
+    }
+    let point = point(&rollback)?;
+    let context = reasoned(&request, &point)?;
+    let _slot = api.history_slot(&request).await?;
+    let plan = api
+        .rollbacks()
+        .of_document(key, &point, rollback.expected)
+        .await;
+    api.finish(plan, rollback.dry_run, &context).await
+}
+
+pub(super) async fn of_collection(
+    api: web::Data<Api>,
+    name: web::Path<String>,
+    request: HttpRequest,
+    Body(body): Body,
+) -> Result<HttpResponse, ApiError> {
+    let collection = api.collection(&name)?;
+    let rollback = read(&body)?;
+    let ids = rollback.ids.as_deref();
+    if ids.is_some_and(|ids| ids.is_empty() || ids.len() > MAX_OPERATIONS) {
+        let detail = format!("A rollback names 1 to {MAX_OPERATIONS} documents");
+        return Err(bad_body("/ids", detail));
+    }
+    let point = point(&rollback)?;
+    let context = reasoned(&request, &point)?;
+    let restriction = Restriction {
+        expected: rollback.expected,
+        ids: ids.map(|ids| ids.iter().cloned().collect()),
+        partial: rollback.partial,
+    };
+    let _slot = api.history_slot(&request).await?;
+    let plan = api
+        .rollbacks()
+        .of_collection(&collection, &point, &restriction)
+        .await;
+    api.finish(plan, rollback.dry_run, &context).await
+}
+
+pub(super) async fn of_set(
+    api: web::Data<Api>,
+    set: web::Path<String>,
+    request: HttpRequest,
+    Body(body): Body,
+) -> Result<HttpResponse, ApiError> {
+    if set.is_empty() || set.len() > MAX_LEN {
+        let detail = format!("expected 1 to {MAX_LEN} bytes");
+        return Err(ProblemError::bad_request("set", detail).into());
+    }
+    let SetRollbackRequest { dry_run } = optional_request(&body, r#""dryRun": true|false"#)?;
+    let reason = format!("undo of change set {}", *set);
+    let context = or_reason(origin::context(&request)?, &reason);
+    let _slot = api.history_slot(&request).await?;
+    let serves = |name: &contract::CollectionName| {
+        let found = api.policy.collections.find(name.as_str());
+        found.map(drop)
+    };
+    let plan = api.rollbacks().of_set(&set, serves).await;
+    api.finish(plan, dry_run, &context).await
+}
+
+fn read(body: &[u8]) -> Result<RollbackRequest, ApiError> {
+    objects::from_slice_located(body)
+        .map_err(|JsonError { pointer, reason }| bad_body(pointer, reason))
+}
+
+fn point(rollback: &RollbackRequest) -> Result<Point, ApiError> {
+    rollback.point().ok_or_else(|| {
+        let detail = "A rollback has exactly one of toRevision, at and toSnapshot";
+        bad_body("", detail)
+    })
+}
+
+fn bad_body(pointer: impl Into<String>, detail: impl Into<String>) -> ApiError {
+    Problem::new(ProblemKind::BadBody, detail)
+        .at(pointer)
+        .into()
+}
+
+/// The context of a request, with the point as its reason unless it says another one.
+fn reasoned(request: &HttpRequest, point: &Point) -> Result<Context, ApiError> {
+    let reason = format!("rollback to {point}");
+    Ok(or_reason(origin::context(request)?, &reason))
+}
+
+fn or_reason(context: Context, reason: &str) -> Context {
+    if context.reason().is_some() {
+        return context;
+    }
+    // A reason of another form, for example of a set with an unusual id, is left out.
+    context.clone().with_reason(reason).unwrap_or(context)
+}
+
+impl Api {
+    fn rollbacks(&self) -> Rollbacks<'_> {
+        Rollbacks {
+            store: &self.store,
+            writer: &self.writer,
+        }
+    }
+
+    /// Shows or writes a plan.
+    async fn finish(
+        &self,
+        plan: Result<Plan, RollbackError>,
+        dry_run: bool,
+        context: &Context,
+    ) -> Result<HttpResponse, ApiError> {
+        match self.done(plan, dry_run, context).await {
+            Ok(rollback) => Ok(HttpResponse::Ok().json(rollback)),
+            // As any write: it names the change that the rollback conflicts with.
+            Err(RollbackError::Write { error, keys }) => Err(self.refusal(error, &keys).await),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn done(
+        &self,
+        plan: Result<Plan, RollbackError>,
+        dry_run: bool,
+        context: &Context,
+    ) -> Result<Rollback, RollbackError> {
+        let plan = plan?;
+        if dry_run {
+            self.rollbacks().show(plan).await
+        } else {
+            self.rollbacks().write(plan, context).await
+        }
+    }
+}
+
+impl From<RollbackError> for ApiError {
+    fn from(error: RollbackError) -> Self {
+        let detail = error.to_string();
+        let conflict = |kind, conflict: Conflict| {
+            let mut problem = Problem::new(kind, detail.clone());
+            problem.etag = conflict.stored.as_ref().map(contract::Document::etag);
+            problem.current = Some(Current::of(conflict.stored.as_ref()));
+            problem.last_change = conflict.last_change.map(Box::new);
+            problem.into()
+        };
+        match error {
+            RollbackError::Past(error) => error.into(),
+            RollbackError::NoSet(_) => Problem::new(ProblemKind::NoSet, detail).field("set").into(),
+            RollbackError::NotAsExpected(at) => conflict(ProblemKind::ConditionFailed, at),
+            RollbackError::ChangedSince(at) => conflict(ProblemKind::ChangedSince, at),
+            RollbackError::TooMany(_) => Problem::new(ProblemKind::SetTooLarge, detail).into(),
+            RollbackError::Refused { error, .. } => {
+                // Pointers begin at the value of then.
+                let mut answer = Self::from(error);
+                answer.problem.detail = detail;
+                answer
+            }
+            RollbackError::Write { error, .. } | RollbackError::Failed(error) => error.into(),
+        }
+    }
+}

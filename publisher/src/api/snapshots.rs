@@ -1,0 +1,79 @@
+//! Named snapshots: made, listed, read and deleted.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use chrono::Utc;
+use contract::{Problem, ProblemKind, history::SnapshotName, named_snapshot::NamedSnapshots};
+use service::http::problem::ProblemError;
+
+use crate::{
+    api::{Api, error::ApiError, origin, store_failed},
+    store::snapshots::SnapshotError,
+};
+
+pub(super) async fn create(
+    api: web::Data<Api>,
+    name: web::Path<String>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    let name = parsed(&name)?;
+    let context = origin::context(&request)?;
+    let snapshot = api.store.create_snapshot(name, context, Utc::now()).await?;
+    Ok(HttpResponse::Created().json(snapshot))
+}
+
+pub(super) async fn list(api: web::Data<Api>) -> Result<HttpResponse, ApiError> {
+    let items = api.store.snapshots().await.map_err(store_failed)?;
+    Ok(HttpResponse::Ok().json(NamedSnapshots { items }))
+}
+
+pub(super) async fn get(
+    api: web::Data<Api>,
+    name: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    let name = parsed(&name)?;
+    let snapshot = api.store.snapshot(&name).await.map_err(store_failed)?;
+    let snapshot = snapshot.ok_or_else(|| no_snapshot(&name))?;
+    Ok(HttpResponse::Ok().json(snapshot))
+}
+
+pub(super) async fn delete(
+    api: web::Data<Api>,
+    name: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    let name = parsed(&name)?;
+    if api
+        .store
+        .delete_snapshot(&name)
+        .await
+        .map_err(store_failed)?
+    {
+        Ok(HttpResponse::NoContent().finish())
+    } else {
+        Err(no_snapshot(&name))
+    }
+}
+
+fn parsed(name: &str) -> Result<SnapshotName, ProblemError> {
+    name.parse()
+        .map_err(|error| ProblemError::bad_request("name", error))
+}
+
+fn no_snapshot(name: &SnapshotName) -> ApiError {
+    let detail = format!("There is no snapshot {name}");
+    Problem::new(ProblemKind::NoSnapshot, detail)
+        .field("name")
+        .into()
+}
+
+impl From<SnapshotError> for ApiError {
+    fn from(error: SnapshotError) -> Self {
+        let detail = error.to_string();
+        match error {
+            SnapshotError::Exists(_) => Problem::new(ProblemKind::SnapshotExists, detail)
+                .field("name")
+                .into(),
+            SnapshotError::Full => Problem::new(ProblemKind::SnapshotsFull, detail).into(),
+            SnapshotError::Past(error) => error.into(),
+        }
+    }
+}

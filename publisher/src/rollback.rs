@@ -1,0 +1,377 @@
+//! Rollbacks: documents get a value back that they had before.
+//!
+//! What a document is now and what it was are read from the store; `plan` makes the writes that lead
+//! from one to the other. They are a change set like any other, checked by the rules of today and
+//! conditional on what was read: a rollback never overwrites a change that it has not seen.
+//!
+//! Nothing here changes the log: the past stays as it was, and a rollback can be rolled back.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use contract::{
+    Change, CollectionName, Context, Document, DocumentId, Operation, Revision,
+    history::{ChangeNote, HistoryFilter, Point, difference},
+    rollback::Rollback,
+};
+use tokio::time::Instant;
+
+use crate::{
+    decide::{DocumentKey, WriteError},
+    store::{
+        DocumentCursor, Store,
+        past::{PastPoint, history::HistoryQuery},
+    },
+    write::queue::Writer,
+};
+
+pub mod error;
+mod plan;
+
+pub use error::{Conflict, RollbackError};
+pub use plan::Plan;
+use plan::Step;
+
+/// What a rollback of a collection is restricted to.
+#[derive(Debug, Clone, Default)]
+pub struct Restriction {
+    /// The revision after which none of the documents was changed.
+    pub expected: Option<Revision>,
+    /// These documents only.
+    pub ids: Option<BTreeSet<DocumentId>>,
+    /// The first documents only, when there are more than a change set may have.
+    pub partial: bool,
+}
+
+/// Plans rollbacks and writes them.
+#[derive(Debug, Clone, Copy)]
+pub struct Rollbacks<'a> {
+    /// What documents are and were.
+    pub store: &'a Store,
+    /// Where rollbacks are written.
+    pub writer: &'a Writer,
+}
+
+impl Rollbacks<'_> {
+    /// A rollback of one document; `expected` is the revision that it must have, 0 when it must not
+    /// exist.
+    ///
+    /// # Errors
+    /// [`RollbackError`]
+    pub async fn of_document(
+        &self,
+        key: DocumentKey,
+        point: &Point,
+        expected: Option<Revision>,
+    ) -> Result<Plan, RollbackError> {
+        let point = self.store.resolve(&key.0, point).await?;
+        let now = self.store.document(&key.0, &key.1).await?;
+        let revision = now.as_ref().map_or(0, Document::revision);
+        if expected.is_some_and(|expected| expected != revision) {
+            return Err(RollbackError::NotAsExpected(self.conflict(key, now).await));
+        }
+        let then = self.store.document_at(&point, &key.1).await?;
+        let mut plan = Plan::to(point.revision, revision);
+        self.add(&mut plan, key, now.as_ref(), then.as_ref())
+            .await?;
+        Ok(plan)
+    }
+
+    /// A rollback of the documents of a collection.
+    ///
+    /// # Errors
+    /// [`RollbackError`]
+    pub async fn of_collection(
+        &self,
+        collection: &CollectionName,
+        point: &Point,
+        restriction: &Restriction,
+    ) -> Result<Plan, RollbackError> {
+        let point = self.store.resolve(collection, point).await?;
+        let plan = match &restriction.ids {
+            Some(ids) => self.of_documents(&point, ids, restriction.expected).await?,
+            None => self.of_all(&point, restriction.expected).await?,
+        };
+        if plan.is_partial() && !restriction.partial {
+            return Err(RollbackError::TooMany(plan.differing()));
+        }
+        Ok(plan)
+    }
+
+    /// All documents that are not as they were: both states are read side by side, each from one
+    /// snapshot and proven at its end.
+    async fn of_all(
+        &self,
+        point: &PastPoint,
+        expected: Option<Revision>,
+    ) -> Result<Plan, RollbackError> {
+        let collection = &point.collection;
+        let mut now = Documents::of(self.store.documents(&[collection.clone()].into()).await?);
+        let head = now.revision();
+        if let Some(expected) = expected.filter(|expected| *expected != head) {
+            return Err(RollbackError::Write {
+                error: WriteError::HeadMoved {
+                    collection: collection.clone(),
+                    revision: head,
+                    expected,
+                },
+                keys: Vec::new(),
+            });
+        }
+        let mut plan = Plan::to(point.revision, head);
+        if let Some(expected) = expected {
+            plan.expected_heads.insert(collection.clone(), expected);
+        }
+        let mut then = Documents::of(self.store.documents_at(point).await?);
+        let (mut is, mut was) = (now.next().await?, then.next().await?);
+        // Both are ordered by id.
+        while let Some(id) = first_id(is.as_ref(), was.as_ref()) {
+            let (mut now_one, mut then_one) = (None, None);
+            if is.as_ref().is_some_and(|document| *document.id() == id) {
+                now_one = is.take();
+                is = now.next().await?;
+            }
+            if was.as_ref().is_some_and(|document| *document.id() == id) {
+                then_one = was.take();
+                was = then.next().await?;
+            }
+            let key = (collection.clone(), id);
+            self.add(&mut plan, key, now_one.as_ref(), then_one.as_ref())
+                .await?;
+        }
+        Ok(plan)
+    }
+
+    /// The documents with these ids.
+    async fn of_documents(
+        &self,
+        point: &PastPoint,
+        ids: &BTreeSet<DocumentId>,
+        expected: Option<Revision>,
+    ) -> Result<Plan, RollbackError> {
+        let collection = &point.collection;
+        let unchanged_since = match expected {
+            Some(expected) => {
+                let at = Point::Revision(expected);
+                Some(self.store.resolve(collection, &at).await?)
+            }
+            None => None,
+        };
+        // Read before the documents, so that a change of one of them after this is noticed.
+        let heads = self.store.heads(&[collection.clone()].into()).await?;
+        let head = heads.first().map_or(0, |head| head.revision);
+        let mut plan = Plan::to(point.revision, expected.unwrap_or(head));
+        for id in ids {
+            let key = (collection.clone(), id.clone());
+            let now = self.store.document(collection, id).await?;
+            if let Some(unchanged_since) = &unchanged_since {
+                let shown = self.store.document_at(unchanged_since, id).await?;
+                if shown.as_ref().map(Document::revision) != now.as_ref().map(Document::revision) {
+                    return Err(RollbackError::NotAsExpected(self.conflict(key, now).await));
+                }
+            }
+            let then = self.store.document_at(point, id).await?;
+            self.add(&mut plan, key, now.as_ref(), then.as_ref())
+                .await?;
+        }
+        Ok(plan)
+    }
+
+    /// The undo of a change set: each of its documents as it was before the set. `serves` tells which
+    /// collections are served here.
+    ///
+    /// # Errors
+    /// [`RollbackError`]; [`RollbackError::ChangedSince`] when the change of the set is no longer the
+    /// newest of one of its documents.
+    pub async fn of_set(
+        &self,
+        set: &str,
+        serves: impl Fn(&CollectionName) -> Result<(), WriteError>,
+    ) -> Result<Plan, RollbackError> {
+        let changes = self.store.set(set).await?;
+        if changes.is_empty() {
+            return Err(RollbackError::NoSet(set.to_owned()));
+        }
+        let mut plan = Plan::default();
+        for change in &changes {
+            serves(&change.collection).map_err(RollbackError::Failed)?;
+            let key = (change.collection.clone(), change.id.clone());
+            let now = self.store.document(&key.0, &key.1).await?;
+            if !self.is_newest(change, now.as_ref()).await? {
+                return Err(RollbackError::ChangedSince(self.conflict(key, now).await));
+            }
+            let before = Point::Revision(change.revision.saturating_sub(1));
+            let before = self.store.resolve(&key.0, &before).await?;
+            let then = self.store.document_at(&before, &key.1).await?;
+            self.add(&mut plan, key, now.as_ref(), then.as_ref())
+                .await?;
+        }
+        // Its values of then may be larger than those that the set wrote.
+        if plan.is_partial() {
+            return Err(RollbackError::TooMany(plan.differing()));
+        }
+        Ok(plan)
+    }
+
+    /// Writes a plan. A plan without changes writes nothing.
+    ///
+    /// # Errors
+    /// [`RollbackError::Write`], also when a document was changed since it was planned.
+    pub async fn write(
+        &self,
+        mut plan: Plan,
+        context: &Context,
+    ) -> Result<Rollback, RollbackError> {
+        if plan.steps.is_empty() {
+            return Ok(plan.answer(None));
+        }
+        let keys = plan.keys();
+        let written = self.writer.write_set(plan.command(context)).await;
+        let written = written.map_err(|error| match error.index() {
+            Some(index) if error.cause().kind() == contract::ProblemKind::Schema => {
+                plan.refused(index, error.cause().clone())
+            }
+            _ => RollbackError::Write { error, keys },
+        })?;
+        // Nothing else was written since `expected`, so the set is all that is new.
+        let last = written.items.iter().map(|item| item.revision).max();
+        plan.expected = last.filter(|_last| !plan.expected_heads.is_empty());
+        Ok(plan.answer(Some(written)))
+    }
+
+    /// Shows a plan, and checks its values by the rules of today. References to other documents are
+    /// checked when it is written.
+    ///
+    /// # Errors
+    /// [`RollbackError::Refused`]
+    pub async fn show(&self, plan: Plan) -> Result<Rollback, RollbackError> {
+        let since = Instant::now();
+        for (index, (step, _diff)) in plan.steps.iter().enumerate() {
+            let write = step.write(&Context::default());
+            let store = self.store.clone();
+            let check = move || store.policy().rules.check_ahead(&write, None).map(drop);
+            let checked = self.large_work(since, step.bytes(), check).await?;
+            checked.map_err(|error| plan.refused(index, error))?;
+        }
+        Ok(plan.answer(None))
+    }
+
+    /// Adds a document to the plan, unless it has the value of then.
+    async fn add(
+        &self,
+        plan: &mut Plan,
+        key: DocumentKey,
+        now: Option<&Document>,
+        then: Option<&Document>,
+    ) -> Result<(), RollbackError> {
+        let step = Step::between(key, now, then).map_err(anyhow::Error::from)?;
+        let Some(step) = step else {
+            return Ok(());
+        };
+        if !plan.has_room_for(&step) {
+            plan.leave_out();
+            return Ok(());
+        }
+        let now = now.cloned();
+        let bytes = step.bytes() + now.as_ref().map_or(0, |now| now.config_data().len());
+        let value = step.then.as_ref().map(|(_revision, value)| value.clone());
+        let compare = move || {
+            let now = now.and_then(|now| now.value().ok());
+            difference(now.as_ref(), value.as_ref())
+        };
+        let diff = self.large_work(Instant::now(), bytes, compare).await?;
+        plan.add(step, diff);
+        Ok(())
+    }
+
+    async fn large_work<T: Send + 'static>(
+        &self,
+        since: Instant,
+        bytes: usize,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, RollbackError> {
+        let done = self.writer.large_work().run(since, bytes, work).await;
+        done.map_err(RollbackError::Failed)
+    }
+
+    /// Whether a change is the newest of its document.
+    async fn is_newest(&self, change: &Change, now: Option<&Document>) -> anyhow::Result<bool> {
+        match now {
+            Some(now) => Ok(now.revision() == change.revision),
+            None if change.op != Operation::Delete => Ok(false),
+            // It may have been created and deleted again since.
+            None => {
+                let key = (change.collection.clone(), change.id.clone());
+                let newest = newest_change(self.store, &key).await?;
+                Ok(newest.is_some_and(|newest| newest.revision == change.revision))
+            }
+        }
+    }
+
+    async fn conflict(&self, key: DocumentKey, stored: Option<Document>) -> Conflict {
+        // The answer is right without it.
+        let last_change = newest_change(self.store, &key).await.ok().flatten();
+        Conflict {
+            key,
+            stored,
+            last_change,
+        }
+    }
+}
+
+/// The newest change of a document; `None` when it is no longer in the log.
+///
+/// # Errors
+/// When the store cannot be read.
+pub async fn newest_change(
+    store: &Store,
+    (collection, id): &DocumentKey,
+) -> anyhow::Result<Option<ChangeNote>> {
+    let query = HistoryQuery {
+        collections: BTreeSet::from([collection.clone()]),
+        filter: HistoryFilter {
+            id: Some(id.clone()),
+            ..HistoryFilter::default()
+        },
+        before: None,
+        limit: 1,
+    };
+    let page = store.history(&query).await?;
+    Ok(page
+        .items
+        .first()
+        .map(|item| ChangeNote::from(&item.change)))
+}
+
+/// The documents of one collection, one after another.
+struct Documents {
+    cursor: DocumentCursor,
+    chunk: VecDeque<Document>,
+}
+
+impl Documents {
+    fn of(cursor: DocumentCursor) -> Self {
+        Self {
+            cursor,
+            chunk: VecDeque::new(),
+        }
+    }
+
+    /// The revision of the collection.
+    fn revision(&self) -> Revision {
+        self.cursor.heads.first().map_or(0, |head| head.revision)
+    }
+
+    async fn next(&mut self) -> anyhow::Result<Option<Document>> {
+        while self.chunk.is_empty() {
+            match self.cursor.next().await? {
+                Some(chunk) => self.chunk = chunk.documents.into(),
+                None => return Ok(None),
+            }
+        }
+        Ok(self.chunk.pop_front())
+    }
+}
+
+fn first_id(now: Option<&Document>, then: Option<&Document>) -> Option<DocumentId> {
+    now.into_iter().chain(then).map(Document::id).min().cloned()
+}
