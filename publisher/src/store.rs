@@ -302,6 +302,12 @@ impl Store {
         before: DateTime<Utc>,
         limit: usize,
     ) -> anyhow::Result<Trimmed> {
+        match self.cover(collection).await {
+            // A document that cannot be read must not keep the log from being trimmed.
+            Err(error) if integrity::is_damage(&error) => {}
+            covered => covered?,
+        }
+        self.sweep(collection).await?;
         match self {
             Self::Embedded(store) => store.trim(collection, keep, before, limit).await,
             Self::Mongo(store) => store.opened()?.trim(collection, keep, before, limit).await,

@@ -41,6 +41,18 @@ pub struct PastPoint {
 }
 
 impl PastPoint {
+    /// The present state of a collection.
+    pub(super) fn of_head(head: &Head) -> Self {
+        Self {
+            collection: head.collection.clone(),
+            revision: head.revision,
+            count: head.count,
+            digest: head.digest,
+            epoch: head.epoch,
+            time: None,
+        }
+    }
+
     /// The state as a head, with which a list of its documents is compared.
     fn head(&self) -> Head {
         Head {
@@ -312,6 +324,22 @@ impl Store {
         let mut cursor = DocumentCursor::new(point.epoch, heads, Rows::Past(Box::new(rows)));
         cursor.begin().await?;
         Ok(cursor)
+    }
+
+    /// Makes base records where records were removed without any.
+    pub(super) async fn cover(&self, collection: &CollectionName) -> anyhow::Result<()> {
+        match self {
+            Self::Embedded(store) => store.cover(collection).await,
+            Self::Mongo(store) => store.opened()?.cover(collection).await,
+        }
+    }
+
+    /// Removes base records that no state needs any more.
+    pub(super) async fn sweep(&self, collection: &CollectionName) -> anyhow::Result<()> {
+        match self {
+            Self::Embedded(store) => store.sweep(collection).await,
+            Self::Mongo(store) => store.opened()?.sweep(collection).await,
+        }
     }
 
     async fn past_view(&self, collection: &CollectionName) -> anyhow::Result<PastView> {

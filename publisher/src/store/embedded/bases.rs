@@ -34,7 +34,7 @@ struct Key {
 impl Embedded {
     /// Makes base records of the documents where records were removed without any: by an earlier
     /// version, by a repair, or because they were damaged.
-    pub(super) async fn cover(&self, collection: &CollectionName) -> anyhow::Result<()> {
+    pub(in crate::store) async fn cover(&self, collection: &CollectionName) -> anyhow::Result<()> {
         let view = self.past_view(collection).await?;
         if view.coverage.covered + 1 >= view.head.oldest {
             return Ok(());
@@ -100,14 +100,7 @@ impl Embedded {
             )?;
         }
         let complete = first_complete(transaction, collection, lost)?;
-        let state = PastPoint {
-            collection: collection.clone(),
-            revision: view.head.revision,
-            count: view.head.count,
-            digest: view.head.digest,
-            epoch: view.head.epoch,
-            time: None,
-        };
+        let state = PastPoint::of_head(&view.head);
         let state = (lost == view.head.revision).then_some(&state);
         let coverage = view.coverage.after_loss(lost, complete, state);
         warn!(
@@ -171,7 +164,7 @@ impl Embedded {
     }
 
     /// Removes base records that no state needs since a named snapshot was deleted.
-    pub(super) async fn sweep(&self, collection: &CollectionName) -> anyhow::Result<()> {
+    pub(in crate::store) async fn sweep(&self, collection: &CollectionName) -> anyhow::Result<()> {
         let name = collection.clone();
         let is_needed = self.read(move |store, transaction| {
             let view = store.view(transaction, &name)?;

@@ -5,49 +5,19 @@ use contract::{CollectionName, DocumentId, Head, Revision};
 use mongodb::{
     ClientSession,
     bson::{Bson, Document as Bdoc, RawDocumentBuf, doc},
-    error::{TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT},
 };
 use uuid::Uuid;
 
 use crate::store::{
     integrity::Verdict,
     mongo::{
-        HEADS, Mongo, call, is_code,
-        prepare::NAMESPACE_EXISTS,
-        rows,
-        transaction::{self, Attempts},
+        HEADS, Mongo, call, is_code, prepare::NAMESPACE_EXISTS, rows, transaction::in_transaction,
     },
     repair::{RowKey, StoredHead, StoredRow},
 };
 
 /// Rows that a repair moved aside, as they were.
 const DAMAGED: &str = "_damaged";
-
-/// Runs reads and writes that may be repeated in a transaction, until it is committed: a
-/// `Result` with what they give. A macro, because the compiler does not prove the future of an async
-/// closure to be `Send`.
-macro_rules! in_transaction {
-    ($store:expr, |$session:ident| $work:block) => {{
-        let attempts = Attempts::repeated_on(&[
-            TRANSIENT_TRANSACTION_ERROR,
-            UNKNOWN_TRANSACTION_COMMIT_RESULT,
-        ]);
-        loop {
-            let mut session = call($store.client.start_session()).await?;
-            let attempt = async {
-                transaction::start(&mut session).await?;
-                let $session = &mut session;
-                let done: anyhow::Result<_> = async { $work }.await;
-                let done = done?;
-                session.commit_transaction().await?;
-                anyhow::Ok(done)
-            };
-            if let Some(ended) = attempts.attempt(attempt).await {
-                break ended;
-            }
-        }
-    }};
-}
 
 impl Mongo {
     pub(in crate::store) async fn stored_rows(

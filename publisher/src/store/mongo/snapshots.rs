@@ -28,6 +28,9 @@ impl Mongo {
         snapshot: NamedSnapshot,
         collections: &BTreeSet<CollectionName>,
     ) -> Result<NamedSnapshot, SnapshotError> {
+        for collection in collections {
+            self.cover(collection).await?;
+        }
         // A commit without an answer is not repeated: the name would be taken by the first attempt.
         let attempts = Attempts::repeated_on(&[TRANSIENT_TRANSACTION_ERROR]);
         loop {

@@ -63,3 +63,31 @@ pub(super) async fn start(session: &mut ClientSession) -> mongodb::error::Result
         .write_concern(durable())
         .await
 }
+
+/// Runs reads and writes that may be repeated in a transaction, until it is committed: a
+/// `Result` with what they give. A macro, because the compiler does not prove the future of an async
+/// closure to be `Send`.
+macro_rules! in_transaction {
+    ($store:expr, |$session:ident| $work:block) => {{
+        let attempts = $crate::store::mongo::transaction::Attempts::repeated_on(&[
+            mongodb::error::TRANSIENT_TRANSACTION_ERROR,
+            mongodb::error::UNKNOWN_TRANSACTION_COMMIT_RESULT,
+        ]);
+        loop {
+            let mut session = call($store.client.start_session()).await?;
+            let attempt = async {
+                $crate::store::mongo::transaction::start(&mut session).await?;
+                let $session = &mut session;
+                let done: anyhow::Result<_> = async { $work }.await;
+                let done = done?;
+                session.commit_transaction().await?;
+                anyhow::Ok(done)
+            };
+            if let Some(ended) = attempts.attempt(attempt).await {
+                break ended;
+            }
+        }
+    }};
+}
+
+pub(super) use in_transaction;

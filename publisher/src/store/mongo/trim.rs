@@ -1,5 +1,5 @@
-//! Removing the oldest changes in MongoDB: the head changes first, durably, then the records are
-//! removed.
+//! Removing the oldest changes in MongoDB: base records are made and then the head changes, durably;
+//! after that the records are removed.
 //!
 //! That order keeps readers safe without a transaction: a head never names a record that is gone.
 //! If a publisher stops between the two steps, the records below the head are removed in the next
@@ -12,9 +12,12 @@ use mongodb::bson::doc;
 use tokio::time::timeout;
 
 use crate::store::{
-    Trimmed,
+    TRIM_BYTES, Trimmed,
     mongo::{CALL_TIMEOUT, CHANGES, HEADS, Mongo, TIMED_OUT, call, rows},
 };
+
+/// Records that the database sends at once.
+const BATCH_RECORDS: u32 = 100;
 
 impl Mongo {
     pub(in crate::store) async fn trim(
@@ -41,6 +44,8 @@ impl Mongo {
         if trimmed.changes == 0 {
             return Ok(trimmed);
         }
+        let made = self.make_bases(collection, u64::try_from(last)?).await;
+        let made = made.context("making base records")?;
         // Not in a transaction: outside one, this write waits for a group that is writing the head.
         // In one, the two would conflict and the group might be the one that is repeated.
         call(
@@ -49,6 +54,8 @@ impl Mongo {
         )
         .await
         .context("raising the oldest revision of the head")?;
+        let replaced = self.remove_replaced(collection, &made).await;
+        replaced.context("removing base records")?;
         let removed = doc! { "collection": collection.as_str(), "revision": { "$lte": last } };
         call(self.table(CHANGES).delete_many(removed))
             .await
@@ -68,17 +75,17 @@ impl Mongo {
     ) -> anyhow::Result<(Trimmed, i64)> {
         let has_topic = self.policy.broadcast.publishes(collection);
         let collection = collection.as_str();
-        let mut found = self
-            .table(CHANGES)
+        let mut found = Self::raw(self.table(CHANGES))
             .find(doc! { "collection": collection, "revision": { "$lte": newest_removable } })
             .sort(doc! { "revision": 1 })
-            .projection(doc! { "revision": 1, "time": 1, "pending": 1 })
             .limit(i64::try_from(limit)?)
+            .batch_size(BATCH_RECORDS)
             .await?;
         let mut trimmed = Trimmed::default();
         let mut last = 0;
+        let mut bytes = 0;
         while found.advance().await? {
-            let row = found.deserialize_current()?;
+            let row = found.current();
             // Only a prefix is removed, so the first change that has to stay ends the search.
             // A damaged record has no time that counts, and is worth nothing.
             let recent = row
@@ -87,8 +94,8 @@ impl Mongo {
             if recent {
                 break;
             }
-            if has_topic && row.contains_key("pending") {
-                trimmed.blocked_by = Some(rows::number(&row, "revision")?);
+            if has_topic && row.get("pending")?.is_some() {
+                trimmed.blocked_by = Some(rows::revision(row)?);
                 break;
             }
             let Ok(revision) = row.get_i64("revision") else {
@@ -97,7 +104,31 @@ impl Mongo {
             };
             trimmed.changes += 1;
             last = revision;
+            // Some of it is copied before it is removed.
+            bytes += row.as_bytes().len();
+            trimmed.more = trimmed.changes >= limit || bytes >= TRIM_BYTES;
+            if trimmed.more {
+                break;
+            }
         }
         Ok((trimmed, last))
+    }
+}
+
+#[cfg(test)]
+impl Mongo {
+    /// Removes changes as a version without base records did.
+    pub(in crate::store) async fn trim_without_bases(
+        &self,
+        collection: &CollectionName,
+        last: contract::Revision,
+    ) -> anyhow::Result<()> {
+        let last = i64::try_from(last)?;
+        let raised = doc! { "$max": { "oldest": last + 1 } };
+        let this_head = doc! { "_id": collection.as_str() };
+        call(self.table(HEADS).update_one(this_head, raised)).await?;
+        let removed = doc! { "collection": collection.as_str(), "revision": { "$lte": last } };
+        call(self.table(CHANGES).delete_many(removed)).await?;
+        Ok(())
     }
 }

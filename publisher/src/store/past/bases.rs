@@ -42,6 +42,9 @@ pub struct Coverage {
     /// The pinned revisions that base records were kept for.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub pins: BTreeSet<Revision>,
+    /// Whether there may be base records that no state needs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unswept: bool,
 }
 
 impl Coverage {

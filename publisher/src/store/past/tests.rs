@@ -63,10 +63,14 @@ pub(in crate::store) enum Step {
     Trim(u8),
     Pin(u8),
     Unpin(u8),
+    /// Leaves this many changes in the log, as a version without base records did.
+    Lose(u8),
 }
 
-pub(in crate::store) fn steps() -> impl Strategy<Value = Vec<Step>> {
+/// `losses` = some changes are removed as an earlier version did.
+pub(in crate::store) fn steps(losses: bool) -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
+        u32::from(losses) => (0..8u8).prop_map(Step::Lose),
         6 => (0..6u8).prop_map(Step::Put),
         3 => (0..6u8).prop_map(Step::Delete),
         1 => prop::collection::btree_set(0..6u8, 1..4).prop_map(Step::Set),
@@ -82,6 +86,10 @@ pub(in crate::store) struct Model {
     pub(in crate::store) store: Store,
     states: Vec<State>,
     pins: BTreeMap<SnapshotName, Revision>,
+    /// The newest revision when base records were made again after a loss: what is older may be lost.
+    floor: Option<Revision>,
+    /// Whether changes were lost since.
+    lost: bool,
 }
 
 impl Model {
@@ -90,6 +98,8 @@ impl Model {
             store,
             states: vec![State::new()],
             pins: BTreeMap::new(),
+            floor: None,
+            lost: false,
         }
     }
 
@@ -125,8 +135,24 @@ impl Model {
         write(number, action)
     }
 
+    /// The store makes base records again.
+    fn cover(&mut self) {
+        if std::mem::take(&mut self.lost) {
+            self.floor = Some(self.revision());
+        }
+    }
+
     pub(in crate::store) async fn step(&mut self, step: Step) {
         match step {
+            Step::Lose(keep) => {
+                let last = self.revision().saturating_sub(keep.into());
+                match &self.store {
+                    Store::Embedded(store) => store.trim_without_bases(&name(), last).await,
+                    Store::Mongo(store) => store.trim_without_bases(&name(), last).await,
+                }
+                .expect("removed");
+                self.lost = true;
+            }
             Step::Put(number) => {
                 let put = self.put(number);
                 self.commit(Command::Single(put)).await;
@@ -148,6 +174,7 @@ impl Model {
                 self.commit(Command::ChangeSet(set)).await;
             }
             Step::Trim(keep) => {
+                self.cover();
                 let before = Utc::now() + TimeDelta::hours(1);
                 while (self.store.trim(&name(), keep.into(), before, 3).await)
                     .expect("trimmed")
@@ -155,6 +182,7 @@ impl Model {
                 {}
             }
             Step::Pin(number) => {
+                self.cover();
                 let pin = snapshot_name(number);
                 let made = (self.store)
                     .create_snapshot(pin.clone(), Context::default(), Utc::now())
@@ -172,7 +200,9 @@ impl Model {
     }
 
     /// Every state is exactly what it was or not kept, and what has to be kept is.
-    pub(in crate::store) async fn check(&self) {
+    pub(in crate::store) async fn check(&mut self) {
+        self.cover();
+        self.store.cover(&name()).await.expect("covered");
         let head = self
             .store
             .heads(&BTreeSet::from([name()]))
@@ -180,9 +210,10 @@ impl Model {
             .expect("heads")
             .remove(0);
         for (revision, state) in (0..).zip(&self.states) {
-            let must_be_kept = revision + 1 >= head.oldest
-                || revision == 0
-                || self.pins.values().any(|pin| *pin == revision);
+            let is_asked =
+                revision + 1 >= head.oldest || self.pins.values().any(|pin| *pin == revision);
+            let is_known = self.floor.is_none_or(|floor| revision >= floor);
+            let must_be_kept = revision == 0 || is_asked && is_known;
             match self.state(&Point::Revision(revision)).await {
                 Ok(found) => assert_eq!(found, *state, "{revision} of {head:?}"),
                 Err(PastError::NotKept { oldest, .. }) => {
@@ -191,20 +222,21 @@ impl Model {
                         "{revision} {oldest} {head:?} {:?}",
                         self.pins
                     );
-                    assert_eq!(oldest, head.oldest - 1);
+                    assert!(self.floor.is_some() || oldest == head.oldest - 1);
                 }
                 Err(error) => panic!("{revision}: {error:?}"),
             }
         }
         for (pin, revision) in &self.pins {
-            let found = self
-                .state(&Point::Snapshot(pin.clone()))
-                .await
-                .expect("kept");
-            assert_eq!(
-                found,
-                self.states[usize::try_from(*revision).expect("small")]
-            );
+            let found = self.state(&Point::Snapshot(pin.clone())).await;
+            let is_known = self.floor.is_none_or(|floor| *revision >= floor);
+            match found {
+                Err(PastError::NotKept { .. }) if !is_known => {}
+                found => {
+                    let state = &self.states[usize::try_from(*revision).expect("small")];
+                    assert_eq!(found.expect("kept"), *state);
+                }
+            }
         }
         let ahead = Point::Revision(self.revision() + 1);
         assert!(matches!(
@@ -260,6 +292,7 @@ impl Model {
                         (Previous::Value(value), Some((_revision, before))) => {
                             assert_eq!(value.as_str(), before);
                         }
+                        (Previous::NotKept, Some(_lost)) if self.floor.is_some() => {}
                         other => panic!("{revision}: {other:?}"),
                     }
                     found.push(revision);
@@ -288,18 +321,44 @@ async fn embedded(folder: &tempfile::TempDir) -> Store {
     Store::open(&url, policy()).await.expect("a store")
 }
 
+async fn run(store: Store, steps: Vec<Step>) {
+    let mut model = Model::new(store);
+    for step in steps {
+        model.step(step).await;
+    }
+    model.check().await;
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn every_state_is_exact_or_not_kept(steps in steps()) {
+    fn every_state_is_exact_or_not_kept(steps in prop_oneof![2 => steps(false), 1 => steps(true)]) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         runtime.block_on(async {
             let folder = tempfile::TempDir::new().expect("a folder");
-            let mut model = Model::new(embedded(&folder).await);
-            for step in steps {
-                model.step(step).await;
-            }
-            model.check().await;
+            run(embedded(&folder).await, steps).await;
         });
+    }
+}
+
+/// The same steps as the embedded store, a few of them, each in a database of its own.
+#[tokio::test]
+async fn every_state_is_exact_or_not_kept_in_mongodb() {
+    use proptest::{strategy::ValueTree, test_runner::TestRunner};
+    let server = e2e::testbed::mongod::Mongod::start()
+        .await
+        .expect("a server");
+    let mut runner = TestRunner::default();
+    for case in 0..3 {
+        let steps = steps(case % 3 == 2)
+            .new_tree(&mut runner)
+            .expect("steps")
+            .current();
+        let url = StoreUrl::Mongo {
+            url: server.url("past").parse().expect("a URL"),
+            database: format!("past-{case}"),
+        };
+        println!("{steps:?}");
+        run(Store::open(&url, policy()).await.expect("a store"), steps).await;
     }
 }
