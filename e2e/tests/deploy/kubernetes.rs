@@ -100,8 +100,11 @@ fn both_workloads_have_a_sidecar() -> anyhow::Result<()> {
 #[test]
 fn every_replica_has_its_own_consumer_group() -> anyhow::Result<()> {
     let objects = kustomized()?;
-    let consumer = items(the(&objects, "Component", None)?, "/spec/metadata")
-        .find(|item| item["name"] == "consumerID");
+    let consumer = items(
+        the(&objects, "Component", Some("pubsub-config"))?,
+        "/spec/metadata",
+    )
+    .find(|item| item["name"] == "consumerID");
     ensure!(
         consumer.context("no consumerID")?["value"] == "{podName}",
         "replicas would share events"

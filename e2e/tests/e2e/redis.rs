@@ -17,6 +17,7 @@ use e2e::{
 use serde_json::json;
 
 mod access;
+mod dead_letters;
 mod outages;
 mod refusals;
 mod shapes;
