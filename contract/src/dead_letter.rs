@@ -8,7 +8,10 @@
 
 use std::{fmt, str::FromStr};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
+use base64::{
+    Engine, alphabet,
+    engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD},
+};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -145,6 +148,10 @@ pub struct Original {
     pub text: Option<String>,
     /// The bytes in base64 (RFC 4648 section 4), when they are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        feature = "utoipa",
+        schema(pattern = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$")
+    )]
     pub base64: Option<String>,
 }
 
@@ -405,7 +412,12 @@ impl Original {
 /// # Errors
 /// When it is none.
 pub fn decode(encoded: &str) -> Result<Vec<u8>, OriginalError> {
-    STANDARD.decode(encoded).map_err(|_invalid| OriginalError)
+    // The bits after the last byte say nothing, and some encoders leave them as they are.
+    const LENIENT: GeneralPurpose = GeneralPurpose::new(
+        &alphabet::STANDARD,
+        GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+    );
+    LENIENT.decode(encoded).map_err(|_invalid| OriginalError)
 }
 
 #[cfg(test)]

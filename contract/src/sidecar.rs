@@ -81,6 +81,14 @@ impl Subscription {
     }
 }
 
+/// What a sidecar makes of a message of a topic that it reads raw; it adds further members.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct RawEvent {
+    /// The bytes of the message, in base64.
+    pub data_base64: String,
+}
+
 /// Body of the answer to an event; its HTTP status is always 200.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]

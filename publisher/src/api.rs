@@ -85,8 +85,8 @@ pub struct Api {
     pub streams: StreamSlots,
     /// Dead letters.
     pub dead_letters: crate::dead_letters::DeadLetters,
-    /// The sidecar that calls this publisher, with the transport `DAPR`.
-    pub sidecar: Option<sidecar::SidecarAccess>,
+    /// What the sidecar of this publisher does for it.
+    pub sidecar: sidecar::SidecarAccess,
     /// Counters.
     pub metrics: std::sync::Arc<Metrics>,
     /// Repairs, one at a time.

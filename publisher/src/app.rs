@@ -108,7 +108,7 @@ impl Publisher {
     pub async fn without_http(settings: Settings) -> anyhow::Result<Self> {
         // 1. What may be written, and the transport.
         let policy = Arc::new(policy(&settings)?);
-        let sidecar = settings.events.as_ref().and_then(sidecar);
+        let sidecar = settings.events.as_ref().map(sidecar).unwrap_or_default();
         let transport = match settings.events {
             Some(events) => Some(Arc::new(
                 transport(events, policy.clone()).context("the transport")?,
@@ -356,17 +356,21 @@ fn policy(settings: &Settings) -> anyhow::Result<PublisherPolicy> {
 }
 
 /// The sidecar that delivers dead letters.
-fn sidecar(events: &Events) -> Option<SidecarAccess> {
+fn sidecar(events: &Events) -> SidecarAccess {
     match &events.transport {
         TransportSettings::Dapr {
             dead_letters,
             app_token,
             ..
-        } => Some(SidecarAccess {
-            pubsub_name: dead_letters.clone(),
+        } => SidecarAccess {
+            pubsub_name: Some(dead_letters.clone()),
             token: app_token.clone(),
-        }),
-        TransportSettings::Local { .. } | TransportSettings::Redis { .. } => None,
+        },
+        TransportSettings::Local { api_token, .. } => SidecarAccess {
+            pubsub_name: None,
+            token: api_token.clone(),
+        },
+        TransportSettings::Redis { .. } => SidecarAccess::default(),
     }
 }
 

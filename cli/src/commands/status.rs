@@ -9,7 +9,7 @@ mod reply;
 mod unusable;
 
 use anyhow::ensure;
-use client::Endpoint;
+use client::{Endpoint, dead_letters::LetterSelection};
 use contract::{Head, Heads, fleet::ReplicaList, status::ReplicaStatus};
 use futures_util::future::join_all;
 use serde::Serialize;
@@ -35,7 +35,8 @@ use crate::{
 /// --json prints an object. `publisher` is the answer of GET /v1/collections. `replicaList` is the
 /// answer of GET /v1/replicas, and absent when replicas were asked directly; `replicas` is the
 /// answer of GET /v1/status of each replica that was asked. Each of them has `url`, and `answer` or
-/// `error`.
+/// `error`. `openDeadLetters` is the number of events that no replica took and that were not sent
+/// again (confcast dead-letters).
 ///
 /// The exit code is 0 only if the publisher and all replicas answer, every collection of every
 /// replica is `current`, no digest differs, no service refuses a value or has a failing handler, and
@@ -70,6 +71,9 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     replica_list: Option<Reply<ReplicaList>>,
     replicas: Vec<Reply<ReplicaStatus>>,
+    /// Absent when the publisher keeps no dead letters, or did not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    open_dead_letters: Option<u64>,
 }
 
 impl Status {
@@ -83,6 +87,9 @@ impl Status {
         } else {
             output::result(report.summary())?;
             report.print_replicas(&report.replica_table())?;
+        }
+        if !self.json {
+            report.print_dead_letters()?;
         }
         let failures = report.failures(self.strict);
         ensure!(
@@ -109,6 +116,10 @@ impl Report {
         } else {
             vec![]
         };
+        // An older publisher, or a subscriber, has none.
+        let all = LetterSelection::default();
+        let letters = publisher.dead_letters(&all, None, 1).await;
+        let open_dead_letters = letters.ok().map(|list| list.open);
         let replicas = asked
             .iter()
             .map(async |replica| Reply::new(replica, replica.status().await));
@@ -116,6 +127,7 @@ impl Report {
             publisher: Reply::new(publisher, heads),
             replica_list: replica_list.map(|list| Reply::new(publisher, list)),
             replicas: join_all(replicas).await,
+            open_dead_letters,
         })
     }
 
@@ -162,6 +174,16 @@ impl Report {
             output::result(remedy)?;
         }
         Ok(())
+    }
+
+    /// Prints how many events no replica took, if there are any.
+    fn print_dead_letters(&self) -> anyhow::Result<()> {
+        match self.open_dead_letters {
+            None | Some(0) => Ok(()),
+            Some(open) => Ok(output::result(format_args!(
+                "No replica took {open} events: see confcast dead-letters list"
+            ))?),
+        }
     }
 
     /// Whether it is known which replicas there are.

@@ -4,6 +4,7 @@ mod api;
 mod claims;
 mod context;
 mod dapr;
+mod dead_letters;
 mod delivery;
 mod epoch;
 mod examples;

@@ -12,19 +12,19 @@ use actix_web::{
 };
 use contract::{
     Problem, ProblemKind, dead_letter, event, objects,
-    sidecar::{EventReply, EventReplyStatus, Subscription, TOKEN_HEADER},
+    sidecar::{EventReply, EventReplyStatus, RawEvent, Subscription, TOKEN_HEADER},
 };
-use serde::Deserialize;
 use service::{http::bodies::Body, runtime::log_rate::LogRate};
 use subtle::ConstantTimeEq;
 
 use crate::api::{Api, error::ApiError};
 
-/// What the sidecar of this publisher does for it, with the transport `DAPR`.
-#[derive(Clone)]
+/// What the sidecar of this publisher does for it.
+#[derive(Clone, Default)]
 pub struct SidecarAccess {
-    /// The component that it reads the dead letter topic with.
-    pub pubsub_name: String,
+    /// The component that it reads the dead letter topic with; `None` with another transport than
+    /// `DAPR`.
+    pub pubsub_name: Option<String>,
     /// What it sends as `dapr-api-token`; `None` accepts every caller.
     pub token: Option<String>,
 }
@@ -32,7 +32,7 @@ pub struct SidecarAccess {
 /// Without the token.
 impl std::fmt::Debug for SidecarAccess {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SidecarAccess({})", self.pubsub_name)
+        write!(f, "SidecarAccess({:?})", self.pubsub_name)
     }
 }
 
@@ -70,11 +70,13 @@ pub(super) async fn subscribe(
     api: web::Data<Api>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let Some(sidecar) = &api.sidecar else {
-        return Ok(HttpResponse::Ok().json([(); 0]));
-    };
-    sidecar.check(&request)?;
-    Ok(HttpResponse::Ok().json([Subscription::of_dead_letters(&sidecar.pubsub_name)]))
+    api.sidecar.check(&request)?;
+    let topic = api.sidecar.pubsub_name.as_deref();
+    let topics: Vec<_> = topic
+        .map(Subscription::of_dead_letters)
+        .into_iter()
+        .collect();
+    Ok(HttpResponse::Ok().json(topics))
 }
 
 /// `POST /dapr/deadLetters`.
@@ -83,11 +85,7 @@ pub(super) async fn receive(
     request: HttpRequest,
     Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
-    let Some(sidecar) = &api.sidecar else {
-        let detail = "Dead letters are received with the transport DAPR alone";
-        return Err(Problem::new(ProblemKind::NoSuchRoute, detail).into());
-    };
-    sidecar.check(&request)?;
+    api.sidecar.check(&request)?;
     let status = match api.dead_letters.add_moved(&unwrapped(&body)).await {
         Ok(_id) => EventReplyStatus::Success,
         Err(error) => {
@@ -105,12 +103,6 @@ pub(super) async fn receive(
         status,
         error: None,
     }))
-}
-
-/// What a sidecar adds around the bytes of a topic that is read raw.
-#[derive(Deserialize)]
-struct RawEvent {
-    data_base64: String,
 }
 
 /// The bytes of the topic. A sidecar that does not read it raw sends them as they are.

@@ -2,6 +2,7 @@
 //! and one subscriber.
 
 mod browsers;
+mod dead_letters;
 mod faults;
 mod http;
 mod id_only;

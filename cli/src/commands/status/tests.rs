@@ -56,6 +56,7 @@ fn report(state: ReplicaState, revision: u64, digest: u64) -> Report {
             result: ReplyResult::Answer(Heads { heads: vec![head] }),
         },
         replica_list: None,
+        open_dead_letters: None,
         replicas: vec![Reply {
             url: "http://s".to_owned(),
             result: ReplyResult::Answer(status),

@@ -120,6 +120,19 @@ def publisher(call, prefix):
     call("checkIn", prefix, body=("CheckIn", report))
     urls = {replica.base_url for replica in call("listReplicas").replicas}
     assert "http://127.0.0.1:65535" in urls, urls
+    letter = f"{prefix:x<32}".encode().hex()[:32]
+    report = {"id": letter, "instance": prefix, "cause": "wrong-type", "detail": "no id", "bytes": 2,
+              "event": {"collection": COLLECTION, "document": ID}, "original": {"text": "{}"}}
+    call("reportDeadLetter", body=("DeadLetterReport", report))
+    assert letter in {item.id for item in call("listDeadLetters").items}
+    assert call("getDeadLetter", letter).original.text == "{}"
+    call("receiveDeadLetter", body=("RawEvent", {"data_base64": "e30="}))
+    call("subscribe")
+    call("discardDeadLetter", letter)
+    event = {"collection": COLLECTION, "op": "Update", "id": ID}
+    call("reportDeadLetter", body=("DeadLetterReport", {**report, "original": {"text": json.dumps(event)}}))
+    call("replayDeadLetter", letter, body=("ReplayRequest", {}))
+    call("discardDeadLetters", all=True)
     call("repairStore", body=("RepairRequest", {}))
     call("declareEpoch", body=("RestoreEpochRequest", {}))
 

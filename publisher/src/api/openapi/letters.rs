@@ -6,7 +6,7 @@ use contract::{
         DeadLetter, DeadLetterAccepted, DeadLetterList, DeadLetterReplayed, DeadLetterReport,
         DeadLettersDiscarded, ReplayRequest,
     },
-    sidecar::{EventReply, Subscription, TOKEN_HEADER},
+    sidecar::{EventReply, RawEvent, Subscription, TOKEN_HEADER},
 };
 use serde_json::json;
 use service::http::{
@@ -21,8 +21,7 @@ const TOKEN: &str = "daprApiToken";
 
 /// Adds the token that the operations of a sidecar may require.
 pub(super) fn add_token(document: ApiDocument) -> ApiDocument {
-    let description =
-        "The `APP_API_TOKEN` of this publisher, where it has one and its transport is `DAPR`";
+    let description = "The `APP_API_TOKEN` of this publisher, where it has one";
     document.token(TOKEN, TOKEN_HEADER, description)
 }
 
@@ -146,19 +145,13 @@ pub(crate) fn subscribe() -> ApiOperation {
 }
 
 pub(crate) fn receive() -> ApiOperation {
-    let envelope = ApiSchema::from(json!({
-        "type": "object",
-        "description": "What a sidecar makes of a message that it reads raw: the dead letter is in `data_base64`",
-        "additionalProperties": true,
-    }));
     let reply = ApiSchema::of::<EventReply>().always_with::<EventReply>(&["status"]);
     let description = "`SUCCESS` when the letter is stored, else `RETRY`";
     secured(ApiOperation::new(
         "receiveDeadLetter",
         "Receive a dead letter of the dead letter topic",
     ))
-    .problems(&[ProblemKind::NoSuchRoute])
-    .body(sidecar::MEDIA_TYPE, true, envelope)
+    .body(sidecar::MEDIA_TYPE, true, ApiSchema::received::<RawEvent>())
     .answer(ApiAnswer::empty(200, description).content(JSON, reply))
 }
 

@@ -15,6 +15,7 @@ const OF_SUBSCRIBER: &[ProblemKind] = &[
 ];
 /// Kinds that belong to no operation: the description of the document names them.
 const OF_NO_OPERATION: &[ProblemKind] = &[
+    ProblemKind::NoSuchRoute,
     ProblemKind::MethodNotAllowed,
     ProblemKind::HeadLate,
     ProblemKind::HeadTooLarge,

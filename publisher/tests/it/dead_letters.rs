@@ -1,0 +1,188 @@
+//! Dead letters over HTTP: what is refused, what is sent again with `LOCAL`, and that letters in mass
+//! cost no more than the bounds.
+
+use anyhow::ensure;
+use contract::dead_letter::{DeadLetterId, DeadLetterReport, EventSummary, Original};
+use serde_json::{Value, json};
+
+use super::{
+    Outcome,
+    testbed::{SKILLS, Testbed, context, create, with_publisher},
+};
+
+const LETTERS: &str = "/v1/dead-letters";
+
+fn report(original: &Value) -> DeadLetterReport {
+    let original = original.to_string();
+    let event = EventSummary::of(original.as_bytes());
+    DeadLetterReport {
+        id: DeadLetterId::of(&event, original.as_bytes()),
+        instance: "replica-1".to_owned(),
+        cause: "wrong-type".to_owned(),
+        detail: "the id is a number\u{1b}[2J".to_owned(),
+        event,
+        bytes: original.len() as u64,
+        original: Original::of(original.as_bytes()),
+    }
+}
+
+/// Reports an event, and gives the path of its letter.
+async fn reported(testbed: &Testbed, original: &Value) -> anyhow::Result<String> {
+    let body = serde_json::to_string(&report(original))?;
+    let (status, answer) = testbed.send("POST", LETTERS, &[], &body).await?;
+    ensure!(status == 200, answer);
+    let answer: Value = serde_json::from_str(&answer)?;
+    Ok(format!(
+        "{LETTERS}/{}",
+        answer["id"].as_str().unwrap_or_default()
+    ))
+}
+
+fn event(data: &Value) -> Value {
+    json!({"specversion": "1.0", "id": "1", "source": "s", "type": "t", "topic": SKILLS,
+        "expiration": "2026-01-01T00:00:00Z", "data": data})
+}
+
+#[tokio::test]
+async fn a_letter_is_sent_again_as_the_log_has_it_or_as_it_was() -> Outcome {
+    with_publisher(&[], async |testbed| {
+        testbed
+            .changes
+            .unit(context())
+            .publish(create(SKILLS, "a"))
+            .await?;
+        let first = testbed.event().await?;
+        // A forged value does not travel: the log decides.
+        let mut forged = first.clone();
+        forged["data"]["configData"] = json!({"forged": true});
+        let letter = reported(testbed, &forged).await?;
+        let (status, answer) = testbed
+            .send("POST", &format!("{letter}/replay"), &[], "{}")
+            .await?;
+        ensure!(
+            status == 200 && answer.contains(r#""sent":"change""#),
+            "{status} {answer}"
+        );
+        let again = testbed.event().await?;
+        ensure!(
+            again["id"] == first["id"] && again["data"] == first["data"],
+            "{again}"
+        );
+
+        let data = json!({"collection": SKILLS, "op": "Update", "id": "b", "n": 1.5});
+        let letter = reported(testbed, &event(&data)).await?;
+        let (status, answer) = testbed
+            .send("POST", &format!("{letter}/replay"), &[], "{}")
+            .await?;
+        ensure!(
+            status == 200 && answer.contains(r#""sent":"original""#),
+            "{status} {answer}"
+        );
+        let again = testbed.event().await?;
+        ensure!(again["id"] == "1" && again["data"] == data, "{again}");
+        ensure!(again["expiration"].as_str() > Some("2026-06"), "{again}");
+
+        // What the log does not have is refused, and so is what no replica could read.
+        let mut other = first.clone();
+        other["id"] = json!("other");
+        other["data"]["revision"] = json!(7);
+        for (original, reason) in [
+            (other, "has no revision 7"),
+            (
+                event(&json!({"collection": SKILLS, "op": "Update", "id": 7})),
+                "no event of a collection",
+            ),
+            (
+                event(&json!({"collection": "Unknown", "op": "Update", "id": "a"})),
+                "does not serve",
+            ),
+        ] {
+            testbed
+                .send("DELETE", &format!("{LETTERS}?all=true"), &[], "")
+                .await?;
+            let letter = reported(testbed, &original).await?;
+            let (status, answer) = testbed
+                .send("POST", &format!("{letter}/replay"), &[], "{}")
+                .await?;
+            ensure!(
+                status == 409 && answer.contains(reason),
+                "{reason}: {status} {answer}"
+            );
+            let (_status, shown) = testbed.send("GET", &letter, &[], "").await?;
+            ensure!(
+                !shown.contains("\u{1b}") && !shown.contains("replayed"),
+                "{shown}"
+            );
+        }
+        ensure!(testbed.another_event().is_none(), "nothing was sent");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn requests_that_are_not_valid_are_refused_and_change_nothing() -> Outcome {
+    with_publisher(&[], async |testbed| {
+        let letter = reported(testbed, &json!("x")).await?;
+        let absent = format!("{LETTERS}/{}", "0".repeat(32));
+        for (method, path, body, status) in [
+            ("GET", absent.as_str(), "", 404),
+            ("DELETE", &absent, "", 404),
+            ("POST", &format!("{absent}/replay"), "{}", 404),
+            ("POST", &format!("{letter}/replay"), "", 415),
+            ("POST", &format!("{letter}/replay"), r#"{"a":1}"#, 400),
+            ("GET", "/v1/dead-letters/x", "", 400),
+            ("GET", "/v1/dead-letters?reason=lost", "", 400),
+            ("GET", "/v1/dead-letters?before=x", "", 400),
+            ("DELETE", LETTERS, "", 400),
+            ("DELETE", "/v1/dead-letters?all=false", "", 400),
+            ("POST", LETTERS, "{}", 400),
+            ("POST", LETTERS, "[]", 400),
+            ("POST", "/dapr/deadLetters", "", 415),
+        ] {
+            let (given, answer) = testbed.send(method, path, &[], body).await?;
+            ensure!(given == status, "{method} {path} {body}: {given} {answer}");
+        }
+        let (_status, list) = testbed.send("GET", LETTERS, &[], "").await?;
+        let list: Value = serde_json::from_str(&list)?;
+        ensure!(list["kept"] == 1 && list["open"] == 1, "{list}");
+        let (status, topics) = testbed.send("GET", "/dapr/subscribe", &[], "").await?;
+        ensure!(status == 200 && topics == "[]", "{topics}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn forged_letters_in_mass_are_answered_and_bounded() -> Outcome {
+    with_publisher(&[], async |testbed| {
+        let bodies: Vec<_> = (0..1_500)
+            .map(|number| serde_json::to_string(&report(&json!(number))).expect("json"))
+            .collect();
+        for chunk in bodies.chunks(50) {
+            let sent = chunk
+                .iter()
+                .map(|body| testbed.send("POST", LETTERS, &[], body));
+            for answer in futures_util::future::join_all(sent).await {
+                let (status, answer) = answer?;
+                ensure!(matches!(status, 200 | 503), "{status} {answer}");
+            }
+        }
+        let (_status, list) = testbed
+            .send("GET", &format!("{LETTERS}?limit=1"), &[], "")
+            .await?;
+        let list: Value = serde_json::from_str(&list)?;
+        ensure!(
+            list["kept"].as_u64().is_some_and(|kept| kept <= 1_000),
+            "{list}"
+        );
+        // Writes go on.
+        testbed
+            .changes
+            .unit(context())
+            .publish(create(SKILLS, "a"))
+            .await?;
+        Ok(())
+    })
+    .await
+}
