@@ -2,8 +2,8 @@
 //! projection has stored. An entry that no attempt can process goes to a bounded list.
 //!
 //! Its connection is its own, because a blocking read holds up every other command. It never
-//! acknowledges an entry before the projection returned, and never gives up: it returns only errors
-//! that are logged and tried again.
+//! acknowledges an entry before the projection returned, and never gives up: what fails is logged and
+//! tried again until the consumer is stopped.
 
 mod delivery;
 mod maintenance;
@@ -13,6 +13,10 @@ use std::{collections::BTreeMap, time::Duration};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use broker::{ANSWER, Address, BrokerError, Connection};
 use contract::text::Escaped;
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
 use redis::{
     cmd,
     streams::{StreamAutoClaimReply, StreamId, StreamReadReply},
@@ -32,8 +36,13 @@ use crate::{
 const AT_ONCE: usize = 64;
 /// How long a read waits for entries.
 const BLOCK: Duration = Duration::from_secs(2);
+/// Longest wait between two attempts.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Most ids of aggregates in one page of the list.
 const IDS: usize = 256;
+
+/// The end of a consumer. Its parts share it.
+type Stop<'a> = Shared<BoxFuture<'a, ()>>;
 
 /// How a consumer behaves.
 #[derive(Debug, Clone, Copy)]
@@ -119,18 +128,28 @@ impl<A: Aggregate> Consumer<A> {
         &self.name
     }
 
-    /// Feeds a projection, without end. It may be dropped at any of its awaits: what was not
-    /// acknowledged is taken over by another consumer, or by the next one of this process.
-    pub async fn run(&self, projection: &impl Projection<A>) {
+    /// Feeds a projection until `stop` ends. The batch that is under way is finished and acknowledged
+    /// first, which takes about 2 s at most while Redis and the projection work.
+    ///
+    /// It may also be dropped at any of its awaits: what was not acknowledged is taken over by
+    /// another consumer of the group.
+    pub async fn run(
+        &self,
+        projection: &impl Projection<A>,
+        stop: impl Future<Output = ()> + Send,
+    ) {
+        let stop = stop.boxed().shared();
         let mut waits = waits();
         loop {
             let since = Instant::now();
-            let Err(failed) = self.serve(projection).await;
+            let Err(failed) = self.serve(projection, &stop).await else {
+                return;
+            };
             // A consumer that worked for a while begins with short waits again.
             if since.elapsed() > Duration::from_secs(30) {
                 waits = self::waits();
             }
-            let wait = waits.next().unwrap_or(Duration::from_secs(5));
+            let wait = waits.next().unwrap_or(LONGEST_WAIT);
             warn!(
                 journal = %self.journal.name(),
                 group = %self.group,
@@ -138,12 +157,18 @@ impl<A: Aggregate> Consumer<A> {
                 "the consumer of the journal failed and begins again: {}",
                 Escaped(&failed)
             );
-            sleep(wait).await;
+            if !sleep_unless(wait, &stop).await {
+                return;
+            }
         }
     }
 
-    /// Feeds a projection until something fails.
-    async fn serve(&self, projection: &impl Projection<A>) -> Result<Never, ProjectionError> {
+    /// Feeds a projection until it is stopped.
+    async fn serve(
+        &self,
+        projection: &impl Projection<A>,
+        stop: &Stop<'_>,
+    ) -> Result<(), ProjectionError> {
         if !self.journal.prepare_group(&self.group).await? {
             // Events of aggregates may have been trimmed before the group was made.
             self.catch_up_all(projection).await?;
@@ -152,15 +177,18 @@ impl<A: Aggregate> Consumer<A> {
         let connected = self.address.connect(BLOCK + ANSWER).await;
         let mut connection = connected.map_err(JournalError::Unavailable)?;
         let mut maintained = None::<Instant>;
-        loop {
+        // A read is not cancelled: Redis may have given its entries to this consumer already.
+        while stop.clone().now_or_never().is_none() {
             let due = self.options.take_over_after / 2;
             if maintained.is_none_or(|at| at.elapsed() >= due) {
-                self.maintain(&mut connection, projection).await?;
+                self.maintain(&mut connection, projection, stop).await?;
                 maintained = Some(Instant::now());
             }
             let entries = self.read(&mut connection).await?;
-            self.process(&mut connection, projection, entries).await?;
+            self.process(&mut connection, projection, entries, stop)
+                .await?;
         }
+        Ok(())
     }
 
     /// Brings a projection up to date with every aggregate of the journal, without the stream of all
@@ -217,6 +245,7 @@ impl<A: Aggregate> Consumer<A> {
         &self,
         connection: &mut Connection,
         projection: &impl Projection<A>,
+        stop: &Stop<'_>,
     ) -> Result<(), ProjectionError> {
         let mut from = "0-0".to_owned();
         loop {
@@ -237,7 +266,7 @@ impl<A: Aggregate> Consumer<A> {
                 );
                 self.catch_up_all(projection).await?;
             }
-            self.process(connection, projection, claimed.claimed)
+            self.process(connection, projection, claimed.claimed, stop)
                 .await?;
             from = claimed.next_stream_id;
             if from == "0-0" {
@@ -259,6 +288,7 @@ impl<A: Aggregate> Consumer<A> {
         connection: &mut Connection,
         projection: &impl Projection<A>,
         entries: Vec<StreamId>,
+        stop: &Stop<'_>,
     ) -> Result<(), ProjectionError> {
         if entries.is_empty() {
             return Ok(());
@@ -271,7 +301,7 @@ impl<A: Aggregate> Consumer<A> {
                 Err(reason) => drop(rejected.insert(entry.id.clone(), reason)),
             }
         }
-        let refused = self.until_stored(projection, &events).await;
+        let refused = self.until_stored(projection, &events, stop).await?;
         rejected.extend(refused.into_iter().map(|it| (it.position, it.reason)));
         let events_key = self.journal.keys().events();
         let dead_key = self.journal.keys().dead(&self.group);
@@ -303,21 +333,25 @@ impl<A: Aggregate> Consumer<A> {
 
     /// Gives events to the projection until it has stored them. No further entries are read
     /// meanwhile, so nothing piles up here.
+    ///
+    /// # Errors
+    /// The last failure, when it is stopped.
     async fn until_stored(
         &self,
         projection: &impl Projection<A>,
         events: &[Delivered<A::Event>],
-    ) -> Vec<Rejected> {
+        stop: &Stop<'_>,
+    ) -> Result<Vec<Rejected>, ProjectionError> {
         if events.is_empty() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let mut waits = waits();
         loop {
             let failed = match projection.project(events).await {
-                Ok(rejected) => return rejected,
+                Ok(rejected) => return Ok(rejected),
                 Err(failed) => failed,
             };
-            let wait = waits.next().unwrap_or(Duration::from_secs(5));
+            let wait = waits.next().unwrap_or(LONGEST_WAIT);
             warn!(
                 journal = %self.journal.name(),
                 group = %self.group,
@@ -326,13 +360,21 @@ impl<A: Aggregate> Consumer<A> {
                 "events of the journal are not projected yet and are tried again: {}",
                 Escaped(&failed)
             );
-            sleep(wait).await;
+            if !sleep_unless(wait, stop).await {
+                return Err(failed);
+            }
         }
     }
 }
 
-/// A value that is never made: the consumer ends with an error only.
-enum Never {}
+/// Waits, unless it is stopped before or meanwhile; then the result is `false`.
+async fn sleep_unless(wait: Duration, stop: &Stop<'_>) -> bool {
+    tokio::select! {
+        biased;
+        () = stop.clone() => false,
+        () = sleep(wait) => true,
+    }
+}
 
 async fn ask<T: redis::FromRedisValue>(
     connection: &mut Connection,
@@ -342,12 +384,12 @@ async fn ask<T: redis::FromRedisValue>(
     answer.map_err(JournalError::Unavailable)
 }
 
-/// Waits between attempts: 0.1 s, doubling up to 5 s, without end.
+/// Waits between attempts: 0.1 s, doubling up to [`LONGEST_WAIT`], without end.
 fn waits() -> ExponentialBackoff {
     ExponentialBuilder::new()
         .with_jitter()
         .without_max_times()
         .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(Duration::from_secs(5))
+        .with_max_delay(LONGEST_WAIT)
         .build()
 }

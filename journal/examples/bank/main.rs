@@ -82,10 +82,9 @@ async fn project(journal: Journal<Account>) -> Result<(), Box<dyn Error>> {
         ..ConsumerOptions::default()
     };
     let consumer = Consumer::new(journal, "accountProjector".parse()?, options);
-    tokio::select! {
-        () = consumer.run(&projection) => {}
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
+    let stop = async move {
+        terminate.recv().await;
+    };
+    consumer.run(&projection, stop).await;
     Ok(())
 }

@@ -5,6 +5,7 @@ mod account;
 mod appends;
 mod bank;
 mod projection;
+mod servers;
 mod testbed;
 
 type Outcome = anyhow::Result<()>;

@@ -1,10 +1,11 @@
 //! The consumer group and the projection into MongoDB: each event counts once, whatever is repeated,
 //! lost, or stopped in the middle.
 
-use std::time::Duration;
+use std::{future::pending, time::Duration};
 
 use anyhow::{Context, ensure};
 use e2e::testbed::{mongod::Mongod, redis::Redis, wait::eventually};
+use futures_util::FutureExt;
 use journal::{
     AggregateId, AppendId, Consumer, ConsumerOptions, Delivered, GroupName, Journal,
     MongoProjection, Projection,
@@ -62,7 +63,7 @@ async fn run_until(
     condition: impl Future<Output = Outcome>,
 ) -> Outcome {
     tokio::select! {
-        () = consumer.run(rows) => anyhow::bail!("a consumer never returns"),
+        () = consumer.run(rows, pending()) => anyhow::bail!("a consumer never returns"),
         done = condition => done,
     }
 }
@@ -392,4 +393,28 @@ async fn consumers_that_ended_leave_the_group() -> Outcome {
         Ok(())
     });
     run_until(&last, &rows, alone).await
+}
+
+#[tokio::test]
+async fn a_consumer_that_is_stopped_finishes_what_it_has_read() -> Outcome {
+    let (redis, mongod) = tokio::try_join!(Redis::start(), Mongod::start())?;
+    let (journal, database) = (journal(&redis)?, mongod.database("bank").await?);
+    let rows = rows(&journal, &database);
+    let alice = id("alice")?;
+    open(&journal, &alice, 1).await?;
+    let all = format!("journal:{{{}}}:events", journal.name());
+    for round in 1..=3 {
+        deposits(&journal, &alice, 50).await?;
+        let consumer = Consumer::new(journal.clone(), group("rows")?, ConsumerOptions::default());
+        let stop = eventually("the row moves", async || {
+            let row = row(&database, &alice).await?.context("no row yet")?;
+            ensure!(row.get_i64("version")? > (round - 1) * 50 + 1);
+            Ok(())
+        });
+        consumer.run(&rows, stop.map(drop)).await;
+        let pending = redis.command(&["XPENDING", &all, "rows"]).await?;
+        let count = pending.into_many()?.swap_remove(0).into_integer()?;
+        ensure!(count == 0, "{count} events are pending");
+    }
+    is_exact(&journal, &database, &alice).await
 }
