@@ -274,7 +274,7 @@ impl<A: Aggregate> Consumer<A> {
             }
         }
         self.journal
-            .remove_idle_consumers(&self.group, self.options.remove_after)
+            .remove_idle_consumers(&self.group, self.options.remove_after, &self.name)
             .await?;
         if self.options.trim {
             self.journal.trim().await?;

@@ -28,3 +28,8 @@ pub use journal::{Appended, Executed, Journal, Limits, Replicas, ReplicasError};
 #[cfg(feature = "mongodb")]
 pub use mongo::MongoProjection;
 pub use names::{AggregateId, AppendId, GroupName, InvalidName, JournalName};
+
+/// Compiles the Rust of the page about the journal.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/journal.md")]
+mod documented {}

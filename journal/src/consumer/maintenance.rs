@@ -49,7 +49,7 @@ local removed = 0
 for _, each in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
   local map = {}
   for i = 1, #each, 2 do map[each[i]] = each[i + 1] end
-  if map['pending'] == 0 and map['idle'] >= tonumber(ARGV[2]) then
+  if map['pending'] == 0 and map['idle'] >= tonumber(ARGV[2]) and map['name'] ~= ARGV[3] then
     redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], map['name'])
     removed = removed + 1
   end
@@ -97,15 +97,17 @@ impl<A: Aggregate> Journal<A> {
         self.ask::<u64>(&command).await.map(|removed| removed > 0)
     }
 
-    /// Removes consumers of a group that have nothing pending and have not read for `idle`.
+    /// Removes consumers of a group that have nothing pending and have not read for `idle`, except
+    /// the one that asks. One that reads again is made again by Redis.
     pub(crate) async fn remove_idle_consumers(
         &self,
         group: &GroupName,
         idle: Duration,
+        own: &str,
     ) -> Result<u64, JournalError> {
         let mut command = cmd("EVAL");
         command.arg(TIDY).arg(1).arg(self.keys().events());
         command.arg(group.as_str()).arg(idle.as_millis() as u64);
-        self.ask(&command).await
+        self.ask(command.arg(own)).await
     }
 }

@@ -371,6 +371,7 @@ async fn consumers_that_ended_leave_the_group() -> Outcome {
         ..impatient()
     };
     let all = format!("journal:{{{}}}:events", journal.name());
+    let mut names = Vec::new();
     for _round in 0..3 {
         let ended = Consumer::new(journal.clone(), group("rows")?, options);
         deposits(&journal, &alice, 1).await?;
@@ -378,16 +379,15 @@ async fn consumers_that_ended_leave_the_group() -> Outcome {
             is_exact(&journal, &database, &alice).await
         });
         run_until(&ended, &rows, exact).await?;
+        names.push(ended.name().to_owned());
     }
     let last = Consumer::new(journal.clone(), group("rows")?, options);
-    let alone = eventually("only the last consumer is left", async || {
-        let consumers = redis
-            .command(&["XINFO", "CONSUMERS", &all, "rows"])
-            .await?
-            .into_many()?;
+    let alone = eventually("the ended consumers are removed", async || {
+        // Before Redis 7.2 a consumer that waits for its first entry is not listed.
+        let consumers = redis.command(&["XINFO", "CONSUMERS", &all, "rows"]).await?;
         let shown = format!("{consumers:?}");
         ensure!(
-            consumers.len() == 1 && shown.contains(last.name()),
+            !names.iter().any(|name| shown.contains(name.as_str())),
             "{shown}"
         );
         Ok(())
