@@ -7,6 +7,7 @@
 
 mod delivery;
 mod maintenance;
+mod projection;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -25,11 +26,12 @@ use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-pub use delivery::{DeadEntry, Delivered};
+pub use delivery::{DeadLetter, Delivered};
+pub use projection::{Projection, ProjectionError, Rejected};
 
 use crate::{
-    Aggregate, AggregateId, GroupName, Journal, JournalError,
-    consumer::delivery::{bury, decode},
+    Aggregate, GroupName, Journal, JournalError,
+    consumer::delivery::{decode, give_up},
 };
 
 /// Most entries in one batch.
@@ -63,42 +65,6 @@ impl Default for ConsumerOptions {
             trim: true,
         }
     }
-}
-
-/// What a consumer feeds. Both calls must be idempotent: events are delivered at least once.
-pub trait Projection<A: Aggregate>: Sync {
-    /// Stores the effect of events. They may have been stored before, and events before them may be
-    /// missing. Returns the events that can never be stored; the others are acknowledged.
-    fn project(
-        &self,
-        events: &[Delivered<A::Event>],
-    ) -> impl Future<Output = Result<Vec<Rejected>, ProjectionError>> + Send;
-
-    /// Stores the effect of all events of one aggregate, read from the journal.
-    fn catch_up(
-        &self,
-        id: &AggregateId,
-    ) -> impl Future<Output = Result<(), ProjectionError>> + Send;
-}
-
-/// An event that a projection can never store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rejected {
-    /// Its position.
-    pub position: String,
-    /// Why.
-    pub reason: String,
-}
-
-/// A projection is unavailable; the same events are given to it again later.
-#[derive(Debug, thiserror::Error)]
-pub enum ProjectionError {
-    /// The journal failed.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// The store of the projection failed.
-    #[error("the store of the projection is unavailable: {0}")]
-    Store(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// A consumer of one group. Its name is unique, so two processes never share what is pending.
@@ -322,7 +288,7 @@ impl<A: Aggregate> Consumer<A> {
                  entries: {}",
                 Escaped(reason)
             );
-            let command = bury(&events_key, &dead_key, &self.group, entry, reason);
+            let command = give_up(&events_key, &dead_key, &self.group, entry, reason);
             ask::<u64>(connection, &command).await?;
         }
         if stored > 0 {

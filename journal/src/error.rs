@@ -90,6 +90,8 @@ pub enum JournalError {
         confirmed: u64,
         /// The number that the journal asks for.
         wanted: u32,
+        /// Why Redis did not wait for them, for example because the user has no right to WAIT.
+        source: Option<BrokerError>,
     },
     /// Redis is unavailable or refuses the command.
     #[error("Redis is unavailable: {0}")]

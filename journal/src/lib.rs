@@ -21,7 +21,7 @@ mod names;
 pub use aggregate::{Aggregate, Loaded, Recorded, View};
 pub use broker::{Address, AddressError, BrokerError};
 pub use consumer::{
-    Consumer, ConsumerOptions, DeadEntry, Delivered, Projection, ProjectionError, Rejected,
+    Consumer, ConsumerOptions, DeadLetter, Delivered, Projection, ProjectionError, Rejected,
 };
 pub use error::{ExecuteError, JournalError};
 pub use journal::{Appended, Executed, Journal, Limits, Replicas, ReplicasError};

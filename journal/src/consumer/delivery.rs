@@ -9,15 +9,15 @@ use serde::de::DeserializeOwned;
 
 use crate::{Aggregate, AggregateId, AppendId, GroupName, Journal, JournalError};
 
-/// Most entries in the list of dead entries of a group; older ones are removed.
-const DEAD_ENTRIES: usize = 1_000;
-/// Longest text that is kept of a field of a dead entry, in bytes.
+/// Most entries in the list of dead letters of a group; older ones are removed.
+const DEAD_LETTERS: usize = 1_000;
+/// Longest text that is kept of a field of a dead letter, in bytes.
 const DEAD_FIELD: usize = 64 << 10;
-/// Most fields that are kept of a dead entry.
+/// Most fields that are kept of a dead letter.
 const DEAD_FIELDS: usize = 16;
 
 /// Acknowledges and keeps in one step, so that no entry is lost or kept twice.
-const BURY: &str = "
+const GIVE_UP: &str = "
 if redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
 redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[3], '*', 'entry', ARGV[2], unpack(ARGV, 4))
 return 1";
@@ -43,7 +43,7 @@ pub struct Delivered<E> {
 
 /// An entry that a group could not process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeadEntry {
+pub struct DeadLetter {
     /// The id of the entry in the stream of all events.
     pub position: String,
     /// Why it was not processed.
@@ -85,20 +85,20 @@ impl<A: Aggregate> Journal<A> {
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn dead_entries(
+    pub async fn dead_letters(
         &self,
         group: &GroupName,
         count: usize,
-    ) -> Result<Vec<DeadEntry>, JournalError> {
+    ) -> Result<Vec<DeadLetter>, JournalError> {
         let mut command = cmd("XREVRANGE");
         command.arg(self.keys().dead(group)).arg("+").arg("-");
         command.arg("COUNT").arg(count);
         let list: StreamRangeReply = self.ask(&command).await?;
-        Ok(list.ids.iter().map(dead_entry).collect())
+        Ok(list.ids.iter().map(dead_letter).collect())
     }
 }
 
-fn dead_entry(entry: &StreamId) -> DeadEntry {
+fn dead_letter(entry: &StreamId) -> DeadLetter {
     let text = |name: &str| entry.get::<String>(name).unwrap_or_default();
     let fields = entry.map.iter().filter_map(|(name, value)| {
         let name = name.strip_prefix("field:")?;
@@ -106,18 +106,24 @@ fn dead_entry(entry: &StreamId) -> DeadEntry {
     });
     let mut fields: Vec<_> = fields.collect();
     fields.sort();
-    DeadEntry {
+    DeadLetter {
         position: text("entry"),
         reason: text("reason"),
         fields,
     }
 }
 
-/// The command that acknowledges an entry and keeps it in the list of dead entries.
-pub(crate) fn bury(events: &str, dead: &str, group: &GroupName, it: &StreamId, why: &str) -> Cmd {
+/// The command that acknowledges an entry and keeps it in the list of dead letters.
+pub(crate) fn give_up(
+    events: &str,
+    dead: &str,
+    group: &GroupName,
+    it: &StreamId,
+    why: &str,
+) -> Cmd {
     let mut command = cmd("EVAL");
-    command.arg(BURY).arg(2).arg(events).arg(dead);
-    command.arg(group.as_str()).arg(&it.id).arg(DEAD_ENTRIES);
+    command.arg(GIVE_UP).arg(2).arg(events).arg(dead);
+    command.arg(group.as_str()).arg(&it.id).arg(DEAD_LETTERS);
     command.arg("reason").arg(cut(why));
     for (name, value) in it.map.iter().take(DEAD_FIELDS) {
         command.arg(format!("field:{}", cut(name)));

@@ -139,6 +139,14 @@ impl<A: Aggregate> Journal<A> {
                     }
                     error
                 }
+                Err(Failed::NotConfirmed(error, version)) => {
+                    // The script has answered: whatever follows, events are stored.
+                    unknown = true;
+                    if error.is_refusal() && !error.ends_the_connection() {
+                        return Err(self.not_replicated(id, version, 0, Some(error)));
+                    }
+                    error
+                }
                 Err(Failed::Answered(error)) => return Err(error),
             };
             let wait = waits.next().unwrap_or(Duration::from_secs(1));
@@ -162,17 +170,31 @@ impl<A: Aggregate> Journal<A> {
             let mut wait = cmd("WAIT");
             wait.arg(replicas.count)
                 .arg(replicas.within.as_millis() as u64);
-            let confirmed: u64 = connection.ask(&wait).await.map_err(Failed::Sent)?;
+            let version = answer[1].parse().unwrap_or_default();
+            let confirmed = connection.ask(&wait).await;
+            let confirmed: u64 = confirmed.map_err(|it| Failed::NotConfirmed(it, version))?;
             if confirmed < u64::from(replicas.count) {
-                return Err(Failed::Answered(JournalError::NotReplicated {
-                    id: id.clone(),
-                    version: answer[1].parse().unwrap_or_default(),
-                    confirmed,
-                    wanted: replicas.count,
-                }));
+                let error = self.not_replicated(id, version, confirmed, None);
+                return Err(Failed::Answered(error));
             }
         }
         Ok(answer)
+    }
+
+    fn not_replicated(
+        &self,
+        id: &AggregateId,
+        version: u64,
+        confirmed: u64,
+        source: Option<BrokerError>,
+    ) -> JournalError {
+        JournalError::NotReplicated {
+            id: id.clone(),
+            version,
+            confirmed,
+            wanted: self.replicas().map_or(0, |replicas| replicas.count),
+            source,
+        }
     }
 }
 
@@ -182,6 +204,8 @@ enum Failed {
     NotSent(BrokerError),
     /// It was sent, and there is no answer, or a refusal.
     Sent(BrokerError),
+    /// The script stored this version, and WAIT failed.
+    NotConfirmed(BrokerError, u64),
     /// It was answered: too few replicas confirmed it, or the answer is not of the script.
     Answered(JournalError),
 }

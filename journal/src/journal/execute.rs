@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     Aggregate, AggregateId, AppendId, ExecuteError, Journal, JournalError, Loaded,
-    journal::replay::require_time,
+    journal::replay::{require_present, require_time},
 };
 
 /// How often a command is decided again after a conflict. The caller then gets the conflict.
@@ -79,7 +79,14 @@ impl<A: Aggregate> Journal<A> {
                 return self.earlier(id, append, before).await;
             }
             if loaded.version == 0 {
-                return Err(JournalError::NotFound(id.clone()).into());
+                let Some(version) = self.listed(id).await? else {
+                    return Err(JournalError::NotFound(id.clone()).into());
+                };
+                // It may have been created since it was read.
+                if let Some(before) = self.find(&mut loaded, append, deadline).await? {
+                    return self.earlier(id, append, before).await;
+                }
+                require_present(&loaded, version)?;
             }
             let events = loaded
                 .state
@@ -120,13 +127,9 @@ impl<A: Aggregate> Journal<A> {
             loaded.advance(&page.events);
             page.failed.map_or(Ok(()), Err)?;
             if !page.more {
-                break;
+                return Ok(None);
             }
         }
-        if loaded.version == 0 {
-            self.require_absent(&loaded.id).await?;
-        }
-        Ok(None)
     }
 
     /// The result of an append that was stored after version `before`.

@@ -55,18 +55,28 @@ impl<A: Aggregate> Journal<A> {
     /// # Errors
     /// As [`Self::load`]; what was read until then stays applied.
     pub async fn refresh(&self, loaded: &mut Loaded<A>) -> Result<(), JournalError> {
+        self.read_on(loaded).await?;
+        if loaded.version > 0 {
+            return Ok(());
+        }
+        let Some(expected) = self.listed(&loaded.id).await? else {
+            return Ok(());
+        };
+        // It may have been created since it was read.
+        self.read_on(loaded).await?;
+        require_present(loaded, expected)
+    }
+
+    /// Reads the newer events of an aggregate.
+    async fn read_on(&self, loaded: &mut Loaded<A>) -> Result<(), JournalError> {
         loop {
             let page = self.page(&loaded.id, loaded.version, u64::MAX).await?;
             loaded.advance(&page.events);
             page.failed.map_or(Ok(()), Err)?;
             if !page.more {
-                break;
+                return Ok(());
             }
         }
-        if loaded.version == 0 {
-            self.require_absent(&loaded.id).await?;
-        }
-        Ok(())
     }
 
     /// The events after a version, at most one page; none when there are no more. A page ends before
@@ -118,21 +128,25 @@ impl<A: Aggregate> Journal<A> {
         Ok(page)
     }
 
-    /// Checks that an aggregate without events is not in the list of aggregates: its stream may have
-    /// been evicted or removed.
-    pub(crate) async fn require_absent(&self, id: &AggregateId) -> Result<(), JournalError> {
+    /// The version of an aggregate in the list of all aggregates. One that has a version here and no
+    /// events was created in between, or its stream was evicted or removed.
+    pub(crate) async fn listed(&self, id: &AggregateId) -> Result<Option<u64>, JournalError> {
         let mut command = cmd("HGET");
         command.arg(self.keys().versions()).arg(id.as_str());
-        let listed: Option<u64> = self.ask(&command).await?;
-        match listed {
-            None => Ok(()),
-            Some(expected) => Err(JournalError::Damaged {
-                id: id.clone(),
-                expected,
-                found: 0,
-            }),
-        }
+        self.ask(&command).await
     }
+}
+
+/// The error of an aggregate that is listed and has no events.
+pub(crate) fn require_present<A>(loaded: &Loaded<A>, expected: u64) -> Result<(), JournalError> {
+    if loaded.version > 0 {
+        return Ok(());
+    }
+    Err(JournalError::Damaged {
+        id: loaded.id.clone(),
+        expected,
+        found: 0,
+    })
 }
 
 impl<A: Aggregate> Loaded<A> {

@@ -8,7 +8,7 @@ use e2e::{
     testbed::{redis::Redis, wait::eventually},
 };
 use futures_util::future::try_join_all;
-use journal::{AggregateId, AppendId, Journal, JournalError, Limits, Loaded};
+use journal::{AggregateId, AppendId, Journal, JournalError, Limits, Loaded, Replicas};
 use proptest::{
     collection::vec,
     prelude::*,
@@ -265,6 +265,97 @@ async fn an_append_whose_answer_was_lost_is_stored_once() -> Outcome {
         loaded.version == 4 && loaded.state.funds == 30,
         "{loaded:?}"
     );
+    Ok(())
+}
+
+/// How often events of an aggregate were read.
+async fn reads(redis: &Redis) -> anyhow::Result<u64> {
+    let stats = redis
+        .command(&["INFO", "commandstats"])
+        .await?
+        .into_text()?;
+    let calls = stats.split_once("cmdstat_xrange:calls=");
+    let calls = calls.and_then(|(_, rest)| rest.split_once(','));
+    Ok(calls.map_or(Ok(0), |(calls, _)| calls.parse())?)
+}
+
+#[tokio::test]
+async fn an_aggregate_that_is_created_while_it_is_read_is_not_damaged() -> Outcome {
+    let redis = Redis::start().await?;
+    let link = Proxy::start("reader→redis", redis.port()).await?;
+    let writer = journal(&redis)?;
+    let address = format!("redis://127.0.0.1:{}", link.port()).parse()?;
+    let reader = Journal::<Account>::new(address, writer.name().clone());
+    // Opens the connection before the link is slow.
+    ensure!(reader.load(&id("nobody")?).await?.is_none());
+    link.set(Mode::Slow(Duration::from_millis(150)));
+    for round in 0..2 {
+        let alice = id(&format!("alice-{round}"))?;
+        let before = reads(&redis).await?;
+        let create = async {
+            eventually("the reader found no event", async || {
+                ensure!(reads(&redis).await? > before);
+                Ok(())
+            })
+            .await?;
+            writer
+                .create(&alice, &append("first")?, &Command::Open(1))
+                .await?;
+            anyhow::Ok(())
+        };
+        // Both ways of reading.
+        let read = async {
+            if round == 0 {
+                return Ok(reader.load(&alice).await?.context("an account")?.version);
+            }
+            let any = AppendId::random();
+            let executed = reader.execute(&alice, &any, &Command::Deposit(1)).await?;
+            anyhow::Ok(executed.aggregate.version)
+        };
+        let (read, created) = futures_util::future::join(read, create).await;
+        created?;
+        ensure!(read? == 1 + round, "round {round}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_append_that_no_replica_confirmed_is_reported_as_stored() -> Outcome {
+    let redis = Redis::start().await?;
+    let replicas = Replicas {
+        count: 1,
+        within: Duration::from_millis(20),
+    };
+    let journal = journal(&redis)?.with_replicas(replicas)?;
+    let alice = id("alice")?;
+    let stored = |result: Result<_, JournalError>, refused: bool| match result {
+        Err(JournalError::NotReplicated {
+            version: 1,
+            confirmed: 0,
+            wanted: 1,
+            source,
+            ..
+        }) => source.is_some() == refused,
+        _ => false,
+    };
+    let first = append("first")?;
+    let result = journal.append(&alice, 0, &first, &[deposit(1)]).await;
+    ensure!(stored(result.map(drop), false));
+
+    // The user has no right to WAIT: the events are stored all the same.
+    redis
+        .command(&[
+            "ACL", "SETUSER", "bank", "on", ">secret", "~*", "+@all", "-wait",
+        ])
+        .await?;
+    let address = redis.url_as("bank", "secret").parse()?;
+    let journal = Journal::<Account>::new(address, journal.name().clone());
+    let journal = journal.with_replicas(replicas)?;
+    let bob = id("bob")?;
+    let result = journal.append(&bob, 0, &first, &[deposit(1)]).await;
+    ensure!(stored(result.map(drop), true));
+    let loaded = journal.load(&bob).await?.context("an account")?;
+    ensure!(loaded.version == 1, "{loaded:?}");
     Ok(())
 }
 

@@ -227,7 +227,7 @@ async fn an_entry_that_cannot_be_read_is_kept_and_holds_up_nothing() -> Outcome 
         })
         .await?;
         eventually("each entry is acknowledged", async || {
-            let dead = journal.dead_entries(&group("rows")?, 10).await?;
+            let dead = journal.dead_letters(&group("rows")?, 10).await?;
             ensure!(dead.len() == 3, "{dead:#?}");
             let pending = redis.command(&["XPENDING", &all, "rows"]).await?;
             let count = pending.into_many()?.swap_remove(0).into_integer()?;
@@ -237,7 +237,7 @@ async fn an_entry_that_cannot_be_read_is_kept_and_holds_up_nothing() -> Outcome 
         .await
     })
     .await?;
-    let dead = journal.dead_entries(&group("rows")?, 10).await?;
+    let dead = journal.dead_letters(&group("rows")?, 10).await?;
     let reasons: Vec<_> = dead.iter().map(|entry| entry.reason.as_str()).collect();
     ensure!(dead.len() == 3, "{dead:#?}");
     ensure!(reasons[0].contains("freeze"), "{reasons:?}");

@@ -53,7 +53,7 @@ async fn everything_works(journal: &Journal<Account>, mongod: &Mongod) -> Outcom
         projected = projected => projected?,
     }
     journal.trim().await?;
-    ensure!(journal.dead_entries(&"rows".parse()?, 1).await?.is_empty());
+    ensure!(journal.dead_letters(&"rows".parse()?, 1).await?.is_empty());
     ensure!(journal.remove_group(&"rows".parse()?).await?);
     Ok(())
 }
