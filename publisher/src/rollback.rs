@@ -9,7 +9,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use contract::{
-    Change, CollectionName, Context, Document, DocumentId, Operation, Revision,
+    Change, CollectionName, Context, Document, DocumentId, Operation, ProblemKind, Revision,
     history::{ChangeNote, HistoryFilter, Point, difference},
     rollback::Rollback,
 };
@@ -226,12 +226,16 @@ impl Rollbacks<'_> {
         }
         let keys = plan.keys();
         let written = self.writer.write_set(plan.command(context)).await;
-        let written = written.map_err(|error| match error.index() {
-            Some(index) if error.cause().kind() == contract::ProblemKind::Schema => {
-                plan.refused(index, error.cause().clone())
+        let written = match written {
+            Ok(written) => written,
+            Err(error) => {
+                // Pointers of the error are into a change set, which the caller did not send.
+                if error.kind() == ProblemKind::Schema {
+                    self.check(&plan).await?;
+                }
+                return Err(RollbackError::Write { error, keys });
             }
-            _ => RollbackError::Write { error, keys },
-        })?;
+        };
         // Nothing else was written since `expected`, so the set is all that is new.
         let last = written.items.iter().map(|item| item.revision).max();
         plan.expected = last.filter(|_last| !plan.expected_heads.is_empty());
@@ -244,6 +248,12 @@ impl Rollbacks<'_> {
     /// # Errors
     /// [`RollbackError::Refused`]
     pub async fn show(&self, plan: Plan) -> Result<Rollback, RollbackError> {
+        self.check(&plan).await?;
+        Ok(plan.answer(None))
+    }
+
+    /// Checks the values of a plan by the rules of today.
+    async fn check(&self, plan: &Plan) -> Result<(), RollbackError> {
         let since = Instant::now();
         for (index, (step, _diff)) in plan.steps.iter().enumerate() {
             let write = step.write(&Context::default());
@@ -252,7 +262,7 @@ impl Rollbacks<'_> {
             let checked = self.large_work(since, step.bytes(), check).await?;
             checked.map_err(|error| plan.refused(index, error))?;
         }
-        Ok(plan.answer(None))
+        Ok(())
     }
 
     /// Adds a document to the plan, unless it has the value of then.

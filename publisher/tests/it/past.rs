@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, ensure};
-use e2e::testbed::mongod::Mongod;
+use e2e::testbed::{mongod::Mongod, wait::eventually};
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use serde_json::{Value, json};
 
@@ -703,6 +703,47 @@ async fn a_rollback_request_that_is_not_one_is_refused_with_its_place() -> Outco
             let problem = publisher.roll_back(path, body.clone(), status).await?;
             let found = problem["pointer"].as_str().unwrap_or_default();
             ensure!(found == pointer, "{body} {problem}");
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_value_of_then_that_the_schema_of_today_refuses_does_not_come_back() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let schema = |name: &str, schema: Value| {
+        let path = folder.path().join(format!("{name}.schema.json"));
+        std::fs::write(path, schema.to_string())
+    };
+    schema(SKILLS, json!({"title": "first"}))?;
+    schema(AGENTS, json!({}))?;
+    let schemas = folder.path().display().to_string();
+    with_publisher(&["--schemas-dir", &schemas], async |publisher| {
+        publisher.put("a", json!({"n": 7})).await?;
+        publisher.put("a", json!({"n": 1})).await?;
+        schema(
+            SKILLS,
+            json!({"title": "second", "properties": {"n": {"maximum": 1}}}),
+        )?;
+        let publisher = &*publisher;
+        eventually("the second schema", || async move {
+            let schema = publisher.get("/v1/schemas/Skills").await?;
+            ensure!(schema["title"] == "second", "{schema}");
+            Ok(())
+        })
+        .await?;
+        for (path, dry_run) in [
+            (format!("{LIST}/a"), true),
+            (format!("{LIST}/a"), false),
+            ("/v1/collections/Skills".to_owned(), true),
+            ("/v1/collections/Skills".to_owned(), false),
+        ] {
+            let body = json!({"toRevision": 1, "dryRun": dry_run});
+            let problem = publisher.roll_back(&path, body, 422).await?;
+            ensure!(problem["errors"][0]["pointer"] == "/n", "{problem}");
+            let detail = problem["detail"].as_str().unwrap_or_default();
+            ensure!(detail.contains("Skills/a had at revision 1"), "{problem}");
         }
         Ok(())
     })

@@ -33,8 +33,8 @@ mod settings;
 pub use self::settings::{ALLOWED_HOSTS, CORS_ORIGINS, GuardArgs, GuardSettings};
 
 /// Headers of an answer that a page of a listed origin may read.
-const EXPOSED: &str =
-    "etag, retry-after, location, confcast-revision, confcast-state, confcast-settled";
+const EXPOSED: &str = "etag, retry-after, location, confcast-revision, confcast-digest, \
+                       confcast-count, confcast-state, confcast-settled";
 /// Headers that a page of a listed origin may send with a read.
 const ALLOWED: &str = "accept, if-match, if-none-match, last-event-id, traceparent";
 /// How long a browser may remember the answer to a preflight, in seconds.

@@ -290,3 +290,26 @@ fn a_group_never_ends_within_a_set() {
         "the first command always fits, as a whole"
     );
 }
+
+#[test]
+fn a_set_happens_only_while_its_collections_are_at_the_expected_revisions() {
+    let expecting = |document: &str, revision| {
+        let set = ChangeSetCommand {
+            id: ID.to_owned(),
+            writes: vec![creating(document)],
+            expected_heads: [(name(), revision)].into(),
+        };
+        Command::ChangeSet(set)
+    };
+    // Each command sees the one before it in its group.
+    let group = [
+        expecting("a", 0),
+        expecting("b", 0),
+        expecting("b", 1),
+        expecting("c", 9),
+    ];
+    let decisions = rules().evaluate(two_collections(), &group, Utc::now());
+    let failed = Some(ProblemKind::ConditionFailed);
+    assert_eq!(problems(&decisions), [None, failed, None, failed]);
+    assert_eq!(decisions.changes.len(), 2);
+}
