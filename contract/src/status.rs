@@ -109,6 +109,9 @@ pub struct ReplicaStatus {
     /// The handlers of the service, in order of registration.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub handlers: Vec<HandlerStatus>,
+    /// The projection into another database, where one is set up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub projection: Option<ProjectionStatus>,
 }
 
 /// One followed collection.
@@ -265,4 +268,89 @@ pub struct DroppedEvent {
     /// Id and source of the event, as far as it could be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<String>,
+}
+
+/// How far a projection into another database is. Readiness does not depend on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ProjectionStatus {
+    /// What it does.
+    pub state: ProjectionState,
+    /// Its collections, by name, as this process last read or wrote their positions.
+    pub collections: Vec<ProjectedCollection>,
+    /// Transactions that were committed since the start.
+    pub transactions: u64,
+    /// Rows that were written or removed since the start.
+    pub rows: u64,
+    /// Those of them that a comparison found to be different at a revision that was projected before:
+    /// somebody else has changed them.
+    pub mended: u64,
+    /// Attempts that failed since the start.
+    pub failures: u64,
+    /// Why the last attempt failed; absent after a success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// What a projection does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum ProjectionState {
+    /// It has not reached the database yet.
+    Connecting,
+    /// Another replica writes the projection.
+    Standby,
+    /// It compares rows with documents, and writes what differs.
+    Reconciling,
+    /// The database lacks changes that the replica has.
+    Behind,
+    /// The database has everything that the replica has.
+    Current,
+    /// The database does not answer, or an attempt failed; it is tried again.
+    Unavailable,
+    /// Nothing is written, because the database is not one for this projection; `lastError` says why.
+    Refused,
+}
+
+impl ProjectionState {
+    /// Every state.
+    pub const ALL: [Self; 7] = [
+        Self::Connecting,
+        Self::Standby,
+        Self::Reconciling,
+        Self::Behind,
+        Self::Current,
+        Self::Unavailable,
+        Self::Refused,
+    ];
+
+    /// The name on the wire and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Standby => "standby",
+            Self::Reconciling => "reconciling",
+            Self::Behind => "behind",
+            Self::Current => "current",
+            Self::Unavailable => "unavailable",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// One collection of a projection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ProjectedCollection {
+    /// The collection.
+    pub collection: CollectionName,
+    /// The history that `revision` counts in.
+    pub epoch: Epoch,
+    /// The revision whose documents the rows are.
+    pub revision: Revision,
+    /// Whether the rows are not those of `revision` yet.
+    pub reconciling: bool,
 }

@@ -375,6 +375,7 @@ impl Replica {
             last_error,
         } = parts.stats.snapshot(&parts.config);
         ReplicaStatus {
+            projection: None,
             instance: parts.config.instance.clone(),
             state: view.state(now),
             epoch: view.root().epoch(),

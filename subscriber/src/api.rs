@@ -12,7 +12,8 @@ use actix_web::{
     middleware::from_fn,
     web::{self, ServiceConfig},
 };
-use contract::{event, fleet::MAX_CHECK_IN};
+use contract::{event, fleet::MAX_CHECK_IN, status::ReplicaStatus};
+use projection::Projection;
 use replica::{
     Replica, View,
     actix::{MAX_EVENT, Options},
@@ -51,6 +52,7 @@ const LISTS: usize = 32;
 #[derive(Debug, Clone)]
 pub struct Api {
     replica: Replica,
+    projection: Option<Projection>,
     dapr: Options,
     ready_when_stale: bool,
     streams: StreamSlots,
@@ -65,9 +67,15 @@ pub struct Api {
 
 impl Api {
     /// The replica, and what handlers need of the settings.
-    pub fn new(replica: Replica, settings: &Settings, streams: StreamSlots) -> Self {
+    pub fn new(
+        replica: Replica,
+        projection: Option<Projection>,
+        settings: &Settings,
+        streams: StreamSlots,
+    ) -> Self {
         Self {
             replica,
+            projection,
             dapr: Options {
                 pubsub_name: settings.pubsub_name.clone(),
                 token: settings.app_api_token.clone(),
@@ -84,6 +92,14 @@ impl Api {
             )),
             guard: settings.guard.clone(),
             role: web::Data::new(role(settings)),
+        }
+    }
+
+    /// The status of the replica, and of its projection.
+    fn status(&self) -> ReplicaStatus {
+        ReplicaStatus {
+            projection: self.projection.as_ref().map(Projection::status),
+            ..self.replica.status()
         }
     }
 

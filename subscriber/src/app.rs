@@ -11,6 +11,7 @@ use std::{
 
 use actix_web::{App as HttpApp, dev::Server};
 use anyhow::Context;
+use projection::Projection;
 use replica::{Config, Events, Replica, SecretUrl, Url};
 use service::{
     http::{
@@ -84,7 +85,18 @@ impl App {
         if let Some(unreachable) = unreachable(&settings, address) {
             tracing::warn!("{unreachable}");
         }
-        let api = Api::new(replica.clone(), &settings, streams);
+        let projection = settings
+            .projection
+            .clone()
+            .map(|config| Projection::new(config, replica.clone()));
+        if let Some(projection) = projection.clone() {
+            let stop = supervisor.stop();
+            supervisor.spawn("projection", async move {
+                projection.run(stop).await;
+                Ok(())
+            });
+        }
+        let api = Api::new(replica.clone(), projection, &settings, streams);
         let app = move || HttpApp::new().configure(|config| api::configure(config, &api));
         let server =
             server::serve(listener, connections, supervisor.stop(), app).context("cannot serve")?;

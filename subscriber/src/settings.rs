@@ -7,6 +7,7 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration}
 
 use clap::Parser;
 use contract::{CollectionName, DocumentId, SecretUrl};
+use projection::ProjectionConfig;
 use replica::{Events, Follow, HeaderValue, Url, broker::settings as redis};
 use service::{
     http::guard::{GuardArgs, GuardSettings},
@@ -25,6 +26,9 @@ const API_URL: &str = "http://127.0.0.1:8080";
 const COLLECTIONS: &str = contract::environment::COLLECTIONS;
 const CHECK_IN_SECONDS: &str = "10";
 const READY_WHEN_STALE: &str = "true";
+const PROJECTION_URL: &str = "AURA_CONFIGURATION_PROJECTION_URL";
+const PROJECTION_VERIFY_SECONDS_NAME: &str = "AURA_CONFIGURATION_PROJECTION_VERIFY_SECONDS";
+const PROJECTION_VERIFY_SECONDS: &str = "600";
 
 /// Keeps a copy of the configuration in memory, in step with a publisher, and answers reads from it.
 #[derive(Parser)]
@@ -133,6 +137,25 @@ pub struct Options {
     )]
     snapshot_dir: String,
 
+    /// Database for a projection, `mongodb://HOST/DATABASE`: each collection becomes a MongoDB
+    /// collection of the same name, for tools that query it. It must be a replica set or a sharded
+    /// cluster, and a database of its own. Replicas that have the same one take turns. When it is not
+    /// set, nothing is projected.
+    #[arg(
+        long,
+        env = PROJECTION_URL,
+        value_name = "URL",
+        default_value = "",
+        hide_default_value = true,
+        hide_env_values = true
+    )]
+    projection_url: String,
+
+    /// Time between two comparisons of all rows of the projection with all documents, in seconds.
+    /// What somebody else has changed is written again. 0 = only after a start and a load.
+    #[arg(long, env = PROJECTION_VERIFY_SECONDS_NAME, value_name = "SECONDS", default_value = PROJECTION_VERIFY_SECONDS)]
+    projection_verify_seconds: String,
+
     /// Whether /readyz reports ready while the configuration is stale: true or false.
     #[arg(
         long,
@@ -198,6 +221,8 @@ pub struct Settings {
     pub base_url: Option<Url>,
     /// Folder for the last known good configuration.
     pub snapshot_dir: Option<PathBuf>,
+    /// The projection into another database, if there is one.
+    pub projection: Option<ProjectionConfig>,
     /// Whether a stale replica is ready.
     pub ready_when_stale: bool,
     /// The host name, for the default name of the replica.
@@ -240,6 +265,7 @@ impl Options {
         let sidecar_token = token(&mut checks, "DAPR_API_TOKEN", &self.dapr_api_token);
         let app_api_token = token(&mut checks, "APP_API_TOKEN", &self.app_api_token);
         let instance = instance(&mut checks, &self.instance);
+        let projection = self.projection(&mut checks);
         let snapshot_dir =
             (!self.snapshot_dir.is_empty()).then(|| PathBuf::from(&self.snapshot_dir));
         // `?` leaves out the rest after the first error: the errors are in `checks`.
@@ -271,6 +297,7 @@ impl Options {
                 instance: instance?,
                 base_url: base_url?,
                 snapshot_dir,
+                projection: projection?,
                 ready_when_stale: ready_when_stale?,
                 // It becomes part of a name, so it has to have the form of one.
                 host_name: self
@@ -286,6 +313,24 @@ impl Options {
 }
 
 impl Options {
+    /// The projection; `None` when an error was recorded. The URL may hold a password, so the error is
+    /// recorded without it.
+    fn projection(&self, checks: &mut SettingChecks) -> Option<Option<ProjectionConfig>> {
+        let seconds = or(&self.projection_verify_seconds, PROJECTION_VERIFY_SECONDS);
+        let seconds = checks.parse::<u32>(PROJECTION_VERIFY_SECONDS_NAME, seconds);
+        if self.projection_url.is_empty() {
+            return seconds.map(|_unused| None);
+        }
+        let url = self.projection_url.parse().map_err(|reason| {
+            checks.error(PROJECTION_URL, format_args!("…: {reason}"));
+        });
+        let verify_every = seconds.map(|seconds| Duration::from_secs(seconds.into()))?;
+        Some(Some(ProjectionConfig {
+            url: url.ok()?,
+            verify_every: (!verify_every.is_zero()).then_some(verify_every),
+        }))
+    }
+
     /// The source of events; `None` when an error was recorded. The settings of Redis are checked
     /// with every source: a mistake would show only on the day it is selected.
     fn events(&self, checks: &mut SettingChecks, manager: &str) -> Option<Events> {

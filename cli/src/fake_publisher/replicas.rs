@@ -135,6 +135,7 @@ async fn restore_epoch(
 async fn status(store: Data<Mutex<Store>>) -> HttpResponse {
     let head = store.lock().expect("no panic").head();
     HttpResponse::Ok().json(ReplicaStatus {
+        projection: None,
         instance: "fake-replica".to_owned(),
         state: ReplicaState::Current,
         epoch: Some(head.epoch),

@@ -17,10 +17,18 @@ const OF_TESTS: &str = "(tests)";
 
 /// Libraries that only a few crates may depend on.
 const LIBRARIES: [(&str, &[&str]); 3] = [
-    // `journal` projects into a collection of its own, which is no store of configuration.
+    // `journal` and `projection` write databases of their own, which are no stores of configuration.
     (
         "mongodb",
-        &["publisher", "journal", "e2e", "bench", "run-dapr"],
+        &[
+            "mongo-json",
+            "publisher",
+            "journal",
+            "projection",
+            "e2e",
+            "bench",
+            "run-dapr",
+        ],
     ),
     // `journal` sends commands of its own, over connections of `broker`.
     ("redis", &["broker", "journal", "bench"]),

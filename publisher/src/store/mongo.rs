@@ -7,7 +7,7 @@
 //!
 //! `opening` waits for a server and `prepare` initialises a database, `commit` writes groups, `snapshot`, `documents`, `log`
 //! and `past` read, `verify` says what is true of a damaged row, `repair` makes it so, `trim`, `bases`, `snapshots`, `replicas`, `dead_letters` and `epoch` write the rest;
-//! `rows` and `json` say how it is stored.
+//! `rows` and the crate `mongo-json` say how it is stored.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,6 +28,8 @@ use tokio::{
 };
 use tracing::warn;
 
+use mongo_json as json;
+
 use crate::store::{
     PublisherPolicy, committed_heads::CommittedHeads, damage::DamageRegister,
     mongo::opening::Opening,
@@ -38,7 +40,6 @@ mod commit;
 mod dead_letters;
 mod documents;
 mod epoch;
-mod json;
 mod log;
 mod opening;
 mod past;

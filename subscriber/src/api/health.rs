@@ -32,5 +32,5 @@ pub async fn openapi() -> HttpResponse {
 
 /// `GET /v1/status`: state, collections and counters of the replica.
 pub async fn status(api: web::Data<Api>) -> HttpResponse {
-    HttpResponse::Ok().json(api.replica.status())
+    HttpResponse::Ok().json(api.status())
 }

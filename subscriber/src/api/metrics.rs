@@ -7,7 +7,7 @@ use std::fmt;
 use actix_web::{HttpRequest, HttpResponse, web};
 use contract::{
     fleet::IntakeFault,
-    status::{CollectionStatus, ReplicaState},
+    status::{CollectionStatus, ProjectionState, ProjectionStatus, ReplicaState, ReplicaStatus},
 };
 use prometheus_client::{
     collector::Collector,
@@ -15,7 +15,6 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
-use replica::Replica;
 use service::http::{health, problem::ProblemError};
 
 use super::Api;
@@ -26,14 +25,14 @@ pub async fn metrics(
     api: web::Data<Api>,
 ) -> Result<HttpResponse, ProblemError> {
     let mut registry = Registry::with_prefix("confcast_subscriber");
-    registry.register_collector(Box::new(Scrape(api.replica.clone())));
+    registry.register_collector(Box::new(Scrape(api.status())));
     let mut body = String::new();
     let encoded = text::encode(&mut body, &registry);
     health::metrics(&request, encoded.map(|()| body))
 }
 
 #[derive(Debug)]
-struct Scrape(Replica);
+struct Scrape(ReplicaStatus);
 
 /// One sample: the value of its label, if it has one, and the number.
 type Sample = (Option<String>, u64);
@@ -47,7 +46,7 @@ fn per_collection(rows: &[CollectionStatus], number: fn(&CollectionStatus) -> u6
 
 impl Collector for Scrape {
     fn encode(&self, mut out: DescriptorEncoder<'_>) -> fmt::Result {
-        let status = self.0.status();
+        let status = &self.0;
         let rows = &status.collections;
         gauges(
             &mut out,
@@ -192,8 +191,68 @@ impl Collector for Scrape {
             "Collections that had diverged and were loaded again: raise an alarm",
             "",
             [(None, sync.resets)],
-        )
+        )?;
+        match &status.projection {
+            Some(projection) => self::projection(&mut out, projection),
+            None => Ok(()),
+        }
     }
+}
+
+/// The metrics of a projection, where there is one.
+fn projection(out: &mut DescriptorEncoder<'_>, status: &ProjectionStatus) -> fmt::Result {
+    let states = ProjectionState::ALL.map(|state| {
+        (
+            Some(state.as_str().to_owned()),
+            u64::from(status.state == state),
+        )
+    });
+    gauges(
+        out,
+        "projection_state",
+        "1 for the state of the projection into another database",
+        "state",
+        states,
+    )?;
+    let revisions = status
+        .collections
+        .iter()
+        .map(|row| (Some(row.collection.to_string()), row.revision));
+    gauges(
+        out,
+        "projection_revision",
+        "Revision whose documents are in the database of the projection",
+        "collection",
+        revisions,
+    )?;
+    counters(
+        out,
+        "projection_transactions",
+        "Transactions of the projection that were committed",
+        "",
+        [(None, status.transactions)],
+    )?;
+    counters(
+        out,
+        "projection_rows",
+        "Rows that the projection wrote or removed",
+        "",
+        [(None, status.rows)],
+    )?;
+    counters(
+        out,
+        "projection_mended_rows",
+        "Rows that somebody else had changed and that were written again",
+        "",
+        [(None, status.mended)],
+    )?;
+    counters(
+        out,
+        "projection_failures",
+        "Attempts of the projection that failed",
+        "",
+        [(None, status.failures)],
+    )
 }
 
 fn gauges(

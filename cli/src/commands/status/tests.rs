@@ -34,6 +34,7 @@ fn report(state: ReplicaState, revision: u64, digest: u64) -> Report {
         refused_values: 0,
     };
     let status = ReplicaStatus {
+        projection: None,
         instance: "subscriber-1".to_owned(),
         state,
         epoch: Some(epoch),

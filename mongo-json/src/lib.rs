@@ -1,4 +1,5 @@
-//! Conversion of canonical JSON to BSON and back. No number changes its value.
+//! Conversion of canonical JSON to BSON and back, for rows of MongoDB. No number changes its value.
+//! Nothing here connects, and nothing says which rows there are.
 //!
 //! An integer token that fits `i64` is an `Int64`, any other number a `Double`. BSON types that
 //! JSON does not have are an error: a publisher never writes them.
@@ -12,7 +13,7 @@ use serde_json::Value;
 ///
 /// # Errors
 /// When the text is not a JSON object.
-pub(super) fn to_bson(config: &[u8]) -> anyhow::Result<Document> {
+pub fn to_bson(config: &[u8]) -> anyhow::Result<Document> {
     match bson(canonical::value(config)?)? {
         Bson::Document(document) => Ok(document),
         other => bail!("a document is an object, not {other}"),
@@ -52,7 +53,7 @@ fn bson(value: Value) -> anyhow::Result<Bson> {
 ///
 /// # Errors
 /// When it holds a type that JSON does not have.
-pub(super) fn to_text(document: &RawDocument) -> anyhow::Result<String> {
+pub fn to_text(document: &RawDocument) -> anyhow::Result<String> {
     let mut text = Vec::with_capacity(document.as_bytes().len());
     write_object(document, &mut text)?;
     Ok(String::from_utf8(text)?)

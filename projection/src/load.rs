@@ -1,0 +1,326 @@
+//! Bringing collections to one moment of the replica: after a start, in a new history, and where the
+//! replica does not have the changes after a position any more.
+//!
+//! The differences come from the rows, or from an earlier moment that the rows were equal to. They
+//! are collected, and written with the positions in one transaction. Where they are too many for
+//! that, the positions are marked as `reconciling`, and the rows are written piece by piece.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use contract::{CollectionName, DocumentId, Epoch};
+use replica::Root;
+
+use crate::{
+    ProjectionError,
+    database::{Writes, in_time},
+    plan::Work,
+    reconcile::{Progress, compare},
+    rows::{Position, row_of},
+    writer::{Writer, projected},
+};
+
+/// Rows that one transaction writes at most.
+const AT_ONCE: u64 = 1_000;
+/// Bytes of those rows.
+const BYTES_AT_ONCE: usize = 8 << 20;
+/// Documents of a difference that are written in one transaction.
+const PIECE: usize = 500;
+
+/// A load that is under way.
+pub(crate) struct Load {
+    /// What the rows will be: all collections at one moment.
+    root: Root,
+    /// Its history.
+    pub(crate) epoch: Epoch,
+    /// Its collections.
+    names: Vec<CollectionName>,
+    /// What is still to be looked at.
+    left: Left,
+    /// The differences, while they are few enough for one transaction; `None` after that.
+    collected: Option<Vec<Writes>>,
+    /// Rows and bytes that differed.
+    rows: u64,
+    bytes: usize,
+}
+
+/// Where the differences come from.
+enum Left {
+    /// The rows of these collections are read, the first one from here.
+    Rows(VecDeque<CollectionName>, Progress),
+    /// These documents differ from an earlier moment.
+    Documents(VecDeque<(CollectionName, DocumentId)>),
+}
+
+impl Load {
+    /// Whether nothing is written before its end.
+    pub(crate) fn collects(&self) -> bool {
+        self.collected.is_some()
+    }
+
+    /// Whether a collection is part of it.
+    pub(crate) fn has(&self, name: &CollectionName) -> bool {
+        self.names.contains(name)
+    }
+
+    /// The positions of its collections.
+    fn positions(&self, reconciling: bool) -> BTreeMap<CollectionName, Position> {
+        let position = |name: &CollectionName| {
+            let held = self.root.collection(name)?;
+            let position = Position {
+                epoch: self.epoch,
+                revision: held.watermark(),
+                count: held.count(),
+                digest: held.digest(),
+                // Later changes may be in the documents already.
+                settled_at: if held.settled() {
+                    held.watermark()
+                } else {
+                    held.known()
+                },
+                reconciling,
+            };
+            Some((name.clone(), position))
+        };
+        self.names.iter().filter_map(position).collect()
+    }
+
+    /// The next documents of a difference, as they are now.
+    fn next_documents(&mut self) -> Result<Vec<Writes>, ProjectionError> {
+        let Left::Documents(left) = &mut self.left else {
+            return Ok(Vec::new());
+        };
+        let mut writes: Vec<(CollectionName, Writes)> = Vec::new();
+        let mut bytes = 0;
+        for _document in 0..PIECE {
+            let Some((name, id)) = left.pop_front() else {
+                break;
+            };
+            // They come by collection.
+            if writes.last().is_none_or(|(last, _writes)| *last != name) {
+                writes.push((name.clone(), Writes::of(&name)));
+            }
+            let Some((_name, of_collection)) = writes.last_mut() else {
+                break;
+            };
+            match self.root.get(&name, &id) {
+                Some(document) => {
+                    let (revision, crc) = (document.revision(), document.crc());
+                    let row = row_of(&id, revision, crc, &document.config_data())?;
+                    of_collection.put(id.as_str(), row)?;
+                    bytes += document.json().len();
+                }
+                None => of_collection.remove(id.as_str()),
+            }
+            if bytes > BYTES_AT_ONCE {
+                break;
+            }
+        }
+        Ok(writes.into_iter().map(|(_name, writes)| writes).collect())
+    }
+}
+
+impl Writer<'_> {
+    /// Begins a load of all collections whose rows are not those of the replica: also of those whose
+    /// changes could be replayed, so that all of them arrive at one moment.
+    ///
+    /// # Errors
+    /// When a collection without a position has documents, or the database does not answer.
+    pub(crate) async fn begin_load(
+        &mut self,
+        root: &Root,
+        works: &[(CollectionName, Work)],
+    ) -> Result<(), ProjectionError> {
+        let Some(epoch) = root.epoch() else {
+            return Ok(());
+        };
+        let names: Vec<_> = works
+            .iter()
+            .filter(|(_name, work)| matches!(work, Work::Compare | Work::Missed | Work::Replay))
+            .map(|(name, _work)| name.clone())
+            .collect();
+        for name in &names {
+            if !self.positions.contains_key(name) {
+                self.database.check_blank(name).await?;
+                self.database.create(name.as_str()).await?;
+            }
+        }
+        let must_compare = works.iter().any(|(_name, work)| *work == Work::Compare);
+        let base = self.base.as_ref().filter(|base| {
+            let has = |name: &CollectionName| projected(base).any(|(held, _)| held == name);
+            !must_compare && base.epoch() == Some(epoch) && names.iter().all(has)
+        });
+        let left = match base {
+            Some(base) => Left::Documents(
+                root.changes_since(base)
+                    .into_iter()
+                    .filter(|difference| names.contains(difference.collection))
+                    .map(|difference| (difference.collection.clone(), difference.id.clone()))
+                    .collect(),
+            ),
+            None => Left::Rows(names.iter().cloned().collect(), Progress::default()),
+        };
+        let shown = names.iter().map(CollectionName::as_str).collect::<Vec<_>>();
+        let shown = shown.join(", ");
+        let reads_rows = matches!(left, Left::Rows(..));
+        tracing::info!(
+            collections = shown,
+            reads_rows,
+            "the projection brings these collections up to date: {shown}"
+        );
+        self.load = Some(Load {
+            root: root.clone(),
+            epoch,
+            names,
+            left,
+            collected: Some(Vec::new()),
+            rows: 0,
+            bytes: 0,
+        });
+        Ok(())
+    }
+
+    /// Looks at the next piece, or ends the load. `now` is what the replica holds.
+    ///
+    /// # Errors
+    /// When a transaction failed.
+    pub(crate) async fn continue_load(&mut self, now: &Root) -> Result<(), ProjectionError> {
+        let Some(load) = &mut self.load else {
+            return Ok(());
+        };
+        match &load.left {
+            Left::Rows(names, _progress) if names.is_empty() => self.end_load(now).await,
+            Left::Documents(left) if left.is_empty() => self.end_load(now).await,
+            Left::Rows(..) => self.compare_next().await,
+            Left::Documents(_) => {
+                let writes = load.next_documents()?;
+                self.found(writes).await
+            }
+        }
+    }
+
+    /// Compares the next piece of rows.
+    async fn compare_next(&mut self) -> Result<(), ProjectionError> {
+        let Some(load) = &mut self.load else {
+            return Ok(());
+        };
+        let Left::Rows(names, progress) = &mut load.left else {
+            return Ok(());
+        };
+        let Some((name, held)) = names
+            .front()
+            .and_then(|name| Some((name.clone(), load.root.collection(name)?)))
+        else {
+            names.pop_front();
+            return Ok(());
+        };
+        let database = &self.database;
+        let collects = load.collected.is_some();
+        let (writes, next) = in_time(async {
+            let mut session = database.begin(self.token).await?;
+            let (writes, next) = compare(database, &mut session, &name, held, progress).await?;
+            if collects {
+                database.commit(session).await?;
+                return Ok((Some(writes), next));
+            }
+            let rows = writes.rows;
+            database.write(&mut session, writes).await?;
+            database.commit(session).await?;
+            self.state.committed(rows, false);
+            load.rows += rows;
+            Ok((None, next))
+        })
+        .await?;
+        match next {
+            Some(next) => *progress = next,
+            None => {
+                names.pop_front();
+                *progress = Progress::default();
+            }
+        }
+        match writes {
+            Some(writes) => self.found(vec![writes]).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps or writes differences that were found.
+    async fn found(&mut self, writes: Vec<Writes>) -> Result<(), ProjectionError> {
+        let Some(load) = &mut self.load else {
+            return Ok(());
+        };
+        load.rows += writes.iter().map(|writes| writes.rows).sum::<u64>();
+        load.bytes += writes
+            .iter()
+            .map(|writes| writes.total_bytes)
+            .sum::<usize>();
+        let Some(collected) = &mut load.collected else {
+            return self.write_all(writes, &BTreeMap::new()).await;
+        };
+        collected.extend(writes);
+        if load.rows <= AT_ONCE && load.bytes <= BYTES_AT_ONCE {
+            return Ok(());
+        }
+        // More than one transaction takes: readers are told, and what was collected is written.
+        let collected = load.collected.take().unwrap_or_default();
+        let marked = load.positions(true);
+        self.write_all(Vec::new(), &marked).await?;
+        for writes in collected {
+            self.write_all(vec![writes], &BTreeMap::new()).await?;
+        }
+        Ok(())
+    }
+
+    /// The rows are those of the load: the positions say so.
+    async fn end_load(&mut self, now: &Root) -> Result<(), ProjectionError> {
+        let Some(mut load) = self.load.take() else {
+            return Ok(());
+        };
+        let collected = load.collected.take().unwrap_or_default();
+        self.write_all(collected, &load.positions(false)).await?;
+        let rows = load.rows;
+        tracing::info!(
+            rows,
+            "the projection is at the moment of its load: {rows} rows were written or removed"
+        );
+        // The rows are the documents of that moment, also of the collections that were not in it,
+        // unless those have changes that are ahead of their revision.
+        let is_there = |(name, held): (&CollectionName, &replica::RawCollection)| {
+            load.has(name) || held.settled()
+        };
+        let all_are_there = projected(&load.root).all(is_there);
+        self.base = all_are_there.then(|| load.root.clone());
+        if matches!(load.left, Left::Rows(..)) && rows > 0 {
+            // What was written is read once more, with its values.
+            let is_held = |name: &CollectionName| now.collection(name).is_some();
+            self.verify = load.names.into_iter().filter(is_held).collect();
+            self.verified = Progress::default();
+        }
+        Ok(())
+    }
+
+    /// Writes rows and positions in one transaction.
+    async fn write_all(
+        &mut self,
+        writes: Vec<Writes>,
+        positions: &BTreeMap<CollectionName, Position>,
+    ) -> Result<(), ProjectionError> {
+        let database = &self.database;
+        let rows = writes.iter().map(|writes| writes.rows).sum();
+        in_time(async {
+            let mut session = database.begin(self.token).await?;
+            for writes in writes {
+                database.write(&mut session, writes).await?;
+            }
+            for (name, position) in positions {
+                database
+                    .write_position(&mut session, name, None, position)
+                    .await?;
+            }
+            database.commit(session).await
+        })
+        .await?;
+        self.state.committed(rows, false);
+        self.moved(positions.clone());
+        Ok(())
+    }
+}

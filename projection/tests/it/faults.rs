@@ -1,0 +1,195 @@
+//! MongoDB that is away or slow, and several replicas with one projection.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use contract::status::ProjectionState;
+use e2e::testbed::wait::eventually;
+use mongodb::bson::doc;
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::testbed::{Outcome, SKILLS, create, until, until_status, update, with_publisher};
+
+#[tokio::test]
+async fn while_mongodb_is_away_the_replica_goes_on_and_the_projection_comes_back() -> Outcome {
+    with_publisher(async |testbed| {
+        testbed
+            .commit(vec![create(SKILLS, "a", &json!({"n": 0}))])
+            .await?;
+        let replica = testbed.replica("one")?;
+        let url = testbed.mongod.url("views").parse()?;
+        let config = projection::ProjectionConfig {
+            url,
+            verify_every: None,
+        };
+        let projection = projection::Projection::new(config, replica.clone());
+        let test = async {
+            testbed.until_equal(SKILLS).await?;
+            testbed.mongod.kill()?;
+            testbed
+                .commit(vec![update(SKILLS, "a", &json!({"n": 1}))])
+                .await?;
+            eventually("the replica has it", async || {
+                let status = replica.status();
+                ensure!(status.collections[1].revision == 2, "{status:?}");
+                Ok(())
+            })
+            .await?;
+            until(&projection, ProjectionState::Unavailable).await?;
+            ensure!(projection.status().last_error.is_some());
+            replica.readiness()?;
+            testbed.mongod.restart().await?;
+            testbed.until_equal(SKILLS).await?;
+            until_status(&projection, |status| status.last_error.is_none()).await
+        };
+        let mut outcome = Ok(());
+        replica
+            .run(async {
+                tokio::select! {
+                    tested = test => outcome = tested,
+                    () = projection.clone().run(Default::default()) => {}
+                }
+            })
+            .await;
+        outcome
+    })
+    .await
+}
+
+/// The replica keeps the last 1,024 changes. Those before them are told by the difference to what the
+/// rows were, and no row is read.
+#[tokio::test]
+async fn changes_that_the_replica_keeps_no_more_are_told_by_the_difference() -> Outcome {
+    with_publisher(async |testbed| {
+        // The fail points of the tests are for this name.
+        testbed.url_options = "&appName=confcast-publisher";
+        let ids: Vec<_> = (0..50).map(|id| format!("d{id}")).collect();
+        let of_all = |n: u64| ids.iter().map(move |id| (id.clone(), json!({ "n": n })));
+        let created = of_all(0).map(|(id, value)| create(SKILLS, &id, &value));
+        testbed.commit(created.collect()).await?;
+        testbed
+            .projecting("one", None, async |projection| {
+                testbed.until_equal(SKILLS).await?;
+                until(projection, ProjectionState::Current).await?;
+                let before = projection.status();
+                let block = doc! { "blockConnection": true, "blockTimeMS": 4_000 };
+                testbed.mongod.fail("update", 1, block).await?;
+                for n in 1..=40 {
+                    let updates = of_all(n).map(|(id, value)| update(SKILLS, &id, &value));
+                    testbed.commit(updates.collect()).await?;
+                }
+                testbed.until_equal(SKILLS).await?;
+                let after = projection.status();
+                ensure!(after.failures == before.failures, "{after:?}");
+                let rows = after.rows - before.rows;
+                ensure!(
+                    rows < 2_000,
+                    "2,000 changes of 50 documents wrote {rows} rows"
+                );
+                Ok(())
+            })
+            .await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn of_two_replicas_one_writes_and_the_other_takes_over_and_nothing_goes_back() -> Outcome {
+    with_publisher(async |testbed| {
+        testbed
+            .commit(vec![create(SKILLS, "a", &json!({"n": 0}))])
+            .await?;
+        let writes = async {
+            for n in 1.. {
+                testbed
+                    .commit(vec![update(SKILLS, "a", &json!({ "n": n }))])
+                    .await?;
+                sleep(Duration::from_millis(20)).await;
+            }
+            anyhow::Ok(())
+        };
+        let never_back = async {
+            let mut last = 0;
+            loop {
+                if let Ok(position) = testbed.position(SKILLS).await {
+                    let revision = position.get_i64("revision")?;
+                    ensure!(revision >= last, "{revision} after {last}");
+                    last = revision;
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let test = async {
+            let second = async |survives: tokio::sync::oneshot::Receiver<()>| {
+                testbed
+                    .projecting("two", None, async |projection| {
+                        until(projection, ProjectionState::Standby).await?;
+                        ensure!(projection.status().rows == 0);
+                        // A replica that stands by knows how far the projection is.
+                        until_status(projection, |status| !status.collections.is_empty()).await?;
+                        survives.await?;
+                        until_status(projection, |status| status.rows > 10).await
+                    })
+                    .await
+            };
+            let (killed, survives) = tokio::sync::oneshot::channel();
+            let first = async {
+                testbed
+                    .projecting("one", None, async |projection| {
+                        until_status(projection, |status| status.rows > 100).await
+                    })
+                    .await?;
+                killed
+                    .send(())
+                    .map_err(|()| anyhow::anyhow!("the second has ended"))
+            };
+            let later = async {
+                // The first one is there before.
+                eventually("a position", async || testbed.position(SKILLS).await).await?;
+                second(survives).await
+            };
+            futures_util::try_join!(first, later).map(drop)
+        };
+        tokio::select! {
+            ended = test => ended,
+            ended = writes => ended,
+            ended = never_back => ended,
+        }
+    })
+    .await
+}
+
+/// A replica that stops as it should gives up its hold, and the next one need not wait.
+#[tokio::test]
+async fn a_replica_that_stops_gives_up_its_hold() -> Outcome {
+    with_publisher(async |testbed| {
+        let replica = testbed.replica("one")?;
+        let config = projection::ProjectionConfig {
+            url: testbed.mongod.url("views").parse()?,
+            verify_every: None,
+        };
+        let projection = projection::Projection::new(config, replica.clone());
+        let stop = tokio_util::sync::CancellationToken::new();
+        let mut outcome = Ok(());
+        replica
+            .run(async {
+                let stopped = async {
+                    until(&projection, ProjectionState::Current).await?;
+                    testbed.position("_writer").await?;
+                    stop.cancel();
+                    anyhow::Ok(())
+                };
+                let run = async {
+                    projection.clone().run(stop.clone()).await;
+                    Ok(())
+                };
+                outcome = futures_util::try_join!(run, stopped).map(drop);
+            })
+            .await;
+        outcome?;
+        ensure!(testbed.position("_writer").await.is_err());
+        Ok(())
+    })
+    .await
+}
