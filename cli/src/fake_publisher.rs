@@ -78,6 +78,10 @@ impl FakePublisher {
                     "/v1/collections/{collection}/documents/{id}",
                     web::put().to(put),
                 )
+                .route(
+                    "/v1/collections/{collection}/documents/{id}",
+                    web::get().to(get),
+                )
                 .configure(replicas::routes)
                 .configure(change_sets::routes)
                 .configure(history::routes)
@@ -137,6 +141,36 @@ impl FakePublisher {
 }
 
 impl Store {
+    /// The refusal of documents that need others (`needs`: ids of the same collection) which would not
+    /// be there.
+    fn dangling<'a>(
+        &self,
+        written: impl IntoIterator<Item = (&'a (String, String), &'a CanonicalJson)>,
+    ) -> Option<HttpResponse> {
+        let written: BTreeMap<_, _> = written.into_iter().collect();
+        let mut references = Vec::new();
+        for (key, config) in &written {
+            let value = config.to_value().expect("JSON");
+            for needed in value["needs"].as_array().into_iter().flatten() {
+                let needed = (key.0.clone(), needed.as_str().expect("an id").to_owned());
+                if !written.contains_key(&needed) && !self.documents.contains_key(&needed) {
+                    references.push(serde_json::json!({
+                        "collection": key.0, "id": key.1, "pointer": "/needs",
+                        "refersTo": {"collection": needed.0, "id": needed.1},
+                    }));
+                }
+            }
+        }
+        if references.is_empty() {
+            return None;
+        }
+        let kind = contract::ProblemKind::DanglingReference;
+        let mut problem = Problem::new(kind, "on purpose");
+        let references = serde_json::Value::from(references);
+        problem.references = serde_json::from_value(references).expect("references");
+        Some(HttpResponse::Conflict().json(problem))
+    }
+
     fn head(&self) -> Head {
         let digest = (self.documents.values()).fold(Digest::default(), |sum, document| {
             sum.with(document.id(), document.revision(), document.crc())
@@ -167,6 +201,15 @@ async fn heads(store: Data<Mutex<Store>>) -> HttpResponse {
     })
 }
 
+/// Only whether it exists.
+async fn get(path: web::Path<(String, String)>, store: Data<Mutex<Store>>) -> HttpResponse {
+    let key = path.into_inner();
+    match store.lock().expect("no panic").documents.get(&key) {
+        Some(document) => HttpResponse::Ok().body(document.json().clone()),
+        None => HttpResponse::NotFound().json(Problem::new(contract::ProblemKind::NoData, "none")),
+    }
+}
+
 async fn put(
     request: HttpRequest,
     path: web::Path<(String, String)>,
@@ -187,8 +230,11 @@ async fn put(
     if !exists && !must_be_absent {
         return HttpResponse::NotFound().finish();
     }
-    store.revision += 1;
     let config = CanonicalJson::parse(&body).expect("a JSON body");
+    if let Some(refused) = store.dangling([(&key, &config)]) {
+        return refused;
+    }
+    store.revision += 1;
     let document = Document::new(key.1.parse().expect("an id"), store.revision, &config);
     let written = Written {
         id: document.id().clone(),

@@ -10,6 +10,7 @@ use client::{ClientError, RefusedError};
 use comfy_table::{CellAlignment, Color, ContentArrangement, presets};
 use contract::{
     problem::{Current, Violation},
+    references::Referrer,
     text::Escaped,
 };
 use serde::Serialize;
@@ -133,6 +134,9 @@ pub(crate) fn exit_code(result: anyhow::Result<()>) -> i32 {
         };
         note(format_args!("  {place}: {}", violation.detail));
     }
+    for line in dangling(&error) {
+        note(line);
+    }
     for line in conflict(&error) {
         coloured_note(&line);
     }
@@ -165,6 +169,27 @@ fn violations(error: &anyhow::Error) -> &[Violation] {
         .map_or(&[], |problem| &problem.errors)
 }
 
+/// The references that a refused write would leave without their documents, a line each.
+fn dangling(error: &anyhow::Error) -> Vec<String> {
+    let problem = refusal(error).and_then(|refusal| refusal.problem.as_ref());
+    let references = problem.map_or(&[][..], |problem| &problem.references);
+    references
+        .iter()
+        .map(|dangling| {
+            let Referrer {
+                collection,
+                id,
+                pointer,
+            } = &dangling.referrer;
+            let to = &dangling.refers_to;
+            format!(
+                "  {collection}/{id} refers at {pointer} to {}/{}",
+                to.collection, to.id
+            )
+        })
+        .collect()
+}
+
 /// What a write conflicts with: the change that was made since, and the document that is there now.
 fn conflict(error: &anyhow::Error) -> Vec<String> {
     let Some(problem) = refusal(error).and_then(|refusal| refusal.problem.as_ref()) else {
@@ -195,11 +220,11 @@ fn conflict(error: &anyhow::Error) -> Vec<String> {
     lines
 }
 
-/// An error with its causes in one line, without the violations that follow it.
+/// An error with its causes in one line, without the violations or references that follow it.
 fn causes(error: &anyhow::Error) -> String {
     let Some(problem) = refusal(error)
         .and_then(|refusal| refusal.problem.as_ref())
-        .filter(|problem| !problem.errors.is_empty())
+        .filter(|problem| !problem.errors.is_empty() || !problem.references.is_empty())
     else {
         return format!("{error:#}");
     };
@@ -284,6 +309,25 @@ mod tests {
         let other = anyhow::anyhow!("inner").context("outer");
         assert_eq!(causes(&other), "outer: inner");
         assert!(violations(&other).is_empty());
+    }
+
+    #[test]
+    fn a_refused_deletion_shows_each_referrer_on_a_line_of_its_own() {
+        let problem = r#"{"type":"urn:confcast:problem:dangling-reference","title":"t","status":409,
+            "detail":"in one line","references":[{"collection":"Channel","id":"c","pointer":"/skills/0",
+                "refersTo":{"collection":"Skill","id":"s"}}]}"#;
+        let error = anyhow::Error::new(ClientError::Refused(Box::new(RefusedError {
+            publisher: "http://p:1".to_owned(),
+            status: 409,
+            retry_after: None,
+            problem: Some(serde_json::from_str(problem).expect("a problem")),
+            excerpt: String::new(),
+        })));
+        assert_eq!(causes(&error), "t (409)");
+        assert_eq!(
+            dangling(&error),
+            ["  Channel/c refers at /skills/0 to Skill/s"]
+        );
     }
 
     #[test]

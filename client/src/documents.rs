@@ -63,6 +63,11 @@ impl Endpoint {
         self
     }
 
+    /// Whether a PUT gives a document exactly its body.
+    pub fn writes_exactly(&self) -> bool {
+        self.write_options.exact
+    }
+
     /// One document as the service sends it.
     ///
     /// # Errors

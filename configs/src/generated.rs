@@ -1196,6 +1196,14 @@ pub mod channel_configuration {
         pub opening_hours: ::std::option::Option<
             ::std::vec::Vec<ChannelConfigurationOpeningHoursItem>,
         >,
+        /// Id of the preset that applies on the channel, null for none.
+        #[serde(
+            rename = "preset",
+            default,
+            skip_serializing_if = "::std::option::Option::is_none"
+        )]
+        #[serde(deserialize_with = "super::present")]
+        pub preset: ::std::option::Option<::std::option::Option<::std::string::String>>,
         /// Ids of the skills offered on the channel.
         #[serde(
             rename = "skills",

@@ -70,12 +70,30 @@ impl Store {
     }
 }
 
-/// The sample of a collection from `schemas/`.
+/// The sample of a collection from `schemas/`, without the members that refer to other documents: it
+/// can be stored alone.
 ///
 /// # Errors
 /// When the collection has no sample.
 pub fn sample(collection: &str) -> anyhow::Result<Value> {
-    let path = dependencies::repository_root().join(format!("schemas/{collection}.sample.json"));
+    let mut sample = whole_sample(collection)?;
+    let schema = shipped(&format!("{collection}.schema.json"))?;
+    if let Some(members) = sample.as_object_mut() {
+        members.retain(|name, _value| schema["properties"][name]["x-ref"].is_null());
+    }
+    Ok(sample)
+}
+
+/// The sample of a collection from `schemas/`.
+///
+/// # Errors
+/// When the collection has no sample.
+pub fn whole_sample(collection: &str) -> anyhow::Result<Value> {
+    shipped(&format!("{collection}.sample.json"))
+}
+
+fn shipped(file: &str) -> anyhow::Result<Value> {
+    let path = dependencies::repository_root().join("schemas").join(file);
     Ok(serde_json::from_slice(&std::fs::read(path)?)?)
 }
 

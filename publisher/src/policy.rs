@@ -6,10 +6,10 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use arc_swap::ArcSwap;
-use contract::CollectionName;
+use contract::{CollectionName, references::ReferenceRules};
 use service::nearest::unknown_collection;
 
-use crate::decide::{Rules, WriteError};
+use crate::decide::{Rules, WriteError, schemas::SchemaMap};
 
 /// The collections of a publisher, the rules of their documents, and whether changes are published.
 #[derive(Debug)]
@@ -108,8 +108,38 @@ impl PublisherPolicy {
                  their document; a file in AURA_CONFIGURATION_SCHEMAS_DIR sets the rules"
             ));
         }
+        lines.extend(unserved_targets(&schemas, &served));
         lines
     }
+}
+
+/// What is wrong when schemas refer to collections that are not served, in words.
+pub(crate) fn unserved_targets(
+    schemas: &SchemaMap,
+    served: &BTreeSet<CollectionName>,
+) -> Option<String> {
+    let mut unserved = BTreeSet::new();
+    for (collection, schema) in schemas {
+        let rules = schema
+            .references()
+            .filter(|_rules| served.contains(collection));
+        let targets = rules.map(ReferenceRules::targets).unwrap_or_default();
+        for target in targets
+            .into_iter()
+            .filter(|target| !served.contains(*target))
+        {
+            unserved.insert(format!("{target} (in the schema of {collection})"));
+        }
+    }
+    (!unserved.is_empty()).then(|| {
+        let named: Vec<_> = unserved.into_iter().collect();
+        format!(
+            "schemas refer by x-ref to collections that this publisher does not serve: {}. Every \
+             write that adds such a reference is refused; a schema, or \
+             AURA_CONFIGURATION_COLLECTIONS, serves them",
+            named.join(", ")
+        )
+    })
 }
 
 /// Names for a log line.
@@ -177,7 +207,7 @@ impl ServedCollections {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::schemas::{SchemaMap, Schemas};
+    use crate::decide::schemas::Schemas;
 
     #[test]
     fn collections_that_lost_their_schema_or_are_not_served_are_named() {

@@ -21,6 +21,10 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::{author::Author, input, output, progress::ProgressLine, target::Target};
 
+mod deferred;
+
+use deferred::Deferred;
+
 /// Writes that are in flight at once.
 const IN_FLIGHT: usize = 16;
 
@@ -28,7 +32,8 @@ const IN_FLIGHT: usize = 16;
 ///
 /// Reads what `export` writes, or lines of {"collection":…,"id":…,"configData":{…}}. Documents that
 /// are not in the file stay as they are. Each document in it becomes exactly what the file has, so an
-/// import restores what `export` wrote; with --merge the stored members of `metadata` stay. Refused
+/// import restores what `export` wrote; with --merge the stored members of `metadata` stay. Documents
+/// that refer to others may be in any order, and those that refer to each other become one change set. Refused
 /// lines are reported by number and the others are written; the exit code is 0 only if all were written.
 /// Importing again is safe: a document that already has the value of the file is not changed.
 ///
@@ -176,6 +181,7 @@ async fn write_all(
 ) -> anyhow::Result<()> {
     let lines = lines(file).await?;
     let mut reading = Reading::default();
+    let mut deferred = Deferred::default();
     {
         let writes = lines.map(|line| {
             let entry = line.map(|line| {
@@ -187,49 +193,79 @@ async fn write_all(
                 match entry.with_context(|| reading_file(file))? {
                     Ok(Some(entry)) => {
                         let written = write(publisher, &entry).await;
-                        outcome_of(written)
-                            .map(|outcome| (number, outcome))
-                            .with_context(|| format!("stopped at line {number}"))
+                        anyhow::Ok((number, LineOutcome::Answered(entry, written)))
                     }
-                    Ok(None) => Ok((number, Ok(None))),
-                    Err(reason) => Ok((number, Err(reason))),
+                    Ok(None) => Ok((number, LineOutcome::NoDocument)),
+                    Err(reason) => Ok((number, LineOutcome::Refused(reason))),
                 }
             }
         });
         let mut writes = std::pin::pin!(writes.buffer_unordered(IN_FLIGHT));
         while let Some((line, written)) = writes.try_next().await? {
             match written {
-                Ok(written) => {
-                    outcome.written += u64::from(written.is_some());
-                    outcome.unchanged += u64::from(written == Some(false));
-                }
-                Err(reason) => {
+                LineOutcome::NoDocument => {}
+                LineOutcome::Refused(reason) => {
                     progress.note(format_args!("line {line}: {reason}"));
                     outcome.refused.push((line, reason));
+                }
+                LineOutcome::Answered(_entry, Ok(written)) => outcome.count(written.changed),
+                LineOutcome::Answered(entry, Err(error)) => {
+                    if let Err(error) = deferred.take(line, entry, error) {
+                        let stopped = || format!("stopped at line {line}");
+                        outcome.refuse(line, error).with_context(stopped)?;
+                        note_last(progress, outcome);
+                    }
                 }
             }
             progress.report(format!("{} documents written", outcome.written));
         }
     }
+    let refused = outcome.refused.len();
+    deferred
+        .write(publisher, outcome)
+        .await
+        .context("stopped at documents that refer to others")?;
+    for (line, reason) in &outcome.refused[refused..] {
+        progress.note(format_args!("line {line}: {reason}"));
+    }
     reading.finish().with_context(|| cannot_use(file))
 }
 
-/// Whether the document changed; none for a line without a document.
-type LineOutcome = Result<Option<bool>, String>;
+fn note_last(progress: &ProgressLine, outcome: &Outcome) {
+    if let Some((line, reason)) = outcome.refused.last() {
+        progress.note(format_args!("line {line}: {reason}"));
+    }
+}
 
-/// A publisher that refuses one document gives a result for its line. Any other failure is an error
-/// that ends the import: the next write would fail in the same way.
-fn outcome_of(written: Result<Written, ClientError>) -> Result<LineOutcome, ClientError> {
-    match written {
-        Ok(written) => Ok(Ok(Some(written.changed))),
-        Err(error)
-            if error
-                .status()
-                .is_some_and(|status| (400..500).contains(&status)) =>
-        {
-            Ok(Err(error.to_string()))
+/// What became of a line.
+enum LineOutcome {
+    /// It has no document.
+    NoDocument,
+    /// It cannot be read.
+    Refused(String),
+    /// The publisher answered, or did not.
+    Answered(Entry, Result<Written, ClientError>),
+}
+
+impl Outcome {
+    /// Counts a document that was written.
+    fn count(&mut self, changed: bool) {
+        self.written += 1;
+        self.unchanged += u64::from(!changed);
+    }
+
+    /// Adds the line of a document that the publisher refused.
+    ///
+    /// # Errors
+    /// Any other failure ends the import: the next write would fail in the same way.
+    fn refuse(&mut self, line: usize, error: ClientError) -> Result<(), ClientError> {
+        match error.status() {
+            Some(400..500) => {
+                self.refused.push((line, error.to_string()));
+                Ok(())
+            }
+            _other => Err(error),
         }
-        Err(error) => Err(error),
     }
 }
 

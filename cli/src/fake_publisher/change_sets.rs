@@ -49,6 +49,16 @@ async fn change(
         problem.index = Some(index);
         return HttpResponse::UnprocessableEntity().json(problem);
     }
+    let written: Vec<_> = changes
+        .iter()
+        .map(|change| {
+            let key = (change.collection.to_string(), change.id.to_string());
+            (key, change.config_data.clone().expect("a value"))
+        })
+        .collect();
+    if let Some(refused) = store.dangling(written.iter().map(|(key, value)| (key, value))) {
+        return refused;
+    }
     let mut items = Vec::new();
     for change in changes {
         store.revision += 1;

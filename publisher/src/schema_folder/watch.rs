@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::{Fault, Reading, read_changed};
 use crate::{
     decide::schemas::{Schema, SchemaMap},
-    policy::listed,
+    policy::{listed, unserved_targets},
     store::Store,
 };
 
@@ -80,6 +80,8 @@ impl SchemaWatch {
             .cloned()
             .collect();
         let added = self.add(&served, new, &mut warnings).await;
+        let all_served = served.union(&added).cloned().collect();
+        warnings.extend(unserved_targets(&found, &all_served));
         self.warn(warnings.join("; "));
         found.retain(|name, _schema| served.contains(name) || added.contains(name));
         let mut next = SchemaMap::clone(&in_force);

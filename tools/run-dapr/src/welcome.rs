@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context;
 use contract::Heads;
 use e2e::{client::Api, testbed::dependencies::repository_root};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     run_file::{App, RunFile, beside_us},
@@ -64,7 +64,7 @@ async fn seed(publisher: &Api) -> anyhow::Result<usize> {
     if heads.iter().any(|head| head.revision > 0) {
         return Ok(0);
     }
-    let mut samples = 0;
+    let mut changes = Vec::new();
     for entry in fs::read_dir(repository_root().join("schemas"))? {
         let path = entry?.path();
         let Some(collection) = path
@@ -75,13 +75,17 @@ async fn seed(publisher: &Api) -> anyhow::Result<usize> {
         };
         let sample: Value = serde_json::from_slice(&fs::read(&path)?)
             .with_context(|| path.display().to_string())?;
-        publisher
-            .create(collection, &sample)
-            .await?
-            .expect(201)
-            .with_context(|| path.display().to_string())?;
-        samples += 1;
+        changes.push(json!({
+            "collection": collection, "op": "Create", "id": sample["id"], "configData": sample,
+        }));
     }
+    let samples = changes.len();
+    // One set, because they refer to each other.
+    let set = json!({ "changes": changes });
+    publisher
+        .send("POST".parse()?, "/v1/changes", &[], set.to_string())
+        .await?
+        .expect(200)?;
     Ok(samples)
 }
 

@@ -213,3 +213,35 @@ async fn an_unreachable_publisher_stops_the_import() {
         "{error:#}"
     );
 }
+
+#[tokio::test]
+async fn documents_that_refer_to_others_are_written_in_any_order_and_cycles_as_sets() {
+    let publisher = FakePublisher::start().await;
+    let needing = |id: &str, needed: &str| line(id, &format!(r#"{{"needs":[{needed}]}}"#));
+    let mut lines: String = (0..50)
+        .map(|n| needing(&format!("d{n}"), &format!(r#""d{}""#, n + 1)))
+        .collect();
+    lines.push_str(&line("d50", "{}"));
+    for (id, needed) in [
+        ("cycle1", r#""cycle2""#),
+        ("cycle2", r#""cycle3","d7""#),
+        ("cycle3", r#""cycle1""#),
+        // One that is nowhere, and one that refers to it.
+        ("alone", r#""nowhere""#),
+        ("behind", r#""alone""#),
+    ] {
+        lines.push_str(&needing(id, needed));
+    }
+    let mut outcome = import(&publisher.endpoint(), file(&lines).path())
+        .await
+        .expect("read to the end");
+    outcome.refused.sort();
+    let refused: Vec<usize> = outcome.refused.iter().map(|(line, _)| *line).collect();
+    assert_eq!((outcome.written, refused), (54, vec![55, 56]));
+    assert_eq!(publisher.documents(), 54);
+    let reason = &outcome.refused[0].1;
+    assert!(
+        reason.contains("A reference would be without its document"),
+        "{reason}"
+    );
+}

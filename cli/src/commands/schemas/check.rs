@@ -1,25 +1,34 @@
 //! `confcast schemas check`: which stored documents a changed schema would refuse, before it is in
 //! force.
 //!
-//! It reads one snapshot, holds one document of it at a time, and writes nothing. A document that
+//! It reads one snapshot, holds one document of it at a time besides the ids that others refer to, and
+//! writes nothing. A document that
 //! was stored before its schema changed stays stored; it is refused only when a client writes it
 //! again, which is too late to find out.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    path::PathBuf,
+};
 
 use anyhow::{Context, ensure};
 use client::Endpoint;
-use contract::{CollectionName, DocumentId, Revision, snapshot::SnapshotItem};
+use contract::{
+    CollectionName, DocumentId, Revision,
+    references::{KEYWORD, Reference, ReferenceRules},
+    snapshot::SnapshotItem,
+};
 use jsonschema::Validator;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::source::{self, Contract};
 use crate::{output, progress::ProgressLine, target::Target};
 
 /// Show which stored documents changed schemas would refuse
 ///
-/// Reads the documents from the publisher and the schemas from files. The exit code is 0 only if
-/// every document passes.
+/// Reads the documents from the publisher and the schemas from files. Also shows references to
+/// documents that do not exist (`x-ref`). The exit code is 0 only if every document passes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Check {
     /// Schemas, each named COLLECTION.schema.json
@@ -44,14 +53,16 @@ pub(crate) struct Check {
 struct Report {
     /// Documents that were read.
     checked: u64,
-    /// Documents that have a fault.
+    /// Documents that a schema refuses.
     refused: u64,
+    /// Documents that refer to one that does not exist.
+    dangling: u64,
     faults: Vec<Fault>,
     /// Collections with a schema that the publisher does not serve: nothing is stored there.
     unknown: Vec<CollectionName>,
 }
 
-/// Why a document would be refused.
+/// What is wrong with a document.
 #[derive(Debug, Serialize)]
 struct Fault {
     collection: CollectionName,
@@ -84,12 +95,21 @@ impl Check {
             report.print()?;
         }
         let Report {
-            checked, refused, ..
+            checked,
+            refused,
+            dangling,
+            ..
         } = report;
-        ensure!(
-            refused == 0,
-            "{refused} of {checked} documents would be refused"
-        );
+        let mut wrong = Vec::new();
+        if refused > 0 {
+            wrong.push(format!("{refused} of {checked} documents would be refused"));
+        }
+        if dangling > 0 {
+            wrong.push(format!(
+                "{dangling} of {checked} documents refer to documents that do not exist"
+            ));
+        }
+        ensure!(wrong.is_empty(), "{}", wrong.join("; "));
         Ok(())
     }
 }
@@ -132,44 +152,104 @@ impl Report {
 async fn check(publisher: &Endpoint, contracts: &[Contract]) -> anyhow::Result<Report> {
     let mut report = Report::default();
     let heads = publisher.heads().await?;
-    let served: Vec<_> = heads.into_iter().map(|head| head.collection).collect();
-    let mut validators = BTreeMap::new();
+    let served: BTreeSet<_> = heads.into_iter().map(|head| head.collection).collect();
+    let mut rules = BTreeMap::new();
     for contract in contracts {
         if served.contains(&contract.collection) {
-            validators.insert(contract.collection.clone(), contract.validator()?);
+            let checks = Checks {
+                validator: contract.validator()?,
+                references: contract.references()?,
+            };
+            rules.insert(contract.collection.clone(), checks);
         } else {
             report.unknown.push(contract.collection.clone());
         }
     }
     // Without a name it would be a snapshot of everything.
-    if !validators.is_empty() {
+    if !rules.is_empty() {
         let progress = ProgressLine::documents();
-        let read = report.read(publisher, &validators, &progress).await;
+        let read = report.read(publisher, &served, &rules, &progress).await;
         progress.finish();
         read?;
     }
     Ok(report)
 }
 
+/// What the documents of a collection are checked against.
+struct Checks {
+    validator: Validator,
+    references: Option<ReferenceRules>,
+}
+
+impl Checks {
+    /// The references of a document, as the publisher finds them.
+    fn references_of(&self, document: &Value) -> Vec<Reference> {
+        let Some(rules) = &self.references else {
+            return Vec::new();
+        };
+        rules.references(document, || {
+            let evaluation = self.validator.evaluate(document);
+            let annotations = evaluation.iter_annotations().filter_map(|found| {
+                let target = found.annotations.value().get(KEYWORD)?.as_str()?;
+                Some((found.instance_location.to_string(), target.to_owned()))
+            });
+            let valid = evaluation.is_valid();
+            valid.then(|| annotations.collect())
+        })
+    }
+}
+
+/// The references of a snapshot whose documents were not read yet.
+#[derive(Default)]
+struct Unresolved {
+    /// The collections that are referred to.
+    targets: BTreeSet<CollectionName>,
+    /// Their documents, as far as they were read.
+    existing: HashSet<(CollectionName, DocumentId)>,
+    references: Vec<(CollectionName, DocumentId, Revision, Reference)>,
+}
+
 impl Report {
     async fn read(
         &mut self,
         publisher: &Endpoint,
-        validators: &BTreeMap<CollectionName, Validator>,
+        served: &BTreeSet<CollectionName>,
+        rules: &BTreeMap<CollectionName, Checks>,
         progress: &ProgressLine,
     ) -> anyhow::Result<()> {
-        let mut snapshot = publisher.snapshot(validators.keys()).await?.proven();
+        let referring = rules.values().filter_map(|rules| rules.references.as_ref());
+        let targets = referring.flat_map(ReferenceRules::targets);
+        let mut unresolved = Unresolved {
+            targets: targets.cloned().collect(),
+            ..Unresolved::default()
+        };
+        let read: BTreeSet<_> = rules
+            .keys()
+            .chain(unresolved.targets.intersection(served))
+            .collect();
+        let mut snapshot = publisher.snapshot(read).await?.proven();
         progress.announce(snapshot.announced());
         while let Some(record) = snapshot.next_record().await? {
-            if let Some(validator) = validators.get(&record.item.collection) {
-                self.validate(validator, record.item)?;
+            let item = record.item;
+            if unresolved.targets.contains(&item.collection) {
+                let key = (item.collection.clone(), item.id.clone());
+                unresolved.existing.insert(key);
+            }
+            if let Some(rules) = rules.get(&item.collection) {
+                self.check_document(rules, item, &mut unresolved)?;
             }
             progress.document();
         }
+        self.resolve(unresolved);
         Ok(())
     }
 
-    fn validate(&mut self, validator: &Validator, item: SnapshotItem) -> anyhow::Result<()> {
+    fn check_document(
+        &mut self,
+        rules: &Checks,
+        item: SnapshotItem,
+        unresolved: &mut Unresolved,
+    ) -> anyhow::Result<()> {
         let SnapshotItem {
             collection,
             id,
@@ -180,7 +260,7 @@ impl Report {
         let document = config_data.to_value().context("a document")?;
         let before = self.faults.len();
         self.faults
-            .extend(validator.iter_errors(&document).map(|fault| Fault {
+            .extend(rules.validator.iter_errors(&document).map(|fault| Fault {
                 collection: collection.clone(),
                 id: id.clone(),
                 revision,
@@ -191,7 +271,39 @@ impl Report {
             }));
         self.checked += 1;
         self.refused += u64::from(self.faults.len() > before);
+        let references = rules.references_of(&document).into_iter();
+        let unknown = references.filter(|reference| {
+            let key = reference.key();
+            key.is_none_or(|key| !unresolved.existing.contains(&key))
+        });
+        let unknown: Vec<_> = unknown.collect();
+        let of_document = unknown
+            .into_iter()
+            .map(|reference| (collection.clone(), id.clone(), revision, reference));
+        unresolved.references.extend(of_document);
         Ok(())
+    }
+
+    /// Adds the references whose documents are not in the snapshot.
+    fn resolve(&mut self, unresolved: Unresolved) {
+        let mut dangling = BTreeSet::new();
+        for (collection, id, revision, reference) in unresolved.references {
+            let key = reference.key();
+            if key.is_some_and(|key| unresolved.existing.contains(&key)) {
+                continue;
+            }
+            let to = format!("{}/{}", reference.collection, reference.id);
+            let to: String = to.chars().take(200).collect();
+            dangling.insert((collection.clone(), id.clone()));
+            self.faults.push(Fault {
+                collection,
+                id,
+                revision,
+                pointer: reference.pointer,
+                why: format!("refers to {to}, which does not exist"),
+            });
+        }
+        self.dangling = dangling.len() as u64;
     }
 }
 
@@ -256,5 +368,51 @@ mod tests {
                 .await
                 .expect_err("a snapshot that is cut off proves nothing");
         }
+    }
+    #[tokio::test]
+    async fn references_without_their_documents_are_named() {
+        let publisher = FakePublisher::start().await;
+        let name = "ChannelConfiguration".parse().expect("valid");
+        for (id, document) in [
+            ("a", r#"{"next":["b","none"],"other":"x"}"#),
+            ("b", r#"{"next":"a"}"#),
+            ("c", r#"{"next":["no id!"]}"#),
+        ] {
+            let id = id.parse().expect("valid");
+            publisher
+                .endpoint()
+                .put_or_create(&name, &id, document.as_bytes())
+                .await
+                .expect("written");
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("ChannelConfiguration.schema.json");
+        let schema = r#"{"properties": {"next": {"x-ref": "ChannelConfiguration"}, "other": {"x-ref": "NotServed"}}}"#;
+        fs::write(&file, schema).expect("written");
+        let contracts = source::folder(folder.path()).expect("schemas");
+        let report = check(&publisher.endpoint(), &contracts).await;
+        let report = report.expect("checked");
+        let counts = (report.checked, report.refused, report.dangling);
+        assert_eq!(counts, (3, 0, 2));
+        let mut faults: Vec<_> = report
+            .faults
+            .iter()
+            .map(|fault| format!("{}{} {}", fault.id, fault.pointer, fault.why))
+            .collect();
+        faults.sort_unstable();
+        assert_eq!(
+            faults,
+            [
+                "a/next/1 refers to ChannelConfiguration/none, which does not exist",
+                "a/other refers to NotServed/x, which does not exist",
+                "c/next/0 refers to ChannelConfiguration/no id!, which does not exist",
+            ]
+        );
+        fs::write(&file, r#"{"x-ref": "no name"}"#).expect("written");
+        let error = source::folder(folder.path()).expect_err("refused");
+        assert!(
+            format!("{error:#}").contains("is not the name of a collection"),
+            "{error:#}"
+        );
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, anyhow, ensure};
 use client::Endpoint;
-use contract::{CollectionName, canonical};
+use contract::{CollectionName, canonical, references::ReferenceRules};
 use jsonschema::Validator;
 use serde_json::Value;
 
@@ -65,7 +65,14 @@ impl Contract {
             sample,
         };
         contract.validator()?;
+        contract.references()?;
         Ok(contract)
+    }
+
+    /// Where its documents refer to others, if they do.
+    pub(super) fn references(&self) -> anyhow::Result<Option<ReferenceRules>> {
+        let rules = ReferenceRules::of_schema(&self.schema);
+        rules.with_context(|| format!("the schema of {}", self.collection))
     }
 
     /// The validator, with the same options as in the publisher.

@@ -3,7 +3,7 @@
 use std::{fs, path::Path, process::ExitStatus};
 
 use anyhow::{Context, ensure};
-use e2e::testbed::{dependencies, sample};
+use e2e::testbed::{dependencies, whole_sample};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -57,7 +57,7 @@ pub(super) fn asyncapi(document: &Value) -> Outcome {
 /// The types accept the samples, and reject members that the schema does not have.
 pub(super) async fn typescript(folder: &Path) -> Outcome {
     for collection in collections() {
-        let sample = sample(collection)?;
+        let sample = whole_sample(collection)?;
         let program = |sample: &Value| {
             format!(
                 "import type {{ {collection} }} from \"./{collection}\";\nexport const sample: {collection} = {sample};\n"
